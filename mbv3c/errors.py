@@ -1,0 +1,54 @@
+"""The one family of errors that a user can cause, and the exit codes that belong to it."""
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_PARITY = 3
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class Mbv3cError(Exception):
+    """Something failed; the message says what, where, and what to do next."""
+
+    exit_code = EXIT_FAILED
+    kind = "failed"
+
+
+class UsageError(Mbv3cError):
+    """The command line asked for something that does not exist or does not fit together."""
+
+    exit_code = EXIT_USAGE
+    kind = "usage"
+
+
+class ModelError(Mbv3cError):
+    """The given ONNX model cannot be read or is not one that mbv3c can compile."""
+
+    kind = "model"
+
+
+class ToolError(Mbv3cError):
+    """A tool beside mbv3c (linker, emulator, pip, apt) is missing or failed."""
+
+    kind = "tool"
+
+
+class BundleError(Mbv3cError):
+    """A bundle cannot be written, or what lies there is not a whole bundle."""
+
+    kind = "bundle"
+
+
+class ParityError(Mbv3cError):
+    """A library does not compute what onnxruntime computes.
+
+    Attributes:
+        parity: the comparison, in the documented JSON form.
+    """
+
+    exit_code = EXIT_PARITY
+    kind = "parity"
+
+    def __init__(self, message: str, parity: dict[str, object]) -> None:
+        super().__init__(message)
+        self.parity = parity

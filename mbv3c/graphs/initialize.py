@@ -1,0 +1,194 @@
+"""Fill a graph with seeded weights whose signal survives to the logits.
+
+Independent random weights and statistics let the signal of a network this deep die or explode:
+the logits then hardly depend on the input, and a parity check over them proves nothing. So the
+weights are random, but every statistic is measured, as training would have measured it: the graph
+runs layer by layer on a small batch, each BatchNormalization takes the mean and variance that
+arrive there, and the layers without one are scaled to a chosen spread. This is layer-sequential
+unit-variance initialisation (Mishkin and Matas, "All you need is a good init",
+arXiv:1511.06422) with BatchNormalization in the place of its rescaling.
+"""
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+Array = NDArray[np.float64]
+
+# The batch is half white noise, half smooth patterns, each at several contrasts, so that neither
+# texture nor shape nor brightness decides alone. Its side is fixed: the weights of a seed do not
+# depend on the model's resolution.
+_CONTRASTS = (0.5, 1.0, 1.5)
+_SIDE = 128
+
+# A channel that is nearly dead on the batch would be amplified without bound on other inputs.
+_VARIANCE_FLOOR = 0.25  # of the layer's mean variance
+
+# Shifts are positive on average: around zero hard-swish is a parabola, and a deep chain of those
+# swallows faint inputs and explodes on strong ones.
+_SCALE_LOW, _SCALE_HIGH = 0.8, 1.6
+_SHIFT_MEAN, _SHIFT_SPREAD = 0.5, 0.5
+
+# Of layers without BatchNormalization, the SE gates above all: before hard-sigmoid most of them
+# then lie inside its slope, and some saturate.
+_UNNORMALIZED_SPREAD = 1.5
+
+
+def initialize(model: onnx.ModelProto, seed: int) -> None:
+    """Give every parameter of a classification graph a value, in place.
+
+    The values depend on `seed` and on the tensors' names alone. Measured statistics are rounded
+    to 11 significant bits, so that the order in which a machine adds does not show in them.
+    """
+    parameters = _Parameters(model, seed)
+    values: dict[str, Array] = {model.graph.input[0].name: _calibration_batch(seed)}
+    for node in model.graph.node:
+        x = values[node.input[0]]
+        if node.op_type == "BatchNormalization":
+            parameters.set_batchnorm(node, x)
+        elif node.output[0] == model.graph.output[0].name:
+            parameters.set_logits(node, x)
+        elif node.op_type in ("Conv", "Gemm") and len(node.input) == 3:
+            parameters.set_unnormalized(node, x, _UNNORMALIZED_SPREAD)
+        elif node.op_type == "Conv":
+            parameters.set_weight(node)
+        inputs = [values[n] if n in values else parameters.get(n) for n in node.input]
+        values[node.output[0]] = _EVALUATE[node.op_type](node, *inputs)
+    parameters.store()
+
+
+class _Parameters:
+    """The initialisers of a graph as float64 arrays, channels last where they are images."""
+
+    def __init__(self, model: onnx.ModelProto, seed: int) -> None:
+        self._model = model
+        self._seed = seed
+        self._arrays: dict[str, Array] = {
+            tensor.name: numpy_helper.to_array(tensor).astype(np.float64)
+            for tensor in model.graph.initializer
+        }
+
+    def get(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def set_weight(self, node: onnx.NodeProto) -> None:
+        """Draw a He-normal weight: variance 2 / fan-in (He et al., arXiv:1502.01852)."""
+        name = node.input[1]
+        shape = self._arrays[name].shape
+        fan_in = int(np.prod(shape[1:]))
+        self._arrays[name] = _single(
+            self._random(name).standard_normal(shape) * np.sqrt(2 / fan_in)
+        )
+
+    def set_batchnorm(self, node: onnx.NodeProto, x: Array) -> None:
+        """Take mean and variance from `x` (NHWC); draw scale and shift."""
+        _, scale, shift, mean, variance = node.input
+        channels = x.shape[-1]
+        self._arrays[scale] = _single(
+            self._random(scale).uniform(_SCALE_LOW, _SCALE_HIGH, (channels,))
+        )
+        self._arrays[shift] = _single(
+            self._random(shift).normal(_SHIFT_MEAN, _SHIFT_SPREAD, (channels,))
+        )
+        self._arrays[mean] = _coarse(x.mean(axis=(0, 1, 2)))
+        measured = x.var(axis=(0, 1, 2))
+        self._arrays[variance] = _coarse(np.maximum(measured, _VARIANCE_FLOOR * measured.mean()))
+
+    def set_unnormalized(self, node: onnx.NodeProto, x: Array, spread: float) -> None:
+        """Scale weight and bias of a layer without BatchNormalization: outputs spread by `spread`.
+
+        The spread is taken over images and channels together. Taken over images alone it would
+        blow up what differs little between them, and rounding errors with it.
+        """
+        _, weight, bias = node.input
+        self.set_weight(node)
+        y = _EVALUATE[node.op_type](node, x, self._arrays[weight], 0.0)
+        scale = spread / float(y.std())
+        noise = self._random(bias).normal(0.0, 0.1, self._arrays[bias].shape)
+        self._arrays[weight] = _single(self._arrays[weight] * _coarse(np.array(scale)))
+        self._arrays[bias] = _single(noise)
+
+    def set_logits(self, node: onnx.NodeProto, x: Array) -> None:
+        """Centre each logit over the images and scale so that it spreads by 1 on average."""
+        self.set_unnormalized(node, x, 1.0)
+        _, weight, bias = node.input
+        y = _EVALUATE[node.op_type](node, x, self._arrays[weight], 0.0)
+        scale = _coarse(np.array(1.0 / y.std(axis=0).mean()))
+        self._arrays[weight] = _single(self._arrays[weight] * scale)
+        self._arrays[bias] = _coarse(self._arrays[bias] - y.mean(axis=0) * scale)
+
+    def store(self) -> None:
+        for tensor in self._model.graph.initializer:
+            value = self._arrays[tensor.name].astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+
+    def _random(self, name: str) -> np.random.Generator:
+        return np.random.default_rng([self._seed, zlib.crc32(name.encode())])
+
+
+def _calibration_batch(seed: int) -> Array:
+    """Return NHWC images: white noise and smooth patterns, one each per contrast."""
+    rng = np.random.default_rng([seed, zlib.crc32(b"calibration")])
+    contrasts = np.array(_CONTRASTS).reshape(-1, 1, 1, 1)
+    noise = rng.standard_normal((len(_CONTRASTS), _SIDE, _SIDE, 3))
+    coarse = rng.standard_normal((len(_CONTRASTS), 8, 8, 3))
+    smooth = coarse.repeat(_SIDE // 8, axis=1).repeat(_SIDE // 8, axis=2)
+    return np.concatenate([noise * contrasts, smooth * contrasts])
+
+
+def _single(x: Array) -> Array:
+    """Round to what fp32 can hold."""
+    return x.astype(np.float32).astype(np.float64)
+
+
+def _coarse(x: Array) -> Array:
+    """Round to 11 significant bits."""
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.round(mantissa * 2048) / 2048, exponent)
+
+
+def _conv(node: onnx.NodeProto, x: Array, weight: Array, bias: Array | float = 0.0) -> Array:
+    """Convolve NHWC `x` with OIHW `weight`, one kernel tap at a time."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    top, left, bottom, right = attributes.get("pads", [0] * 4)
+    stride_y, stride_x = attributes.get("strides", [1, 1])
+    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    _, _, kernel_y, kernel_x = weight.shape
+    height = (x.shape[1] - kernel_y) // stride_y + 1
+    width = (x.shape[2] - kernel_x) // stride_x + 1
+    depthwise = attributes.get("group", 1) > 1
+    total: Array | float = bias
+    for ky in range(kernel_y):
+        for kx in range(kernel_x):
+            rows = slice(ky, ky + stride_y * (height - 1) + 1, stride_y)
+            columns = slice(kx, kx + stride_x * (width - 1) + 1, stride_x)
+            tap, taps = x[:, rows, columns], weight[:, :, ky, kx]
+            total = total + (tap * taps[:, 0] if depthwise else tap @ taps.T)
+    assert isinstance(total, np.ndarray)
+    return total
+
+
+def _batchnorm(
+    node: onnx.NodeProto, x: Array, scale: Array, shift: Array, mean: Array, variance: Array
+) -> Array:
+    epsilon = float(next(a.f for a in node.attribute if a.name == "epsilon"))
+    return (x - mean) / np.sqrt(variance + epsilon) * scale + shift
+
+
+# The operators that `mbv3c.graphs.builder` writes, on channels-last arrays.
+_EVALUATE: dict[str, Callable[..., Array]] = {
+    "Conv": _conv,
+    "BatchNormalization": _batchnorm,
+    "Gemm": lambda node, x, weight, bias: x @ weight.T + bias,
+    "Add": lambda node, x, y: x + y,
+    "Mul": lambda node, x, y: x * y,
+    "Div": lambda node, x, y: x / y,
+    "Clip": lambda node, x, low, high: np.clip(x, low, high),
+    "Relu": lambda node, x: np.maximum(x, 0),
+    "GlobalAveragePool": lambda node, x: x.mean(axis=(1, 2), keepdims=True),
+    "Flatten": lambda node, x: x.reshape(x.shape[0], -1),
+}

@@ -1,0 +1,126 @@
+"""Read a user's ONNX file, and refuse early and clearly what cannot be compiled."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, shape_inference
+from onnx.external_data_helper import (
+    ExternalDataInfo,
+    load_external_data_for_model,
+    uses_external_data,
+)
+
+from mbv3c.errors import ModelError, UsageError
+
+
+def load_model(path: Path, input_shape: Sequence[int] | None = None) -> onnx.ModelProto:
+    """Read, complete and check a model.
+
+    External data is read in, `input_shape` (if given) replaces the shape of the input, and
+    shapes are inferred from it. The graph must have one fp32 input of a fixed shape.
+
+    Raises:
+        UsageError: there is no such file, or `input_shape` does not suit the input.
+        ModelError: the file is no ONNX model, is damaged or incomplete, or its inputs are not
+            what is described above.
+    """
+    if not path.is_file():
+        raise UsageError(f"no such file: {path}")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise ModelError(
+            f"{path} is not an ONNX model, or it is cut short ({error}); export it again"
+        ) from error
+    if not model.graph.node or not model.opset_import:
+        raise ModelError(f"{path} is not an ONNX model, or it is empty: it holds no graph")
+    _load_external_data(model, path)
+    _set_input_shape(model, path, input_shape)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        return shape_inference.infer_shapes(model, strict_mode=True)
+    except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
+        raise ModelError(f"{path} is not a valid ONNX model: {error}") from error
+
+
+def model_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """Return the one input that is not an initialiser.
+
+    Raises:
+        ModelError: there is none, or more than one.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs: list[onnx.ValueInfoProto] = [
+        value for value in model.graph.input if value.name not in stored
+    ]
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise ModelError(
+            f"the model has {len(inputs)} inputs ({names}); mbv3c compiles models with one image "
+            "input: make the others constants before the export"
+        )
+    return inputs[0]
+
+
+def static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
+    """Return the shape of an input or output, or None where a dimension is not fixed."""
+    dims = value.type.tensor_type.shape.dim
+    if not all(dim.HasField("dim_value") and dim.dim_value > 0 for dim in dims):
+        return None
+    return tuple(dim.dim_value for dim in dims)
+
+
+def _set_input_shape(
+    model: onnx.ModelProto, path: Path, input_shape: Sequence[int] | None
+) -> None:
+    value = model_input(model)
+    tensor = value.type.tensor_type
+    if tensor.elem_type != TensorProto.FLOAT:
+        found = TensorProto.DataType.Name(tensor.elem_type)
+        raise ModelError(
+            f"{path}: input {value.name!r} is {found}; mbv3c compiles models with an fp32 input"
+        )
+    dims = tensor.shape.dim
+    if input_shape is not None:
+        if len(dims) != len(input_shape):
+            raise UsageError(
+                f"--input-shape has {len(input_shape)} dimensions, input {value.name!r} has "
+                f"{len(dims)}"
+            )
+        for dim, size in zip(dims, input_shape, strict=True):
+            dim.dim_value = size
+        # What was inferred for another shape no longer holds.
+        del model.graph.value_info[:]
+        for output in model.graph.output:
+            output.type.tensor_type.ClearField("shape")
+    if static_shape(value) is None:
+        given = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in dims)
+        raise ModelError(
+            f"{path}: input {value.name!r} has the dynamic shape ({given}); fix it with "
+            "--input-shape, for example --input-shape 1,3,224,224"
+        )
+
+
+def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
+    folder = path.parent
+    wanted: dict[str, int] = {}
+    for tensor in model.graph.initializer:
+        if uses_external_data(tensor):
+            info = ExternalDataInfo(tensor)
+            end = (info.offset or 0) + (info.length or 0)
+            wanted[info.location] = max(wanted.get(info.location, 0), end)
+    missing = [
+        f"{folder / name} (missing)" if not (folder / name).is_file() else f"{name} (cut short)"
+        for name, size in wanted.items()
+        if not (folder / name).is_file() or (folder / name).stat().st_size < size
+    ]
+    if missing:
+        raise ModelError(
+            f"the weights of {path} lie in files beside it: {', '.join(missing)}; put them there"
+        )
+    try:
+        load_external_data_for_model(model, str(folder))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"the external data of {path} cannot be read: {error}") from error
