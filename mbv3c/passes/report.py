@@ -1,0 +1,37 @@
+"""What a pass says about what it did."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A place that looked like a match but was left alone.
+
+    Attributes:
+        node: name of the last node of the place.
+        reason: why it was left alone.
+    """
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """The outcome of one pass over one graph.
+
+    Attributes:
+        name: the pass.
+        matched: names of the nodes that were rewritten, in graph order.
+        refused: places left alone, with reasons.
+        nodes_before: number of nodes before the pass.
+        nodes_after: number of nodes after it.
+        changed: whether the graph is a different one now.
+    """
+
+    name: str
+    matched: tuple[str, ...]
+    refused: tuple[Refusal, ...]
+    nodes_before: int
+    nodes_after: int
+    changed: bool

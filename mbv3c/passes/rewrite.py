@@ -1,0 +1,195 @@
+"""Rewrites: a pattern, a check that can refuse with a reason, and a replacement.
+
+Patterns are matched by onnxscript's rewriter, whose notation reads like the maths. The driver is
+our own for three reasons: onnxscript drops the reasons of refusals (and calls an intermediate
+that is used elsewhere simply "no match"), it invents names for new nodes, and it has no notion of
+a scalar constant that may be spelled as a scalar, a `[1]` or a `[1, 1, 1, 1]` tensor.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnxscript.rewriter import pattern as onnxscript_pattern
+
+from mbv3c.passes.report import PassReport, Refusal
+
+Pattern = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Match:
+    """A place in the graph where a pattern fits.
+
+    Attributes:
+        values: the tensors bound to the pattern's variables.
+        scalars: the numbers bound to the variables that the rewrite declared as scalars.
+        nodes: the nodes inside the pattern, in graph order; the last one is its root.
+        opset: version of the default ONNX operator set of the graph.
+    """
+
+    values: Mapping[str, ir.Value]
+    scalars: Mapping[str, float]
+    nodes: tuple[ir.Node, ...]
+    opset: int
+
+    def node(self, op_type: str) -> ir.Node:
+        """Return the first matched node of an operator."""
+        return next(node for node in self.nodes if node.op_type == op_type)
+
+    @property
+    def name(self) -> str:
+        """The block that the matched nodes share in their names, or else the root's name."""
+        tokens = [re.split(r"([./])", node.name or "") for node in self.nodes]
+        shared = takewhile(lambda column: len(set(column)) == 1, zip(*tokens, strict=False))
+        block = "".join(column[0] for column in shared).rstrip("./")
+        root = self.nodes[-1]
+        graph = root.graph
+        outside = [n.name for n in graph if n not in self.nodes] if graph is not None else []
+        return block if block and block not in outside else root.name or ""
+
+
+class Rewrite(ABC):
+    """One rewrite; subclasses say what to look for, when to refuse and what to build.
+
+    Attributes:
+        name: name of the pass, as printed.
+        patterns: functions of onnxscript's `op` and named variables, one per spelling; operands
+            of Add and Mul are tried in both orders.
+        scalars: the variables that must be constants with one element. A place where they are
+            not is no match, and no refusal either.
+    """
+
+    name: str
+    patterns: tuple[Pattern, ...]
+    scalars: frozenset[str] = frozenset()
+
+    def check(self, match: Match) -> str | None:
+        """Return why this match must be left alone, or None."""
+        return None
+
+    @abstractmethod
+    def build(self, op: ir.tape.Tape, match: Match) -> ir.Value:
+        """Append the replacement to `op` and return its output."""
+
+    def __call__(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
+        """Apply the rewrite everywhere it fits; the given model is left as it is."""
+        rewritten = ir.from_proto(model)
+        graph = rewritten.graph
+        rules = [
+            variant
+            for spelling in self.patterns
+            for variant in onnxscript_pattern.RewriteRule(spelling, _unused).commute()
+        ]
+        before = len(graph)
+        matched: list[str] = []
+        refused: list[Refusal] = []
+        for node in tuple(graph):
+            if node.graph is not graph:
+                continue  # swallowed by an earlier match
+            reasons: list[str] = []
+            for match in self._matches(rules, rewritten, node):
+                reason = _leaking(match) or self.check(match)
+                if reason is None:
+                    reasons.clear()
+                    matched.append(match.name)
+                    _replace(graph, match, self.build)
+                    break
+                reasons.append(reason)
+            if reasons:
+                refused.append(Refusal(node.name or node.op_type, reasons[0]))
+        report = PassReport(
+            self.name, tuple(matched), tuple(refused), before, len(graph), bool(matched)
+        )
+        return (ir.to_proto(rewritten) if matched else model), report
+
+    def _matches(
+        self, rules: list[onnxscript_pattern.RewriteRule], model: ir.Model, root: ir.Node
+    ) -> Iterator[Match]:
+        for rule in rules:
+            found = rule.match(model, model.graph, root, check_nodes_are_removable=False)
+            if not found:
+                continue
+            values = {name: value for name, value in found.bindings.items() if value is not None}
+            scalars = {name: scalar(values[name]) for name in self.scalars & values.keys()}
+            if None not in scalars.values():
+                inside = set(found.nodes)
+                nodes = tuple(node for node in model.graph if node in inside)
+                opset = model.graph.opset_imports[""]
+                yield Match(values, scalars, nodes, opset)  # type: ignore[arg-type]
+
+
+def constant(value: ir.Value) -> NDArray[Any] | None:
+    """Return the array behind an initialiser or a Constant node, or None."""
+    if value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def scalar(value: ir.Value) -> float | None:
+    """Return the number behind a constant with one element, or None."""
+    array = constant(value)
+    return None if array is None or array.size != 1 else float(array.item())
+
+
+def is_close(value: float, wanted: float, operand: ir.Value) -> bool:
+    """Tell whether a constant is `wanted` as exactly as its type can say it."""
+    half = operand.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+    tolerance = 1e-3 if half else 4 * float(np.finfo(np.float32).eps)
+    return abs(value - wanted) <= tolerance * abs(wanted)
+
+
+def new_initializer(
+    op: ir.tape.Tape, replaced: ir.Value, array: NDArray[Any], fallback: str = ""
+) -> ir.Value:
+    """Add an initialiser that takes the place of `replaced` in one node.
+
+    It takes over the name if the old tensor has no other use, so that `features.4.se.expand.bias`
+    stays that; otherwise it gets a name of its own.
+    """
+    graph = replaced.graph
+    name = fallback or replaced.name or ""
+    taken = graph.initializers if graph is not None else {}
+    if name in taken and len(replaced.uses()) > 1:
+        name = next(f"{name}.{i}" for i in range(1, len(taken) + 2) if f"{name}.{i}" not in taken)
+    return op.initializer(ir.tensor(array, name=name))
+
+
+def _leaking(match: Match) -> str | None:
+    """Say which intermediate of the match is needed outside of it, if any."""
+    inside = set(match.nodes)
+    for node in match.nodes[:-1]:
+        for output in node.outputs:
+            if output.is_graph_output():
+                return f"intermediate {output.name!r} is an output of the graph"
+            others = [user for user in output.consumers() if user not in inside]
+            if others:
+                return f"intermediate {output.name!r} is also used by {others[0].name!r}"
+    return None
+
+
+def _replace(
+    graph: ir.Graph, match: Match, build: Callable[[ir.tape.Tape, Match], ir.Value]
+) -> None:
+    root = match.nodes[-1]
+    tape = ir.tape.Tape()
+    new = build(tape, match)
+    ir.convenience.replace_nodes_and_values(
+        graph, root, match.nodes, tape.nodes, [root.outputs[0]], [new]
+    )
+    for initializer in tape.initializers:
+        assert initializer.name is not None
+        graph.initializers.pop(initializer.name, None)
+        graph.register_initializer(initializer)
+
+
+def _unused(*_: object, **__: object) -> None:
+    """Stand in for onnxscript's replacement function, which the driver never calls."""

@@ -1,0 +1,32 @@
+"""Run onnxsim: infer shapes and fold whatever a fixed input shape makes constant.
+
+Its own fusions stay off. They would do part of our rewrites without saying where, and what a
+rewrite did is what `optimize` reports.
+"""
+
+import onnx
+import onnxsim
+
+from mbv3c.errors import ModelError
+from mbv3c.passes.report import PassReport
+
+NAME = "simplify"
+
+
+def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
+    """Fold constants and infer shapes.
+
+    Raises:
+        ModelError: onnxsim cannot process the graph.
+    """
+    before = len(model.graph.node)
+    try:
+        simplified, _ = onnxsim.simplify(model, perform_optimization=False, skip_fuse_bn=True)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"onnxsim cannot simplify the model: {error}") from error
+    kept = {node.name for node in simplified.graph.node}
+    folded = tuple(node.name for node in model.graph.node if node.name not in kept)
+    after = len(simplified.graph.node)
+    changed = after != before
+    report = PassReport(NAME, folded if changed else (), (), before, after, changed)
+    return (simplified if changed else model), report
