@@ -1,0 +1,1 @@
+"""ONNX to Relax to scheduled TensorIR."""

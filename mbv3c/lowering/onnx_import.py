@@ -1,0 +1,31 @@
+"""ONNX to Relax."""
+
+import onnx
+import tvm
+from tvm.relax.frontend.onnx import from_onnx
+from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
+
+from mbv3c.errors import ModelError
+
+
+def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
+    """Import a graph with fixed shapes; weights become constants of the function `main`.
+
+    Raises:
+        ModelError: TVM has no importer for some operators (all of them are named, with their
+            nodes), or fails to import one.
+    """
+    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    known = _get_convert_map()
+    unknown: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        if node.op_type not in known or node.domain not in ("", "ai.onnx"):
+            unknown.setdefault(node.op_type, []).append(node.name or f"→ {node.output[0]}")
+    if unknown:
+        listed = "; ".join(f"{op} (nodes: {', '.join(names)})" for op, names in unknown.items())
+        raise ModelError(f"TVM {tvm.__version__} cannot import these operators: {listed}")
+    try:
+        return from_onnx(model, opset=opset, keep_params_in_input=False)
+    except Exception as error:  # the importer raises whatever its converters raise
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        raise ModelError(f"TVM {tvm.__version__} cannot import this model: {reason}") from error

@@ -1,0 +1,1 @@
+"""The devices that mbv3c compiles for, as data, and the backends that build for them."""

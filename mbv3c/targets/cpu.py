@@ -1,0 +1,80 @@
+"""Build a scheduled module for a CPU: LLVM code, linked to one shared library."""
+
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm.target import codegen
+
+from mbv3c.errors import ToolError
+from mbv3c.targets.table import NATIVE, Target
+
+
+def resolve(target: Target) -> Target:
+    """Put this machine's names in the place of `native`."""
+    if target.cpu != NATIVE:
+        return target
+    if platform.system() != "Linux":
+        raise ToolError(
+            f"target {target.name} links for Linux only and this is {platform.system()}; compile "
+            "for arm_cpu, or use a Linux machine"
+        )
+    arch = platform.machine()
+    return replace(
+        target, triple=f"{arch}-linux-gnu", cpu=codegen.llvm_get_system_cpu(), arch=arch
+    )
+
+
+def tvm_target(target: Target) -> tvm.target.Target:
+    """Say in TVM's terms what to generate code for; `target` must be resolved."""
+    return tvm.target.Target(
+        {
+            "kind": "llvm",
+            "mtriple": target.triple,
+            "mcpu": target.cpu,
+            "num-cores": target.cores,
+        }
+    )
+
+
+def build(module: tvm.IRModule, target: Target, output: Path) -> None:
+    """Compile a scheduled module and link it to the shared library `output`.
+
+    Raises:
+        ToolError: the linker failed.
+    """
+    executable = tvm.compile(module, target=tvm_target(target))
+    executable.export_library(str(output), fcompile=_linker(target))
+
+
+def _linker(target: Target) -> Any:
+    """Return a linker in the form that `export_library` wants.
+
+    The objects need three symbols of the process that loads them and no C library, so a bare
+    `-nostdlib` link is enough; zig's clang does it for every triple without a sysroot. Neither
+    build id nor symbol table is kept: the same input gives the same bytes.
+    """
+
+    def link(output: str, objects: list[str], options: object = None) -> None:
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", _zig_triple(target.triple)]
+        command += ["-nostdlib", "-shared", "-s", "-Wl,--build-id=none", "-o", output, *objects]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            message = done.stderr.strip().splitlines()[-1:] or ["no message"]
+            raise ToolError(
+                f"linking for {target.name} failed: {message[0]}; is the package ziglang "
+                "installed? `mbv3c doctor` tells"
+            )
+
+    link.output_format = "so"  # type: ignore[attr-defined]
+    link.get_target_triple = lambda: target.triple  # type: ignore[attr-defined]
+    return link
+
+
+def _zig_triple(triple: str) -> str:
+    """Return the triple to link for: without an NDK zig has no Android, and no libc is linked."""
+    return triple.replace("-android", "-gnu")

@@ -1,0 +1,102 @@
+"""The table of targets.
+
+A target is data. What a device can do is read from these fields; nothing compares device names.
+Core names and their features are LLVM's (`llc -march=aarch64 -mcpu=help`); the number of cores is
+that of the board named beside it.
+"""
+
+from dataclasses import dataclass
+
+from mbv3c.errors import UsageError
+
+NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One device of a family.
+
+    Attributes:
+        family: what the user writes before the colon.
+        device: what the user writes after it.
+        backend: the module of `mbv3c.targets` that builds for it.
+        triple: LLVM target triple; `native` is the machine that compiles.
+        cpu: LLVM processor name; `native` likewise.
+        arch: machine of the library, as `uname -m` prints it; `native` likewise.
+        cores: number of cores that one inference may use.
+        example: a board or phone with this processor.
+        emulated_as: name of the processor in QEMU; empty where QEMU has none.
+    """
+
+    family: str
+    device: str
+    backend: str
+    triple: str
+    cpu: str
+    arch: str
+    cores: int
+    example: str
+    emulated_as: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}:{self.device}"
+
+
+@dataclass(frozen=True)
+class PlannedFamily:
+    """A family that mbv3c will compile for, and does not yet."""
+
+    family: str
+    devices: str
+    how: str
+
+
+_LINUX = "aarch64-linux-gnu"
+_ANDROID = "aarch64-linux-android"
+
+# QEMU 7.2, which Debian 12 has, knows no Cortex-A55; a Cortex-A76 has all of its instructions.
+# fmt: off
+TARGETS: tuple[Target, ...] = (
+    Target("arm_cpu", "cortex-a76", "cpu", _LINUX, "cortex-a76", "aarch64", 4, "Raspberry Pi 5", "cortex-a76"),
+    Target("arm_cpu", "cortex-a72", "cpu", _LINUX, "cortex-a72", "aarch64", 4, "Raspberry Pi 4", "cortex-a72"),
+    Target("arm_cpu", "cortex-a55", "cpu", _LINUX, "cortex-a55", "aarch64", 4, "Rockchip RK3566", "cortex-a76"),
+    Target("arm_cpu", "cortex-a53", "cpu", _LINUX, "cortex-a53", "aarch64", 4, "Raspberry Pi 3", "cortex-a53"),
+    Target("arm_cpu", "neoverse-n1", "cpu", _LINUX, "neoverse-n1", "aarch64", 4, "Ampere Altra", "neoverse-n1"),
+    Target("arm_cpu", "cortex-a76-android", "cpu", _ANDROID, "cortex-a76", "aarch64", 4, "Snapdragon 855", "cortex-a76"),
+    Target("arm_cpu", "cortex-a72-android", "cpu", _ANDROID, "cortex-a72", "aarch64", 4, "Snapdragon 650", "cortex-a72"),
+    Target("arm_cpu", "cortex-a55-android", "cpu", _ANDROID, "cortex-a55", "aarch64", 4, "Snapdragon 845", "cortex-a76"),
+    Target("arm_cpu", "cortex-a53-android", "cpu", _ANDROID, "cortex-a53", "aarch64", 4, "Snapdragon 450", "cortex-a53"),
+    Target("arm_cpu", "neoverse-n1-android", "cpu", _ANDROID, "neoverse-n1", "aarch64", 4, "Android in the cloud", "neoverse-n1"),
+    Target("host_cpu", NATIVE, "cpu", NATIVE, NATIVE, NATIVE, 1, "the machine that compiles"),
+)
+# fmt: on
+
+DEFAULT_DEVICES = {"arm_cpu": "cortex-a76", "host_cpu": NATIVE}
+
+PLANNED: tuple[PlannedFamily, ...] = (
+    PlannedFamily("mobile_gpu", "mali, adreno", "OpenCL"),
+    PlannedFamily("npu", "ethos-u55, ethos-u65, ethos-u85", "int8 command stream through vela"),
+)
+
+
+def find_target(name: str) -> Target:
+    """Look `FAMILY[:DEVICE]` up.
+
+    Raises:
+        UsageError: there is no such family or device, or it is only planned; the known ones are
+            listed.
+    """
+    family, _, device = name.partition(":")
+    if any(planned.family == family for planned in PLANNED):
+        raise UsageError(
+            f"target family {family!r} is planned and not built yet; today: "
+            f"{', '.join(DEFAULT_DEVICES)}"
+        )
+    if family not in DEFAULT_DEVICES:
+        raise UsageError(f"unknown target {family!r}; known: {', '.join(DEFAULT_DEVICES)}")
+    devices = {target.device: target for target in TARGETS if target.family == family}
+    wanted = device or DEFAULT_DEVICES[family]
+    if wanted not in devices:
+        raise UsageError(f"unknown device {wanted!r} of {family}; known: {', '.join(devices)}")
+    return devices[wanted]
