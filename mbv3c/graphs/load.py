@@ -18,13 +18,14 @@ from mbv3c.errors import ModelError, UsageError
 def load_model(path: Path, input_shape: Sequence[int] | None = None) -> onnx.ModelProto:
     """Read, complete and check a model.
 
-    External data is read in, `input_shape` (if given) replaces the shape of the input, and
-    shapes are inferred from it. The graph must have one fp32 input of a fixed shape.
+    External data is read in, and `input_shape` (if given) replaces the shape of the input; the
+    output's shape follows from it. The graph must have one fp32 input of a fixed shape and one
+    output.
 
     Raises:
         UsageError: there is no such file, or `input_shape` does not suit the input.
-        ModelError: the file is no ONNX model, is damaged or incomplete, or its inputs are not
-            what is described above.
+        ModelError: the file is no ONNX model, is damaged or incomplete, or its inputs and
+            outputs are not what is described above.
     """
     if not path.is_file():
         raise UsageError(f"no such file: {path}")
@@ -36,13 +37,23 @@ def load_model(path: Path, input_shape: Sequence[int] | None = None) -> onnx.Mod
         ) from error
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path} is not an ONNX model, or it is empty: it holds no graph")
+    if len(model.graph.output) != 1:
+        names = ", ".join(output.name for output in model.graph.output) or "none"
+        raise ModelError(
+            f"{path} has {len(model.graph.output)} outputs ({names}); mbv3c compiles models with "
+            "one: keep that one in the export"
+        )
     _load_external_data(model, path)
     _set_input_shape(model, path, input_shape)
     try:
+        if input_shape is not None:
+            inferred = shape_inference.infer_shapes(model, strict_mode=True)
+            for output, known in zip(model.graph.output, inferred.graph.output, strict=True):
+                output.CopyFrom(known)
         onnx.checker.check_model(model, full_check=True)
-        return shape_inference.infer_shapes(model, strict_mode=True)
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
         raise ModelError(f"{path} is not a valid ONNX model: {error}") from error
+    return model
 
 
 def model_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:

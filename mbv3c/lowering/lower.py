@@ -3,10 +3,13 @@
 import tvm
 from tvm.relax import transform
 
+from mbv3c.lowering.fold_reshape import FoldReshape
+
 # In order: spell composite operators out, make one binding per value, compute what is constant,
 # turn every operator into TensorIR, and merge elementwise work into the convolution before it.
 RELAX_PASSES: tuple[tvm.transform.Pass, ...] = (
     transform.DecomposeOpsForInference(),
+    FoldReshape(),
     transform.CanonicalizeBindings(),
     transform.FoldConstant(),
     transform.LegalizeOps(),

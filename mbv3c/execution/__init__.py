@@ -1,0 +1,1 @@
+"""Running a bundle: in this process, or under an emulator."""

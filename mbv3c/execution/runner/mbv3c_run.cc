@@ -1,0 +1,531 @@
+// mbv3c_run: check or run a bundle on the board itself, with nothing installed but TVM's runtime.
+//
+//   mbv3c_run [--repeat N] BUNDLE
+//       runs BUNDLE/golden/input.npy, compares with BUNDLE/golden/output.npy. The tolerance is the
+//       number in BUNDLE/golden/tolerance.txt: the largest allowed max-abs-error divided by the
+//       range (max - min) of the golden output. Class scores (outputs of rank 1 and 2) must agree
+//       in the argmax of every row, too.
+//   mbv3c_run [--repeat N] BUNDLE IN.npy OUT.npy [IN2.npy OUT2.npy ...]
+//       runs every input and writes its output.
+//
+// A model with several outputs uses output.npy, output.1.npy, output.2.npy, ... (OUT alike).
+// Arrays are little-endian float32 in C order. --repeat prints latency on stderr.
+// Exit status: 0 done or passed, 1 failed, 2 wrong usage, 3 parity missed.
+//
+// Build on a board, after `pip install --no-deps apache-tvm==VERSION apache-tvm-ffi==VERSION` with
+// the versions that the bundle's manifest.json names; P is the site-packages folder of that pip,
+// and this is one line:
+//
+//   g++ -O2 -std=c++17 -fno-exceptions -fno-rtti mbv3c_run.cc -o mbv3c_run
+//       -I $P/tvm_ffi/include -L $P/tvm_ffi/lib -L $P/tvm/lib
+//       -Wl,--no-as-needed -ltvm_runtime -ltvm_ffi -Wl,-rpath,$P/tvm_ffi/lib:$P/tvm/lib
+//
+// Only libtvm_runtime.so and libtvm_ffi.so of those two packages are needed to run it. The program
+// uses the C API alone and none of the C++ library, so that a cross compiler builds it in seconds.
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <tvm/ffi/c_api.h>
+
+// This program's own ELF header; the linker defines it.
+extern "C" const unsigned char __ehdr_start[] __attribute__((visibility("hidden")));
+
+namespace {
+
+enum Exit { kDone = 0, kFailed = 1, kUsage = 2, kParity = 3 };
+
+constexpr int kMaxRank = 8;
+constexpr size_t kAlignment = 64;    // what TVM's kernels may assume of an input
+constexpr int64_t kPooledAllocator = 2;
+
+constexpr char kHelp[] =
+    "usage: mbv3c_run [--repeat N] BUNDLE                              check against golden/\n"
+    "       mbv3c_run [--repeat N] BUNDLE IN.npy OUT.npy [IN OUT ...]  run and write outputs\n";
+
+[[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  fflush(stdout);
+  fputs("mbv3c_run: ", stderr);
+  vfprintf(stderr, format, arguments);
+  fputc('\n', stderr);
+  va_end(arguments);
+  exit(kFailed);
+}
+
+[[noreturn]] void wrong_usage(const char* reason) {
+  fprintf(stderr, "mbv3c_run: %s\n%s", reason, kHelp);
+  exit(kUsage);
+}
+
+// ---- small owners ----
+
+struct File {
+  FILE* handle;
+  File(const char* path, const char* mode) : handle(fopen(path, mode)) {
+    if (!handle) fail("cannot open %s: %s", path, strerror(errno));
+  }
+  File(const File&) = delete;
+  ~File() {
+    if (handle) fclose(handle);
+  }
+};
+
+struct Path {
+  char text[4096];
+  __attribute__((format(printf, 2, 3))) explicit Path(const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    if (length < 0 || static_cast<size_t>(length) >= sizeof text) fail("path too long: %s", text);
+  }
+};
+
+struct Array {
+  int rank = 0;
+  int64_t shape[kMaxRank] = {};
+  int64_t count = 0;
+  float* data = nullptr;
+
+  Array() = default;
+  Array(const Array&) = delete;
+  ~Array() { free(data); }
+};
+
+// A value of TVM's FFI; releases the object it holds.
+struct Value {
+  TVMFFIAny any = {};
+
+  Value() = default;
+  Value(Value&& other) : any(other.any) { other.any = {}; }
+  Value& operator=(Value&& other) {
+    TVMFFIAny held = any;
+    any = other.any;
+    other.any = held;
+    return *this;
+  }
+  ~Value() {
+    if (any.type_index >= kTVMFFIStaticObjectBegin) TVMFFIObjectDecRef(any.v_obj);
+  }
+};
+
+// ---- .npy files ----
+
+// Returns what follows "'key':" in the header of a .npy file.
+const char* npy_field(const char* header, const char* key, const char* path) {
+  const char* found = strstr(header, key);
+  found = found ? strchr(found, ':') : nullptr;
+  if (!found) fail("%s: the .npy header has no %s", path, key);
+  return found + 1 + strspn(found + 1, " ");
+}
+
+void read_npy_shape(const char* text, const char* path, Array* array) {
+  if (*text != '(') fail("%s: the .npy header has no shape that can be read", path);
+  array->count = 1;
+  for (++text; *text != ')';) {
+    char* end;
+    long long extent = strtoll(text, &end, 10);
+    if (end == text || extent <= 0) fail("%s: empty, or a shape that cannot be read", path);
+    if (array->rank == kMaxRank) fail("%s: more than %d dimensions", path, kMaxRank);
+    array->shape[array->rank++] = extent;
+    if (__builtin_mul_overflow(array->count, static_cast<int64_t>(extent), &array->count) ||
+        array->count > INT64_MAX / 8) {
+      fail("%s: too large", path);
+    }
+    text = end + strspn(end, ", ");
+  }
+}
+
+void read_npy_header(FILE* file, const char* path, Array* array) {
+  unsigned char start[12];
+  if (fread(start, 1, 10, file) != 10 || memcmp(start, "\x93NUMPY", 6) != 0) {
+    fail("%s: not a .npy file", path);
+  }
+  if (start[6] < 1 || start[6] > 3) fail("%s: .npy version %d is unknown", path, start[6]);
+  size_t length = start[8] | start[9] << 8;
+  if (start[6] > 1) {  // versions 2 and 3 have four bytes of length
+    if (fread(start + 10, 1, 2, file) != 2) fail("%s: truncated in its header", path);
+    length |= static_cast<size_t>(start[10]) << 16 | static_cast<size_t>(start[11]) << 24;
+  }
+  char header[4096];
+  if (length >= sizeof header) fail("%s: a .npy header of %zu bytes", path, length);
+  if (fread(header, 1, length, file) != length) fail("%s: truncated in its header", path);
+  header[length] = '\0';
+
+  const char* dtype = npy_field(header, "'descr'", path);
+  if (strncmp(dtype, "'<f4'", 5) != 0) {
+    fail("%s: holds dtype %.*s; save it as little-endian float32 ('<f4')", path,
+         static_cast<int>(strcspn(dtype, ",}")), dtype);
+  }
+  if (strncmp(npy_field(header, "'fortran_order'", path), "False", 5) != 0) {
+    fail("%s: is in Fortran order; save np.ascontiguousarray of it", path);
+  }
+  read_npy_shape(npy_field(header, "'shape'", path), path, array);
+}
+
+void read_npy(const char* path, Array* array) {
+  File file(path, "rb");
+  read_npy_header(file.handle, path, array);
+  size_t bytes = static_cast<size_t>(array->count) * sizeof(float);
+  size_t padded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  array->data = static_cast<float*>(aligned_alloc(kAlignment, padded));
+  if (!array->data) fail("%s: no memory for %zu bytes", path, bytes);
+  size_t got = fread(array->data, 1, bytes, file.handle);
+  if (got != bytes) fail("%s: truncated, holds %zu of %zu bytes of data", path, got, bytes);
+}
+
+void write_npy(const char* path, const DLTensor& tensor, const float* data) {
+  char shape[kMaxRank * 24] = "";
+  int64_t count = 1;
+  for (int axis = 0; axis < tensor.ndim; ++axis) {
+    size_t used = strlen(shape);
+    const char* separator = axis ? " " : "";
+    snprintf(shape + used, sizeof shape - used, "%s%" PRId64 ",", separator, tensor.shape[axis]);
+    count *= tensor.shape[axis];
+  }
+  if (tensor.ndim > 1) shape[strlen(shape) - 1] = '\0';  // only a 1-tuple keeps its comma
+  char text[512];
+  int length = snprintf(text, sizeof text,
+                        "{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }", shape);
+  while ((10 + length + 1) % 64 != 0) text[length++] = ' ';
+  text[length++] = '\n';
+  const unsigned char start[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0,
+                                   static_cast<unsigned char>(length & 255),
+                                   static_cast<unsigned char>(length >> 8)};
+
+  Path partial("%s.partial", path);  // renamed when whole, so that nobody sees half an array
+  File file(partial.text, "wb");
+  size_t total = static_cast<size_t>(count);
+  bool good = fwrite(start, 1, sizeof start, file.handle) == sizeof start &&
+              fwrite(text, 1, length, file.handle) == static_cast<size_t>(length) &&
+              fwrite(data, sizeof(float), total, file.handle) == total;
+  good = fclose(file.handle) == 0 && good;
+  file.handle = nullptr;
+  if (!good || rename(partial.text, path) != 0) {
+    int reason = errno;
+    remove(partial.text);
+    fail("cannot write %s: %s", path, strerror(reason));
+  }
+}
+
+// ---- TVM through its C API ----
+
+[[noreturn]] void fail_with_tvm_error(const char* doing) {
+  TVMFFIObjectHandle error = nullptr;
+  TVMFFIErrorMoveFromRaised(&error);
+  if (!error) fail("%s failed, and TVM gives no reason", doing);
+  const TVMFFIErrorCell* cell = TVMFFIErrorGetCellPtr(error);
+  fail("%s failed: %.*s: %.*s", doing, static_cast<int>(cell->kind.size), cell->kind.data,
+       static_cast<int>(cell->message.size), cell->message.data);
+}
+
+TVMFFIAny as_int(int64_t number) {
+  TVMFFIAny any = {};
+  any.type_index = kTVMFFIInt;
+  any.v_int64 = number;
+  return any;
+}
+
+TVMFFIAny as_text(const char* text) {
+  TVMFFIAny any = {};
+  any.type_index = kTVMFFIRawStr;
+  any.v_c_str = text;
+  return any;
+}
+
+template <typename... Arguments>
+Value call(const char* doing, const Value& function, Arguments... arguments) {
+  TVMFFIAny list[] = {arguments..., TVMFFIAny{}};  // one too many: no array may be empty
+  Value result;
+  if (TVMFFIFunctionCall(function.any.v_obj, list, sizeof...(arguments), &result.any) != 0) {
+    fail_with_tvm_error(doing);
+  }
+  return result;
+}
+
+Value global_function(const char* name) {
+  TVMFFIByteArray key = {name, strlen(name)};
+  TVMFFIObjectHandle handle = nullptr;
+  if (TVMFFIFunctionGetGlobal(&key, &handle) != 0) fail_with_tvm_error(name);
+  if (!handle) fail("this TVM runtime has no function %s; its version is not the bundle's", name);
+  Value function;
+  function.any.type_index = kTVMFFIFunction;
+  function.any.v_obj = static_cast<TVMFFIObject*>(handle);
+  return function;
+}
+
+Value module_function(const Value& module, const char* name) {
+  Value function = call(name, global_function("ffi.ModuleGetFunction"), module.any, as_text(name),
+                        as_int(1 /* look into imported modules */));
+  if (function.any.type_index != kTVMFFIFunction) fail("the model has no function %s", name);
+  return function;
+}
+
+// Refuses what the dynamic loader would only call "No such file".
+void check_library(const char* path) {
+  constexpr size_t kMachine = 18;  // where the header of an ELF file names the processor
+  unsigned char header[kMachine + 2];
+  File file(path, "rb");
+  if (fread(header, 1, sizeof header, file.handle) != sizeof header ||
+      memcmp(header, "\x7f" "ELF", 4) != 0) {
+    fail("%s: is not a shared library", path);
+  }
+  if (memcmp(header + kMachine, __ehdr_start + kMachine, 2) != 0) {
+    fail("%s: was compiled for another kind of processor than this one", path);
+  }
+}
+
+// Loads a model and returns its main function.
+Value load_main(const char* path) {
+  check_library(path);
+  Value library = call("loading the model", global_function("ffi.ModuleLoadFromFile"),
+                       as_text(path));
+  Value machine = call("loading the model", module_function(library, "vm_load_executable"));
+  call("initialising the model", module_function(machine, "vm_initialization"), as_int(kDLCPU),
+       as_int(0), as_int(kPooledAllocator));
+  return module_function(machine, "main");
+}
+
+// Returns a TVM tensor on the memory of `array`, which must outlive it.
+Value view_of(Array* array) {
+  static DLManagedTensor borrowed;  // one input at a time
+  borrowed = {};
+  borrowed.dl_tensor.data = array->data;
+  borrowed.dl_tensor.device = {kDLCPU, 0};
+  borrowed.dl_tensor.ndim = array->rank;
+  borrowed.dl_tensor.dtype = {kDLFloat, 32, 1};
+  borrowed.dl_tensor.shape = array->shape;
+  borrowed.deleter = [](DLManagedTensor*) {};
+  TVMFFIObjectHandle handle = nullptr;
+  if (TVMFFITensorFromDLPack(&borrowed, kAlignment, 1, &handle) != 0) {
+    fail_with_tvm_error("passing the input");
+  }
+  Value tensor;
+  tensor.any.type_index = kTVMFFITensor;
+  tensor.any.v_obj = static_cast<TVMFFIObject*>(handle);
+  return tensor;
+}
+
+int compare_doubles(const void* left, const void* right) {
+  double a = *static_cast<const double*>(left), b = *static_cast<const double*>(right);
+  return (a > b) - (a < b);
+}
+
+double now_ms() {
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) * 1e-6;
+}
+
+// Runs main `repeat` times (0: once, and untimed) and returns the last result.
+Value infer(const Value& main, Array* input, const char* name, int repeat) {
+  Value argument = view_of(input);
+  if (repeat == 0) return call("inference", main, argument.any);
+  double* times = static_cast<double*>(malloc(sizeof(double) * static_cast<size_t>(repeat)));
+  if (!times) fail("no memory for %d times", repeat);
+  Value result;
+  for (int i = 0; i < repeat; ++i) {
+    double start = now_ms();
+    result = call("inference", main, argument.any);
+    times[i] = now_ms() - start;
+  }
+  qsort(times, static_cast<size_t>(repeat), sizeof(double), compare_doubles);
+  double median = (times[(repeat - 1) / 2] + times[repeat / 2]) / 2;
+  fprintf(stderr, "%s: median %.3f ms, min %.3f ms of %d runs on this machine\n", name, median,
+          times[0], repeat);
+  free(times);
+  return result;
+}
+
+int64_t output_count(const Value& result) {
+  if (result.any.type_index == kTVMFFITensor) return 1;
+  if (result.any.type_index != kTVMFFIArray) fail("the model returns no tensor");
+  int64_t count = call("reading the outputs", global_function("ffi.ArraySize"), result.any)
+                      .any.v_int64;
+  if (count == 0) fail("the model returns no tensor");
+  return count;
+}
+
+Value output_at(const Value& result, int64_t index) {
+  if (result.any.type_index == kTVMFFIArray) {
+    return call("reading the outputs", global_function("ffi.ArrayGetItem"), result.any,
+                as_int(index));
+  }
+  Value same;
+  TVMFFIAnyViewToOwnedAny(&result.any, &same.any);
+  return same;
+}
+
+// Returns the tensor in `output` after making sure that it is what this program can read.
+const DLTensor& checked(const Value& output, int64_t index) {
+  if (output.any.type_index != kTVMFFITensor) fail("output %" PRId64 " is not a tensor", index);
+  const DLTensor* tensor = TVMFFITensorGetDLTensorPtr(output.any.v_obj);
+  if (tensor->device.device_type != kDLCPU) fail("output %" PRId64 " is not in memory", index);
+  if (tensor->dtype.code != kDLFloat || tensor->dtype.bits != 32 || tensor->dtype.lanes != 1) {
+    fail("output %" PRId64 " is not float32", index);
+  }
+  if (tensor->ndim > kMaxRank) fail("output %" PRId64 " has %d dimensions", index, tensor->ndim);
+  int64_t dense = 1;
+  for (int axis = tensor->ndim - 1; axis >= 0; --axis) {
+    if (tensor->strides && tensor->shape[axis] != 1 && tensor->strides[axis] != dense) {
+      fail("output %" PRId64 " is not contiguous", index);
+    }
+    dense *= tensor->shape[axis];
+  }
+  return *tensor;
+}
+
+const float* data_of(const DLTensor& tensor) {
+  return reinterpret_cast<const float*>(static_cast<const char*>(tensor.data) +
+                                        tensor.byte_offset);
+}
+
+// Names the file of output `index`: a.npy, a.1.npy, a.2.npy, ...
+Path path_of_output(const char* first, int64_t index) {
+  if (index == 0) return Path("%s", first);
+  size_t length = strlen(first);
+  if (length > 4 && strcmp(first + length - 4, ".npy") == 0) length -= 4;
+  return Path("%.*s.%" PRId64 ".npy", static_cast<int>(length), first, index);
+}
+
+// ---- the golden check ----
+
+int64_t argmax(const float* row, int64_t length) {
+  int64_t best = 0;
+  for (int64_t i = 1; i < length; ++i) {
+    if (row[i] > row[best]) best = i;
+  }
+  return best;
+}
+
+double read_tolerance(const char* path) {
+  File file(path, "r");
+  double tolerance;
+  if (fscanf(file.handle, "%lf", &tolerance) != 1 || !(tolerance >= 0 && tolerance <= 1)) {
+    fail("%s: holds no number from 0 to 1", path);
+  }
+  return tolerance;
+}
+
+// Compares one output with its golden one and prints the verdict; returns whether it passed.
+bool matches(const DLTensor& tensor, const Array& golden, double tolerance, const char* name) {
+  bool same_shape = tensor.ndim == golden.rank;
+  for (int axis = 0; same_shape && axis < golden.rank; ++axis) {
+    same_shape = tensor.shape[axis] == golden.shape[axis];
+  }
+  if (!same_shape) {
+    printf("FAIL the output's shape is not that of %s\n", name);
+    return false;
+  }
+
+  const float* output = data_of(tensor);
+  double error = 0, low = golden.data[0], high = golden.data[0];
+  for (int64_t i = 0; i < golden.count; ++i) {
+    if (!isfinite(golden.data[i])) fail("%s: element %" PRId64 " is not finite", name, i);
+    if (!isfinite(output[i])) {
+      printf("FAIL output element %" PRId64 " is %f, not a finite number\n", i, output[i]);
+      return false;
+    }
+    error = fmax(error, fabs(static_cast<double>(output[i]) - golden.data[i]));
+    low = fmin(low, golden.data[i]);
+    high = fmax(high, golden.data[i]);
+  }
+  if (high > low) error /= high - low;  // a constant golden output is compared absolutely
+
+  bool passed = error <= tolerance;
+  char classes[128] = "";
+  if (golden.rank == 1 || golden.rank == 2) {
+    int64_t length = golden.shape[golden.rank - 1], rows = golden.count / length;
+    if (rows == 1) {
+      snprintf(classes, sizeof classes, ", argmax %" PRId64 " equal", argmax(golden.data, length));
+    } else {
+      snprintf(classes, sizeof classes, ", argmax equal in all %" PRId64 " rows", rows);
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+      int64_t want = argmax(golden.data + row * length, length);
+      int64_t got = argmax(output + row * length, length);
+      if (want == got) continue;
+      passed = false;
+      snprintf(classes, sizeof classes,
+               ", argmax %" PRId64 " instead of %" PRId64 " in row %" PRId64, got, want, row);
+      break;
+    }
+  }
+  const char* verdict = passed ? "PASS" : "FAIL";
+  printf("%s max error of range %.1e (tolerance %g)%s\n", verdict, error, tolerance, classes);
+  return passed;
+}
+
+Exit check(const Value& main, const char* bundle, int repeat) {
+  double tolerance = read_tolerance(Path("%s/golden/tolerance.txt", bundle).text);
+  Path input_path("%s/golden/input.npy", bundle), output_path("%s/golden/output.npy", bundle);
+  Array input;
+  read_npy(input_path.text, &input);
+  Value result = infer(main, &input, input_path.text, repeat);
+  bool passed = true;
+  for (int64_t index = 0; index < output_count(result); ++index) {
+    Value output = output_at(result, index);
+    Path path = path_of_output(output_path.text, index);
+    Array golden;
+    read_npy(path.text, &golden);
+    passed = matches(checked(output, index), golden, tolerance, path.text) && passed;
+  }
+  return passed ? kDone : kParity;
+}
+
+void run(const Value& main, const char* in, const char* out, int repeat) {
+  Array input;
+  read_npy(in, &input);
+  Value result = infer(main, &input, in, repeat);
+  for (int64_t index = 0; index < output_count(result); ++index) {
+    Value output = output_at(result, index);
+    const DLTensor& tensor = checked(output, index);
+    write_npy(path_of_output(out, index).text, tensor, data_of(tensor));
+  }
+}
+
+// Takes "--repeat N" out of the arguments; returns N, or 0 when it is not there.
+int take_repeat(int* count, char** arguments) {
+  int repeat = 0, kept = 1;
+  for (int i = 1; i < *count; ++i) {
+    if (strcmp(arguments[i], "--repeat") == 0) {
+      char* end = nullptr;
+      long number = i + 1 < *count ? strtol(arguments[++i], &end, 10) : 0;
+      if (number < 1 || number > 1000000 || *end != '\0') {
+        wrong_usage("--repeat needs a number from 1 to 1000000");
+      }
+      repeat = static_cast<int>(number);
+    } else {
+      arguments[kept++] = arguments[i];
+    }
+  }
+  *count = kept;
+  return repeat;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count == 2 && (strcmp(arguments[1], "--help") == 0 || strcmp(arguments[1], "-h") == 0)) {
+    fputs(kHelp, stdout);
+    return kDone;
+  }
+  int repeat = take_repeat(&count, arguments);
+  if (count < 2) wrong_usage("no bundle given");
+  if (count % 2 != 0) wrong_usage("every IN.npy needs an OUT.npy");
+  for (int i = 1; i < count; ++i) {
+    if (arguments[i][0] == '-') wrong_usage("unknown option");
+  }
+  Value main_function = load_main(Path("%s/model.so", arguments[1]).text);
+  if (count == 2) return check(main_function, arguments[1], repeat);
+  for (int i = 2; i < count; i += 2) run(main_function, arguments[i], arguments[i + 1], repeat);
+  return kDone;
+}

@@ -1,0 +1,115 @@
+"""Who can run a library here."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+
+from mbv3c.bundle import LIBRARY
+from mbv3c.errors import Mbv3cError, ToolError
+from mbv3c.execution.processes import require
+from mbv3c.execution.toolbox import EmulatorKit, emulator_kit, native_arch
+from mbv3c.targets.table import Target
+
+Tensor = NDArray[np.float32]
+
+_EMULATED_TIMEOUT = 600.0  # seconds per input; a Large takes a few
+
+
+class Runner(Protocol):
+    """Runs the library of a bundle.
+
+    Attributes:
+        description: what executes it, as reports name it.
+    """
+
+    @property
+    def description(self) -> str: ...
+
+    def run(self, bundle: Path, inputs: list[Tensor]) -> list[Tensor]:
+        """Run `model.so` of a bundle once per input and return one output each.
+
+        Raises:
+            Mbv3cError: the library does not load or fails.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class HostRunner:
+    """Runs in this process, on this machine's processor."""
+
+    description: str = "this machine"
+
+    def run(self, bundle: Path, inputs: list[Tensor]) -> list[Tensor]:
+        try:
+            library = tvm.runtime.load_module(str(bundle / LIBRARY))
+            main = relax.VirtualMachine(library, tvm.cpu())["main"]
+            outputs = [main(tvm.runtime.tensor(x)) for x in inputs]
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = (str(error).strip().splitlines() or [repr(error)])[-1]
+            raise Mbv3cError(
+                f"{bundle / LIBRARY} does not run on this machine: {reason}"
+            ) from error
+        return [output.numpy() for output in outputs]
+
+
+@dataclass(frozen=True)
+class EmulatedRunner:
+    """Runs under qemu-user through the program that a board uses."""
+
+    kit: EmulatorKit
+    cpu: str
+
+    @property
+    def description(self) -> str:
+        return f"emulated {self.cpu}"
+
+    def run(self, bundle: Path, inputs: list[Tensor]) -> list[Tensor]:
+        with tempfile.TemporaryDirectory(prefix="mbv3c-run-") as name:
+            folder = Path(name)
+            files = [(folder / f"in{i}.npy", folder / f"out{i}.npy") for i in range(len(inputs))]
+            for x, (source, _) in zip(inputs, files, strict=True):
+                np.save(source, np.ascontiguousarray(x))
+            command = [*self.kit.command(self.cpu), str(bundle)]
+            require(
+                [*command, *(str(path) for pair in files for path in pair)],
+                doing=f"running {bundle.name} on the {self.description}",
+                remedy="`mbv3c doctor` checks the emulator",
+                timeout=_EMULATED_TIMEOUT * len(inputs),
+            )
+            return [np.load(result) for _, result in files]
+
+
+def runner_for(target: Target) -> Runner | None:
+    """Return what can run libraries of a target here, or None.
+
+    A library of this machine's own architecture runs in this process; one for an emulated
+    processor runs under qemu if the kit has been fetched.
+    """
+    if target.arch in ("native", native_arch()):
+        return HostRunner()
+    kit = emulator_kit()
+    if kit is not None and target.emulated_as:
+        return EmulatedRunner(kit, target.emulated_as)
+    return None
+
+
+def require_runner(target: Target) -> Runner:
+    """Return what can run libraries of a target here.
+
+    Raises:
+        ToolError: nothing can.
+    """
+    runner = runner_for(target)
+    if runner is None:
+        raise ToolError(
+            f"nothing here runs a library for {target.name}; fetch the emulator with "
+            "`mbv3c doctor --fetch`"
+        )
+    return runner

@@ -1,0 +1,254 @@
+"""Find and fetch what runs aarch64 bundles on an x86-64 Linux machine, without root.
+
+The emulator kit lies in a cache folder and has three parts, each put in place when it is whole:
+
+    emulator-kit-TVM-ffi-FFI/
+      system/         qemu-user with its own libraries, and an aarch64 sysroot (Debian packages)
+      runtime/        libtvm_runtime.so and libtvm_ffi.so for aarch64 (from the PyPI wheels)
+      runner-DIGEST/  mbv3c_run, built from runner/mbv3c_run.cc
+"""
+
+import fcntl
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from mbv3c.errors import ToolError
+from mbv3c.execution.fetching import (
+    FETCH_COMMAND,
+    Progress,
+    build_runner,
+    emulator_command,
+    fetch_runtime,
+    fetch_system,
+    runner_digest,
+    sysroot,
+)
+
+# apache-tvm 0.27 takes any apache-tvm-ffi, but tuning crashes with one that it was not built for.
+TVM_VERSION = "0.27.0.post1"
+FFI_VERSION = "0.1.14.post1"
+
+_SEPARATORS = ':;,"'  # of apt.conf, LD_LIBRARY_PATH, and qemu's -E: they know no escape
+
+
+@dataclass(frozen=True)
+class EmulatorKit:
+    """A fetched kit.
+
+    Attributes:
+        runner: the mbv3c_run program for aarch64.
+        runtime: the folder of TVM's aarch64 libraries.
+        system: the folder of the emulator, its libraries and the sysroot.
+    """
+
+    runner: Path
+    runtime: Path
+    system: Path
+
+    def command(self, cpu: str) -> list[str]:
+        """Return the command that starts the runner; its own arguments go behind.
+
+        Args:
+            cpu: the processor to emulate, in qemu's words ("cortex-a76", "max").
+        """
+        return [
+            *emulator_command(self.system),
+            *("-cpu", cpu),
+            *("-L", str(sysroot(self.system))),
+            *("-U", "LD_PRELOAD"),
+            *("-E", f"LD_LIBRARY_PATH={self.runtime}"),
+            str(self.runner),
+        ]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row of `mbv3c doctor`.
+
+    Attributes:
+        name: what was looked for.
+        ok: whether it is there and fits.
+        detail: what was found.
+        remedy: what to do when it is not ok; empty otherwise.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def native_arch() -> str:
+    """Return this machine's architecture as LLVM spells it, such as x86_64 or aarch64."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def cache_root() -> Path:
+    """Return the folder under which fetched tools are kept: $MBV3C_CACHE or the user's cache."""
+    if own := os.environ.get("MBV3C_CACHE"):
+        return Path(own).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute() / "mbv3c"
+
+
+def emulator_kit() -> EmulatorKit | None:
+    """Return the kit for the installed TVM, or None when it is not fetched, or only in part."""
+    folder = _kit_folder()
+    if folder is None:
+        return None
+    kit = _kit_in(folder)
+    whole = kit.system.is_dir() and kit.runtime.is_dir() and kit.runner.is_file()
+    return kit if whole else None
+
+
+def fetch(progress: Progress) -> EmulatorKit:
+    """Fetch and build the parts of the emulator kit that are not there yet.
+
+    Needs the network, about 130 MB to download and 90 MB on disk; no root.
+
+    Raises:
+        ToolError: this machine cannot use the kit, or a download or the build failed.
+    """
+    if (platform.system(), native_arch()) != ("Linux", "x86_64"):
+        here = f"{platform.system()} on {native_arch()}"
+        raise ToolError(
+            f"the emulator kit is for Linux on x86_64 and this is {here}; "
+            "check aarch64 bundles on a board with mbv3c_run, or on an x86_64 Linux machine"
+        )
+    folder = _kit_folder()
+    if folder is None:
+        raise ToolError("apache-tvm is not installed in this Python; install mbv3c with pip")
+    if any(character in str(folder) for character in _SEPARATORS):
+        raise ToolError(
+            f"the cache folder {folder} has one of {_SEPARATORS} in its name, which the tools "
+            "cannot express; set MBV3C_CACHE to another folder"
+        )
+    kit = _kit_in(folder)
+    zig_cache = cache_root() / "zig"
+    with _only_one(folder, progress):
+        _provide(kit.system, lambda place: fetch_system(place, progress))
+        _provide(kit.runtime, lambda place: fetch_runtime(place, progress))
+        _provide(
+            kit.runner.parent, lambda place: build_runner(place, kit.runtime, zig_cache, progress)
+        )
+    return kit
+
+
+def diagnose() -> list[Part]:
+    """Say for every part that mbv3c stands on whether it is there. Imports none of them."""
+    return [
+        _diagnose_python(),
+        _diagnose_tvm(),
+        _diagnose_package("onnxruntime", "onnxruntime"),
+        _diagnose_package("linker", "ziglang"),
+        *_diagnose_kit(),
+    ]
+
+
+# ---- the kit's place ----
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _kit_folder() -> Path | None:
+    tvm, ffi = _version("apache-tvm"), _version("apache-tvm-ffi")
+    return cache_root() / f"emulator-kit-{tvm}-ffi-{ffi}" if tvm and ffi else None
+
+
+def _kit_in(folder: Path) -> EmulatorKit:
+    runner = folder / f"runner-{runner_digest()}" / "mbv3c_run"
+    return EmulatorKit(runner, runtime=folder / "runtime", system=folder / "system")
+
+
+@contextmanager
+def _only_one(folder: Path, progress: Progress) -> Iterator[None]:
+    """Hold the kit's lock, so that fetches of several processes follow one another."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise ToolError(
+            f"cannot write to the cache folder {folder}: {error.strerror}; "
+            "set MBV3C_CACHE to a folder that you may write to"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another mbv3c that is fetching the same parts")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _provide(place: Path, make: Callable[[Path], None]) -> None:
+    """Have `make` fill a folder beside `place`, and rename it to `place` when it is whole."""
+    if place.is_dir():
+        return
+    partial = place.with_name(place.name + ".partial")  # the lock makes this name ours
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        make(partial)
+        partial.rename(place)
+    except OSError as error:
+        raise ToolError(
+            f"cannot prepare {place}: {error}; see to free space and permissions there, "
+            f"then run `{FETCH_COMMAND}` again"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+# ---- diagnosis ----
+
+
+def _diagnose_python() -> Part:
+    ok = sys.version_info >= (3, 11)
+    return Part("python", ok, platform.python_version(), "" if ok else "use Python 3.11 or newer")
+
+
+def _diagnose_tvm() -> Part:
+    tvm, ffi = _version("apache-tvm"), _version("apache-tvm-ffi")
+    ok = (tvm, ffi) == (TVM_VERSION, FFI_VERSION)
+    remedy = f"pip install apache-tvm=={TVM_VERSION} apache-tvm-ffi=={FFI_VERSION}"
+    detail = f"apache-tvm {tvm or 'missing'}, apache-tvm-ffi {ffi or 'missing'}"
+    return Part("tvm", ok, detail, "" if ok else remedy)
+
+
+def _diagnose_package(name: str, package: str) -> Part:
+    version = _version(package)
+    if version is None:
+        return Part(name, False, f"{package} is missing", f"pip install {package}")
+    return Part(name, True, f"{package} {version}")
+
+
+def _diagnose_kit() -> list[Part]:
+    names = ("emulator", "aarch64 runtime", "runner")
+    if (platform.system(), native_arch()) == ("Linux", "aarch64"):
+        detail = "not needed: this machine is aarch64 and runs arm_cpu bundles itself"
+        return [Part(name, True, detail) for name in names]
+    folder = _kit_folder()
+    if folder is None:
+        return [Part(name, False, "missing", "install apache-tvm first") for name in names]
+    kit = _kit_in(folder)
+    emulator = kit.system / "usr" / "bin" / "qemu-aarch64"
+    places = (emulator, kit.runtime / "libtvm_runtime.so", kit.runner)
+    return [
+        Part(name, True, str(place))
+        if place.exists()
+        else Part(name, False, "not fetched", FETCH_COMMAND)
+        for name, place in zip(names, places, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Parity with onnxruntime: the reference, the inputs, the tolerances and the verdict."""

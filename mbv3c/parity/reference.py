@@ -1,0 +1,88 @@
+"""onnxruntime as the reference."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from mbv3c.errors import ModelError
+from mbv3c.graphs.load import model_input
+
+_OPTIMIZED = (
+    ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+)
+_FATAL_ONLY = 4  # severity: messages about unused initialisers are not for our users
+
+
+@dataclass(frozen=True)
+class ReferenceOutput:
+    """What onnxruntime computes for one input.
+
+    Attributes:
+        output: the first output, without any graph optimisation.
+        spread: largest absolute difference between that and onnxruntime's optimised results, as
+            a fraction of the output's range: what rounding alone does to this model.
+    """
+
+    output: NDArray[np.float32]
+    spread: float
+
+
+def run_reference(
+    model: onnx.ModelProto, inputs: list[NDArray[np.float32]]
+) -> Iterator[ReferenceOutput]:
+    """Run the model as it is, and with onnxruntime's own optimisations beside it."""
+    plain = session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    optimized = [session(model, level) for level in _OPTIMIZED]
+    for x in inputs:
+        output = run(plain, x)
+        others = [run(other, x) for other in optimized]
+        yield ReferenceOutput(output, max(error_of_range(y, output) for y in others))
+
+
+def session(
+    model: onnx.ModelProto,
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+) -> ort.InferenceSession:
+    """Open a model on one thread, so that sums do not depend on the number of cores.
+
+    Raises:
+        ModelError: onnxruntime cannot load it.
+    """
+    model_input(model)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level
+    options.intra_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        return ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's exceptions share no other base
+        raise ModelError(f"onnxruntime cannot load the model: {error}") from error
+
+
+def run(opened: ort.InferenceSession, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run one input through an opened model and return its first output."""
+    outputs = opened.run(None, {opened.get_inputs()[0].name: x})
+    return np.asarray(outputs[0])
+
+
+def error_of_range(y: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Return the largest absolute error as a fraction of the reference's range.
+
+    Infinite if shapes differ or either holds NaN or infinity: that is never parity.
+    """
+    if y.shape != reference.shape:
+        return float("inf")
+    if not (np.isfinite(y).all() and np.isfinite(reference).all()):
+        return float("inf")
+    error = float(np.abs(y.astype(np.float64) - reference).max())
+    spread = float(np.ptp(reference.astype(np.float64)))
+    if error == 0.0:
+        return 0.0
+    return error / spread if spread > 0 else float("inf")
