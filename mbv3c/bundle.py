@@ -1,0 +1,88 @@
+"""The bundle: the folder that `compile` writes and everything else reads.
+
+manifest.json          what it is, for which target, made how, with which verdict; the sha256
+                       of every other file
+model.so               the library
+model.onnx             the model as the user gave it: the reference of `verify`
+golden/input.npy       one input and onnxruntime's output for it, with the tolerance, so that
+golden/output.npy      a board can check itself with no onnx at hand
+golden/tolerance.txt
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mbv3c.errors import BundleError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+LIBRARY = "model.so"
+MODEL = "model.onnx"
+GOLDEN_INPUT = "golden/input.npy"
+GOLDEN_OUTPUT = "golden/output.npy"
+GOLDEN_TOLERANCE = "golden/tolerance.txt"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A whole bundle on disk."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def library(self) -> Path:
+        return self.path / LIBRARY
+
+    @property
+    def model(self) -> Path:
+        return self.path / MODEL
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self.manifest["input"]["shape"])
+
+
+def write_manifest(folder: Path, contents: dict[str, Any]) -> None:
+    """Complete a bundle: hash every file in `folder` and write the manifest beside them."""
+    files = {
+        str(path.relative_to(folder)): _sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    manifest = {"schema": SCHEMA, **contents, "files": files}
+    text = json.dumps(manifest, indent=2, allow_nan=False)
+    (folder / MANIFEST).write_text(text + "\n")
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Open a bundle and check every file against its manifest.
+
+    Raises:
+        BundleError: `path` is no bundle, is of an unknown schema, or a file is missing or is not
+            the one that was written.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is no bundle: it has no {MANIFEST}") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path / MANIFEST} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise BundleError(
+            f"{path} has another bundle schema than {SCHEMA}; compile it again with this version"
+        )
+    for name, digest in manifest["files"].items():
+        if not (path / name).is_file():
+            raise BundleError(f"{path} is not whole: {name} is missing; compile it again")
+        if _sha256(path / name) != digest:
+            raise BundleError(f"{path / name} was changed after compile; compile it again")
+    return Bundle(path, manifest)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

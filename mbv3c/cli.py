@@ -1,0 +1,378 @@
+"""The command line. Each command converts its arguments, calls one function, prints one result.
+
+onnx, onnxruntime and TVM are imported inside the commands, so that `--help` is instant.
+"""
+
+import functools
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from mbv3c import __version__
+from mbv3c.errors import EXIT_INTERRUPTED, EXIT_PARITY, Mbv3cError, ParityError, UsageError
+
+if TYPE_CHECKING:
+    import onnx
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_BUILD_DEFAULTS = {
+    "variant": "large",
+    "resolution": 224,
+    "classes": 1000,
+    "batch": 1,
+    "seed": 0,
+}
+
+
+def main() -> NoReturn:
+    """Run the command line and exit; users' mistakes become one line and an exit code."""
+    interrupted = _Interrupted()
+    signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGTERM, interrupted)
+    as_json = "--json" in sys.argv
+    try:
+        # Without standalone mode click returns the code of an Exit, and None otherwise.
+        code = commands.main(standalone_mode=False) or 0
+    except Mbv3cError as error:
+        code = error.exit_code
+        details = {"parity": error.parity} if isinstance(error, ParityError) else {}
+        _report(as_json, error.kind, str(error), code, details)
+    except click.ClickException as error:
+        code = 2
+        if not as_json:
+            error.show()
+        else:
+            _report(as_json, "usage", error.format_message(), code, {})
+    except (click.Abort, KeyboardInterrupt, RuntimeError):
+        # An interrupt inside of TVM's own code comes out of it as a RuntimeError.
+        if not interrupted.happened:
+            raise
+        code = EXIT_INTERRUPTED
+        _report(as_json, "interrupted", "interrupted; nothing half written is left", code, {})
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _report(
+    as_json: bool, kind: str, message: str, code: int, details: Mapping[str, object]
+) -> None:
+    click.echo(f"error: {message}", err=True)
+    if as_json:
+        _print_json({"error": {"kind": kind, "message": message, "exit_code": code, **details}})
+
+
+class _Interrupted:
+    """A signal handler that interrupts like Ctrl-C and remembers that it did."""
+
+    happened = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.happened = True
+        raise KeyboardInterrupt
+
+
+class _Progress:
+    """Prints each step to stderr when it starts, with the time since the command began."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, step: str) -> None:
+        click.echo(f"[{time.monotonic() - self._start:5.1f} s] {step}", err=True)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _json_option(command: Command) -> Command:
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
+    )(command)
+
+
+def _force_option(command: Command) -> Command:
+    return click.option("--force", is_flag=True, help="Write over what is there.")(command)
+
+
+def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which MobileNetV3 to build."""
+    options = [
+        click.option("--variant", help="large or small.  [default: large]"),
+        click.option(
+            "--resolution", type=int, help="Input side, 96 to 256 by 32.  [default: 224]"
+        ),
+        click.option("--classes", type=int, help="Number of logits.  [default: 1000]"),
+        click.option("--batch", type=int, help="Images per inference.  [default: 1]"),
+        click.option("--seed", type=int, help="Seed of the weights.  [default: 0]"),
+    ]
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mbv3c")
+def commands() -> None:
+    """Compile MobileNetV3 for edge accelerators and prove that it still computes the same."""
+
+
+@commands.command()
+@_model_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The .onnx file to write.")
+@_force_option
+@_json_option
+def build(output: Path | None, force: bool, as_json: bool, **spec: Any) -> None:
+    """Write MobileNetV3 as an ONNX graph with seeded weights."""
+    from mbv3c.atomic import new_file
+    from mbv3c.graphs.count import count
+
+    model = _built(spec)
+    path = output or Path(f"{model.graph.name}.onnx")
+    with new_file(path, force=force) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    counts = count(model)
+    if as_json:
+        _print_json({"model": str(path), "params": counts.params, "madds": counts.madds})
+    else:
+        click.echo(f"{path}: {counts.params:,} parameters, {counts.madds:,} multiply-adds")
+
+
+@commands.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@_force_option
+@_json_option
+def optimize(
+    model: Path, output: Path, input_shape: str | None, force: bool, as_json: bool
+) -> None:
+    """Rewrite an ONNX graph and say what each pass did and why it refused."""
+    from mbv3c import pipeline
+    from mbv3c.atomic import new_file
+
+    loaded = _loaded(model, input_shape)
+    with new_file(output, force=force) as temporary:
+        optimized, steps = pipeline.optimize(loaded)
+        temporary.write_bytes(optimized.SerializeToString(deterministic=True))
+    if as_json:
+        passes = [
+            {
+                "name": step.report.name,
+                "matched": list(step.report.matched),
+                "refused": [
+                    {"node": refusal.node, "reason": refusal.reason}
+                    for refusal in step.report.refused
+                ],
+                "nodes_before": step.report.nodes_before,
+                "nodes_after": step.report.nodes_after,
+                "max_error_of_range": step.max_error_of_range,
+            }
+            for step in steps
+        ]
+        _print_json({"model": str(output), "passes": passes})
+        return
+    click.echo(f"{'pass':<18}{'matched':>8}{'refused':>8}{'nodes':>14}  largest error of range")
+    for step in steps:
+        report = step.report
+        nodes = f"{report.nodes_before} → {report.nodes_after}"
+        click.echo(
+            f"{report.name:<18}{len(report.matched):>8}{len(report.refused):>8}{nodes:>14}"
+            f"  {step.max_error_of_range:.1e}"
+        )
+    for step in steps:
+        for refusal in step.report.refused:
+            click.echo(f"{step.report.name} refused {refusal.node}: {refusal.reason}")
+
+
+@commands.command(name="compile")
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
+@click.option("--precision", default="fp32", show_default=True)
+@click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@_model_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle to write.")
+@click.option("--no-verify", is_flag=True, help="Do not check parity.")
+@_force_option
+@_json_option
+def compile_(
+    model: Path | None,
+    target: str,
+    precision: str,
+    input_shape: str | None,
+    output: Path | None,
+    no_verify: bool,
+    force: bool,
+    as_json: bool,
+    **spec: Any,
+) -> None:
+    """Compile an ONNX file, or without MODEL a freshly built MobileNetV3, to a bundle."""
+    from mbv3c.targets.table import find_target
+
+    found = find_target(target)
+    if model is not None and any(value is not None for value in spec.values()):
+        given = ", ".join(f"--{key}" for key, value in spec.items() if value is not None)
+        raise UsageError(f"{given} cannot be combined with a MODEL: they say which one to build")
+    if model is None and input_shape is not None:
+        raise UsageError("--input-shape belongs to a MODEL; use --resolution and --batch instead")
+    progress = _Progress()
+    progress("building the graph" if model is None else f"reading {model}")
+    loaded = _built(spec) if model is None else _loaded(model, input_shape)
+    name = loaded.graph.name if model is None else model.stem
+    path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
+
+    from mbv3c import pipeline
+
+    compiled = pipeline.compile_model(
+        loaded,
+        found,
+        path,
+        precision=precision,
+        force=force,
+        verify=not no_verify,
+        progress=progress,
+    )
+    parity = compiled.parity.to_json() if compiled.parity else None
+    if as_json:
+        _print_json({"bundle": str(path), "target": found.name, "parity": parity})
+        return
+    click.echo(f"{path}: {found.name} {precision}")
+    click.echo(f"parity: {_sentence(parity)}" if parity else "parity: not checked (--no-verify)")
+
+
+@commands.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@_json_option
+def verify(bundle: Path, as_json: bool) -> None:
+    """Check that a bundle computes what onnxruntime computes on the model as it was given."""
+    from mbv3c import pipeline
+
+    parity = pipeline.verify_bundle(bundle, _Progress()).to_json()
+    if as_json:
+        _print_json(parity)
+    else:
+        click.echo(f"parity: {_sentence(parity)}")
+    if not parity["passed"]:
+        raise click.exceptions.Exit(EXIT_PARITY)
+
+
+@commands.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@_force_option
+@_json_option
+def run(bundle: Path, source: Path, output: Path, force: bool, as_json: bool) -> None:
+    """Run one inference: fp32 .npy in, .npy out."""
+    from mbv3c import pipeline
+    from mbv3c.atomic import new_file
+
+    with new_file(output, force=force) as temporary:
+        shape, ran_on = pipeline.run_bundle(bundle, source, temporary)
+    if as_json:
+        _print_json({"output": str(output), "shape": list(shape), "ran_on": ran_on})
+    else:
+        click.echo(f"{output}: {'x'.join(map(str, shape))}, computed on {ran_on}")
+
+
+@commands.command()
+@_json_option
+def targets(as_json: bool) -> None:
+    """List what mbv3c compiles for, and what is planned."""
+    from mbv3c.targets.table import DEFAULT_DEVICES, PLANNED, TARGETS
+
+    if as_json:
+        listed = [
+            {
+                "name": target.name,
+                "triple": target.triple,
+                "cpu": target.cpu,
+                "default": DEFAULT_DEVICES[target.family] == target.device,
+                "emulated_as": target.emulated_as or None,
+            }
+            for target in TARGETS
+        ]
+        coming = [{"family": one.family, "devices": one.devices} for one in PLANNED]
+        _print_json({"targets": listed, "planned": coming})
+        return
+    click.echo(f"{'target':<31}{'triple':<24}{'verified here on':<24}example")
+    for target in TARGETS:
+        star = "*" if DEFAULT_DEVICES[target.family] == target.device else ""
+        where = f"emulated {target.emulated_as}" if target.emulated_as else "this machine"
+        click.echo(f"{target.name + star:<31}{target.triple:<24}{where:<24}{target.example}")
+    click.echo("* the family's default")
+    click.echo("\nplanned, not there yet:")
+    for planned in PLANNED:
+        click.echo(f"{planned.family:<31}{planned.devices} ({planned.how})")
+
+
+@commands.command()
+@click.option("--fetch", is_flag=True, help="Download and build what is missing; needs no root.")
+@_json_option
+def doctor(fetch: bool, as_json: bool) -> None:
+    """Say what is missing to compile and to verify; exit 1 if something is."""
+    from mbv3c.execution import toolbox
+
+    if fetch:
+        toolbox.fetch(_Progress())
+    parts = toolbox.diagnose()
+    healthy = all(part.ok for part in parts)
+    if as_json:
+        rows = [
+            {"name": p.name, "ok": p.ok, "detail": p.detail, "remedy": p.remedy or None}
+            for p in parts
+        ]
+        _print_json({"healthy": healthy, "parts": rows})
+    else:
+        for part in parts:
+            click.echo(f"{'ok' if part.ok else 'MISSING':<9}{part.name:<17}{part.detail}")
+            if not part.ok:
+                click.echo(f"{'':<9}{'':<17}→ {part.remedy}")
+    if not healthy:
+        raise click.exceptions.Exit(1)
+
+
+def _built(spec: dict[str, Any]) -> "onnx.ModelProto":
+    from mbv3c.graphs.builder import build_model
+    from mbv3c.graphs.spec import ModelSpec
+
+    given = {key: value for key, value in spec.items() if value is not None}
+    return build_model(ModelSpec(**{**_BUILD_DEFAULTS, **given}))
+
+
+def _loaded(path: Path, input_shape: str | None) -> "onnx.ModelProto":
+    from mbv3c.graphs.load import load_model
+
+    return load_model(path, _parse_shape(input_shape) if input_shape else None)
+
+
+def _parse_shape(text: str) -> list[int]:
+    try:
+        shape = [int(part) for part in text.replace("x", ",").split(",")]
+    except ValueError:
+        shape = []
+    if not shape or min(shape) < 1:
+        raise UsageError(f"--input-shape {text!r} is no shape; write it like 1,3,224,224")
+    return shape
+
+
+def _sentence(parity: dict[str, Any]) -> str:
+    """Say a verdict in one line."""
+    error = parity["max_error_of_range"]
+    return (
+        f"{'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}: max error "
+        f"{'not finite' if error is None else f'{error:.1e}'} of range (allowed "
+        f"{parity['tolerance']:.1e}; onnxruntime itself spreads by "
+        f"{parity['reference_spread']:.1e}), cosine {parity['cosine']:.9f}, "
+        f"top-1 agreement {parity['top1_agreement']:.0%}, over {len(parity['inputs'])} inputs"
+    )

@@ -1,0 +1,261 @@
+"""The whole line on one page: build → rewrite → lower → schedule → link → bundle → verify."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from mbv3c import __version__
+from mbv3c import bundle as bundles
+from mbv3c.atomic import new_folder
+from mbv3c.errors import ModelError, ParityError, UsageError
+from mbv3c.execution.runners import HostRunner, Tensor, require_runner, runner_for
+from mbv3c.graphs.load import model_input, static_shape
+from mbv3c.lowering.lower import lower
+from mbv3c.lowering.onnx_import import import_onnx
+from mbv3c.lowering.schedule import schedule
+from mbv3c.parity.compare import Parity, compare
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
+from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.passes import PIPELINE, PassReport
+from mbv3c.targets import cpu
+from mbv3c.targets.table import Target, find_target
+
+Progress = Callable[[str], None]
+
+_RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
+
+
+@dataclass(frozen=True)
+class OptimizedStep:
+    """One pass of `optimize`.
+
+    Attributes:
+        report: what the pass did.
+        max_error_of_range: largest error of the graph after it against the model as given, on
+            one random input, as a fraction of the output's range.
+    """
+
+    report: PassReport
+    max_error_of_range: float
+
+
+def optimize(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[OptimizedStep]]:
+    """Run every rewrite and measure the graph after each of them."""
+    x = parity_inputs(_input_shape(model))[0]
+    wanted = run(session(model), x)
+    steps: list[OptimizedStep] = []
+    error = 0.0
+    for rewrite in PIPELINE:
+        model, report = rewrite(model)
+        if report.changed:
+            error = error_of_range(run(session(model), x), wanted)
+        steps.append(OptimizedStep(report, error))
+    return model, steps
+
+
+def rewrite(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[PassReport]]:
+    """Run every rewrite, without measuring."""
+    reports = []
+    for one_pass in PIPELINE:
+        model, report = one_pass(model)
+        reports.append(report)
+    return model, reports
+
+
+def build_library(model: onnx.ModelProto, target: Target, output: Path) -> None:
+    """Turn a rewritten graph into the target's shared library."""
+    resolved = cpu.resolve(target)
+    tvm_target = cpu.tvm_target(resolved)
+    module = lower(import_onnx(model), tvm_target)
+    cpu.build(schedule(module, tvm_target), resolved, output)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What `compile` made; `parity` is None if it was not asked to verify."""
+
+    path: Path
+    target: Target
+    parity: Parity | None
+
+
+def compile_model(
+    model: onnx.ModelProto,
+    target: Target,
+    output: Path,
+    *,
+    precision: str = "fp32",
+    force: bool = False,
+    verify: bool = True,
+    progress: Progress,
+) -> Compiled:
+    """Compile a model to a bundle, whole or not at all.
+
+    The bundle is verified before it gets its name.
+
+    Raises:
+        ParityError: the library does not compute what the model computes; nothing is written.
+        Mbv3cError: anything else that is wrong.
+    """
+    if precision not in TOLERANCES:
+        raise UsageError(f"unknown precision {precision!r}; known: {', '.join(TOLERANCES)}")
+    with new_folder(output, force=force) as folder:
+        progress("rewriting the graph")
+        optimized, reports = rewrite(model)
+        progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
+        build_library(optimized, target, folder / bundles.LIBRARY)
+        progress("running onnxruntime on the model as given")
+        inputs = parity_inputs(_input_shape(model))
+        references = list(run_reference(model, inputs))
+        _write_golden(folder, inputs[0], references[0], precision)
+        (folder / bundles.MODEL).write_bytes(model.SerializeToString(deterministic=True))
+        parity = None
+        if verify:
+            parity = _verify(folder, model, target, precision, references, progress)
+            if not parity.passed:
+                raise ParityError(
+                    f"{output.name} does not compute what onnxruntime computes; nothing was "
+                    "written (--no-verify writes the bundle all the same)",
+                    parity.to_json(),
+                )
+        contents = _describe(model, target, precision, reports, references[0], parity)
+        bundles.write_manifest(folder, contents)
+    return Compiled(output, target, parity)
+
+
+def verify_bundle(path: Path, progress: Progress) -> Parity:
+    """Check a bundle's library against onnxruntime on the model as it was given.
+
+    Raises:
+        Mbv3cError: the bundle is damaged or cannot be run.
+    """
+    bundle = bundles.read_bundle(path)
+    model = onnx.load(bundle.model)
+    target = find_target(bundle.manifest["target"]["name"])
+    precision = bundle.manifest["precision"]
+    progress("running onnxruntime on the model as given")
+    references = list(run_reference(model, parity_inputs(bundle.input_shape)))
+    return _verify(path, model, target, precision, references, progress)
+
+
+def run_bundle(path: Path, source: Path, output: Path) -> tuple[tuple[int, ...], str]:
+    """Run one inference from an fp32 .npy file into another; return its shape and where it ran.
+
+    Raises:
+        UsageError: the input file is not there, is no fp32 .npy, or has another shape.
+        Mbv3cError: the bundle is damaged or nothing here can run it.
+    """
+    bundle = bundles.read_bundle(path)
+    try:
+        x = np.load(source, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UsageError(f"no such file: {source}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{source} is no .npy array: {error}") from error
+    wanted = bundle.input_shape
+    if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.shape != wanted:
+        found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else "an .npz archive"
+        raise UsageError(f"{source} holds {found}; the bundle wants float32 {wanted}")
+    runner = require_runner(find_target(bundle.manifest["target"]["name"]))
+    y = runner.run(path, [x])[0]
+    with output.open("wb") as file:
+        np.save(file, y)
+    return y.shape, runner.description
+
+
+def _verify(
+    folder: Path,
+    model: onnx.ModelProto,
+    target: Target,
+    precision: str,
+    references: list[ReferenceOutput],
+    progress: Progress,
+) -> Parity:
+    inputs = parity_inputs(_input_shape(model))
+    runner = runner_for(target)
+    if runner is not None:
+        progress(f"running the library on {runner.description}")
+        outputs = runner.run(folder, inputs)
+        ran_on = runner.description
+    else:
+        progress(f"nothing here runs {target.name}: building the same program for this machine")
+        outputs = _run_rebuilt(model, inputs)
+        ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
+    return compare(
+        outputs,
+        references,
+        TOLERANCES[precision],
+        ran_on=ran_on,
+        exact_program=runner is not None,
+    )
+
+
+def _run_rebuilt(model: onnx.ModelProto, inputs: list[Tensor]) -> list[Tensor]:
+    with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
+        folder = Path(name)
+        build_library(rewrite(model)[0], find_target("host_cpu"), folder / bundles.LIBRARY)
+        return HostRunner().run(folder, inputs)
+
+
+def _write_golden(folder: Path, x: Tensor, reference: ReferenceOutput, precision: str) -> None:
+    (folder / bundles.GOLDEN_INPUT).parent.mkdir()
+    np.save(folder / bundles.GOLDEN_INPUT, x)
+    np.save(folder / bundles.GOLDEN_OUTPUT, reference.output)
+    allowed = TOLERANCES[precision].allowed(reference.spread)
+    (folder / bundles.GOLDEN_TOLERANCE).write_text(f"{allowed:.9g}\n")
+
+
+def _describe(
+    model: onnx.ModelProto,
+    target: Target,
+    precision: str,
+    reports: list[PassReport],
+    golden: ReferenceOutput,
+    parity: Parity | None,
+) -> dict[str, Any]:
+    resolved = cpu.resolve(target)
+    return {
+        "mbv3c": __version__,
+        "model": {"name": model.graph.name, "metadata": _metadata(model)},
+        "target": {
+            "name": target.name,
+            "triple": resolved.triple,
+            "cpu": resolved.cpu,
+            "cores": resolved.cores,
+        },
+        "precision": precision,
+        "input": {
+            "name": model_input(model).name,
+            "shape": list(_input_shape(model)),
+            "dtype": "float32",
+        },
+        "output": {
+            "name": model.graph.output[0].name,
+            "shape": list(golden.output.shape),
+            "dtype": str(golden.output.dtype),
+        },
+        "passes": [
+            {"name": r.name, "matched": len(r.matched), "refused": len(r.refused)} for r in reports
+        ],
+        "tuned_kernels": [],
+        "parity": parity.to_json() if parity else None,
+        "tools": {name: metadata.version(name) for name in _RECORDED_TOOLS},
+    }
+
+
+def _metadata(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _input_shape(model: onnx.ModelProto) -> tuple[int, ...]:
+    shape = static_shape(model_input(model))
+    if shape is None:
+        raise ModelError("the model's input has a dynamic shape; fix it with --input-shape")
+    return shape
