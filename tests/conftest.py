@@ -1,0 +1,34 @@
+"""Models that many tests share; building one takes seconds."""
+
+import logging
+
+import onnx
+import pytest
+
+from mbv3c.execution.toolbox import EmulatorKit, fetch
+from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.spec import ModelSpec
+
+
+@pytest.fixture(scope="session")
+def small() -> onnx.ModelProto:
+    """Return MobileNetV3-Small, 224 pixels, 1000 classes; tests must not change it."""
+    return build_model(ModelSpec("small"))
+
+
+@pytest.fixture(scope="session")
+def large() -> onnx.ModelProto:
+    """Return MobileNetV3-Large, 224 pixels, 1000 classes; tests must not change it."""
+    return build_model(ModelSpec("large"))
+
+
+@pytest.fixture(scope="session", params=["small", "large"])
+def network(request: pytest.FixtureRequest) -> onnx.ModelProto:
+    """Return each of the two in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def emulator_kit() -> EmulatorKit:
+    """Return the kit in the user's cache; `mbv3c doctor --fetch` puts it there beforehand."""
+    return fetch(logging.getLogger(__name__).info)

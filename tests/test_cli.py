@@ -1,0 +1,348 @@
+"""The command line as a user runs it: real processes, real files."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+MODEL = ("--variant", "small", "--resolution", "96", "--classes", "10")
+
+
+def mbv3c(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def document(done: subprocess.CompletedProcess[str]) -> dict:
+    """Return stdout, which must be one JSON document and nothing else."""
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "small.onnx"
+    done = mbv3c("build", *MODEL, "-o", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def host_bundle(small_file: Path) -> Path:
+    path = small_file.parent / "host"
+    done = mbv3c("compile", small_file, "--target", "host_cpu", "-o", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def arm_bundle(emulator_kit: object, small_file: Path) -> Path:
+    path = small_file.parent / "arm"
+    done = mbv3c("compile", small_file, "--target", "arm_cpu", "-o", path, "--json")
+    assert done.returncode == 0, done.stderr
+    result = document(done)
+    assert result["bundle"] == str(path)
+    assert result["target"] == "arm_cpu:cortex-a76"
+    assert result["parity"]["ran_on"] == "emulated cortex-a76"
+    assert result["parity"]["exact_program"] is True
+    return path
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['mbv3c', '--help']\n"
+        "from mbv3c.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'onnx', 'tvm', 'numpy', 'onnxruntime'} & set(sys.modules), sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_build_prints_the_papers_counts(tmp_path: Path) -> None:
+    done = mbv3c("build", "--variant", "large", "-o", tmp_path / "large.onnx", "--json")
+    assert document(done)["params"] == 5_483_032
+    assert document(done)["madds"] == 216_589_760
+
+
+def test_optimize_reports_and_is_idempotent(small_file: Path, tmp_path: Path) -> None:
+    once, twice = tmp_path / "once.onnx", tmp_path / "twice.onnx"
+    first = document(mbv3c("optimize", small_file, "-o", once, "--json"))
+    assert {one["name"]: len(one["matched"]) for one in first["passes"]} == {
+        "simplify": 0,
+        "fold_batchnorm": 34,
+        "fuse_hardsigmoid": 9,
+        "fuse_hardswish": 19,
+        "fold_se": 9,
+        "drop_dead": 0,
+    }
+    assert max(one["max_error_of_range"] for one in first["passes"]) < 1e-5
+    second = document(mbv3c("optimize", once, "-o", twice, "--json"))
+    assert not any(one["matched"] for one in second["passes"])
+    assert once.read_bytes() == twice.read_bytes()
+
+
+def test_optimize_prints_refusals_with_reasons(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 4] x) => (float[1, 4] y)
+        <float three = {2.9}, float zero = {0.0}, float six = {6.0}>
+        {
+            [add] a = Add(x, three)
+            [clip] c = Clip(a, zero, six)
+            [mul] m = Mul(x, c)
+            [div] y = Div(m, six)
+        }"""
+    )
+    onnx.save(model, tmp_path / "near.onnx")
+    done = mbv3c("optimize", tmp_path / "near.onnx", "-o", tmp_path / "out.onnx")
+    assert "fuse_hardswish refused div: Add's constant must be 3, got 2.9" in done.stdout
+
+
+def test_host_bundle_verifies(host_bundle: Path) -> None:
+    done = mbv3c("verify", host_bundle, "--json")
+    assert done.returncode == 0
+    parity = document(done)
+    assert parity["passed"] is True
+    assert parity["ran_on"] == "this machine"
+    assert parity["max_error_of_range"] < 1e-5
+    assert parity["top1_agreement"] == 1.0
+
+
+def test_arm_bundle_verifies_under_the_emulator(arm_bundle: Path) -> None:
+    done = mbv3c("verify", arm_bundle, "--json")
+    assert done.returncode == 0
+    assert document(done)["ran_on"] == "emulated cortex-a76"
+
+
+def test_android_bundle_verifies_under_the_emulator(
+    emulator_kit: object, small_file: Path, tmp_path: Path
+) -> None:
+    target = "arm_cpu:cortex-a53-android"
+    done = mbv3c("compile", small_file, "--target", target, "-o", tmp_path / "b", "--json")
+    assert done.returncode == 0, done.stderr
+    assert document(done)["parity"]["ran_on"] == "emulated cortex-a53"
+
+
+def test_without_an_emulator_the_same_program_is_checked_here(
+    arm_bundle: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "MBV3C_CACHE": str(tmp_path)}
+    done = mbv3c("verify", arm_bundle, "--json", env=environment)
+    assert done.returncode == 0
+    parity = document(done)
+    assert parity["exact_program"] is False
+    assert "not the arm_cpu:cortex-a76 library itself" in parity["ran_on"]
+
+
+def test_two_runs_write_identical_bundles(
+    arm_bundle: Path, small_file: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    assert mbv3c("compile", small_file, "--target", "arm_cpu", "-o", again).returncode == 0
+    files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
+    assert len(files) == 6
+    for name in files:
+        assert (again / name).read_bytes() == (arm_bundle / name).read_bytes(), name
+
+
+def test_perturbed_weight_in_the_library_is_found(host_bundle: Path, tmp_path: Path) -> None:
+    """One weight, 1 % off: compile such a model and put its library into the true bundle."""
+    model = onnx.load(host_bundle / "model.onnx")
+    weight = next(t for t in model.graph.initializer if t.name == "features.0.conv.weight")
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[np.abs(values).argmax()] *= 1.01
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    onnx.save(model, tmp_path / "off.onnx")
+    off = tmp_path / "off"
+    done = mbv3c("compile", tmp_path / "off.onnx", "--target", "host_cpu", "-o", off)
+    assert done.returncode == 0
+    forged = tmp_path / "forged"
+    shutil.copytree(host_bundle, forged)
+    shutil.copy(off / "model.so", forged / "model.so")
+    manifest = json.loads((forged / "manifest.json").read_text())
+    manifest["files"]["model.so"] = json.loads((off / "manifest.json").read_text())["files"][
+        "model.so"
+    ]
+    (forged / "manifest.json").write_text(json.dumps(manifest))
+    done = mbv3c("verify", forged, "--json")
+    assert done.returncode == 3
+    assert document(done)["passed"] is False
+
+
+def test_run_writes_what_the_golden_output_says(host_bundle: Path, tmp_path: Path) -> None:
+    golden = host_bundle / "golden"
+    out = tmp_path / "y.npy"
+    done = mbv3c("run", host_bundle, "--input", golden / "input.npy", "-o", out, "--json")
+    assert done.returncode == 0
+    wanted = np.load(golden / "output.npy")
+    tolerance = float((golden / "tolerance.txt").read_text())
+    assert np.abs(np.load(out) - wanted).max() <= tolerance * np.ptp(wanted)
+
+
+def test_run_refuses_another_shape(host_bundle: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 32, 32), np.float32))
+    done = mbv3c("run", host_bundle, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    assert done.returncode == 2
+    assert "the bundle wants float32 (1, 3, 96, 96)" in done.stderr
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_hardswish_as_one_operator_without_batchnorm(small_file: Path, tmp_path: Path) -> None:
+    """What torchvision and timm export: what `optimize` leaves, but for the SE gates."""
+    fused = tmp_path / "fused.onnx"
+    assert mbv3c("optimize", small_file, "-o", fused).returncode == 0
+    model = onnx.load(fused)
+    operators = {node.op_type for node in model.graph.node}
+    assert "HardSwish" in operators
+    assert "BatchNormalization" not in operators
+    done = mbv3c("compile", fused, "--target", "host_cpu", "-o", tmp_path / "b", "--json")
+    assert done.returncode == 0, done.stderr
+    assert document(done)["parity"]["passed"] is True
+
+
+def test_quiet_on_stderr_but_for_progress(host_bundle: Path) -> None:
+    done = mbv3c("verify", host_bundle)
+    assert all(line.startswith("[") for line in done.stderr.splitlines()), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("compile", "--target", "arm_cpx"), 2, "unknown target 'arm_cpx'; known: arm_cpu"),
+        (("compile", "--target", "arm_cpu:x1"), 2, "unknown device 'x1' of arm_cpu; known: co"),
+        (("compile", "--target", "npu"), 2, "'npu' is planned and not built yet"),
+        (("compile", "none.onnx", "--target", "host_cpu"), 2, "no such file: none.onnx"),
+        (("compile", "--target", "host_cpu", "--precision", "fp8"), 2, "unknown precision 'fp8'"),
+        (("build", "--resolution", "100"), 2, "resolution 100 is not supported"),
+        (("build", "--variant", "medium"), 2, "unknown variant 'medium'; known: large, small"),
+        (("build", "--classes", "0"), 2, "classes must be at least 1"),
+        (("build", "-o", "nowhere/m.onnx"), 2, "the folder nowhere does not exist"),
+        (("verify", "none"), 1, "none is no bundle"),
+        (("frobnicate",), 2, "No such command 'frobnicate'"),
+    ],
+)
+def test_wrong_usage_is_one_clear_line(
+    arguments: tuple[str, ...], code: int, message: str, tmp_path: Path
+) -> None:
+    done = mbv3c(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_are_json_too(tmp_path: Path) -> None:
+    done = mbv3c("verify", tmp_path, "--json")
+    assert done.returncode == 1
+    assert document(done)["error"]["kind"] == "bundle"
+
+
+def test_unknown_operators_are_all_named(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("StringNormalizer", ["x"], ["a"], name="first", domain="my.domain"),
+        helper.make_node("Frobnicate", ["a"], ["y"], name="second", domain="my.domain"),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, 8, 8]) for n in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my.domain", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    done = mbv3c("compile", tmp_path / "m.onnx", "--target", "host_cpu", "-o", tmp_path / "b")
+    assert done.returncode == 1
+    assert "StringNormalizer (nodes: first); Frobnicate (nodes: second)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_dynamic_batch_needs_and_takes_an_input_shape(small_file: Path, tmp_path: Path) -> None:
+    model = onnx.load(small_file)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.save(model, tmp_path / "dynamic.onnx")
+    arguments = ("compile", tmp_path / "dynamic.onnx", "--target", "host_cpu")
+    done = mbv3c(*arguments, "-o", tmp_path / "b")
+    assert done.returncode == 1
+    assert "--input-shape 1,3,224,224" in done.stderr
+    done = mbv3c(*arguments, "-o", tmp_path / "b", "--input-shape", "2,3,96,96", "--json")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert manifest["output"]["shape"] == [2, 10]
+
+
+def test_existing_bundle_is_kept_without_force(host_bundle: Path, small_file: Path) -> None:
+    before = (host_bundle / "manifest.json").stat()
+    done = mbv3c("compile", small_file, "--target", "host_cpu", "-o", host_bundle)
+    assert done.returncode == 2
+    assert "write over it with --force" in done.stderr
+    assert (host_bundle / "manifest.json").stat() == before
+
+
+def test_damaged_bundle_is_refused(host_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(host_bundle, copy)
+    data = bytearray((copy / "model.so").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "model.so").write_bytes(data)
+    done = mbv3c("verify", copy)
+    assert done.returncode == 1
+    assert "was changed after compile" in done.stderr
+
+
+def test_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = mbv3c("build", "--variant", "small", "-o", tmp_path / "m.onnx", preexec_fn=limit)
+    assert done.returncode == 1
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_compile_leaves_nothing(
+    sent: signal.Signals, small_file: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "mbv3c", "compile", small_file, "--target", "host_cpu"]
+    with subprocess.Popen(
+        [*command, "-o", tmp_path / "b"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while "compiling" not in process.stderr.readline():
+            time.sleep(0)
+        process.send_signal(sent)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert not list(tmp_path.iterdir())
+
+
+def test_targets_lists_what_is_there_and_what_is_planned() -> None:
+    listed = document(mbv3c("targets", "--json"))
+    names = {target["name"] for target in listed["targets"]}
+    assert {"arm_cpu:cortex-a76", "arm_cpu:cortex-a53-android", "host_cpu:native"} <= names
+    assert [planned["family"] for planned in listed["planned"]] == ["mobile_gpu", "npu"]
+
+
+def test_doctor_finds_nothing_missing(emulator_kit: object) -> None:
+    done = mbv3c("doctor", "--json")
+    assert done.returncode == 0
+    assert document(done)["healthy"] is True
+
+
+def test_doctor_says_how_to_get_what_is_missing(tmp_path: Path) -> None:
+    done = mbv3c("doctor", env={**os.environ, "MBV3C_CACHE": str(tmp_path)})
+    assert done.returncode == 1
+    assert "mbv3c doctor --fetch" in done.stdout
