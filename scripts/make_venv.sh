@@ -10,7 +10,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "Name another one: make PYTHON=python3.12 compile" >&2
     exit 1
 fi
-if "$python" -m venv --clear "$venv" 2>/dev/null; then
+if "$python" -m venv --clear "$venv" >/dev/null 2>&1; then
     exit 0
 fi
 
