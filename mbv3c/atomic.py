@@ -5,6 +5,7 @@ complete. What a killed run leaves behind is such a temporary name, never half a
 """
 
 import errno
+import glob
 import os
 import shutil
 import tempfile
@@ -53,6 +54,22 @@ def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
             raise
 
 
+def need_space(path: Path, size: int) -> None:
+    """Make sure that `size` bytes fit beside `path`, before work begins that would be lost.
+
+    Raises:
+        BundleError: they do not fit.
+    """
+    if not path.parent.is_dir():
+        return
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise BundleError(
+            f"writing {path} takes about {size >> 20} MiB for a while and {free >> 20} MiB are "
+            "free there; free some space, nothing was changed"
+        )
+
+
 @contextmanager
 def _replacing(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, and remove it afterwards in any case."""
@@ -60,8 +77,10 @@ def _replacing(path: Path, *, force: bool) -> Iterator[Path]:
         raise UsageError(f"{path} exists; write over it with --force, or choose another place")
     if not path.parent.is_dir():
         raise UsageError(f"the folder {path.parent} does not exist; make it first")
+    _remove_abandoned(path)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        prefix = f".{path.name}.{os.getpid()}."
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     except OSError as error:
         raise _cannot_write(path, error) from error
     try:
@@ -72,6 +91,14 @@ def _replacing(path: Path, *, force: bool) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what a killed run left beside `path`: its process no longer exists."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
+        pid = folder.name.split(".")[-2]
+        if pid.isdecimal() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}

@@ -12,7 +12,7 @@ import onnx
 
 from mbv3c import __version__
 from mbv3c import bundle as bundles
-from mbv3c.atomic import new_folder
+from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ModelError, ParityError, UsageError
 from mbv3c.execution.runners import HostRunner, Tensor, require_runner, runner_for
 from mbv3c.graphs.load import model_input, static_shape
@@ -28,6 +28,9 @@ from mbv3c.targets import cpu
 from mbv3c.targets.table import Target, find_target
 
 Progress = Callable[[str], None]
+
+_TEMPORARY_COPIES = 5
+_OTHER_BYTES = 8 << 20
 
 _RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
 
@@ -106,6 +109,8 @@ def compile_model(
     """
     if precision not in TOLERANCES:
         raise UsageError(f"unknown precision {precision!r}; known: {', '.join(TOLERANCES)}")
+    # Objects, library and model are each about as large as the weights.
+    need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
     with new_folder(output, force=force) as folder:
         progress("rewriting the graph")
         optimized, reports = rewrite(model)

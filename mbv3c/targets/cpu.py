@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,9 @@ def build(module: tvm.IRModule, target: Target, output: Path) -> None:
         ToolError: the linker failed.
     """
     executable = tvm.compile(module, target=tvm_target(target))
-    executable.export_library(str(output), fcompile=_linker(target))
+    # The objects go beside the output: where that fits, they fit too.
+    with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:
+        executable.export_library(str(output), fcompile=_linker(target), workspace_dir=objects)
 
 
 def _linker(target: Target) -> Any:
@@ -64,10 +67,10 @@ def _linker(target: Target) -> Any:
         command += ["-nostdlib", "-shared", "-s", "-Wl,--build-id=none", "-o", output, *objects]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            message = done.stderr.strip().splitlines()[-1:] or ["no message"]
+            lines = done.stderr.strip().splitlines() or ["no message"]
             raise ToolError(
-                f"linking for {target.name} failed: {message[0]}; is the package ziglang "
-                "installed? `mbv3c doctor` tells"
+                f"linking for {target.name} failed with status {done.returncode} ({lines[-1]}); "
+                "is the disk full, or the package ziglang missing? `mbv3c doctor` checks"
             )
 
     link.output_format = "so"  # type: ignore[attr-defined]

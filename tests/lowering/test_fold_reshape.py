@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+from tvm import IRModule, relax
+
+from mbv3c.lowering.fold_reshape import FoldReshape
+
+
+def module_with(make: object) -> IRModule:
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((1, 4, 2, 2), "float32"))
+    with builder.function("main", [x]), builder.dataflow():
+        builder.emit_func_output(builder.emit_output(make(x)))
+    return builder.get()
+
+
+def test_reshape_of_a_constant_becomes_a_constant() -> None:
+    bias = np.arange(4, dtype=np.float32)
+    module = module_with(lambda x: x + relax.op.reshape(relax.const(bias), (1, 4, 1, 1)))
+    assert "reshape" in module.script()
+    folded = FoldReshape()(module)
+    assert "reshape" not in folded.script()
+    block = folded["main"].body.blocks[0]
+    constants = [
+        argument.value.numpy()
+        for binding in block.bindings
+        if isinstance(binding.value, relax.Call)
+        for argument in binding.value.args
+        if hasattr(argument, "value")
+    ]
+    assert len(constants) == 1
+    assert constants[0].shape == (1, 4, 1, 1)
+    np.testing.assert_array_equal(constants[0].ravel(), bias)
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (4, 4)])
+def test_reshape_of_a_variable_stays(shape: tuple[int, ...]) -> None:
+    module = module_with(lambda x: relax.op.reshape(x, shape))
+    assert "reshape" in FoldReshape()(module).script()
