@@ -1,5 +1,8 @@
 """ONNX to Relax."""
 
+import io
+from contextlib import redirect_stdout
+
 import onnx
 import tvm
 from tvm.relax.frontend.onnx import from_onnx
@@ -24,8 +27,11 @@ def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
     if unknown:
         listed = "; ".join(f"{op} (nodes: {', '.join(names)})" for op, names in unknown.items())
         raise ModelError(f"TVM {tvm.__version__} cannot import these operators: {listed}")
+    printed = io.StringIO()  # on failure the importer prints which operator it was at
     try:
-        return from_onnx(model, opset=opset, keep_params_in_input=False)
+        with redirect_stdout(printed):
+            return from_onnx(model, opset=opset, keep_params_in_input=False)
     except Exception as error:  # the importer raises whatever its converters raise
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        lines = [*printed.getvalue().splitlines(), *str(error).strip().splitlines()[-1:]]
+        reason = ": ".join(lines) or repr(error)
         raise ModelError(f"TVM {tvm.__version__} cannot import this model: {reason}") from error
