@@ -44,12 +44,12 @@ def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
         new.mkdir()
         yield new
         old = folder / "old"
-        if path.exists():
+        if os.path.lexists(path):
             os.replace(path, old)
         try:
             os.replace(new, path)
         except OSError:
-            if old.exists():
+            if os.path.lexists(old):
                 os.replace(old, path)
             raise
 
@@ -73,13 +73,15 @@ def need_space(path: Path, size: int) -> None:
 @contextmanager
 def _replacing(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, and remove it afterwards in any case."""
-    if path.exists() and not force:
+    if path.resolve() == Path.cwd():
+        raise UsageError(f"{path} is the current folder; name another one")
+    if os.path.lexists(path) and not force:
         raise UsageError(f"{path} exists; write over it with --force, or choose another place")
     if not path.parent.is_dir():
         raise UsageError(f"the folder {path.parent} does not exist; make it first")
     _remove_abandoned(path)
     try:
-        prefix = f".{path.name}.{os.getpid()}."
+        prefix = f".{path.name}.mbv3c-{os.getpid()}."
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     except OSError as error:
         raise _cannot_write(path, error) from error
@@ -95,8 +97,8 @@ def _replacing(path: Path, *, force: bool) -> Iterator[Path]:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove what a killed run left beside `path`: its process no longer exists."""
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
-        pid = folder.name.split(".")[-2]
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.mbv3c-*.*"):
+        pid = folder.name.split(".")[-2].removeprefix("mbv3c-")
         if pid.isdecimal() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mbv3c.errors import BundleError
+from mbv3c.errors import BundleError, UsageError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -44,6 +44,16 @@ class Bundle:
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.manifest["input"]["shape"])
+
+
+def check_replaceable(path: Path) -> None:
+    """Make sure that writing over `path` destroys nothing but a bundle.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+        raise UsageError(f"{path} is a folder that is no bundle; --force does not delete it")
 
 
 def write_manifest(folder: Path, contents: dict[str, Any]) -> None:
@@ -75,6 +85,8 @@ def read_bundle(path: Path) -> Bundle:
         raise BundleError(
             f"{path} has another bundle schema than {SCHEMA}; compile it again with this version"
         )
+    if not isinstance(manifest.get("files"), dict):
+        raise BundleError(f"{path / MANIFEST} is damaged: it lists no files; compile it again")
     for name, digest in manifest["files"].items():
         if not (path / name).is_file():
             raise BundleError(f"{path} is not whole: {name} is missing; compile it again")

@@ -109,6 +109,7 @@ def compile_model(
     """
     if precision not in TOLERANCES:
         raise UsageError(f"unknown precision {precision!r}; known: {', '.join(TOLERANCES)}")
+    bundles.check_replaceable(output)
     # Objects, library and model are each about as large as the weights.
     need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
     with new_folder(output, force=force) as folder:

@@ -30,7 +30,7 @@ def load_model(path: Path, input_shape: Sequence[int] | None = None) -> onnx.Mod
     if not path.is_file():
         raise UsageError(f"no such file: {path}")
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise ModelError(
             f"{path} is not an ONNX model, or it is cut short ({error}); export it again"

@@ -10,6 +10,8 @@ from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
 from mbv3c.errors import ModelError
 
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+
 
 def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
     """Import a graph with fixed shapes; weights become constants of the function `main`.
@@ -18,11 +20,11 @@ def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
         ModelError: TVM has no importer for some operators (all of them are named, with their
             nodes), or fails to import one.
     """
-    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    opset = next(entry.version for entry in model.opset_import if entry.domain in _DEFAULT_DOMAINS)
     known = _get_convert_map()
     unknown: dict[str, list[str]] = {}
     for node in model.graph.node:
-        if node.op_type not in known or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in known or node.domain not in _DEFAULT_DOMAINS:
             unknown.setdefault(node.op_type, []).append(node.name or f"→ {node.output[0]}")
     if unknown:
         listed = "; ".join(f"{op} (nodes: {', '.join(names)})" for op, names in unknown.items())

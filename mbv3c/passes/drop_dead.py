@@ -39,7 +39,10 @@ def drop_dead(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
 
 
 def _drops(dropout: ir.Node) -> str | None:
-    """Say why a Dropout is not the identity, if it is not."""
+    """Say why a Dropout cannot be dropped, if it cannot."""
+    source = dropout.inputs[0]
+    if source is not None and source.is_graph_input() and dropout.outputs[0].is_graph_output():
+        return "Dropout connects an input of the graph with an output"
     if any(mask.consumers() or mask.is_graph_output() for mask in dropout.outputs[1:]):
         return "the mask of Dropout is used"
     training = dropout.inputs[2] if len(dropout.inputs) > 2 else None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from mbv3c.passes.rewrite import Match, Rewrite, constant, new_initializer
+from mbv3c.passes.rewrite import Match, Rewrite, constant, replaced_initializer
 
 
 def _conv(op: Any, x: Any, weight: Any, scale: Any, shift: Any, mean: Any, variance: Any) -> Any:
@@ -34,7 +34,8 @@ class FoldBatchNorm(Rewrite):
         batchnorm = match.node("BatchNormalization")
         if batchnorm.attributes.get_int("training_mode", 0) != 0:
             return "BatchNormalization is in training mode"
-        if any(output.consumers() for output in batchnorm.outputs[1:]):
+        if any(output.name for output in batchnorm.outputs[1:]):
+            # Before opset 14 this is what says that it is in training mode.
             return "BatchNormalization's running statistics are used as outputs"
         for name, value in match.values.items():
             if name != "x" and constant(value) is None:
@@ -51,12 +52,12 @@ class FoldBatchNorm(Rewrite):
         bias = np.asarray(numbers.get("bias", 0.0), np.float64)
         factor = scale / np.sqrt(variance + batchnorm.attributes.get_float("epsilon", 1e-5))
         dtype = numbers["weight"].dtype  # type: ignore[union-attr]
-        old_weight = match.values["weight"]
-        folded_weight = (weight * factor.reshape(-1, 1, 1, 1)).astype(dtype)
+        old_bias = match.values.get("bias", match.values["shift"])
+        folded_weight = (weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))).astype(dtype)
         folded_bias = ((bias - mean) * factor + shift).astype(dtype)
         inputs = [
             match.values["x"],
-            new_initializer(op, old_weight, folded_weight),
-            new_initializer(op, match.values.get("bias", match.values["shift"]), folded_bias),
+            replaced_initializer(op, match, match.values["weight"], folded_weight),
+            replaced_initializer(op, match, old_bias, folded_bias),
         ]
         return op.op("Conv", inputs, conv.attributes, name=conv.name)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from mbv3c.passes.rewrite import Match, Rewrite, constant, new_initializer
+from mbv3c.passes.rewrite import Match, Rewrite, constant, new_initializer, replaced_initializer
 
 
 def _branch(op: Any, x: Any, pooled: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> Any:
@@ -58,7 +58,7 @@ class FoldSE(Rewrite):
         new_weight = (weight.astype(np.float64) * alpha).astype(weight.dtype)
         new_bias = (bias.astype(np.float64) * alpha + beta).astype(bias.dtype)
         bounds = [
-            op.initializer(ir.tensor(np.array(bound, weight.dtype), name=f"{gate.name}.{end}"))
+            new_initializer(op, match, f"{gate.name}.{end}", np.array(bound, weight.dtype))
             for end, bound in (("low", 0), ("high", 1))
         ]
         x = match.values["x"]
@@ -66,8 +66,8 @@ class FoldSE(Rewrite):
         y = op.op("Conv", [y, *reduce.inputs[1:]], reduce.attributes, name=reduce.name)
         y = op.op("Relu", [y], name=relu.name)
         folded = [
-            new_initializer(op, old_weight, new_weight),
-            new_initializer(op, old_bias, new_bias),
+            replaced_initializer(op, match, old_weight, new_weight),
+            replaced_initializer(op, match, old_bias, new_bias),
         ]
         y = op.op("Conv", [y, *folded], expand.attributes, name=expand.name)
         y = op.op("Clip", [y, *bounds], name=gate.name)
@@ -84,6 +84,9 @@ def _not_over_the_map(mean: ir.Node, match: Match) -> str | None:
         if given is None:
             return "ReduceMean's axes are not a constant"
         axes = [int(axis) for axis in given]
+    shape = match.values["x"].shape
+    if shape is None or len(shape) != 4:
+        return "ReduceMean's input is not known to be an image of four dimensions"
     if sorted(axis % 4 for axis in axes) != [2, 3]:
         return f"ReduceMean must be over axes 2 and 3, got {list(axes)}"
     return None

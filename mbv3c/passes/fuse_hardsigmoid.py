@@ -33,9 +33,21 @@ CONSTANTS = {
 }
 
 
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+
+
 def wrong_constant(match: Match) -> str | None:
-    """Say which constant of relu6(x + 3) / 6 is another number, if any."""
-    for name, got in match.scalars.items():
+    """Say why this is not relu6(x + 3) / 6: another number, another type, another shape."""
+    x = match.values["x"]
+    if x.dtype not in _FLOATS:
+        return f"{x.name!r} is {x.dtype}, not a float"
+    given = [name for name in CONSTANTS if name in match.scalars]
+    for name in given:
+        rank = len(match.values[name].shape or ())
+        if rank > 0 and (x.shape is None or rank > len(x.shape)):
+            return f"{CONSTANTS[name][0]} has {rank} dimensions, more than {x.name!r} may have"
+    for name in given:
+        got = match.scalars[name]
         meaning, wanted = CONSTANTS[name]
         if not is_close(got, wanted, match.values[name]):
             return f"{meaning} must be {wanted:.7g}, got {got:.7g}"

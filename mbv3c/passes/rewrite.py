@@ -10,13 +10,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, count, takewhile
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx import shape_inference
 from onnxscript.rewriter import pattern as onnxscript_pattern
 
 from mbv3c.passes.report import PassReport, Refusal
@@ -32,13 +33,19 @@ class Match:
         values: the tensors bound to the pattern's variables.
         scalars: the numbers bound to the variables that the rewrite declared as scalars.
         nodes: the nodes inside the pattern, in graph order; the last one is its root.
-        opset: version of the default ONNX operator set of the graph.
+        graph: the graph that holds them.
     """
 
     values: Mapping[str, ir.Value]
     scalars: Mapping[str, float]
     nodes: tuple[ir.Node, ...]
-    opset: int
+    graph: ir.Graph
+
+    @property
+    def opset(self) -> int:
+        """Version of the default ONNX operator set."""
+        imports = self.graph.opset_imports
+        return imports.get("") or imports["ai.onnx"]
 
     def node(self, op_type: str) -> ir.Node:
         """Return the first matched node of an operator."""
@@ -50,10 +57,8 @@ class Match:
         tokens = [re.split(r"([./])", node.name or "") for node in self.nodes]
         shared = takewhile(lambda column: len(set(column)) == 1, zip(*tokens, strict=False))
         block = "".join(column[0] for column in shared).rstrip("./")
-        root = self.nodes[-1]
-        graph = root.graph
-        outside = [n.name for n in graph if n not in self.nodes] if graph is not None else []
-        return block if block and block not in outside else root.name or ""
+        outside = [node.name for node in self.graph if node not in self.nodes]
+        return block if block and block not in outside else self.nodes[-1].name or ""
 
 
 class Rewrite(ABC):
@@ -81,7 +86,8 @@ class Rewrite(ABC):
 
     def __call__(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
         """Apply the rewrite everywhere it fits; the given model is left as it is."""
-        rewritten = ir.from_proto(model)
+        # Checks need ranks and types of intermediates; inference also makes the copy to work on.
+        rewritten = ir.from_proto(shape_inference.infer_shapes(model))
         graph = rewritten.graph
         rules = [
             variant
@@ -118,12 +124,11 @@ class Rewrite(ABC):
             if not found:
                 continue
             values = {name: value for name, value in found.bindings.items() if value is not None}
-            scalars = {name: scalar(values[name]) for name in self.scalars & values.keys()}
+            scalars = {name: scalar(values[name]) for name in values if name in self.scalars}
             if None not in scalars.values():
                 inside = set(found.nodes)
                 nodes = tuple(node for node in model.graph if node in inside)
-                opset = model.graph.opset_imports[""]
-                yield Match(values, scalars, nodes, opset)  # type: ignore[arg-type]
+                yield Match(values, scalars, nodes, model.graph)  # type: ignore[arg-type]
 
 
 def constant(value: ir.Value) -> NDArray[Any] | None:
@@ -147,20 +152,29 @@ def is_close(value: float, wanted: float, operand: ir.Value) -> bool:
     return abs(value - wanted) <= tolerance * abs(wanted)
 
 
-def new_initializer(
-    op: ir.tape.Tape, replaced: ir.Value, array: NDArray[Any], fallback: str = ""
-) -> ir.Value:
-    """Add an initialiser that takes the place of `replaced` in one node.
+def new_initializer(op: ir.tape.Tape, match: Match, name: str, array: NDArray[Any]) -> ir.Value:
+    """Add an initialiser to the graph of a match, by another name if that one is in use."""
+    taken = set(match.graph.initializers) | {value.name for value in match.graph.inputs}
+    taken |= {output.name for node in match.graph for output in node.outputs}
+    taken |= {value.name for value in op.initializers}
+    names = chain([name], (f"{name}.{i}" for i in count(1)))
+    return op.initializer(ir.tensor(array, name=next(n for n in names if n not in taken)))
 
-    It takes over the name if the old tensor has no other use, so that `features.4.se.expand.bias`
-    stays that; otherwise it gets a name of its own.
+
+def replaced_initializer(
+    op: ir.tape.Tape, match: Match, replaced: ir.Value, array: NDArray[Any]
+) -> ir.Value:
+    """Add an initialiser in the place of a constant that the match uses.
+
+    It takes over the name if nothing else uses the old tensor, so that
+    `features.4.se.expand.bias` stays that.
     """
-    graph = replaced.graph
-    name = fallback or replaced.name or ""
-    taken = graph.initializers if graph is not None else {}
-    if name in taken and len(replaced.uses()) > 1:
-        name = next(f"{name}.{i}" for i in range(1, len(taken) + 2) if f"{name}.{i}" not in taken)
-    return op.initializer(ir.tensor(array, name=name))
+    name = replaced.name or "constant"
+    inside = set(match.nodes)
+    mine = replaced.is_initializer() and all(user in inside for user in replaced.consumers())
+    if mine and not replaced.is_graph_output():
+        return op.initializer(ir.tensor(array, name=name))
+    return new_initializer(op, match, name, array)
 
 
 def _leaking(match: Match) -> str | None:

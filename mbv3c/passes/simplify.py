@@ -24,8 +24,10 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
         simplified, _ = onnxsim.simplify(model, perform_optimization=False, skip_fuse_bn=True)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"onnxsim cannot simplify the model: {error}") from error
-    kept = {node.name for node in simplified.graph.node}
-    folded = tuple(node.name for node in model.graph.node if node.name not in kept)
+    kept = {output for node in simplified.graph.node for output in node.output}
+    folded = tuple(
+        node.name or node.op_type for node in model.graph.node if kept.isdisjoint(node.output)
+    )
     after = len(simplified.graph.node)
     changed = after != before
     report = PassReport(NAME, folded if changed else (), (), before, after, changed)
