@@ -346,3 +346,13 @@ def test_doctor_says_how_to_get_what_is_missing(tmp_path: Path) -> None:
     done = mbv3c("doctor", env={**os.environ, "MBV3C_CACHE": str(tmp_path)})
     assert done.returncode == 1
     assert "mbv3c doctor --fetch" in done.stdout
+
+
+def test_force_deletes_nothing_but_bundles(small_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
+    arguments = ("compile", small_file, "--target", "host_cpu", "--force")
+    done = mbv3c(*arguments, "-o", tmp_path / "thesis")
+    assert done.returncode == 2
+    assert "--force does not delete it" in done.stderr
+    assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"

@@ -1,0 +1,248 @@
+"""A user's file is read and completed, or refused with a reason."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from mbv3c.errors import Mbv3cError, ModelError, UsageError
+from mbv3c.graphs.load import load_model, model_input, static_shape
+
+HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
+FIXED = "g (float[1, 3, 4, 4] x) => (float[1, 3, 4, 4] y) { a = Relu(x) y = Neg(a) }"
+DYNAMIC = "g (float[batch, 3, size, size] x) => (float[batch, 3, size, size] y) { y = Neg(x) }"
+
+
+def save(folder: Path, text: str) -> Path:
+    path = folder / "model.onnx"
+    onnx.save(onnx.parser.parse_model(f"{HEADER} {text}"), path)
+    return path
+
+
+def save_with_external_data(folder: Path) -> Path:
+    """Save a model whose weights of 4096 bytes lie in weights.bin."""
+    model = onnx.parser.parse_model(
+        f"{HEADER} g (float[1024] x) => (float[1024] y) {{ y = Add(x, w) }}"
+    )
+    weight = np.arange(1024, dtype=np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    path = folder / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert (folder / "weights.bin").stat().st_size == 4096
+    return path
+
+
+def test_reads_what_was_built(tmp_path: Path, small: onnx.ModelProto) -> None:
+    onnx.save(small, tmp_path / "small.onnx")
+    assert load_model(tmp_path / "small.onnx") == small
+
+
+def test_reads_external_data(tmp_path: Path) -> None:
+    model = load_model(save_with_external_data(tmp_path))
+    (weight,) = model.graph.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(weight), np.arange(1024))
+    assert weight.data_location == onnx.TensorProto.DEFAULT
+
+
+def test_reads_external_data_from_another_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    save_with_external_data(folder)
+    monkeypatch.chdir(tmp_path)
+    assert len(load_model(Path("models/model.onnx")).graph.initializer[0].raw_data) == 4096
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no such file: .*absent\.onnx"):
+        load_model(tmp_path / "absent.onnx")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["onnx", "txt", "json", "textproto", "onnxtxt"])
+def test_a_file_that_is_no_model(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"model.{ending}"
+    path.write_text("This is a text about models.")
+    with pytest.raises(ModelError, match="is not an ONNX model"):
+        load_model(path)
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.touch()
+    with pytest.raises(
+        ModelError, match="is not an ONNX model, or it is empty: it holds no graph"
+    ):
+        load_model(path)
+
+
+@pytest.mark.parametrize("kept", [0.001, 0.5, 0.999])
+def test_a_model_that_is_cut_short(tmp_path: Path, small: onnx.ModelProto, kept: float) -> None:
+    path = tmp_path / "model.onnx"
+    whole = small.SerializeToString()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(ModelError, match="is not an ONNX model, or it is cut short"):
+        load_model(path)
+
+
+def test_a_model_cut_short_at_any_byte(tmp_path: Path) -> None:
+    path = save(tmp_path, FIXED)
+    whole = path.read_bytes()
+    for kept in range(len(whole)):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(ModelError, match="is not an ONNX model"):
+            load_model(path)
+
+
+def test_missing_external_data(tmp_path: Path) -> None:
+    path = save_with_external_data(tmp_path)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(ModelError, match=r"lie in files beside it: .*weights\.bin \(missing\)"):
+        load_model(path)
+
+
+def test_external_data_that_is_cut_short(tmp_path: Path) -> None:
+    path = save_with_external_data(tmp_path)
+    os.truncate(tmp_path / "weights.bin", 4095)
+    with pytest.raises(ModelError, match=r"weights\.bin \(cut short\)"):
+        load_model(path)
+
+
+def test_external_data_without_a_length_that_is_cut_short(tmp_path: Path) -> None:
+    path = save_with_external_data(tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    data = model.graph.initializer[0].external_data
+    del data[[entry.key for entry in data].index("length")]
+    path.write_bytes(model.SerializeToString())
+    os.truncate(tmp_path / "weights.bin", 100)
+    with pytest.raises(ModelError, match="raw_data size"):
+        load_model(path)
+
+
+def test_external_data_outside_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    path = save_with_external_data(folder)
+    (folder / "weights.bin").rename(tmp_path / "weights.bin")
+    model = onnx.load(path, load_external_data=False)
+    data = model.graph.initializer[0].external_data
+    data[[entry.key for entry in data].index("location")].value = "../weights.bin"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_model(path)
+
+
+def test_a_dynamic_shape_needs_to_be_fixed(tmp_path: Path) -> None:
+    message = (
+        r"input 'x' has the dynamic shape \(batch, 3, size, size\); fix it with --input-shape"
+    )
+    with pytest.raises(ModelError, match=message):
+        load_model(save(tmp_path, DYNAMIC))
+
+
+def test_input_shape_fixes_a_dynamic_shape(tmp_path: Path) -> None:
+    model = load_model(save(tmp_path, DYNAMIC), (2, 3, 8, 8))
+    assert static_shape(model.graph.input[0]) == (2, 3, 8, 8)
+    assert static_shape(model.graph.output[0]) == (2, 3, 8, 8)
+
+
+def test_input_shape_replaces_a_fixed_shape(tmp_path: Path) -> None:
+    model = load_model(save(tmp_path, FIXED), (2, 3, 8, 8))
+    assert static_shape(model.graph.input[0]) == (2, 3, 8, 8)
+    assert static_shape(model.graph.output[0]) == (2, 3, 8, 8)
+
+
+def test_input_shape_that_the_graph_does_not_allow(tmp_path: Path) -> None:
+    text = "g (float[a, 3] x) => (float[a, 3] y) <float[3] k = {1, 2, 3}> { y = Add(x, k) }"
+    with pytest.raises(ModelError, match="is not a valid ONNX model"):
+        load_model(save(tmp_path, text), (2, 4))
+
+
+def test_input_shape_of_another_rank(tmp_path: Path) -> None:
+    message = "--input-shape has 3 dimensions, input 'x' has 4"
+    with pytest.raises(UsageError, match=message):
+        load_model(save(tmp_path, DYNAMIC), (3, 8, 8))
+
+
+def test_input_shape_must_be_positive(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="dynamic shape"):
+        load_model(save(tmp_path, DYNAMIC), (0, 3, 8, 8))
+
+
+@pytest.mark.parametrize("given", [None, (2, 3, 8, 8)])
+def test_an_input_of_unknown_rank(tmp_path: Path, given: tuple[int, ...] | None) -> None:
+    model = onnx.parser.parse_model(f"{HEADER} {FIXED}")
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(Mbv3cError):
+        load_model(path, given)
+
+
+def test_several_inputs(tmp_path: Path) -> None:
+    text = "g (float[3] x, float[3] z) => (float[3] y) { y = Add(x, z) }"
+    with pytest.raises(ModelError, match=r"the model has 2 inputs \(x, z\)"):
+        load_model(save(tmp_path, text))
+
+
+def test_no_input(tmp_path: Path) -> None:
+    text = "g () => (float[2] y) <float[2] k = {1, 2}> { y = Neg(k) }"
+    with pytest.raises(ModelError, match=r"the model has 0 inputs \(none\)"):
+        load_model(save(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "g (float[3] x) => (float[3] y, float[3] z) { y = Neg(x) z = Abs(x) }",
+            r"has 2 outputs \(y, z\)",
+        ),
+        ("g (float[3] x) => () { y = Neg(x) }", r"has 0 outputs \(none\)"),
+    ],
+)
+def test_one_output(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_model(save(tmp_path, text))
+
+
+def test_an_initialiser_that_is_listed_as_input_is_none() -> None:
+    text = "g (float[3] x, float k) => (float[3] y) <float k = {1}> { y = Add(x, k) }"
+    assert model_input(onnx.parser.parse_model(f"{HEADER} {text}")).name == "x"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [("float16", "FLOAT16"), ("uint8", "UINT8"), ("double", "DOUBLE")]
+)
+def test_another_dtype(tmp_path: Path, dtype: str, name: str) -> None:
+    text = f"g ({dtype}[3] x) => ({dtype}[3] y) {{ y = Identity(x) }}"
+    with pytest.raises(ModelError, match=f"input 'x' is {name}; mbv3c compiles .* fp32 input"):
+        load_model(save(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (float[3] x) => (float[3] y) { y = Relux(x) }",
+        "g (float[3] x) => (float[4] y) { y = Relu(x) }",
+        "g (float[3] x) => (float[3] y) { y = Add(x, nowhere) }",
+    ],
+)
+def test_a_graph_that_is_not_valid(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ModelError, match="is not a valid ONNX model"):
+        load_model(save(tmp_path, text))
+
+
+def test_static_shape() -> None:
+    (fixed,) = onnx.parser.parse_model(f"{HEADER} {FIXED}").graph.input
+    (dynamic,) = onnx.parser.parse_model(f"{HEADER} {DYNAMIC}").graph.input
+    assert static_shape(fixed) == (1, 3, 4, 4)
+    assert static_shape(dynamic) is None

@@ -1,0 +1,173 @@
+"""The verdict: what passes, what fails, and how it is written down."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from mbv3c.parity.compare import Parity, compare
+from mbv3c.parity.reference import ReferenceOutput
+from mbv3c.parity.tolerance import TOLERANCES
+
+LOGITS = np.linspace(0, 1, 10, dtype=np.float32).reshape(1, 10)  # range 1, class 9 wins
+
+
+def verdict(*outputs: np.ndarray, spread: float = 0.0, reference: np.ndarray = LOGITS) -> Parity:
+    references = [ReferenceOutput(reference, spread)] * len(outputs)
+    return compare(outputs, references, TOLERANCES["fp32"], ran_on="a test", exact_program=True)
+
+
+def changed(by: float, index: int = 4) -> np.ndarray:
+    """Return the logits with one of them changed, by a fraction of their range."""
+    logits = LOGITS.copy()
+    logits[0, index] += by
+    return logits
+
+
+def test_equal_outputs_pass() -> None:
+    parity = verdict(LOGITS, LOGITS)
+    assert parity.passed
+    for one in parity.inputs:
+        assert one.max_error_of_range == 0
+        assert one.cosine == pytest.approx(1, abs=1e-12)
+        assert one.top1_agreement == one.top5_agreement == 1
+
+
+@pytest.mark.parametrize(
+    ("by", "spread", "passes"),
+    [
+        (0.9e-5, 0.0, True),
+        (1.2e-5, 0.0, False),
+        (1.2e-5, 1e-6, False),  # four times the spread is below the floor
+        (1.9e-5, 5e-6, True),
+        (2.2e-5, 5e-6, False),
+        (-2.2e-5, 5e-6, False),
+    ],
+)
+def test_a_change_passes_within_the_tolerance(by: float, spread: float, passes: bool) -> None:
+    parity = verdict(changed(by), spread=spread)
+    assert parity.passed is passes
+    # Around 0.5, fp32 has steps of 6e-8.
+    assert parity.inputs[0].max_error_of_range == pytest.approx(abs(by), abs=6e-8)
+    assert parity.inputs[0].allowed == max(1e-5, 4 * spread)
+
+
+def test_the_error_counts_relative_to_the_range() -> None:
+    assert verdict(changed(0.9e-5) * 1000, reference=LOGITS * 1000).passed
+    assert not verdict(changed(1.2e-5) * 1000, reference=LOGITS * 1000).passed
+
+
+def test_one_wrong_input_fails_all() -> None:
+    parity = verdict(LOGITS, changed(1e-3), LOGITS)
+    assert [one.passed for one in parity.inputs] == [True, False, True]
+    assert not parity.passed
+    assert parity.worst is parity.inputs[1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_fails(value: float) -> None:
+    logits = LOGITS.copy()
+    logits[0, 0] = value
+    parity = verdict(logits, spread=1.0)
+    assert not parity.passed
+    assert parity.inputs[0].max_error_of_range == math.inf
+    assert parity.inputs[0].top1_agreement == 0
+
+
+def test_a_reference_with_nan_fails_even_against_itself() -> None:
+    broken = LOGITS.copy()
+    broken[0, 0] = math.nan
+    assert not verdict(broken, reference=broken, spread=math.inf).passed
+
+
+@pytest.mark.parametrize("spread", [math.inf, math.nan])
+def test_a_spread_that_is_not_finite_excuses_nothing(spread: float) -> None:
+    """Where onnxruntime contradicts itself there is no reference."""
+    assert not verdict(changed(0.1), spread=spread).passed
+
+
+@pytest.mark.parametrize("shape", [(10,), (2, 5), (1, 10, 1)])
+def test_another_shape_fails(shape: tuple[int, ...]) -> None:
+    parity = verdict(LOGITS.reshape(shape), spread=1.0)
+    assert not parity.passed
+    assert parity.inputs[0].cosine == 0
+
+
+def test_another_winner_fails_within_the_tolerance() -> None:
+    close = LOGITS.copy()
+    close[0, 8] = close[0, 9] - np.float32(1e-6)
+    swapped = close.copy()
+    swapped[0, [8, 9]] = close[0, [9, 8]]
+    parity = verdict(swapped, reference=close)
+    assert parity.inputs[0].max_error_of_range < parity.inputs[0].allowed
+    assert parity.inputs[0].top1_agreement == 0
+    assert not parity.passed
+
+
+def test_agreement_is_counted_by_row() -> None:
+    reference = np.concatenate([LOGITS, LOGITS])
+    output = reference.copy()
+    output[1, 0] = 2.0  # the weakest class wins, and pushes class 5 out of the first five
+    parity = verdict(output, reference=reference)
+    assert parity.inputs[0].top1_agreement == 0.5
+    assert parity.inputs[0].top5_agreement == pytest.approx((1 + 4 / 5) / 2)
+
+
+def test_fewer_than_five_classes() -> None:
+    assert verdict(LOGITS[:, :3], reference=LOGITS[:, :3]).inputs[0].top5_agreement == 1
+
+
+def test_cosine_of_opposite_and_of_zero_outputs() -> None:
+    assert verdict(-LOGITS).inputs[0].cosine == pytest.approx(-1)
+    zero = np.zeros_like(LOGITS)
+    assert verdict(zero, reference=zero).inputs[0].cosine == 1
+    assert verdict(zero).inputs[0].cosine == 0
+
+
+def test_outputs_and_references_must_be_as_many() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        compare([LOGITS], [], TOLERANCES["fp32"], ran_on="a test", exact_program=True)
+
+
+def test_json_of_a_pass() -> None:
+    document = verdict(changed(1e-6), LOGITS, spread=1e-5).to_json()
+    rows = document.pop("inputs")
+    assert document == {
+        "passed": True,
+        "ran_on": "a test",
+        "exact_program": True,
+        "max_error_of_range": pytest.approx(1e-6, rel=0.05),
+        "tolerance": 4e-5,
+        "reference_spread": 1e-5,
+        "cosine": pytest.approx(1),
+        "top1_agreement": 1.0,
+        "top5_agreement": 1.0,
+    }
+    assert [row["passed"] for row in rows] == [True, True]
+    assert set(rows[0]) == {
+        "passed",
+        "max_error_of_range",
+        "allowed",
+        "reference_spread",
+        "cosine",
+        "top1_agreement",
+        "top5_agreement",
+    }
+
+
+def test_json_is_strict_and_says_null_for_what_is_not_finite() -> None:
+    document = verdict(LOGITS, np.full_like(LOGITS, math.nan)).to_json()
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert document["passed"] is False
+    assert document["max_error_of_range"] is None
+    assert [row["max_error_of_range"] for row in document["inputs"]] == [0.0, None]
+    assert [row["passed"] for row in document["inputs"]] == [True, False]
+
+
+def test_json_of_a_broken_reference_is_strict() -> None:
+    broken = np.full_like(LOGITS, math.nan)
+    document = verdict(broken, reference=broken, spread=math.inf).to_json()
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert document["passed"] is False
+    assert document["reference_spread"] is None

@@ -1,0 +1,84 @@
+"""onnxruntime as the reference, and the distance to it."""
+
+import math
+
+import numpy as np
+import onnx
+import pytest
+
+from mbv3c.errors import ModelError
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import error_of_range, run, run_reference, session
+
+
+def graph(text: str) -> onnx.ModelProto:
+    return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+
+
+def test_runs_a_model() -> None:
+    opened = session(graph("g (float[3] x) => (float[3] y) { y = Neg(x) }"))
+    np.testing.assert_array_equal(run(opened, np.array([1, -2, 3], np.float32)), [-1, 2, -3])
+
+
+def test_feeds_the_input_that_is_no_initialiser() -> None:
+    opened = session(
+        graph("g (float k, float[2] x) => (float[2] y) <float k = {5}> { y = Add(x, k) }")
+    )
+    np.testing.assert_array_equal(run(opened, np.array([1, 2], np.float32)), [6, 7])
+
+
+def test_gives_output_and_spread_of_every_input(small: onnx.ModelProto) -> None:
+    inputs = parity_inputs((1, 3, 224, 224))
+    opened = session(small)
+    references = list(run_reference(small, inputs))
+    assert len(references) == len(inputs)
+    for x, reference in zip(inputs, references, strict=True):
+        np.testing.assert_array_equal(reference.output, run(opened, x))
+    # Optimisation regroups sums, so it shows; it is rounding, so it stays small.
+    assert 0 < max(reference.spread for reference in references) < 1e-4
+
+
+def test_a_model_that_leaves_nothing_to_round_has_no_spread() -> None:
+    model = graph("g (float[3] x) => (float[3] y) { y = Neg(x) }")
+    (reference,) = run_reference(model, [np.array([1, 2, 3], np.float32)])
+    assert reference.spread == 0
+
+
+def test_a_model_that_onnxruntime_refuses() -> None:
+    with pytest.raises(ModelError, match=r"onnxruntime cannot load the model: .*Relux"):
+        session(graph("g (float[3] x) => (float[3] y) { y = Relux(x) }"))
+
+
+def test_a_model_with_two_inputs() -> None:
+    with pytest.raises(ModelError, match="the model has 2 inputs"):
+        session(graph("g (float[3] x, float[3] z) => (float[3] y) { y = Add(x, z) }"))
+
+
+RANGE_OF_TEN = np.array([[0.0, 2.0, 10.0]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("y", "error"),
+    [
+        ([[0.0, 2.0, 10.0]], 0.0),
+        ([[0.0, 2.5, 10.0]], 0.05),
+        ([[1.0, 2.5, 8.0]], 0.2),
+        ([[0.0, 2.0, math.nan]], math.inf),
+        ([[0.0, 2.0, math.inf]], math.inf),
+        ([[0.0, 2.0]], math.inf),
+        ([0.0, 2.0, 10.0], math.inf),
+    ],
+)
+def test_error_of_range(y: list[object], error: float) -> None:
+    assert error_of_range(np.array(y, np.float32), RANGE_OF_TEN) == pytest.approx(error)
+
+
+def test_a_reference_that_is_not_finite_is_no_reference() -> None:
+    broken = np.array([1.0, math.nan], np.float32)
+    assert error_of_range(broken, broken) == math.inf
+
+
+def test_a_reference_without_a_range_allows_no_error() -> None:
+    constant = np.array([2.0, 2.0], np.float32)
+    assert error_of_range(constant, constant) == 0
+    assert error_of_range(np.nextafter(constant, np.float32(3)), constant) == math.inf

@@ -1,0 +1,17 @@
+"""Tolerances are data, and the larger of two limits counts."""
+
+import pytest
+
+from mbv3c.parity.tolerance import TOLERANCES
+
+
+@pytest.mark.parametrize(
+    ("spread", "allowed"),
+    [(0.0, 1e-5), (1e-6, 1e-5), (2.5e-6, 1e-5), (5e-6, 2e-5), (1e-3, 4e-3)],
+)
+def test_fp32_allows_the_floor_or_four_times_the_spread(spread: float, allowed: float) -> None:
+    assert TOLERANCES["fp32"].allowed(spread) == pytest.approx(allowed, rel=1e-12)
+
+
+def test_every_tolerance_has_a_reason() -> None:
+    assert all(tolerance.reason for tolerance in TOLERANCES.values())
