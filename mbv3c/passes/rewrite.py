@@ -105,7 +105,7 @@ class Rewrite(ABC):
                 reason = _leaking(match) or self.check(match)
                 if reason is None:
                     reasons.clear()
-                    matched.append(match.name)
+                    matched.append(match.name or node.op_type)
                     _replace(graph, match, self.build)
                     break
                 reasons.append(reason)
