@@ -24,14 +24,6 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_BUILD_DEFAULTS = {
-    "variant": "large",
-    "resolution": 224,
-    "classes": 1000,
-    "batch": 1,
-    "seed": 0,
-}
-
 
 def main() -> NoReturn:
     """Run the command line and exit; users' mistakes become one line and an exit code."""
@@ -111,6 +103,12 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which MobileNetV3 to build."""
     options = [
         click.option("--variant", help="large or small.  [default: large]"),
+        click.option("--width", type=float, help="Width multiplier, 0.35 to 1.25.  [default: 1]"),
+        click.option("--width-rule", help="torchvision or tensorflow.  [default: torchvision]"),
+        click.option("--padding", help="symmetric or same (TensorFlow).  [default: symmetric]"),
+        click.option("--minimalistic", flag_value=True, type=bool, help="No SE, ReLU, 3x3."),
+        click.option("--dilated", flag_value=True, type=bool, help="Output stride 16."),
+        click.option("--reduced-tail", flag_value=True, type=bool, help="Half the last stage."),
         click.option(
             "--resolution", type=int, help="Input side, 96 to 256 by 32.  [default: 224]"
         ),
@@ -221,7 +219,9 @@ def compile_(
 
     found = find_target(target)
     if model is not None and any(value is not None for value in spec.values()):
-        given = ", ".join(f"--{key}" for key, value in spec.items() if value is not None)
+        given = ", ".join(
+            f"--{key.replace('_', '-')}" for key, value in spec.items() if value is not None
+        )
         raise UsageError(f"{given} cannot be combined with a MODEL: they say which one to build")
     if model is None and input_shape is not None:
         raise UsageError("--input-shape belongs to a MODEL; use --resolution and --batch instead")
@@ -347,7 +347,7 @@ def _built(spec: dict[str, Any]) -> "onnx.ModelProto":
     from mbv3c.graphs.spec import ModelSpec
 
     given = {key: value for key, value in spec.items() if value is not None}
-    return build_model(ModelSpec(**{**_BUILD_DEFAULTS, **given}))
+    return build_model(ModelSpec(**given))
 
 
 def _loaded(path: Path, input_shape: str | None) -> "onnx.ModelProto":

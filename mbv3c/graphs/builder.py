@@ -21,6 +21,8 @@ from mbv3c.graphs.spec import (
     Activation,
     Block,
     ModelSpec,
+    architecture,
+    pads,
     squeeze_channels,
 )
 
@@ -42,21 +44,21 @@ def build_model(spec: ModelSpec) -> onnx.ModelProto:
         A model that passes `onnx.checker` with full check; its metadata holds the spec and the
         preprocessing that its inputs expect.
     """
-    graph = _GraphWriter()
-    arch = spec.architecture
+    graph = _GraphWriter(spec)
+    arch = architecture(spec)
     x = graph.conv_bn("features.0", INPUT, 3, arch.stem, kernel=3, stride=2)
-    x = graph.activation("features.0.act", x, "hardswish")
+    x = graph.activation("features.0.act", x, arch.activation)
     channels = arch.stem
     for index, block in enumerate(arch.blocks, start=1):
         x = _inverted_residual(graph, f"features.{index}", x, channels, block)
         channels = block.out
     last = f"features.{len(arch.blocks) + 1}"
     x = graph.conv_bn(last, x, channels, arch.last_conv)
-    x = graph.activation(f"{last}.act", x, "hardswish")
+    x = graph.activation(f"{last}.act", x, arch.activation)
     x = graph.node("GlobalAveragePool", "pool", [x])
     x = graph.node("Flatten", "flatten", [x], axis=1)
     x = graph.gemm("classifier.0", x, arch.last_conv, arch.hidden)
-    x = graph.activation("classifier.1", x, "hardswish")
+    x = graph.activation("classifier.1", x, arch.activation)
     graph.gemm("classifier.3", x, arch.hidden, spec.classes, output=OUTPUT)
     model = graph.model(spec)
     initialize(model, spec.seed)
@@ -78,6 +80,7 @@ def _inverted_residual(
         block.expand,
         kernel=block.kernel,
         stride=block.stride,
+        dilation=block.dilation,
         group=block.expand,
     )
     y = graph.activation(f"{name}.depthwise.act", y, block.activation)
@@ -99,10 +102,15 @@ def _squeeze_excite(graph: "_GraphWriter", name: str, x: str, channels: int) -> 
     return graph.node("Mul", f"{name}.scale", [s, x])
 
 
+_ELEMENTWISE = ("Add", "Clip", "Mul", "Div", "Relu")
+
+
 class _GraphWriter:
     """Collects nodes and initialisers; every method appends and returns its output's name."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
+        self._padding = spec.padding
+        self._sides = {INPUT: spec.resolution}  # of the feature maps, by tensor
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
 
@@ -111,6 +119,8 @@ class _GraphWriter:
     ) -> str:
         output = output or f"{name}.output"
         self._nodes.append(helper.make_node(op_type, inputs, [output], name=name, **attributes))
+        if op_type in _ELEMENTWISE:
+            self._sides[output] = max(self._sides.get(name, 1) for name in inputs)
         return output
 
     def conv_bn(
@@ -122,8 +132,11 @@ class _GraphWriter:
         *,
         kernel: int = 1,
         stride: int = 1,
+        dilation: int = 1,
         group: int = 1,
     ) -> str:
+        side = self._sides[x]
+        before, after = pads(self._padding, side, kernel, stride, dilation)
         weight = self._parameter(
             f"{name}.conv.weight", (channels_out, channels_in // group, kernel, kernel)
         )
@@ -133,15 +146,17 @@ class _GraphWriter:
             [x, weight],
             kernel_shape=[kernel, kernel],
             strides=[stride, stride],
-            pads=[kernel // 2] * 4,
-            dilations=[1, 1],
+            pads=[before, before, after, after],
+            dilations=[dilation, dilation],
             group=group,
         )
         suffixes = ("weight", "bias", "running_mean", "running_var")
         statistics = [self._parameter(f"{name}.bn.{s}", (channels_out,)) for s in suffixes]
-        return self.node(
+        y = self.node(
             "BatchNormalization", f"{name}.bn", [y, *statistics], epsilon=BATCHNORM_EPSILON
         )
+        self._sides[y] = (side + before + after - (kernel - 1) * dilation - 1) // stride + 1
+        return y
 
     def conv_bias(self, name: str, x: str, channels_in: int, channels_out: int) -> str:
         weight = self._parameter(f"{name}.weight", (channels_out, channels_in, 1, 1))
@@ -183,7 +198,12 @@ class _GraphWriter:
         )
         metadata = {
             "variant": spec.variant,
-            "width": "1.0",
+            "width": f"{spec.width:g}",
+            "width_rule": spec.width_rule,
+            "padding": spec.padding,
+            "minimalistic": str(spec.minimalistic).lower(),
+            "dilated": str(spec.dilated).lower(),
+            "reduced_tail": str(spec.reduced_tail).lower(),
             "resolution": str(spec.resolution),
             "seed": str(spec.seed),
             "mean": json.dumps(PREPROCESSING_MEAN),

@@ -156,16 +156,18 @@ def _conv(node: onnx.NodeProto, x: Array, weight: Array, bias: Array | float = 0
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     top, left, bottom, right = attributes.get("pads", [0] * 4)
     stride_y, stride_x = attributes.get("strides", [1, 1])
+    dilation_y, dilation_x = attributes.get("dilations", [1, 1])
     x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
     _, _, kernel_y, kernel_x = weight.shape
-    height = (x.shape[1] - kernel_y) // stride_y + 1
-    width = (x.shape[2] - kernel_x) // stride_x + 1
+    height = (x.shape[1] - (kernel_y - 1) * dilation_y - 1) // stride_y + 1
+    width = (x.shape[2] - (kernel_x - 1) * dilation_x - 1) // stride_x + 1
     depthwise = attributes.get("group", 1) > 1
     total: Array | float = bias
     for ky in range(kernel_y):
         for kx in range(kernel_x):
-            rows = slice(ky, ky + stride_y * (height - 1) + 1, stride_y)
-            columns = slice(kx, kx + stride_x * (width - 1) + 1, stride_x)
+            y0, x0 = ky * dilation_y, kx * dilation_x
+            rows = slice(y0, y0 + stride_y * (height - 1) + 1, stride_y)
+            columns = slice(x0, x0 + stride_x * (width - 1) + 1, stride_x)
             tap, taps = x[:, rows, columns], weight[:, :, ky, kx]
             total = total + (tap * taps[:, 0] if depthwise else tap @ taps.T)
     assert isinstance(total, np.ndarray)

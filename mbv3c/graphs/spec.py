@@ -5,15 +5,19 @@ Source: Howard et al., "Searching for MobileNetV3", arXiv:1905.02244, Tables 1 (
 those of torchvision's `mobilenetv3.py`, whose parameter counts these tables reproduce.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from mbv3c.errors import UsageError
 
 Activation = Literal["relu", "hardswish"]
+WidthRule = Literal["torchvision", "tensorflow"]
+PaddingRule = Literal["symmetric", "same"]
 
 BATCHNORM_EPSILON = 1e-3
 RESOLUTIONS = tuple(range(96, 257, 32))
+NARROWEST, WIDEST = 0.35, 1.25
 
 # ImageNet statistics with which the published checkpoints were trained, per RGB channel of an
 # image scaled to 0..1.
@@ -32,6 +36,7 @@ class Block:
         squeeze: whether a squeeze-and-excite branch follows the depthwise activation.
         activation: activation after the expansion and the depthwise convolution.
         stride: stride of the depthwise convolution.
+        dilation: dilation of the depthwise convolution.
     """
 
     kernel: int
@@ -40,6 +45,7 @@ class Block:
     squeeze: bool
     activation: Activation
     stride: int
+    dilation: int = 1
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,18 @@ class Architecture:
     """A whole classification network.
 
     Attributes:
-        stem: output channels of the first 3x3 convolution (stride 2, hard-swish).
+        stem: output channels of the first 3x3 convolution (stride 2).
         blocks: the inverted residual blocks in order.
-        last_conv: channels of the 1x1 convolution before the global pool (hard-swish).
-        hidden: width of the classifier's hidden layer (hard-swish, no BatchNormalization).
+        last_conv: channels of the 1x1 convolution before the global pool.
+        hidden: width of the classifier's hidden layer (no BatchNormalization).
+        activation: activation of the stem, the last convolution and the hidden layer.
     """
 
     stem: int
     blocks: tuple[Block, ...]
     last_conv: int
     hidden: int
+    activation: Activation = "hardswish"
 
 
 # fmt: off
@@ -114,6 +122,14 @@ class ModelSpec:
 
     Attributes:
         variant: a key of `VARIANTS`.
+        width: multiplier of the channel counts, 0.35 to 1.25.
+        width_rule: how `width` applies, see `architecture`.
+        padding: `symmetric` (kernel // 2 on every side: torchvision, timm) or `same`
+            (TensorFlow's: at stride 2 one row and column more at the end than at the start).
+        minimalistic: no squeeze-and-excite, ReLU everywhere, 3x3 kernels everywhere.
+        dilated: output stride 16: the last three blocks keep the resolution, with dilation 2.
+        reduced_tail: half the channels in the last three blocks, the last convolution and the
+            hidden layer.
         resolution: side of the square input in pixels, one of `RESOLUTIONS`.
         classes: number of logits, at least 1.
         batch: images per inference, at least 1.
@@ -124,17 +140,36 @@ class ModelSpec:
     """
 
     variant: str = "large"
+    width: float = 1.0
+    width_rule: str = "torchvision"
+    padding: str = "symmetric"
+    minimalistic: bool = False
+    dilated: bool = False
+    reduced_tail: bool = False
     resolution: int = 224
     classes: int = 1000
     batch: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise UsageError(f"unknown variant {self.variant!r}; known: {', '.join(VARIANTS)}")
+        choices = {
+            "variant": tuple(VARIANTS),
+            "width_rule": get_args(WidthRule),
+            "padding": get_args(PaddingRule),
+        }
+        for field, known in choices.items():
+            if getattr(self, field) not in known:
+                option = field.replace("_", "-")
+                raise UsageError(
+                    f"unknown {option} {getattr(self, field)!r}; known: {', '.join(known)}"
+                )
+        if not NARROWEST <= self.width <= WIDEST:
+            raise UsageError(f"width must be {NARROWEST} to {WIDEST}, got {self.width:g}")
         if self.resolution not in RESOLUTIONS:
-            known = ", ".join(map(str, RESOLUTIONS))
-            raise UsageError(f"resolution {self.resolution} is not supported; choose from {known}")
+            known = tuple(map(str, RESOLUTIONS))
+            raise UsageError(
+                f"resolution {self.resolution} is not supported; choose from {', '.join(known)}"
+            )
         for field in ("classes", "batch"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} must be at least 1, got {getattr(self, field)}")
@@ -142,18 +177,74 @@ class ModelSpec:
             raise UsageError(f"seed must not be negative, got {self.seed}")
 
     @property
-    def architecture(self) -> Architecture:
-        return VARIANTS[self.variant]
-
-    @property
     def name(self) -> str:
-        """Name of the model in files and bundles, e.g. `mobilenet_v3_large`."""
-        return f"mobilenet_v3_{self.variant}"
+        """Name of the model in files and bundles, e.g. `mobilenet_v3_large_0.75`."""
+        parts = ["mobilenet_v3", self.variant]
+        parts += [f"{self.width:g}"] if self.width != 1.0 else []
+        flags = ("minimalistic", "dilated", "reduced_tail")
+        return "_".join([*parts, *(flag for flag in flags if getattr(self, flag))])
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """Shape of the input tensor, NCHW."""
         return (self.batch, 3, self.resolution, self.resolution)
+
+
+def architecture(spec: ModelSpec) -> Architecture:
+    """Return the layers of a spec: the paper's table with its options applied.
+
+    Both width rules round every count with `make_divisible`. `torchvision` scales every entry of
+    the table. `tensorflow` (Keras' `MobileNetV3Large` and `Small`) keeps the stem at 16 channels,
+    scales the outputs of the blocks, takes each expansion as the table's ratio times the block's
+    real input, and scales the hidden layer only above width 1.
+    """
+    table = VARIANTS[spec.variant]
+    tail = len(table.blocks) - 3  # the last three blocks are C4, or C5 in detection's terms
+    halved = 2 if spec.reduced_tail else 1
+    wide = spec.width_rule == "torchvision"
+    stem = make_divisible(table.stem * spec.width) if wide else table.stem
+    blocks: list[Block] = []
+    for index, (block, channels) in enumerate(_with_input_channels(table)):
+        out = block.out // halved if index >= tail else block.out
+        expand = block.expand // halved if index > tail else block.expand
+        source = channels // halved if index > tail else channels
+        real_input = blocks[-1].out if blocks else stem
+        scaled = expand * spec.width if wide else real_input * expand / source
+        dilation = 2 if spec.dilated and index >= tail else 1
+        blocks.append(
+            replace(
+                block,
+                kernel=3 if spec.minimalistic else block.kernel,
+                expand=make_divisible(scaled),
+                out=make_divisible(out * spec.width),
+                squeeze=block.squeeze and not spec.minimalistic,
+                activation="relu" if spec.minimalistic else block.activation,
+                stride=1 if dilation > 1 else block.stride,
+                dilation=dilation,
+            )
+        )
+    hidden = table.hidden // halved
+    return Architecture(
+        stem=stem,
+        blocks=tuple(blocks),
+        last_conv=make_divisible(6 * blocks[-1].out),
+        hidden=make_divisible(hidden * spec.width) if wide or spec.width > 1 else hidden,
+        activation="relu" if spec.minimalistic else table.activation,
+    )
+
+
+def _with_input_channels(table: Architecture) -> Iterator[tuple[Block, int]]:
+    inputs = [table.stem, *(block.out for block in table.blocks)]
+    return zip(table.blocks, inputs, strict=False)
+
+
+def pads(rule: str, size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Return the padding before and after one dimension of `size` pixels."""
+    reach = (kernel - 1) * dilation
+    if rule == "symmetric":
+        return reach // 2, reach // 2
+    total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
+    return total // 2, total - total // 2
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:

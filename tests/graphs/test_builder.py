@@ -75,7 +75,12 @@ def test_metadata(other: onnx.ModelProto) -> None:
     assert json.loads(described.pop("mbv3c.std")) == [0.229, 0.224, 0.225]
     assert described == {
         "mbv3c.variant": "small",
-        "mbv3c.width": "1.0",
+        "mbv3c.width": "1",
+        "mbv3c.width_rule": "torchvision",
+        "mbv3c.padding": "symmetric",
+        "mbv3c.minimalistic": "false",
+        "mbv3c.dilated": "false",
+        "mbv3c.reduced_tail": "false",
         "mbv3c.resolution": "96",
         "mbv3c.seed": "0",
     }
