@@ -1,6 +1,8 @@
 """Fuse the primitive spellings of hard-sigmoid.
 
     Add(x, 3) → Clip(0, 6) → Div(6) or Mul(1/6)   ⇒   HardSigmoid(x, alpha=1/6, beta=1/2)
+    Add(x, 3) → Div(6) or Mul(1/6) → Clip(0, 1)   ⇒   HardSigmoid(x, alpha=1/6, beta=1/2)
+    Mul(x, α) or Div(x, 1/α) → Add(β) → Clip(0, 1)   ⇒   HardSigmoid(x, alpha=α, beta=β)
 
 Source: arXiv:1905.02244, section 5.2.
 """
@@ -9,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from mbv3c.passes.rewrite import Match, Rewrite, is_close
+from mbv3c.passes.rewrite import FLOATS, Match, Rewrite, is_close, raises_rank
 
 ALPHA = 1 / 6
 BETA = 0.5
@@ -23,47 +25,75 @@ def _multiplied(op: Any, x: Any, addend: Any, low: Any, high: Any, factor: Any) 
     return op.Mul(op.Clip(op.Add(x, addend), low, high), factor)
 
 
+def _divided_inside(op: Any, x: Any, addend: Any, low: Any, one: Any, divisor: Any) -> Any:
+    return op.Clip(op.Div(op.Add(x, addend), divisor), low, one)
+
+
+def _multiplied_inside(op: Any, x: Any, addend: Any, low: Any, one: Any, factor: Any) -> Any:
+    return op.Clip(op.Mul(op.Add(x, addend), factor), low, one)
+
+
+def _line(op: Any, x: Any, alpha: Any, beta: Any, low: Any, one: Any) -> Any:
+    return op.Clip(op.Add(op.Mul(x, alpha), beta), low, one)
+
+
+def _divided_line(op: Any, x: Any, inverse: Any, beta: Any, low: Any, one: Any) -> Any:
+    return op.Clip(op.Add(op.Div(x, inverse), beta), low, one)
+
+
 # The constants of relu6(x + 3) / 6 by the names that the patterns here and in fuse_hardswish use.
 CONSTANTS = {
     "addend": ("Add's constant", 3.0),
     "low": ("Clip's minimum", 0.0),
     "high": ("Clip's maximum", 6.0),
+    "one": ("Clip's maximum", 1.0),
     "divisor": ("Div's constant", 6.0),
     "factor": ("Mul's constant", 1 / 6),
 }
-
-
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+# A hard-sigmoid may be any line: these are what they are.
+_LINE = {"alpha": "Mul's constant", "beta": "Add's constant", "inverse": "Div's constant"}
 
 
 def wrong_constant(match: Match) -> str | None:
     """Say why this is not relu6(x + 3) / 6: another number, another type, another shape."""
     x = match.values["x"]
-    if x.dtype not in _FLOATS:
+    if x.dtype not in FLOATS:
         return f"{x.name!r} is {x.dtype}, not a float"
-    given = [name for name in CONSTANTS if name in match.scalars]
-    for name in given:
-        rank = len(match.values[name].shape or ())
-        if rank > 0 and (x.shape is None or rank > len(x.shape)):
-            return f"{CONSTANTS[name][0]} has {rank} dimensions, more than {x.name!r} may have"
-    for name in given:
+    meanings = {name: meaning for name, (meaning, _) in CONSTANTS.items()} | _LINE
+    for name, meaning in meanings.items():
+        if name in match.scalars and raises_rank(match.values[name], x):
+            rank = len(match.values[name].shape or ())
+            return f"{meaning} has {rank} dimensions, more than {x.name!r} may have"
+    for name, (meaning, wanted) in CONSTANTS.items():
+        if name not in match.scalars:
+            continue
         got = match.scalars[name]
-        meaning, wanted = CONSTANTS[name]
         if not is_close(got, wanted, match.values[name]):
             return f"{meaning} must be {wanted:.7g}, got {got:.7g}"
     return None
 
 
 class FuseHardSigmoid(Rewrite):
-    """Fuse relu6(x + 3) / 6 into one HardSigmoid."""
+    """Fuse relu6(x + 3) / 6, and any line clipped to 0..1, into one HardSigmoid."""
 
     name = "fuse_hardsigmoid"
-    patterns = (_divided, _multiplied)
-    scalars = frozenset(CONSTANTS)
+    patterns = (
+        _divided,
+        _multiplied,
+        _divided_inside,
+        _multiplied_inside,
+        _line,
+        _divided_line,
+    )
+    scalars = frozenset(CONSTANTS) | frozenset(_LINE)
 
     def check(self, match: Match) -> str | None:
+        if match.scalars.get("alpha", 1.0) <= 0 or match.scalars.get("inverse", 1.0) <= 0:
+            return "the line before the Clip does not rise"
         return wrong_constant(match)
 
     def build(self, op: ir.tape.Tape, match: Match) -> ir.Value:
-        attributes = {"alpha": ALPHA, "beta": BETA}
+        given = match.scalars
+        alpha = given.get("alpha", 1 / given["inverse"] if "inverse" in given else ALPHA)
+        attributes = {"alpha": alpha, "beta": given.get("beta", BETA)}
         return op.op("HardSigmoid", [match.values["x"]], attributes, name=match.name)

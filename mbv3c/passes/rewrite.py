@@ -8,7 +8,7 @@ a scalar constant that may be spelled as a scalar, a `[1]` or a `[1, 1, 1, 1]` t
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, count, takewhile
 from typing import Any
@@ -23,6 +23,8 @@ from onnxscript.rewriter import pattern as onnxscript_pattern
 from mbv3c.passes.report import PassReport, Refusal
 
 Pattern = Callable[..., Any]
+
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,13 @@ class Rewrite(ABC):
             of Add and Mul are tried in both orders.
         scalars: the variables that must be constants with one element. A place where they are
             not is no match, and no refusal either.
+        constants: the same for variables that must be constants of any size.
     """
 
     name: str
     patterns: tuple[Pattern, ...]
     scalars: frozenset[str] = frozenset()
+    constants: frozenset[str] = frozenset()
 
     def check(self, match: Match) -> str | None:
         """Return why this match must be left alone, or None."""
@@ -125,7 +129,8 @@ class Rewrite(ABC):
                 continue
             values = {name: value for name, value in found.bindings.items() if value is not None}
             scalars = {name: scalar(values[name]) for name in values if name in self.scalars}
-            if None not in scalars.values():
+            given = all(constant(values[n]) is not None for n in self.constants if n in values)
+            if given and None not in scalars.values():
                 inside = set(found.nodes)
                 nodes = tuple(node for node in model.graph if node in inside)
                 yield Match(values, scalars, nodes, model.graph)  # type: ignore[arg-type]
@@ -145,6 +150,20 @@ def scalar(value: ir.Value) -> float | None:
     return None if array is None or array.size != 1 else float(array.item())
 
 
+def static(value: ir.Value) -> tuple[int, ...] | None:
+    """Return the shape of a tensor, or None where a dimension is not known."""
+    if value.shape is None:
+        return None
+    dims = [dim for dim in value.shape if isinstance(dim, int)]
+    return tuple(dims) if len(dims) == len(value.shape) else None
+
+
+def raises_rank(operand: ir.Value, x: ir.Value) -> bool:
+    """Tell whether a constant beside x may give the result more dimensions than x has."""
+    rank = len(operand.shape or ())
+    return rank > 0 and (x.shape is None or rank > len(x.shape))
+
+
 def is_close(value: float, wanted: float, operand: ir.Value) -> bool:
     """Tell whether a constant is `wanted` as exactly as its type can say it."""
     half = operand.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -154,11 +173,37 @@ def is_close(value: float, wanted: float, operand: ir.Value) -> bool:
 
 def new_initializer(op: ir.tape.Tape, match: Match, name: str, array: NDArray[Any]) -> ir.Value:
     """Add an initialiser to the graph of a match, by another name if that one is in use."""
-    taken = set(match.graph.initializers) | {value.name for value in match.graph.inputs}
-    taken |= {output.name for node in match.graph for output in node.outputs}
-    taken |= {value.name for value in op.initializers}
+    taken = {value.name for value in op.initializers}
+    return op.initializer(ir.tensor(array, name=unused_name(match.graph, name, taken)))
+
+
+def unused_name(graph: ir.Graph, name: str, taken: Container[str | None] = ()) -> str:
+    """Return this name, with a number behind it if a tensor of the graph has it already."""
+    used = set(graph.initializers) | {value.name for value in graph.inputs}
+    used |= {output.name for node in graph for output in node.outputs}
     names = chain([name], (f"{name}.{i}" for i in count(1)))
-    return op.initializer(ir.tensor(array, name=next(n for n in names if n not in taken)))
+    return next(n for n in names if n not in used and n not in taken)
+
+
+def stored(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """Add an initialiser to a graph, by another name if that one is in use."""
+    tensor = ir.tensor(array, name=unused_name(graph, name))
+    value = ir.Value(
+        name=tensor.name,
+        const_value=tensor,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(array.shape),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def remove_unused(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
+    """Remove those nodes, given from last to first, whose outputs nothing needs any more."""
+    for node in nodes:
+        needed = any(output.consumers() or output.is_graph_output() for output in node.outputs)
+        if node.graph is graph and not needed:
+            graph.remove(node, safe=True)
 
 
 def replaced_initializer(

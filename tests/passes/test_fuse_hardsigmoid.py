@@ -196,3 +196,58 @@ def test_refuses_integers() -> None:
     """)
     _, report = FuseHardSigmoid()(model)
     assert not report.changed
+
+
+INSIDE = """
+    g (float[1, 4, 3, 3] x) => (float[1, 4, 3, 3] y)
+    <float three = {3}, float zero = {0}, float six = {6}, float one = {1}, float half = {0.5},
+     float sixth = {0.16666667}, float fifth = {0.2}, float minus = {-0.2}> { {body} }
+"""
+
+
+def inside(body: str) -> str:
+    return INSIDE.replace("{body}", body)
+
+
+@pytest.mark.parametrize(
+    ("body", "alpha"),
+    [
+        ("a = Add(x, three) d = Div(a, six) y = Clip(d, zero, one)", 1 / 6),
+        ("a = Add(three, x) d = Mul(a, sixth) y = Clip(d, zero, one)", 1 / 6),
+        ("a = Add(three, x) d = Mul(sixth, a) y = Clip(d, zero, one)", 1 / 6),
+        ("a = Mul(x, sixth) d = Add(a, half) y = Clip(d, zero, one)", 1 / 6),
+        ("a = Mul(fifth, x) d = Add(half, a) y = Clip(d, zero, one)", 0.2),
+        ("a = Div(x, six) d = Add(a, half) y = Clip(d, zero, one)", 1 / 6),
+        ("a = Div(x, six) d = Add(half, a) y = Clip(d, zero, one)", 1 / 6),
+    ],
+)
+def test_fires_where_the_line_is_drawn_before_the_clip(body: str, alpha: float) -> None:
+    rewritten, _ = fires(FuseHardSigmoid(), graph(inside(body)))
+    assert operators(rewritten) == ["HardSigmoid"]
+    attributes = {a.name: a.f for a in rewritten.graph.node[0].attribute}
+    assert attributes == {"alpha": pytest.approx(alpha), "beta": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (
+            "a = Add(x, three) d = Div(a, six) y = Clip(d, zero, six)",
+            "Clip's maximum must be 1, got 6",
+        ),
+        (
+            "a = Add(x, three) d = Mul(a, fifth) y = Clip(d, zero, one)",
+            "Mul's constant must be 0.1666667, got 0.2",
+        ),
+        (
+            "a = Mul(x, sixth) d = Add(a, half) y = Clip(d, half, one)",
+            "Clip's minimum must be 0, got 0.5",
+        ),
+        (
+            "a = Mul(x, minus) d = Add(a, half) y = Clip(d, zero, one)",
+            "the line before the Clip does not rise",
+        ),
+    ],
+)
+def test_refuses_a_wrong_constant_before_the_clip(body: str, reason: str) -> None:
+    assert refuses(FuseHardSigmoid(), graph(inside(body))) == reason

@@ -63,22 +63,19 @@ AFTER = {
         "Gemm": 2,
     },
 }
+# What every other pass matches in the graphs that we build: nothing.
 MATCHES = {
     "mobilenet_v3_small": {
-        "simplify": 0,
         "fold_batchnorm": 34,
         "fuse_hardsigmoid": 9,
         "fuse_hardswish": 19,
         "fold_se": 9,
-        "drop_dead": 0,
     },
     "mobilenet_v3_large": {
-        "simplify": 0,
         "fold_batchnorm": 46,
         "fuse_hardsigmoid": 8,
         "fuse_hardswish": 21,
         "fold_se": 8,
-        "drop_dead": 0,
     },
 }
 
@@ -105,7 +102,8 @@ def test_histograms(network: onnx.ModelProto) -> None:
     assert dict(Counter(operators(network))) == BEFORE[name]
     rewritten, reports = optimized(network)
     assert dict(Counter(operators(rewritten))) == AFTER[name]
-    assert {report.name: len(report.matched) for report in reports} == MATCHES[name]
+    matches = {report.name: len(report.matched) for report in reports if report.matched}
+    assert matches == MATCHES[name]
     assert [report.refused for report in reports] == [()] * len(PIPELINE)
 
 

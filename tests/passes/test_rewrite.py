@@ -7,7 +7,16 @@ from rewriting import fires, graph, initializers, leaves_alone, operators
 
 from mbv3c.passes.fuse_hardsigmoid import FuseHardSigmoid
 from mbv3c.passes.report import Refusal
-from mbv3c.passes.rewrite import Match, Rewrite, constant, is_close, replaced_initializer, scalar
+from mbv3c.passes.rewrite import (
+    Match,
+    Rewrite,
+    constant,
+    is_close,
+    replaced_initializer,
+    scalar,
+    static,
+    stored,
+)
 
 
 class FuseScales(Rewrite):
@@ -152,3 +161,38 @@ def test_is_close_is_as_strict_as_the_type_allows(dtype: type, number: float, cl
     array = np.array(number, dtype)
     operand = ir.Value(name="k", type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
     assert is_close(number, 1 / 6, operand) is close
+
+
+class AddConstants(FuseScales):
+    """Mul(Mul(x, a), b) where both are constants of any size."""
+
+    scalars = frozenset()
+    constants = frozenset({"a", "b"})
+
+    def check(self, match: Match) -> str | None:
+        return "looked at"
+
+
+def test_a_variable_that_must_be_constant_is_no_match_otherwise() -> None:
+    text = chain(2, 3).replace("float k0 = {2}", "float[8] k0 = {1, 2, 3, 4, 5, 6, 7, 8}")
+    assert leaves_alone(AddConstants(), graph(text)).refused == (
+        Refusal("block1.mul", "looked at"),
+    )
+    computed = text.replace('["block1', 'c = Neg(k1) ["block1').replace("t1, k1", "t1, c")
+    assert leaves_alone(AddConstants(), graph(computed)).refused == ()
+
+
+@pytest.mark.parametrize(("name", "shape"), [("x", (2,)), ("default", ()), ("four", (1, 1))])
+def test_static_reads_shapes(name: str, shape: tuple[int, ...]) -> None:
+    assert static(value(name)) == shape
+
+
+def test_static_is_none_where_a_size_is_not_known() -> None:
+    model = ir.from_proto(graph("g (float[n, 4] x) => (float[n, 4] y) { y = Neg(x) }"))
+    assert static(model.graph.inputs[0]) is None
+
+
+def test_stored_takes_no_name_that_is_in_use() -> None:
+    model = ir.from_proto(graph(CONSTANTS_OF_EVERY_KIND))
+    names = [stored(model.graph, name, np.zeros(2)).name for name in ("new", "four", "y", "new")]
+    assert names == ["new", "four.1", "y.1", "new.1"]

@@ -1,0 +1,64 @@
+"""Drop what computes nothing.
+
+Identity(x) ⇒ x      Dropout(x) ⇒ x      Cast(x) to the type that x has ⇒ x
+
+It runs before the fusions, which these nodes would hide their matches from.
+"""
+
+import onnx
+import onnx_ir as ir
+from onnx import shape_inference
+from onnx_ir.passes.common import IdentityEliminationPass
+
+from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.rewrite import scalar
+
+NAME = "drop_noops"
+
+
+def drop_noops(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
+    """Remove every Identity, Dropout and Cast that passes on what it is given."""
+    rewritten = ir.from_proto(shape_inference.infer_shapes(model))
+    graph = rewritten.graph
+    given = tuple(graph)
+    refused = []
+    for node in given:
+        if node.op_type == "Cast" and not _casts_to_the_same(node):
+            continue
+        if node.op_type not in ("Dropout", "Cast"):
+            continue
+        reason = _does_something(node)
+        if reason is not None:
+            refused.append(Refusal(node.name or node.op_type, reason))
+            continue
+        identity = ir.Node("", "Identity", [node.inputs[0]], name=node.name)
+        ir.convenience.replace_nodes_and_values(
+            graph, node, [node], [identity], [node.outputs[0]], [identity.outputs[0]]
+        )
+    IdentityEliminationPass()(rewritten)
+    dropped = tuple(node.name or node.op_type for node in given if node.graph is not graph)
+    report = PassReport(
+        NAME, dropped, tuple(refused), len(given), len(graph), changed=bool(dropped)
+    )
+    return (ir.to_proto(rewritten) if dropped else model), report
+
+
+def _casts_to_the_same(cast: ir.Node) -> bool:
+    source = cast.inputs[0]
+    wanted = cast.attributes.get_int("to", ir.DataType.UNDEFINED.value)
+    return source is not None and source.dtype is not None and source.dtype.value == wanted
+
+
+def _does_something(node: ir.Node) -> str | None:
+    """Say why a Dropout or Cast cannot be dropped, if it cannot."""
+    source = node.inputs[0]
+    if source is not None and source.is_graph_input() and node.outputs[0].is_graph_output():
+        return f"{node.op_type} connects an input of the graph with an output"
+    if node.op_type == "Cast":
+        return None
+    if any(mask.consumers() or mask.is_graph_output() for mask in node.outputs[1:]):
+        return "the mask of Dropout is used"
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    if training is not None and scalar(training) != 0:
+        return "Dropout may be in training mode"
+    return None

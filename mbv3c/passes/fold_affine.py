@@ -1,0 +1,64 @@
+"""Fold what scales or shifts the channels of a convolution into it.
+
+    Conv(x, w, b) → Mul(k)   ⇒   Conv(x, k · w, k · b)     k: [C, 1, 1] or [1, C, 1, 1], constant
+    Conv(x, w, b) → Add(s)   ⇒   Conv(x, w, b + s)         s: the same
+
+This is BatchNormalization as TensorFlow's graph optimiser leaves it. Source: Jacob et al.,
+arXiv:1712.05877, section 3.2.
+"""
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from mbv3c.passes.rewrite import Match, Rewrite, constant, replaced_initializer
+
+
+def _scaled(op: Any, x: Any, weight: Any, scale: Any) -> Any:
+    return op.Mul(op.Conv(x, weight), scale)
+
+
+def _scaled_with_bias(op: Any, x: Any, weight: Any, bias: Any, scale: Any) -> Any:
+    return op.Mul(op.Conv(x, weight, bias), scale)
+
+
+def _shifted(op: Any, x: Any, weight: Any, shift: Any) -> Any:
+    return op.Add(op.Conv(x, weight), shift)
+
+
+def _shifted_with_bias(op: Any, x: Any, weight: Any, bias: Any, shift: Any) -> Any:
+    return op.Add(op.Conv(x, weight, bias), shift)
+
+
+class FoldAffine(Rewrite):
+    """Fold a constant per channel, multiplied or added, into the convolution before it."""
+
+    name = "fold_affine"
+    patterns = (_scaled, _scaled_with_bias, _shifted, _shifted_with_bias)
+    constants = frozenset({"weight", "bias", "scale", "shift"})
+
+    def check(self, match: Match) -> str | None:
+        weight = np.asarray(constant(match.values["weight"]))
+        name = "scale" if "scale" in match.values else "shift"
+        shape = np.asarray(constant(match.values[name])).shape
+        channel = (weight.shape[0], *(1,) * (weight.ndim - 2))
+        if shape not in (channel, (1, *channel)):
+            return f"the {name} is {list(shape)}, not one number per channel, {list(channel)}"
+        return None
+
+    def build(self, op: ir.tape.Tape, match: Match) -> ir.Value:
+        conv = match.node("Conv")
+        numbers = {name: constant(v) for name, v in match.values.items() if name != "x"}
+        weight = np.asarray(numbers["weight"])
+        scale = np.asarray(numbers.get("scale", 1.0), np.float64).reshape(-1)
+        shift = np.asarray(numbers.get("shift", 0.0), np.float64).reshape(-1)
+        inputs = [match.values["x"], match.values["weight"]]
+        if "scale" in numbers:
+            scaled = weight.astype(np.float64) * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+            inputs[1] = replaced_initializer(op, match, inputs[1], scaled.astype(weight.dtype))
+        if "bias" in numbers or "shift" in numbers:
+            bias = np.asarray(numbers.get("bias", 0.0), np.float64) * scale + shift
+            old = match.values["bias" if "bias" in numbers else "shift"]
+            inputs.append(replaced_initializer(op, match, old, bias.astype(weight.dtype)))
+        return op.op("Conv", inputs, conv.attributes, name=conv.name)

@@ -1,0 +1,39 @@
+"""Fuse a matrix product and its bias.
+
+MatMul(x, w) → Add(b)   ⇒   Gemm(x, w, b)
+"""
+
+from typing import Any
+
+import onnx_ir as ir
+
+from mbv3c.passes.rewrite import Match, Rewrite, static
+
+
+def _biased(op: Any, x: Any, weight: Any, bias: Any) -> Any:
+    return op.Add(op.MatMul(x, weight), bias)
+
+
+class FuseGemm(Rewrite):
+    """Fuse MatMul and Add of constants into one Gemm."""
+
+    name = "fuse_gemm"
+    patterns = (_biased,)
+    constants = frozenset({"weight", "bias"})
+
+    def check(self, match: Match) -> str | None:
+        x, weight, bias = (static(match.values[name]) for name in ("x", "weight", "bias"))
+        if x is None or weight is None or len(x) != 2 or len(weight) != 2:
+            return "Gemm multiplies two matrices; this is a product of other tensors"
+        assert bias is not None
+        result = (x[0], weight[1])
+        if len(bias) > 2 or any(
+            size not in (1, wanted)
+            for size, wanted in zip(reversed(bias), reversed(result), strict=False)
+        ):
+            return f"the bias is {list(bias)}, the product {list(result)}"
+        return None
+
+    def build(self, op: ir.tape.Tape, match: Match) -> ir.Value:
+        operands = [match.values[name] for name in ("x", "weight", "bias")]
+        return op.op("Gemm", operands, name=match.name)

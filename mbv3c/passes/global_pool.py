@@ -1,0 +1,80 @@
+"""Spell every mean over the whole map the same way.
+
+ReduceMean(x) over height and width       ⇒   GlobalAveragePool(x)
+ReduceMean(x, keepdims=0) over the same   ⇒   GlobalAveragePool(x) → Flatten
+AveragePool(x) with a kernel as large as the map   ⇒   GlobalAveragePool(x)
+"""
+
+from typing import Any
+
+import onnx_ir as ir
+
+from mbv3c.passes.rewrite import Match, Rewrite, constant, static
+
+
+def _mean(op: Any, x: Any) -> Any:
+    return op.ReduceMean(x)
+
+
+def _mean_with_axes(op: Any, x: Any, axes: Any) -> Any:
+    return op.ReduceMean(x, axes)
+
+
+def _pool(op: Any, x: Any) -> Any:
+    return op.AveragePool(x)
+
+
+class GlobalPool(Rewrite):
+    """Turn ReduceMean and AveragePool over the whole map into GlobalAveragePool."""
+
+    name = "global_pool"
+    patterns = (_mean, _mean_with_axes, _pool)
+
+    def check(self, match: Match) -> str | None:
+        node = match.nodes[-1]
+        return _not_whole(node) if node.op_type == "AveragePool" else _not_over_map(node, match)
+
+    def build(self, op: ir.tape.Tape, match: Match) -> ir.Value:
+        node = match.nodes[-1]
+        pooled = op.op("GlobalAveragePool", [match.values["x"]], name=node.name)
+        if node.op_type == "AveragePool" or node.attributes.get_int("keepdims", 1) != 0:
+            return pooled
+        return op.op("Flatten", [pooled], {"axis": 1}, name=f"{node.name}.flatten")
+
+
+def _not_over_map(mean: ir.Node, match: Match) -> str | None:
+    """Say why a ReduceMean is no global pool of an NCHW tensor, if it is none."""
+    axes = mean.attributes.get_ints("axes", ())
+    if "axes" in match.values:
+        given = constant(match.values["axes"])
+        if given is None:
+            return "ReduceMean's axes are not a constant"
+        axes = [int(axis) for axis in given.ravel()]
+    shape = match.values["x"].shape
+    if shape is None or len(shape) != 4:
+        return "ReduceMean's input is not known to be an image of four dimensions"
+    if sorted(axis % 4 for axis in axes) != [2, 3]:
+        return f"ReduceMean must be over axes 2 and 3, got {list(axes)}"
+    return None
+
+
+def _not_whole(pool: ir.Node) -> str | None:
+    """Say why an AveragePool is not over the whole map, if it is not."""
+    assert pool.inputs[0] is not None
+    shape = static(pool.inputs[0])
+    if shape is None or len(shape) != 4:
+        return "AveragePool's input is not known to be an image of four dimensions"
+    kernel = tuple(pool.attributes.get_ints("kernel_shape", ()))
+    if kernel != shape[2:]:
+        return f"AveragePool's kernel is {_by(kernel)}, the map {_by(shape[2:])}"
+    if any(pool.attributes.get_ints("pads", ())):
+        return "AveragePool pads the map"
+    if pool.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return "AveragePool pads the map"
+    if any(dilation != 1 for dilation in pool.attributes.get_ints("dilations", ())):
+        return "AveragePool is dilated"
+    return None
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))

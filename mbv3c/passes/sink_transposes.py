@@ -1,0 +1,168 @@
+"""Sink Transposes until they cancel: TensorFlow's NHWC islands in an NCHW graph.
+
+    Transpose(p) → Transpose(q)                        ⇒   Transpose(p · q), nothing if that is 1
+    Transpose(p)(a), Transpose(p)(b) → Add, Mul, …     ⇒   Add, Mul, … → Transpose(p)
+    Transpose(p) → Relu, HardSwish, Clip, …            ⇒   Relu, HardSwish, Clip, … → Transpose(p)
+    Transpose(p) → ReduceMean([1, 2]) → …              ⇒   ReduceMean([2, 3]) → Transpose(p)
+    Transpose(p) → Pad                                 ⇒   Pad → Transpose(p)
+
+The constant operand of a binary operator is laid out anew. The result counts only if fewer
+Transposes that move data are left; otherwise the graph stays as it was.
+"""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import shape_inference
+
+from mbv3c.passes.layout import Perm, above, count_moving, lay_out, perm_of
+from mbv3c.passes.report import PassReport
+from mbv3c.passes.rewrite import constant, remove_unused, static, stored, unused_name
+
+NAME = "sink_transposes"
+
+_UNARY = ("Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Clip", "Cast", "Identity")
+_BINARY = ("Add", "Mul", "Sub", "Div", "Min", "Max")
+
+
+def sink_transposes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
+    """Move every Transpose down as far as it goes and drop the pairs that cancel."""
+    rewritten = ir.from_proto(shape_inference.infer_shapes(model))
+    graph = rewritten.graph
+    before, moving = len(graph), count_moving(graph)
+    matched: dict[str, None] = {}
+    if moving:
+        while names := [node.name or node.op_type for node in tuple(graph) if _step(graph, node)]:
+            matched |= dict.fromkeys(names)
+    if count_moving(graph) >= moving:
+        return model, PassReport(NAME, (), (), before, before, False)
+    return ir.to_proto(rewritten), PassReport(
+        NAME, tuple(matched), (), before, len(graph), changed=True
+    )
+
+
+def _step(graph: ir.Graph, node: ir.Node) -> bool:
+    """Do what one node allows; tell whether that was anything."""
+    if node.graph is not graph or node.domain or not node.inputs or node.inputs[0] is None:
+        return False
+    if node.op_type == "Transpose":
+        return _compose(graph, node)
+    if node.op_type in _UNARY:
+        perm = perm_of(node.inputs[0])
+        return perm is not None and _sink(graph, node, perm, [above(node.inputs[0])])
+    if node.op_type in _BINARY and len(node.inputs) == 2:
+        return _sink_binary(graph, node)
+    if node.op_type == "ReduceMean":
+        return _sink_mean(graph, node)
+    return node.op_type == "Pad" and _sink_pad(graph, node)
+
+
+def _compose(graph: ir.Graph, node: ir.Node) -> bool:
+    source, output = node.inputs[0], node.outputs[0]
+    assert source is not None
+    first, second = perm_of(source), perm_of(output)
+    if first is None or second is None:
+        return False
+    perm = tuple(first[axis] for axis in second)
+    if perm == tuple(sorted(perm)) and not output.is_graph_output():
+        output.replace_all_uses_with(above(source))
+        _clean(graph, node)
+        return True
+    op_type, attributes = "Transpose", {"perm": perm}
+    if perm == tuple(sorted(perm)):
+        op_type, attributes = "Identity", {}
+    _replace(graph, node, ir.node(op_type, [above(source)], attributes, name=node.name))
+    return True
+
+
+def _sink_binary(graph: ir.Graph, node: ir.Node) -> bool:
+    perms = {perm for operand in node.inputs if operand and (perm := perm_of(operand))}
+    if len(perms) != 1:
+        return False
+    perm = perms.pop()
+    operands = []
+    for operand in node.inputs:
+        assert operand is not None
+        laid_out = above(operand) if perm_of(operand) else lay_out(graph, operand, perm)
+        if laid_out is None:
+            return False
+        operands.append(laid_out)
+    return _sink(graph, node, perm, operands)
+
+
+def _sink_mean(graph: ir.Graph, node: ir.Node) -> bool:
+    source = node.inputs[0]
+    assert source is not None
+    perm = perm_of(source)
+    if perm is None:
+        return False
+    axes = node.attributes.get_ints("axes", ())
+    if len(node.inputs) > 1:
+        given = None if node.inputs[1] is None else constant(node.inputs[1])
+        axes = [] if given is None else [int(axis) for axis in given]
+    if not axes:
+        return False
+    lifted_axes = sorted(perm[axis] for axis in axes)
+    keep = node.attributes.get_int("keepdims", 1)
+    left = [axis for axis in perm if axis not in lifted_axes]
+    if not keep and left != sorted(left):
+        return False
+    attributes: dict[str, ir.Attr | int | list[int]] = {"keepdims": keep}
+    operands = [above(source)]
+    if len(node.inputs) > 1:
+        operands.append(stored(graph, f"{node.name}.axes", np.array(lifted_axes, np.int64)))
+    else:
+        attributes["axes"] = lifted_axes
+    mean = ir.node("ReduceMean", operands, attributes, name=node.name)
+    return _finish(graph, node, mean, perm if keep else None)
+
+
+def _sink_pad(graph: ir.Graph, node: ir.Node) -> bool:
+    source, widths = node.inputs[:2]
+    assert source is not None
+    perm = perm_of(source)
+    pads = None if widths is None else constant(widths)
+    if perm is None or pads is None or pads.size != 2 * len(perm) or len(node.inputs) > 3:
+        return False
+    lifted_pads = pads.reshape(2, -1)[:, np.argsort(perm)].ravel()
+    operands = [above(source), stored(graph, f"{node.name}.pads", lifted_pads), *node.inputs[2:]]
+    lifted = ir.node("Pad", operands, node.attributes, name=node.name)
+    return _finish(graph, node, lifted, perm)
+
+
+def _sink(graph: ir.Graph, node: ir.Node, perm: Perm, operands: list[ir.Value]) -> bool:
+    extra = node.inputs[1:] if node.op_type in _UNARY else ()
+    lifted = ir.node(node.op_type, [*operands, *extra], node.attributes, name=node.name)
+    return _finish(graph, node, lifted, perm)
+
+
+def _finish(graph: ir.Graph, node: ir.Node, lifted: ir.Node, perm: Perm | None) -> bool:
+    """Put the node's copy in its place, with the Transpose, if there still is one, below it."""
+    output = node.outputs[0]
+    if perm is None:
+        _replace(graph, node, lifted)
+        return True
+    result = lifted.outputs[0]
+    result.type = output.type
+    result.name = unused_name(graph, f"{output.name}.nchw")
+    shape = static(output)
+    if shape is not None:
+        result.shape = ir.Shape(tuple(shape[axis] for axis in np.argsort(perm)))
+    transpose = ir.node("Transpose", [result], {"perm": perm})
+    _replace(graph, node, lifted, transpose)
+    return True
+
+
+def _replace(graph: ir.Graph, node: ir.Node, *new: ir.Node) -> None:
+    output = node.outputs[0]
+    sources = [value for value in node.inputs if value is not None]
+    ir.convenience.replace_nodes_and_values(
+        graph, node, [node], new, [output], [new[-1].outputs[0]]
+    )
+    remove_unused(graph, [p for value in sources if (p := value.producer()) is not None])
+
+
+def _clean(graph: ir.Graph, node: ir.Node) -> None:
+    source = node.inputs[0]
+    producer = source.producer() if source is not None else None
+    remove_unused(graph, [node, *([producer] if producer is not None else [])])
