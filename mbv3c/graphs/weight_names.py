@@ -1,0 +1,172 @@
+"""The names that torchvision and timm give to the tensors of MobileNetV3, by rule.
+
+Each convention is a function from our names to its own. What stands in a block is read off our
+names; how timm groups blocks into stages is read off the file's. One block with expansion and SE:
+
+    ours                         torchvision               timm
+    features.4.expand.conv       features.4.block.0.0      blocks.2.0.conv_pw
+    features.4.expand.bn         features.4.block.0.1      blocks.2.0.bn1
+    features.4.depthwise.conv    features.4.block.1.0      blocks.2.0.conv_dw
+    features.4.se.reduce         features.4.block.2.fc1    blocks.2.0.se.conv_reduce
+    features.4.project.conv      features.4.block.3.0      blocks.2.0.conv_pwl
+
+Sources: torchvision's `models/mobilenetv3.py` and `models/segmentation/lraspp.py`; timm's
+`models/mobilenetv3.py` and `_efficientnet_blocks.py` (`DepthwiseSeparableConv` where the
+expansion is left out).
+"""
+
+import re
+from collections.abc import Callable, Collection
+
+# What `torch.nn.DataParallel` and `torch.compile` put before every name.
+_WRAPPERS = ("module.", "_orig_mod.")
+
+_PARTS = ("expand", "depthwise", "se", "project")
+
+
+def name_map(own: Collection[str], found: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Decide which convention the names `found` in a file follow, and map our names to it.
+
+    Returns:
+        The convention's name, and for each name of `own` the one that the file should hold.
+    """
+    prefix = _wrapper(found)
+    bare = [name.removeprefix(prefix) for name in found]
+    maps = {name: rule(own, bare) for name, rule in _CONVENTIONS.items()}
+    held = set(bare)
+    best = max(maps, key=lambda convention: len(held.intersection(maps[convention].values())))
+    return best, {mine: prefix + theirs for mine, theirs in maps[best].items()}
+
+
+def _wrapper(found: Collection[str]) -> str:
+    prefix = ""
+    while True:
+        wrapper = next(
+            (w for w in _WRAPPERS if found and all(n.startswith(prefix + w) for n in found)), ""
+        )
+        if not wrapper:
+            return prefix
+        prefix += wrapper
+
+
+def _own(own: Collection[str], found: Collection[str]) -> dict[str, str]:
+    return {name: name for name in own}
+
+
+def _torchvision(own: Collection[str], found: Collection[str]) -> dict[str, str]:
+    """`features.N.block.J`: J counts the parts that block N has; 0 is the conv, 1 its BN.
+
+    Under LR-ASPP `features` are called `backbone`.
+    """
+    blocks = _blocks(own)
+    features = (
+        "backbone" if any(name.startswith("classifier.cbr.") for name in own) else "features"
+    )
+
+    def translated(name: str) -> str:
+        feature, part, layer, leaf = _split(name)
+        if not feature:
+            return _replaced(name, _TORCHVISION_LRASPP)
+        if not part:
+            return f"{features}.{feature}.{_CONV_BN[layer]}.{leaf}"
+        position = blocks[feature].index(part)
+        child = _FC[layer] if part == "se" else _CONV_BN[layer]
+        return f"{features}.{feature}.block.{position}.{child}.{leaf}"
+
+    return {name: translated(name) for name in own}
+
+
+def _timm(own: Collection[str], found: Collection[str]) -> dict[str, str]:
+    """`blocks.S.B`: stage and place in it; the stem, the head and the classifier stand outside."""
+    blocks = _blocks(own)
+    features = sorted({int(f) for f in (_split(name)[0] for name in own) if f})
+    # The stem is no block; the last convolution is one, in a stage of its own.
+    places = _timm_places(found, len(features[1:]))
+    place = {str(feature): where for feature, where in zip(features[1:], places, strict=True)}
+
+    def translated(name: str) -> str:
+        feature, part, layer, leaf = _split(name)
+        if not feature:
+            return _replaced(name, _TIMM_TAIL)
+        if feature not in place:
+            return f"{_TIMM_STEM[layer]}.{leaf}"
+        where = place[feature]
+        if not part:
+            return f"{where}.{_TIMM_CONV_BN[layer]}.{leaf}"
+        if part == "se":
+            return f"{where}.se.conv_{layer}.{leaf}"
+        convolutions = [p for p in blocks[feature] if p != "se"]
+        if layer == "bn":
+            return f"{where}.bn{convolutions.index(part) + 1}.{leaf}"
+        return f"{where}.{_TIMM_CONVS[len(convolutions)][convolutions.index(part)]}.{leaf}"
+
+    return {name: translated(name) for name in own}
+
+
+def _timm_places(found: Collection[str], count: int) -> list[str]:
+    """Return `blocks.S.B` for `count` blocks in order, gaps in the file's numbering filled."""
+    lengths: dict[int, int] = {}
+    for name in found:
+        match = re.match(r"blocks\.(\d{1,3})\.(\d{1,3})\.", name)
+        if match:
+            stage, index = int(match[1]), int(match[2])
+            lengths[stage] = max(lengths.get(stage, 0), index + 1)
+    places = [
+        f"blocks.{stage}.{index}"
+        for stage in range(max(lengths, default=-1) + 1)
+        for index in range(lengths.get(stage, 1))
+    ]
+    beyond = max(lengths, default=-1) + 1
+    places += [f"blocks.{beyond}.{index}" for index in range(count - len(places))]
+    return places[:count]
+
+
+def _replaced(name: str, modules: dict[str, str]) -> str:
+    module, _, leaf = name.rpartition(".")
+    return f"{modules[module]}.{leaf}" if module in modules else name
+
+
+def _blocks(own: Collection[str]) -> dict[str, list[str]]:
+    """Return the parts that each block has, in order."""
+    present = {_split(name)[:2] for name in own}
+    return {
+        feature: [p for p in _PARTS if (feature, p) in present]
+        for feature, part in present
+        if part
+    }
+
+
+def _split(name: str) -> tuple[str, str, str, str]:
+    """Split our name into feature, part, layer and leaf; all empty outside of the features.
+
+    `features.4.expand.bn.bias` gives 4, expand, bn, bias; the stem and the last convolution,
+    `features.0.conv.weight`, have no part.
+    """
+    match = re.fullmatch(
+        r"features\.(\d+)\."
+        r"(?:(?:(expand|depthwise|project)\.)?(conv|bn)|(se)\.(reduce|expand))\.(\w+)",
+        name,
+    )
+    if match is None:
+        return "", "", "", ""
+    feature, part, layer, se, se_layer, leaf = match.groups()
+    return feature, part or se or "", layer or se_layer, leaf
+
+
+_CONV_BN = {"conv": "0", "bn": "1"}
+_FC = {"reduce": "fc1", "expand": "fc2"}
+_TORCHVISION_LRASPP = {
+    "classifier.cbr.conv": "classifier.cbr.0",
+    "classifier.cbr.bn": "classifier.cbr.1",
+    "classifier.scale": "classifier.scale.1",
+    "classifier.low": "classifier.low_classifier",
+    "classifier.high": "classifier.high_classifier",
+}
+_TIMM_CONV_BN = {"conv": "conv", "bn": "bn1"}
+_TIMM_STEM = {"conv": "conv_stem", "bn": "bn1"}
+_TIMM_TAIL = {"classifier.0": "conv_head", "classifier.3": "classifier"}
+# By how many convolutions the block has: with an expansion three, without two.
+_TIMM_CONVS = {2: ("conv_dw", "conv_pw"), 3: ("conv_pw", "conv_dw", "conv_pwl")}
+
+_Rule = Callable[[Collection[str], Collection[str]], dict[str, str]]
+_CONVENTIONS: dict[str, _Rule] = {"mbv3c": _own, "torchvision": _torchvision, "timm": _timm}

@@ -1,0 +1,241 @@
+"""State dicts named as torchvision and timm name them, and .pt files, without either or torch.
+
+The names come from nesting modules in the order in which those libraries construct them, so the
+k-th tensor of a state dict belongs to the k-th weight of the graph.
+"""
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+Tensors = list[tuple[str, tuple[int, ...]]]
+COUNTER = "num_batches_tracked"
+
+# torchvision's `bneck_conf` lines: kernel, expanded and output channels, SE; then the last
+# convolution and the hidden layer.
+TORCHVISION_BLOCKS = {
+    "large": """
+        3 16 16 -, 3 64 24 -, 3 72 24 -, 5 72 40 SE, 5 120 40 SE, 5 120 40 SE, 3 240 80 -,
+        3 200 80 -, 3 184 80 -, 3 184 80 -, 3 480 112 SE, 3 672 112 SE, 5 672 160 SE,
+        5 960 160 SE, 5 960 160 SE
+    """,
+    "small": """
+        3 16 16 SE, 3 72 24 -, 3 88 24 -, 5 96 40 SE, 5 240 40 SE, 5 240 40 SE, 5 120 48 SE,
+        5 144 48 SE, 5 288 96 SE, 5 576 96 SE, 5 576 96 SE
+    """,
+}
+TORCHVISION_TAIL = {"large": (960, 1280), "small": (576, 1024)}
+
+# What timm's `_gen_mobilenet_v3` hands to `decode_arch_def`, a line for a stage.
+TIMM_STAGES = {
+    "large": """
+        ds_r1_k3_s1_e1_c16_nre
+        ir_r1_k3_s2_e4_c24_nre ir_r1_k3_s1_e3_c24_nre
+        ir_r3_k5_s2_e3_c40_se0.25_nre
+        ir_r1_k3_s2_e6_c80 ir_r1_k3_s1_e2.5_c80 ir_r2_k3_s1_e2.3_c80
+        ir_r2_k3_s1_e6_c112_se0.25
+        ir_r3_k5_s2_e6_c160_se0.25
+        cn_r1_k1_s1_c960
+    """,
+    "small": """
+        ds_r1_k3_s2_e1_c16_se0.25_nre
+        ir_r1_k3_s2_e4.5_c24_nre ir_r1_k3_s1_e3.67_c24_nre
+        ir_r1_k5_s2_e4_c40_se0.25 ir_r2_k5_s1_e6_c40_se0.25
+        ir_r2_k5_s1_e3_c48_se0.25
+        ir_r3_k5_s2_e6_c96_se0.25
+        cn_r1_k1_s1_c576
+    """,
+}
+
+
+def named(**children: Tensors) -> Tensors:
+    return [(f"{child}.{n}", shape) for child, module in children.items() for n, shape in module]
+
+
+def sequential(*children: Tensors) -> Tensors:
+    return named(**{str(index): child for index, child in enumerate(children)})
+
+
+def conv(inputs: int, outputs: int, kernel: int = 1, *, bias: bool = False) -> Tensors:
+    return [("weight", (outputs, inputs, kernel, kernel))] + [("bias", (outputs,))] * bias
+
+
+def linear(inputs: int, outputs: int) -> Tensors:
+    return [("weight", (outputs, inputs)), ("bias", (outputs,))]
+
+
+def norm(channels: int) -> Tensors:
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    return [*((leaf, (channels,)) for leaf in leaves), (COUNTER, ())]
+
+
+def divisible(channels: float) -> int:
+    """Round to the nearest multiple of 8, and up if that loses more than a tenth."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def torchvision(variant: str, classes: int = 1000) -> Tensors:
+    nothing: Tensors = []
+
+    def conv_norm(inputs: int, outputs: int, kernel: int = 1) -> Tensors:
+        return sequential(conv(inputs, outputs, kernel), norm(outputs), nothing)
+
+    features, inputs = [conv_norm(3, 16, 3)], 16
+    for line in TORCHVISION_BLOCKS[variant].split(","):
+        *sizes, se = line.split()
+        kernel, expand, outputs = map(int, sizes)
+        layers = [conv_norm(inputs, expand)] if expand != inputs else []
+        layers.append(conv_norm(1, expand, kernel))
+        if se == "SE":
+            narrow = divisible(expand // 4)
+            squeeze = conv(expand, narrow, bias=True)
+            layers.append(named(fc1=squeeze, fc2=conv(narrow, expand, bias=True)))
+        layers.append(conv_norm(expand, outputs))
+        features.append(named(block=sequential(*layers)))
+        inputs = outputs
+    last, hidden = TORCHVISION_TAIL[variant]
+    features.append(conv_norm(inputs, last))
+    classifier = sequential(linear(last, hidden), nothing, nothing, linear(hidden, classes))
+    return named(features=sequential(*features), classifier=classifier)
+
+
+def timm(variant: str, classes: int = 1000) -> Tensors:
+    inputs, stages = 16, []
+    for line in TIMM_STAGES[variant].split("\n")[1:-1]:
+        stage = []
+        for definition in line.split():
+            kind, *options = definition.split("_")
+            values = {
+                o.rstrip("0123456789."): o.lstrip("abcdefghijklmnopqrstuvwxyz") for o in options
+            }
+            for _ in range(int(values["r"])):
+                block, inputs = _timm_block(kind, inputs, values)
+                stage.append(block)
+        stages.append(sequential(*stage))
+    hidden = {"large": 1280, "small": 1024}[variant]
+    return named(
+        conv_stem=conv(3, 16, 3),
+        bn1=norm(16),
+        blocks=sequential(*stages),
+        conv_head=conv(inputs, hidden, bias=True),
+        classifier=linear(hidden, classes),
+    )
+
+
+def _timm_block(kind: str, inputs: int, values: dict[str, str]) -> tuple[Tensors, int]:
+    outputs, kernel = int(values["c"]), int(values["k"])
+    if kind == "cn":
+        return named(conv=conv(inputs, outputs, kernel), bn1=norm(outputs)), outputs
+    middle = divisible(inputs * float(values["e"]))
+    narrow = divisible(middle * 0.25)
+    se: Tensors = []
+    if "se" in values:
+        reduce = conv(middle, narrow, bias=True)
+        se = named(conv_reduce=reduce, conv_expand=conv(narrow, middle, bias=True))
+    depthwise = conv(1, middle, kernel)
+    project = conv(middle, outputs)
+    if kind == "ds":
+        block = named(
+            conv_dw=depthwise, bn1=norm(middle), se=se, conv_pw=project, bn2=norm(outputs)
+        )
+        return block, outputs
+    block = named(
+        conv_pw=conv(inputs, middle),
+        bn1=norm(middle),
+        conv_dw=depthwise,
+        bn2=norm(middle),
+        se=se,
+        conv_pwl=project,
+        bn3=norm(outputs),
+    )
+    return block, outputs
+
+
+def numbered(tensors: Tensors) -> dict[str, np.ndarray]:
+    """Fill the k-th tensor that is no counter with k + 0.5."""
+    weights = {name: shape for name, shape in tensors if not name.endswith(COUNTER)}
+    filled = {
+        name: np.full(shape, k + 0.5, np.float32)
+        for k, (name, shape) in enumerate(weights.items())
+    }
+    return {name: filled.get(name, np.zeros(shape, np.int64)) for name, shape in tensors}
+
+
+# A .pt file, instruction by instruction.
+
+HEAD = b"\x80\x02"
+NEW_DICT = b"ccollections\nOrderedDict\n)R"
+
+
+def text(value: str) -> bytes:
+    return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
+
+
+def numbers(values: Iterable[int]) -> bytes:
+    """Push a tuple of integers."""
+    return (
+        b"(" + b"".join(b"J" + value.to_bytes(4, "little", signed=True) for value in values) + b"t"
+    )
+
+
+def number(value: int) -> bytes:
+    return b"J" + value.to_bytes(4, "little", signed=True)
+
+
+def tensor(
+    key: str,
+    count: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    *,
+    offset: int = 0,
+    storage: str = "FloatStorage",
+) -> bytes:
+    """Push a tensor, as torch.save does."""
+    where = text("storage") + b"ctorch\n" + storage.encode() + b"\n" + text(key) + text("cpu")
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(("
+        + where
+        + number(count)
+        + b"tQ"
+        + number(offset)
+        + numbers(shape)
+        + numbers(strides)
+        + b"\x89"
+        + NEW_DICT
+        + b"tR"
+    )
+
+
+def program(**values: bytes) -> bytes:
+    """Return a whole pickle: a dict of the names and of what is pushed for them."""
+    items = b"".join(text(name.replace("__", ".")) + value for name, value in values.items())
+    return HEAD + NEW_DICT + b"(" + items + b"u."
+
+
+def write_torch(
+    path: Path, pickled: bytes, storages: dict[str, bytes], byteorder: str = "little"
+) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/byteorder", byteorder)
+        for key, data in storages.items():
+            archive.writestr(f"archive/data/{key}", data)
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+def save_torch(path: Path, tensors: dict[str, np.ndarray]) -> Path:
+    """Write a state dict of fp32 and int64 tensors, as torch.save does."""
+    kinds = {"float32": "FloatStorage", "int64": "LongStorage"}
+    pushed = {}
+    for index, (name, array) in enumerate(tensors.items()):
+        strides = tuple(step // array.itemsize for step in array.strides)
+        pushed[name] = tensor(
+            str(index), array.size, array.shape, strides, storage=kinds[array.dtype.name]
+        )
+    storages = {str(index): array.tobytes() for index, array in enumerate(tensors.values())}
+    return write_torch(path, program(**pushed), storages)
