@@ -6,7 +6,7 @@ from math import prod
 import onnx
 from onnx import shape_inference
 
-_WEIGHTED = {"Conv", "Gemm", "MatMul"}
+WEIGHTED = {"Conv", "Gemm", "MatMul"}
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ def count(model: onnx.ModelProto) -> Counts:
     parameters: set[str] = set()
     madds = 0
     for node in model.graph.node:
-        if node.op_type in _WEIGHTED:
+        if node.op_type in WEIGHTED:
             parameters.update(node.input[1:])
-            madds += _multiply_adds(node, shapes)
+            madds += multiply_adds(node, shapes)
         elif node.op_type == "BatchNormalization":
             parameters.update(node.input[1:3])
     stored = {tensor.name for tensor in model.graph.initializer}
@@ -49,7 +49,8 @@ def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _multiply_adds(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+def multiply_adds(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Return the multiply-adds of one Conv, Gemm or MatMul, given every tensor's shape."""
     output = prod(shapes[node.output[0]])
     weight = shapes[node.input[1]]
     if node.op_type == "Conv":

@@ -1,0 +1,166 @@
+"""Say what a graph costs, node by node: parameters, multiply-adds, activation memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+import onnx
+from onnx import shape_inference
+
+from mbv3c.errors import ModelError
+from mbv3c.graphs.count import WEIGHTED, Counts, count, multiply_adds, tensor_shapes
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node of a graph.
+
+    Attributes:
+        name: name of the node, or of its first output if it has none.
+        operator: its ONNX operator.
+        output_shape: shape of its first output.
+        params: parameters, counted as `count` does; a shared one counts where it is first used.
+        madds: multiply-adds for the whole batch.
+        activation_bytes: size of all its outputs.
+    """
+
+    name: str
+    operator: str
+    output_shape: tuple[int, ...]
+    params: int
+    madds: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a graph costs, computed from the graph and not measured.
+
+    Attributes:
+        layers: the nodes in graph order, Constant nodes excepted.
+        totals: sums over them.
+        peak_activation_bytes: see `peak_activation_bytes`.
+    """
+
+    layers: tuple[Layer, ...]
+    totals: Counts
+    peak_activation_bytes: int
+
+
+def inspect(model: onnx.ModelProto, simplified: onnx.ModelProto | None = None) -> Inspection:
+    """Count parameters, multiply-adds and activation memory of every node.
+
+    Shapes that take more than shape inference to find (a Pad by computed amounts) are taken from
+    `simplified`: the same model with its constants folded and its tensors' names kept.
+
+    Raises:
+        ModelError: the shape of a tensor does not follow from the graph.
+    """
+    model = shape_inference.infer_shapes(model, data_prop=True)
+    if simplified is not None:
+        _complete(model.graph, simplified)
+    sizes = _activation_sizes(model)
+    totals = count(model)
+    layers = tuple(_layers(model, sizes))
+    return Inspection(layers, totals, _peak(model.graph, sizes))
+
+
+def peak_activation_bytes(model: onnx.ModelProto) -> int:
+    """Compute the largest sum of tensors that are alive at once.
+
+    The nodes run one by one in graph order. A tensor is alive from the node that makes it to the
+    last node that uses it; the graph's input from the first node on, its outputs to the last
+    node. Weights and constants are left out. Every tensor has memory of its own: nothing is
+    computed in place, and Reshape or Flatten copy. A compiler that fuses or reuses needs less,
+    one that needs workspaces needs more.
+
+    Raises:
+        ModelError: the shape of a tensor does not follow from the graph.
+    """
+    model = shape_inference.infer_shapes(model, data_prop=True)
+    return _peak(model.graph, _activation_sizes(model))
+
+
+def _complete(graph: onnx.GraphProto, simplified: onnx.ModelProto) -> None:
+    """Put the tensors of a simplified model in the place of what is known of them here."""
+    computed = {name for node in graph.node for name in node.output}
+    inferred = shape_inference.infer_shapes(simplified, data_prop=True).graph.value_info
+    found = {value.name: value for value in inferred if value.name in computed}
+    kept = [value for value in graph.value_info if value.name not in found]
+    del graph.value_info[:]
+    graph.value_info.extend([*kept, *found.values()])
+
+
+def _layers(model: onnx.ModelProto, sizes: dict[str, int]) -> Iterator[Layer]:
+    shapes = tensor_shapes(model)
+    uncounted = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            continue
+        weighted = node.op_type in WEIGHTED
+        candidates = node.input[1:] if weighted else ()
+        if node.op_type == "BatchNormalization":
+            candidates = node.input[1:3]
+        parameters = uncounted.intersection(candidates)
+        uncounted -= parameters
+        yield Layer(
+            node.name or node.output[0],
+            node.op_type,
+            shapes[node.output[0]],
+            params=sum(prod(shapes[name]) for name in parameters),
+            madds=multiply_adds(node, shapes) if weighted else 0,
+            activation_bytes=sum(sizes[name] for name in node.output if name),
+        )
+
+
+def _peak(graph: onnx.GraphProto, sizes: dict[str, int]) -> int:
+    end = len(graph.node) - 1
+    first = {value.name: 0 for value in graph.input}
+    last: dict[str, int] = {}
+    for position, node in enumerate(graph.node):
+        first.update((name, position) for name in node.output)
+        last.update((name, position) for name in (*node.output, *_used(node)))
+    last.update((value.name, end) for value in graph.output)
+    change = [0] * (len(graph.node) + 1)
+    for name, size in sizes.items():
+        change[first[name]] += size
+        change[last.get(name, first[name]) + 1] -= size
+    alive = peak = 0
+    for step in change:
+        alive += step
+        peak = max(peak, alive)
+    return peak
+
+
+def _used(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield what a node reads, the graphs inside of an If or a Loop included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _used(inner)
+
+
+def _activation_sizes(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the bytes of the graph's inputs and of everything computed, constants excepted."""
+    graph = model.graph
+    shapes = tensor_shapes(model)
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    stored = {tensor.name for tensor in graph.initializer}
+    names = [value.name for value in graph.input if value.name not in stored]
+    for node in graph.node:
+        if node.op_type != "Constant":
+            names += [name for name in node.output if name]
+    unknown = [name for name in names if name not in shapes or not types.get(name)]
+    if unknown:
+        raise ModelError(
+            f"the shape of {unknown[0]!r} does not follow from the graph; write a simpler one "
+            "with `mbv3c optimize` and inspect that"
+        )
+    return {
+        name: prod(shapes[name]) * onnx.helper.tensor_dtype_to_np_dtype(types[name]).itemsize
+        for name in names
+    }

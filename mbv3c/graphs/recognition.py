@@ -1,0 +1,190 @@
+"""Recognise MobileNetV3 by its structure, whatever its nodes and tensors are called.
+
+The graph's blocks are read off its skeleton into the same `Architecture` that `spec` makes from
+the paper's tables; the model is the specification whose architecture is the same.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
+from typing import get_args
+
+import onnx
+
+from mbv3c.graphs.blocks import MismatchError, read_architecture
+from mbv3c.graphs.load import model_input, static_shape
+from mbv3c.graphs.skeleton import Step, skeleton
+from mbv3c.graphs.spec import (
+    NARROWEST,
+    VARIANTS,
+    WIDEST,
+    Architecture,
+    Block,
+    ModelSpec,
+    WidthRule,
+    architecture,
+)
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """A MobileNetV3.
+
+    Attributes:
+        variant: a key of `VARIANTS`.
+        width: the multiplier; of several that give the same channels, the roundest.
+        width_rule: how it was applied; None where the rules give the same channels.
+        resolution: height and width of the input.
+        batch: images per inference.
+        head: `classify`, or None if something else than the classifier follows the blocks.
+        classes: number of logits, None without the classifier.
+        blocks: number of inverted residual blocks.
+        se_blocks: how many of them have a squeeze-and-excite branch.
+        activations: how often each is used in the whole graph.
+        minimalistic: see `ModelSpec`, as the next two.
+        dilated: the last three blocks keep the resolution.
+        reduced_tail: the last stage has half the channels.
+    """
+
+    variant: str
+    width: float
+    width_rule: str | None
+    resolution: tuple[int, int]
+    batch: int
+    head: str | None
+    classes: int | None
+    blocks: int
+    se_blocks: int
+    activations: dict[str, int]
+    minimalistic: bool
+    dilated: bool
+    reduced_tail: bool
+
+    @property
+    def sentence(self) -> str:
+        options = ("minimalistic", "dilated", "reduced_tail")
+        parts = [
+            f"MobileNetV3-{self.variant.capitalize()}",
+            f"width {self.width:g}" + (f" ({self.width_rule} rule)" if self.width_rule else ""),
+            *(name.replace("_", " ") for name in options if getattr(self, name)),
+            "x".join(map(str, self.resolution)),
+            f"batch {self.batch}",
+            f"{self.classes} classes" if self.head else "without the classifier",
+            f"{self.blocks} blocks, {self.se_blocks} with squeeze-and-excite",
+            *(f"{count} {name}" for name, count in self.activations.items()),
+        ]
+        return ", ".join(parts)
+
+    def to_json(self) -> dict[str, object]:
+        return {"recognized": True, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Unrecognized:
+    """Something else; `reason` names the first thing that MobileNetV3 does not have."""
+
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        return f"not recognised as a MobileNetV3: {self.reason}"
+
+    def to_json(self) -> dict[str, object]:
+        return {"recognized": False, **asdict(self)}
+
+
+def recognize(model: onnx.ModelProto) -> Recognized | Unrecognized:
+    """Say which MobileNetV3 a graph is, or why it is none.
+
+    The model must have one input of a fixed shape. Fused or folded operators are not needed:
+    what lies between two convolutions is recognised by what it computes.
+    """
+    shape = static_shape(model_input(model))
+    if shape is None or len(shape) != 4:
+        return Unrecognized(f"the input has the shape {shape}, an image batch has 4 dimensions")
+    try:
+        steps = skeleton(model)
+        read, classes = read_architecture(steps)
+        found = _same_channels(read, _same_layers(read))
+    except MismatchError as mismatch:
+        return Unrecognized(str(mismatch))
+    rules = {one.width_rule for one in found}
+    return Recognized(
+        variant=found[0].variant,
+        width=found[0].width,
+        width_rule=rules.pop() if len(rules) == 1 else None,
+        # Three channels stand second, or last in what came from TensorFlow.
+        resolution=(shape[1], shape[2]) if shape[1] != 3 == shape[3] else (shape[2], shape[3]),
+        batch=shape[0],
+        head="classify" if classes else None,
+        classes=classes or None,
+        blocks=len(read.blocks),
+        se_blocks=sum(block.squeeze for block in read.blocks),
+        activations=_activations(steps),
+        minimalistic=found[0].minimalistic,
+        dilated=found[0].dilated,
+        reduced_tail=found[0].reduced_tail,
+    )
+
+
+def _activations(steps: tuple[Step, ...]) -> dict[str, int]:
+    used = {source for step in steps for source in step.sources if source.activation != "none"}
+    return dict(sorted(Counter(source.activation for source in used).items()))
+
+
+def _same_layers(read: Architecture) -> ModelSpec:
+    """Find the variant and options with these kernels, strides, activations and SE branches."""
+    variants = [v for v, table in VARIANTS.items() if len(table.blocks) == len(read.blocks)]
+    if not variants:
+        known = ", ".join(
+            f"MobileNetV3-{variant} {len(table.blocks)}" for variant, table in VARIANTS.items()
+        )
+        raise MismatchError(f"it has {len(read.blocks)} inverted residual blocks; {known}")
+    refused = []
+    for variant, minimalistic, dilated in product(variants, (False, True), (False, True)):
+        spec = ModelSpec(variant, minimalistic=minimalistic, dilated=dilated)
+        differences = list(_differences(read, architecture(spec)))
+        if not differences:
+            return spec
+        refused.append((len(differences), f"{differences[0]} in MobileNetV3-{variant}"))
+    raise MismatchError(min(refused)[1])
+
+
+def _differences(read: Architecture, wanted: Architecture) -> Iterator[str]:
+    """Yield where two networks of as many blocks differ, channel counts left aside."""
+    if read.activation != wanted.activation:
+        yield f"the activation of the stem is {read.activation}, {wanted.activation}"
+    for number, (mine, theirs) in enumerate(zip(read.blocks, wanted.blocks, strict=True), start=1):
+        for field in fields(Block):
+            got, want = getattr(mine, field.name), getattr(theirs, field.name)
+            if field.name not in ("expand", "out") and got != want:
+                yield f"{field.name} of block {number} is {got}, {want}"
+
+
+def _same_channels(read: Architecture, layers: ModelSpec) -> list[ModelSpec]:
+    """Find the width, of several the roundest, and the rules by which it gives these channels."""
+    for width in _widths():
+        for reduced in (False, True):
+            found = []
+            for rule in get_args(WidthRule):
+                spec = replace(layers, width=width, width_rule=rule, reduced_tail=reduced)
+                wanted = architecture(spec)
+                if not read.hidden:
+                    wanted = replace(wanted, last_conv=0, hidden=0)
+                if wanted == read:
+                    found.append(spec)
+            if found:
+                return found
+    outputs = ", ".join(str(block.out) for block in read.blocks)
+    raise MismatchError(
+        f"no width multiplier from {NARROWEST:g} to {WIDEST:g} gives MobileNetV3-{layers.variant} "
+        f"the channel counts of this model (stem {read.stem}, blocks {outputs})"
+    )
+
+
+def _widths() -> list[float]:
+    """Return every width in thousandths, the round ones first."""
+    thousandths = range(round(NARROWEST * 1000), round(WIDEST * 1000) + 1)
+    steps = (1000, 250, 50, 10)
+    return [n / 1000 for n in sorted(thousandths, key=lambda n: [n % step > 0 for step in steps])]
