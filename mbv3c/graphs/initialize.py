@@ -39,7 +39,7 @@ _UNNORMALIZED_SPREAD = 1.5
 
 
 def initialize(model: onnx.ModelProto, seed: int) -> None:
-    """Give every parameter of a classification graph a value, in place.
+    """Give every parameter of a graph a value, in place.
 
     The values depend on `seed` and on the tensors' names alone. Measured statistics are rounded
     to 11 significant bits, so that the order in which a machine adds does not show in them.
@@ -50,13 +50,13 @@ def initialize(model: onnx.ModelProto, seed: int) -> None:
         x = values[node.input[0]]
         if node.op_type == "BatchNormalization":
             parameters.set_batchnorm(node, x)
-        elif node.output[0] == model.graph.output[0].name:
+        elif node.op_type == "Gemm" and node.output[0] == model.graph.output[0].name:
             parameters.set_logits(node, x)
         elif node.op_type in ("Conv", "Gemm") and len(node.input) == 3:
             parameters.set_unnormalized(node, x, _UNNORMALIZED_SPREAD)
         elif node.op_type == "Conv":
             parameters.set_weight(node)
-        inputs = [values[n] if n in values else parameters.get(n) for n in node.input]
+        inputs = [values[n] if n in values else parameters.get(n) for n in node.input if n]
         values[node.output[0]] = _EVALUATE[node.op_type](node, *inputs)
     parameters.store()
 
@@ -181,6 +181,18 @@ def _batchnorm(
     return (x - mean) / np.sqrt(variance + epsilon) * scale + shift
 
 
+def _upsample(node: onnx.NodeProto, x: Array, scales: Array) -> Array:
+    """Upsample an NHWC map bilinearly by whole factors, pixel centres at half coordinates."""
+    for axis, factor in ((1, int(scales[2])), (2, int(scales[3]))):
+        size = x.shape[axis]
+        position = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
+        lower = np.floor(position).astype(int)
+        upper = np.minimum(lower + 1, size - 1)
+        share = (position - lower).reshape([-1 if i == axis else 1 for i in range(4)])
+        x = x.take(lower, axis) * (1 - share) + x.take(upper, axis) * share
+    return x
+
+
 # The operators that `mbv3c.graphs.builder` writes, on channels-last arrays.
 _EVALUATE: dict[str, Callable[..., Array]] = {
     "Conv": _conv,
@@ -192,5 +204,7 @@ _EVALUATE: dict[str, Callable[..., Array]] = {
     "Clip": lambda node, x, low, high: np.clip(x, low, high),
     "Relu": lambda node, x: np.maximum(x, 0),
     "GlobalAveragePool": lambda node, x: x.mean(axis=(1, 2), keepdims=True),
+    "Sigmoid": lambda node, x: 1 / (1 + np.exp(-x)),
+    "Resize": _upsample,
     "Flatten": lambda node, x: x.reshape(x.shape[0], -1),
 }

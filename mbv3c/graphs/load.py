@@ -105,7 +105,8 @@ def _set_input_shape(
         # What was inferred for another shape no longer holds.
         del model.graph.value_info[:]
         for output in model.graph.output:
-            output.type.tensor_type.ClearField("shape")
+            for known in output.type.tensor_type.shape.dim:
+                known.Clear()
     if static_shape(value) is None:
         given = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in dims)
         raise ModelError(

@@ -14,8 +14,11 @@ from mbv3c.errors import UsageError
 Activation = Literal["relu", "hardswish"]
 WidthRule = Literal["torchvision", "tensorflow"]
 PaddingRule = Literal["symmetric", "same"]
+HeadName = Literal["classify", "lraspp"]
 
 BATCHNORM_EPSILON = 1e-3
+# Of torchvision's pretrained models: ImageNet, and COCO with the labels of Pascal VOC.
+DEFAULT_CLASSES: dict[str, int] = {"classify": 1000, "lraspp": 21}
 RESOLUTIONS = tuple(range(96, 257, 32))
 NARROWEST, WIDEST = 0.35, 1.25
 
@@ -130,6 +133,10 @@ class ModelSpec:
         dilated: output stride 16: the last three blocks keep the resolution, with dilation 2.
         reduced_tail: half the channels in the last three blocks, the last convolution and the
             hidden layer.
+        bn_epsilon: of every BatchNormalization but that of LR-ASPP's head. Checkpoints of
+            torchvision and timm's `tf_*` want 1e-3, timm's other `mobilenetv3_*` want 1e-5, and
+            no state dict says which.
+        head: `classify`, or `lraspp` (segmentation, which implies `dilated`).
         resolution: side of the square input in pixels, one of `RESOLUTIONS`.
         classes: number of logits, at least 1.
         batch: images per inference, at least 1.
@@ -146,6 +153,8 @@ class ModelSpec:
     minimalistic: bool = False
     dilated: bool = False
     reduced_tail: bool = False
+    bn_epsilon: float = BATCHNORM_EPSILON
+    head: str = "classify"
     resolution: int = 224
     classes: int = 1000
     batch: int = 1
@@ -156,6 +165,7 @@ class ModelSpec:
             "variant": tuple(VARIANTS),
             "width_rule": get_args(WidthRule),
             "padding": get_args(PaddingRule),
+            "head": get_args(HeadName),
         }
         for field, known in choices.items():
             if getattr(self, field) not in known:
@@ -170,6 +180,8 @@ class ModelSpec:
             raise UsageError(
                 f"resolution {self.resolution} is not supported; choose from {', '.join(known)}"
             )
+        if not 0 < self.bn_epsilon < 1:
+            raise UsageError(f"bn-epsilon must lie between 0 and 1, got {self.bn_epsilon:g}")
         for field in ("classes", "batch"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} must be at least 1, got {getattr(self, field)}")
@@ -181,6 +193,7 @@ class ModelSpec:
         """Name of the model in files and bundles, e.g. `mobilenet_v3_large_0.75`."""
         parts = ["mobilenet_v3", self.variant]
         parts += [f"{self.width:g}"] if self.width != 1.0 else []
+        parts += [self.head] if self.head != "classify" else []
         flags = ("minimalistic", "dilated", "reduced_tail")
         return "_".join([*parts, *(flag for flag in flags if getattr(self, flag))])
 
@@ -201,6 +214,7 @@ def architecture(spec: ModelSpec) -> Architecture:
     table = VARIANTS[spec.variant]
     tail = len(table.blocks) - 3  # the last three blocks are C4, or C5 in detection's terms
     halved = 2 if spec.reduced_tail else 1
+    dilated = spec.dilated or spec.head == "lraspp"
     wide = spec.width_rule == "torchvision"
     stem = make_divisible(table.stem * spec.width) if wide else table.stem
     blocks: list[Block] = []
@@ -210,7 +224,7 @@ def architecture(spec: ModelSpec) -> Architecture:
         source = channels // halved if index > tail else channels
         real_input = blocks[-1].out if blocks else stem
         scaled = expand * spec.width if wide else real_input * expand / source
-        dilation = 2 if spec.dilated and index >= tail else 1
+        dilation = 2 if dilated and index >= tail else 1
         blocks.append(
             replace(
                 block,

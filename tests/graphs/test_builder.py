@@ -6,9 +6,10 @@ import onnx
 import pytest
 from onnx import helper
 
-from mbv3c.graphs.builder import IR_VERSION, OPSET, build_model
+from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.count import tensor_shapes
 from mbv3c.graphs.spec import BATCHNORM_EPSILON, VARIANTS, ModelSpec
+from mbv3c.graphs.writer import IR_VERSION, OPSET
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import run, session
 
@@ -75,12 +76,14 @@ def test_metadata(other: onnx.ModelProto) -> None:
     assert json.loads(described.pop("mbv3c.std")) == [0.229, 0.224, 0.225]
     assert described == {
         "mbv3c.variant": "small",
+        "mbv3c.head": "classify",
         "mbv3c.width": "1",
         "mbv3c.width_rule": "torchvision",
         "mbv3c.padding": "symmetric",
         "mbv3c.minimalistic": "false",
         "mbv3c.dilated": "false",
         "mbv3c.reduced_tail": "false",
+        "mbv3c.bn_epsilon": "0.001",
         "mbv3c.resolution": "96",
         "mbv3c.seed": "0",
     }

@@ -166,6 +166,7 @@ def test_names_say_what_is_not_the_default() -> None:
     [
         ({"width": 0.3}, r"width must be 0\.35 to 1\.25, got 0\.3"),
         ({"width": float("nan")}, "width must be"),
+        ({"bn_epsilon": 0.0}, "bn-epsilon must lie between 0 and 1, got 0"),
         ({"width_rule": "keras"}, "unknown width-rule 'keras'; known: torchvision, tensorflow"),
         ({"padding": "valid"}, "unknown padding 'valid'; known: symmetric, same"),
     ],

@@ -171,3 +171,35 @@ def test_json_of_a_broken_reference_is_strict() -> None:
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert document["passed"] is False
     assert document["reference_spread"] is None
+
+
+def test_classes_of_a_segmentation_are_on_axis_1() -> None:
+    wanted = np.zeros((1, 3, 2, 2), np.float32)
+    wanted[0, 1] = 1.0
+    other = wanted.copy()
+    other[0, :, 0, 0] = [1.0, 0.0, 0.0]
+    row = compare(
+        [other],
+        [ReferenceOutput(wanted, 0.0)],
+        TOLERANCES["fp32"],
+        ran_on="a test",
+        exact_program=True,
+    ).inputs[0]
+    assert row.top1_agreement == 0.75
+    assert not row.passed
+
+
+def test_a_pixel_that_the_reference_holds_for_a_tie_agrees_with_either_class() -> None:
+    wanted = np.zeros((1, 3, 2, 2), np.float32)
+    wanted[0, 0], wanted[0, 1] = 1.0, 1.0 + 1e-6
+    other = wanted.copy()
+    other[0, 0] = 1.0 + 2e-6
+    row = compare(
+        [other],
+        [ReferenceOutput(wanted, 0.0)],
+        TOLERANCES["fp32"],
+        ran_on="a test",
+        exact_program=True,
+    ).inputs[0]
+    assert row.top1_agreement == 1.0
+    assert row.passed
