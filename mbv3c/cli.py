@@ -106,15 +106,24 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--width", type=float, help="Width multiplier, 0.35 to 1.25.  [default: 1]"),
         click.option("--width-rule", help="torchvision or tensorflow.  [default: torchvision]"),
         click.option("--padding", help="symmetric or same (TensorFlow).  [default: symmetric]"),
-        click.option("--minimalistic", flag_value=True, type=bool, help="No SE, ReLU, 3x3."),
-        click.option("--dilated", flag_value=True, type=bool, help="Output stride 16."),
-        click.option("--reduced-tail", flag_value=True, type=bool, help="Half the last stage."),
+        click.option("--minimalistic", is_flag=True, default=None, help="No SE, ReLU, 3x3."),
+        click.option("--dilated", is_flag=True, default=None, help="Output stride 16."),
+        click.option("--reduced-tail", is_flag=True, default=None, help="Half the last stage."),
+        click.option(
+            "--bn-epsilon", type=float, help="1e-5 for timm's own weights.  [default: 1e-3]"
+        ),
+        click.option("--head", help="classify or lraspp (segmentation).  [default: classify]"),
         click.option(
             "--resolution", type=int, help="Input side, 96 to 256 by 32.  [default: 224]"
         ),
-        click.option("--classes", type=int, help="Number of logits.  [default: 1000]"),
+        click.option("--classes", type=int, help="1000 by default; 21 for lraspp."),
         click.option("--batch", type=int, help="Images per inference.  [default: 1]"),
         click.option("--seed", type=int, help="Seed of the weights.  [default: 0]"),
+        click.option(
+            "--weights",
+            type=click.Path(path_type=Path),
+            help="Trained weights: torchvision's or timm's state dict, .npz or .onnx.",
+        ),
     ]
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
@@ -128,22 +137,43 @@ def commands() -> None:
 @commands.command()
 @_model_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The .onnx file to write.")
+@click.option(
+    "--save-weights",
+    type=click.Path(path_type=Path),
+    help="Also write the weights, to a .safetensors or .npz file.",
+)
 @_force_option
 @_json_option
-def build(output: Path | None, force: bool, as_json: bool, **spec: Any) -> None:
-    """Write MobileNetV3 as an ONNX graph with seeded weights."""
+def build(
+    output: Path | None, save_weights: Path | None, force: bool, as_json: bool, **spec: Any
+) -> None:
+    """Write MobileNetV3 as an ONNX graph, with seeded or trained weights."""
     from mbv3c.atomic import new_file
+    from mbv3c.graphs import weights
     from mbv3c.graphs.count import count
 
     model = _built(spec)
     path = output or Path(f"{model.graph.name}.onnx")
     with new_file(path, force=force) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
+        if save_weights is not None:
+            with new_file(save_weights, force=force) as temporary_weights:
+                weights.save_weights(model, temporary_weights)
     counts = count(model)
+    saved = str(save_weights) if save_weights is not None else None
     if as_json:
-        _print_json({"model": str(path), "params": counts.params, "madds": counts.madds})
-    else:
-        click.echo(f"{path}: {counts.params:,} parameters, {counts.madds:,} multiply-adds")
+        _print_json(
+            {
+                "model": str(path),
+                "weights": saved,
+                "params": counts.params,
+                "madds": counts.madds,
+            }
+        )
+        return
+    click.echo(f"{path}: {counts.params:,} parameters, {counts.madds:,} multiply-adds")
+    if saved:
+        click.echo(f"{saved}: the weights")
 
 
 @commands.command()
@@ -181,13 +211,16 @@ def optimize(
         _print_json({"model": str(output), "passes": passes})
         return
     click.echo(f"{'pass':<18}{'matched':>8}{'refused':>8}{'nodes':>14}  largest error of range")
-    for step in steps:
+    busy = [step for step in steps if step.report.changed or step.report.refused]
+    for step in busy:
         report = step.report
         nodes = f"{report.nodes_before} → {report.nodes_after}"
         click.echo(
             f"{report.name:<18}{len(report.matched):>8}{len(report.refused):>8}{nodes:>14}"
             f"  {step.max_error_of_range:.1e}"
         )
+    if len(busy) < len(steps):
+        click.echo(f"{len(steps) - len(busy)} other passes found nothing to do")
     for step in steps:
         for refusal in step.report.refused:
             click.echo(f"{step.report.name} refused {refusal.node}: {refusal.reason}")
@@ -286,6 +319,66 @@ def run(bundle: Path, source: Path, output: Path, force: bool, as_json: bool) ->
 
 
 @commands.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@_json_option
+def inspect(model: Path, input_shape: str | None, as_json: bool) -> None:
+    """Say what a model is, what each layer costs, and what `optimize` would do to it."""
+    from dataclasses import asdict
+
+    from mbv3c.graphs import inspection
+    from mbv3c.graphs.recognition import recognize
+    from mbv3c.passes import PIPELINE
+    from mbv3c.passes.simplify import simplify
+
+    loaded = _loaded(model, input_shape)
+    inspected = inspection.inspect(loaded, simplify(loaded)[0])
+    optimized, reports = loaded, []
+    for one_pass in PIPELINE:
+        optimized, report = one_pass(optimized)
+        reports.append(report)
+    found = recognize(optimized)
+    if as_json:
+        _print_json(
+            {
+                "architecture": found.to_json(),
+                **asdict(inspected.totals),
+                "peak_activation_bytes": inspected.peak_activation_bytes,
+                "layers": [asdict(layer) for layer in inspected.layers],
+                "passes": [asdict(report) for report in reports],
+            }
+        )
+        return
+    totals = inspected.totals
+    wide = max(len(layer.name) for layer in inspected.layers) + 2
+    click.echo(f"{model}: {found.sentence}\n")
+    click.echo(
+        f"{'layer':<{wide}}{'operator':<20}{'output':<18}{'parameters':>12}{'multiply-adds':>15}"
+        f"{'activation bytes':>18}"
+    )
+    for layer in inspected.layers:
+        shape = "x".join(map(str, layer.output_shape))
+        click.echo(
+            f"{layer.name:<{wide}}{layer.operator:<20}{shape:<18}{layer.params:>12,}"
+            f"{layer.madds:>15,}{layer.activation_bytes:>18,}"
+        )
+    click.echo(f"{'total':<{wide + 38}}{totals.params:>12,}{totals.madds:>15,}\n")
+    click.echo(
+        f"peak activation memory: {inspected.peak_activation_bytes:,} bytes, computed and not "
+        "measured: the largest sum of tensors\nalive at once when the nodes run in this order, "
+        "each from the node that makes it to its last use,\ninput and output included, weights "
+        "excluded, nothing in place\n"
+    )
+    click.echo(f"{'optimize would run':<20}{'matched':>8}{'refused':>8}{'nodes':>14}")
+    for report in reports:
+        nodes = f"{report.nodes_before} → {report.nodes_after}"
+        click.echo(f"{report.name:<20}{len(report.matched):>8}{len(report.refused):>8}{nodes:>14}")
+    for report in reports:
+        for refusal in report.refused:
+            click.echo(f"{report.name} would refuse {refusal.node}: {refusal.reason}")
+
+
+@commands.command()
 @_json_option
 def targets(as_json: bool) -> None:
     """List what mbv3c compiles for, and what is planned."""
@@ -344,10 +437,14 @@ def doctor(fetch: bool, as_json: bool) -> None:
 
 def _built(spec: dict[str, Any]) -> "onnx.ModelProto":
     from mbv3c.graphs.builder import build_model
-    from mbv3c.graphs.spec import ModelSpec
+    from mbv3c.graphs.spec import DEFAULT_CLASSES, ModelSpec
 
     given = {key: value for key, value in spec.items() if value is not None}
-    return build_model(ModelSpec(**given))
+    weights = given.pop("weights", None)
+    if weights is not None and "seed" in given:
+        raise UsageError("--seed and --weights exclude each other: both say which weights")
+    given.setdefault("classes", DEFAULT_CLASSES.get(given.get("head", "classify"), 1))
+    return build_model(ModelSpec(**given), weights)
 
 
 def _loaded(path: Path, input_shape: str | None) -> "onnx.ModelProto":

@@ -78,13 +78,12 @@ def test_build_prints_the_papers_counts(tmp_path: Path) -> None:
 def test_optimize_reports_and_is_idempotent(small_file: Path, tmp_path: Path) -> None:
     once, twice = tmp_path / "once.onnx", tmp_path / "twice.onnx"
     first = document(mbv3c("optimize", small_file, "-o", once, "--json"))
-    assert {one["name"]: len(one["matched"]) for one in first["passes"]} == {
-        "simplify": 0,
+    fired = {one["name"]: len(one["matched"]) for one in first["passes"] if one["matched"]}
+    assert fired == {
         "fold_batchnorm": 34,
         "fuse_hardsigmoid": 9,
         "fuse_hardswish": 19,
         "fold_se": 9,
-        "drop_dead": 0,
     }
     assert max(one["max_error_of_range"] for one in first["passes"]) < 1e-5
     second = document(mbv3c("optimize", once, "-o", twice, "--json"))
@@ -356,3 +355,46 @@ def test_force_deletes_nothing_but_bundles(small_file: Path, tmp_path: Path) -> 
     assert done.returncode == 2
     assert "--force does not delete it" in done.stderr
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("target", ["host_cpu", "arm_cpu"])
+def test_segmentation_compiles_and_verifies(
+    emulator_kit: object, target: str, tmp_path: Path
+) -> None:
+    options = ("--variant", "small", "--head", "lraspp", "--resolution", "96")
+    done = mbv3c("compile", *options, "--target", target, "-o", tmp_path / "b", "--json")
+    assert done.returncode == 0, done.stderr
+    assert document(done)["parity"]["passed"] is True
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert manifest["output"]["shape"] == [1, 21, 96, 96]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_saved_weights_build_the_same_network_again(suffix: str, tmp_path: Path) -> None:
+    first, second, weights = tmp_path / "1.onnx", tmp_path / "2.onnx", tmp_path / f"w{suffix}"
+    done = mbv3c("build", *MODEL, "--seed", 7, "-o", first, "--save-weights", weights)
+    assert done.returncode == 0, done.stderr
+    done = mbv3c("build", *MODEL, "--weights", weights, "-o", second)
+    assert done.returncode == 0, done.stderr
+    graphs = [onnx.load(path).graph for path in (first, second)]
+    assert graphs[0] == graphs[1]
+
+
+def test_weights_of_another_network_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
+    weights = tmp_path / "w.npz"
+    built = mbv3c("build", *MODEL, "-o", tmp_path / "a.onnx", "--save-weights", weights)
+    assert built.returncode == 0, built.stderr
+    other = ("--variant", "small", "--classes", "11", "--resolution", "96")
+    done = mbv3c("build", *other, "--weights", weights, "-o", tmp_path / "b.onnx")
+    assert done.returncode == 1
+    assert (
+        "classifier.3.weight has the shape (10, 1024), the model needs (11, 1024)" in done.stderr
+    )
+    assert "classifier.3.bias has the shape (10,), the model needs (11,)" in done.stderr
+    assert not (tmp_path / "b.onnx").exists()
+
+
+def test_seed_and_weights_exclude_each_other(tmp_path: Path) -> None:
+    done = mbv3c("build", "--seed", 1, "--weights", "w.npz", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--seed and --weights exclude each other" in done.stderr
