@@ -178,13 +178,7 @@ def test_classes_of_a_segmentation_are_on_axis_1() -> None:
     wanted[0, 1] = 1.0
     other = wanted.copy()
     other[0, :, 0, 0] = [1.0, 0.0, 0.0]
-    row = compare(
-        [other],
-        [ReferenceOutput(wanted, 0.0)],
-        TOLERANCES["fp32"],
-        ran_on="a test",
-        exact_program=True,
-    ).inputs[0]
+    row = verdict(other, reference=wanted).inputs[0]
     assert row.top1_agreement == 0.75
     assert not row.passed
 
@@ -194,12 +188,6 @@ def test_a_pixel_that_the_reference_holds_for_a_tie_agrees_with_either_class() -
     wanted[0, 0], wanted[0, 1] = 1.0, 1.0 + 1e-6
     other = wanted.copy()
     other[0, 0] = 1.0 + 2e-6
-    row = compare(
-        [other],
-        [ReferenceOutput(wanted, 0.0)],
-        TOLERANCES["fp32"],
-        ran_on="a test",
-        exact_program=True,
-    ).inputs[0]
+    row = verdict(other, reference=wanted).inputs[0]
     assert row.top1_agreement == 1.0
     assert row.passed
