@@ -180,10 +180,16 @@ def build(
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@click.option("--explain", is_flag=True, help="List every rewritten node, too.")
 @_force_option
 @_json_option
 def optimize(
-    model: Path, output: Path, input_shape: str | None, force: bool, as_json: bool
+    model: Path,
+    output: Path,
+    input_shape: str | None,
+    explain: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Rewrite an ONNX graph and say what each pass did and why it refused."""
     from mbv3c import pipeline
@@ -222,6 +228,8 @@ def optimize(
     if len(busy) < len(steps):
         click.echo(f"{len(steps) - len(busy)} other passes found nothing to do")
     for step in steps:
+        for name in step.report.matched if explain else ():
+            click.echo(f"{step.report.name} rewrote {name}")
         for refusal in step.report.refused:
             click.echo(f"{step.report.name} refused {refusal.node}: {refusal.reason}")
 

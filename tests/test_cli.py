@@ -108,6 +108,12 @@ def test_optimize_prints_refusals_with_reasons(tmp_path: Path) -> None:
     assert "fuse_hardswish refused div: Add's constant must be 3, got 2.9" in done.stdout
 
 
+def test_optimize_explains_by_node(small_file: Path, tmp_path: Path) -> None:
+    done = mbv3c("optimize", small_file, "-o", tmp_path / "out.onnx", "--explain")
+    assert "fold_se rewrote features.4.se" in done.stdout.splitlines()
+    assert "fuse_hardswish rewrote features.0.act" in done.stdout.splitlines()
+
+
 def test_host_bundle_verifies(host_bundle: Path) -> None:
     done = mbv3c("verify", host_bundle, "--json")
     assert done.returncode == 0
