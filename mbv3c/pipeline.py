@@ -124,7 +124,7 @@ def compile_model(
         (folder / bundles.MODEL).write_bytes(model.SerializeToString(deterministic=True))
         parity = None
         if verify:
-            parity = _verify(folder, model, target, precision, references, progress)
+            parity = _verify(folder, model, target, precision, inputs, references, progress)
             if not parity.passed:
                 raise ParityError(
                     f"{output.name} does not compute what onnxruntime computes; nothing was "
@@ -147,8 +147,9 @@ def verify_bundle(path: Path, progress: Progress) -> Parity:
     target = find_target(bundle.manifest["target"]["name"])
     precision = bundle.manifest["precision"]
     progress("running onnxruntime on the model as given")
-    references = list(run_reference(model, parity_inputs(bundle.input_shape)))
-    return _verify(path, model, target, precision, references, progress)
+    inputs = parity_inputs(bundle.input_shape)
+    references = list(run_reference(model, inputs))
+    return _verify(path, model, target, precision, inputs, references, progress)
 
 
 def run_bundle(path: Path, source: Path, output: Path) -> tuple[tuple[int, ...], str]:
@@ -181,10 +182,10 @@ def _verify(
     model: onnx.ModelProto,
     target: Target,
     precision: str,
+    inputs: list[Tensor],
     references: list[ReferenceOutput],
     progress: Progress,
 ) -> Parity:
-    inputs = parity_inputs(_input_shape(model))
     runner = runner_for(target)
     if runner is not None:
         progress(f"running the library on {runner.description}")

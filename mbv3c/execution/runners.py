@@ -14,7 +14,7 @@ from mbv3c.bundle import LIBRARY
 from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.execution.processes import require
 from mbv3c.execution.toolbox import EmulatorKit, emulator_kit, native_arch
-from mbv3c.targets.table import Target
+from mbv3c.targets.table import NATIVE, Target
 
 Tensor = NDArray[np.float32]
 
@@ -92,7 +92,7 @@ def runner_for(target: Target) -> Runner | None:
     A library of this machine's own architecture runs in this process; one for an emulated
     processor runs under qemu if the kit has been fetched.
     """
-    if target.arch in ("native", native_arch()):
+    if target.arch in (NATIVE, native_arch()):
         return HostRunner()
     kit = emulator_kit()
     if kit is not None and target.emulated_as:

@@ -12,8 +12,7 @@ import onnx_ir as ir
 
 from mbv3c.passes.fuse_hardsigmoid import ALPHA, BETA, CONSTANTS, wrong_constant
 from mbv3c.passes.rewrite import Match, Rewrite, is_close
-
-_FIRST_OPSET = 14  # the operator set that introduced HardSwish
+from mbv3c.passes.upgrade_opset import OLDEST_WITH_HARDSWISH
 
 
 def _relu6(op: Any, x: Any, addend: Any, low: Any, high: Any) -> Any:
@@ -54,8 +53,8 @@ class FuseHardSwish(Rewrite):
     scalars = frozenset(CONSTANTS)
 
     def check(self, match: Match) -> str | None:
-        if match.opset < _FIRST_OPSET:
-            return f"HardSwish needs opset {_FIRST_OPSET}, the model has {match.opset}"
+        if match.opset < OLDEST_WITH_HARDSWISH:
+            return f"HardSwish needs opset {OLDEST_WITH_HARDSWISH}, the model has {match.opset}"
         if not match.scalars:
             return _wrong_hardsigmoid(match)
         return wrong_constant(match)
