@@ -16,15 +16,14 @@ from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ModelError, ParityError, UsageError
 from mbv3c.execution.runners import HostRunner, Tensor, require_runner, runner_for
 from mbv3c.graphs.load import model_input, static_shape
-from mbv3c.lowering.lower import lower
-from mbv3c.lowering.onnx_import import import_onnx
-from mbv3c.lowering.schedule import schedule
+from mbv3c.lowering.lower import Lowered, lower
 from mbv3c.parity.compare import Parity, compare
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.passes import PIPELINE, PassReport
 from mbv3c.targets import cpu
+from mbv3c.targets.cores import machine
 from mbv3c.targets.table import Target, find_target
 
 Progress = Callable[[str], None]
@@ -72,12 +71,13 @@ def rewrite(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[PassReport]]:
     return model, reports
 
 
-def build_library(model: onnx.ModelProto, target: Target, output: Path) -> None:
+def build_library(model: onnx.ModelProto, target: Target, output: Path) -> Lowered:
     """Turn a rewritten graph into the target's shared library."""
     resolved = cpu.resolve(target)
     tvm_target = cpu.tvm_target(resolved)
-    module = lower(import_onnx(model), tvm_target)
-    cpu.build(schedule(module, tvm_target), resolved, output)
+    lowered = lower(model, machine(resolved, tvm_target), tvm_target)
+    cpu.build(lowered.module, resolved, output)
+    return lowered
 
 
 @dataclass(frozen=True)

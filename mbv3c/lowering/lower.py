@@ -1,27 +1,35 @@
-"""Relax to fused TensorIR."""
+"""ONNX to a module of scheduled TensorIR kernels."""
 
+from dataclasses import dataclass
+
+import onnx
 import tvm
-from tvm.relax import transform
 
-from mbv3c.lowering.fold_reshape import FoldReshape
-
-# In order: spell composite operators out, make one binding per value, compute what is constant,
-# turn every operator into TensorIR, and merge elementwise work into the convolution before it.
-RELAX_PASSES: tuple[tvm.transform.Pass, ...] = (
-    transform.DecomposeOpsForInference(),
-    FoldReshape(),
-    transform.CanonicalizeBindings(),
-    transform.FoldConstant(),
-    transform.LegalizeOps(),
-    transform.AnnotateTIROpPattern(),
-    transform.FoldConstant(),
-    transform.FuseOps(),
-    transform.FuseTIR(),
-    transform.DeadCodeElimination(),
-)
+from mbv3c.lowering.arena import Arena, plan_arena
+from mbv3c.lowering.assemble import assemble
+from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.onnx_import import check_operators
+from mbv3c.lowering.plan import Plan
+from mbv3c.lowering.select import select
 
 
-def lower(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
-    """Lower an imported graph to one `main` over fused TensorIR functions, not yet scheduled."""
-    with target:
-        return tvm.transform.Sequential(RELAX_PASSES)(module)
+@dataclass(frozen=True)
+class Lowered:
+    """A lowered network: what runs, where its values lie, and the module itself."""
+
+    plan: Plan
+    arena: Arena
+    module: tvm.IRModule
+
+
+def lower(model: onnx.ModelProto, machine: Machine, target: tvm.target.Target) -> Lowered:
+    """Lower a rewritten graph with fixed shapes.
+
+    Raises:
+        ModelError: TVM has no importer for some operators, a node has no known shape, or TVM
+            cannot lower it.
+    """
+    check_operators(model)
+    plan = select(model, machine, target)
+    arena = plan_arena(plan)
+    return Lowered(plan, arena, assemble(plan, arena))

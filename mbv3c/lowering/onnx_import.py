@@ -13,14 +13,12 @@ from mbv3c.errors import ModelError
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
-def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
-    """Import a graph with fixed shapes; weights become constants of the function `main`.
+def check_operators(model: onnx.ModelProto) -> None:
+    """Make sure that TVM can import every operator.
 
     Raises:
-        ModelError: TVM has no importer for some operators (all of them are named, with their
-            nodes), or fails to import one.
+        ModelError: it cannot; all such operators are named, with their nodes.
     """
-    opset = next(entry.version for entry in model.opset_import if entry.domain in _DEFAULT_DOMAINS)
     known = _get_convert_map()
     unknown: dict[str, list[str]] = {}
     for node in model.graph.node:
@@ -29,6 +27,17 @@ def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
     if unknown:
         listed = "; ".join(f"{op} (nodes: {', '.join(names)})" for op, names in unknown.items())
         raise ModelError(f"TVM {tvm.__version__} cannot import these operators: {listed}")
+
+
+def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
+    """Import a graph with fixed shapes; weights become constants of the function `main`.
+
+    Raises:
+        ModelError: TVM has no importer for some operators (all of them are named, with their
+            nodes), or fails to import one.
+    """
+    check_operators(model)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in _DEFAULT_DOMAINS)
     printed = io.StringIO()  # on failure the importer prints which operator it was at
     try:
         with redirect_stdout(printed):

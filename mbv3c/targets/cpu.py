@@ -1,4 +1,4 @@
-"""Build a scheduled module for a CPU: LLVM code, linked to one shared library."""
+"""Build an assembled module for a CPU: LLVM code, linked to one shared library."""
 
 import platform
 import subprocess
@@ -12,6 +12,7 @@ import tvm
 from tvm.target import codegen
 
 from mbv3c.errors import ToolError
+from mbv3c.lowering.assemble import VM_PASSES
 from mbv3c.targets.table import NATIVE, Target
 
 
@@ -43,12 +44,16 @@ def tvm_target(target: Target) -> tvm.target.Target:
 
 
 def build(module: tvm.IRModule, target: Target, output: Path) -> None:
-    """Compile a scheduled module and link it to the shared library `output`.
+    """Compile an assembled module and link it to the shared library `output`.
 
     Raises:
         ToolError: the linker failed.
     """
-    executable = tvm.compile(module, target=tvm_target(target))
+    executable = tvm.compile(
+        module,
+        target=tvm_target(target),
+        relax_pipeline=tvm.transform.Sequential(VM_PASSES),
+    )
     # The objects go beside the output: where that fits, they fit too.
     with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:
         executable.export_library(str(output), fcompile=_linker(target), workspace_dir=objects)

@@ -1,0 +1,122 @@
+"""Turn a plan into the Relax function that the virtual machine runs.
+
+    def main(x):
+        block_1 = alloc_storage(bytes)
+        a = alloc_tensor(block_1, shape)
+        kernel_1(x, weights, a)
+        …
+
+This is the form into which TVM's own pipeline brings a program before it makes bytecode; here the
+memory is planned already.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.tirx import PrimFunc
+from tvm_ffi import structural_equal, structural_hash
+
+from mbv3c.lowering.arena import Arena
+from mbv3c.lowering.plan import Plan, Step
+
+# What is left of TVM's pipeline for a function whose memory is planned.
+VM_PASSES: tuple[tvm.transform.Pass, ...] = (
+    relax.transform.LowerAllocTensor(),
+    relax.transform.KillAfterLastUse(),
+    relax.transform.LowerRuntimeBuiltin(),
+    relax.transform.ComputePrimValue(),
+    relax.transform.VMShapeLower(),
+    relax.transform.AttachGlobalSymbol(),
+)
+
+
+def assemble(plan: Plan, arena: Arena) -> tvm.IRModule:
+    """Return a module with `main` and every kernel once."""
+    builder = relax.BlockBuilder()
+    kernels = _Kernels(builder)
+    places = {one.value: one.block for one in arena.lifetimes}
+    x = relax.Var("x", relax.TensorType(plan.input_shape, plan.values[plan.input].dtype))
+    with builder.function("main", [x], attrs={"relax.force_pure": True}):
+        outputs = _allocate_outputs(builder, plan)
+        blocks = [builder.emit(_allocate(size)) for size in arena.blocks]
+        views: dict[tuple[str, tuple[int, ...]], Any] = {(plan.input, plan.input_shape): x}
+        views.update(outputs)
+
+        def view(name: str, shape: tuple[int, ...]) -> Any:
+            if (name, shape) not in views:
+                if name in places:
+                    call = relax.op.memory.alloc_tensor(
+                        blocks[places[name]], 0, relax.ShapeExpr(shape), plan.values[name].dtype
+                    )
+                else:
+                    whole = next(var for (known, _), var in views.items() if known == name)
+                    call = _reshape(whole, shape, plan.values[name].dtype)
+                views[name, shape] = builder.emit(call)
+            return views[name, shape]
+
+        for step in plan.steps:
+            builder.emit(_call(kernels.declare(step), step, view))
+        results = [view(*key) for key in zip(plan.outputs, plan.output_shapes, strict=True)]
+        builder.emit_func_output(results[0] if len(results) == 1 else results)
+    return builder.get()
+
+
+def _allocate(size: int) -> Any:
+    return relax.op.memory.alloc_storage(relax.ShapeExpr([size]), 0, "global", "uint8")
+
+
+def _allocate_outputs(
+    builder: relax.BlockBuilder, plan: Plan
+) -> dict[tuple[str, tuple[int, ...]], Any]:
+    return {
+        (name, shape): builder.emit(
+            relax.op.builtin.alloc_tensor(
+                relax.ShapeExpr(shape), plan.values[name].dtype, 0, "global"
+            )
+        )
+        for name, shape in zip(plan.outputs, plan.output_shapes, strict=True)
+    }
+
+
+def _reshape(whole: Any, shape: tuple[int, ...], dtype: str) -> Any:
+    """Return a call that makes a tensor of another shape on the same memory."""
+    return relax.Call(
+        relax.ExternFunc("vm.builtin.reshape"),
+        [whole, relax.ShapeExpr(shape)],
+        ty_args=[relax.TensorType(shape, dtype)],
+    )
+
+
+def _call(kernel: Any, step: Step, view: Callable[[str, tuple[int, ...]], Any]) -> Any:
+    arguments = []
+    for parameter, given in zip(step.function.params, step.arguments, strict=True):
+        shape = tuple(int(extent) for extent in parameter.shape)
+        if isinstance(given, str):
+            arguments.append(view(given, shape))
+        else:
+            array = np.ascontiguousarray(given).reshape(shape)
+            arguments.append(relax.const(array, str(parameter.dtype)))
+    return relax.Call(kernel, arguments)
+
+
+class _Kernels:
+    """The kernels of a module: equal ones are one function."""
+
+    def __init__(self, builder: relax.BlockBuilder) -> None:
+        self._builder = builder
+        self._known: dict[int, list[tuple[PrimFunc, Any]]] = {}
+        self._counts: dict[str, int] = {}
+
+    def declare(self, step: Step) -> Any:
+        function = step.function.without_attr("global_symbol")
+        bucket = self._known.setdefault(structural_hash(function), [])
+        for known, variable in bucket:
+            if structural_equal(known, function):
+                return variable
+        number = self._counts[step.kind] = self._counts.get(step.kind, 0) + 1
+        variable = self._builder.add_func(function, f"{step.kind}_{number}")
+        bucket.append((function, variable))
+        return variable

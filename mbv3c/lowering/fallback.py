@@ -1,0 +1,173 @@
+"""What no kernel of ours covers: TVM's own operators, laid out as in ONNX.
+
+Correct for every operator that TVM imports, and scheduled by one general rule.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import tvm
+from onnx import helper
+from tvm import relax
+from tvm.tirx import PrimFunc
+
+from mbv3c.errors import ModelError
+from mbv3c.lowering.legalize import legalize
+from mbv3c.lowering.onnx_import import import_onnx
+from mbv3c.lowering.plan import Step, Value
+from mbv3c.lowering.schedules.general import schedule
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A lowered region.
+
+    Attributes:
+        steps: its kernels.
+        values: the values that they write.
+        held: for each output which value holds it, a new one or one that the region was given.
+    """
+
+    steps: list[Step]
+    values: dict[str, Value]
+    held: dict[str, str]
+
+
+def lower_region(
+    model: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: dict[str, tuple[tuple[int, ...], int]],
+    outputs: dict[str, tuple[tuple[int, ...], int]],
+    prefix: str,
+    target: tvm.target.Target,
+) -> Lowered:
+    """Lower some nodes of a model by TVM.
+
+    Args:
+        model: the model that they belong to.
+        nodes: the nodes, in order.
+        inputs: shape and ONNX element type of every value that they read.
+        outputs: the same of every value that others read.
+        prefix: what the names of new values begin with.
+        target: for which to schedule.
+
+    Raises:
+        ModelError: TVM cannot import a node, or leaves something that is no kernel.
+    """
+    module = legalize(import_onnx(_region(model, nodes, inputs, outputs)), target)
+    main = module["main"]
+    names: dict[Any, str] = dict(zip(main.params, inputs, strict=True))
+    covered = tuple(node.name or f"→ {node.output[0]}" for node in nodes)
+    return _Reader(module, names, prefix, covered, target).read(main, list(outputs))
+
+
+def _region(
+    model: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: dict[str, tuple[tuple[int, ...], int]],
+    outputs: dict[str, tuple[tuple[int, ...], int]],
+) -> onnx.ModelProto:
+    """Return the nodes as a model of their own, with names that TVM need not change."""
+    inside = {name for node in nodes for name in (*node.input, *node.output) if name}
+    short = {name: f"v{i}" for i, name in enumerate(sorted(inside))}
+    renamed = []
+    for node in nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [short.get(name, "") for name in node.input]
+        copy.output[:] = [short.get(name, "") for name in node.output]
+        renamed.append(copy)
+    stored = []
+    for tensor in model.graph.initializer:
+        if tensor.name in inside:
+            copied = onnx.TensorProto()
+            copied.CopyFrom(tensor)
+            copied.name = short[tensor.name]
+            stored.append(copied)
+    given, made = (
+        [
+            helper.make_tensor_value_info(short[name], dtype, shape)
+            for name, (shape, dtype) in values.items()
+        ]
+        for values in (inputs, outputs)
+    )
+    graph = helper.make_graph(renamed, "region", given, made, stored)
+    return helper.make_model(graph, opset_imports=list(model.opset_import))
+
+
+class _Reader:
+    """Reads the calls of a legalized `main`."""
+
+    def __init__(
+        self,
+        module: tvm.IRModule,
+        names: dict[Any, str],
+        prefix: str,
+        covered: tuple[str, ...],
+        target: tvm.target.Target,
+    ) -> None:
+        self._module, self._names, self._prefix = module, names, prefix
+        self._covered, self._target = covered, target
+        self._steps: list[Step] = []
+        self._values: dict[str, Value] = {}
+        self._parts: dict[Any, list[str]] = {}  # the values of a tuple
+
+    def read(self, main: relax.Function, outputs: Sequence[str]) -> Lowered:
+        for block in main.body.blocks:
+            for binding in block.bindings:
+                self._bind(binding.var, binding.value)
+        body = main.body.body
+        results = self._parts.get(body) or [self._names[body]]
+        held = dict(zip(outputs, results, strict=True))
+        return Lowered(self._steps, self._values, held)
+
+    def _bind(self, variable: Any, value: Any) -> None:
+        if value in self._names:
+            self._names[variable] = self._names[value]
+        elif isinstance(value, relax.Tuple):
+            self._parts[variable] = [self._names[part] for part in value.fields]
+        elif value in self._parts:
+            self._parts[variable] = self._parts[value]
+        elif isinstance(value, relax.TupleGetItem):
+            self._names[variable] = self._parts[value.tuple_value][value.index]
+        elif isinstance(value, relax.Call) and value.op == tvm.ir.Op.get("relax.call_tir"):
+            self._call(variable, value)
+        else:
+            raise ModelError(
+                f"TVM lowers the nodes {', '.join(self._covered)} to something that is no kernel: "
+                f"{str(value).splitlines()[0][:120]}"
+            )
+
+    def _call(self, variable: Any, call: relax.Call) -> None:
+        kernel, arguments = call.args[0], call.args[1].fields
+        made = call.ty_args[0]
+        types = list(made.fields) if isinstance(made, relax.TupleType) else [made]
+        written = []
+        for kind in types:
+            name = f"{self._prefix}.{len(self._values)}"
+            shape = tuple(int(extent) for extent in kind.shape)
+            self._values[name] = Value(shape, str(kind.dtype))
+            written.append(name)
+        if isinstance(made, relax.TupleType):
+            self._parts[variable] = written
+        else:
+            self._names[variable] = written[0]
+        given = [
+            argument.value.numpy()
+            if isinstance(argument, tvm.ir.expr.GenericConst)
+            else self._names[argument]
+            for argument in arguments
+        ]
+        function: PrimFunc = schedule(self._module[kernel], self._target)
+        self._steps.append(
+            Step(
+                "fallback",
+                self._covered,
+                function,
+                (*given, *written),
+                tuple(written),
+                knobs=kernel.name_hint,
+            )
+        )

@@ -1,0 +1,155 @@
+"""Depthwise convolution, NHWC: channels in vectors, a run of outputs of one row in registers.
+
+y[p, q, c] = activation(Σ_r Σ_s x[p·stride + r·dilation - pad, …, c] · w[r, s, c] + bias[c])
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.tirx import PrimFunc
+
+from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.emit import Expr
+from mbv3c.lowering.schedules.epilogue import Activation
+from mbv3c.lowering.schedules.panels import panels
+from mbv3c.lowering.schedules.windows import Axis, Run, for_each_run
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """The shape of a depthwise convolution."""
+
+    batch: int
+    channels: int
+    vertical: Axis
+    horizontal: Axis
+    activation: Activation
+    dtype: str = "float32"
+
+    @property
+    def madds(self) -> int:
+        taps = self.vertical.taps * self.horizontal.taps
+        return self.batch * self.channels * self.vertical.outputs * self.horizontal.outputs * taps
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The knobs.
+
+    Attributes:
+        outputs: outputs of a row in a tile.
+        vectors: vectors of channels in a tile.
+        rows_outer: whether all channels of a row follow each other, or all rows of a channel.
+    """
+
+    outputs: int
+    vectors: int
+    rows_outer: bool
+
+
+def legal(shape: Depthwise, machine: Machine) -> list[Tile]:
+    """Return the tiles whose accumulators and operands fit the registers."""
+    widest = len(emit.vectors(shape.channels, machine.lanes(shape.dtype)))
+    return [
+        Tile(outputs, vectors, rows_outer)
+        for outputs in range(1, min(shape.horizontal.outputs, 16) + 1)
+        for vectors in range(1, min(widest, 4) + 1)
+        if (outputs + 2) * vectors <= machine.registers
+        for rows_outer in (False, True)
+    ]
+
+
+def default(shape: Depthwise, machine: Machine) -> Tile:
+    """Choose the run with the fewest instructions; leave registers for a row of weights.
+
+    All rows of a vector of channels follow each other, so that its weights stay at hand.
+    """
+    return min(
+        (
+            tile
+            for tile in legal(shape, machine)
+            if tile.outputs <= machine.registers // 4 and tile.vectors == 1
+            if not tile.rows_outer
+        ),
+        key=lambda tile: _cost(shape, tile, machine),
+    )
+
+
+def pack(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return weights [C, 1, R, S] as [R, S, C]."""
+    return np.ascontiguousarray(weights[:, 0].transpose(1, 2, 0))
+
+
+def generate(shape: Depthwise, tile: Tile, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x [N, H, W, C], packed weights, bias [C], y."""
+    down, right, c = shape.vertical, shape.horizontal, shape.channels
+
+    def body() -> None:
+        x = emit.argument("x", (shape.batch, down.size, right.size, c), shape.dtype)
+        w = emit.argument("w", (down.taps, right.taps, c), shape.dtype)
+        bias = emit.argument("bias", (c,), shape.dtype)
+        y = emit.argument("y", (shape.batch, down.outputs, right.outputs, c), shape.dtype)
+
+        def one(n: Expr, p: Expr, first: Expr, group: tuple[int, ...], run: Run) -> None:
+            starts = [first + at for at in emit.offsets(group)]
+            acc = emit.accumulators(run.count, group, shape.dtype)
+            for v, lanes in enumerate(group):
+                for i in range(run.count):
+                    acc.set(i, v, emit.load(bias, starts[v], lanes=lanes))
+            for r in range(down.taps):
+                with emit.when(down.inside(p, r)):
+                    for s in range(right.taps):
+                        for i in range(run.count):
+                            if run.skips(right, i, s):
+                                continue
+                            for v, lanes in enumerate(group):
+                                source = (n, down.source(p, r), right.source(run.start + i, s))
+                                acc.add_product(
+                                    i,
+                                    v,
+                                    emit.load(x, *source, starts[v], lanes=lanes),
+                                    emit.load(w, r, s, starts[v], lanes=lanes),
+                                )
+            for i in range(run.count):
+                for v, lanes in enumerate(group):
+                    value = shape.activation.apply(acc.get(i, v), lanes, shape.dtype)
+                    emit.store(y, value, n, p, run.start + i, starts[v], lanes=lanes)
+
+        def row(n: Expr, p: Expr, first: Expr, group: tuple[int, ...]) -> None:
+            for_each_run(right, tile.outputs, 0, partial(one, n, p, first, group))
+
+        groups = panels(c, machine.lanes(shape.dtype), tile.vectors)
+        parallel = machine.worthwhile(shape.madds)
+        with emit.loop(shape.batch) as n:
+            if tile.rows_outer:
+                with emit.loop(down.outputs, parallel=parallel) as p:
+                    for group in groups:
+                        with emit.loop(group.count) as g:
+                            row(n, p, group.first + g * group.columns, group.widths)
+                return
+            for group in groups:
+                with emit.loop(group.count, parallel=parallel) as g, emit.loop(down.outputs) as p:
+                    row(n, p, group.first + g * group.columns, group.widths)
+
+    return emit.build_kernel("depthwise", body)
+
+
+def _cost(shape: Depthwise, tile: Tile, machine: Machine) -> float:
+    """Estimate the instructions of a row of a map, per vector of channels."""
+    right, rows = shape.horizontal, shape.vertical.taps
+    taps = right.taps * rows
+    counts = [tile.outputs] * (right.outputs // tile.outputs) + [right.outputs % tile.outputs]
+    cost = 0.0
+    for count in filter(None, counts):
+        weights_stay = (count + taps) * tile.vectors + 2 <= machine.registers
+        waits = max(0.0, machine.fma_chains - count * tile.vectors) / tile.vectors
+        cost += count * taps + rows * waits + (0.0 if weights_stay else 0.5 * taps)
+        if machine.lane_operands:  # a load takes a slot of the front end, too
+            span = (count - 1) * right.stride + right.dilation * (right.taps - 1) + 1
+            cost += rows * min(span, count * right.taps) + 4
+        else:
+            cost += 0.01 * count * taps  # of equals the smallest
+    return cost

@@ -1,0 +1,146 @@
+"""Words in which the kernels are written: vectors, accumulators, tiles.
+
+The kernels are low-level TensorIR: loops, vector loads, vector stores, and accumulators that are
+`local` buffers of vector type indexed by constants, which LLVM keeps in registers. What is
+unrolled is a Python loop.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import PrimFunc
+from tvm.tirx.script.builder import ir as T  # noqa: N812
+
+Expr = Any  # a TensorIR expression or a Python number; TVM has no types for mypy
+Buffer = Any
+
+
+def build_kernel(name: str, body: Callable[[], None]) -> PrimFunc:
+    """Make a function whose arguments and statements `body` declares."""
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True})
+        body()
+    return builder.get()
+
+
+def argument(name: str, shape: Sequence[int], dtype: str) -> Buffer:
+    """Declare the next argument of the kernel, a tensor."""
+    return T.arg(name, T.buffer(tuple(shape), dtype))
+
+
+def vectors(extent: int, lanes: int) -> tuple[int, ...]:
+    """Cover `extent` with vectors of `lanes`; the rest takes halves, quarters and so on."""
+    covered = [lanes] * (extent // lanes)
+    rest = extent % lanes
+    while rest:
+        lanes //= 2
+        if rest >= lanes:
+            covered.append(lanes)
+            rest -= lanes
+    return tuple(covered)
+
+
+def offsets(widths: Sequence[int]) -> list[int]:
+    """Return where each of several adjacent vectors starts."""
+    return [sum(widths[:i]) for i in range(len(widths))]
+
+
+def load(buffer: Buffer, *index: Expr, lanes: int) -> Expr:
+    """Load `lanes` adjacent values; the last index is where they start."""
+    *outer, start = index
+    return buffer[(*outer, _span(start, lanes))]
+
+
+def store(buffer: Buffer, value: Expr, *index: Expr, lanes: int) -> None:
+    """Store `lanes` adjacent values; the last index is where they start."""
+    *outer, start = index
+    T.buffer_store(buffer, value, [*outer, _span(start, lanes)])
+
+
+def splat(value: Expr, lanes: int, dtype: str) -> Expr:
+    """Return a vector with the same value in every lane."""
+    if isinstance(value, float | int):
+        value = tirx.const(value, dtype)
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+# Gives the value at an index of something that was loaded.
+Lane = Callable[[int], Expr]
+
+
+def lanes_of(buffer: Buffer, *index: Expr, lanes: int, dtype: str) -> Lane:
+    """Load `lanes` adjacent values at once and return what gives each of them."""
+    if lanes == 1:
+        return lambda _: buffer[tuple(index)]
+    held = T.alloc_buffer((1,), vector_type(dtype, lanes), scope="local")
+    T.buffer_store(held, load(buffer, *index, lanes=lanes), [0])
+    return lambda i: tirx.Shuffle([held[0]], [i])
+
+
+def held(value: Expr, lanes: int, dtype: str) -> Expr:
+    """Compute a vector once and keep it in a register."""
+    register = T.alloc_buffer((1,), vector_type(dtype, lanes), scope="local")
+    T.buffer_store(register, value, [0])
+    return register[0]
+
+
+def vector_type(dtype: str, lanes: int) -> str:
+    """Return the name of a vector type."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+@dataclass(frozen=True)
+class Accumulators:
+    """A tile of registers: `rows` times the vectors of `widths`."""
+
+    rows: int
+    widths: tuple[int, ...]
+    dtype: str
+    columns: tuple[Buffer, ...]
+
+    def get(self, row: int, column: int) -> Expr:
+        return self.columns[column][row]
+
+    def set(self, row: int, column: int, value: Expr) -> None:
+        T.buffer_store(self.columns[column], value, [row])
+
+    def add_product(self, row: int, column: int, a: Expr, b: Expr) -> None:
+        """Add a product, which LLVM contracts to one fused multiply-add."""
+        self.set(row, column, self.get(row, column) + a * b)
+
+
+def accumulators(rows: int, widths: Sequence[int], dtype: str) -> Accumulators:
+    """Declare accumulators; they hold nothing yet."""
+    columns = tuple(
+        T.alloc_buffer((rows,), vector_type(dtype, lanes), scope="local") for lanes in widths
+    )
+    return Accumulators(rows, tuple(widths), dtype, columns)
+
+
+@contextmanager
+def loop(extent: int, *, parallel: bool = False) -> Iterator[Expr]:
+    """Loop, unless there is one turn only."""
+    if extent == 1:
+        yield 0
+        return
+    with (T.parallel if parallel else T.serial)(0, extent) as variable:
+        yield variable
+
+
+@contextmanager
+def when(conditions: Sequence[Expr]) -> Iterator[None]:
+    """Execute what follows where all conditions hold."""
+    if not conditions:
+        yield
+        return
+    with T.If(conditions[0] if len(conditions) == 1 else tirx.all(*conditions)), T.Then():
+        yield
+
+
+def _span(start: Expr, lanes: int) -> Expr:
+    return start if lanes == 1 else tirx.Ramp(start, 1, lanes)

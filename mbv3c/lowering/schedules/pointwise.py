@@ -1,0 +1,209 @@
+"""Pointwise convolution: a matrix product with the weights packed for it.
+
+    y[m, n] = activation(Σ_k x[m, k] · w[n, k] + bias[n]) (+ residual[m, n])
+
+x is NHWC with its spatial axes as rows: [M, K]; M is 1 for classifiers and SE. The product is cut
+into tiles that fit the registers (Goto and van de Geijn, "Anatomy of high-performance matrix
+multiplication", 2008): `rows` of x times one panel of columns. A panel's weights are adjacent in
+memory in the order in which they are read, [K][panel]; the packed weights are all panels, one
+after another.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.tirx import PrimFunc
+
+from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.schedules import emit, panels
+from mbv3c.lowering.schedules.emit import Buffer, Expr
+from mbv3c.lowering.schedules.epilogue import Activation
+from mbv3c.lowering.schedules.panels import Panels
+
+_MAX_ROWS = 16
+_MAX_VECTORS = 16
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """The shape of a pointwise convolution or of a fully connected layer."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    activation: Activation
+    residual: bool = False
+    dtype: str = "float32"
+
+    @property
+    def madds(self) -> int:
+        return self.rows * self.inputs * self.outputs
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The knobs.
+
+    Attributes:
+        rows: rows of x in a tile.
+        vectors: vectors of outputs in a panel; the panels are made as even as this allows.
+        rows_outer: whether the tiles of one row block follow each other, or those of one panel.
+    """
+
+    rows: int
+    vectors: int
+    rows_outer: bool
+
+
+def legal(shape: Pointwise, machine: Machine) -> list[Tile]:
+    """Return the tiles whose accumulators and operands fit the registers."""
+    widest = len(emit.vectors(shape.outputs, machine.lanes(shape.dtype)))
+    return [
+        Tile(rows, vectors, rows_outer)
+        for rows in range(1, min(shape.rows, _MAX_ROWS) + 1)
+        for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
+        if rows * vectors + _operands(rows, vectors) <= machine.registers
+        for rows_outer in (False, True)
+    ]
+
+
+def default(shape: Pointwise, machine: Machine) -> Tile:
+    """Choose the tile that needs the fewest instructions, and the order that suits the caches."""
+    weights = shape.inputs * shape.outputs * np.dtype(shape.dtype).itemsize
+    rows_outer = weights <= machine.l1_bytes // 2
+    return min(
+        (tile for tile in legal(shape, machine) if tile.rows_outer == rows_outer),
+        key=lambda tile: (_cost(shape, tile, machine), -tile.rows),
+    )
+
+
+def pack(
+    shape: Pointwise, tile: Tile, machine: Machine, weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return weights [N, K] as one array: the panels [K][panel], one after another."""
+    return panels.pack(weights.T, _panels(shape, tile, machine))
+
+
+def generate(shape: Pointwise, tile: Tile, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x [M, K], packed weights, bias [N], (residual), y."""
+
+    def body() -> None:
+        m, k, n = shape.rows, shape.inputs, shape.outputs
+        x = emit.argument("x", (m, k), shape.dtype)
+        w = emit.argument("w", (k * n,), shape.dtype)
+        bias = emit.argument("bias", (n,), shape.dtype)
+        residual = emit.argument("residual", (m, n), shape.dtype) if shape.residual else None
+        y = emit.argument("y", (m, n), shape.dtype)
+
+        blocks = [(0, tile.rows, m // tile.rows), (m - m % tile.rows, m % tile.rows, 1)]
+        blocks = [block for block in blocks if block[1]]
+        runs = _panels(shape, tile, machine)
+        parallel = machine.worthwhile(shape.madds)
+
+        def one(row: Expr, rows: int, run: Panels, j: Expr) -> None:
+            column = run.first + j * run.columns
+            _tile(shape, machine, (x, w, bias, residual, y), row, rows, column, run.widths)
+
+        if tile.rows_outer or (parallel and _better_by_rows(blocks[0][2], runs, machine)):
+            for first, rows, count in blocks:
+                with emit.loop(count, parallel=parallel) as i:
+                    for run in runs:
+                        with emit.loop(run.count) as j:
+                            one(first + i * rows, rows, run, j)
+            return
+        for run in runs:
+            with emit.loop(run.count, parallel=parallel) as j:
+                for first, rows, count in blocks:
+                    with emit.loop(count) as i:
+                        one(first + i * rows, rows, run, j)
+
+    return emit.build_kernel("pointwise", body)
+
+
+def _tile(
+    shape: Pointwise,
+    machine: Machine,
+    buffers: tuple[Buffer, ...],
+    row: Expr,
+    rows: int,
+    column: Expr,
+    panel: tuple[int, ...],
+) -> None:
+    x, w, bias, residual, y = buffers
+    width, starts = sum(panel), emit.offsets(panel)
+    acc = emit.accumulators(rows, panel, shape.dtype)
+    for v, lanes in enumerate(panel):
+        for i in range(rows):
+            acc.set(i, v, emit.load(bias, column + starts[v], lanes=lanes))
+
+    def multiply(k: Expr, factor: list[Expr]) -> None:
+        # The shorter side is held in registers while the longer one passes by.
+        order = [(i, v) for i in range(rows) for v in range(len(panel))]
+        for i, v in order if len(panel) <= rows else sorted(order, key=lambda at: at[1]):
+            lanes = panel[v]
+            weight = emit.load(w, column * shape.inputs + k * width + starts[v], lanes=lanes)
+            acc.add_product(i, v, emit.splat(factor[i], lanes, shape.dtype), weight)
+
+    step = machine.lanes(shape.dtype) if machine.lane_operands else 1
+    whole = shape.inputs // step
+    if whole:
+        with emit.loop(whole) as ko:
+            loaded = _load_rows(x, row, rows, ko * step, step, shape.dtype)
+            for k in range(step):
+                multiply(ko * step + k, [at(k) for at in loaded])
+    for k in range(whole * step, shape.inputs):
+        multiply(k, [x[row + i, k] for i in range(rows)])
+    for i in range(rows):
+        for v, lanes in enumerate(panel):
+            value = shape.activation.apply(acc.get(i, v), lanes, shape.dtype)
+            if residual is not None:
+                value = value + emit.load(residual, row + i, column + starts[v], lanes=lanes)
+            emit.store(y, value, row + i, column + starts[v], lanes=lanes)
+
+
+def _load_rows(x: Buffer, row: Expr, rows: int, k: Expr, step: int, dtype: str) -> list[emit.Lane]:
+    """Return, for each row of the tile, what gives the value at k, k + 1, … k + step - 1."""
+    return [emit.lanes_of(x, row + i, k, lanes=step, dtype=dtype) for i in range(rows)]
+
+
+def _panels(shape: Pointwise, tile: Tile, machine: Machine) -> list[Panels]:
+    return panels.panels(shape.outputs, machine.lanes(shape.dtype), tile.vectors)
+
+
+def _operands(rows: int, vectors: int) -> int:
+    """Return how many registers a tile needs beside its accumulators."""
+    return min(rows, vectors) + 3
+
+
+def _cost(shape: Pointwise, tile: Tile, machine: Machine) -> float:
+    """Estimate the work of the whole product in multiply-add slots."""
+    full = machine.lanes(shape.dtype)
+    cost = 0.0
+    rest = shape.rows % tile.rows
+    for run in _panels(shape, tile, machine):
+        slots = sum(1.0 if lanes == full else machine.partial_cost for lanes in run.widths)
+        for rows, count in ((tile.rows, shape.rows // tile.rows), (rest, 1 if rest else 0)):
+            cost += run.count * count * _tile_cost(shape, rows, slots, machine)
+    return cost
+
+
+def _tile_cost(shape: Pointwise, rows: int, slots: float, machine: Machine) -> float:
+    products = rows * slots
+    if machine.lane_operands:  # every instruction takes a slot of the front end
+        loads = rows / machine.lanes(shape.dtype) + slots / 2
+        overhead = 4 / machine.lanes(shape.dtype)
+    else:  # loads go beside the multiply-adds; too few of those wait for each other
+        loads = max(0.0, 0.5 * (rows + slots) - 0.5 * products)
+        overhead = max(0.0, machine.fma_chains - products) + 0.5 + 0.05 * (rows + slots)
+    return shape.inputs * (products + loads + overhead) + 6 * products
+
+
+def _better_by_rows(blocks: int, runs: list[Panels], machine: Machine) -> bool:
+    """Say which loop keeps several cores busy more evenly."""
+    widest = max(run.count for run in runs)
+    return _balance(blocks, machine.cores) >= _balance(widest, machine.cores)
+
+
+def _balance(turns: int, cores: int) -> float:
+    return turns / (-(-turns // cores) * cores)

@@ -1,0 +1,100 @@
+"""Cut an output row into tiles whose windows are known to lie inside the map, or to cross it.
+
+A window that crosses the left or right edge is written for its place, with the taps that fall
+outside left out; all others share one loop. Rows above and below are left out at run time, by one
+comparison per row of taps. So padding is neither stored nor multiplied.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.emit import Expr
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis of a convolution: how windows lie on the input.
+
+    Attributes:
+        size: extent of the input.
+        taps: extent of the kernel.
+        stride, dilation: as in ONNX.
+        before, after: padding.
+    """
+
+    size: int
+    taps: int
+    stride: int
+    dilation: int
+    before: int
+    after: int
+
+    @property
+    def outputs(self) -> int:
+        reach = self.dilation * (self.taps - 1) + 1
+        return (self.size + self.before + self.after - reach) // self.stride + 1
+
+    def source(self, output: Expr, tap: int) -> Expr:
+        """Return which input a tap of an output's window reads."""
+        return output * self.stride + (tap * self.dilation - self.before)
+
+    def inside(self, output: Expr, tap: int) -> list[Expr]:
+        """Return the conditions, if any are needed, under which a tap lies inside."""
+        at = self.source(output, tap)
+        first, last = self.source(0, tap), self.source(self.outputs - 1, tap)
+        return [
+            *([at >= 0] if first < 0 else []),
+            *([at < self.size] if last >= self.size else []),
+        ]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Adjacent outputs of a row.
+
+    Attributes:
+        start: the first of them, an expression where several runs share their code.
+        count: how many.
+        known: `start` where it is a number, else None: then all taps lie inside.
+    """
+
+    start: Expr
+    count: int
+    known: int | None
+
+    def skips(self, axis: Axis, output: int, tap: int) -> bool:
+        """Say whether a tap of the output'th window falls outside of the map."""
+        if self.known is None:
+            return False
+        at: int = axis.source(self.known + output, tap)
+        return at < 0 or at >= axis.size
+
+
+def for_each_run(axis: Axis, count: int, reach_beyond: int, body: Callable[[Run], None]) -> None:
+    """Emit `body` for every run of `count` outputs of a row, the last one perhaps shorter.
+
+    Args:
+        axis: the horizontal axis.
+        count: outputs per run.
+        reach_beyond: how many inputs beyond its last tap a run may touch.
+        body: emits the code of a run.
+    """
+
+    def crosses(start: int) -> bool:
+        last = axis.source(start + count - 1, axis.taps - 1) + reach_beyond
+        return axis.source(start, 0) < 0 or last >= axis.size
+
+    starts = range(0, axis.outputs - count + 1, count)
+    inner = [start for start in starts if not crosses(start)]
+    for start in starts:
+        if inner and start == inner[0]:
+            with emit.loop(len(inner)) as i:
+                at = start + i * count
+                body(Run(at, count, start if len(inner) == 1 else None))
+        elif start not in inner:
+            body(Run(start, count, start))
+    rest = axis.outputs % count
+    if rest:
+        start = axis.outputs - rest
+        body(Run(start, rest, start))

@@ -1,0 +1,500 @@
+"""Choose a kernel for every node of a rewritten graph.
+
+A convolution takes the activation and the residual sum after it along, a squeeze-and-excitation
+branch is one kernel, and what no kernel covers goes to the fallback in regions as large as can be.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+from tvm.tirx import PrimFunc
+
+from mbv3c.errors import ModelError
+from mbv3c.lowering import fallback
+from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.plan import Array, Plan, Step, Value
+from mbv3c.lowering.schedules import (
+    convolution,
+    depthwise,
+    elementwise,
+    pointwise,
+    pooling,
+    squeeze_excite,
+)
+from mbv3c.lowering.schedules.epilogue import LINEAR, Activation
+from mbv3c.lowering.schedules.windows import Axis
+
+_RENAMES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
+_ARITHMETIC = {"Add": "add", "Mul": "multiply"}
+_ACTIVATIONS = ("Relu", "Clip", "HardSigmoid", "HardSwish")
+_IMAGE = 4  # rank of [N, C, H, W]
+
+
+def select(model: onnx.ModelProto, machine: Machine, target: tvm.target.Target) -> Plan:
+    """Return the plan of a rewritten graph with fixed shapes.
+
+    Raises:
+        ModelError: a node has no known shape, or the fallback cannot lower it.
+    """
+    return _Selector(model, machine, target).run()
+
+
+class _Selector:
+    """Goes through the nodes once; what it has planned so far is in `_plan`.
+
+    A tensor of the graph is held by a value of the plan, laid out as in ONNX, or with the channels
+    last, or by two values, one of each kind.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, machine: Machine, target: tvm.target.Target
+    ) -> None:
+        self._model = shape_inference.infer_shapes(model)
+        self._machine, self._target = machine, target
+        graph = self._model.graph
+        self._stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self._types = {
+            value.name: value.type.tensor_type
+            for value in (*graph.input, *graph.value_info, *graph.output)
+        }
+        self._users: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self._users.setdefault(name, []).append(node)
+        self._outputs = [value.name for value in graph.output]
+        self._held: dict[str, dict[bool, str]] = {}  # by whether the channels are last
+        self._done: set[str] = set()  # first outputs of nodes that are covered
+        self._pending: list[onnx.NodeProto] = []  # for the fallback
+        (given,) = [value.name for value in graph.input if value.name not in self._stored]
+        self._plan = Plan(given, self._shape(given))
+        self._plan.values[given] = Value(self._shape(given))
+        self._held[given] = {False: given}
+
+    def run(self) -> Plan:
+        rules: tuple[Callable[[onnx.NodeProto], bool], ...] = (
+            self._rename,
+            self._convolve,
+            self._multiply_matrix,
+            self._squeeze_excite,
+            self._pool,
+            self._elementwise,
+        )
+        for node in self._model.graph.node:
+            if node.output[0] not in self._done and not any(rule(node) for rule in rules):
+                self._pending.append(node)
+        for name in self._outputs:
+            value = self._value(name, channels_last=False)
+            if value in (self._plan.input, *self._plan.outputs):
+                value = self._copy(name, value)
+            self._plan.outputs += (value,)
+            self._plan.output_shapes += (self._shape(name),)
+        return self._plan
+
+    # ---- rules: each takes a node, and perhaps some after it, or leaves it ----
+
+    def _rename(self, node: onnx.NodeProto) -> bool:
+        """Take what changes the shape and not the memory."""
+        if node.op_type not in _RENAMES or not self._is_value(node.input[0]):
+            return False
+        if any(self._users.get(name) for name in node.output[1:]):
+            return False  # a Dropout's mask
+        if self._is_pending(node.input[0]):
+            return False
+        self._held[node.output[0]] = {False: self._value(node.input[0], channels_last=False)}
+        self._done.add(node.output[0])
+        return True
+
+    def _convolve(self, node: onnx.NodeProto) -> bool:
+        if node.op_type != "Conv" or not all(name in self._stored for name in node.input[1:]):
+            return False
+        weights = self._stored[node.input[1]]
+        axes = _axes(node, self._shape(node.input[0]), weights.shape)
+        if axes is None or weights.dtype != np.float32:
+            return False
+        batch, channels, *_ = self._shape(node.input[0])
+        groups = _attribute(node, "group", 1)
+        bias = self._bias(node, 2, weights.shape[0])
+        if groups == channels == weights.shape[0] > 1:
+            covered, activation = self._activation_after(node)
+            shape = depthwise.Depthwise(batch, channels, *axes, activation)
+            tile = depthwise.default(shape, self._machine)
+            function = depthwise.generate(shape, tile, self._machine)
+            constants = (depthwise.pack(weights), bias)
+            x = self._value(node.input[0], channels_last=True)
+            self._emit("depthwise", covered, function, (x, *constants), shape.madds, tile)
+            return True
+        if groups != 1:
+            return False
+        if all(axis == Axis(axis.size, 1, 1, axis.dilation, 0, 0) for axis in axes):
+            rows = batch * prod(axis.size for axis in axes)
+            x = self._value(node.input[0], channels_last=True)
+            self._emit_pointwise(node, x, rows, weights[:, :, 0, 0], bias)
+            return True
+        covered, activation = self._activation_after(node)
+        first = not self._has(node.input[0], channels_last=True)
+        dense = convolution.Convolution(
+            batch, channels, weights.shape[0], *axes, activation, channels_first=first
+        )
+        place = convolution.default(dense, self._machine)
+        packed = convolution.pack(dense, place, self._machine, weights)
+        x = self._value(node.input[0], channels_last=not first)
+        function = convolution.generate(dense, place, self._machine)
+        self._emit("convolution", covered, function, (x, packed, bias), dense.madds, place)
+        return True
+
+    def _multiply_matrix(self, node: onnx.NodeProto) -> bool:
+        if node.op_type not in ("Gemm", "MatMul"):
+            return False
+        if not self._is_value(node.input[0]) or node.input[1] not in self._stored:
+            return False
+        if len(self._shape(node.input[0])) == _IMAGE:
+            return False
+        weights = self._stored[node.input[1]]
+        if weights.ndim != 2 or weights.dtype != np.float32:
+            return False
+        plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
+        if any(_attribute(node, name, value) != value for name, value in plain.items()):
+            return False
+        if not _attribute(node, "transB", 0):
+            weights = weights.T
+        if len(node.input) > 2 and not self._is_row(node.input[2], weights.shape[0]):
+            return False
+        rows = prod(self._shape(node.input[0])[:-1])
+        x = self._value(node.input[0], channels_last=False)
+        self._emit_pointwise(node, x, rows, weights, self._bias(node, 2, weights.shape[0]))
+        return True
+
+    def _squeeze_excite(self, node: onnx.NodeProto) -> bool:
+        """Take pool → 1x1 → activation → 1x1 → activation → Mul with what was pooled."""
+        chain = self._branch(node)
+        if chain is None:
+            return False
+        _, reduce, act1, expand, act2, scale = chain
+        x, result = node.input[0], scale.output[0]
+        first, second = _activation(act1, self._stored), _activation(act2, self._stored)
+        if first is None or second is None or len(self._users[x]) != 2 or x in self._outputs:
+            return False
+        w1, w2 = (self._stored[one.input[1]][:, :, 0, 0] for one in (reduce, expand))
+        batch, channels, *sides = self._shape(x)
+        shape = squeeze_excite.SqueezeExcite(
+            batch, prod(sides), channels, w1.shape[0], first, second
+        )
+        tile = squeeze_excite.default(shape, self._machine)
+        constants = (
+            squeeze_excite.pack(w1, tile, self._machine),
+            self._bias(reduce, 2, w1.shape[0]),
+            squeeze_excite.pack(w2, tile, self._machine),
+            self._bias(expand, 2, w2.shape[0]),
+        )
+        value = self._value(x, channels_last=True)
+        if value == self._plan.input:
+            return False
+        function = squeeze_excite.generate(shape, tile, self._machine)
+        self._append(
+            "squeeze_excite", chain, function, (value, *constants), value, shape.madds, tile
+        )
+        self._held[result] = {not self._is_flat(x): value}
+        return True
+
+    def _pool(self, node: onnx.NodeProto) -> bool:
+        if node.op_type != "GlobalAveragePool" or len(self._shape(node.input[0])) != _IMAGE:
+            return False
+        batch, channels, *sides = self._shape(node.input[0])
+        shape = pooling.GlobalPool(batch, prod(sides), channels)
+        tile = pooling.default(shape, self._machine)
+        x = self._value(node.input[0], channels_last=True)
+        function = pooling.generate(shape, tile, self._machine)
+        self._emit("global_pool", [node], function, (x,), 0, tile)
+        return True
+
+    def _elementwise(self, node: onnx.NodeProto) -> bool:
+        alone = _activation(node, self._stored)
+        if alone is None and node.op_type not in _ARITHMETIC:
+            return False
+        operands = [name for name in node.input if name] if alone is None else [node.input[0]]
+        result = node.output[0]
+        if not all(self._is_value(name) and self._is_float(name) for name in operands):
+            return False
+        if any(self._is_pending(name) for name in operands):
+            return False
+        if len(operands) == 2 and self._shape(operands[0]) != self._shape(result):
+            operands.reverse()
+        shapes = [self._shape(name) for name in operands]
+        if shapes[0] != self._shape(result):
+            return False
+        image = len(shapes[0]) == _IMAGE
+        per_channel = len(shapes) > 1 and shapes[1] != shapes[0]
+        if per_channel and not (image and shapes[1] == (*shapes[0][:2], 1, 1)):
+            return False
+        batch, channels, places = 1, prod(shapes[0]), 1
+        if image:
+            batch, channels, *sides = shapes[0]
+            places = prod(sides)
+        covered, activation = ([node], alone) if alone else self._activation_after(node)
+        operator = "" if alone else _ARITHMETIC[node.op_type]
+        shape = elementwise.Elementwise(batch, places, channels, operator, per_channel, activation)
+        inputs = tuple(self._value(name, channels_last=image) for name in operands)
+        function = elementwise.generate_elementwise(shape, self._machine)
+        self._emit("elementwise", covered, function, inputs, 0)
+        return True
+
+    # ---- what the rules share ----
+
+    def _emit_pointwise(
+        self, node: onnx.NodeProto, x: str, rows: int, weights: Array, bias: Array
+    ) -> None:
+        covered, activation = self._activation_after(node)
+        residual = self._residual_after(covered[-1])
+        if residual is not None:
+            covered = [*covered, residual[0]]
+        shape = pointwise.Pointwise(
+            rows, weights.shape[1], weights.shape[0], activation, residual is not None
+        )
+        tile = pointwise.default(shape, self._machine)
+        packed = pointwise.pack(shape, tile, self._machine, weights)
+        function = pointwise.generate(shape, tile, self._machine)
+        inputs = (x, packed, bias) if residual is None else (x, packed, bias, residual[1])
+        self._emit("pointwise", covered, function, inputs, shape.madds, tile)
+
+    def _emit(
+        self,
+        kind: str,
+        covered: Sequence[onnx.NodeProto],
+        function: PrimFunc,
+        inputs: tuple[str | Array, ...],
+        madds: int,
+        tile: object = None,
+    ) -> None:
+        """Append a step whose last argument is the output of the last node it covers."""
+        result = covered[-1].output[0]
+        shape = self._shape(result)
+        flat = self._is_flat(result)
+        memory = shape if flat else (shape[0], *shape[2:], shape[1])
+        self._plan.values[result] = Value(memory)
+        self._held[result] = {not flat: result}
+        self._append(kind, covered, function, (*inputs, result), result, madds, tile)
+
+    def _append(
+        self,
+        kind: str,
+        covered: Sequence[onnx.NodeProto],
+        function: PrimFunc,
+        arguments: tuple[str | Array, ...],
+        written: str,
+        madds: int,
+        tile: object,
+    ) -> None:
+        names = tuple(node.name or f"→ {node.output[0]}" for node in covered)
+        knobs = "" if tile is None else str(tile)
+        self._plan.steps.append(Step(kind, names, function, arguments, (written,), madds, knobs))
+        self._done.update(node.output[0] for node in covered)
+
+    def _activation_after(self, node: onnx.NodeProto) -> tuple[list[onnx.NodeProto], Activation]:
+        """Return the node, with its only user if that is an activation."""
+        user = self._only_user(node.output[0])
+        activation = _activation(user, self._stored) if user is not None else None
+        if user is None or activation is None:
+            return [node], LINEAR
+        return [node, user], activation
+
+    def _residual_after(self, node: onnx.NodeProto) -> tuple[onnx.NodeProto, str] | None:
+        """Return the Add that is the only user, and the value that it adds, if that is ready."""
+        result = node.output[0]
+        user = self._only_user(result)
+        if (
+            user is None
+            or user.op_type != "Add"
+            or self._shape(user.output[0]) != self._shape(result)
+        ):
+            return None
+        others = [name for name in user.input if name != result]
+        if len(others) != 1 or not self._is_value(others[0]) or others[0] not in self._held:
+            return None
+        if self._shape(others[0]) != self._shape(result):
+            return None
+        return user, self._value(others[0], channels_last=True)
+
+    def _branch(self, pool: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+        """Return the nodes of a squeeze-and-excitation branch that begins with `pool`."""
+        chain = [pool]
+        if pool.op_type != "GlobalAveragePool" or len(self._shape(pool.input[0])) != _IMAGE:
+            return None
+        for wanted in (("Conv",), _ACTIVATIONS, ("Conv",), _ACTIVATIONS, ("Mul",)):
+            user = self._only_user(chain[-1].output[0])
+            if user is None or user.op_type not in wanted:
+                return None
+            if user.op_type == "Conv" and not self._is_plain_1x1(user):
+                return None
+            chain.append(user)
+        if set(chain[-1].input) != {pool.input[0], chain[-2].output[0]}:
+            return None
+        return chain
+
+    def _is_plain_1x1(self, node: onnx.NodeProto) -> bool:
+        if not all(name in self._stored for name in node.input[1:]):
+            return False
+        weights = self._stored[node.input[1]]
+        return (
+            weights.shape[2:] == (1, 1)
+            and weights.dtype == np.float32
+            and _attribute(node, "group", 1) == 1
+            and not any(_attribute(node, "pads", [0]))
+        )
+
+    def _only_user(self, name: str) -> onnx.NodeProto | None:
+        users = self._users.get(name, [])
+        return users[0] if len(users) == 1 and name not in self._outputs else None
+
+    def _bias(self, node: onnx.NodeProto, at: int, size: int) -> Array:
+        if len(node.input) <= at or not node.input[at]:
+            return np.zeros(size, np.float32)
+        return np.broadcast_to(self._stored[node.input[at]].reshape(-1), (size,))
+
+    def _is_row(self, name: str, size: int) -> bool:
+        """Say whether a stored bias is the same for every row of a product."""
+        stored = self._stored.get(name)
+        return stored is not None and stored.shape in ((), (1,), (1, 1), (size,), (1, size))
+
+    # ---- tensors and their memory ----
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        if name not in self._types:
+            raise ModelError(f"the shape of {name!r} is not known; fix it with --input-shape")
+        return tuple(dim.dim_value for dim in self._types[name].shape.dim)
+
+    def _is_value(self, name: str) -> bool:
+        return bool(name) and name not in self._stored
+
+    def _is_float(self, name: str) -> bool:
+        kind: int = self._types[name].elem_type
+        return kind == TensorProto.FLOAT
+
+    def _is_flat(self, name: str) -> bool:
+        """Say whether both layouts of a tensor are the same memory."""
+        shape = self._shape(name)
+        return len(shape) != _IMAGE or shape[1] == 1 or prod(shape[2:]) == 1
+
+    def _is_pending(self, name: str) -> bool:
+        return any(name in node.output for node in self._pending)
+
+    def _has(self, name: str, *, channels_last: bool) -> bool:
+        if self._is_pending(name):
+            return not channels_last
+        return channels_last in self._held[name] or self._is_flat(name)
+
+    def _value(self, name: str, *, channels_last: bool) -> str:
+        """Return the value that holds a tensor in the wanted layout; make it where needed."""
+        if self._is_pending(name):
+            self._flush()
+        held = self._held[name]
+        if self._is_flat(name):
+            return next(iter(held.values()))
+        if channels_last not in held:
+            held[channels_last] = self._transpose(name, held[not channels_last], channels_last)
+        return held[channels_last]
+
+    def _transpose(self, name: str, source: str, channels_last: bool) -> str:
+        batch, channels, *sides = self._shape(name)
+        rows, columns = (channels, prod(sides)) if channels_last else (prod(sides), channels)
+        result = f"{name}.{'nhwc' if channels_last else 'nchw'}"
+        memory = (batch, *sides, channels) if channels_last else (batch, channels, *sides)
+        self._plan.values[result] = Value(memory)
+        shape = elementwise.Transpose(batch, rows, columns)
+        function = elementwise.generate_transpose(shape, self._machine)
+        self._append("transpose", (), function, (source, result), result, 0, None)
+        return result
+
+    def _copy(self, name: str, value: str) -> str:
+        size = prod(self._shape(name))
+        result = f"{name}.copy{len(self._plan.outputs)}"
+        self._plan.values[result] = Value(self._shape(name))
+        shape = elementwise.Elementwise(1, 1, size, "", per_channel=False, activation=LINEAR)
+        function = elementwise.generate_elementwise(shape, self._machine)
+        self._append("copy", (), function, (value, result), result, 0, None)
+        return result
+
+    def _flush(self) -> None:
+        """Lower what is pending by the fallback."""
+        nodes, self._pending = self._pending, []
+        made = {name for node in nodes for name in node.output}
+        inside = {id(node) for node in nodes}
+        read = dict.fromkeys(
+            name
+            for node in nodes
+            for name in node.input
+            if self._is_value(name) and name not in made
+        )
+        outputs = [
+            name
+            for node in nodes
+            for name in node.output
+            if name in self._outputs
+            or any(id(user) not in inside for user in self._users.get(name, []))
+        ]
+        values = {name: self._value(name, channels_last=False) for name in read}
+        inputs, wanted = (
+            {name: (self._shape(name), self._types[name].elem_type) for name in names}
+            for names in (read, outputs)
+        )
+        prefix = f"region.{len(self._plan.steps)}"
+        lowered = fallback.lower_region(self._model, nodes, inputs, wanted, prefix, self._target)
+        for step in lowered.steps:
+            arguments = tuple(
+                values.get(one, one) if isinstance(one, str) else one for one in step.arguments
+            )
+            self._plan.steps.append(replace(step, arguments=arguments))
+        self._plan.values.update(lowered.values)
+        for name, value in lowered.held.items():
+            self._held[name] = {False: values.get(value, value)}
+
+
+def _activation(node: onnx.NodeProto, stored: dict[str, NDArray[Any]]) -> Activation | None:
+    """Return what an activation computes, or None if it is none, or its bounds are computed."""
+    match node.op_type:
+        case "Relu":
+            return Activation(low=0.0)
+        case "HardSwish":
+            return Activation(0.0, 1.0, scale=1 / 6, shift=0.5, gated=True)
+        case "HardSigmoid":
+            alpha, beta = _attribute(node, "alpha", 0.2), _attribute(node, "beta", 0.5)
+            return Activation(0.0, 1.0, scale=alpha, shift=beta)
+        case "Clip":
+            bounds = [name for name in node.input[1:] if name]
+            if any(name not in stored for name in bounds):
+                return None
+            low, high = (
+                float(stored[node.input[at]]) if len(node.input) > at and node.input[at] else None
+                for at in (1, 2)
+            )
+            return Activation(low=low, high=high)
+    return None
+
+
+def _axes(
+    node: onnx.NodeProto, image: Sequence[int], weights: Sequence[int]
+) -> tuple[Axis, Axis] | None:
+    """Return how a convolution lies on a two-dimensional image, or None if it is another one."""
+    if len(image) != _IMAGE or _attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b""):
+        return None
+    pads = _attribute(node, "pads", [0, 0, 0, 0])
+    strides = _attribute(node, "strides", [1, 1])
+    dilations = _attribute(node, "dilations", [1, 1])
+    down, right = (
+        Axis(image[2 + i], weights[2 + i], strides[i], dilations[i], pads[i], pads[2 + i])
+        for i in range(2)
+    )
+    return down, right
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return helper.get_attribute_value(attribute)
+    return default

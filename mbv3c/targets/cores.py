@@ -1,0 +1,80 @@
+"""The processor cores of the targets, as the kernels see them.
+
+Caches and pipes are those of Arm's technical reference manuals and software optimization guides;
+where a maker may choose a size, it is that of the board or phone named in the table of targets.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import tvm
+from tvm.target import codegen
+
+from mbv3c.lowering.machine import Machine
+from mbv3c.targets.table import Target
+
+_KIB = 1024
+_NEON = Machine(
+    vector_bytes=16,
+    registers=32,
+    lane_operands=True,
+    partial_cost=1.0,
+    l1_bytes=32 * _KIB,
+    l2_bytes=512 * _KIB,
+    fma_chains=8,
+    cores=1,
+)
+
+CORES = {
+    "cortex-a53": replace(_NEON, fma_chains=4),
+    "cortex-a55": replace(_NEON, fma_chains=4, l2_bytes=128 * _KIB, fp16=True),
+    "cortex-a72": replace(_NEON, l2_bytes=1024 * _KIB),
+    "cortex-a76": replace(_NEON, l1_bytes=64 * _KIB, fp16=True),
+    "neoverse-n1": replace(_NEON, l1_bytes=64 * _KIB, l2_bytes=1024 * _KIB, fp16=True),
+}
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def machine(target: Target, triple_target: tvm.target.Target) -> Machine:
+    """Describe the processor of a resolved target.
+
+    Args:
+        target: the target, which says how many cores an inference may use.
+        triple_target: the same in TVM's terms, to ask LLVM what the processor can do.
+    """
+    known = CORES.get(target.cpu) or _detected(target, triple_target)
+    return replace(known, cores=target.cores)
+
+
+def _detected(target: Target, triple_target: tvm.target.Target) -> Machine:
+    """Describe this machine: LLVM knows its vectors, and the system its caches."""
+    here = replace(
+        _NEON,
+        l1_bytes=_cache("1", "Data") or _NEON.l1_bytes,
+        l2_bytes=_cache("2", "Unified") or _NEON.l2_bytes,
+    )
+    if target.arch == "aarch64":
+        return here
+    has = codegen.llvm_cpu_has_features
+    x86 = replace(here, lane_operands=False, registers=16)
+    if has("avx512f", triple_target):
+        # Zen computes a 512-bit vector as two halves, so that half of one costs half.
+        halves = target.cpu.startswith("znver")
+        return replace(x86, vector_bytes=64, registers=32, partial_cost=0.5 if halves else 1.0)
+    return replace(x86, vector_bytes=32 if has("avx2", triple_target) else 16)
+
+
+def _cache(level: str, kind: str) -> int | None:
+    """Return the bytes of a cache of the first core, where the system tells."""
+    if not _CACHES.is_dir() or os.name != "posix":
+        return None
+    for index in sorted(_CACHES.glob("index*")):
+        try:
+            found = [(index / name).read_text().strip() for name in ("level", "type", "size")]
+        except OSError:
+            continue
+        if found[:2] == [level, kind] and found[2].endswith("K"):
+            return int(found[2][:-1]) * _KIB
+    return None
