@@ -22,6 +22,8 @@ from mbv3c.errors import EXIT_INTERRUPTED, EXIT_PARITY, Mbv3cError, ParityError,
 if TYPE_CHECKING:
     import onnx
 
+    from mbv3c.pipeline import OptimizedStep
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -181,6 +183,11 @@ def build(
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @click.option("--explain", is_flag=True, help="List every rewritten node, too.")
+@click.option(
+    "--prove",
+    is_flag=True,
+    help="Check every rewrite by itself against onnxruntime, and leave out what fails.",
+)
 @_force_option
 @_json_option
 def optimize(
@@ -188,6 +195,7 @@ def optimize(
     output: Path,
     input_shape: str | None,
     explain: bool,
+    prove: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -197,33 +205,42 @@ def optimize(
 
     loaded = _loaded(model, input_shape)
     with new_file(output, force=force) as temporary:
-        optimized, steps = pipeline.optimize(loaded)
+        optimized, steps = pipeline.optimize(loaded, proving=prove)
         temporary.write_bytes(optimized.SerializeToString(deterministic=True))
+    failed = [
+        {"pass": step.report.name, "node": proof.node, "reason": proof.verdict.reason}
+        for step in steps
+        for proof in step.failed
+    ]
     if as_json:
-        passes = [
-            {
-                "name": step.report.name,
-                "matched": list(step.report.matched),
-                "refused": [
-                    {"node": refusal.node, "reason": refusal.reason}
-                    for refusal in step.report.refused
-                ],
-                "nodes_before": step.report.nodes_before,
-                "nodes_after": step.report.nodes_after,
-                "max_error_of_range": step.max_error_of_range,
-            }
-            for step in steps
-        ]
-        _print_json({"model": str(output), "passes": passes})
-        return
-    click.echo(f"{'pass':<18}{'matched':>8}{'refused':>8}{'nodes':>14}  largest error of range")
+        passes = [step.to_json() for step in steps]
+        proof_failed = failed if prove else None
+        _print_json({"model": str(output), "passes": passes, "proof_failed": proof_failed})
+    else:
+        _print_steps(steps, explain, prove)
+        if failed:
+            first = failed[0]
+            click.echo(
+                f"PROOF FAILED for {len(failed)} rewrites, first {first['pass']} at "
+                f"{first['node']}; none of them was made: {output} computes what {model} does"
+            )
+    if failed:
+        raise click.exceptions.Exit(EXIT_PARITY)
+
+
+def _print_steps(steps: "list[OptimizedStep]", explain: bool, prove: bool) -> None:
+    """Print the table of `optimize`, then what was rewritten and refused where."""
+    proved = f"{'proved':>10}{'worst proof':>13}" if prove else ""
+    click.echo(
+        f"{'pass':<18}{'matched':>8}{'refused':>8}{'nodes':>14}{proved}  largest error of range"
+    )
     busy = [step for step in steps if step.report.changed or step.report.refused]
     for step in busy:
         report = step.report
         nodes = f"{report.nodes_before} → {report.nodes_after}"
         click.echo(
             f"{report.name:<18}{len(report.matched):>8}{len(report.refused):>8}{nodes:>14}"
-            f"  {step.max_error_of_range:.1e}"
+            f"{_proved(step) if prove else ''}  {step.max_error_of_range:.1e}"
         )
     if len(busy) < len(steps):
         click.echo(f"{len(steps) - len(busy)} other passes found nothing to do")
@@ -232,6 +249,26 @@ def optimize(
             click.echo(f"{step.report.name} rewrote {name}")
         for refusal in step.report.refused:
             click.echo(f"{step.report.name} refused {refusal.node}: {refusal.reason}")
+    verdicts = [proof.verdict for step in steps for proof in step.report.proofs]
+    sound = [verdict for verdict in verdicts if verdict.passed]
+    if prove and not verdicts:
+        click.echo("nothing to prove: no rewrite fits")
+    if sound:
+        worst = max(sound, key=lambda verdict: verdict.max_error_of_range)
+        click.echo(
+            f"{len(sound)} of {len(verdicts)} proofs passed, each rewrite by itself against "
+            f"onnxruntime: largest error {worst.max_error_of_range:.1e} of range "
+            f"(allowed {worst.allowed:.1e})"
+        )
+
+
+def _proved(step: "OptimizedStep") -> str:
+    verdicts = [proof.verdict for proof in step.report.proofs]
+    if not verdicts:
+        return f"{'':>23}"
+    count = f"{sum(verdict.passed for verdict in verdicts)}/{len(verdicts)}"
+    worst = max(verdict.max_error_of_range for verdict in verdicts)
+    return f"{count:>10}{worst:>13.1e}"
 
 
 @commands.command(name="compile")
@@ -353,7 +390,10 @@ def inspect(model: Path, input_shape: str | None, as_json: bool) -> None:
                 **asdict(inspected.totals),
                 "peak_activation_bytes": inspected.peak_activation_bytes,
                 "layers": [asdict(layer) for layer in inspected.layers],
-                "passes": [asdict(report) for report in reports],
+                "passes": [
+                    {key: value for key, value in asdict(report).items() if key != "proofs"}
+                    for report in reports
+                ],
             }
         )
         return

@@ -2,8 +2,9 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from mbv3c.lowering.onnx_import import import_onnx
 from mbv3c.lowering.schedule import schedule
 from mbv3c.parity.compare import Parity, compare
 from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.proof import prove as onnxruntime_judge
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
 from mbv3c.parity.tolerance import TOLERANCES
-from mbv3c.passes import PIPELINE, PassReport
+from mbv3c.passes import PIPELINE, PassReport, Proof
+from mbv3c.passes.prove import prove
 from mbv3c.targets import cpu
 from mbv3c.targets.table import Target, find_target
 
@@ -48,15 +51,52 @@ class OptimizedStep:
     report: PassReport
     max_error_of_range: float
 
+    @property
+    def failed(self) -> list[Proof]:
+        """The rewrites that failed their proof, and were not made."""
+        return [proof for proof in self.report.proofs if not proof.verdict.passed]
 
-def optimize(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[OptimizedStep]]:
-    """Run every rewrite and measure the graph after each of them."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys; an error that is not finite becomes null."""
+        report = self.report
+        return {
+            "name": report.name,
+            "matched": list(report.matched),
+            "refused": [asdict(refusal) for refusal in report.refused],
+            "nodes_before": report.nodes_before,
+            "nodes_after": report.nodes_after,
+            "max_error_of_range": _finite(self.max_error_of_range),
+            "proofs": [
+                {
+                    "node": proof.node,
+                    "passed": proof.verdict.passed,
+                    "max_error_of_range": _finite(proof.verdict.max_error_of_range),
+                    "allowed": proof.verdict.allowed,
+                    "reason": proof.verdict.reason or None,
+                }
+                for proof in report.proofs
+            ],
+        }
+
+
+def _finite(number: float) -> float | None:
+    return number if isfinite(number) else None
+
+
+def optimize(
+    model: onnx.ModelProto, *, proving: bool = False
+) -> tuple[onnx.ModelProto, list[OptimizedStep]]:
+    """Run every rewrite and measure the graph after each of them.
+
+    `proving` also checks every single rewrite, before it is made, against onnxruntime; one that
+    fails is not made, and is reported among what its pass refused and proved.
+    """
     x = parity_inputs(_input_shape(model))[0]
     wanted = run(session(model), x)
     steps: list[OptimizedStep] = []
     error = 0.0
     for rewrite in PIPELINE:
-        model, report = rewrite(model)
+        model, report = prove(rewrite, model, onnxruntime_judge) if proving else rewrite(model)
         if report.changed:
             error = error_of_range(run(session(model), x), wanted)
         steps.append(OptimizedStep(report, error))

@@ -39,7 +39,9 @@ class GlobalPool(Rewrite):
         pooled = op.op("GlobalAveragePool", [match.values["x"]], name=node.name)
         if node.op_type == "AveragePool" or node.attributes.get_int("keepdims", 1) != 0:
             return pooled
-        return op.op("Flatten", [pooled], {"axis": 1}, name=f"{node.name}.flatten")
+        # Two nodes may lack a name, but no two may have the same one.
+        name = f"{node.name}.flatten" if node.name else None
+        return op.op("Flatten", [pooled], {"axis": 1}, name=name)
 
 
 def _not_over_map(mean: ir.Node, match: Match) -> str | None:
