@@ -97,6 +97,16 @@ def _json_option(command: Command) -> Command:
     )(command)
 
 
+def _batch_option(command: Command) -> Command:
+    return click.option("--batch", type=int, help="Give MODEL this batch.")(command)
+
+
+def _opset_option(command: Command) -> Command:
+    return click.option("--opset", type=int, help="Convert MODEL to this opset, 11 to 18.")(
+        command
+    )
+
+
 def _force_option(command: Command) -> Command:
     return click.option("--force", is_flag=True, help="Write over what is there.")(command)
 
@@ -119,7 +129,9 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--resolution", type=int, help="Input side, 96 to 256 by 32.  [default: 224]"
         ),
         click.option("--classes", type=int, help="1000 by default; 21 for lraspp."),
-        click.option("--batch", type=int, help="Images per inference.  [default: 1]"),
+        click.option(
+            "--batch", type=int, help="Images per inference, of a MODEL, too.  [default: 1]"
+        ),
         click.option("--seed", type=int, help="Seed of the weights.  [default: 0]"),
         click.option(
             "--weights",
@@ -182,6 +194,8 @@ def build(
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@_batch_option
+@click.option("--opset", type=int, help="Write OUTPUT in this opset, 11 to 18.")
 @click.option("--explain", is_flag=True, help="List every rewritten node, too.")
 @click.option(
     "--prove",
@@ -194,6 +208,8 @@ def optimize(
     model: Path,
     output: Path,
     input_shape: str | None,
+    batch: int | None,
+    opset: int | None,
     explain: bool,
     prove: bool,
     force: bool,
@@ -203,9 +219,9 @@ def optimize(
     from mbv3c import pipeline
     from mbv3c.atomic import new_file
 
-    loaded = _loaded(model, input_shape)
+    loaded = _loaded(model, input_shape, batch)
     with new_file(output, force=force) as temporary:
-        optimized, steps = pipeline.optimize(loaded, proving=prove)
+        optimized, steps = pipeline.optimize(loaded, proving=prove, opset=opset)
         temporary.write_bytes(optimized.SerializeToString(deterministic=True))
     failed = [
         {"pass": step.report.name, "node": proof.node, "reason": proof.verdict.reason}
@@ -276,6 +292,7 @@ def _proved(step: "OptimizedStep") -> str:
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @click.option("--precision", default="fp32", show_default=True)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@_opset_option
 @_model_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle to write.")
 @click.option("--no-verify", is_flag=True, help="Do not check parity.")
@@ -286,6 +303,7 @@ def compile_(
     target: str,
     precision: str,
     input_shape: str | None,
+    opset: int | None,
     output: Path | None,
     no_verify: bool,
     force: bool,
@@ -296,6 +314,7 @@ def compile_(
     from mbv3c.targets.table import find_target
 
     found = find_target(target)
+    batch = spec.pop("batch") if model is not None else None
     if model is not None and any(value is not None for value in spec.values()):
         given = ", ".join(
             f"--{key.replace('_', '-')}" for key, value in spec.items() if value is not None
@@ -303,9 +322,11 @@ def compile_(
         raise UsageError(f"{given} cannot be combined with a MODEL: they say which one to build")
     if model is None and input_shape is not None:
         raise UsageError("--input-shape belongs to a MODEL; use --resolution and --batch instead")
+    if model is None and opset is not None:
+        raise UsageError("--opset belongs to a MODEL; what mbv3c builds needs none")
     progress = _Progress()
     progress("building the graph" if model is None else f"reading {model}")
-    loaded = _built(spec) if model is None else _loaded(model, input_shape)
+    loaded = _built(spec) if model is None else _loaded(model, input_shape, batch, opset)
     name = loaded.graph.name if model is None else model.stem
     path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
 
@@ -366,8 +387,16 @@ def run(bundle: Path, source: Path, output: Path, force: bool, as_json: bool) ->
 @commands.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@_batch_option
+@_opset_option
 @_json_option
-def inspect(model: Path, input_shape: str | None, as_json: bool) -> None:
+def inspect(
+    model: Path,
+    input_shape: str | None,
+    batch: int | None,
+    opset: int | None,
+    as_json: bool,
+) -> None:
     """Say what a model is, what each layer costs, and what `optimize` would do to it."""
     from dataclasses import asdict
 
@@ -376,7 +405,7 @@ def inspect(model: Path, input_shape: str | None, as_json: bool) -> None:
     from mbv3c.passes import PIPELINE
     from mbv3c.passes.simplify import simplify
 
-    loaded = _loaded(model, input_shape)
+    loaded = _loaded(model, input_shape, batch, opset)
     inspected = inspection.inspect(loaded, simplify(loaded)[0])
     optimized, reports = loaded, []
     for one_pass in PIPELINE:
@@ -495,10 +524,17 @@ def _built(spec: dict[str, Any]) -> "onnx.ModelProto":
     return build_model(ModelSpec(**given), weights)
 
 
-def _loaded(path: Path, input_shape: str | None) -> "onnx.ModelProto":
+def _loaded(
+    path: Path, input_shape: str | None, batch: int | None, opset: int | None = None
+) -> "onnx.ModelProto":
     from mbv3c.graphs.load import load_model
 
-    return load_model(path, _parse_shape(input_shape) if input_shape else None)
+    model = load_model(path, _parse_shape(input_shape) if input_shape else None, batch)
+    if opset is None:
+        return model
+    from mbv3c.parity.conversion import in_opset
+
+    return in_opset(model, opset)[0]
 
 
 def _parse_shape(text: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from math import isfinite
 from pathlib import Path
@@ -21,11 +21,13 @@ from mbv3c.lowering.lower import lower
 from mbv3c.lowering.onnx_import import import_onnx
 from mbv3c.lowering.schedule import schedule
 from mbv3c.parity.compare import Parity, compare
+from mbv3c.parity.conversion import in_opset
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.proof import prove as onnxruntime_judge
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.passes import PIPELINE, PassReport, Proof
+from mbv3c.passes.convert_opset import check_opset
 from mbv3c.passes.prove import prove
 from mbv3c.targets import cpu
 from mbv3c.targets.table import Target, find_target
@@ -84,13 +86,16 @@ def _finite(number: float) -> float | None:
 
 
 def optimize(
-    model: onnx.ModelProto, *, proving: bool = False
+    model: onnx.ModelProto, *, proving: bool = False, opset: int | None = None
 ) -> tuple[onnx.ModelProto, list[OptimizedStep]]:
     """Run every rewrite and measure the graph after each of them.
 
     `proving` also checks every single rewrite, before it is made, against onnxruntime; one that
-    fails is not made, and is reported among what its pass refused and proved.
+    fails is not made, and is reported among what its pass refused and proved. `opset` has the
+    result converted to that operator set, as the last step.
     """
+    if opset is not None:
+        check_opset(opset)
     x = parity_inputs(_input_shape(model))[0]
     wanted = run(session(model), x)
     steps: list[OptimizedStep] = []
@@ -100,6 +105,10 @@ def optimize(
         if report.changed:
             error = error_of_range(run(session(model), x), wanted)
         steps.append(OptimizedStep(report, error))
+    if opset is not None:
+        model, report = in_opset(model, opset)
+        error = error_of_range(run(session(model), x), wanted)
+        steps.append(OptimizedStep(report if proving else replace(report, proofs=()), error))
     return model, steps
 
 
