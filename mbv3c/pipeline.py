@@ -1,7 +1,7 @@
 """The whole line on one page: build → rewrite → lower → schedule → link → bundle → verify."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from math import isfinite
@@ -14,7 +14,7 @@ import onnx
 from mbv3c import __version__
 from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
-from mbv3c.errors import ModelError, ParityError, UsageError
+from mbv3c.errors import ModelError, ParityError, UnknownOperatorsError, UsageError
 from mbv3c.execution.runners import HostRunner, Tensor, require_runner, runner_for
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.lowering.lower import lower
@@ -29,6 +29,7 @@ from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.passes import PIPELINE, PassReport, Proof
 from mbv3c.passes.convert_opset import check_opset
 from mbv3c.passes.prove import prove
+from mbv3c.passes.removal import why_left
 from mbv3c.targets import cpu
 from mbv3c.targets.table import Target, find_target
 
@@ -121,11 +122,23 @@ def rewrite(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[PassReport]]:
     return model, reports
 
 
-def build_library(model: onnx.ModelProto, target: Target, output: Path) -> None:
-    """Turn a rewritten graph into the target's shared library."""
+def build_library(
+    model: onnx.ModelProto, target: Target, output: Path, reports: Sequence[PassReport] = ()
+) -> None:
+    """Turn a rewritten graph into the target's shared library.
+
+    Raises:
+        ModelError: TVM lacks operators of the graph. What the passes that could have removed them
+            say in `reports` is part of the message.
+    """
     resolved = cpu.resolve(target)
     tvm_target = cpu.tvm_target(resolved)
-    module = lower(import_onnx(model), tvm_target)
+    try:
+        imported = import_onnx(model)
+    except UnknownOperatorsError as error:
+        reasons = why_left(model, error.positions, reports)
+        raise ModelError("\n  ".join([str(error), *reasons])) from error
+    module = lower(imported, tvm_target)
     cpu.build(schedule(module, tvm_target), resolved, output)
 
 
@@ -165,7 +178,7 @@ def compile_model(
         progress("rewriting the graph")
         optimized, reports = rewrite(model)
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
-        build_library(optimized, target, folder / bundles.LIBRARY)
+        build_library(optimized, target, folder / bundles.LIBRARY, reports)
         progress("running onnxruntime on the model as given")
         inputs = parity_inputs(_input_shape(model))
         references = list(run_reference(model, inputs))

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, constant, static
 
 
@@ -29,6 +30,7 @@ class GlobalPool(Rewrite):
 
     name = "global_pool"
     patterns = (_mean, _mean_with_axes, _pool)
+    removes = Removal(("ReduceMean", "AveragePool"), "where they are the mean over the whole map")
 
     def check(self, match: Match) -> str | None:
         node = match.nodes[-1]

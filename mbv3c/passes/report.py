@@ -8,6 +8,19 @@ FAILED_PROOF = "failed its proof"
 
 
 @dataclass(frozen=True)
+class Removal:
+    """Operators that are gone after a pass, where it finds them as it needs them.
+
+    Attributes:
+        operators: ONNX operators of the default domain.
+        where: which of these nodes, as the end of "it removes such nodes only …".
+    """
+
+    operators: tuple[str, ...]
+    where: str
+
+
+@dataclass(frozen=True)
 class Refusal:
     """A place that looked like a match but was left alone.
 

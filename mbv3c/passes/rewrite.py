@@ -22,7 +22,7 @@ from onnxscript.rewriter import pattern as onnxscript_pattern
 
 from mbv3c.passes.cut import cut
 from mbv3c.passes.judge import Judge, Verdict
-from mbv3c.passes.report import FAILED_PROOF, PassReport, Proof, Refusal
+from mbv3c.passes.report import FAILED_PROOF, PassReport, Proof, Refusal, Removal
 
 Pattern = Callable[..., Any]
 
@@ -75,12 +75,14 @@ class Rewrite(ABC):
         scalars: the variables that must be constants with one element. A place where they are
             not is no match, and no refusal either.
         constants: the same for variables that must be constants of any size.
+        removes: the operators that are gone after it.
     """
 
     name: str
     patterns: tuple[Pattern, ...]
     scalars: frozenset[str] = frozenset()
     constants: frozenset[str] = frozenset()
+    removes: Removal = Removal((), "")
 
     def check(self, match: Match) -> str | None:
         """Return why this match must be left alone, or None."""
