@@ -69,9 +69,9 @@ def set_batch(
     _rewrite(model, old, batch)
     _check_outputs(model, batch)
     for tensor in model.graph.initializer:
-        if tensor.name.endswith(_PROBED):
+        if _PROBED in tensor.name:
             sizes = numpy_helper.to_array(tensor).copy()
-            sizes[0] = batch
+            sizes[sizes == _PROBE] = batch
             tensor.CopyFrom(numpy_helper.from_array(sizes, tensor.name))
     dims[0].dim_value = batch
     return shape
@@ -94,10 +94,10 @@ def _rewrite(model: onnx.ModelProto, old: int | None, batch: int) -> None:
         if target is None or target.size == 0:
             continue
         source = shapes.get(node.input[0])
-        if node.op_type == "Reshape":
-            new = _reshaped(source, target, old)
-        else:
+        if node.op_type == "Resize":
             new = _resized(node, source, target, old)
+        else:
+            new = _reshaped(source, target, old)
         if new is None:
             was = "a dynamic batch" if old is None else f"batch {old}"
             raise ModelError(
@@ -107,6 +107,10 @@ def _rewrite(model: onnx.ModelProto, old: int | None, batch: int) -> None:
             )
         if new is not target:
             node.input[position] = _stored(model.graph, node, position, new)
+            # With allowzero a 0 would be no copy of the input's size.
+            kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
             shapes, _ = _infer(model)
 
 

@@ -74,6 +74,10 @@ POOLED = "[pool] p = GlobalAveragePool(x) "
             POOLED + "t = Constant <value_ints = [1, 4]> () f = Reshape(p, t) y = MatMul(f, w)",
             {},
         ),
+        (  # as torch's second exporter writes it
+            POOLED + "[flat] f = Reshape <allowzero = 1> (p, s) y = MatMul(f, w)",
+            {"s": [1, 4]},
+        ),
         ("c = Conv(x, k) [up] y = Resize(c, , , s)", {"s": [1, 4, 12, 12]}),
         (
             POOLED + "n = Shape(p) o = Gather(n, i) u = Unsqueeze(o, z) v = Concat <axis = 0> "
