@@ -22,6 +22,8 @@ from mbv3c.errors import EXIT_INTERRUPTED, EXIT_PARITY, Mbv3cError, ParityError,
 if TYPE_CHECKING:
     import onnx
 
+    from mbv3c.pipeline import OptimizedStep
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -95,6 +97,16 @@ def _json_option(command: Command) -> Command:
     )(command)
 
 
+def _batch_option(command: Command) -> Command:
+    return click.option("--batch", type=int, help="Give MODEL this batch.")(command)
+
+
+def _opset_option(command: Command) -> Command:
+    return click.option("--opset", type=int, help="Convert MODEL to this opset, 11 to 18.")(
+        command
+    )
+
+
 def _force_option(command: Command) -> Command:
     return click.option("--force", is_flag=True, help="Write over what is there.")(command)
 
@@ -117,7 +129,9 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--resolution", type=int, help="Input side, 96 to 256 by 32.  [default: 224]"
         ),
         click.option("--classes", type=int, help="1000 by default; 21 for lraspp."),
-        click.option("--batch", type=int, help="Images per inference.  [default: 1]"),
+        click.option(
+            "--batch", type=int, help="Images per inference, of a MODEL, too.  [default: 1]"
+        ),
         click.option("--seed", type=int, help="Seed of the weights.  [default: 0]"),
         click.option(
             "--weights",
@@ -180,14 +194,24 @@ def build(
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@_batch_option
+@click.option("--opset", type=int, help="Write OUTPUT in this opset, 11 to 18.")
 @click.option("--explain", is_flag=True, help="List every rewritten node, too.")
+@click.option(
+    "--prove",
+    is_flag=True,
+    help="Check every rewrite by itself against onnxruntime, and leave out what fails.",
+)
 @_force_option
 @_json_option
 def optimize(
     model: Path,
     output: Path,
     input_shape: str | None,
+    batch: int | None,
+    opset: int | None,
     explain: bool,
+    prove: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -195,35 +219,44 @@ def optimize(
     from mbv3c import pipeline
     from mbv3c.atomic import new_file
 
-    loaded = _loaded(model, input_shape)
+    loaded = _loaded(model, input_shape, batch)
     with new_file(output, force=force) as temporary:
-        optimized, steps = pipeline.optimize(loaded)
+        optimized, steps = pipeline.optimize(loaded, proving=prove, opset=opset)
         temporary.write_bytes(optimized.SerializeToString(deterministic=True))
+    failed = [
+        {"pass": step.report.name, "node": proof.node, "reason": proof.verdict.reason}
+        for step in steps
+        for proof in step.failed
+    ]
     if as_json:
-        passes = [
-            {
-                "name": step.report.name,
-                "matched": list(step.report.matched),
-                "refused": [
-                    {"node": refusal.node, "reason": refusal.reason}
-                    for refusal in step.report.refused
-                ],
-                "nodes_before": step.report.nodes_before,
-                "nodes_after": step.report.nodes_after,
-                "max_error_of_range": step.max_error_of_range,
-            }
-            for step in steps
-        ]
-        _print_json({"model": str(output), "passes": passes})
-        return
-    click.echo(f"{'pass':<18}{'matched':>8}{'refused':>8}{'nodes':>14}  largest error of range")
+        passes = [step.to_json() for step in steps]
+        proof_failed = failed if prove else None
+        _print_json({"model": str(output), "passes": passes, "proof_failed": proof_failed})
+    else:
+        _print_steps(steps, explain, prove)
+        if failed:
+            first = failed[0]
+            click.echo(
+                f"PROOF FAILED for {len(failed)} rewrites, first {first['pass']} at "
+                f"{first['node']}; none of them was made: {output} computes what {model} does"
+            )
+    if failed:
+        raise click.exceptions.Exit(EXIT_PARITY)
+
+
+def _print_steps(steps: "list[OptimizedStep]", explain: bool, prove: bool) -> None:
+    """Print the table of `optimize`, then what was rewritten and refused where."""
+    proved = f"{'proved':>10}{'worst proof':>13}" if prove else ""
+    click.echo(
+        f"{'pass':<18}{'matched':>8}{'refused':>8}{'nodes':>14}{proved}  largest error of range"
+    )
     busy = [step for step in steps if step.report.changed or step.report.refused]
     for step in busy:
         report = step.report
         nodes = f"{report.nodes_before} → {report.nodes_after}"
         click.echo(
             f"{report.name:<18}{len(report.matched):>8}{len(report.refused):>8}{nodes:>14}"
-            f"  {step.max_error_of_range:.1e}"
+            f"{_proved(step) if prove else ''}  {step.max_error_of_range:.1e}"
         )
     if len(busy) < len(steps):
         click.echo(f"{len(steps) - len(busy)} other passes found nothing to do")
@@ -232,6 +265,26 @@ def optimize(
             click.echo(f"{step.report.name} rewrote {name}")
         for refusal in step.report.refused:
             click.echo(f"{step.report.name} refused {refusal.node}: {refusal.reason}")
+    verdicts = [proof.verdict for step in steps for proof in step.report.proofs]
+    sound = [verdict for verdict in verdicts if verdict.passed]
+    if prove and not verdicts:
+        click.echo("nothing to prove: no rewrite fits")
+    if sound:
+        worst = max(sound, key=lambda verdict: verdict.max_error_of_range)
+        click.echo(
+            f"{len(sound)} of {len(verdicts)} proofs passed, each rewrite by itself against "
+            f"onnxruntime: largest error {worst.max_error_of_range:.1e} of range "
+            f"(allowed {worst.allowed:.1e})"
+        )
+
+
+def _proved(step: "OptimizedStep") -> str:
+    verdicts = [proof.verdict for proof in step.report.proofs]
+    if not verdicts:
+        return f"{'':>23}"
+    count = f"{sum(verdict.passed for verdict in verdicts)}/{len(verdicts)}"
+    worst = max(verdict.max_error_of_range for verdict in verdicts)
+    return f"{count:>10}{worst:>13.1e}"
 
 
 @commands.command(name="compile")
@@ -239,6 +292,7 @@ def optimize(
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @click.option("--precision", default="fp32", show_default=True)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@_opset_option
 @_model_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle to write.")
 @click.option("--no-verify", is_flag=True, help="Do not check parity.")
@@ -249,6 +303,7 @@ def compile_(
     target: str,
     precision: str,
     input_shape: str | None,
+    opset: int | None,
     output: Path | None,
     no_verify: bool,
     force: bool,
@@ -259,6 +314,7 @@ def compile_(
     from mbv3c.targets.table import find_target
 
     found = find_target(target)
+    batch = spec.pop("batch") if model is not None else None
     if model is not None and any(value is not None for value in spec.values()):
         given = ", ".join(
             f"--{key.replace('_', '-')}" for key, value in spec.items() if value is not None
@@ -266,9 +322,11 @@ def compile_(
         raise UsageError(f"{given} cannot be combined with a MODEL: they say which one to build")
     if model is None and input_shape is not None:
         raise UsageError("--input-shape belongs to a MODEL; use --resolution and --batch instead")
+    if model is None and opset is not None:
+        raise UsageError("--opset belongs to a MODEL; what mbv3c builds needs none")
     progress = _Progress()
     progress("building the graph" if model is None else f"reading {model}")
-    loaded = _built(spec) if model is None else _loaded(model, input_shape)
+    loaded = _built(spec) if model is None else _loaded(model, input_shape, batch, opset)
     name = loaded.graph.name if model is None else model.stem
     path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
 
@@ -329,8 +387,16 @@ def run(bundle: Path, source: Path, output: Path, force: bool, as_json: bool) ->
 @commands.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@_batch_option
+@_opset_option
 @_json_option
-def inspect(model: Path, input_shape: str | None, as_json: bool) -> None:
+def inspect(
+    model: Path,
+    input_shape: str | None,
+    batch: int | None,
+    opset: int | None,
+    as_json: bool,
+) -> None:
     """Say what a model is, what each layer costs, and what `optimize` would do to it."""
     from dataclasses import asdict
 
@@ -339,7 +405,7 @@ def inspect(model: Path, input_shape: str | None, as_json: bool) -> None:
     from mbv3c.passes import PIPELINE
     from mbv3c.passes.simplify import simplify
 
-    loaded = _loaded(model, input_shape)
+    loaded = _loaded(model, input_shape, batch, opset)
     inspected = inspection.inspect(loaded, simplify(loaded)[0])
     optimized, reports = loaded, []
     for one_pass in PIPELINE:
@@ -353,7 +419,10 @@ def inspect(model: Path, input_shape: str | None, as_json: bool) -> None:
                 **asdict(inspected.totals),
                 "peak_activation_bytes": inspected.peak_activation_bytes,
                 "layers": [asdict(layer) for layer in inspected.layers],
-                "passes": [asdict(report) for report in reports],
+                "passes": [
+                    {key: value for key, value in asdict(report).items() if key != "proofs"}
+                    for report in reports
+                ],
             }
         )
         return
@@ -455,10 +524,17 @@ def _built(spec: dict[str, Any]) -> "onnx.ModelProto":
     return build_model(ModelSpec(**given), weights)
 
 
-def _loaded(path: Path, input_shape: str | None) -> "onnx.ModelProto":
+def _loaded(
+    path: Path, input_shape: str | None, batch: int | None, opset: int | None = None
+) -> "onnx.ModelProto":
     from mbv3c.graphs.load import load_model
 
-    return load_model(path, _parse_shape(input_shape) if input_shape else None)
+    model = load_model(path, _parse_shape(input_shape) if input_shape else None, batch)
+    if opset is None:
+        return model
+    from mbv3c.parity.conversion import in_opset
+
+    return in_opset(model, opset)[0]
 
 
 def _parse_shape(text: str) -> list[int]:

@@ -27,6 +27,18 @@ class ModelError(Mbv3cError):
     kind = "model"
 
 
+class UnknownOperatorsError(ModelError):
+    """A compiler has no importer for some of a model's operators.
+
+    Attributes:
+        positions: where their nodes stand in the graph.
+    """
+
+    def __init__(self, message: str, positions: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.positions = positions
+
+
 class ToolError(Mbv3cError):
     """A tool beside mbv3c (linker, emulator, pip, apt) is missing or failed."""
 

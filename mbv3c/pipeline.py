@@ -1,9 +1,10 @@
 """The whole line on one page: build → rewrite → lower → schedule → link → bundle → verify."""
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,20 @@ import onnx
 from mbv3c import __version__
 from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
-from mbv3c.errors import ModelError, ParityError, UsageError
+from mbv3c.errors import ModelError, ParityError, UnknownOperatorsError, UsageError
 from mbv3c.execution.runners import HostRunner, Tensor, require_runner, runner_for
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.lowering.lower import Lowered, lower
 from mbv3c.parity.compare import Parity, compare
+from mbv3c.parity.conversion import in_opset
 from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.proof import prove as onnxruntime_judge
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
 from mbv3c.parity.tolerance import TOLERANCES
-from mbv3c.passes import PIPELINE, PassReport
+from mbv3c.passes import PIPELINE, PassReport, Proof
+from mbv3c.passes.convert_opset import check_opset
+from mbv3c.passes.prove import prove
+from mbv3c.passes.removal import why_left
 from mbv3c.targets import cpu
 from mbv3c.targets.cores import machine
 from mbv3c.targets.table import Target, find_target
@@ -47,18 +53,62 @@ class OptimizedStep:
     report: PassReport
     max_error_of_range: float
 
+    @property
+    def failed(self) -> list[Proof]:
+        """The rewrites that failed their proof, and were not made."""
+        return [proof for proof in self.report.proofs if not proof.verdict.passed]
 
-def optimize(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[OptimizedStep]]:
-    """Run every rewrite and measure the graph after each of them."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys; an error that is not finite becomes null."""
+        report = self.report
+        return {
+            "name": report.name,
+            "matched": list(report.matched),
+            "refused": [asdict(refusal) for refusal in report.refused],
+            "nodes_before": report.nodes_before,
+            "nodes_after": report.nodes_after,
+            "max_error_of_range": _finite(self.max_error_of_range),
+            "proofs": [
+                {
+                    "node": proof.node,
+                    "passed": proof.verdict.passed,
+                    "max_error_of_range": _finite(proof.verdict.max_error_of_range),
+                    "allowed": proof.verdict.allowed,
+                    "reason": proof.verdict.reason or None,
+                }
+                for proof in report.proofs
+            ],
+        }
+
+
+def _finite(number: float) -> float | None:
+    return number if isfinite(number) else None
+
+
+def optimize(
+    model: onnx.ModelProto, *, proving: bool = False, opset: int | None = None
+) -> tuple[onnx.ModelProto, list[OptimizedStep]]:
+    """Run every rewrite and measure the graph after each of them.
+
+    `proving` also checks every single rewrite, before it is made, against onnxruntime; one that
+    fails is not made, and is reported among what its pass refused and proved. `opset` has the
+    result converted to that operator set, as the last step.
+    """
+    if opset is not None:
+        check_opset(opset)
     x = parity_inputs(_input_shape(model))[0]
     wanted = run(session(model), x)
     steps: list[OptimizedStep] = []
     error = 0.0
     for rewrite in PIPELINE:
-        model, report = rewrite(model)
+        model, report = prove(rewrite, model, onnxruntime_judge) if proving else rewrite(model)
         if report.changed:
             error = error_of_range(run(session(model), x), wanted)
         steps.append(OptimizedStep(report, error))
+    if opset is not None:
+        model, report = in_opset(model, opset)
+        error = error_of_range(run(session(model), x), wanted)
+        steps.append(OptimizedStep(report if proving else replace(report, proofs=()), error))
     return model, steps
 
 
@@ -71,11 +121,22 @@ def rewrite(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[PassReport]]:
     return model, reports
 
 
-def build_library(model: onnx.ModelProto, target: Target, output: Path) -> Lowered:
-    """Turn a rewritten graph into the target's shared library."""
+def build_library(
+    model: onnx.ModelProto, target: Target, output: Path, reports: Sequence[PassReport] = ()
+) -> Lowered:
+    """Turn a rewritten graph into the target's shared library.
+
+    Raises:
+        ModelError: TVM lacks operators of the graph. What the passes that could have removed them
+            say in `reports` is part of the message.
+    """
     resolved = cpu.resolve(target)
     tvm_target = cpu.tvm_target(resolved)
-    lowered = lower(model, machine(resolved, tvm_target), tvm_target)
+    try:
+        lowered = lower(model, machine(resolved, tvm_target), tvm_target)
+    except UnknownOperatorsError as error:
+        reasons = why_left(model, error.positions, reports)
+        raise ModelError("\n  ".join([str(error), *reasons])) from error
     cpu.build(lowered.module, resolved, output)
     return lowered
 
@@ -116,7 +177,7 @@ def compile_model(
         progress("rewriting the graph")
         optimized, reports = rewrite(model)
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
-        build_library(optimized, target, folder / bundles.LIBRARY)
+        build_library(optimized, target, folder / bundles.LIBRARY, reports)
         progress("running onnxruntime on the model as given")
         inputs = parity_inputs(_input_shape(model))
         references = list(run_reference(model, inputs))

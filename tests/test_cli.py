@@ -234,6 +234,7 @@ def test_quiet_on_stderr_but_for_progress(host_bundle: Path) -> None:
         (("build", "--classes", "0"), 2, "classes must be at least 1"),
         (("build", "-o", "nowhere/m.onnx"), 2, "the folder nowhere does not exist"),
         (("verify", "none"), 1, "none is no bundle"),
+        (("compile", "--target", "host_cpu", "--opset", "13"), 2, "--opset belongs to a MODEL"),
         (("frobnicate",), 2, "No such command 'frobnicate'"),
     ],
 )
@@ -282,6 +283,71 @@ def test_dynamic_batch_needs_and_takes_an_input_shape(small_file: Path, tmp_path
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
     assert manifest["output"]["shape"] == [2, 10]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_another_batch(small_file: Path, tmp_path: Path, dynamic: bool) -> None:
+    model = onnx.load(small_file)
+    for value in (*model.graph.input, *model.graph.output) if dynamic else ():
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.save(model, tmp_path / "m.onnx")
+    arguments = (tmp_path / "m.onnx", "--batch", 2, "--json")
+    done = mbv3c("compile", *arguments, "--target", "host_cpu", "-o", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert (manifest["input"]["shape"], manifest["output"]["shape"]) == ([2, 3, 96, 96], [2, 10])
+    done = mbv3c("optimize", *arguments, "-o", tmp_path / "o.onnx", "--prove")
+    assert document(done)["proof_failed"] == []
+    (written,) = onnx.load(tmp_path / "o.onnx").graph.input
+    assert written.type.tensor_type.shape.dim[0].dim_value == 2
+    assert document(mbv3c("inspect", *arguments))["architecture"]["batch"] == 2
+
+
+def test_a_batch_that_is_built_in_is_named(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 4, 6, 6] x) => (float[2, 72] y) <int64[2] s = {2, 72}> {
+            [flat] y = Reshape(x, s)
+        }"""
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    done = mbv3c("optimize", tmp_path / "m.onnx", "--batch", 2, "-o", tmp_path / "o.onnx")
+    assert done.returncode == 1
+    assert "--batch 2 is not possible: node 'flat' (Reshape) has the shape [2, 72]" in done.stderr
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_another_opset(small_file: Path, tmp_path: Path) -> None:
+    out, again, bundle = tmp_path / "o.onnx", tmp_path / "o2.onnx", tmp_path / "b"
+    done = mbv3c("optimize", small_file, "-o", out, "--opset", 11, "--json", "--prove")
+    steps = document(done)["passes"]
+    assert steps[-1]["name"] == "convert_opset"
+    assert len(steps[-1]["matched"]) == 19
+    written = onnx.load(out)
+    assert written.opset_import[0].version == 11
+    assert "HardSwish" not in {node.op_type for node in written.graph.node}
+    assert mbv3c("optimize", out, "-o", again, "--opset", 11).returncode == 0
+    assert again.read_bytes() == out.read_bytes()
+    found = document(mbv3c("inspect", out, "--opset", 18, "--json"))
+    assert found["architecture"]["activations"]["hardswish"] == 19
+    done = mbv3c("compile", out, "--opset", 13, "--target", "host_cpu", "-o", bundle)
+    assert done.returncode == 0, done.stderr
+    assert onnx.load(bundle / "model.onnx").opset_import[0].version == 13
+
+
+def test_an_opset_that_does_not_work_is_an_error(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 4] x) => (float[1, 4] y) <float[4] w = {1, 1, 1, 1}> {
+            [norm] y = LayerNormalization(x, w)
+        }"""
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    done = mbv3c("optimize", tmp_path / "m.onnx", "--opset", 13, "-o", tmp_path / "o.onnx")
+    assert done.returncode == 1
+    assert "LayerNormalization (node 'norm') exists from opset 17 on" in done.stderr
+    assert "the lowest that works is 17" in done.stderr
+    assert not (tmp_path / "o.onnx").exists()
 
 
 def test_existing_bundle_is_kept_without_force(host_bundle: Path, small_file: Path) -> None:

@@ -13,17 +13,21 @@ from onnx.external_data_helper import (
 )
 
 from mbv3c.errors import ModelError, UsageError
+from mbv3c.graphs.batch import set_batch
 
 
-def load_model(path: Path, input_shape: Sequence[int] | None = None) -> onnx.ModelProto:
+def load_model(
+    path: Path, input_shape: Sequence[int] | None = None, batch: int | None = None
+) -> onnx.ModelProto:
     """Read, complete and check a model.
 
     External data is read in, and `input_shape` (if given) replaces the shape of the input; the
-    output's shape follows from it. The graph must have one fp32 input of a fixed shape and one
-    output.
+    output's shape follows from it. `batch` (if given) replaces its first dimension, and what
+    nodes hold of another batch where that is sound. The graph must have one fp32 input of a fixed
+    shape and one output.
 
     Raises:
-        UsageError: there is no such file, or `input_shape` does not suit the input.
+        UsageError: there is no such file, or `input_shape` or `batch` do not suit the input.
         ModelError: the file is no ONNX model, is damaged or incomplete, or its inputs and
             outputs are not what is described above.
     """
@@ -44,6 +48,8 @@ def load_model(path: Path, input_shape: Sequence[int] | None = None) -> onnx.Mod
             "one: keep that one in the export"
         )
     _load_external_data(model, path)
+    if batch is not None:
+        input_shape = set_batch(model, model_input(model), batch, input_shape)
     _set_input_shape(model, path, input_shape)
     try:
         if input_shape is not None:

@@ -26,8 +26,8 @@ def lower(model: onnx.ModelProto, machine: Machine, target: tvm.target.Target) -
     """Lower a rewritten graph with fixed shapes.
 
     Raises:
-        ModelError: TVM has no importer for some operators, a node has no known shape, or TVM
-            cannot lower it.
+        UnknownOperatorsError: TVM has no importer for some operators.
+        ModelError: a node has no known shape, or TVM cannot lower it.
     """
     check_operators(model)
     plan = select(model, machine, target)

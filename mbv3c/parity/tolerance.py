@@ -39,3 +39,26 @@ TOLERANCES: dict[str, Tolerance] = {
         ),
     ),
 }
+
+# Of one rewrite by itself, on inputs of every kind in proof_inputs.py, by the type of its output.
+PROOF_TOLERANCES: dict[str, Tolerance] = {
+    "float32": Tolerance(
+        of_range=1e-5,
+        times_spread=4.0,
+        reason=(
+            "the largest that rounding does to a rewrite of Small or Large is 3.3e-6 (fold_se on "
+            "inputs of standard deviation 100, where sums of the gate cancel), to a fused "
+            "activation 1e-7; 2.9 for the 3 in hard-swish makes 1.7e-2"
+        ),
+    ),
+    "float16": Tolerance(
+        of_range=2e-3,
+        times_spread=4.0,
+        reason="fp16 holds 11 bits: four roundings of 4.9e-4, one per primitive of hard-swish",
+    ),
+    "float64": Tolerance(
+        of_range=1e-12,
+        times_spread=4.0,
+        reason="some thousands of roundings of 1.1e-16; constants stay as exact as they came",
+    ),
+}

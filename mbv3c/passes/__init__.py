@@ -17,13 +17,13 @@ from mbv3c.passes.fuse_hardswish import FuseHardSwish
 from mbv3c.passes.gemm_to_conv import gemm_to_conv
 from mbv3c.passes.global_pool import GlobalPool
 from mbv3c.passes.merge_reshapes import merge_reshapes
-from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.report import PassReport, Proof, Refusal
 from mbv3c.passes.resolve_castlike import ResolveCastLike
 from mbv3c.passes.simplify import simplify
 from mbv3c.passes.sink_transposes import sink_transposes
 from mbv3c.passes.upgrade_opset import upgrade_opset
 
-__all__ = ["PIPELINE", "Pass", "PassReport", "Refusal"]
+__all__ = ["PIPELINE", "Pass", "PassReport", "Proof", "Refusal"]
 
 Pass = Callable[[onnx.ModelProto], tuple[onnx.ModelProto, PassReport]]
 

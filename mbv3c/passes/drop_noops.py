@@ -10,10 +10,11 @@ import onnx_ir as ir
 from onnx import shape_inference
 from onnx_ir.passes.common import IdentityEliminationPass
 
-from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.report import PassReport, Refusal, Removal
 from mbv3c.passes.rewrite import scalar
 
 NAME = "drop_noops"
+REMOVES = Removal(("Identity", "Dropout", "Cast"), "where they pass on what they are given")
 
 
 def drop_noops(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, constant, replaced_initializer
 
 
@@ -37,6 +38,7 @@ class FoldAffine(Rewrite):
     name = "fold_affine"
     patterns = (_scaled, _scaled_with_bias, _shifted, _shifted_with_bias)
     constants = frozenset({"weight", "bias", "scale", "shift"})
+    removes = Removal(("Add", "Mul"), "with a constant per channel right behind a Conv")
 
     def check(self, match: Match) -> str | None:
         weight = np.asarray(constant(match.values["weight"]))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, constant, replaced_initializer
 
 
@@ -29,6 +30,7 @@ class FoldBatchNorm(Rewrite):
 
     name = "fold_batchnorm"
     patterns = (_conv, _conv_with_bias)
+    removes = Removal(("BatchNormalization",), "right behind a Conv")
 
     def check(self, match: Match) -> str | None:
         batchnorm = match.node("BatchNormalization")

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Pattern, Rewrite, constant, scalar
 
 
@@ -44,6 +45,7 @@ class FoldPad(Rewrite):
 
     name = "fold_pad"
     patterns = _patterns()
+    removes = Removal(("Pad",), "where they add zeros before a Conv or AveragePool")
 
     def check(self, match: Match) -> str | None:
         pad, user = match.nodes[-2:]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, constant, new_initializer, replaced_initializer
 
 
@@ -45,6 +46,7 @@ class FoldSE(Rewrite):
 
     name = "fold_se"
     patterns = (_both_biased, _second_biased, _first_biased, _unbiased)
+    removes = Removal(("HardSigmoid",), "as the gate of squeeze-and-excite")
 
     def check(self, match: Match) -> str | None:
         for name in ("w2", "b2"):

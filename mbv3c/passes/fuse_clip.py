@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import FLOATS, Match, Pattern, Rewrite, new_initializer, raises_rank
 
 
@@ -79,6 +80,7 @@ class FuseClip(Rewrite):
         _relu_clip_above,
     )
     scalars = frozenset({"low", "high"})
+    removes = Removal(("Min", "Max", "Relu"), "where two of them make a Clip")
 
     def check(self, match: Match) -> str | None:
         x = match.values["x"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, static
 
 
@@ -20,6 +21,7 @@ class FuseGemm(Rewrite):
     name = "fuse_gemm"
     patterns = (_biased,)
     constants = frozenset({"weight", "bias"})
+    removes = Removal(("MatMul", "Add"), "where a constant is added to a matrix product")
 
     def check(self, match: Match) -> str | None:
         x, weight, bias = (static(match.values[name]) for name in ("x", "weight", "bias"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import FLOATS, Match, Rewrite, is_close, raises_rank
 
 ALPHA = 1 / 6
@@ -86,6 +87,7 @@ class FuseHardSigmoid(Rewrite):
         _divided_line,
     )
     scalars = frozenset(CONSTANTS) | frozenset(_LINE)
+    removes = Removal(("Add", "Clip", "Div", "Mul"), "as parts of relu6(x + 3) / 6")
 
     def check(self, match: Match) -> str | None:
         if match.scalars.get("alpha", 1.0) <= 0 or match.scalars.get("inverse", 1.0) <= 0:

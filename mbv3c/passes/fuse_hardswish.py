@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from mbv3c.passes.fuse_hardsigmoid import ALPHA, BETA, CONSTANTS, wrong_constant
+from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, is_close
 from mbv3c.passes.upgrade_opset import OLDEST_WITH_HARDSWISH
 
@@ -51,6 +52,9 @@ class FuseHardSwish(Rewrite):
         _times_hardsigmoid,
     )
     scalars = frozenset(CONSTANTS)
+    removes = Removal(
+        ("Add", "Clip", "Div", "HardSigmoid", "Mul"), "as parts of x · relu6(x + 3) / 6"
+    )
 
     def check(self, match: Match) -> str | None:
         if match.opset < OLDEST_WITH_HARDSWISH:

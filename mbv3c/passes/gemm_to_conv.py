@@ -12,10 +12,11 @@ import onnx
 import onnx_ir as ir
 from onnx import shape_inference
 
-from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.report import PassReport, Refusal, Removal
 from mbv3c.passes.rewrite import constant, static, stored
 
 NAME = "gemm_to_conv"
+REMOVES = Removal(("Gemm", "MatMul"), "on one pixel, from a Flatten to a Reshape back")
 
 _ELEMENTWISE = ("Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Clip")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, constant, static
 
 
@@ -29,6 +30,7 @@ class GlobalPool(Rewrite):
 
     name = "global_pool"
     patterns = (_mean, _mean_with_axes, _pool)
+    removes = Removal(("ReduceMean", "AveragePool"), "where they are the mean over the whole map")
 
     def check(self, match: Match) -> str | None:
         node = match.nodes[-1]
@@ -39,7 +41,9 @@ class GlobalPool(Rewrite):
         pooled = op.op("GlobalAveragePool", [match.values["x"]], name=node.name)
         if node.op_type == "AveragePool" or node.attributes.get_int("keepdims", 1) != 0:
             return pooled
-        return op.op("Flatten", [pooled], {"axis": 1}, name=f"{node.name}.flatten")
+        # Two nodes may lack a name, but no two may have the same one.
+        name = f"{node.name}.flatten" if node.name else None
+        return op.op("Flatten", [pooled], {"axis": 1}, name=name)
 
 
 def _not_over_map(mean: ir.Node, match: Match) -> str | None:

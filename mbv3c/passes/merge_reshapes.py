@@ -16,10 +16,14 @@ import onnx_ir as ir
 from onnx import shape_inference
 
 from mbv3c.passes.layout import moves_only_ones
-from mbv3c.passes.report import PassReport
+from mbv3c.passes.report import PassReport, Removal
 from mbv3c.passes.rewrite import remove_unused, static, stored
 
 NAME = "merge_reshapes"
+REMOVES = Removal(
+    ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"),
+    "where several follow each other, or one changes nothing",
+)
 
 
 def merge_reshapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:

@@ -2,6 +2,23 @@
 
 from dataclasses import dataclass
 
+from mbv3c.passes.judge import Verdict
+
+FAILED_PROOF = "failed its proof"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Operators that are gone after a pass, where it finds them as it needs them.
+
+    Attributes:
+        operators: ONNX operators of the default domain.
+        where: which of these nodes, as the end of "it removes such nodes only …".
+    """
+
+    operators: tuple[str, ...]
+    where: str
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -17,6 +34,20 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """What a judge said of one rewrite.
+
+    Attributes:
+        node: the place, as `PassReport.matched` names it; of a pass that was judged as a whole,
+            the pass.
+        verdict: what the judge said; where it did not pass, the rewrite was not made.
+    """
+
+    node: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class PassReport:
     """The outcome of one pass over one graph.
 
@@ -27,6 +58,7 @@ class PassReport:
         nodes_before: number of nodes before the pass.
         nodes_after: number of nodes after it.
         changed: whether the graph is a different one now.
+        proofs: what the judge, if there was one, said of each rewrite.
     """
 
     name: str
@@ -35,3 +67,4 @@ class PassReport:
     nodes_before: int
     nodes_after: int
     changed: bool
+    proofs: tuple[Proof, ...] = ()

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite
 
 
@@ -22,6 +23,7 @@ class ResolveCastLike(Rewrite):
 
     name = "resolve_castlike"
     patterns = (_cast_like,)
+    removes = Removal(("CastLike",), "where the type that it casts to is known")
 
     def check(self, match: Match) -> str | None:
         like = match.values["like"]

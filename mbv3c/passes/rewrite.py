@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from onnx import shape_inference
 from onnxscript.rewriter import pattern as onnxscript_pattern
 
-from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.cut import cut
+from mbv3c.passes.judge import Judge, Verdict
+from mbv3c.passes.report import FAILED_PROOF, PassReport, Proof, Refusal, Removal
 
 Pattern = Callable[..., Any]
 
@@ -73,12 +75,14 @@ class Rewrite(ABC):
         scalars: the variables that must be constants with one element. A place where they are
             not is no match, and no refusal either.
         constants: the same for variables that must be constants of any size.
+        removes: the operators that are gone after it.
     """
 
     name: str
     patterns: tuple[Pattern, ...]
     scalars: frozenset[str] = frozenset()
     constants: frozenset[str] = frozenset()
+    removes: Removal = Removal((), "")
 
     def check(self, match: Match) -> str | None:
         """Return why this match must be left alone, or None."""
@@ -88,8 +92,14 @@ class Rewrite(ABC):
     def build(self, op: ir.tape.Tape, match: Match) -> ir.Value:
         """Append the replacement to `op` and return its output."""
 
-    def __call__(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
-        """Apply the rewrite everywhere it fits; the given model is left as it is."""
+    def __call__(
+        self, model: onnx.ModelProto, judge: Judge | None = None
+    ) -> tuple[onnx.ModelProto, PassReport]:
+        """Apply the rewrite everywhere it fits; the given model is left as it is.
+
+        The judge, if there is one, is asked about every match by itself. What does not pass is
+        refused and leaves no trace in the graph.
+        """
         # Checks need ranks and types of intermediates; inference also makes the copy to work on.
         rewritten = ir.from_proto(shape_inference.infer_shapes(model))
         graph = rewritten.graph
@@ -101,6 +111,7 @@ class Rewrite(ABC):
         before = len(graph)
         matched: list[str] = []
         refused: list[Refusal] = []
+        proofs: list[Proof] = []
         for node in tuple(graph):
             if node.graph is not graph:
                 continue  # swallowed by an earlier match
@@ -109,14 +120,26 @@ class Rewrite(ABC):
                 reason = _leaking(match) or self.check(match)
                 if reason is None:
                     reasons.clear()
-                    matched.append(match.name or node.op_type)
-                    _replace(graph, match, self.build)
+                    name = match.name or node.op_type
+                    verdict = _replace(graph, match, self.build, judge)
+                    if verdict is not None:
+                        proofs.append(Proof(name, verdict))
+                    if verdict is None or verdict.passed:
+                        matched.append(name)
+                    else:
+                        reasons.append(f"{FAILED_PROOF}: {verdict.reason}")
                     break
                 reasons.append(reason)
             if reasons:
                 refused.append(Refusal(node.name or node.op_type, reasons[0]))
         report = PassReport(
-            self.name, tuple(matched), tuple(refused), before, len(graph), bool(matched)
+            self.name,
+            tuple(matched),
+            tuple(refused),
+            before,
+            len(graph),
+            bool(matched),
+            tuple(proofs),
         )
         return (ir.to_proto(rewritten) if matched else model), report
 
@@ -236,11 +259,21 @@ def _leaking(match: Match) -> str | None:
 
 
 def _replace(
-    graph: ir.Graph, match: Match, build: Callable[[ir.tape.Tape, Match], ir.Value]
-) -> None:
+    graph: ir.Graph,
+    match: Match,
+    build: Callable[[ir.tape.Tape, Match], ir.Value],
+    judge: Judge | None,
+) -> Verdict | None:
+    """Put the replacement in the place of the match, unless the judge is against it."""
     root = match.nodes[-1]
     tape = ir.tape.Tape()
     new = build(tape, match)
+    verdict = None
+    if judge is not None:
+        verdict = judge(cut(graph, match.nodes, root.outputs[0], tape, new))
+        if not verdict.passed:
+            _discard(tape)
+            return verdict
     ir.convenience.replace_nodes_and_values(
         graph, root, match.nodes, tape.nodes, [root.outputs[0]], [new]
     )
@@ -248,6 +281,14 @@ def _replace(
         assert initializer.name is not None
         graph.initializers.pop(initializer.name, None)
         graph.register_initializer(initializer)
+    return verdict
+
+
+def _discard(tape: ir.tape.Tape) -> None:
+    """Let go of the graph's tensors, so that none of them seems to be used by these nodes."""
+    for node in tape.nodes:
+        for index in range(len(node.inputs)):
+            node.replace_input_with(index, None)
 
 
 def _unused(*_: object, **__: object) -> None:

@@ -16,10 +16,11 @@ import onnx_ir as ir
 from onnx import shape_inference
 
 from mbv3c.passes.layout import Perm, above, count_moving, lay_out, perm_of
-from mbv3c.passes.report import PassReport
+from mbv3c.passes.report import PassReport, Removal
 from mbv3c.passes.rewrite import constant, remove_unused, static, stored, unused_name
 
 NAME = "sink_transposes"
+REMOVES = Removal(("Transpose",), "where two of them cancel")
 
 _UNARY = ("Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Clip", "Cast", "Identity")
 _BINARY = ("Add", "Mul", "Sub", "Div", "Min", "Max")

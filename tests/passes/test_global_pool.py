@@ -98,3 +98,16 @@ def test_refuses_a_pool_that_is_not_over_the_whole_map(attributes: str, reason: 
 @pytest.mark.parametrize("pool", ["GlobalMaxPool(x)", "GlobalAveragePool(x)"])
 def test_ignores_other_pools(pool: str) -> None:
     ignores(GlobalPool(), graph(with_pool(pool)))
+
+
+def test_means_without_names() -> None:
+    """Were both named alike, onnxruntime would not load the graph."""
+    model = graph("""
+        g (float[1, 4, 6, 6] x) => (float[1, 4] y) {
+            a = ReduceMean <axes = [2, 3], keepdims = 0> (x)
+            n = Neg(x)
+            b = ReduceMean <axes = [2, 3], keepdims = 0> (n)
+            y = Mul(a, b)
+        }
+    """)
+    fires(GlobalPool(), model, TOLERANCE)

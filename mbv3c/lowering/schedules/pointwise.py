@@ -63,7 +63,7 @@ def legal(shape: Pointwise, machine: Machine) -> list[Tile]:
         Tile(rows, vectors, rows_outer)
         for rows in range(1, min(shape.rows, _MAX_ROWS) + 1)
         for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
-        if rows * vectors + _operands(rows, vectors) <= machine.registers
+        if rows * vectors + _operands(rows, vectors, machine) <= machine.registers
         for rows_outer in (False, True)
     ]
 
@@ -171,9 +171,13 @@ def _panels(shape: Pointwise, tile: Tile, machine: Machine) -> list[Panels]:
     return panels.panels(shape.outputs, machine.lanes(shape.dtype), tile.vectors)
 
 
-def _operands(rows: int, vectors: int) -> int:
-    """Return how many registers a tile needs beside its accumulators."""
-    return min(rows, vectors) + 3
+def _operands(rows: int, vectors: int, machine: Machine) -> int:
+    """Return how many registers a tile needs beside its accumulators.
+
+    Lanes come from a vector of every row that stays for several steps of k; a broadcast is used
+    up at once, and the shorter side of the tile stays. One or two more are in flight.
+    """
+    return rows + 2 if machine.lane_operands else min(rows, vectors) + 3
 
 
 def _cost(shape: Pointwise, tile: Tile, machine: Machine) -> float:

@@ -1,0 +1,25 @@
+"""Bring a model to another operator set, and make sure that it still computes the same."""
+
+import onnx
+
+from mbv3c.errors import ModelError
+from mbv3c.parity.proof import prove as judge
+from mbv3c.passes.convert_opset import convert_opset
+from mbv3c.passes.prove import prove
+from mbv3c.passes.report import PassReport
+
+
+def in_opset(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto, PassReport]:
+    """Convert a model, checked as a whole against onnxruntime, always: somebody wants the file.
+
+    Raises:
+        UsageError: mbv3c does not write this operator set.
+        ModelError: the model cannot be written in it, or would compute something else there.
+    """
+    converted, report = prove(lambda given: convert_opset(given, opset), model, judge)
+    if not all(proof.verdict.passed for proof in report.proofs):
+        raise ModelError(
+            f"the model, converted to opset {opset}, computes something else: "
+            f"{report.proofs[0].verdict.reason}; choose another --opset"
+        )
+    return converted, report

@@ -1,0 +1,190 @@
+"""onnxruntime as the judge of rewrites: what one replaces and what it puts there, side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.proof_inputs import KINDS
+from mbv3c.parity.tolerance import PROOF_TOLERANCES, TOLERANCES, Tolerance
+from mbv3c.passes.judge import Change, Verdict
+
+Array = NDArray[Any]
+Feed = dict[str, Array]
+Outputs = list[Array]
+
+_OPTIMIZED = (
+    ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+)
+_FATAL_ONLY = 4  # severity: messages about unused inputs are not for our users
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_EXACT = Tolerance(0.0, 0.0, "integers and booleans do not round")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Inputs of one kind, whose outputs are compared as one: one dictionary of arrays a run."""
+
+    name: str
+    feeds: tuple[Feed, ...]
+
+
+class _CannotRunError(Exception):
+    """onnxruntime cannot load or run a model."""
+
+
+def prove(change: Change) -> Verdict:
+    """Run both sides on the same inputs, without graph optimisations, and compare every output.
+
+    The error is the largest absolute one over the range of what the side before gives on inputs
+    of one kind; the worst kind counts. An input on which that side is not finite says nothing
+    and is left out.
+    """
+    try:
+        before = _open(change.before)
+        kinds = _whole(before) if change.whole else _touched(before)
+        wanted = [[_run(before, feed) for feed in kind.feeds] for kind in kinds]
+    except _CannotRunError as error:
+        return _against(f"onnxruntime cannot run what was there: {error}")
+    try:
+        after = _open(change.after)
+        got = [[_run(after, feed) for feed in kind.feeds] for kind in kinds]
+    except _CannotRunError as error:
+        return _against(f"onnxruntime cannot run what it puts there: {error}")
+    verdicts = [
+        verdict
+        for kind, theirs, ours in zip(kinds, wanted, got, strict=True)
+        if (verdict := _compare(change, kind, theirs, ours)) is not None
+    ]
+    if not verdicts:
+        return _against("onnxruntime gives no finite result to compare with")
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    return max(failed or verdicts, key=lambda verdict: verdict.max_error_of_range)
+
+
+def _against(reason: str) -> Verdict:
+    return Verdict(float("inf"), 0.0, reason)
+
+
+def _compare(
+    change: Change, kind: _Kind, wanted: Sequence[Outputs], got: Sequence[Outputs]
+) -> Verdict | None:
+    """Compare the runs of one kind; None if none of them says anything."""
+    usable = [i for i, outputs in enumerate(wanted) if all(np.isfinite(y).all() for y in outputs)]
+    if not usable:
+        return None
+    theirs, ours = [wanted[i] for i in usable], [got[i] for i in usable]
+    error = _error(ours, theirs)
+    dtype = str(theirs[0][0].dtype)
+    tolerance = TOLERANCES["fp32"] if change.whole else PROOF_TOLERANCES.get(dtype, _EXACT)
+    allowed = tolerance.of_range
+    if allowed < error < float("inf"):
+        # Only now, as it takes longest: how much does rounding alone do here?
+        feeds = [kind.feeds[i] for i in usable]
+        allowed = tolerance.allowed(_spread(change.before, feeds, theirs))
+    if error <= allowed:
+        return Verdict(error, allowed)
+    if error == float("inf"):
+        what = "another shape or type, not finite, or off where the output should be constant,"
+        return Verdict(error, allowed, f"{what} on {kind.name}")
+    off = f"{error:.1e} of the output's range off on {kind.name}"
+    return Verdict(error, allowed, f"{off} (allowed {allowed:.1e})")
+
+
+def _spread(before: onnx.ModelProto, feeds: Sequence[Feed], wanted: Sequence[Outputs]) -> float:
+    """Return how far onnxruntime's own optimisation levels move the side before."""
+    spread = 0.0
+    for level in _OPTIMIZED:
+        try:
+            opened = _open(before, level)
+            outputs = [_run(opened, feed) for feed in feeds]
+        except _CannotRunError:
+            continue  # a level that cannot run this excuses nothing
+        spread = max(spread, _error(outputs, wanted))
+    return spread
+
+
+def _error(got: Sequence[Outputs], wanted: Sequence[Outputs]) -> float:
+    """Return the largest error of any output over its range in all of these runs."""
+    return max(
+        _error_of_one(ours, theirs)
+        for ours, theirs in zip(zip(*got, strict=True), zip(*wanted, strict=True), strict=True)
+    )
+
+
+def _error_of_one(got: tuple[Array, ...], wanted: tuple[Array, ...]) -> float:
+    """Return the largest error of one output over its range; infinite where none is parity."""
+    pairs = list(zip(got, wanted, strict=True))
+    if any(y.shape != w.shape or y.dtype != w.dtype for y, w in pairs):
+        return float("inf")
+    if not all(np.isfinite(y).all() for y in got):
+        return float("inf")
+    error = max(float(np.abs(y - w.astype(np.float64)).max(initial=0.0)) for y, w in pairs)
+    if error == 0.0:
+        return 0.0
+    spread = float(max(w.max() for w in wanted)) - float(min(w.min() for w in wanted))
+    return error / spread if spread > 0 else float("inf")
+
+
+def _whole(opened: ort.InferenceSession) -> list[_Kind]:
+    """Return what parity is checked on, each scale by itself."""
+    drawn = {value.name: parity_inputs(_shape(value)) for value in opened.get_inputs()}
+    types = {value.name: _TYPES.get(value.type, np.float32) for value in opened.get_inputs()}
+    feeds = [
+        {name: x.astype(types[name]) for name, x in zip(drawn, arrays, strict=True)}
+        for arrays in zip(*drawn.values(), strict=True)
+    ]
+    return [_Kind("the inputs that parity is checked on", (feed,)) for feed in feeds]
+
+
+def _touched(opened: ort.InferenceSession) -> list[_Kind]:
+    """Return inputs over the ranges that matter."""
+    rng = np.random.default_rng(20190506)
+    return [
+        _Kind(
+            name,
+            tuple(
+                {
+                    value.name: draw(rng, _shape(value)).astype(_TYPES.get(value.type, np.float32))
+                    for value in opened.get_inputs()
+                }
+                for draw in draws
+            ),
+        )
+        for name, draws in KINDS.items()
+    ]
+
+
+def _shape(value: ort.NodeArg) -> tuple[int, ...]:
+    if not all(isinstance(size, int) for size in value.shape):
+        raise _CannotRunError(f"the shape of {value.name!r} is not fixed")
+    return tuple(value.shape)
+
+
+def _open(
+    model: onnx.ModelProto,
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level
+    options.intra_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        return ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's exceptions share no other base
+        raise _CannotRunError(str(error)) from error
+
+
+def _run(opened: ort.InferenceSession, feed: Feed) -> Outputs:
+    try:
+        return [np.asarray(y) for y in opened.run(None, feed)]
+    except Exception as error:  # the same
+        raise _CannotRunError(str(error)) from error

@@ -1,0 +1,71 @@
+"""Which pass could have removed a node, and why it is still there."""
+
+from collections.abc import Iterator, Sequence
+
+import onnx
+
+from mbv3c.passes import PIPELINE
+from mbv3c.passes.drop_noops import NAME as DROP_NOOPS
+from mbv3c.passes.drop_noops import REMOVES as NOOPS
+from mbv3c.passes.gemm_to_conv import NAME as GEMM_TO_CONV
+from mbv3c.passes.gemm_to_conv import REMOVES as GEMMS
+from mbv3c.passes.merge_reshapes import NAME as MERGE_RESHAPES
+from mbv3c.passes.merge_reshapes import REMOVES as RESHAPES
+from mbv3c.passes.report import PassReport, Removal
+from mbv3c.passes.rewrite import Rewrite
+from mbv3c.passes.simplify import NAME as SIMPLIFY
+from mbv3c.passes.sink_transposes import NAME as SINK_TRANSPOSES
+from mbv3c.passes.sink_transposes import REMOVES as TRANSPOSES
+
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+
+REMOVES: dict[str, Removal] = {
+    DROP_NOOPS: NOOPS,
+    SINK_TRANSPOSES: TRANSPOSES,
+    MERGE_RESHAPES: RESHAPES,
+    GEMM_TO_CONV: GEMMS,
+    **{one.name: one.removes for one in PIPELINE if isinstance(one, Rewrite)},
+}
+
+
+def why_left(
+    model: onnx.ModelProto, positions: Sequence[int], reports: Sequence[PassReport]
+) -> list[str]:
+    """Say of nodes of a rewritten graph which pass could have removed them and did not, and why.
+
+    `positions` are theirs in the graph, `reports` those of the passes that ran. Nodes of which
+    there is the same to say share a line.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    lines: dict[tuple[str, str], list[str]] = {}
+    for position in positions:
+        node = model.graph.node[position]
+        told = "; ".join(_reasons(node, constants, reports)) or "no pass removes such nodes"
+        name = node.name or f"→ {node.output[0]}"
+        lines.setdefault((node.op_type, told), []).append(name)
+    return [f"{op_type} {', '.join(names)}: {told}" for (op_type, told), names in lines.items()]
+
+
+def _reasons(
+    node: onnx.NodeProto, constants: set[str], reports: Sequence[PassReport]
+) -> Iterator[str]:
+    if node.domain not in _DEFAULT_DOMAINS:
+        return
+    refusals = {
+        report.name: refusal.reason
+        for report in reports
+        for refusal in report.refused
+        if node.name and refusal.node == node.name
+    }
+    for name, removal in REMOVES.items():
+        if node.op_type not in removal.operators:
+            continue
+        if name in refusals:
+            yield f"{name} refused it: {refusals[name]}"
+        else:
+            yield f"{name} removes such nodes only {removal.where}"
+    computed = [source for source in node.input if source and source not in constants]
+    if computed:
+        yield f"{SIMPLIFY} removes what needs constants only, and {computed[0]!r} is no constant"
+    elif node.input:
+        yield f"{SIMPLIFY} removes what needs constants only, but did not compute this one"

@@ -1,0 +1,109 @@
+"""Which pass could have removed a node, and why it is still there."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnxscript.rewriter import pattern as onnxscript_pattern
+from rewriting import graph
+
+from mbv3c import pipeline
+from mbv3c.errors import ModelError
+from mbv3c.lowering import onnx_import
+from mbv3c.passes import PIPELINE
+from mbv3c.passes.removal import REMOVES, why_left
+from mbv3c.passes.rewrite import Rewrite, _unused
+from mbv3c.pipeline import rewrite
+from mbv3c.targets.table import find_target
+
+DROPOUT = """
+    g (float[1, 8] x) => (float[1, 8] y) <float half = {0.5}, bool yes = {1}> {
+        [drop] d = Dropout(x, half, yes)
+        y = Neg(d)
+    }
+"""
+
+
+def left(model: onnx.ModelProto, op_type: str) -> list[str]:
+    rewritten, reports = rewrite(model)
+    nodes = rewritten.graph.node
+    positions = [i for i, node in enumerate(nodes) if node.op_type == op_type]
+    assert positions
+    return why_left(rewritten, positions, reports)
+
+
+def test_a_refusal_of_that_very_node_is_the_reason() -> None:
+    assert left(graph(DROPOUT), "Dropout") == [
+        "Dropout drop: drop_noops refused it: Dropout may be in training mode; "
+        "simplify removes what needs constants only, and 'x' is no constant"
+    ]
+
+
+def test_a_node_without_a_name_is_not_taken_for_another_one() -> None:
+    (line,) = left(graph(DROPOUT.replace("[drop]", "")), "Dropout")
+    assert line.startswith("Dropout → d: drop_noops removes such nodes only where they pass on")
+
+
+def test_what_no_pass_looked_at() -> None:
+    text = "g (float[1, 8] x) => (float[1, 8] y) { [n] y = LpNormalization(x) }"
+    assert left(graph(text), "LpNormalization") == [
+        "LpNormalization n: simplify removes what needs constants only, and 'x' is no constant"
+    ]
+
+
+def test_nodes_of_which_there_is_the_same_to_say_share_a_line() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17, "my.domain" : 1]>
+        g (float[1, 4] x) => (float[1, 4] y) {
+            [one] a = my.domain.Twist(x) [two] b = my.domain.Dropout(a) y = my.domain.Twist(b)
+        }"""
+    )
+    assert why_left(model, [0, 1, 2], []) == [
+        "Twist one, → y: no pass removes such nodes",
+        "Dropout two: no pass removes such nodes",
+    ]
+
+
+def test_what_was_not_computed_although_it_could() -> None:
+    text = "g (float[1, 8] x) => (float[1, 8] y) { [r] n = Abs(k) y = Add(x, n) }"
+    model = graph(text, k=np.ones(8, np.float32))
+    assert why_left(model, [0], []) == [
+        "Abs r: simplify removes what needs constants only, but did not compute this one"
+    ]
+
+
+@pytest.mark.parametrize("one", [one for one in PIPELINE if isinstance(one, Rewrite)])
+def test_a_rewrite_removes_operators_of_its_patterns(one: Rewrite) -> None:
+    matched = {
+        node.op_identifier()[1]
+        for spelling in one.patterns
+        for node in onnxscript_pattern.RewriteRule(spelling, _unused)._target_pattern
+    }
+    assert one.removes.operators
+    assert set(one.removes.operators) <= matched
+    assert REMOVES[one.name] is one.removes
+
+
+def test_every_name_is_that_of_a_pass() -> None:
+    model = graph("g (float[4] x) => (float[4] y) { y = Relu(x) }")
+    names = {one(model)[1].name for one in PIPELINE}
+    assert set(REMOVES) < names
+    known = {schema.name for schema in onnx.defs.get_all_schemas()}
+    assert {op for removal in REMOVES.values() for op in removal.operators} <= known
+
+
+def test_the_error_of_compile_says_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """TVM imports what our passes remove; so take one importer away from it."""
+    known = onnx_import._get_convert_map()
+    monkeypatch.setattr(
+        onnx_import,
+        "_get_convert_map",
+        lambda: {op: how for op, how in known.items() if op != "Dropout"},
+    )
+    rewritten, reports = rewrite(graph(DROPOUT))
+    with pytest.raises(ModelError) as caught:
+        pipeline.build_library(rewritten, find_target("host_cpu"), tmp_path / "m.so", reports)
+    lines = str(caught.value).splitlines()
+    assert "cannot import these operators: Dropout (nodes: drop)" in lines[0]
+    assert lines[1].startswith("  Dropout drop: drop_noops refused it: Dropout may be in training")
