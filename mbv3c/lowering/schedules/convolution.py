@@ -6,6 +6,7 @@ The input is NCHW, as models take their images, or NHWC; the output is NHWC. A r
 one row times a panel of channels is held in registers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,14 +16,13 @@ from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.schedules import emit, panels
-from mbv3c.lowering.schedules.emit import Expr
+from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.epilogue import Activation
 from mbv3c.lowering.schedules.panels import Panels
-from mbv3c.lowering.schedules.windows import Axis, Run, for_each_run
+from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_row, for_each_run
 
 _MAX_OUTPUTS = 16
 _MAX_VECTORS = 8
-_MAX_TAPS_UNROLLED = 64
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,11 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
     """Write the kernel; its arguments are x, packed weights, bias [N], y [B, P, Q, N]."""
     down, right = shape.vertical, shape.horizontal
     taps = down.taps * right.taps
-    unrolled = shape.inputs * taps <= _MAX_TAPS_UNROLLED
+    lanes_along_row = (
+        shape.channels_first and machine.lane_operands and right.size >= machine.lanes(shape.dtype)
+    )
+    span = (tile.run - 1) * right.stride + (right.taps - 1) * right.dilation + 1
+    beyond = -span % machine.lanes(shape.dtype) if lanes_along_row else 0
 
     def body() -> None:
         sides = (down.size, right.size)
@@ -102,7 +106,14 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
             "y", (shape.batch, down.outputs, right.outputs, shape.outputs), shape.dtype
         )
 
-        def one(b: Expr, p: Expr, column: Expr, panel: tuple[int, ...], run: Run) -> None:
+        def one(
+            conditions: Conditions,
+            b: Expr,
+            p: Expr,
+            column: Expr,
+            panel: tuple[int, ...],
+            run: Run,
+        ) -> None:
             starts = emit.offsets(panel)
             acc = emit.accumulators(run.count, panel, shape.dtype)
             for v, lanes in enumerate(panel):
@@ -110,48 +121,83 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
                     acc.set(i, v, emit.load(bias, column + starts[v], lanes=lanes))
 
             def channel(c: Expr, r: int) -> None:
+                p_in = down.source(p, r)
+                if lanes_along_row:
+                    value = _lanes_of_row(x, (b, c, p_in), right, run, machine, shape.dtype)
+                else:
+                    value = partial(_scalar, x, b, c, p_in, right, run, shape.channels_first)
                 for s in range(right.taps):
-                    base = column * shape.inputs * taps + ((c * taps) + r * right.taps + s) * sum(
-                        panel
-                    )
+                    tap = (c * taps) + r * right.taps + s
+                    base = column * shape.inputs * taps + tap * sum(panel)
                     order = [(i, v) for i in range(run.count) for v in range(len(panel))]
                     if len(panel) > run.count:
                         order.sort(key=lambda at: at[1])
                     for i, v in order:
                         if run.skips(right, i, s):
                             continue
-                        at = (down.source(p, r), right.source(run.start + i, s))
-                        value = x[(b, c, *at) if shape.channels_first else (b, *at, c)]
-                        acc.add_product(
-                            i,
-                            v,
-                            emit.splat(value, panel[v], shape.dtype),
-                            emit.load(w, base + starts[v], lanes=panel[v]),
-                        )
+                        weight = emit.load(w, base + starts[v], lanes=panel[v])
+                        factor = emit.splat(value(i, s), panel[v], shape.dtype)
+                        acc.add_product(i, v, factor, weight)
 
             for r in range(down.taps):
-                with emit.when(down.inside(p, r)):
-                    if unrolled:
-                        for c in range(shape.inputs):
-                            channel(c, r)
-                    else:
-                        with emit.loop(shape.inputs) as c:
-                            channel(c, r)
+                with emit.when(conditions(p, r)), emit.loop(shape.inputs) as c:
+                    channel(c, r)
             for i in range(run.count):
                 for v, lanes in enumerate(panel):
                     value = shape.activation.apply(acc.get(i, v), lanes, shape.dtype)
                     emit.store(y, value, b, p, run.start + i, column + starts[v], lanes=lanes)
 
-        with (
-            emit.loop(shape.batch) as b,
-            emit.loop(down.outputs, parallel=machine.worthwhile(shape.madds)) as p,
-        ):
+        def row(b: Expr, p: Expr, conditions: Conditions) -> None:
             for panel in _panels(shape, tile, machine):
                 with emit.loop(panel.count) as j:
                     column = panel.first + j * panel.columns
-                    for_each_run(right, tile.run, 0, partial(one, b, p, column, panel.widths))
+                    body = partial(one, conditions, b, p, column, panel.widths)
+                    for_each_run(right, tile.run, beyond, body)
+
+        with emit.loop(shape.batch) as b:
+            for_each_row(down, partial(row, b), parallel=machine.worthwhile(shape.madds))
 
     return emit.build_kernel("convolution", body)
+
+
+def _scalar(
+    x: Buffer,
+    image: Expr,
+    channel: Expr,
+    row: Expr,
+    right: Axis,
+    run: Run,
+    channels_first: bool,
+    output: int,
+    tap: int,
+) -> Expr:
+    """Return the input that a tap of the output'th window reads."""
+    column = right.source(run.start + output, tap)
+    return x[(image, channel, row, column) if channels_first else (image, row, column, channel)]
+
+
+def _lanes_of_row(
+    x: Buffer, row: tuple[Expr, ...], right: Axis, run: Run, machine: Machine, dtype: str
+) -> Callable[[int, int], Expr]:
+    """Load what a run reads of a row as vectors; return what gives the input of a window's tap.
+
+    A run at the edge loads only what lies inside: its last vector begins early enough.
+    """
+    lanes = machine.lanes(dtype)
+    first = right.source(run.start, 0)
+    reach = (run.count - 1) * right.stride + (right.taps - 1) * right.dilation
+    skipped = 0 if run.known is None else max(0, -first)
+    starts = list(range(skipped, reach + 1, lanes))
+    if run.known is not None:
+        starts = [min(start, right.size - lanes - first) for start in starts]
+    loaded = [emit.lanes_of(x, *row, first + at, lanes=lanes, dtype=dtype) for at in starts]
+
+    def value(output: int, tap: int) -> Expr:
+        at = output * right.stride + tap * right.dilation
+        vector = (at - skipped) // lanes
+        return loaded[vector](at - starts[vector])
+
+    return value
 
 
 def _panels(shape: Convolution, tile: Tile, machine: Machine) -> list[Panels]:

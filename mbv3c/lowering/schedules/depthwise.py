@@ -15,7 +15,7 @@ from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Expr
 from mbv3c.lowering.schedules.epilogue import Activation
 from mbv3c.lowering.schedules.panels import panels
-from mbv3c.lowering.schedules.windows import Axis, Run, for_each_run
+from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_row, for_each_run
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,21 @@ def generate(shape: Depthwise, tile: Tile, machine: Machine) -> PrimFunc:
         bias = emit.argument("bias", (c,), shape.dtype)
         y = emit.argument("y", (shape.batch, down.outputs, right.outputs, c), shape.dtype)
 
-        def one(n: Expr, p: Expr, first: Expr, group: tuple[int, ...], run: Run) -> None:
+        def one(
+            n: Expr,
+            p: Expr,
+            conditions: Conditions,
+            first: Expr,
+            group: tuple[int, ...],
+            run: Run,
+        ) -> None:
             starts = [first + at for at in emit.offsets(group)]
             acc = emit.accumulators(run.count, group, shape.dtype)
             for v, lanes in enumerate(group):
                 for i in range(run.count):
                     acc.set(i, v, emit.load(bias, starts[v], lanes=lanes))
             for r in range(down.taps):
-                with emit.when(down.inside(p, r)):
+                with emit.when(conditions(p, r)):
                     for s in range(right.taps):
                         for i in range(run.count):
                             if run.skips(right, i, s):
@@ -118,21 +125,27 @@ def generate(shape: Depthwise, tile: Tile, machine: Machine) -> PrimFunc:
                     value = shape.activation.apply(acc.get(i, v), lanes, shape.dtype)
                     emit.store(y, value, n, p, run.start + i, starts[v], lanes=lanes)
 
-        def row(n: Expr, p: Expr, first: Expr, group: tuple[int, ...]) -> None:
-            for_each_run(right, tile.outputs, 0, partial(one, n, p, first, group))
+        def row(
+            n: Expr, first: Expr, group: tuple[int, ...], p: Expr, conditions: Conditions
+        ) -> None:
+            body = partial(one, n, p, conditions, first, group)
+            for_each_run(right, tile.outputs, 0, body)
+
+        def channels(n: Expr, p: Expr, conditions: Conditions) -> None:
+            for group in groups:
+                with emit.loop(group.count) as g:
+                    row(n, group.first + g * group.columns, group.widths, p, conditions)
 
         groups = panels(c, machine.lanes(shape.dtype), tile.vectors)
         parallel = machine.worthwhile(shape.madds)
         with emit.loop(shape.batch) as n:
             if tile.rows_outer:
-                with emit.loop(down.outputs, parallel=parallel) as p:
-                    for group in groups:
-                        with emit.loop(group.count) as g:
-                            row(n, p, group.first + g * group.columns, group.widths)
+                for_each_row(down, partial(channels, n), parallel=parallel)
                 return
             for group in groups:
-                with emit.loop(group.count, parallel=parallel) as g, emit.loop(down.outputs) as p:
-                    row(n, p, group.first + g * group.columns, group.widths)
+                with emit.loop(group.count, parallel=parallel) as g:
+                    first = group.first + g * group.columns
+                    for_each_row(down, partial(row, n, first, group.widths))
 
     return emit.build_kernel("depthwise", body)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
+from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.schedules import emit, panels
@@ -96,27 +97,25 @@ def generate(shape: Pointwise, tile: Tile, machine: Machine) -> PrimFunc:
         residual = emit.argument("residual", (m, n), shape.dtype) if shape.residual else None
         y = emit.argument("y", (m, n), shape.dtype)
 
-        blocks = [(0, tile.rows, m // tile.rows), (m - m % tile.rows, m % tile.rows, 1)]
-        blocks = [block for block in blocks if block[1]]
         runs = _panels(shape, tile, machine)
+        blocks = -(-m // tile.rows)
         parallel = machine.worthwhile(shape.madds)
 
-        def one(row: Expr, rows: int, run: Panels, j: Expr) -> None:
+        def one(i: Expr, run: Panels, j: Expr) -> None:
+            # The last block begins early enough to be whole; it computes some rows once more.
+            row = i * tile.rows if m % tile.rows == 0 else T.min(i * tile.rows, m - tile.rows)
             column = run.first + j * run.columns
-            _tile(shape, machine, (x, w, bias, residual, y), row, rows, column, run.widths)
+            _tile(shape, machine, (x, w, bias, residual, y), row, tile.rows, column, run.widths)
 
-        if tile.rows_outer or (parallel and _better_by_rows(blocks[0][2], runs, machine)):
-            for first, rows, count in blocks:
-                with emit.loop(count, parallel=parallel) as i:
-                    for run in runs:
-                        with emit.loop(run.count) as j:
-                            one(first + i * rows, rows, run, j)
+        if tile.rows_outer or (parallel and _better_by_rows(blocks, runs, machine)):
+            with emit.loop(blocks, parallel=parallel) as i:
+                for run in runs:
+                    with emit.loop(run.count) as j:
+                        one(i, run, j)
             return
         for run in runs:
-            with emit.loop(run.count, parallel=parallel) as j:
-                for first, rows, count in blocks:
-                    with emit.loop(count) as i:
-                        one(first + i * rows, rows, run, j)
+            with emit.loop(run.count, parallel=parallel) as j, emit.loop(blocks) as i:
+                one(i, run, j)
 
     return emit.build_kernel("pointwise", body)
 
@@ -183,12 +182,11 @@ def _operands(rows: int, vectors: int, machine: Machine) -> int:
 def _cost(shape: Pointwise, tile: Tile, machine: Machine) -> float:
     """Estimate the work of the whole product in multiply-add slots."""
     full = machine.lanes(shape.dtype)
+    blocks = -(-shape.rows // tile.rows)
     cost = 0.0
-    rest = shape.rows % tile.rows
     for run in _panels(shape, tile, machine):
         slots = sum(1.0 if lanes == full else machine.partial_cost for lanes in run.widths)
-        for rows, count in ((tile.rows, shape.rows // tile.rows), (rest, 1 if rest else 0)):
-            cost += run.count * count * _tile_cost(shape, rows, slots, machine)
+        cost += run.count * blocks * _tile_cost(shape, tile.rows, slots, machine)
     return cost
 
 

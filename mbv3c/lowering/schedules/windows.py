@@ -8,6 +8,8 @@ comparison per row of taps. So padding is neither stored nor multiplied.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tvm.tirx.script.builder import ir as T  # noqa: N812
+
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Expr
 
@@ -98,3 +100,32 @@ def for_each_run(axis: Axis, count: int, reach_beyond: int, body: Callable[[Run]
     if rest:
         start = axis.outputs - rest
         body(Run(start, rest, start))
+
+
+# Gives the conditions under which a row of taps of an output row lies inside of the map.
+Conditions = Callable[[Expr, int], list[Expr]]
+
+
+def for_each_row(
+    axis: Axis, body: Callable[[Expr, Conditions], None], *, parallel: bool = False
+) -> None:
+    """Emit `body` for the output rows whose windows lie inside, and again for the others.
+
+    Only the others need comparisons, and those few rows share one loop.
+    """
+    rows = range(axis.outputs)
+    inner = [
+        row
+        for row in rows
+        if axis.source(row, 0) >= 0 and axis.source(row, axis.taps - 1) < axis.size
+    ]
+    if not inner:
+        with emit.loop(axis.outputs, parallel=parallel) as row:
+            body(row, axis.inside)
+        return
+    with emit.loop(len(inner), parallel=parallel) as i:
+        body(inner[0] + i, lambda row, tap: [])
+    outer = axis.outputs - len(inner)
+    if outer:
+        with emit.loop(outer) as i:
+            body(i + T.if_then_else(i < inner[0], 0, len(inner)), axis.inside)
