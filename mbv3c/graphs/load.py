@@ -1,5 +1,6 @@
 """Read a user's ONNX file, and refuse early and clearly what cannot be compiled."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,14 +14,17 @@ from onnx.external_data_helper import (
 )
 
 from mbv3c.errors import ModelError, UsageError
+from mbv3c.graphs.inference_mode import inference_mode
+
+_log = logging.getLogger(__name__)
 
 
 def load_model(path: Path, input_shape: Sequence[int] | None = None) -> onnx.ModelProto:
     """Read, complete and check a model.
 
     External data is read in, and `input_shape` (if given) replaces the shape of the input; the
-    output's shape follows from it. The graph must have one fp32 input of a fixed shape and one
-    output.
+    output's shape follows from it. A model in training mode is read in inference mode, with a
+    warning. The graph must have one fp32 input of a fixed shape and one output.
 
     Raises:
         UsageError: there is no such file, or `input_shape` does not suit the input.
@@ -44,6 +48,14 @@ def load_model(path: Path, input_shape: Sequence[int] | None = None) -> onnx.Mod
             "one: keep that one in the export"
         )
     _load_external_data(model, path)
+    model, trained = inference_mode(model)
+    if trained:
+        _log.warning(
+            "%s is in training mode (%d nodes); it is read in inference mode, with the statistics "
+            "that training left",
+            path,
+            len(trained),
+        )
     _set_input_shape(model, path, input_shape)
     try:
         if input_shape is not None:
