@@ -15,9 +15,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from spellings import GATES, HARDSWISHES
+from test_pipeline import optimized
 
 from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.inference_mode import inference_mode
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.passes import PassReport
 from mbv3c.passes.fuse_hardsigmoid import FuseHardSigmoid
 from mbv3c.passes.fuse_hardswish import FuseHardSwish
 
@@ -211,6 +214,8 @@ EXPORTERS = {
     "Keras minimalistic by tf2onnx, opset 17": Exporter(
         _KERAS_MINIMALISTIC,
         17,
+        swish="",  # it has neither
+        gate="",
         depthwise="{p}c = Conv <{a}> ({x}, {wh}) {p}s = Mul({p}c, {twos3}) " + _KERAS_SCALED,
         strided="{p}z = Pad({x}, {pads}) {p}c = Conv <{bare}> ({p}z, {wh}) "
         "{p}s = Mul({p}c, {twos3}) " + _KERAS_SCALED,
@@ -266,6 +271,13 @@ def written(exporter: Exporter) -> onnx.ModelProto:
     model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+@cache
+def optimized_by(name: str) -> tuple[onnx.ModelProto, onnx.ModelProto, list[PassReport]]:
+    """Return the network of an exporter in inference mode, what it ends as, and the reports."""
+    model, _ = inference_mode(written(EXPORTERS[name]))
+    return (model, *optimized(model))
 
 
 class _Pieces:

@@ -221,6 +221,18 @@ DROPPED = {
     "Dropout with a mask": "f2, mask = Dropout(h1)",
     "Cast to the same type": "f2 = Cast <to = 1> (h1)",
 }
+# What one wrong number does to any spelling that uses it.
+WRONG = {
+    "three": 2.9,
+    "six": 4.0,
+    "sixth": 0.2,
+    "half": 0.4,
+    "zero": -1.0,
+    "one": 2.0,
+    "bottom": -2.0,
+    "top": 2.0,
+    "minus_half": -0.4,
+}
 CONSTANTS = ("initialisers", "Constant nodes", "fp16 behind Cast")
 
 
@@ -355,6 +367,21 @@ def parameters(rank: int) -> dict[str, np.ndarray]:
     arrays = {name: np.asarray(array, np.float32) for name, array in floats.items()}
     arrays |= {name: np.array(array, np.int64) for name, array in integers.items()}
     return arrays | {"never": np.array(False)}
+
+
+def hardswish(key: str, outputs: str = "", more: str = "") -> onnx.ModelProto:
+    """Return a lone hard-swish, with further outputs and nodes."""
+    body = HARDSWISHES[key].format(x="x", y="y", p="p")
+    shape = "float[1, 4, 6, 6]"
+    return spelled(f"{shape} x", f"{shape} y{outputs}", body, more)
+
+
+def with_number(model: onnx.ModelProto, name: str, number: float) -> onnx.ModelProto:
+    """Put another number in the place of a scalar."""
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            tensor.CopyFrom(numpy_helper.from_array(np.array(number, np.float32), name))
+    return model
 
 
 _IMAGE, _MAP = "float[1, 4, 6, 6]", "float[1, 4, 6, 6] y"

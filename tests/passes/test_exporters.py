@@ -5,11 +5,10 @@ from functools import cache
 
 import onnx
 import pytest
-from exporters import EXPORTERS, own, written
+from exporters import EXPORTERS, optimized_by, own, written
 from rewriting import operators
 from test_pipeline import TOLERANCE, optimized
 
-from mbv3c.graphs.inference_mode import inference_mode
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.parity.inputs import parity_inputs
@@ -31,8 +30,7 @@ def test_ends_as_our_own(name: str) -> None:
     assert {op: n for op, n in counts.items() if op not in ("Identity", "Constant")} == dict(
         exporter.operators
     )
-    read, _ = inference_mode(model)
-    rewritten, reports = optimized(read)
+    read, rewritten, reports = optimized_by(name)
     onnx.checker.check_model(rewritten, full_check=True)
     assert Counter(operators(rewritten)) == our_operators(exporter.spec) + Counter(exporter.left)
     reasons = {refusal.reason for report in reports for refusal in report.refused}

@@ -26,9 +26,11 @@ from spellings import (
     RELUS,
     SCALARS,
     SQUEEZES,
+    WRONG,
     block,
+    hardswish,
     parameters,
-    spelled,
+    with_number,
 )
 from test_pipeline import TOLERANCE, optimized
 
@@ -114,30 +116,10 @@ def test_any_mixture(**parts: Any) -> None:
     ends_canonical(block(**parts))
 
 
-# What one wrong number does to any spelling that uses it.
-WRONG = {
-    "three": 2.9,
-    "six": 4.0,
-    "sixth": 0.2,
-    "half": 0.4,
-    "zero": -1.0,
-    "one": 2.0,
-    "bottom": -2.0,
-    "top": 2.0,
-    "minus_half": -0.4,
-}
-
-
 def near_misses() -> list[tuple[str, str]]:
     """Return every spelling of hard-swish with every constant in it."""
     words = {key: set(re.findall(r"\w+", body)) for key, body in HARDSWISHES.items()}
     return [(key, name) for key in HARDSWISHES for name in WRONG if name in words[key]]
-
-
-def hardswish(key: str, outputs: str = "", more: str = "") -> onnx.ModelProto:
-    body = HARDSWISHES[key].format(x="x", y="y", p="p")
-    shape = "float[1, 4, 6, 6]"
-    return spelled(f"{shape} x", f"{shape} y{outputs}", body, more)
 
 
 def refusals(model: onnx.ModelProto) -> set[str]:
@@ -152,12 +134,7 @@ def refusals(model: onnx.ModelProto) -> set[str]:
 
 @pytest.mark.parametrize(("key", "name"), near_misses())
 def test_one_wrong_number_is_refused(key: str, name: str) -> None:
-    model = hardswish(key)
-    for tensor in model.graph.initializer:
-        if tensor.name == name:
-            number = np.array(WRONG[name], np.float32)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(number, name))
-    refusals(model)
+    refusals(with_number(hardswish(key), name, WRONG[name]))
 
 
 def intermediates() -> list[tuple[str, str]]:
