@@ -32,7 +32,7 @@ def head_to_gemm(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
         chain = _chain(node)
         if not any(step.op_type == "Conv" for step in chain):
             continue
-        reason = next((r for step in chain[:-1] if (r := _not_convertible(step))), None)
+        reason = next((r for step in chain[:-1] if (r := _not_convertible(step, chain))), None)
         if reason is not None:
             refused.append(Refusal(node.name or node.op_type, reason))
             continue
@@ -66,14 +66,14 @@ def _chain(last: ir.Node) -> list[ir.Node]:
     return chain
 
 
-def _not_convertible(step: ir.Node) -> str | None:
+def _not_convertible(step: ir.Node, chain: list[ir.Node]) -> str | None:
     """Say why a step of the chain cannot become one on vectors, if it cannot."""
     output = step.outputs[0]
     if output.is_graph_output():
         return f"intermediate {output.name!r} is an output of the graph"
-    users = output.consumers()
-    if len(users) > 1:
-        return f"intermediate {output.name!r} is also used by {users[-1].name!r}"
+    others = [user for user in output.consumers() if user not in chain]
+    if others:
+        return f"intermediate {output.name!r} is also used by {others[0].name!r}"
     if step.op_type != "Conv":
         return None
     for operand in step.inputs[1:]:
