@@ -10,6 +10,10 @@ from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-docs", action="store_true", help="write generated pages anew")
+
+
 @pytest.fixture(scope="session")
 def small() -> onnx.ModelProto:
     """Return MobileNetV3-Small, 224 pixels, 1000 classes; tests must not change it."""

@@ -1,5 +1,6 @@
 """Read a user's ONNX file, and refuse early and clearly what cannot be compiled."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from onnx.external_data_helper import (
 
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.graphs.batch import set_batch
+from mbv3c.graphs.inference_mode import inference_mode
+
+_log = logging.getLogger(__name__)
 
 
 def load_model(
@@ -23,8 +27,8 @@ def load_model(
 
     External data is read in, and `input_shape` (if given) replaces the shape of the input; the
     output's shape follows from it. `batch` (if given) replaces its first dimension, and what
-    nodes hold of another batch where that is sound. The graph must have one fp32 input of a fixed
-    shape and one output.
+    nodes hold of another batch where that is sound. A model in training mode is read in inference
+    mode, with a warning. The graph must have one fp32 input of a fixed shape and one output.
 
     Raises:
         UsageError: there is no such file, or `input_shape` or `batch` do not suit the input.
@@ -48,6 +52,14 @@ def load_model(
             "one: keep that one in the export"
         )
     _load_external_data(model, path)
+    model, trained = inference_mode(model)
+    if trained:
+        _log.warning(
+            "%s is in training mode (%d nodes); it is read in inference mode, with the statistics "
+            "that training left",
+            path,
+            len(trained),
+        )
     if batch is not None:
         input_shape = set_batch(model, model_input(model), batch, input_shape)
     _set_input_shape(model, path, input_shape)

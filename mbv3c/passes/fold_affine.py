@@ -1,6 +1,7 @@
 """Fold what scales or shifts the channels of a convolution into it.
 
     Conv(x, w, b) → Mul(k)   ⇒   Conv(x, k · w, k · b)     k: [C, 1, 1] or [1, C, 1, 1], constant
+    Conv(x, w, b) → Div(k)   ⇒   Conv(x, w / k, b / k)     k: the same
     Conv(x, w, b) → Add(s)   ⇒   Conv(x, w, b + s)         s: the same
 
 This is BatchNormalization as TensorFlow's graph optimiser leaves it. Source: Jacob et al.,
@@ -24,6 +25,14 @@ def _scaled_with_bias(op: Any, x: Any, weight: Any, bias: Any, scale: Any) -> An
     return op.Mul(op.Conv(x, weight, bias), scale)
 
 
+def _divided(op: Any, x: Any, weight: Any, divisor: Any) -> Any:
+    return op.Div(op.Conv(x, weight), divisor)
+
+
+def _divided_with_bias(op: Any, x: Any, weight: Any, bias: Any, divisor: Any) -> Any:
+    return op.Div(op.Conv(x, weight, bias), divisor)
+
+
 def _shifted(op: Any, x: Any, weight: Any, shift: Any) -> Any:
     return op.Add(op.Conv(x, weight), shift)
 
@@ -36,17 +45,23 @@ class FoldAffine(Rewrite):
     """Fold a constant per channel, multiplied or added, into the convolution before it."""
 
     name = "fold_affine"
-    patterns = (_scaled, _scaled_with_bias, _shifted, _shifted_with_bias)
-    constants = frozenset({"weight", "bias", "scale", "shift"})
-    removes = Removal(("Add", "Mul"), "with a constant per channel right behind a Conv")
+    patterns = (
+        *(_scaled, _scaled_with_bias),
+        *(_divided, _divided_with_bias),
+        *(_shifted, _shifted_with_bias),
+    )
+    constants = frozenset({"weight", "bias", "scale", "divisor", "shift"})
+    removes = Removal(("Add", "Mul", "Div"), "with a constant per channel right behind a Conv")
 
     def check(self, match: Match) -> str | None:
         weight = np.asarray(constant(match.values["weight"]))
-        name = "scale" if "scale" in match.values else "shift"
+        name = next(n for n in ("scale", "divisor", "shift") if n in match.values)
         shape = np.asarray(constant(match.values[name])).shape
         channel = (weight.shape[0], *(1,) * (weight.ndim - 2))
         if shape not in (channel, (1, *channel)):
             return f"the {name} is {list(shape)}, not one number per channel, {list(channel)}"
+        if name == "divisor" and not np.asarray(constant(match.values[name])).all():
+            return "the divisor is 0 for a channel"
         return None
 
     def build(self, op: ir.tape.Tape, match: Match) -> ir.Value:
@@ -54,9 +69,10 @@ class FoldAffine(Rewrite):
         numbers = {name: constant(v) for name, v in match.values.items() if name != "x"}
         weight = np.asarray(numbers["weight"])
         scale = np.asarray(numbers.get("scale", 1.0), np.float64).reshape(-1)
+        scale = scale / np.asarray(numbers.get("divisor", 1.0), np.float64).reshape(-1)
         shift = np.asarray(numbers.get("shift", 0.0), np.float64).reshape(-1)
         inputs = [match.values["x"], match.values["weight"]]
-        if "scale" in numbers:
+        if "shift" not in numbers:
             scaled = weight.astype(np.float64) * scale.reshape(-1, *(1,) * (weight.ndim - 1))
             inputs[1] = replaced_initializer(op, match, inputs[1], scaled.astype(weight.dtype))
         if "bias" in numbers or "shift" in numbers:

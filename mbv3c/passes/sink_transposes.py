@@ -65,15 +65,28 @@ def _compose(graph: ir.Graph, node: ir.Node) -> bool:
     if first is None or second is None:
         return False
     perm = tuple(first[axis] for axis in second)
-    if perm == tuple(sorted(perm)) and not output.is_graph_output():
-        output.replace_all_uses_with(above(source))
-        _clean(graph, node)
-        return True
     op_type, attributes = "Transpose", {"perm": perm}
     if perm == tuple(sorted(perm)):
+        if not output.is_graph_output() or not _keeps_name(above(source)):
+            _pass_on(graph, node, above(source))
+            return True
         op_type, attributes = "Identity", {}
     _replace(graph, node, ir.node(op_type, [above(source)], attributes, name=node.name))
     return True
+
+
+def _keeps_name(value: ir.Value) -> bool:
+    """Tell whether the interface of the graph knows a tensor by its name."""
+    return value.is_graph_input() or value.is_initializer() or value.is_graph_output()
+
+
+def _pass_on(graph: ir.Graph, node: ir.Node, x: ir.Value) -> None:
+    """Put x in the place of what a node makes, under that name if it is an output of the graph."""
+    output, named = node.outputs[0], node.outputs[0].is_graph_output()
+    ir.convenience.replace_all_uses_with(output, x, replace_graph_outputs=True)
+    _clean(graph, node)
+    if named:
+        x.name = output.name
 
 
 def _sink_binary(graph: ir.Graph, node: ir.Node) -> bool:

@@ -1,10 +1,11 @@
 """Blocks as exporters spell them end as the operators that our own graphs end as.
 
-The spellings are those of torch's two exporters, tf2onnx and Keras, written by hand: what none of
-these tools has to be installed for.
+The spellings are those of `spellings.py`, alone, mixed, and each with every way to miss it nearly.
 """
 
+import re
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,201 +13,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rewriting import error, graph, operators
-from test_pipeline import TOLERANCE, optimized
-
-SIXTH = "0.16666667"
-# One block of ours after the rewrites: depthwise, hard-swish, squeeze-and-excite, projection,
-# residual, and the classifier behind it.
-CANONICAL = Counter(
-    Conv=4, HardSwish=2, GlobalAveragePool=2, Relu=1, Clip=1, Mul=1, Add=1, Flatten=1, Gemm=2
+from spellings import (
+    CANONICAL,
+    CLASSIFIERS,
+    CONSTANTS,
+    DROPPED,
+    GATES,
+    HARDSWISHES,
+    HEADS,
+    NORMS,
+    PADDINGS,
+    RELUS,
+    SCALARS,
+    SQUEEZES,
+    WRONG,
+    block,
+    hardswish,
+    parameters,
+    with_number,
 )
-
-# Each piece computes {y} from {x}; {p} makes its tensors' names its own.
-HARDSWISHES = {
-    "one operator": "{y} = HardSwish({x})",
-    "x · HardSigmoid": "{p}s = HardSigmoid <alpha = 0.16666667> ({x}) {y} = Mul({x}, {p}s)",
-    "x · relu6(x + 3) / 6": (
-        "{p}a = Add({x}, three) {p}c = Clip({p}a, zero, six) "
-        "{p}m = Mul({x}, {p}c) {y} = Div({p}m, six)"
-    ),
-    "x · (relu6(x + 3) · 1/6), Min and Max": (
-        "{p}a = Add(three, {x}) {p}b = Max({p}a, zero) {p}c = Min(six, {p}b) "
-        "{p}m = Mul({p}c, sixth) {y} = Mul({p}m, {x})"
-    ),
-    "x · relu6(x + 3) · 1/6, Relu and Min": (
-        "{p}a = Add({x}, three) {p}b = Relu({p}a) {p}c = Min({p}b, six) "
-        "{p}m = Mul({p}c, {x}) {y} = Mul(sixth, {p}m)"
-    ),
-    "x · 1/6 · relu6(x + 3)": (
-        "{p}d = Mul({x}, sixth) {p}a = Add({x}, three) {p}c = Clip({p}a, zero, six) "
-        "{y} = Mul({p}d, {p}c)"
-    ),
-    "x / 6 · relu6(x + 3)": (
-        "{p}d = Div({x}, six) {p}a = Add({x}, three) {p}c = Clip({p}a, zero, six) "
-        "{y} = Mul({p}c, {p}d)"
-    ),
-    "x · clip(x / 6 + 1/2)": (
-        "{p}d = Div({x}, six) {p}a = Add({p}d, half) {p}c = Clip({p}a, zero, one) "
-        "{y} = Mul({x}, {p}c)"
-    ),
-}
-GATES = {
-    "HardSigmoid": "{y} = HardSigmoid <alpha = 0.16666667> ({x})",
-    "relu6(x + 3) / 6": (
-        "{p}a = Add({x}, three) {p}c = Clip({p}a, zero, six) {y} = Div({p}c, six)"
-    ),
-    "relu6(x + 3) · 1/6, Min and Max": (
-        "{p}a = Add({x}, three) {p}b = Min({p}a, six) {p}c = Max({p}b, zero) "
-        "{y} = Mul({p}c, sixth)"
-    ),
-}
-SQUEEZES = {
-    "Conv after GlobalAveragePool": (
-        "s0 = GlobalAveragePool(d) s1 = Conv(s0, w1c, b1) s2 = Relu(s1) s3 = Conv(s2, w2c, b2)",
-        "",
-    ),
-    "Conv after ReduceMean": (
-        "s0 = ReduceMean <axes = [-1, -2]> (d) s1 = Conv(s0, w1c, b1) s2 = Relu(s1) "
-        "s3 = Conv(s2, w2c, b2)",
-        "",
-    ),
-    "Gemm between Flatten and Reshape": (
-        "s = GlobalAveragePool(d) s0 = Flatten(s) s1 = Gemm <transB = 1> (s0, w1, b1) "
-        "s2 = Relu(s1) s3 = Gemm <transB = 1> (s2, w2, b2)",
-        "g1 = Reshape(g, pixel)",
-    ),
-    "MatMul after ReduceMean without keepdims": (
-        "s0 = ReduceMean <axes = [2, 3], keepdims = 0> (d) m1 = MatMul(s0, w1t) "
-        "s1 = Add(b1, m1) s2 = Relu(s1) m2 = MatMul(s2, w2t) s3 = Add(m2, b2)",
-        "g1 = Unsqueeze(g, two_three)",
-    ),
-    "AveragePool over the map, Squeeze, Unsqueeze": (
-        "s = AveragePool <kernel_shape = [6, 6]> (d) s0 = Squeeze(s, two_three) "
-        "s1 = Gemm <transB = 1> (s0, w1, b1) s2 = Relu(s1) s3 = Gemm(s2, w2t, b2)",
-        "g0 = Unsqueeze(g, two) g1 = Unsqueeze(g0, three_i)",
-    ),
-    "NHWC, Reshape": (
-        "t = Transpose <perm = [0, 2, 3, 1]> (d) s = ReduceMean <axes = [1, 2], keepdims = 0> (t) "
-        "s00 = Reshape(s, pixel_nhwc) s0 = Transpose <perm = [0, 3, 1, 2]> (s00) "
-        "s1 = Conv(s0, w1c, b1) s2 = Relu(s1) s3 = Conv(s2, w2c, b2)",
-        "g0 = Transpose <perm = [0, 2, 3, 1]> (g) m = Mul(g0, t) "
-        "e = Transpose <perm = [0, 3, 1, 2]> (m)",
-    ),
-    "NHWC": (
-        "t = Transpose <perm = [0, 2, 3, 1]> (d) s = ReduceMean <axes = [1, 2]> (t) "
-        "s0 = Transpose <perm = [0, 3, 1, 2]> (s) s1 = Conv(s0, w1c, b1) s2 = Relu(s1) "
-        "s3 = Conv(s2, w2c, b2)",
-        "g0 = Transpose <perm = [0, 2, 3, 1]> (g) m = Mul(t, g0) "
-        "e = Transpose <perm = [0, 3, 1, 2]> (m)",
-    ),
-}
-PADDINGS = {
-    "of the Conv": "c = Conv <group = 4, pads = [1, 1, 1, 1]> (x, wd, bd)",
-    "Pad": "p = Pad(x, pads) c = Conv <group = 4> (p, wd, bd)",
-    "Pad in NHWC": (
-        "t0 = Transpose <perm = [0, 2, 3, 1]> (x) p0 = Pad(t0, pads_nhwc) "
-        "p = Transpose <perm = [0, 3, 1, 2]> (p0) c = Conv <group = 4> (p, wd, bd)"
-    ),
-    "Pad, and Mul and Add": (
-        "p = Pad(x, pads, zero) c0 = Conv <group = 4> (p, wd) c1 = Mul(c0, ones) c = Add(c1, bdc)"
-    ),
-    "BatchNormalization": (
-        "c0 = Conv <group = 4, pads = [1, 1, 1, 1]> (x, wd) "
-        "c = BatchNormalization(c0, bn, bd, bn0, bn)"
-    ),
-}
-HEADS = {
-    "Flatten": "q = GlobalAveragePool(r) f = Flatten(q)",
-    "Reshape": "q = GlobalAveragePool(r) f = Reshape(q, rest)",
-    "Squeeze": "q = GlobalAveragePool(r) f = Squeeze(q, two_three)",
-    "mean": "f = ReduceMean <axes = [2, 3], keepdims = 0> (r)",
-    "Shape, Gather, Concat": (
-        "q = GlobalAveragePool(r) n0 = Shape(q) n1 = Gather(n0, first) "
-        "n2 = Unsqueeze(n1, first_i) n3 = Concat <axis = 0> (n2, minus) f = Reshape(q, n3)"
-    ),
-    "NHWC": (
-        "q0 = Transpose <perm = [0, 2, 3, 1]> (r) "
-        "f = ReduceMean <axes = [1, 2], keepdims = 0> (q0)"
-    ),
-}
-
-
-def block(
-    swish: str = "one operator",
-    gate: str = "HardSigmoid",
-    squeeze: str = "Conv after GlobalAveragePool",
-    padding: str = "of the Conv",
-    head: str = "Flatten",
-    rank: int = 0,
-    dropped: str = "f1 = Dropout(h1) f2 = Identity(f1)",
-) -> onnx.ModelProto:
-    """Return a block of MobileNetV3 and a classifier in these spellings."""
-    before, after = SQUEEZES[squeeze]
-    scale = after if "Mul(" in after else f"{after} e = Mul(d, {'g1' if after else 'g'})"
-    body = [
-        PADDINGS[padding],
-        HARDSWISHES[swish].format(x="c", y="d", p="d"),
-        before,
-        GATES[gate].format(x="s3", y="g", p="g"),
-        scale,
-        "o = Conv(e, wp, bd) r = Add(x, o)",
-        HEADS[head],
-        "h0 = Gemm <transB = 1> (f, wh, bh)",
-        HARDSWISHES[swish].format(x="h0", y="h1", p="h"),
-        dropped,
-        "n = MatMul(f2, wl) y = Add(n, bl)",
-    ]
-    text = f"g (float[1, 4, 6, 6] x) => (float[1, 3] y) {{ {' '.join(body)} }}"
-    model = graph(text, 17, **parameters(rank))
-    used = {name for node in model.graph.node for name in node.input}
-    for tensor in [t for t in model.graph.initializer if t.name not in used]:
-        model.graph.initializer.remove(tensor)
-    return model
-
-
-def parameters(rank: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    w1, w2 = rng.standard_normal((8, 4)), rng.standard_normal((4, 8))
-    scalars = {"three": 3, "half": 0.5, "sixth": float(SIXTH)}
-    bounds = {"zero": 0, "one": 1, "six": 6}
-    floats = {
-        "w1": w1,
-        "w2": w2,
-        "w1t": w1.T,
-        "w2t": w2.T,
-        "w1c": w1[..., None, None],
-        "w2c": w2[..., None, None],
-        "b1": rng.standard_normal(8),
-        "b2": rng.standard_normal(4),
-        "wd": rng.standard_normal((4, 1, 3, 3)),
-        "wp": rng.standard_normal((4, 4, 1, 1)),
-        "wh": rng.standard_normal((5, 4)),
-        "wl": rng.standard_normal((5, 3)),
-        "bd": rng.standard_normal(4),
-        "bh": rng.standard_normal(5),
-        "bl": rng.standard_normal(3),
-        "bn": rng.uniform(0.5, 1.5, 4),
-        "bn0": np.zeros(4),
-        "ones": np.ones((1, 4, 1, 1)),
-        **{name: np.full((1,) * min(rank, 2), number) for name, number in scalars.items()},
-        **{name: np.array(number) for name, number in bounds.items()},
-    }
-    floats["bdc"] = floats["bd"].reshape(4, 1, 1)
-    integers = {
-        "pads": [0, 0, 1, 1, 0, 0, 1, 1],
-        "pixel": [1, -1, 1, 1],
-        "pixel_nhwc": [-1, 1, 1, 4],
-        "pads_nhwc": [0, 1, 1, 0, 0, 1, 1, 0],
-        "rest": [1, -1],
-        "two_three": [2, 3],
-        "two": [2],
-        "three_i": [3],
-        "first": 0,
-        "first_i": [0],
-        "minus": [-1],
-    }
-    arrays = {name: np.asarray(array, np.float32) for name, array in floats.items()}
-    return arrays | {name: np.array(array, np.int64) for name, array in integers.items()}
+from test_pipeline import TOLERANCE, optimized
 
 
 def ends_canonical(model: onnx.ModelProto) -> None:
@@ -226,14 +52,28 @@ def test_hardswish(swish: str) -> None:
 
 
 @pytest.mark.parametrize("gate", GATES)
+def test_gate(gate: str) -> None:
+    ends_canonical(block(gate=gate))
+
+
 @pytest.mark.parametrize("squeeze", SQUEEZES)
-def test_squeeze_and_excite(squeeze: str, gate: str) -> None:
-    ends_canonical(block(squeeze=squeeze, gate=gate))
+def test_squeeze_and_excite(squeeze: str) -> None:
+    ends_canonical(block(squeeze=squeeze))
+
+
+@pytest.mark.parametrize("relu", RELUS)
+def test_relu(relu: str) -> None:
+    ends_canonical(block(relu=relu))
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_depthwise(padding: str) -> None:
+def test_padding(padding: str) -> None:
     ends_canonical(block(padding=padding))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_norm(norm: str) -> None:
+    ends_canonical(block(norm=norm))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -241,19 +81,92 @@ def test_head(head: str) -> None:
     ends_canonical(block(head=head))
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_classifier(classifier: str) -> None:
+    ends_canonical(block(classifier=classifier))
+
+
+@pytest.mark.parametrize("dropped", DROPPED)
+def test_inference_only(dropped: str) -> None:
+    ends_canonical(block(dropped=dropped))
+
+
+@pytest.mark.parametrize("constants", CONSTANTS)
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_constants(constants: str, rank: int) -> None:
+    swish, gate = "x · relu6(x + 3) / 6", "relu6(x + 3) · 1/6"
+    ends_canonical(block(swish=swish, gate=gate, constants=constants, rank=rank))
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     swish=st.sampled_from(sorted(HARDSWISHES)),
     gate=st.sampled_from(sorted(GATES)),
     squeeze=st.sampled_from(sorted(SQUEEZES)),
+    relu=st.sampled_from(sorted(RELUS)),
     padding=st.sampled_from(sorted(PADDINGS)),
+    norm=st.sampled_from(sorted(NORMS)),
     head=st.sampled_from(sorted(HEADS)),
+    classifier=st.sampled_from(sorted(CLASSIFIERS)),
+    dropped=st.sampled_from(sorted(DROPPED)),
     rank=st.integers(0, 2),
+    constants=st.sampled_from(CONSTANTS),
 )
-def test_any_mixture(
-    swish: str, gate: str, squeeze: str, padding: str, head: str, rank: int
-) -> None:
-    ends_canonical(block(swish, gate, squeeze, padding, head, rank))
+def test_any_mixture(**parts: Any) -> None:
+    ends_canonical(block(**parts))
+
+
+def near_misses() -> list[tuple[str, str]]:
+    """Return every spelling of hard-swish with every constant in it."""
+    words = {key: set(re.findall(r"\w+", body)) for key, body in HARDSWISHES.items()}
+    return [(key, name) for key in HARDSWISHES for name in WRONG if name in words[key]]
+
+
+def refusals(model: onnx.ModelProto) -> set[str]:
+    """Optimize what is no hard-swish: it must be refused and compute the same."""
+    rewritten, reports = optimized(model)
+    assert "HardSwish" not in operators(rewritten)
+    assert error(model, rewritten) <= TOLERANCE
+    reasons = {refusal.reason for report in reports for refusal in report.refused}
+    assert reasons
+    return reasons
+
+
+@pytest.mark.parametrize(("key", "name"), near_misses())
+def test_one_wrong_number_is_refused(key: str, name: str) -> None:
+    refusals(with_number(hardswish(key), name, WRONG[name]))
+
+
+def intermediates() -> list[tuple[str, str]]:
+    return [
+        (key, node.output[0])
+        for key in HARDSWISHES
+        for node in hardswish(key).graph.node
+        if node.output[0] != "y"
+    ]
+
+
+@pytest.mark.parametrize(("key", "tensor"), intermediates())
+def test_an_intermediate_that_is_an_output_is_refused(key: str, tensor: str) -> None:
+    reasons = refusals(hardswish(key, outputs=f", float[1, 4, 6, 6] {tensor}"))
+    assert any(f"intermediate {tensor!r} is an output of the graph" == r for r in reasons)
+
+
+@pytest.mark.parametrize(("key", "tensor"), intermediates())
+def test_an_intermediate_that_is_used_elsewhere_is_refused(key: str, tensor: str) -> None:
+    model = hardswish(key, ", float[1, 4, 6, 6] z", f"[other] z = Neg({tensor})")
+    assert any("is also used by" in reason for reason in refusals(model))
+
+
+def test_a_sixth_in_fp16_is_another_number() -> None:
+    """Behind a Cast it is 0.16663, which would be seen in fp32."""
+    model = hardswish("x · relu6(x + 3) · 1/6")
+    half = np.float16(SCALARS["sixth"])
+    sixth = next(tensor for tensor in model.graph.initializer if tensor.name == "sixth")
+    sixth.CopyFrom(onnx.numpy_helper.from_array(np.array(half), "sixth_half"))
+    cast = onnx.helper.make_node("Cast", ["sixth_half"], ["sixth"], to=1)
+    model.graph.node.insert(0, cast)
+    assert refusals(model) == {"Mul's constant must be 0.1666667, got 0.166626"}
 
 
 def test_old_operator_sets() -> None:

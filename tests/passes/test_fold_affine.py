@@ -44,14 +44,17 @@ def only_shift(*shape: int) -> dict[str, np.ndarray]:
     bias=st.booleans(),
     shape=st.sampled_from([(4, 1, 1), (1, 4, 1, 1)]),
     swap=st.tuples(st.booleans(), st.booleans()),
+    divided=st.booleans(),
 )
 def test_any_affine_step_folds(
-    bias: bool, shape: tuple[int, ...], swap: tuple[bool, bool]
+    bias: bool, shape: tuple[int, ...], swap: tuple[bool, bool], divided: bool
 ) -> None:
     text, arrays = AFFINE, parameters(*shape)
     if bias:
         text = text.replace("Conv(x, weight)", "Conv(x, weight, bias)")
         arrays["bias"] = np.arange(4, dtype=np.float32)
+    if divided:
+        text = text.replace("Mul(c, scale)", "Div(c, scale)")
     if swap[0]:
         text = text.replace("Mul(c, scale)", "Mul(scale, c)")
     if swap[1]:
@@ -105,3 +108,10 @@ def test_ignores_a_residual() -> None:
     arrays["stored"] = arrays.pop("shift")
     text = ONLY_SHIFT.replace('["block.add"]', 'shift = Neg(stored) ["block.add"]')
     ignores(FoldAffine(), graph(text, **arrays))
+
+
+def test_refuses_to_divide_by_zero() -> None:
+    arrays = parameters()
+    arrays["scale"][0, 1] = 0
+    text = AFFINE.replace("Mul(c, scale)", "Div(c, scale)")
+    assert "the divisor is 0 for a channel" in str(FoldAffine()(graph(text, **arrays))[1].refused)

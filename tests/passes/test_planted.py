@@ -18,7 +18,7 @@ from planted import (
     drop_activations,
 )
 from rewriting import error, graph, operators
-from test_exports import GATES, HARDSWISHES, HEADS, PADDINGS, SQUEEZES, block
+from spellings import GATES, HARDSWISHES, HEADS, PADDINGS, SQUEEZES, block
 from test_pipeline import MATCHES, TOLERANCE
 
 from mbv3c import pipeline
@@ -163,7 +163,7 @@ def test_a_broken_rewrite_is_found_named_and_rolled_back(
 
 @pytest.mark.parametrize("epsilon", [1e-3, 1e-4])
 def test_a_wrong_epsilon_is_found(epsilon: float) -> None:
-    given = block(padding="BatchNormalization")
+    given = block(norm="BatchNormalization")
     norm = next(node for node in given.graph.node if node.op_type == "BatchNormalization")
     norm.attribute.append(onnx.helper.make_attribute("epsilon", epsilon))
     rewritten, reports = proved(with_planted(WrongEpsilon()), given)
@@ -198,7 +198,7 @@ def test_any_mixture_ends_sound(
     swish: str, gate: str, squeeze: str, padding: str, head: str, broken: Pass | None
 ) -> None:
     """Healthy, the pipeline does what it does without a judge; else all but what is planted."""
-    spelled = block(swish, gate, squeeze, padding, head)
+    spelled = block(swish, gate, squeeze, padding=padding, head=head)
     passes = PIPELINE if broken is None else with_planted(broken)
     rewritten, reports = proved(passes, spelled)
     assert error(spelled, rewritten) <= TOLERANCE

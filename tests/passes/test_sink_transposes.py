@@ -42,6 +42,26 @@ def test_a_pair_cancels() -> None:
     assert "back" in report.matched
 
 
+def test_a_pair_at_the_output_cancels() -> None:
+    model = graph(f"""
+        g (float[1, 4, 3, 5] x) => (float[1, 4, 3, 5] y) {{
+            r = Relu(x) t = {TO_NHWC}(r) y = {TO_NCHW}(t)
+        }}
+    """)
+    rewritten, _ = fires(sink_transposes, model, tolerance=0)
+    assert operators(rewritten) == ["Relu"]
+
+
+def test_a_pair_between_two_outputs_leaves_an_identity() -> None:
+    model = graph(f"""
+        g (float[1, 4, 3, 5] x) => (float[1, 4, 3, 5] y, float[1, 4, 3, 5] r) {{
+            r = Relu(x) t = {TO_NHWC}(r) y = {TO_NCHW}(t)
+        }}
+    """)
+    rewritten, _ = fires(sink_transposes, model, tolerance=0)
+    assert operators(rewritten) == ["Relu", "Identity"]
+
+
 @pytest.mark.parametrize(
     ("body", "kept"),
     [

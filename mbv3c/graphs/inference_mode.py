@@ -1,0 +1,71 @@
+"""Bring a model that was exported in training mode to inference.
+
+    BatchNormalization(x, …, mean, var), training   ⇒   BatchNormalization(x, …, mean, var)
+    Dropout(x, ratio, training=True)                ⇒   Dropout(x)
+
+torch's exporter keeps training mode with `training=TrainingMode.TRAINING`, or `PRESERVE` and a
+model that was not put in evaluation mode. Such a graph normalises with the statistics of the batch
+at hand and drops at random: it has no one result to compare with. What a network is compiled for
+is inference, with the statistics that training left in it, so that is how it is read.
+"""
+
+import onnx
+from onnx import numpy_helper
+
+from mbv3c.errors import ModelError
+
+
+def inference_mode(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Return the model in inference mode, and the names of the nodes that were in training mode.
+
+    Raises:
+        ModelError: something uses the running statistics or the mask that only training writes.
+    """
+    trained = [node for node in model.graph.node if _trains(node, model)]
+    if not trained:
+        return model, ()
+    used = {name for node in model.graph.node for name in node.input}
+    used |= {output.name for output in model.graph.output}
+    for node in trained:
+        taken = next((name for name in node.output[1:] if name and name in used), None)
+        if taken is not None:
+            raise ModelError(
+                f"{node.op_type} {node.name!r} is in training mode and its output {taken!r} is "
+                "used: export the model in evaluation mode (model.eval())"
+            )
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for node in changed.graph.node:
+        if not _trains(node, model):
+            continue
+        del node.output[1:]
+        if node.op_type == "Dropout":
+            del node.input[1:]
+        kept = [a for a in node.attribute if a.name != "training_mode"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    return changed, tuple(node.name or node.op_type for node in trained)
+
+
+def _trains(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    if node.op_type == "BatchNormalization":
+        modes = [a.i for a in node.attribute if a.name == "training_mode"]
+        return bool(modes and modes[0]) or any(node.output[1:])
+    if node.op_type != "Dropout" or len(node.input) < 3:
+        return False
+    return _says_true(node.input[2], model)
+
+
+def _says_true(name: str, model: onnx.ModelProto) -> bool:
+    """Tell whether a tensor is the constant True."""
+    stored = [tensor for tensor in model.graph.initializer if tensor.name == name]
+    stored += [
+        attribute.t
+        for node in model.graph.node
+        if node.op_type == "Constant" and name in node.output
+        for attribute in node.attribute
+        if attribute.name == "value"
+    ]
+    return bool(stored) and bool(numpy_helper.to_array(stored[0]).all())

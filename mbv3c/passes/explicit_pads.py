@@ -1,0 +1,87 @@
+"""Say the padding that an operator chooses by itself.
+
+    Conv(x, auto_pad=SAME_UPPER)   ⇒   Conv(x, pads=p), the odd one of an edge's zeros at its end
+    Conv(x, auto_pad=SAME_LOWER)   ⇒   Conv(x, pads=p), the odd one at its beginning
+    Conv(x, auto_pad=VALID)        ⇒   Conv(x)
+
+and the same of AveragePool and MaxPool. The passes behind it meet `pads` only. Source: the ONNX
+operator specification.
+"""
+
+import math
+
+import onnx
+import onnx_ir as ir
+from onnx import shape_inference
+
+from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.rewrite import static
+
+NAME = "explicit_pads"
+
+_PADDED = ("Conv", "AveragePool", "MaxPool")
+
+
+def explicit_pads(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
+    """Replace `auto_pad` by the pads that it means for the shape at hand."""
+    rewritten = ir.from_proto(shape_inference.infer_shapes(model))
+    graph = rewritten.graph
+    matched, refused = [], []
+    for node in graph:
+        mode = node.attributes.get_string("auto_pad", "NOTSET")
+        if node.op_type not in _PADDED or node.domain or mode == "NOTSET":
+            continue
+        name = node.name or node.op_type
+        reason = _not_known(node) if mode != "VALID" else None
+        if reason is not None:
+            refused.append(Refusal(name, reason))
+            continue
+        if mode != "VALID":
+            node.attributes["pads"] = ir.AttrInt64s(
+                "pads", _same(node, lower=mode == "SAME_LOWER")
+            )
+        del node.attributes["auto_pad"]
+        matched.append(name)
+    size = len(graph)
+    report = PassReport(NAME, tuple(matched), tuple(refused), size, size, changed=bool(matched))
+    return (ir.to_proto(rewritten) if matched else model), report
+
+
+def _not_known(node: ir.Node) -> str | None:
+    """Say why the padding cannot be computed, if it cannot."""
+    if not _sizes(node):
+        return f"the size of {node.op_type}'s input is not known, so that its padding is not"
+    if not _kernel(node):
+        return f"the size of {node.op_type}'s kernel is not known"
+    if node.attributes.get_int("ceil_mode", 0):
+        return f"{node.op_type} rounds its output size up"
+    return None
+
+
+def _same(node: ir.Node, *, lower: bool) -> list[int]:
+    """Return the zeros before and behind each dimension so that ceil(size / stride) remain."""
+    sizes, kernel = _sizes(node), _kernel(node)
+    ones = (1,) * len(sizes)
+    strides = node.attributes.get_ints("strides", ones)
+    dilations = node.attributes.get_ints("dilations", ones)
+    begins, ends = [], []
+    for size, taps, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+        reach = (taps - 1) * dilation + 1
+        total = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
+        less, more = total // 2, total - total // 2
+        begins.append(more if lower else less)
+        ends.append(less if lower else more)
+    return begins + ends
+
+
+def _sizes(node: ir.Node) -> tuple[int, ...]:
+    shape = node.inputs[0] and static(node.inputs[0])
+    return shape[2:] if shape else ()
+
+
+def _kernel(node: ir.Node) -> tuple[int, ...]:
+    given = tuple(node.attributes.get_ints("kernel_shape", ()))
+    if given or node.op_type != "Conv":
+        return given
+    shape = node.inputs[1] and static(node.inputs[1])
+    return shape[2:] if shape else ()

@@ -1,0 +1,113 @@
+"""Compute the head as matrix products, as our own networks do.
+
+    Conv(x, w, b) → HardSwish → Conv → … → Flatten   ⇒   Flatten(x) → Gemm(w, b) → HardSwish → …
+
+where x holds one pixel: the last layers of timm and Keras, which are 1x1 convolutions behind the
+pool. Squeeze-and-excite, which returns to an image, keeps its convolutions.
+"""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import shape_inference
+
+from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.rewrite import constant, static, stored
+
+NAME = "head_to_gemm"
+
+_ELEMENTWISE = ("Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Clip")
+
+
+def head_to_gemm(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
+    """Replace 1x1 convolutions of one pixel before a Flatten by Gemms behind it."""
+    rewritten = ir.from_proto(shape_inference.infer_shapes(model))
+    graph = rewritten.graph
+    before = len(graph)
+    matched: list[str] = []
+    refused = []
+    for node in tuple(graph):
+        if not _flattens_pixel(node):
+            continue
+        chain = _chain(node)
+        if not any(step.op_type == "Conv" for step in chain):
+            continue
+        reason = next((r for step in chain[:-1] if (r := _not_convertible(step, chain))), None)
+        if reason is not None:
+            refused.append(Refusal(node.name or node.op_type, reason))
+            continue
+        matched += [step.name or step.op_type for step in chain]
+        _convert(graph, chain)
+    report = PassReport(NAME, tuple(matched), tuple(refused), before, len(graph), bool(matched))
+    return (ir.to_proto(rewritten) if matched else model), report
+
+
+def _flattens_pixel(node: ir.Node) -> bool:
+    if node.op_type not in ("Flatten", "Reshape", "Squeeze") or node.inputs[0] is None:
+        return False
+    image, flat = static(node.inputs[0]), static(node.outputs[0])
+    return flat is not None and len(flat) == 2 and image == (*flat, 1, 1)
+
+
+def _chain(last: ir.Node) -> list[ir.Node]:
+    """Return what computes on the one pixel, in order, and the Flatten behind it."""
+    chain = [last]
+    while True:
+        source = chain[0].inputs[0]
+        producer = source.producer() if source is not None else None
+        if producer is None or producer.op_type not in (*_ELEMENTWISE, "Conv"):
+            break
+        given = producer.inputs[0] and static(producer.inputs[0])
+        if not given or given[2:] != (1, 1):
+            break
+        chain.insert(0, producer)
+    while chain[0].op_type in _ELEMENTWISE:
+        del chain[0]  # what stands before the first convolution may stay there
+    return chain
+
+
+def _not_convertible(step: ir.Node, chain: list[ir.Node]) -> str | None:
+    """Say why a step of the chain cannot become one on vectors, if it cannot."""
+    output = step.outputs[0]
+    if output.is_graph_output():
+        return f"intermediate {output.name!r} is an output of the graph"
+    others = [user for user in output.consumers() if user not in chain]
+    if others:
+        return f"intermediate {output.name!r} is also used by {others[0].name!r}"
+    if step.op_type != "Conv":
+        return None
+    for operand in step.inputs[1:]:
+        if operand is not None and constant(operand) is None:
+            return f"{operand.name!r} of Conv is not a constant"
+    if step.attributes.get_int("group", 1) != 1:
+        return f"Conv has {step.attributes.get_int('group', 1)} groups"
+    weight = step.inputs[1]
+    assert weight is not None
+    kernel = np.asarray(constant(weight)).shape[2:]
+    if kernel != (1, 1):
+        return f"Conv's kernel is {'x'.join(map(str, kernel))}, not 1x1"
+    return None
+
+
+def _convert(graph: ir.Graph, chain: list[ir.Node]) -> None:
+    flatten = chain[-1]
+    tape = ir.tape.Tape()
+    value = tape.op("Flatten", [chain[0].inputs[0]], {"axis": 1}, name=flatten.name)
+    for step in chain[:-1]:
+        if step.op_type == "Conv":
+            value = tape.op(
+                "Gemm", [value, *_parameters(graph, step)], {"transB": 1}, name=step.name
+            )
+        else:
+            operands = [value, *step.inputs[1:]]
+            value = tape.op(step.op_type, operands, step.attributes, name=step.name)
+    ir.convenience.replace_nodes_and_values(
+        graph, flatten, chain, tape.nodes, [flatten.outputs[0]], [value]
+    )
+
+
+def _parameters(graph: ir.Graph, conv: ir.Node) -> list[ir.Value]:
+    """Return weight and bias of a 1x1 convolution as those of a Gemm."""
+    weight, *bias = [value for value in conv.inputs[1:] if value is not None]
+    matrix = np.asarray(constant(weight))
+    return [stored(graph, f"{weight.name}.gemm", matrix.reshape(matrix.shape[:2])), *bias]
