@@ -314,16 +314,21 @@ def verify(bundle: Path, as_json: bool) -> None:
 @_force_option
 @_json_option
 def run(bundle: Path, source: Path, output: Path, force: bool, as_json: bool) -> None:
-    """Run one inference: fp32 .npy in, .npy out."""
+    """Run one inference: fp32 .npy in, .npy out, or .npz with every output by its name."""
     from mbv3c import pipeline
     from mbv3c.atomic import new_file
 
     with new_file(output, force=force) as temporary:
-        shape, ran_on = pipeline.run_bundle(bundle, source, temporary)
+        ran = pipeline.run_bundle(bundle, source, temporary)
+    shapes = {name: list(array.shape) for name, array in ran.arrays.items()}
+    first, *others = shapes.values()
     if as_json:
-        _print_json({"output": str(output), "shape": list(shape), "ran_on": ran_on})
-    else:
-        click.echo(f"{output}: {'x'.join(map(str, shape))}, computed on {ran_on}")
+        arrays = [{"name": name, "shape": shape} for name, shape in shapes.items()]
+        only = None if others else first
+        _print_json({"output": str(output), "shape": only, "arrays": arrays, "ran_on": ran.ran_on})
+        return
+    listed = [f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()]
+    click.echo(f"{output}: {', '.join(listed)}, computed on {ran.ran_on}")
 
 
 @commands.command()
@@ -473,11 +478,13 @@ def _parse_shape(text: str) -> list[int]:
 
 def _sentence(parity: dict[str, Any]) -> str:
     """Say a verdict in one line."""
-    error = parity["max_error_of_range"]
+    error, top1 = parity["max_error_of_range"], parity["top1_agreement"]
+    agreement = "" if top1 is None else f"top-1 agreement {top1:.0%}, "
     return (
         f"{'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}: max error "
-        f"{'not finite' if error is None else f'{error:.1e}'} of range (allowed "
+        f"{'not finite' if error is None else f'{error:.1e}'} of range in "
+        f"{parity['worst_output']} (allowed "
         f"{parity['tolerance']:.1e}; onnxruntime itself spreads by "
         f"{parity['reference_spread']:.1e}), cosine {parity['cosine']:.9f}, "
-        f"top-1 agreement {parity['top1_agreement']:.0%}, over {len(parity['inputs'])} inputs"
+        f"{agreement}over {len(parity['inputs'])} inputs"
     )

@@ -281,7 +281,7 @@ def test_dynamic_batch_needs_and_takes_an_input_shape(small_file: Path, tmp_path
     done = mbv3c(*arguments, "-o", tmp_path / "b", "--input-shape", "2,3,96,96", "--json")
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
-    assert manifest["output"]["shape"] == [2, 10]
+    assert manifest["outputs"][0]["shape"] == [2, 10]
 
 
 def test_existing_bundle_is_kept_without_force(host_bundle: Path, small_file: Path) -> None:
@@ -372,7 +372,7 @@ def test_segmentation_compiles_and_verifies(
     assert done.returncode == 0, done.stderr
     assert document(done)["parity"]["passed"] is True
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
-    assert manifest["output"]["shape"] == [1, 21, 96, 96]
+    assert manifest["outputs"][0]["shape"] == [1, 21, 96, 96]
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
@@ -404,3 +404,50 @@ def test_seed_and_weights_exclude_each_other(tmp_path: Path) -> None:
     done = mbv3c("build", "--seed", 1, "--weights", "w.npz", cwd=tmp_path)
     assert done.returncode == 2
     assert "--seed and --weights exclude each other" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def two_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("two") / "two.onnx"
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 3, 8, 8] x) => (float[1, 3, 8, 8] map, float[1, 3] scores)
+        { map = Relu(x) p = GlobalAveragePool(map) scores = Flatten(p) }"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+@pytest.mark.parametrize("target", ["host_cpu", "arm_cpu"])
+def test_a_model_of_two_outputs_goes_all_the_way(
+    emulator_kit: object, two_outputs: Path, target: str, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "b"
+    done = mbv3c("compile", two_outputs, "--target", target, "-o", bundle, "--json")
+    assert done.returncode == 0, done.stderr
+    assert document(done)["parity"]["passed"] is True
+    assert document(done)["parity"]["worst_output"] in ("map", "scores")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["outputs"] == [
+        {"name": "map", "shape": [1, 3, 8, 8], "dtype": "float32"},
+        {"name": "scores", "shape": [1, 3], "dtype": "float32"},
+    ]
+    assert len((bundle / "golden" / "tolerance.txt").read_text().split()) == 2
+
+    arguments = ("run", bundle, "--input", bundle / "golden" / "input.npy", "--json", "-o")
+    done = mbv3c(*arguments, tmp_path / "y.npy")
+    assert done.returncode == 2
+    assert "several arrays (map, scores)" in done.stderr
+    assert not (tmp_path / "y.npy").exists()
+    done = mbv3c(*arguments, tmp_path / "y.npz")
+    assert document(done)["shape"] is None
+    assert document(done)["arrays"][1] == {"name": "scores", "shape": [1, 3]}
+    ran = np.load(tmp_path / "y.npz")
+    for name, golden in (("map", "output.npy"), ("scores", "output.1.npy")):
+        wanted = np.load(bundle / "golden" / golden)
+        np.testing.assert_allclose(ran[name], wanted, rtol=0, atol=1e-5 * np.ptp(wanted))
+
+
+def test_an_npz_takes_a_single_output_by_its_name(host_bundle: Path, tmp_path: Path) -> None:
+    source = host_bundle / "golden" / "input.npy"
+    done = mbv3c("run", host_bundle, "--input", source, "-o", tmp_path / "y.npz")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "y.npz")["logits"].shape == (1, 10)

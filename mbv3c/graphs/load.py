@@ -19,8 +19,8 @@ def load_model(path: Path, input_shape: Sequence[int] | None = None) -> onnx.Mod
     """Read, complete and check a model.
 
     External data is read in, and `input_shape` (if given) replaces the shape of the input; the
-    output's shape follows from it. The graph must have one fp32 input of a fixed shape and one
-    output.
+    outputs' shapes follow from it. The graph must have one fp32 input of a fixed shape and fp32
+    outputs.
 
     Raises:
         UsageError: there is no such file, or `input_shape` does not suit the input.
@@ -37,12 +37,8 @@ def load_model(path: Path, input_shape: Sequence[int] | None = None) -> onnx.Mod
         ) from error
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path} is not an ONNX model, or it is empty: it holds no graph")
-    if len(model.graph.output) != 1:
-        names = ", ".join(output.name for output in model.graph.output) or "none"
-        raise ModelError(
-            f"{path} has {len(model.graph.output)} outputs ({names}); mbv3c compiles models with "
-            "one: keep that one in the export"
-        )
+    if not model.graph.output:
+        raise ModelError(f"{path} has no outputs: name at least one in the export")
     _load_external_data(model, path)
     _set_input_shape(model, path, input_shape)
     try:
@@ -53,6 +49,7 @@ def load_model(path: Path, input_shape: Sequence[int] | None = None) -> onnx.Mod
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
         raise ModelError(f"{path} is not a valid ONNX model: {error}") from error
+    _check_outputs(model, path)
     return model
 
 
@@ -81,6 +78,23 @@ def static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
     if not all(dim.HasField("dim_value") and dim.dim_value > 0 for dim in dims):
         return None
     return tuple(dim.dim_value for dim in dims)
+
+
+def _check_outputs(model: onnx.ModelProto, path: Path) -> None:
+    kinds = {output.name: _kind(output) for output in model.graph.output}
+    wrong = [f"{name!r} is {kind}" for name, kind in kinds.items() if kind != "FLOAT"]
+    if wrong:
+        raise ModelError(
+            f"{path}: output {', '.join(wrong)}; mbv3c compiles models with fp32 outputs: leave "
+            "the others out of the export"
+        )
+
+
+def _kind(value: onnx.ValueInfoProto) -> str:
+    if not value.type.HasField("tensor_type"):
+        return "no tensor"
+    name: str = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+    return name
 
 
 def _set_input_shape(
