@@ -48,6 +48,12 @@ class Bundle:
         return tuple(self.manifest["input"]["shape"])
 
     @property
+    def metadata(self) -> dict[str, str]:
+        """Metadata of the model as it was given."""
+        entries: dict[str, str] = self.manifest["model"]["metadata"]
+        return entries
+
+    @property
     def output_names(self) -> list[str]:
         return [output["name"] for output in self.manifest["outputs"]]
 

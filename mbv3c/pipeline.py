@@ -15,8 +15,10 @@ from mbv3c import __version__
 from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ModelError, ParityError, UsageError
+from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.runners import HostRunner, Tensor, require_runner, runner_for
 from mbv3c.graphs.load import model_input, static_shape
+from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
 from mbv3c.lowering.lower import lower
 from mbv3c.lowering.onnx_import import import_onnx
@@ -163,27 +165,48 @@ class Ran:
     ran_on: str
 
 
-def run_bundle(path: Path, source: Path, output: Path) -> Ran:
+def run_bundle(
+    path: Path,
+    source: Path,
+    output: Path,
+    *,
+    raw: bool = False,
+    thresholds: Thresholds | None = None,
+) -> Ran:
     """Run one inference from an fp32 .npy file into an .npy or .npz file.
 
-    An .npz file takes every output by its name; an .npy file takes the only one.
+    An .npz file takes every output by its name; an .npy file takes the only one. Of a detector
+    the arrays are what `mbv3c.execution.detection.detect` makes of its outputs, unless `raw` asks
+    for the outputs themselves.
 
     Raises:
         UsageError: the input file is not there, is no fp32 .npy, or has another shape; or there
-            are several outputs and `output` is no .npz.
+            are several arrays and `output` is no .npz; or there are thresholds for a model that
+            is no detector.
         Mbv3cError: the bundle is damaged or nothing here can run it.
     """
     bundle = bundles.read_bundle(path)
     names = bundle.output_names
-    if len(names) > 1 and output.suffix != ".npz":
+    detector = None if raw else detector_outputs(bundle.metadata, names)
+    if thresholds is not None and detector is None:
         raise UsageError(
-            f"the bundle gives several arrays ({', '.join(names)}) and {output.name} is no .npz "
+            "thresholds are for detections: this bundle's model is no detector, or --raw asks for "
+            "its outputs as they are"
+        )
+    named = names if detector is None else DETECTIONS
+    if len(named) > 1 and output.suffix != ".npz":
+        raise UsageError(
+            f"the bundle gives several arrays ({', '.join(named)}) and {output.name} is no .npz "
             "file; name one that ends in .npz"
         )
     x = _read_input(source, bundle.input_shape)
     runner = require_runner(find_target(bundle.manifest["target"]["name"]))
     (outputs,) = runner.run(path, [x])
     arrays: dict[str, NDArray[Any]] = dict(zip(names, outputs, strict=True))
+    if detector is not None:
+        boxes, scores = (arrays[name] for name in detector)
+        height, width = bundle.input_shape[2:]
+        arrays = detect(boxes, scores, height, width, thresholds or Thresholds())
     if output.suffix == ".npz":
         write_npz(output, arrays)
     else:

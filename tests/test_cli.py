@@ -230,6 +230,7 @@ def test_quiet_on_stderr_but_for_progress(host_bundle: Path) -> None:
         (("compile", "none.onnx", "--target", "host_cpu"), 2, "no such file: none.onnx"),
         (("compile", "--target", "host_cpu", "--precision", "fp8"), 2, "unknown precision 'fp8'"),
         (("build", "--resolution", "100"), 2, "resolution 100 is not supported"),
+        (("build", "--head", "ssdlite", "--resolution", "224"), 2, "head ssdlite; choose 320"),
         (("build", "--variant", "medium"), 2, "unknown variant 'medium'; known: large, small"),
         (("build", "--classes", "0"), 2, "classes must be at least 1"),
         (("build", "-o", "nowhere/m.onnx"), 2, "the folder nowhere does not exist"),
@@ -451,3 +452,82 @@ def test_an_npz_takes_a_single_output_by_its_name(host_bundle: Path, tmp_path: P
     done = mbv3c("run", host_bundle, "--input", source, "-o", tmp_path / "y.npz")
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "y.npz")["logits"].shape == (1, 10)
+
+
+DETECTOR = ("--head", "ssdlite", "--variant", "small", "--width", "0.35", "--classes", "3")
+
+
+@pytest.fixture(scope="module")
+def detector_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("detector") / "host"
+    done = mbv3c("compile", *DETECTOR, "--target", "host_cpu", "-o", path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert document(done)["parity"]["passed"] is True
+    return path
+
+
+def test_a_detector_compiles_for_arm_and_verifies_emulated(
+    emulator_kit: object, tmp_path: Path
+) -> None:
+    done = mbv3c("compile", *DETECTOR, "--target", "arm_cpu", "-o", tmp_path / "b", "--json")
+    assert done.returncode == 0, done.stderr
+    parity = document(done)["parity"]
+    assert parity["passed"] is True
+    assert parity["ran_on"] == "emulated cortex-a76"
+    assert parity["top1_agreement"] == 1.0
+
+
+def test_a_detector_runs_to_detections(detector_bundle: Path, tmp_path: Path) -> None:
+    arguments = ("run", detector_bundle, "--input", detector_bundle / "golden" / "input.npy")
+    limits = ("--score-threshold", "0.5", "--nms-threshold", "0.3", "--detections", "7")
+    done = mbv3c(*arguments, "-o", tmp_path / "y.npz", *limits, "--json")
+    assert done.returncode == 0, done.stderr
+    assert document(done)["arrays"] == [
+        {"name": "boxes", "shape": [7, 4]},
+        {"name": "scores", "shape": [7]},
+        {"name": "labels", "shape": [7]},
+        {"name": "images", "shape": [7]},
+    ]
+    found = np.load(tmp_path / "y.npz")
+    assert found["scores"].min() > 0.5
+    assert (np.diff(found["scores"]) <= 0).all()
+    assert set(found["labels"]) <= {1, 2}
+    assert found["boxes"].min() >= 0
+    assert found["boxes"].max() <= 320
+
+
+def test_a_detector_runs_to_its_raw_outputs(detector_bundle: Path, tmp_path: Path) -> None:
+    golden = detector_bundle / "golden"
+    arguments = ("run", detector_bundle, "--input", golden / "input.npy", "--raw", "-o")
+    done = mbv3c(*arguments, tmp_path / "y.npz")
+    assert done.returncode == 0, done.stderr
+    assert "boxes 1x3234x4, scores 1x3234x3" in done.stdout
+    raw = np.load(tmp_path / "y.npz")
+    for name, file in (("boxes", "output.npy"), ("scores", "output.1.npy")):
+        wanted = np.load(golden / file)
+        assert np.abs(raw[name] - wanted).max() <= 2e-5 * np.ptp(wanted)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-o", "y.npy"), "several arrays (boxes, scores, labels, images) and y.npy is no .npz"),
+        (("-o", "y.npz", "--raw", "--detections", "3"), "--raw asks for its outputs as they are"),
+        (("-o", "y.npz", "--nms-threshold", "2"), "nms-threshold must be from 0 to 1, got 2"),
+    ],
+)
+def test_wrong_usage_of_a_detector(
+    detector_bundle: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    source = detector_bundle / "golden" / "input.npy"
+    done = mbv3c("run", detector_bundle, "--input", source, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_thresholds_are_for_detectors(host_bundle: Path, tmp_path: Path) -> None:
+    arguments = ("run", host_bundle, "--input", host_bundle / "golden" / "input.npy")
+    done = mbv3c(*arguments, "-o", tmp_path / "y.npy", "--score-threshold", "0.5")
+    assert done.returncode == 2
+    assert "this bundle's model is no detector" in done.stderr

@@ -1,17 +1,19 @@
-"""What the outputs of a model hold: which axis has the classes, if any.
+"""What the outputs of a model hold: which axis has the classes, and whether they are detections.
 
-The graphs that `build` writes say so in their metadata, under `mbv3c.class_axes`:
-`{"boxes": null, "scores": 2}`. Of other graphs a rule decides by the shape.
+The graphs that `build` writes say so in their metadata: `mbv3c.class_axes` is
+`{"boxes": null, "scores": 2}`, `mbv3c.detector` is `{"boxes": "boxes", "scores": "scores"}`. Where
+the first is missing, a rule decides by the shape; without the second a model is no detector.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 
 from mbv3c.errors import ModelError
 
-CLASS_AXES = "mbv3c.class_axes"
+CLASS_AXES = "class_axes"
+DETECTOR = "detector"
 
 _BOX = 4  # coordinates
 
@@ -39,7 +41,7 @@ def class_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int]]) -> list[
     Raises:
         ModelError: the metadata are damaged or do not fit the outputs.
     """
-    entry = next((e.value for e in model.metadata_props if e.key == CLASS_AXES), "{}")
+    entry = _entries(model).get(f"mbv3c.{CLASS_AXES}", "{}")
     names = [output.name for output in model.graph.output]
     ranks = {name: len(shape) for name, shape in zip(names, shapes, strict=True)}
     try:
@@ -51,9 +53,39 @@ def class_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int]]) -> list[
         for name, axis in declared.items()
     ):
         raise ModelError(
-            f"the model's metadata {CLASS_AXES} is {entry!r}, which does not fit its outputs; "
-            "remove that entry or correct it"
+            f"the model's metadata mbv3c.{CLASS_AXES} is {entry!r}, which does not fit its "
+            "outputs; remove that entry or correct it"
         )
     return [
         declared.get(name, class_axis(shape)) for name, shape in zip(names, shapes, strict=True)
     ]
+
+
+def detector_outputs(metadata: Mapping[str, str], names: Sequence[str]) -> tuple[str, str] | None:
+    """Return the names of the boxes and of the scores of a detector; None if it is none.
+
+    Args:
+        metadata: the model's.
+        names: of its outputs.
+
+    Raises:
+        ModelError: the metadata name outputs that the model does not have.
+    """
+    entry = metadata.get(f"mbv3c.{DETECTOR}")
+    if entry is None:
+        return None
+    try:
+        declared = json.loads(entry)
+    except ValueError:
+        declared = None
+    roles = [declared.get(role) for role in ("boxes", "scores")] if declared else []
+    if len(roles) != 2 or not set(roles) <= set(names):
+        raise ModelError(
+            f"the model's metadata mbv3c.{DETECTOR} is {entry!r}, which does not fit its outputs; "
+            "remove that entry or correct it"
+        )
+    return roles[0], roles[1]
+
+
+def _entries(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}

@@ -74,6 +74,7 @@ def test_metadata(other: onnx.ModelProto) -> None:
     described = metadata(other)
     assert json.loads(described.pop("mbv3c.mean")) == [0.485, 0.456, 0.406]
     assert json.loads(described.pop("mbv3c.std")) == [0.229, 0.224, 0.225]
+    assert json.loads(described.pop("mbv3c.class_axes")) == {"logits": 1}
     assert described == {
         "mbv3c.variant": "small",
         "mbv3c.head": "classify",

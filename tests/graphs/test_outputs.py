@@ -4,7 +4,7 @@ import onnx
 import pytest
 
 from mbv3c.errors import ModelError
-from mbv3c.graphs.outputs import CLASS_AXES, class_axes, class_axis
+from mbv3c.graphs.outputs import class_axes, class_axis
 
 SHAPES = [(1, 10, 4), (1, 10, 7)]
 
@@ -16,7 +16,7 @@ def model(entry: str | None = None) -> onnx.ModelProto:
         <float[4, 7] w = {}> { boxes = Neg(x) scores = MatMul(x, w) }"""
     )
     if entry is not None:
-        parsed.metadata_props.add(key=CLASS_AXES, value=entry)
+        parsed.metadata_props.add(key="mbv3c.class_axes", value=entry)
     return parsed
 
 
