@@ -4,20 +4,22 @@ manifest.json          what it is, for which target, made how, with which verdic
                        of every other file
 model.so               the library
 model.onnx             the model as the user gave it: the reference of `verify`
-golden/input.npy       one input and onnxruntime's output for it, with the tolerance, so that
-golden/output.npy      a board can check itself with no onnx at hand
-golden/tolerance.txt
+golden/input.npy       one input and onnxruntime's output for it (of several outputs the others are
+golden/output.npy      output.1.npy, output.2.npy, ...), with the tolerance of each output in a
+golden/tolerance.txt   line of its own, so that a board can check itself with no onnx at hand
 """
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from mbv3c.errors import BundleError, UsageError
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 LIBRARY = "model.so"
 MODEL = "model.onnx"
@@ -44,6 +46,23 @@ class Bundle:
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.manifest["input"]["shape"])
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Metadata of the model as it was given."""
+        entries: dict[str, str] = self.manifest["model"]["metadata"]
+        return entries
+
+    @property
+    def output_names(self) -> list[str]:
+        return [output["name"] for output in self.manifest["outputs"]]
+
+
+def output_files(first: Path) -> Iterator[Path]:
+    """Yield the files of a model's outputs, as mbv3c_run names them: y.npy, y.1.npy, y.2.npy."""
+    yield first
+    for index in count(1):
+        yield first.with_suffix(f".{index}.npy")
 
 
 def check_replaceable(path: Path) -> None:

@@ -124,11 +124,24 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--bn-epsilon", type=float, help="1e-5 for timm's own weights.  [default: 1e-3]"
         ),
-        click.option("--head", help="classify or lraspp (segmentation).  [default: classify]"),
         click.option(
-            "--resolution", type=int, help="Input side, 96 to 256 by 32.  [default: 224]"
+            "--head",
+            help="classify, lraspp (segmentation) or ssdlite (detection).  [default: classify]",
         ),
-        click.option("--classes", type=int, help="1000 by default; 21 for lraspp."),
+        click.option(
+            "--lraspp-pool",
+            help="global, or paper: windows of 49x49, other above 784 pixels.  [default: global]",
+        ),
+        click.option(
+            "--resolution",
+            type=int,
+            help="Input side: 96 to 512 by 32, 224 by default; lraspp up to 2048; ssdlite 320.",
+        ),
+        click.option(
+            "--classes",
+            type=int,
+            help="1000 by default; 21 for lraspp; 91 for ssdlite, background included.",
+        ),
         click.option(
             "--batch", type=int, help="Images per inference, of a MODEL, too.  [default: 1]"
         ),
@@ -369,19 +382,46 @@ def verify(bundle: Path, as_json: bool) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("--raw", is_flag=True, help="Of a detector: its outputs as they are.")
+@click.option(
+    "--score-threshold", type=float, help="Least score of a detection.  [default: 0.001]"
+)
+@click.option("--nms-threshold", type=float, help="Most overlap in a class.  [default: 0.55]")
+@click.option("--topk-candidates", type=int, help="Boxes of a class considered.  [default: 300]")
+@click.option("--detections", type=int, help="Boxes of an image reported.  [default: 300]")
 @_force_option
 @_json_option
-def run(bundle: Path, source: Path, output: Path, force: bool, as_json: bool) -> None:
-    """Run one inference: fp32 .npy in, .npy out."""
+def run(
+    bundle: Path,
+    source: Path,
+    output: Path,
+    raw: bool,
+    force: bool,
+    as_json: bool,
+    **given: float | None,
+) -> None:
+    """Run one inference: fp32 .npy in, .npy out, or .npz with every output by its name.
+
+    Of a detector the .npz holds boxes (left, top, right, bottom in pixels of the input), scores,
+    labels and images (which image of the batch), after non-maximum suppression by class.
+    """
     from mbv3c import pipeline
     from mbv3c.atomic import new_file
+    from mbv3c.execution.detection import Thresholds
 
+    limits: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    thresholds = Thresholds(**limits) if limits else None
     with new_file(output, force=force) as temporary:
-        shape, ran_on = pipeline.run_bundle(bundle, source, temporary)
+        ran = pipeline.run_bundle(bundle, source, temporary, raw=raw, thresholds=thresholds)
+    shapes = {name: list(array.shape) for name, array in ran.arrays.items()}
+    first, *others = shapes.values()
     if as_json:
-        _print_json({"output": str(output), "shape": list(shape), "ran_on": ran_on})
-    else:
-        click.echo(f"{output}: {'x'.join(map(str, shape))}, computed on {ran_on}")
+        arrays = [{"name": name, "shape": shape} for name, shape in shapes.items()]
+        only = None if others else first
+        _print_json({"output": str(output), "shape": only, "arrays": arrays, "ran_on": ran.ran_on})
+        return
+    listed = [f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()]
+    click.echo(f"{output}: {', '.join(listed)}, computed on {ran.ran_on}")
 
 
 @commands.command()
@@ -514,13 +554,16 @@ def doctor(fetch: bool, as_json: bool) -> None:
 
 def _built(spec: dict[str, Any]) -> "onnx.ModelProto":
     from mbv3c.graphs.builder import build_model
-    from mbv3c.graphs.spec import DEFAULT_CLASSES, ModelSpec
+    from mbv3c.graphs.spec import HEAD_TRAITS, ModelSpec
 
     given = {key: value for key, value in spec.items() if value is not None}
     weights = given.pop("weights", None)
     if weights is not None and "seed" in given:
         raise UsageError("--seed and --weights exclude each other: both say which weights")
-    given.setdefault("classes", DEFAULT_CLASSES.get(given.get("head", "classify"), 1))
+    head = HEAD_TRAITS.get(given.get("head", "classify"))
+    if head is not None:
+        given.setdefault("classes", head.classes)
+        given.setdefault("resolution", head.resolution)
     return build_model(ModelSpec(**given), weights)
 
 
@@ -549,11 +592,13 @@ def _parse_shape(text: str) -> list[int]:
 
 def _sentence(parity: dict[str, Any]) -> str:
     """Say a verdict in one line."""
-    error = parity["max_error_of_range"]
+    error, top1 = parity["max_error_of_range"], parity["top1_agreement"]
+    agreement = "" if top1 is None else f"top-1 agreement {top1:.0%}, "
     return (
         f"{'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}: max error "
-        f"{'not finite' if error is None else f'{error:.1e}'} of range (allowed "
+        f"{'not finite' if error is None else f'{error:.1e}'} of range in "
+        f"{parity['worst_output']} (allowed "
         f"{parity['tolerance']:.1e}; onnxruntime itself spreads by "
         f"{parity['reference_spread']:.1e}), cosine {parity['cosine']:.9f}, "
-        f"top-1 agreement {parity['top1_agreement']:.0%}, over {len(parity['inputs'])} inputs"
+        f"{agreement}over {len(parity['inputs'])} inputs"
     )

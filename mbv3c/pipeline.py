@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from mbv3c import __version__
 from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ModelError, ParityError, UnknownOperatorsError, UsageError
+from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.runners import HostRunner, Tensor, require_runner, runner_for
 from mbv3c.graphs.load import model_input, static_shape
+from mbv3c.graphs.outputs import detector_outputs
+from mbv3c.graphs.weight_files import write_npz
 from mbv3c.lowering.lower import Lowered, lower
 from mbv3c.parity.compare import Parity, compare
 from mbv3c.parity.conversion import in_opset
@@ -47,7 +51,7 @@ class OptimizedStep:
     Attributes:
         report: what the pass did.
         max_error_of_range: largest error of the graph after it against the model as given, on
-            one random input, as a fraction of the output's range.
+            one random input, as a fraction of the output's range; the worst of several outputs.
     """
 
     report: PassReport
@@ -103,13 +107,17 @@ def optimize(
     for rewrite in PIPELINE:
         model, report = prove(rewrite, model, onnxruntime_judge) if proving else rewrite(model)
         if report.changed:
-            error = error_of_range(run(session(model), x), wanted)
+            error = _largest_error(run(session(model), x), wanted)
         steps.append(OptimizedStep(report, error))
     if opset is not None:
         model, report = in_opset(model, opset)
-        error = error_of_range(run(session(model), x), wanted)
+        error = _largest_error(run(session(model), x), wanted)
         steps.append(OptimizedStep(report if proving else replace(report, proofs=()), error))
     return model, steps
+
+
+def _largest_error(outputs: list[Tensor], wanted: list[Tensor]) -> float:
+    return max(error_of_range(*pair) for pair in zip(outputs, wanted, strict=True))
 
 
 def rewrite(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[PassReport]]:
@@ -213,29 +221,75 @@ def verify_bundle(path: Path, progress: Progress) -> Parity:
     return _verify(path, model, target, precision, inputs, references, progress)
 
 
-def run_bundle(path: Path, source: Path, output: Path) -> tuple[tuple[int, ...], str]:
-    """Run one inference from an fp32 .npy file into another; return its shape and where it ran.
+@dataclass(frozen=True)
+class Ran:
+    """What `run_bundle` wrote: arrays by name, and what executed the library."""
+
+    arrays: dict[str, NDArray[Any]]
+    ran_on: str
+
+
+def run_bundle(
+    path: Path,
+    source: Path,
+    output: Path,
+    *,
+    raw: bool = False,
+    thresholds: Thresholds | None = None,
+) -> Ran:
+    """Run one inference from an fp32 .npy file into an .npy or .npz file.
+
+    An .npz file takes every output by its name; an .npy file takes the only one. Of a detector
+    the arrays are what `mbv3c.execution.detection.detect` makes of its outputs, unless `raw` asks
+    for the outputs themselves.
 
     Raises:
-        UsageError: the input file is not there, is no fp32 .npy, or has another shape.
+        UsageError: the input file is not there, is no fp32 .npy, or has another shape; or there
+            are several arrays and `output` is no .npz; or there are thresholds for a model that
+            is no detector.
         Mbv3cError: the bundle is damaged or nothing here can run it.
     """
     bundle = bundles.read_bundle(path)
+    names = bundle.output_names
+    detector = None if raw else detector_outputs(bundle.metadata, names)
+    if thresholds is not None and detector is None:
+        raise UsageError(
+            "thresholds are for detections: this bundle's model is no detector, or --raw asks for "
+            "its outputs as they are"
+        )
+    named = names if detector is None else DETECTIONS
+    if len(named) > 1 and output.suffix != ".npz":
+        raise UsageError(
+            f"the bundle gives several arrays ({', '.join(named)}) and {output.name} is no .npz "
+            "file; name one that ends in .npz"
+        )
+    x = _read_input(source, bundle.input_shape)
+    runner = require_runner(find_target(bundle.manifest["target"]["name"]))
+    (outputs,) = runner.run(path, [x])
+    arrays: dict[str, NDArray[Any]] = dict(zip(names, outputs, strict=True))
+    if detector is not None:
+        boxes, scores = (arrays[name] for name in detector)
+        height, width = bundle.input_shape[2:]
+        arrays = detect(boxes, scores, height, width, thresholds or Thresholds())
+    if output.suffix == ".npz":
+        write_npz(output, arrays)
+    else:
+        with output.open("wb") as file:
+            np.save(file, outputs[0])
+    return Ran(arrays, runner.description)
+
+
+def _read_input(source: Path, wanted: tuple[int, ...]) -> Tensor:
     try:
         x = np.load(source, allow_pickle=False)
     except FileNotFoundError as error:
         raise UsageError(f"no such file: {source}") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{source} is no .npy array: {error}") from error
-    wanted = bundle.input_shape
     if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.shape != wanted:
         found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else "an .npz archive"
         raise UsageError(f"{source} holds {found}; the bundle wants float32 {wanted}")
-    runner = require_runner(find_target(bundle.manifest["target"]["name"]))
-    y = runner.run(path, [x])[0]
-    with output.open("wb") as file:
-        np.save(file, y)
-    return y.shape, runner.description
+    return x
 
 
 def _verify(
@@ -244,7 +298,7 @@ def _verify(
     target: Target,
     precision: str,
     inputs: list[Tensor],
-    references: list[ReferenceOutput],
+    references: list[list[ReferenceOutput]],
     progress: Progress,
 ) -> Parity:
     runner = runner_for(target)
@@ -265,19 +319,23 @@ def _verify(
     )
 
 
-def _run_rebuilt(model: onnx.ModelProto, inputs: list[Tensor]) -> list[Tensor]:
+def _run_rebuilt(model: onnx.ModelProto, inputs: list[Tensor]) -> list[list[Tensor]]:
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         folder = Path(name)
         build_library(rewrite(model)[0], find_target("host_cpu"), folder / bundles.LIBRARY)
         return HostRunner().run(folder, inputs)
 
 
-def _write_golden(folder: Path, x: Tensor, reference: ReferenceOutput, precision: str) -> None:
+def _write_golden(
+    folder: Path, x: Tensor, references: list[ReferenceOutput], precision: str
+) -> None:
     (folder / bundles.GOLDEN_INPUT).parent.mkdir()
     np.save(folder / bundles.GOLDEN_INPUT, x)
-    np.save(folder / bundles.GOLDEN_OUTPUT, reference.output)
-    allowed = TOLERANCES[precision].allowed(reference.spread)
-    (folder / bundles.GOLDEN_TOLERANCE).write_text(f"{allowed:.9g}\n")
+    files = bundles.output_files(folder / bundles.GOLDEN_OUTPUT)
+    for reference, file in zip(references, files, strict=False):
+        np.save(file, reference.output)
+    allowed = [TOLERANCES[precision].allowed(reference.spread) for reference in references]
+    (folder / bundles.GOLDEN_TOLERANCE).write_text("".join(f"{one:.9g}\n" for one in allowed))
 
 
 def _describe(
@@ -285,7 +343,7 @@ def _describe(
     target: Target,
     precision: str,
     reports: list[PassReport],
-    golden: ReferenceOutput,
+    golden: list[ReferenceOutput],
     parity: Parity | None,
 ) -> dict[str, Any]:
     resolved = cpu.resolve(target)
@@ -304,11 +362,14 @@ def _describe(
             "shape": list(_input_shape(model)),
             "dtype": "float32",
         },
-        "output": {
-            "name": model.graph.output[0].name,
-            "shape": list(golden.output.shape),
-            "dtype": str(golden.output.dtype),
-        },
+        "outputs": [
+            {
+                "name": reference.name,
+                "shape": list(reference.output.shape),
+                "dtype": str(reference.output.dtype),
+            }
+            for reference in golden
+        ],
         "passes": [
             {"name": r.name, "matched": len(r.matched), "refused": len(r.refused)} for r in reports
         ],

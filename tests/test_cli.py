@@ -230,6 +230,7 @@ def test_quiet_on_stderr_but_for_progress(host_bundle: Path) -> None:
         (("compile", "none.onnx", "--target", "host_cpu"), 2, "no such file: none.onnx"),
         (("compile", "--target", "host_cpu", "--precision", "fp8"), 2, "unknown precision 'fp8'"),
         (("build", "--resolution", "100"), 2, "resolution 100 is not supported"),
+        (("build", "--head", "ssdlite", "--resolution", "224"), 2, "head ssdlite; choose 320"),
         (("build", "--variant", "medium"), 2, "unknown variant 'medium'; known: large, small"),
         (("build", "--classes", "0"), 2, "classes must be at least 1"),
         (("build", "-o", "nowhere/m.onnx"), 2, "the folder nowhere does not exist"),
@@ -282,7 +283,7 @@ def test_dynamic_batch_needs_and_takes_an_input_shape(small_file: Path, tmp_path
     done = mbv3c(*arguments, "-o", tmp_path / "b", "--input-shape", "2,3,96,96", "--json")
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
-    assert manifest["output"]["shape"] == [2, 10]
+    assert manifest["outputs"][0]["shape"] == [2, 10]
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -438,7 +439,7 @@ def test_segmentation_compiles_and_verifies(
     assert done.returncode == 0, done.stderr
     assert document(done)["parity"]["passed"] is True
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
-    assert manifest["output"]["shape"] == [1, 21, 96, 96]
+    assert manifest["outputs"][0]["shape"] == [1, 21, 96, 96]
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
@@ -470,3 +471,129 @@ def test_seed_and_weights_exclude_each_other(tmp_path: Path) -> None:
     done = mbv3c("build", "--seed", 1, "--weights", "w.npz", cwd=tmp_path)
     assert done.returncode == 2
     assert "--seed and --weights exclude each other" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def two_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("two") / "two.onnx"
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 3, 8, 8] x) => (float[1, 3, 8, 8] map, float[1, 3] scores)
+        { map = Relu(x) p = GlobalAveragePool(map) scores = Flatten(p) }"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+@pytest.mark.parametrize("target", ["host_cpu", "arm_cpu"])
+def test_a_model_of_two_outputs_goes_all_the_way(
+    emulator_kit: object, two_outputs: Path, target: str, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "b"
+    done = mbv3c("compile", two_outputs, "--target", target, "-o", bundle, "--json")
+    assert done.returncode == 0, done.stderr
+    assert document(done)["parity"]["passed"] is True
+    assert document(done)["parity"]["worst_output"] in ("map", "scores")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["outputs"] == [
+        {"name": "map", "shape": [1, 3, 8, 8], "dtype": "float32"},
+        {"name": "scores", "shape": [1, 3], "dtype": "float32"},
+    ]
+    assert len((bundle / "golden" / "tolerance.txt").read_text().split()) == 2
+
+    arguments = ("run", bundle, "--input", bundle / "golden" / "input.npy", "--json", "-o")
+    done = mbv3c(*arguments, tmp_path / "y.npy")
+    assert done.returncode == 2
+    assert "several arrays (map, scores)" in done.stderr
+    assert not (tmp_path / "y.npy").exists()
+    done = mbv3c(*arguments, tmp_path / "y.npz")
+    assert document(done)["shape"] is None
+    assert document(done)["arrays"][1] == {"name": "scores", "shape": [1, 3]}
+    ran = np.load(tmp_path / "y.npz")
+    for name, golden in (("map", "output.npy"), ("scores", "output.1.npy")):
+        wanted = np.load(bundle / "golden" / golden)
+        np.testing.assert_allclose(ran[name], wanted, rtol=0, atol=1e-5 * np.ptp(wanted))
+
+
+def test_an_npz_takes_a_single_output_by_its_name(host_bundle: Path, tmp_path: Path) -> None:
+    source = host_bundle / "golden" / "input.npy"
+    done = mbv3c("run", host_bundle, "--input", source, "-o", tmp_path / "y.npz")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "y.npz")["logits"].shape == (1, 10)
+
+
+DETECTOR = ("--head", "ssdlite", "--variant", "small", "--width", "0.35", "--classes", "3")
+
+
+@pytest.fixture(scope="module")
+def detector_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("detector") / "host"
+    done = mbv3c("compile", *DETECTOR, "--target", "host_cpu", "-o", path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert document(done)["parity"]["passed"] is True
+    return path
+
+
+def test_a_detector_compiles_for_arm_and_verifies_emulated(
+    emulator_kit: object, tmp_path: Path
+) -> None:
+    done = mbv3c("compile", *DETECTOR, "--target", "arm_cpu", "-o", tmp_path / "b", "--json")
+    assert done.returncode == 0, done.stderr
+    parity = document(done)["parity"]
+    assert parity["passed"] is True
+    assert parity["ran_on"] == "emulated cortex-a76"
+    assert parity["top1_agreement"] == 1.0
+
+
+def test_a_detector_runs_to_detections(detector_bundle: Path, tmp_path: Path) -> None:
+    arguments = ("run", detector_bundle, "--input", detector_bundle / "golden" / "input.npy")
+    limits = ("--score-threshold", "0.5", "--nms-threshold", "0.3", "--detections", "7")
+    done = mbv3c(*arguments, "-o", tmp_path / "y.npz", *limits, "--json")
+    assert done.returncode == 0, done.stderr
+    assert document(done)["arrays"] == [
+        {"name": "boxes", "shape": [7, 4]},
+        {"name": "scores", "shape": [7]},
+        {"name": "labels", "shape": [7]},
+        {"name": "images", "shape": [7]},
+    ]
+    found = np.load(tmp_path / "y.npz")
+    assert found["scores"].min() > 0.5
+    assert (np.diff(found["scores"]) <= 0).all()
+    assert set(found["labels"]) <= {1, 2}
+    assert found["boxes"].min() >= 0
+    assert found["boxes"].max() <= 320
+
+
+def test_a_detector_runs_to_its_raw_outputs(detector_bundle: Path, tmp_path: Path) -> None:
+    golden = detector_bundle / "golden"
+    arguments = ("run", detector_bundle, "--input", golden / "input.npy", "--raw", "-o")
+    done = mbv3c(*arguments, tmp_path / "y.npz")
+    assert done.returncode == 0, done.stderr
+    assert "boxes 1x3234x4, scores 1x3234x3" in done.stdout
+    raw = np.load(tmp_path / "y.npz")
+    for name, file in (("boxes", "output.npy"), ("scores", "output.1.npy")):
+        wanted = np.load(golden / file)
+        assert np.abs(raw[name] - wanted).max() <= 2e-5 * np.ptp(wanted)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-o", "y.npy"), "several arrays (boxes, scores, labels, images) and y.npy is no .npz"),
+        (("-o", "y.npz", "--raw", "--detections", "3"), "--raw asks for its outputs as they are"),
+        (("-o", "y.npz", "--nms-threshold", "2"), "nms-threshold must be from 0 to 1, got 2"),
+    ],
+)
+def test_wrong_usage_of_a_detector(
+    detector_bundle: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    source = detector_bundle / "golden" / "input.npy"
+    done = mbv3c("run", detector_bundle, "--input", source, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_thresholds_are_for_detectors(host_bundle: Path, tmp_path: Path) -> None:
+    arguments = ("run", host_bundle, "--input", host_bundle / "golden" / "input.npy")
+    done = mbv3c(*arguments, "-o", tmp_path / "y.npy", "--score-threshold", "0.5")
+    assert done.returncode == 2
+    assert "this bundle's model is no detector" in done.stderr

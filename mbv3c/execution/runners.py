@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from mbv3c.bundle import LIBRARY
+from mbv3c.bundle import LIBRARY, output_files
 from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.execution.processes import require
 from mbv3c.execution.toolbox import EmulatorKit, emulator_kit, native_arch
@@ -31,8 +32,8 @@ class Runner(Protocol):
     @property
     def description(self) -> str: ...
 
-    def run(self, bundle: Path, inputs: list[Tensor]) -> list[Tensor]:
-        """Run `model.so` of a bundle once per input and return one output each.
+    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+        """Run `model.so` of a bundle once per input and return the outputs of each.
 
         Raises:
             Mbv3cError: the library does not load or fails.
@@ -46,17 +47,19 @@ class HostRunner:
 
     description: str = "this machine"
 
-    def run(self, bundle: Path, inputs: list[Tensor]) -> list[Tensor]:
+    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
         try:
             library = tvm.runtime.load_module(str(bundle / LIBRARY))
             main = relax.VirtualMachine(library, tvm.cpu())["main"]
-            outputs = [main(tvm.runtime.tensor(x)) for x in inputs]
+            results = [main(tvm.runtime.tensor(x)) for x in inputs]
         except (RuntimeError, ValueError, TypeError) as error:
             reason = (str(error).strip().splitlines() or [repr(error)])[-1]
             raise Mbv3cError(
                 f"{bundle / LIBRARY} does not run on this machine: {reason}"
             ) from error
-        return [output.numpy() for output in outputs]
+        # One output comes as a tensor, several as an array of them.
+        several = [[one] if isinstance(one, tvm.runtime.Tensor) else one for one in results]
+        return [[output.numpy() for output in outputs] for outputs in several]
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class EmulatedRunner:
     def description(self) -> str:
         return f"emulated {self.cpu}"
 
-    def run(self, bundle: Path, inputs: list[Tensor]) -> list[Tensor]:
+    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
         with tempfile.TemporaryDirectory(prefix="mbv3c-run-") as name:
             folder = Path(name)
             files = [(folder / f"in{i}.npy", folder / f"out{i}.npy") for i in range(len(inputs))]
@@ -83,7 +86,11 @@ class EmulatedRunner:
                 remedy="`mbv3c doctor` checks the emulator",
                 timeout=_EMULATED_TIMEOUT * len(inputs),
             )
-            return [np.load(result) for _, result in files]
+            written = set(folder.iterdir())
+            return [
+                [np.load(path) for path in takewhile(written.__contains__, output_files(first))]
+                for _, first in files
+            ]
 
 
 def runner_for(target: Target) -> Runner | None:

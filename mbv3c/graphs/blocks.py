@@ -2,6 +2,7 @@
 
 from typing import cast
 
+from mbv3c.graphs.anchors import PER_CELL
 from mbv3c.graphs.skeleton import Convolution, Step
 from mbv3c.graphs.spec import Activation, Architecture, Block, squeeze_channels
 
@@ -10,11 +11,12 @@ class MismatchError(Exception):
     """The graph is no MobileNetV3; the message says why."""
 
 
-def read_architecture(steps: tuple[Step, ...]) -> tuple[Architecture, int]:
-    """Return the network that stands behind a skeleton, and its number of classes.
+def read_architecture(steps: tuple[Step, ...]) -> tuple[Architecture, str | None, int]:
+    """Return the network that stands behind a skeleton, its head and its number of classes.
 
-    Without a classifier, the classes, the last convolution and the hidden layer are 0. The
-    activations are those of the graph and need not be any that MobileNetV3 has.
+    Without a classifier, the last convolution and the hidden layer are 0; of an unknown head, the
+    head is None and the classes are 0. The activations are those of the graph and need not be any
+    that MobileNetV3 has.
 
     Raises:
         MismatchError: it is no chain of inverted residual blocks after a stem.
@@ -32,7 +34,7 @@ class _Reader:
             for source in {source.step for source in step.sources}:
                 self._users[source].append(index)
 
-    def read(self) -> tuple[Architecture, int]:
+    def read(self) -> tuple[Architecture, str | None, int]:
         if not any(_is_depthwise(step.conv) for step in self._steps):
             raise MismatchError("it has no depthwise convolution")
         stem = self._one(self._users[0], "reads the input")
@@ -48,17 +50,23 @@ class _Reader:
             blocks.append(block)
         last_conv, hidden, classes = self._tail(current, activation) or (0, 0, 0)
         read = Architecture(conv.channels_out, tuple(blocks), last_conv, hidden, activation)
-        return read, classes
+        if hidden:
+            return read, "classify", classes
+        if classes := self._segmented(current):
+            return read, "lraspp", classes
+        classes = self._detected(current)
+        return read, "ssdlite" if classes else None, classes
 
     def _next_depthwise(self, current: int) -> tuple[int | None, int] | None:
         """Return the expansion, if any, and the depthwise convolution that follow a step."""
         for user in self._users[current]:
             if _is_depthwise(self._steps[user].conv):
                 return None, user
-            if _is_pointwise(self._steps[user].conv):
-                for next_user in self._users[user]:
-                    if _is_depthwise(self._steps[next_user].conv):
-                        return user, next_user
+            next_users = self._users[user]
+            # A detector's last convolution has more than depthwise users, and ends the blocks.
+            only_depthwise = all(_is_depthwise(self._steps[index].conv) for index in next_users)
+            if _is_pointwise(self._steps[user].conv) and next_users and only_depthwise:
+                return user, next_users[0]
         return None
 
     def _block(
@@ -146,6 +154,42 @@ class _Reader:
                 raise MismatchError(f"{name} has the activation {found}, the stem {activation}")
         first, second, third = (cast(Convolution, conv).channels_out for conv in layers)
         return first, second, third
+
+    def _segmented(self, current: int) -> int:
+        """Return the classes of an LR-ASPP behind the last block; 0 if it is something else.
+
+        Its last sum is that of two 1x1 convolutions, one on features at stride 8 and the other on
+        upsampled ones.
+        """
+        for step in self._steps[current:]:
+            convs = [self._steps[source.step].conv for source in step.sources]
+            if step.kind == "add" and len(convs) == 2 and all(map(_is_pointwise, convs)):
+                sizes = {cast(Convolution, conv).channels_out for conv in convs}
+                below = [self._steps[source.step].sources[0].step for source in step.sources]
+                if len(sizes) == 1 and any(self._steps[index].kind == "Resize" for index in below):
+                    return sizes.pop()
+        return 0
+
+    def _detected(self, current: int) -> int:
+        """Return the classes of an SSDLite behind the last block; 0 if it is something else.
+
+        Two depthwise convolutions stand on the last one, and predict classes and boxes.
+        """
+        last = [user for user in self._users[current] if _is_pointwise(self._steps[user].conv)]
+        heads = [
+            user
+            for index in last
+            for user in self._users[index]
+            if _is_depthwise(self._steps[user].conv)
+        ]
+        predicted = [index for head in heads for index in self._users[head]]
+        if len(heads) != 2 or not all(_is_pointwise(self._steps[i].conv) for i in predicted):
+            return 0
+        values = [self._conv(index).channels_out for index in predicted]
+        boxes = PER_CELL * 4
+        if len(values) != 2 or boxes not in values or sum(values) % PER_CELL:
+            return 0
+        return (sum(values) - boxes) // PER_CELL
 
     def _adds(self, index: int, *operands: int) -> bool:
         step = self._steps[index]

@@ -10,11 +10,18 @@ from pathlib import Path
 
 import onnx
 
-from mbv3c.graphs.heads import HEADS, Features
+from mbv3c.graphs.heads import HEADS
 from mbv3c.graphs.initialize import initialize
-from mbv3c.graphs.spec import Architecture, Block, ModelSpec, architecture, squeeze_channels
+from mbv3c.graphs.spec import (
+    HEAD_TRAITS,
+    Architecture,
+    Block,
+    ModelSpec,
+    architecture,
+    squeeze_channels,
+)
 from mbv3c.graphs.weights import load_weights
-from mbv3c.graphs.writer import INPUT, GraphWriter, add_metadata
+from mbv3c.graphs.writer import INPUT, Features, GraphWriter, add_metadata
 
 
 def build_model(spec: ModelSpec, weights: Path | None = None) -> onnx.ModelProto:
@@ -22,8 +29,9 @@ def build_model(spec: ModelSpec, weights: Path | None = None) -> onnx.ModelProto
 
     Input `input` is fp32 NCHW `spec.input_shape`; output `logits` is fp32, with the classes on
     axis 1: `(spec.batch, spec.classes)`, for segmentation followed by the input's height and
-    width. Nodes and tensors are named by block, as in torchvision: `features.4.se.reduce`,
-    `classifier.3`. The same spec gives the same bytes.
+    width. For detection the outputs are `boxes` and `scores`, see `mbv3c.graphs.ssdlite`. Nodes
+    and tensors are named by block, as in torchvision: `features.4.se.reduce`, `classifier.3`. The
+    same spec gives the same bytes.
 
     Args:
         spec: the network.
@@ -39,10 +47,10 @@ def build_model(spec: ModelSpec, weights: Path | None = None) -> onnx.ModelProto
     """
     graph = GraphWriter(spec)
     arch = architecture(spec)
-    shape = HEADS[spec.head](graph, _features(graph, arch), arch, spec)
-    model = graph.model(spec, shape)
+    outputs = HEADS[spec.head](graph, _features(graph, arch), arch, spec)
+    model = graph.model(spec, outputs)
     if weights is None:
-        initialize(model, spec.seed)
+        initialize(model, spec.seed, HEAD_TRAITS[spec.head].calibration)
         origin = {"seed": str(spec.seed)}
     else:
         load_weights(model, weights)
@@ -56,21 +64,27 @@ def _features(graph: GraphWriter, arch: Architecture) -> Features:
     x = graph.conv_bn("features.0", INPUT, 3, arch.stem, kernel=3, stride=2)
     x = graph.activation("features.0.act", x, arch.activation)
     channels = arch.stem
-    outputs = []
+    expansions, outputs = [], []
     for index, block in enumerate(arch.blocks, start=1):
-        x = _inverted_residual(graph, f"features.{index}", x, channels, block)
+        expanded, x = _inverted_residual(graph, f"features.{index}", x, channels, block)
         channels = block.out
+        expansions.append(expanded)
         outputs.append(x)
     last = f"features.{len(arch.blocks) + 1}"
     x = graph.conv_bn(last, x, channels, arch.last_conv)
-    return Features(tuple(outputs), graph.activation(f"{last}.act", x, arch.activation))
+    x = graph.activation(f"{last}.act", x, arch.activation)
+    return Features(tuple(expansions), tuple(outputs), x)
 
 
-def _inverted_residual(graph: GraphWriter, name: str, x: str, channels: int, block: Block) -> str:
+def _inverted_residual(
+    graph: GraphWriter, name: str, x: str, channels: int, block: Block
+) -> tuple[str, str]:
+    """Write a block; return its activated expansion and its output."""
     y = x
     if block.expand != channels:
         y = graph.conv_bn(f"{name}.expand", y, channels, block.expand)
         y = graph.activation(f"{name}.expand.act", y, block.activation)
+    expanded = y
     y = graph.conv_bn(
         f"{name}.depthwise",
         y,
@@ -87,7 +101,7 @@ def _inverted_residual(graph: GraphWriter, name: str, x: str, channels: int, blo
     y = graph.conv_bn(f"{name}.project", y, block.expand, block.out)
     if block.stride == 1 and block.out == channels:
         y = graph.node("Add", f"{name}.residual", [x, y])
-    return y
+    return expanded, y
 
 
 def _squeeze_excite(graph: GraphWriter, name: str, x: str, channels: int) -> str:

@@ -1,68 +1,91 @@
-"""What stands on the features: classification, or segmentation by LR-ASPP."""
+"""What stands on the features: classification, segmentation by LR-ASPP, or detection."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from mbv3c.graphs.spec import Architecture, ModelSpec
-from mbv3c.graphs.writer import OUTPUT, GraphWriter
+from mbv3c.graphs.ssdlite import ssdlite
+from mbv3c.graphs.writer import Features, GraphWriter, Output
+
+LOGITS = "logits"
 
 _LRASPP_CHANNELS = 128
+_PAPER_WINDOW, _PAPER_STRIDES = 49, (16, 20)
 _LRASPP_EPSILON = 1e-5  # of its one BatchNormalization, torch's default
 
 
-@dataclass(frozen=True)
-class Features:
-    """Names of the tensors on which a head may stand.
+# Writes what LR-ASPP multiplies its features by, from the last convolution's output.
+Gate = Callable[[GraphWriter, str, Architecture, ModelSpec], str]
 
-    Attributes:
-        blocks: the output of every inverted residual block, in order.
-        last: the output of the last 1x1 convolution, activated.
-    """
-
-    blocks: tuple[str, ...]
-    last: str
-
-
-# Writes the head, whose output is OUTPUT, and returns the output's shape.
-Head = Callable[[GraphWriter, Features, Architecture, ModelSpec], tuple[int, ...]]
+# Writes the head and returns the outputs of the graph.
+Head = Callable[[GraphWriter, Features, Architecture, ModelSpec], tuple[Output, ...]]
 
 
 def classify(
     graph: GraphWriter, features: Features, arch: Architecture, spec: ModelSpec
-) -> tuple[int, ...]:
+) -> tuple[Output, ...]:
     """Write the paper's efficient last stage (arXiv:1905.02244, section 5.1 and figure 5)."""
     x = graph.node("GlobalAveragePool", "pool", [features.last])
     x = graph.node("Flatten", "flatten", [x], axis=1)
     x = graph.gemm("classifier.0", x, arch.last_conv, arch.hidden)
     x = graph.activation("classifier.1", x, arch.activation)
-    graph.gemm("classifier.3", x, arch.hidden, spec.classes, output=OUTPUT)
-    return (spec.batch, spec.classes)
+    graph.gemm("classifier.3", x, arch.hidden, spec.classes, output=LOGITS)
+    return (Output(LOGITS, (spec.batch, spec.classes), class_axis=1),)
 
 
 def lraspp(
     graph: GraphWriter, features: Features, arch: Architecture, spec: ModelSpec
-) -> tuple[int, ...]:
+) -> tuple[Output, ...]:
     """Write LR-ASPP as torchvision has it: on the stride-16 and stride-8 features, upsampled.
 
-    Source: arXiv:1905.02244, section 6.4 and figure 10. The paper pools 49x49 windows at stride
-    (16, 20) of a 1024x2048 image; torchvision pools globally, which on the maps of the
-    resolutions supported here, all smaller than such a window, is the same.
+    Source: arXiv:1905.02244, section 6.4 and figure 10. torchvision pools the whole map, the
+    paper 49x49 windows of it (`spec.lraspp_pool`).
     """
     low, low_channels = _stride_8(features, arch)
     x = graph.conv_bn(
         "classifier.cbr", features.last, arch.last_conv, _LRASPP_CHANNELS, epsilon=_LRASPP_EPSILON
     )
     x = graph.activation("classifier.cbr.act", x, "relu")
-    s = graph.node("GlobalAveragePool", "classifier.scale.pool", [features.last])
-    s = graph.conv("classifier.scale", s, arch.last_conv, _LRASPP_CHANNELS)
-    s = graph.node("Sigmoid", "classifier.scale.gate", [s])
+    s = _GATES[spec.lraspp_pool](graph, features.last, arch, spec)
     x = graph.node("Mul", "classifier.scale.mul", [x, s])
     x = graph.upsample("classifier.upsample", x, 2)
     x = graph.conv_bias("classifier.high", x, _LRASPP_CHANNELS, spec.classes)
     y = graph.conv_bias("classifier.low", low, low_channels, spec.classes)
     x = graph.node("Add", "classifier.add", [y, x])
-    graph.upsample("upsample", x, 8, output=OUTPUT)
-    return (spec.batch, spec.classes, spec.resolution, spec.resolution)
+    graph.upsample("upsample", x, 8, output=LOGITS)
+    shape = (spec.batch, spec.classes, spec.resolution, spec.resolution)
+    return (Output(LOGITS, shape, class_axis=1),)
+
+
+def _global_gate(graph: GraphWriter, x: str, arch: Architecture, spec: ModelSpec) -> str:
+    s = graph.node("GlobalAveragePool", "classifier.scale.pool", [x])
+    s = graph.conv("classifier.scale", s, arch.last_conv, _LRASPP_CHANNELS)
+    return graph.node("Sigmoid", "classifier.scale.gate", [s])
+
+
+def _paper_gate(graph: GraphWriter, x: str, arch: Architecture, spec: ModelSpec) -> str:
+    """Write the gate of figure 10: 49x49 windows at stride (16, 20), upsampled to the map.
+
+    Windows that would reach beyond the map are left out, and on a map smaller than a window there
+    is one, the whole map. The paper does not say how its 64x128 map, of a 1024x2048 image, is
+    covered; this is what average pooling without padding gives.
+    """
+    side = graph.side(x)
+    kernel = min(_PAPER_WINDOW, side)
+    s = graph.node(
+        "AveragePool",
+        "classifier.scale.pool",
+        [x],
+        kernel_shape=[kernel, kernel],
+        strides=list(_PAPER_STRIDES),
+    )
+    s = graph.conv("classifier.scale", s, arch.last_conv, _LRASPP_CHANNELS)
+    s = graph.node("Sigmoid", "classifier.scale.gate", [s])
+    if side < _PAPER_WINDOW + min(_PAPER_STRIDES):
+        return s  # one window: the gate is the same everywhere
+    return graph.resize("classifier.scale.upsample", s, (spec.batch, _LRASPP_CHANNELS, side, side))
+
+
+_GATES: dict[str, Gate] = {"global": _global_gate, "paper": _paper_gate}
 
 
 def _stride_8(features: Features, arch: Architecture) -> tuple[str, int]:
@@ -78,4 +101,4 @@ def _stride_8(features: Features, arch: Architecture) -> tuple[str, int]:
     raise AssertionError("every MobileNetV3 passes through stride 8")
 
 
-HEADS: dict[str, Head] = {"classify": classify, "lraspp": lraspp}
+HEADS: dict[str, Head] = {"classify": classify, "lraspp": lraspp, "ssdlite": ssdlite}

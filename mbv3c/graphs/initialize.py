@@ -20,10 +20,8 @@ from onnx import numpy_helper
 Array = NDArray[np.float64]
 
 # The batch is half white noise, half smooth patterns, each at several contrasts, so that neither
-# texture nor shape nor brightness decides alone. Its side is fixed: the weights of a seed do not
-# depend on the model's resolution.
+# texture nor shape nor brightness decides alone.
 _CONTRASTS = (0.5, 1.0, 1.5)
-_SIDE = 128
 
 # A channel that is nearly dead on the batch would be amplified without bound on other inputs.
 _VARIANCE_FLOOR = 0.25  # of the layer's mean variance
@@ -33,32 +31,61 @@ _VARIANCE_FLOOR = 0.25  # of the layer's mean variance
 _SCALE_LOW, _SCALE_HIGH = 0.8, 1.6
 _SHIFT_MEAN, _SHIFT_SPREAD = 0.5, 0.5
 
+# Before ReLU6, which a detector has in up to thirteen layers on top of the network and on maps of
+# few pixels, they lie nearer to its middle, and no channel is amplified more than the layer is on
+# average: rounding errors would otherwise grow several times on the way.
+_RELU6_SHIFT_MEAN = 1.5
+_RELU6_VARIANCE_FLOOR = 1.0
+
 # Of layers without BatchNormalization, the SE gates above all: before hard-sigmoid most of them
 # then lie inside its slope, and some saturate.
 _UNNORMALIZED_SPREAD = 1.5
+_LOGIT_SPREAD = 1.0  # of layers that no other layer follows
+
+_WEIGHTED = ("Conv", "Gemm", "BatchNormalization")
 
 
-def initialize(model: onnx.ModelProto, seed: int) -> None:
+def initialize(model: onnx.ModelProto, seed: int, side: int) -> None:
     """Give every parameter of a graph a value, in place.
 
-    The values depend on `seed` and on the tensors' names alone. Measured statistics are rounded
+    The values depend on `seed`, on the tensors' names and on `side` alone, that of the images on
+    which statistics are measured; constants stay. Measured statistics are rounded
     to 11 significant bits, so that the order in which a machine adds does not show in them.
     """
     parameters = _Parameters(model, seed)
-    values: dict[str, Array] = {model.graph.input[0].name: _calibration_batch(seed)}
+    values: dict[str, Array] = {model.graph.input[0].name: _calibration_batch(seed, side)}
+    needed = _needed(model.graph)
+    clipped = {node.input[0] for node in model.graph.node if node.op_type == "Clip"}
     for node in model.graph.node:
+        if node.op_type not in _WEIGHTED and node.output[0] not in needed:
+            continue
         x = values[node.input[0]]
         if node.op_type == "BatchNormalization":
-            parameters.set_batchnorm(node, x)
+            parameters.set_batchnorm(node, x, relu6=node.output[0] in clipped)
         elif node.op_type == "Gemm" and node.output[0] == model.graph.output[0].name:
             parameters.set_logits(node, x)
         elif node.op_type in ("Conv", "Gemm") and len(node.input) == 3:
-            parameters.set_unnormalized(node, x, _UNNORMALIZED_SPREAD)
+            last = node.output[0] not in needed
+            parameters.set_unnormalized(node, x, _LOGIT_SPREAD if last else _UNNORMALIZED_SPREAD)
         elif node.op_type == "Conv":
             parameters.set_weight(node)
+        if node.output[0] not in needed:
+            continue
         inputs = [values[n] if n in values else parameters.get(n) for n in node.input if n]
         values[node.output[0]] = _EVALUATE[node.op_type](node, *inputs)
     parameters.store()
+
+
+def _needed(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors on which a layer with weights depends.
+
+    What comes after the last of them, such as the decoding of boxes, need not be computed.
+    """
+    needed: set[str] = set()
+    for node in reversed(graph.node):
+        if node.op_type in _WEIGHTED or node.output[0] in needed:
+            needed.update(node.input)
+    return needed
 
 
 class _Parameters:
@@ -84,19 +111,21 @@ class _Parameters:
             self._random(name).standard_normal(shape) * np.sqrt(2 / fan_in)
         )
 
-    def set_batchnorm(self, node: onnx.NodeProto, x: Array) -> None:
+    def set_batchnorm(self, node: onnx.NodeProto, x: Array, *, relu6: bool) -> None:
         """Take mean and variance from `x` (NHWC); draw scale and shift."""
+        shift_mean = _RELU6_SHIFT_MEAN if relu6 else _SHIFT_MEAN
+        floor = _RELU6_VARIANCE_FLOOR if relu6 else _VARIANCE_FLOOR
         _, scale, shift, mean, variance = node.input
         channels = x.shape[-1]
         self._arrays[scale] = _single(
             self._random(scale).uniform(_SCALE_LOW, _SCALE_HIGH, (channels,))
         )
         self._arrays[shift] = _single(
-            self._random(shift).normal(_SHIFT_MEAN, _SHIFT_SPREAD, (channels,))
+            self._random(shift).normal(shift_mean, _SHIFT_SPREAD, (channels,))
         )
         self._arrays[mean] = _coarse(x.mean(axis=(0, 1, 2)))
         measured = x.var(axis=(0, 1, 2))
-        self._arrays[variance] = _coarse(np.maximum(measured, _VARIANCE_FLOOR * measured.mean()))
+        self._arrays[variance] = _coarse(np.maximum(measured, floor * measured.mean()))
 
     def set_unnormalized(self, node: onnx.NodeProto, x: Array, spread: float) -> None:
         """Scale weight and bias of a layer without BatchNormalization: outputs spread by `spread`.
@@ -114,7 +143,7 @@ class _Parameters:
 
     def set_logits(self, node: onnx.NodeProto, x: Array) -> None:
         """Centre each logit over the images and scale so that it spreads by 1 on average."""
-        self.set_unnormalized(node, x, 1.0)
+        self.set_unnormalized(node, x, _LOGIT_SPREAD)
         _, weight, bias = node.input
         y = _EVALUATE[node.op_type](node, x, self._arrays[weight], 0.0)
         scale = _coarse(np.array(1.0 / y.std(axis=0).mean()))
@@ -123,20 +152,21 @@ class _Parameters:
 
     def store(self) -> None:
         for tensor in self._model.graph.initializer:
-            value = self._arrays[tensor.name].astype(np.float32)
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            value = self._arrays[tensor.name].astype(dtype)
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
 
     def _random(self, name: str) -> np.random.Generator:
         return np.random.default_rng([self._seed, zlib.crc32(name.encode())])
 
 
-def _calibration_batch(seed: int) -> Array:
+def _calibration_batch(seed: int, side: int) -> Array:
     """Return NHWC images: white noise and smooth patterns, one each per contrast."""
     rng = np.random.default_rng([seed, zlib.crc32(b"calibration")])
     contrasts = np.array(_CONTRASTS).reshape(-1, 1, 1, 1)
-    noise = rng.standard_normal((len(_CONTRASTS), _SIDE, _SIDE, 3))
+    noise = rng.standard_normal((len(_CONTRASTS), side, side, 3))
     coarse = rng.standard_normal((len(_CONTRASTS), 8, 8, 3))
-    smooth = coarse.repeat(_SIDE // 8, axis=1).repeat(_SIDE // 8, axis=2)
+    smooth = coarse.repeat(side // 8, axis=1).repeat(side // 8, axis=2)
     return np.concatenate([noise * contrasts, smooth * contrasts])
 
 
@@ -182,7 +212,13 @@ def _batchnorm(
 
 
 def _upsample(node: onnx.NodeProto, x: Array, scales: Array) -> Array:
-    """Upsample an NHWC map bilinearly by whole factors, pixel centres at half coordinates."""
+    """Upsample an NHWC map bilinearly by whole factors, pixel centres at half coordinates.
+
+    One pixel that is resized to the shape of a map stays one, and is repeated where it is used.
+    """
+    if len(node.input) == 4:
+        assert x.shape[1:3] == (1, 1)
+        return x
     for axis, factor in ((1, int(scales[2])), (2, int(scales[3]))):
         size = x.shape[axis]
         position = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
@@ -204,6 +240,8 @@ _EVALUATE: dict[str, Callable[..., Array]] = {
     "Clip": lambda node, x, low, high: np.clip(x, low, high),
     "Relu": lambda node, x: np.maximum(x, 0),
     "GlobalAveragePool": lambda node, x: x.mean(axis=(1, 2), keepdims=True),
+    # LR-ASPP's windows of 49 pixels reach over every map that calibration sees.
+    "AveragePool": lambda node, x: x.mean(axis=(1, 2), keepdims=True),
     "Sigmoid": lambda node, x: 1 / (1 + np.exp(-x)),
     "Resize": _upsample,
     "Flatten": lambda node, x: x.reshape(x.shape[0], -1),

@@ -26,9 +26,10 @@ def load_model(
     """Read, complete and check a model.
 
     External data is read in, and `input_shape` (if given) replaces the shape of the input; the
-    output's shape follows from it. `batch` (if given) replaces its first dimension, and what
+    outputs' shapes follow from it. `batch` (if given) replaces its first dimension, and what
     nodes hold of another batch where that is sound. A model in training mode is read in inference
-    mode, with a warning. The graph must have one fp32 input of a fixed shape and one output.
+    mode, with a warning. The graph must have one fp32 input of a fixed shape and fp32
+    outputs.
 
     Raises:
         UsageError: there is no such file, or `input_shape` or `batch` do not suit the input.
@@ -45,12 +46,8 @@ def load_model(
         ) from error
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path} is not an ONNX model, or it is empty: it holds no graph")
-    if len(model.graph.output) != 1:
-        names = ", ".join(output.name for output in model.graph.output) or "none"
-        raise ModelError(
-            f"{path} has {len(model.graph.output)} outputs ({names}); mbv3c compiles models with "
-            "one: keep that one in the export"
-        )
+    if not model.graph.output:
+        raise ModelError(f"{path} has no outputs: name at least one in the export")
     _load_external_data(model, path)
     model, trained = inference_mode(model)
     if trained:
@@ -71,6 +68,7 @@ def load_model(
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
         raise ModelError(f"{path} is not a valid ONNX model: {error}") from error
+    _check_outputs(model, path)
     return model
 
 
@@ -99,6 +97,23 @@ def static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
     if not all(dim.HasField("dim_value") and dim.dim_value > 0 for dim in dims):
         return None
     return tuple(dim.dim_value for dim in dims)
+
+
+def _check_outputs(model: onnx.ModelProto, path: Path) -> None:
+    kinds = {output.name: _kind(output) for output in model.graph.output}
+    wrong = [f"{name!r} is {kind}" for name, kind in kinds.items() if kind != "FLOAT"]
+    if wrong:
+        raise ModelError(
+            f"{path}: output {', '.join(wrong)}; mbv3c compiles models with fp32 outputs: leave "
+            "the others out of the export"
+        )
+
+
+def _kind(value: onnx.ValueInfoProto) -> str:
+    if not value.type.HasField("tensor_type"):
+        return "no tensor"
+    name: str = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+    return name
 
 
 def _set_input_shape(

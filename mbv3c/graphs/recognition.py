@@ -37,8 +37,8 @@ class Recognized:
         width_rule: how it was applied; None where the rules give the same channels.
         resolution: height and width of the input.
         batch: images per inference.
-        head: `classify`, or None if something else than the classifier follows the blocks.
-        classes: number of logits, None without the classifier.
+        head: `classify`, `lraspp`, `ssdlite`, or None if something else follows the blocks.
+        classes: number of classes, None without a head.
         blocks: number of inverted residual blocks.
         se_blocks: how many of them have a squeeze-and-excite branch.
         activations: how often each is used in the whole graph.
@@ -70,6 +70,7 @@ class Recognized:
             *(name.replace("_", " ") for name in options if getattr(self, name)),
             "x".join(map(str, self.resolution)),
             f"batch {self.batch}",
+            *([self.head] if self.head not in (None, "classify") else []),
             f"{self.classes} classes" if self.head else "without the classifier",
             f"{self.blocks} blocks, {self.se_blocks} with squeeze-and-excite",
             *(f"{count} {name}" for name, count in self.activations.items()),
@@ -105,7 +106,7 @@ def recognize(model: onnx.ModelProto) -> Recognized | Unrecognized:
         return Unrecognized(f"the input has the shape {shape}, an image batch has 4 dimensions")
     try:
         steps = skeleton(model)
-        read, classes = read_architecture(steps)
+        read, head, classes = read_architecture(steps)
         found = _same_channels(read, _same_layers(read))
     except MismatchError as mismatch:
         return Unrecognized(str(mismatch))
@@ -117,7 +118,7 @@ def recognize(model: onnx.ModelProto) -> Recognized | Unrecognized:
         # Three channels stand second, or last in what came from TensorFlow.
         resolution=(shape[1], shape[2]) if shape[1] != 3 == shape[3] else (shape[2], shape[3]),
         batch=shape[0],
-        head="classify" if classes else None,
+        head=head,
         classes=classes or None,
         blocks=len(read.blocks),
         se_blocks=sum(block.squeeze for block in read.blocks),

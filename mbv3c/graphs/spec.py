@@ -14,18 +14,60 @@ from mbv3c.errors import UsageError
 Activation = Literal["relu", "hardswish"]
 WidthRule = Literal["torchvision", "tensorflow"]
 PaddingRule = Literal["symmetric", "same"]
-HeadName = Literal["classify", "lraspp"]
+HeadName = Literal["classify", "lraspp", "ssdlite"]
+LrasppPool = Literal["global", "paper"]
 
 BATCHNORM_EPSILON = 1e-3
-# Of torchvision's pretrained models: ImageNet, and COCO with the labels of Pascal VOC.
-DEFAULT_CLASSES: dict[str, int] = {"classify": 1000, "lraspp": 21}
-RESOLUTIONS = tuple(range(96, 257, 32))
 NARROWEST, WIDEST = 0.35, 1.25
 
-# ImageNet statistics with which the published checkpoints were trained, per RGB channel of an
-# image scaled to 0..1.
-PREPROCESSING_MEAN = (0.485, 0.456, 0.406)
-PREPROCESSING_STD = (0.229, 0.224, 0.225)
+
+@dataclass(frozen=True)
+class HeadTraits:
+    """What a head asks of the network under it, and the values that torchvision gives it.
+
+    Attributes:
+        classes: default number of classes, that of torchvision's pretrained model.
+        resolution: default side of the input in pixels.
+        resolutions: the sides that are supported.
+        mean: subtracted per RGB channel of an image scaled to 0..1.
+        std: what that is then divided by.
+        dilated: the head stands on output stride 16.
+        reduced_tail: the head stands on a last stage with half the channels.
+        calibration: side of the images on which the statistics of seeded weights are measured.
+            It does not follow the resolution, so that the weights of a seed do not, either; but
+            the smallest maps of a detector have neighbours only at its own resolution.
+        detects: the head finds objects. It needs features at stride 32, and its first class is
+            the background.
+    """
+
+    classes: int
+    resolution: int
+    resolutions: range
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    dilated: bool = False
+    reduced_tail: bool = False
+    calibration: int = 128
+    detects: bool = False
+
+
+HEAD_TRAITS: dict[str, HeadTraits] = {
+    # ImageNet
+    "classify": HeadTraits(1000, 224, range(96, 513, 32)),
+    # COCO with the labels of Pascal VOC; the paper segments images of up to 2048 pixels
+    "lraspp": HeadTraits(21, 224, range(96, 2049, 32), dilated=True),
+    # COCO with its gaps, background included; trained from nothing, hence the reduced tail
+    "ssdlite": HeadTraits(
+        classes=91,
+        resolution=320,
+        resolutions=range(320, 321),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        reduced_tail=True,
+        calibration=320,
+        detects=True,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -136,9 +178,13 @@ class ModelSpec:
         bn_epsilon: of every BatchNormalization but that of LR-ASPP's head. Checkpoints of
             torchvision and timm's `tf_*` want 1e-3, timm's other `mobilenetv3_*` want 1e-5, and
             no state dict says which.
-        head: `classify`, or `lraspp` (segmentation, which implies `dilated`).
-        resolution: side of the square input in pixels, one of `RESOLUTIONS`.
-        classes: number of logits, at least 1.
+        head: `classify`, `lraspp` (segmentation, which implies `dilated`) or `ssdlite` (detection,
+            which implies `reduced_tail`, as in torchvision, and excludes `dilated`).
+        lraspp_pool: how LR-ASPP pools its features: `global` (torchvision), or `paper`: windows of
+            49x49 at stride (16, 20), which differ from the whole map above 784 pixels.
+        resolution: side of the square input in pixels, one that `HEAD_TRAITS` lists for the head.
+        classes: number of logits, at least 1; for detection at least 2, the first of which is
+            the background.
         batch: images per inference, at least 1.
         seed: seed of the weights.
 
@@ -155,6 +201,7 @@ class ModelSpec:
     reduced_tail: bool = False
     bn_epsilon: float = BATCHNORM_EPSILON
     head: str = "classify"
+    lraspp_pool: str = "global"
     resolution: int = 224
     classes: int = 1000
     batch: int = 1
@@ -166,6 +213,7 @@ class ModelSpec:
             "width_rule": get_args(WidthRule),
             "padding": get_args(PaddingRule),
             "head": get_args(HeadName),
+            "lraspp_pool": get_args(LrasppPool),
         }
         for field, known in choices.items():
             if getattr(self, field) not in known:
@@ -175,16 +223,29 @@ class ModelSpec:
                 )
         if not NARROWEST <= self.width <= WIDEST:
             raise UsageError(f"width must be {NARROWEST} to {WIDEST}, got {self.width:g}")
-        if self.resolution not in RESOLUTIONS:
-            known = tuple(map(str, RESOLUTIONS))
+        head = HEAD_TRAITS[self.head]
+        sides = head.resolutions
+        if self.resolution not in sides:
+            several = f"{sides[0]} to {sides[-1]} by {sides.step}"
             raise UsageError(
-                f"resolution {self.resolution} is not supported; choose from {', '.join(known)}"
+                f"resolution {self.resolution} is not supported with head {self.head}; choose "
+                f"{several if len(sides) > 1 else sides[0]}"
+            )
+        if self.lraspp_pool != "global" and self.head != "lraspp":
+            raise UsageError(f"lraspp-pool belongs to head lraspp, not to {self.head}")
+        if head.detects and self.dilated:
+            raise UsageError(
+                f"dilated does not go with head {self.head}, which needs features at stride 32"
             )
         if not 0 < self.bn_epsilon < 1:
             raise UsageError(f"bn-epsilon must lie between 0 and 1, got {self.bn_epsilon:g}")
         for field in ("classes", "batch"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if head.detects and self.classes < 2:
+            raise UsageError(
+                f"head {self.head} needs at least 2 classes: the first one is the background"
+            )
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, got {self.seed}")
 
@@ -194,6 +255,7 @@ class ModelSpec:
         parts = ["mobilenet_v3", self.variant]
         parts += [f"{self.width:g}"] if self.width != 1.0 else []
         parts += [self.head] if self.head != "classify" else []
+        parts += [f"{self.lraspp_pool}_pool"] if self.lraspp_pool != "global" else []
         flags = ("minimalistic", "dilated", "reduced_tail")
         return "_".join([*parts, *(flag for flag in flags if getattr(self, flag))])
 
@@ -213,8 +275,9 @@ def architecture(spec: ModelSpec) -> Architecture:
     """
     table = VARIANTS[spec.variant]
     tail = len(table.blocks) - 3  # the last three blocks are C4, or C5 in detection's terms
-    halved = 2 if spec.reduced_tail else 1
-    dilated = spec.dilated or spec.head == "lraspp"
+    head = HEAD_TRAITS[spec.head]
+    halved = 2 if spec.reduced_tail or head.reduced_tail else 1
+    dilated = spec.dilated or head.dilated
     wide = spec.width_rule == "torchvision"
     stem = make_divisible(table.stem * spec.width) if wide else table.stem
     blocks: list[Block] = []

@@ -10,7 +10,18 @@ names; how timm groups blocks into stages is read off the file's. One block with
     features.4.se.reduce         features.4.block.2.fc1    blocks.2.0.se.conv_reduce
     features.4.project.conv      features.4.block.3.0      blocks.2.0.conv_pwl
 
-Sources: torchvision's `models/mobilenetv3.py` and `models/segmentation/lraspp.py`; timm's
+torchvision's SSDLite cuts the network in two behind the expansion of its first block at stride
+32, so that the parts of block 13 of Large lie apart:
+
+    features.12.expand.conv      backbone.features.0.12.block.0.0
+    features.13.expand.conv      backbone.features.0.13.0
+    features.13.depthwise.conv   backbone.features.1.0.1.0
+    features.14.expand.conv      backbone.features.1.1.block.0.0
+    extra.0.reduce.conv          backbone.extra.0.0.0
+    head.classes.2.predict       head.classification_head.module_list.2.1
+
+Sources: torchvision's `models/mobilenetv3.py`, `models/segmentation/lraspp.py` and
+`models/detection/ssdlite.py`; timm's
 `models/mobilenetv3.py` and `_efficientnet_blocks.py` (`DepthwiseSeparableConv` where the
 expansion is left out).
 """
@@ -56,24 +67,42 @@ def _own(own: Collection[str], found: Collection[str]) -> dict[str, str]:
 def _torchvision(own: Collection[str], found: Collection[str]) -> dict[str, str]:
     """`features.N.block.J`: J counts the parts that block N has; 0 is the conv, 1 its BN.
 
-    Under LR-ASPP `features` are called `backbone`.
+    Under LR-ASPP `features` are called `backbone`, under SSDLite `backbone.features` and cut.
     """
     blocks = _blocks(own)
-    features = (
-        "backbone" if any(name.startswith("classifier.cbr.") for name in own) else "features"
-    )
+    segments = any(name.startswith("classifier.cbr.") for name in own)
+    root, cut = "backbone" if segments else "features", None
+    if any(name.startswith("extra.") for name in own):
+        root, cut = "backbone.features", max(map(int, blocks), default=2) - 2
 
     def translated(name: str) -> str:
         feature, part, layer, leaf = _split(name)
+        if not feature and name.partition(".")[0] in _TORCHVISION_SSDLITE:
+            words = _TORCHVISION_SSDLITE[name.partition(".")[0]]
+            return ".".join(words.get(word, word) for word in name.split("."))
         if not feature:
             return _replaced(name, _TORCHVISION_LRASPP)
         if not part:
-            return f"{features}.{feature}.{_CONV_BN[layer]}.{leaf}"
+            return f"{_torchvision_module(root, cut, feature)}.{_CONV_BN[layer]}.{leaf}"
         position = blocks[feature].index(part)
         child = _FC[layer] if part == "se" else _CONV_BN[layer]
-        return f"{features}.{feature}.block.{position}.{child}.{leaf}"
+        return f"{_torchvision_module(root, cut, feature, position)}.{child}.{leaf}"
 
     return {name: translated(name) for name in own}
+
+
+def _torchvision_module(
+    root: str, cut: int | None, feature: str, position: int | None = None
+) -> str:
+    """Name a feature, or the part at a position of a block; `cut` is the block that is cut."""
+    inside = "" if position is None else f".block.{position}"
+    if cut is None:
+        return f"{root}.{feature}{inside}"
+    behind = int(feature) - cut
+    if behind < 0 or (behind == 0 and position == 0):
+        return f"{root}.0.{feature}{inside if behind else ''}"
+    # The slice of a Sequential keeps its numbers.
+    return f"{root}.1.{behind}{inside}" if behind else f"{root}.1.0.{position}"
 
 
 def _timm(own: Collection[str], found: Collection[str]) -> dict[str, str]:
@@ -161,6 +190,22 @@ _TORCHVISION_LRASPP = {
     "classifier.scale": "classifier.scale.1",
     "classifier.low": "classifier.low_classifier",
     "classifier.high": "classifier.high_classifier",
+}
+_TORCHVISION_SSDLITE = {
+    "extra": {
+        "extra": "backbone.extra",
+        "reduce": "0",
+        "depthwise": "1",
+        "expand": "2",
+        **_CONV_BN,
+    },
+    "head": {
+        "classes": "classification_head.module_list",
+        "boxes": "regression_head.module_list",
+        "depthwise": "0",
+        "predict": "1",
+        **_CONV_BN,
+    },
 }
 _TIMM_CONV_BN = {"conv": "conv", "bn": "bn1"}
 _TIMM_STEM = {"conv": "conv_stem", "bn": "bn1"}

@@ -27,8 +27,8 @@ def load_weights(model: onnx.ModelProto, path: Path) -> None:
     """Replace every weight of a built model, in place, by those of a file.
 
     The file is a state dict (safetensors, .pt, .pth, .npz) of torchvision's or timm's MobileNetV3
-    or torchvision's LR-ASPP, one with this project's names, or an ONNX model whose weights carry
-    any of these names.
+    or torchvision's LR-ASPP or SSDLite, one with this project's names, or an ONNX model whose
+    weights carry any of these names.
     Its content says which; the suffix does not matter. fp16, bf16 and fp64 become fp32. A Linear
     weight `(n, m)` and a 1x1 convolution's `(n, m, 1, 1)` stand for each other.
     `num_batches_tracked` is ignored. Nothing in a file is executed.

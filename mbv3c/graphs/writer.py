@@ -1,26 +1,22 @@
 """Write ONNX nodes and initialisers, spelled as training frameworks export them."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mbv3c.graphs.spec import (
-    PREPROCESSING_MEAN,
-    PREPROCESSING_STD,
-    Activation,
-    ModelSpec,
-    pads,
-)
+from mbv3c.graphs.outputs import CLASS_AXES
+from mbv3c.graphs.spec import HEAD_TRAITS, Activation, ModelSpec, pads
 
 OPSET = 17
 IR_VERSION = 8  # the ONNX IR version that belongs to opset 17
 
 INPUT = "input"
-OUTPUT = "logits"
 
 _ELEMENTWISE = ("Add", "Clip", "Mul", "Div", "Relu")
 
@@ -29,6 +25,37 @@ def add_metadata(model: onnx.ModelProto, entries: dict[str, str]) -> None:
     """Add metadata under the prefix `mbv3c.`."""
     for key, value in entries.items():
         model.metadata_props.add(key=f"mbv3c.{key}", value=value)
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of a graph.
+
+    Attributes:
+        name: of the tensor.
+        shape: its sizes.
+        class_axis: which axis has the classes; None if it holds no class scores.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    class_axis: int | None
+
+
+@dataclass(frozen=True)
+class Features:
+    """Names of the tensors on which a head may stand.
+
+    Attributes:
+        expansions: the activated expansion of every inverted residual block, in order; of a
+            block without one, its input.
+        blocks: the output of every inverted residual block, in order.
+        last: the output of the last 1x1 convolution, activated.
+    """
+
+    expansions: tuple[str, ...]
+    blocks: tuple[str, ...]
+    last: str
 
 
 class GraphWriter:
@@ -40,6 +67,15 @@ class GraphWriter:
         self._sides = {INPUT: spec.resolution}  # of the feature maps, by tensor
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
+        self._notes: dict[str, str] = {}
+
+    def note(self, key: str, value: str) -> None:
+        """Add an entry to the model's metadata."""
+        self._notes[key] = value
+
+    def side(self, x: str) -> int:
+        """Return height and width of a feature map."""
+        return self._sides[x]
 
     def node(
         self, op_type: str, name: str, inputs: list[str], output: str = "", **attributes: Any
@@ -93,11 +129,19 @@ class GraphWriter:
 
     def upsample(self, name: str, x: str, factor: int, output: str = "") -> str:
         """Write a bilinear upsampling of the map by a whole factor, corners not aligned."""
-        scales = self._store(f"{name}.scales", np.array([1, 1, factor, factor], np.float32))
+        scales = self.constant(f"{name}.scales", [1, 1, factor, factor])
+        return self._resize(name, [x, "", scales], output)
+
+    def resize(self, name: str, x: str, shape: tuple[int, ...]) -> str:
+        """Write a bilinear resizing of the map, NCHW, corners not aligned."""
+        sizes = self.constant(f"{name}.sizes", shape, "int64")
+        return self._resize(name, [x, "", "", sizes])
+
+    def _resize(self, name: str, inputs: list[str], output: str = "") -> str:
         return self.node(
             "Resize",
             name,
-            [x, "", scales],
+            inputs,
             output,
             mode="linear",
             coordinate_transformation_mode="half_pixel",
@@ -120,19 +164,25 @@ class GraphWriter:
             return self.node("Relu", name, [x])
         y = self._relu6_of_shifted(name, x)
         y = self.node("Mul", f"{name}.mul", [x, y])
-        return self.node("Div", f"{name}.div", [y, self._constant("hardswish.six", 6.0)])
+        return self.node("Div", f"{name}.div", [y, self._six()])
 
     def hardsigmoid(self, name: str, x: str) -> str:
         y = self._relu6_of_shifted(name, x)
-        return self.node("Div", f"{name}.div", [y, self._constant("hardswish.six", 6.0)])
+        return self.node("Div", f"{name}.div", [y, self._six()])
 
-    def model(self, spec: ModelSpec, output_shape: tuple[int, ...]) -> onnx.ModelProto:
-        """Return the whole model; `output_shape` is that of OUTPUT."""
+    def relu6(self, name: str, x: str) -> str:
+        return self.node("Clip", name, [x, self._zero(), self._six()])
+
+    def constant(self, name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> str:
+        return self._store(name, np.asarray(value, dtype))
+
+    def model(self, spec: ModelSpec, outputs: Sequence[Output]) -> onnx.ModelProto:
+        """Return the whole model."""
         graph = helper.make_graph(
             self._nodes,
             spec.name,
             [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, spec.input_shape)],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, output_shape)],
+            [helper.make_tensor_value_info(o.name, TensorProto.FLOAT, o.shape) for o in outputs],
             list(self._initializers.values()),
         )
         model = helper.make_model(
@@ -144,6 +194,7 @@ class GraphWriter:
         metadata = {
             "variant": spec.variant,
             "head": spec.head,
+            **({"lraspp_pool": spec.lraspp_pool} if spec.head == "lraspp" else {}),
             "width": f"{spec.width:g}",
             "width_rule": spec.width_rule,
             "padding": spec.padding,
@@ -152,24 +203,29 @@ class GraphWriter:
             "reduced_tail": str(spec.reduced_tail).lower(),
             "bn_epsilon": f"{spec.bn_epsilon:g}",
             "resolution": str(spec.resolution),
-            "mean": json.dumps(PREPROCESSING_MEAN),
-            "std": json.dumps(PREPROCESSING_STD),
+            "mean": json.dumps(HEAD_TRAITS[spec.head].mean),
+            "std": json.dumps(HEAD_TRAITS[spec.head].std),
+            CLASS_AXES: json.dumps({output.name: output.class_axis for output in outputs}),
+            **self._notes,
         }
         add_metadata(model, metadata)
         return model
 
     def _relu6_of_shifted(self, name: str, x: str) -> str:
-        three = self._constant("hardswish.three", 3.0)
-        bounds = [self._constant("hardswish.zero", 0.0), self._constant("hardswish.six", 6.0)]
+        three = self.constant("hardswish.three", 3.0)
+        bounds = [self._zero(), self._six()]
         y = self.node("Add", f"{name}.add", [x, three])
         return self.node("Clip", f"{name}.clip", [y, *bounds])
 
-    def _constant(self, name: str, value: float) -> str:
-        return self._store(name, np.array(value, np.float32))
+    def _zero(self) -> str:
+        return self.constant("hardswish.zero", 0.0)
+
+    def _six(self) -> str:
+        return self.constant("hardswish.six", 6.0)
 
     def _parameter(self, name: str, shape: tuple[int, ...]) -> str:
         return self._store(name, np.zeros(shape, np.float32))
 
-    def _store(self, name: str, value: NDArray[np.float32]) -> str:
+    def _store(self, name: str, value: NDArray[Any]) -> str:
         self._initializers[name] = numpy_helper.from_array(value, name)
         return name

@@ -1,7 +1,7 @@
 """Compare outputs with the reference and give a verdict."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,29 +13,38 @@ from mbv3c.parity.tolerance import Tolerance
 
 @dataclass(frozen=True)
 class InputParity:
-    """The comparison on one input.
+    """The comparison on one input; of several outputs, each figure is that of the worst.
 
     Attributes:
+        worst_output: name of the output that comes closest to its limit, or is furthest beyond
+            it; the next three figures are its.
         max_error_of_range: largest absolute error over the reference's range.
         allowed: the tolerance on this input.
         reference_spread: onnxruntime's own spread on it.
         cosine: cosine similarity of the flattened outputs.
-        top1_agreement: share of images whose largest logit is the same one; for segmentation of
-            pixels, where a class that the reference itself holds equal within the tolerance
-            counts as the same.
-        top5_agreement: share of the reference's five largest logits that are found among ours.
+        top1_agreement: share of images whose largest class score is the same one; in outputs
+            with scores for pixels or anchors, share of those, where a class that the reference
+            itself holds equal within the tolerance counts as the same. None if no output holds
+            class scores.
+        top5_agreement: share of the reference's five largest scores that are found among ours.
     """
 
+    worst_output: str
     max_error_of_range: float
     allowed: float
     reference_spread: float
     cosine: float
-    top1_agreement: float
-    top5_agreement: float
+    top1_agreement: float | None
+    top5_agreement: float | None
 
     @property
     def passed(self) -> bool:
-        return self.max_error_of_range <= self.allowed and self.top1_agreement == 1.0
+        return self.max_error_of_range <= self.allowed and self.top1_agreement in (1.0, None)
+
+    @property
+    def of_allowed(self) -> float:
+        """The error as a fraction of what is allowed."""
+        return self.max_error_of_range / self.allowed
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Parity:
     @property
     def worst(self) -> InputParity:
         """The input that comes closest to its limit, or is furthest beyond it."""
-        return max(self.inputs, key=lambda one: one.max_error_of_range / one.allowed)
+        return max(self.inputs, key=lambda one: one.of_allowed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys; a value that is not finite becomes null."""
@@ -68,47 +77,65 @@ class Parity:
             "passed": self.passed,
             "ran_on": self.ran_on,
             "exact_program": self.exact_program,
-            "max_error_of_range": max(one.max_error_of_range for one in self.inputs),
+            "worst_output": self.worst.worst_output,
+            "max_error_of_range": self.worst.max_error_of_range,
             "tolerance": self.worst.allowed,
-            "reference_spread": max(one.reference_spread for one in self.inputs),
+            "reference_spread": self.worst.reference_spread,
             "cosine": min(one.cosine for one in self.inputs),
-            "top1_agreement": float(np.mean([one.top1_agreement for one in self.inputs])),
-            "top5_agreement": float(np.mean([one.top5_agreement for one in self.inputs])),
+            "top1_agreement": _mean(one.top1_agreement for one in self.inputs),
+            "top5_agreement": _mean(one.top5_agreement for one in self.inputs),
         }
         rows = [{**asdict(one), "passed": one.passed} for one in self.inputs]
         return {**_finite(summary), "inputs": [_finite(row) for row in rows]}
 
 
 def compare(
-    outputs: Sequence[NDArray[np.float32]],
-    references: Sequence[ReferenceOutput],
+    outputs: Sequence[Sequence[NDArray[np.float32]]],
+    references: Sequence[Sequence[ReferenceOutput]],
     tolerance: Tolerance,
     *,
     ran_on: str,
     exact_program: bool,
 ) -> Parity:
-    """Compare one output per input with the reference's."""
+    """Compare the outputs for each input with the reference's."""
     rows = tuple(
-        _compare_one(y, reference, tolerance)
-        for y, reference in zip(outputs, references, strict=True)
+        _worst([_compare_one(*pair, tolerance) for pair in zip(ours, theirs, strict=True)])
+        for ours, theirs in zip(outputs, references, strict=True)
     )
     return Parity(ran_on, exact_program, rows)
+
+
+def _worst(outputs: Sequence[InputParity]) -> InputParity:
+    """Make one comparison of those of an input's outputs."""
+    top1 = [one.top1_agreement for one in outputs if one.top1_agreement is not None]
+    top5 = [one.top5_agreement for one in outputs if one.top5_agreement is not None]
+    return replace(
+        max(outputs, key=lambda one: one.of_allowed),
+        cosine=min(one.cosine for one in outputs),
+        top1_agreement=min(top1, default=None),
+        top5_agreement=min(top5, default=None),
+    )
 
 
 def _compare_one(
     y: NDArray[np.float32], reference: ReferenceOutput, tolerance: Tolerance
 ) -> InputParity:
-    wanted = reference.output
+    wanted, axis = reference.output, reference.class_axis
     error = error_of_range(y, wanted)
     comparable = np.isfinite(error)
     allowed = tolerance.allowed(reference.spread)
+    top1 = top5 = None
+    if axis is not None:
+        top1 = _top1_agreement(y, wanted, axis, allowed) if comparable else 0.0
+        top5 = _top5_agreement(y, wanted, axis) if comparable else 0.0
     return InputParity(
+        worst_output=reference.name,
         max_error_of_range=error,
         allowed=allowed,
         reference_spread=reference.spread,
         cosine=_cosine(y, wanted) if comparable else 0.0,
-        top1_agreement=_top1_agreement(y, wanted, allowed) if comparable else 0.0,
-        top5_agreement=_top5_agreement(y, wanted) if comparable else 0.0,
+        top1_agreement=top1,
+        top5_agreement=top5,
     )
 
 
@@ -118,27 +145,32 @@ def _cosine(y: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
     return min(float(a @ b) / norms, 1.0) if norms > 0 else float(np.array_equal(a, b))
 
 
-def _top1_agreement(y: NDArray[np.float32], wanted: NDArray[np.float32], allowed: float) -> float:
-    ours, theirs = _rows(y), _rows(wanted)
+def _top1_agreement(
+    y: NDArray[np.float32], wanted: NDArray[np.float32], axis: int, allowed: float
+) -> float:
+    ours, theirs = _rows(y, axis), _rows(wanted, axis)
     rows = np.arange(len(ours))
     lost = theirs.max(axis=1) - theirs[rows, ours.argmax(axis=1)]
-    # Among thousands of pixels some are ties that rounding decides; one image is no tie.
+    # Among thousands of pixels or anchors rounding decides some ties; one image is no tie.
     tie = 2 * allowed * float(np.ptp(wanted)) if wanted.ndim > 2 else 0.0
     same = ours.argmax(axis=1) == theirs.argmax(axis=1)
     return float(np.mean(same | (lost <= tie) if tie > 0 else same))
 
 
-def _top5_agreement(y: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    k = min(5, _rows(y).shape[1])
-    ours, theirs = (np.argsort(-_rows(x), axis=1, kind="stable")[:, :k] for x in (y, wanted))
+def _top5_agreement(y: NDArray[np.float32], wanted: NDArray[np.float32], axis: int) -> float:
+    k = min(5, y.shape[axis])
+    ours, theirs = (np.argsort(-_rows(x, axis), axis=1, kind="stable")[:, :k] for x in (y, wanted))
     return float((ours[:, :, None] == theirs[:, None, :]).any(axis=1).mean())
 
 
-def _rows(y: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return one row of class scores per image, or per pixel: classes are on axis 1."""
-    if y.ndim < 2:
-        return y.reshape(1, -1)
-    return np.moveaxis(y, 1, -1).reshape(-1, y.shape[1])
+def _rows(y: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Return one row of class scores per image, or per pixel or anchor."""
+    return np.moveaxis(y, axis, -1).reshape(-1, y.shape[axis])
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:

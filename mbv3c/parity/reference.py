@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mbv3c.errors import ModelError
 from mbv3c.graphs.load import model_input
+from mbv3c.graphs.outputs import class_axes
 
 _OPTIMIZED = (
     ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -20,28 +21,42 @@ _FATAL_ONLY = 4  # severity: messages about unused initialisers are not for our 
 
 @dataclass(frozen=True)
 class ReferenceOutput:
-    """What onnxruntime computes for one input.
+    """One output that onnxruntime computes for one input.
 
     Attributes:
-        output: the first output, without any graph optimisation.
+        name: of the output.
+        output: its values, without any graph optimisation.
         spread: largest absolute difference between that and onnxruntime's optimised results, as
             a fraction of the output's range: what rounding alone does to this model.
+        class_axis: which axis of `output` has the classes; None if it holds no class scores.
     """
 
+    name: str
     output: NDArray[np.float32]
     spread: float
+    class_axis: int | None
 
 
 def run_reference(
     model: onnx.ModelProto, inputs: list[NDArray[np.float32]]
-) -> Iterator[ReferenceOutput]:
-    """Run the model as it is, and with onnxruntime's own optimisations beside it."""
+) -> Iterator[list[ReferenceOutput]]:
+    """Run the model as it is, and with onnxruntime's own optimisations beside it.
+
+    Yields:
+        For each input what the model's outputs are, in their order.
+    """
     plain = session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
     optimized = [session(model, level) for level in _OPTIMIZED]
     for x in inputs:
-        output = run(plain, x)
-        others = [run(other, x) for other in optimized]
-        yield ReferenceOutput(output, max(error_of_range(y, output) for y in others))
+        outputs = run(plain, x)
+        others = zip(*(run(other, x) for other in optimized), strict=True)
+        spreads = [
+            max(error_of_range(y, output) for y in ys)
+            for output, ys in zip(outputs, others, strict=True)
+        ]
+        axes = class_axes(model, [output.shape for output in outputs])
+        names = [output.name for output in model.graph.output]
+        yield list(map(ReferenceOutput, names, outputs, spreads, axes))
 
 
 def session(
@@ -66,10 +81,10 @@ def session(
         raise ModelError(f"onnxruntime cannot load the model: {error}") from error
 
 
-def run(opened: ort.InferenceSession, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run one input through an opened model and return its first output."""
+def run(opened: ort.InferenceSession, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Run one input through an opened model and return its outputs in their order."""
     outputs = opened.run(None, {opened.get_inputs()[0].name: x})
-    return np.asarray(outputs[0])
+    return [np.asarray(output) for output in outputs]
 
 
 def error_of_range(y: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

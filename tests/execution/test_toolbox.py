@@ -267,8 +267,10 @@ def test_every_output_of_several_is_written_and_checked(
     shutil.copy(models[2], bundle / "model.so")
     golden = np.load(bundle / "golden" / "output.npy")
     np.save(bundle / "golden" / "output.1.npy", golden**2)
+    (bundle / "golden" / "tolerance.txt").write_text("1e-6\n2e-6\n")
     done = board(bundle)
     assert done.returncode == 0, done
+    assert done.stdout.index("tolerance 1e-06") < done.stdout.index("tolerance 2e-06")
     assert done.stdout.count("PASS") == 2
 
     done = board(bundle, bundle / "golden" / "input.npy", tmp_path / "y.npy")
@@ -280,6 +282,11 @@ def test_every_output_of_several_is_written_and_checked(
     assert done.returncode == 3, done
     assert done.stdout.startswith("PASS")
     assert "\nFAIL" in done.stdout
+
+    (bundle / "golden" / "tolerance.txt").write_text("1e-6\n")
+    done = board(bundle)
+    assert done.returncode == 1, done
+    assert "holds no number from 0 to 1 for output 1" in done.stderr
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])

@@ -77,16 +77,20 @@ def divisible(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def torchvision(variant: str, classes: int = 1000) -> Tensors:
+def _features(variant: str, halved: int = 1) -> list[Tensors]:
+    """Return torchvision's `features`, the channels of the last three blocks divided."""
     nothing: Tensors = []
+    lines = TORCHVISION_BLOCKS[variant].split(",")
 
     def conv_norm(inputs: int, outputs: int, kernel: int = 1) -> Tensors:
         return sequential(conv(inputs, outputs, kernel), norm(outputs), nothing)
 
     features, inputs = [conv_norm(3, 16, 3)], 16
-    for line in TORCHVISION_BLOCKS[variant].split(","):
+    for index, line in enumerate(lines):
         *sizes, se = line.split()
         kernel, expand, outputs = map(int, sizes)
+        expand //= halved if index > len(lines) - 3 else 1
+        outputs //= halved if index > len(lines) - 4 else 1
         layers = [conv_norm(inputs, expand)] if expand != inputs else []
         layers.append(conv_norm(1, expand, kernel))
         if se == "SE":
@@ -96,10 +100,54 @@ def torchvision(variant: str, classes: int = 1000) -> Tensors:
         layers.append(conv_norm(expand, outputs))
         features.append(named(block=sequential(*layers)))
         inputs = outputs
+    return [*features, conv_norm(inputs, TORCHVISION_TAIL[variant][0] // halved)]
+
+
+def torchvision(variant: str, classes: int = 1000) -> Tensors:
+    nothing: Tensors = []
     last, hidden = TORCHVISION_TAIL[variant]
-    features.append(conv_norm(inputs, last))
     classifier = sequential(linear(last, hidden), nothing, nothing, linear(hidden, classes))
-    return named(features=sequential(*features), classifier=classifier)
+    return named(features=sequential(*_features(variant)), classifier=classifier)
+
+
+def ssdlite(variant: str, classes: int = 91) -> Tensors:
+    """Nest the modules of `ssdlite320_mobilenet_v3_large` as its `__init__`s do."""
+    nothing: Tensors = []
+
+    def conv_norm(inputs: int, outputs: int, kernel: int = 1) -> Tensors:
+        return sequential(conv(inputs, outputs, kernel), norm(outputs), nothing)
+
+    def extra(inputs: int, outputs: int) -> Tensors:
+        half = outputs // 2
+        return sequential(conv_norm(inputs, half), conv_norm(1, half, 3), conv_norm(half, outputs))
+
+    def head(channels: list[int], values: int) -> Tensors:
+        blocks = [
+            sequential(conv_norm(1, wide, 3), conv(wide, 6 * values, bias=True))
+            for wide in channels
+        ]
+        return named(module_list=sequential(*blocks))
+
+    features = _features(variant, halved=2)
+    cut = len(features) - 4
+    block = [(n.removeprefix("block."), shape) for n, shape in features[cut]]
+    expansion = [(n.removeprefix("0."), shape) for n, shape in block if n.startswith("0.")]
+    rest = [(n, shape) for n, shape in block if not n.startswith("0.")]
+    backbone = named(
+        features=sequential(
+            sequential(*features[:cut], expansion), sequential(rest, *features[cut + 1 :])
+        ),
+        extra=sequential(
+            extra(TORCHVISION_TAIL[variant][0] // 2, 512),
+            extra(512, 256),
+            extra(256, 256),
+            extra(256, 128),
+        ),
+    )
+    expanded = {"large": 672, "small": 288}[variant]
+    channels = [expanded, TORCHVISION_TAIL[variant][0] // 2, 512, 256, 256, 128]
+    heads = named(classification_head=head(channels, classes), regression_head=head(channels, 4))
+    return named(backbone=backbone, head=heads)
 
 
 def timm(variant: str, classes: int = 1000) -> Tensors:

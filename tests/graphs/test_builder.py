@@ -51,13 +51,13 @@ def test_resolution_classes_and_batch(other: onnx.ModelProto) -> None:
     assert shape(other.graph.input[0]) == [2, 3, 96, 96]
     assert shape(other.graph.output[0]) == [2, 10]
     x = parity_inputs((2, 3, 96, 96))[0]
-    assert run(session(other), x).shape == (2, 10)
+    assert run(session(other), x)[0].shape == (2, 10)
 
 
 def test_images_of_a_batch_do_not_touch_each_other(other: onnx.ModelProto) -> None:
     opened = session(other)
     x = parity_inputs((2, 3, 96, 96))[0]
-    both, swapped = run(opened, x), run(opened, x[::-1].copy())
+    both, swapped = run(opened, x)[0], run(opened, x[::-1].copy())[0]
     # The sums of a batch may be grouped otherwise; a few fp32 roundings.
     assert both == pytest.approx(swapped[::-1], abs=1e-4)
     assert both[0] != pytest.approx(both[1], abs=1e-2)
@@ -74,6 +74,7 @@ def test_metadata(other: onnx.ModelProto) -> None:
     described = metadata(other)
     assert json.loads(described.pop("mbv3c.mean")) == [0.485, 0.456, 0.406]
     assert json.loads(described.pop("mbv3c.std")) == [0.229, 0.224, 0.225]
+    assert json.loads(described.pop("mbv3c.class_axes")) == {"logits": 1}
     assert described == {
         "mbv3c.variant": "small",
         "mbv3c.head": "classify",

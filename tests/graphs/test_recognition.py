@@ -322,3 +322,22 @@ def test_what_is_no_image_is_refused() -> None:
     found = recognize(model)
     assert isinstance(found, Unrecognized)
     assert "4 dimensions" in found.reason
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+@pytest.mark.parametrize(
+    ("head", "resolution", "classes"),
+    [("lraspp", 96, 5), ("ssdlite", 320, 4), ("ssdlite", 320, 7)],
+)
+def test_other_heads(head: str, resolution: int, classes: int, optimized: bool) -> None:
+    spec = ModelSpec("small", head=head, resolution=resolution, classes=classes)
+    model = build_model(spec)
+    for rewrite in PIPELINE if optimized else ():
+        model, _ = rewrite(model)
+    found = recognize(model)
+    assert isinstance(found, Recognized)
+    assert (found.variant, found.width, found.head) == ("small", 1.0, head)
+    assert found.classes == classes
+    assert found.reduced_tail == (head == "ssdlite")
+    assert found.dilated == (head == "lraspp")
+    assert f"{head}, {classes} classes" in found.sentence

@@ -4,8 +4,8 @@ import pytest
 
 from mbv3c.errors import UsageError
 from mbv3c.graphs.spec import (
+    HEAD_TRAITS,
     LARGE,
-    RESOLUTIONS,
     SMALL,
     Architecture,
     ModelSpec,
@@ -101,17 +101,25 @@ def test_a_spec_knows_its_name_and_shape() -> None:
     assert architecture(spec) == SMALL
 
 
-@pytest.mark.parametrize("resolution", RESOLUTIONS)
-def test_supported_resolutions(resolution: int) -> None:
-    assert ModelSpec(resolution=resolution).input_shape == (1, 3, resolution, resolution)
+@pytest.mark.parametrize("head", HEAD_TRAITS)
+def test_supported_resolutions(head: str) -> None:
+    traits = HEAD_TRAITS[head]
+    assert traits.resolution in traits.resolutions
+    for side in traits.resolutions:
+        assert ModelSpec(head=head, resolution=side).input_shape == (1, 3, side, side)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"variant": "medium"}, "unknown variant 'medium'; known: large, small"),
-        ({"resolution": 100}, "resolution 100 is not supported; choose from 96, 128, 160, 192"),
-        ({"resolution": 288}, "resolution 288 is not supported"),
+        (
+            {"resolution": 100},
+            "resolution 100 is not supported with head classify; choose 96 to 512",
+        ),
+        ({"resolution": 544}, "resolution 544 is not supported"),
+        ({"head": "lraspp", "resolution": 2080}, "with head lraspp; choose 96 to 2048 by 32"),
+        ({"head": "ssdlite", "resolution": 352}, "with head ssdlite; choose 320"),
         ({"classes": 0}, "classes must be at least 1, got 0"),
         ({"batch": -1}, "batch must be at least 1, got -1"),
         ({"seed": -1}, "seed must not be negative, got -1"),

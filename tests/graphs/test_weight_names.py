@@ -2,8 +2,10 @@
 
 import onnx
 import pytest
-from state_dicts import COUNTER, Tensors, timm, torchvision
+from state_dicts import COUNTER, Tensors, ssdlite, timm, torchvision
 
+from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.spec import ModelSpec
 from mbv3c.graphs.weight_names import name_map
 from mbv3c.graphs.weights import weights_of
 
@@ -123,6 +125,41 @@ def test_the_tensors_of_lraspp() -> None:
         "classifier.scale.weight": "classifier.scale.1.weight",
         "classifier.low.bias": "classifier.low_classifier.bias",
         "classifier.high.weight": "classifier.high_classifier.weight",
+    }
+    assert name_map(published, published.values()) == ("torchvision", published)
+
+
+@pytest.mark.parametrize("name", ["large", "small"])
+def test_every_tensor_of_ssdlite_has_its_place(name: str) -> None:
+    spec = ModelSpec(name, head="ssdlite", resolution=320, classes=91)
+    theirs = names(ssdlite(name))
+    weights = weights_of(build_model(spec))
+    convention, mapped = name_map(weights, theirs)
+    assert convention == "torchvision"
+    assert list(mapped.values()) == theirs
+    assert [array.shape for array in weights.values()] == [
+        shape for key, shape in ssdlite(name) if not key.endswith(COUNTER)
+    ]
+
+
+def test_the_tensors_of_ssdlite_as_they_are_published() -> None:
+    published = {
+        "features.0.conv.weight": "backbone.features.0.0.0.weight",
+        "features.1.depthwise.bn.bias": "backbone.features.0.1.block.0.1.bias",
+        "features.1.project.conv.weight": "backbone.features.0.1.block.1.0.weight",
+        "features.2.expand.conv.weight": "backbone.features.0.2.0.weight",
+        "features.2.depthwise.conv.weight": "backbone.features.1.0.1.0.weight",
+        "features.2.se.reduce.bias": "backbone.features.1.0.2.fc1.bias",
+        "features.2.project.conv.weight": "backbone.features.1.0.3.0.weight",
+        "features.3.expand.bn.weight": "backbone.features.1.1.block.0.1.weight",
+        "features.4.depthwise.conv.weight": "backbone.features.1.2.block.0.0.weight",
+        "features.4.project.conv.weight": "backbone.features.1.2.block.1.0.weight",
+        "features.5.conv.weight": "backbone.features.1.3.0.weight",
+        "extra.3.depthwise.bn.running_var": "backbone.extra.3.1.1.running_var",
+        "head.classes.0.depthwise.conv.weight": (
+            "head.classification_head.module_list.0.0.0.weight"
+        ),
+        "head.boxes.5.predict.bias": "head.regression_head.module_list.5.1.bias",
     }
     assert name_map(published, published.values()) == ("torchvision", published)
 

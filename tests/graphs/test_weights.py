@@ -9,9 +9,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from safetensors.numpy import save_file
-from state_dicts import Tensors, numbered, save_torch, timm, torchvision
+from state_dicts import Tensors, numbered, save_torch, ssdlite, timm, torchvision
 
 from mbv3c.errors import ModelError, UsageError
+from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.spec import ModelSpec
 from mbv3c.graphs.weights import load_weights, save_weights, weights_of
 
 Arrays = dict[str, np.ndarray]
@@ -109,6 +111,19 @@ def test_every_format_with_any_suffix(
     load_weights(loaded, path)
     for k, (name, array) in enumerate(weights_of(loaded).items()):
         assert (array == k + 0.5).all(), name
+
+
+def test_ssdlite_takes_torchvisions_weights_and_its_own_again(tmp_path: Path) -> None:
+    spec = ModelSpec("small", head="ssdlite", resolution=320, classes=3)
+    model = build_model(spec)
+    loaded = build_model(spec, save_torch(tmp_path / "w.pth", numbered(ssdlite("small", 3))))
+    for k, (name, array) in enumerate(weights_of(loaded).items()):
+        assert (array == k + 0.5).all(), name
+    constants = {t.name for t in model.graph.initializer} - set(weights_of(model))
+    for one, other in zip(loaded.graph.initializer, model.graph.initializer, strict=True):
+        assert (one == other) == (one.name in constants), one.name
+    save_weights(model, tmp_path / "own.npz")
+    assert build_model(spec, tmp_path / "own.npz").graph == model.graph
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])

@@ -14,7 +14,11 @@ LOGITS = np.linspace(0, 1, 10, dtype=np.float32).reshape(1, 10)  # range 1, clas
 
 
 def verdict(*outputs: np.ndarray, spread: float = 0.0, reference: np.ndarray = LOGITS) -> Parity:
-    references = [ReferenceOutput(reference, spread)] * len(outputs)
+    references = [[ReferenceOutput("logits", reference, spread, 1)]] * len(outputs)
+    return judged([[output] for output in outputs], references)
+
+
+def judged(outputs: list[list[np.ndarray]], references: list[list[ReferenceOutput]]) -> Parity:
     return compare(outputs, references, TOLERANCES["fp32"], ran_on="a test", exact_program=True)
 
 
@@ -127,7 +131,7 @@ def test_cosine_of_opposite_and_of_zero_outputs() -> None:
 
 def test_outputs_and_references_must_be_as_many() -> None:
     with pytest.raises(ValueError, match="zip"):
-        compare([LOGITS], [], TOLERANCES["fp32"], ran_on="a test", exact_program=True)
+        compare([[LOGITS]], [], TOLERANCES["fp32"], ran_on="a test", exact_program=True)
 
 
 def test_json_of_a_pass() -> None:
@@ -137,6 +141,7 @@ def test_json_of_a_pass() -> None:
         "passed": True,
         "ran_on": "a test",
         "exact_program": True,
+        "worst_output": "logits",
         "max_error_of_range": pytest.approx(1e-6, rel=0.05),
         "tolerance": 4e-5,
         "reference_spread": 1e-5,
@@ -147,6 +152,7 @@ def test_json_of_a_pass() -> None:
     assert [row["passed"] for row in rows] == [True, True]
     assert set(rows[0]) == {
         "passed",
+        "worst_output",
         "max_error_of_range",
         "allowed",
         "reference_spread",
@@ -191,3 +197,48 @@ def test_a_pixel_that_the_reference_holds_for_a_tie_agrees_with_either_class() -
     row = verdict(other, reference=wanted).inputs[0]
     assert row.top1_agreement == 1.0
     assert row.passed
+
+
+BOXES = np.array([[[0.0, 0.0, 10.0, 10.0], [5.0, 5.0, 20.0, 20.0]]], np.float32)  # range 20
+SCORES = np.array([[[0.9, 0.1, 0.0], [0.2, 0.3, 0.5]]], np.float32)  # range 0.9
+DETECTION = [
+    ReferenceOutput("boxes", BOXES, 0.0, None),
+    ReferenceOutput("scores", SCORES, 0.0, 2),
+]
+
+
+def test_of_several_outputs_the_worst_decides() -> None:
+    moved = BOXES + np.float32(1e-3)
+    parity = judged([[BOXES, SCORES], [moved, SCORES]], [DETECTION] * 2)
+    assert [one.passed for one in parity.inputs] == [True, False]
+    assert parity.inputs[1].worst_output == "boxes"
+    assert parity.inputs[1].max_error_of_range == pytest.approx(5e-5, rel=1e-3)
+    assert parity.to_json()["worst_output"] == "boxes"
+
+
+def test_the_worst_output_is_the_one_closest_to_its_own_limit() -> None:
+    references = [DETECTION[0], ReferenceOutput("scores", SCORES, 1e-3, 2)]
+    outputs = [BOXES + np.float32(1e-4), SCORES + np.float32(1e-4)]
+    row = judged([outputs], [references]).inputs[0]
+    assert row.worst_output == "boxes"
+    assert row.max_error_of_range < 1e-4 / 0.9
+    assert row.allowed == 1e-5
+
+
+def test_classes_of_anchors_are_on_the_axis_that_the_output_names() -> None:
+    swapped = SCORES[:, :, [0, 2, 1]]
+    row = judged([[BOXES, swapped]], [DETECTION]).inputs[0]
+    assert row.top1_agreement == 0.5
+    assert not row.passed
+
+
+def test_outputs_without_scores_have_no_agreement() -> None:
+    parity = judged([[BOXES]], [DETECTION[:1]])
+    assert parity.passed
+    assert parity.to_json()["top1_agreement"] is None
+    assert parity.to_json()["inputs"][0]["top5_agreement"] is None
+
+
+def test_every_output_must_be_there() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        judged([[BOXES]], [DETECTION])

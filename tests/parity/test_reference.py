@@ -17,14 +17,14 @@ def graph(text: str) -> onnx.ModelProto:
 
 def test_runs_a_model() -> None:
     opened = session(graph("g (float[3] x) => (float[3] y) { y = Neg(x) }"))
-    np.testing.assert_array_equal(run(opened, np.array([1, -2, 3], np.float32)), [-1, 2, -3])
+    np.testing.assert_array_equal(run(opened, np.array([1, -2, 3], np.float32))[0], [-1, 2, -3])
 
 
 def test_feeds_the_input_that_is_no_initialiser() -> None:
     opened = session(
         graph("g (float k, float[2] x) => (float[2] y) <float k = {5}> { y = Add(x, k) }")
     )
-    np.testing.assert_array_equal(run(opened, np.array([1, 2], np.float32)), [6, 7])
+    np.testing.assert_array_equal(run(opened, np.array([1, 2], np.float32))[0], [6, 7])
 
 
 def test_gives_output_and_spread_of_every_input(small: onnx.ModelProto) -> None:
@@ -32,16 +32,29 @@ def test_gives_output_and_spread_of_every_input(small: onnx.ModelProto) -> None:
     opened = session(small)
     references = list(run_reference(small, inputs))
     assert len(references) == len(inputs)
-    for x, reference in zip(inputs, references, strict=True):
-        np.testing.assert_array_equal(reference.output, run(opened, x))
+    for x, (reference,) in zip(inputs, references, strict=True):
+        np.testing.assert_array_equal(reference.output, run(opened, x)[0])
     # Optimisation regroups sums, so it shows; it is rounding, so it stays small.
-    assert 0 < max(reference.spread for reference in references) < 1e-4
+    assert 0 < max(reference.spread for (reference,) in references) < 1e-4
 
 
 def test_a_model_that_leaves_nothing_to_round_has_no_spread() -> None:
     model = graph("g (float[3] x) => (float[3] y) { y = Neg(x) }")
-    (reference,) = run_reference(model, [np.array([1, 2, 3], np.float32)])
+    ((reference,),) = run_reference(model, [np.array([1, 2, 3], np.float32)])
     assert reference.spread == 0
+
+
+def test_gives_every_output_by_name_with_its_class_axis() -> None:
+    model = graph(
+        "g (float[1, 2, 4] x) => (float[1, 2, 4] boxes, float[1, 8] scores)"
+        "{ boxes = Neg(x) scores = Flatten(x) }"
+    )
+    x = np.arange(8, dtype=np.float32).reshape(1, 2, 4)
+    ((boxes, scores),) = run_reference(model, [x])
+    assert (boxes.name, boxes.class_axis) == ("boxes", None)
+    assert (scores.name, scores.class_axis) == ("scores", 1)
+    np.testing.assert_array_equal(boxes.output, -x)
+    np.testing.assert_array_equal(scores.output, x.reshape(1, 8))
 
 
 def test_a_model_that_onnxruntime_refuses() -> None:

@@ -3,7 +3,7 @@
 //   mbv3c_run [--repeat N] BUNDLE
 //       runs BUNDLE/golden/input.npy, compares with BUNDLE/golden/output.npy. The tolerance is the
 //       number in BUNDLE/golden/tolerance.txt: the largest allowed max-abs-error divided by the
-//       range (max - min) of the golden output. Class scores (outputs of rank 1 and 2) must agree
+//       range (max - min) of the golden output; one number for each output. Class scores (outputs of rank 1 and 2) must agree
 //       in the argmax of every row, too.
 //   mbv3c_run [--repeat N] BUNDLE IN.npy OUT.npy [IN2.npy OUT2.npy ...]
 //       runs every input and writes its output.
@@ -406,11 +406,11 @@ int64_t argmax(const float* row, int64_t length) {
   return best;
 }
 
-double read_tolerance(const char* path) {
-  File file(path, "r");
+// Reads the next output's tolerance.
+double read_tolerance(FILE* file, const char* path, int64_t index) {
   double tolerance;
-  if (fscanf(file.handle, "%lf", &tolerance) != 1 || !(tolerance >= 0 && tolerance <= 1)) {
-    fail("%s: holds no number from 0 to 1", path);
+  if (fscanf(file, "%lf", &tolerance) != 1 || !(tolerance >= 0 && tolerance <= 1)) {
+    fail("%s: holds no number from 0 to 1 for output %" PRId64, path, index);
   }
   return tolerance;
 }
@@ -465,7 +465,8 @@ bool matches(const DLTensor& tensor, const Array& golden, double tolerance, cons
 }
 
 Exit check(const Value& main, const char* bundle, int repeat) {
-  double tolerance = read_tolerance(Path("%s/golden/tolerance.txt", bundle).text);
+  Path tolerance_path("%s/golden/tolerance.txt", bundle);
+  File tolerances(tolerance_path.text, "r");
   Path input_path("%s/golden/input.npy", bundle), output_path("%s/golden/output.npy", bundle);
   Array input;
   read_npy(input_path.text, &input);
@@ -476,6 +477,7 @@ Exit check(const Value& main, const char* bundle, int repeat) {
     Path path = path_of_output(output_path.text, index);
     Array golden;
     read_npy(path.text, &golden);
+    double tolerance = read_tolerance(tolerances.handle, tolerance_path.text, index);
     passed = matches(checked(output, index), golden, tolerance, path.text) && passed;
   }
   return passed ? kDone : kParity;

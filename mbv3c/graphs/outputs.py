@@ -1,0 +1,91 @@
+"""What the outputs of a model hold: which axis has the classes, and whether they are detections.
+
+The graphs that `build` writes say so in their metadata: `mbv3c.class_axes` is
+`{"boxes": null, "scores": 2}`, `mbv3c.detector` is `{"boxes": "boxes", "scores": "scores"}`. Where
+the first is missing, a rule decides by the shape; without the second a model is no detector.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import onnx
+
+from mbv3c.errors import ModelError
+
+CLASS_AXES = "class_axes"
+DETECTOR = "detector"
+
+_BOX = 4  # coordinates
+
+
+def class_axis(shape: Sequence[int]) -> int | None:
+    """Guess from an output's shape which axis has the classes; None if it holds no scores.
+
+    Scores of one image, of a batch and of its pixels have the classes first, second and second:
+    `(C,)`, `(N, C)`, `(N, C, H, W)`. Those of anchors or tokens have them last, `(N, A, C)`,
+    unless there are four: then they are boxes.
+    """
+    rank = len(shape)
+    if rank == 3:
+        return None if shape[2] == _BOX else 2
+    return {1: 0, 2: 1, 4: 1}.get(rank)
+
+
+def class_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int]]) -> list[int | None]:
+    """Return for each output the axis of its classes, or None where it holds no scores.
+
+    Args:
+        model: its metadata comes first; what that leaves out is guessed.
+        shapes: of the outputs, in their order.
+
+    Raises:
+        ModelError: the metadata are damaged or do not fit the outputs.
+    """
+    entry = _entries(model).get(f"mbv3c.{CLASS_AXES}", "{}")
+    names = [output.name for output in model.graph.output]
+    ranks = {name: len(shape) for name, shape in zip(names, shapes, strict=True)}
+    try:
+        declared = json.loads(entry)
+    except ValueError:
+        declared = None
+    if not isinstance(declared, dict) or not all(
+        axis is None or (type(axis) is int and 0 <= axis < ranks.get(name, 0))
+        for name, axis in declared.items()
+    ):
+        raise ModelError(
+            f"the model's metadata mbv3c.{CLASS_AXES} is {entry!r}, which does not fit its "
+            "outputs; remove that entry or correct it"
+        )
+    return [
+        declared.get(name, class_axis(shape)) for name, shape in zip(names, shapes, strict=True)
+    ]
+
+
+def detector_outputs(metadata: Mapping[str, str], names: Sequence[str]) -> tuple[str, str] | None:
+    """Return the names of the boxes and of the scores of a detector; None if it is none.
+
+    Args:
+        metadata: the model's.
+        names: of its outputs.
+
+    Raises:
+        ModelError: the metadata name outputs that the model does not have.
+    """
+    entry = metadata.get(f"mbv3c.{DETECTOR}")
+    if entry is None:
+        return None
+    try:
+        declared = json.loads(entry)
+    except ValueError:
+        declared = None
+    roles = [declared.get(role) for role in ("boxes", "scores")] if declared else []
+    if len(roles) != 2 or not set(roles) <= set(names):
+        raise ModelError(
+            f"the model's metadata mbv3c.{DETECTOR} is {entry!r}, which does not fit its outputs; "
+            "remove that entry or correct it"
+        )
+    return roles[0], roles[1]
+
+
+def _entries(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}

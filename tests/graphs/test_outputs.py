@@ -1,0 +1,58 @@
+"""Which axis of an output has the classes."""
+
+import onnx
+import pytest
+
+from mbv3c.errors import ModelError
+from mbv3c.graphs.outputs import class_axes, class_axis
+
+SHAPES = [(1, 10, 4), (1, 10, 7)]
+
+
+def model(entry: str | None = None) -> onnx.ModelProto:
+    parsed = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 10, 4] x) => (float[1, 10, 4] boxes, float[1, 10, 7] scores)
+        <float[4, 7] w = {}> { boxes = Neg(x) scores = MatMul(x, w) }"""
+    )
+    if entry is not None:
+        parsed.metadata_props.add(key="mbv3c.class_axes", value=entry)
+    return parsed
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((), None),
+        ((10,), 0),
+        ((1, 10), 1),
+        ((1, 4), 1),
+        ((1, 3234, 91), 2),
+        ((1, 3234, 4), None),
+        ((1, 21, 96, 96), 1),
+        ((1, 2, 3, 4, 5), None),
+    ],
+)
+def test_by_shape(shape: tuple[int, ...], axis: int | None) -> None:
+    assert class_axis(shape) == axis
+
+
+@pytest.mark.parametrize(
+    ("entry", "axes"),
+    [
+        (None, [None, 2]),
+        ('{"boxes": null, "scores": 2}', [None, 2]),
+        ('{"scores": 1}', [None, 1]),
+        ('{"boxes": 2, "scores": null}', [2, None]),
+    ],
+)
+def test_metadata_come_first(entry: str | None, axes: list[int | None]) -> None:
+    assert class_axes(model(entry), SHAPES) == axes
+
+
+@pytest.mark.parametrize(
+    "entry", ["", "[1]", '{"scores": 3}', '{"scores": "2"}', '{"other": 1}', '{"scores": true}']
+)
+def test_metadata_that_do_not_fit_are_refused(entry: str) -> None:
+    with pytest.raises(ModelError, match=r"mbv3c\.class_axes is .*does not fit its outputs"):
+        class_axes(model(entry), SHAPES)
