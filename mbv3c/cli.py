@@ -22,6 +22,7 @@ from mbv3c.errors import EXIT_INTERRUPTED, EXIT_PARITY, Mbv3cError, ParityError,
 if TYPE_CHECKING:
     import onnx
 
+    from mbv3c.bench.measure import Instructions, Latency
     from mbv3c.pipeline import OptimizedStep
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -304,6 +305,9 @@ def _proved(step: "OptimizedStep") -> str:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @click.option("--precision", default="fp32", show_default=True)
+@click.option(
+    "--cores", type=int, help="Cores that one inference may use.  [default: the target's]"
+)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @_opset_option
 @_model_options
@@ -315,6 +319,7 @@ def compile_(
     model: Path | None,
     target: str,
     precision: str,
+    cores: int | None,
     input_shape: str | None,
     opset: int | None,
     output: Path | None,
@@ -324,9 +329,11 @@ def compile_(
     **spec: Any,
 ) -> None:
     """Compile an ONNX file, or without MODEL a freshly built MobileNetV3, to a bundle."""
-    from mbv3c.targets.table import find_target
+    from mbv3c.targets.table import find_target, with_cores
 
     found = find_target(target)
+    if cores is not None:
+        found = with_cores(found, cores)
     batch = spec.pop("batch") if model is not None else None
     if model is not None and any(value is not None for value in spec.values()):
         given = ", ".join(
@@ -422,6 +429,74 @@ def run(
         return
     listed = [f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()]
     click.echo(f"{output}: {', '.join(listed)}, computed on {ran.ran_on}")
+
+
+@commands.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--against", help="onnxruntime or openvino.  [default: onnxruntime]")
+@click.option("--threads", type=int, help="Of both sides.  [default: the bundle's cores]")
+@click.option("--runs", type=int, help="Timed inferences of each side.  [default: 200]")
+@click.option("--profile", is_flag=True, help="Go kernel by kernel, too.")
+@_json_option
+def bench(bundle: Path, as_json: bool, **given: Any) -> None:
+    """Time a bundle beside another runtime; count its instructions where it runs emulated."""
+    from mbv3c.bench import measure
+
+    measured = measure.measure(bundle, measure.Request(**given), _Progress())
+    if as_json:
+        _print_json({"bundle": str(bundle), **measure.to_json(measured)})
+        return
+    versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
+    if isinstance(measured, measure.Latency):
+        _print_latency(bundle, measured, versions)
+    else:
+        _print_instructions(bundle, measured, versions)
+
+
+def _print_latency(bundle: Path, measured: "Latency", versions: str) -> None:
+    wide = max(len(str(bundle)), len(measured.against)) + 2
+    for name, times in ((str(bundle), measured.ours), (measured.against, measured.theirs)):
+        click.echo(f"{name:<{wide}}median {times.median_ms:8.3f} ms, min {times.min_ms:8.3f} ms")
+    lower, upper = measured.ratio.quartiles
+    click.echo(
+        f"ratio {measured.ratio.median:.3f} (quartiles {lower:.3f} to {upper:.3f}; below 1 is "
+        f"faster than {measured.against}), {measured.runs} runs each, threads {measured.threads}"
+    )
+    if not measured.ratio.steady:
+        click.echo("the machine was busy: the ratio is uncertain, measure again when it is idle")
+    click.echo(f"{measured.cpu}; {versions}")
+    if measured.kernels is None:
+        return
+    click.echo(f"\n{'kernel':<20}{'us':>9}{'share':>7}{'GFLOP/s':>9}  nodes")
+    for one in measured.kernels:
+        click.echo(
+            f"{one.kernel:<20}{one.us:>9.1f}{one.share:>7.1%}{one.gflops:>9.1f}  "
+            f"{_first_of(one.nodes)}"
+        )
+    click.echo(f"{'sum':<20}{sum(one.us for one in measured.kernels):>9.1f}")
+
+
+def _print_instructions(bundle: Path, measured: "Instructions", versions: str) -> None:
+    click.echo(
+        f"{bundle}: {measured.executed:,} instructions executed per inference, on one core of an "
+        f"emulated {measured.cpu}"
+    )
+    for name, executed in measured.classes.items():
+        click.echo(f"{name:<16}{executed:>14,}{executed / measured.executed:>8.1%}")
+    click.echo(f"counted, not timed: emulation says nothing about time; {versions}")
+    if measured.kernels is None:
+        return
+    heads = f"{'calls':>7}{'instructions':>14}{'share':>7}{'madds/instr':>12}"
+    click.echo(f"\n{'kernel':<20}{heads}  nodes")
+    for one in measured.kernels:
+        click.echo(
+            f"{one.kernel:<20}{one.calls:>7}{one.instructions:>14,}{one.share:>7.1%}"
+            f"{one.madds_per_instruction:>12.2f}  {_first_of(one.nodes)}"
+        )
+
+
+def _first_of(nodes: tuple[str, ...]) -> str:
+    return f"{nodes[0]} and {len(nodes) - 1} more" if len(nodes) > 1 else "".join(nodes)
 
 
 @commands.command()

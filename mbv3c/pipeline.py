@@ -130,9 +130,14 @@ def rewrite(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[PassReport]]:
 
 
 def build_library(
-    model: onnx.ModelProto, target: Target, output: Path, reports: Sequence[PassReport] = ()
+    model: onnx.ModelProto,
+    target: Target,
+    output: Path,
+    reports: Sequence[PassReport] = (),
+    *,
+    symbols: bool = False,
 ) -> Lowered:
-    """Turn a rewritten graph into the target's shared library.
+    """Turn a rewritten graph into the target's shared library, with its symbol table on demand.
 
     Raises:
         ModelError: TVM lacks operators of the graph. What the passes that could have removed them
@@ -145,7 +150,7 @@ def build_library(
     except UnknownOperatorsError as error:
         reasons = why_left(model, error.positions, reports)
         raise ModelError("\n  ".join([str(error), *reasons])) from error
-    cpu.build(lowered.module, resolved, output)
+    cpu.build(lowered.module, resolved, output, symbols=symbols)
     return lowered
 
 
@@ -213,12 +218,18 @@ def verify_bundle(path: Path, progress: Progress) -> Parity:
     """
     bundle = bundles.read_bundle(path)
     model = onnx.load(bundle.model)
-    target = find_target(bundle.manifest["target"]["name"])
+    target = target_of(bundle)
     precision = bundle.manifest["precision"]
     progress("running onnxruntime on the model as given")
     inputs = parity_inputs(bundle.input_shape)
     references = list(run_reference(model, inputs))
     return _verify(path, model, target, precision, inputs, references, progress)
+
+
+def target_of(bundle: bundles.Bundle) -> Target:
+    """Return the target that a bundle was compiled for, with as many cores."""
+    recorded = bundle.manifest["target"]
+    return replace(find_target(recorded["name"]), cores=recorded["cores"])
 
 
 @dataclass(frozen=True)
@@ -264,7 +275,7 @@ def run_bundle(
             "file; name one that ends in .npz"
         )
     x = _read_input(source, bundle.input_shape)
-    runner = require_runner(find_target(bundle.manifest["target"]["name"]))
+    runner = require_runner(target_of(bundle))
     (outputs,) = runner.run(path, [x])
     arrays: dict[str, NDArray[Any]] = dict(zip(names, outputs, strict=True))
     if detector is not None:

@@ -1,15 +1,16 @@
-"""Fill the parts of the emulator kit: Debian packages, TVM's aarch64 libraries, our runner.
+"""Fill the parts of the emulator kit: Debian packages, TVM's libraries, our runner and counter.
 
 Each function here fills an empty folder; `toolbox` decides where it is and puts it in place.
 """
 
 import hashlib
 import importlib.util
+import re
 import shutil
 import struct
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -36,6 +37,12 @@ _RUNNER_FLAGS = (
     # Nothing in the runner names libtvm_runtime, which registers itself when it is loaded.
     *("-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined", "-ltvm_runtime", "-ltvm_ffi"),
 )
+_COUNTER_SOURCE = Path(__file__).parent / "counter" / "counter.c"
+_COUNTER_FLAGS = (
+    *("-target", "x86_64-linux-gnu.2.17", "-shared", "-fPIC", "-O2", "-s", "-std=c11"),
+    *("-D_GNU_SOURCE", "-fvisibility=hidden", "-Wl,--allow-shlib-undefined"),
+)
+_FIRST_QEMU_OF_API_2 = 9
 _ZIG_CACHES = ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")
 _PT_INTERP = 3
 
@@ -130,7 +137,16 @@ def fetch_runtime(place: Path, progress: Progress) -> None:
 
 def runner_digest() -> str:
     """Return a name for the runner as it is written now, so that a changed one is built anew."""
-    recipe = _RUNNER_SOURCE.read_bytes() + " ".join(_RUNNER_FLAGS).encode()
+    return _digest(_RUNNER_SOURCE, _RUNNER_FLAGS)
+
+
+def counter_digest() -> str:
+    """Return a name for the instruction counter as it is written now."""
+    return _digest(_COUNTER_SOURCE, _COUNTER_FLAGS)
+
+
+def _digest(source: Path, flags: Sequence[str]) -> str:
+    recipe = source.read_bytes() + " ".join(flags).encode()
     return hashlib.sha256(recipe).hexdigest()[:12]
 
 
@@ -156,6 +172,33 @@ def build_runner(place: Path, runtime: Path, zig_cache: Path, progress: Progress
     require(
         command,
         doing="building mbv3c_run for aarch64",
+        remedy="install the linker with `pip install ziglang`, or report the lines below",
+        timeout=600,
+        environment={name: str(zig_cache) for name in _ZIG_CACHES},
+    )
+
+
+def build_counter(place: Path, system: Path, zig_cache: Path, progress: Progress) -> None:
+    """Build the instruction counter, a plugin of the emulator in `system`, into `place`."""
+    progress("building the instruction counter")
+    version = require(
+        [*emulator_command(system), "--version"],
+        doing="asking the emulator for its version",
+        remedy=f"run `{FETCH_COMMAND}` again",
+        timeout=60,
+    ).stdout
+    found = re.search(r"version (\d+)\.", version)
+    if found is None:
+        raise ToolError(f"the emulator says no version that can be read: {version[:80]!r}")
+    api = 1 if int(found[1]) < _FIRST_QEMU_OF_API_2 else 2
+    command = [
+        *(sys.executable, "-m", "ziglang", "cc", str(_COUNTER_SOURCE)),
+        *("-o", str(place / "counter.so"), f"-DAPI_VERSION={api}"),
+        *_COUNTER_FLAGS,
+    ]
+    require(
+        command,
+        doing="building the instruction counter",
         remedy="install the linker with `pip install ziglang`, or report the lines below",
         timeout=600,
         environment={name: str(zig_cache) for name in _ZIG_CACHES},

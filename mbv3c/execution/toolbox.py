@@ -1,11 +1,12 @@
 """Find and fetch what runs aarch64 bundles on an x86-64 Linux machine, without root.
 
-The emulator kit lies in a cache folder and has three parts, each put in place when it is whole:
+The emulator kit lies in a cache folder and has four parts, each put in place when it is whole:
 
     emulator-kit-TVM-ffi-FFI/
       system/         qemu-user with its own libraries, and an aarch64 sysroot (Debian packages)
       runtime/        libtvm_runtime.so and libtvm_ffi.so for aarch64 (from the PyPI wheels)
       runner-DIGEST/  mbv3c_run, built from runner/mbv3c_run.cc
+      counter-DIGEST/ counter.so, a plugin of the emulator, built from counter/counter.c
 """
 
 import fcntl
@@ -23,7 +24,9 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.fetching import (
     FETCH_COMMAND,
     Progress,
+    build_counter,
     build_runner,
+    counter_digest,
     emulator_command,
     fetch_runtime,
     fetch_system,
@@ -46,21 +49,25 @@ class EmulatorKit:
         runner: the mbv3c_run program for aarch64.
         runtime: the folder of TVM's aarch64 libraries.
         system: the folder of the emulator, its libraries and the sysroot.
+        counter: the emulator's plugin that counts instructions.
     """
 
     runner: Path
     runtime: Path
     system: Path
+    counter: Path
 
-    def command(self, cpu: str) -> list[str]:
+    def command(self, cpu: str, *options: str) -> list[str]:
         """Return the command that starts the runner; its own arguments go behind.
 
         Args:
             cpu: the processor to emulate, in qemu's words ("cortex-a76", "max").
+            options: further options of qemu.
         """
         return [
             *emulator_command(self.system),
             *("-cpu", cpu),
+            *options,
             *("-L", str(sysroot(self.system))),
             *("-U", "LD_PRELOAD"),
             *("-E", f"LD_LIBRARY_PATH={self.runtime}"),
@@ -105,8 +112,8 @@ def emulator_kit() -> EmulatorKit | None:
     if folder is None:
         return None
     kit = _kit_in(folder)
-    whole = kit.system.is_dir() and kit.runtime.is_dir() and kit.runner.is_file()
-    return kit if whole else None
+    places = (kit.system, kit.runtime, kit.runner, kit.counter)
+    return kit if all(place.exists() for place in places) else None
 
 
 def fetch(progress: Progress) -> EmulatorKit:
@@ -139,6 +146,9 @@ def fetch(progress: Progress) -> EmulatorKit:
         _provide(
             kit.runner.parent, lambda place: build_runner(place, kit.runtime, zig_cache, progress)
         )
+        _provide(
+            kit.counter.parent, lambda place: build_counter(place, kit.system, zig_cache, progress)
+        )
     return kit
 
 
@@ -170,7 +180,8 @@ def _kit_folder() -> Path | None:
 
 def _kit_in(folder: Path) -> EmulatorKit:
     runner = folder / f"runner-{runner_digest()}" / "mbv3c_run"
-    return EmulatorKit(runner, runtime=folder / "runtime", system=folder / "system")
+    counter = folder / f"counter-{counter_digest()}" / "counter.so"
+    return EmulatorKit(runner, folder / "runtime", folder / "system", counter)
 
 
 @contextmanager
@@ -236,7 +247,7 @@ def _diagnose_package(name: str, package: str) -> Part:
 
 
 def _diagnose_kit() -> list[Part]:
-    names = ("emulator", "aarch64 runtime", "runner")
+    names = ("emulator", "aarch64 runtime", "runner", "counter")
     if (platform.system(), native_arch()) == ("Linux", "aarch64"):
         detail = "not needed: this machine is aarch64 and runs arm_cpu bundles itself"
         return [Part(name, True, detail) for name in names]
@@ -245,7 +256,7 @@ def _diagnose_kit() -> list[Part]:
         return [Part(name, False, "missing", "install apache-tvm first") for name in names]
     kit = _kit_in(folder)
     emulator = kit.system / "usr" / "bin" / "qemu-aarch64"
-    places = (emulator, kit.runtime / "libtvm_runtime.so", kit.runner)
+    places = (emulator, kit.runtime / "libtvm_runtime.so", kit.runner, kit.counter)
     return [
         Part(name, True, str(place))
         if place.exists()

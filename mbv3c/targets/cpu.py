@@ -43,8 +43,10 @@ def tvm_target(target: Target) -> tvm.target.Target:
     )
 
 
-def build(module: tvm.IRModule, target: Target, output: Path) -> None:
+def build(module: tvm.IRModule, target: Target, output: Path, *, symbols: bool = False) -> None:
     """Compile an assembled module and link it to the shared library `output`.
+
+    `symbols` keeps the symbol table, which changes nothing else in the library.
 
     Raises:
         ToolError: the linker failed.
@@ -56,20 +58,23 @@ def build(module: tvm.IRModule, target: Target, output: Path) -> None:
     )
     # The objects go beside the output: where that fits, they fit too.
     with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:
-        executable.export_library(str(output), fcompile=_linker(target), workspace_dir=objects)
+        executable.export_library(
+            str(output), fcompile=_linker(target, symbols), workspace_dir=objects
+        )
 
 
-def _linker(target: Target) -> Any:
+def _linker(target: Target, symbols: bool) -> Any:
     """Return a linker in the form that `export_library` wants.
 
     The objects need three symbols of the process that loads them and no C library, so a bare
     `-nostdlib` link is enough; zig's clang does it for every triple without a sysroot. Neither
-    build id nor symbol table is kept: the same input gives the same bytes.
+    build id nor, unless asked for, symbol table is kept: the same input gives the same bytes.
     """
 
     def link(output: str, objects: list[str], options: object = None) -> None:
         command = [sys.executable, "-m", "ziglang", "cc", "-target", _zig_triple(target.triple)]
-        command += ["-nostdlib", "-shared", "-s", "-Wl,--build-id=none", "-o", output, *objects]
+        command += ["-nostdlib", "-shared", *([] if symbols else ["-s"])]
+        command += ["-Wl,--build-id=none", "-o", output, *objects]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["no message"]

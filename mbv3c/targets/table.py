@@ -5,7 +5,7 @@ Core names and their features are LLVM's (`llc -march=aarch64 -mcpu=help`); the 
 that of the board named beside it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mbv3c.errors import UsageError
 
@@ -72,6 +72,8 @@ TARGETS: tuple[Target, ...] = (
 )
 # fmt: on
 
+MOST_CORES = 64
+
 DEFAULT_DEVICES = {"arm_cpu": "cortex-a76", "host_cpu": NATIVE}
 
 PLANNED: tuple[PlannedFamily, ...] = (
@@ -100,3 +102,14 @@ def find_target(name: str) -> Target:
     if wanted not in devices:
         raise UsageError(f"unknown device {wanted!r} of {family}; known: {', '.join(devices)}")
     return devices[wanted]
+
+
+def with_cores(target: Target, cores: int) -> Target:
+    """Return a target of which one inference may use another number of cores.
+
+    Raises:
+        UsageError: that is none from 1 to MOST_CORES.
+    """
+    if not 1 <= cores <= MOST_CORES:
+        raise UsageError(f"--cores {cores} is not possible; choose 1 to {MOST_CORES}")
+    return replace(target, cores=cores)

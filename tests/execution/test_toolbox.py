@@ -60,7 +60,7 @@ def test_no_kit_in_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MBV3C_CACHE", str(tmp_path))
     assert toolbox.emulator_kit() is None
     parts = {part.name: part for part in toolbox.diagnose()}
-    for name in ("emulator", "aarch64 runtime", "runner"):
+    for name in ("emulator", "aarch64 runtime", "runner", "counter"):
         assert not parts[name].ok
         assert parts[name].remedy == "mbv3c doctor --fetch"
 
@@ -142,6 +142,7 @@ def test_diagnose_finds_every_part(emulator_kit: Kit) -> None:
         "emulator",
         "aarch64 runtime",
         "runner",
+        "counter",
     ]
     assert [part for part in parts if not part.ok or part.remedy] == []
 

@@ -1,0 +1,1 @@
+"""How fast a bundle is: latency beside other runtimes, executed instructions, kernel by kernel."""

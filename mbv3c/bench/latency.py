@@ -1,0 +1,97 @@
+"""Time runtimes beside each other.
+
+Each runs in a process of its own, all of them pinned to the same processors, and they take turns
+in blocks with a pause between: thread pools go on spinning for a while after a call, and would
+take the processors from whoever comes next.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from mbv3c.errors import ToolError
+
+_BLOCK_RUNS = 10
+_LEAST_BLOCKS = 5
+_PAUSE_S = 0.05
+
+Blocks = dict[str, list[list[float]]]
+
+
+class Worker:
+    """A process that runs one side; see `mbv3c.bench.worker`."""
+
+    def __init__(self, mode: str, process: subprocess.Popen[str], errors: IO[str]) -> None:
+        self._mode, self._process, self._errors = mode, process, errors
+
+    def measure(self, runs: int) -> list[Any]:
+        """Have it run and return what it measured."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it ended, and `answer` says so
+            self._process.stdin.write(f"{runs}\n")
+            self._process.stdin.flush()
+        measured: list[Any] = self.answer()
+        return measured
+
+    def answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            status = self._process.wait()
+            self._errors.seek(0)
+            lines = self._errors.read().strip().splitlines() or ["no message"]
+            raise ToolError(f"timing {self._mode} failed with status {status}: {lines[-1]}")
+        return json.loads(line)
+
+
+@contextmanager
+def worker(mode: str, bundle: Path, cpus: Sequence[int]) -> Iterator[Worker]:
+    """Start a worker on some processors, as many threads as there are of them; end it after."""
+    chosen = ",".join(map(str, cpus))
+    command = [sys.executable, "-m", "mbv3c.bench.worker", mode, str(bundle), chosen]
+    # TVM would pin its threads by itself, whatever it was given.
+    environment = {"TVM_NUM_THREADS": str(len(cpus)), "TVM_BIND_THREADS": "0"}
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **environment},
+        ) as process,
+    ):
+        try:
+            started = Worker(mode, process, errors)
+            started.answer()
+            yield started
+        finally:
+            process.kill()
+
+
+def interleave(modes: Sequence[str], bundle: Path, cpus: Sequence[int], runs: int) -> Blocks:
+    """Return the milliseconds of `runs` inferences of each contender, in blocks.
+
+    Raises:
+        ToolError: one of them fails.
+    """
+    size = max(1, min(_BLOCK_RUNS, runs // _LEAST_BLOCKS))
+    sizes = [size] * (runs // size) + [runs % size] * (runs % size > 0)
+    blocks: Blocks = {mode: [] for mode in modes}
+    with ExitStack() as stack:
+        workers = {mode: stack.enter_context(worker(mode, bundle, cpus)) for mode in modes}
+        order = list(workers)
+        for runs_of_block in sizes:
+            for mode in order:
+                time.sleep(_PAUSE_S)
+                blocks[mode].append(workers[mode].measure(runs_of_block))
+            order.reverse()  # so that neither is always the first
+    return blocks

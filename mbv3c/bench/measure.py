@@ -1,0 +1,205 @@
+"""Measure a bundle on what is at hand: time where its library runs natively, else instructions."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mbv3c import pipeline
+from mbv3c.bench.contenders import BUNDLE, CONTENDERS, OTHERS, find_contender
+from mbv3c.bench.latency import interleave
+from mbv3c.bench.processors import choose_cpus, processor_name
+from mbv3c.bench.profile import CountedKernel, TimedCall, profile_count, profile_time
+from mbv3c.bench.rebuilt import rebuild
+from mbv3c.bench.statistics import Ratio, Times, ratio, times
+from mbv3c.bundle import Bundle, read_bundle
+from mbv3c.errors import UsageError
+from mbv3c.execution.counting import count_bundle
+from mbv3c.execution.runners import EmulatedRunner, require_runner
+
+Progress = Callable[[str], None]
+
+DEFAULT_RUNS = 200
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; None where nothing was said.
+
+    Attributes:
+        against: the other runtime.
+        threads: of both sides.
+        runs: timed inferences of each side.
+        profile: whether to go kernel by kernel.
+    """
+
+    against: str | None = None
+    threads: int | None = None
+    runs: int | None = None
+    profile: bool = False
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time on this machine, beside another runtime.
+
+    Attributes:
+        against: name of the other runtime.
+        ours, theirs: the times.
+        ratio: ours over theirs.
+        runs: timed inferences of each side.
+        threads: of each side.
+        cpu: the processor's name.
+        versions: of both sides.
+        kernels: every call in order; None without a profile.
+    """
+
+    against: str
+    ours: Times
+    theirs: Times
+    ratio: Ratio
+    runs: int
+    threads: int
+    cpu: str
+    versions: dict[str, str]
+    kernels: list[TimedCall] | None = None
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """Executed instructions of one inference on one emulated core.
+
+    Attributes:
+        cpu: the emulated processor.
+        executed: all of them.
+        classes: the same by class.
+        versions: of what made and ran the library.
+        kernels: every kernel; None without a profile.
+    """
+
+    cpu: str
+    executed: int
+    classes: dict[str, int]
+    versions: dict[str, str]
+    kernels: list[CountedKernel] | None = None
+
+
+Measured = Latency | Instructions
+
+
+def measure(path: Path, request: Request, progress: Progress) -> Measured:
+    """Measure a bundle.
+
+    Raises:
+        UsageError: the request does not fit the bundle or this machine.
+        ToolError: nothing here runs it, or running fails.
+    """
+    bundle = read_bundle(path)
+    runner = require_runner(pipeline.target_of(bundle))
+    if isinstance(runner, EmulatedRunner):
+        return _count(bundle, runner, request, progress)
+    return _time(bundle, request, progress)
+
+
+def _count(
+    bundle: Bundle, runner: EmulatedRunner, request: Request, progress: Progress
+) -> Instructions:
+    given = {"--against": request.against, "--threads": request.threads, "--runs": request.runs}
+    refused = [option for option, value in given.items() if value is not None]
+    if refused:
+        raise UsageError(
+            f"{', '.join(refused)} cannot be used here: of a library on the {runner.description} "
+            "only executed instructions can be told, and not time; benchmarks/ counts those of "
+            "other runtimes"
+        )
+    progress(f"counting instructions on the {runner.description}")
+    counted = count_bundle(runner.kit, runner.cpu, bundle.path)
+    kernels = None
+    if request.profile:
+        progress("building the library again, with its symbols")
+        with rebuild(bundle) as rebuilt:
+            progress("counting instructions kernel by kernel")
+            named = count_bundle(runner.kit, runner.cpu, rebuilt.folder)
+            kernels = profile_count(rebuilt, named)
+        if named.instructions != counted.instructions:
+            progress(
+                f"the library built again executes {named.instructions:,} instructions: another "
+                "version made the bundle, and the profile is not exactly that of its library"
+            )
+    versions = _versions(BUNDLE)
+    return Instructions(runner.cpu, counted.instructions, counted.classes(), versions, kernels)
+
+
+def _time(bundle: Bundle, request: Request, progress: Progress) -> Latency:
+    cores: int = bundle.manifest["target"]["cores"]
+    against = request.against or OTHERS[0]
+    threads = cores if request.threads is None else request.threads
+    runs = DEFAULT_RUNS if request.runs is None else request.runs
+    find_contender(against)
+    if runs < 1:
+        raise UsageError(f"--runs {runs} is not possible; choose at least 1")
+    if threads > cores:
+        raise UsageError(
+            f"--threads {threads} is not possible: the bundle was compiled for {cores}; "
+            f"compile it with --cores {threads}"
+        )
+    cpus = choose_cpus(threads)
+    progress(f"timing it beside {against}: {runs} runs each, in turns")
+    blocks = interleave((BUNDLE, against), bundle.path, cpus, runs)
+    kernels = None
+    if request.profile:
+        progress("building the library again, to see its kernels")
+        with rebuild(bundle) as rebuilt:
+            progress("timing it kernel by kernel")
+            kernels = profile_time(rebuilt, cpus, runs)
+    return Latency(
+        against,
+        times(blocks[BUNDLE]),
+        times(blocks[against]),
+        ratio(blocks[BUNDLE], blocks[against]),
+        runs,
+        threads,
+        processor_name(),
+        _versions(BUNDLE, against),
+        kernels,
+    )
+
+
+def _versions(*names: str) -> dict[str, str]:
+    return {CONTENDERS[name].package: CONTENDERS[name].version for name in names}
+
+
+def to_json(measured: Measured) -> dict[str, Any]:
+    """Return the documented keys; what was not measured is null."""
+    kernels = None if measured.kernels is None else [asdict(one) for one in measured.kernels]
+    keys = (
+        *("median_ms", "min_ms", "against", "against_median_ms", "against_min_ms"),
+        *("ratio", "ratio_quartiles", "runs", "threads", "instructions", "classes"),
+    )
+    document: dict[str, Any] = dict.fromkeys(keys)
+    if isinstance(measured, Latency):
+        document |= {
+            "median_ms": measured.ours.median_ms,
+            "min_ms": measured.ours.min_ms,
+            "against": measured.against,
+            "against_median_ms": measured.theirs.median_ms,
+            "against_min_ms": measured.theirs.min_ms,
+            "ratio": measured.ratio.median,
+            "ratio_quartiles": list(measured.ratio.quartiles),
+            "runs": measured.runs,
+            "threads": measured.threads,
+        }
+    else:
+        document |= {
+            "threads": 1,
+            "instructions": measured.executed,
+            "classes": measured.classes,
+        }
+    emulated = isinstance(measured, Instructions)
+    return {
+        **document,
+        "cpu": measured.cpu,
+        "emulated": emulated,
+        "versions": measured.versions,
+        "kernels": kernels,
+    }

@@ -1,0 +1,135 @@
+"""Where the time, or the instructions, of one inference go: kernel by kernel."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from mbv3c.bench.latency import worker
+from mbv3c.bench.rebuilt import Call, Rebuilt
+from mbv3c.bench.worker import PROFILE
+from mbv3c.errors import ToolError
+from mbv3c.execution.counting import Count, by_function
+from mbv3c.execution.symbols import functions
+
+_PREFIX, _BODY = "__tvm_ffi_", "_compute_"
+ELSEWHERE = "elsewhere"
+
+
+@dataclass(frozen=True)
+class TimedCall:
+    """The time of one call of a kernel, in its place in the network.
+
+    Attributes:
+        kernel: name of the function in the library.
+        kind: which module of `schedules` wrote it.
+        nodes: names of the ONNX nodes whose work it does.
+        madds: multiply-adds.
+        us: microseconds, the median over the runs.
+        share: of the sum over all kernels.
+        gflops: two operations per multiply-add.
+    """
+
+    kernel: str
+    kind: str
+    nodes: tuple[str, ...]
+    madds: int
+    us: float
+    share: float
+    gflops: float
+
+
+@dataclass(frozen=True)
+class CountedKernel:
+    """The executed instructions of a kernel, all its calls together.
+
+    Attributes:
+        kernel: name of the function; "elsewhere" is TVM's runtime and the C library.
+        kind: which module of `schedules` wrote it.
+        calls: how often one inference calls it.
+        nodes: names of the ONNX nodes whose work it does.
+        madds: multiply-adds of all calls.
+        instructions: executed in all calls.
+        share: of the instructions of the inference.
+        madds_per_instruction: 4 is what NEON can do in fp32 if it does nothing else.
+    """
+
+    kernel: str
+    kind: str
+    calls: int
+    nodes: tuple[str, ...]
+    madds: int
+    instructions: int
+    share: float
+    madds_per_instruction: float
+
+
+def profile_time(rebuilt: Rebuilt, cpus: Sequence[int], runs: int) -> list[TimedCall]:
+    """Time every call within whole inferences, so that caches are as they are in one.
+
+    The virtual machine tells us before and after each call; that costs each about a microsecond.
+    """
+    with worker(PROFILE, rebuilt.folder, cpus) as profiled:
+        measured: list[list[tuple[str, float]]] = profiled.measure(runs)
+    return timed_calls(rebuilt.calls, measured)
+
+
+def timed_calls(
+    calls: Sequence[Call], runs: Sequence[Sequence[tuple[str, float]]]
+) -> list[TimedCall]:
+    """Match the calls of several runs, names and microseconds, with the plan."""
+    names = [call.kernel for call in calls]
+    known = set(names)
+    columns = []
+    for run in runs:
+        found = [(name, us) for name, us in run if name in known]
+        if [name for name, _ in found] != names:
+            raise ToolError("the virtual machine called other kernels than the plan has")
+        columns.append([us for _, us in found])
+    times = [median(column) for column in zip(*columns, strict=True)]
+    total = sum(times)
+    return [
+        TimedCall(
+            call.kernel,
+            call.step.kind,
+            call.step.nodes,
+            call.step.madds,
+            us,
+            us / total,
+            2 * call.step.madds / us / 1e3,
+        )
+        for call, us in zip(calls, times, strict=True)
+    ]
+
+
+def profile_count(rebuilt: Rebuilt, counted: Count) -> list[CountedKernel]:
+    """Give every kernel the instructions of its functions, in the order of the first calls."""
+    found = by_function(counted, functions(rebuilt.folder / "model.so"))
+    return counted_kernels(rebuilt.calls, found)
+
+
+def counted_kernels(calls: Sequence[Call], found: Mapping[str, int]) -> list[CountedKernel]:
+    """Match instructions by symbol with the plan."""
+    known = {call.kernel for call in calls}
+    sums: Counter[str] = Counter()
+    for symbol, instructions in found.items():
+        name = symbol.removeprefix(_PREFIX).removesuffix(_BODY)
+        sums[name if name in known else ELSEWHERE] += instructions
+    total = sums.total()
+    rows = []
+    for kernel in [*dict.fromkeys(call.kernel for call in calls), ELSEWHERE]:
+        steps = [call.step for call in calls if call.kernel == kernel]
+        madds, instructions = sum(step.madds for step in steps), sums[kernel]
+        rows.append(
+            CountedKernel(
+                kernel,
+                steps[0].kind if steps else ELSEWHERE,
+                len(steps),
+                tuple(node for step in steps for node in step.nodes),
+                madds,
+                instructions,
+                instructions / total,
+                madds / instructions if instructions else 0.0,
+            )
+        )
+    return rows

@@ -1,0 +1,67 @@
+"""A bundle's library built again, with names: which kernel is called when, and for which nodes."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from tvm import relax
+from tvm.ir import GlobalVar
+
+from mbv3c import pipeline
+from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, Bundle
+from mbv3c.lowering.lower import Lowered
+from mbv3c.lowering.plan import Step
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a kernel.
+
+    Attributes:
+        kernel: name of the function in the library; equal kernels share one.
+        step: what it does in the plan.
+    """
+
+    kernel: str
+    step: Step
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A library with its symbol table.
+
+    Attributes:
+        folder: a folder with it and the golden files, laid out as a bundle.
+        calls: its kernels in the order in which they run.
+    """
+
+    folder: Path
+    calls: tuple[Call, ...]
+
+
+@contextmanager
+def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
+    """Compile the bundle's model again, for its target, into a folder that goes away after."""
+    with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
+        folder = Path(name) / bundle.path.resolve().name
+        golden = bundle.path / Path(GOLDEN_INPUT).parent
+        shutil.copytree(golden, folder / golden.name)
+        optimized, _ = pipeline.rewrite(onnx.load(bundle.model))
+        target = pipeline.target_of(bundle)
+        lowered = pipeline.build_library(optimized, target, folder / LIBRARY, symbols=True)
+        yield Rebuilt(folder, kernel_calls(lowered))
+
+
+def kernel_calls(lowered: Lowered) -> tuple[Call, ...]:
+    """Read from the lowered `main` under which name each step of the plan is called."""
+    names = [
+        binding.value.op.name_hint
+        for block in lowered.module["main"].body.blocks
+        for binding in block.bindings
+        if isinstance(binding.value, relax.Call) and isinstance(binding.value.op, GlobalVar)
+    ]
+    return tuple(Call(*pair) for pair in zip(names, lowered.plan.steps, strict=True))

@@ -1,0 +1,89 @@
+"""The process in which one side of a benchmark runs.
+
+    python -m mbv3c.bench.worker MODE BUNDLE CPUS
+
+MODE is the name of a contender, or "profile"; CPUS are the processors to stay on, such as 0,1, and
+there are as many threads. The process says `{"ready": true}` when it is warm;
+then it answers every line with a number N by one line of JSON: the milliseconds of N inferences;
+for "profile", of each of them the name and the microseconds of every function called, in order.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+from mbv3c.bench.contenders import CONTENDERS, Run, read_input
+from mbv3c.bundle import LIBRARY
+
+PROFILE = "profile"
+
+_WARM_RUNS = 10
+_WARM_NS = 200_000_000
+_BLOCK_WARM_RUNS = 2  # after a pause caches and clocks are cold
+
+
+def main(mode: str, bundle: str, cpus: str) -> None:
+    """Open, warm up, and answer until the input ends."""
+    chosen = [int(cpu) for cpu in cpus.split(",")]
+    os.sched_setaffinity(0, chosen)
+    # Libraries may print; our answers keep the real standard output for themselves.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    measure = _measuring(mode, Path(bundle), len(chosen))
+    begin, runs = perf_counter_ns(), 0
+    while runs < _WARM_RUNS or perf_counter_ns() - begin < _WARM_NS:
+        measure(1)
+        runs += 1
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin:
+        measure(_BLOCK_WARM_RUNS)
+        print(json.dumps(measure(int(line))), file=answers, flush=True)
+
+
+def _measuring(mode: str, bundle: Path, threads: int) -> Callable[[int], list[Any]]:
+    x = read_input(bundle)
+    if mode == PROFILE:
+        return _profiled(bundle, x)
+    run = CONTENDERS[mode].open(bundle, x, threads)
+    return lambda runs: [_timed(run) for _ in range(runs)]
+
+
+def _timed(run: Run) -> float:
+    begin = perf_counter_ns()
+    run()
+    return (perf_counter_ns() - begin) / 1e6
+
+
+def _profiled(bundle: Path, x: Any) -> Callable[[int], list[Any]]:
+    import tvm
+    from tvm import relax
+
+    calls: list[tuple[str, float]] = []
+    begin = 0
+
+    def instrument(function: Any, name: str, before: bool, result: Any, *arguments: Any) -> None:
+        nonlocal begin
+        if before:
+            begin = perf_counter_ns()
+        else:
+            calls.append((name, (perf_counter_ns() - begin) / 1e3))
+
+    library = tvm.runtime.load_module(str(bundle / LIBRARY))
+    machine = relax.VirtualMachine(library, tvm.cpu())
+    machine.set_instrument(instrument)
+    main, given = machine["main"], tvm.runtime.tensor(x)
+
+    def run() -> list[tuple[str, float]]:
+        calls.clear()
+        main(given)
+        return list(calls)
+
+    return lambda runs: [run() for _ in range(runs)]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,179 @@
+"""Count the instructions that a program executes on an emulated processor.
+
+Executed instructions are exact and the same each time. They are no time: how many of them a real
+core executes at once, and how long it waits for memory, the emulator does not know.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mbv3c.bundle import LIBRARY
+from mbv3c.errors import ToolError
+from mbv3c.execution.opcodes import CLASSES, classify
+from mbv3c.execution.processes import require
+from mbv3c.execution.symbols import Functions
+from mbv3c.execution.toolbox import EmulatorKit
+
+# The first two set things up, such as the memory pools; the last two must do exactly the same.
+_INFERENCES = 4
+_TIMEOUT = 900.0
+
+_Mapping = tuple[int, int, int, str]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Instructions that run one after another, without a branch between them.
+
+    Attributes:
+        file: the file that they were loaded from; empty where there is none.
+        offset: where in the file they begin.
+        times: how often they ran.
+        words: the instructions.
+    """
+
+    file: str
+    offset: int
+    times: int
+    words: tuple[int, ...]
+
+    @property
+    def executed(self) -> int:
+        return self.times * len(self.words)
+
+
+@dataclass(frozen=True)
+class Count:
+    """What ran between the markers of a program.
+
+    Attributes:
+        regions: executed instructions of each region, in order.
+        blocks: what ran in the last of them.
+    """
+
+    regions: tuple[int, ...]
+    blocks: tuple[Block, ...]
+
+    @property
+    def instructions(self) -> int:
+        return self.regions[-1]
+
+    def classes(self) -> dict[str, int]:
+        """Return the executed instructions of each class."""
+        found = dict.fromkeys(CLASSES, 0)
+        for block in self.blocks:
+            for word in block.words:
+                found[classify(word)] += block.times
+        return found
+
+
+def count_bundle(kit: EmulatorKit, cpu: str, folder: Path) -> Count:
+    """Count one inference of a bundle's golden input, on one core.
+
+    Args:
+        kit: the emulator and what it runs.
+        cpu: the processor to emulate, in qemu's words.
+        folder: the bundle, or a folder with its library and `golden/`.
+
+    Raises:
+        ToolError: the program fails, or two inferences differ.
+    """
+    # One thread runs every part of a parallel loop; more of them would spin and be counted.
+    one_thread = ("-E", "TVM_NUM_THREADS=1")
+    counted = count(
+        lambda plugin: [
+            *kit.command(cpu, *plugin, *one_thread),
+            *("--repeat", str(_INFERENCES)),
+            str(folder),
+        ],
+        kit,
+        doing=f"counting the instructions of {folder.name}",
+    )
+    if len(counted.regions) != _INFERENCES or counted.regions[-1] != counted.regions[-2]:
+        raise ToolError(
+            f"the inferences of {folder.name} executed {counted.regions} instructions; "
+            "the last two should be equal: please report this"
+        )
+    return counted
+
+
+def count(
+    command: Callable[[Sequence[str]], Sequence[str | Path]],
+    kit: EmulatorKit,
+    *,
+    doing: str,
+    timeout: float = _TIMEOUT,
+) -> Count:
+    """Count what a program executes between its markers `hint #100` and `hint #101`.
+
+    Args:
+        command: makes the command from the options that qemu must get.
+        kit: the emulator that the command starts.
+        doing: for messages, such as "counting the instructions of x".
+        timeout: in seconds.
+
+    Raises:
+        ToolError: the program fails, or marks nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="mbv3c-count-") as name:
+        out = Path(name) / "counts"
+        if "," in name:
+            raise ToolError(f"the temporary folder {name} has a comma in its name; set TMPDIR")
+        require(
+            command(("-plugin", f"{kit.counter},out={out}")),
+            doing=doing,
+            remedy="`mbv3c doctor` checks the emulator",
+            timeout=timeout,
+        )
+        if not out.is_file():
+            raise ToolError(f"{doing} failed: the program marked no region")
+        return read_counts(out.read_text())
+
+
+def read_counts(text: str) -> Count:
+    """Read what the plugin wrote."""
+    regions: list[int] = []
+    raw: list[tuple[int, int, tuple[int, ...]]] = []
+    maps: list[_Mapping] = []
+    for line in text.splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind == "region":
+            regions.append(int(rest))
+        elif kind == "block":
+            address, times, *words = rest.split()
+            raw.append((int(address, 16), int(times), tuple(int(word, 16) for word in words)))
+        else:
+            maps.append(_mapping(rest))
+    blocks = (Block(*_place(address, maps), times, words) for address, times, words in raw)
+    return Count(tuple(regions), tuple(blocks))
+
+
+def by_function(counted: Count, library: Functions) -> Counter[str]:
+    """Sum the instructions of every function of a bundle's library.
+
+    What ran elsewhere, in TVM's runtime and the C library, has the key "".
+    """
+    sums: Counter[str] = Counter()
+    for block in counted.blocks:
+        inside = Path(block.file).name == LIBRARY
+        sums[(library.at(block.offset) if inside else None) or ""] += block.executed
+    return sums
+
+
+def _mapping(line: str) -> _Mapping:
+    """Read a line of /proc/PID/maps: begin, end, offset in the file, file."""
+    fields = line.split(maxsplit=5)
+    begin, end = (int(address, 16) for address in fields[0].split("-"))
+    return begin, end, int(fields[2], 16), fields[5] if len(fields) > 5 else ""
+
+
+def _place(address: int, maps: Sequence[_Mapping]) -> tuple[str, int]:
+    def holding() -> Iterator[tuple[str, int]]:
+        for begin, end, offset, file in maps:
+            if begin <= address < end:
+                yield file, address - begin + offset
+
+    return next(holding(), ("", 0))

@@ -1,0 +1,108 @@
+"""The instruction counter on programs whose counts are known."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mbv3c.errors import ToolError
+from mbv3c.execution.counting import Count, by_function, count, read_counts
+from mbv3c.execution.fetching import emulator_command
+from mbv3c.execution.symbols import Functions, functions
+from mbv3c.execution.toolbox import EmulatorKit
+
+# Each region: a branch ends the block of the start marker, the loop is three instructions, the
+# block of the end marker two.
+REGION = """
+    mov x1, #{times}
+    hint #100
+    b 1f
+1:  fmla v0.4s, v1.4s, v2.4s
+    subs x1, x1, #1
+    b.ne 1b
+    hint #101
+    b 2f
+2:
+"""
+EXIT = "    mov x0, #0\n    mov x8, #93\n    svc #0\n"
+
+Counter = Callable[[str], Count]
+
+
+@pytest.fixture
+def counted(emulator_kit: EmulatorKit, tmp_path: Path) -> Counter:
+    """Return what assembles a program and counts it."""
+
+    def run(body: str) -> Count:
+        source, program = tmp_path / "model.s", tmp_path / "model.so"
+        head = ".globl _start\n.type _start, %function\n_start:\n"
+        source.write_text(head + body + EXIT)
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-gnu"]
+        subprocess.run([*command, "-nostdlib", "-static", "-o", program, source], check=True)
+        qemu = emulator_command(emulator_kit.system)
+        return count(
+            lambda plugin: [*qemu, *plugin, program], emulator_kit, doing="counting a program"
+        )
+
+    return run
+
+
+def test_counts_a_loop_exactly(counted: Counter) -> None:
+    found = counted(REGION.format(times=100))
+    assert found.regions == (3 * 100 + 2,)
+    assert found.classes() == {
+        "vector_fmla": 100,
+        "other_simd": 0,
+        "loads_stores": 0,
+        "branches": 100 + 2,
+        "integer": 100,
+    }
+
+
+def test_regions_are_apart_and_repeat_exactly(counted: Counter) -> None:
+    body = REGION.format(times=10) + "    nop\n" * 5 + REGION.format(times=1000)
+    found = counted(body)
+    assert found.regions == (32, 3002)
+    assert found.instructions == sum(found.classes().values()) == 3002
+    assert counted(body) == found
+
+
+def test_instructions_go_to_their_function(counted: Counter, tmp_path: Path) -> None:
+    call = "    mov x1, #7\n    hint #100\n    bl twice\n    hint #101\n    b 3f\n"
+    twice = (
+        ".type twice, %function\ntwice:\n    b 4f\n4:  subs x1, x1, #1\n    b.ne 4b\n    ret\n3:\n"
+    )
+    found = counted(call + twice)
+    sums = by_function(found, functions(tmp_path / "model.so"))
+    assert sums == {"twice": 1 + 7 * 2 + 1, "_start": 2}
+
+
+def test_program_without_markers_is_an_error(counted: Counter) -> None:
+    with pytest.raises(ToolError, match="the program marked no region"):
+        counted("    nop\n")
+
+
+def test_what_the_plugin_writes_is_read() -> None:
+    text = (
+        "region 5\nregion 6\nblock 7f0010 3 4e20cc00 d65f03c0\nblock 99 1 d503201f\n"
+        "map 7f0000-7f1000 r-xp 00002000 08:01 42   /a b/model.so\n"
+        "map 7f2000-7f3000 rw-p 00000000 00:00 0 \n"
+    )
+    found = read_counts(text)
+    assert found.regions == (5, 6)
+    assert [(b.file, b.offset, b.executed) for b in found.blocks] == [
+        ("/a b/model.so", 0x2010, 6),
+        ("", 0, 1),
+    ]
+    assert by_function(found, Functions((0x1000, 0x2010), ("f", "g"))) == {"g": 6, "": 1}
+    assert by_function(found, Functions((0x2011,), ("h",))) == {"": 7}
+
+
+def test_stripped_library_has_no_functions(emulator_kit: EmulatorKit, tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match="was stripped"):
+        functions(emulator_kit.runner)
+    (tmp_path / "x").write_text("no library")
+    with pytest.raises(ToolError, match="not a 64-bit ELF library"):
+        functions(tmp_path / "x")

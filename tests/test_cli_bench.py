@@ -1,0 +1,127 @@
+"""`mbv3c bench` and `compile --cores` as a user runs them. No test looks at how long it took."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+KEYS = {
+    *("bundle", "median_ms", "min_ms", "against", "against_median_ms", "against_min_ms", "ratio"),
+    *("ratio_quartiles", "runs", "threads", "cpu", "emulated", "versions", "instructions"),
+    *("classes", "kernels"),
+}
+
+
+def mbv3c(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def document(done: subprocess.CompletedProcess[str]) -> dict:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def compiled(folder: Path, target: str, *options: object) -> Path:
+    model = ("--variant", "small", "--resolution", 96, "--classes", 10)
+    path = folder / "bundle"
+    done = mbv3c("compile", *model, "--target", target, "-o", path, "--no-verify", *options)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def host_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("host"), "host_cpu")
+
+
+@pytest.fixture(scope="module")
+def arm_bundle(emulator_kit: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("arm"), "arm_cpu", "--cores", 2)
+
+
+def test_host_bundle_is_timed_beside_onnxruntime(host_bundle: Path) -> None:
+    found = document(mbv3c("bench", host_bundle, "--runs", 12, "--profile", "--json"))
+    assert found.keys() == KEYS
+    assert found["against"] == "onnxruntime"
+    assert found["versions"].keys() == {"apache-tvm", "onnxruntime"}
+    assert (found["runs"], found["threads"], found["emulated"]) == (12, 1, False)
+    assert found["instructions"] is None
+    assert 0 < found["min_ms"] <= found["median_ms"]
+    lower, upper = found["ratio_quartiles"]
+    assert lower <= found["ratio"] <= upper
+    nodes = [node for kernel in found["kernels"] for node in kernel["nodes"]]
+    assert "features.0.conv" in nodes
+    assert "classifier.3" in nodes
+    assert len(nodes) == len(set(nodes))
+    assert sum(kernel["share"] for kernel in found["kernels"]) == pytest.approx(1)
+
+
+def test_host_bundle_prints_what_was_compared(host_bundle: Path) -> None:
+    done = mbv3c("bench", host_bundle, "--runs", 5)
+    assert done.returncode == 0, done.stderr
+    assert "below 1 is faster than onnxruntime), 5 runs each, threads 1" in done.stdout
+    assert "onnxruntime 1." in done.stdout
+
+
+def test_emulated_bundle_is_counted_and_never_timed(arm_bundle: Path) -> None:
+    found = document(mbv3c("bench", arm_bundle, "--profile", "--json"))
+    assert found.keys() == KEYS
+    assert (found["cpu"], found["emulated"], found["threads"]) == ("cortex-a76", True, 1)
+    for key in ("median_ms", "min_ms", "against", "ratio", "ratio_quartiles", "runs"):
+        assert found[key] is None
+    assert sum(found["classes"].values()) == found["instructions"]
+    assert sum(kernel["instructions"] for kernel in found["kernels"]) == found["instructions"]
+    assert found["classes"]["vector_fmla"] > 1_000_000
+    assert found["kernels"][0]["nodes"][0] == "features.0.conv"
+    assert found["kernels"][-1]["kernel"] == "elsewhere"
+
+    done = mbv3c("bench", arm_bundle)
+    assert f"{found['instructions']:,} instructions executed per inference" in done.stdout
+    assert " ms" not in done.stdout
+    assert "counted, not timed" in done.stdout
+
+
+def test_cores_are_recorded(arm_bundle: Path) -> None:
+    assert json.loads((arm_bundle / "manifest.json").read_text())["target"]["cores"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--against", "tensorrt"), "unknown runtime 'tensorrt'; known: onnxruntime, openvino"),
+        (("--runs", 0), "--runs 0 is not possible"),
+        (("--threads", 0), "--threads 0 is not possible"),
+        (("--threads", 2), "the bundle was compiled for 1; compile it with --cores 2"),
+    ],
+)
+def test_wrong_usage_on_the_host(
+    host_bundle: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    done = mbv3c("bench", host_bundle, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--against", "--threads", "--runs"])
+def test_what_belongs_to_time_is_refused_when_emulated(arm_bundle: Path, option: str) -> None:
+    value = "onnxruntime" if option == "--against" else 1
+    done = mbv3c("bench", arm_bundle, option, value, "--json")
+    assert done.returncode == 2
+    assert document_of_error(done)["kind"] == "usage"
+    assert f"{option} cannot be used here" in done.stderr
+
+
+def document_of_error(done: subprocess.CompletedProcess[str]) -> dict:
+    return json.loads(done.stdout)["error"]
+
+
+@pytest.mark.parametrize("cores", [0, 65])
+def test_cores_out_of_range(cores: int, tmp_path: Path) -> None:
+    done = mbv3c("compile", "--target", "host_cpu", "--cores", cores, "-o", tmp_path / "b")
+    assert done.returncode == 2
+    assert f"--cores {cores} is not possible; choose 1 to 64" in done.stderr
+    assert not list(tmp_path.iterdir())
