@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: compile test lint format clean
+.PHONY: compile test lint format bench clean
 
 compile: $(VENV)/installed
 	$(BIN)/mbv3c doctor --fetch
@@ -24,6 +24,11 @@ lint: $(VENV)/installed-lint
 format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Results go to benchmarks/RESULTS.md; QUICK=1 measures one network and writes nothing.
+bench: $(VENV)/installed-bench
+	$(BIN)/mbv3c doctor --fetch
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 clean:
 	rm -rf $(VENV) bundles build *.egg-info

@@ -20,9 +20,10 @@ from mbv3c.execution.processes import require
 Progress = Callable[[str], None]
 
 FETCH_COMMAND = "mbv3c doctor --fetch"
+_APT_REMEDY = f"check the network and this system's apt sources, then run `{FETCH_COMMAND}` again"
 
 _PACKAGES = ("qemu-user", "libc6-arm64-cross", "libgcc-s1-arm64-cross", "libstdc++6-arm64-cross")
-_WHEEL_PLATFORMS = (
+WHEEL_PLATFORMS = (
     "manylinux_2_28_aarch64",
     "manylinux_2_27_aarch64",
     "manylinux_2_24_aarch64",
@@ -56,44 +57,60 @@ def fetch_system(place: Path, progress: Progress) -> None:
             f"with `dpkg-deb -x` into {place.with_suffix('')} by hand, "
             f"then run `{FETCH_COMMAND}` again"
         )
-    apt = place / "apt"
-    archives = apt / "cache" / "archives"
-    for folder in (apt / "lists" / "partial", archives / "partial", apt / "dpkg"):
-        folder.mkdir(parents=True)
-    (apt / "dpkg" / "status").touch()
-    (apt / "apt.conf").write_text(_apt_configuration(apt))
-    apt_get = ["apt-get", "-c", str(apt / "apt.conf"), "-q", "-y"]
-    remedy = f"check the network and this system's apt sources, then run `{FETCH_COMMAND}` again"
-
-    progress("reading the package lists of this system's apt sources")
-    require([*apt_get, "update"], doing="reading package lists", remedy=remedy, timeout=600)
-    progress(f"downloading {', '.join(_PACKAGES)} (about 25 MB)")
-    install = [*apt_get, "install", "--download-only", "--no-install-recommends", *_PACKAGES]
-    require(install, doing="downloading the emulator", remedy=remedy, timeout=1800)
-    for package in sorted(archives.glob("*.deb")):
-        unpack = ["dpkg-deb", "-x", str(package), str(place)]
-        require(unpack, doing=f"unpacking {package.name}", remedy=remedy, timeout=300)
-
-    shutil.rmtree(apt)
-    shutil.rmtree(place / "usr" / "share", ignore_errors=True)
+    unpack_packages(place, "amd64", _PACKAGES, progress)
     for program in (place / "usr" / "bin").iterdir():
         if program.name != "qemu-aarch64":
             program.unlink()
     emulator_command(place)  # a package without what we need fails here, not at first use
     if not (sysroot(place) / "lib" / "ld-linux-aarch64.so.1").exists():
-        raise ToolError(f"the arm64-cross packages brought no C library; {remedy}")
+        raise ToolError(f"the arm64-cross packages brought no C library; {_APT_REMEDY}")
 
 
-def _apt_configuration(apt: Path) -> str:
+def unpack_packages(
+    place: Path, architecture: str, packages: Sequence[str], progress: Progress
+) -> None:
+    """Unpack Debian packages and all that they depend on, without their documentation.
+
+    Args:
+        place: an empty folder that becomes their root.
+        architecture: as Debian writes it; the system's apt sources must have it.
+        packages: names of packages.
+        progress: told what is done.
+
+    Raises:
+        ToolError: apt or dpkg-deb fails.
+    """
+    apt = place / "apt"
+    archives = apt / "cache" / "archives"
+    for folder in (apt / "lists" / "partial", archives / "partial", apt / "dpkg"):
+        folder.mkdir(parents=True)
+    (apt / "dpkg" / "status").touch()
+    (apt / "apt.conf").write_text(_apt_configuration(apt, architecture))
+    apt_get = ["apt-get", "-c", str(apt / "apt.conf"), "-q", "-y"]
+
+    progress("reading the package lists of this system's apt sources")
+    require([*apt_get, "update"], doing="reading package lists", remedy=_APT_REMEDY, timeout=600)
+    progress(f"downloading {', '.join(packages)} for {architecture} (about 25 MB)")
+    install = [*apt_get, "install", "--download-only", "--no-install-recommends", *packages]
+    doing = f"downloading {', '.join(packages)}"
+    require(install, doing=doing, remedy=_APT_REMEDY, timeout=1800)
+    for package in sorted(archives.glob("*.deb")):
+        unpack = ["dpkg-deb", "-x", str(package), str(place)]
+        require(unpack, doing=f"unpacking {package.name}", remedy=_APT_REMEDY, timeout=300)
+    shutil.rmtree(apt)
+    shutil.rmtree(place / "usr" / "share", ignore_errors=True)
+
+
+def _apt_configuration(apt: Path, architecture: str) -> str:
     """Return an apt configuration that keeps all of apt's state in one folder.
 
-    The empty list of installed packages makes apt fetch every library that qemu needs, whatever
+    The empty list of installed packages makes apt fetch every library that is needed, whatever
     this system has. Hooks of the system are cleared: some delete the system's own archives.
     """
     return f"""\
 #clear APT::Architectures;
-APT::Architecture "amd64";
-APT::Architectures {{ "amd64"; }};
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
 APT::Sandbox::User "root";
 Acquire::Languages "none";
 Acquire::Retries "3";
@@ -119,7 +136,7 @@ def fetch_runtime(place: Path, progress: Progress) -> None:
         *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet"),
         *("--no-deps", "--only-binary=:all:", "--implementation", "cp"),
         *("--python-version", "3.11", "--dest", str(wheels)),
-        *(part for name in _WHEEL_PLATFORMS for part in ("--platform", name)),
+        *(part for name in WHEEL_PLATFORMS for part in ("--platform", name)),
         *packages,
     ]
     remedy = f"check the network and pip's settings, then run `{FETCH_COMMAND}` again"

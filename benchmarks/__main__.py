@@ -1,0 +1,93 @@
+"""Measure mbv3c beside other runtimes and write benchmarks/RESULTS.md; `make bench` runs it."""
+
+import argparse
+import datetime
+import platform
+import sys
+import time
+from importlib import metadata
+
+from benchmarks import aarch64, emulated, host
+from benchmarks.networks import NETWORKS, QUICK
+from benchmarks.results import replace_section
+from mbv3c import __version__
+from mbv3c.bench.processors import processor_name
+from mbv3c.errors import Mbv3cError
+
+SECTIONS = ("host", "emulated")
+HOST = "Latency on this machine"
+EMULATED = "Executed instructions, emulated Cortex-A76"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=SECTIONS, help="one of the two kinds")
+    parser.add_argument(
+        "--quick", action="store_true", help="Small 1.0 at 224 pixels only; writes nothing"
+    )
+    arguments = parser.parse_args()
+    chosen = SECTIONS if arguments.only is None else (arguments.only,)
+    measure = {"host": _host, "emulated": _emulated}
+    try:
+        for section in chosen:
+            title, body = measure[section](arguments.quick)
+            print(f"\n{title}\n\n{body}\n")
+            if not arguments.quick:
+                replace_section(title, body)
+    except Mbv3cError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _host(quick: bool) -> tuple[str, str]:
+    rows = host.measure(QUICK if quick else NETWORKS, (1,) if quick else (1, 2), _progress)
+    tools = [_version_of(name) for name in ("apache-tvm", "onnxruntime", "openvino")]
+    return (
+        HOST,
+        f"""\
+{_date()}, {processor_name()}, {platform.system()} {platform.release()}; {_listed(*tools)}.
+`make bench`, that is `python -m benchmarks --only host`. Median of {host.RUNS} runs of each side,
+in turns by blocks, in processes of their own, pinned to the same processors. Ratios below 1: mbv3c
+is faster; in brackets the quartiles over the blocks; `?` where they lie more than a tenth apart.
+
+{host.table(rows)}""",
+    )
+
+
+def _emulated(quick: bool) -> tuple[str, str]:
+    rows = emulated.measure(QUICK if quick else NETWORKS, _progress)
+    others = (f"{name} {version}" for name, version in aarch64.versions().items())
+    return (
+        EMULATED,
+        f"""\
+{_date()}, qemu-user emulating {emulated.CPU}; {_listed(_version_of("apache-tvm"), *others)}.
+`make bench`, that is `python -m benchmarks --only emulated`. Millions of instructions executed per
+inference, one thread, fp32; in brackets the vector multiply-adds (FMLA, FMLS) among them.
+**Counted, not timed.** The second column is what NEON needs if it only multiplies and adds.
+
+{emulated.table(rows)}""",
+    )
+
+
+def _version_of(package: str) -> str:
+    return f"{package} {metadata.version(package)}"
+
+
+def _listed(*tools: str) -> str:
+    return ", ".join((f"mbv3c {__version__}", *tools))
+
+
+def _date() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+_START = time.monotonic()
+
+
+def _progress(step: str) -> None:
+    print(f"[{time.monotonic() - _START:6.1f} s] {step}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

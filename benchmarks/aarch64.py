@@ -1,0 +1,156 @@
+"""onnxruntime and ncnn on an emulated aarch64 machine with a Python of its own.
+
+Everything goes to mbv3c's cache: Debian's Python for arm64, the runtimes' aarch64 wheels, and
+pnnx, which converts ONNX to ncnn's format on this machine.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from mbv3c.atomic import new_folder
+from mbv3c.errors import ToolError
+from mbv3c.execution.counting import Count, count
+from mbv3c.execution.fetching import WHEEL_PLATFORMS, emulator_command, unpack_packages
+from mbv3c.execution.processes import require
+from mbv3c.execution.toolbox import EmulatorKit, cache_root
+
+NCNN, PNNX = "1.0.20261020", "20261020"
+RUNTIMES = ("onnxruntime", "ncnn")
+
+_INFERENCES = 4
+_HERE = Path(__file__).parent
+_DEBIAN = ("python3", "libgomp1", "libstdc++6")
+_REMEDY = "check the network and pip's settings, then run it again"
+# onnxruntime reads this file to know the processor; that of the host makes it crash.
+_CPUINFO = """\
+processor\t: 0
+Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm asimddp
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x4
+CPU part\t: 0xd0b
+CPU revision\t: 1
+
+"""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """An emulated machine with Python.
+
+    Attributes:
+        kit: the emulator and its counter.
+        folder: `root`, `site` (aarch64 packages), `pnnx`, `marks.so`.
+    """
+
+    kit: EmulatorKit
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return _python_of(self.folder / "root")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the runtimes: of onnxruntime the one that is installed here."""
+    return {"onnxruntime": metadata.version("onnxruntime"), "ncnn": NCNN}
+
+
+def provide(kit: EmulatorKit, progress: Callable[[str], None]) -> Machine:
+    """Fetch the machine unless it is there, about 110 MB; needs Debian's sources and PyPI."""
+    wanted = (*(f"{name}=={version}" for name, version in versions().items()), _numpy())
+    recipe = " ".join((*wanted, PNNX, _CPUINFO, (_HERE / "marks.c").read_text()))
+    name = f"bench-aarch64-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    folder = cache_root() / name
+    if folder.is_dir():
+        return Machine(kit, folder)
+    with new_folder(folder, force=False) as new:
+        root = new / "root"
+        unpack_packages(root, "arm64", _DEBIAN, progress)
+        (root / "proc").mkdir()
+        (root / "proc" / "cpuinfo").write_text(_CPUINFO)
+        python = _python_of(root).name.removeprefix("python")
+        progress(f"downloading {', '.join(wanted)} for aarch64 and pnnx (about 75 MB)")
+        platforms = [part for one in WHEEL_PLATFORMS for part in ("--platform", one)]
+        selection = ["--implementation", "cp", "--python-version", python, *platforms]
+        _pip(new / "site", *selection, *wanted)
+        _pip(new / "pnnx", f"pnnx=={PNNX}")
+        require(
+            [
+                *(sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-gnu"),
+                *("-nostdlib", "-shared", "-fPIC", "-O2", "-s", str(_HERE / "marks.c")),
+                *("-o", str(new / "marks.so")),
+            ],
+            doing="building the markers",
+            remedy="install the linker with `pip install ziglang`",
+            timeout=600,
+        )
+    return Machine(kit, folder)
+
+
+def _numpy() -> str:
+    return f"numpy=={metadata.version('numpy')}"
+
+
+def _python_of(root: Path) -> Path:
+    found = sorted((root / "usr" / "bin").glob("python3.[0-9]*"))
+    if not found:
+        raise ToolError("the Debian package python3 for arm64 brought no interpreter")
+    return found[0]
+
+
+def _pip(target: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--only-binary=:all:", "--target", str(target), *arguments]
+    require([*command, *options], doing="downloading wheels", remedy=_REMEDY, timeout=1800)
+
+
+def to_ncnn(machine: Machine, model: Path) -> None:
+    """Write MODEL.ncnn.param and .bin beside an ONNX file, weights in fp32."""
+    program = machine.folder / "pnnx" / "pnnx" / "pnnx"
+    program.chmod(0o755)
+    remedy = "see what pnnx says"
+    command = [program, model.name, "fp16=0"]
+    require(command, doing="converting to ncnn", remedy=remedy, timeout=600, folder=model.parent)
+
+
+def count_runtime(machine: Machine, cpu: str, runtime: str, model: Path, source: Path) -> Count:
+    """Count the instructions of one inference of another runtime.
+
+    Unlike ours they differ a little from inference to inference, with the addresses that they get;
+    more than a thousandth is an error.
+
+    Args:
+        machine: where it runs.
+        cpu: the processor to emulate, in qemu's words.
+        runtime: one of RUNTIMES.
+        model: the ONNX file; for ncnn the files beside it.
+        source: the input, .npy. The output goes to RUNTIME.npy in the model's folder.
+    """
+    root, site = machine.folder / "root", machine.folder / "site"
+    given = model.with_suffix("") if runtime == "ncnn" else model
+    settings = {
+        "PYTHONPATH": site,
+        "PYTHONHASHSEED": 0,
+        "OMP_NUM_THREADS": 1,
+        "OPENBLAS_NUM_THREADS": 1,
+    }
+    counted = count(
+        lambda plugin: [
+            *(*emulator_command(machine.kit.system), "-cpu", cpu, *plugin, "-L", str(root)),
+            *("-U", "LD_LIBRARY_PATH", "-U", "LD_PRELOAD", "-U", "PYTHONHOME"),
+            *(part for name, value in settings.items() for part in ("-E", f"{name}={value}")),
+            *(machine.python, "-s", _HERE / "guest.py", runtime, given, source),
+            *(model.parent / f"{runtime}.npy", machine.folder / "marks.so", str(_INFERENCES)),
+        ],
+        machine.kit,
+        doing=f"counting the instructions of {runtime}",
+    )
+    *_, previous, last = counted.regions
+    if abs(previous - last) > last / 1000:
+        raise ToolError(f"the inferences of {runtime} executed {counted.regions} instructions")
+    return counted

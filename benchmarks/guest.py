@@ -1,0 +1,54 @@
+"""Run another runtime inside of the emulator, with marks around every inference.
+
+    python guest.py RUNTIME MODEL INPUT.npy OUTPUT.npy MARKS.so INFERENCES
+
+One thread, fp32. It runs on the emulated machine's Python, where mbv3c is not installed.
+"""
+
+import ctypes
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+
+def open_onnxruntime(model: str, x: np.ndarray) -> Callable[[], np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    given = {session.get_inputs()[0].name: x}
+    return lambda: session.run(None, given)[0]
+
+
+def open_ncnn(model: str, x: np.ndarray) -> Callable[[], np.ndarray]:
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = False
+    net.load_param(f"{model}.ncnn.param")
+    net.load_model(f"{model}.ncnn.bin")
+    given = ncnn.Mat(x[0]).clone()  # the first only borrows the memory of x
+
+    def run() -> np.ndarray:
+        with net.create_extractor() as extractor:
+            extractor.input("in0", given)
+            return np.array(extractor.extract("out0")[1])[None]
+
+    return run
+
+
+def main(runtime: str, model: str, source: str, output: str, marks: str, inferences: str) -> None:
+    run = {"onnxruntime": open_onnxruntime, "ncnn": open_ncnn}[runtime](model, np.load(source))
+    library = ctypes.CDLL(marks)
+    for _ in range(int(inferences)):
+        library.mark_start()
+        y = run()
+        library.mark_end()
+    np.save(output, y)
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,68 @@
+"""Latency on this machine beside onnxruntime and OpenVINO."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.networks import Network, build, compile_for
+from mbv3c.bench.contenders import BUNDLE, OTHERS, find_contender
+from mbv3c.bench.latency import interleave
+from mbv3c.bench.processors import choose_cpus
+from mbv3c.bench.statistics import Ratio, Times, ratio, times
+
+RUNS = 300
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network on one number of threads: times by contender, ratios of ours to the others."""
+
+    network: Network
+    threads: int
+    times: dict[str, Times]
+    ratios: dict[str, Ratio]
+
+
+def measure(
+    networks: Sequence[Network], threads: Sequence[int], progress: Callable[[str], None]
+) -> list[Row]:
+    """Measure every network on every number of threads.
+
+    Raises:
+        UsageError: a runtime is not installed, or there are too few processors.
+    """
+    for other in OTHERS:
+        find_contender(other)
+    processors = {count: choose_cpus(count) for count in threads}
+    rows = []
+    for network in networks:
+        graph = build(network)
+        for count, cpus in processors.items():
+            with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
+                progress(f"{network.name}, threads {count}")
+                bundle = compile_for(graph, "host_cpu", count, Path(name), progress)
+                progress("timing")
+                blocks = interleave((BUNDLE, *OTHERS), bundle, cpus, RUNS)
+            ratios = {other: ratio(blocks[BUNDLE], blocks[other]) for other in OTHERS}
+            timed = {side: times(measured) for side, measured in blocks.items()}
+            rows.append(Row(network, count, timed, ratios))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as a table in Markdown; `?` stands where a ratio is uncertain."""
+    lines = [
+        "| network | threads | mbv3c | onnxruntime | OpenVINO | / onnxruntime | / OpenVINO |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [f"{row.times[side].median_ms:.2f} ms" for side in (BUNDLE, *OTHERS)]
+        cells += [_ratio(row.ratios[other]) for other in OTHERS]
+        lines.append(f"| {row.network.name} | {row.threads} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ratio(found: Ratio) -> str:
+    lower, upper = found.quartiles
+    return f"{found.median:.2f} ({lower:.2f}–{upper:.2f}){'' if found.steady else ' ?'}"

@@ -1,0 +1,61 @@
+"""Which networks are measured, and how they become bundles."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import onnx
+
+from mbv3c import pipeline
+from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.count import count
+from mbv3c.graphs.spec import ModelSpec
+from mbv3c.targets.table import find_target, with_cores
+
+
+@dataclass(frozen=True)
+class Network:
+    """A MobileNetV3."""
+
+    variant: str
+    width: float
+    resolution: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant.capitalize()} {self.width:g}, {self.resolution} px"
+
+
+NETWORKS = tuple(Network(*one) for one in product(("large", "small"), (1.0, 0.75), (224, 160)))
+QUICK = (Network("small", 1.0, 224),)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network as `mbv3c optimize` writes it, the best case of every runtime.
+
+    Attributes:
+        model: batch normalization is folded and hard-swish is one node.
+        madds: multiply-adds of one inference.
+    """
+
+    model: onnx.ModelProto
+    madds: int
+
+
+def build(network: Network) -> Graph:
+    spec = ModelSpec(network.variant, width=network.width, resolution=network.resolution)
+    built = build_model(spec)
+    return Graph(pipeline.rewrite(built)[0], count(built).madds)
+
+
+def compile_for(
+    graph: Graph, target: str, cores: int, folder: Path, progress: Callable[[str], None]
+) -> Path:
+    """Compile and verify a bundle in a folder."""
+    bundle = folder / f"{target.replace(':', '-')}-{cores}"
+    pipeline.compile_model(
+        graph.model, with_cores(find_target(target), cores), bundle, progress=progress
+    )
+    return bundle
