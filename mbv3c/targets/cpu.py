@@ -49,11 +49,13 @@ def build(module: tvm.IRModule, target: Target, output: Path) -> None:
     Raises:
         ToolError: the linker failed.
     """
-    executable = tvm.compile(
-        module,
-        target=tvm_target(target),
-        relax_pipeline=tvm.transform.Sequential(VM_PASSES),
-    )
+    # Storage rewriting would take the accumulators of the kernels from the stack.
+    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
+        executable = tvm.compile(
+            module,
+            target=tvm_target(target),
+            relax_pipeline=tvm.transform.Sequential(VM_PASSES),
+        )
     # The objects go beside the output: where that fits, they fit too.
     with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:
         executable.export_library(str(output), fcompile=_linker(target), workspace_dir=objects)
