@@ -168,6 +168,6 @@ class _Reader:
                 function,
                 (*given, *written),
                 tuple(written),
-                knobs=kernel.name_hint,
+                knobs={"operator": kernel.name_hint},
             )
         )

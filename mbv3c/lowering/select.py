@@ -5,7 +5,7 @@ branch is one kernel, and what no kernel covers goes to the fallback in regions 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import prod
 from typing import Any
 
@@ -270,7 +270,7 @@ class _Selector:
         function: PrimFunc,
         inputs: tuple[str | Array, ...],
         madds: int,
-        tile: object = None,
+        tile: Any = None,
     ) -> None:
         """Append a step whose last argument is the output of the last node it covers."""
         result = covered[-1].output[0]
@@ -289,10 +289,10 @@ class _Selector:
         arguments: tuple[str | Array, ...],
         written: str,
         madds: int,
-        tile: object,
+        tile: Any,
     ) -> None:
         names = tuple(node.name or f"→ {node.output[0]}" for node in covered)
-        knobs = "" if tile is None else str(tile)
+        knobs = {} if tile is None else asdict(tile)
         self._plan.steps.append(Step(kind, names, function, arguments, (written,), madds, knobs))
         self._done.update(node.output[0] for node in covered)
 
