@@ -83,7 +83,7 @@ def for_each_run(axis: Axis, count: int, reach_beyond: int, body: Callable[[Run]
 
     def crosses(start: int) -> bool:
         last = axis.source(start + count - 1, axis.taps - 1) + reach_beyond
-        return axis.source(start, 0) < 0 or last >= axis.size
+        return bool(axis.source(start, 0) < 0 or last >= axis.size)
 
     starts = range(0, axis.outputs - count + 1, count)
     inner = [start for start in starts if not crosses(start)]
