@@ -32,6 +32,48 @@ def test_a_region(outputs: str, body: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "node",
+    [
+        "MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]>(x)",
+        "AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(x)",
+        "AveragePool<kernel_shape = [3, 3], pads = [0, 1, 1, 0], count_include_pad = 1>(x)",
+        'Resize<mode = "linear">(x, "", twice)',
+        'Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(x, "", twice)',
+        'Resize<mode = "nearest">(x, "", twice)',
+        "Softmax<axis = 1>(x)",
+        "Softmax(x)",
+        "Concat<axis = 2>(x, x)",
+        "Transpose<perm = [0, 3, 1, 2]>(x)",
+        "Conv<group = 2, pads = [1, 1, 1, 1], strides = [2, 2]>(x, grouped)",
+        "Conv<group = 8, pads = [1, 1, 1, 1]>(x, multiplied)",
+        "ReduceMean<axes = [1]>(x)",
+        "ReduceMean<axes = [3]>(x)",
+        "ReduceMean<axes = [0, 2], keepdims = 0>(x)",
+        "ReduceMean(x)",
+        "Sigmoid(x)",
+        "Pow(x, two)",
+        "Exp(x)",
+        "Erf(x)",
+        "Slice(x, one, minus, channels)",
+        "Tanh(x)",
+    ],
+)
+def test_an_operator(node: str) -> None:
+    shape = "a, b" if "keepdims" in node else "a, b, c, d"
+    model = graph(
+        f"g (float[2, 8, 4, 6] x) => (float[{shape}] y) {{ y = {node} }}",
+        twice=np.array([1, 1, 2, 2], np.float32),
+        grouped=random(6, 4, 3, 3),
+        multiplied=random(16, 1, 3, 3),
+        two=np.array(2, np.float32),
+        one=np.array([1]),
+        minus=np.array([-1]),
+        channels=np.array([1]),
+    )
+    assert set(kinds(agrees(model))) == {"fallback"}
+
+
+@pytest.mark.parametrize(
     "body",
     [
         "a = ArgMax<axis = 1>(x) y = Cast<to = 1>(a)",
