@@ -12,7 +12,6 @@ import onnx
 import tvm
 from onnx import helper
 from tvm import relax
-from tvm.tirx import PrimFunc
 
 from mbv3c.errors import ModelError
 from mbv3c.lowering.legalize import legalize
@@ -168,7 +167,7 @@ class _Reader:
         else:
             self._names[variable] = written[0]
         given = [self._operand(argument) for argument in arguments]
-        function: PrimFunc = schedule(self._module[kernel], self._target)
+        function = schedule(self._module[kernel], self._target)
         self._steps.append(
             Step(
                 "fallback",

@@ -13,6 +13,7 @@ from tvm.target import codegen
 
 from mbv3c.errors import ToolError
 from mbv3c.lowering.assemble import VM_PASSES
+from mbv3c.lowering.tir_pipeline import register_tir_pipeline
 from mbv3c.targets.table import NATIVE, Target
 
 
@@ -49,13 +50,12 @@ def build(module: tvm.IRModule, target: Target, output: Path) -> None:
     Raises:
         ToolError: the linker failed.
     """
-    # Storage rewriting would take the accumulators of the kernels from the stack.
-    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
-        executable = tvm.compile(
-            module,
-            target=tvm_target(target),
-            relax_pipeline=tvm.transform.Sequential(VM_PASSES),
-        )
+    executable = tvm.compile(
+        module,
+        target=tvm_target(target),
+        relax_pipeline=tvm.transform.Sequential(VM_PASSES),
+        tir_pipeline=register_tir_pipeline(),
+    )
     # The objects go beside the output: where that fits, they fit too.
     with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:
         executable.export_library(str(output), fcompile=_linker(target), workspace_dir=objects)

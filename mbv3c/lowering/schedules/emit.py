@@ -18,12 +18,14 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 Expr = Any  # a TensorIR expression or a Python number; TVM has no types for mypy
 Buffer = Any
 
+KERNEL = "mbv3c.kernel"  # the attribute of functions whose temporaries are registers
+
 
 def build_kernel(name: str, body: Callable[[], None]) -> PrimFunc:
     """Make a function whose arguments and statements `body` declares."""
     with IRBuilder() as builder, T.prim_func():
         T.func_name(name)
-        T.func_attr({"tirx.noalias": True})
+        T.func_attr({"tirx.noalias": True, KERNEL: True})
         body()
     return builder.get()
 
