@@ -34,11 +34,18 @@ def schedule(function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
         return function  # its loops are in their final form
     cores = int(target.attrs.get("num-cores", 1))
     plan = Schedule(function)
-    for block in plan.get_child_blocks(plan.get_sblock("root")):
+    for block in _blocks(plan):
         plan = _attempt(plan, _inline, block)
-    for block in plan.get_child_blocks(plan.get_sblock("root")):
+    for block in _blocks(plan):
         plan = _attempt(plan, _arrange, block, cores)
     return plan.mod["main"]
+
+
+def _blocks(plan: Schedule) -> list[Block]:
+    try:
+        return list(plan.get_child_blocks(plan.get_sblock("root")))
+    except ScheduleError:
+        return []  # TVM wrote an operator (scatter, say) as plain loops, which has no blocks
 
 
 def _attempt(plan: Schedule, change: Callable[..., None], *arguments: Any) -> Schedule:
@@ -69,7 +76,7 @@ def _arrange(plan: Schedule, block: Block, cores: int) -> None:
         return
     spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _SPATIAL]
     reduction = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _REDUCTION]
-    if not spatial or len(statement.writes) != 1:
+    if not spatial or not statement.writes:
         return
     worth = cores > 1 and _turns(plan, block) >= _PARALLEL_TURNS
     lanes = _lanes(plan, block, loops.index(spatial[-1]))
@@ -125,6 +132,8 @@ def _share(plan: Schedule, loops: list[Loop]) -> None:
 def _lanes(plan: Schedule, block: Block, at: int) -> int:
     """Return how many turns of a block's loop make a vector; 0 for none."""
     statement = plan.get(block)
+    if len(statement.writes) > 1:
+        return 0  # the largest and its place, say: sums in registers are for one
     if not all(_is_adjacent(read, statement.iter_vars[at].var) for read in statement.reads):
         return 0
     most = _most_lanes(plan, block)

@@ -121,11 +121,10 @@ def every_block_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_results_stay(operator: str, shape: tuple[int, ...]) -> None:
     made = functions(operator, shape)
     assert made
-    pairs = [(one, general.schedule(one, target)) for one in made for target in (HOST, FOUR_CORES)]
-    keeps_results(pairs)
+    keeps_results([(one, general.schedule(one, FOUR_CORES)) for one in made])
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     shape=st.tuples(
         st.integers(1, 2), st.sampled_from([2, 4, 16]), st.integers(4, 20), st.integers(4, 40)
