@@ -89,6 +89,8 @@ def _arrange(plan: Schedule, block: Block, cores: int) -> None:
             inner, vector = plan.split(inner, [None, lanes])
             plan.vectorize(vector)
             spatial = [*outer, inner]
+        else:
+            spatial = _gather(plan, block, spatial)
     elif lanes:
         spatial[-1] = _reduce_around(plan, block, spatial[-1], reduction, lanes)
     elif lanes := _lanes(plan, block, loops.index(reduction[-1])):
@@ -104,6 +106,37 @@ def _arrange(plan: Schedule, block: Block, cores: int) -> None:
         _share(plan, spatial)
     if reduction:
         plan.decompose_reduction(block, reduction[0])
+
+
+def _gather(plan: Schedule, block: Block, loops: list[Loop]) -> list[Loop]:
+    """Compute a vector of the places that a resize reads once for all channels.
+
+    Returns:
+        The loops that may share the cores.
+    """
+    statement = plan.get(block)
+    computed = [read for read in statement.reads if any(int(r.extent) != 1 for r in read.region)]
+    variables = [one.var for one in statement.iter_vars]
+    free = [
+        loop
+        for loop, variable in zip(loops, variables, strict=False)
+        if all(any(r.min.same_as(variable) for r in read.region) for read in computed)
+    ]
+    lanes = gcd(int(plan.get(loops[-1]).extent), _most_lanes(plan, block))
+    others = [read for read in statement.reads if read not in computed]
+    if (
+        not computed
+        or not free
+        or free[-1] is loops[-1]
+        or lanes * _LEAST_PART < _most_lanes(plan, block)
+        or not all(_is_adjacent(read, variables[-1]) for read in others)
+    ):
+        return loops
+    inner, vector = plan.split(loops[-1], [None, lanes])
+    outer = [loop for loop in loops[:-1] if loop not in free]
+    plan.reorder(*outer, inner, *free, vector)
+    plan.vectorize(vector)
+    return [*outer, inner]
 
 
 def _reduce_around(

@@ -171,7 +171,16 @@ def test_a_block_is_inlined_where_nothing_is_computed_twice() -> None:
     assert blocks(general.schedule(resized, HOST)) == blocks(resized)
 
 
-@pytest.mark.parametrize("name", ["resize", "resize to nearest", "transpose", "strided max pool"])
+@pytest.mark.parametrize("name", ["resize", "resize to nearest"])
+def test_a_resize_computes_a_vector_of_places_for_all_channels(name: str) -> None:
+    loops = general.schedule(functions(OPERATORS[name], IMAGE)[-1], HOST).script()
+    last = loops[loops.rindex(" in T.grid(") :]
+    # Batch and channels, of which the places are independent, stand inside of rows and columns.
+    assert last.startswith(" in T.grid(T.int64(24), T.int64(5), T.int64(1), T.int64(16))")
+    assert "T.vectorized(T.int64(8))" in last
+
+
+@pytest.mark.parametrize("name", ["transpose", "strided max pool"])
 def test_places_that_are_far_apart_are_not_gathered_into_vectors(name: str) -> None:
     function = functions(OPERATORS[name], IMAGE)[-1]
     assert "T.vectorized" not in general.schedule(function, HOST).script()
