@@ -55,9 +55,10 @@ def test_every_value_but_the_callers_has_room(plan: Plan) -> None:
     assert arena.lower_bound <= arena.bytes
 
 
-@pytest.mark.parametrize("resolution", [160, 224])
-@pytest.mark.parametrize("width", [0.75, 1.0])
-@pytest.mark.parametrize("variant", ["small", "large"])
+@pytest.mark.parametrize(
+    ("variant", "width", "resolution"),
+    [("small", 0.75, 160), ("small", 1.0, 224), ("large", 0.75, 224), ("large", 1.0, 160)],
+)
 def test_networks_need_little_more_than_the_lower_bound(
     variant: str, width: float, resolution: int
 ) -> None:

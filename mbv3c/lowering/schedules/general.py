@@ -34,11 +34,18 @@ def schedule(function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
         return function  # its loops are in their final form
     cores = int(target.attrs.get("num-cores", 1))
     plan = Schedule(function)
-    for block in plan.get_child_blocks(plan.get_sblock("root")):
+    for block in _blocks(plan):
         plan = _attempt(plan, _inline, block)
-    for block in plan.get_child_blocks(plan.get_sblock("root")):
+    for block in _blocks(plan):
         plan = _attempt(plan, _arrange, block, cores)
     return plan.mod["main"]
+
+
+def _blocks(plan: Schedule) -> list[Block]:
+    try:
+        return list(plan.get_child_blocks(plan.get_sblock("root")))
+    except ScheduleError:
+        return []  # TVM wrote an operator (scatter, say) as plain loops, which has no blocks
 
 
 def _attempt(plan: Schedule, change: Callable[..., None], *arguments: Any) -> Schedule:
@@ -69,7 +76,7 @@ def _arrange(plan: Schedule, block: Block, cores: int) -> None:
         return
     spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _SPATIAL]
     reduction = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _REDUCTION]
-    if not spatial or len(statement.writes) != 1:
+    if not spatial or not statement.writes:
         return
     worth = cores > 1 and _turns(plan, block) >= _PARALLEL_TURNS
     lanes = _lanes(plan, block, loops.index(spatial[-1]))
@@ -82,6 +89,8 @@ def _arrange(plan: Schedule, block: Block, cores: int) -> None:
             inner, vector = plan.split(inner, [None, lanes])
             plan.vectorize(vector)
             spatial = [*outer, inner]
+        else:
+            spatial = _gather(plan, block, spatial)
     elif lanes:
         spatial[-1] = _reduce_around(plan, block, spatial[-1], reduction, lanes)
     elif lanes := _lanes(plan, block, loops.index(reduction[-1])):
@@ -97,6 +106,37 @@ def _arrange(plan: Schedule, block: Block, cores: int) -> None:
         _share(plan, spatial)
     if reduction:
         plan.decompose_reduction(block, reduction[0])
+
+
+def _gather(plan: Schedule, block: Block, loops: list[Loop]) -> list[Loop]:
+    """Compute a vector of the places that a resize reads once for all channels.
+
+    Returns:
+        The loops that may share the cores.
+    """
+    statement = plan.get(block)
+    computed = [read for read in statement.reads if any(int(r.extent) != 1 for r in read.region)]
+    variables = [one.var for one in statement.iter_vars]
+    free = [
+        loop
+        for loop, variable in zip(loops, variables, strict=False)
+        if all(any(r.min.same_as(variable) for r in read.region) for read in computed)
+    ]
+    lanes = gcd(int(plan.get(loops[-1]).extent), _most_lanes(plan, block))
+    others = [read for read in statement.reads if read not in computed]
+    if (
+        not computed
+        or not free
+        or free[-1] is loops[-1]
+        or lanes * _LEAST_PART < _most_lanes(plan, block)
+        or not all(_is_adjacent(read, variables[-1]) for read in others)
+    ):
+        return loops
+    inner, vector = plan.split(loops[-1], [None, lanes])
+    outer = [loop for loop in loops[:-1] if loop not in free]
+    plan.reorder(*outer, inner, *free, vector)
+    plan.vectorize(vector)
+    return [*outer, inner]
 
 
 def _reduce_around(
@@ -125,6 +165,8 @@ def _share(plan: Schedule, loops: list[Loop]) -> None:
 def _lanes(plan: Schedule, block: Block, at: int) -> int:
     """Return how many turns of a block's loop make a vector; 0 for none."""
     statement = plan.get(block)
+    if len(statement.writes) > 1:
+        return 0  # the largest and its place, say: sums in registers are for one
     if not all(_is_adjacent(read, statement.iter_vars[at].var) for read in statement.reads):
         return 0
     most = _most_lanes(plan, block)

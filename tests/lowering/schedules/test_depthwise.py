@@ -38,7 +38,7 @@ def call(shape: Depthwise, tile: Tile, machine: Machine) -> Call:
     return Call(function, (nhwc(x), depthwise.pack(weights), bias), nhwc(wanted))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     batch=st.sampled_from([1, 2, 3]),
     channels=CHANNELS,
@@ -70,7 +70,7 @@ def test_any_shape_and_tile(
 
 @pytest.mark.parametrize("machine", MACHINES, ids=["neon", "avx2", "avx512"])
 def test_every_legal_tile(machine: Machine) -> None:
-    down, right = Axis(3, 2, 1, 1, 1, 0), Axis(5, 3, 1, 1, 1, 1)
+    down, right = Axis(3, 2, 1, 1, 1, 0), Axis(5, 2, 1, 1, 1, 0)
     shape = Depthwise(1, 2 * machine.lanes("float32") + 3, down, right, HARD_SWISH)
     tiles = depthwise.legal(shape, machine)
     assert len(tiles) > 20

@@ -28,7 +28,7 @@ def call(shape: Elementwise, machine: Machine) -> Call:
     return Call(generate_elementwise(shape, machine), (a, b) if shape.operator else (a,), wanted)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     batch=st.sampled_from([1, 2, 3]),
     places=PLACES,
@@ -63,7 +63,7 @@ def test_each_activation_at_and_around_its_bends() -> None:
     )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(batch=st.sampled_from([1, 2, 3]), rows=PLACES, columns=CHANNELS)
 def test_transpose(batch: int, rows: int, columns: int) -> None:
     x = random(batch, rows, columns)

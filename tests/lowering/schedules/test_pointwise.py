@@ -37,7 +37,7 @@ def call(shape: Pointwise, tile: Tile, machine: Machine) -> Call:
     return Call(function, (x, packed, bias), y)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     rows=PLACES,
     inputs=CHANNELS,

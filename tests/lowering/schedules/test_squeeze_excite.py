@@ -35,7 +35,7 @@ def call(shape: SqueezeExcite, tile: Tile, machine: Machine) -> Call:
     return Call(function, inputs, x * gates[:, None], in_place=True)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     batch=st.sampled_from([1, 2, 3]),
     places=PLACES,
