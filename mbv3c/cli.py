@@ -313,6 +313,7 @@ def _proved(step: "OptimizedStep") -> str:
 @_model_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle to write.")
 @click.option("--no-verify", is_flag=True, help="Do not check parity.")
+@click.option("--explain", is_flag=True, help="List the kernels and what each one covers.")
 @_force_option
 @_json_option
 def compile_(
@@ -324,6 +325,7 @@ def compile_(
     opset: int | None,
     output: Path | None,
     no_verify: bool,
+    explain: bool,
     force: bool,
     as_json: bool,
     **spec: Any,
@@ -351,6 +353,8 @@ def compile_(
     path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
 
     from mbv3c import pipeline
+    from mbv3c.bundle import read_bundle
+    from mbv3c.kernel_table import kernel_lines
 
     compiled = pipeline.compile_model(
         loaded,
@@ -362,9 +366,13 @@ def compile_(
         progress=progress,
     )
     parity = compiled.parity.to_json() if compiled.parity else None
+    kernels = read_bundle(path).manifest["kernels"]
     if as_json:
-        _print_json({"bundle": str(path), "target": found.name, "parity": parity})
+        explained = {"kernels": kernels} if explain else {}
+        _print_json({"bundle": str(path), "target": found.name, "parity": parity, **explained})
         return
+    for line in kernel_lines(kernels) if explain else ():
+        click.echo(line)
     click.echo(f"{path}: {found.name} {precision}")
     click.echo(f"parity: {_sentence(parity)}" if parity else "parity: not checked (--no-verify)")
 
@@ -512,7 +520,17 @@ def inspect(
     opset: int | None,
     as_json: bool,
 ) -> None:
-    """Say what a model is, what each layer costs, and what `optimize` would do to it."""
+    """Say what a model is, what each layer costs, and what `optimize` would do to it.
+
+    Of a bundle: its kernels, its weights and where its activations lie.
+    """
+    if model.is_dir():
+        if any(value is not None for value in (input_shape, batch, opset)):
+            raise UsageError(
+                "--input-shape, --batch and --opset belong to a model, not to a bundle"
+            )
+        _inspect_bundle(model, as_json)
+        return
     from dataclasses import asdict
 
     from mbv3c.graphs import inspection
@@ -568,6 +586,26 @@ def inspect(
     for report in reports:
         for refusal in report.refused:
             click.echo(f"{report.name} would refuse {refusal.node}: {refusal.reason}")
+
+
+def _inspect_bundle(path: Path, as_json: bool) -> None:
+    from mbv3c.bundle import read_bundle
+    from mbv3c.kernel_table import kernel_lines, memory_lines
+
+    manifest = read_bundle(path).manifest
+    if as_json:
+        keys = ("model", "target", "precision", "input", "outputs", "kernels", "memory", "parity")
+        _print_json({key: manifest[key] for key in keys})
+        return
+    target = manifest["target"]
+    click.echo(
+        f"{path}: {manifest['model']['name']} for {target['name']} ({target['cpu']}, "
+        f"{target['cores']} cores), {manifest['precision']}\n"
+    )
+    for line in (*kernel_lines(manifest["kernels"]), "", *memory_lines(manifest["memory"])):
+        click.echo(line)
+    parity = manifest["parity"]
+    click.echo(f"\nparity: {_sentence(parity)}" if parity else "\nparity: not checked")
 
 
 @commands.command()

@@ -21,6 +21,7 @@ from mbv3c.execution.runners import HostRunner, Tensor, require_runner, runner_f
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
+from mbv3c.lowering.describe import describe
 from mbv3c.lowering.lower import Lowered, lower
 from mbv3c.parity.compare import Parity, compare
 from mbv3c.parity.conversion import in_opset
@@ -190,7 +191,7 @@ def compile_model(
         progress("rewriting the graph")
         optimized, reports = rewrite(model)
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
-        build_library(optimized, target, folder / bundles.LIBRARY, reports)
+        lowered = build_library(optimized, target, folder / bundles.LIBRARY, reports)
         progress("running onnxruntime on the model as given")
         inputs = parity_inputs(_input_shape(model))
         references = list(run_reference(model, inputs))
@@ -206,6 +207,7 @@ def compile_model(
                     parity.to_json(),
                 )
         contents = _describe(model, target, precision, reports, references[0], parity)
+        contents |= describe(lowered)
         bundles.write_manifest(folder, contents)
     return Compiled(output, target, parity)
 

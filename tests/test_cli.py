@@ -296,7 +296,10 @@ def test_another_batch(small_file: Path, tmp_path: Path, dynamic: bool) -> None:
     done = mbv3c("compile", *arguments, "--target", "host_cpu", "-o", tmp_path / "b")
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
-    assert (manifest["input"]["shape"], manifest["output"]["shape"]) == ([2, 3, 96, 96], [2, 10])
+    assert (manifest["input"]["shape"], manifest["outputs"][0]["shape"]) == (
+        [2, 3, 96, 96],
+        [2, 10],
+    )
     done = mbv3c("optimize", *arguments, "-o", tmp_path / "o.onnx", "--prove")
     assert document(done)["proof_failed"] == []
     (written,) = onnx.load(tmp_path / "o.onnx").graph.input

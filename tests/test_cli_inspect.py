@@ -136,3 +136,45 @@ def test_no_such_file(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no such file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def bundle(small_file: Path) -> tuple[Path, str]:
+    """Return a bundle of Small and what `compile --explain` printed."""
+    path = small_file.parent / "bundle"
+    options = ("--target", "host_cpu", "-o", str(path), "--explain")
+    command = [sys.executable, "-m", "mbv3c", "compile", str(small_file), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return path, done.stdout
+
+
+def test_explain_accounts_for_every_node(bundle: tuple[Path, str], small: onnx.ModelProto) -> None:
+    path, explained = bundle
+    found = strict(inspect(path, "--json").stdout)
+    assert sum(one["madds"] for one in found["kernels"]) == 56_510_400
+    covered = [node for one in found["kernels"] for node in one["nodes"]]
+    assert len(covered) == len(set(covered))
+    assert {node.name for node in small.graph.node if node.op_type == "Conv"} <= set(covered)
+    assert not [one for one in found["kernels"] if one["kind"] in ("fallback", "transpose")]
+    assert all(node in explained for node in covered)
+    assert "56,510,400  in 46 calls" in explained
+
+
+def test_a_bundle_tells_its_memory(bundle: tuple[Path, str]) -> None:
+    path, _ = bundle
+    memory = strict(inspect(path, "--json").stdout)["memory"]
+    assert memory["arena_bytes"] == sum(memory["arena_blocks"])
+    assert (
+        memory["arena_lower_bound"] <= memory["arena_bytes"] <= 1.3 * memory["arena_lower_bound"]
+    )
+    done = inspect(path)
+    assert done.returncode == 0, done.stderr
+    assert f"activation arena: {memory['arena_bytes']:,} bytes" in done.stdout
+    assert all(one["value"] in done.stdout for one in memory["values"])
+
+
+def test_options_of_a_model_do_not_suit_a_bundle(bundle: tuple[Path, str]) -> None:
+    done = inspect(bundle[0], "--batch", "2")
+    assert done.returncode == 2
+    assert "belong to a model" in done.stderr

@@ -1,11 +1,13 @@
 """Where each value lies: a few blocks of memory that values share one after another.
 
-Values that are alive at the same time need blocks of their own. Placing the largest first, each in
-the smallest block that is free for as long as it lives, is the "greedy by size" for shared objects
-of Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference"
-(arXiv:2001.03288). Every value begins where its block begins, as TVM's kernels want it.
+Values that are alive at the same time need blocks of their own. They are placed one by one, each
+in a block that is free for as long as it lives; the "greedy by size" for shared objects of
+Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference" (arXiv:2001.03288),
+is one of the orders that are tried, and the plan that takes the least memory is kept. Every value
+begins where its block begins, as TVM's kernels want it.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mbv3c.lowering.plan import Plan
@@ -54,6 +56,18 @@ class Arena:
         return sum(self.blocks)
 
 
+# Which value comes first, and which of several free blocks it takes.
+_ORDERS: tuple[Callable[[Lifetime], tuple[int, int]], ...] = (
+    lambda one: (-one.bytes, one.first),
+    lambda one: (-one.bytes, -one.first),
+    lambda one: (one.first, -one.bytes),
+)
+_CHOICES: tuple[Callable[[Iterable[list[Lifetime]]], list[Lifetime]], ...] = (
+    lambda blocks: min(blocks, key=_size),
+    lambda blocks: max(blocks, key=_size),
+)
+
+
 def plan_arena(plan: Plan) -> Arena:
     """Place all values but the network's input and outputs, which are the caller's."""
     spans: dict[str, tuple[int, int]] = {}
@@ -66,13 +80,10 @@ def plan_arena(plan: Plan) -> Arena:
         Lifetime(name, -1, _aligned(plan.values[name].bytes), *span)
         for name, span in spans.items()
     ]
-    blocks: list[list[Lifetime]] = []  # so the first of a block is its largest
-    for one in sorted(waiting, key=lambda one: (-one.bytes, one.first)):
-        free = [block for block in blocks if not any(one.meets(other) for other in block)]
-        if free:
-            min(free, key=lambda block: block[0].bytes).append(one)
-        else:
-            blocks.append([one])
+    plans = (
+        _place(sorted(waiting, key=order), choose) for order in _ORDERS for choose in _CHOICES
+    )
+    blocks = min(plans, key=lambda blocks: sum(map(_size, blocks)))
     placed = [
         Lifetime(one.value, number, one.bytes, one.first, one.last)
         for number, block in enumerate(blocks)
@@ -83,10 +94,27 @@ def plan_arena(plan: Plan) -> Arena:
         for at in range(len(plan.steps))
     ]
     return Arena(
-        blocks=tuple(block[0].bytes for block in blocks),
+        blocks=tuple(map(_size, blocks)),
         lower_bound=max(alive, default=0),
         lifetimes=tuple(sorted(placed, key=lambda one: (one.first, one.block))),
     )
+
+
+def _place(
+    values: Iterable[Lifetime], choose: Callable[[Iterable[list[Lifetime]]], list[Lifetime]]
+) -> list[list[Lifetime]]:
+    blocks: list[list[Lifetime]] = []
+    for one in values:
+        free = [block for block in blocks if not any(one.meets(other) for other in block)]
+        if free:
+            choose(free).append(one)
+        else:
+            blocks.append([one])
+    return blocks
+
+
+def _size(block: list[Lifetime]) -> int:
+    return max(one.bytes for one in block)
 
 
 def _aligned(size: int) -> int:

@@ -33,8 +33,8 @@ VM_PASSES: tuple[tvm.transform.Pass, ...] = (
 )
 
 
-def assemble(plan: Plan, arena: Arena) -> tvm.IRModule:
-    """Return a module with `main` and every kernel once."""
+def assemble(plan: Plan, arena: Arena) -> tuple[tvm.IRModule, tuple[str, ...]]:
+    """Return a module with `main` and every kernel once, and the kernel's name of every step."""
     builder = relax.BlockBuilder()
     kernels = _Kernels(builder)
     places = {one.value: one.block for one in arena.lifetimes}
@@ -57,11 +57,14 @@ def assemble(plan: Plan, arena: Arena) -> tvm.IRModule:
                 views[name, shape] = builder.emit(call)
             return views[name, shape]
 
+        names = []
         for step in plan.steps:
-            builder.emit(_call(kernels.declare(step), step, view))
+            kernel = kernels.declare(step)
+            names.append(str(kernel.name_hint))
+            builder.emit(_call(kernel, step, view))
         results = [view(*key) for key in zip(plan.outputs, plan.output_shapes, strict=True)]
         builder.emit_func_output(results[0] if len(results) == 1 else results)
-    return builder.get()
+    return builder.get(), tuple(names)
 
 
 def _allocate(size: int) -> Any:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 import tvm
 from onnx import helper
 from tvm import relax
-from tvm.tirx import PrimFunc
 
 from mbv3c.errors import ModelError
 from mbv3c.lowering.legalize import legalize
 from mbv3c.lowering.onnx_import import import_onnx
-from mbv3c.lowering.plan import Step, Value
+from mbv3c.lowering.plan import Array, Step, Value
 from mbv3c.lowering.schedules.general import schedule
 
 
@@ -27,12 +27,13 @@ class Lowered:
     Attributes:
         steps: its kernels.
         values: the values that they write.
-        held: for each output which value holds it, a new one or one that the region was given.
+        held: for each output which value holds it, a new one or one that the region was given, or
+            the output itself where it is constant.
     """
 
     steps: list[Step]
     values: dict[str, Value]
-    held: dict[str, str]
+    held: dict[str, str | Array]
 
 
 def lower_region(
@@ -58,7 +59,7 @@ def lower_region(
     """
     module = legalize(import_onnx(_region(model, nodes, inputs, outputs)), target)
     main = module["main"]
-    names: dict[Any, str] = dict(zip(main.params, inputs, strict=True))
+    names: dict[Any, str | Array] = dict(zip(main.params, inputs, strict=True))
     covered = tuple(node.name or f"→ {node.output[0]}" for node in nodes)
     return _Reader(module, names, prefix, covered, target).read(main, list(outputs))
 
@@ -103,7 +104,7 @@ class _Reader:
     def __init__(
         self,
         module: tvm.IRModule,
-        names: dict[Any, str],
+        names: dict[Any, str | Array],
         prefix: str,
         covered: tuple[str, ...],
         target: tvm.target.Target,
@@ -112,55 +113,61 @@ class _Reader:
         self._covered, self._target = covered, target
         self._steps: list[Step] = []
         self._values: dict[str, Value] = {}
-        self._parts: dict[Any, list[str]] = {}  # the values of a tuple
+        self._parts: dict[Any, list[str | Array]] = {}  # the values of a tuple
 
     def read(self, main: relax.Function, outputs: Sequence[str]) -> Lowered:
         for block in main.body.blocks:
             for binding in block.bindings:
                 self._bind(binding.var, binding.value)
         body = main.body.body
-        results = self._parts.get(body) or [self._names[body]]
-        held = dict(zip(outputs, results, strict=True))
-        return Lowered(self._steps, self._values, held)
+        results = self._fields(body) or [self._operand(body)]
+        return Lowered(self._steps, self._values, dict(zip(outputs, results, strict=True)))
 
     def _bind(self, variable: Any, value: Any) -> None:
-        if value in self._names:
-            self._names[variable] = self._names[value]
-        elif isinstance(value, relax.Tuple):
-            self._parts[variable] = [self._names[part] for part in value.fields]
-        elif value in self._parts:
-            self._parts[variable] = self._parts[value]
+        if isinstance(value, relax.Call) and value.op == tvm.ir.Op.get("relax.call_tir"):
+            self._call(variable, value)
         elif isinstance(value, relax.TupleGetItem):
             self._names[variable] = self._parts[value.tuple_value][value.index]
-        elif isinstance(value, relax.Call) and value.op == tvm.ir.Op.get("relax.call_tir"):
-            self._call(variable, value)
+        elif fields := self._fields(value):
+            self._parts[variable] = fields
         else:
+            self._names[variable] = self._operand(value)
+
+    def _fields(self, value: Any) -> list[str | Array]:
+        """Return what a tuple holds; nothing for what is no tuple."""
+        if isinstance(value, relax.Tuple):
+            return [self._operand(field) for field in value.fields]
+        return self._parts.get(value, [])
+
+    def _operand(self, value: Any) -> str | Array:
+        """Return the name of a tensor, or the constant that it is."""
+        if isinstance(value, tvm.ir.expr.GenericConst):
+            return np.asarray(value.value.numpy())
+        if isinstance(value, relax.ShapeExpr):
+            return np.array([int(extent) for extent in value.values], np.int64)
+        if value not in self._names:
             raise ModelError(
                 f"TVM lowers the nodes {', '.join(self._covered)} to something that is no kernel: "
                 f"{str(value).splitlines()[0][:120]}"
             )
+        return self._names[value]
 
     def _call(self, variable: Any, call: relax.Call) -> None:
         kernel, arguments = call.args[0], call.args[1].fields
         made = call.ty_args[0]
         types = list(made.fields) if isinstance(made, relax.TupleType) else [made]
-        written = []
+        written: list[str] = []
         for kind in types:
-            name = f"{self._prefix}.{len(self._values)}"
+            name = f"{self._prefix}{len(self._values)}"
             shape = tuple(int(extent) for extent in kind.shape)
             self._values[name] = Value(shape, str(kind.dtype))
             written.append(name)
         if isinstance(made, relax.TupleType):
-            self._parts[variable] = written
+            self._parts[variable] = list(written)
         else:
             self._names[variable] = written[0]
-        given = [
-            argument.value.numpy()
-            if isinstance(argument, tvm.ir.expr.GenericConst)
-            else self._names[argument]
-            for argument in arguments
-        ]
-        function: PrimFunc = schedule(self._module[kernel], self._target)
+        given = [self._operand(argument) for argument in arguments]
+        function = schedule(self._module[kernel], self._target)
         self._steps.append(
             Step(
                 "fallback",
@@ -168,6 +175,6 @@ class _Reader:
                 function,
                 (*given, *written),
                 tuple(written),
-                knobs=kernel.name_hint,
+                knobs={"operator": kernel.name_hint},
             )
         )

@@ -15,11 +15,19 @@ from mbv3c.lowering.select import select
 
 @dataclass(frozen=True)
 class Lowered:
-    """A lowered network: what runs, where its values lie, and the module itself."""
+    """A lowered network.
+
+    Attributes:
+        plan: what runs.
+        arena: where its values lie.
+        module: the kernels, and `main`, which calls them.
+        kernels: the name in `module` of every step's kernel.
+    """
 
     plan: Plan
     arena: Arena
     module: tvm.IRModule
+    kernels: tuple[str, ...]
 
 
 def lower(model: onnx.ModelProto, machine: Machine, target: tvm.target.Target) -> Lowered:
@@ -32,4 +40,5 @@ def lower(model: onnx.ModelProto, machine: Machine, target: tvm.target.Target) -
     check_operators(model)
     plan = select(model, machine, target)
     arena = plan_arena(plan)
-    return Lowered(plan, arena, assemble(plan, arena))
+    module, kernels = assemble(plan, arena)
+    return Lowered(plan, arena, module, kernels)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -34,7 +36,7 @@ class Machine:
 
     def lanes(self, dtype: str) -> int:
         """Return how many values of `dtype` a vector holds."""
-        return self.vector_bytes * 8 // int(dtype.removeprefix("float"))
+        return self.vector_bytes // np.dtype(dtype).itemsize
 
     def worthwhile(self, madds: int) -> bool:
         """Say whether a kernel of this size should use several cores."""

@@ -43,7 +43,7 @@ class Step:
         arguments: names of values and constants, in the order of the kernel's parameters.
         writes: the values among the arguments that it writes.
         madds: multiply-adds.
-        knobs: the kernel's choices, for reports.
+        knobs: the kernel's choices by name.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Step:
     arguments: tuple[str | Array, ...]
     writes: tuple[str, ...]
     madds: int = 0
-    knobs: str = ""
+    knobs: dict[str, int | bool | str] = field(default_factory=dict)
 
     @property
     def values(self) -> tuple[str, ...]:

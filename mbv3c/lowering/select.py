@@ -5,7 +5,7 @@ branch is one kernel, and what no kernel covers goes to the fallback in regions 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import prod
 from typing import Any
 
@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from tvm.tirx import PrimFunc
 
 from mbv3c.errors import ModelError
+from mbv3c.graphs.load import model_input
 from mbv3c.lowering import fallback
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.plan import Array, Plan, Step, Value
@@ -66,15 +67,15 @@ class _Selector:
         }
         self._users: dict[str, list[onnx.NodeProto]] = {}
         for node in graph.node:
-            for name in node.input:
+            for name in filter(None, node.input):
                 self._users.setdefault(name, []).append(node)
         self._outputs = [value.name for value in graph.output]
         self._held: dict[str, dict[bool, str]] = {}  # by whether the channels are last
         self._done: set[str] = set()  # first outputs of nodes that are covered
         self._pending: list[onnx.NodeProto] = []  # for the fallback
-        (given,) = [value.name for value in graph.input if value.name not in self._stored]
+        given = model_input(self._model).name
         self._plan = Plan(given, self._shape(given))
-        self._plan.values[given] = Value(self._shape(given))
+        self._plan.values[given] = Value(self._shape(given), self._dtype(given))
         self._held[given] = {False: given}
 
     def run(self) -> Plan:
@@ -90,7 +91,10 @@ class _Selector:
             if node.output[0] not in self._done and not any(rule(node) for rule in rules):
                 self._pending.append(node)
         for name in self._outputs:
-            value = self._value(name, channels_last=False)
+            if name in self._stored:
+                value = self._copy(name, self._stored[name])
+            else:
+                value = self._value(name, channels_last=False)
             if value in (self._plan.input, *self._plan.outputs):
                 value = self._copy(name, value)
             self._plan.outputs += (value,)
@@ -103,7 +107,7 @@ class _Selector:
         """Take what changes the shape and not the memory."""
         if node.op_type not in _RENAMES or not self._is_value(node.input[0]):
             return False
-        if any(self._users.get(name) for name in node.output[1:]):
+        if any(self._users.get(name) or name in self._outputs for name in node.output[1:]):
             return False  # a Dropout's mask
         if self._is_pending(node.input[0]):
             return False
@@ -112,7 +116,7 @@ class _Selector:
         return True
 
     def _convolve(self, node: onnx.NodeProto) -> bool:
-        if node.op_type != "Conv" or not all(name in self._stored for name in node.input[1:]):
+        if node.op_type != "Conv" or not self._has_stored_weights(node):
             return False
         weights = self._stored[node.input[1]]
         axes = _axes(node, self._shape(node.input[0]), weights.shape)
@@ -164,7 +168,8 @@ class _Selector:
             return False
         if not _attribute(node, "transB", 0):
             weights = weights.T
-        if len(node.input) > 2 and not self._is_row(node.input[2], weights.shape[0]):
+        bias = [name for name in node.input[2:] if name]
+        if not all(self._is_row(name, weights.shape[0]) for name in bias):
             return False
         rows = prod(self._shape(node.input[0])[:-1])
         x = self._value(node.input[0], channels_last=False)
@@ -183,6 +188,8 @@ class _Selector:
             return False
         w1, w2 = (self._stored[one.input[1]][:, :, 0, 0] for one in (reduce, expand))
         batch, channels, *sides = self._shape(x)
+        if w2.shape[0] != channels:
+            return False  # one gate for all channels
         shape = squeeze_excite.SqueezeExcite(
             batch, prod(sides), channels, w1.shape[0], first, second
         )
@@ -194,8 +201,8 @@ class _Selector:
             self._bias(expand, 2, w2.shape[0]),
         )
         value = self._value(x, channels_last=True)
-        if value == self._plan.input:
-            return False
+        if value == self._plan.input or self._is_shared(value, x):
+            return False  # it is overwritten
         function = squeeze_excite.generate(shape, tile, self._machine)
         self._append(
             "squeeze_excite", chain, function, (value, *constants), value, shape.madds, tile
@@ -205,6 +212,8 @@ class _Selector:
 
     def _pool(self, node: onnx.NodeProto) -> bool:
         if node.op_type != "GlobalAveragePool" or len(self._shape(node.input[0])) != _IMAGE:
+            return False
+        if not self._is_value(node.input[0]) or not self._is_float(node.input[0]):
             return False
         batch, channels, *sides = self._shape(node.input[0])
         shape = pooling.GlobalPool(batch, prod(sides), channels)
@@ -234,15 +243,16 @@ class _Selector:
         if per_channel and not (image and shapes[1] == (*shapes[0][:2], 1, 1)):
             return False
         batch, channels, places = 1, prod(shapes[0]), 1
-        if image:
+        last = image and (per_channel or any(self._has(x, channels_last=True) for x in operands))
+        if last:
             batch, channels, *sides = shapes[0]
             places = prod(sides)
         covered, activation = ([node], alone) if alone else self._activation_after(node)
         operator = "" if alone else _ARITHMETIC[node.op_type]
         shape = elementwise.Elementwise(batch, places, channels, operator, per_channel, activation)
-        inputs = tuple(self._value(name, channels_last=image) for name in operands)
+        inputs = tuple(self._value(name, channels_last=last) for name in operands)
         function = elementwise.generate_elementwise(shape, self._machine)
-        self._emit("elementwise", covered, function, inputs, 0)
+        self._emit("elementwise", covered, function, inputs, 0, channels_last=last)
         return True
 
     # ---- what the rules share ----
@@ -270,15 +280,16 @@ class _Selector:
         function: PrimFunc,
         inputs: tuple[str | Array, ...],
         madds: int,
-        tile: object = None,
+        tile: Any = None,
+        *,
+        channels_last: bool = True,
     ) -> None:
         """Append a step whose last argument is the output of the last node it covers."""
         result = covered[-1].output[0]
         shape = self._shape(result)
-        flat = self._is_flat(result)
-        memory = shape if flat else (shape[0], *shape[2:], shape[1])
-        self._plan.values[result] = Value(memory)
-        self._held[result] = {not flat: result}
+        last = channels_last and not self._is_flat(result)
+        self._plan.values[result] = Value((shape[0], *shape[2:], shape[1]) if last else shape)
+        self._held[result] = {last: result}
         self._append(kind, covered, function, (*inputs, result), result, madds, tile)
 
     def _append(
@@ -289,10 +300,10 @@ class _Selector:
         arguments: tuple[str | Array, ...],
         written: str,
         madds: int,
-        tile: object,
+        tile: Any,
     ) -> None:
         names = tuple(node.name or f"→ {node.output[0]}" for node in covered)
-        knobs = "" if tile is None else str(tile)
+        knobs = {} if tile is None else asdict(tile)
         self._plan.steps.append(Step(kind, names, function, arguments, (written,), madds, knobs))
         self._done.update(node.output[0] for node in covered)
 
@@ -338,7 +349,7 @@ class _Selector:
         return chain
 
     def _is_plain_1x1(self, node: onnx.NodeProto) -> bool:
-        if not all(name in self._stored for name in node.input[1:]):
+        if not self._has_stored_weights(node):
             return False
         weights = self._stored[node.input[1]]
         return (
@@ -346,6 +357,11 @@ class _Selector:
             and weights.dtype == np.float32
             and _attribute(node, "group", 1) == 1
             and not any(_attribute(node, "pads", [0]))
+        )
+
+    def _has_stored_weights(self, node: onnx.NodeProto) -> bool:
+        return self._is_value(node.input[0]) and all(
+            name in self._stored for name in node.input[1:] if name
         )
 
     def _only_user(self, name: str) -> onnx.NodeProto | None:
@@ -365,16 +381,21 @@ class _Selector:
     # ---- tensors and their memory ----
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        if name not in self._types:
+        known = self._types.get(name)
+        if known is None or not known.HasField("shape"):
             raise ModelError(f"the shape of {name!r} is not known; fix it with --input-shape")
-        return tuple(dim.dim_value for dim in self._types[name].shape.dim)
+        if not all(dim.HasField("dim_value") for dim in known.shape.dim):
+            raise ModelError(f"the shape of {name!r} is dynamic; fix it with --input-shape")
+        return tuple(dim.dim_value for dim in known.shape.dim)
+
+    def _dtype(self, name: str) -> str:
+        return helper.tensor_dtype_to_np_dtype(self._types[name].elem_type).name
 
     def _is_value(self, name: str) -> bool:
         return bool(name) and name not in self._stored
 
     def _is_float(self, name: str) -> bool:
-        kind: int = self._types[name].elem_type
-        return kind == TensorProto.FLOAT
+        return name in self._types and self._types[name].elem_type == TensorProto.FLOAT
 
     def _is_flat(self, name: str) -> bool:
         """Say whether both layouts of a tensor are the same memory."""
@@ -383,6 +404,18 @@ class _Selector:
 
     def _is_pending(self, name: str) -> bool:
         return any(name in node.output for node in self._pending)
+
+    def _is_shared(self, value: str, name: str) -> bool:
+        """Say whether another tensor than `name` is held by a value and still wanted."""
+        return any(
+            value in held.values() and self._is_wanted(other)
+            for other, held in self._held.items()
+            if other != name
+        )
+
+    def _is_wanted(self, name: str) -> bool:
+        users = self._users.get(name, [])
+        return name in self._outputs or any(user.output[0] not in self._done for user in users)
 
     def _has(self, name: str, *, channels_last: bool) -> bool:
         if self._is_pending(name):
@@ -403,22 +436,31 @@ class _Selector:
     def _transpose(self, name: str, source: str, channels_last: bool) -> str:
         batch, channels, *sides = self._shape(name)
         rows, columns = (channels, prod(sides)) if channels_last else (prod(sides), channels)
-        result = f"{name}.{'nhwc' if channels_last else 'nchw'}"
+        result = self._new_name(f"{name}.{'nhwc' if channels_last else 'nchw'}")
         memory = (batch, *sides, channels) if channels_last else (batch, channels, *sides)
-        self._plan.values[result] = Value(memory)
-        shape = elementwise.Transpose(batch, rows, columns)
+        dtype = self._dtype(name)
+        self._plan.values[result] = Value(memory, dtype)
+        shape = elementwise.Transpose(batch, rows, columns, dtype)
         function = elementwise.generate_transpose(shape, self._machine)
         self._append("transpose", (), function, (source, result), result, 0, None)
         return result
 
-    def _copy(self, name: str, value: str) -> str:
+    def _copy(self, name: str, source: str | Array) -> str:
+        """Copy a tensor that lies in another's memory, or is constant, to its own."""
+        dtype = self._dtype(name) if isinstance(source, str) else source.dtype.name
+        result = self._new_name(f"{name}.copy")
+        self._plan.values[result] = Value(self._shape(name), dtype)
         size = prod(self._shape(name))
-        result = f"{name}.copy{len(self._plan.outputs)}"
-        self._plan.values[result] = Value(self._shape(name))
-        shape = elementwise.Elementwise(1, 1, size, "", per_channel=False, activation=LINEAR)
+        shape = elementwise.Elementwise(1, 1, size, "", False, LINEAR, dtype)
         function = elementwise.generate_elementwise(shape, self._machine)
-        self._append("copy", (), function, (value, result), result, 0, None)
+        self._append("copy", (), function, (source, result), result, 0, None)
         return result
+
+    def _new_name(self, name: str) -> str:
+        """Return a name with which no tensor of the graph and no value begins."""
+        while any(known.startswith(name) for known in (*self._types, *self._plan.values)):
+            name += "'"
+        return name
 
     def _flush(self) -> None:
         """Lower what is pending by the fallback."""
@@ -443,7 +485,7 @@ class _Selector:
             {name: (self._shape(name), self._types[name].elem_type) for name in names}
             for names in (read, outputs)
         )
-        prefix = f"region.{len(self._plan.steps)}"
+        prefix = self._new_name(f"region.{len(self._plan.steps)}.")
         lowered = fallback.lower_region(self._model, nodes, inputs, wanted, prefix, self._target)
         for step in lowered.steps:
             arguments = tuple(
@@ -451,8 +493,26 @@ class _Selector:
             )
             self._plan.steps.append(replace(step, arguments=arguments))
         self._plan.values.update(lowered.values)
+        self._check_types(wanted, lowered)
+        self._done.update(node.output[0] for node in nodes)
         for name, value in lowered.held.items():
-            self._held[name] = {False: values.get(value, value)}
+            if isinstance(value, str):
+                self._held[name] = {False: values.get(value, value)}
+            else:
+                self._held[name] = {False: self._copy(name, value)}
+
+    def _check_types(
+        self, wanted: dict[str, tuple[tuple[int, ...], int]], lowered: fallback.Lowered
+    ) -> None:
+        """Make sure that TVM's operators return what ONNX says that they return."""
+        for name, (shape, _) in wanted.items():
+            value = lowered.held[name]
+            made = lowered.values.get(value) if isinstance(value, str) else None
+            if made is not None and made != Value(shape, self._dtype(name)):
+                raise ModelError(
+                    f"TVM {tvm.__version__} makes {made.dtype} {made.shape} of {name!r}, which is "
+                    f"{self._dtype(name)} {shape}"
+                )
 
 
 def _activation(node: onnx.NodeProto, stored: dict[str, NDArray[Any]]) -> Activation | None:
@@ -467,12 +527,16 @@ def _activation(node: onnx.NodeProto, stored: dict[str, NDArray[Any]]) -> Activa
             return Activation(0.0, 1.0, scale=alpha, shift=beta)
         case "Clip":
             bounds = [name for name in node.input[1:] if name]
-            if any(name not in stored for name in bounds):
-                return None
+            if node.attribute or any(name not in stored for name in bounds):
+                return None  # before opset 11 the bounds were attributes
             low, high = (
-                float(stored[node.input[at]]) if len(node.input) > at and node.input[at] else None
+                stored[node.input[at]].item()
+                if node.input[at : at + 1] not in ([], [""])
+                else None
                 for at in (1, 2)
             )
+            if low is not None and high is not None:
+                low = min(low, high)  # ONNX: where they are crossed, all values are `max`
             return Activation(low=low, high=high)
     return None
 

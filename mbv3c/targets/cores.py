@@ -60,9 +60,11 @@ def _detected(target: Target, triple_target: tvm.target.Target) -> Machine:
     has = codegen.llvm_cpu_has_features
     x86 = replace(here, lane_operands=False, registers=16)
     if has("avx512f", triple_target):
-        # Zen computes a 512-bit vector as two halves, so that half of one costs half.
+        wide = replace(x86, vector_bytes=64, registers=32)
+        # Zen computes a 512-bit vector as two halves: half of one costs half, and fewer are
+        # under way.
         halves = target.cpu.startswith("znver")
-        return replace(x86, vector_bytes=64, registers=32, partial_cost=0.5 if halves else 1.0)
+        return replace(wide, partial_cost=0.5, fma_chains=4) if halves else wide
     return replace(x86, vector_bytes=32 if has("avx2", triple_target) else 16)
 
 

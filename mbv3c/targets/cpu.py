@@ -13,6 +13,7 @@ from tvm.target import codegen
 
 from mbv3c.errors import ToolError
 from mbv3c.lowering.assemble import VM_PASSES
+from mbv3c.lowering.tir_pipeline import register_tir_pipeline
 from mbv3c.targets.table import NATIVE, Target
 
 
@@ -55,6 +56,7 @@ def build(module: tvm.IRModule, target: Target, output: Path, *, symbols: bool =
         module,
         target=tvm_target(target),
         relax_pipeline=tvm.transform.Sequential(VM_PASSES),
+        tir_pipeline=register_tir_pipeline(),
     )
     # The objects go beside the output: where that fits, they fit too.
     with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:

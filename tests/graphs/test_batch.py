@@ -29,7 +29,7 @@ def save(folder: Path, body: str, first: str = "1", **shapes: object) -> Path:
         model.graph.initializer.append(numpy_helper.from_array(arrays[name], name))
     model.graph.output[0].type.tensor_type.ClearField("shape")
     x = np.zeros((5 if first == "5" else 1, 4, 6, 6), np.float32)
-    rank = run(session(model), x).ndim
+    rank = run(session(model), x)[0].ndim
     for i in range(rank):
         model.graph.output[0].type.tensor_type.shape.dim.add().dim_param = f"d{i}"
     onnx.save(model, folder / "model.onnx")
@@ -45,8 +45,8 @@ def images_stay_apart(path: Path, batch: int) -> onnx.ModelProto:
     assert known is None or known[0] == batch
     x = parity_inputs(shape)[0]
     opened = session(alone)
-    one_by_one = np.concatenate([run(opened, x[i : i + 1]) for i in range(batch)])
-    assert error_of_range(run(session(together), x), one_by_one) <= 1e-6
+    one_by_one = np.concatenate([run(opened, x[i : i + 1])[0] for i in range(batch)])
+    assert error_of_range(run(session(together), x)[0], one_by_one) <= 1e-6
     return together
 
 
@@ -182,5 +182,5 @@ def test_networks_of_ours(small: onnx.ModelProto, tmp_path: Path) -> None:
     model = load_model(tmp_path / "small.onnx", batch=2)
     x = parity_inputs((2, 3, 224, 224))[0]
     opened = session(small)
-    alone = np.concatenate([run(opened, x[i : i + 1]) for i in range(2)])
-    assert error_of_range(run(session(model), x), alone) <= 1e-5
+    alone = np.concatenate([run(opened, x[i : i + 1])[0] for i in range(2)])
+    assert error_of_range(run(session(model), x)[0], alone) <= 1e-5

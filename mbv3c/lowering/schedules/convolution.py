@@ -155,7 +155,12 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
                     for_each_run(right, tile.run, beyond, body)
 
         with emit.loop(shape.batch) as b:
-            for_each_row(down, partial(row, b), parallel=machine.worthwhile(shape.madds))
+            for_each_row(
+                down,
+                partial(row, b),
+                apart=machine.lane_operands,
+                parallel=machine.worthwhile(shape.madds),
+            )
 
     return emit.build_kernel("convolution", body)
 

@@ -140,12 +140,15 @@ def generate(shape: Depthwise, tile: Tile, machine: Machine) -> PrimFunc:
         parallel = machine.worthwhile(shape.madds)
         with emit.loop(shape.batch) as n:
             if tile.rows_outer:
-                for_each_row(down, partial(channels, n), parallel=parallel)
+                for_each_row(
+                    down, partial(channels, n), apart=machine.lane_operands, parallel=parallel
+                )
                 return
             for group in groups:
                 with emit.loop(group.count, parallel=parallel) as g:
                     first = group.first + g * group.columns
-                    for_each_row(down, partial(row, n, first, group.widths))
+                    body = partial(row, n, first, group.widths)
+                    for_each_row(down, body, apart=machine.lane_operands)
 
     return emit.build_kernel("depthwise", body)
 

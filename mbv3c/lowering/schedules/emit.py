@@ -18,12 +18,14 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 Expr = Any  # a TensorIR expression or a Python number; TVM has no types for mypy
 Buffer = Any
 
+KERNEL = "mbv3c.kernel"  # the attribute of functions whose temporaries are registers
+
 
 def build_kernel(name: str, body: Callable[[], None]) -> PrimFunc:
     """Make a function whose arguments and statements `body` declares."""
     with IRBuilder() as builder, T.prim_func():
         T.func_name(name)
-        T.func_attr({"tirx.noalias": True})
+        T.func_attr({"tirx.noalias": True, KERNEL: True})
         body()
     return builder.get()
 
@@ -77,14 +79,14 @@ def lanes_of(buffer: Buffer, *index: Expr, lanes: int, dtype: str) -> Lane:
     """Load `lanes` adjacent values at once and return what gives each of them."""
     if lanes == 1:
         return lambda _: buffer[tuple(index)]
-    held = T.alloc_buffer((1,), vector_type(dtype, lanes), scope="local")
+    held = _registers(1, lanes, dtype)
     T.buffer_store(held, load(buffer, *index, lanes=lanes), [0])
     return lambda i: tirx.Shuffle([held[0]], [i])
 
 
 def held(value: Expr, lanes: int, dtype: str) -> Expr:
     """Compute a vector once and keep it in a register."""
-    register = T.alloc_buffer((1,), vector_type(dtype, lanes), scope="local")
+    register = _registers(1, lanes, dtype)
     T.buffer_store(register, value, [0])
     return register[0]
 
@@ -116,9 +118,7 @@ class Accumulators:
 
 def accumulators(rows: int, widths: Sequence[int], dtype: str) -> Accumulators:
     """Declare accumulators; they hold nothing yet."""
-    columns = tuple(
-        T.alloc_buffer((rows,), vector_type(dtype, lanes), scope="local") for lanes in widths
-    )
+    columns = tuple(_registers(rows, lanes, dtype) for lanes in widths)
     return Accumulators(rows, tuple(widths), dtype, columns)
 
 
@@ -140,6 +140,16 @@ def when(conditions: Sequence[Expr]) -> Iterator[None]:
         return
     with T.If(conditions[0] if len(conditions) == 1 else tirx.all(*conditions)), T.Then():
         yield
+
+
+def _registers(count: int, lanes: int, dtype: str) -> Buffer:
+    """Declare vectors on the stack, which LLVM keeps in registers; TVM would take a workspace."""
+    return T.alloc_buffer(
+        (count,),
+        vector_type(dtype, lanes),
+        scope="local",
+        annotations={"disable_lower_builtin": True},
+    )
 
 
 def _span(start: Expr, lanes: int) -> Expr:

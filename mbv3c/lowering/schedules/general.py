@@ -1,9 +1,214 @@
-"""The schedule of every kernel that is not of this family."""
+"""The schedule of every kernel that is not of this family.
 
+What TVM's operators compute is a few blocks, one after another, each with loops of its own. A
+block that feeds only another one of the same extent is inlined there. Of the rest, the loops over
+the output share the cores, and the innermost one is cut into vectors. A reduction runs around the
+vectors and keeps its sums in registers; one along the innermost axis keeps a vector of sums.
+
+A block that none of this fits stays as TVM wrote it.
+"""
+
+from collections.abc import Callable
+from math import gcd, prod
+from typing import Any
+
+import numpy as np
 import tvm
-from tvm.tirx import PrimFunc
+from tvm.s_tir import Schedule, ScheduleError
+from tvm.sym import detect_linear_equation
+from tvm.tirx import IntImm, PrimFunc, Var
+
+Block = Any  # of a schedule, as Loop is; TVM has no types for mypy
+Loop = Any
+
+_VECTOR_BYTES = 64  # a whole number of vectors of every processor
+_LEAST_PART = 4  # of that a loop must fill a quarter, which is a vector of NEON
+_SUMS_BYTES = 512  # sums that a reduction keeps in registers
+_PARALLEL_TURNS = 50_000  # turns of all loops below which waking other cores costs too much
+_SPATIAL, _REDUCTION = 0, 2  # TVM's numbers for what an iteration variable is
 
 
 def schedule(function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
-    """Leave the loops as TVM wrote them."""
-    return function
+    """Return the function with its loops in vectors and on all cores where that is simple."""
+    if not function.attrs or not function.attrs.get("s_tir", False):
+        return function  # its loops are in their final form
+    cores = int(target.attrs.get("num-cores", 1))
+    plan = Schedule(function)
+    for block in _blocks(plan):
+        plan = _attempt(plan, _inline, block)
+    for block in _blocks(plan):
+        plan = _attempt(plan, _arrange, block, cores)
+    return plan.mod["main"]
+
+
+def _blocks(plan: Schedule) -> list[Block]:
+    try:
+        return list(plan.get_child_blocks(plan.get_sblock("root")))
+    except ScheduleError:
+        return []  # TVM wrote an operator (scatter, say) as plain loops, which has no blocks
+
+
+def _attempt(plan: Schedule, change: Callable[..., None], *arguments: Any) -> Schedule:
+    """Return the plan as changed, or as it was where a step of the change is not legal."""
+    changed = plan.copy()
+    try:
+        change(changed, *arguments)
+    except ScheduleError:
+        return plan
+    return changed
+
+
+def _inline(plan: Schedule, block: Block) -> None:
+    """Compute a block where its only user needs it, if nothing is computed twice for that."""
+    consumers = plan.get_consumers(block)
+    if len(consumers) != 1 or not (_is_injective(plan, block) and _is_injective(plan, *consumers)):
+        return
+    if _turns(plan, consumers[0]) <= _turns(plan, block):
+        plan.compute_inline(block)
+
+
+def _arrange(plan: Schedule, block: Block, cores: int) -> None:
+    """Give a block vectors, sums in registers, and the cores."""
+    loops = plan.get_loops(block)
+    statement = plan.get(block)
+    kinds = [one.iter_type for one in statement.iter_vars]
+    if len(loops) != len(kinds) or not set(kinds) <= {_SPATIAL, _REDUCTION}:
+        return
+    spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _SPATIAL]
+    reduction = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _REDUCTION]
+    if not spatial or not statement.writes:
+        return
+    worth = cores > 1 and _turns(plan, block) >= _PARALLEL_TURNS
+    lanes = _lanes(plan, block, loops.index(spatial[-1]))
+    if not reduction:
+        if not lanes and _is_flat(statement):
+            spatial = [plan.fuse(*spatial)]
+            lanes = gcd(_turns(plan, block), _most_lanes(plan, block))
+        if lanes > 1:
+            *outer, inner = spatial
+            inner, vector = plan.split(inner, [None, lanes])
+            plan.vectorize(vector)
+            spatial = [*outer, inner]
+        else:
+            spatial = _gather(plan, block, spatial)
+    elif lanes:
+        spatial[-1] = _reduce_around(plan, block, spatial[-1], reduction, lanes)
+    elif lanes := _lanes(plan, block, loops.index(reduction[-1])):
+        _, vector = plan.split(reduction[-1], [None, lanes])
+        block = plan.rfactor(vector, factor_axis=len(statement.writes[0].region))
+        loops = plan.get_loops(block)
+        reduction = loops[len(spatial) : -1]
+        spatial = [
+            *loops[: len(spatial)],
+            _reduce_around(plan, block, loops[-1], reduction, lanes),
+        ]
+    if worth:
+        _share(plan, spatial)
+    if reduction:
+        plan.decompose_reduction(block, reduction[0])
+
+
+def _gather(plan: Schedule, block: Block, loops: list[Loop]) -> list[Loop]:
+    """Compute a vector of the places that a resize reads once for all channels.
+
+    Returns:
+        The loops that may share the cores.
+    """
+    statement = plan.get(block)
+    computed = [read for read in statement.reads if any(int(r.extent) != 1 for r in read.region)]
+    variables = [one.var for one in statement.iter_vars]
+    free = [
+        loop
+        for loop, variable in zip(loops, variables, strict=False)
+        if all(any(r.min.same_as(variable) for r in read.region) for read in computed)
+    ]
+    lanes = gcd(int(plan.get(loops[-1]).extent), _most_lanes(plan, block))
+    others = [read for read in statement.reads if read not in computed]
+    if (
+        not computed
+        or not free
+        or free[-1] is loops[-1]
+        or lanes * _LEAST_PART < _most_lanes(plan, block)
+        or not all(_is_adjacent(read, variables[-1]) for read in others)
+    ):
+        return loops
+    inner, vector = plan.split(loops[-1], [None, lanes])
+    outer = [loop for loop in loops[:-1] if loop not in free]
+    plan.reorder(*outer, inner, *free, vector)
+    plan.vectorize(vector)
+    return [*outer, inner]
+
+
+def _reduce_around(
+    plan: Schedule, block: Block, inner: Loop, reduction: list[Loop], lanes: int
+) -> Loop:
+    """Reduce several vectors of outputs at once, in registers; return the loop around that."""
+    most = _SUMS_BYTES // (lanes * _item_bytes(plan, block))
+    whole = int(plan.get(inner).extent) // lanes
+    count = max(n for n in range(1, max(1, most) + 1) if whole % n == 0)
+    outer, several, vector = plan.split(inner, [None, count, lanes])
+    plan.reorder(outer, *reduction, several, vector)
+    plan.vectorize(vector)
+    plan.unroll(several)
+    stored = plan.cache_write(block, 0, "local")
+    plan.reverse_compute_at(stored, outer)
+    several, vector = plan.split(plan.get_loops(stored)[-1], [None, lanes])
+    plan.unroll(several)
+    plan.vectorize(vector)
+    return outer
+
+
+def _share(plan: Schedule, loops: list[Loop]) -> None:
+    plan.parallel(plan.fuse(*loops) if len(loops) > 1 else loops[0])
+
+
+def _lanes(plan: Schedule, block: Block, at: int) -> int:
+    """Return how many turns of a block's loop make a vector; 0 for none."""
+    statement = plan.get(block)
+    if len(statement.writes) > 1:
+        return 0  # the largest and its place, say: sums in registers are for one
+    if not all(_is_adjacent(read, statement.iter_vars[at].var) for read in statement.reads):
+        return 0
+    most = _most_lanes(plan, block)
+    lanes = gcd(int(statement.iter_vars[at].dom.extent), most)
+    return lanes if lanes * _LEAST_PART >= most else 0
+
+
+def _most_lanes(plan: Schedule, block: Block) -> int:
+    return _VECTOR_BYTES // _item_bytes(plan, block)
+
+
+def _is_flat(statement: Any) -> bool:
+    """Say whether a block reads just where it writes."""
+    variables = [one.var for one in statement.iter_vars]
+    return all(
+        len(read.region) == len(variables)
+        and all(one.min.same_as(var) for one, var in zip(read.region, variables, strict=True))
+        for read in statement.reads
+    )
+
+
+def _is_adjacent(read: Any, variable: Var) -> bool:
+    """Say whether consecutive turns of a variable read adjacent places, or the same one."""
+    *outer, last = [_step(one, variable) for one in read.region] or [0]
+    return last in (0, 1) and all(step == 0 for step in outer)
+
+
+def _step(place: Any, variable: Var) -> int | None:
+    """Return by how much an index grows with a variable; None where that is not constant."""
+    if int(place.extent) != 1:
+        return None  # an index that is computed may be anywhere
+    factor = detect_linear_equation(place.min, [variable])
+    return int(factor[0]) if factor and isinstance(factor[0], IntImm) else None
+
+
+def _is_injective(plan: Schedule, block: Block) -> bool:
+    return all(one.iter_type == _SPATIAL for one in plan.get(block).iter_vars)
+
+
+def _turns(plan: Schedule, block: Block) -> int:
+    return prod(int(one.dom.extent) for one in plan.get(block).iter_vars)
+
+
+def _item_bytes(plan: Schedule, block: Block) -> int:
+    return np.dtype(str(plan.get(block).writes[0].source.dtype)).itemsize

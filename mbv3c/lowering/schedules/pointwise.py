@@ -147,10 +147,13 @@ def _tile(
     step = machine.lanes(shape.dtype) if machine.lane_operands else 1
     whole = shape.inputs // step
     if whole:
-        with emit.loop(whole) as ko:
-            loaded = _load_rows(x, row, rows, ko * step, step, shape.dtype)
-            for k in range(step):
-                multiply(ko * step + k, [at(k) for at in loaded])
+        turns = 2 if step > 1 and whole % 2 == 0 else 1
+        with emit.loop(whole // turns) as ko:
+            for turn in range(turns):
+                first = (ko * turns + turn) * step
+                loaded = _load_rows(x, row, rows, first, step, shape.dtype)
+                for k in range(step):
+                    multiply(first + k, [at(k) for at in loaded])
     for k in range(whole * step, shape.inputs):
         multiply(k, [x[row + i, k] for i in range(rows)])
     for i in range(rows):
@@ -173,10 +176,11 @@ def _panels(shape: Pointwise, tile: Tile, machine: Machine) -> list[Panels]:
 def _operands(rows: int, vectors: int, machine: Machine) -> int:
     """Return how many registers a tile needs beside its accumulators.
 
-    Lanes come from a vector of every row that stays for several steps of k; a broadcast is used
-    up at once, and the shorter side of the tile stays. One or two more are in flight.
+    Lanes come from two vectors of every row, of which one is in use and one on its way. A
+    broadcast is used up at once, so that it is the shorter side of the tile that stays. Then there
+    are weights in flight.
     """
-    return rows + 2 if machine.lane_operands else min(rows, vectors) + 3
+    return 2 * rows + 2 if machine.lane_operands else min(rows, vectors) + 3
 
 
 def _cost(shape: Pointwise, tile: Tile, machine: Machine) -> float:
@@ -193,8 +197,8 @@ def _cost(shape: Pointwise, tile: Tile, machine: Machine) -> float:
 def _tile_cost(shape: Pointwise, rows: int, slots: float, machine: Machine) -> float:
     products = rows * slots
     if machine.lane_operands:  # every instruction takes a slot of the front end
-        loads = rows / machine.lanes(shape.dtype) + slots / 2
-        overhead = 4 / machine.lanes(shape.dtype)
+        loads = rows / (2 * machine.lanes(shape.dtype)) + slots / 2
+        overhead = 4 / (2 * machine.lanes(shape.dtype))
     else:  # loads go beside the multiply-adds; too few of those wait for each other
         loads = max(0.0, 0.5 * (rows + slots) - 0.5 * products)
         overhead = max(0.0, machine.fma_chains - products) + 0.5 + 0.05 * (rows + slots)

@@ -6,8 +6,10 @@ from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.schedules import emit
-from mbv3c.lowering.schedules.emit import Buffer, Expr
+from mbv3c.lowering.schedules.emit import Accumulators, Buffer, Expr
 from mbv3c.lowering.schedules.panels import panels
+
+_PART = 64  # values that are added to one sum
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,35 @@ def emit_means(
     dtype: str,
     row: Expr | None = None,
 ) -> None:
-    """Write the means of x[image] to y, or to y[row]."""
+    """Write the means of x[image] to y, or to y[row].
+
+    Values are added in parts: thousands of them one after the other would lose digits.
+    """
     outer = () if row is None else (row,)
     for run in panels(channels, lanes, vectors):
         group = run.widths
         with emit.loop(run.count) as g:
             starts = [run.first + g * run.columns + at for at in emit.offsets(group)]
-            acc = emit.accumulators(1, group, dtype)
+            total = emit.accumulators(1, group, dtype)
             for v, width in enumerate(group):
-                acc.set(0, v, emit.splat(0.0, width, dtype))
-            with emit.loop(places) as p:
-                for v, width in enumerate(group):
-                    value = emit.load(x, image, p, starts[v], lanes=width)
-                    acc.set(0, v, acc.get(0, v) + value)
+                total.set(0, v, emit.splat(0.0, width, dtype))
+
+            def add(first: Expr, count: int, total: Accumulators, starts: list[Expr]) -> None:
+                part = emit.accumulators(1, total.widths, dtype)
+                for v, width in enumerate(total.widths):
+                    part.set(0, v, emit.load(x, image, first, starts[v], lanes=width))
+                with emit.loop(count - 1) as p:
+                    for v, width in enumerate(total.widths):
+                        value = emit.load(x, image, first + 1 + p, starts[v], lanes=width)
+                        part.set(0, v, part.get(0, v) + value)
+                for v in range(len(total.widths)):
+                    total.set(0, v, total.get(0, v) + part.get(0, v))
+
+            if places >= _PART:
+                with emit.loop(places // _PART) as block:
+                    add(block * _PART, _PART, total, starts)
+            if places % _PART:
+                add(places - places % _PART, places % _PART, total, starts)
             for v, width in enumerate(group):
-                mean = acc.get(0, v) * emit.splat(1 / places, width, dtype)
+                mean = total.get(0, v) * emit.splat(1 / places, width, dtype)
                 emit.store(y, mean, *outer, starts[v], lanes=width)

@@ -107,11 +107,16 @@ Conditions = Callable[[Expr, int], list[Expr]]
 
 
 def for_each_row(
-    axis: Axis, body: Callable[[Expr, Conditions], None], *, parallel: bool = False
+    axis: Axis,
+    body: Callable[[Expr, Conditions], None],
+    *,
+    apart: bool,
+    parallel: bool = False,
 ) -> None:
-    """Emit `body` for the output rows whose windows lie inside, and again for the others.
+    """Emit `body` for all output rows, with the comparisons that they need.
 
-    Only the others need comparisons, and those few rows share one loop.
+    Where `apart`, the rows whose windows lie inside have code of their own without comparisons,
+    and the few others share one loop: fewer instructions, twice the code.
     """
     rows = range(axis.outputs)
     inner = [
@@ -119,7 +124,7 @@ def for_each_row(
         for row in rows
         if axis.source(row, 0) >= 0 and axis.source(row, axis.taps - 1) < axis.size
     ]
-    if not inner:
+    if not (inner and apart):
         with emit.loop(axis.outputs, parallel=parallel) as row:
             body(row, axis.inside)
         return

@@ -1,0 +1,46 @@
+"""Say what a lowered network consists of: its kernels and its memory, as data."""
+
+from typing import Any
+
+from mbv3c.lowering.lower import Lowered
+
+
+def describe(lowered: Lowered) -> dict[str, Any]:
+    """Return the parts of a manifest that speak of kernels and memory.
+
+    `kernels` has one entry per call, in order: the kernel's name in the library, its kind, the
+    ONNX nodes that it covers, multiply-adds, the bytes of all tensors that it reads or writes,
+    each counted once, and its knobs. `memory` has the bytes of the weights as packed, of the arena
+    and its blocks, the largest sum of values alive at one call (no arena can be smaller), and for
+    every value its block and the calls that touch it first and last.
+    """
+    plan, arena = lowered.plan, lowered.arena
+    return {
+        "kernels": [
+            {
+                "kernel": name,
+                "kind": step.kind,
+                "nodes": list(step.nodes),
+                "madds": step.madds,
+                "bytes": plan.bytes_moved(step),
+                "knobs": step.knobs,
+            }
+            for name, step in zip(lowered.kernels, plan.steps, strict=True)
+        ],
+        "memory": {
+            "weight_bytes": sum(step.constant_bytes for step in plan.steps),
+            "arena_bytes": arena.bytes,
+            "arena_lower_bound": arena.lower_bound,
+            "arena_blocks": list(arena.blocks),
+            "values": [
+                {
+                    "value": one.value,
+                    "block": one.block,
+                    "bytes": one.bytes,
+                    "first": one.first,
+                    "last": one.last,
+                }
+                for one in arena.lifetimes
+            ],
+        },
+    }

@@ -1,0 +1,76 @@
+"""TensorIR to what LLVM compiles: TVM's own pipeline for CPUs, with one step of ours.
+
+TVM plans the temporary memory of a function by taking every buffer out of its loops, and asks the
+runtime for it. Our kernels hold their accumulators in small buffers on the stack, which LLVM turns
+into registers; there, that step would put them into memory. All other functions need it.
+"""
+
+from typing import Any
+
+import tvm
+from tvm import s_tir, tirx
+from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
+from tvm.tirx.compilation_pipeline import PIPELINE_MAP
+
+from mbv3c.lowering.schedules.emit import KERNEL
+
+_NAME = "mbv3c_cpu"
+
+
+@tvm.transform.module_pass(opt_level=0, name="PlanTemporaries")
+class PlanTemporaries:
+    """TVM's StorageRewrite, for functions that are no kernels of ours."""
+
+    def transform_module(
+        self, module: tvm.IRModule, context: tvm.transform.PassContext
+    ) -> tvm.IRModule:
+        planned = tirx.transform.StorageRewrite()(module)
+        for name, function in module.functions_items():
+            if function.attrs and KERNEL in function.attrs:
+                planned[name] = function
+        return planned
+
+
+# The steps of `tvm.s_tir.pipeline.default_s_tir_pipeline` that concern a CPU, in its order.
+TIR_PASSES: tuple[tvm.transform.Pass, ...] = (
+    s_tir.transform.CanonicalizeLoop(),
+    s_tir.transform.LowerInitBlock(),
+    s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+    s_tir.transform.ConvertBlocksToOpaque(),
+    s_tir.transform.CompactBufferAllocation(),
+    s_tir.transform.LowerMatchBuffer(),
+    s_tir.transform.StmtSimplify(),
+    s_tir.transform.AnnotateIrregularLoop(),
+    s_tir.transform.LowerOpaqueBlock(),
+    tirx.transform.FlattenBuffer(),
+    tirx.transform.BF16ComputeLegalize(),
+    tirx.transform.NarrowDataType(32),
+    s_tir.transform.LoopPartition(),
+    tirx.transform.VectorizeLoop(),
+    PlanTemporaries(),
+    s_tir.transform.HoistIfThenElse(),
+    tirx.transform.UnrollLoop(),
+    s_tir.transform.RenormalizeSplitPattern(),
+    tirx.transform.StmtSimplify(),
+    tirx.transform.RemoveNoOp(),
+    s_tir.transform.RewriteUnsafeSelect(),
+    tirx.transform.CommonSubexprElim(),
+    tirx.transform.FP8ComputeLegalize(),
+    tirx.transform.VerifyMemory(),
+    tirx.transform.AnnotateEntryFunc(),
+    tirx.transform.SplitHostDevice(),
+    tirx.transform.MakePackedAPI(),
+    tirx.transform.FP8StorageLegalize(),
+    tirx.transform.BF16StorageLegalize(),
+)
+
+
+def register_tir_pipeline() -> str:
+    """Make the pipeline known to TVM, which looks it up by name, and return that name."""
+    PIPELINE_MAP.setdefault(_NAME, _pipeline)
+    return _NAME
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    """Return the passes, and what makes the last ones for host and device code."""
+    return tvm.transform.Sequential(TIR_PASSES), finalize_host_passes, finalize_device_passes

@@ -1,0 +1,163 @@
+"""What every test of a kernel does: build it for this machine, run it, compare with float64.
+
+The kernels are portable, so those that are written for other processors run here, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tvm
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tvm.tirx import PrimFunc
+
+from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.schedules.epilogue import (
+    HARD_SIGMOID,
+    HARD_SWISH,
+    LINEAR,
+    RELU,
+    Activation,
+)
+from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.targets import cpu
+from mbv3c.targets.cores import CORES
+from mbv3c.targets.table import find_target
+
+Array = NDArray[np.float32]
+
+# Sums of some hundred products of numbers about 1, rounded to 24 bits in another order: the error
+# stays below a hundred half units of the last place of the largest partial sum.
+TOLERANCE = 1e-5
+
+NEON = CORES["cortex-a76"]
+AVX2 = replace(NEON, vector_bytes=32, registers=16, lane_operands=False)
+AVX512 = replace(AVX2, vector_bytes=64, registers=32, partial_cost=0.5)
+MACHINES = (NEON, AVX2, AVX512)
+# Every kernel is worth the other cores, so that the parallel loops are really taken.
+PARALLEL = tuple(
+    replace(machine, cores=cores, parallel_madds=0)
+    for machine, cores in zip(MACHINES, (4, 2, 3), strict=True)
+)
+
+ACTIVATIONS = (
+    LINEAR,
+    RELU,
+    HARD_SIGMOID,
+    HARD_SWISH,
+    Activation(low=0.0, high=6.0),
+    Activation(high=0.25),
+    Activation(low=-0.5, high=0.5, scale=0.2, shift=-0.25),
+)
+CHANNELS = st.sampled_from([1, 2, 3, 5, 8, 16, 21, 24, 31, 40, 67])
+PLACES = st.sampled_from([1, 2, 3, 5, 7, 12, 17, 49])
+
+_GUARD = 64  # values before and after each tensor, so that it begins at a multiple of 64 bytes
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel, what it is given, and what must come out."""
+
+    function: PrimFunc
+    inputs: tuple[Array, ...]
+    wanted: NDArray[np.float64]
+    in_place: bool = False
+
+
+def check(calls: Sequence[Call]) -> None:
+    """Build all kernels at once, run each, and compare.
+
+    Every tensor lies between NaNs: what reads beyond its end goes wrong, and what writes there is
+    seen.
+    """
+    named = {f"kernel_{i}": call.function for i, call in enumerate(calls)}
+    module = tvm.IRModule(
+        {name: one.with_attr("global_symbol", name) for name, one in named.items()}
+    )
+    library = tvm.compile(module, target=cpu.tvm_target(cpu.resolve(find_target("host_cpu"))))
+    for name, call in zip(named, calls, strict=True):
+        shapes = [tuple(int(size) for size in one.shape) for one in call.function.params]
+        empty = [] if call.in_place else [np.full(shapes[-1], np.nan, np.float32)]
+        memory = [
+            _guarded(array, shape)
+            for array, shape in zip([*call.inputs, *empty], shapes, strict=True)
+        ]
+        inside = [
+            whole[_GUARD:-_GUARD].reshape(s) for whole, s in zip(memory, shapes, strict=True)
+        ]
+        library[name](*[tvm.runtime.from_dlpack(one) for one in inside])
+        for whole in memory:
+            assert np.isnan(whole[:_GUARD]).all()
+            assert np.isnan(whole[-_GUARD:]).all()
+        got = inside[0 if call.in_place else -1].reshape(call.wanted.shape)
+        scale = max(1.0, float(np.abs(call.wanted).max()))
+        np.testing.assert_allclose(got / scale, call.wanted / scale, rtol=0, atol=TOLERANCE)
+        for given, now in zip(call.inputs[call.in_place :], inside[call.in_place :], strict=False):
+            np.testing.assert_array_equal(given.reshape(now.shape), now)
+
+
+def random(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def activate(x: NDArray[np.float64], activation: Activation) -> NDArray[np.float64]:
+    """Apply an activation in float64."""
+    y = x * activation.scale + activation.shift
+    y = np.clip(y, activation.low, activation.high)
+    return x * y if activation.gated else y
+
+
+def nhwc(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+def convolve(
+    x: Array, weights: Array, bias: Array, down: Axis, right: Axis, groups: int = 1
+) -> NDArray[np.float64]:
+    """Convolve [B, C, H, W] with [N, C / groups, R, S] in float64, window by window."""
+    padded = np.pad(
+        x.astype(np.float64),
+        ((0, 0), (0, 0), (down.before, down.after), (right.before, right.after)),
+    )
+    n, per_group, _, _ = weights.shape
+    y = np.zeros((len(x), n, down.outputs, right.outputs))
+    for r in range(down.taps):
+        for s in range(right.taps):
+            top, left = r * down.dilation, s * right.dilation
+            seen = padded[
+                :,
+                :,
+                top : top + down.stride * (down.outputs - 1) + 1 : down.stride,
+                left : left + right.stride * (right.outputs - 1) + 1 : right.stride,
+            ]
+            for group in range(groups):
+                mine = slice(group * n // groups, (group + 1) * n // groups)
+                channels = seen[:, group * per_group : (group + 1) * per_group]
+                y[:, mine] += np.einsum("bcpq,nc->bnpq", channels, weights[mine, :, r, s])
+    return y + bias.astype(np.float64)[:, None, None]
+
+
+def _guarded(array: Array, shape: tuple[int, ...]) -> Array:
+    size = int(np.prod(shape))
+    whole = np.full(size + 2 * _GUARD + 16, np.nan, np.float32)
+    first = -(whole.ctypes.data // 4) % 16  # kernels may assume 64-byte alignment
+    whole = whole[first : first + size + 2 * _GUARD]
+    whole[_GUARD:-_GUARD] = array.ravel()
+    return whole
+
+
+@st.composite
+def axes(draw: st.DrawFn) -> Axis:
+    """Draw an axis with at least one output; maps may be smaller than the kernel."""
+    taps, stride, dilation = (
+        draw(st.sampled_from(options)) for options in ((1, 2, 3, 5), (1, 2, 3), (1, 1, 2))
+    )
+    before, after = draw(st.integers(0, 3)), draw(st.integers(0, 3))
+    least = max(1, dilation * (taps - 1) + 1 - before - after)
+    return Axis(least + draw(st.integers(0, 9)), taps, stride, dilation, before, after)
+
+
+def machines() -> st.SearchStrategy[tuple[Machine, ...]]:
+    return st.sampled_from([MACHINES, PARALLEL])

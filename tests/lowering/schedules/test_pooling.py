@@ -1,0 +1,40 @@
+"""Global average pooling against numpy in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernels import CHANNELS, MACHINES, PLACES, Call, check, random
+
+from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.schedules import pooling
+from mbv3c.lowering.schedules.pooling import GlobalPool, Tile
+
+
+def call(shape: GlobalPool, tile: Tile, machine: Machine) -> Call:
+    x = random(shape.batch, shape.places, shape.channels)
+    return Call(pooling.generate(shape, tile, machine), (x,), x.mean(axis=1, dtype=np.float64))
+
+
+@settings(max_examples=4, deadline=None)
+@given(batch=st.sampled_from([1, 2, 3]), places=PLACES, channels=CHANNELS, data=st.data())
+def test_any_shape_and_tile(batch: int, places: int, channels: int, data: st.DataObject) -> None:
+    shape = GlobalPool(batch, places, channels)
+    calls = []
+    for machine in MACHINES:
+        tile = data.draw(st.sampled_from(pooling.legal(shape, machine)))
+        calls += [call(shape, one, machine) for one in {tile, pooling.default(shape, machine)}]
+    check(calls)
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=["neon", "avx2", "avx512"])
+def test_every_legal_tile(machine: Machine) -> None:
+    shape = GlobalPool(1, 5, 3 * machine.lanes("float32") + 5)
+    check([call(shape, tile, machine) for tile in pooling.legal(shape, machine)])
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("channels", [1, 16, 960])
+def test_the_default_is_legal(channels: int, machine: Machine) -> None:
+    shape = GlobalPool(1, 49, channels)
+    assert pooling.default(shape, machine) in pooling.legal(shape, machine)

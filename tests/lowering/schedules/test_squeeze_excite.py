@@ -1,0 +1,80 @@
+"""Squeeze-and-excitation, in place, against numpy in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernels import (
+    ACTIVATIONS,
+    CHANNELS,
+    MACHINES,
+    PLACES,
+    Call,
+    activate,
+    check,
+    machines,
+    random,
+)
+
+from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.schedules import squeeze_excite
+from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, LINEAR, RELU, Activation
+from mbv3c.lowering.schedules.squeeze_excite import SqueezeExcite, Tile
+
+
+def call(shape: SqueezeExcite, tile: Tile, machine: Machine) -> Call:
+    x = random(shape.batch, shape.places, shape.channels)
+    w1, b1 = random(shape.squeezed, shape.channels, seed=1), random(shape.squeezed, seed=2)
+    w2, b2 = random(shape.channels, shape.squeezed, seed=3), random(shape.channels, seed=4)
+    means = x.astype(np.float64).mean(axis=1)
+    reduced = activate(means @ w1.T + b1, shape.reduce)
+    gates = activate(reduced @ w2.T + b2, shape.gate)
+    packed = [squeeze_excite.pack(one, tile, machine) for one in (w1, w2)]
+    function = squeeze_excite.generate(shape, tile, machine)
+    inputs = (x, packed[0], b1, packed[1], b2)
+    return Call(function, inputs, x * gates[:, None], in_place=True)
+
+
+@settings(max_examples=4, deadline=None)
+@given(
+    batch=st.sampled_from([1, 2, 3]),
+    places=PLACES,
+    channels=CHANNELS,
+    squeezed=CHANNELS,
+    reduce=st.sampled_from(ACTIVATIONS),
+    gate=st.sampled_from(ACTIVATIONS),
+    machines=machines(),
+    data=st.data(),
+)
+def test_any_shape_and_tile(
+    batch: int,
+    places: int,
+    channels: int,
+    squeezed: int,
+    reduce: Activation,
+    gate: Activation,
+    machines: tuple[Machine, ...],
+    data: st.DataObject,
+) -> None:
+    shape = SqueezeExcite(batch, places, channels, squeezed, reduce, gate)
+    calls = []
+    for machine in machines:
+        tiles = {
+            squeeze_excite.default(shape, machine),
+            data.draw(st.sampled_from(squeeze_excite.legal(shape, machine))),
+        }
+        calls += [call(shape, tile, machine) for tile in tiles]
+    check(calls)
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=["neon", "avx2", "avx512"])
+def test_every_legal_tile(machine: Machine) -> None:
+    shape = SqueezeExcite(1, 5, 3 * machine.lanes("float32") + 5, 9, RELU, HARD_SIGMOID)
+    check([call(shape, tile, machine) for tile in squeeze_excite.legal(shape, machine)])
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("channels", [1, 16, 960])
+def test_the_default_is_legal(channels: int, machine: Machine) -> None:
+    shape = SqueezeExcite(1, 49, channels, max(1, channels // 4), LINEAR, LINEAR)
+    assert squeeze_excite.default(shape, machine) in squeeze_excite.legal(shape, machine)

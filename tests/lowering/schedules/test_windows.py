@@ -1,0 +1,76 @@
+"""Runs of outputs: each output once, and no tap outside of the map but those left out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernels import axes
+from tvm import tirx
+
+from mbv3c.lowering.schedules import windows
+from mbv3c.lowering.schedules.windows import Axis, Run, for_each_run
+
+
+@given(axis=axes(), data=st.data())
+def test_every_output_once_and_every_tap_inside(axis: Axis, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, axis.outputs))
+    outputs: list[int] = []
+    for start, run in runs_of(axis, count):
+        for i in range(run.count):
+            outputs.append(start + i)
+            for tap in range(axis.taps):
+                at = axis.source(start + i, tap)
+                assert run.skips(axis, i, tap) <= (not 0 <= at < axis.size)
+                assert run.skips(axis, i, tap) or 0 <= at < axis.size
+    assert outputs == list(range(axis.outputs))
+
+
+@given(axis=axes())
+def test_rows_are_compared_only_where_they_may_lie_outside(axis: Axis) -> None:
+    for tap in range(axis.taps):
+        conditions = axis.inside(tirx.Var("p", "int32"), tap)
+        positions = [axis.source(p, tap) for p in range(axis.outputs)]
+        assert len(conditions) == (min(positions) < 0) + (max(positions) >= axis.size)
+
+
+@pytest.mark.parametrize(
+    ("axis", "outputs"),
+    [
+        (Axis(224, 3, 2, 1, 1, 1), 112),
+        (Axis(224, 3, 2, 1, 0, 1), 112),
+        (Axis(7, 5, 1, 1, 2, 2), 7),
+        (Axis(14, 5, 1, 2, 4, 4), 14),
+        (Axis(1, 1, 1, 1, 0, 0), 1),
+    ],
+)
+def test_outputs(axis: Axis, outputs: int) -> None:
+    assert axis.outputs == outputs
+
+
+def runs_of(axis: Axis, count: int) -> list[tuple[int, Run]]:
+    """Return all runs and where they start, with the loop that shares code played out."""
+    runs: list[tuple[int, Run]] = []
+    played = _PlayedLoop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows.emit, "loop", played)
+        for_each_run(axis, count, 0, lambda run: runs.append((run.start, run)))
+    unrolled: list[tuple[int, Run]] = []
+    for start, run in runs:
+        shared = run.known is None
+        unrolled += [(start + i * count, run) for i in range(played.extent if shared else 1)]
+    return unrolled
+
+
+class _PlayedLoop:
+    """Stands for `emit.loop`: gives the first turn and remembers how many there are."""
+
+    extent = 1
+
+    def __call__(self, extent: int) -> "_PlayedLoop":
+        self.extent = extent
+        return self
+
+    def __enter__(self) -> int:
+        return 0
+
+    def __exit__(self, *_: object) -> None:
+        pass

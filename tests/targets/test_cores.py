@@ -1,0 +1,75 @@
+"""What the kernels are told about the processors."""
+
+from dataclasses import replace
+
+import pytest
+from tvm.target import codegen
+
+from mbv3c.targets import cores, cpu
+from mbv3c.targets.cores import CORES, machine
+from mbv3c.targets.table import NATIVE, TARGETS, Target, find_target
+
+ARM = [target for target in TARGETS if target.cpu != NATIVE]
+
+
+@pytest.mark.parametrize("target", ARM, ids=lambda target: target.name)
+def test_every_arm_core_is_known(target: Target) -> None:
+    known = machine(target, cpu.tvm_target(target))
+    assert known == replace(CORES[target.cpu], cores=target.cores)
+    assert (known.vector_bytes, known.registers, known.lane_operands) == (16, 32, True)
+
+
+@pytest.mark.parametrize("target", ARM, ids=lambda target: target.name)
+def test_half_precision_is_what_llvm_says_it_is(target: Target) -> None:
+    has = codegen.llvm_cpu_has_features("fullfp16", cpu.tvm_target(target))
+    assert CORES[target.cpu].fp16 == has
+
+
+@pytest.mark.parametrize(
+    ("name", "vector_bytes", "registers"),
+    [
+        ("x86-64", 16, 16),
+        ("haswell", 32, 16),
+        ("znver3", 32, 16),
+        ("znver4", 64, 32),
+        ("skylake-avx512", 64, 32),
+    ],
+)
+def test_an_x86_core_is_what_llvm_says_it_is(name: str, vector_bytes: int, registers: int) -> None:
+    target = replace(find_target("host_cpu"), cpu=name, arch="x86_64", triple="x86_64-linux-gnu")
+    found = machine(target, cpu.tvm_target(target))
+    assert (found.vector_bytes, found.registers) == (vector_bytes, registers)
+    assert not found.lane_operands
+    assert found.partial_cost == (0.5 if name == "znver4" else 1.0)
+
+
+def test_another_arm_core_has_neon() -> None:
+    target = replace(find_target("arm_cpu"), cpu="cortex-x2", cores=3)
+    found = machine(target, cpu.tvm_target(target))
+    assert (found.vector_bytes, found.lane_operands, found.cores) == (16, True, 3)
+
+
+def test_this_machine() -> None:
+    target = cpu.resolve(find_target("host_cpu"))
+    found = machine(target, cpu.tvm_target(target))
+    assert found.cores == target.cores == 1
+    assert found.vector_bytes in (16, 32, 64)
+    assert 8 << 10 <= found.l1_bytes <= found.l2_bytes
+
+
+def test_caches_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "_CACHES", cores._CACHES / "none")
+    target = cpu.resolve(find_target("host_cpu"))
+    found = machine(target, cpu.tvm_target(target))
+    assert (found.l1_bytes, found.l2_bytes) == (32 << 10, 512 << 10)
+
+
+def test_lanes() -> None:
+    neon = CORES["cortex-a76"]
+    assert [neon.lanes(dtype) for dtype in ("float32", "float16", "int64")] == [4, 8, 2]
+
+
+def test_small_kernels_do_not_wake_other_cores() -> None:
+    several = replace(CORES["cortex-a76"], cores=4, parallel_madds=1000)
+    assert [several.worthwhile(madds) for madds in (999, 1000)] == [False, True]
+    assert not replace(several, cores=1).worthwhile(10**9)
