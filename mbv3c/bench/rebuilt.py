@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from tvm import relax
-from tvm.ir import GlobalVar
 
 from mbv3c import pipeline
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, Bundle
-from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import Step
 
 
@@ -53,15 +50,5 @@ def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
         optimized, _ = pipeline.rewrite(onnx.load(bundle.model))
         target = pipeline.target_of(bundle)
         lowered = pipeline.build_library(optimized, target, folder / LIBRARY, symbols=True)
-        yield Rebuilt(folder, kernel_calls(lowered))
-
-
-def kernel_calls(lowered: Lowered) -> tuple[Call, ...]:
-    """Read from the lowered `main` under which name each step of the plan is called."""
-    names = [
-        binding.value.op.name_hint
-        for block in lowered.module["main"].body.blocks
-        for binding in block.bindings
-        if isinstance(binding.value, relax.Call) and isinstance(binding.value.op, GlobalVar)
-    ]
-    return tuple(Call(*pair) for pair in zip(names, lowered.plan.steps, strict=True))
+        calls = zip(lowered.kernels, lowered.plan.steps, strict=True)
+        yield Rebuilt(folder, tuple(Call(*pair) for pair in calls))

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
+from mbv3c.execution.fetching import emulator_command
 from mbv3c.execution.opcodes import CLASSES, classify
-from mbv3c.execution.processes import require
+from mbv3c.execution.processes import finish, require
 from mbv3c.execution.symbols import Functions
 from mbv3c.execution.toolbox import EmulatorKit
 
@@ -116,8 +117,9 @@ def count(
         timeout: in seconds.
 
     Raises:
-        ToolError: the program fails, or marks nothing.
+        ToolError: the emulator takes no plugins, or the program fails or marks nothing.
     """
+    _require_plugins(kit)
     with tempfile.TemporaryDirectory(prefix="mbv3c-count-") as name:
         out = Path(name) / "counts"
         if "," in name:
@@ -131,6 +133,15 @@ def count(
         if not out.is_file():
             raise ToolError(f"{doing} failed: the program marked no region")
         return read_counts(out.read_text())
+
+
+def _require_plugins(kit: EmulatorKit) -> None:
+    options = finish([*emulator_command(kit.system), "--help"], timeout=60).stdout
+    if "-plugin" not in options:
+        raise ToolError(
+            "this emulator was built without plugins, which count instructions; the package "
+            "qemu-user of Debian 12 has them, that of Debian 13 has not"
+        )
 
 
 def read_counts(text: str) -> Count:

@@ -5,7 +5,6 @@ Each function here fills an empty folder; `toolbox` decides where it is and puts
 
 import hashlib
 import importlib.util
-import re
 import shutil
 import struct
 import sys
@@ -43,7 +42,6 @@ _COUNTER_FLAGS = (
     *("-target", "x86_64-linux-gnu.2.17", "-shared", "-fPIC", "-O2", "-s", "-std=c11"),
     *("-D_GNU_SOURCE", "-fvisibility=hidden", "-Wl,--allow-shlib-undefined"),
 )
-_FIRST_QEMU_OF_API_2 = 9
 _ZIG_CACHES = ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")
 _PT_INTERP = 3
 
@@ -195,26 +193,12 @@ def build_runner(place: Path, runtime: Path, zig_cache: Path, progress: Progress
     )
 
 
-def build_counter(place: Path, system: Path, zig_cache: Path, progress: Progress) -> None:
-    """Build the instruction counter, a plugin of the emulator in `system`, into `place`."""
+def build_counter(place: Path, zig_cache: Path, progress: Progress) -> None:
+    """Build the instruction counter, a plugin of the emulator, into `place`."""
     progress("building the instruction counter")
-    version = require(
-        [*emulator_command(system), "--version"],
-        doing="asking the emulator for its version",
-        remedy=f"run `{FETCH_COMMAND}` again",
-        timeout=60,
-    ).stdout
-    found = re.search(r"version (\d+)\.", version)
-    if found is None:
-        raise ToolError(f"the emulator says no version that can be read: {version[:80]!r}")
-    api = 1 if int(found[1]) < _FIRST_QEMU_OF_API_2 else 2
-    command = [
-        *(sys.executable, "-m", "ziglang", "cc", str(_COUNTER_SOURCE)),
-        *("-o", str(place / "counter.so"), f"-DAPI_VERSION={api}"),
-        *_COUNTER_FLAGS,
-    ]
+    command = [sys.executable, "-m", "ziglang", "cc", str(_COUNTER_SOURCE), *_COUNTER_FLAGS]
     require(
-        command,
+        [*command, "-o", str(place / "counter.so")],
         doing="building the instruction counter",
         remedy="install the linker with `pip install ziglang`, or report the lines below",
         timeout=600,

@@ -146,9 +146,7 @@ def fetch(progress: Progress) -> EmulatorKit:
         _provide(
             kit.runner.parent, lambda place: build_runner(place, kit.runtime, zig_cache, progress)
         )
-        _provide(
-            kit.counter.parent, lambda place: build_counter(place, kit.system, zig_cache, progress)
-        )
+        _provide(kit.counter.parent, lambda place: build_counter(place, zig_cache, progress))
     return kit
 
 

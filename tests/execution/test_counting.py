@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.counting import Count, by_function, count, read_counts
+from mbv3c.execution.counting import Count, by_function, count, count_bundle, read_counts
 from mbv3c.execution.fetching import emulator_command
 from mbv3c.execution.symbols import Functions, functions
 from mbv3c.execution.toolbox import EmulatorKit
@@ -82,6 +83,17 @@ def test_instructions_go_to_their_function(counted: Counter, tmp_path: Path) -> 
 def test_program_without_markers_is_an_error(counted: Counter) -> None:
     with pytest.raises(ToolError, match="the program marked no region"):
         counted("    nop\n")
+
+
+def test_emulator_without_plugins_is_named(emulator_kit: EmulatorKit, tmp_path: Path) -> None:
+    """As that of Debian 13; a static program that prints nothing stands in for it."""
+    qemu, source = tmp_path / "usr" / "bin" / "qemu-aarch64", tmp_path / "exit.s"
+    qemu.parent.mkdir(parents=True)
+    source.write_text(".globl _start\n_start: mov $60, %eax\n xor %edi, %edi\n syscall\n")
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-gnu"]
+    subprocess.run([*command, "-nostdlib", "-static", "-o", qemu, source], check=True)
+    with pytest.raises(ToolError, match="built without plugins"):
+        count_bundle(replace(emulator_kit, system=tmp_path), "cortex-a76", tmp_path)
 
 
 def test_what_the_plugin_writes_is_read() -> None:

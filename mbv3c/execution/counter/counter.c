@@ -14,8 +14,7 @@
 // does not. That shifts every region by the same few instructions. Only one thread may run inside
 // of a region: counts are not atomic.
 //
-// The declarations are those of qemu-plugin.h that keep their form from API version 1 (QEMU 4.2) on.
-// API_VERSION is the version to ask for; QEMU 9.0 and later refuse version 1.
+// The declarations are those of qemu-plugin.h, API version 1, as far as they are used here.
 
 #include <stddef.h>
 #include <stdint.h>
@@ -42,7 +41,7 @@ size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *block);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *block, size_t index);
 void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *instruction);
 
-EXPORTED int qemu_plugin_version = API_VERSION;
+EXPORTED int qemu_plugin_version = 1;
 
 enum { kBuckets = 1 << 14, kMaxRegions = 1000 };
 static const uint32_t kStart = 0xd5032c9f, kEnd = 0xd5032cbf;  // hint #100, hint #101
