@@ -49,7 +49,8 @@ def _host(quick: bool) -> tuple[str, str]:
 {_date()}, {processor_name()}, {platform.system()} {platform.release()}; {_listed(*tools)}.
 `make bench`, that is `python -m benchmarks --only host`. Median of {host.RUNS} runs of each side,
 in turns by blocks, in processes of their own, pinned to the same processors. Ratios below 1: mbv3c
-is faster; in brackets the quartiles over the blocks; `?` where they lie more than a tenth apart.
+is faster; in brackets the quartiles over the blocks; `?` where the machine was busy: the quartiles
+lie more than a tenth apart, or one run in twenty was interrupted.
 
 {host.table(rows)}""",
     )

@@ -16,12 +16,19 @@ RUNS = 300
 
 @dataclass(frozen=True)
 class Row:
-    """One network on one number of threads: times by contender, ratios of ours to the others."""
+    """One network on one number of threads.
+
+    Attributes:
+        times: by contender.
+        ratios: of our time to that of each other.
+        undisturbed: whether the machine did little else.
+    """
 
     network: Network
     threads: int
     times: dict[str, Times]
     ratios: dict[str, Ratio]
+    undisturbed: bool
 
 
 def measure(
@@ -43,10 +50,11 @@ def measure(
                 progress(f"{network.name}, threads {count}")
                 bundle = compile_for(graph, "host_cpu", count, Path(name), progress)
                 progress("timing")
-                blocks = interleave((BUNDLE, *OTHERS), bundle, cpus, RUNS)
+                turns = interleave((BUNDLE, *OTHERS), bundle, cpus, RUNS)
+            blocks = turns.blocks
             ratios = {other: ratio(blocks[BUNDLE], blocks[other]) for other in OTHERS}
             timed = {side: times(measured) for side, measured in blocks.items()}
-            rows.append(Row(network, count, timed, ratios))
+            rows.append(Row(network, count, timed, ratios, turns.undisturbed))
     return rows
 
 
@@ -58,11 +66,12 @@ def table(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         cells = [f"{row.times[side].median_ms:.2f} ms" for side in (BUNDLE, *OTHERS)]
-        cells += [_ratio(row.ratios[other]) for other in OTHERS]
+        cells += [_ratio(row.ratios[other], row.undisturbed) for other in OTHERS]
         lines.append(f"| {row.network.name} | {row.threads} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _ratio(found: Ratio) -> str:
+def _ratio(found: Ratio, undisturbed: bool) -> str:
     lower, upper = found.quartiles
-    return f"{found.median:.2f} ({lower:.2f}–{upper:.2f}){'' if found.steady else ' ?'}"
+    mark = "" if undisturbed and found.steady else " ?"
+    return f"{found.median:.2f} ({lower:.2f}–{upper:.2f}){mark}"

@@ -470,8 +470,11 @@ def _print_latency(bundle: Path, measured: "Latency", versions: str) -> None:
         f"ratio {measured.ratio.median:.3f} (quartiles {lower:.3f} to {upper:.3f}; below 1 is "
         f"faster than {measured.against}), {measured.runs} runs each, threads {measured.threads}"
     )
-    if not measured.ratio.steady:
-        click.echo("the machine was busy: the ratio is uncertain, measure again when it is idle")
+    if not measured.undisturbed:
+        click.echo(
+            f"the machine was busy ({measured.interruptions} interruptions): times and ratio are "
+            "uncertain, measure again when it is idle"
+        )
     click.echo(f"{measured.cpu}; {versions}")
     if measured.kernels is None:
         return

@@ -9,7 +9,17 @@ import pytest
 
 KEYS = {
     *("bundle", "median_ms", "min_ms", "against", "against_median_ms", "against_min_ms", "ratio"),
-    *("ratio_quartiles", "runs", "threads", "cpu", "emulated", "versions", "instructions"),
+    *(
+        "ratio_quartiles",
+        "runs",
+        "interruptions",
+        "undisturbed",
+        "threads",
+        "cpu",
+        "emulated",
+        "versions",
+        "instructions",
+    ),
     *("classes", "kernels"),
 }
 
@@ -70,7 +80,15 @@ def test_emulated_bundle_is_counted_and_never_timed(arm_bundle: Path) -> None:
     found = document(mbv3c("bench", arm_bundle, "--profile", "--json"))
     assert found.keys() == KEYS
     assert (found["cpu"], found["emulated"], found["threads"]) == ("cortex-a76", True, 1)
-    for key in ("median_ms", "min_ms", "against", "ratio", "ratio_quartiles", "runs"):
+    for key in (
+        "median_ms",
+        "min_ms",
+        "against",
+        "ratio",
+        "ratio_quartiles",
+        "runs",
+        "undisturbed",
+    ):
         assert found[key] is None
     assert sum(found["classes"].values()) == found["instructions"]
     assert sum(kernel["instructions"] for kernel in found["kernels"]) == found["instructions"]

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +23,27 @@ _BLOCK_RUNS = 10
 _LEAST_BLOCKS = 5
 _PAUSE_S = 0.05
 
-Blocks = dict[str, list[list[float]]]
+_FEW = 0.05
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What contenders that took turns measured.
+
+    Attributes:
+        blocks: milliseconds of every run by contender and block.
+        interruptions: how often the system gave their processors to other processes.
+        runs: all of them together.
+    """
+
+    blocks: dict[str, list[list[float]]]
+    interruptions: int
+    runs: int
+
+    @property
+    def undisturbed(self) -> bool:
+        """Say whether few enough runs were interrupted for their medians not to show it."""
+        return self.interruptions <= _FEW * self.runs
 
 
 class Worker:
@@ -30,6 +51,7 @@ class Worker:
 
     def __init__(self, mode: str, process: subprocess.Popen[str], errors: IO[str]) -> None:
         self._mode, self._process, self._errors = mode, process, errors
+        self.interruptions = 0
 
     def measure(self, runs: int) -> list[Any]:
         """Have it run and return what it measured."""
@@ -37,7 +59,9 @@ class Worker:
         with suppress(BrokenPipeError):  # it ended, and `answer` says so
             self._process.stdin.write(f"{runs}\n")
             self._process.stdin.flush()
-        measured: list[Any] = self.answer()
+        answer = self.answer()
+        self.interruptions += answer["interruptions"]
+        measured: list[Any] = answer["measured"]
         return measured
 
     def answer(self) -> Any:
@@ -77,15 +101,15 @@ def worker(mode: str, bundle: Path, cpus: Sequence[int]) -> Iterator[Worker]:
             process.kill()
 
 
-def interleave(modes: Sequence[str], bundle: Path, cpus: Sequence[int], runs: int) -> Blocks:
-    """Return the milliseconds of `runs` inferences of each contender, in blocks.
+def interleave(modes: Sequence[str], bundle: Path, cpus: Sequence[int], runs: int) -> Turns:
+    """Time `runs` inferences of each contender.
 
     Raises:
         ToolError: one of them fails.
     """
     size = max(1, min(_BLOCK_RUNS, runs // _LEAST_BLOCKS))
     sizes = [size] * (runs // size) + [runs % size] * (runs % size > 0)
-    blocks: Blocks = {mode: [] for mode in modes}
+    blocks: dict[str, list[list[float]]] = {mode: [] for mode in modes}
     with ExitStack() as stack:
         workers = {mode: stack.enter_context(worker(mode, bundle, cpus)) for mode in modes}
         order = list(workers)
@@ -94,4 +118,5 @@ def interleave(modes: Sequence[str], bundle: Path, cpus: Sequence[int], runs: in
                 time.sleep(_PAUSE_S)
                 blocks[mode].append(workers[mode].measure(runs_of_block))
             order.reverse()  # so that neither is always the first
-    return blocks
+        interruptions = sum(one.interruptions for one in workers.values())
+    return Turns(blocks, interruptions, runs * len(modes))

@@ -48,6 +48,8 @@ class Latency:
         ours, theirs: the times.
         ratio: ours over theirs.
         runs: timed inferences of each side.
+        interruptions: how often the system gave their processors to other processes.
+        undisturbed: whether that happened seldom and the blocks agree.
         threads: of each side.
         cpu: the processor's name.
         versions: of both sides.
@@ -59,6 +61,8 @@ class Latency:
     theirs: Times
     ratio: Ratio
     runs: int
+    interruptions: int
+    undisturbed: bool
     threads: int
     cpu: str
     versions: dict[str, str]
@@ -145,7 +149,9 @@ def _time(bundle: Bundle, request: Request, progress: Progress) -> Latency:
         )
     cpus = choose_cpus(threads)
     progress(f"timing it beside {against}: {runs} runs each, in turns")
-    blocks = interleave((BUNDLE, against), bundle.path, cpus, runs)
+    turns = interleave((BUNDLE, against), bundle.path, cpus, runs)
+    ours, theirs = turns.blocks[BUNDLE], turns.blocks[against]
+    compared = ratio(ours, theirs)
     kernels = None
     if request.profile:
         progress("building the library again, to see its kernels")
@@ -154,10 +160,12 @@ def _time(bundle: Bundle, request: Request, progress: Progress) -> Latency:
             kernels = profile_time(rebuilt, cpus, runs)
     return Latency(
         against,
-        times(blocks[BUNDLE]),
-        times(blocks[against]),
-        ratio(blocks[BUNDLE], blocks[against]),
+        times(ours),
+        times(theirs),
+        compared,
         runs,
+        turns.interruptions,
+        turns.undisturbed and compared.steady,
         threads,
         processor_name(),
         _versions(BUNDLE, against),
@@ -174,7 +182,16 @@ def to_json(measured: Measured) -> dict[str, Any]:
     kernels = None if measured.kernels is None else [asdict(one) for one in measured.kernels]
     keys = (
         *("median_ms", "min_ms", "against", "against_median_ms", "against_min_ms"),
-        *("ratio", "ratio_quartiles", "runs", "threads", "instructions", "classes"),
+        *(
+            "ratio",
+            "ratio_quartiles",
+            "runs",
+            "interruptions",
+            "undisturbed",
+            "threads",
+            "instructions",
+            "classes",
+        ),
     )
     document: dict[str, Any] = dict.fromkeys(keys)
     if isinstance(measured, Latency):
@@ -187,6 +204,8 @@ def to_json(measured: Measured) -> dict[str, Any]:
             "ratio": measured.ratio.median,
             "ratio_quartiles": list(measured.ratio.quartiles),
             "runs": measured.runs,
+            "interruptions": measured.interruptions,
+            "undisturbed": measured.undisturbed,
             "threads": measured.threads,
         }
     else:

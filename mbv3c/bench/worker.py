@@ -4,12 +4,14 @@
 
 MODE is the name of a contender, or "profile"; CPUS are the processors to stay on, such as 0,1, and
 there are as many threads. The process says `{"ready": true}` when it is warm;
-then it answers every line with a number N by one line of JSON: the milliseconds of N inferences;
-for "profile", of each of them the name and the microseconds of every function called, in order.
+then it answers every line with a number N by one line of JSON: `measured`, the milliseconds of N
+inferences, or, for "profile", of each of them the name and the microseconds of every function
+called, in order; and `interruptions`, how often its processors were given to others meanwhile.
 """
 
 import json
 import os
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +43,14 @@ def main(mode: str, bundle: str, cpus: str) -> None:
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         measure(_BLOCK_WARM_RUNS)
-        print(json.dumps(measure(int(line))), file=answers, flush=True)
+        before = _interruptions()
+        measured = measure(int(line))
+        answer = {"measured": measured, "interruptions": _interruptions() - before}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _interruptions() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _measuring(mode: str, bundle: Path, threads: int) -> Callable[[int], list[Any]]:

@@ -1,5 +1,6 @@
 """What `make bench` writes, from made-up measurements."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,12 @@ def test_a_new_section_comes_last(results: Path) -> None:
 def test_uncertain_ratios_are_marked() -> None:
     timed = dict.fromkeys(("bundle", "onnxruntime", "openvino"), Times(1.234, 1.0))
     ratios = {"onnxruntime": Ratio(0.8, (0.79, 0.82)), "openvino": Ratio(0.8, (0.5, 0.9))}
-    line = host.table([host.Row(Network("small", 0.75, 160), 2, timed, ratios)]).splitlines()[-1]
-    assert line == (
+    row = host.Row(Network("small", 0.75, 160), 2, timed, ratios, undisturbed=True)
+    assert host.table([row]).splitlines()[-1] == (
         "| Small 0.75, 160 px | 2 | 1.23 ms | 1.23 ms | 1.23 ms | 0.80 (0.79–0.82) "
         "| 0.80 (0.50–0.90) ? |"
     )
+    assert host.table([replace(row, undisturbed=False)]).count(" ?") == 2
 
 
 def test_counts_are_in_millions_with_the_multiply_adds_among_them() -> None:

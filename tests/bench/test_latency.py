@@ -1,0 +1,22 @@
+"""Turns, and workers that fail."""
+
+from pathlib import Path
+
+import pytest
+
+from mbv3c.bench.latency import Turns, worker
+from mbv3c.bench.processors import choose_cpus
+from mbv3c.errors import ToolError
+
+
+def test_few_interruptions_do_not_disturb() -> None:
+    assert Turns({}, 10, 200).undisturbed
+    assert not Turns({}, 11, 200).undisturbed
+
+
+def test_a_failing_worker_says_why(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ToolError, match=r"timing onnxruntime failed with status 1: .*input\.npy"),
+        worker("onnxruntime", tmp_path, choose_cpus(1)),
+    ):
+        pass
