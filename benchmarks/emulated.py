@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 
 from benchmarks import aarch64
+from benchmarks.aarch64 import Executed
 from benchmarks.networks import Network, build, compile_for
 from mbv3c.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT, read_bundle
 from mbv3c.errors import ToolError
 from mbv3c.execution import toolbox
-from mbv3c.execution.counting import Count, count_bundle
+from mbv3c.execution.counting import count_bundle
 from mbv3c.execution.opcodes import VECTOR_FMLA
 from mbv3c.parity.reference import error_of_range
 
@@ -31,7 +32,7 @@ class Row:
 
     network: Network
     madds: int
-    counts: dict[str, Count]
+    counts: dict[str, Executed]
 
 
 def measure(networks: Sequence[Network], progress: Callable[[str], None]) -> list[Row]:
@@ -49,7 +50,8 @@ def measure(networks: Sequence[Network], progress: Callable[[str], None]) -> lis
             folder = Path(name)
             progress(network.name)
             bundle = compile_for(graph, TARGET, 1, folder, progress)
-            counts = {OURS: count_bundle(kit, CPU, bundle)}
+            counted = count_bundle(kit, CPU, bundle)
+            counts = {OURS: Executed(counted.instructions, counted.classes()[VECTOR_FMLA])}
             model = folder / "model.onnx"
             onnx.save(onnx.load(read_bundle(bundle).model), model)
             aarch64.to_ncnn(machine, model)
@@ -85,5 +87,5 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _millions(counted: Count) -> str:
-    return f"{counted.instructions / 1e6:.2f} ({counted.classes()[VECTOR_FMLA] / 1e6:.2f})"
+def _millions(executed: Executed) -> str:
+    return f"{executed.instructions / 1e6:.2f} ({executed.fmla / 1e6:.2f})"

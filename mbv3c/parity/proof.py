@@ -9,8 +9,10 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from mbv3c.errors import ModelError
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.proof_inputs import KINDS
+from mbv3c.parity.reference import open_session
 from mbv3c.parity.tolerance import PROOF_TOLERANCES, TOLERANCES, Tolerance
 from mbv3c.passes.judge import Change, Verdict
 
@@ -22,7 +24,6 @@ _OPTIMIZED = (
     ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 )
-_FATAL_ONLY = 4  # severity: messages about unused inputs are not for our users
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _EXACT = Tolerance(0.0, 0.0, "integers and booleans do not round")
 
@@ -171,20 +172,14 @@ def _open(
     model: onnx.ModelProto,
     level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 ) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = level
-    options.intra_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY
     try:
-        return ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime's exceptions share no other base
+        return open_session(model, level)
+    except ModelError as error:
         raise _CannotRunError(str(error)) from error
 
 
 def _run(opened: ort.InferenceSession, feed: Feed) -> Outputs:
     try:
         return [np.asarray(y) for y in opened.run(None, feed)]
-    except Exception as error:  # the same
+    except Exception as error:  # onnxruntime's exceptions share no other base
         raise _CannotRunError(str(error)) from error

@@ -63,12 +63,24 @@ def session(
     model: onnx.ModelProto,
     level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 ) -> ort.InferenceSession:
-    """Open a model on one thread, so that sums do not depend on the number of cores.
+    """Open a model with one input.
+
+    Raises:
+        ModelError: it has another number of inputs, or onnxruntime cannot load it.
+    """
+    model_input(model)
+    return open_session(model, level)
+
+
+def open_session(
+    model: onnx.ModelProto,
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+) -> ort.InferenceSession:
+    """Open any model on one thread, so that sums do not depend on the number of cores.
 
     Raises:
         ModelError: onnxruntime cannot load it.
     """
-    model_input(model)
     options = ort.SessionOptions()
     options.graph_optimization_level = level
     options.intra_op_num_threads = 1

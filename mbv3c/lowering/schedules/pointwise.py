@@ -176,11 +176,10 @@ def _panels(shape: Pointwise, tile: Tile, machine: Machine) -> list[Panels]:
 def _operands(rows: int, vectors: int, machine: Machine) -> int:
     """Return how many registers a tile needs beside its accumulators.
 
-    Lanes come from two vectors of every row, of which one is in use and one on its way. A
-    broadcast is used up at once, so that it is the shorter side of the tile that stays. Then there
-    are weights in flight.
+    Lanes come from two vectors of every row, of which one is in use and one on its way; LLVM
+    issues the broadcasts of all rows together. Then there are weights in flight.
     """
-    return 2 * rows + 2 if machine.lane_operands else min(rows, vectors) + 3
+    return 2 * rows + 2 if machine.lane_operands else rows + min(vectors, 3)
 
 
 def _cost(shape: Pointwise, tile: Tile, machine: Machine) -> float:

@@ -1,6 +1,7 @@
 """Global average pooling, NHWC: y[c] = mean over all places of x[:, c]."""
 
 from dataclasses import dataclass
+from math import isqrt
 
 from tvm.tirx import PrimFunc
 
@@ -8,8 +9,6 @@ from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Accumulators, Buffer, Expr
 from mbv3c.lowering.schedules.panels import panels
-
-_PART = 64  # values that are added to one sum
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,7 @@ def emit_means(
     Values are added in parts: thousands of them one after the other would lose digits.
     """
     outer = () if row is None else (row,)
+    part = max(1, isqrt(places))  # so many values, and so many parts
     for run in panels(channels, lanes, vectors):
         group = run.widths
         with emit.loop(run.count) as g:
@@ -95,11 +95,10 @@ def emit_means(
                 for v in range(len(total.widths)):
                     total.set(0, v, total.get(0, v) + part.get(0, v))
 
-            if places >= _PART:
-                with emit.loop(places // _PART) as block:
-                    add(block * _PART, _PART, total, starts)
-            if places % _PART:
-                add(places - places % _PART, places % _PART, total, starts)
+            with emit.loop(places // part) as block:
+                add(block * part, part, total, starts)
+            if places % part:
+                add(places - places % part, places % part, total, starts)
             for v, width in enumerate(group):
                 mean = total.get(0, v) * emit.splat(1 / places, width, dtype)
                 emit.store(y, mean, *outer, starts[v], lanes=width)
