@@ -29,7 +29,7 @@ from mbv3c.lowering.schedules import (
     pooling,
     squeeze_excite,
 )
-from mbv3c.lowering.schedules.epilogue import LINEAR, Activation
+from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
 
 _RENAMES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
@@ -519,9 +519,9 @@ def _activation(node: onnx.NodeProto, stored: dict[str, NDArray[Any]]) -> Activa
     """Return what an activation computes, or None if it is none, or its bounds are computed."""
     match node.op_type:
         case "Relu":
-            return Activation(low=0.0)
+            return RELU
         case "HardSwish":
-            return Activation(0.0, 1.0, scale=1 / 6, shift=0.5, gated=True)
+            return HARD_SWISH
         case "HardSigmoid":
             alpha, beta = _attribute(node, "alpha", 0.2), _attribute(node, "beta", 0.5)
             return Activation(0.0, 1.0, scale=alpha, shift=beta)

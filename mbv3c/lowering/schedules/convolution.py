@@ -115,10 +115,7 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
             run: Run,
         ) -> None:
             starts = emit.offsets(panel)
-            acc = emit.accumulators(run.count, panel, shape.dtype)
-            for v, lanes in enumerate(panel):
-                for i in range(run.count):
-                    acc.set(i, v, emit.load(bias, column + starts[v], lanes=lanes))
+            acc = emit.biased_accumulators(run.count, panel, shape.dtype, bias, column)
 
             def channel(c: Expr, r: int) -> None:
                 p_in = down.source(p, r)
@@ -129,10 +126,7 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
                 for s in range(right.taps):
                     tap = (c * taps) + r * right.taps + s
                     base = column * shape.inputs * taps + tap * sum(panel)
-                    order = [(i, v) for i in range(run.count) for v in range(len(panel))]
-                    if len(panel) > run.count:
-                        order.sort(key=lambda at: at[1])
-                    for i, v in order:
+                    for i, v in acc.places():
                         if run.skips(right, i, s):
                             continue
                         weight = emit.load(w, base + starts[v], lanes=panel[v])

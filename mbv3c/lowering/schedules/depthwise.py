@@ -102,10 +102,7 @@ def generate(shape: Depthwise, tile: Tile, machine: Machine) -> PrimFunc:
             run: Run,
         ) -> None:
             starts = [first + at for at in emit.offsets(group)]
-            acc = emit.accumulators(run.count, group, shape.dtype)
-            for v, lanes in enumerate(group):
-                for i in range(run.count):
-                    acc.set(i, v, emit.load(bias, starts[v], lanes=lanes))
+            acc = emit.biased_accumulators(run.count, group, shape.dtype, bias, first)
             for r in range(down.taps):
                 with emit.when(conditions(p, r)):
                     for s in range(right.taps):

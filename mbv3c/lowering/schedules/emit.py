@@ -102,7 +102,6 @@ class Accumulators:
 
     rows: int
     widths: tuple[int, ...]
-    dtype: str
     columns: tuple[Buffer, ...]
 
     def get(self, row: int, column: int) -> Expr:
@@ -115,11 +114,29 @@ class Accumulators:
         """Add a product, which LLVM contracts to one fused multiply-add."""
         self.set(row, column, self.get(row, column) + a * b)
 
+    def places(self) -> list[tuple[int, int]]:
+        """Return every row and column, so that the operands of the shorter side stay at hand."""
+        places = [(row, column) for row in range(self.rows) for column in range(len(self.widths))]
+        if len(self.widths) > self.rows:
+            places.sort(key=lambda place: place[1])
+        return places
+
 
 def accumulators(rows: int, widths: Sequence[int], dtype: str) -> Accumulators:
     """Declare accumulators; they hold nothing yet."""
     columns = tuple(_registers(rows, lanes, dtype) for lanes in widths)
-    return Accumulators(rows, tuple(widths), dtype, columns)
+    return Accumulators(rows, tuple(widths), columns)
+
+
+def biased_accumulators(
+    rows: int, widths: Sequence[int], dtype: str, bias: Buffer, first: Expr
+) -> Accumulators:
+    """Declare accumulators of which every row holds the bias of the columns from `first` on."""
+    acc = accumulators(rows, widths, dtype)
+    for column, (at, lanes) in enumerate(zip(offsets(widths), widths, strict=True)):
+        for row in range(rows):
+            acc.set(row, column, load(bias, first + at, lanes=lanes))
+    return acc
 
 
 @contextmanager

@@ -131,15 +131,10 @@ def _tile(
 ) -> None:
     x, w, bias, residual, y = buffers
     width, starts = sum(panel), emit.offsets(panel)
-    acc = emit.accumulators(rows, panel, shape.dtype)
-    for v, lanes in enumerate(panel):
-        for i in range(rows):
-            acc.set(i, v, emit.load(bias, column + starts[v], lanes=lanes))
+    acc = emit.biased_accumulators(rows, panel, shape.dtype, bias, column)
 
     def multiply(k: Expr, factor: list[Expr]) -> None:
-        # The shorter side is held in registers while the longer one passes by.
-        order = [(i, v) for i in range(rows) for v in range(len(panel))]
-        for i, v in order if len(panel) <= rows else sorted(order, key=lambda at: at[1]):
+        for i, v in acc.places():
             lanes = panel[v]
             weight = emit.load(w, column * shape.inputs + k * width + starts[v], lanes=lanes)
             acc.add_product(i, v, emit.splat(factor[i], lanes, shape.dtype), weight)
@@ -151,7 +146,10 @@ def _tile(
         with emit.loop(whole // turns) as ko:
             for turn in range(turns):
                 first = (ko * turns + turn) * step
-                loaded = _load_rows(x, row, rows, first, step, shape.dtype)
+                loaded = [
+                    emit.lanes_of(x, row + i, first, lanes=step, dtype=shape.dtype)
+                    for i in range(rows)
+                ]
                 for k in range(step):
                     multiply(first + k, [at(k) for at in loaded])
     for k in range(whole * step, shape.inputs):
@@ -162,11 +160,6 @@ def _tile(
             if residual is not None:
                 value = value + emit.load(residual, row + i, column + starts[v], lanes=lanes)
             emit.store(y, value, row + i, column + starts[v], lanes=lanes)
-
-
-def _load_rows(x: Buffer, row: Expr, rows: int, k: Expr, step: int, dtype: str) -> list[emit.Lane]:
-    """Return, for each row of the tile, what gives the value at k, k + 1, … k + step - 1."""
-    return [emit.lanes_of(x, row + i, k, lanes=step, dtype=dtype) for i in range(rows)]
 
 
 def _panels(shape: Pointwise, tile: Tile, machine: Machine) -> list[Panels]:

@@ -95,9 +95,7 @@ def generate(shape: SqueezeExcite, tile: Tile, machine: Machine) -> PrimFunc:
             with emit.loop(run.count) as g:
                 column = run.first + g * run.columns
                 starts = emit.offsets(run.widths)
-                acc = emit.accumulators(1, run.widths, dtype)
-                for v, width in enumerate(run.widths):
-                    acc.set(0, v, emit.load(bias, column + starts[v], lanes=width))
+                acc = emit.biased_accumulators(1, run.widths, dtype, bias, column)
                 with emit.loop(k) as i:
                     for v, width in enumerate(run.widths):
                         at = column * k + i * run.columns + starts[v]
