@@ -353,7 +353,6 @@ def compile_(
     path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
 
     from mbv3c import pipeline
-    from mbv3c.bundle import read_bundle
     from mbv3c.kernel_table import kernel_lines
 
     compiled = pipeline.compile_model(
@@ -366,12 +365,11 @@ def compile_(
         progress=progress,
     )
     parity = compiled.parity.to_json() if compiled.parity else None
-    kernels = read_bundle(path).manifest["kernels"]
     if as_json:
-        explained = {"kernels": kernels} if explain else {}
+        explained = {"kernels": compiled.kernels} if explain else {}
         _print_json({"bundle": str(path), "target": found.name, "parity": parity, **explained})
         return
-    for line in kernel_lines(kernels) if explain else ():
+    for line in kernel_lines(compiled.kernels) if explain else ():
         click.echo(line)
     click.echo(f"{path}: {found.name} {precision}")
     click.echo(f"parity: {_sentence(parity)}" if parity else "parity: not checked (--no-verify)")

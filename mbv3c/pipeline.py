@@ -157,11 +157,19 @@ def build_library(
 
 @dataclass(frozen=True)
 class Compiled:
-    """What `compile` made; `parity` is None if it was not asked to verify."""
+    """What `compile` made.
+
+    Attributes:
+        path: the bundle.
+        target: what it is for.
+        parity: the verdict; None if it was not asked to verify.
+        kernels: the kernel calls, as the manifest has them.
+    """
 
     path: Path
     target: Target
     parity: Parity | None
+    kernels: list[dict[str, Any]]
 
 
 def compile_model(
@@ -207,9 +215,10 @@ def compile_model(
                     parity.to_json(),
                 )
         contents = _describe(model, target, precision, reports, references[0], parity)
-        contents |= describe(lowered)
+        described = describe(lowered)
+        contents |= described
         bundles.write_manifest(folder, contents)
-    return Compiled(output, target, parity)
+    return Compiled(output, target, parity, described["kernels"])
 
 
 def verify_bundle(path: Path, progress: Progress) -> Parity:
