@@ -10,38 +10,29 @@ image, keeps its Gemms.
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import shape_inference
 
-from mbv3c.passes.report import PassReport, Refusal, Removal
+from mbv3c.passes.chains import ELEMENTWISE, Chain, rewrite_chains
+from mbv3c.passes.report import PassReport, Removal
 from mbv3c.passes.rewrite import constant, static, stored
 
 NAME = "gemm_to_conv"
 REMOVES = Removal(("Gemm", "MatMul"), "on one pixel, from a Flatten to a Reshape back")
 
-_ELEMENTWISE = ("Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Clip")
-
 
 def gemm_to_conv(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Replace Gemm and MatMul between a Flatten and a Reshape back by 1x1 convolutions."""
-    rewritten = ir.from_proto(shape_inference.infer_shapes(model))
-    graph = rewritten.graph
-    before = len(graph)
-    matched: list[str] = []
-    refused = []
-    for node in tuple(graph):
-        if not _makes_pixels(node):
-            continue
-        chain = _chain(node)
-        if not any(step.op_type in ("Gemm", "MatMul") for step in chain):
-            continue
-        reason = next((r for step in chain if (r := _not_convertible(step, chain))), None)
-        if reason is not None:
-            refused.append(Refusal(node.name or node.op_type, reason))
-            continue
-        matched += [step.name or step.op_type for step in chain]
-        _convert(graph, chain)
-    report = PassReport(NAME, tuple(matched), tuple(refused), before, len(graph), bool(matched))
-    return (ir.to_proto(rewritten) if matched else model), report
+    return rewrite_chains(
+        model, NAME, chain_before=_chain_before, refusal=_refusal, convert=_convert
+    )
+
+
+def _chain_before(node: ir.Node) -> Chain:
+    chain = _chain(node) if _makes_pixels(node) else []
+    return chain if any(step.op_type in ("Gemm", "MatMul") for step in chain) else []
+
+
+def _refusal(chain: Chain) -> str | None:
+    return next((r for step in chain if (r := _not_convertible(step, chain))), None)
 
 
 def _makes_pixels(node: ir.Node) -> bool:
@@ -51,10 +42,10 @@ def _makes_pixels(node: ir.Node) -> bool:
     return flat is not None and len(flat) == 2 and image == (*flat, 1, 1)
 
 
-def _chain(last: ir.Node) -> list[ir.Node]:
+def _chain(last: ir.Node) -> Chain:
     """Return the nodes from where the tensor was flattened to the last one, in that order."""
     chain = [last]
-    while chain[0] is last or chain[0].op_type in (*_ELEMENTWISE, "Gemm", "MatMul"):
+    while chain[0] is last or chain[0].op_type in (*ELEMENTWISE, "Gemm", "MatMul"):
         source = chain[0].inputs[0]
         producer = source.producer() if source is not None else None
         if producer is None or producer.graph is not last.graph:
@@ -63,7 +54,7 @@ def _chain(last: ir.Node) -> list[ir.Node]:
     return chain
 
 
-def _not_convertible(step: ir.Node, chain: list[ir.Node]) -> str | None:
+def _not_convertible(step: ir.Node, chain: Chain) -> str | None:
     """Say why a step of the chain cannot become one on pixels, if it cannot."""
     output = step.outputs[0]
     first, last = step is chain[0], step is chain[-1]
@@ -109,12 +100,12 @@ def _not_constant(gemm: ir.Node, operands: int) -> str | None:
     return None
 
 
-def _convert(graph: ir.Graph, chain: list[ir.Node]) -> None:
+def _convert(graph: ir.Graph, chain: Chain) -> None:
     """Build the chain anew on pixels; the Flatten stays if something else uses it."""
     value = chain[0].inputs[0]
     tape = ir.tape.Tape()
     for step in chain[1:-1]:
-        if step.op_type in _ELEMENTWISE:
+        if step.op_type in ELEMENTWISE:
             value = tape.op(
                 step.op_type, [value, *step.inputs[1:]], step.attributes, name=step.name
             )

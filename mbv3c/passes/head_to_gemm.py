@@ -9,37 +9,28 @@ pool. Squeeze-and-excite, which returns to an image, keeps its convolutions.
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import shape_inference
 
-from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.chains import ELEMENTWISE, Chain, rewrite_chains
+from mbv3c.passes.report import PassReport
 from mbv3c.passes.rewrite import constant, static, stored
 
 NAME = "head_to_gemm"
 
-_ELEMENTWISE = ("Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Clip")
-
 
 def head_to_gemm(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Replace 1x1 convolutions of one pixel before a Flatten by Gemms behind it."""
-    rewritten = ir.from_proto(shape_inference.infer_shapes(model))
-    graph = rewritten.graph
-    before = len(graph)
-    matched: list[str] = []
-    refused = []
-    for node in tuple(graph):
-        if not _flattens_pixel(node):
-            continue
-        chain = _chain(node)
-        if not any(step.op_type == "Conv" for step in chain):
-            continue
-        reason = next((r for step in chain[:-1] if (r := _not_convertible(step, chain))), None)
-        if reason is not None:
-            refused.append(Refusal(node.name or node.op_type, reason))
-            continue
-        matched += [step.name or step.op_type for step in chain]
-        _convert(graph, chain)
-    report = PassReport(NAME, tuple(matched), tuple(refused), before, len(graph), bool(matched))
-    return (ir.to_proto(rewritten) if matched else model), report
+    return rewrite_chains(
+        model, NAME, chain_before=_chain_before, refusal=_refusal, convert=_convert
+    )
+
+
+def _chain_before(node: ir.Node) -> Chain:
+    chain = _chain(node) if _flattens_pixel(node) else []
+    return chain if any(step.op_type == "Conv" for step in chain) else []
+
+
+def _refusal(chain: Chain) -> str | None:
+    return next((r for step in chain[:-1] if (r := _not_convertible(step, chain))), None)
 
 
 def _flattens_pixel(node: ir.Node) -> bool:
@@ -49,24 +40,24 @@ def _flattens_pixel(node: ir.Node) -> bool:
     return flat is not None and len(flat) == 2 and image == (*flat, 1, 1)
 
 
-def _chain(last: ir.Node) -> list[ir.Node]:
+def _chain(last: ir.Node) -> Chain:
     """Return what computes on the one pixel, in order, and the Flatten behind it."""
     chain = [last]
     while True:
         source = chain[0].inputs[0]
         producer = source.producer() if source is not None else None
-        if producer is None or producer.op_type not in (*_ELEMENTWISE, "Conv"):
+        if producer is None or producer.op_type not in (*ELEMENTWISE, "Conv"):
             break
         given = producer.inputs[0] and static(producer.inputs[0])
         if not given or given[2:] != (1, 1):
             break
         chain.insert(0, producer)
-    while chain[0].op_type in _ELEMENTWISE:
+    while chain[0].op_type in ELEMENTWISE:
         del chain[0]  # what stands before the first convolution may stay there
     return chain
 
 
-def _not_convertible(step: ir.Node, chain: list[ir.Node]) -> str | None:
+def _not_convertible(step: ir.Node, chain: Chain) -> str | None:
     """Say why a step of the chain cannot become one on vectors, if it cannot."""
     output = step.outputs[0]
     if output.is_graph_output():
@@ -89,7 +80,7 @@ def _not_convertible(step: ir.Node, chain: list[ir.Node]) -> str | None:
     return None
 
 
-def _convert(graph: ir.Graph, chain: list[ir.Node]) -> None:
+def _convert(graph: ir.Graph, chain: Chain) -> None:
     flatten = chain[-1]
     tape = ir.tape.Tape()
     value = tape.op("Flatten", [chain[0].inputs[0]], {"axis": 1}, name=flatten.name)

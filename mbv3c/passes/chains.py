@@ -1,0 +1,50 @@
+"""Rewrite chains of nodes that compute on one pixel: from convolutions to products, and back."""
+
+from collections.abc import Callable
+
+import onnx
+import onnx_ir as ir
+from onnx import shape_inference
+
+from mbv3c.passes.report import PassReport, Refusal
+
+Chain = list[ir.Node]
+
+# What a chain may hold beside convolutions and products: it does not care how a pixel is laid out.
+ELEMENTWISE = ("Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Clip")
+
+
+def rewrite_chains(
+    model: onnx.ModelProto,
+    name: str,
+    *,
+    chain_before: Callable[[ir.Node], Chain],
+    refusal: Callable[[Chain], str | None],
+    convert: Callable[[ir.Graph, Chain], None],
+) -> tuple[onnx.ModelProto, PassReport]:
+    """Rewrite every chain of a model.
+
+    Args:
+        model: the model; it is returned itself where nothing is rewritten.
+        name: of the pass.
+        chain_before: returns the chain that ends with a node, or nothing if none does.
+        refusal: returns why a chain cannot be rewritten, if it cannot.
+        convert: puts the new nodes in the place of a chain.
+    """
+    rewritten = ir.from_proto(shape_inference.infer_shapes(model))
+    graph = rewritten.graph
+    before = len(graph)
+    matched: list[str] = []
+    refused = []
+    for node in tuple(graph):
+        chain = chain_before(node)
+        if not chain:
+            continue
+        reason = refusal(chain)
+        if reason is not None:
+            refused.append(Refusal(node.name or node.op_type, reason))
+            continue
+        matched += [step.name or step.op_type for step in chain]
+        convert(graph, chain)
+    report = PassReport(name, tuple(matched), tuple(refused), before, len(graph), bool(matched))
+    return (ir.to_proto(rewritten) if matched else model), report
