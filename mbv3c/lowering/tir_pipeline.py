@@ -1,8 +1,9 @@
-"""TensorIR to what LLVM compiles: TVM's own pipeline for CPUs, with one step of ours.
+"""TensorIR to what LLVM compiles: TVM's own pipeline for CPUs, without two steps for our kernels.
 
 TVM plans the temporary memory of a function by taking every buffer out of its loops, and asks the
 runtime for it. Our kernels hold their accumulators in small buffers on the stack, which LLVM turns
-into registers; there, that step would put them into memory. All other functions need it.
+into registers; there, that step would put them into memory. Nor may their indices be narrowed
+(see `emit.loop`). All other functions need both.
 """
 
 from typing import Any
@@ -17,18 +18,21 @@ from mbv3c.lowering.schedules.emit import KERNEL
 _NAME = "mbv3c_cpu"
 
 
-@tvm.transform.module_pass(opt_level=0, name="PlanTemporaries")
-class PlanTemporaries:
-    """TVM's StorageRewrite, for functions that are no kernels of ours."""
+@tvm.transform.module_pass(opt_level=0, name="ExceptKernels")
+class ExceptKernels:
+    """A pass of TVM's, for functions that are no kernels of ours."""
+
+    def __init__(self, inner: tvm.transform.Pass) -> None:
+        self._inner = inner
 
     def transform_module(
         self, module: tvm.IRModule, context: tvm.transform.PassContext
     ) -> tvm.IRModule:
-        planned = tirx.transform.StorageRewrite()(module)
+        changed = self._inner(module)
         for name, function in module.functions_items():
             if function.attrs and KERNEL in function.attrs:
-                planned[name] = function
-        return planned
+                changed[name] = function
+        return changed
 
 
 # The steps of `tvm.s_tir.pipeline.default_s_tir_pipeline` that concern a CPU, in its order.
@@ -44,10 +48,10 @@ TIR_PASSES: tuple[tvm.transform.Pass, ...] = (
     s_tir.transform.LowerOpaqueBlock(),
     tirx.transform.FlattenBuffer(),
     tirx.transform.BF16ComputeLegalize(),
-    tirx.transform.NarrowDataType(32),
+    ExceptKernels(tirx.transform.NarrowDataType(32)),
     s_tir.transform.LoopPartition(),
     tirx.transform.VectorizeLoop(),
-    PlanTemporaries(),
+    ExceptKernels(tirx.transform.StorageRewrite()),
     s_tir.transform.HoistIfThenElse(),
     tirx.transform.UnrollLoop(),
     s_tir.transform.RenormalizeSplitPattern(),

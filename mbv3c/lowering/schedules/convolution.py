@@ -69,7 +69,7 @@ def legal(shape: Convolution, machine: Machine) -> list[Tile]:
         Tile(run, vectors)
         for run in range(1, min(shape.horizontal.outputs, _MAX_OUTPUTS) + 1)
         for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
-        if run * vectors + min(run, vectors) + 1 <= machine.registers
+        if run * vectors + _operands(shape, run, vectors, machine) <= machine.registers
     ]
 
 
@@ -90,11 +90,8 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
     """Write the kernel; its arguments are x, packed weights, bias [N], y [B, P, Q, N]."""
     down, right = shape.vertical, shape.horizontal
     taps = down.taps * right.taps
-    lanes_along_row = (
-        shape.channels_first and machine.lane_operands and right.size >= machine.lanes(shape.dtype)
-    )
-    span = (tile.run - 1) * right.stride + (right.taps - 1) * right.dilation + 1
-    beyond = -span % machine.lanes(shape.dtype) if lanes_along_row else 0
+    lanes_along_row = _loads_lanes_of_rows(shape, machine)
+    beyond = -_span(right, tile.run) % machine.lanes(shape.dtype) if lanes_along_row else 0
 
     def body() -> None:
         sides = (down.size, right.size)
@@ -184,7 +181,7 @@ def _lanes_of_row(
     """
     lanes = machine.lanes(dtype)
     first = right.source(run.start, 0)
-    reach = (run.count - 1) * right.stride + (right.taps - 1) * right.dilation
+    reach = _span(right, run.count) - 1
     skipped = 0 if run.known is None else max(0, -first)
     starts = list(range(skipped, reach + 1, lanes))
     if run.known is not None:
@@ -211,8 +208,44 @@ def _cost(shape: Convolution, tile: Tile, machine: Machine) -> float:
     for panel in _panels(shape, tile, machine):
         for run, runs in ((tile.run, full), (rest, 1 if rest else 0)):
             products = run * len(panel.widths)
-            loads = run + len(panel.widths) / 2
+            loads = _loads(shape, run, panel, machine)
             waits = max(0.0, machine.fma_chains - products)
             hidden = loads if machine.lane_operands else max(0.0, loads - products)
             cost += panel.count * runs * (products + hidden + waits + 0.5)
     return cost
+
+
+def _operands(shape: Convolution, run: int, vectors: int, machine: Machine) -> int:
+    """Return how many registers a tile needs beside its accumulators."""
+    if _loads_lanes_of_rows(shape, machine):
+        return _vectors_of_row(shape.horizontal, run, machine.lanes(shape.dtype)) + vectors
+    return min(run, vectors) + 1
+
+
+def _loads(shape: Convolution, run: int, panel: Panels, machine: Machine) -> float:
+    """Estimate the loads of a tile, per input channel and tap."""
+    if not _loads_lanes_of_rows(shape, machine):
+        return run + len(panel.widths) / 2
+    right = shape.horizontal
+    taps = shape.inputs * shape.vertical.taps * right.taps
+    bytes_of_weights = taps * panel.columns * np.dtype(shape.dtype).itemsize
+    paired = bytes_of_weights <= emit.PAIRED_LOAD_BYTES
+    return _vectors_of_row(right, run, machine.lanes(shape.dtype)) / right.taps + len(
+        panel.widths
+    ) / (2 if paired else 1)
+
+
+def _loads_lanes_of_rows(shape: Convolution, machine: Machine) -> bool:
+    """Say whether inputs are loaded as vectors along a row of the image."""
+    wide = shape.horizontal.size >= machine.lanes(shape.dtype)
+    return shape.channels_first and machine.lane_operands and wide
+
+
+def _vectors_of_row(axis: Axis, run: int, lanes: int) -> int:
+    """Return how many vectors hold what the windows of a run cover of a row."""
+    return -(-_span(axis, run) // lanes)
+
+
+def _span(axis: Axis, run: int) -> int:
+    """Return how many adjacent inputs the windows of a run cover."""
+    return (run - 1) * axis.stride + (axis.taps - 1) * axis.dilation + 1

@@ -18,6 +18,8 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 Expr = Any  # a TensorIR expression or a Python number; TVM has no types for mypy
 Buffer = Any
 
+# How far from one pointer NEON loads pairs of vectors ("LDP", a signed offset of 7 bits times 16).
+PAIRED_LOAD_BYTES = 1024
 KERNEL = "mbv3c.kernel"  # the attribute of functions whose temporaries are registers
 
 
@@ -141,11 +143,16 @@ def biased_accumulators(
 
 @contextmanager
 def loop(extent: int, *, parallel: bool = False) -> Iterator[Expr]:
-    """Loop, unless there is one turn only."""
+    """Loop, unless there is one turn only.
+
+    The variable has 64 bits: what is added to a narrower one might wrap, for all that LLVM knows,
+    so that it would compute and widen every index by itself instead of using offsets.
+    """
     if extent == 1:
         yield 0
         return
-    with (T.parallel if parallel else T.serial)(0, extent) as variable:
+    first, turns = tirx.const(0, "int64"), tirx.const(extent, "int64")
+    with (T.parallel if parallel else T.serial)(first, turns) as variable:
         yield variable
 
 

@@ -64,7 +64,7 @@ def legal(shape: Pointwise, machine: Machine) -> list[Tile]:
         Tile(rows, vectors, rows_outer)
         for rows in range(1, min(shape.rows, _MAX_ROWS) + 1)
         for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
-        if rows * vectors + _operands(rows, vectors, machine) <= machine.registers
+        if rows * vectors + _operands(shape, rows, vectors, machine) <= machine.registers
         for rows_outer in (False, True)
     ]
 
@@ -142,7 +142,7 @@ def _tile(
     step = machine.lanes(shape.dtype) if machine.lane_operands else 1
     whole = shape.inputs // step
     if whole:
-        turns = 2 if step > 1 and whole % 2 == 0 else 1
+        turns = _turns(whole, step, panel, shape.dtype) if step > 1 else 1
         with emit.loop(whole // turns) as ko:
             for turn in range(turns):
                 first = (ko * turns + turn) * step
@@ -166,31 +166,51 @@ def _panels(shape: Pointwise, tile: Tile, machine: Machine) -> list[Panels]:
     return panels.panels(shape.outputs, machine.lanes(shape.dtype), tile.vectors)
 
 
-def _operands(rows: int, vectors: int, machine: Machine) -> int:
+def _operands(shape: Pointwise, rows: int, vectors: int, machine: Machine) -> int:
     """Return how many registers a tile needs beside its accumulators.
 
-    Lanes come from two vectors of every row, of which one is in use and one on its way; LLVM
-    issues the broadcasts of all rows together. Then there are weights in flight.
+    Lanes come from one vector of every row, and from a second one of those rows that lie so near
+    to each other that LLVM pairs their loads; then there are the weights of one place. Without
+    lanes LLVM issues the broadcasts of all rows together.
     """
-    return 2 * rows + 2 if machine.lane_operands else rows + min(vectors, 3)
+    if not machine.lane_operands:
+        return rows + min(vectors, 3)
+    return rows + _paired(shape, rows) + vectors
+
+
+def _paired(shape: Pointwise, rows: int) -> int:
+    """Return how many rows of a tile paired loads reach from one pointer."""
+    row_bytes = shape.inputs * np.dtype(shape.dtype).itemsize
+    return min(rows, 1 + (emit.PAIRED_LOAD_BYTES - 1) // row_bytes)
+
+
+def _turns(steps: int, step: int, panel: tuple[int, ...], dtype: str) -> int:
+    """Return how many steps one turn of the loop takes, to spread the cost of looping.
+
+    Its weights stay within the reach of NEON's paired loads, 1024 bytes from one pointer.
+    """
+    reach = emit.PAIRED_LOAD_BYTES // (step * sum(panel) * np.dtype(dtype).itemsize)
+    return max(turns for turns in (1, 2, 3, 4) if steps % turns == 0 and turns <= max(1, reach))
 
 
 def _cost(shape: Pointwise, tile: Tile, machine: Machine) -> float:
     """Estimate the work of the whole product in multiply-add slots."""
-    full = machine.lanes(shape.dtype)
     blocks = -(-shape.rows // tile.rows)
-    cost = 0.0
-    for run in _panels(shape, tile, machine):
-        slots = sum(1.0 if lanes == full else machine.partial_cost for lanes in run.widths)
-        cost += run.count * blocks * _tile_cost(shape, tile.rows, slots, machine)
-    return cost
+    return sum(
+        run.count * blocks * _tile_cost(shape, tile.rows, run.widths, machine)
+        for run in _panels(shape, tile, machine)
+    )
 
 
-def _tile_cost(shape: Pointwise, rows: int, slots: float, machine: Machine) -> float:
+def _tile_cost(shape: Pointwise, rows: int, panel: tuple[int, ...], machine: Machine) -> float:
+    lanes = machine.lanes(shape.dtype)
+    slots = sum(1.0 if width == lanes else machine.partial_cost for width in panel)
     products = rows * slots
     if machine.lane_operands:  # every instruction takes a slot of the front end
-        loads = rows / (2 * machine.lanes(shape.dtype)) + slots / 2
-        overhead = 4 / (2 * machine.lanes(shape.dtype))
+        turns = _turns(max(1, shape.inputs // lanes), lanes, panel, shape.dtype)
+        from_x = (rows - _paired(shape, rows) / 2) / lanes
+        loads = from_x + slots / 2 + max(0.0, machine.fma_chains / 2 - products)
+        overhead = 3 / (lanes * turns)
     else:  # loads go beside the multiply-adds; too few of those wait for each other
         loads = max(0.0, 0.5 * (rows + slots) - 0.5 * products)
         overhead = max(0.0, machine.fma_chains - products) + 0.5 + 0.05 * (rows + slots)
