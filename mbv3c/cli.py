@@ -304,7 +304,7 @@ def _proved(step: "OptimizedStep") -> str:
 @commands.command(name="compile")
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--precision", default="fp32", show_default=True)
+@click.option("--precision", default="fp32", show_default=True, help="fp32 or fp16.")
 @click.option(
     "--cores", type=int, help="Cores that one inference may use.  [default: the target's]"
 )

@@ -34,7 +34,7 @@ from mbv3c.passes.convert_opset import check_opset
 from mbv3c.passes.prove import prove
 from mbv3c.passes.removal import why_left
 from mbv3c.targets import cpu
-from mbv3c.targets.cores import machine
+from mbv3c.targets.cores import check_precision, machine
 from mbv3c.targets.table import Target, find_target
 
 Progress = Callable[[str], None]
@@ -136,6 +136,7 @@ def build_library(
     output: Path,
     reports: Sequence[PassReport] = (),
     *,
+    precision: str = "fp32",
     symbols: bool = False,
 ) -> Lowered:
     """Turn a rewritten graph into the target's shared library, with its symbol table on demand.
@@ -147,7 +148,7 @@ def build_library(
     resolved = cpu.resolve(target)
     tvm_target = cpu.tvm_target(resolved)
     try:
-        lowered = lower(model, machine(resolved, tvm_target), tvm_target)
+        lowered = lower(model, machine(resolved, tvm_target), tvm_target, precision)
     except UnknownOperatorsError as error:
         reasons = why_left(model, error.positions, reports)
         raise ModelError("\n  ".join([str(error), *reasons])) from error
@@ -188,10 +189,12 @@ def compile_model(
 
     Raises:
         ParityError: the library does not compute what the model computes; nothing is written.
+        UsageError: the target's processor does not compute in that precision.
         Mbv3cError: anything else that is wrong.
     """
     if precision not in TOLERANCES:
         raise UsageError(f"unknown precision {precision!r}; known: {', '.join(TOLERANCES)}")
+    check_precision(target, precision)
     bundles.check_replaceable(output)
     # Objects, library and model are each about as large as the weights.
     need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
@@ -199,7 +202,8 @@ def compile_model(
         progress("rewriting the graph")
         optimized, reports = rewrite(model)
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
-        lowered = build_library(optimized, target, folder / bundles.LIBRARY, reports)
+        library = folder / bundles.LIBRARY
+        lowered = build_library(optimized, target, library, reports, precision=precision)
         progress("running onnxruntime on the model as given")
         inputs = parity_inputs(_input_shape(model))
         references = list(run_reference(model, inputs))
@@ -330,7 +334,7 @@ def _verify(
         ran_on = runner.description
     else:
         progress(f"nothing here runs {target.name}: building the same program for this machine")
-        outputs = _run_rebuilt(model, inputs)
+        outputs = _run_rebuilt(model, inputs, precision)
         ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
     return compare(
         outputs,
@@ -341,10 +345,13 @@ def _verify(
     )
 
 
-def _run_rebuilt(model: onnx.ModelProto, inputs: list[Tensor]) -> list[list[Tensor]]:
+def _run_rebuilt(
+    model: onnx.ModelProto, inputs: list[Tensor], precision: str
+) -> list[list[Tensor]]:
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         folder = Path(name)
-        build_library(rewrite(model)[0], find_target("host_cpu"), folder / bundles.LIBRARY)
+        library, host = folder / bundles.LIBRARY, find_target("host_cpu")
+        build_library(rewrite(model)[0], host, library, precision=precision)
         return HostRunner().run(folder, inputs)
 
 

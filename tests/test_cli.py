@@ -229,6 +229,11 @@ def test_quiet_on_stderr_but_for_progress(host_bundle: Path) -> None:
         (("compile", "--target", "npu"), 2, "'npu' is planned and not built yet"),
         (("compile", "none.onnx", "--target", "host_cpu"), 2, "no such file: none.onnx"),
         (("compile", "--target", "host_cpu", "--precision", "fp8"), 2, "unknown precision 'fp8'"),
+        (
+            ("compile", "--target", "arm_cpu:cortex-a53", "--precision", "fp16"),
+            2,
+            "arm_cpu:cortex-a53 does not compute in fp16; these do: arm_cpu:cortex-a76",
+        ),
         (("build", "--resolution", "100"), 2, "resolution 100 is not supported"),
         (("build", "--head", "ssdlite", "--resolution", "224"), 2, "head ssdlite; choose 320"),
         (("build", "--variant", "medium"), 2, "unknown variant 'medium'; known: large, small"),

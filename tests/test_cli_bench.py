@@ -102,6 +102,26 @@ def test_emulated_bundle_is_counted_and_never_timed(arm_bundle: Path) -> None:
     assert "counted, not timed" in done.stdout
 
 
+def test_half_precision_takes_fewer_instructions(arm_bundle: Path, tmp_path: Path) -> None:
+    half = compiled(tmp_path, "arm_cpu", "--cores", 2, "--precision", "fp16")
+    single, found = (
+        document(mbv3c("bench", bundle, "--profile", "--json")) for bundle in (arm_bundle, half)
+    )
+    assert found["instructions"] < 0.7 * single["instructions"]
+    assert found["classes"]["vector_fmla"] < 0.6 * single["classes"]["vector_fmla"]
+    assert sum(kernel["instructions"] for kernel in found["kernels"]) == found["instructions"]
+    assert max(kernel["madds_per_instruction"] for kernel in found["kernels"]) > 4
+    verified = document(mbv3c("verify", half, "--json"))
+    assert verified["passed"]
+    assert verified["ran_on"] == "emulated cortex-a76"
+    assert verified["tolerance"] == 2e-2
+    shown = document(mbv3c("inspect", half, "--json"))
+    assert shown["precision"] == "fp16"
+    assert {shown["input"]["dtype"], *(one["dtype"] for one in shown["outputs"])} == {"float32"}
+    weights = json.loads((arm_bundle / "manifest.json").read_text())["memory"]["weight_bytes"]
+    assert 2 * shown["memory"]["weight_bytes"] == weights
+
+
 def test_cores_are_recorded(arm_bundle: Path) -> None:
     assert json.loads((arm_bundle / "manifest.json").read_text())["target"]["cores"] == 2
 

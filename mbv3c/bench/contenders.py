@@ -1,7 +1,8 @@
 """What can be timed: a bundle's library, and other runtimes on the bundle's model.
 
 Each opens a model on a given number of threads and returns what runs one inference of it, always
-from Python and on an input that is there already. All of them compute in fp32.
+from Python and on an input that is there already. The others compute in
+fp32, whatever the bundle's precision is.
 """
 
 from collections.abc import Callable

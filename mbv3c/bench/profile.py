@@ -51,7 +51,8 @@ class CountedKernel:
         madds: multiply-adds of all calls.
         instructions: executed in all calls.
         share: of the instructions of the inference.
-        madds_per_instruction: 4 is what NEON can do in fp32 if it does nothing else.
+        madds_per_instruction: NEON can do 4 in fp32 and 8 in fp16 if it does
+            nothing else.
     """
 
     kernel: str

@@ -49,6 +49,9 @@ def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
         shutil.copytree(golden, folder / golden.name)
         optimized, _ = pipeline.rewrite(onnx.load(bundle.model))
         target = pipeline.target_of(bundle)
-        lowered = pipeline.build_library(optimized, target, folder / LIBRARY, symbols=True)
+        precision = bundle.manifest["precision"]
+        lowered = pipeline.build_library(
+            optimized, target, folder / LIBRARY, precision=precision, symbols=True
+        )
         calls = zip(lowered.kernels, lowered.plan.steps, strict=True)
         yield Rebuilt(folder, tuple(Call(*pair) for pair in calls))

@@ -18,8 +18,8 @@ from mbv3c.execution.processes import finish, require
 from mbv3c.execution.symbols import Functions
 from mbv3c.execution.toolbox import EmulatorKit
 
-# The first two set things up, such as the memory pools; the last two must do exactly the same.
-_INFERENCES = 4
+# The first three set things up, such as the memory pools; the last two must do exactly the same.
+_INFERENCES = 5
 _TIMEOUT = 900.0
 
 _Mapping = tuple[int, int, int, str]

@@ -7,7 +7,7 @@ import tvm
 
 from mbv3c.lowering.arena import Arena, plan_arena
 from mbv3c.lowering.assemble import assemble
-from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.machine import PRECISIONS, Machine
 from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.plan import Plan
 from mbv3c.lowering.select import select
@@ -30,15 +30,20 @@ class Lowered:
     kernels: tuple[str, ...]
 
 
-def lower(model: onnx.ModelProto, machine: Machine, target: tvm.target.Target) -> Lowered:
-    """Lower a rewritten graph with fixed shapes.
+def lower(
+    model: onnx.ModelProto,
+    machine: Machine,
+    target: tvm.target.Target,
+    precision: str = "fp32",
+) -> Lowered:
+    """Lower a rewritten graph with fixed shapes to kernels of a precision of `PRECISIONS`.
 
     Raises:
         UnknownOperatorsError: TVM has no importer for some operators.
         ModelError: a node has no known shape, or TVM cannot lower it.
     """
     check_operators(model)
-    plan = select(model, machine, target)
+    plan = select(model, machine, target, PRECISIONS[precision])
     arena = plan_arena(plan)
     module, kernels = assemble(plan, arena)
     return Lowered(plan, arena, module, kernels)

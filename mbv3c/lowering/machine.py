@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# The type in which the kernels compute, by the name of the precision.
+PRECISIONS = {"fp32": "float32", "fp16": "float16"}
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -37,28 +37,36 @@ _ARITHMETIC = {"Add": "add", "Mul": "multiply"}
 _ACTIVATIONS = ("Relu", "Clip", "HardSigmoid", "HardSwish")
 _IMAGE = 4  # rank of [N, C, H, W]
 
+_Form = tuple[bool, str]  # of a tensor: whether the channels are last, and the type
 
-def select(model: onnx.ModelProto, machine: Machine, target: tvm.target.Target) -> Plan:
+
+def select(
+    model: onnx.ModelProto, machine: Machine, target: tvm.target.Target, dtype: str = "float32"
+) -> Plan:
     """Return the plan of a rewritten graph with fixed shapes.
 
+    The kernels hold and compute what is float32 in the graph as `dtype`. Inputs, outputs and what
+    the fallback computes keep their types.
+
     Raises:
-        ModelError: a node has no known shape, or the fallback cannot lower it.
+        ModelError: a node has no known shape, the fallback cannot lower it, or `dtype` cannot
+            hold its weights.
     """
-    return _Selector(model, machine, target).run()
+    return _Selector(model, machine, target, dtype).run()
 
 
 class _Selector:
     """Goes through the nodes once; what it has planned so far is in `_plan`.
 
-    A tensor of the graph is held by a value of the plan, laid out as in ONNX, or with the channels
-    last, or by two values, one of each kind.
+    A tensor of the graph is held by one value of the plan or by several: laid out as in ONNX, or
+    with the channels last; in its own type, or in that of the kernels.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, machine: Machine, target: tvm.target.Target
+        self, model: onnx.ModelProto, machine: Machine, target: tvm.target.Target, dtype: str
     ) -> None:
         self._model = shape_inference.infer_shapes(model)
-        self._machine, self._target = machine, target
+        self._machine, self._target, self._kernel_type = machine, target, dtype
         graph = self._model.graph
         self._stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self._types = {
@@ -70,13 +78,13 @@ class _Selector:
             for name in filter(None, node.input):
                 self._users.setdefault(name, []).append(node)
         self._outputs = [value.name for value in graph.output]
-        self._held: dict[str, dict[bool, str]] = {}  # by whether the channels are last
+        self._held: dict[str, dict[_Form, str]] = {}
         self._done: set[str] = set()  # first outputs of nodes that are covered
         self._pending: list[onnx.NodeProto] = []  # for the fallback
         given = model_input(self._model).name
         self._plan = Plan(given, self._shape(given))
         self._plan.values[given] = Value(self._shape(given), self._dtype(given))
-        self._held[given] = {False: given}
+        self._hold(given, given, channels_last=False)
 
     def run(self) -> Plan:
         rules: tuple[Callable[[onnx.NodeProto], bool], ...] = (
@@ -94,7 +102,7 @@ class _Selector:
             if name in self._stored:
                 value = self._copy(name, self._stored[name])
             else:
-                value = self._value(name, channels_last=False)
+                value = self._value(name, channels_last=False, dtype=self._dtype(name))
             if value in (self._plan.input, *self._plan.outputs):
                 value = self._copy(name, value)
             self._plan.outputs += (value,)
@@ -111,7 +119,9 @@ class _Selector:
             return False  # a Dropout's mask
         if self._is_pending(node.input[0]):
             return False
-        self._held[node.output[0]] = {False: self._value(node.input[0], channels_last=False)}
+        dtype = self._held_type(node.input[0])
+        value = self._value(node.input[0], channels_last=False, dtype=dtype)
+        self._hold(node.output[0], value, channels_last=False)
         self._done.add(node.output[0])
         return True
 
@@ -127,7 +137,7 @@ class _Selector:
         bias = self._bias(node, 2, weights.shape[0])
         if groups == channels == weights.shape[0] > 1:
             covered, activation = self._activation_after(node)
-            shape = depthwise.Depthwise(batch, channels, *axes, activation)
+            shape = depthwise.Depthwise(batch, channels, *axes, activation, self._kernel_type)
             tile = depthwise.default(shape, self._machine)
             function = depthwise.generate(shape, tile, self._machine)
             constants = (depthwise.pack(weights), bias)
@@ -143,12 +153,20 @@ class _Selector:
             return True
         covered, activation = self._activation_after(node)
         first = not self._has(node.input[0], channels_last=True)
+        source = self._held_type(node.input[0]) if first else self._kernel_type
         dense = convolution.Convolution(
-            batch, channels, weights.shape[0], *axes, activation, channels_first=first
+            batch,
+            channels,
+            weights.shape[0],
+            *axes,
+            activation,
+            channels_first=first,
+            dtype=self._kernel_type,
+            source=source,
         )
         place = convolution.default(dense, self._machine)
         packed = convolution.pack(dense, place, self._machine, weights)
-        x = self._value(node.input[0], channels_last=not first)
+        x = self._value(node.input[0], channels_last=not first, dtype=source)
         function = convolution.generate(dense, place, self._machine)
         self._emit("convolution", covered, function, (x, packed, bias), dense.madds, place)
         return True
@@ -191,13 +209,13 @@ class _Selector:
         if w2.shape[0] != channels:
             return False  # one gate for all channels
         shape = squeeze_excite.SqueezeExcite(
-            batch, prod(sides), channels, w1.shape[0], first, second
+            batch, prod(sides), channels, w1.shape[0], first, second, self._kernel_type
         )
         tile = squeeze_excite.default(shape, self._machine)
         constants = (
-            squeeze_excite.pack(w1, tile, self._machine),
+            squeeze_excite.pack(w1, tile, self._machine, shape.dtype),
             self._bias(reduce, 2, w1.shape[0]),
-            squeeze_excite.pack(w2, tile, self._machine),
+            squeeze_excite.pack(w2, tile, self._machine, shape.dtype),
             self._bias(expand, 2, w2.shape[0]),
         )
         value = self._value(x, channels_last=True)
@@ -207,7 +225,7 @@ class _Selector:
         self._append(
             "squeeze_excite", chain, function, (value, *constants), value, shape.madds, tile
         )
-        self._held[result] = {not self._is_flat(x): value}
+        self._hold(result, value, channels_last=not self._is_flat(x))
         return True
 
     def _pool(self, node: onnx.NodeProto) -> bool:
@@ -216,7 +234,7 @@ class _Selector:
         if not self._is_value(node.input[0]) or not self._is_float(node.input[0]):
             return False
         batch, channels, *sides = self._shape(node.input[0])
-        shape = pooling.GlobalPool(batch, prod(sides), channels)
+        shape = pooling.GlobalPool(batch, prod(sides), channels, self._kernel_type)
         tile = pooling.default(shape, self._machine)
         x = self._value(node.input[0], channels_last=True)
         function = pooling.generate(shape, tile, self._machine)
@@ -249,7 +267,9 @@ class _Selector:
             places = prod(sides)
         covered, activation = ([node], alone) if alone else self._activation_after(node)
         operator = "" if alone else _ARITHMETIC[node.op_type]
-        shape = elementwise.Elementwise(batch, places, channels, operator, per_channel, activation)
+        shape = elementwise.Elementwise(
+            batch, places, channels, operator, per_channel, activation, self._kernel_type
+        )
         inputs = tuple(self._value(name, channels_last=last) for name in operands)
         function = elementwise.generate_elementwise(shape, self._machine)
         self._emit("elementwise", covered, function, inputs, 0, channels_last=last)
@@ -265,7 +285,12 @@ class _Selector:
         if residual is not None:
             covered = [*covered, residual[0]]
         shape = pointwise.Pointwise(
-            rows, weights.shape[1], weights.shape[0], activation, residual is not None
+            rows,
+            weights.shape[1],
+            weights.shape[0],
+            activation,
+            residual is not None,
+            self._kernel_type,
         )
         tile = pointwise.default(shape, self._machine)
         packed = pointwise.pack(shape, tile, self._machine, weights)
@@ -288,8 +313,9 @@ class _Selector:
         result = covered[-1].output[0]
         shape = self._shape(result)
         last = channels_last and not self._is_flat(result)
-        self._plan.values[result] = Value((shape[0], *shape[2:], shape[1]) if last else shape)
-        self._held[result] = {last: result}
+        memory = (shape[0], *shape[2:], shape[1]) if last else shape
+        self._plan.values[result] = Value(memory, self._kernel_type)
+        self._hold(result, result, channels_last=last)
         self._append(kind, covered, function, (*inputs, result), result, madds, tile)
 
     def _append(
@@ -304,7 +330,11 @@ class _Selector:
     ) -> None:
         names = tuple(node.name or f"→ {node.output[0]}" for node in covered)
         knobs = {} if tile is None else asdict(tile)
-        self._plan.steps.append(Step(kind, names, function, arguments, (written,), madds, knobs))
+        given = tuple(
+            one if isinstance(one, str) else _converted(one, str(parameter.dtype), names)
+            for one, parameter in zip(arguments, function.params, strict=True)
+        )
+        self._plan.steps.append(Step(kind, names, function, given, (written,), madds, knobs))
         self._done.update(node.output[0] for node in covered)
 
     def _activation_after(self, node: onnx.NodeProto) -> tuple[list[onnx.NodeProto], Activation]:
@@ -420,40 +450,71 @@ class _Selector:
     def _has(self, name: str, *, channels_last: bool) -> bool:
         if self._is_pending(name):
             return not channels_last
-        return channels_last in self._held[name] or self._is_flat(name)
+        return self._is_flat(name) or any(last == channels_last for last, _ in self._held[name])
 
-    def _value(self, name: str, *, channels_last: bool) -> str:
-        """Return the value that holds a tensor in the wanted layout; make it where needed."""
+    def _hold(self, name: str, value: str, *, channels_last: bool) -> None:
+        """Remember which value holds a tensor that none holds so far."""
+        self._held[name] = {(channels_last, self._plan.values[value].dtype): value}
+
+    def _held_type(self, name: str) -> str:
+        """Return the type in which a tensor was made."""
         if self._is_pending(name):
             self._flush()
-        held = self._held[name]
-        if self._is_flat(name):
-            return next(iter(held.values()))
-        if channels_last not in held:
-            held[channels_last] = self._transpose(name, held[not channels_last], channels_last)
-        return held[channels_last]
+        return next(dtype for _, dtype in self._held[name])
 
-    def _transpose(self, name: str, source: str, channels_last: bool) -> str:
+    def _value(self, name: str, *, channels_last: bool, dtype: str = "") -> str:
+        """Return the value that holds a tensor in the wanted form; make it where needed.
+
+        Without `dtype` that of the kernels is wanted.
+        """
+        made = self._held_type(name)
+        held, dtype = self._held[name], dtype or self._kernel_type
+        if self._is_flat(name):
+            channels_last = next(last for last, _ in held)
+        if (channels_last, dtype) not in held:
+            # What has the layout already is only converted.
+            last = channels_last if (channels_last, made) in held else not channels_last
+            held[channels_last, dtype] = (
+                self._convert(name, held[last, made], dtype)
+                if last == channels_last
+                else self._transpose(name, held[last, made], channels_last, dtype)
+            )
+        return held[channels_last, dtype]
+
+    def _transpose(self, name: str, source: str, channels_last: bool, dtype: str) -> str:
         batch, channels, *sides = self._shape(name)
         rows, columns = (channels, prod(sides)) if channels_last else (prod(sides), channels)
         result = self._new_name(f"{name}.{'nhwc' if channels_last else 'nchw'}")
         memory = (batch, *sides, channels) if channels_last else (batch, channels, *sides)
-        dtype = self._dtype(name)
+        given = self._plan.values[source].dtype
         self._plan.values[result] = Value(memory, dtype)
-        shape = elementwise.Transpose(batch, rows, columns, dtype)
+        shape = elementwise.Transpose(batch, rows, columns, given, dtype)
         function = elementwise.generate_transpose(shape, self._machine)
         self._append("transpose", (), function, (source, result), result, 0, None)
         return result
+
+    def _convert(self, name: str, source: str, dtype: str) -> str:
+        """Convert a tensor, laid out as it is."""
+        given = self._plan.values[source]
+        result = self._new_name(f"{name}.{dtype}")
+        self._plan.values[result] = Value(given.shape, dtype)
+        return self._pass_on("cast", source, result, given.dtype)
 
     def _copy(self, name: str, source: str | Array) -> str:
         """Copy a tensor that lies in another's memory, or is constant, to its own."""
         dtype = self._dtype(name) if isinstance(source, str) else source.dtype.name
         result = self._new_name(f"{name}.copy")
         self._plan.values[result] = Value(self._shape(name), dtype)
-        size = prod(self._shape(name))
-        shape = elementwise.Elementwise(1, 1, size, "", False, LINEAR, dtype)
+        return self._pass_on("copy", source, result, dtype)
+
+    def _pass_on(self, kind: str, source: str | Array, result: str, given: str) -> str:
+        """Copy values of the type `given` to `result`, in its type, and return that."""
+        made = self._plan.values[result]
+        shape = elementwise.Elementwise(
+            1, 1, prod(made.shape), "", False, LINEAR, given, made.dtype
+        )
         function = elementwise.generate_elementwise(shape, self._machine)
-        self._append("copy", (), function, (source, result), result, 0, None)
+        self._append(kind, (), function, (source, result), result, 0, None)
         return result
 
     def _new_name(self, name: str) -> str:
@@ -480,7 +541,9 @@ class _Selector:
             if name in self._outputs
             or any(id(user) not in inside for user in self._users.get(name, []))
         ]
-        values = {name: self._value(name, channels_last=False) for name in read}
+        values = {
+            name: self._value(name, channels_last=False, dtype=self._dtype(name)) for name in read
+        }
         inputs, wanted = (
             {name: (self._shape(name), self._types[name].elem_type) for name in names}
             for names in (read, outputs)
@@ -497,9 +560,9 @@ class _Selector:
         self._done.update(node.output[0] for node in nodes)
         for name, value in lowered.held.items():
             if isinstance(value, str):
-                self._held[name] = {False: values.get(value, value)}
+                self._hold(name, values.get(value, value), channels_last=False)
             else:
-                self._held[name] = {False: self._copy(name, value)}
+                self._hold(name, self._copy(name, value), channels_last=False)
 
     def _check_types(
         self, wanted: dict[str, tuple[tuple[int, ...], int]], lowered: fallback.Lowered
@@ -513,6 +576,17 @@ class _Selector:
                     f"TVM {tvm.__version__} makes {made.dtype} {made.shape} of {name!r}, which is "
                     f"{self._dtype(name)} {shape}"
                 )
+
+
+def _converted(weights: Array, dtype: str, names: tuple[str, ...]) -> Array:
+    """Return the weights of some nodes in the type in which their kernel reads them."""
+    with np.errstate(over="ignore"):
+        converted = weights.astype(dtype, copy=False)
+    if not np.isfinite(converted[np.isfinite(weights)]).all():
+        raise ModelError(
+            f"{names[0]!r} has weights beyond what {dtype} holds; compile with --precision fp32"
+        )
+    return converted
 
 
 def _activation(node: onnx.NodeProto, stored: dict[str, NDArray[Any]]) -> Activation | None:

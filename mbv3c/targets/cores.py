@@ -11,8 +11,10 @@ from pathlib import Path
 import tvm
 from tvm.target import codegen
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.targets.table import Target
+from mbv3c.errors import UsageError
+from mbv3c.lowering.machine import PRECISIONS, Machine
+from mbv3c.targets import cpu
+from mbv3c.targets.table import TARGETS, Target
 
 _KIB = 1024
 _NEON = Machine(
@@ -48,17 +50,34 @@ def machine(target: Target, triple_target: tvm.target.Target) -> Machine:
     return replace(known, cores=target.cores)
 
 
+def check_precision(target: Target, precision: str) -> None:
+    """Make sure that a target's processor computes in a precision of `PRECISIONS`.
+
+    Raises:
+        UsageError: it does not; the targets of the table that do are listed.
+    """
+    resolved = cpu.resolve(target)
+    if PRECISIONS[precision] != "float16" or machine(resolved, cpu.tvm_target(resolved)).fp16:
+        return
+    able = (one.name for one in TARGETS if one.cpu in CORES and CORES[one.cpu].fp16)
+    raise UsageError(
+        f"{target.name} does not compute in {precision}; these do: {', '.join(able)}; for "
+        f"{target.name} leave --precision out"
+    )
+
+
 def _detected(target: Target, triple_target: tvm.target.Target) -> Machine:
     """Describe this machine: LLVM knows its vectors, and the system its caches."""
+    has = codegen.llvm_cpu_has_features
     here = replace(
         _NEON,
+        fp16=has("fullfp16", triple_target),
         l1_bytes=_cache("1", "Data") or _NEON.l1_bytes,
         l2_bytes=_cache("2", "Unified") or _NEON.l2_bytes,
     )
     if target.arch == "aarch64":
         return here
-    has = codegen.llvm_cpu_has_features
-    x86 = replace(here, lane_operands=False, registers=16)
+    x86 = replace(here, lane_operands=False, registers=16, fp16=has("avx512fp16", triple_target))
     if has("avx512f", triple_target):
         wide = replace(x86, vector_bytes=64, registers=32)
         # Zen computes a 512-bit vector as two halves: half of one costs half, and fewer are

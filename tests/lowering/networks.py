@@ -24,6 +24,8 @@ HOST = cpu.tvm_target(cpu.resolve(find_target("host_cpu")))
 
 # A few layers of fp32 sums in another order, as a fraction of the output's range.
 TOLERANCE = 1e-5
+# The same in half precision, where numbers have 11 bits instead of 24.
+HALF_TOLERANCE = 2e-2
 
 
 def graph(text: str, opset: int = 17, **initializers: np.ndarray) -> onnx.ModelProto:
@@ -39,14 +41,14 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def agrees(model: onnx.ModelProto, machine: Machine = AVX512) -> Lowered:
+def agrees(model: onnx.ModelProto, machine: Machine = AVX512, precision: str = "fp32") -> Lowered:
     """Lower a graph and demand that it computes what onnxruntime computes."""
-    lowered = lower(model, machine, HOST)
-    compare(lowered, model)
+    lowered = lower(model, machine, HOST, precision)
+    compare(lowered, model, HALF_TOLERANCE if precision == "fp16" else TOLERANCE)
     return lowered
 
 
-def compare(lowered: Lowered, model: onnx.ModelProto) -> None:
+def compare(lowered: Lowered, model: onnx.ModelProto, tolerance: float = TOLERANCE) -> None:
     """Run a lowered graph on three inputs and demand what onnxruntime computes.
 
     The outputs of all runs are kept and compared at the end, and the first input comes again: no
@@ -65,7 +67,7 @@ def compare(lowered: Lowered, model: onnx.ModelProto) -> None:
             assert got.dtype == wanted.dtype
             exact = wanted.astype(np.float64)
             scale = float(np.ptp(exact)) or max(1.0, abs(float(exact.flat[0])))
-            np.testing.assert_allclose(got / scale, exact / scale, rtol=0, atol=TOLERANCE)
+            np.testing.assert_allclose(got / scale, exact / scale, rtol=0, atol=tolerance)
 
 
 def run(lowered: Lowered, xs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:

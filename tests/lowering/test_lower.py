@@ -33,9 +33,23 @@ def test_a_network_computes_what_onnxruntime_computes(
     assert kinds(lowered).count("transpose") == 0
 
 
-def test_a_batch_of_a_segmenter() -> None:
+@pytest.mark.parametrize("machine", [NEON, AVX2], ids=["neon", "avx2"])
+def test_a_network_in_half_precision(tiny: onnx.ModelProto, machine: Machine) -> None:
+    lowered = agrees(tiny, machine, "fp16")
+    single = lower(tiny, machine, HOST)
+    assert kinds(lowered) == [*kinds(single), "cast"]
+    values = {value.dtype for value in lowered.plan.values.values()}
+    assert values == {"float16", "float32"}
+    weights = [sum(step.constant_bytes for step in one.plan.steps) for one in (lowered, single)]
+    assert 2 * weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_batch_of_a_segmenter(precision: str) -> None:
     spec = ModelSpec("small", width=0.35, resolution=96, classes=5, head="lraspp", batch=2)
-    assert "fallback" in kinds(agrees(rewrite(build_model(spec))[0]))
+    found = kinds(agrees(rewrite(build_model(spec))[0], precision=precision))
+    assert "fallback" in found
+    assert ("cast" in found) == (precision == "fp16")
 
 
 def test_a_weight_that_differs_is_seen() -> None:

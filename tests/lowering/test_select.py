@@ -481,3 +481,49 @@ def test_two_inputs_are_an_error() -> None:
     text = "g (float[1, 8] x, float[1, 8] z) => (float[1, 8] y) { y = Add(x, z) }"
     with pytest.raises(ModelError, match=r"2 inputs \(x, z\)"):
         lower(graph(text), NEON, HOST)
+
+
+# ---- half precision ----
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("y = Conv(x, w)", ["transpose", "pointwise", "transpose"]),
+        ("y = Conv<pads = [1, 1, 1, 1]>(x, v)", ["convolution", "transpose"]),
+        ("y = Exp(x)", ["fallback"]),
+        ("y = Identity(x)", ["copy"]),
+        ("y = HardSwish(x)", ["cast", "elementwise", "cast"]),
+        (
+            "a = Conv<pads = [1, 1, 1, 1]>(x, v) b = Exp(a) y = Add(a, b)",
+            ["convolution", "transpose", "fallback"],
+        ),
+        ("d = Cast<to = 11>(x) e = Mul(d, d) y = Cast<to = 1>(e)", ["fallback"]),
+        ("d = Cast<to = 10>(x) e = Relu(d) f = Cast<to = 1>(e) y = HardSwish(f)", ["fallback"]),
+        (
+            "a = HardSwish(x) i = Cast<to = 6>(a) j = Abs(i) f = Cast<to = 1>(j) y = Add(a, f)",
+            ["cast", "elementwise", "cast", "fallback"],
+        ),
+    ],
+)
+def test_half_precision_ends_where_the_fallback_begins(body: str, found: list[str]) -> None:
+    text = f"g (float[1, 8, 3, 4] x) => (float[1, 8, 3, 4] y) {{ {body} }}"
+    lowered = agrees(graph(text, w=pair(), v=pair(side=3)), precision="fp16")
+    steps = kinds(lowered)
+    assert steps[: len(found)] == found
+    types = {
+        str(one.dtype)
+        for step in lowered.plan.steps
+        if step.kind == "fallback"
+        for one in step.function.params
+    }
+    assert "float16" not in types
+
+
+def test_a_weight_beyond_half_precision() -> None:
+    model = graph(
+        "g (float[1, 8, 2, 2] x) => (float[1, 8, 2, 2] y) { y = Conv(x, w) }", w=7e4 * pair()
+    )
+    agrees(model)
+    with pytest.raises(ModelError, match="weights beyond what float16 holds; compile with --pre"):
+        agrees(model, precision="fp16")

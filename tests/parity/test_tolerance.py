@@ -2,6 +2,7 @@
 
 import pytest
 
+from mbv3c.lowering.machine import PRECISIONS
 from mbv3c.parity.tolerance import TOLERANCES
 
 
@@ -11,6 +12,11 @@ from mbv3c.parity.tolerance import TOLERANCES
 )
 def test_fp32_allows_the_floor_or_four_times_the_spread(spread: float, allowed: float) -> None:
     assert TOLERANCES["fp32"].allowed(spread) == pytest.approx(allowed, rel=1e-12)
+
+
+def test_every_precision_of_the_kernels_has_a_tolerance() -> None:
+    assert TOLERANCES.keys() == PRECISIONS.keys()
+    assert TOLERANCES["fp16"].allowed(1e-6) == 2e-2
 
 
 def test_every_tolerance_has_a_reason() -> None:

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from tvm.target import codegen
 
+from mbv3c.errors import UsageError
 from mbv3c.targets import cores, cpu
-from mbv3c.targets.cores import CORES, machine
+from mbv3c.targets.cores import CORES, check_precision, machine
 from mbv3c.targets.table import NATIVE, TARGETS, Target, find_target
 
 ARM = [target for target in TARGETS if target.cpu != NATIVE]
@@ -23,6 +24,27 @@ def test_every_arm_core_is_known(target: Target) -> None:
 def test_half_precision_is_what_llvm_says_it_is(target: Target) -> None:
     has = codegen.llvm_cpu_has_features("fullfp16", cpu.tvm_target(target))
     assert CORES[target.cpu].fp16 == has
+
+
+@pytest.mark.parametrize("target", ARM, ids=lambda target: target.name)
+def test_a_precision_that_the_core_does_not_compute_in_is_refused(target: Target) -> None:
+    check_precision(target, "fp32")
+    if CORES[target.cpu].fp16:
+        check_precision(target, "fp16")
+        return
+    with pytest.raises(
+        UsageError, match=f"{target.name} does not .* in fp16; these do: (.*);"
+    ) as e:
+        check_precision(target, "fp16")
+    able = str(e.value).split(": ", 1)[1].split("; ")[0].split(", ")
+    assert able[0] == "arm_cpu:cortex-a76"
+    assert all(CORES[find_target(one.split()[-1]).cpu].fp16 for one in able)
+
+
+@pytest.mark.parametrize(("name", "able"), [("znver4", False), ("sapphirerapids", True)])
+def test_half_precision_of_an_x86_core(name: str, able: bool) -> None:
+    target = replace(find_target("host_cpu"), cpu=name, arch="x86_64", triple="x86_64-linux-gnu")
+    assert machine(target, cpu.tvm_target(target)).fp16 == able
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ class Convolution:
 
     Attributes:
         channels_first: whether the input is NCHW.
+        source: element type of the input, which is converted to `dtype` as it is read.
     """
 
     batch: int
@@ -41,6 +42,7 @@ class Convolution:
     activation: Activation
     channels_first: bool
     dtype: str = "float32"
+    source: str = "float32"
 
     @property
     def madds(self) -> int:
@@ -96,7 +98,7 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
     def body() -> None:
         sides = (down.size, right.size)
         x_shape = (shape.inputs, *sides) if shape.channels_first else (*sides, shape.inputs)
-        x = emit.argument("x", (shape.batch, *x_shape), shape.dtype)
+        x = emit.argument("x", (shape.batch, *x_shape), shape.source)
         w = emit.argument("w", (shape.inputs * taps * shape.outputs,), shape.dtype)
         bias = emit.argument("bias", (shape.outputs,), shape.dtype)
         y = emit.argument(
@@ -119,7 +121,7 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
                 if lanes_along_row:
                     value = _lanes_of_row(x, (b, c, p_in), right, run, machine, shape.dtype)
                 else:
-                    value = partial(_scalar, x, b, c, p_in, right, run, shape.channels_first)
+                    value = partial(_scalar, shape, x, b, c, p_in, run)
                 for s in range(right.taps):
                     tap = (c * taps) + r * right.taps + s
                     base = column * shape.inputs * taps + tap * sum(panel)
@@ -157,19 +159,20 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
 
 
 def _scalar(
+    shape: Convolution,
     x: Buffer,
     image: Expr,
     channel: Expr,
     row: Expr,
-    right: Axis,
     run: Run,
-    channels_first: bool,
     output: int,
     tap: int,
 ) -> Expr:
     """Return the input that a tap of the output'th window reads."""
-    column = right.source(run.start + output, tap)
-    return x[(image, channel, row, column) if channels_first else (image, row, column, channel)]
+    column = shape.horizontal.source(run.start + output, tap)
+    first = (image, channel, row, column)
+    value = x[first if shape.channels_first else (image, row, column, channel)]
+    return emit.cast(value, 1, shape.dtype)
 
 
 def _lanes_of_row(

@@ -17,6 +17,7 @@ class Elementwise:
     Attributes:
         operator: "add", "multiply", or "" for one operand.
         per_channel: whether b is [B, C] beside a's [B, P, C], as the gates of SE are.
+        result: element type of y; empty for that of a and b.
     """
 
     batch: int
@@ -26,6 +27,7 @@ class Elementwise:
     per_channel: bool
     activation: Activation
     dtype: str = "float32"
+    result: str = ""
 
     @property
     def madds(self) -> int:
@@ -41,7 +43,8 @@ def generate_elementwise(shape: Elementwise, machine: Machine) -> PrimFunc:
         second = None
         if shape.operator:
             second = emit.argument("b", (b, c) if shape.per_channel else (b, p, c), shape.dtype)
-        y = emit.argument("y", (b, p, c), shape.dtype)
+        result = shape.result or shape.dtype
+        y = emit.argument("y", (b, p, c), result)
         with emit.loop(b) as n, emit.loop(p) as at:
             for run in panels(c, machine.lanes(shape.dtype), 1):
                 with emit.loop(run.count) as g:
@@ -52,19 +55,24 @@ def generate_elementwise(shape: Elementwise, machine: Machine) -> PrimFunc:
                         other = emit.load(second, *index, lanes=lanes)
                         value = value + other if shape.operator == "add" else value * other
                     value = shape.activation.apply(value, lanes, shape.dtype)
-                    emit.store(y, value, n, at, where, lanes=lanes)
+                    emit.store(y, emit.cast(value, lanes, result), n, at, where, lanes=lanes)
 
     return emit.build_kernel("elementwise", body)
 
 
 @dataclass(frozen=True)
 class Transpose:
-    """x [B, rows, columns] to y [B, columns, rows]: NCHW to NHWC, and back."""
+    """x [B, rows, columns] to y [B, columns, rows]: NCHW to NHWC, and back.
+
+    Attributes:
+        result: element type of y; empty for that of x.
+    """
 
     batch: int
     rows: int
     columns: int
     dtype: str = "float32"
+    result: str = ""
 
     @property
     def madds(self) -> int:
@@ -76,12 +84,13 @@ def generate_transpose(shape: Transpose, machine: Machine) -> PrimFunc:
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, shape.rows, shape.columns), shape.dtype)
-        y = emit.argument("y", (shape.batch, shape.columns, shape.rows), shape.dtype)
+        result = shape.result or shape.dtype
+        y = emit.argument("y", (shape.batch, shape.columns, shape.rows), result)
         with (
             emit.loop(shape.batch) as b,
             emit.loop(shape.columns) as j,
             emit.loop(shape.rows) as i,
         ):
-            emit.store(y, x[b, i, j], b, j, i, lanes=1)
+            emit.store(y, emit.cast(x[b, i, j], 1, result), b, j, i, lanes=1)
 
     return emit.build_kernel("transpose", body)

@@ -73,16 +73,27 @@ def splat(value: Expr, lanes: int, dtype: str) -> Expr:
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
 
 
+def sum_type(dtype: str) -> str:
+    """Return the type for long sums of `dtype`: half precision would lose digits, or overflow."""
+    return "float32" if dtype == "float16" else dtype
+
+
+def cast(value: Expr, lanes: int, dtype: str) -> Expr:
+    """Return a vector as another type, or as it is if that is its type."""
+    wanted = vector_type(dtype, lanes)
+    return value if str(value.ty.dtype) == wanted else tirx.Cast(wanted, value)
+
+
 # Gives the value at an index of something that was loaded.
 Lane = Callable[[int], Expr]
 
 
 def lanes_of(buffer: Buffer, *index: Expr, lanes: int, dtype: str) -> Lane:
-    """Load `lanes` adjacent values at once and return what gives each of them."""
+    """Load `lanes` adjacent values at once, as `dtype`; return what gives each of them."""
     if lanes == 1:
-        return lambda _: buffer[tuple(index)]
+        return lambda _: cast(buffer[tuple(index)], 1, dtype)
     held = _registers(1, lanes, dtype)
-    T.buffer_store(held, load(buffer, *index, lanes=lanes), [0])
+    T.buffer_store(held, cast(load(buffer, *index, lanes=lanes), lanes, dtype), [0])
     return lambda i: tirx.Shuffle([held[0]], [i])
 
 
@@ -105,6 +116,7 @@ class Accumulators:
     rows: int
     widths: tuple[int, ...]
     columns: tuple[Buffer, ...]
+    dtype: str
 
     def get(self, row: int, column: int) -> Expr:
         return self.columns[column][row]
@@ -115,6 +127,17 @@ class Accumulators:
     def add_product(self, row: int, column: int, a: Expr, b: Expr) -> None:
         """Add a product, which LLVM contracts to one fused multiply-add."""
         self.set(row, column, self.get(row, column) + a * b)
+
+    def clear(self) -> None:
+        """Make all of them 0."""
+        for row, column in self.places():
+            self.set(row, column, splat(0.0, self.widths[column], self.dtype))
+
+    def add(self, other: "Accumulators") -> None:
+        """Add another tile, which may be of another type."""
+        for row, column in self.places():
+            value = cast(other.get(row, column), self.widths[column], self.dtype)
+            self.set(row, column, self.get(row, column) + value)
 
     def places(self) -> list[tuple[int, int]]:
         """Return every row and column, so that the operands of the shorter side stay at hand."""
@@ -127,7 +150,7 @@ class Accumulators:
 def accumulators(rows: int, widths: Sequence[int], dtype: str) -> Accumulators:
     """Declare accumulators; they hold nothing yet."""
     columns = tuple(_registers(rows, lanes, dtype) for lanes in widths)
-    return Accumulators(rows, tuple(widths), columns)
+    return Accumulators(rows, tuple(widths), columns, dtype)
 
 
 def biased_accumulators(
@@ -137,7 +160,7 @@ def biased_accumulators(
     acc = accumulators(rows, widths, dtype)
     for column, (at, lanes) in enumerate(zip(offsets(widths), widths, strict=True)):
         for row in range(rows):
-            acc.set(row, column, load(bias, first + at, lanes=lanes))
+            acc.set(row, column, cast(load(bias, first + at, lanes=lanes), lanes, dtype))
     return acc
 
 

@@ -24,6 +24,8 @@ from mbv3c.lowering.schedules.panels import Panels
 
 _MAX_ROWS = 16
 _MAX_VECTORS = 16
+_HALF_LANES = 16  # registers of which NEON can take a lane of half precision
+_HALF_SUM = 96  # products that are added in half precision before single precision adds theirs
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def legal(shape: Pointwise, machine: Machine) -> list[Tile]:
         for rows in range(1, min(shape.rows, _MAX_ROWS) + 1)
         for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
         if rows * vectors + _operands(shape, rows, vectors, machine) <= machine.registers
+        if not (machine.lane_operands and shape.dtype == "float16") or 2 * rows <= _HALF_LANES
         for rows_outer in (False, True)
     ]
 
@@ -141,17 +144,33 @@ def _tile(
 
     step = machine.lanes(shape.dtype) if machine.lane_operands else 1
     whole = shape.inputs // step
-    if whole:
-        turns = _turns(whole, step, panel, shape.dtype) if step > 1 else 1
-        with emit.loop(whole // turns) as ko:
+
+    def multiply_steps(start: Expr, steps: int) -> None:
+        turns = _turns(steps, step, panel, shape.dtype) if step > 1 else 1
+        with emit.loop(steps // turns) as ko:
             for turn in range(turns):
-                first = (ko * turns + turn) * step
+                first = start + (ko * turns + turn) * step
                 loaded = [
                     emit.lanes_of(x, row + i, first, lanes=step, dtype=shape.dtype)
                     for i in range(rows)
                 ]
                 for k in range(step):
                     multiply(first + k, [at(k) for at in loaded])
+
+    wide = emit.sum_type(shape.dtype)
+    if wide == shape.dtype or whole * step <= _HALF_SUM:
+        multiply_steps(0, whole)
+    else:
+        total = emit.accumulators(rows, panel, wide)
+        total.clear()
+        total.add(acc)
+        for part in panels.panels(whole * step, step, _HALF_SUM // step):
+            with emit.loop(part.count) as turn:
+                acc.clear()
+                multiply_steps(part.first + turn * part.columns, len(part.widths))
+                total.add(acc)
+        acc.clear()
+        acc.add(total)
     for k in range(whole * step, shape.inputs):
         multiply(k, [x[row + i, k] for i in range(rows)])
     for i in range(rows):

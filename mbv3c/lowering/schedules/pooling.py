@@ -10,6 +10,8 @@ from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Accumulators, Buffer, Expr
 from mbv3c.lowering.schedules.panels import panels
 
+_HALF_PART = 16  # a power of two, so that its parts are exact
+
 
 @dataclass(frozen=True)
 class GlobalPool:
@@ -69,36 +71,49 @@ def emit_means(
     vectors: int,
     dtype: str,
     row: Expr | None = None,
+    result: str = "",
 ) -> None:
     """Write the means of x[image] to y, or to y[row].
 
-    Values are added in parts: thousands of them one after the other would lose digits.
+    `y` is of the type `result`, that of x if nothing is said.
+
+    Values are added in parts: thousands of them one after the other would lose digits. Half
+    precision would also overflow: there a part adds up sixteenths of up to sixteen values, which
+    stays as small as they are, and the parts are added in single precision.
     """
     outer = () if row is None else (row,)
+    wide = emit.sum_type(dtype)
     part = max(1, isqrt(places))  # so many values, and so many parts
+    share = 1.0
+    if wide != dtype:
+        part, share = min(part, _HALF_PART), 1 / _HALF_PART
     for run in panels(channels, lanes, vectors):
         group = run.widths
         with emit.loop(run.count) as g:
             starts = [run.first + g * run.columns + at for at in emit.offsets(group)]
-            total = emit.accumulators(1, group, dtype)
-            for v, width in enumerate(group):
-                total.set(0, v, emit.splat(0.0, width, dtype))
+            total = emit.accumulators(1, group, wide)
+            total.clear()
 
             def add(first: Expr, count: int, total: Accumulators, starts: list[Expr]) -> None:
+                def value(place: Expr, v: int) -> Expr:
+                    width = total.widths[v]
+                    loaded = emit.load(x, image, place, starts[v], lanes=width)
+                    return loaded * emit.splat(share, width, dtype) if share != 1 else loaded
+
                 part = emit.accumulators(1, total.widths, dtype)
-                for v, width in enumerate(total.widths):
-                    part.set(0, v, emit.load(x, image, first, starts[v], lanes=width))
-                with emit.loop(count - 1) as p:
-                    for v, width in enumerate(total.widths):
-                        value = emit.load(x, image, first + 1 + p, starts[v], lanes=width)
-                        part.set(0, v, part.get(0, v) + value)
                 for v in range(len(total.widths)):
-                    total.set(0, v, total.get(0, v) + part.get(0, v))
+                    part.set(0, v, value(first, v))
+                with emit.loop(count - 1) as p:
+                    for v in range(len(total.widths)):
+                        part.set(0, v, part.get(0, v) + value(first + 1 + p, v))
+                total.add(part)
 
             with emit.loop(places // part) as block:
                 add(block * part, part, total, starts)
             if places % part:
                 add(places - places % part, places % part, total, starts)
             for v, width in enumerate(group):
-                mean = total.get(0, v) * emit.splat(1 / places, width, dtype)
-                emit.store(y, mean, *outer, starts[v], lanes=width)
+                mean = total.get(0, v) * emit.splat(1 / (places * share), width, wide)
+                emit.store(
+                    y, emit.cast(mean, width, result or dtype), *outer, starts[v], lanes=width
+                )

@@ -74,6 +74,7 @@ def generate(shape: SqueezeExcite, tile: Tile, machine: Machine) -> PrimFunc:
         shape.dtype,
         machine.lanes(shape.dtype),
     )
+    wide = emit.sum_type(dtype)  # of what lies between x and the gates
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, shape.places, c), dtype)
@@ -81,28 +82,39 @@ def generate(shape: SqueezeExcite, tile: Tile, machine: Machine) -> PrimFunc:
         b1 = emit.argument("b1", (squeezed,), dtype)
         w2 = emit.argument("w2", (squeezed * c,), dtype)
         b2 = emit.argument("b2", (c,), dtype)
-        means, reduced, gates = (T.alloc_buffer((size,), dtype) for size in (c, squeezed, c))
+        means, reduced = (T.alloc_buffer((size,), wide) for size in (c, squeezed))
+        gates = T.alloc_buffer((c,), dtype)
         with emit.loop(shape.batch) as b:
-            pooling.emit_means(x, means, b, shape.places, c, lanes, tile.vectors, dtype)
-            product(means, w1, b1, reduced, c, squeezed, shape.reduce)
-            product(reduced, w2, b2, gates, squeezed, c, shape.gate)
+            pooling.emit_means(
+                x, means, b, shape.places, c, lanes, tile.vectors, dtype, result=wide
+            )
+            product(means, w1, b1, reduced, c, squeezed, shape.reduce, wide)
+            product(reduced, w2, b2, gates, squeezed, c, shape.gate, dtype)
             scale(x, gates, b)
 
     def product(
-        source: Buffer, w: Buffer, bias: Buffer, result: Buffer, k: int, n: int, act: Activation
+        source: Buffer,
+        w: Buffer,
+        bias: Buffer,
+        result: Buffer,
+        k: int,
+        n: int,
+        act: Activation,
+        made: str,
     ) -> None:
         for run in panels.panels(n, lanes, tile.vectors):
             with emit.loop(run.count) as g:
                 column = run.first + g * run.columns
                 starts = emit.offsets(run.widths)
-                acc = emit.biased_accumulators(1, run.widths, dtype, bias, column)
+                acc = emit.biased_accumulators(1, run.widths, wide, bias, column)
                 with emit.loop(k) as i:
                     for v, width in enumerate(run.widths):
                         at = column * k + i * run.columns + starts[v]
-                        factor = emit.splat(source[i], width, dtype)
-                        acc.add_product(0, v, factor, emit.load(w, at, lanes=width))
+                        factor = emit.splat(source[i], width, wide)
+                        weight = emit.cast(emit.load(w, at, lanes=width), width, wide)
+                        acc.add_product(0, v, factor, weight)
                 for v, width in enumerate(run.widths):
-                    value = act.apply(acc.get(0, v), width, dtype)
+                    value = emit.cast(act.apply(acc.get(0, v), width, wide), width, made)
                     emit.store(result, value, column + starts[v], lanes=width)
 
     def scale(x: Buffer, gates: Buffer, image: Expr) -> None:

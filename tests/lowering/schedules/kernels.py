@@ -30,6 +30,8 @@ Array = NDArray[np.float32]
 # Sums of some hundred products of numbers about 1, rounded to 24 bits in another order: the error
 # stays below a hundred half units of the last place of the largest partial sum.
 TOLERANCE = 1e-5
+# 11 bits instead of 24, and sums of up to a hundred products about 1 in them.
+HALF_TOLERANCE = 5e-3
 
 NEON = CORES["cortex-a76"]
 AVX2 = replace(NEON, vector_bytes=32, registers=16, lane_operands=False)
@@ -66,7 +68,7 @@ class Call:
     in_place: bool = False
 
 
-def check(calls: Sequence[Call]) -> None:
+def check(calls: Sequence[Call], tolerance: float | None = None) -> None:
     """Build all kernels at once, run each, and compare.
 
     Every tensor lies between NaNs: what reads beyond its end goes wrong, and what writes there is
@@ -79,11 +81,13 @@ def check(calls: Sequence[Call]) -> None:
     library = tvm.compile(module, target=cpu.tvm_target(cpu.resolve(find_target("host_cpu"))))
     for name, call in zip(named, calls, strict=True):
         shapes = [tuple(int(size) for size in one.shape) for one in call.function.params]
+        dtypes = [str(one.dtype) for one in call.function.params]
         empty = [] if call.in_place else [np.full(shapes[-1], np.nan, np.float32)]
         memory = [
-            _guarded(array, shape)
-            for array, shape in zip([*call.inputs, *empty], shapes, strict=True)
+            _guarded(array.astype(dtype), shape)
+            for array, shape, dtype in zip([*call.inputs, *empty], shapes, dtypes, strict=True)
         ]
+        allowed = tolerance or (HALF_TOLERANCE if "float16" in dtypes else TOLERANCE)
         inside = [
             whole[_GUARD:-_GUARD].reshape(s) for whole, s in zip(memory, shapes, strict=True)
         ]
@@ -91,15 +95,17 @@ def check(calls: Sequence[Call]) -> None:
         for whole in memory:
             assert np.isnan(whole[:_GUARD]).all()
             assert np.isnan(whole[-_GUARD:]).all()
-        got = inside[0 if call.in_place else -1].reshape(call.wanted.shape)
+        got = inside[0 if call.in_place else -1].reshape(call.wanted.shape).astype(np.float64)
         scale = max(1.0, float(np.abs(call.wanted).max()))
-        np.testing.assert_allclose(got / scale, call.wanted / scale, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(got / scale, call.wanted / scale, rtol=0, atol=allowed)
         for given, now in zip(call.inputs[call.in_place :], inside[call.in_place :], strict=False):
             np.testing.assert_array_equal(given.reshape(now.shape), now)
 
 
 def random(*shape: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    """Return numbers that half precision holds, too."""
+    numbers = np.random.default_rng(seed).standard_normal(shape)
+    return numbers.astype(np.float16).astype(np.float32)
 
 
 def activate(x: NDArray[np.float64], activation: Activation) -> NDArray[np.float64]:
@@ -141,8 +147,9 @@ def convolve(
 
 def _guarded(array: Array, shape: tuple[int, ...]) -> Array:
     size = int(np.prod(shape))
-    whole = np.full(size + 2 * _GUARD + 16, np.nan, np.float32)
-    first = -(whole.ctypes.data // 4) % 16  # kernels may assume 64-byte alignment
+    aligned = 64 // array.itemsize  # kernels may assume 64-byte alignment
+    whole = np.full(size + 2 * _GUARD + aligned, np.nan, array.dtype)
+    first = -(whole.ctypes.data // array.itemsize) % aligned
     whole = whole[first : first + size + 2 * _GUARD]
     whole[_GUARD:-_GUARD] = array.ravel()
     return whole

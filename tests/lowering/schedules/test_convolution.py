@@ -123,3 +123,14 @@ def test_several_cores_are_used(cores: int) -> None:
     shape = Convolution(1, 3, 16, side, side, LINEAR, channels_first=True)
     text = convolution.generate(shape, Tile(2, 1), machine).script()
     assert ("T.parallel" in text) == (cores > 1)
+
+
+@pytest.mark.parametrize("source", ["float32", "float16"])
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_half_precision(source: str, channels_first: bool) -> None:
+    sides = (Axis(7, 3, 2, 1, 1, 1), Axis(18, 3, 2, 1, 0, 1))
+    shapes = [
+        Convolution(2, 3, outputs, *sides, activation, channels_first, "float16", source)
+        for outputs, activation in ((16, HARD_SWISH), (21, RELU))
+    ]
+    check([call(one, convolution.default(one, on), on) for one in shapes for on in MACHINES])

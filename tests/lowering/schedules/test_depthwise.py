@@ -112,3 +112,12 @@ def test_several_cores_are_used(machine: Machine) -> None:
     shape = Depthwise(1, 240, side, side, LINEAR)
     for tile in (Tile(2, 1, rows_outer=True), Tile(2, 1, rows_outer=False)):
         assert "T.parallel" in depthwise.generate(shape, tile, machine).script()
+
+
+def test_half_precision() -> None:
+    sides = (Axis(9, 3, 1, 1, 1, 1), Axis(8, 5, 2, 1, 2, 2))
+    shapes = [
+        Depthwise(2, channels, *sides, activation, "float16")
+        for channels, activation in zip((3, 16, 21, 40), ACTIVATIONS[1:5], strict=True)
+    ]
+    check([call(one, depthwise.default(one, on), on) for one in shapes for on in MACHINES])

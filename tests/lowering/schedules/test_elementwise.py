@@ -1,9 +1,22 @@
 """Sums, products, activations and changes of layout against numpy in float64."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import ACTIVATIONS, AVX512, CHANNELS, MACHINES, PLACES, Call, activate, check, random
+from kernels import (
+    ACTIVATIONS,
+    AVX512,
+    CHANNELS,
+    MACHINES,
+    NEON,
+    PLACES,
+    TOLERANCE,
+    Call,
+    activate,
+    check,
+    random,
+)
 
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.schedules.elementwise import (
@@ -12,7 +25,7 @@ from mbv3c.lowering.schedules.elementwise import (
     generate_elementwise,
     generate_transpose,
 )
-from mbv3c.lowering.schedules.epilogue import Activation
+from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, Activation
 
 OPERATORS = {
     "": lambda a, b: a,
@@ -69,3 +82,17 @@ def test_transpose(batch: int, rows: int, columns: int) -> None:
     x = random(batch, rows, columns)
     function = generate_transpose(Transpose(batch, rows, columns), AVX512)
     check([Call(function, (x,), x.transpose(0, 2, 1).astype(np.float64))])
+
+
+def test_half_precision() -> None:
+    kinds = [("", False), *((op, flag) for op in ("add", "multiply") for flag in (False, True))]
+    shapes = [Elementwise(2, 5, 21, *kind, HARD_SWISH, "float16") for kind in kinds]
+    check([call(shape, machine) for shape in shapes for machine in MACHINES])
+
+
+@pytest.mark.parametrize("types", [("float32", "float16"), ("float16", "float32")])
+def test_conversions(types: tuple[str, str]) -> None:
+    copied = Elementwise(2, 5, 21, "", False, LINEAR, *types)
+    x = random(2, 3, 7)
+    turned = Call(generate_transpose(Transpose(2, 3, 7, *types), NEON), (x,), x.transpose(0, 2, 1))
+    check([*(call(copied, machine) for machine in MACHINES), turned], tolerance=TOLERANCE)

@@ -11,6 +11,7 @@ from kernels import (
     AVX2,
     CHANNELS,
     MACHINES,
+    NEON,
     PARALLEL,
     PLACES,
     Call,
@@ -113,3 +114,33 @@ def test_several_cores_are_used_where_it_is_worth_it(cores: int) -> None:
         shape = Pointwise(rows, 40, 120, RELU)
         text = pointwise.generate(shape, pointwise.default(shape, machine), machine).script()
         assert ("T.parallel" in text) == (worth and cores > 1)
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=["neon", "avx2", "avx512"])
+def test_half_precision(machine: Machine) -> None:
+    sizes = [(5, 3, 21), (12, 40, 24), (3, 96, 67), (2, 100, 8), (7, 200, 16), (1, 277, 40)]
+    shapes = [
+        Pointwise(*size, activation, residual, "float16")
+        for size, activation, residual in zip(
+            sizes, ACTIVATIONS[1:], [False, True] * 3, strict=True
+        )
+    ]
+    check([call(shape, pointwise.default(shape, machine), machine) for shape in shapes])
+
+
+def test_long_sums_in_half_precision_keep_their_digits() -> None:
+    """In half precision alone, 1280 sevenths come to 170 instead of 183."""
+    shape = Pointwise(1, 1280, 8, LINEAR, dtype="float16")
+    tile = pointwise.default(shape, NEON)
+    x, weights = np.ones((1, 1280), np.float32), np.full((8, 1280), np.float16(1 / 7), np.float32)
+    function = pointwise.generate(shape, tile, NEON)
+    packed = pointwise.pack(shape, tile, NEON, weights)
+    wanted = x.astype(np.float64) @ weights.T
+    check([Call(function, (x, packed, np.zeros(8, np.float32)), wanted)], tolerance=5e-3)
+
+
+@pytest.mark.parametrize("outputs", [16, 40, 64, 1000])
+def test_lanes_of_half_precision_lie_in_the_lower_registers(outputs: int) -> None:
+    """`fmla v.8h, v.8h, v.h[i]` takes its lane from v0 to v15 only; rows are loaded ahead."""
+    shape = Pointwise(196, 64, outputs, LINEAR, dtype="float16")
+    assert all(2 * tile.rows <= 16 for tile in pointwise.legal(shape, NEON))

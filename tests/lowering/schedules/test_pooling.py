@@ -38,3 +38,22 @@ def test_every_legal_tile(machine: Machine) -> None:
 def test_the_default_is_legal(channels: int, machine: Machine) -> None:
     shape = GlobalPool(1, 49, channels)
     assert pooling.default(shape, machine) in pooling.legal(shape, machine)
+
+
+@pytest.mark.parametrize("places", [1, 5, 17, 49, 300])
+def test_half_precision(places: int) -> None:
+    shapes = [GlobalPool(2, places, channels, "float16") for channels in (3, 21, 40)]
+    check([call(one, pooling.default(one, on), on) for one in shapes for on in MACHINES])
+
+
+@pytest.mark.parametrize("value", [60000.0, -65504.0, 0.0009765625])
+def test_the_mean_of_a_large_map_in_half_precision(value: float) -> None:
+    """Sums of such values are beyond half precision, and shares of them below it.
+
+    Equal values are all rounded to the same side: sixteen of them come to 1e-3 of their sum.
+    """
+    shape = GlobalPool(1, 112 * 112, 8, "float16")
+    x = np.full((1, shape.places, shape.channels), value, np.float32)
+    function = pooling.generate(shape, pooling.default(shape, MACHINES[0]), MACHINES[0])
+    wanted = np.ones((1, shape.channels))
+    check([Call(function, (x,), value * wanted)], tolerance=2e-3 * min(1.0, abs(value)))

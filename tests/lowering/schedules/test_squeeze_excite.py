@@ -29,7 +29,7 @@ def call(shape: SqueezeExcite, tile: Tile, machine: Machine) -> Call:
     means = x.astype(np.float64).mean(axis=1)
     reduced = activate(means @ w1.T + b1, shape.reduce)
     gates = activate(reduced @ w2.T + b2, shape.gate)
-    packed = [squeeze_excite.pack(one, tile, machine) for one in (w1, w2)]
+    packed = [squeeze_excite.pack(one, tile, machine, shape.dtype) for one in (w1, w2)]
     function = squeeze_excite.generate(shape, tile, machine)
     inputs = (x, packed[0], b1, packed[1], b2)
     return Call(function, inputs, x * gates[:, None], in_place=True)
@@ -78,3 +78,11 @@ def test_every_legal_tile(machine: Machine) -> None:
 def test_the_default_is_legal(channels: int, machine: Machine) -> None:
     shape = SqueezeExcite(1, 49, channels, max(1, channels // 4), LINEAR, LINEAR)
     assert squeeze_excite.default(shape, machine) in squeeze_excite.legal(shape, machine)
+
+
+def test_half_precision() -> None:
+    shapes = [
+        SqueezeExcite(2, places, channels, squeezed, RELU, HARD_SIGMOID, "float16")
+        for places, channels, squeezed in ((49, 40, 8), (300, 21, 5), (1, 16, 24))
+    ]
+    check([call(one, squeeze_excite.default(one, on), on) for one in shapes for on in MACHINES])
