@@ -209,7 +209,7 @@ def _turns(steps: int, step: int, panel: tuple[int, ...], dtype: str) -> int:
     Its weights stay within the reach of NEON's paired loads, 1024 bytes from one pointer.
     """
     reach = emit.PAIRED_LOAD_BYTES // (step * sum(panel) * np.dtype(dtype).itemsize)
-    return max(turns for turns in (1, 2, 3, 4) if steps % turns == 0 and turns <= max(1, reach))
+    return max(turns for turns in (1, 2, 4) if steps % turns == 0 and turns <= max(1, reach))
 
 
 def _cost(shape: Pointwise, tile: Tile, machine: Machine) -> float:
