@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import networks
 import numpy as np
 import onnx
 import pytest
+import quantizing
 from PIL import Image
 
 from mbv3c.errors import CalibrationError, Mbv3cError, UsageError
@@ -18,7 +18,7 @@ from mbv3c.quantization.calibration import (
 
 
 def model(batch: int = 1) -> onnx.ModelProto:
-    return networks.graph(
+    return quantizing.graph(
         f"g (float[{batch}, 3, 4, 6] x) => (float[{batch}, 3, 4, 6] y) {{ y = Relu(x) }}"
     )
 

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-import networks
 import numpy as np
 import onnx
 import pytest
+import quantizing
 from PIL import Image
 
 from mbv3c.errors import ModelError, UsageError
@@ -20,7 +20,7 @@ IMAGENET = Preprocessing(
 
 
 def model(shape: str, **metadata: str) -> onnx.ModelProto:
-    made = networks.graph(f"g (float[{shape}] x) => (float[{shape}] y) {{ y = Relu(x) }}")
+    made = quantizing.graph(f"g (float[{shape}] x) => (float[{shape}] y) {{ y = Relu(x) }}")
     for key, value in metadata.items():
         made.metadata_props.add(key=f"mbv3c.{key}", value=value)
     return made

@@ -1,9 +1,9 @@
 """How a graph is cut into layers, and what of it is never quantized."""
 
-import networks
 import numpy as np
 import onnx
 import pytest
+import quantizing
 
 from mbv3c.errors import ModelError
 from mbv3c.graphs.builder import build_model
@@ -13,7 +13,7 @@ from mbv3c.quantization.layers import float_tensors, layers, left_float, prepare
 
 
 def test_a_block_is_cut_at_its_tensors() -> None:
-    found = {layer.name: layer.operators for layer in layers(networks.block())}
+    found = {layer.name: layer.operators for layer in layers(quantizing.block())}
     assert found == {
         "stem": ("Conv", "HardSwish"),
         "pool": ("GlobalAveragePool",),
@@ -28,16 +28,16 @@ def test_a_block_is_cut_at_its_tensors() -> None:
 
 
 def test_an_activation_joins_only_what_nothing_else_reads() -> None:
-    model = networks.graph(
+    model = quantizing.graph(
         """g (float[1, 4, 4, 4] x) => (float[1, 4, 4, 4] y, float[1, 4, 4, 4] c)
         { [conv] c = Conv(x, w) [relu] y = Relu(c) }""",
-        w=networks.random(4, 4, 1, 1),
+        w=quantizing.random(4, 4, 1, 1),
     )
     assert [layer.nodes for layer in layers(model)] == [("conv",), ("relu",)]
 
 
 def test_a_softmax_at_the_end_stays_float_and_one_inside_does_not() -> None:
-    model = networks.graph(
+    model = quantizing.graph(
         """g (float[1, 4] x) => (float[1, 4] y)
         {
             [first] a = Gemm(x, w)
@@ -46,14 +46,14 @@ def test_a_softmax_at_the_end_stays_float_and_one_inside_does_not() -> None:
             [probabilities] d = Softmax(c)
             [shift] y = Add(d, d)
         }""",
-        w=networks.random(4, 4),
+        w=quantizing.random(4, 4),
     )
     assert set(left_float(model)) == {"probabilities", "shift"}
     assert [layer.name for layer in layers(model)] == ["first", "inside", "second"]
 
 
 def test_a_detector_decodes_its_boxes_in_float() -> None:
-    model = networks.rewritten(
+    model = quantizing.rewritten(
         build_model(ModelSpec("small", head="ssdlite", classes=5, resolution=320))
     )
     reasons = left_float(model)
@@ -64,11 +64,11 @@ def test_a_detector_decodes_its_boxes_in_float() -> None:
 
 
 def test_a_classifier_is_quantized_to_its_end(small: onnx.ModelProto) -> None:
-    assert left_float(networks.rewritten(small)) == {}
+    assert left_float(quantizing.rewritten(small)) == {}
 
 
 def test_nodes_without_a_name_of_their_own_get_one() -> None:
-    model = networks.graph(
+    model = quantizing.graph(
         "g (float[4] x) => (float[4] y) { a = Relu(x) [same] b = Relu(a) [same] y = Relu(b) }"
     )
     named = prepared(model)
@@ -77,7 +77,7 @@ def test_nodes_without_a_name_of_their_own_get_one() -> None:
 
 
 def test_constants_become_initialisers() -> None:
-    model = networks.graph(
+    model = quantizing.graph(
         """g (float[4] x) => (float[4] y)
         {
             a = Constant <value = float {2.0}> ()
@@ -93,7 +93,7 @@ def test_constants_become_initialisers() -> None:
 
 
 def test_a_quantized_model_is_refused() -> None:
-    model = networks.graph(
+    model = quantizing.graph(
         """g (float[4] x) => (float[4] y) <float s = {0.1}, int8 z = {0}>
         { [pair] q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"""
     )
@@ -102,7 +102,7 @@ def test_a_quantized_model_is_refused() -> None:
 
 
 def test_float_tensors_are_what_is_computed() -> None:
-    model = networks.graph(
+    model = quantizing.graph(
         """g (float[1, 4] x) => (float[2, 2] y)
         <int64[2] size = {2, 2}, float three = {3.0}>
         { a = Add(x, three) s = Shape(a) y = Reshape(a, size) }"""

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-import networks
 import numpy as np
 import onnx
 import pytest
+import quantizing
 from onnx import helper
 
 from mbv3c.errors import Mbv3cError
@@ -25,7 +25,7 @@ INPUTS = 16
 def block_report(
     ranges: dict[str, Range] | None = None, **options: object
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
-    model = networks.block()
+    model = quantizing.block()
     chosen = QuantizeOptions(**options)
     return quantize(model, random_inputs(model, INPUTS), chosen, ranges=ranges)
 
@@ -58,7 +58,7 @@ def test_a_small_block_keeps_its_output() -> None:
 
 def test_the_report_is_what_onnxruntime_computes() -> None:
     quantized, report = block_report()
-    model = networks.block()
+    model = quantizing.block()
     inputs = random_inputs(model, INPUTS).evaluating()
     wanted = np.array([run(session(model), x)[0] for x in inputs], np.float64)
     got = np.array([run(session(quantized), x)[0] for x in inputs], np.float64)
@@ -119,9 +119,9 @@ def test_a_budget_keeps_no_more_layers_than_it_needs() -> None:
 
 
 def test_a_budget_that_nothing_keeps_is_an_error() -> None:
-    model = networks.graph(
+    model = quantizing.graph(
         "g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) { [conv] y = Conv(x, w) }",
-        w=networks.random(4, 4, 1, 1),
+        w=quantizing.random(4, 4, 1, 1),
     )
     options = QuantizeOptions(keep_float=KeepFloat(budget_db=100.0))
     with pytest.raises(Mbv3cError, match="cannot be kept at 100 dB: the best seen"):
@@ -200,7 +200,7 @@ def test_weights_in_constant_nodes_without_names_are_quantized_too(
 
 
 def test_real_images_need_not_be_held_out_when_there_are_few() -> None:
-    model = networks.block()
+    model = quantizing.block()
     one = replace(random_inputs(model, 1), random=False, source="one image")
     _, report = quantize(model, one)
     assert (report.calibrated_on, report.measured_on, report.held_out) == (1, 1, False)
@@ -220,7 +220,7 @@ def test_lines_say_that_inputs_were_random_and_json_has_no_infinity() -> None:
 
 
 def test_inputs_are_read_one_at_a_time() -> None:
-    model = networks.block()
+    model = quantizing.block()
     drawn = random_inputs(model, 20)
     alive = 0
 

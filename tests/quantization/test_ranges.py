@@ -3,10 +3,10 @@
 import tracemalloc
 from collections.abc import Iterator
 
-import networks
 import numpy as np
 import onnx
 import pytest
+import quantizing
 
 from mbv3c.errors import CalibrationError
 from mbv3c.quantization.options import QuantizeOptions
@@ -20,15 +20,15 @@ def ranges(model: onnx.ModelProto, *inputs: np.ndarray, **options: object) -> di
 
 
 def test_minmax_is_the_extremes_of_all_inputs() -> None:
-    first, second = networks.random(1, 1000), networks.random(1, 1000, seed=1)
+    first, second = quantizing.random(1, 1000), quantizing.random(1, 1000, seed=1)
     first[0, 0], second[0, 0] = -9.0, 8.0
-    found = ranges(networks.graph(RELU), first, second)
+    found = ranges(quantizing.graph(RELU), first, second)
     assert found == {"x": Range(-9.0, 8.0), "y": Range(0.0, 8.0)}
 
 
 def test_percentile_cuts_both_tails_of_all_inputs() -> None:
     x = np.linspace(-1, 1, 1000, dtype=np.float32)[None]
-    found = ranges(networks.graph(RELU), x, x, method="percentile", percentile=90.0)
+    found = ranges(quantizing.graph(RELU), x, x, method="percentile", percentile=90.0)
     # 1000 values are 2 / 999 apart, bins 2 / 2048 wide.
     assert found["x"].low == pytest.approx(-0.9, abs=2 / 999 + 2 / 2048)
     assert found["x"].high == pytest.approx(0.9, abs=2 / 999 + 2 / 2048)
@@ -36,31 +36,31 @@ def test_percentile_cuts_both_tails_of_all_inputs() -> None:
 
 
 def test_every_value_is_the_hundredth_percentile() -> None:
-    x = networks.random(1, 1000)
-    found = ranges(networks.graph(RELU), x, method="percentile", percentile=100.0)
+    x = quantizing.random(1, 1000)
+    found = ranges(quantizing.graph(RELU), x, method="percentile", percentile=100.0)
     assert found["x"].low == pytest.approx(float(x.min()))
     assert found["x"].high == pytest.approx(float(x.max()))
 
 
 def test_entropy_lets_go_of_outliers_and_of_nothing_else() -> None:
-    bell = networks.random(100, 1000).reshape(100, 1, 1000)
+    bell = quantizing.random(100, 1000).reshape(100, 1, 1000)
     outliers = bell.copy()
     outliers[0, 0, 0] = 40.0
-    cut = ranges(networks.graph(RELU), *outliers, method="entropy")["x"]
+    cut = ranges(quantizing.graph(RELU), *outliers, method="entropy")["x"]
     assert 3.0 < cut.high < 20.0
     even = np.linspace(-1, 1, 1000, dtype=np.float32)[None]
-    kept = ranges(networks.graph(RELU), even, method="entropy")["x"]
+    kept = ranges(quantizing.graph(RELU), even, method="entropy")["x"]
     assert (kept.low, kept.high) == pytest.approx((-1.0, 1.0), abs=0.01)
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
 def test_a_constant_tensor_has_its_value_as_range(method: str) -> None:
     x = np.zeros((1, 1000), np.float32)
-    assert ranges(networks.graph(RELU), x, method=method)["y"] == Range(0.0, 0.0)
+    assert ranges(quantizing.graph(RELU), x, method=method)["y"] == Range(0.0, 0.0)
 
 
 def test_an_input_that_overflows_is_an_error() -> None:
-    model = networks.graph("g (float[1] x) => (float[1] z) { y = Exp(x) z = Relu(y) }")
+    model = quantizing.graph("g (float[1] x) => (float[1] z) { y = Exp(x) z = Relu(y) }")
     good, bad = np.ones(1, np.float32), np.full(1, 1e4, np.float32)
     with pytest.raises(CalibrationError, match="batch 1 makes tensor 'y' NaN or infinite"):
         ranges(model, good, bad)
@@ -68,11 +68,11 @@ def test_an_input_that_overflows_is_an_error() -> None:
 
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
 def test_memory_does_not_grow_with_the_number_of_inputs(method: str) -> None:
-    model = networks.graph(RELU.replace("1000", "100000"))
+    model = quantizing.graph(RELU.replace("1000", "100000"))
 
     def peak(count: int) -> int:
         def read() -> Iterator[np.ndarray]:
-            return (networks.random(1, 100000, seed=i) for i in range(count))
+            return (quantizing.random(1, 100000, seed=i) for i in range(count))
 
         tracemalloc.start()
         calibrate(model, read, QuantizeOptions(method=method))
@@ -87,7 +87,7 @@ def test_memory_does_not_grow_with_the_number_of_inputs(method: str) -> None:
 
 def known(text: str, **seen: tuple[float, float]) -> dict[str, tuple[float, float]]:
     given = {name: Range(*pair) for name, pair in seen.items()}
-    found = known_ranges(networks.graph(text), given)
+    found = known_ranges(quantizing.graph(text), given)
     return {name: (one.low, one.high) for name, one in found.items()}
 
 
@@ -138,7 +138,7 @@ def test_a_product_with_no_gate_may_be_larger_than_both() -> None:
 
 
 def test_bounds_of_what_is_seen() -> None:
-    seen = seen_bounds(networks.block())
+    seen = seen_bounds(quantizing.block())
     assert seen["s"] == (-3.0, np.inf)
     assert seen["e"] == (0.0, 1.0)
     assert seen["a"] == (-np.inf, np.inf)
