@@ -301,6 +301,83 @@ def _proved(step: "OptimizedStep") -> str:
     return f"{count:>10}{worst:>13.1e}"
 
 
+@commands.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@_model_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
+)
+@click.option("--random-inputs", type=int, help="Take so many random inputs instead.")
+@click.option("--input-seed", type=int, help="Seed of the random inputs.  [default: 0]")
+@click.option("--activations", help="int8 or int16.  [default: int8]")
+@click.option("--method", help="minmax, percentile or entropy.  [default: minmax]")
+@click.option("--percentile", type=float, help="Share of values in a range.  [default: 99.99]")
+@click.option(
+    "--keep-float",
+    help="Leave so many layers in fp32, the most sensitive, or as few as a budget needs: "
+    "auto:40dB.",
+)
+@click.option("--no-layers", is_flag=True, help="Do not measure every layer by itself: faster.")
+@click.option("--explain", is_flag=True, help="List every layer and tensor, not the worst ten.")
+@_force_option
+@_json_option
+def quantize(
+    model: Path | None,
+    input_shape: str | None,
+    output: Path,
+    calibration: Path | None,
+    random_inputs: int | None,
+    input_seed: int | None,
+    activations: str | None,
+    method: str | None,
+    percentile: float | None,
+    keep_float: str | None,
+    no_layers: bool,
+    explain: bool,
+    force: bool,
+    as_json: bool,
+    **spec: Any,
+) -> None:
+    """Write a model in int8 with QDQ pairs, and say what that costs and where.
+
+    Without MODEL, of a freshly built MobileNetV3.
+    """
+    from mbv3c.atomic import new_file
+    from mbv3c.quantization import calibration as calibrations
+    from mbv3c.quantization import options
+    from mbv3c.quantization.quantize import quantize as quantized_model
+    from mbv3c.quantization.report import report_lines
+
+    keep = options.parse_keep_float(keep_float) if keep_float is not None else None
+    given = {
+        "activations": activations,
+        "method": method,
+        "percentile": percentile,
+        "keep_float": keep,
+    }
+    chosen = options.from_given(given)
+    progress = _Progress()
+    with new_file(output, force=force) as temporary:
+        calibrations.check_source(calibration, random_inputs, input_seed)
+        loaded = _built_or_loaded(model, spec, input_shape, None, progress)
+        source = calibrations.inputs_from(loaded, calibration, random_inputs, input_seed)
+        if source.random:
+            progress(calibrations.RANDOM_WARNING)
+        quantized, report = quantized_model(
+            loaded, source, chosen, rank_layers=not no_layers, progress=progress
+        )
+        temporary.write_bytes(quantized.SerializeToString(deterministic=True))
+    if as_json:
+        _print_json({"model": str(output), **report.to_json()})
+        return
+    for line in (f"{output}:", *report_lines(report, every=explain)):
+        click.echo(line)
+
+
 @commands.command(name="compile")
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
@@ -336,19 +413,8 @@ def compile_(
     found = find_target(target)
     if cores is not None:
         found = with_cores(found, cores)
-    batch = spec.pop("batch") if model is not None else None
-    if model is not None and any(value is not None for value in spec.values()):
-        given = ", ".join(
-            f"--{key.replace('_', '-')}" for key, value in spec.items() if value is not None
-        )
-        raise UsageError(f"{given} cannot be combined with a MODEL: they say which one to build")
-    if model is None and input_shape is not None:
-        raise UsageError("--input-shape belongs to a MODEL; use --resolution and --batch instead")
-    if model is None and opset is not None:
-        raise UsageError("--opset belongs to a MODEL; what mbv3c builds needs none")
     progress = _Progress()
-    progress("building the graph" if model is None else f"reading {model}")
-    loaded = _built(spec) if model is None else _loaded(model, input_shape, batch, opset)
+    loaded = _built_or_loaded(model, spec, input_shape, opset, progress)
     name = loaded.graph.name if model is None else model.stem
     path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
 
@@ -664,6 +730,31 @@ def doctor(fetch: bool, as_json: bool) -> None:
                 click.echo(f"{'':<9}{'':<17}→ {part.remedy}")
     if not healthy:
         raise click.exceptions.Exit(1)
+
+
+def _built_or_loaded(
+    path: Path | None,
+    spec: dict[str, Any],
+    input_shape: str | None,
+    opset: int | None,
+    progress: Callable[[str], None],
+) -> "onnx.ModelProto":
+    """Read a model, or without one build what the options of `build` say."""
+    if path is not None:
+        batch = spec.pop("batch")
+        given = [f"--{key.replace('_', '-')}" for key, value in spec.items() if value is not None]
+        if given:
+            raise UsageError(
+                f"{', '.join(given)} cannot be combined with a MODEL: they say which one to build"
+            )
+        progress(f"reading {path}")
+        return _loaded(path, input_shape, batch, opset)
+    if input_shape is not None:
+        raise UsageError("--input-shape belongs to a MODEL; use --resolution and --batch instead")
+    if opset is not None:
+        raise UsageError("--opset belongs to a MODEL; what mbv3c builds needs none")
+    progress("building the graph")
+    return _built(spec)
 
 
 def _built(spec: dict[str, Any]) -> "onnx.ModelProto":

@@ -39,6 +39,12 @@ class UnknownOperatorsError(ModelError):
         self.positions = positions
 
 
+class CalibrationError(Mbv3cError):
+    """A file to calibrate with is broken or does not fit the model."""
+
+    kind = "calibration"
+
+
 class ToolError(Mbv3cError):
     """A tool beside mbv3c (linker, emulator, pip, apt) is missing or failed."""
 

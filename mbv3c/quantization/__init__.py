@@ -1,0 +1,1 @@
+"""Post-training quantization: calibrate, insert QDQ, say what it costs and where."""

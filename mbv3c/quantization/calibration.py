@@ -1,0 +1,198 @@
+"""What a model is calibrated and measured on: files of a folder, or random inputs.
+
+Inputs are read when they are needed, one batch at a time, and as often as they are needed.
+"""
+
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from mbv3c.errors import CalibrationError, UsageError
+from mbv3c.graphs.load import model_input, static_shape
+from mbv3c.quantization.images import IMAGES, Preprocessing, preprocessing, read_image
+
+Array = NDArray[np.float32]
+
+_ARRAYS = (".npy", ".npz")
+RANDOM_WARNING = (
+    "WARNING: calibrating on RANDOM inputs, not on images: the ranges do not fit real inputs, and "
+    "the figures say nothing about accuracy on them"
+)
+_MOST_HELD_OUT = 8
+_ONE_OF = 4
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Inputs of a model.
+
+    Attributes:
+        source: where they come from, in words.
+        random: whether they are random numbers, which say little about real images.
+        batches: how many there are; each has the shape of the model's input.
+        read: reads them all, in an order that never changes.
+    """
+
+    source: str
+    random: bool
+    batches: int
+    read: Callable[[], Iterator[Array]]
+
+    @property
+    def held_out(self) -> frozenset[int]:
+        """Which batches are for measuring only: one in four, spread evenly, at most eight."""
+        count = min(_MOST_HELD_OUT, self.batches // _ONE_OF)
+        return frozenset((2 * i + 1) * self.batches // (2 * count) for i in range(count))
+
+    def calibrating(self) -> Iterator[Array]:
+        """Read the batches that ranges are taken from."""
+        held_out = self.held_out
+        return (x for i, x in enumerate(self.read()) if i not in held_out)
+
+    def evaluating(self) -> list[Array]:
+        """Read the batches that are measured on: those held out, or without any a few others."""
+        held_out = self.held_out
+        if not held_out:
+            return list(islice(self.read(), _MOST_HELD_OUT))
+        return [x for i, x in enumerate(self.read()) if i in held_out]
+
+
+def check_source(folder: Path | None, count: int | None, seed: int | None) -> None:
+    """Refuse, before any work, what does not say where inputs come from.
+
+    Raises:
+        UsageError: there is no source, or there are two, or the seed is of none.
+    """
+    if (folder is None) == (count is None):
+        raise UsageError(
+            "say what to calibrate on: --calibration FOLDER with images or arrays, or "
+            "--random-inputs 16"
+        )
+    if seed is not None and count is None:
+        raise UsageError("--input-seed belongs to --random-inputs")
+
+
+def inputs_from(
+    model: onnx.ModelProto, folder: Path | None, count: int | None, seed: int | None
+) -> Calibration:
+    """Return the inputs of a folder, or random ones.
+
+    Raises:
+        Mbv3cError: as `check_source`, `folder_inputs` and `random_inputs` say.
+    """
+    check_source(folder, count, seed)
+    if folder is not None:
+        return folder_inputs(model, folder)
+    return random_inputs(model, count or 0, seed or 0)
+
+
+def random_inputs(model: onnx.ModelProto, count: int, seed: int = 0) -> Calibration:
+    """Draw inputs: half of the variance is white noise, half one offset per image and channel.
+
+    Raises:
+        UsageError: `count` is no number of inputs.
+    """
+    if count < 1:
+        raise UsageError(f"{count} random inputs are too few; take 16, for example")
+    if seed < 0:
+        raise UsageError(f"the seed of the inputs must not be negative, got {seed}")
+    shape = _shape(model)
+    flat = (*shape[:2], *(1 for _ in shape[2:]))
+
+    def read() -> Iterator[Array]:
+        for index in range(count):
+            rng = np.random.default_rng([seed, index])
+            x = rng.standard_normal(shape) + rng.standard_normal(flat)
+            yield (x / np.sqrt(2)).astype(np.float32)
+
+    return Calibration(f"{count} random inputs (seed {seed})", True, count, read)
+
+
+def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
+    """Take the images and arrays of a folder, in the order of their names.
+
+    A .npy or .npz array is one input (without the batch, too) or any number of them, in fp32, as
+    the model takes it. Images are JPEG or PNG, prepared as `images.preprocessing` says. What does
+    not fill the last batch is filled up with its last input.
+
+    Raises:
+        UsageError: there is no such folder, or nothing in it that can be read.
+        CalibrationError: a file is broken or does not fit; it is named.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}; name one with images, .npy or .npz files")
+    suffixes = (*_ARRAYS, *IMAGES)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    if not files:
+        raise UsageError(
+            f"{folder} holds none of {', '.join(suffixes)}: put images or arrays there, or take "
+            "--random-inputs"
+        )
+    shape = _shape(model)
+    images = any(path.suffix.lower() in IMAGES for path in files)
+    prepared = preprocessing(model, shape) if images else None
+    # Every file is read and checked once before any work begins that would be lost.
+    samples = sum(1 for path in files for _ in _samples(path, shape, prepared))
+    if not samples:
+        raise UsageError(f"{folder}: its arrays hold no inputs; put some there")
+    size = shape[0]
+
+    def read() -> Iterator[Array]:
+        every = (x for path in files for x in _samples(path, shape, prepared))
+        while batch := list(islice(every, size)):
+            yield np.stack(batch + batch[-1:] * (size - len(batch)))
+
+    source = f"{samples} inputs in {len(files)} files of {folder}"
+    return Calibration(source, False, -(-samples // size), read)
+
+
+def _samples(
+    path: Path, shape: tuple[int, ...], prepared: Preprocessing | None
+) -> Iterator[Array]:
+    """Read the inputs of a file, each without the batch."""
+    if prepared is not None and path.suffix.lower() in IMAGES:
+        yield read_image(path, prepared)
+        return
+    for name, array in _arrays(path):
+        if array.dtype != np.float32:
+            raise CalibrationError(
+                f"{name} holds {array.dtype}, the model takes float32; write it as float32, "
+                "scaled and normalised as the model takes it"
+            )
+        if array.shape != shape[1:] and array.shape[1:] != shape[1:]:
+            raise CalibrationError(
+                f"{name} has the shape {array.shape}, the model takes {shape} (or another batch "
+                "of that)"
+            )
+        rows = array[None] if array.shape == shape[1:] else array
+        for index, row in enumerate(rows):
+            if not np.isfinite(row).all():
+                raise CalibrationError(f"{name} holds NaN or infinity, in input {index}")
+            yield np.asarray(row)
+
+
+def _arrays(path: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Read the arrays of a file, with what to call each; of .npy only what is looked at."""
+    try:
+        if path.suffix.lower() == ".npy":
+            yield str(path), np.lib.format.open_memmap(path, mode="r")
+            return
+        # Of a path numpy would leave a broken archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            for key in archive.files:
+                yield f"{path}: {key}", archive[key]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        kind = path.suffix.lower()
+        raise CalibrationError(f"{path} is no {kind} file, or it is broken: {error}") from error
+
+
+def _shape(model: onnx.ModelProto) -> tuple[int, ...]:
+    shape = static_shape(model_input(model))
+    assert shape is not None  # load_model has refused every other
+    return shape

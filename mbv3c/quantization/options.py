@@ -1,0 +1,119 @@
+"""How to quantize, as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from onnx import TensorProto
+
+from mbv3c.errors import UsageError
+
+METHODS = ("minmax", "percentile", "entropy")
+
+
+@dataclass(frozen=True)
+class ActivationType:
+    """An integer type of activations.
+
+    Attributes:
+        tensor_type: in ONNX.
+        low: the smallest integer, which is also the zero point of a range that begins at 0.
+        high: the largest integer.
+        opset: the first of ONNX whose QuantizeLinear takes it.
+    """
+
+    tensor_type: int
+    low: int
+    high: int
+    opset: int
+
+
+ACTIVATION_TYPES: dict[str, ActivationType] = {
+    "int8": ActivationType(TensorProto.INT8, -128, 127, opset=13),
+    "int16": ActivationType(TensorProto.INT16, -(1 << 15), (1 << 15) - 1, opset=21),
+}
+
+
+@dataclass(frozen=True)
+class KeepFloat:
+    """Which layers stay fp32: the `most_sensitive` ones, or as few as a budget needs.
+
+    Attributes:
+        most_sensitive: how many.
+        budget_db: least signal-to-noise ratio of the worst output, in dB; None for no budget.
+    """
+
+    most_sensitive: int = 0
+    budget_db: float | None = None
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How to quantize. Weights are always int8, symmetric, per channel.
+
+    Attributes:
+        activations: a key of `ACTIVATION_TYPES`; per tensor, asymmetric.
+        method: how the range of a tensor follows from its values, one of `METHODS`.
+        percentile: for that method: the share of a tensor's values that its range holds, in
+            percent; half of the rest is cut off at either end.
+        known_ranges: use what is known of a range without calibration.
+        keep_float: which layers stay fp32.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+
+    activations: str = "int8"
+    method: str = "minmax"
+    percentile: float = 99.99
+    known_ranges: bool = True
+    keep_float: KeepFloat = KeepFloat()
+
+    def __post_init__(self) -> None:
+        if self.activations not in ACTIVATION_TYPES:
+            known = ", ".join(ACTIVATION_TYPES)
+            raise UsageError(f"unknown activations {self.activations!r}; known: {known}")
+        if self.method not in METHODS:
+            raise UsageError(f"unknown method {self.method!r}; known: {', '.join(METHODS)}")
+        if not 50 < self.percentile <= 100:
+            raise UsageError(
+                f"percentile must be above 50 and at most 100, got {self.percentile:g}"
+            )
+
+    @property
+    def activation_type(self) -> ActivationType:
+        return ACTIVATION_TYPES[self.activations]
+
+
+def from_given(given: Mapping[str, Any]) -> QuantizeOptions:
+    """Make options of what a user gave; None is nothing given.
+
+    Raises:
+        UsageError: a value makes no sense, or belongs to another method.
+    """
+    if given.get("percentile") is not None and given.get("method") != "percentile":
+        raise UsageError("--percentile belongs to --method percentile; give both")
+    return QuantizeOptions(**{key: value for key, value in given.items() if value is not None})
+
+
+def parse_keep_float(text: str) -> KeepFloat:
+    """Read `3` (the three most sensitive layers) or `auto:40dB` (as few as 40 dB need).
+
+    Raises:
+        UsageError: it is neither.
+    """
+    kind, _, budget = text.partition(":")
+    try:
+        if kind == "auto":
+            decibels = float(budget.strip().lower().removesuffix("db"))
+            if isfinite(decibels):
+                return KeepFloat(budget_db=decibels)
+        elif int(text) >= 0:
+            return KeepFloat(int(text))
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--keep-float {text!r} is neither a number of layers, such as 3, nor a budget, such as "
+        "auto:40dB (signal-to-noise ratio of the output)"
+    )

@@ -1,0 +1,217 @@
+"""Insert QuantizeLinear and DequantizeLinear, by onnxruntime's quantizer, one pair a tensor.
+
+    x → Conv(w, b) → Relu → y   ⇒   x → Q → DQ → Conv(DQ(w), DQ(b)) → Relu → Q → DQ → y
+
+Nodes, tensors, inputs and outputs keep their names; nothing is fused or removed, as the quantized
+graph is what other compilers read.
+"""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper, shape_inference, version_converter
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from mbv3c.errors import ModelError
+from mbv3c.quantization.layers import Layer, clamped_inside
+from mbv3c.quantization.options import QuantizeOptions
+from mbv3c.quantization.ranges import Range
+
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+_IR_VERSION = {21: 10}  # the ONNX IR version that belongs to an opset
+# The quantizer infers shapes through a file unless the model says that it has been done.
+_INFERRED = ("onnx.infer", "onnxruntime.quant")
+_RENAMED = "_QuantizeLinear_Input"  # what the quantizer appends to an output of the graph
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """How a tensor of the fp32 graph is quantized.
+
+    Attributes:
+        dequantized: the tensor that holds its values again, in fp32.
+        scale: of one step.
+        zero_point: the integer that is 0; its type is the type of the tensor.
+    """
+
+    dequantized: str
+    scale: float
+    zero_point: NDArray[np.int8 | np.int16]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value."""
+        info = np.iinfo(self.zero_point.dtype)
+        zero = int(self.zero_point)
+        return (info.min - zero) * self.scale, (info.max - zero) * self.scale
+
+    def apply(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what is left of these values after the round trip."""
+        info = np.iinfo(self.zero_point.dtype)
+        zero = int(self.zero_point)
+        scale = np.float32(self.scale)
+        integers = np.clip(np.rint(x / scale) + zero, info.min, info.max)
+        back: NDArray[np.float32] = ((integers - zero) * scale).astype(np.float32)
+        return back
+
+
+def in_quantizable_opset(model: onnx.ModelProto, options: QuantizeOptions) -> onnx.ModelProto:
+    """Convert a model to an operator set that can hold its activations, if it is in an older one.
+
+    Raises:
+        ModelError: it cannot be converted.
+    """
+    wanted = options.activation_type.opset
+    versions = [e.version for e in model.opset_import if e.domain in _DEFAULT_DOMAINS]
+    if versions and versions[0] >= wanted:
+        return model
+    try:
+        converted = version_converter.convert_version(model, wanted)
+    except (version_converter.ConvertError, RuntimeError) as error:
+        reason = str(error).strip().rpartition("failed: ")[2]
+        raise ModelError(
+            f"{options.activations} activations need opset {wanted}, and the model cannot be "
+            f"converted to it: {reason}; take int8"
+        ) from error
+    converted.ir_version = max(converted.ir_version, _IR_VERSION.get(wanted, 0))
+    return converted
+
+
+def insert_qdq(
+    model: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    parts: Sequence[Layer],
+    options: QuantizeOptions,
+) -> onnx.ModelProto:
+    """Return a copy in which these layers are quantized: weights, inputs and outputs.
+
+    Args:
+        model: the fp32 graph, in an opset that can hold the activations; its nodes have names.
+        ranges: of its tensors.
+        parts: the layers. The tensors between them and others are quantized.
+        options: the type of activations counts here.
+
+    Raises:
+        ModelError: onnxruntime cannot quantize it.
+    """
+    inferred = shape_inference.infer_shapes(model)
+    nodes = [name for part in parts for name in part.nodes]
+    if not nodes:
+        return inferred
+    inferred.metadata_props.add(key=_INFERRED[0], value=_INFERRED[1])
+    touched = _touched(inferred, nodes)
+    tensors = {
+        name: TensorData(lowest=np.float32(one.low), highest=np.float32(one.high))
+        for name, one in ranges.items()
+        if name in touched
+    }
+    try:
+        with _quiet():
+            quantizer = QDQQuantizer(
+                inferred,
+                per_channel=True,
+                reduce_range=False,
+                weight_qType=TensorProto.INT8,
+                activation_qType=options.activation_type.tensor_type,
+                tensors_range=TensorsData(CalibrationMethod.MinMax, tensors),
+                nodes_to_quantize=nodes,
+                nodes_to_exclude=[],
+                op_types_to_quantize=sorted({node.op_type for node in model.graph.node}),
+                extra_options={
+                    "ActivationSymmetric": False,
+                    "WeightSymmetric": True,
+                    "QDQKeepRemovableActivations": True,
+                },
+            )
+            quantized: onnx.ModelProto = quantizer.quantize_model()
+            quantizer.model.topological_sort()
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ModelError(f"onnxruntime cannot quantize the model: {error}") from error
+    owners = {node: part for part in parts for node in part.nodes}
+    _bypass(quantized, clamped_inside(model, owners))
+    _keep_metadata(quantized, model)
+    return quantized
+
+
+def quantized_tensors(model: onnx.ModelProto) -> dict[str, QuantizedTensor]:
+    """Return how each activation of a QDQ graph is quantized, by its name in the fp32 graph."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = {node.input[0]: node for node in model.graph.node if _is(node, "DequantizeLinear")}
+    found = {}
+    for node in model.graph.node:
+        if not _is(node, "QuantizeLinear") or node.output[0] not in readers:
+            continue
+        x, scale, zero = node.input
+        dequantized = readers[node.output[0]].output[0]
+        # Of an output of the graph the quantizer renames what comes before, not the output.
+        name = dequantized if x.endswith(_RENAMED) else x
+        found[name] = QuantizedTensor(
+            dequantized,
+            float(numpy_helper.to_array(constants[scale])),
+            numpy_helper.to_array(constants[zero]),
+        )
+    return found
+
+
+def _is(node: onnx.NodeProto, operator: str) -> bool:
+    return bool(node.op_type == operator)
+
+
+def _touched(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:
+    wanted = set(names)
+    return {
+        tensor
+        for node in model.graph.node
+        if node.name in wanted
+        for tensor in (*node.input, *node.output)
+    }
+
+
+def _bypass(model: onnx.ModelProto, tensors: Collection[str]) -> None:
+    """Take the pair behind each of these tensors out again."""
+    graph = model.graph
+    pairs = {node.input[0]: node for node in graph.node if _is(node, "QuantizeLinear")}
+    back = {node.input[0]: node for node in graph.node if _is(node, "DequantizeLinear")}
+    instead: dict[str, str] = {}
+    dropped: set[str] = set()
+    for tensor in tensors:
+        if tensor in pairs:
+            pair = (pairs[tensor], back[pairs[tensor].output[0]])
+            instead[pair[1].output[0]] = tensor
+            dropped.update(node.name for node in pair)
+    kept = [node for node in graph.node if node.name not in dropped]
+    for node in kept:
+        for index, name in enumerate(node.input):
+            node.input[index] = instead.get(name, name)
+    used = {name for node in kept for name in node.input}
+    constants = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(constants)
+
+
+def _keep_metadata(quantized: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Let the quantized model say what the fp32 one says of itself."""
+    del quantized.metadata_props[:]
+    quantized.metadata_props.extend(model.metadata_props)
+    quantized.producer_name, quantized.producer_version = (
+        model.producer_name,
+        model.producer_version,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantizer, which logs to the root logger, from advising our users."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,174 @@
+"""Quantize a model: rewrite → calibrate → rank layers → choose what stays fp32 → insert QDQ."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from mbv3c.errors import Mbv3cError
+from mbv3c.parity.reference import ReferenceOutput, run_reference
+from mbv3c.passes import PIPELINE
+from mbv3c.quantization.calibration import Calibration
+from mbv3c.quantization.layers import Layer, layers, left_float, prepared
+from mbv3c.quantization.measure import Alone, output_errors, tensor_errors, worst_output
+from mbv3c.quantization.options import QuantizeOptions
+from mbv3c.quantization.qdq import in_quantizable_opset, insert_qdq
+from mbv3c.quantization.ranges import Range, calibrate, known_ranges
+from mbv3c.quantization.report import LayerError, QuantizationReport
+
+Array = NDArray[np.float32]
+Progress = Callable[[str], None]
+
+# One run of the network per layer and input takes most of the time.
+_INPUTS_PER_LAYER = 4
+
+
+def quantize(
+    model: onnx.ModelProto,
+    calibration: Calibration,
+    options: QuantizeOptions | None = None,
+    *,
+    ranges: Mapping[str, Range] | None = None,
+    rank_layers: bool = True,
+    progress: Progress = lambda step: None,
+) -> tuple[onnx.ModelProto, QuantizationReport]:
+    """Quantize a model and measure what that costs.
+
+    Args:
+        model: fp32, as the user gave it; errors are against it.
+        calibration: inputs, to take ranges from and to measure on.
+        options: how to quantize.
+        ranges: of tensors of the rewritten graph; what is given is not calibrated and not
+            narrowed.
+        rank_layers: measure every layer by itself, which takes longest; done in any case where
+            the most sensitive ones are to stay fp32.
+        progress: is told what is being done.
+
+    Returns:
+        The model with QDQ pairs, rewritten, its tensors by their names, and the report.
+
+    Raises:
+        CalibrationError: an input is broken or makes the model overflow.
+        ModelError: the model cannot be quantized.
+        Mbv3cError: the budget cannot be kept.
+    """
+    options = options or QuantizeOptions()
+    progress("rewriting the graph")
+    graph = _rewritten(model, options)
+    parts = layers(graph)
+    progress(f"calibrating on {calibration.source}")
+    measured = calibrate(graph, calibration.calibrating, options)
+    if options.known_ranges:
+        measured = known_ranges(graph, measured)
+    inputs = calibration.evaluating()
+    references = list(run_reference(model, inputs))
+    trial = _Trial(graph, {**measured, **(ranges or {})}, parts, options, inputs, references)
+    keep = options.keep_float
+    alone: dict[str, Alone] = {}
+    if rank_layers or keep.most_sensitive or keep.budget_db is not None:
+        alone = _alone(trial, progress)
+    ranked = sorted(parts, key=lambda part: alone[part.name].snr_db if alone else 0.0)
+    kept = ranked[: _number_kept(trial, ranked, progress)]
+    progress(f"quantizing {len(parts) - len(kept)} of {len(parts)} layers")
+    quantized = trial.without(kept)
+    held_out = len(calibration.held_out)
+    report = QuantizationReport(
+        calibration=calibration.source,
+        random_inputs=calibration.random,
+        calibrated_on=calibration.batches - held_out,
+        measured_on=len(inputs),
+        held_out=held_out > 0,
+        method=options.method,
+        activations=options.activations,
+        outputs=output_errors(quantized, inputs, references),
+        layers=tuple(_layer_error(part, alone, kept, options) for part in ranked),
+        tensors=tensor_errors(graph, quantized, inputs, parts),
+        left_float=left_float(graph),
+    )
+    return quantized, report
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Everything that quantizing some of the layers, and measuring the result, takes."""
+
+    graph: onnx.ModelProto
+    ranges: Mapping[str, Range]
+    parts: Sequence[Layer]
+    options: QuantizeOptions
+    inputs: Sequence[Array]
+    references: Sequence[Sequence[ReferenceOutput]]
+
+    def only(self, parts: Sequence[Layer]) -> onnx.ModelProto:
+        return insert_qdq(self.graph, self.ranges, parts, self.options)
+
+    def without(self, kept: Sequence[Layer]) -> onnx.ModelProto:
+        names = {part.name for part in kept}
+        return self.only([part for part in self.parts if part.name not in names])
+
+    def error(self, quantized: onnx.ModelProto, most: int | None = None) -> Alone:
+        return worst_output(quantized, self.inputs[:most], self.references[:most])
+
+
+def _rewritten(model: onnx.ModelProto, options: QuantizeOptions) -> onnx.ModelProto:
+    model = prepared(model)
+    for one_pass in PIPELINE:
+        model, _ = one_pass(model)
+    return prepared(in_quantizable_opset(model, options))
+
+
+def _alone(trial: _Trial, progress: Progress) -> dict[str, Alone]:
+    """Quantize one layer after the other, each by itself."""
+    progress(f"quantizing each of {len(trial.parts)} layers by itself")
+    return {part.name: trial.error(trial.only([part]), _INPUTS_PER_LAYER) for part in trial.parts}
+
+
+def _number_kept(trial: _Trial, ranked: Sequence[Layer], progress: Progress) -> int:
+    """Return how many of the ranked layers stay fp32.
+
+    More of them in fp32 need not be better each time, so the bisection may miss the least
+    number; but the number that it finds was measured and keeps the budget.
+    """
+    keep = trial.options.keep_float
+    if keep.budget_db is None:
+        return min(keep.most_sensitive, len(ranked))
+    budget = keep.budget_db
+    best = -np.inf
+
+    def keeps_budget(count: int) -> bool:
+        nonlocal best
+        snr = trial.error(trial.without(ranked[:count])).snr_db
+        progress(f"{count} layers in fp32: {snr:.1f} dB")
+        best = max(best, snr)
+        return snr >= budget
+
+    # At least one layer is quantized, or there would be nothing to do.
+    count = bisect_left(range(len(ranked)), True, key=keeps_budget)
+    if count == len(ranked):
+        raise Mbv3cError(
+            f"the output cannot be kept at {budget:g} dB: the best seen, with layers in fp32, is "
+            f"{best:.1f} dB; lower the budget, take --activations int16, or more inputs"
+        )
+    return count
+
+
+def _layer_error(
+    part: Layer, alone: Mapping[str, Alone], kept: Sequence[Layer], options: QuantizeOptions
+) -> LayerError:
+    one = alone.get(part.name)
+    reason = None
+    if part in kept:
+        budget = options.keep_float.budget_db
+        reason = f"one of the {len(kept)} most sensitive"
+        reason += f", needed for {budget:g} dB" if budget is not None else ""
+        reason += f"; alone it leaves {one.snr_db:.1f} dB" if one else ""
+    return LayerError(
+        part.name,
+        part.operators,
+        one.snr_db if one else None,
+        one.cosine if one else None,
+        reason,
+    )

@@ -1,0 +1,258 @@
+"""The range of every tensor, from the values that it takes on calibration inputs.
+
+`minmax` reads the inputs once, the others twice: the second time they fill a histogram between
+the extremes. So memory holds one inference's tensors and, per tensor, two numbers or one
+histogram, however many inputs there are.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from mbv3c.errors import CalibrationError
+from mbv3c.parity.reference import session
+from mbv3c.quantization.layers import float_tensors
+from mbv3c.quantization.options import QuantizeOptions
+
+Array = NDArray[np.float32]
+Counts = NDArray[np.float64]
+Bounds = tuple[float, float]
+
+_BINS = 2048
+# Entropy compares with so many levels, on so many bins. On more of them, which are emptier, what
+# coarser levels lose outweighs what is cut off, and far too much is.
+_LEVELS = 256
+_COARSE_BINS = 512
+_CANDIDATES = 128  # ranges that entropy tries
+_NEVER = 1e-9  # stands for the probability of what never happens
+
+
+@dataclass(frozen=True)
+class Range:
+    """The least and the largest value that a quantized tensor can hold."""
+
+    low: float
+    high: float
+
+    def within(self, low: float, high: float) -> "Range":
+        """Return what of this range lies between two bounds."""
+        low = min(max(self.low, low), high)
+        return Range(low, max(min(self.high, high), low))
+
+
+def calibrate(
+    model: onnx.ModelProto, batches: Callable[[], Iterator[Array]], options: QuantizeOptions
+) -> dict[str, Range]:
+    """Return the range of every fp32 tensor that the graph computes.
+
+    Args:
+        model: the fp32 graph.
+        batches: reads the calibration inputs from the beginning.
+        options: `method` and `percentile` count here.
+
+    Raises:
+        CalibrationError: an input makes a tensor NaN or infinite.
+    """
+    names = list(float_tensors(model))
+    opened = session(with_outputs(model, names))
+    extremes: dict[str, Range] = {}
+    for index, x in enumerate(batches()):
+        for name, value in run_all(opened, names, x):
+            low, high = float(value.min()), float(value.max())
+            if not np.isfinite([low, high]).all():
+                raise CalibrationError(
+                    f"calibration batch {index} makes tensor {name!r} NaN or infinite; leave that "
+                    "input out, or check how inputs are normalised"
+                )
+            known = extremes.get(name, Range(low, high))
+            extremes[name] = Range(min(known.low, low), max(known.high, high))
+    if options.method == "minmax":
+        return extremes
+    histograms = {name: np.zeros(_BINS) for name in names}
+    for x in batches():
+        for name, value in run_all(opened, names, x):
+            known = extremes[name]
+            if known.high > known.low:
+                histograms[name] += np.histogram(value, _BINS, (known.low, known.high))[0]
+    choose = _most_alike if options.method == "entropy" else _percentile(options.percentile)
+    return {
+        name: choose(counts, extremes[name]) if counts.any() else extremes[name]
+        for name, counts in histograms.items()
+    }
+
+
+def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """Return a copy of a model that also gives these tensors as outputs."""
+    more = onnx.ModelProto()
+    more.CopyFrom(model)
+    have = {value.name for value in (*more.graph.output, *more.graph.input)}
+    more.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in have)
+    return more
+
+
+def run_all(
+    opened: ort.InferenceSession, names: list[str], x: Array
+) -> Iterator[tuple[str, Array]]:
+    """Run one input and yield these tensors by name; the name of the input yields the input."""
+    feed = opened.get_inputs()[0].name
+    asked = [name for name in names if name != feed]
+    # Of no names at all onnxruntime would give every output.
+    computed = dict(zip(asked, opened.run(asked, {feed: x}) if asked else [], strict=True))
+    for name in names:
+        yield name, np.asarray(x if name == feed else computed[name])
+
+
+def _percentile(percent: float) -> Callable[[Counts, Range], Range]:
+    """Return what cuts off so much, half of it at either end; 0 stays inside."""
+    cut = (1 - percent / 100) / 2
+
+    def choose(counts: Counts, extremes: Range) -> Range:
+        share = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+        edges = np.linspace(extremes.low, extremes.high, len(share))
+        low, high = edges[share <= cut][-1], edges[share >= 1 - cut][0]
+        return Range(float(low), float(high))
+
+    return choose
+
+
+def _most_alike(counts: Counts, extremes: Range) -> Range:
+    """Return the range whose 256 levels keep the most of the distribution.
+
+    A candidate is what lies within some distance from 0. What lies outside counts to the outermost
+    levels. The measure is the Kullback-Leibler divergence of the bins spread
+    evenly over each level from the bins as they were.
+    """
+    counts = counts.reshape(_COARSE_BINS, -1).sum(axis=1)
+    edges = np.linspace(extremes.low, extremes.high, _COARSE_BINS + 1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    whole = Range(min(extremes.low, 0.0), max(extremes.high, 0.0))
+    best, least = whole, np.inf
+    for share in np.linspace(1.0, 1 / 8, _CANDIDATES):
+        limit = float(share) * max(-whole.low, whole.high)
+        tried = whole.within(-limit, limit)
+        step = (tried.high - tried.low) / (_LEVELS - 1)
+        levels = np.clip(np.rint((centres - tried.low) / step), 0, _LEVELS - 1).astype(np.int64)
+        divergence = _divergence(counts, levels, (centres >= tried.low) & (centres <= tried.high))
+        if divergence < least:
+            best, least = tried, divergence
+    return best.within(extremes.low, extremes.high)
+
+
+def _divergence(counts: Counts, levels: NDArray[np.int64], inside: NDArray[np.bool_]) -> float:
+    """Compare the bins, those outside added to the nearest inside, with what levels keep."""
+    wanted = np.where(inside, counts, 0.0)
+    (held,) = np.nonzero(inside)
+    wanted[held[0]] += counts[: held[0]].sum()
+    wanted[held[-1]] += counts[held[-1] + 1 :].sum()
+    used = inside & (counts > 0)
+    total = np.bincount(levels[used], counts[used], _LEVELS)
+    bins = np.bincount(levels[used], minlength=_LEVELS)
+    kept = np.where(used, total[levels] / np.maximum(bins[levels], 1), 0.0)
+    p, q = wanted / wanted.sum(), np.maximum(kept / max(kept.sum(), 1.0), _NEVER)
+    some = p > 0
+    return float((p[some] * np.log(p[some] / q[some])).sum())
+
+
+def known_ranges(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Narrow ranges by what is known without calibration.
+
+    A tensor never leaves what its operator gives (hard-swish nothing below -3/8, a mean and a
+    squeeze-and-excite nothing beyond their input), and need not hold what all of its readers
+    treat alike: hard-swish makes 0 of everything below -3, a clamp one value of all beyond it.
+
+    Only the range of a gate may become wider: it is exactly 0 to 1, whatever was seen, so that
+    its step is 1/255 (1/65535) and its zero point the smallest integer, in every network.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    narrowed = dict(ranges)
+    for node in model.graph.node:
+        name = node.output[0]
+        if name in narrowed:
+            bounds = _given(node, narrowed, constants)
+            narrowed[name] = Range(*_GATE) if bounds == _GATE else narrowed[name].within(*bounds)
+    seen = seen_bounds(model)
+    return {name: one.within(*seen[name]) for name, one in narrowed.items()}
+
+
+def seen_bounds(model: onnx.ModelProto) -> dict[str, Bounds]:
+    """Return the bounds beyond which nothing that reads a tensor tells its values apart."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    seen: dict[str, list[Bounds]] = {value.name: [_ALL] for value in model.graph.output}
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            seen.setdefault(name, []).append(_ALL if index else _seen(node, constants))
+        for name in node.output:
+            seen.setdefault(name, [])
+    return {
+        name: (min(low for low, _ in found), max(high for _, high in found)) if found else _ALL
+        for name, found in seen.items()
+    }
+
+
+_ALL: Bounds = (-np.inf, np.inf)
+_GATE: Bounds = (0.0, 1.0)
+_HARDSWISH_LOWEST = -3 / 8  # at -3/2
+_KEEPS_RANGE = frozenset(
+    {
+        *("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "MaxPool", "Flatten", "Reshape"),
+        *("Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity"),
+    }
+)
+
+
+def _given(
+    node: onnx.NodeProto, ranges: Mapping[str, Range], constants: Mapping[str, onnx.TensorProto]
+) -> Bounds:
+    """Return what the output of a node cannot leave."""
+    if node.op_type in ("HardSigmoid", "Sigmoid", "Softmax"):
+        return _GATE
+    if node.op_type == "HardSwish":
+        return _HARDSWISH_LOWEST, np.inf
+    if node.op_type in ("Relu", "Clip"):
+        return _clamp(node, constants)
+    if node.op_type in _KEEPS_RANGE and node.input[0] in ranges:
+        source = ranges[node.input[0]]
+        return source.low, source.high
+    if node.op_type == "Mul" and all(name in ranges for name in node.input):
+        bounds = [_scaled(ranges[x], ranges[gate]) for x, gate in (node.input, node.input[::-1])]
+        return max(low for low, _ in bounds), min(high for _, high in bounds)
+    return _ALL
+
+
+def _scaled(x: Range, gate: Range) -> Bounds:
+    """Return the bounds of x times a gate; none if that is no gate."""
+    if gate.low < 0 or gate.high > 1:
+        return _ALL
+    return min(x.low, 0.0), max(x.high, 0.0)
+
+
+def _seen(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> Bounds:
+    """Return the part of its input beyond which a node gives the same as at its ends."""
+    if node.op_type == "HardSwish":
+        return -3.0, np.inf
+    if node.op_type == "HardSigmoid":
+        attributes = {a.name: a.f for a in node.attribute}
+        alpha, beta = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
+        return (-beta / alpha, (1 - beta) / alpha) if alpha > 0 else _ALL
+    if node.op_type in ("Relu", "Clip"):
+        return _clamp(node, constants)
+    return _ALL
+
+
+def _clamp(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> Bounds:
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    bounds = list(_ALL)
+    for index, name in enumerate(node.input[1:3]):
+        if name:
+            tensor = constants.get(name)
+            bounds[index] = _ALL[index] if tensor is None else _number(tensor)
+    return bounds[0], bounds[1]
+
+
+def _number(tensor: onnx.TensorProto) -> float:
+    return float(onnx.numpy_helper.to_array(tensor).item())

@@ -1,0 +1,200 @@
+"""What quantizing a model cost, and where."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+_LISTED = 10
+_WIDEST_NAME = 40
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """An output of the quantized model beside that of the model as given.
+
+    Attributes:
+        name: of the output.
+        snr_db: signal-to-noise ratio in dB; infinite if nothing differs.
+        cosine: cosine similarity over all inputs.
+        max_error_of_range: largest absolute error over the output's range, of the worst input.
+        top1_agreement: share of images (pixels, anchors) with the same largest class score; None
+            without class scores.
+        top5_agreement: share of the five largest scores that are found again.
+    """
+
+    name: str
+    snr_db: float
+    cosine: float
+    max_error_of_range: float
+    top1_agreement: float | None
+    top5_agreement: float | None
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """A layer by itself: the worst output when nothing else is quantized.
+
+    Attributes:
+        name: of its first node.
+        operators: of its nodes.
+        alone_snr_db: of the worst output; None if layers were not measured.
+        alone_cosine: the same.
+        kept_float: why it stays fp32; None if it is quantized.
+    """
+
+    name: str
+    operators: tuple[str, ...]
+    alone_snr_db: float | None
+    alone_cosine: float | None
+    kept_float: str | None
+
+
+@dataclass(frozen=True)
+class TensorError:
+    """A tensor of the quantized model beside that of the fp32 graph.
+
+    Attributes:
+        name: of the tensor.
+        layer: which layer makes it; the model's input is its own.
+        low: the least value that it can hold.
+        high: the largest one.
+        snr_db: with everything before it quantized, too.
+        cosine: the same.
+        own_snr_db: with nothing else quantized: what its own range and steps cost.
+    """
+
+    name: str
+    layer: str
+    low: float
+    high: float
+    snr_db: float
+    cosine: float
+    own_snr_db: float
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What was quantized how, and what it cost on inputs that ranges were not taken from.
+
+    Attributes:
+        calibration: where the inputs come from.
+        random_inputs: they are random numbers, so that nothing here speaks of real images.
+        calibrated_on: number of batches that ranges were taken from; 0 if ranges were given.
+        measured_on: number of batches that errors were measured on.
+        held_out: those are others; false where there were too few for that.
+        method: how ranges follow from values.
+        activations: their integer type.
+        outputs: the model's outputs.
+        layers: the most sensitive first, if they were measured; else in graph order.
+        tensors: the largest own error first.
+        left_float: nodes that are never quantized, with the reason.
+    """
+
+    calibration: str
+    random_inputs: bool
+    calibrated_on: int
+    measured_on: int
+    held_out: bool
+    method: str
+    activations: str
+    outputs: tuple[OutputError, ...]
+    layers: tuple[LayerError, ...]
+    tensors: tuple[TensorError, ...]
+    left_float: dict[str, str]
+
+    @property
+    def snr_db(self) -> float:
+        """That of the worst output."""
+        return min(output.snr_db for output in self.outputs)
+
+    @property
+    def cosine(self) -> float:
+        """That of the worst output."""
+        return min(output.cosine for output in self.outputs)
+
+    @property
+    def kept_float(self) -> tuple[LayerError, ...]:
+        """The layers that stay fp32."""
+        return tuple(layer for layer in self.layers if layer.kept_float is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys; a number that is not finite becomes null."""
+        document = {
+            "snr_db": self.snr_db,
+            "cosine": self.cosine,
+            **asdict(self),
+            "left_float": [
+                {"node": node, "reason": reason} for node, reason in self.left_float.items()
+            ],
+        }
+        return {key: _plain(value) for key, value in document.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def report_lines(report: QuantizationReport, *, every: bool) -> Iterator[str]:
+    """Return the tables that a terminal shows: the worst ten of each kind, or everything."""
+    count = len(report.layers) - len(report.kept_float)
+    others = "others, held out" if report.held_out else "of them: too few to hold any out"
+    yield (
+        f"{count} of {len(report.layers)} layers quantized: {report.activations} activations, "
+        "int8 weights per channel"
+    )
+    yield (
+        f"{report.calibration}: ranges from {report.calibrated_on} ({report.method}), measured on "
+        f"{report.measured_on} {others}"
+    )
+    if report.random_inputs:
+        yield "RANDOM inputs: nothing here speaks of real images"
+    heads = f"{'SNR dB':>8}{'cosine':>10}{'max error of range':>20}{'top-1':>7}{'top-5':>7}"
+    yield f"\n{'output':<16}{heads}"
+    for one in report.outputs:
+        yield (
+            f"{one.name:<16}{one.snr_db:>8.1f}{one.cosine:>10.6f}{one.max_error_of_range:>20.1e}"
+            f"{_share(one.top1_agreement)}{_share(one.top5_agreement)}"
+        )
+    limit = None if every else _LISTED
+    yield from _layer_lines(report, limit)
+    heads = f"{'own SNR dB':>11}{'SNR dB':>8}{'cosine':>10}  range"
+    yield f"\n{'tensor, worst first':<{_WIDEST_NAME}}{heads}"
+    for tensor in report.tensors[:limit]:
+        yield (
+            f"{tensor.name:<{_WIDEST_NAME}}{tensor.own_snr_db:>11.1f}{tensor.snr_db:>8.1f}"
+            f"{tensor.cosine:>10.6f}  {tensor.low:.4g} to {tensor.high:.4g}"
+        )
+    yield from _float_lines(report, limit)
+
+
+def _layer_lines(report: QuantizationReport, limit: int | None) -> Iterator[str]:
+    measured = [layer for layer in report.layers if layer.alone_snr_db is not None]
+    if not measured:
+        return
+    heads = f"{'SNR dB':>11}{'cosine':>18}  operators"
+    yield f"\n{'layer quantized alone, worst first':<{_WIDEST_NAME}}{heads}"
+    for layer in measured[:limit]:
+        yield (
+            f"{layer.name:<{_WIDEST_NAME}}{layer.alone_snr_db:>11.1f}{layer.alone_cosine:>18.6f}  "
+            f"{' → '.join(layer.operators)}"
+        )
+
+
+def _float_lines(report: QuantizationReport, limit: int | None) -> Iterator[str]:
+    kept = {layer.name: str(layer.kept_float) for layer in report.kept_float}
+    for what, reasons in (("layers", kept), ("nodes", report.left_float)):
+        if not reasons:
+            continue
+        yield f"\n{len(reasons)} {what} stay fp32"
+        yield from (f"{name}: {reason}" for name, reason in list(reasons.items())[:limit])
+        if limit is not None and len(reasons) > limit:
+            yield f"and {len(reasons) - limit} more"
+
+
+def _share(share: float | None) -> str:
+    return f"{'' if share is None else f'{share:.0%}':>7}"

@@ -1,0 +1,56 @@
+"""Small networks and inputs that the tests of quantization share."""
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from mbv3c.passes import PIPELINE
+from mbv3c.quantization.layers import prepared
+
+
+def graph(text: str, opset: int = 17, **initializers: np.ndarray) -> onnx.ModelProto:
+    """Read a graph in ONNX text; arrays that are awkward in text come as keywords."""
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> {text}')
+    for name, array in initializers.items():
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
+    for one_pass in PIPELINE:
+        model, _ = one_pass(model)
+    return prepared(model)
+
+
+def block() -> onnx.ModelProto:
+    """Return a bottleneck with squeeze-and-excite, as PIPELINE leaves it, and a classifier."""
+    return graph(
+        """g (float[1, 3, 16, 16] x) => (float[1, 5] logits)
+        <float low = {0.0}, float high = {1.0}>
+        {
+            [stem] s = Conv <pads = [1, 1, 1, 1]> (x, w_stem, b_stem)
+            [stem_act] a = HardSwish(s)
+            [pool] p = GlobalAveragePool(a)
+            [squeeze] q = Conv(p, w_squeeze)
+            [squeeze_act] r = Relu(q)
+            [excite] e = Conv(r, w_excite)
+            [gate] g = Clip(e, low, high)
+            [scale] m = Mul(a, g)
+            [project] j = Conv(m, w_project)
+            [residual] t = Add(a, j)
+            [last] l = GlobalAveragePool(t)
+            [flatten] f = Flatten(l)
+            [head] logits = Gemm <transB = 1> (f, w_head)
+        }""",
+        w_stem=random(8, 3, 3, 3),
+        b_stem=random(8, seed=1),
+        w_squeeze=random(4, 8, 1, 1, seed=2),
+        w_excite=random(8, 4, 1, 1, seed=3),
+        w_project=random(8, 8, 1, 1, seed=4),
+        w_head=random(5, 8, seed=5),
+    )

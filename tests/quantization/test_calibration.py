@@ -1,0 +1,149 @@
+"""What is calibrated on: files that fit, files that do not, and random inputs."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import quantizing
+from PIL import Image
+
+from mbv3c.errors import CalibrationError, Mbv3cError, UsageError
+from mbv3c.quantization.calibration import (
+    Calibration,
+    check_source,
+    folder_inputs,
+    random_inputs,
+)
+
+
+def model(batch: int = 1) -> onnx.ModelProto:
+    return quantizing.graph(
+        f"g (float[{batch}, 3, 4, 6] x) => (float[{batch}, 3, 4, 6] y) {{ y = Relu(x) }}"
+    )
+
+
+def values(calibration: Calibration) -> list[float]:
+    """Return the first number of each batch; files here hold one number each."""
+    return [float(x.ravel()[0]) for x in calibration.read()]
+
+
+def full(value: float, *batch: int) -> np.ndarray:
+    return np.full((*batch, 3, 4, 6), value, np.float32)
+
+
+def test_arrays_come_in_the_order_of_names_with_and_without_batch(tmp_path: Path) -> None:
+    np.save(tmp_path / "b.npy", full(2.0))
+    np.save(tmp_path / "a.npy", full(1.0, 1))
+    np.save(tmp_path / "c.npy", np.concatenate([full(3.0, 1), full(4.0, 1)]))
+    np.savez(tmp_path / "d.npz", one=full(5.0, 1), two=full(6.0))
+    (tmp_path / "notes.txt").write_text("not read")
+    found = folder_inputs(model(), tmp_path)
+    assert found.batches == 6
+    assert values(found) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert values(found) == values(found)  # again from the beginning
+    assert all(x.shape == (1, 3, 4, 6) and x.dtype == np.float32 for x in found.read())
+    assert not found.random
+
+
+def test_samples_fill_batches_across_files(tmp_path: Path) -> None:
+    for index in range(3):
+        np.save(tmp_path / f"{index}.npy", full(float(index)))
+    found = folder_inputs(model(batch=2), tmp_path)
+    assert found.batches == 2
+    first, last = found.read()
+    assert first[:, 0, 0, 0].tolist() == [0.0, 1.0]
+    assert last[:, 0, 0, 0].tolist() == [2.0, 2.0]  # filled up
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("x.npy", np.zeros((1, 3, 4, 5), np.float32), r"x.npy .*\(1, 3, 4, 5\).*\(1, 3, 4, 6\)"),
+        ("x.npy", np.zeros((), np.float32), r"x.npy has the shape \(\)"),
+        ("x.npy", np.zeros((1, 3, 4, 6), np.uint8), "x.npy holds uint8, the model takes float32"),
+        ("x.npy", np.zeros((1, 3, 4, 6), np.float64), "x.npy holds float64"),
+        ("x.npy", full(np.nan, 1), "x.npy holds NaN or infinity, in input 0"),
+        ("x.npy", np.concatenate([full(0, 1), full(-np.inf, 1)]), "NaN or infinity, in input 1"),
+        ("x.npz", full(np.inf), "x.npz: arr_0 holds NaN"),
+    ],
+)
+def test_an_array_that_does_not_fit_is_named(
+    tmp_path: Path, name: str, array: np.ndarray, message: str
+) -> None:
+    np.save(tmp_path / "good.npy", full(1.0))
+    (np.savez if name.endswith("z") else np.save)(tmp_path / name, array)
+    with pytest.raises(CalibrationError, match=message):
+        folder_inputs(model(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.png", "x.JPG"])
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
+def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CalibrationError, match=f"{name} is no .*broken"):
+        folder_inputs(model(), tmp_path)
+
+
+def test_pickles_are_not_executed(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(CalibrationError, match=r"x\.npy"):
+        folder_inputs(model(), tmp_path)
+
+
+def test_an_image_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.jpg")
+    content = (tmp_path / "x.jpg").read_bytes()
+    (tmp_path / "x.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CalibrationError, match=r"x\.jpg is no image, or it is broken"):
+        folder_inputs(model(), tmp_path)
+
+
+def test_folders_without_anything_to_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        folder_inputs(model(), tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="holds none of"):
+        folder_inputs(model(), tmp_path)
+    np.save(tmp_path / "x.npy", np.zeros((0, 3, 4, 6), np.float32))
+    with pytest.raises(UsageError, match="hold no inputs"):
+        folder_inputs(model(), tmp_path)
+
+
+@pytest.mark.parametrize(("batches", "held_out"), [(1, 0), (3, 0), (4, 1), (16, 4), (200, 8)])
+def test_one_in_four_is_held_out_at_most_eight(batches: int, held_out: int) -> None:
+    found = random_inputs(model(), batches)
+    used = [x.tobytes() for x in found.calibrating()]
+    measured = [x.tobytes() for x in found.evaluating()]
+    assert len(found.held_out) == held_out
+    assert len(used) == batches - held_out
+    if held_out:
+        assert len(measured) == held_out
+        assert not set(used) & set(measured)
+    else:
+        assert measured == used
+
+
+def test_random_inputs_follow_their_seed() -> None:
+    first, again = random_inputs(model(), 4, seed=1), random_inputs(model(), 4, seed=1)
+    other = random_inputs(model(), 4, seed=2)
+    assert first.random
+    assert [x.tobytes() for x in first.read()] == [x.tobytes() for x in again.read()]
+    assert [x.tobytes() for x in first.read()] != [x.tobytes() for x in other.read()]
+
+
+@pytest.mark.parametrize(
+    ("folder", "count", "seed"),
+    [(None, None, None), (Path("x"), 3, None), (Path("x"), None, 1), (None, None, 1)],
+)
+def test_there_is_exactly_one_source(
+    folder: Path | None, count: int | None, seed: int | None
+) -> None:
+    with pytest.raises(UsageError):
+        check_source(folder, count, seed)
+
+
+@pytest.mark.parametrize(("count", "seed"), [(0, 0), (-1, 0), (1, -1)])
+def test_random_inputs_need_a_number(count: int, seed: int) -> None:
+    with pytest.raises(Mbv3cError):
+        random_inputs(model(), count, seed)
