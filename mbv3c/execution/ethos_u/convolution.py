@@ -12,13 +12,10 @@ from mbv3c.execution.ethos_u.errors import StreamError, UnsupportedError
 from mbv3c.execution.ethos_u.feature_map import element_type, output_shape
 from mbv3c.execution.ethos_u.memory import Memory
 from mbv3c.execution.ethos_u.registers import Registers
-from mbv3c.execution.ethos_u.scaling import apply_scale, ofm_rounding
+from mbv3c.execution.ethos_u.scaling import apply_channel_scales
 from mbv3c.execution.ethos_u.weight_decoder import WeightDecoder
-from mbv3c.execution.ethos_u.weights import Ordering, Scales, read_kernel, read_scales
+from mbv3c.execution.ethos_u.weights import Ordering, read_kernel
 from mbv3c.execution.ethos_u.window import Window, padded_input, taps, window_of
-
-_ACCUMULATOR_BITS = {0: 32, 1: 40}  # vela's acc_format; FP_S5_10 is a float
-_GLOBAL_SCALE = 1 << 8
 
 
 def convolve(
@@ -62,7 +59,7 @@ def convolve(
     values = padded_input(registers, memory, window, fill=0).astype(np.float64)
     sums = _depthwise if depthwise else _dense
     totals = sums(values, kernel, window, height, width).astype(np.int64)
-    return _scale(totals, channels, registers, memory)
+    return apply_channel_scales(totals, registers, memory)
 
 
 def _dense(
@@ -91,51 +88,3 @@ def _depthwise(
     for row, column, seen in taps(values, window, height, width):
         total += seen * kernel[:, row, column, 0].astype(np.float64)
     return total
-
-
-def _scale(
-    totals: NDArray[np.int64], channels: int, registers: Registers, memory: Memory
-) -> NDArray[np.int64]:
-    scales = read_scales(
-        memory.load(
-            registers["SCALE_REGION"],
-            registers.address("SCALE_BASE"),
-            registers.address("SCALE_LENGTH"),
-        ),
-        channels,
-    )
-    if registers["OFM_PRECISION"] & _GLOBAL_SCALE:
-        scale, shift = global_scale(registers)
-        ones = np.ones(channels, np.int64)
-        scales = Scales(scales.bias, scale * ones, shift * ones)
-    sums = totals + scales.bias
-    check_accumulators(sums, registers)
-    return apply_scale(sums, scales.scale, scales.shift, ofm_rounding(registers))
-
-
-def global_scale(registers: Registers) -> tuple[int, int]:
-    """Return scale and shift that hold for all channels.
-
-    Raises:
-        UnsupportedError: OFM_PRECISION does not say so.
-    """
-    if not registers["OFM_PRECISION"] & _GLOBAL_SCALE:
-        raise UnsupportedError("an operation without weights that has scales for each channel")
-    shift, scale = registers.pair("OFM_SCALE")
-    if shift > 63:
-        raise StreamError(f"a shift by {shift}")
-    return scale, shift
-
-
-def check_accumulators(sums: NDArray[np.int64], registers: Registers) -> None:
-    """Refuse sums that the accumulators of ACC_FORMAT do not hold.
-
-    Raises:
-        StreamError: a sum is too large.
-        UnsupportedError: the accumulators are floats.
-    """
-    bits = _ACCUMULATOR_BITS.get(registers["ACC_FORMAT"])
-    if bits is None:
-        raise UnsupportedError(f"accumulators of format {registers['ACC_FORMAT']}")
-    if sums.size and (sums.min() < -(1 << (bits - 1)) or sums.max() >= 1 << (bits - 1)):
-        raise StreamError(f"a sum overflows its {bits}-bit accumulator")

@@ -8,7 +8,6 @@ How operands are scaled is that of `generate_scaling_for_elementwise` in vela's
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.execution.ethos_u.convolution import global_scale
 from mbv3c.execution.ethos_u.errors import StreamError, UnsupportedError
 from mbv3c.execution.ethos_u.feature_map import (
     element_type,
@@ -19,7 +18,13 @@ from mbv3c.execution.ethos_u.feature_map import (
 )
 from mbv3c.execution.ethos_u.memory import Memory
 from mbv3c.execution.ethos_u.registers import Registers
-from mbv3c.execution.ethos_u.scaling import apply_scale, ifm_rounding, ofm_rounding
+from mbv3c.execution.ethos_u.scaling import (
+    NATURAL,
+    apply_global_scale,
+    apply_scale,
+    ifm_rounding,
+    ofm_rounding,
+)
 
 # vela's elementwise_mode; 5 is LRELU
 _MUL, _ADD, _SUB, _MIN, _MAX, _ABS, _CLZ, _SHR, _SHL = 0, 1, 2, 3, 4, 6, 7, 8, 9
@@ -53,8 +58,7 @@ def elementwise(registers: Registers, memory: Memory, mode: int) -> NDArray[np.i
         result = _binary(first, second, registers, mode)
     if mode not in _SCALED:
         return result
-    scale, shift = global_scale(registers)
-    return apply_scale(result, scale, shift, ofm_rounding(registers))
+    return apply_global_scale(result, registers)
 
 
 def _second(registers: Registers, memory: Memory) -> NDArray[np.int64]:
@@ -118,8 +122,9 @@ def _shift(
         raise StreamError(f"shifts by {b.min()} to {b.max()}")
     if mode == _SHL:
         return (((a << b) & 0xFFFFFFFF) ^ (1 << 31)) - (1 << 31)
-    ofm_rounding(registers)
-    return (a + np.where(b > 0, 1 << np.maximum(b - 1, 0), 0)) >> b
+    if ofm_rounding(registers) == NATURAL:
+        a = a + np.where(b > 0, 1 << np.maximum(b - 1, 0), 0)
+    return a >> b
 
 
 def _scale_operands(

@@ -5,6 +5,7 @@ addresses follow from them is that of `generate_ifm`, `generate_tiles` and `get_
 `register_command_stream_generator.py`.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.execution.ethos_u.errors import UnsupportedError
+from mbv3c.execution.ethos_u.errors import StreamError, UnsupportedError
 from mbv3c.execution.ethos_u.memory import Memory
 from mbv3c.execution.ethos_u.registers import Registers
 
 BRICK = 16  # channels
 _NHWC, _NHCWB16 = 0, 1
+_MAX_ELEMENTS = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class FeatureMap:
 
     def read(self, memory: Memory, height: int, width: int) -> NDArray[Any]:
         """Return the elements as they are stored, of shape (height, width, depth)."""
+        check_size(height, width, self.depth)
         out = np.empty((height, width, self.depth), self.dtype)
         for base, rows, columns in self._tiles(height, width):
             part = out[rows, columns]
@@ -102,6 +105,12 @@ class FeatureMap:
         if axes_of_depth == 1:
             return rows, pixels, self.dtype.itemsize
         return rows, pixels, bricks, self.dtype.itemsize
+
+
+def check_size(*shape: int) -> None:
+    """Refuse what no accelerator's memory holds, before memory is asked for it."""
+    if math.prod(shape) > _MAX_ELEMENTS:
+        raise StreamError(f"a feature map of {'x'.join(map(str, shape))} elements")
 
 
 def input_map(registers: Registers) -> FeatureMap:

@@ -55,6 +55,8 @@ class Memory:
             StreamError: they reach out of the region, or nothing was written there.
         """
         kind = np.dtype(dtype)
+        if not math.prod(shape):
+            return np.zeros(shape, kind)
         self._check(region, address, shape, kind.itemsize, strides, "reads")
         written = np.ndarray(shape, np.bool_, self._written[region], address, tuple(strides))
         if not written.all():
@@ -77,6 +79,8 @@ class Memory:
             StreamError: they reach out of the region, or it is one of constants.
         """
         shape, kind = values.shape, values.dtype
+        if not values.size:
+            return
         self._check(region, address, shape, kind.itemsize, strides, "writes")
         if region in self._constant:
             raise StreamError(f"writes to region {region}, which holds the constants")
@@ -102,7 +106,7 @@ class Memory:
         first = address + sum(min(0, one) for one in reach)
         end = address + sum(max(0, one) for one in reach) + itemsize
         size = len(self._bytes[region])
-        if math.prod(shape) and (first < 0 or end > size):
+        if first < 0 or end > size:
             raise StreamError(
                 f"{verb} bytes {first:#x} to {end:#x} of region {region}, which has {size:#x}"
             )

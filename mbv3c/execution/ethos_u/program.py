@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mbv3c.execution.ethos_u.accelerators import Accelerator, accelerator_of
 from mbv3c.execution.ethos_u.errors import StreamError, UnsupportedError
 
-_MAGIC = (b"COP1", b"COP2")
+_MAGIC = b"COP1"
 _CONFIG, _COMMAND_STREAM, _NOP = 1, 2, 5  # DACommands
 
 
@@ -75,7 +75,7 @@ def read_program(path: Path) -> Program:
         UnsupportedError: it is for an accelerator that the interpreter does not know.
     """
     try:
-        with np.load(path) as file:
+        with path.open("rb") as stream, np.load(stream) as file:
             return _program(file)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise StreamError(f"{path} is not a raw output of vela: {error}") from error
@@ -96,11 +96,7 @@ def _program(file: Mapping[str, NDArray[Any]]) -> Program:
     for tensor in (*inputs, *outputs):
         if tensor.region == constants_region:
             raise StreamError(f"an input or output lies among the constants: {tensor}")
-        end = tensor.offset + tensor.bytes
-        # With --separate-io-regions inputs and outputs have regions that no size is given for.
-        if tensor.region not in {int(file["scratch_region"]), int(file["scratch_fast_region"])}:
-            scratch[tensor.region] = max(end, scratch.get(tensor.region, 0))
-        elif end > scratch.get(tensor.region, 0):
+        if tensor.offset + tensor.bytes > scratch.get(tensor.region, 0):
             raise StreamError(f"an input or output ends outside of its region: {tensor}")
     if constants_region in scratch:
         raise StreamError(f"region {constants_region} is both constants and scratch")
@@ -129,8 +125,10 @@ def read_driver_actions(payload: bytes) -> tuple[Accelerator, NDArray[np.uint32]
         StreamError: the header is broken or the stream shorter than it says.
         UnsupportedError: the accelerator or a driver action is not known.
     """
-    if payload[:4] not in _MAGIC or len(payload) % 4:
-        raise StreamError("the command stream does not begin with driver actions (COP1 or COP2)")
+    if payload[:4] == b"COP2":
+        raise UnsupportedError("driver actions of format COP2; let vela write --cop-format COP1")
+    if payload[:4] != _MAGIC or len(payload) % 4:
+        raise StreamError("the command stream does not begin with driver actions of format COP1")
     words = np.frombuffer(payload, "<u4")
     accelerator = None
     position = 1

@@ -19,6 +19,7 @@ _NAMES = {
     True: {command.value: command.name.removeprefix("NPU_") for command in cmd1},
 }
 _STOP = "OP_STOP"
+_ADDRESS_BITS = 40
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,12 @@ class Registers:
         return param << 32 | payload
 
     def signed_address(self, name: str) -> int:
-        """Return a register of 48 bits in two's complement; strides may be negative."""
+        """Return a register of 40 bits in two's complement; strides may be negative."""
         value = self.address(name)
-        # A negative stride may come in 32 bits or, on Ethos-U65, in 48.
-        for bits in (32, 48):
-            if value >> (bits - 1) == 1:
-                return value - (1 << bits)
-        return value
+        # vela writes addresses of 40 bits, and negative numbers as such.
+        if value >> _ADDRESS_BITS:
+            raise StreamError(f"{name} {value:#x} has more than {_ADDRESS_BITS} bits")
+        return value - (1 << _ADDRESS_BITS) if value >> (_ADDRESS_BITS - 1) else value
 
     def pair(self, name: str) -> tuple[int, int]:
         """Return parameter and payload, such as a shift and a scale."""

@@ -13,11 +13,14 @@ from mbv3c.execution.ethos_u.errors import StreamError, UnsupportedError
 from mbv3c.execution.ethos_u.feature_map import element_type, number
 from mbv3c.execution.ethos_u.memory import Memory
 from mbv3c.execution.ethos_u.registers import Registers
+from mbv3c.execution.ethos_u.weights import read_scales
 
 INTERNAL = -1  # the accelerator's own memory, as a region
 TABLE_BYTES = 2048  # at its end
 DOUBLE, TRUNCATE, NATURAL = 0, 1, 2
 _TABLE_0, _TABLE_7 = 16, 23
+GLOBAL_SCALE = 1 << 8  # of OFM_PRECISION
+_ACCUMULATOR_BITS = {0: 32, 1: 40}  # vela's acc_format; FP_S5_10 is a float
 
 
 def ofm_rounding(registers: Registers) -> int:
@@ -57,6 +60,56 @@ def apply_scale(
         np.int64
     )
     return scaled
+
+
+def apply_global_scale(values: NDArray[np.int64], registers: Registers) -> NDArray[np.int64]:
+    """Return values scaled by OFM_SCALE, which holds for all channels.
+
+    Raises:
+        UnsupportedError: OFM_PRECISION asks for a scale for each channel.
+    """
+    if not registers["OFM_PRECISION"] & GLOBAL_SCALE:
+        raise UnsupportedError("a scale for each channel, where one for all was expected")
+    shift, scale = registers.pair("OFM_SCALE")
+    if shift > 63:
+        raise StreamError(f"a shift by {shift}")
+    return apply_scale(values, scale, shift, ofm_rounding(registers))
+
+
+def apply_channel_scales(
+    totals: NDArray[np.int64], registers: Registers, memory: Memory
+) -> NDArray[np.int64]:
+    """Return sums with each channel's bias added and each channel's scale applied.
+
+    Raises:
+        StreamError: a sum overflows, or the records of the channels are broken.
+        UnsupportedError: OFM_PRECISION asks for one scale for all channels.
+    """
+    if registers["OFM_PRECISION"] & GLOBAL_SCALE:
+        raise UnsupportedError("one scale for all channels, where one for each was expected")
+    stream = memory.load(
+        registers["SCALE_REGION"],
+        registers.address("SCALE_BASE"),
+        registers.address("SCALE_LENGTH"),
+    )
+    scales = read_scales(stream, totals.shape[-1])
+    sums = totals + scales.bias
+    check_accumulators(sums, registers)
+    return apply_scale(sums, scales.scale, scales.shift, ofm_rounding(registers))
+
+
+def check_accumulators(sums: NDArray[np.int64], registers: Registers) -> None:
+    """Refuse sums that the accumulators of ACC_FORMAT do not hold.
+
+    Raises:
+        StreamError: a sum is too large.
+        UnsupportedError: the accumulators are floats.
+    """
+    bits = _ACCUMULATOR_BITS.get(registers["ACC_FORMAT"])
+    if bits is None:
+        raise UnsupportedError(f"accumulators of format {registers['ACC_FORMAT']}")
+    if sums.size and (sums.min() < -(1 << (bits - 1)) or sums.max() >= 1 << (bits - 1)):
+        raise StreamError(f"a sum overflows its {bits}-bit accumulator")
 
 
 def finish(

@@ -11,9 +11,9 @@ Scales are records of ten bytes, as `encode_bias` in vela's `weight_compressor.p
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,11 +74,14 @@ def read_kernel(
 
 def arrange(weights: NDArray[np.int16], ordering: Ordering) -> NDArray[np.int16]:
     """Return weights in the order of the stream as a kernel of shape `ordering.shape`."""
-    positions = positions_in_stream(ordering)
-    if len(weights) != len(positions):
+    needed = math.prod(ordering.shape)  # at least; with padding more
+    if needed <= len(weights):
+        positions = positions_in_stream(ordering)
+        needed = len(positions)
+    if len(weights) != needed:
         raise StreamError(
             f"the weight stream holds {len(weights)} weights; a kernel of"
-            f" {'x'.join(map(str, ordering.shape))} takes {len(positions)}"
+            f" {'x'.join(map(str, ordering.shape))} takes {needed}"
         )
     padding = positions < 0
     if weights[padding].any():
@@ -88,11 +91,9 @@ def arrange(weights: NDArray[np.int16], ordering: Ordering) -> NDArray[np.int16]
     return kernel
 
 
-@lru_cache(maxsize=256)
 def positions_in_stream(ordering: Ordering) -> NDArray[np.int32]:
     """Return for every weight of the stream its index in the flat kernel, -1 for padding."""
-    blocks = list(_blocks(ordering))
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.int32)
+    return np.concatenate(list(_blocks(ordering)))
 
 
 def _blocks(ordering: Ordering) -> Iterator[NDArray[np.int32]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.execution.ethos_u.errors import StreamError, UnsupportedError
-from mbv3c.execution.ethos_u.feature_map import input_map, output_shape
+from mbv3c.execution.ethos_u.feature_map import check_size, input_map, output_shape
 from mbv3c.execution.ethos_u.memory import Memory
 from mbv3c.execution.ethos_u.registers import Registers
 
@@ -82,6 +82,7 @@ def padded_input(
     if inner_rows < 1 or inner_columns < 1:
         raise StreamError(f"padding leaves {inner_rows}x{inner_columns} pixels of the input")
     source = input_map(registers)
+    check_size(rows, columns, source.depth)
     upscale = registers["IFM_UPSCALE"]
     if upscale == _NONE:
         values = source.read(memory, inner_rows, inner_columns).astype(np.int64)
