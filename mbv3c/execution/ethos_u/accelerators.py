@@ -1,7 +1,8 @@
 """The accelerators whose command streams can be interpreted, as data.
 
-Source: `accelerator_configs` in vela's `ethosu/vela/architecture_features.py`, and the fields of
-the CONFIG register (`config_r` in `ethosu/vela/ethos_u55_regs/ethos_u55_regs.py`).
+Source: `accelerator_configs` and `max_outstanding_dma` in vela's
+`ethosu/vela/architecture_features.py`, and the fields of the CONFIG register (`config_r` in
+`ethosu/vela/ethos_u55_regs/ethos_u55_regs.py`).
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class Accelerator:
         macs: multiply-accumulates per cycle, of all cores.
         ofm_ublock_depth, ifm_ublock_depth: channels of one step, by which weights are ordered.
         shram_bytes: size of the internal memory; its last 2 KiB hold the lookup tables.
+        copies: that can be under way at a time.
         lut_is_shared: the accumulators of an operation without a table may overwrite the tables.
     """
 
@@ -31,15 +33,16 @@ class Accelerator:
     ofm_ublock_depth: int
     ifm_ublock_depth: int
     shram_bytes: int
+    copies: int
     lut_is_shared: bool
 
 
 ACCELERATORS = (
-    Accelerator("ethos-u55-32", U55, 32, 4, 8, 16 << 10, lut_is_shared=True),
-    Accelerator("ethos-u55-64", U55, 64, 8, 8, 16 << 10, lut_is_shared=True),
-    Accelerator("ethos-u55-128", U55, 128, 8, 8, 24 << 10, lut_is_shared=False),
-    Accelerator("ethos-u55-256", U55, 256, 8, 8, 48 << 10, lut_is_shared=False),
-    Accelerator("ethos-u65-256", U65, 256, 8, 8, 48 << 10, lut_is_shared=False),
+    Accelerator("ethos-u55-32", U55, 32, 4, 8, 16 << 10, 1, lut_is_shared=True),
+    Accelerator("ethos-u55-64", U55, 64, 8, 8, 16 << 10, 1, lut_is_shared=True),
+    Accelerator("ethos-u55-128", U55, 128, 8, 8, 24 << 10, 1, lut_is_shared=False),
+    Accelerator("ethos-u55-256", U55, 256, 8, 8, 48 << 10, 1, lut_is_shared=False),
+    Accelerator("ethos-u65-256", U65, 256, 8, 8, 48 << 10, 2, lut_is_shared=False),
 )
 
 

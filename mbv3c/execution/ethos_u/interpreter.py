@@ -1,12 +1,11 @@
 """Run a program of Ethos-U55 or Ethos-U65 with one core, to compare its bits with a reference.
 
 A command is executed as a whole, in the order of the stream, on the memory that earlier commands
-left. So it is shown that the artifact computes what the graph says, as far as registers, weights,
-scales, tables, addresses and their bounds go. It is not shown that commands which a device runs at
-the same time keep out of each other's way: waits and block dependencies (OP_DMA_WAIT,
-OP_KERNEL_WAIT, BLOCKDEP) and the split of the internal memory into buffers (IFM_IB_END, AB_START)
-are read and not checked. Nor does a comparison say how silicon rounds where Arm's specifications
-are silent.
+left. Checked are registers, weights, scales, tables, the bounds of every access, that nothing is
+read that nobody wrote, and that waits keep copies and operations out of each other's way
+(`hazards`). Not checked is what holds two operations apart (BLOCKDEP) and how the internal memory
+is split into buffers (IFM_IB_END, AB_START). Nor does a comparison say how silicon rounds where
+Arm's specifications are silent.
 
 Whatever the interpreter does not know is an UnsupportedError, never a guess.
 """
@@ -22,14 +21,17 @@ from mbv3c.execution.ethos_u.convolution import convolve
 from mbv3c.execution.ethos_u.elementwise import elementwise
 from mbv3c.execution.ethos_u.errors import InterpreterError, UnsupportedError
 from mbv3c.execution.ethos_u.feature_map import output_map
+from mbv3c.execution.ethos_u.hazards import UnderWay
 from mbv3c.execution.ethos_u.memory import Memory
 from mbv3c.execution.ethos_u.pooling import pool
 from mbv3c.execution.ethos_u.program import Program, Tensor
 from mbv3c.execution.ethos_u.registers import Command, Registers, decode
 from mbv3c.execution.ethos_u.scaling import INTERNAL, TABLE_BYTES, finish
 from mbv3c.execution.ethos_u.weight_decoder import WeightDecoder
+from mbv3c.execution.ethos_u.window import window_of
 
-_WITHOUT_EFFECT = ("OP_DMA_WAIT", "OP_KERNEL_WAIT", "OP_STOP", "OP_PMU_MASK")
+_WAITS = ("OP_DMA_WAIT", "OP_KERNEL_WAIT")
+_WITHOUT_EFFECT = ("OP_STOP", "OP_PMU_MASK")
 _TABLE_0 = 16
 
 
@@ -55,11 +57,12 @@ def interpret(program: Program, inputs: Sequence[NDArray[Any]]) -> list[NDArray[
         raise UsageError(f"{len(inputs)} inputs for a program of {len(program.inputs)}")
     for tensor, values in zip(program.inputs, inputs, strict=True):
         memory.store(tensor.region, tensor.offset, _bytes_of(values, tensor))
-    registers = Registers()
+    registers, under_way = Registers(), UnderWay(program.accelerator)
     with WeightDecoder() as decoder:
         for command in decode(program.words):
+            memory.accesses = []
             try:
-                _execute(command, registers, memory, program, decoder)
+                _execute(command, registers, memory, under_way, program, decoder)
             except InterpreterError as error:
                 raise error.at(command.name, command.word) from error.__cause__
     return [_output(tensor, memory) for tensor in program.outputs]
@@ -69,6 +72,7 @@ def _execute(
     command: Command,
     registers: Registers,
     memory: Memory,
+    under_way: UnderWay,
     program: Program,
     decoder: WeightDecoder,
 ) -> None:
@@ -78,6 +82,9 @@ def _execute(
             raise UnsupportedError(f"{command.param + 1} cores in parallel")
     elif command.name == "OP_DMA_START":
         _copy(registers, memory)
+        under_way.start_copy(command, memory.accesses)
+    elif command.name in _WAITS:
+        under_way.wait(command)
     elif command.name not in _WITHOUT_EFFECT:
         values = _operate(command, registers, memory, program, decoder)
         shram_bytes = program.accelerator.shram_bytes
@@ -85,6 +92,9 @@ def _execute(
         output_map(registers).write(memory, elements)
         if program.accelerator.lut_is_shared and registers["ACTIVATION"] & 0xFFF < _TABLE_0:
             memory.forget(INTERNAL, shram_bytes - TABLE_BYTES)
+        under_way.start_operation(
+            command, memory.accesses, pointwise=_is_pointwise(command, registers)
+        )
 
 
 def _operate(
@@ -108,6 +118,12 @@ def _operate(
     if command.name == "OP_ELEMENTWISE":
         return elementwise(registers, memory, command.param)
     raise UnsupportedError("this command is not known")
+
+
+def _is_pointwise(command: Command, registers: Registers) -> bool:
+    if command.name == "OP_ELEMENTWISE":
+        return True
+    return command.name == "OP_POOL" and window_of(registers).taps == (1, 1)
 
 
 def _copy(registers: Registers, memory: Memory) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mbv3c.execution.ethos_u.errors import StreamError
+from mbv3c.execution.ethos_u.hazards import Access
 
 
 class Memory:
@@ -22,6 +23,7 @@ class Memory:
         self._bytes = {region: np.zeros(size, np.uint8) for region, size in scratch.items()}
         self._written = {region: np.zeros(size, np.bool_) for region, size in scratch.items()}
         self._constant: set[int] = set()
+        self.accesses: list[Access] = []  # of the command that is being executed
 
     def add_constants(self, region: int, data: NDArray[np.uint8]) -> None:
         """Add a region that may only be read."""
@@ -30,8 +32,9 @@ class Memory:
         self._constant.add(region)
 
     def forget(self, region: int, start: int) -> None:
-        """Take the bytes of a region, from `start` on, for not written any longer."""
+        """Take the bytes of a region, from `start` on, for overwritten with nothing useful."""
         self._written[region][start:] = False
+        self.accesses.append(Access(self._bytes[region][start:], writes=True))
 
     def load(self, region: int, address: int, size: int) -> NDArray[np.uint8]:
         """Return `size` bytes, copied."""
@@ -68,6 +71,7 @@ class Memory:
         view: NDArray[Any] = np.ndarray(
             shape, kind, self._bytes[region].data, address, tuple(strides)
         )
+        self.accesses.append(Access(view, writes=False))
         return view.copy()
 
     def write(
@@ -86,6 +90,7 @@ class Memory:
             raise StreamError(f"writes to region {region}, which holds the constants")
         view: NDArray[Any] = np.ndarray(shape, kind, self._bytes[region], address, tuple(strides))
         view[...] = values
+        self.accesses.append(Access(view, writes=True))
         written = np.ndarray(
             (*shape, kind.itemsize), np.bool_, self._written[region], address, (*strides, 1)
         )

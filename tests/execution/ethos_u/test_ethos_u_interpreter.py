@@ -18,6 +18,8 @@ from mbv3c.execution.ethos_u.interpreter import interpret
 from mbv3c.execution.ethos_u.program import Program, read_driver_actions, read_program
 from mbv3c.execution.ethos_u.registers import decode
 
+KERNEL_WAIT = 0x012  # until no operation is under way
+
 
 @pytest.fixture(scope="module")
 def graph() -> tuple[Graph, bytes]:
@@ -234,13 +236,39 @@ def test_a_table_may_be_lost_where_accumulators_overwrite_it(
     interpret(program, inputs)
     commands = list(decode(program.words))
     (conv,) = [one.word for one in commands if one.name == "OP_CONV"]
-    # The table's operation once more, behind a convolution that has no table.
-    again = np.concatenate([program.words[: conv + 1], program.words[:conv], program.words[conv:]])
+    # All once more, behind a convolution that has no table.
+    wait = np.array([KERNEL_WAIT], np.uint32)
+    again = np.concatenate([program.words[: conv + 1], wait, program.words])
     interpret(replace(program, words=again), inputs)
     copy = next(one.word for one in commands if one.name == "OP_DMA_START")
-    without_copy = np.delete(again, conv + 1 + copy)
+    without_copy = np.delete(again, conv + 2 + copy)
     with pytest.raises(StreamError, match=r"OP_POOL .* nothing was written to"):
         interpret(replace(program, words=without_copy), inputs)
+
+
+def test_a_missing_wait_is_an_error(program: Program, inputs: list[NDArray[Any]]) -> None:
+    waits = [one.word for one in decode(program.words) if one.name == "OP_DMA_WAIT"]
+    assert waits
+    for wait in waits:
+        without = replace(program, words=np.delete(program.words, wait))
+        with pytest.raises(StreamError, match=r"OP_DMA_START at word \d+ may still be using"):
+            interpret(without, inputs)
+
+
+def test_a_copy_over_what_is_still_read_is_an_error(
+    program: Program, inputs: list[NDArray[Any]]
+) -> None:
+    twice = np.concatenate([program.words[:-1], program.words])
+    with pytest.raises(StreamError, match=r"OP_DMA_START .* OP_POOL at word \d+ may still be"):
+        interpret(replace(program, words=twice), inputs)
+
+
+def test_an_output_over_its_own_input_is_an_error(
+    program: Program, inputs: list[NDArray[Any]]
+) -> None:
+    words = with_register(program, "OFM_BASE0", register(program, "IFM_BASE0") + 16)
+    with pytest.raises(StreamError, match=r"OP_\w+ at word \d+: writes over its own input"):
+        interpret(replace(words, scratch={1: 1 << 20}), inputs)
 
 
 @pytest.mark.parametrize(
