@@ -26,13 +26,12 @@ from mbv3c.execution.ethos_u.memory import Memory
 from mbv3c.execution.ethos_u.pooling import pool
 from mbv3c.execution.ethos_u.program import Program, Tensor
 from mbv3c.execution.ethos_u.registers import Command, Registers, decode
-from mbv3c.execution.ethos_u.scaling import INTERNAL, TABLE_BYTES, finish
+from mbv3c.execution.ethos_u.scaling import INTERNAL, TABLE_0, TABLE_BYTES, finish
 from mbv3c.execution.ethos_u.weight_decoder import WeightDecoder
 from mbv3c.execution.ethos_u.window import window_of
 
 _WAITS = ("OP_DMA_WAIT", "OP_KERNEL_WAIT")
 _WITHOUT_EFFECT = ("OP_STOP", "OP_PMU_MASK")
-_TABLE_0 = 16
 
 
 def interpret(program: Program, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -90,7 +89,7 @@ def _execute(
         shram_bytes = program.accelerator.shram_bytes
         elements = finish(values, registers, memory, shram_bytes)
         output_map(registers).write(memory, elements)
-        if program.accelerator.lut_is_shared and registers["ACTIVATION"] & 0xFFF < _TABLE_0:
+        if program.accelerator.lut_is_shared and registers["ACTIVATION"] & 0xFFF < TABLE_0:
             memory.forget(INTERNAL, shram_bytes - TABLE_BYTES)
         under_way.start_operation(
             command, memory.accesses, pointwise=_is_pointwise(command, registers)

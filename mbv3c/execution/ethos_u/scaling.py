@@ -17,9 +17,10 @@ from mbv3c.execution.ethos_u.weights import read_scales
 
 INTERNAL = -1  # the accelerator's own memory, as a region
 TABLE_BYTES = 2048  # at its end
-DOUBLE, TRUNCATE, NATURAL = 0, 1, 2
-_TABLE_0, _TABLE_7 = 16, 23
+DOUBLE, NATURAL = 0, 2  # 1 is TRUNCATE
 GLOBAL_SCALE = 1 << 8  # of OFM_PRECISION
+TABLE_0 = 16  # of ACTIVATION
+_TABLE_7 = 23
 _ACCUMULATOR_BITS = {0: 32, 1: 40}  # vela's acc_format; FP_S5_10 is a float
 
 
@@ -125,7 +126,7 @@ def finish(
     moved = values + number(registers["OFM_ZERO_POINT"], dtype)
     activation = registers["ACTIVATION"]
     kind, clip_range = activation & 0xFFF, activation >> 12
-    if clip_range or not (kind == 0 or _TABLE_0 <= kind <= _TABLE_7):
+    if clip_range or not (kind == 0 or TABLE_0 <= kind <= _TABLE_7):
         raise UnsupportedError(f"activation {activation:#06x}")
     limits = np.iinfo(dtype)
     if dtype.itemsize == 4:
@@ -142,7 +143,7 @@ def finish(
         return clamped
     if (low, high) != (limits.min, limits.max):
         raise UnsupportedError(f"a table behind a clamp to {low}..{high}")
-    return _look_up(clamped, dtype, kind - _TABLE_0, internal, internal_bytes)
+    return _look_up(clamped, dtype, kind - TABLE_0, internal, internal_bytes)
 
 
 def _look_up(
@@ -154,9 +155,9 @@ def _look_up(
 ) -> NDArray[np.int64]:
     """Return table elements; the first belongs to the smallest value."""
     start = internal_bytes - TABLE_BYTES
-    if dtype.itemsize == 1:
-        table = internal.load(INTERNAL, start + slot * 256, 256).view(dtype).astype(np.int64)
-        return table[values - np.iinfo(dtype).min]
+    if dtype == np.dtype("<i1"):
+        table = internal.load(INTERNAL, start + slot * 256, 256).view("<i1").astype(np.int64)
+        return table[values + 128]
     if slot or dtype != np.dtype("<i2"):
         raise UnsupportedError(f"a table for {dtype} in slot {slot}")
     # 512 pairs of a value and the slope to the next: TOSA's TABLE of int16, 7 bits of fraction.

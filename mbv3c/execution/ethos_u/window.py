@@ -96,12 +96,9 @@ def padded_input(
             values[:, 1::2] = 0
     else:
         raise UnsupportedError(f"upscaling mode {upscale}")
-    padding = ((top, bottom), (left, right), (0, 0))
-    return (
-        np.pad(values, padding, constant_values=fill)
-        if any((top, bottom, left, right))
-        else values
-    )
+    if not any((top, bottom, left, right)):
+        return values
+    return np.pad(values, ((top, bottom), (left, right), (0, 0)), constant_values=fill)
 
 
 def taps(

@@ -1,4 +1,7 @@
-"""Small TOSA graphs: built with Arm's serializer, run by its reference model, compiled by vela."""
+"""Small TOSA graphs: built with Arm's serializer, run by its reference model, compiled by vela.
+
+They need `pip install ethos-u-vela==5.2.0 tosa-tools==2026.8.0`.
+"""
 
 import contextlib
 import io
