@@ -135,11 +135,9 @@ def _scale_operands(
     shift, scale = registers.pair("OPA_SCALE")
     _, second_scale = registers.pair("OPB_SCALE")
     if mode == _OPA_OPB_16:
-        if is_reversed and scale != second_scale:
-            raise UnsupportedError("different 16-bit scales of reversed operands")
-        if shift or max(scale, second_scale) >= 1 << 16:
+        if shift or scale != second_scale or scale >= 1 << 16:
             raise UnsupportedError(f"operand scales {scale}, {second_scale} shifted by {shift}")
-        return first * scale, second * second_scale
+        return first * scale, second * scale
     if mode not in (_OPA_32, _OPB_32):
         raise UnsupportedError(f"operand scale mode {mode}")
     headroom = _HEADROOM.get(element_type(registers, "IFM").itemsize)
