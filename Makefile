@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NPU := .venv-npu
 
 .PHONY: compile test lint format bench clean
 
@@ -12,9 +13,11 @@ compile: $(VENV)/installed
 	$(BIN)/mbv3c compile --target arm_cpu --variant large --force \
 		-o bundles/mobilenet_v3_large-arm_cpu-cortex-a76-fp32
 
-test: $(VENV)/installed-test
+# The NPU's tools hold back numpy and onnx, so their tests have an environment of their own.
+test: $(VENV)/installed-test $(NPU)/installed
 	$(BIN)/mbv3c doctor --fetch
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/npu
+	$(NPU)/bin/python -m pytest tests/npu
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
@@ -31,10 +34,10 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 clean:
-	rm -rf $(VENV) bundles build *.egg-info
+	rm -rf $(VENV) $(NPU) bundles build *.egg-info
 
-$(VENV)/made: scripts/make_venv.sh
-	sh scripts/make_venv.sh $(PYTHON) $(VENV)
+$(VENV)/made $(NPU)/made: scripts/make_venv.sh
+	sh scripts/make_venv.sh $(PYTHON) $(@D)
 	touch $@
 
 $(VENV)/installed: $(VENV)/made pyproject.toml
@@ -43,4 +46,8 @@ $(VENV)/installed: $(VENV)/made pyproject.toml
 
 $(VENV)/installed-%: $(VENV)/made pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+$(NPU)/installed: $(NPU)/made pyproject.toml
+	$(NPU)/bin/python -m pip install --quiet --editable '.[npu,test]'
 	touch $@

@@ -1,0 +1,1 @@
+"""An interpreter of Ethos-U command streams, to prove what a compiled program computes."""
