@@ -64,10 +64,12 @@ def _emulated(quick: bool) -> tuple[str, str]:
         f"""\
 {_date()}, qemu-user emulating {emulated.CPU}; {_listed(_version_of("apache-tvm"), *others)}.
 `make bench`, that is `python -m benchmarks --only emulated`. Millions of instructions executed per
-inference, one thread, fp32; in brackets the vector multiply-adds (FMLA, FMLS) among them.
-**Counted, not timed.** The second column is what NEON needs if it only multiplies and adds.
+inference, one thread; in brackets the vector multiply-adds (FMLA, FMLS) among them. **Counted, not
+timed.** The second column is what NEON needs if it only multiplies and adds. Errors, in the order
+of the counts: of one input's output against onnxruntime in fp32 without optimisations, of the
+range. ncnn in fp16 stores, packs and computes half precision.
 
-{emulated.table(rows)}""",
+{emulated.tables(rows)}""",
     )
 
 

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+
 from mbv3c.atomic import new_folder
+from mbv3c.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT
 from mbv3c.errors import ToolError
 from mbv3c.execution.counting import count
 from mbv3c.execution.fetching import WHEEL_PLATFORMS, emulator_command, unpack_packages
 from mbv3c.execution.opcodes import VECTOR_FMLA
 from mbv3c.execution.processes import require
 from mbv3c.execution.toolbox import EmulatorKit, cache_root
+from mbv3c.parity.reference import error_of_range
 
 NCNN, PNNX = "1.0.20261020", "20261020"
-RUNTIMES = ("onnxruntime", "ncnn")
 
 _INFERENCES, _WARM = 6, 2
 _LARGEST_SPREAD = 0.02
@@ -59,10 +62,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class Executed:
-    """Executed instructions of one inference, and the vector multiply-adds among them."""
+    """What one inference of a bundle's golden input executed.
+
+    Attributes:
+        instructions: all of them.
+        fmla: the vector multiply-adds among them.
+        error: of the output against onnxruntime's in fp32, of the range.
+    """
 
     instructions: int
     fmla: int
+    error: float
 
 
 def versions() -> dict[str, str]:
@@ -128,7 +138,9 @@ def to_ncnn(machine: Machine, model: Path) -> None:
     require(command, doing="converting to ncnn", remedy=remedy, timeout=600, folder=model.parent)
 
 
-def count_runtime(machine: Machine, cpu: str, runtime: str, model: Path, source: Path) -> Executed:
+def count_runtime(
+    machine: Machine, cpu: str, runtime: str, precision: str, model: Path, bundle: Path
+) -> Executed:
     """Count the instructions of one inference of another runtime.
 
     Unlike ours they differ from inference to inference, with the memory that each gets: the least
@@ -137,12 +149,14 @@ def count_runtime(machine: Machine, cpu: str, runtime: str, model: Path, source:
     Args:
         machine: where it runs.
         cpu: the processor to emulate, in qemu's words.
-        runtime: one of RUNTIMES.
-        model: the ONNX file; for ncnn the files beside it.
-        source: the input, .npy. The output goes to RUNTIME.npy in the model's folder.
+        runtime: onnxruntime or ncnn.
+        precision: fp32; ncnn also has fp16.
+        model: the ONNX file; for ncnn the files beside it. The output goes to RUNTIME.npy there.
+        bundle: its golden files are the input and what the output is compared with.
     """
     root, site = machine.folder / "root", machine.folder / "site"
     given = model.with_suffix("") if runtime == "ncnn" else model
+    output = model.parent / f"{runtime}.npy"
     settings = {
         "PYTHONPATH": site,
         "PYTHONHASHSEED": 0,
@@ -154,8 +168,8 @@ def count_runtime(machine: Machine, cpu: str, runtime: str, model: Path, source:
             *(*emulator_command(machine.kit.system), "-cpu", cpu, *plugin, "-L", str(root)),
             *("-U", "LD_LIBRARY_PATH", "-U", "LD_PRELOAD", "-U", "PYTHONHOME"),
             *(part for name, value in settings.items() for part in ("-E", f"{name}={value}")),
-            *(machine.python, "-s", _HERE / "guest.py", runtime, given, source),
-            *(model.parent / f"{runtime}.npy", machine.folder / "marks.so", str(_INFERENCES)),
+            *(machine.python, "-s", _HERE / "guest.py", runtime, precision, given),
+            *(bundle / GOLDEN_INPUT, output, machine.folder / "marks.so", str(_INFERENCES)),
         ],
         machine.kit,
         doing=f"counting the instructions of {runtime}",
@@ -163,4 +177,5 @@ def count_runtime(machine: Machine, cpu: str, runtime: str, model: Path, source:
     warm = counted.regions[_WARM:]
     if max(warm) - min(warm) > _LARGEST_SPREAD * min(warm):
         raise ToolError(f"the inferences of {runtime} executed {counted.regions} instructions")
-    return Executed(min(warm), counted.classes()[VECTOR_FMLA])
+    error = error_of_range(np.load(output), np.load(bundle / GOLDEN_OUTPUT))
+    return Executed(min(warm), counted.classes()[VECTOR_FMLA], error)

@@ -5,85 +5,155 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from benchmarks import aarch64
-from benchmarks.aarch64 import Executed
-from benchmarks.networks import Network, build, compile_for
-from mbv3c.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT, read_bundle
+from benchmarks.aarch64 import Executed, Machine
+from benchmarks.networks import NETWORKS, Graph, Network, build, compile_for
+from mbv3c.bundle import read_bundle
 from mbv3c.errors import ToolError
 from mbv3c.execution import toolbox
 from mbv3c.execution.counting import count_bundle
 from mbv3c.execution.opcodes import VECTOR_FMLA
-from mbv3c.parity.reference import error_of_range
 
 TARGET = "arm_cpu:cortex-a76"
 CPU = "cortex-a76"
 OURS = "mbv3c"
 
-_LANES = 4  # fp32 multiply-adds of a NEON instruction
-_SANE_ERROR = 1e-4  # far above rounding: only that the right network was counted is checked
+
+@dataclass(frozen=True)
+class Precision:
+    """A precision, and what is measured in it.
+
+    Attributes:
+        name: as `--precision` has it.
+        lanes: multiply-adds of a NEON instruction.
+        runtimes: the others that compute in it.
+        networks: those that are measured.
+        errors: the least and the largest that a runtime may have that computes the right network
+            in it; ncnn in fp16 comes to 4.7e-2 on Large.
+    """
+
+    name: str
+    lanes: int
+    runtimes: tuple[str, ...]
+    networks: tuple[Network, ...]
+    errors: tuple[float, float]
+
+
+PRECISIONS = (
+    Precision("fp32", 4, ("onnxruntime", "ncnn"), NETWORKS, errors=(0.0, 1e-4)),
+    Precision(
+        "fp16",
+        8,
+        ("ncnn",),
+        (Network("large", 1.0, 224), Network("small", 1.0, 224)),
+        errors=(1e-4, 1e-1),
+    ),
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network: multiply-adds, and what each runtime executed."""
+    """One network in one precision.
+
+    Attributes:
+        precision: its name.
+        madds: multiply-adds.
+        counts: what each executed: ours first, the other runtimes, and ours in fp32 where this
+            is another precision.
+    """
 
     network: Network
+    precision: str
     madds: int
     counts: dict[str, Executed]
 
 
 def measure(networks: Sequence[Network], progress: Callable[[str], None]) -> list[Row]:
-    """Count every network.
+    """Count every network in every precision in which it is measured.
 
     Raises:
         ToolError: a part cannot be fetched, or a runtime computes something else.
     """
-    kit = toolbox.fetch(progress)
-    machine = aarch64.provide(kit, progress)
+    machine = aarch64.provide(toolbox.fetch(progress), progress)
     rows = []
     for network in networks:
         graph = build(network)
-        with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
-            folder = Path(name)
-            progress(network.name)
-            bundle = compile_for(graph, TARGET, 1, folder, progress)
-            counted = count_bundle(kit, CPU, bundle)
-            counts = {OURS: Executed(counted.instructions, counted.classes()[VECTOR_FMLA])}
-            model = folder / "model.onnx"
-            onnx.save(onnx.load(read_bundle(bundle).model), model)
-            aarch64.to_ncnn(machine, model)
-            for runtime in aarch64.RUNTIMES:
-                progress(f"counting {runtime}")
-                source = bundle / GOLDEN_INPUT
-                counts[runtime] = aarch64.count_runtime(machine, CPU, runtime, model, source)
-                _check(runtime, np.load(folder / f"{runtime}.npy"), bundle)
-        rows.append(Row(network, graph.madds, counts))
+        before: dict[str, Executed] = {}
+        for precision in PRECISIONS:
+            if network not in precision.networks:
+                continue
+            progress(f"{network.name}, {precision.name}")
+            counts = _count(machine, graph, precision, progress)
+            rows.append(Row(network, precision.name, graph.madds, counts | before))
+            before[f"{OURS} {precision.name}"] = counts[OURS]
     return rows
 
 
-def _check(runtime: str, y: np.ndarray, bundle: Path) -> None:
-    error = error_of_range(y, np.load(bundle / GOLDEN_OUTPUT))
-    if error > _SANE_ERROR:
-        raise ToolError(f"{runtime} under emulation is {error:.1e} of the range off")
+def _count(
+    machine: Machine, graph: Graph, precision: Precision, progress: Callable[[str], None]
+) -> dict[str, Executed]:
+    with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
+        folder = Path(name)
+        path = compile_for(graph, TARGET, 1, folder, progress, precision=precision.name)
+        bundle, model = read_bundle(path), folder / "model.onnx"
+        counted = count_bundle(machine.kit, CPU, path)
+        fmla = counted.classes()[VECTOR_FMLA]
+        error = bundle.manifest["parity"]["inputs"][0]["max_error_of_range"]
+        counts = {OURS: Executed(counted.instructions, fmla, error)}
+        onnx.save(onnx.load(bundle.model), model)
+        aarch64.to_ncnn(machine, model)
+        for runtime in precision.runtimes:
+            progress(f"counting {runtime}")
+            counts[runtime] = aarch64.count_runtime(
+                machine, CPU, runtime, precision.name, model, path
+            )
+    for runtime, executed in counts.items():
+        check_error(runtime, precision, executed.error)
+    return counts
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return the rows as a table in Markdown: millions of instructions, in brackets FMLA."""
-    runtimes = (OURS, *aarch64.RUNTIMES)
-    ratios = " | ".join(f"/ {runtime}" for runtime in aarch64.RUNTIMES)
-    lines = [
-        f"| network | multiply-adds / {_LANES} | {' | '.join(runtimes)} | {ratios} |",
-        "|---" * (2 + len(runtimes) + len(aarch64.RUNTIMES)) + "|",
+def check_error(runtime: str, precision: Precision, error: float) -> None:
+    """Make sure that the right network was counted, in the right precision.
+
+    Raises:
+        ToolError: the error is none of that precision.
+    """
+    least, largest = precision.errors
+    if not least <= error <= largest:
+        raise ToolError(
+            f"{runtime} under emulation is {error:.1e} of the range off; "
+            f"in {precision.name} it should be {least:.0e} to {largest:.0e}"
+        )
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Return the rows as tables in Markdown, one a precision: millions, in brackets FMLA."""
+    return "\n\n".join(
+        _table(chosen, precision)
+        for precision in PRECISIONS
+        if (chosen := [row for row in rows if row.precision == precision.name])
+    )
+
+
+def _table(rows: Sequence[Row], precision: Precision) -> str:
+    ours, *others = rows[0].counts
+    columns = [
+        f"{precision.name}: network",
+        f"multiply-adds / {precision.lanes}",
+        *(ours, *others),
+        *(f"/ {one}" for one in others),
+        "errors",
     ]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in rows:
-        cells = [f"{row.madds / _LANES / 1e6:.2f}"]
-        cells += [_millions(row.counts[runtime]) for runtime in runtimes]
-        ours = row.counts[OURS].instructions
-        cells += [f"{ours / row.counts[one].instructions:.3f}" for one in aarch64.RUNTIMES]
-        lines.append(f"| {row.network.name} | {' | '.join(cells)} |")
+        counts = row.counts
+        cells = [row.network.name, f"{row.madds / precision.lanes / 1e6:.2f}"]
+        cells += [_millions(executed) for executed in counts.values()]
+        cells += [f"{counts[ours].instructions / counts[one].instructions:.3f}" for one in others]
+        cells.append(", ".join(f"{executed.error:.1e}" for executed in counts.values()))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -1,8 +1,9 @@
 """Run another runtime inside of the emulator, with marks around every inference.
 
-    python guest.py RUNTIME MODEL INPUT.npy OUTPUT.npy MARKS.so INFERENCES
+    python guest.py RUNTIME PRECISION MODEL INPUT.npy OUTPUT.npy MARKS.so INFERENCES
 
-One thread, fp32. It runs on the emulated machine's Python, where mbv3c is not installed.
+One thread; PRECISION is fp32, of ncnn also fp16. It runs on the emulated machine's Python, where
+mbv3c is not installed.
 """
 
 import ctypes
@@ -12,9 +13,10 @@ from collections.abc import Callable
 import numpy as np
 
 
-def open_onnxruntime(model: str, x: np.ndarray) -> Callable[[], np.ndarray]:
+def open_onnxruntime(model: str, precision: str, x: np.ndarray) -> Callable[[], np.ndarray]:
     import onnxruntime
 
+    assert precision == "fp32"  # it computes in the type of the model
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -22,12 +24,13 @@ def open_onnxruntime(model: str, x: np.ndarray) -> Callable[[], np.ndarray]:
     return lambda: session.run(None, given)[0]
 
 
-def open_ncnn(model: str, x: np.ndarray) -> Callable[[], np.ndarray]:
+def open_ncnn(model: str, precision: str, x: np.ndarray) -> Callable[[], np.ndarray]:
     import ncnn
 
     net = ncnn.Net()
     net.opt.num_threads = 1
-    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    half = precision == "fp16"
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
     net.opt.use_bf16_storage = False
     net.load_param(f"{model}.ncnn.param")
     net.load_model(f"{model}.ncnn.bin")
@@ -41,8 +44,11 @@ def open_ncnn(model: str, x: np.ndarray) -> Callable[[], np.ndarray]:
     return run
 
 
-def main(runtime: str, model: str, source: str, output: str, marks: str, inferences: str) -> None:
-    run = {"onnxruntime": open_onnxruntime, "ncnn": open_ncnn}[runtime](model, np.load(source))
+def main(
+    runtime: str, precision: str, model: str, source: str, output: str, marks: str, inferences: str
+) -> None:
+    open_runtime = {"onnxruntime": open_onnxruntime, "ncnn": open_ncnn}[runtime]
+    run = open_runtime(model, precision, np.load(source))
     library = ctypes.CDLL(marks)
     for _ in range(int(inferences)):
         library.mark_start()

@@ -51,11 +51,21 @@ def build(network: Network) -> Graph:
 
 
 def compile_for(
-    graph: Graph, target: str, cores: int, folder: Path, progress: Callable[[str], None]
+    graph: Graph,
+    target: str,
+    cores: int,
+    folder: Path,
+    progress: Callable[[str], None],
+    *,
+    precision: str = "fp32",
 ) -> Path:
     """Compile and verify a bundle in a folder."""
     bundle = folder / f"{target.replace(':', '-')}-{cores}"
     pipeline.compile_model(
-        graph.model, with_cores(find_target(target), cores), bundle, progress=progress
+        graph.model,
+        with_cores(find_target(target), cores),
+        bundle,
+        precision=precision,
+        progress=progress,
     )
     return bundle

@@ -7,9 +7,12 @@ import pytest
 
 from benchmarks import emulated, host
 from benchmarks.aarch64 import Executed
-from benchmarks.networks import NETWORKS, QUICK, Network
+from benchmarks.networks import NETWORKS, QUICK, Network, build, compile_for
 from benchmarks.results import replace_section
 from mbv3c.bench.statistics import Ratio, Times
+from mbv3c.bundle import read_bundle
+from mbv3c.errors import ToolError
+from mbv3c.execution.toolbox import EmulatorKit
 
 
 @pytest.fixture
@@ -43,20 +46,70 @@ def test_uncertain_ratios_are_marked() -> None:
     assert host.table([replace(row, undisturbed=False)]).count(" ?") == 2
 
 
+LARGE = Network("large", 1.0, 224)
+FP32, FP16 = emulated.PRECISIONS
+
+
 def test_counts_are_in_millions_with_the_multiply_adds_among_them() -> None:
     counts = {
-        "mbv3c": Executed(1_500_000, 1_000_000),
-        "onnxruntime": Executed(5_000_000, 1_000_000),
-        "ncnn": Executed(2_000_000, 1_000_000),
+        "mbv3c": Executed(1_500_000, 1_000_000, 1e-6),
+        "onnxruntime": Executed(5_000_000, 1_000_000, 0.0),
+        "ncnn": Executed(2_000_000, 1_000_000, 2e-6),
     }
-    text = emulated.table([emulated.Row(Network("large", 1.0, 224), 4_000_000, counts)])
+    text = emulated.tables([emulated.Row(LARGE, "fp32", 4_000_000, counts)])
     assert text.splitlines() == [
-        "| network | multiply-adds / 4 | mbv3c | onnxruntime | ncnn | / onnxruntime | / ncnn |",
-        "|---|---|---|---|---|---|---|",
-        "| Large 1, 224 px | 1.00 | 1.50 (1.00) | 5.00 (1.00) | 2.00 (1.00) | 0.300 | 0.750 |",
+        "| fp32: network | multiply-adds / 4 | mbv3c | onnxruntime | ncnn "
+        "| / onnxruntime | / ncnn | errors |",
+        "|---|---|---|---|---|---|---|---|",
+        "| Large 1, 224 px | 1.00 | 1.50 (1.00) | 5.00 (1.00) | 2.00 (1.00) "
+        "| 0.300 | 0.750 | 1.0e-06, 0.0e+00, 2.0e-06 |",
     ]
+
+
+def test_half_precision_has_a_table_of_its_own() -> None:
+    full = {"mbv3c": Executed(1_500_000, 1_000_000, 1e-6)}
+    half = {
+        "mbv3c": Executed(750_000, 500_000, 4e-3),
+        "ncnn": Executed(1_000_000, 500_000, 6e-3),
+        "mbv3c fp32": full["mbv3c"],
+    }
+    rows = [
+        emulated.Row(LARGE, "fp16", 4_000_000, half),
+        emulated.Row(LARGE, "fp32", 4_000_000, full),
+    ]
+    first, second = emulated.tables(rows).split("\n\n")
+    assert first == emulated.tables(rows[1:])
+    assert second.splitlines() == [
+        "| fp16: network | multiply-adds / 8 | mbv3c | ncnn | mbv3c fp32 "
+        "| / ncnn | / mbv3c fp32 | errors |",
+        "|---|---|---|---|---|---|---|---|",
+        "| Large 1, 224 px | 0.50 | 0.75 (0.50) | 1.00 (0.50) | 1.50 (1.00) "
+        "| 0.750 | 0.500 | 4.0e-03, 6.0e-03, 1.0e-06 |",
+    ]
+
+
+@pytest.mark.parametrize(("precision", "error"), [(FP32, 0.0), (FP32, 1e-6), (FP16, 4e-3)])
+def test_errors_of_the_precision_are_accepted(precision: emulated.Precision, error: float) -> None:
+    emulated.check_error("ncnn", precision, error)
+
+
+@pytest.mark.parametrize(
+    ("precision", "error"), [(FP32, 4e-3), (FP16, 1e-6), (FP16, 0.5), (FP16, float("inf"))]
+)
+def test_errors_of_another_precision_or_network_are_refused(
+    precision: emulated.Precision, error: float
+) -> None:
+    with pytest.raises(ToolError, match=rf"ncnn under emulation is .*; in {precision.name} it"):
+        emulated.check_error("ncnn", precision, error)
+
+
+def test_bundles_are_compiled_in_the_precision(tmp_path: Path, emulator_kit: EmulatorKit) -> None:
+    graph = build(Network("small", 0.35, 96))
+    bundle = compile_for(graph, emulated.TARGET, 1, tmp_path, lambda _: None, precision="fp16")
+    assert read_bundle(bundle).manifest["precision"] == "fp16"
 
 
 def test_quick_is_one_of_the_networks() -> None:
     assert set(QUICK) <= set(NETWORKS)
     assert len(set(NETWORKS)) == 8
+    assert all(set(precision.networks) <= set(NETWORKS) for precision in emulated.PRECISIONS)
