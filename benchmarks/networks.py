@@ -11,6 +11,7 @@ from mbv3c import pipeline
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.count import count
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.passes import run_pipeline
 from mbv3c.targets.table import find_target, with_cores
 
 
@@ -47,7 +48,7 @@ class Graph:
 def build(network: Network) -> Graph:
     spec = ModelSpec(network.variant, width=network.width, resolution=network.resolution)
     built = build_model(spec)
-    return Graph(pipeline.rewrite(built)[0], count(built).madds)
+    return Graph(run_pipeline(built)[0], count(built).madds)
 
 
 def compile_for(

@@ -602,15 +602,12 @@ def inspect(
 
     from mbv3c.graphs import inspection
     from mbv3c.graphs.recognition import recognize
-    from mbv3c.passes import PIPELINE
+    from mbv3c.passes import run_pipeline
     from mbv3c.passes.simplify import simplify
 
     loaded = _loaded(model, input_shape, batch, opset)
     inspected = inspection.inspect(loaded, simplify(loaded)[0])
-    optimized, reports = loaded, []
-    for one_pass in PIPELINE:
-        optimized, report = one_pass(optimized)
-        reports.append(report)
+    optimized, reports = run_pipeline(loaded)
     found = recognize(optimized)
     if as_json:
         _print_json(

@@ -29,7 +29,7 @@ from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.proof import prove as onnxruntime_judge
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
 from mbv3c.parity.tolerance import TOLERANCES
-from mbv3c.passes import PIPELINE, PassReport, Proof
+from mbv3c.passes import PIPELINE, PassReport, Proof, run_pipeline
 from mbv3c.passes.convert_opset import check_opset
 from mbv3c.passes.prove import prove
 from mbv3c.passes.removal import why_left
@@ -121,15 +121,6 @@ def _largest_error(outputs: list[Tensor], wanted: list[Tensor]) -> float:
     return max(error_of_range(*pair) for pair in zip(outputs, wanted, strict=True))
 
 
-def rewrite(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[PassReport]]:
-    """Run every rewrite, without measuring."""
-    reports = []
-    for one_pass in PIPELINE:
-        model, report = one_pass(model)
-        reports.append(report)
-    return model, reports
-
-
 def build_library(
     model: onnx.ModelProto,
     target: Target,
@@ -200,7 +191,7 @@ def compile_model(
     need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
     with new_folder(output, force=force) as folder:
         progress("rewriting the graph")
-        optimized, reports = rewrite(model)
+        optimized, reports = run_pipeline(model)
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
         library = folder / bundles.LIBRARY
         lowered = build_library(optimized, target, library, reports, precision=precision)
@@ -351,7 +342,7 @@ def _run_rebuilt(
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         folder = Path(name)
         library, host = folder / bundles.LIBRARY, find_target("host_cpu")
-        build_library(rewrite(model)[0], host, library, precision=precision)
+        build_library(run_pipeline(model)[0], host, library, precision=precision)
         return HostRunner().run(folder, inputs)
 
 

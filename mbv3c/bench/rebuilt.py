@@ -12,6 +12,7 @@ import onnx
 from mbv3c import pipeline
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, Bundle
 from mbv3c.lowering.plan import Step
+from mbv3c.passes import run_pipeline
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
         folder = Path(name) / bundle.path.resolve().name
         golden = bundle.path / Path(GOLDEN_INPUT).parent
         shutil.copytree(golden, folder / golden.name)
-        optimized, _ = pipeline.rewrite(onnx.load(bundle.model))
+        optimized, _ = run_pipeline(onnx.load(bundle.model))
         target = pipeline.target_of(bundle)
         precision = bundle.manifest["precision"]
         lowered = pipeline.build_library(

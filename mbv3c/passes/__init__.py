@@ -29,7 +29,7 @@ from mbv3c.passes.sink_transposes import sink_transposes
 from mbv3c.passes.sub_to_add import SubToAdd
 from mbv3c.passes.upgrade_opset import upgrade_opset
 
-__all__ = ["PIPELINE", "Pass", "PassReport", "Proof", "Refusal"]
+__all__ = ["PIPELINE", "Pass", "PassReport", "Proof", "Refusal", "run_pipeline"]
 
 Pass = Callable[[onnx.ModelProto], tuple[onnx.ModelProto, PassReport]]
 
@@ -61,3 +61,12 @@ PIPELINE: tuple[Pass, ...] = (
     FoldSE(),
     drop_dead,
 )
+
+
+def run_pipeline(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[PassReport]]:
+    """Run every rewrite in turn, without measuring what each does to the outputs."""
+    reports = []
+    for one_pass in PIPELINE:
+        model, report = one_pass(model)
+        reports.append(report)
+    return model, reports

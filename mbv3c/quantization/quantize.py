@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mbv3c.errors import Mbv3cError
 from mbv3c.parity.reference import ReferenceOutput, run_reference
-from mbv3c.passes import PIPELINE
+from mbv3c.passes import run_pipeline
 from mbv3c.quantization.calibration import Calibration
 from mbv3c.quantization.layers import Layer, layers, left_float, prepared
 from mbv3c.quantization.measure import Alone, output_errors, tensor_errors, worst_output
@@ -114,10 +114,8 @@ class _Trial:
 
 
 def _rewritten(model: onnx.ModelProto, options: QuantizeOptions) -> onnx.ModelProto:
-    model = prepared(model)
-    for one_pass in PIPELINE:
-        model, _ = one_pass(model)
-    return prepared(in_quantizable_opset(model, options))
+    rewritten, _ = run_pipeline(prepared(model))
+    return prepared(in_quantizable_opset(rewritten, options))
 
 
 def _alone(trial: _Trial, progress: Progress) -> dict[str, Alone]:

@@ -12,7 +12,7 @@ from mbv3c.errors import ModelError
 from mbv3c.graphs.inference_mode import inference_mode
 from mbv3c.graphs.load import load_model
 from mbv3c.parity.reference import error_of_range, run, session
-from mbv3c.pipeline import rewrite
+from mbv3c.passes import run_pipeline
 
 # The forms of BatchNormalization, as torch 2.13 writes them: opset, attribute, further outputs.
 TRAINED = {
@@ -48,7 +48,7 @@ def test_every_form_folds_with_the_statistics_of_training(form: str) -> None:
     opset, attributes, outputs = (TRAINED | KEPT)[form]
     read, trained = inference_mode(network(opset, attributes, outputs))
     assert trained == (("bn",) if form in TRAINED else ())
-    rewritten, reports = rewrite(read)
+    rewritten, reports = run_pipeline(read)
     assert Counter(node.op_type for node in rewritten.graph.node) == Counter(Conv=1, Relu=1)
     assert [r for report in reports for r in report.refused] == []
     wanted = session(network(17, "", ""))
@@ -68,7 +68,7 @@ def test_dropout_in_training_mode_passes_on_what_it_is_given(stored: bool) -> No
         del model.graph.node[3]
     read, trained = inference_mode(model)
     assert trained == ("drop",)
-    rewritten, _ = rewrite(read)
+    rewritten, _ = run_pipeline(read)
     assert [node.op_type for node in rewritten.graph.node] == ["Conv", "Relu"]
 
 

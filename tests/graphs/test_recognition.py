@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.recognition import Recognized, Unrecognized, recognize
 from mbv3c.graphs.spec import VARIANTS, ModelSpec
-from mbv3c.passes import PIPELINE
+from mbv3c.passes import run_pipeline
 
 WHOLE = {
     "mobilenet_v3_large": Recognized(
@@ -49,9 +49,7 @@ WHOLE = {
 
 
 def optimized(model: onnx.ModelProto) -> onnx.ModelProto:
-    for rewrite in PIPELINE:
-        model, _ = rewrite(model)
-    return model
+    return run_pipeline(model)[0]
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -324,17 +322,15 @@ def test_what_is_no_image_is_refused() -> None:
     assert "4 dimensions" in found.reason
 
 
-@pytest.mark.parametrize("optimized", [False, True])
+@pytest.mark.parametrize("rewritten", [False, True])
 @pytest.mark.parametrize(
     ("head", "resolution", "classes"),
     [("lraspp", 96, 5), ("ssdlite", 320, 4), ("ssdlite", 320, 7)],
 )
-def test_other_heads(head: str, resolution: int, classes: int, optimized: bool) -> None:
+def test_other_heads(head: str, resolution: int, classes: int, rewritten: bool) -> None:
     spec = ModelSpec("small", head=head, resolution=resolution, classes=classes)
     model = build_model(spec)
-    for rewrite in PIPELINE if optimized else ():
-        model, _ = rewrite(model)
-    found = recognize(model)
+    found = recognize(optimized(model) if rewritten else model)
     assert isinstance(found, Recognized)
     assert (found.variant, found.width, found.head) == ("small", 1.0, head)
     assert found.classes == classes

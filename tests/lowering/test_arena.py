@@ -12,7 +12,7 @@ from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering.arena import ALIGNMENT, plan_arena
 from mbv3c.lowering.plan import Plan, Step, Value
 from mbv3c.lowering.select import select
-from mbv3c.pipeline import rewrite
+from mbv3c.passes import run_pipeline
 
 
 @st.composite
@@ -63,5 +63,5 @@ def test_networks_need_little_more_than_the_lower_bound(
     variant: str, width: float, resolution: int
 ) -> None:
     model = build_model(ModelSpec(variant, width=width, resolution=resolution, classes=10))
-    arena = plan_arena(select(rewrite(model)[0], replace(NEON, cores=4), HOST))
+    arena = plan_arena(select(run_pipeline(model)[0], replace(NEON, cores=4), HOST))
     assert arena.bytes <= 1.3 * arena.lower_bound

@@ -10,7 +10,7 @@ from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering.lower import lower
 from mbv3c.lowering.machine import Machine
-from mbv3c.pipeline import rewrite
+from mbv3c.passes import run_pipeline
 
 SEVERAL_CORES = replace(AVX512, cores=2, parallel_madds=0)
 
@@ -18,7 +18,7 @@ SEVERAL_CORES = replace(AVX512, cores=2, parallel_madds=0)
 @pytest.fixture(scope="module")
 def tiny() -> onnx.ModelProto:
     """Return a Small with channel counts that no vector divides."""
-    return rewrite(build_model(ModelSpec("small", width=0.35, resolution=96, classes=11)))[0]
+    return run_pipeline(build_model(ModelSpec("small", width=0.35, resolution=96, classes=11)))[0]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_network_in_half_precision(tiny: onnx.ModelProto, machine: Machine) ->
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_batch_of_a_segmenter(precision: str) -> None:
     spec = ModelSpec("small", width=0.35, resolution=96, classes=5, head="lraspp", batch=2)
-    found = kinds(agrees(rewrite(build_model(spec))[0], precision=precision))
+    found = kinds(agrees(run_pipeline(build_model(spec))[0], precision=precision))
     assert "fallback" in found
     assert ("cast" in found) == (precision == "fp16")
 

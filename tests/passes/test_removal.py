@@ -11,10 +11,9 @@ from rewriting import graph
 from mbv3c import pipeline
 from mbv3c.errors import ModelError
 from mbv3c.lowering import onnx_import
-from mbv3c.passes import PIPELINE
+from mbv3c.passes import PIPELINE, run_pipeline
 from mbv3c.passes.removal import REMOVES, why_left
 from mbv3c.passes.rewrite import Rewrite, _unused
-from mbv3c.pipeline import rewrite
 from mbv3c.targets.table import find_target
 
 DROPOUT = """
@@ -26,7 +25,7 @@ DROPOUT = """
 
 
 def left(model: onnx.ModelProto, op_type: str) -> list[str]:
-    rewritten, reports = rewrite(model)
+    rewritten, reports = run_pipeline(model)
     nodes = rewritten.graph.node
     positions = [i for i, node in enumerate(nodes) if node.op_type == op_type]
     assert positions
@@ -101,7 +100,7 @@ def test_the_error_of_compile_says_it(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "_get_convert_map",
         lambda: {op: how for op, how in known.items() if op != "Dropout"},
     )
-    rewritten, reports = rewrite(graph(DROPOUT))
+    rewritten, reports = run_pipeline(graph(DROPOUT))
     with pytest.raises(ModelError) as caught:
         pipeline.build_library(rewritten, find_target("host_cpu"), tmp_path / "m.so", reports)
     lines = str(caught.value).splitlines()

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from mbv3c.passes import PIPELINE
+from mbv3c.passes import run_pipeline
 from mbv3c.quantization.layers import prepared
 
 
@@ -22,9 +22,7 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
-    for one_pass in PIPELINE:
-        model, _ = one_pass(model)
-    return prepared(model)
+    return prepared(run_pipeline(model)[0])
 
 
 def block() -> onnx.ModelProto:
