@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import tvm
-from onnx import numpy_helper
+from onnx_text import random
 from tvm import relax
 
 from mbv3c.lowering.assemble import VM_PASSES
@@ -26,19 +26,6 @@ HOST = cpu.tvm_target(cpu.resolve(find_target("host_cpu")))
 TOLERANCE = 1e-5
 # The same in half precision, where numbers have 11 bits instead of 24.
 HALF_TOLERANCE = 2e-2
-
-
-def graph(text: str, opset: int = 17, **initializers: np.ndarray) -> onnx.ModelProto:
-    """Read a graph in ONNX text; arrays that are awkward in text come as keywords."""
-    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> {text}')
-    for name, array in initializers.items():
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def agrees(model: onnx.ModelProto, machine: Machine = AVX512, precision: str = "fp32") -> Lowered:

@@ -1,7 +1,8 @@
 """The Relax function that the virtual machine runs."""
 
 import numpy as np
-from networks import HOST, NEON, agrees, graph, random
+from networks import HOST, NEON, agrees
+from onnx_text import graph, random
 
 from mbv3c.lowering.lower import Lowered, lower
 

@@ -3,8 +3,9 @@
 import numpy as np
 import onnx
 import pytest
-from networks import HOST, agrees, graph, kinds, random
+from networks import HOST, agrees, kinds
 from onnx import TensorProto
+from onnx_text import graph, random
 
 from mbv3c.errors import ModelError
 from mbv3c.lowering.fallback import lower_region

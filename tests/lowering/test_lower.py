@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import onnx
 import pytest
-from networks import AVX2, AVX512, HOST, NEON, agrees, compare, graph, kinds, random
+from networks import AVX2, AVX512, HOST, NEON, agrees, compare, kinds
+from onnx_text import graph, random
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec

@@ -3,7 +3,8 @@
 import numpy as np
 import onnx
 import pytest
-from networks import HOST, NEON, agrees, graph, kinds, random
+from networks import HOST, NEON, agrees, kinds
+from onnx_text import graph, random
 
 from mbv3c.errors import ModelError
 from mbv3c.lowering.lower import lower

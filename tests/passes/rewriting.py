@@ -21,15 +21,6 @@ VALUES = (
 )
 
 
-def graph(text: str, opset: int = 17, **initializers: np.ndarray) -> onnx.ModelProto:
-    """Read a graph in ONNX text; arrays that are awkward in text come as keywords."""
-    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> {text}')
-    for name, array in initializers.items():
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
 def sample(shape: tuple[int, ...]) -> np.ndarray:
     """Return an input that holds every one of VALUES, if there is room, in mixed order."""
     values = np.resize(np.array(VALUES, np.float32), shape)

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from rewriting import ROUNDING, error, fires, graph, ignores, initializers, operators, refuses
+from onnx_text import graph
+from rewriting import ROUNDING, error, fires, ignores, initializers, operators, refuses
 
 from mbv3c.passes.clip_last import ClipLast
 

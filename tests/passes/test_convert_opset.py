@@ -2,7 +2,8 @@
 
 import onnx
 import pytest
-from rewriting import ROUNDING, error, graph, operators, ports
+from onnx_text import graph
+from rewriting import ROUNDING, error, operators, ports
 from test_pipeline import optimized
 
 from mbv3c.errors import ModelError, UsageError

@@ -1,6 +1,7 @@
 """What no output needs is dropped."""
 
-from rewriting import fires, graph, initializers, leaves_alone, operators
+from onnx_text import graph
+from rewriting import fires, initializers, leaves_alone, operators
 
 from mbv3c.passes.drop_dead import drop_dead
 

@@ -1,7 +1,8 @@
 """What computes nothing is dropped; what may do something stays."""
 
 import pytest
-from rewriting import fires, graph, ignores, leaves_alone, operators, refuses
+from onnx_text import graph
+from rewriting import fires, ignores, leaves_alone, operators, refuses
 
 from mbv3c.passes.drop_noops import drop_noops
 

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rewriting import error, graph, operators
+from onnx_text import graph
+from rewriting import error, operators
 from spellings import (
     CANONICAL,
     CLASSIFIERS,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rewriting import fires, graph, ignores, initializers, operators, refuses
+from onnx_text import graph
+from rewriting import fires, ignores, initializers, operators, refuses
 
 from mbv3c.passes.fold_affine import FoldAffine
 

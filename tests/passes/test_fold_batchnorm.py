@@ -5,7 +5,8 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rewriting import error, fires, graph, ignores, initializers, leaves_alone, operators, refuses
+from onnx_text import graph
+from rewriting import error, fires, ignores, initializers, leaves_alone, operators, refuses
 
 from mbv3c.passes.fold_batchnorm import FoldBatchNorm
 

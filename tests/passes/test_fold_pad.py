@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
-from rewriting import fires, graph, ignores, operators, refuses
+from onnx_text import graph
+from rewriting import fires, ignores, operators, refuses
 
 from mbv3c.passes.fold_pad import FoldPad
 

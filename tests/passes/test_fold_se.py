@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from onnx import helper
-from rewriting import fires, graph, ignores, initializers, operators, refuses
+from onnx_text import graph
+from rewriting import fires, ignores, initializers, operators, refuses
 
 from mbv3c.passes.fold_se import FoldSE
 

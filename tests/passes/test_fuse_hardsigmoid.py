@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from onnx import helper
-from rewriting import HALF_ROUNDING, fires, graph, ignores, operators, refuses
+from onnx_text import graph
+from rewriting import HALF_ROUNDING, fires, ignores, operators, refuses
 
 from mbv3c.passes.fuse_hardsigmoid import FuseHardSigmoid
 

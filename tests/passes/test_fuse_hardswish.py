@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rewriting import HALF_ROUNDING, fires, graph, ignores, operators, refuses
+from onnx_text import graph
+from rewriting import HALF_ROUNDING, fires, ignores, operators, refuses
 
 from mbv3c.passes.fuse_hardswish import FuseHardSwish
 

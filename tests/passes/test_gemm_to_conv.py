@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from rewriting import fires, graph, ignores, operators, refuses
+from onnx_text import graph
+from rewriting import fires, ignores, operators, refuses
 
 from mbv3c.passes.gemm_to_conv import gemm_to_conv
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rewriting import fires, graph, ignores, operators, refuses
+from onnx_text import graph
+from rewriting import fires, ignores, operators, refuses
 
 from mbv3c.passes.global_pool import GlobalPool
 

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from rewriting import graph
+from onnx_text import graph
 
 from mbv3c.passes.layout import above, count_moving, lay_out, moves_only_ones, perm_of
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rewriting import fires, graph, initializers, leaves_alone, operators
+from onnx_text import graph
+from rewriting import fires, initializers, leaves_alone, operators
 
 from mbv3c.passes.merge_reshapes import merge_reshapes
 

@@ -3,7 +3,8 @@
 from collections import Counter
 
 import onnx
-from rewriting import graph, initializers, operators, ports
+from onnx_text import graph
+from rewriting import initializers, operators, ports
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec

@@ -5,6 +5,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx_text import graph
 from planted import (
     AnyMean,
     ClipForgotten,
@@ -17,7 +18,7 @@ from planted import (
     WrongSide,
     drop_activations,
 )
-from rewriting import error, graph, operators
+from rewriting import error, operators
 from spellings import GATES, HARDSWISHES, HEADS, PADDINGS, SQUEEZES, block
 from test_pipeline import MATCHES, TOLERANCE
 

@@ -3,8 +3,9 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx_text import graph
 from planted import drop_activations
-from rewriting import graph, operators
+from rewriting import operators
 from test_rewrite import FuseScales, chain
 
 from mbv3c.passes import PIPELINE, Refusal

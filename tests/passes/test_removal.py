@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx_text import graph
 from onnxscript.rewriter import pattern as onnxscript_pattern
-from rewriting import graph
 
 from mbv3c import pipeline
 from mbv3c.errors import ModelError

@@ -2,7 +2,8 @@
 
 import pytest
 from onnx import helper
-from rewriting import fires, graph, ignores, operators
+from onnx_text import graph
+from rewriting import fires, ignores, operators
 
 from mbv3c.passes.resolve_castlike import ResolveCastLike
 

@@ -3,7 +3,8 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from rewriting import fires, graph, initializers, leaves_alone, operators
+from onnx_text import graph
+from rewriting import fires, initializers, leaves_alone, operators
 
 from mbv3c.passes.fuse_hardsigmoid import FuseHardSigmoid
 from mbv3c.passes.report import Refusal

@@ -5,7 +5,8 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rewriting import error, fires, graph, leaves_alone, operators, ports
+from onnx_text import graph
+from rewriting import error, fires, leaves_alone, operators, ports
 
 from mbv3c.passes.sink_transposes import sink_transposes
 

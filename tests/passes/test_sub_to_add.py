@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from rewriting import fires, graph, ignores, initializers, operators, refuses
+from onnx_text import graph
+from rewriting import fires, ignores, initializers, operators, refuses
 
 from mbv3c.passes.sub_to_add import SubToAdd
 

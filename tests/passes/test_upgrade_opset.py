@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from rewriting import error, fires, graph, leaves_alone, operators, ports, refuses
+from onnx_text import graph
+from rewriting import error, fires, leaves_alone, operators, ports, refuses
 
 from mbv3c.passes.upgrade_opset import upgrade_opset
 
