@@ -1,0 +1,149 @@
+"""Depthwise convolution of int8, NHWC: channels in vectors, a run of outputs in registers.
+
+    y[p, q, c] = look up(round((Σ_r Σ_s x[p·stride + r·dilation - pad, …, c] · w[r, s, c]
+                                + bias[c]) · scale[c]) + zero)
+
+Products are int16 times int16, added in int32. The bias already holds what the inputs' zero point
+adds to all taps, so a tap that falls outside of the map takes the zero point itself.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.tirx import PrimFunc
+from tvm.tirx.script.builder import ir as T  # noqa: N812
+
+from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.schedules import emit, integer
+from mbv3c.lowering.schedules.emit import Expr
+from mbv3c.lowering.schedules.integer import VECTOR, Output
+from mbv3c.lowering.schedules.panels import panels
+from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_row, for_each_run
+
+_MAX_OUTPUTS = 7
+
+
+@dataclass(frozen=True)
+class IntegerDepthwise:
+    """The shape of a depthwise convolution of int8.
+
+    Attributes:
+        zero: the zero point of the input.
+    """
+
+    batch: int
+    channels: int
+    vertical: Axis
+    horizontal: Axis
+    zero: int
+    output: Output
+
+    @property
+    def madds(self) -> int:
+        taps = self.vertical.taps * self.horizontal.taps
+        return self.batch * self.channels * self.vertical.outputs * self.horizontal.outputs * taps
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The knobs.
+
+    Attributes:
+        outputs: outputs of a row in a tile.
+    """
+
+    outputs: int
+
+
+def legal(shape: IntegerDepthwise, machine: Machine) -> list[Tile]:
+    """Return the tiles whose accumulators leave registers for inputs and weights."""
+    vectors = len(integer.parts(min(VECTOR, shape.channels), machine))
+    return [
+        Tile(outputs)
+        for outputs in range(1, min(shape.horizontal.outputs, _MAX_OUTPUTS) + 1)
+        if outputs == 1 or (outputs + 1) * vectors <= machine.registers - 8
+    ]
+
+
+def default(shape: IntegerDepthwise, machine: Machine) -> Tile:
+    """Choose the run that leaves the shortest rest."""
+
+    def cost(tile: Tile) -> float:
+        runs = -(-shape.horizontal.outputs // tile.outputs)
+        return runs * (tile.outputs + 1.0)
+
+    return min(legal(shape, machine), key=cost)
+
+
+def pack(weights: NDArray[np.int8]) -> NDArray[np.int16]:
+    """Return weights [C, 1, R, S] as [R, S, C]."""
+    return np.ascontiguousarray(weights[:, 0].transpose(1, 2, 0).astype(np.int16))
+
+
+def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x [N, H, W, C], weights, bias, scale, (table), y."""
+    down, right, c = shape.vertical, shape.horizontal, shape.channels
+
+    def body() -> None:
+        x = emit.argument("x", (shape.batch, down.size, right.size, c), "int8")
+        w = emit.argument("w", (down.taps, right.taps, c), "int16")
+        bias = emit.argument("bias", (c,), "int32")
+        scale = emit.argument("scale", (c,), "float32")
+        table = integer.argument_table(shape.output)
+        y = emit.argument("y", (shape.batch, down.outputs, right.outputs, c), "int8")
+
+        def one(
+            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: Run
+        ) -> None:
+            acc = emit.biased_accumulators(run.count, (lanes,), "int32", bias, first)
+
+            def taps(r: int, *, inside: bool) -> None:
+                for s in range(right.taps):
+                    weights = emit.load(w, r, s, first, lanes=lanes)
+                    for i in range(run.count):
+                        if not inside or run.skips(right, i, s):
+                            value = emit.splat(shape.zero, lanes, "int16")
+                        else:
+                            place = (n, down.source(p, r), right.source(run.start + i, s))
+                            value = emit.load(x, *place, first, lanes=lanes)
+                        acc.add_product(
+                            i,
+                            0,
+                            emit.cast(emit.cast(value, lanes, "int16"), lanes, "int32"),
+                            emit.cast(weights, lanes, "int32"),
+                        )
+
+            for r in range(down.taps):
+                needed = conditions(p, r)
+                if not needed:
+                    taps(r, inside=True)
+                    continue
+                with T.If(emit.all_of(needed)):
+                    with T.Then():
+                        taps(r, inside=True)
+                    with T.Else():
+                        taps(r, inside=False)
+            cut = integer.parts(lanes, machine)
+            for i in range(run.count):
+                values = [
+                    integer.part_of(acc.get(i, 0), at, width, lanes)
+                    for at, width in zip(emit.offsets(cut), cut, strict=True)
+                ]
+                floats = integer.scaled(values, scale, first, cut)
+                result = integer.narrow(floats, cut, shape.output, table, machine)
+                emit.store(y, result, n, p, run.start + i, first, lanes=lanes)
+
+        def row(n: Expr, first: Expr, lanes: int, p: Expr, conditions: Conditions) -> None:
+            body = partial(one, n, p, conditions, first, lanes)
+            for_each_run(right, tile.outputs, 0, body)
+
+        apart, parallel = machine.lane_operands, machine.worthwhile(shape.madds)
+        with emit.loop(shape.batch) as n:
+            for group in panels(c, VECTOR, 1):
+                with emit.loop(group.count, parallel=parallel) as g:
+                    first = group.first + g * group.columns
+                    for_each_row(down, partial(row, n, first, group.columns), apart=apart)
+
+    return emit.build_kernel("integer_depthwise", body)
