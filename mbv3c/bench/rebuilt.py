@@ -47,9 +47,9 @@ def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
         folder = Path(name) / bundle.path.resolve().name
         golden = bundle.path / Path(GOLDEN_INPUT).parent
         shutil.copytree(golden, folder / golden.name)
-        optimized, _ = pipeline.rewrite(onnx.load(bundle.model))
         target = pipeline.target_of(bundle)
         precision = bundle.manifest["precision"]
+        optimized, _ = pipeline.rewritten_for(onnx.load(bundle.compiled_model), precision)
         lowered = pipeline.build_library(
             optimized, target, folder / LIBRARY, precision=precision, symbols=True
         )
