@@ -147,7 +147,7 @@ class _QuantizedSelector(Selector):
             )
             tile = integer_depthwise.default(narrow, self._machine)
             function = integer_depthwise.generate(narrow, tile, self._machine)
-            packed = integer_depthwise.pack(weights.integers)
+            packed = integer_depthwise.pack(narrow, self._machine, weights.integers)
             rows = self._rows(node, weights, ending, offset=False)
             constants = (packed, *rows, *ending.table)
             inputs = (self._integers(x), *constants)

@@ -121,6 +121,33 @@ def constant_four(zero: int, machine: Machine) -> Expr:
     return unsigned(tirx.const(value, "int32"), machine)
 
 
+def interleaved(rows: Sequence[Expr], lanes: int) -> list[Expr]:
+    """Interleave up to four vectors of 8 or 16 int8; the rest of each four is arbitrary.
+
+    Returns:
+        For every four lanes, those of all rows as an operand of a dot product.
+    """
+    a, b, c, d = (emit.held(rows[min(i, len(rows) - 1)], lanes, "int8") for i in range(GROUP))
+    if lanes == 8:  # a pair of rows fills a whole vector
+        pairs = [(_zipped(a, b, 8, "int8", 0), _zipped(c, d, 8, "int8", 0))]
+    else:
+        pairs = [
+            (_zipped(a, b, 8, "int8", at), _zipped(c, d, 8, "int8", at)) for at in (0, 8)
+        ]
+    made = []
+    for pair in pairs:
+        first, second = (tirx.reinterpret("int16x8", one) for one in pair)
+        made += [_zipped(first, second, 4, "int16", at) for at in (0, 4)]
+    return [tirx.reinterpret("int8x16", one) for one in made]
+
+
+def _zipped(a: Expr, b: Expr, count: int, dtype: str, first: int) -> Expr:
+    """Return `count` lanes of each of two vectors, from `first` on, one after the other."""
+    lanes = int(a.ty.dtype.lanes)
+    order = [at + lanes * side for at in range(first, first + count) for side in (0, 1)]
+    return emit.held(tirx.Shuffle([a, b], order), 2 * count, dtype)
+
+
 # ---- rounding ----
 
 

@@ -3,8 +3,10 @@
     y[p, q, c] = look up(round((Σ_r Σ_s x[p·stride + r·dilation - pad, …, c] · w[r, s, c]
                                 + bias[c]) · scale[c]) + zero)
 
-Products are int16 times int16, added in int32. The bias already holds what the inputs' zero point
-adds to all taps, so a tap that falls outside of the map takes the zero point itself.
+Products are int16 times int16, added in int32. Where NEON adds four products at once, four rows
+of a column are interleaved (`zip1`, `zip2`), so that the four of a channel are neighbours, and each
+such column serves all windows that it is part of. The bias already holds what the inputs' zero
+point adds to all taps, so a tap that falls outside of the map takes the zero point itself.
 """
 
 from dataclasses import dataclass
@@ -12,13 +14,14 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from tvm import tirx
 from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.schedules import emit, integer
 from mbv3c.lowering.schedules.emit import Expr
-from mbv3c.lowering.schedules.integer import VECTOR, Output
+from mbv3c.lowering.schedules.integer import GROUP, VECTOR, Output
 from mbv3c.lowering.schedules.panels import panels
 from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_row, for_each_run
 
@@ -77,9 +80,21 @@ def default(shape: IntegerDepthwise, machine: Machine) -> Tile:
     return min(legal(shape, machine), key=cost)
 
 
-def pack(weights: NDArray[np.int8]) -> NDArray[np.int16]:
-    """Return weights [C, 1, R, S] as [R, S, C]."""
-    return np.ascontiguousarray(weights[:, 0].transpose(1, 2, 0).astype(np.int16))
+def pack(
+    shape: IntegerDepthwise, machine: Machine, weights: NDArray[np.int8]
+) -> NDArray[np.int8 | np.int16]:
+    """Return weights [C, 1, R, S] as [R, S, C], or as [R / 4][S][C][4] with rows of 0."""
+    rows = weights[:, 0].transpose(1, 2, 0)
+    if not _interleaves(shape, machine):
+        return np.ascontiguousarray(rows.astype(np.int16))
+    filled = np.pad(rows, ((0, -len(rows) % GROUP), (0, 0), (0, 0)))
+    fours = filled.reshape(-1, GROUP, *rows.shape[1:])
+    return np.ascontiguousarray(fours.transpose(0, 2, 3, 1))
+
+
+def _interleaves(shape: IntegerDepthwise, machine: Machine) -> bool:
+    """Say whether four rows are one operand of a dot product."""
+    return machine.integers == "dotprod" and shape.channels % 8 == 0
 
 
 def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
@@ -88,15 +103,67 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, down.size, right.size, c), "int8")
-        w = emit.argument("w", (down.taps, right.taps, c), "int16")
+        dots = _interleaves(shape, machine)
+        groups = -(-down.taps // GROUP)
+        if dots:
+            w = emit.argument("w", (groups, right.taps, c * GROUP), "int8")
+        else:
+            w = emit.argument("w", (down.taps, right.taps, c), "int16")
         bias = emit.argument("bias", (c,), "int32")
         scale = emit.argument("scale", (c,), "float32")
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (shape.batch, down.outputs, right.outputs, c), "int8")
 
-        def one(
+        def add_dots(
             n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: Run
-        ) -> None:
+        ) -> list[list[Expr]]:
+            """Return the sums, of each output its parts."""
+            cut = integer.parts(lanes, machine)
+            acc = emit.biased_accumulators(run.count, cut, "int32", bias, first)
+            zeros = emit.splat(shape.zero, lanes, "int8")
+
+            def row_of(r: int, column: Expr) -> Expr:
+                at, needed = down.source(p, r), conditions(p, r)
+                if not needed:
+                    return emit.load(x, n, at, column, first, lanes=lanes)
+                nearest = T.max(T.min(at, down.size - 1), 0)
+                value = emit.load(x, n, nearest, column, first, lanes=lanes)
+                return tirx.Select(emit.all_of(needed), value, zeros)
+
+            span = (run.count - 1) * right.stride + (right.taps - 1) * right.dilation + 1
+            for at in range(span):
+                uses = [
+                    (i, s)
+                    for i in range(run.count)
+                    for s in range(right.taps)
+                    if i * right.stride + s * right.dilation == at
+                ]
+                if not uses:
+                    continue
+                outside = run.skips(right, *uses[0])
+                column = right.source(run.start, 0) + at
+                for g in range(groups):
+                    rows = range(g * GROUP, min(down.taps, (g + 1) * GROUP))
+                    if outside:
+                        same = tirx.reinterpret("int8x16", emit.splat(
+                            integer.constant_four(shape.zero, machine), 4, "int32"))
+                        fours = [same] * len(cut)
+                    else:
+                        fours = integer.interleaved([row_of(r, column) for r in rows], lanes)
+                    for i, s in uses:
+                        for v in range(len(cut)):
+                            start = (first + 4 * v) * GROUP
+                            weights = emit.load(w, g, s, start, lanes=4 * GROUP)
+                            total = integer.intrinsic(
+                                "int32", 4, "aarch64.neon.sdot", acc.get(i, v), weights, fours[v]
+                            )
+                            acc.set(i, v, total)
+            return [[acc.get(i, v) for v in range(len(cut))] for i in range(run.count)]
+
+        def add_products(
+            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: Run
+        ) -> list[list[Expr]]:
+            """Return the sums, of each output its parts."""
             acc = emit.biased_accumulators(run.count, (lanes,), "int32", bias, first)
 
             def taps(r: int, *, inside: bool) -> None:
@@ -126,12 +193,21 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
                     with T.Else():
                         taps(r, inside=False)
             cut = integer.parts(lanes, machine)
-            for i in range(run.count):
-                values = [
+            return [
+                [
                     integer.part_of(acc.get(i, 0), at, width, lanes)
                     for at, width in zip(emit.offsets(cut), cut, strict=True)
                 ]
-                floats = integer.scaled(values, scale, first, cut)
+                for i in range(run.count)
+            ]
+
+        def one(
+            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: Run
+        ) -> None:
+            cut = integer.parts(lanes, machine)
+            add = add_dots if dots else add_products
+            for i, sums in enumerate(add(n, p, conditions, first, lanes, run)):
+                floats = integer.scaled(sums, scale, first, cut)
                 result = integer.narrow(floats, cut, shape.output, table, machine)
                 emit.store(y, result, n, p, run.start + i, first, lanes=lanes)
 
