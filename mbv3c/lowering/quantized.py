@@ -34,10 +34,11 @@ class Steps:
     scale: float
     zero: int
 
-    def quantize(self, x: NDArray[Any]) -> NDArray[np.int8]:
+    def quantize(self, x: NDArray[Any] | np.float32) -> NDArray[np.int8]:
         """Return the integers of fp32 values, as onnxruntime rounds them: halves to even."""
         q = np.rint(x.astype(np.float32) / np.float32(self.scale)) + self.zero
-        return np.clip(q, -128, 127).astype(np.int8)
+        integers: NDArray[np.int8] = np.clip(q, -128, 127).astype(np.int8)
+        return integers
 
     def dequantize(self, q: NDArray[Any]) -> NDArray[np.float32]:
         """Return the values of integers."""
@@ -121,7 +122,9 @@ def _stored_weights(
         if scale.dtype != np.float32 or scale.ndim > 1 or attributes.get("block_size", 0):
             continue
         axis = attributes.get("axis", 1) % max(1, integers.ndim) if scale.size > 1 else None
-        values = _along(integers.astype(np.float32) - _spread(zero, axis, integers.ndim), scale, axis)
+        values = _along(
+            integers.astype(np.float32) - _spread(zero, axis, integers.ndim), scale, axis
+        )
         constants[node.output[0]] = values.astype(np.float32)
         if integers.dtype == np.int8 and not zero.any():
             weights[node.output[0]] = Weights(integers, scale.reshape(-1), axis)

@@ -157,7 +157,7 @@ class Selector:
             return True
         covered, activation = self._activation_after(node)
         first = not self._has(node.input[0], channels_last=True)
-        source = self._held_type(node.input[0]) if first else self._kernel_type
+        source = self._image_type(node.input[0]) if first else self._kernel_type
         dense = convolution.Convolution(
             batch,
             channels,
@@ -467,6 +467,10 @@ class Selector:
             self._flush()
         return next(dtype for _, dtype in self._held[name])
 
+    def _image_type(self, name: str) -> str:
+        """Return the type in which the first convolution reads its image."""
+        return self._held_type(name)
+
     def _value(self, name: str, *, channels_last: bool, dtype: str = "") -> str:
         """Return the value that holds a tensor in the wanted form; make it where needed.
 
@@ -637,6 +641,7 @@ def axes_of(
 
 
 def attribute_of(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """Return an attribute of a node, or its default."""
     for attribute in node.attribute:
         if attribute.name == name:
             return helper.get_attribute_value(attribute)

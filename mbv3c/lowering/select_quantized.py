@@ -72,9 +72,7 @@ class _Ending:
 class _QuantizedSelector(Selector):
     """Goes through the nodes once, as the selector of the fp32 network does."""
 
-    def __init__(
-        self, quantized: Quantized, machine: Machine, target: tvm.target.Target
-    ) -> None:
+    def __init__(self, quantized: Quantized, machine: Machine, target: tvm.target.Target) -> None:
         self._steps = dict(quantized.activations)
         self._weights = quantized.weights
         self._images: dict[str, str] = {}  # inputs with four channels
@@ -149,8 +147,7 @@ class _QuantizedSelector(Selector):
             function = integer_depthwise.generate(narrow, tile, self._machine)
             packed = integer_depthwise.pack(narrow, self._machine, weights.integers)
             rows = self._rows(node, weights, ending, offset=False)
-            constants = (packed, *rows, *ending.table)
-            inputs = (self._integers(x), *constants)
+            inputs: tuple[str | Array, ...] = (self._integers(x), packed, *rows, *ending.table)
             self._emit_integers("depthwise", ending, function, inputs, narrow.madds, tile)
             return True
         if groups != 1:
@@ -164,11 +161,10 @@ class _QuantizedSelector(Selector):
         tile_of_run = integer_convolution.default(dense, self._machine)
         function = integer_convolution.generate(dense, tile_of_run, self._machine)
         rows = self._rows(node, weights, ending)
-        constants = (integer_convolution.pack(dense, weights.integers), *rows, *ending.table)
+        packed = integer_convolution.pack(dense, weights.integers)
         source = self._images[x] if x in self._images else self._integers(x)
-        self._emit_integers(
-            "convolution", ending, function, (source, *constants), dense.madds, tile_of_run
-        )
+        inputs = (source, packed, *rows, *ending.table)
+        self._emit_integers("convolution", ending, function, inputs, dense.madds, tile_of_run)
         return True
 
     def _multiply_integers(self, node: onnx.NodeProto) -> bool:
@@ -290,7 +286,7 @@ class _QuantizedSelector(Selector):
         bias, scale = self._rows(node, weights, ending)
         padded = (integer_pointwise.pad(shape, bias), integer_pointwise.pad(shape, scale))
         x = self._integers(node.input[0], channels_last=image)
-        inputs = (x, packed, *padded, *ending.table)
+        inputs: tuple[str | Array, ...] = (x, packed, *padded, *ending.table)
         self._emit_integers("pointwise", ending, function, inputs, shape.madds, tile)
         return True
 
@@ -395,6 +391,9 @@ class _QuantizedSelector(Selector):
     def _only_user(self, name: str) -> onnx.NodeProto | None:
         """Return the only user, unless the tensor is rounded before: fp32 would not do that."""
         return None if name in self._steps else super()._only_user(name)
+
+    def _image_type(self, name: str) -> str:
+        return self._kernel_type
 
     def _hold(self, name: str, value: str, *, channels_last: bool) -> None:
         steps = self._steps.get(name)

@@ -89,9 +89,7 @@ def _detected(target: Target, triple_target: tvm.target.Target) -> Machine:
     )
     if has("avx512f", triple_target):
         vnni = has("avx512vnni", triple_target) and has("avx512vl", triple_target)
-        wide = replace(
-            x86, vector_bytes=64, registers=32, integers="vnni" if vnni else "portable"
-        )
+        wide = replace(x86, vector_bytes=64, registers=32, integers="vnni" if vnni else "portable")
         # Zen computes a 512-bit vector as two halves: half of one costs half, and fewer are
         # under way.
         halves = target.cpu.startswith("znver")

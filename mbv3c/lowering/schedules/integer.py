@@ -131,9 +131,7 @@ def interleaved(rows: Sequence[Expr], lanes: int) -> list[Expr]:
     if lanes == 8:  # a pair of rows fills a whole vector
         pairs = [(_zipped(a, b, 8, "int8", 0), _zipped(c, d, 8, "int8", 0))]
     else:
-        pairs = [
-            (_zipped(a, b, 8, "int8", at), _zipped(c, d, 8, "int8", at)) for at in (0, 8)
-        ]
+        pairs = [(_zipped(a, b, 8, "int8", at), _zipped(c, d, 8, "int8", at)) for at in (0, 8)]
     made = []
     for pair in pairs:
         first, second = (tirx.reinterpret("int16x8", one) for one in pair)

@@ -109,9 +109,7 @@ def generate(shape: IntegerConvolution, tile: Tile, machine: Machine) -> PrimFun
         bias = emit.argument("bias", (shape.outputs,), "int32")
         scale = emit.argument("scale", (shape.outputs,), "float32")
         table = integer.argument_table(shape.output)
-        y = emit.argument(
-            "y", (shape.batch, down.outputs, right.outputs, shape.outputs), "int8"
-        )
+        y = emit.argument("y", (shape.batch, down.outputs, right.outputs, shape.outputs), "int8")
         outside = integer.constant_four(shape.zero, machine)
 
         def one(
@@ -141,12 +139,11 @@ def generate(shape: IntegerConvolution, tile: Tile, machine: Machine) -> PrimFun
                     with emit.loop(groups) as g:
                         dots(r, g, inside=True)
                     continue
-                with emit.loop(groups) as g:
-                    with T.If(emit.all_of(needed)):
-                        with T.Then():
-                            dots(r, g, inside=True)
-                        with T.Else():
-                            dots(r, g, inside=False)
+                with emit.loop(groups) as g, T.If(emit.all_of(needed)):
+                    with T.Then():
+                        dots(r, g, inside=True)
+                    with T.Else():
+                        dots(r, g, inside=False)
             for i in range(run.count):
                 sums = [acc.get(i, v) for v in range(len(cut))]
                 values = integer.scaled(sums, scale, column, cut)

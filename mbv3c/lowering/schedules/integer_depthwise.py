@@ -4,9 +4,9 @@
                                 + bias[c]) · scale[c]) + zero)
 
 Products are int16 times int16, added in int32. Where NEON adds four products at once, four rows
-of a column are interleaved (`zip1`, `zip2`), so that the four of a channel are neighbours, and each
-such column serves all windows that it is part of. The bias already holds what the inputs' zero
-point adds to all taps, so a tap that falls outside of the map takes the zero point itself.
+of a column are interleaved (`zip1`, `zip2`), so that the four of a channel are neighbours, and
+each such column serves all windows that it is part of. The bias already holds what the inputs'
+zero point adds to all taps, so a tap that falls outside of the map takes the zero point itself.
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from mbv3c.lowering.schedules.panels import panels
 from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_row, for_each_run
 
 _MAX_OUTPUTS = 7
+_MAX_INTERLEAVED = 3  # with one group of rows; LLVM keeps all weights in registers
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,11 @@ class Tile:
 def legal(shape: IntegerDepthwise, machine: Machine) -> list[Tile]:
     """Return the tiles whose accumulators leave registers for inputs and weights."""
     vectors = len(integer.parts(min(VECTOR, shape.channels), machine))
+    single = _interleaves(shape, machine) and shape.vertical.taps <= GROUP
+    most = _MAX_INTERLEAVED if single else _MAX_OUTPUTS
     return [
         Tile(outputs)
-        for outputs in range(1, min(shape.horizontal.outputs, _MAX_OUTPUTS) + 1)
+        for outputs in range(1, min(shape.horizontal.outputs, most) + 1)
         if outputs == 1 or (outputs + 1) * vectors <= machine.registers - 8
     ]
 
@@ -145,8 +148,10 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
                 for g in range(groups):
                     rows = range(g * GROUP, min(down.taps, (g + 1) * GROUP))
                     if outside:
-                        same = tirx.reinterpret("int8x16", emit.splat(
-                            integer.constant_four(shape.zero, machine), 4, "int32"))
+                        same = tirx.reinterpret(
+                            "int8x16",
+                            emit.splat(integer.constant_four(shape.zero, machine), 4, "int32"),
+                        )
                         fours = [same] * len(cut)
                     else:
                         fours = integer.interleaved([row_of(r, column) for r in rows], lanes)

@@ -197,17 +197,15 @@ def _add_dots(
 
     def chunk(first: Expr, group: Expr, count: int) -> None:
         loaded = [
-            integer.fours(x, row + i, first, count=count, machine=machine)
-            for i in range(acc.rows)
+            integer.fours(x, row + i, first, count=count, machine=machine) for i in range(acc.rows)
         ]
         for k in range(count):
             four = [at(k) for at in loaded]
-            for i, v in acc.places():
+            # Column by column: one vector of weights is at hand beside the rows of x.
+            for i, v in sorted(acc.places(), key=lambda place: place[1]):
                 at = base + GROUP * ((group + k) * width + offsets[v])
                 weights = emit.load(w, at, lanes=GROUP * cut[v])
-                acc.set(
-                    i, v, integer.add_dot(acc.get(i, v), weights, four[i], cut[v], machine)
-                )
+                acc.set(i, v, integer.add_dot(acc.get(i, v), weights, four[i], cut[v], machine))
 
     groups = _CHUNK // GROUP
     whole = shape.inputs // _CHUNK
