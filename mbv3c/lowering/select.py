@@ -91,7 +91,7 @@ class Selector:
         rules = self._rules()
         for node in self._model.graph.node:
             if node.output[0] not in self._done and not any(rule(node) for rule in rules):
-                self._pending.append(node)
+                self._postpone(node)
         for name in self._outputs:
             if name in self._stored:
                 value = self._copy(name, self._stored[name])
@@ -439,6 +439,10 @@ class Selector:
 
     def _is_pending(self, name: str) -> bool:
         return any(name in node.output for node in self._pending)
+
+    def _postpone(self, node: onnx.NodeProto) -> None:
+        """Leave a node to the fallback, with those after it that have no kernel either."""
+        self._pending.append(node)
 
     def _is_shared(self, value: str, name: str) -> bool:
         """Say whether another tensor than `name` is held by a value and still wanted."""

@@ -392,6 +392,11 @@ class _QuantizedSelector(Selector):
         """Return the only user, unless the tensor is rounded before: fp32 would not do that."""
         return None if name in self._steps else super()._only_user(name)
 
+    def _postpone(self, node: onnx.NodeProto) -> None:
+        super()._postpone(node)
+        if any(name in self._steps for name in node.output):
+            self._flush()  # what is rounded is no part of a larger region
+
     def _image_type(self, name: str) -> str:
         return self._kernel_type
 

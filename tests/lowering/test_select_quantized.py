@@ -72,7 +72,7 @@ def test_integers_from_the_first_to_the_last_node(model: onnx.ModelProto) -> Non
         "quantize": 1,
         "convolution": 1,
         "depthwise": 2,
-        "pointwise": 6,
+        "pointwise": 7,
         "global_pool": 2,
         "elementwise": 2,
         "dequantize": 1,
