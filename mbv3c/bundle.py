@@ -4,6 +4,7 @@ manifest.json          what it is, for which target, made how, with which verdic
                        of every other file
 model.so               the library
 model.onnx             the model as the user gave it: the reference of `verify`
+quantized.onnx         of an int8 bundle: what was made of it, and the reference instead
 golden/input.npy       one input and onnxruntime's output for it (of several outputs the others are
 golden/output.npy      output.1.npy, output.2.npy, ...), with the tolerance of each output in a
 golden/tolerance.txt   line of its own, so that a board can check itself with no onnx at hand
@@ -23,6 +24,7 @@ SCHEMA = 2
 MANIFEST = "manifest.json"
 LIBRARY = "model.so"
 MODEL = "model.onnx"
+QUANTIZED = "quantized.onnx"
 GOLDEN_INPUT = "golden/input.npy"
 GOLDEN_OUTPUT = "golden/output.npy"
 GOLDEN_TOLERANCE = "golden/tolerance.txt"
@@ -42,6 +44,12 @@ class Bundle:
     @property
     def model(self) -> Path:
         return self.path / MODEL
+
+    @property
+    def compiled_model(self) -> Path:
+        """The model that the library computes: the quantized one, where there is one."""
+        quantized = self.path / QUANTIZED
+        return quantized if QUANTIZED in self.manifest["files"] else self.model
 
     @property
     def input_shape(self) -> tuple[int, ...]:

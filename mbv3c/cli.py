@@ -381,7 +381,13 @@ def quantize(
 @commands.command(name="compile")
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32 or fp16.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or int8.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="For int8: folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
+)
+@click.option("--keep-float", help="For int8: layers that stay in fp32, as `quantize` takes it.")
 @click.option(
     "--cores", type=int, help="Cores that one inference may use.  [default: the target's]"
 )
@@ -397,6 +403,8 @@ def compile_(
     model: Path | None,
     target: str,
     precision: str,
+    calibration: Path | None,
+    keep_float: str | None,
     cores: int | None,
     input_shape: str | None,
     opset: int | None,
@@ -419,13 +427,23 @@ def compile_(
     path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
 
     from mbv3c import pipeline
+    from mbv3c.errors import UsageError
     from mbv3c.kernel_table import kernel_lines
+    from mbv3c.quantization import calibration as calibrations
+    from mbv3c.quantization import options
+
+    if precision != "int8" and (calibration is not None or keep_float is not None):
+        raise UsageError("--calibration and --keep-float are for --precision int8")
+    source = calibrations.folder_inputs(loaded, calibration) if calibration is not None else None
+    keep = options.parse_keep_float(keep_float) if keep_float is not None else None
 
     compiled = pipeline.compile_model(
         loaded,
         found,
         path,
         precision=precision,
+        calibration=source,
+        quantizing=options.from_given({"keep_float": keep}) if keep is not None else None,
         force=force,
         verify=not no_verify,
         progress=progress,
@@ -802,5 +820,18 @@ def _sentence(parity: dict[str, Any]) -> str:
         f"{parity['worst_output']} (allowed "
         f"{parity['tolerance']:.1e}; onnxruntime itself spreads by "
         f"{parity['reference_spread']:.1e}), cosine {parity['cosine']:.9f}, "
-        f"{agreement}over {len(parity['inputs'])} inputs"
+        f"{agreement}over {len(parity['inputs'])} inputs{_quantization_loss(parity)}"
     )
+
+
+def _quantization_loss(parity: dict[str, Any]) -> str:
+    """Say how near a quantized network comes to the one it was made of."""
+    found = parity.get("against_model_as_given")
+    if found is None:
+        return ""
+    shares = [
+        f", top-{k} agreement {found[f'top{k}']:.0%}"
+        for k in (1, 5)
+        if found[f"top{k}"] is not None
+    ]
+    return f"; against the model as given: cosine {found['cosine']:.6f}{''.join(shares)}"

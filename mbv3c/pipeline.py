@@ -23,7 +23,8 @@ from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
 from mbv3c.lowering.describe import describe
 from mbv3c.lowering.lower import Lowered, lower
-from mbv3c.parity.compare import Parity, compare
+from mbv3c.lowering.quantized import has_pairs
+from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
 from mbv3c.parity.conversion import in_opset
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.proof import prove as onnxruntime_judge
@@ -33,6 +34,10 @@ from mbv3c.passes import PIPELINE, PassReport, Proof, run_pipeline
 from mbv3c.passes.convert_opset import check_opset
 from mbv3c.passes.prove import prove
 from mbv3c.passes.removal import why_left
+from mbv3c.quantization.calibration import RANDOM_WARNING, Calibration, random_inputs
+from mbv3c.quantization.options import QuantizeOptions
+from mbv3c.quantization.quantize import quantize
+from mbv3c.quantization.report import QuantizationReport
 from mbv3c.targets import cpu
 from mbv3c.targets.cores import check_precision, machine
 from mbv3c.targets.table import Target, find_target
@@ -41,6 +46,7 @@ Progress = Callable[[str], None]
 
 _TEMPORARY_COPIES = 5
 _OTHER_BYTES = 8 << 20
+_RANDOM_INPUTS = 16  # to calibrate on where nobody says better
 
 _RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
 
@@ -121,6 +127,16 @@ def _largest_error(outputs: list[Tensor], wanted: list[Tensor]) -> float:
     return max(error_of_range(*pair) for pair in zip(outputs, wanted, strict=True))
 
 
+def rewritten_for(
+    model: onnx.ModelProto, precision: str
+) -> tuple[onnx.ModelProto, list[PassReport]]:
+    """Return the graph that `build_library` takes: a quantized one as it is.
+
+    It was rewritten before it was quantized, and rewriting would fold its integers to fp32.
+    """
+    return (model, []) if precision == "int8" else run_pipeline(model)
+
+
 def build_library(
     model: onnx.ModelProto,
     target: Target,
@@ -170,13 +186,16 @@ def compile_model(
     output: Path,
     *,
     precision: str = "fp32",
+    calibration: Calibration | None = None,
+    quantizing: QuantizeOptions | None = None,
     force: bool = False,
     verify: bool = True,
     progress: Progress,
 ) -> Compiled:
     """Compile a model to a bundle, whole or not at all.
 
-    The bundle is verified before it gets its name.
+    The bundle is verified before it gets its name. For int8, a model that has no QDQ pairs is
+    quantized first: on `calibration`, or on random inputs, as `quantizing` says.
 
     Raises:
         ParityError: the library does not compute what the model computes; nothing is written.
@@ -190,46 +209,98 @@ def compile_model(
     # Objects, library and model are each about as large as the weights.
     need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
     with new_folder(output, force=force) as folder:
+        given, quantization = model, None
+        if precision == "int8":
+            model, quantization = _quantized(model, calibration, quantizing, progress)
         progress("rewriting the graph")
-        optimized, reports = run_pipeline(model)
+        optimized, reports = rewritten_for(model, precision)
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
         library = folder / bundles.LIBRARY
         lowered = build_library(optimized, target, library, reports, precision=precision)
-        progress("running onnxruntime on the model as given")
+        progress(_REFERENCE[quantization is not None])
         inputs = parity_inputs(_input_shape(model))
         references = list(run_reference(model, inputs))
-        _write_golden(folder, inputs[0], references[0], precision)
-        (folder / bundles.MODEL).write_bytes(model.SerializeToString(deterministic=True))
+        _write_golden(folder, inputs[0], references, precision)
+        (folder / bundles.MODEL).write_bytes(given.SerializeToString(deterministic=True))
+        if quantization is not None:
+            written = model.SerializeToString(deterministic=True)
+            (folder / bundles.QUANTIZED).write_bytes(written)
         parity = None
         if verify:
-            parity = _verify(folder, model, target, precision, inputs, references, progress)
+            as_given = given if quantization is not None else None
+            parity = _verify(
+                folder, model, target, precision, inputs, references, progress, as_given
+            )
             if not parity.passed:
                 raise ParityError(
                     f"{output.name} does not compute what onnxruntime computes; nothing was "
                     "written (--no-verify writes the bundle all the same)",
                     parity.to_json(),
                 )
-        contents = _describe(model, target, precision, reports, references[0], parity)
+        contents = _describe(given, target, precision, reports, references[0], parity)
+        contents["quantization"] = _describe_quantization(quantization)
         described = describe(lowered)
         contents |= described
         bundles.write_manifest(folder, contents)
     return Compiled(output, target, parity, described["kernels"])
 
 
+def _quantized(
+    model: onnx.ModelProto,
+    calibration: Calibration | None,
+    options: QuantizeOptions | None,
+    progress: Progress,
+) -> tuple[onnx.ModelProto, QuantizationReport | None]:
+    """Quantize a model, unless it is quantized already."""
+    if has_pairs(model):
+        if calibration is not None or options is not None:
+            raise UsageError(
+                "the model has QDQ pairs already, so there is nothing to calibrate; leave "
+                "--calibration and --keep-float out, or give the fp32 model"
+            )
+        return model, None
+    source = calibration or random_inputs(model, _RANDOM_INPUTS)
+    if source.random:
+        progress(f"{RANDOM_WARNING}; --calibration FOLDER takes images")
+    return quantize(model, source, options, rank_layers=False, progress=progress)
+
+
+def _describe_quantization(report: QuantizationReport | None) -> dict[str, Any] | None:
+    """Say what a bundle's quantized model came from; None if we did not make it."""
+    if report is None:
+        return None
+    return {
+        "model": bundles.QUANTIZED,
+        "calibration": report.calibration,
+        "random_inputs": report.random_inputs,
+        "method": report.method,
+        "layers_in_fp32": [one.name for one in report.layers if one.kept_float is not None],
+    }
+
+
+_REFERENCE = {
+    False: "running onnxruntime on the model as given",
+    True: "running onnxruntime on the quantized model",
+}
+
+
 def verify_bundle(path: Path, progress: Progress) -> Parity:
     """Check a bundle's library against onnxruntime on the model as it was given.
+
+    Of an int8 bundle the reference is the quantized model; the model as given is beside it.
 
     Raises:
         Mbv3cError: the bundle is damaged or cannot be run.
     """
     bundle = bundles.read_bundle(path)
-    model = onnx.load(bundle.model)
+    model = onnx.load(bundle.compiled_model)
+    given = onnx.load(bundle.model) if bundle.compiled_model != bundle.model else None
     target = target_of(bundle)
     precision = bundle.manifest["precision"]
-    progress("running onnxruntime on the model as given")
+    progress(_REFERENCE[given is not None])
     inputs = parity_inputs(bundle.input_shape)
     references = list(run_reference(model, inputs))
-    return _verify(path, model, target, precision, inputs, references, progress)
+    return _verify(path, model, target, precision, inputs, references, progress, given)
 
 
 def target_of(bundle: bundles.Bundle) -> Target:
@@ -317,6 +388,7 @@ def _verify(
     inputs: list[Tensor],
     references: list[list[ReferenceOutput]],
     progress: Progress,
+    given: onnx.ModelProto | None = None,
 ) -> Parity:
     runner = runner_for(target)
     if runner is not None:
@@ -327,13 +399,17 @@ def _verify(
         progress(f"nothing here runs {target.name}: building the same program for this machine")
         outputs = _run_rebuilt(model, inputs, precision)
         ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
-    return compare(
+    parity = compare(
         outputs,
         references,
         TOLERANCES[precision],
         ran_on=ran_on,
         exact_program=runner is not None,
     )
+    if given is None:
+        return parity
+    progress(_REFERENCE[False])
+    return replace(parity, as_given=agreement(outputs, list(run_reference(given, inputs))))
 
 
 def _run_rebuilt(
@@ -342,19 +418,21 @@ def _run_rebuilt(
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         folder = Path(name)
         library, host = folder / bundles.LIBRARY, find_target("host_cpu")
-        build_library(run_pipeline(model)[0], host, library, precision=precision)
+        build_library(rewritten_for(model, precision)[0], host, library, precision=precision)
         return HostRunner().run(folder, inputs)
 
 
 def _write_golden(
-    folder: Path, x: Tensor, references: list[ReferenceOutput], precision: str
+    folder: Path, x: Tensor, references: list[list[ReferenceOutput]], precision: str
 ) -> None:
+    tolerance = TOLERANCES[precision]
+    first = with_pooled_spread(references, tolerance)[0]
     (folder / bundles.GOLDEN_INPUT).parent.mkdir()
     np.save(folder / bundles.GOLDEN_INPUT, x)
     files = bundles.output_files(folder / bundles.GOLDEN_OUTPUT)
-    for reference, file in zip(references, files, strict=False):
+    for reference, file in zip(first, files, strict=False):
         np.save(file, reference.output)
-    allowed = [TOLERANCES[precision].allowed(reference.spread) for reference in references]
+    allowed = [tolerance.allowed(reference.spread, reference.step) for reference in first]
     (folder / bundles.GOLDEN_TOLERANCE).write_text("".join(f"{one:.9g}\n" for one in allowed))
 
 

@@ -12,7 +12,6 @@ import onnx
 from mbv3c import pipeline
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, Bundle
 from mbv3c.lowering.plan import Step
-from mbv3c.passes import run_pipeline
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
         folder = Path(name) / bundle.path.resolve().name
         golden = bundle.path / Path(GOLDEN_INPUT).parent
         shutil.copytree(golden, folder / golden.name)
-        optimized, _ = run_pipeline(onnx.load(bundle.model))
         target = pipeline.target_of(bundle)
         precision = bundle.manifest["precision"]
+        optimized, _ = pipeline.rewritten_for(onnx.load(bundle.compiled_model), precision)
         lowered = pipeline.build_library(
             optimized, target, folder / LIBRARY, precision=precision, symbols=True
         )

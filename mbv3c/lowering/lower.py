@@ -10,7 +10,9 @@ from mbv3c.lowering.assemble import assemble
 from mbv3c.lowering.machine import PRECISIONS, Machine
 from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.plan import Plan
+from mbv3c.lowering.quantized import read_pairs
 from mbv3c.lowering.select import select
+from mbv3c.lowering.select_quantized import select_quantized
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,17 @@ def lower(
 ) -> Lowered:
     """Lower a rewritten graph with fixed shapes to kernels of a precision of `PRECISIONS`.
 
+    For int8 the graph is one with pairs of QuantizeLinear and DequantizeLinear.
+
     Raises:
         UnknownOperatorsError: TVM has no importer for some operators.
         ModelError: a node has no known shape, or TVM cannot lower it.
     """
     check_operators(model)
-    plan = select(model, machine, target, PRECISIONS[precision])
+    if PRECISIONS[precision] == "int8":
+        plan = select_quantized(read_pairs(model), machine, target)
+    else:
+        plan = select(model, machine, target, PRECISIONS[precision])
     arena = plan_arena(plan)
     module, kernels = assemble(plan, arena)
     return Lowered(plan, arena, module, kernels)

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 # The type in which the kernels compute, by the name of the precision.
-PRECISIONS = {"fp32": "float32", "fp16": "float16"}
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+
+# How a processor multiplies integers: by NEON's widening products (`smlal`), by its dot products
+# of four int8 (`sdot`, which Armv8.2 has as an option), by those of AVX-512 VNNI (`vpdpbusd`), or
+# as the compiler makes it of plain products.
+INTEGERS = ("portable", "neon", "dotprod", "vnni")
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Machine:
         fma_chains: multiply-adds that must be under way to hide their latency.
         cores: number of cores that one inference may use.
         fp16: whether it multiplies and adds half precision.
+        integers: how it multiplies int8, one of `INTEGERS`.
         parallel_madds: multiply-adds below which waking other cores costs more than it saves.
     """
 
@@ -35,6 +41,7 @@ class Machine:
     fma_chains: int
     cores: int
     fp16: bool = False
+    integers: str = "portable"
     parallel_madds: int = 200_000
 
     def lanes(self, dtype: str) -> int:

@@ -32,11 +32,12 @@ from mbv3c.lowering.schedules import (
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
 
-_RENAMES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
-_ARITHMETIC = {"Add": "add", "Mul": "multiply"}
+RENAMES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
+ARITHMETIC = {"Add": "add", "Mul": "multiply"}
 _ACTIVATIONS = ("Relu", "Clip", "HardSigmoid", "HardSwish")
-_IMAGE = 4  # rank of [N, C, H, W]
+IMAGE = 4  # rank of [N, C, H, W]
 
+Rule = Callable[[onnx.NodeProto], bool]
 _Form = tuple[bool, str]  # of a tensor: whether the channels are last, and the type
 
 
@@ -52,10 +53,10 @@ def select(
         ModelError: a node has no known shape, the fallback cannot lower it, or `dtype` cannot
             hold its weights.
     """
-    return _Selector(model, machine, target, dtype).run()
+    return Selector(model, machine, target, dtype).run()
 
 
-class _Selector:
+class Selector:
     """Goes through the nodes once; what it has planned so far is in `_plan`.
 
     A tensor of the graph is held by one value of the plan or by several: laid out as in ONNX, or
@@ -87,17 +88,10 @@ class _Selector:
         self._hold(given, given, channels_last=False)
 
     def run(self) -> Plan:
-        rules: tuple[Callable[[onnx.NodeProto], bool], ...] = (
-            self._rename,
-            self._convolve,
-            self._multiply_matrix,
-            self._squeeze_excite,
-            self._pool,
-            self._elementwise,
-        )
+        rules = self._rules()
         for node in self._model.graph.node:
             if node.output[0] not in self._done and not any(rule(node) for rule in rules):
-                self._pending.append(node)
+                self._postpone(node)
         for name in self._outputs:
             if name in self._stored:
                 value = self._copy(name, self._stored[name])
@@ -109,11 +103,21 @@ class _Selector:
             self._plan.output_shapes += (self._shape(name),)
         return self._plan
 
+    def _rules(self) -> tuple[Rule, ...]:
+        return (
+            self._rename,
+            self._convolve,
+            self._multiply_matrix,
+            self._squeeze_excite,
+            self._pool,
+            self._elementwise,
+        )
+
     # ---- rules: each takes a node, and perhaps some after it, or leaves it ----
 
     def _rename(self, node: onnx.NodeProto) -> bool:
         """Take what changes the shape and not the memory."""
-        if node.op_type not in _RENAMES or not self._is_value(node.input[0]):
+        if node.op_type not in RENAMES or not self._is_value(node.input[0]):
             return False
         if any(self._users.get(name) or name in self._outputs for name in node.output[1:]):
             return False  # a Dropout's mask
@@ -129,11 +133,11 @@ class _Selector:
         if node.op_type != "Conv" or not self._has_stored_weights(node):
             return False
         weights = self._stored[node.input[1]]
-        axes = _axes(node, self._shape(node.input[0]), weights.shape)
+        axes = axes_of(node, self._shape(node.input[0]), weights.shape)
         if axes is None or weights.dtype != np.float32:
             return False
         batch, channels, *_ = self._shape(node.input[0])
-        groups = _attribute(node, "group", 1)
+        groups = attribute_of(node, "group", 1)
         bias = self._bias(node, 2, weights.shape[0])
         if groups == channels == weights.shape[0] > 1:
             covered, activation = self._activation_after(node)
@@ -153,7 +157,7 @@ class _Selector:
             return True
         covered, activation = self._activation_after(node)
         first = not self._has(node.input[0], channels_last=True)
-        source = self._held_type(node.input[0]) if first else self._kernel_type
+        source = self._image_type(node.input[0]) if first else self._kernel_type
         dense = convolution.Convolution(
             batch,
             channels,
@@ -176,15 +180,15 @@ class _Selector:
             return False
         if not self._is_value(node.input[0]) or node.input[1] not in self._stored:
             return False
-        if len(self._shape(node.input[0])) == _IMAGE:
+        if len(self._shape(node.input[0])) == IMAGE:
             return False
         weights = self._stored[node.input[1]]
         if weights.ndim != 2 or weights.dtype != np.float32:
             return False
         plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
-        if any(_attribute(node, name, value) != value for name, value in plain.items()):
+        if any(attribute_of(node, name, value) != value for name, value in plain.items()):
             return False
-        if not _attribute(node, "transB", 0):
+        if not attribute_of(node, "transB", 0):
             weights = weights.T
         bias = [name for name in node.input[2:] if name]
         if not all(self._is_row(name, weights.shape[0]) for name in bias):
@@ -201,7 +205,7 @@ class _Selector:
             return False
         _, reduce, act1, expand, act2, scale = chain
         x, result = node.input[0], scale.output[0]
-        first, second = _activation(act1, self._stored), _activation(act2, self._stored)
+        first, second = activation_of(act1, self._stored), activation_of(act2, self._stored)
         if first is None or second is None or len(self._users[x]) != 2 or x in self._outputs:
             return False
         w1, w2 = (self._stored[one.input[1]][:, :, 0, 0] for one in (reduce, expand))
@@ -229,7 +233,7 @@ class _Selector:
         return True
 
     def _pool(self, node: onnx.NodeProto) -> bool:
-        if node.op_type != "GlobalAveragePool" or len(self._shape(node.input[0])) != _IMAGE:
+        if node.op_type != "GlobalAveragePool" or len(self._shape(node.input[0])) != IMAGE:
             return False
         if not self._is_value(node.input[0]) or not self._is_float(node.input[0]):
             return False
@@ -242,8 +246,8 @@ class _Selector:
         return True
 
     def _elementwise(self, node: onnx.NodeProto) -> bool:
-        alone = _activation(node, self._stored)
-        if alone is None and node.op_type not in _ARITHMETIC:
+        alone = activation_of(node, self._stored)
+        if alone is None and node.op_type not in ARITHMETIC:
             return False
         operands = [name for name in node.input if name] if alone is None else [node.input[0]]
         result = node.output[0]
@@ -256,7 +260,7 @@ class _Selector:
         shapes = [self._shape(name) for name in operands]
         if shapes[0] != self._shape(result):
             return False
-        image = len(shapes[0]) == _IMAGE
+        image = len(shapes[0]) == IMAGE
         per_channel = len(shapes) > 1 and shapes[1] != shapes[0]
         if per_channel and not (image and shapes[1] == (*shapes[0][:2], 1, 1)):
             return False
@@ -266,7 +270,7 @@ class _Selector:
             batch, channels, *sides = shapes[0]
             places = prod(sides)
         covered, activation = ([node], alone) if alone else self._activation_after(node)
-        operator = "" if alone else _ARITHMETIC[node.op_type]
+        operator = "" if alone else ARITHMETIC[node.op_type]
         shape = elementwise.Elementwise(
             batch, places, channels, operator, per_channel, activation, self._kernel_type
         )
@@ -308,15 +312,16 @@ class _Selector:
         tile: Any = None,
         *,
         channels_last: bool = True,
+        dtype: str = "",
     ) -> None:
         """Append a step whose last argument is the output of the last node it covers."""
         result = covered[-1].output[0]
         shape = self._shape(result)
         last = channels_last and not self._is_flat(result)
         memory = (shape[0], *shape[2:], shape[1]) if last else shape
-        self._plan.values[result] = Value(memory, self._kernel_type)
-        self._hold(result, result, channels_last=last)
+        self._plan.values[result] = Value(memory, dtype or self._kernel_type)
         self._append(kind, covered, function, (*inputs, result), result, madds, tile)
+        self._hold(result, result, channels_last=last)
 
     def _append(
         self,
@@ -340,7 +345,7 @@ class _Selector:
     def _activation_after(self, node: onnx.NodeProto) -> tuple[list[onnx.NodeProto], Activation]:
         """Return the node, with its only user if that is an activation."""
         user = self._only_user(node.output[0])
-        activation = _activation(user, self._stored) if user is not None else None
+        activation = activation_of(user, self._stored) if user is not None else None
         if user is None or activation is None:
             return [node], LINEAR
         return [node, user], activation
@@ -365,7 +370,7 @@ class _Selector:
     def _branch(self, pool: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         """Return the nodes of a squeeze-and-excitation branch that begins with `pool`."""
         chain = [pool]
-        if pool.op_type != "GlobalAveragePool" or len(self._shape(pool.input[0])) != _IMAGE:
+        if pool.op_type != "GlobalAveragePool" or len(self._shape(pool.input[0])) != IMAGE:
             return None
         for wanted in (("Conv",), _ACTIVATIONS, ("Conv",), _ACTIVATIONS, ("Mul",)):
             user = self._only_user(chain[-1].output[0])
@@ -385,8 +390,8 @@ class _Selector:
         return (
             weights.shape[2:] == (1, 1)
             and weights.dtype == np.float32
-            and _attribute(node, "group", 1) == 1
-            and not any(_attribute(node, "pads", [0]))
+            and attribute_of(node, "group", 1) == 1
+            and not any(attribute_of(node, "pads", [0]))
         )
 
     def _has_stored_weights(self, node: onnx.NodeProto) -> bool:
@@ -430,10 +435,14 @@ class _Selector:
     def _is_flat(self, name: str) -> bool:
         """Say whether both layouts of a tensor are the same memory."""
         shape = self._shape(name)
-        return len(shape) != _IMAGE or shape[1] == 1 or prod(shape[2:]) == 1
+        return len(shape) != IMAGE or shape[1] == 1 or prod(shape[2:]) == 1
 
     def _is_pending(self, name: str) -> bool:
         return any(name in node.output for node in self._pending)
+
+    def _postpone(self, node: onnx.NodeProto) -> None:
+        """Leave a node to the fallback, with those after it that have no kernel either."""
+        self._pending.append(node)
 
     def _is_shared(self, value: str, name: str) -> bool:
         """Say whether another tensor than `name` is held by a value and still wanted."""
@@ -461,6 +470,10 @@ class _Selector:
         if self._is_pending(name):
             self._flush()
         return next(dtype for _, dtype in self._held[name])
+
+    def _image_type(self, name: str) -> str:
+        """Return the type in which the first convolution reads its image."""
+        return self._held_type(name)
 
     def _value(self, name: str, *, channels_last: bool, dtype: str = "") -> str:
         """Return the value that holds a tensor in the wanted form; make it where needed.
@@ -589,7 +602,7 @@ def _converted(weights: Array, dtype: str, names: tuple[str, ...]) -> Array:
     return converted
 
 
-def _activation(node: onnx.NodeProto, stored: dict[str, NDArray[Any]]) -> Activation | None:
+def activation_of(node: onnx.NodeProto, stored: dict[str, NDArray[Any]]) -> Activation | None:
     """Return what an activation computes, or None if it is none, or its bounds are computed."""
     match node.op_type:
         case "Relu":
@@ -597,7 +610,7 @@ def _activation(node: onnx.NodeProto, stored: dict[str, NDArray[Any]]) -> Activa
         case "HardSwish":
             return HARD_SWISH
         case "HardSigmoid":
-            alpha, beta = _attribute(node, "alpha", 0.2), _attribute(node, "beta", 0.5)
+            alpha, beta = attribute_of(node, "alpha", 0.2), attribute_of(node, "beta", 0.5)
             return Activation(0.0, 1.0, scale=alpha, shift=beta)
         case "Clip":
             bounds = [name for name in node.input[1:] if name]
@@ -615,15 +628,15 @@ def _activation(node: onnx.NodeProto, stored: dict[str, NDArray[Any]]) -> Activa
     return None
 
 
-def _axes(
+def axes_of(
     node: onnx.NodeProto, image: Sequence[int], weights: Sequence[int]
 ) -> tuple[Axis, Axis] | None:
     """Return how a convolution lies on a two-dimensional image, or None if it is another one."""
-    if len(image) != _IMAGE or _attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b""):
+    if len(image) != IMAGE or attribute_of(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b""):
         return None
-    pads = _attribute(node, "pads", [0, 0, 0, 0])
-    strides = _attribute(node, "strides", [1, 1])
-    dilations = _attribute(node, "dilations", [1, 1])
+    pads = attribute_of(node, "pads", [0, 0, 0, 0])
+    strides = attribute_of(node, "strides", [1, 1])
+    dilations = attribute_of(node, "dilations", [1, 1])
     down, right = (
         Axis(image[2 + i], weights[2 + i], strides[i], dilations[i], pads[i], pads[2 + i])
         for i in range(2)
@@ -631,7 +644,8 @@ def _axes(
     return down, right
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+def attribute_of(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """Return an attribute of a node, or its default."""
     for attribute in node.attribute:
         if attribute.name == name:
             return helper.get_attribute_value(attribute)

@@ -48,6 +48,20 @@ class InputParity:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How near outputs come to those of another model: the fp32 one of a quantized one.
+
+    Attributes:
+        cosine: the least over inputs and outputs.
+        top1, top5: the means of what `InputParity` calls agreement.
+    """
+
+    cosine: float
+    top1: float | None
+    top5: float | None
+
+
+@dataclass(frozen=True)
 class Parity:
     """The verdict over all inputs.
 
@@ -56,11 +70,13 @@ class Parity:
         exact_program: whether that was the library itself, or the same model built for another
             machine.
         inputs: one comparison per input.
+        as_given: how near a quantized model comes to the model as given; no part of the verdict.
     """
 
     ran_on: str
     exact_program: bool
     inputs: tuple[InputParity, ...]
+    as_given: Agreement | None = None
 
     @property
     def passed(self) -> bool:
@@ -86,7 +102,10 @@ class Parity:
             "top5_agreement": _mean(one.top5_agreement for one in self.inputs),
         }
         rows = [{**asdict(one), "passed": one.passed} for one in self.inputs]
-        return {**_finite(summary), "inputs": [_finite(row) for row in rows]}
+        found = {**_finite(summary), "inputs": [_finite(row) for row in rows]}
+        if self.as_given is not None:
+            found["against_model_as_given"] = _finite(asdict(self.as_given))
+        return found
 
 
 def compare(
@@ -98,11 +117,40 @@ def compare(
     exact_program: bool,
 ) -> Parity:
     """Compare the outputs for each input with the reference's."""
+    references = with_pooled_spread(references, tolerance)
     rows = tuple(
         _worst([_compare_one(*pair, tolerance) for pair in zip(ours, theirs, strict=True)])
         for ours, theirs in zip(outputs, references, strict=True)
     )
     return Parity(ran_on, exact_program, rows)
+
+
+def with_pooled_spread(
+    references: Sequence[Sequence[ReferenceOutput]], tolerance: Tolerance
+) -> list[list[ReferenceOutput]]:
+    """Give every output the largest spread over all inputs, if the tolerance says so."""
+    if not tolerance.pooled:
+        return [list(one) for one in references]
+    largest = [max(each.spread for each in outputs) for outputs in zip(*references, strict=True)]
+    return [
+        [replace(one, spread=spread) for one, spread in zip(outputs, largest, strict=True)]
+        for outputs in references
+    ]
+
+
+def agreement(
+    outputs: Sequence[Sequence[NDArray[np.float32]]],
+    references: Sequence[Sequence[ReferenceOutput]],
+) -> Agreement:
+    """Say how near the outputs for each input come to those of another model."""
+    cosine, top1, top5 = 1.0, [], []
+    for ours, theirs in zip(outputs, references, strict=True):
+        for y, reference in zip(ours, theirs, strict=True):
+            cosine = min(cosine, _cosine(y, reference.output))
+            if reference.class_axis is not None:
+                top1.append(_top1_agreement(y, reference.output, reference.class_axis, 0.0))
+                top5.append(_top5_agreement(y, reference.output, reference.class_axis))
+    return Agreement(cosine, _mean(top1), _mean(top5))
 
 
 def _worst(outputs: Sequence[InputParity]) -> InputParity:
@@ -123,10 +171,10 @@ def _compare_one(
     wanted, axis = reference.output, reference.class_axis
     error = error_of_range(y, wanted)
     comparable = np.isfinite(error)
-    allowed = tolerance.allowed(reference.spread)
+    allowed = tolerance.allowed(reference.spread, reference.step)
     top1 = top5 = None
     if axis is not None:
-        top1 = _top1_agreement(y, wanted, axis, allowed) if comparable else 0.0
+        top1 = _top1_agreement(y, wanted, axis, allowed, reference.step) if comparable else 0.0
         top5 = _top5_agreement(y, wanted, axis) if comparable else 0.0
     return InputParity(
         worst_output=reference.name,
@@ -146,13 +194,19 @@ def _cosine(y: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
 
 
 def _top1_agreement(
-    y: NDArray[np.float32], wanted: NDArray[np.float32], axis: int, allowed: float
+    y: NDArray[np.float32],
+    wanted: NDArray[np.float32],
+    axis: int,
+    allowed: float,
+    step: float | None = None,
 ) -> float:
     ours, theirs = _rows(y, axis), _rows(wanted, axis)
     rows = np.arange(len(ours))
     lost = theirs.max(axis=1) - theirs[rows, ours.argmax(axis=1)]
-    # Among thousands of pixels or anchors rounding decides some ties; one image is no tie.
-    tie = 2 * allowed * float(np.ptp(wanted)) if wanted.ndim > 2 else 0.0
+    # Among thousands of pixels or anchors rounding decides some ties; one image is no tie, unless
+    # its scores are integers.
+    ties = wanted.ndim > 2 or step is not None
+    tie = 2 * allowed * float(np.ptp(wanted)) if ties else 0.0
     same = ours.argmax(axis=1) == theirs.argmax(axis=1)
     return float(np.mean(same | (lost <= tie) if tie > 0 else same))
 

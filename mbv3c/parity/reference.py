@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from mbv3c.errors import ModelError
 from mbv3c.graphs.load import model_input
@@ -28,6 +29,7 @@ class ReferenceOutput:
         output: its values, without any graph optimisation.
         spread: largest absolute difference between that and onnxruntime's optimised results, as
             a fraction of the output's range: what rounding alone does to this model.
+        step: of a quantized output, as a fraction of its range; None for another.
         class_axis: which axis of `output` has the classes; None if it holds no class scores.
     """
 
@@ -35,6 +37,7 @@ class ReferenceOutput:
     output: NDArray[np.float32]
     spread: float
     class_axis: int | None
+    step: float | None = None
 
 
 def run_reference(
@@ -56,7 +59,18 @@ def run_reference(
         ]
         axes = class_axes(model, [output.shape for output in outputs])
         names = [output.name for output in model.graph.output]
-        yield list(map(ReferenceOutput, names, outputs, spreads, axes))
+        steps = [_step(model, name, output) for name, output in zip(names, outputs, strict=True)]
+        yield list(map(ReferenceOutput, names, outputs, spreads, axes, steps))
+
+
+def _step(model: onnx.ModelProto, name: str, output: NDArray[np.float32]) -> float | None:
+    """Return one step of an output that a DequantizeLinear makes, over its range."""
+    made = next((node for node in model.graph.node if name in node.output), None)
+    spread = float(np.ptp(output.astype(np.float64)))
+    if made is None or made.op_type != "DequantizeLinear" or not spread > 0:
+        return None
+    scales = [one for one in model.graph.initializer if one.name == made.input[1]]
+    return float(numpy_helper.to_array(scales[0]).max()) / spread if scales else None
 
 
 def session(

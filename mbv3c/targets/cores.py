@@ -26,14 +26,16 @@ _NEON = Machine(
     l2_bytes=512 * _KIB,
     fma_chains=8,
     cores=1,
+    integers="neon",
 )
+_DOT = replace(_NEON, fp16=True, integers="dotprod")  # Armv8.2 with both of its options
 
 CORES = {
     "cortex-a53": replace(_NEON, fma_chains=4),
-    "cortex-a55": replace(_NEON, fma_chains=4, l2_bytes=128 * _KIB, fp16=True),
+    "cortex-a55": replace(_DOT, fma_chains=4, l2_bytes=128 * _KIB),
     "cortex-a72": replace(_NEON, l2_bytes=1024 * _KIB),
-    "cortex-a76": replace(_NEON, l1_bytes=64 * _KIB, fp16=True),
-    "neoverse-n1": replace(_NEON, l1_bytes=64 * _KIB, l2_bytes=1024 * _KIB, fp16=True),
+    "cortex-a76": replace(_DOT, l1_bytes=64 * _KIB),
+    "neoverse-n1": replace(_DOT, l1_bytes=64 * _KIB, l2_bytes=1024 * _KIB),
 }
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -72,14 +74,22 @@ def _detected(target: Target, triple_target: tvm.target.Target) -> Machine:
     here = replace(
         _NEON,
         fp16=has("fullfp16", triple_target),
+        integers="dotprod" if has("dotprod", triple_target) else "neon",
         l1_bytes=_cache("1", "Data") or _NEON.l1_bytes,
         l2_bytes=_cache("2", "Unified") or _NEON.l2_bytes,
     )
     if target.arch == "aarch64":
         return here
-    x86 = replace(here, lane_operands=False, registers=16, fp16=has("avx512fp16", triple_target))
+    x86 = replace(
+        here,
+        lane_operands=False,
+        registers=16,
+        fp16=has("avx512fp16", triple_target),
+        integers="portable",
+    )
     if has("avx512f", triple_target):
-        wide = replace(x86, vector_bytes=64, registers=32)
+        vnni = has("avx512vnni", triple_target) and has("avx512vl", triple_target)
+        wide = replace(x86, vector_bytes=64, registers=32, integers="vnni" if vnni else "portable")
         # Zen computes a 512-bit vector as two halves: half of one costs half, and fewer are
         # under way.
         halves = target.cpu.startswith("znver")

@@ -21,3 +21,13 @@ def test_every_precision_of_the_kernels_has_a_tolerance() -> None:
 
 def test_every_tolerance_has_a_reason() -> None:
     assert all(tolerance.reason for tolerance in TOLERANCES.values())
+
+
+@pytest.mark.parametrize(
+    ("spread", "step", "allowed"),
+    [(0.0, 0.01, 0.02), (0.02, 0.01, 0.04), (0.0, None, 1e-5), (float("nan"), 0.01, 0.02)],
+)
+def test_int8_allows_two_steps_or_twice_the_spread(
+    spread: float, step: float | None, allowed: float
+) -> None:
+    assert TOLERANCES["int8"].allowed(spread, step) == pytest.approx(allowed, rel=1e-12)

@@ -185,8 +185,13 @@ def when(conditions: Sequence[Expr]) -> Iterator[None]:
     if not conditions:
         yield
         return
-    with T.If(conditions[0] if len(conditions) == 1 else tirx.all(*conditions)), T.Then():
+    with T.If(all_of(conditions)), T.Then():
         yield
+
+
+def all_of(conditions: Sequence[Expr]) -> Expr:
+    """Return the condition that all of some hold."""
+    return conditions[0] if len(conditions) == 1 else tirx.all(*conditions)
 
 
 def _registers(count: int, lanes: int, dtype: str) -> Buffer:

@@ -1,0 +1,207 @@
+"""Read a graph of QuantizeLinear/DequantizeLinear pairs: what is an integer, and in which steps.
+
+    x → Q → DQ → y   ⇒   y, held as integers
+
+A pair disappears: what made x makes y, whose step and zero point are remembered beside the graph.
+Stored weights and biases become fp32 constants, of which the integers are remembered, too. So the
+graph that is left has no operators but those of the fp32 network, and what no integer kernel
+covers can be computed in fp32.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper, shape_inference
+
+from mbv3c.lowering.plan import Array
+
+PAIR = "Identity"  # stands for a pair whose tensor is wanted in fp32, too
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
+_INTEGERS = (np.int8, np.uint8)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a tensor is quantized: value = (integer - zero) · scale, with integers of int8.
+
+    Integers of uint8 are counted from -128 on: the same values.
+    """
+
+    scale: float
+    zero: int
+
+    def quantize(self, x: NDArray[Any] | np.float32) -> NDArray[np.int8]:
+        """Return the integers of fp32 values, as onnxruntime rounds them: halves to even."""
+        q = np.rint(x.astype(np.float32) / np.float32(self.scale)) + self.zero
+        integers: NDArray[np.int8] = np.clip(q, -128, 127).astype(np.int8)
+        return integers
+
+    def dequantize(self, q: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the values of integers."""
+        shifted = q.astype(np.float32) - np.float32(self.zero)
+        values: NDArray[np.float32] = shifted * np.float32(self.scale)
+        return values
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Stored int8 weights with the zero point 0.
+
+    Attributes:
+        integers: of the shape of the weights.
+        scales: of one step; one, or one for each index of `axis`.
+        axis: which one; None for one scale.
+    """
+
+    integers: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A graph without the pairs, and what they said.
+
+    Attributes:
+        model: the graph; its constants are fp32.
+        activations: how tensors are quantized, by name.
+        weights: the integers of constants, by name.
+    """
+
+    model: onnx.ModelProto
+    activations: dict[str, Steps] = field(default_factory=dict)
+    weights: dict[str, Weights] = field(default_factory=dict)
+
+
+def has_pairs(model: onnx.ModelProto) -> bool:
+    """Say whether a model is quantized."""
+    return any(node.op_type == "DequantizeLinear" for node in model.graph.node)
+
+
+def read_pairs(model: onnx.ModelProto) -> Quantized:
+    """Take the pairs of int8 and uint8 out of a graph; all others stay as they are."""
+    inferred = shape_inference.infer_shapes(model)
+    graph = inferred.graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    weights, constants = _stored_weights(graph, stored)
+    activations, renamed, dropped = _activations(graph, stored)
+    nodes = []
+    for node in graph.node:
+        if node.op_type in _PAIR and node.output[0] in (dropped | constants.keys()):
+            continue
+        kept = onnx.NodeProto()
+        kept.CopyFrom(node)
+        kept.input[:] = [renamed.get(name, name) for name in node.input]
+        kept.output[:] = [renamed.get(name, name) for name in node.output]
+        nodes.append(kept)
+    graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in constants.items()
+    )
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unused(graph)
+    return Quantized(inferred, activations, weights)
+
+
+def _stored_weights(
+    graph: onnx.GraphProto, stored: Mapping[str, Array]
+) -> tuple[dict[str, Weights], dict[str, Array]]:
+    """Return the integers of stored weights, and the values of everything that is stored."""
+    weights: dict[str, Weights] = {}
+    constants: dict[str, Array] = {}
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or any(name not in stored for name in node.input):
+            continue
+        integers, scale = (stored[name] for name in node.input[:2])
+        zero = stored[node.input[2]] if len(node.input) > 2 else np.zeros((), integers.dtype)
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if scale.dtype != np.float32 or scale.ndim > 1 or attributes.get("block_size", 0):
+            continue
+        axis = attributes.get("axis", 1) % max(1, integers.ndim) if scale.size > 1 else None
+        values = _along(
+            integers.astype(np.float32) - _spread(zero, axis, integers.ndim), scale, axis
+        )
+        constants[node.output[0]] = values.astype(np.float32)
+        if integers.dtype == np.int8 and not zero.any():
+            weights[node.output[0]] = Weights(integers, scale.reshape(-1), axis)
+    return weights, constants
+
+
+def _spread(values: Array, axis: int | None, rank: int) -> Array:
+    if axis is None:
+        return values.reshape(-1)[:1].astype(np.float32).reshape(())
+    return values.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(rank)])
+
+
+def _along(values: Array, scale: Array, axis: int | None) -> Array:
+    return values * _spread(scale, axis, values.ndim)
+
+
+def _activations(
+    graph: onnx.GraphProto, stored: Mapping[str, Array]
+) -> tuple[dict[str, Steps], dict[str, str], set[str]]:
+    """Return how tensors are quantized, their new names, and what the nodes that go made."""
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    outputs = {value.name for value in graph.output}
+    given = {value.name for value in graph.input}
+    found: dict[str, Steps] = {}
+    renamed: dict[str, str] = {}
+    dropped: set[str] = set()
+    for node in graph.node:
+        steps = _steps(node, stored) if node.op_type == "QuantizeLinear" else None
+        readers = users.get(node.output[0], [])
+        if steps is None or not readers or node.output[0] in outputs:
+            continue
+        if any(
+            one.op_type != "DequantizeLinear" or _steps(one, stored) != steps for one in readers
+        ):
+            continue
+        x, results = node.input[0], [one.output[0] for one in readers]
+        shown = [name for name in results if name in outputs]
+        if len(shown) > 1:
+            continue
+        y = shown[0] if shown else results[0]
+        found[y] = steps
+        renamed.update({name: y for name in results if name != y})
+        dropped.update(results)
+        alone = len(users[x]) == 1 and x not in outputs and x not in given and x not in stored
+        if alone and x not in found:
+            renamed[x] = y
+            dropped.add(node.output[0])
+        else:  # x is wanted as it is, too: one node stands for the pair
+            node.op_type, node.input[:], node.output[:] = PAIR, [x], [y]
+            del node.attribute[:]
+    # A chain of pairs gives each tensor one final name.
+    return found, {name: _last(name, renamed) for name in renamed}, dropped
+
+
+def _last(name: str, renamed: Mapping[str, str]) -> str:
+    while name in renamed:
+        name = renamed[name]
+    return name
+
+
+def _steps(node: onnx.NodeProto, stored: Mapping[str, Array]) -> Steps | None:
+    """Return how a node quantizes; None if not to 8 bits, or in other steps for each channel."""
+    if len(node.input) < 3 or any(name not in stored for name in node.input[1:3]):
+        return None
+    scale, zero = stored[node.input[1]], stored[node.input[2]]
+    if scale.size != 1 or scale.dtype != np.float32 or zero.dtype not in _INTEGERS:
+        return None
+    shift = 128 if zero.dtype == np.uint8 else 0
+    return Steps(float(scale.reshape(())), int(zero.reshape(())) - shift)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input}
+    used |= {value.name for value in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

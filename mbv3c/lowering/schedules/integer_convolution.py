@@ -1,0 +1,216 @@
+"""Dense convolution of int8, NHWC with channels in fours: the stem, and what else is not 1x1.
+
+    y[p, q, n] = look up(round((Σ_c Σ_r Σ_s x[…, c] · w[n, c, r, s] + bias[n]) · scale[n]) + zero)
+
+Four channels of a place are one operand of a dot product; the three of an image are filled up
+with a fourth, whose weights are 0. A tap outside of the map takes the zero point.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.tirx import PrimFunc
+from tvm.tirx.script.builder import ir as T  # noqa: N812
+
+from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.schedules import emit, integer
+from mbv3c.lowering.schedules.emit import Buffer, Expr
+from mbv3c.lowering.schedules.integer import GROUP, VECTOR, Output
+from mbv3c.lowering.schedules.panels import panels
+from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_row, for_each_run
+
+_MAX_RUN = 6
+_PLACES = 4  # of four channels, in 16 bytes
+
+
+@dataclass(frozen=True)
+class IntegerConvolution:
+    """The shape of a dense convolution of int8.
+
+    Attributes:
+        inputs: channels as they lie in memory, a multiple of four.
+        zero: the zero point of the input.
+    """
+
+    batch: int
+    inputs: int
+    outputs: int
+    vertical: Axis
+    horizontal: Axis
+    zero: int
+    output: Output
+
+    @property
+    def madds(self) -> int:
+        places = self.batch * self.vertical.outputs * self.horizontal.outputs
+        return places * self.outputs * self.inputs * self.vertical.taps * self.horizontal.taps
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The knobs.
+
+    Attributes:
+        run: outputs of a row in a tile.
+    """
+
+    run: int
+
+
+def covers(shape: IntegerConvolution, machine: Machine) -> bool:
+    """Say whether the kernel can compute this shape on this machine."""
+    fours = shape.inputs % GROUP == 0 and shape.outputs % GROUP == 0
+    return fours and integer.has_dot(machine)
+
+
+def legal(shape: IntegerConvolution, machine: Machine) -> list[Tile]:
+    """Return the tiles whose accumulators and operands fit the registers."""
+    most = len(integer.parts(min(VECTOR, shape.outputs), machine))
+    return [
+        Tile(run)
+        for run in range(1, min(shape.horizontal.outputs, _MAX_RUN) + 1)
+        if run == 1 or run * most + _vectors(shape, run) + 2 <= machine.registers
+    ]
+
+
+def default(shape: IntegerConvolution, machine: Machine) -> Tile:
+    """Choose the longest run that divides a row, or else the longest one."""
+    tiles = legal(shape, machine)
+    whole = [tile for tile in tiles if shape.horizontal.outputs % tile.run == 0]
+    return max(whole or tiles, key=lambda tile: tile.run)
+
+
+def pack(shape: IntegerConvolution, weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Return weights [N, C, R, S] as panels of [R][S][C / 4][columns][4]."""
+    n, given, down, right = weights.shape
+    filled = np.zeros((n, shape.inputs, down, right), np.int8)
+    filled[:, :given] = weights
+    fours = filled.reshape(n, shape.inputs // GROUP, GROUP, down, right).transpose(3, 4, 1, 0, 2)
+    cut = [
+        fours[:, :, :, run.first + i * run.columns : run.first + (i + 1) * run.columns].ravel()
+        for run in panels(n, VECTOR, 1)
+        for i in range(run.count)
+    ]
+    return np.ascontiguousarray(np.concatenate(cut))
+
+
+def generate(shape: IntegerConvolution, tile: Tile, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x [B, H, W, C], weights, bias, scale, (table), y."""
+    down, right, groups = shape.vertical, shape.horizontal, shape.inputs // GROUP
+    taps = down.taps * right.taps
+    beyond = _PLACES if groups == 1 and machine.integers != "vnni" else 0
+
+    def body() -> None:
+        x = emit.argument("x", (shape.batch, down.size, right.size * shape.inputs), "int8")
+        w = emit.argument("w", (taps * shape.inputs * shape.outputs,), "int8")
+        bias = emit.argument("bias", (shape.outputs,), "int32")
+        scale = emit.argument("scale", (shape.outputs,), "float32")
+        table = integer.argument_table(shape.output)
+        y = emit.argument("y", (shape.batch, down.outputs, right.outputs, shape.outputs), "int8")
+        outside = integer.constant_four(shape.zero, machine)
+
+        def one(
+            b: Expr, p: Expr, conditions: Conditions, column: Expr, width: int, run: Run
+        ) -> None:
+            cut = integer.parts(width, machine)
+            offsets = emit.offsets(cut)
+            acc = emit.biased_accumulators(run.count, cut, "int32", bias, column)
+
+            def dots(r: int, g: Expr, *, inside: bool) -> None:
+                row = (b, down.source(p, r))
+                value = _fours_of_row(shape, machine, x, row, g, run) if inside else None
+                for s in range(right.taps):
+                    tap = (r * right.taps + s) * groups + g
+                    base = (column * taps * groups + tap * width) * GROUP
+                    for i, v in acc.places():
+                        known = value is not None and not run.skips(right, i, s)
+                        four = value(i, s) if known and value is not None else outside
+                        weights = emit.load(w, base + GROUP * offsets[v], lanes=GROUP * cut[v])
+                        acc.set(
+                            i, v, integer.add_dot(acc.get(i, v), weights, four, cut[v], machine)
+                        )
+
+            for r in range(down.taps):
+                needed = conditions(p, r)
+                if not needed:
+                    with emit.loop(groups) as g:
+                        dots(r, g, inside=True)
+                    continue
+                with emit.loop(groups) as g, T.If(emit.all_of(needed)):
+                    with T.Then():
+                        dots(r, g, inside=True)
+                    with T.Else():
+                        dots(r, g, inside=False)
+            for i in range(run.count):
+                sums = [acc.get(i, v) for v in range(len(cut))]
+                values = integer.scaled(sums, scale, column, cut)
+                result = integer.narrow(values, cut, shape.output, table, machine)
+                emit.store(y, result, b, p, run.start + i, column, lanes=width)
+
+        def row(b: Expr, p: Expr, conditions: Conditions) -> None:
+            for panel in panels(shape.outputs, VECTOR, 1):
+                with emit.loop(panel.count) as j:
+                    column = panel.first + j * panel.columns
+                    body = partial(one, b, p, conditions, column, panel.columns)
+                    for_each_run(right, tile.run, beyond, body)
+
+        with emit.loop(shape.batch) as b:
+            for_each_row(
+                down,
+                partial(row, b),
+                apart=machine.lane_operands,
+                parallel=machine.worthwhile(shape.madds),
+            )
+
+    return emit.build_kernel("integer_convolution", body)
+
+
+def _fours_of_row(
+    shape: IntegerConvolution,
+    machine: Machine,
+    x: Buffer,
+    row: tuple[Expr, ...],
+    group: Expr,
+    run: Run,
+) -> Callable[[int, int], Expr]:
+    """Return what gives the four channels that a tap of a window reads.
+
+    Of an image, four places are loaded at once; at the edge the last ones begin early enough.
+    """
+    right = shape.horizontal
+    first = right.source(run.start, 0)
+    if shape.inputs != GROUP or machine.integers == "vnni" or right.size < _PLACES:
+
+        def single(i: int, s: int) -> Expr:
+            at = right.source(run.start + i, s) * shape.inputs + GROUP * group
+            return integer.fours(x, *row, at, count=1, machine=machine)(0)
+
+        return single
+    reach = _span(right, run.count) - 1
+    skipped = 0 if run.known is None else max(0, -first)
+    starts = list(range(skipped, reach + 1, _PLACES))
+    if run.known is not None:
+        starts = [min(start, right.size - _PLACES - first) for start in starts]
+    loaded = [
+        integer.fours(x, *row, (first + at) * GROUP, count=_PLACES, machine=machine)
+        for at in starts
+    ]
+
+    def value(i: int, s: int) -> Expr:
+        at = i * right.stride + s * right.dilation
+        vector = (at - skipped) // _PLACES
+        return loaded[vector](at - starts[vector])
+
+    return value
+
+
+def _vectors(shape: IntegerConvolution, run: int) -> int:
+    return -(-_span(shape.horizontal, run) // _PLACES) if shape.inputs == GROUP else 1
+
+
+def _span(axis: Axis, run: int) -> int:
+    """Return how many adjacent places the windows of a run cover."""
+    return (run - 1) * axis.stride + (axis.taps - 1) * axis.dilation + 1

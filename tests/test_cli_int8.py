@@ -1,0 +1,85 @@
+"""`mbv3c compile --precision int8` as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+MODEL = ("--variant", "small", "--resolution", 96, "--classes", 10)
+
+
+def mbv3c(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def document(done: subprocess.CompletedProcess[str]) -> dict:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_integers_take_fewer_instructions(emulator_kit: object, tmp_path: Path) -> None:
+    single, integers = tmp_path / "fp32", tmp_path / "int8"
+    common = (*MODEL, "--target", "arm_cpu", "--cores", 1, "--json")
+    document(mbv3c("compile", *common, "-o", single, "--no-verify"))
+    done = mbv3c("compile", *common, "-o", integers, "--precision", "int8")
+    parity = document(done)["parity"]
+    assert "RANDOM" in done.stderr
+    assert parity["passed"]
+    assert parity["ran_on"] == "emulated cortex-a76"
+    assert parity["against_model_as_given"]["cosine"] > 0.9
+    slow, fast = (document(mbv3c("bench", one, "--json")) for one in (single, integers))
+    assert fast["instructions"] < 0.6 * slow["instructions"]
+    manifest = json.loads((integers / "manifest.json").read_text())
+    assert manifest["quantization"]["random_inputs"] is True
+    assert "quantized.onnx" in manifest["files"]
+
+
+def test_a_bundle_calibrated_on_a_folder(tmp_path: Path) -> None:
+    folder, bundle = tmp_path / "inputs", tmp_path / "bundle"
+    folder.mkdir()
+    inputs = np.random.default_rng(0).standard_normal((4, 3, 96, 96)).astype(np.float32)
+    np.save(folder / "inputs.npy", inputs)
+    options = ("--precision", "int8", "--calibration", folder, "--keep-float", 1)
+    done = mbv3c("compile", *MODEL, "--target", "host_cpu", *options, "-o", bundle, "--explain")
+    assert done.returncode == 0, done.stderr
+    assert "RANDOM" not in done.stderr
+    assert "depthwise" in done.stdout
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["quantization"]["random_inputs"] is False
+    assert len(manifest["quantization"]["layers_in_fp32"]) == 1
+    assert document(mbv3c("verify", bundle, "--json"))["passed"]
+    np.save(tmp_path / "x.npy", inputs[:1])
+    done = mbv3c("run", bundle, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "y.npy").dtype == np.float32
+    assert document(mbv3c("inspect", bundle, "--json"))["precision"] == "int8"
+    found = document(mbv3c("bench", bundle, "--runs", 5, "--profile", "--json"))
+    assert found["against"] == "onnxruntime"
+
+    again = mbv3c(
+        *("compile", bundle / "quantized.onnx", "--target", "host_cpu", "--precision", "int8"),
+        *("-o", tmp_path / "again"),
+    )
+    assert again.returncode == 0, again.stderr
+    manifest = json.loads((tmp_path / "again" / "manifest.json").read_text())
+    assert manifest["quantization"] is None
+    assert "quantized.onnx" not in manifest["files"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--calibration", "nowhere"), "are for --precision int8"),
+        (("--precision", "int8", "--calibration", "nowhere"), "no such folder"),
+        (("--precision", "int8", "--keep-float", "some"), "keep-float"),
+    ],
+)
+def test_wrong_usage(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = mbv3c("compile", *MODEL, "--target", "host_cpu", *options, "-o", tmp_path / "b")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "b").exists()
