@@ -52,7 +52,7 @@ class _NamedImporter(ONNXGraphImporter):  # type: ignore[misc]
         if op_name == "Clip" and all(isinstance(one, tvm.ir.GenericConst) for one in inputs[1:]):
             # The importer makes kernels of it, as a bound might be NaN: no pattern sees through.
             low, high = (float(one.value.numpy().reshape(())) for one in inputs[1:])
-            result = relax.op.clip(inputs[0], low, high)
+            result = self.bb.normalize(relax.op.clip(inputs[0], low, high))
         else:
             result = super()._convert_operator(op_name, inputs, attrs, opset)
         if not isinstance(result, relax.Call):

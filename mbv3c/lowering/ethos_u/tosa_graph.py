@@ -2,16 +2,31 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tosa_serializer as ts
 from numpy.typing import ArrayLike, NDArray
 
-Tensor = Any  # tosa_serializer's, with name, shape (N, H, W, C) and dtype
 _NUMPY = {ts.DType.INT8: np.int8, ts.DType.INT32: np.int32}
 _LEAST_SHIFT, _MOST_SHIFT = 2, 62
 INT8, INT32 = ts.DType.INT8, ts.DType.INT32
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph; the serializer's own objects do not stay valid as the graph grows.
+
+    Attributes:
+        name: in the file, unique.
+        shape: N, H, W, C; of a constant any.
+        dtype: of tosa_serializer.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
 
 
 class TosaGraph:
@@ -26,14 +41,14 @@ class TosaGraph:
 
     def input(self, name: str, shape: Sequence[int]) -> Tensor:
         """Add an input of int8."""
-        tensor = ts.TosaSerializerTensor(self._unique(name), list(shape), INT8)
-        self._serializer.addInputTensor(tensor)
+        tensor = Tensor(self._unique(name), tuple(shape), INT8)
+        self._serializer.addInputTensor(_serialized(tensor))
         return tensor
 
     def finish(self, outputs: Sequence[Tensor]) -> bytes:
         """Return the file."""
         for tensor in outputs:
-            self._serializer.addOutputTensor(tensor)
+            self._serializer.addOutputTensor(_serialized(tensor))
         return bytes(self._serializer.serialize())
 
     def convolution(
@@ -143,7 +158,8 @@ class TosaGraph:
         getattr(attributes, attribute)(*arguments)
         name = self._unique(f"{self.layer}/{suffix}" if suffix else self.layer)
         block = self._serializer.currRegion.currBasicBlock
-        out = block.addTensor(name, [int(one) for one in shape], dtype)
+        out = Tensor(name, tuple(int(one) for one in shape), dtype)
+        block.addTensor(out.name, list(out.shape), dtype)
         inputs = [one.name for one in operands]
         self._serializer.addOperator(operation, inputs, [out.name], attributes)
         return out
@@ -151,12 +167,17 @@ class TosaGraph:
     def _constant(self, values: ArrayLike, dtype: Any) -> Tensor:
         array = np.ascontiguousarray(values, _NUMPY[dtype])
         self._constants += 1
-        name = f"constant {self._constants}"
-        return self._serializer.addConst(list(array.shape), dtype, array, name)
+        tensor = Tensor(f"constant {self._constants}", array.shape, dtype)
+        self._serializer.addConst(list(array.shape), dtype, array, tensor.name)
+        return tensor
 
     def _unique(self, name: str) -> str:
         count = self._names[name] = self._names.get(name, 0) + 1
         return name if count == 1 else f"{name}#{count}"
+
+
+def _serialized(tensor: Tensor) -> Any:
+    return ts.TosaSerializerTensor(tensor.name, list(tensor.shape), tensor.dtype)
 
 
 def multiplier(scale: float) -> tuple[int, int]:
