@@ -1,0 +1,240 @@
+"""What an NPU bundle computes, compared step by step from the model as given to the bits.
+
+fp32 model ─ cosine, top 1, top 5 ─► QDQ ─ least significant bits ─► TOSA ─ bit-equal ─► stream
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from mbv3c.execution.ethos_u.errors import InterpreterError, StreamError, UnsupportedError
+from mbv3c.execution.ethos_u.interpreter import interpret
+from mbv3c.execution.ethos_u.program import Program, read_program
+from mbv3c.execution.ethos_u.reference import run_tosa
+from mbv3c.lowering.ethos_u.composite import Quantization
+from mbv3c.parity.compare import compare
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import run, run_reference, session
+from mbv3c.parity.tolerance import Tolerance
+
+LSB = 3
+# One integer that fp32 rounds the other way near a tie becomes many further down; how many is
+# what onnxruntime's own ways of computing the same QDQ graph show.
+TIMES_SPREAD = 2.0
+LEAST_COSINE = 0.9
+# Normalised inputs have a standard deviation of 1: larger ones only show what saturates.
+_INPUTS = 3
+_STREAM_INPUTS = 2
+_ANY = Tolerance(of_range=1.0, times_spread=0.0, reason="int8 is judged by its cosine")
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What one input has shown.
+
+    Attributes:
+        cosine: of the QDQ model's outputs and the fp32 model's.
+        top1_agreement, top5_agreement: of the same; None if the outputs are no class scores.
+        lsb: largest difference of TOSA's integers and those of the QDQ model in onnxruntime.
+        allowed_lsb: how many may be.
+        spread_lsb: how far onnxruntime's own optimisation levels are apart on the QDQ model.
+    """
+
+    cosine: float
+    top1_agreement: float | None
+    top5_agreement: float | None
+    lsb: int
+    allowed_lsb: float
+    spread_lsb: float
+
+    @property
+    def passed(self) -> bool:
+        return self.cosine >= LEAST_COSINE and self.lsb <= self.allowed_lsb
+
+
+@dataclass(frozen=True)
+class NpuParity:
+    """The verdict on an NPU bundle.
+
+    Attributes:
+        inputs: what each input has shown.
+        stream_equal: whether the interpreted command stream gave TOSA's bits; None if unchecked.
+        stream_inputs: on how many inputs.
+        stream_said: why it was not checked, or what was wrong.
+    """
+
+    inputs: tuple[StepInput, ...]
+    stream_equal: bool | None
+    stream_inputs: int
+    stream_said: str
+
+    @property
+    def passed(self) -> bool:
+        return self.stream_equal is not False and all(one.passed for one in self.inputs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys."""
+        top1 = [one.top1_agreement for one in self.inputs if one.top1_agreement is not None]
+        top5 = [one.top5_agreement for one in self.inputs if one.top5_agreement is not None]
+        worst = max(self.inputs, key=lambda one: one.lsb - one.allowed_lsb)
+        return {
+            "passed": self.passed,
+            "ran_on": self.ran_on,
+            "cosine": min(one.cosine for one in self.inputs),
+            "top1_agreement": float(np.mean(top1)) if top1 else None,
+            "top5_agreement": float(np.mean(top5)) if top5 else None,
+            "qdq_against_tosa_lsb": worst.lsb,
+            "qdq_against_tosa_allowed_lsb": worst.allowed_lsb,
+            "stream_bit_equal": self.stream_equal,
+            "stream_inputs": self.stream_inputs,
+            "stream_not_checked": self.stream_said if self.stream_equal is None else None,
+            "stream_error": self.stream_said or None if self.stream_equal is False else None,
+            "inputs": [{**asdict(one), "passed": one.passed} for one in self.inputs],
+        }
+
+    @property
+    def ran_on(self) -> str:
+        if self.stream_equal is None:
+            return "TOSA reference model (not the command stream)"
+        return "interpreter of the command stream, and TOSA reference model"
+
+
+def sentences(parity: dict[str, Any]) -> list[str]:
+    """Say a verdict, as its JSON form has it, in lines."""
+    top = [parity[key] for key in ("top1_agreement", "top5_agreement")]
+    agreement = "" if top[0] is None else f", top-1 agreement {top[0]:.0%}, top-5 {top[1]:.0%}"
+    streams = {
+        True: f"bit-equal on {parity['stream_inputs']} inputs, interpreted",
+        False: f"DIFFERS: {parity['stream_error']}",
+        None: f"NOT CHECKED: {parity['stream_not_checked']}",
+    }
+    return [
+        f"parity: {'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}",
+        f"  fp32 (onnxruntime, model as given) against QDQ: cosine {parity['cosine']:.5f} at least"
+        f"{agreement}, over {len(parity['inputs'])} inputs",
+        f"  QDQ (onnxruntime) against TOSA: {parity['qdq_against_tosa_lsb']} LSB at most "
+        f"(allowed {parity['qdq_against_tosa_allowed_lsb']:.0f})",
+        f"  TOSA against the command stream: {streams[parity['stream_bit_equal']]}",
+    ]
+
+
+def check(
+    model: onnx.ModelProto,
+    quantized: onnx.ModelProto,
+    tosa: bytes,
+    raw: Path,
+    ends: tuple[Quantization, Sequence[Quantization]],
+    *,
+    interpreted: bool,
+) -> NpuParity:
+    """Compare every step.
+
+    Args:
+        model: as the user gave it.
+        quantized: with QDQ pairs.
+        tosa: what was lowered of it.
+        raw: the .npz file with the command stream.
+        ends: what the integers of the input and of the outputs stand for.
+        interpreted: whether the interpreter knows the device.
+
+    Raises:
+        Mbv3cError: a tool fails.
+    """
+    input_end, output_ends = ends
+    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
+    inputs = parity_inputs(shape)[:_INPUTS]
+    integers = [to_device(input_end, x) for x in inputs]
+    wanted = [run_tosa(tosa, [one]) for one in integers]
+    steps = _steps(model, quantized, inputs, wanted, output_ends)
+    if not interpreted:
+        said = "the interpreter knows Ethos-U55 and Ethos-U65-256 only; see docs/npu.md"
+        return NpuParity(steps, None, 0, said)
+    # Noise over all of int8 reaches what normalised inputs do not.
+    noise = np.random.default_rng(20190506).integers(-128, 128, integers[0].shape)
+    streamed = [integers[0], noise.astype(np.int8)][:_STREAM_INPUTS]
+    return _streamed(steps, raw, streamed, [wanted[0], run_tosa(tosa, streamed[1:])])
+
+
+def to_device(quantization: Quantization, x: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Quantize an input of N, C, H, W to what the device takes: int8 of N, H, W, C."""
+    return np.ascontiguousarray(quantization.integers(x).transpose(0, 2, 3, 1))
+
+
+def _steps(
+    model: onnx.ModelProto,
+    quantized: onnx.ModelProto,
+    inputs: list[NDArray[np.float32]],
+    wanted: list[list[NDArray[Any]]],
+    ends: Sequence[Quantization],
+) -> tuple[StepInput, ...]:
+    plain = session(quantized)
+    fused = session(quantized, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    ours = [run(plain, x) for x in inputs]
+    theirs = [run(fused, x) for x in inputs]
+    references = list(run_reference(model, inputs))
+    rows = compare(ours, references, _ANY, ran_on="onnxruntime", exact_program=False).inputs
+    steps = []
+    for row, own, other, tosa in zip(rows, ours, theirs, wanted, strict=True):
+        spread = max(_lsb(*pair) for pair in zip(ends, own, _as_integers(ends, other), strict=True))
+        steps.append(
+            StepInput(
+                cosine=row.cosine,
+                top1_agreement=row.top1_agreement,
+                top5_agreement=row.top5_agreement,
+                lsb=max(_lsb(*pair) for pair in zip(ends, own, tosa, strict=True)),
+                allowed_lsb=max(LSB, TIMES_SPREAD * spread),
+                spread_lsb=spread,
+            )
+        )
+    return tuple(steps)
+
+
+def _as_integers(
+    ends: Sequence[Quantization], outputs: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.int8]]:
+    return [
+        _in_device_order(end.integers(y)) for end, y in zip(ends, outputs, strict=True)
+    ]
+
+
+def _in_device_order(values: NDArray[Any]) -> NDArray[Any]:
+    return values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
+
+
+def _lsb(end: Quantization, y: NDArray[np.float32], other: NDArray[Any]) -> int:
+    mine = _in_device_order(end.integers(y)).ravel().astype(np.int32)
+    return int(np.abs(mine - other.ravel()).max())
+
+
+def _streamed(
+    steps: tuple[StepInput, ...],
+    raw: Path,
+    inputs: list[NDArray[np.int8]],
+    wanted: list[list[NDArray[Any]]],
+) -> NpuParity:
+    try:
+        program = read_program(raw)
+        for index, (x, outputs) in enumerate(zip(inputs, wanted, strict=True)):
+            said = _difference(program, x, outputs)
+            if said:
+                return NpuParity(steps, False, index + 1, said)
+    except UnsupportedError as error:
+        return NpuParity(steps, None, 0, str(error))
+    except (StreamError, InterpreterError) as error:
+        return NpuParity(steps, False, 0, str(error))
+    return NpuParity(steps, True, len(inputs), "")
+
+
+def _difference(program: Program, x: NDArray[np.int8], wanted: list[NDArray[Any]]) -> str:
+    """Say how the stream's outputs differ; nothing if they do not."""
+    for index, (ours, theirs) in enumerate(zip(interpret(program, [x]), wanted, strict=True)):
+        different = int((ours.ravel() != theirs.ravel()).sum())
+        if different:
+            return f"{different} of {ours.size} elements of output {index}"
+    return ""
