@@ -388,7 +388,9 @@ def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="npu: folder of images or arrays to quantize by.  [default: random inputs]",
         ),
         click.option("--optimise", help="npu: performance or size.  [default: performance]"),
-        click.option("--sram", type=int, help="npu: budget of SRAM in KiB, an error if too small."),
+        click.option(
+            "--sram", type=int, help="npu: budget of SRAM in KiB, an error if too small."
+        ),
         click.option("--float-io", is_flag=True, default=None, help="npu: fp32 in and out."),
         click.option("--mean", help="npu: means as depthwise or pool.  [default: depthwise]"),
         click.option("--memory-mode", help="npu: a section of vela.ini.  [default: the device's]"),

@@ -1,7 +1,7 @@
 """The line for the NPU: quantize → partition → TOSA → vela → bundle → verify."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class NpuOptions:
         compare_size: also estimate the same with `--optimise size`.
     """
 
-    knobs: Knobs = Knobs()
+    knobs: Knobs = field(default_factory=Knobs)
     sram_bytes: int | None = None
     float_io: bool = False
     compare_size: bool = False
@@ -79,7 +79,7 @@ def compile_npu(
     target: NpuTarget,
     output: Path,
     calibration: Calibration,
-    options: NpuOptions = NpuOptions(),
+    options: NpuOptions | None = None,
     *,
     force: bool = False,
     verify: bool = True,
@@ -93,6 +93,7 @@ def compile_npu(
         ToolError: the NPU's tools are missing or fail.
         Mbv3cError: anything else that is wrong.
     """
+    options = options or NpuOptions()
     require_npu_tools()
     check_knobs(options.knobs, target)
     bundles.check_replaceable(output)
@@ -188,9 +189,7 @@ def _check_batch(model: onnx.ModelProto) -> None:
         )
 
 
-def _built(
-    region: Region, target: NpuTarget, options: NpuOptions
-) -> tuple[Built, Cost | None]:
+def _built(region: Region, target: NpuTarget, options: NpuOptions) -> tuple[Built, Cost | None]:
     knobs, budget = options.knobs, options.sram_bytes
     built = ethos_u.build(region.tosa, target, knobs, budget)
     over = budget is not None and built.cost.sram_bytes > budget
@@ -293,12 +292,8 @@ def _describe(
             "method": report.method,
         },
         "npu": {
-            "inputs": [
-                _end(*pair) for pair in zip(region.inputs, layout.inputs, strict=True)
-            ],
-            "outputs": [
-                _end(*pair) for pair in zip(region.outputs, layout.outputs, strict=True)
-            ],
+            "inputs": [_end(*pair) for pair in zip(region.inputs, layout.inputs, strict=True)],
+            "outputs": [_end(*pair) for pair in zip(region.outputs, layout.outputs, strict=True)],
             "constants_region": layout.constants_region,
             "scratch_bytes": {str(key): size for key, size in sorted(layout.scratch.items())},
             "command_stream_bytes": len(layout.commands),

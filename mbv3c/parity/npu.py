@@ -181,7 +181,9 @@ def _steps(
     rows = compare(ours, references, _ANY, ran_on="onnxruntime", exact_program=False).inputs
     steps = []
     for row, own, other, tosa in zip(rows, ours, theirs, wanted, strict=True):
-        spread = max(_lsb(*pair) for pair in zip(ends, own, _as_integers(ends, other), strict=True))
+        spread = max(
+            _lsb(*pair) for pair in zip(ends, own, _as_integers(ends, other), strict=True)
+        )
         steps.append(
             StepInput(
                 cosine=row.cosine,
@@ -198,9 +200,7 @@ def _steps(
 def _as_integers(
     ends: Sequence[Quantization], outputs: Sequence[NDArray[np.float32]]
 ) -> list[NDArray[np.int8]]:
-    return [
-        _in_device_order(end.integers(y)) for end, y in zip(ends, outputs, strict=True)
-    ]
+    return [_in_device_order(end.integers(y)) for end, y in zip(ends, outputs, strict=True)]
 
 
 def _in_device_order(values: NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Build for an Ethos-U: vela turns a TOSA file into a command stream, and estimates what it costs."""
+"""Build for an Ethos-U: vela makes a command stream of a TOSA file and estimates its cost."""
 
 import csv
 import subprocess

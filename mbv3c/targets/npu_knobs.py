@@ -9,7 +9,6 @@ from mbv3c.targets.npu_table import NpuTarget
 
 OPTIMISE = ("Performance", "Size")
 MEANS = ("depthwise", "pool")
-HARD_SIGMOIDS = ("fold", "table")
 _KIB = 1024
 _ARENAS = tuple(kib * _KIB for kib in (128, 192, 256, 384, 512, 768, 1024))
 
@@ -25,8 +24,6 @@ class Knobs:
         system_config: a section of vela.ini, one of the device's `system_configs`.
         mean: how a global mean is computed: as a `depthwise` convolution with ones, which rounds
             once, or as an average `pool`, which rounds twice.
-        hard_sigmoid: `fold` one behind a convolution into its weights' scales and its bias, or
-            look it up in a `table`.
     """
 
     optimise: str = "Performance"
@@ -34,7 +31,6 @@ class Knobs:
     memory_mode: str | None = None
     system_config: str | None = None
     mean: str = "depthwise"
-    hard_sigmoid: str = "fold"
 
     def to_json(self) -> dict[str, Any]:
         """Return the knobs by their names."""
@@ -51,7 +47,6 @@ def legal_values(target: NpuTarget) -> dict[str, tuple[Any, ...]]:
         "arena_cache_size": (None, *_ARENAS),
         "memory_mode": (None, *target.memory_modes),
         "mean": MEANS,
-        "hard_sigmoid": HARD_SIGMOIDS,
     }
 
 
@@ -70,7 +65,6 @@ def check_knobs(knobs: Knobs, target: NpuTarget) -> None:
     legal = {
         "optimise": OPTIMISE,
         "mean": MEANS,
-        "hard_sigmoid": HARD_SIGMOIDS,
         "memory_mode": (None, *target.memory_modes),
         "system_config": (None, *target.system_configs),
     }

@@ -79,9 +79,7 @@ DEFAULT_DEVICES = {"arm_cpu": "cortex-a76", "host_cpu": NATIVE}
 # The devices of npu are described by other fields, in npu_table.py.
 FAMILIES = (*DEFAULT_DEVICES, "npu")
 
-PLANNED: tuple[PlannedFamily, ...] = (
-    PlannedFamily("mobile_gpu", "mali, adreno", "OpenCL"),
-)
+PLANNED: tuple[PlannedFamily, ...] = (PlannedFamily("mobile_gpu", "mali, adreno", "OpenCL"),)
 
 
 def find_target(name: str) -> Target:

@@ -119,7 +119,7 @@ class Composite:
                 low = max(low, 0.0)
             elif operator(call) == "relax.clip":
                 low, high = max(low, _number(call.args[1])), min(high, _number(call.args[2]))
-        both = self.output.integers(np.float32([low, high]))
+        both = self.output.integers(np.array([low, high], np.float32))
         return int(both[0]), int(both[1])
 
     def table(self) -> NDArray[np.int8]:
@@ -133,9 +133,7 @@ class Composite:
         result: NDArray[np.int8] = last
         return result
 
-    def _evaluate(
-        self, call: relax.Call, values: dict[Any, NDArray[Any]]
-    ) -> NDArray[Any]:
+    def _evaluate(self, call: relax.Call, values: dict[Any, NDArray[Any]]) -> NDArray[Any]:
         name = operator(call)
         if name == "relax.dequantize":
             return _quantization(call).values(values[call.args[0]])

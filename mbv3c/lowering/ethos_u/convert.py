@@ -1,6 +1,6 @@
 """Composite functions to TOSA: what each pattern means in integers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,9 @@ def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:
         weights.integers.transpose((2, 3, 0, 1) if depthwise else (0, 2, 3, 1)),
         composite.bias(len(weights.integers), scales),
         quantized.zero_point,
-        *([int(one) for one in part] for part in (attributes.padding, attributes.strides)),
-        [int(one) for one in attributes.dilation],
+        _integers(attributes.padding),
+        _integers(attributes.strides),
+        _integers(attributes.dilation),
         depthwise=depthwise,
     )
     return _finished(composite, graph, sums, scales)
@@ -119,9 +120,7 @@ def _mean(composite: Composite, graph: TosaGraph, values: Values, mean: str) -> 
     ones = np.ones((height, width, channels, 1), np.int8)
     none = np.zeros(channels, np.int32)
     zero = quantized.zero_point
-    sums = graph.convolution(
-        x, ones, none, zero, [0, 0, 0, 0], [1, 1], [1, 1], depthwise=True
-    )
+    sums = graph.convolution(x, ones, none, zero, [0, 0, 0, 0], [1, 1], [1, 1], depthwise=True)
     return _finished(composite, graph, sums, np.float64(quantized.scale / (height * width)))
 
 
@@ -132,6 +131,10 @@ def _flatten(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:
     factor = quantized.scale / composite.output.scale
     zeros = (quantized.zero_point, composite.output.zero_point)
     return graph.rescale(values[parameter], factor, *zeros, INT8)
+
+
+def _integers(values: Sequence[Any]) -> list[int]:
+    return [int(one) for one in values]
 
 
 def _has(composite: Composite, name: str) -> bool:
