@@ -37,6 +37,7 @@ class TosaGraph:
         self._serializer = ts.TosaSerializer("", ts.ConstMode.EMBED, 1, 0, 0, False)
         self._constants = 0
         self._names: dict[str, int] = {}
+        self._order: dict[str, int] = {}
         self.layer = ""
 
     def input(self, name: str, shape: Sequence[int]) -> Tensor:
@@ -50,6 +51,10 @@ class TosaGraph:
         for tensor in outputs:
             self._serializer.addOutputTensor(_serialized(tensor))
         return bytes(self._serializer.serialize())
+
+    def order(self, tensor: Tensor) -> int:
+        """Return how many tensors were made before this one."""
+        return self._order[tensor.name]
 
     def convolution(
         self,
@@ -173,7 +178,9 @@ class TosaGraph:
 
     def _unique(self, name: str) -> str:
         count = self._names[name] = self._names.get(name, 0) + 1
-        return name if count == 1 else f"{name}#{count}"
+        unique = name if count == 1 else f"{name}#{count}"
+        self._order[unique] = len(self._order)
+        return unique
 
 
 def _serialized(tensor: Tensor) -> Any:
