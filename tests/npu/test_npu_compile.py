@@ -74,8 +74,10 @@ def test_the_c_source_builds_for_a_cortex_m(bundle: Path, tmp_path: Path):
         assert raw["weight_data"].tobytes() in built.read_bytes()
 
 
-@pytest.mark.parametrize("share", [0.1, 0.35, 0.6, 0.85])
-def test_one_flipped_bit_of_the_constants_misses_parity(bundle: Path, tmp_path: Path, share: float):
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.85])
+def test_one_flipped_bit_of_the_constants_misses_parity(
+    bundle: Path, tmp_path: Path, share: float
+):
     broken = tmp_path / "broken"
     shutil.copytree(bundle, broken)
     flip(broken / RAW, share)

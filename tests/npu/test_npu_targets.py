@@ -61,5 +61,7 @@ def test_missing_tools_are_named_with_what_installs_them(monkeypatch: pytest.Mon
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    with pytest.raises(ToolError, match=r"ethos-u-vela and tosa-tools: pip install 'mbv3c\[npu\]'"):
+    with pytest.raises(
+        ToolError, match=r"ethos-u-vela and tosa-tools: pip install 'mbv3c\[npu\]'"
+    ):
         require_npu_tools()

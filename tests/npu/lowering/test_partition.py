@@ -64,9 +64,7 @@ CASES = {
     "mean": graph_of("y = GlobalAveragePool(x)", "[1,8,1,1]"),
     "multiply": graph_of("m = GlobalAveragePool(x) y = Mul(x, m)"),
     "add": graph_of("h = HardSwish(x) y = Add(x, h)"),
-    "gemm": graph_of(
-        "m = GlobalAveragePool(x) f = Flatten(m) y = Gemm(f, g, d)", "[1,6]"
-    ),
+    "gemm": graph_of("m = GlobalAveragePool(x) f = Flatten(m) y = Gemm(f, g, d)", "[1,6]"),
 }
 
 
@@ -146,7 +144,9 @@ def test_what_the_npu_cannot_do_is_named(body: str, named: str):
 
 
 def test_a_reshape_that_moves_pixels_stays():
-    model = graph_of("s = Constant <value_ints=[1,11,9,8]> () r = Reshape(x, s) y = Relu(r)", "[1,11,9,8]")
+    model = graph_of(
+        "s = Constant <value_ints=[1,11,9,8]> () r = Reshape(x, s) y = Relu(r)", "[1,11,9,8]"
+    )
     quantized, _ = quantize(model, random_inputs(model, 2), rank_layers=False)
     assert "reshape" in {one.kind for one in partition(quantized).on_cpu}
 
