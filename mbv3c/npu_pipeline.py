@@ -15,7 +15,6 @@ from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ModelError, ParityError, UsageError
 from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.graphs.load import model_input, static_shape
-from mbv3c.lowering.ethos_u.composite import Quantization
 from mbv3c.lowering.ethos_u.partition import Boundary, Operator, Partition, Region, partition
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.npu import NpuParity, check, to_device
@@ -110,7 +109,10 @@ def compile_npu(
         parity = None
         if verify:
             progress("comparing fp32, QDQ, TOSA and command stream, step by step")
-            parity = _check(folder, model, quantized, region, target)
+            raw = folder / RAW
+            parity = check(
+                model, quantized, region, region.tosa, raw, interpreted=target.interpreted
+            )
             if not parity.passed:
                 raise ParityError(
                     f"{output.name} does not compute what the model computes; nothing was "
@@ -149,18 +151,12 @@ def verify_npu(path: Path) -> NpuParity:
     require_npu_tools()
     bundle = bundles.read_bundle(path)
     manifest = bundle.manifest
-    ends = (
-        _quantization(manifest["npu"]["inputs"][0]),
-        [_quantization(one) for one in manifest["npu"]["outputs"]],
-    )
-    return check(
-        onnx.load(bundle.model),
-        onnx.load(path / QUANTIZED),
-        (path / TOSA).read_bytes(),
-        path / RAW,
-        ends,
-        interpreted=find_npu(manifest["target"]["name"]).interpreted,
-    )
+    target = find_npu(manifest["target"]["name"])
+    quantized = onnx.load(path / QUANTIZED)
+    region = whole_network(partition(quantized, manifest["npu"]["knobs"]["mean"]))
+    tosa = (path / TOSA).read_bytes()
+    model, raw = onnx.load(bundle.model), path / RAW
+    return check(model, quantized, region, tosa, raw, interpreted=target.interpreted)
 
 
 def whole_network(parts: Partition) -> Region:
@@ -231,18 +227,6 @@ def _write(
     for y, file in zip(outputs, files, strict=False):
         np.save(file, y)
     (folder / bundles.GOLDEN_TOLERANCE).write_text("0\n" * len(outputs))
-
-
-def _check(
-    folder: Path,
-    model: onnx.ModelProto,
-    quantized: onnx.ModelProto,
-    region: Region,
-    target: NpuTarget,
-) -> NpuParity:
-    ends = (region.inputs[0].quantization, [one.quantization for one in region.outputs])
-    raw = folder / RAW
-    return check(model, quantized, region.tosa, raw, ends, interpreted=target.interpreted)
 
 
 def _describe(
@@ -348,7 +332,3 @@ def _end(boundary: Boundary, place: tuple[int, int]) -> dict[str, Any]:
         "region": place[0],
         "offset": place[1],
     }
-
-
-def _quantization(end: dict[str, Any]) -> Quantization:
-    return Quantization(float(end["scale"]), int(end["zero_point"]))

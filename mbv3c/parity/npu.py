@@ -18,6 +18,7 @@ from mbv3c.execution.ethos_u.interpreter import interpret
 from mbv3c.execution.ethos_u.program import Program, read_program
 from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.lowering.ethos_u.composite import Quantization
+from mbv3c.lowering.ethos_u.partition import Region
 from mbv3c.parity.compare import compare
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import run, run_reference, session
@@ -59,24 +60,51 @@ class StepInput:
 
 
 @dataclass(frozen=True)
+class OperatorsAlone:
+    """What every operator has shown by itself, on the integers that onnxruntime gives it.
+
+    Attributes:
+        count: how many there are.
+        worst: the one that is furthest from what it may be.
+        lsb: how far it is from the QDQ model.
+        allowed_lsb: how far it may be.
+    """
+
+    count: int
+    worst: str
+    lsb: int
+    allowed_lsb: int
+
+    @property
+    def passed(self) -> bool:
+        return self.lsb <= self.allowed_lsb
+
+
+@dataclass(frozen=True)
 class NpuParity:
     """The verdict on an NPU bundle.
 
     Attributes:
         inputs: what each input has shown.
+        alone: what every operator by itself has shown.
+        same_tosa: whether the TOSA file is, byte by byte, what the QDQ model lowers to.
         stream_equal: whether the interpreted command stream gave TOSA's bits; None if unchecked.
         stream_inputs: on how many inputs.
         stream_said: why it was not checked, or what was wrong.
     """
 
     inputs: tuple[StepInput, ...]
+    alone: OperatorsAlone
+    same_tosa: bool
     stream_equal: bool | None
     stream_inputs: int
     stream_said: str
 
     @property
     def passed(self) -> bool:
-        return self.stream_equal is not False and all(one.passed for one in self.inputs)
+        lowered = self.alone.passed and self.same_tosa
+        streamed = self.stream_equal is not False
+        return lowered and streamed and all(one.passed for one in self.inputs)
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
@@ -91,6 +119,8 @@ class NpuParity:
             "top5_agreement": float(np.mean(top5)) if top5 else None,
             "qdq_against_tosa_lsb": worst.lsb,
             "qdq_against_tosa_allowed_lsb": worst.allowed_lsb,
+            "operators_alone": {**asdict(self.alone), "passed": self.alone.passed},
+            "same_tosa": self.same_tosa,
             "stream_bit_equal": self.stream_equal,
             "stream_inputs": self.stream_inputs,
             "stream_not_checked": self.stream_said if self.stream_equal is None else None,
@@ -109,6 +139,7 @@ def sentences(parity: dict[str, Any]) -> list[str]:
     """Say a verdict, as its JSON form has it, in lines."""
     top = [parity[key] for key in ("top1_agreement", "top5_agreement")]
     agreement = "" if top[0] is None else f", top-1 agreement {top[0]:.0%}, top-5 {top[1]:.0%}"
+    alone = parity["operators_alone"]
     streams = {
         True: f"bit-equal on {parity['stream_inputs']} inputs, interpreted",
         False: f"DIFFERS: {parity['stream_error']}",
@@ -120,6 +151,9 @@ def sentences(parity: dict[str, Any]) -> list[str]:
         f"{agreement}, over {len(parity['inputs'])} inputs",
         f"  QDQ (onnxruntime) against TOSA: {parity['qdq_against_tosa_lsb']} LSB at most "
         f"(allowed {parity['qdq_against_tosa_allowed_lsb']:.0f})",
+        f"  the same, each of {alone['count']} operators by itself: {alone['lsb']} LSB at most "
+        f"(allowed {alone['allowed_lsb']}), in {alone['worst']}"
+        f"{'' if parity['same_tosa'] else '; the TOSA file is NOT what QDQ lowers to'}",
         f"  TOSA against the command stream: {streams[parity['stream_bit_equal']]}",
     ]
 
@@ -127,9 +161,9 @@ def sentences(parity: dict[str, Any]) -> list[str]:
 def check(
     model: onnx.ModelProto,
     quantized: onnx.ModelProto,
+    region: Region,
     tosa: bytes,
     raw: Path,
-    ends: tuple[Quantization, Sequence[Quantization]],
     *,
     interpreted: bool,
 ) -> NpuParity:
@@ -138,27 +172,31 @@ def check(
     Args:
         model: as the user gave it.
         quantized: with QDQ pairs.
-        tosa: what was lowered of it.
+        region: what the QDQ model lowers to.
+        tosa: the file that says so.
         raw: the .npz file with the command stream.
-        ends: what the integers of the input and of the outputs stand for.
         interpreted: whether the interpreter knows the device.
 
     Raises:
         Mbv3cError: a tool fails.
     """
-    input_end, output_ends = ends
+    input_end = region.inputs[0].quantization
+    output_ends = [one.quantization for one in region.outputs]
     shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
     inputs = parity_inputs(shape)[:_INPUTS]
     integers = [to_device(input_end, x) for x in inputs]
     wanted = [run_tosa(tosa, [one]) for one in integers]
     steps = _steps(model, quantized, inputs, wanted, output_ends)
+    lowered = (_operators_alone(quantized, region, inputs[0]), tosa == region.tosa)
     if not interpreted:
         said = "the interpreter knows Ethos-U55 and Ethos-U65-256 only; see docs/npu.md"
-        return NpuParity(steps, None, 0, said)
+        return NpuParity(steps, *lowered, None, 0, said)
     # Noise over all of int8 reaches what normalised inputs do not.
     noise = np.random.default_rng(20190506).integers(-128, 128, integers[0].shape)
     streamed = [integers[0], noise.astype(np.int8)][:_STREAM_INPUTS]
-    return _streamed(steps, raw, streamed, [wanted[0], run_tosa(tosa, streamed[1:])])
+    tosas = [wanted[0], run_tosa(tosa, streamed[1:])]
+    equal, count, said = _streamed(raw, streamed, tosas)
+    return NpuParity(steps, *lowered, equal, count, said)
 
 
 def to_device(quantization: Quantization, x: NDArray[np.float32]) -> NDArray[np.int8]:
@@ -212,23 +250,63 @@ def _lsb(end: Quantization, y: NDArray[np.float32], other: NDArray[Any]) -> int:
     return int(np.abs(mine - other.ravel()).max())
 
 
+def _operators_alone(
+    quantized: onnx.ModelProto, region: Region, x: NDArray[np.float32]
+) -> OperatorsAlone:
+    """Run every operator of a region on the integers that onnxruntime computes for its inputs."""
+    integers = _every_integer(quantized, x)
+    worst = OperatorsAlone(len(region.alone), "", 0, 1)
+    for one in region.alone:
+        inputs = [_four(integers[name]) for name in one.reads]
+        (ours,) = run_tosa(one.tosa, inputs)
+        theirs = _four(integers[one.makes])
+        lsb = int(np.abs(ours.astype(np.int32) - theirs).max())
+        if not worst.worst or lsb - one.allowed_lsb > worst.lsb - worst.allowed_lsb:
+            worst = OperatorsAlone(worst.count, one.name, lsb, one.allowed_lsb)
+    return worst
+
+
+def _every_integer(
+    quantized: onnx.ModelProto, x: NDArray[np.float32]
+) -> dict[str, NDArray[np.int8]]:
+    """Return what every QuantizeLinear makes, by its name, and by that of an input it reads."""
+    model = onnx.ModelProto()
+    model.CopyFrom(quantized)
+    nodes = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    del model.graph.output[:]
+    for node in nodes:
+        shown = onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.INT8, None)
+        model.graph.output.append(shown)
+    found: dict[str, NDArray[np.int8]] = {}
+    for node, value in zip(nodes, run(session(model), x), strict=True):
+        found[node.name] = found[node.input[0]] = value.view(np.int8)
+    return found
+
+
+def _four(values: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Return integers of N, C, H, W or N, C in the order of the device: N, H, W, C."""
+    if values.ndim == 4:
+        return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
+    return values.reshape(len(values), 1, 1, -1)
+
+
 def _streamed(
-    steps: tuple[StepInput, ...],
     raw: Path,
     inputs: list[NDArray[np.int8]],
     wanted: list[list[NDArray[Any]]],
-) -> NpuParity:
+) -> tuple[bool | None, int, str]:
+    """Return the last three fields of `NpuParity`."""
     try:
         program = read_program(raw)
         for index, (x, outputs) in enumerate(zip(inputs, wanted, strict=True)):
             said = _difference(program, x, outputs)
             if said:
-                return NpuParity(steps, False, index + 1, said)
+                return False, index + 1, said
     except UnsupportedError as error:
-        return NpuParity(steps, None, 0, str(error))
+        return None, 0, str(error)
     except (StreamError, InterpreterError) as error:
-        return NpuParity(steps, False, 0, str(error))
-    return NpuParity(steps, True, len(inputs), "")
+        return False, 0, str(error)
+    return True, len(inputs), ""
 
 
 def _difference(program: Program, x: NDArray[np.int8], wanted: list[NDArray[Any]]) -> str:

@@ -49,6 +49,7 @@ class Composite:
         kind: the name of the pattern that has matched it.
         nodes: names of the ONNX nodes in it but for QDQ, in their order.
         parameters: its inputs.
+        quantized_by: name of the QuantizeLinear node that makes its result.
         output: how its result is quantized.
         shape: of its result, N, C, H, W or N, C.
     """
@@ -62,6 +63,7 @@ class Composite:
         self.shape = shape_of(last)
         named = [name_of(call) for call in self._bound.values() if operator(call) not in _PAIRS]
         self.nodes = tuple(name for name in named if name)
+        self.quantized_by = name_of(last) or ""
         self.name = self.nodes[0] if self.nodes else name_of(last) or self.kind
 
     def find(self, name: str) -> relax.Call:

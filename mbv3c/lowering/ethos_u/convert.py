@@ -1,6 +1,7 @@
 """Composite functions to TOSA: what each pattern means in integers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,18 @@ def convert(composite: Composite, graph: TosaGraph, values: Values, mean: str) -
     if composite.kind == "mean":
         return _mean(composite, graph, values, mean)
     return _CONVERTERS[composite.kind](composite, graph, values)
+
+
+def allowed_lsb(composite: Composite, mean: str) -> int:
+    """Return how far from fp32 a composite may be, in steps of its result, on the same input.
+
+    A step for a value that lies near the middle of two: fp32 may round it the other way. A mean
+    as a pool is rounded to a step of its input before that.
+    """
+    if composite.kind != "mean" or mean != "pool":
+        return 1
+    _, quantized = composite.only_input()
+    return 1 + ceil(quantized.scale / composite.output.scale / 2)
 
 
 def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:

@@ -19,7 +19,7 @@ from mbv3c.lowering.ethos_u.composite import (
     operator,
     shape_of,
 )
-from mbv3c.lowering.ethos_u.convert import convert
+from mbv3c.lowering.ethos_u.convert import allowed_lsb, convert
 from mbv3c.lowering.ethos_u.named_import import import_named, name_of
 from mbv3c.lowering.ethos_u.patterns import BACKEND, patterns
 from mbv3c.lowering.ethos_u.tosa_graph import Tensor, TosaGraph
@@ -62,6 +62,25 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class Alone:
+    """An operator by itself, to compare it with the same one of the QDQ model.
+
+    Attributes:
+        name: of the operator.
+        tosa: a TOSA file of nothing else.
+        reads: what makes its inputs: the QuantizeLinear node, or the model's input.
+        makes: the QuantizeLinear node of its result.
+        allowed_lsb: how far from the QDQ model it may be, given the same integers.
+    """
+
+    name: str
+    tosa: bytes
+    reads: tuple[str, ...]
+    makes: str
+    allowed_lsb: int
+
+
+@dataclass(frozen=True)
 class Region:
     """A part of the graph that the NPU computes in one go.
 
@@ -70,6 +89,7 @@ class Region:
         tosa: the same as a TOSA 1.0 file.
         inputs, outputs: in the order of the TOSA graph's.
         operators: what it computes.
+        alone: each of them by itself.
     """
 
     symbol: str
@@ -77,6 +97,7 @@ class Region:
     inputs: tuple[Boundary, ...]
     outputs: tuple[Boundary, ...]
     operators: tuple[Operator, ...]
+    alone: tuple[Alone, ...]
 
 
 @dataclass(frozen=True)
@@ -218,9 +239,11 @@ def _lower(function: relax.Function, ends: _Ends, mean: str) -> Region:
     values: dict[Any, Tensor] = {}
     known: dict[Any, Quantization] = {}
     names: dict[Any, str] = {}
+    makers: dict[Any, str] = {}
     operators: list[Operator] = []
+    alone: list[Alone] = []
     for index, parameter in enumerate(function.params):
-        names[parameter] = ends.input(symbol, index)
+        names[parameter] = makers[parameter] = ends.input(symbol, index)
         values[parameter] = graph.input(names[parameter], on_device(shape_of(parameter)))
     tuples: dict[Any, relax.Tuple] = {}
     for variable, value in bindings(function):
@@ -235,10 +258,13 @@ def _lower(function: relax.Function, ends: _Ends, mean: str) -> Region:
             inside = {parameter: values[outer] for parameter, outer in arguments.items()}
             values[variable] = convert(one, graph, inside, mean)
             known[variable], names[variable] = one.output, one.name
+            makers[variable] = one.quantized_by
+            reads = tuple(makers[outer] for outer in value.args)
+            alone.append(_alone(one, reads, mean))
             operators.append(Operator(one.name, one.nodes, one.kind, on_npu=True))
         else:
             values[variable], known[variable] = values[value], known[value]
-            names[variable] = names[value]
+            names[variable], makers[variable] = names[value], makers[value]
     body = function.body.body
     result = tuples.get(body, body)
     outputs = list(result.fields) if isinstance(result, relax.Tuple) else [result]
@@ -256,7 +282,19 @@ def _lower(function: relax.Function, ends: _Ends, mean: str) -> Region:
             for index, one in enumerate(outputs)
         ),
         tuple(operators),
+        tuple(alone),
     )
+
+
+def _alone(one: Composite, reads: tuple[str, ...], mean: str) -> Alone:
+    graph = TosaGraph()
+    inside = {
+        parameter: graph.input(f"input {index}", on_device(shape_of(parameter)))
+        for index, parameter in enumerate(one.parameters)
+    }
+    result = convert(one, graph, inside, mean)
+    tosa = graph.finish([result])
+    return Alone(one.name, tosa, reads, one.quantized_by, allowed_lsb(one, mean))
 
 
 def on_device(shape: Sequence[int]) -> tuple[int, int, int, int]:

@@ -5,14 +5,13 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+from mbv3c.errors import ModelError
 from mbv3c.execution.ethos_u.reference import run_tosa
-from mbv3c.lowering.ethos_u.composite import Quantization
+from mbv3c.lowering.ethos_u.composite import Quantization, bindings
 from mbv3c.lowering.ethos_u.named_import import import_named, name_of
 from mbv3c.lowering.ethos_u.partition import partition
 from mbv3c.lowering.ethos_u.tosa_graph import multiplier
-from mbv3c.lowering.ethos_u.composite import bindings
 from mbv3c.npu_pipeline import whole_network
-from mbv3c.errors import ModelError
 from mbv3c.parity.npu import to_device
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
