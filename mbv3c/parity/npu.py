@@ -40,13 +40,15 @@ class StepInput:
     """What one input has shown.
 
     Attributes:
-        cosine: of the QDQ model's outputs and the fp32 model's.
+        max_error_of_range: of the QDQ model's outputs against the fp32 model's.
+        cosine: of the same.
         top1_agreement, top5_agreement: of the same; None if the outputs are no class scores.
         lsb: largest difference of TOSA's integers and those of the QDQ model in onnxruntime.
         allowed_lsb: how many may be.
         spread_lsb: how far onnxruntime's own optimisation levels are apart on the QDQ model.
     """
 
+    max_error_of_range: float
     cosine: float
     top1_agreement: float | None
     top5_agreement: float | None
@@ -114,6 +116,7 @@ class NpuParity:
         return {
             "passed": self.passed,
             "ran_on": self.ran_on,
+            "max_error_of_range": max(one.max_error_of_range for one in self.inputs),
             "cosine": min(one.cosine for one in self.inputs),
             "top1_agreement": float(np.mean(top1)) if top1 else None,
             "top5_agreement": float(np.mean(top5)) if top5 else None,
@@ -224,6 +227,7 @@ def _steps(
         )
         steps.append(
             StepInput(
+                max_error_of_range=row.max_error_of_range,
                 cosine=row.cosine,
                 top1_agreement=row.top1_agreement,
                 top5_agreement=row.top5_agreement,
