@@ -545,7 +545,7 @@ def _verify_npu(bundle: Path, as_json: bool) -> None:
 
     require_npu_tools()
     from mbv3c.npu_pipeline import verify_npu
-    from mbv3c.parity.npu import sentences
+    from mbv3c.npu_report import sentences
 
     parity = verify_npu(bundle).to_json()
     if as_json:

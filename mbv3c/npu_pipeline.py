@@ -22,7 +22,7 @@ from mbv3c.quantization.calibration import Calibration
 from mbv3c.quantization.quantize import quantize
 from mbv3c.quantization.report import QuantizationReport
 from mbv3c.targets import ethos_u, ethos_u_source
-from mbv3c.targets.ethos_u import Built, Cost
+from mbv3c.targets.ethos_u import Built, Cost, cost_json
 from mbv3c.targets.npu_knobs import Knobs, check_knobs
 from mbv3c.targets.npu_table import NpuTarget, find_npu
 from mbv3c.targets.npu_tools import NPU_TOOLS, require_npu_tools
@@ -34,7 +34,6 @@ QUANTIZED = "model-int8.onnx"
 TOSA = "model.tosa"
 TFLITE = "model_vela.tflite"
 RAW = "model_vela.npz"
-ESTIMATED = "estimated by vela"
 
 _RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", *NPU_TOOLS)
 _TEMPORARY_COPIES = 8
@@ -290,29 +289,6 @@ def _describe(
         },
         "parity": parity.to_json() if parity else None,
         "tools": {name: metadata.version(name) for name in _RECORDED_TOOLS},
-    }
-
-
-def cost_json(cost: Cost) -> dict[str, Any]:
-    """Return vela's estimates in the documented form."""
-    return {
-        "figures": ESTIMATED,
-        "cycles": cost.cycles,
-        "milliseconds": cost.milliseconds,
-        "sram_bytes": cost.sram_bytes,
-        "dram_bytes": cost.dram_bytes,
-        "flash_bytes": cost.flash_bytes,
-        "macs": cost.macs,
-        "cpu_operators": cost.cpu_operators,
-        "layers": [
-            {
-                "name": one.name,
-                "operation": one.operation,
-                "cycles": one.cycles,
-                "macs": one.macs,
-            }
-            for one in cost.layers
-        ],
     }
 
 

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mbv3c.npu_pipeline import ESTIMATED, NpuCompiled, cost_json
-from mbv3c.parity.npu import sentences
+from mbv3c.targets.ethos_u import ESTIMATED, cost_json
+
+if TYPE_CHECKING:
+    # It needs the NPU's tools, and what a bundle says of itself does not.
+    from mbv3c.npu_pipeline import NpuCompiled
 
 _KIB = 1024
 
 
-def compiled_json(compiled: NpuCompiled, *, explain: bool) -> dict[str, Any]:
+def compiled_json(compiled: "NpuCompiled", *, explain: bool) -> dict[str, Any]:
     """Return what `compile` prints as JSON."""
     manifest = compiled.manifest
     document = {
@@ -30,7 +33,7 @@ def compiled_json(compiled: NpuCompiled, *, explain: bool) -> dict[str, Any]:
     return document
 
 
-def compiled_lines(compiled: NpuCompiled, *, explain: bool) -> Iterator[str]:
+def compiled_lines(compiled: "NpuCompiled", *, explain: bool) -> Iterator[str]:
     """Say what `compile` has made."""
     manifest = compiled.manifest
     if explain:
@@ -44,6 +47,29 @@ def compiled_lines(compiled: NpuCompiled, *, explain: bool) -> Iterator[str]:
         yield "the SRAM asked for was overshot"
     parity = manifest["parity"]
     yield from sentences(parity) if parity else ["parity: not checked (--no-verify)"]
+
+
+def sentences(parity: dict[str, Any]) -> list[str]:
+    """Say a verdict, as its JSON form has it, in lines."""
+    top = [parity[key] for key in ("top1_agreement", "top5_agreement")]
+    agreement = "" if top[0] is None else f", top-1 agreement {top[0]:.0%}, top-5 {top[1]:.0%}"
+    alone = parity["operators_alone"]
+    streams = {
+        True: f"bit-equal on {parity['stream_inputs']} inputs, interpreted",
+        False: f"DIFFERS: {parity['stream_error']}",
+        None: f"NOT CHECKED: {parity['stream_not_checked']}",
+    }
+    return [
+        f"parity: {'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}",
+        f"  fp32 (onnxruntime, model as given) against QDQ: cosine {parity['cosine']:.5f} at least"
+        f"{agreement}, over {len(parity['inputs'])} inputs",
+        f"  QDQ (onnxruntime) against TOSA: {parity['qdq_against_tosa_lsb']} LSB at most "
+        f"(allowed {parity['qdq_against_tosa_allowed_lsb']:.0f})",
+        f"  the same, each of {alone['count']} operators by itself: {alone['lsb']} LSB at most "
+        f"(allowed {alone['allowed_lsb']}), in {alone['worst']}"
+        f"{'' if parity['same_tosa'] else '; the TOSA file is NOT what QDQ lowers to'}",
+        f"  TOSA against the command stream: {streams[parity['stream_bit_equal']]}",
+    ]
 
 
 def inspected_json(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +119,7 @@ def _table(manifest: dict[str, Any]) -> Iterator[str]:
         yield f"{one['name']:<{wide}}{one['operator']:<12}{one['on']:<5}{count:>26}"
 
 
-def _comparison(compiled: NpuCompiled) -> Iterator[str]:
+def _comparison(compiled: "NpuCompiled") -> Iterator[str]:
     """Compare the choice that was made with others."""
     own = _cost(compiled.manifest)
     rows = {"as compiled": own}

@@ -138,29 +138,6 @@ class NpuParity:
         return "interpreter of the command stream, and TOSA reference model"
 
 
-def sentences(parity: dict[str, Any]) -> list[str]:
-    """Say a verdict, as its JSON form has it, in lines."""
-    top = [parity[key] for key in ("top1_agreement", "top5_agreement")]
-    agreement = "" if top[0] is None else f", top-1 agreement {top[0]:.0%}, top-5 {top[1]:.0%}"
-    alone = parity["operators_alone"]
-    streams = {
-        True: f"bit-equal on {parity['stream_inputs']} inputs, interpreted",
-        False: f"DIFFERS: {parity['stream_error']}",
-        None: f"NOT CHECKED: {parity['stream_not_checked']}",
-    }
-    return [
-        f"parity: {'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}",
-        f"  fp32 (onnxruntime, model as given) against QDQ: cosine {parity['cosine']:.5f} at least"
-        f"{agreement}, over {len(parity['inputs'])} inputs",
-        f"  QDQ (onnxruntime) against TOSA: {parity['qdq_against_tosa_lsb']} LSB at most "
-        f"(allowed {parity['qdq_against_tosa_allowed_lsb']:.0f})",
-        f"  the same, each of {alone['count']} operators by itself: {alone['lsb']} LSB at most "
-        f"(allowed {alone['allowed_lsb']}), in {alone['worst']}"
-        f"{'' if parity['same_tosa'] else '; the TOSA file is NOT what QDQ lowers to'}",
-        f"  TOSA against the command stream: {streams[parity['stream_bit_equal']]}",
-    ]
-
-
 def check(
     model: onnx.ModelProto,
     quantized: onnx.ModelProto,

@@ -13,6 +13,7 @@ from mbv3c.targets.npu_knobs import Knobs, check_knobs
 from mbv3c.targets.npu_table import NpuTarget
 
 VELA_CONFIG = "Arm/vela.ini"
+ESTIMATED = "estimated by vela"
 _KIB = 1024
 _NETWORK = "model"
 _LONGEST = 900  # seconds
@@ -129,6 +130,29 @@ def estimate(
         _vela([str(network), *arguments, "--output-dir", name, "--verbose-performance"])
         cost = _cost(folder)
     return cost, _fits(cost, knobs, sram_bytes)
+
+
+def cost_json(cost: Cost) -> dict[str, Any]:
+    """Return vela's estimates in the documented form."""
+    return {
+        "figures": ESTIMATED,
+        "cycles": cost.cycles,
+        "milliseconds": cost.milliseconds,
+        "sram_bytes": cost.sram_bytes,
+        "dram_bytes": cost.dram_bytes,
+        "flash_bytes": cost.flash_bytes,
+        "macs": cost.macs,
+        "cpu_operators": cost.cpu_operators,
+        "layers": [
+            {
+                "name": one.name,
+                "operation": one.operation,
+                "cycles": one.cycles,
+                "macs": one.macs,
+            }
+            for one in cost.layers
+        ],
+    }
 
 
 def check_budget(cost: Cost, least: Cost, target: NpuTarget, sram_bytes: int) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv3c.npu_pipeline import PRECISION, RAW, NpuCompiled, compile_npu, verify_npu
+from mbv3c.lowering.ethos_u.partition import partition
+from mbv3c.npu_pipeline import PRECISION, RAW, TOSA, NpuCompiled, compile_npu, verify_npu
 from mbv3c.parity.npu import LSB
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.targets.npu_table import find_npu
@@ -89,6 +90,24 @@ def test_one_flipped_bit_of_the_constants_misses_parity(
     assert parity["passed"] is False
     assert parity["stream_bit_equal"] is False
     assert parity["stream_error"]
+
+
+def test_a_tosa_file_that_is_not_of_the_model_misses_parity(
+    bundle: Path, quantized: onnx.ModelProto, tmp_path: Path
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    (broken / TOSA).write_bytes(partition(quantized, "pool").regions[0].tosa)
+    rehash(broken, TOSA)
+    parity = verify_npu(broken)
+    assert not parity.same_tosa
+    assert not parity.passed
+
+
+def test_every_operator_by_itself_is_that_of_onnxruntime(bundle: Path):
+    alone = verify_npu(bundle).alone
+    assert alone.count == 99
+    assert alone.lsb <= alone.allowed_lsb == 1
 
 
 def flip(raw: Path, share: float) -> None:
