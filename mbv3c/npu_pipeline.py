@@ -114,8 +114,9 @@ def compile_npu(
             )
             if not parity.passed:
                 raise ParityError(
-                    f"{output.name} does not compute what the model computes; nothing was "
-                    "written (--no-verify writes the bundle all the same)",
+                    f"{output.name} does not compute what the model computes: "
+                    f"{'; '.join(parity.missed)}; nothing was written (--no-verify writes the "
+                    "bundle all the same)",
                     parity.to_json(),
                 )
         contents = _describe(model, target, options, parts, region, built, report, parity)
