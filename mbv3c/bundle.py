@@ -2,7 +2,8 @@
 
 manifest.json          what it is, for which target, made how, with which verdict; the sha256
                        of every other file
-model.so               the library
+model.so               the library; in its place an NPU has model-int8.onnx, model.tosa,
+                       model_vela.tflite, model_vela.npz, model.h and model.c (docs/npu.md)
 model.onnx             the model as the user gave it: the reference of `verify`
 quantized.onnx         of an int8 bundle: what was made of it, and the reference instead
 golden/input.npy       one input and onnxruntime's output for it (of several outputs the others are
@@ -71,6 +72,15 @@ def output_files(first: Path) -> Iterator[Path]:
     yield first
     for index in count(1):
         yield first.with_suffix(f".{index}.npy")
+
+
+def is_npu_bundle(path: Path) -> bool:
+    """Say whether a folder is a bundle for an NPU; False for what is no bundle."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and "npu" in manifest
 
 
 def check_replaceable(path: Path) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from mbv3c.bench.measure import Instructions, Latency
     from mbv3c.pipeline import OptimizedStep
+    from mbv3c.targets.npu_request import Request
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -378,10 +379,25 @@ def quantize(
         click.echo(line)
 
 
+def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what can be chosen for target npu only; the names are those of `npu_request.GIVEN`."""
+    options = [
+        click.option("--optimise", help="npu: performance or size.  [default: performance]"),
+        click.option(
+            "--sram", type=int, help="npu: budget of SRAM in KiB, an error if too small."
+        ),
+        click.option("--float-io", is_flag=True, default=None, help="npu: fp32 in and out."),
+        click.option("--mean", help="npu: means as depthwise or pool.  [default: depthwise]"),
+        click.option("--memory-mode", help="npu: a section of vela.ini.  [default: the device's]"),
+        click.option("--system-config", help="npu: likewise."),
+    ]
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
 @commands.command(name="compile")
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or int8.")
+@click.option("--precision", help="fp32, fp16 or int8.  [default: fp32, on npu int8]")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -394,15 +410,18 @@ def quantize(
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @_opset_option
 @_model_options
+@_npu_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle to write.")
 @click.option("--no-verify", is_flag=True, help="Do not check parity.")
-@click.option("--explain", is_flag=True, help="List the kernels and what each one covers.")
+@click.option(
+    "--explain", is_flag=True, help="List what computes each operator; on npu, what it costs."
+)
 @_force_option
 @_json_option
 def compile_(
     model: Path | None,
     target: str,
-    precision: str,
+    precision: str | None,
     calibration: Path | None,
     keep_float: str | None,
     cores: int | None,
@@ -416,8 +435,29 @@ def compile_(
     **spec: Any,
 ) -> None:
     """Compile an ONNX file, or without MODEL a freshly built MobileNetV3, to a bundle."""
+    from mbv3c.targets import npu_request
+    from mbv3c.targets.npu_table import is_npu
     from mbv3c.targets.table import find_target, with_cores
 
+    request = npu_request.Request(
+        target=target,
+        precision=precision,
+        cores=cores,
+        keep_float=keep_float,
+        given={key: spec.pop(key) for key in npu_request.GIVEN},
+    )
+    if is_npu(target):
+        _compile_npu(
+            request,
+            lambda progress: _built_or_loaded(model, spec, input_shape, opset, progress),
+            model,
+            output,
+            calibration,
+            {"force": force, "verify": not no_verify, "explain": explain, "as_json": as_json},
+        )
+        return
+    request.check_no_npu()
+    precision = precision or "fp32"
     found = find_target(target)
     if cores is not None:
         found = with_cores(found, cores)
@@ -459,11 +499,55 @@ def compile_(
     click.echo(f"parity: {_sentence(parity)}" if parity else "parity: not checked (--no-verify)")
 
 
+def _compile_npu(
+    request: "Request",
+    load: "Callable[[Callable[[str], None]], onnx.ModelProto]",
+    model: Path | None,
+    output: Path | None,
+    calibration: Path | None,
+    flags: dict[str, bool],
+) -> None:
+    from mbv3c.targets.npu_tools import require_npu_tools
+
+    target, options = request.read(compare_size=flags["explain"])
+    require_npu_tools()
+    progress = _Progress()
+    loaded = load(progress)
+    name = loaded.graph.name if model is None else model.stem
+    path = output or Path(f"{name}-npu-{target.device}-int8")
+
+    from mbv3c import npu_pipeline, npu_report
+    from mbv3c.quantization.calibration import folder_inputs, random_with_warning
+
+    compiled = npu_pipeline.compile_npu(
+        loaded,
+        target,
+        path,
+        folder_inputs(loaded, calibration)
+        if calibration is not None
+        else random_with_warning(loaded, progress),
+        npu_pipeline.NpuOptions(**options),
+        force=flags["force"],
+        verify=flags["verify"],
+        progress=progress,
+    )
+    if flags["as_json"]:
+        _print_json(npu_report.compiled_json(compiled, explain=flags["explain"]))
+        return
+    for line in npu_report.compiled_lines(compiled, explain=flags["explain"]):
+        click.echo(line)
+
+
 @commands.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @_json_option
 def verify(bundle: Path, as_json: bool) -> None:
     """Check that a bundle computes what onnxruntime computes on the model as it was given."""
+    from mbv3c.bundle import is_npu_bundle
+
+    if is_npu_bundle(bundle):
+        _verify_npu(bundle, as_json)
+        return
     from mbv3c import pipeline
 
     parity = pipeline.verify_bundle(bundle, _Progress()).to_json()
@@ -471,6 +555,22 @@ def verify(bundle: Path, as_json: bool) -> None:
         _print_json(parity)
     else:
         click.echo(f"parity: {_sentence(parity)}")
+    if not parity["passed"]:
+        raise click.exceptions.Exit(EXIT_PARITY)
+
+
+def _verify_npu(bundle: Path, as_json: bool) -> None:
+    from mbv3c.targets.npu_tools import require_npu_tools
+
+    require_npu_tools()
+    from mbv3c.npu_pipeline import verify_npu
+    from mbv3c.npu_report import sentences
+
+    parity = verify_npu(bundle).to_json()
+    if as_json:
+        _print_json(parity)
+    else:
+        click.echo("\n".join(sentences(parity)))
     if not parity["passed"]:
         raise click.exceptions.Exit(EXIT_PARITY)
 
@@ -675,6 +775,14 @@ def _inspect_bundle(path: Path, as_json: bool) -> None:
     from mbv3c.kernel_table import kernel_lines, memory_lines
 
     manifest = read_bundle(path).manifest
+    if "npu" in manifest:
+        from mbv3c import npu_report
+
+        if as_json:
+            _print_json(npu_report.inspected_json(manifest))
+            return
+        click.echo("\n".join(npu_report.inspected_lines(path, manifest)))
+        return
     if as_json:
         keys = ("model", "target", "precision", "input", "outputs", "kernels", "memory", "parity")
         _print_json({key: manifest[key] for key in keys})
@@ -694,6 +802,9 @@ def _inspect_bundle(path: Path, as_json: bool) -> None:
 @_json_option
 def targets(as_json: bool) -> None:
     """List what mbv3c compiles for, and what is planned."""
+    from dataclasses import asdict
+
+    from mbv3c.targets.npu_table import DEFAULT_NPU, NPU_TARGETS
     from mbv3c.targets.table import DEFAULT_DEVICES, PLANNED, TARGETS
 
     if as_json:
@@ -708,13 +819,26 @@ def targets(as_json: bool) -> None:
             for target in TARGETS
         ]
         coming = [{"family": one.family, "devices": one.devices} for one in PLANNED]
-        _print_json({"targets": listed, "planned": coming})
+        npus = [
+            {"name": npu.name, **asdict(npu), "default": npu.device == DEFAULT_NPU}
+            for npu in NPU_TARGETS
+        ]
+        _print_json({"targets": listed, "npu_targets": npus, "planned": coming})
         return
     click.echo(f"{'target':<31}{'triple':<24}{'verified here on':<24}example")
     for target in TARGETS:
         star = "*" if DEFAULT_DEVICES[target.family] == target.device else ""
         where = f"emulated {target.emulated_as}" if target.emulated_as else "this machine"
         click.echo(f"{target.name + star:<31}{target.triple:<24}{where:<24}{target.example}")
+    click.echo(f"\n{'target':<31}{'MACs':>5}{'MHz':>6}  {'SRAM':<9}{'verified here on':<24}system")
+    for npu in NPU_TARGETS:
+        star = "*" if npu.device == DEFAULT_NPU else ""
+        sram = f"{npu.sram_bytes >> 10} KiB" if npu.sram_bytes else "shared"
+        where = "interpreted stream" if npu.interpreted else "TOSA reference model"
+        click.echo(
+            f"{npu.name + star:<31}{npu.macs:>5}{npu.clock_mhz:>6}  {sram:<9}{where:<24}"
+            f"{npu.system_config}"
+        )
     click.echo("* the family's default")
     click.echo("\nplanned, not there yet:")
     for planned in PLANNED:

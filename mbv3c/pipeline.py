@@ -34,7 +34,7 @@ from mbv3c.passes import PIPELINE, PassReport, Proof, run_pipeline
 from mbv3c.passes.convert_opset import check_opset
 from mbv3c.passes.prove import prove
 from mbv3c.passes.removal import why_left
-from mbv3c.quantization.calibration import RANDOM_WARNING, Calibration, random_inputs
+from mbv3c.quantization.calibration import Calibration, random_with_warning
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.quantize import quantize
 from mbv3c.quantization.report import QuantizationReport
@@ -46,7 +46,6 @@ Progress = Callable[[str], None]
 
 _TEMPORARY_COPIES = 5
 _OTHER_BYTES = 8 << 20
-_RANDOM_INPUTS = 16  # to calibrate on where nobody says better
 
 _RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
 
@@ -259,9 +258,7 @@ def _quantized(
                 "--calibration and --keep-float out, or give the fp32 model"
             )
         return model, None
-    source = calibration or random_inputs(model, _RANDOM_INPUTS)
-    if source.random:
-        progress(f"{RANDOM_WARNING}; --calibration FOLDER takes images")
+    source = calibration or random_with_warning(model, progress)
     return quantize(model, source, options, rank_layers=False, progress=progress)
 
 

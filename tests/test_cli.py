@@ -226,7 +226,9 @@ def test_quiet_on_stderr_but_for_progress(host_bundle: Path) -> None:
     [
         (("compile", "--target", "arm_cpx"), 2, "unknown target 'arm_cpx'; known: arm_cpu"),
         (("compile", "--target", "arm_cpu:x1"), 2, "unknown device 'x1' of arm_cpu; known: co"),
-        (("compile", "--target", "npu"), 2, "'npu' is planned and not built yet"),
+        (("compile", "--target", "npu"), 1, "pip install 'mbv3c[npu]'"),
+        (("compile", "--target", "npu:u55"), 2, "unknown device 'u55' of npu; known: ethos-u55"),
+        (("compile", "--target", "host_cpu", "--sram", "9"), 2, "--sram are for --target npu"),
         (("compile", "none.onnx", "--target", "host_cpu"), 2, "no such file: none.onnx"),
         (("compile", "--target", "host_cpu", "--precision", "fp8"), 2, "unknown precision 'fp8'"),
         (
@@ -413,7 +415,7 @@ def test_targets_lists_what_is_there_and_what_is_planned() -> None:
     listed = document(mbv3c("targets", "--json"))
     names = {target["name"] for target in listed["targets"]}
     assert {"arm_cpu:cortex-a76", "arm_cpu:cortex-a53-android", "host_cpu:native"} <= names
-    assert [planned["family"] for planned in listed["planned"]] == ["mobile_gpu", "npu"]
+    assert [planned["family"] for planned in listed["planned"]] == ["mobile_gpu"]
 
 
 def test_doctor_finds_nothing_missing(emulator_kit: object) -> None:

@@ -24,6 +24,7 @@ RANDOM_WARNING = (
     "WARNING: calibrating on RANDOM inputs, not on images: the ranges do not fit real inputs, and "
     "the figures say nothing about accuracy on them"
 )
+_RANDOM_INPUTS = 16  # where nobody says how many
 _MOST_HELD_OUT = 8
 _ONE_OF = 4
 
@@ -190,6 +191,12 @@ def _arrays(path: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         kind = path.suffix.lower()
         raise CalibrationError(f"{path} is no {kind} file, or it is broken: {error}") from error
+
+
+def random_with_warning(model: onnx.ModelProto, warn: Callable[[str], None]) -> Calibration:
+    """Return random inputs where nobody gave others, and say so."""
+    warn(f"{RANDOM_WARNING}; --calibration FOLDER takes images")
+    return random_inputs(model, _RANDOM_INPUTS)
 
 
 def _shape(model: onnx.ModelProto) -> tuple[int, ...]:

@@ -1,0 +1,323 @@
+"""Cut a quantized graph into what the NPU computes, region by region, and what stays on the CPU.
+
+import → match patterns → merge neighbours to regions → `relax.ext.ethos_u` lowers each to TOSA
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import tvm
+import tvm_ffi
+from tvm import relax
+
+from mbv3c.lowering.ethos_u.composite import (
+    Composite,
+    Quantization,
+    bindings,
+    operator,
+    shape_of,
+)
+from mbv3c.lowering.ethos_u.convert import allowed_lsb, convert
+from mbv3c.lowering.ethos_u.named_import import import_named, name_of
+from mbv3c.lowering.ethos_u.patterns import BACKEND, patterns
+from mbv3c.lowering.ethos_u.tosa_graph import Tensor, TosaGraph
+
+_ENTRY = "main"
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A tensor that goes into a region or comes out of it.
+
+    Attributes:
+        name: in the ONNX model where it is one of the model's own, else of the node that makes it.
+        shape: in the model, N, C, H, W or N, C.
+        device_shape: on the device, N, H, W, C; int8.
+        quantization: what its integers stand for.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    device_shape: tuple[int, ...]
+    quantization: Quantization
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Where an operator of the quantized graph is computed.
+
+    Attributes:
+        name: of the ONNX node, the first of several.
+        nodes: all ONNX nodes that it covers.
+        kind: the pattern that took it to the NPU, or Relax's operator that stays on the CPU.
+        on_npu: whether the NPU computes it.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    kind: str
+    on_npu: bool
+
+
+@dataclass(frozen=True)
+class Alone:
+    """An operator by itself, to compare it with the same one of the QDQ model.
+
+    Attributes:
+        name: of the operator.
+        tosa: a TOSA file of nothing else.
+        reads: what makes its inputs: the QuantizeLinear node, or the model's input.
+        makes: the QuantizeLinear node of its result.
+        allowed_lsb: how far from the QDQ model it may be, given the same integers.
+    """
+
+    name: str
+    tosa: bytes
+    reads: tuple[str, ...]
+    makes: str
+    allowed_lsb: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the graph that the NPU computes in one go.
+
+    Attributes:
+        symbol: its name in the partitioned module.
+        tosa: the same as a TOSA 1.0 file.
+        inputs, outputs: in the order of the TOSA graph's.
+        operators: what it computes.
+        alone: each of them by itself.
+    """
+
+    symbol: str
+    tosa: bytes
+    inputs: tuple[Boundary, ...]
+    outputs: tuple[Boundary, ...]
+    operators: tuple[Operator, ...]
+    alone: tuple[Alone, ...]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partitioned graph.
+
+    Attributes:
+        module: `main`, with a call for each region.
+        regions: in the order of their calls.
+        on_cpu: what stays, but for what follows.
+        ends: the nodes that quantize the model's inputs or dequantize its outputs.
+    """
+
+    module: tvm.IRModule
+    regions: tuple[Region, ...]
+    on_cpu: tuple[Operator, ...]
+    ends: tuple[Operator, ...]
+
+
+def partition(model: onnx.ModelProto, mean: str = "depthwise") -> Partition:
+    """Partition a QDQ graph of fixed shapes and lower what the NPU computes.
+
+    Args:
+        model: as `quantization.quantize` writes it.
+        mean: one of `npu_knobs.MEANS`.
+
+    Raises:
+        ModelError: it cannot be imported.
+    """
+    module = import_named(model)
+    module = relax.transform.FuseOpsByPattern(patterns(), bind_constants=True)(module)
+    module = relax.transform.MergeCompositeFunctions()(module)
+    module = _with_short_symbols(module)
+    ends = _Ends(model, module)
+    regions: dict[str, Region] = {}
+
+    def lower_regions(
+        functions: Sequence[relax.Function], options: Any, names: Any
+    ) -> list[tvm.runtime.Module]:
+        for function in functions:
+            region = _lower(function, ends, mean)
+            regions[region.symbol] = region
+        return [_placeholder(str(function.attrs["global_symbol"])) for function in functions]
+
+    tvm_ffi.register_global_func(f"relax.ext.{BACKEND}", lower_regions, override=True)
+    try:
+        compiled = relax.transform.RunCodegen({BACKEND: {}})(module)
+    finally:
+        tvm_ffi.remove_global_func(f"relax.ext.{BACKEND}")
+    left = list(_left(compiled[_ENTRY]))
+    return Partition(
+        compiled,
+        tuple(regions[symbol] for symbol in ends.symbols if symbol in regions),
+        tuple(one for one, is_end in left if not is_end),
+        tuple(one for one, is_end in left if is_end),
+    )
+
+
+def _placeholder(symbol: str) -> tvm.runtime.Module:
+    """Return what stands for a region in TVM's module: it is the device that has the code."""
+    source = f"/* {symbol} is a command stream of the NPU, beside this module */\n"
+    return tvm_ffi.get_global_func("runtime.CSourceModuleCreate")(source, "c", [symbol], [])
+
+
+def _with_short_symbols(module: tvm.IRModule) -> tvm.IRModule:
+    """Name regions by their number; merging has made their names of all operators in them."""
+    regions = [call.op for _, call in bindings(module[_ENTRY]) if _is_region(module, call)]
+    for index, variable in enumerate(dict.fromkeys(regions)):
+        function = module[variable].with_attr("global_symbol", f"{BACKEND}_{index}")
+        module.update_func(variable, function)
+    return module
+
+
+def _is_region(module: tvm.IRModule, call: relax.Expr) -> bool:
+    if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.GlobalVar):
+        return False
+    attributes = getattr(module[call.op], "attrs", None)
+    return attributes is not None and "Codegen" in attributes
+
+
+class _Ends:
+    """What the tensors at the ends of regions are called, and how they are quantized.
+
+    Attributes:
+        symbols: the regions, in the order of their calls.
+    """
+
+    def __init__(self, model: onnx.ModelProto, module: tvm.IRModule) -> None:
+        main = module[_ENTRY]
+        self.symbols: list[str] = []
+        self._inputs: dict[str, list[str]] = {}
+        self._outputs: dict[str, dict[int, str]] = {}
+        given = [one.name for one in model.graph.input if one.name not in _constants(model)]
+        names: dict[Any, str] = dict(zip(main.params, given, strict=True))
+        items: dict[Any, tuple[str, int]] = {}
+        for variable, value in bindings(main):
+            if _is_region(module, value):
+                symbol = str(module[value.op].attrs["global_symbol"])
+                self.symbols.append(symbol)
+                self._inputs[symbol] = [names.get(one, "input") for one in value.args]
+                self._outputs[symbol] = {}
+                items[variable] = (symbol, 0)
+            elif isinstance(value, relax.TupleGetItem) and value.tuple_value in items:
+                items[variable] = (items[value.tuple_value][0], int(value.index))
+            elif operator(value) == "relax.quantize" and value.args[0] in names:
+                names[variable] = names[value.args[0]]
+            elif operator(value) == "relax.dequantize" and value.args[0] in items:
+                symbol, index = items[value.args[0]]
+                self._outputs[symbol].setdefault(index, "")
+                if self._is_result(main, variable):
+                    position = self._results(main).index(variable)
+                    self._outputs[symbol][index] = model.graph.output[position].name
+
+    @staticmethod
+    def _results(main: relax.Function) -> list[Any]:
+        body = main.body.body
+        bound = dict(bindings(main))
+        value = bound.get(body, body)
+        return list(value.fields) if isinstance(value, relax.Tuple) else [body]
+
+    def _is_result(self, main: relax.Function, variable: relax.Var) -> bool:
+        return any(one.same_as(variable) for one in self._results(main))
+
+    def input(self, symbol: str, index: int) -> str:
+        return self._inputs[symbol][index]
+
+    def output(self, symbol: str, index: int) -> str:
+        return self._outputs[symbol].get(index, "")
+
+
+def _constants(model: onnx.ModelProto) -> set[str]:
+    return {tensor.name for tensor in model.graph.initializer}
+
+
+def _lower(function: relax.Function, ends: _Ends, mean: str) -> Region:
+    symbol = str(function.attrs["global_symbol"])
+    graph = TosaGraph()
+    composites: dict[Any, Composite] = {}
+    values: dict[Any, Tensor] = {}
+    known: dict[Any, Quantization] = {}
+    names: dict[Any, str] = {}
+    makers: dict[Any, str] = {}
+    operators: list[Operator] = []
+    alone: list[Alone] = []
+    for index, parameter in enumerate(function.params):
+        names[parameter] = makers[parameter] = ends.input(symbol, index)
+        values[parameter] = graph.input(names[parameter], on_device(shape_of(parameter)))
+    tuples: dict[Any, relax.Tuple] = {}
+    for variable, value in bindings(function):
+        if isinstance(value, relax.Function):
+            composites[variable] = Composite(value)
+        elif isinstance(value, relax.Tuple):
+            tuples[variable] = value
+        elif isinstance(value, relax.Call):
+            one = composites[value.op]
+            arguments = dict(zip(one.parameters, value.args, strict=True))
+            known |= {arguments[p]: q for p, q in one.read() if arguments[p] not in known}
+            inside = {parameter: values[outer] for parameter, outer in arguments.items()}
+            values[variable] = convert(one, graph, inside, mean)
+            known[variable], names[variable] = one.output, one.name
+            makers[variable] = one.quantized_by
+            reads = tuple(makers[outer] for outer in value.args)
+            alone.append(_alone(one, reads, mean))
+            operators.append(Operator(one.name, one.nodes, one.kind, on_npu=True))
+        else:
+            values[variable], known[variable] = values[value], known[value]
+            names[variable], makers[variable] = names[value], makers[value]
+    body = function.body.body
+    result = tuples.get(body, body)
+    outputs = list(result.fields) if isinstance(result, relax.Tuple) else [result]
+
+    def boundary(variable: Any, name: str) -> Boundary:
+        shape = shape_of(variable)
+        return Boundary(name, shape, on_device(shape), known[variable])
+
+    return Region(
+        symbol,
+        graph.finish([values[one] for one in outputs]),
+        tuple(boundary(one, names[one]) for one in function.params),
+        tuple(
+            boundary(one, ends.output(symbol, index) or names[one])
+            for index, one in enumerate(outputs)
+        ),
+        tuple(operators),
+        tuple(alone),
+    )
+
+
+def _alone(one: Composite, reads: tuple[str, ...], mean: str) -> Alone:
+    graph = TosaGraph()
+    inside = {
+        parameter: graph.input(f"input {index}", on_device(shape_of(parameter)))
+        for index, parameter in enumerate(one.parameters)
+    }
+    result = convert(one, graph, inside, mean)
+    tosa = graph.finish([result])
+    return Alone(one.name, tosa, reads, one.quantized_by, allowed_lsb(one, mean))
+
+
+def on_device(shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Return the N, H, W, C of a shape N, C, H, W or N, C."""
+    batch, channels, *sizes = shape
+    height, width = sizes or (1, 1)
+    return batch, height, width, channels
+
+
+def _left(main: relax.Function) -> Iterator[tuple[Operator, bool]]:
+    """Yield what `main` computes itself, and whether that only converts at one of its ends."""
+    body = main.body.body
+    results = {body}
+    for variable, value in bindings(main):
+        if variable == body and isinstance(value, relax.Tuple):
+            results |= set(value.fields)
+    for variable, value in bindings(main):
+        name = operator(value)
+        if not name or name == "relax.call_dps_packed":
+            continue
+        kind = name.removeprefix("relax.")
+        label = name_of(value) or kind
+        is_end = (kind == "quantize" and value.args[0] in main.params) or (
+            kind == "dequantize" and variable in results
+        )
+        yield Operator(label, (label,), kind, on_npu=False), is_end

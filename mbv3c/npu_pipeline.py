@@ -1,0 +1,311 @@
+"""The line for the NPU: quantize → partition → TOSA → vela → bundle → verify."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from mbv3c import __version__
+from mbv3c import bundle as bundles
+from mbv3c.atomic import need_space, new_folder
+from mbv3c.errors import ModelError, ParityError, UsageError
+from mbv3c.execution.ethos_u.reference import run_tosa
+from mbv3c.graphs.load import model_input, static_shape
+from mbv3c.lowering.ethos_u.partition import Boundary, Operator, Partition, Region, partition
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.npu import NpuParity, check, to_device
+from mbv3c.quantization.calibration import Calibration
+from mbv3c.quantization.quantize import quantize
+from mbv3c.quantization.report import QuantizationReport
+from mbv3c.targets import ethos_u, ethos_u_source
+from mbv3c.targets.ethos_u import Built, Cost, cost_json
+from mbv3c.targets.npu_knobs import Knobs, check_knobs
+from mbv3c.targets.npu_table import NpuTarget, find_npu
+from mbv3c.targets.npu_tools import NPU_TOOLS, require_npu_tools
+
+Progress = Callable[[str], None]
+
+PRECISION = "int8"
+QUANTIZED = "model-int8.onnx"
+TOSA = "model.tosa"
+TFLITE = "model_vela.tflite"
+RAW = "model_vela.npz"
+
+_RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", *NPU_TOOLS)
+_TEMPORARY_COPIES = 8
+_OTHER_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class NpuOptions:
+    """How to compile for an NPU.
+
+    Attributes:
+        knobs: of the lowering and of vela.
+        sram_bytes: budget of SRAM; None for the device's own.
+        float_io: the bundle's program takes and gives fp32: quantize and dequantize at its ends.
+        compare_size: also estimate the same with `--optimise size`.
+    """
+
+    knobs: Knobs = field(default_factory=Knobs)
+    sram_bytes: int | None = None
+    float_io: bool = False
+    compare_size: bool = False
+
+
+@dataclass(frozen=True)
+class NpuCompiled:
+    """What was made.
+
+    Attributes:
+        path: the bundle.
+        manifest: what it says of itself, but for the hashes.
+        alternatives: estimates of other choices, by their names.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    alternatives: dict[str, Cost]
+
+
+def compile_npu(
+    model: onnx.ModelProto,
+    target: NpuTarget,
+    output: Path,
+    calibration: Calibration,
+    options: NpuOptions | None = None,
+    *,
+    force: bool = False,
+    verify: bool = True,
+    progress: Progress,
+) -> NpuCompiled:
+    """Compile a model to a bundle, whole or not at all.
+
+    Raises:
+        ParityError: a step does not compute what the one before it does; nothing is written.
+        ModelError: the network cannot be quantized, or not all of it fits the NPU.
+        ToolError: the NPU's tools are missing or fail.
+        Mbv3cError: anything else that is wrong.
+    """
+    options = options or NpuOptions()
+    require_npu_tools()
+    check_knobs(options.knobs, target)
+    bundles.check_replaceable(output)
+    need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
+    _check_batch(model)
+    with new_folder(output, force=force) as folder:
+        quantized, report = quantize(model, calibration, rank_layers=False, progress=progress)
+        progress("partitioning and lowering to TOSA")
+        parts = partition(quantized, options.knobs.mean)
+        region = whole_network(parts)
+        progress(f"compiling for {target.name} with vela")
+        built, least = _built(region, target, options)
+        _write(folder, model, quantized, region, built, target)
+        parity = None
+        if verify:
+            progress("comparing fp32, QDQ, TOSA and command stream, step by step")
+            raw = folder / RAW
+            parity = check(
+                model, quantized, region, region.tosa, raw, interpreted=target.interpreted
+            )
+            if not parity.passed:
+                raise ParityError(
+                    f"{output.name} does not compute what the model computes: "
+                    f"{'; '.join(parity.missed)}; nothing was written (--no-verify writes the "
+                    "bundle all the same)",
+                    parity.to_json(),
+                )
+        contents = _describe(model, target, options, parts, region, built, report, parity)
+        bundles.write_manifest(folder, contents)
+    alternatives = {"optimise size": least} if least is not None else {}
+    return NpuCompiled(output, contents, alternatives)
+
+
+def evaluate(
+    quantized: onnx.ModelProto, target: NpuTarget, knobs: Knobs, sram_bytes: int | None = None
+) -> tuple[Cost, bool]:
+    """Return what a choice costs, cycles and SRAM by vela's estimate, and whether it is feasible.
+
+    This is what a tuner calls; nothing is written.
+
+    Raises:
+        Mbv3cError: as `compile_npu` says.
+    """
+    require_npu_tools()
+    check_knobs(knobs, target)
+    region = whole_network(partition(quantized, knobs.mean))
+    return ethos_u.estimate(region.tosa, target, knobs, sram_bytes)
+
+
+def verify_npu(path: Path) -> NpuParity:
+    """Check a bundle, all of it from the files in the bundle.
+
+    Raises:
+        BundleError: it is damaged.
+        ToolError: the NPU's tools are missing.
+    """
+    require_npu_tools()
+    bundle = bundles.read_bundle(path)
+    manifest = bundle.manifest
+    target = find_npu(manifest["target"]["name"])
+    quantized = onnx.load(path / QUANTIZED)
+    region = whole_network(partition(quantized, manifest["npu"]["knobs"]["mean"]))
+    tosa = (path / TOSA).read_bytes()
+    model, raw = onnx.load(bundle.model), path / RAW
+    return check(model, quantized, region, tosa, raw, interpreted=target.interpreted)
+
+
+def whole_network(parts: Partition) -> Region:
+    """Return the only region of a network that the NPU computes whole.
+
+    Raises:
+        ModelError: there is something that it cannot compute; it is named.
+    """
+    if len(parts.regions) == 1 and not parts.on_cpu:
+        return parts.regions[0]
+    shown = [f"{one.kind} ({one.name})" for one in parts.on_cpu]
+    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    raise ModelError(
+        "the NPU cannot compute all of this network, and mbv3c makes bundles for whole networks "
+        f"only; what would stay on the CPU: {', '.join(shown[:12]) or 'everything'}{more}; use "
+        "--head classify or another target"
+    )
+
+
+def _check_batch(model: onnx.ModelProto) -> None:
+    shape = static_shape(model_input(model))
+    if shape is None or len(shape) != 4 or shape[0] != 1:
+        raise UsageError(
+            f"an Ethos-U computes one image, 1x3xHxW, at a time; the model's input is "
+            f"{'x'.join(map(str, shape or ()))}; use --batch 1"
+        )
+
+
+def _built(region: Region, target: NpuTarget, options: NpuOptions) -> tuple[Built, Cost | None]:
+    knobs, budget = options.knobs, options.sram_bytes
+    built = ethos_u.build(region.tosa, target, knobs, budget)
+    over = budget is not None and built.cost.sram_bytes > budget
+    least = None
+    if over or options.compare_size:
+        small = replace(knobs, optimise="Size")
+        least, _ = ethos_u.estimate(region.tosa, target, small, budget)
+    if budget is not None and least is not None:
+        ethos_u.check_budget(built.cost, least, target, budget)
+    if built.cost.cpu_operators:
+        left = [one.name for one in built.cost.layers if not one.on_npu]
+        raise ModelError(f"vela leaves these operators to the CPU: {', '.join(left)}")
+    return built, least
+
+
+def _write(
+    folder: Path,
+    model: onnx.ModelProto,
+    quantized: onnx.ModelProto,
+    region: Region,
+    built: Built,
+    target: NpuTarget,
+) -> None:
+    (folder / bundles.MODEL).write_bytes(model.SerializeToString(deterministic=True))
+    (folder / QUANTIZED).write_bytes(quantized.SerializeToString(deterministic=True))
+    (folder / TOSA).write_bytes(region.tosa)
+    (folder / TFLITE).write_bytes(built.tflite)
+    (folder / RAW).write_bytes(built.raw)
+    layout = ethos_u_source.read_layout(built.raw)
+    text = ethos_u_source.header(layout, target.name, region.inputs, region.outputs)
+    (folder / ethos_u_source.HEADER).write_text(text)
+    (folder / ethos_u_source.SOURCE).write_text(ethos_u_source.source(layout))
+    (folder / bundles.GOLDEN_INPUT).parent.mkdir()
+    x = parity_inputs(region.inputs[0].shape)[0]
+    integers = to_device(region.inputs[0].quantization, x)
+    np.save(folder / bundles.GOLDEN_INPUT, integers)
+    files = bundles.output_files(folder / bundles.GOLDEN_OUTPUT)
+    outputs = run_tosa(region.tosa, [integers])
+    for y, file in zip(outputs, files, strict=False):
+        np.save(file, y)
+    (folder / bundles.GOLDEN_TOLERANCE).write_text("0\n" * len(outputs))
+
+
+def _describe(
+    model: onnx.ModelProto,
+    target: NpuTarget,
+    options: NpuOptions,
+    parts: Partition,
+    region: Region,
+    built: Built,
+    report: QuantizationReport,
+    parity: NpuParity | None,
+) -> dict[str, Any]:
+    layout = ethos_u_source.read_layout(built.raw)
+    given = model_input(model)
+    ends = parts.ends if options.float_io else ()
+    return {
+        "mbv3c": __version__,
+        "model": {
+            "name": model.graph.name,
+            "metadata": {entry.key: entry.value for entry in model.metadata_props},
+        },
+        "target": {
+            "name": target.name,
+            "macs": target.macs,
+            "system_config": options.knobs.system_config or target.system_config,
+            "memory_mode": options.knobs.memory_mode or target.memory_mode,
+            "clock_mhz": target.clock_mhz,
+        },
+        "precision": PRECISION,
+        "input": {
+            "name": given.name,
+            "shape": list(static_shape(given) or ()),
+            "dtype": "float32" if options.float_io else "int8",
+        },
+        "outputs": [
+            {
+                "name": one.name,
+                "shape": list(one.shape),
+                "dtype": "float32" if options.float_io else "int8",
+            }
+            for one in region.outputs
+        ],
+        "calibration": {
+            "source": report.calibration,
+            "random_inputs": report.random_inputs,
+            "calibrated_on": report.calibrated_on,
+            "method": report.method,
+        },
+        "npu": {
+            "inputs": [_end(*pair) for pair in zip(region.inputs, layout.inputs, strict=True)],
+            "outputs": [_end(*pair) for pair in zip(region.outputs, layout.outputs, strict=True)],
+            "constants_region": layout.constants_region,
+            "scratch_bytes": {str(key): size for key, size in sorted(layout.scratch.items())},
+            "command_stream_bytes": len(layout.commands),
+            "constants_bytes": len(layout.constants),
+            "knobs": options.knobs.to_json(),
+            "sram_budget_bytes": options.sram_bytes,
+            "placement": [_placed(one) for one in (*region.operators, *parts.on_cpu, *ends)],
+            "cost": cost_json(built.cost),
+            "feasible": built.feasible,
+        },
+        "parity": parity.to_json() if parity else None,
+        "tools": {name: metadata.version(name) for name in _RECORDED_TOOLS},
+    }
+
+
+def _placed(one: Operator) -> dict[str, Any]:
+    where = "npu" if one.on_npu else "cpu"
+    return {"name": one.name, "nodes": list(one.nodes), "operator": one.kind, "on": where}
+
+
+def _end(boundary: Boundary, place: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "name": boundary.name,
+        "shape": list(boundary.device_shape),
+        "layout": "NHWC",
+        "dtype": "int8",
+        "scale": boundary.quantization.scale,
+        "zero_point": boundary.quantization.zero_point,
+        "region": place[0],
+        "offset": place[1],
+    }

@@ -1,0 +1,67 @@
+from configparser import ConfigParser
+from importlib import metadata
+from pathlib import Path
+
+import ethosu
+import pytest
+
+from mbv3c.errors import ToolError, UsageError
+from mbv3c.targets.npu_knobs import Knobs, check_knobs, every_choice, legal_values
+from mbv3c.targets.npu_table import NPU_TARGETS, NpuTarget, find_npu
+from mbv3c.targets.npu_tools import require_npu_tools
+
+
+@pytest.fixture(scope="module")
+def vela_ini() -> ConfigParser:
+    parser = ConfigParser()
+    parser.read(Path(ethosu.__path__[0]) / "config_files" / "Arm" / "vela.ini")
+    return parser
+
+
+@pytest.mark.parametrize("target", NPU_TARGETS, ids=lambda target: target.device)
+def test_figures_are_those_of_velas_file(target: NpuTarget, vela_ini: ConfigParser):
+    system = vela_ini[f"System_Config.{target.system_config}"]
+    assert float(system["core_clock"]) == target.clock_mhz * 1e6
+    mode = vela_ini[f"Memory_Mode.{target.memory_mode}"]
+    budget = mode.get("arena_cache_size")
+    assert (int(budget) if budget else None) == target.sram_bytes
+    assert all(f"Memory_Mode.{one}" in vela_ini for one in target.memory_modes)
+    assert all(f"System_Config.{one}" in vela_ini for one in target.system_configs)
+
+
+def test_the_default_device_is_found_and_an_unknown_one_is_refused():
+    assert find_npu("npu").device == "ethos-u55-128"
+    with pytest.raises(UsageError, match="known: ethos-u55-32, ethos-u55-64"):
+        find_npu("npu:ethos-u99")
+
+
+def test_choices_are_legal_and_the_first_is_the_default():
+    for target in NPU_TARGETS:
+        choices = every_choice(target)
+        assert choices[0] == Knobs(mean=legal_values(target)["mean"][0])
+        for knobs in choices:
+            check_knobs(knobs, target)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        (Knobs(optimise="Speed"), "known: Performance, Size"),
+        (Knobs(memory_mode="Dedicated_Sram_512KB"), "known: Shared_Sram, Sram_Only"),
+        (Knobs(arena_cache_size=0), "makes no sense"),
+    ],
+)
+def test_what_is_not_for_the_device_is_refused(knobs: Knobs, message: str):
+    with pytest.raises(UsageError, match=message):
+        check_knobs(knobs, find_npu("npu:ethos-u55-32"))
+
+
+def test_missing_tools_are_named_with_what_installs_them(monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    with pytest.raises(
+        ToolError, match=r"ethos-u-vela and tosa-tools: pip install 'mbv3c\[npu\]'"
+    ):
+        require_npu_tools()
