@@ -1,8 +1,8 @@
 """What can be timed: a bundle's library, and other runtimes on the bundle's model.
 
 Each opens a model on a given number of threads and returns what runs one inference of it, always
-from Python and on an input that is there already. The others compute in
-fp32, whatever the bundle's precision is.
+from Python and on an input that is there already. Of an int8 bundle the others run the quantized
+model, too; else they compute in fp32, whatever the bundle's precision is.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MODEL
+from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MODEL, QUANTIZED
 from mbv3c.errors import UsageError
 
 Run = Callable[[], object]
@@ -62,7 +62,7 @@ def _open_onnxruntime(bundle: Path, x: NDArray[np.float32], threads: int) -> Run
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        str(bundle / MODEL), options, providers=["CPUExecutionProvider"]
+        str(_model(bundle)), options, providers=["CPUExecutionProvider"]
     )
     given = {session.get_inputs()[0].name: x}
     return lambda: session.run(None, given)
@@ -77,9 +77,14 @@ def _open_openvino(bundle: Path, x: NDArray[np.float32], threads: int) -> Run:
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    compiled = openvino.Core().compile_model(str(bundle / MODEL), "CPU", settings)
+    compiled = openvino.Core().compile_model(str(_model(bundle)), "CPU", settings)
     request = compiled.create_infer_request()
     return lambda: request.infer([x], share_inputs=True, share_outputs=True)
+
+
+def _model(bundle: Path) -> Path:
+    quantized = bundle / QUANTIZED
+    return quantized if quantized.exists() else bundle / MODEL
 
 
 BUNDLE = "bundle"
