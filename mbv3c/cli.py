@@ -517,15 +517,13 @@ def _compile_npu(
     path = output or Path(f"{name}-npu-{target.device}-int8")
 
     from mbv3c import npu_pipeline, npu_report
-    from mbv3c.quantization.calibration import folder_inputs, random_with_warning
+    from mbv3c.quantization.calibration import folder_inputs
 
     compiled = npu_pipeline.compile_npu(
         loaded,
         target,
         path,
-        folder_inputs(loaded, calibration)
-        if calibration is not None
-        else random_with_warning(loaded, progress),
+        folder_inputs(loaded, calibration) if calibration is not None else None,
         npu_pipeline.NpuOptions(**options),
         force=flags["force"],
         verify=flags["verify"],

@@ -19,7 +19,7 @@ from mbv3c.lowering.ethos_u.partition import Boundary, Operator, Partition, Regi
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.npu import NpuParity, check, to_device
 from mbv3c.quantization.calibration import Calibration
-from mbv3c.quantization.quantize import quantize
+from mbv3c.quantization.quantize import quantize_once
 from mbv3c.quantization.report import QuantizationReport
 from mbv3c.targets import ethos_u, ethos_u_source
 from mbv3c.targets.ethos_u import Built, Cost, cost_json
@@ -76,7 +76,7 @@ def compile_npu(
     model: onnx.ModelProto,
     target: NpuTarget,
     output: Path,
-    calibration: Calibration,
+    calibration: Calibration | None = None,
     options: NpuOptions | None = None,
     *,
     force: bool = False,
@@ -84,6 +84,9 @@ def compile_npu(
     progress: Progress,
 ) -> NpuCompiled:
     """Compile a model to a bundle, whole or not at all.
+
+    A model with QDQ pairs is taken as it is; of any other the ranges come from `calibration`, or,
+    said loudly, from random inputs.
 
     Raises:
         ParityError: a step does not compute what the one before it does; nothing is written.
@@ -98,7 +101,7 @@ def compile_npu(
     need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
     _check_batch(model)
     with new_folder(output, force=force) as folder:
-        quantized, report = quantize(model, calibration, rank_layers=False, progress=progress)
+        quantized, report = quantize_once(model, calibration, None, progress)
         progress("partitioning and lowering to TOSA")
         parts = partition(quantized, options.knobs.mean)
         region = whole_network(parts)
@@ -236,7 +239,7 @@ def _describe(
     parts: Partition,
     region: Region,
     built: Built,
-    report: QuantizationReport,
+    report: QuantizationReport | None,
     parity: NpuParity | None,
 ) -> dict[str, Any]:
     layout = ethos_u_source.read_layout(built.raw)
@@ -269,12 +272,7 @@ def _describe(
             }
             for one in region.outputs
         ],
-        "calibration": {
-            "source": report.calibration,
-            "random_inputs": report.random_inputs,
-            "calibrated_on": report.calibrated_on,
-            "method": report.method,
-        },
+        "calibration": _calibrated(report),
         "npu": {
             "inputs": [_end(*pair) for pair in zip(region.inputs, layout.inputs, strict=True)],
             "outputs": [_end(*pair) for pair in zip(region.outputs, layout.outputs, strict=True)],
@@ -290,6 +288,18 @@ def _describe(
         },
         "parity": parity.to_json() if parity else None,
         "tools": {name: metadata.version(name) for name in _RECORDED_TOOLS},
+    }
+
+
+def _calibrated(report: QuantizationReport | None) -> dict[str, Any]:
+    """Say what a model was quantized by, if it was not quantized when it came."""
+    if report is None:
+        return {"source": "the model as given, which is quantized", "random_inputs": False}
+    return {
+        "source": report.calibration,
+        "random_inputs": report.random_inputs,
+        "calibrated_on": report.calibrated_on,
+        "method": report.method,
     }
 
 

@@ -23,7 +23,6 @@ from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
 from mbv3c.lowering.describe import describe
 from mbv3c.lowering.lower import Lowered, lower
-from mbv3c.lowering.quantized import has_pairs
 from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
 from mbv3c.parity.conversion import in_opset
 from mbv3c.parity.inputs import parity_inputs
@@ -34,9 +33,9 @@ from mbv3c.passes import PIPELINE, PassReport, Proof, run_pipeline
 from mbv3c.passes.convert_opset import check_opset
 from mbv3c.passes.prove import prove
 from mbv3c.passes.removal import why_left
-from mbv3c.quantization.calibration import Calibration, random_with_warning
+from mbv3c.quantization.calibration import Calibration
 from mbv3c.quantization.options import QuantizeOptions
-from mbv3c.quantization.quantize import quantize
+from mbv3c.quantization.quantize import quantize_once
 from mbv3c.quantization.report import QuantizationReport
 from mbv3c.targets import cpu
 from mbv3c.targets.cores import check_precision, machine
@@ -210,7 +209,7 @@ def compile_model(
     with new_folder(output, force=force) as folder:
         given, quantization = model, None
         if precision == "int8":
-            model, quantization = _quantized(model, calibration, quantizing, progress)
+            model, quantization = quantize_once(model, calibration, quantizing, progress)
         progress("rewriting the graph")
         optimized, reports = rewritten_for(model, precision)
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
@@ -242,24 +241,6 @@ def compile_model(
         contents |= described
         bundles.write_manifest(folder, contents)
     return Compiled(output, target, parity, described["kernels"])
-
-
-def _quantized(
-    model: onnx.ModelProto,
-    calibration: Calibration | None,
-    options: QuantizeOptions | None,
-    progress: Progress,
-) -> tuple[onnx.ModelProto, QuantizationReport | None]:
-    """Quantize a model, unless it is quantized already."""
-    if has_pairs(model):
-        if calibration is not None or options is not None:
-            raise UsageError(
-                "the model has QDQ pairs already, so there is nothing to calibrate; leave "
-                "--calibration and --keep-float out, or give the fp32 model"
-            )
-        return model, None
-    source = calibration or random_with_warning(model, progress)
-    return quantize(model, source, options, rank_layers=False, progress=progress)
 
 
 def _describe_quantization(report: QuantizationReport | None) -> dict[str, Any] | None:

@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from mbv3c.errors import Mbv3cError
+from mbv3c.errors import Mbv3cError, UsageError
+from mbv3c.lowering.quantized import has_pairs
 from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.passes import run_pipeline
-from mbv3c.quantization.calibration import Calibration
+from mbv3c.quantization.calibration import Calibration, random_with_warning
 from mbv3c.quantization.layers import Layer, layers, left_float, prepared
 from mbv3c.quantization.measure import Alone, output_errors, tensor_errors, worst_output
 from mbv3c.quantization.options import QuantizeOptions
@@ -89,6 +90,31 @@ def quantize(
         left_float=left_float(graph),
     )
     return quantized, report
+
+
+def quantize_once(
+    model: onnx.ModelProto,
+    calibration: Calibration | None,
+    options: QuantizeOptions | None,
+    progress: Progress,
+) -> tuple[onnx.ModelProto, QuantizationReport | None]:
+    """Quantize a model to compile it, unless it is quantized already; then there is no report.
+
+    Without `calibration` the inputs are random, and `progress` is told so.
+
+    Raises:
+        UsageError: it is quantized already, and there is something to quantize it by.
+        Mbv3cError: as `quantize` says.
+    """
+    if has_pairs(model):
+        if calibration is not None or options is not None:
+            raise UsageError(
+                "the model has QDQ pairs already, so there is nothing to calibrate; leave "
+                "--calibration and --keep-float out, or give the fp32 model"
+            )
+        return model, None
+    source = calibration or random_with_warning(model, progress)
+    return quantize(model, source, options, rank_layers=False, progress=progress)
 
 
 @dataclass(frozen=True)

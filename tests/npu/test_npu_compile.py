@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from mbv3c.errors import UsageError
 from mbv3c.lowering.ethos_u.partition import partition
 from mbv3c.npu_pipeline import PRECISION, RAW, TOSA, NpuCompiled, compile_npu, verify_npu
 from mbv3c.parity.npu import LSB
@@ -63,6 +64,19 @@ def test_the_same_model_gives_the_same_bytes(
     for path in sorted(compiled.path.rglob("*")):
         if path.is_file():
             assert (again / path.relative_to(compiled.path)).read_bytes() == path.read_bytes()
+
+
+def test_a_quantized_model_is_taken_as_it_is(
+    compiled: NpuCompiled, quantized: onnx.ModelProto, tmp_path: Path
+):
+    path = tmp_path / "bundle"
+    target = find_npu("npu")
+    compile_npu(quantized, target, path, verify=False, progress=lambda step: None)
+    assert (path / RAW).read_bytes() == (compiled.path / RAW).read_bytes()
+    with pytest.raises(UsageError, match="QDQ pairs already"):
+        calibration = random_inputs(quantized, 4)
+        compile_npu(quantized, target, tmp_path / "b", calibration, progress=lambda step: None)
+    assert not (tmp_path / "b").exists()
 
 
 def test_the_c_source_builds_for_a_cortex_m(bundle: Path, tmp_path: Path):
