@@ -25,6 +25,7 @@ SCHEMA = 2
 MANIFEST = "manifest.json"
 LIBRARY = "model.so"
 MODEL = "model.onnx"
+NPU_STREAM = "model_vela.npz"
 QUANTIZED = "quantized.onnx"
 GOLDEN_INPUT = "golden/input.npy"
 GOLDEN_OUTPUT = "golden/output.npy"

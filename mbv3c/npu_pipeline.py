@@ -17,7 +17,7 @@ from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.lowering.ethos_u.partition import Boundary, Operator, Partition, Region, partition
 from mbv3c.parity.inputs import parity_inputs
-from mbv3c.parity.npu import NpuParity, check, to_device
+from mbv3c.parity.npu import NpuParity, check
 from mbv3c.quantization.calibration import Calibration
 from mbv3c.quantization.quantize import quantize_once
 from mbv3c.quantization.report import QuantizationReport
@@ -33,7 +33,7 @@ PRECISION = "int8"
 QUANTIZED = "model-int8.onnx"
 TOSA = "model.tosa"
 TFLITE = "model_vela.tflite"
-RAW = "model_vela.npz"
+RAW = bundles.NPU_STREAM
 
 _RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", *NPU_TOOLS)
 _TEMPORARY_COPIES = 8
@@ -107,7 +107,7 @@ def compile_npu(
         region = whole_network(parts)
         progress(f"compiling for {target.name} with vela")
         built, least = _built(region, target, options)
-        _write(folder, model, quantized, region, built, target)
+        _write(folder, model, quantized, region, built, target, float_io=options.float_io)
         parity = None
         if verify:
             progress("comparing fp32, QDQ, TOSA and command stream, step by step")
@@ -211,6 +211,8 @@ def _write(
     region: Region,
     built: Built,
     target: NpuTarget,
+    *,
+    float_io: bool,
 ) -> None:
     (folder / bundles.MODEL).write_bytes(model.SerializeToString(deterministic=True))
     (folder / QUANTIZED).write_bytes(quantized.SerializeToString(deterministic=True))
@@ -218,17 +220,19 @@ def _write(
     (folder / TFLITE).write_bytes(built.tflite)
     (folder / RAW).write_bytes(built.raw)
     layout = ethos_u_source.read_layout(built.raw)
-    text = ethos_u_source.header(layout, target.name, region.inputs, region.outputs)
-    (folder / ethos_u_source.HEADER).write_text(text)
-    (folder / ethos_u_source.SOURCE).write_text(ethos_u_source.source(layout))
+    ends = (region.inputs, region.outputs)
+    header = ethos_u_source.header(layout, target.name, *ends, float_io=float_io)
+    (folder / ethos_u_source.HEADER).write_text(header)
+    source = ethos_u_source.source(layout, *ends, float_io=float_io)
+    (folder / ethos_u_source.SOURCE).write_text(source)
     (folder / bundles.GOLDEN_INPUT).parent.mkdir()
     x = parity_inputs(region.inputs[0].shape)[0]
-    integers = to_device(region.inputs[0].quantization, x)
-    np.save(folder / bundles.GOLDEN_INPUT, integers)
+    integers = region.inputs[0].to_device(x)
+    np.save(folder / bundles.GOLDEN_INPUT, x if float_io else integers)
     files = bundles.output_files(folder / bundles.GOLDEN_OUTPUT)
     outputs = run_tosa(region.tosa, [integers])
-    for y, file in zip(outputs, files, strict=False):
-        np.save(file, y)
+    for end, y, file in zip(region.outputs, outputs, files, strict=False):
+        np.save(file, end.to_model(y) if float_io else y)
     (folder / bundles.GOLDEN_TOLERANCE).write_text("0\n" * len(outputs))
 
 

@@ -17,7 +17,7 @@ from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ModelError, ParityError, UnknownOperatorsError, UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
-from mbv3c.execution.runners import HostRunner, Tensor, require_runner, runner_for
+from mbv3c.execution.runners import HostRunner, Runner, Tensor, require_runner, runner_for
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
@@ -39,6 +39,7 @@ from mbv3c.quantization.quantize import quantize_once
 from mbv3c.quantization.report import QuantizationReport
 from mbv3c.targets import cpu
 from mbv3c.targets.cores import check_precision, machine
+from mbv3c.targets.npu_tools import require_npu_tools
 from mbv3c.targets.table import Target, find_target
 
 Progress = Callable[[str], None]
@@ -330,7 +331,7 @@ def run_bundle(
             "file; name one that ends in .npz"
         )
     x = _read_input(source, bundle.input_shape)
-    runner = require_runner(target_of(bundle))
+    runner = _runner(bundle)
     (outputs,) = runner.run(path, [x])
     arrays: dict[str, NDArray[Any]] = dict(zip(names, outputs, strict=True))
     if detector is not None:
@@ -343,6 +344,15 @@ def run_bundle(
         with output.open("wb") as file:
             np.save(file, outputs[0])
     return Ran(arrays, runner.description)
+
+
+def _runner(bundle: bundles.Bundle) -> Runner:
+    if "npu" not in bundle.manifest:
+        return require_runner(target_of(bundle))
+    require_npu_tools()
+    from mbv3c.execution.ethos_u.runner import StreamRunner  # needs vela
+
+    return StreamRunner(bundle)
 
 
 def _read_input(source: Path, wanted: tuple[int, ...]) -> Tensor:

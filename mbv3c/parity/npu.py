@@ -183,11 +183,10 @@ def check(
     Raises:
         Mbv3cError: a tool fails.
     """
-    input_end = region.inputs[0].quantization
     output_ends = [one.quantization for one in region.outputs]
     shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
     inputs = parity_inputs(shape)[:_INPUTS]
-    integers = [to_device(input_end, x) for x in inputs]
+    integers = [region.inputs[0].to_device(x) for x in inputs]
     wanted = [run_tosa(tosa, [one]) for one in integers]
     steps = _steps(model, quantized, inputs, wanted, output_ends)
     lowered = (_operators_alone(quantized, region, inputs[0]), tosa == region.tosa)
@@ -200,11 +199,6 @@ def check(
     tosas = [wanted[0], run_tosa(tosa, streamed[1:])]
     equal, count, said = _streamed(raw, streamed, tosas)
     return NpuParity(steps, *lowered, equal, count, said)
-
-
-def to_device(quantization: Quantization, x: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Quantize an input of N, C, H, W to what the device takes: int8 of N, H, W, C."""
-    return np.ascontiguousarray(quantization.integers(x).transpose(0, 2, 3, 1))
 
 
 def _steps(

@@ -69,14 +69,23 @@ def _bytes(array: NDArray[Any]) -> bytes:
 
 
 def header(
-    layout: Layout, target: str, inputs: Sequence[Boundary], outputs: Sequence[Boundary]
+    layout: Layout,
+    target: str,
+    inputs: Sequence[Boundary],
+    outputs: Sequence[Boundary],
+    *,
+    float_io: bool = False,
 ) -> str:
-    """Write model.h."""
-    return "\n".join(_header(layout, target, inputs, outputs)) + "\n"
+    """Write model.h; `float_io` declares what converts fp32 tensors of the model."""
+    return "\n".join(_header(layout, target, inputs, outputs, float_io)) + "\n"
 
 
 def _header(
-    layout: Layout, target: str, inputs: Sequence[Boundary], outputs: Sequence[Boundary]
+    layout: Layout,
+    target: str,
+    inputs: Sequence[Boundary],
+    outputs: Sequence[Boundary],
+    float_io: bool,
 ) -> Iterator[str]:
     regions = max([layout.constants_region, *layout.scratch]) + 1
     yield f"/* A network for {target}; written by mbv3c. Nothing here is for another accelerator."
@@ -133,12 +142,16 @@ def _header(
             yield f"#define {_macro(f'{name}_SIZE')} {int(np.prod(end.device_shape))}u"
             yield f"#define {_macro(f'{name}_REGION')} {region}"
             yield f"#define {_macro(f'{name}_OFFSET')} {offset}u"
-            yield f"#define {_macro(f'{name}_SCALE')} {end.quantization.scale:.9g}f"
+            yield f"#define {_macro(f'{name}_SCALE')} {_float(end.quantization.scale)}"
             yield f"#define {_macro(f'{name}_ZERO_POINT')} ({end.quantization.zero_point})"
     yield ""
     for name in ("commands", "constants"):
         yield f"extern const uint32_t {_array(name)};"
     yield ""
+    if float_io:
+        yield "/* From fp32, laid out as in the ONNX model, to the device's integers, and back. */"
+        yield from (f"{line};" for line in _conversions(inputs, outputs))
+        yield ""
     yield "#ifdef __cplusplus"
     yield "}"
     yield "#endif"
@@ -146,8 +159,14 @@ def _header(
     yield f"#endif /* {_macro('H')} */"
 
 
-def source(layout: Layout) -> str:
-    """Write model.c."""
+def source(
+    layout: Layout,
+    inputs: Sequence[Boundary],
+    outputs: Sequence[Boundary],
+    *,
+    float_io: bool = False,
+) -> str:
+    """Write model.c; with `float_io` also what converts fp32 tensors, which needs no C library."""
     parts = [f'#include "{HEADER}"\n']
     for name, data in (("commands", layout.commands), ("constants", layout.constants)):
         words = [f"0x{word:08x}" for word in np.frombuffer(data, "<u4")]
@@ -159,11 +178,80 @@ def source(layout: Layout) -> str:
         parts.append(f"const uint32_t {_array(name)} {aligned} = {{")
         parts.append(",\n".join(lines))
         parts.append("};\n")
+    if float_io:
+        parts.append(_ROUNDING)
+        bodies = [*(_QUANTIZE for _ in inputs), *(_DEQUANTIZE for _ in outputs)]
+        ends = [*inputs, *outputs]
+        for head, body, end in zip(_conversions(inputs, outputs), bodies, ends, strict=True):
+            parts.append(f"{head}\n{body % _numbers(end)}")
     return "\n".join(parts)
+
+
+# Halves to even, as QuantizeLinear rounds: above 2^23 a float has no fraction. `volatile` keeps a
+# compiler that may reorder sums from dropping this one.
+_ROUNDING = """\
+static int8_t quantized(float x, float scale, int32_t zero_point)
+{
+    float steps = x / scale;
+    volatile float shifted;
+    int32_t q;
+    if (!(steps > -1024.0f)) steps = -1024.0f;
+    if (steps > 1024.0f) steps = 1024.0f;
+    shifted = steps + 12582912.0f;
+    q = (int32_t)(shifted - 12582912.0f) + zero_point;
+    return (int8_t)(q < -128 ? -128 : q > 127 ? 127 : q);
+}
+"""
+_QUANTIZE = """\
+{
+    uint32_t p, c;
+    for (p = 0; p < %(places)du; ++p)
+        for (c = 0; c < %(channels)du; ++c)
+            q[p * %(channels)du + c] = quantized(x[c * %(places)du + p], %(scale)s, %(zero)d);
+}
+"""
+_DEQUANTIZE = """\
+{
+    uint32_t p, c;
+    for (p = 0; p < %(places)du; ++p)
+        for (c = 0; c < %(channels)du; ++c)
+            x[c * %(places)du + p] = (float)(q[p * %(channels)du + c] - (%(zero)d)) * %(scale)s;
+}
+"""
+
+
+def _conversions(inputs: Sequence[Boundary], outputs: Sequence[Boundary]) -> list[str]:
+    """Return the heads of the functions that convert inputs and outputs."""
+    return [
+        *(
+            f"void {_PREFIX}_quantize_input_{index}(const float *x, int8_t *q)"
+            for index, _ in enumerate(inputs)
+        ),
+        *(
+            f"void {_PREFIX}_dequantize_output_{index}(const int8_t *q, float *x)"
+            for index, _ in enumerate(outputs)
+        ),
+    ]
+
+
+def _numbers(end: Boundary) -> dict[str, int | str]:
+    """Return what the loops over a tensor of one image need."""
+    *places, channels = end.device_shape
+    return {
+        "places": int(np.prod(places)),
+        "channels": channels,
+        "scale": _float(end.quantization.scale),
+        "zero": end.quantization.zero_point,
+    }
 
 
 def _array(name: str) -> str:
     return f"{_PREFIX}_{name}[{_macro(f'{name.upper()}_SIZE')} / 4]"
+
+
+def _float(value: float) -> str:
+    """Write a float of C, exactly."""
+    return f"{value:.8e}f"
 
 
 def _macro(name: str) -> str:

@@ -1,10 +1,13 @@
+import ctypes
 import hashlib
 import json
+import platform
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +16,9 @@ import pytest
 from mbv3c.errors import UsageError
 from mbv3c.lowering.ethos_u.partition import partition
 from mbv3c.npu_pipeline import PRECISION, RAW, TOSA, NpuCompiled, compile_npu, verify_npu
+from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.npu import LSB
+from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.targets.npu_table import find_npu
 
@@ -173,6 +178,35 @@ def test_calibration_and_float_ends(tmp_path: Path):
     assert inspected["input"]["dtype"] == "float32"
     assert inspected["npu"]["knobs"]["optimise"] == "Size"
     assert "estimated by vela" in mbv3c("inspect", path).stdout
+    check_conversions(path, tmp_path, inspected)
+
+
+def check_conversions(path: Path, folder: Path, inspected: dict[str, Any]) -> None:
+    """Run the functions of model.c on this machine, on the golden tensors and on hard values."""
+    triple = f"{platform.machine()}-linux-gnu"
+    library = folder / "model.so"
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", triple, "-nostdlib", "-shared"]
+    flags = ["-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-std=c99"]
+    subprocess.run([*compiler, *flags, str(path / "model.c"), "-o", str(library)], check=True)
+    functions = ctypes.CDLL(str(library))
+    given, made = (inspected["npu"][key][0] for key in ("inputs", "outputs"))
+    x = np.load(path / "golden" / "input.npy")
+    assert (x.dtype, x.shape) == (np.float32, (1, 3, 96, 96))
+    middle = np.float32(given["scale"]) * (np.arange(-300, 300) + 0.5).astype(np.float32)
+    x = x.copy()
+    x.reshape(-1)[: middle.size] = middle
+    x.reshape(-1)[middle.size : middle.size + 4] = (np.inf, -np.inf, 1e30, -1e30)
+    q = np.zeros(given["shape"], np.int8)
+    pointers = ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(q.ctypes.data)
+    functions.mbv3c_model_quantize_input_0(*pointers)
+    steps = np.rint(x / np.float32(given["scale"])) + given["zero_point"]
+    assert (q == np.clip(steps, -128, 127).astype(np.int8).transpose(0, 2, 3, 1)).all()
+    integers = np.arange(-50, 50, 10, dtype=np.int8)
+    y = np.zeros(10, np.float32)
+    pointers = ctypes.c_void_p(integers.ctypes.data), ctypes.c_void_p(y.ctypes.data)
+    functions.mbv3c_model_dequantize_output_0(*pointers)
+    wanted = (integers.astype(np.float32) - made["zero_point"]) * np.float32(made["scale"])
+    assert (y == wanted).all()
 
 
 @pytest.mark.parametrize(
@@ -200,9 +234,17 @@ def test_a_wrong_request_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bundle_for_an_npu_does_not_run_here(bundle: Path, tmp_path: Path):
-    x = tmp_path / "x.npy"
-    np.save(x, np.zeros((1, 3, 96, 96), np.float32))
-    done = mbv3c("run", bundle, "--input", x, "-o", tmp_path / "y.npy")
-    assert done.returncode == 2
-    assert "nothing here runs npu:ethos-u55-128" in done.stderr
+def test_run_interprets_the_stream(bundle: Path, quantized: onnx.ModelProto, tmp_path: Path):
+    x = parity_inputs((1, 3, 96, 96))[0]
+    np.save(tmp_path / "x.npy", x)
+    done = mbv3c("run", bundle, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    assert done.returncode == 0, done.stderr
+    assert "interpreter of the command stream" in done.stdout
+    y = np.load(tmp_path / "y.npy")
+    (wanted,) = run(session(quantized), x)
+    assert (y.dtype, y.shape) == (np.float32, (1, 100))
+    (end,) = json.loads((bundle / "manifest.json").read_text())["npu"]["outputs"]
+    # A step or a few, as in the parity report; another input is far away.
+    assert np.abs(y - wanted).max() <= 12 * end["scale"]
+    (other,) = run(session(quantized), -x)
+    assert np.abs(y - other).max() > 24 * end["scale"]

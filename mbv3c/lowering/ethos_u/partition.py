@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 import tvm
 import tvm_ffi
+from numpy.typing import NDArray
 from tvm import relax
 
 from mbv3c.lowering.ethos_u.composite import (
@@ -42,6 +44,15 @@ class Boundary:
     shape: tuple[int, ...]
     device_shape: tuple[int, ...]
     quantization: Quantization
+
+    def to_device(self, x: NDArray[np.float32]) -> NDArray[np.int8]:
+        """Quantize an input of N, C, H, W to the int8 of N, H, W, C that the device takes."""
+        return np.ascontiguousarray(self.quantization.integers(x).transpose(0, 2, 3, 1))
+
+    def to_model(self, q: NDArray[Any]) -> NDArray[np.float32]:
+        """Dequantize an output of the device to what the model gives."""
+        values = self.quantization.values(q.reshape(self.device_shape))
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2).reshape(self.shape))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from mbv3c.lowering.ethos_u.named_import import import_named, name_of
 from mbv3c.lowering.ethos_u.partition import partition
 from mbv3c.lowering.ethos_u.tosa_graph import multiplier
 from mbv3c.npu_pipeline import whole_network
-from mbv3c.parity.npu import to_device
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
@@ -75,7 +74,7 @@ def difference(model: onnx.ModelProto, mean: str = "depthwise") -> int:
     opened = session(quantized)
     worst = 0
     for x in calibration.read():
-        (ours,) = run_tosa(region.tosa, [to_device(region.inputs[0].quantization, x)])
+        (ours,) = run_tosa(region.tosa, [region.inputs[0].to_device(x)])
         (theirs,) = run(opened, x)
         wanted = region.outputs[0].quantization.integers(theirs)
         wanted = wanted.transpose(0, 2, 3, 1) if wanted.ndim == 4 else wanted

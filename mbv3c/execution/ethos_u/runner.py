@@ -1,0 +1,61 @@
+"""Run a bundle for an NPU as `mbv3c run` does: fp32 in, the command stream, fp32 out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv3c.bundle import NPU_STREAM, Bundle
+from mbv3c.errors import ToolError
+from mbv3c.execution.ethos_u.errors import UnsupportedError
+from mbv3c.execution.ethos_u.interpreter import interpret
+from mbv3c.execution.ethos_u.program import read_program
+from mbv3c.lowering.ethos_u.composite import Quantization
+from mbv3c.lowering.ethos_u.partition import Boundary
+
+Tensor = NDArray[np.float32]
+
+
+class StreamRunner:
+    """Quantizes, interprets the command stream of a bundle, and dequantizes.
+
+    Attributes:
+        description: what executes it, as reports name it.
+    """
+
+    description = "interpreter of the command stream"
+
+    def __init__(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        self._device = manifest["target"]["name"]
+        self._input = _end(manifest["npu"]["inputs"][0], manifest["input"])
+        pairs = zip(manifest["npu"]["outputs"], manifest["outputs"], strict=True)
+        self._outputs = [_end(*pair) for pair in pairs]
+
+    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+        """Run the stream once per input, N, C, H, W, and return the outputs as the model has them.
+
+        Raises:
+            ToolError: the interpreter does not know the device.
+            Mbv3cError: the stream is damaged.
+        """
+        try:
+            program = read_program(bundle / NPU_STREAM)
+            made = [interpret(program, [self._input.to_device(x)]) for x in inputs]
+        except UnsupportedError as error:
+            raise ToolError(f"nothing here runs a stream of {self._device}: {error}") from error
+        return [
+            [end.to_model(y) for end, y in zip(self._outputs, outputs, strict=True)]
+            for outputs in made
+        ]
+
+
+def _end(device: dict[str, Any], model: dict[str, Any]) -> Boundary:
+    """Read an input or output of the manifest: on the device, and in the model."""
+    return Boundary(
+        model["name"],
+        tuple(model["shape"]),
+        tuple(device["shape"]),
+        Quantization(device["scale"], device["zero_point"]),
+    )
