@@ -853,16 +853,23 @@ def doctor(fetch: bool, as_json: bool) -> None:
     if fetch:
         toolbox.fetch(_Progress())
     parts = toolbox.diagnose()
-    healthy = all(part.ok for part in parts)
+    healthy = all(part.ok or part.optional for part in parts)
     if as_json:
         rows = [
-            {"name": p.name, "ok": p.ok, "detail": p.detail, "remedy": p.remedy or None}
-            for p in parts
+            {
+                "name": part.name,
+                "ok": part.ok,
+                "optional": part.optional,
+                "detail": part.detail,
+                "remedy": part.remedy or None,
+            }
+            for part in parts
         ]
         _print_json({"healthy": healthy, "parts": rows})
     else:
         for part in parts:
-            click.echo(f"{'ok' if part.ok else 'MISSING':<9}{part.name:<17}{part.detail}")
+            state = "ok" if part.ok else "absent" if part.optional else "MISSING"
+            click.echo(f"{state:<9}{part.name:<17}{part.detail}")
             if not part.ok:
                 click.echo(f"{'':<9}{'':<17}→ {part.remedy}")
     if not healthy:

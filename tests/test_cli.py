@@ -430,6 +430,13 @@ def test_doctor_says_how_to_get_what_is_missing(tmp_path: Path) -> None:
     assert "mbv3c doctor --fetch" in done.stdout
 
 
+def test_doctor_names_what_only_some_targets_need(emulator_kit: object) -> None:
+    done = mbv3c("doctor")
+    assert done.returncode == 0
+    assert "absent   npu tools" in done.stdout
+    assert "pip install 'mbv3c[npu]'" in done.stdout
+
+
 def test_force_deletes_nothing_but_bundles(small_file: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")

@@ -33,6 +33,7 @@ from mbv3c.execution.fetching import (
     runner_digest,
     sysroot,
 )
+from mbv3c.targets.npu_tools import NPU_INSTALL, NPU_TOOLS
 
 # apache-tvm 0.27 takes any apache-tvm-ffi, but tuning crashes with one that it was not built for.
 TVM_VERSION = "0.27.0.post1"
@@ -84,12 +85,14 @@ class Part:
         ok: whether it is there and fits.
         detail: what was found.
         remedy: what to do when it is not ok; empty otherwise.
+        optional: whether only some targets need it.
     """
 
     name: str
     ok: bool
     detail: str
     remedy: str = ""
+    optional: bool = False
 
 
 def native_arch() -> str:
@@ -158,6 +161,7 @@ def diagnose() -> list[Part]:
         _diagnose_package("onnxruntime", "onnxruntime"),
         _diagnose_package("linker", "ziglang"),
         *_diagnose_kit(),
+        _diagnose_npu_tools(),
     ]
 
 
@@ -242,6 +246,13 @@ def _diagnose_package(name: str, package: str) -> Part:
     if version is None:
         return Part(name, False, f"{package} is missing", f"pip install {package}")
     return Part(name, True, f"{package} {version}")
+
+
+def _diagnose_npu_tools() -> Part:
+    versions = {name: _version(name) for name in NPU_TOOLS}
+    detail = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
+    ok = None not in versions.values()
+    return Part("npu tools", ok, detail, "" if ok else f"for target npu: {NPU_INSTALL}", True)
 
 
 def _diagnose_kit() -> list[Part]:

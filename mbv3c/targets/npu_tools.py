@@ -5,6 +5,9 @@ from importlib import metadata
 from mbv3c.errors import ToolError
 
 NPU_TOOLS = ("ethos-u-vela", "tosa-tools")
+NPU_INSTALL = (
+    "pip install 'mbv3c[npu]', into an environment of its own, as they hold back numpy and onnx"
+)
 
 
 def require_npu_tools() -> None:
@@ -20,7 +23,4 @@ def require_npu_tools() -> None:
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        raise ToolError(
-            f"target npu needs {' and '.join(missing)}: pip install 'mbv3c[npu]', into an "
-            "environment of its own, as they hold back numpy and onnx"
-        )
+        raise ToolError(f"target npu needs {' and '.join(missing)}: {NPU_INSTALL}")
