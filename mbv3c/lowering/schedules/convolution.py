@@ -19,7 +19,7 @@ from mbv3c.lowering.schedules import emit, panels
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.epilogue import Activation
 from mbv3c.lowering.schedules.panels import Panels
-from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_row, for_each_run
+from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_tile
 
 _MAX_OUTPUTS = 16
 _MAX_VECTORS = 8
@@ -106,13 +106,9 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
         )
 
         def one(
-            conditions: Conditions,
-            b: Expr,
-            p: Expr,
-            column: Expr,
-            panel: tuple[int, ...],
-            run: Run,
+            b: Expr, p: Expr, conditions: Conditions, group: Panels, column: Expr, run: Run
         ) -> None:
+            panel = group.widths
             starts = emit.offsets(panel)
             acc = emit.biased_accumulators(run.count, panel, shape.dtype, bias, column)
 
@@ -140,20 +136,16 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
                     value = shape.activation.apply(acc.get(i, v), lanes, shape.dtype)
                     emit.store(y, value, b, p, run.start + i, column + starts[v], lanes=lanes)
 
-        def row(b: Expr, p: Expr, conditions: Conditions) -> None:
-            for panel in _panels(shape, tile, machine):
-                with emit.loop(panel.count) as j:
-                    column = panel.first + j * panel.columns
-                    body = partial(one, conditions, b, p, column, panel.widths)
-                    for_each_run(right, tile.run, beyond, body)
-
-        with emit.loop(shape.batch) as b:
-            for_each_row(
-                down,
-                partial(row, b),
-                apart=machine.lane_operands,
-                parallel=machine.worthwhile(shape.madds),
-            )
+        for_each_tile(
+            shape.batch,
+            (down, right),
+            _panels(shape, tile, machine),
+            tile.run,
+            reach_beyond=beyond,
+            apart=machine.lane_operands,
+            parallel=machine.worthwhile(shape.madds),
+            body=one,
+        )
 
     return emit.build_kernel("convolution", body)
 

@@ -8,7 +8,6 @@ with a fourth, whose weights are 0. A tap outside of the map takes the zero poin
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,8 @@ from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.schedules import emit, integer
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.integer import GROUP, VECTOR, Output
-from mbv3c.lowering.schedules.panels import panels
-from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_row, for_each_run
+from mbv3c.lowering.schedules.panels import Panels, panels
+from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_tile
 
 _MAX_RUN = 6
 _PLACES = 4  # of four channels, in 16 bytes
@@ -113,8 +112,9 @@ def generate(shape: IntegerConvolution, tile: Tile, machine: Machine) -> PrimFun
         outside = integer.constant_four(shape.zero, machine)
 
         def one(
-            b: Expr, p: Expr, conditions: Conditions, column: Expr, width: int, run: Run
+            b: Expr, p: Expr, conditions: Conditions, panel: Panels, column: Expr, run: Run
         ) -> None:
+            width = panel.columns
             cut = integer.parts(width, machine)
             offsets = emit.offsets(cut)
             acc = emit.biased_accumulators(run.count, cut, "int32", bias, column)
@@ -150,20 +150,16 @@ def generate(shape: IntegerConvolution, tile: Tile, machine: Machine) -> PrimFun
                 result = integer.narrow(values, cut, shape.output, table, machine)
                 emit.store(y, result, b, p, run.start + i, column, lanes=width)
 
-        def row(b: Expr, p: Expr, conditions: Conditions) -> None:
-            for panel in panels(shape.outputs, VECTOR, 1):
-                with emit.loop(panel.count) as j:
-                    column = panel.first + j * panel.columns
-                    body = partial(one, b, p, conditions, column, panel.columns)
-                    for_each_run(right, tile.run, beyond, body)
-
-        with emit.loop(shape.batch) as b:
-            for_each_row(
-                down,
-                partial(row, b),
-                apart=machine.lane_operands,
-                parallel=machine.worthwhile(shape.madds),
-            )
+        for_each_tile(
+            shape.batch,
+            (down, right),
+            panels(shape.outputs, VECTOR, 1),
+            tile.run,
+            reach_beyond=beyond,
+            apart=machine.lane_operands,
+            parallel=machine.worthwhile(shape.madds),
+            body=one,
+        )
 
     return emit.build_kernel("integer_convolution", body)
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
-from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.schedules import emit, integer
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.integer import GROUP, VECTOR, Output
-from mbv3c.lowering.schedules.panels import Panels, panels
+from mbv3c.lowering.schedules.panels import Panels, for_each_tile, panels
 
 _MAX_ROWS = 12
 _MAX_VECTORS = 3
@@ -127,27 +126,15 @@ def generate(shape: IntegerPointwise, tile: Tile, machine: Machine) -> PrimFunc:
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (m, shape.outputs), "int8")
         runs = panels(n, VECTOR, tile.vectors)
-        blocks = -(-m // tile.rows)
         parallel = machine.worthwhile(shape.madds)
 
-        def one(i: Expr, run: Panels, j: Expr) -> None:
-            # The last block begins early enough to be whole; it computes some rows once more.
-            row = i * tile.rows if m % tile.rows == 0 else T.min(i * tile.rows, m - tile.rows)
-            column = run.first + j * run.columns
+        def one(row: Expr, run: Panels, column: Expr) -> None:
             last = run is runs[-1] and run.count == 1
             kept = shape.outputs - run.first if last else run.columns
             buffers = (x, w, bias, scale, table, y)
             _tile(shape, machine, buffers, row, tile.rows, column, run.widths, kept)
 
-        if tile.rows_outer:
-            with emit.loop(blocks, parallel=parallel) as i:
-                for run in runs:
-                    with emit.loop(run.count) as j:
-                        one(i, run, j)
-            return
-        for run in runs:
-            with emit.loop(run.count, parallel=parallel) as j, emit.loop(blocks) as i:
-                one(i, run, j)
+        for_each_tile(m, tile.rows, runs, rows_outer=tile.rows_outer, parallel=parallel, body=one)
 
     return emit.build_kernel("integer_pointwise", body)
 

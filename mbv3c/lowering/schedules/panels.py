@@ -1,13 +1,15 @@
 """Weights packed for products: panels of columns, each in the order in which it is read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from tvm.tirx.script.builder import ir as T  # noqa: N812
 
-from mbv3c.lowering.schedules.emit import offsets, vectors
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.emit import Expr, offsets, vectors
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,44 @@ def panels(columns: int, lanes: int, most: int) -> list[Panels]:
         else:
             runs.append(Panels(starts[a], widths[a:b], 1))
     return runs
+
+
+def for_each_tile(
+    rows: int,
+    tile_rows: int,
+    runs: Sequence[Panels],
+    *,
+    rows_outer: bool,
+    parallel: bool,
+    body: Callable[[Expr, Panels, Expr], None],
+) -> None:
+    """Emit `body` for every tile of a product: its first row, its run of panels, its first column.
+
+    The last block of rows begins early enough to be whole; some rows are computed once more.
+
+    Args:
+        rows: of the product.
+        tile_rows: of a tile.
+        runs: the panels of its columns.
+        rows_outer: whether the tiles of one row block follow each other, or those of one panel.
+        parallel: whether the outer loop is shared between cores.
+        body: emits the code of a tile.
+    """
+    blocks = -(-rows // tile_rows)
+
+    def one(i: Expr, run: Panels, j: Expr) -> None:
+        row = i * tile_rows if rows % tile_rows == 0 else T.min(i * tile_rows, rows - tile_rows)
+        body(row, run, run.first + j * run.columns)
+
+    if rows_outer:
+        with emit.loop(blocks, parallel=parallel) as i:
+            for run in runs:
+                with emit.loop(run.count) as j:
+                    one(i, run, j)
+        return
+    for run in runs:
+        with emit.loop(run.count, parallel=parallel) as j, emit.loop(blocks) as i:
+            one(i, run, j)
 
 
 def pack(matrix: NDArray[np.float32], runs: Sequence[Panels]) -> NDArray[np.float32]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
-from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.schedules import emit, panels
@@ -104,21 +103,11 @@ def generate(shape: Pointwise, tile: Tile, machine: Machine) -> PrimFunc:
         blocks = -(-m // tile.rows)
         parallel = machine.worthwhile(shape.madds)
 
-        def one(i: Expr, run: Panels, j: Expr) -> None:
-            # The last block begins early enough to be whole; it computes some rows once more.
-            row = i * tile.rows if m % tile.rows == 0 else T.min(i * tile.rows, m - tile.rows)
-            column = run.first + j * run.columns
+        def one(row: Expr, run: Panels, column: Expr) -> None:
             _tile(shape, machine, (x, w, bias, residual, y), row, tile.rows, column, run.widths)
 
-        if tile.rows_outer or (parallel and _better_by_rows(blocks, runs, machine)):
-            with emit.loop(blocks, parallel=parallel) as i:
-                for run in runs:
-                    with emit.loop(run.count) as j:
-                        one(i, run, j)
-            return
-        for run in runs:
-            with emit.loop(run.count, parallel=parallel) as j, emit.loop(blocks) as i:
-                one(i, run, j)
+        by_rows = tile.rows_outer or (parallel and _better_by_rows(blocks, runs, machine))
+        panels.for_each_tile(m, tile.rows, runs, rows_outer=by_rows, parallel=parallel, body=one)
 
     return emit.build_kernel("pointwise", body)
 

@@ -5,13 +5,15 @@ outside left out; all others share one loop. Rows above and below are left out a
 comparison per row of taps. So padding is neither stored nor multiplied.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Expr
+from mbv3c.lowering.schedules.panels import Panels
 
 
 @dataclass(frozen=True)
@@ -134,3 +136,39 @@ def for_each_row(
     if outer:
         with emit.loop(outer) as i:
             body(i + T.if_then_else(i < inner[0], 0, len(inner)), axis.inside)
+
+
+def for_each_tile(
+    batch: int,
+    axes: tuple[Axis, Axis],
+    runs: Sequence[Panels],
+    count: int,
+    *,
+    reach_beyond: int,
+    apart: bool,
+    parallel: bool,
+    body: Callable[[Expr, Expr, Conditions, Panels, Expr, Run], None],
+) -> None:
+    """Emit `body` for every image, output row, panel of channels and run of outputs.
+
+    Args:
+        batch: images.
+        axes: the vertical and the horizontal axis.
+        runs: the panels.
+        count: outputs per run.
+        reach_beyond: as in `for_each_run`.
+        apart: as in `for_each_row`.
+        parallel: whether the output rows are shared between cores.
+        body: emits a tile, from image, output row and its conditions, panel, first channel, run.
+    """
+    down, right = axes
+
+    def row(b: Expr, p: Expr, conditions: Conditions) -> None:
+        for panel in runs:
+            with emit.loop(panel.count) as j:
+                column = panel.first + j * panel.columns
+                one = partial(body, b, p, conditions, panel, column)
+                for_each_run(right, count, reach_beyond, one)
+
+    with emit.loop(batch) as b:
+        for_each_row(down, partial(row, b), apart=apart, parallel=parallel)
