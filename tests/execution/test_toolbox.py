@@ -133,7 +133,9 @@ def test_second_fetch_waits_for_the_first(emulator_kit: Kit) -> None:
 
 
 def test_diagnose_finds_every_part(emulator_kit: Kit) -> None:
-    parts = toolbox.diagnose()
+    *parts, npu = toolbox.diagnose()
+    assert (npu.name, npu.optional) == ("npu tools", True)
+    assert not any(part.optional for part in parts)
     assert [part.name for part in parts] == [
         "python",
         "tvm",
