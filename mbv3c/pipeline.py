@@ -1,7 +1,8 @@
 """The whole line on one page: build → rewrite → lower → schedule → link → bundle → verify."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from math import isfinite
@@ -17,7 +18,14 @@ from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ModelError, ParityError, UnknownOperatorsError, UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
-from mbv3c.execution.runners import HostRunner, Runner, Tensor, require_runner, runner_for
+from mbv3c.execution.runners import (
+    HostRunner,
+    KernelRunner,
+    Runner,
+    Tensor,
+    require_runner,
+    runner_for,
+)
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
@@ -26,6 +34,7 @@ from mbv3c.lowering.lower import Lowered, lower
 from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
 from mbv3c.parity.conversion import in_opset
 from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.kernels import check_kernels
 from mbv3c.parity.proof import prove as onnxruntime_judge
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
 from mbv3c.parity.tolerance import TOLERANCES
@@ -46,6 +55,7 @@ Progress = Callable[[str], None]
 
 _TEMPORARY_COPIES = 5
 _OTHER_BYTES = 8 << 20
+_SHOWN_KERNELS = 5
 
 _RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
 
@@ -216,6 +226,7 @@ def compile_model(
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
         library = folder / bundles.LIBRARY
         lowered = build_library(optimized, target, library, reports, precision=precision)
+        described = describe(lowered)
         progress(_REFERENCE[quantization is not None])
         inputs = parity_inputs(_input_shape(model))
         references = list(run_reference(model, inputs))
@@ -227,18 +238,18 @@ def compile_model(
         parity = None
         if verify:
             as_given = given if quantization is not None else None
+            kernels = described["kernels"]
             parity = _verify(
-                folder, model, target, precision, inputs, references, progress, as_given
+                folder, kernels, model, target, precision, inputs, references, progress, as_given
             )
             if not parity.passed:
                 raise ParityError(
                     f"{output.name} does not compute what onnxruntime computes; nothing was "
-                    "written (--no-verify writes the bundle all the same)",
+                    f"written (--no-verify writes the bundle all the same){_wrong(parity)}",
                     parity.to_json(),
                 )
         contents = _describe(given, target, precision, reports, references[0], parity)
         contents["quantization"] = _describe_quantization(quantization)
-        described = describe(lowered)
         contents |= described
         bundles.write_manifest(folder, contents)
     return Compiled(output, target, parity, described["kernels"])
@@ -279,7 +290,8 @@ def verify_bundle(path: Path, progress: Progress) -> Parity:
     progress(_REFERENCE[given is not None])
     inputs = parity_inputs(bundle.input_shape)
     references = list(run_reference(model, inputs))
-    return _verify(path, model, target, precision, inputs, references, progress, given)
+    kernels = bundle.manifest["kernels"]
+    return _verify(path, kernels, model, target, precision, inputs, references, progress, given)
 
 
 def target_of(bundle: bundles.Bundle) -> Target:
@@ -368,8 +380,34 @@ def _read_input(source: Path, wanted: tuple[int, ...]) -> Tensor:
     return x
 
 
+def _wrong(parity: Parity) -> str:
+    """Name the kernels that are wrong by themselves."""
+    missed = parity.kernels.missed if parity.kernels else []
+    return "".join(f"\n  {one}" for one in missed[:_SHOWN_KERNELS])
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What can be run of a bundle here.
+
+    Attributes:
+        runner: what runs it.
+        folder: the bundle, or a folder with the same program for this machine.
+        kernels: the kernels of the library there.
+        ran_on: both in words.
+        exact: whether it is the bundle's own library.
+    """
+
+    runner: KernelRunner
+    folder: Path
+    kernels: list[dict[str, Any]]
+    ran_on: str
+    exact: bool
+
+
 def _verify(
     folder: Path,
+    kernels: list[dict[str, Any]],
     model: onnx.ModelProto,
     target: Target,
     precision: str,
@@ -378,36 +416,52 @@ def _verify(
     progress: Progress,
     given: onnx.ModelProto | None = None,
 ) -> Parity:
-    runner = runner_for(target)
-    if runner is not None:
-        progress(f"running the library on {runner.description}")
-        outputs = runner.run(folder, inputs)
-        ran_on = runner.description
-    else:
-        progress(f"nothing here runs {target.name}: building the same program for this machine")
-        outputs = _run_rebuilt(model, inputs, precision)
-        ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
+    with _program(folder, kernels, model, target, precision, progress) as program:
+        outputs = program.runner.run(program.folder, inputs)
+        alone = None
+        if precision == "int8":
+            progress("running every kernel by itself")
+            # The last input has the largest values: of integers, those that saturate, too.
+            alone = check_kernels(
+                model, program.kernels, inputs[-1], program.runner, program.folder
+            )
     parity = compare(
         outputs,
         references,
         TOLERANCES[precision],
-        ran_on=ran_on,
-        exact_program=runner is not None,
+        ran_on=program.ran_on,
+        exact_program=program.exact,
     )
+    parity = replace(parity, kernels=alone)
     if given is None:
         return parity
     progress(_REFERENCE[False])
     return replace(parity, as_given=agreement(outputs, list(run_reference(given, inputs))))
 
 
-def _run_rebuilt(
-    model: onnx.ModelProto, inputs: list[Tensor], precision: str
-) -> list[list[Tensor]]:
+@contextmanager
+def _program(
+    folder: Path,
+    kernels: list[dict[str, Any]],
+    model: onnx.ModelProto,
+    target: Target,
+    precision: str,
+    progress: Progress,
+) -> Iterator[_Program]:
+    """Return a bundle's library or, if nothing here runs it, the same built for this machine."""
+    runner = runner_for(target)
+    if runner is not None:
+        progress(f"running the library on {runner.description}")
+        yield _Program(runner, folder, kernels, runner.description, exact=True)
+        return
+    progress(f"nothing here runs {target.name}: building the same program for this machine")
+    ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
-        folder = Path(name)
-        library, host = folder / bundles.LIBRARY, find_target("host_cpu")
-        build_library(rewritten_for(model, precision)[0], host, library, precision=precision)
-        return HostRunner().run(folder, inputs)
+        rebuilt, host = Path(name), find_target("host_cpu")
+        optimized, _ = rewritten_for(model, precision)
+        lowered = build_library(optimized, host, rebuilt / bundles.LIBRARY, precision=precision)
+        described = describe(lowered)["kernels"]
+        yield _Program(HostRunner(), rebuilt, described, ran_on, exact=False)
 
 
 def _write_golden(

@@ -112,6 +112,7 @@ class _QuantizedSelector(Selector):
         source = self._value(x, channels_last=False)
         self._plan.values[y] = Value((batch, *sides, GROUP), _INT8)
         self._append("quantize", [node], function, (source, y), y, 0, None)
+        self._plan.hold(y, y, channels_last=True)
         self._images[y] = y
         return True
 
