@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
-from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.schedules.integer import Output
 from mbv3c.targets import cpu
 from mbv3c.targets.cores import machine
