@@ -7,27 +7,28 @@ import sys
 import time
 from importlib import metadata
 
-from benchmarks import aarch64, emulated, host
+from benchmarks import aarch64, emulated, host, integers
 from benchmarks.networks import NETWORKS, QUICK
 from benchmarks.results import replace_section
 from mbv3c import __version__
 from mbv3c.bench.processors import processor_name
 from mbv3c.errors import Mbv3cError
 
-SECTIONS = ("host", "emulated")
+SECTIONS = ("host", "emulated", "int8")
 HOST = "Latency on this machine"
 EMULATED = "Executed instructions, emulated Cortex-A76"
+INTEGERS = "Executed instructions in int8, emulated"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=SECTIONS, help="one of the two kinds")
+    parser.add_argument("--only", choices=SECTIONS, help="one of the kinds")
     parser.add_argument(
         "--quick", action="store_true", help="Small 1.0 at 224 pixels only; writes nothing"
     )
     arguments = parser.parse_args()
     chosen = SECTIONS if arguments.only is None else (arguments.only,)
-    measure = {"host": _host, "emulated": _emulated}
+    measure = {"host": _host, "emulated": _emulated, "int8": _integers}
     try:
         for section in chosen:
             title, body = measure[section](arguments.quick)
@@ -70,6 +71,25 @@ of the counts: of one input's output against onnxruntime in fp32 without optimis
 range. ncnn in fp16 stores, packs and computes half precision.
 
 {emulated.tables(rows)}""",
+    )
+
+
+def _integers(quick: bool) -> tuple[str, str]:
+    rows = integers.measure(QUICK if quick else integers.NETWORKS, _progress)
+    tools = [_version_of(name) for name in ("apache-tvm", "onnxruntime")]
+    return (
+        INTEGERS,
+        f"""\
+{_date()}, qemu-user; {_listed(*tools)}. `make bench`, that is `python -m benchmarks --only int8`.
+Millions of instructions executed per inference, one thread. **Counted, not timed.** Quantized on
+random inputs, as `compile --precision int8` does without a folder; onnxruntime takes the same
+quantized model, with all of its optimisations. The third column is what dot products need that do
+nothing else. Errors, in the order of the counts, of one input's output, of the range: in int8
+against onnxruntime without optimisations on the quantized model, in fp32 on the fp32 one. The
+emulator knows no Cortex-A55: what is compiled for it runs on a Cortex-A76, which has all of its
+instructions. ncnn is left out, as its wheels bring no tool that quantizes a network for it.
+
+{integers.table(rows)}""",
     )
 
 
