@@ -25,7 +25,14 @@ from mbv3c.lowering.schedules.emit import Expr
 from mbv3c.lowering.schedules.integer import GROUP, VECTOR, Output
 from mbv3c.lowering.schedules.interleaved_depthwise import Rows
 from mbv3c.lowering.schedules.panels import panels
-from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_row, for_each_run
+from mbv3c.lowering.schedules.windows import (
+    Axis,
+    Conditions,
+    Run,
+    for_each_row,
+    for_each_run,
+    products,
+)
 
 _MAX_OUTPUTS = 14
 _MAX_WIDE = 7  # of 16 channels each
@@ -50,8 +57,7 @@ class IntegerDepthwise:
 
     @property
     def madds(self) -> int:
-        taps = self.vertical.taps * self.horizontal.taps
-        return self.batch * self.channels * self.vertical.outputs * self.horizontal.outputs * taps
+        return self.batch * self.channels * products(self.vertical, self.horizontal)
 
 
 @dataclass(frozen=True)
