@@ -11,7 +11,7 @@ from mbv3c.lowering.machine import PRECISIONS, Machine
 from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.plan import Plan
 from mbv3c.lowering.quantized import read_pairs
-from mbv3c.lowering.select import select
+from mbv3c.lowering.select_cpu import select
 from mbv3c.lowering.select_quantized import select_quantized
 
 

@@ -5,7 +5,7 @@ branch is one kernel, and what no kernel covers goes to the fallback in regions 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -19,7 +19,7 @@ from tvm.tirx import PrimFunc
 from mbv3c.errors import ModelError
 from mbv3c.graphs.load import model_input
 from mbv3c.lowering import fallback
-from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.kernels import Kernel, Kernels
 from mbv3c.lowering.plan import Array, Plan, Step, Value
 from mbv3c.lowering.schedules import (
     convolution,
@@ -27,7 +27,6 @@ from mbv3c.lowering.schedules import (
     elementwise,
     pointwise,
     pooling,
-    squeeze_excite,
 )
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
@@ -41,19 +40,24 @@ Rule = Callable[[onnx.NodeProto], bool]
 _Form = tuple[bool, str]  # of a tensor: whether the channels are last, and the type
 
 
-def select(
-    model: onnx.ModelProto, machine: Machine, target: tvm.target.Target, dtype: str = "float32"
-) -> Plan:
-    """Return the plan of a rewritten graph with fixed shapes.
+@dataclass(frozen=True)
+class Branch:
+    """A squeeze-and-excitation branch.
 
-    The kernels hold and compute what is float32 in the graph as `dtype`. Inputs, outputs and what
-    the fallback computes keep their types.
-
-    Raises:
-        ModelError: a node has no known shape, the fallback cannot lower it, or `dtype` cannot
-            hold its weights.
+    Attributes:
+        nodes: pool → 1x1 → activation → 1x1 → activation → Mul with what was pooled.
+        w1, b1: weights [squeezed, channels] and bias of the first product.
+        w2, b2: weights [gates, squeezed] and bias of the second one.
+        reduce, gate: the activations after them.
     """
-    return Selector(model, machine, target, dtype).run()
+
+    nodes: list[onnx.NodeProto]
+    w1: NDArray[np.float32]
+    b1: NDArray[np.float32]
+    w2: NDArray[np.float32]
+    b2: NDArray[np.float32]
+    reduce: Activation
+    gate: Activation
 
 
 class Selector:
@@ -64,10 +68,10 @@ class Selector:
     """
 
     def __init__(
-        self, model: onnx.ModelProto, machine: Machine, target: tvm.target.Target, dtype: str
+        self, model: onnx.ModelProto, kernels: Kernels, target: tvm.target.Target, dtype: str
     ) -> None:
         self._model = shape_inference.infer_shapes(model)
-        self._machine, self._target, self._kernel_type = machine, target, dtype
+        self._kernels, self._target, self._kernel_type = kernels, target, dtype
         graph = self._model.graph
         self._stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self._types = {
@@ -142,11 +146,9 @@ class Selector:
         if groups == channels == weights.shape[0] > 1:
             covered, activation = self._activation_after(node)
             shape = depthwise.Depthwise(batch, channels, *axes, activation, self._kernel_type)
-            tile = depthwise.default(shape, self._machine)
-            function = depthwise.generate(shape, tile, self._machine)
-            constants = (depthwise.pack(weights), bias)
+            kernel = self._kernels.depthwise(shape, weights, bias)
             x = self._value(node.input[0], channels_last=True)
-            self._emit("depthwise", covered, function, (x, *constants), shape.madds, tile)
+            self._emit_kernel("depthwise", covered, kernel, (x,), shape.madds)
             return True
         if groups != 1:
             return False
@@ -168,11 +170,9 @@ class Selector:
             dtype=self._kernel_type,
             source=source,
         )
-        place = convolution.default(dense, self._machine)
-        packed = convolution.pack(dense, place, self._machine, weights)
+        kernel = self._kernels.convolution(dense, weights, bias)
         x = self._value(node.input[0], channels_last=not first, dtype=source)
-        function = convolution.generate(dense, place, self._machine)
-        self._emit("convolution", covered, function, (x, packed, bias), dense.madds, place)
+        self._emit_kernel("convolution", covered, kernel, (x,), dense.madds)
         return True
 
     def _multiply_matrix(self, node: onnx.NodeProto) -> bool:
@@ -199,38 +199,8 @@ class Selector:
         return True
 
     def _squeeze_excite(self, node: onnx.NodeProto) -> bool:
-        """Take pool → 1x1 → activation → 1x1 → activation → Mul with what was pooled."""
-        chain = self._branch(node)
-        if chain is None:
-            return False
-        _, reduce, act1, expand, act2, scale = chain
-        x, result = node.input[0], scale.output[0]
-        first, second = activation_of(act1, self._stored), activation_of(act2, self._stored)
-        if first is None or second is None or len(self._users[x]) != 2 or x in self._outputs:
-            return False
-        w1, w2 = (self._stored[one.input[1]][:, :, 0, 0] for one in (reduce, expand))
-        batch, channels, *sides = self._shape(x)
-        if w2.shape[0] != channels:
-            return False  # one gate for all channels
-        shape = squeeze_excite.SqueezeExcite(
-            batch, prod(sides), channels, w1.shape[0], first, second, self._kernel_type
-        )
-        tile = squeeze_excite.default(shape, self._machine)
-        constants = (
-            squeeze_excite.pack(w1, tile, self._machine, shape.dtype),
-            self._bias(reduce, 2, w1.shape[0]),
-            squeeze_excite.pack(w2, tile, self._machine, shape.dtype),
-            self._bias(expand, 2, w2.shape[0]),
-        )
-        value = self._value(x, channels_last=True)
-        if value == self._plan.input or self._is_shared(value, x):
-            return False  # it is overwritten
-        function = squeeze_excite.generate(shape, tile, self._machine)
-        self._append(
-            "squeeze_excite", chain, function, (value, *constants), value, shape.madds, tile
-        )
-        self._hold(result, value, channels_last=not self._is_flat(x))
-        return True
+        """Take a squeeze-and-excitation branch, if there are kernels for it as a whole."""
+        return False
 
     def _pool(self, node: onnx.NodeProto) -> bool:
         if node.op_type != "GlobalAveragePool" or len(self._shape(node.input[0])) != IMAGE:
@@ -239,10 +209,8 @@ class Selector:
             return False
         batch, channels, *sides = self._shape(node.input[0])
         shape = pooling.GlobalPool(batch, prod(sides), channels, self._kernel_type)
-        tile = pooling.default(shape, self._machine)
         x = self._value(node.input[0], channels_last=True)
-        function = pooling.generate(shape, tile, self._machine)
-        self._emit("global_pool", [node], function, (x,), 0, tile)
+        self._emit_kernel("global_pool", [node], self._kernels.global_pool(shape), (x,))
         return True
 
     def _elementwise(self, node: onnx.NodeProto) -> bool:
@@ -275,8 +243,8 @@ class Selector:
             batch, places, channels, operator, per_channel, activation, self._kernel_type
         )
         inputs = tuple(self._value(name, channels_last=last) for name in operands)
-        function = elementwise.generate_elementwise(shape, self._machine)
-        self._emit("elementwise", covered, function, inputs, 0, channels_last=last)
+        kernel = self._kernels.elementwise(shape)
+        self._emit_kernel("elementwise", covered, kernel, inputs, channels_last=last)
         return True
 
     # ---- what the rules share ----
@@ -296,11 +264,32 @@ class Selector:
             residual is not None,
             self._kernel_type,
         )
-        tile = pointwise.default(shape, self._machine)
-        packed = pointwise.pack(shape, tile, self._machine, weights)
-        function = pointwise.generate(shape, tile, self._machine)
-        inputs = (x, packed, bias) if residual is None else (x, packed, bias, residual[1])
-        self._emit("pointwise", covered, function, inputs, shape.madds, tile)
+        kernel = self._kernels.pointwise(shape, weights, bias)
+        added = () if residual is None else (residual[1],)
+        self._emit_kernel("pointwise", covered, kernel, (x,), shape.madds, after=added)
+
+    def _emit_kernel(
+        self,
+        kind: str,
+        covered: Sequence[onnx.NodeProto],
+        kernel: Kernel,
+        inputs: tuple[str, ...],
+        madds: int = 0,
+        *,
+        after: tuple[str, ...] = (),
+        channels_last: bool = True,
+    ) -> None:
+        """Append a kernel that reads `inputs`, its constants and what comes `after` them."""
+        arguments: tuple[str | Array, ...] = (*inputs, *kernel.constants, *after)
+        self._emit(
+            kind,
+            covered,
+            kernel.function,
+            arguments,
+            madds,
+            kernel.knobs,
+            channels_last=channels_last,
+        )
 
     def _emit(
         self,
@@ -367,8 +356,8 @@ class Selector:
             return None
         return user, self._value(others[0], channels_last=True)
 
-    def _branch(self, pool: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-        """Return the nodes of a squeeze-and-excitation branch that begins with `pool`."""
+    def _branch(self, pool: onnx.NodeProto) -> Branch | None:
+        """Return the squeeze-and-excitation branch that begins with `pool`."""
         chain = [pool]
         if pool.op_type != "GlobalAveragePool" or len(self._shape(pool.input[0])) != IMAGE:
             return None
@@ -379,9 +368,20 @@ class Selector:
             if user.op_type == "Conv" and not self._is_plain_1x1(user):
                 return None
             chain.append(user)
-        if set(chain[-1].input) != {pool.input[0], chain[-2].output[0]}:
+        _, reduce, act1, expand, act2, scale = chain
+        if set(scale.input) != {pool.input[0], act2.output[0]}:
             return None
-        return chain
+        activations = [activation_of(one, self._stored) for one in (act1, act2)]
+        if None in activations:
+            return None
+        (w1, b1), (w2, b2) = (self._matrix(one) for one in (reduce, expand))
+        first, second = (one for one in activations if one is not None)
+        return Branch(chain, w1, b1, w2, b2, first, second)
+
+    def _matrix(self, node: onnx.NodeProto) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the weights [N, K] and the bias [N] of a 1x1 convolution."""
+        weights = self._stored[node.input[1]][:, :, 0, 0]
+        return weights, self._bias(node, 2, weights.shape[0])
 
     def _is_plain_1x1(self, node: onnx.NodeProto) -> bool:
         if not self._has_stored_weights(node):
@@ -502,7 +502,7 @@ class Selector:
         given = self._plan.values[source].dtype
         self._plan.values[result] = Value(memory, dtype)
         shape = elementwise.Transpose(batch, rows, columns, given, dtype)
-        function = elementwise.generate_transpose(shape, self._machine)
+        function = self._kernels.transpose(shape).function
         self._append("transpose", (), function, (source, result), result, 0, None)
         return result
 
@@ -526,7 +526,7 @@ class Selector:
         shape = elementwise.Elementwise(
             1, 1, prod(made.shape), "", False, LINEAR, given, made.dtype
         )
-        function = elementwise.generate_elementwise(shape, self._machine)
+        function = self._kernels.elementwise(shape).function
         self._append(kind, (), function, (source, result), result, 0, None)
         return result
 
@@ -562,7 +562,9 @@ class Selector:
             for names in (read, outputs)
         )
         prefix = self._new_name(f"region.{len(self._plan.steps)}.")
-        lowered = fallback.lower_region(self._model, nodes, inputs, wanted, prefix, self._target)
+        lowered = fallback.lower_region(
+            self._model, nodes, inputs, wanted, prefix, self._target, self._kernels.schedule
+        )
         for step in lowered.steps:
             arguments = tuple(
                 values.get(one, one) if isinstance(one, str) else one for one in step.arguments
