@@ -7,11 +7,14 @@ import tvm
 
 from mbv3c.lowering.arena import Arena, plan_arena
 from mbv3c.lowering.assemble import assemble
+from mbv3c.lowering.gpu import Gpu
+from mbv3c.lowering.limits import check_limits
 from mbv3c.lowering.machine import PRECISIONS, Machine
 from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.plan import Plan
 from mbv3c.lowering.quantized import read_pairs
 from mbv3c.lowering.select_cpu import select
+from mbv3c.lowering.select_gpu import select_gpu
 from mbv3c.lowering.select_quantized import select_quantized
 
 
@@ -51,6 +54,32 @@ def lower(
         plan = select_quantized(read_pairs(model), machine, target)
     else:
         plan = select(model, machine, target, PRECISIONS[precision])
+    return _assembled(plan)
+
+
+def lower_for_gpu(
+    model: onnx.ModelProto,
+    gpu: Gpu,
+    device: str,
+    target: tvm.target.Target,
+    precision: str = "fp32",
+) -> Lowered:
+    """Lower a rewritten graph with fixed shapes to the kernels of a GPU, in fp32 or fp16.
+
+    `device` is what messages call it.
+
+    Raises:
+        UnknownOperatorsError: TVM has no importer for some operators.
+        ModelError: a node has no known shape, or TVM cannot lower it.
+        LimitError: a kernel asks for more than the GPU has.
+    """
+    check_operators(model)
+    plan = select_gpu(model, gpu, target, PRECISIONS[precision])
+    check_limits(plan, gpu, device)
+    return _assembled(plan)
+
+
+def _assembled(plan: Plan) -> Lowered:
     arena = plan_arena(plan)
     module, kernels = assemble(plan, arena)
     return Lowered(plan, arena, module, kernels)

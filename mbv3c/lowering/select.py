@@ -21,14 +21,12 @@ from mbv3c.graphs.load import model_input
 from mbv3c.lowering import fallback
 from mbv3c.lowering.kernels import Kernel, Kernels
 from mbv3c.lowering.plan import Array, Plan, Step, Value
-from mbv3c.lowering.schedules import (
-    convolution,
-    depthwise,
-    elementwise,
-    pointwise,
-    pooling,
-)
+from mbv3c.lowering.schedules.convolution import Convolution
+from mbv3c.lowering.schedules.depthwise import Depthwise
+from mbv3c.lowering.schedules.elementwise import Elementwise, Transpose
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
+from mbv3c.lowering.schedules.pointwise import Pointwise
+from mbv3c.lowering.schedules.pooling import GlobalPool
 from mbv3c.lowering.schedules.windows import Axis
 
 RENAMES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
@@ -145,22 +143,19 @@ class Selector:
         bias = self._bias(node, 2, weights.shape[0])
         if groups == channels == weights.shape[0] > 1:
             covered, activation = self._activation_after(node)
-            shape = depthwise.Depthwise(batch, channels, *axes, activation, self._kernel_type)
-            kernel = self._kernels.depthwise(shape, weights, bias)
-            x = self._value(node.input[0], channels_last=True)
-            self._emit_kernel("depthwise", covered, kernel, (x,), shape.madds)
+            shape = Depthwise(batch, channels, *axes, activation, self._kernel_type)
+            self._emit_depthwise(covered, shape, weights, bias)
             return True
         if groups != 1:
             return False
         if all(axis == Axis(axis.size, 1, 1, axis.dilation, 0, 0) for axis in axes):
             rows = batch * prod(axis.size for axis in axes)
-            x = self._value(node.input[0], channels_last=True)
-            self._emit_pointwise(node, x, rows, weights[:, :, 0, 0], bias)
+            self._emit_pointwise(node, rows, weights[:, :, 0, 0], bias, channels_last=True)
             return True
         covered, activation = self._activation_after(node)
         first = not self._has(node.input[0], channels_last=True)
         source = self._image_type(node.input[0]) if first else self._kernel_type
-        dense = convolution.Convolution(
+        dense = Convolution(
             batch,
             channels,
             weights.shape[0],
@@ -194,8 +189,8 @@ class Selector:
         if not all(self._is_row(name, weights.shape[0]) for name in bias):
             return False
         rows = prod(self._shape(node.input[0])[:-1])
-        x = self._value(node.input[0], channels_last=False)
-        self._emit_pointwise(node, x, rows, weights, self._bias(node, 2, weights.shape[0]))
+        added = self._bias(node, 2, weights.shape[0])
+        self._emit_pointwise(node, rows, weights, added, channels_last=False)
         return True
 
     def _squeeze_excite(self, node: onnx.NodeProto) -> bool:
@@ -208,7 +203,7 @@ class Selector:
         if not self._is_value(node.input[0]) or not self._is_float(node.input[0]):
             return False
         batch, channels, *sides = self._shape(node.input[0])
-        shape = pooling.GlobalPool(batch, prod(sides), channels, self._kernel_type)
+        shape = GlobalPool(batch, prod(sides), channels, self._kernel_type)
         x = self._value(node.input[0], channels_last=True)
         self._emit_kernel("global_pool", [node], self._kernels.global_pool(shape), (x,))
         return True
@@ -239,7 +234,7 @@ class Selector:
             places = prod(sides)
         covered, activation = ([node], alone) if alone else self._activation_after(node)
         operator = "" if alone else ARITHMETIC[node.op_type]
-        shape = elementwise.Elementwise(
+        shape = Elementwise(
             batch, places, channels, operator, per_channel, activation, self._kernel_type
         )
         inputs = tuple(self._value(name, channels_last=last) for name in operands)
@@ -249,14 +244,28 @@ class Selector:
 
     # ---- what the rules share ----
 
-    def _emit_pointwise(
-        self, node: onnx.NodeProto, x: str, rows: int, weights: Array, bias: Array
+    def _emit_depthwise(
+        self, covered: Sequence[onnx.NodeProto], shape: Depthwise, weights: Array, bias: Array
     ) -> None:
+        kernel = self._kernels.depthwise(shape, weights, bias)
+        x = self._value(covered[0].input[0], channels_last=True)
+        self._emit_kernel("depthwise", covered, kernel, (x,), shape.madds)
+
+    def _emit_pointwise(
+        self,
+        node: onnx.NodeProto,
+        rows: int,
+        weights: Array,
+        bias: Array,
+        *,
+        channels_last: bool,
+    ) -> None:
+        x = self._value(node.input[0], channels_last=channels_last)
         covered, activation = self._activation_after(node)
         residual = self._residual_after(covered[-1])
         if residual is not None:
             covered = [*covered, residual[0]]
-        shape = pointwise.Pointwise(
+        shape = Pointwise(
             rows,
             weights.shape[1],
             weights.shape[0],
@@ -318,7 +327,7 @@ class Selector:
         covered: Sequence[onnx.NodeProto],
         function: PrimFunc,
         arguments: tuple[str | Array, ...],
-        written: str,
+        written: str | tuple[str, ...],
         madds: int,
         tile: Any,
     ) -> None:
@@ -328,7 +337,8 @@ class Selector:
             one if isinstance(one, str) else _converted(one, str(parameter.dtype), names)
             for one, parameter in zip(arguments, function.params, strict=True)
         )
-        self._plan.steps.append(Step(kind, names, function, given, (written,), madds, knobs))
+        writes = (written,) if isinstance(written, str) else written
+        self._plan.steps.append(Step(kind, names, function, given, writes, madds, knobs))
         self._done.update(node.output[0] for node in covered)
 
     def _activation_after(self, node: onnx.NodeProto) -> tuple[list[onnx.NodeProto], Activation]:
@@ -501,7 +511,7 @@ class Selector:
         memory = (batch, *sides, channels) if channels_last else (batch, channels, *sides)
         given = self._plan.values[source].dtype
         self._plan.values[result] = Value(memory, dtype)
-        shape = elementwise.Transpose(batch, rows, columns, given, dtype)
+        shape = Transpose(batch, rows, columns, given, dtype)
         function = self._kernels.transpose(shape).function
         self._append("transpose", (), function, (source, result), result, 0, None)
         return result
@@ -523,9 +533,7 @@ class Selector:
     def _pass_on(self, kind: str, source: str | Array, result: str, given: str) -> str:
         """Copy values of the type `given` to `result`, in its type, and return that."""
         made = self._plan.values[result]
-        shape = elementwise.Elementwise(
-            1, 1, prod(made.shape), "", False, LINEAR, given, made.dtype
-        )
+        shape = Elementwise(1, 1, prod(made.shape), "", False, LINEAR, given, made.dtype)
         function = self._kernels.elementwise(shape).function
         self._append(kind, (), function, (source, result), result, 0, None)
         return result

@@ -39,6 +39,10 @@ class Axis:
         reach = self.dilation * (self.taps - 1) + 1
         return (self.size + self.before + self.after - reach) // self.stride + 1
 
+    def span(self, count: int) -> int:
+        """Return how many inputs lie from the first to the last that adjacent outputs read."""
+        return (count - 1) * self.stride + self.dilation * (self.taps - 1) + 1
+
     def source(self, output: Expr, tap: int) -> Expr:
         """Return which input a tap of an output's window reads."""
         return output * self.stride + (tap * self.dilation - self.before)
