@@ -4,6 +4,7 @@ manifest.json          what it is, for which target, made how, with which verdic
                        of every other file
 model.so               the library; in its place an NPU has model-int8.onnx, model.tosa,
                        model_vela.tflite, model_vela.npz, model.h and model.c (docs/npu.md)
+kernels.cl             of a GPU, on demand: the kernels that are in model.so, to read
 model.onnx             the model as the user gave it: the reference of `verify`
 quantized.onnx         of an int8 bundle: what was made of it, and the reference instead
 golden/input.npy       one input and onnxruntime's output for it (of several outputs the others are
@@ -25,6 +26,7 @@ SCHEMA = 2
 MANIFEST = "manifest.json"
 LIBRARY = "model.so"
 MODEL = "model.onnx"
+SOURCES = "kernels.cl"
 NPU_STREAM = "model_vela.npz"
 QUANTIZED = "quantized.onnx"
 GOLDEN_INPUT = "golden/input.npy"

@@ -799,11 +799,11 @@ def _inspect_bundle(path: Path, as_json: bool) -> None:
 @commands.command()
 @_json_option
 def targets(as_json: bool) -> None:
-    """List what mbv3c compiles for, and what is planned."""
+    """List what mbv3c compiles for."""
     from dataclasses import asdict
 
     from mbv3c.targets.npu_table import DEFAULT_NPU, NPU_TARGETS
-    from mbv3c.targets.table import DEFAULT_DEVICES, PLANNED, TARGETS
+    from mbv3c.targets.table import DEFAULT_DEVICES, TARGETS
 
     if as_json:
         listed = [
@@ -813,20 +813,21 @@ def targets(as_json: bool) -> None:
                 "cpu": target.cpu,
                 "default": DEFAULT_DEVICES[target.family] == target.device,
                 "emulated_as": target.emulated_as or None,
+                "gpu": target.gpu or None,
             }
             for target in TARGETS
         ]
-        coming = [{"family": one.family, "devices": one.devices} for one in PLANNED]
         npus = [
             {"name": npu.name, **asdict(npu), "default": npu.device == DEFAULT_NPU}
             for npu in NPU_TARGETS
         ]
-        _print_json({"targets": listed, "npu_targets": npus, "planned": coming})
+        _print_json({"targets": listed, "npu_targets": npus})
         return
     click.echo(f"{'target':<31}{'triple':<24}{'verified here on':<24}example")
     for target in TARGETS:
         star = "*" if DEFAULT_DEVICES[target.family] == target.device else ""
         where = f"emulated {target.emulated_as}" if target.emulated_as else "this machine"
+        where = "an OpenCL device" if target.gpu else where
         click.echo(f"{target.name + star:<31}{target.triple:<24}{where:<24}{target.example}")
     click.echo(f"\n{'target':<31}{'MACs':>5}{'MHz':>6}  {'SRAM':<9}{'verified here on':<24}system")
     for npu in NPU_TARGETS:
@@ -838,9 +839,6 @@ def targets(as_json: bool) -> None:
             f"{npu.system_config}"
         )
     click.echo("* the family's default")
-    click.echo("\nplanned, not there yet:")
-    for planned in PLANNED:
-        click.echo(f"{planned.family:<31}{planned.devices} ({planned.how})")
 
 
 @commands.command()

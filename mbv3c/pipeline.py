@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from mbv3c import __version__
 from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
-from mbv3c.errors import ModelError, ParityError, UnknownOperatorsError, UsageError
+from mbv3c.errors import BundleError, ModelError, ParityError, UnknownOperatorsError, UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.runners import HostRunner, Runner, Tensor, require_runner, runner_for
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
 from mbv3c.lowering.describe import describe
-from mbv3c.lowering.lower import Lowered, lower
+from mbv3c.lowering.lower import Lowered, lower, lower_for_gpu
 from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
 from mbv3c.parity.conversion import in_opset
 from mbv3c.parity.inputs import parity_inputs
@@ -37,10 +37,11 @@ from mbv3c.quantization.calibration import Calibration
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.quantize import quantize_once
 from mbv3c.quantization.report import QuantizationReport
-from mbv3c.targets import cpu
+from mbv3c.targets import cpu, opencl
 from mbv3c.targets.cores import check_precision, machine
+from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.npu_tools import require_npu_tools
-from mbv3c.targets.table import Target, find_target
+from mbv3c.targets.table import NATIVE, Target, find_target
 
 Progress = Callable[[str], None]
 
@@ -136,6 +137,19 @@ def rewritten_for(
     return (model, []) if precision == "int8" else run_pipeline(model)
 
 
+@dataclass(frozen=True)
+class Library:
+    """A library that was built.
+
+    Attributes:
+        lowered: the network that it computes.
+        sources: of a GPU the source of every kernel, by its name in the library.
+    """
+
+    lowered: Lowered
+    sources: dict[str, str]
+
+
 def build_library(
     model: onnx.ModelProto,
     target: Target,
@@ -144,7 +158,7 @@ def build_library(
     *,
     precision: str = "fp32",
     symbols: bool = False,
-) -> Lowered:
+) -> Library:
     """Turn a rewritten graph into the target's shared library, with its symbol table on demand.
 
     Raises:
@@ -152,14 +166,20 @@ def build_library(
             say in `reports` is part of the message.
     """
     resolved = cpu.resolve(target)
-    tvm_target = cpu.tvm_target(resolved)
+    tvm_target = opencl.tvm_target(resolved) if target.gpu else cpu.tvm_target(resolved)
     try:
-        lowered = lower(model, machine(resolved, tvm_target), tvm_target, precision)
+        if target.gpu:
+            gpu = GPUS[target.gpu].gpu
+            lowered = lower_for_gpu(model, gpu, target.name, tvm_target, precision)
+        else:
+            lowered = lower(model, machine(resolved, tvm_target), tvm_target, precision)
     except UnknownOperatorsError as error:
         reasons = why_left(model, error.positions, reports)
         raise ModelError("\n  ".join([str(error), *reasons])) from error
-    cpu.build(lowered.module, resolved, output, symbols=symbols)
-    return lowered
+    if not target.gpu:
+        cpu.build(lowered.module, resolved, output, symbols=symbols)
+        return Library(lowered, {})
+    return Library(lowered, opencl.build(lowered.module, resolved, output, symbols=symbols))
 
 
 @dataclass(frozen=True)
@@ -189,21 +209,26 @@ def compile_model(
     quantizing: QuantizeOptions | None = None,
     force: bool = False,
     verify: bool = True,
+    emit_source: bool = False,
     progress: Progress,
 ) -> Compiled:
     """Compile a model to a bundle, whole or not at all.
 
     The bundle is verified before it gets its name. For int8, a model that has no QDQ pairs is
-    quantized first: on `calibration`, or on random inputs, as `quantizing` says.
+    quantized first: on `calibration`, or on random inputs, as `quantizing` says. `emit_source`
+    adds the kernels of a GPU to the bundle, as they are in the library.
 
     Raises:
         ParityError: the library does not compute what the model computes; nothing is written.
-        UsageError: the target's processor does not compute in that precision.
+        UsageError: the target's processor does not compute in that precision, or `emit_source` is
+            asked for one that is no GPU.
         Mbv3cError: anything else that is wrong.
     """
     if precision not in TOLERANCES:
         raise UsageError(f"unknown precision {precision!r}; known: {', '.join(TOLERANCES)}")
     check_precision(target, precision)
+    if emit_source and not target.gpu:
+        raise UsageError(f"--emit-source is for GPUs; the kernels of {target.name} have no source")
     bundles.check_replaceable(output)
     # Objects, library and model are each about as large as the weights.
     need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
@@ -215,7 +240,9 @@ def compile_model(
         optimized, reports = rewritten_for(model, precision)
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
         library = folder / bundles.LIBRARY
-        lowered = build_library(optimized, target, library, reports, precision=precision)
+        built = build_library(optimized, target, library, reports, precision=precision)
+        if emit_source:
+            (folder / bundles.SOURCES).write_text(opencl.format_sources(built.sources))
         progress(_REFERENCE[quantization is not None])
         inputs = parity_inputs(_input_shape(model))
         references = list(run_reference(model, inputs))
@@ -238,7 +265,7 @@ def compile_model(
                 )
         contents = _describe(given, target, precision, reports, references[0], parity)
         contents["quantization"] = _describe_quantization(quantization)
-        described = describe(lowered)
+        described = describe(built.lowered)
         contents |= described
         bundles.write_manifest(folder, contents)
     return Compiled(output, target, parity, described["kernels"])
@@ -379,7 +406,10 @@ def _verify(
     given: onnx.ModelProto | None = None,
 ) -> Parity:
     runner = runner_for(target)
-    if runner is not None:
+    if runner is None and target.gpu:
+        progress(f"building the host code of {target.name} for this machine")
+        outputs, ran_on = _run_kernels(folder, model, target, inputs, precision, progress)
+    elif runner is not None:
         progress(f"running the library on {runner.description}")
         outputs = runner.run(folder, inputs)
         ran_on = runner.description
@@ -392,12 +422,46 @@ def _verify(
         references,
         TOLERANCES[precision],
         ran_on=ran_on,
-        exact_program=runner is not None,
+        exact_program=runner is not None or bool(target.gpu),
     )
     if given is None:
         return parity
     progress(_REFERENCE[False])
     return replace(parity, as_given=agreement(outputs, list(run_reference(given, inputs))))
+
+
+def _run_kernels(
+    folder: Path,
+    model: onnx.ModelProto,
+    target: Target,
+    inputs: list[Tensor],
+    precision: str,
+    progress: Progress,
+) -> tuple[list[list[Tensor]], str]:
+    """Run a GPU bundle's kernels on this machine's OpenCL device; returns what executed them.
+
+    Only the host code, which launches them one after the other, is built again for this machine.
+
+    Raises:
+        BundleError: the kernels in the library are not those that its model gives.
+    """
+    here = replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
+    runner = require_runner(here)
+    with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
+        library = Path(name) / bundles.LIBRARY
+        built = build_library(
+            rewritten_for(model, precision)[0], here, library, precision=precision
+        )
+        shipped = (folder / bundles.LIBRARY).read_bytes()
+        others = [name for name, source in built.sources.items() if source.encode() not in shipped]
+        if others:
+            raise BundleError(
+                f"{folder / bundles.LIBRARY} has another kernel {others[0]} than its model gives "
+                f"({len(others)} differ in all); compile it again with this version"
+            )
+        progress(f"running its {len(built.sources)} kernels on {runner.description}")
+        outputs = runner.run(Path(name), inputs)
+    return outputs, f"{runner.description}: the kernels of the library, launched from this machine"
 
 
 def _run_rebuilt(

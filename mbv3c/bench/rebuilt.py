@@ -52,6 +52,6 @@ def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
         optimized, _ = pipeline.rewritten_for(onnx.load(bundle.compiled_model), precision)
         lowered = pipeline.build_library(
             optimized, target, folder / LIBRARY, precision=precision, symbols=True
-        )
+        ).lowered
         calls = zip(lowered.kernels, lowered.plan.steps, strict=True)
         yield Rebuilt(folder, tuple(Call(*pair) for pair in calls))
