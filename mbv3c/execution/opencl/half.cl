@@ -1,0 +1,1 @@
+// Half arithmetic for devices without cl_khr_fp16.

@@ -1,0 +1,330 @@
+"""Build the OpenCL runtime, load it into this process, and ask it what it did.
+
+The runtime is a plugin of TVM, built from the C++ beside this file into the cache:
+
+    opencl-runtime-TVM-ffi-FFI-DIGEST/plugin/opencl.so
+"""
+
+import ctypes
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from mbv3c.errors import ToolError
+from mbv3c.execution.cache import ZIG_CACHES, Progress, cache_root, only_one, provide
+from mbv3c.execution.opencl.kit import OpenCLKit, opencl_kit
+from mbv3c.execution.processes import require
+
+DEVICE_VARIABLE = "MBV3C_OPENCL_DEVICE"
+REMEDY = (
+    "install the OpenCL driver of your GPU, or PoCL, which runs on the processor: "
+    "`apt install pocl-opencl-icd`, or without root `mbv3c doctor --fetch`"
+)
+
+_HERE = Path(__file__).parent
+_SOURCES = ("plugin.cc", "module.h", "programs.h", "device.h", "cl.h")
+_FLAGS = (
+    # glibc 2.28 is what TVM's wheels ask for.
+    *("-target", f"{platform.machine()}-linux-gnu.2.28"),
+    *("-std=c++20", "-O2", "-s", "-shared", "-fPIC", "-fvisibility=hidden"),
+    *("-Wl,--allow-shlib-undefined", "-ltvm_runtime", "-ltvm_ffi"),
+)
+# The C++ ABI that TVM's libraries stand on; plugin.cc says why the plugin needs the same.
+_CXX_ABI = ("libstdc++.so.6", "libgcc_s.so.1")
+_VENDORS = Path("/etc/OpenCL/vendors")
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """The chosen OpenCL device.
+
+    Attributes:
+        platform: the driver's name, such as "Portable Computing Language".
+        name: the device's name.
+        version: what it implements, in the driver's words.
+        driver: the driver's version.
+        is_gpu: whether the driver calls it a GPU; PoCL's is a CPU.
+        has_half: whether it has cl_khr_fp16; else half arithmetic is emulated on it.
+    """
+
+    platform: str
+    name: str
+    version: str
+    driver: str
+    is_gpu: bool
+    has_half: bool
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the runtime did since it was loaded.
+
+    Attributes:
+        kernels_built: kernels that the driver compiled.
+        kernels_loaded: kernels that came compiled from the cache.
+        kernels_emulated: those of both whose half arithmetic is emulated.
+        launches: kernels enqueued.
+        bytes_to_device: copied from the host.
+        bytes_to_host: copied to the host.
+        bytes_on_device: copied between buffers of the device.
+        cache_bytes_written: into files of compiled kernels.
+        cache_entries_refused: such files that were broken, of another driver, or refused by it.
+    """
+
+    kernels_built: int
+    kernels_loaded: int
+    kernels_emulated: int
+    launches: int
+    bytes_to_device: int
+    bytes_to_host: int
+    bytes_on_device: int
+    cache_bytes_written: int
+    cache_entries_refused: int
+
+    def since(self, before: "Counters") -> "Counters":
+        """Return what was done after `before` was taken."""
+        return Counters(*(a - b for a, b in zip(_values(self), _values(before), strict=True)))
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """How long a kernel ran on the device, by the device's own clock.
+
+    Attributes:
+        kernel: its name.
+        launches: how often it ran.
+        nanoseconds: in all of them together.
+    """
+
+    kernel: str
+    launches: int
+    nanoseconds: int
+
+
+def load_runtime(device: str | None = None, progress: Progress = lambda _: None) -> None:
+    """Have TVM know the device `opencl` and load OpenCL modules. Builds the plugin if need be.
+
+    Once in a process; a later call does nothing, unless it asks for another device.
+
+    Args:
+        device: part of a device's "PLATFORM: NAME", case ignored; otherwise
+            $MBV3C_OPENCL_DEVICE; otherwise the first GPU, or without one the first device.
+        progress: told when the plugin is built, which takes a minute the first time.
+
+    Raises:
+        ToolError: this is not Linux, the build failed, or another device was chosen before.
+            A missing driver is reported by `device_info`, and by TVM at the first use.
+    """
+    import tvm_ffi
+
+    configure = tvm_ffi.get_global_func("mbv3c.opencl.configure", allow_missing=True)
+    if configure is None:
+        plugin = provide_plugin(progress)
+        for library in (_library("tvm", "libtvm_runtime.so"), plugin):
+            ctypes.CDLL(str(library))
+        configure = tvm_ffi.get_global_func("mbv3c.opencl.configure")
+    wanted = device if device is not None else os.environ.get(DEVICE_VARIABLE, "")
+    open_with = configure(_settings(wanted))
+    if device is not None and open_with != device:
+        raise ToolError(
+            f"this process already uses the OpenCL device chosen with {open_with!r}, not "
+            f"{device!r}; set {DEVICE_VARIABLE} before it starts"
+        )
+
+
+def autoload() -> None:
+    """Load the runtime when TVM is imported, if it was built before; TVM calls this.
+
+    Builds nothing, opens no driver, and never raises: TVM must come up without OpenCL.
+    """
+    try:
+        if built_plugin() is not None:
+            load_runtime()
+    except (OSError, ToolError, RuntimeError, AttributeError):
+        # The next load_runtime() meets the same trouble, and says so.
+        return
+
+
+def device_info() -> DeviceInfo:
+    """Return the device that kernels run on; opens it.
+
+    Raises:
+        ToolError: there is none, or none of the wanted name.
+    """
+    return DeviceInfo(**json.loads(_call("mbv3c.opencl.device")))
+
+
+def counters() -> Counters:
+    """Return what the runtime did in this process so far."""
+    return Counters(**json.loads(_call("mbv3c.opencl.counters")))
+
+
+@contextmanager
+def profiled() -> Iterator[list[KernelTime]]:
+    """Time every kernel that is launched in the block; the list is filled when it ends.
+
+    Costs an event per launch; the times are the device's own, without launch overhead.
+    """
+    times: list[KernelTime] = []
+    _call("mbv3c.opencl.profile_start")
+    try:
+        yield times
+    finally:
+        stopped = json.loads(_call("mbv3c.opencl.profile_stop"))
+    times += [KernelTime(**row) for row in stopped]
+
+
+def built_plugin() -> Path | None:
+    """Return the plugin for the installed TVM, or None when it is not built."""
+    plugin = _plugin()
+    return plugin if plugin is not None and plugin.exists() else None
+
+
+def provide_plugin(progress: Progress) -> Path:
+    """Return the plugin, built with zig if it is not there yet.
+
+    Raises:
+        ToolError: this is not Linux, TVM is missing, or the build failed.
+    """
+    if platform.system() != "Linux":
+        raise ToolError(
+            f"the OpenCL runtime is for Linux, and this is {platform.system()}; run the bundle on "
+            "a Linux machine, or on the device over RPC"
+        )
+    plugin = _plugin()
+    if plugin is None:
+        raise ToolError("apache-tvm is not installed in this Python; install mbv3c with pip")
+    if not plugin.exists():
+        with only_one(plugin.parents[1], progress):
+            provide(plugin.parent, lambda place: _build(place / plugin.name, progress))
+    return plugin
+
+
+# ---- the plugin's place and build ----
+
+
+def _plugin() -> Path | None:
+    try:
+        tvm, ffi = metadata.version("apache-tvm"), metadata.version("apache-tvm-ffi")
+        zig = metadata.version("ziglang")
+    except metadata.PackageNotFoundError:
+        return None
+    recipe = b"".join((_HERE / name).read_bytes() for name in _SOURCES)
+    recipe += " ".join((*_FLAGS, zig)).encode()
+    digest = hashlib.sha256(recipe).hexdigest()[:12]
+    folder = cache_root() / f"opencl-runtime-{tvm}-ffi-{ffi}-{digest}"
+    return folder / "plugin" / "opencl.so"
+
+
+def _build(plugin: Path, progress: Progress) -> None:
+    progress("building the OpenCL runtime (about a minute, once)")
+    tvm, ffi = _package("tvm"), _package("tvm_ffi")
+    headers = (tvm / "include", ffi / "include", ffi / "3rdparty" / "dlpack" / "include")
+    command = [
+        *(sys.executable, "-m", "ziglang", "c++", str(_HERE / "plugin.cc"), "-o", str(plugin)),
+        *(f"-I{folder}" for folder in headers),
+        *_abi_libraries(),
+        *(f"-L{package / 'lib'}" for package in (tvm, ffi)),
+        *_FLAGS,
+    ]
+    zig_cache = str(cache_root() / "zig")
+    require(
+        command,
+        doing="building the OpenCL runtime",
+        remedy="install the compiler with `pip install ziglang`, or report the lines below",
+        timeout=900,
+        environment=dict.fromkeys(ZIG_CACHES, zig_cache),
+    )
+
+
+def _abi_libraries() -> list[str]:
+    """Return where this process has the C++ ABI's libraries; TVM's library brings them in."""
+    ctypes.CDLL(str(_library("tvm_ffi", "libtvm_ffi.so")))
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    folders = {Path(line.split()[-1]).parent for line in lines if "/" in line}
+    paths = []
+    for name in _CXX_ABI:
+        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if path is None:
+            raise ToolError(f"TVM's libraries did not load {name}; reinstall apache-tvm-ffi")
+        paths.append(str(path))
+    return paths
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ToolError(f"{name} is not installed in this Python; install mbv3c with pip")
+    return Path(spec.origin).parent
+
+
+def _library(package: str, name: str) -> Path:
+    return _package(package) / "lib" / name
+
+
+# ---- what the plugin is opened with ----
+
+
+def _settings(wanted: str) -> dict[str, str]:
+    kit = opencl_kit()
+    settings = {
+        "libraries": "\n".join(["libOpenCL.so.1", *([str(kit.loader)] if kit else [])]),
+        "wanted": wanted,
+        "cache": str(cache_root() / "opencl-programs"),
+        "half": (_HERE / "half.cl").read_text(),
+        "remedy": REMEDY,
+    }
+    system = _system_icds()
+    if kit is not None and not any("pocl" in line for line in system.values()):
+        settings["preload"] = "\n".join(map(str, [*kit.preload(), kit.pocl]))
+        settings["vendors"] = str(_vendors(kit, system))
+        if shutil.which("cc") is None:
+            settings["path"] = str(kit.linker)
+    return settings
+
+
+def _system_icds() -> dict[str, str]:
+    """Return the files that name this system's OpenCL drivers."""
+    folder = Path(os.environ.get("OCL_ICD_VENDORS") or _VENDORS)
+    return {path.name: path.read_text() for path in sorted(folder.glob("*.icd"))}
+
+
+def _vendors(kit: OpenCLKit, system: dict[str, str]) -> Path:
+    """Return a folder that names the kit's PoCL beside the system's drivers."""
+    lines = {**system, "mbv3c-pocl.icd": f"{kit.pocl}\n"}
+    digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:12]
+    folder = kit.system.with_name(f"vendors-{digest}")
+
+    def fill(place: Path) -> None:
+        for name, line in lines.items():
+            (place / name).write_text(line)
+
+    if not folder.is_dir():
+        with only_one(kit.system.parent, lambda _: None):
+            provide(folder, fill)
+    return folder
+
+
+def _call(name: str) -> str:
+    import tvm_ffi
+
+    function: Callable[[], str] | None = tvm_ffi.get_global_func(name, allow_missing=True)
+    if function is None:
+        raise ToolError("the OpenCL runtime is not loaded; call load_runtime() first")
+    try:
+        return function()
+    except RuntimeError as error:
+        raise ToolError(str(error)) from error
+
+
+def _values(counters: Counters) -> list[int]:
+    return list(vars(counters).values())
