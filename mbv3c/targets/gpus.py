@@ -8,8 +8,8 @@ Mali: "Arm Mali Bifrost and Valhall OpenCL Developer Guide" (101574): warps of 4
 memory is global memory, 32 registers at full and 64 at half the number of threads. A Mali-G71
 reports work-groups of 384 and sides of 256, a Mali-G52 384 (issues 96boards-hikey/linux#59,
 ARM-software/ComputeLibrary#999). "The Valhall Shader Core": 16-wide warps, 64-byte lines, of which
-a load/store unit gives one in a clock. Mali-G78's VK_ARM_shader_core_properties: 32 warps of 16 and
-32 fused multiply-adds per core and clock; the third generation of Valhall has twice as many.
+a load/store unit gives one in a clock. Mali-G78's VK_ARM_shader_core_properties: 32 warps of 16
+and 32 fused multiply-adds per core and clock; the third generation of Valhall has twice as many.
 
 Adreno: "Snapdragon OpenCL General Programming and Optimization" (80-NB295-11): waves of 64 or 128,
 work-groups of up to 1024 that a kernel's registers may halve twice, 32 KiB of local memory on the

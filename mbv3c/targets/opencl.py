@@ -66,10 +66,8 @@ def kernel_sources(module: tvm.runtime.Module) -> dict[str, str]:
 def _split(text: str) -> dict[str, str]:
     """Return the parts of a module's source, each of which is compiled by itself, by kernel."""
     marker = "// Function: "
-    parts = text.split(marker)[1:]
-    return {
-        part.split("\n", 1)[0].strip(): part.split("\n", 1)[1].strip() + "\n" for part in parts
-    }
+    parts = (part.split("\n", 1) for part in text.split(marker)[1:])
+    return {name.strip(): source.strip() for name, source in parts}
 
 
 def _without_prototypes(source: str, target: object) -> str:
@@ -83,5 +81,5 @@ def _without_prototypes(source: str, target: object) -> str:
 
 def format_sources(sources: dict[str, str]) -> str:
     """Return kernels as one text to read."""
-    parts: Sequence[str] = [f"// {name}\n{source}" for name, source in sources.items()]
+    parts: Sequence[str] = [f"// {name}\n{source}\n" for name, source in sources.items()]
     return "\n".join(parts)
