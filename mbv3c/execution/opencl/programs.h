@@ -133,7 +133,7 @@ inline cl_program FromSource(Device& device, const std::string& source, const ch
 // Half arithmetic is emulated where the device has none of its own, and only there.
 inline cl_program MakeProgram(Device& device, const std::string& name, std::string source) {
   constexpr const char* options = "";
-  bool emulated = !device.has_half && HasWord(source, "cl_khr_fp16");
+  bool emulated = !device.has_half && (HasWord(source, "cl_khr_fp16") || HasWord(source, "half"));
   if (emulated) source = Device::settings().half + source;
   if (emulated) ++counters.kernels_emulated;
   std::string key;
