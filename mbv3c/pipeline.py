@@ -375,7 +375,7 @@ def run_bundle(
 
 def _runner(bundle: bundles.Bundle) -> Runner:
     if "npu" not in bundle.manifest:
-        return require_runner(target_of(bundle))
+        return require_runner(target_of(bundle), bundle.manifest["precision"])
     require_npu_tools()
     from mbv3c.execution.ethos_u.runner import StreamRunner  # needs vela
 
@@ -405,7 +405,7 @@ def _verify(
     progress: Progress,
     given: onnx.ModelProto | None = None,
 ) -> Parity:
-    runner = runner_for(target)
+    runner = runner_for(target, precision)
     if runner is None and target.gpu:
         progress(f"building the host code of {target.name} for this machine")
         outputs, ran_on = _run_kernels(folder, model, target, inputs, precision, progress)
@@ -446,7 +446,7 @@ def _run_kernels(
         BundleError: the kernels in the library are not those that its model gives.
     """
     here = replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
-    runner = require_runner(here)
+    runner = require_runner(here, precision)
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         library = Path(name) / bundles.LIBRARY
         built = build_library(

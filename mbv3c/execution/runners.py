@@ -74,15 +74,18 @@ class OpenClRunner:
     """Runs the host part in this process, and the kernels on this machine's OpenCL device.
 
     Attributes:
-        device: the device, as its driver names it, with what the plugin says of it.
+        device: the device, as its driver names it.
+        halves: whether the kernels compute with half precision, which the device may lack.
     """
 
     device: DeviceInfo
+    halves: bool = False
 
     @property
     def description(self) -> str:
         kind = "" if self.device.is_gpu else ", a CPU"
-        return f"{self.device.name} ({self.device.platform}{kind})"
+        emulated = ", half precision emulated" if self.halves and not self.device.has_half else ""
+        return f"{self.device.name} ({self.device.platform}{kind}{emulated})"
 
     def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
         try:
@@ -96,14 +99,14 @@ class OpenClRunner:
             ) from error
 
 
-def open_opencl() -> OpenClRunner:
-    """Load the OpenCL runtime and open its device.
+def open_opencl(precision: str = "fp32") -> OpenClRunner:
+    """Load the OpenCL runtime and open its device, for kernels of a precision.
 
     Raises:
         ToolError: there is none; the message says what to install.
     """
     load_runtime()
-    return OpenClRunner(device_info())
+    return OpenClRunner(device_info(), precision == "fp16")
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,8 @@ class EmulatedRunner:
             ]
 
 
-def runner_for(target: Target) -> Runner | None:
-    """Return what can run libraries of a target here, or None.
+def runner_for(target: Target, precision: str = "fp32") -> Runner | None:
+    """Return what can run a target's libraries of a precision here, or None.
 
     A library of this machine's own architecture runs in this process; one for an emulated
     processor runs under qemu if the kit has been fetched. That of a GPU runs on an OpenCL device
@@ -148,7 +151,7 @@ def runner_for(target: Target) -> Runner | None:
         ToolError: this machine has no OpenCL device for a GPU's library.
     """
     if target.gpu:
-        return open_opencl() if target.arch in (NATIVE, native_arch()) else None
+        return open_opencl(precision) if target.arch in (NATIVE, native_arch()) else None
     if target.arch in (NATIVE, native_arch()):
         return HostRunner()
     kit = emulator_kit()
@@ -157,13 +160,13 @@ def runner_for(target: Target) -> Runner | None:
     return None
 
 
-def require_runner(target: Target) -> Runner:
-    """Return what can run libraries of a target here.
+def require_runner(target: Target, precision: str = "fp32") -> Runner:
+    """Return what can run a target's libraries of a precision here.
 
     Raises:
         ToolError: nothing can.
     """
-    runner = runner_for(target)
+    runner = runner_for(target, precision)
     if runner is None:
         raise ToolError(
             f"nothing here runs a library for {target.name}: "
