@@ -403,7 +403,10 @@ def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(path_type=Path),
     help="For int8: folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
 )
-@click.option("--keep-float", help="For int8: layers that stay in fp32, as `quantize` takes it.")
+@click.option(
+    "--keep-float",
+    help="Layers that stay in fp32: for int8 as `quantize` takes it, for fp16 names or patterns.",
+)
 @click.option(
     "--cores", type=int, help="Cores that one inference may use.  [default: the target's]"
 )
@@ -416,6 +419,7 @@ def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--explain", is_flag=True, help="List what computes each operator; on npu, what it costs."
 )
+@click.option("--emit-source", is_flag=True, help="For GPUs: write the kernels to kernels.cl.")
 @_force_option
 @_json_option
 def compile_(
@@ -430,6 +434,7 @@ def compile_(
     output: Path | None,
     no_verify: bool,
     explain: bool,
+    emit_source: bool,
     force: bool,
     as_json: bool,
     **spec: Any,
@@ -472,10 +477,16 @@ def compile_(
     from mbv3c.quantization import calibration as calibrations
     from mbv3c.quantization import options
 
-    if precision != "int8" and (calibration is not None or keep_float is not None):
-        raise UsageError("--calibration and --keep-float are for --precision int8")
+    if precision != "int8" and calibration is not None:
+        raise UsageError("--calibration is for --precision int8")
+    if precision == "fp32" and keep_float is not None:
+        raise UsageError("--keep-float is for --precision int8 and fp16")
     source = calibrations.folder_inputs(loaded, calibration) if calibration is not None else None
-    keep = options.parse_keep_float(keep_float) if keep_float is not None else None
+    keep, names = None, ()
+    if keep_float is not None and precision == "int8":
+        keep = options.parse_keep_float(keep_float)
+    elif keep_float is not None:
+        names = tuple(filter(None, keep_float.split(",")))
 
     compiled = pipeline.compile_model(
         loaded,
@@ -484,8 +495,10 @@ def compile_(
         precision=precision,
         calibration=source,
         quantizing=options.from_given({"keep_float": keep}) if keep is not None else None,
+        keep_float=names,
         force=force,
         verify=not no_verify,
+        emit_source=emit_source,
         progress=progress,
     )
     parity = compiled.parity.to_json() if compiled.parity else None

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from importlib import metadata
 from math import isfinite
 from pathlib import Path
@@ -157,22 +158,33 @@ def build_library(
     reports: Sequence[PassReport] = (),
     *,
     precision: str = "fp32",
+    keep_float: Sequence[str] = (),
     symbols: bool = False,
 ) -> Library:
     """Turn a rewritten graph into the target's shared library, with its symbol table on demand.
 
+    For fp16, nodes whose names match a pattern of `keep_float` stay in fp32.
+
     Raises:
+        UsageError: a pattern matches no node.
         ModelError: TVM lacks operators of the graph. What the passes that could have removed them
             say in `reports` is part of the message.
     """
+    for pattern in keep_float:
+        if not any(fnmatchcase(node.name, pattern) for node in model.graph.node):
+            raise UsageError(
+                f"--keep-float {pattern!r} matches no layer of the rewritten graph; "
+                "`mbv3c compile --explain` lists them"
+            )
     resolved = cpu.resolve(target)
     tvm_target = opencl.tvm_target(resolved) if target.gpu else cpu.tvm_target(resolved)
     try:
         if target.gpu:
             gpu = GPUS[target.gpu].gpu
-            lowered = lower_for_gpu(model, gpu, target.name, tvm_target, precision)
+            lowered = lower_for_gpu(model, gpu, target.name, tvm_target, precision, keep_float)
         else:
-            lowered = lower(model, machine(resolved, tvm_target), tvm_target, precision)
+            cores = machine(resolved, tvm_target)
+            lowered = lower(model, cores, tvm_target, precision, keep_float)
     except UnknownOperatorsError as error:
         reasons = why_left(model, error.positions, reports)
         raise ModelError("\n  ".join([str(error), *reasons])) from error
@@ -207,6 +219,7 @@ def compile_model(
     precision: str = "fp32",
     calibration: Calibration | None = None,
     quantizing: QuantizeOptions | None = None,
+    keep_float: Sequence[str] = (),
     force: bool = False,
     verify: bool = True,
     emit_source: bool = False,
@@ -215,7 +228,8 @@ def compile_model(
     """Compile a model to a bundle, whole or not at all.
 
     The bundle is verified before it gets its name. For int8, a model that has no QDQ pairs is
-    quantized first: on `calibration`, or on random inputs, as `quantizing` says. `emit_source`
+    quantized first: on `calibration`, or on random inputs, as `quantizing` says. For fp16, nodes
+    whose names match a pattern of `keep_float` stay in fp32. `emit_source`
     adds the kernels of a GPU to the bundle, as they are in the library.
 
     Raises:
@@ -240,7 +254,9 @@ def compile_model(
         optimized, reports = rewritten_for(model, precision)
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
         library = folder / bundles.LIBRARY
-        built = build_library(optimized, target, library, reports, precision=precision)
+        built = build_library(
+            optimized, target, library, reports, precision=precision, keep_float=keep_float
+        )
         if emit_source:
             (folder / bundles.SOURCES).write_text(opencl.format_sources(built.sources))
         progress(_REFERENCE[quantization is not None])
@@ -255,7 +271,15 @@ def compile_model(
         if verify:
             as_given = given if quantization is not None else None
             parity = _verify(
-                folder, model, target, precision, inputs, references, progress, as_given
+                folder,
+                model,
+                target,
+                precision,
+                inputs,
+                references,
+                progress,
+                as_given,
+                keep_float,
             )
             if not parity.passed:
                 raise ParityError(
@@ -264,6 +288,7 @@ def compile_model(
                     parity.to_json(),
                 )
         contents = _describe(given, target, precision, reports, references[0], parity)
+        contents["keep_float"] = list(keep_float)
         contents["quantization"] = _describe_quantization(quantization)
         described = describe(built.lowered)
         contents |= described
@@ -306,7 +331,8 @@ def verify_bundle(path: Path, progress: Progress) -> Parity:
     progress(_REFERENCE[given is not None])
     inputs = parity_inputs(bundle.input_shape)
     references = list(run_reference(model, inputs))
-    return _verify(path, model, target, precision, inputs, references, progress, given)
+    kept = bundle.manifest.get("keep_float", [])
+    return _verify(path, model, target, precision, inputs, references, progress, given, kept)
 
 
 def target_of(bundle: bundles.Bundle) -> Target:
@@ -404,18 +430,21 @@ def _verify(
     references: list[list[ReferenceOutput]],
     progress: Progress,
     given: onnx.ModelProto | None = None,
+    keep_float: Sequence[str] = (),
 ) -> Parity:
     runner = runner_for(target, precision)
     if runner is None and target.gpu:
         progress(f"building the host code of {target.name} for this machine")
-        outputs, ran_on = _run_kernels(folder, model, target, inputs, precision, progress)
+        outputs, ran_on = _run_kernels(
+            folder, model, target, inputs, precision, keep_float, progress
+        )
     elif runner is not None:
         progress(f"running the library on {runner.description}")
         outputs = runner.run(folder, inputs)
         ran_on = runner.description
     else:
         progress(f"nothing here runs {target.name}: building the same program for this machine")
-        outputs = _run_rebuilt(model, inputs, precision)
+        outputs = _run_rebuilt(model, inputs, precision, keep_float)
         ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
     parity = compare(
         outputs,
@@ -436,6 +465,7 @@ def _run_kernels(
     target: Target,
     inputs: list[Tensor],
     precision: str,
+    keep_float: Sequence[str],
     progress: Progress,
 ) -> tuple[list[list[Tensor]], str]:
     """Run a GPU bundle's kernels on this machine's OpenCL device; returns what executed them.
@@ -450,7 +480,11 @@ def _run_kernels(
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         library = Path(name) / bundles.LIBRARY
         built = build_library(
-            rewritten_for(model, precision)[0], here, library, precision=precision
+            rewritten_for(model, precision)[0],
+            here,
+            library,
+            precision=precision,
+            keep_float=keep_float,
         )
         shipped = (folder / bundles.LIBRARY).read_bytes()
         others = [name for name, source in built.sources.items() if source.encode() not in shipped]
@@ -465,12 +499,13 @@ def _run_kernels(
 
 
 def _run_rebuilt(
-    model: onnx.ModelProto, inputs: list[Tensor], precision: str
+    model: onnx.ModelProto, inputs: list[Tensor], precision: str, keep_float: Sequence[str]
 ) -> list[list[Tensor]]:
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         folder = Path(name)
         library, host = folder / bundles.LIBRARY, find_target("host_cpu")
-        build_library(rewritten_for(model, precision)[0], host, library, precision=precision)
+        optimized, _ = rewritten_for(model, precision)
+        build_library(optimized, host, library, precision=precision, keep_float=keep_float)
         return HostRunner().run(folder, inputs)
 
 

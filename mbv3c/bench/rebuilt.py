@@ -51,7 +51,12 @@ def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
         precision = bundle.manifest["precision"]
         optimized, _ = pipeline.rewritten_for(onnx.load(bundle.compiled_model), precision)
         lowered = pipeline.build_library(
-            optimized, target, folder / LIBRARY, precision=precision, symbols=True
+            optimized,
+            target,
+            folder / LIBRARY,
+            precision=precision,
+            keep_float=bundle.manifest.get("keep_float", ()),
+            symbols=True,
         ).lowered
         calls = zip(lowered.kernels, lowered.plan.steps, strict=True)
         yield Rebuilt(folder, tuple(Call(*pair) for pair in calls))

@@ -1,5 +1,6 @@
 """ONNX to a module of scheduled TensorIR kernels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -40,10 +41,12 @@ def lower(
     machine: Machine,
     target: tvm.target.Target,
     precision: str = "fp32",
+    keep_float: Sequence[str] = (),
 ) -> Lowered:
     """Lower a rewritten graph with fixed shapes to kernels of a precision of `PRECISIONS`.
 
-    For int8 the graph is one with pairs of QuantizeLinear and DequantizeLinear.
+    For int8 the graph is one with pairs of QuantizeLinear and DequantizeLinear. For fp16, nodes
+    whose names match a pattern of `keep_float` stay in fp32.
 
     Raises:
         UnknownOperatorsError: TVM has no importer for some operators.
@@ -53,7 +56,7 @@ def lower(
     if PRECISIONS[precision] == "int8":
         plan = select_quantized(read_pairs(model), machine, target)
     else:
-        plan = select(model, machine, target, PRECISIONS[precision])
+        plan = select(model, machine, target, PRECISIONS[precision], keep_float)
     return _assembled(plan)
 
 
@@ -63,10 +66,12 @@ def lower_for_gpu(
     device: str,
     target: tvm.target.Target,
     precision: str = "fp32",
+    keep_float: Sequence[str] = (),
 ) -> Lowered:
     """Lower a rewritten graph with fixed shapes to the kernels of a GPU, in fp32 or fp16.
 
-    `device` is what messages call it.
+    `device` is what messages call it. For fp16, nodes whose names match a pattern of `keep_float`
+    stay in fp32.
 
     Raises:
         UnknownOperatorsError: TVM has no importer for some operators.
@@ -74,7 +79,7 @@ def lower_for_gpu(
         LimitError: a kernel asks for more than the GPU has.
     """
     check_operators(model)
-    plan = select_gpu(model, gpu, target, PRECISIONS[precision])
+    plan = select_gpu(model, gpu, target, PRECISIONS[precision], keep_float)
     check_limits(plan, gpu, device)
     return _assembled(plan)
 

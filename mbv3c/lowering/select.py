@@ -6,6 +6,7 @@ branch is one kernel, and what no kernel covers goes to the fallback in regions 
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
@@ -66,10 +67,16 @@ class Selector:
     """
 
     def __init__(
-        self, model: onnx.ModelProto, kernels: Kernels, target: tvm.target.Target, dtype: str
+        self,
+        model: onnx.ModelProto,
+        kernels: Kernels,
+        target: tvm.target.Target,
+        dtype: str,
+        keep_float: Sequence[str] = (),
     ) -> None:
         self._model = shape_inference.infer_shapes(model)
         self._kernels, self._target, self._kernel_type = kernels, target, dtype
+        self._narrow_type, self._keep_float = dtype, keep_float
         graph = self._model.graph
         self._stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self._types = {
@@ -92,6 +99,7 @@ class Selector:
     def run(self) -> Plan:
         rules = self._rules()
         for node in self._model.graph.node:
+            self._kernel_type = self._type_for(node)
             if node.output[0] not in self._done and not any(rule(node) for rule in rules):
                 self._postpone(node)
         for name in self._outputs:
@@ -104,6 +112,11 @@ class Selector:
             self._plan.outputs += (value,)
             self._plan.output_shapes += (self._shape(name),)
         return self._plan
+
+    def _type_for(self, node: onnx.NodeProto) -> str:
+        """Return the type in which the kernel that begins with a node stores and computes."""
+        kept = any(fnmatchcase(node.name, pattern) for pattern in self._keep_float)
+        return "float32" if kept else self._narrow_type
 
     def _rules(self) -> tuple[Rule, ...]:
         return (

@@ -1,5 +1,6 @@
 """Choose a kernel for every node of a rewritten graph that a CPU runs."""
 
+from collections.abc import Sequence
 from math import prod
 
 import onnx
@@ -13,27 +14,37 @@ from mbv3c.lowering.select import Selector
 
 
 def select(
-    model: onnx.ModelProto, machine: Machine, target: tvm.target.Target, dtype: str = "float32"
+    model: onnx.ModelProto,
+    machine: Machine,
+    target: tvm.target.Target,
+    dtype: str = "float32",
+    keep_float: Sequence[str] = (),
 ) -> Plan:
     """Return the plan of a rewritten graph with fixed shapes.
 
     The kernels hold and compute what is float32 in the graph as `dtype`. Inputs, outputs and what
-    the fallback computes keep their types.
+    the fallback computes keep their types; so do nodes whose names match a pattern of
+    `keep_float`.
 
     Raises:
         ModelError: a node has no known shape, the fallback cannot lower it, or `dtype` cannot
             hold its weights.
     """
-    return CpuSelector(model, machine, target, dtype).run()
+    return CpuSelector(model, machine, target, dtype, keep_float).run()
 
 
 class CpuSelector(Selector):
     """A squeeze-and-excitation branch is one kernel, which scales the map in place."""
 
     def __init__(
-        self, model: onnx.ModelProto, machine: Machine, target: tvm.target.Target, dtype: str
+        self,
+        model: onnx.ModelProto,
+        machine: Machine,
+        target: tvm.target.Target,
+        dtype: str,
+        keep_float: Sequence[str] = (),
     ) -> None:
-        super().__init__(model, CpuKernels(machine), target, dtype)
+        super().__init__(model, CpuKernels(machine), target, dtype, keep_float)
         self._machine = machine
 
     def _squeeze_excite(self, node: onnx.NodeProto) -> bool:

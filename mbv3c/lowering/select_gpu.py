@@ -24,18 +24,23 @@ from mbv3c.lowering.select import Branch, Selector
 
 
 def select_gpu(
-    model: onnx.ModelProto, gpu: Gpu, target: tvm.target.Target, dtype: str = "float32"
+    model: onnx.ModelProto,
+    gpu: Gpu,
+    target: tvm.target.Target,
+    dtype: str = "float32",
+    keep_float: Sequence[str] = (),
 ) -> Plan:
     """Return the plan of a rewritten graph with fixed shapes.
 
     The kernels store what is float32 in the graph as `dtype`, and add in single precision. Inputs,
-    outputs and what the fallback computes keep their types.
+    outputs and what the fallback computes keep their types; so do nodes whose names match a
+    pattern of `keep_float`.
 
     Raises:
         ModelError: a node has no known shape, the fallback cannot lower it, or `dtype` cannot
             hold its weights.
     """
-    return _GpuSelector(model, gpu, target, dtype).run()
+    return _GpuSelector(model, gpu, target, dtype, keep_float).run()
 
 
 class _GpuSelector(Selector):
@@ -47,10 +52,15 @@ class _GpuSelector(Selector):
     """
 
     def __init__(
-        self, model: onnx.ModelProto, gpu: Gpu, target: tvm.target.Target, dtype: str
+        self,
+        model: onnx.ModelProto,
+        gpu: Gpu,
+        target: tvm.target.Target,
+        dtype: str,
+        keep_float: Sequence[str] = (),
     ) -> None:
         self._gpu_kernels = GpuKernels(gpu)
-        super().__init__(model, self._gpu_kernels, target, dtype)
+        super().__init__(model, self._gpu_kernels, target, dtype, keep_float)
         self._sums: dict[str, tuple[str, int]] = {}  # of a tensor: the value, and its parts
         self._gated: dict[str, tuple[str, str]] = {}  # of a tensor: what is scaled, the gates
 

@@ -115,7 +115,7 @@ def work_items(grid: Sequence[int], group: Sequence[int]) -> Iterator[tuple[Expr
             if extent % side
         ]
         frames.enter_context(emit.when(beyond))
-        yield tuple(IRBuilder.name(_AXES[axis], T.bind(one)) for axis, one in enumerate(at))
+        yield at
 
 
 @contextmanager
