@@ -482,7 +482,8 @@ def compile_(
     if precision == "fp32" and keep_float is not None:
         raise UsageError("--keep-float is for --precision int8 and fp16")
     source = calibrations.folder_inputs(loaded, calibration) if calibration is not None else None
-    keep, names = None, ()
+    keep = None
+    names: tuple[str, ...] = ()
     if keep_float is not None and precision == "int8":
         keep = options.parse_keep_float(keep_float)
     elif keep_float is not None:
