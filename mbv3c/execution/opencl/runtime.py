@@ -113,7 +113,8 @@ class KernelTime:
 def load_runtime(device: str | None = None, progress: Progress = lambda _: None) -> None:
     """Have TVM know the device `opencl` and load OpenCL modules. Builds the plugin if need be.
 
-    Once in a process; a later call does nothing, unless it asks for another device.
+    Once in a process; a later call does nothing, unless it names another device. Does nothing
+    where TVM was built with an OpenCL runtime of its own.
 
     Args:
         device: part of a device's "PLATFORM: NAME", case ignored; otherwise
@@ -128,17 +129,22 @@ def load_runtime(device: str | None = None, progress: Progress = lambda _: None)
 
     configure = tvm_ffi.get_global_func("mbv3c.opencl.configure", allow_missing=True)
     if configure is None:
+        if tvm_ffi.get_global_func("device_api.opencl", allow_missing=True) is not None:
+            return  # this TVM was built with a runtime of its own
         plugin = provide_plugin(progress)
         for library in (_library("tvm", "libtvm_runtime.so"), plugin):
             ctypes.CDLL(str(library))
         configure = tvm_ffi.get_global_func("mbv3c.opencl.configure")
+    elif device is None:
+        return
     wanted = device if device is not None else os.environ.get(DEVICE_VARIABLE, "")
-    open_with = configure(_settings(wanted))
-    if device is not None and open_with != device:
-        raise ToolError(
-            f"this process already uses the OpenCL device chosen with {open_with!r}, not "
-            f"{device!r}; set {DEVICE_VARIABLE} before it starts"
-        )
+    if configure(_settings(wanted)) != wanted:  # a device is open
+        info = device_info()
+        if wanted.lower() not in f"{info.platform}: {info.name}".lower():
+            raise ToolError(
+                f"this process already uses the OpenCL device '{info.platform}: {info.name}', "
+                f"not {wanted!r}; set {DEVICE_VARIABLE} before it starts"
+            )
 
 
 def autoload() -> None:
@@ -149,7 +155,7 @@ def autoload() -> None:
     try:
         if built_plugin() is not None:
             load_runtime()
-    except (OSError, ToolError, RuntimeError, AttributeError):
+    except (OSError, ToolError, RuntimeError, ValueError):
         # The next load_runtime() meets the same trouble, and says so.
         return
 
