@@ -19,6 +19,8 @@ from mbv3c.execution.cache import FETCH_COMMAND
 from mbv3c.execution.opencl.kit import opencl_kit
 from mbv3c.execution.processes import finish
 
+OCLGRIND_REMEDY = f"`apt install oclgrind`, or without root `{FETCH_COMMAND}`"
+
 _PROGRAM = "oclgrind-kernel"
 _OPTIONS = ("--data-races", "--uninitialized", "--max-errors", "20")
 # oclgrind knows no half. What a kernel reads and writes does not depend on the type's size, so
@@ -113,9 +115,7 @@ def check_kernel(
     """
     command = oclgrind_command()
     if command is None:
-        raise ToolError(
-            f"oclgrind is not installed; `apt install oclgrind`, or without root `{FETCH_COMMAND}`"
-        )
+        raise ToolError(f"oclgrind is not installed; {OCLGRIND_REMEDY}")
     prelude = _FLOAT_FOR_HALF if re.search(r"\bhalf\d*\b", source) else ""
     with tempfile.TemporaryDirectory(prefix="mbv3c-oclgrind-") as name:
         folder = Path(name)

@@ -13,21 +13,28 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import ZIG_CACHES, Progress, cache_root, only_one, provide
+from mbv3c.execution.cache import (
+    FETCH_COMMAND,
+    ZIG_CACHES,
+    Progress,
+    cache_root,
+    only_one,
+    provide,
+)
 from mbv3c.execution.opencl.kit import OpenCLKit, opencl_kit
 from mbv3c.execution.processes import require
 
 DEVICE_VARIABLE = "MBV3C_OPENCL_DEVICE"
-REMEDY = (
+DRIVER_REMEDY = (
     "install the OpenCL driver of your GPU, or PoCL, which runs on the processor: "
-    "`apt install pocl-opencl-icd`, or without root `mbv3c doctor --fetch`"
+    f"`apt install pocl-opencl-icd`, or without root `{FETCH_COMMAND}`"
 )
 
 _HERE = Path(__file__).parent
@@ -189,6 +196,13 @@ def profiled() -> Iterator[list[KernelTime]]:
     times += [KernelTime(**row) for row in stopped]
 
 
+def opencl_drivers() -> list[str]:
+    """Return the OpenCL drivers that are named here, by file: the system's, and the kit's PoCL."""
+    kit = opencl_kit()
+    lines = [line.strip() for line in _system_icds().values()]
+    return lines + ([str(kit.pocl)] if kit and not _has_pocl(lines) else [])
+
+
 def built_plugin() -> Path | None:
     """Return the plugin for the installed TVM, or None when it is not built."""
     plugin = _plugin()
@@ -287,10 +301,10 @@ def _settings(wanted: str) -> dict[str, str]:
         "wanted": wanted,
         "cache": str(cache_root() / "opencl-programs"),
         "half": (_HERE / "half.cl").read_text(),
-        "remedy": REMEDY,
+        "remedy": DRIVER_REMEDY,
     }
     system = _system_icds()
-    if kit is not None and not any("pocl" in line for line in system.values()):
+    if kit is not None and not _has_pocl(system.values()):
         settings["preload"] = "\n".join(map(str, [*kit.preload(), kit.pocl]))
         settings["vendors"] = str(_vendors(kit, system))
         if shutil.which("cc") is None:
@@ -302,6 +316,10 @@ def _system_icds() -> dict[str, str]:
     """Return the files that name this system's OpenCL drivers."""
     folder = Path(os.environ.get("OCL_ICD_VENDORS") or _VENDORS)
     return {path.name: path.read_text() for path in sorted(folder.glob("*.icd"))}
+
+
+def _has_pocl(lines: Iterable[str]) -> bool:
+    return any("pocl" in line for line in lines)
 
 
 def _vendors(kit: OpenCLKit, system: dict[str, str]) -> Path:

@@ -1,9 +1,11 @@
 """The OpenCL runtime under TVM: copies, kernels, the Relax VM, threads, errors, counters."""
 
+import gc
 import threading
 from pathlib import Path
 
 import numpy as np
+import opencl_modules as modules
 import pytest
 import tvm
 from tvm import relax
@@ -15,7 +17,6 @@ from mbv3c.execution.opencl.runtime import (
     load_runtime,
     profiled,
 )
-from tests.execution.opencl import modules
 
 pytestmark = pytest.mark.usefixtures("opencl")
 
@@ -147,18 +148,22 @@ def test_modules_with_kernels_of_one_name_live_side_by_side(tmp_path: Path) -> N
         np.testing.assert_array_equal(y.numpy(), factor * x)
 
 
-def test_function_outlives_its_module(tmp_path: Path) -> None:
-    path = modules.export(modules.scale(7.0), tmp_path / "scale.so")
-    (imported,) = modules.load(path).imports
-    kernel = imported["scale_kernel"]
-    del imported
-    x = tvm.runtime.tensor(np.ones(64, np.float32), DEVICE)
-    y = tvm.runtime.empty((64,), "float32", DEVICE)
-    data = [tvm.runtime.tensor(np.zeros(1), tvm.cpu())]
-    with pytest.raises(TypeError, match="scale_kernel takes 4 arguments, got 1"):
-        kernel(data[0])
-    modules.load(path)["scale"](x, y)
-    assert (y.numpy() == 7).all()
+def test_function_outlives_its_module() -> None:
+    source = "__kernel void f(__global float* x) { x[get_global_id(0)] += 1.0f; }"
+    function = modules.from_source(source, "f", buffers=1)["f"]
+    gc.collect()
+    x = tvm.runtime.tensor(np.arange(6, dtype=np.float32), DEVICE)
+    function(modules.buffer(x), 3, 2)
+    np.testing.assert_array_equal(x.numpy(), np.arange(1, 7))
+    with pytest.raises(TypeError, match="f takes 3 arguments, got 2"):
+        function(modules.buffer(x), 3)
+
+
+def test_kernel_that_does_not_compile_is_named_with_its_log() -> None:
+    function = modules.from_source("__kernel void f() { nonsense; }", "f", buffers=0)["f"]
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"kernel f does not compile for [^$]*nonsense"):
+            function(1, 1)
 
 
 def test_loaded_module_tells_its_source(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Small modules for OpenCL: built by TVM, exported, and loaded again, as bundles are."""
 
+import ctypes
+import struct
 from pathlib import Path
 
 import numpy as np
 import tvm
 from tvm import relax
-from tvm.script import tirx as T
+from tvm.script import tirx as T  # noqa: N812
 
 TARGET = tvm.target.Target({"kind": "opencl"}, host={"kind": "llvm"})
 CHANNELS, CLASSES, SIDE = 4, 5, 6
@@ -47,6 +49,28 @@ def export(module: tvm.IRModule, path: Path) -> Path:
 
 def load(path: Path) -> tvm.runtime.Module:
     return tvm.runtime.load_module(str(path))
+
+
+def from_source(source: str, kernel: str, buffers: int) -> tvm.runtime.Module:
+    """Return a module of one kernel of OpenCL C, in the form in which TVM writes it.
+
+    Its function takes the buffers, then the number of work-groups and of work-items in each.
+    """
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    handles = struct.pack("<Q", buffers) + struct.pack("<BBH", 3, 64, 1) * buffers
+    tags = struct.pack("<Q", 2) + text("blockIdx.x") + text("threadIdx.x")
+    head = text("cl") + struct.pack("<Q", 1) + text(kernel) + text(kernel)
+    code = text(f"// Function: {kernel}\n{source}\n")
+    load_bytes = tvm.get_global_func("ffi.Module.load_from_bytes.opencl")
+    return load_bytes(head + handles + tags + struct.pack("<Q", 0) + code)
+
+
+def buffer(tensor: tvm.runtime.Tensor) -> ctypes.c_void_p:
+    """Return a tensor's memory object, as TVM's host code passes it to kernels."""
+    return ctypes.c_void_p(tensor.data_ptr())
 
 
 def classifier(weight: np.ndarray) -> tvm.IRModule:
