@@ -856,14 +856,24 @@ def targets(as_json: bool) -> None:
 
 
 @commands.command()
-@click.option("--fetch", is_flag=True, help="Download and build what is missing; needs no root.")
+@click.option(
+    "--fetch",
+    is_flag=False,
+    flag_value="all",
+    type=click.Choice(["all", "emulator", "opencl"]),
+    help="Download and build what is missing, or only the emulator of arm_cpu, or only what "
+    "runs and checks OpenCL (--fetch=opencl); needs no root.",
+)
 @_json_option
-def doctor(fetch: bool, as_json: bool) -> None:
+def doctor(fetch: str | None, as_json: bool) -> None:
     """Say what is missing to compile and to verify; exit 1 if something is."""
     from mbv3c.execution import toolbox
 
-    if fetch:
-        toolbox.fetch(_Progress())
+    progress = _Progress()
+    if fetch in ("all", "emulator"):
+        toolbox.fetch(progress)
+    if fetch in ("all", "opencl"):
+        toolbox.fetch_opencl(progress)
     parts = toolbox.diagnose()
     healthy = all(part.ok or part.optional for part in parts)
     if as_json:

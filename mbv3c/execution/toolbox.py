@@ -1,4 +1,4 @@
-"""Find and fetch what runs aarch64 bundles on an x86-64 Linux machine, without root.
+"""Find and fetch what runs bundles of other machines on this one, without root.
 
 The emulator kit lies in a cache folder and has four parts, each put in place when it is whole:
 
@@ -26,6 +26,14 @@ from mbv3c.execution.fetching import (
     fetch_system,
     runner_digest,
     sysroot,
+)
+from mbv3c.execution.opencl.kit import fetch_kit
+from mbv3c.execution.opencl.oclgrind import OCLGRIND_REMEDY, oclgrind_command
+from mbv3c.execution.opencl.runtime import (
+    DRIVER_REMEDY,
+    built_plugin,
+    opencl_drivers,
+    provide_plugin,
 )
 from mbv3c.targets.npu_tools import NPU_INSTALL, NPU_TOOLS
 
@@ -139,6 +147,18 @@ def fetch(progress: Progress) -> EmulatorKit:
     return kit
 
 
+def fetch_opencl(progress: Progress) -> None:
+    """Fetch PoCL and oclgrind, and build the OpenCL runtime, where they are not there yet.
+
+    Needs the network, about 150 MB to download and 480 MB on disk; no root.
+
+    Raises:
+        ToolError: this machine cannot use them, or a download or the build failed.
+    """
+    fetch_kit(progress)
+    provide_plugin(progress)
+
+
 def diagnose() -> list[Part]:
     """Say for every part that mbv3c stands on whether it is there. Imports none of them."""
     return [
@@ -148,6 +168,7 @@ def diagnose() -> list[Part]:
         _diagnose_package("linker", "ziglang"),
         *_diagnose_kit(),
         _diagnose_npu_tools(),
+        *_diagnose_opencl(),
     ]
 
 
@@ -200,6 +221,23 @@ def _diagnose_npu_tools() -> Part:
     detail = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
     ok = None not in versions.values()
     return Part("npu tools", ok, detail, "" if ok else f"for target npu: {NPU_INSTALL}", True)
+
+
+def _diagnose_opencl() -> list[Part]:
+    """Look for what runs and checks OpenCL kernels. Opens no driver: some take seconds."""
+    drivers, oclgrind, plugin = opencl_drivers(), oclgrind_command(), built_plugin()
+    need = "for target mobile_gpu:"
+    return [
+        Part("opencl driver", True, ", ".join(drivers), optional=True)
+        if drivers
+        else Part("opencl driver", False, "none", f"{need} {DRIVER_REMEDY}", True),
+        Part("opencl runtime", True, str(plugin), optional=True)
+        if plugin
+        else Part("opencl runtime", False, "not built", f"{need} {FETCH_COMMAND}", True),
+        Part("oclgrind", True, oclgrind[-1], optional=True)
+        if oclgrind
+        else Part("oclgrind", False, "missing", f"{need} {OCLGRIND_REMEDY}", True),
+    ]
 
 
 def _diagnose_kit() -> list[Part]:

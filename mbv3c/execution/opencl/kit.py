@@ -120,7 +120,7 @@ def fetch_kit(progress: Progress) -> OpenCLKit:
 
 
 def _folder() -> Path:
-    recipe = " ".join((*PACKAGES, _LD, _triple()))
+    recipe = " ".join((*PACKAGES, _triple(), *_OF_THE_PROCESS, _LD))
     return cache_root() / f"opencl-kit-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
@@ -135,7 +135,7 @@ def _loader() -> str:
 def _fill(place: Path, architecture: str, progress: Progress) -> None:
     everything = place / "everything"
     everything.mkdir()
-    unpack_packages(everything, architecture, PACKAGES, progress, size="160 MB", keep=("pocl",))
+    unpack_packages(everything, architecture, PACKAGES, progress, size="150 MB", keep=("pocl",))
     progress("keeping what PoCL and oclgrind need")
     source, target = everything / "usr", place / "usr"
     triple = _triple()
@@ -148,9 +148,10 @@ def _fill(place: Path, architecture: str, progress: Progress) -> None:
     for program in ("oclgrind-kernel", f"{triple}-ld.bfd"):
         shutil.copy(_need(source / "bin" / program), target / "bin" / program)
     plugins = sorted((target / "lib").rglob("*.so"))
-    pocl = closure(["libOpenCL.so.1", "libpocl.so.2"], folders)
-    programs = [name for path in [*(target / "bin").iterdir(), *plugins] for name in needed(path)]
-    others = closure(programs, folders, [path.name for path in plugins])
+    pocl = closure(["libpocl.so.2"], folders)
+    users = [*(target / "bin").iterdir(), *plugins]
+    names = ["libOpenCL.so.1", *(name for path in users for name in needed(path))]
+    others = closure(names, folders, [path.name for path in plugins])
     for name in {*pocl, *others, _loader()}:
         shutil.copy(_find(name, folders), target / "lib" / triple / name)
     (place / "preload.txt").write_text("\n".join(pocl[:-1]) + "\n")

@@ -13,21 +13,28 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import ZIG_CACHES, Progress, cache_root, only_one, provide
+from mbv3c.execution.cache import (
+    FETCH_COMMAND,
+    ZIG_CACHES,
+    Progress,
+    cache_root,
+    only_one,
+    provide,
+)
 from mbv3c.execution.opencl.kit import OpenCLKit, opencl_kit
 from mbv3c.execution.processes import require
 
 DEVICE_VARIABLE = "MBV3C_OPENCL_DEVICE"
-REMEDY = (
+DRIVER_REMEDY = (
     "install the OpenCL driver of your GPU, or PoCL, which runs on the processor: "
-    "`apt install pocl-opencl-icd`, or without root `mbv3c doctor --fetch`"
+    f"`apt install pocl-opencl-icd`, or without root `{FETCH_COMMAND}`"
 )
 
 _HERE = Path(__file__).parent
@@ -113,7 +120,8 @@ class KernelTime:
 def load_runtime(device: str | None = None, progress: Progress = lambda _: None) -> None:
     """Have TVM know the device `opencl` and load OpenCL modules. Builds the plugin if need be.
 
-    Once in a process; a later call does nothing, unless it asks for another device.
+    Once in a process; a later call does nothing, unless it names another device. Does nothing
+    where TVM was built with an OpenCL runtime of its own.
 
     Args:
         device: part of a device's "PLATFORM: NAME", case ignored; otherwise
@@ -128,17 +136,22 @@ def load_runtime(device: str | None = None, progress: Progress = lambda _: None)
 
     configure = tvm_ffi.get_global_func("mbv3c.opencl.configure", allow_missing=True)
     if configure is None:
+        if tvm_ffi.get_global_func("device_api.opencl", allow_missing=True) is not None:
+            return  # this TVM was built with a runtime of its own
         plugin = provide_plugin(progress)
         for library in (_library("tvm", "libtvm_runtime.so"), plugin):
             ctypes.CDLL(str(library))
         configure = tvm_ffi.get_global_func("mbv3c.opencl.configure")
+    elif device is None:
+        return
     wanted = device if device is not None else os.environ.get(DEVICE_VARIABLE, "")
-    open_with = configure(_settings(wanted))
-    if device is not None and open_with != device:
-        raise ToolError(
-            f"this process already uses the OpenCL device chosen with {open_with!r}, not "
-            f"{device!r}; set {DEVICE_VARIABLE} before it starts"
-        )
+    if configure(_settings(wanted)) != wanted:  # a device is open
+        info = device_info()
+        if wanted.lower() not in f"{info.platform}: {info.name}".lower():
+            raise ToolError(
+                f"this process already uses the OpenCL device '{info.platform}: {info.name}', "
+                f"not {wanted!r}; set {DEVICE_VARIABLE} before it starts"
+            )
 
 
 def autoload() -> None:
@@ -149,7 +162,7 @@ def autoload() -> None:
     try:
         if built_plugin() is not None:
             load_runtime()
-    except (OSError, ToolError, RuntimeError, AttributeError):
+    except (OSError, ToolError, RuntimeError, ValueError):
         # The next load_runtime() meets the same trouble, and says so.
         return
 
@@ -181,6 +194,13 @@ def profiled() -> Iterator[list[KernelTime]]:
     finally:
         stopped = json.loads(_call("mbv3c.opencl.profile_stop"))
     times += [KernelTime(**row) for row in stopped]
+
+
+def opencl_drivers() -> list[str]:
+    """Return the OpenCL drivers that are named here, by file: the system's, and the kit's PoCL."""
+    kit = opencl_kit()
+    lines = [line.strip() for line in _system_icds().values()]
+    return lines + ([str(kit.pocl)] if kit and not _has_pocl(lines) else [])
 
 
 def built_plugin() -> Path | None:
@@ -281,10 +301,10 @@ def _settings(wanted: str) -> dict[str, str]:
         "wanted": wanted,
         "cache": str(cache_root() / "opencl-programs"),
         "half": (_HERE / "half.cl").read_text(),
-        "remedy": REMEDY,
+        "remedy": DRIVER_REMEDY,
     }
     system = _system_icds()
-    if kit is not None and not any("pocl" in line for line in system.values()):
+    if kit is not None and not _has_pocl(system.values()):
         settings["preload"] = "\n".join(map(str, [*kit.preload(), kit.pocl]))
         settings["vendors"] = str(_vendors(kit, system))
         if shutil.which("cc") is None:
@@ -296,6 +316,10 @@ def _system_icds() -> dict[str, str]:
     """Return the files that name this system's OpenCL drivers."""
     folder = Path(os.environ.get("OCL_ICD_VENDORS") or _VENDORS)
     return {path.name: path.read_text() for path in sorted(folder.glob("*.icd"))}
+
+
+def _has_pocl(lines: Iterable[str]) -> bool:
+    return any("pocl" in line for line in lines)
 
 
 def _vendors(kit: OpenCLKit, system: dict[str, str]) -> Path:
