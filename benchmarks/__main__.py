@@ -7,27 +7,29 @@ import sys
 import time
 from importlib import metadata
 
-from benchmarks import aarch64, emulated, host
+from benchmarks import aarch64, emulated, gpu, host
 from benchmarks.networks import NETWORKS, QUICK
 from benchmarks.results import replace_section
 from mbv3c import __version__
 from mbv3c.bench.processors import processor_name
 from mbv3c.errors import Mbv3cError
+from mbv3c.execution.opencl.runtime import device_info
 
-SECTIONS = ("host", "emulated")
+SECTIONS = ("host", "emulated", "gpu")
 HOST = "Latency on this machine"
+GPU = "Kernels for GPUs, run by PoCL on this machine's processor"
 EMULATED = "Executed instructions, emulated Cortex-A76"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=SECTIONS, help="one of the two kinds")
+    parser.add_argument("--only", choices=SECTIONS, help="one of the kinds")
     parser.add_argument(
         "--quick", action="store_true", help="Small 1.0 at 224 pixels only; writes nothing"
     )
     arguments = parser.parse_args()
     chosen = SECTIONS if arguments.only is None else (arguments.only,)
-    measure = {"host": _host, "emulated": _emulated}
+    measure = {"host": _host, "emulated": _emulated, "gpu": _gpu}
     try:
         for section in chosen:
             title, body = measure[section](arguments.quick)
@@ -70,6 +72,24 @@ of the counts: of one input's output against onnxruntime in fp32 without optimis
 range. ncnn in fp16 stores, packs and computes half precision.
 
 {emulated.tables(rows)}""",
+    )
+
+
+def _gpu(quick: bool) -> tuple[str, str]:
+    networks = [one for one in NETWORKS if one.width == 1.0 and one.resolution == 224]
+    rows = gpu.measure(QUICK if quick else networks, _progress)
+    device = device_info()
+    tools = _listed(_version_of("apache-tvm"), f"{device.platform} {device.driver}")
+    return (
+        GPU,
+        f"""\
+{_date()}, {processor_name()}; {tools}.
+`make bench`, that is `python -m benchmarks --only gpu`. From TVM's operators with dlight's
+schedules to our kernels, in one process, {gpu.RUNS} runs each in turns. Launches and bytes (of all
+tensors that kernels read or write, once per launch) are counted from the plan. **Times are those of
+a CPU that executes the kernels, and say nothing about a phone.**
+
+{gpu.table(rows)}""",
     )
 
 

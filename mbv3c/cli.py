@@ -837,19 +837,19 @@ def targets(as_json: bool) -> None:
         ]
         _print_json({"targets": listed, "npu_targets": npus})
         return
-    click.echo(f"{'target':<31}{'triple':<24}{'verified here on':<24}example")
+    click.echo(f"{'target':<33}{'triple':<24}{'verified here on':<24}example")
     for target in TARGETS:
         star = "*" if DEFAULT_DEVICES[target.family] == target.device else ""
         where = f"emulated {target.emulated_as}" if target.emulated_as else "this machine"
         where = "an OpenCL device" if target.gpu else where
-        click.echo(f"{target.name + star:<31}{target.triple:<24}{where:<24}{target.example}")
-    click.echo(f"\n{'target':<31}{'MACs':>5}{'MHz':>6}  {'SRAM':<9}{'verified here on':<24}system")
+        click.echo(f"{target.name + star:<33}{target.triple:<24}{where:<24}{target.example}")
+    click.echo(f"\n{'target':<33}{'MACs':>5}{'MHz':>6}  {'SRAM':<9}{'verified here on':<24}system")
     for npu in NPU_TARGETS:
         star = "*" if npu.device == DEFAULT_NPU else ""
         sram = f"{npu.sram_bytes >> 10} KiB" if npu.sram_bytes else "shared"
         where = "interpreted stream" if npu.interpreted else "TOSA reference model"
         click.echo(
-            f"{npu.name + star:<31}{npu.macs:>5}{npu.clock_mhz:>6}  {sram:<9}{where:<24}"
+            f"{npu.name + star:<33}{npu.macs:>5}{npu.clock_mhz:>6}  {sram:<9}{where:<24}"
             f"{npu.system_config}"
         )
     click.echo("* the family's default")

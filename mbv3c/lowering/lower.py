@@ -57,7 +57,7 @@ def lower(
         plan = select_quantized(read_pairs(model), machine, target)
     else:
         plan = select(model, machine, target, PRECISIONS[precision], keep_float)
-    return _assembled(plan)
+    return assembled(plan)
 
 
 def lower_for_gpu(
@@ -81,10 +81,11 @@ def lower_for_gpu(
     check_operators(model)
     plan = select_gpu(model, gpu, target, PRECISIONS[precision], keep_float)
     check_limits(plan, gpu, device)
-    return _assembled(plan)
+    return assembled(plan)
 
 
-def _assembled(plan: Plan) -> Lowered:
+def assembled(plan: Plan) -> Lowered:
+    """Return a plan with its memory laid out, as a module."""
     arena = plan_arena(plan)
     module, kernels = assemble(plan, arena)
     return Lowered(plan, arena, module, kernels)
