@@ -31,7 +31,7 @@ _OF_THE_PROCESS = (
 # process has loaded, so where there is no compiler they are linked with nothing.
 _LD = """\
 #!/bin/sh
-here=$(dirname "$0")/../usr
+here=${{0%/*}}/../usr
 for argument; do
     shift
     case $argument in
