@@ -203,6 +203,7 @@ class OpenCLModule final : public ffi::ModuleObj {
       extents[kernel.extents[i]] = arguments[kernel.arguments.size() + i].cast<int64_t>();
     }
     for (int i = 0; i < 3; ++i) global[i] = extents[i] * extents[i + 3];
+    if (global[0] * global[1] * global[2] == 0) return;  // nothing to do, and an error in OpenCL
 
     std::lock_guard<std::mutex> lock(mutex_);  // a cl_kernel holds its arguments
     if (kernel.handle == nullptr) Build(device, name, kernel);

@@ -64,6 +64,13 @@ def test_findings_name_the_line(
         assert found == expected
 
 
+def test_many_findings_end_early() -> None:
+    source = "kernel void f(global float* x) { x[get_global_id(0) + 8] = 1; }"
+    findings = check_kernel(source, "f", (X,), (4096,), (64,))
+    assert 20 <= len(findings) <= 25
+    assert findings[0].kind == "out of bounds"
+
+
 def test_half_kernel_is_checked_as_float() -> None:
     source = """kernel void f(global const half* x, global half* y) {
   int i = get_global_id(0);
