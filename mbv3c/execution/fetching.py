@@ -95,12 +95,12 @@ def unpack_packages(
 
     progress("reading the package lists of this system's apt sources")
     require([*apt_get, "update"], doing="reading package lists", remedy=_APT_REMEDY, timeout=600)
-    for package in optional:
-        found = finish(["apt-cache", "-c", str(apt / "apt.conf"), "show", package], timeout=60)
+    for extra in optional:
+        found = finish(["apt-cache", "-c", str(apt / "apt.conf"), "show", extra], timeout=60)
         if found.returncode == 0:
-            packages = [*packages, package]
+            packages = [*packages, extra]
         else:
-            progress(f"this system's apt sources have no {package}: going on without")
+            progress(f"this system's apt sources have no {extra}: going on without")
     progress(f"downloading {', '.join(packages)} for {architecture} (about {size})")
     install = [*apt_get, "install", "--download-only", "--no-install-recommends", *packages]
     doing = f"downloading {', '.join(packages)}"
@@ -110,7 +110,7 @@ def unpack_packages(
         require(unpack, doing=f"unpacking {package.name}", remedy=_APT_REMEDY, timeout=300)
     shutil.rmtree(apt)
     share = place / "usr" / "share"
-    for folder in share.iterdir() if share.is_dir() else ():
+    for folder in list(share.iterdir()) if share.is_dir() else ():
         if folder.name not in keep:
             shutil.rmtree(folder, ignore_errors=True)
 
