@@ -102,7 +102,7 @@ def _abi_libraries() -> list[str]:
     """Return where this process has the C++ ABI's libraries; TVM's library brings them in."""
     ctypes.CDLL(str(_package("tvm_ffi") / "lib" / "libtvm_ffi.so"))
     lines = Path("/proc/self/maps").read_text().splitlines()
-    folders = {Path(line.split()[-1]).parent for line in lines if "/" in line}
+    folders = sorted({Path(line.split()[-1]).parent for line in lines if "/" in line})
     paths = []
     for name in _CXX_ABI:
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)

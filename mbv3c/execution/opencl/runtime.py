@@ -1,9 +1,4 @@
-"""Build the OpenCL runtime, load it into this process, and ask it what it did.
-
-The runtime is a plugin of TVM, built from the C++ beside this file into the cache:
-
-    opencl-runtime-TVM-ffi-FFI-DIGEST/plugin/opencl.so
-"""
+"""Load the OpenCL runtime into this process, and ask it what it did."""
 
 import ctypes
 import hashlib
@@ -16,13 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import (
-    FETCH_COMMAND,
-    Progress,
-    cache_root,
-    only_one,
-    provide,
-)
+from mbv3c.execution.cache import FETCH_COMMAND, Progress, cache_root, only_one, provide
 from mbv3c.execution.opencl.kit import OpenCLKit, opencl_kit
 from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin, tvm_runtime
 
