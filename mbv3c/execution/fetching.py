@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.cache import FETCH_COMMAND, ZIG_CACHES, Progress
-from mbv3c.execution.processes import require
+from mbv3c.execution.processes import finish, require
 
 _APT_REMEDY = f"check the network and this system's apt sources, then run `{FETCH_COMMAND}` again"
 
@@ -69,6 +69,7 @@ def unpack_packages(
     *,
     size: str = "25 MB",
     keep: Sequence[str] = (),
+    optional: Sequence[str] = (),
 ) -> None:
     """Unpack Debian packages and all that they depend on, without their documentation.
 
@@ -79,6 +80,7 @@ def unpack_packages(
         progress: told what is done.
         size: what is downloaded, about, for people.
         keep: folders of usr/share that are no documentation.
+        optional: further packages, left out where the system's release has them not.
 
     Raises:
         ToolError: apt or dpkg-deb fails.
@@ -93,6 +95,12 @@ def unpack_packages(
 
     progress("reading the package lists of this system's apt sources")
     require([*apt_get, "update"], doing="reading package lists", remedy=_APT_REMEDY, timeout=600)
+    for extra in optional:
+        found = finish(["apt-cache", "-c", str(apt / "apt.conf"), "show", extra], timeout=60)
+        if found.returncode == 0:
+            packages = [*packages, extra]
+        else:
+            progress(f"this system's apt sources have no {extra}: going on without")
     progress(f"downloading {', '.join(packages)} for {architecture} (about {size})")
     install = [*apt_get, "install", "--download-only", "--no-install-recommends", *packages]
     doing = f"downloading {', '.join(packages)}"
@@ -102,7 +110,7 @@ def unpack_packages(
         require(unpack, doing=f"unpacking {package.name}", remedy=_APT_REMEDY, timeout=300)
     shutil.rmtree(apt)
     share = place / "usr" / "share"
-    for folder in share.iterdir() if share.is_dir() else ():
+    for folder in list(share.iterdir()) if share.is_dir() else ():
         if folder.name not in keep:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -29,12 +29,8 @@ from mbv3c.execution.fetching import (
 )
 from mbv3c.execution.opencl.kit import fetch_kit
 from mbv3c.execution.opencl.oclgrind import OCLGRIND_REMEDY, oclgrind_command
-from mbv3c.execution.opencl.runtime import (
-    DRIVER_REMEDY,
-    built_plugin,
-    opencl_drivers,
-    provide_plugin,
-)
+from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin
+from mbv3c.execution.opencl.runtime import DRIVER_REMEDY, opencl_drivers
 from mbv3c.targets.npu_tools import NPU_INSTALL, NPU_TOOLS
 
 # apache-tvm 0.27 takes any apache-tvm-ffi, but tuning crashes with one that it was not built for.

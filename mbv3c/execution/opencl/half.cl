@@ -94,34 +94,43 @@ H_FN half dot(half2 x, half2 y) { return (half)dot(convert_float2(x), convert_fl
 H_FN half dot(half3 x, half3 y) { return (half)dot(convert_float3(x), convert_float3(y)); }
 H_FN half dot(half4 x, half4 y) { return (half)dot(convert_float4(x), convert_float4(y)); }
 
-// Vectors in memory are aligned as one half. vload_half and vstore_half are of OpenCL itself, but
+// Vectors in memory are aligned as one half; a half3 there is three. vload_half and vstore_half are of OpenCL itself, but
 // for its own type half, which here is hidden.
-#define H_LOAD(N, space)                                                  \
-  H_FN half##N vload##N(size_t i, const space half *p) {                  \
-    half##N x;                                                            \
-    for (int k = 0; k < N; ++k) x[k] = p[i * N + k];                      \
-    return x;                                                             \
-  }                                                                       \
-  H_FN float##N vload_half##N(size_t i, const space half *p) {            \
-    return convert_float##N(vload##N(i, p));                              \
+typedef half2 h_packed2 __attribute__((aligned(2)));
+typedef half4 h_packed4 __attribute__((aligned(2)));
+typedef half8 h_packed8 __attribute__((aligned(2)));
+typedef half16 h_packed16 __attribute__((aligned(2)));
+#define H_LOAD(N, space, ...)                                  \
+  H_FN half##N vload##N(size_t i, const space half *p) {       \
+    __VA_ARGS__                                                \
+  }                                                            \
+  H_FN float##N vload_half##N(size_t i, const space half *p) { \
+    return convert_float##N(vload##N(i, p));                   \
   }
-#define H_STORE(N, space)                                                 \
-  H_FN void vstore##N(half##N x, size_t i, space half *p) {               \
-    for (int k = 0; k < N; ++k) p[i * N + k] = x[k];                      \
-  }                                                                       \
-  H_FN void vstore_half##N(float##N x, size_t i, space half *p) {         \
-    vstore##N(convert_half##N(x), i, p);                                  \
-  }                                                                       \
-  H_FN void vstore_half##N##_rte(float##N x, size_t i, space half *p) {   \
-    vstore##N(convert_half##N(x), i, p);                                  \
+#define H_STORE(N, space, ...)                                          \
+  H_FN void vstore##N(half##N x, size_t i, space half *p) {             \
+    __VA_ARGS__                                                         \
+  }                                                                     \
+  H_FN void vstore_half##N(float##N x, size_t i, space half *p) {       \
+    vstore##N(convert_half##N(x), i, p);                                \
+  }                                                                     \
+  H_FN void vstore_half##N##_rte(float##N x, size_t i, space half *p) { \
+    vstore##N(convert_half##N(x), i, p);                                \
   }
+#define H_LOAD_WHOLE(N, space) \
+  H_LOAD(N, space, return *(const space h_packed##N *)(p + i * N);)
+#define H_STORE_WHOLE(N, space) \
+  H_STORE(N, space, *(space h_packed##N *)(p + i * N) = x;)
 #define H_LOADS(space)                                                                  \
   H_FN float vload_half(size_t i, const space half *p) { return (float)p[i]; }          \
-  H_LOAD(2, space) H_LOAD(3, space) H_LOAD(4, space) H_LOAD(8, space) H_LOAD(16, space)
+  H_LOAD(3, space, return (half3)(p[3 * i], p[3 * i + 1], p[3 * i + 2]);)               \
+  H_LOAD_WHOLE(2, space) H_LOAD_WHOLE(4, space) H_LOAD_WHOLE(8, space) H_LOAD_WHOLE(16, space)
 #define H_STORES(space)                                                                      \
   H_FN void vstore_half(float x, size_t i, space half *p) { p[i] = (half)x; }                \
   H_FN void vstore_half_rte(float x, size_t i, space half *p) { p[i] = (half)x; }            \
-  H_STORE(2, space) H_STORE(3, space) H_STORE(4, space) H_STORE(8, space) H_STORE(16, space)
+  H_STORE(3, space, for (int k = 0; k < 3; ++k) p[3 * i + k] = x[k];)                        \
+  H_STORE_WHOLE(2, space) H_STORE_WHOLE(4, space) H_STORE_WHOLE(8, space)                    \
+  H_STORE_WHOLE(16, space)
 
 H_LOADS(__constant)
 H_LOADS(__global)

@@ -20,7 +20,9 @@ from mbv3c.execution.cache import FETCH_COMMAND, Progress, cache_root, only_one,
 from mbv3c.execution.fetching import unpack_packages
 from mbv3c.execution.opencl.elf import needed
 
-PACKAGES = ("pocl-opencl-icd", "ocl-icd-libopencl1", "oclgrind", "binutils")
+_PACKAGES = ("pocl-opencl-icd", "ocl-icd-libopencl1", "binutils")
+_OPTIONAL_PACKAGES = ("oclgrind",)  # stands on LLVM 14, which newer releases have no more
+OCLGRIND = "oclgrind-kernel"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # in Debian's words
 # The process has these: they came with Python, or with TVM, and must not be there twice.
 _OF_THE_PROCESS = (
@@ -31,7 +33,7 @@ _OF_THE_PROCESS = (
 # process has loaded, so where there is no compiler they are linked with nothing.
 _LD = """\
 #!/bin/sh
-here=$(dirname "$0")/../usr
+here=${{0%/*}}/../usr
 for argument; do
     shift
     case $argument in
@@ -79,9 +81,11 @@ class OpenCLKit:
         names = (self.system / "preload.txt").read_text().split()
         return [self.libraries / name for name in names]
 
-    def command(self, program: str) -> list[str]:
-        """Return how to start one of its programs: through the loader that it came with."""
-        binary = self.system / "usr" / "bin" / program
+    def oclgrind(self) -> list[str] | None:
+        """Return how to start oclgrind, with the loader that it came with; None without it."""
+        binary = self.system / "usr" / "bin" / OCLGRIND
+        if not binary.is_file():
+            return None
         return [
             str(self.libraries / _loader()),
             *("--library-path", str(self.libraries), str(binary)),
@@ -120,7 +124,7 @@ def fetch_kit(progress: Progress) -> OpenCLKit:
 
 
 def _folder() -> Path:
-    recipe = " ".join((*PACKAGES, _triple(), *_OF_THE_PROCESS, _LD))
+    recipe = " ".join((*_PACKAGES, *_OPTIONAL_PACKAGES, _triple(), *_OF_THE_PROCESS, _LD))
     return cache_root() / f"opencl-kit-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
@@ -135,7 +139,15 @@ def _loader() -> str:
 def _fill(place: Path, architecture: str, progress: Progress) -> None:
     everything = place / "everything"
     everything.mkdir()
-    unpack_packages(everything, architecture, PACKAGES, progress, size="150 MB", keep=("pocl",))
+    unpack_packages(
+        everything,
+        architecture,
+        _PACKAGES,
+        progress,
+        size="150 MB",
+        keep=("pocl",),
+        optional=_OPTIONAL_PACKAGES,
+    )
     progress("keeping what PoCL and oclgrind need")
     source, target = everything / "usr", place / "usr"
     triple = _triple()
@@ -145,8 +157,9 @@ def _fill(place: Path, architecture: str, progress: Progress) -> None:
         if (source / "lib" / name).is_dir():  # where oclgrind is whole in one library, or PoCL
             shutil.copytree(source / "lib" / name, target / "lib" / name)
     (target / "bin").mkdir()
-    for program in ("oclgrind-kernel", f"{triple}-ld.bfd"):
-        shutil.copy(_need(source / "bin" / program), target / "bin" / program)
+    shutil.copy(_need(source / "bin" / f"{triple}-ld.bfd"), target / "bin")
+    if (source / "bin" / OCLGRIND).is_file():
+        shutil.copy(source / "bin" / OCLGRIND, target / "bin")
     plugins = sorted((target / "lib").rglob("*.so"))
     pocl = closure(["libpocl.so.2"], folders)
     users = [*(target / "bin").iterdir(), *plugins]

@@ -95,7 +95,7 @@ struct Kernel {
   std::vector<DLDataType> arguments;
   std::vector<int> extents;  // what the launch parameters are: 0..2 blockIdx, 3..5 threadIdx
   std::string source;
-  cl_program program = nullptr;
+  Program program;
   cl_kernel handle = nullptr;
 };
 
@@ -117,7 +117,7 @@ class OpenCLModule final : public ffi::ModuleObj {
   ~OpenCLModule() {
     for (auto& [name, kernel] : kernels_) {
       if (kernel.handle) Device::Get().cl.clReleaseKernel(kernel.handle);
-      if (kernel.program) Device::Get().cl.clReleaseProgram(kernel.program);
+      if (kernel.program.handle) Device::Get().cl.clReleaseProgram(kernel.program.handle);
     }
   }
 
@@ -203,6 +203,7 @@ class OpenCLModule final : public ffi::ModuleObj {
       extents[kernel.extents[i]] = arguments[kernel.arguments.size() + i].cast<int64_t>();
     }
     for (int i = 0; i < 3; ++i) global[i] = extents[i] * extents[i + 3];
+    if (global[0] * global[1] * global[2] == 0) return;  // nothing to do, and an error in OpenCL
 
     std::lock_guard<std::mutex> lock(mutex_);  // a cl_kernel holds its arguments
     if (kernel.handle == nullptr) Build(device, name, kernel);
@@ -217,6 +218,7 @@ class OpenCLModule final : public ffi::ModuleObj {
     if (code != CL_SUCCESS) Check(code, LaunchText(name, global, extents + 3));
     ++counters.launches;
     if (timed) profile.Add(name, event);
+    if (!kernel.program.unsaved.empty()) Save(device, kernel.program);
   }
 
   static std::string LaunchText(const std::string& name, const size_t* global,
@@ -228,9 +230,11 @@ class OpenCLModule final : public ffi::ModuleObj {
   }
 
   static void Build(Device& device, const std::string& name, Kernel& kernel) {
-    if (kernel.program == nullptr) kernel.program = MakeProgram(device, name, kernel.source);
+    if (kernel.program.handle == nullptr) {
+      kernel.program = MakeProgram(device, name, kernel.source);
+    }
     cl_int code;
-    kernel.handle = device.cl.clCreateKernel(kernel.program, name.c_str(), &code);
+    kernel.handle = device.cl.clCreateKernel(kernel.program.handle, name.c_str(), &code);
     if (code != CL_SUCCESS) kernel.handle = nullptr;
     Check(code, "taking the kernel " + name);
   }

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.cache import FETCH_COMMAND
-from mbv3c.execution.opencl.kit import opencl_kit
+from mbv3c.execution.opencl.kit import OCLGRIND, opencl_kit
 from mbv3c.execution.processes import finish
 
 OCLGRIND_REMEDY = f"`apt install oclgrind`, or without root `{FETCH_COMMAND}`"
 
-_PROGRAM = "oclgrind-kernel"
 _OPTIONS = ("--data-races", "--uninitialized", "--max-errors", "20")
 # oclgrind knows no half. What a kernel reads and writes does not depend on the type's size, so
 # such a kernel is checked with float in its place.
@@ -84,9 +83,10 @@ class Finding:
 
 def oclgrind_command() -> list[str] | None:
     """Return how to start oclgrind-kernel, fetched or the system's; None without either."""
-    if kit := opencl_kit():
-        return kit.command(_PROGRAM)
-    program = shutil.which(_PROGRAM)
+    kit = opencl_kit()
+    if kit and (command := kit.oclgrind()):
+        return command
+    program = shutil.which(OCLGRIND)
     return [program] if program else None
 
 

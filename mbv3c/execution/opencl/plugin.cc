@@ -4,6 +4,7 @@
 #include <tvm/ffi/function.h>
 #include <tvm/ffi/reflection/registry.h>
 
+#include "api.h"
 #include "module.h"
 
 namespace mbv3c {

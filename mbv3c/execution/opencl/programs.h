@@ -129,34 +129,46 @@ inline cl_program FromSource(Device& device, const std::string& source, const ch
                               << log;
 }
 
-// Return the program that holds one kernel, from the cache or compiled and put there.
+// A program, and under which key the cache is to have it: empty when it came from there.
+struct Program {
+  cl_program handle = nullptr;
+  std::string unsaved;
+};
+
+// Return the program that holds one kernel, from the cache or compiled.
 // Half arithmetic is emulated where the device has none of its own, and only there.
-inline cl_program MakeProgram(Device& device, const std::string& name, std::string source) {
+inline Program MakeProgram(Device& device, const std::string& name, std::string source) {
   constexpr const char* options = "";
-  bool emulated = !device.has_half && (HasWord(source, "cl_khr_fp16") || HasWord(source, "half"));
+  bool half = HasWord(source, "cl_khr_fp16") || HasWord(source, "half");
+  bool emulated = half && !device.has_half;
   if (emulated) source = Device::settings().half + source;
-  if (emulated) ++counters.kernels_emulated;
   std::string key;
   for (const std::string& part : {device.platform, device.name, device.version, device.driver,
                                   std::string(options), source}) {
     key += Framed(part);
   }
-  bool cached = !Device::settings().cache.empty();
-  if (cached) {
-    if (std::optional<std::string> binary = ReadCache(key)) {
-      if (cl_program program = FromBinary(device, *binary, options)) {
-        ++counters.kernels_loaded;
-        return program;
-      }
-      ++counters.cache_entries_refused;
-    }
+  if (Device::settings().cache.empty()) key.clear();
+  cl_program program = nullptr;
+  if (std::optional<std::string> binary = key.empty() ? std::nullopt : ReadCache(key)) {
+    program = FromBinary(device, *binary, options);
+    ++(program ? counters.kernels_loaded : counters.cache_entries_refused);
   }
-  cl_program program = FromSource(device, source, options, name);
-  ++counters.kernels_built;
-  if (cached) {
-    if (std::string binary = BinaryOf(device, program); !binary.empty()) WriteCache(key, binary);
+  bool loaded = program != nullptr;
+  if (!loaded) {
+    program = FromSource(device, source, options, name);
+    ++counters.kernels_built;
   }
-  return program;
+  if (emulated) ++counters.kernels_emulated;
+  return {program, loaded ? "" : key};
+}
+
+// Put a compiled program into the cache. Call it when its kernel has run once: PoCL compiles a
+// kernel for a work-group's size when it is launched, and its binary has what was compiled so far.
+inline void Save(Device& device, Program& program) {
+  Check(device.cl.clFinish(device.queue), "waiting for " + device.name);
+  std::string binary = BinaryOf(device, program.handle);
+  if (!binary.empty()) WriteCache(program.unsaved, binary);
+  program.unsaved.clear();
 }
 
 }  // namespace mbv3c

@@ -137,6 +137,22 @@ def test_functions_are_within_one_unit_of_the_rounded_float(width: str) -> None:
     np.testing.assert_array_equal(z, _wide(lambda x: x * np.float32(0.5) + x, X))
 
 
+def test_three_halves_lie_close_together_in_memory() -> None:
+    whole = COUNT // 12 * 12  # three of each of four work-items of a group
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(_run("z = x + y;", "3")[:whole], (X + Y)[:whole])
+    z = _run("z = convert_float3(max(x, y));", "3", "float")
+    np.testing.assert_array_equal(z[:whole], np.maximum(X, Y)[:whole].astype(np.float32))
+
+
+@pytest.mark.parametrize("space", ["local", "private"])
+def test_vectors_in_other_memory(space: str) -> None:
+    """Offsets count vectors, and a vector may begin at any half."""
+    declared = "__local half s[4 * 4 + 1];" if space == "local" else "half s[4 * 4 + 1];"
+    body = f"{declared} vstore4(x, i % 4, s + 1); z = vload4(i % 4, s + 1);"
+    np.testing.assert_array_equal(_run(body, "4"), X)
+
+
 def test_half_kernel_of_tvm_under_the_emulation(tmp_path: Path) -> None:
     path = modules.export(modules.scale(1.3, COUNT, "float16"), tmp_path / "scale.so")
     y = tvm.runtime.empty((COUNT,), "float16", DEVICE)

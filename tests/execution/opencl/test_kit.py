@@ -11,6 +11,7 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.opencl import kit
 from mbv3c.execution.opencl.elf import needed
 from mbv3c.execution.processes import finish
+from mbv3c.execution.toolbox import Part, diagnose
 
 
 def test_fetched_kit_is_found_again(opencl_kit: kit.OpenCLKit) -> None:
@@ -30,6 +31,25 @@ def test_fetch_needs_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolError, match="apt-get and dpkg-deb are needed"):
         kit.fetch_kit(print)
+
+
+def test_doctor_has_optional_rows(
+    opencl: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows() -> list[Part]:
+        return [part for part in diagnose() if "opencl" in part.name or part.name == "oclgrind"]
+
+    assert [part.name for part in rows()] == ["opencl driver", "opencl runtime", "oclgrind"]
+    assert all(part.ok and part.optional for part in rows())
+    monkeypatch.setenv("MBV3C_CACHE", str(tmp_path))
+    monkeypatch.setenv("OCL_ICD_VENDORS", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for part in rows():
+        assert not part.ok
+        assert part.optional
+        assert "for target mobile_gpu: " in part.remedy
+        assert "mbv3c doctor --fetch" in part.remedy
+    assert "apt install pocl-opencl-icd" in rows()[0].remedy
 
 
 def test_preload_has_all_that_pocl_needs_in_order(opencl_kit: kit.OpenCLKit) -> None:
@@ -52,7 +72,9 @@ def test_needed_agrees_with_the_dynamic_loader(opencl_kit: kit.OpenCLKit) -> Non
     program = opencl_kit.system / "usr" / "bin" / "oclgrind-kernel"
     names = needed(program)
     assert any(name.startswith("liboclgrind") for name in names)
-    loader, *options = opencl_kit.command("oclgrind-kernel")
+    command = opencl_kit.oclgrind()
+    assert command is not None
+    loader, *options = command
     listed = finish([loader, "--list", *options], timeout=60).stdout
     assert "not found" not in listed
     assert all(name in listed for name in names)

@@ -1,7 +1,9 @@
 """oclgrind finds what kernels must not do, and only that."""
 
 import numpy as np
+import opencl_modules as modules
 import pytest
+import tvm
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.opencl.kit import OpenCLKit
@@ -62,6 +64,23 @@ def test_findings_name_the_line(
         assert {kind for kind, _, _ in found} == {"uninitialised"}
     else:
         assert found == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_kernel_that_tvm_wrote_is_clean(dtype: str) -> None:
+    compiled = tvm.compile(modules.scale(2.0, 64, dtype), target=modules.TARGET)
+    source = compiled.mod.imports[0].inspect_source()
+    x = np.ones(64, dtype)
+    assert check_kernel(source, "scale_kernel", (x, Unwritten(256)), (16,), (4,)) == []
+    findings = check_kernel(source, "scale_kernel", (x[:60], Unwritten(256)), (16,), (4,))
+    assert "out of bounds" in {finding.kind for finding in findings}
+
+
+def test_many_findings_end_early() -> None:
+    source = "kernel void f(global float* x) { x[get_global_id(0) + 8] = 1; }"
+    findings = check_kernel(source, "f", (X,), (4096,), (64,))
+    assert 20 <= len(findings) <= 25
+    assert findings[0].kind == "out of bounds"
 
 
 def test_half_kernel_is_checked_as_float() -> None:

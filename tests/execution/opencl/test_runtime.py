@@ -155,6 +155,9 @@ def test_function_outlives_its_module() -> None:
     x = tvm.runtime.tensor(np.arange(6, dtype=np.float32), DEVICE)
     function(modules.buffer(x), 3, 2)
     np.testing.assert_array_equal(x.numpy(), np.arange(1, 7))
+    before = counters()
+    function(modules.buffer(x), 0, 2)  # of no work-groups
+    assert counters().since(before).launches == 0
     with pytest.raises(TypeError, match="f takes 3 arguments, got 2"):
         function(modules.buffer(x), 3)
 
