@@ -18,9 +18,6 @@ from mbv3c.lowering.schedules.gpu.pointwise import Product
 from mbv3c.lowering.schedules.pointwise import Pointwise
 from mbv3c.lowering.schedules.pooling import GlobalPool
 
-# dlight's rules in its own order; those that stage values in local memory need some.
-_RULES = (dlight.gpu.Matmul, dlight.gpu.GEMV, dlight.gpu.Reduction, dlight.gpu.GeneralReduction)
-
 
 @dataclass(frozen=True)
 class GpuKernels:
@@ -67,7 +64,11 @@ class GpuKernels:
         return Kernel(simple.generate_transpose(shape, self.gpu))
 
     def schedule(self, function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
-        rules = [rule() for rule in _RULES] if self.gpu.local_bytes else []
+        """Bind the outputs of TVM's own operators to work-items, by dlight's general rule.
+
+        Its rules for reductions stage values in local memory, which Mali does not have; with
+        apache-tvm 0.27 Small made by them for Adreno computes something else.
+        """
         with target:
-            apply = dlight.ApplyDefaultSchedule(*rules, dlight.gpu.Fallback())
+            apply = dlight.ApplyDefaultSchedule(dlight.gpu.Fallback())
             return apply(tvm.IRModule({"main": function}))["main"]
