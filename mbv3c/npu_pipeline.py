@@ -15,9 +15,11 @@ from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ModelError, ParityError, UsageError
 from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.graphs.load import model_input, static_shape
+from mbv3c.lowering.ethos_u.convert import Lowering
 from mbv3c.lowering.ethos_u.partition import Boundary, Operator, Partition, Region, partition
 from mbv3c.parity.inputs import parity_inputs
-from mbv3c.parity.npu import NpuParity, check
+from mbv3c.parity.npu import check
+from mbv3c.parity.npu_verdict import NpuParity
 from mbv3c.quantization.calibration import Calibration
 from mbv3c.quantization.quantize import quantize_once
 from mbv3c.quantization.report import QuantizationReport
@@ -30,7 +32,6 @@ from mbv3c.targets.npu_tools import NPU_TOOLS, require_npu_tools
 Progress = Callable[[str], None]
 
 PRECISION = "int8"
-QUANTIZED = "model-int8.onnx"
 TOSA = "model.tosa"
 TFLITE = "model_vela.tflite"
 RAW = bundles.NPU_STREAM
@@ -103,7 +104,7 @@ def compile_npu(
     with new_folder(output, force=force) as folder:
         quantized, report = quantize_once(model, calibration, None, progress)
         progress("partitioning and lowering to TOSA")
-        parts = partition(quantized, options.knobs.mean)
+        parts = partition(quantized, lowering(options.knobs.mean, target))
         region = whole_network(parts)
         progress(f"compiling for {target.name} with vela")
         built, least = _built(region, target, options)
@@ -140,7 +141,7 @@ def evaluate(
     """
     require_npu_tools()
     check_knobs(knobs, target)
-    region = whole_network(partition(quantized, knobs.mean))
+    region = whole_network(partition(quantized, lowering(knobs.mean, target)))
     return ethos_u.estimate(region.tosa, target, knobs, sram_bytes)
 
 
@@ -155,11 +156,17 @@ def verify_npu(path: Path) -> NpuParity:
     bundle = bundles.read_bundle(path)
     manifest = bundle.manifest
     target = find_npu(manifest["target"]["name"])
-    quantized = onnx.load(path / QUANTIZED)
-    region = whole_network(partition(quantized, manifest["npu"]["knobs"]["mean"]))
+    quantized = onnx.load(path / bundles.QUANTIZED)
+    how = lowering(manifest["npu"]["knobs"]["mean"], target)
+    region = whole_network(partition(quantized, how))
     tosa = (path / TOSA).read_bytes()
     model, raw = onnx.load(bundle.model), path / RAW
     return check(model, quantized, region, tosa, raw, interpreted=target.interpreted)
+
+
+def lowering(mean: str, target: NpuTarget) -> Lowering:
+    """Return how a network is lowered for a device."""
+    return Lowering(mean, target.interpolates)
 
 
 def whole_network(parts: Partition) -> Region:
@@ -215,7 +222,7 @@ def _write(
     float_io: bool,
 ) -> None:
     (folder / bundles.MODEL).write_bytes(model.SerializeToString(deterministic=True))
-    (folder / QUANTIZED).write_bytes(quantized.SerializeToString(deterministic=True))
+    (folder / bundles.QUANTIZED).write_bytes(quantized.SerializeToString(deterministic=True))
     (folder / TOSA).write_bytes(region.tosa)
     (folder / TFLITE).write_bytes(built.tflite)
     (folder / RAW).write_bytes(built.raw)

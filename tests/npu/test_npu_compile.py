@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from mbv3c.errors import UsageError
+from mbv3c.lowering.ethos_u.convert import Lowering
 from mbv3c.lowering.ethos_u.partition import partition
 from mbv3c.npu_pipeline import PRECISION, RAW, TOSA, NpuCompiled, compile_npu, verify_npu
 from mbv3c.parity.inputs import parity_inputs
@@ -117,7 +118,7 @@ def test_a_tosa_file_that_is_not_of_the_model_misses_parity(
 ):
     broken = tmp_path / "broken"
     shutil.copytree(bundle, broken)
-    (broken / TOSA).write_bytes(partition(quantized, "pool").regions[0].tosa)
+    (broken / TOSA).write_bytes(partition(quantized, Lowering("pool")).regions[0].tosa)
     rehash(broken, TOSA)
     parity = verify_npu(broken)
     assert not parity.same_tosa

@@ -21,7 +21,7 @@ from mbv3c.lowering.ethos_u.composite import (
     operator,
     shape_of,
 )
-from mbv3c.lowering.ethos_u.convert import allowed_lsb, convert
+from mbv3c.lowering.ethos_u.convert import Lowering, allowed_lsb, convert
 from mbv3c.lowering.ethos_u.named_import import import_named, name_of
 from mbv3c.lowering.ethos_u.patterns import BACKEND, patterns
 from mbv3c.lowering.ethos_u.tosa_graph import Tensor, TosaGraph
@@ -128,12 +128,12 @@ class Partition:
     ends: tuple[Operator, ...]
 
 
-def partition(model: onnx.ModelProto, mean: str = "depthwise") -> Partition:
+def partition(model: onnx.ModelProto, lowering: Lowering | None = None) -> Partition:
     """Partition a QDQ graph of fixed shapes and lower what the NPU computes.
 
     Args:
         model: as `quantization.quantize` writes it.
-        mean: one of `npu_knobs.MEANS`.
+        lowering: how to lower; None for what there is without a choice.
 
     Raises:
         ModelError: it cannot be imported.
@@ -149,7 +149,7 @@ def partition(model: onnx.ModelProto, mean: str = "depthwise") -> Partition:
         functions: Sequence[relax.Function], options: Any, names: Any
     ) -> list[tvm.runtime.Module]:
         for function in functions:
-            region = _lower(function, ends, mean)
+            region = _lower(function, ends, lowering or Lowering())
             regions[region.symbol] = region
         return [_placeholder(str(function.attrs["global_symbol"])) for function in functions]
 
@@ -243,7 +243,7 @@ def _constants(model: onnx.ModelProto) -> set[str]:
     return {tensor.name for tensor in model.graph.initializer}
 
 
-def _lower(function: relax.Function, ends: _Ends, mean: str) -> Region:
+def _lower(function: relax.Function, ends: _Ends, lowering: Lowering) -> Region:
     symbol = str(function.attrs["global_symbol"])
     graph = TosaGraph()
     composites: dict[Any, Composite] = {}
@@ -267,11 +267,11 @@ def _lower(function: relax.Function, ends: _Ends, mean: str) -> Region:
             arguments = dict(zip(one.parameters, value.args, strict=True))
             known |= {arguments[p]: q for p, q in one.read() if arguments[p] not in known}
             inside = {parameter: values[outer] for parameter, outer in arguments.items()}
-            values[variable] = convert(one, graph, inside, mean)
+            values[variable] = convert(one, graph, inside, lowering)
             known[variable], names[variable] = one.output, one.name
             makers[variable] = one.quantized_by
             reads = tuple(makers[outer] for outer in value.args)
-            alone.append(_alone(one, reads, mean))
+            alone.append(_alone(one, reads, lowering))
             operators.append(Operator(one.name, one.nodes, one.kind, on_npu=True))
         else:
             values[variable], known[variable] = values[value], known[value]
@@ -297,15 +297,15 @@ def _lower(function: relax.Function, ends: _Ends, mean: str) -> Region:
     )
 
 
-def _alone(one: Composite, reads: tuple[str, ...], mean: str) -> Alone:
+def _alone(one: Composite, reads: tuple[str, ...], lowering: Lowering) -> Alone:
     graph = TosaGraph()
     inside = {
         parameter: graph.input(f"input {index}", on_device(shape_of(parameter)))
         for index, parameter in enumerate(one.parameters)
     }
-    result = convert(one, graph, inside, mean)
+    result = convert(one, graph, inside, lowering)
     tosa = graph.finish([result])
-    return Alone(one.name, tosa, reads, one.quantized_by, allowed_lsb(one, mean))
+    return Alone(one.name, tosa, reads, one.quantized_by, allowed_lsb(one, lowering))
 
 
 def on_device(shape: Sequence[int]) -> tuple[int, int, int, int]:

@@ -149,6 +149,40 @@ class TosaGraph:
             ts.Op.AVG_POOL2D, [x, *zeros], shape, INT8, "mean", "AvgPool2dAttribute", *geometry
         )
 
+    def hold(self, x: Tensor, factor: int) -> Tensor:
+        """Repeat every pixel of an int8 map, each way; `factor` is a power of 2."""
+        return self._resize(x, factor, ts.ResizeMode.NEAREST, INT8, "held")
+
+    def interpolate(self, x: Tensor, factor: int) -> Tensor:
+        """Enlarge an int8 map bilinearly, half-pixel, to int32 of 4 * factor ** 2 the size."""
+        return self._resize(x, factor, ts.ResizeMode.BILINEAR, INT32, "sums")
+
+    def _resize(self, x: Tensor, factor: int, mode: Any, dtype: Any, suffix: str) -> Tensor:
+        batch, height, width, channels = x.shape
+        # In halves of a pixel of the output: its middle is at (2 * o + 1 - factor) / (2 * factor).
+        geometry = [[2 * factor, 2] * 2, [1 - factor] * 2, [factor - 1] * 2]
+        operands = [x, *(self._sizes(one) for one in geometry)]
+        shape = (batch, height * factor, width * factor, channels)
+        return self._add(ts.Op.RESIZE, operands, shape, dtype, suffix, "ResizeAttribute", mode)
+
+    def slice(self, x: Tensor, axis: int, index: int) -> Tensor:
+        """Take one row or column of an int8 map."""
+        start, shape = [0] * 4, list(x.shape)
+        start[axis], shape[axis] = index, 1
+        operands = [x, self._sizes(start), self._sizes(shape)]
+        return self._add(ts.Op.SLICE, operands, shape, INT8, "edge", "SliceAttribute")
+
+    def concat(self, parts: Sequence[Tensor], axis: int, suffix: str) -> Tensor:
+        """Put int8 tensors side by side."""
+        shape = list(parts[0].shape)
+        shape[axis] = sum(one.shape[axis] for one in parts)
+        return self._add(ts.Op.CONCAT, parts, shape, INT8, suffix, "ConcatAttribute", axis)
+
+    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """Give an int8 tensor another shape, its elements in their order."""
+        operands = [x, self._sizes(shape)]
+        return self._add(ts.Op.RESHAPE, operands, shape, INT8, "", "ReshapeAttribute")
+
     def _add(
         self,
         operation: Any,
@@ -174,6 +208,14 @@ class TosaGraph:
         self._constants += 1
         tensor = Tensor(f"constant {self._constants}", array.shape, dtype)
         self._serializer.addConst(list(array.shape), dtype, array, tensor.name)
+        return tensor
+
+    def _sizes(self, values: Sequence[int]) -> Tensor:
+        """Add a constant of TOSA's type for shapes."""
+        self._constants += 1
+        tensor = Tensor(f"constant {self._constants}", (len(values),), ts.DType.SHAPE)
+        array = np.array(values, np.int64)
+        self._serializer.addConst([len(values)], tensor.dtype, array, tensor.name)
         return tensor
 
     def _unique(self, name: str) -> str:

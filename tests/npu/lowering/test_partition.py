@@ -8,6 +8,7 @@ from onnx import numpy_helper, parser
 from mbv3c.errors import ModelError
 from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.lowering.ethos_u.composite import Quantization, bindings
+from mbv3c.lowering.ethos_u.convert import Lowering
 from mbv3c.lowering.ethos_u.named_import import import_named, name_of
 from mbv3c.lowering.ethos_u.partition import partition
 from mbv3c.lowering.ethos_u.tosa_graph import multiplier
@@ -46,6 +47,12 @@ def graph_of(body: str, out: str = "[1,8,9,11]", inputs: str = "[1,8,9,11]") -> 
     return model
 
 
+RESIZE = """
+    s = Constant <value_floats=[%s]> ()
+    e = Constant <value_floats: floats=[]> ()
+    h = Conv(x, p)
+    y = Resize <mode="linear", coordinate_transformation_mode="half_pixel"> (h, e, s)
+"""
 CASES = {
     "conv": graph_of("y = Conv <pads=[1,1,1,1]> (x, w, b)", "[1,16,9,11]"),
     "strided": graph_of("y = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w)", "[1,16,5,6]"),
@@ -62,15 +69,20 @@ CASES = {
     "mean": graph_of("y = GlobalAveragePool(x)", "[1,8,1,1]"),
     "multiply": graph_of("m = GlobalAveragePool(x) y = Mul(x, m)"),
     "add": graph_of("h = HardSwish(x) y = Add(x, h)"),
+    "resize by 2": graph_of(RESIZE % "1.0,1.0,2.0,2.0", "[1,12,18,22]"),
+    "resize by 3": graph_of(RESIZE % "1.0,1.0,3.0,3.0", "[1,12,27,33]"),
+    "resize by 4": graph_of(RESIZE % "1.0,1.0,4.0,4.0", "[1,12,36,44]"),
+    "resize by 8": graph_of(RESIZE % "1.0,1.0,8.0,8.0", "[1,12,72,88]"),
+    "resize by 16": graph_of(RESIZE % "1.0,1.0,16.0,16.0", "[1,12,144,176]"),
     "gemm": graph_of("m = GlobalAveragePool(x) f = Flatten(m) y = Gemm(f, g, d)", "[1,6]"),
 }
 
 
-def difference(model: onnx.ModelProto, mean: str = "depthwise") -> int:
+def difference(model: onnx.ModelProto, lowering: Lowering | None = None) -> int:
     """Return the largest difference in LSB between TOSA and onnxruntime, over some inputs."""
     calibration = random_inputs(model, 4)
     quantized, _ = quantize(model, calibration, rank_layers=False)
-    region = whole_network(partition(quantized, mean))
+    region = whole_network(partition(quantized, lowering))
     opened = session(quantized)
     worst = 0
     for x in calibration.read():
@@ -90,7 +102,12 @@ def test_an_operation_is_that_of_onnxruntime(name: str):
 
 
 def test_a_mean_as_a_pool_rounds_twice():
-    assert difference(CASES["mean"], "pool") <= 2 * ONE_OPERATION_LSB
+    assert difference(CASES["mean"], Lowering("pool")) <= 2 * ONE_OPERATION_LSB
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("resize")])
+def test_a_device_that_interpolates_does_what_convolutions_do(name: str):
+    assert difference(CASES[name], Lowering(interpolates=True)) <= ONE_OPERATION_LSB
 
 
 def test_the_network_is_one_region_and_only_its_ends_stay(quantized: onnx.ModelProto):
