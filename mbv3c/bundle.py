@@ -3,7 +3,7 @@
 manifest.json          what it is, for which target, made how, with which verdict; the sha256
                        of every other file
 model.so               the library; in its place an NPU has model.tosa, model_vela.tflite,
-                       model_vela.npz, model.h and model.c (docs/npu.md)
+                       model_vela.npz, model.h, model.c and perhaps host.onnx (docs/npu.md)
 model.onnx             the model as the user gave it: the reference of `verify`
 quantized.onnx         of an int8 bundle: what was made of it, and the reference instead
 golden/input.npy       one input and onnxruntime's output for it (of several outputs the others are
@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 LIBRARY = "model.so"
 MODEL = "model.onnx"
 NPU_STREAM = "model_vela.npz"
+NPU_HOST = "host.onnx"
 QUANTIZED = "quantized.onnx"
 GOLDEN_INPUT = "golden/input.npy"
 GOLDEN_OUTPUT = "golden/output.npy"

@@ -16,6 +16,7 @@ from mbv3c.errors import ModelError, ParityError, UsageError
 from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.lowering.ethos_u.convert import Lowering
+from mbv3c.lowering.ethos_u.host import host_operators, host_part
 from mbv3c.lowering.ethos_u.partition import Boundary, Operator, Partition, Region, partition
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.npu import check
@@ -105,16 +106,22 @@ def compile_npu(
         quantized, report = quantize_once(model, calibration, None, progress)
         progress("partitioning and lowering to TOSA")
         parts = partition(quantized, lowering(options.knobs.mean, target))
-        region = whole_network(parts)
+        region, host = npu_part(parts), host_of(quantized, parts)
         progress(f"compiling for {target.name} with vela")
         built, least = _built(region, target, options)
-        _write(folder, model, quantized, region, built, target, float_io=options.float_io)
+        _write(folder, model, quantized, region, host, built, target, options)
         parity = None
         if verify:
             progress("comparing fp32, QDQ, TOSA and command stream, step by step")
             raw = folder / RAW
             parity = check(
-                model, quantized, region, region.tosa, raw, interpreted=target.interpreted
+                model,
+                quantized,
+                region,
+                region.tosa,
+                raw,
+                host,
+                interpreted=target.interpreted,
             )
             if not parity.passed:
                 raise ParityError(
@@ -123,7 +130,7 @@ def compile_npu(
                     "bundle all the same)",
                     parity.to_json(),
                 )
-        contents = _describe(model, target, options, parts, region, built, report, parity)
+        contents = _describe(model, quantized, target, options, parts, host, built, report, parity)
         bundles.write_manifest(folder, contents)
     alternatives = {"optimise size": least} if least is not None else {}
     return NpuCompiled(output, contents, alternatives)
@@ -141,7 +148,7 @@ def evaluate(
     """
     require_npu_tools()
     check_knobs(knobs, target)
-    region = whole_network(partition(quantized, lowering(knobs.mean, target)))
+    region = npu_part(partition(quantized, lowering(knobs.mean, target)))
     return ethos_u.estimate(region.tosa, target, knobs, sram_bytes)
 
 
@@ -158,10 +165,11 @@ def verify_npu(path: Path) -> NpuParity:
     target = find_npu(manifest["target"]["name"])
     quantized = onnx.load(path / bundles.QUANTIZED)
     how = lowering(manifest["npu"]["knobs"]["mean"], target)
-    region = whole_network(partition(quantized, how))
+    region = npu_part(partition(quantized, how))
     tosa = (path / TOSA).read_bytes()
     model, raw = onnx.load(bundle.model), path / RAW
-    return check(model, quantized, region, tosa, raw, interpreted=target.interpreted)
+    host = onnx.load(path / bundles.NPU_HOST) if manifest["host"] else None
+    return check(model, quantized, region, tosa, raw, host, interpreted=target.interpreted)
 
 
 def lowering(mean: str, target: NpuTarget) -> Lowering:
@@ -169,21 +177,29 @@ def lowering(mean: str, target: NpuTarget) -> Lowering:
     return Lowering(mean, target.interpolates)
 
 
-def whole_network(parts: Partition) -> Region:
-    """Return the only region of a network that the NPU computes whole.
+def npu_part(parts: Partition) -> Region:
+    """Return the only region of a network of which the NPU computes everything up to a cut.
 
     Raises:
-        ModelError: there is something that it cannot compute; it is named.
+        ModelError: it computes nothing, or waits for what it cannot compute; that is named.
     """
-    if len(parts.regions) == 1 and not parts.on_cpu:
+    if len(parts.regions) == 1 and not parts.awaited:
         return parts.regions[0]
-    shown = [f"{one.kind} ({one.name})" for one in parts.on_cpu]
+    named = parts.awaited or parts.on_cpu
+    shown = [f"{one.kind} ({one.name})" for one in named]
     more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    listed = f"{', '.join(shown[:12]) or 'everything'}{more}"
+    if not parts.regions:
+        raise ModelError(f"the NPU can compute nothing of this network: {listed}")
     raise ModelError(
-        "the NPU cannot compute all of this network, and mbv3c makes bundles for whole networks "
-        f"only; what would stay on the CPU: {', '.join(shown[:12]) or 'everything'}{more}; use "
-        "--head classify or another target"
+        "the NPU computes a network from its input on, in one piece, and only what comes behind "
+        f"that can stay on the CPU; in the middle there would be: {listed}; use another target"
     )
+
+
+def host_of(quantized: onnx.ModelProto, parts: Partition) -> onnx.ModelProto | None:
+    """Return what comes behind the NPU; None if nothing does."""
+    return host_part(quantized, npu_part(parts).outputs) if parts.on_cpu else None
 
 
 def _check_batch(model: onnx.ModelProto) -> None:
@@ -216,13 +232,16 @@ def _write(
     model: onnx.ModelProto,
     quantized: onnx.ModelProto,
     region: Region,
+    host: onnx.ModelProto | None,
     built: Built,
     target: NpuTarget,
-    *,
-    float_io: bool,
+    options: NpuOptions,
 ) -> None:
+    float_io = options.float_io
     (folder / bundles.MODEL).write_bytes(model.SerializeToString(deterministic=True))
     (folder / bundles.QUANTIZED).write_bytes(quantized.SerializeToString(deterministic=True))
+    if host is not None:
+        (folder / bundles.NPU_HOST).write_bytes(host.SerializeToString(deterministic=True))
     (folder / TOSA).write_bytes(region.tosa)
     (folder / TFLITE).write_bytes(built.tflite)
     (folder / RAW).write_bytes(built.raw)
@@ -245,17 +264,20 @@ def _write(
 
 def _describe(
     model: onnx.ModelProto,
+    quantized: onnx.ModelProto,
     target: NpuTarget,
     options: NpuOptions,
     parts: Partition,
-    region: Region,
+    host: onnx.ModelProto | None,
     built: Built,
     report: QuantizationReport | None,
     parity: NpuParity | None,
 ) -> dict[str, Any]:
     layout = ethos_u_source.read_layout(built.raw)
     given = model_input(model)
+    (region,) = parts.regions
     ends = parts.ends if options.float_io else ()
+    on_cpu = host_operators(quantized, host) if host is not None else []
     return {
         "mbv3c": __version__,
         "model": {
@@ -275,14 +297,8 @@ def _describe(
             "shape": list(static_shape(given) or ()),
             "dtype": "float32" if options.float_io else "int8",
         },
-        "outputs": [
-            {
-                "name": one.name,
-                "shape": list(one.shape),
-                "dtype": "float32" if options.float_io else "int8",
-            }
-            for one in region.outputs
-        ],
+        "outputs": _outputs(region, host, float_io=options.float_io),
+        "host": bundles.NPU_HOST if host is not None else None,
         "calibration": _calibrated(report),
         "npu": {
             "inputs": [_end(*pair) for pair in zip(region.inputs, layout.inputs, strict=True)],
@@ -293,13 +309,26 @@ def _describe(
             "constants_bytes": len(layout.constants),
             "knobs": options.knobs.to_json(),
             "sram_budget_bytes": options.sram_bytes,
-            "placement": [_placed(one) for one in (*region.operators, *parts.on_cpu, *ends)],
+            "placement": [_placed(one) for one in (*region.operators, *on_cpu, *ends)],
             "cost": cost_json(built.cost),
             "feasible": built.feasible,
         },
         "parity": parity.to_json() if parity else None,
         "tools": {name: metadata.version(name) for name in _RECORDED_TOOLS},
     }
+
+
+def _outputs(
+    region: Region, host: onnx.ModelProto | None, *, float_io: bool
+) -> list[dict[str, Any]]:
+    """Say what the whole gives: the NPU, or what comes behind it."""
+    if host is not None:
+        return [
+            {"name": one.name, "shape": list(static_shape(one) or ()), "dtype": "float32"}
+            for one in host.graph.output
+        ]
+    dtype = "float32" if float_io else "int8"
+    return [{"name": one.name, "shape": list(one.shape), "dtype": dtype} for one in region.outputs]
 
 
 def _calibrated(report: QuantizationReport | None) -> dict[str, Any]:
@@ -316,7 +345,8 @@ def _calibrated(report: QuantizationReport | None) -> dict[str, Any]:
 
 def _placed(one: Operator) -> dict[str, Any]:
     where = "npu" if one.on_npu else "cpu"
-    return {"name": one.name, "nodes": list(one.nodes), "operator": one.kind, "on": where}
+    placed = {"name": one.name, "nodes": list(one.nodes), "operator": one.kind, "on": where}
+    return {**placed, "why": one.why} if one.why else placed
 
 
 def _end(boundary: Boundary, place: tuple[int, int]) -> dict[str, Any]:

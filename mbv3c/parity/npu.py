@@ -3,7 +3,6 @@
 fp32 model ─ cosine, top 1, top 5 ─► QDQ ─ least significant bits ─► TOSA ─ bit-equal ─► stream
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.lowering.ethos_u.composite import Quantization
 from mbv3c.lowering.ethos_u.partition import Region
 from mbv3c.parity.compare import compare
+from mbv3c.parity.host import Both, check_host, with_integers
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.npu_verdict import NpuParity, OperatorsAlone, StepInput
-from mbv3c.parity.reference import run, run_reference, session
+from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
 from mbv3c.parity.tolerance import Tolerance
 
 LSB = 3
@@ -42,6 +42,7 @@ def check(
     region: Region,
     tosa: bytes,
     raw: Path,
+    host: onnx.ModelProto | None = None,
     *,
     interpreted: bool,
 ) -> NpuParity:
@@ -53,18 +54,23 @@ def check(
         region: what the QDQ model lowers to.
         tosa: the file that says so.
         raw: the .npz file with the command stream.
+        host: what comes behind the NPU.
         interpreted: whether the interpreter knows the device.
 
     Raises:
         Mbv3cError: a tool fails.
     """
-    output_ends = [one.quantization for one in region.outputs]
     shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
     inputs = parity_inputs(shape)[:_INPUTS]
     integers = [region.inputs[0].to_device(x) for x in inputs]
     wanted = [run_tosa(tosa, [one]) for one in integers]
-    steps = _steps(model, quantized, region.inputs[0].quantization, inputs, wanted, output_ends)
-    lowered = (_operators_alone(quantized, region, inputs[0]), tosa == region.tosa)
+    references = list(run_reference(model, inputs))
+    seen = _Seen(quantized, region, is_cut=host is not None)
+    steps = _steps(seen, inputs, wanted, references)
+    behind = None
+    if host is not None:
+        behind = check_host(quantized, region, host, seen.plain(inputs), wanted, references)
+    lowered = (_operators_alone(quantized, region, inputs[0]), tosa == region.tosa, behind)
     if not interpreted:
         said = "the interpreter knows Ethos-U55 and Ethos-U65-256 only; see docs/npu.md"
         return NpuParity(steps, *lowered, None, 0, said)
@@ -76,27 +82,46 @@ def check(
     return NpuParity(steps, *lowered, equal, count, said)
 
 
+class _Seen:
+    """The QDQ model in onnxruntime: its outputs, and the integers that the NPU should give."""
+
+    def __init__(self, quantized: onnx.ModelProto, region: Region, *, is_cut: bool) -> None:
+        self._start = region.inputs[0].quantization
+        self._ends = [one.quantization for one in region.outputs]
+        self._count = len(quantized.graph.output)
+        made = [one.made_by for one in region.outputs] if is_cut else []
+        shown = with_integers(quantized, made)
+        self._plain = session(shown)
+        self._fused = session(shown, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+
+    def plain(self, inputs: list[NDArray[np.float32]]) -> list[Both]:
+        """Return what each input gives, and the integers."""
+        return [self._both(run(self._plain, x)) for x in inputs]
+
+    def others(self, x: NDArray[np.float32]) -> list[Both]:
+        """Return what onnxruntime might as well give."""
+        nudged = _nudged(x, self._start)
+        return [self._both(run(*pair)) for pair in ((self._fused, x), (self._plain, nudged))]
+
+    def _both(self, outputs: list[NDArray[Any]]) -> Both:
+        model, integers = outputs[: self._count], outputs[self._count :]
+        if not integers:
+            integers = [end.integers(y) for end, y in zip(self._ends, model, strict=True)]
+        return model, [_in_device_order(one) for one in integers]
+
+
 def _steps(
-    model: onnx.ModelProto,
-    quantized: onnx.ModelProto,
-    start: Quantization,
+    seen: _Seen,
     inputs: list[NDArray[np.float32]],
     wanted: list[list[NDArray[Any]]],
-    ends: Sequence[Quantization],
+    references: list[list[ReferenceOutput]],
 ) -> tuple[StepInput, ...]:
-    plain = session(quantized)
-    fused = session(quantized, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
-    ours = [run(plain, x) for x in inputs]
-    others = [(run(fused, x), run(plain, _nudged(x, start))) for x in inputs]
-    references = list(run_reference(model, inputs))
-    rows = compare(ours, references, _ANY, ran_on="onnxruntime", exact_program=False).inputs
+    ours = seen.plain(inputs)
+    outputs = [model for model, _ in ours]
+    rows = compare(outputs, references, _ANY, ran_on="onnxruntime", exact_program=False).inputs
     spreads = [
-        max(
-            _lsb(*pair)
-            for other in both
-            for pair in zip(ends, own, _as_integers(ends, other), strict=True)
-        )
-        for own, both in zip(ours, others, strict=True)
+        max(_lsb(integers, other) for _, other in seen.others(x))
+        for x, (_, integers) in zip(inputs, ours, strict=True)
     ]
     # How far a step travels is the network's doing; whether one happens, the input's.
     allowed = max(LSB, TIMES_SPREAD * max(spreads))
@@ -106,11 +131,11 @@ def _steps(
             cosine=row.cosine,
             top1_agreement=row.top1_agreement,
             top5_agreement=row.top5_agreement,
-            lsb=max(_lsb(*pair) for pair in zip(ends, own, tosa, strict=True)),
+            lsb=_lsb(integers, tosa),
             allowed_lsb=allowed,
             spread_lsb=spread,
         )
-        for row, own, tosa, spread in zip(rows, ours, wanted, spreads, strict=True)
+        for row, (_, integers), tosa, spread in zip(rows, ours, wanted, spreads, strict=True)
     )
 
 
@@ -123,19 +148,16 @@ def _nudged(x: NDArray[np.float32], start: Quantization) -> NDArray[np.float32]:
     return nudged.reshape(x.shape)
 
 
-def _as_integers(
-    ends: Sequence[Quantization], outputs: Sequence[NDArray[np.float32]]
-) -> list[NDArray[np.int8]]:
-    return [_in_device_order(end.integers(y)) for end, y in zip(ends, outputs, strict=True)]
-
-
 def _in_device_order(values: NDArray[Any]) -> NDArray[Any]:
     return values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
 
 
-def _lsb(end: Quantization, y: NDArray[np.float32], other: NDArray[Any]) -> int:
-    mine = _in_device_order(end.integers(y)).ravel().astype(np.int32)
-    return int(np.abs(mine - other.ravel()).max())
+def _lsb(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> int:
+    """Return the largest difference of integers in the order of the device."""
+    return max(
+        int(np.abs(a.ravel().astype(np.int32) - b.ravel()).max())
+        for a, b in zip(ours, theirs, strict=True)
+    )
 
 
 def _operators_alone(
@@ -158,15 +180,10 @@ def _every_integer(
     quantized: onnx.ModelProto, x: NDArray[np.float32]
 ) -> dict[str, NDArray[np.int8]]:
     """Return what every QuantizeLinear makes, by its name, and by that of an input it reads."""
-    model = onnx.ModelProto()
-    model.CopyFrom(quantized)
-    nodes = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    del model.graph.output[:]
-    for node in nodes:
-        shown = onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.INT8, None)
-        model.graph.output.append(shown)
+    nodes = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
+    values = run(session(with_integers(quantized, [node.name for node in nodes])), x)
     found: dict[str, NDArray[np.int8]] = {}
-    for node, value in zip(nodes, run(session(model), x), strict=True):
+    for node, value in zip(nodes, values[-len(nodes) :], strict=True):
         found[node.name] = found[node.input[0]] = value.view(np.int8)
     return found
 

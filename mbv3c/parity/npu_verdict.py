@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from mbv3c.parity.host import LARGEST_ERROR, HostParity
+
 LEAST_COSINE = 0.9
 
 
@@ -64,6 +66,7 @@ class NpuParity:
         inputs: what each input has shown.
         alone: what every operator by itself has shown.
         same_tosa: whether the TOSA file is, byte by byte, what the QDQ model lowers to.
+        host: what the part on the CPU has shown; None if there is none.
         stream_equal: whether the interpreted command stream gave TOSA's bits; None if unchecked.
         stream_inputs: on how many inputs.
         stream_said: why it was not checked, or what was wrong.
@@ -72,6 +75,7 @@ class NpuParity:
     inputs: tuple[StepInput, ...]
     alone: OperatorsAlone
     same_tosa: bool
+    host: HostParity | None
     stream_equal: bool | None
     stream_inputs: int
     stream_said: str
@@ -100,8 +104,27 @@ class NpuParity:
                 missed.append(f"TOSA is {one.lsb} LSB from QDQ (allowed {one.allowed_lsb:.0f})")
         if not self.same_tosa:
             missed.append("the TOSA file is not what the QDQ model lowers to")
+        missed += self._missed_on_host()
         if self.stream_equal is False:
             missed.append(f"the command stream is not what TOSA computes: {self.stream_said}")
+        return missed
+
+    def _missed_on_host(self) -> list[str]:
+        host, missed = self.host, []
+        if host is None:
+            return []
+        if not host.same:
+            missed.append("host.onnx is not what the QDQ model leaves to the CPU")
+        if not host.max_error_of_range <= LARGEST_ERROR:
+            missed.append(
+                f"host.onnx is {host.max_error_of_range:.1e} of the range from the QDQ model on "
+                f"the same integers (allowed {LARGEST_ERROR:.0e})"
+            )
+        if not host.cosine >= LEAST_COSINE:
+            missed.append(
+                f"NPU and CPU together are at a cosine of {host.cosine:.3f} from fp32 (at least "
+                f"{LEAST_COSINE})"
+            )
         return missed
 
     def to_json(self) -> dict[str, Any]:
@@ -121,6 +144,7 @@ class NpuParity:
             "qdq_against_tosa_allowed_lsb": worst.allowed_lsb,
             "operators_alone": {**asdict(self.alone), "passed": self.alone.passed},
             "same_tosa": self.same_tosa,
+            "host": asdict(self.host) if self.host else None,
             "stream_bit_equal": self.stream_equal,
             "stream_inputs": self.stream_inputs,
             "stream_not_checked": self.stream_said if self.stream_equal is None else None,

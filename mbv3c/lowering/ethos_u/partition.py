@@ -27,6 +27,7 @@ from mbv3c.lowering.ethos_u.patterns import BACKEND, patterns
 from mbv3c.lowering.ethos_u.tosa_graph import Tensor, TosaGraph
 
 _ENTRY = "main"
+_REGION_CALL = "relax.call_dps_packed"
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Boundary:
         shape: in the model, N, C, H, W or N, C.
         device_shape: on the device, N, H, W, C; int8.
         quantization: what its integers stand for.
+        made_by: of an output, the QuantizeLinear node that makes it in the quantized model.
     """
 
     name: str
     shape: tuple[int, ...]
     device_shape: tuple[int, ...]
     quantization: Quantization
+    made_by: str = ""
 
     def to_device(self, x: NDArray[np.float32]) -> NDArray[np.int8]:
         """Quantize an input of N, C, H, W to the int8 of N, H, W, C that the device takes."""
@@ -64,12 +67,14 @@ class Operator:
         nodes: all ONNX nodes that it covers.
         kind: the pattern that took it to the NPU, or Relax's operator that stays on the CPU.
         on_npu: whether the NPU computes it.
+        why: why it does not.
     """
 
     name: str
     nodes: tuple[str, ...]
     kind: str
     on_npu: bool
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,14 @@ class Partition:
         module: `main`, with a call for each region.
         regions: in the order of their calls.
         on_cpu: what stays, but for what follows.
+        awaited: those of them that a region waits for.
         ends: the nodes that quantize the model's inputs or dequantize its outputs.
     """
 
     module: tvm.IRModule
     regions: tuple[Region, ...]
     on_cpu: tuple[Operator, ...]
+    awaited: tuple[Operator, ...]
     ends: tuple[Operator, ...]
 
 
@@ -158,12 +165,15 @@ def partition(model: onnx.ModelProto, lowering: Lowering | None = None) -> Parti
         compiled = relax.transform.RunCodegen({BACKEND: {}})(module)
     finally:
         tvm_ffi.remove_global_func(f"relax.ext.{BACKEND}")
-    left = list(_left(compiled[_ENTRY]))
+    left = dict(_left(compiled[_ENTRY]))
+    on_cpu = [variable for variable, (_, is_end) in left.items() if not is_end]
+    awaited = _awaited(compiled[_ENTRY], on_cpu)
     return Partition(
         compiled,
         tuple(regions[symbol] for symbol in ends.symbols if symbol in regions),
-        tuple(one for one, is_end in left if not is_end),
-        tuple(one for one, is_end in left if is_end),
+        tuple(left[variable][0] for variable in on_cpu),
+        tuple(left[variable][0] for variable in on_cpu if variable in awaited),
+        tuple(one for one, is_end in left.values() if is_end),
     )
 
 
@@ -282,7 +292,7 @@ def _lower(function: relax.Function, ends: _Ends, lowering: Lowering) -> Region:
 
     def boundary(variable: Any, name: str) -> Boundary:
         shape = shape_of(variable)
-        return Boundary(name, shape, on_device(shape), known[variable])
+        return Boundary(name, shape, on_device(shape), known[variable], makers[variable])
 
     return Region(
         symbol,
@@ -315,8 +325,25 @@ def on_device(shape: Sequence[int]) -> tuple[int, int, int, int]:
     return batch, height, width, channels
 
 
-def _left(main: relax.Function) -> Iterator[tuple[Operator, bool]]:
-    """Yield what `main` computes itself, and whether that only converts at one of its ends."""
+def _awaited(main: relax.Function, on_cpu: Sequence[Any]) -> set[Any]:
+    """Return which of some variables are needed by what a region computes."""
+    before: dict[Any, set[Any]] = {}
+    awaited: set[Any] = set()
+    for variable, value in bindings(main):
+        needed = {variable} if variable in on_cpu else set()
+        for read in tvm.relax.analysis.free_vars(value):
+            needed |= before.get(read, set())
+        before[variable] = needed
+        if operator(value) == _REGION_CALL:
+            awaited |= needed
+    return awaited
+
+
+def _left(main: relax.Function) -> Iterator[tuple[Any, tuple[Operator, bool]]]:
+    """Yield what `main` computes itself, and whether that only converts at one of its ends.
+
+    Each is yielded with the variable that it is bound to.
+    """
     body = main.body.body
     results = {body}
     for variable, value in bindings(main):
@@ -324,11 +351,11 @@ def _left(main: relax.Function) -> Iterator[tuple[Operator, bool]]:
             results |= set(value.fields)
     for variable, value in bindings(main):
         name = operator(value)
-        if not name or name == "relax.call_dps_packed":
+        if not name or name == _REGION_CALL:
             continue
         kind = name.removeprefix("relax.")
         label = name_of(value) or kind
         is_end = (kind == "quantize" and value.args[0] in main.params) or (
             kind == "dequantize" and variable in results
         )
-        yield Operator(label, (label,), kind, on_npu=False), is_end
+        yield variable, (Operator(label, (label,), kind, on_npu=False), is_end)
