@@ -3,6 +3,7 @@
 fp32 model ─ cosine, top 1, top 5 ─► QDQ ─ least significant bits ─► TOSA ─ bit-equal ─► stream
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def check(
     noise = np.random.default_rng(20190506).integers(-128, 128, integers[0].shape)
     streamed = [integers[0], noise.astype(np.int8)][:_STREAM_INPUTS]
     tosas = [wanted[0], run_tosa(tosa, streamed[1:])]
-    equal, count, said = _streamed(raw, streamed, tosas)
+    equal, count, said = _streamed(raw, region, streamed, tosas)
     return NpuParity(steps, *lowered, equal, count, said)
 
 
@@ -197,6 +198,7 @@ def _four(values: NDArray[np.int8]) -> NDArray[np.int8]:
 
 def _streamed(
     raw: Path,
+    region: Region,
     inputs: list[NDArray[np.int8]],
     wanted: list[list[NDArray[Any]]],
 ) -> tuple[bool | None, int, str]:
@@ -207,11 +209,35 @@ def _streamed(
             said = _difference(program, x, outputs)
             if said:
                 return False, index + 1, said
+        said = other_constants(program, region)
+        if said:
+            return False, len(inputs), said
     except UnsupportedError as error:
         return None, 0, str(error)
     except (StreamError, InterpreterError) as error:
         return False, 0, str(error)
     return True, len(inputs), ""
+
+
+def other_constants(program: Program, region: Region) -> str:
+    """Say which constants of the stream are not those of TOSA; nothing if all are.
+
+    Inputs show a wrong bit only where it matters for them.
+    """
+    pairs: tuple[tuple[str, Mapping[Any, str], Mapping[Any, str]], ...] = (
+        ("channels, their weights, bias or scale,", program.channels, region.channels),
+        ("tables", program.tables, region.tables),
+    )
+    for kind, ours, theirs in pairs:
+        more, missing = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
+        if more or missing:
+            places = sorted({ours[one] for one in more})
+            layers = sorted({theirs[one] for one in missing})
+            return (
+                f"{len(more)} {kind} are not TOSA's ({', '.join(places[:4])}), and {len(missing)} "
+                f"of TOSA's are missing ({', '.join(layers[:4])})"
+            )
+    return ""
 
 
 def _difference(program: Program, x: NDArray[np.int8], wanted: list[NDArray[Any]]) -> str:

@@ -3,7 +3,7 @@
 import → match patterns → merge neighbours to regions → `relax.ext.ethos_u` lowers each to TOSA
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import tvm_ffi
 from numpy.typing import NDArray
 from tvm import relax
 
+from mbv3c.lowering.ethos_u.channels import Channel
 from mbv3c.lowering.ethos_u.composite import (
     Composite,
     Quantization,
@@ -106,6 +107,7 @@ class Region:
         inputs, outputs: in the order of the TOSA graph's.
         operators: what it computes.
         alone: each of them by itself.
+        channels, tables: constants that the NPU has to have, and whose they are.
     """
 
     symbol: str
@@ -114,6 +116,8 @@ class Region:
     outputs: tuple[Boundary, ...]
     operators: tuple[Operator, ...]
     alone: tuple[Alone, ...]
+    channels: Mapping[Channel, str]
+    tables: Mapping[bytes, str]
 
 
 @dataclass(frozen=True)
@@ -304,6 +308,8 @@ def _lower(function: relax.Function, ends: _Ends, lowering: Lowering) -> Region:
         ),
         tuple(operators),
         tuple(alone),
+        graph.channels,
+        graph.tables,
     )
 
 

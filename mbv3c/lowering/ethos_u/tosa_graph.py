@@ -9,6 +9,8 @@ import numpy as np
 import tosa_serializer as ts
 from numpy.typing import ArrayLike, NDArray
 
+from mbv3c.lowering.ethos_u.channels import Channel, channels_of
+
 _NUMPY = {ts.DType.INT8: np.int8, ts.DType.INT32: np.int32}
 _LEAST_SHIFT, _MOST_SHIFT = 2, 62
 INT8, INT32 = ts.DType.INT8, ts.DType.INT32
@@ -30,7 +32,13 @@ class Tensor:
 
 
 class TosaGraph:
-    """A graph. What is added while `layer` is set is named after it; the result has its name."""
+    """A graph. What is added while `layer` is set is named after it; the result has its name.
+
+    Attributes:
+        layer: what is being added.
+        channels: those of every convolution, with the layer of the last that has them.
+        tables: every table, likewise.
+    """
 
     def __init__(self) -> None:
         # TOSA 1.0.0 for good: later ones have no counterpart in vela.
@@ -38,7 +46,10 @@ class TosaGraph:
         self._constants = 0
         self._names: dict[str, int] = {}
         self._order: dict[str, int] = {}
+        self._kernels: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
         self.layer = ""
+        self.channels: dict[Channel, str] = {}
+        self.tables: dict[bytes, str] = {}
 
     def input(self, name: str, shape: Sequence[int]) -> Tensor:
         """Add an input of int8."""
@@ -95,7 +106,11 @@ class TosaGraph:
         shape = (x.shape[0], *sizes, len(bias))
         operation = ts.Op.DEPTHWISE_CONV2D if depthwise else ts.Op.CONV2D
         attribute = "DepthwiseConv2dAttribute" if depthwise else "Conv2dAttribute"
-        return self._add(operation, [x, *constants], shape, INT32, "sums", attribute, *geometry)
+        operands = [x, *constants]
+        sums = self._add(operation, operands, shape, INT32, "sums", attribute, *geometry)
+        by_output = weights.transpose(2, 0, 1, 3) if depthwise else weights
+        self._kernels[sums.name] = by_output, bias
+        return sums
 
     def rescale(
         self,
@@ -108,6 +123,10 @@ class TosaGraph:
     ) -> Tensor:
         """Multiply by one real number, or one per channel, rounding once, and saturate."""
         pairs = [multiplier(float(one)) for one in np.atleast_1d(np.asarray(scales, np.float64))]
+        if x.name in self._kernels:
+            each = pairs * (x.shape[3] // len(pairs))
+            found = channels_of(*self._kernels[x.name], *zip(*each, strict=True))
+            self.channels.update(dict.fromkeys(found, self.layer))
         constants = [
             self._constant([one for one, _ in pairs], INT32),
             self._constant([shift for _, shift in pairs], INT8),
@@ -129,6 +148,7 @@ class TosaGraph:
 
     def table(self, x: Tensor, values: NDArray[np.int8]) -> Tensor:
         """Look every value up."""
+        self.tables[values.tobytes()] = self.layer
         operands = [x, self._constant(values, INT8)]
         return self._add(ts.Op.TABLE, operands, x.shape, INT8, "", "TableAttribute")
 
