@@ -53,6 +53,14 @@ RESIZE = """
     h = Conv(x, p)
     y = Resize <mode="linear", coordinate_transformation_mode="half_pixel"> (h, e, s)
 """
+TORCH_RESIZE = """
+    s = Constant <value_ints=[1,12,18,22]> ()
+    h = Conv(x, p)
+    y = Resize <
+        coordinate_transformation_mode="pytorch_half_pixel",
+        cubic_coeff_a=-0.75, mode="linear", nearest_mode="floor"
+    > (h, , , s)
+"""
 CASES = {
     "conv": graph_of("y = Conv <pads=[1,1,1,1]> (x, w, b)", "[1,16,9,11]"),
     "strided": graph_of("y = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w)", "[1,16,5,6]"),
@@ -74,6 +82,7 @@ CASES = {
     "resize by 4": graph_of(RESIZE % "1.0,1.0,4.0,4.0", "[1,12,36,44]"),
     "resize by 8": graph_of(RESIZE % "1.0,1.0,8.0,8.0", "[1,12,72,88]"),
     "resize by 16": graph_of(RESIZE % "1.0,1.0,16.0,16.0", "[1,12,144,176]"),
+    "resize as torch writes it": graph_of(TORCH_RESIZE, "[1,12,18,22]"),
     "gemm": graph_of("m = GlobalAveragePool(x) f = Flatten(m) y = Gemm(f, g, d)", "[1,6]"),
 }
 
