@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from mbv3c.execution.ethos_u.host import run_host
 from mbv3c.lowering.ethos_u.host import host_part
-from mbv3c.lowering.ethos_u.partition import Region
+from mbv3c.lowering.ethos_u.region import Region
 from mbv3c.parity.compare import agreement
 from mbv3c.parity.reference import ReferenceOutput, error_of_range
 

@@ -17,7 +17,7 @@ from mbv3c.execution.ethos_u.interpreter import interpret
 from mbv3c.execution.ethos_u.program import Program, read_program
 from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.lowering.ethos_u.composite import Quantization
-from mbv3c.lowering.ethos_u.partition import Region
+from mbv3c.lowering.ethos_u.region import Region
 from mbv3c.parity.compare import compare
 from mbv3c.parity.host import Both, check_host, with_integers
 from mbv3c.parity.inputs import parity_inputs

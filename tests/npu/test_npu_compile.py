@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 
-from mbv3c.errors import UsageError
+from mbv3c.errors import ModelError, UsageError
 from mbv3c.execution.ethos_u.errors import StreamError
 from mbv3c.execution.ethos_u.interpreter import interpret
 from mbv3c.execution.ethos_u.program import read_program
 from mbv3c.execution.ethos_u.registers import Registers, decode
 from mbv3c.lowering.ethos_u.convert import Lowering
-from mbv3c.lowering.ethos_u.partition import Region, partition
-from mbv3c.npu_pipeline import PRECISION, RAW, TOSA, NpuCompiled, compile_npu, verify_npu
+from mbv3c.lowering.ethos_u.partition import partition
+from mbv3c.lowering.ethos_u.region import Region
+from mbv3c.npu_manifest import PRECISION
+from mbv3c.npu_pipeline import RAW, TOSA, NpuCompiled, compile_npu, verify_npu
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.npu import LSB, other_constants
 from mbv3c.parity.reference import run, session
@@ -89,6 +92,21 @@ def test_a_quantized_model_is_taken_as_it_is(
         calibration = random_inputs(quantized, 4)
         compile_npu(quantized, target, tmp_path / "b", calibration, progress=lambda step: None)
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT16, TensorProto.UINT8])
+def test_other_integers_than_int8_are_refused(
+    quantized: onnx.ModelProto, kind: int, tmp_path: Path
+):
+    model = onnx.ModelProto()
+    model.CopyFrom(quantized)
+    node = next(one for one in model.graph.node if one.op_type == "QuantizeLinear")
+    zero = next(one for one in model.graph.initializer if one.name == node.input[2])
+    zero.CopyFrom(onnx.helper.make_tensor(zero.name, kind, [], [3]))
+    name = TensorProto.DataType.Name(kind).lower()
+    with pytest.raises(ModelError, match=rf"int8 here, and input is of {name} \(node input_Q"):
+        compile_npu(model, find_npu("npu"), tmp_path / "b", progress=lambda step: None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_c_source_builds_for_a_cortex_m(bundle: Path, tmp_path: Path):

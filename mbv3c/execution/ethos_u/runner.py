@@ -14,7 +14,7 @@ from mbv3c.execution.ethos_u.host import run_host
 from mbv3c.execution.ethos_u.interpreter import interpret
 from mbv3c.execution.ethos_u.program import read_program
 from mbv3c.lowering.ethos_u.composite import Quantization
-from mbv3c.lowering.ethos_u.partition import Boundary
+from mbv3c.lowering.ethos_u.region import Boundary
 
 Tensor = NDArray[np.float32]
 

@@ -6,7 +6,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from mbv3c.errors import ModelError
-from mbv3c.lowering.ethos_u.partition import Boundary, Operator
+from mbv3c.lowering.ethos_u.region import Boundary, Operator
 
 _TO_MODEL = [0, 3, 1, 2]  # from N, H, W, C
 FP32 = "fp32 in the quantized model"
