@@ -126,10 +126,12 @@ def _table(manifest: dict[str, Any]) -> Iterator[str]:
         cycles[name] = cycles.get(name, 0) + layer["cycles"]
     placement = manifest["npu"]["placement"]
     wide = max(len(one["name"]) for one in placement) + 2
-    yield f"{'operator':<{wide}}{'kind':<12}{'on':<5}{'cycles, ' + ESTIMATED:>26}"
+    yield f"{'operator':<{wide}}{'kind':<12}{'on':<5}{'cycles, ' + ESTIMATED:>28}"
     for one in placement:
         count = f"{cycles[one['name']]:,}" if one["name"] in cycles else "with another"
-        yield f"{one['name']:<{wide}}{one['operator']:<12}{one['on']:<5}{count:>26}"
+        if one["on"] == "cpu":
+            count = one.get("why", "at an end")
+        yield f"{one['name']:<{wide}}{one['operator']:<12}{one['on']:<5}{count:>28}"
 
 
 def _comparison(compiled: "NpuCompiled") -> Iterator[str]:

@@ -14,6 +14,7 @@ from tvm.relax.transform import FusionPattern, PatternCheckContext
 from mbv3c.lowering.ethos_u.upsampling import upsampling_of
 
 BACKEND = "ethos_u"
+_LARGEST_STRIDE = 3  # vela refuses larger ones for Ethos-U55 and U65
 
 
 def patterns() -> list[FusionPattern]:
@@ -56,6 +57,8 @@ def _is_image(value: relax.Expr) -> bool:
 
 def _is_possible(conv: relax.Call) -> bool:
     groups = int(conv.attrs.groups)
+    if max(int(one) for one in conv.attrs.strides) > _LARGEST_STRIDE:
+        return False
     channels = int(conv.args[0].ty.shape.values[1])
     return groups == 1 or groups == channels == int(conv.ty.shape.values[1])
 

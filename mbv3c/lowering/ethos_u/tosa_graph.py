@@ -96,8 +96,11 @@ class TosaGraph:
         for axis in (0, 1):
             before, after = int(pads[axis]), int(pads[axis + 2])
             reach = (kernel[axis] - 1) * dilations[axis]
-            # TOSA allows no pixels that no window reaches.
+            # TOSA allows no pixels that no window reaches, of the padding or of the map.
             after -= (x.shape[axis + 1] - 1 + before + after - reach) % strides[axis]
+            if after < 0:
+                x = self.slice(x, axis + 1, 0, x.shape[axis + 1] + after)
+                after = 0
             sizes.append((x.shape[axis + 1] - 1 + before + after - reach) // strides[axis] + 1)
             padding += [before, after]
         constants = [self._constant(weights, INT8), self._constant(bias, INT32)]
@@ -185,10 +188,10 @@ class TosaGraph:
         shape = (batch, height * factor, width * factor, channels)
         return self._add(ts.Op.RESIZE, operands, shape, dtype, suffix, "ResizeAttribute", mode)
 
-    def slice(self, x: Tensor, axis: int, index: int) -> Tensor:
-        """Take one row or column of an int8 map."""
+    def slice(self, x: Tensor, axis: int, first: int, count: int) -> Tensor:
+        """Take some rows or columns of an int8 map."""
         start, shape = [0] * 4, list(x.shape)
-        start[axis], shape[axis] = index, 1
+        start[axis], shape[axis] = first, count
         operands = [x, self._sizes(start), self._sizes(shape)]
         return self._add(ts.Op.SLICE, operands, shape, INT8, "edge", "SliceAttribute")
 

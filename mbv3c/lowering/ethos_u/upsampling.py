@@ -136,7 +136,7 @@ def _phase(
 def _framed(graph: TosaGraph, x: Tensor, reach: int) -> Tensor:
     """Repeat the edges of a map: a convolution's own padding is zeros."""
     for axis in (1, 2):
-        first = graph.slice(x, axis, 0)
-        last = graph.slice(x, axis, x.shape[axis] - 1)
+        first = graph.slice(x, axis, 0, 1)
+        last = graph.slice(x, axis, x.shape[axis] - 1, 1)
         x = graph.concat([first] * reach + [x] + [last] * reach, axis, "framed")
     return x

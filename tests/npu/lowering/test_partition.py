@@ -65,6 +65,8 @@ CASES = {
     "conv": graph_of("y = Conv <pads=[1,1,1,1]> (x, w, b)", "[1,16,9,11]"),
     "strided": graph_of("y = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w)", "[1,16,5,6]"),
     "uneven": graph_of("y = Conv <pads=[0,0,1,1], strides=[2,2]> (x, w)", "[1,16,4,5]"),
+    "wide strides": graph_of("y = Conv <pads=[1,1,1,1], strides=[3,3]> (x, w)", "[1,16,3,4]"),
+    "pointwise, strided": graph_of("y = Conv <strides=[2,2]> (x, p)", "[1,12,5,6]"),
     "dilated": graph_of("y = Conv <pads=[2,2,2,2], dilations=[2,2]> (x, w)", "[1,16,9,11]"),
     "pointwise": graph_of("y = Conv(x, p)", "[1,12,9,11]"),
     "depthwise": graph_of(
@@ -160,12 +162,17 @@ def test_lowering_is_reproducible(quantized: onnx.ModelProto):
             "h = HardSwish(x) e = Exp(h) y = Conv <pads=[1,1,1,1]> (e, w)",
             r"in the middle .*: .*exp \(node 1 Exp",
         ),
+        (
+            "y = Conv <pads=[1,1,1,1], strides=[4,4]> (x, w)",
+            r"can compute nothing .*conv2d \(node 0",
+        ),
         ("y = Softmax <axis=1> (x)", r"can compute nothing .*softmax \(node 0"),
         ("e = Exp(x) y = Conv <pads=[1,1,1,1]> (e, w)", r"in the middle .*: .*exp \(node 0 Exp"),
     ],
 )
 def test_what_the_npu_cannot_do_is_named(body: str, message: str):
-    model = graph_of(body, "[1,16,9,11]" if "Conv" in body else "[1,8,9,11]")
+    shape = "[1,16,3,3]" if "strides" in body else "[1,16,9,11]"
+    model = graph_of(body, shape if "Conv" in body else "[1,8,9,11]")
     quantized, _ = quantize(model, random_inputs(model, 2), rank_layers=False)
     with pytest.raises(ModelError, match=message):
         npu_part(partition(quantized))
