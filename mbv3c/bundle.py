@@ -21,7 +21,7 @@ from typing import Any
 
 from mbv3c.errors import BundleError, UsageError
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 LIBRARY = "model.so"
 MODEL = "model.onnx"

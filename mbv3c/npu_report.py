@@ -22,6 +22,7 @@ def compiled_json(compiled: "NpuCompiled", *, explain: bool) -> dict[str, Any]:
         "parity": manifest["parity"],
         "cost": {key: value for key, value in _cost(manifest).items() if key != "layers"},
         "random_inputs": manifest["calibration"]["random_inputs"],
+        "on_cpu": [one for one in manifest["npu"]["placement"] if "why" in one],
     }
     if explain:
         document["placement"] = manifest["npu"]["placement"]

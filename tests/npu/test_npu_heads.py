@@ -20,6 +20,11 @@ from mbv3c.quantization.calibration import random_inputs
 from mbv3c.targets.npu_table import find_npu
 
 
+def mbv3c(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def compiled(model: onnx.ModelProto, target: str, path: Path) -> dict:
     compile_npu(model, find_npu(target), path, random_inputs(model, 2), progress=lambda step: None)
     return json.loads((path / "manifest.json").read_text())
@@ -74,6 +79,9 @@ def test_what_follows_the_npu_is_named_and_stays(detector: Path):
     given = [one.name for one in onnx.load(detector / manifest["host"]).graph.input]
     assert given == [one["name"] for one in manifest["npu"]["outputs"]]
     assert [one["name"] for one in manifest["outputs"]] == ["boxes", "scores"]
+    said = mbv3c("inspect", detector).stdout
+    assert f"{len(left)} operators on the CPU" in said
+    assert "in host.onnx, fp32 in the quantized model: Transpose (head.classes.0" in said
 
 
 def test_npu_and_cpu_together_are_the_model(detector: Path, tmp_path: Path):
@@ -86,8 +94,7 @@ def test_npu_and_cpu_together_are_the_model(detector: Path, tmp_path: Path):
     x = parity_inputs((1, 3, 320, 320))[0]
     np.save(tmp_path / "x.npy", x)
     arguments = ("run", detector, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npz", "--raw")
-    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = mbv3c(*arguments)
     assert done.returncode == 0, done.stderr
     assert "onnxruntime for what stays on the CPU" in done.stdout
     boxes, scores = run(session(onnx.load(detector / "quantized.onnx")), x)
