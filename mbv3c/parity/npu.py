@@ -67,10 +67,11 @@ def check(
     wanted = [run_tosa(tosa, [one]) for one in integers]
     references = list(run_reference(model, inputs))
     seen = _Seen(quantized, region, is_cut=host is not None)
-    steps = _steps(seen, inputs, wanted, references)
+    ours = seen.plain(inputs)
+    steps = _steps(seen, inputs, ours, wanted, references)
     behind = None
     if host is not None:
-        behind = check_host(quantized, region, host, seen.plain(inputs), wanted, references)
+        behind = check_host(quantized, region, host, ours, wanted, references)
     lowered = (_operators_alone(quantized, region, inputs[0]), tosa == region.tosa, behind)
     if not interpreted:
         said = "the interpreter knows Ethos-U55 and Ethos-U65-256 only; see docs/npu.md"
@@ -114,10 +115,10 @@ class _Seen:
 def _steps(
     seen: _Seen,
     inputs: list[NDArray[np.float32]],
+    ours: list[Both],
     wanted: list[list[NDArray[Any]]],
     references: list[list[ReferenceOutput]],
 ) -> tuple[StepInput, ...]:
-    ours = seen.plain(inputs)
     outputs = [model for model, _ in ours]
     rows = compare(outputs, references, _ANY, ran_on="onnxruntime", exact_program=False).inputs
     spreads = [
