@@ -78,10 +78,14 @@ def sentences(parity: dict[str, Any]) -> list[str]:
 def _on_host(host: dict[str, Any] | None) -> Iterator[str]:
     if host is None:
         return
+    error, cosine = (
+        "not finite" if host[key] is None else format(host[key], form)
+        for key, form in (("max_error_of_range", ".1e"), ("cosine", ".5f"))
+    )
     yield (
-        f"  host.onnx, on the CPU: {host['max_error_of_range']:.1e} of the range from QDQ on the "
-        f"same integers{'' if host['same'] else '; it is NOT what QDQ leaves to the CPU'}; behind "
-        f"the NPU's part, cosine {host['cosine']:.5f} to fp32 at least"
+        f"  host.onnx, on the CPU: {error} of the range from QDQ on the same integers"
+        f"{'' if host['same'] else '; it is NOT what QDQ leaves to the CPU'}; behind the NPU's "
+        f"part, cosine {cosine} to fp32 at least"
     )
 
 

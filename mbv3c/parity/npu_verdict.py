@@ -144,7 +144,7 @@ class NpuParity:
             "qdq_against_tosa_allowed_lsb": worst.allowed_lsb,
             "operators_alone": {**asdict(self.alone), "passed": self.alone.passed},
             "same_tosa": self.same_tosa,
-            "host": asdict(self.host) if self.host else None,
+            "host": self.host.to_json() if self.host else None,
             "stream_bit_equal": self.stream_equal,
             "stream_inputs": self.stream_inputs,
             "stream_not_checked": self.stream_said if self.stream_equal is None else None,

@@ -22,7 +22,7 @@ from mbv3c.lowering.ethos_u.composite import shape_of
 from mbv3c.lowering.ethos_u.tosa_graph import Tensor, TosaGraph
 
 _LARGEST_WEIGHT = 127
-# ONNX's two names of it differ for a map of one pixel only, which is not enlarged here.
+# ONNX's two names of it differ for a result of one pixel only, which is no larger than its input.
 _HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
 
 
