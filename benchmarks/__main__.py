@@ -84,10 +84,10 @@ def _gpu(quick: bool) -> tuple[str, str]:
         GPU,
         f"""\
 {_date()}, {processor_name()}; {tools}.
-`make bench`, that is `python -m benchmarks --only gpu`. From TVM's operators with dlight's
-schedules to our kernels, in one process, {gpu.RUNS} runs each in turns. Launches and bytes (of all
-tensors that kernels read or write, once per launch) are counted from the plan. **Times are those
-of a CPU that executes the kernels, and say nothing about a phone.**
+`make bench`, that is `python -m benchmarks --only gpu`. From TVM's operators with dlight's general
+schedule to our kernels, in one process, {gpu.RUNS} runs each in turns. Launches and bytes (of all
+tensors that kernels read or write, once per launch) are counted from the plan. **Times are of a CPU
+that executes the kernels, and say nothing about a phone.**
 
 {gpu.table(rows)}""",
     )

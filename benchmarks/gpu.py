@@ -2,8 +2,8 @@
 
 The other side is the same rewritten network as TVM's operators with dlight's general rule, for the
 same device; its rules for reductions need local memory, take ten times as long on PoCL, and make a
-wrong network for Adreno (apache-tvm 0.27). PoCL runs both on this machine's processor: its times say what the schedules save
-there, and nothing about a phone.
+wrong network for Adreno (apache-tvm 0.27). PoCL runs both on this machine's processor: its times
+say what the schedules save there, and nothing about a phone.
 """
 
 import tempfile

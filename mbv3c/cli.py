@@ -532,13 +532,14 @@ def _compile_npu(
 
     from mbv3c import npu_pipeline, npu_report
     from mbv3c.quantization.calibration import folder_inputs
+    from mbv3c.targets.npu_knobs import NpuOptions
 
     compiled = npu_pipeline.compile_npu(
         loaded,
         target,
         path,
         folder_inputs(loaded, calibration) if calibration is not None else None,
-        npu_pipeline.NpuOptions(**options),
+        NpuOptions(**options),
         force=flags["force"],
         verify=flags["verify"],
         progress=progress,
