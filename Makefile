@@ -8,7 +8,7 @@ NPU := .venv-npu
 .PHONY: compile test lint format bench clean
 
 compile: $(VENV)/installed
-	$(BIN)/mbv3c doctor --fetch
+	$(BIN)/mbv3c doctor --fetch=emulator
 	mkdir -p bundles
 	$(BIN)/mbv3c compile --target arm_cpu --variant large --force \
 		-o bundles/mobilenet_v3_large-arm_cpu-cortex-a76-fp32
@@ -30,7 +30,7 @@ format: $(VENV)/installed-lint
 
 # Results go to benchmarks/RESULTS.md; QUICK=1 measures one network and writes nothing.
 bench: $(VENV)/installed-bench
-	$(BIN)/mbv3c doctor --fetch
+	$(BIN)/mbv3c doctor --fetch=emulator
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 clean:

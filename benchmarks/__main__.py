@@ -7,15 +7,17 @@ import sys
 import time
 from importlib import metadata
 
-from benchmarks import aarch64, emulated, host, integers
+from benchmarks import aarch64, emulated, gpu, host, integers
 from benchmarks.networks import NETWORKS, QUICK
 from benchmarks.results import replace_section
 from mbv3c import __version__
 from mbv3c.bench.processors import processor_name
 from mbv3c.errors import Mbv3cError
+from mbv3c.execution.opencl.runtime import device_info
 
-SECTIONS = ("host", "emulated", "int8")
+SECTIONS = ("host", "emulated", "int8", "gpu")
 HOST = "Latency on this machine"
+GPU = "Kernels for GPUs, run by PoCL on this machine's processor"
 EMULATED = "Executed instructions, emulated Cortex-A76"
 INTEGERS = "Executed instructions in int8, emulated"
 
@@ -28,7 +30,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     chosen = SECTIONS if arguments.only is None else (arguments.only,)
-    measure = {"host": _host, "emulated": _emulated, "int8": _integers}
+    measure = {"host": _host, "emulated": _emulated, "int8": _integers, "gpu": _gpu}
     try:
         for section in chosen:
             title, body = measure[section](arguments.quick)
@@ -90,6 +92,24 @@ emulator knows no Cortex-A55: what is compiled for it runs on a Cortex-A76, whic
 instructions. ncnn is left out, as its wheels bring no tool that quantizes a network for it.
 
 {integers.table(rows)}""",
+    )
+
+
+def _gpu(quick: bool) -> tuple[str, str]:
+    networks = [one for one in NETWORKS if one.width == 1.0 and one.resolution == 224]
+    rows = gpu.measure(QUICK if quick else networks, _progress)
+    device = device_info()
+    tools = _listed(_version_of("apache-tvm"), f"{device.platform} {device.driver}")
+    return (
+        GPU,
+        f"""\
+{_date()}, {processor_name()}; {tools}.
+`make bench`, that is `python -m benchmarks --only gpu`. From TVM's operators with dlight's general
+schedule to our kernels, in one process, {gpu.RUNS} runs each in turns. Launches and bytes (of all
+tensors that kernels read or write, once per launch) are counted from the plan. **Times are of a
+CPU that executes the kernels, and say nothing about a phone.**
+
+{gpu.table(rows)}""",
     )
 
 

@@ -2,8 +2,9 @@
 
 manifest.json          what it is, for which target, made how, with which verdict; the sha256
                        of every other file
-model.so               the library; in its place an NPU has model-int8.onnx, model.tosa,
-                       model_vela.tflite, model_vela.npz, model.h and model.c (docs/npu.md)
+model.so               the library; in its place an NPU has model.tosa, model_vela.tflite,
+                       model_vela.npz, model.h, model.c and perhaps host.onnx (docs/npu.md)
+kernels.cl             of a GPU, on demand: the kernels that are in model.so, to read
 model.onnx             the model as the user gave it: the reference of `verify`
 quantized.onnx         of an int8 bundle: what was made of it, and the reference instead
 golden/input.npy       one input and onnxruntime's output for it (of several outputs the others are
@@ -21,11 +22,13 @@ from typing import Any
 
 from mbv3c.errors import BundleError, UsageError
 
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST = "manifest.json"
 LIBRARY = "model.so"
 MODEL = "model.onnx"
+SOURCES = "kernels.cl"
 NPU_STREAM = "model_vela.npz"
+NPU_HOST = "host.onnx"
 QUANTIZED = "quantized.onnx"
 GOLDEN_INPUT = "golden/input.npy"
 GOLDEN_OUTPUT = "golden/output.npy"

@@ -403,7 +403,10 @@ def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(path_type=Path),
     help="For int8: folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
 )
-@click.option("--keep-float", help="For int8: layers that stay in fp32, as `quantize` takes it.")
+@click.option(
+    "--keep-float",
+    help="Layers that stay in fp32: for int8 as `quantize` takes it, for fp16 names or patterns.",
+)
 @click.option(
     "--cores", type=int, help="Cores that one inference may use.  [default: the target's]"
 )
@@ -416,6 +419,7 @@ def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--explain", is_flag=True, help="List what computes each operator; on npu, what it costs."
 )
+@click.option("--emit-source", is_flag=True, help="For GPUs: write the kernels to kernels.cl.")
 @_force_option
 @_json_option
 def compile_(
@@ -430,6 +434,7 @@ def compile_(
     output: Path | None,
     no_verify: bool,
     explain: bool,
+    emit_source: bool,
     force: bool,
     as_json: bool,
     **spec: Any,
@@ -472,10 +477,17 @@ def compile_(
     from mbv3c.quantization import calibration as calibrations
     from mbv3c.quantization import options
 
-    if precision != "int8" and (calibration is not None or keep_float is not None):
-        raise UsageError("--calibration and --keep-float are for --precision int8")
+    if precision != "int8" and calibration is not None:
+        raise UsageError("--calibration is for --precision int8")
+    if precision == "fp32" and keep_float is not None:
+        raise UsageError("--keep-float is for --precision int8 and fp16")
     source = calibrations.folder_inputs(loaded, calibration) if calibration is not None else None
-    keep = options.parse_keep_float(keep_float) if keep_float is not None else None
+    keep = None
+    names: tuple[str, ...] = ()
+    if keep_float is not None and precision == "int8":
+        keep = options.parse_keep_float(keep_float)
+    elif keep_float is not None:
+        names = tuple(filter(None, keep_float.split(",")))
 
     compiled = pipeline.compile_model(
         loaded,
@@ -484,8 +496,10 @@ def compile_(
         precision=precision,
         calibration=source,
         quantizing=options.from_given({"keep_float": keep}) if keep is not None else None,
+        keep_float=names,
         force=force,
         verify=not no_verify,
+        emit_source=emit_source,
         progress=progress,
     )
     parity = compiled.parity.to_json() if compiled.parity else None
@@ -518,13 +532,14 @@ def _compile_npu(
 
     from mbv3c import npu_pipeline, npu_report
     from mbv3c.quantization.calibration import folder_inputs
+    from mbv3c.targets.npu_knobs import NpuOptions
 
     compiled = npu_pipeline.compile_npu(
         loaded,
         target,
         path,
         folder_inputs(loaded, calibration) if calibration is not None else None,
-        npu_pipeline.NpuOptions(**options),
+        NpuOptions(**options),
         force=flags["force"],
         verify=flags["verify"],
         progress=progress,
@@ -799,11 +814,11 @@ def _inspect_bundle(path: Path, as_json: bool) -> None:
 @commands.command()
 @_json_option
 def targets(as_json: bool) -> None:
-    """List what mbv3c compiles for, and what is planned."""
+    """List what mbv3c compiles for."""
     from dataclasses import asdict
 
     from mbv3c.targets.npu_table import DEFAULT_NPU, NPU_TARGETS
-    from mbv3c.targets.table import DEFAULT_DEVICES, PLANNED, TARGETS
+    from mbv3c.targets.table import DEFAULT_DEVICES, TARGETS
 
     if as_json:
         listed = [
@@ -813,45 +828,53 @@ def targets(as_json: bool) -> None:
                 "cpu": target.cpu,
                 "default": DEFAULT_DEVICES[target.family] == target.device,
                 "emulated_as": target.emulated_as or None,
+                "gpu": target.gpu or None,
             }
             for target in TARGETS
         ]
-        coming = [{"family": one.family, "devices": one.devices} for one in PLANNED]
         npus = [
             {"name": npu.name, **asdict(npu), "default": npu.device == DEFAULT_NPU}
             for npu in NPU_TARGETS
         ]
-        _print_json({"targets": listed, "npu_targets": npus, "planned": coming})
+        _print_json({"targets": listed, "npu_targets": npus})
         return
-    click.echo(f"{'target':<31}{'triple':<24}{'verified here on':<24}example")
+    click.echo(f"{'target':<33}{'triple':<24}{'verified here on':<24}example")
     for target in TARGETS:
         star = "*" if DEFAULT_DEVICES[target.family] == target.device else ""
         where = f"emulated {target.emulated_as}" if target.emulated_as else "this machine"
-        click.echo(f"{target.name + star:<31}{target.triple:<24}{where:<24}{target.example}")
-    click.echo(f"\n{'target':<31}{'MACs':>5}{'MHz':>6}  {'SRAM':<9}{'verified here on':<24}system")
+        where = "an OpenCL device" if target.gpu else where
+        click.echo(f"{target.name + star:<33}{target.triple:<24}{where:<24}{target.example}")
+    click.echo(f"\n{'target':<33}{'MACs':>5}{'MHz':>6}  {'SRAM':<9}{'verified here on':<24}system")
     for npu in NPU_TARGETS:
         star = "*" if npu.device == DEFAULT_NPU else ""
         sram = f"{npu.sram_bytes >> 10} KiB" if npu.sram_bytes else "shared"
         where = "interpreted stream" if npu.interpreted else "TOSA reference model"
         click.echo(
-            f"{npu.name + star:<31}{npu.macs:>5}{npu.clock_mhz:>6}  {sram:<9}{where:<24}"
+            f"{npu.name + star:<33}{npu.macs:>5}{npu.clock_mhz:>6}  {sram:<9}{where:<24}"
             f"{npu.system_config}"
         )
     click.echo("* the family's default")
-    click.echo("\nplanned, not there yet:")
-    for planned in PLANNED:
-        click.echo(f"{planned.family:<31}{planned.devices} ({planned.how})")
 
 
 @commands.command()
-@click.option("--fetch", is_flag=True, help="Download and build what is missing; needs no root.")
+@click.option(
+    "--fetch",
+    is_flag=False,
+    flag_value="all",
+    type=click.Choice(["all", "emulator", "opencl"]),
+    help="Download and build what is missing, or only the emulator of arm_cpu, or only what "
+    "runs and checks OpenCL (--fetch=opencl); needs no root.",
+)
 @_json_option
-def doctor(fetch: bool, as_json: bool) -> None:
+def doctor(fetch: str | None, as_json: bool) -> None:
     """Say what is missing to compile and to verify; exit 1 if something is."""
     from mbv3c.execution import toolbox
 
-    if fetch:
-        toolbox.fetch(_Progress())
+    progress = _Progress()
+    if fetch in ("all", "emulator"):
+        toolbox.fetch(progress)
+    if fetch in ("all", "opencl"):
+        toolbox.fetch_opencl(progress)
     parts = toolbox.diagnose()
     healthy = all(part.ok or part.optional for part in parts)
     if as_json:

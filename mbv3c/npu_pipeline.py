@@ -1,60 +1,43 @@
 """The line for the NPU: quantize → partition → TOSA → vela → bundle → verify."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from importlib import metadata
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
-from mbv3c import __version__
 from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ModelError, ParityError, UsageError
 from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.graphs.load import model_input, static_shape
-from mbv3c.lowering.ethos_u.partition import Boundary, Operator, Partition, Region, partition
+from mbv3c.lowering.ethos_u.convert import Lowering
+from mbv3c.lowering.ethos_u.host import host_part
+from mbv3c.lowering.ethos_u.partition import partition
+from mbv3c.lowering.ethos_u.region import Partition, Region
+from mbv3c.npu_manifest import Made, describe
 from mbv3c.parity.inputs import parity_inputs
-from mbv3c.parity.npu import NpuParity, check
+from mbv3c.parity.npu import check
+from mbv3c.parity.npu_verdict import NpuParity
 from mbv3c.quantization.calibration import Calibration
 from mbv3c.quantization.quantize import quantize_once
-from mbv3c.quantization.report import QuantizationReport
 from mbv3c.targets import ethos_u, ethos_u_source
-from mbv3c.targets.ethos_u import Built, Cost, cost_json
-from mbv3c.targets.npu_knobs import Knobs, check_knobs
+from mbv3c.targets.ethos_u import Built, Cost
+from mbv3c.targets.npu_knobs import Knobs, NpuOptions, check_knobs
 from mbv3c.targets.npu_table import NpuTarget, find_npu
-from mbv3c.targets.npu_tools import NPU_TOOLS, require_npu_tools
+from mbv3c.targets.npu_tools import require_npu_tools
 
 Progress = Callable[[str], None]
 
-PRECISION = "int8"
-QUANTIZED = "model-int8.onnx"
 TOSA = "model.tosa"
 TFLITE = "model_vela.tflite"
 RAW = bundles.NPU_STREAM
 
-_RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", *NPU_TOOLS)
 _TEMPORARY_COPIES = 8
 _OTHER_BYTES = 16 << 20
-
-
-@dataclass(frozen=True)
-class NpuOptions:
-    """How to compile for an NPU.
-
-    Attributes:
-        knobs: of the lowering and of vela.
-        sram_bytes: budget of SRAM; None for the device's own.
-        float_io: the bundle's program takes and gives fp32: quantize and dequantize at its ends.
-        compare_size: also estimate the same with `--optimise size`.
-    """
-
-    knobs: Knobs = field(default_factory=Knobs)
-    sram_bytes: int | None = None
-    float_io: bool = False
-    compare_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,18 +85,26 @@ def compile_npu(
     _check_batch(model)
     with new_folder(output, force=force) as folder:
         quantized, report = quantize_once(model, calibration, None, progress)
+        check_types(quantized, target)
         progress("partitioning and lowering to TOSA")
-        parts = partition(quantized, options.knobs.mean)
-        region = whole_network(parts)
+        parts = partition(quantized, lowering(options.knobs.mean, target))
+        region, host = npu_part(parts), host_of(quantized, parts)
         progress(f"compiling for {target.name} with vela")
         built, least = _built(region, target, options)
-        _write(folder, model, quantized, region, built, target, float_io=options.float_io)
+        made = Made(model, quantized, parts, host, built)
+        _write(folder, made, target, options)
         parity = None
         if verify:
             progress("comparing fp32, QDQ, TOSA and command stream, step by step")
             raw = folder / RAW
             parity = check(
-                model, quantized, region, region.tosa, raw, interpreted=target.interpreted
+                model,
+                quantized,
+                region,
+                region.tosa,
+                raw,
+                host,
+                interpreted=target.interpreted,
             )
             if not parity.passed:
                 raise ParityError(
@@ -122,7 +113,7 @@ def compile_npu(
                     "bundle all the same)",
                     parity.to_json(),
                 )
-        contents = _describe(model, target, options, parts, region, built, report, parity)
+        contents = describe(made, target, options, report, parity)
         bundles.write_manifest(folder, contents)
     alternatives = {"optimise size": least} if least is not None else {}
     return NpuCompiled(output, contents, alternatives)
@@ -140,7 +131,7 @@ def evaluate(
     """
     require_npu_tools()
     check_knobs(knobs, target)
-    region = whole_network(partition(quantized, knobs.mean))
+    region = npu_part(partition(quantized, lowering(knobs.mean, target)))
     return ethos_u.estimate(region.tosa, target, knobs, sram_bytes)
 
 
@@ -155,28 +146,64 @@ def verify_npu(path: Path) -> NpuParity:
     bundle = bundles.read_bundle(path)
     manifest = bundle.manifest
     target = find_npu(manifest["target"]["name"])
-    quantized = onnx.load(path / QUANTIZED)
-    region = whole_network(partition(quantized, manifest["npu"]["knobs"]["mean"]))
+    quantized = onnx.load(path / bundles.QUANTIZED)
+    how = lowering(manifest["npu"]["knobs"]["mean"], target)
+    region = npu_part(partition(quantized, how))
     tosa = (path / TOSA).read_bytes()
     model, raw = onnx.load(bundle.model), path / RAW
-    return check(model, quantized, region, tosa, raw, interpreted=target.interpreted)
+    host = onnx.load(path / bundles.NPU_HOST) if manifest["host"] else None
+    return check(model, quantized, region, tosa, raw, host, interpreted=target.interpreted)
 
 
-def whole_network(parts: Partition) -> Region:
-    """Return the only region of a network that the NPU computes whole.
+def lowering(mean: str, target: NpuTarget) -> Lowering:
+    """Return how a network is lowered for a device."""
+    return Lowering(mean, target.interpolates)
+
+
+def npu_part(parts: Partition) -> Region:
+    """Return the only region of a network of which the NPU computes everything up to a cut.
 
     Raises:
-        ModelError: there is something that it cannot compute; it is named.
+        ModelError: it computes nothing, or waits for what it cannot compute; that is named.
     """
-    if len(parts.regions) == 1 and not parts.on_cpu:
+    if len(parts.regions) == 1 and not parts.awaited:
         return parts.regions[0]
-    shown = [f"{one.kind} ({one.name})" for one in parts.on_cpu]
+    named = parts.awaited or parts.on_cpu
+    shown = [f"{one.kind} ({one.name})" for one in named]
     more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    listed = f"{', '.join(shown[:12]) or 'everything'}{more}"
+    if not parts.regions:
+        raise ModelError(f"the NPU can compute nothing of this network: {listed}")
     raise ModelError(
-        "the NPU cannot compute all of this network, and mbv3c makes bundles for whole networks "
-        f"only; what would stay on the CPU: {', '.join(shown[:12]) or 'everything'}{more}; use "
-        "--head classify or another target"
+        "the NPU computes a network from its input on, in one piece, and only what comes behind "
+        f"that can stay on the CPU; in the middle there would be: {listed}; use another target"
     )
+
+
+def check_types(quantized: onnx.ModelProto, target: NpuTarget) -> None:
+    """Refuse a quantized model with integers other than int8.
+
+    Raises:
+        ModelError: there are some; the first is named.
+    """
+    zeros = {one.name: one.data_type for one in quantized.graph.initializer}
+    for node in quantized.graph.node:
+        if node.op_type != "QuantizeLinear":
+            continue
+        # Without a zero point ONNX quantizes to uint8.
+        zero = zeros.get(node.input[2]) if len(node.input) > 2 else TensorProto.UINT8
+        if zero not in (None, TensorProto.INT8):
+            found = TensorProto.DataType.Name(zero).lower()
+            raise ModelError(
+                f"{target.name} computes activations of int8 here, and {node.input[0]} is of "
+                f"{found} (node {node.name}); quantize with --activations int8, or onnxruntime's "
+                "quantizer with activation_type=QuantType.QInt8"
+            )
+
+
+def host_of(quantized: onnx.ModelProto, parts: Partition) -> onnx.ModelProto | None:
+    """Return what comes behind the NPU; None if nothing does."""
+    return host_part(quantized, npu_part(parts).outputs) if parts.on_cpu else None
 
 
 def _check_batch(model: onnx.ModelProto) -> None:
@@ -204,18 +231,12 @@ def _built(region: Region, target: NpuTarget, options: NpuOptions) -> tuple[Buil
     return built, least
 
 
-def _write(
-    folder: Path,
-    model: onnx.ModelProto,
-    quantized: onnx.ModelProto,
-    region: Region,
-    built: Built,
-    target: NpuTarget,
-    *,
-    float_io: bool,
-) -> None:
-    (folder / bundles.MODEL).write_bytes(model.SerializeToString(deterministic=True))
-    (folder / QUANTIZED).write_bytes(quantized.SerializeToString(deterministic=True))
+def _write(folder: Path, made: Made, target: NpuTarget, options: NpuOptions) -> None:
+    (region,), built, float_io = made.parts.regions, made.built, options.float_io
+    (folder / bundles.MODEL).write_bytes(made.model.SerializeToString(deterministic=True))
+    (folder / bundles.QUANTIZED).write_bytes(made.quantized.SerializeToString(deterministic=True))
+    if made.host is not None:
+        (folder / bundles.NPU_HOST).write_bytes(made.host.SerializeToString(deterministic=True))
     (folder / TOSA).write_bytes(region.tosa)
     (folder / TFLITE).write_bytes(built.tflite)
     (folder / RAW).write_bytes(built.raw)
@@ -234,92 +255,3 @@ def _write(
     for end, y, file in zip(region.outputs, outputs, files, strict=False):
         np.save(file, end.to_model(y) if float_io else y)
     (folder / bundles.GOLDEN_TOLERANCE).write_text("0\n" * len(outputs))
-
-
-def _describe(
-    model: onnx.ModelProto,
-    target: NpuTarget,
-    options: NpuOptions,
-    parts: Partition,
-    region: Region,
-    built: Built,
-    report: QuantizationReport | None,
-    parity: NpuParity | None,
-) -> dict[str, Any]:
-    layout = ethos_u_source.read_layout(built.raw)
-    given = model_input(model)
-    ends = parts.ends if options.float_io else ()
-    return {
-        "mbv3c": __version__,
-        "model": {
-            "name": model.graph.name,
-            "metadata": {entry.key: entry.value for entry in model.metadata_props},
-        },
-        "target": {
-            "name": target.name,
-            "macs": target.macs,
-            "system_config": options.knobs.system_config or target.system_config,
-            "memory_mode": options.knobs.memory_mode or target.memory_mode,
-            "clock_mhz": target.clock_mhz,
-        },
-        "precision": PRECISION,
-        "input": {
-            "name": given.name,
-            "shape": list(static_shape(given) or ()),
-            "dtype": "float32" if options.float_io else "int8",
-        },
-        "outputs": [
-            {
-                "name": one.name,
-                "shape": list(one.shape),
-                "dtype": "float32" if options.float_io else "int8",
-            }
-            for one in region.outputs
-        ],
-        "calibration": _calibrated(report),
-        "npu": {
-            "inputs": [_end(*pair) for pair in zip(region.inputs, layout.inputs, strict=True)],
-            "outputs": [_end(*pair) for pair in zip(region.outputs, layout.outputs, strict=True)],
-            "constants_region": layout.constants_region,
-            "scratch_bytes": {str(key): size for key, size in sorted(layout.scratch.items())},
-            "command_stream_bytes": len(layout.commands),
-            "constants_bytes": len(layout.constants),
-            "knobs": options.knobs.to_json(),
-            "sram_budget_bytes": options.sram_bytes,
-            "placement": [_placed(one) for one in (*region.operators, *parts.on_cpu, *ends)],
-            "cost": cost_json(built.cost),
-            "feasible": built.feasible,
-        },
-        "parity": parity.to_json() if parity else None,
-        "tools": {name: metadata.version(name) for name in _RECORDED_TOOLS},
-    }
-
-
-def _calibrated(report: QuantizationReport | None) -> dict[str, Any]:
-    """Say what a model was quantized by, if it was not quantized when it came."""
-    if report is None:
-        return {"source": "the model as given, which is quantized", "random_inputs": False}
-    return {
-        "source": report.calibration,
-        "random_inputs": report.random_inputs,
-        "calibrated_on": report.calibrated_on,
-        "method": report.method,
-    }
-
-
-def _placed(one: Operator) -> dict[str, Any]:
-    where = "npu" if one.on_npu else "cpu"
-    return {"name": one.name, "nodes": list(one.nodes), "operator": one.kind, "on": where}
-
-
-def _end(boundary: Boundary, place: tuple[int, int]) -> dict[str, Any]:
-    return {
-        "name": boundary.name,
-        "shape": list(boundary.device_shape),
-        "layout": "NHWC",
-        "dtype": "int8",
-        "scale": boundary.quantization.scale,
-        "zero_point": boundary.quantization.zero_point,
-        "region": place[0],
-        "offset": place[1],
-    }

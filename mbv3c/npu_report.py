@@ -22,6 +22,7 @@ def compiled_json(compiled: "NpuCompiled", *, explain: bool) -> dict[str, Any]:
         "parity": manifest["parity"],
         "cost": {key: value for key, value in _cost(manifest).items() if key != "layers"},
         "random_inputs": manifest["calibration"]["random_inputs"],
+        "on_cpu": [one for one in manifest["npu"]["placement"] if "why" in one],
     }
     if explain:
         document["placement"] = manifest["npu"]["placement"]
@@ -43,6 +44,7 @@ def compiled_lines(compiled: "NpuCompiled", *, explain: bool) -> Iterator[str]:
         yield ""
     yield f"{compiled.path}: {manifest['target']['name']} {manifest['precision']}"
     yield _summary(manifest)
+    yield from _left(manifest)
     if not manifest["npu"]["feasible"]:
         yield "the SRAM asked for was overshot"
     parity = manifest["parity"]
@@ -69,13 +71,28 @@ def sentences(parity: dict[str, Any]) -> list[str]:
         f"(allowed {alone['allowed_lsb']}), in {alone['worst']}"
         f"{'' if parity['same_tosa'] else '; the TOSA file is NOT what QDQ lowers to'}",
         f"  TOSA against the command stream: {streams[parity['stream_bit_equal']]}",
+        *_on_host(parity["host"]),
     ]
+
+
+def _on_host(host: dict[str, Any] | None) -> Iterator[str]:
+    if host is None:
+        return
+    error, cosine = (
+        "not finite" if host[key] is None else format(host[key], form)
+        for key, form in (("max_error_of_range", ".1e"), ("cosine", ".5f"))
+    )
+    yield (
+        f"  host.onnx, on the CPU: {error} of the range from QDQ on the same integers"
+        f"{'' if host['same'] else '; it is NOT what QDQ leaves to the CPU'}; behind the NPU's "
+        f"part, cosine {cosine} to fp32 at least"
+    )
 
 
 def inspected_json(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return what `inspect` prints of a bundle as JSON."""
-    keys = ("model", "target", "precision", "input", "outputs", "calibration", "npu", "parity")
-    return {key: manifest[key] for key in keys}
+    keys = ("model", "target", "precision", "input", "outputs", "host", "calibration", "npu")
+    return {key: manifest[key] for key in (*keys, "parity")}
 
 
 def inspected_lines(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
@@ -96,6 +113,7 @@ def inspected_lines(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
                 f"{end['region']} at {end['offset']}"
             )
     yield _summary(manifest)
+    yield from _left(manifest)
     parity = manifest["parity"]
     yield from sentences(parity) if parity else ["parity: not checked"]
 
@@ -113,10 +131,12 @@ def _table(manifest: dict[str, Any]) -> Iterator[str]:
         cycles[name] = cycles.get(name, 0) + layer["cycles"]
     placement = manifest["npu"]["placement"]
     wide = max(len(one["name"]) for one in placement) + 2
-    yield f"{'operator':<{wide}}{'kind':<12}{'on':<5}{'cycles, ' + ESTIMATED:>26}"
+    yield f"{'operator':<{wide}}{'kind':<12}{'on':<5}{'cycles, ' + ESTIMATED:>28}"
     for one in placement:
         count = f"{cycles[one['name']]:,}" if one["name"] in cycles else "with another"
-        yield f"{one['name']:<{wide}}{one['operator']:<12}{one['on']:<5}{count:>26}"
+        if one["on"] == "cpu":
+            count = one.get("why", "at an end")
+        yield f"{one['name']:<{wide}}{one['operator']:<12}{one['on']:<5}{count:>28}"
 
 
 def _comparison(compiled: "NpuCompiled") -> Iterator[str]:
@@ -138,9 +158,21 @@ def _change(cost: dict[str, Any], own: dict[str, Any], key: str) -> str:
 
 def _summary(manifest: dict[str, Any]) -> str:
     cost = _cost(manifest)
+    on_cpu = sum(one["on"] == "cpu" for one in manifest["npu"]["placement"])
     kib = {key: cost[f"{key}_bytes"] / _KIB for key in ("sram", "dram", "flash")}
     return (
         f"{ESTIMATED}: {cost['cycles']:,} cycles ({cost['milliseconds']:.2f} ms), SRAM "
         f"{kib['sram']:.0f} KiB, DRAM {kib['dram']:.0f} KiB, flash {kib['flash']:.0f} KiB; "
-        f"{cost['cpu_operators']} operators on the CPU"
+        f"{on_cpu} operators on the CPU"
     )
+
+
+def _left(manifest: dict[str, Any]) -> Iterator[str]:
+    """Say what stays on the CPU, and why."""
+    reasons: dict[str, list[str]] = {}
+    for one in manifest["npu"]["placement"]:
+        if "why" in one:
+            reasons.setdefault(one["why"], []).append(f"{one['operator']} ({one['name']})")
+    for why, named in reasons.items():
+        more = f" and {len(named) - 12} more" if len(named) > 12 else ""
+        yield f"in {manifest['host']}, {why}: {', '.join(named[:12])}{more}"

@@ -1,9 +1,9 @@
 """The whole line on one page: build → rewrite → lower → schedule → link → bundle → verify."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from importlib import metadata
 from math import isfinite
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mbv3c import __version__
 from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
-from mbv3c.errors import ModelError, ParityError, UnknownOperatorsError, UsageError
+from mbv3c.errors import BundleError, ModelError, ParityError, UnknownOperatorsError, UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.runners import (
     HostRunner,
@@ -30,7 +30,8 @@ from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
 from mbv3c.lowering.describe import describe
-from mbv3c.lowering.lower import Lowered, lower
+from mbv3c.lowering.lower import Lowered, lower, lower_for_gpu
+from mbv3c.parity.alone import KernelsAlone
 from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
 from mbv3c.parity.conversion import in_opset
 from mbv3c.parity.inputs import parity_inputs
@@ -46,10 +47,11 @@ from mbv3c.quantization.calibration import Calibration
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.quantize import quantize_once
 from mbv3c.quantization.report import QuantizationReport
-from mbv3c.targets import cpu
+from mbv3c.targets import cpu, opencl
 from mbv3c.targets.cores import check_precision, machine
+from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.npu_tools import require_npu_tools
-from mbv3c.targets.table import Target, find_target
+from mbv3c.targets.table import NATIVE, Target, find_target
 
 Progress = Callable[[str], None]
 
@@ -146,6 +148,19 @@ def rewritten_for(
     return (model, []) if precision == "int8" else run_pipeline(model)
 
 
+@dataclass(frozen=True)
+class Library:
+    """A library that was built.
+
+    Attributes:
+        lowered: the network that it computes.
+        sources: of a GPU the source of every kernel, by its name in the library.
+    """
+
+    lowered: Lowered
+    sources: dict[str, str]
+
+
 def build_library(
     model: onnx.ModelProto,
     target: Target,
@@ -153,23 +168,40 @@ def build_library(
     reports: Sequence[PassReport] = (),
     *,
     precision: str = "fp32",
+    keep_float: Sequence[str] = (),
     symbols: bool = False,
-) -> Lowered:
+) -> Library:
     """Turn a rewritten graph into the target's shared library, with its symbol table on demand.
 
+    For fp16, nodes whose names match a pattern of `keep_float` stay in fp32.
+
     Raises:
+        UsageError: a pattern matches no node.
         ModelError: TVM lacks operators of the graph. What the passes that could have removed them
             say in `reports` is part of the message.
     """
+    for pattern in keep_float:
+        if not any(fnmatchcase(node.name, pattern) for node in model.graph.node):
+            raise UsageError(
+                f"--keep-float {pattern!r} matches no layer of the rewritten graph; "
+                "`mbv3c compile --explain` lists them"
+            )
     resolved = cpu.resolve(target)
-    tvm_target = cpu.tvm_target(resolved)
+    tvm_target = opencl.tvm_target(resolved) if target.gpu else cpu.tvm_target(resolved)
     try:
-        lowered = lower(model, machine(resolved, tvm_target), tvm_target, precision)
+        if target.gpu:
+            gpu = GPUS[target.gpu].gpu
+            lowered = lower_for_gpu(model, gpu, target.name, tvm_target, precision, keep_float)
+        else:
+            cores = machine(resolved, tvm_target)
+            lowered = lower(model, cores, tvm_target, precision, keep_float)
     except UnknownOperatorsError as error:
         reasons = why_left(model, error.positions, reports)
         raise ModelError("\n  ".join([str(error), *reasons])) from error
-    cpu.build(lowered.module, resolved, output, symbols=symbols)
-    return lowered
+    if not target.gpu:
+        cpu.build(lowered.module, resolved, output, symbols=symbols)
+        return Library(lowered, {})
+    return Library(lowered, opencl.build(lowered.module, resolved, output, symbols=symbols))
 
 
 @dataclass(frozen=True)
@@ -197,23 +229,30 @@ def compile_model(
     precision: str = "fp32",
     calibration: Calibration | None = None,
     quantizing: QuantizeOptions | None = None,
+    keep_float: Sequence[str] = (),
     force: bool = False,
     verify: bool = True,
+    emit_source: bool = False,
     progress: Progress,
 ) -> Compiled:
     """Compile a model to a bundle, whole or not at all.
 
     The bundle is verified before it gets its name. For int8, a model that has no QDQ pairs is
-    quantized first: on `calibration`, or on random inputs, as `quantizing` says.
+    quantized first: on `calibration`, or on random inputs, as `quantizing` says. For fp16, nodes
+    whose names match a pattern of `keep_float` stay in fp32. `emit_source`
+    adds the kernels of a GPU to the bundle, as they are in the library.
 
     Raises:
         ParityError: the library does not compute what the model computes; nothing is written.
-        UsageError: the target's processor does not compute in that precision.
+        UsageError: the target's processor does not compute in that precision, or `emit_source` is
+            asked for one that is no GPU.
         Mbv3cError: anything else that is wrong.
     """
     if precision not in TOLERANCES:
         raise UsageError(f"unknown precision {precision!r}; known: {', '.join(TOLERANCES)}")
     check_precision(target, precision)
+    if emit_source and not target.gpu:
+        raise UsageError(f"--emit-source is for GPUs; the kernels of {target.name} have no source")
     bundles.check_replaceable(output)
     # Objects, library and model are each about as large as the weights.
     need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
@@ -225,8 +264,12 @@ def compile_model(
         optimized, reports = rewritten_for(model, precision)
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
         library = folder / bundles.LIBRARY
-        lowered = build_library(optimized, target, library, reports, precision=precision)
-        described = describe(lowered)
+        built = build_library(
+            optimized, target, library, reports, precision=precision, keep_float=keep_float
+        )
+        if emit_source:
+            (folder / bundles.SOURCES).write_text(opencl.format_sources(built.sources))
+        described = describe(built.lowered)
         progress(_REFERENCE[quantization is not None])
         inputs = parity_inputs(_input_shape(model))
         references = list(run_reference(model, inputs))
@@ -238,9 +281,17 @@ def compile_model(
         parity = None
         if verify:
             as_given = given if quantization is not None else None
-            kernels = described["kernels"]
             parity = _verify(
-                folder, kernels, model, target, precision, inputs, references, progress, as_given
+                folder,
+                described["kernels"],
+                model,
+                target,
+                precision,
+                inputs,
+                references,
+                progress,
+                as_given,
+                keep_float,
             )
             if not parity.passed:
                 raise ParityError(
@@ -249,6 +300,7 @@ def compile_model(
                     parity.to_json(),
                 )
         contents = _describe(given, target, precision, reports, references[0], parity)
+        contents["keep_float"] = list(keep_float)
         contents["quantization"] = _describe_quantization(quantization)
         contents |= described
         bundles.write_manifest(folder, contents)
@@ -290,8 +342,11 @@ def verify_bundle(path: Path, progress: Progress) -> Parity:
     progress(_REFERENCE[given is not None])
     inputs = parity_inputs(bundle.input_shape)
     references = list(run_reference(model, inputs))
+    kept = bundle.manifest.get("keep_float", [])
     kernels = bundle.manifest["kernels"]
-    return _verify(path, kernels, model, target, precision, inputs, references, progress, given)
+    return _verify(
+        path, kernels, model, target, precision, inputs, references, progress, given, kept
+    )
 
 
 def target_of(bundle: bundles.Bundle) -> Target:
@@ -360,7 +415,7 @@ def run_bundle(
 
 def _runner(bundle: bundles.Bundle) -> Runner:
     if "npu" not in bundle.manifest:
-        return require_runner(target_of(bundle))
+        return require_runner(target_of(bundle), bundle.manifest["precision"])
     require_npu_tools()
     from mbv3c.execution.ethos_u.runner import StreamRunner  # needs vela
 
@@ -386,25 +441,6 @@ def _wrong(parity: Parity) -> str:
     return "".join(f"\n  {one}" for one in missed[:_SHOWN_KERNELS])
 
 
-@dataclass(frozen=True)
-class _Program:
-    """What can be run of a bundle here.
-
-    Attributes:
-        runner: what runs it.
-        folder: the bundle, or a folder with the same program for this machine.
-        kernels: the kernels of the library there.
-        ran_on: both in words.
-        exact: whether it is the bundle's own library.
-    """
-
-    runner: KernelRunner
-    folder: Path
-    kernels: list[dict[str, Any]]
-    ran_on: str
-    exact: bool
-
-
 def _verify(
     folder: Path,
     kernels: list[dict[str, Any]],
@@ -415,22 +451,30 @@ def _verify(
     references: list[list[ReferenceOutput]],
     progress: Progress,
     given: onnx.ModelProto | None = None,
+    keep_float: Sequence[str] = (),
 ) -> Parity:
-    with _program(folder, kernels, model, target, precision, progress) as program:
-        outputs = program.runner.run(program.folder, inputs)
-        alone = None
-        if precision == "int8":
-            progress("running every kernel by itself")
-            # The last input has the largest values: of integers, those that saturate, too.
-            alone = check_kernels(
-                model, program.kernels, inputs[-1], program.runner, program.folder
-            )
+    runner = runner_for(target, precision)
+    alone = None
+    if runner is None and target.gpu:
+        progress(f"building the host code of {target.name} for this machine")
+        outputs, ran_on = _run_kernels(
+            folder, model, target, inputs, precision, keep_float, progress
+        )
+    elif runner is not None:
+        progress(f"running the library on {runner.description}")
+        outputs = runner.run(folder, inputs)
+        alone = _kernels_alone(model, kernels, precision, inputs, runner, folder, progress)
+        ran_on = runner.description
+    else:
+        progress(f"nothing here runs {target.name}: building the same program for this machine")
+        outputs, alone = _run_rebuilt(model, inputs, precision, keep_float, progress)
+        ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
     parity = compare(
         outputs,
         references,
         TOLERANCES[precision],
-        ran_on=program.ran_on,
-        exact_program=program.exact,
+        ran_on=ran_on,
+        exact_program=runner is not None or bool(target.gpu),
     )
     parity = replace(parity, kernels=alone)
     if given is None:
@@ -439,29 +483,77 @@ def _verify(
     return replace(parity, as_given=agreement(outputs, list(run_reference(given, inputs))))
 
 
-@contextmanager
-def _program(
+def _run_kernels(
     folder: Path,
-    kernels: list[dict[str, Any]],
     model: onnx.ModelProto,
     target: Target,
+    inputs: list[Tensor],
     precision: str,
+    keep_float: Sequence[str],
     progress: Progress,
-) -> Iterator[_Program]:
-    """Return a bundle's library or, if nothing here runs it, the same built for this machine."""
-    runner = runner_for(target)
-    if runner is not None:
-        progress(f"running the library on {runner.description}")
-        yield _Program(runner, folder, kernels, runner.description, exact=True)
-        return
-    progress(f"nothing here runs {target.name}: building the same program for this machine")
-    ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
+) -> tuple[list[list[Tensor]], str]:
+    """Run a GPU bundle's kernels on this machine's OpenCL device; returns what executed them.
+
+    Only the host code, which launches them one after the other, is built again for this machine.
+
+    Raises:
+        BundleError: the kernels in the library are not those that its model gives.
+    """
+    here = replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
+    runner = require_runner(here, precision)
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
-        rebuilt, host = Path(name), find_target("host_cpu")
+        library = Path(name) / bundles.LIBRARY
+        built = build_library(
+            rewritten_for(model, precision)[0],
+            here,
+            library,
+            precision=precision,
+            keep_float=keep_float,
+        )
+        shipped = (folder / bundles.LIBRARY).read_bytes()
+        others = [name for name, source in built.sources.items() if source.encode() not in shipped]
+        if others:
+            raise BundleError(
+                f"{folder / bundles.LIBRARY} has another kernel {others[0]} than its model gives "
+                f"({len(others)} differ in all); compile it again with this version"
+            )
+        progress(f"running its {len(built.sources)} kernels on {runner.description}")
+        outputs = runner.run(Path(name), inputs)
+    return outputs, f"{runner.description}: the kernels of the library, launched from this machine"
+
+
+def _run_rebuilt(
+    model: onnx.ModelProto,
+    inputs: list[Tensor],
+    precision: str,
+    keep_float: Sequence[str],
+    progress: Progress,
+) -> tuple[list[list[Tensor]], KernelsAlone | None]:
+    with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
+        folder = Path(name)
+        library, host = folder / bundles.LIBRARY, find_target("host_cpu")
         optimized, _ = rewritten_for(model, precision)
-        lowered = build_library(optimized, host, rebuilt / bundles.LIBRARY, precision=precision)
-        described = describe(lowered)["kernels"]
-        yield _Program(HostRunner(), rebuilt, described, ran_on, exact=False)
+        built = build_library(optimized, host, library, precision=precision, keep_float=keep_float)
+        kernels, runner = describe(built.lowered)["kernels"], HostRunner()
+        outputs = runner.run(folder, inputs)
+        return outputs, _kernels_alone(model, kernels, precision, inputs, runner, folder, progress)
+
+
+def _kernels_alone(
+    model: onnx.ModelProto,
+    kernels: list[dict[str, Any]],
+    precision: str,
+    inputs: list[Tensor],
+    runner: Runner,
+    folder: Path,
+    progress: Progress,
+) -> KernelsAlone | None:
+    """Check every kernel of an int8 library by itself; None of another."""
+    if precision != "int8" or not isinstance(runner, KernelRunner):
+        return None
+    progress("running every kernel by itself")
+    # The last input has the largest values: of integers, those that saturate, too.
+    return check_kernels(model, kernels, inputs[-1], runner, folder)
 
 
 def _write_golden(

@@ -5,17 +5,21 @@ from Python and on an input that is there already. Of an int8 bundle the others 
 model, too; else they compute in fp32, whatever the bundle's precision is.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MODEL, QUANTIZED
+from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MANIFEST, MODEL, QUANTIZED
 from mbv3c.errors import UsageError
+from mbv3c.execution.opencl.runtime import device_info, load_runtime
+from mbv3c.targets.table import find_target
 
 Run = Callable[[], object]
 Open = Callable[[Path, NDArray[np.float32], int], Run]
@@ -47,10 +51,34 @@ def _open_bundle(bundle: Path, x: NDArray[np.float32], threads: int) -> Run:
     import tvm
     from tvm import relax
 
+    device = opened_device(bundle)
     library = tvm.runtime.load_module(str(bundle / LIBRARY))
-    main = relax.VirtualMachine(library, tvm.cpu())["main"]
-    given = tvm.runtime.tensor(x)
-    return lambda: main(given)
+    main = relax.VirtualMachine(library, device)["main"]
+    given = tvm.runtime.tensor(x, device)
+    if device == tvm.cpu():
+        return lambda: main(given)
+
+    def run() -> None:
+        main(given)
+        device.sync()  # launches return at once
+
+    return run
+
+
+def opened_device(bundle: Path) -> Any:
+    """Return TVM's device for a bundle's kernels; loads the OpenCL runtime for a GPU's.
+
+    Raises:
+        ToolError: there is no OpenCL device.
+    """
+    import tvm
+
+    recorded = json.loads((bundle / MANIFEST).read_text())["target"]["name"]
+    if not find_target(recorded).gpu:
+        return tvm.cpu()
+    load_runtime()
+    device_info()
+    return tvm.opencl(0)
 
 
 def _open_onnxruntime(bundle: Path, x: NDArray[np.float32], threads: int) -> Run:

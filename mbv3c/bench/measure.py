@@ -1,7 +1,7 @@
 """Measure a bundle on what is at hand: time where its library runs natively, else instructions."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mbv3c.bench.statistics import Ratio, Times, ratio, times
 from mbv3c.bundle import Bundle, read_bundle
 from mbv3c.errors import UsageError
 from mbv3c.execution.counting import count_bundle
-from mbv3c.execution.runners import EmulatedRunner, require_runner
+from mbv3c.execution.runners import EmulatedRunner, OpenClRunner, require_runner
 
 Progress = Callable[[str], None]
 
@@ -99,10 +99,13 @@ def measure(path: Path, request: Request, progress: Progress) -> Measured:
         ToolError: nothing here runs it, or running fails.
     """
     bundle = read_bundle(path)
-    runner = require_runner(pipeline.target_of(bundle))
+    runner = require_runner(pipeline.target_of(bundle), bundle.manifest["precision"])
     if isinstance(runner, EmulatedRunner):
         return _count(bundle, runner, request, progress)
-    return _time(bundle, request, progress)
+    measured = _time(bundle, request, progress)
+    if isinstance(runner, OpenClRunner):  # which may be a CPU, too
+        return replace(measured, versions=measured.versions | {"on": runner.description})
+    return measured
 
 
 def _count(

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from mbv3c import pipeline
-from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, Bundle
+from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MANIFEST, Bundle
 from mbv3c.lowering.plan import Step
 
 
@@ -32,7 +32,7 @@ class Rebuilt:
     """A library with its symbol table.
 
     Attributes:
-        folder: a folder with it and the golden files, laid out as a bundle.
+        folder: a folder with it, the golden files and the bundle's manifest.
         calls: its kernels in the order in which they run.
     """
 
@@ -47,11 +47,17 @@ def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
         folder = Path(name) / bundle.path.resolve().name
         golden = bundle.path / Path(GOLDEN_INPUT).parent
         shutil.copytree(golden, folder / golden.name)
+        shutil.copy(bundle.path / MANIFEST, folder)
         target = pipeline.target_of(bundle)
         precision = bundle.manifest["precision"]
         optimized, _ = pipeline.rewritten_for(onnx.load(bundle.compiled_model), precision)
         lowered = pipeline.build_library(
-            optimized, target, folder / LIBRARY, precision=precision, symbols=True
-        )
+            optimized,
+            target,
+            folder / LIBRARY,
+            precision=precision,
+            keep_float=bundle.manifest.get("keep_float", ()),
+            symbols=True,
+        ).lowered
         calls = zip(lowered.kernels, lowered.plan.steps, strict=True)
         yield Rebuilt(folder, tuple(Call(*pair) for pair in calls))

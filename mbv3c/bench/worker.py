@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from mbv3c.bench.contenders import CONTENDERS, Run, read_input
+from mbv3c.bench.contenders import CONTENDERS, Run, opened_device, read_input
 from mbv3c.bundle import LIBRARY
 
 PROFILE = "profile"
@@ -79,12 +79,14 @@ def _profiled(bundle: Path, x: Any) -> Callable[[int], list[Any]]:
         if before:
             begin = perf_counter_ns()
         else:
+            device.sync()
             calls.append((name, (perf_counter_ns() - begin) / 1e3))
 
+    device = opened_device(bundle)
     library = tvm.runtime.load_module(str(bundle / LIBRARY))
-    machine = relax.VirtualMachine(library, tvm.cpu())
+    machine = relax.VirtualMachine(library, device)
     machine.set_instrument(instrument)
-    main, given = machine["main"], tvm.runtime.tensor(x)
+    main, given = machine["main"], tvm.runtime.tensor(x, device)
 
     def run() -> list[tuple[str, float]]:
         calls.clear()

@@ -9,16 +9,14 @@ import shutil
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.processes import require
+from mbv3c.execution.cache import FETCH_COMMAND, ZIG_CACHES, Progress
+from mbv3c.execution.processes import finish, require
 
-Progress = Callable[[str], None]
-
-FETCH_COMMAND = "mbv3c doctor --fetch"
 _APT_REMEDY = f"check the network and this system's apt sources, then run `{FETCH_COMMAND}` again"
 
 _PACKAGES = ("qemu-user", "libc6-arm64-cross", "libgcc-s1-arm64-cross", "libstdc++6-arm64-cross")
@@ -42,7 +40,6 @@ _COUNTER_FLAGS = (
     *("-target", "x86_64-linux-gnu.2.17", "-shared", "-fPIC", "-O2", "-s", "-std=c11"),
     *("-D_GNU_SOURCE", "-fvisibility=hidden", "-Wl,--allow-shlib-undefined"),
 )
-_ZIG_CACHES = ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")
 _PT_INTERP = 3
 
 
@@ -65,7 +62,14 @@ def fetch_system(place: Path, progress: Progress) -> None:
 
 
 def unpack_packages(
-    place: Path, architecture: str, packages: Sequence[str], progress: Progress
+    place: Path,
+    architecture: str,
+    packages: Sequence[str],
+    progress: Progress,
+    *,
+    size: str = "25 MB",
+    keep: Sequence[str] = (),
+    optional: Sequence[str] = (),
 ) -> None:
     """Unpack Debian packages and all that they depend on, without their documentation.
 
@@ -74,6 +78,9 @@ def unpack_packages(
         architecture: as Debian writes it; the system's apt sources must have it.
         packages: names of packages.
         progress: told what is done.
+        size: what is downloaded, about, for people.
+        keep: folders of usr/share that are no documentation.
+        optional: further packages, left out where the system's release has them not.
 
     Raises:
         ToolError: apt or dpkg-deb fails.
@@ -88,7 +95,13 @@ def unpack_packages(
 
     progress("reading the package lists of this system's apt sources")
     require([*apt_get, "update"], doing="reading package lists", remedy=_APT_REMEDY, timeout=600)
-    progress(f"downloading {', '.join(packages)} for {architecture} (about 25 MB)")
+    for extra in optional:
+        found = finish(["apt-cache", "-c", str(apt / "apt.conf"), "show", extra], timeout=60)
+        if found.returncode == 0:
+            packages = [*packages, extra]
+        else:
+            progress(f"this system's apt sources have no {extra}: going on without")
+    progress(f"downloading {', '.join(packages)} for {architecture} (about {size})")
     install = [*apt_get, "install", "--download-only", "--no-install-recommends", *packages]
     doing = f"downloading {', '.join(packages)}"
     require(install, doing=doing, remedy=_APT_REMEDY, timeout=1800)
@@ -96,7 +109,10 @@ def unpack_packages(
         unpack = ["dpkg-deb", "-x", str(package), str(place)]
         require(unpack, doing=f"unpacking {package.name}", remedy=_APT_REMEDY, timeout=300)
     shutil.rmtree(apt)
-    shutil.rmtree(place / "usr" / "share", ignore_errors=True)
+    share = place / "usr" / "share"
+    for folder in list(share.iterdir()) if share.is_dir() else ():
+        if folder.name not in keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _apt_configuration(apt: Path, architecture: str) -> str:
@@ -189,7 +205,7 @@ def build_runner(place: Path, runtime: Path, zig_cache: Path, progress: Progress
         doing="building mbv3c_run for aarch64",
         remedy="install the linker with `pip install ziglang`, or report the lines below",
         timeout=600,
-        environment={name: str(zig_cache) for name in _ZIG_CACHES},
+        environment={name: str(zig_cache) for name in ZIG_CACHES},
     )
 
 
@@ -202,7 +218,7 @@ def build_counter(place: Path, zig_cache: Path, progress: Progress) -> None:
         doing="building the instruction counter",
         remedy="install the linker with `pip install ziglang`, or report the lines below",
         timeout=600,
-        environment={name: str(zig_cache) for name in _ZIG_CACHES},
+        environment={name: str(zig_cache) for name in ZIG_CACHES},
     )
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tvm
@@ -15,6 +15,7 @@ from tvm import relax
 
 from mbv3c.bundle import LIBRARY, output_files
 from mbv3c.errors import Mbv3cError, ToolError
+from mbv3c.execution.opencl.runtime import DeviceInfo, device_info, load_runtime
 from mbv3c.execution.processes import require
 from mbv3c.execution.toolbox import EmulatorKit, emulator_kit, native_arch
 from mbv3c.targets.table import NATIVE, Target
@@ -64,6 +65,7 @@ class Runner(Protocol):
         ...
 
 
+@runtime_checkable
 class KernelRunner(Runner, Protocol):
     """Also stops before and after every kernel."""
 
@@ -118,10 +120,7 @@ class HostRunner:
     def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
         with self._failing(bundle):
             main = self._machine(bundle)["main"]
-            results = [main(tvm.runtime.tensor(x)) for x in inputs]
-        # One output comes as a tensor, several as an array of them.
-        several = [[one] if isinstance(one, tvm.runtime.Tensor) else one for one in results]
-        return [[output.numpy() for output in outputs] for outputs in several]
+            return [_arrays(main(tvm.runtime.tensor(x))) for x in inputs]
 
     def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
         instrument = _Instrument(calls)
@@ -140,10 +139,59 @@ class HostRunner:
         try:
             yield
         except (RuntimeError, ValueError, TypeError) as error:
-            reason = (str(error).strip().splitlines() or [repr(error)])[-1]
             raise Mbv3cError(
-                f"{bundle / LIBRARY} does not run on this machine: {reason}"
+                f"{bundle / LIBRARY} does not run on this machine: {_reason(error)}"
             ) from error
+
+
+def _arrays(result: Any) -> list[Tensor]:
+    """Return the outputs of an inference: one comes as a tensor, several as an array of them."""
+    several = [result] if isinstance(result, tvm.runtime.Tensor) else result
+    return [output.numpy() for output in several]
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[-1]
+
+
+@dataclass(frozen=True)
+class OpenClRunner:
+    """Runs the host part in this process, and the kernels on this machine's OpenCL device.
+
+    Attributes:
+        device: the device, as its driver names it.
+        halves: whether the kernels compute with half precision, which the device may lack.
+    """
+
+    device: DeviceInfo
+    halves: bool = False
+
+    @property
+    def description(self) -> str:
+        kind = "" if self.device.is_gpu else ", a CPU"
+        emulated = ", half precision emulated" if self.halves and not self.device.has_half else ""
+        return f"{self.device.name} ({self.device.platform}{kind}{emulated})"
+
+    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+        try:
+            library = tvm.runtime.load_module(str(bundle / LIBRARY))
+            device = tvm.opencl(0)
+            main = relax.VirtualMachine(library, device)["main"]
+            return [_arrays(main(tvm.runtime.tensor(x, device))) for x in inputs]
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise Mbv3cError(
+                f"{bundle / LIBRARY} does not run on {self.description}: {_reason(error)}"
+            ) from error
+
+
+def open_opencl(precision: str = "fp32") -> OpenClRunner:
+    """Load the OpenCL runtime and open its device, for kernels of a precision.
+
+    Raises:
+        ToolError: there is none; the message says what to install.
+    """
+    load_runtime()
+    return OpenClRunner(device_info(), precision == "fp16")
 
 
 @dataclass(frozen=True)
@@ -198,12 +246,18 @@ class EmulatedRunner:
         )
 
 
-def runner_for(target: Target) -> KernelRunner | None:
-    """Return what can run libraries of a target here, or None.
+def runner_for(target: Target, precision: str = "fp32") -> Runner | None:
+    """Return what can run a target's libraries of a precision here, or None.
 
     A library of this machine's own architecture runs in this process; one for an emulated
-    processor runs under qemu if the kit has been fetched.
+    processor runs under qemu if the kit has been fetched. That of a GPU runs on an OpenCL device
+    if its host code is for this machine.
+
+    Raises:
+        ToolError: this machine has no OpenCL device for a GPU's library.
     """
+    if target.gpu:
+        return open_opencl(precision) if target.arch in (NATIVE, native_arch()) else None
     if target.arch in (NATIVE, native_arch()):
         return HostRunner()
     kit = emulator_kit()
@@ -212,16 +266,20 @@ def runner_for(target: Target) -> KernelRunner | None:
     return None
 
 
-def require_runner(target: Target) -> KernelRunner:
-    """Return what can run libraries of a target here.
+def require_runner(target: Target, precision: str = "fp32") -> Runner:
+    """Return what can run a target's libraries of a precision here.
 
     Raises:
         ToolError: nothing can.
     """
-    runner = runner_for(target)
+    runner = runner_for(target, precision)
     if runner is None:
         raise ToolError(
-            f"nothing here runs a library for {target.name}; fetch the emulator with "
-            "`mbv3c doctor --fetch`"
+            f"nothing here runs a library for {target.name}: "
+            + (
+                f"its host code is for {target.arch}; `mbv3c verify` runs the same kernels"
+                if target.gpu
+                else "fetch the emulator with `mbv3c doctor --fetch`"
+            )
         )
     return runner

@@ -1,4 +1,4 @@
-"""Find and fetch what runs aarch64 bundles on an x86-64 Linux machine, without root.
+"""Find and fetch what runs bundles of other machines on this one, without root.
 
 The emulator kit lies in a cache folder and has four parts, each put in place when it is whole:
 
@@ -9,21 +9,15 @@ The emulator kit lies in a cache folder and has four parts, each put in place wh
       counter-DIGEST/ counter.so, a plugin of the emulator, built from counter/counter.c
 """
 
-import fcntl
-import os
 import platform
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from mbv3c.errors import ToolError
+from mbv3c.execution.cache import FETCH_COMMAND, Progress, cache_root, only_one, provide
 from mbv3c.execution.fetching import (
-    FETCH_COMMAND,
-    Progress,
     build_counter,
     build_runner,
     counter_digest,
@@ -33,6 +27,10 @@ from mbv3c.execution.fetching import (
     runner_digest,
     sysroot,
 )
+from mbv3c.execution.opencl.kit import fetch_kit
+from mbv3c.execution.opencl.oclgrind import OCLGRIND_REMEDY, oclgrind_command
+from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin
+from mbv3c.execution.opencl.runtime import DRIVER_REMEDY, opencl_drivers
 from mbv3c.targets.npu_tools import NPU_INSTALL, NPU_TOOLS
 
 # apache-tvm 0.27 takes any apache-tvm-ffi, but tuning crashes with one that it was not built for.
@@ -101,14 +99,6 @@ def native_arch() -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
-def cache_root() -> Path:
-    """Return the folder under which fetched tools are kept: $MBV3C_CACHE or the user's cache."""
-    if own := os.environ.get("MBV3C_CACHE"):
-        return Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "mbv3c"
-
-
 def emulator_kit() -> EmulatorKit | None:
     """Return the kit for the installed TVM, or None when it is not fetched, or only in part."""
     folder = _kit_folder()
@@ -143,14 +133,26 @@ def fetch(progress: Progress) -> EmulatorKit:
         )
     kit = _kit_in(folder)
     zig_cache = cache_root() / "zig"
-    with _only_one(folder, progress):
-        _provide(kit.system, lambda place: fetch_system(place, progress))
-        _provide(kit.runtime, lambda place: fetch_runtime(place, progress))
-        _provide(
+    with only_one(folder, progress):
+        provide(kit.system, lambda place: fetch_system(place, progress))
+        provide(kit.runtime, lambda place: fetch_runtime(place, progress))
+        provide(
             kit.runner.parent, lambda place: build_runner(place, kit.runtime, zig_cache, progress)
         )
-        _provide(kit.counter.parent, lambda place: build_counter(place, zig_cache, progress))
+        provide(kit.counter.parent, lambda place: build_counter(place, zig_cache, progress))
     return kit
+
+
+def fetch_opencl(progress: Progress) -> None:
+    """Fetch PoCL and oclgrind, and build the OpenCL runtime, where they are not there yet.
+
+    Needs the network, about 150 MB to download and 480 MB on disk; no root.
+
+    Raises:
+        ToolError: this machine cannot use them, or a download or the build failed.
+    """
+    fetch_kit(progress)
+    provide_plugin(progress)
 
 
 def diagnose() -> list[Part]:
@@ -162,6 +164,7 @@ def diagnose() -> list[Part]:
         _diagnose_package("linker", "ziglang"),
         *_diagnose_kit(),
         _diagnose_npu_tools(),
+        *_diagnose_opencl(),
     ]
 
 
@@ -184,45 +187,6 @@ def _kit_in(folder: Path) -> EmulatorKit:
     runner = folder / f"runner-{runner_digest()}" / "mbv3c_run"
     counter = folder / f"counter-{counter_digest()}" / "counter.so"
     return EmulatorKit(runner, folder / "runtime", folder / "system", counter)
-
-
-@contextmanager
-def _only_one(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the kit's lock, so that fetches of several processes follow one another."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise ToolError(
-            f"cannot write to the cache folder {folder}: {error.strerror}; "
-            "set MBV3C_CACHE to a folder that you may write to"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("waiting for another mbv3c that is fetching the same parts")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _provide(place: Path, make: Callable[[Path], None]) -> None:
-    """Have `make` fill a folder beside `place`, and rename it to `place` when it is whole."""
-    if place.is_dir():
-        return
-    partial = place.with_name(place.name + ".partial")  # the lock makes this name ours
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        make(partial)
-        partial.rename(place)
-    except OSError as error:
-        raise ToolError(
-            f"cannot prepare {place}: {error}; see to free space and permissions there, "
-            f"then run `{FETCH_COMMAND}` again"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 # ---- diagnosis ----
@@ -253,6 +217,23 @@ def _diagnose_npu_tools() -> Part:
     detail = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
     ok = None not in versions.values()
     return Part("npu tools", ok, detail, "" if ok else f"for target npu: {NPU_INSTALL}", True)
+
+
+def _diagnose_opencl() -> list[Part]:
+    """Look for what runs and checks OpenCL kernels. Opens no driver: some take seconds."""
+    drivers, oclgrind, plugin = opencl_drivers(), oclgrind_command(), built_plugin()
+    need = "for target mobile_gpu:"
+    return [
+        Part("opencl driver", True, ", ".join(drivers), optional=True)
+        if drivers
+        else Part("opencl driver", False, "none", f"{need} {DRIVER_REMEDY}", True),
+        Part("opencl runtime", True, str(plugin), optional=True)
+        if plugin
+        else Part("opencl runtime", False, "not built", f"{need} {FETCH_COMMAND}", True),
+        Part("oclgrind", True, oclgrind[-1], optional=True)
+        if oclgrind
+        else Part("oclgrind", False, "missing", f"{need} {OCLGRIND_REMEDY}", True),
+    ]
 
 
 def _diagnose_kit() -> list[Part]:

@@ -3,7 +3,7 @@
 Correct for every operator that TVM imports, and scheduled by one general rule.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,16 @@ import onnx
 import tvm
 from onnx import helper
 from tvm import relax
+from tvm.tirx import PrimFunc
 
 from mbv3c.errors import ModelError
 from mbv3c.lowering.legalize import legalize
 from mbv3c.lowering.onnx_import import import_onnx
 from mbv3c.lowering.plan import Array, Step, Value
-from mbv3c.lowering.schedules.general import schedule
+from mbv3c.lowering.schedules import general
+
+# Gives a function that TVM wrote, for a target, the form in which it runs.
+Schedule = Callable[[PrimFunc, tvm.target.Target], PrimFunc]
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ def lower_region(
     outputs: dict[str, tuple[tuple[int, ...], int]],
     prefix: str,
     target: tvm.target.Target,
+    schedule: Schedule = general.schedule,
 ) -> Lowered:
     """Lower some nodes of a model by TVM.
 
@@ -53,6 +58,7 @@ def lower_region(
         outputs: the same of every value that others read.
         prefix: what the names of new values begin with.
         target: for which to schedule.
+        schedule: gives a function of TVM's the form in which it runs.
 
     Raises:
         ModelError: TVM cannot import a node, or leaves something that is no kernel.
@@ -61,7 +67,7 @@ def lower_region(
     main = module["main"]
     names: dict[Any, str | Array] = dict(zip(main.params, inputs, strict=True))
     covered = tuple(node.name or f"→ {node.output[0]}" for node in nodes)
-    return _Reader(module, names, prefix, covered, target).read(main, list(outputs))
+    return _Reader(module, names, prefix, covered, target, schedule).read(main, list(outputs))
 
 
 def _region(
@@ -108,9 +114,10 @@ class _Reader:
         prefix: str,
         covered: tuple[str, ...],
         target: tvm.target.Target,
+        schedule: Schedule,
     ) -> None:
         self._module, self._names, self._prefix = module, names, prefix
-        self._covered, self._target = covered, target
+        self._covered, self._target, self._schedule = covered, target, schedule
         self._steps: list[Step] = []
         self._values: dict[str, Value] = {}
         self._parts: dict[Any, list[str | Array]] = {}  # the values of a tuple
@@ -167,7 +174,7 @@ class _Reader:
         else:
             self._names[variable] = written[0]
         given = [self._operand(argument) for argument in arguments]
-        function = schedule(self._module[kernel], self._target)
+        function = self._schedule(self._module[kernel], self._target)
         self._steps.append(
             Step(
                 "fallback",

@@ -5,7 +5,8 @@ branch is one kernel, and what no kernel covers goes to the fallback in regions 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
@@ -19,17 +20,14 @@ from tvm.tirx import PrimFunc
 from mbv3c.errors import ModelError
 from mbv3c.graphs.load import model_input
 from mbv3c.lowering import fallback
-from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.kernels import Kernel, Kernels
 from mbv3c.lowering.plan import Array, Plan, Step, Value
-from mbv3c.lowering.schedules import (
-    convolution,
-    depthwise,
-    elementwise,
-    pointwise,
-    pooling,
-    squeeze_excite,
-)
+from mbv3c.lowering.schedules.convolution import Convolution
+from mbv3c.lowering.schedules.depthwise import Depthwise
+from mbv3c.lowering.schedules.elementwise import Elementwise, Transpose
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
+from mbv3c.lowering.schedules.pointwise import Pointwise
+from mbv3c.lowering.schedules.pooling import GlobalPool
 from mbv3c.lowering.schedules.windows import Axis
 
 RENAMES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
@@ -41,19 +39,24 @@ Rule = Callable[[onnx.NodeProto], bool]
 _Form = tuple[bool, str]  # of a tensor: whether the channels are last, and the type
 
 
-def select(
-    model: onnx.ModelProto, machine: Machine, target: tvm.target.Target, dtype: str = "float32"
-) -> Plan:
-    """Return the plan of a rewritten graph with fixed shapes.
+@dataclass(frozen=True)
+class Branch:
+    """A squeeze-and-excitation branch.
 
-    The kernels hold and compute what is float32 in the graph as `dtype`. Inputs, outputs and what
-    the fallback computes keep their types.
-
-    Raises:
-        ModelError: a node has no known shape, the fallback cannot lower it, or `dtype` cannot
-            hold its weights.
+    Attributes:
+        nodes: pool → 1x1 → activation → 1x1 → activation → Mul with what was pooled.
+        w1, b1: weights [squeezed, channels] and bias of the first product.
+        w2, b2: weights [gates, squeezed] and bias of the second one.
+        reduce, gate: the activations after them.
     """
-    return Selector(model, machine, target, dtype).run()
+
+    nodes: list[onnx.NodeProto]
+    w1: NDArray[np.float32]
+    b1: NDArray[np.float32]
+    w2: NDArray[np.float32]
+    b2: NDArray[np.float32]
+    reduce: Activation
+    gate: Activation
 
 
 class Selector:
@@ -64,10 +67,16 @@ class Selector:
     """
 
     def __init__(
-        self, model: onnx.ModelProto, machine: Machine, target: tvm.target.Target, dtype: str
+        self,
+        model: onnx.ModelProto,
+        kernels: Kernels,
+        target: tvm.target.Target,
+        dtype: str,
+        keep_float: Sequence[str] = (),
     ) -> None:
         self._model = shape_inference.infer_shapes(model)
-        self._machine, self._target, self._kernel_type = machine, target, dtype
+        self._kernels, self._target, self._kernel_type = kernels, target, dtype
+        self._narrow_type, self._keep_float = dtype, keep_float
         graph = self._model.graph
         self._stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self._types = {
@@ -90,6 +99,7 @@ class Selector:
     def run(self) -> Plan:
         rules = self._rules()
         for node in self._model.graph.node:
+            self._kernel_type = self._type_for(node)
             if node.output[0] not in self._done and not any(rule(node) for rule in rules):
                 self._postpone(node)
         for name in self._outputs:
@@ -103,6 +113,11 @@ class Selector:
             self._plan.outputs += (value,)
             self._plan.output_shapes += (self._shape(name),)
         return self._plan
+
+    def _type_for(self, node: onnx.NodeProto) -> str:
+        """Return the type in which the kernel that begins with a node stores and computes."""
+        kept = any(fnmatchcase(node.name, pattern) for pattern in self._keep_float)
+        return "float32" if kept else self._narrow_type
 
     def _rules(self) -> tuple[Rule, ...]:
         return (
@@ -142,24 +157,19 @@ class Selector:
         bias = self._bias(node, 2, weights.shape[0])
         if groups == channels == weights.shape[0] > 1:
             covered, activation = self._activation_after(node)
-            shape = depthwise.Depthwise(batch, channels, *axes, activation, self._kernel_type)
-            tile = depthwise.default(shape, self._machine)
-            function = depthwise.generate(shape, tile, self._machine)
-            constants = (depthwise.pack(weights), bias)
-            x = self._value(node.input[0], channels_last=True)
-            self._emit("depthwise", covered, function, (x, *constants), shape.madds, tile)
+            shape = Depthwise(batch, channels, *axes, activation, self._kernel_type)
+            self._emit_depthwise(covered, shape, weights, bias)
             return True
         if groups != 1:
             return False
         if all(axis == Axis(axis.size, 1, 1, axis.dilation, 0, 0) for axis in axes):
             rows = batch * prod(axis.size for axis in axes)
-            x = self._value(node.input[0], channels_last=True)
-            self._emit_pointwise(node, x, rows, weights[:, :, 0, 0], bias)
+            self._emit_pointwise(node, rows, weights[:, :, 0, 0], bias, channels_last=True)
             return True
         covered, activation = self._activation_after(node)
         first = not self._has(node.input[0], channels_last=True)
         source = self._image_type(node.input[0]) if first else self._kernel_type
-        dense = convolution.Convolution(
+        dense = Convolution(
             batch,
             channels,
             weights.shape[0],
@@ -169,11 +179,9 @@ class Selector:
             dtype=self._kernel_type,
             source=source,
         )
-        place = convolution.default(dense, self._machine)
-        packed = convolution.pack(dense, place, self._machine, weights)
+        kernel = self._kernels.convolution(dense, weights, bias)
         x = self._value(node.input[0], channels_last=not first, dtype=source)
-        function = convolution.generate(dense, place, self._machine)
-        self._emit("convolution", covered, function, (x, packed, bias), dense.madds, place)
+        self._emit_kernel("convolution", covered, kernel, (x,), dense.madds)
         return True
 
     def _multiply_matrix(self, node: onnx.NodeProto) -> bool:
@@ -195,43 +203,13 @@ class Selector:
         if not all(self._is_row(name, weights.shape[0]) for name in bias):
             return False
         rows = prod(self._shape(node.input[0])[:-1])
-        x = self._value(node.input[0], channels_last=False)
-        self._emit_pointwise(node, x, rows, weights, self._bias(node, 2, weights.shape[0]))
+        added = self._bias(node, 2, weights.shape[0])
+        self._emit_pointwise(node, rows, weights, added, channels_last=False)
         return True
 
     def _squeeze_excite(self, node: onnx.NodeProto) -> bool:
-        """Take pool → 1x1 → activation → 1x1 → activation → Mul with what was pooled."""
-        chain = self._branch(node)
-        if chain is None:
-            return False
-        _, reduce, act1, expand, act2, scale = chain
-        x, result = node.input[0], scale.output[0]
-        first, second = activation_of(act1, self._stored), activation_of(act2, self._stored)
-        if first is None or second is None or len(self._users[x]) != 2 or x in self._outputs:
-            return False
-        w1, w2 = (self._stored[one.input[1]][:, :, 0, 0] for one in (reduce, expand))
-        batch, channels, *sides = self._shape(x)
-        if w2.shape[0] != channels:
-            return False  # one gate for all channels
-        shape = squeeze_excite.SqueezeExcite(
-            batch, prod(sides), channels, w1.shape[0], first, second, self._kernel_type
-        )
-        tile = squeeze_excite.default(shape, self._machine)
-        constants = (
-            squeeze_excite.pack(w1, tile, self._machine, shape.dtype),
-            self._bias(reduce, 2, w1.shape[0]),
-            squeeze_excite.pack(w2, tile, self._machine, shape.dtype),
-            self._bias(expand, 2, w2.shape[0]),
-        )
-        value = self._value(x, channels_last=True)
-        if value == self._plan.input or self._is_shared(value, x):
-            return False  # it is overwritten
-        function = squeeze_excite.generate(shape, tile, self._machine)
-        self._append(
-            "squeeze_excite", chain, function, (value, *constants), value, shape.madds, tile
-        )
-        self._hold(result, value, channels_last=not self._is_flat(x))
-        return True
+        """Take a squeeze-and-excitation branch, if there are kernels for it as a whole."""
+        return False
 
     def _pool(self, node: onnx.NodeProto) -> bool:
         if node.op_type != "GlobalAveragePool" or len(self._shape(node.input[0])) != IMAGE:
@@ -239,11 +217,9 @@ class Selector:
         if not self._is_value(node.input[0]) or not self._is_float(node.input[0]):
             return False
         batch, channels, *sides = self._shape(node.input[0])
-        shape = pooling.GlobalPool(batch, prod(sides), channels, self._kernel_type)
-        tile = pooling.default(shape, self._machine)
+        shape = GlobalPool(batch, prod(sides), channels, self._kernel_type)
         x = self._value(node.input[0], channels_last=True)
-        function = pooling.generate(shape, tile, self._machine)
-        self._emit("global_pool", [node], function, (x,), 0, tile)
+        self._emit_kernel("global_pool", [node], self._kernels.global_pool(shape), (x,))
         return True
 
     def _elementwise(self, node: onnx.NodeProto) -> bool:
@@ -272,24 +248,38 @@ class Selector:
             places = prod(sides)
         covered, activation = ([node], alone) if alone else self._activation_after(node)
         operator = "" if alone else ARITHMETIC[node.op_type]
-        shape = elementwise.Elementwise(
+        shape = Elementwise(
             batch, places, channels, operator, per_channel, activation, self._kernel_type
         )
         inputs = tuple(self._value(name, channels_last=last) for name in operands)
-        function = elementwise.generate_elementwise(shape, self._machine)
-        self._emit("elementwise", covered, function, inputs, 0, channels_last=last)
+        kernel = self._kernels.elementwise(shape)
+        self._emit_kernel("elementwise", covered, kernel, inputs, channels_last=last)
         return True
 
     # ---- what the rules share ----
 
-    def _emit_pointwise(
-        self, node: onnx.NodeProto, x: str, rows: int, weights: Array, bias: Array
+    def _emit_depthwise(
+        self, covered: Sequence[onnx.NodeProto], shape: Depthwise, weights: Array, bias: Array
     ) -> None:
+        kernel = self._kernels.depthwise(shape, weights, bias)
+        x = self._value(covered[0].input[0], channels_last=True)
+        self._emit_kernel("depthwise", covered, kernel, (x,), shape.madds)
+
+    def _emit_pointwise(
+        self,
+        node: onnx.NodeProto,
+        rows: int,
+        weights: Array,
+        bias: Array,
+        *,
+        channels_last: bool,
+    ) -> None:
+        x = self._value(node.input[0], channels_last=channels_last)
         covered, activation = self._activation_after(node)
         residual = self._residual_after(covered[-1])
         if residual is not None:
             covered = [*covered, residual[0]]
-        shape = pointwise.Pointwise(
+        shape = Pointwise(
             rows,
             weights.shape[1],
             weights.shape[0],
@@ -297,11 +287,32 @@ class Selector:
             residual is not None,
             self._kernel_type,
         )
-        tile = pointwise.default(shape, self._machine)
-        packed = pointwise.pack(shape, tile, self._machine, weights)
-        function = pointwise.generate(shape, tile, self._machine)
-        inputs = (x, packed, bias) if residual is None else (x, packed, bias, residual[1])
-        self._emit("pointwise", covered, function, inputs, shape.madds, tile)
+        kernel = self._kernels.pointwise(shape, weights, bias)
+        added = () if residual is None else (residual[1],)
+        self._emit_kernel("pointwise", covered, kernel, (x,), shape.madds, after=added)
+
+    def _emit_kernel(
+        self,
+        kind: str,
+        covered: Sequence[onnx.NodeProto],
+        kernel: Kernel,
+        inputs: tuple[str, ...],
+        madds: int = 0,
+        *,
+        after: tuple[str, ...] = (),
+        channels_last: bool = True,
+    ) -> None:
+        """Append a kernel that reads `inputs`, its constants and what comes `after` them."""
+        arguments: tuple[str | Array, ...] = (*inputs, *kernel.constants, *after)
+        self._emit(
+            kind,
+            covered,
+            kernel.function,
+            arguments,
+            madds,
+            kernel.knobs,
+            channels_last=channels_last,
+        )
 
     def _emit(
         self,
@@ -330,7 +341,7 @@ class Selector:
         covered: Sequence[onnx.NodeProto],
         function: PrimFunc,
         arguments: tuple[str | Array, ...],
-        written: str,
+        written: str | tuple[str, ...],
         madds: int,
         tile: Any,
     ) -> None:
@@ -340,7 +351,8 @@ class Selector:
             one if isinstance(one, str) else _converted(one, str(parameter.dtype), names)
             for one, parameter in zip(arguments, function.params, strict=True)
         )
-        self._plan.steps.append(Step(kind, names, function, given, (written,), madds, knobs))
+        writes = (written,) if isinstance(written, str) else written
+        self._plan.steps.append(Step(kind, names, function, given, writes, madds, knobs))
         self._done.update(node.output[0] for node in covered)
 
     def _activation_after(self, node: onnx.NodeProto) -> tuple[list[onnx.NodeProto], Activation]:
@@ -368,8 +380,8 @@ class Selector:
             return None
         return user, self._value(others[0], channels_last=True)
 
-    def _branch(self, pool: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-        """Return the nodes of a squeeze-and-excitation branch that begins with `pool`."""
+    def _branch(self, pool: onnx.NodeProto) -> Branch | None:
+        """Return the squeeze-and-excitation branch that begins with `pool`."""
         chain = [pool]
         if pool.op_type != "GlobalAveragePool" or len(self._shape(pool.input[0])) != IMAGE:
             return None
@@ -380,9 +392,20 @@ class Selector:
             if user.op_type == "Conv" and not self._is_plain_1x1(user):
                 return None
             chain.append(user)
-        if set(chain[-1].input) != {pool.input[0], chain[-2].output[0]}:
+        _, reduce, act1, expand, act2, scale = chain
+        if set(scale.input) != {pool.input[0], act2.output[0]}:
             return None
-        return chain
+        activations = [activation_of(one, self._stored) for one in (act1, act2)]
+        if None in activations:
+            return None
+        (w1, b1), (w2, b2) = (self._matrix(one) for one in (reduce, expand))
+        first, second = (one for one in activations if one is not None)
+        return Branch(chain, w1, b1, w2, b2, first, second)
+
+    def _matrix(self, node: onnx.NodeProto) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the weights [N, K] and the bias [N] of a 1x1 convolution."""
+        weights = self._stored[node.input[1]][:, :, 0, 0]
+        return weights, self._bias(node, 2, weights.shape[0])
 
     def _is_plain_1x1(self, node: onnx.NodeProto) -> bool:
         if not self._has_stored_weights(node):
@@ -504,8 +527,8 @@ class Selector:
         memory = (batch, *sides, channels) if channels_last else (batch, channels, *sides)
         given = self._plan.values[source].dtype
         self._plan.values[result] = Value(memory, dtype)
-        shape = elementwise.Transpose(batch, rows, columns, given, dtype)
-        function = elementwise.generate_transpose(shape, self._machine)
+        shape = Transpose(batch, rows, columns, given, dtype)
+        function = self._kernels.transpose(shape).function
         self._append("transpose", (), function, (source, result), result, 0, None)
         return result
 
@@ -526,10 +549,8 @@ class Selector:
     def _pass_on(self, kind: str, source: str | Array, result: str, given: str) -> str:
         """Copy values of the type `given` to `result`, in its type, and return that."""
         made = self._plan.values[result]
-        shape = elementwise.Elementwise(
-            1, 1, prod(made.shape), "", False, LINEAR, given, made.dtype
-        )
-        function = elementwise.generate_elementwise(shape, self._machine)
+        shape = Elementwise(1, 1, prod(made.shape), "", False, LINEAR, given, made.dtype)
+        function = self._kernels.elementwise(shape).function
         self._append(kind, (), function, (source, result), result, 0, None)
         return result
 
@@ -565,7 +586,9 @@ class Selector:
             for names in (read, outputs)
         )
         prefix = self._new_name(f"region.{len(self._plan.steps)}.")
-        lowered = fallback.lower_region(self._model, nodes, inputs, wanted, prefix, self._target)
+        lowered = fallback.lower_region(
+            self._model, nodes, inputs, wanted, prefix, self._target, self._kernels.schedule
+        )
         for step in lowered.steps:
             arguments = tuple(
                 values.get(one, one) if isinstance(one, str) else one for one in step.arguments

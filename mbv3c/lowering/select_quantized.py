@@ -32,11 +32,11 @@ from mbv3c.lowering.select import (
     IMAGE,
     RENAMES,
     Rule,
-    Selector,
     activation_of,
     attribute_of,
     axes_of,
 )
+from mbv3c.lowering.select_cpu import CpuSelector
 
 _INT8 = "int8"
 
@@ -79,7 +79,7 @@ class _IntegerConvolution:
     groups: int
 
 
-class _QuantizedSelector(Selector):
+class _QuantizedSelector(CpuSelector):
     """Goes through the nodes once, as the selector of the fp32 network does."""
 
     def __init__(self, quantized: Quantized, machine: Machine, target: tvm.target.Target) -> None:

@@ -14,6 +14,7 @@ from tvm.target import codegen
 from mbv3c.errors import UsageError
 from mbv3c.lowering.machine import PRECISIONS, Machine
 from mbv3c.targets import cpu
+from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.table import TARGETS, Target
 
 _KIB = 1024
@@ -58,6 +59,9 @@ def check_precision(target: Target, precision: str) -> None:
     Raises:
         UsageError: it does not; the targets of the table that do are listed.
     """
+    if target.gpu:
+        _check_gpu_precision(target, precision)
+        return
     resolved = cpu.resolve(target)
     if PRECISIONS[precision] != "float16" or machine(resolved, cpu.tvm_target(resolved)).fp16:
         return
@@ -66,6 +70,16 @@ def check_precision(target: Target, precision: str) -> None:
         f"{target.name} does not compute in {precision}; these do: {', '.join(able)}; for "
         f"{target.name} leave --precision out"
     )
+
+
+def _check_gpu_precision(target: Target, precision: str) -> None:
+    gpu = GPUS[target.gpu].gpu
+    if PRECISIONS[precision] == "int8" or (PRECISIONS[precision] == "float16" and not gpu.fp16):
+        able = "fp32 or fp16" if gpu.fp16 else "fp32"
+        raise UsageError(
+            f"{target.name} does not compute in {precision}; choose --precision {able}; "
+            "int8 is for CPUs and NPUs"
+        )
 
 
 def _detected(target: Target, triple_target: tvm.target.Target) -> Machine:

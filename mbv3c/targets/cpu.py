@@ -58,6 +58,15 @@ def build(module: tvm.IRModule, target: Target, output: Path, *, symbols: bool =
         relax_pipeline=tvm.transform.Sequential(VM_PASSES),
         tir_pipeline=register_tir_pipeline(),
     )
+    link(executable, target, output, symbols=symbols)
+
+
+def link(executable: Any, target: Target, output: Path, *, symbols: bool = False) -> None:
+    """Link what TVM compiled to the shared library `output`.
+
+    Raises:
+        ToolError: the linker failed.
+    """
     # The objects go beside the output: where that fits, they fit too.
     with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:
         executable.export_library(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.lowering.ethos_u.partition import Boundary
+from mbv3c.lowering.ethos_u.region import Boundary
 
 HEADER = "model.h"
 SOURCE = "model.c"

@@ -1,6 +1,6 @@
 """What can be chosen when a network is compiled for an Ethos-U, as data."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
@@ -35,6 +35,23 @@ class Knobs:
     def to_json(self) -> dict[str, Any]:
         """Return the knobs by their names."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class NpuOptions:
+    """How to compile for an NPU.
+
+    Attributes:
+        knobs: of the lowering and of vela.
+        sram_bytes: budget of SRAM; None for the device's own.
+        float_io: the bundle's program takes and gives fp32: quantize and dequantize at its ends.
+        compare_size: also estimate the same with `--optimise size`.
+    """
+
+    knobs: Knobs = field(default_factory=Knobs)
+    sram_bytes: int | None = None
+    float_io: bool = False
+    compare_size: bool = False
 
 
 def legal_values(target: NpuTarget) -> dict[str, tuple[Any, ...]]:

@@ -47,7 +47,7 @@ class Request:
             raise UsageError(f"{', '.join(given)} are for --target {FAMILY} only")
 
     def read(self, *, compare_size: bool) -> tuple[NpuTarget, dict[str, Any]]:
-        """Return the device and the fields of `npu_pipeline.NpuOptions`.
+        """Return the device and the fields of `npu_knobs.NpuOptions`.
 
         Raises:
             UsageError: something is not for an NPU, or not for this one.

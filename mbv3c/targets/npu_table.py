@@ -27,6 +27,7 @@ class NpuTarget:
         memory_modes: every mode that vela accepts for the accelerator.
         system_configs: every system of vela.ini with this accelerator.
         interpreted: whether its command streams can be interpreted here.
+        interpolates: whether it resizes bilinearly; vela has TOSA's RESIZE for Ethos-U85 only.
     """
 
     device: str
@@ -38,6 +39,7 @@ class NpuTarget:
     memory_modes: tuple[str, ...]
     system_configs: tuple[str, ...]
     interpreted: bool
+    interpolates: bool
 
     @property
     def name(self) -> str:
@@ -70,17 +72,17 @@ _KIB = 1024
 
 # fmt: off
 NPU_TARGETS: tuple[NpuTarget, ...] = (
-    NpuTarget("ethos-u55-32", 32, "Ethos_U55_Deep_Embedded", "Shared_Sram", 200, None, _SHARED, _U55, True),
-    NpuTarget("ethos-u55-64", 64, "Ethos_U55_Deep_Embedded", "Shared_Sram", 200, None, _SHARED, _U55, True),
-    NpuTarget("ethos-u55-128", 128, "Ethos_U55_High_End_Embedded", "Shared_Sram", 500, None, _SHARED, _U55, True),
-    NpuTarget("ethos-u55-256", 256, "Ethos_U55_High_End_Embedded", "Shared_Sram", 500, None, _SHARED, _U55, True),
-    NpuTarget("ethos-u65-256", 256, "Ethos_U65_Mid_End", "Dedicated_Sram_256KB", 500, 256 * _KIB, _DEDICATED, _U65, True),
-    NpuTarget("ethos-u65-512", 512, "Ethos_U65_High_End", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U65, False),
-    NpuTarget("ethos-u85-128", 128, "Ethos_U85_SYS_DRAM_Low", "Dedicated_Sram_256KB", 500, 256 * _KIB, _DEDICATED, _U85, False),
-    NpuTarget("ethos-u85-256", 256, "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U85, False),
-    NpuTarget("ethos-u85-512", 512, "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U85, False),
-    NpuTarget("ethos-u85-1024", 1024, "Ethos_U85_SYS_DRAM_High", "Dedicated_Sram_512KB", 1000, 512 * _KIB, _DEDICATED, _U85, False),
-    NpuTarget("ethos-u85-2048", 2048, "Ethos_U85_SYS_DRAM_High", "Dedicated_Sram_512KB", 1000, 512 * _KIB, _DEDICATED, _U85, False),
+    NpuTarget("ethos-u55-32", 32, "Ethos_U55_Deep_Embedded", "Shared_Sram", 200, None, _SHARED, _U55, True, False),
+    NpuTarget("ethos-u55-64", 64, "Ethos_U55_Deep_Embedded", "Shared_Sram", 200, None, _SHARED, _U55, True, False),
+    NpuTarget("ethos-u55-128", 128, "Ethos_U55_High_End_Embedded", "Shared_Sram", 500, None, _SHARED, _U55, True, False),
+    NpuTarget("ethos-u55-256", 256, "Ethos_U55_High_End_Embedded", "Shared_Sram", 500, None, _SHARED, _U55, True, False),
+    NpuTarget("ethos-u65-256", 256, "Ethos_U65_Mid_End", "Dedicated_Sram_256KB", 500, 256 * _KIB, _DEDICATED, _U65, True, False),
+    NpuTarget("ethos-u65-512", 512, "Ethos_U65_High_End", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U65, False, False),
+    NpuTarget("ethos-u85-128", 128, "Ethos_U85_SYS_DRAM_Low", "Dedicated_Sram_256KB", 500, 256 * _KIB, _DEDICATED, _U85, False, True),
+    NpuTarget("ethos-u85-256", 256, "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U85, False, True),
+    NpuTarget("ethos-u85-512", 512, "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U85, False, True),
+    NpuTarget("ethos-u85-1024", 1024, "Ethos_U85_SYS_DRAM_High", "Dedicated_Sram_512KB", 1000, 512 * _KIB, _DEDICATED, _U85, False, True),
+    NpuTarget("ethos-u85-2048", 2048, "Ethos_U85_SYS_DRAM_High", "Dedicated_Sram_512KB", 1000, 512 * _KIB, _DEDICATED, _U85, False, True),
 )
 # fmt: on
 

@@ -26,6 +26,7 @@ class Target:
         cores: number of cores that one inference may use.
         example: a board or phone with this processor.
         emulated_as: name of the processor in QEMU; empty where QEMU has none.
+        gpu: row of `GPUS` whose kernels the processor launches; empty where it computes itself.
     """
 
     family: str
@@ -37,19 +38,11 @@ class Target:
     cores: int
     example: str
     emulated_as: str = ""
+    gpu: str = ""
 
     @property
     def name(self) -> str:
         return f"{self.family}:{self.device}"
-
-
-@dataclass(frozen=True)
-class PlannedFamily:
-    """A family that mbv3c will compile for, and does not yet."""
-
-    family: str
-    devices: str
-    how: str
 
 
 _LINUX = "aarch64-linux-gnu"
@@ -68,38 +61,50 @@ TARGETS: tuple[Target, ...] = (
     Target("arm_cpu", "cortex-a55-android", "cpu", _ANDROID, "cortex-a55", "aarch64", 4, "Snapdragon 845", "cortex-a76"),
     Target("arm_cpu", "cortex-a53-android", "cpu", _ANDROID, "cortex-a53", "aarch64", 4, "Snapdragon 450", "cortex-a53"),
     Target("arm_cpu", "neoverse-n1-android", "cpu", _ANDROID, "neoverse-n1", "aarch64", 4, "Android in the cloud", "neoverse-n1"),
+    Target("mobile_gpu", "mali", "opencl", _LINUX, "generic", "aarch64", 1, "boards with an RK3588 or RK3576", gpu="mali"),
+    Target("mobile_gpu", "mali-android", "opencl", _ANDROID, "generic", "aarch64", 1, "Pixel 6 to 9, Dimensity phones", gpu="mali"),
+    Target("mobile_gpu", "mali-bifrost", "opencl", _LINUX, "generic", "aarch64", 1, "boards with an RK3566 or RK3568", gpu="mali-bifrost"),
+    Target("mobile_gpu", "mali-bifrost-android", "opencl", _ANDROID, "generic", "aarch64", 1, "Helio G85", gpu="mali-bifrost"),
+    Target("mobile_gpu", "adreno", "opencl", _LINUX, "generic", "aarch64", 1, "boards with a Snapdragon", gpu="adreno"),
+    Target("mobile_gpu", "adreno-android", "opencl", _ANDROID, "generic", "aarch64", 1, "Snapdragon 855 and later", gpu="adreno"),
+    Target("mobile_gpu", "generic_opencl", "opencl", NATIVE, NATIVE, NATIVE, 1, "an OpenCL device of this machine", gpu="generic_opencl"),
     Target("host_cpu", NATIVE, "cpu", NATIVE, NATIVE, NATIVE, 1, "the machine that compiles"),
 )
 # fmt: on
 
 MOST_CORES = 64
 
-DEFAULT_DEVICES = {"arm_cpu": "cortex-a76", "host_cpu": NATIVE}
+DEFAULT_DEVICES = {"arm_cpu": "cortex-a76", "mobile_gpu": "mali", "host_cpu": NATIVE}
 
 # The devices of npu are described by other fields, in npu_table.py.
 FAMILIES = (*DEFAULT_DEVICES, "npu")
 
-PLANNED: tuple[PlannedFamily, ...] = (PlannedFamily("mobile_gpu", "mali, adreno", "OpenCL"),)
+# Ways to a mobile GPU that users ask for, and why they are closed.
+CLOSED = {
+    "vulkan": "apache-tvm's wheel has no code generator for Vulkan; the same GPUs take OpenCL",
+    "adreno-texture": "TVM's pipeline for Adreno's textures fails on depthwise convolutions "
+    '("Divide by zero"), and what it makes of others is NCHW4c images that our kernels do not read; '
+    "buffers work",
+    "metal": "TVM generates Metal, and nothing here can compile or run that to check it; on an Apple "
+    "device use its CPU, arm_cpu",
+}
 
 
 def find_target(name: str) -> Target:
     """Look `FAMILY[:DEVICE]` up.
 
     Raises:
-        UsageError: there is no such family or device, or it is only planned; the known ones are
-            listed.
+        UsageError: there is no such family or device; the known ones are listed.
     """
     family, _, device = name.partition(":")
-    if any(planned.family == family for planned in PLANNED):
-        raise UsageError(
-            f"target family {family!r} is planned and not built yet; today: {', '.join(FAMILIES)}"
-        )
     if family not in DEFAULT_DEVICES:
         if family in FAMILIES:
             raise UsageError(f"nothing here runs {name}: no host is an NPU; `mbv3c verify` checks")
         raise UsageError(f"unknown target {family!r}; known: {', '.join(FAMILIES)}")
     devices = {target.device: target for target in TARGETS if target.family == family}
     wanted = device or DEFAULT_DEVICES[family]
+    if wanted in CLOSED and family == "mobile_gpu":
+        raise UsageError(f"there is no {name}: {CLOSED[wanted]}; known: {', '.join(devices)}")
     if wanted not in devices:
         raise UsageError(f"unknown device {wanted!r} of {family}; known: {', '.join(devices)}")
     return devices[wanted]
@@ -109,8 +114,10 @@ def with_cores(target: Target, cores: int) -> Target:
     """Return a target of which one inference may use another number of cores.
 
     Raises:
-        UsageError: that is none from 1 to MOST_CORES.
+        UsageError: that is none from 1 to MOST_CORES, or a GPU computes.
     """
+    if target.gpu:
+        raise UsageError(f"--cores is for CPUs; on {target.name} the GPU computes")
     if not 1 <= cores <= MOST_CORES:
         raise UsageError(f"--cores {cores} is not possible; choose 1 to {MOST_CORES}")
     return replace(target, cores=cores)

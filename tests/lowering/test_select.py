@@ -8,7 +8,7 @@ from onnx_text import graph, random
 
 from mbv3c.errors import ModelError
 from mbv3c.lowering.lower import lower
-from mbv3c.lowering.select import select
+from mbv3c.lowering.select_cpu import select
 
 
 def pair(inputs: int = 8, outputs: int = 8, side: int = 1) -> np.ndarray:

@@ -3,6 +3,7 @@ import hashlib
 import json
 import platform
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -12,14 +13,23 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 
-from mbv3c.errors import UsageError
+from mbv3c.errors import ModelError, UsageError
+from mbv3c.execution.ethos_u.errors import StreamError
+from mbv3c.execution.ethos_u.interpreter import interpret
+from mbv3c.execution.ethos_u.program import read_program
+from mbv3c.execution.ethos_u.registers import Registers, decode
+from mbv3c.lowering.ethos_u.convert import Lowering
 from mbv3c.lowering.ethos_u.partition import partition
-from mbv3c.npu_pipeline import PRECISION, RAW, TOSA, NpuCompiled, compile_npu, verify_npu
+from mbv3c.lowering.ethos_u.region import Region
+from mbv3c.npu_manifest import PRECISION
+from mbv3c.npu_pipeline import RAW, TOSA, NpuCompiled, compile_npu, verify_npu
 from mbv3c.parity.inputs import parity_inputs
-from mbv3c.parity.npu import LSB
+from mbv3c.parity.npu import LSB, other_constants
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
+from mbv3c.targets.ethos_u_source import read_layout
 from mbv3c.targets.npu_table import find_npu
 
 QUICK = ("--variant", "small", "--resolution", "96", "--classes", "10")
@@ -84,6 +94,21 @@ def test_a_quantized_model_is_taken_as_it_is(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("kind", [TensorProto.INT16, TensorProto.UINT8])
+def test_other_integers_than_int8_are_refused(
+    quantized: onnx.ModelProto, kind: int, tmp_path: Path
+):
+    model = onnx.ModelProto()
+    model.CopyFrom(quantized)
+    node = next(one for one in model.graph.node if one.op_type == "QuantizeLinear")
+    zero = next(one for one in model.graph.initializer if one.name == node.input[2])
+    zero.CopyFrom(onnx.helper.make_tensor(zero.name, kind, [], [3]))
+    name = TensorProto.DataType.Name(kind).lower()
+    with pytest.raises(ModelError, match=rf"int8 here, and input is of {name} \(node input_Q"):
+        compile_npu(model, find_npu("npu"), tmp_path / "b", progress=lambda step: None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_c_source_builds_for_a_cortex_m(bundle: Path, tmp_path: Path):
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
     flags = ["-mcpu=cortex_m55", "-c", "-Wall", "-Wextra", "-Werror", "-std=c99"]
@@ -101,7 +126,8 @@ def test_one_flipped_bit_of_the_constants_misses_parity(
 ):
     broken = tmp_path / "broken"
     shutil.copytree(bundle, broken)
-    flip(broken / RAW, share)
+    size = len(read_layout((broken / RAW).read_bytes()).constants)
+    flip(broken / RAW, int(share * size), 4)
     assert mbv3c("verify", broken).returncode == 1
     rehash(broken, RAW)
     done = mbv3c("verify", broken, "--json")
@@ -112,12 +138,78 @@ def test_one_flipped_bit_of_the_constants_misses_parity(
     assert parity["stream_error"]
 
 
+@pytest.fixture(scope="module")
+def region(quantized: onnx.ModelProto) -> Region:
+    return partition(quantized).regions[0]
+
+
+@pytest.fixture(scope="module")
+def constants(compiled: NpuCompiled, region: Region) -> dict[str, list[int]]:
+    """Return where weights, biases, scales and tables of layers lie in the constants' region."""
+    raw = compiled.path / RAW
+    layout, registers = read_layout(raw.read_bytes()), Registers()
+    places: dict[str, list[int]] = {"bias": [], "scale": [], "weight": []}
+    for command in decode(read_program(raw).words):
+        if command.name.startswith("SET_"):
+            registers.set(command)
+        elif command.name in ("OP_CONV", "OP_DEPTHWISE"):
+            if registers["WEIGHT_REGION"] != layout.constants_region:
+                continue  # copied from there before
+            assert registers["SCALE_REGION"] == layout.constants_region
+            scales = registers.address("SCALE_BASE")
+            places["bias"].append(scales)
+            places["scale"].append(scales + 5)
+            middle = registers.address("WEIGHT_LENGTH") // 2
+            places["weight"].append(registers.address("WEIGHT_BASE") + middle)
+    return {**places, "table": [layout.constants.find(one) for one in region.tables]}
+
+
+@pytest.mark.parametrize("kind", ["bias", "scale", "weight", "table"])
+@pytest.mark.parametrize("layer", [0.3, 1.0])
+def test_the_lowest_bit_of_any_constant_is_found(
+    compiled: NpuCompiled,
+    constants: dict[str, list[int]],
+    region: Region,
+    tmp_path: Path,
+    kind: str,
+    layer: float,
+):
+    # Many of these change no output of any input that is run; then comparing constants finds them.
+    broken = tmp_path / "model.npz"
+    shutil.copy(compiled.path / RAW, broken)
+    found = constants[kind]
+    flip(broken, found[int(layer * (len(found) - 1))], 1)
+    program = read_program(broken)
+    try:
+        interpret(program, [np.load(compiled.path / "golden" / "input.npy")])
+    except StreamError:
+        assert kind == "weight"  # a compressed stream can become one of another length
+    else:
+        assert other_constants(program, region)
+
+
+def test_one_flipped_bit_of_a_bias_misses_parity(
+    bundle: Path, constants: dict[str, list[int]], tmp_path: Path
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    biases = constants["bias"]
+    flip(broken / RAW, biases[len(biases) // 2], 1)
+    assert mbv3c("verify", broken).returncode == 1  # by its hash
+    rehash(broken, RAW)
+    done = mbv3c("verify", broken, "--json")
+    assert done.returncode == 3, done.stderr
+    parity = json.loads(done.stdout)
+    assert parity["stream_bit_equal"] is False
+    assert parity["stream_error"]
+
+
 def test_a_tosa_file_that_is_not_of_the_model_misses_parity(
     bundle: Path, quantized: onnx.ModelProto, tmp_path: Path
 ):
     broken = tmp_path / "broken"
     shutil.copytree(bundle, broken)
-    (broken / TOSA).write_bytes(partition(quantized, "pool").regions[0].tosa)
+    (broken / TOSA).write_bytes(partition(quantized, Lowering("pool")).regions[0].tosa)
     rehash(broken, TOSA)
     parity = verify_npu(broken)
     assert not parity.same_tosa
@@ -130,12 +222,14 @@ def test_every_operator_by_itself_is_that_of_onnxruntime(bundle: Path):
     assert alone.lsb <= alone.allowed_lsb == 1
 
 
-def flip(raw: Path, share: float) -> None:
-    """Flip a bit of the constants: of a weight, a bias or a scale."""
+def flip(raw: Path, place: int, bit: int) -> None:
+    """Flip a bit of a byte of the constants' region."""
     with zipfile.ZipFile(raw) as archive:
         files = {name: bytearray(archive.read(name)) for name in archive.namelist()}
     data = files["weight_data.npy"]
-    data[128 + int(share * (len(data) - 128))] ^= 4
+    (length,) = struct.unpack_from("<H", data, 8)  # of the header, as npy 1.0 has it
+    assert data[6] == 1
+    data[10 + length + place] ^= bit
     with zipfile.ZipFile(raw, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, bytes(content))

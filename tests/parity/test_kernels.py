@@ -43,8 +43,8 @@ def plant(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
 
 
 def checked(model: onnx.ModelProto, folder: Path) -> KernelsAlone:
-    lowered = pipeline.build_library(model, HOST_TARGET, folder / LIBRARY, precision="int8")
-    kernels = describe(lowered)["kernels"]
+    built = pipeline.build_library(model, HOST_TARGET, folder / LIBRARY, precision="int8")
+    kernels = describe(built.lowered)["kernels"]
     return check_kernels(model, kernels, inputs_of(model)[0], HostRunner(), folder)
 
 

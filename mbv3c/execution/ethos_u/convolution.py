@@ -7,27 +7,31 @@ integer up to 2^53, and what does not fit the accelerator's accumulators is an e
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.execution.ethos_u.accelerators import Accelerator
 from mbv3c.execution.ethos_u.errors import StreamError, UnsupportedError
 from mbv3c.execution.ethos_u.feature_map import element_type, output_shape
 from mbv3c.execution.ethos_u.memory import Memory
+from mbv3c.execution.ethos_u.program import Program
 from mbv3c.execution.ethos_u.registers import Registers
-from mbv3c.execution.ethos_u.scaling import apply_channel_scales
+from mbv3c.execution.ethos_u.scaling import apply_channel_scales, channel_scales
 from mbv3c.execution.ethos_u.weight_decoder import WeightDecoder
 from mbv3c.execution.ethos_u.weights import Ordering, read_kernel
 from mbv3c.execution.ethos_u.window import Window, padded_input, taps, window_of
+from mbv3c.lowering.ethos_u.channels import channels_of
 
 
 def convolve(
     registers: Registers,
     memory: Memory,
-    accelerator: Accelerator,
+    program: Program,
     decoder: WeightDecoder,
-    known: dict[bytes, NDArray[np.int16]],
+    place: str,
     *,
     depthwise: bool,
 ) -> NDArray[np.int64]:
-    """Return the scaled sums of a convolution, of shape (height, width, channels)."""
+    """Return the scaled sums of a convolution, of shape (height, width, channels).
+
+    Its channels are put into `program.channels`, with its place.
+    """
     height, width, channels = output_shape(registers)
     inputs = registers["IFM_DEPTH_M1"] + 1
     if element_type(registers, "IFM").itemsize > 2:
@@ -50,16 +54,19 @@ def convolve(
             input_bits=8 * element_type(registers, "IFM").itemsize,
             dilation=window.dilation,
             block_depth=registers["OFM_BLK_DEPTH_M1"] + 1,
-            ofm_ublock_depth=accelerator.ofm_ublock_depth,
-            ifm_ublock_depth=accelerator.ifm_ublock_depth,
+            ofm_ublock_depth=program.accelerator.ofm_ublock_depth,
+            ifm_ublock_depth=program.accelerator.ifm_ublock_depth,
         ),
         decoder,
-        known,
+        program.weights,
     )
+    scales = channel_scales(registers, memory, channels)
+    used = channels_of(kernel, scales.bias, scales.scale, scales.shift)
+    program.channels.update(dict.fromkeys(used, place))
     values = padded_input(registers, memory, window, fill=0).astype(np.float64)
     sums = _depthwise if depthwise else _dense
     totals = sums(values, kernel, window, height, width).astype(np.int64)
-    return apply_channel_scales(totals, registers, memory)
+    return apply_channel_scales(totals, scales, registers)
 
 
 def _dense(

@@ -87,7 +87,7 @@ def _execute(
     elif command.name not in _WITHOUT_EFFECT:
         values = _operate(command, registers, memory, program, decoder)
         shram_bytes = program.accelerator.shram_bytes
-        elements = finish(values, registers, memory, shram_bytes)
+        elements = finish(values, registers, memory, shram_bytes, program.tables)
         output_map(registers).write(memory, elements)
         if program.accelerator.lut_is_shared and registers["ACTIVATION"] & 0xFFF < TABLE_0:
             memory.forget(INTERNAL, shram_bytes - TABLE_BYTES)
@@ -107,9 +107,9 @@ def _operate(
         return convolve(
             registers,
             memory,
-            program.accelerator,
+            program,
             decoder,
-            program.weights,
+            f"{command.name} at word {command.word}",
             depthwise=command.name == "OP_DEPTHWISE",
         )
     if command.name == "OP_POOL":

@@ -13,6 +13,7 @@ from mbv3c.execution.ethos_u.scaling import (
     GLOBAL_SCALE,
     apply_channel_scales,
     apply_global_scale,
+    channel_scales,
     check_accumulators,
 )
 from mbv3c.execution.ethos_u.window import padded_input, taps, window_of
@@ -48,7 +49,7 @@ def pool(registers: Registers, memory: Memory, mode: int) -> NDArray[np.int64]:
     seen = (part for _, _, part in taps(values, window, height, width))
     values = reduce(combine, seen)
     if mode == _AVERAGE and not registers["OFM_PRECISION"] & GLOBAL_SCALE:
-        return apply_channel_scales(values, registers, memory)
+        return apply_channel_scales(values, channel_scales(registers, memory, channels), registers)
     if mode != _MAX:
         check_accumulators(values, registers)
     return apply_global_scale(values, registers)

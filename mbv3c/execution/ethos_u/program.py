@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mbv3c.execution.ethos_u.accelerators import Accelerator, accelerator_of
 from mbv3c.execution.ethos_u.errors import StreamError, UnsupportedError
+from mbv3c.lowering.ethos_u.channels import Channel
 
 _MAGIC = b"COP1"
 _CONFIG, _COMMAND_STREAM, _NOP = 1, 2, 5  # DACommands
@@ -53,6 +54,7 @@ class Program:
         scratch: bytes of every other region, by its number.
         inputs, outputs: in the order of the graph.
         weights: weight streams that were already decoded; filled as the program runs.
+        channels, tables: the constants that it has used, and where; filled likewise.
     """
 
     accelerator: Accelerator
@@ -65,6 +67,8 @@ class Program:
     weights: dict[bytes, NDArray[np.int16]] = field(
         default_factory=dict, repr=False, compare=False
     )
+    channels: dict[Channel, str] = field(default_factory=dict, repr=False, compare=False)
+    tables: dict[bytes, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 def read_program(path: Path) -> Program:

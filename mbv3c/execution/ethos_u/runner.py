@@ -4,34 +4,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
-from mbv3c.bundle import NPU_STREAM, Bundle
+from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle
 from mbv3c.errors import ToolError
 from mbv3c.execution.ethos_u.errors import UnsupportedError
+from mbv3c.execution.ethos_u.host import run_host
 from mbv3c.execution.ethos_u.interpreter import interpret
 from mbv3c.execution.ethos_u.program import read_program
 from mbv3c.lowering.ethos_u.composite import Quantization
-from mbv3c.lowering.ethos_u.partition import Boundary
+from mbv3c.lowering.ethos_u.region import Boundary
 
 Tensor = NDArray[np.float32]
 
 
 class StreamRunner:
-    """Quantizes, interprets the command stream of a bundle, and dequantizes.
+    """Quantizes, interprets the command stream of a bundle, and computes the rest on the CPU.
 
     Attributes:
         description: what executes it, as reports name it.
     """
 
-    description = "interpreter of the command stream"
-
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
         self._device = manifest["target"]["name"]
         self._input = _end(manifest["npu"]["inputs"][0], manifest["input"])
-        pairs = zip(manifest["npu"]["outputs"], manifest["outputs"], strict=True)
-        self._outputs = [_end(*pair) for pair in pairs]
+        self._host = onnx.load(bundle.path / NPU_HOST) if manifest["host"] else None
+        self._outputs: list[Boundary] = []
+        self.description = "interpreter of the command stream"
+        if self._host is None:
+            pairs = zip(manifest["npu"]["outputs"], manifest["outputs"], strict=True)
+            self._outputs = [_end(*pair) for pair in pairs]
+        else:
+            self.description += ", and onnxruntime for what stays on the CPU"
 
     def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
         """Run the stream once per input, N, C, H, W, and return the outputs as the model has them.
@@ -45,10 +51,12 @@ class StreamRunner:
             made = [interpret(program, [self._input.to_device(x)]) for x in inputs]
         except UnsupportedError as error:
             raise ToolError(f"nothing here runs a stream of {self._device}: {error}") from error
-        return [
-            [end.to_model(y) for end, y in zip(self._outputs, outputs, strict=True)]
-            for outputs in made
-        ]
+        return [self._finished(integers) for integers in made]
+
+    def _finished(self, integers: list[NDArray[Any]]) -> list[Tensor]:
+        if self._host is not None:
+            return run_host(self._host, integers)
+        return [end.to_model(y) for end, y in zip(self._outputs, integers, strict=True)]
 
 
 def _end(device: dict[str, Any], model: dict[str, Any]) -> Boundary:

@@ -13,7 +13,7 @@ from mbv3c.execution.ethos_u.errors import StreamError, UnsupportedError
 from mbv3c.execution.ethos_u.feature_map import element_type, number
 from mbv3c.execution.ethos_u.memory import Memory
 from mbv3c.execution.ethos_u.registers import Registers
-from mbv3c.execution.ethos_u.weights import read_scales
+from mbv3c.execution.ethos_u.weights import Scales, read_scales
 
 INTERNAL = -1  # the accelerator's own memory, as a region
 TABLE_BYTES = 2048  # at its end
@@ -77,13 +77,11 @@ def apply_global_scale(values: NDArray[np.int64], registers: Registers) -> NDArr
     return apply_scale(values, scale, shift, ofm_rounding(registers))
 
 
-def apply_channel_scales(
-    totals: NDArray[np.int64], registers: Registers, memory: Memory
-) -> NDArray[np.int64]:
-    """Return sums with each channel's bias added and each channel's scale applied.
+def channel_scales(registers: Registers, memory: Memory, channels: int) -> Scales:
+    """Return the bias and the scale of each channel.
 
     Raises:
-        StreamError: a sum overflows, or the records of the channels are broken.
+        StreamError: the records of the channels are broken.
         UnsupportedError: OFM_PRECISION asks for one scale for all channels.
     """
     if registers["OFM_PRECISION"] & GLOBAL_SCALE:
@@ -93,7 +91,17 @@ def apply_channel_scales(
         registers.address("SCALE_BASE"),
         registers.address("SCALE_LENGTH"),
     )
-    scales = read_scales(stream, totals.shape[-1])
+    return read_scales(stream, channels)
+
+
+def apply_channel_scales(
+    totals: NDArray[np.int64], scales: Scales, registers: Registers
+) -> NDArray[np.int64]:
+    """Return sums with each channel's bias added and each channel's scale applied.
+
+    Raises:
+        StreamError: a sum overflows.
+    """
     sums = totals + scales.bias
     check_accumulators(sums, registers)
     return apply_scale(sums, scales.scale, scales.shift, ofm_rounding(registers))
@@ -114,9 +122,15 @@ def check_accumulators(sums: NDArray[np.int64], registers: Registers) -> None:
 
 
 def finish(
-    values: NDArray[np.int64], registers: Registers, internal: Memory, internal_bytes: int
+    values: NDArray[np.int64],
+    registers: Registers,
+    internal: Memory,
+    internal_bytes: int,
+    tables: dict[bytes, str],
 ) -> NDArray[np.int64]:
     """Return scaled values as elements of the output: zero point, clamp, table.
+
+    The table of signed bytes that is used is put into `tables`.
 
     Raises:
         StreamError: a 32-bit element overflows.
@@ -143,7 +157,7 @@ def finish(
         return clamped
     if (low, high) != (limits.min, limits.max):
         raise UnsupportedError(f"a table behind a clamp to {low}..{high}")
-    return _look_up(clamped, dtype, kind - TABLE_0, internal, internal_bytes)
+    return _look_up(clamped, dtype, kind - TABLE_0, internal, internal_bytes, tables)
 
 
 def _look_up(
@@ -152,11 +166,14 @@ def _look_up(
     slot: int,
     internal: Memory,
     internal_bytes: int,
+    tables: dict[bytes, str],
 ) -> NDArray[np.int64]:
     """Return table elements; the first belongs to the smallest value."""
     start = internal_bytes - TABLE_BYTES
     if dtype == np.dtype("<i1"):
-        table = internal.load(INTERNAL, start + slot * 256, 256).view("<i1").astype(np.int64)
+        data = internal.load(INTERNAL, start + slot * 256, 256)
+        tables.setdefault(data.tobytes(), f"slot {slot}")
+        table = data.view("<i1").astype(np.int64)
         return table[values + 128]
     if slot or dtype != np.dtype("<i2"):
         raise UnsupportedError(f"a table for {dtype} in slot {slot}")

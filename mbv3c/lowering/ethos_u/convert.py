@@ -1,6 +1,7 @@
 """Composite functions to TOSA: what each pattern means in integers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from mbv3c.lowering.ethos_u.composite import Composite, Quantization
 from mbv3c.lowering.ethos_u.tosa_graph import INT8, INT32, Tensor, TosaGraph
+from mbv3c.lowering.ethos_u.upsampling import upsample, upsampling_of
 
 Values = Mapping[Any, Tensor]
 # An addition aligns its operands with so many bits below the point.
@@ -15,28 +17,43 @@ _ALIGNED_BITS = 20
 _LARGEST_KERNEL = 64
 
 
-def convert(composite: Composite, graph: TosaGraph, values: Values, mean: str) -> Tensor:
+@dataclass(frozen=True)
+class Lowering:
+    """What there is to choose.
+
+    Attributes:
+        mean: one of `npu_knobs.MEANS`.
+        interpolates: the device resizes bilinearly by itself; else it is done by convolutions.
+    """
+
+    mean: str = "depthwise"
+    interpolates: bool = False
+
+
+def convert(composite: Composite, graph: TosaGraph, values: Values, lowering: Lowering) -> Tensor:
     """Add a composite to a graph and return its result.
 
     Args:
         composite: what to compute.
         graph: gets the operations.
         values: the tensors that the composite's parameters are.
-        mean: one of `npu_knobs.MEANS`.
+        lowering: how.
     """
     graph.layer = composite.name
     if composite.kind == "mean":
-        return _mean(composite, graph, values, mean)
+        return _mean(composite, graph, values, lowering.mean)
+    if composite.kind == "resize":
+        return _resize(composite, graph, values, interpolates=lowering.interpolates)
     return _CONVERTERS[composite.kind](composite, graph, values)
 
 
-def allowed_lsb(composite: Composite, mean: str) -> int:
+def allowed_lsb(composite: Composite, lowering: Lowering) -> int:
     """Return how far from fp32 a composite may be, in steps of its result, on the same input.
 
     A step for a value that lies near the middle of two: fp32 may round it the other way. A mean
     as a pool is rounded to a step of its input before that.
     """
-    if composite.kind != "mean" or mean != "pool":
+    if composite.kind != "mean" or lowering.mean != "pool":
         return 1
     _, quantized = composite.only_input()
     return 1 + ceil(quantized.scale / composite.output.scale / 2)
@@ -138,6 +155,21 @@ def _mean(composite: Composite, graph: TosaGraph, values: Values, mean: str) -> 
     zero = quantized.zero_point
     sums = graph.convolution(x, ones, none, zero, [0, 0, 0, 0], [1, 1], [1, 1], depthwise=True)
     return _finished(composite, graph, sums, np.float64(quantized.scale / (height * width)))
+
+
+def _resize(
+    composite: Composite, graph: TosaGraph, values: Values, *, interpolates: bool
+) -> Tensor:
+    resize = composite.find("relax.image.resize2d")
+    parameter, quantized = composite.input_of(resize)
+    how, output = upsampling_of(resize), composite.output
+    assert how is not None  # the pattern has checked it
+    if interpolates and quantized == output:
+        # Every mean of integers has the zero point that they have.
+        sums = graph.interpolate(values[parameter], how.factor)
+        return graph.rescale(sums, 1 / (4 * how.factor**2), 0, 0)
+    zeros = (quantized.zero_point, output.zero_point)
+    return upsample(graph, values[parameter], how, zeros, quantized.scale / output.scale)
 
 
 def _flatten(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:

@@ -4,14 +4,11 @@ import → match patterns → merge neighbours to regions → `relax.ext.ethos_u
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 import tvm
 import tvm_ffi
-from numpy.typing import NDArray
 from tvm import relax
 
 from mbv3c.lowering.ethos_u.composite import (
@@ -21,119 +18,22 @@ from mbv3c.lowering.ethos_u.composite import (
     operator,
     shape_of,
 )
-from mbv3c.lowering.ethos_u.convert import allowed_lsb, convert
+from mbv3c.lowering.ethos_u.convert import Lowering, allowed_lsb, convert
 from mbv3c.lowering.ethos_u.named_import import import_named, name_of
 from mbv3c.lowering.ethos_u.patterns import BACKEND, patterns
+from mbv3c.lowering.ethos_u.region import Alone, Boundary, Operator, Partition, Region
 from mbv3c.lowering.ethos_u.tosa_graph import Tensor, TosaGraph
 
 _ENTRY = "main"
+_REGION_CALL = "relax.call_dps_packed"
 
 
-@dataclass(frozen=True)
-class Boundary:
-    """A tensor that goes into a region or comes out of it.
-
-    Attributes:
-        name: in the ONNX model where it is one of the model's own, else of the node that makes it.
-        shape: in the model, N, C, H, W or N, C.
-        device_shape: on the device, N, H, W, C; int8.
-        quantization: what its integers stand for.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    device_shape: tuple[int, ...]
-    quantization: Quantization
-
-    def to_device(self, x: NDArray[np.float32]) -> NDArray[np.int8]:
-        """Quantize an input of N, C, H, W to the int8 of N, H, W, C that the device takes."""
-        return np.ascontiguousarray(self.quantization.integers(x).transpose(0, 2, 3, 1))
-
-    def to_model(self, q: NDArray[Any]) -> NDArray[np.float32]:
-        """Dequantize an output of the device to what the model gives."""
-        values = self.quantization.values(q.reshape(self.device_shape))
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2).reshape(self.shape))
-
-
-@dataclass(frozen=True)
-class Operator:
-    """Where an operator of the quantized graph is computed.
-
-    Attributes:
-        name: of the ONNX node, the first of several.
-        nodes: all ONNX nodes that it covers.
-        kind: the pattern that took it to the NPU, or Relax's operator that stays on the CPU.
-        on_npu: whether the NPU computes it.
-    """
-
-    name: str
-    nodes: tuple[str, ...]
-    kind: str
-    on_npu: bool
-
-
-@dataclass(frozen=True)
-class Alone:
-    """An operator by itself, to compare it with the same one of the QDQ model.
-
-    Attributes:
-        name: of the operator.
-        tosa: a TOSA file of nothing else.
-        reads: what makes its inputs: the QuantizeLinear node, or the model's input.
-        makes: the QuantizeLinear node of its result.
-        allowed_lsb: how far from the QDQ model it may be, given the same integers.
-    """
-
-    name: str
-    tosa: bytes
-    reads: tuple[str, ...]
-    makes: str
-    allowed_lsb: int
-
-
-@dataclass(frozen=True)
-class Region:
-    """A part of the graph that the NPU computes in one go.
-
-    Attributes:
-        symbol: its name in the partitioned module.
-        tosa: the same as a TOSA 1.0 file.
-        inputs, outputs: in the order of the TOSA graph's.
-        operators: what it computes.
-        alone: each of them by itself.
-    """
-
-    symbol: str
-    tosa: bytes
-    inputs: tuple[Boundary, ...]
-    outputs: tuple[Boundary, ...]
-    operators: tuple[Operator, ...]
-    alone: tuple[Alone, ...]
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A partitioned graph.
-
-    Attributes:
-        module: `main`, with a call for each region.
-        regions: in the order of their calls.
-        on_cpu: what stays, but for what follows.
-        ends: the nodes that quantize the model's inputs or dequantize its outputs.
-    """
-
-    module: tvm.IRModule
-    regions: tuple[Region, ...]
-    on_cpu: tuple[Operator, ...]
-    ends: tuple[Operator, ...]
-
-
-def partition(model: onnx.ModelProto, mean: str = "depthwise") -> Partition:
+def partition(model: onnx.ModelProto, lowering: Lowering | None = None) -> Partition:
     """Partition a QDQ graph of fixed shapes and lower what the NPU computes.
 
     Args:
         model: as `quantization.quantize` writes it.
-        mean: one of `npu_knobs.MEANS`.
+        lowering: how to lower; None for what there is without a choice.
 
     Raises:
         ModelError: it cannot be imported.
@@ -149,7 +49,7 @@ def partition(model: onnx.ModelProto, mean: str = "depthwise") -> Partition:
         functions: Sequence[relax.Function], options: Any, names: Any
     ) -> list[tvm.runtime.Module]:
         for function in functions:
-            region = _lower(function, ends, mean)
+            region = _lower(function, ends, lowering or Lowering())
             regions[region.symbol] = region
         return [_placeholder(str(function.attrs["global_symbol"])) for function in functions]
 
@@ -158,12 +58,15 @@ def partition(model: onnx.ModelProto, mean: str = "depthwise") -> Partition:
         compiled = relax.transform.RunCodegen({BACKEND: {}})(module)
     finally:
         tvm_ffi.remove_global_func(f"relax.ext.{BACKEND}")
-    left = list(_left(compiled[_ENTRY]))
+    left = dict(_left(compiled[_ENTRY]))
+    on_cpu = [variable for variable, (_, is_end) in left.items() if not is_end]
+    awaited = _awaited(compiled[_ENTRY], on_cpu)
     return Partition(
         compiled,
         tuple(regions[symbol] for symbol in ends.symbols if symbol in regions),
-        tuple(one for one, is_end in left if not is_end),
-        tuple(one for one, is_end in left if is_end),
+        tuple(left[variable][0] for variable in on_cpu),
+        tuple(left[variable][0] for variable in on_cpu if variable in awaited),
+        tuple(one for one, is_end in left.values() if is_end),
     )
 
 
@@ -243,7 +146,7 @@ def _constants(model: onnx.ModelProto) -> set[str]:
     return {tensor.name for tensor in model.graph.initializer}
 
 
-def _lower(function: relax.Function, ends: _Ends, mean: str) -> Region:
+def _lower(function: relax.Function, ends: _Ends, lowering: Lowering) -> Region:
     symbol = str(function.attrs["global_symbol"])
     graph = TosaGraph()
     composites: dict[Any, Composite] = {}
@@ -267,11 +170,11 @@ def _lower(function: relax.Function, ends: _Ends, mean: str) -> Region:
             arguments = dict(zip(one.parameters, value.args, strict=True))
             known |= {arguments[p]: q for p, q in one.read() if arguments[p] not in known}
             inside = {parameter: values[outer] for parameter, outer in arguments.items()}
-            values[variable] = convert(one, graph, inside, mean)
+            values[variable] = convert(one, graph, inside, lowering)
             known[variable], names[variable] = one.output, one.name
             makers[variable] = one.quantized_by
             reads = tuple(makers[outer] for outer in value.args)
-            alone.append(_alone(one, reads, mean))
+            alone.append(_alone(one, reads, lowering))
             operators.append(Operator(one.name, one.nodes, one.kind, on_npu=True))
         else:
             values[variable], known[variable] = values[value], known[value]
@@ -282,7 +185,7 @@ def _lower(function: relax.Function, ends: _Ends, mean: str) -> Region:
 
     def boundary(variable: Any, name: str) -> Boundary:
         shape = shape_of(variable)
-        return Boundary(name, shape, on_device(shape), known[variable])
+        return Boundary(name, shape, on_device(shape), known[variable], makers[variable])
 
     return Region(
         symbol,
@@ -294,18 +197,20 @@ def _lower(function: relax.Function, ends: _Ends, mean: str) -> Region:
         ),
         tuple(operators),
         tuple(alone),
+        graph.channels,
+        graph.tables,
     )
 
 
-def _alone(one: Composite, reads: tuple[str, ...], mean: str) -> Alone:
+def _alone(one: Composite, reads: tuple[str, ...], lowering: Lowering) -> Alone:
     graph = TosaGraph()
     inside = {
         parameter: graph.input(f"input {index}", on_device(shape_of(parameter)))
         for index, parameter in enumerate(one.parameters)
     }
-    result = convert(one, graph, inside, mean)
+    result = convert(one, graph, inside, lowering)
     tosa = graph.finish([result])
-    return Alone(one.name, tosa, reads, one.quantized_by, allowed_lsb(one, mean))
+    return Alone(one.name, tosa, reads, one.quantized_by, allowed_lsb(one, lowering))
 
 
 def on_device(shape: Sequence[int]) -> tuple[int, int, int, int]:
@@ -315,8 +220,25 @@ def on_device(shape: Sequence[int]) -> tuple[int, int, int, int]:
     return batch, height, width, channels
 
 
-def _left(main: relax.Function) -> Iterator[tuple[Operator, bool]]:
-    """Yield what `main` computes itself, and whether that only converts at one of its ends."""
+def _awaited(main: relax.Function, on_cpu: Sequence[Any]) -> set[Any]:
+    """Return which of some variables are needed by what a region computes."""
+    before: dict[Any, set[Any]] = {}
+    awaited: set[Any] = set()
+    for variable, value in bindings(main):
+        needed = {variable} if variable in on_cpu else set()
+        for read in tvm.relax.analysis.free_vars(value):
+            needed |= before.get(read, set())
+        before[variable] = needed
+        if operator(value) == _REGION_CALL:
+            awaited |= needed
+    return awaited
+
+
+def _left(main: relax.Function) -> Iterator[tuple[Any, tuple[Operator, bool]]]:
+    """Yield what `main` computes itself, and whether that only converts at one of its ends.
+
+    Each is yielded with the variable that it is bound to.
+    """
     body = main.body.body
     results = {body}
     for variable, value in bindings(main):
@@ -324,11 +246,11 @@ def _left(main: relax.Function) -> Iterator[tuple[Operator, bool]]:
             results |= set(value.fields)
     for variable, value in bindings(main):
         name = operator(value)
-        if not name or name == "relax.call_dps_packed":
+        if not name or name == _REGION_CALL:
             continue
         kind = name.removeprefix("relax.")
         label = name_of(value) or kind
         is_end = (kind == "quantize" and value.args[0] in main.params) or (
             kind == "dequantize" and variable in results
         )
-        yield Operator(label, (label,), kind, on_npu=False), is_end
+        yield variable, (Operator(label, (label,), kind, on_npu=False), is_end)

@@ -11,7 +11,10 @@ from tvm import relax
 from tvm.relax.dpl.pattern import DFPattern, is_const, is_op, wildcard
 from tvm.relax.transform import FusionPattern, PatternCheckContext
 
+from mbv3c.lowering.ethos_u.upsampling import upsampling_of
+
 BACKEND = "ethos_u"
+_LARGEST_STRIDE = 3  # vela refuses larger ones for Ethos-U55 and U65
 
 
 def patterns() -> list[FusionPattern]:
@@ -24,6 +27,7 @@ def patterns() -> list[FusionPattern]:
         *_two("add", "relax.add"),
         _pattern("mean", _quantize(is_op("relax.mean")(_dequantize()))),
         _flatten(),
+        _resize(),
     ]
 
 
@@ -36,8 +40,11 @@ def _check(context: PatternCheckContext) -> bool:
     root = context.annotated_expr["root"]
     if root.ty.dtype != "int8" or not _is_image(root):
         return False
-    conv, reshape = (context.annotated_expr.get(name) for name in ("conv", "reshape"))
+    named = ("conv", "reshape", "resize")
+    conv, reshape, resize = (context.annotated_expr.get(name) for name in named)
     if reshape is not None and not _keeps_order(reshape):
+        return False
+    if resize is not None and upsampling_of(resize) is None:
         return False
     return conv is None or _is_possible(conv)
 
@@ -50,6 +57,8 @@ def _is_image(value: relax.Expr) -> bool:
 
 def _is_possible(conv: relax.Call) -> bool:
     groups = int(conv.attrs.groups)
+    if max(int(one) for one in conv.attrs.strides) > _LARGEST_STRIDE:
+        return False
     channels = int(conv.args[0].ty.shape.values[1])
     return groups == 1 or groups == channels == int(conv.ty.shape.values[1])
 
@@ -117,6 +126,11 @@ def _tables() -> Iterator[DFPattern]:
 def _flatten() -> FusionPattern:
     reshape = is_op("relax.reshape")(_dequantize(), wildcard())
     return _pattern("flatten", _quantize(reshape), reshape=reshape)
+
+
+def _resize() -> FusionPattern:
+    resize = is_op("relax.image.resize2d")(_dequantize(), wildcard())
+    return _pattern("resize", _quantize(resize), resize=resize)
 
 
 def _two(kind: str, operator: str) -> Iterator[FusionPattern]:

@@ -9,6 +9,8 @@ import numpy as np
 import tosa_serializer as ts
 from numpy.typing import ArrayLike, NDArray
 
+from mbv3c.lowering.ethos_u.channels import Channel, channels_of
+
 _NUMPY = {ts.DType.INT8: np.int8, ts.DType.INT32: np.int32}
 _LEAST_SHIFT, _MOST_SHIFT = 2, 62
 INT8, INT32 = ts.DType.INT8, ts.DType.INT32
@@ -30,7 +32,13 @@ class Tensor:
 
 
 class TosaGraph:
-    """A graph. What is added while `layer` is set is named after it; the result has its name."""
+    """A graph. What is added while `layer` is set is named after it; the result has its name.
+
+    Attributes:
+        layer: what is being added.
+        channels: those of every convolution, with the layer of the last that has them.
+        tables: every table, likewise.
+    """
 
     def __init__(self) -> None:
         # TOSA 1.0.0 for good: later ones have no counterpart in vela.
@@ -38,7 +46,10 @@ class TosaGraph:
         self._constants = 0
         self._names: dict[str, int] = {}
         self._order: dict[str, int] = {}
+        self._kernels: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
         self.layer = ""
+        self.channels: dict[Channel, str] = {}
+        self.tables: dict[bytes, str] = {}
 
     def input(self, name: str, shape: Sequence[int]) -> Tensor:
         """Add an input of int8."""
@@ -85,8 +96,11 @@ class TosaGraph:
         for axis in (0, 1):
             before, after = int(pads[axis]), int(pads[axis + 2])
             reach = (kernel[axis] - 1) * dilations[axis]
-            # TOSA allows no pixels that no window reaches.
+            # TOSA allows no pixels that no window reaches, of the padding or of the map.
             after -= (x.shape[axis + 1] - 1 + before + after - reach) % strides[axis]
+            if after < 0:
+                x = self.slice(x, axis + 1, 0, x.shape[axis + 1] + after)
+                after = 0
             sizes.append((x.shape[axis + 1] - 1 + before + after - reach) // strides[axis] + 1)
             padding += [before, after]
         constants = [self._constant(weights, INT8), self._constant(bias, INT32)]
@@ -95,7 +109,11 @@ class TosaGraph:
         shape = (x.shape[0], *sizes, len(bias))
         operation = ts.Op.DEPTHWISE_CONV2D if depthwise else ts.Op.CONV2D
         attribute = "DepthwiseConv2dAttribute" if depthwise else "Conv2dAttribute"
-        return self._add(operation, [x, *constants], shape, INT32, "sums", attribute, *geometry)
+        operands = [x, *constants]
+        sums = self._add(operation, operands, shape, INT32, "sums", attribute, *geometry)
+        by_output = weights.transpose(2, 0, 1, 3) if depthwise else weights
+        self._kernels[sums.name] = by_output, bias
+        return sums
 
     def rescale(
         self,
@@ -108,6 +126,10 @@ class TosaGraph:
     ) -> Tensor:
         """Multiply by one real number, or one per channel, rounding once, and saturate."""
         pairs = [multiplier(float(one)) for one in np.atleast_1d(np.asarray(scales, np.float64))]
+        if x.name in self._kernels:
+            each = pairs * (x.shape[3] // len(pairs))
+            found = channels_of(*self._kernels[x.name], *zip(*each, strict=True))
+            self.channels.update(dict.fromkeys(found, self.layer))
         constants = [
             self._constant([one for one, _ in pairs], INT32),
             self._constant([shift for _, shift in pairs], INT8),
@@ -129,6 +151,7 @@ class TosaGraph:
 
     def table(self, x: Tensor, values: NDArray[np.int8]) -> Tensor:
         """Look every value up."""
+        self.tables[values.tobytes()] = self.layer
         operands = [x, self._constant(values, INT8)]
         return self._add(ts.Op.TABLE, operands, x.shape, INT8, "", "TableAttribute")
 
@@ -148,6 +171,40 @@ class TosaGraph:
         return self._add(
             ts.Op.AVG_POOL2D, [x, *zeros], shape, INT8, "mean", "AvgPool2dAttribute", *geometry
         )
+
+    def hold(self, x: Tensor, factor: int) -> Tensor:
+        """Repeat every pixel of an int8 map, each way; `factor` is a power of 2."""
+        return self._resize(x, factor, ts.ResizeMode.NEAREST, INT8, "held")
+
+    def interpolate(self, x: Tensor, factor: int) -> Tensor:
+        """Enlarge an int8 map bilinearly, half-pixel, to int32 of 4 * factor ** 2 the size."""
+        return self._resize(x, factor, ts.ResizeMode.BILINEAR, INT32, "sums")
+
+    def _resize(self, x: Tensor, factor: int, mode: Any, dtype: Any, suffix: str) -> Tensor:
+        batch, height, width, channels = x.shape
+        # In halves of a pixel of the output: its middle is at (2 * o + 1 - factor) / (2 * factor).
+        geometry = [[2 * factor, 2] * 2, [1 - factor] * 2, [factor - 1] * 2]
+        operands = [x, *(self._sizes(one) for one in geometry)]
+        shape = (batch, height * factor, width * factor, channels)
+        return self._add(ts.Op.RESIZE, operands, shape, dtype, suffix, "ResizeAttribute", mode)
+
+    def slice(self, x: Tensor, axis: int, first: int, count: int) -> Tensor:
+        """Take some rows or columns of an int8 map."""
+        start, shape = [0] * 4, list(x.shape)
+        start[axis], shape[axis] = first, count
+        operands = [x, self._sizes(start), self._sizes(shape)]
+        return self._add(ts.Op.SLICE, operands, shape, INT8, "edge", "SliceAttribute")
+
+    def concat(self, parts: Sequence[Tensor], axis: int, suffix: str) -> Tensor:
+        """Put int8 tensors side by side."""
+        shape = list(parts[0].shape)
+        shape[axis] = sum(one.shape[axis] for one in parts)
+        return self._add(ts.Op.CONCAT, parts, shape, INT8, suffix, "ConcatAttribute", axis)
+
+    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """Give an int8 tensor another shape, its elements in their order."""
+        operands = [x, self._sizes(shape)]
+        return self._add(ts.Op.RESHAPE, operands, shape, INT8, "", "ReshapeAttribute")
 
     def _add(
         self,
@@ -174,6 +231,14 @@ class TosaGraph:
         self._constants += 1
         tensor = Tensor(f"constant {self._constants}", array.shape, dtype)
         self._serializer.addConst(list(array.shape), dtype, array, tensor.name)
+        return tensor
+
+    def _sizes(self, values: Sequence[int]) -> Tensor:
+        """Add a constant of TOSA's type for shapes."""
+        self._constants += 1
+        tensor = Tensor(f"constant {self._constants}", (len(values),), ts.DType.SHAPE)
+        array = np.array(values, np.int64)
+        self._serializer.addConst([len(values)], tensor.dtype, array, tensor.name)
         return tensor
 
     def _unique(self, name: str) -> str:

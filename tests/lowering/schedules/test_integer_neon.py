@@ -56,8 +56,8 @@ def test_every_kernel_of_odd_shapes(target: str, emulator_kit: object, tmp_path:
         w_head=random(5, 20, seed=11),
     )
     goal = with_cores(find_target(target), 1)
-    lowered = pipeline.build_library(model, goal, tmp_path / LIBRARY, precision="int8")
-    kernels = describe(lowered)["kernels"]
+    built = pipeline.build_library(model, goal, tmp_path / LIBRARY, precision="int8")
+    kernels = describe(built.lowered)["kernels"]
     assert {node for one in kernels for node in one["nodes"]} >= NODES
     assert "fallback" not in {one["kind"] for one in kernels}
     runner = require_runner(goal)

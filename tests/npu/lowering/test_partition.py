@@ -8,10 +8,11 @@ from onnx import numpy_helper, parser
 from mbv3c.errors import ModelError
 from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.lowering.ethos_u.composite import Quantization, bindings
+from mbv3c.lowering.ethos_u.convert import Lowering
 from mbv3c.lowering.ethos_u.named_import import import_named, name_of
 from mbv3c.lowering.ethos_u.partition import partition
 from mbv3c.lowering.ethos_u.tosa_graph import multiplier
-from mbv3c.npu_pipeline import whole_network
+from mbv3c.npu_pipeline import npu_part
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
@@ -46,10 +47,26 @@ def graph_of(body: str, out: str = "[1,8,9,11]", inputs: str = "[1,8,9,11]") -> 
     return model
 
 
+RESIZE = """
+    s = Constant <value_floats=[%s]> ()
+    e = Constant <value_floats: floats=[]> ()
+    h = Conv(x, p)
+    y = Resize <mode="linear", coordinate_transformation_mode="half_pixel"> (h, e, s)
+"""
+TORCH_RESIZE = """
+    s = Constant <value_ints=[1,12,18,22]> ()
+    h = Conv(x, p)
+    y = Resize <
+        coordinate_transformation_mode="pytorch_half_pixel",
+        cubic_coeff_a=-0.75, mode="linear", nearest_mode="floor"
+    > (h, , , s)
+"""
 CASES = {
     "conv": graph_of("y = Conv <pads=[1,1,1,1]> (x, w, b)", "[1,16,9,11]"),
     "strided": graph_of("y = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w)", "[1,16,5,6]"),
     "uneven": graph_of("y = Conv <pads=[0,0,1,1], strides=[2,2]> (x, w)", "[1,16,4,5]"),
+    "wide strides": graph_of("y = Conv <pads=[1,1,1,1], strides=[3,3]> (x, w)", "[1,16,3,4]"),
+    "pointwise, strided": graph_of("y = Conv <strides=[2,2]> (x, p)", "[1,12,5,6]"),
     "dilated": graph_of("y = Conv <pads=[2,2,2,2], dilations=[2,2]> (x, w)", "[1,16,9,11]"),
     "pointwise": graph_of("y = Conv(x, p)", "[1,12,9,11]"),
     "depthwise": graph_of(
@@ -62,15 +79,21 @@ CASES = {
     "mean": graph_of("y = GlobalAveragePool(x)", "[1,8,1,1]"),
     "multiply": graph_of("m = GlobalAveragePool(x) y = Mul(x, m)"),
     "add": graph_of("h = HardSwish(x) y = Add(x, h)"),
+    "resize by 2": graph_of(RESIZE % "1.0,1.0,2.0,2.0", "[1,12,18,22]"),
+    "resize by 3": graph_of(RESIZE % "1.0,1.0,3.0,3.0", "[1,12,27,33]"),
+    "resize by 4": graph_of(RESIZE % "1.0,1.0,4.0,4.0", "[1,12,36,44]"),
+    "resize by 8": graph_of(RESIZE % "1.0,1.0,8.0,8.0", "[1,12,72,88]"),
+    "resize by 16": graph_of(RESIZE % "1.0,1.0,16.0,16.0", "[1,12,144,176]"),
+    "resize as torch writes it": graph_of(TORCH_RESIZE, "[1,12,18,22]"),
     "gemm": graph_of("m = GlobalAveragePool(x) f = Flatten(m) y = Gemm(f, g, d)", "[1,6]"),
 }
 
 
-def difference(model: onnx.ModelProto, mean: str = "depthwise") -> int:
+def difference(model: onnx.ModelProto, lowering: Lowering | None = None) -> int:
     """Return the largest difference in LSB between TOSA and onnxruntime, over some inputs."""
     calibration = random_inputs(model, 4)
     quantized, _ = quantize(model, calibration, rank_layers=False)
-    region = whole_network(partition(quantized, mean))
+    region = npu_part(partition(quantized, lowering))
     opened = session(quantized)
     worst = 0
     for x in calibration.read():
@@ -90,7 +113,12 @@ def test_an_operation_is_that_of_onnxruntime(name: str):
 
 
 def test_a_mean_as_a_pool_rounds_twice():
-    assert difference(CASES["mean"], "pool") <= 2 * ONE_OPERATION_LSB
+    assert difference(CASES["mean"], Lowering("pool")) <= 2 * ONE_OPERATION_LSB
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("resize")])
+def test_a_device_that_interpolates_does_what_convolutions_do(name: str):
+    assert difference(CASES[name], Lowering(interpolates=True)) <= ONE_OPERATION_LSB
 
 
 def test_the_network_is_one_region_and_only_its_ends_stay(quantized: onnx.ModelProto):
@@ -128,17 +156,26 @@ def test_lowering_is_reproducible(quantized: onnx.ModelProto):
 
 
 @pytest.mark.parametrize(
-    ("body", "named"),
+    ("body", "message"),
     [
-        ("h = HardSwish(x) e = Exp(h) y = HardSwish(e)", "exp"),
-        ("y = Softmax <axis=1> (x)", "softmax"),
+        (
+            "h = HardSwish(x) e = Exp(h) y = Conv <pads=[1,1,1,1]> (e, w)",
+            r"in the middle .*: .*exp \(node 1 Exp",
+        ),
+        (
+            "y = Conv <pads=[1,1,1,1], strides=[4,4]> (x, w)",
+            r"can compute nothing .*conv2d \(node 0",
+        ),
+        ("y = Softmax <axis=1> (x)", r"can compute nothing .*softmax \(node 0"),
+        ("e = Exp(x) y = Conv <pads=[1,1,1,1]> (e, w)", r"in the middle .*: .*exp \(node 0 Exp"),
     ],
 )
-def test_what_the_npu_cannot_do_is_named(body: str, named: str):
-    model = graph_of(body)
+def test_what_the_npu_cannot_do_is_named(body: str, message: str):
+    shape = "[1,16,3,3]" if "strides" in body else "[1,16,9,11]"
+    model = graph_of(body, shape if "Conv" in body else "[1,8,9,11]")
     quantized, _ = quantize(model, random_inputs(model, 2), rank_layers=False)
-    with pytest.raises(ModelError, match=rf"stay on the CPU: .*{named} \(node \d"):
-        whole_network(partition(quantized))
+    with pytest.raises(ModelError, match=message):
+        npu_part(partition(quantized))
 
 
 def test_a_reshape_that_moves_pixels_stays():

@@ -1,0 +1,28 @@
+"""Run what stays on the CPU behind an NPU, in onnxruntime."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+_FATAL_ONLY = 4  # severity
+
+
+def run_host(host: onnx.ModelProto, integers: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+    """Run the part on the CPU on what the device gives, in its order and layout: N, H, W, C."""
+    options = ort.SessionOptions()
+    # As the reference runs: no optimisation, and sums that do not depend on the number of cores.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    opened = ort.InferenceSession(
+        host.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    named = {
+        given.name: np.ascontiguousarray(values.reshape(given.shape).astype(np.int8))
+        for given, values in zip(opened.get_inputs(), integers, strict=True)
+    }
+    return [np.asarray(one) for one in opened.run(None, named)]
