@@ -132,8 +132,8 @@ def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     if not files:
         raise UsageError(
-            f"{folder} holds none of {', '.join(suffixes)}: put images or arrays there, or take "
-            "--random-inputs"
+            f"{folder} holds none of {', '.join(suffixes)}: put images or arrays there, or name "
+            "another folder"
         )
     shape = _shape(model)
     images = any(path.suffix.lower() in IMAGES for path in files)
