@@ -466,28 +466,30 @@ def compile_(
     found = find_target(target)
     if cores is not None:
         found = with_cores(found, cores)
-    progress = _Progress()
-    loaded = _built_or_loaded(model, spec, input_shape, opset, progress)
-    name = loaded.graph.name if model is None else model.stem
-    path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
-
-    from mbv3c import pipeline
-    from mbv3c.errors import UsageError
-    from mbv3c.kernel_table import kernel_lines
-    from mbv3c.quantization import calibration as calibrations
-    from mbv3c.quantization import options
-
     if precision != "int8" and calibration is not None:
         raise UsageError("--calibration is for --precision int8")
     if precision == "fp32" and keep_float is not None:
         raise UsageError("--keep-float is for --precision int8 and fp16")
-    source = calibrations.folder_inputs(loaded, calibration) if calibration is not None else None
+
+    from mbv3c.quantization import calibration as calibrations
+    from mbv3c.quantization import options
+
     keep = None
     names: tuple[str, ...] = ()
     if keep_float is not None and precision == "int8":
         keep = options.parse_keep_float(keep_float)
     elif keep_float is not None:
         names = tuple(filter(None, keep_float.split(",")))
+    if calibration is not None:
+        calibrations.calibration_files(calibration)
+    progress = _Progress()
+    loaded = _built_or_loaded(model, spec, input_shape, opset, progress)
+    name = loaded.graph.name if model is None else model.stem
+    path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
+    source = calibrations.folder_inputs(loaded, calibration) if calibration is not None else None
+
+    from mbv3c import pipeline
+    from mbv3c.kernel_table import kernel_lines
 
     compiled = pipeline.compile_model(
         loaded,
@@ -525,13 +527,17 @@ def _compile_npu(
 
     target, options = request.read(compare_size=flags["explain"])
     require_npu_tools()
+
+    from mbv3c.quantization.calibration import calibration_files, folder_inputs
+
+    if calibration is not None:
+        calibration_files(calibration)
     progress = _Progress()
     loaded = load(progress)
     name = loaded.graph.name if model is None else model.stem
     path = output or Path(f"{name}-npu-{target.device}-int8")
 
     from mbv3c import npu_pipeline, npu_report
-    from mbv3c.quantization.calibration import folder_inputs
     from mbv3c.targets.npu_knobs import NpuOptions
 
     compiled = npu_pipeline.compile_npu(

@@ -82,7 +82,7 @@ def test_a_bundle_calibrated_on_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--calibration", "nowhere"), "are for --precision int8"),
+        (("--calibration", "nowhere"), "--calibration is for --precision int8"),
         (("--precision", "int8", "--calibration", "nowhere"), "no such folder"),
         (("--precision", "int8", "--keep-float", "some"), "keep-float"),
     ],

@@ -68,7 +68,8 @@ def check_source(folder: Path | None, count: int | None, seed: int | None) -> No
     """Refuse, before any work, what does not say where inputs come from.
 
     Raises:
-        UsageError: there is no source, or there are two, or the seed is of none.
+        UsageError: there is no source, or there are two, or the seed is of none, or as
+            `calibration_files` says.
     """
     if (folder is None) == (count is None):
         raise UsageError(
@@ -77,6 +78,8 @@ def check_source(folder: Path | None, count: int | None, seed: int | None) -> No
         )
     if seed is not None and count is None:
         raise UsageError("--input-seed belongs to --random-inputs")
+    if folder is not None:
+        calibration_files(folder)
 
 
 def inputs_from(
@@ -115,16 +118,11 @@ def random_inputs(model: onnx.ModelProto, count: int, seed: int = 0) -> Calibrat
     return Calibration(f"{count} random inputs (seed {seed})", True, count, read)
 
 
-def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
-    """Take the images and arrays of a folder, in the order of their names.
-
-    A .npy or .npz array is one input (without the batch, too) or any number of them, in fp32, as
-    the model takes it. Images are JPEG or PNG, prepared as `images.preprocessing` says. What does
-    not fill the last batch is filled up with its last input.
+def calibration_files(folder: Path) -> list[Path]:
+    """Return the images and arrays of a folder, in the order of their names.
 
     Raises:
         UsageError: there is no such folder, or nothing in it that can be read.
-        CalibrationError: a file is broken or does not fit; it is named.
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}; name one with images, .npy or .npz files")
@@ -135,6 +133,21 @@ def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
             f"{folder} holds none of {', '.join(suffixes)}: put images or arrays there, or name "
             "another folder"
         )
+    return files
+
+
+def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
+    """Take the images and arrays of a folder, in the order of their names.
+
+    A .npy or .npz array is one input (without the batch, too) or any number of them, in fp32, as
+    the model takes it. Images are JPEG or PNG, prepared as `images.preprocessing` says. What does
+    not fill the last batch is filled up with its last input.
+
+    Raises:
+        UsageError: as `calibration_files` says.
+        CalibrationError: a file is broken or does not fit; it is named.
+    """
+    files = calibration_files(folder)
     shape = _shape(model)
     images = any(path.suffix.lower() in IMAGES for path in files)
     prepared = preprocessing(model, shape) if images else None
