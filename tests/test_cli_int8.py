@@ -51,7 +51,8 @@ def test_a_bundle_calibrated_on_a_folder(tmp_path: Path) -> None:
     inputs = np.random.default_rng(0).standard_normal((4, 3, 96, 96)).astype(np.float32)
     np.save(folder / "inputs.npy", inputs)
     options = ("--precision", "int8", "--calibration", folder, "--keep-float", 1)
-    done = mbv3c("compile", *MODEL, "--target", "host_cpu", *options, "-o", bundle, "--explain")
+    given = (*MODEL, "--target", "host_cpu", *options, "-o", bundle)
+    done = mbv3c("compile", *given, "--explain", "--no-verify")
     assert done.returncode == 0, done.stderr
     assert "RANDOM" not in done.stderr
     assert "depthwise" in done.stdout
