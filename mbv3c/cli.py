@@ -972,7 +972,21 @@ def _sentence(parity: dict[str, Any]) -> str:
         f"{parity['worst_output']} (allowed "
         f"{parity['tolerance']:.1e}; onnxruntime itself spreads by "
         f"{parity['reference_spread']:.1e}), cosine {parity['cosine']:.9f}, "
-        f"{agreement}over {len(parity['inputs'])} inputs{_quantization_loss(parity)}"
+        f"{agreement}over {len(parity['inputs'])} inputs{_kernels_alone(parity)}"
+        f"{_quantization_loss(parity)}"
+    )
+
+
+def _kernels_alone(parity: dict[str, Any]) -> str:
+    """Say what the kernels of a quantized network have shown by themselves."""
+    found = parity.get("kernels_alone")
+    if found is None:
+        return ""
+    if not found["passed"]:
+        return "; WRONG by themselves: " + "; ".join(found["missed"])
+    return (
+        f"; each of {found['count']} kernels by itself: {found['differing']} of "
+        f"{found['values']:,} values differ, all at ties"
     )
 
 

@@ -18,15 +18,24 @@ from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import BundleError, ModelError, ParityError, UnknownOperatorsError, UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
-from mbv3c.execution.runners import HostRunner, Runner, Tensor, require_runner, runner_for
+from mbv3c.execution.runners import (
+    HostRunner,
+    KernelRunner,
+    Runner,
+    Tensor,
+    require_runner,
+    runner_for,
+)
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
 from mbv3c.lowering.describe import describe
 from mbv3c.lowering.lower import Lowered, lower, lower_for_gpu
+from mbv3c.parity.alone import KernelsAlone
 from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
 from mbv3c.parity.conversion import in_opset
 from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.kernels import check_kernels
 from mbv3c.parity.proof import prove as onnxruntime_judge
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
 from mbv3c.parity.tolerance import TOLERANCES
@@ -48,6 +57,7 @@ Progress = Callable[[str], None]
 
 _TEMPORARY_COPIES = 5
 _OTHER_BYTES = 8 << 20
+_SHOWN_KERNELS = 5
 
 _RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
 
@@ -259,6 +269,7 @@ def compile_model(
         )
         if emit_source:
             (folder / bundles.SOURCES).write_text(opencl.format_sources(built.sources))
+        described = describe(built.lowered)
         progress(_REFERENCE[quantization is not None])
         inputs = parity_inputs(_input_shape(model))
         references = list(run_reference(model, inputs))
@@ -272,6 +283,7 @@ def compile_model(
             as_given = given if quantization is not None else None
             parity = _verify(
                 folder,
+                described["kernels"],
                 model,
                 target,
                 precision,
@@ -284,13 +296,12 @@ def compile_model(
             if not parity.passed:
                 raise ParityError(
                     f"{output.name} does not compute what onnxruntime computes; nothing was "
-                    "written (--no-verify writes the bundle all the same)",
+                    f"written (--no-verify writes the bundle all the same){_wrong(parity)}",
                     parity.to_json(),
                 )
         contents = _describe(given, target, precision, reports, references[0], parity)
         contents["keep_float"] = list(keep_float)
         contents["quantization"] = _describe_quantization(quantization)
-        described = describe(built.lowered)
         contents |= described
         bundles.write_manifest(folder, contents)
     return Compiled(output, target, parity, described["kernels"])
@@ -332,7 +343,10 @@ def verify_bundle(path: Path, progress: Progress) -> Parity:
     inputs = parity_inputs(bundle.input_shape)
     references = list(run_reference(model, inputs))
     kept = bundle.manifest.get("keep_float", [])
-    return _verify(path, model, target, precision, inputs, references, progress, given, kept)
+    kernels = bundle.manifest["kernels"]
+    return _verify(
+        path, kernels, model, target, precision, inputs, references, progress, given, kept
+    )
 
 
 def target_of(bundle: bundles.Bundle) -> Target:
@@ -421,8 +435,15 @@ def _read_input(source: Path, wanted: tuple[int, ...]) -> Tensor:
     return x
 
 
+def _wrong(parity: Parity) -> str:
+    """Name the kernels that are wrong by themselves."""
+    missed = parity.kernels.missed if parity.kernels else []
+    return "".join(f"\n  {one}" for one in missed[:_SHOWN_KERNELS])
+
+
 def _verify(
     folder: Path,
+    kernels: list[dict[str, Any]],
     model: onnx.ModelProto,
     target: Target,
     precision: str,
@@ -433,6 +454,7 @@ def _verify(
     keep_float: Sequence[str] = (),
 ) -> Parity:
     runner = runner_for(target, precision)
+    alone = None
     if runner is None and target.gpu:
         progress(f"building the host code of {target.name} for this machine")
         outputs, ran_on = _run_kernels(
@@ -441,10 +463,11 @@ def _verify(
     elif runner is not None:
         progress(f"running the library on {runner.description}")
         outputs = runner.run(folder, inputs)
+        alone = _kernels_alone(model, kernels, precision, inputs, runner, folder, progress)
         ran_on = runner.description
     else:
         progress(f"nothing here runs {target.name}: building the same program for this machine")
-        outputs = _run_rebuilt(model, inputs, precision, keep_float)
+        outputs, alone = _run_rebuilt(model, inputs, precision, keep_float, progress)
         ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
     parity = compare(
         outputs,
@@ -453,6 +476,7 @@ def _verify(
         ran_on=ran_on,
         exact_program=runner is not None or bool(target.gpu),
     )
+    parity = replace(parity, kernels=alone)
     if given is None:
         return parity
     progress(_REFERENCE[False])
@@ -499,14 +523,37 @@ def _run_kernels(
 
 
 def _run_rebuilt(
-    model: onnx.ModelProto, inputs: list[Tensor], precision: str, keep_float: Sequence[str]
-) -> list[list[Tensor]]:
+    model: onnx.ModelProto,
+    inputs: list[Tensor],
+    precision: str,
+    keep_float: Sequence[str],
+    progress: Progress,
+) -> tuple[list[list[Tensor]], KernelsAlone | None]:
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         folder = Path(name)
         library, host = folder / bundles.LIBRARY, find_target("host_cpu")
         optimized, _ = rewritten_for(model, precision)
-        build_library(optimized, host, library, precision=precision, keep_float=keep_float)
-        return HostRunner().run(folder, inputs)
+        built = build_library(optimized, host, library, precision=precision, keep_float=keep_float)
+        kernels, runner = describe(built.lowered)["kernels"], HostRunner()
+        outputs = runner.run(folder, inputs)
+        return outputs, _kernels_alone(model, kernels, precision, inputs, runner, folder, progress)
+
+
+def _kernels_alone(
+    model: onnx.ModelProto,
+    kernels: list[dict[str, Any]],
+    precision: str,
+    inputs: list[Tensor],
+    runner: Runner,
+    folder: Path,
+    progress: Progress,
+) -> KernelsAlone | None:
+    """Check every kernel of an int8 library by itself; None of another."""
+    if precision != "int8" or not isinstance(runner, KernelRunner):
+        return None
+    progress("running every kernel by itself")
+    # The last input has the largest values: of integers, those that saturate, too.
+    return check_kernels(model, kernels, inputs[-1], runner, folder)
 
 
 def _write_golden(

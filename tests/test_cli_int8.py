@@ -30,6 +30,11 @@ def test_integers_take_fewer_instructions(emulator_kit: object, tmp_path: Path) 
     assert "RANDOM" in done.stderr
     assert parity["passed"]
     assert parity["ran_on"] == "emulated cortex-a76"
+    alone = parity["kernels_alone"]
+    assert alone["passed"]
+    assert alone["missed"] == []
+    assert alone["count"] == len(alone["kernels"]) > 70
+    assert alone["differing"] < 1e-4 * alone["values"]
     # Seeded weights let noise through to the logits, so this is no figure of merit.
     assert parity["against_model_as_given"].keys() == {"cosine", "top1", "top5"}
     assert parity["against_model_as_given"]["cosine"] > 0.5
@@ -53,7 +58,9 @@ def test_a_bundle_calibrated_on_a_folder(tmp_path: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["quantization"]["random_inputs"] is False
     assert len(manifest["quantization"]["layers_in_fp32"]) == 1
-    assert document(mbv3c("verify", bundle, "--json"))["passed"]
+    done = mbv3c("verify", bundle)
+    assert done.returncode == 0, done.stderr
+    assert "kernels by itself: " in done.stdout
     np.save(tmp_path / "x.npy", inputs[:1])
     done = mbv3c("run", bundle, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
     assert done.returncode == 0, done.stderr
