@@ -71,13 +71,17 @@ class Count:
         return found
 
 
-def count_bundle(kit: EmulatorKit, cpu: str, folder: Path) -> Count:
+def count_bundle(
+    kit: EmulatorKit, cpu: str, folder: Path, files: tuple[Path, Path] | None = None
+) -> Count:
     """Count one inference of a bundle's golden input, on one core.
 
     Args:
         kit: the emulator and what it runs.
         cpu: the processor to emulate, in qemu's words.
         folder: the bundle, or a folder with its library and `golden/`.
+        files: another input than the golden one, and where to write the outputs, which are then
+            not compared with the golden ones.
 
     Raises:
         ToolError: the program fails, or two inferences differ.
@@ -89,6 +93,7 @@ def count_bundle(kit: EmulatorKit, cpu: str, folder: Path) -> Count:
             *kit.command(cpu, *plugin, *one_thread),
             *("--repeat", str(_INFERENCES)),
             str(folder),
+            *map(str, files or ()),
         ],
         kit,
         doing=f"counting the instructions of {folder.name}",

@@ -7,12 +7,37 @@ from pathlib import Path
 from typing import Any
 
 from mbv3c.lowering import kernels
+from mbv3c.lowering.plan import TUNED, Plan
 from mbv3c.targets import cpu
 from mbv3c.targets.table import NATIVE, Target
 from mbv3c.tuning.database import Context, Database, Record, best, folder_for
 from mbv3c.tuning.tasks import key_of
 
 OWN = Path("tune_logs")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Choices that a bundle's manifest lists."""
+
+    knobs: dict[str, dict[str, Any]]
+
+    def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        """Return the knobs of a kernel of the bundle."""
+        return self.knobs.get(key_of(kind, shape))
+
+
+def recorded(tuned: Sequence[dict[str, Any]]) -> Recorded:
+    """Return the choices that a bundle's manifest lists under `tuned_kernels`."""
+    return Recorded({one["key"]: one["knobs"] for one in tuned})
+
+
+def tuned_kernels(plan: Plan) -> list[dict[str, Any]]:
+    """Return what a manifest lists under `tuned_kernels`: keys and knobs, each kernel once."""
+    found = {
+        key_of(step.kind, step.shape): step.knobs for step in plan.steps if step.origin == TUNED
+    }
+    return [{"key": key, "knobs": knobs} for key, knobs in found.items()]
 
 
 @dataclass

@@ -205,6 +205,9 @@ class Tuner:
         """Yield a record and a message for every candidate; the first of them is the default.
 
         A contest that fails as a whole is held again in halves, until the culprit is found.
+
+        Raises:
+            NothingMeasuredError: the default itself fails.
         """
         try:
             result = self._contest(state, chosen)
@@ -239,6 +242,8 @@ class Tuner:
         self, state: State, chosen: Sequence[int], outcome: str, message: str
     ) -> Iterator[tuple[int, Record, str]]:
         default, *rest = chosen
+        if state.cost is None and rest:  # whether it is the default's fault
+            list(self._measured(state, [default]))
         if not rest:
             raise NothingMeasuredError(
                 f"the default kernel for {state.task.name} fails at {outcome}: {message}"
