@@ -60,7 +60,7 @@ class Measured:
 
 def device_of(target: Target) -> str:
     """Return the `FAMILY:DEVICE` under which measurements are kept; this machine by its core."""
-    if target.cpu != NATIVE:
+    if target.device != NATIVE:
         return target.name.removesuffix("-android")
     return f"{target.family}:{cpu.resolve(target).cpu}"
 

@@ -16,9 +16,9 @@ from mbv3c.bench.latency import worker
 from mbv3c.bench.processors import processor_name
 from mbv3c.bench.profile import instructions_by_kernel
 from mbv3c.bench.worker import CONTEST, OUTPUTS
-from mbv3c.bundle import GOLDEN_INPUT, output_files
+from mbv3c.bundle import output_files
 from mbv3c.errors import ToolError
-from mbv3c.execution.counting import count_bundle
+from mbv3c.execution.counting import count_kernels
 from mbv3c.execution.toolbox import EmulatorKit
 from mbv3c.tuning.contest import Contest
 
@@ -117,12 +117,12 @@ class CountingRunner:
         return f"emulated {self.cpu}, one thread, executed instructions"
 
     def measure(self, contest: Contest, timeout: float) -> Measured:
-        files = contest.folder / GOLDEN_INPUT, contest.folder / "y.npy"
-        counted = count_bundle(self.kit, self.cpu, contest.folder, files)
+        first = contest.folder / "y.npy"
+        counted = count_kernels(self.kit, self.cpu, contest.folder, first)
         found = instructions_by_kernel(counted, contest.folder)
         calls = Counter(contest.calls)
         names = [contest.calls[call] for call in contest.candidates]
-        outputs = [np.load(path) for path, _ in zip(output_files(files[1]), names, strict=False)]
+        outputs = [np.load(path) for path, _ in zip(output_files(first), names, strict=False)]
         return Measured([[found[name] / calls[name]] for name in names], outputs)
 
 

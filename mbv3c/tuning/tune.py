@@ -305,17 +305,17 @@ class Tuner:
 def _next(states: Sequence[State], patience: int) -> State | None:
     """Return the kernel on which a batch is spent: trials go where the time goes.
 
-    Those that were not measured at all come first. A kernel's turn comes the later the longer
-    nothing better was found for it.
+    Those that were not measured at all come first, the most multiply-adds before. A kernel's turn
+    comes the later the longer nothing better was found for it.
     """
     open_ = [
         one
         for one in states
         if (not one.search.done and one.search.stale < patience) or one.cost is None
     ]
-    for one in open_:
-        if one.cost is None:
-            return one
+    unknown = [one for one in open_ if one.cost is None]
+    if unknown:
+        return max(unknown, key=lambda one: one.task.calls * one.task.step.madds)
     return max(
         open_,
         key=lambda one: one.share / (len(one.search.seen) * (1 + one.search.stale)),
