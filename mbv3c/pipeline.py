@@ -30,6 +30,7 @@ from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
 from mbv3c.lowering.describe import describe
+from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.lower import Lowered, lower, lower_for_gpu
 from mbv3c.parity.alone import KernelsAlone
 from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
@@ -52,6 +53,7 @@ from mbv3c.targets.cores import check_precision, machine
 from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.npu_tools import require_npu_tools
 from mbv3c.targets.table import NATIVE, Target, find_target
+from mbv3c.tuning.choices import tuned_kernels
 
 Progress = Callable[[str], None]
 
@@ -169,11 +171,13 @@ def build_library(
     *,
     precision: str = "fp32",
     keep_float: Sequence[str] = (),
+    choices: Choices = NO_CHOICES,
     symbols: bool = False,
 ) -> Library:
     """Turn a rewritten graph into the target's shared library, with its symbol table on demand.
 
-    For fp16, nodes whose names match a pattern of `keep_float` stay in fp32.
+    For fp16, nodes whose names match a pattern of `keep_float` stay in fp32. Kernels of CPUs that
+    `choices` knows are as it says.
 
     Raises:
         UsageError: a pattern matches no node.
@@ -194,7 +198,7 @@ def build_library(
             lowered = lower_for_gpu(model, gpu, target.name, tvm_target, precision, keep_float)
         else:
             cores = machine(resolved, tvm_target)
-            lowered = lower(model, cores, tvm_target, precision, keep_float)
+            lowered = lower(model, cores, tvm_target, precision, keep_float, choices)
     except UnknownOperatorsError as error:
         reasons = why_left(model, error.positions, reports)
         raise ModelError("\n  ".join([str(error), *reasons])) from error
@@ -230,6 +234,7 @@ def compile_model(
     calibration: Calibration | None = None,
     quantizing: QuantizeOptions | None = None,
     keep_float: Sequence[str] = (),
+    choices: Choices = NO_CHOICES,
     force: bool = False,
     verify: bool = True,
     emit_source: bool = False,
@@ -239,7 +244,8 @@ def compile_model(
 
     The bundle is verified before it gets its name. For int8, a model that has no QDQ pairs is
     quantized first: on `calibration`, or on random inputs, as `quantizing` says. For fp16, nodes
-    whose names match a pattern of `keep_float` stay in fp32. `emit_source`
+    whose names match a pattern of `keep_float` stay in fp32. Kernels that `choices` knows
+    are as it says. `emit_source`
     adds the kernels of a GPU to the bundle, as they are in the library.
 
     Raises:
@@ -265,7 +271,13 @@ def compile_model(
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
         library = folder / bundles.LIBRARY
         built = build_library(
-            optimized, target, library, reports, precision=precision, keep_float=keep_float
+            optimized,
+            target,
+            library,
+            reports,
+            precision=precision,
+            keep_float=keep_float,
+            choices=choices,
         )
         if emit_source:
             (folder / bundles.SOURCES).write_text(opencl.format_sources(built.sources))
@@ -301,6 +313,7 @@ def compile_model(
                 )
         contents = _describe(given, target, precision, reports, references[0], parity)
         contents["keep_float"] = list(keep_float)
+        contents["tuned_kernels"] = tuned_kernels(built.lowered.plan)
         contents["quantization"] = _describe_quantization(quantization)
         contents |= described
         bundles.write_manifest(folder, contents)
@@ -605,7 +618,6 @@ def _describe(
         "passes": [
             {"name": r.name, "matched": len(r.matched), "refused": len(r.refused)} for r in reports
         ],
-        "tuned_kernels": [],
         "parity": parity.to_json() if parity else None,
         "tools": {name: metadata.version(name) for name in _RECORDED_TOOLS},
     }

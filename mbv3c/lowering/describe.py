@@ -11,7 +11,8 @@ def describe(lowered: Lowered) -> dict[str, Any]:
 
     `kernels` has one entry per call, in order: the kernel's name in the library, its kind, the
     ONNX nodes that it covers, multiply-adds, the bytes of all tensors that it reads or writes,
-    each counted once, its knobs, and its arguments: null for a constant, else type and shape in
+    each counted once, its knobs, where these come from (one of `ORIGINS`; null where there were
+    none to choose), and its arguments: null for a constant, else type and shape in
     memory, whether an image's channels are last, and which tensors of the graph it is before and
     after the call (null for none). `memory` has the bytes of the weights as packed, of the arena
     and its blocks, the largest sum of values alive at one call (no arena can be smaller), and for
@@ -27,6 +28,7 @@ def describe(lowered: Lowered) -> dict[str, Any]:
                 "madds": step.madds,
                 "bytes": plan.bytes_moved(step),
                 "knobs": step.knobs,
+                "origin": step.origin or None,
                 "arguments": [_argument(plan, one) for one in arguments],
             }
             for name, step, arguments in zip(

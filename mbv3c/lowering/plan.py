@@ -14,6 +14,10 @@ from tvm.tirx import PrimFunc
 
 Array = NDArray[Any]
 
+# Where the choices of a kernel come from: a rule, or a measurement of a kernel of the same shape.
+DEFAULT, TUNED = "default", "tuned"
+ORIGINS = (DEFAULT, TUNED)
+
 
 @dataclass(frozen=True)
 class Value:
@@ -44,6 +48,9 @@ class Step:
         writes: the values among the arguments that it writes.
         madds: multiply-adds.
         knobs: the kernel's choices by name.
+        shape: what the kernel was written for, a dataclass of the module that wrote it; None where
+            there was nothing to choose.
+        origin: where the choices come from, one of `ORIGINS`; empty where there were none.
     """
 
     kind: str
@@ -53,6 +60,8 @@ class Step:
     writes: tuple[str, ...]
     madds: int = 0
     knobs: dict[str, int | bool | str] = field(default_factory=dict)
+    shape: Any = None
+    origin: str = ""
 
     @property
     def values(self) -> tuple[str, ...]:

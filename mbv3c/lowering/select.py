@@ -313,6 +313,13 @@ class Selector:
             kernel.knobs,
             channels_last=channels_last,
         )
+        self._note(kernel)
+
+    def _note(self, kernel: Kernel) -> None:
+        """Remember of the last step for what shape its kernel was chosen, and by what."""
+        self._plan.steps[-1] = replace(
+            self._plan.steps[-1], shape=kernel.shape, origin=kernel.origin
+        )
 
     def _emit(
         self,
