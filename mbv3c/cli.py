@@ -482,7 +482,9 @@ def compile_(
 
     from mbv3c.quantization import calibration as calibrations
     from mbv3c.quantization import options
+    from mbv3c.targets.cores import check_precision
 
+    check_precision(found, precision)
     keep = None
     names: tuple[str, ...] = ()
     if keep_float is not None and precision == "int8":

@@ -254,8 +254,6 @@ def compile_model(
             asked for one that is no GPU.
         Mbv3cError: anything else that is wrong.
     """
-    if precision not in TOLERANCES:
-        raise UsageError(f"unknown precision {precision!r}; known: {', '.join(TOLERANCES)}")
     check_precision(target, precision)
     if emit_source and not target.gpu:
         raise UsageError(f"--emit-source is for GPUs; the kernels of {target.name} have no source")

@@ -41,6 +41,11 @@ def test_a_precision_that_the_core_does_not_compute_in_is_refused(target: Target
     assert all(CORES[find_target(one.split()[-1]).cpu].fp16 for one in able)
 
 
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(UsageError, match="unknown precision 'fp8'; known: fp32, fp16, int8"):
+        check_precision(find_target("host_cpu"), "fp8")
+
+
 @pytest.mark.parametrize(("name", "able"), [("znver4", False), ("sapphirerapids", True)])
 def test_half_precision_of_an_x86_core(name: str, able: bool) -> None:
     target = replace(find_target("host_cpu"), cpu=name, arch="x86_64", triple="x86_64-linux-gnu")
