@@ -182,7 +182,7 @@ def _samples(
         if array.shape != shape[1:] and array.shape[1:] != shape[1:]:
             raise CalibrationError(
                 f"{name} has the shape {array.shape}, the model takes {shape} (or another batch "
-                "of that)"
+                "of that); write it in that shape or remove it"
             )
         rows = array[None] if array.shape == shape[1:] else array
         for index, row in enumerate(rows):
@@ -203,7 +203,9 @@ def _arrays(path: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
                 yield f"{path}: {key}", archive[key]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         kind = path.suffix.lower()
-        raise CalibrationError(f"{path} is no {kind} file, or it is broken: {error}") from error
+        raise CalibrationError(
+            f"{path} is no {kind} file, or it is broken: {error}; write it anew or remove it"
+        ) from error
 
 
 def random_with_warning(model: onnx.ModelProto, warn: Callable[[str], None]) -> Calibration:
