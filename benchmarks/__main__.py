@@ -86,8 +86,8 @@ def _gpu(quick: bool) -> tuple[str, str]:
 {_date()}, {processor_name()}; {tools}.
 `make bench`, that is `python -m benchmarks --only gpu`. From TVM's operators with dlight's general
 schedule to our kernels, in one process, {gpu.RUNS} runs each in turns. Launches and bytes (of all
-tensors that kernels read or write, once per launch) are counted from the plan. **Times are of a CPU
-that executes the kernels, and say nothing about a phone.**
+tensors that kernels read or write, once per launch) are counted from the plan. **Times are of a
+CPU that executes the kernels, and say nothing about a phone.**
 
 {gpu.table(rows)}""",
     )
