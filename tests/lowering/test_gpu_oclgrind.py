@@ -1,8 +1,8 @@
 """oclgrind finds nothing in any kernel of MobileNetV3-Small for Mali.
 
 It interprets every distinct kernel on its real launch, with data races and uninitialised values
-checked: an hour for the network at 224 pixels, a few minutes for a narrow one at 96. So that the
-second is run, unless `MBV3C_OCLGRIND=full` asks for the first:
+checked: half a minute for a narrow network at 96 pixels, five minutes for the whole one at 224.
+The first is run, unless this asks for the second:
 
     MBV3C_OCLGRIND=full python -m pytest tests/lowering/test_gpu_oclgrind.py
 """
