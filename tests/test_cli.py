@@ -424,11 +424,13 @@ def test_interrupted_compile_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_targets_lists_what_is_there_and_what_is_planned() -> None:
+def test_targets_lists_what_is_there() -> None:
     listed = document(mbv3c("targets", "--json"))
     names = {target["name"] for target in listed["targets"]}
     assert {"arm_cpu:cortex-a76", "arm_cpu:cortex-a53-android", "host_cpu:native"} <= names
-    assert [planned["family"] for planned in listed["planned"]] == ["mobile_gpu"]
+    assert {"mobile_gpu:mali", "mobile_gpu:adreno-android", "mobile_gpu:generic_opencl"} <= names
+    assert {target["name"] for target in listed["npu_targets"]} > {"npu:ethos-u55-128"}
+    assert listed.keys() == {"targets", "npu_targets"}
 
 
 def test_doctor_finds_nothing_missing(emulator_kit: object) -> None:
