@@ -30,16 +30,24 @@ Result = TypeVar("Result")
 
 
 class _Steps:
-    """Runs steps under an alarm and keeps their names for whoever started this process."""
+    """Runs steps under an alarm and keeps their names for whoever started this process.
+
+    Attributes:
+        failed: the last step that raised an exception.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / STEP
+        self.failed = "starting"
 
     def run(self, name: str, seconds: float, step: Callable[[], Result]) -> Result:
         self._file.write_text(json.dumps({"step": name, "seconds": seconds}))
         signal.setitimer(signal.ITIMER_REAL, seconds)  # its signal ends the process
         try:
             return step()
+        except Exception:
+            self.failed = name
+            raise
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -52,7 +60,7 @@ def main(request_file: Path) -> None:
         result = _answer(request, request_file.parent, steps)
     except (Mbv3cError, RuntimeError, ValueError, TypeError, OSError) as error:
         text = str(error).strip() or repr(error)
-        result = {"error": text, "tool": isinstance(error, ToolError)}
+        result = {"error": text, "step": steps.failed, "tool": isinstance(error, ToolError)}
     (request_file.parent / RESULT).write_text(json.dumps(result))
 
 
@@ -128,8 +136,10 @@ def _run(request: dict[str, Any], remote: Any, folder: Path, steps: _Steps) -> l
             written.append(files)
         return written
     finally:
+        failed = steps.failed
         with suppress(RuntimeError):  # a device that is gone has nothing left to remove
             steps.run("removing the library", limit, lambda: remote.remove(name))
+        steps.failed = failed
 
 
 def _infer(machine: Any, device: Any, x: NDArray[Any]) -> list[NDArray[Any]]:

@@ -133,21 +133,24 @@ class RpcRunner:
             return result
         if result["tool"]:
             raise ToolError(result["error"])
-        raise ToolError(f"the {self.place} failed ({step['step']}): {_meaning(result['error'])}")
+        raise ToolError(f"the {self.place} failed ({result['step']}): {_meaning(result['error'])}")
 
 
 # What TVM says, and what it means.
 _MEANINGS = (
     (
-        "Connection refused",
+        "Check failed: (sock.Connect(addr))",
         "nothing listens there; start `mbv3c device serve` on it, with --host if it is not this "
         "machine",
     ),
-    ("mismatch", "its server wants another --key, or clients that come through its tracker"),
+    (
+        "cannot find server that matches",
+        "its server wants another --key, or clients that come through its tracker",
+    ),
     ("not TVM RPC server", "what listens there is no RPC server"),
     ("Cannot request", "the tracker gave a device that cannot be reached"),
 )
-_LOST = ("Connection reset", "closed", "Broken pipe", "SocketError", "recv", "EOF")
+_LOST = ("kShutdown", "Connection reset", "Broken pipe", "SocketError")
 
 
 def _meaning(error: str) -> str:
