@@ -271,7 +271,8 @@ class _Server:
         if self._registration is not None:
             descriptors.append(self._registration.fileno())
         upload = self._options.upload_mib << 20
-        self._session = start_session(connection, client, limit, upload, descriptors)
+        missing = self.machine.opencl_missing
+        self._session = start_session(connection, client, limit, upload, missing, descriptors)
         self._progress(f"serving {client}")
 
     def _handshake(self, connection: socket.socket) -> float:

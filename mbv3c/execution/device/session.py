@@ -83,7 +83,12 @@ class Session:
 
 
 def start_session(
-    connection: socket.socket, client: str, limit: float, upload_bytes: int, closing: list[int]
+    connection: socket.socket,
+    client: str,
+    limit: float,
+    upload_bytes: int,
+    opencl_missing: str,
+    closing: list[int],
 ) -> Session:
     """Fork the process that serves a client.
 
@@ -92,6 +97,7 @@ def start_session(
         client: where the client is, for people.
         limit: how many seconds the session may last.
         upload_bytes: the largest file that it may write.
+        opencl_missing: why the server has no OpenCL; empty if it has.
         closing: file descriptors of the server that the process must not keep.
     """
     folder = Path(tempfile.mkdtemp(prefix="mbv3c-session-"))
@@ -102,14 +108,16 @@ def start_session(
     if pid == 0:
         for descriptor in (over, *closing):
             os.close(descriptor)
-        _serve_client(connection, folder, upload_bytes)
+        _serve_client(connection, folder, upload_bytes, opencl_missing)
     os.close(held)
     with suppress(ProcessLookupError, PermissionError):
         os.setpgid(pid, pid)  # both sides set it, so that it holds whoever comes first
     return Session(pid, client, folder, connection, over, time.monotonic() + limit, limit)
 
 
-def _serve_client(connection: socket.socket, folder: Path, upload_bytes: int) -> NoReturn:
+def _serve_client(
+    connection: socket.socket, folder: Path, upload_bytes: int, opencl_missing: str
+) -> NoReturn:
     """Be the session's process."""
     status = 1
     try:
@@ -124,7 +132,7 @@ def _serve_client(connection: socket.socket, folder: Path, upload_bytes: int) ->
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.chdir(folder)
         connection.setblocking(True)
-        _register_functions(folder)
+        _register_functions(folder, opencl_missing)
         _ffi_api.ServerLoop(connection.fileno())
         status = 0
     except BaseException as error:
@@ -133,7 +141,7 @@ def _serve_client(connection: socket.socket, folder: Path, upload_bytes: int) ->
         os._exit(status)
 
 
-def _register_functions(folder: Path) -> None:
+def _register_functions(folder: Path, opencl_missing: str) -> None:
     """Register what TVM's server calls for files, and what a client may ask."""
 
     def within(name: str) -> str:
@@ -145,17 +153,17 @@ def _register_functions(folder: Path) -> None:
     functions = {
         "tvm.rpc.server.workpath": within,
         "tvm.rpc.server.load_module": lambda name: tvm.runtime.load_module(within(name)),
-        DESCRIBE: lambda: json.dumps(describe().to_json()),
+        DESCRIBE: lambda: json.dumps(describe(opencl_missing).to_json()),
     }
     for name, function in functions.items():
         tvm.register_global_func(name, function, override=True)
 
 
-def describe() -> Machine:
-    """Return what this machine is; opens the OpenCL driver."""
+def describe(opencl_missing: str = "") -> Machine:
+    """Return what this machine is; opens the OpenCL driver unless something is known to miss."""
     machine = read_machine()
-    if tvm.get_global_func("mbv3c.opencl.device", allow_missing=True) is None:
-        return replace(machine, opencl_missing="no OpenCL runtime is loaded")
+    if opencl_missing:
+        return replace(machine, opencl_missing=opencl_missing)
     try:
         return replace(machine, opencl=device_info())
     except ToolError as error:

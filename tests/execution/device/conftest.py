@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import libraries
+import device_libraries as libraries
 import pytest
-from serving import Served, served
+from device_serving import Served, served
 
 
 @pytest.fixture(scope="session")

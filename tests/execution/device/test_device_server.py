@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from serving import HOST, Served, mbv3c, served, wait_for
+from device_serving import HOST, Served, mbv3c, served, wait_for
 from tvm import rpc
 
 from mbv3c.execution.device.session import DESCRIBE

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import libraries
+import device_libraries as libraries
 import numpy as np
 import pytest
-from serving import HOST, Served, end, free_port, mbv3c, served, tracked, wait_for
+from device_serving import HOST, Served, end, free_port, mbv3c, served, tracked, wait_for
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.device.place import Address, Place

@@ -2,16 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-import boards
+import device_boards as boards
 import numpy as np
 import pytest
-from serving import Served, mbv3c, served
+from device_serving import Served, mbv3c, served
 
 from mbv3c.execution.cache import ZIG_CACHES, cache_root
 from mbv3c.execution.opencl import runtime
@@ -151,16 +152,26 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    settings = runtime._settings("")  # where PoCL is, which the program is not told
-    kit = Path(settings["libraries"].splitlines()[-1]).parent
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(kit)}
-    if "vendors" in settings:
-        environment["OCL_ICD_VENDORS"] = settings["vendors"]
-    command = [str(program), *map(str, arguments)]
+def _opencl_settings() -> dict[str, str]:
+    """Return where PoCL is, which the program is not told."""
+    settings = runtime._settings("")
+    vendors = {"OCL_ICD_VENDORS": settings["vendors"]} if "vendors" in settings else {}
+    return {"LD_LIBRARY_PATH": str(Path(settings["libraries"].splitlines()[-1]).parent), **vendors}
+
+
+def _finished(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=120
+        command,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
+
+
+def _run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return _finished([str(program), *map(str, arguments)], _opencl_settings())
 
 
 def test_program_runs_gpu_bundles(program: Path, gpu_bundle: Path, tmp_path: Path) -> None:
@@ -187,3 +198,72 @@ def test_program_says_what_gpu_bundles_need(program: Path, gpu_bundle: Path) -> 
 def test_program_runs_cpu_bundles(program: Path, host_bundle: Path) -> None:
     done = _run(program, host_bundle)
     assert (done.returncode, done.stdout[:5]) == (0, "PASS "), done.stderr
+
+
+# ---- scripts/android_selfcheck.sh, with an adb whose phone is a folder of this machine ----
+
+ADB = r"""#!/bin/sh
+set -e
+case $1 in
+    get-state) echo device ;;
+    shell) shift; exec sh -c "$(echo "$*" | sed "s|/data/local/tmp|$PHONE|g")" ;;
+    push) cp -r "$2" "$(echo "$3" | sed "s|/data/local/tmp|$PHONE|g")" ;;
+esac
+"""
+
+
+@pytest.fixture
+def phone(tmp_path: Path, program: Path) -> tuple[Path, Path]:
+    """Return the folders of a phone and of the runtime that is pushed to it."""
+    phone, built = tmp_path / "phone", tmp_path / "bin"
+    phone.mkdir()
+    built.mkdir()
+    shutil.copy(program, built)
+    for package, name in (("tvm", "libtvm_runtime.so"), ("tvm_ffi", "libtvm_ffi.so")):
+        (built / name).symlink_to(Path(str(find_spec(package).origin)).parent / "lib" / name)  # type: ignore[union-attr]
+    adb = tmp_path / "adb"
+    adb.write_text(ADB)
+    adb.chmod(0o755)
+    return phone, built
+
+
+def _selfcheck(phone: tuple[Path, Path], *arguments: object) -> subprocess.CompletedProcess[str]:
+    script = ROOT / "scripts" / "android_selfcheck.sh"
+    settings = {"ADB": str(phone[0].parent / "adb"), "PHONE": str(phone[0])}
+    command = [str(script), *map(str, arguments)]
+    return _finished(command, {**_opencl_settings(), **settings})
+
+
+def test_phone_checks_a_bundle(phone: tuple[Path, Path], host_bundle: Path) -> None:
+    done = _selfcheck(phone, host_bundle, phone[1], "--repeat", 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("PASS ")
+    assert "passed on the phone" in done.stdout
+    assert "of 2 runs" in done.stderr
+    assert list(phone[0].iterdir()) == []
+
+
+def test_phone_that_misses(phone: tuple[Path, Path], host_bundle: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "changed"
+    shutil.copytree(host_bundle, bundle)
+    golden = np.load(bundle / "golden" / "output.npy")
+    np.save(bundle / "golden" / "output.npy", golden[:, ::-1].copy())
+    done = _selfcheck(phone, bundle, phone[1])
+    assert done.returncode == 3
+    assert "parity MISSED on the phone" in done.stderr
+    assert list(phone[0].iterdir()) == []
+
+
+def test_phone_with_a_gpu(phone: tuple[Path, Path], gpu_bundle: Path) -> None:
+    done = _selfcheck(phone, gpu_bundle, phone[1])
+    assert done.returncode == 2
+    assert "is for a GPU, and" in done.stderr
+    shutil.copy(provide_plugin(print), phone[1] / "libtvm_runtime_opencl.so")
+    done = _selfcheck(phone, gpu_bundle, phone[1])
+    assert (done.returncode, done.stdout[:5]) == (0, "PASS "), done.stderr
+
+
+def test_what_is_not_whole_is_not_pushed(phone: tuple[Path, Path], tmp_path: Path) -> None:
+    done = _selfcheck(phone, tmp_path, phone[1])
+    assert done.returncode == 2
+    assert "it has no manifest.json" in done.stderr

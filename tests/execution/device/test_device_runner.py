@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import libraries
+import device_libraries as libraries
 import numpy as np
 import pytest
-from serving import HOST, Served, end, free_port, served, wait_for
+from device_serving import HOST, Served, end, free_port, served, wait_for
 from tvm import rpc
 
 from mbv3c.errors import ToolError
