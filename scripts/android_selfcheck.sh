@@ -48,6 +48,7 @@ command -v "$adb" >/dev/null || fail 1 "$adb is missing; install Android's platf
 place=/data/local/tmp/mbv3c-selfcheck-$$
 "$adb" shell "mkdir -p $place/bundle" || fail 1 "cannot write to $place on the phone"
 [ -n "${KEEP:-}" ] || trap '"$adb" shell "rm -rf $place" || echo "left on the phone: $place"' EXIT
+"$adb" push "$runtime" "$place/runtime" >/dev/null || fail 1 "pushing $runtime failed"
 for file in manifest.json model.so golden; do
     "$adb" push "$bundle/$file" "$place/bundle/$file" >/dev/null || fail 1 "pushing $file failed"
 done
