@@ -89,7 +89,9 @@ class RpcRunner:
 
     def _ask(self, folder: Path, library: Path | None, inputs: list[Path]) -> dict[str, Any]:
         """Start a client for one session and return its result."""
-        wait = self.seconds * _WAIT if self.place.tracked else _CONNECT_SECONDS
+        wait = self.seconds * _WAIT
+        if not self.place.tracked:
+            wait = min(wait, _CONNECT_SECONDS)
         first = self.seconds * _FIRST
         session = wait + 4 * first + self.seconds * (len(inputs) + 2)
         request = {

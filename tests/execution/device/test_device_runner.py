@@ -49,10 +49,10 @@ def test_device_that_hangs_is_given_up(device: Served, endless: Path) -> None:
     start = time.monotonic()
     with pytest.raises(
         ToolError,
-        match=rf"the device {HOST}:{device.port} did not answer within 5 s "
+        match=rf"the device {HOST}:{device.port} did not answer within 4 s "
         r"\(inference 1 of 2\); it hangs, is busy, or is slow: .*--timeout",
     ):
-        _runner(device.port, 1).run(endless, [X, X])
+        _runner(device.port, 0.8).run(endless, [X, X])
     assert time.monotonic() - start < 20
     # The server is rid of it, too.
     device.await_line("its client is gone", 20)
@@ -67,8 +67,8 @@ def test_library_that_hangs_when_loaded(device: Served, misbehaving: Path) -> No
 def test_stopped_server_is_given_up(tmp_path: Path, no_opencl: dict[str, str]) -> None:
     with served(tmp_path, environment=no_opencl) as one:
         one.process.send_signal(signal.SIGSTOP)
-        with pytest.raises(ToolError, match=r"did not answer within 10 s \(connecting\)"):
-            _runner(one.port).look()
+        with pytest.raises(ToolError, match=r"did not answer within 2.5 s \(connecting\)"):
+            _runner(one.port, 0.5).look()
 
 
 def test_server_killed_in_the_middle(
