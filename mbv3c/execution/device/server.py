@@ -136,6 +136,7 @@ def _listen(options: ServeOptions) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((options.host, options.port))
         listener.listen(16)
+        listener.setblocking(False)  # a client may be gone before it is accepted
     except OSError as error:
         listener.close()
         raise ToolError(
@@ -258,7 +259,10 @@ class _Server:
     # ---- clients ----
 
     def _accept(self) -> None:
-        connection, address = self._listener.accept()
+        try:
+            connection, address = self._listener.accept()
+        except OSError:
+            return
         client = str(Address(*address[:2]))
         try:
             asked = self._handshake(connection)

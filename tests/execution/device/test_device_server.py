@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tvm
 from device_serving import HOST, Served, mbv3c, served, wait_for
 from tvm import rpc
 
@@ -63,6 +64,15 @@ def test_session_says_what_the_machine_is(device: Served) -> None:
     assert device.document["machine"]["cores"] == len(os.sched_getaffinity(0))
     assert device.document["machine"]["opencl_missing"] == "no OpenCL driver is installed"
     assert device.document["pid"] == device.process.pid
+
+
+def test_session_has_what_tuning_needs(device: Served) -> None:
+    """MetaSchedule fills its inputs with this; without it every measurement fails."""
+    remote = rpc.connect(HOST, device.port)
+    fill = remote.get_function("tvm.contrib.random.random_fill_for_measure")
+    x = tvm.runtime.empty((64,), "float32", remote.cpu())
+    fill(x)
+    assert len(set(x.numpy())) > 32
 
 
 def test_listens_on_loopback_only(device: Served) -> None:
