@@ -4,20 +4,22 @@ onnx, onnxruntime and TVM are imported inside the commands, so that `--help` is 
 """
 
 import functools
-import json
 import os
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from mbv3c import __version__
+from mbv3c import __version__, cli_device
+from mbv3c.cli_common import Command
+from mbv3c.cli_common import Progress as _Progress
+from mbv3c.cli_common import json_option as _json_option
+from mbv3c.cli_common import print_json as _print_json
 from mbv3c.errors import EXIT_INTERRUPTED, EXIT_PARITY, Mbv3cError, ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from mbv3c.pipeline import OptimizedStep
     from mbv3c.targets.npu_request import Request
     from mbv3c.targets.table import Target
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> NoReturn:
@@ -80,26 +80,6 @@ class _Interrupted:
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         self.happened = True
         raise KeyboardInterrupt
-
-
-class _Progress:
-    """Prints each step to stderr when it starts, with the time since the command began."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    def __call__(self, step: str) -> None:
-        click.echo(f"[{time.monotonic() - self._start:5.1f} s] {step}", err=True)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=2, allow_nan=False))
-
-
-def _json_option(command: Command) -> Command:
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
-    )(command)
 
 
 def _batch_option(command: Command) -> Command:
@@ -164,6 +144,9 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.version_option(__version__, prog_name="mbv3c")
 def commands() -> None:
     """Compile MobileNetV3 for edge accelerators and prove that it still computes the same."""
+
+
+commands.add_command(cli_device.commands)
 
 
 @commands.command()
@@ -693,17 +676,19 @@ def tune(
 
 @commands.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
+@cli_device.device_options
 @_json_option
-def verify(bundle: Path, as_json: bool) -> None:
+def verify(bundle: Path, as_json: bool, **device: Any) -> None:
     """Check that a bundle computes what onnxruntime computes on the model as it was given."""
     from mbv3c.bundle import is_npu_bundle
 
-    if is_npu_bundle(bundle):
+    place = cli_device.place_of(**device)
+    if is_npu_bundle(bundle) and place is None:
         _verify_npu(bundle, as_json)
         return
     from mbv3c import pipeline
 
-    parity = pipeline.verify_bundle(bundle, _Progress()).to_json()
+    parity = pipeline.verify_bundle(bundle, _Progress(), place).to_json()
     if as_json:
         _print_json(parity)
     else:
@@ -739,6 +724,7 @@ def _verify_npu(bundle: Path, as_json: bool) -> None:
 @click.option("--nms-threshold", type=float, help="Most overlap in a class.  [default: 0.55]")
 @click.option("--topk-candidates", type=int, help="Boxes of a class considered.  [default: 300]")
 @click.option("--detections", type=int, help="Boxes of an image reported.  [default: 300]")
+@cli_device.device_options
 @_force_option
 @_json_option
 def run(
@@ -746,6 +732,10 @@ def run(
     source: Path,
     output: Path,
     raw: bool,
+    device: str | None,
+    tracker: str | None,
+    key: str | None,
+    timeout: float | None,
     force: bool,
     as_json: bool,
     **given: float | None,
@@ -761,8 +751,11 @@ def run(
 
     limits: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     thresholds = Thresholds(**limits) if limits else None
+    place = cli_device.place_of(device, tracker, key, timeout)
     with new_file(output, force=force) as temporary:
-        ran = pipeline.run_bundle(bundle, source, temporary, raw=raw, thresholds=thresholds)
+        ran = pipeline.run_bundle(
+            bundle, source, temporary, raw=raw, thresholds=thresholds, place=place
+        )
     shapes = {name: list(array.shape) for name, array in ran.arrays.items()}
     first, *others = shapes.values()
     if as_json:

@@ -18,6 +18,8 @@ from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import BundleError, ModelError, ParityError, UnknownOperatorsError, UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
+from mbv3c.execution.device.place import Place
+from mbv3c.execution.device.runner import open_device
 from mbv3c.execution.runners import (
     HostRunner,
     KernelRunner,
@@ -337,15 +339,20 @@ _REFERENCE = {
 }
 
 
-def verify_bundle(path: Path, progress: Progress) -> Parity:
+def verify_bundle(
+    path: Path, progress: Progress, place: tuple[Place, float] | None = None
+) -> Parity:
     """Check a bundle's library against onnxruntime on the model as it was given.
 
     Of an int8 bundle the reference is the quantized model; the model as given is beside it.
+    `place` says on which device to run, and the seconds that it has for a step; else this machine
+    finds what can.
 
     Raises:
         Mbv3cError: the bundle is damaged or cannot be run.
     """
     bundle = bundles.read_bundle(path)
+    runner = open_device(bundle, *place) if place is not None else None
     model = onnx.load(bundle.compiled_model)
     given = onnx.load(bundle.model) if bundle.compiled_model != bundle.model else None
     target = target_of(bundle)
@@ -356,7 +363,17 @@ def verify_bundle(path: Path, progress: Progress) -> Parity:
     kept = bundle.manifest.get("keep_float", [])
     kernels = bundle.manifest["kernels"]
     return _verify(
-        path, kernels, model, target, precision, inputs, references, progress, given, kept
+        path,
+        kernels,
+        model,
+        target,
+        precision,
+        inputs,
+        references,
+        progress,
+        given,
+        kept,
+        runner,
     )
 
 
@@ -381,12 +398,13 @@ def run_bundle(
     *,
     raw: bool = False,
     thresholds: Thresholds | None = None,
+    place: tuple[Place, float] | None = None,
 ) -> Ran:
     """Run one inference from an fp32 .npy file into an .npy or .npz file.
 
     An .npz file takes every output by its name; an .npy file takes the only one. Of a detector
     the arrays are what `mbv3c.execution.detection.detect` makes of its outputs, unless `raw` asks
-    for the outputs themselves.
+    for the outputs themselves. `place` says on which device, as in `verify_bundle`.
 
     Raises:
         UsageError: the input file is not there, is no fp32 .npy, or has another shape; or there
@@ -409,7 +427,7 @@ def run_bundle(
             "file; name one that ends in .npz"
         )
     x = _read_input(source, bundle.input_shape)
-    runner = _runner(bundle)
+    runner = _runner(bundle) if place is None else open_device(bundle, *place)
     (outputs,) = runner.run(path, [x])
     arrays: dict[str, NDArray[Any]] = dict(zip(names, outputs, strict=True))
     if detector is not None:
@@ -463,8 +481,9 @@ def _verify(
     progress: Progress,
     given: onnx.ModelProto | None = None,
     keep_float: Sequence[str] = (),
+    runner: Runner | None = None,
 ) -> Parity:
-    runner = runner_for(target, precision)
+    runner = runner or runner_for(target, precision)
     alone = None
     if runner is None and target.gpu:
         progress(f"building the host code of {target.name} for this machine")

@@ -34,6 +34,7 @@ _RUNNER_FLAGS = (
     *("-fno-exceptions", "-fno-rtti", "-nostdlib++"),
     # Nothing in the runner names libtvm_runtime, which registers itself when it is loaded.
     *("-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined", "-ltvm_runtime", "-ltvm_ffi"),
+    "-ldl",  # part of the C library only since glibc 2.34
 )
 _COUNTER_SOURCE = Path(__file__).parent / "counter" / "counter.c"
 _COUNTER_FLAGS = (

@@ -18,7 +18,8 @@ namespace ffi = tvm::ffi;
 
 // What the device is opened with. Lists have one entry a line.
 struct Settings {
-  std::string libraries;  // ICD loaders; the first one that there is is taken
+  // ICD loaders, or drivers; the first one that there is is taken.
+  std::string libraries = "libOpenCL.so.1\nlibOpenCL.so";
   std::string preload;    // libraries that a driver needs and would not find itself
   std::string vendors;    // the folder of the ICDs, or empty for the loader's own
   std::string path;       // a folder of programs that a driver needs, or empty

@@ -1,16 +1,20 @@
 // mbv3c_run: check or run a bundle on the board itself, with nothing installed but TVM's runtime.
 //
-//   mbv3c_run [--repeat N] BUNDLE
+//   mbv3c_run [--repeat N] [--load LIBRARY] BUNDLE
 //       runs BUNDLE/golden/input.npy, compares with BUNDLE/golden/output.npy. The tolerance is the
 //       number in BUNDLE/golden/tolerance.txt: the largest allowed max-abs-error divided by the
 //       range (max - min) of the golden output; one number for each output. Class scores (outputs of rank 1 and 2) must agree
 //       in the argmax of every row, too.
-//   mbv3c_run [--repeat N] BUNDLE IN.npy OUT.npy [IN2.npy OUT2.npy ...]
+//   mbv3c_run [--repeat N] [--load LIBRARY] BUNDLE IN.npy OUT.npy [IN2.npy OUT2.npy ...]
 //       runs every input and writes its output.
 //   mbv3c_run --kernels FOLDER BUNDLE IN.npy OUT.npy
 //       runs the input and stops before and after each kernel: call N (from 0) gets the bytes of
 //       FOLDER/N.A.in as its argument A, and the bytes of its argument A are written over
 //       FOLDER/N.A.out, where there are such files. FOLDER/names takes the kernels' names.
+//
+// A bundle whose manifest.json says that it is for a GPU runs on the OpenCL device. TVM's runtime
+// must have been built with OpenCL (scripts/build_android_runtime.sh), or --load names a library
+// that adds it, such as the one that `mbv3c doctor` calls "opencl runtime".
 //
 // A model with several outputs uses output.npy, output.1.npy, output.2.npy, ... (OUT alike).
 // Arrays are little-endian float32 in C order. --repeat prints latency on stderr.
@@ -22,11 +26,12 @@
 //
 //   g++ -O2 -std=c++17 -fno-exceptions -fno-rtti mbv3c_run.cc -o mbv3c_run
 //       -I $P/tvm_ffi/include -L $P/tvm_ffi/lib -L $P/tvm/lib
-//       -Wl,--no-as-needed -ltvm_runtime -ltvm_ffi -Wl,-rpath,$P/tvm_ffi/lib:$P/tvm/lib
+//       -Wl,--no-as-needed -ltvm_runtime -ltvm_ffi -ldl -Wl,-rpath,$P/tvm_ffi/lib:$P/tvm/lib
 //
 // Only libtvm_runtime.so and libtvm_ffi.so of those two packages are needed to run it. The program
 // uses the C API alone and none of the C++ library, so that a cross compiler builds it in seconds.
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -50,9 +55,11 @@ constexpr size_t kAlignment = 64;    // what TVM's kernels may assume of an inpu
 constexpr int64_t kPooledAllocator = 2;
 
 constexpr char kHelp[] =
-    "usage: mbv3c_run [--repeat N] BUNDLE                              check against golden/\n"
-    "       mbv3c_run [--repeat N] BUNDLE IN.npy OUT.npy [IN OUT ...]  run and write outputs\n"
-    "       mbv3c_run --kernels FOLDER BUNDLE IN.npy OUT.npy           read and write arguments\n";
+    "usage: mbv3c_run [OPTIONS] BUNDLE                              check against golden/\n"
+    "       mbv3c_run [OPTIONS] BUNDLE IN.npy OUT.npy [IN OUT ...]  run and write outputs\n"
+    "       mbv3c_run --kernels FOLDER BUNDLE IN.npy OUT.npy        read and write arguments\n"
+    "options: --repeat N      print the latency of N runs\n"
+    "         --load LIBRARY  load a library first: an OpenCL runtime for TVM\n";
 
 [[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char* format, ...) {
   va_list arguments;
@@ -350,16 +357,73 @@ void watch(const Value& machine, Kernels* kernels) {
   call("watching the kernels", module_function(machine, "set_instrument"), instrument.any);
 }
 
-// Loads a model and returns its main function; `kernels` may be null.
-Value load_main(const char* path, Kernels* kernels) {
-  check_library(path);
+TVMFFIAny as_device(DLDevice device) {
+  TVMFFIAny any = {};
+  any.type_index = kTVMFFIDevice;
+  any.v_device = device;
+  return any;
+}
+
+TVMFFIAny as_pointer(void* pointer) {
+  TVMFFIAny any = {};
+  any.type_index = kTVMFFIOpaquePtr;
+  any.v_ptr = pointer;
+  return any;
+}
+
+struct Model {
+  Value main;
+  DLDevice device;
+};
+
+// Says whether a bundle's manifest has a target whose kernels a GPU runs.
+bool is_for_gpu(const char* bundle) {
+  Path path("%s/manifest.json", bundle);
+  FILE* file = fopen(path.text, "rb");
+  if (!file) return false;  // a board may do without it; then it is a CPU's
+  constexpr char kTarget[] = "\"mobile_gpu:";
+  size_t matched = 0;
+  for (int c; matched + 1 < sizeof kTarget && (c = fgetc(file)) != EOF;) {
+    matched = c == kTarget[matched] ? matched + 1 : c == kTarget[0];
+  }
+  fclose(file);
+  return matched + 1 == sizeof kTarget;
+}
+
+// Makes sure that TVM's runtime has OpenCL.
+void require_opencl() {
+  constexpr char kName[] = "device_api.opencl";
+  TVMFFIByteArray key = {kName, sizeof kName - 1};
+  TVMFFIObjectHandle handle = nullptr;
+  if (TVMFFIFunctionGetGlobal(&key, &handle) != 0) fail_with_tvm_error(kName);
+  if (!handle) {
+    fail("the bundle is for a GPU, and this TVM runtime was built without OpenCL; --load an OpenCL "
+         "runtime, or build TVM's with scripts/build_android_runtime.sh");
+  }
+  TVMFFIObjectDecRef(handle);
+}
+
+// Loads a bundle's model on the device that it is for; `kernels` may be null.
+Model load_model(const char* bundle, Kernels* kernels) {
+  Path path("%s/model.so", bundle);
+  check_library(path.text);
+  Model model;
+  model.device = {is_for_gpu(bundle) ? kDLOpenCL : kDLCPU, 0};
+  if (model.device.device_type == kDLOpenCL) require_opencl();
   Value library = call("loading the model", global_function("ffi.ModuleLoadFromFile"),
-                       as_text(path));
+                       as_text(path.text));
   Value machine = call("loading the model", module_function(library, "vm_load_executable"));
-  call("initialising the model", module_function(machine, "vm_initialization"), as_int(kDLCPU),
-       as_int(0), as_int(kPooledAllocator));
+  Value initialize = module_function(machine, "vm_initialization");
+  const char* doing = "initialising the model";
+  if (model.device.device_type == kDLCPU) {
+    call(doing, initialize, as_int(kDLCPU), as_int(0), as_int(kPooledAllocator));
+  } else {  // the host computes shapes
+    call(doing, initialize, as_int(model.device.device_type), as_int(0), as_int(kPooledAllocator),
+         as_int(kDLCPU), as_int(0), as_int(kPooledAllocator));
+  }
   if (kernels) watch(machine, kernels);
-  return module_function(machine, "main");
+  model.main = module_function(machine, "main");
+  return model;
 }
 
 // Returns a TVM tensor on the memory of `array`, which must outlive it.
@@ -379,6 +443,27 @@ Value view_of(Array* array) {
   Value tensor;
   tensor.any.type_index = kTVMFFITensor;
   tensor.any.v_obj = static_cast<TVMFFIObject*>(handle);
+  return tensor;
+}
+
+// Returns a TVM tensor with the values of `array` where the model wants it.
+Value input_of(Array* array, DLDevice device) {
+  if (device.device_type == kDLCPU) return view_of(array);
+  const char* doing = "passing the input to the device";
+  TVMFFIAny extents[kMaxRank];
+  for (int axis = 0; axis < array->rank; ++axis) extents[axis] = as_int(array->shape[axis]);
+  Value shape;
+  Value make_shape = global_function("ffi.Shape");
+  if (TVMFFIFunctionCall(make_shape.any.v_obj, extents, array->rank, &shape.any) != 0) {
+    fail_with_tvm_error(doing);
+  }
+  TVMFFIAny dtype = {};
+  dtype.type_index = kTVMFFIDataType;
+  dtype.v_dtype = {kDLFloat, 32, 1};
+  Value tensor = call(doing, global_function("runtime.TVMTensorAllocWithScope"), shape.any, dtype,
+                      as_device(device), TVMFFIAny{});
+  call(doing, global_function("runtime.TVMTensorCopyFromBytes"), tensor.any,
+       as_pointer(array->data), as_int(array->count * static_cast<int64_t>(sizeof(float))));
   return tensor;
 }
 
@@ -403,23 +488,29 @@ double now_ms() {
 #define MARK_END()
 #endif
 
-Value infer_once(const Value& main, const Value& argument) {
+Value infer_once(const Model& model, const Value& argument) {
   MARK_START();
-  Value result = call("inference", main, argument.any);
+  Value result = call("inference", model.main, argument.any);
+  if (model.device.device_type != kDLCPU) {  // a device is told, and computes later
+    call("inference", global_function("runtime.Device_StreamSync"), as_device(model.device),
+         as_int(0));
+  }
   MARK_END();
   return result;
 }
 
-// Runs main `repeat` times (0: once, and untimed) and returns the last result.
-Value infer(const Value& main, Array* input, const char* name, int repeat) {
-  Value argument = view_of(input);
-  if (repeat == 0) return infer_once(main, argument);
+// Runs a model `repeat` times (0: once, and untimed) and returns the last result.
+Value infer(const Model& model, Array* input, const char* name, int repeat) {
+  Value argument = input_of(input, model.device);
+  if (repeat == 0) return infer_once(model, argument);
   double* times = static_cast<double*>(malloc(sizeof(double) * static_cast<size_t>(repeat)));
   if (!times) fail("no memory for %d times", repeat);
   Value result;
+  // A GPU's driver compiles kernels when they are launched first.
+  if (model.device.device_type != kDLCPU) infer_once(model, argument);
   for (int i = 0; i < repeat; ++i) {
     double start = now_ms();
-    result = infer_once(main, argument);
+    result = infer_once(model, argument);
     times[i] = now_ms() - start;
   }
   qsort(times, static_cast<size_t>(repeat), sizeof(double), compare_doubles);
@@ -449,11 +540,25 @@ Value output_at(const Value& result, int64_t index) {
   return same;
 }
 
-// Returns the tensor in `output` after making sure that it is what this program can read.
-const DLTensor& checked(const Value& output, int64_t index) {
-  if (output.any.type_index != kTVMFFITensor) fail("output %" PRId64 " is not a tensor", index);
-  const DLTensor* tensor = TVMFFITensorGetDLTensorPtr(output.any.v_obj);
-  if (tensor->device.device_type != kDLCPU) fail("output %" PRId64 " is not in memory", index);
+// An output in memory: its shape, and its values in C order.
+struct Output {
+  Value tensor;
+  DLTensor shape;
+  const float* data = nullptr;
+  float* copied = nullptr;
+
+  Output() = default;
+  Output(const Output&) = delete;
+  ~Output() { free(copied); }
+};
+
+// Gets output `index` of a result after making sure that it is what this program can read.
+void fetch(const Value& result, int64_t index, Output* output) {
+  output->tensor = output_at(result, index);
+  if (output->tensor.any.type_index != kTVMFFITensor) {
+    fail("output %" PRId64 " is not a tensor", index);
+  }
+  const DLTensor* tensor = TVMFFITensorGetDLTensorPtr(output->tensor.any.v_obj);
   if (tensor->dtype.code != kDLFloat || tensor->dtype.bits != 32 || tensor->dtype.lanes != 1) {
     fail("output %" PRId64 " is not float32", index);
   }
@@ -465,12 +570,18 @@ const DLTensor& checked(const Value& output, int64_t index) {
     }
     dense *= tensor->shape[axis];
   }
-  return *tensor;
-}
-
-const float* data_of(const DLTensor& tensor) {
-  return reinterpret_cast<const float*>(static_cast<const char*>(tensor.data) +
-                                        tensor.byte_offset);
+  output->shape = *tensor;
+  if (tensor->device.device_type == kDLCPU) {
+    output->data = reinterpret_cast<const float*>(static_cast<const char*>(tensor->data) +
+                                                  tensor->byte_offset);
+    return;
+  }
+  size_t bytes = static_cast<size_t>(dense) * sizeof(float);
+  output->copied = static_cast<float*>(malloc(bytes));
+  if (!output->copied) fail("no memory for %zu bytes of output %" PRId64, bytes, index);
+  call("reading the outputs", global_function("runtime.TVMTensorCopyToBytes"),
+       output->tensor.any, as_pointer(output->copied), as_int(static_cast<int64_t>(bytes)));
+  output->data = output->copied;
 }
 
 // Names the file of output `index`: a.npy, a.1.npy, a.2.npy, ...
@@ -501,7 +612,8 @@ double read_tolerance(FILE* file, const char* path, int64_t index) {
 }
 
 // Compares one output with its golden one and prints the verdict; returns whether it passed.
-bool matches(const DLTensor& tensor, const Array& golden, double tolerance, const char* name) {
+bool matches(const Output& found, const Array& golden, double tolerance, const char* name) {
+  const DLTensor& tensor = found.shape;
   bool same_shape = tensor.ndim == golden.rank;
   for (int axis = 0; same_shape && axis < golden.rank; ++axis) {
     same_shape = tensor.shape[axis] == golden.shape[axis];
@@ -511,7 +623,7 @@ bool matches(const DLTensor& tensor, const Array& golden, double tolerance, cons
     return false;
   }
 
-  const float* output = data_of(tensor);
+  const float* output = found.data;
   double error = 0, low = golden.data[0], high = golden.data[0];
   for (int64_t i = 0; i < golden.count; ++i) {
     if (!isfinite(golden.data[i])) fail("%s: element %" PRId64 " is not finite", name, i);
@@ -549,33 +661,34 @@ bool matches(const DLTensor& tensor, const Array& golden, double tolerance, cons
   return passed;
 }
 
-Exit check(const Value& main, const char* bundle, int repeat) {
+Exit check(const Model& model, const char* bundle, int repeat) {
   Path tolerance_path("%s/golden/tolerance.txt", bundle);
   File tolerances(tolerance_path.text, "r");
   Path input_path("%s/golden/input.npy", bundle), output_path("%s/golden/output.npy", bundle);
   Array input;
   read_npy(input_path.text, &input);
-  Value result = infer(main, &input, input_path.text, repeat);
+  Value result = infer(model, &input, input_path.text, repeat);
   bool passed = true;
   for (int64_t index = 0; index < output_count(result); ++index) {
-    Value output = output_at(result, index);
+    Output output;
+    fetch(result, index, &output);
     Path path = path_of_output(output_path.text, index);
     Array golden;
     read_npy(path.text, &golden);
     double tolerance = read_tolerance(tolerances.handle, tolerance_path.text, index);
-    passed = matches(checked(output, index), golden, tolerance, path.text) && passed;
+    passed = matches(output, golden, tolerance, path.text) && passed;
   }
   return passed ? kDone : kParity;
 }
 
-void run(const Value& main, const char* in, const char* out, int repeat) {
+void run(const Model& model, const char* in, const char* out, int repeat) {
   Array input;
   read_npy(in, &input);
-  Value result = infer(main, &input, in, repeat);
+  Value result = infer(model, &input, in, repeat);
   for (int64_t index = 0; index < output_count(result); ++index) {
-    Value output = output_at(result, index);
-    const DLTensor& tensor = checked(output, index);
-    write_npy(path_of_output(out, index).text, tensor, data_of(tensor));
+    Output output;
+    fetch(result, index, &output);
+    write_npy(path_of_output(out, index).text, output.shape, output.data);
   }
 }
 
@@ -601,6 +714,20 @@ int take_options(int* count, char** arguments, const char** kernels) {
   return repeat;
 }
 
+// Takes "--load LIBRARY" out of the arguments and loads the library, for good.
+void take_load(int* count, char** arguments) {
+  int kept = 1;
+  for (int i = 1; i < *count; ++i) {
+    if (strcmp(arguments[i], "--load") == 0) {
+      if (++i == *count) wrong_usage("--load needs a library");
+      if (!dlopen(arguments[i], RTLD_NOW | RTLD_GLOBAL)) fail("--load: %s", dlerror());
+    } else {
+      arguments[kept++] = arguments[i];
+    }
+  }
+  *count = kept;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -610,21 +737,21 @@ int main(int count, char** arguments) {
   }
   const char* folder = nullptr;
   int repeat = take_options(&count, arguments, &folder);
+  take_load(&count, arguments);
   if (count < 2) wrong_usage("no bundle given");
   if (count % 2 != 0) wrong_usage("every IN.npy needs an OUT.npy");
   for (int i = 1; i < count; ++i) {
     if (arguments[i][0] == '-') wrong_usage("unknown option");
   }
-  Path library("%s/model.so", arguments[1]);
   if (folder) {
     if (count != 4 || repeat) wrong_usage("--kernels goes with one input and without --repeat");
     File names(Path("%s/names", folder).text, "w");
     Kernels kernels = {folder, 0, names.handle};
-    run(load_main(library.text, &kernels), arguments[2], arguments[3], 0);
+    run(load_model(arguments[1], &kernels), arguments[2], arguments[3], 0);
     return kDone;
   }
-  Value main_function = load_main(library.text, nullptr);
-  if (count == 2) return check(main_function, arguments[1], repeat);
-  for (int i = 2; i < count; i += 2) run(main_function, arguments[i], arguments[i + 1], repeat);
+  Model model = load_model(arguments[1], nullptr);
+  if (count == 2) return check(model, arguments[1], repeat);
+  for (int i = 2; i < count; i += 2) run(model, arguments[i], arguments[i + 1], repeat);
   return kDone;
 }

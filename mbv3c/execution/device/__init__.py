@@ -1,0 +1,1 @@
+"""Devices of other machines: serving one, listing those of a tracker, running a bundle there."""

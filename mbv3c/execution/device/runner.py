@@ -1,0 +1,198 @@
+"""Run a bundle on a device behind TVM's RPC: a board, a phone, another machine."""
+
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv3c.bundle import LIBRARY, Bundle
+from mbv3c.errors import ToolError, UsageError
+from mbv3c.execution.device import client
+from mbv3c.execution.device.machine import Machine, machine_from_json
+from mbv3c.execution.device.place import Place
+from mbv3c.execution.processes import finish
+from mbv3c.targets.table import find_target
+
+Tensor = NDArray[np.float32]
+
+DEFAULT_SECONDS = 60.0  # an inference of Large in the slowest emulator takes 5
+_WAIT = 5  # how many times as long to wait for a device that others use
+_FIRST = 5  # and for the first inference: a GPU's driver compiles its kernels then
+_START_SECONDS = 120.0  # for a process of Python and TVM to start, on a busy machine
+_CONNECT_SECONDS = 10.0
+_EXACT = "(the library itself)"
+
+
+@dataclass
+class RpcRunner:
+    """Runs on a device behind an RPC server.
+
+    Attributes:
+        place: where it is.
+        gpu: whether its GPU computes, through OpenCL.
+        machine: what it is; None where its server does not say. Of several devices behind one
+            key, the one that ran last.
+        seconds: how long one step, such as an inference, may take; five times as long for what
+            is done once.
+    """
+
+    place: Place
+    gpu: bool = False
+    machine: Machine | None = None
+    seconds: float = DEFAULT_SECONDS
+
+    @property
+    def description(self) -> str:
+        machine = self.machine
+        if machine is None:
+            return f"{self.place}, whose server does not say what it is {_EXACT}"
+        what = machine.processor
+        if self.gpu and machine.opencl is not None:
+            opencl = machine.opencl
+            what = f"{opencl.name} ({opencl.platform}{'' if opencl.is_gpu else ', a CPU'})"
+        return f"{what} of {machine.name}, {self.place} {_EXACT}"
+
+    def run(self, bundle: Path, inputs: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Run `model.so` of a bundle once per input and return the outputs of each.
+
+        Raises:
+            ToolError: the device cannot be reached, refuses, hangs or dies.
+        """
+        with tempfile.TemporaryDirectory(prefix="mbv3c-device-") as name:
+            folder = Path(name)
+            files = [folder / f"in{index}.npy" for index in range(len(inputs))]
+            for file, x in zip(files, inputs, strict=True):
+                np.save(file, np.ascontiguousarray(x))
+            result = self._ask(folder, bundle / LIBRARY, files)
+            self._note(result)
+            return [[np.load(one) for one in outputs] for outputs in result["outputs"]]
+
+    def look(self) -> None:
+        """Reach the device and learn what it is.
+
+        Raises:
+            ToolError: it cannot be reached, or hangs.
+        """
+        with tempfile.TemporaryDirectory(prefix="mbv3c-device-") as name:
+            self._note(self._ask(Path(name), None, []))
+
+    def _note(self, result: dict[str, Any]) -> None:
+        found = result["machine"]
+        self.machine = machine_from_json(found) if found else None
+
+    def _ask(self, folder: Path, library: Path | None, inputs: list[Path]) -> dict[str, Any]:
+        """Start a client for one session and return its result."""
+        wait = self.seconds * _WAIT
+        if not self.place.tracked:
+            wait = min(wait, _CONNECT_SECONDS)
+        first = self.seconds * _FIRST
+        session = wait + 4 * first + self.seconds * (len(inputs) + 2)
+        request = {
+            "address": [self.place.address.host, self.place.address.port],
+            "tracked": self.place.tracked,
+            "key": self.place.key,
+            "library": str(library.absolute()) if library else None,
+            "gpu": self.gpu,
+            "inputs": [str(path) for path in inputs],
+            "seconds": self.seconds,
+            "first_seconds": first,
+            "wait_seconds": wait,
+            "session_seconds": session,
+        }
+        (folder / "request.json").write_text(json.dumps(request))
+        command = [sys.executable, "-m", client.__name__, str(folder / "request.json")]
+        finished = finish(command, timeout=session + _START_SECONDS)
+        return self._result(folder, finished.returncode, finished.last_lines())
+
+    def _result(self, folder: Path, status: int, lines: str) -> dict[str, Any]:
+        """Read what a client left behind.
+
+        Raises:
+            ToolError: the device failed, with the step in which it did.
+        """
+        step_file, result_file = folder / client.STEP, folder / client.RESULT
+        step = json.loads(step_file.read_text()) if step_file.is_file() else {"step": "starting"}
+        if status == -signal.SIGALRM:
+            raise ToolError(
+                f"the {self.place} did not answer within {step['seconds']:g} s ({step['step']}); "
+                "it hangs, is busy, or is slow: see `mbv3c device list`, start its server again, "
+                "or give it longer with --timeout SECONDS"
+            )
+        if not result_file.is_file():
+            raise ToolError(
+                f"the client of the {self.place} ended with status {status} "
+                f"({step['step']}):\n{lines}"
+            )
+        result: dict[str, Any] = json.loads(result_file.read_text())
+        if "error" not in result:
+            return result
+        if result["tool"]:
+            raise ToolError(result["error"])
+        raise ToolError(f"the {self.place} failed ({result['step']}): {_meaning(result['error'])}")
+
+
+# What TVM says, and what it means.
+_MEANINGS = (
+    (
+        "Check failed: (sock.Connect(addr))",
+        "nothing listens there; start `mbv3c device serve` on it, with --host if it is not this "
+        "machine",
+    ),
+    (
+        "cannot find server that matches",
+        "its server wants another --key, or clients that come through its tracker",
+    ),
+    ("not TVM RPC server", "what listens there is no RPC server"),
+    ("Cannot request", "the tracker gave a device that cannot be reached"),
+)
+_LOST = ("kShutdown", "Connection reset", "Broken pipe", "SocketError")
+
+
+def _meaning(error: str) -> str:
+    """Say in few words what went wrong, from what TVM says in many."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    for sign, meaning in _MEANINGS:
+        if sign.lower() in error.lower():
+            return f"{meaning} ({lines[-1]})"
+    if any(sign in error for sign in _LOST):
+        return f"the connection was lost; its server or its network is gone ({lines[-1]})"
+    return lines[-1]
+
+
+def open_device(bundle: Bundle, place: Place, seconds: float = DEFAULT_SECONDS) -> RpcRunner:
+    """Reach a device that is to run a bundle, and learn what it is.
+
+    Raises:
+        UsageError: the bundle is for an NPU, or for another architecture than the device's; or
+            `seconds` is no time.
+        ToolError: it cannot be reached, hangs, or lacks the OpenCL device that the bundle needs.
+    """
+    if not seconds > 0:
+        raise UsageError(f"--timeout {seconds:g} is no time; give seconds above 0")
+    if "npu" in bundle.manifest:
+        raise UsageError(f"{bundle.path} is for an NPU: no RPC server runs it; leave --device out")
+    recorded = bundle.manifest["target"]
+    target = find_target(recorded["name"])
+    runner = RpcRunner(place, bool(target.gpu), seconds=seconds)
+    runner.look()
+    machine = runner.machine
+    if machine is None:
+        return runner
+    built_for = recorded["triple"].partition("-")[0]
+    if built_for != machine.architecture:
+        raise UsageError(
+            f"{bundle.path} has a library for {built_for}, and the {place} is {machine.sentence}; "
+            f"compile the model for {machine.architecture}: `mbv3c targets` lists what there is"
+        )
+    if target.gpu and machine.opencl is None:
+        raise ToolError(
+            f"the {place} has no OpenCL device for {target.name}: {machine.opencl_missing}"
+        )
+    return runner

@@ -1,0 +1,358 @@
+"""Serve this machine as a device, over TVM's RPC protocol.
+
+Where TVM's own server stops serving, this one goes on: after a session that crashed, a client
+that connects and says nothing, one that vanished, a tracker that went away and came back. Its
+sessions cannot outlive it, and a session that ended says why to its client.
+
+    while True:
+        a client comes   → handshake → session (a process)
+        the session ends → its process group and its folder go; offered to the tracker again
+        every 2 s        → the tracker hears that we are there, or is looked for again
+"""
+
+import ctypes
+import json
+import os
+import platform
+import select
+import signal
+import socket
+import struct
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tvm
+from tvm.rpc.base import RPC_CODE_MISMATCH, RPC_CODE_SUCCESS, RPC_MAGIC
+
+from mbv3c.errors import ToolError, UsageError
+from mbv3c.execution.cache import Progress
+from mbv3c.execution.device.machine import Machine, machine_from_json, read_machine
+from mbv3c.execution.device.place import Address
+from mbv3c.execution.device.session import Session, describe, start_session
+from mbv3c.execution.device.tracker import Registration
+from mbv3c.execution.opencl.runtime import load_runtime, opencl_drivers
+
+_BEAT = 2.0  # seconds between two looks at the tracker
+_UNUSED = 6.0  # seconds after which a device that was handed out and not used is offered again
+_HANDSHAKE = 5.0  # seconds that a client has to say who it is
+_GRACE = 3.0  # seconds that a session has to notice that its client is gone
+_LONGEST_KEY = 4096
+_ANY_HOST = ("0.0.0.0", "::")  # noqa: S104
+_PROBE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How to serve.
+
+    Attributes:
+        host: the interface's address to listen at.
+        port: the TCP port; 0 takes a free one.
+        tracker: where to register, or None.
+        key: what to register as; without a tracker what clients must name, if anything.
+        session_seconds: how long one client may have the device.
+        upload_mib: the largest file that a client may send or write.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 9090
+    tracker: Address | None = None
+    key: str = ""
+    session_seconds: float = 3600.0
+    upload_mib: int = 1024
+
+    def check(self) -> None:
+        """Make sure that this can be served.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        if not 0 <= self.port < 65536:
+            raise UsageError(f"--port {self.port} is not possible; choose 0 to 65535")
+        if any(letter.isspace() for letter in self.key):
+            raise UsageError(f"--key {self.key!r} has a space in it, which TVM's protocol lacks")
+        if self.session_seconds <= 0 or self.upload_mib <= 0:
+            raise UsageError("--session-seconds and --upload-mib must be more than 0")
+        if self.tracker is None:
+            return
+        if not self.key:
+            raise UsageError("--tracker needs --key, the name under which clients ask for devices")
+        if Address(self.host, self.port).is_loopback and not self.tracker.is_loopback:
+            raise UsageError(
+                f"--host {self.host} cannot be reached by those that the tracker {self.tracker} "
+                "sends here; give --host this machine's address in the network of the devices"
+            )
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is served: told when the port is open.
+
+    Attributes:
+        address: where.
+        machine: what.
+    """
+
+    address: Address
+    machine: Machine
+
+
+def serve(options: ServeOptions, ready: Callable[[Serving], None], progress: Progress) -> None:
+    """Serve this machine until an exception, such as KeyboardInterrupt, arrives.
+
+    Whatever ends it, the running session's processes are killed and its files removed.
+
+    Raises:
+        UsageError: the options do not go together.
+        ToolError: the port cannot be opened.
+    """
+    options.check()
+    if platform.system() != "Linux":
+        raise ToolError(
+            f"a device is served on Linux, and this is {platform.system()}; for an Android phone "
+            "docs/android.md has another server"
+        )
+    listener = _listen(options)
+    try:
+        server = _Server(options, listener, _prepare(progress), progress)
+        ready(Serving(server.address, server.machine))
+        try:
+            while True:
+                server.step()
+        finally:
+            server.close()
+    finally:
+        listener.close()
+
+
+def _listen(options: ServeOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((options.host, options.port))
+        listener.listen(16)
+        listener.setblocking(False)  # a client may be gone before it is accepted
+    except OSError as error:
+        listener.close()
+        raise ToolError(
+            f"cannot listen at {Address(options.host, options.port)}: {error.strerror or error}; "
+            "choose another --port, or an address of this machine as --host"
+        ) from error
+    return listener
+
+
+def _prepare(progress: Progress) -> Machine:
+    """Load what sessions will need, and find out what this machine is."""
+    # MetaSchedule fills its inputs with a function of this library.
+    extra = Path(tvm.__file__).parent / "lib" / "libtvm_runtime_extra.so"
+    if extra.is_file():
+        ctypes.CDLL(str(extra), mode=ctypes.RTLD_GLOBAL)
+    if not opencl_drivers():
+        return replace(read_machine(), opencl_missing="no OpenCL driver is installed")
+    try:
+        load_runtime(progress=progress)
+    except (ToolError, OSError, RuntimeError) as error:
+        progress(f"serving without OpenCL: {error}")
+        return replace(read_machine(), opencl_missing=str(error))
+    return _described_by_a_child()
+
+
+def _described_by_a_child() -> Machine:
+    """Ask the OpenCL driver in a process of its own: it must not be open where sessions fork."""
+    with tempfile.TemporaryFile() as file:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setpgid(0, 0)
+                os.write(file.fileno(), json.dumps(describe().to_json()).encode())
+            finally:
+                os._exit(0)
+        deadline = time.monotonic() + _PROBE_SECONDS
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                break
+            time.sleep(0.02)
+        file.seek(0)
+        text = file.read()
+    if not text:
+        return replace(read_machine(), opencl_missing="the OpenCL driver crashes or hangs")
+    return machine_from_json(json.loads(text))
+
+
+class _Server:
+    """The state between two events."""
+
+    def __init__(
+        self, options: ServeOptions, listener: socket.socket, machine: Machine, progress: Progress
+    ) -> None:
+        self.machine = machine
+        self.address = Address(options.host, listener.getsockname()[1])
+        self._options, self._listener, self._progress = options, listener, progress
+        self._session: Session | None = None
+        self._registration: Registration | None = None
+        self._tracker_missed = False
+
+    def step(self) -> None:
+        """Wait for what happens next, and do what it asks for."""
+        self._beat()
+        if self._session is None:
+            if select.select([self._listener], [], [], _BEAT)[0]:
+                self._accept()
+        else:
+            self._watch(self._session)
+
+    def close(self) -> None:
+        """End the session and leave the tracker."""
+        if self._session is not None:
+            self._session.end()
+            self._session.connection.close()
+            self._session = None
+        if self._registration is not None:
+            self._registration.close()
+
+    # ---- the tracker ----
+
+    def _beat(self) -> None:
+        """Be registered, or try to be."""
+        tracker = self._options.tracker
+        if tracker is None:
+            return
+        try:
+            if self._registration is None:
+                self._register(tracker)
+            else:
+                self._tell_tracker(self._registration)
+                if self._session is None:
+                    self._registration.renew(time.monotonic(), _UNUSED)
+        except OSError as error:
+            if self._registration is not None:
+                self._registration.close()
+                self._registration = None
+            if not self._tracker_missed:
+                self._progress(
+                    f"the tracker {tracker} does not answer ({error}); trying every {_BEAT:g} s"
+                )
+                self._tracker_missed = True
+
+    def _register(self, tracker: Address) -> None:
+        advertised = None if self._options.host in _ANY_HOST else self._options.host
+        registration = Registration(tracker, self._options.key, self.address, advertised)
+        self._registration = registration
+        self._tell_tracker(registration)
+        if self._session is None:
+            registration.offer()
+        self._tracker_missed = False
+        self._progress(f"registered as {self._options.key!r} at the tracker {tracker}")
+
+    def _tell_tracker(self, registration: Registration) -> None:
+        now = read_machine()
+        self.machine = replace(self.machine, governors=now.governors, temperature=now.temperature)
+        registration.describe(self.machine.to_json(), busy=self._session is not None)
+
+    # ---- clients ----
+
+    def _accept(self) -> None:
+        try:
+            connection, address = self._listener.accept()
+        except OSError:
+            return
+        client = str(Address(*address[:2]))
+        try:
+            asked = self._handshake(connection)
+        except (OSError, struct.error, ValueError) as error:
+            connection.close()
+            self._progress(f"refused {client}: {error}")
+            return
+        limit = min(self._options.session_seconds, asked)
+        descriptors = [self._listener.fileno()]
+        if self._registration is not None:
+            descriptors.append(self._registration.fileno())
+        upload = self._options.upload_mib << 20
+        missing = self.machine.opencl_missing
+        self._session = start_session(connection, client, limit, upload, missing, descriptors)
+        self._progress(f"serving {client}")
+
+    def _handshake(self, connection: socket.socket) -> float:
+        """Learn that a client is welcome; return how many seconds it wants to stay at most."""
+        connection.settimeout(_HANDSHAKE)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A client that lost its power says nothing more: a minute of silence is its end.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        magic, length = struct.unpack("<ii", _receive(connection, 8))
+        if magic != RPC_MAGIC or not 0 < length <= _LONGEST_KEY:
+            raise ValueError("it does not speak TVM's RPC protocol")
+        name, *settings = _receive(connection, length).decode().split() or [""]
+        registered = self._registration is not None
+        wanted = self._registration.match_key if self._registration else self._options.key
+        if name != f"client:{wanted}":
+            connection.sendall(struct.pack("<i", RPC_CODE_MISMATCH))
+            raise ValueError(
+                "it does not come through the tracker" if registered else "it has another key"
+            )
+        ours = f"server:{self._options.key}".encode()
+        connection.sendall(struct.pack("<ii", RPC_CODE_SUCCESS, len(ours)) + ours)
+        asked = [one.removeprefix("-timeout=") for one in settings if one.startswith("-timeout=")]
+        return float(asked[-1]) if asked else self._options.session_seconds
+
+    def _watch(self, session: Session) -> None:
+        """Wait until the session is over, its time is, or its client is gone for too long."""
+        poll = select.poll()
+        poll.register(session.over, select.POLLIN)
+        if session.gone is None:
+            poll.register(session.connection, select.POLLRDHUP)
+        now = time.monotonic()
+        until = session.deadline if session.gone is None else session.gone + _GRACE
+        events = dict(poll.poll(1000 * max(0.0, min(until - now, _BEAT))))
+        if session.over in events:
+            self._end(session)
+        elif session.connection.fileno() in events:
+            session.gone = time.monotonic()
+        elif time.monotonic() > session.deadline:
+            self._end(session, f"the session's {session.limit:g} s are over")
+        elif session.gone is not None and time.monotonic() > session.gone + _GRACE:
+            self._end(session, "its client is gone")
+
+    def _end(self, session: Session, reason: str = "") -> None:
+        status = session.end()
+        if not reason and status < 0:
+            reason = _died(-status)
+        if reason:
+            session.tell(f"{reason} (on {self.machine.name})")
+        session.connection.close()
+        self._session = None
+        self._progress(f"done with {session.client}" + (f": {reason}" if reason else ""))
+        if self._registration is not None:
+            with suppress(OSError):  # the next beat meets the same trouble, and says so
+                self._tell_tracker(self._registration)
+                self._registration.offer()
+
+
+def _died(number: int) -> str:
+    """Say what ended a session's process."""
+    known = {
+        signal.SIGILL: "the library has instructions that this processor lacks",
+        signal.SIGKILL: "most likely this machine ran out of memory",
+        signal.SIGXFSZ: "a file became larger than --upload-mib allows",
+    }
+    name = signal.Signals(number).name
+    meaning = f": {known[signal.Signals(number)]}" if number in known else ""
+    return f"the session's process died of {name}{meaning}"
+
+
+def _receive(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = connection.recv(count - len(data))
+        if not part:
+            raise ConnectionError("it closed the connection")
+        data += part
+    return data

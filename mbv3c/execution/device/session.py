@@ -1,0 +1,170 @@
+"""One client's time with a served device: a process of its own, in a folder of its own.
+
+The process is forked before anything of TVM or OpenCL runs, so it is there in milliseconds, and
+whatever a client's library does to it, the server stays whole.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+import tvm
+from tvm.rpc import _ffi_api
+
+from mbv3c.errors import ToolError
+from mbv3c.execution.device.machine import Machine, read_machine
+from mbv3c.execution.opencl.runtime import device_info
+
+DESCRIBE = "mbv3c.device.describe"
+
+_PR_SET_PDEATHSIG = 1
+_SEND_SECONDS = 5
+
+
+@dataclass
+class Session:
+    """A running session.
+
+    Attributes:
+        pid: its process, which leads a process group of its own.
+        client: where the client is.
+        folder: for the client's files; gone when the session is.
+        connection: the socket, which the server keeps to say why a session ended.
+        over: a pipe that ends when the process does.
+        deadline: when the session has lasted long enough, by time.monotonic.
+        limit: how many seconds that are.
+        gone: when the client was seen to be gone; None while it is there.
+        status: how the process ended, once `end` found out.
+    """
+
+    pid: int
+    client: str
+    folder: Path
+    connection: socket.socket
+    over: int
+    deadline: float
+    limit: float
+    gone: float | None = None
+    status: int | None = None
+
+    def end(self) -> int:
+        """Kill all processes of the session, remove its files, and return its exit status.
+
+        The status is negative if a signal ended it, as in `subprocess`. Ends once, however often
+        it is called.
+        """
+        if self.status is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            _, status = os.waitpid(self.pid, 0)
+            self.status = os.waitstatus_to_exitcode(status)
+            os.close(self.over)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return self.status
+
+    def tell(self, reason: str) -> None:
+        """Have the client's present call fail with a reason; its process is no longer there."""
+        timeout = struct.pack("ll", _SEND_SECONDS, 0)  # struct timeval
+        with suppress(OSError, RuntimeError):  # the client may be gone, too
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+            _ffi_api.ReturnException(self.connection.fileno(), reason)
+
+
+def start_session(
+    connection: socket.socket,
+    client: str,
+    limit: float,
+    upload_bytes: int,
+    opencl_missing: str,
+    closing: list[int],
+) -> Session:
+    """Fork the process that serves a client.
+
+    Args:
+        connection: the socket after the handshake.
+        client: where the client is, for people.
+        limit: how many seconds the session may last.
+        upload_bytes: the largest file that it may write.
+        opencl_missing: why the server has no OpenCL; empty if it has.
+        closing: file descriptors of the server that the process must not keep.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="mbv3c-session-"))
+    over, held = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        for descriptor in (over, *closing):
+            os.close(descriptor)
+        _serve_client(connection, folder, upload_bytes, opencl_missing)
+    os.close(held)
+    with suppress(ProcessLookupError, PermissionError):
+        os.setpgid(pid, pid)  # both sides set it, so that it holds whoever comes first
+    return Session(pid, client, folder, connection, over, time.monotonic() + limit, limit)
+
+
+def _serve_client(
+    connection: socket.socket, folder: Path, upload_bytes: int, opencl_missing: str
+) -> NoReturn:
+    """Be the session's process."""
+    status = 1
+    try:
+        # Python ignores SIGXFSZ, and TVM would not notice that a file was cut short.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        with suppress(PermissionError):
+            os.setpgid(0, 0)
+        # If the server is killed, so is this process.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (upload_bytes, upload_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.chdir(folder)
+        connection.setblocking(True)
+        _register_functions(folder, opencl_missing)
+        _ffi_api.ServerLoop(connection.fileno())
+        status = 0
+    except BaseException as error:
+        print(f"session failed: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    finally:
+        os._exit(status)
+
+
+def _register_functions(folder: Path, opencl_missing: str) -> None:
+    """Register what TVM's server calls for files, and what a client may ask."""
+
+    def within(name: str) -> str:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise ValueError(f"{name!r} leads out of the session's folder")
+        return str(path)
+
+    functions = {
+        "tvm.rpc.server.workpath": within,
+        "tvm.rpc.server.load_module": lambda name: tvm.runtime.load_module(within(name)),
+        DESCRIBE: lambda: json.dumps(describe(opencl_missing).to_json()),
+    }
+    for name, function in functions.items():
+        tvm.register_global_func(name, function, override=True)
+
+
+def describe(opencl_missing: str = "") -> Machine:
+    """Return what this machine is; opens the OpenCL driver unless something is known to miss."""
+    machine = read_machine()
+    if opencl_missing:
+        return replace(machine, opencl_missing=opencl_missing)
+    try:
+        return replace(machine, opencl=device_info())
+    except ToolError as error:
+        return replace(machine, opencl_missing=str(error))

@@ -1,0 +1,188 @@
+"""TVM's tracker, which hands devices out: what a server and a list of devices say to it.
+
+The protocol is that of `tvm.rpc.tracker`: after an exchange of magic numbers, messages of JSON
+behind four bytes of length. A server reports itself and the key with which one client may come;
+a client that asks for a device gets the address and that key. Beside the address stands whatever
+else a server says of itself: ours says what it is and whether it is busy.
+"""
+
+import json
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.rpc.base import RPC_TRACKER_MAGIC, TrackerCode, random_key
+
+from mbv3c.errors import ToolError
+from mbv3c.execution.device.place import Address
+
+_TIMEOUT = 5.0  # seconds for any answer; a tracker only keeps lists
+_LARGEST = 1 << 24
+_SERVER = "server:"
+
+
+class Tracker:
+    """A connection to a tracker; every method raises OSError when the tracker is gone."""
+
+    def __init__(self, address: Address) -> None:
+        self.socket = socket.create_connection((address.host, address.port), _TIMEOUT)
+        try:
+            self.socket.sendall(struct.pack("<i", RPC_TRACKER_MAGIC))
+            if self._receive(4) != struct.pack("<i", RPC_TRACKER_MAGIC):
+                raise ConnectionError("what answers there is no TVM tracker")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def ask(self, *message: Any) -> Any:
+        """Send a message and return the answer."""
+        data = json.dumps(message).encode()
+        self.socket.sendall(struct.pack("<i", len(data)) + data)
+        (length,) = struct.unpack("<i", self._receive(4))
+        if not 0 < length <= _LARGEST:
+            raise ConnectionError(f"the tracker answers with {length} bytes")
+        try:
+            return json.loads(self._receive(length))
+        except ValueError as error:
+            raise ConnectionError("the tracker answers with something that is no JSON") from error
+
+    def order(self, *message: Any) -> None:
+        """Send a message to which the tracker answers that it did as told."""
+        answer = self.ask(*message)
+        if answer != TrackerCode.SUCCESS:
+            raise ConnectionError(f"the tracker answers {answer} instead of success")
+
+    def summary(self) -> dict[str, Any]:
+        """Return its devices and queues."""
+        code, document = self.ask(TrackerCode.SUMMARY)
+        if code != TrackerCode.SUCCESS:
+            raise ConnectionError(f"the tracker answers {code} instead of success")
+        found: dict[str, Any] = document
+        return found
+
+    def _receive(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            part = self.socket.recv(min(count - len(data), 65536))
+            if not part:
+                raise ConnectionError("the tracker closed the connection")
+            data += part
+        return data
+
+
+class Registration:
+    """A server's entry at a tracker: offers it, and notices whether it was taken.
+
+    Methods raise OSError when the tracker is gone; a new Registration replaces this one.
+    """
+
+    def __init__(
+        self, address: Address, key: str, server: Address, advertised: str | None
+    ) -> None:
+        self._tracker = Tracker(address)
+        self._key, self._server, self._advertised = key, server, advertised
+        self._taken_since: float | None = None
+        self.match_key = ""
+
+    def close(self) -> None:
+        self._tracker.close()
+
+    def fileno(self) -> int:
+        return self._tracker.socket.fileno()
+
+    def describe(self, document: dict[str, Any], *, busy: bool) -> None:
+        """Say what the server is, and whether a client has it."""
+        entry = {
+            "key": _SERVER + self._key,
+            "addr": [self._advertised, self._server.port],
+            "busy": busy,
+            "machine": document,
+        }
+        self._tracker.order(TrackerCode.UPDATE_INFO, entry)
+
+    def offer(self) -> None:
+        """Offer the server to one client, which will name `match_key`."""
+        self.match_key = random_key(self._key)
+        self._taken_since = None
+        offered = [self._server.port, self.match_key]
+        self._tracker.order(TrackerCode.PUT, self._key, offered, self._advertised)
+
+    def renew(self, now: float, patience: float) -> None:
+        """Offer the server again if a client took it `patience` seconds ago and did not come."""
+        if self.match_key in self._tracker.ask(TrackerCode.GET_PENDING_MATCHKEYS):
+            self._taken_since = None
+        elif self._taken_since is None:
+            self._taken_since = now
+        elif now - self._taken_since > patience:
+            self.offer()
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A device that a tracker has.
+
+    Attributes:
+        key: what to ask the tracker for.
+        address: where it is.
+        busy: whether a client has it; None where its server does not say.
+        machine: what it is, as `Machine.to_json` says it; None where its server does not say.
+    """
+
+    key: str
+    address: Address
+    busy: bool | None
+    machine: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What a tracker has under a key.
+
+    Attributes:
+        key: what to ask the tracker for.
+        free: devices that wait for a client.
+        waiting: clients that wait for a device.
+    """
+
+    key: str
+    free: int
+    waiting: int
+
+
+def list_devices(address: Address) -> tuple[list[Listed], list[Queue]]:
+    """Ask a tracker for its devices, by key and address, and its queues, by key.
+
+    Raises:
+        ToolError: nothing answers there, or something that is no tracker.
+    """
+    try:
+        tracker = Tracker(address)
+        try:
+            summary = tracker.summary()
+        finally:
+            tracker.close()
+    except OSError as error:
+        raise ToolError(
+            f"the tracker {address} does not answer: {error}; start it with "
+            f"`python -m tvm.exec.rpc_tracker --host HOST --port {address.port}`"
+        ) from error
+    devices = [
+        Listed(
+            key=entry["key"].removeprefix(_SERVER),
+            address=Address(*entry["addr"]),
+            busy=entry.get("busy"),
+            machine=entry.get("machine"),
+        )
+        for entry in summary["server_info"]
+    ]
+    queues = [
+        Queue(key, queue["free"], queue["pending"]) for key, queue in summary["queue_info"].items()
+    ]
+    return (
+        sorted(devices, key=lambda one: (one.key, str(one.address))),
+        sorted(queues, key=lambda one: one.key),
+    )

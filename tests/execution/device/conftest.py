@@ -1,0 +1,48 @@
+"""A served device that tests share, and libraries to run on it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import device_libraries as libraries
+import pytest
+from device_serving import Served, served
+
+
+@pytest.fixture(scope="session")
+def no_opencl(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return an environment in which no OpenCL driver is found: a server is there sooner."""
+    empty = tmp_path_factory.mktemp("empty")
+    return {"MBV3C_CACHE": str(empty / "cache"), "OCL_ICD_VENDORS": str(empty)}
+
+
+@pytest.fixture(scope="session")
+def device(
+    tmp_path_factory: pytest.TempPathFactory, no_opencl: dict[str, str]
+) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("device"), environment=no_opencl) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def misbehaving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return libraries.build_misbehaviour(tmp_path_factory.mktemp("misbehaving") / "model.so")
+
+
+def _bundle(factory: pytest.TempPathFactory, name: str) -> Path:
+    """Return a folder for a model; a runner reads nothing else of a bundle."""
+    return factory.mktemp(name) / "model.so"
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return libraries.build_network(_bundle(tmp_path_factory, "network")).parent
+
+
+@pytest.fixture(scope="session")
+def two_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return libraries.build_network(_bundle(tmp_path_factory, "two"), outputs=2).parent
+
+
+@pytest.fixture(scope="session")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return libraries.build_endless(_bundle(tmp_path_factory, "endless")).parent
