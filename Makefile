@@ -30,7 +30,7 @@ format: $(VENV)/installed-lint
 
 # Results go to benchmarks/RESULTS.md; QUICK=1 measures one network and writes nothing.
 bench: $(VENV)/installed-bench
-	$(BIN)/mbv3c doctor --fetch=emulator
+	$(BIN)/mbv3c doctor --fetch
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 clean:

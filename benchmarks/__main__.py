@@ -7,7 +7,7 @@ import sys
 import time
 from importlib import metadata
 
-from benchmarks import aarch64, emulated, gpu, host
+from benchmarks import aarch64, emulated, gpu, host, integers
 from benchmarks.networks import NETWORKS, QUICK
 from benchmarks.results import replace_section
 from mbv3c import __version__
@@ -15,10 +15,11 @@ from mbv3c.bench.processors import processor_name
 from mbv3c.errors import Mbv3cError
 from mbv3c.execution.opencl.runtime import device_info
 
-SECTIONS = ("host", "emulated", "gpu")
+SECTIONS = ("host", "emulated", "int8", "gpu")
 HOST = "Latency on this machine"
 GPU = "Kernels for GPUs, run by PoCL on this machine's processor"
 EMULATED = "Executed instructions, emulated Cortex-A76"
+INTEGERS = "Executed instructions in int8, emulated"
 
 
 def main() -> int:
@@ -29,7 +30,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     chosen = SECTIONS if arguments.only is None else (arguments.only,)
-    measure = {"host": _host, "emulated": _emulated, "gpu": _gpu}
+    measure = {"host": _host, "emulated": _emulated, "int8": _integers, "gpu": _gpu}
     try:
         for section in chosen:
             title, body = measure[section](arguments.quick)
@@ -75,6 +76,25 @@ range. ncnn in fp16 stores, packs and computes half precision.
     )
 
 
+def _integers(quick: bool) -> tuple[str, str]:
+    rows = integers.measure(QUICK if quick else integers.NETWORKS, _progress)
+    tools = [_version_of(name) for name in ("apache-tvm", "onnxruntime")]
+    return (
+        INTEGERS,
+        f"""\
+{_date()}, qemu-user; {_listed(*tools)}. `make bench`, that is `python -m benchmarks --only int8`.
+Millions of instructions executed per inference, one thread. **Counted, not timed.** Quantized on
+random inputs, as `compile --precision int8` does without a folder; onnxruntime takes the same
+quantized model, with all of its optimisations. The third column is what dot products need that do
+nothing else. Errors, in the order of the counts, of one input's output, of the range: in int8
+against onnxruntime without optimisations on the quantized model, in fp32 on the fp32 one. The
+emulator knows no Cortex-A55: what is compiled for it runs on a Cortex-A76, which has all of its
+instructions. ncnn is left out, as its wheels bring no tool that quantizes a network for it.
+
+{integers.table(rows)}""",
+    )
+
+
 def _gpu(quick: bool) -> tuple[str, str]:
     networks = [one for one in NETWORKS if one.width == 1.0 and one.resolution == 224]
     rows = gpu.measure(QUICK if quick else networks, _progress)
@@ -86,8 +106,8 @@ def _gpu(quick: bool) -> tuple[str, str]:
 {_date()}, {processor_name()}; {tools}.
 `make bench`, that is `python -m benchmarks --only gpu`. From TVM's operators with dlight's general
 schedule to our kernels, in one process, {gpu.RUNS} runs each in turns. Launches and bytes (of all
-tensors that kernels read or write, once per launch) are counted from the plan. **Times are of a CPU
-that executes the kernels, and say nothing about a phone.**
+tensors that kernels read or write, once per launch) are counted from the plan. **Times are of a
+CPU that executes the kernels, and say nothing about a phone.**
 
 {gpu.table(rows)}""",
     )

@@ -151,7 +151,7 @@ def count_runtime(
         machine: where it runs.
         cpu: the processor to emulate, in qemu's words.
         runtime: onnxruntime or ncnn.
-        precision: fp32; ncnn also has fp16.
+        precision: fp32; ncnn also has fp16, and onnxruntime int8 for a quantized model.
         model: the ONNX file; for ncnn the files beside it. The output goes to RUNTIME.npy there.
         bundle: its golden files are the input and what the output is compared with.
     """

@@ -2,8 +2,8 @@
 
     python guest.py RUNTIME PRECISION MODEL INPUT.npy OUTPUT.npy MARKS.so INFERENCES
 
-One thread; PRECISION is fp32, of ncnn also fp16. It runs on the emulated machine's Python, where
-mbv3c is not installed.
+One thread; PRECISION is fp32, of ncnn also fp16, of onnxruntime int8. It runs on the emulated
+machine's Python, where mbv3c is not installed.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ import numpy as np
 def open_onnxruntime(model: str, precision: str, x: np.ndarray) -> Callable[[], np.ndarray]:
     import onnxruntime
 
-    assert precision == "fp32"  # it computes in the type of the model
+    assert precision in ("fp32", "int8")  # it computes in the types of the model
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

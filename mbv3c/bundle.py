@@ -22,7 +22,7 @@ from typing import Any
 
 from mbv3c.errors import BundleError, UsageError
 
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST = "manifest.json"
 LIBRARY = "model.so"
 MODEL = "model.onnx"

@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     import onnx
 
     from mbv3c.bench.measure import Instructions, Latency
+    from mbv3c.lowering.kernels import Choices
     from mbv3c.pipeline import OptimizedStep
     from mbv3c.targets.npu_request import Request
+    from mbv3c.targets.table import Target
 
 
 def main() -> NoReturn:
@@ -402,6 +405,11 @@ def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--explain", is_flag=True, help="List what computes each operator; on npu, what it costs."
 )
+@click.option(
+    "--tune-logs",
+    type=click.Path(path_type=Path),
+    help="Folder of tuning databases, or `none`.  [default: ./tune_logs, then those shipped]",
+)
 @click.option("--emit-source", is_flag=True, help="For GPUs: write the kernels to kernels.cl.")
 @_force_option
 @_json_option
@@ -417,6 +425,7 @@ def compile_(
     output: Path | None,
     no_verify: bool,
     explain: bool,
+    tune_logs: Path | None,
     emit_source: bool,
     force: bool,
     as_json: bool,
@@ -449,28 +458,32 @@ def compile_(
     found = find_target(target)
     if cores is not None:
         found = with_cores(found, cores)
-    progress = _Progress()
-    loaded = _built_or_loaded(model, spec, input_shape, opset, progress)
-    name = loaded.graph.name if model is None else model.stem
-    path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
-
-    from mbv3c import pipeline
-    from mbv3c.errors import UsageError
-    from mbv3c.kernel_table import kernel_lines
-    from mbv3c.quantization import calibration as calibrations
-    from mbv3c.quantization import options
-
     if precision != "int8" and calibration is not None:
         raise UsageError("--calibration is for --precision int8")
     if precision == "fp32" and keep_float is not None:
         raise UsageError("--keep-float is for --precision int8 and fp16")
-    source = calibrations.folder_inputs(loaded, calibration) if calibration is not None else None
+
+    from mbv3c.quantization import calibration as calibrations
+    from mbv3c.quantization import options
+    from mbv3c.targets.cores import check_precision
+
+    check_precision(found, precision)
     keep = None
     names: tuple[str, ...] = ()
     if keep_float is not None and precision == "int8":
         keep = options.parse_keep_float(keep_float)
     elif keep_float is not None:
         names = tuple(filter(None, keep_float.split(",")))
+    if calibration is not None:
+        calibrations.calibration_files(calibration)
+    progress = _Progress()
+    loaded = _built_or_loaded(model, spec, input_shape, opset, progress)
+    name = loaded.graph.name if model is None else model.stem
+    path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
+    source = calibrations.folder_inputs(loaded, calibration) if calibration is not None else None
+
+    from mbv3c import pipeline
+    from mbv3c.kernel_table import kernel_lines
 
     compiled = pipeline.compile_model(
         loaded,
@@ -480,6 +493,7 @@ def compile_(
         calibration=source,
         quantizing=options.from_given({"keep_float": keep}) if keep is not None else None,
         keep_float=names,
+        choices=_choices(found, tune_logs, progress),
         force=force,
         verify=not no_verify,
         emit_source=emit_source,
@@ -493,7 +507,26 @@ def compile_(
     for line in kernel_lines(compiled.kernels) if explain else ():
         click.echo(line)
     click.echo(f"{path}: {found.name} {precision}")
+    origins = Counter(one["origin"] for one in compiled.kernels if one["origin"])
+    if origins["tuned"]:
+        tuned, default = origins["tuned"], origins["default"]
+        click.echo(f"kernels: {tuned} calls tuned, {default} by default rules")
     click.echo(f"parity: {_sentence(parity)}" if parity else "parity: not checked (--no-verify)")
+
+
+def _choices(target: "Target", given: Path | None, progress: Callable[[str], None]) -> "Choices":
+    """Return what was measured for a target, and say what there is and is not used."""
+    from mbv3c.lowering.kernels import NO_CHOICES
+    from mbv3c.tuning import choices
+
+    if target.gpu or given == Path("none"):
+        return NO_CHOICES
+    if given is not None and not given.is_dir():
+        raise UsageError(f"{given} is no folder of tuning databases; `mbv3c tune` writes one")
+    found = choices.measured(target, [given or choices.OWN, choices.shipped()])
+    for warning in found.warnings:
+        progress(f"warning: {warning}")
+    return found
 
 
 def _compile_npu(
@@ -508,13 +541,17 @@ def _compile_npu(
 
     target, options = request.read(compare_size=flags["explain"])
     require_npu_tools()
+
+    from mbv3c.quantization.calibration import calibration_files, folder_inputs
+
+    if calibration is not None:
+        calibration_files(calibration)
     progress = _Progress()
     loaded = load(progress)
     name = loaded.graph.name if model is None else model.stem
     path = output or Path(f"{name}-npu-{target.device}-int8")
 
     from mbv3c import npu_pipeline, npu_report
-    from mbv3c.quantization.calibration import folder_inputs
     from mbv3c.targets.npu_knobs import NpuOptions
 
     compiled = npu_pipeline.compile_npu(
@@ -531,6 +568,109 @@ def _compile_npu(
         _print_json(npu_report.compiled_json(compiled, explain=flags["explain"]))
         return
     for line in npu_report.compiled_lines(compiled, explain=flags["explain"]):
+        click.echo(line)
+
+
+@commands.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--target", required=True, help="A CPU: FAMILY[:DEVICE], see `mbv3c targets`.")
+@click.option("--runner", help="local or emulated.  [default: what the target needs here]")
+@click.option(
+    "--trials", type=int, help="Candidates to measure.  [default: 400 without --minutes]"
+)
+@click.option("--minutes", type=float, help="Time for the search.")
+@click.option(
+    "--patience", type=int, default=3, show_default=True, help="Batches of 12 without a gain."
+)
+@click.option("--tuning-seed", type=int, default=0, show_default=True, help="Of the search.")
+@click.option(
+    "--database",
+    type=click.Path(path_type=Path),
+    default=Path("tune_logs"),
+    show_default=True,
+    help="Folder of all databases; TARGET's own is in it.",
+)
+@click.option("--status", is_flag=True, help="Only say what is in the database.")
+@click.option("--prune", is_flag=True, help="Delete records of other kernels and other TVMs.")
+@click.option(
+    "--export", "export_to", type=click.Path(path_type=Path), help="Write the database to a file."
+)
+@click.option(
+    "--import", "import_from", type=click.Path(path_type=Path), help="Add a file's records."
+)
+@click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@_opset_option
+@_model_options
+@_json_option
+def tune(
+    model: Path | None,
+    target: str,
+    runner: str | None,
+    trials: int | None,
+    minutes: float | None,
+    patience: int,
+    tuning_seed: int,
+    database: Path,
+    status: bool,
+    prune: bool,
+    export_to: Path | None,
+    import_from: Path | None,
+    input_shape: str | None,
+    opset: int | None,
+    as_json: bool,
+    **spec: Any,
+) -> None:
+    """Measure other choices for the kernels of a network, and keep those that make it faster.
+
+    Interrupt it whenever you like: what was measured is in the database, and the next run goes on.
+    """
+    from mbv3c.targets.npu_table import is_npu
+    from mbv3c.targets.table import find_target
+
+    if is_npu(target):
+        raise UsageError(f"{target} cannot be tuned yet; `compile --explain` compares its knobs")
+    found = find_target(target)
+    if found.gpu:
+        raise UsageError(f"{found.name} cannot be tuned yet; its knobs are chosen by an estimate")
+
+    from mbv3c.tuning import files, network
+    from mbv3c.tuning.choices import device_of
+    from mbv3c.tuning.database import Database, folder_for
+    from mbv3c.tuning.tune import Budget
+
+    chosen = Database(folder_for(database, device_of(found)))
+    if status or prune or export_to or import_from:
+        said = [
+            *([files.prune(chosen, found)] if prune else []),
+            *([files.import_records(chosen, found, import_from)] if import_from else []),
+            *([files.export_records(chosen, export_to)] if export_to else []),
+            *(network.status_lines(chosen) if status else []),
+        ]
+        for line in said:
+            click.echo(line)
+        return
+    if (trials is not None and trials < 1) or (minutes is not None and minutes <= 0):
+        raise UsageError("--trials and --minutes must be above 0")
+    if patience < 1:
+        raise UsageError(f"--patience {patience} is not possible; choose at least 1")
+    if trials is None and minutes is None:
+        trials = 400
+    progress = _Progress()
+    loaded = _built_or_loaded(model, spec, input_shape, opset, progress)
+    seconds = minutes * 60 if minutes is not None else None
+    tuned = network.tune_network(
+        loaded,
+        found,
+        database,
+        runner,
+        Budget(trials, seconds, patience),
+        tuning_seed,
+        lambda event: progress(network.said(event)),
+    )
+    if as_json:
+        _print_json(tuned.to_json())
+        return
+    for line in network.summary_lines(tuned):
         click.echo(line)
 
 
@@ -965,7 +1105,21 @@ def _sentence(parity: dict[str, Any]) -> str:
         f"{parity['worst_output']} (allowed "
         f"{parity['tolerance']:.1e}; onnxruntime itself spreads by "
         f"{parity['reference_spread']:.1e}), cosine {parity['cosine']:.9f}, "
-        f"{agreement}over {len(parity['inputs'])} inputs{_quantization_loss(parity)}"
+        f"{agreement}over {len(parity['inputs'])} inputs{_kernels_alone(parity)}"
+        f"{_quantization_loss(parity)}"
+    )
+
+
+def _kernels_alone(parity: dict[str, Any]) -> str:
+    """Say what the kernels of a quantized network have shown by themselves."""
+    found = parity.get("kernels_alone")
+    if found is None:
+        return ""
+    if not found["passed"]:
+        return "; WRONG by themselves: " + "; ".join(found["missed"])
+    return (
+        f"; each of {found['count']} kernels by itself: {found['differing']} of "
+        f"{found['values']:,} values differ, all at ties"
     )
 
 

@@ -16,7 +16,7 @@ from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.lowering.ethos_u.convert import Lowering
 from mbv3c.lowering.ethos_u.host import host_part
-from mbv3c.lowering.ethos_u.partition import partition
+from mbv3c.lowering.ethos_u.partition import CONVERSIONS, partition
 from mbv3c.lowering.ethos_u.region import Partition, Region
 from mbv3c.npu_manifest import Made, describe
 from mbv3c.parity.inputs import parity_inputs
@@ -168,7 +168,8 @@ def npu_part(parts: Partition) -> Region:
     """
     if len(parts.regions) == 1 and not parts.awaited:
         return parts.regions[0]
-    named = parts.awaited or parts.on_cpu
+    left = parts.awaited or parts.on_cpu
+    named = [one for one in left if one.nodes and one.kind not in CONVERSIONS] or left
     shown = [f"{one.kind} ({one.name})" for one in named]
     more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
     listed = f"{', '.join(shown[:12]) or 'everything'}{more}"
@@ -176,7 +177,8 @@ def npu_part(parts: Partition) -> Region:
         raise ModelError(f"the NPU can compute nothing of this network: {listed}")
     raise ModelError(
         "the NPU computes a network from its input on, in one piece, and only what comes behind "
-        f"that can stay on the CPU; in the middle there would be: {listed}; use another target"
+        f"that can stay on the CPU; in the middle there would be: {listed}; replace that, or use "
+        "another target, such as arm_cpu with --precision int8"
     )
 
 

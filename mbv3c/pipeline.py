@@ -20,15 +20,25 @@ from mbv3c.errors import BundleError, ModelError, ParityError, UnknownOperatorsE
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.device.runner import open_device
-from mbv3c.execution.runners import HostRunner, Runner, Tensor, require_runner, runner_for
+from mbv3c.execution.runners import (
+    HostRunner,
+    KernelRunner,
+    Runner,
+    Tensor,
+    require_runner,
+    runner_for,
+)
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
 from mbv3c.lowering.describe import describe
+from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.lower import Lowered, lower, lower_for_gpu
+from mbv3c.parity.alone import KernelsAlone
 from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
 from mbv3c.parity.conversion import in_opset
 from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.kernels import check_kernels
 from mbv3c.parity.proof import prove as onnxruntime_judge
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
 from mbv3c.parity.tolerance import TOLERANCES
@@ -45,11 +55,13 @@ from mbv3c.targets.cores import check_precision, machine
 from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.npu_tools import require_npu_tools
 from mbv3c.targets.table import NATIVE, Target, find_target
+from mbv3c.tuning.choices import tuned_kernels
 
 Progress = Callable[[str], None]
 
 _TEMPORARY_COPIES = 5
 _OTHER_BYTES = 8 << 20
+_SHOWN_KERNELS = 5
 
 _RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
 
@@ -161,11 +173,13 @@ def build_library(
     *,
     precision: str = "fp32",
     keep_float: Sequence[str] = (),
+    choices: Choices = NO_CHOICES,
     symbols: bool = False,
 ) -> Library:
     """Turn a rewritten graph into the target's shared library, with its symbol table on demand.
 
-    For fp16, nodes whose names match a pattern of `keep_float` stay in fp32.
+    For fp16, nodes whose names match a pattern of `keep_float` stay in fp32. Kernels of CPUs that
+    `choices` knows are as it says.
 
     Raises:
         UsageError: a pattern matches no node.
@@ -186,7 +200,7 @@ def build_library(
             lowered = lower_for_gpu(model, gpu, target.name, tvm_target, precision, keep_float)
         else:
             cores = machine(resolved, tvm_target)
-            lowered = lower(model, cores, tvm_target, precision, keep_float)
+            lowered = lower(model, cores, tvm_target, precision, keep_float, choices)
     except UnknownOperatorsError as error:
         reasons = why_left(model, error.positions, reports)
         raise ModelError("\n  ".join([str(error), *reasons])) from error
@@ -222,6 +236,7 @@ def compile_model(
     calibration: Calibration | None = None,
     quantizing: QuantizeOptions | None = None,
     keep_float: Sequence[str] = (),
+    choices: Choices = NO_CHOICES,
     force: bool = False,
     verify: bool = True,
     emit_source: bool = False,
@@ -231,7 +246,8 @@ def compile_model(
 
     The bundle is verified before it gets its name. For int8, a model that has no QDQ pairs is
     quantized first: on `calibration`, or on random inputs, as `quantizing` says. For fp16, nodes
-    whose names match a pattern of `keep_float` stay in fp32. `emit_source`
+    whose names match a pattern of `keep_float` stay in fp32. Kernels that `choices` knows
+    are as it says. `emit_source`
     adds the kernels of a GPU to the bundle, as they are in the library.
 
     Raises:
@@ -240,8 +256,6 @@ def compile_model(
             asked for one that is no GPU.
         Mbv3cError: anything else that is wrong.
     """
-    if precision not in TOLERANCES:
-        raise UsageError(f"unknown precision {precision!r}; known: {', '.join(TOLERANCES)}")
     check_precision(target, precision)
     if emit_source and not target.gpu:
         raise UsageError(f"--emit-source is for GPUs; the kernels of {target.name} have no source")
@@ -257,10 +271,17 @@ def compile_model(
         progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
         library = folder / bundles.LIBRARY
         built = build_library(
-            optimized, target, library, reports, precision=precision, keep_float=keep_float
+            optimized,
+            target,
+            library,
+            reports,
+            precision=precision,
+            keep_float=keep_float,
+            choices=choices,
         )
         if emit_source:
             (folder / bundles.SOURCES).write_text(opencl.format_sources(built.sources))
+        described = describe(built.lowered)
         progress(_REFERENCE[quantization is not None])
         inputs = parity_inputs(_input_shape(model))
         references = list(run_reference(model, inputs))
@@ -274,6 +295,7 @@ def compile_model(
             as_given = given if quantization is not None else None
             parity = _verify(
                 folder,
+                described["kernels"],
                 model,
                 target,
                 precision,
@@ -286,13 +308,13 @@ def compile_model(
             if not parity.passed:
                 raise ParityError(
                     f"{output.name} does not compute what onnxruntime computes; nothing was "
-                    "written (--no-verify writes the bundle all the same)",
+                    f"written (--no-verify writes the bundle all the same){_wrong(parity)}",
                     parity.to_json(),
                 )
         contents = _describe(given, target, precision, reports, references[0], parity)
         contents["keep_float"] = list(keep_float)
+        contents["tuned_kernels"] = tuned_kernels(built.lowered.plan)
         contents["quantization"] = _describe_quantization(quantization)
-        described = describe(built.lowered)
         contents |= described
         bundles.write_manifest(folder, contents)
     return Compiled(output, target, parity, described["kernels"])
@@ -339,8 +361,19 @@ def verify_bundle(
     inputs = parity_inputs(bundle.input_shape)
     references = list(run_reference(model, inputs))
     kept = bundle.manifest.get("keep_float", [])
+    kernels = bundle.manifest["kernels"]
     return _verify(
-        path, model, target, precision, inputs, references, progress, given, kept, runner
+        path,
+        kernels,
+        model,
+        target,
+        precision,
+        inputs,
+        references,
+        progress,
+        given,
+        kept,
+        runner,
     )
 
 
@@ -431,8 +464,15 @@ def _read_input(source: Path, wanted: tuple[int, ...]) -> Tensor:
     return x
 
 
+def _wrong(parity: Parity) -> str:
+    """Name the kernels that are wrong by themselves."""
+    missed = parity.kernels.missed if parity.kernels else []
+    return "".join(f"\n  {one}" for one in missed[:_SHOWN_KERNELS])
+
+
 def _verify(
     folder: Path,
+    kernels: list[dict[str, Any]],
     model: onnx.ModelProto,
     target: Target,
     precision: str,
@@ -444,6 +484,7 @@ def _verify(
     runner: Runner | None = None,
 ) -> Parity:
     runner = runner or runner_for(target, precision)
+    alone = None
     if runner is None and target.gpu:
         progress(f"building the host code of {target.name} for this machine")
         outputs, ran_on = _run_kernels(
@@ -452,10 +493,11 @@ def _verify(
     elif runner is not None:
         progress(f"running the library on {runner.description}")
         outputs = runner.run(folder, inputs)
+        alone = _kernels_alone(model, kernels, precision, inputs, runner, folder, progress)
         ran_on = runner.description
     else:
         progress(f"nothing here runs {target.name}: building the same program for this machine")
-        outputs = _run_rebuilt(model, inputs, precision, keep_float)
+        outputs, alone = _run_rebuilt(model, inputs, precision, keep_float, progress)
         ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
     parity = compare(
         outputs,
@@ -464,6 +506,7 @@ def _verify(
         ran_on=ran_on,
         exact_program=runner is not None or bool(target.gpu),
     )
+    parity = replace(parity, kernels=alone)
     if given is None:
         return parity
     progress(_REFERENCE[False])
@@ -510,14 +553,37 @@ def _run_kernels(
 
 
 def _run_rebuilt(
-    model: onnx.ModelProto, inputs: list[Tensor], precision: str, keep_float: Sequence[str]
-) -> list[list[Tensor]]:
+    model: onnx.ModelProto,
+    inputs: list[Tensor],
+    precision: str,
+    keep_float: Sequence[str],
+    progress: Progress,
+) -> tuple[list[list[Tensor]], KernelsAlone | None]:
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         folder = Path(name)
         library, host = folder / bundles.LIBRARY, find_target("host_cpu")
         optimized, _ = rewritten_for(model, precision)
-        build_library(optimized, host, library, precision=precision, keep_float=keep_float)
-        return HostRunner().run(folder, inputs)
+        built = build_library(optimized, host, library, precision=precision, keep_float=keep_float)
+        kernels, runner = describe(built.lowered)["kernels"], HostRunner()
+        outputs = runner.run(folder, inputs)
+        return outputs, _kernels_alone(model, kernels, precision, inputs, runner, folder, progress)
+
+
+def _kernels_alone(
+    model: onnx.ModelProto,
+    kernels: list[dict[str, Any]],
+    precision: str,
+    inputs: list[Tensor],
+    runner: Runner,
+    folder: Path,
+    progress: Progress,
+) -> KernelsAlone | None:
+    """Check every kernel of an int8 library by itself; None of another."""
+    if precision != "int8" or not isinstance(runner, KernelRunner):
+        return None
+    progress("running every kernel by itself")
+    # The last input has the largest values: of integers, those that saturate, too.
+    return check_kernels(model, kernels, inputs[-1], runner, folder)
 
 
 def _write_golden(
@@ -569,7 +635,6 @@ def _describe(
         "passes": [
             {"name": r.name, "matched": len(r.matched), "refused": len(r.refused)} for r in reports
         ],
-        "tuned_kernels": [],
         "parity": parity.to_json() if parity else None,
         "tools": {name: metadata.version(name) for name in _RECORDED_TOOLS},
     }

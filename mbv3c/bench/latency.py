@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import IO, Any
 
 from mbv3c.errors import ToolError
@@ -76,8 +77,13 @@ class Worker:
 
 
 @contextmanager
-def worker(mode: str, bundle: Path, cpus: Sequence[int]) -> Iterator[Worker]:
-    """Start a worker on some processors, as many threads as there are of them; end it after."""
+def worker(
+    mode: str, bundle: Path, cpus: Sequence[int], *, timeout: float | None = None
+) -> Iterator[Worker]:
+    """Start a worker on some processors, as many threads as there are of them; end it after.
+
+    One that still runs after `timeout` seconds is killed, and what waits for it raises.
+    """
     chosen = ",".join(map(str, cpus))
     command = [sys.executable, "-m", "mbv3c.bench.worker", mode, str(bundle), chosen]
     # TVM would pin its threads by itself, whatever it was given.
@@ -93,11 +99,15 @@ def worker(mode: str, bundle: Path, cpus: Sequence[int]) -> Iterator[Worker]:
             env={**os.environ, **environment},
         ) as process,
     ):
+        timer = Timer(timeout or 0.0, process.kill)
+        if timeout is not None:
+            timer.start()
         try:
             started = Worker(mode, process, errors)
             started.answer()
             yield started
         finally:
+            timer.cancel()
             process.kill()
 
 

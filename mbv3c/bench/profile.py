@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from mbv3c.bench.latency import worker
 from mbv3c.bench.rebuilt import Call, Rebuilt
 from mbv3c.bench.worker import PROFILE
+from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
 from mbv3c.execution.counting import Count, by_function
 from mbv3c.execution.symbols import functions
@@ -105,8 +107,24 @@ def timed_calls(
 
 def profile_count(rebuilt: Rebuilt, counted: Count) -> list[CountedKernel]:
     """Give every kernel the instructions of its functions, in the order of the first calls."""
-    found = by_function(counted, functions(rebuilt.folder / "model.so"))
-    return counted_kernels(rebuilt.calls, found)
+    return counted_kernels(rebuilt.calls, _by_symbol(counted, rebuilt.folder))
+
+
+def instructions_by_kernel(counted: Count, folder: Path) -> Counter[str]:
+    """Sum the instructions of every kernel of a library that has its symbols, all calls."""
+    sums: Counter[str] = Counter()
+    for symbol, instructions in _by_symbol(counted, folder).items():
+        sums[_kernel_of(symbol)] += instructions
+    return sums
+
+
+def _by_symbol(counted: Count, folder: Path) -> Counter[str]:
+    return by_function(counted, functions(folder / LIBRARY))
+
+
+def _kernel_of(symbol: str) -> str:
+    """Return the kernel that a function of the library is, or is part of."""
+    return symbol.removeprefix(_PREFIX).removesuffix(_BODY)
 
 
 def counted_kernels(calls: Sequence[Call], found: Mapping[str, int]) -> list[CountedKernel]:
@@ -114,7 +132,7 @@ def counted_kernels(calls: Sequence[Call], found: Mapping[str, int]) -> list[Cou
     known = {call.kernel for call in calls}
     sums: Counter[str] = Counter()
     for symbol, instructions in found.items():
-        name = symbol.removeprefix(_PREFIX).removesuffix(_BODY)
+        name = _kernel_of(symbol)
         sums[name if name in known else ELSEWHERE] += instructions
     total = sums.total()
     rows = []

@@ -12,6 +12,7 @@ import onnx
 from mbv3c import pipeline
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MANIFEST, Bundle
 from mbv3c.lowering.plan import Step
+from mbv3c.tuning.choices import recorded
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
             folder / LIBRARY,
             precision=precision,
             keep_float=bundle.manifest.get("keep_float", ()),
+            choices=recorded(bundle.manifest.get("tuned_kernels", ())),
             symbols=True,
         ).lowered
         calls = zip(lowered.kernels, lowered.plan.steps, strict=True)

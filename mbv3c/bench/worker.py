@@ -2,7 +2,8 @@
 
     python -m mbv3c.bench.worker MODE BUNDLE CPUS
 
-MODE is the name of a contender, or "profile"; CPUS are the processors to stay on, such as 0,1, and
+MODE is the name of a contender, or "profile"; or "contest", which is a profile that first stores
+all outputs beside the library. CPUS are the processors to stay on, such as 0,1, and
 there are as many threads. The process says `{"ready": true}` when it is warm;
 then it answers every line with a number N by one line of JSON: `measured`, the milliseconds of N
 inferences, or, for "profile", of each of them the name and the microseconds of every function
@@ -18,10 +19,13 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
+import numpy as np
+
 from mbv3c.bench.contenders import CONTENDERS, Run, opened_device, read_input
 from mbv3c.bundle import LIBRARY
 
-PROFILE = "profile"
+PROFILE, CONTEST = "profile", "contest"
+OUTPUTS = "outputs.npz"  # what a contest's candidates made, in their order
 
 _WARM_RUNS = 10
 _WARM_NS = 200_000_000
@@ -55,8 +59,8 @@ def _interruptions() -> int:
 
 def _measuring(mode: str, bundle: Path, threads: int) -> Callable[[int], list[Any]]:
     x = read_input(bundle)
-    if mode == PROFILE:
-        return _profiled(bundle, x)
+    if mode in (PROFILE, CONTEST):
+        return _profiled(bundle, x, storing=mode == CONTEST)
     run = CONTENDERS[mode].open(bundle, x, threads)
     return lambda runs: [_timed(run) for _ in range(runs)]
 
@@ -67,7 +71,7 @@ def _timed(run: Run) -> float:
     return (perf_counter_ns() - begin) / 1e6
 
 
-def _profiled(bundle: Path, x: Any) -> Callable[[int], list[Any]]:
+def _profiled(bundle: Path, x: Any, *, storing: bool) -> Callable[[int], list[Any]]:
     import tvm
     from tvm import relax
 
@@ -87,6 +91,11 @@ def _profiled(bundle: Path, x: Any) -> Callable[[int], list[Any]]:
     machine = relax.VirtualMachine(library, device)
     machine.set_instrument(instrument)
     main, given = machine["main"], tvm.runtime.tensor(x, device)
+
+    if storing:
+        made = main(given)
+        several = [made] if isinstance(made, tvm.runtime.Tensor) else made
+        np.savez(bundle / OUTPUTS, **{f"{i}": one.numpy() for i, one in enumerate(several)})
 
     def run() -> list[tuple[str, float]]:
         calls.clear()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mbv3c.bundle import LIBRARY
+from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError
 from mbv3c.execution.fetching import emulator_command
 from mbv3c.execution.opcodes import CLASSES, classify
@@ -82,21 +82,50 @@ def count_bundle(kit: EmulatorKit, cpu: str, folder: Path) -> Count:
     Raises:
         ToolError: the program fails, or two inferences differ.
     """
+    counted = _count_inferences(kit, cpu, folder, _INFERENCES, ())
+    if counted.regions[-1] != counted.regions[-2]:
+        raise ToolError(
+            f"the inferences of {folder.name} executed {counted.regions} instructions; "
+            "the last two should be equal: please report this"
+        )
+    return counted
+
+
+def count_kernels(kit: EmulatorKit, cpu: str, folder: Path, output: Path) -> Count:
+    """Count one inference of a library, of which only the kernels are of interest.
+
+    They execute the same instructions in every inference; TVM's memory pools, around them, may
+    not yet, after so few.
+
+    Args:
+        kit: the emulator and what it runs.
+        cpu: the processor to emulate, in qemu's words.
+        folder: a folder with the library and its input, as in a bundle.
+        output: where the first output goes; others beside it, as `output_files` names them.
+
+    Raises:
+        ToolError: the program fails.
+    """
+    return _count_inferences(kit, cpu, folder, 2, (folder / GOLDEN_INPUT, output))
+
+
+def _count_inferences(
+    kit: EmulatorKit, cpu: str, folder: Path, times: int, files: tuple[Path, ...]
+) -> Count:
     # One thread runs every part of a parallel loop; more of them would spin and be counted.
     one_thread = ("-E", "TVM_NUM_THREADS=1")
     counted = count(
         lambda plugin: [
             *kit.command(cpu, *plugin, *one_thread),
-            *("--repeat", str(_INFERENCES)),
-            str(folder),
+            *("--repeat", str(times), str(folder), *map(str, files)),
         ],
         kit,
         doing=f"counting the instructions of {folder.name}",
     )
-    if len(counted.regions) != _INFERENCES or counted.regions[-1] != counted.regions[-2]:
+    if len(counted.regions) != times:
         raise ToolError(
-            f"the inferences of {folder.name} executed {counted.regions} instructions; "
-            "the last two should be equal: please report this"
+            f"{len(counted.regions)} inferences of {folder.name} were counted, and {times} ran: "
+            "please report this"
         )
     return counted
 

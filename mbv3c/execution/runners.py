@@ -1,10 +1,12 @@
 """Who can run a library here."""
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tvm
@@ -21,6 +23,27 @@ from mbv3c.targets.table import NATIVE, Target
 Tensor = NDArray[np.float32]
 
 _EMULATED_TIMEOUT = 600.0  # seconds per input; a Large takes a few
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One call of a kernel within an inference: what it gets instead, and what is wanted of it.
+
+    Attributes:
+        kernel: its name in the library.
+        given: what to write over its arguments before it runs, by their positions.
+        wanted: the types of the arguments whose memory is wanted after it ran, by position.
+    """
+
+    kernel: str
+    given: dict[int, NDArray[Any]] = field(default_factory=dict)
+    wanted: dict[int, str] = field(default_factory=dict)
+
+
+# What was wanted of a call: the arguments' memory, flat, by position.
+Made = dict[int, NDArray[Any]]
+
+_BUILTIN = "vm."  # what the virtual machine calls beside the kernels
 
 
 class Runner(Protocol):
@@ -42,6 +65,52 @@ class Runner(Protocol):
         ...
 
 
+@runtime_checkable
+class KernelRunner(Runner, Protocol):
+    """Also stops before and after every kernel."""
+
+    def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
+        """Run `model.so` once with other inputs for its kernels; return what was wanted of each.
+
+        Raises:
+            Mbv3cError: the library does not load or fails, or calls other kernels than `calls`,
+                or with arguments of another size.
+        """
+        ...
+
+
+class _Instrument:
+    """What the virtual machine calls before and after everything that it calls."""
+
+    def __init__(self, calls: Sequence[KernelCall]) -> None:
+        self._calls = calls
+        self.made: list[Made] = []
+        self.names: list[str] = []
+
+    def __call__(self, _: Any, name: str, before: bool, __: Any, *arguments: Any) -> None:
+        if name.startswith(_BUILTIN):
+            return
+        if before:
+            self.names.append(name)
+        at = len(self.names) - 1
+        if at >= len(self._calls):
+            return
+        if before:
+            for place, array in self._calls[at].given.items():
+                arguments[place].copyfrom(array.reshape(arguments[place].shape))
+        else:
+            self.made.append(
+                {place: arguments[place].numpy().ravel() for place in self._calls[at].wanted}
+            )
+
+
+def _check_names(bundle: Path, names: Sequence[str], calls: Sequence[KernelCall]) -> None:
+    if list(names) != [call.kernel for call in calls]:
+        raise Mbv3cError(
+            f"{bundle / LIBRARY} calls other kernels than its manifest says; compile it again"
+        )
+
+
 @dataclass(frozen=True)
 class HostRunner:
     """Runs in this process, on this machine's processor."""
@@ -49,10 +118,26 @@ class HostRunner:
     description: str = "this machine"
 
     def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
-        try:
-            library = tvm.runtime.load_module(str(bundle / LIBRARY))
-            main = relax.VirtualMachine(library, tvm.cpu())["main"]
+        with self._failing(bundle):
+            main = self._machine(bundle)["main"]
             return [_arrays(main(tvm.runtime.tensor(x))) for x in inputs]
+
+    def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
+        instrument = _Instrument(calls)
+        with self._failing(bundle):
+            machine = self._machine(bundle)
+            machine.set_instrument(instrument)
+            machine["main"](tvm.runtime.tensor(x))
+        _check_names(bundle, instrument.names, calls)
+        return instrument.made
+
+    def _machine(self, bundle: Path) -> relax.VirtualMachine:
+        return relax.VirtualMachine(tvm.runtime.load_module(str(bundle / LIBRARY)), tvm.cpu())
+
+    @contextmanager
+    def _failing(self, bundle: Path) -> Iterator[None]:
+        try:
+            yield
         except (RuntimeError, ValueError, TypeError) as error:
             raise Mbv3cError(
                 f"{bundle / LIBRARY} does not run on this machine: {_reason(error)}"
@@ -126,18 +211,39 @@ class EmulatedRunner:
             files = [(folder / f"in{i}.npy", folder / f"out{i}.npy") for i in range(len(inputs))]
             for x, (source, _) in zip(inputs, files, strict=True):
                 np.save(source, np.ascontiguousarray(x))
-            command = [*self.kit.command(self.cpu), str(bundle)]
-            require(
-                [*command, *(str(path) for pair in files for path in pair)],
-                doing=f"running {bundle.name} on the {self.description}",
-                remedy="`mbv3c doctor` checks the emulator",
-                timeout=_EMULATED_TIMEOUT * len(inputs),
-            )
+            self._start(bundle, (), [path for pair in files for path in pair])
             written = set(folder.iterdir())
             return [
                 [np.load(path) for path in takewhile(written.__contains__, output_files(first))]
                 for _, first in files
             ]
+
+    def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
+        with tempfile.TemporaryDirectory(prefix="mbv3c-run-") as name:
+            folder = Path(name)
+            np.save(folder / "in.npy", np.ascontiguousarray(x))
+            for at, call in enumerate(calls):
+                for place, array in call.given.items():
+                    np.ascontiguousarray(array).tofile(folder / f"{at}.{place}.in")
+                for place in call.wanted:
+                    (folder / f"{at}.{place}.out").touch()
+            self._start(bundle, ("--kernels", name), [folder / "in.npy", folder / "out.npy"])
+            _check_names(bundle, (folder / "names").read_text().splitlines(), calls)
+            return [
+                {
+                    place: np.fromfile(folder / f"{at}.{place}.out", dtype)
+                    for place, dtype in call.wanted.items()
+                }
+                for at, call in enumerate(calls)
+            ]
+
+    def _start(self, bundle: Path, options: Sequence[str], files: Sequence[Path]) -> None:
+        require(
+            [*self.kit.command(self.cpu), *options, str(bundle), *map(str, files)],
+            doing=f"running {bundle.name} on the {self.description}",
+            remedy="`mbv3c doctor` checks the emulator",
+            timeout=_EMULATED_TIMEOUT * len(files) / 2,
+        )
 
 
 def runner_for(target: Target, precision: str = "fp32") -> Runner | None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mbv3c.lowering.lower import Lowered
+from mbv3c.lowering.plan import Argument, Plan
 
 
 def describe(lowered: Lowered) -> dict[str, Any]:
@@ -10,7 +11,10 @@ def describe(lowered: Lowered) -> dict[str, Any]:
 
     `kernels` has one entry per call, in order: the kernel's name in the library, its kind, the
     ONNX nodes that it covers, multiply-adds, the bytes of all tensors that it reads or writes,
-    each counted once, and its knobs. `memory` has the bytes of the weights as packed, of the arena
+    each counted once, its knobs, where these come from (one of `ORIGINS`; null where there were
+    none to choose), and its arguments: null for a constant, else type and shape in
+    memory, whether an image's channels are last, and which tensors of the graph it is before and
+    after the call (null for none). `memory` has the bytes of the weights as packed, of the arena
     and its blocks, the largest sum of values alive at one call (no arena can be smaller), and for
     every value its block and the calls that touch it first and last.
     """
@@ -24,8 +28,12 @@ def describe(lowered: Lowered) -> dict[str, Any]:
                 "madds": step.madds,
                 "bytes": plan.bytes_moved(step),
                 "knobs": step.knobs,
+                "origin": step.origin or None,
+                "arguments": [_argument(plan, one) for one in arguments],
             }
-            for name, step in zip(lowered.kernels, plan.steps, strict=True)
+            for name, step, arguments in zip(
+                lowered.kernels, plan.steps, plan.arguments(), strict=True
+            )
         ],
         "memory": {
             "weight_bytes": sum(step.constant_bytes for step in plan.steps),
@@ -43,4 +51,17 @@ def describe(lowered: Lowered) -> dict[str, Any]:
                 for one in arena.lifetimes
             ],
         },
+    }
+
+
+def _argument(plan: Plan, argument: Argument | None) -> dict[str, Any] | None:
+    if argument is None:
+        return None
+    value, held = plan.values[argument.value], argument.writes or argument.reads
+    return {
+        "dtype": value.dtype,
+        "shape": list(value.shape),
+        "channels_last": held is not None and held.channels_last,
+        "reads": argument.reads and argument.reads.tensor,
+        "writes": argument.writes and argument.writes.tensor,
     }

@@ -1,6 +1,6 @@
 """Kernels by shape, for one kind of processor: what `select` asks for."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.plan import Array
+from mbv3c.lowering.plan import DEFAULT, TUNED, Array
 from mbv3c.lowering.schedules import (
     convolution,
     depthwise,
@@ -26,6 +26,10 @@ from mbv3c.lowering.schedules.pointwise import Pointwise
 from mbv3c.lowering.schedules.pooling import GlobalPool
 from mbv3c.lowering.schedules.squeeze_excite import SqueezeExcite
 
+# Counts up when the code of a kernel changes for the same shape and knobs: what was measured
+# before says nothing about it then. A test compares it with a digest of some kernels.
+VERSION = 1
+
 Floats = NDArray[np.float32]
 
 
@@ -37,11 +41,15 @@ class Kernel:
         function: the kernel.
         constants: its weights, packed as it reads them: its arguments after the first input.
         knobs: the choices, a dataclass; None if there are none.
+        shape: what it was written for, a dataclass; None where there was nothing to choose.
+        origin: where the choices come from, one of `ORIGINS`; empty if there are none.
     """
 
     function: PrimFunc
     constants: tuple[Array, ...] = ()
     knobs: Any = None
+    shape: Any = None
+    origin: str = ""
 
 
 class Kernels(Protocol):
@@ -59,39 +67,64 @@ class Kernels(Protocol):
     def schedule(self, function: PrimFunc, target: tvm.target.Target) -> PrimFunc: ...
 
 
+class Choices(Protocol):
+    """Knows which choices were measured to be best."""
+
+    def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        """Return the knobs for a kernel of a kind and a shape; None if none were measured."""
+        ...
+
+
+class NoChoices:
+    """Nothing was measured."""
+
+    def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        return None
+
+
+NO_CHOICES = NoChoices()
+
+
 @dataclass(frozen=True)
 class CpuKernels:
-    """Kernels for the cores of a CPU."""
+    """Kernels for the cores of a CPU.
+
+    Attributes:
+        machine: the processor.
+        choices: what was measured there.
+    """
 
     machine: Machine
+    choices: Choices = NO_CHOICES
 
     def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel:
-        tile = pointwise.default(shape, self.machine)
+        tile, origin = self._choose("pointwise", shape)
         packed = pointwise.pack(shape, tile, self.machine, weights)
-        return Kernel(pointwise.generate(shape, tile, self.machine), (packed, bias), tile)
+        function = pointwise.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, bias), tile, shape, origin)
 
     def depthwise(self, shape: Depthwise, weights: Floats, bias: Floats) -> Kernel:
-        tile = depthwise.default(shape, self.machine)
-        packed = depthwise.pack(weights)
-        return Kernel(depthwise.generate(shape, tile, self.machine), (packed, bias), tile)
+        tile, origin = self._choose("depthwise", shape)
+        function = depthwise.generate(shape, tile, self.machine)
+        return Kernel(function, (depthwise.pack(weights), bias), tile, shape, origin)
 
     def convolution(self, shape: Convolution, weights: Floats, bias: Floats) -> Kernel:
-        tile = convolution.default(shape, self.machine)
+        tile, origin = self._choose("convolution", shape)
         packed = convolution.pack(shape, tile, self.machine, weights)
-        return Kernel(convolution.generate(shape, tile, self.machine), (packed, bias), tile)
+        function = convolution.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, bias), tile, shape, origin)
 
     def squeeze_excite(
         self, shape: SqueezeExcite, w1: Floats, b1: Floats, w2: Floats, b2: Floats
     ) -> Kernel:
-        tile = squeeze_excite.default(shape, self.machine)
-        packed = (squeeze_excite.pack(w, tile, self.machine, shape.dtype) for w in (w1, w2))
-        first, second = packed
+        tile, origin = self._choose("squeeze_excite", shape)
+        first, second = (squeeze_excite.pack(w, tile, self.machine, shape.dtype) for w in (w1, w2))
         function = squeeze_excite.generate(shape, tile, self.machine)
-        return Kernel(function, (first, b1, second, b2), tile)
+        return Kernel(function, (first, b1, second, b2), tile, shape, origin)
 
     def global_pool(self, shape: GlobalPool) -> Kernel:
-        tile = pooling.default(shape, self.machine)
-        return Kernel(pooling.generate(shape, tile, self.machine), (), tile)
+        tile, origin = self._choose("global_pool", shape)
+        return Kernel(pooling.generate(shape, tile, self.machine), (), tile, shape, origin)
 
     def elementwise(self, shape: Elementwise) -> Kernel:
         return Kernel(elementwise.generate_elementwise(shape, self.machine))
@@ -101,3 +134,25 @@ class CpuKernels:
 
     def schedule(self, function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
         return general.schedule(function, target)
+
+    def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
+        """Return the knobs for a shape, and where they come from.
+
+        What was measured and is not legal here comes from another version, and is not used.
+        """
+        found = self.choices.find(kind, shape)
+        if found is not None:
+            for tile in SCHEDULES[kind].legal(shape, self.machine):
+                if asdict(tile) == found:
+                    return tile, TUNED
+        return SCHEDULES[kind].default(shape, self.machine), DEFAULT
+
+
+# The modules of `schedules` that have knobs, by the kind of their steps.
+SCHEDULES: dict[str, Any] = {
+    "pointwise": pointwise,
+    "depthwise": depthwise,
+    "convolution": convolution,
+    "squeeze_excite": squeeze_excite,
+    "global_pool": pooling,
+}

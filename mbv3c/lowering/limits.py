@@ -20,6 +20,7 @@ from mbv3c.lowering.plan import Plan
 from mbv3c.lowering.schedules.gpu.launch import REGISTERS
 
 _SIDES = ("threadIdx.x", "threadIdx.y", "threadIdx.z")
+_GROUPS = ("blockIdx.x", "blockIdx.y", "blockIdx.z")
 
 
 class LimitError(Mbv3cError):
@@ -32,12 +33,14 @@ class Launch:
 
     Attributes:
         group: sides of a work-group; the largest, where a function launches several kernels.
+        groups: work-groups along each axis; likewise.
         local_bytes: local memory of a work-group.
         registers: 32-bit registers of a work-item, as its schedule counts them; 0 if it does not.
         threads: whether it is bound to work-items at all.
     """
 
     group: tuple[int, ...]
+    groups: tuple[int, ...]
     local_bytes: int
     registers: int
     threads: bool
@@ -66,6 +69,7 @@ def launch_of(function: PrimFunc) -> Launch:
     tvm_ffi.structural_walk(function.body, ((AttrStmt, For, SBlock, AllocBuffer), visit))
     return Launch(
         tuple(max(1, sides[side]) for side in _SIDES),
+        tuple(max(1, sides[side]) for side in _GROUPS),
         sum(local.values()),
         int(function.attrs.get(REGISTERS, 0)) if function.attrs else 0,
         bool(sides),

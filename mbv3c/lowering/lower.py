@@ -9,6 +9,7 @@ import tvm
 from mbv3c.lowering.arena import Arena, plan_arena
 from mbv3c.lowering.assemble import assemble
 from mbv3c.lowering.gpu import Gpu
+from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.limits import check_limits
 from mbv3c.lowering.machine import PRECISIONS, Machine
 from mbv3c.lowering.onnx_import import check_operators
@@ -42,11 +43,13 @@ def lower(
     target: tvm.target.Target,
     precision: str = "fp32",
     keep_float: Sequence[str] = (),
+    choices: Choices = NO_CHOICES,
 ) -> Lowered:
     """Lower a rewritten graph with fixed shapes to kernels of a precision of `PRECISIONS`.
 
     For int8 the graph is one with pairs of QuantizeLinear and DequantizeLinear. For fp16, nodes
-    whose names match a pattern of `keep_float` stay in fp32.
+    whose names match a pattern of `keep_float` stay in fp32. Kernels that `choices` knows
+    are as it says.
 
     Raises:
         UnknownOperatorsError: TVM has no importer for some operators.
@@ -56,7 +59,7 @@ def lower(
     if PRECISIONS[precision] == "int8":
         plan = select_quantized(read_pairs(model), machine, target)
     else:
-        plan = select(model, machine, target, PRECISIONS[precision], keep_float)
+        plan = select(model, machine, target, PRECISIONS[precision], keep_float, choices)
     return assembled(plan)
 
 

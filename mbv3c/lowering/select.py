@@ -109,6 +109,7 @@ class Selector:
                 value = self._value(name, channels_last=False, dtype=self._dtype(name))
             if value in (self._plan.input, *self._plan.outputs):
                 value = self._copy(name, value)
+                self._plan.hold(name, value, channels_last=False)
             self._plan.outputs += (value,)
             self._plan.output_shapes += (self._shape(name),)
         return self._plan
@@ -312,6 +313,13 @@ class Selector:
             kernel.knobs,
             channels_last=channels_last,
         )
+        self._note(kernel)
+
+    def _note(self, kernel: Kernel) -> None:
+        """Remember of the last step for what shape its kernel was chosen, and by what."""
+        self._plan.steps[-1] = replace(
+            self._plan.steps[-1], shape=kernel.shape, origin=kernel.origin
+        )
 
     def _emit(
         self,
@@ -487,6 +495,7 @@ class Selector:
     def _hold(self, name: str, value: str, *, channels_last: bool) -> None:
         """Remember which value holds a tensor that none holds so far."""
         self._held[name] = {(channels_last, self._plan.values[value].dtype): value}
+        self._plan.hold(name, value, channels_last=channels_last)
 
     def _held_type(self, name: str) -> str:
         """Return the type in which a tensor was made."""
@@ -515,6 +524,7 @@ class Selector:
                 if last == channels_last
                 else self._transpose(name, held[last, made], channels_last, dtype)
             )
+            self._plan.hold(name, held[channels_last, dtype], channels_last=channels_last)
         return held[channels_last, dtype]
 
     def _transpose(self, name: str, source: str, channels_last: bool, dtype: str) -> str:

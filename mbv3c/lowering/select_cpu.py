@@ -6,7 +6,7 @@ from math import prod
 import onnx
 import tvm
 
-from mbv3c.lowering.kernels import CpuKernels
+from mbv3c.lowering.kernels import NO_CHOICES, Choices, CpuKernels
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.plan import Array, Plan
 from mbv3c.lowering.schedules.squeeze_excite import SqueezeExcite
@@ -19,18 +19,19 @@ def select(
     target: tvm.target.Target,
     dtype: str = "float32",
     keep_float: Sequence[str] = (),
+    choices: Choices = NO_CHOICES,
 ) -> Plan:
     """Return the plan of a rewritten graph with fixed shapes.
 
     The kernels hold and compute what is float32 in the graph as `dtype`. Inputs, outputs and what
     the fallback computes keep their types; so do nodes whose names match a pattern of
-    `keep_float`.
+    `keep_float`. Kernels that `choices` knows are as it says.
 
     Raises:
         ModelError: a node has no known shape, the fallback cannot lower it, or `dtype` cannot
             hold its weights.
     """
-    return CpuSelector(model, machine, target, dtype, keep_float).run()
+    return CpuSelector(model, machine, target, dtype, keep_float, choices).run()
 
 
 class CpuSelector(Selector):
@@ -43,8 +44,10 @@ class CpuSelector(Selector):
         target: tvm.target.Target,
         dtype: str,
         keep_float: Sequence[str] = (),
+        choices: Choices = NO_CHOICES,
     ) -> None:
-        super().__init__(model, CpuKernels(machine), target, dtype, keep_float)
+        self._cpu_kernels = CpuKernels(machine, choices)
+        super().__init__(model, self._cpu_kernels, target, dtype, keep_float)
         self._machine = machine
 
     def _squeeze_excite(self, node: onnx.NodeProto) -> bool:
@@ -68,7 +71,7 @@ class CpuSelector(Selector):
         value = self._value(x, channels_last=True)
         if value == self._plan.input or self._is_shared(value, x):
             return False  # it is overwritten
-        kernel = CpuKernels(self._machine).squeeze_excite(
+        kernel = self._cpu_kernels.squeeze_excite(
             shape, branch.w1, branch.b1, branch.w2, branch.b2
         )
         arguments: tuple[str | Array, ...] = (value, *kernel.constants)
@@ -81,5 +84,6 @@ class CpuSelector(Selector):
             shape.madds,
             kernel.knobs,
         )
+        self._note(kernel)
         self._hold(branch.nodes[-1].output[0], value, channels_last=not self._is_flat(x))
         return True

@@ -69,6 +69,16 @@ class _Ending:
     table: tuple[Array, ...]
 
 
+@dataclass(frozen=True)
+class _IntegerConvolution:
+    """A convolution from integers to integers, as the graph has it."""
+
+    weights: Weights
+    ending: _Ending
+    axes: tuple[Axis, Axis]
+    groups: int
+
+
 class _QuantizedSelector(CpuSelector):
     """Goes through the nodes once, as the selector of the fp32 network does."""
 
@@ -102,7 +112,7 @@ class _QuantizedSelector(CpuSelector):
         batch, channels, *sides = self._shape(x)
         if channels > GROUP or y in self._outputs or not users:
             return False
-        if not all(self._dense(user) is not None for user in users):
+        if any(self._dense(user, self._integer_convolution(user)) is None for user in users):
             return False
         steps = self._steps[y]
         shape = integer_elementwise.QuantizeImage(
@@ -112,6 +122,7 @@ class _QuantizedSelector(CpuSelector):
         source = self._value(x, channels_last=False)
         self._plan.values[y] = Value((batch, *sides, GROUP), _INT8)
         self._append("quantize", [node], function, (source, y), y, 0, None)
+        self._plan.hold(y, y, channels_last=True)
         self._images[y] = y
         return True
 
@@ -127,21 +138,14 @@ class _QuantizedSelector(CpuSelector):
         return True
 
     def _convolve_integers(self, node: onnx.NodeProto) -> bool:
-        if node.op_type != "Conv" or not self._has_stored_weights(node):
+        read = self._integer_convolution(node)
+        if read is None:
             return False
-        x = node.input[0]
-        weights, ending = self._weights_of(node, 0), self._ending(node)
-        if weights is None or ending is None or x not in self._steps:
-            return False
-        axes = axes_of(node, self._shape(x), weights.integers.shape)
-        if axes is None:
-            return False
+        x, weights, ending = node.input[0], read.weights, read.ending
         batch, channels, *_ = self._shape(x)
-        outputs, groups = len(weights.integers), attribute_of(node, "group", 1)
-        zero = self._steps[x].zero
-        if groups == channels == outputs > 1:
+        if read.groups == channels == len(weights.integers) > 1:
             narrow = integer_depthwise.IntegerDepthwise(
-                batch, channels, *axes, zero, ending.output
+                batch, channels, *read.axes, self._steps[x].zero, ending.output
             )
             tile = integer_depthwise.default(narrow, self._machine)
             function = integer_depthwise.generate(narrow, tile, self._machine)
@@ -150,12 +154,12 @@ class _QuantizedSelector(CpuSelector):
             inputs: tuple[str | Array, ...] = (self._integers(x), packed, *rows, *ending.table)
             self._emit_integers("depthwise", ending, function, inputs, narrow.madds, tile)
             return True
-        if groups != 1:
+        if read.groups != 1:
             return False
-        if x not in self._images and _is_plain(axes):
-            places = batch * prod(axis.size for axis in axes)
+        if x not in self._images and _is_plain(read.axes):
+            places = batch * prod(axis.size for axis in read.axes)
             return self._emit_product(node, ending, places, weights, weights.integers[:, :, 0, 0])
-        dense = self._dense(node)
+        dense = self._dense(node, read)
         if dense is None or (x not in self._images and channels % GROUP):
             return False
         tile_of_run = integer_convolution.default(dense, self._machine)
@@ -338,25 +342,32 @@ class _QuantizedSelector(CpuSelector):
         clipped = np.clip(bias, limits.min, limits.max).astype(np.int32)
         return clipped, (step / ending.scale).astype(np.float32)
 
-    def _dense(self, node: onnx.NodeProto) -> integer_convolution.IntegerConvolution | None:
-        """Return a convolution that the dense kernel covers."""
+    def _integer_convolution(self, node: onnx.NodeProto) -> _IntegerConvolution | None:
+        """Return a convolution of an image that is integers, and becomes integers."""
         if node.op_type != "Conv" or not self._has_stored_weights(node):
             return None
-        x = node.input[0]
-        weights, ending = self._weights_of(node, 0), self._ending(node)
+        x, weights, ending = node.input[0], self._weights_of(node, 0), self._ending(node)
         if weights is None or ending is None or x not in self._steps:
             return None
         axes = axes_of(node, self._shape(x), weights.integers.shape)
-        if axes is None or attribute_of(node, "group", 1) != 1:
+        if axes is None:
             return None
-        batch, channels, *_ = self._shape(x)
+        return _IntegerConvolution(weights, ending, axes, attribute_of(node, "group", 1))
+
+    def _dense(
+        self, node: onnx.NodeProto, read: _IntegerConvolution | None
+    ) -> integer_convolution.IntegerConvolution | None:
+        """Return a convolution that the dense kernel covers."""
+        if read is None or read.groups != 1:
+            return None
+        batch, channels, *_ = self._shape(node.input[0])
         shape = integer_convolution.IntegerConvolution(
             batch,
             -(-channels // GROUP) * GROUP,
-            len(weights.integers),
-            *axes,
-            self._steps[x].zero,
-            ending.output,
+            len(read.weights.integers),
+            *read.axes,
+            self._steps[node.input[0]].zero,
+            read.ending.output,
         )
         return shape if integer_convolution.covers(shape, self._machine) else None
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv3c.parity.alone import KernelsAlone
 from mbv3c.parity.reference import ReferenceOutput, error_of_range
 from mbv3c.parity.tolerance import Tolerance
 
@@ -71,16 +72,19 @@ class Parity:
             machine.
         inputs: one comparison per input.
         as_given: how near a quantized model comes to the model as given; no part of the verdict.
+        kernels: what the kernels of a quantized network have shown by themselves.
     """
 
     ran_on: str
     exact_program: bool
     inputs: tuple[InputParity, ...]
     as_given: Agreement | None = None
+    kernels: KernelsAlone | None = None
 
     @property
     def passed(self) -> bool:
-        return all(one.passed for one in self.inputs)
+        alone = self.kernels is None or self.kernels.passed
+        return alone and all(one.passed for one in self.inputs)
 
     @property
     def worst(self) -> InputParity:
@@ -105,6 +109,8 @@ class Parity:
         found = {**_finite(summary), "inputs": [_finite(row) for row in rows]}
         if self.as_given is not None:
             found["against_model_as_given"] = _finite(asdict(self.as_given))
+        if self.kernels is not None:
+            found["kernels_alone"] = self.kernels.to_json()
         return found
 
 

@@ -68,7 +68,8 @@ def check_source(folder: Path | None, count: int | None, seed: int | None) -> No
     """Refuse, before any work, what does not say where inputs come from.
 
     Raises:
-        UsageError: there is no source, or there are two, or the seed is of none.
+        UsageError: there is no source, or there are two, or the seed is of none, or as
+            `calibration_files` says.
     """
     if (folder is None) == (count is None):
         raise UsageError(
@@ -77,6 +78,8 @@ def check_source(folder: Path | None, count: int | None, seed: int | None) -> No
         )
     if seed is not None and count is None:
         raise UsageError("--input-seed belongs to --random-inputs")
+    if folder is not None:
+        calibration_files(folder)
 
 
 def inputs_from(
@@ -115,6 +118,24 @@ def random_inputs(model: onnx.ModelProto, count: int, seed: int = 0) -> Calibrat
     return Calibration(f"{count} random inputs (seed {seed})", True, count, read)
 
 
+def calibration_files(folder: Path) -> list[Path]:
+    """Return the images and arrays of a folder, in the order of their names.
+
+    Raises:
+        UsageError: there is no such folder, or nothing in it that can be read.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}; name one with images, .npy or .npz files")
+    suffixes = (*_ARRAYS, *IMAGES)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    if not files:
+        raise UsageError(
+            f"{folder} holds none of {', '.join(suffixes)}: put images or arrays there, or name "
+            "another folder"
+        )
+    return files
+
+
 def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
     """Take the images and arrays of a folder, in the order of their names.
 
@@ -123,18 +144,10 @@ def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
     not fill the last batch is filled up with its last input.
 
     Raises:
-        UsageError: there is no such folder, or nothing in it that can be read.
+        UsageError: as `calibration_files` says.
         CalibrationError: a file is broken or does not fit; it is named.
     """
-    if not folder.is_dir():
-        raise UsageError(f"no such folder: {folder}; name one with images, .npy or .npz files")
-    suffixes = (*_ARRAYS, *IMAGES)
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
-    if not files:
-        raise UsageError(
-            f"{folder} holds none of {', '.join(suffixes)}: put images or arrays there, or take "
-            "--random-inputs"
-        )
+    files = calibration_files(folder)
     shape = _shape(model)
     images = any(path.suffix.lower() in IMAGES for path in files)
     prepared = preprocessing(model, shape) if images else None
@@ -169,7 +182,7 @@ def _samples(
         if array.shape != shape[1:] and array.shape[1:] != shape[1:]:
             raise CalibrationError(
                 f"{name} has the shape {array.shape}, the model takes {shape} (or another batch "
-                "of that)"
+                "of that); write it in that shape or remove it"
             )
         rows = array[None] if array.shape == shape[1:] else array
         for index, row in enumerate(rows):
@@ -190,7 +203,9 @@ def _arrays(path: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
                 yield f"{path}: {key}", archive[key]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         kind = path.suffix.lower()
-        raise CalibrationError(f"{path} is no {kind} file, or it is broken: {error}") from error
+        raise CalibrationError(
+            f"{path} is no {kind} file, or it is broken: {error}; write it anew or remove it"
+        ) from error
 
 
 def random_with_warning(model: onnx.ModelProto, warn: Callable[[str], None]) -> Calibration:

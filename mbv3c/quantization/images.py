@@ -91,7 +91,9 @@ def read_image(path: Path, prepared: Preprocessing) -> NDArray[np.float32]:
         with Image.open(path) as opened:
             rgb = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CalibrationError(f"{path} is no image, or it is broken: {error}") from error
+        raise CalibrationError(
+            f"{path} is no image, or it is broken: {error}; replace or remove it"
+        ) from error
     box = _middle(rgb.size, size) if prepared.cropped else None
     resized = rgb.resize(size, Image.Resampling.BILINEAR, box=box)
     mean, std = np.array(prepared.mean, np.float32), np.array(prepared.std, np.float32)

@@ -54,11 +54,14 @@ def machine(target: Target, triple_target: tvm.target.Target) -> Machine:
 
 
 def check_precision(target: Target, precision: str) -> None:
-    """Make sure that a target's processor computes in a precision of `PRECISIONS`.
+    """Make sure that a target's processor computes in a precision.
 
     Raises:
-        UsageError: it does not; the targets of the table that do are listed.
+        UsageError: it is none of `PRECISIONS`, or the processor does not compute in it; the
+            targets of the table that do are listed.
     """
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
     if target.gpu:
         _check_gpu_precision(target, precision)
         return

@@ -28,7 +28,9 @@ def tvm_target(target: Target) -> tvm.target.Target:
     return tvm.target.Target(
         {
             "kind": "opencl",
+            # TVM has two names for it, and its schedules read the second.
             "max_num_threads": device.gpu.group_items,
+            "max_threads_per_block": device.gpu.group_items,
             "max_shared_memory_per_block": device.gpu.local_bytes,
             "thread_warp_size": device.gpu.warp,
             **({"device": device.tvm_device} if device.tvm_device else {}),

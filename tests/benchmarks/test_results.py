@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import emulated, host
+from benchmarks import emulated, host, integers
 from benchmarks.aarch64 import Executed
 from benchmarks.networks import NETWORKS, QUICK, Network, build, compile_for
 from benchmarks.results import replace_section
@@ -113,3 +113,22 @@ def test_quick_is_one_of_the_networks() -> None:
     assert set(QUICK) <= set(NETWORKS)
     assert len(set(NETWORKS)) == 8
     assert all(set(precision.networks) <= set(NETWORKS) for precision in emulated.PRECISIONS)
+
+
+def test_integers_have_a_row_for_each_core() -> None:
+    ours, full = Executed(400_000, 0, 5e-2), Executed(1_000_000, 0, 1e-6)
+    row = integers.Row(LARGE, "cortex-a55", 4_000_000, ours, full, Executed(2_000_000, 0, 0.1))
+    assert integers.table([row]).splitlines() == [
+        "| network | compiled for | multiply-adds / 16 | mbv3c int8 | mbv3c fp32 "
+        "| onnxruntime int8 | / mbv3c fp32 | / onnxruntime | errors |",
+        "|---|---|---|---|---|---|---|---|---|",
+        "| Large 1, 224 px | cortex-a55 | 0.25 | 0.40 | 1.00 | 2.00 | 0.400 | 0.200 "
+        "| 5.0e-02, 1.0e-06, 1.0e-01 |",
+    ]
+
+
+@pytest.mark.parametrize("error", [0.5, float("inf"), float("nan")])
+def test_another_network_in_int8_is_refused(error: float) -> None:
+    integers.check_error("onnxruntime", 0.1)
+    with pytest.raises(ToolError, match=r"onnxruntime in int8 under emulation is .* off"):
+        integers.check_error("onnxruntime", error)

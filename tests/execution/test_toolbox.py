@@ -391,6 +391,8 @@ def test_library_without_a_model_is_an_error(
         (("bundle", "--repeat"), "--repeat needs a number"),
         (("bundle", "--repeat", "0"), "--repeat needs a number"),
         (("bundle", "--repeat", "2x"), "--repeat needs a number"),
+        (("bundle", "--kernels"), "--kernels needs a folder"),
+        (("--kernels", "folder", "bundle"), "--kernels goes with one input"),
     ],
 )
 def test_wrong_usage(board: Board, arguments: tuple[str, ...], reason: str) -> None:

@@ -32,7 +32,7 @@ from mbv3c.quantization.calibration import random_inputs
 from mbv3c.targets.ethos_u_source import read_layout
 from mbv3c.targets.npu_table import find_npu
 
-QUICK = ("--variant", "small", "--resolution", "96", "--classes", "10")
+QUICK = ("--variant", "small", "--width", "0.35", "--resolution", "96", "--classes", "10")
 
 
 def mbv3c(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -8,9 +8,11 @@ from tvm.target import codegen
 from mbv3c.errors import UsageError
 from mbv3c.targets import cores, cpu
 from mbv3c.targets.cores import CORES, check_precision, machine
+from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.table import NATIVE, TARGETS, Target, find_target
 
-ARM = [target for target in TARGETS if target.cpu != NATIVE]
+ARM = [target for target in TARGETS if target.cpu != NATIVE and not target.gpu]
+GPU = [target for target in TARGETS if target.gpu]
 
 
 @pytest.mark.parametrize("target", ARM, ids=lambda target: target.name)
@@ -39,6 +41,26 @@ def test_a_precision_that_the_core_does_not_compute_in_is_refused(target: Target
     able = str(e.value).split(": ", 1)[1].split("; ")[0].split(", ")
     assert able[0] == "arm_cpu:cortex-a76"
     assert all(CORES[find_target(one.split()[-1]).cpu].fp16 for one in able)
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(UsageError, match="unknown precision 'fp8'; known: fp32, fp16, int8"):
+        check_precision(find_target("host_cpu"), "fp8")
+
+
+@pytest.mark.parametrize("target", GPU, ids=lambda target: target.name)
+def test_gpus_compute_in_fp32_and_fp16(target: Target) -> None:
+    check_precision(target, "fp32")
+    check_precision(target, "fp16")
+    with pytest.raises(UsageError, match=f"{target.name} does not .* int8; choose .* or fp16; in"):
+        check_precision(target, "int8")
+
+
+def test_a_gpu_without_half_is_asked_for_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = GPUS["mali"]
+    monkeypatch.setitem(GPUS, "mali", replace(row, gpu=replace(row.gpu, fp16=False)))
+    with pytest.raises(UsageError, match="in fp16; choose --precision fp32; int8"):
+        check_precision(find_target("mobile_gpu:mali"), "fp16")
 
 
 @pytest.mark.parametrize(("name", "able"), [("znver4", False), ("sapphirerapids", True)])

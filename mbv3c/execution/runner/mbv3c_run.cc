@@ -7,6 +7,10 @@
 //       in the argmax of every row, too.
 //   mbv3c_run [--repeat N] [--load LIBRARY] BUNDLE IN.npy OUT.npy [IN2.npy OUT2.npy ...]
 //       runs every input and writes its output.
+//   mbv3c_run --kernels FOLDER BUNDLE IN.npy OUT.npy
+//       runs the input and stops before and after each kernel: call N (from 0) gets the bytes of
+//       FOLDER/N.A.in as its argument A, and the bytes of its argument A are written over
+//       FOLDER/N.A.out, where there are such files. FOLDER/names takes the kernels' names.
 //
 // A bundle whose manifest.json says that it is for a GPU runs on the OpenCL device. TVM's runtime
 // must have been built with OpenCL (scripts/build_android_runtime.sh), or --load names a library
@@ -53,6 +57,7 @@ constexpr int64_t kPooledAllocator = 2;
 constexpr char kHelp[] =
     "usage: mbv3c_run [OPTIONS] BUNDLE                              check against golden/\n"
     "       mbv3c_run [OPTIONS] BUNDLE IN.npy OUT.npy [IN OUT ...]  run and write outputs\n"
+    "       mbv3c_run --kernels FOLDER BUNDLE IN.npy OUT.npy        read and write arguments\n"
     "options: --repeat N      print the latency of N runs\n"
     "         --load LIBRARY  load a library first: an OpenCL runtime for TVM\n";
 
@@ -290,6 +295,68 @@ void check_library(const char* path) {
   }
 }
 
+// ---- kernels one by one ----
+
+struct Kernels {
+  const char* folder;
+  int64_t calls;
+  FILE* names;
+};
+
+// Returns the text in an argument of TVM's FFI.
+TVMFFIByteArray text_of(const TVMFFIAny& any) {
+  if (any.type_index == kTVMFFISmallStr) return TVMFFISmallBytesGetContentByteArray(&any);
+  if (any.type_index == kTVMFFIStr) return *TVMFFIBytesGetByteArrayPtr(any.v_obj);
+  if (any.type_index == kTVMFFIRawStr) return {any.v_c_str, strlen(any.v_c_str)};
+  fail("TVM names no kernel where it should");
+}
+
+// Reads or writes the memory of a kernel's argument where there is a file for it.
+void exchange(const Path& path, const TVMFFIAny& argument, bool reading) {
+  FILE* handle = fopen(path.text, reading ? "rb" : "r+b");
+  if (!handle) return;
+  if (argument.type_index != kTVMFFITensor) fail("%s: the argument is no tensor", path.text);
+  const DLTensor* tensor = TVMFFITensorGetDLTensorPtr(argument.v_obj);
+  size_t bytes = tensor->dtype.bits * tensor->dtype.lanes / 8u;
+  for (int axis = 0; axis < tensor->ndim; ++axis) bytes *= static_cast<size_t>(tensor->shape[axis]);
+  char* data = static_cast<char*>(tensor->data) + tensor->byte_offset;
+  bool whole = reading ? fread(data, 1, bytes, handle) == bytes && fgetc(handle) == EOF
+                       : fwrite(data, 1, bytes, handle) == bytes;
+  if (fclose(handle) != 0 || !whole) fail("%s: not the %zu bytes of the argument", path.text, bytes);
+}
+
+// TVM calls this before and after everything that the virtual machine calls, with the function,
+// its name, whether it is before, the result, and the arguments.
+int on_call(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny*) {
+  constexpr int kName = 1, kBefore = 2, kFirst = 4;
+  Kernels* kernels = static_cast<Kernels*>(self);
+  TVMFFIByteArray name = text_of(arguments[kName]);
+  if (name.size >= 3 && memcmp(name.data, "vm.", 3) == 0) return 0;  // no kernel
+  bool before = arguments[kBefore].v_int64 != 0;
+  for (int place = 0; place < count - kFirst; ++place) {
+    Path path("%s/%" PRId64 ".%d.%s", kernels->folder, kernels->calls, place,
+              before ? "in" : "out");
+    exchange(path, arguments[kFirst + place], before);
+  }
+  if (before) {
+    fprintf(kernels->names, "%.*s\n", static_cast<int>(name.size), name.data);
+  } else {
+    ++kernels->calls;
+  }
+  return 0;
+}
+
+void watch(const Value& machine, Kernels* kernels) {
+  Value instrument;
+  TVMFFIObjectHandle handle = nullptr;
+  if (TVMFFIFunctionCreate(kernels, on_call, nullptr, &handle) != 0) {
+    fail_with_tvm_error("watching the kernels");
+  }
+  instrument.any.type_index = kTVMFFIFunction;
+  instrument.any.v_obj = static_cast<TVMFFIObject*>(handle);
+  call("watching the kernels", module_function(machine, "set_instrument"), instrument.any);
+}
+
 TVMFFIAny as_device(DLDevice device) {
   TVMFFIAny any = {};
   any.type_index = kTVMFFIDevice;
@@ -336,13 +403,14 @@ void require_opencl() {
   TVMFFIObjectDecRef(handle);
 }
 
-// Loads a bundle's model on the device that it is for.
-Model load_model(const char* bundle) {
+// Loads a bundle's model on the device that it is for; `kernels` may be null.
+Model load_model(const char* bundle, Kernels* kernels) {
   Path path("%s/model.so", bundle);
   check_library(path.text);
   Model model;
   model.device = {is_for_gpu(bundle) ? kDLOpenCL : kDLCPU, 0};
   if (model.device.device_type == kDLOpenCL) require_opencl();
+  if (model.device.device_type != kDLCPU && kernels) fail("--kernels is for bundles for CPUs");
   Value library = call("loading the model", global_function("ffi.ModuleLoadFromFile"),
                        as_text(path.text));
   Value machine = call("loading the model", module_function(library, "vm_load_executable"));
@@ -354,6 +422,7 @@ Model load_model(const char* bundle) {
     call(doing, initialize, as_int(model.device.device_type), as_int(0), as_int(kPooledAllocator),
          as_int(kDLCPU), as_int(0), as_int(kPooledAllocator));
   }
+  if (kernels) watch(machine, kernels);
   model.main = module_function(machine, "main");
   return model;
 }
@@ -624,8 +693,8 @@ void run(const Model& model, const char* in, const char* out, int repeat) {
   }
 }
 
-// Takes "--repeat N" out of the arguments; returns N, or 0 when it is not there.
-int take_repeat(int* count, char** arguments) {
+// Takes the options out of the arguments; returns N of "--repeat N", or 0 when it is not there.
+int take_options(int* count, char** arguments, const char** kernels) {
   int repeat = 0, kept = 1;
   for (int i = 1; i < *count; ++i) {
     if (strcmp(arguments[i], "--repeat") == 0) {
@@ -635,6 +704,9 @@ int take_repeat(int* count, char** arguments) {
         wrong_usage("--repeat needs a number from 1 to 1000000");
       }
       repeat = static_cast<int>(number);
+    } else if (strcmp(arguments[i], "--kernels") == 0) {
+      if (i + 1 == *count) wrong_usage("--kernels needs a folder");
+      *kernels = arguments[++i];
     } else {
       arguments[kept++] = arguments[i];
     }
@@ -664,14 +736,22 @@ int main(int count, char** arguments) {
     fputs(kHelp, stdout);
     return kDone;
   }
-  int repeat = take_repeat(&count, arguments);
+  const char* folder = nullptr;
+  int repeat = take_options(&count, arguments, &folder);
   take_load(&count, arguments);
   if (count < 2) wrong_usage("no bundle given");
   if (count % 2 != 0) wrong_usage("every IN.npy needs an OUT.npy");
   for (int i = 1; i < count; ++i) {
     if (arguments[i][0] == '-') wrong_usage("unknown option");
   }
-  Model model = load_model(arguments[1]);
+  if (folder) {
+    if (count != 4 || repeat) wrong_usage("--kernels goes with one input and without --repeat");
+    File names(Path("%s/names", folder).text, "w");
+    Kernels kernels = {folder, 0, names.handle};
+    run(load_model(arguments[1], &kernels), arguments[2], arguments[3], 0);
+    return kDone;
+  }
+  Model model = load_model(arguments[1], nullptr);
   if (count == 2) return check(model, arguments[1], repeat);
   for (int i = 2; i < count; i += 2) run(model, arguments[i], arguments[i + 1], repeat);
   return kDone;

@@ -3,7 +3,7 @@
 import → match patterns → merge neighbours to regions → `relax.ext.ethos_u` lowers each to TOSA
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -24,6 +24,7 @@ from mbv3c.lowering.ethos_u.patterns import BACKEND, patterns
 from mbv3c.lowering.ethos_u.region import Alone, Boundary, Operator, Partition, Region
 from mbv3c.lowering.ethos_u.tosa_graph import Tensor, TosaGraph
 
+CONVERSIONS = ("quantize", "dequantize")
 _ENTRY = "main"
 _REGION_CALL = "relax.call_dps_packed"
 
@@ -58,7 +59,8 @@ def partition(model: onnx.ModelProto, lowering: Lowering | None = None) -> Parti
         compiled = relax.transform.RunCodegen({BACKEND: {}})(module)
     finally:
         tvm_ffi.remove_global_func(f"relax.ext.{BACKEND}")
-    left = dict(_left(compiled[_ENTRY]))
+    types = {node.name: node.op_type for node in model.graph.node}
+    left = dict(_left(compiled[_ENTRY], types))
     on_cpu = [variable for variable, (_, is_end) in left.items() if not is_end]
     awaited = _awaited(compiled[_ENTRY], on_cpu)
     return Partition(
@@ -234,10 +236,13 @@ def _awaited(main: relax.Function, on_cpu: Sequence[Any]) -> set[Any]:
     return awaited
 
 
-def _left(main: relax.Function) -> Iterator[tuple[Any, tuple[Operator, bool]]]:
+def _left(
+    main: relax.Function, types: Mapping[str, str]
+) -> Iterator[tuple[Any, tuple[Operator, bool]]]:
     """Yield what `main` computes itself, and whether that only converts at one of its ends.
 
-    Each is yielded with the variable that it is bound to.
+    Each is yielded with the variable that it is bound to. `types` has the ONNX operators by the
+    names of their nodes.
     """
     body = main.body.body
     results = {body}
@@ -249,8 +254,11 @@ def _left(main: relax.Function) -> Iterator[tuple[Any, tuple[Operator, bool]]]:
         if not name or name == _REGION_CALL:
             continue
         kind = name.removeprefix("relax.")
-        label = name_of(value) or kind
+        node = name_of(value)
         is_end = (kind == "quantize" and value.args[0] in main.params) or (
             kind == "dequantize" and variable in results
         )
-        yield variable, (Operator(label, (label,), kind, on_npu=False), is_end)
+        # TVM makes several calls of some operators; the last of them stands for the node.
+        nodes = (node,) if node else ()
+        shown = kind if kind in CONVERSIONS else types.get(node or "", kind)
+        yield variable, (Operator(node or kind, nodes, shown, on_npu=False), is_end)

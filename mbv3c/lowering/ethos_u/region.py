@@ -46,8 +46,9 @@ class Operator:
 
     Attributes:
         name: of the ONNX node, the first of several.
-        nodes: all ONNX nodes that it covers.
-        kind: the pattern that took it to the NPU, or Relax's operator that stays on the CPU.
+        nodes: all ONNX nodes that it covers; none if it is only a step of one.
+        kind: the pattern that took it to the NPU, or the operator that stays on the CPU: ONNX's,
+            or Relax's of what converts and of what is only a step.
         on_npu: whether the NPU computes it.
         why: why it does not.
     """

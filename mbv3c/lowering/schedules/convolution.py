@@ -19,7 +19,14 @@ from mbv3c.lowering.schedules import emit, panels
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.epilogue import Activation
 from mbv3c.lowering.schedules.panels import Panels
-from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_tile
+from mbv3c.lowering.schedules.windows import (
+    Axis,
+    Conditions,
+    Run,
+    for_each_tile,
+    products,
+    row_loads,
+)
 
 _MAX_OUTPUTS = 16
 _MAX_VECTORS = 8
@@ -46,9 +53,7 @@ class Convolution:
 
     @property
     def madds(self) -> int:
-        places = self.batch * self.vertical.outputs * self.horizontal.outputs
-        taps = self.vertical.taps * self.horizontal.taps
-        return places * self.outputs * self.inputs * taps
+        return self.batch * self.outputs * self.inputs * products(self.vertical, self.horizontal)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def pack(
 ) -> NDArray[np.float32]:
     """Return weights [N, C, R, S] as one array: the panels [C][R][S][panel], one after another."""
     columns = weights.transpose(1, 2, 3, 0).reshape(-1, shape.outputs)
-    return panels.pack(columns, _panels(shape, tile, machine))
+    return panels.pack(columns, _panels(shape, tile, machine), axis=1)
 
 
 def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
@@ -93,7 +98,7 @@ def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
     down, right = shape.vertical, shape.horizontal
     taps = down.taps * right.taps
     lanes_along_row = _loads_lanes_of_rows(shape, machine)
-    beyond = -_span(right, tile.run) % machine.lanes(shape.dtype) if lanes_along_row else 0
+    beyond = -right.span(tile.run) % machine.lanes(shape.dtype) if lanes_along_row else 0
 
     def body() -> None:
         sides = (down.size, right.size)
@@ -170,23 +175,16 @@ def _scalar(
 def _lanes_of_row(
     x: Buffer, row: tuple[Expr, ...], right: Axis, run: Run, machine: Machine, dtype: str
 ) -> Callable[[int, int], Expr]:
-    """Load what a run reads of a row as vectors; return what gives the input of a window's tap.
-
-    A run at the edge loads only what lies inside: its last vector begins early enough.
-    """
+    """Load what a run reads of a row as vectors; return what gives the input of a window's tap."""
     lanes = machine.lanes(dtype)
-    first = right.source(run.start, 0)
-    reach = _span(right, run.count) - 1
-    skipped = 0 if run.known is None else max(0, -first)
-    starts = list(range(skipped, reach + 1, lanes))
-    if run.known is not None:
-        starts = [min(start, right.size - lanes - first) for start in starts]
-    loaded = [emit.lanes_of(x, *row, first + at, lanes=lanes, dtype=dtype) for at in starts]
+    loads = row_loads(right, run, lanes)
+    loaded = [
+        emit.lanes_of(x, *row, loads.first + at, lanes=lanes, dtype=dtype) for at in loads.starts
+    ]
 
     def value(output: int, tap: int) -> Expr:
-        at = output * right.stride + tap * right.dilation
-        vector = (at - skipped) // lanes
-        return loaded[vector](at - starts[vector])
+        vector, lane = loads.place(output, tap)
+        return loaded[vector](lane)
 
     return value
 
@@ -238,9 +236,4 @@ def _loads_lanes_of_rows(shape: Convolution, machine: Machine) -> bool:
 
 def _vectors_of_row(axis: Axis, run: int, lanes: int) -> int:
     """Return how many vectors hold what the windows of a run cover of a row."""
-    return -(-_span(axis, run) // lanes)
-
-
-def _span(axis: Axis, run: int) -> int:
-    """Return how many adjacent inputs the windows of a run cover."""
-    return (run - 1) * axis.stride + (axis.taps - 1) * axis.dilation + 1
+    return -(-axis.span(run) // lanes)

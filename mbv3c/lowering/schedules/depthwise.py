@@ -15,7 +15,14 @@ from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Expr
 from mbv3c.lowering.schedules.epilogue import Activation
 from mbv3c.lowering.schedules.panels import panels
-from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_row, for_each_run
+from mbv3c.lowering.schedules.windows import (
+    Axis,
+    Conditions,
+    Run,
+    for_each_row,
+    for_each_run,
+    products,
+)
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,7 @@ class Depthwise:
 
     @property
     def madds(self) -> int:
-        taps = self.vertical.taps * self.horizontal.taps
-        return self.batch * self.channels * self.vertical.outputs * self.horizontal.outputs * taps
+        return self.batch * self.channels * products(self.vertical, self.horizontal)
 
 
 @dataclass(frozen=True)
@@ -161,8 +167,7 @@ def _cost(shape: Depthwise, tile: Tile, machine: Machine) -> float:
         waits = max(0.0, machine.fma_chains - count * tile.vectors) / tile.vectors
         cost += count * taps + rows * waits + (0.0 if weights_stay else 0.5 * taps)
         if machine.lane_operands:  # a load takes a slot of the front end, too
-            span = (count - 1) * right.stride + right.dilation * (right.taps - 1) + 1
-            cost += rows * min(span, count * right.taps) + 4
+            cost += rows * min(right.span(count), count * right.taps) + 4
         else:
             cost += 0.01 * count * taps  # of equals the smallest
     return cost

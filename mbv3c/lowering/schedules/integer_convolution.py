@@ -15,11 +15,18 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import emit, integer
+from mbv3c.lowering.schedules import emit, integer, panels
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.integer import GROUP, VECTOR, Output
-from mbv3c.lowering.schedules.panels import Panels, panels
-from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_tile
+from mbv3c.lowering.schedules.panels import Panels
+from mbv3c.lowering.schedules.windows import (
+    Axis,
+    Conditions,
+    Run,
+    for_each_tile,
+    products,
+    row_loads,
+)
 
 _MAX_RUN = 6
 _PLACES = 4  # of four channels, in 16 bytes
@@ -44,8 +51,7 @@ class IntegerConvolution:
 
     @property
     def madds(self) -> int:
-        places = self.batch * self.vertical.outputs * self.horizontal.outputs
-        return places * self.outputs * self.inputs * self.vertical.taps * self.horizontal.taps
+        return self.batch * self.outputs * self.inputs * products(self.vertical, self.horizontal)
 
 
 @dataclass(frozen=True)
@@ -88,12 +94,7 @@ def pack(shape: IntegerConvolution, weights: NDArray[np.int8]) -> NDArray[np.int
     filled = np.zeros((n, shape.inputs, down, right), np.int8)
     filled[:, :given] = weights
     fours = filled.reshape(n, shape.inputs // GROUP, GROUP, down, right).transpose(3, 4, 1, 0, 2)
-    cut = [
-        fours[:, :, :, run.first + i * run.columns : run.first + (i + 1) * run.columns].ravel()
-        for run in panels(n, VECTOR, 1)
-        for i in range(run.count)
-    ]
-    return np.ascontiguousarray(np.concatenate(cut))
+    return panels.pack(fours, panels.panels(n, VECTOR, 1), axis=3)
 
 
 def generate(shape: IntegerConvolution, tile: Tile, machine: Machine) -> PrimFunc:
@@ -153,7 +154,7 @@ def generate(shape: IntegerConvolution, tile: Tile, machine: Machine) -> PrimFun
         for_each_tile(
             shape.batch,
             (down, right),
-            panels(shape.outputs, VECTOR, 1),
+            panels.panels(shape.outputs, VECTOR, 1),
             tile.run,
             reach_beyond=beyond,
             apart=machine.lane_operands,
@@ -174,10 +175,9 @@ def _fours_of_row(
 ) -> Callable[[int, int], Expr]:
     """Return what gives the four channels that a tap of a window reads.
 
-    Of an image, four places are loaded at once; at the edge the last ones begin early enough.
+    Of an image, four places are loaded at once.
     """
     right = shape.horizontal
-    first = right.source(run.start, 0)
     if shape.inputs != GROUP or machine.integers == "vnni" or right.size < _PLACES:
 
         def single(i: int, s: int) -> Expr:
@@ -185,28 +185,18 @@ def _fours_of_row(
             return integer.fours(x, *row, at, count=1, machine=machine)(0)
 
         return single
-    reach = _span(right, run.count) - 1
-    skipped = 0 if run.known is None else max(0, -first)
-    starts = list(range(skipped, reach + 1, _PLACES))
-    if run.known is not None:
-        starts = [min(start, right.size - _PLACES - first) for start in starts]
+    loads = row_loads(right, run, _PLACES)
     loaded = [
-        integer.fours(x, *row, (first + at) * GROUP, count=_PLACES, machine=machine)
-        for at in starts
+        integer.fours(x, *row, (loads.first + at) * GROUP, count=_PLACES, machine=machine)
+        for at in loads.starts
     ]
 
     def value(i: int, s: int) -> Expr:
-        at = i * right.stride + s * right.dilation
-        vector = (at - skipped) // _PLACES
-        return loaded[vector](at - starts[vector])
+        vector, lane = loads.place(i, s)
+        return loaded[vector](lane)
 
     return value
 
 
 def _vectors(shape: IntegerConvolution, run: int) -> int:
-    return -(-_span(shape.horizontal, run) // _PLACES) if shape.inputs == GROUP else 1
-
-
-def _span(axis: Axis, run: int) -> int:
-    """Return how many adjacent places the windows of a run cover."""
-    return (run - 1) * axis.stride + (axis.taps - 1) * axis.dilation + 1
+    return -(-shape.horizontal.span(run) // _PLACES) if shape.inputs == GROUP else 1

@@ -5,8 +5,9 @@
 
 Products are int16 times int16, added in int32. Where NEON adds four products at once, four rows
 of a column are interleaved (`zip1`, `zip2`), so that the four of a channel are neighbours, and
-each such column serves all windows that it is part of. The bias already holds what the inputs'
-zero point adds to all taps, so a tap that falls outside of the map takes the zero point itself.
+each such column serves all windows that it is part of; kernels of more rows are computed by
+`interleaved_depthwise`. The bias already holds what the inputs' zero point adds to all taps, so a
+tap that falls outside of the map takes the zero point itself.
 """
 
 from dataclasses import dataclass
@@ -19,14 +20,24 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import emit, integer
+from mbv3c.lowering.schedules import emit, integer, interleaved_depthwise
 from mbv3c.lowering.schedules.emit import Expr
 from mbv3c.lowering.schedules.integer import GROUP, VECTOR, Output
+from mbv3c.lowering.schedules.interleaved_depthwise import Rows
 from mbv3c.lowering.schedules.panels import panels
-from mbv3c.lowering.schedules.windows import Axis, Conditions, Run, for_each_row, for_each_run
+from mbv3c.lowering.schedules.windows import (
+    Axis,
+    Conditions,
+    Run,
+    for_each_row,
+    for_each_run,
+    products,
+)
 
-_MAX_OUTPUTS = 7
-_MAX_INTERLEAVED = 3  # with one group of rows; LLVM keeps all weights in registers
+_MAX_OUTPUTS = 14
+_MAX_WIDE = 7  # of 16 channels each
+_MAX_INTERLEAVED = 3  # LLVM keeps all weights in registers
+_LOADED = 3  # registers for what is loaded
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,7 @@ class IntegerDepthwise:
 
     @property
     def madds(self) -> int:
-        taps = self.vertical.taps * self.horizontal.taps
-        return self.batch * self.channels * self.vertical.outputs * self.horizontal.outputs * taps
+        return self.batch * self.channels * products(self.vertical, self.horizontal)
 
 
 @dataclass(frozen=True)
@@ -63,22 +73,28 @@ class Tile:
 
 def legal(shape: IntegerDepthwise, machine: Machine) -> list[Tile]:
     """Return the tiles whose accumulators leave registers for inputs and weights."""
+    outputs = range(1, min(shape.horizontal.outputs, _MAX_OUTPUTS) + 1)
+    if _by_rows(shape, machine):
+        beside = interleaved_depthwise.operands(shape.vertical, shape.horizontal) + _LOADED
+        return [Tile(one) for one in outputs if one == 1 or one + beside <= machine.registers]
     vectors = len(integer.parts(min(VECTOR, shape.channels), machine))
-    single = _interleaves(shape, machine) and shape.vertical.taps <= GROUP
-    most = _MAX_INTERLEAVED if single else _MAX_OUTPUTS
+    most = _MAX_INTERLEAVED if _interleaves(shape, machine) else _MAX_WIDE
     return [
-        Tile(outputs)
-        for outputs in range(1, min(shape.horizontal.outputs, most) + 1)
-        if outputs == 1 or (outputs + 1) * vectors <= machine.registers - 8
+        Tile(one)
+        for one in outputs
+        if one == 1 or (one <= most and (one + 1) * vectors <= machine.registers - 8)
     ]
 
 
 def default(shape: IntegerDepthwise, machine: Machine) -> Tile:
     """Choose the run that leaves the shortest rest."""
+    row = shape.horizontal.outputs
 
-    def cost(tile: Tile) -> float:
-        runs = -(-shape.horizontal.outputs // tile.outputs)
-        return runs * (tile.outputs + 1.0)
+    def cost(tile: Tile) -> tuple[float, ...]:
+        runs = -(-row // tile.outputs)
+        if _by_rows(shape, machine):  # each run loads its columns, and a rest is more code
+            return runs, row % tile.outputs > 0, tile.outputs
+        return (runs * (tile.outputs + 1.0),)
 
     return min(legal(shape, machine), key=cost)
 
@@ -86,18 +102,21 @@ def default(shape: IntegerDepthwise, machine: Machine) -> Tile:
 def pack(
     shape: IntegerDepthwise, machine: Machine, weights: NDArray[np.int8]
 ) -> NDArray[np.int8 | np.int16]:
-    """Return weights [C, 1, R, S] as [R, S, C], or as [R / 4][S][C][4] with rows of 0."""
+    """Return weights [C, 1, R, S] as [R, S, C], or as operands of dot products."""
     rows = weights[:, 0].transpose(1, 2, 0)
     if not _interleaves(shape, machine):
         return np.ascontiguousarray(rows.astype(np.int16))
-    filled = np.pad(rows, ((0, -len(rows) % GROUP), (0, 0), (0, 0)))
-    fours = filled.reshape(-1, GROUP, *rows.shape[1:])
-    return np.ascontiguousarray(fours.transpose(0, 2, 3, 1))
+    return interleaved_depthwise.pack(shape.vertical, shape.horizontal, weights)
 
 
 def _interleaves(shape: IntegerDepthwise, machine: Machine) -> bool:
-    """Say whether four rows are one operand of a dot product."""
+    """Say whether four taps are one operand of a dot product."""
     return machine.integers == "dotprod" and shape.channels % 8 == 0
+
+
+def _by_rows(shape: IntegerDepthwise, machine: Machine) -> bool:
+    """Say whether a row is made in three loops: the weights are more than registers hold."""
+    return _interleaves(shape, machine) and shape.vertical.taps > GROUP
 
 
 def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
@@ -107,9 +126,9 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
     def body() -> None:
         x = emit.argument("x", (shape.batch, down.size, right.size, c), "int8")
         dots = _interleaves(shape, machine)
-        groups = -(-down.taps // GROUP)
         if dots:
-            w = emit.argument("w", (groups, right.taps, c * GROUP), "int8")
+            count = interleaved_depthwise.operands(down, right)
+            w = emit.argument("w", (count, c * GROUP), "int8")
         else:
             w = emit.argument("w", (down.taps, right.taps, c), "int16")
         bias = emit.argument("bias", (c,), "int32")
@@ -117,24 +136,25 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (shape.batch, down.outputs, right.outputs, c), "int8")
 
+        def load(
+            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, r: int, column: Expr
+        ) -> Expr:
+            """Load some channels at a row of a window and a column inside of the map."""
+            at, needed = down.source(p, r), conditions(p, r)
+            if not needed:
+                return emit.load(x, n, at, column, first, lanes=lanes)
+            nearest = T.max(T.min(at, down.size - 1), 0)
+            value = emit.load(x, n, nearest, column, first, lanes=lanes)
+            outside = emit.splat(shape.zero, lanes, "int8")
+            return tirx.Select(emit.all_of(needed), value, outside)
+
         def add_dots(
             n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: Run
         ) -> list[list[Expr]]:
             """Return the sums, of each output its parts."""
             cut = integer.parts(lanes, machine)
             acc = emit.biased_accumulators(run.count, cut, "int32", bias, first)
-            zeros = emit.splat(shape.zero, lanes, "int8")
-
-            def row_of(r: int, column: Expr) -> Expr:
-                at, needed = down.source(p, r), conditions(p, r)
-                if not needed:
-                    return emit.load(x, n, at, column, first, lanes=lanes)
-                nearest = T.max(T.min(at, down.size - 1), 0)
-                value = emit.load(x, n, nearest, column, first, lanes=lanes)
-                return tirx.Select(emit.all_of(needed), value, zeros)
-
-            span = (run.count - 1) * right.stride + (right.taps - 1) * right.dilation + 1
-            for at in range(span):
+            for at in range(right.span(run.count)):
                 uses = [
                     (i, s)
                     for i in range(run.count)
@@ -145,24 +165,23 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
                     continue
                 outside = run.skips(right, *uses[0])
                 column = right.source(run.start, 0) + at
-                for g in range(groups):
-                    rows = range(g * GROUP, min(down.taps, (g + 1) * GROUP))
-                    if outside:
-                        same = tirx.reinterpret(
-                            "int8x16",
-                            emit.splat(integer.constant_four(shape.zero, machine), 4, "int32"),
+                if outside:
+                    same = tirx.reinterpret(
+                        "int8x16",
+                        emit.splat(integer.constant_four(shape.zero, machine), 4, "int32"),
+                    )
+                    fours = [same] * len(cut)
+                else:
+                    here = partial(load, n, p, conditions, first, lanes, column=column)
+                    fours = integer.interleaved([here(r) for r in range(down.taps)], lanes)
+                for i, s in uses:
+                    for v in range(len(cut)):
+                        start = (first + 4 * v) * GROUP
+                        weights = emit.load(w, s, start, lanes=4 * GROUP)
+                        total = integer.intrinsic(
+                            "int32", 4, "aarch64.neon.sdot", acc.get(i, v), weights, fours[v]
                         )
-                        fours = [same] * len(cut)
-                    else:
-                        fours = integer.interleaved([row_of(r, column) for r in rows], lanes)
-                    for i, s in uses:
-                        for v in range(len(cut)):
-                            start = (first + 4 * v) * GROUP
-                            weights = emit.load(w, g, s, start, lanes=4 * GROUP)
-                            total = integer.intrinsic(
-                                "int32", 4, "aarch64.neon.sdot", acc.get(i, v), weights, fours[v]
-                            )
-                            acc.set(i, v, total)
+                        acc.set(i, v, total)
             return [[acc.get(i, v) for v in range(len(cut))] for i in range(run.count)]
 
         def add_products(
@@ -216,6 +235,18 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
                 result = integer.narrow(floats, cut, shape.output, table, machine)
                 emit.store(y, result, n, p, run.start + i, first, lanes=lanes)
 
+        def row_by_dots(rows: Rows, n: Expr, first: Expr, p: Expr, conditions: Conditions) -> None:
+            lanes = rows.lanes
+            rows.interleave(partial(load, n, p, conditions, first, lanes))
+            rows.multiply(w, bias, first, tile.outputs)
+            rows.round(
+                scale,
+                first,
+                shape.output,
+                table,
+                lambda i, value: emit.store(y, value, n, p, i, first, lanes=lanes),
+            )
+
         def row(n: Expr, first: Expr, lanes: int, p: Expr, conditions: Conditions) -> None:
             body = partial(one, n, p, conditions, first, lanes)
             for_each_run(right, tile.outputs, 0, body)
@@ -225,6 +256,11 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
             for group in panels(c, VECTOR, 1):
                 with emit.loop(group.count, parallel=parallel) as g:
                     first = group.first + g * group.columns
+                    if _by_rows(shape, machine):
+                        rows = Rows(down, right, group.columns, shape.zero, machine)
+                        rows.fill_outside()
+                        for_each_row(down, partial(row_by_dots, rows, n, first), apart=apart)
+                        continue
                     for_each_row(down, partial(row, n, first, group.columns), apart=apart)
 
     return emit.build_kernel("integer_depthwise", body)

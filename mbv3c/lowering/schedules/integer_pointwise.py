@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import emit, integer
+from mbv3c.lowering.schedules import emit, integer, panels
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.integer import GROUP, VECTOR, Output
-from mbv3c.lowering.schedules.panels import Panels, for_each_tile, panels
+from mbv3c.lowering.schedules.panels import Panels
 
 _MAX_ROWS = 12
 _MAX_VECTORS = 3
@@ -74,7 +74,7 @@ def legal(shape: IntegerPointwise, machine: Machine) -> list[Tile]:
         for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
         if all(
             rows * len(integer.parts_of(run.widths, machine)) + rows + 2 <= machine.registers
-            for run in panels(shape.columns, VECTOR, vectors)
+            for run in panels.panels(shape.columns, VECTOR, vectors)
         )
         for rows_outer in (False, True)
     ]
@@ -101,12 +101,7 @@ def pack(
         taken[-1, :, : GROUP * len(starts) - shape.inputs] = 0
     else:
         taken = columns.T[:, :, None].astype(np.int16)
-    cut = [
-        taken[:, run.first + i * run.columns : run.first + (i + 1) * run.columns].ravel()
-        for run in panels(shape.columns, VECTOR, tile.vectors)
-        for i in range(run.count)
-    ]
-    return np.ascontiguousarray(np.concatenate(cut))
+    return panels.pack(taken, panels.panels(shape.columns, VECTOR, tile.vectors), axis=1)
 
 
 def pad(shape: IntegerPointwise, row: NDArray[np.int32 | np.float32]) -> NDArray[np.generic]:
@@ -125,7 +120,7 @@ def generate(shape: IntegerPointwise, tile: Tile, machine: Machine) -> PrimFunc:
         scale = emit.argument("scale", (n,), "float32")
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (m, shape.outputs), "int8")
-        runs = panels(n, VECTOR, tile.vectors)
+        runs = panels.panels(n, VECTOR, tile.vectors)
         parallel = machine.worthwhile(shape.madds)
 
         def one(row: Expr, run: Panels, column: Expr) -> None:
@@ -134,7 +129,9 @@ def generate(shape: IntegerPointwise, tile: Tile, machine: Machine) -> PrimFunc:
             buffers = (x, w, bias, scale, table, y)
             _tile(shape, machine, buffers, row, tile.rows, column, run.widths, kept)
 
-        for_each_tile(m, tile.rows, runs, rows_outer=tile.rows_outer, parallel=parallel, body=one)
+        panels.for_each_tile(
+            m, tile.rows, runs, rows_outer=tile.rows_outer, parallel=parallel, body=one
+        )
 
     return emit.build_kernel("integer_pointwise", body)
 
@@ -196,7 +193,7 @@ def _add_dots(
 
     groups = _CHUNK // GROUP
     whole = shape.inputs // _CHUNK
-    turns = _turns(whole, width)
+    turns = panels.turns(whole, _CHUNK * width)
     if whole:
         with emit.loop(whole // turns) as turn:
             for at in range(turns):
@@ -255,18 +252,12 @@ def _depth(shape: IntegerPointwise, machine: Machine) -> int:
     return len(_starts(shape.inputs)) * GROUP if integer.has_dot(machine) else shape.inputs
 
 
-def _turns(chunks: int, width: int) -> int:
-    """Return how many chunks one turn of the loop takes, within the reach of paired loads."""
-    reach = max(1, emit.PAIRED_LOAD_BYTES // (_CHUNK * width))
-    return max(turns for turns in (1, 2, 4) if chunks % turns == 0 and turns <= reach)
-
-
 def _cost(shape: IntegerPointwise, tile: Tile, machine: Machine) -> float:
     """Estimate the instructions of the whole product."""
     blocks = -(-shape.rows // tile.rows)
     return sum(
         run.count * blocks * _tile_cost(shape, tile.rows, run.widths, machine)
-        for run in panels(shape.columns, VECTOR, tile.vectors)
+        for run in panels.panels(shape.columns, VECTOR, tile.vectors)
     )
 
 
@@ -277,7 +268,7 @@ def _tile_cost(
     per_word = len(cut) if integer.has_dot(machine) else GROUP * len(cut)
     words = shape.inputs / GROUP
     waits = max(0.0, machine.fma_chains / 2 - rows * len(cut))
-    turns = _turns(max(1, shape.inputs // _CHUNK), sum(panel))
+    turns = panels.turns(max(1, shape.inputs // _CHUNK), _CHUNK * sum(panel))
     from_x = rows if machine.integers == "vnni" else rows / GROUP
     step = rows * per_word + per_word / 2 + from_x + waits + 3 / (GROUP * turns)
     narrow = sum(_ROUNDING * max(4, width) / VECTOR + 2 for width in panel)

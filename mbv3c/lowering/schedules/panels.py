@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,11 +86,22 @@ def for_each_tile(
             one(i, run, j)
 
 
-def pack(matrix: NDArray[np.float32], runs: Sequence[Panels]) -> NDArray[np.float32]:
-    """Return a matrix [K, N] as one array: the panels [K][columns], one after another."""
+def pack(weights: NDArray[Any], runs: Sequence[Panels], *, axis: int) -> NDArray[Any]:
+    """Return weights as one array: panel by panel of the columns, which are one axis of theirs."""
+    before = (slice(None),) * axis
     parts = [
-        matrix[:, run.first + i * run.columns : run.first + (i + 1) * run.columns].ravel()
+        weights[(*before, slice(run.first + i * run.columns, run.first + (i + 1) * run.columns))]
         for run in runs
         for i in range(run.count)
     ]
-    return np.ascontiguousarray(np.concatenate(parts))
+    return np.concatenate([part.ravel() for part in parts])
+
+
+def turns(steps: int, step_bytes: int) -> int:
+    """Return how many steps one turn of a loop takes, to spread the cost of looping.
+
+    Its weights, so many bytes a step, stay within the reach of NEON's paired loads from one
+    pointer.
+    """
+    reach = max(1, emit.PAIRED_LOAD_BYTES // step_bytes)
+    return max(turns for turns in (1, 2, 4) if steps % turns == 0 and turns <= reach)

@@ -85,7 +85,7 @@ def pack(
     shape: Pointwise, tile: Tile, machine: Machine, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return weights [N, K] as one array: the panels [K][panel], one after another."""
-    return panels.pack(weights.T, _panels(shape, tile, machine))
+    return panels.pack(weights.T, _panels(shape, tile, machine), axis=1)
 
 
 def generate(shape: Pointwise, tile: Tile, machine: Machine) -> PrimFunc:
@@ -135,7 +135,7 @@ def _tile(
     whole = shape.inputs // step
 
     def multiply_steps(start: Expr, steps: int) -> None:
-        turns = _turns(steps, step, panel, shape.dtype) if step > 1 else 1
+        turns = panels.turns(steps, _step_bytes(shape, step, panel)) if step > 1 else 1
         with emit.loop(steps // turns) as ko:
             for turn in range(turns):
                 first = start + (ko * turns + turn) * step
@@ -192,13 +192,9 @@ def _paired(shape: Pointwise, rows: int) -> int:
     return min(rows, 1 + (emit.PAIRED_LOAD_BYTES - 1) // row_bytes)
 
 
-def _turns(steps: int, step: int, panel: tuple[int, ...], dtype: str) -> int:
-    """Return how many steps one turn of the loop takes, to spread the cost of looping.
-
-    Its weights stay within the reach of NEON's paired loads, 1024 bytes from one pointer.
-    """
-    reach = emit.PAIRED_LOAD_BYTES // (step * sum(panel) * np.dtype(dtype).itemsize)
-    return max(turns for turns in (1, 2, 4) if steps % turns == 0 and turns <= max(1, reach))
+def _step_bytes(shape: Pointwise, step: int, panel: tuple[int, ...]) -> int:
+    """Return how many bytes of weights a panel has for so many of K."""
+    return step * sum(panel) * np.dtype(shape.dtype).itemsize
 
 
 def _cost(shape: Pointwise, tile: Tile, machine: Machine) -> float:
@@ -215,7 +211,8 @@ def _tile_cost(shape: Pointwise, rows: int, panel: tuple[int, ...], machine: Mac
     slots = sum(1.0 if width == lanes else machine.partial_cost for width in panel)
     products = rows * slots
     if machine.lane_operands:  # every instruction takes a slot of the front end
-        turns = _turns(max(1, shape.inputs // lanes), lanes, panel, shape.dtype)
+        step_bytes = _step_bytes(shape, lanes, panel)
+        turns = panels.turns(max(1, shape.inputs // lanes), step_bytes)
         from_x = (rows - _paired(shape, rows) / 2) / lanes
         loads = from_x + slots / 2 + max(0.0, machine.fma_chains / 2 - products)
         overhead = 3 / (lanes * turns)

@@ -63,7 +63,8 @@ def pack(
     weights: NDArray[np.float32], tile: Tile, machine: Machine, dtype: str = "float32"
 ) -> NDArray[np.float32]:
     """Return weights [N, K] as one array: the panels [K][columns], one after another."""
-    return panels.pack(weights.T, panels.panels(len(weights), machine.lanes(dtype), tile.vectors))
+    runs = panels.panels(len(weights), machine.lanes(dtype), tile.vectors)
+    return panels.pack(weights.T, runs, axis=1)
 
 
 def generate(shape: SqueezeExcite, tile: Tile, machine: Machine) -> PrimFunc:

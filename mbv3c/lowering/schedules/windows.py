@@ -40,8 +40,8 @@ class Axis:
         return (self.size + self.before + self.after - reach) // self.stride + 1
 
     def span(self, count: int) -> int:
-        """Return how many inputs lie from the first to the last that adjacent outputs read."""
-        return (count - 1) * self.stride + self.dilation * (self.taps - 1) + 1
+        """Return how many adjacent inputs the windows of `count` adjacent outputs cover."""
+        return (count - 1) * self.stride + (self.taps - 1) * self.dilation + 1
 
     def source(self, output: Expr, tap: int) -> Expr:
         """Return which input a tap of an output's window reads."""
@@ -55,6 +55,11 @@ class Axis:
             *([at >= 0] if first < 0 else []),
             *([at < self.size] if last >= self.size else []),
         ]
+
+
+def products(down: Axis, right: Axis) -> int:
+    """Return how many taps the windows of a map have together."""
+    return down.outputs * right.outputs * down.taps * right.taps
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,40 @@ class Run:
             return False
         at: int = axis.source(self.known + output, tap)
         return at < 0 or at >= axis.size
+
+
+@dataclass(frozen=True)
+class RowLoads:
+    """How vectors of adjacent inputs cover what a run reads of a row.
+
+    A run at the edge loads only what lies inside: its last vector begins early enough.
+
+    Attributes:
+        starts: where each vector begins, counted from the first tap of the first window.
+        first: the input that this tap reads.
+    """
+
+    starts: tuple[int, ...]
+    first: Expr
+    _axis: Axis
+    _lanes: int
+    _skipped: int
+
+    def place(self, output: int, tap: int) -> tuple[int, int]:
+        """Return which vector, and which lane of it, a tap of the output'th window reads."""
+        at = output * self._axis.stride + tap * self._axis.dilation
+        vector = (at - self._skipped) // self._lanes
+        return vector, at - self.starts[vector]
+
+
+def row_loads(axis: Axis, run: Run, lanes: int) -> RowLoads:
+    """Cover what a run reads of a row by vectors."""
+    first = axis.source(run.start, 0)
+    skipped = 0 if run.known is None else max(0, -first)
+    starts = list(range(skipped, axis.span(run.count), lanes))
+    if run.known is not None:
+        starts = [min(start, axis.size - lanes - first) for start in starts]
+    return RowLoads(tuple(starts), first, axis, lanes, skipped)
 
 
 def for_each_run(axis: Axis, count: int, reach_beyond: int, body: Callable[[Run], None]) -> None:

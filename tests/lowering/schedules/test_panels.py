@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbv3c.lowering.schedules.emit import offsets, vectors
-from mbv3c.lowering.schedules.panels import pack, panels
+from mbv3c.lowering.schedules.emit import PAIRED_LOAD_BYTES, offsets, vectors
+from mbv3c.lowering.schedules.panels import pack, panels, turns
 
 LANES = st.sampled_from([1, 2, 4, 8, 16])
 
@@ -43,10 +43,20 @@ def test_pack_keeps_every_weight_where_the_kernels_read_it(
 ) -> None:
     matrix = np.arange(rows * columns, dtype=np.float32).reshape(rows, columns)
     runs = panels(columns, lanes, most)
-    packed = pack(matrix, runs)
+    packed = pack(matrix, runs, axis=1)
     assert packed.size == matrix.size
     for run in runs:
         for i in range(run.count):
             first = run.first + i * run.columns
             panel = packed[first * rows :][: rows * run.columns].reshape(rows, run.columns)
             np.testing.assert_array_equal(panel, matrix[:, first : first + run.columns])
+    # Four of each column together, as dot products read them.
+    fours = np.stack([matrix] * 4, axis=-1)
+    np.testing.assert_array_equal(pack(fours, runs, axis=1), np.repeat(packed, 4))
+
+
+@given(steps=st.integers(1, 64), step_bytes=st.integers(1, 4096))
+def test_a_turn_stays_within_the_reach_of_paired_loads(steps: int, step_bytes: int) -> None:
+    found = turns(steps, step_bytes)
+    assert steps % found == 0
+    assert found == 1 or found * step_bytes <= PAIRED_LOAD_BYTES

@@ -7,7 +7,7 @@ from kernels import axes
 from tvm import tirx
 
 from mbv3c.lowering.schedules import windows
-from mbv3c.lowering.schedules.windows import Axis, Run, for_each_run
+from mbv3c.lowering.schedules.windows import Axis, Run, for_each_run, products, row_loads
 
 
 @given(axis=axes(), data=st.data())
@@ -22,6 +22,29 @@ def test_every_output_once_and_every_tap_inside(axis: Axis, data: st.DataObject)
                 assert run.skips(axis, i, tap) <= (not 0 <= at < axis.size)
                 assert run.skips(axis, i, tap) or 0 <= at < axis.size
     assert outputs == list(range(axis.outputs))
+
+
+@given(axis=axes(), lanes=st.sampled_from([1, 2, 4, 8]), data=st.data())
+def test_vectors_hold_what_a_run_reads(axis: Axis, lanes: int, data: st.DataObject) -> None:
+    if axis.size < lanes:
+        return
+    count = data.draw(st.integers(1, axis.outputs))
+    start = data.draw(st.integers(0, axis.outputs - count))
+    run = Run(start, count, start)
+    loads = row_loads(axis, run, lanes)
+    taps = [(i, tap) for i in range(count) for tap in range(axis.taps)]
+    for i, tap in taps:
+        if not run.skips(axis, i, tap):
+            vector, lane = loads.place(i, tap)
+            assert 0 <= lane < lanes
+            assert loads.first + loads.starts[vector] + lane == axis.source(start + i, tap)
+    read = [axis.source(start + i, tap) for i, tap in taps]
+    assert max(read) - min(read) + 1 == axis.span(count)
+
+
+@given(axis=axes())
+def test_a_map_has_its_windows_taps(axis: Axis) -> None:
+    assert products(axis, Axis(7, 3, 2, 1, 1, 1)) == axis.outputs * axis.taps * 4 * 3
 
 
 @given(axis=axes())

@@ -160,14 +160,18 @@ def test_lowering_is_reproducible(quantized: onnx.ModelProto):
     [
         (
             "h = HardSwish(x) e = Exp(h) y = Conv <pads=[1,1,1,1]> (e, w)",
-            r"in the middle .*: .*exp \(node 1 Exp",
+            r"in the middle there would be: Exp \(node 1 Exp\w*\); replace",
         ),
         (
             "y = Conv <pads=[1,1,1,1], strides=[4,4]> (x, w)",
-            r"can compute nothing .*conv2d \(node 0",
+            r"can compute nothing of this network: Conv \(node 0 \w+\)$",
         ),
-        ("y = Softmax <axis=1> (x)", r"can compute nothing .*softmax \(node 0"),
-        ("e = Exp(x) y = Conv <pads=[1,1,1,1]> (e, w)", r"in the middle .*: .*exp \(node 0 Exp"),
+        ("y = Softmax <axis=1> (x)", r"can compute nothing .*: Softmax \(node 0 \w+\)$"),
+        (
+            # TVM makes many calls of it.
+            "n = InstanceNormalization (x, c, c) y = Conv <pads=[1,1,1,1]> (n, w)",
+            r"in the middle there would be: InstanceNormalization \([\w ]+\); replace",
+        ),
     ],
 )
 def test_what_the_npu_cannot_do_is_named(body: str, message: str):
@@ -183,7 +187,7 @@ def test_a_reshape_that_moves_pixels_stays():
         "s = Constant <value_ints=[1,11,9,8]> () r = Reshape(x, s) y = Relu(r)", "[1,11,9,8]"
     )
     quantized, _ = quantize(model, random_inputs(model, 2), rank_layers=False)
-    assert "reshape" in {one.kind for one in partition(quantized).on_cpu}
+    assert "Reshape" in {one.kind for one in partition(quantized).on_cpu}
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 1 / 3, 1e-6, 1e-12, 1000.0])

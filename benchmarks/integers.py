@@ -1,0 +1,126 @@
+"""Executed instructions in int8, one thread, beside our own fp32 and onnxruntime in int8.
+
+ncnn is left out: its wheels have no tool that quantizes a network for it.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from benchmarks import aarch64
+from benchmarks.aarch64 import Executed
+from benchmarks.networks import Graph, Network, build, compile_for
+from mbv3c.bundle import read_bundle
+from mbv3c.errors import ToolError
+from mbv3c.execution import toolbox
+from mbv3c.execution.counting import count_bundle
+from mbv3c.execution.opcodes import VECTOR_FMLA
+from mbv3c.targets.table import find_target
+
+NETWORKS = (Network("large", 1.0, 224), Network("small", 1.0, 224))
+CORES = ("cortex-a76", "cortex-a55")
+LANES = 16  # multiply-adds of a dot product
+# Of the range, against the quantized model in onnxruntime without optimisations: seeded weights
+# let single roundings grow to several steps of the logits.
+LARGEST_ERROR = 0.3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network on one core.
+
+    Attributes:
+        core: that it was compiled for.
+        madds: multiply-adds.
+        integers, single: what ours executed in int8 and in fp32.
+        onnxruntime: what onnxruntime executed on the same quantized model.
+    """
+
+    network: Network
+    core: str
+    madds: int
+    integers: Executed
+    single: Executed
+    onnxruntime: Executed
+
+
+def measure(networks: Sequence[Network], progress: Callable[[str], None]) -> list[Row]:
+    """Count every network on every core.
+
+    Raises:
+        ToolError: a part cannot be fetched, or a runtime computes something else.
+    """
+    machine = aarch64.provide(toolbox.fetch(progress), progress)
+    rows = []
+    for network in networks:
+        graph = build(network)
+        for core in CORES:
+            progress(f"{network.name}, {core}")
+            rows.append(_count(machine, network, graph, core, progress))
+    return rows
+
+
+def _count(
+    machine: aarch64.Machine,
+    network: Network,
+    graph: Graph,
+    core: str,
+    progress: Callable[[str], None],
+) -> Row:
+    target = find_target(f"arm_cpu:{core}")
+    emulated = target.emulated_as
+    counts = {}
+    with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
+        folder = Path(name)
+        for precision in ("fp32", "int8"):
+            (folder / precision).mkdir()
+            path = compile_for(
+                graph, target.name, 1, folder / precision, progress, precision=precision
+            )
+            counted = count_bundle(machine.kit, emulated, path)
+            parity = read_bundle(path).manifest["parity"]
+            counts[precision] = Executed(
+                counted.instructions,
+                counted.classes()[VECTOR_FMLA],
+                parity["inputs"][0]["max_error_of_range"],
+            )
+        progress("counting onnxruntime")
+        model = folder / "model.onnx"
+        onnx.save(onnx.load(read_bundle(path).compiled_model), model)
+        theirs = aarch64.count_runtime(machine, emulated, "onnxruntime", "int8", model, path)
+    for runtime, executed in (("mbv3c", counts["int8"]), ("onnxruntime", theirs)):
+        check_error(runtime, executed.error)
+    return Row(network, core, graph.madds, counts["int8"], counts["fp32"], theirs)
+
+
+def check_error(runtime: str, error: float) -> None:
+    """Make sure that the right network was counted.
+
+    Raises:
+        ToolError: the error is none that rounding makes.
+    """
+    if not error <= LARGEST_ERROR:
+        raise ToolError(
+            f"{runtime} in int8 under emulation is {error:.1e} of the range off; it should be at "
+            f"most {LARGEST_ERROR}"
+        )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as a table in Markdown, in millions."""
+    lines = [
+        f"| network | compiled for | multiply-adds / {LANES} | mbv3c int8 | mbv3c fp32 "
+        "| onnxruntime int8 | / mbv3c fp32 | / onnxruntime | errors |",
+        "|---" * 9 + "|",
+    ]
+    for row in rows:
+        counts = (row.integers, row.single, row.onnxruntime)
+        cells = [row.network.name, row.core, f"{row.madds / LANES / 1e6:.2f}"]
+        cells += [f"{executed.instructions / 1e6:.2f}" for executed in counts]
+        cells += [f"{row.integers.instructions / one.instructions:.3f}" for one in counts[1:]]
+        cells.append(", ".join(f"{executed.error:.1e}" for executed in counts))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Search for better kernels by measuring them, and remember what was found."""

@@ -1,0 +1,155 @@
+"""A library in which several candidates for one kernel do the same work, one after another.
+
+    def main(x):
+        y_0 = candidate_0(x, weights packed for it)
+        y_1 = candidate_1(x, weights packed for it)
+        …
+        return y_0, y_1, …
+
+Every runner that runs networks runs it: it times, or counts, the candidates side by side, and
+their outputs show whether they compute the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbv3c import bundle as bundles
+from mbv3c.lowering.kernels import CpuKernels, Kernel
+from mbv3c.lowering.lower import assembled
+from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.plan import Array, Plan, Step, Value
+from mbv3c.lowering.schedules.elementwise import Elementwise
+from mbv3c.lowering.schedules.epilogue import LINEAR
+from mbv3c.targets import cpu
+from mbv3c.targets.table import Target
+from mbv3c.tuning.tasks import Task
+
+_INPUT = "x"
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A library of candidates.
+
+    Attributes:
+        folder: a folder with it and its input, laid out as a bundle.
+        calls: the name of the kernel of every call, in order.
+        candidates: which of the calls is each candidate's.
+    """
+
+    folder: Path
+    calls: tuple[str, ...]
+    candidates: tuple[int, ...]
+
+
+class _Fixed:
+    """Chooses the same knobs for every kernel."""
+
+    def __init__(self, tile: Any) -> None:
+        self._tile = asdict(tile)
+
+    def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        return self._tile
+
+
+def write_contest(
+    task: Task, tiles: Sequence[Any], machine: Machine, target: Target, folder: Path
+) -> Contest:
+    """Build a library in which every tile of a task runs once.
+
+    Raises:
+        Mbv3cError: it cannot be built or linked.
+    """
+    random = np.random.default_rng(_SEED)
+    weights = [_draw(random, shape) for shape in _raw_shapes(task)]
+    kernels = [
+        getattr(CpuKernels(machine, _Fixed(tile)), task.kind)(task.shape, *weights)
+        for tile in tiles
+    ]
+    plan, candidates = _plan(task, kernels, machine, random)
+    lowered = assembled(plan)
+    golden = folder / bundles.GOLDEN_INPUT
+    golden.parent.mkdir(parents=True)
+    np.save(golden, _draw(random, plan.input_shape))
+    cpu.build(lowered.module, target, folder / bundles.LIBRARY, symbols=True)
+    return Contest(folder, lowered.kernels, candidates)
+
+
+def _plan(
+    task: Task, kernels: Sequence[Kernel], machine: Machine, random: np.random.Generator
+) -> tuple[Plan, tuple[int, ...]]:
+    """Return a plan that calls every kernel, and the step of each."""
+    parameters = kernels[0].function.params
+    shapes = [tuple(int(extent) for extent in one.shape) for one in parameters]
+    dtypes = [str(one.dtype) for one in parameters]
+    given = task.step.arguments
+    read = [isinstance(one, str) and one not in task.step.writes for one in given]
+    plan = Plan(_INPUT, (1,), values={_INPUT: Value((1,))})
+    shared: dict[int, str | Array] = {}
+    for at, is_read in enumerate(read):
+        if not is_read:
+            continue
+        if dtypes[at] == "float32" and plan.input_shape == (1,):
+            plan.input_shape = shapes[at]
+            plan.values[_INPUT] = Value(shapes[at])
+            shared[at] = _INPUT
+        else:
+            shared[at] = _draw(random, shapes[at]).astype(dtypes[at])
+    in_place = _draw(random, shapes[0]) if not any(read) else None
+    candidates = []
+    for number, kernel in enumerate(kernels):
+        constants = iter(kernel.constants)
+        arguments: list[str | Array] = []
+        written = []
+        for at, one in enumerate(given):
+            if at in shared:
+                arguments.append(shared[at])
+            elif isinstance(one, str):
+                name = f"y{number}.{at}"
+                plan.values[name] = Value(shapes[at], dtypes[at])
+                arguments.append(name)
+                written.append(name)
+            else:
+                arguments.append(next(constants).astype(dtypes[at], copy=False))
+        if in_place is not None:
+            plan.steps.append(_copy(in_place.astype(dtypes[0]), written[0], machine))
+        candidates.append(len(plan.steps))
+        plan.steps.append(Step(task.kind, (), kernel.function, tuple(arguments), tuple(written)))
+        plan.outputs += tuple(written)
+        plan.output_shapes += tuple(plan.values[name].shape for name in written)
+    return plan, tuple(candidates)
+
+
+def _copy(source: Array, name: str, machine: Machine) -> Step:
+    """Return a step that fills what a kernel changes in place."""
+    dtype = source.dtype.name
+    shape = Elementwise(1, 1, source.size, "", False, LINEAR, dtype)
+    function = CpuKernels(machine).elementwise(shape).function
+    return Step("copy", (), function, (source, name), (name,))
+
+
+def _raw_shapes(task: Task) -> list[tuple[int, ...]]:
+    """Return the extents of the weights, as ONNX has them, that a kernel of the kind takes."""
+    shape = task.shape
+    match task.kind:
+        case "pointwise":
+            return [(shape.outputs, shape.inputs), (shape.outputs,)]
+        case "depthwise":
+            taps = (shape.vertical.taps, shape.horizontal.taps)
+            return [(shape.channels, 1, *taps), (shape.channels,)]
+        case "convolution":
+            taps = (shape.vertical.taps, shape.horizontal.taps)
+            return [(shape.outputs, shape.inputs, *taps), (shape.outputs,)]
+        case "squeeze_excite":
+            c, s = shape.channels, shape.squeezed
+            return [(s, c), (s,), (c, s), (c,)]
+    return []
+
+
+def _draw(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return random.standard_normal(shape).astype(np.float32)

@@ -1,0 +1,239 @@
+"""What was measured: a file of records for each device, which only ever grows.
+
+    tune_logs/FAMILY/DEVICE/records.jsonl   a record per line, in the order of measurement
+    tune_logs/FAMILY/DEVICE/meta.json       what made them: target, versions, machine, runs
+
+A record is written whole before the next measurement begins, so that whatever interrupts a
+search, all that was measured before is there. A last line that was torn by a power loss is dropped
+when the file is next written to; a line that is damaged anywhere else is an error, and the file
+stays as it is. TVM's own database stores traces of schedule primitives on TensorIR blocks. Our
+kernels have none: they are written from knobs, and a record of shape and knobs is all there is to
+say. So the format is our own.
+"""
+
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mbv3c.atomic import new_file
+from mbv3c.errors import Mbv3cError, UsageError
+
+RECORDS, META = "records.jsonl", "meta.json"
+SCHEMA = 1
+
+# How a trial ended. Only "ok" has a cost.
+OUTCOMES = ("ok", "build", "run", "timeout", "wrong")
+
+
+class DatabaseError(Mbv3cError):
+    """A tuning database is damaged, or for something else."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measurement of one candidate.
+
+    Attributes:
+        key: the kernel, as `tasks.key_of` names it.
+        knobs: the choices.
+        outcome: one of `OUTCOMES`.
+        cost: in the unit of the database; None where there is none.
+        baseline: of the default choices, measured beside it.
+        kept: whether it won against the default in a contest of their own.
+    """
+
+    key: str
+    knobs: dict[str, Any]
+    outcome: str
+    cost: float | None
+    baseline: float | None
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """What records must have in common to be used together.
+
+    Attributes:
+        target: `FAMILY:DEVICE`.
+        kernels: version of the kernels, `mbv3c.lowering.kernels.VERSION`.
+        tvm: version of apache-tvm.
+        unit: of the costs: microseconds, instructions or cycles.
+    """
+
+    target: str
+    kernels: int
+    tvm: str
+    unit: str
+
+
+class Database:
+    """The records of one device."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / RECORDS
+
+    def context(self) -> Context | None:
+        """Return what its records have in common; None for a database that is not there.
+
+        Raises:
+            DatabaseError: meta.json is damaged, or of another schema.
+        """
+        path = self.folder / META
+        try:
+            meta = json.loads(path.read_text())
+            if meta["schema"] != SCHEMA:
+                raise DatabaseError(
+                    f"{path} has schema {meta['schema']}, and this version reads {SCHEMA}; move "
+                    f"{self.folder} away and tune again"
+                )
+            return Context(**meta["context"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DatabaseError(
+                f"{path} cannot be read ({error}); restore it, or move {self.folder} away"
+            ) from error
+
+    def open(self, context: Context, run: dict[str, Any]) -> list[Record]:
+        """Prepare for writing and return the records that are there.
+
+        Args:
+            context: of the records that will be written.
+            run: who writes them, for people: machine, date, seed, runner.
+
+        Raises:
+            DatabaseError: the database is damaged, or was made in another context.
+        """
+        known = self.context()
+        if known is not None and known != context:
+            raise DatabaseError(
+                f"{self.folder} was made for {_said(known)}, and this is {_said(context)}; give "
+                "another --database, or `mbv3c tune --prune` it"
+            )
+        records = self.records()
+        self._drop_torn_line()
+        runs = json.loads((self.folder / META).read_text())["runs"] if known else []
+        meta = {"schema": SCHEMA, "context": asdict(context), "runs": [*runs, run]}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with new_file(self.folder / META, force=True) as file:
+            file.write_text(json.dumps(meta, indent=2) + "\n")
+        return records
+
+    def records(self) -> list[Record]:
+        """Read all records; a torn last line counts as not written.
+
+        Raises:
+            DatabaseError: a line is damaged.
+        """
+        if not self._path.exists():
+            return []
+        whole, _ = self._split()
+        return [self._read(number, line) for number, line in enumerate(whole, 1)]
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records at the end; when this returns they are on the disk."""
+        text = "".join(_written(record) for record in records)
+        with self._path.open("ab") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def only_one(self) -> Iterator[None]:
+        """Keep other processes from writing to the database.
+
+        Raises:
+            DatabaseError: another does.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise DatabaseError(
+                    f"another process is tuning into {self.folder}; wait for it, or give another "
+                    "--database"
+                ) from error
+            yield
+
+    def torn(self) -> bool:
+        """Say whether the last line was only half written."""
+        return self._path.exists() and bool(self._split()[1])
+
+    def _split(self) -> tuple[list[bytes], bytes]:
+        """Return the whole lines, and what comes after the last line's end."""
+        *whole, rest = self._path.read_bytes().split(b"\n")
+        return whole, rest
+
+    def _drop_torn_line(self) -> None:
+        if self.torn():
+            _, rest = self._split()
+            os.truncate(self._path, self._path.stat().st_size - len(rest))
+
+    def _read(self, number: int, line: bytes) -> Record:
+        try:
+            text, _, check = line.rpartition(b"\t")
+            if int(check, 16) != zlib.crc32(text):
+                raise ValueError("its checksum is another")
+            return Record(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise DatabaseError(
+                f"{self._path}, line {number} is damaged ({error}); nothing was changed: restore "
+                "the file, or remove the line"
+            ) from error
+
+
+def best(records: Sequence[Record]) -> dict[str, Record]:
+    """Return for every key the kept record that gains most on its baseline."""
+    found: dict[str, Record] = {}
+    for record in records:
+        if record.kept and record.cost is not None and record.baseline:
+            known = found.get(record.key)
+            if known is None or _gain(record) < _gain(known):
+                found[record.key] = record
+    return found
+
+
+def merge(into: Database, others: Sequence[Record]) -> int:
+    """Append the records that are not there yet; return how many that were."""
+    known = {_written(record) for record in into.records()}
+    new = [record for record in others if _written(record) not in known]
+    into.append(new)
+    return len(new)
+
+
+def folder_for(root: Path, target: str) -> Path:
+    """Return the folder of a target's records under the folder of all.
+
+    Raises:
+        UsageError: the name is no `FAMILY:DEVICE`.
+    """
+    family, _, device = target.partition(":")
+    if not family or not device or "/" in target:
+        raise UsageError(f"{target!r} names no device; write FAMILY:DEVICE")
+    return root / family / device
+
+
+def _gain(record: Record) -> float:
+    assert record.cost is not None
+    assert record.baseline is not None
+    return record.cost / record.baseline
+
+
+def _written(record: Record) -> str:
+    text = json.dumps(asdict(record), sort_keys=True)
+    return f"{text}\t{zlib.crc32(text.encode()):08x}\n"
+
+
+def _said(context: Context) -> str:
+    return (
+        f"{context.target} (kernels {context.kernels}, apache-tvm {context.tvm}, {context.unit})"
+    )

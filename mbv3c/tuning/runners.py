@@ -1,0 +1,140 @@
+"""Who measures candidates, and in which unit."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv3c.bench.latency import worker
+from mbv3c.bench.processors import processor_name
+from mbv3c.bench.profile import instructions_by_kernel
+from mbv3c.bench.worker import CONTEST, OUTPUTS
+from mbv3c.bundle import output_files
+from mbv3c.errors import ToolError
+from mbv3c.execution.counting import count_kernels
+from mbv3c.execution.toolbox import EmulatorKit
+from mbv3c.tuning.contest import Contest
+
+_ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a contest showed.
+
+    Attributes:
+        costs: of every candidate, one per round.
+        outputs: of every candidate, from the same inputs.
+    """
+
+    costs: list[list[float]]
+    outputs: list[NDArray[Any]]
+
+    def cost(self, candidate: int) -> float:
+        return median(self.costs[candidate])
+
+
+class Runner(Protocol):
+    """Measures the candidates of a contest side by side.
+
+    Attributes:
+        unit: of the costs.
+        description: what runs them, for people.
+    """
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    def measure(self, contest: Contest, timeout: float) -> Measured:
+        """Run a contest.
+
+        Raises:
+            ContestTimeoutError: it took longer than `timeout` seconds.
+            ToolError: it failed.
+        """
+        ...
+
+
+class ContestTimeoutError(ToolError):
+    """A contest did not end in time."""
+
+
+@dataclass(frozen=True)
+class LocalRunner:
+    """Times candidates on this machine, in a process of their own, in turns.
+
+    Attributes:
+        cpus: the processors to stay on; so many threads there are.
+    """
+
+    cpus: tuple[int, ...]
+    unit: str = "us"
+
+    @property
+    def description(self) -> str:
+        return f"{processor_name()}, threads {len(self.cpus)}"
+
+    def measure(self, contest: Contest, timeout: float) -> Measured:
+        begin = time.monotonic()
+        try:
+            with worker(CONTEST, contest.folder, self.cpus, timeout=timeout) as started:
+                rounds: list[list[list[Any]]] = started.measure(_ROUNDS)
+        except ToolError as error:
+            if time.monotonic() - begin >= timeout:
+                raise ContestTimeoutError(f"no answer for {timeout:.0f} s") from error
+            raise
+        times = [[us for name, us in one if name in set(contest.calls)] for one in rounds]
+        columns = [[one[call] for one in times] for call in contest.candidates]
+        stored = np.load(contest.folder / OUTPUTS)
+        return Measured(columns, [stored[name] for name in stored.files])
+
+
+@dataclass(frozen=True)
+class CountingRunner:
+    """Counts executed instructions on an emulated processor: exact, the same each time, no time.
+
+    Attributes:
+        kit: the emulator.
+        cpu: the processor, in qemu's words.
+    """
+
+    kit: EmulatorKit
+    cpu: str
+    unit: str = "instructions"
+
+    @property
+    def description(self) -> str:
+        return f"emulated {self.cpu}, one thread, executed instructions"
+
+    def measure(self, contest: Contest, timeout: float) -> Measured:
+        first = contest.folder / "y.npy"
+        counted = count_kernels(self.kit, self.cpu, contest.folder, first)
+        found = instructions_by_kernel(counted, contest.folder)
+        calls = Counter(contest.calls)
+        names = [contest.calls[call] for call in contest.candidates]
+        outputs = [np.load(path) for path, _ in zip(output_files(first), names, strict=False)]
+        return Measured([[found[name] / calls[name]] for name in names], outputs)
+
+
+def write_manifest(folder: Path, target: str) -> None:
+    """Say in a contest's folder what it is for, as the workers read it."""
+    manifest: dict[str, Any] = {"target": {"name": target}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def same(outputs: Sequence[NDArray[Any]], candidate: int, tolerance: float) -> bool:
+    """Say whether a candidate's output is that of the first one, up to rounding."""
+    wanted = outputs[0].astype(np.float64)
+    got = outputs[candidate].astype(np.float64)
+    scale = max(1.0, float(np.abs(wanted).max()))
+    return bool(np.isfinite(got).all() and np.abs(got - wanted).max() <= tolerance * scale)

@@ -1,0 +1,335 @@
+"""The search over a whole network: which kernel is measured next, and what is kept of it."""
+
+import datetime
+import platform
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import tvm
+
+from mbv3c import __version__
+from mbv3c.errors import Mbv3cError
+from mbv3c.lowering.kernels import SCHEDULES
+from mbv3c.lowering.machine import Machine
+from mbv3c.targets.table import Target
+from mbv3c.tuning import search
+from mbv3c.tuning.choices import context_of
+from mbv3c.tuning.contest import write_contest
+from mbv3c.tuning.database import Database, Record
+from mbv3c.tuning.runners import ContestTimeoutError, Measured, Runner, same, write_manifest
+from mbv3c.tuning.search import Search
+from mbv3c.tuning.tasks import Task
+
+_BATCH = 12
+_FINALISTS = 3
+_TIMEOUT = 120.0  # seconds for a contest
+# Sums of the same numbers in another order: as the tests of the kernels, and for fp16 likewise.
+_TOLERANCES = {"float32": 1e-5, "float16": 5e-3}
+
+# A winner must be faster than the default by more than this, and by more than the rounds differ.
+_LEAST_GAIN = {"us": 0.02, "instructions": 0.0}
+
+Event = dict[str, Any]
+
+
+class NothingMeasuredError(Mbv3cError):
+    """Not one measurement was valid."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop.
+
+    Attributes:
+        trials: candidates that are measured; None for any number.
+        seconds: time; None for any.
+        patience: batches of a kernel without a gain, after which it is left alone.
+    """
+
+    trials: int | None = None
+    seconds: float | None = None
+    patience: int = 3
+
+
+@dataclass
+class State:
+    """A kernel under way.
+
+    Attributes:
+        cost: of the default choice, in the runner's unit; None until it was measured.
+    """
+
+    task: Task
+    search: Search
+    cost: float | None = None
+
+    @property
+    def share(self) -> float:
+        """What the network spends on it, with the best choice so far."""
+        return self.task.calls * (self.cost or 0.0) * (self.search.seen[self.search.best] or 1.0)
+
+
+@dataclass
+class Outcome:
+    """What a search came to.
+
+    Attributes:
+        states: every kernel.
+        trials: candidates measured, this time.
+        failures: how many failed, by kind; and the first message of each.
+        winners: records that won against the default, not yet kept.
+        curves: the best relative cost by number of trials, of every kernel.
+    """
+
+    states: list[State]
+    trials: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, str] = field(default_factory=dict)
+    winners: list[Record] = field(default_factory=list)
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """What all searches of a run share.
+
+    Attributes:
+        machine, target: the device; `target` is resolved.
+        runner: who measures.
+        database: where records go.
+        report: told what happens, as it happens.
+    """
+
+    machine: Machine
+    target: Target
+    runner: Runner
+    database: Database
+    report: Callable[[Event], None]
+
+    def run(self, tasks: Sequence[Task], budget: Budget, seed: int) -> Outcome:
+        """Search until the budget is spent or nothing is left to measure.
+
+        Records are in the database as soon as they are measured. What was measured in earlier
+        runs is not measured again.
+
+        Raises:
+            NothingMeasuredError: there was something to measure, and all of it failed.
+            DatabaseError: the database is damaged, or is for another device.
+        """
+        run = {
+            "mbv3c": __version__,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "machine": platform.node() or "unknown",
+            "runner": self.runner.description,
+            "seed": seed,
+        }
+        context = context_of(self.target, self.runner.unit)
+        known = {(one.key, _sorted(one.knobs)): one for one in self.database.open(context, run)}
+        states = [self._begin(task, known) for task in tasks]
+        outcome = Outcome(states)
+        random = np.random.default_rng(seed)
+        end = time.monotonic() + budget.seconds if budget.seconds is not None else None
+        while (state := _next(states, budget.patience)) is not None:
+            left = budget.trials - outcome.trials if budget.trials is not None else _BATCH
+            if left <= 0 or (end is not None and time.monotonic() >= end):
+                break
+            self._batch(state, min(_BATCH, left), random, outcome)
+        if outcome.trials and sum(outcome.failures.values()) == outcome.trials:
+            kind, message = next(iter(outcome.messages.items()))
+            raise NothingMeasuredError(
+                f"not one of {outcome.trials} measurements was valid; the first failed at "
+                f"{kind}: {message}"
+            )
+        self._decide(outcome)
+        return outcome
+
+    def _begin(self, task: Task, known: dict[tuple[str, str], Record]) -> State:
+        schedule = SCHEDULES[task.kind]
+        legal = schedule.legal(task.shape, self.machine)
+        default = schedule.default(task.shape, self.machine)
+
+        def cost(tile: Any) -> float | str | None:
+            record = known.get((task.key, _sorted(asdict(tile))))
+            if record is None:
+                return ""
+            return record.cost / record.baseline if record.cost and record.baseline else None
+
+        first = known.get((task.key, _sorted(asdict(default))))
+        return State(task, search.start(legal, default, cost), first.baseline if first else None)
+
+    def _batch(
+        self, state: State, count: int, random: np.random.Generator, outcome: Outcome
+    ) -> None:
+        """Measure the default and some candidates of a kernel, and remember all of it."""
+        chosen = state.search.next(count, random)
+        records: list[Record] = []
+        costs: dict[int, float | None] = {}
+        for at, record, message in self._measured(state, [0, *chosen]):
+            if at == 0 and state.cost is not None:
+                continue
+            records.append(record)
+            if at == 0:
+                state.cost = record.cost
+                continue
+            outcome.trials += 1
+            costs[at] = record.cost / record.baseline if record.cost and record.baseline else None
+            if record.outcome != "ok":
+                outcome.failures[record.outcome] += 1
+                outcome.messages.setdefault(record.outcome, message)
+        self.database.append(records)
+        state.search.learn(costs)
+        relative = state.search.seen[state.search.best] or 1.0
+        outcome.curves.setdefault(state.task.name, []).append((outcome.trials, relative))
+        self.report(
+            {
+                "event": "batch",
+                "task": state.task.name,
+                "kind": state.task.kind,
+                "measured": len(state.search.seen),
+                "legal": len(state.search.tiles),
+                "trials": outcome.trials,
+                "best": relative,
+                "network": _network(outcome.states),
+                "failures": dict(outcome.failures),
+            }
+        )
+
+    def _measured(self, state: State, chosen: Sequence[int]) -> Iterator[tuple[int, Record, str]]:
+        """Yield a record and a message for every candidate; the first of them is the default.
+
+        A contest that fails as a whole is held again in halves, until the culprit is found.
+
+        Raises:
+            NothingMeasuredError: the default itself fails.
+        """
+        try:
+            result = self._contest(state, chosen)
+        except Mbv3cError as error:
+            yield from self._halved(
+                state,
+                chosen,
+                "timeout" if isinstance(error, ContestTimeoutError) else "run",
+                str(error),
+            )
+            return
+        except (tvm.error.InternalError, RuntimeError, ValueError) as error:
+            yield from self._halved(state, chosen, "build", str(error))
+            return
+        baseline = result.cost(0)
+        tolerance = _TOLERANCES[getattr(state.task.shape, "dtype", "float32")]
+        for number, at in enumerate(chosen):
+            right = same(result.outputs, number, tolerance)
+            yield (
+                at,
+                self._record(
+                    state,
+                    at,
+                    "ok" if right else "wrong",
+                    result.cost(number) if right else None,
+                    baseline,
+                ),
+                "" if right else f"{state.task.name}, {state.search.tiles[at]}: another result",
+            )
+
+    def _halved(
+        self, state: State, chosen: Sequence[int], outcome: str, message: str
+    ) -> Iterator[tuple[int, Record, str]]:
+        default, *rest = chosen
+        if state.cost is None and rest:  # whether it is the default's fault
+            list(self._measured(state, [default]))
+        if not rest:
+            raise NothingMeasuredError(
+                f"the default kernel for {state.task.name} fails at {outcome}: {message}"
+            )
+        if len(rest) == 1:
+            yield rest[0], self._record(state, rest[0], outcome, None, None), message
+            return
+        middle = len(rest) // 2
+        for half in (rest[:middle], rest[middle:]):
+            yield from self._measured(state, [default, *half])
+
+    def _contest(self, state: State, chosen: Sequence[int]) -> Measured:
+        with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
+            folder = Path(name)
+            tiles = [state.search.tiles[at] for at in chosen]
+            contest = write_contest(state.task, tiles, self.machine, self.target, folder)
+            write_manifest(folder, self.target.name)
+            return self.runner.measure(contest, _TIMEOUT)
+
+    def _record(
+        self, state: State, at: int, outcome: str, cost: float | None, baseline: float | None
+    ) -> Record:
+        knobs = asdict(state.search.tiles[at])
+        return Record(state.task.key, knobs, outcome, cost, baseline)
+
+    def _decide(self, outcome: Outcome) -> None:
+        """Hold a last contest between the default and the best of every kernel."""
+        for state in outcome.states:
+            seen = {at: cost for at, cost in state.search.seen.items() if cost is not None and at}
+            finalists = sorted(seen, key=lambda at: (seen[at], at))[:_FINALISTS]
+            finalists = [at for at in finalists if seen[at] < 1.0]
+            if not finalists:
+                continue
+            self.report({"event": "final", "task": state.task.name})
+            winner = self._winner(state, finalists)
+            if winner is not None:
+                outcome.winners.append(winner)
+
+    def _winner(self, state: State, finalists: Sequence[int]) -> Record | None:
+        """Return the record of the finalist that beats the default by more than the noise."""
+        try:
+            result = self._contest(state, [0, *finalists])
+        except Mbv3cError:
+            return None
+        best: Record | None = None
+        ratio = 1.0 - _LEAST_GAIN[self.runner.unit]
+        for number, at in enumerate(finalists, 1):
+            pairs = zip(result.costs[number], result.costs[0], strict=True)
+            ratios = sorted(a / b for a, b in pairs)
+            tolerance = _TOLERANCES[getattr(state.task.shape, "dtype", "float32")]
+            worst = ratios[(3 * len(ratios)) // 4 if len(ratios) > 1 else 0]
+            if median(ratios) < ratio and worst < 1.0 and same(result.outputs, number, tolerance):
+                ratio = median(ratios)
+                one = self._record(state, at, "ok", result.cost(number), result.cost(0))
+                best = Record(**{**asdict(one), "kept": True})
+        return best
+
+
+def _next(states: Sequence[State], patience: int) -> State | None:
+    """Return the kernel on which a batch is spent: trials go where the time goes.
+
+    Those that were not measured at all come first, the most multiply-adds before. A kernel's turn
+    comes the later the longer nothing better was found for it.
+    """
+    open_ = [
+        one
+        for one in states
+        if (not one.search.done and one.search.stale < patience) or one.cost is None
+    ]
+    unknown = [one for one in open_ if one.cost is None]
+    if unknown:
+        return max(unknown, key=lambda one: one.task.calls * one.task.step.madds)
+    return max(
+        open_,
+        key=lambda one: one.share / (len(one.search.seen) * (1 + one.search.stale)),
+        default=None,
+    )
+
+
+def _network(states: Sequence[State]) -> float | None:
+    """Estimate the network's cost relative to the default's, from what was measured by itself."""
+    if any(state.cost is None for state in states):
+        return None
+    before = sum(state.task.calls * (state.cost or 0.0) for state in states)
+    return sum(state.share for state in states) / before
+
+
+def _sorted(knobs: dict[str, Any]) -> str:
+    return repr(sorted(knobs.items()))

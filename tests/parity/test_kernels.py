@@ -1,0 +1,131 @@
+"""Every kernel by itself: a wrong one is named, however little it moves the outputs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from quantized_networks import HOST_TARGET, inputs_of, network, quantized, random
+
+from mbv3c import pipeline
+from mbv3c.bundle import LIBRARY
+from mbv3c.errors import Mbv3cError, ParityError
+from mbv3c.execution.runners import HostRunner, KernelCall, KernelRunner, require_runner
+from mbv3c.lowering import select_quantized
+from mbv3c.lowering.describe import describe
+from mbv3c.parity.alone import KernelsAlone
+from mbv3c.parity.kernels import check_kernels
+from mbv3c.targets.table import find_target, with_cores
+
+TARGETS = ("host_cpu", "arm_cpu:cortex-a76")
+PLANTED = "again"  # a 1x1 convolution in the middle, with a ReLU behind it
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    return network()
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Multiply the factor with which one layer's sums become int8."""
+    rows = select_quantized._QuantizedSelector._rows
+
+    def wrong(self: Any, node: onnx.NodeProto, *rest: Any, **options: Any) -> Any:
+        bias, scale = rows(self, node, *rest, **options)
+        return bias, scale * np.float32(factor) if node.name == PLANTED else scale
+
+    monkeypatch.setattr(select_quantized._QuantizedSelector, "_rows", wrong)
+
+
+def checked(model: onnx.ModelProto, folder: Path) -> KernelsAlone:
+    built = pipeline.build_library(model, HOST_TARGET, folder / LIBRARY, precision="int8")
+    kernels = describe(built.lowered)["kernels"]
+    return check_kernels(model, kernels, inputs_of(model)[0], HostRunner(), folder)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_verify_names_a_layer_with_a_wrong_shift(
+    target: str,
+    model: onnx.ModelProto,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    emulator_kit: object,
+) -> None:
+    goal, bundle = with_cores(find_target(target), 1), tmp_path / "bundle"
+    with monkeypatch.context() as planted:
+        plant(planted, 2.0)
+        pipeline.compile_model(model, goal, bundle, precision="int8", verify=False, progress=quiet)
+        with pytest.raises(ParityError, match=rf"\n  pointwise_\d+ \({PLANTED}, again_act\): "):
+            pipeline.compile_model(
+                model, goal, tmp_path / "again", precision="int8", progress=quiet
+            )
+    parity = pipeline.verify_bundle(bundle, quiet)
+    assert not parity.passed
+    assert parity.kernels is not None
+    (missed,) = [one for one in parity.kernels.kernels if not one.passed]
+    assert PLANTED in missed.nodes
+    assert missed.steps is not None
+    assert missed.steps > 1
+    assert PLANTED in parity.to_json()["kernels_alone"]["missed"][0]
+
+
+def test_less_than_a_step_is_seen(
+    model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, 1.003)
+    found = checked(model, tmp_path)
+    (missed,) = [one for one in found.kernels if not one.passed]
+    assert PLANTED in missed.nodes
+    assert missed.steps == missed.allowed_steps == 1
+    assert missed.wrong > 0
+
+
+def test_every_kernel_is_right_by_itself(model: onnx.ModelProto, tmp_path: Path) -> None:
+    found = checked(model, tmp_path)
+    assert found.passed
+    assert found.to_json()["steps"] <= max(one.allowed_steps or 0 for one in found.kernels)
+    assert {"stem", "deep", "pool", "gate", "residual", "head"} <= {
+        node for one in found.kernels for node in one.nodes
+    }
+    defined = [one for one in found.kernels if one.kernel.startswith(("quantize", "dequantize"))]
+    assert len(defined) == 2
+    assert not any(one.differing for one in defined)
+
+
+def test_what_is_computed_in_fp32_between_integers(tmp_path: Path) -> None:
+    model = quantized(
+        """g (float[1, 4, 9, 9] x) => (float[1, 4, 9, 9] y)
+        {
+            [three] t = Conv <pads = [1, 1, 1, 1], group = 2> (x, w)
+            [sigmoid] s = Sigmoid(t)
+            [one] y = Conv(s, v)
+        }""",
+        w=random(4, 2, 3, 3),
+        v=random(4, 4, 1, 1, seed=1),
+    )
+    found = checked(model, tmp_path)
+    assert found.passed
+    assert {one.tensor.removesuffix("_DequantizeLinear_Output") for one in found.kernels} >= {
+        "t",
+        "s",
+        "y",
+    }
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_kernels_that_the_library_has_not(
+    target: str, model: onnx.ModelProto, tmp_path: Path, emulator_kit: object
+) -> None:
+    goal = with_cores(find_target(target), 1)
+    pipeline.build_library(model, goal, tmp_path / LIBRARY, precision="int8")
+    runner: KernelRunner = require_runner(goal)
+    with pytest.raises(Mbv3cError, match="other kernels than its manifest says"):
+        runner.run_kernels(tmp_path, inputs_of(model)[0], [KernelCall("pointwise_99")])
+    with pytest.raises(Mbv3cError):
+        short = KernelCall("quantize_1", {0: np.zeros(3, np.float32)})
+        runner.run_kernels(tmp_path, inputs_of(model)[0], [short])

@@ -1,0 +1,102 @@
+"""`mbv3c tune` from the command line: files in and out, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mbv3c.cli import commands
+from mbv3c.targets.table import find_target
+from mbv3c.tuning.choices import context_of
+from mbv3c.tuning.database import META, RECORDS, Database, Record
+
+A76 = find_target("arm_cpu:cortex-a76")
+RECORD = Record("{}", {"rows": 1}, "ok", 90.0, 100.0, kept=True)
+
+
+def mbv3c(*arguments: object) -> Result:
+    return CliRunner().invoke(commands, ["tune", *map(str, arguments)])
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    database = Database(tmp_path / "logs" / "arm_cpu" / "cortex-a76")
+    database.open(context_of(A76, "instructions"), {"seed": 0})
+    database.append([RECORD])
+    return tmp_path / "logs"
+
+
+def test_status_says_what_is_there(logs: Path) -> None:
+    done = mbv3c("--target", "arm_cpu", "--database", logs, "--status")
+    assert done.exit_code == 0
+    assert "1 records of 1 kernels (1 ok); 1 tuned" in done.stdout
+    none = mbv3c("--target", "arm_cpu:cortex-a55", "--database", logs, "--status")
+    assert "nothing was measured" in none.stdout
+
+
+def test_records_travel_in_a_file(logs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    assert mbv3c("--target", "arm_cpu", "--database", logs, "--export", file).exit_code == 0
+    other = tmp_path / "other"
+    done = mbv3c("--target", "arm_cpu", "--database", other, "--import", file, "--status")
+    assert "1 of 1 records added" in done.stdout
+    assert Database(other / "arm_cpu" / "cortex-a76").records() == [RECORD]
+    again = mbv3c("--target", "arm_cpu", "--database", other, "--import", file)
+    assert "0 of 1 records added" in again.stdout
+
+
+def test_records_of_another_device_are_refused(logs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    mbv3c("--target", "arm_cpu", "--database", logs, "--export", file)
+    done = mbv3c("--target", "arm_cpu:cortex-a55", "--database", logs, "--import", file)
+    assert isinstance(done.exception, Exception)
+    assert "was measured for arm_cpu:cortex-a76" in str(done.exception)
+    assert not (logs / "arm_cpu" / "cortex-a55" / RECORDS).exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"context": {}, "records": []}', "[1]"])
+def test_a_file_that_is_none_of_ours_is_refused(text: str, logs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bad.json"
+    file.write_text(text)
+    before = (logs / "arm_cpu" / "cortex-a76" / RECORDS).read_bytes()
+    done = mbv3c("--target", "arm_cpu", "--database", logs, "--import", file)
+    assert "is no exported tuning database" in str(done.exception)
+    assert (logs / "arm_cpu" / "cortex-a76" / RECORDS).read_bytes() == before
+
+
+def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
+    folder = logs / "arm_cpu" / "cortex-a76"
+    done = mbv3c("--target", "arm_cpu", "--database", logs, "--prune")
+    assert "nothing to prune" in done.stdout
+    meta = json.loads((folder / META).read_text())
+    meta["context"]["kernels"] = 0
+    (folder / META).write_text(json.dumps(meta))
+    done = mbv3c("--target", "arm_cpu", "--database", logs, "--prune", "--status")
+    assert "1 records of kernels 0 deleted" in done.stdout
+    assert "nothing was measured" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "npu"], "npu cannot be tuned yet"),
+        (["--target", "mobile_gpu"], "mobile_gpu:mali cannot be tuned yet"),
+        (["--target", "arm_cpx"], "unknown target 'arm_cpx'"),
+        (["--target", "arm_cpu", "--trials", "0"], "--trials and --minutes must be above 0"),
+        (["--target", "arm_cpu", "--minutes", "-1"], "--trials and --minutes must be above 0"),
+        (["--target", "arm_cpu", "--patience", "0"], "--patience 0 is not possible"),
+        (["--target", "arm_cpu", "--runner", "remote"], "unknown runner 'remote'"),
+        (["--target", "arm_cpu", "--import", "none.json"], "no such file: none.json"),
+        (["--target", "arm_cpu", "--export", "x.json"], "holds nothing to export"),
+    ],
+)
+def test_wrong_usage_is_refused(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--variant", "small", "--width", "0.35", "--resolution", "96"]
+    done = mbv3c(*arguments, *small)
+    assert message in str(done.exception)
+    assert getattr(done.exception, "exit_code", None) == 2
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,261 @@
+"""A search with real kernels: on this machine, and counted on the emulated one."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from mbv3c.bench.processors import choose_cpus
+from mbv3c.errors import ToolError
+from mbv3c.execution.toolbox import EmulatorKit
+from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.spec import ModelSpec
+from mbv3c.lowering import kernels
+from mbv3c.lowering.lower import lower
+from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.schedules import pooling
+from mbv3c.lowering.schedules.convolution import Convolution
+from mbv3c.lowering.schedules.depthwise import Depthwise
+from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
+from mbv3c.lowering.schedules.pointwise import Pointwise
+from mbv3c.lowering.schedules.pooling import GlobalPool
+from mbv3c.lowering.schedules.squeeze_excite import SqueezeExcite
+from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.passes import run_pipeline
+from mbv3c.targets import cpu
+from mbv3c.targets.cores import CORES, machine
+from mbv3c.targets.table import Target, find_target
+from mbv3c.tuning.choices import context_of, device_of, measured
+from mbv3c.tuning.contest import Contest
+from mbv3c.tuning.database import RECORDS, Database, Record, folder_for
+from mbv3c.tuning.network import tune_network
+from mbv3c.tuning.runners import (
+    ContestTimeoutError,
+    CountingRunner,
+    LocalRunner,
+    Measured,
+    Runner,
+)
+from mbv3c.tuning.tasks import Task, tasks_of
+from mbv3c.tuning.tune import Budget, Event, NothingMeasuredError, Tuner
+
+HOST = cpu.resolve(find_target("host_cpu"))
+A76 = find_target("arm_cpu:cortex-a76")
+AVX512 = replace(CORES["cortex-a76"], vector_bytes=64, lane_operands=False, partial_cost=0.5)
+DIGEST = (1, "a7dc40121258849f")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> onnx.ModelProto:
+    return build_model(ModelSpec("small", width=0.35, resolution=96, classes=10))
+
+
+def tasks_for(model: onnx.ModelProto, target: Target) -> tuple[list[Task], Machine]:
+    tvm_target = cpu.tvm_target(target)
+    cores = machine(target, tvm_target)
+    lowered = lower(run_pipeline(model)[0], cores, tvm_target)
+    return tasks_of([lowered.plan]), cores
+
+
+def silent(event: Event) -> None:
+    pass
+
+
+@dataclass
+class Faulty:
+    """Holds contests on this machine, and lets some of them fail.
+
+    Attributes:
+        inner: who really measures.
+        fault: given the number of candidates, says what happens: "", or an outcome.
+    """
+
+    inner: Runner
+    fault: str
+    victim: int  # the candidate that is at fault, by its place among those ever seen
+    seen: list[str] = field(default_factory=list)
+
+    unit = "us"
+    description = "this machine, with faults"
+
+    def measure(self, contest: Contest, timeout: float) -> Measured:
+        hit = len(contest.candidates) == self.victim
+        if hit and self.fault == "timeout":
+            raise ContestTimeoutError("no answer")
+        if hit and self.fault == "run":
+            raise ToolError("it fell over")
+        result = self.inner.measure(contest, timeout)
+        if self.fault == "wrong":
+            outputs = [result.outputs[0], *(one + 1 for one in result.outputs[1:])]
+            return Measured(result.costs, outputs)
+        return result
+
+
+def tuner(runner: Runner, cores: Machine, target: Target, folder: Path) -> Tuner:
+    return Tuner(cores, target, runner, Database(folder), silent)
+
+
+def local() -> LocalRunner:
+    return LocalRunner(tuple(choose_cpus(1)))
+
+
+def test_every_kind_of_kernel_holds_a_contest(tiny: onnx.ModelProto, tmp_path: Path) -> None:
+    tasks, cores = tasks_for(tiny, HOST)
+    kinds = {task.kind: task for task in tasks}
+    assert set(kinds) == set(kernels.SCHEDULES)
+    budget = Budget(trials=2, patience=1)
+    one = tuner(local(), cores, HOST, tmp_path)
+    for task in kinds.values():
+        outcome = one.run([task], budget, 0)
+        assert outcome.trials == 2
+        assert not outcome.failures
+    records = Database(tmp_path).records()
+    assert {json.loads(record.key)["kind"] for record in records} == set(kinds)
+    assert all(record.cost and record.baseline for record in records)
+
+
+@pytest.mark.parametrize("fault", ["run", "timeout"])
+def test_a_failing_contest_is_halved(fault: str, tiny: onnx.ModelProto, tmp_path: Path) -> None:
+    tasks, cores = tasks_for(tiny, HOST)
+    faulty = Faulty(local(), fault, victim=5)  # the default and four others
+    outcome = tuner(faulty, cores, HOST, tmp_path).run(tasks[:1], Budget(trials=4), 0)
+    assert outcome.trials == 4
+    assert not outcome.failures  # no candidate is at fault by itself
+    assert len(Database(tmp_path).records()) == 5
+
+
+def test_a_culprit_is_found_and_counted(tiny: onnx.ModelProto, tmp_path: Path) -> None:
+    tasks, cores = tasks_for(tiny, HOST)
+    faulty = Faulty(local(), "timeout", victim=2)  # whoever is alone with the default
+    with pytest.raises(NothingMeasuredError, match="timeout: no answer"):
+        tuner(faulty, cores, HOST, tmp_path).run(tasks[1:2], Budget(trials=1), 0)
+    outcomes = [record.outcome for record in Database(tmp_path).records()]
+    assert outcomes == ["timeout"]
+
+
+def test_a_wrong_result_never_wins(tiny: onnx.ModelProto, tmp_path: Path) -> None:
+    tasks, cores = tasks_for(tiny, HOST)
+    faulty = Faulty(local(), "wrong", victim=0)
+    with pytest.raises(NothingMeasuredError, match="wrong"):
+        tuner(faulty, cores, HOST, tmp_path).run(tasks[:1], Budget(trials=6), 0)
+    records = Database(tmp_path).records()
+    assert [one.outcome for one in records].count("wrong") == 6
+    assert not any(one.kept for one in records)
+
+
+def test_counted_searches_are_the_same_each_time(
+    tiny: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
+) -> None:
+    tasks, cores = tasks_for(tiny, A76)
+    chosen = [task for task in tasks if task.kind in ("pointwise", "depthwise")][:2]
+    contents = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        runner = CountingRunner(emulator_kit, "cortex-a76")
+        outcome = tuner(runner, cores, A76, folder).run(chosen, Budget(trials=16), 3)
+        assert outcome.trials == 16
+        contents.append((folder / RECORDS).read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_tuning_a_network_keeps_what_helps_and_compile_uses_it(
+    tiny: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
+) -> None:
+    tuned = tune_network(tiny, A76, tmp_path, "emulated", Budget(trials=24), 0, silent)
+    assert tuned.outcome.trials == 24
+    assert tuned.network is not None
+    assert tuned.network.ratio < 1
+    assert tuned.kept
+    choices = measured(A76, [tmp_path])
+    cores = CORES["cortex-a76"]
+    optimized, target = run_pipeline(tiny)[0], cpu.tvm_target(A76)
+    lowered = lower(optimized, replace(cores, cores=A76.cores), target, choices=choices)
+    origins = [step.origin for step in lowered.plan.steps if step.origin]
+    assert origins.count("tuned") >= len(tuned.kept)
+
+
+class Chosen:
+    """Chooses the same knobs for every kernel."""
+
+    def __init__(self, knobs: dict[str, Any]) -> None:
+        self.knobs = knobs
+
+    def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        return self.knobs
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"vectors": 1000}, {"vectors": 2, "rows": 1}, {}], ids=["large", "other", "none"]
+)
+def test_choices_that_are_not_legal_here_are_not_used(knobs: dict[str, Any]) -> None:
+    shape, cores = GlobalPool(1, 49, 64), CORES["cortex-a76"]
+    kernel = kernels.CpuKernels(cores, Chosen(knobs)).global_pool(shape)
+    assert (kernel.knobs, kernel.origin) == (pooling.default(shape, cores), "default")
+
+
+def test_choices_that_are_legal_are_used() -> None:
+    shape, cores = GlobalPool(1, 49, 64), CORES["cortex-a76"]
+    kernel = kernels.CpuKernels(cores, Chosen({"vectors": 3})).global_pool(shape)
+    assert (kernel.knobs, kernel.origin) == (pooling.Tile(3), "tuned")
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
+    """Kill a search without warning, twice; what it had written stays, and the next goes on."""
+    logs = tmp_path / "logs"
+    command = [
+        *(sys.executable, "-m", "mbv3c", "tune", "--target", "host_cpu", "--variant", "small"),
+        *("--width", "0.35", "--resolution", "96", "--trials", "400", "--database", str(logs)),
+    ]
+    path = folder_for(logs, device_of(find_target("host_cpu"))) / RECORDS
+    before: Sequence[Record] = ()
+    for _ in range(2):
+        size = path.stat().st_size if path.exists() else 0
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        end = time.monotonic() + 120
+        while not (path.exists() and path.stat().st_size > size):
+            assert process.poll() is None, process.stderr and process.stderr.read().decode()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        with path.open("ab") as file:  # the last write, torn
+            file.write(b'{"key": "half of a rec')
+        records = Database(path.parent).records()
+        assert list(records[: len(before)]) == list(before)
+        assert len(records) > len(before)
+        before = records
+    database = Database(path.parent)
+    assert database.torn()
+    database.open(context_of(find_target("host_cpu"), "us"), {})
+    assert not database.torn()
+    assert database.records() == before
+
+
+def test_kernels_count_up_their_version_when_their_code_changes() -> None:
+    """If a kernel's code was changed on purpose: count `kernels.VERSION` up, and mend DIGEST."""
+    axis = Axis(14, 5, 2, 1, 2, 2)
+    shapes: tuple[tuple[str, Any], ...] = (
+        ("pointwise", Pointwise(196, 40, 240, HARD_SWISH, residual=True)),
+        ("depthwise", Depthwise(1, 72, axis, axis, HARD_SWISH)),
+        ("convolution", Convolution(1, 3, 16, axis, axis, HARD_SWISH, channels_first=True)),
+        ("squeeze_excite", SqueezeExcite(1, 49, 96, 24, RELU, HARD_SIGMOID)),
+        ("global_pool", GlobalPool(1, 49, 576)),
+    )
+    text = ""
+    for kind, shape in shapes:
+        schedule = kernels.SCHEDULES[kind]
+        for cores in (CORES["cortex-a76"], AVX512):
+            tile = schedule.legal(shape, cores)[-1]
+            text += schedule.generate(shape, tile, cores).script()
+    assert (kernels.VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == DIGEST
