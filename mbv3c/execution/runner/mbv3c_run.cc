@@ -410,6 +410,7 @@ Model load_model(const char* bundle, Kernels* kernels) {
   Model model;
   model.device = {is_for_gpu(bundle) ? kDLOpenCL : kDLCPU, 0};
   if (model.device.device_type == kDLOpenCL) require_opencl();
+  if (model.device.device_type != kDLCPU && kernels) fail("--kernels is for bundles for CPUs");
   Value library = call("loading the model", global_function("ffi.ModuleLoadFromFile"),
                        as_text(path.text));
   Value machine = call("loading the model", module_function(library, "vm_load_executable"));

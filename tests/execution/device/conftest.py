@@ -1,11 +1,19 @@
 """A served device that tests share, and libraries to run on it."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import device_libraries as libraries
 import pytest
 from device_serving import Served, served
+
+
+@pytest.fixture(autouse=True)
+def _close_sessions() -> Iterator[None]:
+    """End this process's own sessions after each test: the next client waits until they are."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
