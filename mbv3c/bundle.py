@@ -4,7 +4,7 @@ manifest.json          what it is, for which target, made how, with which verdic
                        of every other file
 model.so               the library; in its place an NPU has model.tosa, model_vela.tflite,
                        model_vela.npz, model.h, model.c and perhaps host.onnx (docs/npu.md)
-kernels.cl             of a GPU, on demand: the kernels that are in model.so, to read
+kernels.cl, .metal     of a GPU, on demand: the kernels that are in model.so, to read
 model.onnx             the model as the user gave it: the reference of `verify`
 quantized.onnx         of an int8 bundle: what was made of it, and the reference instead
 golden/input.npy       one input and onnxruntime's output for it (of several outputs the others are
@@ -26,7 +26,7 @@ SCHEMA = 4
 MANIFEST = "manifest.json"
 LIBRARY = "model.so"
 MODEL = "model.onnx"
-SOURCES = "kernels.cl"
+SOURCES = {"opencl": "kernels.cl", "metal": "kernels.metal"}  # by language
 NPU_STREAM = "model_vela.npz"
 NPU_HOST = "host.onnx"
 QUANTIZED = "quantized.onnx"

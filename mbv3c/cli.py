@@ -410,7 +410,7 @@ def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(path_type=Path),
     help="Folder of tuning databases, or `none`.  [default: ./tune_logs, then those shipped]",
 )
-@click.option("--emit-source", is_flag=True, help="For GPUs: write the kernels to kernels.cl.")
+@click.option("--emit-source", is_flag=True, help="For GPUs: write the kernels as text.")
 @_force_option
 @_json_option
 def compile_(

@@ -257,6 +257,8 @@ def compile_model(
         Mbv3cError: anything else that is wrong.
     """
     check_precision(target, precision)
+    if verify:
+        _check_verifiable(target)
     if emit_source and not target.gpu:
         raise UsageError(f"--emit-source is for GPUs; the kernels of {target.name} have no source")
     bundles.check_replaceable(output)
@@ -280,7 +282,8 @@ def compile_model(
             choices=choices,
         )
         if emit_source:
-            (folder / bundles.SOURCES).write_text(opencl.format_sources(built.sources))
+            language = GPUS[target.gpu].gpu.language
+            (folder / bundles.SOURCES[language]).write_text(opencl.format_sources(built.sources))
         described = describe(built.lowered)
         progress(_REFERENCE[quantization is not None])
         inputs = parity_inputs(_input_shape(model))
@@ -356,6 +359,8 @@ def verify_bundle(
     model = onnx.load(bundle.compiled_model)
     given = onnx.load(bundle.model) if bundle.compiled_model != bundle.model else None
     target = target_of(bundle)
+    if runner is None:
+        _check_verifiable(target)
     precision = bundle.manifest["precision"]
     progress(_REFERENCE[given is not None])
     inputs = parity_inputs(bundle.input_shape)
@@ -375,6 +380,21 @@ def verify_bundle(
         kept,
         runner,
     )
+
+
+def _check_verifiable(target: Target) -> None:
+    """Make sure that there is a way to run a target's kernels at all.
+
+    Raises:
+        UsageError: there is none.
+    """
+    language = GPUS[target.gpu].gpu.language if target.gpu else ""
+    if language not in ("", "opencl"):
+        raise UsageError(
+            f"{target.name} is compiled only: nothing here compiles or runs {language} kernels; "
+            "--no-verify writes the bundle all the same, and mobile_gpu:generic_opencl verifies "
+            "kernels of the same schedules"
+        )
 
 
 def target_of(bundle: bundles.Bundle) -> Target:

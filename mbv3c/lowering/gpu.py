@@ -25,6 +25,7 @@ class Gpu:
         memory: bytes that memory gives all cores in a clock.
         launch: clocks that a launch takes beside its work.
         fp16: whether it stores and loads half precision (cl_khr_fp16).
+        language: what its driver compiles, as TVM names it: opencl or metal.
     """
 
     group_items: int
@@ -40,6 +41,7 @@ class Gpu:
     memory: float
     launch: int
     fp16: bool
+    language: str = "opencl"
 
     def lines(self, neighbours: int, stride: int, width: int) -> int:
         """Return the cache lines that neighbours ask for, each `width` bytes, `stride` apart."""

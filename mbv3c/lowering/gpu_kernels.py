@@ -48,7 +48,7 @@ class GpuKernels:
     def gates(self, shape: Gates, w1: Floats, b1: Floats, w2: Floats, b2: Floats) -> Kernel:
         tile = gates.default(shape, self.gpu)
         constants = (gates.pack(w1), b1, gates.pack(w2), b2)
-        return Kernel(gates.generate(shape, tile), constants, tile)
+        return Kernel(gates.generate(shape, tile, self.gpu.language), constants, tile)
 
     def global_pool(self, shape: GlobalPool) -> Kernel:
         return Kernel(simple.generate_pool(shape, self.gpu))

@@ -84,8 +84,12 @@ def _linker(target: Target, symbols: bool) -> Any:
 
     def link(output: str, objects: list[str], options: object = None) -> None:
         command = [sys.executable, "-m", "ziglang", "cc", "-target", _zig_triple(target.triple)]
-        command += ["-nostdlib", "-shared", *([] if symbols else ["-s"])]
-        command += ["-Wl,--build-id=none", "-o", output, *objects]
+        if "-apple-" in target.triple:  # two names come from the process, as everywhere
+            command += ["-nostdlib", "-shared", "-Wl,-undefined,dynamic_lookup"]
+        else:
+            command += ["-nostdlib", "-shared", *([] if symbols else ["-s"])]
+            command += ["-Wl,--build-id=none"]
+        command += ["-o", output, *objects]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["no message"]
@@ -101,4 +105,6 @@ def _linker(target: Target, symbols: bool) -> Any:
 
 def _zig_triple(triple: str) -> str:
     """Return the triple to link for: without an NDK zig has no Android, and no libc is linked."""
+    if "-apple-" in triple:
+        return "aarch64-macos"
     return triple.replace("-android", "-gnu")

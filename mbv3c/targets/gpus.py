@@ -14,6 +14,9 @@ and 32 fused multiply-adds per core and clock; the third generation of Valhall h
 Adreno: "Snapdragon OpenCL General Programming and Optimization" (80-NB295-11): waves of 64 or 128,
 work-groups of up to 1024 that a kernel's registers may halve twice, 32 KiB of local memory on the
 chip; how many registers there are is not published.
+
+Apple: "Metal Feature Set Tables": from family 4 on 1024 threads in a threadgroup (512 before, and
+with many registers), 32 KiB of threadgroup memory; SIMD groups of 32.
 """
 
 from dataclasses import dataclass
@@ -63,6 +66,14 @@ GPUS: dict[str, GpuDevice] = {
             memory=45.0, launch=8000, fp16=True,
         ),
         "adreno", "Adreno 6xx and 7xx; rates of the Adreno 640 in the Snapdragon 855",
+    ),
+    "metal": GpuDevice(
+        Gpu(
+            group_items=512, group_sides=(512, 512, 512), local_bytes=32 * _KIB, registers=0,
+            full_registers=0, warp=32, items_per_core=1024, cores=4, madds=128, line=64,
+            memory=30.0, launch=8000, fp16=True, language="metal",
+        ),
+        "", "Apple GPUs from family 4 on; rates of the A14, roughly",
     ),
     "generic_opencl": GpuDevice(
         Gpu(

@@ -27,7 +27,7 @@ def tvm_target(target: Target) -> tvm.target.Target:
     device = GPUS[target.gpu]
     return tvm.target.Target(
         {
-            "kind": "opencl",
+            "kind": device.gpu.language,
             # TVM has two names for it, and its schedules read the second.
             "max_num_threads": device.gpu.group_items,
             "max_threads_per_block": device.gpu.group_items,
@@ -63,9 +63,9 @@ def build(
 
 
 def kernel_sources(module: tvm.runtime.Module) -> dict[str, str]:
-    """Return the source of every OpenCL kernel of a module and those that it imports."""
+    """Return the source of every kernel of a module and those that it imports."""
     sources: dict[str, str] = {}
-    if module.kind == "opencl":
+    if module.kind in ("opencl", "metal"):
         sources.update(_split(module.inspect_source()))
     for imported in module.imports:
         sources.update(kernel_sources(imported))

@@ -47,6 +47,7 @@ class Target:
 
 _LINUX = "aarch64-linux-gnu"
 _ANDROID = "aarch64-linux-android"
+_APPLE = "arm64-apple-macos"
 
 # QEMU 7.2, which Debian 12 has, knows no Cortex-A55; a Cortex-A76 has all of its instructions.
 # fmt: off
@@ -67,6 +68,7 @@ TARGETS: tuple[Target, ...] = (
     Target("mobile_gpu", "mali-bifrost-android", "opencl", _ANDROID, "generic", "aarch64", 1, "Helio G85", gpu="mali-bifrost"),
     Target("mobile_gpu", "adreno", "opencl", _LINUX, "generic", "aarch64", 1, "boards with a Snapdragon", gpu="adreno"),
     Target("mobile_gpu", "adreno-android", "opencl", _ANDROID, "generic", "aarch64", 1, "Snapdragon 855 and later", gpu="adreno"),
+    Target("mobile_gpu", "metal", "opencl", _APPLE, "apple-a12", "arm64", 1, "iPhone XS and later, Macs with Apple's chips", gpu="metal"),
     Target("mobile_gpu", "generic_opencl", "opencl", NATIVE, NATIVE, NATIVE, 1, "an OpenCL device of this machine", gpu="generic_opencl"),
     Target("host_cpu", NATIVE, "cpu", NATIVE, NATIVE, NATIVE, 1, "the machine that compiles"),
 )
@@ -85,8 +87,6 @@ CLOSED = {
     "adreno-texture": "TVM's pipeline for Adreno's textures fails on depthwise convolutions "
     '("Divide by zero"), and what it makes of others is NCHW4c images that our kernels do not read; '
     "buffers work",
-    "metal": "TVM generates Metal, and nothing here can compile or run that to check it; on an Apple "
-    "device use its CPU, arm_cpu",
 }
 
 

@@ -140,3 +140,26 @@ def test_tvm_is_told_the_devices_limits(target: Target) -> None:
     assert made.attrs["max_shared_memory_per_block"] == gpu.local_bytes
     assert made.attrs["thread_warp_size"] == gpu.warp
     assert made.host.attrs["mtriple"] == cpu.resolve(target).triple
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_metal_is_generated_and_linked(precision: str, tmp_path: Path) -> None:
+    """Nothing here compiles Metal: what is shown is the text, and that the library is Mach-O."""
+    metal = find_target("mobile_gpu:metal")
+    model = run_pipeline(build_model(TINY))[0]
+    gpu = GPUS["metal"].gpu
+    network = lower_for_gpu(model, gpu, metal.name, opencl.tvm_target(metal), precision)
+    library = tmp_path / "model.so"
+    sources = opencl.build(network.module, metal, library)
+    assert set(sources) == {f"{name}_kernel" for name in network.kernels}
+    gates = [text for name, text in sources.items() if name.startswith("gates")]
+    assert gates
+    for text in gates:
+        assert text.count("threadgroup_barrier(mem_flags(1));") == 2
+    for text in sources.values():
+        assert text.count("kernel void") == 1
+        assert not re.search(r"vload|vstore|get_group_id|__global|convert_", text)
+    magic, arm64 = library.read_bytes()[:4], library.read_bytes()[4:8]
+    assert (magic, arm64) == (bytes.fromhex("cffaedfe"), bytes.fromhex("0c000001"))
+    for text in sources.values():
+        assert text.encode() in library.read_bytes()

@@ -103,7 +103,7 @@ def pack(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(weights.T)
 
 
-def generate(shape: Gates, tile: Tile) -> PrimFunc:
+def generate(shape: Gates, tile: Tile, language: str = "opencl") -> PrimFunc:
     """Write the kernel: sums [B, parts, C], w₁, b₁, w₂, b₂, gates [B, C], and what it keeps.
 
     The last two arguments are [B, C] and [B, squeezed]: means and the first product's result.
@@ -121,9 +121,9 @@ def generate(shape: Gates, tile: Tile) -> PrimFunc:
         reduced = emit.argument("reduced", (b, s), launch.SUM)
         with launch.work_items((tile.items, b), (tile.items, 1)) as (item, image):
             _means(shape, tile, (sums, means), item, image)
-            launch.barrier()
+            launch.barrier(language)
             _product(tile, (means, w1, b1, reduced), (c, s), shape.reduce, item, image)
-            launch.barrier()
+            launch.barrier(language)
             _product(tile, (reduced, w2, b2, gates), (s, c), shape.gate, item, image)
 
     return launch.kernel("gates", body, _REGISTERS)

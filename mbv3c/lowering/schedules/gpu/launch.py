@@ -24,8 +24,10 @@ LANES = 4  # of float4 and half4
 _AXES = "xyz"
 _MOST_WARPS = 4  # in a work-group: larger ones wait for their slowest warp
 
-# Of OpenCL C 1.2, section 6.12.8: what is written to global memory before is seen after.
-_GLOBAL_FENCE = 2  # CLK_GLOBAL_MEM_FENCE in the headers of Khronos, Arm, Qualcomm and PoCL
+# What orders writes to global memory at a barrier. OpenCL C 1.2, section 6.12.8: the macro
+# CLK_GLOBAL_MEM_FENCE, 2 in the headers of Khronos, Arm, Qualcomm and PoCL. Metal Shading Language
+# Specification, synchronization functions: mem_flags::mem_device, 1 in Apple's header.
+_FENCES = {"opencl": 2, "metal": 1}
 
 
 def lanes_for(extent: int) -> int:
@@ -179,9 +181,14 @@ def lane(vector: Expr, at: int, lanes: int) -> Expr:
     return vector if lanes == 1 else tirx.Shuffle([vector], [at])
 
 
-def barrier() -> None:
+def barrier(language: str) -> None:
     """Wait for all work-items of the work-group, whose writes to global memory are then seen."""
-    T.evaluate(tirx.call_extern("void", "barrier", tirx.const(_GLOBAL_FENCE, "int32")))
+    fence = tirx.const(_FENCES[language], "int32")
+    if language == "metal":
+        flags = tirx.call_extern("int32", "mem_flags", fence)
+        T.evaluate(tirx.call_extern("void", "threadgroup_barrier", flags))
+    else:
+        T.evaluate(tirx.call_extern("void", "barrier", fence))
 
 
 def kernel(name: str, body: Callable[[], None], registers: int) -> tirx.PrimFunc:
