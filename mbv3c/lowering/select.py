@@ -275,21 +275,23 @@ class Selector:
         channels_last: bool,
     ) -> None:
         x = self._value(node.input[0], channels_last=channels_last)
+        covered, shape, added = self._product_at(node, rows, weights)
+        kernel = self._kernels.pointwise(shape, weights, bias)
+        self._emit_kernel("pointwise", covered, kernel, (x,), shape.madds, after=added)
+
+    def _product_at(
+        self, node: onnx.NodeProto, rows: int, weights: Array
+    ) -> tuple[list[onnx.NodeProto], Pointwise, tuple[str, ...]]:
+        """Return what a product covers, its shape, and the value that it adds, if any."""
         covered, activation = self._activation_after(node)
         residual = self._residual_after(covered[-1])
-        if residual is not None:
-            covered = [*covered, residual[0]]
+        outputs, inputs = weights.shape
         shape = Pointwise(
-            rows,
-            weights.shape[1],
-            weights.shape[0],
-            activation,
-            residual is not None,
-            self._kernel_type,
+            rows, inputs, outputs, activation, residual is not None, self._kernel_type
         )
-        kernel = self._kernels.pointwise(shape, weights, bias)
-        added = () if residual is None else (residual[1],)
-        self._emit_kernel("pointwise", covered, kernel, (x,), shape.madds, after=added)
+        if residual is None:
+            return covered, shape, ()
+        return [*covered, residual[0]], shape, (residual[1],)
 
     def _emit_kernel(
         self,
@@ -301,6 +303,7 @@ class Selector:
         *,
         after: tuple[str, ...] = (),
         channels_last: bool = True,
+        dtype: str = "",
     ) -> None:
         """Append a kernel that reads `inputs`, its constants and what comes `after` them."""
         arguments: tuple[str | Array, ...] = (*inputs, *kernel.constants, *after)
@@ -312,6 +315,7 @@ class Selector:
             madds,
             kernel.knobs,
             channels_last=channels_last,
+            dtype=dtype,
         )
         self._note(kernel)
 

@@ -18,7 +18,6 @@ from mbv3c.lowering.schedules.gpu import depthwise, launch
 from mbv3c.lowering.schedules.gpu.depthwise import DepthwiseMap
 from mbv3c.lowering.schedules.gpu.gates import Gates
 from mbv3c.lowering.schedules.gpu.pointwise import Product
-from mbv3c.lowering.schedules.pointwise import Pointwise
 from mbv3c.lowering.schedules.pooling import GlobalPool
 from mbv3c.lowering.select import Branch, Selector
 
@@ -157,14 +156,7 @@ class _GpuSelector(Selector):
         channels_last: bool,
     ) -> None:
         source, gates = self._gated_input(node.input[0])
-        covered, activation = self._activation_after(node)
-        residual = self._residual_after(covered[-1])
-        if residual is not None:
-            covered = [*covered, residual[0]]
-        outputs, inputs = weights.shape
-        shape = Pointwise(
-            rows, inputs, outputs, activation, residual is not None, self._kernel_type
-        )
+        covered, shape, added = self._product_at(node, rows, weights)
         result = covered[-1].output[0]
         ends = result in self._outputs and not self._users.get(result)
         made = self._dtype(result) if ends and self._is_flat(result) else self._kernel_type
@@ -172,18 +164,9 @@ class _GpuSelector(Selector):
         product = Product(shape, images, bool(gates), made)
         kernel = self._gpu_kernels.product(product, weights, bias)
         x = self._value(source, channels_last=channels_last)
-        self._make(result, made)
-        after = () if residual is None else (residual[1],)
-        self._append(
-            "pointwise",
-            covered,
-            kernel.function,
-            (x, *gates, *kernel.constants, *after, result),
-            result,
-            shape.madds,
-            kernel.knobs,
+        self._emit_kernel(
+            "pointwise", covered, kernel, (x, *gates), shape.madds, after=added, dtype=made
         )
-        self._hold(result, result, channels_last=not self._is_flat(result))
 
     def _gated_input(self, name: str) -> tuple[str, tuple[str, ...]]:
         """Return what a product reads, and the gates that it multiplies it by, if any."""
@@ -192,11 +175,11 @@ class _GpuSelector(Selector):
             return source, (gates,)
         return name, ()
 
-    def _make(self, name: str, dtype: str = "") -> None:
+    def _make(self, name: str) -> None:
         """Add the value that a kernel writes for a tensor, channels last."""
         batch, *rest = self._shape(name)
         memory = (batch, *rest) if self._is_flat(name) else (batch, *rest[1:], rest[0])
-        self._plan.values[name] = Value(memory, dtype or self._kernel_type)
+        self._plan.values[name] = Value(memory, self._kernel_type)
 
     def _new_value(self, name: str, shape: tuple[int, ...], dtype: str = launch.SUM) -> str:
         new = self._new_name(name)

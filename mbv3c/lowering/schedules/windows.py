@@ -49,8 +49,17 @@ class Axis:
 
     def inside(self, output: Expr, tap: int) -> list[Expr]:
         """Return the conditions, if any are needed, under which a tap lies inside."""
-        at = self.source(output, tap)
         first, last = self.source(0, tap), self.source(self.outputs - 1, tap)
+        return self.within(self.source(output, tap), first, last)
+
+    def within(self, at: Expr, first: int, last: int) -> list[Expr]:
+        """Return the conditions, if any are needed, under which an input lies inside.
+
+        Args:
+            at: the input.
+            first: the least that it can be.
+            last: the largest.
+        """
         return [
             *([at >= 0] if first < 0 else []),
             *([at < self.size] if last >= self.size else []),

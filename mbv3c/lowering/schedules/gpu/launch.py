@@ -71,11 +71,7 @@ def offsets_read(axis: Axis, outputs: int) -> list[int]:
 
 def inside_rows(axis: Axis, row: Expr) -> list[Expr]:
     """Return the conditions, if any are needed, under which an input row lies inside the map."""
-    first, last = axis.source(0, 0), axis.source(axis.outputs - 1, axis.taps - 1)
-    return [
-        *([row >= 0] if first < 0 else []),
-        *([row < axis.size] if last >= axis.size else []),
-    ]
+    return axis.within(row, axis.source(0, 0), axis.source(axis.outputs - 1, axis.taps - 1))
 
 
 def inside_columns(axis: Axis, outputs: int, place: Expr, offset: int) -> list[Expr]:
@@ -89,10 +85,7 @@ def inside_columns(axis: Axis, outputs: int, place: Expr, offset: int) -> list[E
     """
     last_run = -(-axis.outputs // outputs) - 1
     first, last = (run * outputs * axis.stride + offset - axis.before for run in (0, last_run))
-    return [
-        *([place >= 0] if first < 0 else []),
-        *([place < axis.size] if last >= axis.size else []),
-    ]
+    return axis.within(place, first, last)
 
 
 @contextmanager
