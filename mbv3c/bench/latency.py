@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,21 +112,33 @@ def worker(
 
 
 def interleave(modes: Sequence[str], bundle: Path, cpus: Sequence[int], runs: int) -> Turns:
-    """Time `runs` inferences of each contender.
+    """Time `runs` inferences of each contender on a bundle.
+
+    Raises:
+        ToolError: one of them fails.
+    """
+    return take_turns({mode: (mode, bundle) for mode in modes}, cpus, runs)
+
+
+def take_turns(sides: Mapping[str, tuple[str, Path]], cpus: Sequence[int], runs: int) -> Turns:
+    """Time `runs` inferences of each side: by its name a contender, and the bundle that it runs.
 
     Raises:
         ToolError: one of them fails.
     """
     size = max(1, min(_BLOCK_RUNS, runs // _LEAST_BLOCKS))
     sizes = [size] * (runs // size) + [runs % size] * (runs % size > 0)
-    blocks: dict[str, list[list[float]]] = {mode: [] for mode in modes}
+    blocks: dict[str, list[list[float]]] = {side: [] for side in sides}
     with ExitStack() as stack:
-        workers = {mode: stack.enter_context(worker(mode, bundle, cpus)) for mode in modes}
+        workers = {
+            side: stack.enter_context(worker(mode, bundle, cpus))
+            for side, (mode, bundle) in sides.items()
+        }
         order = list(workers)
         for runs_of_block in sizes:
-            for mode in order:
+            for side in order:
                 time.sleep(_PAUSE_S)
-                blocks[mode].append(workers[mode].measure(runs_of_block))
+                blocks[side].append(workers[side].measure(runs_of_block))
             order.reverse()  # so that neither is always the first
         interruptions = sum(one.interruptions for one in workers.values())
-    return Turns(blocks, interruptions, runs * len(modes))
+    return Turns(blocks, interruptions, runs * len(sides))

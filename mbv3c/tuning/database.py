@@ -13,6 +13,7 @@ say. So the format is our own.
 
 import fcntl
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,11 @@ class Record:
     cost: float | None
     baseline: float | None
     kept: bool = False
+
+    @property
+    def relative(self) -> float | None:
+        """Its cost, relative to the default's; None where there is none."""
+        return self.cost / self.baseline if self.cost and self.baseline else None
 
 
 @dataclass(frozen=True)
@@ -193,12 +199,12 @@ class Database:
 
 def best(records: Sequence[Record]) -> dict[str, Record]:
     """Return for every key the kept record that gains most on its baseline."""
+    least: dict[str, float] = {}
     found: dict[str, Record] = {}
     for record in records:
-        if record.kept and record.cost is not None and record.baseline:
-            known = found.get(record.key)
-            if known is None or _gain(record) < _gain(known):
-                found[record.key] = record
+        relative = record.relative
+        if record.kept and relative is not None and relative < least.get(record.key, math.inf):
+            least[record.key], found[record.key] = relative, record
     return found
 
 
@@ -220,12 +226,6 @@ def folder_for(root: Path, target: str) -> Path:
     if not family or not device or "/" in target:
         raise UsageError(f"{target!r} names no device; write FAMILY:DEVICE")
     return root / family / device
-
-
-def _gain(record: Record) -> float:
-    assert record.cost is not None
-    assert record.baseline is not None
-    return record.cost / record.baseline
 
 
 def _written(record: Record) -> str:

@@ -1,7 +1,6 @@
 """Tune a network from beginning to end: search, prove, and keep what makes it faster."""
 
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ import numpy as np
 import onnx
 
 from mbv3c.bench.contenders import BUNDLE
-from mbv3c.bench.latency import worker
+from mbv3c.bench.latency import take_turns
 from mbv3c.bench.processors import choose_cpus
 from mbv3c.bench.profile import instructions_by_kernel
 from mbv3c.bench.statistics import ratio
@@ -35,8 +34,7 @@ from mbv3c.tuning.tasks import tasks_of
 from mbv3c.tuning.tune import Budget, Event, Outcome, Tuner
 
 RUNNERS = ("local", "emulated")
-_BLOCKS, _BLOCK_RUNS = 20, 10
-_PAUSE_S = 0.05
+_RUNS = 200
 
 
 @dataclass(frozen=True)
@@ -217,17 +215,8 @@ def _counted(runner: CountingRunner, folder: Path, kernels: Sequence[str]) -> in
 
 
 def _timed(folders: Sequence[Path], runner: LocalRunner) -> Network:
-    blocks: list[list[list[float]]] = [[], []]
-    with (
-        worker(BUNDLE, folders[0], runner.cpus) as first,
-        worker(BUNDLE, folders[1], runner.cpus) as second,
-    ):
-        order = [(first, blocks[0]), (second, blocks[1])]
-        for _ in range(_BLOCKS):
-            for one, measured in order:
-                time.sleep(_PAUSE_S)
-                measured.append(one.measure(_BLOCK_RUNS))
-            order.reverse()
+    sides = {folder.name: (BUNDLE, folder) for folder in folders}
+    blocks = list(take_turns(sides, runner.cpus, _RUNS).blocks.values())
     found = ratio(blocks[1], blocks[0])
     least = [min(1e3 * sorted(one)[len(one) // 2] for one in side) for side in blocks]
     return Network(least[0], least[1], found.median, runner.unit)

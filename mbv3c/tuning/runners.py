@@ -16,7 +16,7 @@ from mbv3c.bench.latency import worker
 from mbv3c.bench.processors import processor_name
 from mbv3c.bench.profile import instructions_by_kernel
 from mbv3c.bench.worker import CONTEST, OUTPUTS
-from mbv3c.bundle import output_files
+from mbv3c.bundle import MANIFEST, output_files
 from mbv3c.errors import ToolError
 from mbv3c.execution.counting import count_kernels
 from mbv3c.execution.toolbox import EmulatorKit
@@ -129,7 +129,7 @@ class CountingRunner:
 def write_manifest(folder: Path, target: str) -> None:
     """Say in a contest's folder what it is for, as the workers read it."""
     manifest: dict[str, Any] = {"target": {"name": target}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def same(outputs: Sequence[NDArray[Any]], candidate: int, tolerance: float) -> bool:

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -159,7 +159,7 @@ class Tuner:
             record = known.get((task.key, _sorted(asdict(tile))))
             if record is None:
                 return ""
-            return record.cost / record.baseline if record.cost and record.baseline else None
+            return record.relative
 
         first = known.get((task.key, _sorted(asdict(default))))
         return State(task, search.start(legal, default, cost), first.baseline if first else None)
@@ -179,7 +179,7 @@ class Tuner:
                 state.cost = record.cost
                 continue
             outcome.trials += 1
-            costs[at] = record.cost / record.baseline if record.cost and record.baseline else None
+            costs[at] = record.relative
             if record.outcome != "ok":
                 outcome.failures[record.outcome] += 1
                 outcome.messages.setdefault(record.outcome, message)
@@ -223,7 +223,7 @@ class Tuner:
             yield from self._halved(state, chosen, "build", str(error))
             return
         baseline = result.cost(0)
-        tolerance = _TOLERANCES[getattr(state.task.shape, "dtype", "float32")]
+        tolerance = _TOLERANCES[state.task.shape.dtype]
         for number, at in enumerate(chosen):
             right = same(result.outputs, number, tolerance)
             yield (
@@ -289,16 +289,16 @@ class Tuner:
         except Mbv3cError:
             return None
         best: Record | None = None
+        tolerance = _TOLERANCES[state.task.shape.dtype]
         ratio = 1.0 - _LEAST_GAIN[self.runner.unit]
         for number, at in enumerate(finalists, 1):
             pairs = zip(result.costs[number], result.costs[0], strict=True)
             ratios = sorted(a / b for a, b in pairs)
-            tolerance = _TOLERANCES[getattr(state.task.shape, "dtype", "float32")]
             worst = ratios[(3 * len(ratios)) // 4 if len(ratios) > 1 else 0]
             if median(ratios) < ratio and worst < 1.0 and same(result.outputs, number, tolerance):
                 ratio = median(ratios)
                 one = self._record(state, at, "ok", result.cost(number), result.cost(0))
-                best = Record(**{**asdict(one), "kept": True})
+                best = replace(one, kept=True)
         return best
 
 
