@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from mbv3c import __version__, cli_device
-from mbv3c.cli_common import Command
+from mbv3c import __version__, cli_device, cli_tune
 from mbv3c.cli_common import Progress as _Progress
 from mbv3c.cli_common import json_option as _json_option
 from mbv3c.cli_common import print_json as _print_json
+from mbv3c.cli_model import (
+    batch_option,
+    built,
+    built_or_loaded,
+    force_option,
+    load_given,
+    model_options,
+    opset_option,
+)
 from mbv3c.errors import EXIT_INTERRUPTED, EXIT_PARITY, Mbv3cError, ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -82,64 +90,6 @@ class _Interrupted:
         raise KeyboardInterrupt
 
 
-def _batch_option(command: Command) -> Command:
-    return click.option("--batch", type=int, help="Give MODEL this batch.")(command)
-
-
-def _opset_option(command: Command) -> Command:
-    return click.option("--opset", type=int, help="Convert MODEL to this opset, 11 to 18.")(
-        command
-    )
-
-
-def _force_option(command: Command) -> Command:
-    return click.option("--force", is_flag=True, help="Write over what is there.")(command)
-
-
-def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which MobileNetV3 to build."""
-    options = [
-        click.option("--variant", help="large or small.  [default: large]"),
-        click.option("--width", type=float, help="Width multiplier, 0.35 to 1.25.  [default: 1]"),
-        click.option("--width-rule", help="torchvision or tensorflow.  [default: torchvision]"),
-        click.option("--padding", help="symmetric or same (TensorFlow).  [default: symmetric]"),
-        click.option("--minimalistic", is_flag=True, default=None, help="No SE, ReLU, 3x3."),
-        click.option("--dilated", is_flag=True, default=None, help="Output stride 16."),
-        click.option("--reduced-tail", is_flag=True, default=None, help="Half the last stage."),
-        click.option(
-            "--bn-epsilon", type=float, help="1e-5 for timm's own weights.  [default: 1e-3]"
-        ),
-        click.option(
-            "--head",
-            help="classify, lraspp (segmentation) or ssdlite (detection).  [default: classify]",
-        ),
-        click.option(
-            "--lraspp-pool",
-            help="global, or paper: windows of 49x49, other above 784 pixels.  [default: global]",
-        ),
-        click.option(
-            "--resolution",
-            type=int,
-            help="Input side: 96 to 512 by 32, 224 by default; lraspp up to 2048; ssdlite 320.",
-        ),
-        click.option(
-            "--classes",
-            type=int,
-            help="1000 by default; 21 for lraspp; 91 for ssdlite, background included.",
-        ),
-        click.option(
-            "--batch", type=int, help="Images per inference, of a MODEL, too.  [default: 1]"
-        ),
-        click.option("--seed", type=int, help="Seed of the weights.  [default: 0]"),
-        click.option(
-            "--weights",
-            type=click.Path(path_type=Path),
-            help="Trained weights: torchvision's or timm's state dict, .npz or .onnx.",
-        ),
-    ]
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mbv3c")
 def commands() -> None:
@@ -147,17 +97,18 @@ def commands() -> None:
 
 
 commands.add_command(cli_device.commands)
+commands.add_command(cli_tune.tune)
 
 
 @commands.command()
-@_model_options
+@model_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The .onnx file to write.")
 @click.option(
     "--save-weights",
     type=click.Path(path_type=Path),
     help="Also write the weights, to a .safetensors or .npz file.",
 )
-@_force_option
+@force_option
 @_json_option
 def build(
     output: Path | None, save_weights: Path | None, force: bool, as_json: bool, **spec: Any
@@ -167,7 +118,7 @@ def build(
     from mbv3c.graphs import weights
     from mbv3c.graphs.count import count
 
-    model = _built(spec)
+    model = built(spec)
     path = output or Path(f"{model.graph.name}.onnx")
     with new_file(path, force=force) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
@@ -195,7 +146,7 @@ def build(
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
-@_batch_option
+@batch_option
 @click.option("--opset", type=int, help="Write OUTPUT in this opset, 11 to 18.")
 @click.option("--explain", is_flag=True, help="List every rewritten node, too.")
 @click.option(
@@ -203,7 +154,7 @@ def build(
     is_flag=True,
     help="Check every rewrite by itself against onnxruntime, and leave out what fails.",
 )
-@_force_option
+@force_option
 @_json_option
 def optimize(
     model: Path,
@@ -220,7 +171,7 @@ def optimize(
     from mbv3c import pipeline
     from mbv3c.atomic import new_file
 
-    loaded = _loaded(model, input_shape, batch)
+    loaded = load_given(model, input_shape, batch)
     with new_file(output, force=force) as temporary:
         optimized, steps = pipeline.optimize(loaded, proving=prove, opset=opset)
         temporary.write_bytes(optimized.SerializeToString(deterministic=True))
@@ -291,7 +242,7 @@ def _proved(step: "OptimizedStep") -> str:
 @commands.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
-@_model_options
+@model_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option(
     "--calibration",
@@ -310,7 +261,7 @@ def _proved(step: "OptimizedStep") -> str:
 )
 @click.option("--no-layers", is_flag=True, help="Do not measure every layer by itself: faster.")
 @click.option("--explain", is_flag=True, help="List every layer and tensor, not the worst ten.")
-@_force_option
+@force_option
 @_json_option
 def quantize(
     model: Path | None,
@@ -350,7 +301,7 @@ def quantize(
     progress = _Progress()
     with new_file(output, force=force) as temporary:
         calibrations.check_source(calibration, random_inputs, input_seed)
-        loaded = _built_or_loaded(model, spec, input_shape, None, progress)
+        loaded = built_or_loaded(model, spec, input_shape, None, progress)
         source = calibrations.inputs_from(loaded, calibration, random_inputs, input_seed)
         if source.random:
             progress(calibrations.RANDOM_WARNING)
@@ -397,8 +348,8 @@ def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--cores", type=int, help="Cores that one inference may use.  [default: the target's]"
 )
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
-@_opset_option
-@_model_options
+@opset_option
+@model_options
 @_npu_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle to write.")
 @click.option("--no-verify", is_flag=True, help="Do not check parity.")
@@ -411,7 +362,7 @@ def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Folder of tuning databases, or `none`.  [default: ./tune_logs, then those shipped]",
 )
 @click.option("--emit-source", is_flag=True, help="For GPUs: write the kernels as text.")
-@_force_option
+@force_option
 @_json_option
 def compile_(
     model: Path | None,
@@ -446,7 +397,7 @@ def compile_(
     if is_npu(target):
         _compile_npu(
             request,
-            lambda progress: _built_or_loaded(model, spec, input_shape, opset, progress),
+            lambda progress: built_or_loaded(model, spec, input_shape, opset, progress),
             model,
             output,
             calibration,
@@ -477,7 +428,7 @@ def compile_(
     if calibration is not None:
         calibrations.calibration_files(calibration)
     progress = _Progress()
-    loaded = _built_or_loaded(model, spec, input_shape, opset, progress)
+    loaded = built_or_loaded(model, spec, input_shape, opset, progress)
     name = loaded.graph.name if model is None else model.stem
     path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
     source = calibrations.folder_inputs(loaded, calibration) if calibration is not None else None
@@ -572,109 +523,6 @@ def _compile_npu(
 
 
 @commands.command()
-@click.argument("model", type=click.Path(path_type=Path), required=False)
-@click.option("--target", required=True, help="A CPU: FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--runner", help="local or emulated.  [default: what the target needs here]")
-@click.option(
-    "--trials", type=int, help="Candidates to measure.  [default: 400 without --minutes]"
-)
-@click.option("--minutes", type=float, help="Time for the search.")
-@click.option(
-    "--patience", type=int, default=3, show_default=True, help="Batches of 12 without a gain."
-)
-@click.option("--tuning-seed", type=int, default=0, show_default=True, help="Of the search.")
-@click.option(
-    "--database",
-    type=click.Path(path_type=Path),
-    default=Path("tune_logs"),
-    show_default=True,
-    help="Folder of all databases; TARGET's own is in it.",
-)
-@click.option("--status", is_flag=True, help="Only say what is in the database.")
-@click.option("--prune", is_flag=True, help="Delete records of other kernels and other TVMs.")
-@click.option(
-    "--export", "export_to", type=click.Path(path_type=Path), help="Write the database to a file."
-)
-@click.option(
-    "--import", "import_from", type=click.Path(path_type=Path), help="Add a file's records."
-)
-@click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
-@_opset_option
-@_model_options
-@_json_option
-def tune(
-    model: Path | None,
-    target: str,
-    runner: str | None,
-    trials: int | None,
-    minutes: float | None,
-    patience: int,
-    tuning_seed: int,
-    database: Path,
-    status: bool,
-    prune: bool,
-    export_to: Path | None,
-    import_from: Path | None,
-    input_shape: str | None,
-    opset: int | None,
-    as_json: bool,
-    **spec: Any,
-) -> None:
-    """Measure other choices for the kernels of a network, and keep those that make it faster.
-
-    Interrupt it whenever you like: what was measured is in the database, and the next run goes on.
-    """
-    from mbv3c.targets.npu_table import is_npu
-    from mbv3c.targets.table import find_target
-
-    if is_npu(target):
-        raise UsageError(f"{target} cannot be tuned yet; `compile --explain` compares its knobs")
-    found = find_target(target)
-    if found.gpu:
-        raise UsageError(f"{found.name} cannot be tuned yet; its knobs are chosen by an estimate")
-
-    from mbv3c.tuning import files, network
-    from mbv3c.tuning.choices import device_of
-    from mbv3c.tuning.database import Database, folder_for
-    from mbv3c.tuning.tune import Budget
-
-    chosen = Database(folder_for(database, device_of(found)))
-    if status or prune or export_to or import_from:
-        said = [
-            *([files.prune(chosen, found)] if prune else []),
-            *([files.import_records(chosen, found, import_from)] if import_from else []),
-            *([files.export_records(chosen, export_to)] if export_to else []),
-            *(network.status_lines(chosen) if status else []),
-        ]
-        for line in said:
-            click.echo(line)
-        return
-    if (trials is not None and trials < 1) or (minutes is not None and minutes <= 0):
-        raise UsageError("--trials and --minutes must be above 0")
-    if patience < 1:
-        raise UsageError(f"--patience {patience} is not possible; choose at least 1")
-    if trials is None and minutes is None:
-        trials = 400
-    progress = _Progress()
-    loaded = _built_or_loaded(model, spec, input_shape, opset, progress)
-    seconds = minutes * 60 if minutes is not None else None
-    tuned = network.tune_network(
-        loaded,
-        found,
-        database,
-        runner,
-        Budget(trials, seconds, patience),
-        tuning_seed,
-        lambda event: progress(network.said(event)),
-    )
-    if as_json:
-        _print_json(tuned.to_json())
-        return
-    for line in network.summary_lines(tuned):
-        click.echo(line)
-
-
-@commands.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @cli_device.device_options
 @_json_option
@@ -725,7 +573,7 @@ def _verify_npu(bundle: Path, as_json: bool) -> None:
 @click.option("--topk-candidates", type=int, help="Boxes of a class considered.  [default: 300]")
 @click.option("--detections", type=int, help="Boxes of an image reported.  [default: 300]")
 @cli_device.device_options
-@_force_option
+@force_option
 @_json_option
 def run(
     bundle: Path,
@@ -841,8 +689,8 @@ def _first_of(nodes: tuple[str, ...]) -> str:
 @commands.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
-@_batch_option
-@_opset_option
+@batch_option
+@opset_option
 @_json_option
 def inspect(
     model: Path,
@@ -869,7 +717,7 @@ def inspect(
     from mbv3c.passes import run_pipeline
     from mbv3c.passes.simplify import simplify
 
-    loaded = _loaded(model, input_shape, batch, opset)
+    loaded = load_given(model, input_shape, batch, opset)
     inspected = inspection.inspect(loaded, simplify(loaded)[0])
     optimized, reports = run_pipeline(loaded)
     found = recognize(optimized)
@@ -1030,69 +878,6 @@ def doctor(fetch: str | None, as_json: bool) -> None:
                 click.echo(f"{'':<9}{'':<17}→ {part.remedy}")
     if not healthy:
         raise click.exceptions.Exit(1)
-
-
-def _built_or_loaded(
-    path: Path | None,
-    spec: dict[str, Any],
-    input_shape: str | None,
-    opset: int | None,
-    progress: Callable[[str], None],
-) -> "onnx.ModelProto":
-    """Read a model, or without one build what the options of `build` say."""
-    if path is not None:
-        batch = spec.pop("batch")
-        given = [f"--{key.replace('_', '-')}" for key, value in spec.items() if value is not None]
-        if given:
-            raise UsageError(
-                f"{', '.join(given)} cannot be combined with a MODEL: they say which one to build"
-            )
-        progress(f"reading {path}")
-        return _loaded(path, input_shape, batch, opset)
-    if input_shape is not None:
-        raise UsageError("--input-shape belongs to a MODEL; use --resolution and --batch instead")
-    if opset is not None:
-        raise UsageError("--opset belongs to a MODEL; what mbv3c builds needs none")
-    progress("building the graph")
-    return _built(spec)
-
-
-def _built(spec: dict[str, Any]) -> "onnx.ModelProto":
-    from mbv3c.graphs.builder import build_model
-    from mbv3c.graphs.spec import HEAD_TRAITS, ModelSpec
-
-    given = {key: value for key, value in spec.items() if value is not None}
-    weights = given.pop("weights", None)
-    if weights is not None and "seed" in given:
-        raise UsageError("--seed and --weights exclude each other: both say which weights")
-    head = HEAD_TRAITS.get(given.get("head", "classify"))
-    if head is not None:
-        given.setdefault("classes", head.classes)
-        given.setdefault("resolution", head.resolution)
-    return build_model(ModelSpec(**given), weights)
-
-
-def _loaded(
-    path: Path, input_shape: str | None, batch: int | None, opset: int | None = None
-) -> "onnx.ModelProto":
-    from mbv3c.graphs.load import load_model
-
-    model = load_model(path, _parse_shape(input_shape) if input_shape else None, batch)
-    if opset is None:
-        return model
-    from mbv3c.parity.conversion import in_opset
-
-    return in_opset(model, opset)[0]
-
-
-def _parse_shape(text: str) -> list[int]:
-    try:
-        shape = [int(part) for part in text.replace("x", ",").split(",")]
-    except ValueError:
-        shape = []
-    if not shape or min(shape) < 1:
-        raise UsageError(f"--input-shape {text!r} is no shape; write it like 1,3,224,224")
-    return shape
 
 
 def _sentence(parity: dict[str, Any]) -> str:
