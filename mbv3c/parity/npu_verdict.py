@@ -104,12 +104,14 @@ class NpuParity:
                 missed.append(f"TOSA is {one.lsb} LSB from QDQ (allowed {one.allowed_lsb:.0f})")
         if not self.same_tosa:
             missed.append("the TOSA file is not what the QDQ model lowers to")
-        missed += self._missed_on_host()
+        missed += self.missed_on_host
         if self.stream_equal is False:
             missed.append(f"the command stream is not what TOSA computes: {self.stream_said}")
         return missed
 
-    def _missed_on_host(self) -> list[str]:
+    @property
+    def missed_on_host(self) -> list[str]:
+        """Say what missed of the part on the CPU."""
         host, missed = self.host, []
         if host is None:
             return []
