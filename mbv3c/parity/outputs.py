@@ -8,7 +8,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -22,11 +22,16 @@ from mbv3c.errors import SavedFileError, UsageError
 from mbv3c.graphs.weight_files import write_npz
 from mbv3c.parity.compare import Pair, Pairs
 from mbv3c.parity.reference import ReferenceOutput
+from mbv3c.parity.tolerance import Tolerance
 
 FORMAT = "mbv3c outputs"
 SCHEMA = 1
 _HEADER = "header"
-_BROKEN = (BadZipFile, OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zlib.error)
+# What numpy and zipfile raise on files that are not what they say.
+_BROKEN = (
+    *(BadZipFile, zlib.error, OSError, EOFError, MemoryError, NotImplementedError, RuntimeError),
+    *(ValueError, KeyError, TypeError, IndexError, AttributeError),
+)
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,13 @@ class Saved:
     Attributes:
         origin: `bundle` (its name), `bundle_sha256` (of its manifest, which has the hashes of all
             other files), `target`, `precision`, `ran_on`, `exact_program`, `versions`.
-        standing: the tolerance by which `verify` judges these outputs, as the fields of
-            `Tolerance`; None if it judges something else.
+        standing: the tolerance by which `verify` judges these outputs; None if it judges
+            something else.
         pairs: the outputs; none of them judged.
     """
 
     origin: Mapping[str, Any]
-    standing: Mapping[str, Any] | None
+    standing: Tolerance | None
     pairs: Pairs
 
 
@@ -74,7 +79,7 @@ def save_outputs(path: Path, saved: Saved) -> None:
         "format": FORMAT,
         "schema": SCHEMA,
         **saved.origin,
-        "standing": saved.standing,
+        "standing": saved.standing and asdict(saved.standing),
         "outputs": [
             {"name": one.reference.name, "class_axis": one.reference.class_axis} for one in first
         ],
@@ -112,7 +117,7 @@ def load_outputs(path: Path) -> Saved:
                 for i, allowances in enumerate(header["inputs"])
             )
             origin = {name: header[name] for name in _ORIGIN}
-            standing = header["standing"]
+            standing = header["standing"] and Tolerance(**header["standing"])
     except _BROKEN as error:
         raise SavedFileError(
             f"{path} is damaged, or no file of `mbv3c verify --save-outputs` ({error}); write it "
@@ -158,5 +163,5 @@ def _pair(
     if axis is not None and not 0 <= axis < reference.ndim:
         raise ValueError(f"output {key} has no axis {axis}")
     spread = float("inf") if allowance["spread"] is None else float(allowance["spread"])
-    name = str(shown["name"])
-    return Pair(ours, ReferenceOutput(name, reference, spread, axis, allowance["step"]))
+    step = None if allowance["step"] is None else float(allowance["step"])
+    return Pair(ours, ReferenceOutput(str(shown["name"]), reference, spread, axis, step))
