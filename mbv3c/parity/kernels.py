@@ -48,7 +48,7 @@ def check_kernels(
     Raises:
         Mbv3cError: the library fails, or is not the one that `kernels` describes.
     """
-    reference = _Reference(model, x, _names(kernels))
+    reference = reference_tensors(model, kernels, x)
     calls = [_call(kernel, reference) for kernel in kernels]
     made = runner.run_kernels(bundle, x, calls)
     return KernelsAlone(
@@ -59,6 +59,13 @@ def check_kernels(
             if argument["writes"] in reference.tensors
         )
     )
+
+
+def reference_tensors(
+    model: onnx.ModelProto, kernels: Sequence[Mapping[str, Any]], x: NDArray[np.float32]
+) -> "_Reference":
+    """Return the tensors between kernels, as onnxruntime computes them for an input."""
+    return _Reference(model, x, _names(kernels))
 
 
 class _Reference:
