@@ -82,7 +82,7 @@ def compile_npu(
     check_knobs(options.knobs, target)
     bundles.check_replaceable(output)
     need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
-    _check_batch(model)
+    check_image(model)
     with new_folder(output, force=force) as folder:
         quantized, report = quantize_once(model, calibration, None, progress)
         check_types(quantized, target)
@@ -208,7 +208,12 @@ def host_of(quantized: onnx.ModelProto, parts: Partition) -> onnx.ModelProto | N
     return host_part(quantized, npu_part(parts).outputs) if parts.on_cpu else None
 
 
-def _check_batch(model: onnx.ModelProto) -> None:
+def check_image(model: onnx.ModelProto) -> None:
+    """Refuse a model that does not take one image.
+
+    Raises:
+        UsageError: it takes another batch, or no image.
+    """
     shape = static_shape(model_input(model))
     if shape is None or len(shape) != 4 or shape[0] != 1:
         raise UsageError(
