@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from mbv3c.tuning import npu
+    from mbv3c.tuning import estimates
 
 _KIB = 1024
 
@@ -70,12 +70,14 @@ def tune_npu(
     """
     from mbv3c.targets.npu_table import find_npu
     from mbv3c.targets.npu_tools import require_npu_tools
-    from mbv3c.tuning import npu
+    from mbv3c.tuning import estimates
 
     target = find_npu(request.target)
     require_npu_tools()
     if any((files.status, files.prune, files.export_to, files.import_from)):
-        for line in _files(npu.estimates_for(root, target), npu.context_of(target), files):
+        for line in _files(
+            estimates.estimates_for(root, target), estimates.context_of(target), files
+        ):
             click.echo(line)
         return
     _check(request)
@@ -110,9 +112,11 @@ def tune_npu(
     click.echo(f"in {tuned.database}; `mbv3c compile --target {target.name}` uses it")
 
 
-def _files(database: "npu.Estimates", context: "npu.VelaContext", files: Files) -> list[str]:
+def _files(
+    database: "estimates.Estimates", context: "estimates.VelaContext", files: Files
+) -> list[str]:
+    from mbv3c.tuning import estimates
     from mbv3c.tuning import files as database_files
-    from mbv3c.tuning import npu
 
     return [
         *([database_files.prune(database, context.__eq__)] if files.prune else []),
@@ -122,7 +126,7 @@ def _files(database: "npu.Estimates", context: "npu.VelaContext", files: Files) 
             else []
         ),
         *([database_files.export_records(database, files.export_to)] if files.export_to else []),
-        *(npu.status_lines(database) if files.status else []),
+        *(estimates.status_lines(database) if files.status else []),
     ]
 
 

@@ -17,7 +17,9 @@ from mbv3c.targets.npu_knobs import ARENAS, MEANS, Knobs, canonical, memories, s
 from mbv3c.targets.npu_table import NpuTarget
 from mbv3c.targets.npu_tools import require_npu_tools
 from mbv3c.tuning import npu
-from mbv3c.tuning.npu import Estimate, Explored
+from mbv3c.tuning.estimates import FAILED, OK, Estimate, describe, estimates_for, kib
+from mbv3c.tuning.npu import Explored
+from mbv3c.tuning.npu_choice import fastest
 
 _KIB = 1024
 
@@ -62,7 +64,7 @@ class Tuned:
     @property
     def best(self) -> Estimate | None:
         """What `compile` takes with this database, under the same budget; None if nothing fits."""
-        return npu.fastest(self.explored.known, Knobs(), (), self.target, self.budget)
+        return fastest(self.explored.known, Knobs(), (), self.target, self.budget)
 
     @property
     def budget(self) -> int | None:
@@ -109,7 +111,7 @@ def tune_npu(
     """
     require_npu_tools()
     check_image(model)
-    database = npu.estimates_for(root, target)
+    database = estimates_for(root, target)
     with database.only_one():
         if database.torn():
             progress(f"{database.folder}: the last record was only half written, and is dropped")
@@ -188,19 +190,19 @@ def tuned_lines(tuned: Tuned) -> Iterator[str]:
         f"{explored.estimated} choices estimated now, {len(explored.known)} known; "
         f"{explored.same} are the same as others, {len(explored.skipped)} were not needed"
     )
-    bad = [one for one in explored.known.values() if one.outcome == npu.FAILED]
+    bad = [one for one in explored.known.values() if one.outcome == FAILED]
     if bad:
-        first = f"{npu.describe(bad[0].chosen)}: {bad[0].said}"
+        first = f"{describe(bad[0].chosen)}: {bad[0].said}"
         yield f"vela failed on {len(bad)} of them; the first is {first}"
     if explored.stopped:
         yield f"stopped by {explored.stopped}: run it again to go on"
     if tuned.best is None and tuned.budget is not None:
-        yield f"nothing fits {npu.kib(tuned.budget)} of SRAM; lower --resolution or --width"
+        yield f"nothing fits {kib(tuned.budget)} of SRAM; lower --resolution or --width"
 
 
 def _row(tuned: Tuned, one: Estimate) -> str:
     sizes = (one.sram_bytes, one.dram_bytes, one.flash_bytes)
-    shown = "".join(f"{'–' if not size else npu.kib(size):>11}" for size in sizes)
+    shown = "".join(f"{'–' if not size else kib(size):>11}" for size in sizes)
     marks = [
         *(["compile's default"] if one == tuned.default else []),
         *(["best, which compile takes now"] if one == tuned.best else []),
@@ -209,7 +211,7 @@ def _row(tuned: Tuned, one: Estimate) -> str:
     marked = f"  ← {', '.join(marks)}" if marks else ""
     return (
         f"{one.cycles or 0:>14,}{one.milliseconds or 0.0:>9.2f}{shown}   "
-        f"{npu.describe(one.chosen)}{marked}"
+        f"{describe(one.chosen)}{marked}"
     )
 
 
@@ -226,7 +228,7 @@ def draw(tuned: Tuned, path: Path, *, force: bool) -> None:
             every = [
                 one
                 for knobs, one in tuned.explored.known.items()
-                if memories(knobs, tuned.target) == name and one.outcome == npu.OK
+                if memories(knobs, tuned.target) == name and one.outcome == OK
             ]
             axes.plot(*_places(every), "o", color=color, alpha=0.35, markersize=5)
             steps: dict[str, Any] = {"drawstyle": "steps-post", "marker": "o", "markersize": 5}
@@ -240,7 +242,7 @@ def draw(tuned: Tuned, path: Path, *, force: bool) -> None:
                 look: dict[str, Any] = {"color": "black", "fillstyle": "none", "markersize": size}
                 axes.plot(*_places([one]), marker, label=label, **look)
         if tuned.budget is not None:
-            label = f"budget, {npu.kib(tuned.budget)}"
+            label = f"budget, {kib(tuned.budget)}"
             axes.axvline(tuned.budget / _KIB, color="black", linestyle="--", label=label)
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)

@@ -11,7 +11,7 @@ kernels have none: they are written from knobs, and a record of shape and knobs 
 say. So the format is our own.
 
 What a record holds depends on who measures: a kernel of a CPU (`Record`, here) or a whole network
-for an NPU (`npu.Estimate`). The files are the same.
+for an NPU (`estimates.Estimate`). The files are the same.
 """
 
 import fcntl
