@@ -73,16 +73,19 @@ def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
     meta["context"]["kernels"] = 0
     (folder / META).write_text(json.dumps(meta))
     done = mbv3c("--target", "arm_cpu", "--database", logs, "--prune", "--status")
-    assert "1 records of kernels 0 deleted" in done.stdout
+    assert "1 records of arm_cpu:cortex-a76 (kernels 0" in done.stdout
     assert "nothing was measured" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target", "npu"], "npu cannot be tuned yet"),
         (["--target", "mobile_gpu"], "mobile_gpu:mali cannot be tuned yet"),
         (["--target", "arm_cpx"], "unknown target 'arm_cpx'"),
+        (
+            ["--target", "arm_cpu", "--sram", "512", "--force"],
+            "--sram, --force are for",
+        ),
         (["--target", "arm_cpu", "--trials", "0"], "--trials and --minutes must be above 0"),
         (["--target", "arm_cpu", "--minutes", "-1"], "--trials and --minutes must be above 0"),
         (["--target", "arm_cpu", "--patience", "0"], "--patience 0 is not possible"),
