@@ -105,7 +105,8 @@ def load_outputs(path: Path) -> Saved:
     if not path.is_file():
         raise UsageError(f"no such file: {path}; `mbv3c verify --save-outputs` writes one")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             header = _header(path, archive)
             pairs = tuple(
                 tuple(
