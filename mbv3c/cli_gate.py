@@ -120,12 +120,16 @@ def take_request(bundle: Path | None, given: dict[str, Any]) -> "Request":
 
 
 def _check_places(files: dict[str, Any]) -> None:
-    """Refuse two files of one name: the later one would be written over the other."""
+    """Refuse what could not be written in the end, and two files of one name."""
     from mbv3c.errors import UsageError
 
+    if files["save_outputs"] and files["save_outputs"].suffix != ".npz":
+        raise UsageError(f"--save-outputs {files['save_outputs']} does not end in .npz")
     seen: dict[Path, str] = {}
     for name, path in files.items():
         if isinstance(path, Path):
+            if not path.parent.is_dir():
+                raise UsageError(f"{_spelled([name])}: the folder {path.parent} does not exist")
             other = seen.setdefault(path.resolve(), name)
             if other != name:
                 options = _spelled([other, name])
