@@ -45,7 +45,11 @@ _LIMITS = {
     "min_top5": "The same of the five largest.",
 }
 _ALLOWED = {"max_slowdown": "slowdown", "max_growth": "growth", "max_error_growth": "error"}
-_FILES = ("save_outputs", "check", "report", "baseline", "latency", "junit")
+_FILES = (
+    *("save_outputs", "check", "report", "baseline", "latency"),
+    *("junit", "plot", "html"),
+)
+_OF_BUNDLES = ("save_outputs", "report", "baseline", "latency")
 
 
 def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,6 +88,8 @@ def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Of every error, as a share of its tolerance.  [default: 50%]",
         ),
         click.option("--junit", type=_FILE, help="Write all checks as JUnit XML."),
+        click.option("--plot", type=_FILE, help="Write pictures of the errors: .png or .svg."),
+        click.option("--html", type=_FILE, help="Write all of it as one HTML page."),
     ]
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
@@ -104,7 +110,7 @@ def take_request(bundle: Path | None, given: dict[str, Any]) -> "Request":
     files = {name: given.pop(name) for name in _FILES}
     if (files["check"] is None) == (bundle is None):
         raise UsageError("name a bundle, or a file of --save-outputs with --check; one of them")
-    refused = [name for name, value in files.items() if value and name not in ("check", "junit")]
+    refused = [name for name in _OF_BUNDLES if files[name]]
     if bundle is None and refused:
         raise UsageError(f"{_spelled(refused)} takes a bundle, and --check runs none")
     needing = [name for name, value in allowed.items() if value is not None]
@@ -122,9 +128,12 @@ def take_request(bundle: Path | None, given: dict[str, Any]) -> "Request":
 def _check_places(files: dict[str, Any]) -> None:
     """Refuse what could not be written in the end, and two files of one name."""
     from mbv3c.errors import UsageError
+    from mbv3c.figures import check_figure
 
     if files["save_outputs"] and files["save_outputs"].suffix != ".npz":
         raise UsageError(f"--save-outputs {files['save_outputs']} does not end in .npz")
+    if files["plot"]:
+        check_figure(files["plot"], force=True)
     seen: dict[Path, str] = {}
     for name, path in files.items():
         if isinstance(path, Path):

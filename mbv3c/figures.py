@@ -1,7 +1,8 @@
 """Pictures of measurements, as PNG or SVG."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,3 +74,58 @@ def figure(path: Path, title: str, x: str, y: str, *, force: bool = False) -> It
         kind = path.suffix.lower()
         with new_file(path, force=force) as temporary:
             picture.savefig(temporary, format=kind.removeprefix("."), metadata=_METADATA[kind])
+
+
+Draw = Callable[["Sequence[Axes]"], None]
+
+# Stands for the colour of the text around a picture; no other part of one has it.
+_INK = "#010203"
+_INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def write_panels(path: Path, heights: Sequence[float], draw: Draw, *, force: bool = False) -> None:
+    """Write several panels under each other as one picture, whole or not at all.
+
+    Args:
+        path: ends in .png or .svg, which says the format.
+        heights: of the panels, in inches.
+        draw: draws on the axes of the panels.
+        force: write over what is there.
+
+    Raises:
+        UsageError: as `check_figure` says.
+        BundleError: the place cannot be written, or the disk is full.
+    """
+    check_figure(path, force=force)
+    kind = path.suffix.lower()
+    with _panels(heights, _SETTINGS, draw) as picture, new_file(path, force=force) as temporary:
+        picture.savefig(temporary, format=kind.removeprefix("."), metadata=_METADATA[kind])
+
+
+def inline_panels(heights: Sequence[float], draw: Draw) -> str:
+    """Return the same as an SVG element for an HTML page, in the colour of its text.
+
+    It has no background, and nothing in it refers to another place.
+    """
+    written = StringIO()
+    with _panels(heights, {**_SETTINGS, **dict.fromkeys(_INKED, _INK)}, draw) as picture:
+        picture.savefig(written, format="svg", metadata=_NO_METADATA, transparent=True)
+    text = written.getvalue()
+    return text[text.index("<svg") :].replace(_INK, "currentColor")
+
+
+@contextmanager
+def _panels(heights: Sequence[float], settings: dict[Any, Any], draw: Draw) -> Iterator[Any]:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(settings):
+        size = (_INCHES[0], sum(heights))
+        picture = Figure(figsize=size, dpi=_DPI, layout="constrained")
+        FigureCanvasAgg(picture)
+        ratios = {"height_ratios": list(heights)}
+        axes = picture.subplots(len(heights), squeeze=False, gridspec_kw=ratios)
+        draw(list(axes[:, 0]))
+        yield picture

@@ -47,6 +47,8 @@ class Request:
         allowed: how much worse than that it may be.
         latency: whether to measure the speed.
         junit: where to write the checks.
+        plot: where to write pictures of the errors.
+        html: where to write a page with all of it.
     """
 
     limits: tuple[Limit, ...] = ()
@@ -57,6 +59,8 @@ class Request:
     allowed: Allowed = field(default_factory=Allowed)
     latency: bool = False
     junit: Path | None = None
+    plot: Path | None = None
+    html: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,11 @@ def verify_and_judge(
         checks += _against(baseline, report, bundle, request, progress)
         if request.report is not None:
             write_report(request.report, report)
+        if request.plot is not None or request.html is not None:
+            from mbv3c.gate_page import blocks_of, write_pictures
+
+            blocks = blocks_of(bundle, progress, here=here)
+            write_pictures(request, _saved(bundle, parity), checks, rows, blocks)
     return Outcome(parity.to_json(), rows, checks)
 
 
@@ -165,6 +174,10 @@ def check_again(path: Path, request: Request) -> Outcome:
         if checks:
             checks[0] = replace(checks[0], seconds=time.monotonic() - started)
         junit.checks = checks
+        if request.plot is not None or request.html is not None:
+            from mbv3c.gate_page import SAVED, write_pictures
+
+            write_pictures(request, saved, checks, rows, SAVED)
     return Outcome({**document, "saved": dict(saved.origin)}, rows, checks)
 
 

@@ -229,6 +229,8 @@ def test_emulated_instructions_are_compared_exactly(emulator_kit: object, tmp_pa
         (["{bundle}", "--baseline", "none"], UsageError, "no such file"),
         (["{bundle}", "--baseline", "{json}", "--latency"], UsageError, "nothing about speed"),
         (["{bundle}", "--baseline", "{json}", "--report", "{json}"], UsageError, "the same file"),
+        (["{bundle}", "--plot", "x.jpg"], UsageError, "ends in .png or .svg"),
+        (["{bundle}", "--html", "no/x.html"], UsageError, "the folder no does not exist"),
         (["{bundle}", "--save-outputs", "x.npy"], UsageError, "does not end in .npz"),
     ],
 )
@@ -253,6 +255,22 @@ def test_a_share_needs_its_sign(bundle: Path, share: str) -> None:
     done = verify(bundle, "--max-slowdown", share)
     assert done.exit_code == 2
     assert "is no percentage of 0% or more, such as 5%" in done.output
+
+
+def test_pictures_and_page_show_the_blocks(bundle: Path, tmp_path: Path) -> None:
+    done = verify(bundle, "--plot", tmp_path / "p.svg", "--html", tmp_path / "p.html")
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "p.html").read_text()
+    assert "✓ passed: all of 6 checks" in page
+    assert "Every block of the library got the tensors" in page
+    tall, low = ((tmp_path / name).stat().st_size for name in ("p.svg", "p.html"))
+    assert low > tall > 50_000
+
+
+def test_pictures_of_saved_outputs(written: dict[str, Path], tmp_path: Path) -> None:
+    done = verify("--check", written["npz"], "--html", tmp_path / "p.html")
+    assert done.exit_code == 0, done.output
+    assert "Saved outputs say nothing about the blocks" in (tmp_path / "p.html").read_text()
 
 
 def test_an_error_is_in_junit(bundle: Path, tmp_path: Path) -> None:
