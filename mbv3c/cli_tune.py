@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),
-    help="npu: draw cycles against SRAM, to a .png or .svg file.",
+    help="Draw what was found over time, of an npu cycles against SRAM: a .png or .svg file.",
 )
 @force_option
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
@@ -116,13 +116,14 @@ def tune(
             cli_tune_npu.Files(status, prune, export_to, import_from),
         )
         return
-    if given := _given("sram", "calibration", "plot", "force"):
+    if given := _given("sram", "calibration"):
         raise UsageError(f"{', '.join(given)} are for --target npu only")
     found = find_target(target)
     if found.gpu:
         raise UsageError(f"{found.name} cannot be tuned yet; its knobs are chosen by an estimate")
 
-    from mbv3c.tuning import files, network
+    from mbv3c.figures import check_figure
+    from mbv3c.tuning import curves, files, network
     from mbv3c.tuning.choices import context_of, device_of
     from mbv3c.tuning.database import Context, Database, folder_for
     from mbv3c.tuning.tune import Budget
@@ -148,12 +149,17 @@ def tune(
         raise UsageError(f"--patience {patience} is not possible; choose at least 1")
     if trials is None and minutes is None:
         trials = 400
+    if plot is not None:
+        check_figure(plot, force=force)
     progress = Progress()
     loaded = built_or_loaded(model, spec, input_shape, opset, progress)
     seconds = minutes * 60 if minutes is not None else None
     budget = Budget(trials, seconds, patience)
     with _shown(as_json) as report:
         tuned = network.tune_network(loaded, found, database, runner, budget, tuning_seed, report)
+    if plot is not None:
+        lines = curves.curves(tuned.outcome.states, chosen.records())
+        curves.draw(plot, lines, tuned.device, tuned.runner, force=force)
     if as_json:
         print_json(tuned.to_json())
         return
