@@ -85,6 +85,7 @@ def tune_npu(
     from mbv3c import npu_tune
     from mbv3c.figures import check_figure
     from mbv3c.quantization.calibration import calibration_files, folder_inputs
+    from mbv3c.tuning.choices import OWN
 
     if request.plot is not None:
         check_figure(request.plot, force=request.force)
@@ -109,7 +110,8 @@ def tune_npu(
         return
     for line in npu_tune.tuned_lines(tuned):
         click.echo(line)
-    click.echo(f"in {tuned.database}; `mbv3c compile --target {target.name}` uses it")
+    where = "" if root == OWN else f" --tune-logs {root}"
+    click.echo(f"in {tuned.database}; `mbv3c compile --target {target.name}{where}` uses it")
 
 
 def _files(
