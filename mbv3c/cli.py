@@ -470,7 +470,7 @@ def _choices(target: "Target", given: Path | None, progress: Callable[[str], Non
     from mbv3c.lowering.kernels import NO_CHOICES
     from mbv3c.tuning import choices
 
-    if target.gpu or given == Path("none"):
+    if given == Path("none"):
         return NO_CHOICES
     if given is not None and not given.is_dir():
         raise UsageError(f"{given} is no folder of tuning databases; `mbv3c tune` writes one")

@@ -12,8 +12,13 @@ from mbv3c.errors import UsageError
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
-@click.option("--target", required=True, help="A CPU: FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--runner", help="local or emulated.  [default: what the target needs here]")
+@click.option(
+    "--target", required=True, help="A CPU or a mobile GPU: FAMILY[:DEVICE], see `mbv3c targets`."
+)
+@click.option(
+    "--runner",
+    help="local; for CPUs emulated, for GPUs estimated.  [default: what the target needs here]",
+)
 @click.option(
     "--trials", type=int, help="Candidates to measure.  [default: 400 without --minutes]"
 )
@@ -69,8 +74,6 @@ def tune(
     if is_npu(target):
         raise UsageError(f"{target} cannot be tuned yet; `compile --explain` compares its knobs")
     found = find_target(target)
-    if found.gpu:
-        raise UsageError(f"{found.name} cannot be tuned yet; its knobs are chosen by an estimate")
 
     from mbv3c.tuning import files, network
     from mbv3c.tuning.choices import device_of

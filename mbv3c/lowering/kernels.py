@@ -136,16 +136,22 @@ class CpuKernels:
         return general.schedule(function, target)
 
     def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
-        """Return the knobs for a shape, and where they come from.
+        """Return the knobs for a shape, and where they come from."""
+        return chosen(SCHEDULES[kind], self.choices.find(kind, shape), shape, self.machine)
 
-        What was measured and is not legal here comes from another version, and is not used.
-        """
-        found = self.choices.find(kind, shape)
-        if found is not None:
-            for tile in SCHEDULES[kind].legal(shape, self.machine):
-                if asdict(tile) == found:
-                    return tile, TUNED
-        return SCHEDULES[kind].default(shape, self.machine), DEFAULT
+
+def chosen(
+    schedule: Any, found: dict[str, Any] | None, shape: Any, processor: Any
+) -> tuple[Any, str]:
+    """Return the knobs that were found for a shape, or the default, and where they come from.
+
+    What was measured and is not legal here comes from another version, and is not used.
+    """
+    if found is not None:
+        for tile in schedule.legal(shape, processor):
+            if asdict(tile) == found:
+                return tile, TUNED
+    return schedule.default(shape, processor), DEFAULT
 
 
 # The modules of `schedules` that have knobs, by the kind of their steps.

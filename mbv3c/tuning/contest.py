@@ -18,18 +18,23 @@ from typing import Any
 import numpy as np
 
 from mbv3c import bundle as bundles
-from mbv3c.lowering.kernels import CpuKernels, Kernel
+from mbv3c.lowering.gpu import Gpu
+from mbv3c.lowering.kernels import Kernel
 from mbv3c.lowering.lower import assembled
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.plan import Array, Plan, Step, Value
 from mbv3c.lowering.schedules.elementwise import Elementwise
 from mbv3c.lowering.schedules.epilogue import LINEAR
-from mbv3c.targets import cpu
+from mbv3c.lowering.schedules.gpu.depthwise import DepthwiseMap
+from mbv3c.lowering.schedules.gpu.pointwise import Product
+from mbv3c.targets.backend import build
 from mbv3c.targets.table import Target
 from mbv3c.tuning.tasks import Task
+from mbv3c.tuning.writers import write, writer
 
 _INPUT = "x"
 _SEED = 0
+_IN_PARTS = 3  # axes of sums in parts; maps have four, matrices two
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,30 @@ class Contest:
         folder: a folder with it and its input, laid out as a bundle.
         calls: the name of the kernel of every call, in order.
         candidates: which of the calls is each candidate's.
+        outputs: how many outputs of the library each candidate makes.
     """
 
     folder: Path
     calls: tuple[str, ...]
     candidates: tuple[int, ...]
+    outputs: int = 1
+
+    def results(self, made: Sequence[Array]) -> list[Array]:
+        """Return one array for every candidate, from all outputs of the library.
+
+        Where a candidate makes several, each counts in units of the largest number that the first
+        candidate made there. Sums in parts, [N, parts, C], are added up: how many parts there are
+        is the candidate's choice.
+        """
+        if self.outputs == 1:
+            return list(made)
+        rows = [made[at : at + self.outputs] for at in range(0, len(made), self.outputs)]
+        rows = [[_whole(one) for one in row] for row in rows]
+        scales = [max(float(np.abs(one).max()), 1e-30) for one in rows[0]]
+        return [
+            np.concatenate([one.ravel() / scale for one, scale in zip(row, scales, strict=True)])
+            for row in rows
+        ]
 
 
 class _Fixed:
@@ -58,7 +82,7 @@ class _Fixed:
 
 
 def write_contest(
-    task: Task, tiles: Sequence[Any], machine: Machine, target: Target, folder: Path
+    task: Task, tiles: Sequence[Any], machine: Machine | Gpu, target: Target, folder: Path
 ) -> Contest:
     """Build a library in which every tile of a task runs once.
 
@@ -67,21 +91,18 @@ def write_contest(
     """
     random = np.random.default_rng(_SEED)
     weights = [_draw(random, shape) for shape in _raw_shapes(task)]
-    kernels = [
-        getattr(CpuKernels(machine, _Fixed(tile)), task.kind)(task.shape, *weights)
-        for tile in tiles
-    ]
+    kernels = [write(machine, _Fixed(tile), task.kind, task.shape, weights) for tile in tiles]
     plan, candidates = _plan(task, kernels, machine, random)
     lowered = assembled(plan)
     golden = folder / bundles.GOLDEN_INPUT
     golden.parent.mkdir(parents=True)
     np.save(golden, _draw(random, plan.input_shape))
-    cpu.build(lowered.module, target, folder / bundles.LIBRARY, symbols=True)
-    return Contest(folder, lowered.kernels, candidates)
+    build(lowered.module, target, folder / bundles.LIBRARY, symbols=True)
+    return Contest(folder, lowered.kernels, candidates, len(plan.outputs) // len(kernels))
 
 
 def _plan(
-    task: Task, kernels: Sequence[Kernel], machine: Machine, random: np.random.Generator
+    task: Task, kernels: Sequence[Kernel], machine: Machine | Gpu, random: np.random.Generator
 ) -> tuple[Plan, tuple[int, ...]]:
     """Return a plan that calls every kernel, and the step of each."""
     parameters = kernels[0].function.params
@@ -104,6 +125,7 @@ def _plan(
     candidates = []
     for number, kernel in enumerate(kernels):
         constants = iter(kernel.constants)
+        makes = [tuple(int(extent) for extent in one.shape) for one in kernel.function.params]
         arguments: list[str | Array] = []
         written = []
         for at, one in enumerate(given):
@@ -111,7 +133,7 @@ def _plan(
                 arguments.append(shared[at])
             elif isinstance(one, str):
                 name = f"y{number}.{at}"
-                plan.values[name] = Value(shapes[at], dtypes[at])
+                plan.values[name] = Value(makes[at], dtypes[at])
                 arguments.append(name)
                 written.append(name)
             else:
@@ -125,17 +147,25 @@ def _plan(
     return plan, tuple(candidates)
 
 
-def _copy(source: Array, name: str, machine: Machine) -> Step:
+def _copy(source: Array, name: str, machine: Machine | Gpu) -> Step:
     """Return a step that fills what a kernel changes in place."""
     dtype = source.dtype.name
     shape = Elementwise(1, 1, source.size, "", False, LINEAR, dtype)
-    function = CpuKernels(machine).elementwise(shape).function
+    function = writer(machine).elementwise(shape).function
     return Step("copy", (), function, (source, name), (name,))
+
+
+def _whole(made: Array) -> Array:
+    """Return an output in fp32; of an array [N, parts, C] the sums."""
+    made = made.astype(np.float32)
+    return made.sum(axis=1) if made.ndim == _IN_PARTS else made
 
 
 def _raw_shapes(task: Task) -> list[tuple[int, ...]]:
     """Return the extents of the weights, as ONNX has them, that a kernel of the kind takes."""
     shape = task.shape
+    if isinstance(shape, Product | DepthwiseMap):
+        shape = shape.shape
     match task.kind:
         case "pointwise":
             return [(shape.outputs, shape.inputs), (shape.outputs,)]
@@ -145,7 +175,7 @@ def _raw_shapes(task: Task) -> list[tuple[int, ...]]:
         case "convolution":
             taps = (shape.vertical.taps, shape.horizontal.taps)
             return [(shape.outputs, shape.inputs, *taps), (shape.outputs,)]
-        case "squeeze_excite":
+        case "squeeze_excite" | "gates":
             c, s = shape.channels, shape.squeezed
             return [(s, c), (s,), (c, s), (c,)]
     return []

@@ -1,5 +1,6 @@
 """Tune a network from beginning to end: search, prove, and keep what makes it faster."""
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,15 +19,17 @@ from mbv3c.bench.statistics import ratio
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.counting import count_kernels
+from mbv3c.execution.runners import open_opencl
 from mbv3c.execution.toolbox import emulator_kit, native_arch
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
-from mbv3c.lowering.lower import Lowered, lower
-from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.lower import Lowered
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.passes import run_pipeline
 from mbv3c.targets import cpu
-from mbv3c.targets.cores import machine
+from mbv3c.targets.backend import build, lower_for, processor_of
+from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.table import Target
+from mbv3c.tuning import estimates
 from mbv3c.tuning.choices import Measured, device_of
 from mbv3c.tuning.database import Database, Record, best, folder_for
 from mbv3c.tuning.runners import CountingRunner, LocalRunner, Runner, write_manifest
@@ -34,6 +37,7 @@ from mbv3c.tuning.tasks import tasks_of
 from mbv3c.tuning.tune import Budget, Event, Outcome, Tuner
 
 RUNNERS = ("local", "emulated")
+GPU_RUNNERS = ("local", "estimated")
 _RUNS = 200
 
 
@@ -65,6 +69,7 @@ class Tuned:
         outcome: of the search.
         kept: the winners that are in the database now.
         network: the whole network; None if nothing won.
+        estimate: of an estimate, which measures nothing, what follows from it.
     """
 
     database: Path
@@ -73,6 +78,7 @@ class Tuned:
     outcome: Outcome
     kept: list[Record]
     network: Network | None
+    estimate: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
@@ -109,41 +115,50 @@ def tune_network(
     budget: Budget,
     seed: int,
     report: Callable[[Event], None],
+    *,
+    precision: str = "fp32",
+    keep_float: Sequence[str] = (),
 ) -> Tuned:
-    """Tune the kernels of a model in fp32 and keep those that make the whole of it faster.
+    """Tune the kernels of a model and keep those that make the whole of it faster.
 
     Args:
         model: the model as given, with fixed shapes.
-        target: a CPU of the table.
+        target: a CPU or a GPU of the table.
         root: the folder of all databases.
-        runner_name: one of `RUNNERS`; None for what fits the target.
+        runner_name: one of `RUNNERS`, or of `GPU_RUNNERS`; None for what fits the target.
         budget: when to stop.
         seed: decides which candidates are drawn.
         report: told what happens.
+        precision: of `PRECISIONS`, one in which the target computes.
+        keep_float: for fp16: nodes whose names match one of these patterns stay in fp32.
 
     Raises:
         UsageError: the runner does not fit the target.
-        ToolError: the emulator has not been fetched.
+        ToolError: the emulator has not been fetched, or there is no OpenCL device.
         NothingMeasuredError: all measurements failed.
         DatabaseError: the database is damaged, in use, or for something else.
     """
     resolved = cpu.resolve(target)
-    cores = machine(resolved, cpu.tvm_target(resolved))
-    runner = _runner(target, runner_name)
     optimized, _ = run_pipeline(model)
-    default = _lowered(optimized, resolved, cores, NO_CHOICES)
+
+    def lowered(choices: Choices) -> Lowered:
+        return lower_for(optimized, resolved, precision, keep_float, choices)
+
+    default = lowered(NO_CHOICES)
     database = Database(folder_for(root, device_of(target)))
+    runner = _gpu_runner(target, runner_name) if target.gpu else _runner(target, runner_name)
+    if runner is None:
+        return _estimated(database, target, default)
     with database.only_one():
         if database.torn():
             report({"event": "torn", "file": str(database.folder)})
-        tuner = Tuner(cores, resolved, runner, database, report)
+        tuner = Tuner(processor_of(resolved), resolved, runner, database, report)
         outcome = tuner.run(tasks_of([default.plan]), budget, seed)
         kept = best([*database.records(), *outcome.winners])
         network = None
         if kept:
             report({"event": "network"})
-            tuned = _lowered(optimized, resolved, cores, Measured(kept))
-            network = _compare(default, tuned, resolved, runner, model)
+            network = _compare(default, lowered(Measured(kept)), resolved, runner)
             won = network.ratio < 1.0
             if won:
                 database.append(outcome.winners)
@@ -180,13 +195,42 @@ def _runner(target: Target, name: str | None) -> Runner:
     return CountingRunner(kit, target.emulated_as)
 
 
-def _lowered(model: onnx.ModelProto, target: Target, cores: Machine, choices: Choices) -> Lowered:
-    return lower(model, cores, cpu.tvm_target(target), choices=choices)
+def _gpu_runner(target: Target, name: str | None) -> Runner | None:
+    """Return what measures on an OpenCL device of this machine; None for an estimate."""
+    here = cpu.resolve(target).arch == native_arch()
+    name = name or ("local" if here else "estimated")
+    if name not in GPU_RUNNERS:
+        raise UsageError(
+            f"unknown runner {name!r} of a GPU; known for {target.name}: {', '.join(GPU_RUNNERS)}"
+        )
+    if name == "estimated":
+        return None
+    if not here:
+        raise UsageError(
+            f"{target.name} does not run on this machine; --runner estimated lists what the cost "
+            "model says"
+        )
+    device = open_opencl()
+    said = device.description
+    if not device.device.is_gpu:
+        said += ", whose times say nothing about a GPU"
+    return LocalRunner(tuple(choose_cpus(len(os.sched_getaffinity(0)))), device=said)
 
 
-def _compare(
-    default: Lowered, tuned: Lowered, target: Target, runner: Runner, model: onnx.ModelProto
-) -> Network:
+def _estimated(database: Database, target: Target, default: Lowered) -> Tuned:
+    found = estimates.estimate(tasks_of([default.plan]), GPUS[target.gpu].gpu)
+    return Tuned(
+        database.folder,
+        device_of(target),
+        estimates.DESCRIPTION,
+        found.outcome,
+        [],
+        None,
+        found.sentence,
+    )
+
+
+def _compare(default: Lowered, tuned: Lowered, target: Target, runner: Runner) -> Network:
     """Measure both networks in turns."""
     with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
         folders = [Path(name) / side for side in ("before", "after")]
@@ -195,7 +239,7 @@ def _compare(
             golden = folder / GOLDEN_INPUT
             golden.parent.mkdir(parents=True)
             np.save(golden, x)
-            cpu.build(lowered.module, target, folder / LIBRARY, symbols=True)
+            build(lowered.module, target, folder / LIBRARY, symbols=True)
             write_manifest(folder, target.name)
         if isinstance(runner, CountingRunner):
             before, after = (
@@ -225,11 +269,15 @@ def _timed(folders: Sequence[Path], runner: LocalRunner) -> Network:
 def summary_lines(tuned: Tuned) -> list[str]:
     """Return what people want to know."""
     outcome = tuned.outcome
-    lines = [f"{'kernel':<44}{'calls':>5}{'measured':>12}{'best':>8}  of the default"]
+    done = "estimated" if tuned.estimate else "measured"
+    lines = [f"{'kernel':<44}{'calls':>5}{done:>12}{'best':>8}  of the default"]
     for state in outcome.states:
         seen = f"{len(state.search.seen)}/{len(state.search.tiles)}"
         relative = state.search.seen[state.search.best] or 1.0
         lines.append(f"{state.task.name:<44}{state.task.calls:>5}{seen:>12}{relative:>8.3f}")
+    if tuned.estimate:
+        lines.append(f"{outcome.trials} choices estimated by {tuned.runner}; nothing was measured")
+        return [*lines, tuned.estimate]
     failures = ", ".join(f"{count} {kind}" for kind, count in outcome.failures.items())
     lines.append(
         f"{outcome.trials} candidates measured on {tuned.runner}"

@@ -75,13 +75,17 @@ class LocalRunner:
 
     Attributes:
         cpus: the processors to stay on; so many threads there are.
+        device: the OpenCL device that computes, by whose clock times are; empty for a CPU.
     """
 
     cpus: tuple[int, ...]
     unit: str = "us"
+    device: str = ""
 
     @property
     def description(self) -> str:
+        if self.device:
+            return self.device
         return f"{processor_name()}, threads {len(self.cpus)}"
 
     def measure(self, contest: Contest, timeout: float) -> Measured:
@@ -96,7 +100,7 @@ class LocalRunner:
         times = [[us for name, us in one if name in set(contest.calls)] for one in rounds]
         columns = [[one[call] for one in times] for call in contest.candidates]
         stored = np.load(contest.folder / OUTPUTS)
-        return Measured(columns, [stored[name] for name in stored.files])
+        return Measured(columns, contest.results([stored[name] for name in stored.files]))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import tvm
 
 from mbv3c import __version__
 from mbv3c.errors import Mbv3cError
-from mbv3c.lowering.kernels import SCHEDULES
+from mbv3c.lowering.gpu import Gpu
 from mbv3c.lowering.machine import Machine
 from mbv3c.targets.table import Target
 from mbv3c.tuning import search
@@ -26,6 +26,7 @@ from mbv3c.tuning.database import Database, Record
 from mbv3c.tuning.runners import ContestTimeoutError, Measured, Runner, same, write_manifest
 from mbv3c.tuning.search import Search
 from mbv3c.tuning.tasks import Task
+from mbv3c.tuning.writers import schedules
 
 _BATCH = 12
 _FINALISTS = 3
@@ -107,7 +108,7 @@ class Tuner:
         report: told what happens, as it happens.
     """
 
-    machine: Machine
+    machine: Machine | Gpu
     target: Target
     runner: Runner
     database: Database
@@ -151,7 +152,7 @@ class Tuner:
         return outcome
 
     def _begin(self, task: Task, known: dict[tuple[str, str], Record]) -> State:
-        schedule = SCHEDULES[task.kind]
+        schedule = schedules(self.machine)[task.kind]
         legal = schedule.legal(task.shape, self.machine)
         default = schedule.default(task.shape, self.machine)
 

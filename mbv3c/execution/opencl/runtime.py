@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ DRIVER_REMEDY = (
 
 _HERE = Path(__file__).parent
 _VENDORS = Path("/etc/OpenCL/vendors")
+_KERNEL = "_kernel"  # what TVM appends to a function's name for the kernel that it launches
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,16 @@ def profiled() -> Iterator[list[KernelTime]]:
     finally:
         stopped = json.loads(_call("mbv3c.opencl.profile_stop"))
     times += [KernelTime(**row) for row in stopped]
+
+
+def by_calls(calls: Sequence[str], times: Iterable[KernelTime]) -> list[tuple[str, float]]:
+    """Give every call of a function that is one kernel its microseconds on the device.
+
+    Calls of one kernel share its time in equal parts; functions that are no kernel are left out.
+    """
+    us = {one.kernel: one.nanoseconds / one.launches / 1e3 for one in times}
+    named = ((call, f"{call}{_KERNEL}") for call in calls)
+    return [(call, us[kernel]) for call, kernel in named if kernel in us]
 
 
 def opencl_drivers() -> list[str]:
