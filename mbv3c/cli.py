@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from mbv3c import __version__, cli_device, cli_tune
+from mbv3c import __version__, cli_device, cli_tune, cli_verify
 from mbv3c.cli_common import Progress as _Progress
 from mbv3c.cli_common import json_option as _json_option
 from mbv3c.cli_common import print_json as _print_json
@@ -28,6 +28,7 @@ from mbv3c.cli_model import (
     model_options,
     opset_option,
 )
+from mbv3c.cli_verify import sentence
 from mbv3c.errors import EXIT_INTERRUPTED, EXIT_PARITY, Mbv3cError, ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def commands() -> None:
 
 commands.add_command(cli_device.commands)
 commands.add_command(cli_tune.tune)
+commands.add_command(cli_verify.verify)
 
 
 @commands.command()
@@ -462,7 +464,7 @@ def compile_(
     if origins["tuned"]:
         tuned, default = origins["tuned"], origins["default"]
         click.echo(f"kernels: {tuned} calls tuned, {default} by default rules")
-    click.echo(f"parity: {_sentence(parity)}" if parity else "parity: not checked (--no-verify)")
+    click.echo(f"parity: {sentence(parity)}" if parity else "parity: not checked (--no-verify)")
 
 
 def _choices(target: "Target", given: Path | None, progress: Callable[[str], None]) -> "Choices":
@@ -520,45 +522,6 @@ def _compile_npu(
         return
     for line in npu_report.compiled_lines(compiled, explain=flags["explain"]):
         click.echo(line)
-
-
-@commands.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@cli_device.device_options
-@_json_option
-def verify(bundle: Path, as_json: bool, **device: Any) -> None:
-    """Check that a bundle computes what onnxruntime computes on the model as it was given."""
-    from mbv3c.bundle import is_npu_bundle
-
-    place = cli_device.place_of(**device)
-    if is_npu_bundle(bundle) and place is None:
-        _verify_npu(bundle, as_json)
-        return
-    from mbv3c import pipeline
-
-    parity = pipeline.verify_bundle(bundle, _Progress(), place).to_json()
-    if as_json:
-        _print_json(parity)
-    else:
-        click.echo(f"parity: {_sentence(parity)}")
-    if not parity["passed"]:
-        raise click.exceptions.Exit(EXIT_PARITY)
-
-
-def _verify_npu(bundle: Path, as_json: bool) -> None:
-    from mbv3c.targets.npu_tools import require_npu_tools
-
-    require_npu_tools()
-    from mbv3c.npu_pipeline import verify_npu
-    from mbv3c.npu_report import sentences
-
-    parity = verify_npu(bundle).to_json()
-    if as_json:
-        _print_json(parity)
-    else:
-        click.echo("\n".join(sentences(parity)))
-    if not parity["passed"]:
-        raise click.exceptions.Exit(EXIT_PARITY)
 
 
 @commands.command()
@@ -789,7 +752,7 @@ def _inspect_bundle(path: Path, as_json: bool) -> None:
     for line in (*kernel_lines(manifest["kernels"]), "", *memory_lines(manifest["memory"])):
         click.echo(line)
     parity = manifest["parity"]
-    click.echo(f"\nparity: {_sentence(parity)}" if parity else "\nparity: not checked")
+    click.echo(f"\nparity: {sentence(parity)}" if parity else "\nparity: not checked")
 
 
 @commands.command()
@@ -878,44 +841,3 @@ def doctor(fetch: str | None, as_json: bool) -> None:
                 click.echo(f"{'':<9}{'':<17}→ {part.remedy}")
     if not healthy:
         raise click.exceptions.Exit(1)
-
-
-def _sentence(parity: dict[str, Any]) -> str:
-    """Say a verdict in one line."""
-    error, top1 = parity["max_error_of_range"], parity["top1_agreement"]
-    agreement = "" if top1 is None else f"top-1 agreement {top1:.0%}, "
-    return (
-        f"{'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}: max error "
-        f"{'not finite' if error is None else f'{error:.1e}'} of range in "
-        f"{parity['worst_output']} (allowed "
-        f"{parity['tolerance']:.1e}; onnxruntime itself spreads by "
-        f"{parity['reference_spread']:.1e}), cosine {parity['cosine']:.9f}, "
-        f"{agreement}over {len(parity['inputs'])} inputs{_kernels_alone(parity)}"
-        f"{_quantization_loss(parity)}"
-    )
-
-
-def _kernels_alone(parity: dict[str, Any]) -> str:
-    """Say what the kernels of a quantized network have shown by themselves."""
-    found = parity.get("kernels_alone")
-    if found is None:
-        return ""
-    if not found["passed"]:
-        return "; WRONG by themselves: " + "; ".join(found["missed"])
-    return (
-        f"; each of {found['count']} kernels by itself: {found['differing']} of "
-        f"{found['values']:,} values differ, all at ties"
-    )
-
-
-def _quantization_loss(parity: dict[str, Any]) -> str:
-    """Say how near a quantized network comes to the one it was made of."""
-    found = parity.get("against_model_as_given")
-    if found is None:
-        return ""
-    shares = [
-        f", top-{k} agreement {found[f'top{k}']:.0%}"
-        for k in (1, 5)
-        if found[f"top{k}"] is not None
-    ]
-    return f"; against the model as given: cosine {found['cosine']:.6f}{''.join(shares)}"

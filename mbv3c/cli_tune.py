@@ -1,13 +1,20 @@
 """The command `mbv3c tune`."""
 
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mbv3c.cli_common import Progress, json_option, print_json
 from mbv3c.cli_model import built_or_loaded, model_options, opset_option
 from mbv3c.errors import UsageError
+
+if TYPE_CHECKING:
+    from mbv3c.tuning.tune import Event
 
 
 @click.command()
@@ -100,17 +107,38 @@ def tune(
     progress = Progress()
     loaded = built_or_loaded(model, spec, input_shape, opset, progress)
     seconds = minutes * 60 if minutes is not None else None
-    tuned = network.tune_network(
-        loaded,
-        found,
-        database,
-        runner,
-        Budget(trials, seconds, patience),
-        tuning_seed,
-        lambda event: progress(network.said(event)),
-    )
+    budget = Budget(trials, seconds, patience)
+    with _shown(as_json) as report:
+        tuned = network.tune_network(loaded, found, database, runner, budget, tuning_seed, report)
     if as_json:
         print_json(tuned.to_json())
         return
     for line in network.summary_lines(tuned):
         click.echo(line)
+
+
+@contextmanager
+def _shown(as_json: bool) -> "Iterator[Callable[[Event], None]]":
+    """Show a search on stderr; give what is to be told its events.
+
+    With `as_json` every event is a line of JSON; on a terminal there is a table that changes in
+    place; elsewhere there is a line for every batch.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from mbv3c.tuning.live import Board
+    from mbv3c.tuning.network import said
+
+    if as_json:
+        yield lambda event: click.echo(json.dumps(event), err=True)
+        return
+    if not sys.stderr.isatty():
+        progress = Progress()
+        yield lambda event: progress(said(event))
+        return
+    console, board = Console(stderr=True), Board()
+    with Live(
+        console=console, refresh_per_second=4, get_renderable=lambda: board.draw(console.height)
+    ):
+        yield board.learn

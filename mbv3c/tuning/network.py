@@ -303,6 +303,12 @@ def summary_lines(tuned: Tuned) -> list[str]:
 def said(event: Event) -> str:
     """Put an event into words."""
     match event["event"]:
+        case "start":
+            limits = [
+                *([f"{event['trials']} candidates"] if event["trials"] is not None else []),
+                *([f"{event['seconds'] / 60:g} minutes"] if event["seconds"] is not None else []),
+            ]
+            return f"{len(event['tasks'])} kernels to tune; at most {' or '.join(limits)}"
         case "batch":
             network = event["network"]
             whole = f"; network estimated {network:.3f}" if network is not None else ""

@@ -135,6 +135,7 @@ class Tuner:
         known = {(one.key, _sorted(one.knobs)): one for one in self.database.open(context, run)}
         states = [self._begin(task, known) for task in tasks]
         outcome = Outcome(states)
+        self.report(_start(states, self.runner.unit, budget))
         random = np.random.default_rng(seed)
         end = time.monotonic() + budget.seconds if budget.seconds is not None else None
         while (state := _next(states, budget.patience)) is not None:
@@ -195,6 +196,7 @@ class Tuner:
                 "kind": state.task.kind,
                 "measured": len(state.search.seen),
                 "legal": len(state.search.tiles),
+                "cost": state.cost,
                 "trials": outcome.trials,
                 "best": relative,
                 "network": _network(outcome.states),
@@ -301,6 +303,28 @@ class Tuner:
                 one = self._record(state, at, "ok", result.cost(number), result.cost(0))
                 best = replace(one, kept=True)
         return best
+
+
+def _start(states: Sequence[State], unit: str, budget: Budget) -> Event:
+    """Return the event that says what there is to do; what is known of it comes from before."""
+    tasks = [
+        {
+            "task": state.task.name,
+            "calls": state.task.calls,
+            "measured": len(state.search.seen),
+            "legal": len(state.search.tiles),
+            "cost": state.cost,
+            "best": state.search.seen[state.search.best],
+        }
+        for state in states
+    ]
+    return {
+        "event": "start",
+        "unit": unit,
+        "trials": budget.trials,
+        "seconds": budget.seconds,
+        "tasks": tasks,
+    }
 
 
 def _next(states: Sequence[State], patience: int) -> State | None:

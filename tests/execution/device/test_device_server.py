@@ -7,6 +7,8 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,28 @@ def _call(served: Served, library: Path, function: str) -> "subprocess.Popen[str
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@contextmanager
+def _calling(served: Served, library: Path, function: str) -> Iterator["subprocess.Popen[str]"]:
+    """Call a function that does not return; the caller ends when this does."""
+    with _call(served, library, function) as client:
+        try:
+            yield client
+        finally:
+            client.kill()
+
+
+@contextmanager
+def _heeded(number: signal.Signals) -> Iterator[None]:
+    """Let processes that start here heed a signal, though `nohup` or the like had it ignored."""
+    before = signal.getsignal(number)
+    if before == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _failure(served: Served, library: Path, function: str) -> str:
@@ -164,8 +188,8 @@ def test_limits(tmp_path: Path, no_opencl: dict[str, str], misbehaving: Path) ->
 def test_stops_with_all_that_it_started(
     tmp_path: Path, no_opencl: dict[str, str], misbehaving: Path, number: signal.Signals
 ) -> None:
-    with served(tmp_path, environment=no_opencl) as one:
-        with _call(one, misbehaving, "hang") as client:
+    with _heeded(number), served(tmp_path, environment=no_opencl) as one:
+        with _calling(one, misbehaving, "hang") as client:
             session = _hanging_session(one)
             one.process.send_signal(number)
             assert one.process.wait(timeout=10) == 0
@@ -180,7 +204,7 @@ def test_killed_server_takes_its_session_along(
     tmp_path: Path, no_opencl: dict[str, str], misbehaving: Path
 ) -> None:
     with served(tmp_path, environment=no_opencl) as one:
-        with _call(one, misbehaving, "hang") as client:
+        with _calling(one, misbehaving, "hang") as client:
             session = _hanging_session(one)
             one.process.kill()
             wait_for(lambda: session not in _group(session), 10)
