@@ -1,11 +1,13 @@
 """The command `mbv3c tune`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mbv3c.cli_common import Progress, json_option, print_json
+from mbv3c.cli_device import device_options, place_of
 from mbv3c.cli_model import built_or_loaded, model_options, opset_option
 from mbv3c.errors import UsageError
 
@@ -13,7 +15,8 @@ from mbv3c.errors import UsageError
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--target", required=True, help="A CPU: FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--runner", help="local or emulated.  [default: what the target needs here]")
+@click.option("--runner", help="local, emulated or rpc.  [default: what the target needs here]")
+@device_options
 @click.option(
     "--trials", type=int, help="Candidates to measure.  [default: 400 without --minutes]"
 )
@@ -45,6 +48,10 @@ def tune(
     model: Path | None,
     target: str,
     runner: str | None,
+    device: str | None,
+    tracker: str | None,
+    key: str | None,
+    timeout: float | None,
     trials: int | None,
     minutes: float | None,
     patience: int,
@@ -72,9 +79,11 @@ def tune(
     if found.gpu:
         raise UsageError(f"{found.name} cannot be tuned yet; its knobs are chosen by an estimate")
 
+    from mbv3c.targets import cpu
     from mbv3c.tuning import files, network
     from mbv3c.tuning.choices import device_of
     from mbv3c.tuning.database import Database, folder_for
+    from mbv3c.tuning.rpc_runner import one_at_a_time, opened
     from mbv3c.tuning.tune import Budget
 
     chosen = Database(folder_for(database, device_of(found)))
@@ -94,18 +103,25 @@ def tune(
         raise UsageError(f"--patience {patience} is not possible; choose at least 1")
     if trials is None and minutes is None:
         trials = 400
+    place = place_of(device, tracker, key, timeout)
+    network.check_runner(runner, place[0] if place else None)
     progress = Progress()
-    loaded = built_or_loaded(model, spec, input_shape, opset, progress)
-    seconds = minutes * 60 if minutes is not None else None
-    tuned = network.tune_network(
-        loaded,
-        found,
-        database,
-        runner,
-        Budget(trials, seconds, patience),
-        tuning_seed,
-        lambda event: progress(network.said(event)),
-    )
+    report = one_at_a_time(lambda event: progress(network.said(event)))
+    with ExitStack() as stack:
+        devices = None
+        if place is not None:
+            devices = stack.enter_context(opened(cpu.resolve(found), *place, report))
+        loaded = built_or_loaded(model, spec, input_shape, opset, progress)
+        tuned = network.tune_network(
+            loaded,
+            found,
+            database,
+            runner,
+            Budget(trials, minutes * 60 if minutes is not None else None, patience),
+            tuning_seed,
+            report,
+            devices,
+        )
     if as_json:
         print_json(tuned.to_json())
         return

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from mbv3c.bench.statistics import ratio
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.counting import count_kernels
+from mbv3c.execution.device.machine import read_machine
+from mbv3c.execution.device.place import Place
 from mbv3c.execution.toolbox import emulator_kit, native_arch
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.lower import Lowered, lower
@@ -29,11 +31,13 @@ from mbv3c.targets.cores import machine
 from mbv3c.targets.table import Target
 from mbv3c.tuning.choices import Measured, device_of
 from mbv3c.tuning.database import Database, Record, best, folder_for
+from mbv3c.tuning.rpc_runner import DeviceRunner
 from mbv3c.tuning.runners import CountingRunner, LocalRunner, Runner, write_manifest
 from mbv3c.tuning.tasks import tasks_of
 from mbv3c.tuning.tune import Budget, Event, Outcome, Tuner
 
-RUNNERS = ("local", "emulated")
+RPC = "rpc"
+RUNNERS = ("local", "emulated", RPC)
 _RUNS = 200
 
 
@@ -109,6 +113,7 @@ def tune_network(
     budget: Budget,
     seed: int,
     report: Callable[[Event], None],
+    devices: DeviceRunner | None = None,
 ) -> Tuned:
     """Tune the kernels of a model in fp32 and keep those that make the whole of it faster.
 
@@ -120,24 +125,30 @@ def tune_network(
         budget: when to stop.
         seed: decides which candidates are drawn.
         report: told what happens.
+        devices: what measures instead of the named runner.
 
     Raises:
         UsageError: the runner does not fit the target.
         ToolError: the emulator has not been fetched.
         NothingMeasuredError: all measurements failed.
+        DevicesGoneError: no device answers any more; what was measured is in the database.
         DatabaseError: the database is damaged, in use, or for something else.
     """
     resolved = cpu.resolve(target)
     cores = machine(resolved, cpu.tvm_target(resolved))
-    runner = _runner(target, runner_name)
+    runner = devices or _runner(target, runner_name)
     optimized, _ = run_pipeline(model)
     default = _lowered(optimized, resolved, cores, NO_CHOICES)
     database = Database(folder_for(root, device_of(target)))
     with database.only_one():
         if database.torn():
             report({"event": "torn", "file": str(database.folder)})
-        tuner = Tuner(cores, resolved, runner, database, report)
-        outcome = tuner.run(tasks_of([default.plan]), budget, seed)
+        tasks = tasks_of([default.plan])
+        if devices is not None:
+            devices.prove_with(min(tasks, key=lambda task: task.step.madds), cores)
+        notes = {} if isinstance(runner, CountingRunner) else {"devices": _notes(runner, report)}
+        tuner = Tuner(cores, resolved, runner, database, report, notes)
+        outcome = tuner.run(tasks, budget, seed)
         kept = best([*database.records(), *outcome.winners])
         network = None
         if kept:
@@ -160,11 +171,34 @@ def tune_network(
     )
 
 
+def check_runner(name: str | None, place: Place | None) -> None:
+    """Make sure that a runner is one, and goes with a device.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if name is not None and name not in RUNNERS:
+        raise UsageError(f"unknown runner {name!r}; known: {', '.join(RUNNERS)}")
+    if name == RPC and place is None:
+        raise UsageError("--runner rpc needs a device: give --device, or --tracker and --key")
+    if place is not None and name not in (None, RPC):
+        raise UsageError(f"--runner {name} measures here: leave --device or --tracker out")
+
+
+def _notes(runner: Runner, report: Callable[[Event], None]) -> list[dict[str, Any]]:
+    """Say what measures, for those who read the database; report what makes times doubtful."""
+    if isinstance(runner, DeviceRunner):
+        return runner.notes
+    here = read_machine()
+    for text in here.doubts.values():
+        report({"event": "device-doubt", "device": here.name, "text": text})
+    return [{"address": None, "machine": here.to_json()}]
+
+
 def _runner(target: Target, name: str | None) -> Runner:
     here = cpu.resolve(target).arch == native_arch()
     name = name or ("local" if here else "emulated")
-    if name not in RUNNERS:
-        raise UsageError(f"unknown runner {name!r}; known: {', '.join(RUNNERS)}")
+    check_runner(name, None)
     if name == "local":
         if not here:
             raise UsageError(
@@ -203,8 +237,12 @@ def _compare(
                 for folder, lowered in zip(folders, (default, tuned), strict=True)
             )
             return Network(before, after, after / before, runner.unit)
+        sides = {folder.name: folder for folder in folders}
+        if isinstance(runner, DeviceRunner):
+            return _timed(runner.take_turns(sides), runner.unit)
         assert isinstance(runner, LocalRunner)
-        return _timed(folders, runner)
+        contenders = {side: (BUNDLE, folder) for side, folder in sides.items()}
+        return _timed(take_turns(contenders, runner.cpus, _RUNS).blocks, runner.unit)
 
 
 def _counted(runner: CountingRunner, folder: Path, kernels: Sequence[str]) -> int:
@@ -214,12 +252,11 @@ def _counted(runner: CountingRunner, folder: Path, kernels: Sequence[str]) -> in
     return sum(found[name] for name in set(kernels))
 
 
-def _timed(folders: Sequence[Path], runner: LocalRunner) -> Network:
-    sides = {folder.name: (BUNDLE, folder) for folder in folders}
-    blocks = list(take_turns(sides, runner.cpus, _RUNS).blocks.values())
+def _timed(sides: Mapping[str, list[list[float]]], unit: str) -> Network:
+    blocks = list(sides.values())
     found = ratio(blocks[1], blocks[0])
     least = [min(1e3 * sorted(one)[len(one) // 2] for one in side) for side in blocks]
-    return Network(least[0], least[1], found.median, runner.unit)
+    return Network(least[0], least[1], found.median, unit)
 
 
 def summary_lines(tuned: Tuned) -> list[str]:
@@ -270,6 +307,16 @@ def said(event: Event) -> str:
             return f"the whole network got no faster ({event['ratio']:.3f}): nothing is kept"
         case "torn":
             return f"{event['file']}: the last record was only half written, and is dropped"
+        case "device-fault":
+            return f"{event['device']}: {event['text']}; trying again"
+        case "device-aside":
+            return f"{event['device']} does not answer, set aside: {event['text']}"
+        case "device-back":
+            return f"{event['device']} is back"
+        case "devices-gone":
+            return f"no device answers; waiting up to {event['seconds']:g} s for one"
+        case "device-doubt":
+            return f"{event['device']}: {event['text']}"
     return str(event)
 
 
