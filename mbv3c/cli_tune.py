@@ -3,13 +3,14 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mbv3c.cli_common import Progress, json_option, print_json
+from mbv3c.cli_device import device_options, place_of
 from mbv3c.cli_model import built_or_loaded, model_options, opset_option
 from mbv3c.errors import UsageError
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--runner",
-    help="local; for CPUs emulated, for GPUs estimated.  [default: what the target needs here]",
+    help="local or rpc; for CPUs emulated, for GPUs estimated.  "
+    "[default: what the target needs here]",
 )
+@device_options
 @click.option(
     "--trials", type=int, help="Candidates to measure.  [default: 400 without --minutes]"
 )
@@ -57,6 +60,10 @@ def tune(
     model: Path | None,
     target: str,
     runner: str | None,
+    device: str | None,
+    tracker: str | None,
+    key: str | None,
+    timeout: float | None,
     trials: int | None,
     minutes: float | None,
     patience: int,
@@ -82,9 +89,11 @@ def tune(
         raise UsageError(f"{target} cannot be tuned yet; `compile --explain` compares its knobs")
     found = find_target(target)
 
+    from mbv3c.targets import cpu
     from mbv3c.tuning import files, network
     from mbv3c.tuning.choices import device_of
     from mbv3c.tuning.database import Database, folder_for
+    from mbv3c.tuning.rpc_runner import one_at_a_time, opened
     from mbv3c.tuning.tune import Budget
 
     chosen = Database(folder_for(database, device_of(found)))
@@ -104,12 +113,18 @@ def tune(
         raise UsageError(f"--patience {patience} is not possible; choose at least 1")
     if trials is None and minutes is None:
         trials = 400
-    progress = Progress()
-    loaded = built_or_loaded(model, spec, input_shape, opset, progress)
-    seconds = minutes * 60 if minutes is not None else None
-    budget = Budget(trials, seconds, patience)
-    with _shown(as_json) as report:
-        tuned = network.tune_network(loaded, found, database, runner, budget, tuning_seed, report)
+    place = place_of(device, tracker, key, timeout)
+    network.check_runner(runner, place[0] if place else None)
+    loaded = built_or_loaded(model, spec, input_shape, opset, Progress())
+    budget = Budget(trials, minutes * 60 if minutes is not None else None, patience)
+    with ExitStack() as stack:
+        report = one_at_a_time(stack.enter_context(_shown(as_json)))
+        devices = None
+        if place is not None:
+            devices = stack.enter_context(opened(cpu.resolve(found), *place, report))
+        tuned = network.tune_network(
+            loaded, found, database, runner, budget, tuning_seed, report, devices
+        )
     if as_json:
         print_json(tuned.to_json())
         return

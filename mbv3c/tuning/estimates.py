@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mbv3c.lowering.gpu import Gpu
 from mbv3c.tuning import search
 from mbv3c.tuning.tasks import Task
@@ -52,4 +54,4 @@ def _estimated(task: Task, gpu: Gpu) -> State:
         for tile in schedule.legal(task.shape, gpu)
     }
     begun = search.start(list(clocks), default, lambda tile: clocks[tile] / clocks[default])
-    return State(task, begun, clocks[default])
+    return State(task, begun, np.random.default_rng(0), clocks[default])

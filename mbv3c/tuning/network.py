@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from mbv3c.bench.statistics import ratio
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.counting import count_kernels
+from mbv3c.execution.device.machine import read_machine
+from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import open_opencl
 from mbv3c.execution.toolbox import emulator_kit, native_arch
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
@@ -32,12 +34,14 @@ from mbv3c.targets.table import Target
 from mbv3c.tuning import estimates
 from mbv3c.tuning.choices import Measured, device_of
 from mbv3c.tuning.database import Database, Record, best, folder_for
+from mbv3c.tuning.rpc_runner import DeviceRunner
 from mbv3c.tuning.runners import CountingRunner, LocalRunner, Runner, write_manifest
 from mbv3c.tuning.tasks import tasks_of
 from mbv3c.tuning.tune import Budget, Event, Outcome, Tuner
 
-RUNNERS = ("local", "emulated")
-GPU_RUNNERS = ("local", "estimated")
+RPC = "rpc"
+RUNNERS = ("local", "emulated", RPC)
+GPU_RUNNERS = ("local", "estimated", RPC)
 _RUNS = 200
 
 
@@ -115,6 +119,7 @@ def tune_network(
     budget: Budget,
     seed: int,
     report: Callable[[Event], None],
+    devices: DeviceRunner | None = None,
     *,
     precision: str = "fp32",
     keep_float: Sequence[str] = (),
@@ -129,6 +134,7 @@ def tune_network(
         budget: when to stop.
         seed: decides which candidates are drawn.
         report: told what happens.
+        devices: what measures instead of the named runner.
         precision: of `PRECISIONS`, one in which the target computes.
         keep_float: for fp16: nodes whose names match one of these patterns stay in fp32.
 
@@ -136,6 +142,7 @@ def tune_network(
         UsageError: the runner does not fit the target.
         ToolError: the emulator has not been fetched, or there is no OpenCL device.
         NothingMeasuredError: all measurements failed.
+        DevicesGoneError: no device answers any more; what was measured is in the database.
         DatabaseError: the database is damaged, in use, or for something else.
     """
     resolved = cpu.resolve(target)
@@ -146,14 +153,19 @@ def tune_network(
 
     default = lowered(NO_CHOICES)
     database = Database(folder_for(root, device_of(target)))
-    runner = _gpu_runner(target, runner_name) if target.gpu else _runner(target, runner_name)
+    runner = devices or _runner(target, runner_name)
     if runner is None:
         return _estimated(database, target, default)
     with database.only_one():
         if database.torn():
             report({"event": "torn", "file": str(database.folder)})
-        tuner = Tuner(processor_of(resolved), resolved, runner, database, report)
-        outcome = tuner.run(tasks_of([default.plan]), budget, seed)
+        tasks = tasks_of([default.plan])
+        processor = processor_of(resolved)
+        if devices is not None:
+            devices.prove_with(min(tasks, key=lambda task: task.step.madds), processor)
+        notes = {} if isinstance(runner, CountingRunner) else {"devices": _notes(runner, report)}
+        tuner = Tuner(processor, resolved, runner, database, report, notes)
+        outcome = tuner.run(tasks, budget, seed)
         kept = best([*database.records(), *outcome.winners])
         network = None
         if kept:
@@ -175,11 +187,50 @@ def tune_network(
     )
 
 
-def _runner(target: Target, name: str | None) -> Runner:
+def check_runner(name: str | None, place: Place | None) -> None:
+    """Make sure that a runner is one, and goes with a device.
+
+    Raises:
+        UsageError: it does not.
+    """
+    known = dict.fromkeys((*RUNNERS, *GPU_RUNNERS))
+    if name is not None and name not in known:
+        raise UsageError(f"unknown runner {name!r}; known: {', '.join(known)}")
+    if name == RPC and place is None:
+        raise UsageError("--runner rpc needs a device: give --device, or --tracker and --key")
+    if place is not None and name not in (None, RPC):
+        raise UsageError(f"--runner {name} measures here: leave --device or --tracker out")
+
+
+def _notes(runner: Runner, report: Callable[[Event], None]) -> list[dict[str, Any]]:
+    """Say what measures, for those who read the database; report what makes times doubtful."""
+    if isinstance(runner, DeviceRunner):
+        return runner.notes
+    here = read_machine()
+    for text in here.doubts.values():
+        report({"event": "device-doubt", "device": here.name, "text": text})
+    return [{"address": None, "machine": here.to_json()}]
+
+
+def _runner(target: Target, name: str | None) -> Runner | None:
+    """Return what measures; None for an estimate.
+
+    Raises:
+        UsageError: the runner does not fit the target.
+        ToolError: what it needs is not here.
+    """
+    known = GPU_RUNNERS if target.gpu else RUNNERS
+    if name is not None and name not in known:
+        raise UsageError(
+            f"--runner {name} is not for {target.name}; known for it: {', '.join(known)}"
+        )
+    return _gpu_runner(target, name) if target.gpu else _cpu_runner(target, name)
+
+
+def _cpu_runner(target: Target, name: str | None) -> Runner:
     here = cpu.resolve(target).arch == native_arch()
     name = name or ("local" if here else "emulated")
-    if name not in RUNNERS:
-        raise UsageError(f"unknown runner {name!r}; known: {', '.join(RUNNERS)}")
+    check_runner(name, None)
     if name == "local":
         if not here:
             raise UsageError(
@@ -199,16 +250,12 @@ def _gpu_runner(target: Target, name: str | None) -> Runner | None:
     """Return what measures on an OpenCL device of this machine; None for an estimate."""
     here = cpu.resolve(target).arch == native_arch()
     name = name or ("local" if here else "estimated")
-    if name not in GPU_RUNNERS:
-        raise UsageError(
-            f"unknown runner {name!r} of a GPU; known for {target.name}: {', '.join(GPU_RUNNERS)}"
-        )
     if name == "estimated":
         return None
     if not here:
         raise UsageError(
-            f"{target.name} does not run on this machine; --runner estimated lists what the cost "
-            "model says"
+            f"{target.name} does not run on this machine; --device or --tracker measures on one "
+            "where it does, --runner estimated lists what the cost model says"
         )
     device = open_opencl()
     said = device.description
@@ -247,8 +294,12 @@ def _compare(default: Lowered, tuned: Lowered, target: Target, runner: Runner) -
                 for folder, lowered in zip(folders, (default, tuned), strict=True)
             )
             return Network(before, after, after / before, runner.unit)
+        sides = {folder.name: folder for folder in folders}
+        if isinstance(runner, DeviceRunner):
+            return _timed(runner.take_turns(sides), runner.unit)
         assert isinstance(runner, LocalRunner)
-        return _timed(folders, runner)
+        contenders = {side: (BUNDLE, folder) for side, folder in sides.items()}
+        return _timed(take_turns(contenders, runner.cpus, _RUNS).blocks, runner.unit)
 
 
 def _counted(runner: CountingRunner, folder: Path, kernels: Sequence[str]) -> int:
@@ -258,12 +309,11 @@ def _counted(runner: CountingRunner, folder: Path, kernels: Sequence[str]) -> in
     return sum(found[name] for name in set(kernels))
 
 
-def _timed(folders: Sequence[Path], runner: LocalRunner) -> Network:
-    sides = {folder.name: (BUNDLE, folder) for folder in folders}
-    blocks = list(take_turns(sides, runner.cpus, _RUNS).blocks.values())
+def _timed(sides: Mapping[str, list[list[float]]], unit: str) -> Network:
+    blocks = list(sides.values())
     found = ratio(blocks[1], blocks[0])
     least = [min(1e3 * sorted(one)[len(one) // 2] for one in side) for side in blocks]
-    return Network(least[0], least[1], found.median, runner.unit)
+    return Network(least[0], least[1], found.median, unit)
 
 
 def summary_lines(tuned: Tuned) -> list[str]:
@@ -324,6 +374,16 @@ def said(event: Event) -> str:
             return f"the whole network got no faster ({event['ratio']:.3f}): nothing is kept"
         case "torn":
             return f"{event['file']}: the last record was only half written, and is dropped"
+        case "device-fault":
+            return f"{event['device']}: {event['text']}; trying again"
+        case "device-aside":
+            return f"{event['device']} does not answer, set aside: {event['text']}"
+        case "device-back":
+            return f"{event['device']} is back"
+        case "devices-gone":
+            return f"no device answers; waiting up to {event['seconds']:g} s for one"
+        case "device-doubt":
+            return f"{event['device']}: {event['text']}"
     return str(event)
 
 

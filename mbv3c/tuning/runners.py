@@ -47,7 +47,11 @@ class Runner(Protocol):
     Attributes:
         unit: of the costs.
         description: what runs them, for people.
+        slots: how many contests it takes at once, each from a thread of its own.
     """
+
+    @property
+    def slots(self) -> int: ...
 
     @property
     def unit(self) -> str: ...
@@ -61,6 +65,7 @@ class Runner(Protocol):
         Raises:
             ContestTimeoutError: it took longer than `timeout` seconds.
             ToolError: it failed.
+            DevicesGoneError: nothing is left that measures.
         """
         ...
 
@@ -80,6 +85,7 @@ class LocalRunner:
 
     cpus: tuple[int, ...]
     unit: str = "us"
+    slots: int = 1
     device: str = ""
 
     @property
@@ -115,6 +121,7 @@ class CountingRunner:
     kit: EmulatorKit
     cpu: str
     unit: str = "instructions"
+    slots: int = 1
 
     @property
     def description(self) -> str:
@@ -122,7 +129,13 @@ class CountingRunner:
 
     def measure(self, contest: Contest, timeout: float) -> Measured:
         first = contest.folder / "y.npy"
-        counted = count_kernels(self.kit, self.cpu, contest.folder, first)
+        begin = time.monotonic()
+        try:
+            counted = count_kernels(self.kit, self.cpu, contest.folder, first, timeout=timeout)
+        except ToolError as error:
+            if time.monotonic() - begin >= timeout:
+                raise ContestTimeoutError(f"not counted within {timeout:.0f} s") from error
+            raise
         found = instructions_by_kernel(counted, contest.folder)
         calls = Counter(contest.calls)
         names = [contest.calls[call] for call in contest.candidates]

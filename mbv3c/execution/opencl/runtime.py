@@ -16,6 +16,7 @@ from mbv3c.execution.opencl.kit import OpenCLKit, opencl_kit
 from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin, tvm_runtime
 
 DEVICE_VARIABLE = "MBV3C_OPENCL_DEVICE"
+PROFILE = ("mbv3c.opencl.profile_start", "mbv3c.opencl.profile_stop")  # global functions
 DRIVER_REMEDY = (
     "install the OpenCL driver of your GPU, or PoCL, which runs on the processor: "
     f"`apt install pocl-opencl-icd`, or without root `{FETCH_COMMAND}`"
@@ -45,6 +46,11 @@ class DeviceInfo:
     driver: str
     is_gpu: bool
     has_half: bool
+
+    @property
+    def sentence(self) -> str:
+        """What it is, in a few words."""
+        return f"{self.name} ({self.platform}{'' if self.is_gpu else ', a CPU'})"
 
 
 @dataclass(frozen=True)
@@ -164,11 +170,11 @@ def profiled() -> Iterator[list[KernelTime]]:
     Costs an event per launch; the times are the device's own, without launch overhead.
     """
     times: list[KernelTime] = []
-    _call("mbv3c.opencl.profile_start")
+    _call(PROFILE[0])
     try:
         yield times
     finally:
-        stopped = json.loads(_call("mbv3c.opencl.profile_stop"))
+        stopped = json.loads(_call(PROFILE[1]))
     times += [KernelTime(**row) for row in stopped]
 
 
