@@ -81,8 +81,13 @@ def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
     ("arguments", "message"),
     [
         (["--target", "npu"], "npu cannot be tuned yet"),
-        (["--target", "mobile_gpu", "--runner", "emulated"], "known for mobile_gpu:mali: local"),
+        (
+            ["--target", "mobile_gpu", "--runner", "emulated"],
+            "--runner emulated is not for mobile_gpu:mali",
+        ),
         (["--target", "mobile_gpu:metal", "--runner", "local"], "does not run on this machine"),
+        (["--target", "mobile_gpu:metal", "--runner", "rpc"], "--runner rpc needs a device"),
+        (["--target", "arm_cpu", "--runner", "estimated"], "--runner estimated is not for"),
         (["--target", "arm_cpx"], "unknown target 'arm_cpx'"),
         (["--target", "arm_cpu", "--trials", "0"], "--trials and --minutes must be above 0"),
         (["--target", "arm_cpu", "--minutes", "-1"], "--trials and --minutes must be above 0"),

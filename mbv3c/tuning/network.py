@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.counting import count_kernels
 from mbv3c.execution.device.machine import read_machine
 from mbv3c.execution.device.place import Place
+from mbv3c.execution.opencl.runtime import device_info
 from mbv3c.execution.runners import open_opencl
 from mbv3c.execution.toolbox import emulator_kit, native_arch
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
@@ -207,6 +208,8 @@ def _notes(runner: Runner, report: Callable[[Event], None]) -> list[dict[str, An
     if isinstance(runner, DeviceRunner):
         return runner.notes
     here = read_machine()
+    if isinstance(runner, LocalRunner) and runner.device:
+        here = replace(here, opencl=device_info())
     for text in here.doubts.values():
         report({"event": "device-doubt", "device": here.name, "text": text})
     return [{"address": None, "machine": here.to_json()}]

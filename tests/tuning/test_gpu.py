@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from device_serving import HOST, Served, served
 
 from mbv3c.bench.processors import choose_cpus
+from mbv3c.errors import ToolError, UsageError
+from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.opencl.runtime import KernelTime, by_calls, load_runtime
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
@@ -35,10 +38,12 @@ from mbv3c.tuning.choices import context_of, device_of, measured
 from mbv3c.tuning.contest import Contest, write_contest
 from mbv3c.tuning.database import Database, Record, folder_for
 from mbv3c.tuning.network import tune_network
+from mbv3c.tuning.rpc_runner import opened
 from mbv3c.tuning.runners import LocalRunner, same, write_manifest
 from mbv3c.tuning.tasks import Task, tasks_of
 from mbv3c.tuning.tune import Budget, Event, Outcome
 
+GPU = GPUS["generic_opencl"].gpu
 GENERIC = cpu.resolve(find_target("mobile_gpu:generic_opencl"))
 MALI = find_target("mobile_gpu:mali")
 ADRENO = find_target("mobile_gpu:adreno")
@@ -74,6 +79,15 @@ def other_tile(task: Task, target: Target) -> Any:
     return tiles[0]
 
 
+def contest_of(task: Task, folder: Path) -> Contest:
+    """Build a contest of the default choice with another."""
+    folder.mkdir()
+    default = gpu_kernels.SCHEDULES[task.kind].default(task.shape, GPU)
+    contest = write_contest(task, [default, other_tile(task, GENERIC)], GPU, GENERIC, folder)
+    write_manifest(folder, GENERIC.name)
+    return contest
+
+
 # ---- contests ----
 
 
@@ -92,13 +106,7 @@ def test_every_kind_of_kernel_holds_a_contest(
     assert set(found) == set(gpu_kernels.SCHEDULES)
     runner = LocalRunner(tuple(choose_cpus(1)), device="PoCL")
     for task in (found[kind] for kind in kinds):
-        folder = tmp_path / task.kind
-        folder.mkdir()
-        default = gpu_kernels.SCHEDULES[task.kind].default(task.shape, GPUS["generic_opencl"].gpu)
-        tiles = [default, other_tile(task, GENERIC)]
-        contest = write_contest(task, tiles, GPUS["generic_opencl"].gpu, GENERIC, folder)
-        write_manifest(folder, GENERIC.name)
-        result = runner.measure(contest, 120)
+        result = runner.measure(contest_of(task, tmp_path / task.kind), 120)
         assert result.cost(0) > 0
         assert result.cost(1) > 0
         assert np.abs(result.outputs[0].astype(np.float32)).max() > 0
@@ -119,6 +127,50 @@ def test_calls_of_one_kernel_share_its_time() -> None:
     times = [KernelTime("pointwise_1_kernel", 2, 6000), KernelTime("gates_1_kernel", 1, 500)]
     calls = ["vm.builtin.reshape", "pointwise_1", "gates_1", "pointwise_1"]
     assert by_calls(calls, times) == [("pointwise_1", 3.0), ("gates_1", 0.5), ("pointwise_1", 3.0)]
+
+
+# ---- devices ----
+
+
+def place_of(device: Served) -> Place:
+    return Place(Address(HOST, device.port))
+
+
+def test_a_device_holds_contests_by_its_gpus_clock(tiny: onnx.ModelProto, tmp_path: Path) -> None:
+    task = next(one for one in tasks_for(tiny, GENERIC) if is_pooled(one))
+    contest = contest_of(task, tmp_path / "contest")
+    heard: list[str] = []
+    (tmp_path / "server").mkdir()
+    with (
+        served(tmp_path / "server") as device,
+        opened(GENERIC, place_of(device), 60, lambda event: heard.append(event["text"])) as runner,
+    ):
+        runner.prove_with(task, GPU)
+        result = runner.measure(contest, 60)
+        blocks = runner.take_turns({"before": contest.folder, "after": contest.folder})
+    assert len(result.costs) == 2
+    assert all(len(one) == 30 and min(one) > 0 for one in result.costs)
+    assert same(result.outputs, 1, 1e-5)
+    # An inference is two launches and the wait for them; the clock sees each kernel alone.
+    assert result.cost(1) < 1e3 * np.median(blocks["after"])
+    assert "(Portable Computing Language, a CPU)" in runner.description
+    assert "its times say nothing about a GPU" in heard[0]
+
+
+def test_devices_that_cannot_run_the_kernels_are_refused(tmp_path: Path) -> None:
+    nothing = {"MBV3C_CACHE": str(tmp_path / "cache"), "OCL_ICD_VENDORS": str(tmp_path)}
+    with served(tmp_path, environment=nothing) as device:
+        if MALI.arch != GENERIC.arch:
+            with (
+                pytest.raises(UsageError, match="mobile_gpu:mali is for aarch64"),
+                opened(MALI, place_of(device), 60, silent),
+            ):
+                pass
+        with (
+            pytest.raises(ToolError, match="has no OpenCL device for mobile_gpu:generic_opencl"),
+            opened(GENERIC, place_of(device), 60, silent),
+        ):
+            pass
 
 
 # ---- a whole network ----
