@@ -7,12 +7,14 @@ import click
 
 from mbv3c.cli_common import Progress, json_option, print_json
 from mbv3c.cli_model import built_or_loaded, model_options, opset_option
+from mbv3c.cli_precision import precision_options, read_numbers
 from mbv3c.errors import UsageError
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--target", required=True, help="A CPU: FAMILY[:DEVICE], see `mbv3c targets`.")
+@precision_options
 @click.option("--runner", help="local or emulated.  [default: what the target needs here]")
 @click.option(
     "--trials", type=int, help="Candidates to measure.  [default: 400 without --minutes]"
@@ -44,6 +46,9 @@ from mbv3c.errors import UsageError
 def tune(
     model: Path | None,
     target: str,
+    precision: str | None,
+    calibration: Path | None,
+    keep_float: str | None,
     runner: str | None,
     trials: int | None,
     minutes: float | None,
@@ -94,8 +99,15 @@ def tune(
         raise UsageError(f"--patience {patience} is not possible; choose at least 1")
     if trials is None and minutes is None:
         trials = 400
+    numbers = read_numbers(found, precision, calibration, keep_float)
+
+    from mbv3c.quantization.quantize import quantize_once
+
     progress = Progress()
     loaded = built_or_loaded(model, spec, input_shape, opset, progress)
+    if numbers.precision == "int8":
+        source = numbers.calibration(loaded)
+        loaded, _ = quantize_once(loaded, source, numbers.quantizing, progress)
     seconds = minutes * 60 if minutes is not None else None
     tuned = network.tune_network(
         loaded,
@@ -105,6 +117,8 @@ def tune(
         Budget(trials, seconds, patience),
         tuning_seed,
         lambda event: progress(network.said(event)),
+        precision=numbers.precision,
+        keep_float=numbers.keep_float,
     )
     if as_json:
         print_json(tuned.to_json())

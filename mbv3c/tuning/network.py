@@ -21,9 +21,8 @@ from mbv3c.execution.counting import count_kernels
 from mbv3c.execution.toolbox import emulator_kit, native_arch
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.lower import Lowered, lower
-from mbv3c.lowering.machine import Machine
 from mbv3c.parity.inputs import parity_inputs
-from mbv3c.passes import run_pipeline
+from mbv3c.pipeline import check_keep_float, rewritten_for
 from mbv3c.targets import cpu
 from mbv3c.targets.cores import machine
 from mbv3c.targets.table import Target
@@ -109,20 +108,25 @@ def tune_network(
     budget: Budget,
     seed: int,
     report: Callable[[Event], None],
+    *,
+    precision: str = "fp32",
+    keep_float: Sequence[str] = (),
 ) -> Tuned:
-    """Tune the kernels of a model in fp32 and keep those that make the whole of it faster.
+    """Tune the kernels of a model and keep those that make the whole of it faster.
 
     Args:
-        model: the model as given, with fixed shapes.
+        model: the model as given, with fixed shapes; for int8 the quantized one.
         target: a CPU of the table.
         root: the folder of all databases.
         runner_name: one of `RUNNERS`; None for what fits the target.
         budget: when to stop.
         seed: decides which candidates are drawn.
         report: told what happens.
+        precision: of `PRECISIONS`, one in which the target computes.
+        keep_float: for fp16: nodes whose names match one of these patterns stay in fp32.
 
     Raises:
-        UsageError: the runner does not fit the target.
+        UsageError: the runner does not fit the target, or a pattern matches no node.
         ToolError: the emulator has not been fetched.
         NothingMeasuredError: all measurements failed.
         DatabaseError: the database is damaged, in use, or for something else.
@@ -130,8 +134,13 @@ def tune_network(
     resolved = cpu.resolve(target)
     cores = machine(resolved, cpu.tvm_target(resolved))
     runner = _runner(target, runner_name)
-    optimized, _ = run_pipeline(model)
-    default = _lowered(optimized, resolved, cores, NO_CHOICES)
+    optimized, _ = rewritten_for(model, precision)
+    check_keep_float(optimized, keep_float)
+
+    def lowered(choices: Choices) -> Lowered:
+        return lower(optimized, cores, cpu.tvm_target(resolved), precision, keep_float, choices)
+
+    default = lowered(NO_CHOICES)
     database = Database(folder_for(root, device_of(target)))
     with database.only_one():
         if database.torn():
@@ -142,8 +151,8 @@ def tune_network(
         network = None
         if kept:
             report({"event": "network"})
-            tuned = _lowered(optimized, resolved, cores, Measured(kept))
-            network = _compare(default, tuned, resolved, runner, model)
+            tuned = lowered(Measured(kept))
+            network = _compare(default, tuned, resolved, runner)
             won = network.ratio < 1.0
             if won:
                 database.append(outcome.winners)
@@ -180,13 +189,7 @@ def _runner(target: Target, name: str | None) -> Runner:
     return CountingRunner(kit, target.emulated_as)
 
 
-def _lowered(model: onnx.ModelProto, target: Target, cores: Machine, choices: Choices) -> Lowered:
-    return lower(model, cores, cpu.tvm_target(target), choices=choices)
-
-
-def _compare(
-    default: Lowered, tuned: Lowered, target: Target, runner: Runner, model: onnx.ModelProto
-) -> Network:
+def _compare(default: Lowered, tuned: Lowered, target: Target, runner: Runner) -> Network:
     """Measure both networks in turns."""
     with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
         folders = [Path(name) / side for side in ("before", "after")]
