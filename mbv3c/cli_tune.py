@@ -12,6 +12,7 @@ import click
 from mbv3c.cli_common import Progress, json_option, print_json
 from mbv3c.cli_device import device_options, place_of
 from mbv3c.cli_model import built_or_loaded, model_options, opset_option
+from mbv3c.cli_precision import precision_options, read_numbers
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     help="local or rpc; for CPUs emulated, for GPUs estimated.  "
     "[default: what the target needs here]",
 )
+@precision_options
 @device_options
 @click.option(
     "--trials", type=int, help="Candidates to measure.  [default: 400 without --minutes]"
@@ -59,6 +61,9 @@ if TYPE_CHECKING:
 def tune(
     model: Path | None,
     target: str,
+    precision: str | None,
+    calibration: Path | None,
+    keep_float: str | None,
     runner: str | None,
     device: str | None,
     tracker: str | None,
@@ -115,7 +120,15 @@ def tune(
         trials = 400
     place = place_of(device, tracker, key, timeout)
     network.check_runner(runner, place[0] if place else None)
-    loaded = built_or_loaded(model, spec, input_shape, opset, Progress())
+    numbers = read_numbers(found, precision, calibration, keep_float)
+
+    from mbv3c.quantization.quantize import quantize_once
+
+    progress = Progress()
+    loaded = built_or_loaded(model, spec, input_shape, opset, progress)
+    if numbers.precision == "int8":
+        source = numbers.calibration(loaded)
+        loaded, _ = quantize_once(loaded, source, numbers.quantizing, progress)
     budget = Budget(trials, minutes * 60 if minutes is not None else None, patience)
     with ExitStack() as stack:
         report = one_at_a_time(stack.enter_context(_shown(as_json)))
@@ -123,7 +136,16 @@ def tune(
         if place is not None:
             devices = stack.enter_context(opened(cpu.resolve(found), *place, report))
         tuned = network.tune_network(
-            loaded, found, database, runner, budget, tuning_seed, report, devices
+            loaded,
+            found,
+            database,
+            runner,
+            budget,
+            tuning_seed,
+            report,
+            devices,
+            precision=numbers.precision,
+            keep_float=numbers.keep_float,
         )
     if as_json:
         print_json(tuned.to_json())

@@ -153,6 +153,20 @@ def rewritten_for(
     return (model, []) if precision == "int8" else run_pipeline(model)
 
 
+def check_keep_float(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:
+    """Make sure that every pattern matches the name of a node of a rewritten graph.
+
+    Raises:
+        UsageError: one matches none.
+    """
+    for pattern in keep_float:
+        if not any(fnmatchcase(node.name, pattern) for node in model.graph.node):
+            raise UsageError(
+                f"--keep-float {pattern!r} matches no layer of the rewritten graph; "
+                "`mbv3c compile --explain` lists them"
+            )
+
+
 @dataclass(frozen=True)
 class Library:
     """A library that was built.
@@ -187,12 +201,7 @@ def build_library(
         ModelError: TVM lacks operators of the graph. What the passes that could have removed them
             say in `reports` is part of the message.
     """
-    for pattern in keep_float:
-        if not any(fnmatchcase(node.name, pattern) for node in model.graph.node):
-            raise UsageError(
-                f"--keep-float {pattern!r} matches no layer of the rewritten graph; "
-                "`mbv3c compile --explain` lists them"
-            )
+    check_keep_float(model, keep_float)
     resolved = cpu.resolve(target)
     try:
         lowered = lower_for(model, resolved, precision, keep_float, choices)

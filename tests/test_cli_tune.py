@@ -89,6 +89,21 @@ def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
         (["--target", "mobile_gpu:metal", "--runner", "rpc"], "--runner rpc needs a device"),
         (["--target", "arm_cpu", "--runner", "estimated"], "--runner estimated is not for"),
         (["--target", "arm_cpx"], "unknown target 'arm_cpx'"),
+        (["--target", "arm_cpu", "--precision", "fp8"], "unknown precision 'fp8'"),
+        (
+            ["--target", "arm_cpu:cortex-a72", "--precision", "fp16"],
+            "arm_cpu:cortex-a72 does not compute in fp16",
+        ),
+        (["--target", "arm_cpu", "--calibration", "x"], "--calibration is for --precision int8"),
+        (
+            ["--target", "arm_cpu", "--precision", "int8", "--calibration", "x"],
+            "no such folder: x",
+        ),
+        (["--target", "arm_cpu", "--keep-float", "1"], "--keep-float is for --precision int8"),
+        (
+            ["--target", "arm_cpu", "--precision", "fp16", "--keep-float", "none.*"],
+            "--keep-float 'none.*' matches no layer",
+        ),
         (["--target", "arm_cpu", "--trials", "0"], "--trials and --minutes must be above 0"),
         (["--target", "arm_cpu", "--minutes", "-1"], "--trials and --minutes must be above 0"),
         (["--target", "arm_cpu", "--patience", "0"], "--patience 0 is not possible"),

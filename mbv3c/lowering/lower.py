@@ -57,7 +57,7 @@ def lower(
     """
     check_operators(model)
     if PRECISIONS[precision] == "int8":
-        plan = select_quantized(read_pairs(model), machine, target)
+        plan = select_quantized(read_pairs(model), machine, target, choices)
     else:
         plan = select(model, machine, target, PRECISIONS[precision], keep_float, choices)
     return assembled(plan)

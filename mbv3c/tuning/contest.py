@@ -12,6 +12,7 @@ their outputs show whether they compute the same.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from mbv3c.lowering.schedules.elementwise import Elementwise
 from mbv3c.lowering.schedules.epilogue import LINEAR
 from mbv3c.lowering.schedules.gpu.depthwise import DepthwiseMap
 from mbv3c.lowering.schedules.gpu.pointwise import Product
+from mbv3c.lowering.schedules.integer_elementwise import Dequantize, Operand, generate_dequantize
 from mbv3c.targets.backend import build
 from mbv3c.targets.table import Target
+from mbv3c.tuning.integers import draw_integers
 from mbv3c.tuning.tasks import Task
 from mbv3c.tuning.writers import write, writer
 
@@ -90,7 +93,10 @@ def write_contest(
         Mbv3cError: it cannot be built or linked.
     """
     random = np.random.default_rng(_SEED)
-    weights = [_draw(random, shape) for shape in _raw_shapes(task)]
+    if task.shape.dtype == "int8" and isinstance(machine, Machine):
+        weights = draw_integers(task.shape, machine, random)
+    else:
+        weights = [_draw(random, shape) for shape in _raw_shapes(task)]
     kernels = [write(machine, _Fixed(tile), task.kind, task.shape, weights) for tile in tiles]
     plan, candidates = _plan(task, kernels, machine, random)
     lowered = assembled(plan)
@@ -120,7 +126,7 @@ def _plan(
             plan.values[_INPUT] = Value(shapes[at])
             shared[at] = _INPUT
         else:
-            shared[at] = _draw(random, shapes[at]).astype(dtypes[at])
+            shared[at] = _draw_as(random, shapes[at], dtypes[at])
     in_place = _draw(random, shapes[0]) if not any(read) else None
     candidates = []
     for number, kernel in enumerate(kernels):
@@ -142,8 +148,9 @@ def _plan(
             plan.steps.append(_copy(in_place.astype(dtypes[0]), written[0], machine))
         candidates.append(len(plan.steps))
         plan.steps.append(Step(task.kind, (), kernel.function, tuple(arguments), tuple(written)))
-        plan.outputs += tuple(written)
-        plan.output_shapes += tuple(plan.values[name].shape for name in written)
+        made = tuple(_in_fp32(plan, name, machine) for name in written)
+        plan.outputs += made
+        plan.output_shapes += tuple(plan.values[name].shape for name in made)
     return plan, tuple(candidates)
 
 
@@ -156,9 +163,24 @@ def _copy(source: Array, name: str, machine: Machine | Gpu) -> Step:
 
 
 def _whole(made: Array) -> Array:
-    """Return an output in fp32; of an array [N, parts, C] the sums."""
-    made = made.astype(np.float32)
+    """Return an output; of an array [N, parts, C] the sums."""
     return made.sum(axis=1) if made.ndim == _IN_PARTS else made
+
+
+def _in_fp32(plan: Plan, name: str, machine: Machine | Gpu) -> str:
+    """Convert what a kernel made, if need be: the runners write outputs in fp32."""
+    value = plan.values[name]
+    if value.dtype == "float32":
+        return name
+    result, size = f"{name}.float32", prod(value.shape)
+    plan.values[result] = Value(value.shape)
+    if value.dtype == "int8" and isinstance(machine, Machine):
+        function = generate_dequantize(Dequantize(size, Operand(1.0, 0)), machine)
+    else:
+        shape = Elementwise(1, 1, size, "", False, LINEAR, value.dtype, "float32")
+        function = writer(machine).elementwise(shape).function
+    plan.steps.append(Step("cast", (), function, (name, result), (result,)))
+    return result
 
 
 def _raw_shapes(task: Task) -> list[tuple[int, ...]]:
@@ -179,6 +201,13 @@ def _raw_shapes(task: Task) -> list[tuple[int, ...]]:
             c, s = shape.channels, shape.squeezed
             return [(s, c), (s,), (c, s), (c,)]
     return []
+
+
+def _draw_as(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
+    """Draw an input; integers from all that there are."""
+    if dtype == "int8":
+        return random.integers(-128, 128, shape).astype(np.int8)
+    return _draw(random, shape).astype(dtype)
 
 
 def _draw(random: np.random.Generator, shape: tuple[int, ...]) -> Array:

@@ -27,7 +27,7 @@ from mbv3c.execution.toolbox import emulator_kit, native_arch
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.lower import Lowered
 from mbv3c.parity.inputs import parity_inputs
-from mbv3c.passes import run_pipeline
+from mbv3c.pipeline import check_keep_float, rewritten_for
 from mbv3c.targets import cpu
 from mbv3c.targets.backend import build, lower_for, processor_of
 from mbv3c.targets.gpus import GPUS
@@ -128,7 +128,7 @@ def tune_network(
     """Tune the kernels of a model and keep those that make the whole of it faster.
 
     Args:
-        model: the model as given, with fixed shapes.
+        model: the model as given, with fixed shapes; for int8 the quantized one.
         target: a CPU or a GPU of the table.
         root: the folder of all databases.
         runner_name: one of `RUNNERS`, or of `GPU_RUNNERS`; None for what fits the target.
@@ -140,14 +140,15 @@ def tune_network(
         keep_float: for fp16: nodes whose names match one of these patterns stay in fp32.
 
     Raises:
-        UsageError: the runner does not fit the target.
+        UsageError: the runner does not fit the target, or a pattern matches no node.
         ToolError: the emulator has not been fetched, or there is no OpenCL device.
         NothingMeasuredError: all measurements failed.
         DevicesGoneError: no device answers any more; what was measured is in the database.
         DatabaseError: the database is damaged, in use, or for something else.
     """
     resolved = cpu.resolve(target)
-    optimized, _ = run_pipeline(model)
+    optimized, _ = rewritten_for(model, precision)
+    check_keep_float(optimized, keep_float)
 
     def lowered(choices: Choices) -> Lowered:
         return lower_for(optimized, resolved, precision, keep_float, choices)
