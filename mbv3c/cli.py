@@ -395,6 +395,7 @@ def compile_(
             model,
             output,
             calibration,
+            tune_logs,
             {"force": force, "verify": not no_verify, "explain": explain, "as_json": as_json},
         )
         return
@@ -446,14 +447,24 @@ def _choices(target: "Target", given: Path | None, progress: Callable[[str], Non
     from mbv3c.lowering.kernels import NO_CHOICES
     from mbv3c.tuning import choices
 
-    if given == Path("none"):
+    roots = _tune_logs(given)
+    if not roots:
         return NO_CHOICES
-    if given is not None and not given.is_dir():
-        raise UsageError(f"{given} is no folder of tuning databases; `mbv3c tune` writes one")
-    found = choices.measured(target, [given or choices.OWN, choices.shipped()])
+    found = choices.measured(target, roots)
     for warning in found.warnings:
         progress(f"warning: {warning}")
     return found
+
+
+def _tune_logs(given: Path | None) -> tuple[Path, ...]:
+    """Return the folders in which measured choices are looked for."""
+    from mbv3c.tuning import choices
+
+    if given == Path("none"):
+        return ()
+    if given is not None and not given.is_dir():
+        raise UsageError(f"{given} is no folder of tuning databases; `mbv3c tune` writes one")
+    return given or choices.OWN, choices.shipped()
 
 
 def _compile_npu(
@@ -462,12 +473,14 @@ def _compile_npu(
     model: Path | None,
     output: Path | None,
     calibration: Path | None,
+    tune_logs: Path | None,
     flags: dict[str, bool],
 ) -> None:
     from mbv3c.targets.npu_tools import require_npu_tools
 
     target, options = request.read(compare_size=flags["explain"])
     require_npu_tools()
+    roots = _tune_logs(tune_logs)
 
     from mbv3c.quantization.calibration import calibration_files, folder_inputs
 
@@ -486,7 +499,7 @@ def _compile_npu(
         target,
         path,
         folder_inputs(loaded, calibration) if calibration is not None else None,
-        NpuOptions(**options),
+        NpuOptions(**options, tune_logs=roots),
         force=flags["force"],
         verify=flags["verify"],
         progress=progress,

@@ -73,14 +73,13 @@ def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
     meta["context"]["kernels"] = 0
     (folder / META).write_text(json.dumps(meta))
     done = mbv3c("--target", "arm_cpu", "--database", logs, "--prune", "--status")
-    assert "1 records of kernels 0 deleted" in done.stdout
+    assert "1 records of arm_cpu:cortex-a76 (kernels 0" in done.stdout
     assert "nothing was measured" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target", "npu"], "npu cannot be tuned yet"),
         (
             ["--target", "mobile_gpu", "--runner", "emulated"],
             "--runner emulated is not for mobile_gpu:mali",
@@ -103,6 +102,10 @@ def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
         (
             ["--target", "arm_cpu", "--precision", "fp16", "--keep-float", "none.*"],
             "--keep-float 'none.*' matches no layer",
+        ),
+        (
+            ["--target", "arm_cpu", "--sram", "512", "--force"],
+            "--sram are for",
         ),
         (["--target", "arm_cpu", "--trials", "0"], "--trials and --minutes must be above 0"),
         (["--target", "arm_cpu", "--minutes", "-1"], "--trials and --minutes must be above 0"),

@@ -32,7 +32,7 @@ from mbv3c.targets import cpu
 from mbv3c.targets.backend import build, lower_for, processor_of
 from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.table import Target
-from mbv3c.tuning import estimates
+from mbv3c.tuning import gpu_estimates
 from mbv3c.tuning.choices import Measured, device_of
 from mbv3c.tuning.database import Database, Record, best, folder_for
 from mbv3c.tuning.rpc_runner import DeviceRunner
@@ -269,11 +269,11 @@ def _gpu_runner(target: Target, name: str | None) -> Runner | None:
 
 
 def _estimated(database: Database, target: Target, default: Lowered) -> Tuned:
-    found = estimates.estimate(tasks_of([default.plan]), GPUS[target.gpu].gpu)
+    found = gpu_estimates.estimate(tasks_of([default.plan]), GPUS[target.gpu].gpu)
     return Tuned(
         database.folder,
         device_of(target),
-        estimates.DESCRIPTION,
+        gpu_estimates.DESCRIPTION,
         found.outcome,
         [],
         None,
