@@ -28,6 +28,7 @@ from mbv3c.cli_model import (
     model_options,
     opset_option,
 )
+from mbv3c.cli_precision import precision_options, read_numbers
 from mbv3c.cli_verify import sentence
 from mbv3c.errors import EXIT_INTERRUPTED, EXIT_PARITY, Mbv3cError, ParityError, UsageError
 
@@ -336,16 +337,7 @@ def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @commands.command(name="compile")
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--precision", help="fp32, fp16 or int8.  [default: fp32, on npu int8]")
-@click.option(
-    "--calibration",
-    type=click.Path(path_type=Path),
-    help="For int8: folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
-)
-@click.option(
-    "--keep-float",
-    help="Layers that stay in fp32: for int8 as `quantize` takes it, for fp16 names or patterns.",
-)
+@precision_options
 @click.option(
     "--cores", type=int, help="Cores that one inference may use.  [default: the target's]"
 )
@@ -408,33 +400,15 @@ def compile_(
         )
         return
     request.check_no_npu()
-    precision = precision or "fp32"
     found = find_target(target)
     if cores is not None:
         found = with_cores(found, cores)
-    if precision != "int8" and calibration is not None:
-        raise UsageError("--calibration is for --precision int8")
-    if precision == "fp32" and keep_float is not None:
-        raise UsageError("--keep-float is for --precision int8 and fp16")
-
-    from mbv3c.quantization import calibration as calibrations
-    from mbv3c.quantization import options
-    from mbv3c.targets.cores import check_precision
-
-    check_precision(found, precision)
-    keep = None
-    names: tuple[str, ...] = ()
-    if keep_float is not None and precision == "int8":
-        keep = options.parse_keep_float(keep_float)
-    elif keep_float is not None:
-        names = tuple(filter(None, keep_float.split(",")))
-    if calibration is not None:
-        calibrations.calibration_files(calibration)
+    numbers = read_numbers(found, precision, calibration, keep_float)
     progress = _Progress()
     loaded = built_or_loaded(model, spec, input_shape, opset, progress)
     name = loaded.graph.name if model is None else model.stem
-    path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
-    source = calibrations.folder_inputs(loaded, calibration) if calibration is not None else None
+    path = output or Path(f"{name}-{found.family}-{found.device}-{numbers.precision}")
+    source = numbers.calibration(loaded)
 
     from mbv3c import pipeline
     from mbv3c.kernel_table import kernel_lines
@@ -443,10 +417,10 @@ def compile_(
         loaded,
         found,
         path,
-        precision=precision,
+        precision=numbers.precision,
         calibration=source,
-        quantizing=options.from_given({"keep_float": keep}) if keep is not None else None,
-        keep_float=names,
+        quantizing=numbers.quantizing,
+        keep_float=numbers.keep_float,
         choices=_choices(found, tune_logs, progress),
         force=force,
         verify=not no_verify,
@@ -460,7 +434,7 @@ def compile_(
         return
     for line in kernel_lines(compiled.kernels) if explain else ():
         click.echo(line)
-    click.echo(f"{path}: {found.name} {precision}")
+    click.echo(f"{path}: {found.name} {numbers.precision}")
     origins = Counter(one["origin"] for one in compiled.kernels if one["origin"])
     if origins["tuned"]:
         tuned, default = origins["tuned"], origins["default"]
@@ -474,7 +448,7 @@ def _choices(target: "Target", given: Path | None, progress: Callable[[str], Non
     from mbv3c.tuning import choices
 
     roots = _tune_logs(given)
-    if target.gpu or not roots:
+    if not roots:
         return NO_CHOICES
     found = choices.measured(target, roots)
     for warning in found.warnings:

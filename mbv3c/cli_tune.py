@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +12,26 @@ from click.core import ParameterSource
 
 from mbv3c import cli_tune_npu
 from mbv3c.cli_common import Progress, json_option, print_json
+from mbv3c.cli_device import device_options, place_of
 from mbv3c.cli_model import built_or_loaded, force_option, model_options, opset_option
+from mbv3c.cli_precision import precision_options, read_numbers
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
     from mbv3c.tuning.tune import Event
 
+_DEVICE_OPTIONS = ("device", "tracker", "key", "timeout")
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @click.option(
-    "--target", required=True, help="A CPU or an NPU: FAMILY[:DEVICE], see `mbv3c targets`."
+    "--runner",
+    help="local or rpc; of a CPU emulated, of a GPU or an NPU estimated.  [default: what fits]",
 )
-@click.option("--runner", help="local, emulated, or of an NPU estimated.  [default: what fits]")
+@precision_options
+@device_options
 @click.option(
     "--trials",
     type=int,
@@ -52,14 +59,9 @@ if TYPE_CHECKING:
 )
 @click.option("--sram", type=int, help="npu: budget of SRAM in KiB, tried as arena, too.")
 @click.option(
-    "--calibration",
-    type=click.Path(path_type=Path),
-    help="npu: folder of images or arrays to take ranges from, as for `compile`.",
-)
-@click.option(
     "--plot",
     type=click.Path(path_type=Path),
-    help="npu: draw cycles against SRAM, to a .png or .svg file.",
+    help="Draw what was found over time, of an npu cycles against SRAM: a .png or .svg file.",
 )
 @force_option
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
@@ -69,7 +71,14 @@ if TYPE_CHECKING:
 def tune(
     model: Path | None,
     target: str,
+    precision: str | None,
+    calibration: Path | None,
+    keep_float: str | None,
     runner: str | None,
+    device: str | None,
+    tracker: str | None,
+    key: str | None,
+    timeout: float | None,
     trials: int | None,
     minutes: float | None,
     patience: int,
@@ -80,7 +89,6 @@ def tune(
     export_to: Path | None,
     import_from: Path | None,
     sram: int | None,
-    calibration: Path | None,
     plot: Path | None,
     force: bool,
     input_shape: str | None,
@@ -109,22 +117,23 @@ def tune(
                 plot,
                 force,
                 as_json,
-                _given("patience", "tuning_seed"),
+                _given("patience", "tuning_seed", "precision", "keep_float", *_DEVICE_OPTIONS),
             ),
             lambda progress: built_or_loaded(model, spec, input_shape, opset, progress),
             database,
             cli_tune_npu.Files(status, prune, export_to, import_from),
         )
         return
-    if given := _given("sram", "calibration", "plot", "force"):
+    if given := _given("sram"):
         raise UsageError(f"{', '.join(given)} are for --target npu only")
     found = find_target(target)
-    if found.gpu:
-        raise UsageError(f"{found.name} cannot be tuned yet; its knobs are chosen by an estimate")
 
-    from mbv3c.tuning import files, network
+    from mbv3c.figures import check_figure
+    from mbv3c.targets import cpu
+    from mbv3c.tuning import curves, files, network
     from mbv3c.tuning.choices import context_of, device_of
     from mbv3c.tuning.database import Context, Database, folder_for
+    from mbv3c.tuning.rpc_runner import one_at_a_time, opened
     from mbv3c.tuning.tune import Budget
 
     chosen = Database(folder_for(database, device_of(found)))
@@ -148,12 +157,43 @@ def tune(
         raise UsageError(f"--patience {patience} is not possible; choose at least 1")
     if trials is None and minutes is None:
         trials = 400
+    place = place_of(device, tracker, key, timeout)
+    network.check_runner(runner, place[0] if place else None)
+    numbers = read_numbers(found, precision, calibration, keep_float)
+
+    if plot is not None:
+        check_figure(plot, force=force)
+
+    from mbv3c.quantization.quantize import quantize_once
+
     progress = Progress()
     loaded = built_or_loaded(model, spec, input_shape, opset, progress)
-    seconds = minutes * 60 if minutes is not None else None
-    budget = Budget(trials, seconds, patience)
-    with _shown(as_json) as report:
-        tuned = network.tune_network(loaded, found, database, runner, budget, tuning_seed, report)
+    if numbers.precision == "int8":
+        source = numbers.calibration(loaded)
+        loaded, _ = quantize_once(loaded, source, numbers.quantizing, progress)
+    budget = Budget(trials, minutes * 60 if minutes is not None else None, patience)
+    with ExitStack() as stack:
+        report = one_at_a_time(stack.enter_context(_shown(as_json)))
+        devices = None
+        if place is not None:
+            devices = stack.enter_context(opened(cpu.resolve(found), *place, report))
+        tuned = network.tune_network(
+            loaded,
+            found,
+            database,
+            runner,
+            budget,
+            tuning_seed,
+            report,
+            devices,
+            precision=numbers.precision,
+            keep_float=numbers.keep_float,
+        )
+    if plot is not None and tuned.estimate:
+        raise UsageError(f"--plot draws measurements, and {found.name} was only estimated")
+    if plot is not None:
+        lines = curves.curves(tuned.outcome.states, chosen.records())
+        curves.draw(plot, lines, tuned.device, tuned.runner, force=force)
     if as_json:
         print_json(tuned.to_json())
         return

@@ -33,7 +33,7 @@ from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
 from mbv3c.lowering.describe import describe
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
-from mbv3c.lowering.lower import Lowered, lower, lower_for_gpu
+from mbv3c.lowering.lower import Lowered
 from mbv3c.parity.alone import KernelsAlone
 from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
 from mbv3c.parity.conversion import in_opset
@@ -51,11 +51,12 @@ from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.quantize import quantize_once
 from mbv3c.quantization.report import QuantizationReport
 from mbv3c.targets import cpu, opencl
-from mbv3c.targets.cores import check_precision, machine
+from mbv3c.targets.backend import build, lower_for
+from mbv3c.targets.cores import check_precision
 from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.npu_tools import require_npu_tools
 from mbv3c.targets.table import NATIVE, Target, find_target
-from mbv3c.tuning.choices import tuned_kernels
+from mbv3c.tuning.choices import recorded, tuned_kernels
 
 Progress = Callable[[str], None]
 
@@ -152,6 +153,20 @@ def rewritten_for(
     return (model, []) if precision == "int8" else run_pipeline(model)
 
 
+def check_keep_float(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:
+    """Make sure that every pattern matches the name of a node of a rewritten graph.
+
+    Raises:
+        UsageError: one matches none.
+    """
+    for pattern in keep_float:
+        if not any(fnmatchcase(node.name, pattern) for node in model.graph.node):
+            raise UsageError(
+                f"--keep-float {pattern!r} matches no layer of the rewritten graph; "
+                "`mbv3c compile --explain` lists them"
+            )
+
+
 @dataclass(frozen=True)
 class Library:
     """A library that was built.
@@ -178,7 +193,7 @@ def build_library(
 ) -> Library:
     """Turn a rewritten graph into the target's shared library, with its symbol table on demand.
 
-    For fp16, nodes whose names match a pattern of `keep_float` stay in fp32. Kernels of CPUs that
+    For fp16, nodes whose names match a pattern of `keep_float` stay in fp32. Kernels that
     `choices` knows are as it says.
 
     Raises:
@@ -186,28 +201,14 @@ def build_library(
         ModelError: TVM lacks operators of the graph. What the passes that could have removed them
             say in `reports` is part of the message.
     """
-    for pattern in keep_float:
-        if not any(fnmatchcase(node.name, pattern) for node in model.graph.node):
-            raise UsageError(
-                f"--keep-float {pattern!r} matches no layer of the rewritten graph; "
-                "`mbv3c compile --explain` lists them"
-            )
+    check_keep_float(model, keep_float)
     resolved = cpu.resolve(target)
-    tvm_target = opencl.tvm_target(resolved) if target.gpu else cpu.tvm_target(resolved)
     try:
-        if target.gpu:
-            gpu = GPUS[target.gpu].gpu
-            lowered = lower_for_gpu(model, gpu, target.name, tvm_target, precision, keep_float)
-        else:
-            cores = machine(resolved, tvm_target)
-            lowered = lower(model, cores, tvm_target, precision, keep_float, choices)
+        lowered = lower_for(model, resolved, precision, keep_float, choices)
     except UnknownOperatorsError as error:
         reasons = why_left(model, error.positions, reports)
         raise ModelError("\n  ".join([str(error), *reasons])) from error
-    if not target.gpu:
-        cpu.build(lowered.module, resolved, output, symbols=symbols)
-        return Library(lowered, {})
-    return Library(lowered, opencl.build(lowered.module, resolved, output, symbols=symbols))
+    return Library(lowered, build(lowered.module, resolved, output, symbols=symbols))
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,7 @@ def compile_model(
             written = model.SerializeToString(deterministic=True)
             (folder / bundles.QUANTIZED).write_bytes(written)
         parity = None
+        tuned = tuned_kernels(built.lowered.plan)
         if verify:
             as_given = given if quantization is not None else None
             parity = _verify(
@@ -307,6 +309,7 @@ def compile_model(
                 progress,
                 as_given,
                 keep_float,
+                choices=recorded(tuned),
             )
             if not parity.passed:
                 raise ParityError(
@@ -316,7 +319,7 @@ def compile_model(
                 )
         contents = _describe(given, target, precision, reports, references[0], parity)
         contents["keep_float"] = list(keep_float)
-        contents["tuned_kernels"] = tuned_kernels(built.lowered.plan)
+        contents["tuned_kernels"] = tuned
         contents["quantization"] = _describe_quantization(quantization)
         contents |= described
         bundles.write_manifest(folder, contents)
@@ -379,6 +382,7 @@ def verify_bundle(
         given,
         kept,
         runner,
+        recorded(bundle.manifest.get("tuned_kernels", ())),
     )
 
 
@@ -502,13 +506,14 @@ def _verify(
     given: onnx.ModelProto | None = None,
     keep_float: Sequence[str] = (),
     runner: Runner | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> Parity:
     runner = runner or runner_for(target, precision)
     alone = None
     if runner is None and target.gpu:
         progress(f"building the host code of {target.name} for this machine")
         outputs, ran_on = _run_kernels(
-            folder, model, target, inputs, precision, keep_float, progress
+            folder, model, target, inputs, precision, keep_float, choices, progress
         )
     elif runner is not None:
         progress(f"running the library on {runner.description}")
@@ -540,6 +545,7 @@ def _run_kernels(
     inputs: list[Tensor],
     precision: str,
     keep_float: Sequence[str],
+    choices: Choices,
     progress: Progress,
 ) -> tuple[list[list[Tensor]], str]:
     """Run a GPU bundle's kernels on this machine's OpenCL device; returns what executed them.
@@ -559,6 +565,7 @@ def _run_kernels(
             library,
             precision=precision,
             keep_float=keep_float,
+            choices=choices,
         )
         shipped = (folder / bundles.LIBRARY).read_bytes()
         others = [name for name, source in built.sources.items() if source.encode() not in shipped]

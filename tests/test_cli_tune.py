@@ -80,11 +80,32 @@ def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target", "mobile_gpu"], "mobile_gpu:mali cannot be tuned yet"),
+        (
+            ["--target", "mobile_gpu", "--runner", "emulated"],
+            "--runner emulated is not for mobile_gpu:mali",
+        ),
+        (["--target", "mobile_gpu:metal", "--runner", "local"], "does not run on this machine"),
+        (["--target", "mobile_gpu:metal", "--runner", "rpc"], "--runner rpc needs a device"),
+        (["--target", "arm_cpu", "--runner", "estimated"], "--runner estimated is not for"),
         (["--target", "arm_cpx"], "unknown target 'arm_cpx'"),
+        (["--target", "arm_cpu", "--precision", "fp8"], "unknown precision 'fp8'"),
+        (
+            ["--target", "arm_cpu:cortex-a72", "--precision", "fp16"],
+            "arm_cpu:cortex-a72 does not compute in fp16",
+        ),
+        (["--target", "arm_cpu", "--calibration", "x"], "--calibration is for --precision int8"),
+        (
+            ["--target", "arm_cpu", "--precision", "int8", "--calibration", "x"],
+            "no such folder: x",
+        ),
+        (["--target", "arm_cpu", "--keep-float", "1"], "--keep-float is for --precision int8"),
+        (
+            ["--target", "arm_cpu", "--precision", "fp16", "--keep-float", "none.*"],
+            "--keep-float 'none.*' matches no layer",
+        ),
         (
             ["--target", "arm_cpu", "--sram", "512", "--force"],
-            "--sram, --force are for",
+            "--sram are for",
         ),
         (["--target", "arm_cpu", "--trials", "0"], "--trials and --minutes must be above 0"),
         (["--target", "arm_cpu", "--minutes", "-1"], "--trials and --minutes must be above 0"),
@@ -102,4 +123,19 @@ def test_wrong_usage_is_refused(
     done = mbv3c(*arguments, *small)
     assert message in str(done.exception)
     assert getattr(done.exception, "exit_code", None) == 2
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--variant", "small", "--width", "0.35", "--resolution", "96"]
+    done = mbv3c("--target", "mobile_gpu:adreno", "--runner", "estimated", *small)
+    assert done.exit_code == 0
+    assert "nothing was measured" in done.stdout
+    assert "estimating finds nothing better" in done.stdout
+    asked = mbv3c("--target", "mobile_gpu:adreno", "--runner", "estimated", *small, "--json")
+    found = json.loads(asked.stdout)
+    assert (found["kept"], found["network"]) == (0, None)
+    assert "compared with no GPU" in found["runner"]
+    assert {one["best_relative"] for one in found["tasks"]} == {1.0}
     assert not any(tmp_path.iterdir())

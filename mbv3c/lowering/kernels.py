@@ -15,6 +15,9 @@ from mbv3c.lowering.schedules import (
     depthwise,
     elementwise,
     general,
+    integer_convolution,
+    integer_depthwise,
+    integer_pointwise,
     pointwise,
     pooling,
     squeeze_excite,
@@ -22,6 +25,9 @@ from mbv3c.lowering.schedules import (
 from mbv3c.lowering.schedules.convolution import Convolution
 from mbv3c.lowering.schedules.depthwise import Depthwise
 from mbv3c.lowering.schedules.elementwise import Elementwise, Transpose
+from mbv3c.lowering.schedules.integer_convolution import IntegerConvolution
+from mbv3c.lowering.schedules.integer_depthwise import IntegerDepthwise
+from mbv3c.lowering.schedules.integer_pointwise import IntegerPointwise
 from mbv3c.lowering.schedules.pointwise import Pointwise
 from mbv3c.lowering.schedules.pooling import GlobalPool
 from mbv3c.lowering.schedules.squeeze_excite import SqueezeExcite
@@ -31,6 +37,7 @@ from mbv3c.lowering.schedules.squeeze_excite import SqueezeExcite
 VERSION = 1
 
 Floats = NDArray[np.float32]
+Integers = NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,9 @@ NO_CHOICES = NoChoices()
 class CpuKernels:
     """Kernels for the cores of a CPU.
 
+    Those of integers take int8 weights, laid out as in ONNX, and what `rounding` has for them: of
+    every output an int32 bias and an fp32 factor, and the table, if one follows.
+
     Attributes:
         machine: the processor.
         choices: what was measured there.
@@ -126,6 +136,31 @@ class CpuKernels:
         tile, origin = self._choose("global_pool", shape)
         return Kernel(pooling.generate(shape, tile, self.machine), (), tile, shape, origin)
 
+    def integer_pointwise(
+        self, shape: IntegerPointwise, weights: Integers, *rounding: Array
+    ) -> Kernel:
+        tile, origin = self._choose("integer_pointwise", shape)
+        packed = integer_pointwise.pack(shape, tile, self.machine, weights)
+        bias, scale = (integer_pointwise.pad(shape, row) for row in rounding[:2])
+        function = integer_pointwise.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, bias, scale, *rounding[2:]), tile, shape, origin)
+
+    def integer_depthwise(
+        self, shape: IntegerDepthwise, weights: Integers, *rounding: Array
+    ) -> Kernel:
+        tile, origin = self._choose("integer_depthwise", shape)
+        packed = integer_depthwise.pack(shape, self.machine, weights)
+        function = integer_depthwise.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, *rounding), tile, shape, origin)
+
+    def integer_convolution(
+        self, shape: IntegerConvolution, weights: Integers, *rounding: Array
+    ) -> Kernel:
+        tile, origin = self._choose("integer_convolution", shape)
+        packed = integer_convolution.pack(shape, weights)
+        function = integer_convolution.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, *rounding), tile, shape, origin)
+
     def elementwise(self, shape: Elementwise) -> Kernel:
         return Kernel(elementwise.generate_elementwise(shape, self.machine))
 
@@ -136,16 +171,22 @@ class CpuKernels:
         return general.schedule(function, target)
 
     def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
-        """Return the knobs for a shape, and where they come from.
+        """Return the knobs for a shape, and where they come from."""
+        return chosen(SCHEDULES[kind], self.choices.find(kind, shape), shape, self.machine)
 
-        What was measured and is not legal here comes from another version, and is not used.
-        """
-        found = self.choices.find(kind, shape)
-        if found is not None:
-            for tile in SCHEDULES[kind].legal(shape, self.machine):
-                if asdict(tile) == found:
-                    return tile, TUNED
-        return SCHEDULES[kind].default(shape, self.machine), DEFAULT
+
+def chosen(
+    schedule: Any, found: dict[str, Any] | None, shape: Any, processor: Any
+) -> tuple[Any, str]:
+    """Return the knobs that were found for a shape, or the default, and where they come from.
+
+    What was measured and is not legal here comes from another version, and is not used.
+    """
+    if found is not None:
+        for tile in schedule.legal(shape, processor):
+            if asdict(tile) == found:
+                return tile, TUNED
+    return schedule.default(shape, processor), DEFAULT
 
 
 # The modules of `schedules` that have knobs, by the kind of their steps.
@@ -155,4 +196,7 @@ SCHEDULES: dict[str, Any] = {
     "convolution": convolution,
     "squeeze_excite": squeeze_excite,
     "global_pool": pooling,
+    "integer_pointwise": integer_pointwise,
+    "integer_depthwise": integer_depthwise,
+    "integer_convolution": integer_convolution,
 }

@@ -6,7 +6,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from mbv3c.lowering import kernels
+from mbv3c.lowering import gpu_kernels, kernels
 from mbv3c.lowering.plan import TUNED, Plan
 from mbv3c.targets import cpu
 from mbv3c.targets.table import NATIVE, Target
@@ -67,7 +67,8 @@ def device_of(target: Target) -> str:
 
 def context_of(target: Target, unit: str) -> Context:
     """Return what new records for a target have in common."""
-    return Context(device_of(target), kernels.VERSION, metadata.version("apache-tvm"), unit)
+    version = gpu_kernels.VERSION if target.gpu else kernels.VERSION
+    return Context(device_of(target), version, metadata.version("apache-tvm"), unit)
 
 
 def shipped() -> Path:

@@ -74,7 +74,7 @@ class Context:
 
     Attributes:
         target: `FAMILY:DEVICE`.
-        kernels: version of the kernels, `mbv3c.lowering.kernels.VERSION`.
+        kernels: version of the kernels, `VERSION` of `mbv3c.lowering.kernels` or `gpu_kernels`.
         tvm: version of apache-tvm.
         unit: of the costs: microseconds, instructions or cycles.
     """

@@ -47,7 +47,11 @@ class Runner(Protocol):
     Attributes:
         unit: of the costs.
         description: what runs them, for people.
+        slots: how many contests it takes at once, each from a thread of its own.
     """
+
+    @property
+    def slots(self) -> int: ...
 
     @property
     def unit(self) -> str: ...
@@ -61,6 +65,7 @@ class Runner(Protocol):
         Raises:
             ContestTimeoutError: it took longer than `timeout` seconds.
             ToolError: it failed.
+            DevicesGoneError: nothing is left that measures.
         """
         ...
 
@@ -75,13 +80,18 @@ class LocalRunner:
 
     Attributes:
         cpus: the processors to stay on; so many threads there are.
+        device: the OpenCL device that computes, by whose clock times are; empty for a CPU.
     """
 
     cpus: tuple[int, ...]
     unit: str = "us"
+    slots: int = 1
+    device: str = ""
 
     @property
     def description(self) -> str:
+        if self.device:
+            return self.device
         return f"{processor_name()}, threads {len(self.cpus)}"
 
     def measure(self, contest: Contest, timeout: float) -> Measured:
@@ -96,7 +106,7 @@ class LocalRunner:
         times = [[us for name, us in one if name in set(contest.calls)] for one in rounds]
         columns = [[one[call] for one in times] for call in contest.candidates]
         stored = np.load(contest.folder / OUTPUTS)
-        return Measured(columns, [stored[name] for name in stored.files])
+        return Measured(columns, contest.results([stored[name] for name in stored.files]))
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,7 @@ class CountingRunner:
     kit: EmulatorKit
     cpu: str
     unit: str = "instructions"
+    slots: int = 1
 
     @property
     def description(self) -> str:
@@ -118,7 +129,13 @@ class CountingRunner:
 
     def measure(self, contest: Contest, timeout: float) -> Measured:
         first = contest.folder / "y.npy"
-        counted = count_kernels(self.kit, self.cpu, contest.folder, first)
+        begin = time.monotonic()
+        try:
+            counted = count_kernels(self.kit, self.cpu, contest.folder, first, timeout=timeout)
+        except ToolError as error:
+            if time.monotonic() - begin >= timeout:
+                raise ContestTimeoutError(f"not counted within {timeout:.0f} s") from error
+            raise
         found = instructions_by_kernel(counted, contest.folder)
         calls = Counter(contest.calls)
         names = [contest.calls[call] for call in contest.candidates]
