@@ -71,11 +71,13 @@ class Outcome:
         document: the verdict in the documented JSON form.
         rows: the metrics.
         checks: everything that was checked, by the standing rules first.
+        blocks: what blocks by themselves have shown, in the documented form; None if not asked.
     """
 
     document: dict[str, Any]
     rows: list[Row]
     checks: list[Check]
+    blocks: list[dict[str, Any]] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -90,6 +92,7 @@ class Outcome:
             "passed": not missed,
             "metrics": [row.to_json() for row in self.rows],
             "checks": [one.to_json() for one in more],
+            "blocks": self.blocks,
             "exit_code": self.exit_code,
         }
 
@@ -130,12 +133,14 @@ def verify_and_judge(
         checks += _against(baseline, report, bundle, request, progress)
         if request.report is not None:
             write_report(request.report, report)
+        shown = None
         if request.plot is not None or request.html is not None:
             from mbv3c.gate_page import blocks_of, write_pictures
 
             blocks = blocks_of(bundle, progress, here=here)
             write_pictures(request, _saved(bundle, parity), checks, rows, blocks)
-    return Outcome(parity.to_json(), rows, checks)
+            shown = None if isinstance(blocks, str) else blocks.to_json()
+    return Outcome(parity.to_json(), rows, checks, shown)
 
 
 def _baseline(bundle: Bundle, request: Request, *, here: bool) -> Report | None:

@@ -258,8 +258,12 @@ def test_a_share_needs_its_sign(bundle: Path, share: str) -> None:
 
 
 def test_pictures_and_page_show_the_blocks(bundle: Path, tmp_path: Path) -> None:
-    done = verify(bundle, "--plot", tmp_path / "p.svg", "--html", tmp_path / "p.html")
+    done = verify(bundle, "--plot", tmp_path / "p.svg", "--html", tmp_path / "p.html", "--json")
     assert done.exit_code == 0, done.output
+    blocks = document(done)["blocks"]
+    assert [one["block"] for one in blocks[:2]] == ["features.0", "features.1"]
+    assert all(0 <= error < 1e-5 for one in blocks for error in one["errors"])
+    assert {len(one["errors"]) for one in blocks} == {5}
     page = (tmp_path / "p.html").read_text()
     assert "✓ passed: all of 6 checks" in page
     assert "Every block of the library got the tensors" in page

@@ -71,8 +71,8 @@ class BlockErrors:
 def find_blocks(model: onnx.ModelProto, kernels: Sequence[Kernel]) -> tuple[Block, ...]:
     """Cut the kernels of a library behind every linear convolution or sum with more than a pixel.
 
-    A sum that only adds to what the kernel before it made belongs to that one. What comes before
-    the first depthwise convolution is a block, too: the stem.
+    A sum that only adds to what the kernel before it made belongs to that one, and so does a
+    change of layout. What comes before the first depthwise convolution is a block, too: the stem.
     """
     producers = {name: node for node in model.graph.node for name in node.output}
     ends = [
@@ -80,6 +80,7 @@ def find_blocks(model: onnx.ModelProto, kernels: Sequence[Kernel]) -> tuple[Bloc
         for index, kernel in enumerate(kernels)
         if any(_ends_block(one, producers) for one in _written(kernel))
         and not _is_summed(index, kernels, producers)
+        and not _is_copied(index, kernels)
     ]
     depthwise = (i for i, kernel in enumerate(kernels) if "depthwise" in kernel["kind"])
     places = sorted({0, next(depthwise, 0), *ends, len(kernels)})
@@ -178,6 +179,11 @@ def _operator(tensor: str, producers: Mapping[str, onnx.NodeProto]) -> str:
     while node is not None and node.op_type in _PAIR:
         node = producers.get(node.input[0])
     return node.op_type if node is not None else ""
+
+
+def _is_copied(index: int, kernels: Sequence[Kernel]) -> bool:
+    """Say whether the next kernel does no node's work."""
+    return index + 1 < len(kernels) and not kernels[index + 1]["nodes"]
 
 
 def _is_summed(

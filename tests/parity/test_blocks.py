@@ -86,8 +86,8 @@ def test_the_block_that_is_wrong_is_the_only_one(
     assert all(error < 1e-5 for index, error in enumerate(worst) if index != 5)
 
 
-def test_a_sum_belongs_to_the_convolution_before_it() -> None:
-    """Of a kernel that only adds, as int8 libraries may have, no block is made."""
+def test_a_sum_and_a_copy_belong_to_the_convolution_before_them() -> None:
+    """Of a kernel that only adds or changes the layout no block is made."""
     image = [1, 4, 8, 8]
 
     def kernel(name: str, read: list[str], written: str) -> dict:
@@ -112,7 +112,8 @@ def test_a_sum_belongs_to_the_convolution_before_it() -> None:
         kernel("elementwise", ["a", "x"], "b"),
         kernel("pointwise", ["b"], "d"),
         kernel("pointwise", ["d"], "e"),
+        kernel("transpose", ["e"], "e") | {"nodes": []},
     ]
     blocks = find_blocks(model, kernels)
-    assert [(one.first, one.end) for one in blocks] == [(0, 2), (2, 4)]
+    assert [(one.first, one.end) for one in blocks] == [(0, 2), (2, 5)]
     assert blocks[0].name == "net"
