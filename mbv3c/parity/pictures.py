@@ -53,6 +53,8 @@ def _draw(pairs: Pairs, blocks: BlockErrors | None, panels: "Sequence[Axes]") ->
 
 def _histogram(axes: "Axes", pairs: Pairs) -> None:
     """Draw how many values have which absolute error, per output, all inputs together."""
+    from matplotlib.ticker import MaxNLocator
+
     found = {
         pair.reference.name: np.concatenate(
             [errors(row[place].ours, row[place].reference.output) for row in pairs]
@@ -77,7 +79,7 @@ def _histogram(axes: "Axes", pairs: Pairs) -> None:
         )
     axes.set_xscale("log")
     axes.set_xlabel("absolute error")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, alpha=0.3)
     axes.legend(frameon=False)
 
