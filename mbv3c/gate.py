@@ -275,6 +275,7 @@ def speed_of(bundle: Bundle, progress: Progress) -> dict[str, Any]:
         "against_version": measured.versions[_package(measured.against)],
         "against_median_ms": measured.theirs.median_ms,
         "threads": measured.threads,
+        "on": measured.versions.get("on"),
         "undisturbed": measured.undisturbed,
         "cpu": measured.cpu,
     }

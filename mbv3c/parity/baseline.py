@@ -240,8 +240,8 @@ def _speed(baseline: Report, now: Report, slowdown: float, seconds: float) -> It
     )
 
 
-# A ratio says nothing about our side if the other one has changed.
-_BESIDE = ("against", "against_version", "threads")
+# A ratio says nothing about our side if the other one has changed, or the OpenCL device.
+_BESIDE = ("against", "against_version", "threads", "on")
 
 
 def _sizes(baseline: Report, now: Report, growth: float) -> Iterator[Check]:

@@ -159,7 +159,13 @@ def test_a_busy_machine_is_named(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("kind", INSTRUCTIONS), ("against_version", "1.1"), ("threads", 2), ("against", "openvino")],
+    [
+        ("kind", INSTRUCTIONS),
+        ("against_version", "1.1"),
+        ("threads", 2),
+        ("against", "openvino"),
+        ("on", "a GPU"),
+    ],
 )
 def test_another_kind_of_speed_is_not_compared(bundle: Bundle, name: str, value: object) -> None:
     now = report(bundle, speed={**RATIO, name: value})
