@@ -144,7 +144,7 @@ def tune_network(
         if database.torn():
             report({"event": "torn", "file": str(database.folder)})
         tasks = tasks_of([default.plan])
-        if devices is not None:
+        if devices is not None and tasks:
             devices.prove_with(min(tasks, key=lambda task: task.step.madds), cores)
         notes = {} if isinstance(runner, CountingRunner) else {"devices": _notes(runner, report)}
         tuner = Tuner(cores, resolved, runner, database, report, notes)
