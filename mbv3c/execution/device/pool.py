@@ -252,6 +252,7 @@ class Pool:
         with self._lock:
             self._heard = time.monotonic()
             board.faults = 0
+            board.beat = (board.beat[0], self._heard)
             board.machine = _machine(document) or board.machine
             self._despairing = False
             if board.aside and lease.begun >= board.since:
