@@ -163,7 +163,7 @@ def tune_network(
             report({"event": "torn", "file": str(database.folder)})
         tasks = tasks_of([default.plan])
         processor = processor_of(resolved)
-        if devices is not None:
+        if devices is not None and tasks:
             devices.prove_with(min(tasks, key=lambda task: task.step.madds), processor)
         notes = {} if isinstance(runner, CountingRunner) else {"devices": _notes(runner, report)}
         tuner = Tuner(processor, resolved, runner, database, report, notes)
