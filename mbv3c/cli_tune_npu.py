@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from mbv3c.targets.npu_table import NpuTarget
     from mbv3c.tuning import estimates
 
 _KIB = 1024
@@ -73,11 +74,10 @@ def tune_npu(
     from mbv3c.tuning import estimates
 
     target = find_npu(request.target)
-    require_npu_tools()
+    if files.prune or files.import_from or not (files.status or files.export_to):
+        require_npu_tools()  # its versions matter there
     if any((files.status, files.prune, files.export_to, files.import_from)):
-        for line in _files(
-            estimates.estimates_for(root, target), estimates.context_of(target), files
-        ):
+        for line in _files(estimates.estimates_for(root, target), target, files):
             click.echo(line)
         return
     _check(request)
@@ -85,6 +85,7 @@ def tune_npu(
     from mbv3c import npu_tune
     from mbv3c.figures import check_figure
     from mbv3c.quantization.calibration import calibration_files, folder_inputs
+    from mbv3c.tuning.choices import OWN
 
     if request.plot is not None:
         check_figure(request.plot, force=request.force)
@@ -109,25 +110,25 @@ def tune_npu(
         return
     for line in npu_tune.tuned_lines(tuned):
         click.echo(line)
-    click.echo(f"in {tuned.database}; `mbv3c compile --target {target.name}` uses it")
+    where = "" if root == OWN else f" --tune-logs {root}"
+    click.echo(f"in {tuned.database}; `mbv3c compile --target {target.name}{where}` uses it")
 
 
-def _files(
-    database: "estimates.Estimates", context: "estimates.VelaContext", files: Files
-) -> list[str]:
+def _files(database: "estimates.Estimates", target: "NpuTarget", files: Files) -> list[str]:
     from mbv3c.tuning import estimates
     from mbv3c.tuning import files as database_files
 
-    return [
-        *([database_files.prune(database, context.__eq__)] if files.prune else []),
-        *(
-            [database_files.import_records(database, context.__eq__, files.import_from)]
-            if files.import_from
-            else []
-        ),
-        *([database_files.export_records(database, files.export_to)] if files.export_to else []),
-        *(estimates.status_lines(database) if files.status else []),
-    ]
+    def current(context: "estimates.VelaContext") -> bool:
+        return context == estimates.context_of(target)
+
+    said = []
+    if files.prune:
+        said.append(database_files.prune(database, current))
+    if files.import_from:
+        said.append(database_files.import_records(database, current, files.import_from))
+    if files.export_to:
+        said.append(database_files.export_records(database, files.export_to))
+    return [*said, *(estimates.status_lines(database) if files.status else [])]
 
 
 def _check(request: NpuRequest) -> None:

@@ -36,7 +36,7 @@ from mbv3c.tuning.npu_choice import better_choice, fastest
 
 U55 = find_npu("npu:ethos-u55-256")
 # Small of 96 pixels takes 41 to 64 KiB.
-ARENAS = tuple(kib << 10 for kib in (32, 36, 44, 56, 64, 96, 128))
+ARENAS = tuple(kib << 10 for kib in (32, 36, 44, 56, 96))
 QUICK = ("--variant", "small", "--width", "0.35", "--resolution", "96", "--classes", "10")
 DEVICE = ("--target", "npu:ethos-u55-256")
 
@@ -247,8 +247,6 @@ def test_a_pinned_choice_stays_and_nothing_slower_is_taken(logs: Path, tmp_path:
         *arguments, "--mean", "depthwise", "--optimise", "performance", "-o", tmp_path / "a"
     )
     assert (kept["tuned"], kept["knobs"]) == (None, Knobs().to_json())
-    done = mbv3c(*arguments, "--sram", 16, "-o", tmp_path / "b")
-    assert "--sram allows 16 KiB" in str(done.exception)
 
 
 def test_a_database_of_another_vela_is_not_used(quantized: onnx.ModelProto, logs: Path) -> None:
@@ -298,8 +296,9 @@ def test_a_budget_is_drawn_and_said(logs: Path, tmp_path: Path) -> None:
     assert "compile's default" in done.stdout
     assert "best, which compile takes now" in done.stdout
     drawn = picture.read_text()
-    for text in ("front of Shared_Sram", "compile's default", "budget, 4096 KiB", "estimated by"):
-        assert f"<!-- {text}" in drawn.replace("mobilenet_v3_small", ""), text
+    marks = ("front of Shared_Sram", "compile's default", "budget, 4096 KiB", "estimated by vela")
+    for text in marks:
+        assert f"{text} -->" in drawn
 
 
 @pytest.mark.parametrize(
