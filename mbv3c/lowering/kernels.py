@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.plan import DEFAULT, TUNED, Array
+from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED, Array
 from mbv3c.lowering.schedules import (
     convolution,
     depthwise,
@@ -81,8 +81,12 @@ class Choices(Protocol):
         """Return the knobs for a kernel of a kind and a shape; None if none were measured."""
         ...
 
+    def near(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        """Return the knobs of a similar kernel, for one that was not measured; None without."""
+        return None
 
-class NoChoices:
+
+class NoChoices(Choices):
     """Nothing was measured."""
 
     def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
@@ -173,13 +177,15 @@ class CpuKernels:
     def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
         """Return the knobs for a shape, and where they come from.
 
-        What was measured and is not legal here comes from another version, and is not used.
+        What was measured and is not legal here comes from another version or another shape, and
+        is not used.
         """
-        found = self.choices.find(kind, shape)
-        if found is not None:
-            for tile in SCHEDULES[kind].legal(shape, self.machine):
-                if asdict(tile) == found:
-                    return tile, TUNED
+        for find, origin in ((self.choices.find, TUNED), (self.choices.near, TRANSFERRED)):
+            found = find(kind, shape)
+            if found is not None:
+                for tile in SCHEDULES[kind].legal(shape, self.machine):
+                    if asdict(tile) == found:
+                        return tile, origin
         return SCHEDULES[kind].default(shape, self.machine), DEFAULT
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mbv3c import bundle as bundles
-from mbv3c.lowering.kernels import CpuKernels, Kernel
+from mbv3c.lowering.kernels import Choices, CpuKernels, Kernel
 from mbv3c.lowering.lower import assembled
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.plan import Array, Plan, Step, Value
@@ -50,7 +50,7 @@ class Contest:
     candidates: tuple[int, ...]
 
 
-class _Fixed:
+class _Fixed(Choices):
     """Chooses the same knobs for every kernel."""
 
     def __init__(self, tile: Any) -> None:

@@ -25,8 +25,9 @@ from mbv3c.parity.inputs import parity_inputs
 from mbv3c.pipeline import check_keep_float, rewritten_for
 from mbv3c.targets import cpu
 from mbv3c.targets.cores import machine
+from mbv3c.targets.isa import require_isa
 from mbv3c.targets.table import Target
-from mbv3c.tuning.choices import Measured, device_of
+from mbv3c.tuning.choices import best_choices, device_of
 from mbv3c.tuning.database import Database, Record, best, folder_for
 from mbv3c.tuning.runners import CountingRunner, LocalRunner, Runner, write_manifest
 from mbv3c.tuning.tasks import tasks_of
@@ -147,11 +148,11 @@ def tune_network(
             report({"event": "torn", "file": str(database.folder)})
         tuner = Tuner(cores, resolved, runner, database, report)
         outcome = tuner.run(tasks_of([default.plan]), budget, seed)
-        kept = best([*database.records(), *outcome.winners])
+        choices = best_choices([*database.records(), *outcome.winners])
         network = None
-        if kept:
+        if choices.records:
             report({"event": "network"})
-            tuned = lowered(Measured(kept))
+            tuned = lowered(choices)
             network = _compare(default, tuned, resolved, runner)
             won = network.ratio < 1.0
             if won:
@@ -180,6 +181,7 @@ def _runner(target: Target, name: str | None) -> Runner:
                 f"{target.name} does not run on this machine; --runner emulated counts its "
                 "instructions"
             )
+        require_isa(target)
         return LocalRunner(tuple(choose_cpus(1)))
     if not target.emulated_as:
         raise UsageError(f"nothing here emulates {target.name}; --runner local times it")
