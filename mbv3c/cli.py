@@ -412,6 +412,7 @@ def compile_(
 
     from mbv3c import pipeline
     from mbv3c.kernel_table import kernel_lines
+    from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
 
     compiled = pipeline.compile_model(
         loaded,
@@ -436,9 +437,11 @@ def compile_(
         click.echo(line)
     click.echo(f"{path}: {found.name} {numbers.precision}")
     origins = Counter(one["origin"] for one in compiled.kernels if one["origin"])
-    if origins["tuned"]:
-        tuned, default = origins["tuned"], origins["default"]
-        click.echo(f"kernels: {tuned} calls tuned, {default} by default rules")
+    if origins[TUNED] or origins[TRANSFERRED]:
+        click.echo(
+            f"kernels: {origins[TUNED]} tuned, {origins[TRANSFERRED]} transferred, "
+            f"{origins[DEFAULT]} by default rules"
+        )
     click.echo(f"parity: {sentence(parity)}" if parity else "parity: not checked (--no-verify)")
 
 
@@ -453,6 +456,8 @@ def _choices(target: "Target", given: Path | None, progress: Callable[[str], Non
     found = choices.measured(target, roots)
     for warning in found.warnings:
         progress(f"warning: {warning}")
+    for note in found.notes:
+        progress(note)
     return found
 
 
@@ -760,6 +765,7 @@ def targets(as_json: bool) -> None:
                 "default": DEFAULT_DEVICES[target.family] == target.device,
                 "emulated_as": target.emulated_as or None,
                 "gpu": target.gpu or None,
+                "isa": target.isa or None,
             }
             for target in TARGETS
         ]
@@ -773,6 +779,7 @@ def targets(as_json: bool) -> None:
     for target in TARGETS:
         star = "*" if DEFAULT_DEVICES[target.family] == target.device else ""
         where = f"emulated {target.emulated_as}" if target.emulated_as else "this machine"
+        where = f"a machine with {target.isa}" if target.isa else where
         where = "an OpenCL device" if target.gpu else where
         click.echo(f"{target.name + star:<33}{target.triple:<24}{where:<24}{target.example}")
     click.echo(f"\n{'target':<33}{'MACs':>5}{'MHz':>6}  {'SRAM':<9}{'verified here on':<24}system")

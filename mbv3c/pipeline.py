@@ -54,6 +54,7 @@ from mbv3c.targets import cpu, opencl
 from mbv3c.targets.backend import build, lower_for
 from mbv3c.targets.cores import check_precision
 from mbv3c.targets.gpus import GPUS
+from mbv3c.targets.isa import require_isa
 from mbv3c.targets.npu_tools import require_npu_tools
 from mbv3c.targets.table import NATIVE, Target, find_target
 from mbv3c.tuning.choices import recorded, tuned_kernels
@@ -391,7 +392,9 @@ def _check_verifiable(target: Target) -> None:
 
     Raises:
         UsageError: there is none.
+        ToolError: this machine's processor lacks instructions.
     """
+    require_isa(target)
     language = GPUS[target.gpu].gpu.language if target.gpu else ""
     if language not in ("", "opencl"):
         raise UsageError(

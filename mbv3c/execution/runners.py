@@ -18,6 +18,7 @@ from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.execution.opencl.runtime import DeviceInfo, device_info, load_runtime
 from mbv3c.execution.processes import require
 from mbv3c.execution.toolbox import EmulatorKit, emulator_kit, native_arch
+from mbv3c.targets.isa import require_isa
 from mbv3c.targets.table import NATIVE, Target
 
 Tensor = NDArray[np.float32]
@@ -254,11 +255,12 @@ def runner_for(target: Target, precision: str = "fp32") -> Runner | None:
     if its host code is for this machine.
 
     Raises:
-        ToolError: this machine has no OpenCL device for a GPU's library.
+        ToolError: this machine has no OpenCL device for a GPU's library, or lacks instructions.
     """
     if target.gpu:
         return open_opencl(precision) if target.arch in (NATIVE, native_arch()) else None
     if target.arch in (NATIVE, native_arch()):
+        require_isa(target)
         return HostRunner()
     kit = emulator_kit()
     if kit is not None and target.emulated_as:

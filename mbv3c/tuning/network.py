@@ -31,9 +31,10 @@ from mbv3c.pipeline import check_keep_float, rewritten_for
 from mbv3c.targets import cpu
 from mbv3c.targets.backend import build, lower_for, processor_of
 from mbv3c.targets.gpus import GPUS
+from mbv3c.targets.isa import require_isa
 from mbv3c.targets.table import Target
 from mbv3c.tuning import gpu_estimates
-from mbv3c.tuning.choices import Measured, device_of
+from mbv3c.tuning.choices import best_choices, device_of
 from mbv3c.tuning.database import Database, Record, best, folder_for
 from mbv3c.tuning.rpc_runner import DeviceRunner
 from mbv3c.tuning.runners import CountingRunner, LocalRunner, Runner, write_manifest
@@ -168,11 +169,11 @@ def tune_network(
         notes = {} if isinstance(runner, CountingRunner) else {"devices": _notes(runner, report)}
         tuner = Tuner(processor, resolved, runner, database, report, notes)
         outcome = tuner.run(tasks, budget, seed)
-        kept = best([*database.records(), *outcome.winners])
+        choices = best_choices([*database.records(), *outcome.winners])
         network = None
-        if kept:
+        if choices.records:
             report({"event": "network"})
-            network = _compare(default, lowered(Measured(kept)), resolved, runner)
+            network = _compare(default, lowered(choices), resolved, runner)
             won = network.ratio < 1.0
             if won:
                 database.append(outcome.winners)
@@ -241,6 +242,7 @@ def _cpu_runner(target: Target, name: str | None) -> Runner:
                 f"{target.name} does not run on this machine; --runner emulated counts its "
                 "instructions"
             )
+        require_isa(target)
         return LocalRunner(tuple(choose_cpus(1)))
     if not target.emulated_as:
         raise UsageError(f"nothing here emulates {target.name}; --runner local times it")

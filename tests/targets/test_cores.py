@@ -9,9 +9,9 @@ from mbv3c.errors import UsageError
 from mbv3c.targets import cores, cpu
 from mbv3c.targets.cores import CORES, check_precision, machine
 from mbv3c.targets.gpus import GPUS
-from mbv3c.targets.table import NATIVE, TARGETS, Target, find_target
+from mbv3c.targets.table import TARGETS, Target, find_target
 
-ARM = [target for target in TARGETS if target.cpu != NATIVE and not target.gpu]
+ARM = [target for target in TARGETS if target.family == "arm_cpu"]
 GPU = [target for target in TARGETS if target.gpu]
 
 
