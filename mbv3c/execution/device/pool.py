@@ -160,14 +160,16 @@ class Pool:
 
     # ---- who has which ----
 
-    def take(self) -> Lease:
+    def take(self, begun: float) -> Lease:
         """Wait for a device.
+
+        Args:
+            begun: since when it has been wanted, by time.monotonic; failed sessions included.
 
         Raises:
             DevicesGoneError: none answered for too long.
             StoppedError: `stop` was called.
         """
-        begun = time.monotonic()
         request: Request | None = None
         try:
             while True:
