@@ -44,8 +44,6 @@ def verify(
     With --ladder every stage of compiling is checked by itself, and of the first that breaks the
     smallest part of the model that it gets wrong is written.
     """
-    from mbv3c.bundle import is_npu_bundle
-
     place = place_of(**device)
     if ladder:
         from mbv3c.parity.reproduce import check_culprit
@@ -57,6 +55,8 @@ def verify(
         return
     if target or precision or culprit or force:
         raise UsageError("--target, --precision, --culprit and --force belong to --ladder")
+    from mbv3c.bundle import is_npu_bundle
+
     if is_npu_bundle(bundle) and place is None:
         _verify_npu(bundle, as_json)
         return
@@ -80,10 +80,19 @@ def _climbed(
         UsageError: the options do not go together.
         Mbv3cError: what is there cannot be compiled or run.
     """
+    from mbv3c.bundle import is_npu_bundle
+
     progress = Progress()
     if path.is_dir():
         if target or precision:
             raise UsageError(f"{path} is a bundle: its target and precision are in its manifest")
+        if is_npu_bundle(path) and place is None:
+            from mbv3c.targets.npu_tools import require_npu_tools
+
+            require_npu_tools()
+            from mbv3c.npu_ladder import climb_npu
+
+            return climb_npu(path, progress)
         from mbv3c.ladder_pipeline import climb
 
         return climb(path, progress, place)
@@ -91,9 +100,21 @@ def _climbed(
         raise UsageError(f"{path} is a model: say with --target what to compile it for")
     if place is not None:
         raise UsageError("a device runs bundles: compile the model first")
-    model = load_given(path, None, None)
-    from mbv3c.ladder_pipeline import climb_model
+    from mbv3c.targets.npu_table import is_npu
     from mbv3c.targets.table import find_target
+
+    model = load_given(path, None, None)
+    if is_npu(target):
+        if precision not in (None, "int8"):
+            raise UsageError(f"{target} computes in int8; leave --precision {precision} out")
+        from mbv3c.targets.npu_tools import require_npu_tools
+
+        require_npu_tools()
+        from mbv3c.npu_ladder import climb_npu_model
+        from mbv3c.targets.npu_table import find_npu
+
+        return climb_npu_model(model, find_npu(target), progress)
+    from mbv3c.ladder_pipeline import climb_model
 
     return climb_model(model, find_target(target), precision or "fp32", progress)
 

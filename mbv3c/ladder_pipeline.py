@@ -66,6 +66,26 @@ def climb_model(
         return climb(path, progress)
 
 
+def climb_rewrites(ladder: Ladder, model: onnx.ModelProto, progress: Progress) -> onnx.ModelProto:
+    """Run every rewrite, add those that change something, and return the graph after them."""
+    progress("rewriting the graph, pass by pass")
+    unchanged = 0
+    for one_pass in PIPELINE:
+        at = time.monotonic()
+        rewritten, report = one_pass(model)
+        if not report.changed:
+            unchanged += 1
+            continue
+        opened = session(rewritten)
+        outputs = [run(opened, x) for x in ladder.inputs]
+        stage = RewriteStage(one_pass, report.name)
+        ladder.add(stage, model, outputs, time.monotonic() - at)
+        model = rewritten
+    if unchanged:
+        ladder.skipped.append(Skipped(f"{unchanged} other rewrites", "they found nothing to do"))
+    return model
+
+
 def explain(ladder: Ladder, given: onnx.ModelProto, progress: Progress) -> None:
     """Look for the smallest part that the first broken stage gets wrong."""
     rung = ladder.broken
@@ -124,30 +144,13 @@ class _Climber:
     def climb(self) -> None:
         quantized = self.bundle.compiled_model != self.bundle.model
         if self.precision != "int8" or quantized:
-            self._rewrites()
+            self.model = climb_rewrites(self.ladder, self.model, self.progress)
         else:
             self._skip("rewrites", "a model with QDQ pairs is compiled as it is")
         if quantized:
             self._quantized()
         self._import()
         self._target()
-
-    def _rewrites(self) -> None:
-        self.progress("rewriting the graph, pass by pass")
-        unchanged = 0
-        for one_pass in PIPELINE:
-            at = time.monotonic()
-            rewritten, report = one_pass(self.model)
-            if not report.changed:
-                unchanged += 1
-                continue
-            opened = session(rewritten)
-            outputs = [run(opened, x) for x in self.ladder.inputs]
-            stage = RewriteStage(one_pass, report.name)
-            self.ladder.add(stage, self.model, outputs, time.monotonic() - at)
-            self.model = rewritten
-        if unchanged:
-            self._skip(f"{unchanged} other rewrites", "they found nothing to do")
 
     def _quantized(self) -> None:
         self.progress("running onnxruntime on the quantized model")

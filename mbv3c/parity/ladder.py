@@ -9,11 +9,10 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.parity.compare import Parity, compare, with_pooled_spread
-from mbv3c.parity.npu_verdict import LEAST_COSINE
 from mbv3c.parity.reference import ReferenceOutput
 from mbv3c.parity.reproduce import Culprit
 from mbv3c.parity.stages import Stage
-from mbv3c.parity.tolerance import TOLERANCES, Tolerance
+from mbv3c.parity.tolerance import TOLERANCES
 
 Outputs = list[list[NDArray[Any]]]
 
@@ -32,8 +31,9 @@ class Row:
         allowed: of both.
         cosine: against the model as given.
         top1_agreement: likewise; None where no output holds class scores.
-        verdict: GIVEN of the model as given; OK; BREAKS where the error against the stage before
-            is too large; OFF where that is not so, and that against the model as given is.
+        verdict: GIVEN of the model as given, and of a quantized one, to which what follows is
+            held; OK; BREAKS where the error against the stage before is too large; OFF where that
+            is not so, and that against the reference is.
         said: what else was seen.
         seconds: that it took.
     """
@@ -144,25 +144,23 @@ class Ladder:
         outputs: Outputs,
         seconds: float,
         said: Sequence[str] = (),
+        first: str = "",
     ) -> Rung:
-        """Compare what a stage gives and add it; `said` is what else is wrong with it."""
+        """Compare what a stage gives and add it.
+
+        `said` is what else is wrong with it. `first` is the tolerance against the model that it
+        is held to, where that is another than the stage's own.
+        """
+        whole = first or stage.precision
+        held = self._pooled(whole)
         before = [
             [replace(one, output=y) for one, y in zip(theirs, ys, strict=True)]
-            for theirs, ys in zip(self._pooled(stage), self.rungs[-1].outputs, strict=False)
+            for theirs, ys in zip(held, self.rungs[-1].outputs, strict=False)
         ]
-        tolerance = replace(TOLERANCES[stage.precision], pooled=False)
-        steps, firsts, shown = (
-            compare(
-                outputs[: len(rows)],
-                rows[: len(outputs)],
-                tolerance,
-                ran_on="",
-                exact_program=True,
-            )
-            for rows in (before, self._pooled(stage), self.given)
-        )
-        near = max(steps.inputs, key=lambda one: one.of_allowed)
-        first = max(firsts.inputs, key=lambda one: one.of_allowed)
+        steps = _compared(outputs, before, stage.precision)
+        firsts = _compared(outputs, held, whole)
+        shown = _compared(outputs, self.given, whole)
+        near = steps.worst
         top1 = [one.top1_agreement for one in shown.inputs if one.top1_agreement is not None]
         breaks = bool(said) or near.max_error_of_range > near.allowed
         verdict = BREAKS if breaks else OK if firsts.passed else OFF
@@ -171,7 +169,7 @@ class Ladder:
             stage.ran_on,
             max(one.max_error_of_range for one in shown.inputs),
             near.max_error_of_range,
-            first.allowed,
+            firsts.worst.allowed,
             min(one.cosine for one in shown.inputs),
             float(np.mean(top1)) if top1 else None,
             verdict,
@@ -188,18 +186,21 @@ class Ladder:
         model: onnx.ModelProto,
         references: list[list[ReferenceOutput]],
         seconds: float,
+        least_cosine: float | None = None,
     ) -> None:
-        """Add a quantized model, judged by its cosine, and hold what comes to its outputs."""
+        """Add a quantized model, judged by its cosine if at all; what comes is held to it."""
         outputs = [[one.output for one in each] for each in references]
         rung = self.add(stage, model, outputs, seconds)
-        near = rung.row.cosine >= LEAST_COSINE
-        said = "" if near else f"the cosine may be {LEAST_COSINE} at least"
-        row = replace(rung.row, verdict=OK if near else BREAKS, said=said, allowed=float("nan"))
+        verdict, said = GIVEN, ""
+        if least_cosine is not None:
+            verdict = OK if rung.row.cosine >= least_cosine else BREAKS
+            said = "" if verdict == OK else f"the cosine must be {least_cosine} at least"
+        row = replace(rung.row, verdict=verdict, said=said, allowed=float("nan"))
         self.rungs[-1] = replace(rung, row=row)
         self.references = references
 
-    def _pooled(self, stage: Stage) -> list[list[ReferenceOutput]]:
-        return with_pooled_spread(self.references, TOLERANCES[stage.precision])
+    def _pooled(self, precision: str) -> list[list[ReferenceOutput]]:
+        return with_pooled_spread(self.references, TOLERANCES[precision])
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
@@ -215,8 +216,9 @@ class Ladder:
 
 
 def _compared(
-    outputs: Outputs, references: Sequence[Sequence[ReferenceOutput]], tolerance: Tolerance
+    outputs: Outputs, references: Sequence[Sequence[ReferenceOutput]], precision: str
 ) -> Parity:
-    """Compare on the inputs that both sides have seen."""
+    """Compare on the inputs that both sides have seen; spreads are pooled already."""
     count = min(len(outputs), len(references))
+    tolerance = replace(TOLERANCES[precision], pooled=False)
     return compare(outputs[:count], references[:count], tolerance, ran_on="", exact_program=True)

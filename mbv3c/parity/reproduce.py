@@ -16,6 +16,19 @@ from mbv3c.parity.stages import BEFORE, INPUT, Stage
 SCRIPT, CULPRIT = "reproduce.py", "culprit.json"
 
 
+_ERROR = """
+error = np.abs(got.astype(np.float64) - wanted).max() / np.ptp(wanted.astype(np.float64))
+print(f"max error {error:.3e} of range (allowed @allowed)")
+sys.exit(not error <= @allowed)
+"""
+
+_BYTES = """
+count = sum(a != b for a, b in zip(got, wanted)) + abs(len(got) - len(wanted))
+print(f"{count} of {len(wanted)} bytes are not what vela gives")
+sys.exit(count > 0)
+"""
+
+
 @dataclass(frozen=True)
 class Script:
     """How a fault of a kind of stage is shown.
@@ -24,11 +37,13 @@ class Script:
         needs: the public packages that the script imports.
         head: how these are imported.
         body: gives `got`, what the stage makes of `x`, and `wanted`, what it should.
+        end: says how far they are apart, and exits.
     """
 
     needs: str
     head: str
     body: str
+    end: str = _ERROR
 
 
 _ONNXRUNTIME = """
@@ -68,6 +83,31 @@ SCRIPTS: dict[str, Script] = {
         'library = tvm.runtime.load_module(str(here / "model.so"))\n'
         'got = relax.VirtualMachine(library, tvm.cpu())["main"](tvm.runtime.tensor(x)).numpy()\n',
     ),
+    "tosa": Script(
+        "numpy, onnxruntime, tosa-tools",
+        "import json\nimport onnxruntime as ort\nimport tosa_reference_model\n",
+        f'{_ONNXRUNTIME}wanted = onnxruntime("before.onnx")\n'
+        'first, last = json.loads((here / "ends.json").read_text()).values()\n'
+        'q = np.rint(x / np.float32(first["scale"])) + first["zero_point"]\n'
+        "q = np.ascontiguousarray(np.clip(q, -128, 127).astype(np.int8).transpose(0, 2, 3, 1))\n"
+        '(made,), _ = tosa_reference_model.run((here / "part.tosa").read_bytes(), [q])\n'
+        'got = (made.astype(np.float32) - last["zero_point"]) * np.float32(last["scale"])\n'
+        'got = (got.transpose(0, 3, 1, 2) if got.ndim == 4 else got).reshape(last["shape"])\n',
+    ),
+    "stream": Script(
+        "numpy, ethos-u-vela",
+        "import json\nimport subprocess\nimport tempfile\n",
+        "\n\ndef stream(folder):\n"
+        '    with np.load(Path(folder) / "part_vela.npz") as file:\n'
+        '        return file["cmd_data"].tobytes() + file["weight_data"].tobytes()\n\n\n'
+        'options = json.loads((here / "vela.json").read_text())\n'
+        'command = [sys.executable, "-m", "ethosu.vela", str(here / "part.tosa"), *options]\n'
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        '    command += ["--output-dir", folder, "--output-format", "raw"]\n'
+        "    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)\n"
+        "    wanted, got = stream(folder), stream(here)\n",
+        _BYTES,
+    ),
 }
 
 _TEXT = '''\
@@ -83,11 +123,7 @@ import numpy as np
 {head}
 here = Path(__file__).parent
 x = np.load(here / "{input}")
-{body}
-error = np.abs(got.astype(np.float64) - wanted).max() / np.ptp(wanted.astype(np.float64))
-print(f"max error {{error:.3e}} of range (allowed {allowed:.1e})")
-sys.exit(not error <= {allowed!r})
-'''
+{body}{end}'''
 
 
 @dataclass(frozen=True)
@@ -162,6 +198,6 @@ def write_culprit(culprit: Culprit, folder: Path, *, force: bool) -> None:
                 head=script.head,
                 input=INPUT,
                 body=script.body,
-                allowed=shown.allowed,
+                end=script.end.replace("@allowed", f"{shown.allowed:.3e}"),
             )
         )
