@@ -19,6 +19,7 @@ from mbv3c.parity.bisect import check_part
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.ladder import Ladder, Rung, Skipped
 from mbv3c.parity.npu import nudged, operators_alone, other_constants
+from mbv3c.parity.npu_blame import differing_layers
 from mbv3c.parity.npu_stages import STREAM, Lowered, StreamStage, TosaStage
 from mbv3c.parity.npu_verdict import LEAST_COSINE
 from mbv3c.parity.parts import Parts
@@ -151,13 +152,13 @@ class _NpuClimber:
         with tempfile.TemporaryDirectory(prefix="mbv3c-stream-") as name:
             (Path(name) / STREAM).write_bytes(fresh)
             right = read_program(Path(name) / STREAM)
-            lowered.interpret(right, self.ladder.inputs[:1])
             given = replace(stage, build=lambda tosa: own)
             parts = Parts(rung.model)
             whole = parts.part(parts.input, rung.worst[1])
             assert whole is not None
             shown = check_part(given, whole, self.ladder.inputs[0], Path(name))
-        layers = _differing(self._program(), right, lowered, self.ladder.inputs[0])
+        integers = lowered.region.inputs[0].to_device(self.ladder.inputs[0])
+        layers = differing_layers(self._program(), right, lowered.region, integers)
         own_names = [
             name
             for layer in layers
@@ -200,24 +201,6 @@ def _with_nudges(
         ]
         for each, x in zip(run_reference(quantized, inputs), inputs, strict=True)
     ]
-
-
-def _differing(
-    program: Program, right: Program, lowered: Lowered, x: NDArray[np.float32]
-) -> list[str]:
-    """Return the layers whose commands or constants are not those of the right program."""
-    theirs = lowered.region.channels
-    places = {place: theirs[one] for one, place in right.channels.items() if one in theirs}
-    same = min(len(program.words), len(right.words))
-    differ = np.flatnonzero(program.words[:same] != right.words[:same])
-    if differ.size or len(program.words) != len(right.words):
-        first = int(differ[0]) if differ.size else same
-        at = {int(place.rsplit(" ", 1)[1]): layer for place, layer in places.items()}
-        after = [word for word in sorted(at) if word >= first]
-        return [at[after[0] if after else max(at)]] if at else []
-    lowered.interpret(program, [x])
-    missing = theirs.keys() - program.channels.keys()
-    return sorted({theirs[one] for one in missing})
 
 
 def _ends(quantized: onnx.ModelProto, layer: str) -> tuple[str, str]:
