@@ -66,15 +66,26 @@ def swapped_panels() -> None:
     packed = pointwise.pack
 
     def swapping(shape: Any, tile: Any, machine: Any, weights: Any) -> Any:
-        found = packed(shape, tile, machine, weights)
-        if shape.inputs != 72:
-            return found
-        flat, lanes = found.reshape(-1).copy(), machine.lanes(shape.dtype)
-        size = shape.inputs * lanes
-        flat[: 2 * size] = np.concatenate([flat[size : 2 * size], flat[:size]])
-        return flat.reshape(found.shape)
+        if shape.inputs == 72:
+            width = min(machine.lanes(shape.dtype), shape.outputs // 2)
+            first, second = weights[:width], weights[width : 2 * width]
+            weights = np.concatenate([second, first, weights[2 * width :]])
+        return packed(shape, tile, machine, weights)
 
     pointwise.pack = swapping
+
+
+def doubled_scale() -> None:
+    """The factor of one int8 convolution, off by one power of two."""
+    from mbv3c.lowering.select_quantized import _QuantizedSelector as QuantizedSelector
+
+    rows = QuantizedSelector._rows
+
+    def doubling(self: Any, node: Any, *given: Any, **named: Any) -> Any:
+        bias, scale = rows(self, node, *given, **named)
+        return bias, scale * 2 if node.name == "bneck2.project.conv" else scale
+
+    QuantizedSelector._rows = doubling
 
 
 FAULTS = {
@@ -86,6 +97,7 @@ FAULTS = {
         wrong_side,
         last_column,
         swapped_panels,
+        doubled_scale,
     )
 }
 
