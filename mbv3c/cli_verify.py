@@ -1,24 +1,62 @@
 """The command `mbv3c verify`, and how a verdict reads."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mbv3c.cli_common import Progress, json_option, print_json
 from mbv3c.cli_device import device_options, place_of
-from mbv3c.errors import EXIT_PARITY
+from mbv3c.cli_ladder import ladder_lines
+from mbv3c.cli_model import force_option, load_given
+from mbv3c.errors import EXIT_PARITY, UsageError
+
+if TYPE_CHECKING:
+    from mbv3c.execution.device.place import Place
+    from mbv3c.parity.ladder import Ladder
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--ladder", is_flag=True, help="Go stage by stage; BUNDLE may be a model, too.")
+@click.option("--target", help="Of a model on the ladder: what to compile it for.")
+@click.option("--precision", help="Likewise: fp32, fp16 or int8.  [default: fp32, on npu int8]")
+@click.option(
+    "--culprit",
+    type=click.Path(path_type=Path),
+    help="Folder for what reproduces a broken stage.  [default: culprit-NAME]",
+)
 @device_options
+@force_option
 @json_option
-def verify(bundle: Path, as_json: bool, **device: Any) -> None:
-    """Check that a bundle computes what onnxruntime computes on the model as it was given."""
+def verify(
+    bundle: Path,
+    ladder: bool,
+    target: str | None,
+    precision: str | None,
+    culprit: Path | None,
+    force: bool,
+    as_json: bool,
+    **device: Any,
+) -> None:
+    """Check that a bundle computes what onnxruntime computes on the model as it was given.
+
+    With --ladder every stage of compiling is checked by itself, and of the first that breaks the
+    smallest part of the model that it gets wrong is written.
+    """
+    place = place_of(**device)
+    if ladder:
+        from mbv3c.parity.reproduce import check_culprit
+
+        folder = culprit or _culprit_of(bundle)
+        check_culprit(folder, force=force)
+        climbed = _climbed(bundle, target, precision, place)
+        _report_ladder(climbed, folder, force=force, as_json=as_json)
+        return
+    if target or precision or culprit or force:
+        raise UsageError("--target, --precision, --culprit and --force belong to --ladder")
     from mbv3c.bundle import is_npu_bundle
 
-    place = place_of(**device)
     if is_npu_bundle(bundle) and place is None:
         _verify_npu(bundle, as_json)
         return
@@ -30,6 +68,75 @@ def verify(bundle: Path, as_json: bool, **device: Any) -> None:
     else:
         click.echo(f"parity: {sentence(parity)}")
     if not parity["passed"]:
+        raise click.exceptions.Exit(EXIT_PARITY)
+
+
+def _climbed(
+    path: Path, target: str | None, precision: str | None, place: "tuple[Place, float] | None"
+) -> "Ladder":
+    """Run the ladder of a bundle, or of a model that is compiled for it.
+
+    Raises:
+        UsageError: the options do not go together.
+        Mbv3cError: what is there cannot be compiled or run.
+    """
+    from mbv3c.bundle import is_npu_bundle
+
+    progress = Progress()
+    if path.is_dir():
+        if target or precision:
+            raise UsageError(f"{path} is a bundle: its target and precision are in its manifest")
+        if is_npu_bundle(path) and place is None:
+            from mbv3c.targets.npu_tools import require_npu_tools
+
+            require_npu_tools()
+            from mbv3c.npu_ladder import climb_npu
+
+            return climb_npu(path, progress)
+        from mbv3c.ladder_pipeline import climb
+
+        return climb(path, progress, place)
+    if target is None:
+        raise UsageError(f"{path} is a model: say with --target what to compile it for")
+    if place is not None:
+        raise UsageError("a device runs bundles: compile the model first")
+    from mbv3c.targets.npu_table import is_npu
+    from mbv3c.targets.table import find_target
+
+    model = load_given(path, None, None)
+    if is_npu(target):
+        if precision not in (None, "int8"):
+            raise UsageError(f"{target} computes in int8; leave --precision {precision} out")
+        from mbv3c.targets.npu_tools import require_npu_tools
+
+        require_npu_tools()
+        from mbv3c.npu_ladder import climb_npu_model
+        from mbv3c.targets.npu_table import find_npu
+
+        return climb_npu_model(model, find_npu(target), progress)
+    from mbv3c.ladder_pipeline import climb_model
+
+    return climb_model(model, find_target(target), precision or "fp32", progress)
+
+
+def _culprit_of(path: Path) -> Path:
+    """Return the folder for what reproduces a fault, if the user names none."""
+    return Path(f"culprit-{path.resolve().stem if path.is_file() else path.resolve().name}")
+
+
+def _report_ladder(ladder: "Ladder", folder: Path, *, force: bool, as_json: bool) -> None:
+    """Print the table and write the culprit, if there is one; exit 3 if a stage breaks."""
+    from mbv3c.parity.reproduce import write_culprit
+
+    written = None
+    if ladder.culprit is not None:
+        write_culprit(ladder.culprit, folder, force=force)
+        written = str(folder)
+    if as_json:
+        print_json({**ladder.to_json(), "reproduction": written})
+    else:
+        click.echo("\n".join(ladder_lines(ladder, written)))
+    if not ladder.passed:
         raise click.exceptions.Exit(EXIT_PARITY)
 
 

@@ -121,7 +121,7 @@ class HostRunner:
     def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
         with self._failing(bundle):
             main = self._machine(bundle)["main"]
-            return [_arrays(main(tvm.runtime.tensor(x))) for x in inputs]
+            return [arrays(main(tvm.runtime.tensor(x))) for x in inputs]
 
     def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
         instrument = _Instrument(calls)
@@ -145,7 +145,7 @@ class HostRunner:
             ) from error
 
 
-def _arrays(result: Any) -> list[Tensor]:
+def arrays(result: Any) -> list[Tensor]:
     """Return the outputs of an inference: one comes as a tensor, several as an array of them."""
     several = [result] if isinstance(result, tvm.runtime.Tensor) else result
     return [output.numpy() for output in several]
@@ -178,7 +178,7 @@ class OpenClRunner:
             library = tvm.runtime.load_module(str(bundle / LIBRARY))
             device = tvm.opencl(0)
             main = relax.VirtualMachine(library, device)["main"]
-            return [_arrays(main(tvm.runtime.tensor(x, device))) for x in inputs]
+            return [arrays(main(tvm.runtime.tensor(x, device))) for x in inputs]
         except (RuntimeError, ValueError, TypeError) as error:
             raise Mbv3cError(
                 f"{bundle / LIBRARY} does not run on {self.description}: {_reason(error)}"
