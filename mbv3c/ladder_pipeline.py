@@ -214,6 +214,7 @@ class _Climber:
             self.progress,
             self.keep_float,
             self.runner,
+            self.tuned,
         )
         name = "tuned, on the target" if self.tuned.knobs else "scheduled, on the target"
         stage = LibraryStage(name, self.precision, self._build, self._part_runner(), ran.ran_on)

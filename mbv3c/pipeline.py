@@ -511,7 +511,9 @@ def _verify(
     runner: Runner | None = None,
     choices: Choices = NO_CHOICES,
 ) -> Parity:
-    ran = execute(folder, kernels, model, target, precision, inputs, progress, keep_float, runner)
+    ran = execute(
+        folder, kernels, model, target, precision, inputs, progress, keep_float, runner, choices
+    )
     parity = compare(
         ran.outputs,
         references,
@@ -552,10 +554,12 @@ def execute(
     progress: Progress,
     keep_float: Sequence[str] = (),
     runner: Runner | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> Executed:
     """Run a bundle's library, or the closest thing to it that this machine can.
 
-    `model` is what the library computes. Without `runner` this machine finds one.
+    `model` is what the library computes, with the kernels that `choices` knows as it says. Without
+    `runner` this machine finds one.
 
     Raises:
         Mbv3cError: nothing can run it.

@@ -26,6 +26,11 @@ class Recorded(Choices):
     tuned: dict[str, dict[str, Any]]
     transferred: dict[str, dict[str, Any]]
 
+    @property
+    def knobs(self) -> dict[str, dict[str, Any]]:
+        """All of them."""
+        return self.tuned | self.transferred
+
     def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
         """Return the knobs of a kernel of the bundle, if they were measured for it."""
         return self.tuned.get(key_of(kind, shape))
