@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--target", required=True, help="A CPU: FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--runner", help="local or emulated.  [default: what the target needs here]")
+@click.option(
+    "--runner", help="local, emulated or estimated.  [default: what the target needs here]"
+)
 @click.option(
     "--trials", type=int, help="Candidates to measure.  [default: 400 without --minutes]"
 )

@@ -70,7 +70,7 @@ class Context:
         target: `FAMILY:DEVICE`.
         kernels: version of the kernels, `mbv3c.lowering.kernels.VERSION`.
         tvm: version of apache-tvm.
-        unit: of the costs: microseconds, instructions or cycles.
+        unit: of the costs: us, instructions or estimated cycles.
     """
 
     target: str
