@@ -94,10 +94,9 @@ def estimate(estimator: Estimator, blocks: Iterable[Block]) -> Estimate:
     texts = _disassembled(estimator, sorted({word for words in distinct for word in words}))
     few, many = (_simulated(estimator, distinct, texts, times) for times in _ITERATIONS)
     between = _ITERATIONS[1] - _ITERATIONS[0]
-    nothing = (0, 0)
     cost, missing = {}, {}
     for number, words in enumerate(distinct):
-        (before, _), (after, taken) = few.get(number, nothing), many.get(number, nothing)
+        (before, _), (after, taken) = few.get(number, (0, 0)), many.get(number, (0, 0))
         cost[words] = (after - before) / between
         missing[words] = len(words) - taken // _ITERATIONS[1]
     return Estimate(
@@ -175,11 +174,13 @@ def _simulated(
 ) -> dict[int, tuple[int, int]]:
     """Return the cycles and the instructions of that many iterations, by number of the stretch.
 
-    A stretch of which nothing can be simulated is left out.
+    A stretch of which nothing can be simulated is left out. A stretch of our own comes first: a
+    file of which nothing can be simulated would be an error.
     """
     with tempfile.TemporaryDirectory(prefix="mbv3c-cycles-") as name:
         source = Path(name) / "stretches.s"
         with source.open("w") as file:
+            file.write("# LLVM-MCA-BEGIN -1\nnop\n# LLVM-MCA-END -1\n")
             for number, words in enumerate(stretches):
                 lines = [texts[word] for word in words if word in texts]
                 file.write(f"# LLVM-MCA-BEGIN {number}\n")

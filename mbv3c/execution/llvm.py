@@ -63,7 +63,7 @@ def find_llvm() -> Llvm | None:
 
 
 def fetch_llvm(progress: Progress) -> Llvm:
-    """Fetch the kit if it is not there yet: 75 MB to download and 170 MB on disk; no root.
+    """Fetch the kit if it is not there yet: 75 MB to download and 190 MB on disk; no root.
 
     Raises:
         ToolError: this machine cannot use it, or a download failed.
