@@ -111,13 +111,14 @@ def joined(blocks: Iterable[Block]) -> list[Block]:
 
     It cuts after some ninety instructions and at the end of a page. A block that was only ever
     reached from the one before it is no block of its own; where several lead into it, each gets
-    it.
+    it. Blocks that it translated twice stay as they are.
     """
     blocks = list(blocks)
-    at = {(block.file, block.offset): block for block in blocks}
+    places = Counter((block.file, block.offset) for block in blocks)
+    at = {place: block for block in blocks if places[place := (block.file, block.offset)] == 1}
     following = {
-        (block.file, block.offset): follower
-        for block in blocks
+        place: follower
+        for place, block in at.items()
         if classify(block.words[-1]) != BRANCHES
         and (follower := at.get((block.file, block.offset + 4 * len(block.words))))
     }

@@ -122,6 +122,12 @@ def test_other_blocks_stay_apart(first: Block, second: Block) -> None:
     assert joined([first, second]) == [first, second]
 
 
+def test_blocks_that_were_translated_twice_are_all_there() -> None:
+    first = Block("f", 0, 2, (SUBS,))
+    twice = [Block("f", 4, 2, (SUBS,)), Block("f", 4, 2, (SUBS, SUBS))]
+    assert joined([first, *twice]) == [first, *twice]
+
+
 def test_a_long_loop_under_the_emulator_is_one_stretch(
     llvm: Llvm, counted: Callable[[str], Count]
 ) -> None:
