@@ -628,13 +628,28 @@ def _print_instructions(bundle: Path, measured: "Instructions", versions: str) -
     click.echo(f"counted, not timed: emulation says nothing about time; {versions}")
     if measured.kernels is None:
         return
+    cycles = measured.cycles
     heads = f"{'calls':>7}{'instructions':>14}{'share':>7}{'madds/instr':>12}"
-    click.echo(f"\n{'kernel':<20}{heads}  nodes")
+    estimated = f"{'est. cycles':>13}{'share':>7}" if cycles else ""
+    click.echo(f"\n{'kernel':<20}{heads}{estimated}  nodes")
     for one in measured.kernels:
+        if cycles:
+            of = one.estimated_cycles or 0
+            estimated = f"{of:>13,}{of / cycles.total:>7.1%}"
         click.echo(
             f"{one.kernel:<20}{one.calls:>7}{one.instructions:>14,}{one.share:>7.1%}"
-            f"{one.madds_per_instruction:>12.2f}  {_first_of(one.nodes)}"
+            f"{one.madds_per_instruction:>12.2f}{estimated}  {_first_of(one.nodes)}"
         )
+    if cycles is None:
+        from mbv3c.execution.llvm import LLVM_REMEDY
+
+        click.echo(f"no cycles estimated: llvm-mca is not here; {LLVM_REMEDY}")
+        return
+    click.echo(
+        f"estimated, not measured: {cycles.total:,} cycles per inference, by {cycles.model}; "
+        "caches are not modelled"
+        + (f"; {cycles.left_out:,} instructions left out" if cycles.left_out else "")
+    )
 
 
 def _first_of(nodes: tuple[str, ...]) -> str:
@@ -799,20 +814,22 @@ def targets(as_json: bool) -> None:
     "--fetch",
     is_flag=False,
     flag_value="all",
-    type=click.Choice(["all", "emulator", "opencl"]),
-    help="Download and build what is missing, or only the emulator of arm_cpu, or only what "
-    "runs and checks OpenCL (--fetch=opencl); needs no root.",
+    type=click.Choice(["all", "emulator", "opencl", "cycles"]),
+    help="Download and build what is missing, or only the emulator of arm_cpu, what runs and "
+    "checks OpenCL (--fetch=opencl), or what estimates cycles; needs no root.",
 )
 @_json_option
 def doctor(fetch: str | None, as_json: bool) -> None:
     """Say what is missing to compile and to verify; exit 1 if something is."""
-    from mbv3c.execution import toolbox
+    from mbv3c.execution import llvm, toolbox
 
     progress = _Progress()
     if fetch in ("all", "emulator"):
         toolbox.fetch(progress)
     if fetch in ("all", "opencl"):
         toolbox.fetch_opencl(progress)
+    if fetch in ("all", "cycles"):
+        llvm.fetch_llvm(progress)
     parts = toolbox.diagnose()
     healthy = all(part.ok or part.optional for part in parts)
     if as_json:

@@ -43,6 +43,16 @@ CORES = {
     "x86-64-v4": replace(_AVX2, vector_bytes=64, registers=32, l2_bytes=1024 * _KIB),
 }
 
+# The processor whose scheduling model LLVM has for a core. For a Cortex-A76 LLVM 19 takes that of
+# a Cortex-A57; a Neoverse N1 has the same pipes as a Cortex-A76. That of a Cortex-A72 is A57's.
+SCHEDULING_MODELS = {
+    "cortex-a53": "cortex-a53",
+    "cortex-a55": "cortex-a55",
+    "cortex-a72": "cortex-a72",
+    "cortex-a76": "neoverse-n1",
+    "neoverse-n1": "neoverse-n1",
+}
+
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 

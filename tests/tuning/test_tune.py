@@ -18,6 +18,8 @@ import pytest
 
 from mbv3c.bench.processors import choose_cpus
 from mbv3c.errors import ToolError
+from mbv3c.execution.cycles import CYCLES, Estimator
+from mbv3c.execution.llvm import Llvm
 from mbv3c.execution.toolbox import EmulatorKit
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
@@ -42,9 +44,10 @@ from mbv3c.targets.cores import CORES, machine
 from mbv3c.targets.table import Target, find_target
 from mbv3c.tuning.choices import device_of, measured
 from mbv3c.tuning.contest import Contest, write_contest
-from mbv3c.tuning.database import RECORDS, Database, Record, folder_for
-from mbv3c.tuning.network import tune_network
+from mbv3c.tuning.database import RECORDS, Database, DatabaseError, Record, folder_for
+from mbv3c.tuning.network import summary_lines, tune_network
 from mbv3c.tuning.runners import (
+    INSTRUCTIONS,
     ContestTimeoutError,
     CountingRunner,
     LocalRunner,
@@ -160,14 +163,15 @@ def test_a_wrong_result_never_wins(tiny: onnx.ModelProto, tmp_path: Path) -> Non
     assert not any(one.kept for one in records)
 
 
+@pytest.mark.parametrize("unit", [INSTRUCTIONS, CYCLES])
 def test_counted_searches_are_the_same_each_time(
-    tiny: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
+    unit: str, tiny: onnx.ModelProto, emulator_kit: EmulatorKit, llvm: Llvm, tmp_path: Path
 ) -> None:
     tasks, cores = tasks_for(tiny, A76)
     chosen = [task for task in tasks if task.kind in ("pointwise", "depthwise")][:2]
     contents = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        runner = CountingRunner(emulator_kit, "cortex-a76")
+        runner = CountingRunner(emulator_kit, "cortex-a76", unit, Estimator(llvm, "neoverse-n1"))
         outcome = tuner(runner, cores, A76, folder).run(chosen, Budget(trials=16), 3)
         assert outcome.trials == 16
         contents.append((folder / RECORDS).read_bytes())
@@ -186,12 +190,13 @@ def test_counting_takes_only_so_long(
 
 
 def test_tuning_a_network_keeps_what_helps_and_compile_uses_it(
-    tiny: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
+    tiny: onnx.ModelProto, emulator_kit: EmulatorKit, llvm: Llvm, tmp_path: Path
 ) -> None:
     tuned = tune_network(tiny, A76, tmp_path, "emulated", Budget(trials=24), 0, silent)
     assert tuned.outcome.trials == 24
     assert tuned.network is not None
     assert tuned.network.ratio < 1
+    assert [one.unit for one in tuned.network.beside] == [CYCLES]
     assert tuned.kept
     choices = measured(A76, [tmp_path])
     cores = CORES["cortex-a76"]
@@ -199,6 +204,41 @@ def test_tuning_a_network_keeps_what_helps_and_compile_uses_it(
     lowered = lower(optimized, replace(cores, cores=A76.cores), target, choices=choices)
     origins = [step.origin for step in lowered.plan.steps if step.origin]
     assert origins.count("tuned") >= len(tuned.kept)
+
+
+def test_tuning_by_estimated_cycles_keeps_what_takes_fewer(
+    tiny: onnx.ModelProto, emulator_kit: EmulatorKit, llvm: Llvm, tmp_path: Path
+) -> None:
+    a55 = find_target("arm_cpu:cortex-a55")
+    tuned = tune_network(tiny, a55, tmp_path, "estimated", Budget(trials=12), 0, silent)
+    assert tuned.runner == (
+        "emulated cortex-a76, one thread, estimated cycles by "
+        f"llvm-mca {llvm.version} with the model of cortex-a55"
+    )
+    assert tuned.network is not None
+    assert tuned.network.unit == CYCLES
+    assert tuned.network.after < tuned.network.before
+    assert [one.unit for one in tuned.network.beside] == [INSTRUCTIONS]
+    assert tuned.kept
+    assert "estimated cycles, ratio 0." in "\n".join(summary_lines(tuned))
+    with pytest.raises(DatabaseError, match=r"estimated cycles\), and this is .* instructions\)"):
+        tune_network(tiny, a55, tmp_path, "emulated", Budget(trials=1), 0, silent)
+
+
+def test_without_llvm_mca_nothing_is_estimated(
+    tiny: onnx.ModelProto,
+    emulator_kit: EmulatorKit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    name = emulator_kit.system.parent.name
+    (cache / name).symlink_to(emulator_kit.system.parent)
+    monkeypatch.setenv("MBV3C_CACHE", str(cache))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolError, match="llvm-mca, which estimates cycles, is not here"):
+        tune_network(tiny, A76, tmp_path, "estimated", Budget(trials=1), 0, silent)
 
 
 class Chosen:
