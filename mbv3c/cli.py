@@ -412,6 +412,7 @@ def compile_(
 
     from mbv3c import pipeline
     from mbv3c.kernel_table import kernel_lines
+    from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
 
     compiled = pipeline.compile_model(
         loaded,
@@ -436,9 +437,11 @@ def compile_(
         click.echo(line)
     click.echo(f"{path}: {found.name} {numbers.precision}")
     origins = Counter(one["origin"] for one in compiled.kernels if one["origin"])
-    if origins["tuned"]:
-        tuned, default = origins["tuned"], origins["default"]
-        click.echo(f"kernels: {tuned} calls tuned, {default} by default rules")
+    if origins[TUNED] or origins[TRANSFERRED]:
+        click.echo(
+            f"kernels: {origins[TUNED]} tuned, {origins[TRANSFERRED]} transferred, "
+            f"{origins[DEFAULT]} by default rules"
+        )
     click.echo(f"parity: {sentence(parity)}" if parity else "parity: not checked (--no-verify)")
 
 
@@ -453,6 +456,8 @@ def _choices(target: "Target", given: Path | None, progress: Callable[[str], Non
     found = choices.measured(target, roots)
     for warning in found.warnings:
         progress(f"warning: {warning}")
+    for note in found.notes:
+        progress(note)
     return found
 
 
@@ -623,13 +628,28 @@ def _print_instructions(bundle: Path, measured: "Instructions", versions: str) -
     click.echo(f"counted, not timed: emulation says nothing about time; {versions}")
     if measured.kernels is None:
         return
+    cycles = measured.cycles
     heads = f"{'calls':>7}{'instructions':>14}{'share':>7}{'madds/instr':>12}"
-    click.echo(f"\n{'kernel':<20}{heads}  nodes")
+    estimated = f"{'est. cycles':>13}{'share':>7}" if cycles else ""
+    click.echo(f"\n{'kernel':<20}{heads}{estimated}  nodes")
     for one in measured.kernels:
+        if cycles:
+            of = one.estimated_cycles or 0
+            estimated = f"{of:>13,}{of / cycles.total:>7.1%}"
         click.echo(
             f"{one.kernel:<20}{one.calls:>7}{one.instructions:>14,}{one.share:>7.1%}"
-            f"{one.madds_per_instruction:>12.2f}  {_first_of(one.nodes)}"
+            f"{one.madds_per_instruction:>12.2f}{estimated}  {_first_of(one.nodes)}"
         )
+    if cycles is None:
+        from mbv3c.execution.llvm import LLVM_REMEDY
+
+        click.echo(f"no cycles estimated: llvm-mca is not here; {LLVM_REMEDY}")
+        return
+    click.echo(
+        f"estimated, not measured: {cycles.total:,} cycles per inference, by {cycles.model}; "
+        "caches are not modelled"
+        + (f"; {cycles.left_out:,} instructions left out" if cycles.left_out else "")
+    )
 
 
 def _first_of(nodes: tuple[str, ...]) -> str:
@@ -760,6 +780,7 @@ def targets(as_json: bool) -> None:
                 "default": DEFAULT_DEVICES[target.family] == target.device,
                 "emulated_as": target.emulated_as or None,
                 "gpu": target.gpu or None,
+                "isa": target.isa or None,
             }
             for target in TARGETS
         ]
@@ -773,6 +794,7 @@ def targets(as_json: bool) -> None:
     for target in TARGETS:
         star = "*" if DEFAULT_DEVICES[target.family] == target.device else ""
         where = f"emulated {target.emulated_as}" if target.emulated_as else "this machine"
+        where = f"a machine with {target.isa}" if target.isa else where
         where = "an OpenCL device" if target.gpu else where
         click.echo(f"{target.name + star:<33}{target.triple:<24}{where:<24}{target.example}")
     click.echo(f"\n{'target':<33}{'MACs':>5}{'MHz':>6}  {'SRAM':<9}{'verified here on':<24}system")
@@ -792,20 +814,22 @@ def targets(as_json: bool) -> None:
     "--fetch",
     is_flag=False,
     flag_value="all",
-    type=click.Choice(["all", "emulator", "opencl"]),
-    help="Download and build what is missing, or only the emulator of arm_cpu, or only what "
-    "runs and checks OpenCL (--fetch=opencl); needs no root.",
+    type=click.Choice(["all", "emulator", "opencl", "cycles"]),
+    help="Download and build what is missing, or only the emulator of arm_cpu, what runs and "
+    "checks OpenCL (--fetch=opencl), or what estimates cycles; needs no root.",
 )
 @_json_option
 def doctor(fetch: str | None, as_json: bool) -> None:
     """Say what is missing to compile and to verify; exit 1 if something is."""
-    from mbv3c.execution import toolbox
+    from mbv3c.execution import llvm, toolbox
 
     progress = _Progress()
     if fetch in ("all", "emulator"):
         toolbox.fetch(progress)
     if fetch in ("all", "opencl"):
         toolbox.fetch_opencl(progress)
+    if fetch in ("all", "cycles"):
+        llvm.fetch_llvm(progress)
     parts = toolbox.diagnose()
     healthy = all(part.ok or part.optional for part in parts)
     if as_json:

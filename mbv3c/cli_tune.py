@@ -28,7 +28,7 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout")
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @click.option(
     "--runner",
-    help="local or rpc; of a CPU emulated, of a GPU or an NPU estimated.  [default: what fits]",
+    help="local, rpc, emulated (arm_cpu) or estimated (not host_cpu).  [default: what fits]",
 )
 @precision_options
 @device_options

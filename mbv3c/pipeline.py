@@ -54,6 +54,7 @@ from mbv3c.targets import cpu, opencl
 from mbv3c.targets.backend import build, lower_for
 from mbv3c.targets.cores import check_precision
 from mbv3c.targets.gpus import GPUS
+from mbv3c.targets.isa import require_isa
 from mbv3c.targets.npu_tools import require_npu_tools
 from mbv3c.targets.table import NATIVE, Target, find_target
 from mbv3c.tuning.choices import recorded, tuned_kernels
@@ -391,7 +392,9 @@ def _check_verifiable(target: Target) -> None:
 
     Raises:
         UsageError: there is none.
+        ToolError: this machine's processor lacks instructions.
     """
+    require_isa(target)
     language = GPUS[target.gpu].gpu.language if target.gpu else ""
     if language not in ("", "opencl"):
         raise UsageError(
@@ -508,6 +511,59 @@ def _verify(
     runner: Runner | None = None,
     choices: Choices = NO_CHOICES,
 ) -> Parity:
+    ran = execute(
+        folder, kernels, model, target, precision, inputs, progress, keep_float, runner, choices
+    )
+    parity = compare(
+        ran.outputs,
+        references,
+        TOLERANCES[precision],
+        ran_on=ran.ran_on,
+        exact_program=ran.exact_program,
+    )
+    parity = replace(parity, kernels=ran.alone)
+    if given is None:
+        return parity
+    progress(_REFERENCE[False])
+    return replace(parity, as_given=agreement(ran.outputs, list(run_reference(given, inputs))))
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a bundle's library gave.
+
+    Attributes:
+        outputs: of every input.
+        ran_on, exact_program: as of `Parity`.
+        alone: what every kernel by itself has shown; None but of an int8 library.
+    """
+
+    outputs: list[list[Tensor]]
+    ran_on: str
+    exact_program: bool
+    alone: KernelsAlone | None
+
+
+def execute(
+    folder: Path,
+    kernels: list[dict[str, Any]],
+    model: onnx.ModelProto,
+    target: Target,
+    precision: str,
+    inputs: list[Tensor],
+    progress: Progress,
+    keep_float: Sequence[str] = (),
+    runner: Runner | None = None,
+    choices: Choices = NO_CHOICES,
+) -> Executed:
+    """Run a bundle's library, or the closest thing to it that this machine can.
+
+    `model` is what the library computes, with the kernels that `choices` knows as it says. Without
+    `runner` this machine finds one.
+
+    Raises:
+        Mbv3cError: nothing can run it.
+    """
     runner = runner or runner_for(target, precision)
     alone = None
     if runner is None and target.gpu:
@@ -524,18 +580,7 @@ def _verify(
         progress(f"nothing here runs {target.name}: building the same program for this machine")
         outputs, alone = _run_rebuilt(model, inputs, precision, keep_float, progress)
         ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
-    parity = compare(
-        outputs,
-        references,
-        TOLERANCES[precision],
-        ran_on=ran_on,
-        exact_program=runner is not None or bool(target.gpu),
-    )
-    parity = replace(parity, kernels=alone)
-    if given is None:
-        return parity
-    progress(_REFERENCE[False])
-    return replace(parity, as_given=agreement(outputs, list(run_reference(given, inputs))))
+    return Executed(outputs, ran_on, runner is not None or bool(target.gpu), alone)
 
 
 def _run_kernels(

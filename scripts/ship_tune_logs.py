@@ -1,18 +1,21 @@
-"""Write what `mbv3c tune` found into the package: of every kernel the best record, nothing else.
+"""Write what `mbv3c tune` found into the package: of every kernel two records, nothing else.
 
     python scripts/ship_tune_logs.py tune_logs
 
-Of each database the records that won against the default choice are written to
-mbv3c/tune_logs/FAMILY/DEVICE/, over what is there; the candidates that lost stay behind.
+Of each database the default choice of every kernel and what won against it are written to
+mbv3c/tune_logs/FAMILY/DEVICE/, over what is there. Where nothing won, the best candidate is: so
+it is known
+that there was a search, and similar kernels are left with their default choices, too.
 """
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
 from mbv3c.errors import Mbv3cError
-from mbv3c.tuning.database import META, RECORDS, Database, best
+from mbv3c.tuning.database import META, RECORDS, Database, Record, best
 
 SHIPPED = Path(__file__).parents[1] / "mbv3c" / "tune_logs"
 
@@ -26,7 +29,7 @@ def ship(source: Path, into: Path) -> list[str]:
     lines = []
     for meta in sorted(source.glob(f"*/*/{META}")):
         database = Database(meta.parent)
-        winners = best(database.records())
+        chosen = _worth_shipping(database.records())
         target = Database(into / meta.parent.relative_to(source))
         target.folder.mkdir(parents=True, exist_ok=True)
         (target.folder / RECORDS).unlink(missing_ok=True)
@@ -34,9 +37,26 @@ def ship(source: Path, into: Path) -> list[str]:
         for run in contents["runs"]:
             run.pop("machine", None)
         (target.folder / META).write_text(json.dumps(contents, indent=2) + "\n")
-        target.append([winners[key] for key in sorted(winners)])
-        lines.append(f"{target.folder}: {len(winners)} kernels")
+        target.append(chosen)
+        kernels, won = len({one.key for one in chosen}), sum(one.kept for one in chosen)
+        lines.append(f"{target.folder}: {kernels} kernels, {won} tuned")
     return lines
+
+
+def _worth_shipping(records: list[Record]) -> list[Record]:
+    winners = best(records)
+    found: list[Record] = []
+    for key in sorted({one.key for one in records}):
+        mine = [one for one in records if one.key == key]
+        default = next(one for one in mine if one.cost == one.baseline)
+        others = [one for one in mine if one.relative is not None and one.knobs != default.knobs]
+        second = winners.get(key) or min(others, key=_relative, default=None)
+        found += [default, second] if second is not None else [default]
+    return found
+
+
+def _relative(record: Record) -> float:
+    return record.relative or math.inf
 
 
 def main() -> None:

@@ -207,9 +207,14 @@ def by_function(counted: Count, library: Functions) -> Counter[str]:
     """
     sums: Counter[str] = Counter()
     for block in counted.blocks:
-        inside = Path(block.file).name == LIBRARY
-        sums[(library.at(block.offset) if inside else None) or ""] += block.executed
+        sums[function_of(block, library)] += block.executed
     return sums
+
+
+def function_of(block: Block, library: Functions) -> str:
+    """Return the function of a bundle's library that a block is part of; "" if it is elsewhere."""
+    inside = Path(block.file).name == LIBRARY
+    return (library.at(block.offset) if inside else None) or ""
 
 
 def _mapping(line: str) -> _Mapping:

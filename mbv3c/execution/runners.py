@@ -18,6 +18,7 @@ from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.execution.opencl.runtime import DeviceInfo, device_info, load_runtime
 from mbv3c.execution.processes import require
 from mbv3c.execution.toolbox import EmulatorKit, emulator_kit, native_arch
+from mbv3c.targets.isa import require_isa
 from mbv3c.targets.table import NATIVE, Target
 
 Tensor = NDArray[np.float32]
@@ -120,7 +121,7 @@ class HostRunner:
     def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
         with self._failing(bundle):
             main = self._machine(bundle)["main"]
-            return [_arrays(main(tvm.runtime.tensor(x))) for x in inputs]
+            return [arrays(main(tvm.runtime.tensor(x))) for x in inputs]
 
     def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
         instrument = _Instrument(calls)
@@ -144,7 +145,7 @@ class HostRunner:
             ) from error
 
 
-def _arrays(result: Any) -> list[Tensor]:
+def arrays(result: Any) -> list[Tensor]:
     """Return the outputs of an inference: one comes as a tensor, several as an array of them."""
     several = [result] if isinstance(result, tvm.runtime.Tensor) else result
     return [output.numpy() for output in several]
@@ -177,7 +178,7 @@ class OpenClRunner:
             library = tvm.runtime.load_module(str(bundle / LIBRARY))
             device = tvm.opencl(0)
             main = relax.VirtualMachine(library, device)["main"]
-            return [_arrays(main(tvm.runtime.tensor(x, device))) for x in inputs]
+            return [arrays(main(tvm.runtime.tensor(x, device))) for x in inputs]
         except (RuntimeError, ValueError, TypeError) as error:
             raise Mbv3cError(
                 f"{bundle / LIBRARY} does not run on {self.description}: {_reason(error)}"
@@ -254,11 +255,12 @@ def runner_for(target: Target, precision: str = "fp32") -> Runner | None:
     if its host code is for this machine.
 
     Raises:
-        ToolError: this machine has no OpenCL device for a GPU's library.
+        ToolError: this machine has no OpenCL device for a GPU's library, or lacks instructions.
     """
     if target.gpu:
         return open_opencl(precision) if target.arch in (NATIVE, native_arch()) else None
     if target.arch in (NATIVE, native_arch()):
+        require_isa(target)
         return HostRunner()
     kit = emulator_kit()
     if kit is not None and target.emulated_as:

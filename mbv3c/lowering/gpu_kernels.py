@@ -88,7 +88,7 @@ class GpuKernels:
 
     def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
         """Return the knobs for a shape, and where they come from."""
-        return chosen(SCHEDULES[kind], self.choices.find(kind, shape), shape, self.gpu)
+        return chosen(SCHEDULES[kind], self.choices, kind, shape, self.gpu)
 
 
 # The modules of `schedules.gpu` that have knobs, by the kind of their steps.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.plan import DEFAULT, TUNED, Array
+from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED, Array
 from mbv3c.lowering.schedules import (
     convolution,
     depthwise,
@@ -81,8 +81,12 @@ class Choices(Protocol):
         """Return the knobs for a kernel of a kind and a shape; None if none were measured."""
         ...
 
+    def near(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        """Return the knobs of a similar kernel, for one that was not measured; None without."""
+        return None
 
-class NoChoices:
+
+class NoChoices(Choices):
     """Nothing was measured."""
 
     def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
@@ -172,20 +176,23 @@ class CpuKernels:
 
     def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
         """Return the knobs for a shape, and where they come from."""
-        return chosen(SCHEDULES[kind], self.choices.find(kind, shape), shape, self.machine)
+        return chosen(SCHEDULES[kind], self.choices, kind, shape, self.machine)
 
 
 def chosen(
-    schedule: Any, found: dict[str, Any] | None, shape: Any, processor: Any
+    schedule: Any, choices: Choices, kind: str, shape: Any, processor: Any
 ) -> tuple[Any, str]:
-    """Return the knobs that were found for a shape, or the default, and where they come from.
+    """Return the knobs for a kernel of a kind and a shape, and where they come from.
 
-    What was measured and is not legal here comes from another version, and is not used.
+    What was measured and is not legal here comes from another version or another shape, and is
+    not used.
     """
-    if found is not None:
-        for tile in schedule.legal(shape, processor):
-            if asdict(tile) == found:
-                return tile, TUNED
+    for find, origin in ((choices.find, TUNED), (choices.near, TRANSFERRED)):
+        found = find(kind, shape)
+        if found is not None:
+            for tile in schedule.legal(shape, processor):
+                if asdict(tile) == found:
+                    return tile, origin
     return schedule.default(shape, processor), DEFAULT
 
 

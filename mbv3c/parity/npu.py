@@ -74,7 +74,7 @@ def check(
     behind = None
     if host is not None:
         behind = check_host(quantized, region, host, ours, wanted, references)
-    lowered = (_operators_alone(quantized, region, inputs[0]), tosa == region.tosa, behind)
+    lowered = (operators_alone(quantized, region, inputs[0]), tosa == region.tosa, behind)
     pairs = _pairs(region, host, ours, wanted, references)
     if not interpreted:
         said = "the interpreter knows Ethos-U55 and Ethos-U65-256 only; see docs/npu.md"
@@ -132,8 +132,8 @@ class _Seen:
 
     def others(self, x: NDArray[np.float32]) -> list[Both]:
         """Return what onnxruntime might as well give."""
-        nudged = _nudged(x, self._start)
-        return [self._both(run(*pair)) for pair in ((self._fused, x), (self._plain, nudged))]
+        beside = nudged(x, self._start)
+        return [self._both(run(*pair)) for pair in ((self._fused, x), (self._plain, beside))]
 
     def _both(self, outputs: list[NDArray[Any]]) -> Both:
         model, integers = outputs[: self._count], outputs[self._count :]
@@ -171,13 +171,13 @@ def _steps(
     )
 
 
-def _nudged(x: NDArray[np.float32], start: Quantization) -> NDArray[np.float32]:
+def nudged(x: NDArray[np.float32], start: Quantization) -> NDArray[np.float32]:
     """Return an input of which a few integers are one step up or down."""
     rng = np.random.default_rng(20190506)
-    nudged = start.values(start.integers(x)).reshape(-1)
-    places = rng.choice(nudged.size, min(_NUDGED, nudged.size), replace=False)
-    nudged[places] += np.float32(start.scale) * rng.choice([-1, 1], len(places)).astype(np.float32)
-    return nudged.reshape(x.shape)
+    values = start.values(start.integers(x)).reshape(-1)
+    places = rng.choice(values.size, min(_NUDGED, values.size), replace=False)
+    values[places] += np.float32(start.scale) * rng.choice([-1, 1], len(places)).astype(np.float32)
+    return values.reshape(x.shape)
 
 
 def _in_device_order(values: NDArray[Any]) -> NDArray[Any]:
@@ -192,7 +192,7 @@ def _lsb(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> int:
     )
 
 
-def _operators_alone(
+def operators_alone(
     quantized: onnx.ModelProto, region: Region, x: NDArray[np.float32]
 ) -> OperatorsAlone:
     """Run every operator of a region on the integers that onnxruntime computes for its inputs."""

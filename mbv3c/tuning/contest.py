@@ -20,7 +20,7 @@ import numpy as np
 
 from mbv3c import bundle as bundles
 from mbv3c.lowering.gpu import Gpu
-from mbv3c.lowering.kernels import Kernel
+from mbv3c.lowering.kernels import Choices, Kernel
 from mbv3c.lowering.lower import assembled
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.plan import Array, Plan, Step, Value
@@ -74,7 +74,7 @@ class Contest:
         ]
 
 
-class _Fixed:
+class _Fixed(Choices):
     """Chooses the same knobs for every kernel."""
 
     def __init__(self, tile: Any) -> None:

@@ -76,7 +76,7 @@ class Context:
         target: `FAMILY:DEVICE`.
         kernels: version of the kernels, `VERSION` of `mbv3c.lowering.kernels` or `gpu_kernels`.
         tvm: version of apache-tvm.
-        unit: of the costs: microseconds, instructions or cycles.
+        unit: of the costs: us, instructions or estimated cycles.
     """
 
     target: str

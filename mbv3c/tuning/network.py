@@ -14,13 +14,14 @@ import onnx
 from mbv3c.bench.contenders import BUNDLE
 from mbv3c.bench.latency import take_turns
 from mbv3c.bench.processors import choose_cpus
-from mbv3c.bench.profile import instructions_by_kernel
 from mbv3c.bench.statistics import ratio
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.counting import count_kernels
+from mbv3c.execution.cycles import CYCLES, estimator_for
 from mbv3c.execution.device.machine import read_machine
 from mbv3c.execution.device.place import Place
+from mbv3c.execution.llvm import LLVM_REMEDY
 from mbv3c.execution.opencl.runtime import device_info
 from mbv3c.execution.runners import open_opencl
 from mbv3c.execution.toolbox import emulator_kit, native_arch
@@ -31,17 +32,24 @@ from mbv3c.pipeline import check_keep_float, rewritten_for
 from mbv3c.targets import cpu
 from mbv3c.targets.backend import build, lower_for, processor_of
 from mbv3c.targets.gpus import GPUS
+from mbv3c.targets.isa import require_isa
 from mbv3c.targets.table import Target
 from mbv3c.tuning import gpu_estimates
-from mbv3c.tuning.choices import Measured, device_of
+from mbv3c.tuning.choices import best_choices, device_of
 from mbv3c.tuning.database import Database, Record, best, folder_for
 from mbv3c.tuning.rpc_runner import DeviceRunner
-from mbv3c.tuning.runners import CountingRunner, LocalRunner, Runner, write_manifest
+from mbv3c.tuning.runners import (
+    INSTRUCTIONS,
+    CountingRunner,
+    LocalRunner,
+    Runner,
+    write_manifest,
+)
 from mbv3c.tuning.tasks import tasks_of
 from mbv3c.tuning.tune import Budget, Event, Outcome, Tuner
 
 RPC = "rpc"
-RUNNERS = ("local", "emulated", RPC)
+RUNNERS = ("local", "emulated", "estimated", RPC)
 GPU_RUNNERS = ("local", "estimated", RPC)
 _RUNS = 200
 
@@ -55,12 +63,14 @@ class Network:
             all medians of blocks for times.
         ratio: after to before; the median over interleaved blocks for times.
         unit: of both.
+        beside: the same in the other units that the runner can tell; they decide nothing.
     """
 
     before: float
     after: float
     ratio: float
     unit: str
+    beside: tuple["Network", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,16 +173,16 @@ def tune_network(
             report({"event": "torn", "file": str(database.folder)})
         tasks = tasks_of([default.plan])
         processor = processor_of(resolved)
-        if devices is not None:
+        if devices is not None and tasks:
             devices.prove_with(min(tasks, key=lambda task: task.step.madds), processor)
         notes = {} if isinstance(runner, CountingRunner) else {"devices": _notes(runner, report)}
         tuner = Tuner(processor, resolved, runner, database, report, notes)
         outcome = tuner.run(tasks, budget, seed)
-        kept = best([*database.records(), *outcome.winners])
+        choices = best_choices([*database.records(), *outcome.winners])
         network = None
-        if kept:
+        if choices.records:
             report({"event": "network"})
-            network = _compare(default, lowered(Measured(kept)), resolved, runner)
+            network = _compare(default, lowered(choices), resolved, runner)
             won = network.ratio < 1.0
             if won:
                 database.append(outcome.winners)
@@ -239,15 +249,20 @@ def _cpu_runner(target: Target, name: str | None) -> Runner:
         if not here:
             raise UsageError(
                 f"{target.name} does not run on this machine; --runner emulated counts its "
-                "instructions"
+                "instructions, estimated its cycles"
             )
+        require_isa(target)
         return LocalRunner(tuple(choose_cpus(1)))
     if not target.emulated_as:
         raise UsageError(f"nothing here emulates {target.name}; --runner local times it")
     kit = emulator_kit()
     if kit is None:
         raise ToolError("the emulator is not here; fetch it with `mbv3c doctor --fetch`")
-    return CountingRunner(kit, target.emulated_as)
+    estimator = estimator_for(target)
+    if name == "estimated" and estimator is None:
+        raise ToolError(f"llvm-mca, which estimates cycles, is not here; {LLVM_REMEDY}")
+    unit = CYCLES if name == "estimated" else INSTRUCTIONS
+    return CountingRunner(kit, target.emulated_as, unit, estimator)
 
 
 def _gpu_runner(target: Target, name: str | None) -> Runner | None:
@@ -294,10 +309,14 @@ def _compare(default: Lowered, tuned: Lowered, target: Target, runner: Runner) -
             write_manifest(folder, target.name)
         if isinstance(runner, CountingRunner):
             before, after = (
-                float(_counted(runner, folder, lowered.kernels))
+                _counted(runner, folder, lowered.kernels)
                 for folder, lowered in zip(folders, (default, tuned), strict=True)
             )
-            return Network(before, after, after / before, runner.unit)
+            own, *beside = (
+                Network(before[unit], after[unit], after[unit] / before[unit], unit)
+                for unit in runner.units
+            )
+            return replace(own, beside=tuple(beside))
         sides = {folder.name: folder for folder in folders}
         if isinstance(runner, DeviceRunner):
             return _timed(runner.take_turns(sides), runner.unit)
@@ -306,11 +325,13 @@ def _compare(default: Lowered, tuned: Lowered, target: Target, runner: Runner) -
         return _timed(take_turns(contenders, runner.cpus, _RUNS).blocks, runner.unit)
 
 
-def _counted(runner: CountingRunner, folder: Path, kernels: Sequence[str]) -> int:
-    """Count the instructions of all kernels; what TVM's runtime executes around them is noise."""
+def _counted(runner: CountingRunner, folder: Path, kernels: Sequence[str]) -> dict[str, float]:
+    """Return by unit what all kernels cost; what TVM's runtime executes around them is noise."""
     counted = count_kernels(runner.kit, runner.cpu, folder, folder / "y.npy")
-    found = instructions_by_kernel(counted, folder)
-    return sum(found[name] for name in set(kernels))
+    found = {unit: runner.costs(counted, folder, unit) for unit in runner.units}
+    return {
+        unit: float(sum(costs[name] for name in set(kernels))) for unit, costs in found.items()
+    }
 
 
 def _timed(sides: Mapping[str, list[list[float]]], unit: str) -> Network:
@@ -342,10 +363,11 @@ def summary_lines(tuned: Tuned) -> list[str]:
     if network is None:
         lines.append("nothing was better than the default choices")
     else:
-        lines.append(
-            f"whole network: {network.before:,.0f} → {network.after:,.0f} {network.unit}, "
-            f"ratio {network.ratio:.3f}"
-        )
+        lines += [
+            f"{'whole network' if one is network else 'and'}: {one.before:,.0f} → "
+            f"{one.after:,.0f} {one.unit}, ratio {one.ratio:.3f}"
+            for one in (network, *network.beside)
+        ]
         lines.append(
             f"{len(tuned.kept)} kernels kept in {tuned.database}"
             if tuned.kept

@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,8 +150,9 @@ class DeviceRunner:
     ) -> dict[str, Any]:
         """Hold sessions until one succeeds, or until it is certain that none will."""
         failures: list[SessionError] = []
+        begun = time.monotonic()
         while True:
-            lease = self.pool.take()
+            lease = self.pool.take(begun)
             try:
                 # Of what failed twice only the proof is left to be seen.
                 given = sides if len(failures) < 2 else {}

@@ -3,8 +3,9 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
@@ -14,15 +15,19 @@ from numpy.typing import NDArray
 
 from mbv3c.bench.latency import worker
 from mbv3c.bench.processors import processor_name
-from mbv3c.bench.profile import instructions_by_kernel
+from mbv3c.bench.profile import cycles_by_kernel, instructions_by_kernel
 from mbv3c.bench.worker import CONTEST, OUTPUTS
 from mbv3c.bundle import MANIFEST, output_files
 from mbv3c.errors import ToolError
-from mbv3c.execution.counting import count_kernels
+from mbv3c.execution.counting import Count, count_kernels
+from mbv3c.execution.cycles import CYCLES, Estimator
 from mbv3c.execution.toolbox import EmulatorKit
 from mbv3c.tuning.contest import Contest
 
 _ROUNDS = 30
+
+INSTRUCTIONS = "instructions"
+_COUNTED = {INSTRUCTIONS: "executed instructions", CYCLES: CYCLES}
 
 
 @dataclass(frozen=True)
@@ -116,16 +121,41 @@ class CountingRunner:
     Attributes:
         kit: the emulator.
         cpu: the processor, in qemu's words.
+        unit: of the costs: instructions, or the cycles that are estimated from them.
+        estimator: estimates cycles; None where nothing does.
     """
 
     kit: EmulatorKit
     cpu: str
-    unit: str = "instructions"
+    unit: str = INSTRUCTIONS
+    estimator: Estimator | None = None
     slots: int = 1
 
     @property
     def description(self) -> str:
-        return f"emulated {self.cpu}, one thread, executed instructions"
+        by = f" by {self.estimator.description}" if self.estimator and self.unit == CYCLES else ""
+        return f"emulated {self.cpu}, one thread, {_COUNTED[self.unit]}{by}"
+
+    @property
+    def units(self) -> list[str]:
+        """Return the units that it can tell, its own first."""
+        return [self.unit, *(unit for unit in self._tellers() if unit != self.unit)]
+
+    def costs(self, counted: Count, folder: Path, unit: str) -> Counter[str]:
+        """Return what every kernel of a library with symbols costs, all calls.
+
+        Raises:
+            ToolError: one of LLVM's programs fails.
+        """
+        return self._tellers()[unit](counted, folder)
+
+    def _tellers(self) -> dict[str, Callable[[Count, Path], Counter[str]]]:
+        tellers: dict[str, Callable[[Count, Path], Counter[str]]] = {
+            INSTRUCTIONS: instructions_by_kernel
+        }
+        if self.estimator is not None:
+            tellers[CYCLES] = partial(cycles_by_kernel, estimator=self.estimator)
+        return tellers
 
     def measure(self, contest: Contest, timeout: float) -> Measured:
         first = contest.folder / "y.npy"
@@ -136,7 +166,7 @@ class CountingRunner:
             if time.monotonic() - begin >= timeout:
                 raise ContestTimeoutError(f"not counted within {timeout:.0f} s") from error
             raise
-        found = instructions_by_kernel(counted, contest.folder)
+        found = self.costs(counted, contest.folder, self.unit)
         calls = Counter(contest.calls)
         names = [contest.calls[call] for call in contest.candidates]
         outputs = [np.load(path) for path, _ in zip(output_files(first), names, strict=False)]

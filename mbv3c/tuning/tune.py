@@ -18,6 +18,7 @@ import tvm
 
 from mbv3c import __version__
 from mbv3c.errors import Mbv3cError
+from mbv3c.execution.cycles import CYCLES
 from mbv3c.execution.device.pool import DevicesGoneError
 from mbv3c.lowering.gpu import Gpu
 from mbv3c.lowering.machine import Machine
@@ -27,7 +28,14 @@ from mbv3c.tuning.choices import context_of
 from mbv3c.tuning.contest import write_contest
 from mbv3c.tuning.crew import Crew
 from mbv3c.tuning.database import Database, Record
-from mbv3c.tuning.runners import ContestTimeoutError, Measured, Runner, same, write_manifest
+from mbv3c.tuning.runners import (
+    INSTRUCTIONS,
+    ContestTimeoutError,
+    Measured,
+    Runner,
+    same,
+    write_manifest,
+)
 from mbv3c.tuning.search import Search
 from mbv3c.tuning.tasks import Task
 from mbv3c.tuning.writers import schedules
@@ -40,7 +48,7 @@ _TIMEOUT = 120.0  # seconds for a contest
 _TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "int8": 0.0}
 
 # A winner must be faster than the default by more than this, and by more than the rounds differ.
-_LEAST_GAIN = {"us": 0.02, "instructions": 0.0}
+_LEAST_GAIN = {"us": 0.02, INSTRUCTIONS: 0.0, CYCLES: 0.0}
 
 # Contests are measured side by side where there are several devices, and built one by one: what
 # TVM's compiler does in several threads at once is nowhere promised.

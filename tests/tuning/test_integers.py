@@ -131,7 +131,8 @@ def test_integers_are_tuned_and_compile_uses_it(
     origins = [one["origin"] for one in compiled.kernels if one["kind"].startswith("integer_")]
     assert origins.count("tuned") >= len(kept)
     manifest = json.loads((bundle / "manifest.json").read_text())
-    assert {one["key"]: one["knobs"] for one in manifest["tuned_kernels"]} == kept
+    listed = [one for one in manifest["tuned_kernels"] if one["origin"] == "tuned"]
+    assert {one["key"]: one["knobs"] for one in listed} == kept
     assert (bundle / "model.so").read_bytes() != (default / "model.so").read_bytes()
     parities = [verify_bundle(path, silent) for path in (bundle, default)]
     alone = [parity.kernels_alone for parity in parities]
@@ -151,7 +152,7 @@ def test_half_precision_is_tuned(
     tiny: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
 ) -> None:
     tuned = tune_network(
-        tiny, A76, tmp_path, "emulated", Budget(trials=24), 0, silent, precision="fp16"
+        tiny, A76, tmp_path, "emulated", Budget(trials=12), 0, silent, precision="fp16"
     )
     assert not tuned.outcome.failures
     keys = [json.loads(record.key) for record in Database(tuned.database).records()]

@@ -64,6 +64,7 @@ class Board:
         address: where it is.
         machine: what it is; None until it said so.
         faults: in a row.
+        reason: of the last of them.
         pause: seconds between the last two tries; 0 unless it was set aside.
         until: when it is tried again, by time.monotonic.
         since: when it was set aside.
@@ -74,6 +75,7 @@ class Board:
     address: Address
     machine: Machine | None = None
     faults: int = 0
+    reason: str = ""
     pause: float = 0.0
     until: float = 0.0
     since: float = 0.0
@@ -158,14 +160,16 @@ class Pool:
 
     # ---- who has which ----
 
-    def take(self) -> Lease:
+    def take(self, begun: float) -> Lease:
         """Wait for a device.
+
+        Args:
+            begun: since when it has been wanted, by time.monotonic; failed sessions included.
 
         Raises:
             DevicesGoneError: none answered for too long.
             StoppedError: `stop` was called.
         """
-        begun = time.monotonic()
         request: Request | None = None
         try:
             while True:
@@ -229,7 +233,10 @@ class Pool:
             if self._used.total():
                 return
             if silent > self.patience.wait:
-                names = ", ".join(board.name for board in self._boards.values()) or "none"
+                names = "; ".join(
+                    f"{board.name}: {board.reason or 'not free'}"
+                    for board in self._boards.values()
+                )
                 raise DevicesGoneError(
                     f"no {self.place} answered for {self.patience.wait:g} s ({names}); what was "
                     "measured is in the database: start their servers again, and then this command"
@@ -247,6 +254,7 @@ class Pool:
         with self._lock:
             self._heard = time.monotonic()
             board.faults = 0
+            board.beat = (board.beat[0], self._heard)
             board.machine = _machine(document) or board.machine
             self._despairing = False
             if board.aside and lease.begun >= board.since:
@@ -261,7 +269,7 @@ class Pool:
         """Note a fault of a device, or what may be one."""
         board = lease.board
         with self._lock:
-            board.faults += 1
+            board.faults, board.reason = board.faults + 1, reason
             if board.aside and lease.begun >= board.since:
                 board.pause = min(2 * board.pause, self.patience.last_pause)
                 board.until = time.monotonic() + board.pause
@@ -274,7 +282,7 @@ class Pool:
         if board.aside:
             return
         now = time.monotonic()
-        board.pause = self.patience.first_pause
+        board.pause, board.reason = self.patience.first_pause, reason
         board.since, board.until = now, now + board.pause
         self._report({"event": "device-aside", "device": board.name, "text": reason})
 
