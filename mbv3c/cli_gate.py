@@ -33,16 +33,16 @@ class Percent(click.ParamType[float]):
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _LIMITS = {
-    "max_abs": "Largest absolute error.",
-    "mean_abs": "Mean absolute error.",
-    "max_rel": "Largest error relative to the reference's value.",
-    "mean_rel": "Mean relative error.",
-    "max_of_range": "Largest absolute error over the reference's range.",
-    "min_cosine": "Least cosine.",
-    "min_psnr": "Least PSNR in dB.",
-    "min_snr": "Least SNR in dB.",
-    "min_top1": "Least share of equal largest classes, from 0 to 1.",
-    "min_top5": "The same of the five largest.",
+    "max_abs": "Limit: largest absolute error.",
+    "mean_abs": "Limit: mean absolute error.",
+    "max_rel": "Limit: largest error relative to the reference's value.",
+    "mean_rel": "Limit: mean relative error.",
+    "max_of_range": "Limit: largest absolute error over the reference's range.",
+    "min_cosine": "Limit: least cosine.",
+    "min_psnr": "Limit: least PSNR in dB.",
+    "min_snr": "Limit: least SNR in dB.",
+    "min_top1": "Limit: least share of equal largest classes, from 0 to 1.",
+    "min_top5": "Limit: the same of the five largest.",
 }
 _ALLOWED = {"max_slowdown": "slowdown", "max_growth": "growth", "max_error_growth": "error"}
 _FILES = (
@@ -71,7 +71,7 @@ def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "quantiles",
             multiple=True,
             metavar="PERCENT:ERROR",
-            help="Largest absolute error of so many percent of the values; repeatable.",
+            help="Limit: largest absolute error of so many percent of the values; repeatable.",
         ),
         click.option("--report", type=_FILE, help="Write a report for --baseline."),
         click.option("--latency", is_flag=True, help="Measure the speed for the report, too."),
