@@ -164,8 +164,9 @@ class _NpuClimber:
             for layer in layers
             for name in layers_of(self.given, parts, *_ends(rung.model, layer)) or [layer]
         ]
+        kernels = tuple(one for one in shown.kernels if any(layer in one for layer in layers))
         self.ladder.silent = ""
-        self.ladder.culprit = Culprit(given, shown, tuple(own_names), 1)
+        self.ladder.culprit = Culprit(given, replace(shown, kernels=kernels), tuple(own_names), 1)
 
     def _lower(self, model: onnx.ModelProto) -> Lowered:
         parts = partition(model, lowering(self.knobs.mean, self.target))

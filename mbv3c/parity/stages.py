@@ -21,6 +21,7 @@ from mbv3c.execution.runners import Runner, arrays
 from mbv3c.lowering.fold_reshape import FoldReshape
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.onnx_import import import_onnx
+from mbv3c.lowering.quantized import with_stored_values
 from mbv3c.parity.reference import run, session
 from mbv3c.passes import Pass
 
@@ -137,7 +138,7 @@ class ImportStage:
         # LLVM does not optimise it either: it compiles sooner, and few inputs run.
         target = tvm.target.Target({"kind": "llvm", "num-cores": 1, "opt-level": 0})
         with target:
-            module = tvm.transform.Sequential(_UNSCHEDULED)(import_onnx(model))
+            module = tvm.transform.Sequential(_UNSCHEDULED)(import_onnx(with_stored_values(model)))
         return in_process(tvm.compile(module, target=target))
 
 
