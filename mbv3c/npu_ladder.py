@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mbv3c import bundle as bundles
 from mbv3c.errors import ModelError
 from mbv3c.execution.ethos_u.program import Program, read_program
-from mbv3c.ladder_pipeline import climb_rewrites, explain, layers_of
+from mbv3c.ladder_culprit import explain, layers_of
+from mbv3c.ladder_pipeline import climb_rewrites
 from mbv3c.lowering.ethos_u.partition import partition
 from mbv3c.npu_pipeline import TOSA, Progress, compile_npu, host_of, lowering, npu_part
 from mbv3c.parity.bisect import check_part

@@ -147,21 +147,21 @@ class LibraryStage:
     """Our kernels in a library.
 
     Attributes:
-        build: lowers a model and writes its library; returns what it computes.
+        build: writes the library of a model; returns its kernels, as `Made` has them.
         runner: runs that library.
         ran_on: what that is; of a bundle what executed its own library.
     """
 
     name: str
     precision: str
-    build: Callable[[onnx.ModelProto, Path], Lowered]
+    build: Callable[[onnx.ModelProto, Path], tuple[str, ...]]
     runner: Runner
     ran_on: str
     script: str = "library"
 
     def make(self, model: onnx.ModelProto, folder: Path) -> Made:
-        lowered = self.build(model, folder / LIBRARY)
-        return Made(lambda inputs: self.runner.run(folder, list(inputs)), covering(lowered))
+        kernels = self.build(model, folder / LIBRARY)
+        return Made(lambda inputs: self.runner.run(folder, list(inputs)), kernels)
 
 
 def in_process(executable: Any) -> Made:
