@@ -184,12 +184,17 @@ class _Climber:
             self.runner,
         )
         name = "tuned, on the target" if self.tuned.knobs else "scheduled, on the target"
-        stage = LibraryStage(name, self.precision, self._build, self._part_runner(), ran.ran_on)
+        runner = self._part_runner()
+        stage = LibraryStage(name, self.precision, self._build, runner, ran.ran_on)
+        if self.target.gpu:
+            stage = replace(stage, script="opencl")
+        elif not isinstance(runner, HostRunner):
+            stage = replace(stage, arch=self.target.arch)
         missed = ran.alone.missed if ran.alone is not None else []
         seconds = time.monotonic() - at
         rung = self.ladder.add(stage, self.model, ran.outputs, seconds, missed)
         self.ladder.plain_seconds = self.ladder.rungs[0].row.seconds + seconds
-        apart = self._apart(stage.runner)
+        apart = self._apart(runner)
         if rung.row.verdict != BREAKS:
             for name in apart:
                 self._skip(name, "built only if the target breaks, which runs the same kernels")

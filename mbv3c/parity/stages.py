@@ -150,6 +150,8 @@ class LibraryStage:
         build: writes the library of a model; returns its kernels, as `Made` has them.
         runner: runs that library.
         ran_on: what that is; of a bundle what executed its own library.
+        arch: the machine on which alone the library runs, as `uname -m` prints it; empty if it is
+            this one.
     """
 
     name: str
@@ -158,6 +160,7 @@ class LibraryStage:
     runner: Runner
     ran_on: str
     script: str = "library"
+    arch: str = ""
 
     def make(self, model: onnx.ModelProto, folder: Path) -> Made:
         kernels = self.build(model, folder / LIBRARY)

@@ -17,6 +17,10 @@ from mbv3c.execution.ethos_u.interpreter import interpret
 from mbv3c.execution.ethos_u.program import read_program
 from mbv3c.execution.ethos_u.registers import Registers, decode
 from mbv3c.lowering.ethos_u.partition import partition
+from mbv3c.parity.bisect import check_part
+from mbv3c.parity.npu_stages import Lowered, TosaStage
+from mbv3c.parity.parts import Parts
+from mbv3c.parity.reproduce import Culprit, write_culprit
 
 RAW = "model_vela.npz"
 ALONE = """
@@ -112,3 +116,26 @@ def rehash(folder: Path, name: str) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_the_script_of_tosa_says_of_a_sound_part_that_it_is(
+    quantized: onnx.ModelProto, tmp_path: Path
+):
+    def lower(model: onnx.ModelProto) -> Lowered:
+        return Lowered(partition(model).regions[0], None)
+
+    parts = Parts(quantized)
+    (_, first), (_, last) = parts.bottlenecks()[:2]
+    part = parts.part(first, last)
+    assert part is not None
+    x = np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32)
+    shown = check_part(TosaStage(lower), part, x, tmp_path)
+    assert not shown.failed
+    write_culprit(
+        Culprit(TosaStage(lower), shown, tuple(part.nodes), 1), tmp_path / "c", force=False
+    )
+    done = run("-I", "-c", ALONE, tmp_path / "c" / "reproduce.py")
+    assert done.returncode == 0, done.stderr
+    # The reference model prints before it.
+    said = done.stdout.splitlines()[-1].split()
+    assert float(said[2]) == pytest.approx(shown.max_error_of_range, rel=1e-3)
