@@ -12,15 +12,13 @@ from mbv3c import bundle as bundles
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.device.runner import open_device
 from mbv3c.execution.runners import HostRunner, Runner, runner_for
+from mbv3c.ladder_culprit import blame_library, explain
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
-from mbv3c.lowering.lower import Lowered, lower
-from mbv3c.parity.bisect import Bisection
+from mbv3c.lowering.lower import lower
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.ladder import BREAKS, Ladder, Rung, Skipped
-from mbv3c.parity.parts import Parts
 from mbv3c.parity.reference import run, run_reference, session
-from mbv3c.parity.reproduce import Culprit
-from mbv3c.parity.stages import ImportStage, LibraryStage, QuantizeStage, RewriteStage
+from mbv3c.parity.stages import ImportStage, LibraryStage, QuantizeStage, RewriteStage, covering
 from mbv3c.passes import PIPELINE
 from mbv3c.pipeline import Progress, build_library, compile_model, execute, target_of
 from mbv3c.targets import cpu
@@ -48,7 +46,9 @@ def climb(path: Path, progress: Progress, place: tuple[Place, float] | None = No
     ladder = climber.ladder
     ladder.seconds = time.monotonic() - started
     if ladder.broken is not None:
-        explain(ladder, onnx.load(bundle.model), progress)
+        explain(ladder, climber.given, progress)
+        if ladder.culprit is None:
+            blame_library(ladder, bundle, climber.given, progress)
     return ladder
 
 
@@ -86,40 +86,6 @@ def climb_rewrites(ladder: Ladder, model: onnx.ModelProto, progress: Progress) -
     return model
 
 
-def explain(ladder: Ladder, given: onnx.ModelProto, progress: Progress) -> None:
-    """Look for the smallest part that the first broken stage gets wrong."""
-    rung = ladder.broken
-    assert rung is not None
-    if rung.stage is None or not rung.stage.script:
-        ladder.silent = f"{rung.row.stage} is not made part by part"
-        return
-    at, output = rung.worst
-    bisection = Bisection(rung.stage, rung.model, ladder.inputs[at], progress)
-    progress(f"{rung.row.stage} breaks: looking for the smallest part that it gets wrong")
-    shown = bisection.smallest(output)
-    if shown is None:
-        ladder.silent = (
-            f"no part of the model fails in {rung.row.stage} by itself ({bisection.tried} tried): "
-            "what was compared is not what this version makes of the same model, or errors add up"
-        )
-        return
-    layers = layers_of(given, Parts(rung.model), shown.part.entry, shown.part.exit)
-    ladder.culprit = Culprit(rung.stage, shown, tuple(layers or shown.part.nodes), bisection.tried)
-
-
-def layers_of(given: onnx.ModelProto, parts: Parts, entry: str, exit_: str) -> list[str]:
-    """Return the nodes of the model as given between two tensors of a later form of it.
-
-    Empty where it does not have these tensors.
-    """
-    own = Parts(given)
-    for last in (exit_, parts.unquantized(exit_)):
-        part = own.part(entry, last)
-        if part is not None:
-            return part.nodes
-    return []
-
-
 @dataclass
 class _Climber:
     """Runs the stages of a bundle in their order."""
@@ -134,7 +100,7 @@ class _Climber:
         self.keep_float: list[str] = manifest.get("keep_float", [])
         self.tuned = recorded(manifest.get("tuned_kernels", []))
         inputs = parity_inputs(self.bundle.input_shape)
-        given = onnx.load(self.bundle.model)
+        given = self.given = onnx.load(self.bundle.model)
         self.progress("running onnxruntime on the model as given")
         at = time.monotonic()
         self.ladder = Ladder(inputs, list(run_reference(given, inputs)))
@@ -175,7 +141,7 @@ class _Climber:
         stage = LibraryStage(
             name,
             self.precision,
-            lambda model, output: self._lowered_for_here(model, output, choices),
+            lambda model, output: self._build_here(model, output, choices),
             HostRunner(),
             HostRunner().description,
         )
@@ -183,7 +149,9 @@ class _Climber:
             outputs = stage.make(self.model, Path(folder)).run(self.ladder.inputs)
         return self.ladder.add(stage, self.model, outputs, time.monotonic() - at)
 
-    def _lowered_for_here(self, model: onnx.ModelProto, output: Path, choices: Choices) -> Lowered:
+    def _build_here(
+        self, model: onnx.ModelProto, output: Path, choices: Choices
+    ) -> tuple[str, ...]:
         """Build the kernels that the target's cores get, for this machine."""
         resolved, here = cpu.resolve(self.target), cpu.resolve(find_target("host_cpu"))
         cores = machine(resolved, cpu.tvm_target(resolved))
@@ -199,7 +167,7 @@ class _Climber:
             choices,
         )
         cpu.build(lowered.module, here, output)
-        return lowered
+        return covering(lowered)
 
     def _target(self) -> None:
         at = time.monotonic()
@@ -217,12 +185,17 @@ class _Climber:
             self.tuned,
         )
         name = "tuned, on the target" if self.tuned.knobs else "scheduled, on the target"
-        stage = LibraryStage(name, self.precision, self._build, self._part_runner(), ran.ran_on)
+        runner = self._part_runner()
+        stage = LibraryStage(name, self.precision, self._build, runner, ran.ran_on)
+        if self.target.gpu:
+            stage = replace(stage, script="opencl")
+        elif not isinstance(runner, HostRunner):
+            stage = replace(stage, arch=self.target.arch)
         missed = ran.alone.missed if ran.alone is not None else []
         seconds = time.monotonic() - at
         rung = self.ladder.add(stage, self.model, ran.outputs, seconds, missed)
         self.ladder.plain_seconds = self.ladder.rungs[0].row.seconds + seconds
-        apart = self._apart(stage.runner)
+        apart = self._apart(runner)
         if rung.row.verdict != BREAKS:
             for name in apart:
                 self._skip(name, "built only if the target breaks, which runs the same kernels")
@@ -249,21 +222,22 @@ class _Climber:
             return default if self.tuned.knobs else {}
         return default | tuned if self.tuned.knobs else default
 
-    def _build(self, model: onnx.ModelProto, output: Path) -> Lowered:
+    def _build(self, model: onnx.ModelProto, output: Path) -> tuple[str, ...]:
         """Build a part as the bundle's library was built, for what runs it here."""
         target = self.target
         if isinstance(self._part_runner(), HostRunner):
             target = target if target.arch in (NATIVE, _arch()) else find_target("host_cpu")
         elif target.gpu:
             target = replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
-        return build_library(
+        built = build_library(
             model,
             target,
             output,
             precision=self.precision,
             keep_float=self._kept(model),
             choices=self.tuned,
-        ).lowered
+        )
+        return covering(built.lowered)
 
     def _part_runner(self) -> Runner:
         if self.runner is not None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mbv3c import bundle as bundles
 from mbv3c.errors import ModelError
 from mbv3c.execution.ethos_u.program import Program, read_program
-from mbv3c.ladder_pipeline import climb_rewrites, explain, layers_of
+from mbv3c.ladder_culprit import explain, layers_of
+from mbv3c.ladder_pipeline import climb_rewrites
 from mbv3c.lowering.ethos_u.partition import partition
 from mbv3c.npu_pipeline import TOSA, Progress, compile_npu, host_of, lowering, npu_part
 from mbv3c.parity.bisect import check_part
@@ -164,8 +165,9 @@ class _NpuClimber:
             for layer in layers
             for name in layers_of(self.given, parts, *_ends(rung.model, layer)) or [layer]
         ]
+        kernels = tuple(one for one in shown.kernels if any(layer in one for layer in layers))
         self.ladder.silent = ""
-        self.ladder.culprit = Culprit(given, shown, tuple(own_names), 1)
+        self.ladder.culprit = Culprit(given, replace(shown, kernels=kernels), tuple(own_names), 1)
 
     def _lower(self, model: onnx.ModelProto) -> Lowered:
         parts = partition(model, lowering(self.knobs.mean, self.target))

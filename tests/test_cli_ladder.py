@@ -8,9 +8,6 @@ from pathlib import Path
 
 import onnx
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "parity"))
-
 from small_network import small_network
 
 PLANTED = Path(__file__).parent / "parity" / "planted_faults.py"

@@ -11,7 +11,7 @@ import onnx
 from mbv3c.atomic import new_folder
 from mbv3c.errors import UsageError
 from mbv3c.parity.bisect import Shown
-from mbv3c.parity.stages import BEFORE, INPUT, Stage
+from mbv3c.parity.stages import BEFORE, INPUT, LibraryStage, Stage
 
 SCRIPT, CULPRIT = "reproduce.py", "culprit.json"
 
@@ -82,6 +82,15 @@ SCRIPTS: dict[str, Script] = {
         f'{_ONNXRUNTIME}wanted = onnxruntime("before.onnx")\n'
         'library = tvm.runtime.load_module(str(here / "model.so"))\n'
         'got = relax.VirtualMachine(library, tvm.cpu())["main"](tvm.runtime.tensor(x)).numpy()\n',
+    ),
+    "opencl": Script(
+        "numpy, onnxruntime, apache-tvm built with OpenCL",
+        "import onnxruntime as ort\nimport tvm\nfrom tvm import relax\n",
+        f'{_ONNXRUNTIME}wanted = onnxruntime("before.onnx")\n'
+        'library = tvm.runtime.load_module(str(here / "model.so"))\n'
+        "device = tvm.opencl(0)\n"
+        'main = relax.VirtualMachine(library, device)["main"]\n'
+        "got = main(tvm.runtime.tensor(x, device)).numpy()\n",
     ),
     "tosa": Script(
         "numpy, onnxruntime, tosa-tools",
@@ -183,6 +192,7 @@ def write_culprit(culprit: Culprit, folder: Path, *, force: bool) -> None:
         BundleError: the place cannot be written.
     """
     shown, script = culprit.shown, SCRIPTS[culprit.stage.script]
+    arch = culprit.stage.arch if isinstance(culprit.stage, LibraryStage) else ""
     with new_folder(folder, force=force) as new:
         culprit.stage.make(shown.part.model, new)
         onnx.save(shown.part.model, new / BEFORE)
@@ -194,7 +204,7 @@ def write_culprit(culprit: Culprit, folder: Path, *, force: bool) -> None:
             _TEXT.format(
                 stage=culprit.stage.name,
                 layers=f"{', '.join(layers[:3])}{more}",
-                needs=script.needs,
+                needs=script.needs + (f", on {arch}" if arch else ""),
                 head=script.head,
                 input=INPUT,
                 body=script.body,

@@ -21,6 +21,7 @@ from mbv3c.execution.runners import Runner, arrays
 from mbv3c.lowering.fold_reshape import FoldReshape
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.onnx_import import import_onnx
+from mbv3c.lowering.quantized import with_stored_values
 from mbv3c.parity.reference import run, session
 from mbv3c.passes import Pass
 
@@ -137,7 +138,7 @@ class ImportStage:
         # LLVM does not optimise it either: it compiles sooner, and few inputs run.
         target = tvm.target.Target({"kind": "llvm", "num-cores": 1, "opt-level": 0})
         with target:
-            module = tvm.transform.Sequential(_UNSCHEDULED)(import_onnx(model))
+            module = tvm.transform.Sequential(_UNSCHEDULED)(import_onnx(with_stored_values(model)))
         return in_process(tvm.compile(module, target=target))
 
 
@@ -146,21 +147,24 @@ class LibraryStage:
     """Our kernels in a library.
 
     Attributes:
-        build: lowers a model and writes its library; returns what it computes.
+        build: writes the library of a model; returns its kernels, as `Made` has them.
         runner: runs that library.
         ran_on: what that is; of a bundle what executed its own library.
+        arch: the machine on which alone the library runs, as `uname -m` prints it; empty if it is
+            this one.
     """
 
     name: str
     precision: str
-    build: Callable[[onnx.ModelProto, Path], Lowered]
+    build: Callable[[onnx.ModelProto, Path], tuple[str, ...]]
     runner: Runner
     ran_on: str
     script: str = "library"
+    arch: str = ""
 
     def make(self, model: onnx.ModelProto, folder: Path) -> Made:
-        lowered = self.build(model, folder / LIBRARY)
-        return Made(lambda inputs: self.runner.run(folder, list(inputs)), covering(lowered))
+        kernels = self.build(model, folder / LIBRARY)
+        return Made(lambda inputs: self.runner.run(folder, list(inputs)), kernels)
 
 
 def in_process(executable: Any) -> Made:

@@ -19,6 +19,7 @@ from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering import gpu_kernels
 from mbv3c.lowering.gpu_kernels import GpuKernels
+from mbv3c.lowering.kernels import Choices
 from mbv3c.lowering.schedules.convolution import Convolution
 from mbv3c.lowering.schedules.depthwise import Depthwise
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
@@ -282,7 +283,7 @@ def test_estimating_finds_nothing_and_says_why(
 # ---- choices, and the version of the kernels ----
 
 
-class Chosen:
+class Chosen(Choices):
     """Chooses the same knobs for every kernel."""
 
     def __init__(self, knobs: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from mbv3c.execution.toolbox import EmulatorKit
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering import kernels
+from mbv3c.lowering.kernels import Choices
 from mbv3c.lowering.lower import lower
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.schedules import pooling
@@ -241,7 +242,7 @@ def test_without_llvm_mca_nothing_is_estimated(
         tune_network(tiny, A76, tmp_path, "estimated", Budget(trials=1), 0, silent)
 
 
-class Chosen:
+class Chosen(Choices):
     """Chooses the same knobs for every kernel."""
 
     def __init__(self, knobs: dict[str, Any]) -> None:
