@@ -7,18 +7,23 @@ import click
 
 from mbv3c.cli_common import Progress, json_option, print_json
 from mbv3c.cli_device import device_options, place_of
+from mbv3c.cli_images import asked_for, image_options, verify_images
 from mbv3c.errors import EXIT_PARITY
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
+@image_options
 @device_options
 @json_option
-def verify(bundle: Path, as_json: bool, **device: Any) -> None:
+def verify(bundle: Path, images: dict[str, Any], as_json: bool, **device: Any) -> None:
     """Check that a bundle computes what onnxruntime computes on the model as it was given."""
     from mbv3c.bundle import is_npu_bundle
 
     place = place_of(**device)
+    if asked_for(images):
+        verify_images(bundle, images, as_json, place)
+        return
     if is_npu_bundle(bundle) and place is None:
         _verify_npu(bundle, as_json)
         return

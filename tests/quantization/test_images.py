@@ -15,7 +15,7 @@ from mbv3c.graphs.spec import ModelSpec
 from mbv3c.quantization.images import Preprocessing, preprocessing, read_image
 
 IMAGENET = Preprocessing(
-    224, 224, False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), cropped=True
+    224, 224, False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), shown=224 / 256
 )
 
 
@@ -36,7 +36,7 @@ def test_our_own_models_say_what_they_want(small: onnx.ModelProto) -> None:
     assert preprocessing(small, (1, 3, 224, 224)) == IMAGENET
     detector = build_model(ModelSpec("small", head="ssdlite", classes=91, resolution=320))
     found = preprocessing(detector, (1, 3, 320, 320))
-    assert (found.mean, found.std, found.cropped) == ((0.5,) * 3, (0.5,) * 3, False)
+    assert (found.mean, found.std, found.shown) == ((0.5,) * 3, (0.5,) * 3, None)
 
 
 @pytest.mark.parametrize("entry", ["no", "[1, 2]", "[1, 2, null]", "[1, 0, 1]", "[1, 1, NaN]"])
@@ -78,5 +78,5 @@ def test_the_middle_is_taken_and_keeps_its_proportions(tmp_path: Path) -> None:
     assert np.abs(x - middle).max() < 1e-6
     last = read_image(tmp_path / "x.png", replace(plain, channels_last=True))
     assert (last.transpose(2, 0, 1) == x).all()
-    whole = read_image(tmp_path / "x.png", replace(plain, cropped=False))
+    whole = read_image(tmp_path / "x.png", replace(plain, shown=None))
     assert np.abs(whole - x).max() > 0.1
