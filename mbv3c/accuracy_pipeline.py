@@ -23,7 +23,7 @@ from mbv3c.execution.streams import Stream, open_stream
 from mbv3c.graphs.outputs import class_axes, class_names
 from mbv3c.parity.accuracy import BUNDLE, GIVEN, QUANTIZED, Tally, differs
 from mbv3c.parity.classify import Read, Scores, classify, group_size
-from mbv3c.parity.images import Classes, ImageSet, open_images
+from mbv3c.parity.image_sets import Classes, ImageSet, open_images
 from mbv3c.parity.journal import Journal, open_journal
 from mbv3c.parity.reference import session
 from mbv3c.pipeline import Runnable, runnable

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mbv3c.errors import ImageError
 from mbv3c.execution.streams import Stream
 from mbv3c.parity.accuracy import BUNDLE, GIVEN, Record
-from mbv3c.parity.images import Image
+from mbv3c.parity.image_sets import Image
 from mbv3c.parity.reference import run
 
 Tensor = NDArray[np.float32]
