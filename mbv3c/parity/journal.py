@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from mbv3c.errors import BundleError, UsageError
 from mbv3c.parity.accuracy import Record
 
 _VERSION = 1
+_LONGEST_HEAD = 1 << 16  # bytes; any other file may have no lines
 
 
 class Journal:
@@ -65,6 +67,8 @@ def open_journal(path: Path, key: dict[str, Any]) -> Iterator[Journal]:
     except OSError as error:
         raise _cannot_write(path, error) from error
     with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device may never end
+            raise UsageError(f"{path} is no file; name another with --journal")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -80,7 +84,7 @@ def open_journal(path: Path, key: dict[str, Any]) -> Iterator[Journal]:
 def _resume(path: Path, file: IO[bytes], head: dict[str, Any]) -> int:
     """Check whose journal it is, cut off what is torn, and return how many groups are whole."""
     file.seek(0)
-    first = file.readline()
+    first = file.readline(_LONGEST_HEAD)
     if not first.endswith(b"\n"):  # nothing yet, or killed within the first line
         if first and not _line(head).startswith(first):
             raise UsageError(f"{path} is no journal of this command; name another file")
