@@ -131,7 +131,7 @@ def _prepare(bundle: Bundle, request: Request) -> _Measurement:
     models = {GIVEN: model}
     if bundle.compiled_model != bundle.model:
         models[QUANTIZED] = onnx.load(bundle.compiled_model)
-    scores, count = _class_scores(bundle, model)
+    scores, count = class_scores(bundle, model)
     classes = Classes(count, class_names(bundle.metadata, count))
     overrides = request.overrides
     return _Measurement(
@@ -152,7 +152,7 @@ def _prepare(bundle: Bundle, request: Request) -> _Measurement:
     )
 
 
-def _class_scores(bundle: Bundle, model: onnx.ModelProto) -> tuple[Scores, int]:
+def class_scores(bundle: Bundle, model: onnx.ModelProto) -> tuple[Scores, int]:
     """Find the output with one row of class scores per image, and how many classes it has.
 
     Raises:

@@ -62,7 +62,7 @@ _OPENED = {CPU: _cpu, OPENCL: _opencl, NPU: _npu}
 def written(array: NDArray[Any]) -> bytes:
     """Return an array as the bytes of a .npy file, in C order."""
     stream = io.BytesIO()
-    np.lib.format.write_array(stream, np.ascontiguousarray(array), version=(1, 0))
+    np.lib.format.write_array(stream, np.asarray(array, order="C"), version=(1, 0))
     return stream.getvalue()
 
 

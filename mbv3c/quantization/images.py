@@ -24,7 +24,6 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # Torchvision and timm evaluate on the middle 224 pixels of 256.
 _SHOWN = 224 / 256
 _CHANNELS = 3
-_LEVELS_16 = 257  # of a 16-bit level in one of 8 bits
 # Pillow's own limit for an image to be no attack on memory, of which it only warns.
 MOST_PIXELS = 89_478_485
 
@@ -242,8 +241,12 @@ def _rgb(image: "Image.Image") -> "Image.Image":
     from PIL import Image
 
     if image.mode.startswith("I"):  # grey, 16 bits
-        levels = np.asarray(image).astype(np.float64) / _LEVELS_16
-        image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+        levels = np.asarray(image)
+        if levels.dtype.itemsize > 2:  # some versions of Pillow read 16 bits as 32
+            levels = np.clip(levels, 0, 0xFFFF)
+        # Divided by 257 and rounded, exactly and in 16 bits: images may be large.
+        levels = np.minimum(levels.astype(np.uint16), 0xFF7F) + 128
+        image = Image.fromarray(((levels - (levels >> 8)) >> 8).astype(np.uint8))
     if image.mode in ("P", "PA"):  # whose transparency would warn
         image = image.convert("RGBA")
     return image.convert("RGB")
