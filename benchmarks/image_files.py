@@ -14,8 +14,8 @@ Pixels = Image.Image
 Write = Callable[[Path, Pixels, np.random.Generator], None]
 
 _ORIENTATION = 0x0112
-_LARGE_EVERY = 500  # one image in so many is as large as a camera's
-_LARGE = (4000, 3000)
+LARGE_EVERY = 500  # one image in so many is as large as a camera's
+LARGE = (4000, 3000)
 _GRAIN = 24  # pixels of the noise that is enlarged
 
 
@@ -38,7 +38,7 @@ def make_images(folder: Path, count: int, broken: int, classes: int, seed: int =
     for index in range(count):
         start = f"c{index % classes}/{index:05}"
         suffix = next(kinds)
-        pixels = _picture(rng, large=index % _LARGE_EVERY == _LARGE_EVERY - 1)
+        pixels = _picture(rng, large=index % LARGE_EVERY == LARGE_EVERY - 1)
         if index not in places:
             FORMATS[suffix](folder / f"{start}{suffix}", pixels, rng)
             continue
@@ -57,7 +57,7 @@ def _cycle(values: list[str]) -> Iterator[str]:
 def _picture(rng: np.random.Generator, *, large: bool) -> Pixels:
     """Return smooth noise of random size and brightness."""
     grain = rng.integers(0, 256, (_GRAIN, _GRAIN, 3)) * rng.uniform(0.2, 1.0, 3)
-    size = _LARGE if large else tuple(int(one) for one in rng.integers(20, 500, 2))
+    size = LARGE if large else tuple(int(one) for one in rng.integers(20, 500, 2))
     return Image.fromarray(grain.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
 
 

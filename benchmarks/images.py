@@ -1,6 +1,6 @@
 """Show that `verify --images` counts right, in flat memory, however often it is interrupted.
 
-    python -m benchmarks.images [--count 10000] [--broken 50] [--folder FOLDER]
+    python -m benchmarks.images [--count 10000] [--broken 50] [--folder FOLDER] [--write]
 
 Writes synthetic images of many formats, compiles a narrow MobileNetV3-Small for this machine, and
 runs it over them: once undisturbed, with the memory of both processes watched, and once
@@ -9,7 +9,9 @@ loop over the files.
 """
 
 import argparse
+import datetime
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,15 +21,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import onnx
 
-from benchmarks.image_files import Made, make_images
+from benchmarks.image_files import FORMATS, LARGE, LARGE_EVERY, Made, make_images
+from benchmarks.results import replace_section
+from mbv3c.bench.processors import processor_name
 from mbv3c.errors import ImageError
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.images import preprocessing, read_image
 
+TITLE = "Many images, some of them broken"
 CLASSES = 10
 RESOLUTION = 96
 
@@ -39,9 +45,10 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000, help="images")
     parser.add_argument("--broken", type=int, default=50, help="of them")
     parser.add_argument("--folder", type=Path, help="where to work; kept, and used again")
+    parser.add_argument("--write", action="store_true", help="put it into RESULTS.md")
     arguments = parser.parse_args()
     with _place(arguments.folder) as folder:
-        return _show(folder, arguments.count, arguments.broken)
+        return _show(folder, arguments.count, arguments.broken, arguments.write)
 
 
 @contextmanager
@@ -54,7 +61,7 @@ def _place(folder: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _show(folder: Path, count: int, broken: int) -> int:
+def _show(folder: Path, count: int, broken: int, write: bool) -> int:
     made = _images(folder, count, broken)
     bundle = _bundle(folder)
     for journal in folder.glob("*.jsonl"):
@@ -63,28 +70,44 @@ def _show(folder: Path, count: int, broken: int) -> int:
     begin = time.monotonic()
     whole = _verify(bundle, folder, "whole", watched)
     seconds = time.monotonic() - begin
-    print(f"undisturbed: {seconds:.0f} s, {seconds / count * 1e3:.1f} ms an image")
-    print(watched.table(count))
-    for number, at in ((signal.SIGINT, count // 3), (signal.SIGKILL, 2 * count // 3)):
-        stopped = _interrupt(bundle, folder, number, at)
-        print(f"{number.name} after {stopped} images, in the run that should stop at {at}")
+    stops = [
+        f"{number.name} after {_interrupt(bundle, folder, number, at):,}"
+        for number, at in ((signal.SIGINT, count // 3), (signal.SIGKILL, 2 * count // 3))
+    ]
     resumed = _verify(bundle, folder, "resumed", _Watched())
     recount = _recount(folder, bundle)
     checks = {
-        "broken images are those that were broken": _listed(whole) == made.broken,
+        "the broken images are those that were broken": _listed(whole) == made.broken,
         "all others were read": whole["read"] == count - len(made.broken),
-        "onnxruntime is right as often as in a plain loop": _right(whole) == recount,
-        "interrupted twice and resumed: the same report": _plain(resumed) == _plain(whole),
+        f"onnxruntime is right {recount:,} times, as in a plain loop": _right(whole) == recount,
+        f"interrupted ({', '.join(stops)}) and resumed: the same report": (
+            _plain(resumed) == _plain(whole)
+        ),
         "and the same list of images": (
             Path(resumed["list"]).read_bytes() == Path(whole["list"]).read_bytes()
         ),
     }
-    for check, passed in checks.items():
-        print(f"{'ok' if passed else 'WRONG'}: {check}")
-    print(
-        f"{whole['read']} read, {whole['broken']} broken, {whole['differing']} differ, "
-        f"{recount} right"
-    )
+    verdicts = [f"- {'yes' if passed else 'NO'}: {check}" for check, passed in checks.items()]
+    today = datetime.datetime.now(datetime.UTC).date()
+    large = f"{LARGE[0]}x{LARGE[1]}"
+    listed = "\n".join(verdicts)
+    body = f"""\
+{today}, {processor_name()}, {os.cpu_count()} processors. `python -m benchmarks.images`:
+{count:,} synthetic images of {len(FORMATS)} kinds, 20 to 500 pixels a side, one in {LARGE_EVERY}
+of {large}; {whole["broken"]} are broken. MobileNetV3-Small, width 0.35, {RESOLUTION} pixels,
+random weights, for this machine. Undisturbed {seconds:.0f} s, {1e3 * seconds / count:.1f} ms each,
+decoding and onnxruntime included, on a machine with other work. {whole["differing"]} images have
+another best class.
+
+Resident memory in MiB, looked at twice a second. What is above the median is a large image that is
+being decoded.
+
+{watched.table(count)}
+
+{listed}"""
+    print(body)
+    if write:
+        replace_section(TITLE, body)
     return 0 if all(checks.values()) else 1
 
 
@@ -184,14 +207,18 @@ class _Watched:
             thread.join()
 
     def table(self, count: int) -> str:
-        """Return the largest memory in each tenth of the images."""
-        lines = ["images done   verify, MiB   its worker, MiB (largest resident in that tenth)"]
+        """Return the memory in each tenth of the images, in MiB."""
+        lines = [
+            "| images done | verify: median | largest | its worker: median | largest |",
+            "|---|---|---|---|---|",
+        ]
         for tenth in range(10):
             low, high = count * tenth // 10, count * (tenth + 1) // 10
-            here = [one for one in self._seen if low <= one[0] < high and one[1]]
+            here = [one for one in self._seen if low <= one[0] < high and one[1] and one[2]]
             if here:
-                own, others = (max(one[at] for one in here) / 1024 for at in (1, 2))
-                lines.append(f"{low:>6} to {high:<6}{own:>10.0f}{others:>14.0f}")
+                sides = ([one[at] / 1024 for one in here] for at in (1, 2))
+                cells = (f"{median(one):.0f} | {max(one):.0f}" for one in sides)
+                lines.append(f"| {low:,} to {high:,} | {' | '.join(cells)} |")
         return "\n".join(lines)
 
 

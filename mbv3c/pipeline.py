@@ -54,6 +54,7 @@ from mbv3c.quantization.report import QuantizationReport
 from mbv3c.targets import cpu, opencl
 from mbv3c.targets.cores import check_precision, machine
 from mbv3c.targets.gpus import GPUS
+from mbv3c.targets.npu_table import find_npu
 from mbv3c.targets.npu_tools import require_npu_tools
 from mbv3c.targets.table import NATIVE, Target, find_target
 from mbv3c.tuning.choices import tuned_kernels
@@ -561,6 +562,8 @@ def runnable(
         UsageError: there is no way to run its kernels.
         ToolError: what runs them is missing.
     """
+    if place is None and "npu" in bundle.manifest:
+        _check_interpreted(bundle.manifest["target"]["name"])
     if place is not None or "npu" in bundle.manifest:
         runner: Runner | None = _runner(bundle) if place is None else open_device(bundle, *place)
         assert runner is not None
@@ -580,6 +583,19 @@ def runnable(
         return
     with _rebuilt(model, target, precision, kept, progress) as (rebuilt, _):
         yield rebuilt
+
+
+def _check_interpreted(target: str) -> None:
+    """Make sure that there is an interpreter for an NPU's command stream.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not find_npu(target).interpreted:
+        raise UsageError(
+            f"nothing here runs a command stream of {target}: the interpreter knows Ethos-U55 and "
+            "Ethos-U65-256 only; `mbv3c verify` without --images checks it up to the stream"
+        )
 
 
 @contextmanager

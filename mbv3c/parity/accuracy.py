@@ -126,16 +126,14 @@ class Tally:
 
     def _accuracy(self) -> dict[str, Any]:
         """Return of each side the share of images whose class is among its best."""
-        found: dict[str, Any] = {}
+        right: dict[str, dict[int, int]] = {}
+        ours: dict[int, int] = {}
         for reference in self.references:
-            right = {top: self._table(reference, top) for top in TOPS}
-            found[reference] = _tops(
-                {n: one.both + one.reference for n, one in right.items()}, self.labelled
-            )
-            found[BUNDLE] = _tops(
-                {n: one.both + one.bundle for n, one in right.items()}, self.labelled
-            )
-        return found
+            tables = {top: self._table(reference, top) for top in TOPS}
+            right[reference] = {top: one.both + one.reference for top, one in tables.items()}
+            ours = {top: one.both + one.bundle for top, one in tables.items()}
+        right[BUNDLE] = ours  # the same beside any reference
+        return {side: _tops(counts, self.labelled) for side, counts in right.items()}
 
     def _agreement(self) -> dict[str, Any]:
         """Return with each reference the share of images whose best classes are the same."""
