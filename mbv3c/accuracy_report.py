@@ -67,11 +67,12 @@ def _points(one: Mapping[str, Any]) -> str:
 def _differing(found: Mapping[str, Any]) -> list[str]:
     if not found["differing"]:
         return ["no image has another best class"]
-    said = [f"{found['differing']} images have another best class, listed in {found['list']}:"]
+    count = found["differing"]
+    said = [f"{_images(count, 'has', 'have')} another best class, listed in {found['list']}:"]
     if found["not_finite"]:
         said.insert(0, f"NOT FINITE: the bundle's scores of {found['not_finite']} images")
     said += [f"  {_one(image, found)}" for image in found["first_differing"]]
-    return said + _more(found["differing"], len(found["first_differing"]))
+    return said + _more(count, len(found["first_differing"]))
 
 
 def _one(image: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -93,10 +94,14 @@ def _broken(found: Mapping[str, Any]) -> list[str]:
         return []
     first = [f"  {image['file']}: {image['broken']}" for image in found["first_broken"]]
     return [
-        f"{found['broken']} images are broken, listed in {found['list']}:",
+        f"{_images(found['broken'], 'is', 'are')} broken, listed in {found['list']}:",
         *first,
         *_more(found["broken"], len(first)),
     ]
+
+
+def _images(count: int, one: str, several: str) -> str:
+    return f"1 image {one}" if count == 1 else f"{count} images {several}"
 
 
 def _more(count: int, shown: int) -> list[str]:
