@@ -99,8 +99,8 @@ random weights, for this machine. Undisturbed {seconds:.0f} s, {1e3 * seconds / 
 decoding and onnxruntime included, on a machine with other work. {whole["differing"]} images have
 another best class.
 
-Resident memory in MiB, looked at twice a second. All large images are in the last folder, so in the
-last tenth, where what is above the others is one or two of them being decoded.
+Resident memory in MiB, looked at twice a second. All large images are in the last folder, so in
+the last tenth, where what is above the others is one or two of them being decoded.
 
 {watched.table(count)}
 
