@@ -8,6 +8,7 @@ import click
 from mbv3c.cli_common import Progress, json_option, print_json
 from mbv3c.cli_device import device_options, place_of
 from mbv3c.cli_gate import gate_options, outcome_lines, take_request
+from mbv3c.cli_images import asked_for, image_options, verify_images
 from mbv3c.cli_ladder import ladder_lines
 from mbv3c.cli_model import force_option, load_given
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY, UsageError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     help="Folder for what reproduces a broken stage.  [default: culprit-NAME]",
 )
 @gate_options
+@image_options
 @device_options
 @force_option
 @json_option
@@ -40,6 +42,7 @@ def verify(
     culprit: Path | None,
     force: bool,
     metrics: bool,
+    images: dict[str, Any],
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -50,6 +53,16 @@ def verify(
     """
     request = take_request(bundle, given)
     place = place_of(**given)
+    if asked_for(images):
+        from mbv3c.gate import Request
+
+        if bundle is None or ladder or metrics or request != Request():
+            raise UsageError(
+                "--images takes a bundle, and goes with no --ladder, --metrics, limits, files "
+                "or baseline"
+            )
+        verify_images(bundle, images, as_json, place)
+        return
     if ladder and bundle is not None:
         from mbv3c.gate import Request
         from mbv3c.parity.reproduce import check_culprit

@@ -1,5 +1,7 @@
 """The one family of errors that a user can cause, and the exit codes that belong to it."""
 
+from pathlib import Path
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -45,6 +47,20 @@ class CalibrationError(Mbv3cError):
     """A file to calibrate with is broken or does not fit the model."""
 
     kind = "calibration"
+
+
+class ImageError(CalibrationError):
+    """An image cannot be read.
+
+    Attributes:
+        reason: why, without the file's name.
+    """
+
+    kind = "image"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} is no image, or it is broken: {reason}; replace or remove it")
+        self.reason = reason
 
 
 class ToolError(Mbv3cError):

@@ -1,7 +1,8 @@
 """The whole line on one page: build → rewrite → lower → schedule → link → bundle → verify."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from importlib import metadata
@@ -55,6 +56,7 @@ from mbv3c.targets.backend import build, lower_for
 from mbv3c.targets.cores import check_precision
 from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.isa import require_isa
+from mbv3c.targets.npu_table import find_npu
 from mbv3c.targets.npu_tools import require_npu_tools
 from mbv3c.targets.table import NATIVE, Target, find_target
 from mbv3c.tuning.choices import recorded, tuned_kernels
@@ -567,39 +569,104 @@ def execute(
     runner = runner or runner_for(target, precision)
     alone = None
     if runner is None and target.gpu:
-        progress(f"building the host code of {target.name} for this machine")
-        outputs, ran_on = _run_kernels(
-            folder, model, target, inputs, precision, keep_float, choices, progress
-        )
+        with _hosted(folder, model, target, precision, keep_float, choices, progress) as hosted:
+            outputs, ran_on = hosted.runner.run(hosted.folder, inputs), hosted.ran_on
     elif runner is not None:
         progress(f"running the library on {runner.description}")
         outputs = runner.run(folder, inputs)
         alone = _kernels_alone(model, kernels, precision, inputs, runner, folder, progress)
         ran_on = runner.description
     else:
-        progress(f"nothing here runs {target.name}: building the same program for this machine")
-        outputs, alone = _run_rebuilt(model, inputs, precision, keep_float, progress)
-        ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
+        with _rebuilt(model, target, precision, keep_float, progress) as (rebuilt, kernels):
+            outputs, ran_on = rebuilt.runner.run(rebuilt.folder, inputs), rebuilt.ran_on
+            alone = _kernels_alone(
+                model, kernels, precision, inputs, rebuilt.runner, rebuilt.folder, progress
+            )
     return Executed(outputs, ran_on, runner is not None or bool(target.gpu), alone)
 
 
-def _run_kernels(
+@dataclass(frozen=True)
+class Runnable:
+    """What runs a bundle, or stands in for it.
+
+    Attributes:
+        folder: where its library is.
+        runner: what runs that.
+        ran_on: what executes it, as reports name it.
+        exact_program: whether it is the bundle's own.
+    """
+
+    folder: Path
+    runner: Runner
+    ran_on: str
+    exact_program: bool
+
+
+@contextmanager
+def runnable(
+    bundle: bundles.Bundle, progress: Progress, place: tuple[Place, float] | None = None
+) -> Iterator[Runnable]:
+    """Find the closest thing to a bundle's target that runs it, as `verify_bundle` does.
+
+    Raises:
+        UsageError: there is no way to run its kernels.
+        ToolError: what runs them is missing.
+    """
+    if place is None and "npu" in bundle.manifest:
+        _check_interpreted(bundle.manifest["target"]["name"])
+    if place is not None or "npu" in bundle.manifest:
+        runner: Runner | None = _runner(bundle) if place is None else open_device(bundle, *place)
+        assert runner is not None
+        yield Runnable(bundle.path, runner, runner.description, True)
+        return
+    target, precision = target_of(bundle), bundle.manifest["precision"]
+    kept = bundle.manifest.get("keep_float", [])
+    _check_verifiable(target)
+    runner = runner_for(target, precision)
+    if runner is not None:
+        yield Runnable(bundle.path, runner, runner.description, True)
+        return
+    model = onnx.load(bundle.compiled_model)
+    if target.gpu:
+        choices = recorded(bundle.manifest.get("tuned_kernels", ()))
+        with _hosted(bundle.path, model, target, precision, kept, choices, progress) as hosted:
+            yield hosted
+        return
+    with _rebuilt(model, target, precision, kept, progress) as (rebuilt, _):
+        yield rebuilt
+
+
+def _check_interpreted(target: str) -> None:
+    """Make sure that there is an interpreter for an NPU's command stream.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not find_npu(target).interpreted:
+        raise UsageError(
+            f"nothing here runs a command stream of {target}: the interpreter knows Ethos-U55 and "
+            "Ethos-U65-256 only; `mbv3c verify` without --images checks it up to the stream"
+        )
+
+
+@contextmanager
+def _hosted(
     folder: Path,
     model: onnx.ModelProto,
     target: Target,
-    inputs: list[Tensor],
     precision: str,
     keep_float: Sequence[str],
     choices: Choices,
     progress: Progress,
-) -> tuple[list[list[Tensor]], str]:
-    """Run a GPU bundle's kernels on this machine's OpenCL device; returns what executed them.
+) -> Iterator[Runnable]:
+    """Make a GPU bundle's kernels run on this machine's OpenCL device.
 
     Only the host code, which launches them one after the other, is built again for this machine.
 
     Raises:
         BundleError: the kernels in the library are not those that its model gives.
     """
+    progress(f"building the host code of {target.name} for this machine")
     here = replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
     runner = require_runner(here, precision)
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
@@ -620,25 +687,27 @@ def _run_kernels(
                 f"({len(others)} differ in all); compile it again with this version"
             )
         progress(f"running its {len(built.sources)} kernels on {runner.description}")
-        outputs = runner.run(Path(name), inputs)
-    return outputs, f"{runner.description}: the kernels of the library, launched from this machine"
+        ran_on = f"{runner.description}: the kernels of the library, launched from this machine"
+        yield Runnable(Path(name), runner, ran_on, True)
 
 
-def _run_rebuilt(
+@contextmanager
+def _rebuilt(
     model: onnx.ModelProto,
-    inputs: list[Tensor],
+    target: Target,
     precision: str,
     keep_float: Sequence[str],
     progress: Progress,
-) -> tuple[list[list[Tensor]], KernelsAlone | None]:
+) -> Iterator[tuple[Runnable, list[dict[str, Any]]]]:
+    """Build a bundle's program for this machine; also gives its kernel calls."""
+    progress(f"nothing here runs {target.name}: building the same program for this machine")
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         folder = Path(name)
         library, host = folder / bundles.LIBRARY, find_target("host_cpu")
         optimized, _ = rewritten_for(model, precision)
         built = build_library(optimized, host, library, precision=precision, keep_float=keep_float)
-        kernels, runner = describe(built.lowered)["kernels"], HostRunner()
-        outputs = runner.run(folder, inputs)
-        return outputs, _kernels_alone(model, kernels, precision, inputs, runner, folder, progress)
+        ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
+        yield Runnable(folder, HostRunner(), ran_on, False), describe(built.lowered)["kernels"]
 
 
 def _kernels_alone(

@@ -1,7 +1,8 @@
 """Who can run a library here."""
 
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -15,6 +16,7 @@ from tvm import relax
 
 from mbv3c.bundle import LIBRARY, output_files
 from mbv3c.errors import Mbv3cError, ToolError
+from mbv3c.execution import worker
 from mbv3c.execution.opencl.runtime import DeviceInfo, device_info, load_runtime
 from mbv3c.execution.processes import require
 from mbv3c.execution.toolbox import EmulatorKit, emulator_kit, native_arch
@@ -80,6 +82,15 @@ class KernelRunner(Runner, Protocol):
         ...
 
 
+@runtime_checkable
+class StreamingRunner(Runner, Protocol):
+    """Also runs in a process of its own that takes one input after the other."""
+
+    def stream_command(self, bundle: Path) -> list[str]:
+        """Return the command of a process that answers arrays; see `mbv3c.execution.worker`."""
+        ...
+
+
 class _Instrument:
     """What the virtual machine calls before and after everything that it calls."""
 
@@ -119,9 +130,26 @@ class HostRunner:
     description: str = "this machine"
 
     def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+        infer = self.opened(bundle)
+        return [infer(x) for x in inputs]
+
+    def opened(self, bundle: Path) -> Callable[[Tensor], list[Tensor]]:
+        """Load `model.so` of a bundle and return what runs it on one input.
+
+        Raises:
+            Mbv3cError: the library does not load; or, from what is returned, fails.
+        """
         with self._failing(bundle):
             main = self._machine(bundle)["main"]
-            return [arrays(main(tvm.runtime.tensor(x))) for x in inputs]
+
+        def infer(x: Tensor) -> list[Tensor]:
+            with self._failing(bundle):
+                return arrays(main(tvm.runtime.tensor(x)))
+
+        return infer
+
+    def stream_command(self, bundle: Path) -> list[str]:
+        return [sys.executable, "-m", worker.__name__, worker.CPU, str(bundle)]
 
     def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
         instrument = _Instrument(calls)
@@ -174,11 +202,33 @@ class OpenClRunner:
         return f"{self.device.name} ({self.device.platform}{kind}{emulated})"
 
     def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
-        try:
+        infer = self.opened(bundle)
+        return [infer(x) for x in inputs]
+
+    def opened(self, bundle: Path) -> Callable[[Tensor], list[Tensor]]:
+        """Load `model.so` of a bundle and return what runs it on one input.
+
+        Raises:
+            Mbv3cError: the library does not load; or, from what is returned, fails.
+        """
+        with self._failing(bundle):
             library = tvm.runtime.load_module(str(bundle / LIBRARY))
             device = tvm.opencl(0)
             main = relax.VirtualMachine(library, device)["main"]
-            return [arrays(main(tvm.runtime.tensor(x, device))) for x in inputs]
+
+        def infer(x: Tensor) -> list[Tensor]:
+            with self._failing(bundle):
+                return arrays(main(tvm.runtime.tensor(x, device)))
+
+        return infer
+
+    def stream_command(self, bundle: Path) -> list[str]:
+        return [sys.executable, "-m", worker.__name__, worker.OPENCL, str(bundle)]
+
+    @contextmanager
+    def _failing(self, bundle: Path) -> Iterator[None]:
+        try:
+            yield
         except (RuntimeError, ValueError, TypeError) as error:
             raise Mbv3cError(
                 f"{bundle / LIBRARY} does not run on {self.description}: {_reason(error)}"
@@ -237,6 +287,9 @@ class EmulatedRunner:
                 }
                 for at, call in enumerate(calls)
             ]
+
+    def stream_command(self, bundle: Path) -> list[str]:
+        return [*self.kit.command(self.cpu), "--stream", str(bundle)]
 
     def _start(self, bundle: Path, options: Sequence[str], files: Sequence[Path]) -> None:
         require(

@@ -2,7 +2,8 @@
 
 The graphs that `build` writes say so in their metadata: `mbv3c.class_axes` is
 `{"boxes": null, "scores": 2}`, `mbv3c.detector` is `{"boxes": "boxes", "scores": "scores"}`. Where
-the first is missing, a rule decides by the shape; without the second a model is no detector.
+the first is missing, a rule decides by the shape; without the second a model is no detector. A
+model may name its classes in `mbv3c.class_names` or `class_names`: `["cat", "dog"]`.
 """
 
 import json
@@ -14,6 +15,7 @@ from mbv3c.errors import ModelError
 
 CLASS_AXES = "class_axes"
 DETECTOR = "detector"
+CLASS_NAMES = ("mbv3c.class_names", "class_names")
 
 _BOX = 4  # coordinates
 
@@ -85,6 +87,28 @@ def detector_outputs(metadata: Mapping[str, str], names: Sequence[str]) -> tuple
             "remove that entry or correct it"
         )
     return roles[0], roles[1]
+
+
+def class_names(metadata: Mapping[str, str], count: int) -> tuple[str, ...] | None:
+    """Return the names of a model's classes; None where its metadata have none.
+
+    Raises:
+        ModelError: the metadata are damaged, or name another number of classes than `count`.
+    """
+    key = next((one for one in CLASS_NAMES if one in metadata), None)
+    if key is None:
+        return None
+    try:
+        names = json.loads(metadata[key])
+    except ValueError:
+        names = None
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not texts or len(names) != count or len(set(names)) != count:
+        raise ModelError(
+            f"the model's metadata {key} is not a JSON list of {count} different names, one for "
+            "each class; remove that entry or correct it"
+        )
+    return tuple(names)
 
 
 def _entries(model: onnx.ModelProto) -> dict[str, str]:

@@ -1,21 +1,35 @@
-"""Images as inputs: what is done to a JPEG or PNG before the network sees it."""
+"""Images as inputs: what is done to an image before the network sees it."""
 
 import json
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from mbv3c.errors import CalibrationError, ModelError, ToolError, UsageError
+from mbv3c.errors import ImageError, ModelError, ToolError, UsageError
 from mbv3c.graphs.spec import HEAD_TRAITS
 
-IMAGES = (".jpg", ".jpeg", ".png")
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 # Torchvision and timm evaluate on the middle 224 pixels of 256.
-_CROPPED = 224 / 256
+_SHOWN = 224 / 256
 _CHANNELS = 3
+# Pillow's own limit for an image to be no attack on memory, of which it only warns.
+MOST_PIXELS = 89_478_485
+
+Layout = Literal["NCHW", "NHWC"]
+LAYOUTS: tuple[Layout, Layout] = ("NCHW", "NHWC")
+STRETCH = "stretch"
 
 
 @dataclass(frozen=True)
@@ -28,8 +42,8 @@ class Preprocessing:
         channels_last: NHWC instead of NCHW.
         mean: subtracted per RGB channel of an image scaled to 0..1.
         std: what that is then divided by.
-        cropped: scaled so that it covers 256/224 of the input, of which the middle is taken;
-            else stretched to the input.
+        shown: the middle of the image becomes the input, in the input's proportions and as large
+            as it can be, times this share; None: the whole image is stretched to the input.
     """
 
     height: int
@@ -37,26 +51,116 @@ class Preprocessing:
     channels_last: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    cropped: bool
+    shown: float | None
+
+    @property
+    def layout(self) -> Layout:
+        return LAYOUTS[self.channels_last]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys."""
+        return {
+            "height": self.height,
+            "width": self.width,
+            "layout": self.layout,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "shown": self.shown,
+        }
 
 
-def preprocessing(model: onnx.ModelProto, shape: tuple[int, ...]) -> Preprocessing:
+@dataclass(frozen=True)
+class Overrides:
+    """What the user says of the preprocessing; None where the model decides.
+
+    Attributes:
+        mean: as in `Preprocessing`.
+        std: as in `Preprocessing`.
+        resize: pixels to which the shorter side is scaled, or `STRETCH`.
+        crop: pixels of that which become the input's shorter side.
+        layout: of the input.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: int | str | None = None
+    crop: int | None = None
+    layout: Layout | None = None
+
+
+AS_THE_MODEL_SAYS = Overrides()
+
+
+def preprocessing(
+    model: onnx.ModelProto, shape: tuple[int, ...], overrides: Overrides = AS_THE_MODEL_SAYS
+) -> Preprocessing:
     """Return what the model's metadata say, and ImageNet's values where they say nothing.
 
     Raises:
-        UsageError: the input is no image of three channels.
+        UsageError: the input is no image of three channels, or the overrides are impossible.
         ModelError: the metadata are damaged.
     """
-    channels_last = len(shape) == 4 and shape[3] == _CHANNELS and shape[1] != _CHANNELS
-    if len(shape) != 4 or shape[3 if channels_last else 1] != _CHANNELS:
-        raise UsageError(f"images do not fit the model's input {shape}; calibrate with .npy files")
+    channels_last = _channels_last(shape, overrides.layout)
     height, width = shape[1:3] if channels_last else shape[2:]
     entries = {entry.key: entry.value for entry in model.metadata_props}
     head = entries.get("mbv3c.head", "classify")
     default = HEAD_TRAITS.get(head, HEAD_TRAITS["classify"])
-    mean = _three(entries, "mean", default.mean)
-    std = _three(entries, "std", default.std)
-    return Preprocessing(height, width, channels_last, mean, std, cropped=head == "classify")
+    mean = overrides.mean or _three(entries, "mean", default.mean)
+    std = overrides.std or _three(entries, "std", default.std)
+    shown = _SHOWN if head == "classify" else None
+    if overrides.resize is not None or overrides.crop is not None:
+        shown = _shown(overrides, min(height, width))
+    return Preprocessing(height, width, channels_last, mean, std, shown)
+
+
+def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
+    """Say of each part of the preprocessing where it comes from, by its name in the JSON."""
+    entries = {entry.key for entry in model.metadata_props}
+
+    def origin(option: str, given: object, key: str, otherwise: str) -> str:
+        if given is not None:
+            return option
+        return f"the model's metadata {key}" if key in entries else otherwise
+
+    head = "mbv3c.head"
+    scaled = overrides.resize if overrides.resize is not None else overrides.crop
+    return {
+        "mean": origin(
+            "--mean", overrides.mean, "mbv3c.mean", "ImageNet, as nothing else is said"
+        ),
+        "std": origin("--std", overrides.std, "mbv3c.std", "ImageNet, as nothing else is said"),
+        "shown": origin("--resize, --crop", scaled, head, "ImageNet, as nothing else is said"),
+        "layout": "--layout" if overrides.layout else "the input's shape",
+    }
+
+
+def _channels_last(shape: tuple[int, ...], layout: Layout | None) -> bool:
+    first, last = (len(shape) == 4 and shape[axis] == _CHANNELS for axis in (1, 3))
+    if layout is not None and not (last if layout == "NHWC" else first):
+        raise UsageError(f"--layout {layout} does not fit the model's input {shape}; leave it out")
+    if not (first or last):
+        raise UsageError(
+            f"images do not fit the model's input {shape}, which has not three channels, neither "
+            "NCHW nor NHWC (to calibrate, .npy files do)"
+        )
+    return not first if layout is None else layout == "NHWC"
+
+
+def _shown(overrides: Overrides, side: int) -> float | None:
+    """Return `Preprocessing.shown` for an input whose shorter side has `side` pixels."""
+    resize, crop = overrides.resize, overrides.crop
+    if resize == STRETCH:
+        if crop is not None:
+            raise UsageError(f"--resize {STRETCH} shows the whole image: leave --crop out")
+        return None
+    crop = side if crop is None else crop
+    pixels = side / _SHOWN if resize is None else int(resize)
+    if not 0 < crop <= pixels:
+        raise UsageError(
+            f"--crop {crop} of an image whose shorter side is scaled to {pixels:g} pixels is not "
+            "possible; crop at most that"
+        )
+    return crop / pixels
 
 
 def _three(entries: dict[str, str], key: str, default: tuple[float, ...]) -> tuple[float, ...]:
@@ -78,32 +182,81 @@ def _three(entries: dict[str, str], key: str, default: tuple[float, ...]) -> tup
 def read_image(path: Path, prepared: Preprocessing) -> NDArray[np.float32]:
     """Read an image as one input, without the batch.
 
+    It is turned upright as its EXIF data say. Transparency is left out, 16 bits become 8, and of
+    several pictures in a file the first is taken.
+
     Raises:
         ToolError: Pillow is not installed.
-        CalibrationError: the image cannot be read.
+        ImageError: the image cannot be read.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ToolError("reading images takes Pillow; install it: pip install pillow") from error
+    rgb = _decode(path)
     size = (prepared.width, prepared.height)
-    try:
-        with Image.open(path) as opened:
-            rgb = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CalibrationError(
-            f"{path} is no image, or it is broken: {error}; replace or remove it"
-        ) from error
-    box = _middle(rgb.size, size) if prepared.cropped else None
+    box = None if prepared.shown is None else _middle(rgb.size, size, prepared.shown)
+    from PIL import Image
+
     resized = rgb.resize(size, Image.Resampling.BILINEAR, box=box)
     mean, std = np.array(prepared.mean, np.float32), np.array(prepared.std, np.float32)
     x: NDArray[np.float32] = (np.asarray(resized, np.float32) / np.float32(255) - mean) / std
     return x if prepared.channels_last else np.ascontiguousarray(x.transpose(2, 0, 1))
 
 
-def _middle(image: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep Pillow from telling of oddities of single files, in all threads, while this lasts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _decode(path: Path) -> "Image.Image":
+    """Read an image upright, in 8-bit RGB."""
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError as error:
+        raise ToolError("reading images takes Pillow; install it: pip install pillow") from error
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(path, "it is no file")  # reading a pipe would never end
+        if not status.st_size:
+            raise ImageError(path, "it is empty")
+        with Image.open(path) as opened:
+            pixels = opened.width * opened.height
+            if pixels > MOST_PIXELS:
+                raise ImageError(path, f"{pixels:,} pixels are too many, {MOST_PIXELS:,} the most")
+            return _rgb(ImageOps.exif_transpose(opened))
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(path, "it is of no format that Pillow reads") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(path, f"more than {MOST_PIXELS:,} pixels are too many") from error
+    except OSError as error:
+        raise ImageError(path, error.strerror or str(error)) from error
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise ImageError(path, f"{type(error).__name__}: {error}") from error
+
+
+def _rgb(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # grey, 16 bits
+        levels = np.asarray(image)
+        if levels.dtype.itemsize > 2:  # some versions of Pillow read 16 bits as 32
+            levels = np.clip(levels, 0, 0xFFFF)
+        # Divided by 257 and rounded, exactly and in 16 bits: images may be large.
+        levels = np.minimum(levels.astype(np.uint16), 0xFF7F) + 128
+        image = Image.fromarray(((levels - (levels >> 8)) >> 8).astype(np.uint8))
+    if image.mode in ("P", "PA"):  # whose transparency would warn
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _middle(
+    image: tuple[int, int], size: tuple[int, int], shown: float
+) -> tuple[float, float, float, float]:
     """Return the part of an image that becomes the input, in its own pixels."""
-    scale = _CROPPED * min(image[0] / size[0], image[1] / size[1])
+    scale = shown * min(image[0] / size[0], image[1] / size[1])
     width, height = scale * size[0], scale * size[1]
     left, top = (image[0] - width) / 2, (image[1] - height) / 2
     return left, top, left + width, top + height

@@ -4,7 +4,7 @@ import onnx
 import pytest
 
 from mbv3c.errors import ModelError
-from mbv3c.graphs.outputs import class_axes, class_axis
+from mbv3c.graphs.outputs import class_axes, class_axis, class_names
 
 SHAPES = [(1, 10, 4), (1, 10, 7)]
 
@@ -56,3 +56,15 @@ def test_metadata_come_first(entry: str | None, axes: list[int | None]) -> None:
 def test_metadata_that_do_not_fit_are_refused(entry: str) -> None:
     with pytest.raises(ModelError, match=r"mbv3c\.class_axes is .*does not fit its outputs"):
         class_axes(model(entry), SHAPES)
+
+
+@pytest.mark.parametrize("key", ["mbv3c.class_names", "class_names"])
+def test_class_names_are_read(key: str) -> None:
+    assert class_names({key: '["ant", "bee"]'}, 2) == ("ant", "bee")
+    assert class_names({}, 2) is None
+
+
+@pytest.mark.parametrize("entry", ["ant,bee", '["ant"]', '["ant", "ant"]', '["ant", 1]', "{}"])
+def test_damaged_class_names_are_refused(entry: str) -> None:
+    with pytest.raises(ModelError, match="JSON list of 2 different names"):
+        class_names({"class_names": entry}, 2)

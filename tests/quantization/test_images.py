@@ -1,5 +1,6 @@
 """Images become what the network was trained on."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,15 +8,25 @@ import numpy as np
 import onnx
 import pytest
 import quantizing
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from mbv3c.errors import ModelError, UsageError
+from benchmarks.image_files import BREAKS
+from mbv3c.errors import ImageError, ModelError, UsageError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.quantization.images import Preprocessing, preprocessing, read_image
+from mbv3c.quantization.images import (
+    Overrides,
+    Preprocessing,
+    origins,
+    preprocessing,
+    read_image,
+    without_warnings,
+)
 
 IMAGENET = Preprocessing(
-    224, 224, False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), cropped=True
+    224, 224, False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), shown=224 / 256
 )
 
 
@@ -36,7 +47,7 @@ def test_our_own_models_say_what_they_want(small: onnx.ModelProto) -> None:
     assert preprocessing(small, (1, 3, 224, 224)) == IMAGENET
     detector = build_model(ModelSpec("small", head="ssdlite", classes=91, resolution=320))
     found = preprocessing(detector, (1, 3, 320, 320))
-    assert (found.mean, found.std, found.cropped) == ((0.5,) * 3, (0.5,) * 3, False)
+    assert (found.mean, found.std, found.shown) == ((0.5,) * 3, (0.5,) * 3, None)
 
 
 @pytest.mark.parametrize("entry", ["no", "[1, 2]", "[1, 2, null]", "[1, 0, 1]", "[1, 1, NaN]"])
@@ -78,5 +89,179 @@ def test_the_middle_is_taken_and_keeps_its_proportions(tmp_path: Path) -> None:
     assert np.abs(x - middle).max() < 1e-6
     last = read_image(tmp_path / "x.png", replace(plain, channels_last=True))
     assert (last.transpose(2, 0, 1) == x).all()
-    whole = read_image(tmp_path / "x.png", replace(plain, cropped=False))
+    whole = read_image(tmp_path / "x.png", replace(plain, shown=None))
     assert np.abs(whole - x).max() > 0.1
+
+
+# ---- what the user says instead ----
+
+
+def test_overrides_come_before_the_metadata(small: onnx.ModelProto) -> None:
+    overrides = Overrides((0.5,) * 3, (0.25,) * 3, 232, 200)
+    found = preprocessing(small, (1, 3, 224, 224), overrides)
+    assert found == replace(IMAGENET, mean=(0.5,) * 3, std=(0.25,) * 3, shown=200 / 232)
+    said = origins(small, overrides)
+    assert said == {
+        "mean": "--mean",
+        "std": "--std",
+        "shown": "--resize, --crop",
+        "layout": "the input's shape",
+    }
+    assert set(origins(small, Overrides()).values()) == {
+        "the model's metadata mbv3c.mean",
+        "the model's metadata mbv3c.std",
+        "the model's metadata mbv3c.head",
+        "the input's shape",
+    }
+
+
+@pytest.mark.parametrize(
+    ("resize", "crop", "shown"),
+    [(256, None, 0.875), (None, 224, 0.875), (256, 128, 0.5), ("stretch", None, None)],
+)
+def test_resize_and_crop(resize: int | str | None, crop: int | None, shown: float | None) -> None:
+    overrides = Overrides(resize=resize, crop=crop)
+    assert preprocessing(model("1, 3, 224, 224"), (1, 3, 224, 224), overrides).shown == shown
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        Overrides(resize=100),  # smaller than the input, and nothing says to crop less
+        Overrides(resize=256, crop=300),
+        Overrides(crop=0),
+        Overrides(resize="stretch", crop=224),
+        Overrides(layout="NHWC"),
+    ],
+)
+def test_impossible_overrides_are_refused(overrides: Overrides) -> None:
+    with pytest.raises(UsageError, match=r"--resize|--crop|--layout"):
+        preprocessing(model("1, 3, 224, 224"), (1, 3, 224, 224), overrides)
+
+
+def test_a_layout_that_the_shape_leaves_open() -> None:
+    shape = (1, 3, 8, 3)
+    first = preprocessing(model("1, 3, 8, 3"), shape)
+    last = preprocessing(model("1, 3, 8, 3"), shape, Overrides(layout="NHWC"))
+    assert (first.height, first.width, first.channels_last) == (8, 3, False)
+    assert (last.height, last.width, last.channels_last) == (3, 8, True)
+
+
+# ---- kinds of images ----
+
+WHOLE = replace(IMAGENET, height=40, width=60, mean=(0.0,) * 3, std=(1.0,) * 3, shown=None)
+
+
+def picture() -> Image.Image:
+    """Return 60 x 40 pixels, of which every corner has a colour of its own."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
+
+
+def values(path: Path, prepared: Preprocessing = WHOLE) -> np.ndarray:
+    return read_image(path, prepared).transpose(1, 2, 0) * 255
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+    """Write what a camera held otherwise stores: the inverse of what the tag asks for."""
+    stored = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = picture() if stored is None else picture().transpose(stored)
+    turned.save(tmp_path / "x.png", exif=exif)
+    assert np.abs(values(tmp_path / "x.png") - np.asarray(picture())).max() < 1e-4
+
+
+def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    every = replace(WHOLE, height=256, width=256)
+    for name, stored in (("x.png", levels), ("x.tif", levels), ("big.tif", levels.astype(">u2"))):
+        Image.fromarray(stored).save(tmp_path / name)
+        found = values(tmp_path / name, every)
+        assert np.abs(found - np.rint(levels / 257)[:, :, None]).max() < 1e-4
+
+
+def test_cmyk_and_palettes_become_rgb(tmp_path: Path) -> None:
+    inks = Image.new("CMYK", (60, 40), (0, 255, 255, 0))
+    inks.save(tmp_path / "x.jpg", quality=100)
+    assert np.abs(values(tmp_path / "x.jpg") - [255, 0, 0]).max() < 4
+    few = picture().quantize(16)
+    few.save(tmp_path / "x.png", transparency=bytes(range(16)))
+    wanted = np.asarray(few.convert("RGB"))
+    assert np.abs(values(tmp_path / "x.png") - wanted).max() < 1e-4
+
+
+@pytest.mark.parametrize("suffix", ["webp", "bmp", "tif", "gif"])
+def test_other_formats_are_read(tmp_path: Path, suffix: str) -> None:
+    plain = Image.new("RGB", (60, 40), (200, 100, 50))
+    plain.save(tmp_path / f"x.{suffix}")
+    assert np.abs(values(tmp_path / f"x.{suffix}") - [200, 100, 50]).max() < 4
+
+
+# ---- broken ones ----
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("cut.jpg", "truncated"),
+        ("cut.png", "truncated"),
+        ("empty.jpg", "it is empty"),
+        ("text.jpeg", "no format"),
+        ("noise.webp", "no format"),
+        ("folder.jpg", "it is no file"),
+        ("pipe.bmp", "it is no file"),
+        ("bomb.png", "pixels"),
+        ("dangling.png", "No such file"),
+    ],
+)
+def test_a_broken_image_says_why(tmp_path: Path, way: str, reason: str) -> None:
+    path = tmp_path / f"x{Path(way).suffix}"
+    BREAKS[way](path, picture(), np.random.default_rng(0))
+    with without_warnings(), pytest.raises(ImageError, match=reason) as error:
+        read_image(path, WHOLE)
+    assert str(path) not in error.value.reason
+
+
+def test_an_image_without_permission_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    picture().save(path)
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # who may read everything
+        os.seteuid(65534)
+    try:
+        with pytest.raises(ImageError, match="Permission denied"):
+            read_image(path, WHOLE)
+    finally:
+        os.seteuid(user)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data(), suffix=st.sampled_from(["jpg", "png", "webp", "bmp", "tif", "gif"]))
+def test_a_damaged_image_is_read_or_named(
+    tmp_path: Path, data: st.DataObject, suffix: str
+) -> None:
+    """Change some bytes: whatever the decoder then does, nothing but an ImageError comes out."""
+    path = tmp_path / f"x.{suffix}"
+    picture().save(path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    with without_warnings():
+        try:
+            x = read_image(path, WHOLE)
+        except ImageError:
+            return
+    assert x.shape == (3, 40, 60)
+    assert np.isfinite(x).all()

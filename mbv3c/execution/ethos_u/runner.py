@@ -1,5 +1,8 @@
 """Run a bundle for an NPU as `mbv3c run` does: fp32 in, the command stream, fp32 out."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 
 from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle
 from mbv3c.errors import ToolError
+from mbv3c.execution import worker
 from mbv3c.execution.ethos_u.errors import UnsupportedError
 from mbv3c.execution.ethos_u.host import run_host
 from mbv3c.execution.ethos_u.interpreter import interpret
@@ -46,12 +50,35 @@ class StreamRunner:
             ToolError: the interpreter does not know the device.
             Mbv3cError: the stream is damaged.
         """
-        try:
+        infer = self.opened(bundle)
+        return [infer(x) for x in inputs]
+
+    def opened(self, bundle: Path) -> Callable[[Tensor], list[Tensor]]:
+        """Read the stream of a bundle and return what runs it on one input.
+
+        Raises:
+            ToolError: the interpreter does not know the device, which may show as it runs.
+            Mbv3cError: the stream is damaged.
+        """
+        with self._supported():
             program = read_program(bundle / NPU_STREAM)
-            made = [interpret(program, [self._input.to_device(x)]) for x in inputs]
+
+        def infer(x: Tensor) -> list[Tensor]:
+            with self._supported():
+                integers = interpret(program, [self._input.to_device(x)])
+            return self._finished(integers)
+
+        return infer
+
+    def stream_command(self, bundle: Path) -> list[str]:
+        return [sys.executable, "-m", worker.__name__, worker.NPU, str(bundle)]
+
+    @contextmanager
+    def _supported(self) -> Iterator[None]:
+        try:
+            yield
         except UnsupportedError as error:
             raise ToolError(f"nothing here runs a stream of {self._device}: {error}") from error
-        return [self._finished(integers) for integers in made]
 
     def _finished(self, integers: list[NDArray[Any]]) -> list[Tensor]:
         if self._host is not None:

@@ -7,6 +7,9 @@
 //       in the argmax of every row, too.
 //   mbv3c_run [--repeat N] [--load LIBRARY] BUNDLE IN.npy OUT.npy [IN2.npy OUT2.npy ...]
 //       runs every input and writes its output.
+//   mbv3c_run [--load LIBRARY] --stream BUNDLE
+//       reads one .npy array after the other from standard input, until that ends, and writes the
+//       outputs of each to standard output, as .npy arrays too, before it reads the next.
 //   mbv3c_run --kernels FOLDER BUNDLE IN.npy OUT.npy
 //       runs the input and stops before and after each kernel: call N (from 0) gets the bytes of
 //       FOLDER/N.A.in as its argument A, and the bytes of its argument A are written over
@@ -41,6 +44,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include <tvm/ffi/c_api.h>
 
 // This program's own ELF header; the linker defines it.
@@ -57,6 +61,7 @@ constexpr int64_t kPooledAllocator = 2;
 constexpr char kHelp[] =
     "usage: mbv3c_run [OPTIONS] BUNDLE                              check against golden/\n"
     "       mbv3c_run [OPTIONS] BUNDLE IN.npy OUT.npy [IN OUT ...]  run and write outputs\n"
+    "       mbv3c_run [--load LIBRARY] --stream BUNDLE              run stdin's arrays to stdout\n"
     "       mbv3c_run --kernels FOLDER BUNDLE IN.npy OUT.npy        read and write arguments\n"
     "options: --repeat N      print the latency of N runs\n"
     "         --load LIBRARY  load a library first: an OpenCL runtime for TVM\n";
@@ -183,18 +188,23 @@ void read_npy_header(FILE* file, const char* path, Array* array) {
   read_npy_shape(npy_field(header, "'shape'", path), path, array);
 }
 
-void read_npy(const char* path, Array* array) {
-  File file(path, "rb");
-  read_npy_header(file.handle, path, array);
+void read_array(FILE* file, const char* path, Array* array) {
+  read_npy_header(file, path, array);
   size_t bytes = static_cast<size_t>(array->count) * sizeof(float);
   size_t padded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   array->data = static_cast<float*>(aligned_alloc(kAlignment, padded));
   if (!array->data) fail("%s: no memory for %zu bytes", path, bytes);
-  size_t got = fread(array->data, 1, bytes, file.handle);
+  size_t got = fread(array->data, 1, bytes, file);
   if (got != bytes) fail("%s: truncated, holds %zu of %zu bytes of data", path, got, bytes);
 }
 
-void write_npy(const char* path, const DLTensor& tensor, const float* data) {
+void read_npy(const char* path, Array* array) {
+  File file(path, "rb");
+  read_array(file.handle, path, array);
+}
+
+// Writes an array; returns whether all of it was taken.
+bool write_array(FILE* file, const DLTensor& tensor, const float* data) {
   char shape[kMaxRank * 24] = "";
   int64_t count = 1;
   for (int axis = 0; axis < tensor.ndim; ++axis) {
@@ -212,13 +222,16 @@ void write_npy(const char* path, const DLTensor& tensor, const float* data) {
   const unsigned char start[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0,
                                    static_cast<unsigned char>(length & 255),
                                    static_cast<unsigned char>(length >> 8)};
+  size_t total = static_cast<size_t>(count);
+  return fwrite(start, 1, sizeof start, file) == sizeof start &&
+         fwrite(text, 1, length, file) == static_cast<size_t>(length) &&
+         fwrite(data, sizeof(float), total, file) == total;
+}
 
+void write_npy(const char* path, const DLTensor& tensor, const float* data) {
   Path partial("%s.partial", path);  // renamed when whole, so that nobody sees half an array
   File file(partial.text, "wb");
-  size_t total = static_cast<size_t>(count);
-  bool good = fwrite(start, 1, sizeof start, file.handle) == sizeof start &&
-              fwrite(text, 1, length, file.handle) == static_cast<size_t>(length) &&
-              fwrite(data, sizeof(float), total, file.handle) == total;
+  bool good = write_array(file.handle, tensor, data);
   good = fclose(file.handle) == 0 && good;
   file.handle = nullptr;
   if (!good || rename(partial.text, path) != 0) {
@@ -693,6 +706,41 @@ void run(const Model& model, const char* in, const char* out, int repeat) {
   }
 }
 
+// Runs every array of standard input, and returns when it ends.
+void stream(const Model& model, FILE* answers) {
+  for (int next; (next = fgetc(stdin)) != EOF;) {
+    ungetc(next, stdin);
+    Array input;
+    read_array(stdin, "standard input", &input);
+    Value result = infer(model, &input, "standard input", 0);
+    for (int64_t index = 0; index < output_count(result); ++index) {
+      Output output;
+      fetch(result, index, &output);
+      if (!write_array(answers, output.shape, output.data)) fail("cannot write to standard output");
+    }
+    if (fflush(answers) != 0) fail("cannot write to standard output");
+  }
+}
+
+// Returns the real standard output; what libraries print there goes to standard error instead.
+FILE* take_standard_output() {
+  int kept = dup(1);
+  FILE* answers = kept < 0 ? nullptr : fdopen(kept, "wb");
+  if (!answers || dup2(2, 1) < 0) fail("cannot take standard output: %s", strerror(errno));
+  return answers;
+}
+
+// Takes "--stream" out of the arguments; says whether it was there.
+bool take_stream(int* count, char** arguments) {
+  int kept = 1;
+  for (int i = 1; i < *count; ++i) {
+    if (strcmp(arguments[i], "--stream") != 0) arguments[kept++] = arguments[i];
+  }
+  bool found = kept < *count;
+  *count = kept;
+  return found;
+}
+
 // Takes the options out of the arguments; returns N of "--repeat N", or 0 when it is not there.
 int take_options(int* count, char** arguments, const char** kernels) {
   int repeat = 0, kept = 1;
@@ -739,16 +787,25 @@ int main(int count, char** arguments) {
   const char* folder = nullptr;
   int repeat = take_options(&count, arguments, &folder);
   take_load(&count, arguments);
+  bool streaming = take_stream(&count, arguments);
   if (count < 2) wrong_usage("no bundle given");
   if (count % 2 != 0) wrong_usage("every IN.npy needs an OUT.npy");
   for (int i = 1; i < count; ++i) {
     if (arguments[i][0] == '-') wrong_usage("unknown option");
   }
   if (folder) {
-    if (count != 4 || repeat) wrong_usage("--kernels goes with one input and without --repeat");
+    if (count != 4 || repeat || streaming) {
+      wrong_usage("--kernels goes with one input, without --repeat and --stream");
+    }
     File names(Path("%s/names", folder).text, "w");
     Kernels kernels = {folder, 0, names.handle};
     run(load_model(arguments[1], &kernels), arguments[2], arguments[3], 0);
+    return kDone;
+  }
+  if (streaming) {
+    if (count != 2 || repeat) wrong_usage("--stream takes no files and no --repeat");
+    FILE* answers = take_standard_output();
+    stream(load_model(arguments[1], nullptr), answers);
     return kDone;
   }
   Model model = load_model(arguments[1], nullptr);

@@ -1,0 +1,91 @@
+"""How a measurement on images reads, in lines and as it goes on."""
+
+from mbv3c.accuracy_report import lines, prepared
+from mbv3c.cli_images import said
+from mbv3c.parity.accuracy import BUNDLE, GIVEN, Tally
+
+PREPROCESSING = {
+    "height": 96,
+    "width": 96,
+    "layout": "NCHW",
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.5, 0.5, 0.5],
+    "shown": None,
+    "from": {"mean": "--mean", "std": "ImageNet", "shown": "the head", "layout": "the shape"},
+}
+
+
+def document(*images: dict, **others: object) -> dict:
+    tally = Tally((GIVEN,))
+    tally.add_all(images)
+    return {
+        "ran_on": "this machine",
+        "folder": "photos",
+        "images": 12,
+        "seed": None,
+        "class_names": None,
+        "labels": "none",
+        "preprocessing": PREPROCESSING,
+        **tally.to_json(),
+        "list": "list.csv",
+        **others,
+    }
+
+
+def image(file: str, given: list[int], bundle: list[int], label: int | None = None) -> dict:
+    return {"file": file, "label": label, GIVEN: given, BUNDLE: bundle}
+
+
+def test_differing_and_broken_images_are_named() -> None:
+    found = document(
+        image("a.jpg", [1, 2], [1, 2], 1),
+        image("b.jpg", [1, 2], [2, 1], 2) | {"lead": 0.00123},
+        image("c.jpg", [1, 2], [], 1),
+        {"file": "d.jpg", "label": 1, "broken": "it is empty"},
+        class_names=["ant", "bee", "cat"],
+    )
+    text = "\n".join(lines(found))
+    assert "2 images have another best class, listed in list.csv:" in text
+    assert "  b.jpg: given 1 (bee), bundle 2 (cat), 1.2e-03 of the range apart" in text
+    assert "  c.jpg: given 1 (bee), bundle not finite" in text
+    assert "NOT FINITE: the bundle's scores of 1 images" in text
+    assert "1 image is broken, listed in list.csv:\n  d.jpg: it is empty" in text
+    assert "onnxruntime on the model as given          66.67% (20.77% to 93.85%)" in text
+    assert "stretched to 96x96 (the head), mean 0.485 0.456 0.406 (--mean)" in text
+
+
+def test_without_labels_there_is_no_accuracy() -> None:
+    text = "\n".join(lines(document(image("a.jpg", [1], [1]))))
+    assert "same as onnxruntime" in text
+    assert "less onnxruntime" not in text
+    assert "no image has another best class" in text
+    assert "broken, listed" not in text
+
+
+def test_long_lists_are_cut() -> None:
+    found = document(*(image(f"{one}.jpg", [1], [2]) for one in range(30)))
+    assert "  and 20 more" in lines(found)
+
+
+def test_events_are_told_in_words() -> None:
+    start = {
+        "event": "start",
+        "images": 40,
+        "of": 12_000,
+        "done": 7,
+        "labels": "none",
+        "preprocessing": PREPROCESSING,
+        "ran_on": "emulated cortex-a76",
+        "journal": "j.jsonl",
+    }
+    assert said(start, 0).startswith(
+        "running 40 of 12000 images, 7 of them in the journal on emulated cortex-a76"
+    )
+    assert prepared(PREPROCESSING) in said(start, 0)
+    state = {"done": 20, "broken": 1, "differing": 0, "agreement": 0.995}
+    progress = {"event": "progress", **state, "seconds_each": 4.5, "left_s": 3725.0}
+    assert said(progress, 40) == "20 of 40 images, 1 broken, 99.50% agree, 1:02:05 left"
+    slow = said({"event": "slow", "seconds_each": 4.5, "left_s": 3725.0}, 40)
+    assert "4.5 s an image (estimated), 1:02:05 more; --limit N takes a sample" in slow
+    interrupted = said({"event": "interrupted", "done": 20, "journal": "j.jsonl"}, 40)
+    assert interrupted == ("20 images are in the journal j.jsonl; the same command goes on there")
