@@ -93,3 +93,15 @@ def test_a_stale_database_of_another_processor_is_named(tmp_path: Path) -> None:
     found = measured(HOST, [tmp_path])
     assert [str(folder) in one for one in found.warnings] == [True]
     assert not found.notes
+
+
+def test_own_measurements_come_before_those_that_are_shipped(tmp_path: Path) -> None:
+    own, shipped = tmp_path / "own", tmp_path / "shipped"
+    keep(own, AVX2, POOL, 2, 90.0)
+    keep(own, AVX2, THIRD, 2, 110.0)  # here the default is the best
+    for shape in (POOL, OTHER, THIRD):
+        keep(shipped, AVX2, shape, 4, 50.0)
+    found = measured(AVX2, [own, shipped])
+    assert found.find("global_pool", POOL) == {"vectors": 2}
+    assert found.find("global_pool", OTHER) == {"vectors": 4}
+    assert found.find("global_pool", THIRD) is None
