@@ -114,8 +114,8 @@ def shipped() -> Path:
 def measured(target: Target, roots: Sequence[Path]) -> Measured:
     """Return the best choices for a target in the databases under some folders.
 
-    A kernel that was measured in an earlier folder is not looked for in those behind it: the user's
-    own measurements come before what is shipped, in whatever unit that is.
+    A kernel that was measured in an earlier folder is not looked for in those behind it: one's own
+    measurements come before what is shipped, in whatever unit that is.
 
     For this machine, kernels that were not measured on its very core are as they were on others
     with the same instructions, by the target `isa.portable` gives. A database of other kernels or
