@@ -28,6 +28,7 @@ from mbv3c.cli_model import (
     model_options,
     opset_option,
 )
+from mbv3c.cli_precision import precision_options, read_numbers
 from mbv3c.cli_verify import sentence
 from mbv3c.errors import EXIT_INTERRUPTED, EXIT_PARITY, Mbv3cError, ParityError, UsageError
 
@@ -336,16 +337,7 @@ def _npu_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @commands.command(name="compile")
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--precision", help="fp32, fp16 or int8.  [default: fp32, on npu int8]")
-@click.option(
-    "--calibration",
-    type=click.Path(path_type=Path),
-    help="For int8: folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
-)
-@click.option(
-    "--keep-float",
-    help="Layers that stay in fp32: for int8 as `quantize` takes it, for fp16 names or patterns.",
-)
+@precision_options
 @click.option(
     "--cores", type=int, help="Cores that one inference may use.  [default: the target's]"
 )
@@ -403,49 +395,33 @@ def compile_(
             model,
             output,
             calibration,
+            tune_logs,
             {"force": force, "verify": not no_verify, "explain": explain, "as_json": as_json},
         )
         return
     request.check_no_npu()
-    precision = precision or "fp32"
     found = find_target(target)
     if cores is not None:
         found = with_cores(found, cores)
-    if precision != "int8" and calibration is not None:
-        raise UsageError("--calibration is for --precision int8")
-    if precision == "fp32" and keep_float is not None:
-        raise UsageError("--keep-float is for --precision int8 and fp16")
-
-    from mbv3c.quantization import calibration as calibrations
-    from mbv3c.quantization import options
-    from mbv3c.targets.cores import check_precision
-
-    check_precision(found, precision)
-    keep = None
-    names: tuple[str, ...] = ()
-    if keep_float is not None and precision == "int8":
-        keep = options.parse_keep_float(keep_float)
-    elif keep_float is not None:
-        names = tuple(filter(None, keep_float.split(",")))
-    if calibration is not None:
-        calibrations.calibration_files(calibration)
+    numbers = read_numbers(found, precision, calibration, keep_float)
     progress = _Progress()
     loaded = built_or_loaded(model, spec, input_shape, opset, progress)
     name = loaded.graph.name if model is None else model.stem
-    path = output or Path(f"{name}-{found.family}-{found.device}-{precision}")
-    source = calibrations.folder_inputs(loaded, calibration) if calibration is not None else None
+    path = output or Path(f"{name}-{found.family}-{found.device}-{numbers.precision}")
+    source = numbers.calibration(loaded)
 
     from mbv3c import pipeline
     from mbv3c.kernel_table import kernel_lines
+    from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
 
     compiled = pipeline.compile_model(
         loaded,
         found,
         path,
-        precision=precision,
+        precision=numbers.precision,
         calibration=source,
-        quantizing=options.from_given({"keep_float": keep}) if keep is not None else None,
-        keep_float=names,
+        quantizing=numbers.quantizing,
+        keep_float=numbers.keep_float,
         choices=_choices(found, tune_logs, progress),
         force=force,
         verify=not no_verify,
@@ -459,11 +435,13 @@ def compile_(
         return
     for line in kernel_lines(compiled.kernels) if explain else ():
         click.echo(line)
-    click.echo(f"{path}: {found.name} {precision}")
+    click.echo(f"{path}: {found.name} {numbers.precision}")
     origins = Counter(one["origin"] for one in compiled.kernels if one["origin"])
-    if origins["tuned"]:
-        tuned, default = origins["tuned"], origins["default"]
-        click.echo(f"kernels: {tuned} calls tuned, {default} by default rules")
+    if origins[TUNED] or origins[TRANSFERRED]:
+        click.echo(
+            f"kernels: {origins[TUNED]} tuned, {origins[TRANSFERRED]} transferred, "
+            f"{origins[DEFAULT]} by default rules"
+        )
     click.echo(f"parity: {sentence(parity)}" if parity else "parity: not checked (--no-verify)")
 
 
@@ -472,14 +450,26 @@ def _choices(target: "Target", given: Path | None, progress: Callable[[str], Non
     from mbv3c.lowering.kernels import NO_CHOICES
     from mbv3c.tuning import choices
 
-    if target.gpu or given == Path("none"):
+    roots = _tune_logs(given)
+    if not roots:
         return NO_CHOICES
-    if given is not None and not given.is_dir():
-        raise UsageError(f"{given} is no folder of tuning databases; `mbv3c tune` writes one")
-    found = choices.measured(target, [given or choices.OWN, choices.shipped()])
+    found = choices.measured(target, roots)
     for warning in found.warnings:
         progress(f"warning: {warning}")
+    for note in found.notes:
+        progress(note)
     return found
+
+
+def _tune_logs(given: Path | None) -> tuple[Path, ...]:
+    """Return the folders in which measured choices are looked for."""
+    from mbv3c.tuning import choices
+
+    if given == Path("none"):
+        return ()
+    if given is not None and not given.is_dir():
+        raise UsageError(f"{given} is no folder of tuning databases; `mbv3c tune` writes one")
+    return given or choices.OWN, choices.shipped()
 
 
 def _compile_npu(
@@ -488,12 +478,14 @@ def _compile_npu(
     model: Path | None,
     output: Path | None,
     calibration: Path | None,
+    tune_logs: Path | None,
     flags: dict[str, bool],
 ) -> None:
     from mbv3c.targets.npu_tools import require_npu_tools
 
     target, options = request.read(compare_size=flags["explain"])
     require_npu_tools()
+    roots = _tune_logs(tune_logs)
 
     from mbv3c.quantization.calibration import calibration_files, folder_inputs
 
@@ -512,7 +504,7 @@ def _compile_npu(
         target,
         path,
         folder_inputs(loaded, calibration) if calibration is not None else None,
-        NpuOptions(**options),
+        NpuOptions(**options, tune_logs=roots),
         force=flags["force"],
         verify=flags["verify"],
         progress=progress,
@@ -636,13 +628,28 @@ def _print_instructions(bundle: Path, measured: "Instructions", versions: str) -
     click.echo(f"counted, not timed: emulation says nothing about time; {versions}")
     if measured.kernels is None:
         return
+    cycles = measured.cycles
     heads = f"{'calls':>7}{'instructions':>14}{'share':>7}{'madds/instr':>12}"
-    click.echo(f"\n{'kernel':<20}{heads}  nodes")
+    estimated = f"{'est. cycles':>13}{'share':>7}" if cycles else ""
+    click.echo(f"\n{'kernel':<20}{heads}{estimated}  nodes")
     for one in measured.kernels:
+        if cycles:
+            of = one.estimated_cycles or 0
+            estimated = f"{of:>13,}{of / cycles.total:>7.1%}"
         click.echo(
             f"{one.kernel:<20}{one.calls:>7}{one.instructions:>14,}{one.share:>7.1%}"
-            f"{one.madds_per_instruction:>12.2f}  {_first_of(one.nodes)}"
+            f"{one.madds_per_instruction:>12.2f}{estimated}  {_first_of(one.nodes)}"
         )
+    if cycles is None:
+        from mbv3c.execution.llvm import LLVM_REMEDY
+
+        click.echo(f"no cycles estimated: llvm-mca is not here; {LLVM_REMEDY}")
+        return
+    click.echo(
+        f"estimated, not measured: {cycles.total:,} cycles per inference, by {cycles.model}; "
+        "caches are not modelled"
+        + (f"; {cycles.left_out:,} instructions left out" if cycles.left_out else "")
+    )
 
 
 def _first_of(nodes: tuple[str, ...]) -> str:
@@ -773,6 +780,7 @@ def targets(as_json: bool) -> None:
                 "default": DEFAULT_DEVICES[target.family] == target.device,
                 "emulated_as": target.emulated_as or None,
                 "gpu": target.gpu or None,
+                "isa": target.isa or None,
             }
             for target in TARGETS
         ]
@@ -786,6 +794,7 @@ def targets(as_json: bool) -> None:
     for target in TARGETS:
         star = "*" if DEFAULT_DEVICES[target.family] == target.device else ""
         where = f"emulated {target.emulated_as}" if target.emulated_as else "this machine"
+        where = f"a machine with {target.isa}" if target.isa else where
         where = "an OpenCL device" if target.gpu else where
         click.echo(f"{target.name + star:<33}{target.triple:<24}{where:<24}{target.example}")
     click.echo(f"\n{'target':<33}{'MACs':>5}{'MHz':>6}  {'SRAM':<9}{'verified here on':<24}system")
@@ -805,20 +814,22 @@ def targets(as_json: bool) -> None:
     "--fetch",
     is_flag=False,
     flag_value="all",
-    type=click.Choice(["all", "emulator", "opencl"]),
-    help="Download and build what is missing, or only the emulator of arm_cpu, or only what "
-    "runs and checks OpenCL (--fetch=opencl); needs no root.",
+    type=click.Choice(["all", "emulator", "opencl", "cycles"]),
+    help="Download and build what is missing, or only the emulator of arm_cpu, what runs and "
+    "checks OpenCL (--fetch=opencl), or what estimates cycles; needs no root.",
 )
 @_json_option
 def doctor(fetch: str | None, as_json: bool) -> None:
     """Say what is missing to compile and to verify; exit 1 if something is."""
-    from mbv3c.execution import toolbox
+    from mbv3c.execution import llvm, toolbox
 
     progress = _Progress()
     if fetch in ("all", "emulator"):
         toolbox.fetch(progress)
     if fetch in ("all", "opencl"):
         toolbox.fetch_opencl(progress)
+    if fetch in ("all", "cycles"):
+        llvm.fetch_llvm(progress)
     parts = toolbox.diagnose()
     healthy = all(part.ok or part.optional for part in parts)
     if as_json:

@@ -3,26 +3,39 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from mbv3c import cli_tune_npu
 from mbv3c.cli_common import Progress, json_option, print_json
-from mbv3c.cli_model import built_or_loaded, model_options, opset_option
+from mbv3c.cli_device import device_options, place_of
+from mbv3c.cli_model import built_or_loaded, force_option, model_options, opset_option
+from mbv3c.cli_precision import precision_options, read_numbers
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
     from mbv3c.tuning.tune import Event
 
+_DEVICE_OPTIONS = ("device", "tracker", "key", "timeout")
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
-@click.option("--target", required=True, help="A CPU: FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--runner", help="local or emulated.  [default: what the target needs here]")
+@click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @click.option(
-    "--trials", type=int, help="Candidates to measure.  [default: 400 without --minutes]"
+    "--runner",
+    help="local, rpc, emulated (arm_cpu) or estimated (not host_cpu).  [default: what fits]",
+)
+@precision_options
+@device_options
+@click.option(
+    "--trials",
+    type=int,
+    help="Candidates to measure.  [default: 400 without --minutes; of an NPU all]",
 )
 @click.option("--minutes", type=float, help="Time for the search.")
 @click.option(
@@ -44,6 +57,13 @@ if TYPE_CHECKING:
 @click.option(
     "--import", "import_from", type=click.Path(path_type=Path), help="Add a file's records."
 )
+@click.option("--sram", type=int, help="npu: budget of SRAM in KiB, tried as arena, too.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    help="Draw what was found over time, of an npu cycles against SRAM: a .png or .svg file.",
+)
+@force_option
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @opset_option
 @model_options
@@ -51,7 +71,14 @@ if TYPE_CHECKING:
 def tune(
     model: Path | None,
     target: str,
+    precision: str | None,
+    calibration: Path | None,
+    keep_float: str | None,
     runner: str | None,
+    device: str | None,
+    tracker: str | None,
+    key: str | None,
+    timeout: float | None,
     trials: int | None,
     minutes: float | None,
     patience: int,
@@ -61,6 +88,9 @@ def tune(
     prune: bool,
     export_to: Path | None,
     import_from: Path | None,
+    sram: int | None,
+    plot: Path | None,
+    force: bool,
     input_shape: str | None,
     opset: int | None,
     as_json: bool,
@@ -68,27 +98,53 @@ def tune(
 ) -> None:
     """Measure other choices for the kernels of a network, and keep those that make it faster.
 
+    For an NPU, ask vela what its choices cost in cycles and SRAM.
+
     Interrupt it whenever you like: what was measured is in the database, and the next run goes on.
     """
     from mbv3c.targets.npu_table import is_npu
     from mbv3c.targets.table import find_target
 
     if is_npu(target):
-        raise UsageError(f"{target} cannot be tuned yet; `compile --explain` compares its knobs")
+        cli_tune_npu.tune_npu(
+            cli_tune_npu.NpuRequest(
+                target,
+                runner,
+                trials,
+                minutes,
+                sram,
+                calibration,
+                plot,
+                force,
+                as_json,
+                _given("patience", "tuning_seed", "precision", "keep_float", *_DEVICE_OPTIONS),
+            ),
+            lambda progress: built_or_loaded(model, spec, input_shape, opset, progress),
+            database,
+            cli_tune_npu.Files(status, prune, export_to, import_from),
+        )
+        return
+    if given := _given("sram"):
+        raise UsageError(f"{', '.join(given)} are for --target npu only")
     found = find_target(target)
-    if found.gpu:
-        raise UsageError(f"{found.name} cannot be tuned yet; its knobs are chosen by an estimate")
 
-    from mbv3c.tuning import files, network
-    from mbv3c.tuning.choices import device_of
-    from mbv3c.tuning.database import Database, folder_for
+    from mbv3c.figures import check_figure
+    from mbv3c.targets import cpu
+    from mbv3c.tuning import curves, files, network
+    from mbv3c.tuning.choices import context_of, device_of
+    from mbv3c.tuning.database import Context, Database, folder_for
+    from mbv3c.tuning.rpc_runner import one_at_a_time, opened
     from mbv3c.tuning.tune import Budget
 
     chosen = Database(folder_for(database, device_of(found)))
+
+    def current(context: Context) -> bool:
+        return context == context_of(found, context.unit)
+
     if status or prune or export_to or import_from:
         said = [
-            *([files.prune(chosen, found)] if prune else []),
-            *([files.import_records(chosen, found, import_from)] if import_from else []),
+            *([files.prune(chosen, current)] if prune else []),
+            *([files.import_records(chosen, current, import_from)] if import_from else []),
             *([files.export_records(chosen, export_to)] if export_to else []),
             *(network.status_lines(chosen) if status else []),
         ]
@@ -101,12 +157,43 @@ def tune(
         raise UsageError(f"--patience {patience} is not possible; choose at least 1")
     if trials is None and minutes is None:
         trials = 400
+    place = place_of(device, tracker, key, timeout)
+    network.check_runner(runner, place[0] if place else None)
+    numbers = read_numbers(found, precision, calibration, keep_float)
+
+    if plot is not None:
+        check_figure(plot, force=force)
+
+    from mbv3c.quantization.quantize import quantize_once
+
     progress = Progress()
     loaded = built_or_loaded(model, spec, input_shape, opset, progress)
-    seconds = minutes * 60 if minutes is not None else None
-    budget = Budget(trials, seconds, patience)
-    with _shown(as_json) as report:
-        tuned = network.tune_network(loaded, found, database, runner, budget, tuning_seed, report)
+    if numbers.precision == "int8":
+        source = numbers.calibration(loaded)
+        loaded, _ = quantize_once(loaded, source, numbers.quantizing, progress)
+    budget = Budget(trials, minutes * 60 if minutes is not None else None, patience)
+    with ExitStack() as stack:
+        report = one_at_a_time(stack.enter_context(_shown(as_json)))
+        devices = None
+        if place is not None:
+            devices = stack.enter_context(opened(cpu.resolve(found), *place, report))
+        tuned = network.tune_network(
+            loaded,
+            found,
+            database,
+            runner,
+            budget,
+            tuning_seed,
+            report,
+            devices,
+            precision=numbers.precision,
+            keep_float=numbers.keep_float,
+        )
+    if plot is not None and tuned.estimate:
+        raise UsageError(f"--plot draws measurements, and {found.name} was only estimated")
+    if plot is not None:
+        lines = curves.curves(tuned.outcome.states, chosen.records())
+        curves.draw(plot, lines, tuned.device, tuned.runner, force=force)
     if as_json:
         print_json(tuned.to_json())
         return
@@ -139,3 +226,10 @@ def _shown(as_json: bool) -> "Iterator[Callable[[Event], None]]":
         console=console, refresh_per_second=4, get_renderable=lambda: board.draw(console.height)
     ):
         yield board.learn
+
+
+def _given(*names: str) -> tuple[str, ...]:
+    """Return those of some options that the user gave, in the user's spelling."""
+    source = click.get_current_context().get_parameter_source
+    given = (name for name in names if source(name) is not ParameterSource.DEFAULT)
+    return tuple(f"--{name.replace('_', '-')}" for name in given)

@@ -6,6 +6,8 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_PARITY = 3
+EXIT_SLOWER = 4
+EXIT_LARGER = 5
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -71,6 +73,12 @@ class BundleError(Mbv3cError):
     """A bundle cannot be written, or what lies there is not a whole bundle."""
 
     kind = "bundle"
+
+
+class SavedFileError(Mbv3cError):
+    """A file that `verify` is to read back is damaged, or not one that it wrote."""
+
+    kind = "saved_file"
 
 
 class ParityError(Mbv3cError):

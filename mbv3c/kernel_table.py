@@ -3,6 +3,7 @@
 from typing import Any
 
 _FALLBACK = "fallback"
+_TUNED = "tuned"  # of the origins of knobs
 
 
 def kernel_lines(kernels: list[dict[str, Any]]) -> list[str]:
@@ -12,6 +13,7 @@ def kernel_lines(kernels: list[dict[str, Any]]) -> list[str]:
     for one in kernels:
         nodes = ", ".join(one["nodes"]) or "(layout)"
         knobs = ", ".join(f"{name} {value}" for name, value in one["knobs"].items())
+        knobs += "; tuned" if one.get("origin") == _TUNED else ""
         shown = f"{nodes} [{knobs}]" if knobs else nodes
         lines.append(
             f"{one['kernel']:<{wide}}{one['madds']:>14,}{one['bytes'] / 1024:>11,.0f}  {shown}"

@@ -18,6 +18,7 @@ from mbv3c.targets.ethos_u import Built, cost_json
 from mbv3c.targets.npu_knobs import NpuOptions
 from mbv3c.targets.npu_table import NpuTarget
 from mbv3c.targets.npu_tools import NPU_TOOLS
+from mbv3c.tuning.npu_choice import Better
 
 PRECISION = "int8"
 
@@ -34,6 +35,7 @@ class Made:
         parts: that, partitioned, with one region.
         host: what comes behind the region; None if nothing does.
         built: the region, compiled.
+        better: the choice of a tuning database that it was compiled with; None if by the user's.
     """
 
     model: onnx.ModelProto
@@ -41,6 +43,7 @@ class Made:
     parts: Partition
     host: onnx.ModelProto | None
     built: Built
+    better: Better | None
 
 
 def describe(
@@ -87,6 +90,7 @@ def describe(
             "command_stream_bytes": len(layout.commands),
             "constants_bytes": len(layout.constants),
             "knobs": options.knobs.to_json(),
+            "tuned": made.better.to_json() if made.better else None,
             "sram_budget_bytes": options.sram_bytes,
             "placement": [_placed(one) for one in (*region.operators, *on_cpu, *ends)],
             "cost": cost_json(built.cost),

@@ -29,6 +29,7 @@ from mbv3c.targets.ethos_u import Built, Cost
 from mbv3c.targets.npu_knobs import Knobs, NpuOptions, check_knobs
 from mbv3c.targets.npu_table import NpuTarget, find_npu
 from mbv3c.targets.npu_tools import require_npu_tools
+from mbv3c.tuning.npu_choice import better_choice
 
 Progress = Callable[[str], None]
 
@@ -82,16 +83,20 @@ def compile_npu(
     check_knobs(options.knobs, target)
     bundles.check_replaceable(output)
     need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
-    _check_batch(model)
+    check_image(model)
     with new_folder(output, force=force) as folder:
         quantized, report = quantize_once(model, calibration, None, progress)
         check_types(quantized, target)
         progress("partitioning and lowering to TOSA")
-        parts = partition(quantized, lowering(options.knobs.mean, target))
-        region, host = npu_part(parts), host_of(quantized, parts)
+        lowered = _Lowered(quantized, target)
+        better = better_choice(lambda mean: lowered.region(mean).tosa, target, options, progress)
+        if better is not None:
+            options = replace(options, knobs=better.knobs)
+        parts, region = lowered.parts(options.knobs.mean), lowered.region(options.knobs.mean)
+        host = host_of(quantized, parts)
         progress(f"compiling for {target.name} with vela")
-        built, least = _built(region, target, options)
-        made = Made(model, quantized, parts, host, built)
+        built, least = _built(region, target, options, tuned=better is not None)
+        made = Made(model, quantized, parts, host, built, better)
         _write(folder, made, target, options)
         parity = None
         if verify:
@@ -117,6 +122,22 @@ def compile_npu(
         bundles.write_manifest(folder, contents)
     alternatives = {"optimise size": least} if least is not None else {}
     return NpuCompiled(output, contents, alternatives)
+
+
+class _Lowered:
+    """A quantized network, lowered once per way to compute means, when it is needed."""
+
+    def __init__(self, quantized: onnx.ModelProto, target: NpuTarget) -> None:
+        self._quantized, self._target = quantized, target
+        self._parts: dict[str, Partition] = {}
+
+    def parts(self, mean: str) -> Partition:
+        if mean not in self._parts:
+            self._parts[mean] = partition(self._quantized, lowering(mean, self._target))
+        return self._parts[mean]
+
+    def region(self, mean: str) -> Region:
+        return npu_part(self.parts(mean))
 
 
 def evaluate(
@@ -208,7 +229,12 @@ def host_of(quantized: onnx.ModelProto, parts: Partition) -> onnx.ModelProto | N
     return host_part(quantized, npu_part(parts).outputs) if parts.on_cpu else None
 
 
-def _check_batch(model: onnx.ModelProto) -> None:
+def check_image(model: onnx.ModelProto) -> None:
+    """Refuse a model that does not take one image.
+
+    Raises:
+        UsageError: it takes another batch, or no image.
+    """
     shape = static_shape(model_input(model))
     if shape is None or len(shape) != 4 or shape[0] != 1:
         raise UsageError(
@@ -217,9 +243,12 @@ def _check_batch(model: onnx.ModelProto) -> None:
         )
 
 
-def _built(region: Region, target: NpuTarget, options: NpuOptions) -> tuple[Built, Cost | None]:
+def _built(
+    region: Region, target: NpuTarget, options: NpuOptions, *, tuned: bool
+) -> tuple[Built, Cost | None]:
     knobs, budget = options.knobs, options.sram_bytes
-    built = ethos_u.build(region.tosa, target, knobs, budget)
+    # A tuned choice is built exactly as it was estimated; that it fits was looked up.
+    built = ethos_u.build(region.tosa, target, knobs, None if tuned else budget)
     over = budget is not None and built.cost.sram_bytes > budget
     least = None
     if over or options.compare_size:

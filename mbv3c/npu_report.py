@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbv3c.targets.ethos_u import ESTIMATED, cost_json
+from mbv3c.targets.npu_knobs import Knobs
+from mbv3c.tuning.estimates import describe
 
 if TYPE_CHECKING:
     # It needs the NPU's tools, and what a bundle says of itself does not.
@@ -21,6 +23,8 @@ def compiled_json(compiled: "NpuCompiled", *, explain: bool) -> dict[str, Any]:
         "target": manifest["target"]["name"],
         "parity": manifest["parity"],
         "cost": {key: value for key, value in _cost(manifest).items() if key != "layers"},
+        "knobs": manifest["npu"]["knobs"],
+        "tuned": manifest["npu"]["tuned"],
         "random_inputs": manifest["calibration"]["random_inputs"],
         "on_cpu": [one for one in manifest["npu"]["placement"] if "why" in one],
     }
@@ -44,6 +48,7 @@ def compiled_lines(compiled: "NpuCompiled", *, explain: bool) -> Iterator[str]:
         yield ""
     yield f"{compiled.path}: {manifest['target']['name']} {manifest['precision']}"
     yield _summary(manifest)
+    yield from _tuned(manifest)
     yield from _left(manifest)
     if not manifest["npu"]["feasible"]:
         yield "the SRAM asked for was overshot"
@@ -113,6 +118,7 @@ def inspected_lines(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
                 f"{end['region']} at {end['offset']}"
             )
     yield _summary(manifest)
+    yield from _tuned(manifest)
     yield from _left(manifest)
     parity = manifest["parity"]
     yield from sentences(parity) if parity else ["parity: not checked"]
@@ -164,6 +170,19 @@ def _summary(manifest: dict[str, Any]) -> str:
         f"{ESTIMATED}: {cost['cycles']:,} cycles ({cost['milliseconds']:.2f} ms), SRAM "
         f"{kib['sram']:.0f} KiB, DRAM {kib['dram']:.0f} KiB, flash {kib['flash']:.0f} KiB; "
         f"{on_cpu} operators on the CPU"
+    )
+
+
+def _tuned(manifest: dict[str, Any]) -> Iterator[str]:
+    """Say that the choice comes from a tuning database, and what it is better than."""
+    npu = manifest["npu"]
+    tuned = npu.get("tuned")
+    if tuned is None:
+        return
+    knobs = describe(Knobs(**npu["knobs"]))
+    yield (
+        f"tuned: {knobs}; without tuning {tuned['default_cycles']:,} cycles, SRAM "
+        f"{tuned['default_sram_bytes'] / _KIB:.0f} KiB (--tune-logs none)"
     )
 
 

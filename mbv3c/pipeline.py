@@ -34,7 +34,7 @@ from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weight_files import write_npz
 from mbv3c.lowering.describe import describe
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
-from mbv3c.lowering.lower import Lowered, lower, lower_for_gpu
+from mbv3c.lowering.lower import Lowered
 from mbv3c.parity.alone import KernelsAlone
 from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
 from mbv3c.parity.conversion import in_opset
@@ -52,12 +52,14 @@ from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.quantize import quantize_once
 from mbv3c.quantization.report import QuantizationReport
 from mbv3c.targets import cpu, opencl
-from mbv3c.targets.cores import check_precision, machine
+from mbv3c.targets.backend import build, lower_for
+from mbv3c.targets.cores import check_precision
 from mbv3c.targets.gpus import GPUS
+from mbv3c.targets.isa import require_isa
 from mbv3c.targets.npu_table import find_npu
 from mbv3c.targets.npu_tools import require_npu_tools
 from mbv3c.targets.table import NATIVE, Target, find_target
-from mbv3c.tuning.choices import tuned_kernels
+from mbv3c.tuning.choices import recorded, tuned_kernels
 
 Progress = Callable[[str], None]
 
@@ -154,6 +156,20 @@ def rewritten_for(
     return (model, []) if precision == "int8" else run_pipeline(model)
 
 
+def check_keep_float(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:
+    """Make sure that every pattern matches the name of a node of a rewritten graph.
+
+    Raises:
+        UsageError: one matches none.
+    """
+    for pattern in keep_float:
+        if not any(fnmatchcase(node.name, pattern) for node in model.graph.node):
+            raise UsageError(
+                f"--keep-float {pattern!r} matches no layer of the rewritten graph; "
+                "`mbv3c compile --explain` lists them"
+            )
+
+
 @dataclass(frozen=True)
 class Library:
     """A library that was built.
@@ -180,7 +196,7 @@ def build_library(
 ) -> Library:
     """Turn a rewritten graph into the target's shared library, with its symbol table on demand.
 
-    For fp16, nodes whose names match a pattern of `keep_float` stay in fp32. Kernels of CPUs that
+    For fp16, nodes whose names match a pattern of `keep_float` stay in fp32. Kernels that
     `choices` knows are as it says.
 
     Raises:
@@ -188,28 +204,14 @@ def build_library(
         ModelError: TVM lacks operators of the graph. What the passes that could have removed them
             say in `reports` is part of the message.
     """
-    for pattern in keep_float:
-        if not any(fnmatchcase(node.name, pattern) for node in model.graph.node):
-            raise UsageError(
-                f"--keep-float {pattern!r} matches no layer of the rewritten graph; "
-                "`mbv3c compile --explain` lists them"
-            )
+    check_keep_float(model, keep_float)
     resolved = cpu.resolve(target)
-    tvm_target = opencl.tvm_target(resolved) if target.gpu else cpu.tvm_target(resolved)
     try:
-        if target.gpu:
-            gpu = GPUS[target.gpu].gpu
-            lowered = lower_for_gpu(model, gpu, target.name, tvm_target, precision, keep_float)
-        else:
-            cores = machine(resolved, tvm_target)
-            lowered = lower(model, cores, tvm_target, precision, keep_float, choices)
+        lowered = lower_for(model, resolved, precision, keep_float, choices)
     except UnknownOperatorsError as error:
         reasons = why_left(model, error.positions, reports)
         raise ModelError("\n  ".join([str(error), *reasons])) from error
-    if not target.gpu:
-        cpu.build(lowered.module, resolved, output, symbols=symbols)
-        return Library(lowered, {})
-    return Library(lowered, opencl.build(lowered.module, resolved, output, symbols=symbols))
+    return Library(lowered, build(lowered.module, resolved, output, symbols=symbols))
 
 
 @dataclass(frozen=True)
@@ -296,6 +298,7 @@ def compile_model(
             written = model.SerializeToString(deterministic=True)
             (folder / bundles.QUANTIZED).write_bytes(written)
         parity = None
+        tuned = tuned_kernels(built.lowered.plan)
         if verify:
             as_given = given if quantization is not None else None
             parity = _verify(
@@ -309,6 +312,7 @@ def compile_model(
                 progress,
                 as_given,
                 keep_float,
+                choices=recorded(tuned),
             )
             if not parity.passed:
                 raise ParityError(
@@ -318,7 +322,7 @@ def compile_model(
                 )
         contents = _describe(given, target, precision, reports, references[0], parity)
         contents["keep_float"] = list(keep_float)
-        contents["tuned_kernels"] = tuned_kernels(built.lowered.plan)
+        contents["tuned_kernels"] = tuned
         contents["quantization"] = _describe_quantization(quantization)
         contents |= described
         bundles.write_manifest(folder, contents)
@@ -381,6 +385,7 @@ def verify_bundle(
         given,
         kept,
         runner,
+        recorded(bundle.manifest.get("tuned_kernels", ())),
     )
 
 
@@ -389,7 +394,9 @@ def _check_verifiable(target: Target) -> None:
 
     Raises:
         UsageError: there is none.
+        ToolError: this machine's processor lacks instructions.
     """
+    require_isa(target)
     language = GPUS[target.gpu].gpu.language if target.gpu else ""
     if language not in ("", "opencl"):
         raise UsageError(
@@ -504,11 +511,65 @@ def _verify(
     given: onnx.ModelProto | None = None,
     keep_float: Sequence[str] = (),
     runner: Runner | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> Parity:
+    ran = execute(
+        folder, kernels, model, target, precision, inputs, progress, keep_float, runner, choices
+    )
+    parity = compare(
+        ran.outputs,
+        references,
+        TOLERANCES[precision],
+        ran_on=ran.ran_on,
+        exact_program=ran.exact_program,
+    )
+    parity = replace(parity, kernels=ran.alone)
+    if given is None:
+        return parity
+    progress(_REFERENCE[False])
+    return replace(parity, as_given=agreement(ran.outputs, list(run_reference(given, inputs))))
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a bundle's library gave.
+
+    Attributes:
+        outputs: of every input.
+        ran_on, exact_program: as of `Parity`.
+        alone: what every kernel by itself has shown; None but of an int8 library.
+    """
+
+    outputs: list[list[Tensor]]
+    ran_on: str
+    exact_program: bool
+    alone: KernelsAlone | None
+
+
+def execute(
+    folder: Path,
+    kernels: list[dict[str, Any]],
+    model: onnx.ModelProto,
+    target: Target,
+    precision: str,
+    inputs: list[Tensor],
+    progress: Progress,
+    keep_float: Sequence[str] = (),
+    runner: Runner | None = None,
+    choices: Choices = NO_CHOICES,
+) -> Executed:
+    """Run a bundle's library, or the closest thing to it that this machine can.
+
+    `model` is what the library computes, with the kernels that `choices` knows as it says. Without
+    `runner` this machine finds one.
+
+    Raises:
+        Mbv3cError: nothing can run it.
+    """
     runner = runner or runner_for(target, precision)
     alone = None
     if runner is None and target.gpu:
-        with _hosted(folder, model, target, precision, keep_float, progress) as hosted:
+        with _hosted(folder, model, target, precision, keep_float, choices, progress) as hosted:
             outputs, ran_on = hosted.runner.run(hosted.folder, inputs), hosted.ran_on
     elif runner is not None:
         progress(f"running the library on {runner.description}")
@@ -521,18 +582,7 @@ def _verify(
             alone = _kernels_alone(
                 model, kernels, precision, inputs, rebuilt.runner, rebuilt.folder, progress
             )
-    parity = compare(
-        outputs,
-        references,
-        TOLERANCES[precision],
-        ran_on=ran_on,
-        exact_program=runner is not None or bool(target.gpu),
-    )
-    parity = replace(parity, kernels=alone)
-    if given is None:
-        return parity
-    progress(_REFERENCE[False])
-    return replace(parity, as_given=agreement(outputs, list(run_reference(given, inputs))))
+    return Executed(outputs, ran_on, runner is not None or bool(target.gpu), alone)
 
 
 @dataclass(frozen=True)
@@ -578,7 +628,8 @@ def runnable(
         return
     model = onnx.load(bundle.compiled_model)
     if target.gpu:
-        with _hosted(bundle.path, model, target, precision, kept, progress) as hosted:
+        choices = recorded(bundle.manifest.get("tuned_kernels", []))
+        with _hosted(bundle.path, model, target, precision, kept, choices, progress) as hosted:
             yield hosted
         return
     with _rebuilt(model, target, precision, kept, progress) as (rebuilt, _):
@@ -605,6 +656,7 @@ def _hosted(
     target: Target,
     precision: str,
     keep_float: Sequence[str],
+    choices: Choices,
     progress: Progress,
 ) -> Iterator[Runnable]:
     """Make a GPU bundle's kernels run on this machine's OpenCL device.
@@ -625,6 +677,7 @@ def _hosted(
             library,
             precision=precision,
             keep_float=keep_float,
+            choices=choices,
         )
         shipped = (folder / bundles.LIBRARY).read_bytes()
         others = [name for name, source in built.sources.items() if source.encode() not in shipped]

@@ -5,6 +5,7 @@ import logging
 import onnx
 import pytest
 
+from mbv3c.execution.llvm import Llvm, fetch_llvm
 from mbv3c.execution.toolbox import EmulatorKit, fetch
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
@@ -36,3 +37,9 @@ def network(request: pytest.FixtureRequest) -> onnx.ModelProto:
 def emulator_kit() -> EmulatorKit:
     """Return the kit in the user's cache; `mbv3c doctor --fetch` puts it there beforehand."""
     return fetch(logging.getLogger(__name__).info)
+
+
+@pytest.fixture(scope="session")
+def llvm() -> Llvm:
+    """Return llvm-mca in the user's cache; `mbv3c doctor --fetch` puts it there beforehand."""
+    return fetch_llvm(logging.getLogger(__name__).info)

@@ -3,9 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from mbv3c import cli
+from mbv3c.bench.measure import Cycles, Instructions
+from mbv3c.bench.profile import CountedKernel
+from mbv3c.execution.llvm import Llvm
 
 KEYS = {
     *("bundle", "median_ms", "min_ms", "against", "against_median_ms", "against_min_ms", "ratio"),
@@ -20,7 +26,7 @@ KEYS = {
         "versions",
         "instructions",
     ),
-    *("classes", "kernels"),
+    *("classes", "estimated_cycles", "kernels"),
 }
 
 
@@ -58,7 +64,7 @@ def test_host_bundle_is_timed_beside_onnxruntime(host_bundle: Path) -> None:
     assert found["against"] == "onnxruntime"
     assert found["versions"].keys() == {"apache-tvm", "onnxruntime"}
     assert (found["runs"], found["threads"], found["emulated"]) == (12, 1, False)
-    assert found["instructions"] is None
+    assert found["instructions"] is found["estimated_cycles"] is None
     assert 0 < found["min_ms"] <= found["median_ms"]
     lower, upper = found["ratio_quartiles"]
     assert lower <= found["ratio"] <= upper
@@ -76,7 +82,7 @@ def test_host_bundle_prints_what_was_compared(host_bundle: Path) -> None:
     assert "onnxruntime 1." in done.stdout
 
 
-def test_emulated_bundle_is_counted_and_never_timed(arm_bundle: Path) -> None:
+def test_emulated_bundle_is_counted_and_never_timed(arm_bundle: Path, llvm: Llvm) -> None:
     found = document(mbv3c("bench", arm_bundle, "--profile", "--json"))
     assert found.keys() == KEYS
     assert (found["cpu"], found["emulated"], found["threads"]) == ("cortex-a76", True, 1)
@@ -95,11 +101,36 @@ def test_emulated_bundle_is_counted_and_never_timed(arm_bundle: Path) -> None:
     assert found["classes"]["vector_fmla"] > 1_000_000
     assert found["kernels"][0]["nodes"][0] == "features.0.conv"
     assert found["kernels"][-1]["kernel"] == "elsewhere"
+    cycles = found["estimated_cycles"]
+    assert cycles["model"] == f"llvm-mca {llvm.version} with the model of neoverse-n1"
+    assert sum(kernel["estimated_cycles"] for kernel in found["kernels"]) == cycles["total"]
+    # Two vector pipes at most, eight instructions at most.
+    assert found["classes"]["vector_fmla"] / 2 < cycles["total"]
+    assert found["instructions"] / 8 < cycles["total"] < 2 * found["instructions"]
+    assert cycles["left_out"] < found["instructions"] / 100
 
     done = mbv3c("bench", arm_bundle)
     assert f"{found['instructions']:,} instructions executed per inference" in done.stdout
     assert " ms" not in done.stdout
     assert "counted, not timed" in done.stdout
+
+
+def test_cycles_are_printed_as_estimates(capsys: pytest.CaptureFixture[str]) -> None:
+    kernel = CountedKernel("pool_1", "pool", 1, ("pool",), 8, 4000, 1.0, 0.1, 3000)
+    cycles = Cycles(3000, "llvm-mca 19.1.7 with the model of cortex-a55", 7)
+    counted = Instructions("cortex-a76", 4000, {"integer": 4000}, {}, [kernel], cycles)
+    cli._print_instructions(Path("b"), counted, "")
+    printed = capsys.readouterr().out
+    assert "est. cycles" in printed
+    assert "  3,000 100.0%  pool" in printed
+    assert (
+        "estimated, not measured: 3,000 cycles per inference, by llvm-mca 19.1.7 with the model "
+        "of cortex-a55; caches are not modelled; 7 instructions left out\n"
+    ) in printed
+    cli._print_instructions(Path("b"), replace(counted, cycles=None), "")
+    printed = capsys.readouterr().out
+    assert "est. cycles" not in printed
+    assert "llvm-mca is not here; `mbv3c doctor --fetch=cycles`" in printed
 
 
 def test_half_precision_takes_fewer_instructions(arm_bundle: Path, tmp_path: Path) -> None:

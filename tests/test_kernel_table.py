@@ -27,6 +27,13 @@ def test_kernels_and_what_fell_back() -> None:
     assert lines[-1].endswith("general schedule: resize")
 
 
+def test_tuned_kernels_are_marked() -> None:
+    tuned = [one | {"origin": "tuned"} for one in KERNELS[:1]]
+    by_rule = [one | {"origin": "default"} for one in KERNELS[:1]]
+    assert kernel_lines(tuned)[1].endswith("a, b [rows 6; tuned]")
+    assert kernel_lines(by_rule)[1].endswith("a, b [rows 6]")
+
+
 def test_nothing_is_said_of_fallbacks_without_one() -> None:
     assert "general schedule" not in "\n".join(kernel_lines(KERNELS[:2]))
 

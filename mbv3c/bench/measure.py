@@ -15,6 +15,7 @@ from mbv3c.bench.statistics import Ratio, Times, ratio, times
 from mbv3c.bundle import Bundle, read_bundle
 from mbv3c.errors import UsageError
 from mbv3c.execution.counting import count_bundle
+from mbv3c.execution.cycles import estimate, estimator_for
 from mbv3c.execution.runners import EmulatedRunner, OpenClRunner, require_runner
 
 Progress = Callable[[str], None]
@@ -70,6 +71,21 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Cycles:
+    """Estimated cycles of one inference on one core, from the instructions that were counted.
+
+    Attributes:
+        total: of all kernels, and of what runs elsewhere.
+        model: what estimated, and by which model.
+        left_out: executed instructions that the model does not have.
+    """
+
+    total: int
+    model: str
+    left_out: int
+
+
+@dataclass(frozen=True)
 class Instructions:
     """Executed instructions of one inference on one emulated core.
 
@@ -79,6 +95,7 @@ class Instructions:
         classes: the same by class.
         versions: of what made and ran the library.
         kernels: every kernel; None without a profile.
+        cycles: estimated; None without a profile, and where nothing estimates them.
     """
 
     cpu: str
@@ -86,6 +103,7 @@ class Instructions:
     classes: dict[str, int]
     versions: dict[str, str]
     kernels: list[CountedKernel] | None = None
+    cycles: Cycles | None = None
 
 
 Measured = Latency | Instructions
@@ -121,20 +139,30 @@ def _count(
         )
     progress(f"counting instructions on the {runner.description}")
     counted = count_bundle(runner.kit, runner.cpu, bundle.path)
-    kernels = None
+    kernels, cycles = None, None
     if request.profile:
         progress("building the library again, with its symbols")
+        estimator = estimator_for(pipeline.target_of(bundle))
         with rebuild(bundle) as rebuilt:
             progress("counting instructions kernel by kernel")
             named = count_bundle(runner.kit, runner.cpu, rebuilt.folder)
-            kernels = profile_count(rebuilt, named)
+            estimated = None
+            if estimator is not None:
+                progress(f"estimating cycles by {estimator.description}")
+                estimated = estimate(estimator, named.blocks)
+            kernels = profile_count(rebuilt, named, estimated)
+        if estimator is not None and estimated is not None:
+            total = sum(one.estimated_cycles or 0 for one in kernels)
+            cycles = Cycles(total, estimator.description, estimated.left_out)
         if named.instructions != counted.instructions:
             progress(
                 f"the library built again executes {named.instructions:,} instructions: another "
                 "version made the bundle, and the profile is not exactly that of its library"
             )
     versions = _versions(BUNDLE)
-    return Instructions(runner.cpu, counted.instructions, counted.classes(), versions, kernels)
+    return Instructions(
+        runner.cpu, counted.instructions, counted.classes(), versions, kernels, cycles
+    )
 
 
 def _time(bundle: Bundle, request: Request, progress: Progress) -> Latency:
@@ -194,6 +222,7 @@ def to_json(measured: Measured) -> dict[str, Any]:
             "threads",
             "instructions",
             "classes",
+            "estimated_cycles",
         ),
     )
     document: dict[str, Any] = dict.fromkeys(keys)
@@ -216,6 +245,7 @@ def to_json(measured: Measured) -> dict[str, Any]:
             "threads": 1,
             "instructions": measured.executed,
             "classes": measured.classes,
+            "estimated_cycles": asdict(measured.cycles) if measured.cycles else None,
         }
     emulated = isinstance(measured, Instructions)
     return {

@@ -12,6 +12,7 @@ from mbv3c.bench.worker import PROFILE
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
 from mbv3c.execution.counting import Count, by_function
+from mbv3c.execution.cycles import Estimate, Estimator, estimate
 from mbv3c.execution.symbols import functions
 
 _PREFIX, _BODY = "__tvm_ffi_", "_compute_"
@@ -55,6 +56,7 @@ class CountedKernel:
         share: of the instructions of the inference.
         madds_per_instruction: NEON can do 4 in fp32 and 8 in fp16 if it does
             nothing else.
+        estimated_cycles: of all calls; None where nothing estimates them.
     """
 
     kernel: str
@@ -65,6 +67,7 @@ class CountedKernel:
     instructions: int
     share: float
     madds_per_instruction: float
+    estimated_cycles: int | None = None
 
 
 def profile_time(rebuilt: Rebuilt, cpus: Sequence[int], runs: int) -> list[TimedCall]:
@@ -105,21 +108,35 @@ def timed_calls(
     ]
 
 
-def profile_count(rebuilt: Rebuilt, counted: Count) -> list[CountedKernel]:
+def profile_count(
+    rebuilt: Rebuilt, counted: Count, estimated: Estimate | None
+) -> list[CountedKernel]:
     """Give every kernel the instructions of its functions, in the order of the first calls."""
-    return counted_kernels(rebuilt.calls, _by_symbol(counted, rebuilt.folder))
+    library = functions(rebuilt.folder / LIBRARY)
+    cycles = None if estimated is None else estimated.by_function(library)
+    return counted_kernels(rebuilt.calls, by_function(counted, library), cycles)
 
 
 def instructions_by_kernel(counted: Count, folder: Path) -> Counter[str]:
     """Sum the instructions of every kernel of a library that has its symbols, all calls."""
+    return _by_kernel(by_function(counted, functions(folder / LIBRARY)))
+
+
+def cycles_by_kernel(counted: Count, folder: Path, estimator: Estimator) -> Counter[str]:
+    """Sum the estimated cycles of every kernel of a library that has its symbols, all calls.
+
+    Raises:
+        ToolError: one of LLVM's programs fails.
+    """
+    inside = (block for block in counted.blocks if Path(block.file).name == LIBRARY)
+    return _by_kernel(estimate(estimator, inside).by_function(functions(folder / LIBRARY)))
+
+
+def _by_kernel(found: Mapping[str, int]) -> Counter[str]:
     sums: Counter[str] = Counter()
-    for symbol, instructions in _by_symbol(counted, folder).items():
-        sums[_kernel_of(symbol)] += instructions
+    for symbol, number in found.items():
+        sums[_kernel_of(symbol)] += number
     return sums
-
-
-def _by_symbol(counted: Count, folder: Path) -> Counter[str]:
-    return by_function(counted, functions(folder / LIBRARY))
 
 
 def _kernel_of(symbol: str) -> str:
@@ -127,13 +144,19 @@ def _kernel_of(symbol: str) -> str:
     return symbol.removeprefix(_PREFIX).removesuffix(_BODY)
 
 
-def counted_kernels(calls: Sequence[Call], found: Mapping[str, int]) -> list[CountedKernel]:
-    """Match instructions by symbol with the plan."""
+def counted_kernels(
+    calls: Sequence[Call], found: Mapping[str, int], cycles: Mapping[str, int] | None = None
+) -> list[CountedKernel]:
+    """Match instructions and, where there are any, estimated cycles by symbol with the plan."""
     known = {call.kernel for call in calls}
-    sums: Counter[str] = Counter()
-    for symbol, instructions in found.items():
-        name = _kernel_of(symbol)
-        sums[name if name in known else ELSEWHERE] += instructions
+
+    def placed(numbers: Mapping[str, int]) -> Counter[str]:
+        sums: Counter[str] = Counter()
+        for name, number in _by_kernel(numbers).items():
+            sums[name if name in known else ELSEWHERE] += number
+        return sums
+
+    sums, estimated = placed(found), placed(cycles) if cycles is not None else None
     total = sums.total()
     rows = []
     for kernel in [*dict.fromkeys(call.kernel for call in calls), ELSEWHERE]:
@@ -149,6 +172,7 @@ def counted_kernels(calls: Sequence[Call], found: Mapping[str, int]) -> list[Cou
                 instructions,
                 instructions / total,
                 madds / instructions if instructions else 0.0,
+                None if estimated is None else estimated[kernel],
             )
         )
     return rows

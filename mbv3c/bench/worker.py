@@ -3,11 +3,12 @@
     python -m mbv3c.bench.worker MODE BUNDLE CPUS
 
 MODE is the name of a contender, or "profile"; or "contest", which is a profile that first stores
-all outputs beside the library. CPUS are the processors to stay on, such as 0,1, and
-there are as many threads. The process says `{"ready": true}` when it is warm;
-then it answers every line with a number N by one line of JSON: `measured`, the milliseconds of N
-inferences, or, for "profile", of each of them the name and the microseconds of every function
-called, in order; and `interruptions`, how often its processors were given to others meanwhile.
+all outputs beside the library, and times a GPU's kernels by the device's own clock. CPUS are the
+processors to stay on, such as 0,1, and there are as many threads. The process says
+`{"ready": true}` when it is warm; then it answers every line with a number N by one line of JSON:
+`measured`, the milliseconds of N inferences, or, for "profile", of each of them the name and the
+microseconds of every function called, in order; and `interruptions`, how often its processors were
+given to others meanwhile.
 """
 
 import json
@@ -23,6 +24,7 @@ import numpy as np
 
 from mbv3c.bench.contenders import CONTENDERS, Run, opened_device, read_input
 from mbv3c.bundle import LIBRARY
+from mbv3c.execution.opencl.runtime import by_calls, profiled
 
 PROFILE, CONTEST = "profile", "contest"
 OUTPUTS = "outputs.npz"  # what a contest's candidates made, in their order
@@ -102,7 +104,13 @@ def _profiled(bundle: Path, x: Any, *, storing: bool) -> Callable[[int], list[An
         main(given)
         return list(calls)
 
-    return lambda runs: [run() for _ in range(runs)]
+    def run_on_gpu() -> list[tuple[str, float]]:
+        with profiled() as times:
+            names = [name for name, _ in run()]
+        return by_calls(names, times)
+
+    once = run_on_gpu if storing and device != tvm.cpu() else run
+    return lambda runs: [once() for _ in range(runs)]
 
 
 if __name__ == "__main__":

@@ -91,7 +91,9 @@ def count_bundle(kit: EmulatorKit, cpu: str, folder: Path) -> Count:
     return counted
 
 
-def count_kernels(kit: EmulatorKit, cpu: str, folder: Path, output: Path) -> Count:
+def count_kernels(
+    kit: EmulatorKit, cpu: str, folder: Path, output: Path, *, timeout: float = _TIMEOUT
+) -> Count:
     """Count one inference of a library, of which only the kernels are of interest.
 
     They execute the same instructions in every inference; TVM's memory pools, around them, may
@@ -102,15 +104,21 @@ def count_kernels(kit: EmulatorKit, cpu: str, folder: Path, output: Path) -> Cou
         cpu: the processor to emulate, in qemu's words.
         folder: a folder with the library and its input, as in a bundle.
         output: where the first output goes; others beside it, as `output_files` names them.
+        timeout: in seconds.
 
     Raises:
-        ToolError: the program fails.
+        ToolError: the program fails, or takes longer.
     """
-    return _count_inferences(kit, cpu, folder, 2, (folder / GOLDEN_INPUT, output))
+    return _count_inferences(kit, cpu, folder, 2, (folder / GOLDEN_INPUT, output), timeout)
 
 
 def _count_inferences(
-    kit: EmulatorKit, cpu: str, folder: Path, times: int, files: tuple[Path, ...]
+    kit: EmulatorKit,
+    cpu: str,
+    folder: Path,
+    times: int,
+    files: tuple[Path, ...],
+    timeout: float = _TIMEOUT,
 ) -> Count:
     # One thread runs every part of a parallel loop; more of them would spin and be counted.
     one_thread = ("-E", "TVM_NUM_THREADS=1")
@@ -121,6 +129,7 @@ def _count_inferences(
         ],
         kit,
         doing=f"counting the instructions of {folder.name}",
+        timeout=timeout,
     )
     if len(counted.regions) != times:
         raise ToolError(
@@ -198,9 +207,14 @@ def by_function(counted: Count, library: Functions) -> Counter[str]:
     """
     sums: Counter[str] = Counter()
     for block in counted.blocks:
-        inside = Path(block.file).name == LIBRARY
-        sums[(library.at(block.offset) if inside else None) or ""] += block.executed
+        sums[function_of(block, library)] += block.executed
     return sums
+
+
+def function_of(block: Block, library: Functions) -> str:
+    """Return the function of a bundle's library that a block is part of; "" if it is elsewhere."""
+    inside = Path(block.file).name == LIBRARY
+    return (library.at(block.offset) if inside else None) or ""
 
 
 def _mapping(line: str) -> _Mapping:

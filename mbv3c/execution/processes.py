@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 from mbv3c.errors import ToolError
 
 _SHOWN_LINES = 12
+_LOOK = 0.2  # seconds between two looks at whether to stop
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ def finish(
     timeout: float,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    stop: threading.Event | None = None,
 ) -> Finished:
     """Run a program to its end, whatever its exit status.
 
@@ -50,9 +54,10 @@ def finish(
         timeout: in seconds.
         environment: variables to set on top of the present environment.
         folder: the working folder of the program.
+        stop: when another thread sets it, the program is ended.
 
     Raises:
-        ToolError: the program cannot be started, or ran longer than the time-out.
+        ToolError: the program cannot be started, ran longer than the time-out, or was stopped.
     """
     arguments = [str(part) for part in command]
     try:
@@ -70,7 +75,7 @@ def finish(
     except OSError as error:
         raise ToolError(f"cannot start {arguments[0]}: {error.strerror}") from error
     try:
-        stdout, stderr = process.communicate(timeout=timeout)
+        stdout, stderr = _communicate(process, timeout, stop)
     except subprocess.TimeoutExpired as error:
         _kill_group(process)
         raise ToolError(
@@ -109,6 +114,21 @@ def require(
             f"The last lines of {command[0]}:\n{finished.last_lines()}"
         )
     return finished
+
+
+def _communicate(
+    process: subprocess.Popen[str], timeout: float, stop: threading.Event | None
+) -> tuple[str, str]:
+    if stop is None:
+        return process.communicate(timeout=timeout)
+    end = time.monotonic() + timeout
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=_LOOK)
+        if stop.is_set():
+            raise ToolError(f"{process.args!s} was stopped")
+        if time.monotonic() >= end:
+            raise subprocess.TimeoutExpired(process.args, timeout)
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:

@@ -20,6 +20,7 @@ from mbv3c.execution import worker
 from mbv3c.execution.opencl.runtime import DeviceInfo, device_info, load_runtime
 from mbv3c.execution.processes import require
 from mbv3c.execution.toolbox import EmulatorKit, emulator_kit, native_arch
+from mbv3c.targets.isa import require_isa
 from mbv3c.targets.table import NATIVE, Target
 
 Tensor = NDArray[np.float32]
@@ -143,7 +144,7 @@ class HostRunner:
 
         def infer(x: Tensor) -> list[Tensor]:
             with self._failing(bundle):
-                return _arrays(main(tvm.runtime.tensor(x)))
+                return arrays(main(tvm.runtime.tensor(x)))
 
         return infer
 
@@ -172,7 +173,7 @@ class HostRunner:
             ) from error
 
 
-def _arrays(result: Any) -> list[Tensor]:
+def arrays(result: Any) -> list[Tensor]:
     """Return the outputs of an inference: one comes as a tensor, several as an array of them."""
     several = [result] if isinstance(result, tvm.runtime.Tensor) else result
     return [output.numpy() for output in several]
@@ -217,7 +218,7 @@ class OpenClRunner:
 
         def infer(x: Tensor) -> list[Tensor]:
             with self._failing(bundle):
-                return _arrays(main(tvm.runtime.tensor(x, device)))
+                return arrays(main(tvm.runtime.tensor(x, device)))
 
         return infer
 
@@ -307,11 +308,12 @@ def runner_for(target: Target, precision: str = "fp32") -> Runner | None:
     if its host code is for this machine.
 
     Raises:
-        ToolError: this machine has no OpenCL device for a GPU's library.
+        ToolError: this machine has no OpenCL device for a GPU's library, or lacks instructions.
     """
     if target.gpu:
         return open_opencl(precision) if target.arch in (NATIVE, native_arch()) else None
     if target.arch in (NATIVE, native_arch()):
+        require_isa(target)
         return HostRunner()
     kit = emulator_kit()
     if kit is not None and target.emulated_as:

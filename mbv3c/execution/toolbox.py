@@ -27,6 +27,7 @@ from mbv3c.execution.fetching import (
     runner_digest,
     sysroot,
 )
+from mbv3c.execution.llvm import LLVM_REMEDY, find_llvm
 from mbv3c.execution.opencl.kit import fetch_kit
 from mbv3c.execution.opencl.oclgrind import OCLGRIND_REMEDY, oclgrind_command
 from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin
@@ -165,6 +166,7 @@ def diagnose() -> list[Part]:
         *_diagnose_kit(),
         _diagnose_npu_tools(),
         *_diagnose_opencl(),
+        _diagnose_llvm(),
     ]
 
 
@@ -234,6 +236,14 @@ def _diagnose_opencl() -> list[Part]:
         if oclgrind
         else Part("oclgrind", False, "missing", f"{need} {OCLGRIND_REMEDY}", True),
     ]
+
+
+def _diagnose_llvm() -> Part:
+    llvm = find_llvm()
+    if llvm is None:
+        return Part("llvm-mca", False, "missing", f"for estimated cycles: {LLVM_REMEDY}", True)
+    program = next(part for part in llvm.mca[::-1] if not part.startswith("-"))
+    return Part("llvm-mca", True, f"{program} {llvm.version}", optional=True)
 
 
 def _diagnose_kit() -> list[Part]:

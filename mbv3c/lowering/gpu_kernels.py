@@ -1,13 +1,14 @@
 """Kernels for GPUs, by shape: what `select_gpu` asks for."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import tvm
 from tvm.s_tir import dlight
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.gpu import Gpu
-from mbv3c.lowering.kernels import Floats, Kernel
+from mbv3c.lowering.kernels import NO_CHOICES, Choices, Floats, Kernel, chosen
 from mbv3c.lowering.schedules.convolution import Convolution
 from mbv3c.lowering.schedules.depthwise import Depthwise
 from mbv3c.lowering.schedules.elementwise import Elementwise, Transpose
@@ -18,37 +19,49 @@ from mbv3c.lowering.schedules.gpu.pointwise import Product
 from mbv3c.lowering.schedules.pointwise import Pointwise
 from mbv3c.lowering.schedules.pooling import GlobalPool
 
+# Counts up when the code of a kernel changes for the same shape and knobs, as
+# `mbv3c.lowering.kernels.VERSION` does for CPUs.
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class GpuKernels:
-    """Kernels for a GPU."""
+    """Kernels for a GPU.
+
+    Attributes:
+        gpu: the GPU.
+        choices: what was measured there.
+    """
 
     gpu: Gpu
+    choices: Choices = NO_CHOICES
 
     def product(self, product: Product, weights: Floats, bias: Floats) -> Kernel:
-        tile = pointwise.default(product, self.gpu)
-        packed = pointwise.pack(weights)
-        return Kernel(pointwise.generate(product, tile), (packed, bias), tile)
+        tile, origin = self._choose("pointwise", product)
+        constants = (pointwise.pack(weights), bias)
+        return Kernel(pointwise.generate(product, tile), constants, tile, product, origin)
 
     def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel:
         return self.product(Product(shape), weights, bias)
 
     def depthwise_map(self, one: DepthwiseMap, weights: Floats, bias: Floats) -> Kernel:
-        tile = depthwise.default(one, self.gpu)
-        return Kernel(depthwise.generate(one, tile), (depthwise.pack(weights), bias), tile)
+        tile, origin = self._choose("depthwise", one)
+        constants = (depthwise.pack(weights), bias)
+        return Kernel(depthwise.generate(one, tile), constants, tile, one, origin)
 
     def depthwise(self, shape: Depthwise, weights: Floats, bias: Floats) -> Kernel:
         return self.depthwise_map(DepthwiseMap(shape), weights, bias)
 
     def convolution(self, shape: Convolution, weights: Floats, bias: Floats) -> Kernel:
-        tile = convolution.default(shape, self.gpu)
-        packed = convolution.pack(weights)
-        return Kernel(convolution.generate(shape, tile), (packed, bias), tile)
+        tile, origin = self._choose("convolution", shape)
+        constants = (convolution.pack(weights), bias)
+        return Kernel(convolution.generate(shape, tile), constants, tile, shape, origin)
 
     def gates(self, shape: Gates, w1: Floats, b1: Floats, w2: Floats, b2: Floats) -> Kernel:
-        tile = gates.default(shape, self.gpu)
+        tile, origin = self._choose("gates", shape)
         constants = (gates.pack(w1), b1, gates.pack(w2), b2)
-        return Kernel(gates.generate(shape, tile, self.gpu.language), constants, tile)
+        function = gates.generate(shape, tile, self.gpu.language)
+        return Kernel(function, constants, tile, shape, origin)
 
     def global_pool(self, shape: GlobalPool) -> Kernel:
         return Kernel(simple.generate_pool(shape, self.gpu))
@@ -72,3 +85,16 @@ class GpuKernels:
         with target:
             apply = dlight.ApplyDefaultSchedule(dlight.gpu.Fallback())
             return apply(tvm.IRModule({"main": function}))["main"]
+
+    def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
+        """Return the knobs for a shape, and where they come from."""
+        return chosen(SCHEDULES[kind], self.choices, kind, shape, self.gpu)
+
+
+# The modules of `schedules.gpu` that have knobs, by the kind of their steps.
+SCHEDULES: dict[str, Any] = {
+    "pointwise": pointwise,
+    "depthwise": depthwise,
+    "convolution": convolution,
+    "gates": gates,
+}

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.plan import DEFAULT, TUNED, Array
+from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED, Array
 from mbv3c.lowering.schedules import (
     convolution,
     depthwise,
     elementwise,
     general,
+    integer_convolution,
+    integer_depthwise,
+    integer_pointwise,
     pointwise,
     pooling,
     squeeze_excite,
@@ -22,6 +25,9 @@ from mbv3c.lowering.schedules import (
 from mbv3c.lowering.schedules.convolution import Convolution
 from mbv3c.lowering.schedules.depthwise import Depthwise
 from mbv3c.lowering.schedules.elementwise import Elementwise, Transpose
+from mbv3c.lowering.schedules.integer_convolution import IntegerConvolution
+from mbv3c.lowering.schedules.integer_depthwise import IntegerDepthwise
+from mbv3c.lowering.schedules.integer_pointwise import IntegerPointwise
 from mbv3c.lowering.schedules.pointwise import Pointwise
 from mbv3c.lowering.schedules.pooling import GlobalPool
 from mbv3c.lowering.schedules.squeeze_excite import SqueezeExcite
@@ -31,6 +37,7 @@ from mbv3c.lowering.schedules.squeeze_excite import SqueezeExcite
 VERSION = 1
 
 Floats = NDArray[np.float32]
+Integers = NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,12 @@ class Choices(Protocol):
         """Return the knobs for a kernel of a kind and a shape; None if none were measured."""
         ...
 
+    def near(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        """Return the knobs of a similar kernel, for one that was not measured; None without."""
+        return None
 
-class NoChoices:
+
+class NoChoices(Choices):
     """Nothing was measured."""
 
     def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
@@ -88,6 +99,9 @@ NO_CHOICES = NoChoices()
 @dataclass(frozen=True)
 class CpuKernels:
     """Kernels for the cores of a CPU.
+
+    Those of integers take int8 weights, laid out as in ONNX, and what `rounding` has for them: of
+    every output an int32 bias and an fp32 factor, and the table, if one follows.
 
     Attributes:
         machine: the processor.
@@ -126,6 +140,31 @@ class CpuKernels:
         tile, origin = self._choose("global_pool", shape)
         return Kernel(pooling.generate(shape, tile, self.machine), (), tile, shape, origin)
 
+    def integer_pointwise(
+        self, shape: IntegerPointwise, weights: Integers, *rounding: Array
+    ) -> Kernel:
+        tile, origin = self._choose("integer_pointwise", shape)
+        packed = integer_pointwise.pack(shape, tile, self.machine, weights)
+        bias, scale = (integer_pointwise.pad(shape, row) for row in rounding[:2])
+        function = integer_pointwise.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, bias, scale, *rounding[2:]), tile, shape, origin)
+
+    def integer_depthwise(
+        self, shape: IntegerDepthwise, weights: Integers, *rounding: Array
+    ) -> Kernel:
+        tile, origin = self._choose("integer_depthwise", shape)
+        packed = integer_depthwise.pack(shape, self.machine, weights)
+        function = integer_depthwise.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, *rounding), tile, shape, origin)
+
+    def integer_convolution(
+        self, shape: IntegerConvolution, weights: Integers, *rounding: Array
+    ) -> Kernel:
+        tile, origin = self._choose("integer_convolution", shape)
+        packed = integer_convolution.pack(shape, weights)
+        function = integer_convolution.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, *rounding), tile, shape, origin)
+
     def elementwise(self, shape: Elementwise) -> Kernel:
         return Kernel(elementwise.generate_elementwise(shape, self.machine))
 
@@ -136,16 +175,25 @@ class CpuKernels:
         return general.schedule(function, target)
 
     def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
-        """Return the knobs for a shape, and where they come from.
+        """Return the knobs for a shape, and where they come from."""
+        return chosen(SCHEDULES[kind], self.choices, kind, shape, self.machine)
 
-        What was measured and is not legal here comes from another version, and is not used.
-        """
-        found = self.choices.find(kind, shape)
+
+def chosen(
+    schedule: Any, choices: Choices, kind: str, shape: Any, processor: Any
+) -> tuple[Any, str]:
+    """Return the knobs for a kernel of a kind and a shape, and where they come from.
+
+    What was measured and is not legal here comes from another version or another shape, and is
+    not used.
+    """
+    for find, origin in ((choices.find, TUNED), (choices.near, TRANSFERRED)):
+        found = find(kind, shape)
         if found is not None:
-            for tile in SCHEDULES[kind].legal(shape, self.machine):
+            for tile in schedule.legal(shape, processor):
                 if asdict(tile) == found:
-                    return tile, TUNED
-        return SCHEDULES[kind].default(shape, self.machine), DEFAULT
+                    return tile, origin
+    return schedule.default(shape, processor), DEFAULT
 
 
 # The modules of `schedules` that have knobs, by the kind of their steps.
@@ -155,4 +203,7 @@ SCHEDULES: dict[str, Any] = {
     "convolution": convolution,
     "squeeze_excite": squeeze_excite,
     "global_pool": pooling,
+    "integer_pointwise": integer_pointwise,
+    "integer_depthwise": integer_depthwise,
+    "integer_convolution": integer_convolution,
 }

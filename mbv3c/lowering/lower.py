@@ -57,7 +57,7 @@ def lower(
     """
     check_operators(model)
     if PRECISIONS[precision] == "int8":
-        plan = select_quantized(read_pairs(model), machine, target)
+        plan = select_quantized(read_pairs(model), machine, target, choices)
     else:
         plan = select(model, machine, target, PRECISIONS[precision], keep_float, choices)
     return assembled(plan)
@@ -70,11 +70,12 @@ def lower_for_gpu(
     target: tvm.target.Target,
     precision: str = "fp32",
     keep_float: Sequence[str] = (),
+    choices: Choices = NO_CHOICES,
 ) -> Lowered:
     """Lower a rewritten graph with fixed shapes to the kernels of a GPU, in fp32 or fp16.
 
     `device` is what messages call it. For fp16, nodes whose names match a pattern of `keep_float`
-    stay in fp32.
+    stay in fp32. Kernels that `choices` knows are as it says.
 
     Raises:
         UnknownOperatorsError: TVM has no importer for some operators.
@@ -82,7 +83,7 @@ def lower_for_gpu(
         LimitError: a kernel asks for more than the GPU has.
     """
     check_operators(model)
-    plan = select_gpu(model, gpu, target, PRECISIONS[precision], keep_float)
+    plan = select_gpu(model, gpu, target, PRECISIONS[precision], keep_float, choices)
     check_limits(plan, gpu, device)
     return assembled(plan)
 

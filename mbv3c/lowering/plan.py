@@ -14,9 +14,10 @@ from tvm.tirx import PrimFunc
 
 Array = NDArray[Any]
 
-# Where the choices of a kernel come from: a rule, or a measurement of a kernel of the same shape.
-DEFAULT, TUNED = "default", "tuned"
-ORIGINS = (DEFAULT, TUNED)
+# Where the choices of a kernel come from: a rule, a measurement of a kernel of the same shape, or
+# of one of similar sizes.
+DEFAULT, TUNED, TRANSFERRED = "default", "tuned", "transferred"
+ORIGINS = (DEFAULT, TUNED, TRANSFERRED)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,28 @@ def read_pairs(model: onnx.ModelProto) -> Quantized:
     return Quantized(inferred, activations, weights)
 
 
+def with_stored_values(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph whose stored integers are the fp32 values that they stand for.
+
+        integers (stored) → DequantizeLinear → w   ⇒   w (stored)
+
+    Pairs of activations stay.
+    """
+    valued = onnx.ModelProto()
+    valued.CopyFrom(model)
+    graph = valued.graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    _, constants = _stored_weights(graph, stored)
+    nodes = [node for node in graph.node if node.output[0] not in constants]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in constants.items()
+    )
+    _drop_unused(graph)
+    return valued
+
+
 def _stored_weights(
     graph: onnx.GraphProto, stored: Mapping[str, Array]
 ) -> tuple[dict[str, Weights], dict[str, Array]]:

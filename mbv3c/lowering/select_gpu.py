@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mbv3c.lowering.gpu import Gpu
 from mbv3c.lowering.gpu_kernels import GpuKernels
+from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.plan import Array, Plan, Value
 from mbv3c.lowering.schedules.depthwise import Depthwise
 from mbv3c.lowering.schedules.elementwise import Elementwise
@@ -28,18 +29,19 @@ def select_gpu(
     target: tvm.target.Target,
     dtype: str = "float32",
     keep_float: Sequence[str] = (),
+    choices: Choices = NO_CHOICES,
 ) -> Plan:
     """Return the plan of a rewritten graph with fixed shapes.
 
     The kernels store what is float32 in the graph as `dtype`, and add in single precision. Inputs,
     outputs and what the fallback computes keep their types; so do nodes whose names match a
-    pattern of `keep_float`.
+    pattern of `keep_float`. Kernels that `choices` knows are as it says.
 
     Raises:
         ModelError: a node has no known shape, the fallback cannot lower it, or `dtype` cannot
             hold its weights.
     """
-    return _GpuSelector(model, gpu, target, dtype, keep_float).run()
+    return _GpuSelector(model, gpu, target, dtype, keep_float, choices).run()
 
 
 class _GpuSelector(Selector):
@@ -57,8 +59,9 @@ class _GpuSelector(Selector):
         target: tvm.target.Target,
         dtype: str,
         keep_float: Sequence[str] = (),
+        choices: Choices = NO_CHOICES,
     ) -> None:
-        self._gpu_kernels = GpuKernels(gpu)
+        self._gpu_kernels = GpuKernels(gpu, choices)
         super().__init__(model, self._gpu_kernels, target, dtype, keep_float)
         self._sums: dict[str, tuple[str, int]] = {}  # of a tensor: the value, and its parts
         self._gated: dict[str, tuple[str, str]] = {}  # of a tensor: what is scaled, the gates
@@ -85,6 +88,7 @@ class _GpuSelector(Selector):
             shape.madds,
             kernel.knobs,
         )
+        self._note(kernel)
         self._hold(result, result, channels_last=not self._is_flat(result))
         self._sums[result] = (sums, parts)
 
@@ -132,6 +136,7 @@ class _GpuSelector(Selector):
             shape.madds,
             kernel.knobs,
         )
+        self._note(kernel)
         self._gated[result] = (x, gates)
         return True
 

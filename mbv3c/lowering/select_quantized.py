@@ -13,6 +13,7 @@ import onnx
 import tvm
 from numpy.typing import NDArray
 
+from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.plan import Array, Plan, Value
 from mbv3c.lowering.quantized import PAIR, Quantized, Steps, Weights
@@ -41,15 +42,21 @@ from mbv3c.lowering.select_cpu import CpuSelector
 _INT8 = "int8"
 
 
-def select_quantized(quantized: Quantized, machine: Machine, target: tvm.target.Target) -> Plan:
+def select_quantized(
+    quantized: Quantized,
+    machine: Machine,
+    target: tvm.target.Target,
+    choices: Choices = NO_CHOICES,
+) -> Plan:
     """Return the plan of a quantized graph with fixed shapes.
 
-    Inputs and outputs keep their types, as does what no integer kernel covers.
+    Inputs and outputs keep their types, as does what no integer kernel covers. Kernels that
+    `choices` knows are as it says.
 
     Raises:
         ModelError: a node has no known shape, or the fallback cannot lower it.
     """
-    return _QuantizedSelector(quantized, machine, target).run()
+    return _QuantizedSelector(quantized, machine, target, choices).run()
 
 
 @dataclass(frozen=True)
@@ -82,11 +89,17 @@ class _IntegerConvolution:
 class _QuantizedSelector(CpuSelector):
     """Goes through the nodes once, as the selector of the fp32 network does."""
 
-    def __init__(self, quantized: Quantized, machine: Machine, target: tvm.target.Target) -> None:
+    def __init__(
+        self,
+        quantized: Quantized,
+        machine: Machine,
+        target: tvm.target.Target,
+        choices: Choices,
+    ) -> None:
         self._steps = dict(quantized.activations)
         self._weights = quantized.weights
         self._images: dict[str, str] = {}  # inputs with four channels
-        super().__init__(quantized.model, machine, target, "float32")
+        super().__init__(quantized.model, machine, target, "float32", choices=choices)
 
     def _rules(self) -> tuple[Rule, ...]:
         return (
@@ -147,12 +160,14 @@ class _QuantizedSelector(CpuSelector):
             narrow = integer_depthwise.IntegerDepthwise(
                 batch, channels, *read.axes, self._steps[x].zero, ending.output
             )
-            tile = integer_depthwise.default(narrow, self._machine)
-            function = integer_depthwise.generate(narrow, tile, self._machine)
-            packed = integer_depthwise.pack(narrow, self._machine, weights.integers)
             rows = self._rows(node, weights, ending, offset=False)
-            inputs: tuple[str | Array, ...] = (self._integers(x), packed, *rows, *ending.table)
-            self._emit_integers("depthwise", ending, function, inputs, narrow.madds, tile)
+            kernel = self._cpu_kernels.integer_depthwise(
+                narrow, weights.integers, *rows, *ending.table
+            )
+            source = self._integers(x)
+            self._emit_kernel(
+                "integer_depthwise", ending.covered, kernel, (source,), narrow.madds, dtype=_INT8
+            )
             return True
         if read.groups != 1:
             return False
@@ -162,13 +177,14 @@ class _QuantizedSelector(CpuSelector):
         dense = self._dense(node, read)
         if dense is None or (x not in self._images and channels % GROUP):
             return False
-        tile_of_run = integer_convolution.default(dense, self._machine)
-        function = integer_convolution.generate(dense, tile_of_run, self._machine)
         rows = self._rows(node, weights, ending)
-        packed = integer_convolution.pack(dense, weights.integers)
+        kernel = self._cpu_kernels.integer_convolution(
+            dense, weights.integers, *rows, *ending.table
+        )
         source = self._images[x] if x in self._images else self._integers(x)
-        inputs = (source, packed, *rows, *ending.table)
-        self._emit_integers("convolution", ending, function, inputs, dense.madds, tile_of_run)
+        self._emit_kernel(
+            "integer_convolution", ending.covered, kernel, (source,), dense.madds, dtype=_INT8
+        )
         return True
 
     def _multiply_integers(self, node: onnx.NodeProto) -> bool:
@@ -207,7 +223,7 @@ class _QuantizedSelector(CpuSelector):
         )
         function = integer_elementwise.generate_pool(shape, self._machine)
         ending = _Ending((node,), made.scale, shape.output, ())
-        self._emit_integers("global_pool", ending, function, (self._integers(x),), 0)
+        self._emit_integers("global_pool", ending, function, (self._integers(x),))
         return True
 
     def _combine_integers(self, node: onnx.NodeProto) -> bool:
@@ -246,7 +262,7 @@ class _QuantizedSelector(CpuSelector):
         function = integer_elementwise.generate(shape, self._machine)
         inputs = [self._integers(name, channels_last=last) for name in operands]
         self._emit_integers(
-            "elementwise", ending, function, (*inputs, *ending.table), 0, channels_last=last
+            "elementwise", ending, function, (*inputs, *ending.table), channels_last=last
         )
         return True
 
@@ -264,7 +280,7 @@ class _QuantizedSelector(CpuSelector):
         function = integer_elementwise.generate_look_up(shape, self._machine)
         ending = _Ending((node,), 1.0, Output(0), (table,))
         inputs = (self._integers(x, channels_last=last), table)
-        self._emit_integers("elementwise", ending, function, inputs, 0, channels_last=last)
+        self._emit_integers("elementwise", ending, function, inputs, channels_last=last)
         return True
 
     # ---- what the rules share ----
@@ -284,14 +300,12 @@ class _QuantizedSelector(CpuSelector):
         )
         if not integer_pointwise.covers(shape):
             return False
-        tile = integer_pointwise.default(shape, self._machine)
-        function = integer_pointwise.generate(shape, tile, self._machine)
-        packed = integer_pointwise.pack(shape, tile, self._machine, matrix)
-        bias, scale = self._rows(node, weights, ending)
-        padded = (integer_pointwise.pad(shape, bias), integer_pointwise.pad(shape, scale))
+        rounding = self._rows(node, weights, ending)
+        kernel = self._cpu_kernels.integer_pointwise(shape, matrix, *rounding, *ending.table)
         x = self._integers(node.input[0], channels_last=image)
-        inputs: tuple[str | Array, ...] = (x, packed, *padded, *ending.table)
-        self._emit_integers("pointwise", ending, function, inputs, shape.madds, tile)
+        self._emit_kernel(
+            "integer_pointwise", ending.covered, kernel, (x,), shape.madds, dtype=_INT8
+        )
         return True
 
     def _emit_integers(
@@ -300,15 +314,12 @@ class _QuantizedSelector(CpuSelector):
         ending: _Ending,
         function: tvm.tirx.PrimFunc,
         inputs: tuple[str | Array, ...],
-        madds: int,
-        tile: object = None,
         *,
         channels_last: bool = True,
     ) -> None:
+        """Append a kernel that has no knobs."""
         covered = list(ending.covered)
-        self._emit(
-            kind, covered, function, inputs, madds, tile, channels_last=channels_last, dtype=_INT8
-        )
+        self._emit(kind, covered, function, inputs, 0, channels_last=channels_last, dtype=_INT8)
 
     def _integers(self, name: str, *, channels_last: bool = True) -> str:
         return self._value(name, channels_last=channels_last, dtype=_INT8)

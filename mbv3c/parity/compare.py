@@ -1,13 +1,14 @@
 """Compare outputs with the reference and give a verdict."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.parity.alone import KernelsAlone
+from mbv3c.parity.metrics import cosine, top_agreement
 from mbv3c.parity.reference import ReferenceOutput, error_of_range
 from mbv3c.parity.tolerance import Tolerance
 
@@ -49,6 +50,25 @@ class InputParity:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """One output for one input: what was computed, and what should have been.
+
+    Attributes:
+        ours: the output.
+        reference: what onnxruntime computes.
+        judged: the comparison by the standing rules; None where they judge something else.
+    """
+
+    ours: NDArray[np.float32]
+    reference: ReferenceOutput
+    judged: InputParity | None = None
+
+
+# Every output for every input.
+Pairs = tuple[tuple[Pair, ...], ...]
+
+
+@dataclass(frozen=True)
 class Agreement:
     """How near outputs come to those of another model: the fp32 one of a quantized one.
 
@@ -73,6 +93,7 @@ class Parity:
         inputs: one comparison per input.
         as_given: how near a quantized model comes to the model as given; no part of the verdict.
         kernels: what the kernels of a quantized network have shown by themselves.
+        pairs: what was compared.
     """
 
     ran_on: str
@@ -80,6 +101,7 @@ class Parity:
     inputs: tuple[InputParity, ...]
     as_given: Agreement | None = None
     kernels: KernelsAlone | None = None
+    pairs: Pairs = field(default=(), repr=False, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -124,11 +146,15 @@ def compare(
 ) -> Parity:
     """Compare the outputs for each input with the reference's."""
     references = with_pooled_spread(references, tolerance)
-    rows = tuple(
-        _worst([_compare_one(*pair, tolerance) for pair in zip(ours, theirs, strict=True)])
+    pairs = tuple(
+        tuple(
+            Pair(y, reference, _compare_one(y, reference, tolerance))
+            for y, reference in zip(ours, theirs, strict=True)
+        )
         for ours, theirs in zip(outputs, references, strict=True)
     )
-    return Parity(ran_on, exact_program, rows)
+    rows = tuple(_worst([one.judged for one in row if one.judged]) for row in pairs)
+    return Parity(ran_on, exact_program, rows, pairs=pairs)
 
 
 def with_pooled_spread(
@@ -149,14 +175,14 @@ def agreement(
     references: Sequence[Sequence[ReferenceOutput]],
 ) -> Agreement:
     """Say how near the outputs for each input come to those of another model."""
-    cosine, top1, top5 = 1.0, [], []
+    least, top1, top5 = 1.0, [], []
     for ours, theirs in zip(outputs, references, strict=True):
         for y, reference in zip(ours, theirs, strict=True):
-            cosine = min(cosine, _cosine(y, reference.output))
+            least = min(least, cosine(y, reference.output))
             if reference.class_axis is not None:
                 top1.append(_top1_agreement(y, reference.output, reference.class_axis, 0.0))
-                top5.append(_top5_agreement(y, reference.output, reference.class_axis))
-    return Agreement(cosine, _mean(top1), _mean(top5))
+                top5.append(top_agreement(y, reference.output, reference.class_axis, 5))
+    return Agreement(least, _mean(top1), _mean(top5))
 
 
 def _worst(outputs: Sequence[InputParity]) -> InputParity:
@@ -181,22 +207,16 @@ def _compare_one(
     top1 = top5 = None
     if axis is not None:
         top1 = _top1_agreement(y, wanted, axis, allowed, reference.step) if comparable else 0.0
-        top5 = _top5_agreement(y, wanted, axis) if comparable else 0.0
+        top5 = top_agreement(y, wanted, axis, 5) if comparable else 0.0
     return InputParity(
         worst_output=reference.name,
         max_error_of_range=error,
         allowed=allowed,
         reference_spread=reference.spread,
-        cosine=_cosine(y, wanted) if comparable else 0.0,
+        cosine=cosine(y, wanted) if comparable else 0.0,
         top1_agreement=top1,
         top5_agreement=top5,
     )
-
-
-def _cosine(y: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    a, b = y.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return min(float(a @ b) / norms, 1.0) if norms > 0 else float(np.array_equal(a, b))
 
 
 def _top1_agreement(
@@ -215,12 +235,6 @@ def _top1_agreement(
     tie = 2 * allowed * float(np.ptp(wanted)) if ties else 0.0
     same = ours.argmax(axis=1) == theirs.argmax(axis=1)
     return float(np.mean(same | (lost <= tie) if tie > 0 else same))
-
-
-def _top5_agreement(y: NDArray[np.float32], wanted: NDArray[np.float32], axis: int) -> float:
-    k = min(5, y.shape[axis])
-    ours, theirs = (np.argsort(-_rows(x, axis), axis=1, kind="stable")[:, :k] for x in (y, wanted))
-    return float((ours[:, :, None] == theirs[:, None, :]).any(axis=1).mean())
 
 
 def _rows(y: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

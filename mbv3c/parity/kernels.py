@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mbv3c.execution.runners import KernelCall, KernelRunner
 from mbv3c.lowering.quantized import Steps, read_pairs
 from mbv3c.parity.alone import KernelParity, KernelsAlone
-from mbv3c.parity.reference import error_of_range, open_session
+from mbv3c.parity.reference import error_of_range, tensors_of
 from mbv3c.parity.tolerance import KERNEL_TOLERANCE, KernelTolerance
 
 Array = NDArray[Any]
@@ -48,7 +48,7 @@ def check_kernels(
     Raises:
         Mbv3cError: the library fails, or is not the one that `kernels` describes.
     """
-    reference = _Reference(model, x, _names(kernels))
+    reference = reference_tensors(model, kernels, x)
     calls = [_call(kernel, reference) for kernel in kernels]
     made = runner.run_kernels(bundle, x, calls)
     return KernelsAlone(
@@ -59,6 +59,13 @@ def check_kernels(
             if argument["writes"] in reference.tensors
         )
     )
+
+
+def reference_tensors(
+    model: onnx.ModelProto, kernels: Sequence[Mapping[str, Any]], x: NDArray[np.float32]
+) -> "_Reference":
+    """Return the tensors between kernels, as onnxruntime computes them for an input."""
+    return _Reference(model, x, _names(kernels))
 
 
 class _Reference:
@@ -82,7 +89,7 @@ class _Reference:
             name: pairs[pairs[name].input[0]].input[0] for name in self.steps if name in pairs
         }
         wanted = names | self.steps.keys() | set(self._unrounded.values())
-        self.tensors = _computed(model, x, wanted & (pairs.keys() | {model.graph.input[0].name}))
+        self.tensors = tensors_of(model, x, wanted)
 
     def in_memory(self, name: str, argument: Mapping[str, Any]) -> Array:
         """Return a tensor as a kernel's argument holds it."""
@@ -130,18 +137,6 @@ def _names(kernels: Sequence[Mapping[str, Any]]) -> set[str]:
         for way in ("reads", "writes")
         if argument[way] is not None
     }
-
-
-def _computed(model: onnx.ModelProto, x: NDArray[np.float32], names: set[str]) -> dict[str, Array]:
-    """Return tensors of a model, as onnxruntime computes them without optimisations."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    given = shown.graph.input[0].name
-    wanted = sorted(names - {given})
-    del shown.graph.output[:]
-    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    outputs = open_session(shown).run(wanted, {given: x})
-    return {given: x, **dict(zip(wanted, outputs, strict=True))}
 
 
 def _call(kernel: Mapping[str, Any], reference: _Reference) -> KernelCall:

@@ -4,6 +4,7 @@ fp32 model ─ cosine, top 1, top 5 ─► QDQ ─ least significant bits ─►
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mbv3c.execution.ethos_u.errors import InterpreterError, StreamError, UnsupportedError
+from mbv3c.execution.ethos_u.host import run_host
 from mbv3c.execution.ethos_u.interpreter import interpret
 from mbv3c.execution.ethos_u.program import Program, read_program
 from mbv3c.execution.ethos_u.reference import run_tosa
 from mbv3c.lowering.ethos_u.composite import Quantization
 from mbv3c.lowering.ethos_u.region import Region
-from mbv3c.parity.compare import compare
+from mbv3c.parity.compare import Pair, Pairs, compare
 from mbv3c.parity.host import Both, check_host, with_integers
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.npu_verdict import NpuParity, OperatorsAlone, StepInput
@@ -72,16 +74,44 @@ def check(
     behind = None
     if host is not None:
         behind = check_host(quantized, region, host, ours, wanted, references)
-    lowered = (_operators_alone(quantized, region, inputs[0]), tosa == region.tosa, behind)
+    lowered = (operators_alone(quantized, region, inputs[0]), tosa == region.tosa, behind)
+    pairs = _pairs(region, host, ours, wanted, references)
     if not interpreted:
         said = "the interpreter knows Ethos-U55 and Ethos-U65-256 only; see docs/npu.md"
-        return NpuParity(steps, *lowered, None, 0, said)
+        return NpuParity(steps, *lowered, None, 0, said, pairs)
     # Noise over all of int8 reaches what normalised inputs do not.
     noise = np.random.default_rng(20190506).integers(-128, 128, integers[0].shape)
     streamed = [integers[0], noise.astype(np.int8)][:_STREAM_INPUTS]
     tosas = [wanted[0], run_tosa(tosa, streamed[1:])]
     equal, count, said = _streamed(raw, region, streamed, tosas)
-    return NpuParity(steps, *lowered, equal, count, said)
+    return NpuParity(steps, *lowered, equal, count, said, pairs)
+
+
+def _pairs(
+    region: Region,
+    host: onnx.ModelProto | None,
+    ours: list[Both],
+    wanted: list[list[NDArray[Any]]],
+    references: list[list[ReferenceOutput]],
+) -> Pairs:
+    """Return the outputs that TOSA's integers stand for beside those of the QDQ model."""
+    return tuple(
+        tuple(
+            Pair(y, replace(reference, output=output, spread=0.0))
+            for y, output, reference in zip(
+                _outputs(region, host, integers), model, outputs, strict=True
+            )
+        )
+        for (model, _), integers, outputs in zip(ours, wanted, references, strict=True)
+    )
+
+
+def _outputs(
+    region: Region, host: onnx.ModelProto | None, integers: list[NDArray[Any]]
+) -> list[NDArray[np.float32]]:
+    if host is not None:
+        return run_host(host, integers)
+    return [end.to_model(y) for end, y in zip(region.outputs, integers, strict=True)]
 
 
 class _Seen:
@@ -102,8 +132,8 @@ class _Seen:
 
     def others(self, x: NDArray[np.float32]) -> list[Both]:
         """Return what onnxruntime might as well give."""
-        nudged = _nudged(x, self._start)
-        return [self._both(run(*pair)) for pair in ((self._fused, x), (self._plain, nudged))]
+        beside = nudged(x, self._start)
+        return [self._both(run(*pair)) for pair in ((self._fused, x), (self._plain, beside))]
 
     def _both(self, outputs: list[NDArray[Any]]) -> Both:
         model, integers = outputs[: self._count], outputs[self._count :]
@@ -141,13 +171,13 @@ def _steps(
     )
 
 
-def _nudged(x: NDArray[np.float32], start: Quantization) -> NDArray[np.float32]:
+def nudged(x: NDArray[np.float32], start: Quantization) -> NDArray[np.float32]:
     """Return an input of which a few integers are one step up or down."""
     rng = np.random.default_rng(20190506)
-    nudged = start.values(start.integers(x)).reshape(-1)
-    places = rng.choice(nudged.size, min(_NUDGED, nudged.size), replace=False)
-    nudged[places] += np.float32(start.scale) * rng.choice([-1, 1], len(places)).astype(np.float32)
-    return nudged.reshape(x.shape)
+    values = start.values(start.integers(x)).reshape(-1)
+    places = rng.choice(values.size, min(_NUDGED, values.size), replace=False)
+    values[places] += np.float32(start.scale) * rng.choice([-1, 1], len(places)).astype(np.float32)
+    return values.reshape(x.shape)
 
 
 def _in_device_order(values: NDArray[Any]) -> NDArray[Any]:
@@ -162,7 +192,7 @@ def _lsb(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> int:
     )
 
 
-def _operators_alone(
+def operators_alone(
     quantized: onnx.ModelProto, region: Region, x: NDArray[np.float32]
 ) -> OperatorsAlone:
     """Run every operator of a region on the integers that onnxruntime computes for its inputs."""

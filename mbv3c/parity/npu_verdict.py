@@ -1,10 +1,11 @@
 """The verdict on an NPU bundle: what each step has shown."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from mbv3c.parity.compare import Pairs
 from mbv3c.parity.host import LARGEST_ERROR, HostParity
 
 LEAST_COSINE = 0.9
@@ -70,6 +71,7 @@ class NpuParity:
         stream_equal: whether the interpreted command stream gave TOSA's bits; None if unchecked.
         stream_inputs: on how many inputs.
         stream_said: why it was not checked, or what was wrong.
+        pairs: the outputs that TOSA's integers stand for, and those of the QDQ model.
     """
 
     inputs: tuple[StepInput, ...]
@@ -79,6 +81,7 @@ class NpuParity:
     stream_equal: bool | None
     stream_inputs: int
     stream_said: str
+    pairs: Pairs = field(default=(), repr=False, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -104,12 +107,14 @@ class NpuParity:
                 missed.append(f"TOSA is {one.lsb} LSB from QDQ (allowed {one.allowed_lsb:.0f})")
         if not self.same_tosa:
             missed.append("the TOSA file is not what the QDQ model lowers to")
-        missed += self._missed_on_host()
+        missed += self.missed_on_host
         if self.stream_equal is False:
             missed.append(f"the command stream is not what TOSA computes: {self.stream_said}")
         return missed
 
-    def _missed_on_host(self) -> list[str]:
+    @property
+    def missed_on_host(self) -> list[str]:
+        """Say what missed of the part on the CPU."""
         host, missed = self.host, []
         if host is None:
             return []

@@ -1,7 +1,8 @@
 """onnxruntime as the reference."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -111,6 +112,23 @@ def run(opened: ort.InferenceSession, x: NDArray[np.float32]) -> list[NDArray[np
     """Run one input through an opened model and return its outputs in their order."""
     outputs = opened.run(None, {opened.get_inputs()[0].name: x})
     return [np.asarray(output) for output in outputs]
+
+
+def tensors_of(
+    model: onnx.ModelProto, x: NDArray[np.float32], names: Container[str]
+) -> dict[str, NDArray[Any]]:
+    """Return tensors of a model by name, as onnxruntime computes them without optimisations.
+
+    The model's input may be among them; names that the model has not are left out.
+    """
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    given = model_input(model).name
+    wanted = [name for node in model.graph.node for name in node.output if name in names]
+    del shown.graph.output[:]
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    found = {given: x} if given in names else {}
+    return found | dict(zip(wanted, run(session(shown), x), strict=True)) if wanted else found
 
 
 def error_of_range(y: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

@@ -63,6 +63,21 @@ TOLERANCES: dict[str, Tolerance] = {
         steps=2.0,
         pooled=True,
     ),
+    "npu": Tolerance(
+        of_range=1e-5,
+        times_spread=2.0,
+        reason=(
+            "the same of TOSA, whose rescaling rounds once more: `npu.LSB` steps, or what becomes "
+            "of a few integers of the input that are a step off"
+        ),
+        steps=3.0,
+        pooled=True,
+    ),
+    "bits": Tolerance(
+        of_range=1e-9,
+        times_spread=0.0,
+        reason="a command stream computes TOSA's integers; less than a step of any is none",
+    ),
 }
 
 # Of one rewrite by itself, on inputs of every kind in proof_inputs.py, by the type of its output.

@@ -30,13 +30,27 @@ _NEON = Machine(
     integers="neon",
 )
 _DOT = replace(_NEON, fp16=True, integers="dotprod")  # Armv8.2 with both of its options
+_AVX2 = replace(_NEON, vector_bytes=32, registers=16, lane_operands=False, integers="portable")
 
+# Of x86 the first with its instructions: Haswell and Skylake-SP, by Intel's optimization manual.
 CORES = {
     "cortex-a53": replace(_NEON, fma_chains=4),
     "cortex-a55": replace(_DOT, fma_chains=4, l2_bytes=128 * _KIB),
     "cortex-a72": replace(_NEON, l2_bytes=1024 * _KIB),
     "cortex-a76": replace(_DOT, l1_bytes=64 * _KIB),
     "neoverse-n1": replace(_DOT, l1_bytes=64 * _KIB, l2_bytes=1024 * _KIB),
+    "x86-64-v3": replace(_AVX2, l2_bytes=256 * _KIB, fma_chains=10),
+    "x86-64-v4": replace(_AVX2, vector_bytes=64, registers=32, l2_bytes=1024 * _KIB),
+}
+
+# The processor whose scheduling model LLVM has for a core. For a Cortex-A76 LLVM 19 takes that of
+# a Cortex-A57; a Neoverse N1 has the same pipes as a Cortex-A76. That of a Cortex-A72 is A57's.
+SCHEDULING_MODELS = {
+    "cortex-a53": "cortex-a53",
+    "cortex-a55": "cortex-a55",
+    "cortex-a72": "cortex-a72",
+    "cortex-a76": "neoverse-n1",
+    "neoverse-n1": "neoverse-n1",
 }
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")

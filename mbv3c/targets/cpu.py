@@ -83,7 +83,7 @@ def _linker(target: Target, symbols: bool) -> Any:
     """
 
     def link(output: str, objects: list[str], options: object = None) -> None:
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", _zig_triple(target.triple)]
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", zig_triple(target.triple)]
         if "-apple-" in target.triple:  # two names come from the process, as everywhere
             command += ["-nostdlib", "-shared", "-Wl,-undefined,dynamic_lookup"]
         else:
@@ -103,7 +103,7 @@ def _linker(target: Target, symbols: bool) -> Any:
     return link
 
 
-def _zig_triple(triple: str) -> str:
+def zig_triple(triple: str) -> str:
     """Return the triple to link for: without an NDK zig has no Android, and no libc is linked."""
     if "-apple-" in triple:
         return "aarch64-macos"

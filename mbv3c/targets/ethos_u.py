@@ -101,10 +101,10 @@ def build(tosa: bytes, target: NpuTarget, knobs: Knobs, sram_bytes: int | None =
         folder = Path(name)
         network = folder / f"{_NETWORK}.tosa"
         network.write_bytes(tosa)
-        arguments = _arguments(target, knobs, sram_bytes)
-        _vela([str(network), *arguments, "--output-dir", str(folder), "--verbose-performance"])
+        options = arguments(target, knobs, sram_bytes)
+        _vela([str(network), *options, "--output-dir", str(folder), "--verbose-performance"])
         cost = _cost(folder)
-        _vela([str(network), *arguments, "--output-dir", str(folder), "--output-format", "raw"])
+        _vela([str(network), *options, "--output-dir", str(folder), "--output-format", "raw"])
         return Built(
             (folder / f"{_NETWORK}_vela.tflite").read_bytes(),
             (folder / f"{_NETWORK}_vela.npz").read_bytes(),
@@ -126,8 +126,8 @@ def estimate(
         folder = Path(name)
         network = folder / f"{_NETWORK}.tosa"
         network.write_bytes(tosa)
-        arguments = _arguments(target, knobs, sram_bytes)
-        _vela([str(network), *arguments, "--output-dir", name, "--verbose-performance"])
+        options = arguments(target, knobs, sram_bytes)
+        _vela([str(network), *options, "--output-dir", name, "--verbose-performance"])
         cost = _cost(folder)
     return cost, _fits(cost, knobs, sram_bytes)
 
@@ -179,13 +179,14 @@ def _fits(cost: Cost, knobs: Knobs, sram_bytes: int | None) -> bool:
     return cost.sram_bytes <= min(limits, default=cost.sram_bytes)
 
 
-def _arguments(target: NpuTarget, knobs: Knobs, sram_bytes: int | None) -> list[str]:
+def arguments(target: NpuTarget, knobs: Knobs, sram_bytes: int | None) -> list[str]:
+    """Return vela's options for a choice, but for what is written where."""
     arena = knobs.arena_cache_size or sram_bytes
-    arguments = ["--accelerator-config", target.device, "--config", VELA_CONFIG]
-    arguments += ["--system-config", knobs.system_config or target.system_config]
-    arguments += ["--memory-mode", knobs.memory_mode or target.memory_mode]
-    arguments += ["--optimise", knobs.optimise, "--cop-format", "COP1"]
-    return arguments + (["--arena-cache-size", str(arena)] if arena else [])
+    options = ["--accelerator-config", target.device, "--config", VELA_CONFIG]
+    options += ["--system-config", knobs.system_config or target.system_config]
+    options += ["--memory-mode", knobs.memory_mode or target.memory_mode]
+    options += ["--optimise", knobs.optimise, "--cop-format", "COP1"]
+    return options + (["--arena-cache-size", str(arena)] if arena else [])
 
 
 def _vela(arguments: list[str]) -> None:

@@ -1,16 +1,18 @@
 """What can be chosen when a network is compiled for an Ethos-U, as data."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from mbv3c.errors import UsageError
-from mbv3c.targets.npu_table import NpuTarget
+from mbv3c.targets.npu_table import DEDICATED_SRAM, NpuTarget
 
 OPTIMISE = ("Performance", "Size")
+SIZE = OPTIMISE[1]
 MEANS = ("depthwise", "pool")
 _KIB = 1024
-_ARENAS = tuple(kib * _KIB for kib in (128, 192, 256, 384, 512, 768, 1024))
+ARENAS = tuple(kib * _KIB for kib in (128, 192, 256, 384, 512, 768, 1024))
 
 
 @dataclass(frozen=True)
@@ -46,31 +48,73 @@ class NpuOptions:
         sram_bytes: budget of SRAM; None for the device's own.
         float_io: the bundle's program takes and gives fp32: quantize and dequantize at its ends.
         compare_size: also estimate the same with `--optimise size`.
+        tune_logs: folders of tuning databases, in which a better choice is looked for.
+        pinned: names of the knobs that the user gave; no other value is better than these.
     """
 
     knobs: Knobs = field(default_factory=Knobs)
     sram_bytes: int | None = None
     float_io: bool = False
     compare_size: bool = False
+    tune_logs: tuple[Path, ...] = ()
+    pinned: tuple[str, ...] = ()
 
 
-def legal_values(target: NpuTarget) -> dict[str, tuple[Any, ...]]:
-    """Return for each knob what a tuner may choose for a device.
+def legal_values(
+    target: NpuTarget, arenas: tuple[int, ...] = ARENAS
+) -> dict[str, tuple[Any, ...]]:
+    """Return for each knob what a tuner may choose for a device; `arenas` are in bytes.
 
     `system_config` says which memories there are, not how to use them: it is no choice.
     """
     return {
         "optimise": OPTIMISE,
-        "arena_cache_size": (None, *_ARENAS),
+        "arena_cache_size": (None, *arenas),
         "memory_mode": (None, *target.memory_modes),
         "mean": MEANS,
     }
 
 
-def every_choice(target: NpuTarget) -> list[Knobs]:
+def every_choice(target: NpuTarget, arenas: tuple[int, ...] = ARENAS) -> list[Knobs]:
     """Return every combination of legal values, the default one first."""
-    legal = legal_values(target)
+    legal = legal_values(target, arenas)
     return [Knobs(**dict(zip(legal, values, strict=True))) for values in product(*legal.values())]
+
+
+def memories(knobs: Knobs, target: NpuTarget) -> str:
+    """Return which memories a choice stands for; what one estimate says of another needs the same.
+
+    Modes of dedicated SRAM differ only in its size, which is that of the arena.
+    """
+    mode = knobs.memory_mode or target.memory_mode
+    return "Dedicated_Sram" if mode in DEDICATED_SRAM else mode
+
+
+def sram_of(knobs: Knobs, target: NpuTarget) -> int | None:
+    """Return the bytes of SRAM that a choice's memory mode has; None where it sets no limit."""
+    return DEDICATED_SRAM.get(knobs.memory_mode or target.memory_mode)
+
+
+def canonical(knobs: Knobs, target: NpuTarget) -> Knobs:
+    """Return the one choice of all those that are the same to vela.
+
+    The device's own modes are None. Of modes of dedicated SRAM only the size of the arena matters.
+    In other modes vela ignores the arena when it optimises for size, as it says itself.
+    """
+    mode = knobs.memory_mode or target.memory_mode
+    arena = knobs.arena_cache_size
+    if mode in DEDICATED_SRAM:
+        arena = arena or DEDICATED_SRAM[mode]
+        mode = next(one for one in (target.memory_mode, *DEDICATED_SRAM) if one in DEDICATED_SRAM)
+    elif knobs.optimise == SIZE:
+        arena = None
+    system = knobs.system_config
+    return replace(
+        knobs,
+        arena_cache_size=arena,
+        memory_mode=None if mode == target.memory_mode else mode,
+        system_config=None if system == target.system_config else system,
+    )
 
 
 def check_knobs(knobs: Knobs, target: NpuTarget) -> None:

@@ -80,6 +80,7 @@ class Request:
             "sram_bytes": None if sram is None else sram * _KIB,
             "float_io": bool(self.given["float_io"]),
             "compare_size": compare_size,
+            "pinned": tuple(key for key in ("optimise", "mean") if self.given[key] is not None),
         }
 
 

@@ -70,6 +70,13 @@ _U85 = (
 )
 _KIB = 1024
 
+# Memory modes that differ only in the size of a SRAM which is the accelerator's alone.
+DEDICATED_SRAM = {
+    "Dedicated_Sram_256KB": 256 * _KIB,
+    "Dedicated_Sram_384KB": 384 * _KIB,
+    "Dedicated_Sram_512KB": 512 * _KIB,
+}
+
 # fmt: off
 NPU_TARGETS: tuple[NpuTarget, ...] = (
     NpuTarget("ethos-u55-32", 32, "Ethos_U55_Deep_Embedded", "Shared_Sram", 200, None, _SHARED, _U55, True, False),

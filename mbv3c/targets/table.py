@@ -27,6 +27,7 @@ class Target:
         example: a board or phone with this processor.
         emulated_as: name of the processor in QEMU; empty where QEMU has none.
         gpu: row of `GPUS` whose kernels the processor launches; empty where it computes itself.
+        isa: row of `ISAS` that every processor of a portable target has; empty of one processor.
     """
 
     family: str
@@ -39,6 +40,7 @@ class Target:
     example: str
     emulated_as: str = ""
     gpu: str = ""
+    isa: str = ""
 
     @property
     def name(self) -> str:
@@ -48,6 +50,7 @@ class Target:
 _LINUX = "aarch64-linux-gnu"
 _ANDROID = "aarch64-linux-android"
 _APPLE = "arm64-apple-macos"
+_X86 = "x86_64-linux-gnu"
 
 # QEMU 7.2, which Debian 12 has, knows no Cortex-A55; a Cortex-A76 has all of its instructions.
 # fmt: off
@@ -71,6 +74,8 @@ TARGETS: tuple[Target, ...] = (
     Target("mobile_gpu", "metal", "opencl", _APPLE, "apple-a12", "arm64", 1, "iPhone XS and later, Macs with Apple's chips", gpu="metal"),
     Target("mobile_gpu", "generic_opencl", "opencl", NATIVE, NATIVE, NATIVE, 1, "an OpenCL device of this machine", gpu="generic_opencl"),
     Target("host_cpu", NATIVE, "cpu", NATIVE, NATIVE, NATIVE, 1, "the machine that compiles"),
+    Target("host_cpu", "avx2", "cpu", _X86, "x86-64-v3", "x86_64", 1, "PCs and servers since Haswell and Zen", isa="AVX2"),
+    Target("host_cpu", "avx512", "cpu", _X86, "x86-64-v4", "x86_64", 1, "servers since Skylake, Zen 4", isa="AVX-512"),
 )
 # fmt: on
 

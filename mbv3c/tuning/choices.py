@@ -6,56 +6,91 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from mbv3c.lowering import kernels
-from mbv3c.lowering.plan import TUNED, Plan
+from mbv3c.lowering import gpu_kernels, kernels
+from mbv3c.lowering.kernels import Choices
+from mbv3c.lowering.plan import TRANSFERRED, TUNED, Plan
 from mbv3c.targets import cpu
+from mbv3c.targets.isa import portable
 from mbv3c.targets.table import NATIVE, Target
 from mbv3c.tuning.database import Context, Database, Record, best, folder_for
 from mbv3c.tuning.tasks import key_of
+from mbv3c.tuning.transfer import Neighbours, neighbours
 
 OWN = Path("tune_logs")
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """Choices that a bundle's manifest lists."""
+class Recorded(Choices):
+    """Choices that a bundle's manifest lists, by key."""
 
-    knobs: dict[str, dict[str, Any]]
+    tuned: dict[str, dict[str, Any]]
+    transferred: dict[str, dict[str, Any]]
+
+    @property
+    def knobs(self) -> dict[str, dict[str, Any]]:
+        """All of them."""
+        return self.tuned | self.transferred
 
     def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
-        """Return the knobs of a kernel of the bundle."""
-        return self.knobs.get(key_of(kind, shape))
+        """Return the knobs of a kernel of the bundle, if they were measured for it."""
+        return self.tuned.get(key_of(kind, shape))
+
+    def near(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        """Return the knobs of a kernel of the bundle, if they are a similar one's."""
+        return self.transferred.get(key_of(kind, shape))
 
 
-def recorded(tuned: Sequence[dict[str, Any]]) -> Recorded:
+def recorded(listed: Sequence[dict[str, Any]]) -> Recorded:
     """Return the choices that a bundle's manifest lists under `tuned_kernels`."""
-    return Recorded({one["key"]: one["knobs"] for one in tuned})
+    tuned, transferred = (
+        {one["key"]: one["knobs"] for one in listed if one.get("origin", TUNED) == origin}
+        for origin in (TUNED, TRANSFERRED)
+    )
+    return Recorded(tuned, transferred)
 
 
 def tuned_kernels(plan: Plan) -> list[dict[str, Any]]:
-    """Return what a manifest lists under `tuned_kernels`: keys and knobs, each kernel once."""
+    """Return what a manifest lists under `tuned_kernels`: of each kernel key, knobs and origin."""
     found = {
-        key_of(step.kind, step.shape): step.knobs for step in plan.steps if step.origin == TUNED
+        key_of(step.kind, step.shape): (step.knobs, step.origin)
+        for step in plan.steps
+        if step.origin in (TUNED, TRANSFERRED)
     }
-    return [{"key": key, "knobs": knobs} for key, knobs in found.items()]
+    return [
+        {"key": key, "knobs": knobs, "origin": origin} for key, (knobs, origin) in found.items()
+    ]
 
 
 @dataclass
-class Measured:
+class Measured(Choices):
     """The best choices of some records.
 
     Attributes:
         records: by key.
+        neighbours: what is known for kernels that are not among them.
         warnings: why databases that are there were not used.
+        notes: where choices come from that were measured elsewhere.
     """
 
     records: dict[str, Record] = field(default_factory=dict)
+    neighbours: Neighbours = field(default_factory=Neighbours)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
         """Return the knobs that were measured to be best for a kernel."""
         record = self.records.get(key_of(kind, shape))
         return record.knobs if record is not None else None
+
+    def near(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        """Return the knobs that were measured to be best for the most similar kernel."""
+        record = self.neighbours.nearest(key_of(kind, shape))
+        return record.knobs if record is not None else None
+
+
+def best_choices(records: Sequence[Record]) -> Measured:
+    """Return the best choices of some records, and of those what serves similar kernels."""
+    return Measured(best(records), neighbours(records))
 
 
 def device_of(target: Target) -> str:
@@ -67,7 +102,8 @@ def device_of(target: Target) -> str:
 
 def context_of(target: Target, unit: str) -> Context:
     """Return what new records for a target have in common."""
-    return Context(device_of(target), kernels.VERSION, metadata.version("apache-tvm"), unit)
+    version = gpu_kernels.VERSION if target.gpu else kernels.VERSION
+    return Context(device_of(target), version, metadata.version("apache-tvm"), unit)
 
 
 def shipped() -> Path:
@@ -78,12 +114,32 @@ def shipped() -> Path:
 def measured(target: Target, roots: Sequence[Path]) -> Measured:
     """Return the best choices for a target in the databases under some folders, best of all.
 
-    A database of other kernels or of another TVM is left out, with a warning.
+    For this machine, kernels that were not measured on its very core are as they were on others
+    with the same instructions, by the target `isa.portable` gives. A database of other kernels or
+    of another TVM is left out, with a warning.
 
     Raises:
         DatabaseError: one is damaged.
     """
-    found = Measured()
+    warnings: list[str] = []
+    records = _records(target, roots, warnings)
+    notes = []
+    wider = portable(target)
+    if wider is not None:
+        own = {record.key for record in records}
+        others = [one for one in _records(wider, roots, warnings) if one.key not in own]
+        if best(others):
+            notes.append(
+                f"{len(best(others))} kernels tuned on another processor with {wider.isa}"
+            )
+        records += others
+    found = best_choices(records)
+    found.warnings, found.notes = warnings, notes
+    return found
+
+
+def _records(target: Target, roots: Sequence[Path], warnings: list[str]) -> list[Record]:
+    """Return what was measured for a target, and say which databases cannot be used."""
     records: list[Record] = []
     for root in roots:
         database = Database(folder_for(root, device_of(target)))
@@ -91,11 +147,10 @@ def measured(target: Target, roots: Sequence[Path]) -> Measured:
         if known is None:
             continue
         if known != context_of(target, known.unit):
-            found.warnings.append(
+            warnings.append(
                 f"{database.folder} was measured with kernels {known.kernels} and apache-tvm "
                 f"{known.tvm} for {known.target}: not used; tune again"
             )
             continue
         records += database.records()
-    found.records = best(records)
-    return found
+    return records

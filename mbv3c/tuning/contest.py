@@ -12,24 +12,32 @@ their outputs show whether they compute the same.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mbv3c import bundle as bundles
-from mbv3c.lowering.kernels import CpuKernels, Kernel
+from mbv3c.lowering.gpu import Gpu
+from mbv3c.lowering.kernels import Choices, Kernel
 from mbv3c.lowering.lower import assembled
 from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.plan import Array, Plan, Step, Value
 from mbv3c.lowering.schedules.elementwise import Elementwise
 from mbv3c.lowering.schedules.epilogue import LINEAR
-from mbv3c.targets import cpu
+from mbv3c.lowering.schedules.gpu.depthwise import DepthwiseMap
+from mbv3c.lowering.schedules.gpu.pointwise import Product
+from mbv3c.lowering.schedules.integer_elementwise import Dequantize, Operand, generate_dequantize
+from mbv3c.targets.backend import build
 from mbv3c.targets.table import Target
+from mbv3c.tuning.integers import draw_integers
 from mbv3c.tuning.tasks import Task
+from mbv3c.tuning.writers import write, writer
 
 _INPUT = "x"
 _SEED = 0
+_IN_PARTS = 3  # axes of sums in parts; maps have four, matrices two
 
 
 @dataclass(frozen=True)
@@ -40,14 +48,33 @@ class Contest:
         folder: a folder with it and its input, laid out as a bundle.
         calls: the name of the kernel of every call, in order.
         candidates: which of the calls is each candidate's.
+        outputs: how many outputs of the library each candidate makes.
     """
 
     folder: Path
     calls: tuple[str, ...]
     candidates: tuple[int, ...]
+    outputs: int = 1
+
+    def results(self, made: Sequence[Array]) -> list[Array]:
+        """Return one array for every candidate, from all outputs of the library.
+
+        Where a candidate makes several, each counts in units of the largest number that the first
+        candidate made there. Sums in parts, [N, parts, C], are added up: how many parts there are
+        is the candidate's choice.
+        """
+        if self.outputs == 1:
+            return list(made)
+        rows = [made[at : at + self.outputs] for at in range(0, len(made), self.outputs)]
+        rows = [[_whole(one) for one in row] for row in rows]
+        scales = [max(float(np.abs(one).max()), 1e-30) for one in rows[0]]
+        return [
+            np.concatenate([one.ravel() / scale for one, scale in zip(row, scales, strict=True)])
+            for row in rows
+        ]
 
 
-class _Fixed:
+class _Fixed(Choices):
     """Chooses the same knobs for every kernel."""
 
     def __init__(self, tile: Any) -> None:
@@ -58,7 +85,7 @@ class _Fixed:
 
 
 def write_contest(
-    task: Task, tiles: Sequence[Any], machine: Machine, target: Target, folder: Path
+    task: Task, tiles: Sequence[Any], machine: Machine | Gpu, target: Target, folder: Path
 ) -> Contest:
     """Build a library in which every tile of a task runs once.
 
@@ -66,22 +93,22 @@ def write_contest(
         Mbv3cError: it cannot be built or linked.
     """
     random = np.random.default_rng(_SEED)
-    weights = [_draw(random, shape) for shape in _raw_shapes(task)]
-    kernels = [
-        getattr(CpuKernels(machine, _Fixed(tile)), task.kind)(task.shape, *weights)
-        for tile in tiles
-    ]
+    if task.shape.dtype == "int8" and isinstance(machine, Machine):
+        weights = draw_integers(task.shape, machine, random)
+    else:
+        weights = [_draw(random, shape) for shape in _raw_shapes(task)]
+    kernels = [write(machine, _Fixed(tile), task.kind, task.shape, weights) for tile in tiles]
     plan, candidates = _plan(task, kernels, machine, random)
     lowered = assembled(plan)
     golden = folder / bundles.GOLDEN_INPUT
     golden.parent.mkdir(parents=True)
     np.save(golden, _draw(random, plan.input_shape))
-    cpu.build(lowered.module, target, folder / bundles.LIBRARY, symbols=True)
-    return Contest(folder, lowered.kernels, candidates)
+    build(lowered.module, target, folder / bundles.LIBRARY, symbols=True)
+    return Contest(folder, lowered.kernels, candidates, len(plan.outputs) // len(kernels))
 
 
 def _plan(
-    task: Task, kernels: Sequence[Kernel], machine: Machine, random: np.random.Generator
+    task: Task, kernels: Sequence[Kernel], machine: Machine | Gpu, random: np.random.Generator
 ) -> tuple[Plan, tuple[int, ...]]:
     """Return a plan that calls every kernel, and the step of each."""
     parameters = kernels[0].function.params
@@ -99,11 +126,12 @@ def _plan(
             plan.values[_INPUT] = Value(shapes[at])
             shared[at] = _INPUT
         else:
-            shared[at] = _draw(random, shapes[at]).astype(dtypes[at])
+            shared[at] = _draw_as(random, shapes[at], dtypes[at])
     in_place = _draw(random, shapes[0]) if not any(read) else None
     candidates = []
     for number, kernel in enumerate(kernels):
         constants = iter(kernel.constants)
+        makes = [tuple(int(extent) for extent in one.shape) for one in kernel.function.params]
         arguments: list[str | Array] = []
         written = []
         for at, one in enumerate(given):
@@ -111,7 +139,7 @@ def _plan(
                 arguments.append(shared[at])
             elif isinstance(one, str):
                 name = f"y{number}.{at}"
-                plan.values[name] = Value(shapes[at], dtypes[at])
+                plan.values[name] = Value(makes[at], dtypes[at])
                 arguments.append(name)
                 written.append(name)
             else:
@@ -120,22 +148,46 @@ def _plan(
             plan.steps.append(_copy(in_place.astype(dtypes[0]), written[0], machine))
         candidates.append(len(plan.steps))
         plan.steps.append(Step(task.kind, (), kernel.function, tuple(arguments), tuple(written)))
-        plan.outputs += tuple(written)
-        plan.output_shapes += tuple(plan.values[name].shape for name in written)
+        made = tuple(_in_fp32(plan, name, machine) for name in written)
+        plan.outputs += made
+        plan.output_shapes += tuple(plan.values[name].shape for name in made)
     return plan, tuple(candidates)
 
 
-def _copy(source: Array, name: str, machine: Machine) -> Step:
+def _copy(source: Array, name: str, machine: Machine | Gpu) -> Step:
     """Return a step that fills what a kernel changes in place."""
     dtype = source.dtype.name
     shape = Elementwise(1, 1, source.size, "", False, LINEAR, dtype)
-    function = CpuKernels(machine).elementwise(shape).function
+    function = writer(machine).elementwise(shape).function
     return Step("copy", (), function, (source, name), (name,))
+
+
+def _whole(made: Array) -> Array:
+    """Return an output; of an array [N, parts, C] the sums."""
+    return made.sum(axis=1) if made.ndim == _IN_PARTS else made
+
+
+def _in_fp32(plan: Plan, name: str, machine: Machine | Gpu) -> str:
+    """Convert what a kernel made, if need be: the runners write outputs in fp32."""
+    value = plan.values[name]
+    if value.dtype == "float32":
+        return name
+    result, size = f"{name}.float32", prod(value.shape)
+    plan.values[result] = Value(value.shape)
+    if value.dtype == "int8" and isinstance(machine, Machine):
+        function = generate_dequantize(Dequantize(size, Operand(1.0, 0)), machine)
+    else:
+        shape = Elementwise(1, 1, size, "", False, LINEAR, value.dtype, "float32")
+        function = writer(machine).elementwise(shape).function
+    plan.steps.append(Step("cast", (), function, (name, result), (result,)))
+    return result
 
 
 def _raw_shapes(task: Task) -> list[tuple[int, ...]]:
     """Return the extents of the weights, as ONNX has them, that a kernel of the kind takes."""
     shape = task.shape
+    if isinstance(shape, Product | DepthwiseMap):
+        shape = shape.shape
     match task.kind:
         case "pointwise":
             return [(shape.outputs, shape.inputs), (shape.outputs,)]
@@ -145,10 +197,17 @@ def _raw_shapes(task: Task) -> list[tuple[int, ...]]:
         case "convolution":
             taps = (shape.vertical.taps, shape.horizontal.taps)
             return [(shape.outputs, shape.inputs, *taps), (shape.outputs,)]
-        case "squeeze_excite":
+        case "squeeze_excite" | "gates":
             c, s = shape.channels, shape.squeezed
             return [(s, c), (s,), (c, s), (c,)]
     return []
+
+
+def _draw_as(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
+    """Draw an input; integers from all that there are."""
+    if dtype == "int8":
+        return random.integers(-128, 128, shape).astype(np.int8)
+    return _draw(random, shape).astype(dtype)
 
 
 def _draw(random: np.random.Generator, shape: tuple[int, ...]) -> Array:

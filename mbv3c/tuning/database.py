@@ -9,6 +9,9 @@ when the file is next written to; a line that is damaged anywhere else is an err
 stays as it is. TVM's own database stores traces of schedule primitives on TensorIR blocks. Our
 kernels have none: they are written from knobs, and a record of shape and knobs is all there is to
 say. So the format is our own.
+
+What a record holds depends on who measures: a kernel of a CPU (`Record`, here) or a whole network
+for an NPU (`estimates.Estimate`). The files are the same.
 """
 
 import fcntl
@@ -20,10 +23,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mbv3c.atomic import new_file
 from mbv3c.errors import Mbv3cError, UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 RECORDS, META = "records.jsonl", "meta.json"
 SCHEMA = 1
@@ -68,9 +74,9 @@ class Context:
 
     Attributes:
         target: `FAMILY:DEVICE`.
-        kernels: version of the kernels, `mbv3c.lowering.kernels.VERSION`.
+        kernels: version of the kernels, `VERSION` of `mbv3c.lowering.kernels` or `gpu_kernels`.
         tvm: version of apache-tvm.
-        unit: of the costs: microseconds, instructions or cycles.
+        unit: of the costs: us, instructions or estimated cycles.
     """
 
     target: str
@@ -78,15 +84,28 @@ class Context:
     tvm: str
     unit: str
 
+    def __str__(self) -> str:
+        return f"{self.target} (kernels {self.kernels}, apache-tvm {self.tvm}, {self.unit})"
 
-class Database:
-    """The records of one device."""
 
-    def __init__(self, folder: Path) -> None:
+R = TypeVar("R", bound="DataclassInstance")
+C = TypeVar("C", bound="DataclassInstance")
+
+
+class Journal(Generic[R, C]):
+    """Records of one kind, for one device, in a folder.
+
+    `record` and `context` are frozen dataclasses of JSON's types; a context says in `str` what it
+    is.
+    """
+
+    def __init__(self, folder: Path, record: type[R], context: type[C]) -> None:
         self.folder = folder
         self._path = folder / RECORDS
+        self._record = record
+        self._context = context
 
-    def context(self) -> Context | None:
+    def context(self) -> C | None:
         """Return what its records have in common; None for a database that is not there.
 
         Raises:
@@ -100,7 +119,7 @@ class Database:
                     f"{path} has schema {meta['schema']}, and this version reads {SCHEMA}; move "
                     f"{self.folder} away and tune again"
                 )
-            return Context(**meta["context"])
+            return self._context(**meta["context"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -108,7 +127,7 @@ class Database:
                 f"{path} cannot be read ({error}); restore it, or move {self.folder} away"
             ) from error
 
-    def open(self, context: Context, run: dict[str, Any]) -> list[Record]:
+    def open(self, context: C, run: dict[str, Any]) -> list[R]:
         """Prepare for writing and return the records that are there.
 
         Args:
@@ -121,7 +140,7 @@ class Database:
         known = self.context()
         if known is not None and known != context:
             raise DatabaseError(
-                f"{self.folder} was made for {_said(known)}, and this is {_said(context)}; give "
+                f"{self.folder} was made for {known}, and this is {context}; give "
                 "another --database, or `mbv3c tune --prune` it"
             )
         records = self.records()
@@ -133,7 +152,7 @@ class Database:
             file.write_text(json.dumps(meta, indent=2) + "\n")
         return records
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[R]:
         """Read all records; a torn last line counts as not written.
 
         Raises:
@@ -144,7 +163,7 @@ class Database:
         whole, _ = self._split()
         return [self._read(number, line) for number, line in enumerate(whole, 1)]
 
-    def append(self, records: Sequence[Record]) -> None:
+    def append(self, records: Sequence[R]) -> None:
         """Write records at the end; when this returns they are on the disk."""
         text = "".join(_written(record) for record in records)
         with self._path.open("ab") as file:
@@ -170,6 +189,14 @@ class Database:
                 ) from error
             yield
 
+    def read(self, context: dict[str, Any], records: list[dict[str, Any]]) -> tuple[C, list[R]]:
+        """Make a context and records of their JSON forms.
+
+        Raises:
+            TypeError: they are of another kind.
+        """
+        return self._context(**context), [self._record(**one) for one in records]
+
     def torn(self) -> bool:
         """Say whether the last line was only half written."""
         return self._path.exists() and bool(self._split()[1])
@@ -184,17 +211,24 @@ class Database:
             _, rest = self._split()
             os.truncate(self._path, self._path.stat().st_size - len(rest))
 
-    def _read(self, number: int, line: bytes) -> Record:
+    def _read(self, number: int, line: bytes) -> R:
         try:
             text, _, check = line.rpartition(b"\t")
             if int(check, 16) != zlib.crc32(text):
                 raise ValueError("its checksum is another")
-            return Record(**json.loads(text))
+            return self._record(**json.loads(text))
         except (ValueError, TypeError) as error:
             raise DatabaseError(
                 f"{self._path}, line {number} is damaged ({error}); nothing was changed: restore "
                 "the file, or remove the line"
             ) from error
+
+
+class Database(Journal[Record, Context]):
+    """The records of one CPU."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, Record, Context)
 
 
 def best(records: Sequence[Record]) -> dict[str, Record]:
@@ -208,7 +242,7 @@ def best(records: Sequence[Record]) -> dict[str, Record]:
     return found
 
 
-def merge(into: Database, others: Sequence[Record]) -> int:
+def merge(into: Journal[R, C], others: Sequence[R]) -> int:
     """Append the records that are not there yet; return how many that were."""
     known = {_written(record) for record in into.records()}
     new = [record for record in others if _written(record) not in known]
@@ -228,12 +262,6 @@ def folder_for(root: Path, target: str) -> Path:
     return root / family / device
 
 
-def _written(record: Record) -> str:
+def _written(record: "DataclassInstance") -> str:
     text = json.dumps(asdict(record), sort_keys=True)
     return f"{text}\t{zlib.crc32(text.encode()):08x}\n"
-
-
-def _said(context: Context) -> str:
-    return (
-        f"{context.target} (kernels {context.kernels}, apache-tvm {context.tvm}, {context.unit})"
-    )

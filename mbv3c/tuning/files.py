@@ -1,17 +1,16 @@
 """Databases in and out: export to one file, import from it, prune what is stale."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from mbv3c.atomic import new_file
 from mbv3c.errors import UsageError
-from mbv3c.targets.table import Target
-from mbv3c.tuning.choices import context_of
-from mbv3c.tuning.database import META, RECORDS, Context, Database, DatabaseError, Record, merge
+from mbv3c.tuning.database import META, RECORDS, C, DatabaseError, Journal, R, merge
 
 
-def export_records(database: Database, path: Path) -> str:
+def export_records(database: Journal[R, C], path: Path) -> str:
     """Write a database to one file of JSON and say how much that is.
 
     Raises:
@@ -24,28 +23,31 @@ def export_records(database: Database, path: Path) -> str:
     contents = {"context": asdict(context), "records": [asdict(one) for one in records]}
     with new_file(path, force=False) as file:
         file.write_text(json.dumps(contents, indent=1) + "\n")
-    return f"{path}: {len(records)} records of {context.target}"
+    return f"{path}: {len(records)} records of {context}"
 
 
-def import_records(database: Database, target: Target, path: Path) -> str:
+def import_records(database: Journal[R, C], current: Callable[[C], bool], path: Path) -> str:
     """Add the records of an exported file that are not there yet; of equals the better wins.
+
+    Args:
+        database: where to.
+        current: says whether records of a context can be used for the device, here and now.
+        path: the file.
 
     Raises:
         UsageError: there is no such file.
-        DatabaseError: it is damaged, or for another device, other kernels or another TVM.
+        DatabaseError: it is damaged, or for another device, or made by other versions.
     """
     try:
         contents = json.loads(path.read_text())
-        context = Context(**contents["context"])
-        records = [Record(**one) for one in contents["records"]]
+        context, records = database.read(contents["context"], contents["records"])
     except FileNotFoundError as error:
         raise UsageError(f"no such file: {path}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatabaseError(f"{path} is no exported tuning database ({error})") from error
-    if context != context_of(target, context.unit):
+    if not current(context):
         raise DatabaseError(
-            f"{path} was measured for {context.target} with kernels {context.kernels} and "
-            f"apache-tvm {context.tvm}: it cannot be used for {target.name} here"
+            f"{path} was measured for {context}: it cannot be used for {database.folder} here"
         )
     with database.only_one():
         database.open(context, {"imported": path.name})
@@ -53,17 +55,17 @@ def import_records(database: Database, target: Target, path: Path) -> str:
     return f"{database.folder}: {added} of {len(records)} records added"
 
 
-def prune(database: Database, target: Target) -> str:
-    """Delete a database that was measured with other kernels or another TVM.
+def prune(database: Journal[R, C], current: Callable[[C], bool]) -> str:
+    """Delete a database that other versions made, of which `current` says no.
 
     Raises:
         DatabaseError: it is damaged.
     """
     context = database.context()
-    if context is None or context == context_of(target, context.unit):
+    if context is None or current(context):
         return f"{database.folder}: nothing to prune"
     count = len(database.records())
     with database.only_one():
         (database.folder / META).unlink()
         (database.folder / RECORDS).unlink(missing_ok=True)
-    return f"{database.folder}: {count} records of kernels {context.kernels} deleted"
+    return f"{database.folder}: {count} records of {context} deleted"

@@ -1,9 +1,10 @@
 """Tune a network from beginning to end: search, prove, and keep what makes it faster."""
 
+import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,43 @@ import onnx
 from mbv3c.bench.contenders import BUNDLE
 from mbv3c.bench.latency import take_turns
 from mbv3c.bench.processors import choose_cpus
-from mbv3c.bench.profile import instructions_by_kernel
 from mbv3c.bench.statistics import ratio
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.counting import count_kernels
+from mbv3c.execution.cycles import CYCLES, estimator_for
+from mbv3c.execution.device.machine import read_machine
+from mbv3c.execution.device.place import Place
+from mbv3c.execution.llvm import LLVM_REMEDY
+from mbv3c.execution.opencl.runtime import device_info
+from mbv3c.execution.runners import open_opencl
 from mbv3c.execution.toolbox import emulator_kit, native_arch
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
-from mbv3c.lowering.lower import Lowered, lower
-from mbv3c.lowering.machine import Machine
+from mbv3c.lowering.lower import Lowered
 from mbv3c.parity.inputs import parity_inputs
-from mbv3c.passes import run_pipeline
+from mbv3c.pipeline import check_keep_float, rewritten_for
 from mbv3c.targets import cpu
-from mbv3c.targets.cores import machine
+from mbv3c.targets.backend import build, lower_for, processor_of
+from mbv3c.targets.gpus import GPUS
+from mbv3c.targets.isa import require_isa
 from mbv3c.targets.table import Target
-from mbv3c.tuning.choices import Measured, device_of
+from mbv3c.tuning import gpu_estimates
+from mbv3c.tuning.choices import best_choices, device_of
 from mbv3c.tuning.database import Database, Record, best, folder_for
-from mbv3c.tuning.runners import CountingRunner, LocalRunner, Runner, write_manifest
+from mbv3c.tuning.rpc_runner import DeviceRunner
+from mbv3c.tuning.runners import (
+    INSTRUCTIONS,
+    CountingRunner,
+    LocalRunner,
+    Runner,
+    write_manifest,
+)
 from mbv3c.tuning.tasks import tasks_of
 from mbv3c.tuning.tune import Budget, Event, Outcome, Tuner
 
-RUNNERS = ("local", "emulated")
+RPC = "rpc"
+RUNNERS = ("local", "emulated", "estimated", RPC)
+GPU_RUNNERS = ("local", "estimated", RPC)
 _RUNS = 200
 
 
@@ -46,12 +63,14 @@ class Network:
             all medians of blocks for times.
         ratio: after to before; the median over interleaved blocks for times.
         unit: of both.
+        beside: the same in the other units that the runner can tell; they decide nothing.
     """
 
     before: float
     after: float
     ratio: float
     unit: str
+    beside: tuple["Network", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +84,7 @@ class Tuned:
         outcome: of the search.
         kept: the winners that are in the database now.
         network: the whole network; None if nothing won.
+        estimate: of an estimate, which measures nothing, what follows from it.
     """
 
     database: Path
@@ -73,6 +93,7 @@ class Tuned:
     outcome: Outcome
     kept: list[Record]
     network: Network | None
+    estimate: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
@@ -109,41 +130,59 @@ def tune_network(
     budget: Budget,
     seed: int,
     report: Callable[[Event], None],
+    devices: DeviceRunner | None = None,
+    *,
+    precision: str = "fp32",
+    keep_float: Sequence[str] = (),
 ) -> Tuned:
-    """Tune the kernels of a model in fp32 and keep those that make the whole of it faster.
+    """Tune the kernels of a model and keep those that make the whole of it faster.
 
     Args:
-        model: the model as given, with fixed shapes.
-        target: a CPU of the table.
+        model: the model as given, with fixed shapes; for int8 the quantized one.
+        target: a CPU or a GPU of the table.
         root: the folder of all databases.
-        runner_name: one of `RUNNERS`; None for what fits the target.
+        runner_name: one of `RUNNERS`, or of `GPU_RUNNERS`; None for what fits the target.
         budget: when to stop.
         seed: decides which candidates are drawn.
         report: told what happens.
+        devices: what measures instead of the named runner.
+        precision: of `PRECISIONS`, one in which the target computes.
+        keep_float: for fp16: nodes whose names match one of these patterns stay in fp32.
 
     Raises:
-        UsageError: the runner does not fit the target.
-        ToolError: the emulator has not been fetched.
+        UsageError: the runner does not fit the target, or a pattern matches no node.
+        ToolError: the emulator has not been fetched, or there is no OpenCL device.
         NothingMeasuredError: all measurements failed.
+        DevicesGoneError: no device answers any more; what was measured is in the database.
         DatabaseError: the database is damaged, in use, or for something else.
     """
     resolved = cpu.resolve(target)
-    cores = machine(resolved, cpu.tvm_target(resolved))
-    runner = _runner(target, runner_name)
-    optimized, _ = run_pipeline(model)
-    default = _lowered(optimized, resolved, cores, NO_CHOICES)
+    optimized, _ = rewritten_for(model, precision)
+    check_keep_float(optimized, keep_float)
+
+    def lowered(choices: Choices) -> Lowered:
+        return lower_for(optimized, resolved, precision, keep_float, choices)
+
+    default = lowered(NO_CHOICES)
     database = Database(folder_for(root, device_of(target)))
+    runner = devices or _runner(target, runner_name)
+    if runner is None:
+        return _estimated(database, target, default)
     with database.only_one():
         if database.torn():
             report({"event": "torn", "file": str(database.folder)})
-        tuner = Tuner(cores, resolved, runner, database, report)
-        outcome = tuner.run(tasks_of([default.plan]), budget, seed)
-        kept = best([*database.records(), *outcome.winners])
+        tasks = tasks_of([default.plan])
+        processor = processor_of(resolved)
+        if devices is not None and tasks:
+            devices.prove_with(min(tasks, key=lambda task: task.step.madds), processor)
+        notes = {} if isinstance(runner, CountingRunner) else {"devices": _notes(runner, report)}
+        tuner = Tuner(processor, resolved, runner, database, report, notes)
+        outcome = tuner.run(tasks, budget, seed)
+        choices = best_choices([*database.records(), *outcome.winners])
         network = None
-        if kept:
+        if choices.records:
             report({"event": "network"})
-            tuned = _lowered(optimized, resolved, cores, Measured(kept))
-            network = _compare(default, tuned, resolved, runner, model)
+            network = _compare(default, lowered(choices), resolved, runner)
             won = network.ratio < 1.0
             if won:
                 database.append(outcome.winners)
@@ -160,33 +199,104 @@ def tune_network(
     )
 
 
-def _runner(target: Target, name: str | None) -> Runner:
+def check_runner(name: str | None, place: Place | None) -> None:
+    """Make sure that a runner is one, and goes with a device.
+
+    Raises:
+        UsageError: it does not.
+    """
+    known = dict.fromkeys((*RUNNERS, *GPU_RUNNERS))
+    if name is not None and name not in known:
+        raise UsageError(f"unknown runner {name!r}; known: {', '.join(known)}")
+    if name == RPC and place is None:
+        raise UsageError("--runner rpc needs a device: give --device, or --tracker and --key")
+    if place is not None and name not in (None, RPC):
+        raise UsageError(f"--runner {name} measures here: leave --device or --tracker out")
+
+
+def _notes(runner: Runner, report: Callable[[Event], None]) -> list[dict[str, Any]]:
+    """Say what measures, for those who read the database; report what makes times doubtful."""
+    if isinstance(runner, DeviceRunner):
+        return runner.notes
+    here = read_machine()
+    if isinstance(runner, LocalRunner) and runner.device:
+        here = replace(here, opencl=device_info())
+    for text in here.doubts.values():
+        report({"event": "device-doubt", "device": here.name, "text": text})
+    return [{"address": None, "machine": here.to_json()}]
+
+
+def _runner(target: Target, name: str | None) -> Runner | None:
+    """Return what measures; None for an estimate.
+
+    Raises:
+        UsageError: the runner does not fit the target.
+        ToolError: what it needs is not here.
+    """
+    known = GPU_RUNNERS if target.gpu else RUNNERS
+    if name is not None and name not in known:
+        raise UsageError(
+            f"--runner {name} is not for {target.name}; known for it: {', '.join(known)}"
+        )
+    return _gpu_runner(target, name) if target.gpu else _cpu_runner(target, name)
+
+
+def _cpu_runner(target: Target, name: str | None) -> Runner:
     here = cpu.resolve(target).arch == native_arch()
     name = name or ("local" if here else "emulated")
-    if name not in RUNNERS:
-        raise UsageError(f"unknown runner {name!r}; known: {', '.join(RUNNERS)}")
+    check_runner(name, None)
     if name == "local":
         if not here:
             raise UsageError(
                 f"{target.name} does not run on this machine; --runner emulated counts its "
-                "instructions"
+                "instructions, estimated its cycles"
             )
+        require_isa(target)
         return LocalRunner(tuple(choose_cpus(1)))
     if not target.emulated_as:
         raise UsageError(f"nothing here emulates {target.name}; --runner local times it")
     kit = emulator_kit()
     if kit is None:
         raise ToolError("the emulator is not here; fetch it with `mbv3c doctor --fetch`")
-    return CountingRunner(kit, target.emulated_as)
+    estimator = estimator_for(target)
+    if name == "estimated" and estimator is None:
+        raise ToolError(f"llvm-mca, which estimates cycles, is not here; {LLVM_REMEDY}")
+    unit = CYCLES if name == "estimated" else INSTRUCTIONS
+    return CountingRunner(kit, target.emulated_as, unit, estimator)
 
 
-def _lowered(model: onnx.ModelProto, target: Target, cores: Machine, choices: Choices) -> Lowered:
-    return lower(model, cores, cpu.tvm_target(target), choices=choices)
+def _gpu_runner(target: Target, name: str | None) -> Runner | None:
+    """Return what measures on an OpenCL device of this machine; None for an estimate."""
+    here = cpu.resolve(target).arch == native_arch()
+    name = name or ("local" if here else "estimated")
+    if name == "estimated":
+        return None
+    if not here:
+        raise UsageError(
+            f"{target.name} does not run on this machine; --device or --tracker measures on one "
+            "where it does, --runner estimated lists what the cost model says"
+        )
+    device = open_opencl()
+    said = device.description
+    if not device.device.is_gpu:
+        said += ", whose times say nothing about a GPU"
+    return LocalRunner(tuple(choose_cpus(len(os.sched_getaffinity(0)))), device=said)
 
 
-def _compare(
-    default: Lowered, tuned: Lowered, target: Target, runner: Runner, model: onnx.ModelProto
-) -> Network:
+def _estimated(database: Database, target: Target, default: Lowered) -> Tuned:
+    found = gpu_estimates.estimate(tasks_of([default.plan]), GPUS[target.gpu].gpu)
+    return Tuned(
+        database.folder,
+        device_of(target),
+        gpu_estimates.DESCRIPTION,
+        found.outcome,
+        [],
+        None,
+        found.sentence,
+    )
+
+
+def _compare(default: Lowered, tuned: Lowered, target: Target, runner: Runner) -> Network:
     """Measure both networks in turns."""
     with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
         folders = [Path(name) / side for side in ("before", "after")]
@@ -195,41 +305,54 @@ def _compare(
             golden = folder / GOLDEN_INPUT
             golden.parent.mkdir(parents=True)
             np.save(golden, x)
-            cpu.build(lowered.module, target, folder / LIBRARY, symbols=True)
+            build(lowered.module, target, folder / LIBRARY, symbols=True)
             write_manifest(folder, target.name)
         if isinstance(runner, CountingRunner):
             before, after = (
-                float(_counted(runner, folder, lowered.kernels))
+                _counted(runner, folder, lowered.kernels)
                 for folder, lowered in zip(folders, (default, tuned), strict=True)
             )
-            return Network(before, after, after / before, runner.unit)
+            own, *beside = (
+                Network(before[unit], after[unit], after[unit] / before[unit], unit)
+                for unit in runner.units
+            )
+            return replace(own, beside=tuple(beside))
+        sides = {folder.name: folder for folder in folders}
+        if isinstance(runner, DeviceRunner):
+            return _timed(runner.take_turns(sides), runner.unit)
         assert isinstance(runner, LocalRunner)
-        return _timed(folders, runner)
+        contenders = {side: (BUNDLE, folder) for side, folder in sides.items()}
+        return _timed(take_turns(contenders, runner.cpus, _RUNS).blocks, runner.unit)
 
 
-def _counted(runner: CountingRunner, folder: Path, kernels: Sequence[str]) -> int:
-    """Count the instructions of all kernels; what TVM's runtime executes around them is noise."""
+def _counted(runner: CountingRunner, folder: Path, kernels: Sequence[str]) -> dict[str, float]:
+    """Return by unit what all kernels cost; what TVM's runtime executes around them is noise."""
     counted = count_kernels(runner.kit, runner.cpu, folder, folder / "y.npy")
-    found = instructions_by_kernel(counted, folder)
-    return sum(found[name] for name in set(kernels))
+    found = {unit: runner.costs(counted, folder, unit) for unit in runner.units}
+    return {
+        unit: float(sum(costs[name] for name in set(kernels))) for unit, costs in found.items()
+    }
 
 
-def _timed(folders: Sequence[Path], runner: LocalRunner) -> Network:
-    sides = {folder.name: (BUNDLE, folder) for folder in folders}
-    blocks = list(take_turns(sides, runner.cpus, _RUNS).blocks.values())
+def _timed(sides: Mapping[str, list[list[float]]], unit: str) -> Network:
+    blocks = list(sides.values())
     found = ratio(blocks[1], blocks[0])
     least = [min(1e3 * sorted(one)[len(one) // 2] for one in side) for side in blocks]
-    return Network(least[0], least[1], found.median, runner.unit)
+    return Network(least[0], least[1], found.median, unit)
 
 
 def summary_lines(tuned: Tuned) -> list[str]:
     """Return what people want to know."""
     outcome = tuned.outcome
-    lines = [f"{'kernel':<44}{'calls':>5}{'measured':>12}{'best':>8}  of the default"]
+    done = "estimated" if tuned.estimate else "measured"
+    lines = [f"{'kernel':<44}{'calls':>5}{done:>12}{'best':>8}  of the default"]
     for state in outcome.states:
         seen = f"{len(state.search.seen)}/{len(state.search.tiles)}"
         relative = state.search.seen[state.search.best] or 1.0
         lines.append(f"{state.task.name:<44}{state.task.calls:>5}{seen:>12}{relative:>8.3f}")
+    if tuned.estimate:
+        lines.append(f"{outcome.trials} choices estimated by {tuned.runner}; nothing was measured")
+        return [*lines, tuned.estimate]
     failures = ", ".join(f"{count} {kind}" for kind, count in outcome.failures.items())
     lines.append(
         f"{outcome.trials} candidates measured on {tuned.runner}"
@@ -240,10 +363,11 @@ def summary_lines(tuned: Tuned) -> list[str]:
     if network is None:
         lines.append("nothing was better than the default choices")
     else:
-        lines.append(
-            f"whole network: {network.before:,.0f} → {network.after:,.0f} {network.unit}, "
-            f"ratio {network.ratio:.3f}"
-        )
+        lines += [
+            f"{'whole network' if one is network else 'and'}: {one.before:,.0f} → "
+            f"{one.after:,.0f} {one.unit}, ratio {one.ratio:.3f}"
+            for one in (network, *network.beside)
+        ]
         lines.append(
             f"{len(tuned.kept)} kernels kept in {tuned.database}"
             if tuned.kept
@@ -276,6 +400,16 @@ def said(event: Event) -> str:
             return f"the whole network got no faster ({event['ratio']:.3f}): nothing is kept"
         case "torn":
             return f"{event['file']}: the last record was only half written, and is dropped"
+        case "device-fault":
+            return f"{event['device']}: {event['text']}; trying again"
+        case "device-aside":
+            return f"{event['device']} does not answer, set aside: {event['text']}"
+        case "device-back":
+            return f"{event['device']} is back"
+        case "devices-gone":
+            return f"no device answers; waiting up to {event['seconds']:g} s for one"
+        case "device-doubt":
+            return f"{event['device']}: {event['text']}"
     return str(event)
 
 

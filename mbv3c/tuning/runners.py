@@ -3,8 +3,9 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
@@ -14,15 +15,19 @@ from numpy.typing import NDArray
 
 from mbv3c.bench.latency import worker
 from mbv3c.bench.processors import processor_name
-from mbv3c.bench.profile import instructions_by_kernel
+from mbv3c.bench.profile import cycles_by_kernel, instructions_by_kernel
 from mbv3c.bench.worker import CONTEST, OUTPUTS
 from mbv3c.bundle import MANIFEST, output_files
 from mbv3c.errors import ToolError
-from mbv3c.execution.counting import count_kernels
+from mbv3c.execution.counting import Count, count_kernels
+from mbv3c.execution.cycles import CYCLES, Estimator
 from mbv3c.execution.toolbox import EmulatorKit
 from mbv3c.tuning.contest import Contest
 
 _ROUNDS = 30
+
+INSTRUCTIONS = "instructions"
+_COUNTED = {INSTRUCTIONS: "executed instructions", CYCLES: CYCLES}
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,11 @@ class Runner(Protocol):
     Attributes:
         unit: of the costs.
         description: what runs them, for people.
+        slots: how many contests it takes at once, each from a thread of its own.
     """
+
+    @property
+    def slots(self) -> int: ...
 
     @property
     def unit(self) -> str: ...
@@ -61,6 +70,7 @@ class Runner(Protocol):
         Raises:
             ContestTimeoutError: it took longer than `timeout` seconds.
             ToolError: it failed.
+            DevicesGoneError: nothing is left that measures.
         """
         ...
 
@@ -75,13 +85,18 @@ class LocalRunner:
 
     Attributes:
         cpus: the processors to stay on; so many threads there are.
+        device: the OpenCL device that computes, by whose clock times are; empty for a CPU.
     """
 
     cpus: tuple[int, ...]
     unit: str = "us"
+    slots: int = 1
+    device: str = ""
 
     @property
     def description(self) -> str:
+        if self.device:
+            return self.device
         return f"{processor_name()}, threads {len(self.cpus)}"
 
     def measure(self, contest: Contest, timeout: float) -> Measured:
@@ -96,7 +111,7 @@ class LocalRunner:
         times = [[us for name, us in one if name in set(contest.calls)] for one in rounds]
         columns = [[one[call] for one in times] for call in contest.candidates]
         stored = np.load(contest.folder / OUTPUTS)
-        return Measured(columns, [stored[name] for name in stored.files])
+        return Measured(columns, contest.results([stored[name] for name in stored.files]))
 
 
 @dataclass(frozen=True)
@@ -106,20 +121,52 @@ class CountingRunner:
     Attributes:
         kit: the emulator.
         cpu: the processor, in qemu's words.
+        unit: of the costs: instructions, or the cycles that are estimated from them.
+        estimator: estimates cycles; None where nothing does.
     """
 
     kit: EmulatorKit
     cpu: str
-    unit: str = "instructions"
+    unit: str = INSTRUCTIONS
+    estimator: Estimator | None = None
+    slots: int = 1
 
     @property
     def description(self) -> str:
-        return f"emulated {self.cpu}, one thread, executed instructions"
+        by = f" by {self.estimator.description}" if self.estimator and self.unit == CYCLES else ""
+        return f"emulated {self.cpu}, one thread, {_COUNTED[self.unit]}{by}"
+
+    @property
+    def units(self) -> list[str]:
+        """Return the units that it can tell, its own first."""
+        return [self.unit, *(unit for unit in self._tellers() if unit != self.unit)]
+
+    def costs(self, counted: Count, folder: Path, unit: str) -> Counter[str]:
+        """Return what every kernel of a library with symbols costs, all calls.
+
+        Raises:
+            ToolError: one of LLVM's programs fails.
+        """
+        return self._tellers()[unit](counted, folder)
+
+    def _tellers(self) -> dict[str, Callable[[Count, Path], Counter[str]]]:
+        tellers: dict[str, Callable[[Count, Path], Counter[str]]] = {
+            INSTRUCTIONS: instructions_by_kernel
+        }
+        if self.estimator is not None:
+            tellers[CYCLES] = partial(cycles_by_kernel, estimator=self.estimator)
+        return tellers
 
     def measure(self, contest: Contest, timeout: float) -> Measured:
         first = contest.folder / "y.npy"
-        counted = count_kernels(self.kit, self.cpu, contest.folder, first)
-        found = instructions_by_kernel(counted, contest.folder)
+        begin = time.monotonic()
+        try:
+            counted = count_kernels(self.kit, self.cpu, contest.folder, first, timeout=timeout)
+        except ToolError as error:
+            if time.monotonic() - begin >= timeout:
+                raise ContestTimeoutError(f"not counted within {timeout:.0f} s") from error
+            raise
+        found = self.costs(counted, contest.folder, self.unit)
         calls = Counter(contest.calls)
         names = [contest.calls[call] for call in contest.candidates]
         outputs = [np.load(path) for path, _ in zip(output_files(first), names, strict=False)]

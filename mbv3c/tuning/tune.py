@@ -3,7 +3,9 @@
 import datetime
 import platform
 import tempfile
+import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,27 +18,44 @@ import tvm
 
 from mbv3c import __version__
 from mbv3c.errors import Mbv3cError
-from mbv3c.lowering.kernels import SCHEDULES
+from mbv3c.execution.cycles import CYCLES
+from mbv3c.execution.device.pool import DevicesGoneError
+from mbv3c.lowering.gpu import Gpu
 from mbv3c.lowering.machine import Machine
 from mbv3c.targets.table import Target
 from mbv3c.tuning import search
 from mbv3c.tuning.choices import context_of
 from mbv3c.tuning.contest import write_contest
+from mbv3c.tuning.crew import Crew
 from mbv3c.tuning.database import Database, Record
-from mbv3c.tuning.runners import ContestTimeoutError, Measured, Runner, same, write_manifest
+from mbv3c.tuning.runners import (
+    INSTRUCTIONS,
+    ContestTimeoutError,
+    Measured,
+    Runner,
+    same,
+    write_manifest,
+)
 from mbv3c.tuning.search import Search
 from mbv3c.tuning.tasks import Task
+from mbv3c.tuning.writers import schedules
 
 _BATCH = 12
 _FINALISTS = 3
 _TIMEOUT = 120.0  # seconds for a contest
 # Sums of the same numbers in another order: as the tests of the kernels, and for fp16 likewise.
-_TOLERANCES = {"float32": 1e-5, "float16": 5e-3}
+# Those of integers do not depend on it.
+_TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "int8": 0.0}
 
 # A winner must be faster than the default by more than this, and by more than the rounds differ.
-_LEAST_GAIN = {"us": 0.02, "instructions": 0.0}
+_LEAST_GAIN = {"us": 0.02, INSTRUCTIONS: 0.0, CYCLES: 0.0}
+
+# Contests are measured side by side where there are several devices, and built one by one: what
+# TVM's compiler does in several threads at once is nowhere promised.
+_BUILDING = threading.Lock()
 
 Event = dict[str, Any]
+Trials = list[tuple[int, Record, str]]
 
 
 class NothingMeasuredError(Mbv3cError):
@@ -63,11 +82,14 @@ class State:
     """A kernel under way.
 
     Attributes:
+        random: which candidates are drawn; of its own, so that the order of kernels does not
+            matter.
         cost: of the default choice, in the runner's unit; None until it was measured.
     """
 
     task: Task
     search: Search
+    random: np.random.Generator
     cost: float | None = None
 
     @property
@@ -105,13 +127,15 @@ class Tuner:
         runner: who measures.
         database: where records go.
         report: told what happens, as it happens.
+        notes: what measures, for those who read the database.
     """
 
-    machine: Machine
+    machine: Machine | Gpu
     target: Target
     runner: Runner
     database: Database
     report: Callable[[Event], None]
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def run(self, tasks: Sequence[Task], budget: Budget, seed: int) -> Outcome:
         """Search until the budget is spent or nothing is left to measure.
@@ -121,6 +145,7 @@ class Tuner:
 
         Raises:
             NothingMeasuredError: there was something to measure, and all of it failed.
+            DevicesGoneError: nothing is left that measures.
             DatabaseError: the database is damaged, or is for another device.
         """
         run = {
@@ -129,19 +154,13 @@ class Tuner:
             "machine": platform.node() or "unknown",
             "runner": self.runner.description,
             "seed": seed,
+            **self.notes,
         }
         context = context_of(self.target, self.runner.unit)
         known = {(one.key, _sorted(one.knobs)): one for one in self.database.open(context, run)}
-        states = [self._begin(task, known) for task in tasks]
-        outcome = Outcome(states)
-        self.report(_start(states, self.runner.unit, budget))
-        random = np.random.default_rng(seed)
-        end = time.monotonic() + budget.seconds if budget.seconds is not None else None
-        while (state := _next(states, budget.patience)) is not None:
-            left = budget.trials - outcome.trials if budget.trials is not None else _BATCH
-            if left <= 0 or (end is not None and time.monotonic() >= end):
-                break
-            self._batch(state, min(_BATCH, left), random, outcome)
+        outcome = Outcome([self._begin(task, known, seed) for task in tasks])
+        self.report(_start(outcome.states, self.runner.unit, budget))
+        self._search(outcome, budget)
         if outcome.trials and sum(outcome.failures.values()) == outcome.trials:
             kind, message = next(iter(outcome.messages.items()))
             raise NothingMeasuredError(
@@ -151,8 +170,35 @@ class Tuner:
         self._decide(outcome)
         return outcome
 
-    def _begin(self, task: Task, known: dict[tuple[str, str], Record]) -> State:
-        schedule = SCHEDULES[task.kind]
+    def _search(self, outcome: Outcome, budget: Budget) -> None:
+        """Measure batches, as many at once as the runner takes, each of another kernel."""
+        end = time.monotonic() + budget.seconds if budget.seconds is not None else None
+        under_way: dict[str, int] = {}  # candidates that are measured just now, by kernel
+        crew = Crew[tuple[State, Trials]](self.runner.slots)
+        while True:
+            left = _BATCH
+            if budget.trials is not None:
+                left = budget.trials - outcome.trials - sum(under_way.values())
+            over = left <= 0 or (end is not None and time.monotonic() >= end) or crew.error
+            free = [one for one in outcome.states if one.task.key not in under_way]
+            state = None if over else _next(free, budget.patience)
+            if state is not None and crew.waiting < self.runner.slots:
+                chosen = state.search.next(min(_BATCH, left), state.random)
+                under_way[state.task.key] = len(chosen)
+                crew.begin(self._batch, state, chosen)
+            elif crew.waiting:
+                for measured, trials in crew.done():
+                    del under_way[measured.task.key]
+                    self._learn(measured, trials, outcome)
+            else:
+                break
+        crew.end()
+
+    def _batch(self, state: State, chosen: Sequence[int]) -> tuple[State, Trials]:
+        return state, list(self._measured(state, [0, *chosen]))
+
+    def _begin(self, task: Task, known: dict[tuple[str, str], Record], seed: int) -> State:
+        schedule = schedules(self.machine)[task.kind]
         legal = schedule.legal(task.shape, self.machine)
         default = schedule.default(task.shape, self.machine)
 
@@ -163,16 +209,15 @@ class Tuner:
             return record.relative
 
         first = known.get((task.key, _sorted(asdict(default))))
-        return State(task, search.start(legal, default, cost), first.baseline if first else None)
+        random = np.random.default_rng((seed, zlib.crc32(task.key.encode())))
+        begun = search.start(legal, default, cost)
+        return State(task, begun, random, first.baseline if first else None)
 
-    def _batch(
-        self, state: State, count: int, random: np.random.Generator, outcome: Outcome
-    ) -> None:
-        """Measure the default and some candidates of a kernel, and remember all of it."""
-        chosen = state.search.next(count, random)
+    def _learn(self, state: State, trials: Trials, outcome: Outcome) -> None:
+        """Remember the default's and the candidates' measurements of a kernel."""
         records: list[Record] = []
         costs: dict[int, float | None] = {}
-        for at, record, message in self._measured(state, [0, *chosen]):
+        for at, record, message in trials:
             if at == 0 and state.cost is not None:
                 continue
             records.append(record)
@@ -213,6 +258,8 @@ class Tuner:
         """
         try:
             result = self._contest(state, chosen)
+        except DevicesGoneError:
+            raise
         except Mbv3cError as error:
             yield from self._halved(
                 state,
@@ -261,7 +308,8 @@ class Tuner:
         with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
             folder = Path(name)
             tiles = [state.search.tiles[at] for at in chosen]
-            contest = write_contest(state.task, tiles, self.machine, self.target, folder)
+            with _BUILDING:
+                contest = write_contest(state.task, tiles, self.machine, self.target, folder)
             write_manifest(folder, self.target.name)
             return self.runner.measure(contest, _TIMEOUT)
 
@@ -273,21 +321,27 @@ class Tuner:
 
     def _decide(self, outcome: Outcome) -> None:
         """Hold a last contest between the default and the best of every kernel."""
+        crew = Crew[Record | None](self.runner.slots)
         for state in outcome.states:
-            seen = {at: cost for at, cost in state.search.seen.items() if cost is not None and at}
+            seen = {at: one for at, one in state.search.seen.items() if one is not None and at}
             finalists = sorted(seen, key=lambda at: (seen[at], at))[:_FINALISTS]
             finalists = [at for at in finalists if seen[at] < 1.0]
-            if not finalists:
-                continue
-            self.report({"event": "final", "task": state.task.name})
-            winner = self._winner(state, finalists)
-            if winner is not None:
-                outcome.winners.append(winner)
+            if finalists:
+                crew.begin(self._final, state, finalists)
+        while crew.waiting:
+            outcome.winners += [one for one in crew.done() if one is not None]
+        crew.end()
+
+    def _final(self, state: State, finalists: Sequence[int]) -> Record | None:
+        self.report({"event": "final", "task": state.task.name})
+        return self._winner(state, finalists)
 
     def _winner(self, state: State, finalists: Sequence[int]) -> Record | None:
         """Return the record of the finalist that beats the default by more than the noise."""
         try:
             result = self._contest(state, [0, *finalists])
+        except DevicesGoneError:
+            raise
         except Mbv3cError:
             return None
         best: Record | None = None

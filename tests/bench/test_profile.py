@@ -53,3 +53,11 @@ def test_instructions_of_all_functions_of_a_kernel_are_summed() -> None:
     assert found[0].nodes == ("a", "c")
     assert found[0].madds_per_instruction == 2.0
     assert sum(one.share for one in found) == 1.0
+    assert {one.estimated_cycles for one in found} == {None}
+
+
+def test_cycles_of_all_functions_of_a_kernel_are_summed() -> None:
+    symbols = {"__tvm_ffi_pointwise_1": 100, "pointwise_1_compute_": 1900, "memcpy": 250}
+    cycles = {"__tvm_ffi_pointwise_1": 70, "pointwise_1_compute_": 900, "memcpy": 80, "": 5}
+    found = counted_kernels(CALLS, symbols, cycles)
+    assert [one.estimated_cycles for one in found] == [970, 0, 85]

@@ -8,10 +8,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mbv3c.execution.counting import Count, count
+from mbv3c.execution.fetching import emulator_command
 from mbv3c.execution.processes import Finished, finish
 from mbv3c.execution.toolbox import EmulatorKit
 
 CHANNELS, CLASSES = 4, 5
+_EXIT = "    mov x0, #0\n    mov x8, #93\n    svc #0\n"
+
+
+@pytest.fixture
+def counted(emulator_kit: EmulatorKit, tmp_path: Path) -> Callable[[str], Count]:
+    """Return what assembles a program, model.so in `tmp_path`, and counts it."""
+
+    def run(body: str) -> Count:
+        source, program = tmp_path / "model.s", tmp_path / "model.so"
+        head = ".globl _start\n.type _start, %function\n_start:\n"
+        source.write_text(head + body + _EXIT)
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-gnu"]
+        subprocess.run([*command, "-nostdlib", "-static", "-o", program, source], check=True)
+        qemu = emulator_command(emulator_kit.system)
+        return count(
+            lambda plugin: [*qemu, *plugin, program], emulator_kit, doing="counting a program"
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")

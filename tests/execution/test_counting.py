@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.counting import Count, by_function, count, count_bundle, read_counts
-from mbv3c.execution.fetching import emulator_command
+from mbv3c.execution.counting import Count, by_function, count_bundle, read_counts
 from mbv3c.execution.symbols import Functions, functions
 from mbv3c.execution.toolbox import EmulatorKit
+
+Counter = Callable[[str], Count]
 
 # Each region: a branch ends the block of the start marker, the loop is three instructions, the
 # block of the end marker two.
@@ -27,27 +28,6 @@ REGION = """
     b 2f
 2:
 """
-EXIT = "    mov x0, #0\n    mov x8, #93\n    svc #0\n"
-
-Counter = Callable[[str], Count]
-
-
-@pytest.fixture
-def counted(emulator_kit: EmulatorKit, tmp_path: Path) -> Counter:
-    """Return what assembles a program and counts it."""
-
-    def run(body: str) -> Count:
-        source, program = tmp_path / "model.s", tmp_path / "model.so"
-        head = ".globl _start\n.type _start, %function\n_start:\n"
-        source.write_text(head + body + EXIT)
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-gnu"]
-        subprocess.run([*command, "-nostdlib", "-static", "-o", program, source], check=True)
-        qemu = emulator_command(emulator_kit.system)
-        return count(
-            lambda plugin: [*qemu, *plugin, program], emulator_kit, doing="counting a program"
-        )
-
-    return run
 
 
 def test_counts_a_loop_exactly(counted: Counter) -> None:

@@ -15,6 +15,7 @@ import pytest
 from mbv3c.errors import ToolError
 from mbv3c.execution import toolbox
 from mbv3c.execution.cache import cache_root
+from mbv3c.execution.llvm import Llvm
 from mbv3c.execution.processes import Finished, finish, require
 
 Kit = toolbox.EmulatorKit
@@ -133,10 +134,13 @@ def test_second_fetch_waits_for_the_first(emulator_kit: Kit) -> None:
 # ---- doctor ----
 
 
-def test_diagnose_finds_every_part(emulator_kit: Kit) -> None:
+def test_diagnose_finds_every_part(emulator_kit: Kit, llvm: Llvm) -> None:
     found = toolbox.diagnose()
     optional = [part.name for part in found if part.optional]
-    assert optional == ["npu tools", "opencl driver", "opencl runtime", "oclgrind"]
+    assert optional == ["npu tools", "opencl driver", "opencl runtime", "oclgrind", "llvm-mca"]
+    assert f"llvm-mca {llvm.version}" in next(
+        part.detail for part in found if part.name == "llvm-mca"
+    )
     parts = [part for part in found if not part.optional]
     assert [part.name for part in parts] == [
         "python",

@@ -70,9 +70,9 @@ def test_integers_from_the_first_to_the_last_node(model: onnx.ModelProto) -> Non
     kinds = Counter(step.kind for step in plan.steps)
     assert kinds == {
         "quantize": 1,
-        "convolution": 1,
-        "depthwise": 2,
-        "pointwise": 7,
+        "integer_convolution": 1,
+        "integer_depthwise": 2,
+        "integer_pointwise": 7,
         "global_pool": 2,
         "elementwise": 2,
         "dequantize": 1,
@@ -96,7 +96,7 @@ def test_what_has_no_integer_kernel_runs_in_fp32(tmp_path: Path) -> None:
     )
     kinds = [step.kind for step in plan_for(model, HOST).steps]
     assert "fallback" in kinds
-    assert "pointwise" in kinds
+    assert "integer_pointwise" in kinds
     outputs = run_here(model, HOST, tmp_path)
     assert steps_apart(model, outputs, inputs_of(model)).max() <= APART
 
@@ -117,6 +117,6 @@ def test_unsigned_activations_of_other_tools(tmp_path: Path) -> None:
     integers = np.random.default_rng(0).integers(-128, 128, (12, 8, 1, 1)).astype(np.int8)
     model.graph.initializer.append(numpy_helper.from_array(integers, "integers"))
     onnx.checker.check_model(model, full_check=True)
-    assert "pointwise" in [step.kind for step in plan_for(model, HOST).steps]
+    assert "integer_pointwise" in [step.kind for step in plan_for(model, HOST).steps]
     outputs = run_here(model, HOST, tmp_path)
     assert steps_apart(model, outputs, inputs_of(model)).max() <= APART

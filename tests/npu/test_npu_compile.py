@@ -61,6 +61,30 @@ def test_every_step_is_the_one_before_it(bundle: Path):
     spread = max(one.spread_lsb for one in parity.inputs)
     for one in parity.inputs:
         assert one.lsb <= one.allowed_lsb == max(LSB, 2 * spread)
+    # The outputs that are kept are those that these integers stand for.
+    step = json.loads((bundle / "manifest.json").read_text())["npu"]["outputs"][0]["scale"]
+    for one, (pair,) in zip(parity.inputs, parity.pairs, strict=True):
+        apart = np.abs(pair.ours.astype(float) - pair.reference.output).max() / step
+        assert apart == pytest.approx(one.lsb, abs=1e-4)
+        assert pair.ours.shape == pair.reference.output.shape == (1, 100)
+
+
+def test_verify_is_a_gate(bundle: Path, tmp_path: Path):
+    report, outputs = tmp_path / "r.json", tmp_path / "o.npz"
+    written = ("--save-outputs", outputs, "--report", report, "--html", tmp_path / "p.html")
+    done = mbv3c("verify", bundle, "--json", "--latency", "--junit", tmp_path / "j.xml", *written)
+    assert done.returncode == 0, done.stderr
+    assert [row["output"] for row in json.loads(done.stdout)["metrics"]] == ["logits"] * 3
+    found = json.loads(report.read_text())
+    assert found["speed"]["kind"] == "cycles, estimated by vela"
+    assert found["sizes"]["sram_bytes"] > 0
+    assert 'name="command stream"' in (tmp_path / "j.xml").read_text()
+    assert "checked one by one" in (tmp_path / "p.html").read_text()
+    assert mbv3c("verify", "--check", outputs, "--min-cosine", 0.9).returncode == 0
+    assert "judges by more than its outputs" in mbv3c("verify", "--check", outputs).stderr
+    found["speed"]["value"] *= 0.9
+    report.write_text(json.dumps(found))
+    assert mbv3c("verify", bundle, "--baseline", report).returncode == 4
 
 
 def test_golden_files_are_what_the_device_computes(bundle: Path):

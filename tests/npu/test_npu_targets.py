@@ -6,8 +6,16 @@ import ethosu
 import pytest
 
 from mbv3c.errors import ToolError, UsageError
-from mbv3c.targets.npu_knobs import Knobs, check_knobs, every_choice, legal_values
-from mbv3c.targets.npu_table import NPU_TARGETS, NpuTarget, find_npu
+from mbv3c.targets.npu_knobs import (
+    Knobs,
+    canonical,
+    check_knobs,
+    every_choice,
+    legal_values,
+    memories,
+    sram_of,
+)
+from mbv3c.targets.npu_table import DEDICATED_SRAM, NPU_TARGETS, NpuTarget, find_npu
 from mbv3c.targets.npu_tools import require_npu_tools
 
 
@@ -27,6 +35,35 @@ def test_figures_are_those_of_velas_file(target: NpuTarget, vela_ini: ConfigPars
     assert (int(budget) if budget else None) == target.sram_bytes
     assert all(f"Memory_Mode.{one}" in vela_ini for one in target.memory_modes)
     assert all(f"System_Config.{one}" in vela_ini for one in target.system_configs)
+
+
+def test_modes_of_dedicated_sram_differ_in_its_size_only(vela_ini: ConfigParser):
+    found = {
+        name.removeprefix("Memory_Mode."): dict(section)
+        for name, section in vela_ini.items()
+        if section.get("inherit") == "Memory_Mode.Dedicated_Sram"
+    }
+    sizes = {name: int(section.pop("arena_cache_size")) for name, section in found.items()}
+    assert sizes == DEDICATED_SRAM
+    assert all(set(section) == {"inherit"} for section in found.values())
+
+
+def test_choices_that_are_the_same_to_vela_have_one_form():
+    u55, u65 = find_npu("npu:ethos-u55-256"), find_npu("npu:ethos-u65-256")
+    assert canonical(Knobs(memory_mode="Shared_Sram"), u55) == Knobs()
+    assert canonical(Knobs("Size", 1 << 17), u55) == Knobs("Size")
+    assert canonical(Knobs(arena_cache_size=1 << 17), u55) == Knobs(arena_cache_size=1 << 17)
+    assert canonical(Knobs(system_config=u55.system_config), u55) == Knobs()
+    half = Knobs("Size", memory_mode="Dedicated_Sram_512KB")
+    assert canonical(half, u65) == Knobs("Size", 512 << 10)
+    assert canonical(Knobs(), u65) == Knobs(arena_cache_size=256 << 10)
+    assert (memories(half, u65), sram_of(half, u65)) == ("Dedicated_Sram", 512 << 10)
+    assert (memories(Knobs(), u55), sram_of(Knobs(), u55)) == ("Shared_Sram", None)
+    for target in NPU_TARGETS:
+        for knobs in every_choice(target):
+            once = canonical(knobs, target)
+            assert canonical(once, target) == once
+            check_knobs(once, target)
 
 
 def test_the_default_device_is_found_and_an_unknown_one_is_refused():

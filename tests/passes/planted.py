@@ -85,6 +85,20 @@ class GateOverWidth(FoldSE):
         return op.op("Mul", [x, y], name=scale.name)
 
 
+class GateOverHeight(FoldSE):
+    """It averages columns, not the map, and so has a gate for each; all shapes still fit."""
+
+    def build(self, op: ir.tape.Tape, match: Match) -> ir.Value:
+        x = match.values["x"]
+        pool, reduce, relu, expand, gate, scale = match.nodes
+        y = op.op("ReduceMean", [x], {"axes": [2], "keepdims": 1}, name=pool.name)
+        y = op.op("Conv", [y, *reduce.inputs[1:]], reduce.attributes, name=reduce.name)
+        y = op.op("Relu", [y], name=relu.name)
+        y = op.op("Conv", [y, *expand.inputs[1:]], expand.attributes, name=expand.name)
+        y = op.op("HardSigmoid", [y], gate.attributes, name=gate.name)
+        return op.op("Mul", [x, y], name=scale.name)
+
+
 class ShiftForgotten(FoldSE):
     """It forgets the 1/2 that the gate's hard-sigmoid adds."""
 

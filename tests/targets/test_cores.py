@@ -7,11 +7,11 @@ from tvm.target import codegen
 
 from mbv3c.errors import UsageError
 from mbv3c.targets import cores, cpu
-from mbv3c.targets.cores import CORES, check_precision, machine
+from mbv3c.targets.cores import CORES, SCHEDULING_MODELS, check_precision, machine
 from mbv3c.targets.gpus import GPUS
-from mbv3c.targets.table import NATIVE, TARGETS, Target, find_target
+from mbv3c.targets.table import TARGETS, Target, find_target
 
-ARM = [target for target in TARGETS if target.cpu != NATIVE and not target.gpu]
+ARM = [target for target in TARGETS if target.family == "arm_cpu"]
 GPU = [target for target in TARGETS if target.gpu]
 
 
@@ -20,6 +20,7 @@ def test_every_arm_core_is_known(target: Target) -> None:
     known = machine(target, cpu.tvm_target(target))
     assert known == replace(CORES[target.cpu], cores=target.cores)
     assert (known.vector_bytes, known.registers, known.lane_operands) == (16, 32, True)
+    assert target.cpu in SCHEDULING_MODELS
 
 
 @pytest.mark.parametrize("target", ARM, ids=lambda target: target.name)

@@ -7,6 +7,7 @@ step sets an alarm whose signal ends this process; the file `step` says which on
 request asked for goes to `result.json` beside it: the machine, the arrays' files, or an error.
 """
 
+import ctypes
 import json
 import signal
 import sys
@@ -22,7 +23,10 @@ from numpy.typing import NDArray
 
 from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.execution.device.place import Address, Place
+from mbv3c.execution.device.timing import time_models
 from mbv3c.execution.device.tracker import list_devices
+
+_PR_SET_PDEATHSIG = 1
 
 STEP, RESULT = "step", "result.json"
 
@@ -34,14 +38,17 @@ class _Steps:
 
     Attributes:
         failed: the last step that raised an exception.
+        proven: whether the device ran what it must be able to run; see `timing`.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / STEP
         self.failed = "starting"
+        self.proven = False
 
     def run(self, name: str, seconds: float, step: Callable[[], Result]) -> Result:
-        self._file.write_text(json.dumps({"step": name, "seconds": seconds}))
+        here = {"step": name, "seconds": seconds, "proven": self.proven}
+        self._file.write_text(json.dumps(here))
         signal.setitimer(signal.ITIMER_REAL, seconds)  # its signal ends the process
         try:
             return step()
@@ -54,6 +61,8 @@ class _Steps:
 
 def main(request_file: Path) -> None:
     """Do what a request asks for; every outcome but a killed process leaves a result."""
+    if sys.platform == "linux":  # whoever asked may be killed: the device must be free then
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     request = json.loads(request_file.read_text())
     steps = _Steps(request_file.parent)
     try:
@@ -73,6 +82,8 @@ def _answer(request: dict[str, Any], folder: Path, steps: _Steps) -> dict[str, A
         lambda: _connect(place, request["session_seconds"]),
     )
     machine = steps.run("asking what it is", limit, lambda: _machine(remote))
+    if "sides" in request:
+        return {"machine": machine, **time_models(request, remote, folder, steps)}
     if request["library"] is None:
         return {"machine": machine, "outputs": []}
     return {"machine": machine, "outputs": _run(request, remote, folder, steps)}

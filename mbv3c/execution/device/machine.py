@@ -2,11 +2,16 @@
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mbv3c.execution.opencl.runtime import DeviceInfo
+
+_HOT = 80.0  # °C; a Raspberry Pi begins to lower its clock there
+_RASPBERRY = "devices/platform/soc/soc:firmware/get_throttled"
+_NOW = 0xF  # of its bits: those that say what is, and not what has been
 
 # MIDR_EL1's part numbers of Arm's own processors, as the kernel's cpuinfo prints them.
 _ARM = "0x41"
@@ -41,6 +46,7 @@ class Machine:
         cores: how many logical processors the server may use.
         governors: how their clocks are chosen, such as "performance"; one entry for each kind.
         temperature: of its hottest zone, in degrees Celsius, when this was read.
+        throttled: whether its clock was held down then, by heat or by a weak supply.
         opencl: the OpenCL device that bundles for GPUs run on.
         opencl_missing: why there is none; empty where nobody looked.
     """
@@ -53,6 +59,23 @@ class Machine:
     temperature: float | None
     opencl: DeviceInfo | None = None
     opencl_missing: str = ""
+    throttled: bool | None = None
+
+    @property
+    def doubts(self) -> dict[str, str]:
+        """Why times measured on it may differ from one run to the next, in words by kind."""
+        found = {}
+        others = [one for one in self.governors if one != "performance"]
+        if others:
+            found["governor"] = (
+                f"its clock is governed by {' and '.join(others)}: set `performance` "
+                "(`cpupower frequency-set -g performance`), or times will vary"
+            )
+        if self.throttled:
+            found["throttled"] = "its clock is held down, by heat or a weak supply: cool it"
+        if self.temperature is not None and self.temperature >= _HOT:
+            found["hot"] = f"it is hot ({self.temperature:.0f} °C) and may be held down: cool it"
+        return found
 
     @property
     def processor(self) -> str:
@@ -67,7 +90,8 @@ class Machine:
         clock = "".join(f", {one}" for one in self.governors)
         heat = f", {self.temperature:.0f} °C" if self.temperature is not None else ""
         gpu = f", OpenCL: {self.opencl.name}" if self.opencl else ""
-        return f"{self.processor}{clock}{heat}{gpu}"
+        slow = ", throttled" if self.throttled else ""
+        return f"{self.processor}{clock}{heat}{slow}{gpu}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
@@ -99,6 +123,7 @@ def read_machine(root: Path = Path("/")) -> Machine:
         cores=len(os.sched_getaffinity(0)),
         governors=_governors(root / "sys" / "devices" / "system" / "cpu"),
         temperature=_temperature(root / "sys" / "class" / "thermal"),
+        throttled=_throttled(root / "sys"),
     )
 
 
@@ -123,6 +148,19 @@ def _temperature(thermal: Path) -> float | None:
         if text.removeprefix("-").isdigit():
             found.append(int(text) / 1000)
     return max(found, default=None)
+
+
+def _throttled(system: Path) -> bool | None:
+    """Ask the firmware of a Raspberry Pi, and what the kernel cools processors with."""
+    found = []
+    firmware = (_read(system / _RASPBERRY) or "").strip()
+    with suppress(ValueError):
+        found.append(bool(int(firmware, 16) & _NOW))
+    for device in (system / "class" / "thermal").glob("cooling_device*"):
+        kind, state = _read(device / "type") or "", (_read(device / "cur_state") or "").strip()
+        if "cpufreq" in kind and state.isdigit():
+            found.append(int(state) > 0)
+    return any(found) if found else None
 
 
 def _read(path: Path) -> str | None:

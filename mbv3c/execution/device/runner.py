@@ -17,7 +17,7 @@ from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.device import client
 from mbv3c.execution.device.machine import Machine, machine_from_json
 from mbv3c.execution.device.place import Place
-from mbv3c.execution.processes import finish
+from mbv3c.execution.processes import Finished, finish
 from mbv3c.targets.table import find_target
 
 Tensor = NDArray[np.float32]
@@ -25,9 +25,22 @@ Tensor = NDArray[np.float32]
 DEFAULT_SECONDS = 60.0  # an inference of Large in the slowest emulator takes 5
 _WAIT = 5  # how many times as long to wait for a device that others use
 _FIRST = 5  # and for the first inference: a GPU's driver compiles its kernels then
-_START_SECONDS = 120.0  # for a process of Python and TVM to start, on a busy machine
-_CONNECT_SECONDS = 10.0
+START_SECONDS = 120.0  # for a process of Python and TVM to start, on a busy machine
+CONNECT_SECONDS = 10.0
 _EXACT = "(the library itself)"
+
+
+class SessionError(ToolError):
+    """A session with a device failed.
+
+    Attributes:
+        proven: whether the device had run what it must be able to run.
+        late: whether a step took too long.
+    """
+
+    def __init__(self, text: str, *, proven: bool = False, late: bool = False) -> None:
+        super().__init__(text)
+        self.proven, self.late = proven, late
 
 
 @dataclass
@@ -55,8 +68,7 @@ class RpcRunner:
             return f"{self.place}, whose server does not say what it is {_EXACT}"
         what = machine.processor
         if self.gpu and machine.opencl is not None:
-            opencl = machine.opencl
-            what = f"{opencl.name} ({opencl.platform}{'' if opencl.is_gpu else ', a CPU'})"
+            what = machine.opencl.sentence
         return f"{what} of {machine.name}, {self.place} {_EXACT}"
 
     def run(self, bundle: Path, inputs: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -91,7 +103,7 @@ class RpcRunner:
         """Start a client for one session and return its result."""
         wait = self.seconds * _WAIT
         if not self.place.tracked:
-            wait = min(wait, _CONNECT_SECONDS)
+            wait = min(wait, CONNECT_SECONDS)
         first = self.seconds * _FIRST
         session = wait + 4 * first + self.seconds * (len(inputs) + 2)
         request = {
@@ -108,34 +120,42 @@ class RpcRunner:
         }
         (folder / "request.json").write_text(json.dumps(request))
         command = [sys.executable, "-m", client.__name__, str(folder / "request.json")]
-        finished = finish(command, timeout=session + _START_SECONDS)
-        return self._result(folder, finished.returncode, finished.last_lines())
+        finished = finish(command, timeout=session + START_SECONDS)
+        return session_result(self.place, folder, finished)
 
-    def _result(self, folder: Path, status: int, lines: str) -> dict[str, Any]:
-        """Read what a client left behind.
 
-        Raises:
-            ToolError: the device failed, with the step in which it did.
-        """
-        step_file, result_file = folder / client.STEP, folder / client.RESULT
-        step = json.loads(step_file.read_text()) if step_file.is_file() else {"step": "starting"}
-        if status == -signal.SIGALRM:
-            raise ToolError(
-                f"the {self.place} did not answer within {step['seconds']:g} s ({step['step']}); "
-                "it hangs, is busy, or is slow: see `mbv3c device list`, start its server again, "
-                "or give it longer with --timeout SECONDS"
-            )
-        if not result_file.is_file():
-            raise ToolError(
-                f"the client of the {self.place} ended with status {status} "
-                f"({step['step']}):\n{lines}"
-            )
-        result: dict[str, Any] = json.loads(result_file.read_text())
-        if "error" not in result:
-            return result
-        if result["tool"]:
-            raise ToolError(result["error"])
-        raise ToolError(f"the {self.place} failed ({result['step']}): {_meaning(result['error'])}")
+def session_result(place: object, folder: Path, finished: Finished) -> dict[str, Any]:
+    """Read what a client of a device left behind.
+
+    Raises:
+        SessionError: the device failed, with the step in which it did.
+    """
+    step_file, result_file = folder / client.STEP, folder / client.RESULT
+    step = {"step": "starting", "proven": False}
+    if step_file.is_file():
+        step = json.loads(step_file.read_text())
+    proven = bool(step["proven"])
+    if finished.returncode == -signal.SIGALRM:
+        raise SessionError(
+            f"the {place} did not answer within {step['seconds']:g} s ({step['step']}); "
+            "it hangs, is busy, or is slow: see `mbv3c device list`, start its server again, "
+            "or give it longer with --timeout SECONDS",
+            proven=proven,
+            late=True,
+        )
+    if not result_file.is_file():
+        raise SessionError(
+            f"the client of the {place} ended with status {finished.returncode} "
+            f"({step['step']}):\n{finished.last_lines()}",
+            proven=proven,
+        )
+    result: dict[str, Any] = json.loads(result_file.read_text())
+    if "error" not in result:
+        return result
+    text = result["error"]
+    if not result["tool"]:
+        text = f"the {place} failed ({result['step']}): {_meaning(text)}"
+    raise SessionError(text, proven=proven)
 
 
 # What TVM says, and what it means.

@@ -253,7 +253,12 @@ class _Server:
 
     def _tell_tracker(self, registration: Registration) -> None:
         now = read_machine()
-        self.machine = replace(self.machine, governors=now.governors, temperature=now.temperature)
+        self.machine = replace(
+            self.machine,
+            governors=now.governors,
+            temperature=now.temperature,
+            throttled=now.throttled,
+        )
         registration.describe(self.machine.to_json(), busy=self._session is not None)
 
     # ---- clients ----

@@ -7,6 +7,7 @@ else a server says of itself: ours says what it is and whether it is busy.
 """
 
 import json
+import select
 import socket
 import struct
 from dataclasses import dataclass
@@ -40,8 +41,16 @@ class Tracker:
 
     def ask(self, *message: Any) -> Any:
         """Send a message and return the answer."""
+        self.tell(*message)
+        return self.answer()
+
+    def tell(self, *message: Any) -> None:
+        """Send a message."""
         data = json.dumps(message).encode()
         self.socket.sendall(struct.pack("<i", len(data)) + data)
+
+    def answer(self) -> Any:
+        """Wait for what it says."""
         (length,) = struct.unpack("<i", self._receive(4))
         if not 0 < length <= _LARGEST:
             raise ConnectionError(f"the tracker answers with {length} bytes")
@@ -86,6 +95,7 @@ class Registration:
         self._tracker = Tracker(address)
         self._key, self._server, self._advertised = key, server, advertised
         self._taken_since: float | None = None
+        self._beats = 0
         self.match_key = ""
 
     def close(self) -> None:
@@ -100,8 +110,10 @@ class Registration:
             "key": _SERVER + self._key,
             "addr": [self._advertised, self._server.port],
             "busy": busy,
+            "beat": self._beats,
             "machine": document,
         }
+        self._beats += 1
         self._tracker.order(TrackerCode.UPDATE_INFO, entry)
 
     def offer(self) -> None:
@@ -121,6 +133,30 @@ class Registration:
             self.offer()
 
 
+class Request:
+    """Waits at a tracker for a device of a key.
+
+    Raises:
+        OSError: the tracker is gone; so do the methods.
+    """
+
+    def __init__(self, address: Address, key: str) -> None:
+        self._tracker = Tracker(address)
+        self._tracker.tell(TrackerCode.REQUEST, key, "", 1)
+
+    def poll(self, seconds: float) -> tuple[Address, str] | None:
+        """Return a device and what to name as key there; None if none comes in some seconds."""
+        if not select.select([self._tracker.socket], [], [], seconds)[0]:
+            return None
+        code, (host, port, match_key) = self._tracker.answer()
+        if code != TrackerCode.SUCCESS:
+            raise ConnectionError(f"the tracker answers {code} instead of success")
+        return Address(host, port), match_key
+
+    def close(self) -> None:
+        self._tracker.close()
+
+
 @dataclass(frozen=True)
 class Listed:
     """A device that a tracker has.
@@ -130,12 +166,15 @@ class Listed:
         address: where it is.
         busy: whether a client has it; None where its server does not say.
         machine: what it is, as `Machine.to_json` says it; None where its server does not say.
+        beat: a number that another one follows every few seconds; None where its server counts
+            none.
     """
 
     key: str
     address: Address
     busy: bool | None
     machine: dict[str, Any] | None
+    beat: int | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +215,7 @@ def list_devices(address: Address) -> tuple[list[Listed], list[Queue]]:
             address=Address(*entry["addr"]),
             busy=entry.get("busy"),
             machine=entry.get("machine"),
+            beat=entry.get("beat"),
         )
         for entry in summary["server_info"]
     ]

@@ -166,7 +166,7 @@ def _fill(place: Path, architecture: str, progress: Progress) -> None:
     names = ["libOpenCL.so.1", *(name for path in users for name in needed(path))]
     others = closure(names, folders, [path.name for path in plugins])
     for name in {*pocl, *others, _loader()}:
-        shutil.copy(_find(name, folders), target / "lib" / triple / name)
+        shutil.copy(find_library(name, folders), target / "lib" / triple / name)
     (place / "preload.txt").write_text("\n".join(pocl[:-1]) + "\n")
     (place / "bin").mkdir()
     ld = place / "bin" / "ld"
@@ -195,7 +195,7 @@ def closure(
         if name in visited:
             return
         visited.add(name)
-        for other in needed(_find(name, folders)):
+        for other in needed(find_library(name, folders)):
             visit(other)
         order.append(name)
 
@@ -204,7 +204,12 @@ def closure(
     return order
 
 
-def _find(name: str, folders: Sequence[Path]) -> Path:
+def find_library(name: str, folders: Sequence[Path]) -> Path:
+    """Return where a library of unpacked packages is.
+
+    Raises:
+        ToolError: it is in none of the folders.
+    """
     for folder in folders:
         path = folder / name
         if path.is_symlink() and str(path.readlink()).startswith("/"):

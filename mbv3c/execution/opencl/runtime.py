@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from mbv3c.execution.opencl.kit import OpenCLKit, opencl_kit
 from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin, tvm_runtime
 
 DEVICE_VARIABLE = "MBV3C_OPENCL_DEVICE"
+PROFILE = ("mbv3c.opencl.profile_start", "mbv3c.opencl.profile_stop")  # global functions
 DRIVER_REMEDY = (
     "install the OpenCL driver of your GPU, or PoCL, which runs on the processor: "
     f"`apt install pocl-opencl-icd`, or without root `{FETCH_COMMAND}`"
@@ -23,6 +24,7 @@ DRIVER_REMEDY = (
 
 _HERE = Path(__file__).parent
 _VENDORS = Path("/etc/OpenCL/vendors")
+_KERNEL = "_kernel"  # what TVM appends to a function's name for the kernel that it launches
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class DeviceInfo:
     driver: str
     is_gpu: bool
     has_half: bool
+
+    @property
+    def sentence(self) -> str:
+        """What it is, in a few words."""
+        return f"{self.name} ({self.platform}{'' if self.is_gpu else ', a CPU'})"
 
 
 @dataclass(frozen=True)
@@ -163,12 +170,22 @@ def profiled() -> Iterator[list[KernelTime]]:
     Costs an event per launch; the times are the device's own, without launch overhead.
     """
     times: list[KernelTime] = []
-    _call("mbv3c.opencl.profile_start")
+    _call(PROFILE[0])
     try:
         yield times
     finally:
-        stopped = json.loads(_call("mbv3c.opencl.profile_stop"))
+        stopped = json.loads(_call(PROFILE[1]))
     times += [KernelTime(**row) for row in stopped]
+
+
+def by_calls(calls: Sequence[str], times: Iterable[KernelTime]) -> list[tuple[str, float]]:
+    """Give every call of a function that is one kernel its microseconds on the device.
+
+    Calls of one kernel share its time in equal parts; functions that are no kernel are left out.
+    """
+    us = {one.kernel: one.nanoseconds / one.launches / 1e3 for one in times}
+    named = ((call, f"{call}{_KERNEL}") for call in calls)
+    return [(call, us[kernel]) for call, kernel in named if kernel in us]
 
 
 def opencl_drivers() -> list[str]:

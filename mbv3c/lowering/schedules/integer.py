@@ -40,6 +40,12 @@ class Output:
     high: int = 127
     lookup: bool = False
 
+    @property
+    def typical(self) -> "Output":
+        """The one of all that take the same instructions: which numbers they take is no matter."""
+        low, high = (0 if self.low > -128 else -128), (0 if self.high < 127 else 127)
+        return Output(min(1, abs(self.zero)), low, high, self.lookup)
+
 
 def has_dot(machine: Machine) -> bool:
     """Say whether four products are added by one instruction."""

@@ -7,7 +7,8 @@ with a fourth, whose weights are 0. A tap outside of the map takes the zero poin
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +49,16 @@ class IntegerConvolution:
     horizontal: Axis
     zero: int
     output: Output
+    dtype: ClassVar = "int8"
 
     @property
     def madds(self) -> int:
         return self.batch * self.outputs * self.inputs * products(self.vertical, self.horizontal)
+
+    @property
+    def typical(self) -> "IntegerConvolution":
+        """The shape under which kernels that differ in zero points only are measured."""
+        return replace(self, zero=0, output=self.output.typical)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ each such column serves all windows that it is part of; kernels of more rows are
 tap that falls outside of the map takes the zero point itself.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +55,16 @@ class IntegerDepthwise:
     horizontal: Axis
     zero: int
     output: Output
+    dtype: ClassVar = "int8"
 
     @property
     def madds(self) -> int:
         return self.batch * self.channels * products(self.vertical, self.horizontal)
+
+    @property
+    def typical(self) -> "IntegerDepthwise":
+        """The shape under which kernels that differ in zero points only are measured."""
+        return replace(self, zero=0, output=self.output.typical)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ packed [panel][K / 4][columns][4]; the last four of K then begin early enough to
 for those weights that were there before. Elsewhere they are [panel][K][columns], as int16.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class IntegerPointwise:
     inputs: int
     outputs: int
     output: Output
+    dtype: ClassVar = "int8"
 
     @property
     def madds(self) -> int:
@@ -43,6 +45,11 @@ class IntegerPointwise:
     def columns(self) -> int:
         """Outputs as they are computed: a multiple of four."""
         return -(-self.outputs // GROUP) * GROUP
+
+    @property
+    def typical(self) -> "IntegerPointwise":
+        """The shape under which kernels that differ in zero points only are measured."""
+        return replace(self, output=self.output.typical)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """A served device that tests share, and libraries to run on it."""
 
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import device_libraries as libraries
 import pytest
-from device_serving import Served, served
+from device_serving import HOST, Served, end, free_port, served, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +56,28 @@ def two_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return libraries.build_endless(_bundle(tmp_path_factory, "endless")).parent
+
+
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    port = free_port()
+    log = tmp_path_factory.mktemp("stock") / "log"
+    command = [
+        "-m",
+        "tvm.exec.rpc_server",
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--port-end",
+        str(port + 1),
+    ]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, *command], stdout=file, stderr=file, process_group=0
+        )
+    try:
+        wait_for(lambda: "bind to" in log.read_text(), 60, log)
+        yield port
+    finally:
+        end(process)

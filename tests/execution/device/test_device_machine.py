@@ -37,6 +37,38 @@ def test_reads_a_board(tmp_path: Path) -> None:
     assert ", schedutil, performance, 42 °C" in machine.sentence
 
 
+def test_a_clock_that_is_held_down_is_seen(tmp_path: Path) -> None:
+    root = _board(tmp_path, BIG_LITTLE)
+    assert read_machine(root).throttled is None
+    cooling = root / "sys/class/thermal/cooling_device0"
+    cooling.mkdir()
+    for kind, state, expected in (
+        ("thermal-cpufreq-0", "0", False),
+        ("thermal-cpufreq-0", "3", True),
+        ("pwm-fan", "3", None),
+        ("thermal-cpufreq-0", "broken", None),
+    ):
+        (cooling / "type").write_text(kind + "\n")
+        (cooling / "cur_state").write_text(state + "\n")
+        assert read_machine(root).throttled is expected
+    firmware = root / "sys/devices/platform/soc/soc:firmware/get_throttled"
+    firmware.parent.mkdir(parents=True)
+    for text, expected in (("0", False), ("50000", False), ("50005", True), ("4", True)):
+        firmware.write_text(text + "\n")  # the upper bits say what was, and not what is
+        assert read_machine(root).throttled is expected
+    assert "throttled" in read_machine(root).sentence
+
+
+def test_what_makes_times_doubtful_is_said(tmp_path: Path) -> None:
+    machine = read_machine(_board(tmp_path, BIG_LITTLE))
+    assert list(machine.doubts) == ["governor"]
+    assert "governed by schedutil: set `performance`" in machine.doubts["governor"]
+    steady = replace(machine, governors=("performance",))
+    assert steady.doubts == {}
+    assert list(replace(steady, throttled=True, temperature=80.4).doubts) == ["throttled", "hot"]
+    assert "(80 °C)" in replace(steady, temperature=80.4).doubts["hot"]
+
+
 def test_names_of_other_makers_are_not_guessed(tmp_path: Path) -> None:
     other = BIG_LITTLE.replace("0x41", "0x51")
     assert read_machine(_board(tmp_path, other)).cpu is None

@@ -2,17 +2,14 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import device_libraries as libraries
 import numpy as np
 import pytest
-from device_serving import HOST, Served, end, free_port, served, wait_for
+from device_serving import HOST, Served, free_port, served, wait_for
 from tvm import rpc
 
 from mbv3c.errors import ToolError
@@ -103,31 +100,6 @@ def test_library_of_another_processor(device: Served, tmp_path: Path) -> None:
 
 
 # ---- TVM's own server ----
-
-
-@pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    port = free_port()
-    log = tmp_path_factory.mktemp("stock") / "log"
-    command = [
-        "-m",
-        "tvm.exec.rpc_server",
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        "--port-end",
-        str(port + 1),
-    ]
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, *command], stdout=file, stderr=file, process_group=0
-        )
-    try:
-        wait_for(lambda: "bind to" in log.read_text(), 60, log)
-        yield port
-    finally:
-        end(process)
 
 
 def test_tvms_own_server_runs_it_too(stock: int, network: Path) -> None:

@@ -37,6 +37,10 @@ class DepthwiseMap:
     sums: bool = False
 
     @property
+    def dtype(self) -> str:
+        return self.shape.dtype
+
+    @property
     def lanes(self) -> int:
         return launch.lanes_for(self.shape.channels)
 

@@ -44,6 +44,10 @@ class Product:
     result: str = ""
 
     @property
+    def dtype(self) -> str:
+        return self.shape.dtype
+
+    @property
     def lanes(self) -> int:
         return launch.lanes_for(self.shape.outputs)
 

@@ -1,0 +1,210 @@
+"""Time models on a device, from the client's process: see `client.py`.
+
+A session first runs a model that is known to be good, the proof. What fails after it was not the
+device's fault, unless the device fails just then: whoever asks decides that.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from mbv3c.errors import ToolError
+from mbv3c.execution.device.stopwatch import INSTRUMENT, Call, read_times
+from mbv3c.execution.opencl.runtime import PROFILE, KernelTime, by_calls
+
+_BIG_CORES = 1  # of TVM's affinity modes
+_WARM_MS = 200
+_DRIVER = 5  # times as long as for another step: a GPU's driver compiles
+
+Result = TypeVar("Result")
+
+
+class Steps(Protocol):
+    """Runs steps, each with its time.
+
+    Attributes:
+        failed: the last step that raised an exception.
+        proven: whether the device ran the proof.
+    """
+
+    failed: str
+    proven: bool
+
+    def run(self, name: str, seconds: float, step: Callable[[], Result]) -> Result: ...
+
+
+def time_models(
+    request: dict[str, Any], remote: Any, folder: Path, steps: Steps
+) -> dict[str, Any]:
+    """Run the proof, and then time what was asked for, on one thread.
+
+    Args:
+        request: `proof` and `sides`, folders laid out as bundles; `stopwatch`, the library for
+            the device; `contest`, the rounds in which the only side is timed call by call; or
+            `blocks` and `runs`, by which several sides take turns as a whole.
+        remote: the session.
+        folder: where outputs go.
+        steps: who watches the time.
+
+    Returns:
+        `rounds`, for every one the names and microseconds of the calls, and `outputs`, files; or
+        `blocks`, by side lists of milliseconds.
+    """
+    work = _Work(remote, request["seconds"], steps, bool(request["gpu"]))
+    try:
+        work.prove(Path(request["proof"]))
+        sides = {name: Path(side) for name, side in request["sides"].items()}
+        if not sides:
+            return {}
+        if request["contest"]:
+            (side,) = sides.values()
+            return work.contest(side, Path(request["stopwatch"]), request["contest"], folder)
+        return {"blocks": work.turns(sides, request["blocks"], request["runs"])}
+    finally:
+        work.remove()
+
+
+class _Work:
+    """A session's models.
+
+    Attributes:
+        names: of the files on the device.
+    """
+
+    def __init__(self, remote: Any, seconds: float, steps: Steps, gpu: bool) -> None:
+        self._remote, self._seconds, self._steps, self._gpu = remote, seconds, steps, gpu
+        self._device = remote.device("opencl" if gpu else "cpu", 0)
+        self.names: list[str] = []
+
+    def prove(self, side: Path) -> None:
+        """Run the model that must work, once."""
+        threads = self._remote.get_function("runtime.config_threadpool")
+        self._run("taking one thread", lambda: threads(_BIG_CORES, 1))
+        machine = self._opened(side, "the default kernel")
+        self._first(machine, "the default kernel")
+        self._steps.proven = True
+
+    def contest(self, side: Path, stopwatch: Path, rounds: int, folder: Path) -> dict[str, Any]:
+        """Time every call of a model in each of some rounds, and fetch its outputs."""
+        machine = self._opened(side, "the candidates")
+        self._first(machine, "the candidates")
+        watch = self._loaded(stopwatch, "the stopwatch")
+        self._run("warming up", lambda: self._evaluate(machine, 1, _WARM_MS))
+        outputs = self._run("fetching the outputs", lambda: machine.get_outputs("main"))
+        several = [outputs] if not isinstance(outputs, tuple | list) else list(outputs)
+        files = [str(folder / f"out{number}.npy") for number in range(len(several))]
+        for file, output in zip(files, several, strict=True):
+            self._run("fetching the outputs", partial(_fetch, output, file))
+
+        clock = self._clock() if self._gpu else None
+        timed = self._by_stopwatch(machine, watch, rounds if clock is None else 1)
+        if clock is not None:
+            names = [name for name, _ in timed[0]]
+            timed = self._run(
+                "timing the candidates",
+                lambda: [self._by_clock(machine, names, *clock) for _ in range(rounds)],
+            )
+        return {"rounds": timed, "outputs": files}
+
+    def _first(self, machine: Any, what: str) -> None:
+        """Run a model for the first time: a GPU's driver compiles its kernels then."""
+
+        def run() -> None:
+            machine.invoke_stateful("main")
+            self._device.sync()
+
+        seconds = self._seconds * (_DRIVER if self._gpu else 1)
+        self._steps.run(f"running {what}", seconds, run)
+
+    def _clock(self) -> tuple[Any, Any] | None:
+        """Return what starts and stops the clock of the GPU; None of a server that is not ours."""
+        try:
+            found = [self._remote.get_function(name) for name in PROFILE]
+        except (AttributeError, RuntimeError, ValueError):
+            return None
+        return found[0], found[1]
+
+    def _by_clock(self, machine: Any, names: list[str], start: Any, stop: Any) -> list[Call]:
+        """Time every call of a model once, by the GPU's clock."""
+        start()
+        machine.invoke_stateful("main")
+        self._device.sync()
+        return by_calls(names, [KernelTime(**row) for row in json.loads(stop())])
+
+    def _by_stopwatch(self, machine: Any, watch: Any, rounds: int) -> list[list[Call]]:
+        """Time every call of a model in each of some rounds, by the clock of the device's host."""
+        begin, times = watch["begin"], watch["times"]
+        self._run("starting the stopwatch", lambda: begin(self._device))
+        machine.set_instrument(INSTRUMENT)
+        self._run("timing the candidates", lambda: self._evaluate(machine, rounds))
+        calls = read_times(bytes(self._run("fetching the times", times)))
+        each = len(calls) // (rounds + 1)  # TVM runs once before it counts
+        if not each or len(calls) % (rounds + 1):
+            raise ToolError(f"{len(calls)} calls in {rounds + 1} runs: please report this")
+        split = [calls[at : at + each] for at in range(0, len(calls), each)]
+        return split[1:]
+
+    def turns(self, sides: dict[str, Path], blocks: int, runs: int) -> dict[str, Any]:
+        """Time models as wholes, in turns: milliseconds by side and block."""
+        machines = {name: self._opened(side, name) for name, side in sides.items()}
+        for name, machine in machines.items():
+            self._run(f"warming up {name}", partial(self._evaluate, machine, 1, _WARM_MS))
+        found: dict[str, list[list[float]]] = {name: [] for name in sides}
+        order = list(sides)
+        for _ in range(blocks):
+            for name in order:
+                step = partial(self._evaluate, machines[name], runs)
+                found[name].append([1e3 * one for one in self._run(f"timing {name}", step)])
+            order.reverse()  # so that neither is always the first
+        return found
+
+    def remove(self) -> None:
+        """Remove the files: TVM's own servers have one folder for all their clients."""
+        failed = self._steps.failed
+        for name in self.names:
+            with suppress(RuntimeError):  # a device that is gone has nothing left to remove
+                self._run("removing its files", partial(self._remote.remove, name))
+        self._steps.failed = failed
+
+    def _opened(self, side: Path, what: str) -> Any:
+        import tvm
+        from tvm import relax
+
+        from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
+
+        library = self._loaded(side / LIBRARY, what)
+        machine = self._run(f"opening {what}", lambda: relax.VirtualMachine(library, self._device))
+        x = np.load(side / GOLDEN_INPUT)
+
+        def give() -> None:
+            machine.set_input("main", tvm.runtime.tensor(x, self._device))
+
+        self._run(f"sending the input of {what}", give)
+        return machine
+
+    def _loaded(self, file: Path, what: str) -> Any:
+        name = f"mbv3c-{uuid.uuid4().hex}.so"
+        contents = bytearray(file.read_bytes())
+        self.names.append(name)
+        self._run(f"uploading {what}", lambda: self._remote.upload(contents, name))
+        return self._run(f"loading {what}", lambda: self._remote.load_module(name))
+
+    def _evaluate(self, machine: Any, runs: int, least_ms: int = 0) -> tuple[float, ...]:
+        evaluator = machine.module.time_evaluator(
+            "invoke_stateful", self._device, number=1, repeat=runs, min_repeat_ms=least_ms
+        )
+        results: tuple[float, ...] = evaluator("main").results
+        return results
+
+    def _run(self, name: str, step: Callable[[], Result]) -> Result:
+        return self._steps.run(name, self._seconds, step)
+
+
+def _fetch(output: Any, file: str) -> None:
+    np.save(file, output.numpy())

@@ -1,0 +1,131 @@
+"""Pictures of measurements, as PNG or SVG."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mbv3c.atomic import new_file
+from mbv3c.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_INCHES = (7.2, 4.5)
+_DPI = 150
+# What would differ from one time to the next: the date, and identifiers of SVG.
+_METADATA: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".svg": {"Date": None}}
+_SETTINGS: dict[Any, Any] = {
+    "svg.hashsalt": "mbv3c",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+}
+
+
+def check_figure(path: Path, *, force: bool) -> None:
+    """Make sure that a picture can be written there, before work begins that would be lost.
+
+    Raises:
+        UsageError: the name ends in something else than .png and .svg, or the file exists and
+            `force` is not set, or its folder does not exist.
+    """
+    if path.suffix.lower() not in _METADATA:
+        raise UsageError(f"{path}: a picture's name ends in {' or '.join(_METADATA)}")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists; write over it with --force, or choose another place")
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {path.parent} does not exist; make it first")
+
+
+@contextmanager
+def figure(path: Path, title: str, x: str, y: str, *, force: bool = False) -> Iterator["Axes"]:
+    """Yield axes to draw on, and write them whole when the block ends without an error.
+
+    The same drawing gives the same bytes. No display is needed, and nothing of matplotlib's
+    settings is changed for others.
+
+    Args:
+        path: ends in .png or .svg, which says the format.
+        title: of the picture.
+        x: what the horizontal axis shows, and in which unit.
+        y: likewise the vertical one.
+        force: write over what is there.
+
+    Raises:
+        UsageError: as `check_figure` says.
+        BundleError: the place cannot be written, or the disk is full.
+    """
+    check_figure(path, force=force)
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(_SETTINGS):
+        picture = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
+        FigureCanvasAgg(picture)
+        axes = picture.subplots()
+        axes.set_title(title, loc="left")
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.grid(visible=True, alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        yield axes
+        kind = path.suffix.lower()
+        with new_file(path, force=force) as temporary:
+            picture.savefig(temporary, format=kind.removeprefix("."), metadata=_METADATA[kind])
+
+
+Draw = Callable[["Sequence[Axes]"], None]
+
+# Stands for the colour of the text around a picture; no other part of one has it.
+_INK = "#010203"
+_INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def write_panels(path: Path, heights: Sequence[float], draw: Draw, *, force: bool = False) -> None:
+    """Write several panels under each other as one picture, whole or not at all.
+
+    Args:
+        path: ends in .png or .svg, which says the format.
+        heights: of the panels, in inches.
+        draw: draws on the axes of the panels.
+        force: write over what is there.
+
+    Raises:
+        UsageError: as `check_figure` says.
+        BundleError: the place cannot be written, or the disk is full.
+    """
+    check_figure(path, force=force)
+    kind = path.suffix.lower()
+    with _panels(heights, _SETTINGS, draw) as picture, new_file(path, force=force) as temporary:
+        picture.savefig(temporary, format=kind.removeprefix("."), metadata=_METADATA[kind])
+
+
+def inline_panels(heights: Sequence[float], draw: Draw) -> str:
+    """Return the same as an SVG element for an HTML page, in the colour of its text.
+
+    It has no background, and nothing in it refers to another place.
+    """
+    written = StringIO()
+    with _panels(heights, {**_SETTINGS, **dict.fromkeys(_INKED, _INK)}, draw) as picture:
+        picture.savefig(written, format="svg", metadata=_NO_METADATA, transparent=True)
+    text = written.getvalue()
+    return text[text.index("<svg") :].replace(_INK, "currentColor")
+
+
+@contextmanager
+def _panels(heights: Sequence[float], settings: dict[Any, Any], draw: Draw) -> Iterator[Any]:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(settings):
+        size = (_INCHES[0], sum(heights))
+        picture = Figure(figsize=size, dpi=_DPI, layout="constrained")
+        FigureCanvasAgg(picture)
+        ratios = {"height_ratios": list(heights)}
+        axes = picture.subplots(len(heights), squeeze=False, gridspec_kw=ratios)
+        draw(list(axes[:, 0]))
+        yield picture

@@ -1,0 +1,208 @@
+"""How far an output is from the reference, in the figures that people compare by.
+
+Every figure is computed in float64, over the places where both sides are finite. What each of them
+is, as a formula, and what Polygraphy calls it: docs/metrics.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from math import inf, isfinite, log10
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[Any]
+Doubles = NDArray[np.float64]
+Index = tuple[int, ...]
+
+QUANTILES = (50.0, 90.0, 99.0, 99.9)  # percent
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What of one side is no number.
+
+    Attributes:
+        nan: how many NaN there are.
+        nan_at: index of the first in the order of memory; None if there is none.
+        inf: how many infinities of either sign.
+        inf_at: index of the first.
+    """
+
+    nan: int
+    nan_at: Index | None
+    inf: int
+    inf_at: Index | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One output for one input against the reference.
+
+    A figure is None where nothing can be said: there is no pair to compare, or no class scores. An
+    error over a range or a value of 0 is infinite, and so is a ratio in dB where nothing differs.
+
+    Attributes:
+        values: values of the reference.
+        compared: pairs of which both are finite; 0 if the shapes differ.
+        ours, reference: what is no number on each side.
+        max_abs, mean_abs: of the absolute errors.
+        max_abs_at: index of the largest; of several the first.
+        max_rel, mean_rel: of the errors relative to the reference's value; 0 where both are 0.
+        max_rel_at: index of the largest.
+        max_of_range: the largest absolute error over the reference's range.
+        cosine: of both sides as vectors.
+        psnr_db: the reference's range over the root of the mean squared error.
+        snr_db: the reference's power over that of the error.
+        quantiles: of the absolute errors, by percent, such as "99.9".
+        top1, top5: share of the reference's one (or five) largest classes that are among ours, a
+            mean over images, pixels or anchors; no tie is forgiven.
+    """
+
+    values: int
+    compared: int
+    ours: Broken
+    reference: Broken
+    max_abs: float | None = None
+    max_abs_at: Index | None = None
+    mean_abs: float | None = None
+    max_rel: float | None = None
+    max_rel_at: Index | None = None
+    mean_rel: float | None = None
+    max_of_range: float | None = None
+    cosine: float | None = None
+    psnr_db: float | None = None
+    snr_db: float | None = None
+    quantiles: Mapping[str, float | None] = field(
+        default_factory=lambda: dict.fromkeys(f"{q:g}" for q in QUANTILES)
+    )
+    top1: float | None = None
+    top5: float | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Say whether every value of the reference has a finite pair."""
+        return self.compared == self.values
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys; what is infinite becomes null."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+
+def measure(y: Values, reference: Values, class_axis: int | None = None) -> Metrics:
+    """Compare an output with the reference.
+
+    Args:
+        y: our output, of any shape and real type.
+        reference: what it should be.
+        class_axis: which axis of `reference` has the classes; None if it holds no scores.
+    """
+    ours, theirs = np.asarray(y, np.float64), np.asarray(reference, np.float64)
+    found = Metrics(theirs.size, 0, _broken(ours), _broken(theirs))
+    if ours.shape != theirs.shape:
+        return found if class_axis is None else replace(found, top1=0.0, top5=0.0)
+    if class_axis is not None:
+        top1, top5 = (top_agreement(ours, theirs, class_axis, k) for k in (1, 5))
+        found = replace(found, top1=top1, top5=top5)
+    places = np.flatnonzero(np.isfinite(ours) & np.isfinite(theirs))
+    if not places.size:
+        return found
+    a, b = ours.ravel()[places], theirs.ravel()[places]
+    error = np.abs(a - b)
+    relative = _relative(error, np.abs(b))
+    square = float(np.mean(error**2))
+    spread = float(np.ptp(b))
+
+    def index(of: Doubles) -> Index:
+        return tuple(map(int, np.unravel_index(places[of.argmax()], theirs.shape)))
+
+    return replace(
+        found,
+        compared=places.size,
+        max_abs=float(error.max()),
+        max_abs_at=index(error),
+        mean_abs=float(error.mean()),
+        max_rel=float(relative.max()),
+        max_rel_at=index(relative),
+        mean_rel=float(relative.mean()),
+        max_of_range=_over(float(error.max()), spread),
+        cosine=cosine(a, b),
+        psnr_db=_decibels(spread**2, square),
+        snr_db=_decibels(float(np.mean(b**2)), square),
+        quantiles={f"{q:g}": quantile(error, q) for q in QUANTILES},
+    )
+
+
+def errors(y: Values, reference: Values) -> Doubles:
+    """Return the absolute errors where both sides are finite, flat; none if the shapes differ."""
+    ours, theirs = np.asarray(y, np.float64), np.asarray(reference, np.float64)
+    if ours.shape != theirs.shape:
+        return np.empty(0)
+    finite = np.isfinite(ours) & np.isfinite(theirs)
+    found: Doubles = np.abs(ours[finite] - theirs[finite])
+    return found
+
+
+def quantile(error: Doubles, percent: float) -> float | None:
+    """Return an error that so many percent do not exceed, linear between neighbours."""
+    return float(np.percentile(error, percent)) if error.size else None
+
+
+def cosine(a: Values, b: Values) -> float:
+    """Return the cosine of two arrays as vectors; of zeros 1 if both are, and else 0."""
+    a, b = np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return max(-1.0, min(float(a @ b) / norms, 1.0)) if norms > 0 else float(np.array_equal(a, b))
+
+
+def top_agreement(y: Values, reference: Values, axis: int, k: int) -> float | None:
+    """Return which share of the reference's k largest classes are among ours.
+
+    Of equal scores the first class comes first. A row that holds NaN or infinity on either side
+    agrees on nothing. None if there is no row, or no class.
+    """
+    if not reference.size:
+        return None
+    ours, theirs = (np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]) for x in (y, reference))
+    largest = [np.argsort(-x, axis=1, kind="stable")[:, :k] for x in (ours, theirs)]
+    found = (largest[0][:, :, None] == largest[1][:, None, :]).any(axis=1)
+    found[~(np.isfinite(ours).all(axis=1) & np.isfinite(theirs).all(axis=1))] = False
+    return float(found.mean())
+
+
+def _broken(values: Doubles) -> Broken:
+    nan, infinite = np.isnan(values), np.isinf(values)
+    return Broken(int(nan.sum()), _first(nan), int(infinite.sum()), _first(infinite))
+
+
+def _first(found: NDArray[np.bool_]) -> Index | None:
+    if not found.any():
+        return None
+    return tuple(map(int, np.unravel_index(found.argmax(), found.shape)))
+
+
+def _relative(error: Doubles, size: Doubles) -> Doubles:
+    zero = np.where(error == 0, 0.0, inf)
+    with np.errstate(over="ignore"):  # over a denormal; that is infinite, too
+        return np.divide(error, size, out=zero, where=size > 0)
+
+
+def _over(error: float, spread: float) -> float:
+    if error == 0:
+        return 0.0
+    return error / spread if spread > 0 else inf
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if noise == 0:
+        return inf
+    return 10 * (log10(signal) - log10(noise)) if signal > 0 else -inf
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, tuple):
+        return list(value)
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,0 +1,123 @@
+"""Portable targets for x86: what they need, what they make, and who refuses to run it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tvm.target import codegen
+
+from mbv3c.errors import ToolError
+from mbv3c.execution.runners import HostRunner, runner_for
+from mbv3c.execution.toolbox import native_arch
+from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.spec import ModelSpec
+from mbv3c.pipeline import compile_model
+from mbv3c.targets import cpu, isa
+from mbv3c.targets.cores import CORES, machine
+from mbv3c.targets.isa import ISAS, missing, portable, require_isa
+from mbv3c.targets.table import TARGETS, Target, find_target
+
+PORTABLE = [target for target in TARGETS if target.isa]
+AVX2, AVX512 = find_target("host_cpu:avx2"), find_target("host_cpu:avx512")
+HOST = find_target("host_cpu")
+
+SMALL = ModelSpec("small", width=0.35, resolution=96, classes=10)
+
+# /proc/cpuinfo and LLVM spell some alike, and these not.
+LLVM = {"abm": "lzcnt", "bmi1": "bmi"}
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, file: Path, *flags: str) -> None:
+    file.write_text(f"processor\t: 0\nflags\t\t: fpu sse2 {' '.join(flags)}\n")
+    monkeypatch.setattr(isa, "_CPUINFO", file)
+    isa._flags.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    isa._flags.cache_clear()
+    yield
+    monkeypatch.undo()
+    isa._flags.cache_clear()
+
+
+@pytest.mark.parametrize("target", PORTABLE, ids=lambda target: target.name)
+def test_a_processor_has_what_the_table_says(target: Target) -> None:
+    """LLVM must not use more than is asked of the machine, nor less."""
+    tvm_target = cpu.tvm_target(target)
+    for flag in ISAS[target.isa]:
+        assert codegen.llvm_cpu_has_features(LLVM.get(flag, flag), tvm_target)
+    for flag in ISAS["AVX-512"]:
+        has = codegen.llvm_cpu_has_features(LLVM.get(flag, flag), tvm_target)
+        assert has == (flag in ISAS[target.isa])
+    assert not codegen.llvm_cpu_has_features("avx512vnni", tvm_target)
+
+
+@pytest.mark.parametrize(("target", "bytes_", "registers"), [(AVX2, 32, 16), (AVX512, 64, 32)])
+def test_kernels_do_not_depend_on_the_machine_that_compiles(
+    target: Target, bytes_: int, registers: int
+) -> None:
+    known = machine(target, cpu.tvm_target(target))
+    assert known == CORES[target.cpu]
+    assert (known.vector_bytes, known.registers) == (bytes_, registers)
+    assert (known.lane_operands, known.fp16, known.integers) == (False, False, "portable")
+
+
+def test_what_this_machine_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lacking = "avx512dq"
+    pretend(monkeypatch, tmp_path / "cpuinfo", *(set(ISAS["AVX-512"]) - {lacking}))
+    assert missing(AVX512) == [lacking]
+    with pytest.raises(ToolError, match=r"host_cpu:avx512: .* has no avx512dq; .*host_cpu:avx2"):
+        require_isa(AVX512)
+    require_isa(AVX2)
+    require_isa(HOST)
+    assert portable(HOST) == AVX2
+
+
+def test_nothing_runs_without_the_instructions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pretend(monkeypatch, tmp_path / "cpuinfo")
+    assert portable(HOST) is None
+    if native_arch() == "x86_64":
+        with pytest.raises(ToolError, match=r"has no avx, avx2, .*here host_cpu can be run"):
+            runner_for(AVX2)
+    model = build_model(SMALL)
+    with pytest.raises(ToolError, match=r"no avx.*--no-verify"):
+        compile_model(model, AVX2, tmp_path / "bundle", progress=lambda text: None)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_widest_instructions_are_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pretend(monkeypatch, tmp_path / "cpuinfo", *ISAS["AVX-512"])
+    assert portable(HOST) == AVX512
+    assert portable(AVX2) is None  # says itself what it is for
+    assert portable(find_target("arm_cpu")) is None
+    assert portable(find_target("mobile_gpu:generic_opencl")) is None
+
+
+def test_a_machine_that_does_not_tell_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(isa, "_CPUINFO", tmp_path / "none")
+    assert portable(HOST) is None
+    assert missing(AVX2) == list(ISAS["AVX2"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("target", PORTABLE, ids=lambda target: target.name)
+def test_a_portable_library_computes_what_the_model_does(
+    target: Target, precision: str, tmp_path: Path
+) -> None:
+    if missing(target) or native_arch() != target.arch:
+        pytest.skip(f"this processor has no {target.isa}")
+    assert isinstance(runner_for(target), HostRunner)
+    model, path = build_model(SMALL), tmp_path / "bundle"
+    done = compile_model(model, target, path, precision=precision, progress=lambda text: None)
+    assert done.parity is not None
+    assert done.parity.passed
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert manifest["target"]["cpu"] == target.cpu
