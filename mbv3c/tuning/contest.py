@@ -1,10 +1,11 @@
 """A library in which several candidates for one kernel do the same work, one after another.
 
     def main(x):
+        y = candidate_last(x, …)
         y_0 = candidate_0(x, weights packed for it)
         y_1 = candidate_1(x, weights packed for it)
         …
-        return y_0, y_1, …
+        return y, y_0, y_1, …
 
 Every runner that runs networks runs it: it times, or counts, the candidates side by side, and
 their outputs show whether they compute the same.
@@ -49,12 +50,14 @@ class Contest:
         calls: the name of the kernel of every call, in order.
         candidates: which of the calls is each candidate's.
         outputs: how many outputs of the library each candidate makes.
+        before: how many there are before the first candidate's, of a call that is no candidate.
     """
 
     folder: Path
     calls: tuple[str, ...]
     candidates: tuple[int, ...]
     outputs: int = 1
+    before: int = 0
 
     def results(self, made: Sequence[Array]) -> list[Array]:
         """Return one array for every candidate, from all outputs of the library.
@@ -63,6 +66,7 @@ class Contest:
         candidate made there. Sums in parts, [N, parts, C], are added up: how many parts there are
         is the candidate's choice.
         """
+        made = made[self.before :]
         if self.outputs == 1:
             return list(made)
         rows = [made[at : at + self.outputs] for at in range(0, len(made), self.outputs)]
@@ -89,6 +93,9 @@ def write_contest(
 ) -> Contest:
     """Build a library in which every tile of a task runs once.
 
+    Before the first of them the last one runs: what a call finds in the caches is then the same
+    for all, as if they took turns without an end.
+
     Raises:
         Mbv3cError: it cannot be built or linked.
     """
@@ -98,13 +105,14 @@ def write_contest(
     else:
         weights = [_draw(random, shape) for shape in _raw_shapes(task)]
     kernels = [write(machine, _Fixed(tile), task.kind, task.shape, weights) for tile in tiles]
-    plan, candidates = _plan(task, kernels, machine, random)
+    plan, (_, *candidates) = _plan(task, [kernels[-1], *kernels], machine, random)
     lowered = assembled(plan)
     golden = folder / bundles.GOLDEN_INPUT
     golden.parent.mkdir(parents=True)
     np.save(golden, _draw(random, plan.input_shape))
     build(lowered.module, target, folder / bundles.LIBRARY, symbols=True)
-    return Contest(folder, lowered.kernels, candidates, len(plan.outputs) // len(kernels))
+    outputs = len(plan.outputs) // (len(kernels) + 1)
+    return Contest(folder, lowered.kernels, tuple(candidates), outputs, before=outputs)
 
 
 def _plan(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
@@ -169,8 +170,10 @@ class CountingRunner:
         found = self.costs(counted, contest.folder, self.unit)
         calls = Counter(contest.calls)
         names = [contest.calls[call] for call in contest.candidates]
-        outputs = [np.load(path) for path, _ in zip(output_files(first), names, strict=False)]
-        return Measured([[found[name] / calls[name]] for name in names], outputs)
+        count = contest.before + contest.outputs * len(names)
+        outputs = [np.load(path) for path in islice(output_files(first), count)]
+        costs = [[found[name] / calls[name]] for name in names]
+        return Measured(costs, contest.results(outputs))
 
 
 def write_manifest(folder: Path, target: str) -> None:
