@@ -101,7 +101,9 @@ def test_a_bad_candidate_is_no_bad_device(runner: DeviceRunner, tmp_path: Path) 
     """It fails twice after the default kernel ran; the device runs that kernel a third time."""
     libraries.build_endless(tmp_path / LIBRARY)
     start = time.monotonic()
-    with pytest.raises(ContestTimeoutError, match=r"did not answer within 3 s \(warming up\)"):
+    with pytest.raises(
+        ContestTimeoutError, match=r"did not answer within 3 s \(running the candidates\)"
+    ):
         runner.measure(contest(tmp_path), 120)
     assert time.monotonic() - start < 60
     (board,) = runner.pool.boards
@@ -284,7 +286,7 @@ def test_another_architecture_is_refused(device: Served) -> None:
 
 def test_wrong_options_are_refused_before_anything_is_built(tmp_path: Path) -> None:
     for options, message in (
-        (("--runner", "magic"), "unknown runner 'magic'; known: local, emulated, rpc"),
+        (("--runner", "magic"), "unknown runner 'magic'; known: local, emulated, estimated, rpc"),
         (("--runner", "rpc"), "--runner rpc needs a device"),
         (("--runner", "local", "--device", "127.0.0.1:9"), "--runner local measures here"),
         (("--tracker", "127.0.0.1:9"), "--tracker needs --key"),
