@@ -165,6 +165,8 @@ def _climbed(
         from mbv3c.ladder_pipeline import climb
 
         return climb(path, progress, place)
+    if not path.exists():
+        raise UsageError(f"no such file or folder: {path}")
     if target is None:
         raise UsageError(f"{path} is a model: say with --target what to compile it for")
     if place is not None:

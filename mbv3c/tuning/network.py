@@ -51,7 +51,7 @@ from mbv3c.tuning.tune import Budget, Event, Outcome, Tuner
 RPC = "rpc"
 RUNNERS = ("local", "emulated", "estimated", RPC)
 GPU_RUNNERS = ("local", "estimated", RPC)
-_RUNS = 200
+_RUNS = 2000  # of each whole network: a gain of some percent must show beside other work
 
 
 @dataclass(frozen=True)

