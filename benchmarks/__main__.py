@@ -7,7 +7,7 @@ import sys
 import time
 from importlib import metadata
 
-from benchmarks import aarch64, emulated, gpu, host, integers
+from benchmarks import aarch64, emulated, gpu, host, integers, tuned
 from benchmarks.networks import NETWORKS, QUICK
 from benchmarks.results import replace_section
 from mbv3c import __version__
@@ -15,10 +15,11 @@ from mbv3c.bench.processors import processor_name
 from mbv3c.errors import Mbv3cError
 from mbv3c.execution.opencl.runtime import device_info
 
-SECTIONS = ("host", "emulated", "int8", "gpu")
+SECTIONS = ("host", "emulated", "int8", "gpu", "tuned")
 HOST = "Latency on this machine"
 GPU = "Kernels for GPUs, run by PoCL on this machine's processor"
 EMULATED = "Executed instructions, emulated Cortex-A76"
+TUNED = "With the tuning databases that come with mbv3c"
 INTEGERS = "Executed instructions in int8, emulated"
 
 
@@ -30,7 +31,13 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     chosen = SECTIONS if arguments.only is None else (arguments.only,)
-    measure = {"host": _host, "emulated": _emulated, "int8": _integers, "gpu": _gpu}
+    measure = {
+        "host": _host,
+        "emulated": _emulated,
+        "int8": _integers,
+        "gpu": _gpu,
+        "tuned": _tuned,
+    }
     try:
         for section in chosen:
             title, body = measure[section](arguments.quick)
@@ -110,6 +117,21 @@ tensors that kernels read or write, once per launch) are counted from the plan. 
 CPU that executes the kernels, and say nothing about a phone.**
 
 {gpu.table(rows)}""",
+    )
+
+
+def _tuned(quick: bool) -> tuple[str, str]:
+    rows = tuned.measure(QUICK if quick else tuned.NETWORKS, _progress)
+    return (
+        TUNED,
+        f"""\
+{_date()}, {processor_name()}, and qemu-user; {_listed(_version_of("apache-tvm"))}.
+`make bench`, that is `python -m benchmarks --only tuned`. Calls of kernels whose choices are
+tuned, taken from a similar kernel, and made by the rules; then one inference on one thread, without
+the database and with it. On Arm cores instructions are **counted, not timed**. On this machine the
+two take turns, {tuned.RUNS} runs each, on one processor; in brackets the quartiles over the blocks.
+
+{tuned.table(rows)}""",
     )
 
 
