@@ -127,9 +127,10 @@ def _tuned(quick: bool) -> tuple[str, str]:
         f"""\
 {_date()}, {processor_name()}, and qemu-user; {_listed(_version_of("apache-tvm"))}.
 `make bench`, that is `python -m benchmarks --only tuned`. Calls of kernels whose choices are
-tuned, taken from a similar kernel, and made by the rules; then one inference on one thread, without
-the database and with it. On Arm cores instructions are **counted, not timed**. On this machine the
-two take turns, {tuned.RUNS} runs each, on one processor; in brackets the quartiles over the blocks.
+tuned, taken from a similar kernel, and made by the rules; then one inference on one thread, first
+without the database, then with it. On Arm cores instructions are **counted, not timed**. On this
+machine the two take turns, {tuned.RUNS} runs each, on one processor; in brackets quartiles over
+the blocks.
 
 {tuned.table(rows)}""",
     )
