@@ -3,9 +3,8 @@
     python scripts/ship_tune_logs.py tune_logs
 
 Of each database the default choice of every kernel and what won against it are written to
-mbv3c/tune_logs/FAMILY/DEVICE/, over what is there. Where nothing won, the best candidate is: so
-it is known
-that there was a search, and similar kernels are left with their default choices, too.
+mbv3c/tune_logs/FAMILY/DEVICE/, over what is there. Where nothing won, the best candidate is: it is
+known then that there was a search, and similar kernels are left with their default choices, too.
 """
 
 import argparse
