@@ -60,7 +60,8 @@ def test_verify_names_a_layer_with_a_wrong_shift(
     with monkeypatch.context() as planted:
         plant(planted, 2.0)
         pipeline.compile_model(model, goal, bundle, precision="int8", verify=False, progress=quiet)
-        with pytest.raises(ParityError, match=rf"\n  integer_pointwise_\d+ \({PLANTED}, again_act\): "):
+        named = rf"\n  integer_pointwise_\d+ \({PLANTED}, again_act\): "
+        with pytest.raises(ParityError, match=named):
             pipeline.compile_model(
                 model, goal, tmp_path / "again", precision="int8", progress=quiet
             )
