@@ -34,7 +34,8 @@ def ship(source: Path, into: Path) -> list[str]:
         (target.folder / RECORDS).unlink(missing_ok=True)
         contents = json.loads(meta.read_text())
         for run in contents["runs"]:
-            run.pop("machine", None)
+            for private in ("machine", "devices"):
+                run.pop(private, None)
         (target.folder / META).write_text(json.dumps(contents, indent=2) + "\n")
         target.append(chosen)
         kernels, won = len({one.key for one in chosen}), sum(one.kept for one in chosen)

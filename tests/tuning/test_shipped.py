@@ -17,7 +17,7 @@ from mbv3c.tuning.choices import context_of, device_of, measured, shipped
 from mbv3c.tuning.database import META, Database, folder_for
 from mbv3c.tuning.tasks import tasks_of
 
-DEVICES = ("arm_cpu:cortex-a76", "arm_cpu:cortex-a55")
+DEVICES = ("arm_cpu:cortex-a76", "arm_cpu:cortex-a55", "host_cpu:avx512", "host_cpu:avx2")
 
 
 @pytest.mark.parametrize("name", DEVICES)
