@@ -23,7 +23,7 @@ from mbv3c.targets.table import find_target
 Pack = Callable[[pointwise.Pointwise, pointwise.Tile, Machine, np.ndarray], np.ndarray]
 
 
-class OtherTiles:
+class OtherTiles(Choices):
     """Of every product another tile than the default."""
 
     def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
