@@ -12,6 +12,7 @@ from mbv3c import bundle as bundles
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.device.runner import open_device
 from mbv3c.execution.runners import HostRunner, Runner, runner_for
+from mbv3c.execution.toolbox import native_arch
 from mbv3c.ladder_culprit import blame_library, explain
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.lower import lower
@@ -23,7 +24,7 @@ from mbv3c.passes import PIPELINE
 from mbv3c.pipeline import Progress, build_library, compile_model, execute, target_of
 from mbv3c.targets import cpu
 from mbv3c.targets.cores import machine
-from mbv3c.targets.table import NATIVE, Target, find_target
+from mbv3c.targets.table import NATIVE, Target, find_target, on_this_machine
 from mbv3c.tuning.choices import recorded
 
 # The import runs without any optimisation, which takes longer than everything else.
@@ -226,9 +227,9 @@ class _Climber:
         """Build a part as the bundle's library was built, for what runs it here."""
         target = self.target
         if isinstance(self._part_runner(), HostRunner):
-            target = target if target.arch in (NATIVE, _arch()) else find_target("host_cpu")
+            target = target if target.arch in (NATIVE, native_arch()) else find_target("host_cpu")
         elif target.gpu:
-            target = replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
+            target = on_this_machine(target)
         built = build_library(
             model,
             target,
@@ -243,8 +244,7 @@ class _Climber:
         if self.runner is not None:
             return self.runner
         if self.target.gpu:
-            here = replace(self.target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
-            return runner_for(here, self.precision) or HostRunner()
+            return runner_for(on_this_machine(self.target), self.precision) or HostRunner()
         return runner_for(self.target, self.precision) or HostRunner()
 
     def _kept(self, model: onnx.ModelProto) -> list[str]:
@@ -254,7 +254,3 @@ class _Climber:
 
     def _skip(self, stage: str, reason: str) -> None:
         self.ladder.skipped.append(Skipped(stage, reason))
-
-
-def _arch() -> str:
-    return cpu.resolve(find_target("host_cpu")).arch

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from importlib import metadata
@@ -58,7 +58,7 @@ from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.isa import require_isa
 from mbv3c.targets.npu_table import find_npu
 from mbv3c.targets.npu_tools import require_npu_tools
-from mbv3c.targets.table import NATIVE, Target, find_target
+from mbv3c.targets.table import Target, find_target, on_this_machine
 from mbv3c.tuning.choices import recorded, tuned_kernels
 
 Progress = Callable[[str], None]
@@ -567,22 +567,18 @@ def execute(
         Mbv3cError: nothing can run it.
     """
     runner = runner or runner_for(target, precision)
-    alone = None
-    if runner is None and target.gpu:
-        with _hosted(folder, model, target, precision, keep_float, choices, progress) as hosted:
-            outputs, ran_on = hosted.runner.run(hosted.folder, inputs), hosted.ran_on
-    elif runner is not None:
+    if runner is not None:
+        own = Runnable(folder, runner, runner.description, True, kernels)
+        standing_in: AbstractContextManager[Runnable] = nullcontext(own)
         progress(f"running the library on {runner.description}")
-        outputs = runner.run(folder, inputs)
-        alone = _kernels_alone(model, kernels, precision, inputs, runner, folder, progress)
-        ran_on = runner.description
     else:
-        with _rebuilt(model, target, precision, keep_float, progress) as (rebuilt, kernels):
-            outputs, ran_on = rebuilt.runner.run(rebuilt.folder, inputs), rebuilt.ran_on
-            alone = _kernels_alone(
-                model, kernels, precision, inputs, rebuilt.runner, rebuilt.folder, progress
-            )
-    return Executed(outputs, ran_on, runner is not None or bool(target.gpu), alone)
+        standing_in = _stand_in(folder, model, target, precision, keep_float, choices, progress)
+    with standing_in as ran:
+        outputs = ran.runner.run(ran.folder, inputs)
+        alone = _kernels_alone(
+            model, ran.kernels, precision, inputs, ran.runner, ran.folder, progress
+        )
+    return Executed(outputs, ran.ran_on, ran.exact_program, alone)
 
 
 @dataclass(frozen=True)
@@ -594,12 +590,14 @@ class Runnable:
         runner: what runs that.
         ran_on: what executes it, as reports name it.
         exact_program: whether it is the bundle's own.
+        kernels: as `describe` lists them; none of GPUs, whose are not run one by one.
     """
 
     folder: Path
     runner: Runner
     ran_on: str
     exact_program: bool
+    kernels: list[dict[str, Any]]
 
 
 @contextmanager
@@ -612,28 +610,31 @@ def runnable(
         UsageError: there is no way to run its kernels.
         ToolError: what runs them is missing.
     """
-    if place is None and "npu" in bundle.manifest:
-        _check_interpreted(bundle.manifest["target"]["name"])
-    if place is not None or "npu" in bundle.manifest:
-        runner: Runner | None = _runner(bundle) if place is None else open_device(bundle, *place)
-        assert runner is not None
-        yield Runnable(bundle.path, runner, runner.description, True)
-        return
-    target, precision = target_of(bundle), bundle.manifest["precision"]
-    kept = bundle.manifest.get("keep_float", [])
-    _check_verifiable(target)
-    runner = runner_for(target, precision)
+    manifest = bundle.manifest
+    runner: Runner | None
+    if place is not None:
+        runner = open_device(bundle, *place)
+    elif "npu" in manifest:
+        _check_interpreted(manifest["target"]["name"])
+        runner = _runner(bundle)
+    else:
+        target = target_of(bundle)
+        _check_verifiable(target)
+        runner = runner_for(target, manifest["precision"])
     if runner is not None:
-        yield Runnable(bundle.path, runner, runner.description, True)
+        kernels = manifest.get("kernels", [])  # the stream of an NPU has none
+        yield Runnable(bundle.path, runner, runner.description, True, kernels)
         return
-    model = onnx.load(bundle.compiled_model)
-    if target.gpu:
-        choices = recorded(bundle.manifest.get("tuned_kernels", ()))
-        with _hosted(bundle.path, model, target, precision, kept, choices, progress) as hosted:
-            yield hosted
-        return
-    with _rebuilt(model, target, precision, kept, progress) as (rebuilt, _):
-        yield rebuilt
+    with _stand_in(
+        bundle.path,
+        onnx.load(bundle.compiled_model),
+        target,
+        manifest["precision"],
+        manifest.get("keep_float", []),
+        recorded(manifest.get("tuned_kernels", ())),
+        progress,
+    ) as made:
+        yield made
 
 
 def _check_interpreted(target: str) -> None:
@@ -647,6 +648,21 @@ def _check_interpreted(target: str) -> None:
             f"nothing here runs a command stream of {target}: the interpreter knows Ethos-U55 and "
             "Ethos-U65-256 only; `mbv3c verify` without --images checks it up to the stream"
         )
+
+
+def _stand_in(
+    folder: Path,
+    model: onnx.ModelProto,
+    target: Target,
+    precision: str,
+    keep_float: Sequence[str],
+    choices: Choices,
+    progress: Progress,
+) -> AbstractContextManager[Runnable]:
+    """Make what comes closest to a library that nothing here runs."""
+    if target.gpu:
+        return _hosted(folder, model, target, precision, keep_float, choices, progress)
+    return _rebuilt(model, target, precision, keep_float, progress)
 
 
 @contextmanager
@@ -667,7 +683,7 @@ def _hosted(
         BundleError: the kernels in the library are not those that its model gives.
     """
     progress(f"building the host code of {target.name} for this machine")
-    here = replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
+    here = on_this_machine(target)
     runner = require_runner(here, precision)
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         library = Path(name) / bundles.LIBRARY
@@ -688,7 +704,7 @@ def _hosted(
             )
         progress(f"running its {len(built.sources)} kernels on {runner.description}")
         ran_on = f"{runner.description}: the kernels of the library, launched from this machine"
-        yield Runnable(Path(name), runner, ran_on, True)
+        yield Runnable(Path(name), runner, ran_on, True, [])
 
 
 @contextmanager
@@ -698,8 +714,8 @@ def _rebuilt(
     precision: str,
     keep_float: Sequence[str],
     progress: Progress,
-) -> Iterator[tuple[Runnable, list[dict[str, Any]]]]:
-    """Build a bundle's program for this machine; also gives its kernel calls."""
+) -> Iterator[Runnable]:
+    """Build a bundle's program for this machine."""
     progress(f"nothing here runs {target.name}: building the same program for this machine")
     with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
         folder = Path(name)
@@ -707,7 +723,8 @@ def _rebuilt(
         optimized, _ = rewritten_for(model, precision)
         built = build_library(optimized, host, library, precision=precision, keep_float=keep_float)
         ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
-        yield Runnable(folder, HostRunner(), ran_on, False), describe(built.lowered)["kernels"]
+        kernels = describe(built.lowered)["kernels"]
+        yield Runnable(folder, HostRunner(), ran_on, False, kernels)
 
 
 def _kernels_alone(

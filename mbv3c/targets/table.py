@@ -115,6 +115,11 @@ def find_target(name: str) -> Target:
     return devices[wanted]
 
 
+def on_this_machine(target: Target) -> Target:
+    """Return a GPU's target whose host code is for the machine that compiles."""
+    return replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
+
+
 def with_cores(target: Target, cores: int) -> Target:
     """Return a target of which one inference may use another number of cores.
 

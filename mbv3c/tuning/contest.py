@@ -59,6 +59,12 @@ class Contest:
     outputs: int = 1
     before: int = 0
 
+    def costs(self, rounds: Sequence[Sequence[tuple[str, float]]]) -> list[list[float]]:
+        """Return what each round cost every candidate, from its calls' names and costs."""
+        own = set(self.calls)
+        calls = [[cost for name, cost in one if name in own] for one in rounds]
+        return [[one[call] for one in calls] for call in self.candidates]
+
     def results(self, made: Sequence[Array]) -> list[Array]:
         """Return one array for every candidate, from all outputs of the library.
 

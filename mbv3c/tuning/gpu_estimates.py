@@ -53,5 +53,6 @@ def _estimated(task: Task, gpu: Gpu) -> State:
         tile: schedule.work(task.shape, tile, gpu).clocks(gpu)
         for tile in schedule.legal(task.shape, gpu)
     }
-    begun = search.start(list(clocks), default, lambda tile: clocks[tile] / clocks[default])
+    relative = {tile: one / clocks[default] for tile, one in clocks.items()}
+    begun = search.start(list(clocks), default, relative)
     return State(task, begun, np.random.default_rng(0), clocks[default])

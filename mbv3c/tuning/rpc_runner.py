@@ -128,10 +128,7 @@ class DeviceRunner:
         with tempfile.TemporaryDirectory(prefix="mbv3c-contest-") as name:
             result = self._session(Path(name), sides, min(timeout, self.seconds), _ROUNDS)
             outputs = [np.load(file) for file in result["outputs"]]
-        own = set(contest.calls)
-        rounds = [[us for name, us in one if name in own] for one in result["rounds"]]
-        costs = [[one[call] for one in rounds] for call in contest.candidates]
-        return Measured(costs, contest.results(outputs))
+        return Measured(contest.costs(result["rounds"]), contest.results(outputs))
 
     def take_turns(self, sides: Mapping[str, Path]) -> dict[str, list[list[float]]]:
         """Time libraries as wholes on one device, in one session: milliseconds by side and block.

@@ -104,15 +104,14 @@ class LocalRunner:
         begin = time.monotonic()
         try:
             with worker(CONTEST, contest.folder, self.cpus, timeout=timeout) as started:
-                rounds: list[list[list[Any]]] = started.measure(_ROUNDS)
+                rounds = started.measure(_ROUNDS)
         except ToolError as error:
             if time.monotonic() - begin >= timeout:
                 raise ContestTimeoutError(f"no answer for {timeout:.0f} s") from error
             raise
-        times = [[us for name, us in one if name in set(contest.calls)] for one in rounds]
-        columns = [[one[call] for one in times] for call in contest.candidates]
         stored = np.load(contest.folder / OUTPUTS)
-        return Measured(columns, contest.results([stored[name] for name in stored.files]))
+        outputs = contest.results([stored[name] for name in stored.files])
+        return Measured(contest.costs(rounds), outputs)
 
 
 @dataclass(frozen=True)

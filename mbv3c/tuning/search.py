@@ -5,7 +5,7 @@ right or nearly so: a search that begins with the rule's choice, walks from the 
 to its neighbours, and now and then looks elsewhere, sees most of what there is to see.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,17 +64,11 @@ class Search:
         return float(sum(abs(np.log2((x + 1) / (y + 1))) for x, y in zip(a, b, strict=True)))
 
 
-def start(
-    legal: Sequence[Any], default: Any, known: Callable[[Any], float | str | None]
-) -> Search:
-    """Begin a search; `known` gives what an earlier one measured, or "" where it did not."""
+def start(legal: Sequence[Any], default: Any, known: Mapping[Any, float | None]) -> Search:
+    """Begin a search; `known` has what an earlier one measured, None where a tile failed."""
     tiles = [default, *(tile for tile in legal if tile != default)]
-    seen: dict[int, float | None] = {0: 1.0}
-    for at, tile in enumerate(tiles[1:], 1):
-        cost = known(tile)
-        if not isinstance(cost, str):
-            seen[at] = cost
-    return Search(tiles, seen)
+    seen = {at: known[tile] for at, tile in enumerate(tiles) if tile in known}
+    return Search(tiles, {**seen, 0: 1.0})
 
 
 def _numbers(tile: Any) -> list[float]:

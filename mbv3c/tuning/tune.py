@@ -107,7 +107,6 @@ class Outcome:
         trials: candidates measured, this time.
         failures: how many failed, by kind; and the first message of each.
         winners: records that won against the default, not yet kept.
-        curves: the best relative cost by number of trials, of every kernel.
     """
 
     states: list[State]
@@ -115,7 +114,6 @@ class Outcome:
     failures: Counter[str] = field(default_factory=Counter)
     messages: dict[str, str] = field(default_factory=dict)
     winners: list[Record] = field(default_factory=list)
-    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -201,16 +199,11 @@ class Tuner:
         schedule = schedules(self.machine)[task.kind]
         legal = schedule.legal(task.shape, self.machine)
         default = schedule.default(task.shape, self.machine)
-
-        def cost(tile: Any) -> float | str | None:
-            record = known.get((task.key, _sorted(asdict(tile))))
-            if record is None:
-                return ""
-            return record.relative
-
-        first = known.get((task.key, _sorted(asdict(default))))
+        records = {tile: known.get((task.key, _sorted(asdict(tile)))) for tile in legal}
+        measured = {tile: one.relative for tile, one in records.items() if one is not None}
+        first = records.get(default)
         random = np.random.default_rng((seed, zlib.crc32(task.key.encode())))
-        begun = search.start(legal, default, cost)
+        begun = search.start(legal, default, measured)
         return State(task, begun, random, first.baseline if first else None)
 
     def _learn(self, state: State, trials: Trials, outcome: Outcome) -> None:
@@ -232,7 +225,6 @@ class Tuner:
         self.database.append(records)
         state.search.learn(costs)
         relative = state.search.seen[state.search.best] or 1.0
-        outcome.curves.setdefault(state.task.name, []).append((outcome.trials, relative))
         self.report(
             {
                 "event": "batch",

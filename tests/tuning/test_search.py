@@ -20,7 +20,7 @@ DEFAULT = Tile(4, 2)
 
 
 def fresh() -> search.Search:
-    return search.start(TILES, DEFAULT, lambda tile: "")
+    return search.start(TILES, DEFAULT, {})
 
 
 def test_the_default_is_the_first_and_the_baseline() -> None:
@@ -64,7 +64,7 @@ def test_patience_counts_batches_without_a_gain() -> None:
 
 def test_what_is_known_is_not_proposed_again() -> None:
     known = {Tile(4, 1): 0.8, Tile(5, 2): None}
-    one = search.start(TILES, DEFAULT, lambda tile: known.get(tile, ""))
+    one = search.start(TILES, DEFAULT, known)
     assert one.tiles[one.best] == Tile(4, 1)
     left = one.next(len(TILES), np.random.default_rng(0))
     assert len(left) == len(TILES) - 3
