@@ -32,12 +32,13 @@ class Turns:
     """What contenders that took turns measured.
 
     Attributes:
-        blocks: milliseconds of every run by contender and block.
+        blocks: milliseconds of every run by contender and block; of a profile, the calls of every
+            run.
         interruptions: how often the system gave their processors to other processes.
         runs: all of them together.
     """
 
-    blocks: dict[str, list[list[float]]]
+    blocks: dict[str, list[list[Any]]]
     interruptions: int
     runs: int
 
@@ -121,14 +122,14 @@ def interleave(modes: Sequence[str], bundle: Path, cpus: Sequence[int], runs: in
 
 
 def take_turns(sides: Mapping[str, tuple[str, Path]], cpus: Sequence[int], runs: int) -> Turns:
-    """Time `runs` inferences of each side: by its name a contender, and the bundle that it runs.
+    """Time `runs` inferences of each side: by its name a worker's mode, and the bundle it runs.
 
     Raises:
         ToolError: one of them fails.
     """
     size = max(1, min(_BLOCK_RUNS, runs // _LEAST_BLOCKS))
     sizes = [size] * (runs // size) + [runs % size] * (runs % size > 0)
-    blocks: dict[str, list[list[float]]] = {side: [] for side in sides}
+    blocks: dict[str, list[list[Any]]] = {side: [] for side in sides}
     with ExitStack() as stack:
         workers = {
             side: stack.enter_context(worker(mode, bundle, cpus))

@@ -3,21 +3,15 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
-from mbv3c.bench.contenders import BUNDLE
-from mbv3c.bench.latency import take_turns
 from mbv3c.bench.processors import choose_cpus
-from mbv3c.bench.statistics import ratio
-from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError, UsageError
-from mbv3c.execution.counting import count_kernels
 from mbv3c.execution.cycles import CYCLES, estimator_for
 from mbv3c.execution.device.machine import read_machine
 from mbv3c.execution.device.place import Place
@@ -27,50 +21,29 @@ from mbv3c.execution.runners import open_opencl
 from mbv3c.execution.toolbox import emulator_kit, native_arch
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.lower import Lowered
-from mbv3c.parity.inputs import parity_inputs
 from mbv3c.pipeline import check_keep_float, rewritten_for
 from mbv3c.targets import cpu
-from mbv3c.targets.backend import build, lower_for, processor_of
+from mbv3c.targets.backend import lower_for, processor_of
 from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.isa import require_isa
 from mbv3c.targets.table import Target
 from mbv3c.tuning import gpu_estimates
-from mbv3c.tuning.choices import best_choices, device_of
+from mbv3c.tuning.choices import device_of
 from mbv3c.tuning.database import Database, Record, best, folder_for
 from mbv3c.tuning.rpc_runner import DeviceRunner
 from mbv3c.tuning.runners import (
     INSTRUCTIONS,
     CountingRunner,
     LocalRunner,
-    Runner,
-    write_manifest,
+    NetworkRunner,
 )
 from mbv3c.tuning.tasks import tasks_of
 from mbv3c.tuning.tune import Budget, Event, Outcome, Tuner
+from mbv3c.tuning.whole import Network, Versions, keep
 
 RPC = "rpc"
 RUNNERS = ("local", "emulated", "estimated", RPC)
 GPU_RUNNERS = ("local", "estimated", RPC)
-_RUNS = 2000  # of each whole network: a gain of some percent must show beside other work
-
-
-@dataclass(frozen=True)
-class Network:
-    """The whole network before and after, measured in one run.
-
-    Attributes:
-        before, after: with the default choices, and with the best that are known; the least of
-            all medians of blocks for times.
-        ratio: after to before; the median over interleaved blocks for times.
-        unit: of both.
-        beside: the same in the other units that the runner can tell; they decide nothing.
-    """
-
-    before: float
-    after: float
-    ratio: float
-    unit: str
-    beside: tuple["Network", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +56,7 @@ class Tuned:
         runner: what measured.
         outcome: of the search.
         kept: the winners that are in the database now.
-        network: the whole network; None if nothing won.
+        network: the whole network; None if nothing won, now or before.
         estimate: of an estimate, which measures nothing, what follows from it.
     """
 
@@ -178,23 +151,18 @@ def tune_network(
         notes = {} if isinstance(runner, CountingRunner) else {"devices": _notes(runner, report)}
         tuner = Tuner(processor, resolved, runner, database, report, notes)
         outcome = tuner.run(tasks, budget, seed)
-        choices = best_choices([*database.records(), *outcome.winners])
-        network = None
-        if choices.records:
-            report({"event": "network"})
-            network = _compare(default, lowered(choices), resolved, runner)
-            won = network.ratio < 1.0
-            if won:
-                database.append(outcome.winners)
-            else:
-                report({"event": "lost", "ratio": network.ratio})
-                outcome.winners.clear()
+        with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
+            versions = Versions(lowered, resolved, Path(name))
+            names = {task.key: task.name for task in tasks}
+            known = database.records()
+            kept, network = keep(versions, known, outcome.winners, names, runner, report)
+        database.append(kept)
     return Tuned(
         database.folder,
         device_of(target),
         runner.description,
         outcome,
-        list(outcome.winners),
+        kept,
         network,
     )
 
@@ -214,7 +182,7 @@ def check_runner(name: str | None, place: Place | None) -> None:
         raise UsageError(f"--runner {name} measures here: leave --device or --tracker out")
 
 
-def _notes(runner: Runner, report: Callable[[Event], None]) -> list[dict[str, Any]]:
+def _notes(runner: NetworkRunner, report: Callable[[Event], None]) -> list[dict[str, Any]]:
     """Say what measures, for those who read the database; report what makes times doubtful."""
     if isinstance(runner, DeviceRunner):
         return runner.notes
@@ -226,7 +194,7 @@ def _notes(runner: Runner, report: Callable[[Event], None]) -> list[dict[str, An
     return [{"address": None, "machine": here.to_json()}]
 
 
-def _runner(target: Target, name: str | None) -> Runner | None:
+def _runner(target: Target, name: str | None) -> NetworkRunner | None:
     """Return what measures; None for an estimate.
 
     Raises:
@@ -241,7 +209,7 @@ def _runner(target: Target, name: str | None) -> Runner | None:
     return _gpu_runner(target, name) if target.gpu else _cpu_runner(target, name)
 
 
-def _cpu_runner(target: Target, name: str | None) -> Runner:
+def _cpu_runner(target: Target, name: str | None) -> NetworkRunner:
     here = cpu.resolve(target).arch == native_arch()
     name = name or ("local" if here else "emulated")
     check_runner(name, None)
@@ -265,7 +233,7 @@ def _cpu_runner(target: Target, name: str | None) -> Runner:
     return CountingRunner(kit, target.emulated_as, unit, estimator)
 
 
-def _gpu_runner(target: Target, name: str | None) -> Runner | None:
+def _gpu_runner(target: Target, name: str | None) -> NetworkRunner | None:
     """Return what measures on an OpenCL device of this machine; None for an estimate."""
     here = cpu.resolve(target).arch == native_arch()
     name = name or ("local" if here else "estimated")
@@ -294,51 +262,6 @@ def _estimated(database: Database, target: Target, default: Lowered) -> Tuned:
         None,
         found.sentence,
     )
-
-
-def _compare(default: Lowered, tuned: Lowered, target: Target, runner: Runner) -> Network:
-    """Measure both networks in turns."""
-    with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
-        folders = [Path(name) / side for side in ("before", "after")]
-        x = parity_inputs(default.plan.input_shape)[0]
-        for folder, lowered in zip(folders, (default, tuned), strict=True):
-            golden = folder / GOLDEN_INPUT
-            golden.parent.mkdir(parents=True)
-            np.save(golden, x)
-            build(lowered.module, target, folder / LIBRARY, symbols=True)
-            write_manifest(folder, target.name)
-        if isinstance(runner, CountingRunner):
-            before, after = (
-                _counted(runner, folder, lowered.kernels)
-                for folder, lowered in zip(folders, (default, tuned), strict=True)
-            )
-            own, *beside = (
-                Network(before[unit], after[unit], after[unit] / before[unit], unit)
-                for unit in runner.units
-            )
-            return replace(own, beside=tuple(beside))
-        sides = {folder.name: folder for folder in folders}
-        if isinstance(runner, DeviceRunner):
-            return _timed(runner.take_turns(sides), runner.unit)
-        assert isinstance(runner, LocalRunner)
-        contenders = {side: (BUNDLE, folder) for side, folder in sides.items()}
-        return _timed(take_turns(contenders, runner.cpus, _RUNS).blocks, runner.unit)
-
-
-def _counted(runner: CountingRunner, folder: Path, kernels: Sequence[str]) -> dict[str, float]:
-    """Return by unit what all kernels cost; what TVM's runtime executes around them is noise."""
-    counted = count_kernels(runner.kit, runner.cpu, folder, folder / "y.npy")
-    found = {unit: runner.costs(counted, folder, unit) for unit in runner.units}
-    return {
-        unit: float(sum(costs[name] for name in set(kernels))) for unit, costs in found.items()
-    }
-
-
-def _timed(sides: Mapping[str, list[list[float]]], unit: str) -> Network:
-    blocks = list(sides.values())
-    found = ratio(blocks[1], blocks[0])
-    least = [min(1e3 * sorted(one)[len(one) // 2] for one in side) for side in blocks]
-    return Network(least[0], least[1], found.median, unit)
 
 
 def summary_lines(tuned: Tuned) -> list[str]:
@@ -396,8 +319,12 @@ def said(event: Event) -> str:
             return f"{event['task']}: the best against the default"
         case "network":
             return "measuring the whole network, before and after"
+        case "dropped":
+            return f"{event['task']}: not faster inside the network ({event['ratio']:.3f})"
         case "lost":
-            return f"the whole network got no faster ({event['ratio']:.3f}): nothing is kept"
+            left = event["left"]
+            rest = f"trying {left} of the winners" if left else "none of the winners is kept"
+            return f"the whole network got no faster ({event['ratio']:.3f}): {rest}"
         case "torn":
             return f"{event['file']}: the last record was only half written, and is dropped"
         case "device-fault":

@@ -40,7 +40,7 @@ from mbv3c.lowering.gpu import Gpu
 from mbv3c.lowering.machine import Machine as Cores
 from mbv3c.targets.table import Target
 from mbv3c.tuning.contest import Contest, write_contest
-from mbv3c.tuning.runners import ContestTimeoutError, Measured
+from mbv3c.tuning.runners import Calls, ContestTimeoutError, Costs, Measured, Whole, microseconds
 from mbv3c.tuning.tasks import Task
 from mbv3c.tuning.writers import schedules
 
@@ -126,24 +126,28 @@ class DeviceRunner:
         """
         sides = {"the candidates": contest.folder}
         with tempfile.TemporaryDirectory(prefix="mbv3c-contest-") as name:
-            result = self._session(Path(name), sides, min(timeout, self.seconds), _ROUNDS)
+            asked = {"contest": _ROUNDS}
+            result = self._session(Path(name), sides, min(timeout, self.seconds), asked)
             outputs = [np.load(file) for file in result["outputs"]]
         return Measured(contest.costs(result["rounds"]), contest.results(outputs))
 
-    def take_turns(self, sides: Mapping[str, Path]) -> dict[str, list[list[float]]]:
-        """Time libraries as wholes on one device, in one session: milliseconds by side and block.
+    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+        return self._turns(wholes, {"turns": "calls"})
 
-        Raises:
-            ToolError: one of them fails, and not because of a device.
-            DevicesGoneError: no device answers any more.
-        """
+    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+        measured = self._turns(wholes, {"turns": "wholes"})
+        return {self.unit: {one: microseconds(blocks) for one, blocks in measured.items()}}
+
+    def _turns(self, wholes: Sequence[Whole], asked: dict[str, Any]) -> dict[Whole, Any]:
+        """Measure networks on one device, in one session."""
+        sides = {f"network {number}": one for number, one in enumerate(wholes)}
         with tempfile.TemporaryDirectory(prefix="mbv3c-contest-") as name:
-            result = self._session(Path(name), sides, self.seconds, 0)
-        blocks: dict[str, list[list[float]]] = result["blocks"]
-        return blocks
+            folders = {side: one.folder for side, one in sides.items()}
+            result = self._session(Path(name), folders, self.seconds, asked)
+        return {one: result["blocks"][side] for side, one in sides.items()}
 
     def _session(
-        self, folder: Path, sides: Mapping[str, Path], seconds: float, rounds: int
+        self, folder: Path, sides: Mapping[str, Path], seconds: float, asked: dict[str, Any]
     ) -> dict[str, Any]:
         """Hold sessions until one succeeds, or until it is certain that none will."""
         failures: list[SessionError] = []
@@ -153,7 +157,7 @@ class DeviceRunner:
             try:
                 # Of what failed twice only the proof is left to be seen.
                 given = sides if len(failures) < 2 else {}
-                result = self._held(lease, folder, given, seconds, rounds)
+                result = self._held(lease, folder, given, seconds, asked)
                 self.pool.proven(lease, result["machine"])
             except SessionError as error:
                 if error.proven:
@@ -169,7 +173,12 @@ class DeviceRunner:
             raise ContestTimeoutError(str(last)) if last.late else ToolError(str(last))
 
     def _held(
-        self, lease: Lease, folder: Path, sides: Mapping[str, Path], seconds: float, rounds: int
+        self,
+        lease: Lease,
+        folder: Path,
+        sides: Mapping[str, Path],
+        seconds: float,
+        asked: dict[str, Any],
     ) -> dict[str, Any]:
         """Hold one session with a device, in a process of its own."""
         assert self._proof is not None, "prove_with comes first"
@@ -187,9 +196,9 @@ class DeviceRunner:
             "proof": str(self._proof),
             "stopwatch": str(self._stopwatch),
             "sides": {name: str(side) for name, side in sides.items()},
-            "contest": rounds,
             "blocks": _BLOCKS,
             "runs": _RUNS,
+            **asked,
         }
         for left in (client.STEP, client.RESULT):
             (folder / left).unlink(missing_ok=True)

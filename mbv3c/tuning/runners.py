@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.bench.latency import worker
+from mbv3c.bench.contenders import BUNDLE
+from mbv3c.bench.latency import take_turns, worker
 from mbv3c.bench.processors import processor_name
 from mbv3c.bench.profile import cycles_by_kernel, instructions_by_kernel
 from mbv3c.bench.worker import CONTEST, OUTPUTS
@@ -26,6 +27,8 @@ from mbv3c.execution.toolbox import EmulatorKit
 from mbv3c.tuning.contest import Contest
 
 _ROUNDS = 30
+_RUNS = 2000  # of each whole network: a gain of some percent must show beside other work
+_RUNS_BY_CALL = 400
 
 INSTRUCTIONS = "instructions"
 _COUNTED = {INSTRUCTIONS: "executed instructions", CYCLES: CYCLES}
@@ -45,6 +48,23 @@ class Measured:
 
     def cost(self, candidate: int) -> float:
         return median(self.costs[candidate])
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole network, built.
+
+    Attributes:
+        folder: a folder with its library and input, laid out as a bundle.
+        kernels: the names of its kernels.
+    """
+
+    folder: Path
+    kernels: tuple[str, ...]
+
+
+Calls = list[list[list[tuple[str, float]]]]  # by block and run, the name and cost of every call
+Costs = list[list[float]]  # by block and run
 
 
 class Runner(Protocol):
@@ -71,6 +91,28 @@ class Runner(Protocol):
         Raises:
             ContestTimeoutError: it took longer than `timeout` seconds.
             ToolError: it failed.
+            DevicesGoneError: nothing is left that measures.
+        """
+        ...
+
+
+class NetworkRunner(Runner, Protocol):
+    """Measures whole networks, too."""
+
+    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+        """Measure every call of networks that take turns, in the runner's unit.
+
+        Raises:
+            ToolError: one of them fails.
+            DevicesGoneError: nothing is left that measures.
+        """
+        ...
+
+    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+        """Measure networks that take turns; by unit, of all that the runner can tell.
+
+        Raises:
+            ToolError: one of them fails.
             DevicesGoneError: nothing is left that measures.
         """
         ...
@@ -112,6 +154,18 @@ class LocalRunner:
         stored = np.load(contest.folder / OUTPUTS)
         outputs = contest.results([stored[name] for name in stored.files])
         return Measured(contest.costs(rounds), outputs)
+
+    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+        return self._turns(CONTEST, wholes, _RUNS_BY_CALL)
+
+    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+        measured = self._turns(BUNDLE, wholes, _RUNS)
+        return {self.unit: {one: microseconds(blocks) for one, blocks in measured.items()}}
+
+    def _turns(self, mode: str, wholes: Sequence[Whole], runs: int) -> dict[Whole, Any]:
+        sides = {str(one.folder): (mode, one.folder) for one in wholes}
+        blocks = take_turns(sides, self.cpus, runs).blocks
+        return {one: blocks[str(one.folder)] for one in wholes}
 
 
 @dataclass(frozen=True)
@@ -173,6 +227,31 @@ class CountingRunner:
         outputs = [np.load(path) for path in islice(output_files(first), count)]
         costs = [[found[name] / calls[name]] for name in names]
         return Measured(costs, contest.results(outputs))
+
+    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+        """Count networks; all calls of a kernel are one."""
+        return {one: [[list(self._kernels(one, self.unit).items())]] for one in wholes}
+
+    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+        """Count networks; what TVM's runtime executes around the kernels is noise."""
+        return {
+            unit: {one: [[sum(self._kernels(one, unit).values())]] for one in wholes}
+            for unit in self.units
+        }
+
+    def _kernels(self, whole: Whole, unit: str) -> dict[str, float]:
+        costs = self.costs(_counted(self.kit, self.cpu, whole.folder), whole.folder, unit)
+        return {name: float(costs[name]) for name in dict.fromkeys(whole.kernels)}
+
+
+@lru_cache(maxsize=4)  # each network is asked for several times, and is the same each time
+def _counted(kit: EmulatorKit, cpu: str, folder: Path) -> Count:
+    return count_kernels(kit, cpu, folder, folder / "y.npy")
+
+
+def microseconds(blocks: Costs) -> Costs:
+    """Convert milliseconds."""
+    return [[1e3 * one for one in block] for block in blocks]
 
 
 def write_manifest(folder: Path, target: str) -> None:

@@ -46,15 +46,16 @@ def time_models(
 
     Args:
         request: `proof` and `sides`, folders laid out as bundles; `stopwatch`, the library for
-            the device; `contest`, the rounds in which the only side is timed call by call; or
-            `blocks` and `runs`, by which several sides take turns as a whole.
+            the device; and either `contest`, the rounds in which the only side is timed call by
+            call, or `turns`, "calls" or "wholes", which several sides take in so many `blocks` of
+            so many `runs`.
         remote: the session.
         folder: where outputs go.
         steps: who watches the time.
 
     Returns:
         `rounds`, for every one the names and microseconds of the calls, and `outputs`, files; or
-        `blocks`, by side lists of milliseconds.
+        `blocks`, by side and block the milliseconds of every run, or the calls of every run.
     """
     work = _Work(remote, request["seconds"], steps, bool(request["gpu"]))
     try:
@@ -62,10 +63,12 @@ def time_models(
         sides = {name: Path(side) for name, side in request["sides"].items()}
         if not sides:
             return {}
-        if request["contest"]:
+        stopwatch = Path(request["stopwatch"])
+        if "contest" in request:
             (side,) = sides.values()
-            return work.contest(side, Path(request["stopwatch"]), request["contest"], folder)
-        return {"blocks": work.turns(sides, request["blocks"], request["runs"])}
+            return work.contest(side, stopwatch, request["contest"], folder)
+        by_call = stopwatch if request["turns"] == "calls" else None
+        return {"blocks": work.turns(sides, request["blocks"], request["runs"], by_call)}
     finally:
         work.remove()
 
@@ -102,15 +105,7 @@ class _Work:
         for file, output in zip(files, several, strict=True):
             self._run("fetching the outputs", partial(_fetch, output, file))
 
-        clock = self._clock() if self._gpu else None
-        timed = self._by_stopwatch(machine, watch, rounds if clock is None else 1)
-        if clock is not None:
-            names = [name for name, _ in timed[0]]
-            timed = self._run(
-                "timing the candidates",
-                lambda: [self._by_clock(machine, names, *clock) for _ in range(rounds)],
-            )
-        return {"rounds": timed, "outputs": files}
+        return {"rounds": self._timed(machine, watch, rounds), "outputs": files}
 
     def _first(self, machine: Any, what: str) -> None:
         """Run a model for the first time: a GPU's driver compiles its kernels then."""
@@ -121,6 +116,17 @@ class _Work:
 
         seconds = self._seconds * (_DRIVER if self._gpu else 1)
         self._steps.run(f"running {what}", seconds, run)
+
+    def _timed(self, machine: Any, watch: Any, rounds: int) -> list[list[Call]]:
+        """Time every call of a model in each of some rounds."""
+        clock = self._clock() if self._gpu else None
+        if clock is None:
+            return self._by_stopwatch(machine, watch, rounds)
+        names = [name for name, _ in self._by_stopwatch(machine, watch, 1)[0]]
+        return self._run(
+            "timing the kernels",
+            lambda: [self._by_clock(machine, names, *clock) for _ in range(rounds)],
+        )
 
     def _clock(self) -> tuple[Any, Any] | None:
         """Return what starts and stops the clock of the GPU; None of a server that is not ours."""
@@ -142,7 +148,7 @@ class _Work:
         begin, times = watch["begin"], watch["times"]
         self._run("starting the stopwatch", lambda: begin(self._device))
         machine.set_instrument(INSTRUMENT)
-        self._run("timing the candidates", lambda: self._evaluate(machine, rounds))
+        self._run("timing the kernels", lambda: self._evaluate(machine, rounds))
         calls = read_times(bytes(self._run("fetching the times", times)))
         each = len(calls) // (rounds + 1)  # TVM runs once before it counts
         if not each or len(calls) % (rounds + 1):
@@ -150,15 +156,22 @@ class _Work:
         split = [calls[at : at + each] for at in range(0, len(calls), each)]
         return split[1:]
 
-    def turns(self, sides: dict[str, Path], blocks: int, runs: int) -> dict[str, Any]:
-        """Time models as wholes, in turns: milliseconds by side and block."""
+    def turns(
+        self, sides: dict[str, Path], blocks: int, runs: int, stopwatch: Path | None
+    ) -> dict[str, Any]:
+        """Time models in turns, as wholes or, with a stopwatch, call by call."""
         machines = {name: self._opened(side, name) for name, side in sides.items()}
+        watch = self._loaded(stopwatch, "the stopwatch") if stopwatch is not None else None
         for name, machine in machines.items():
+            self._first(machine, name)
             self._run(f"warming up {name}", partial(self._evaluate, machine, 1, _WARM_MS))
-        found: dict[str, list[list[float]]] = {name: [] for name in sides}
+        found: dict[str, list[list[Any]]] = {name: [] for name in sides}
         order = list(sides)
         for _ in range(blocks):
             for name in order:
+                if watch is not None:
+                    found[name].append(self._timed(machines[name], watch, runs))
+                    continue
                 step = partial(self._evaluate, machines[name], runs)
                 found[name].append([1e3 * one for one in self._run(f"timing {name}", step)])
             order.reverse()  # so that neither is always the first

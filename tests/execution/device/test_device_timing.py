@@ -76,16 +76,16 @@ def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _side(folder)
 
 
-def _asked(sides: dict[str, Path], proof: Path, stopwatch: Path, rounds: int) -> dict[str, Any]:
+def _asked(sides: dict[str, Path], proof: Path, stopwatch: Path, **what: Any) -> dict[str, Any]:
     return {
         "gpu": False,
         "seconds": 20.0,
         "proof": str(proof),
         "stopwatch": str(stopwatch),
         "sides": {name: str(side) for name, side in sides.items()},
-        "contest": rounds,
         "blocks": 3,
         "runs": 4,
+        **what,
     }
 
 
@@ -100,7 +100,7 @@ def test_every_call_is_timed(
     port: int, unequal: Path, network: Path, stopwatch: Path, tmp_path: Path
 ) -> None:
     steps = client._Steps(tmp_path)
-    asked = _asked({"it": unequal}, _side(network), stopwatch, ROUNDS)
+    asked = _asked({"it": unequal}, _side(network), stopwatch, contest=ROUNDS)
     found = time_models(asked, rpc.connect(HOST, port), tmp_path, steps)
     assert steps.proven
     assert len(found["rounds"]) == ROUNDS
@@ -121,7 +121,7 @@ def test_wholes_take_turns(
 ) -> None:
     steps = client._Steps(tmp_path)
     quick = _side(network)
-    asked = _asked({"before": unequal, "after": quick}, quick, stopwatch, 0)
+    asked = _asked({"before": unequal, "after": quick}, quick, stopwatch, turns="wholes")
     found = time_models(asked, rpc.connect(HOST, device.port), tmp_path, steps)["blocks"]
     assert {name: [len(one) for one in blocks] for name, blocks in found.items()} == {
         "before": [4, 4, 4],
@@ -129,6 +129,20 @@ def test_wholes_take_turns(
     }
     for slow, fast in zip(found["before"], found["after"], strict=True):
         assert np.median(slow) > 5 * np.median(fast)
+
+
+def test_calls_of_wholes_take_turns(
+    port: int, unequal: Path, network: Path, stopwatch: Path, tmp_path: Path
+) -> None:
+    steps = client._Steps(tmp_path)
+    asked = _asked({"before": unequal, "after": unequal}, _side(network), stopwatch, turns="calls")
+    found = time_models(asked, rpc.connect(HOST, port), tmp_path, steps)["blocks"]
+    for blocks in (found["before"], found["after"]):
+        assert [len(block) for block in blocks] == [4, 4, 4]
+        for run in (run for block in blocks for run in block):
+            ours = [(name, us) for name, us in run if not name.startswith("vm.")]
+            assert [name for name, _ in ours] == ["quick", "slow_kernel", "quick"]
+            assert ours[1][1] > 10 * ours[0][1]
 
 
 def test_what_was_uploaded_is_removed(
@@ -145,7 +159,7 @@ def test_what_was_uploaded_is_removed(
         return run(name, seconds, step)
 
     steps.run = noted  # type: ignore[method-assign]
-    time_models(_asked({"it": proof}, proof, stopwatch, 1), remote, tmp_path, steps)
+    time_models(_asked({"it": proof}, proof, stopwatch, contest=1), remote, tmp_path, steps)
     uploads = [name for name in removed if name.startswith("uploading")]
     assert len(uploads) == removed.count("removing its files") == 3
 
@@ -157,12 +171,12 @@ def test_failing_before_the_proof_is_not_proven(
     broken = _side(tmp_path)
     (broken / LIBRARY).write_bytes(b"\x7fELF no library")
     with pytest.raises((RuntimeError, ValueError)):
-        asked = _asked({}, broken, stopwatch, 1)
+        asked = _asked({}, broken, stopwatch, contest=1)
         time_models(asked, rpc.connect(HOST, device.port), tmp_path, steps)
     assert not steps.proven
     assert steps.failed == "loading the default kernel"
     with pytest.raises((RuntimeError, ValueError)):
-        asked = _asked({"it": broken}, _side(network), stopwatch, 1)
+        asked = _asked({"it": broken}, _side(network), stopwatch, contest=1)
         time_models(asked, rpc.connect(HOST, device.port), tmp_path, steps)
     assert steps.proven
 

@@ -1,0 +1,194 @@
+"""Which winners are kept: counted in place and as a whole, on the emulated processor."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from mbv3c.execution.toolbox import EmulatorKit
+from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.spec import ModelSpec
+from mbv3c.lowering.kernels import NO_CHOICES, Choices
+from mbv3c.lowering.lower import Lowered
+from mbv3c.passes import run_pipeline
+from mbv3c.targets import cpu
+from mbv3c.targets.backend import lower_for, processor_of
+from mbv3c.targets.table import find_target
+from mbv3c.tuning.database import Record
+from mbv3c.tuning.runners import Calls, Costs, CountingRunner, Whole
+from mbv3c.tuning.tasks import Task, tasks_of
+from mbv3c.tuning.tune import Event
+from mbv3c.tuning.whole import Versions, in_place, keep
+from mbv3c.tuning.writers import schedules
+
+A76 = cpu.resolve(find_target("arm_cpu:cortex-a76"))
+CORES = processor_of(A76)
+
+
+@dataclass
+class Skewed:
+    """Counts, but says of some networks that they take longer as a whole than they do.
+
+    Attributes:
+        inner: what counts.
+        slow: how many of the first networks that were tried as wholes are slow.
+    """
+
+    inner: CountingRunner
+    slow: int
+    tried: list[Whole] = field(default_factory=list)
+
+    unit = "instructions"
+
+    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+        return self.inner.calls(wholes)
+
+    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+        found = self.inner.wholes(wholes)
+        self.tried.append(wholes[-1])
+        if len(self.tried) <= self.slow:
+            for costs in found.values():
+                costs[wholes[-1]] = [[2 * one for one in block] for block in costs[wholes[-1]]]
+        return found
+
+
+@pytest.fixture(scope="module")
+def lowered() -> Any:
+    model: onnx.ModelProto = run_pipeline(
+        build_model(ModelSpec("small", width=0.35, resolution=96, classes=10))
+    )[0]
+
+    def lower(choices: Choices) -> Lowered:
+        return lower_for(model, A76, "fp32", (), choices)
+
+    return lower
+
+
+@pytest.fixture(scope="module")
+def tasks(lowered: Any) -> list[Task]:
+    return tasks_of([lowered(NO_CHOICES).plan])
+
+
+@pytest.fixture(scope="module")
+def versions(lowered: Any, tmp_path_factory: pytest.TempPathFactory) -> Versions:
+    return Versions(lowered, A76, tmp_path_factory.mktemp("versions"))
+
+
+@pytest.fixture
+def runner(emulator_kit: EmulatorKit) -> CountingRunner:
+    return CountingRunner(emulator_kit, "cortex-a76")
+
+
+@pytest.fixture
+def names(tasks: list[Task]) -> dict[str, str]:
+    return {task.key: task.name for task in tasks}
+
+
+def claim(task: Task) -> Record:
+    """Return a record that says of some tile that it took half of the default's time."""
+    schedule = schedules(CORES)[task.kind]
+    default = schedule.default(task.shape, CORES)
+    others = [one for one in schedule.legal(task.shape, CORES) if one != default]
+    knobs = asdict(others[3 * len(others) // 4])
+    return Record(task.key, knobs, "ok", 1.0, 2.0, kept=True)
+
+
+@pytest.fixture(scope="module")
+def sorted_out(
+    tasks: list[Task], versions: Versions, emulator_kit: EmulatorKit
+) -> tuple[list[Record], list[Record]]:
+    """Winners that are some inside the network, most gain first, and those that are not."""
+    runner = CountingRunner(emulator_kit, "cortex-a76")
+    placed = in_place(versions, [], [claim(task) for task in tasks], runner)
+    assert [one.record.key for one in placed] == [task.key for task in tasks]
+    assert all(one.won == (one.gain > 0) for one in placed)
+    won = sorted((one for one in placed if one.won), key=lambda one: -one.gain)
+    return [one.record for one in won], [one.record for one in placed if not one.won]
+
+
+def test_what_wins_in_contests_only_is_dropped(
+    sorted_out: tuple[list[Record], list[Record]],
+    names: dict[str, str],
+    versions: Versions,
+    runner: CountingRunner,
+) -> None:
+    true, false = sorted_out
+    assert len(true) >= 4
+    assert false
+    events: list[Event] = []
+    report = events.append
+    claims = [*false, *true]
+    kept, network = keep(versions, [], claims, names, runner, report)
+    assert chosen(kept) == chosen(true)
+    assert {one["task"] for one in events if one["event"] == "dropped"} == {
+        names[one.key] for one in false
+    }
+    assert network is not None
+    saved = sum(
+        (one.baseline - one.cost) * _calls(versions, one.key)
+        for one in kept
+        if one.baseline and one.cost
+    )
+    assert network.before - network.after == pytest.approx(saved, rel=1e-3)
+
+
+def chosen(records: Sequence[Record]) -> list[tuple[str, dict[str, Any]]]:
+    return [(one.key, one.knobs) for one in records]
+
+
+def _calls(versions: Versions, key: str) -> int:
+    plan = versions.built([])[0].plan
+    return next(task.calls for task in tasks_of([plan]) if task.key == key)
+
+
+def test_if_all_is_slower_half_of_the_winners_is_tried(
+    sorted_out: tuple[list[Record], list[Record]],
+    names: dict[str, str],
+    versions: Versions,
+    runner: CountingRunner,
+) -> None:
+    true, _ = sorted_out
+    events: list[Event] = []
+    skewed: Any = Skewed(runner, slow=2)
+    kept, network = keep(versions, [], true, names, skewed, events.append)
+    assert chosen(kept) == chosen(true[: len(true) // 4])
+    assert [one.get("left") for one in events if one["event"] == "lost"] == [
+        len(true) // 2,
+        len(true) // 4,
+    ]
+    assert network is not None
+    assert network.ratio < 1
+
+
+def test_if_everything_is_slower_nothing_is_kept_but_what_was(
+    sorted_out: tuple[list[Record], list[Record]],
+    names: dict[str, str],
+    versions: Versions,
+    runner: CountingRunner,
+) -> None:
+    known, true = sorted_out[0][:1], sorted_out[0][1:3]
+    events: list[Event] = []
+    skewed: Any = Skewed(runner, slow=100)
+    kept, network = keep(versions, known, true, names, skewed, events.append)
+    assert kept == []
+    assert events[-1]["left"] == 0
+    assert network == keep(versions, known, [], names, runner, events.append)[1]
+    assert network is not None
+    assert network.ratio < 1
+    kept, network = keep(versions, [], true, names, skewed, events.append)
+    assert kept == []
+    assert network is not None
+    assert network.ratio > 1.5
+
+
+def test_without_winners_nothing_is_measured(
+    lowered: Any, runner: CountingRunner, tmp_path: Path
+) -> None:
+    silent = partial(pytest.fail, "nothing happens")
+    fresh = Versions(lowered, A76, tmp_path)
+    assert keep(fresh, [], [], {}, runner, silent) == ([], None)
+    assert list(tmp_path.iterdir()) == []
