@@ -13,6 +13,7 @@ given to others meanwhile.
 
 import json
 import os
+import platform
 import resource
 import sys
 from collections.abc import Callable
@@ -24,6 +25,13 @@ import numpy as np
 
 from mbv3c.bench.contenders import CONTENDERS, Run, opened_device, read_input
 from mbv3c.bundle import LIBRARY
+from mbv3c.execution.device.stopwatch import (
+    INSTRUMENT,
+    Call,
+    by_rounds,
+    read_times,
+    stopwatch_here,
+)
 from mbv3c.execution.opencl.runtime import by_calls, profiled
 
 PROFILE, CONTEST = "profile", "contest"
@@ -32,6 +40,7 @@ OUTPUTS = "outputs.npz"  # what a contest's candidates made, in their order
 _WARM_RUNS = 10
 _WARM_NS = 200_000_000
 _BLOCK_WARM_RUNS = 2  # after a pause caches and clocks are cold
+_AT_ONCE = 100  # runs whose calls the stopwatch has room for, with ten times as many kernels
 
 
 def main(mode: str, bundle: str, cpus: str) -> None:
@@ -73,11 +82,65 @@ def _timed(run: Run) -> float:
     return (perf_counter_ns() - begin) / 1e6
 
 
-def _profiled(bundle: Path, x: Any, *, storing: bool) -> Callable[[int], list[Any]]:
+def _profiled(bundle: Path, x: Any, *, storing: bool) -> Callable[[int], list[list[Call]]]:
     import tvm
     from tvm import relax
 
-    calls: list[tuple[str, float]] = []
+    device = opened_device(bundle)
+    library = tvm.runtime.load_module(str(bundle / LIBRARY))
+    machine = relax.VirtualMachine(library, device)
+    main, given = machine["main"], tvm.runtime.tensor(x, device)
+
+    if storing:
+        made = main(given)
+        several = [made] if isinstance(made, tvm.runtime.Tensor) else made
+        np.savez(bundle / OUTPUTS, **{f"{i}": one.numpy() for i, one in enumerate(several)})
+
+    def run() -> None:
+        main(given)
+
+    by_call = _by_stopwatch if platform.system() == "Linux" else _by_instrument
+    timed = by_call(machine, device, run)
+
+    def run_on_gpu() -> list[Call]:
+        with profiled() as times:
+            names = [name for name, _ in timed(1)[0]]
+        return by_calls(names, times)
+
+    if storing and device != tvm.cpu():
+        return lambda runs: [run_on_gpu() for _ in range(runs)]
+    return timed
+
+
+def _by_stopwatch(
+    machine: Any, device: Any, run: Callable[[], None]
+) -> Callable[[int], list[list[Call]]]:
+    """Time calls from within the process's native code, which leaves caches as they are."""
+    import tvm
+
+    watch = tvm.runtime.load_module(str(stopwatch_here()))
+    begin, times = watch["begin"], watch["times"]
+    begin(device)
+    machine.set_instrument(INSTRUMENT)
+
+    def some(runs: int) -> list[list[Call]]:
+        begin(device)
+        for _ in range(runs):
+            run()
+        return by_rounds(read_times(bytes(times())), runs)
+
+    def timed(runs: int) -> list[list[Call]]:
+        blocks = [some(min(_AT_ONCE, runs - at)) for at in range(0, runs, _AT_ONCE)]
+        return [one for block in blocks for one in block]
+
+    return timed
+
+
+def _by_instrument(
+    machine: Any, device: Any, run: Callable[[], None]
+) -> Callable[[int], list[list[Call]]]:
+    """Time calls from Python, where there is no stopwatch."""
+    calls: list[Call] = []
     begin = 0
 
     def instrument(function: Any, name: str, before: bool, result: Any, *arguments: Any) -> None:
@@ -88,28 +151,13 @@ def _profiled(bundle: Path, x: Any, *, storing: bool) -> Callable[[int], list[An
             device.sync()
             calls.append((name, (perf_counter_ns() - begin) / 1e3))
 
-    device = opened_device(bundle)
-    library = tvm.runtime.load_module(str(bundle / LIBRARY))
-    machine = relax.VirtualMachine(library, device)
     machine.set_instrument(instrument)
-    main, given = machine["main"], tvm.runtime.tensor(x, device)
 
-    if storing:
-        made = main(given)
-        several = [made] if isinstance(made, tvm.runtime.Tensor) else made
-        np.savez(bundle / OUTPUTS, **{f"{i}": one.numpy() for i, one in enumerate(several)})
-
-    def run() -> list[tuple[str, float]]:
+    def once() -> list[Call]:
         calls.clear()
-        main(given)
+        run()
         return list(calls)
 
-    def run_on_gpu() -> list[tuple[str, float]]:
-        with profiled() as times:
-            names = [name for name, _ in run()]
-        return by_calls(names, times)
-
-    once = run_on_gpu if storing and device != tvm.cpu() else run
     return lambda runs: [once() for _ in range(runs)]
 
 

@@ -111,8 +111,10 @@ def shipped() -> Path:
     return Path(str(resources.files("mbv3c") / "tune_logs"))
 
 
-def measured(target: Target, roots: Sequence[Path]) -> Measured:
+def measured(target: Target, roots: Sequence[Path], new: Sequence[Record] = ()) -> Measured:
     """Return the best choices for a target in the databases under some folders.
+
+    Records that are `new` count as if they were in the first folder.
 
     A kernel that was measured in an earlier folder is not looked for in those behind it: one's own
     measurements come before what is shipped, in whatever unit that is.
@@ -125,7 +127,7 @@ def measured(target: Target, roots: Sequence[Path]) -> Measured:
         DatabaseError: one is damaged.
     """
     warnings: list[str] = []
-    records = _records(target, roots, warnings)
+    records = [*new, *_records(target, roots, warnings)]
     notes = []
     wider = portable(target)
     if wider is not None:

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mbv3c.execution.runners import open_opencl
 from mbv3c.execution.toolbox import emulator_kit, native_arch
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.lower import Lowered
+from mbv3c.lowering.plan import TRANSFERRED, TUNED
 from mbv3c.pipeline import check_keep_float, rewritten_for
 from mbv3c.targets import cpu
 from mbv3c.targets.backend import lower_for, processor_of
@@ -28,7 +29,7 @@ from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.isa import require_isa
 from mbv3c.targets.table import Target
 from mbv3c.tuning import gpu_estimates
-from mbv3c.tuning.choices import device_of
+from mbv3c.tuning.choices import device_of, measured, shipped
 from mbv3c.tuning.database import Database, Record, best, folder_for
 from mbv3c.tuning.rpc_runner import DeviceRunner
 from mbv3c.tuning.runners import (
@@ -37,7 +38,7 @@ from mbv3c.tuning.runners import (
     LocalRunner,
     NetworkRunner,
 )
-from mbv3c.tuning.tasks import tasks_of
+from mbv3c.tuning.tasks import key_of, tasks_of
 from mbv3c.tuning.tune import Budget, Event, Outcome, Tuner
 from mbv3c.tuning.whole import Network, Versions, keep
 
@@ -150,12 +151,22 @@ def tune_network(
             devices.prove_with(min(tasks, key=lambda task: task.step.madds), processor)
         notes = {} if isinstance(runner, CountingRunner) else {"devices": _notes(runner, report)}
         tuner = Tuner(processor, resolved, runner, database, report, notes)
-        outcome = tuner.run(tasks, budget, seed)
+
+        def choices(new: Sequence[Record]) -> Choices:
+            return measured(target, (root, shipped()), new)
+
+        so_far = lowered(choices([])).plan
+        promising = {
+            key_of(step.kind, step.shape): step.knobs
+            for step in so_far.steps
+            if step.origin in (TUNED, TRANSFERRED)
+        }
+        outcome = tuner.run(tasks, budget, seed, promising)
         with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
-            versions = Versions(lowered, resolved, Path(name))
+            versions = Versions(lowered, choices, resolved, Path(name))
             names = {task.key: task.name for task in tasks}
-            known = database.records()
-            kept, network = keep(versions, known, outcome.winners, names, runner, report)
+            confirmed = _confirmed(database.records(), promising)
+            kept, network = keep(versions, confirmed, outcome.winners, names, runner, report)
         database.append(kept)
     return Tuned(
         database.folder,
@@ -165,6 +176,20 @@ def tune_network(
         kept,
         network,
     )
+
+
+def _confirmed(records: Sequence[Record], promising: Mapping[str, Any]) -> list[Record]:
+    """Return what was faster than the default here, as it was where `compile` has it from."""
+    kept = best(records)
+    found = {
+        one.key: replace(one, kept=True)
+        for one in records
+        if one.key in promising
+        and one.key not in kept
+        and one.knobs == asdict(promising[one.key])
+        and (one.relative or 1.0) < 1.0
+    }
+    return list(found.values())
 
 
 def check_runner(name: str | None, place: Place | None) -> None:

@@ -23,11 +23,13 @@ class Search:
         seen: the cost of those that were measured, relative to the default's in the same contest;
             None where they failed.
         stale: batches since the best was found.
+        first: those that are measured before all others.
     """
 
     tiles: list[Any]
     seen: dict[int, float | None]
     stale: int = 0
+    first: tuple[int, ...] = ()
 
     @property
     def best(self) -> int:
@@ -42,10 +44,12 @@ class Search:
     def next(self, count: int, random: np.random.Generator) -> list[int]:
         """Return up to `count` tiles that were not measured, the most promising first."""
         waiting = [at for at in range(len(self.tiles)) if at not in self.seen]
-        if not waiting:
-            return []
+        first = [at for at in waiting if at in self.first][:count]
+        if not waiting or len(first) == count:
+            return first
         far = max(1, int(count * _FAR))
-        near = sorted(waiting, key=lambda at: (self._distance(at), at))[: count - far]
+        others = sorted(set(waiting) - set(first), key=lambda at: (self._distance(at), at))
+        near = [*first, *others[: max(0, count - far - len(first))]]
         rest = [at for at in waiting if at not in set(near)]
         drawn = random.permutation(len(rest))[: count - len(near)]
         return [*near, *(rest[int(i)] for i in sorted(drawn))]
@@ -64,11 +68,24 @@ class Search:
         return float(sum(abs(np.log2((x + 1) / (y + 1))) for x, y in zip(a, b, strict=True)))
 
 
-def start(legal: Sequence[Any], default: Any, known: Mapping[Any, float | None]) -> Search:
-    """Begin a search; `known` has what an earlier one measured, None where a tile failed."""
+def start(
+    legal: Sequence[Any],
+    default: Any,
+    known: Mapping[Any, float | None],
+    promising: Sequence[Any] = (),
+) -> Search:
+    """Begin a search.
+
+    Args:
+        legal: all tiles.
+        default: the one by which costs are measured.
+        known: what an earlier search measured, None where a tile failed.
+        promising: tiles that are measured first.
+    """
     tiles = [default, *(tile for tile in legal if tile != default)]
     seen = {at: known[tile] for at, tile in enumerate(tiles) if tile in known}
-    return Search(tiles, {**seen, 0: 1.0})
+    first = tuple(at for at, tile in enumerate(tiles) if tile in promising)
+    return Search(tiles, {**seen, 0: 1.0}, first=first)
 
 
 def _numbers(tile: Any) -> list[float]:

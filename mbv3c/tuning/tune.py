@@ -7,7 +7,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -135,11 +135,18 @@ class Tuner:
     report: Callable[[Event], None]
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, tasks: Sequence[Task], budget: Budget, seed: int) -> Outcome:
+    def run(
+        self,
+        tasks: Sequence[Task],
+        budget: Budget,
+        seed: int,
+        promising: Mapping[str, Any] | None = None,
+    ) -> Outcome:
         """Search until the budget is spent or nothing is left to measure.
 
         Records are in the database as soon as they are measured. What was measured in earlier
-        runs is not measured again.
+        runs is not measured again. Of a kernel whose key is in `promising`, the choices there are
+        measured first.
 
         Raises:
             NothingMeasuredError: there was something to measure, and all of it failed.
@@ -156,7 +163,8 @@ class Tuner:
         }
         context = context_of(self.target, self.runner.unit)
         known = {(one.key, _sorted(one.knobs)): one for one in self.database.open(context, run)}
-        outcome = Outcome([self._begin(task, known, seed) for task in tasks])
+        first = promising or {}
+        outcome = Outcome([self._begin(task, known, seed, first.get(task.key)) for task in tasks])
         self.report(_start(outcome.states, self.runner.unit, budget))
         self._search(outcome, budget)
         if outcome.trials and sum(outcome.failures.values()) == outcome.trials:
@@ -195,7 +203,9 @@ class Tuner:
     def _batch(self, state: State, chosen: Sequence[int]) -> tuple[State, Trials]:
         return state, list(self._measured(state, [0, *chosen]))
 
-    def _begin(self, task: Task, known: dict[tuple[str, str], Record], seed: int) -> State:
+    def _begin(
+        self, task: Task, known: dict[tuple[str, str], Record], seed: int, promising: Any
+    ) -> State:
         schedule = schedules(self.machine)[task.kind]
         legal = schedule.legal(task.shape, self.machine)
         default = schedule.default(task.shape, self.machine)
@@ -203,7 +213,7 @@ class Tuner:
         measured = {tile: one.relative for tile, one in records.items() if one is not None}
         first = records.get(default)
         random = np.random.default_rng((seed, zlib.crc32(task.key.encode())))
-        begun = search.start(legal, default, measured)
+        begun = search.start(legal, default, measured, [promising])
         return State(task, begun, random, first.baseline if first else None)
 
     def _learn(self, state: State, trials: Trials, outcome: Outcome) -> None:

@@ -8,9 +8,10 @@ fetch from memory may still be in a cache. So winners have two tests more:
     dropped.
 2.  As a whole. The network as `compile` makes it so far and the one with the winners that are left
     take turns. If it got no faster, the half of the winners that gained least in place is dropped,
-    and so on.
+    and so on. Winners that only confirm what `compile` did before need no such proof.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,8 +27,8 @@ from mbv3c.lowering.lower import Lowered
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.targets.backend import build
 from mbv3c.targets.table import Target
-from mbv3c.tuning.choices import best_choices
-from mbv3c.tuning.database import Record, best
+from mbv3c.tuning.choices import tuned_kernels
+from mbv3c.tuning.database import Record
 from mbv3c.tuning.runners import Calls, Costs, NetworkRunner, Whole, write_manifest
 from mbv3c.tuning.tasks import key_of
 from mbv3c.tuning.tune import Event
@@ -79,22 +80,44 @@ class Versions:
     """A network with several choices, each built once."""
 
     def __init__(
-        self, lowered: Callable[[Choices], Lowered], target: Target, folder: Path
+        self,
+        lowered: Callable[[Choices], Lowered],
+        choices: Callable[[Sequence[Record]], Choices],
+        target: Target,
+        folder: Path,
     ) -> None:
-        """Take how a network is lowered, its resolved target, and a place for the libraries."""
-        self._lowered, self._target, self._folder = lowered, target, folder
+        """Take what it needs to build them.
+
+        Args:
+            lowered: lowers the network with some choices.
+            choices: those that `compile` makes if some records are added to what is known.
+            target: resolved.
+            folder: a place for the libraries.
+        """
+        self._lowered, self._choices, self._target = lowered, choices, target
+        self._folder = folder
         self._built: dict[str, tuple[Lowered, Whole]] = {}
 
-    def built(self, records: Sequence[Record]) -> tuple[Lowered, Whole]:
-        """Return the network with the best choices of some records.
+    def default(self) -> tuple[Lowered, Whole]:
+        """Return the network with the default choices.
 
         Raises:
             Mbv3cError: it cannot be built.
         """
-        chosen = best(records)
-        name = repr(sorted((key, sorted(one.knobs.items())) for key, one in chosen.items()))
+        return self._build(NO_CHOICES)
+
+    def built(self, records: Sequence[Record]) -> tuple[Lowered, Whole]:
+        """Return the network as `compile` makes it with some records more.
+
+        Raises:
+            Mbv3cError: it cannot be built.
+        """
+        return self._build(self._choices(records))
+
+    def _build(self, choices: Choices) -> tuple[Lowered, Whole]:
+        lowered = self._lowered(choices)
+        name = json.dumps(tuned_kernels(lowered.plan))
         if name not in self._built:
-            lowered = self._lowered(best_choices(records) if chosen else NO_CHOICES)
             folder = self._folder / str(len(self._built))
             golden = folder / GOLDEN_INPUT
             golden.parent.mkdir(parents=True)
@@ -107,17 +130,18 @@ class Versions:
 
 def keep(
     versions: Versions,
-    known: Sequence[Record],
+    confirmed: Sequence[Record],
     winners: Sequence[Record],
     names: Mapping[str, str],
     runner: NetworkRunner,
     report: Callable[[Event], None],
 ) -> tuple[list[Record], Network | None]:
-    """Return the winners to keep, and what the network gains by them and by what is known.
+    """Return the records to keep, and what the network gains by them and by what is known.
 
     Args:
         versions: of the network.
-        known: the records of the database so far.
+        confirmed: choices that `compile` made before, measured elsewhere or for similar kernels,
+            and that were faster than the default here, too.
         winners: of contests against the default.
         names: of the kernels, by key, for people.
         runner: measures.
@@ -131,46 +155,48 @@ def keep(
     Raises:
         Mbv3cError: a network cannot be built, or measured.
     """
-    tuned_before = bool(best(known))
-    if not winners and not tuned_before:
+    default = versions.default()[1]
+    if not winners and not confirmed and versions.built([])[1] == default:
         return [], None
     report({"event": "network"})
-    network = None
+    base = list(confirmed)
     chosen: list[Record] = []
-    if winners:
-        placed = in_place(versions, known, winners, runner)
+    if winners or confirmed:
+        tried = {one.key: one for one in (*confirmed, *winners)}
+        placed = in_place(versions, list(tried.values()), runner)
         for one in placed:
             if one.ratio is not None and not one.won:
                 dropped = names[one.record.key]
                 report({"event": "dropped", "task": dropped, "ratio": one.ratio.median})
+        before = {_choice(one) for one in confirmed}
+        lost = {_choice(one.record) for one in placed if not one.won}
+        base = [one for one in confirmed if _choice(one) not in lost]
         won = sorted((one for one in placed if one.won), key=lambda one: -one.gain)
-        chosen = [one.record for one in won]
+        chosen = [one.record for one in won if _choice(one.record) not in before]
+    network, costs = None, None
     while chosen:
-        costs = _costs(versions, known, [*known, *chosen], runner)
+        costs = _costs(versions, base, [*base, *chosen], runner)
         step = ratio(costs[runner.unit][_NEXT], costs[runner.unit][_KNOWN]).median
         network = _network(costs, _NEXT, runner.unit)
         if step < 1.0:
-            return chosen, network
+            return [*base, *chosen], network
         chosen = chosen[: len(chosen) // 2]
         report({"event": "lost", "ratio": step, "left": len(chosen)})
-        if tuned_before:
-            network = _network(costs, _KNOWN, runner.unit)
-    if network is None and tuned_before:
-        network = _network(_costs(versions, known, known, runner), _KNOWN, runner.unit)
-    return [], network
+    if versions.built(base)[1] != default:
+        costs = costs or _costs(versions, base, base, runner)
+        network = _network(costs, _KNOWN, runner.unit)
+    return base, network
 
 
-def in_place(
-    versions: Versions, known: Sequence[Record], winners: Sequence[Record], runner: NetworkRunner
-) -> list[Placed]:
-    """Measure winners, all of them at once, inside the network."""
-    default, plain = versions.built([])
-    lowered, tuned = versions.built([*known, *winners])
+def in_place(versions: Versions, tried: Sequence[Record], runner: NetworkRunner) -> list[Placed]:
+    """Measure choices of different kernels, all of them at once, inside the network."""
+    default, plain = versions.default()
+    lowered, tuned = versions.built(tried)
     calls = runner.calls([plain, tuned])
     before, after = _by_key(default, calls[plain]), _by_key(lowered, calls[tuned])
     counts = Counter(key_of(step.kind, step.shape) for step in default.plan.steps if step.shape)
     found = []
-    for record in winners:
+    for record in tried:
         if record.key not in before or record.key not in after:
             assert record.cost is not None
             assert record.baseline is not None
@@ -182,6 +208,10 @@ def in_place(
         here = replace(record, cost=baseline * compared.median, baseline=baseline)
         found.append(Placed(here, compared, spent * (1.0 - compared.median)))
     return found
+
+
+def _choice(record: Record) -> tuple[str, str]:
+    return record.key, json.dumps(record.knobs, sort_keys=True)
 
 
 def _by_key(lowered: Lowered, calls: Calls) -> dict[str, Costs]:
@@ -210,7 +240,7 @@ def _costs(
 ) -> dict[str, dict[str, Costs]]:
     """Measure the network by default, as it is known, and as it may be next: by unit and side."""
     built = {
-        _DEFAULT: versions.built([])[1],
+        _DEFAULT: versions.default()[1],
         _KNOWN: versions.built(known)[1],
         _NEXT: versions.built(after)[1],
     }

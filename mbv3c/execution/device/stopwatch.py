@@ -1,15 +1,18 @@
 """The library that times every call of a model on a device; see stopwatch.c beside this."""
 
+import hashlib
 import struct
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from tvm_ffi import libinfo
 
 from mbv3c.errors import ToolError
-from mbv3c.targets.cpu import zig_triple
-from mbv3c.targets.table import Target
+from mbv3c.execution.cache import cache_root, only_one, provide
+from mbv3c.targets.cpu import resolve, zig_triple
+from mbv3c.targets.table import Target, find_target
 
 INSTRUMENT = "mbv3c.stopwatch"  # what `begin` registers, for the virtual machine
 _SOURCE = Path(__file__).with_suffix(".c")
@@ -44,6 +47,34 @@ def build_stopwatch(target: Target, output: Path) -> None:
             f"({lines[-1]}); is the disk full, or the package ziglang missing? `mbv3c doctor` "
             "checks"
         )
+
+
+def stopwatch_here() -> Path:
+    """Return the library for this machine; it is built once, and kept in the cache.
+
+    Raises:
+        ToolError: the compiler failed, or the cache folder cannot be written to.
+    """
+    made_from = _SOURCE.read_bytes() + version("apache-tvm-ffi").encode()
+    folder = cache_root() / f"stopwatch-{hashlib.sha256(made_from).hexdigest()[:12]}"
+    library = folder / "built" / "stopwatch.so"
+    if not library.exists():
+        with only_one(folder, lambda _: None):
+            here = resolve(find_target("host_cpu"))
+            provide(library.parent, lambda place: build_stopwatch(here, place / library.name))
+    return library
+
+
+def by_rounds(calls: list[Call], rounds: int) -> list[list[Call]]:
+    """Cut the calls of some equal rounds apart.
+
+    Raises:
+        ToolError: they are not equal.
+    """
+    each = len(calls) // rounds
+    if not each or len(calls) % rounds:
+        raise ToolError(f"{len(calls)} calls in {rounds} runs: please report this")
+    return [calls[at : at + each] for at in range(0, len(calls), each)]
 
 
 def read_times(measured: bytes) -> list[Call]:

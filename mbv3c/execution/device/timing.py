@@ -14,8 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from mbv3c.errors import ToolError
-from mbv3c.execution.device.stopwatch import INSTRUMENT, Call, read_times
+from mbv3c.execution.device.stopwatch import INSTRUMENT, Call, by_rounds, read_times
 from mbv3c.execution.opencl.runtime import PROFILE, KernelTime, by_calls
 
 _BIG_CORES = 1  # of TVM's affinity modes
@@ -150,11 +149,7 @@ class _Work:
         machine.set_instrument(INSTRUMENT)
         self._run("timing the kernels", lambda: self._evaluate(machine, rounds))
         calls = read_times(bytes(self._run("fetching the times", times)))
-        each = len(calls) // (rounds + 1)  # TVM runs once before it counts
-        if not each or len(calls) % (rounds + 1):
-            raise ToolError(f"{len(calls)} calls in {rounds + 1} runs: please report this")
-        split = [calls[at : at + each] for at in range(0, len(calls), each)]
-        return split[1:]
+        return by_rounds(calls, rounds + 1)[1:]  # TVM runs once before it counts
 
     def turns(
         self, sides: dict[str, Path], blocks: int, runs: int, stopwatch: Path | None
