@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NPU := .venv-npu
+# Processes that run tests; each takes up to 3 GiB. Tests of a file stay together.
+JOBS ?= 2
+PYTEST := -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: compile test lint format bench clean
 
@@ -16,8 +19,8 @@ compile: $(VENV)/installed
 # The NPU's tools hold back numpy and onnx, so their tests have an environment of their own.
 test: $(VENV)/installed-test $(NPU)/installed
 	$(BIN)/mbv3c doctor --fetch
-	$(BIN)/python -m pytest --ignore=tests/npu
-	$(NPU)/bin/python -m pytest tests/npu
+	$(BIN)/python $(PYTEST) --ignore=tests/npu
+	$(NPU)/bin/python $(PYTEST) tests/npu
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .

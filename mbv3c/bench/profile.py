@@ -73,7 +73,8 @@ class CountedKernel:
 def profile_time(rebuilt: Rebuilt, cpus: Sequence[int], runs: int) -> list[TimedCall]:
     """Time every call within whole inferences, so that caches are as they are in one.
 
-    The virtual machine tells us before and after each call; that costs each some ten nanoseconds on Linux.
+    The virtual machine calls the stopwatch before and after each call, which costs some ten
+    nanoseconds on Linux, and elsewhere a microsecond.
     """
     with worker(PROFILE, rebuilt.folder, cpus) as profiled:
         measured: list[list[tuple[str, float]]] = profiled.measure(runs)

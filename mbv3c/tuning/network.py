@@ -345,7 +345,9 @@ def said(event: Event) -> str:
         case "network":
             return "measuring the whole network, before and after"
         case "dropped":
-            return f"{event['task']}: not faster inside the network ({event['ratio']:.3f})"
+            return (
+                f"{event['task']}: inside the network no gain beyond noise ({event['ratio']:.3f})"
+            )
         case "lost":
             left = event["left"]
             rest = f"trying {left} of the winners" if left else "none of the winners is kept"
