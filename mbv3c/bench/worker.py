@@ -19,20 +19,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mbv3c.bench.contenders import CONTENDERS, Run, opened_device, read_input
 from mbv3c.bundle import LIBRARY
-from mbv3c.execution.device.stopwatch import (
-    INSTRUMENT,
-    Call,
-    by_rounds,
-    read_times,
-    stopwatch_here,
-)
 from mbv3c.execution.opencl.runtime import by_calls, profiled
+
+if TYPE_CHECKING:
+    from mbv3c.execution.device.stopwatch import Call
 
 PROFILE, CONTEST = "profile", "contest"
 OUTPUTS = "outputs.npz"  # what a contest's candidates made, in their order
@@ -82,7 +78,7 @@ def _timed(run: Run) -> float:
     return (perf_counter_ns() - begin) / 1e6
 
 
-def _profiled(bundle: Path, x: Any, *, storing: bool) -> Callable[[int], list[list[Call]]]:
+def _profiled(bundle: Path, x: Any, *, storing: bool) -> "Callable[[int], list[list[Call]]]":
     import tvm
     from tvm import relax
 
@@ -102,7 +98,7 @@ def _profiled(bundle: Path, x: Any, *, storing: bool) -> Callable[[int], list[li
     by_call = _by_stopwatch if platform.system() == "Linux" else _by_instrument
     timed = by_call(machine, device, run)
 
-    def run_on_gpu() -> list[Call]:
+    def run_on_gpu() -> "list[Call]":
         with profiled() as times:
             names = [name for name, _ in timed(1)[0]]
         return by_calls(names, times)
@@ -114,22 +110,29 @@ def _profiled(bundle: Path, x: Any, *, storing: bool) -> Callable[[int], list[li
 
 def _by_stopwatch(
     machine: Any, device: Any, run: Callable[[], None]
-) -> Callable[[int], list[list[Call]]]:
+) -> "Callable[[int], list[list[Call]]]":
     """Time calls from within the process's native code, which leaves caches as they are."""
     import tvm
+
+    from mbv3c.execution.device.stopwatch import (
+        INSTRUMENT,
+        by_rounds,
+        read_times,
+        stopwatch_here,
+    )
 
     watch = tvm.runtime.load_module(str(stopwatch_here()))
     begin, times = watch["begin"], watch["times"]
     begin(device)
     machine.set_instrument(INSTRUMENT)
 
-    def some(runs: int) -> list[list[Call]]:
+    def some(runs: int) -> "list[list[Call]]":
         begin(device)
         for _ in range(runs):
             run()
         return by_rounds(read_times(bytes(times())), runs)
 
-    def timed(runs: int) -> list[list[Call]]:
+    def timed(runs: int) -> "list[list[Call]]":
         blocks = [some(min(_AT_ONCE, runs - at)) for at in range(0, runs, _AT_ONCE)]
         return [one for block in blocks for one in block]
 
@@ -138,7 +141,7 @@ def _by_stopwatch(
 
 def _by_instrument(
     machine: Any, device: Any, run: Callable[[], None]
-) -> Callable[[int], list[list[Call]]]:
+) -> "Callable[[int], list[list[Call]]]":
     """Time calls from Python, where there is no stopwatch."""
     calls: list[Call] = []
     begin = 0
@@ -153,7 +156,7 @@ def _by_instrument(
 
     machine.set_instrument(instrument)
 
-    def once() -> list[Call]:
+    def once() -> "list[Call]":
         calls.clear()
         run()
         return list(calls)

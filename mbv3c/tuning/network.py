@@ -21,7 +21,6 @@ from mbv3c.execution.runners import open_opencl
 from mbv3c.execution.toolbox import emulator_kit, native_arch
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.lower import Lowered
-from mbv3c.lowering.plan import TRANSFERRED, TUNED
 from mbv3c.pipeline import check_keep_float, rewritten_for
 from mbv3c.targets import cpu
 from mbv3c.targets.backend import lower_for, processor_of
@@ -29,7 +28,7 @@ from mbv3c.targets.gpus import GPUS
 from mbv3c.targets.isa import require_isa
 from mbv3c.targets.table import Target
 from mbv3c.tuning import gpu_estimates
-from mbv3c.tuning.choices import device_of, measured, shipped
+from mbv3c.tuning.choices import device_of, measured, recorded, shipped, tuned_kernels
 from mbv3c.tuning.database import Database, Record, best, folder_for
 from mbv3c.tuning.rpc_runner import DeviceRunner
 from mbv3c.tuning.runners import (
@@ -38,7 +37,7 @@ from mbv3c.tuning.runners import (
     LocalRunner,
     NetworkRunner,
 )
-from mbv3c.tuning.tasks import key_of, tasks_of
+from mbv3c.tuning.tasks import tasks_of
 from mbv3c.tuning.tune import Budget, Event, Outcome, Tuner
 from mbv3c.tuning.whole import Network, Versions, keep
 
@@ -155,12 +154,7 @@ def tune_network(
         def choices(new: Sequence[Record]) -> Choices:
             return measured(target, (root, shipped()), new)
 
-        so_far = lowered(choices([])).plan
-        promising = {
-            key_of(step.kind, step.shape): step.knobs
-            for step in so_far.steps
-            if step.origin in (TUNED, TRANSFERRED)
-        }
+        promising = recorded(tuned_kernels(lowered(choices([])).plan)).knobs
         outcome = tuner.run(tasks, budget, seed, promising)
         with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
             versions = Versions(lowered, choices, resolved, Path(name))
@@ -178,7 +172,7 @@ def tune_network(
     )
 
 
-def _confirmed(records: Sequence[Record], promising: Mapping[str, Any]) -> list[Record]:
+def _confirmed(records: Sequence[Record], promising: Mapping[str, dict[str, Any]]) -> list[Record]:
     """Return what was faster than the default here, as it was where `compile` has it from."""
     kept = best(records)
     found = {
@@ -186,7 +180,7 @@ def _confirmed(records: Sequence[Record], promising: Mapping[str, Any]) -> list[
         for one in records
         if one.key in promising
         and one.key not in kept
-        and one.knobs == asdict(promising[one.key])
+        and one.knobs == promising[one.key]
         and (one.relative or 1.0) < 1.0
     }
     return list(found.values())

@@ -140,7 +140,7 @@ class Tuner:
         tasks: Sequence[Task],
         budget: Budget,
         seed: int,
-        promising: Mapping[str, Any] | None = None,
+        promising: Mapping[str, dict[str, Any]] | None = None,
     ) -> Outcome:
         """Search until the budget is spent or nothing is left to measure.
 
@@ -204,7 +204,11 @@ class Tuner:
         return state, list(self._measured(state, [0, *chosen]))
 
     def _begin(
-        self, task: Task, known: dict[tuple[str, str], Record], seed: int, promising: Any
+        self,
+        task: Task,
+        known: dict[tuple[str, str], Record],
+        seed: int,
+        promising: dict[str, Any] | None,
     ) -> State:
         schedule = schedules(self.machine)[task.kind]
         legal = schedule.legal(task.shape, self.machine)
@@ -213,7 +217,8 @@ class Tuner:
         measured = {tile: one.relative for tile, one in records.items() if one is not None}
         first = records.get(default)
         random = np.random.default_rng((seed, zlib.crc32(task.key.encode())))
-        begun = search.start(legal, default, measured, [promising])
+        earliest = [tile for tile in legal if asdict(tile) == promising]
+        begun = search.start(legal, default, measured, earliest)
         return State(task, begun, random, first.baseline if first else None)
 
     def _learn(self, state: State, trials: Trials, outcome: Outcome) -> None:

@@ -1,5 +1,7 @@
 """Calls are timed from native code, and from Python where there is none."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns
@@ -62,3 +64,9 @@ def test_rounds_that_are_not_equal_are_an_error() -> None:
     for wrong in ([], calls[:5]):
         with pytest.raises(ToolError, match="calls in 3 runs"):
             by_rounds(wrong, 3)
+
+
+def test_the_process_of_another_runtime_does_not_load_tvm() -> None:
+    code = "import sys, mbv3c.bench.worker; print('tvm_ffi' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

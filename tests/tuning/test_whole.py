@@ -18,16 +18,18 @@ from mbv3c.passes import run_pipeline
 from mbv3c.targets import cpu
 from mbv3c.targets.backend import lower_for, processor_of
 from mbv3c.targets.table import find_target
-from mbv3c.tuning.choices import best_choices
-from mbv3c.tuning.database import Record
+from mbv3c.tuning import network as tuning
+from mbv3c.tuning.choices import best_choices, context_of
+from mbv3c.tuning.database import Database, Record, folder_for
 from mbv3c.tuning.runners import Calls, Costs, CountingRunner, Whole
 from mbv3c.tuning.tasks import Task, tasks_of
-from mbv3c.tuning.tune import Event
+from mbv3c.tuning.tune import Budget, Event
 from mbv3c.tuning.whole import Versions, in_place, keep
 from mbv3c.tuning.writers import schedules
 
 A76 = cpu.resolve(find_target("arm_cpu:cortex-a76"))
 CORES = processor_of(A76)
+SPEC = ModelSpec("small", width=0.35, resolution=96, classes=10)
 
 
 @dataclass
@@ -59,9 +61,7 @@ class Skewed:
 
 @pytest.fixture(scope="module")
 def lowered() -> Any:
-    model: onnx.ModelProto = run_pipeline(
-        build_model(ModelSpec("small", width=0.35, resolution=96, classes=10))
-    )[0]
+    model: onnx.ModelProto = run_pipeline(build_model(SPEC))[0]
 
     def lower(choices: Choices) -> Lowered:
         return lower_for(model, A76, "fp32", (), choices)
@@ -208,3 +208,30 @@ def test_without_winners_nothing_is_measured(
     fresh = Versions(lowered, best_choices, A76, tmp_path)
     assert keep(fresh, [], [], {}, runner, silent) == ([], None)
     assert len(list(tmp_path.iterdir())) == 1  # by default, to see that `compile` takes no other
+
+
+def test_what_comes_with_mbv3c_is_measured_first_and_kept_where_it_is_faster(
+    sorted_out: tuple[list[Record], list[Record]],
+    tasks: list[Task],
+    emulator_kit: EmulatorKit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kernels that cost most come first, twelve candidates each."""
+    order = sorted(tasks, key=lambda task: -task.calls * task.step.madds)
+    places = {task.key: at for at, task in enumerate(order)}
+    true = min(sorted_out[0], key=lambda one: places[one.key])
+    shipped, own = (Database(folder_for(tmp_path / name, A76.name)) for name in ("shipped", "own"))
+    shipped.open(context_of(A76, "instructions"), {})
+    shipped.append([true])
+    monkeypatch.setattr(tuning, "shipped", lambda: tmp_path / "shipped")
+    budget = Budget(trials=12 * places[true.key] + 1)
+    model = build_model(SPEC)
+    events: list[Event] = []
+    tuned = tuning.tune_network(model, A76, tmp_path / "own", "emulated", budget, 0, events.append)
+    mine = [one for one in own.records() if one.key == true.key]
+    default, first, *kept = mine
+    assert default.cost == default.baseline
+    assert first.knobs == true.knobs
+    assert [(one.knobs, one.kept) for one in kept] == [(true.knobs, True)]
+    assert chosen([true])[0] in chosen(tuned.kept)
