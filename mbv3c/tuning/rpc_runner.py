@@ -132,18 +132,18 @@ class DeviceRunner:
         return Measured(contest.costs(result["rounds"]), contest.results(outputs))
 
     def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
-        return self._turns(wholes, {"turns": "calls"})
+        return self._turns(wholes, "calls")
 
     def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
-        measured = self._turns(wholes, {"turns": "wholes"})
+        measured = self._turns(wholes, "wholes")
         return {self.unit: {one: microseconds(blocks) for one, blocks in measured.items()}}
 
-    def _turns(self, wholes: Sequence[Whole], asked: dict[str, Any]) -> dict[Whole, Any]:
+    def _turns(self, wholes: Sequence[Whole], measured: str) -> dict[Whole, Any]:
         """Measure networks on one device, in one session."""
         sides = {f"network {number}": one for number, one in enumerate(wholes)}
         with tempfile.TemporaryDirectory(prefix="mbv3c-contest-") as name:
             folders = {side: one.folder for side, one in sides.items()}
-            result = self._session(Path(name), folders, self.seconds, asked)
+            result = self._session(Path(name), folders, self.seconds, {"turns": measured})
         return {one: result["blocks"][side] for side, one in sides.items()}
 
     def _session(

@@ -12,7 +12,7 @@ fetch from memory may still be in a cache. So winners have two tests more:
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from mbv3c.targets.table import Target
 from mbv3c.tuning.choices import tuned_kernels
 from mbv3c.tuning.database import Record
 from mbv3c.tuning.runners import Calls, Costs, NetworkRunner, Whole, write_manifest
-from mbv3c.tuning.tasks import key_of
+from mbv3c.tuning.tasks import key_of, tasks_of
 from mbv3c.tuning.tune import Event
 
 _DEFAULT, _KNOWN, _NEXT = "default", "known", "next"
@@ -194,7 +194,7 @@ def in_place(versions: Versions, tried: Sequence[Record], runner: NetworkRunner)
     lowered, tuned = versions.built(tried)
     calls = runner.calls([plain, tuned])
     before, after = _by_key(default, calls[plain]), _by_key(lowered, calls[tuned])
-    counts = Counter(key_of(step.kind, step.shape) for step in default.plan.steps if step.shape)
+    counts = {task.key: task.calls for task in tasks_of([default.plan])}
     found = []
     for record in tried:
         if record.key not in before or record.key not in after:

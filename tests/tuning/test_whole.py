@@ -1,6 +1,6 @@
 """Which winners are kept: counted in place and as a whole, on the emulated processor."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from mbv3c.tuning.database import Database, Record, folder_for
 from mbv3c.tuning.runners import Calls, Costs, CountingRunner, Whole
 from mbv3c.tuning.tasks import Task, tasks_of
 from mbv3c.tuning.tune import Budget, Event
-from mbv3c.tuning.whole import Versions, in_place, keep
+from mbv3c.tuning.whole import Network, Versions, in_place, keep
 from mbv3c.tuning.writers import schedules
 
 A76 = cpu.resolve(find_target("arm_cpu:cortex-a76"))
@@ -79,14 +79,33 @@ def versions(lowered: Any, tmp_path_factory: pytest.TempPathFactory) -> Versions
     return Versions(lowered, best_choices, A76, tmp_path_factory.mktemp("versions"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def runner(emulator_kit: EmulatorKit) -> CountingRunner:
     return CountingRunner(emulator_kit, "cortex-a76")
 
 
+@dataclass
+class Kept:
+    """What `keep` returned and reported."""
+
+    records: list[Record]
+    network: Network
+    events: list[Event] = field(default_factory=list)
+
+
 @pytest.fixture
-def names(tasks: list[Task]) -> dict[str, str]:
-    return {task.key: task.name for task in tasks}
+def kept_of(tasks: list[Task], versions: Versions, runner: CountingRunner) -> Callable[..., Kept]:
+    """Keep what was confirmed and what won, while so many networks are slow as wholes."""
+
+    def kept(confirmed: Sequence[Record], winners: Sequence[Record], slow: int = 0) -> Kept:
+        events: list[Event] = []
+        skewed: Any = Skewed(runner, slow)
+        names = {task.key: task.name for task in tasks}
+        records, network = keep(versions, confirmed, winners, names, skewed, events.append)
+        assert network is not None
+        return Kept(records, network, events)
+
+    return kept
 
 
 def claim(task: Task) -> Record:
@@ -100,10 +119,9 @@ def claim(task: Task) -> Record:
 
 @pytest.fixture(scope="module")
 def sorted_out(
-    tasks: list[Task], versions: Versions, emulator_kit: EmulatorKit
+    tasks: list[Task], versions: Versions, runner: CountingRunner
 ) -> tuple[list[Record], list[Record]]:
     """Winners that are some inside the network, most gain first, and those that are not."""
-    runner = CountingRunner(emulator_kit, "cortex-a76")
     placed = in_place(versions, [claim(task) for task in tasks], runner)
     assert [one.record.key for one in placed] == [task.key for task in tasks]
     assert all(one.won == (one.gain > 0) for one in placed)
@@ -113,92 +131,65 @@ def sorted_out(
 
 def test_what_wins_in_contests_only_is_dropped(
     sorted_out: tuple[list[Record], list[Record]],
-    names: dict[str, str],
-    versions: Versions,
-    runner: CountingRunner,
+    tasks: list[Task],
+    kept_of: Callable[..., Kept],
 ) -> None:
     true, false = sorted_out
     assert len(true) >= 4
     assert false
-    events: list[Event] = []
-    report = events.append
-    claims = [*false, *true]
-    kept, network = keep(versions, [], claims, names, runner, report)
-    assert chosen(kept) == chosen(true)
-    assert {one["task"] for one in events if one["event"] == "dropped"} == {
-        names[one.key] for one in false
+    kept = kept_of([], [*false, *true])
+    assert chosen(kept.records) == chosen(true)
+    lost = {one.key for one in false}
+    assert {one["task"] for one in kept.events if one["event"] == "dropped"} == {
+        task.name for task in tasks if task.key in lost
     }
-    assert network is not None
+    calls = {task.key: task.calls for task in tasks}
     saved = sum(
-        (one.baseline - one.cost) * _calls(versions, one.key)
-        for one in kept
+        (one.baseline - one.cost) * calls[one.key]
+        for one in kept.records
         if one.baseline and one.cost
     )
-    assert network.before - network.after == pytest.approx(saved, rel=1e-3)
+    assert kept.network.before - kept.network.after == pytest.approx(saved, rel=1e-3)
 
 
 def chosen(records: Sequence[Record]) -> list[tuple[str, dict[str, Any]]]:
     return [(one.key, one.knobs) for one in records]
 
 
-def _calls(versions: Versions, key: str) -> int:
-    plan = versions.default()[0].plan
-    return next(task.calls for task in tasks_of([plan]) if task.key == key)
-
-
 def test_if_all_is_slower_half_of_the_winners_is_tried(
-    sorted_out: tuple[list[Record], list[Record]],
-    names: dict[str, str],
-    versions: Versions,
-    runner: CountingRunner,
+    sorted_out: tuple[list[Record], list[Record]], kept_of: Callable[..., Kept]
 ) -> None:
     true, _ = sorted_out
-    events: list[Event] = []
-    skewed: Any = Skewed(runner, slow=2)
-    kept, network = keep(versions, [], true, names, skewed, events.append)
-    assert chosen(kept) == chosen(true[: len(true) // 4])
-    assert [one.get("left") for one in events if one["event"] == "lost"] == [
+    kept = kept_of([], true, slow=2)
+    assert chosen(kept.records) == chosen(true[: len(true) // 4])
+    assert [one.get("left") for one in kept.events if one["event"] == "lost"] == [
         len(true) // 2,
         len(true) // 4,
     ]
-    assert network is not None
-    assert network.ratio < 1
+    assert kept.network.ratio < 1
 
 
 def test_if_everything_is_slower_nothing_is_kept_but_what_was(
-    sorted_out: tuple[list[Record], list[Record]],
-    names: dict[str, str],
-    versions: Versions,
-    runner: CountingRunner,
+    sorted_out: tuple[list[Record], list[Record]], kept_of: Callable[..., Kept]
 ) -> None:
     confirmed, true = sorted_out[0][:1], sorted_out[0][1:3]
-    events: list[Event] = []
-    skewed: Any = Skewed(runner, slow=9)
-    kept, network = keep(versions, confirmed, true, names, skewed, events.append)
-    assert chosen(kept) == chosen(confirmed)
-    assert events[-1]["left"] == 0
-    assert network is not None
-    assert network.ratio < 1
-    kept, network = keep(versions, [], true, names, skewed, events.append)
-    assert kept == []
-    assert network is not None
-    assert network.ratio > 1.5
+    kept = kept_of(confirmed, true, slow=9)
+    assert chosen(kept.records) == chosen(confirmed)
+    assert kept.events[-1]["left"] == 0
+    assert kept.network.ratio < 1
+    kept = kept_of([], true, slow=9)
+    assert kept.records == []
+    assert kept.network.ratio > 1.5
 
 
 def test_what_was_confirmed_is_kept_without_a_winner_but_not_if_it_is_slower_in_place(
-    sorted_out: tuple[list[Record], list[Record]],
-    names: dict[str, str],
-    versions: Versions,
-    runner: CountingRunner,
+    sorted_out: tuple[list[Record], list[Record]], kept_of: Callable[..., Kept]
 ) -> None:
     true, false = sorted_out
-    events: list[Event] = []
-    claimed = [*true[:2], false[0]]
-    kept, network = keep(versions, claimed, true[:1], names, runner, events.append)
-    assert chosen(kept) == chosen(true[:2])
-    assert [one["event"] for one in events] == ["network", "dropped"]
-    assert network is not None
-    assert network.ratio < 1
+    kept = kept_of([*true[:2], false[0]], true[:1])
+    assert chosen(kept.records) == chosen(true[:2])
+    assert [one["event"] for one in kept.events] == ["network", "dropped"]
+    assert kept.network.ratio < 1
 
 
 def test_without_winners_nothing_is_measured(

@@ -164,13 +164,18 @@ class _Work:
         order = list(sides)
         for _ in range(blocks):
             for name in order:
-                if watch is not None:
-                    found[name].append(self._timed(machines[name], watch, runs))
-                    continue
-                step = partial(self._evaluate, machines[name], runs)
-                found[name].append([1e3 * one for one in self._run(f"timing {name}", step)])
+                found[name].append(
+                    self._whole(machines[name], name, runs)
+                    if watch is None
+                    else self._timed(machines[name], watch, runs)
+                )
             order.reverse()  # so that neither is always the first
         return found
+
+    def _whole(self, machine: Any, name: str, runs: int) -> list[float]:
+        """Time some runs of a model, in milliseconds."""
+        step = partial(self._evaluate, machine, runs)
+        return [1e3 * one for one in self._run(f"timing {name}", step)]
 
     def remove(self) -> None:
         """Remove the files: TVM's own servers have one folder for all their clients."""
