@@ -12,9 +12,9 @@ from benchmarks.aarch64 import Executed, Machine
 from benchmarks.networks import NETWORKS, Graph, Network, build, compile_for
 from mbv3c.bundle import read_bundle
 from mbv3c.errors import ToolError
-from mbv3c.execution import toolbox
-from mbv3c.execution.counting import count_bundle
-from mbv3c.execution.opcodes import VECTOR_FMLA
+from mbv3c.execution.emulator import kit as toolbox
+from mbv3c.execution.emulator.counting import count_bundle
+from mbv3c.execution.emulator.opcodes import VECTOR_FMLA
 
 TARGET = "arm_cpu:cortex-a76"
 CPU = "cortex-a76"

@@ -15,9 +15,9 @@ from benchmarks.aarch64 import Executed
 from benchmarks.networks import Graph, Network, build, compile_for
 from mbv3c.bundle import read_bundle
 from mbv3c.errors import ToolError
-from mbv3c.execution import toolbox
-from mbv3c.execution.counting import count_bundle
-from mbv3c.execution.opcodes import VECTOR_FMLA
+from mbv3c.execution.emulator import kit as toolbox
+from mbv3c.execution.emulator.counting import count_bundle
+from mbv3c.execution.emulator.opcodes import VECTOR_FMLA
 from mbv3c.targets.table import find_target
 
 NETWORKS = (Network("large", 1.0, 224), Network("small", 1.0, 224))

@@ -94,7 +94,7 @@ dlpack=$source/3rdparty/tvm-ffi/3rdparty/dlpack/include
 [ -d "$dlpack" ] || fail "$source lacks the submodules of 3rdparty/tvm-ffi"
 step "building mbv3c_run" "$prebuilt/bin/clang++" --target="aarch64-linux-android$level" \
     -O2 -std=c++17 -fno-exceptions -fno-rtti -nostdlib++ \
-    "$here/../mbv3c/execution/runner/mbv3c_run.cc" -o "$output/bin/mbv3c_run" \
+    "$here/../mbv3c/execution/emulator/mbv3c_run.cc" -o "$output/bin/mbv3c_run" \
     -I "$source/3rdparty/tvm-ffi/include" -I "$dlpack" -L "$output/bin" \
     -Wl,--no-as-needed -ltvm_runtime -ltvm_ffi -Wl,--allow-shlib-undefined -ldl -lm
 step "stripping" "$prebuilt/bin/llvm-strip" --strip-unneeded "$output/bin/mbv3c_run" \

@@ -7,20 +7,22 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from mbv3c.execution.runners import HostRunner, runner_for
+from mbv3c.execution.host import HostRunner
+from mbv3c.targets.library import runner_for
 from mbv3c.lowering.arena import plan_arena
 from mbv3c.lowering.assemble import assemble
-from mbv3c.lowering.machine import Machine
+from mbv3c.targets.cpu.machine import Machine
 from mbv3c.lowering.plan import Plan
-from mbv3c.lowering.quantized import read_pairs
-from mbv3c.lowering.select_quantized import select_quantized
+from mbv3c.lowering.qdq import read_pairs
+from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.parity.reference import run, session
-from mbv3c.pipeline import build_library
+from mbv3c.targets.library import build_library
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets import cpu
-from mbv3c.targets.cores import machine
-from mbv3c.targets.table import find_target, with_cores
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.cores import machine
+from mbv3c.targets.table import find_target
+from mbv3c.job import with_cores
 
 Array = np.ndarray
 

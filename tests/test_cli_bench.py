@@ -11,7 +11,7 @@ import pytest
 from mbv3c import cli
 from mbv3c.bench.measure import Cycles, Instructions
 from mbv3c.bench.profile import CountedKernel
-from mbv3c.execution.llvm import Llvm
+from mbv3c.execution.emulator.llvm import Llvm
 
 KEYS = {
     *("bundle", "median_ms", "min_ms", "against", "against_median_ms", "against_min_ms", "ratio"),

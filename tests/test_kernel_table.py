@@ -1,4 +1,4 @@
-from mbv3c.kernel_table import kernel_lines, memory_lines
+from mbv3c.commands.kernel_table import kernel_lines, memory_lines
 
 KERNELS = [
     {"kernel": "pointwise_1", "kind": "pointwise", "nodes": ["a", "b"], "madds": 1200,

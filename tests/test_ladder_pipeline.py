@@ -10,14 +10,14 @@ import onnx
 import pytest
 from small_network import small_network
 
-from mbv3c import ladder_pipeline
+from mbv3c.parity.ladder import climb as ladder_pipeline
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import pointwise
-from mbv3c.parity.ladder import Ladder
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules import pointwise
+from mbv3c.parity.ladder.ladder import Ladder
 from mbv3c.pipeline import compile_model
-from mbv3c.targets import cpu
-from mbv3c.targets.cores import machine
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.cores import machine
 from mbv3c.targets.table import find_target
 
 Pack = Callable[[pointwise.Pointwise, pointwise.Tile, Machine, np.ndarray], np.ndarray]

@@ -5,18 +5,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mbv3c import pipeline
-from mbv3c.bench.contenders import BUNDLE, CONTENDERS, OTHERS, find_contender
-from mbv3c.bench.latency import interleave
-from mbv3c.bench.processors import choose_cpus, processor_name
 from mbv3c.bench.profile import CountedKernel, TimedCall, profile_count, profile_time
 from mbv3c.bench.rebuilt import rebuild
-from mbv3c.bench.statistics import Ratio, Times, ratio, times
 from mbv3c.bundle import Bundle, read_bundle
 from mbv3c.errors import UsageError
-from mbv3c.execution.counting import count_bundle
-from mbv3c.execution.cycles import estimate, estimator_for
-from mbv3c.execution.runners import EmulatedRunner, OpenClRunner, require_runner
+from mbv3c.execution.emulator.counting import count_bundle
+from mbv3c.execution.emulator.cycles import estimate, estimator_for
+from mbv3c.execution.emulator.runner import EmulatedRunner
+from mbv3c.execution.opencl.runner import OpenClRunner
+from mbv3c.execution.timing.contenders import BUNDLE, CONTENDERS, OTHERS, find_contender
+from mbv3c.execution.timing.latency import interleave
+from mbv3c.execution.timing.processors import choose_cpus, processor_name
+from mbv3c.execution.timing.statistics import Ratio, Times, ratio, times
+from mbv3c.targets.library import require_runner
+from mbv3c.targets.table import target_of
 
 Progress = Callable[[str], None]
 
@@ -117,7 +119,7 @@ def measure(path: Path, request: Request, progress: Progress) -> Measured:
         ToolError: nothing here runs it, or running fails.
     """
     bundle = read_bundle(path)
-    runner = require_runner(pipeline.target_of(bundle), bundle.manifest["precision"])
+    runner = require_runner(target_of(bundle), bundle.manifest["precision"])
     if isinstance(runner, EmulatedRunner):
         return _count(bundle, runner, request, progress)
     measured = _time(bundle, request, progress)
@@ -142,7 +144,7 @@ def _count(
     kernels, cycles = None, None
     if request.profile:
         progress("building the library again, with its symbols")
-        estimator = estimator_for(pipeline.target_of(bundle))
+        estimator = estimator_for(target_of(bundle))
         with rebuild(bundle) as rebuilt:
             progress("counting instructions kernel by kernel")
             named = count_bundle(runner.kit, runner.cpu, rebuilt.folder)

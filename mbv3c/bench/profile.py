@@ -3,20 +3,17 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
-from mbv3c.bench.latency import worker
 from mbv3c.bench.rebuilt import Call, Rebuilt
-from mbv3c.bench.worker import PROFILE
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
-from mbv3c.execution.counting import Count, by_function
-from mbv3c.execution.cycles import Estimate, Estimator, estimate
-from mbv3c.execution.symbols import functions
-
-_PREFIX, _BODY = "__tvm_ffi_", "_compute_"
-ELSEWHERE = "elsewhere"
+from mbv3c.execution.emulator.by_kernel import ELSEWHERE, _by_kernel
+from mbv3c.execution.emulator.counting import Count, by_function
+from mbv3c.execution.emulator.cycles import Estimate
+from mbv3c.execution.emulator.symbols import functions
+from mbv3c.execution.timing.latency import worker
+from mbv3c.execution.timing.worker import PROFILE
 
 
 @dataclass(frozen=True)
@@ -116,33 +113,6 @@ def profile_count(
     library = functions(rebuilt.folder / LIBRARY)
     cycles = None if estimated is None else estimated.by_function(library)
     return counted_kernels(rebuilt.calls, by_function(counted, library), cycles)
-
-
-def instructions_by_kernel(counted: Count, folder: Path) -> Counter[str]:
-    """Sum the instructions of every kernel of a library that has its symbols, all calls."""
-    return _by_kernel(by_function(counted, functions(folder / LIBRARY)))
-
-
-def cycles_by_kernel(counted: Count, folder: Path, estimator: Estimator) -> Counter[str]:
-    """Sum the estimated cycles of every kernel of a library that has its symbols, all calls.
-
-    Raises:
-        ToolError: one of LLVM's programs fails.
-    """
-    inside = (block for block in counted.blocks if Path(block.file).name == LIBRARY)
-    return _by_kernel(estimate(estimator, inside).by_function(functions(folder / LIBRARY)))
-
-
-def _by_kernel(found: Mapping[str, int]) -> Counter[str]:
-    sums: Counter[str] = Counter()
-    for symbol, number in found.items():
-        sums[_kernel_of(symbol)] += number
-    return sums
-
-
-def _kernel_of(symbol: str) -> str:
-    """Return the kernel that a function of the library is, or is part of."""
-    return symbol.removeprefix(_PREFIX).removesuffix(_BODY)
 
 
 def counted_kernels(

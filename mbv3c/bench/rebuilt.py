@@ -9,9 +9,11 @@ from pathlib import Path
 
 import onnx
 
-from mbv3c import pipeline
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MANIFEST, Bundle
 from mbv3c.lowering.plan import Step
+from mbv3c.prepare import rewritten_for
+from mbv3c.targets.library import build_library
+from mbv3c.targets.table import target_of
 from mbv3c.tuning.choices import recorded
 
 
@@ -49,10 +51,10 @@ def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
         golden = bundle.path / Path(GOLDEN_INPUT).parent
         shutil.copytree(golden, folder / golden.name)
         shutil.copy(bundle.path / MANIFEST, folder)
-        target = pipeline.target_of(bundle)
+        target = target_of(bundle)
         precision = bundle.manifest["precision"]
-        optimized, _ = pipeline.rewritten_for(onnx.load(bundle.compiled_model), precision)
-        lowered = pipeline.build_library(
+        optimized, _ = rewritten_for(onnx.load(bundle.compiled_model), precision)
+        lowered = build_library(
             optimized,
             target,
             folder / LIBRARY,

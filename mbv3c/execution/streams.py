@@ -11,8 +11,8 @@ from threading import Timer
 from typing import IO, Protocol
 
 from mbv3c.errors import ToolError
+from mbv3c.execution.npy_stream import read_array, written
 from mbv3c.execution.runners import Runner, StreamingRunner, Tensor
-from mbv3c.execution.worker import read_array, written
 
 SECONDS = 600.0  # that one input may take; a Large in an emulator takes a few
 

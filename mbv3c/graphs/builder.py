@@ -20,7 +20,7 @@ from mbv3c.graphs.spec import (
     architecture,
     squeeze_channels,
 )
-from mbv3c.graphs.weights import load_weights
+from mbv3c.graphs.weights.load import load_weights
 from mbv3c.graphs.writer import INPUT, Features, GraphWriter, add_metadata
 
 
@@ -35,7 +35,7 @@ def build_model(spec: ModelSpec, weights: Path | None = None) -> onnx.ModelProto
 
     Args:
         spec: the network.
-        weights: a file for `mbv3c.graphs.weights.load_weights`; the seed is then unused, and the
+        weights: a file for `mbv3c.graphs.weights.load.load_weights`; the seed is then unused, and the
             metadata holds the file's sha256 instead of it.
 
     Returns:

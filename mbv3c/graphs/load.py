@@ -169,3 +169,15 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
         load_external_data_for_model(model, str(folder))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"the external data of {path} cannot be read: {error}") from error
+
+
+def input_shape_of(model: onnx.ModelProto) -> tuple[int, ...]:
+    """Return the fixed shape of a model's input.
+
+    Raises:
+        ModelError: it is dynamic.
+    """
+    shape = static_shape(model_input(model))
+    if shape is None:
+        raise ModelError("the model's input has a dynamic shape; fix it with --input-shape")
+    return shape

@@ -22,13 +22,16 @@ from mbv3c.graphs.load import model_input
 from mbv3c.lowering import fallback
 from mbv3c.lowering.kernels import Kernel, Kernels
 from mbv3c.lowering.plan import Array, Plan, Step, Value
-from mbv3c.lowering.schedules.convolution import Convolution
-from mbv3c.lowering.schedules.depthwise import Depthwise
-from mbv3c.lowering.schedules.elementwise import Elementwise, Transpose
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
-from mbv3c.lowering.schedules.pointwise import Pointwise
-from mbv3c.lowering.schedules.pooling import GlobalPool
 from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.lowering.shapes import (
+    Convolution,
+    Depthwise,
+    Elementwise,
+    GlobalPool,
+    Pointwise,
+    Transpose,
+)
 
 RENAMES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 ARITHMETIC = {"Add": "add", "Mul": "multiply"}

@@ -6,7 +6,7 @@ from typing import Any
 
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY
 from mbv3c.parity.compare import Parity
-from mbv3c.parity.npu_verdict import LEAST_COSINE, NpuParity
+from mbv3c.targets.ethos_u.verdict import LEAST_COSINE, NpuParity
 
 
 @dataclass(frozen=True)

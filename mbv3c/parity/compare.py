@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.parity.alone import KernelsAlone
+from mbv3c.parity.kernel_parity import KernelsAlone
 from mbv3c.parity.metrics import cosine, top_agreement
 from mbv3c.parity.reference import ReferenceOutput, error_of_range
 from mbv3c.parity.tolerance import Tolerance

@@ -5,7 +5,7 @@ import onnx
 from mbv3c.errors import ModelError
 from mbv3c.parity.proof import prove as judge
 from mbv3c.passes.convert_opset import convert_opset
-from mbv3c.passes.prove import prove
+from mbv3c.passes.proving import prove
 from mbv3c.passes.report import PassReport
 
 

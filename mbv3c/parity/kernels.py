@@ -15,8 +15,8 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.execution.runners import KernelCall, KernelRunner
-from mbv3c.lowering.quantized import Steps, read_pairs
-from mbv3c.parity.alone import KernelParity, KernelsAlone
+from mbv3c.lowering.qdq import Steps, read_pairs
+from mbv3c.parity.kernel_parity import KernelParity, KernelsAlone
 from mbv3c.parity.reference import error_of_range, tensors_of
 from mbv3c.parity.tolerance import KERNEL_TOLERANCE, KernelTolerance
 

@@ -14,7 +14,7 @@ from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.proof_inputs import KINDS
 from mbv3c.parity.reference import open_session
 from mbv3c.parity.tolerance import PROOF_TOLERANCES, TOLERANCES, Tolerance
-from mbv3c.passes.judge import Change, Verdict
+from mbv3c.passes.report import Change, Verdict
 
 Array = NDArray[Any]
 Feed = dict[str, Array]

@@ -1,8 +1,9 @@
 """What a pass says about what it did."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from mbv3c.passes.judge import Verdict
+import onnx
 
 FAILED_PROOF = "failed its proof"
 
@@ -31,6 +32,25 @@ class Refusal:
 
     node: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of a change.
+
+    Attributes:
+        max_error_of_range: largest error found, as a fraction of the output's range.
+        allowed: the tolerance where that error was found.
+        reason: why the change must not be made; empty if it may.
+    """
+
+    max_error_of_range: float
+    allowed: float
+    reason: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.reason
 
 
 @dataclass(frozen=True)
@@ -68,3 +88,21 @@ class PassReport:
     nodes_after: int
     changed: bool
     proofs: tuple[Proof, ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """Two models with the same inputs and outputs, in order, that must compute the same.
+
+    Attributes:
+        before: what is replaced.
+        after: what replaces it.
+        whole: whether these are the whole graphs, or only what one rewrite touches.
+    """
+
+    before: onnx.ModelProto
+    after: onnx.ModelProto
+    whole: bool
+
+
+Judge = Callable[[Change], Verdict]

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from onnx import shape_inference
 from onnxscript.rewriter import pattern as onnxscript_pattern
 
-from mbv3c.passes.cut import cut
-from mbv3c.passes.judge import Judge, Verdict
-from mbv3c.passes.report import FAILED_PROOF, PassReport, Proof, Refusal, Removal
+from mbv3c.passes.isolate import cut
+from mbv3c.passes.report import FAILED_PROOF, Judge, PassReport, Proof, Refusal, Removal, Verdict
 
 Pattern = Callable[..., Any]
 

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.errors import Mbv3cError, UsageError
-from mbv3c.lowering.quantized import has_pairs
+from mbv3c.lowering.qdq import has_pairs
 from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.passes import run_pipeline
 from mbv3c.quantization.calibration import Calibration, random_with_warning

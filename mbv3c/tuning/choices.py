@@ -6,12 +6,13 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from mbv3c.lowering import gpu_kernels, kernels
+from mbv3c.job import NATIVE, Target
 from mbv3c.lowering.kernels import Choices
 from mbv3c.lowering.plan import TRANSFERRED, TUNED, Plan
-from mbv3c.targets import cpu
-from mbv3c.targets.isa import portable
-from mbv3c.targets.table import NATIVE, Target
+from mbv3c.targets.cpu import kernels as cpu_kernels
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.isa import portable
+from mbv3c.targets.opencl import kernels as gpu_kernels
 from mbv3c.tuning.database import Context, Database, Record, best, folder_for
 from mbv3c.tuning.tasks import key_of
 from mbv3c.tuning.transfer import Neighbours, neighbours
@@ -102,7 +103,7 @@ def device_of(target: Target) -> str:
 
 def context_of(target: Target, unit: str) -> Context:
     """Return what new records for a target have in common."""
-    version = gpu_kernels.VERSION if target.gpu else kernels.VERSION
+    version = gpu_kernels.VERSION if target.gpu else cpu_kernels.VERSION
     return Context(device_of(target), version, metadata.version("apache-tvm"), unit)
 
 

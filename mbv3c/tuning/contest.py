@@ -20,21 +20,24 @@ from typing import Any
 import numpy as np
 
 from mbv3c import bundle as bundles
-from mbv3c.lowering.gpu import Gpu
+from mbv3c.job import Target
 from mbv3c.lowering.kernels import Choices, Kernel
 from mbv3c.lowering.lower import assembled
-from mbv3c.lowering.machine import Machine
 from mbv3c.lowering.plan import Array, Plan, Step, Value
-from mbv3c.lowering.schedules.elementwise import Elementwise
 from mbv3c.lowering.schedules.epilogue import LINEAR
-from mbv3c.lowering.schedules.gpu.depthwise import DepthwiseMap
-from mbv3c.lowering.schedules.gpu.pointwise import Product
-from mbv3c.lowering.schedules.integer_elementwise import Dequantize, Operand, generate_dequantize
-from mbv3c.targets.backend import build
-from mbv3c.targets.table import Target
-from mbv3c.tuning.integers import draw_integers
+from mbv3c.lowering.shapes import Elementwise
+from mbv3c.targets.cpu.drawing import draw_integers
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules.integer.elementwise import (
+    Dequantize,
+    Operand,
+    generate_dequantize,
+)
+from mbv3c.targets.library import build, write, writer
+from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap
+from mbv3c.targets.opencl.schedules.pointwise import Product
 from mbv3c.tuning.tasks import Task
-from mbv3c.tuning.writers import write, writer
 
 _INPUT = "x"
 _SEED = 0

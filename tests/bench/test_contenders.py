@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from mbv3c.bench.contenders import OTHERS, find_contender
-from mbv3c.bench.processors import choose_cpus, processor_name
+from mbv3c.execution.timing.contenders import OTHERS, find_contender
+from mbv3c.execution.timing.processors import choose_cpus, processor_name
 from mbv3c.errors import UsageError
 
 

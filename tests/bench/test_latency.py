@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mbv3c.bench.latency import Turns, worker
-from mbv3c.bench.processors import choose_cpus
+from mbv3c.execution.timing.latency import Turns, worker
+from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.errors import ToolError
 
 

@@ -12,13 +12,14 @@ import pytest
 import tvm
 from tvm import relax
 
-from mbv3c.bench import worker
+from mbv3c.execution.timing import worker
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
-from mbv3c.execution.device.stopwatch import Call, by_rounds, stopwatch_here
+from mbv3c.execution.timing.stopwatch import Call, by_rounds, stopwatch_here
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.pipeline import build_library, rewritten_for
+from mbv3c.targets.library import build_library
+from mbv3c.prepare import rewritten_for
 from mbv3c.targets.table import find_target
 
 Way = Callable[[Any, Any, Callable[[], None]], Callable[[int], list[list[Call]]]]
@@ -67,6 +68,6 @@ def test_rounds_that_are_not_equal_are_an_error() -> None:
 
 
 def test_the_process_of_another_runtime_does_not_load_tvm() -> None:
-    code = "import sys, mbv3c.bench.worker; print('tvm_ffi' in sys.modules)"
+    code = "import sys, mbv3c.execution.timing.worker; print('tvm_ffi' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

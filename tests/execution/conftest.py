@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mbv3c.execution.counting import Count, count
-from mbv3c.execution.fetching import emulator_command
+from mbv3c.execution.emulator.counting import Count, count
+from mbv3c.execution.emulator.fetch import emulator_command
 from mbv3c.execution.processes import Finished, finish
-from mbv3c.execution.toolbox import EmulatorKit
+from mbv3c.execution.emulator.kit import EmulatorKit
 
 CHANNELS, CLASSES = 4, 5
 _EXIT = "    mov x0, #0\n    mov x8, #93\n    svc #0\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.counting import Count, by_function, count_bundle, read_counts
-from mbv3c.execution.symbols import Functions, functions
-from mbv3c.execution.toolbox import EmulatorKit
+from mbv3c.execution.emulator.counting import Count, by_function, count_bundle, read_counts
+from mbv3c.execution.emulator.symbols import Functions, functions
+from mbv3c.execution.emulator.kit import EmulatorKit
 
 Counter = Callable[[str], Count]
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.counting import Block, Count
-from mbv3c.execution.cycles import Estimate, Estimator, estimate, estimator_for, joined
-from mbv3c.execution.llvm import Llvm
-from mbv3c.execution.symbols import Functions
+from mbv3c.execution.emulator.counting import Block, Count
+from mbv3c.execution.emulator.cycles import Estimate, Estimator, estimate, estimator_for, joined
+from mbv3c.execution.emulator.llvm import Llvm
+from mbv3c.execution.emulator.symbols import Functions
 from mbv3c.targets.table import find_target
 
 SUBS = 0xF1000421  # subs x1, x1, #1

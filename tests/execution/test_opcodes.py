@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mbv3c.execution.opcodes import CLASSES, classify
-from mbv3c.execution.symbols import functions
+from mbv3c.execution.emulator.opcodes import CLASSES, classify
+from mbv3c.execution.emulator.symbols import functions
 
 KNOWN = {
     "vector_fmla": (

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from mbv3c.errors import ToolError
-from mbv3c.execution import toolbox
+from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.cache import cache_root
-from mbv3c.execution.llvm import Llvm
+from mbv3c.execution.emulator.llvm import Llvm
 from mbv3c.execution.processes import Finished, finish, require
 
 Kit = toolbox.EmulatorKit
@@ -23,7 +23,7 @@ Board = Callable[..., Finished]
 Network = Callable[[np.ndarray], np.ndarray]
 
 SHAPE = (1, 4, 6, 6)
-RUNNER_SOURCE = Path(toolbox.__file__).parent / "runner" / "mbv3c_run.cc"
+RUNNER_SOURCE = Path(toolbox.__file__).with_name("mbv3c_run.cc")
 # One matmul of four terms in float32: rounding is a few units of 2**-24.
 TOLERANCE = 1e-6
 

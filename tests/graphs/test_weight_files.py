@@ -16,9 +16,9 @@ from safetensors.numpy import save
 from state_dicts import program, tensor, write_torch
 
 from mbv3c.errors import Mbv3cError, ModelError
-from mbv3c.graphs import weight_files
-from mbv3c.graphs.weight_files import read_tensors, write_npz, write_safetensors
-from mbv3c.graphs.weights import weights_of
+from mbv3c.graphs.weights import files as weight_files
+from mbv3c.graphs.weights.files import read_tensors, write_npz, write_safetensors
+from mbv3c.graphs.weights.load import weights_of
 
 TENSORS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),

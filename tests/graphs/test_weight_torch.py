@@ -24,8 +24,8 @@ from state_dicts import (
 )
 
 from mbv3c.errors import ModelError
-from mbv3c.graphs.weight_files import read_tensors
-from mbv3c.graphs.weights import weights_of
+from mbv3c.graphs.weights.files import read_tensors
+from mbv3c.graphs.weights.load import weights_of
 
 SIX = np.arange(6, dtype=np.float32)
 

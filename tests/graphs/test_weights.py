@@ -14,7 +14,7 @@ from state_dicts import Tensors, numbered, save_torch, ssdlite, timm, torchvisio
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.graphs.weights import load_weights, save_weights, weights_of
+from mbv3c.graphs.weights.load import load_weights, save_weights, weights_of
 
 Arrays = dict[str, np.ndarray]
 

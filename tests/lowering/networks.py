@@ -11,10 +11,11 @@ from onnx_text import random
 from tvm import relax
 
 from mbv3c.lowering.assemble import VM_PASSES
-from mbv3c.lowering.lower import Lowered, lower
-from mbv3c.lowering.machine import Machine
-from mbv3c.targets import cpu
-from mbv3c.targets.cores import CORES
+from mbv3c.lowering.lower import Lowered
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.cores import CORES
 from mbv3c.targets.table import find_target
 
 NEON = CORES["cortex-a76"]

@@ -4,7 +4,8 @@ import numpy as np
 from networks import HOST, NEON, agrees
 from onnx_text import graph, random
 
-from mbv3c.lowering.lower import Lowered, lower
+from mbv3c.lowering.lower import Lowered
+from mbv3c.targets.cpu.lower import lower
 
 CHAIN = """g (float[1, 8, 4, 4] x) => (float[1, 8, 4, 4] y) {
     a = Conv(x, w)

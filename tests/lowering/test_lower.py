@@ -9,8 +9,8 @@ from onnx_text import graph, random
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.lowering.lower import lower
-from mbv3c.lowering.machine import Machine
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.machine import Machine
 from mbv3c.passes import run_pipeline
 
 SEVERAL_CORES = replace(AVX512, cores=2, parallel_madds=0)

@@ -5,7 +5,7 @@ import onnx
 from onnx import numpy_helper
 from quantized_networks import network
 
-from mbv3c.lowering.quantized import Steps, has_pairs, read_pairs
+from mbv3c.lowering.qdq import Steps, has_pairs, read_pairs
 
 
 def graph(text: str, **initializers: np.ndarray) -> onnx.ModelProto:

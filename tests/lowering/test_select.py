@@ -7,8 +7,8 @@ from networks import HOST, NEON, agrees, kinds
 from onnx_text import graph, random
 
 from mbv3c.errors import ModelError
-from mbv3c.lowering.lower import lower
-from mbv3c.lowering.select_cpu import select
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.select import select
 
 
 def pair(inputs: int = 8, outputs: int = 8, side: int = 1) -> np.ndarray:

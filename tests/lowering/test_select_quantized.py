@@ -22,8 +22,8 @@ from quantized_networks import (
     steps_apart,
 )
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.targets.cores import CORES
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.cores import CORES
 
 # Integers are exact. onnxruntime multiplies and adds the same numbers in fp32, so about one value
 # in a million lies on the other side of the middle between two steps.

@@ -13,11 +13,11 @@ import pytest
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.npu_pipeline import compile_npu, verify_npu
+from mbv3c.targets.ethos_u.backend import compile_npu, verify_npu
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
-from mbv3c.targets.npu_table import find_npu
+from mbv3c.targets.ethos_u.devices import find_npu
 
 
 def mbv3c(*arguments: object) -> subprocess.CompletedProcess[str]:

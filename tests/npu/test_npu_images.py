@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbv3c.accuracy_pipeline import Event, Request, measure_accuracy
+from mbv3c.accuracy.measure import Event, Request, measure_accuracy
 from mbv3c.bundle import Bundle
 from mbv3c.errors import UsageError
-from mbv3c.parity.image_sets import NO_LABELS
+from mbv3c.accuracy.image_sets import NO_LABELS
 from mbv3c.pipeline import runnable
 
 

@@ -13,14 +13,14 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv3c.execution.ethos_u.interpreter import interpret
-from mbv3c.execution.ethos_u.program import read_program
-from mbv3c.execution.ethos_u.registers import Registers, decode
-from mbv3c.lowering.ethos_u.partition import partition
-from mbv3c.parity.bisect import check_part
-from mbv3c.parity.npu_stages import Lowered, TosaStage
-from mbv3c.parity.parts import Parts
-from mbv3c.parity.reproduce import Culprit, write_culprit
+from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
+from mbv3c.targets.ethos_u.interpreter.program import read_program
+from mbv3c.targets.ethos_u.interpreter.registers import Registers, decode
+from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.parity.ladder.bisect import check_part
+from mbv3c.targets.ethos_u.stages import Lowered, TosaStage
+from mbv3c.parity.ladder.parts import Parts
+from mbv3c.parity.ladder.reproduce import Culprit, write_culprit
 
 RAW = "model_vela.npz"
 ALONE = """

@@ -10,9 +10,9 @@ from exporters import EXPORTERS, written
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.inference_mode import inference_mode
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.npu_pipeline import compile_npu
+from mbv3c.targets.ethos_u.backend import compile_npu
 from mbv3c.quantization.calibration import random_inputs
-from mbv3c.targets.npu_table import find_npu
+from mbv3c.targets.ethos_u.devices import find_npu
 
 SPECS = {
     "width 0.5": ModelSpec("small", width=0.5, resolution=96, classes=10),

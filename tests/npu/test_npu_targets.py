@@ -6,7 +6,7 @@ import ethosu
 import pytest
 
 from mbv3c.errors import ToolError, UsageError
-from mbv3c.targets.npu_knobs import (
+from mbv3c.targets.ethos_u.options import (
     Knobs,
     canonical,
     check_knobs,
@@ -15,8 +15,8 @@ from mbv3c.targets.npu_knobs import (
     memories,
     sram_of,
 )
-from mbv3c.targets.npu_table import DEDICATED_SRAM, NPU_TARGETS, NpuTarget, find_npu
-from mbv3c.targets.npu_tools import require_npu_tools
+from mbv3c.targets.ethos_u.devices import DEDICATED_SRAM, NPU_TARGETS, NpuTarget, find_npu
+from mbv3c.targets.ethos_u.tools import require_npu_tools
 
 
 @pytest.fixture(scope="module")

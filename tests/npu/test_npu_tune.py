@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from mbv3c.cli import commands
 from mbv3c.errors import UsageError
-from mbv3c.lowering.ethos_u.partition import partition
-from mbv3c.npu_pipeline import lowering, npu_part, verify_npu
-from mbv3c.targets import ethos_u
-from mbv3c.targets.npu_knobs import Knobs, NpuOptions, canonical, every_choice, memories
-from mbv3c.targets.npu_table import find_npu
+from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.backend import lowering, npu_part, verify_npu
+from mbv3c.targets.ethos_u import vela as ethos_u
+from mbv3c.targets.ethos_u.options import Knobs, NpuOptions, canonical, every_choice, memories
+from mbv3c.targets.ethos_u.devices import find_npu
 from mbv3c.tuning.database import META, RECORDS
-from mbv3c.tuning.estimates import (
+from mbv3c.targets.ethos_u.tuning.estimates import (
     FAILED,
     OK,
     OVERSHOT,
@@ -31,8 +31,14 @@ from mbv3c.tuning.estimates import (
     key_of,
     of_network,
 )
-from mbv3c.tuning.npu import NothingEstimatedError, explore, front, needless, walk
-from mbv3c.tuning.npu_choice import better_choice, fastest
+from mbv3c.targets.ethos_u.tuning.explore import (
+    NothingEstimatedError,
+    explore,
+    front,
+    needless,
+    walk,
+)
+from mbv3c.targets.ethos_u.tuning.choose import better_choice, fastest
 
 U55 = find_npu("npu:ethos-u55-256")
 # Small of 96 pixels takes 41 to 64 KiB.

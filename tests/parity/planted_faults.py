@@ -48,7 +48,8 @@ def wrong_side() -> None:
 
 def last_column() -> None:
     """A depthwise kernel of stride 2 that never writes the last column of its map."""
-    from mbv3c.lowering.schedules import depthwise, windows
+    from mbv3c.targets.cpu.schedules import depthwise
+    from mbv3c.lowering.schedules import windows
 
     whole = windows.for_each_run
 
@@ -61,7 +62,7 @@ def last_column() -> None:
 
 def swapped_panels() -> None:
     """The first two panels of packed weights, swapped in products of 72 inputs."""
-    from mbv3c.lowering.schedules import pointwise
+    from mbv3c.targets.cpu.schedules import pointwise
 
     packed = pointwise.pack
 
@@ -77,7 +78,7 @@ def swapped_panels() -> None:
 
 def doubled_scale() -> None:
     """The factor of one int8 convolution, off by one power of two."""
-    from mbv3c.lowering.select_quantized import _QuantizedSelector as QuantizedSelector
+    from mbv3c.targets.cpu.select_integers import _QuantizedSelector as QuantizedSelector
 
     rows = QuantizedSelector._rows
 

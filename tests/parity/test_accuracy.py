@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbv3c.parity.accuracy import BUNDLE, GIVEN, QUANTIZED, Tally
+from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED, Tally
 
 CLASSES = 7
 

@@ -11,7 +11,7 @@ import pytest
 
 from mbv3c.bundle import Bundle, read_bundle, write_manifest
 from mbv3c.errors import SavedFileError, UsageError
-from mbv3c.parity.baseline import (
+from mbv3c.parity.gate.baseline import (
     CYCLES,
     INSTRUCTIONS,
     TIME,
@@ -24,8 +24,8 @@ from mbv3c.parity.baseline import (
 )
 from mbv3c.parity.checks import exit_code
 from mbv3c.parity.compare import Parity, compare
-from mbv3c.parity.limits import measure_all
-from mbv3c.parity.npu_verdict import NpuParity, OperatorsAlone, StepInput
+from mbv3c.parity.gate.limits import measure_all
+from mbv3c.targets.ethos_u.verdict import NpuParity, OperatorsAlone, StepInput
 from mbv3c.parity.reference import ReferenceOutput
 from mbv3c.parity.tolerance import TOLERANCES
 

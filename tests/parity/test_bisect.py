@@ -7,8 +7,8 @@ from onnx_text import random
 from planted import HardSwishOf29, WrongSide
 from small_network import SIDE, small_network
 
-from mbv3c.parity.bisect import Bisection
-from mbv3c.parity.stages import RewriteStage
+from mbv3c.parity.ladder.bisect import Bisection
+from mbv3c.parity.ladder.stages import RewriteStage
 from mbv3c.passes import Pass, PassReport
 from mbv3c.passes.fuse_hardswish import FuseHardSwish
 

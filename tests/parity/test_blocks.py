@@ -9,10 +9,10 @@ from onnx import numpy_helper
 
 from mbv3c import pipeline
 from mbv3c.bundle import LIBRARY, read_bundle
-from mbv3c.execution.runners import HostRunner
+from mbv3c.execution.host import HostRunner
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.parity.blocks import BlockErrors, check_blocks, find_blocks
+from mbv3c.parity.gate.blocks import BlockErrors, check_blocks, find_blocks
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.targets.table import find_target
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from mbv3c.errors import ToolError
 from mbv3c.parity.checks import Check
-from mbv3c.parity.junit import junit_xml
+from mbv3c.parity.gate.junit import junit_xml
 
 # What Jenkins' junit-10.xsd allows, and of it what is required.
 ATTRIBUTES = {

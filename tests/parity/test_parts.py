@@ -8,7 +8,7 @@ import pytest
 from onnx_text import graph, random
 from small_network import SIDE, small_network
 
-from mbv3c.parity.parts import Parts
+from mbv3c.parity.ladder.parts import Parts
 from mbv3c.parity.reference import error_of_range, run, session, tensors_of
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize

@@ -9,7 +9,7 @@ import pytest
 from mbv3c.parity.proof import prove as judge
 from mbv3c.parity.proof_inputs import KINDS
 from mbv3c.parity.tolerance import PROOF_TOLERANCES, Tolerance
-from mbv3c.passes.judge import Change
+from mbv3c.passes.report import Change
 
 
 def graph(text: str) -> onnx.ModelProto:

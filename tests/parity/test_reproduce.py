@@ -11,10 +11,10 @@ from onnx_text import random
 from small_network import small_network
 
 from mbv3c.errors import UsageError
-from mbv3c.parity.bisect import check_part
-from mbv3c.parity.parts import Parts
-from mbv3c.parity.reproduce import SCRIPTS, Culprit, check_culprit, write_culprit
-from mbv3c.parity.stages import ImportStage, RewriteStage, Stage
+from mbv3c.parity.ladder.bisect import check_part
+from mbv3c.parity.ladder.parts import Parts
+from mbv3c.parity.ladder.reproduce import SCRIPTS, Culprit, check_culprit, write_culprit
+from mbv3c.parity.ladder.stages import ImportStage, RewriteStage, Stage
 from mbv3c.passes.fold_batchnorm import FoldBatchNorm
 
 ALONE = """

@@ -12,7 +12,7 @@ import pytest
 
 from mbv3c.errors import SavedFileError, UsageError
 from mbv3c.parity.compare import Pair
-from mbv3c.parity.outputs import Saved, load_outputs, save_outputs
+from mbv3c.parity.gate.saved_outputs import Saved, load_outputs, save_outputs
 from mbv3c.parity.reference import ReferenceOutput
 from mbv3c.parity.tolerance import TOLERANCES
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mbv3c.lowering.machine import PRECISIONS
+from mbv3c.precision import PRECISIONS
 from mbv3c.parity.tolerance import TOLERANCES
 
 

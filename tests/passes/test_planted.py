@@ -26,7 +26,7 @@ from mbv3c import pipeline
 from mbv3c.parity.proof import prove as judge
 from mbv3c.passes import PIPELINE, Pass, PassReport
 from mbv3c.passes.fuse_clip import FuseClip
-from mbv3c.passes.prove import prove
+from mbv3c.passes.proving import prove
 from mbv3c.passes.rewrite import Rewrite
 
 

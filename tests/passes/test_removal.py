@@ -12,7 +12,7 @@ from mbv3c import pipeline
 from mbv3c.errors import ModelError
 from mbv3c.lowering import onnx_import
 from mbv3c.passes import PIPELINE, run_pipeline
-from mbv3c.passes.removal import REMOVES, why_left
+from mbv3c.passes.leftovers import REMOVES, why_left
 from mbv3c.passes.rewrite import Rewrite, _unused
 from mbv3c.targets.table import find_target
 

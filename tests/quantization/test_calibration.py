@@ -9,12 +9,7 @@ import quantizing
 from PIL import Image
 
 from mbv3c.errors import CalibrationError, Mbv3cError, UsageError
-from mbv3c.quantization.calibration import (
-    Calibration,
-    check_source,
-    folder_inputs,
-    random_inputs,
-)
+from mbv3c.quantization.calibration import Calibration, check_source, folder_inputs, random_inputs
 
 
 def model(batch: int = 1) -> onnx.ModelProto:

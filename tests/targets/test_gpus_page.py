@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mbv3c.targets.gpus import GPUS
+from mbv3c.targets.opencl.gpus import GPUS
 from mbv3c.targets.table import CLOSED
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mobile-gpu.md").read_text()

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mbv3c.lowering.schedules.pooling import GlobalPool
-from mbv3c.targets import isa
-from mbv3c.targets.isa import ISAS
-from mbv3c.targets.table import Target, find_target
+from mbv3c.lowering.shapes import GlobalPool
+from mbv3c.targets.cpu import isa
+from mbv3c.targets.cpu.isa import ISAS
+from mbv3c.job import Target
+from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import context_of, device_of, measured
 from mbv3c.tuning.database import Database, Record, folder_for
 from mbv3c.tuning.tasks import key_of

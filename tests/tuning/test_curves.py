@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mbv3c.errors import UsageError
-from mbv3c.tuning.curves import Curve, curves, draw
+from mbv3c.tuning.plot import Curve, curves, draw
 from mbv3c.tuning.database import Record
 
 

@@ -11,38 +11,39 @@ import onnx
 import pytest
 from device_serving import HOST, Served, served
 
-from mbv3c.bench.processors import choose_cpus
+from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.opencl.runtime import KernelTime, by_calls, load_runtime
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.lowering import gpu_kernels
-from mbv3c.lowering.gpu_kernels import GpuKernels
+from mbv3c.targets.opencl import kernels as gpu_kernels
+from mbv3c.targets.opencl.kernels import GpuKernels
 from mbv3c.lowering.kernels import Choices
-from mbv3c.lowering.schedules.convolution import Convolution
-from mbv3c.lowering.schedules.depthwise import Depthwise
+from mbv3c.lowering.shapes import Convolution
+from mbv3c.lowering.shapes import Depthwise
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
-from mbv3c.lowering.schedules.gpu import gates
-from mbv3c.lowering.schedules.gpu.depthwise import DepthwiseMap
-from mbv3c.lowering.schedules.gpu.gates import Gates
-from mbv3c.lowering.schedules.gpu.pointwise import Product
-from mbv3c.lowering.schedules.pointwise import Pointwise
+from mbv3c.targets.opencl.schedules import gates
+from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap
+from mbv3c.targets.opencl.schedules.gates import Gates
+from mbv3c.targets.opencl.schedules.pointwise import Product
+from mbv3c.lowering.shapes import Pointwise
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.passes import run_pipeline
 from mbv3c.pipeline import compile_model, verify_bundle
-from mbv3c.targets import cpu
-from mbv3c.targets.backend import lower_for
-from mbv3c.targets.gpus import GPUS
-from mbv3c.targets.table import Target, find_target
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.library import lower_for
+from mbv3c.targets.opencl.gpus import GPUS
+from mbv3c.job import Target
+from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import context_of, device_of, measured
 from mbv3c.tuning.contest import Contest, write_contest
 from mbv3c.tuning.database import Database, Record, folder_for
-from mbv3c.tuning.network import tune_network
-from mbv3c.tuning.rpc_runner import opened
-from mbv3c.tuning.runners import LocalRunner, Whole, same, write_manifest
+from mbv3c.tuning.session import tune_network
+from mbv3c.tuning.device_meter import opened
+from mbv3c.tuning.meters import LocalRunner, Whole, same, write_manifest
 from mbv3c.tuning.tasks import Task, tasks_of
-from mbv3c.tuning.tune import Budget, Event, Outcome
+from mbv3c.tuning.tuner import Budget, Event, Outcome
 
 GPU = GPUS["generic_opencl"].gpu
 GENERIC = cpu.resolve(find_target("mobile_gpu:generic_opencl"))

@@ -10,31 +10,34 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv3c.bench.processors import choose_cpus
-from mbv3c.execution.toolbox import EmulatorKit
+from mbv3c.execution.timing.processors import choose_cpus
+from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.lowering.kernels import NO_CHOICES, SCHEDULES, Choices
-from mbv3c.lowering.lower import lower
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules.integer import Output, has_dot
-from mbv3c.lowering.schedules.integer_convolution import IntegerConvolution
-from mbv3c.lowering.schedules.integer_depthwise import IntegerDepthwise
-from mbv3c.lowering.schedules.integer_pointwise import IntegerPointwise
+from mbv3c.lowering.kernels import NO_CHOICES, Choices
+from mbv3c.targets.cpu.kernels import SCHEDULES
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Output, has_dot
+from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
+from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
+from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.pipeline import Compiled, compile_model, rewritten_for, verify_bundle
+from mbv3c.pipeline import Compiled, compile_model, verify_bundle
+from mbv3c.prepare import rewritten_for
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets import cpu
-from mbv3c.targets.cores import CORES, machine
-from mbv3c.targets.table import Target, find_target
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.cores import CORES, machine
+from mbv3c.job import Target
+from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import measured
 from mbv3c.tuning.contest import write_contest
 from mbv3c.tuning.database import Database
-from mbv3c.tuning.network import tune_network
-from mbv3c.tuning.runners import CountingRunner, LocalRunner, same, write_manifest
+from mbv3c.tuning.session import tune_network
+from mbv3c.tuning.meters import CountingRunner, LocalRunner, same, write_manifest
 from mbv3c.tuning.tasks import Task, key_of, tasks_of
-from mbv3c.tuning.tune import Budget, Tuner
+from mbv3c.tuning.tuner import Budget, Tuner
 
 HOST = cpu.resolve(find_target("host_cpu"))
 A76 = find_target("arm_cpu:cortex-a76")

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from mbv3c.tuning.live import Board
+from mbv3c.commands.tune_table import Board
 
 
 def _start(**changes: object) -> dict[str, object]:

@@ -21,22 +21,23 @@ from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.device.pool import DevicesGoneError, Patience
-from mbv3c.execution.toolbox import EmulatorKit
+from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.lowering.lower import lower
-from mbv3c.lowering.machine import Machine
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.machine import Machine
 from mbv3c.passes import run_pipeline
-from mbv3c.targets import cpu
-from mbv3c.targets.cores import machine
-from mbv3c.targets.table import Target, find_target
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.cores import machine
+from mbv3c.job import Target
+from mbv3c.targets.table import find_target
 from mbv3c.tuning.contest import Contest
 from mbv3c.tuning.database import Database
-from mbv3c.tuning.network import check_runner, tune_network
-from mbv3c.tuning.rpc_runner import DeviceRunner, one_at_a_time, opened
-from mbv3c.tuning.runners import ContestTimeoutError
+from mbv3c.tuning.session import check_runner, tune_network
+from mbv3c.tuning.device_meter import DeviceRunner, one_at_a_time, opened
+from mbv3c.tuning.meters import ContestTimeoutError
 from mbv3c.tuning.tasks import Task, tasks_of
-from mbv3c.tuning.tune import Budget, Event, Tuner
+from mbv3c.tuning.tuner import Budget, Event, Tuner
 
 HOST_CPU = cpu.resolve(find_target("host_cpu"))
 A76 = find_target("arm_cpu:cortex-a76")

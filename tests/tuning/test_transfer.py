@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from mbv3c.lowering.kernels import CpuKernels
+from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.lowering.plan import TRANSFERRED, TUNED, Plan, Step
-from mbv3c.lowering.schedules import depthwise, pooling
-from mbv3c.lowering.schedules.depthwise import Depthwise
+from mbv3c.targets.cpu.schedules import depthwise, pooling
+from mbv3c.lowering.shapes import Depthwise
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, RELU
-from mbv3c.lowering.schedules.integer import Output
-from mbv3c.lowering.schedules.integer_pointwise import IntegerPointwise
-from mbv3c.lowering.schedules.pointwise import Pointwise
-from mbv3c.lowering.schedules.pooling import GlobalPool
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
+from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.lowering.shapes import Pointwise
+from mbv3c.lowering.shapes import GlobalPool
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets.cores import CORES
+from mbv3c.targets.cpu.cores import CORES
 from mbv3c.tuning.choices import Measured, best_choices, recorded, tuned_kernels
 from mbv3c.tuning.database import Record
 from mbv3c.tuning.tasks import key_of

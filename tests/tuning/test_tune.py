@@ -16,38 +16,39 @@ from typing import Any
 import onnx
 import pytest
 
-from mbv3c.bench.processors import choose_cpus
+from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.errors import ToolError
-from mbv3c.execution.cycles import CYCLES, Estimator
-from mbv3c.execution.llvm import Llvm
-from mbv3c.execution.toolbox import EmulatorKit
+from mbv3c.execution.emulator.cycles import CYCLES, Estimator
+from mbv3c.execution.emulator.llvm import Llvm
+from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering import kernels
 from mbv3c.lowering.kernels import Choices
-from mbv3c.lowering.lower import lower
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import pooling
-from mbv3c.lowering.schedules.convolution import Convolution
-from mbv3c.lowering.schedules.depthwise import Depthwise
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules import pooling
+from mbv3c.lowering.shapes import Convolution
+from mbv3c.lowering.shapes import Depthwise
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
-from mbv3c.lowering.schedules.integer import Output
-from mbv3c.lowering.schedules.integer_convolution import IntegerConvolution
-from mbv3c.lowering.schedules.integer_depthwise import IntegerDepthwise
-from mbv3c.lowering.schedules.integer_pointwise import IntegerPointwise
-from mbv3c.lowering.schedules.pointwise import Pointwise
-from mbv3c.lowering.schedules.pooling import GlobalPool
-from mbv3c.lowering.schedules.squeeze_excite import SqueezeExcite
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
+from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
+from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
+from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.lowering.shapes import Pointwise
+from mbv3c.lowering.shapes import GlobalPool
+from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.passes import run_pipeline
-from mbv3c.targets import cpu
-from mbv3c.targets.cores import CORES, machine
-from mbv3c.targets.table import Target, find_target
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.cores import CORES, machine
+from mbv3c.job import Target
+from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import device_of, measured
 from mbv3c.tuning.contest import Contest, write_contest
 from mbv3c.tuning.database import RECORDS, Database, DatabaseError, Record, folder_for
-from mbv3c.tuning.network import summary_lines, tune_network
-from mbv3c.tuning.runners import (
+from mbv3c.tuning.session import summary_lines, tune_network
+from mbv3c.tuning.meters import (
     INSTRUCTIONS,
     ContestTimeoutError,
     CountingRunner,
@@ -56,7 +57,7 @@ from mbv3c.tuning.runners import (
     Runner,
 )
 from mbv3c.tuning.tasks import Task, tasks_of
-from mbv3c.tuning.tune import Budget, Event, NothingMeasuredError, Tuner
+from mbv3c.tuning.tuner import Budget, Event, NothingMeasuredError, Tuner
 
 HOST = cpu.resolve(find_target("host_cpu"))
 A76 = find_target("arm_cpu:cortex-a76")

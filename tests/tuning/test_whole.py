@@ -9,23 +9,23 @@ from typing import Any
 import onnx
 import pytest
 
-from mbv3c.execution.toolbox import EmulatorKit
+from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.lower import Lowered
 from mbv3c.passes import run_pipeline
-from mbv3c.targets import cpu
-from mbv3c.targets.backend import lower_for, processor_of
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.library import lower_for, processor_of
 from mbv3c.targets.table import find_target
-from mbv3c.tuning import network as tuning
+from mbv3c.tuning import session as tuning
 from mbv3c.tuning.choices import best_choices, context_of
 from mbv3c.tuning.database import Database, Record, folder_for
-from mbv3c.tuning.runners import Calls, Costs, CountingRunner, Whole
+from mbv3c.tuning.meters import Calls, Costs, CountingRunner, Whole
 from mbv3c.tuning.tasks import Task, tasks_of
-from mbv3c.tuning.tune import Budget, Event
-from mbv3c.tuning.whole import Network, Versions, in_place, keep
-from mbv3c.tuning.writers import schedules
+from mbv3c.tuning.tuner import Budget, Event
+from mbv3c.tuning.confirm import Network, Versions, in_place, keep
+from mbv3c.targets.library import schedules
 
 A76 = cpu.resolve(find_target("arm_cpu:cortex-a76"))
 CORES = processor_of(A76)

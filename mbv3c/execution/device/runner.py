@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.bundle import LIBRARY, Bundle
-from mbv3c.errors import ToolError, UsageError
+from mbv3c.bundle import LIBRARY
+from mbv3c.errors import ToolError
 from mbv3c.execution.device import client
 from mbv3c.execution.device.machine import Machine, machine_from_json
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.processes import Finished, finish
-from mbv3c.targets.table import find_target
 
 Tensor = NDArray[np.float32]
 
@@ -184,35 +183,3 @@ def _meaning(error: str) -> str:
     if any(sign in error for sign in _LOST):
         return f"the connection was lost; its server or its network is gone ({lines[-1]})"
     return lines[-1]
-
-
-def open_device(bundle: Bundle, place: Place, seconds: float = DEFAULT_SECONDS) -> RpcRunner:
-    """Reach a device that is to run a bundle, and learn what it is.
-
-    Raises:
-        UsageError: the bundle is for an NPU, or for another architecture than the device's; or
-            `seconds` is no time.
-        ToolError: it cannot be reached, hangs, or lacks the OpenCL device that the bundle needs.
-    """
-    if not seconds > 0:
-        raise UsageError(f"--timeout {seconds:g} is no time; give seconds above 0")
-    if "npu" in bundle.manifest:
-        raise UsageError(f"{bundle.path} is for an NPU: no RPC server runs it; leave --device out")
-    recorded = bundle.manifest["target"]
-    target = find_target(recorded["name"])
-    runner = RpcRunner(place, bool(target.gpu), seconds=seconds)
-    runner.look()
-    machine = runner.machine
-    if machine is None:
-        return runner
-    built_for = recorded["triple"].partition("-")[0]
-    if built_for != machine.architecture:
-        raise UsageError(
-            f"{bundle.path} has a library for {built_for}, and the {place} is {machine.sentence}; "
-            f"compile the model for {machine.architecture}: `mbv3c targets` lists what there is"
-        )
-    if target.gpu and machine.opencl is None:
-        raise ToolError(
-            f"the {place} has no OpenCL device for {target.name}: {machine.opencl_missing}"
-        )
-    return runner

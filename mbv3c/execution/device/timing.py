@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from mbv3c.execution.device.stopwatch import INSTRUMENT, Call, by_rounds, read_times
 from mbv3c.execution.opencl.runtime import PROFILE, KernelTime, by_calls
+from mbv3c.execution.timing.stopwatch import INSTRUMENT, Call, by_rounds, read_times
 
 _BIG_CORES = 1  # of TVM's affinity modes
 _WARM_MS = 200

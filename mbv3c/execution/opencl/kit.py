@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.cache import FETCH_COMMAND, Progress, cache_root, only_one, provide
-from mbv3c.execution.fetching import unpack_packages
+from mbv3c.execution.debian import unpack_packages
 from mbv3c.execution.opencl.elf import needed
 
 _PACKAGES = ("pocl-opencl-icd", "ocl-icd-libopencl1", "binutils")

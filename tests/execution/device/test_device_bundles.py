@@ -17,7 +17,7 @@ from device_serving import Served, mbv3c, served
 from mbv3c.execution.cache import ZIG_CACHES, cache_root
 from mbv3c.execution.opencl import runtime
 from mbv3c.execution.opencl.plugin import provide_plugin
-from mbv3c.execution.toolbox import EmulatorKit
+from mbv3c.execution.emulator.kit import EmulatorKit
 
 MODEL = ("--variant", "small", "--resolution", "96", "--classes", "10")
 ROOT = Path(__file__).parents[3]
@@ -141,7 +141,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     headers = (packages[0] / "include", packages[0] / "3rdparty" / "dlpack" / "include")
     command = [sys.executable, "-m", "ziglang", "c++", "-O2", "-std=c++17", "-fno-exceptions"]
     command += ["-target", f"{os.uname().machine}-linux-gnu.2.28", "-fno-rtti", "-nostdlib++"]
-    command += [str(ROOT / "mbv3c/execution/runner/mbv3c_run.cc"), "-o", str(path)]
+    command += [str(ROOT / "mbv3c/execution/emulator/mbv3c_run.cc"), "-o", str(path)]
     command += [f"-I{folder}" for folder in headers]
     command += [f"-L{package / 'lib'}" for package in packages]
     command += [f"-Wl,-rpath,{package / 'lib'}" for package in packages]

@@ -11,7 +11,7 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.opencl import kit
 from mbv3c.execution.opencl.elf import needed
 from mbv3c.execution.processes import finish
-from mbv3c.execution.toolbox import Part, diagnose
+from mbv3c.doctor import Part, diagnose
 
 
 def test_fetched_kit_is_found_again(opencl_kit: kit.OpenCLKit) -> None:

@@ -11,12 +11,7 @@ import tvm
 from tvm import relax
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.opencl.runtime import (
-    counters,
-    device_info,
-    load_runtime,
-    profiled,
-)
+from mbv3c.execution.opencl.runtime import counters, device_info, load_runtime, profiled
 
 pytestmark = pytest.mark.usefixtures("opencl")
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.execution.opencl.runtime import load_runtime
-from mbv3c.lowering.gpu import Gpu
-from mbv3c.targets import cpu
-from mbv3c.targets.gpus import GPUS
-from mbv3c.targets.opencl import tvm_target
+from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.opencl.gpus import GPUS
+from mbv3c.targets.opencl.library import tvm_target
 from mbv3c.targets.table import find_target
 
 MALI = GPUS["mali"].gpu

@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules.epilogue import (
-    HARD_SIGMOID,
-    HARD_SWISH,
-    LINEAR,
-    RELU,
-    Activation,
-)
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets import cpu
-from mbv3c.targets.cores import CORES
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.cores import CORES
 from mbv3c.targets.table import find_target
 
 Array = NDArray[np.float32]

@@ -21,9 +21,10 @@ from kernels import (
     random,
 )
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import convolution
-from mbv3c.lowering.schedules.convolution import Convolution, Tile
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules import convolution
+from mbv3c.lowering.shapes import Convolution
+from mbv3c.targets.cpu.schedules.convolution import Tile
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
 

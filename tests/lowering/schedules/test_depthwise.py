@@ -19,9 +19,10 @@ from kernels import (
     random,
 )
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import depthwise
-from mbv3c.lowering.schedules.depthwise import Depthwise, Tile
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules import depthwise
+from mbv3c.lowering.shapes import Depthwise, pack_depthwise
+from mbv3c.targets.cpu.schedules.depthwise import Tile
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
 
@@ -35,7 +36,7 @@ def call(shape: Depthwise, tile: Tile, machine: Machine) -> Call:
         convolve(x, weights, bias, down, right, groups=shape.channels), shape.activation
     )
     function = depthwise.generate(shape, tile, machine)
-    return Call(function, (nhwc(x), depthwise.pack(weights), bias), nhwc(wanted))
+    return Call(function, (nhwc(x), pack_depthwise(weights), bias), nhwc(wanted))
 
 
 @settings(max_examples=5, deadline=None)

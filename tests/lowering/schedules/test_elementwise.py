@@ -18,13 +18,9 @@ from kernels import (
     random,
 )
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules.elementwise import (
-    Elementwise,
-    Transpose,
-    generate_elementwise,
-    generate_transpose,
-)
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.lowering.shapes import Elementwise, Transpose
+from mbv3c.targets.cpu.schedules.elementwise import generate_elementwise, generate_transpose
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, Activation
 
 OPERATORS = {

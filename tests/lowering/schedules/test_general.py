@@ -12,7 +12,7 @@ from tvm.tirx import PrimFunc
 from mbv3c.lowering.legalize import legalize
 from mbv3c.lowering.onnx_import import import_onnx
 from mbv3c.lowering.schedules import general
-from mbv3c.targets import cpu
+from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.table import find_target
 
 TOLERANCE = 1e-5  # sums in another order

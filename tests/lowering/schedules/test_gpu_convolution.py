@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import ACTIVATIONS, activate, axes, convolve, nhwc, random
 
-from mbv3c.lowering.gpu import Gpu
-from mbv3c.lowering.schedules.convolution import Convolution
+from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.lowering.shapes import Convolution
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, Activation
-from mbv3c.lowering.schedules.gpu import convolution
-from mbv3c.lowering.schedules.gpu.convolution import Tile
+from mbv3c.targets.opencl.schedules import convolution
+from mbv3c.targets.opencl.schedules.convolution import Tile
 from mbv3c.lowering.schedules.windows import Axis
 
 

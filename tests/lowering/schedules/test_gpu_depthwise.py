@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import ACTIVATIONS, CHANNELS, activate, axes, convolve, nhwc, random
 
-from mbv3c.lowering.gpu import Gpu
-from mbv3c.lowering.schedules.depthwise import Depthwise
+from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.lowering.shapes import Depthwise, pack_depthwise
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, RELU, Activation
-from mbv3c.lowering.schedules.gpu import depthwise
-from mbv3c.lowering.schedules.gpu.depthwise import DepthwiseMap, Tile
+from mbv3c.targets.opencl.schedules import depthwise
+from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap, Tile
 from mbv3c.lowering.schedules.windows import Axis
 
 
@@ -31,7 +31,7 @@ def call(one: DepthwiseMap, tile: Tile) -> Call:
         split = padded.reshape(shape.batch, down.outputs, runs, tile.outputs, shape.channels)
         sums = [split.sum(axis=3)]
     function = depthwise.generate(one, tile)
-    return Call(function, (nhwc(x), depthwise.pack(weights), bias), (wanted, *sums))
+    return Call(function, (nhwc(x), pack_depthwise(weights), bias), (wanted, *sums))
 
 
 @settings(max_examples=8, deadline=None)

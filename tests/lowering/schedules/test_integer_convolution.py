@@ -21,12 +21,15 @@ from integer_kernels import (
 )
 from kernels import axes, convolve, nhwc
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import integer, integer_convolution
-from mbv3c.lowering.schedules.integer import GROUP, Output
-from mbv3c.lowering.schedules.integer_convolution import IntegerConvolution, Tile
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules.integer import (
+    arithmetic as integer,
+    convolution as integer_convolution,
+)
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Output
+from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution, Tile
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets.cores import CORES
+from mbv3c.targets.cpu.cores import CORES
 
 
 def call(shape: IntegerConvolution, channels: int, tile: Tile, machine: Machine) -> Call:

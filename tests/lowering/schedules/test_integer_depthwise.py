@@ -18,10 +18,10 @@ from integer_kernels import (
 )
 from kernels import CHANNELS, axes, convolve, nhwc
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import integer_depthwise
-from mbv3c.lowering.schedules.integer import Output
-from mbv3c.lowering.schedules.integer_depthwise import IntegerDepthwise, Tile
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules.integer import depthwise as integer_depthwise
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
+from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise, Tile
 from mbv3c.lowering.schedules.windows import Axis
 
 

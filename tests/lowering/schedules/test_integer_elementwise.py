@@ -16,10 +16,10 @@ from integer_kernels import (
     table_for,
 )
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import integer_elementwise as kernels
-from mbv3c.lowering.schedules.integer import GROUP, Output
-from mbv3c.lowering.schedules.integer_elementwise import IntegerElementwise, Operand
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules.integer import elementwise as kernels
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Output
+from mbv3c.targets.cpu.schedules.integer.elementwise import IntegerElementwise, Operand
 
 SIZES = st.sampled_from([1, 3, 8, 21, 40, 67])
 SCALES = st.sampled_from([0.0078125, 0.0137, 0.05, 0.11])

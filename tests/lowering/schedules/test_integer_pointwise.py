@@ -17,10 +17,13 @@ from integer_kernels import (
     weights,
 )
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import integer, integer_pointwise
-from mbv3c.lowering.schedules.integer import Output
-from mbv3c.lowering.schedules.integer_pointwise import IntegerPointwise, Tile
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules.integer import (
+    arithmetic as integer,
+    pointwise as integer_pointwise,
+)
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
+from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, Tile
 
 
 def call(shape: IntegerPointwise, tile: Tile, zero: int, machine: Machine) -> Call:

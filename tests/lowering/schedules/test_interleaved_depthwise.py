@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_kernels import integers, weights
 
-from mbv3c.lowering.schedules import interleaved_depthwise
-from mbv3c.lowering.schedules.integer import GROUP
+from mbv3c.targets.cpu.schedules.integer import interleaved_depthwise
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP
 from mbv3c.lowering.schedules.windows import Axis
 
 

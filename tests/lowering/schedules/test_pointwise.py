@@ -21,10 +21,11 @@ from kernels import (
     random,
 )
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import pointwise
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules import pointwise
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU
-from mbv3c.lowering.schedules.pointwise import Pointwise, Tile
+from mbv3c.lowering.shapes import Pointwise
+from mbv3c.targets.cpu.schedules.pointwise import Tile
 
 
 def call(shape: Pointwise, tile: Tile, machine: Machine) -> Call:

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import CHANNELS, MACHINES, PLACES, Call, check, random
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import pooling
-from mbv3c.lowering.schedules.pooling import GlobalPool, Tile
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules import pooling
+from mbv3c.lowering.shapes import GlobalPool
+from mbv3c.targets.cpu.schedules.pooling import Tile
 
 
 def call(shape: GlobalPool, tile: Tile, machine: Machine) -> Call:

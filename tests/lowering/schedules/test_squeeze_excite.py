@@ -16,10 +16,10 @@ from kernels import (
     random,
 )
 
-from mbv3c.lowering.machine import Machine
-from mbv3c.lowering.schedules import squeeze_excite
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules import squeeze_excite
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, LINEAR, RELU, Activation
-from mbv3c.lowering.schedules.squeeze_excite import SqueezeExcite, Tile
+from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite, Tile
 
 
 def call(shape: SqueezeExcite, tile: Tile, machine: Machine) -> Call:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbv3c.execution.ethos_u.errors import StreamError
-from mbv3c.execution.ethos_u.feature_map import FeatureMap
-from mbv3c.execution.ethos_u.memory import Memory
+from mbv3c.targets.ethos_u.interpreter.errors import StreamError
+from mbv3c.targets.ethos_u.interpreter.feature_map import FeatureMap
+from mbv3c.targets.ethos_u.interpreter.memory import Memory
 
 SIZE = 1 << 14
 

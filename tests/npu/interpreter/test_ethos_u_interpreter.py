@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from tosa_graphs import INT8, Graph, compile_for, compile_to, random_inputs
 
 from mbv3c.errors import UsageError
-from mbv3c.execution.ethos_u.errors import InterpreterError, StreamError, UnsupportedError
-from mbv3c.execution.ethos_u.interpreter import interpret
-from mbv3c.execution.ethos_u.program import Program, read_driver_actions, read_program
-from mbv3c.execution.ethos_u.registers import decode
+from mbv3c.targets.ethos_u.interpreter.errors import (
+    InterpreterError,
+    StreamError,
+    UnsupportedError,
+)
+from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
+from mbv3c.targets.ethos_u.interpreter.program import Program, read_driver_actions, read_program
+from mbv3c.targets.ethos_u.interpreter.registers import decode
 
 KERNEL_WAIT = 0x012  # until no operation is under way
 

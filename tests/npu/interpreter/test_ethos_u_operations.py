@@ -23,10 +23,10 @@ from tosa_graphs import (
     reference,
 )
 
-from mbv3c.execution.ethos_u.accelerators import ACCELERATORS
-from mbv3c.execution.ethos_u.errors import UnsupportedError
-from mbv3c.execution.ethos_u.interpreter import interpret
-from mbv3c.execution.ethos_u.registers import decode
+from mbv3c.targets.ethos_u.interpreter.accelerators import ACCELERATORS
+from mbv3c.targets.ethos_u.interpreter.errors import UnsupportedError
+from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
+from mbv3c.targets.ethos_u.interpreter.registers import decode
 
 NAMES = [one.name for one in ACCELERATORS]
 FEW = ["ethos-u55-32", "ethos-u65-256"]

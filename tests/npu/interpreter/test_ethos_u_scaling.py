@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbv3c.execution.ethos_u.scaling import DOUBLE, NATURAL, apply_scale
+from mbv3c.targets.ethos_u.interpreter.scaling import DOUBLE, NATURAL, apply_scale
 
 
 def apply_scale_32(value: int, multiplier: int, shift: int, double_round: bool) -> int:

@@ -7,9 +7,9 @@ from ethosu.vela.weight_compressor import encode_bias
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.execution.ethos_u.errors import StreamError
-from mbv3c.execution.ethos_u.weight_decoder import WeightDecoder
-from mbv3c.execution.ethos_u.weights import (
+from mbv3c.targets.ethos_u.interpreter.errors import StreamError
+from mbv3c.targets.ethos_u.interpreter.weight_decoder import WeightDecoder
+from mbv3c.targets.ethos_u.interpreter.weights import (
     RECORD_BYTES,
     Ordering,
     arrange,

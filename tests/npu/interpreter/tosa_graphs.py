@@ -17,7 +17,7 @@ from ethosu.vela import vela
 from numpy.typing import NDArray
 from tosa.TosaGraph import TosaGraph
 
-from mbv3c.execution.ethos_u.program import Program, read_program
+from mbv3c.targets.ethos_u.interpreter.program import Program, read_program
 
 Type, Op, Rounding = tosa_serializer.DType, tosa_serializer.Op, tosa_serializer.RoundingMode
 NanMode, Resize = tosa_serializer.NanPropagationMode, tosa_serializer.ResizeMode

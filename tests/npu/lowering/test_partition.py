@@ -6,13 +6,13 @@ import pytest
 from onnx import numpy_helper, parser
 
 from mbv3c.errors import ModelError
-from mbv3c.execution.ethos_u.reference import run_tosa
-from mbv3c.lowering.ethos_u.composite import Quantization, bindings
-from mbv3c.lowering.ethos_u.convert import Lowering
-from mbv3c.lowering.ethos_u.named_import import import_named, name_of
-from mbv3c.lowering.ethos_u.partition import partition
-from mbv3c.lowering.ethos_u.tosa_graph import multiplier
-from mbv3c.npu_pipeline import npu_part
+from mbv3c.targets.ethos_u.tosa_model import run_tosa
+from mbv3c.targets.ethos_u.lowering.composite import Quantization, bindings
+from mbv3c.targets.ethos_u.lowering.convert import Lowering
+from mbv3c.targets.ethos_u.lowering.named_import import import_named, name_of
+from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.lowering.tosa_graph import multiplier
+from mbv3c.targets.ethos_u.backend import npu_part
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize

@@ -1,0 +1,316 @@
+"""The line for images: read → onnxruntime and bundle → journal → report."""
+
+import csv
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from itertools import islice
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from mbv3c import __version__
+from mbv3c.accuracy.classify import Read, Scores, classify, group_size
+from mbv3c.accuracy.image_sets import Classes, ImageSet, open_images
+from mbv3c.accuracy.journal import Journal, open_journal
+from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED, Tally, differs
+from mbv3c.atomic import new_file
+from mbv3c.bundle import MANIFEST, Bundle, read_bundle
+from mbv3c.errors import Mbv3cError, UsageError
+from mbv3c.execution.cache import cache_root
+from mbv3c.execution.device.place import Place
+from mbv3c.execution.streams import Stream, open_stream
+from mbv3c.graphs.outputs import class_axes, class_names
+from mbv3c.parity.reference import session
+from mbv3c.pipeline import runnable
+from mbv3c.quantization.images import (
+    IMAGES,
+    Overrides,
+    Preprocessing,
+    origins,
+    preprocessing,
+    read_image,
+    without_warnings,
+)
+from mbv3c.targets.library import Runnable
+
+# Keys are in docs/json.md; `event` says which kind it is.
+Event = dict[str, Any]
+Report = Callable[[Event], None]
+
+_PROGRESS_SECONDS = 0.5
+_SLOW_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        folder: with the images.
+        labels: a CSV file, or `NO_LABELS`; None: the folders in the folder are the classes.
+        overrides: of the preprocessing.
+        limit: how many images to take; None for all.
+        seed: by which they are chosen.
+        journal: where to note what was found, to be kept; None: in the cache, until it is whole.
+        listing: where to list the images that differ or are broken; None: in the cache.
+    """
+
+    folder: Path
+    labels: Path | None = None
+    overrides: Overrides = field(default_factory=Overrides)
+    limit: int | None = None
+    seed: int = 0
+    journal: Path | None = None
+    listing: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """All that is known before the first image runs."""
+
+    bundle: Bundle
+    models: dict[str, onnx.ModelProto]
+    scores: Scores
+    prepared: Preprocessing
+    origins: dict[str, str]
+    classes: Classes
+    images: ImageSet
+
+    @property
+    def read(self) -> Read:
+        return lambda path: read_image(path, self.prepared)
+
+
+def measure_accuracy(
+    path: Path, request: Request, report: Report, place: tuple[Place, float] | None = None
+) -> dict[str, Any]:
+    """Run images through a bundle and onnxruntime, and return the documented keys.
+
+    The bundle runs on the closest thing to its target, as in `pipeline.verify_bundle`. What was
+    found is in a journal at all times; the same call goes on where an interrupted one was.
+
+    Raises:
+        UsageError: the bundle's model is no classifier of images, the images' classes are not its
+            classes, or the request is otherwise impossible.
+        Mbv3cError: the bundle is damaged or fails, or no image can be read.
+    """
+    wanted = _prepare(read_bundle(path), request)
+
+    def step(text: str) -> None:
+        report({"event": "step", "step": text})
+
+    outputs = len(wanted.bundle.manifest["outputs"])
+    with (
+        without_warnings(),
+        runnable(wanted.bundle, step, place) as ran,
+        open_stream(ran.runner, ran.folder, outputs) as stream,
+    ):
+        key = _key(wanted, request, ran, stream)
+        named = request.journal or _in_cache(wanted.bundle, key, ".jsonl")
+        with open_journal(named, key) as journal:
+            tally = _run(wanted, stream, journal, ran, report)
+            if not tally.read:
+                first = tally.first_broken[0]
+                raise Mbv3cError(
+                    f"none of the {tally.broken} images in {request.folder} can be read; the "
+                    f"first is {first['file']}: {first['broken']}"
+                )
+            listing = request.listing or _in_cache(wanted.bundle, key, ".csv")
+            _list(listing, journal, tuple(wanted.models))
+            if request.journal is None:
+                journal.path.unlink()
+    return _document(wanted, request, ran, tally, listing)
+
+
+def _prepare(bundle: Bundle, request: Request) -> _Measurement:
+    model = onnx.load(bundle.model)
+    models = {GIVEN: model}
+    if bundle.compiled_model != bundle.model:
+        models[QUANTIZED] = onnx.load(bundle.compiled_model)
+    scores, count = class_scores(bundle, model)
+    classes = Classes(count, class_names(bundle.metadata, count))
+    overrides = request.overrides
+    return _Measurement(
+        bundle,
+        models,
+        scores,
+        preprocessing(model, bundle.input_shape, overrides),
+        origins(model, overrides),
+        classes,
+        open_images(
+            request.folder,
+            classes,
+            IMAGES,
+            labels=request.labels,
+            limit=request.limit,
+            seed=request.seed,
+        ),
+    )
+
+
+def class_scores(bundle: Bundle, model: onnx.ModelProto) -> tuple[Scores, int]:
+    """Find the output with one row of class scores per image, and how many classes it has.
+
+    Raises:
+        UsageError: there is none, or several.
+    """
+    shapes = [tuple(one["shape"]) for one in bundle.manifest["outputs"]]
+    batch = bundle.input_shape[0]
+    found = [
+        (Scores(index, axis), shape[axis])
+        for index, (axis, shape) in enumerate(zip(class_axes(model, shapes), shapes, strict=True))
+        if axis is not None and prod(shape) == batch * shape[axis]
+    ]
+    if len(found) != 1:
+        listed = ", ".join(
+            f"{name} {shape}" for name, shape in zip(bundle.output_names, shapes, strict=True)
+        )
+        raise UsageError(
+            f"--images is for models that give one row of class scores per image; {bundle.path} "
+            f"gives {listed}: verify it without --images"
+        )
+    return found[0]
+
+
+def _key(wanted: _Measurement, request: Request, ran: Runnable, stream: Stream) -> dict[str, Any]:
+    """Return everything that the result depends on."""
+    manifest = (wanted.bundle.path / MANIFEST).read_bytes()
+    images = wanted.images
+    return {
+        "bundle": hashlib.sha256(manifest).hexdigest(),
+        "preprocessing": wanted.prepared.to_json(),
+        "folder": str(request.folder.absolute()),
+        "images": images.fingerprint,
+        "chosen": images.chosen,
+        "seed": images.seed,
+        "group": group_size(stream, wanted.bundle.input_shape),
+        "ran_on": ran.ran_on,
+        "mbv3c": __version__,
+        "onnxruntime": metadata.version("onnxruntime"),
+    }
+
+
+def _in_cache(bundle: Bundle, key: dict[str, Any], suffix: str) -> Path:
+    digest = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:16]
+    return cache_root() / "accuracy" / f"{bundle.path.resolve().name}-{digest}{suffix}"
+
+
+def _run(
+    wanted: _Measurement, stream: Stream, journal: Journal, ran: Runnable, report: Report
+) -> Tally:
+    """Run what is not in the journal yet, and count everything."""
+    tally = Tally(tuple(wanted.models))
+    tally.add_all(journal.read())
+    images, shape = wanted.images, wanted.bundle.input_shape
+    report(
+        {
+            "event": "start",
+            "images": images.chosen,
+            "of": images.total,
+            "done": tally.done,
+            "labels": images.labels,
+            "preprocessing": _described(wanted),
+            "ran_on": ran.ran_on,
+            "journal": str(journal.path),
+        }
+    )
+    sessions = {side: session(model) for side, model in wanted.models.items()}
+    left = islice(images.read(), journal.groups * group_size(stream, shape), None)
+    pace = _Pace(images.chosen, tally.done, report)
+    try:
+        for group in classify(left, wanted.read, sessions, stream, shape, wanted.scores):
+            journal.add(group)
+            tally.add_all(group)
+            pace.tell(tally)
+    except KeyboardInterrupt:
+        report({"event": "interrupted", "done": tally.done, "journal": str(journal.path)})
+        raise
+    report({"event": "done", **_state(tally)})
+    return tally
+
+
+class _Pace:
+    """Tells now and then how far it is and how long it takes."""
+
+    def __init__(self, images: int, done: int, report: Report) -> None:
+        self._images, self._before, self._report = images, done, report
+        self._began = self._told = 0.0
+        self._warned = False
+
+    def tell(self, tally: Tally) -> None:
+        now = time.monotonic()
+        if not self._began:  # the first group waits for processes to start
+            self._began, self._before = now, tally.done
+            return
+        if now - self._told < _PROGRESS_SECONDS:
+            return
+        self._told = now
+        each = (now - self._began) / (tally.done - self._before)
+        left = each * (self._images - tally.done)
+        if left > _SLOW_SECONDS and not self._warned:
+            self._warned = True
+            self._report({"event": "slow", "seconds_each": each, "left_s": left})
+        state = _state(tally)
+        self._report({"event": "progress", **state, "seconds_each": each, "left_s": left})
+
+
+def _state(tally: Tally) -> dict[str, Any]:
+    return {
+        "done": tally.done,
+        "broken": tally.broken,
+        "differing": tally.differing,
+        "agreement": tally.agreement,
+    }
+
+
+def _list(path: Path, journal: Journal, references: tuple[str, ...]) -> None:
+    """Write the images that differ or are broken, one per line."""
+    sides = (*references, BUNDLE)
+    with new_file(path, force=True) as part, part.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "label", *sides, "lead", "broken"])
+        rows.writerows(_rows(journal, references, sides))
+
+
+def _rows(
+    journal: Journal, references: tuple[str, ...], sides: tuple[str, ...]
+) -> Iterator[list[Any]]:
+    for image in journal.read():
+        start = [image["file"], image["label"]]
+        if "broken" in image:
+            yield [*start, *("" for _ in sides), "", image["broken"]]
+        elif differs(image, references):
+            best = [image[side][0] if image[side] else "not finite" for side in sides]
+            yield [*start, *best, image.get("lead"), ""]
+
+
+def _described(wanted: _Measurement) -> dict[str, Any]:
+    return {**wanted.prepared.to_json(), "from": wanted.origins}
+
+
+def _document(
+    wanted: _Measurement, request: Request, ran: Runnable, tally: Tally, listing: Path
+) -> dict[str, Any]:
+    images = wanted.images
+    names = wanted.classes.names
+    return {
+        "bundle": str(wanted.bundle.path),
+        "ran_on": ran.ran_on,
+        "exact_program": ran.exact_program,
+        "folder": str(request.folder),
+        "images": images.total,
+        "chosen": images.chosen,
+        "seed": images.seed,
+        "classes": wanted.classes.count,
+        "class_names": None if names is None else list(names),
+        "labels": images.labels,
+        "preprocessing": _described(wanted),
+        **tally.to_json(),
+        "list": str(listing),
+        "journal": None if request.journal is None else str(request.journal),
+    }

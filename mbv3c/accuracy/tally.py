@@ -1,0 +1,170 @@
+"""What a bundle and onnxruntime make of images, added up."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mbv3c.accuracy.intervals import CONFIDENCE, paired_difference, wilson
+
+GIVEN, QUANTIZED, BUNDLE = "given", "quantized", "bundle"
+SIDES = {
+    GIVEN: "onnxruntime on the model as given",
+    QUANTIZED: "onnxruntime on the quantized model",
+    BUNDLE: "the bundle",
+}
+
+TOPS = (1, 5)
+
+_SHOWN = 10
+
+# An image: `file`, `label` (or None), and of each side its best classes, or why it is `broken`.
+Record = dict[str, Any]
+
+
+def differs(image: Record, references: Sequence[str]) -> bool:
+    """Say whether the bundle's best class is another than that of one of the references."""
+    return any(image[BUNDLE][:1] != image[one][:1] for one in references)
+
+
+@dataclass
+class _Table:
+    """On how many images two sides are right or wrong, and give the same."""
+
+    both: int = 0
+    bundle: int = 0
+    reference: int = 0
+    neither: int = 0
+    same: int = 0
+
+    def add(self, ours: Sequence[int], theirs: Sequence[int], label: int | None) -> None:
+        # What is not finite has no best class, and is not the same as anything.
+        self.same += bool(ours) and set(ours) == set(theirs)
+        if label is None:
+            return
+        match label in ours, label in theirs:
+            case True, True:
+                self.both += 1
+            case True, False:
+                self.bundle += 1
+            case False, True:
+                self.reference += 1
+            case _:
+                self.neither += 1
+
+
+@dataclass
+class Tally:
+    """Counts over images; memory does not depend on how many there are.
+
+    Attributes:
+        references: the sides beside the bundle.
+        read: images that were run.
+        labelled: of these, those whose class is known.
+        broken: images that could not be read.
+        differing: images on which the bundle's best class is another than a reference's.
+        not_finite: images on which some output of the bundle is NaN or infinite.
+        first_differing, first_broken: the first few of each.
+    """
+
+    references: Sequence[str]
+    read: int = 0
+    labelled: int = 0
+    broken: int = 0
+    differing: int = 0
+    not_finite: int = 0
+    first_differing: list[Record] = field(default_factory=list)
+    first_broken: list[Record] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._tables = {(one, top): _Table() for one in self.references for top in TOPS}
+
+    def add_all(self, images: Iterable[Record]) -> None:
+        """Count images."""
+        for image in images:
+            self.add(image)
+
+    def add(self, image: Record) -> None:
+        """Count an image."""
+        if "broken" in image:
+            self.broken += 1
+            _keep(self.first_broken, image)
+            return
+        self.read += 1
+        self.labelled += image["label"] is not None
+        self.not_finite += not image[BUNDLE]
+        for (reference, top), table in self._tables.items():
+            table.add(image[BUNDLE][:top], image[reference][:top], image["label"])
+        if differs(image, self.references):
+            self.differing += 1
+            _keep(self.first_differing, image)
+
+    @property
+    def done(self) -> int:
+        """How many images were counted."""
+        return self.read + self.broken
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of images whose best class is the first reference's; None before there is one."""
+        return self._tables[self.references[0], 1].same / self.read if self.read else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys that depend on nothing but the images."""
+        return {
+            "read": self.read,
+            "labelled": self.labelled,
+            "broken": self.broken,
+            "differing": self.differing,
+            "not_finite": self.not_finite,
+            "confidence": CONFIDENCE,
+            "accuracy": self._accuracy() if self.labelled else None,
+            "agreement": self._agreement() if self.read else None,
+            "difference": self._difference() if self.labelled else None,
+            "first_differing": list(self.first_differing),
+            "first_broken": list(self.first_broken),
+        }
+
+    def _accuracy(self) -> dict[str, Any]:
+        """Return of each side the share of images whose class is among its best."""
+        right: dict[str, dict[int, int]] = {}
+        ours: dict[int, int] = {}
+        for reference in self.references:
+            tables = {top: self._table(reference, top) for top in TOPS}
+            right[reference] = {top: one.both + one.reference for top, one in tables.items()}
+            ours = {top: one.both + one.bundle for top, one in tables.items()}
+        right[BUNDLE] = ours  # the same beside any reference
+        return {side: _tops(counts, self.labelled) for side, counts in right.items()}
+
+    def _agreement(self) -> dict[str, Any]:
+        """Return with each reference the share of images whose best classes are the same."""
+        return {
+            reference: _tops({top: self._table(reference, top).same for top in TOPS}, self.read)
+            for reference in self.references
+        }
+
+    def _difference(self) -> dict[str, Any]:
+        """Subtract from the bundle's accuracy that of each reference."""
+        return {
+            reference: {f"top{top}": _difference(self._table(reference, top)) for top in TOPS}
+            for reference in self.references
+        }
+
+    def _table(self, reference: str, top: int) -> _Table:
+        return self._tables[reference, top]
+
+
+def _keep(kept: list[Record], image: Record) -> None:
+    if len(kept) < _SHOWN:
+        kept.append(image)
+
+
+def _tops(counts: Mapping[int, int], total: int) -> dict[str, Any]:
+    return {
+        f"top{top}": {**asdict(wilson(count, total)), "count": count, "of": total}
+        for top, count in counts.items()
+    }
+
+
+def _difference(table: _Table) -> dict[str, Any]:
+    found = paired_difference(table.both, table.bundle, table.reference, table.neither)
+    return {**asdict(found), "only_bundle": table.bundle, "only_reference": table.reference}

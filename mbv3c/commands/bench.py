@@ -1,0 +1,97 @@
+"""The command `mbv3c bench`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mbv3c.commands.output import Progress, json_option, print_json
+
+if TYPE_CHECKING:
+    from mbv3c.bench.measure import Instructions, Latency
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--against", help="onnxruntime or openvino.  [default: onnxruntime]")
+@click.option("--threads", type=int, help="Of both sides.  [default: the bundle's cores]")
+@click.option("--runs", type=int, help="Timed inferences of each side.  [default: 200]")
+@click.option("--profile", is_flag=True, help="Go kernel by kernel, too.")
+@json_option
+def bench(bundle: Path, as_json: bool, **given: Any) -> None:
+    """Time a bundle beside another runtime; count its instructions where it runs emulated."""
+    from mbv3c.bench import measure
+
+    measured = measure.measure(bundle, measure.Request(**given), Progress())
+    if as_json:
+        print_json({"bundle": str(bundle), **measure.to_json(measured)})
+        return
+    versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
+    if isinstance(measured, measure.Latency):
+        _print_latency(bundle, measured, versions)
+    else:
+        _print_instructions(bundle, measured, versions)
+
+
+def _print_latency(bundle: Path, measured: "Latency", versions: str) -> None:
+    wide = max(len(str(bundle)), len(measured.against)) + 2
+    for name, times in ((str(bundle), measured.ours), (measured.against, measured.theirs)):
+        click.echo(f"{name:<{wide}}median {times.median_ms:8.3f} ms, min {times.min_ms:8.3f} ms")
+    lower, upper = measured.ratio.quartiles
+    click.echo(
+        f"ratio {measured.ratio.median:.3f} (quartiles {lower:.3f} to {upper:.3f}; below 1 is "
+        f"faster than {measured.against}), {measured.runs} runs each, threads {measured.threads}"
+    )
+    if not measured.undisturbed:
+        click.echo(
+            f"the machine was busy ({measured.interruptions} interruptions): times and ratio are "
+            "uncertain, measure again when it is idle"
+        )
+    click.echo(f"{measured.cpu}; {versions}")
+    if measured.kernels is None:
+        return
+    click.echo(f"\n{'kernel':<20}{'us':>9}{'share':>7}{'GFLOP/s':>9}  nodes")
+    for one in measured.kernels:
+        click.echo(
+            f"{one.kernel:<20}{one.us:>9.1f}{one.share:>7.1%}{one.gflops:>9.1f}  "
+            f"{_first_of(one.nodes)}"
+        )
+    click.echo(f"{'sum':<20}{sum(one.us for one in measured.kernels):>9.1f}")
+
+
+def _print_instructions(bundle: Path, measured: "Instructions", versions: str) -> None:
+    click.echo(
+        f"{bundle}: {measured.executed:,} instructions executed per inference, on one core of an "
+        f"emulated {measured.cpu}"
+    )
+    for name, executed in measured.classes.items():
+        click.echo(f"{name:<16}{executed:>14,}{executed / measured.executed:>8.1%}")
+    click.echo(f"counted, not timed: emulation says nothing about time; {versions}")
+    if measured.kernels is None:
+        return
+    cycles = measured.cycles
+    heads = f"{'calls':>7}{'instructions':>14}{'share':>7}{'madds/instr':>12}"
+    estimated = f"{'est. cycles':>13}{'share':>7}" if cycles else ""
+    click.echo(f"\n{'kernel':<20}{heads}{estimated}  nodes")
+    for one in measured.kernels:
+        if cycles:
+            of = one.estimated_cycles or 0
+            estimated = f"{of:>13,}{of / cycles.total:>7.1%}"
+        click.echo(
+            f"{one.kernel:<20}{one.calls:>7}{one.instructions:>14,}{one.share:>7.1%}"
+            f"{one.madds_per_instruction:>12.2f}{estimated}  {_first_of(one.nodes)}"
+        )
+    if cycles is None:
+        from mbv3c.execution.emulator.llvm import LLVM_REMEDY
+
+        click.echo(f"no cycles estimated: llvm-mca is not here; {LLVM_REMEDY}")
+        return
+    click.echo(
+        f"estimated, not measured: {cycles.total:,} cycles per inference, by {cycles.model}; "
+        "caches are not modelled"
+        + (f"; {cycles.left_out:,} instructions left out" if cycles.left_out else "")
+    )
+
+
+def _first_of(nodes: tuple[str, ...]) -> str:
+    return f"{nodes[0]} and {len(nodes) - 1} more" if len(nodes) > 1 else "".join(nodes)

@@ -1,0 +1,52 @@
+"""The command `mbv3c doctor`."""
+
+import click
+
+from mbv3c.commands.output import Progress, json_option, print_json
+
+
+@click.command()
+@click.option(
+    "--fetch",
+    is_flag=False,
+    flag_value="all",
+    type=click.Choice(["all", "emulator", "opencl", "cycles"]),
+    help="Download and build what is missing, or only the emulator of arm_cpu, what runs and "
+    "checks OpenCL (--fetch=opencl), or what estimates cycles; needs no root.",
+)
+@json_option
+def doctor(fetch: str | None, as_json: bool) -> None:
+    """Say what is missing to compile and to verify; exit 1 if something is."""
+    from mbv3c import doctor as doctors
+    from mbv3c.execution.emulator import kit as toolbox
+    from mbv3c.execution.emulator import llvm
+
+    progress = Progress()
+    if fetch in ("all", "emulator"):
+        toolbox.fetch(progress)
+    if fetch in ("all", "opencl"):
+        doctors.fetch_opencl(progress)
+    if fetch in ("all", "cycles"):
+        llvm.fetch_llvm(progress)
+    parts = doctors.diagnose()
+    healthy = all(part.ok or part.optional for part in parts)
+    if as_json:
+        rows = [
+            {
+                "name": part.name,
+                "ok": part.ok,
+                "optional": part.optional,
+                "detail": part.detail,
+                "remedy": part.remedy or None,
+            }
+            for part in parts
+        ]
+        print_json({"healthy": healthy, "parts": rows})
+    else:
+        for part in parts:
+            state = "ok" if part.ok else "absent" if part.optional else "MISSING"
+            click.echo(f"{state:<9}{part.name:<17}{part.detail}")
+            if not part.ok:
+                click.echo(f"{'':<9}{'':<17}→ {part.remedy}")
+    if not healthy:
+        raise click.exceptions.Exit(1)

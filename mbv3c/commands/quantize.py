@@ -1,0 +1,86 @@
+"""The command `mbv3c quantize`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mbv3c.commands.options import built_or_loaded, force_option, model_options
+from mbv3c.commands.output import Progress, json_option, print_json
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@model_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
+)
+@click.option("--random-inputs", type=int, help="Take so many random inputs instead.")
+@click.option("--input-seed", type=int, help="Seed of the random inputs.  [default: 0]")
+@click.option("--activations", help="int8 or int16.  [default: int8]")
+@click.option("--method", help="minmax, percentile or entropy.  [default: minmax]")
+@click.option("--percentile", type=float, help="Share of values in a range.  [default: 99.99]")
+@click.option(
+    "--keep-float",
+    help="Leave so many layers in fp32, the most sensitive, or as few as a budget needs: "
+    "auto:40dB.",
+)
+@click.option("--no-layers", is_flag=True, help="Do not measure every layer by itself: faster.")
+@click.option("--explain", is_flag=True, help="List every layer and tensor, not the worst ten.")
+@force_option
+@json_option
+def quantize(
+    model: Path | None,
+    input_shape: str | None,
+    output: Path,
+    calibration: Path | None,
+    random_inputs: int | None,
+    input_seed: int | None,
+    activations: str | None,
+    method: str | None,
+    percentile: float | None,
+    keep_float: str | None,
+    no_layers: bool,
+    explain: bool,
+    force: bool,
+    as_json: bool,
+    **spec: Any,
+) -> None:
+    """Write a model in int8 with QDQ pairs, and say what that costs and where.
+
+    Without MODEL, of a freshly built MobileNetV3.
+    """
+    from mbv3c.atomic import new_file
+    from mbv3c.quantization import calibration as calibrations
+    from mbv3c.quantization import options
+    from mbv3c.quantization.quantize import quantize as quantized_model
+    from mbv3c.quantization.report import report_lines
+
+    keep = options.parse_keep_float(keep_float) if keep_float is not None else None
+    given = {
+        "activations": activations,
+        "method": method,
+        "percentile": percentile,
+        "keep_float": keep,
+    }
+    chosen = options.from_given(given)
+    progress = Progress()
+    with new_file(output, force=force) as temporary:
+        calibrations.check_source(calibration, random_inputs, input_seed)
+        loaded = built_or_loaded(model, spec, input_shape, None, progress)
+        source = calibrations.inputs_from(loaded, calibration, random_inputs, input_seed)
+        if source.random:
+            progress(calibrations.RANDOM_WARNING)
+        quantized, report = quantized_model(
+            loaded, source, chosen, rank_layers=not no_layers, progress=progress
+        )
+        temporary.write_bytes(quantized.SerializeToString(deterministic=True))
+    if as_json:
+        print_json({"model": str(output), **report.to_json()})
+        return
+    for line in (f"{output}:", *report_lines(report, every=explain)):
+        click.echo(line)

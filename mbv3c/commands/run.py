@@ -1,0 +1,63 @@
+"""The command `mbv3c run`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mbv3c.commands.options import device_options, force_option, place_of
+from mbv3c.commands.output import json_option, print_json
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("--raw", is_flag=True, help="Of a detector: its outputs as they are.")
+@click.option(
+    "--score-threshold", type=float, help="Least score of a detection.  [default: 0.001]"
+)
+@click.option("--nms-threshold", type=float, help="Most overlap in a class.  [default: 0.55]")
+@click.option("--topk-candidates", type=int, help="Boxes of a class considered.  [default: 300]")
+@click.option("--detections", type=int, help="Boxes of an image reported.  [default: 300]")
+@device_options
+@force_option
+@json_option
+def run(
+    bundle: Path,
+    source: Path,
+    output: Path,
+    raw: bool,
+    device: str | None,
+    tracker: str | None,
+    key: str | None,
+    timeout: float | None,
+    force: bool,
+    as_json: bool,
+    **given: float | None,
+) -> None:
+    """Run one inference: fp32 .npy in, .npy out, or .npz with every output by its name.
+
+    Of a detector the .npz holds boxes (left, top, right, bottom in pixels of the input), scores,
+    labels and images (which image of the batch), after non-maximum suppression by class.
+    """
+    from mbv3c import pipeline
+    from mbv3c.atomic import new_file
+    from mbv3c.execution.detection import Thresholds
+
+    limits: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    thresholds = Thresholds(**limits) if limits else None
+    place = place_of(device, tracker, key, timeout)
+    with new_file(output, force=force) as temporary:
+        ran = pipeline.run_bundle(
+            bundle, source, temporary, raw=raw, thresholds=thresholds, place=place
+        )
+    shapes = {name: list(array.shape) for name, array in ran.arrays.items()}
+    first, *others = shapes.values()
+    if as_json:
+        arrays = [{"name": name, "shape": shape} for name, shape in shapes.items()]
+        only = None if others else first
+        print_json({"output": str(output), "shape": only, "arrays": arrays, "ran_on": ran.ran_on})
+        return
+    listed = [f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()]
+    click.echo(f"{output}: {', '.join(listed)}, computed on {ran.ran_on}")

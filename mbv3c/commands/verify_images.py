@@ -1,0 +1,235 @@
+"""The options of `mbv3c verify --images`, and how its progress is shown."""
+
+import functools
+import json
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mbv3c.commands.output import Progress, print_json
+from mbv3c.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mbv3c.accuracy.measure import Event, Report
+    from mbv3c.execution.device.place import Place
+    from mbv3c.quantization.images import Overrides
+
+_LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
+_CHANNELS = 3
+
+_OPTIONS = (
+    click.option(
+        "--images",
+        type=click.Path(path_type=Path),
+        help="Measure accuracy on the images of a folder instead.",
+    ),
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path),
+        help="CSV with the columns file,label; or none.  [default: the folders' names]",
+    ),
+    click.option("--mean", help="Per channel of 0..1, such as 0.5 or 0.485,0.456,0.406."),
+    click.option("--std", help="Likewise."),
+    click.option("--resize", help="Scale the shorter side to so many pixels, or: stretch."),
+    click.option("--crop", type=int, help="Take so many of them, in the middle."),
+    click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Of the model's input."),
+    click.option("--limit", type=int, help="Take a sample of so many images."),
+    click.option("--seed", type=int, help="Of the sample.  [default: 0]"),
+    click.option(
+        "--journal", type=click.Path(path_type=Path), help="File to keep all results in."
+    ),
+    click.option(
+        "--list",
+        "listing",
+        type=click.Path(path_type=Path),
+        help="CSV for the images that differ or are broken.",
+    ),
+)
+# Their names as arguments.
+_NAMES = (
+    *("images", "labels", "mean", "std", "resize", "crop", "layout", "limit", "seed"),
+    *("journal", "listing"),
+)
+
+
+def image_options(command: "Callable[..., Any]") -> "Callable[..., Any]":
+    """Add the options about images; they arrive together as the argument `images`."""
+
+    @functools.wraps(command)
+    def gathered(**given: Any) -> Any:
+        images = {name: given.pop(name) for name in _NAMES}
+        return command(images=images, **given)
+
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), gathered)
+
+
+def asked_for(images: dict[str, Any]) -> bool:
+    """Say whether --images is there.
+
+    Raises:
+        UsageError: it is not, and an option that belongs to it is.
+    """
+    others = [name for name, value in images.items() if name != "images" and value is not None]
+    if images["images"] is None and others:
+        option = "list" if others[0] == "listing" else others[0]
+        raise UsageError(f"--{option} belongs to --images FOLDER")
+    return images["images"] is not None
+
+
+def verify_images(
+    bundle: Path, images: dict[str, Any], as_json: bool, place: "tuple[Place, float] | None"
+) -> None:
+    """Measure a bundle on images and print the result."""
+    overrides = _overrides(images)
+    from mbv3c.accuracy.measure import Request, measure_accuracy
+    from mbv3c.accuracy.report import lines
+
+    request = Request(
+        images["images"],
+        images["labels"],
+        overrides,
+        images["limit"],
+        images["seed"] or 0,
+        images["journal"],
+        images["listing"],
+    )
+    with _shown(as_json) as report:
+        found = measure_accuracy(bundle, request, report, place)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo("\n".join(lines(found)))
+
+
+def _overrides(images: dict[str, Any]) -> "Overrides":
+    from mbv3c.quantization.images import STRETCH, Overrides
+
+    resize = images["resize"]
+    if resize not in (None, STRETCH):
+        if not resize.isdecimal() or not int(resize):
+            raise UsageError(f"--resize {resize!r} is neither a number of pixels nor {STRETCH}")
+        resize = int(resize)
+    mean, std = (_three(images[name], f"--{name}") for name in ("mean", "std"))
+    if std is not None and 0 in std:
+        raise UsageError("--std 0 is not possible: the image is divided by it")
+    return Overrides(mean, std, resize, images["crop"], images["layout"])
+
+
+def _three(text: str | None, option: str) -> tuple[float, ...] | None:
+    """Read one number for all channels, or one for each."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(one) for one in text.split(","))
+    except ValueError:
+        numbers = ()
+    numbers = numbers * _CHANNELS if len(numbers) == 1 else numbers
+    if len(numbers) != _CHANNELS or not all(abs(one) < float("inf") for one in numbers):
+        raise UsageError(f"{option} {text!r} is not a number, nor three with commas between")
+    return numbers
+
+
+@contextmanager
+def _shown(as_json: bool) -> "Iterator[Report]":
+    """Show a measurement on stderr; give what is to be told its events.
+
+    With `as_json` every event is a line of JSON; on a terminal there is a bar; elsewhere there is
+    a line now and then.
+    """
+    if as_json:
+        yield lambda event: click.echo(json.dumps(event), err=True)
+    elif sys.stderr.isatty():
+        with _bar() as report:
+            yield report
+    else:
+        yield _Lines()
+
+
+class _Lines:
+    """Prints events as lines; of progress not every one."""
+
+    def __init__(self) -> None:
+        self._print, self._said, self._images = Progress(), time.monotonic(), 0
+
+    def __call__(self, event: "Event") -> None:
+        now = time.monotonic()
+        if event["event"] == "progress" and now - self._said < _LINE_SECONDS:
+            return
+        self._said = now
+        self._images = event.get("images", self._images)
+        self._print(said(event, self._images))
+
+
+@contextmanager
+def _bar() -> "Iterator[Report]":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, TextColumn("{task.fields[state]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task("images", total=None, state="")
+
+        def report(event: "Event") -> None:
+            if event["event"] in ("start", "step", "slow", "interrupted"):
+                bar.console.print(said(event, 0), markup=False, highlight=False)
+            if event["event"] == "start":
+                bar.update(task, total=event["images"], completed=event["done"])
+            elif event["event"] == "progress":
+                bar.update(task, completed=event["done"], state=_state(event))
+            elif event["event"] == "done":
+                bar.update(task, completed=event["done"], state="")
+
+        yield report
+
+
+def said(event: "Event", images: int) -> str:
+    """Say an event in a line; `images` is how many there are."""
+    match event["event"]:
+        case "step":
+            return str(event["step"])
+        case "start":
+            from mbv3c.accuracy.report import prepared
+
+            of = "" if event["of"] == event["images"] else f" of {event['of']}"
+            done = f", {event['done']} of them in the journal" if event["done"] else ""
+            return (
+                f"running {event['images']}{of} images{done} on {event['ran_on']}; preprocessing: "
+                f"{prepared(event['preprocessing'])}; journal: {event['journal']}"
+            )
+        case "slow":
+            return (
+                f"this takes about {event['seconds_each']:.2g} s an image (estimated), "
+                f"{_clock(event['left_s'])} more; --limit N takes a sample of the images"
+            )
+        case "interrupted":
+            return (
+                f"{event['done']} images are in the journal {event['journal']}; the same command "
+                "goes on there"
+            )
+        case "done":
+            return f"{event['done']} images done"
+        case _:
+            return f"{event['done']} of {images} images, {_state(event)}"
+
+
+def _state(event: "Event") -> str:
+    agreement = event["agreement"]
+    parts = [
+        f"{event['broken']} broken",
+        *([] if agreement is None else [f"{agreement:.2%} agree"]),
+        f"{_clock(event['left_s'])} left",
+    ]
+    return ", ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

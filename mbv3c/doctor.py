@@ -1,0 +1,137 @@
+"""What is missing on this machine to compile and to verify."""
+
+import platform
+import sys
+from dataclasses import dataclass
+
+from mbv3c.execution.cache import FETCH_COMMAND, Progress
+from mbv3c.execution.emulator.kit import (
+    FFI_VERSION,
+    TVM_VERSION,
+    _kit_folder,
+    _kit_in,
+    _version,
+    native_arch,
+)
+from mbv3c.execution.emulator.llvm import LLVM_REMEDY, find_llvm
+from mbv3c.execution.opencl.kit import fetch_kit
+from mbv3c.execution.opencl.oclgrind import OCLGRIND_REMEDY, oclgrind_command
+from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin
+from mbv3c.execution.opencl.runtime import DRIVER_REMEDY, opencl_drivers
+from mbv3c.targets.ethos_u.tools import NPU_INSTALL, NPU_TOOLS
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row of `mbv3c doctor`.
+
+    Attributes:
+        name: what was looked for.
+        ok: whether it is there and fits.
+        detail: what was found.
+        remedy: what to do when it is not ok; empty otherwise.
+        optional: whether only some targets need it.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    optional: bool = False
+
+
+def fetch_opencl(progress: Progress) -> None:
+    """Fetch PoCL and oclgrind, and build the OpenCL runtime, where they are not there yet.
+
+    Needs the network, about 150 MB to download and 480 MB on disk; no root.
+
+    Raises:
+        ToolError: this machine cannot use them, or a download or the build failed.
+    """
+    fetch_kit(progress)
+    provide_plugin(progress)
+
+
+def diagnose() -> list[Part]:
+    """Say for every part that mbv3c stands on whether it is there. Imports none of them."""
+    return [
+        _diagnose_python(),
+        _diagnose_tvm(),
+        _diagnose_package("onnxruntime", "onnxruntime"),
+        _diagnose_package("linker", "ziglang"),
+        *_diagnose_kit(),
+        _diagnose_npu_tools(),
+        *_diagnose_opencl(),
+        _diagnose_llvm(),
+    ]
+
+
+def _diagnose_python() -> Part:
+    ok = sys.version_info >= (3, 11)
+    return Part("python", ok, platform.python_version(), "" if ok else "use Python 3.11 or newer")
+
+
+def _diagnose_tvm() -> Part:
+    tvm, ffi = _version("apache-tvm"), _version("apache-tvm-ffi")
+    ok = (tvm, ffi) == (TVM_VERSION, FFI_VERSION)
+    remedy = f"pip install apache-tvm=={TVM_VERSION} apache-tvm-ffi=={FFI_VERSION}"
+    detail = f"apache-tvm {tvm or 'missing'}, apache-tvm-ffi {ffi or 'missing'}"
+    return Part("tvm", ok, detail, "" if ok else remedy)
+
+
+def _diagnose_package(name: str, package: str) -> Part:
+    version = _version(package)
+    if version is None:
+        return Part(name, False, f"{package} is missing", f"pip install {package}")
+    return Part(name, True, f"{package} {version}")
+
+
+def _diagnose_npu_tools() -> Part:
+    versions = {name: _version(name) for name in NPU_TOOLS}
+    detail = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
+    ok = None not in versions.values()
+    return Part("npu tools", ok, detail, "" if ok else f"for target npu: {NPU_INSTALL}", True)
+
+
+def _diagnose_opencl() -> list[Part]:
+    """Look for what runs and checks OpenCL kernels. Opens no driver: some take seconds."""
+    drivers, oclgrind, plugin = opencl_drivers(), oclgrind_command(), built_plugin()
+    need = "for target mobile_gpu:"
+    return [
+        Part("opencl driver", True, ", ".join(drivers), optional=True)
+        if drivers
+        else Part("opencl driver", False, "none", f"{need} {DRIVER_REMEDY}", True),
+        Part("opencl runtime", True, str(plugin), optional=True)
+        if plugin
+        else Part("opencl runtime", False, "not built", f"{need} {FETCH_COMMAND}", True),
+        Part("oclgrind", True, oclgrind[-1], optional=True)
+        if oclgrind
+        else Part("oclgrind", False, "missing", f"{need} {OCLGRIND_REMEDY}", True),
+    ]
+
+
+def _diagnose_llvm() -> Part:
+    llvm = find_llvm()
+    if llvm is None:
+        return Part("llvm-mca", False, "missing", f"for estimated cycles: {LLVM_REMEDY}", True)
+    program = next(part for part in llvm.mca[::-1] if not part.startswith("-"))
+    return Part("llvm-mca", True, f"{program} {llvm.version}", optional=True)
+
+
+def _diagnose_kit() -> list[Part]:
+    names = ("emulator", "aarch64 runtime", "runner", "counter")
+    if (platform.system(), native_arch()) == ("Linux", "aarch64"):
+        detail = "not needed: this machine is aarch64 and runs arm_cpu bundles itself"
+        return [Part(name, True, detail) for name in names]
+    folder = _kit_folder()
+    if folder is None:
+        return [Part(name, False, "missing", "install apache-tvm first") for name in names]
+    kit = _kit_in(folder)
+    emulator = kit.system / "usr" / "bin" / "qemu-aarch64"
+    places = (emulator, kit.runtime / "libtvm_runtime.so", kit.runner, kit.counter)
+    return [
+        Part(name, True, str(place))
+        if place.exists()
+        else Part(name, False, "not fetched", FETCH_COMMAND)
+        for name, place in zip(names, places, strict=True)
+    ]

@@ -1,0 +1,145 @@
+"""llvm-mca and llvm-mc, which analyse machine code: fetched without root, or found on the PATH.
+
+llvm-kit-DIGEST/system/
+bin/  llvm-mc, llvm-mca
+lib/  the libraries that they need, and the loader that starts them
+"""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mbv3c.errors import ToolError
+from mbv3c.execution.cache import FETCH_COMMAND, Progress, cache_root, only_one, provide
+from mbv3c.execution.debian import unpack_packages
+from mbv3c.execution.opencl.kit import closure, find_library
+from mbv3c.execution.processes import finish
+
+_PACKAGE, _TRIPLE, _LOADER = "llvm-19", "x86_64-linux-gnu", "ld-linux-x86-64.so.2"
+_PROGRAMS = ("llvm-mc", "llvm-mca")
+_OLDEST = 17  # the first with a scheduling model of the Neoverse N1; before, it was Cortex-A57's
+_OPTIONS = {  # those that not every version has
+    # Callees are counted by themselves; without this a call takes 100 cycles.
+    "-call-latency": "-call-latency=1",
+    # Without this a single instruction that a model lacks ends the analysis.
+    "-skip-unsupported-instructions": "-skip-unsupported-instructions=lack-sched",
+}
+LLVM_REMEDY = (
+    f"`{FETCH_COMMAND}=cycles`, or install llvm-mca and llvm-mc of LLVM {_OLDEST} or newer"
+)
+
+
+@dataclass(frozen=True)
+class Llvm:
+    """LLVM's programs.
+
+    Attributes:
+        mc: how to start llvm-mc.
+        mca: how to start llvm-mca, with options that this version has.
+        version: of both.
+    """
+
+    mc: tuple[str, ...]
+    mca: tuple[str, ...]
+    version: str
+
+
+def find_llvm() -> Llvm | None:
+    """Return the fetched kit or, without it, the newest that is on the PATH; None without either.
+
+    The kit comes first, so that estimates are the same on all machines that have it.
+    """
+    kit = _folder() / "system"
+    if kit.is_dir():
+        return _examined(*(_started(kit, name) for name in _PROGRAMS))
+    found = (_examined([mc], [mca]) for mc, mca in _on_path())
+    usable = [one for one in found if one is not None and _major(one.version) >= _OLDEST]
+    return max(usable, key=lambda one: _major(one.version), default=None)
+
+
+def fetch_llvm(progress: Progress) -> Llvm:
+    """Fetch the kit if it is not there yet: 75 MB to download and 190 MB on disk; no root.
+
+    Raises:
+        ToolError: this machine cannot use it, or a download failed.
+    """
+    place = _folder() / "system"
+    if not place.is_dir():
+        if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+            raise ToolError(
+                "cycles are estimated of what the emulator counts, which is for Linux on x86_64; "
+                f"this is {platform.system()} on {platform.machine()}"
+            )
+        if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+            raise ToolError(
+                "apt-get and dpkg-deb are needed to fetch llvm-mca, and this system has them not; "
+                f"install llvm-mca and llvm-mc of LLVM {_OLDEST} or newer"
+            )
+        with only_one(_folder(), progress):
+            provide(place, lambda partial: _fill(partial, progress))
+    kit = find_llvm()
+    if kit is None:
+        raise ToolError(f"the llvm-mca in {place} does not run; remove the folder, {LLVM_REMEDY}")
+    return kit
+
+
+def _folder() -> Path:
+    recipe = " ".join((_PACKAGE, _TRIPLE, *_PROGRAMS))
+    return cache_root() / f"llvm-kit-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+
+
+def _fill(place: Path, progress: Progress) -> None:
+    everything = place / "everything"
+    everything.mkdir()
+    unpack_packages(everything, "amd64", (_PACKAGE,), progress, size="75 MB")
+    progress("keeping what llvm-mca needs")
+    usr = everything / "usr"
+    folders = [everything / "lib" / _TRIPLE, usr / "lib" / _TRIPLE]
+    for name in ("bin", "lib"):
+        (place / name).mkdir()
+    for name in _PROGRAMS:
+        shutil.copy(usr / "bin" / f"{name}{_PACKAGE.removeprefix('llvm')}", place / "bin" / name)
+    # Both need the same: LLVM's one library, and what that needs.
+    library = next((usr / "lib" / _TRIPLE).glob("libLLVM.so.*")).name
+    for name in {*closure([library], folders, ()), _LOADER}:
+        shutil.copy(find_library(name, folders), place / "lib" / name)
+    shutil.rmtree(everything)
+
+
+def _started(kit: Path, program: str) -> list[str]:
+    libraries = kit / "lib"
+    loader = [str(libraries / _LOADER), "--inhibit-cache"]
+    return [*loader, "--library-path", str(libraries), str(kit / "bin" / program)]
+
+
+def _on_path() -> list[tuple[str, str]]:
+    """Return the pairs of llvm-mc and llvm-mca that carry the same suffix."""
+    names = {
+        path.name
+        for folder in os.get_exec_path()
+        if Path(folder).is_dir()
+        for path in Path(folder).glob("llvm-mca*")
+    }
+    suffixes = sorted(name[8:] for name in names if re.fullmatch(r"llvm-mca(-\d+)?", name))
+    pairs = [[shutil.which(name + suffix) for name in _PROGRAMS] for suffix in suffixes]
+    return [(mc, mca) for mc, mca in pairs if mc and mca]
+
+
+def _examined(mc: Sequence[str], mca: Sequence[str]) -> Llvm | None:
+    """Ask a pair what it is; None when it does not run."""
+    said = finish([*mca, "--version"], timeout=60)
+    version = re.search(r"LLVM version (\d\S*)", said.stdout)
+    if said.returncode != 0 or version is None:
+        return None
+    known = finish([*mca, "--help-hidden"], timeout=60).stdout
+    options = [option for name, option in _OPTIONS.items() if f"-{name}=" in known]
+    return Llvm(tuple(mc), (*mca, *options), version.group(1))
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])

@@ -1,0 +1,69 @@
+"""Run a library on an emulated processor."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+
+from mbv3c.bundle import output_files
+from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.execution.processes import require
+from mbv3c.execution.runners import _EMULATED_TIMEOUT, KernelCall, Made, Tensor, _check_names
+
+
+@dataclass(frozen=True)
+class EmulatedRunner:
+    """Runs under qemu-user through the program that a board uses."""
+
+    kit: EmulatorKit
+    cpu: str
+
+    @property
+    def description(self) -> str:
+        return f"emulated {self.cpu}"
+
+    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+        with tempfile.TemporaryDirectory(prefix="mbv3c-run-") as name:
+            folder = Path(name)
+            files = [(folder / f"in{i}.npy", folder / f"out{i}.npy") for i in range(len(inputs))]
+            for x, (source, _) in zip(inputs, files, strict=True):
+                np.save(source, np.ascontiguousarray(x))
+            self._start(bundle, (), [path for pair in files for path in pair])
+            written = set(folder.iterdir())
+            return [
+                [np.load(path) for path in takewhile(written.__contains__, output_files(first))]
+                for _, first in files
+            ]
+
+    def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
+        with tempfile.TemporaryDirectory(prefix="mbv3c-run-") as name:
+            folder = Path(name)
+            np.save(folder / "in.npy", np.ascontiguousarray(x))
+            for at, call in enumerate(calls):
+                for place, array in call.given.items():
+                    np.ascontiguousarray(array).tofile(folder / f"{at}.{place}.in")
+                for place in call.wanted:
+                    (folder / f"{at}.{place}.out").touch()
+            self._start(bundle, ("--kernels", name), [folder / "in.npy", folder / "out.npy"])
+            _check_names(bundle, (folder / "names").read_text().splitlines(), calls)
+            return [
+                {
+                    place: np.fromfile(folder / f"{at}.{place}.out", dtype)
+                    for place, dtype in call.wanted.items()
+                }
+                for at, call in enumerate(calls)
+            ]
+
+    def stream_command(self, bundle: Path) -> list[str]:
+        return [*self.kit.command(self.cpu), "--stream", str(bundle)]
+
+    def _start(self, bundle: Path, options: Sequence[str], files: Sequence[Path]) -> None:
+        require(
+            [*self.kit.command(self.cpu), *options, str(bundle), *map(str, files)],
+            doing=f"running {bundle.name} on the {self.description}",
+            remedy="`mbv3c doctor` checks the emulator",
+            timeout=_EMULATED_TIMEOUT * len(files) / 2,
+        )

@@ -1,0 +1,59 @@
+"""Link objects to a shared library for any processor, without a sysroot."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mbv3c.errors import ToolError
+from mbv3c.job import Target
+
+
+def link(executable: Any, target: Target, output: Path, *, symbols: bool = False) -> None:
+    """Link what TVM compiled to the shared library `output`.
+
+    Raises:
+        ToolError: the linker failed.
+    """
+    # The objects go beside the output: where that fits, they fit too.
+    with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:
+        executable.export_library(
+            str(output), fcompile=_linker(target, symbols), workspace_dir=objects
+        )
+
+
+def _linker(target: Target, symbols: bool) -> Any:
+    """Return a linker in the form that `export_library` wants.
+
+    The objects need three symbols of the process that loads them and no C library, so a bare
+    `-nostdlib` link is enough; zig's clang does it for every triple without a sysroot. Neither
+    build id nor, unless asked for, symbol table is kept: the same input gives the same bytes.
+    """
+
+    def link(output: str, objects: list[str], options: object = None) -> None:
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", zig_triple(target.triple)]
+        if "-apple-" in target.triple:  # two names come from the process, as everywhere
+            command += ["-nostdlib", "-shared", "-Wl,-undefined,dynamic_lookup"]
+        else:
+            command += ["-nostdlib", "-shared", *([] if symbols else ["-s"])]
+            command += ["-Wl,--build-id=none"]
+        command += ["-o", output, *objects]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            raise ToolError(
+                f"linking for {target.name} failed with status {done.returncode} ({lines[-1]}); "
+                "is the disk full, or the package ziglang missing? `mbv3c doctor` checks"
+            )
+
+    link.output_format = "so"  # type: ignore[attr-defined]
+    link.get_target_triple = lambda: target.triple  # type: ignore[attr-defined]
+    return link
+
+
+def zig_triple(triple: str) -> str:
+    """Return the triple to link for: without an NDK zig has no Android, and no libc is linked."""
+    if "-apple-" in triple:
+        return "aarch64-macos"
+    return triple.replace("-android", "-gnu")

@@ -1,0 +1,101 @@
+"""The library that times every call of a model on a device; see stopwatch.c beside this."""
+
+import hashlib
+import struct
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from tvm_ffi import libinfo
+
+from mbv3c.errors import ToolError
+from mbv3c.execution.cache import cache_root, only_one, provide
+from mbv3c.execution.link import zig_triple
+from mbv3c.job import Target
+from mbv3c.targets.cpu.library import resolve
+from mbv3c.targets.table import find_target
+
+INSTRUMENT = "mbv3c.stopwatch"  # what `begin` registers, for the virtual machine
+_SOURCE = Path(__file__).with_suffix(".c")
+_ENTRY = struct.Struct("<QB")  # nanoseconds, and the length of the name that follows
+
+Call = tuple[str, float]
+
+
+def build_stopwatch(target: Target, output: Path) -> None:
+    """Compile and link it for a target's processor and system: 5 kB, and no C library.
+
+    Raises:
+        ToolError: the compiler failed.
+    """
+    headers = (libinfo.find_include_path(), libinfo.find_dlpack_include_path())
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "ziglang", "cc", "-target", zig_triple(target.triple)),
+            *("-O2", "-std=c11", "-fPIC", "-nostdlib", "-shared", "-s", "-fno-sanitize=all"),
+            *("-Wl,--build-id=none", "-Wl,--allow-shlib-undefined"),
+            *(f"-I{folder}" for folder in headers),
+            *(str(_SOURCE), "-o", str(output)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise ToolError(
+            f"compiling {_SOURCE.name} for {target.name} failed with status {done.returncode} "
+            f"({lines[-1]}); is the disk full, or the package ziglang missing? `mbv3c doctor` "
+            "checks"
+        )
+
+
+def stopwatch_here() -> Path:
+    """Return the library for this machine; it is built once, and kept in the cache.
+
+    Raises:
+        ToolError: the compiler failed, or the cache folder cannot be written to.
+    """
+    made_from = _SOURCE.read_bytes() + version("apache-tvm-ffi").encode()
+    folder = cache_root() / f"stopwatch-{hashlib.sha256(made_from).hexdigest()[:12]}"
+    library = folder / "built" / "stopwatch.so"
+    if not library.exists():
+        with only_one(folder, lambda _: None):
+            here = resolve(find_target("host_cpu"))
+            provide(library.parent, lambda place: build_stopwatch(here, place / library.name))
+    return library
+
+
+def by_rounds(calls: list[Call], rounds: int) -> list[list[Call]]:
+    """Cut the calls of some equal rounds apart.
+
+    Raises:
+        ToolError: they are not equal.
+    """
+    each = len(calls) // rounds
+    if not each or len(calls) % rounds:
+        raise ToolError(f"{len(calls)} calls in {rounds} runs: please report this")
+    return [calls[at : at + each] for at in range(0, len(calls), each)]
+
+
+def read_times(measured: bytes) -> list[Call]:
+    """Read what the library's `times` returns: name and microseconds of every call, in order.
+
+    Raises:
+        ToolError: it is cut short.
+    """
+    calls: list[Call] = []
+    at = 0
+    try:
+        while at < len(measured):
+            nanoseconds, length = _ENTRY.unpack_from(measured, at)
+            at += _ENTRY.size
+            name = measured[at : at + length].decode()
+            at += length
+            calls.append((name, nanoseconds / 1e3))
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ToolError(f"the device's times are damaged at byte {at} ({error})") from error
+    if at != len(measured):
+        raise ToolError("the device's times are cut short; please report this")
+    return calls

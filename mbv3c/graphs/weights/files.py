@@ -1,0 +1,183 @@
+"""Read and write files of named tensors: safetensors, .npz, torch's .pt and .pth, ONNX."""
+
+import io
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+import onnx
+import safetensors
+from google.protobuf.message import DecodeError
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from mbv3c.errors import ModelError, UsageError
+from mbv3c.graphs.weights.torch_file import read_torch
+
+Array = NDArray[Any]
+
+# A MobileNetV3 in fp64 has under 100 MiB; a training checkpoint a few times that.
+_LARGEST = 1 << 30
+
+_SAFETENSORS_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "BOOL": "?",
+    **{f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)},
+}
+
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+# What Python's and numpy's readers raise on what is damaged, encrypted or compressed otherwise.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    RuntimeError,
+)
+_NPY_ERRORS = (ValueError, KeyError, TypeError, OverflowError, SyntaxError, TokenError)
+_ONNX_ERRORS = (OSError, ValueError, TypeError, KeyError, onnx.checker.ValidationError)
+
+
+def read_tensors(
+    path: Path, weights_of: Callable[[onnx.ModelProto], dict[str, Array]]
+) -> dict[str, Array]:
+    """Read the tensors of a file whose content says of which format it is.
+
+    bf16 comes as fp32, everything else as it is stored. `weights_of` picks the weights of an
+    ONNX model. Arrays may be read-only.
+
+    Raises:
+        UsageError: there is no such file, or it cannot be read.
+        ModelError: the file is damaged, too large, or of no known format.
+    """
+    if not path.is_file():
+        raise UsageError(f"no such file: {path}")
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ModelError(f"{path} is larger than {_LARGEST >> 20} MiB: no MobileNetV3 is")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    if data[:2] == b"PK":
+        return _read_zip(path, data)
+    if data[4:9] == b"\0\0\0\0{":  # its header's length in 8 bytes, and the header
+        return _read_safetensors(path, data)
+    if data[:1] == b"\x80" or data[257:262] == b"ustar":
+        raise ModelError(
+            f"{path} is a pickle, or a .pt from before torch 1.6, which mbv3c does not read; "
+            "convert it: torch.save(torch.load(FILE, weights_only=True), NEW_FILE)"
+        )
+    return _read_onnx(path, weights_of)
+
+
+def write_safetensors(path: Path, tensors: dict[str, Array]) -> None:
+    """Write tensors as safetensors."""
+    path.write_bytes(save({name: np.ascontiguousarray(a) for name, a in tensors.items()}))
+
+
+def write_npz(path: Path, tensors: dict[str, Array]) -> None:
+    """Write tensors as an uncompressed .npz that holds no time stamps."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in tensors.items():
+            entry = io.BytesIO()
+            npy.write_array(entry, np.asarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), entry.getvalue())
+
+
+def _read_safetensors(path: Path, data: bytes) -> dict[str, Array]:
+    try:
+        entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        raise ModelError(f"{path} is a damaged safetensors file: {error}") from error
+    tensors: dict[str, Array] = {}
+    for name, entry in entries:
+        dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
+        if dtype is None:
+            raise ModelError(f"{path}: {name!r} is {entry['dtype']}, which mbv3c does not read")
+        array = np.frombuffer(entry["data"], dtype)
+        if entry["dtype"] == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        try:
+            tensors[name] = array.reshape(entry["shape"])
+        except ValueError as error:
+            raise ModelError(f"{path} is a damaged safetensors file: {error}") from error
+    return tensors
+
+
+def _read_zip(path: Path, data: bytes) -> dict[str, Array]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > _LARGEST:
+                raise ModelError(
+                    f"{path} unpacks to more than {_LARGEST >> 20} MiB: no MobileNetV3 does"
+                )
+            if any(entry.flag_bits & 1 or entry.compress_type not in _PLAIN for entry in entries):
+                raise ModelError(
+                    f"{path} is encrypted or compressed by a rare method; write it anew without"
+                )
+            names = [entry.filename for entry in entries]
+            if len(set(names)) < len(names):
+                raise ModelError(f"{path} is damaged: it holds two entries of one name")
+            content = {name: archive.read(name) for name in names if not name.endswith("/")}
+    except _ZIP_ERRORS as error:
+        raise ModelError(f"{path} is a damaged zip archive, or cut short: {error}") from error
+    if any(name.endswith("/data.pkl") for name in content):
+        return read_torch(path, content)
+    if content and all(name.endswith(".npy") for name in content):
+        return {
+            name.removesuffix(".npy"): _read_npy(path, name, entry)
+            for name, entry in content.items()
+        }
+    raise ModelError(f"{path} is a zip archive, but neither a .npz nor a state dict of torch")
+
+
+def _read_npy(path: Path, name: str, data: bytes) -> Array:
+    stream = io.BytesIO(data)
+    try:
+        version = npy.read_magic(stream)
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        with warnings.catch_warnings(action="ignore"):  # of headers from Python 2
+            shape, fortran_order, dtype = read_header[version](stream)
+        if dtype.kind not in "biuf":
+            raise ModelError(f"{path}: {name!r} holds {dtype}; weights are numbers")
+        values: Array = np.frombuffer(stream.read(), dtype)
+        return values.reshape(shape[::-1]).T if fortran_order else values.reshape(shape)
+    except (*_NPY_ERRORS, RecursionError, MemoryError) as error:
+        raise ModelError(f"{path}: the entry {name!r} is damaged: {error}") from error
+
+
+def _read_onnx(
+    path: Path, weights_of: Callable[[onnx.ModelProto], dict[str, Array]]
+) -> dict[str, Array]:
+    try:
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise _unknown(path) from error
+    if not model.graph.node:
+        raise _unknown(path)
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+        return weights_of(model)
+    except _ONNX_ERRORS as error:
+        raise ModelError(f"the weights of {path} cannot be read: {error}") from error
+
+
+def _unknown(path: Path) -> ModelError:
+    return ModelError(
+        f"{path} is neither safetensors, .npz, a state dict of torch (.pt, .pth) nor ONNX, or it "
+        "is damaged or cut short"
+    )

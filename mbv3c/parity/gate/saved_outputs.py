@@ -1,0 +1,168 @@
+"""Outputs in a file, to be judged again without running anything.
+
+An uncompressed .npz: `header` is a JSON document in UTF-8, `reference.I.O` and `bundle.I.O` are
+output O for input I, counted from 0 in the header's order.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv3c.atomic import new_file
+from mbv3c.bundle import MANIFEST, Bundle
+from mbv3c.errors import SavedFileError, UsageError
+from mbv3c.graphs.weights.files import write_npz
+from mbv3c.parity.compare import Pair, Pairs
+from mbv3c.parity.reference import ReferenceOutput
+from mbv3c.parity.tolerance import Tolerance
+
+FORMAT = "mbv3c outputs"
+SCHEMA = 1
+_HEADER = "header"
+# What numpy and zipfile raise on files that are not what they say.
+_BROKEN = (
+    *(BadZipFile, zlib.error, OSError, EOFError, MemoryError, NotImplementedError, RuntimeError),
+    *(ValueError, KeyError, TypeError, IndexError, AttributeError),
+)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Outputs, and where they come from.
+
+    Attributes:
+        origin: `bundle` (its name), `bundle_sha256` (of its manifest, which has the hashes of all
+            other files), `target`, `precision`, `ran_on`, `exact_program`, `versions`.
+        standing: the tolerance by which `verify` judges these outputs; None if it judges
+            something else.
+        pairs: the outputs; none of them judged.
+    """
+
+    origin: Mapping[str, Any]
+    standing: Tolerance | None
+    pairs: Pairs
+
+
+def origin_of(bundle: Bundle, ran_on: str, *, exact_program: bool) -> dict[str, Any]:
+    """Say where the outputs of a bundle come from."""
+    manifest = bundle.manifest
+    return {
+        "bundle": bundle.path.resolve().name,
+        "bundle_sha256": hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest(),
+        "target": manifest["target"]["name"],
+        "precision": manifest["precision"],
+        "ran_on": ran_on,
+        "exact_program": exact_program,
+        "versions": {"mbv3c": manifest["mbv3c"], **manifest["tools"]},
+    }
+
+
+def save_outputs(path: Path, saved: Saved) -> None:
+    """Write outputs whole or not at all, over what is there; the same ones give the same bytes.
+
+    Raises:
+        UsageError: `path` does not end in .npz, or its folder is not there.
+        BundleError: the place cannot be written.
+    """
+    if path.suffix != ".npz":
+        raise UsageError(f"{path} does not end in .npz; name such a file")
+    first = saved.pairs[0]
+    header = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        **saved.origin,
+        "standing": saved.standing and asdict(saved.standing),
+        "outputs": [
+            {"name": one.reference.name, "class_axis": one.reference.class_axis} for one in first
+        ],
+        "inputs": [[_allowance(one.reference) for one in outputs] for outputs in saved.pairs],
+    }
+    text = json.dumps(header, allow_nan=False).encode()
+    arrays: dict[str, NDArray[Any]] = {_HEADER: np.frombuffer(text, np.uint8)}
+    for i, outputs in enumerate(saved.pairs):
+        for o, pair in enumerate(outputs):
+            arrays[f"reference.{i}.{o}"] = pair.reference.output
+            arrays[f"bundle.{i}.{o}"] = pair.ours
+    with new_file(path, force=True) as temporary:
+        write_npz(temporary, arrays)
+
+
+def load_outputs(path: Path) -> Saved:
+    """Read what `save_outputs` wrote.
+
+    Raises:
+        UsageError: there is no such file.
+        SavedFileError: it is damaged, of another version, or something else.
+    """
+    if not path.is_file():
+        raise UsageError(f"no such file: {path}; `mbv3c verify --save-outputs` writes one")
+    try:
+        # numpy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            header = _header(path, archive)
+            pairs = tuple(
+                tuple(
+                    _pair(archive, f"{i}.{o}", shown, allowance)
+                    for o, (shown, allowance) in enumerate(
+                        zip(header["outputs"], allowances, strict=True)
+                    )
+                )
+                for i, allowances in enumerate(header["inputs"])
+            )
+            origin = {name: header[name] for name in _ORIGIN}
+            standing = header["standing"] and Tolerance(**header["standing"])
+    except _BROKEN as error:
+        raise SavedFileError(
+            f"{path} is damaged, or no file of `mbv3c verify --save-outputs` ({error}); write it "
+            "again"
+        ) from error
+    if not pairs or not all(pairs):
+        raise SavedFileError(f"{path} holds no outputs; write it again")
+    return Saved(origin, standing, pairs)
+
+
+_ORIGIN = (
+    *("bundle", "bundle_sha256", "target", "precision", "ran_on", "exact_program", "versions"),
+)
+
+
+def _header(path: Path, archive: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    found = json.loads(archive[_HEADER].tobytes()) if _HEADER in archive else None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise SavedFileError(
+            f"{path} is another .npz file than `mbv3c verify --save-outputs` writes"
+        )
+    if found.get("schema") != SCHEMA:
+        raise SavedFileError(
+            f"{path} has schema {found.get('schema')}, and this version reads {SCHEMA}; write it "
+            "again with this version"
+        )
+    return found
+
+
+def _allowance(reference: ReferenceOutput) -> dict[str, float | None]:
+    spread = float(reference.spread)
+    return {"spread": spread if np.isfinite(spread) else None, "step": reference.step}
+
+
+def _pair(
+    archive: Mapping[str, NDArray[Any]], key: str, shown: Any, allowance: Mapping[str, Any]
+) -> Pair:
+    reference, ours = archive[f"reference.{key}"], archive[f"bundle.{key}"]
+    axis = shown["class_axis"]
+    for array in (reference, ours):
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"output {key} is of {array.dtype}")
+    if axis is not None and not 0 <= axis < reference.ndim:
+        raise ValueError(f"output {key} has no axis {axis}")
+    spread = float("inf") if allowance["spread"] is None else float(allowance["spread"])
+    step = None if allowance["step"] is None else float(allowance["step"])
+    return Pair(ours, ReferenceOutput(str(shown["name"]), reference, spread, axis, step))

@@ -1,0 +1,93 @@
+"""Run every rewrite and measure the graph after each of them."""
+
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
+from typing import Any
+
+import onnx
+
+from mbv3c.execution.runners import Tensor
+from mbv3c.graphs.load import input_shape_of
+from mbv3c.parity.conversion import in_opset
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.proof import prove as onnxruntime_judge
+from mbv3c.parity.reference import error_of_range, run, session
+from mbv3c.passes import PIPELINE, PassReport, Proof
+from mbv3c.passes.convert_opset import check_opset
+from mbv3c.passes.proving import prove
+
+
+@dataclass(frozen=True)
+class OptimizedStep:
+    """One pass of `optimize`.
+
+    Attributes:
+        report: what the pass did.
+        max_error_of_range: largest error of the graph after it against the model as given, on
+            one random input, as a fraction of the output's range; the worst of several outputs.
+    """
+
+    report: PassReport
+    max_error_of_range: float
+
+    @property
+    def failed(self) -> list[Proof]:
+        """The rewrites that failed their proof, and were not made."""
+        return [proof for proof in self.report.proofs if not proof.verdict.passed]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys; an error that is not finite becomes null."""
+        report = self.report
+        return {
+            "name": report.name,
+            "matched": list(report.matched),
+            "refused": [asdict(refusal) for refusal in report.refused],
+            "nodes_before": report.nodes_before,
+            "nodes_after": report.nodes_after,
+            "max_error_of_range": _finite(self.max_error_of_range),
+            "proofs": [
+                {
+                    "node": proof.node,
+                    "passed": proof.verdict.passed,
+                    "max_error_of_range": _finite(proof.verdict.max_error_of_range),
+                    "allowed": proof.verdict.allowed,
+                    "reason": proof.verdict.reason or None,
+                }
+                for proof in report.proofs
+            ],
+        }
+
+
+def _finite(number: float) -> float | None:
+    return number if isfinite(number) else None
+
+
+def optimize(
+    model: onnx.ModelProto, *, proving: bool = False, opset: int | None = None
+) -> tuple[onnx.ModelProto, list[OptimizedStep]]:
+    """Run every rewrite and measure the graph after each of them.
+
+    `proving` also checks every single rewrite, before it is made, against onnxruntime; one that
+    fails is not made, and is reported among what its pass refused and proved. `opset` has the
+    result converted to that operator set, as the last step.
+    """
+    if opset is not None:
+        check_opset(opset)
+    x = parity_inputs(input_shape_of(model))[0]
+    wanted = run(session(model), x)
+    steps: list[OptimizedStep] = []
+    error = 0.0
+    for rewrite in PIPELINE:
+        model, report = prove(rewrite, model, onnxruntime_judge) if proving else rewrite(model)
+        if report.changed:
+            error = _largest_error(run(session(model), x), wanted)
+        steps.append(OptimizedStep(report, error))
+    if opset is not None:
+        model, report = in_opset(model, opset)
+        error = _largest_error(run(session(model), x), wanted)
+        steps.append(OptimizedStep(report if proving else replace(report, proofs=()), error))
+    return model, steps
+
+
+def _largest_error(outputs: list[Tensor], wanted: list[Tensor]) -> float:
+    return max(error_of_range(*pair) for pair in zip(outputs, wanted, strict=True))

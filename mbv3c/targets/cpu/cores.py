@@ -1,0 +1,135 @@
+"""The processor cores of the targets, as the kernels see them.
+
+Caches and pipes are those of Arm's technical reference manuals and software optimization guides;
+where a maker may choose a size, it is that of the board or phone named in the table of targets.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import tvm
+from tvm.target import codegen
+
+from mbv3c.errors import UsageError
+from mbv3c.job import Target
+from mbv3c.precision import PRECISIONS
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.table import TARGETS
+
+_KIB = 1024
+_NEON = Machine(
+    vector_bytes=16,
+    registers=32,
+    lane_operands=True,
+    partial_cost=1.0,
+    l1_bytes=32 * _KIB,
+    l2_bytes=512 * _KIB,
+    fma_chains=8,
+    cores=1,
+    integers="neon",
+)
+_DOT = replace(_NEON, fp16=True, integers="dotprod")  # Armv8.2 with both of its options
+_AVX2 = replace(_NEON, vector_bytes=32, registers=16, lane_operands=False, integers="portable")
+
+# Of x86 the first with its instructions: Haswell and Skylake-SP, by Intel's optimization manual.
+CORES = {
+    "cortex-a53": replace(_NEON, fma_chains=4),
+    "cortex-a55": replace(_DOT, fma_chains=4, l2_bytes=128 * _KIB),
+    "cortex-a72": replace(_NEON, l2_bytes=1024 * _KIB),
+    "cortex-a76": replace(_DOT, l1_bytes=64 * _KIB),
+    "neoverse-n1": replace(_DOT, l1_bytes=64 * _KIB, l2_bytes=1024 * _KIB),
+    "x86-64-v3": replace(_AVX2, l2_bytes=256 * _KIB, fma_chains=10),
+    "x86-64-v4": replace(_AVX2, vector_bytes=64, registers=32, l2_bytes=1024 * _KIB),
+}
+
+# The processor whose scheduling model LLVM has for a core. For a Cortex-A76 LLVM 19 takes that of
+# a Cortex-A57; a Neoverse N1 has the same pipes as a Cortex-A76. That of a Cortex-A72 is A57's.
+SCHEDULING_MODELS = {
+    "cortex-a53": "cortex-a53",
+    "cortex-a55": "cortex-a55",
+    "cortex-a72": "cortex-a72",
+    "cortex-a76": "neoverse-n1",
+    "neoverse-n1": "neoverse-n1",
+}
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def machine(target: Target, triple_target: tvm.target.Target) -> Machine:
+    """Describe the processor of a resolved target.
+
+    Args:
+        target: the target, which says how many cores an inference may use.
+        triple_target: the same in TVM's terms, to ask LLVM what the processor can do.
+    """
+    known = CORES.get(target.cpu) or _detected(target, triple_target)
+    return replace(known, cores=target.cores)
+
+
+def check_precision(target: Target, precision: str) -> None:
+    """Make sure that a target's processor computes in a precision.
+
+    Raises:
+        UsageError: it is none of `PRECISIONS`, or the processor does not compute in it; the
+            targets of the table that do are listed.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if target.gpu:
+        from mbv3c.targets.opencl.backend import _check_gpu_precision
+
+        _check_gpu_precision(target, precision)
+        return
+    resolved = cpu.resolve(target)
+    if PRECISIONS[precision] != "float16" or machine(resolved, cpu.tvm_target(resolved)).fp16:
+        return
+    able = (one.name for one in TARGETS if one.cpu in CORES and CORES[one.cpu].fp16)
+    raise UsageError(
+        f"{target.name} does not compute in {precision}; these do: {', '.join(able)}; for "
+        f"{target.name} leave --precision out"
+    )
+
+
+def _detected(target: Target, triple_target: tvm.target.Target) -> Machine:
+    """Describe this machine: LLVM knows its vectors, and the system its caches."""
+    has = codegen.llvm_cpu_has_features
+    here = replace(
+        _NEON,
+        fp16=has("fullfp16", triple_target),
+        integers="dotprod" if has("dotprod", triple_target) else "neon",
+        l1_bytes=_cache("1", "Data") or _NEON.l1_bytes,
+        l2_bytes=_cache("2", "Unified") or _NEON.l2_bytes,
+    )
+    if target.arch == "aarch64":
+        return here
+    x86 = replace(
+        here,
+        lane_operands=False,
+        registers=16,
+        fp16=has("avx512fp16", triple_target),
+        integers="portable",
+    )
+    if has("avx512f", triple_target):
+        vnni = has("avx512vnni", triple_target) and has("avx512vl", triple_target)
+        wide = replace(x86, vector_bytes=64, registers=32, integers="vnni" if vnni else "portable")
+        # Zen computes a 512-bit vector as two halves: half of one costs half, and fewer are
+        # under way.
+        halves = target.cpu.startswith("znver")
+        return replace(wide, partial_cost=0.5, fma_chains=4) if halves else wide
+    return replace(x86, vector_bytes=32 if has("avx2", triple_target) else 16)
+
+
+def _cache(level: str, kind: str) -> int | None:
+    """Return the bytes of a cache of the first core, where the system tells."""
+    if not _CACHES.is_dir() or os.name != "posix":
+        return None
+    for index in sorted(_CACHES.glob("index*")):
+        try:
+            found = [(index / name).read_text().strip() for name in ("level", "type", "size")]
+        except OSError:
+            continue
+        if found[:2] == [level, kind] and found[2].endswith("K"):
+            return int(found[2][:-1]) * _KIB
+    return None

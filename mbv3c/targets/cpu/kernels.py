@@ -1,0 +1,141 @@
+"""Kernels for the cores of a CPU."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm.tirx import PrimFunc
+
+from mbv3c.lowering.kernels import NO_CHOICES, Choices, Floats, Kernel, chosen
+from mbv3c.lowering.plan import Array
+from mbv3c.lowering.schedules import general
+from mbv3c.lowering.shapes import (
+    Convolution,
+    Depthwise,
+    Elementwise,
+    GlobalPool,
+    Pointwise,
+    Transpose,
+    pack_depthwise,
+)
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules import (
+    convolution,
+    depthwise,
+    elementwise,
+    pointwise,
+    pooling,
+    squeeze_excite,
+)
+from mbv3c.targets.cpu.schedules.integer import convolution as integer_convolution
+from mbv3c.targets.cpu.schedules.integer import depthwise as integer_depthwise
+from mbv3c.targets.cpu.schedules.integer import pointwise as integer_pointwise
+from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
+from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
+from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
+
+# Counts up when the code of a kernel changes for the same shape and knobs: what was measured
+# before says nothing about it then. A test compares it with a digest of some kernels.
+VERSION = 1
+
+
+Integers = NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class CpuKernels:
+    """Kernels for the cores of a CPU.
+
+    Those of integers take int8 weights, laid out as in ONNX, and what `rounding` has for them: of
+    every output an int32 bias and an fp32 factor, and the table, if one follows.
+
+    Attributes:
+        machine: the processor.
+        choices: what was measured there.
+    """
+
+    machine: Machine
+    choices: Choices = NO_CHOICES
+
+    def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel:
+        tile, origin = self._choose("pointwise", shape)
+        packed = pointwise.pack(shape, tile, self.machine, weights)
+        function = pointwise.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, bias), tile, shape, origin)
+
+    def depthwise(self, shape: Depthwise, weights: Floats, bias: Floats) -> Kernel:
+        tile, origin = self._choose("depthwise", shape)
+        function = depthwise.generate(shape, tile, self.machine)
+        return Kernel(function, (pack_depthwise(weights), bias), tile, shape, origin)
+
+    def convolution(self, shape: Convolution, weights: Floats, bias: Floats) -> Kernel:
+        tile, origin = self._choose("convolution", shape)
+        packed = convolution.pack(shape, tile, self.machine, weights)
+        function = convolution.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, bias), tile, shape, origin)
+
+    def squeeze_excite(
+        self, shape: SqueezeExcite, w1: Floats, b1: Floats, w2: Floats, b2: Floats
+    ) -> Kernel:
+        tile, origin = self._choose("squeeze_excite", shape)
+        first, second = (squeeze_excite.pack(w, tile, self.machine, shape.dtype) for w in (w1, w2))
+        function = squeeze_excite.generate(shape, tile, self.machine)
+        return Kernel(function, (first, b1, second, b2), tile, shape, origin)
+
+    def global_pool(self, shape: GlobalPool) -> Kernel:
+        tile, origin = self._choose("global_pool", shape)
+        return Kernel(pooling.generate(shape, tile, self.machine), (), tile, shape, origin)
+
+    def integer_pointwise(
+        self, shape: IntegerPointwise, weights: Integers, *rounding: Array
+    ) -> Kernel:
+        tile, origin = self._choose("integer_pointwise", shape)
+        packed = integer_pointwise.pack(shape, tile, self.machine, weights)
+        bias, scale = (integer_pointwise.pad(shape, row) for row in rounding[:2])
+        function = integer_pointwise.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, bias, scale, *rounding[2:]), tile, shape, origin)
+
+    def integer_depthwise(
+        self, shape: IntegerDepthwise, weights: Integers, *rounding: Array
+    ) -> Kernel:
+        tile, origin = self._choose("integer_depthwise", shape)
+        packed = integer_depthwise.pack(shape, self.machine, weights)
+        function = integer_depthwise.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, *rounding), tile, shape, origin)
+
+    def integer_convolution(
+        self, shape: IntegerConvolution, weights: Integers, *rounding: Array
+    ) -> Kernel:
+        tile, origin = self._choose("integer_convolution", shape)
+        packed = integer_convolution.pack(shape, weights)
+        function = integer_convolution.generate(shape, tile, self.machine)
+        return Kernel(function, (packed, *rounding), tile, shape, origin)
+
+    def elementwise(self, shape: Elementwise) -> Kernel:
+        return Kernel(elementwise.generate_elementwise(shape, self.machine))
+
+    def transpose(self, shape: Transpose) -> Kernel:
+        return Kernel(elementwise.generate_transpose(shape, self.machine))
+
+    def schedule(self, function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
+        return general.schedule(function, target)
+
+    def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
+        """Return the knobs for a shape, and where they come from."""
+        return chosen(SCHEDULES[kind], self.choices, kind, shape, self.machine)
+
+
+# The modules of `schedules` that have knobs, by the kind of their steps.
+SCHEDULES: dict[str, Any] = {
+    "pointwise": pointwise,
+    "depthwise": depthwise,
+    "convolution": convolution,
+    "squeeze_excite": squeeze_excite,
+    "global_pool": pooling,
+    "integer_pointwise": integer_pointwise,
+    "integer_depthwise": integer_depthwise,
+    "integer_convolution": integer_convolution,
+}

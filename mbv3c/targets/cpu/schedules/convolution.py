@@ -1,0 +1,214 @@
+"""Dense convolution: the stem, and whatever else is neither pointwise nor depthwise.
+
+    y[p, q, n] = activation(Σ_c Σ_r Σ_s x[c at (p, q, r, s)] · w[n, c, r, s] + bias[n])
+
+The input is NCHW, as models take their images, or NHWC; the output is NHWC. A run of outputs of
+one row times a panel of channels is held in registers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.tirx import PrimFunc
+
+from mbv3c.lowering.schedules import emit, panels
+from mbv3c.lowering.schedules.emit import Buffer, Expr
+from mbv3c.lowering.schedules.panels import Panels
+from mbv3c.lowering.schedules.windows import (
+    Axis,
+    Conditions,
+    Run,
+    for_each_tile,
+    row_loads,
+)
+from mbv3c.lowering.shapes import Convolution
+from mbv3c.targets.cpu.machine import Machine
+
+_MAX_OUTPUTS = 16
+_MAX_VECTORS = 8
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The knobs.
+
+    Attributes:
+        run: outputs of a row in a tile.
+        vectors: vectors of output channels in a tile.
+    """
+
+    run: int
+    vectors: int
+
+
+def legal(shape: Convolution, machine: Machine) -> list[Tile]:
+    """Return the tiles whose accumulators and operands fit the registers."""
+    widest = len(emit.vectors(shape.outputs, machine.lanes(shape.dtype)))
+    return [
+        Tile(run, vectors)
+        for run in range(1, min(shape.horizontal.outputs, _MAX_OUTPUTS) + 1)
+        for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
+        if run * vectors + _operands(shape, run, vectors, machine) <= machine.registers
+    ]
+
+
+def default(shape: Convolution, machine: Machine) -> Tile:
+    """Choose the tile with the fewest instructions."""
+    return min(legal(shape, machine), key=lambda tile: _cost(shape, tile, machine))
+
+
+def pack(
+    shape: Convolution, tile: Tile, machine: Machine, weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return weights [N, C, R, S] as one array: the panels [C][R][S][panel], one after another."""
+    columns = weights.transpose(1, 2, 3, 0).reshape(-1, shape.outputs)
+    return panels.pack(columns, _panels(shape, tile, machine), axis=1)
+
+
+def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x, packed weights, bias [N], y [B, P, Q, N]."""
+    down, right = shape.vertical, shape.horizontal
+    taps = down.taps * right.taps
+    lanes_along_row = _loads_lanes_of_rows(shape, machine)
+    beyond = -right.span(tile.run) % machine.lanes(shape.dtype) if lanes_along_row else 0
+
+    def body() -> None:
+        sides = (down.size, right.size)
+        x_shape = (shape.inputs, *sides) if shape.channels_first else (*sides, shape.inputs)
+        x = emit.argument("x", (shape.batch, *x_shape), shape.source)
+        w = emit.argument("w", (shape.inputs * taps * shape.outputs,), shape.dtype)
+        bias = emit.argument("bias", (shape.outputs,), shape.dtype)
+        y = emit.argument(
+            "y", (shape.batch, down.outputs, right.outputs, shape.outputs), shape.dtype
+        )
+
+        def one(
+            b: Expr, p: Expr, conditions: Conditions, group: Panels, column: Expr, run: Run
+        ) -> None:
+            panel = group.widths
+            starts = emit.offsets(panel)
+            acc = emit.biased_accumulators(run.count, panel, shape.dtype, bias, column)
+
+            def channel(c: Expr, r: int) -> None:
+                p_in = down.source(p, r)
+                if lanes_along_row:
+                    value = _lanes_of_row(x, (b, c, p_in), right, run, machine, shape.dtype)
+                else:
+                    value = partial(_scalar, shape, x, b, c, p_in, run)
+                for s in range(right.taps):
+                    tap = (c * taps) + r * right.taps + s
+                    base = column * shape.inputs * taps + tap * sum(panel)
+                    for i, v in acc.places():
+                        if run.skips(right, i, s):
+                            continue
+                        weight = emit.load(w, base + starts[v], lanes=panel[v])
+                        factor = emit.splat(value(i, s), panel[v], shape.dtype)
+                        acc.add_product(i, v, factor, weight)
+
+            for r in range(down.taps):
+                with emit.when(conditions(p, r)), emit.loop(shape.inputs) as c:
+                    channel(c, r)
+            for i in range(run.count):
+                for v, lanes in enumerate(panel):
+                    value = shape.activation.apply(acc.get(i, v), lanes, shape.dtype)
+                    emit.store(y, value, b, p, run.start + i, column + starts[v], lanes=lanes)
+
+        for_each_tile(
+            shape.batch,
+            (down, right),
+            _panels(shape, tile, machine),
+            tile.run,
+            reach_beyond=beyond,
+            apart=machine.lane_operands,
+            parallel=machine.worthwhile(shape.madds),
+            body=one,
+        )
+
+    return emit.build_kernel("convolution", body)
+
+
+def _scalar(
+    shape: Convolution,
+    x: Buffer,
+    image: Expr,
+    channel: Expr,
+    row: Expr,
+    run: Run,
+    output: int,
+    tap: int,
+) -> Expr:
+    """Return the input that a tap of the output'th window reads."""
+    column = shape.horizontal.source(run.start + output, tap)
+    first = (image, channel, row, column)
+    value = x[first if shape.channels_first else (image, row, column, channel)]
+    return emit.cast(value, 1, shape.dtype)
+
+
+def _lanes_of_row(
+    x: Buffer, row: tuple[Expr, ...], right: Axis, run: Run, machine: Machine, dtype: str
+) -> Callable[[int, int], Expr]:
+    """Load what a run reads of a row as vectors; return what gives the input of a window's tap."""
+    lanes = machine.lanes(dtype)
+    loads = row_loads(right, run, lanes)
+    loaded = [
+        emit.lanes_of(x, *row, loads.first + at, lanes=lanes, dtype=dtype) for at in loads.starts
+    ]
+
+    def value(output: int, tap: int) -> Expr:
+        vector, lane = loads.place(output, tap)
+        return loaded[vector](lane)
+
+    return value
+
+
+def _panels(shape: Convolution, tile: Tile, machine: Machine) -> list[Panels]:
+    return panels.panels(shape.outputs, machine.lanes(shape.dtype), tile.vectors)
+
+
+def _cost(shape: Convolution, tile: Tile, machine: Machine) -> float:
+    """Estimate the instructions of an output row, per input channel and tap."""
+    full = shape.horizontal.outputs // tile.run
+    rest = shape.horizontal.outputs % tile.run
+    cost = 0.0
+    for panel in _panels(shape, tile, machine):
+        for run, runs in ((tile.run, full), (rest, 1 if rest else 0)):
+            products = run * len(panel.widths)
+            loads = _loads(shape, run, panel, machine)
+            waits = max(0.0, machine.fma_chains - products)
+            hidden = loads if machine.lane_operands else max(0.0, loads - products)
+            cost += panel.count * runs * (products + hidden + waits + 0.5)
+    return cost
+
+
+def _operands(shape: Convolution, run: int, vectors: int, machine: Machine) -> int:
+    """Return how many registers a tile needs beside its accumulators."""
+    if _loads_lanes_of_rows(shape, machine):
+        return _vectors_of_row(shape.horizontal, run, machine.lanes(shape.dtype)) + vectors
+    return min(run, vectors) + 1
+
+
+def _loads(shape: Convolution, run: int, panel: Panels, machine: Machine) -> float:
+    """Estimate the loads of a tile, per input channel and tap."""
+    if not _loads_lanes_of_rows(shape, machine):
+        return run + len(panel.widths) / 2
+    right = shape.horizontal
+    taps = shape.inputs * shape.vertical.taps * right.taps
+    bytes_of_weights = taps * panel.columns * np.dtype(shape.dtype).itemsize
+    paired = bytes_of_weights <= emit.PAIRED_LOAD_BYTES
+    return _vectors_of_row(right, run, machine.lanes(shape.dtype)) / right.taps + len(
+        panel.widths
+    ) / (2 if paired else 1)
+
+
+def _loads_lanes_of_rows(shape: Convolution, machine: Machine) -> bool:
+    """Say whether inputs are loaded as vectors along a row of the image."""
+    wide = shape.horizontal.size >= machine.lanes(shape.dtype)
+    return shape.channels_first and machine.lane_operands and wide
+
+
+def _vectors_of_row(axis: Axis, run: int, lanes: int) -> int:
+    """Return how many vectors hold what the windows of a run cover of a row."""
+    return -(-axis.span(run) // lanes)

@@ -1,0 +1,148 @@
+"""Depthwise convolution, NHWC: channels in vectors, a run of outputs of one row in registers.
+
+y[p, q, c] = activation(Σ_r Σ_s x[p·stride + r·dilation - pad, …, c] · w[r, s, c] + bias[c])
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from tvm.tirx import PrimFunc
+
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.emit import Expr
+from mbv3c.lowering.schedules.panels import panels
+from mbv3c.lowering.schedules.windows import (
+    Conditions,
+    Run,
+    for_each_row,
+    for_each_run,
+)
+from mbv3c.lowering.shapes import Depthwise
+from mbv3c.targets.cpu.machine import Machine
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The knobs.
+
+    Attributes:
+        outputs: outputs of a row in a tile.
+        vectors: vectors of channels in a tile.
+        rows_outer: whether all channels of a row follow each other, or all rows of a channel.
+    """
+
+    outputs: int
+    vectors: int
+    rows_outer: bool
+
+
+def legal(shape: Depthwise, machine: Machine) -> list[Tile]:
+    """Return the tiles whose accumulators and operands fit the registers."""
+    widest = len(emit.vectors(shape.channels, machine.lanes(shape.dtype)))
+    return [
+        Tile(outputs, vectors, rows_outer)
+        for outputs in range(1, min(shape.horizontal.outputs, 16) + 1)
+        for vectors in range(1, min(widest, 4) + 1)
+        if (outputs + 2) * vectors <= machine.registers
+        for rows_outer in (False, True)
+    ]
+
+
+def default(shape: Depthwise, machine: Machine) -> Tile:
+    """Choose the run with the fewest instructions; leave registers for a row of weights.
+
+    All rows of a vector of channels follow each other, so that its weights stay at hand.
+    """
+    return min(
+        (
+            tile
+            for tile in legal(shape, machine)
+            if tile.outputs <= machine.registers // 4 and tile.vectors == 1
+            if not tile.rows_outer
+        ),
+        key=lambda tile: _cost(shape, tile, machine),
+    )
+
+
+def generate(shape: Depthwise, tile: Tile, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x [N, H, W, C], packed weights, bias [C], y."""
+    down, right, c = shape.vertical, shape.horizontal, shape.channels
+
+    def body() -> None:
+        x = emit.argument("x", (shape.batch, down.size, right.size, c), shape.dtype)
+        w = emit.argument("w", (down.taps, right.taps, c), shape.dtype)
+        bias = emit.argument("bias", (c,), shape.dtype)
+        y = emit.argument("y", (shape.batch, down.outputs, right.outputs, c), shape.dtype)
+
+        def one(
+            n: Expr,
+            p: Expr,
+            conditions: Conditions,
+            first: Expr,
+            group: tuple[int, ...],
+            run: Run,
+        ) -> None:
+            starts = [first + at for at in emit.offsets(group)]
+            acc = emit.biased_accumulators(run.count, group, shape.dtype, bias, first)
+            for r in range(down.taps):
+                with emit.when(conditions(p, r)):
+                    for s in range(right.taps):
+                        for i in range(run.count):
+                            if run.skips(right, i, s):
+                                continue
+                            for v, lanes in enumerate(group):
+                                source = (n, down.source(p, r), right.source(run.start + i, s))
+                                acc.add_product(
+                                    i,
+                                    v,
+                                    emit.load(x, *source, starts[v], lanes=lanes),
+                                    emit.load(w, r, s, starts[v], lanes=lanes),
+                                )
+            for i in range(run.count):
+                for v, lanes in enumerate(group):
+                    value = shape.activation.apply(acc.get(i, v), lanes, shape.dtype)
+                    emit.store(y, value, n, p, run.start + i, starts[v], lanes=lanes)
+
+        def row(
+            n: Expr, first: Expr, group: tuple[int, ...], p: Expr, conditions: Conditions
+        ) -> None:
+            body = partial(one, n, p, conditions, first, group)
+            for_each_run(right, tile.outputs, 0, body)
+
+        def channels(n: Expr, p: Expr, conditions: Conditions) -> None:
+            for group in groups:
+                with emit.loop(group.count) as g:
+                    row(n, group.first + g * group.columns, group.widths, p, conditions)
+
+        groups = panels(c, machine.lanes(shape.dtype), tile.vectors)
+        parallel = machine.worthwhile(shape.madds)
+        with emit.loop(shape.batch) as n:
+            if tile.rows_outer:
+                for_each_row(
+                    down, partial(channels, n), apart=machine.lane_operands, parallel=parallel
+                )
+                return
+            for group in groups:
+                with emit.loop(group.count, parallel=parallel) as g:
+                    first = group.first + g * group.columns
+                    body = partial(row, n, first, group.widths)
+                    for_each_row(down, body, apart=machine.lane_operands)
+
+    return emit.build_kernel("depthwise", body)
+
+
+def _cost(shape: Depthwise, tile: Tile, machine: Machine) -> float:
+    """Estimate the instructions of a row of a map, per vector of channels."""
+    right, rows = shape.horizontal, shape.vertical.taps
+    taps = right.taps * rows
+    counts = [tile.outputs] * (right.outputs // tile.outputs) + [right.outputs % tile.outputs]
+    cost = 0.0
+    for count in filter(None, counts):
+        weights_stay = (count + taps) * tile.vectors + 2 <= machine.registers
+        waits = max(0.0, machine.fma_chains - count * tile.vectors) / tile.vectors
+        cost += count * taps + rows * waits + (0.0 if weights_stay else 0.5 * taps)
+        if machine.lane_operands:  # a load takes a slot of the front end, too
+            cost += rows * min(right.span(count), count * right.taps) + 4
+        else:
+            cost += 0.01 * count * taps  # of equals the smallest
+    return cost

@@ -1,0 +1,51 @@
+"""What touches every value once: sums, products, activations, changes of layout."""
+
+from tvm.tirx import PrimFunc
+
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.panels import panels
+from mbv3c.lowering.shapes import Elementwise, Transpose
+from mbv3c.targets.cpu.machine import Machine
+
+
+def generate_elementwise(shape: Elementwise, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are a [B, P, C], (b), y [B, P, C]."""
+    b, p, c = shape.batch, shape.places, shape.channels
+
+    def body() -> None:
+        first = emit.argument("a", (b, p, c), shape.dtype)
+        second = None
+        if shape.operator:
+            second = emit.argument("b", (b, c) if shape.per_channel else (b, p, c), shape.dtype)
+        result = shape.result or shape.dtype
+        y = emit.argument("y", (b, p, c), result)
+        with emit.loop(b) as n, emit.loop(p) as at:
+            for run in panels(c, machine.lanes(shape.dtype), 1):
+                with emit.loop(run.count) as g:
+                    lanes, where = run.columns, run.first + g * run.columns
+                    value = emit.load(first, n, at, where, lanes=lanes)
+                    if second is not None:
+                        index = (n, where) if shape.per_channel else (n, at, where)
+                        other = emit.load(second, *index, lanes=lanes)
+                        value = value + other if shape.operator == "add" else value * other
+                    value = shape.activation.apply(value, lanes, shape.dtype)
+                    emit.store(y, emit.cast(value, lanes, result), n, at, where, lanes=lanes)
+
+    return emit.build_kernel("elementwise", body)
+
+
+def generate_transpose(shape: Transpose, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x and y."""
+
+    def body() -> None:
+        x = emit.argument("x", (shape.batch, shape.rows, shape.columns), shape.dtype)
+        result = shape.result or shape.dtype
+        y = emit.argument("y", (shape.batch, shape.columns, shape.rows), result)
+        with (
+            emit.loop(shape.batch) as b,
+            emit.loop(shape.columns) as j,
+            emit.loop(shape.rows) as i,
+        ):
+            emit.store(y, emit.cast(x[b, i, j], 1, result), b, j, i, lanes=1)
+
+    return emit.build_kernel("transpose", body)

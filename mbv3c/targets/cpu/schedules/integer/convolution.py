@@ -1,0 +1,210 @@
+"""Dense convolution of int8, NHWC with channels in fours: the stem, and what else is not 1x1.
+
+    y[p, q, n] = look up(round((Σ_c Σ_r Σ_s x[…, c] · w[n, c, r, s] + bias[n]) · scale[n]) + zero)
+
+Four channels of a place are one operand of a dot product; the three of an image are filled up
+with a fourth, whose weights are 0. A tap outside of the map takes the zero point.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.tirx import PrimFunc
+from tvm.tirx.script.builder import ir as T  # noqa: N812
+
+from mbv3c.lowering.schedules import emit, panels
+from mbv3c.lowering.schedules.emit import Buffer, Expr
+from mbv3c.lowering.schedules.panels import Panels
+from mbv3c.lowering.schedules.windows import (
+    Axis,
+    Conditions,
+    Run,
+    for_each_tile,
+    products,
+    row_loads,
+)
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Output
+
+_MAX_RUN = 6
+_PLACES = 4  # of four channels, in 16 bytes
+
+
+@dataclass(frozen=True)
+class IntegerConvolution:
+    """The shape of a dense convolution of int8.
+
+    Attributes:
+        inputs: channels as they lie in memory, a multiple of four.
+        zero: the zero point of the input.
+    """
+
+    batch: int
+    inputs: int
+    outputs: int
+    vertical: Axis
+    horizontal: Axis
+    zero: int
+    output: Output
+    dtype: ClassVar = "int8"
+
+    @property
+    def madds(self) -> int:
+        return self.batch * self.outputs * self.inputs * products(self.vertical, self.horizontal)
+
+    @property
+    def typical(self) -> "IntegerConvolution":
+        """The shape under which kernels that differ in zero points only are measured."""
+        return replace(self, zero=0, output=self.output.typical)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The knobs.
+
+    Attributes:
+        run: outputs of a row in a tile.
+    """
+
+    run: int
+
+
+def covers(shape: IntegerConvolution, machine: Machine) -> bool:
+    """Say whether the kernel can compute this shape on this machine."""
+    fours = shape.inputs % GROUP == 0 and shape.outputs % GROUP == 0
+    return fours and integer.has_dot(machine)
+
+
+def legal(shape: IntegerConvolution, machine: Machine) -> list[Tile]:
+    """Return the tiles whose accumulators and operands fit the registers."""
+    most = len(integer.parts(min(VECTOR, shape.outputs), machine))
+    return [
+        Tile(run)
+        for run in range(1, min(shape.horizontal.outputs, _MAX_RUN) + 1)
+        if run == 1 or run * most + _vectors(shape, run) + 2 <= machine.registers
+    ]
+
+
+def default(shape: IntegerConvolution, machine: Machine) -> Tile:
+    """Choose the longest run that divides a row, or else the longest one."""
+    tiles = legal(shape, machine)
+    whole = [tile for tile in tiles if shape.horizontal.outputs % tile.run == 0]
+    return max(whole or tiles, key=lambda tile: tile.run)
+
+
+def pack(shape: IntegerConvolution, weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Return weights [N, C, R, S] as panels of [R][S][C / 4][columns][4]."""
+    n, given, down, right = weights.shape
+    filled = np.zeros((n, shape.inputs, down, right), np.int8)
+    filled[:, :given] = weights
+    fours = filled.reshape(n, shape.inputs // GROUP, GROUP, down, right).transpose(3, 4, 1, 0, 2)
+    return panels.pack(fours, panels.panels(n, VECTOR, 1), axis=3)
+
+
+def generate(shape: IntegerConvolution, tile: Tile, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x [B, H, W, C], weights, bias, scale, (table), y."""
+    down, right, groups = shape.vertical, shape.horizontal, shape.inputs // GROUP
+    taps = down.taps * right.taps
+    beyond = _PLACES if groups == 1 and machine.integers != "vnni" else 0
+
+    def body() -> None:
+        x = emit.argument("x", (shape.batch, down.size, right.size * shape.inputs), "int8")
+        w = emit.argument("w", (taps * shape.inputs * shape.outputs,), "int8")
+        bias = emit.argument("bias", (shape.outputs,), "int32")
+        scale = emit.argument("scale", (shape.outputs,), "float32")
+        table = integer.argument_table(shape.output)
+        y = emit.argument("y", (shape.batch, down.outputs, right.outputs, shape.outputs), "int8")
+        outside = integer.constant_four(shape.zero, machine)
+
+        def one(
+            b: Expr, p: Expr, conditions: Conditions, panel: Panels, column: Expr, run: Run
+        ) -> None:
+            width = panel.columns
+            cut = integer.parts(width, machine)
+            offsets = emit.offsets(cut)
+            acc = emit.biased_accumulators(run.count, cut, "int32", bias, column)
+
+            def dots(r: int, g: Expr, *, inside: bool) -> None:
+                row = (b, down.source(p, r))
+                value = _fours_of_row(shape, machine, x, row, g, run) if inside else None
+                for s in range(right.taps):
+                    tap = (r * right.taps + s) * groups + g
+                    base = (column * taps * groups + tap * width) * GROUP
+                    for i, v in acc.places():
+                        known = value is not None and not run.skips(right, i, s)
+                        four = value(i, s) if known and value is not None else outside
+                        weights = emit.load(w, base + GROUP * offsets[v], lanes=GROUP * cut[v])
+                        acc.set(
+                            i, v, integer.add_dot(acc.get(i, v), weights, four, cut[v], machine)
+                        )
+
+            for r in range(down.taps):
+                needed = conditions(p, r)
+                if not needed:
+                    with emit.loop(groups) as g:
+                        dots(r, g, inside=True)
+                    continue
+                with emit.loop(groups) as g, T.If(emit.all_of(needed)):
+                    with T.Then():
+                        dots(r, g, inside=True)
+                    with T.Else():
+                        dots(r, g, inside=False)
+            for i in range(run.count):
+                sums = [acc.get(i, v) for v in range(len(cut))]
+                values = integer.scaled(sums, scale, column, cut)
+                result = integer.narrow(values, cut, shape.output, table, machine)
+                emit.store(y, result, b, p, run.start + i, column, lanes=width)
+
+        for_each_tile(
+            shape.batch,
+            (down, right),
+            panels.panels(shape.outputs, VECTOR, 1),
+            tile.run,
+            reach_beyond=beyond,
+            apart=machine.lane_operands,
+            parallel=machine.worthwhile(shape.madds),
+            body=one,
+        )
+
+    return emit.build_kernel("integer_convolution", body)
+
+
+def _fours_of_row(
+    shape: IntegerConvolution,
+    machine: Machine,
+    x: Buffer,
+    row: tuple[Expr, ...],
+    group: Expr,
+    run: Run,
+) -> Callable[[int, int], Expr]:
+    """Return what gives the four channels that a tap of a window reads.
+
+    Of an image, four places are loaded at once.
+    """
+    right = shape.horizontal
+    if shape.inputs != GROUP or machine.integers == "vnni" or right.size < _PLACES:
+
+        def single(i: int, s: int) -> Expr:
+            at = right.source(run.start + i, s) * shape.inputs + GROUP * group
+            return integer.fours(x, *row, at, count=1, machine=machine)(0)
+
+        return single
+    loads = row_loads(right, run, _PLACES)
+    loaded = [
+        integer.fours(x, *row, (loads.first + at) * GROUP, count=_PLACES, machine=machine)
+        for at in loads.starts
+    ]
+
+    def value(i: int, s: int) -> Expr:
+        vector, lane = loads.place(i, s)
+        return loaded[vector](lane)
+
+    return value
+
+
+def _vectors(shape: IntegerConvolution, run: int) -> int:
+    return -(-shape.horizontal.span(run) // _PLACES) if shape.inputs == GROUP else 1

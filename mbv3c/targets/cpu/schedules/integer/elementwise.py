@@ -1,0 +1,271 @@
+"""What touches every int8 once: to and from fp32, sums, products, tables, means."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx import PrimFunc
+
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.emit import Expr
+from mbv3c.lowering.schedules.panels import panels
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Output
+
+_PART = 256  # int8 that may be added in int16
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An int8 tensor: value = (integer - zero) · scale."""
+
+    scale: float
+    zero: int
+
+
+@dataclass(frozen=True)
+class IntegerElementwise:
+    """y = look up(round(a ∘ b / scale) + zero), or of a alone.
+
+    Attributes:
+        operator: "add", "multiply", or "" for one operand.
+        per_channel: whether b is [B, C] beside a's [B, P, C], as the gates of SE are.
+        scale: of one step of y.
+    """
+
+    batch: int
+    places: int
+    channels: int
+    operator: str
+    per_channel: bool
+    first: Operand
+    second: Operand | None
+    scale: float
+    output: Output
+
+
+def generate(shape: IntegerElementwise, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are a [B, P, C], (b), (table), y [B, P, C]."""
+    b, p, c = shape.batch, shape.places, shape.channels
+
+    def body() -> None:
+        first = emit.argument("a", (b, p, c), "int8")
+        second: Any = None
+        if shape.operator:
+            second = emit.argument("b", (b, c) if shape.per_channel else (b, p, c), "int8")
+        table = integer.argument_table(shape.output)
+        y = emit.argument("y", (b, p, c), "int8")
+        for run in panels(c, VECTOR, 1):
+            with emit.loop(b) as n, emit.loop(run.count) as g, emit.loop(p) as at:
+                lanes, where = run.columns, run.first + g * run.columns
+                cut = integer.parts(lanes, machine)
+                other = None
+                if second is not None:
+                    index = (n, where) if shape.per_channel else (n, at, where)
+                    other = emit.load(second, *index, lanes=lanes)
+                mine = emit.load(first, n, at, where, lanes=lanes)
+                values = [
+                    _value(shape, mine, other, start, width, lanes)
+                    for start, width in zip(emit.offsets(cut), cut, strict=True)
+                ]
+                result = integer.narrow(values, cut, shape.output, table, machine)
+                emit.store(y, result, n, at, where, lanes=lanes)
+
+    return emit.build_kernel("integer_elementwise", body)
+
+
+def _value(
+    shape: IntegerElementwise, mine: Expr, other: Expr, start: int, width: int, lanes: int
+) -> Expr:
+    """Return some values of the result in its steps, as fp32."""
+
+    def shifted(vector: Expr, operand: Operand) -> Expr:
+        whole = emit.cast(vector, lanes, "int16") - emit.splat(operand.zero, lanes, "int16")
+        return emit.cast(integer.part_of(whole, start, width, lanes), width, "int32")
+
+    def factor(value: float) -> Expr:
+        return emit.splat(value, width, "float32")
+
+    a = shifted(mine, shape.first)
+    if shape.second is None:
+        return emit.cast(a, width, "float32") * factor(shape.first.scale / shape.scale)
+    b = shifted(other, shape.second)
+    if shape.operator == "multiply":
+        scale = shape.first.scale * shape.second.scale / shape.scale
+        return emit.cast(a * b, width, "float32") * factor(scale)
+    return emit.cast(a, width, "float32") * factor(shape.first.scale / shape.scale) + emit.cast(
+        b, width, "float32"
+    ) * factor(shape.second.scale / shape.scale)
+
+
+@dataclass(frozen=True)
+class LookUp:
+    """y = table[x], each of `size` values."""
+
+    size: int
+
+
+def generate_look_up(shape: LookUp, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x, table and y."""
+
+    def body() -> None:
+        x = emit.argument("x", (shape.size,), "int8")
+        table = emit.argument("table", (256,), "int8")
+        y = emit.argument("y", (shape.size,), "int8")
+        for run in panels(shape.size, VECTOR, 1):
+            with emit.loop(run.count) as g:
+                at, lanes = run.first + g * run.columns, run.columns
+                held = emit.held(emit.load(x, at, lanes=lanes), lanes, "int8")
+                emit.store(y, integer.look_up(table, held, lanes, machine), at, lanes=lanes)
+
+    return emit.build_kernel("look_up", body)
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """y = round(x / scale) + zero, of `size` values."""
+
+    size: int
+    scale: float
+    output: Output
+
+
+def generate_quantize(shape: Quantize, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x (fp32) and y (int8)."""
+
+    def body() -> None:
+        x = emit.argument("x", (shape.size,), "float32")
+        y = emit.argument("y", (shape.size,), "int8")
+        for run in panels(shape.size, VECTOR, 1):
+            with emit.loop(run.count) as g:
+                first = run.first + g * run.columns
+                cut = integer.parts(run.columns, machine)
+                values = [
+                    emit.load(x, first + at, lanes=lanes)
+                    / emit.splat(shape.scale, lanes, "float32")
+                    for at, lanes in zip(emit.offsets(cut), cut, strict=True)
+                ]
+                result = integer.narrow(values, cut, shape.output, None, machine)
+                emit.store(y, result, first, lanes=run.columns)
+
+    return emit.build_kernel("quantize", body)
+
+
+@dataclass(frozen=True)
+class QuantizeImage:
+    """x [B, C, P] in fp32 to y [B, P, 4] in int8, of up to four channels; others are 0."""
+
+    batch: int
+    channels: int
+    places: int
+    scale: float
+    output: Output
+
+
+def generate_quantize_image(shape: QuantizeImage, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x (fp32) and y (int8)."""
+
+    def body() -> None:
+        x = emit.argument("x", (shape.batch, shape.channels, shape.places), "float32")
+        y = emit.argument("y", (shape.batch, shape.places * GROUP), "int8")
+        for run in panels(shape.places, VECTOR, 1):
+            with emit.loop(shape.batch) as b, emit.loop(run.count) as g:
+                first, width = run.first + g * run.columns, run.columns
+                cut = integer.parts(width, machine)
+                made = []
+                for channel in range(shape.channels):
+                    values = [
+                        emit.load(x, b, channel, first + at, lanes=lanes)
+                        / emit.splat(shape.scale, lanes, "float32")
+                        for at, lanes in zip(emit.offsets(cut), cut, strict=True)
+                    ]
+                    made.append(integer.narrow(values, cut, shape.output, None, machine))
+                made += [emit.splat(0, width, "int8")] * (GROUP - shape.channels)
+                order = [i + width * channel for i in range(width) for channel in range(GROUP)]
+                whole = tirx.Shuffle(made, order)
+                emit.store(y, whole, b, first * GROUP, lanes=width * GROUP)
+
+    return emit.build_kernel("quantize_image", body)
+
+
+@dataclass(frozen=True)
+class Dequantize:
+    """y = (x - zero) · scale, of `size` values."""
+
+    size: int
+    operand: Operand
+
+
+def generate_dequantize(shape: Dequantize, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x (int8) and y (fp32)."""
+
+    def body() -> None:
+        x = emit.argument("x", (shape.size,), "int8")
+        y = emit.argument("y", (shape.size,), "float32")
+        for run in panels(shape.size, VECTOR, 1):
+            with emit.loop(run.count) as g:
+                at, lanes = run.first + g * run.columns, run.columns
+                loaded = emit.cast(emit.load(x, at, lanes=lanes), lanes, "int32")
+                shifted = loaded - emit.splat(shape.operand.zero, lanes, "int32")
+                scale = emit.splat(shape.operand.scale, lanes, "float32")
+                emit.store(y, emit.cast(shifted, lanes, "float32") * scale, at, lanes=lanes)
+
+    return emit.build_kernel("dequantize", body)
+
+
+@dataclass(frozen=True)
+class IntegerPool:
+    """y[c] = round(mean over all places of x[:, c]) in other steps.
+
+    Attributes:
+        factor: a step of x over a step of y.
+        zero: the zero point of x.
+    """
+
+    batch: int
+    places: int
+    channels: int
+    factor: float
+    zero: int
+    output: Output
+
+
+def generate_pool(shape: IntegerPool, machine: Machine) -> PrimFunc:
+    """Write the kernel; its arguments are x [B, P, C] and y [B, C].
+
+    Up to 256 int8 are added in int16, which holds their sum.
+    """
+
+    def body() -> None:
+        x = emit.argument("x", (shape.batch, shape.places, shape.channels), "int8")
+        y = emit.argument("y", (shape.batch, shape.channels), "int8")
+        for run in panels(shape.channels, VECTOR, 1):
+            with emit.loop(shape.batch) as b, emit.loop(run.count) as g:
+                first, lanes = run.first + g * run.columns, run.columns
+                total = emit.accumulators(1, (lanes,), "int32")
+                total.set(0, 0, emit.splat(-shape.places * shape.zero, lanes, "int32"))
+
+                def add(start: Expr, count: int, total: Any = total, first: Expr = first) -> None:
+                    part = emit.accumulators(1, total.widths, "int16")
+                    part.set(0, 0, emit.splat(0, total.widths[0], "int16"))
+                    with emit.loop(count) as p:
+                        value = emit.load(x, b, start + p, first, lanes=total.widths[0])
+                        wide = emit.cast(value, total.widths[0], "int16")
+                        part.set(0, 0, part.get(0, 0) + wide)
+                    total.add(part)
+
+                for block in panels(shape.places, 1, _PART):
+                    with emit.loop(block.count) as turn:
+                        add(block.first + turn * block.columns, block.columns)
+                cut = integer.parts(lanes, machine)
+                factor = shape.factor / shape.places
+                values = [
+                    emit.cast(integer.part_of(total.get(0, 0), at, width, lanes), width, "float32")
+                    * emit.splat(factor, width, "float32")
+                    for at, width in zip(emit.offsets(cut), cut, strict=True)
+                ]
+                result = integer.narrow(values, cut, shape.output, None, machine)
+                emit.store(y, result, b, first, lanes=lanes)
+
+    return emit.build_kernel("integer_pool", body)

@@ -1,0 +1,187 @@
+"""Kernels and scales as the accelerator reads them.
+
+A kernel's stream is compressed (`weight_decoder`), and its weights come in the order in which the
+accelerator's multipliers consume them: by blocks of output channels, blocks of input channels and
+parts of 8x8 taps, inside them either tap by tap ("depth first") or channel by channel ("part
+kernel first"), down to the channels of one step. That is the order which vela's
+`mlw_codec.reorder_encode` writes, and a test compares with it.
+
+Scales are records of ten bytes, as `encode_bias` in vela's `weight_compressor.py` packs them:
+40 bits of bias, 32 of scale, 6 of shift.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv3c.targets.ethos_u.interpreter.errors import StreamError
+from mbv3c.targets.ethos_u.interpreter.weight_decoder import WeightDecoder
+
+RECORD_BYTES = 10
+_MAX_TAPS = 8  # of a part of a kernel, each way, without dilation
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """What the order of a kernel's weights depends on.
+
+    Attributes:
+        shape: output channels, height, width, input channels (1 if depthwise).
+        depthwise: every output channel reads its own input channel.
+        part_kernel_first: the other order than depth first.
+        input_bits: of an element of the input, 8 or 16.
+        dilation: vertical, horizontal.
+        block_depth: output channels of a block.
+        ofm_ublock_depth, ifm_ublock_depth: the accelerator's.
+    """
+
+    shape: tuple[int, int, int, int]
+    depthwise: bool
+    part_kernel_first: bool
+    input_bits: int
+    dilation: tuple[int, int]
+    block_depth: int
+    ofm_ublock_depth: int
+    ifm_ublock_depth: int
+
+
+def read_kernel(
+    stream: bytes,
+    ordering: Ordering,
+    decoder: WeightDecoder,
+    known: dict[bytes, NDArray[np.int16]],
+) -> NDArray[np.int16]:
+    """Return a kernel of shape (output channels, height, width, input channels).
+
+    Args:
+        stream: the compressed weights.
+        ordering: how they are ordered.
+        decoder: decompresses them.
+        known: kernels that were read before; this one is added.
+
+    Raises:
+        StreamError: the stream is corrupt or of another length than the shape asks for.
+    """
+    key = hashlib.sha256(repr(astuple(ordering)).encode() + stream).digest()
+    if key not in known:
+        known[key] = arrange(decoder.decode(stream), ordering)
+    return known[key]
+
+
+def arrange(weights: NDArray[np.int16], ordering: Ordering) -> NDArray[np.int16]:
+    """Return weights in the order of the stream as a kernel of shape `ordering.shape`."""
+    needed = math.prod(ordering.shape)  # at least; with padding more
+    if needed <= len(weights):
+        positions = positions_in_stream(ordering)
+        needed = len(positions)
+    if len(weights) != needed:
+        raise StreamError(
+            f"the weight stream holds {len(weights)} weights; a kernel of"
+            f" {'x'.join(map(str, ordering.shape))} takes {needed}"
+        )
+    padding = positions < 0
+    if weights[padding].any():
+        raise StreamError("the weight stream has weights beyond the edge of the kernel")
+    kernel = np.zeros(ordering.shape, np.int16)
+    kernel.reshape(-1)[positions[~padding]] = weights[~padding]
+    return kernel
+
+
+def positions_in_stream(ordering: Ordering) -> NDArray[np.int32]:
+    """Return for every weight of the stream its index in the flat kernel, -1 for padding."""
+    return np.concatenate(list(_blocks(ordering)))
+
+
+def _blocks(ordering: Ordering) -> Iterator[NDArray[np.int32]]:
+    outputs, height, width, inputs = ordering.shape
+    input_block = 16 if ordering.part_kernel_first or ordering.input_bits == 16 else 32
+    step_y, step_x = (_MAX_TAPS // one for one in ordering.dilation)
+    for first_output in range(0, outputs, ordering.block_depth):
+        output_count = min(ordering.block_depth, outputs - first_output)
+        for first_input in range(0, inputs, input_block):
+            # Depth first, a block of input channels is always whole in the stream.
+            input_count = input_block
+            if ordering.part_kernel_first:
+                input_count = min(input_block, inputs - first_input)
+            for y in range(0, height, step_y):
+                for x in range(0, width, step_x):
+                    taps = (y, min(step_y, height - y), x, min(step_x, width - x))
+                    yield _part(
+                        ordering, (first_output, output_count), (first_input, input_count), taps
+                    )
+
+
+def _part(
+    ordering: Ordering,
+    output_block: tuple[int, int],
+    input_block: tuple[int, int],
+    taps: tuple[int, int, int, int],
+) -> NDArray[np.int32]:
+    """Return the indices of one block of channels by one part of the taps.
+
+    The axes, from the outermost: groups of input channels (part kernel first), groups of output
+    channels, taps, groups of input channels (depth first), output channels, input channels.
+    """
+    outputs, height, width, inputs = ordering.shape
+    top, rows, left, columns = taps
+    count = rows * columns
+    if ordering.part_kernel_first:
+        count = _round_up(count, 2 if ordering.input_bits == 16 else 4)
+    elif ordering.depthwise:
+        count = _round_up(count, 4)
+    in_step, out_step = ordering.ifm_ublock_depth, ordering.ofm_ublock_depth
+    groups = np.arange(0, 1 if ordering.depthwise else input_block[1], in_step)
+    outer, inner = (groups, groups[:1]) if ordering.part_kernel_first else (groups[:1], groups)
+    a, b, tap, d, e, f = np.ix_(
+        outer,
+        np.arange(0, output_block[1], out_step),
+        np.arange(count),
+        inner,
+        np.arange(out_step),
+        np.arange(1 if ordering.depthwise else in_step),
+    )
+    row, column = tap // columns, tap % columns
+    output, channel = output_block[0] + b + e, input_block[0] + a + d + f
+    index = ((output * height + top + row) * width + left + column) * inputs + channel
+    inside = (output < outputs) & (channel < inputs) & (row < rows)
+    return np.where(inside, index, -1).astype(np.int32).reshape(-1)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What becomes of the sums of each output channel: (sum + bias) * scale >> shift.
+
+    Attributes:
+        bias, scale, shift: one of each a channel.
+    """
+
+    bias: NDArray[np.int64]
+    scale: NDArray[np.int64]
+    shift: NDArray[np.int64]
+
+
+def read_scales(stream: NDArray[np.uint8], channels: int) -> Scales:
+    """Return the scales of so many channels.
+
+    Raises:
+        StreamError: the stream is too short, or its unused bits are set.
+    """
+    if len(stream) < channels * RECORD_BYTES:
+        raise StreamError(f"{len(stream)} bytes of scales for {channels} channels")
+    records = stream[: channels * RECORD_BYTES].reshape(channels, RECORD_BYTES).astype(np.int64)
+    if (records[:, 9] >> 6).any():
+        raise StreamError("unused bits of the scales are set")
+    bias = records[:, :5] @ (1 << np.arange(0, 40, 8))
+    return Scales(
+        bias=bias - ((bias >> 39) << 40),
+        scale=records[:, 5:9] @ (1 << np.arange(0, 32, 8)),
+        shift=records[:, 9],
+    )

@@ -1,0 +1,99 @@
+"""What of a quantized graph comes behind the NPU's part, as a model for the CPU beside it."""
+
+from collections.abc import Iterator, Sequence
+
+import onnx
+from onnx import TensorProto, helper
+
+from mbv3c.errors import ModelError
+from mbv3c.targets.ethos_u.lowering.region import Boundary, Operator
+
+_TO_MODEL = [0, 3, 1, 2]  # from N, H, W, C
+FP32 = "fp32 in the quantized model"
+NO_INTEGERS = "no integer form that an Ethos-U computes"
+
+
+def host_part(model: onnx.ModelProto, boundaries: Sequence[Boundary]) -> onnx.ModelProto:
+    """Cut off what comes behind the NPU.
+
+        NPU → QuantizeLinear → t → rest   ⇒   boundary (int8, N, H, W, C) → Transpose → t → rest
+
+    Args:
+        model: with QDQ pairs.
+        boundaries: what the NPU gives; all of them are inputs, as they lie on the device.
+
+    Returns:
+        A model with the outputs of `model`.
+
+    Raises:
+        ModelError: it needs something else that the NPU does not give.
+    """
+    graph = model.graph
+    makers = {node.name: node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    cut = {makers[one.made_by]: one for one in boundaries}
+    nodes, needed = _behind(model, set(cut))
+    taken = {name for node in nodes for name in (*node.input, *node.output)}
+    inputs: list[onnx.ValueInfoProto] = []
+    first: list[onnx.NodeProto] = []
+    for tensor, boundary in cut.items():
+        name = _free(boundary.name, taken)
+        inputs.append(helper.make_tensor_value_info(name, TensorProto.INT8, boundary.device_shape))
+        first.extend(_in_order_of_model(name, tensor, boundary))
+    made = helper.make_graph(
+        [*first, *nodes],
+        f"{graph.name} on the CPU",
+        inputs,
+        list(graph.output),
+        [one for one in graph.initializer if one.name in needed],
+    )
+    host = helper.make_model(made, opset_imports=model.opset_import, ir_version=model.ir_version)
+    onnx.checker.check_model(host)
+    return host
+
+
+def host_operators(model: onnx.ModelProto, host: onnx.ModelProto) -> list[Operator]:
+    """List what the host computes, and why; not what only brings the tensors into their order."""
+    own = {(node.op_type, node.output[0]) for node in model.graph.node}
+    quantized = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    found = []
+    for node in host.graph.node:
+        is_own = (node.op_type, node.output[0]) in own
+        if is_own and node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            name = node.name or f"{node.op_type}_{node.output[0]}"
+            why = NO_INTEGERS if quantized & set(node.output) else FP32
+            found.append(Operator(name, (name,), node.op_type, on_npu=False, why=why))
+    return found
+
+
+def _behind(model: onnx.ModelProto, cut: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+    """Return the nodes between the cut and the outputs, in their order, and what they read."""
+    needed = {output.name for output in model.graph.output}
+    nodes = []
+    for node in reversed(model.graph.node):
+        if needed & (set(node.output) - cut):
+            nodes.append(node)
+            needed.update(node.input)
+    given = {one.name for one in model.graph.input}
+    stored = {one.name for one in model.graph.initializer}
+    from_input = sorted(needed & (given - stored))
+    if from_input:
+        raise ModelError(
+            f"what stays on the CPU reads {', '.join(from_input)}, which goes to the NPU; only "
+            "what comes behind the NPU can stay"
+        )
+    return nodes[::-1], needed
+
+
+def _in_order_of_model(name: str, tensor: str, boundary: Boundary) -> Iterator[onnx.NodeProto]:
+    """Bring N, H, W, C into the order of the model's tensor: N, C, H, W, or N, C."""
+    flat = len(boundary.shape) == 2
+    moved = f"{tensor}.moved" if flat else tensor
+    yield helper.make_node("Transpose", [name], [moved], f"{tensor}.transpose", perm=_TO_MODEL)
+    if flat:
+        yield helper.make_node("Flatten", [moved], [tensor], f"{tensor}.flatten", axis=1)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name = f"{name}.int8"
+    return name

@@ -1,0 +1,138 @@
+"""What an Ethos-U can compute, as Relax patterns: float operations between integer tensors.
+
+    dequantize → operation (→ clamp) → quantize
+
+Earlier patterns win. What a pattern means in integers is in `convert`, under its name.
+"""
+
+from collections.abc import Iterator
+
+from tvm import relax
+from tvm.relax.dpl.pattern import DFPattern, is_const, is_op, wildcard
+from tvm.relax.transform import FusionPattern, PatternCheckContext
+
+from mbv3c.targets.ethos_u.lowering.upsampling import upsampling_of
+
+BACKEND = "ethos_u"
+_LARGEST_STRIDE = 3  # vela refuses larger ones for Ethos-U55 and U65
+
+
+def patterns() -> list[FusionPattern]:
+    """Return every pattern, those that cover most first."""
+    return [
+        *(_pattern("conv2d", one, conv=conv) for one, conv in _convolutions()),
+        *(_pattern("dense", one) for one in _products()),
+        *(_pattern("table", one) for one in _tables()),
+        *_two("multiply", "relax.multiply"),
+        *_two("add", "relax.add"),
+        _pattern("mean", _quantize(is_op("relax.mean")(_dequantize()))),
+        _flatten(),
+        _resize(),
+    ]
+
+
+def _pattern(kind: str, pattern: DFPattern, **annotations: DFPattern) -> FusionPattern:
+    return FusionPattern(f"{BACKEND}.{kind}", pattern, {"root": pattern, **annotations}, _check)
+
+
+def _check(context: PatternCheckContext) -> bool:
+    """Refuse what has the form but not the types or shapes."""
+    root = context.annotated_expr["root"]
+    if root.ty.dtype != "int8" or not _is_image(root):
+        return False
+    named = ("conv", "reshape", "resize")
+    conv, reshape, resize = (context.annotated_expr.get(name) for name in named)
+    if reshape is not None and not _keeps_order(reshape):
+        return False
+    if resize is not None and upsampling_of(resize) is None:
+        return False
+    return conv is None or _is_possible(conv)
+
+
+def _is_image(value: relax.Expr) -> bool:
+    """Say whether a value is of one image: N, C, H, W or N, C."""
+    shape = value.ty.shape.values
+    return len(shape) in (2, 4) and int(shape[0]) == 1
+
+
+def _is_possible(conv: relax.Call) -> bool:
+    groups = int(conv.attrs.groups)
+    if max(int(one) for one in conv.attrs.strides) > _LARGEST_STRIDE:
+        return False
+    channels = int(conv.args[0].ty.shape.values[1])
+    return groups == 1 or groups == channels == int(conv.ty.shape.values[1])
+
+
+def _keeps_order(reshape: relax.Call) -> bool:
+    """Say whether a reshape moves nothing, in whichever order the channels lie."""
+    shapes = [
+        [int(size) for size in value.ty.shape.values if int(size) != 1]
+        for value in (reshape, reshape.args[0])
+    ]
+    return shapes[0] == shapes[1] and len(shapes[0]) <= 1
+
+
+def _dequantize(data: DFPattern | None = None) -> DFPattern:
+    data = wildcard() if data is None else data
+    return is_op("relax.dequantize")(data, is_const(), is_const())
+
+
+def _weights() -> DFPattern:
+    return _dequantize(is_const())
+
+
+def _quantize(data: DFPattern) -> DFPattern:
+    return is_op("relax.quantize")(data, is_const(), is_const())
+
+
+def _clamped(data: DFPattern) -> Iterator[DFPattern]:
+    yield _quantize(is_op("relax.nn.relu")(data))
+    yield _quantize(is_op("relax.clip")(data, wildcard(), wildcard()))
+    yield _quantize(data)
+
+
+def _convolutions() -> Iterator[tuple[DFPattern, DFPattern]]:
+    for bias in (True, False):
+        for form in range(3):
+            conv = is_op("relax.nn.conv2d")(_dequantize(), _weights())
+            added = is_op("relax.add")(conv, is_op("relax.reshape")(_weights(), wildcard()))
+            yield list(_clamped(added if bias else conv))[form], conv
+
+
+def _products() -> Iterator[DFPattern]:
+    for transposed in (True, False):
+        for bias in (True, False):
+            weights = _weights()
+            weights = is_op("relax.permute_dims")(weights) if transposed else weights
+            product = is_op("relax.matmul")(_dequantize(), weights)
+            yield from _clamped(is_op("relax.add")(product, _weights()) if bias else product)
+
+
+def _tables() -> Iterator[DFPattern]:
+    x = _dequantize()
+    shifted = is_op("relax.clip")(is_op("relax.add")(x, is_const()), wildcard(), wildcard())
+    for divided in ("relax.divide", "relax.multiply"):
+        yield _quantize(is_op("relax.multiply")(x, is_op(divided)(shifted, is_const())))
+    for scaled in (
+        is_op("relax.multiply")(is_const(), _dequantize()),
+        is_op("relax.multiply")(_dequantize(), is_const()),
+    ):
+        moved = is_op("relax.add")(scaled, is_const())
+        yield _quantize(is_op("relax.clip")(moved, wildcard(), wildcard()))
+    yield _quantize(is_op("relax.sigmoid")(_dequantize()))
+    yield from _clamped(_dequantize())
+
+
+def _flatten() -> FusionPattern:
+    reshape = is_op("relax.reshape")(_dequantize(), wildcard())
+    return _pattern("flatten", _quantize(reshape), reshape=reshape)
+
+
+def _resize() -> FusionPattern:
+    resize = is_op("relax.image.resize2d")(_dequantize(), wildcard())
+    return _pattern("resize", _quantize(resize), resize=resize)
+
+
+def _two(kind: str, operator: str) -> Iterator[FusionPattern]:
+    for pattern in _clamped(is_op(operator)(_dequantize(), _dequantize())):
+        yield _pattern(kind, pattern)

@@ -1,0 +1,269 @@
+"""A TOSA 1.0 graph under construction, by Arm's serializer: the operations that we need."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tosa_serializer as ts
+from numpy.typing import ArrayLike, NDArray
+
+from mbv3c.targets.ethos_u.lowering.channels import Channel, channels_of
+
+_NUMPY = {ts.DType.INT8: np.int8, ts.DType.INT32: np.int32}
+_LEAST_SHIFT, _MOST_SHIFT = 2, 62
+INT8, INT32 = ts.DType.INT8, ts.DType.INT32
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph; the serializer's own objects do not stay valid as the graph grows.
+
+    Attributes:
+        name: in the file, unique.
+        shape: N, H, W, C; of a constant any.
+        dtype: of tosa_serializer.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class TosaGraph:
+    """A graph. What is added while `layer` is set is named after it; the result has its name.
+
+    Attributes:
+        layer: what is being added.
+        channels: those of every convolution, with the layer of the last that has them.
+        tables: every table, likewise.
+    """
+
+    def __init__(self) -> None:
+        # TOSA 1.0.0 for good: later ones have no counterpart in vela.
+        self._serializer = ts.TosaSerializer("", ts.ConstMode.EMBED, 1, 0, 0, False)
+        self._constants = 0
+        self._names: dict[str, int] = {}
+        self._order: dict[str, int] = {}
+        self._kernels: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+        self.layer = ""
+        self.channels: dict[Channel, str] = {}
+        self.tables: dict[bytes, str] = {}
+
+    def input(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Add an input of int8."""
+        tensor = Tensor(self._unique(name), tuple(shape), INT8)
+        self._serializer.addInputTensor(_serialized(tensor))
+        return tensor
+
+    def finish(self, outputs: Sequence[Tensor]) -> bytes:
+        """Return the file."""
+        for tensor in outputs:
+            self._serializer.addOutputTensor(_serialized(tensor))
+        return bytes(self._serializer.serialize())
+
+    def order(self, tensor: Tensor) -> int:
+        """Return how many tensors were made before this one."""
+        return self._order[tensor.name]
+
+    def convolution(
+        self,
+        x: Tensor,
+        weights: NDArray[np.int8],
+        bias: NDArray[np.int32],
+        zero_point: int,
+        pads: Sequence[int],
+        strides: Sequence[int],
+        dilations: Sequence[int],
+        *,
+        depthwise: bool,
+    ) -> Tensor:
+        """Convolve into int32.
+
+        Args:
+            x: its input.
+            weights: O, H, W, I; of a depthwise convolution H, W, C, 1.
+            bias: one per output channel.
+            zero_point: of the input.
+            pads: top, left, bottom, right, as ONNX has them.
+            strides: down and across.
+            dilations: down and across.
+            depthwise: which one it is.
+        """
+        kernel = weights.shape[0:2] if depthwise else weights.shape[1:3]
+        sizes, padding = [], []
+        for axis in (0, 1):
+            before, after = int(pads[axis]), int(pads[axis + 2])
+            reach = (kernel[axis] - 1) * dilations[axis]
+            # TOSA allows no pixels that no window reaches, of the padding or of the map.
+            after -= (x.shape[axis + 1] - 1 + before + after - reach) % strides[axis]
+            if after < 0:
+                x = self.slice(x, axis + 1, 0, x.shape[axis + 1] + after)
+                after = 0
+            sizes.append((x.shape[axis + 1] - 1 + before + after - reach) // strides[axis] + 1)
+            padding += [before, after]
+        constants = [self._constant(weights, INT8), self._constant(bias, INT32)]
+        constants += [self._constant([zero_point], INT8), self._constant([0], INT8)]
+        geometry = (padding, list(strides), list(dilations), False, INT32)
+        shape = (x.shape[0], *sizes, len(bias))
+        operation = ts.Op.DEPTHWISE_CONV2D if depthwise else ts.Op.CONV2D
+        attribute = "DepthwiseConv2dAttribute" if depthwise else "Conv2dAttribute"
+        operands = [x, *constants]
+        sums = self._add(operation, operands, shape, INT32, "sums", attribute, *geometry)
+        by_output = weights.transpose(2, 0, 1, 3) if depthwise else weights
+        self._kernels[sums.name] = by_output, bias
+        return sums
+
+    def rescale(
+        self,
+        x: Tensor,
+        scales: ArrayLike,
+        zero_in: int,
+        zero_out: int,
+        dtype: Any = INT8,
+        suffix: str = "",
+    ) -> Tensor:
+        """Multiply by one real number, or one per channel, rounding once, and saturate."""
+        pairs = [multiplier(float(one)) for one in np.atleast_1d(np.asarray(scales, np.float64))]
+        if x.name in self._kernels:
+            each = pairs * (x.shape[3] // len(pairs))
+            found = channels_of(*self._kernels[x.name], *zip(*each, strict=True))
+            self.channels.update(dict.fromkeys(found, self.layer))
+        constants = [
+            self._constant([one for one, _ in pairs], INT32),
+            self._constant([shift for _, shift in pairs], INT8),
+            self._constant([zero_in], x.dtype),
+            self._constant([zero_out], dtype),
+        ]
+        attributes = (True, ts.RoundingMode.SINGLE_ROUND, len(pairs) > 1, False, False)
+        return self._add(
+            ts.Op.RESCALE, [x, *constants], x.shape, dtype, suffix, "RescaleAttribute", *attributes
+        )
+
+    def clamp(self, x: Tensor, low: int, high: int) -> Tensor:
+        """Limit int8 values."""
+        bounds = [[one & 0xFF] for one in (low, high)]
+        propagate = ts.NanPropagationMode.PROPAGATE
+        return self._add(
+            ts.Op.CLAMP, [x], x.shape, INT8, "clamped", "ClampAttribute", *bounds, propagate
+        )
+
+    def table(self, x: Tensor, values: NDArray[np.int8]) -> Tensor:
+        """Look every value up."""
+        self.tables[values.tobytes()] = self.layer
+        operands = [x, self._constant(values, INT8)]
+        return self._add(ts.Op.TABLE, operands, x.shape, INT8, "", "TableAttribute")
+
+    def elementwise(self, name: str, a: Tensor, b: Tensor) -> Tensor:
+        """Compute MUL or ADD of int32, with broadcasting."""
+        shape = [max(pair) for pair in zip(a.shape, b.shape, strict=True)]
+        operands = [a, b, *([self._constant([0], INT8)] if name == "MUL" else [])]
+        attribute = f"{name.capitalize()}Attribute"
+        return self._add(getattr(ts.Op, name), operands, shape, INT32, "wide", attribute)
+
+    def mean(self, x: Tensor, zero_point: int) -> Tensor:
+        """Average over height and width, in int8 and on the input's scale."""
+        height, width = x.shape[1:3]
+        zeros = [self._constant([zero_point], INT8) for _ in range(2)]
+        shape = (x.shape[0], 1, 1, x.shape[3])
+        geometry = ([height, width], [1, 1], [0] * 4, INT32)
+        return self._add(
+            ts.Op.AVG_POOL2D, [x, *zeros], shape, INT8, "mean", "AvgPool2dAttribute", *geometry
+        )
+
+    def hold(self, x: Tensor, factor: int) -> Tensor:
+        """Repeat every pixel of an int8 map, each way; `factor` is a power of 2."""
+        return self._resize(x, factor, ts.ResizeMode.NEAREST, INT8, "held")
+
+    def interpolate(self, x: Tensor, factor: int) -> Tensor:
+        """Enlarge an int8 map bilinearly, half-pixel, to int32 of 4 * factor ** 2 the size."""
+        return self._resize(x, factor, ts.ResizeMode.BILINEAR, INT32, "sums")
+
+    def _resize(self, x: Tensor, factor: int, mode: Any, dtype: Any, suffix: str) -> Tensor:
+        batch, height, width, channels = x.shape
+        # In halves of a pixel of the output: its middle is at (2 * o + 1 - factor) / (2 * factor).
+        geometry = [[2 * factor, 2] * 2, [1 - factor] * 2, [factor - 1] * 2]
+        operands = [x, *(self._sizes(one) for one in geometry)]
+        shape = (batch, height * factor, width * factor, channels)
+        return self._add(ts.Op.RESIZE, operands, shape, dtype, suffix, "ResizeAttribute", mode)
+
+    def slice(self, x: Tensor, axis: int, first: int, count: int) -> Tensor:
+        """Take some rows or columns of an int8 map."""
+        start, shape = [0] * 4, list(x.shape)
+        start[axis], shape[axis] = first, count
+        operands = [x, self._sizes(start), self._sizes(shape)]
+        return self._add(ts.Op.SLICE, operands, shape, INT8, "edge", "SliceAttribute")
+
+    def concat(self, parts: Sequence[Tensor], axis: int, suffix: str) -> Tensor:
+        """Put int8 tensors side by side."""
+        shape = list(parts[0].shape)
+        shape[axis] = sum(one.shape[axis] for one in parts)
+        return self._add(ts.Op.CONCAT, parts, shape, INT8, suffix, "ConcatAttribute", axis)
+
+    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """Give an int8 tensor another shape, its elements in their order."""
+        operands = [x, self._sizes(shape)]
+        return self._add(ts.Op.RESHAPE, operands, shape, INT8, "", "ReshapeAttribute")
+
+    def _add(
+        self,
+        operation: Any,
+        operands: Sequence[Tensor],
+        shape: Sequence[int],
+        dtype: Any,
+        suffix: str,
+        attribute: str,
+        *arguments: Any,
+    ) -> Tensor:
+        attributes = ts.TosaSerializerAttribute()
+        getattr(attributes, attribute)(*arguments)
+        name = self._unique(f"{self.layer}/{suffix}" if suffix else self.layer)
+        block = self._serializer.currRegion.currBasicBlock
+        out = Tensor(name, tuple(int(one) for one in shape), dtype)
+        block.addTensor(out.name, list(out.shape), dtype)
+        inputs = [one.name for one in operands]
+        self._serializer.addOperator(operation, inputs, [out.name], attributes)
+        return out
+
+    def _constant(self, values: ArrayLike, dtype: Any) -> Tensor:
+        array = np.ascontiguousarray(values, _NUMPY[dtype])
+        self._constants += 1
+        tensor = Tensor(f"constant {self._constants}", array.shape, dtype)
+        self._serializer.addConst(list(array.shape), dtype, array, tensor.name)
+        return tensor
+
+    def _sizes(self, values: Sequence[int]) -> Tensor:
+        """Add a constant of TOSA's type for shapes."""
+        self._constants += 1
+        tensor = Tensor(f"constant {self._constants}", (len(values),), ts.DType.SHAPE)
+        array = np.array(values, np.int64)
+        self._serializer.addConst([len(values)], tensor.dtype, array, tensor.name)
+        return tensor
+
+    def _unique(self, name: str) -> str:
+        count = self._names[name] = self._names.get(name, 0) + 1
+        unique = name if count == 1 else f"{name}#{count}"
+        self._order[unique] = len(self._order)
+        return unique
+
+
+def _serialized(tensor: Tensor) -> Any:
+    return ts.TosaSerializerTensor(tensor.name, list(tensor.shape), tensor.dtype)
+
+
+def multiplier(scale: float) -> tuple[int, int]:
+    """Return the multiplier of 31 bits and the right shift by which RESCALE stands for a factor.
+
+    Raises:
+        ValueError: the factor is too large.
+    """
+    mantissa, exponent = math.frexp(scale)
+    factor, shift = round(mantissa * (1 << 31)), 31 - exponent
+    if factor == 1 << 31:
+        factor, shift = factor >> 1, shift - 1
+    while shift > _MOST_SHIFT:
+        factor, shift = factor >> 1, shift - 1
+    if shift < _LEAST_SHIFT:
+        raise ValueError(f"{scale} is too large to rescale by")
+    return factor, shift

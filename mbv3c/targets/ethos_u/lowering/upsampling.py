@@ -1,0 +1,142 @@
+"""Bilinear upsampling by whole numbers as convolutions: an Ethos-U55 or -U65 has nothing else.
+
+Let every pixel be held over the `factor` pixels of the output that it becomes. What linear
+interpolation (half-pixel, the edges repeated) gives at a pixel of the output is the mean of that
+over a box as wide as `factor`, around the pixel's middle. So each of the `phases` of a row is one
+short kernel of whole numbers, and a plane is the product of two. By 2 they are
+
+    phase 0: (1, 3, 0) / 4        phase 1: (0, 3, 1) / 4
+
+By 8, a kernel of two taps squared has a weight of 15 * 15, which int8 does not hold: the pixels
+are held twice first, so that a phase has three taps, at most 8 * 8.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tvm import relax
+
+from mbv3c.targets.ethos_u.lowering.composite import shape_of
+from mbv3c.targets.ethos_u.lowering.tosa_graph import Tensor, TosaGraph
+
+_LARGEST_WEIGHT = 127
+# ONNX's two names of it differ for a result of one pixel only, which is no larger than its input.
+_HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """How to enlarge a map, each way.
+
+    Attributes:
+        factor: pixels of the output for one of the input.
+        held: how often a pixel is repeated before it is convolved; a power of 2.
+        rows: weights of each phase of a row; their sum is 2 * factor.
+    """
+
+    factor: int
+    held: int
+    rows: tuple[tuple[int, ...], ...]
+
+    @property
+    def reach(self) -> int:
+        """Pixels of the held map that a kernel sees on either side."""
+        return len(self.rows[0]) // 2
+
+    def kernels(self) -> Iterator[tuple[NDArray[np.int64], float]]:
+        """Yield the kernel of each phase, row by row, with the factor that makes its sum 1."""
+        for vertical in self.rows:
+            for horizontal in self.rows:
+                kernel = np.outer(vertical, horizontal)
+                kernel //= np.gcd.reduce(kernel.ravel())
+                yield kernel, 1 / float(kernel.sum())
+
+
+def upsampling_of(resize: relax.Call) -> Upsampling | None:
+    """Return how a Resize of one image, N, C, H, W, enlarges it; None if it is another one."""
+    attributes = resize.attrs
+    if str(attributes.method) != "linear" or str(attributes.layout) != "NCHW":
+        return None
+    if str(attributes.coordinate_transformation_mode) not in _HALF_PIXEL:
+        return None
+    before, after = (shape_of(one) for one in (resize.args[0], resize))
+    factor = after[2] // before[2]
+    if after[2:] != tuple(size * factor for size in before[2:]) or factor < 2:
+        return None
+    return by_factor(factor)
+
+
+def by_factor(factor: int) -> Upsampling | None:
+    """Return the upsampling by a factor with the fewest operations; None if no kernel holds it."""
+    held = 1
+    while factor % held == 0:
+        found = Upsampling(factor, held, _rows(factor, factor // held))
+        if all(kernel.max() <= _LARGEST_WEIGHT for kernel, _ in found.kernels()):
+            return found
+        held *= 2
+    return None
+
+
+def _rows(factor: int, phases: int) -> tuple[tuple[int, ...], ...]:
+    """Return for each phase how much of each held pixel the box covers, in half pixels."""
+    reach = -(-factor // (2 * phases))
+    edges = 2 * phases * np.arange(-reach, reach + 2)
+    rows = []
+    for phase in range(phases):
+        low, high = 2 * phase + 1 - factor, 2 * phase + 1 + factor
+        covered = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
+        rows.append(tuple(int(one) for one in np.maximum(covered, 0)))
+    return tuple(rows)
+
+
+def upsample(
+    graph: TosaGraph, x: Tensor, how: Upsampling, zeros: tuple[int, int], scale: float
+) -> Tensor:
+    """Enlarge a map of int8, rounding once.
+
+    Args:
+        graph: gets the operations.
+        x: N, H, W, C.
+        how: the kernels.
+        zeros: zero points of the input and of the result.
+        scale: of the input over that of the result.
+    """
+    held = graph.hold(x, how.held) if how.held > 1 else x
+    framed = _framed(graph, held, how.reach)
+    made = [_phase(graph, framed, *kernel, zeros, scale) for kernel in how.kernels()]
+    phases = len(how.rows)
+    # In N, H, W, C phases side by side as channels are neighbours in a row, and rows of phases
+    # side by side are the rows of the result, one below the other.
+    starts = range(0, len(made), phases)
+    rows = [graph.concat(made[start : start + phases], 3, "row") for start in starts]
+    batch, height, width, channels = held.shape
+    shape = (batch, height * phases, width * phases, channels)
+    return graph.reshape(graph.concat(rows, 2, "rows"), shape)
+
+
+def _phase(
+    graph: TosaGraph,
+    framed: Tensor,
+    kernel: ArrayLike,
+    whole: float,
+    zeros: tuple[int, int],
+    scale: float,
+) -> Tensor:
+    channels = framed.shape[3]
+    weights = np.repeat(np.asarray(kernel, np.int8)[:, :, None, None], channels, axis=2)
+    none = np.zeros(channels, np.int32)
+    sums = graph.convolution(
+        framed, weights, none, zeros[0], [0] * 4, [1, 1], [1, 1], depthwise=True
+    )
+    return graph.rescale(sums, whole * scale, 0, zeros[1], suffix="phase")
+
+
+def _framed(graph: TosaGraph, x: Tensor, reach: int) -> Tensor:
+    """Repeat the edges of a map: a convolution's own padding is zeros."""
+    for axis in (1, 2):
+        first = graph.slice(x, axis, 0, 1)
+        last = graph.slice(x, axis, x.shape[axis] - 1, 1)
+        x = graph.concat([first] * reach + [x] + [last] * reach, axis, "framed")
+    return x

@@ -1,0 +1,96 @@
+"""Run a bundle for an NPU as `mbv3c run` does: fp32 in, the command stream, fp32 out."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle
+from mbv3c.errors import ToolError
+from mbv3c.targets import serve as worker
+from mbv3c.targets.ethos_u.host import run_host
+from mbv3c.targets.ethos_u.interpreter.errors import UnsupportedError
+from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
+from mbv3c.targets.ethos_u.interpreter.program import read_program
+from mbv3c.targets.ethos_u.lowering.composite import Quantization
+from mbv3c.targets.ethos_u.lowering.region import Boundary
+
+Tensor = NDArray[np.float32]
+
+
+class StreamRunner:
+    """Quantizes, interprets the command stream of a bundle, and computes the rest on the CPU.
+
+    Attributes:
+        description: what executes it, as reports name it.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        self._device = manifest["target"]["name"]
+        self._input = _end(manifest["npu"]["inputs"][0], manifest["input"])
+        self._host = onnx.load(bundle.path / NPU_HOST) if manifest["host"] else None
+        self._outputs: list[Boundary] = []
+        self.description = "interpreter of the command stream"
+        if self._host is None:
+            pairs = zip(manifest["npu"]["outputs"], manifest["outputs"], strict=True)
+            self._outputs = [_end(*pair) for pair in pairs]
+        else:
+            self.description += ", and onnxruntime for what stays on the CPU"
+
+    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+        """Run the stream once per input, N, C, H, W, and return the outputs as the model has them.
+
+        Raises:
+            ToolError: the interpreter does not know the device.
+            Mbv3cError: the stream is damaged.
+        """
+        infer = self.opened(bundle)
+        return [infer(x) for x in inputs]
+
+    def opened(self, bundle: Path) -> Callable[[Tensor], list[Tensor]]:
+        """Read the stream of a bundle and return what runs it on one input.
+
+        Raises:
+            ToolError: the interpreter does not know the device, which may show as it runs.
+            Mbv3cError: the stream is damaged.
+        """
+        with self._supported():
+            program = read_program(bundle / NPU_STREAM)
+
+        def infer(x: Tensor) -> list[Tensor]:
+            with self._supported():
+                integers = interpret(program, [self._input.to_device(x)])
+            return self._finished(integers)
+
+        return infer
+
+    def stream_command(self, bundle: Path) -> list[str]:
+        return [sys.executable, "-m", worker.__name__, worker.NPU, str(bundle)]
+
+    @contextmanager
+    def _supported(self) -> Iterator[None]:
+        try:
+            yield
+        except UnsupportedError as error:
+            raise ToolError(f"nothing here runs a stream of {self._device}: {error}") from error
+
+    def _finished(self, integers: list[NDArray[Any]]) -> list[Tensor]:
+        if self._host is not None:
+            return run_host(self._host, integers)
+        return [end.to_model(y) for end, y in zip(self._outputs, integers, strict=True)]
+
+
+def _end(device: dict[str, Any], model: dict[str, Any]) -> Boundary:
+    """Read an input or output of the manifest: on the device, and in the model."""
+    return Boundary(
+        model["name"],
+        tuple(model["shape"]),
+        tuple(device["shape"]),
+        Quantization(device["scale"], device["zero_point"]),
+    )

@@ -1,0 +1,127 @@
+"""The stages of compiling for an Ethos-U: TOSA, in Arm's reference model, and the command stream.
+
+Of TOSA onnxruntime on the QDQ model is the reference; of the command stream TOSA is, bit for bit.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from mbv3c.parity.ladder.stages import Array, Inputs, Made
+from mbv3c.targets.ethos_u.host import run_host
+from mbv3c.targets.ethos_u.interpreter.errors import InterpreterError, StreamError
+from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
+from mbv3c.targets.ethos_u.interpreter.program import Program, read_program
+from mbv3c.targets.ethos_u.lowering.region import Boundary, Region
+from mbv3c.targets.ethos_u.tosa_model import run_tosa
+
+TOSA, STREAM, ENDS, VELA = "part.tosa", "part_vela.npz", "ends.json", "vela.json"
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What an NPU computes of a quantized model, and what stays behind it on the CPU."""
+
+    region: Region
+    host: onnx.ModelProto | None
+
+    def to_model(self, integers: list[NDArray[Any]]) -> list[Array]:
+        """Return the outputs of the model for what the NPU gives."""
+        if self.host is not None:
+            return [np.asarray(y) for y in run_host(self.host, integers)]
+        pairs = zip(self.region.outputs, integers, strict=True)
+        return [end.to_model(y) for end, y in pairs]
+
+    def run_tosa(self, inputs: Inputs) -> list[list[Array]]:
+        """Run TOSA on inputs of the model."""
+        return [
+            self.to_model(run_tosa(self.region.tosa, [self.region.inputs[0].to_device(x)]))
+            for x in inputs
+        ]
+
+    def interpret(self, program: Program, inputs: Inputs) -> list[list[Array]]:
+        """Run a command stream on inputs of the model; a broken one gives NaN."""
+        return [self._interpreted(program, self.region.inputs[0].to_device(x)) for x in inputs]
+
+    def _interpreted(self, program: Program, integers: NDArray[np.int8]) -> list[Array]:
+        try:
+            return self.to_model(interpret(program, [integers]))
+        except (StreamError, InterpreterError):
+            shapes = [one.shape for one in self.region.outputs]
+            if self.host is not None:
+                outputs = self.host.graph.output
+                shapes = [
+                    tuple(d.dim_value for d in one.type.tensor_type.shape.dim) for one in outputs
+                ]
+            return [np.full(shape, np.nan, np.float32) for shape in shapes]
+
+
+Lower = Callable[[onnx.ModelProto], Lowered]
+
+
+@dataclass(frozen=True)
+class TosaStage:
+    """The lowering of a QDQ model to TOSA."""
+
+    lower: Lower
+    name: str = "TOSA"
+    ran_on: str = "TOSA reference model"
+    precision: str = "npu"
+    script: str = "tosa"
+
+    def make(self, model: onnx.ModelProto, folder: Path) -> Made:
+        lowered = self.lower(model)
+        write_ends(lowered.region, folder)
+        return Made(lowered.run_tosa, _operators(lowered.region))
+
+
+@dataclass(frozen=True)
+class StreamStage:
+    """What vela makes of TOSA.
+
+    Attributes:
+        build: compiles a TOSA file; returns the .npz.
+        vela: the options that vela is given.
+    """
+
+    lower: Lower
+    build: Callable[[bytes], bytes]
+    vela: tuple[str, ...]
+    name: str = "command stream"
+    ran_on: str = "interpreter of the command stream"
+    precision: str = "bits"
+    script: str = "stream"
+
+    def make(self, model: onnx.ModelProto, folder: Path) -> Made:
+        lowered = self.lower(model)
+        write_ends(lowered.region, folder)
+        (folder / STREAM).write_bytes(self.build(lowered.region.tosa))
+        (folder / VELA).write_text(json.dumps(self.vela) + "\n")
+        program = read_program(folder / STREAM)
+        return Made(
+            lambda inputs: lowered.interpret(program, inputs),
+            _operators(lowered.region),
+            lowered.run_tosa,
+        )
+
+
+def write_ends(region: Region, folder: Path) -> None:
+    """Write a region's TOSA file, and what the integers at its ends stand for."""
+    (folder / TOSA).write_bytes(region.tosa)
+    ends = {"input": _end(region.inputs[0]), "output": _end(region.outputs[0])}
+    (folder / ENDS).write_text(json.dumps(ends, indent=2) + "\n")
+
+
+def _end(one: Boundary) -> dict[str, Any]:
+    steps = one.quantization
+    return {"shape": one.shape, "scale": float(steps.scale), "zero_point": int(steps.zero_point)}
+
+
+def _operators(region: Region) -> tuple[str, ...]:
+    return tuple(f"{one.kind} ({', '.join(one.nodes)})" for one in region.operators if one.nodes)

@@ -1,0 +1,232 @@
+"""Build for an Ethos-U: vela makes a command stream of a TOSA file and estimates its cost."""
+
+import csv
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mbv3c.errors import Mbv3cError, ToolError
+from mbv3c.targets.ethos_u.devices import NpuTarget
+from mbv3c.targets.ethos_u.options import Knobs, check_knobs
+
+VELA_CONFIG = "Arm/vela.ini"
+ESTIMATED = "estimated by vela"
+_KIB = 1024
+_NETWORK = "model"
+_LONGEST = 900  # seconds
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What vela estimates for one of its operations.
+
+    Attributes:
+        name: of the tensor that it makes, which is named after the first ONNX node it computes.
+        operation: as vela calls it.
+        on_npu: False if vela leaves it to the CPU.
+        cycles: estimated; 0 for what is fused into another operation.
+        macs: multiply-accumulates.
+    """
+
+    name: str
+    operation: str
+    on_npu: bool
+    cycles: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What vela estimates for a network, in the memories of the chosen system.
+
+    Attributes:
+        cycles: of the accelerator, for one inference.
+        milliseconds: the same at the clock of the system.
+        sram_bytes: of tensors in SRAM.
+        dram_bytes: of tensors in DRAM.
+        flash_bytes: read-only: command stream, weights, biases and tables.
+        macs: multiply-accumulates of one inference.
+        layers: in the order of the network.
+    """
+
+    cycles: int
+    milliseconds: float
+    sram_bytes: int
+    dram_bytes: int
+    flash_bytes: int
+    macs: int
+    layers: tuple[LayerCost, ...]
+
+    @property
+    def cpu_operators(self) -> int:
+        """How many operations vela leaves to the CPU."""
+        return sum(not layer.on_npu for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What vela makes of a network.
+
+    Attributes:
+        tflite: the network with its command stream as one custom operator.
+        raw: the same as arrays, in .npz.
+        cost: vela's estimates.
+        feasible: whether it keeps the SRAM that was asked for; vela itself overshoots in silence.
+    """
+
+    tflite: bytes
+    raw: bytes
+    cost: Cost
+    feasible: bool
+
+
+def build(tosa: bytes, target: NpuTarget, knobs: Knobs, sram_bytes: int | None = None) -> Built:
+    """Compile a TOSA file.
+
+    Args:
+        tosa: the file's bytes.
+        target: for which device.
+        knobs: how.
+        sram_bytes: budget of SRAM, at which vela is told to aim; None for the device's own.
+
+    Raises:
+        UsageError: a knob has a value that is not for this device.
+        ToolError: vela failed.
+    """
+    check_knobs(knobs, target)
+    with tempfile.TemporaryDirectory(prefix="mbv3c-vela-") as name:
+        folder = Path(name)
+        network = folder / f"{_NETWORK}.tosa"
+        network.write_bytes(tosa)
+        options = arguments(target, knobs, sram_bytes)
+        _vela([str(network), *options, "--output-dir", str(folder), "--verbose-performance"])
+        cost = _cost(folder)
+        _vela([str(network), *options, "--output-dir", str(folder), "--output-format", "raw"])
+        return Built(
+            (folder / f"{_NETWORK}_vela.tflite").read_bytes(),
+            (folder / f"{_NETWORK}_vela.npz").read_bytes(),
+            cost,
+            _fits(cost, knobs, sram_bytes),
+        )
+
+
+def estimate(
+    tosa: bytes, target: NpuTarget, knobs: Knobs, sram_bytes: int | None = None
+) -> tuple[Cost, bool]:
+    """Return what a choice costs by vela's estimate, and whether it keeps its SRAM.
+
+    Raises:
+        Mbv3cError: as `build` says.
+    """
+    check_knobs(knobs, target)
+    with tempfile.TemporaryDirectory(prefix="mbv3c-vela-") as name:
+        folder = Path(name)
+        network = folder / f"{_NETWORK}.tosa"
+        network.write_bytes(tosa)
+        options = arguments(target, knobs, sram_bytes)
+        _vela([str(network), *options, "--output-dir", name, "--verbose-performance"])
+        cost = _cost(folder)
+    return cost, _fits(cost, knobs, sram_bytes)
+
+
+def cost_json(cost: Cost) -> dict[str, Any]:
+    """Return vela's estimates in the documented form."""
+    return {
+        "figures": ESTIMATED,
+        "cycles": cost.cycles,
+        "milliseconds": cost.milliseconds,
+        "sram_bytes": cost.sram_bytes,
+        "dram_bytes": cost.dram_bytes,
+        "flash_bytes": cost.flash_bytes,
+        "macs": cost.macs,
+        "cpu_operators": cost.cpu_operators,
+        "layers": [
+            {
+                "name": one.name,
+                "operation": one.operation,
+                "cycles": one.cycles,
+                "macs": one.macs,
+            }
+            for one in cost.layers
+        ],
+    }
+
+
+def check_budget(cost: Cost, least: Cost, target: NpuTarget, sram_bytes: int) -> None:
+    """Refuse what does not keep the budget that a user gave.
+
+    Raises:
+        Mbv3cError: it needs more; what the network needs at least is said.
+    """
+    if cost.sram_bytes <= sram_bytes:
+        return
+    raise Mbv3cError(
+        f"the network needs {_kib(cost.sram_bytes)} of SRAM on {target.name} and --sram allows "
+        f"{_kib(sram_bytes)}; the least that vela found is {_kib(least.sram_bytes)}, with "
+        "--optimise size; lower --resolution or --width, or raise the budget"
+    )
+
+
+def _kib(size: int) -> str:
+    return f"{size / _KIB:.0f} KiB"
+
+
+def _fits(cost: Cost, knobs: Knobs, sram_bytes: int | None) -> bool:
+    limits = [one for one in (sram_bytes, knobs.arena_cache_size) if one is not None]
+    return cost.sram_bytes <= min(limits, default=cost.sram_bytes)
+
+
+def arguments(target: NpuTarget, knobs: Knobs, sram_bytes: int | None) -> list[str]:
+    """Return vela's options for a choice, but for what is written where."""
+    arena = knobs.arena_cache_size or sram_bytes
+    options = ["--accelerator-config", target.device, "--config", VELA_CONFIG]
+    options += ["--system-config", knobs.system_config or target.system_config]
+    options += ["--memory-mode", knobs.memory_mode or target.memory_mode]
+    options += ["--optimise", knobs.optimise, "--cop-format", "COP1"]
+    return options + (["--arena-cache-size", str(arena)] if arena else [])
+
+
+def _vela(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "ethosu.vela", *arguments]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_LONGEST
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(f"vela did not finish within {_LONGEST} s") from error
+    if done.returncode != 0:
+        said = (done.stderr + done.stdout).strip().splitlines() or ["no message"]
+        raise ToolError(f"vela failed with status {done.returncode}: {said[-1]}")
+
+
+def _cost(folder: Path) -> Cost:
+    (summary_file,) = folder.glob(f"{_NETWORK}_summary_*.csv")
+    summary = _rows(summary_file)[0]
+    layers = tuple(
+        LayerCost(
+            name=row["Name"],
+            operation=row["NNG Operator"],
+            on_npu=row["Target"] == "NPU",
+            cycles=int(row["Op Cycles"]),
+            macs=int(row["MAC Count"]),
+        )
+        for row in _rows(folder / f"{_NETWORK}_per-layer.csv")
+    )
+    flash = sum(float(summary[f"{kind}_flash_memory_used"]) for kind in ("on_chip", "off_chip"))
+    return Cost(
+        cycles=int(summary["cycles_total"]),
+        milliseconds=float(summary["inference_time"]) * 1e3,
+        sram_bytes=round(float(summary["sram_memory_used"]) * _KIB),
+        dram_bytes=round(float(summary["dram_memory_used"]) * _KIB),
+        flash_bytes=round(flash * _KIB),
+        macs=int(summary["nn_macs"]),
+        layers=layers,
+    )
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,284 @@
+"""What an NPU bundle computes, compared step by step from the model as given to the bits.
+
+fp32 model ─ cosine, top 1, top 5 ─► QDQ ─ least significant bits ─► TOSA ─ bit-equal ─► stream
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from mbv3c.parity.compare import Pair, Pairs, compare
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
+from mbv3c.parity.tolerance import Tolerance
+from mbv3c.targets.ethos_u.host import run_host
+from mbv3c.targets.ethos_u.host_parity import Both, check_host, with_integers
+from mbv3c.targets.ethos_u.interpreter.errors import (
+    InterpreterError,
+    StreamError,
+    UnsupportedError,
+)
+from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
+from mbv3c.targets.ethos_u.interpreter.program import Program, read_program
+from mbv3c.targets.ethos_u.lowering.composite import Quantization
+from mbv3c.targets.ethos_u.lowering.region import Region
+from mbv3c.targets.ethos_u.tosa_model import run_tosa
+from mbv3c.targets.ethos_u.verdict import NpuParity, OperatorsAlone, StepInput
+
+LSB = 3
+# One integer that fp32 rounds the other way near a tie becomes many further down. How many is what
+# onnxruntime's own ways of computing the same QDQ graph show, and what becomes of a few integers
+# of the input that are a step off; the latter, because those ways may happen to agree.
+TIMES_SPREAD = 2.0
+_NUDGED = 9
+# Normalised inputs have a standard deviation of 1: larger ones only show what saturates.
+_INPUTS = 3
+_STREAM_INPUTS = 2
+_ANY = Tolerance(of_range=1.0, times_spread=0.0, reason="int8 is judged by its cosine")
+
+
+def check(
+    model: onnx.ModelProto,
+    quantized: onnx.ModelProto,
+    region: Region,
+    tosa: bytes,
+    raw: Path,
+    host: onnx.ModelProto | None = None,
+    *,
+    interpreted: bool,
+) -> NpuParity:
+    """Compare every step.
+
+    Args:
+        model: as the user gave it.
+        quantized: with QDQ pairs.
+        region: what the QDQ model lowers to.
+        tosa: the file that says so.
+        raw: the .npz file with the command stream.
+        host: what comes behind the NPU.
+        interpreted: whether the interpreter knows the device.
+
+    Raises:
+        Mbv3cError: a tool fails.
+    """
+    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
+    inputs = parity_inputs(shape)[:_INPUTS]
+    integers = [region.inputs[0].to_device(x) for x in inputs]
+    wanted = [run_tosa(tosa, [one]) for one in integers]
+    references = list(run_reference(model, inputs))
+    seen = _Seen(quantized, region, is_cut=host is not None)
+    ours = seen.plain(inputs)
+    steps = _steps(seen, inputs, ours, wanted, references)
+    behind = None
+    if host is not None:
+        behind = check_host(quantized, region, host, ours, wanted, references)
+    lowered = (operators_alone(quantized, region, inputs[0]), tosa == region.tosa, behind)
+    pairs = _pairs(region, host, ours, wanted, references)
+    if not interpreted:
+        said = "the interpreter knows Ethos-U55 and Ethos-U65-256 only; see docs/npu.md"
+        return NpuParity(steps, *lowered, None, 0, said, pairs)
+    # Noise over all of int8 reaches what normalised inputs do not.
+    noise = np.random.default_rng(20190506).integers(-128, 128, integers[0].shape)
+    streamed = [integers[0], noise.astype(np.int8)][:_STREAM_INPUTS]
+    tosas = [wanted[0], run_tosa(tosa, streamed[1:])]
+    equal, count, said = _streamed(raw, region, streamed, tosas)
+    return NpuParity(steps, *lowered, equal, count, said, pairs)
+
+
+def _pairs(
+    region: Region,
+    host: onnx.ModelProto | None,
+    ours: list[Both],
+    wanted: list[list[NDArray[Any]]],
+    references: list[list[ReferenceOutput]],
+) -> Pairs:
+    """Return the outputs that TOSA's integers stand for beside those of the QDQ model."""
+    return tuple(
+        tuple(
+            Pair(y, replace(reference, output=output, spread=0.0))
+            for y, output, reference in zip(
+                _outputs(region, host, integers), model, outputs, strict=True
+            )
+        )
+        for (model, _), integers, outputs in zip(ours, wanted, references, strict=True)
+    )
+
+
+def _outputs(
+    region: Region, host: onnx.ModelProto | None, integers: list[NDArray[Any]]
+) -> list[NDArray[np.float32]]:
+    if host is not None:
+        return run_host(host, integers)
+    return [end.to_model(y) for end, y in zip(region.outputs, integers, strict=True)]
+
+
+class _Seen:
+    """The QDQ model in onnxruntime: its outputs, and the integers that the NPU should give."""
+
+    def __init__(self, quantized: onnx.ModelProto, region: Region, *, is_cut: bool) -> None:
+        self._start = region.inputs[0].quantization
+        self._ends = [one.quantization for one in region.outputs]
+        self._count = len(quantized.graph.output)
+        made = [one.made_by for one in region.outputs] if is_cut else []
+        shown = with_integers(quantized, made)
+        self._plain = session(shown)
+        self._fused = session(shown, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+
+    def plain(self, inputs: list[NDArray[np.float32]]) -> list[Both]:
+        """Return what each input gives, and the integers."""
+        return [self._both(run(self._plain, x)) for x in inputs]
+
+    def others(self, x: NDArray[np.float32]) -> list[Both]:
+        """Return what onnxruntime might as well give."""
+        beside = nudged(x, self._start)
+        return [self._both(run(*pair)) for pair in ((self._fused, x), (self._plain, beside))]
+
+    def _both(self, outputs: list[NDArray[Any]]) -> Both:
+        model, integers = outputs[: self._count], outputs[self._count :]
+        if not integers:
+            integers = [end.integers(y) for end, y in zip(self._ends, model, strict=True)]
+        return model, [_in_device_order(one) for one in integers]
+
+
+def _steps(
+    seen: _Seen,
+    inputs: list[NDArray[np.float32]],
+    ours: list[Both],
+    wanted: list[list[NDArray[Any]]],
+    references: list[list[ReferenceOutput]],
+) -> tuple[StepInput, ...]:
+    outputs = [model for model, _ in ours]
+    rows = compare(outputs, references, _ANY, ran_on="onnxruntime", exact_program=False).inputs
+    spreads = [
+        max(_lsb(integers, other) for _, other in seen.others(x))
+        for x, (_, integers) in zip(inputs, ours, strict=True)
+    ]
+    # How far a step travels is the network's doing; whether one happens, the input's.
+    allowed = max(LSB, TIMES_SPREAD * max(spreads))
+    return tuple(
+        StepInput(
+            max_error_of_range=row.max_error_of_range,
+            cosine=row.cosine,
+            top1_agreement=row.top1_agreement,
+            top5_agreement=row.top5_agreement,
+            lsb=_lsb(integers, tosa),
+            allowed_lsb=allowed,
+            spread_lsb=spread,
+        )
+        for row, (_, integers), tosa, spread in zip(rows, ours, wanted, spreads, strict=True)
+    )
+
+
+def nudged(x: NDArray[np.float32], start: Quantization) -> NDArray[np.float32]:
+    """Return an input of which a few integers are one step up or down."""
+    rng = np.random.default_rng(20190506)
+    values = start.values(start.integers(x)).reshape(-1)
+    places = rng.choice(values.size, min(_NUDGED, values.size), replace=False)
+    values[places] += np.float32(start.scale) * rng.choice([-1, 1], len(places)).astype(np.float32)
+    return values.reshape(x.shape)
+
+
+def _in_device_order(values: NDArray[Any]) -> NDArray[Any]:
+    return values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
+
+
+def _lsb(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> int:
+    """Return the largest difference of integers in the order of the device."""
+    return max(
+        int(np.abs(a.ravel().astype(np.int32) - b.ravel()).max())
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def operators_alone(
+    quantized: onnx.ModelProto, region: Region, x: NDArray[np.float32]
+) -> OperatorsAlone:
+    """Run every operator of a region on the integers that onnxruntime computes for its inputs."""
+    integers = _every_integer(quantized, x)
+    worst = OperatorsAlone(len(region.alone), "", 0, 1)
+    for one in region.alone:
+        inputs = [_four(integers[name]) for name in one.reads]
+        (ours,) = run_tosa(one.tosa, inputs)
+        theirs = _four(integers[one.makes])
+        lsb = int(np.abs(ours.astype(np.int32) - theirs).max())
+        if not worst.worst or lsb - one.allowed_lsb > worst.lsb - worst.allowed_lsb:
+            worst = OperatorsAlone(worst.count, one.name, lsb, one.allowed_lsb)
+    return worst
+
+
+def _every_integer(
+    quantized: onnx.ModelProto, x: NDArray[np.float32]
+) -> dict[str, NDArray[np.int8]]:
+    """Return what every QuantizeLinear makes, by its name, and by that of an input it reads."""
+    nodes = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
+    values = run(session(with_integers(quantized, [node.name for node in nodes])), x)
+    found: dict[str, NDArray[np.int8]] = {}
+    for node, value in zip(nodes, values[-len(nodes) :], strict=True):
+        found[node.name] = found[node.input[0]] = value.view(np.int8)
+    return found
+
+
+def _four(values: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Return integers of N, C, H, W or N, C in the order of the device: N, H, W, C."""
+    if values.ndim == 4:
+        return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
+    return values.reshape(len(values), 1, 1, -1)
+
+
+def _streamed(
+    raw: Path,
+    region: Region,
+    inputs: list[NDArray[np.int8]],
+    wanted: list[list[NDArray[Any]]],
+) -> tuple[bool | None, int, str]:
+    """Return the last three fields of `NpuParity`."""
+    try:
+        program = read_program(raw)
+        for index, (x, outputs) in enumerate(zip(inputs, wanted, strict=True)):
+            said = _difference(program, x, outputs)
+            if said:
+                return False, index + 1, said
+        said = other_constants(program, region)
+        if said:
+            return False, len(inputs), said
+    except UnsupportedError as error:
+        return None, 0, str(error)
+    except (StreamError, InterpreterError) as error:
+        return False, 0, str(error)
+    return True, len(inputs), ""
+
+
+def other_constants(program: Program, region: Region) -> str:
+    """Say which constants of the stream are not those of TOSA; nothing if all are.
+
+    Inputs show a wrong bit only where it matters for them.
+    """
+    pairs: tuple[tuple[str, Mapping[Any, str], Mapping[Any, str]], ...] = (
+        ("channels, their weights, bias or scale,", program.channels, region.channels),
+        ("tables", program.tables, region.tables),
+    )
+    for kind, ours, theirs in pairs:
+        more, missing = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
+        if more or missing:
+            places = sorted({ours[one] for one in more})
+            layers = sorted({theirs[one] for one in missing})
+            return (
+                f"{len(more)} {kind} are not TOSA's ({', '.join(places[:4])}), and {len(missing)} "
+                f"of TOSA's are missing ({', '.join(layers[:4])})"
+            )
+    return ""
+
+
+def _difference(program: Program, x: NDArray[np.int8], wanted: list[NDArray[Any]]) -> str:
+    """Say how the stream's outputs differ; nothing if they do not."""
+    for index, (ours, theirs) in enumerate(zip(interpret(program, [x]), wanted, strict=True)):
+        different = int((ours.ravel() != theirs.ravel()).sum())
+        if different:
+            return f"{different} of {ours.size} elements of output {index}"
+    return ""

@@ -1,0 +1,58 @@
+"""What the cost model of a GPU says of all knobs: no library is built, and nothing runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mbv3c.targets.library import schedules
+from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.tuning import search
+from mbv3c.tuning.tasks import Task
+from mbv3c.tuning.tuner import Outcome, State
+
+UNIT = "estimated clocks"
+DESCRIPTION = "the cost model (a roofline; it was compared with no GPU)"
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """What the cost model says of a network's kernels.
+
+    Attributes:
+        outcome: every legal choice of every kernel, in `UNIT`.
+        sentence: what follows from it.
+    """
+
+    outcome: Outcome
+    sentence: str
+
+
+def estimate(tasks: Sequence[Task], gpu: Gpu) -> Estimated:
+    """Estimate all legal knobs of some kernels: `Work.clocks`, the same each time."""
+    states = [_estimated(task, gpu) for task in tasks]
+    better = [state for state in states if state.search.best != 0]
+    outcome = Outcome(states, trials=sum(len(state.search.tiles) for state in states))
+    if better:
+        return Estimated(
+            outcome,
+            f"of {len(better)} kernels the default is not the choice of the least estimate; "
+            "nothing is kept, since an estimate is no measurement",
+        )
+    return Estimated(
+        outcome,
+        "every default is the choice of the least estimate, since the rules go by the same "
+        "numbers: estimating finds nothing better, measuring on a device may",
+    )
+
+
+def _estimated(task: Task, gpu: Gpu) -> State:
+    schedule = schedules(gpu)[task.kind]
+    default = schedule.default(task.shape, gpu)
+    clocks = {
+        tile: schedule.work(task.shape, tile, gpu).clocks(gpu)
+        for tile in schedule.legal(task.shape, gpu)
+    }
+    relative = {tile: one / clocks[default] for tile, one in clocks.items()}
+    begun = search.start(list(clocks), default, relative)
+    return State(task, begun, np.random.default_rng(0), clocks[default])

@@ -1,0 +1,109 @@
+"""Check kernels against what a GPU launches: here, before a driver refuses them on the device.
+
+PoCL, which runs them on a CPU, takes work-groups of thousands of work-items and a megabyte of
+local memory, so that running them there shows nothing.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+from tvm.s_tir import SBlock
+from tvm.tirx import AllocBuffer, AttrStmt, For, IntImm, PrimFunc
+
+from mbv3c.errors import Mbv3cError
+from mbv3c.lowering.plan import Plan
+from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.targets.opencl.schedules.launch import REGISTERS
+
+_SIDES = ("threadIdx.x", "threadIdx.y", "threadIdx.z")
+_GROUPS = ("blockIdx.x", "blockIdx.y", "blockIdx.z")
+
+
+class LimitError(Mbv3cError):
+    """A kernel asks for more than the GPU has."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a kernel asks for.
+
+    Attributes:
+        group: sides of a work-group; the largest, where a function launches several kernels.
+        groups: work-groups along each axis; likewise.
+        local_bytes: local memory of a work-group.
+        registers: 32-bit registers of a work-item, as its schedule counts them; 0 if it does not.
+        threads: whether it is bound to work-items at all.
+    """
+
+    group: tuple[int, ...]
+    groups: tuple[int, ...]
+    local_bytes: int
+    registers: int
+    threads: bool
+
+
+def launch_of(function: PrimFunc) -> Launch:
+    """Read a scheduled function's launch."""
+    sides: Counter[str] = Counter()
+    local: dict[Any, int] = {}
+
+    def bind(tag: str, extent: Any) -> None:
+        extent = int(extent) if isinstance(extent, int | IntImm) else 0
+        sides[tag] = max(sides[tag], extent)
+
+    def visit(node: Any) -> None:
+        if isinstance(node, AttrStmt) and node.attr_key == "thread_extent":
+            bind(str(node.node.thread_tag), node.value)
+        elif isinstance(node, For) and node.thread_binding is not None:
+            bind(str(node.thread_binding.thread_tag), node.extent)
+        elif isinstance(node, SBlock | AllocBuffer):
+            for buffer in node.alloc_buffers if isinstance(node, SBlock) else [node.buffer]:
+                if str(buffer.scope()).startswith("shared"):
+                    extents = [int(extent) for extent in buffer.shape]
+                    local[buffer.data] = prod(extents) * np.dtype(str(buffer.dtype)).itemsize
+
+    tvm_ffi.structural_walk(function.body, ((AttrStmt, For, SBlock, AllocBuffer), visit))
+    return Launch(
+        tuple(max(1, sides[side]) for side in _SIDES),
+        tuple(max(1, sides[side]) for side in _GROUPS),
+        sum(local.values()),
+        int(function.attrs.get(REGISTERS, 0)) if function.attrs else 0,
+        bool(sides),
+    )
+
+
+def check_limits(plan: Plan, gpu: Gpu, device: str) -> None:
+    """Make sure that a GPU launches every kernel of a plan.
+
+    Raises:
+        LimitError: one asks for more than there is; the message has its name and the numbers.
+    """
+    for step in plan.steps:
+        reason = _beyond(launch_of(step.function), gpu)
+        if reason:
+            covered = ", ".join(step.nodes) or "a change of layout"
+            raise LimitError(
+                f"the {step.kind} kernel for {covered} {reason}: {device} would refuse it; choose "
+                "other knobs, or another device"
+            )
+
+
+def _beyond(one: Launch, gpu: Gpu) -> str:
+    """Say in which way a launch is beyond a GPU; empty if it is not."""
+    group = "x".join(map(str, one.group))
+    if not one.threads:
+        return "is bound to no work-items"
+    if prod(one.group) > gpu.group_items:
+        return f"has work-groups of {group} = {prod(one.group)}, of at most {gpu.group_items}"
+    if not gpu.fits(one.group):
+        most = "x".join(map(str, gpu.group_sides))
+        return f"has work-groups of {group}, of at most {most}"
+    if one.local_bytes > gpu.local_bytes:
+        return f"takes {one.local_bytes} bytes of local memory, of at most {gpu.local_bytes}"
+    if gpu.registers and one.registers > gpu.registers:
+        return f"needs {one.registers} registers, of at most {gpu.registers}"
+    return ""

@@ -1,0 +1,261 @@
+"""Which winners are kept: those that are faster inside the network and make all of it faster.
+
+In a contest the candidates for one kernel follow each other, and what the network would have to
+fetch from memory may still be in a cache. So winners have two tests more:
+
+1.  In place. The network with default choices and the one with all winners take turns, and every
+    call is measured. A winner whose calls are not faster there, by more than the turns differ, is
+    dropped.
+2.  As a whole. The network as `compile` makes it so far and the one with the winners that are left
+    take turns. If it got no faster, the half of the winners that gained least in place is dropped,
+    and so on. Winners that only confirm what `compile` did before need no such proof.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
+from mbv3c.execution.timing.statistics import Ratio, ratio
+from mbv3c.job import Target
+from mbv3c.lowering.kernels import NO_CHOICES, Choices
+from mbv3c.lowering.lower import Lowered
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.targets.library import build
+from mbv3c.tuning.choices import tuned_kernels
+from mbv3c.tuning.database import Record
+from mbv3c.tuning.meters import Calls, Costs, NetworkRunner, Whole, write_manifest
+from mbv3c.tuning.tasks import key_of, tasks_of
+from mbv3c.tuning.tuner import Event
+
+_DEFAULT, _KNOWN, _NEXT = "default", "known", "next"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The whole network before and after, measured in one run.
+
+    Attributes:
+        before, after: with the default choices, and with the best that are known; the least of
+            all medians of blocks for times.
+        ratio: after to before; the median over interleaved blocks for times.
+        unit: of both.
+        beside: the same in the other units that the runner can tell; they decide nothing.
+    """
+
+    before: float
+    after: float
+    ratio: float
+    unit: str
+    beside: tuple["Network", ...] = ()
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A winner, and how it did inside the network.
+
+    Attributes:
+        record: of it; with what it and the default cost there, where that is known.
+        ratio: of the time of all its calls to the default's, by blocks; None where the default's
+            network has no such kernel, as another winner changed its shape.
+        gain: what all its calls save, in the unit of the records.
+    """
+
+    record: Record
+    ratio: Ratio | None
+    gain: float
+
+    @property
+    def won(self) -> bool:
+        """Say whether three quarters of the blocks agree that it is faster, or none was held."""
+        return self.ratio is None or self.ratio.quartiles[1] < 1.0
+
+
+class Versions:
+    """A network with several choices, each built once."""
+
+    def __init__(
+        self,
+        lowered: Callable[[Choices], Lowered],
+        choices: Callable[[Sequence[Record]], Choices],
+        target: Target,
+        folder: Path,
+    ) -> None:
+        """Take what it needs to build them.
+
+        Args:
+            lowered: lowers the network with some choices.
+            choices: those that `compile` makes if some records are added to what is known.
+            target: resolved.
+            folder: a place for the libraries.
+        """
+        self._lowered, self._choices, self._target = lowered, choices, target
+        self._folder = folder
+        self._built: dict[str, tuple[Lowered, Whole]] = {}
+
+    def default(self) -> tuple[Lowered, Whole]:
+        """Return the network with the default choices.
+
+        Raises:
+            Mbv3cError: it cannot be built.
+        """
+        return self._build(NO_CHOICES)
+
+    def built(self, records: Sequence[Record]) -> tuple[Lowered, Whole]:
+        """Return the network as `compile` makes it with some records more.
+
+        Raises:
+            Mbv3cError: it cannot be built.
+        """
+        return self._build(self._choices(records))
+
+    def _build(self, choices: Choices) -> tuple[Lowered, Whole]:
+        lowered = self._lowered(choices)
+        name = json.dumps(tuned_kernels(lowered.plan))
+        if name not in self._built:
+            folder = self._folder / str(len(self._built))
+            golden = folder / GOLDEN_INPUT
+            golden.parent.mkdir(parents=True)
+            np.save(golden, parity_inputs(lowered.plan.input_shape)[0])
+            build(lowered.module, self._target, folder / LIBRARY, symbols=True)
+            write_manifest(folder, self._target.name)
+            self._built[name] = lowered, Whole(folder, lowered.kernels)
+        return self._built[name]
+
+
+def keep(
+    versions: Versions,
+    confirmed: Sequence[Record],
+    winners: Sequence[Record],
+    names: Mapping[str, str],
+    runner: NetworkRunner,
+    report: Callable[[Event], None],
+) -> tuple[list[Record], Network | None]:
+    """Return the records to keep, and what the network gains by them and by what is known.
+
+    Args:
+        versions: of the network.
+        confirmed: choices that `compile` made before, measured elsewhere or for similar kernels,
+            and that were faster than the default here, too.
+        winners: of contests against the default.
+        names: of the kernels, by key, for people.
+        runner: measures.
+        report: told what happens.
+
+    Returns:
+        The records to keep, with their costs in place, and the network with the default choices
+        against the one that `compile` makes with them; if nothing at all is kept, against the last
+        one that was tried; None if nothing was.
+
+    Raises:
+        Mbv3cError: a network cannot be built, or measured.
+    """
+    default = versions.default()[1]
+    if not winners and not confirmed and versions.built([])[1] == default:
+        return [], None
+    report({"event": "network"})
+    base = list(confirmed)
+    chosen: list[Record] = []
+    if winners or confirmed:
+        tried = {one.key: one for one in (*confirmed, *winners)}
+        placed = in_place(versions, list(tried.values()), runner)
+        for one in placed:
+            if one.ratio is not None and not one.won:
+                dropped = names[one.record.key]
+                report({"event": "dropped", "task": dropped, "ratio": one.ratio.median})
+        before = {_choice(one) for one in confirmed}
+        lost = {_choice(one.record) for one in placed if not one.won}
+        base = [one for one in confirmed if _choice(one) not in lost]
+        won = sorted((one for one in placed if one.won), key=lambda one: -one.gain)
+        chosen = [one.record for one in won if _choice(one.record) not in before]
+    network, costs = None, None
+    while chosen:
+        costs = _costs(versions, base, [*base, *chosen], runner)
+        step = ratio(costs[runner.unit][_NEXT], costs[runner.unit][_KNOWN]).median
+        network = _network(costs, _NEXT, runner.unit)
+        if step < 1.0:
+            return [*base, *chosen], network
+        chosen = chosen[: len(chosen) // 2]
+        report({"event": "lost", "ratio": step, "left": len(chosen)})
+    if versions.built(base)[1] != default:
+        costs = costs or _costs(versions, base, base, runner)
+        network = _network(costs, _KNOWN, runner.unit)
+    return base, network
+
+
+def in_place(versions: Versions, tried: Sequence[Record], runner: NetworkRunner) -> list[Placed]:
+    """Measure choices of different kernels, all of them at once, inside the network."""
+    default, plain = versions.default()
+    lowered, tuned = versions.built(tried)
+    calls = runner.calls([plain, tuned])
+    before, after = _by_key(default, calls[plain]), _by_key(lowered, calls[tuned])
+    counts = {task.key: task.calls for task in tasks_of([default.plan])}
+    found = []
+    for record in tried:
+        if record.key not in before or record.key not in after:
+            assert record.cost is not None
+            assert record.baseline is not None
+            found.append(Placed(record, None, record.baseline - record.cost))
+            continue
+        compared = ratio(after[record.key], before[record.key])
+        spent = median(run for block in before[record.key] for run in block)
+        baseline = spent / counts[record.key]
+        here = replace(record, cost=baseline * compared.median, baseline=baseline)
+        found.append(Placed(here, compared, spent * (1.0 - compared.median)))
+    return found
+
+
+def _choice(record: Record) -> tuple[str, str]:
+    return record.key, json.dumps(record.knobs, sort_keys=True)
+
+
+def _by_key(lowered: Lowered, calls: Calls) -> dict[str, Costs]:
+    """Return what all calls of the kernels of a key cost, by blocks and runs."""
+    keys = {
+        name: key_of(step.kind, step.shape)
+        for name, step in zip(lowered.kernels, lowered.plan.steps, strict=True)
+        if step.shape is not None
+    }
+    found: dict[str, Costs] = {key: [] for key in keys.values()}
+    for block in calls:
+        for costs in found.values():
+            costs.append([])
+        for run in block:
+            sums: defaultdict[str, float] = defaultdict(float)
+            for name, cost in run:
+                if name in keys:
+                    sums[keys[name]] += cost
+            for key, costs in found.items():
+                costs[-1].append(sums[key])
+    return found
+
+
+def _costs(
+    versions: Versions, known: Sequence[Record], after: Sequence[Record], runner: NetworkRunner
+) -> dict[str, dict[str, Costs]]:
+    """Measure the network by default, as it is known, and as it may be next: by unit and side."""
+    built = {
+        _DEFAULT: versions.default()[1],
+        _KNOWN: versions.built(known)[1],
+        _NEXT: versions.built(after)[1],
+    }
+    measured = runner.wholes(list(dict.fromkeys(built.values())))
+    return {
+        unit: {side: costs[whole] for side, whole in built.items()}
+        for unit, costs in measured.items()
+    }
+
+
+def _network(costs: Mapping[str, Mapping[str, Costs]], side: str, unit: str) -> Network:
+    found = {}
+    for each, sides in costs.items():
+        before, after = sides[_DEFAULT], sides[side]
+        first, then = (min(median(block) for block in one) for one in (before, after))
+        found[each] = Network(first, then, ratio(after, before).median, each)
+    beside = tuple(one for each, one in found.items() if each != unit)
+    return replace(found[unit], beside=beside)

@@ -1,0 +1,262 @@
+"""Contests on devices: boards, phones, other machines, several of them at once.
+
+What goes wrong in a session is the device's fault until the opposite is shown:
+
+    session 1   the default kernel runs, the contest fails    → a fault of the device, perhaps
+    session 2   the default kernel runs, the contest fails    → perhaps both at once
+    session 3   the default kernel runs                       → it was the contest
+
+on whichever devices are there, the others first. A session in which the default kernel does not
+run counts against the device alone.
+"""
+
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbv3c.errors import ToolError, UsageError
+from mbv3c.execution.device import client
+from mbv3c.execution.device.place import Place
+from mbv3c.execution.device.pool import Event, Lease, Patience, Pool, StoppedError
+from mbv3c.execution.device.runner import (
+    CONNECT_SECONDS,
+    START_SECONDS,
+    RpcRunner,
+    SessionError,
+    session_result,
+)
+from mbv3c.execution.processes import finish
+from mbv3c.execution.timing.stopwatch import build_stopwatch
+from mbv3c.job import Target
+from mbv3c.targets.cpu.machine import Machine as Cores
+from mbv3c.targets.library import schedules
+from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.targets.remote import check_machines
+from mbv3c.tuning.contest import Contest, write_contest
+from mbv3c.tuning.meters import Calls, ContestTimeoutError, Costs, Measured, Whole, microseconds
+from mbv3c.tuning.tasks import Task
+
+_ROUNDS = 30
+_BLOCKS, _RUNS = 20, 10  # of whole networks, as `bench` takes turns
+_STEPS = 40  # more than a session has; each has its own time, all of them together this often
+
+
+class DeviceRunner:
+    """Times candidates on devices behind RPC servers, one thread, call by call.
+
+    Attributes:
+        pool: the devices.
+        seconds: that a device has for each step of a session.
+        unit: of the costs.
+    """
+
+    unit = "us"
+
+    def __init__(self, pool: Pool, target: Target, folder: Path, seconds: float) -> None:
+        """Build what devices need.
+
+        Args:
+            pool: the devices.
+            target: what they are; resolved.
+            folder: a place for files, as long as this is used.
+            seconds: that a device has for each step.
+
+        Raises:
+            ToolError: the stopwatch cannot be compiled.
+        """
+        self.pool, self.seconds = pool, seconds
+        self._target, self._folder = target, folder
+        self._stopwatch = folder / "stopwatch.so"
+        self._proof: Path | None = None
+        build_stopwatch(target, self._stopwatch)
+
+    @property
+    def slots(self) -> int:
+        """Contests at once: one per device, and one that is built meanwhile."""
+        return 1 + max(1, sum(not board.aside for board in self.pool.boards))
+
+    @property
+    def description(self) -> str:
+        machines = [board.machine for board in self.pool.boards if board.machine]
+        gpu = bool(self._target.gpu)
+        kinds = [one.opencl.sentence if gpu and one.opencl else one.processor for one in machines]
+        what = (
+            " and ".join(dict.fromkeys(kinds)) or "devices whose servers do not say what they are"
+        )
+        return f"{what}, {self.pool.place}{'' if gpu else ', one thread'}"
+
+    @property
+    def notes(self) -> list[dict[str, Any]]:
+        """What each device is, for those who read the database."""
+        return [
+            {
+                "address": str(board.address),
+                "machine": board.machine.to_json() if board.machine else None,
+            }
+            for board in self.pool.boards
+        ]
+
+    def prove_with(self, task: Task, processor: Cores | Gpu) -> None:
+        """Build what every device must be able to run: the default kernel of a task, alone.
+
+        Raises:
+            Mbv3cError: it cannot be built.
+        """
+        default = schedules(processor)[task.kind].default(task.shape, processor)
+        folder = self._folder / "proof"
+        folder.mkdir()
+        write_contest(task, [default], processor, self._target, folder)
+        self._proof = folder
+
+    def measure(self, contest: Contest, timeout: float) -> Measured:
+        """Run a contest on a device that is free.
+
+        Raises:
+            ContestTimeoutError: it took longer than `timeout` seconds, or those for a step.
+            ToolError: it failed, and not because of a device.
+            DevicesGoneError: no device answers any more.
+        """
+        sides = {"the candidates": contest.folder}
+        with tempfile.TemporaryDirectory(prefix="mbv3c-contest-") as name:
+            asked = {"contest": _ROUNDS}
+            result = self._session(Path(name), sides, min(timeout, self.seconds), asked)
+            outputs = [np.load(file) for file in result["outputs"]]
+        return Measured(contest.costs(result["rounds"]), contest.results(outputs))
+
+    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+        return self._turns(wholes, "calls")
+
+    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+        measured = self._turns(wholes, "wholes")
+        return {self.unit: {one: microseconds(blocks) for one, blocks in measured.items()}}
+
+    def _turns(self, wholes: Sequence[Whole], measured: str) -> dict[Whole, Any]:
+        """Measure networks on one device, in one session."""
+        sides = {f"network {number}": one for number, one in enumerate(wholes)}
+        with tempfile.TemporaryDirectory(prefix="mbv3c-contest-") as name:
+            folders = {side: one.folder for side, one in sides.items()}
+            result = self._session(Path(name), folders, self.seconds, {"turns": measured})
+        return {one: result["blocks"][side] for side, one in sides.items()}
+
+    def _session(
+        self, folder: Path, sides: Mapping[str, Path], seconds: float, asked: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Hold sessions until one succeeds, or until it is certain that none will."""
+        failures: list[SessionError] = []
+        begun = time.monotonic()
+        while True:
+            lease = self.pool.take(begun)
+            try:
+                # Of what failed twice only the proof is left to be seen.
+                given = sides if len(failures) < 2 else {}
+                result = self._held(lease, folder, given, seconds, asked)
+                self.pool.proven(lease, result["machine"])
+            except SessionError as error:
+                if error.proven:
+                    self.pool.proven(lease, None)
+                    failures.append(error)
+                self.pool.failed(lease, str(error))
+                continue
+            finally:
+                self.pool.release(lease)
+            if given:
+                return result
+            last = failures[-1]
+            raise ContestTimeoutError(str(last)) if last.late else ToolError(str(last))
+
+    def _held(
+        self,
+        lease: Lease,
+        folder: Path,
+        sides: Mapping[str, Path],
+        seconds: float,
+        asked: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Hold one session with a device, in a process of its own."""
+        assert self._proof is not None, "prove_with comes first"
+        address = lease.board.address
+        limit = CONNECT_SECONDS + seconds * _STEPS
+        request = {
+            "address": [address.host, address.port],
+            "tracked": False,
+            "key": lease.key,
+            "library": None,
+            "gpu": bool(self._target.gpu),
+            "seconds": seconds,
+            "wait_seconds": CONNECT_SECONDS,
+            "session_seconds": limit,
+            "proof": str(self._proof),
+            "stopwatch": str(self._stopwatch),
+            "sides": {name: str(side) for name, side in sides.items()},
+            "blocks": _BLOCKS,
+            "runs": _RUNS,
+            **asked,
+        }
+        for left in (client.STEP, client.RESULT):
+            (folder / left).unlink(missing_ok=True)
+        (folder / "request.json").write_text(json.dumps(request))
+        command = [sys.executable, "-m", client.__name__, str(folder / "request.json")]
+        try:
+            finished = finish(command, timeout=limit + START_SECONDS, stop=self.pool.stopped)
+        except ToolError as error:
+            if self.pool.stopped.is_set():
+                raise StoppedError("stopped while a device measured") from error
+            raise SessionError(str(error), late=True) from error
+        return session_result(f"device {lease.board.name}", folder, finished)
+
+
+@contextmanager
+def opened(
+    target: Target,
+    place: Place,
+    seconds: float,
+    report: Callable[[Event], None],
+    patience: Patience | None = None,
+) -> Iterator[DeviceRunner]:
+    """Reach the devices of a place; leave them alone when done, whatever happens.
+
+    Args:
+        target: what they are; resolved.
+        place: one device, or a tracker and a key.
+        seconds: that a device has for each step of a session.
+        report: told of devices that fail, are set aside, are back; from any thread, one at a time.
+        patience: how long devices are put up with.
+
+    Raises:
+        UsageError: a device has another architecture; `seconds` is no time.
+        ToolError: the device or the tracker does not answer, or has no device under the key.
+    """
+    if not seconds > 0:
+        raise UsageError(f"--timeout {seconds:g} is no time; give seconds above 0")
+    with tempfile.TemporaryDirectory(prefix="mbv3c-devices-") as name:
+        pool = Pool(place, report, patience)
+        try:
+            if not place.tracked:
+                device = RpcRunner(place, seconds=seconds)
+                device.look()
+                pool.boards[0].machine = device.machine
+            machines = [board.machine for board in pool.boards if board.machine]
+            for doubt in check_machines(machines, target):
+                report({"event": "device-doubt", "device": target.name, "text": doubt})
+            yield DeviceRunner(pool, target, Path(name), seconds)
+        finally:
+            pool.stop()
+
+
+def one_at_a_time(report: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Have whoever is told of events never be told of two at once, from whichever threads."""
+    lock = threading.Lock()
+
+    def tell(event: Event) -> None:
+        with lock:
+            report(event)
+
+    return tell

@@ -1,0 +1,268 @@
+"""Who measures candidates, and in which unit."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv3c.bundle import MANIFEST, output_files
+from mbv3c.errors import ToolError
+from mbv3c.execution.emulator.by_kernel import cycles_by_kernel, instructions_by_kernel
+from mbv3c.execution.emulator.counting import Count, count_kernels
+from mbv3c.execution.emulator.cycles import CYCLES, Estimator
+from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.execution.timing.contenders import BUNDLE
+from mbv3c.execution.timing.latency import take_turns, worker
+from mbv3c.execution.timing.processors import processor_name
+from mbv3c.execution.timing.worker import CONTEST, OUTPUTS
+from mbv3c.tuning.contest import Contest
+
+_ROUNDS = 30
+_RUNS = 2000  # of each whole network: a gain of some percent must show beside other work
+_RUNS_BY_CALL = 400
+
+INSTRUCTIONS = "instructions"
+_COUNTED = {INSTRUCTIONS: "executed instructions", CYCLES: CYCLES}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a contest showed.
+
+    Attributes:
+        costs: of every candidate, one per round.
+        outputs: of every candidate, from the same inputs.
+    """
+
+    costs: list[list[float]]
+    outputs: list[NDArray[Any]]
+
+    def cost(self, candidate: int) -> float:
+        return median(self.costs[candidate])
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole network, built.
+
+    Attributes:
+        folder: a folder with its library and input, laid out as a bundle.
+        kernels: the names of its kernels.
+    """
+
+    folder: Path
+    kernels: tuple[str, ...]
+
+
+Calls = list[list[list[tuple[str, float]]]]  # by block and run, the name and cost of every call
+Costs = list[list[float]]  # by block and run
+
+
+class Runner(Protocol):
+    """Measures the candidates of a contest side by side.
+
+    Attributes:
+        unit: of the costs.
+        description: what runs them, for people.
+        slots: how many contests it takes at once, each from a thread of its own.
+    """
+
+    @property
+    def slots(self) -> int: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    def measure(self, contest: Contest, timeout: float) -> Measured:
+        """Run a contest.
+
+        Raises:
+            ContestTimeoutError: it took longer than `timeout` seconds.
+            ToolError: it failed.
+            DevicesGoneError: nothing is left that measures.
+        """
+        ...
+
+
+class NetworkRunner(Runner, Protocol):
+    """Measures whole networks, too."""
+
+    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+        """Measure every call of networks that take turns, in the runner's unit.
+
+        Raises:
+            ToolError: one of them fails.
+            DevicesGoneError: nothing is left that measures.
+        """
+        ...
+
+    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+        """Measure networks that take turns; by unit, of all that the runner can tell.
+
+        Raises:
+            ToolError: one of them fails.
+            DevicesGoneError: nothing is left that measures.
+        """
+        ...
+
+
+class ContestTimeoutError(ToolError):
+    """A contest did not end in time."""
+
+
+@dataclass(frozen=True)
+class LocalRunner:
+    """Times candidates on this machine, in a process of their own, in turns.
+
+    Attributes:
+        cpus: the processors to stay on; so many threads there are.
+        device: the OpenCL device that computes, by whose clock times are; empty for a CPU.
+    """
+
+    cpus: tuple[int, ...]
+    unit: str = "us"
+    slots: int = 1
+    device: str = ""
+
+    @property
+    def description(self) -> str:
+        if self.device:
+            return self.device
+        return f"{processor_name()}, threads {len(self.cpus)}"
+
+    def measure(self, contest: Contest, timeout: float) -> Measured:
+        begin = time.monotonic()
+        try:
+            with worker(CONTEST, contest.folder, self.cpus, timeout=timeout) as started:
+                rounds = started.measure(_ROUNDS)
+        except ToolError as error:
+            if time.monotonic() - begin >= timeout:
+                raise ContestTimeoutError(f"no answer for {timeout:.0f} s") from error
+            raise
+        stored = np.load(contest.folder / OUTPUTS)
+        outputs = contest.results([stored[name] for name in stored.files])
+        return Measured(contest.costs(rounds), outputs)
+
+    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+        return self._turns(CONTEST, wholes, _RUNS_BY_CALL)
+
+    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+        measured = self._turns(BUNDLE, wholes, _RUNS)
+        return {self.unit: {one: microseconds(blocks) for one, blocks in measured.items()}}
+
+    def _turns(self, mode: str, wholes: Sequence[Whole], runs: int) -> dict[Whole, Any]:
+        sides = {str(one.folder): (mode, one.folder) for one in wholes}
+        blocks = take_turns(sides, self.cpus, runs).blocks
+        return {one: blocks[str(one.folder)] for one in wholes}
+
+
+@dataclass(frozen=True)
+class CountingRunner:
+    """Counts executed instructions on an emulated processor: exact, the same each time, no time.
+
+    Attributes:
+        kit: the emulator.
+        cpu: the processor, in qemu's words.
+        unit: of the costs: instructions, or the cycles that are estimated from them.
+        estimator: estimates cycles; None where nothing does.
+    """
+
+    kit: EmulatorKit
+    cpu: str
+    unit: str = INSTRUCTIONS
+    estimator: Estimator | None = None
+    slots: int = 1
+
+    @property
+    def description(self) -> str:
+        by = f" by {self.estimator.description}" if self.estimator and self.unit == CYCLES else ""
+        return f"emulated {self.cpu}, one thread, {_COUNTED[self.unit]}{by}"
+
+    @property
+    def units(self) -> list[str]:
+        """Return the units that it can tell, its own first."""
+        return [self.unit, *(unit for unit in self._tellers() if unit != self.unit)]
+
+    def costs(self, counted: Count, folder: Path, unit: str) -> Counter[str]:
+        """Return what every kernel of a library with symbols costs, all calls.
+
+        Raises:
+            ToolError: one of LLVM's programs fails.
+        """
+        return self._tellers()[unit](counted, folder)
+
+    def _tellers(self) -> dict[str, Callable[[Count, Path], Counter[str]]]:
+        tellers: dict[str, Callable[[Count, Path], Counter[str]]] = {
+            INSTRUCTIONS: instructions_by_kernel
+        }
+        if self.estimator is not None:
+            tellers[CYCLES] = partial(cycles_by_kernel, estimator=self.estimator)
+        return tellers
+
+    def measure(self, contest: Contest, timeout: float) -> Measured:
+        first = contest.folder / "y.npy"
+        begin = time.monotonic()
+        try:
+            counted = count_kernels(self.kit, self.cpu, contest.folder, first, timeout=timeout)
+        except ToolError as error:
+            if time.monotonic() - begin >= timeout:
+                raise ContestTimeoutError(f"not counted within {timeout:.0f} s") from error
+            raise
+        found = self.costs(counted, contest.folder, self.unit)
+        calls = Counter(contest.calls)
+        names = [contest.calls[call] for call in contest.candidates]
+        count = contest.before + contest.outputs * len(names)
+        outputs = [np.load(path) for path in islice(output_files(first), count)]
+        costs = [[found[name] / calls[name]] for name in names]
+        return Measured(costs, contest.results(outputs))
+
+    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+        """Count networks; all calls of a kernel are one."""
+        return {one: [[list(self._kernels(one, self.unit).items())]] for one in wholes}
+
+    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+        """Count networks; what TVM's runtime executes around the kernels is noise."""
+        return {
+            unit: {one: [[sum(self._kernels(one, unit).values())]] for one in wholes}
+            for unit in self.units
+        }
+
+    def _kernels(self, whole: Whole, unit: str) -> dict[str, float]:
+        costs = self.costs(_counted(self.kit, self.cpu, whole.folder), whole.folder, unit)
+        return {name: float(costs[name]) for name in dict.fromkeys(whole.kernels)}
+
+
+@lru_cache(maxsize=4)  # each network is asked for several times, and is the same each time
+def _counted(kit: EmulatorKit, cpu: str, folder: Path) -> Count:
+    return count_kernels(kit, cpu, folder, folder / "y.npy")
+
+
+def microseconds(blocks: Costs) -> Costs:
+    """Convert milliseconds."""
+    return [[1e3 * one for one in block] for block in blocks]
+
+
+def write_manifest(folder: Path, target: str) -> None:
+    """Say in a contest's folder what it is for, as the workers read it."""
+    manifest: dict[str, Any] = {"target": {"name": target}}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def same(outputs: Sequence[NDArray[Any]], candidate: int, tolerance: float) -> bool:
+    """Say whether a candidate's output is that of the first one, up to rounding."""
+    wanted = outputs[0].astype(np.float64)
+    got = outputs[candidate].astype(np.float64)
+    scale = max(1.0, float(np.abs(wanted).max()))
+    return bool(np.isfinite(got).all() and np.abs(got - wanted).max() <= tolerance * scale)

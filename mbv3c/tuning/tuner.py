@@ -1,0 +1,420 @@
+"""The search over a whole network: which kernel is measured next, and what is kept of it."""
+
+import datetime
+import platform
+import tempfile
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import tvm
+
+from mbv3c import __version__
+from mbv3c.errors import Mbv3cError
+from mbv3c.execution.device.pool import DevicesGoneError
+from mbv3c.execution.emulator.cycles import CYCLES
+from mbv3c.job import Target
+from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.library import schedules
+from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.tuning import search
+from mbv3c.tuning.choices import context_of
+from mbv3c.tuning.contest import write_contest
+from mbv3c.tuning.database import Database, Record
+from mbv3c.tuning.jobs import Crew
+from mbv3c.tuning.meters import (
+    INSTRUCTIONS,
+    ContestTimeoutError,
+    Measured,
+    Runner,
+    same,
+    write_manifest,
+)
+from mbv3c.tuning.search import Search
+from mbv3c.tuning.tasks import Task
+
+_BATCH = 12
+_FINALISTS = 3
+_TIMEOUT = 120.0  # seconds for a contest
+# Sums of the same numbers in another order: as the tests of the kernels, and for fp16 likewise.
+# Those of integers do not depend on it.
+_TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "int8": 0.0}
+
+# A winner must be faster than the default by more than this, and by more than the rounds differ.
+_LEAST_GAIN = {"us": 0.02, INSTRUCTIONS: 0.0, CYCLES: 0.0}
+
+# Contests are measured side by side where there are several devices, and built one by one: what
+# TVM's compiler does in several threads at once is nowhere promised.
+_BUILDING = threading.Lock()
+
+Event = dict[str, Any]
+Trials = list[tuple[int, Record, str]]
+
+
+class NothingMeasuredError(Mbv3cError):
+    """Not one measurement was valid."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop.
+
+    Attributes:
+        trials: candidates that are measured; None for any number.
+        seconds: time; None for any.
+        patience: batches of a kernel without a gain, after which it is left alone.
+    """
+
+    trials: int | None = None
+    seconds: float | None = None
+    patience: int = 3
+
+
+@dataclass
+class State:
+    """A kernel under way.
+
+    Attributes:
+        random: which candidates are drawn; of its own, so that the order of kernels does not
+            matter.
+        cost: of the default choice, in the runner's unit; None until it was measured.
+    """
+
+    task: Task
+    search: Search
+    random: np.random.Generator
+    cost: float | None = None
+
+    @property
+    def share(self) -> float:
+        """What the network spends on it, with the best choice so far."""
+        return self.task.calls * (self.cost or 0.0) * (self.search.seen[self.search.best] or 1.0)
+
+
+@dataclass
+class Outcome:
+    """What a search came to.
+
+    Attributes:
+        states: every kernel.
+        trials: candidates measured, this time.
+        failures: how many failed, by kind; and the first message of each.
+        winners: records that won against the default, not yet kept.
+    """
+
+    states: list[State]
+    trials: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, str] = field(default_factory=dict)
+    winners: list[Record] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """What all searches of a run share.
+
+    Attributes:
+        machine, target: the device; `target` is resolved.
+        runner: who measures.
+        database: where records go.
+        report: told what happens, as it happens.
+        notes: what measures, for those who read the database.
+    """
+
+    machine: Machine | Gpu
+    target: Target
+    runner: Runner
+    database: Database
+    report: Callable[[Event], None]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        budget: Budget,
+        seed: int,
+        promising: Mapping[str, dict[str, Any]] | None = None,
+    ) -> Outcome:
+        """Search until the budget is spent or nothing is left to measure.
+
+        Records are in the database as soon as they are measured. What was measured in earlier
+        runs is not measured again. Of a kernel whose key is in `promising`, the choices there are
+        measured first.
+
+        Raises:
+            NothingMeasuredError: there was something to measure, and all of it failed.
+            DevicesGoneError: nothing is left that measures.
+            DatabaseError: the database is damaged, or is for another device.
+        """
+        run = {
+            "mbv3c": __version__,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "machine": platform.node() or "unknown",
+            "runner": self.runner.description,
+            "seed": seed,
+            **self.notes,
+        }
+        context = context_of(self.target, self.runner.unit)
+        known = {(one.key, _sorted(one.knobs)): one for one in self.database.open(context, run)}
+        first = promising or {}
+        outcome = Outcome([self._begin(task, known, seed, first.get(task.key)) for task in tasks])
+        self.report(_start(outcome.states, self.runner.unit, budget))
+        self._search(outcome, budget)
+        if outcome.trials and sum(outcome.failures.values()) == outcome.trials:
+            kind, message = next(iter(outcome.messages.items()))
+            raise NothingMeasuredError(
+                f"not one of {outcome.trials} measurements was valid; the first failed at "
+                f"{kind}: {message}"
+            )
+        self._decide(outcome)
+        return outcome
+
+    def _search(self, outcome: Outcome, budget: Budget) -> None:
+        """Measure batches, as many at once as the runner takes, each of another kernel."""
+        end = time.monotonic() + budget.seconds if budget.seconds is not None else None
+        under_way: dict[str, int] = {}  # candidates that are measured just now, by kernel
+        crew = Crew[tuple[State, Trials]](self.runner.slots)
+        while True:
+            left = _BATCH
+            if budget.trials is not None:
+                left = budget.trials - outcome.trials - sum(under_way.values())
+            over = left <= 0 or (end is not None and time.monotonic() >= end) or crew.error
+            free = [one for one in outcome.states if one.task.key not in under_way]
+            state = None if over else _next(free, budget.patience)
+            if state is not None and crew.waiting < self.runner.slots:
+                chosen = state.search.next(min(_BATCH, left), state.random)
+                under_way[state.task.key] = len(chosen)
+                crew.begin(self._batch, state, chosen)
+            elif crew.waiting:
+                for measured, trials in crew.done():
+                    del under_way[measured.task.key]
+                    self._learn(measured, trials, outcome)
+            else:
+                break
+        crew.end()
+
+    def _batch(self, state: State, chosen: Sequence[int]) -> tuple[State, Trials]:
+        return state, list(self._measured(state, [0, *chosen]))
+
+    def _begin(
+        self,
+        task: Task,
+        known: dict[tuple[str, str], Record],
+        seed: int,
+        promising: dict[str, Any] | None,
+    ) -> State:
+        schedule = schedules(self.machine)[task.kind]
+        legal = schedule.legal(task.shape, self.machine)
+        default = schedule.default(task.shape, self.machine)
+        records = {tile: known.get((task.key, _sorted(asdict(tile)))) for tile in legal}
+        measured = {tile: one.relative for tile, one in records.items() if one is not None}
+        first = records.get(default)
+        random = np.random.default_rng((seed, zlib.crc32(task.key.encode())))
+        earliest = [tile for tile in legal if asdict(tile) == promising]
+        begun = search.start(legal, default, measured, earliest)
+        return State(task, begun, random, first.baseline if first else None)
+
+    def _learn(self, state: State, trials: Trials, outcome: Outcome) -> None:
+        """Remember the default's and the candidates' measurements of a kernel."""
+        records: list[Record] = []
+        costs: dict[int, float | None] = {}
+        for at, record, message in trials:
+            if at == 0 and state.cost is not None:
+                continue
+            records.append(record)
+            if at == 0:
+                state.cost = record.cost
+                continue
+            outcome.trials += 1
+            costs[at] = record.relative
+            if record.outcome != "ok":
+                outcome.failures[record.outcome] += 1
+                outcome.messages.setdefault(record.outcome, message)
+        self.database.append(records)
+        state.search.learn(costs)
+        relative = state.search.seen[state.search.best] or 1.0
+        self.report(
+            {
+                "event": "batch",
+                "task": state.task.name,
+                "kind": state.task.kind,
+                "measured": len(state.search.seen),
+                "legal": len(state.search.tiles),
+                "cost": state.cost,
+                "trials": outcome.trials,
+                "best": relative,
+                "network": _network(outcome.states),
+                "failures": dict(outcome.failures),
+            }
+        )
+
+    def _measured(self, state: State, chosen: Sequence[int]) -> Iterator[tuple[int, Record, str]]:
+        """Yield a record and a message for every candidate; the first of them is the default.
+
+        A contest that fails as a whole is held again in halves, until the culprit is found.
+
+        Raises:
+            NothingMeasuredError: the default itself fails.
+        """
+        try:
+            result = self._contest(state, chosen)
+        except DevicesGoneError:
+            raise
+        except Mbv3cError as error:
+            yield from self._halved(
+                state,
+                chosen,
+                "timeout" if isinstance(error, ContestTimeoutError) else "run",
+                str(error),
+            )
+            return
+        except (tvm.error.InternalError, RuntimeError, ValueError) as error:
+            yield from self._halved(state, chosen, "build", str(error))
+            return
+        baseline = result.cost(0)
+        tolerance = _TOLERANCES[state.task.shape.dtype]
+        for number, at in enumerate(chosen):
+            right = same(result.outputs, number, tolerance)
+            yield (
+                at,
+                self._record(
+                    state,
+                    at,
+                    "ok" if right else "wrong",
+                    result.cost(number) if right else None,
+                    baseline,
+                ),
+                "" if right else f"{state.task.name}, {state.search.tiles[at]}: another result",
+            )
+
+    def _halved(
+        self, state: State, chosen: Sequence[int], outcome: str, message: str
+    ) -> Iterator[tuple[int, Record, str]]:
+        default, *rest = chosen
+        if state.cost is None and rest:  # whether it is the default's fault
+            list(self._measured(state, [default]))
+        if not rest:
+            raise NothingMeasuredError(
+                f"the default kernel for {state.task.name} fails at {outcome}: {message}"
+            )
+        if len(rest) == 1:
+            yield rest[0], self._record(state, rest[0], outcome, None, None), message
+            return
+        middle = len(rest) // 2
+        for half in (rest[:middle], rest[middle:]):
+            yield from self._measured(state, [default, *half])
+
+    def _contest(self, state: State, chosen: Sequence[int]) -> Measured:
+        with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
+            folder = Path(name)
+            tiles = [state.search.tiles[at] for at in chosen]
+            with _BUILDING:
+                contest = write_contest(state.task, tiles, self.machine, self.target, folder)
+            write_manifest(folder, self.target.name)
+            return self.runner.measure(contest, _TIMEOUT)
+
+    def _record(
+        self, state: State, at: int, outcome: str, cost: float | None, baseline: float | None
+    ) -> Record:
+        knobs = asdict(state.search.tiles[at])
+        return Record(state.task.key, knobs, outcome, cost, baseline)
+
+    def _decide(self, outcome: Outcome) -> None:
+        """Hold a last contest between the default and the best of every kernel."""
+        crew = Crew[Record | None](self.runner.slots)
+        for state in outcome.states:
+            seen = {at: one for at, one in state.search.seen.items() if one is not None and at}
+            finalists = sorted(seen, key=lambda at: (seen[at], at))[:_FINALISTS]
+            finalists = [at for at in finalists if seen[at] < 1.0]
+            if finalists:
+                crew.begin(self._final, state, finalists)
+        while crew.waiting:
+            outcome.winners += [one for one in crew.done() if one is not None]
+        crew.end()
+
+    def _final(self, state: State, finalists: Sequence[int]) -> Record | None:
+        self.report({"event": "final", "task": state.task.name})
+        return self._winner(state, finalists)
+
+    def _winner(self, state: State, finalists: Sequence[int]) -> Record | None:
+        """Return the record of the finalist that beats the default by more than the noise."""
+        try:
+            result = self._contest(state, [0, *finalists])
+        except DevicesGoneError:
+            raise
+        except Mbv3cError:
+            return None
+        best: Record | None = None
+        tolerance = _TOLERANCES[state.task.shape.dtype]
+        ratio = 1.0 - _LEAST_GAIN[self.runner.unit]
+        for number, at in enumerate(finalists, 1):
+            pairs = zip(result.costs[number], result.costs[0], strict=True)
+            ratios = sorted(a / b for a, b in pairs)
+            worst = ratios[(3 * len(ratios)) // 4 if len(ratios) > 1 else 0]
+            if median(ratios) < ratio and worst < 1.0 and same(result.outputs, number, tolerance):
+                ratio = median(ratios)
+                one = self._record(state, at, "ok", result.cost(number), result.cost(0))
+                best = replace(one, kept=True)
+        return best
+
+
+def _start(states: Sequence[State], unit: str, budget: Budget) -> Event:
+    """Return the event that says what there is to do; what is known of it comes from before."""
+    tasks = [
+        {
+            "task": state.task.name,
+            "calls": state.task.calls,
+            "measured": len(state.search.seen),
+            "legal": len(state.search.tiles),
+            "cost": state.cost,
+            "best": state.search.seen[state.search.best],
+        }
+        for state in states
+    ]
+    return {
+        "event": "start",
+        "unit": unit,
+        "trials": budget.trials,
+        "seconds": budget.seconds,
+        "tasks": tasks,
+    }
+
+
+def _next(states: Sequence[State], patience: int) -> State | None:
+    """Return the kernel on which a batch is spent: trials go where the time goes.
+
+    Those that were not measured at all come first, the most multiply-adds before. A kernel's turn
+    comes the later the longer nothing better was found for it.
+    """
+    open_ = [
+        one
+        for one in states
+        if (not one.search.done and one.search.stale < patience) or one.cost is None
+    ]
+    unknown = [one for one in open_ if one.cost is None]
+    if unknown:
+        return max(unknown, key=lambda one: one.task.calls * one.task.step.madds)
+    return max(
+        open_,
+        key=lambda one: one.share / (len(one.search.seen) * (1 + one.search.stale)),
+        default=None,
+    )
+
+
+def _network(states: Sequence[State]) -> float | None:
+    """Estimate the network's cost relative to the default's, from what was measured by itself."""
+    if any(state.cost is None for state in states):
+        return None
+    before = sum(state.task.calls * (state.cost or 0.0) for state in states)
+    return sum(state.share for state in states) / before
+
+
+def _sorted(knobs: dict[str, Any]) -> str:
+    return repr(sorted(knobs.items()))
