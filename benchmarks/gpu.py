@@ -23,17 +23,17 @@ from tvm import relax
 from benchmarks.networks import Network, build
 from mbv3c.execution.opencl.runtime import device_info, load_runtime
 from mbv3c.graphs.load import model_input
+from mbv3c.job import NATIVE, Target
 from mbv3c.lowering import fallback
-from mbv3c.targets.opencl.gpu import Gpu
-from mbv3c.targets.opencl.kernels import GpuKernels
-from mbv3c.targets.opencl.limits import LimitError, check_limits
 from mbv3c.lowering.lower import Lowered, assembled
-from mbv3c.targets.opencl.lower import lower_for_gpu
 from mbv3c.lowering.plan import Plan, Value
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.opencl import library as opencl
+from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.targets.opencl.gpus import GPUS
-from mbv3c.job import NATIVE, Target
+from mbv3c.targets.opencl.kernels import GpuKernels
+from mbv3c.targets.opencl.limits import LimitError, check_limits
+from mbv3c.targets.opencl.lower import lower_for_gpu
 from mbv3c.targets.table import find_target
 
 DEVICES = ("mobile_gpu:mali", "mobile_gpu:adreno")

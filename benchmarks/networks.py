@@ -11,9 +11,9 @@ from mbv3c import pipeline
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.count import count
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.job import with_cores
 from mbv3c.passes import run_pipeline
 from mbv3c.targets.table import find_target
-from mbv3c.job import with_cores
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.networks import Graph, Network, build
+from mbv3c.execution.emulator import kit as toolbox
+from mbv3c.execution.emulator.counting import count_bundle
+from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.timing.contenders import BUNDLE
 from mbv3c.execution.timing.latency import take_turns
 from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.execution.timing.statistics import ratio, times
-from mbv3c.execution.emulator import kit as toolbox
-from mbv3c.execution.emulator.counting import count_bundle
-from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.job import Target, with_cores
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
 from mbv3c.pipeline import compile_model
 from mbv3c.targets.cpu.isa import missing
-from mbv3c.job import Target, with_cores
 from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import measured, shipped
 

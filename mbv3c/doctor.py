@@ -22,7 +22,7 @@ from mbv3c.targets.ethos_u.tools import NPU_INSTALL, NPU_TOOLS
 
 
 @dataclass(frozen=True)
-class Part:
+class Requirement:
     """One row of `mbv3c doctor`.
 
     Attributes:
@@ -52,7 +52,7 @@ def fetch_opencl(progress: Progress) -> None:
     provide_plugin(progress)
 
 
-def diagnose() -> list[Part]:
+def diagnose() -> list[Requirement]:
     """Say for every part that mbv3c stands on whether it is there. Imports none of them."""
     return [
         _diagnose_python(),
@@ -66,72 +66,78 @@ def diagnose() -> list[Part]:
     ]
 
 
-def _diagnose_python() -> Part:
+def _diagnose_python() -> Requirement:
     ok = sys.version_info >= (3, 11)
-    return Part("python", ok, platform.python_version(), "" if ok else "use Python 3.11 or newer")
+    return Requirement(
+        "python", ok, platform.python_version(), "" if ok else "use Python 3.11 or newer"
+    )
 
 
-def _diagnose_tvm() -> Part:
+def _diagnose_tvm() -> Requirement:
     tvm, ffi = _version("apache-tvm"), _version("apache-tvm-ffi")
     ok = (tvm, ffi) == (TVM_VERSION, FFI_VERSION)
     remedy = f"pip install apache-tvm=={TVM_VERSION} apache-tvm-ffi=={FFI_VERSION}"
     detail = f"apache-tvm {tvm or 'missing'}, apache-tvm-ffi {ffi or 'missing'}"
-    return Part("tvm", ok, detail, "" if ok else remedy)
+    return Requirement("tvm", ok, detail, "" if ok else remedy)
 
 
-def _diagnose_package(name: str, package: str) -> Part:
+def _diagnose_package(name: str, package: str) -> Requirement:
     version = _version(package)
     if version is None:
-        return Part(name, False, f"{package} is missing", f"pip install {package}")
-    return Part(name, True, f"{package} {version}")
+        return Requirement(name, False, f"{package} is missing", f"pip install {package}")
+    return Requirement(name, True, f"{package} {version}")
 
 
-def _diagnose_npu_tools() -> Part:
+def _diagnose_npu_tools() -> Requirement:
     versions = {name: _version(name) for name in NPU_TOOLS}
     detail = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
     ok = None not in versions.values()
-    return Part("npu tools", ok, detail, "" if ok else f"for target npu: {NPU_INSTALL}", True)
+    return Requirement(
+        "npu tools", ok, detail, "" if ok else f"for target npu: {NPU_INSTALL}", True
+    )
 
 
-def _diagnose_opencl() -> list[Part]:
+def _diagnose_opencl() -> list[Requirement]:
     """Look for what runs and checks OpenCL kernels. Opens no driver: some take seconds."""
     drivers, oclgrind, plugin = opencl_drivers(), oclgrind_command(), built_plugin()
     need = "for target mobile_gpu:"
     return [
-        Part("opencl driver", True, ", ".join(drivers), optional=True)
+        Requirement("opencl driver", True, ", ".join(drivers), optional=True)
         if drivers
-        else Part("opencl driver", False, "none", f"{need} {DRIVER_REMEDY}", True),
-        Part("opencl runtime", True, str(plugin), optional=True)
+        else Requirement("opencl driver", False, "none", f"{need} {DRIVER_REMEDY}", True),
+        Requirement("opencl runtime", True, str(plugin), optional=True)
         if plugin
-        else Part("opencl runtime", False, "not built", f"{need} {FETCH_COMMAND}", True),
-        Part("oclgrind", True, oclgrind[-1], optional=True)
+        else Requirement("opencl runtime", False, "not built", f"{need} {FETCH_COMMAND}", True),
+        Requirement("oclgrind", True, oclgrind[-1], optional=True)
         if oclgrind
-        else Part("oclgrind", False, "missing", f"{need} {OCLGRIND_REMEDY}", True),
+        else Requirement("oclgrind", False, "missing", f"{need} {OCLGRIND_REMEDY}", True),
     ]
 
 
-def _diagnose_llvm() -> Part:
+def _diagnose_llvm() -> Requirement:
     llvm = find_llvm()
     if llvm is None:
-        return Part("llvm-mca", False, "missing", f"for estimated cycles: {LLVM_REMEDY}", True)
+        return Requirement(
+            "llvm-mca", False, "missing", f"for estimated cycles: {LLVM_REMEDY}", True
+        )
     program = next(part for part in llvm.mca[::-1] if not part.startswith("-"))
-    return Part("llvm-mca", True, f"{program} {llvm.version}", optional=True)
+    return Requirement("llvm-mca", True, f"{program} {llvm.version}", optional=True)
 
 
-def _diagnose_kit() -> list[Part]:
+def _diagnose_kit() -> list[Requirement]:
     names = ("emulator", "aarch64 runtime", "runner", "counter")
     if (platform.system(), native_arch()) == ("Linux", "aarch64"):
         detail = "not needed: this machine is aarch64 and runs arm_cpu bundles itself"
-        return [Part(name, True, detail) for name in names]
+        return [Requirement(name, True, detail) for name in names]
     folder = _kit_folder()
     if folder is None:
-        return [Part(name, False, "missing", "install apache-tvm first") for name in names]
+        return [Requirement(name, False, "missing", "install apache-tvm first") for name in names]
     kit = _kit_in(folder)
     emulator = kit.system / "usr" / "bin" / "qemu-aarch64"
     places = (emulator, kit.runtime / "libtvm_runtime.so", kit.runner, kit.counter)
     return [
-        Part(name, True, str(place))
+        Requirement(name, True, str(place))
         if place.exists()
-        else Part(name, False, "not fetched", FETCH_COMMAND)
+        else Requirement(name, False, "not fetched", FETCH_COMMAND)
         for name, place in zip(names, places, strict=True)
     ]

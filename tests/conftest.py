@@ -5,8 +5,8 @@ import logging
 import onnx
 import pytest
 
-from mbv3c.execution.emulator.llvm import Llvm, fetch_llvm
 from mbv3c.execution.emulator.kit import EmulatorKit, fetch
+from mbv3c.execution.emulator.llvm import Llvm, fetch_llvm
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 

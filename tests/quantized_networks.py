@@ -8,21 +8,20 @@ import onnx
 from onnx import numpy_helper
 
 from mbv3c.execution.host import HostRunner
-from mbv3c.targets.library import runner_for
+from mbv3c.job import with_cores
 from mbv3c.lowering.arena import plan_arena
 from mbv3c.lowering.assemble import assemble
-from mbv3c.targets.cpu.machine import Machine
 from mbv3c.lowering.plan import Plan
 from mbv3c.lowering.qdq import read_pairs
-from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.parity.reference import run, session
-from mbv3c.targets.library import build_library
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import machine
+from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.select_integers import select_quantized
+from mbv3c.targets.library import build_library, runner_for
 from mbv3c.targets.table import find_target
-from mbv3c.job import with_cores
 
 Array = np.ndarray
 
@@ -109,11 +108,11 @@ def inputs_of(model: onnx.ModelProto) -> list[Array]:
     return [2 * random(*shape, seed=seed) for seed in range(3)]
 
 
-def plan_for(model: onnx.ModelProto, here: Machine) -> Plan:
+def plan_for(model: onnx.ModelProto, here: Processor) -> Plan:
     return select_quantized(read_pairs(model), here, cpu.tvm_target(HOST_TARGET))
 
 
-def run_here(model: onnx.ModelProto, here: Machine, folder: Path) -> list[list[Array]]:
+def run_here(model: onnx.ModelProto, here: Processor, folder: Path) -> list[list[Array]]:
     """Run the kernels that are written for a machine on this one."""
     plan = plan_for(model, here)
     module, _ = assemble(plan, plan_arena(plan))

@@ -1,8 +1,8 @@
 """How a measurement on images reads, in lines and as it goes on."""
 
 from mbv3c.accuracy.report import lines, prepared
-from mbv3c.commands.verify_images import said
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, Tally
+from mbv3c.commands.verify_images import said
 
 PREPROCESSING = {
     "height": 96,

@@ -16,13 +16,13 @@ import onnx
 import pytest
 
 from benchmarks.image_files import Made, make_images
+from mbv3c.accuracy.classify import Scores
 from mbv3c.accuracy.measure import class_scores
 from mbv3c.bundle import Bundle
 from mbv3c.errors import ImageError, UsageError
 from mbv3c.execution.host import HostRunner
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.accuracy.classify import Scores
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.images import preprocessing, read_image
 

@@ -13,11 +13,11 @@ from mbv3c.bundle import read_bundle
 from mbv3c.cli import commands
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.schedules import pooling
 from mbv3c.passes import run_pipeline
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import machine
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.schedules import pooling
 from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import context_of, device_of
 from mbv3c.tuning.database import META, RECORDS, Database, Record, folder_for

@@ -10,17 +10,17 @@ import onnx
 import pytest
 from small_network import small_network
 
-from mbv3c.parity.ladder import climb as ladder_pipeline
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
-from mbv3c.targets.cpu.machine import Machine
-from mbv3c.targets.cpu.schedules import pointwise
+from mbv3c.parity.ladder import climb as ladder_pipeline
 from mbv3c.parity.ladder.ladder import Ladder
 from mbv3c.pipeline import compile_model
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import machine
+from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.schedules import pointwise
 from mbv3c.targets.table import find_target
 
-Pack = Callable[[pointwise.Pointwise, pointwise.Tile, Machine, np.ndarray], np.ndarray]
+Pack = Callable[[pointwise.Pointwise, pointwise.Tile, Processor, np.ndarray], np.ndarray]
 
 
 class OtherTiles(Choices):
@@ -63,7 +63,7 @@ def swapping(pack: Pack) -> Pack:
     """Return a packing that swaps the outputs of products of 72 inputs."""
 
     def swapped(
-        shape: pointwise.Pointwise, tile: pointwise.Tile, cores: Machine, weights: np.ndarray
+        shape: pointwise.Pointwise, tile: pointwise.Tile, cores: Processor, weights: np.ndarray
     ) -> np.ndarray:
         return pack(shape, tile, cores, weights[::-1] if shape.inputs == 72 else weights)
 

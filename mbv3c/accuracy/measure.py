@@ -47,7 +47,7 @@ _SLOW_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
-class Request:
+class AccuracyRequest:
     """What the user asked for.
 
     Attributes:
@@ -87,7 +87,7 @@ class _Measurement:
 
 
 def measure_accuracy(
-    path: Path, request: Request, report: Report, place: tuple[Place, float] | None = None
+    path: Path, request: AccuracyRequest, report: Report, place: tuple[Place, float] | None = None
 ) -> dict[str, Any]:
     """Run images through a bundle and onnxruntime, and return the documented keys.
 
@@ -127,7 +127,7 @@ def measure_accuracy(
     return _document(wanted, request, ran, tally, listing)
 
 
-def _prepare(bundle: Bundle, request: Request) -> _Measurement:
+def _prepare(bundle: Bundle, request: AccuracyRequest) -> _Measurement:
     model = onnx.load(bundle.model)
     models = {GIVEN: model}
     if bundle.compiled_model != bundle.model:
@@ -177,7 +177,9 @@ def class_scores(bundle: Bundle, model: onnx.ModelProto) -> tuple[Scores, int]:
     return found[0]
 
 
-def _key(wanted: _Measurement, request: Request, ran: Runnable, stream: Stream) -> dict[str, Any]:
+def _key(
+    wanted: _Measurement, request: AccuracyRequest, ran: Runnable, stream: Stream
+) -> dict[str, Any]:
     """Return everything that the result depends on."""
     manifest = (wanted.bundle.path / MANIFEST).read_bytes()
     images = wanted.images
@@ -294,7 +296,7 @@ def _described(wanted: _Measurement) -> dict[str, Any]:
 
 
 def _document(
-    wanted: _Measurement, request: Request, ran: Runnable, tally: Tally, listing: Path
+    wanted: _Measurement, request: AccuracyRequest, ran: Runnable, tally: Tally, listing: Path
 ) -> dict[str, Any]:
     images = wanted.images
     names = wanted.classes.names

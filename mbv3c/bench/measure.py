@@ -26,7 +26,7 @@ DEFAULT_RUNS = 200
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchRequest:
     """What the user asked for; None where nothing was said.
 
     Attributes:
@@ -111,7 +111,7 @@ class Instructions:
 Measured = Latency | Instructions
 
 
-def measure(path: Path, request: Request, progress: Progress) -> Measured:
+def measure(path: Path, request: BenchRequest, progress: Progress) -> Measured:
     """Measure a bundle.
 
     Raises:
@@ -129,7 +129,7 @@ def measure(path: Path, request: Request, progress: Progress) -> Measured:
 
 
 def _count(
-    bundle: Bundle, runner: EmulatedRunner, request: Request, progress: Progress
+    bundle: Bundle, runner: EmulatedRunner, request: BenchRequest, progress: Progress
 ) -> Instructions:
     given = {"--against": request.against, "--threads": request.threads, "--runs": request.runs}
     refused = [option for option, value in given.items() if value is not None]
@@ -167,7 +167,7 @@ def _count(
     )
 
 
-def _time(bundle: Bundle, request: Request, progress: Progress) -> Latency:
+def _time(bundle: Bundle, request: BenchRequest, progress: Progress) -> Latency:
     cores: int = bundle.manifest["target"]["cores"]
     against = request.against or OTHERS[0]
     threads = cores if request.threads is None else request.threads

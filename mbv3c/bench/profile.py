@@ -10,7 +10,7 @@ from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.by_kernel import ELSEWHERE, _by_kernel
 from mbv3c.execution.emulator.counting import Count, by_function
-from mbv3c.execution.emulator.cycles import Estimate
+from mbv3c.execution.emulator.cycles import CycleEstimate
 from mbv3c.execution.emulator.symbols import functions
 from mbv3c.execution.timing.latency import worker
 from mbv3c.execution.timing.worker import PROFILE
@@ -107,7 +107,7 @@ def timed_calls(
 
 
 def profile_count(
-    rebuilt: Rebuilt, counted: Count, estimated: Estimate | None
+    rebuilt: Rebuilt, counted: Count, estimated: CycleEstimate | None
 ) -> list[CountedKernel]:
     """Give every kernel the instructions of its functions, in the order of the first calls."""
     library = functions(rebuilt.folder / LIBRARY)

@@ -20,7 +20,7 @@ def speed_of(bundle: Bundle, progress: Progress) -> dict[str, Any]:
         return {"kind": CYCLES, "value": bundle.manifest["npu"]["cost"]["cycles"]}
     from mbv3c.bench import measure as bench
 
-    measured = bench.measure(bundle.path, bench.Request(), progress)
+    measured = bench.measure(bundle.path, bench.BenchRequest(), progress)
     if isinstance(measured, bench.Instructions):
         return {"kind": INSTRUCTIONS, "value": measured.executed, "cpu": measured.cpu}
     return {

@@ -22,7 +22,7 @@ def bench(bundle: Path, as_json: bool, **given: Any) -> None:
     """Time a bundle beside another runtime; count its instructions where it runs emulated."""
     from mbv3c.bench import measure
 
-    measured = measure.measure(bundle, measure.Request(**given), Progress())
+    measured = measure.measure(bundle, measure.BenchRequest(**given), Progress())
     if as_json:
         print_json({"bundle": str(bundle), **measure.to_json(measured)})
         return

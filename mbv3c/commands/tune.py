@@ -225,7 +225,7 @@ def _shown(as_json: bool) -> "Iterator[Callable[[Event], None]]":
     from rich.console import Console
     from rich.live import Live
 
-    from mbv3c.commands.tune_table import Board
+    from mbv3c.commands.tune_table import LiveTable
     from mbv3c.tuning.session import said
 
     if as_json:
@@ -235,7 +235,7 @@ def _shown(as_json: bool) -> "Iterator[Callable[[Event], None]]":
         progress = Progress()
         yield lambda event: progress(said(event))
         return
-    console, board = Console(stderr=True), Board()
+    console, board = Console(stderr=True), LiveTable()
     with Live(
         console=console, refresh_per_second=4, get_renderable=lambda: board.draw(console.height)
     ):

@@ -33,7 +33,7 @@ class _Row:
 
 
 @dataclass
-class Board:
+class LiveTable:
     """The state of a search, as far as its events tell.
 
     Attributes:

@@ -14,8 +14,8 @@ from mbv3c.errors import EXIT_DONE, EXIT_PARITY, UsageError
 
 if TYPE_CHECKING:
     from mbv3c.execution.device.place import Place
-    from mbv3c.parity.gate.gate import Outcome
-    from mbv3c.parity.gate.request import Request
+    from mbv3c.parity.gate.gate import GateResult
+    from mbv3c.parity.gate.request import GateRequest
     from mbv3c.parity.ladder.ladder import Ladder
 
 
@@ -54,9 +54,9 @@ def verify(
     request = take_request(bundle, given)
     place = place_of(**given)
     if asked_for(images):
-        from mbv3c.parity.gate.request import Request
+        from mbv3c.parity.gate.request import GateRequest
 
-        if bundle is None or ladder or metrics or request != Request():
+        if bundle is None or ladder or metrics or request != GateRequest():
             raise UsageError(
                 "--images takes a bundle, and goes with no --ladder, --metrics, limits, files "
                 "or baseline"
@@ -64,10 +64,10 @@ def verify(
         verify_images(bundle, images, as_json, place)
         return
     if ladder and bundle is not None:
-        from mbv3c.parity.gate.request import Request
+        from mbv3c.parity.gate.request import GateRequest
         from mbv3c.parity.ladder.reproduce import check_culprit
 
-        if metrics or request != Request():
+        if metrics or request != GateRequest():
             raise UsageError(
                 "--ladder prints its own table; limits, files and a baseline are not its"
             )
@@ -89,11 +89,11 @@ def verify(
 
 def _judged(
     bundle: Path | None,
-    request: "Request",
+    request: "GateRequest",
     place: "tuple[Place, float] | None",
     *,
     ladder: bool,
-) -> "Outcome":
+) -> "GateResult":
     if bundle is not None:
         return _verified(bundle, request, place)
     if place is not None or ladder:
@@ -104,7 +104,9 @@ def _judged(
     return check_again(request.check, request)
 
 
-def _verified(bundle: Path, request: "Request", place: "tuple[Place, float] | None") -> "Outcome":
+def _verified(
+    bundle: Path, request: "GateRequest", place: "tuple[Place, float] | None"
+) -> "GateResult":
     from mbv3c.bundle import is_npu_bundle
     from mbv3c.parity.gate.gate import Verdict, verify_and_judge
 
@@ -126,7 +128,7 @@ def _verified(bundle: Path, request: "Request", place: "tuple[Place, float] | No
     return verify_and_judge(bundle, request, run, progress, here=place is None)
 
 
-def _verdict(outcome: "Outcome") -> list[str]:
+def _verdict(outcome: "GateResult") -> list[str]:
     """Say the verdict by the standing rules; of saved outputs perhaps that of limits instead."""
     document = outcome.document
     if "operators_alone" in document:

@@ -9,8 +9,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from mbv3c.parity.gate.gate import Outcome
-    from mbv3c.parity.gate.request import Request
+    from mbv3c.parity.gate.gate import GateResult
+    from mbv3c.parity.gate.request import GateRequest
 
 
 class Percent(click.ParamType[float]):
@@ -96,7 +96,7 @@ def gate_options(command: "Callable[..., Any]") -> "Callable[..., Any]":
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
 
-def take_request(bundle: Path | None, given: dict[str, Any]) -> "Request":
+def take_request(bundle: Path | None, given: dict[str, Any]) -> "GateRequest":
     """Take the options out of what was given, and read them.
 
     Raises:
@@ -105,7 +105,7 @@ def take_request(bundle: Path | None, given: dict[str, Any]) -> "Request":
     from mbv3c.errors import UsageError
     from mbv3c.parity.gate.baseline import Allowed
     from mbv3c.parity.gate.limits import limits_of
-    from mbv3c.parity.gate.request import Request
+    from mbv3c.parity.gate.request import GateRequest
 
     limits = limits_of({name: given.pop(name) for name in _LIMITS}, given.pop("quantiles"))
     allowed = {name: given.pop(name) for name in _ALLOWED}
@@ -124,7 +124,7 @@ def take_request(bundle: Path | None, given: dict[str, Any]) -> "Request":
     shares = {
         field: allowed[option] for option, field in _ALLOWED.items() if allowed[option] is not None
     }
-    return Request(limits=limits, allowed=Allowed(**shares), **files)
+    return GateRequest(limits=limits, allowed=Allowed(**shares), **files)
 
 
 def _check_places(files: dict[str, Any]) -> None:
@@ -151,7 +151,7 @@ def _spelled(names: "Sequence[str]") -> str:
     return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
-def outcome_lines(outcome: "Outcome", *, metrics: bool) -> "Iterator[str]":
+def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
     """Say what was checked beside the standing rules."""
     if metrics:
         from mbv3c.parity.gate.tables import tables, text_lines

@@ -87,10 +87,10 @@ def verify_images(
 ) -> None:
     """Measure a bundle on images and print the result."""
     overrides = _overrides(images)
-    from mbv3c.accuracy.measure import Request, measure_accuracy
+    from mbv3c.accuracy.measure import AccuracyRequest, measure_accuracy
     from mbv3c.accuracy.report import lines
 
-    request = Request(
+    request = AccuracyRequest(
         images["images"],
         images["labels"],
         overrides,

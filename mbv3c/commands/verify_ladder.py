@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mbv3c.parity.ladder.ladder import Ladder, Row
+    from mbv3c.parity.ladder.ladder import Ladder, StageRow
 
 _SHOWN = 6  # of kernels and layers
 
@@ -33,7 +33,7 @@ def ladder_lines(ladder: "Ladder", written: str | None) -> "Iterator[str]":
     yield from _culprit(ladder, written)
 
 
-def _figures(row: "Row") -> str:
+def _figures(row: "StageRow") -> str:
     top1 = "" if row.top1_agreement is None else f"{row.top1_agreement:.0%}"
     return (
         f"{_error(row.max_error_of_range):>11}{_error(row.from_before):>12}"

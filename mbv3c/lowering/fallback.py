@@ -25,7 +25,7 @@ Schedule = Callable[[PrimFunc, tvm.target.Target], PrimFunc]
 
 
 @dataclass(frozen=True)
-class Lowered:
+class LoweredOperator:
     """A lowered region.
 
     Attributes:
@@ -48,7 +48,7 @@ def lower_region(
     prefix: str,
     target: tvm.target.Target,
     schedule: Schedule = general.schedule,
-) -> Lowered:
+) -> LoweredOperator:
     """Lower some nodes of a model by TVM.
 
     Args:
@@ -122,13 +122,13 @@ class _Reader:
         self._values: dict[str, Value] = {}
         self._parts: dict[Any, list[str | Array]] = {}  # the values of a tuple
 
-    def read(self, main: relax.Function, outputs: Sequence[str]) -> Lowered:
+    def read(self, main: relax.Function, outputs: Sequence[str]) -> LoweredOperator:
         for block in main.body.blocks:
             for binding in block.bindings:
                 self._bind(binding.var, binding.value)
         body = main.body.body
         results = self._fields(body) or [self._operand(body)]
-        return Lowered(self._steps, self._values, dict(zip(outputs, results, strict=True)))
+        return LoweredOperator(self._steps, self._values, dict(zip(outputs, results, strict=True)))
 
     def _bind(self, variable: Any, value: Any) -> None:
         if isinstance(value, relax.Call) and value.op == tvm.ir.Op.get("relax.call_tir"):

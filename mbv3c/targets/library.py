@@ -37,7 +37,7 @@ from mbv3c.targets.cpu.cores import machine
 from mbv3c.targets.cpu.isa import require_isa
 from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.opencl import kernels as gpu_kernels
 from mbv3c.targets.opencl import library as opencl
 from mbv3c.targets.opencl.gpu import Gpu
@@ -47,7 +47,7 @@ from mbv3c.targets.opencl.lower import lower_for_gpu
 from mbv3c.targets.table import target_of
 
 
-def processor_of(target: Target) -> Machine | Gpu:
+def processor_of(target: Target) -> Processor | Gpu:
     """Return what kernels must know of the processor that runs them; `target` must be resolved."""
     if target.gpu:
         return GPUS[target.gpu].gpu
@@ -351,12 +351,12 @@ def blocks_of(bundle: Bundle, progress: Progress, *, here: bool) -> BlockErrors 
 _OF_GPUS = {"pointwise": "product", "depthwise": "depthwise_map"}
 
 
-def schedules(processor: Machine | Gpu) -> dict[str, Any]:
+def schedules(processor: Processor | Gpu) -> dict[str, Any]:
     """Return the modules with `legal` and `default` of a processor, by the kind of kernel."""
     return gpu_kernels.SCHEDULES if isinstance(processor, Gpu) else cpu_kernels.SCHEDULES
 
 
-def writer(processor: Machine | Gpu, choices: Choices = NO_CHOICES) -> CpuKernels | GpuKernels:
+def writer(processor: Processor | Gpu, choices: Choices = NO_CHOICES) -> CpuKernels | GpuKernels:
     """Return what writes kernels for a processor."""
     if isinstance(processor, Gpu):
         return GpuKernels(processor, choices)
@@ -364,7 +364,7 @@ def writer(processor: Machine | Gpu, choices: Choices = NO_CHOICES) -> CpuKernel
 
 
 def write(
-    processor: Machine | Gpu, choices: Choices, kind: str, shape: Any, weights: Sequence[Array]
+    processor: Processor | Gpu, choices: Choices, kind: str, shape: Any, weights: Sequence[Array]
 ) -> Kernel:
     """Write a kernel of a kind; weights are as in ONNX."""
     method = _OF_GPUS.get(kind, kind) if isinstance(processor, Gpu) else kind

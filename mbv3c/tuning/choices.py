@@ -63,7 +63,7 @@ def tuned_kernels(plan: Plan) -> list[dict[str, Any]]:
 
 
 @dataclass
-class Measured(Choices):
+class MeasuredChoices(Choices):
     """The best choices of some records.
 
     Attributes:
@@ -89,9 +89,9 @@ class Measured(Choices):
         return record.knobs if record is not None else None
 
 
-def best_choices(records: Sequence[Record]) -> Measured:
+def best_choices(records: Sequence[Record]) -> MeasuredChoices:
     """Return the best choices of some records, and of those what serves similar kernels."""
-    return Measured(best(records), neighbours(records))
+    return MeasuredChoices(best(records), neighbours(records))
 
 
 def device_of(target: Target) -> str:
@@ -112,7 +112,7 @@ def shipped() -> Path:
     return Path(str(resources.files("mbv3c") / "tune_logs"))
 
 
-def measured(target: Target, roots: Sequence[Path], new: Sequence[Record] = ()) -> Measured:
+def measured(target: Target, roots: Sequence[Path], new: Sequence[Record] = ()) -> MeasuredChoices:
     """Return the best choices for a target in the databases under some folders.
 
     Records that are `new` count as if they were in the first folder.

@@ -29,7 +29,7 @@ from mbv3c.parity.inputs import parity_inputs
 from mbv3c.targets.library import build
 from mbv3c.tuning.choices import tuned_kernels
 from mbv3c.tuning.database import Record
-from mbv3c.tuning.meters import Calls, Costs, NetworkRunner, Whole, write_manifest
+from mbv3c.tuning.meters import BuiltNetwork, Calls, Costs, NetworkMeter, write_manifest
 from mbv3c.tuning.tasks import key_of, tasks_of
 from mbv3c.tuning.tuner import Event
 
@@ -96,9 +96,9 @@ class Versions:
         """
         self._lowered, self._choices, self._target = lowered, choices, target
         self._folder = folder
-        self._built: dict[str, tuple[Lowered, Whole]] = {}
+        self._built: dict[str, tuple[Lowered, BuiltNetwork]] = {}
 
-    def default(self) -> tuple[Lowered, Whole]:
+    def default(self) -> tuple[Lowered, BuiltNetwork]:
         """Return the network with the default choices.
 
         Raises:
@@ -106,7 +106,7 @@ class Versions:
         """
         return self._build(NO_CHOICES)
 
-    def built(self, records: Sequence[Record]) -> tuple[Lowered, Whole]:
+    def built(self, records: Sequence[Record]) -> tuple[Lowered, BuiltNetwork]:
         """Return the network as `compile` makes it with some records more.
 
         Raises:
@@ -114,7 +114,7 @@ class Versions:
         """
         return self._build(self._choices(records))
 
-    def _build(self, choices: Choices) -> tuple[Lowered, Whole]:
+    def _build(self, choices: Choices) -> tuple[Lowered, BuiltNetwork]:
         lowered = self._lowered(choices)
         name = json.dumps(tuned_kernels(lowered.plan))
         if name not in self._built:
@@ -124,7 +124,7 @@ class Versions:
             np.save(golden, parity_inputs(lowered.plan.input_shape)[0])
             build(lowered.module, self._target, folder / LIBRARY, symbols=True)
             write_manifest(folder, self._target.name)
-            self._built[name] = lowered, Whole(folder, lowered.kernels)
+            self._built[name] = lowered, BuiltNetwork(folder, lowered.kernels)
         return self._built[name]
 
 
@@ -133,7 +133,7 @@ def keep(
     confirmed: Sequence[Record],
     winners: Sequence[Record],
     names: Mapping[str, str],
-    runner: NetworkRunner,
+    runner: NetworkMeter,
     report: Callable[[Event], None],
 ) -> tuple[list[Record], Network | None]:
     """Return the records to keep, and what the network gains by them and by what is known.
@@ -188,7 +188,7 @@ def keep(
     return base, network
 
 
-def in_place(versions: Versions, tried: Sequence[Record], runner: NetworkRunner) -> list[Placed]:
+def in_place(versions: Versions, tried: Sequence[Record], runner: NetworkMeter) -> list[Placed]:
     """Measure choices of different kernels, all of them at once, inside the network."""
     default, plain = versions.default()
     lowered, tuned = versions.built(tried)
@@ -236,7 +236,7 @@ def _by_key(lowered: Lowered, calls: Calls) -> dict[str, Costs]:
 
 
 def _costs(
-    versions: Versions, known: Sequence[Record], after: Sequence[Record], runner: NetworkRunner
+    versions: Versions, known: Sequence[Record], after: Sequence[Record], runner: NetworkMeter
 ) -> dict[str, dict[str, Costs]]:
     """Measure the network by default, as it is known, and as it may be next: by unit and side."""
     built = {

@@ -27,7 +27,7 @@ from mbv3c.lowering.plan import Array, Plan, Step, Value
 from mbv3c.lowering.schedules.epilogue import LINEAR
 from mbv3c.lowering.shapes import Elementwise
 from mbv3c.targets.cpu.drawing import draw_integers
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer.elementwise import (
     Dequantize,
     Operand,
@@ -98,7 +98,7 @@ class _Fixed(Choices):
 
 
 def write_contest(
-    task: Task, tiles: Sequence[Any], machine: Machine | Gpu, target: Target, folder: Path
+    task: Task, tiles: Sequence[Any], machine: Processor | Gpu, target: Target, folder: Path
 ) -> Contest:
     """Build a library in which every tile of a task runs once.
 
@@ -109,7 +109,7 @@ def write_contest(
         Mbv3cError: it cannot be built or linked.
     """
     random = np.random.default_rng(_SEED)
-    if task.shape.dtype == "int8" and isinstance(machine, Machine):
+    if task.shape.dtype == "int8" and isinstance(machine, Processor):
         weights = draw_integers(task.shape, machine, random)
     else:
         weights = [_draw(random, shape) for shape in _raw_shapes(task)]
@@ -125,7 +125,7 @@ def write_contest(
 
 
 def _plan(
-    task: Task, kernels: Sequence[Kernel], machine: Machine | Gpu, random: np.random.Generator
+    task: Task, kernels: Sequence[Kernel], machine: Processor | Gpu, random: np.random.Generator
 ) -> tuple[Plan, tuple[int, ...]]:
     """Return a plan that calls every kernel, and the step of each."""
     parameters = kernels[0].function.params
@@ -171,7 +171,7 @@ def _plan(
     return plan, tuple(candidates)
 
 
-def _copy(source: Array, name: str, machine: Machine | Gpu) -> Step:
+def _copy(source: Array, name: str, machine: Processor | Gpu) -> Step:
     """Return a step that fills what a kernel changes in place."""
     dtype = source.dtype.name
     shape = Elementwise(1, 1, source.size, "", False, LINEAR, dtype)
@@ -184,14 +184,14 @@ def _whole(made: Array) -> Array:
     return made.sum(axis=1) if made.ndim == _IN_PARTS else made
 
 
-def _in_fp32(plan: Plan, name: str, machine: Machine | Gpu) -> str:
+def _in_fp32(plan: Plan, name: str, machine: Processor | Gpu) -> str:
     """Convert what a kernel made, if need be: the runners write outputs in fp32."""
     value = plan.values[name]
     if value.dtype == "float32":
         return name
     result, size = f"{name}.float32", prod(value.shape)
     plan.values[result] = Value(value.shape)
-    if value.dtype == "int8" and isinstance(machine, Machine):
+    if value.dtype == "int8" and isinstance(machine, Processor):
         function = generate_dequantize(Dequantize(size, Operand(1.0, 0)), machine)
     else:
         shape = Elementwise(1, 1, size, "", False, LINEAR, value.dtype, "float32")

@@ -36,12 +36,19 @@ from mbv3c.execution.device.runner import (
 from mbv3c.execution.processes import finish
 from mbv3c.execution.timing.stopwatch import build_stopwatch
 from mbv3c.job import Target
-from mbv3c.targets.cpu.machine import Machine as Cores
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.library import schedules
 from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.targets.remote import check_machines
 from mbv3c.tuning.contest import Contest, write_contest
-from mbv3c.tuning.meters import Calls, ContestTimeoutError, Costs, Measured, Whole, microseconds
+from mbv3c.tuning.meters import (
+    BuiltNetwork,
+    Calls,
+    ContestResult,
+    ContestTimeoutError,
+    Costs,
+    microseconds,
+)
 from mbv3c.tuning.tasks import Task
 
 _ROUNDS = 30
@@ -49,7 +56,7 @@ _BLOCKS, _RUNS = 20, 10  # of whole networks, as `bench` takes turns
 _STEPS = 40  # more than a session has; each has its own time, all of them together this often
 
 
-class DeviceRunner:
+class DeviceMeter:
     """Times candidates on devices behind RPC servers, one thread, call by call.
 
     Attributes:
@@ -104,7 +111,7 @@ class DeviceRunner:
             for board in self.pool.boards
         ]
 
-    def prove_with(self, task: Task, processor: Cores | Gpu) -> None:
+    def prove_with(self, task: Task, processor: Processor | Gpu) -> None:
         """Build what every device must be able to run: the default kernel of a task, alone.
 
         Raises:
@@ -116,7 +123,7 @@ class DeviceRunner:
         write_contest(task, [default], processor, self._target, folder)
         self._proof = folder
 
-    def measure(self, contest: Contest, timeout: float) -> Measured:
+    def measure(self, contest: Contest, timeout: float) -> ContestResult:
         """Run a contest on a device that is free.
 
         Raises:
@@ -129,16 +136,16 @@ class DeviceRunner:
             asked = {"contest": _ROUNDS}
             result = self._session(Path(name), sides, min(timeout, self.seconds), asked)
             outputs = [np.load(file) for file in result["outputs"]]
-        return Measured(contest.costs(result["rounds"]), contest.results(outputs))
+        return ContestResult(contest.costs(result["rounds"]), contest.results(outputs))
 
-    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+    def calls(self, wholes: Sequence[BuiltNetwork]) -> dict[BuiltNetwork, Calls]:
         return self._turns(wholes, "calls")
 
-    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+    def wholes(self, wholes: Sequence[BuiltNetwork]) -> dict[str, dict[BuiltNetwork, Costs]]:
         measured = self._turns(wholes, "wholes")
         return {self.unit: {one: microseconds(blocks) for one, blocks in measured.items()}}
 
-    def _turns(self, wholes: Sequence[Whole], measured: str) -> dict[Whole, Any]:
+    def _turns(self, wholes: Sequence[BuiltNetwork], measured: str) -> dict[BuiltNetwork, Any]:
         """Measure networks on one device, in one session."""
         sides = {f"network {number}": one for number, one in enumerate(wholes)}
         with tempfile.TemporaryDirectory(prefix="mbv3c-contest-") as name:
@@ -220,7 +227,7 @@ def opened(
     seconds: float,
     report: Callable[[Event], None],
     patience: Patience | None = None,
-) -> Iterator[DeviceRunner]:
+) -> Iterator[DeviceMeter]:
     """Reach the devices of a place; leave them alone when done, whatever happens.
 
     Args:
@@ -246,7 +253,7 @@ def opened(
             machines = [board.machine for board in pool.boards if board.machine]
             for doubt in check_machines(machines, target):
                 report({"event": "device-doubt", "device": target.name, "text": doubt})
-            yield DeviceRunner(pool, target, Path(name), seconds)
+            yield DeviceMeter(pool, target, Path(name), seconds)
         finally:
             pool.stop()
 

@@ -35,7 +35,7 @@ _COUNTED = {INSTRUCTIONS: "executed instructions", CYCLES: CYCLES}
 
 
 @dataclass(frozen=True)
-class Measured:
+class ContestResult:
     """What a contest showed.
 
     Attributes:
@@ -51,7 +51,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Whole:
+class BuiltNetwork:
     """A whole network, built.
 
     Attributes:
@@ -67,7 +67,7 @@ Calls = list[list[list[tuple[str, float]]]]  # by block and run, the name and co
 Costs = list[list[float]]  # by block and run
 
 
-class Runner(Protocol):
+class Meter(Protocol):
     """Measures the candidates of a contest side by side.
 
     Attributes:
@@ -85,7 +85,7 @@ class Runner(Protocol):
     @property
     def description(self) -> str: ...
 
-    def measure(self, contest: Contest, timeout: float) -> Measured:
+    def measure(self, contest: Contest, timeout: float) -> ContestResult:
         """Run a contest.
 
         Raises:
@@ -96,10 +96,10 @@ class Runner(Protocol):
         ...
 
 
-class NetworkRunner(Runner, Protocol):
+class NetworkMeter(Meter, Protocol):
     """Measures whole networks, too."""
 
-    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+    def calls(self, wholes: Sequence[BuiltNetwork]) -> dict[BuiltNetwork, Calls]:
         """Measure every call of networks that take turns, in the runner's unit.
 
         Raises:
@@ -108,7 +108,7 @@ class NetworkRunner(Runner, Protocol):
         """
         ...
 
-    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+    def wholes(self, wholes: Sequence[BuiltNetwork]) -> dict[str, dict[BuiltNetwork, Costs]]:
         """Measure networks that take turns; by unit, of all that the runner can tell.
 
         Raises:
@@ -123,7 +123,7 @@ class ContestTimeoutError(ToolError):
 
 
 @dataclass(frozen=True)
-class LocalRunner:
+class LocalMeter:
     """Times candidates on this machine, in a process of their own, in turns.
 
     Attributes:
@@ -142,7 +142,7 @@ class LocalRunner:
             return self.device
         return f"{processor_name()}, threads {len(self.cpus)}"
 
-    def measure(self, contest: Contest, timeout: float) -> Measured:
+    def measure(self, contest: Contest, timeout: float) -> ContestResult:
         begin = time.monotonic()
         try:
             with worker(CONTEST, contest.folder, self.cpus, timeout=timeout) as started:
@@ -153,23 +153,25 @@ class LocalRunner:
             raise
         stored = np.load(contest.folder / OUTPUTS)
         outputs = contest.results([stored[name] for name in stored.files])
-        return Measured(contest.costs(rounds), outputs)
+        return ContestResult(contest.costs(rounds), outputs)
 
-    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+    def calls(self, wholes: Sequence[BuiltNetwork]) -> dict[BuiltNetwork, Calls]:
         return self._turns(CONTEST, wholes, _RUNS_BY_CALL)
 
-    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+    def wholes(self, wholes: Sequence[BuiltNetwork]) -> dict[str, dict[BuiltNetwork, Costs]]:
         measured = self._turns(BUNDLE, wholes, _RUNS)
         return {self.unit: {one: microseconds(blocks) for one, blocks in measured.items()}}
 
-    def _turns(self, mode: str, wholes: Sequence[Whole], runs: int) -> dict[Whole, Any]:
+    def _turns(
+        self, mode: str, wholes: Sequence[BuiltNetwork], runs: int
+    ) -> dict[BuiltNetwork, Any]:
         sides = {str(one.folder): (mode, one.folder) for one in wholes}
         blocks = take_turns(sides, self.cpus, runs).blocks
         return {one: blocks[str(one.folder)] for one in wholes}
 
 
 @dataclass(frozen=True)
-class CountingRunner:
+class CountingMeter:
     """Counts executed instructions on an emulated processor: exact, the same each time, no time.
 
     Attributes:
@@ -211,7 +213,7 @@ class CountingRunner:
             tellers[CYCLES] = partial(cycles_by_kernel, estimator=self.estimator)
         return tellers
 
-    def measure(self, contest: Contest, timeout: float) -> Measured:
+    def measure(self, contest: Contest, timeout: float) -> ContestResult:
         first = contest.folder / "y.npy"
         begin = time.monotonic()
         try:
@@ -226,20 +228,20 @@ class CountingRunner:
         count = contest.before + contest.outputs * len(names)
         outputs = [np.load(path) for path in islice(output_files(first), count)]
         costs = [[found[name] / calls[name]] for name in names]
-        return Measured(costs, contest.results(outputs))
+        return ContestResult(costs, contest.results(outputs))
 
-    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+    def calls(self, wholes: Sequence[BuiltNetwork]) -> dict[BuiltNetwork, Calls]:
         """Count networks; all calls of a kernel are one."""
         return {one: [[list(self._kernels(one, self.unit).items())]] for one in wholes}
 
-    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+    def wholes(self, wholes: Sequence[BuiltNetwork]) -> dict[str, dict[BuiltNetwork, Costs]]:
         """Count networks; what TVM's runtime executes around the kernels is noise."""
         return {
             unit: {one: [[sum(self._kernels(one, unit).values())]] for one in wholes}
             for unit in self.units
         }
 
-    def _kernels(self, whole: Whole, unit: str) -> dict[str, float]:
+    def _kernels(self, whole: BuiltNetwork, unit: str) -> dict[str, float]:
         costs = self.costs(_counted(self.kit, self.cpu, whole.folder), whole.folder, unit)
         return {name: float(costs[name]) for name in dict.fromkeys(whole.kernels)}
 

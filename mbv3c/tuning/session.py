@@ -24,10 +24,10 @@ from mbv3c.targets.opencl.backend import _estimated, _gpu_runner
 from mbv3c.tuning.choices import device_of, measured, recorded, shipped, tuned_kernels
 from mbv3c.tuning.confirm import Network, Versions, keep
 from mbv3c.tuning.database import Database, Record, best, folder_for
-from mbv3c.tuning.device_meter import DeviceRunner
-from mbv3c.tuning.meters import CountingRunner, LocalRunner, NetworkRunner
+from mbv3c.tuning.device_meter import DeviceMeter
+from mbv3c.tuning.meters import CountingMeter, LocalMeter, NetworkMeter
 from mbv3c.tuning.tasks import tasks_of
-from mbv3c.tuning.tuner import Budget, Event, Outcome, Tuner
+from mbv3c.tuning.tuner import Budget, Event, SearchResult, Tuner
 
 RPC = "rpc"
 RUNNERS = ("local", "emulated", "estimated", RPC)
@@ -35,7 +35,7 @@ GPU_RUNNERS = ("local", "estimated", RPC)
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedNetwork:
     """What `tune` did.
 
     Attributes:
@@ -51,7 +51,7 @@ class Tuned:
     database: Path
     device: str
     runner: str
-    outcome: Outcome
+    outcome: SearchResult
     kept: list[Record]
     network: Network | None
     estimate: str = ""
@@ -91,11 +91,11 @@ def tune_network(
     budget: Budget,
     seed: int,
     report: Callable[[Event], None],
-    devices: DeviceRunner | None = None,
+    devices: DeviceMeter | None = None,
     *,
     precision: str = "fp32",
     keep_float: Sequence[str] = (),
-) -> Tuned:
+) -> TunedNetwork:
     """Tune the kernels of a model and keep those that make the whole of it faster.
 
     Args:
@@ -136,7 +136,7 @@ def tune_network(
         processor = processor_of(resolved)
         if devices is not None and tasks:
             devices.prove_with(min(tasks, key=lambda task: task.step.madds), processor)
-        notes = {} if isinstance(runner, CountingRunner) else {"devices": _notes(runner, report)}
+        notes = {} if isinstance(runner, CountingMeter) else {"devices": _notes(runner, report)}
         tuner = Tuner(processor, resolved, runner, database, report, notes)
 
         def choices(new: Sequence[Record]) -> Choices:
@@ -150,7 +150,7 @@ def tune_network(
             confirmed = _confirmed(database.records(), promising)
             kept, network = keep(versions, confirmed, outcome.winners, names, runner, report)
         database.append(kept)
-    return Tuned(
+    return TunedNetwork(
         database.folder,
         device_of(target),
         runner.description,
@@ -189,19 +189,19 @@ def check_runner(name: str | None, place: Place | None) -> None:
         raise UsageError(f"--runner {name} measures here: leave --device or --tracker out")
 
 
-def _notes(runner: NetworkRunner, report: Callable[[Event], None]) -> list[dict[str, Any]]:
+def _notes(runner: NetworkMeter, report: Callable[[Event], None]) -> list[dict[str, Any]]:
     """Say what measures, for those who read the database; report what makes times doubtful."""
-    if isinstance(runner, DeviceRunner):
+    if isinstance(runner, DeviceMeter):
         return runner.notes
     here = read_machine()
-    if isinstance(runner, LocalRunner) and runner.device:
+    if isinstance(runner, LocalMeter) and runner.device:
         here = replace(here, opencl=device_info())
     for text in here.doubts.values():
         report({"event": "device-doubt", "device": here.name, "text": text})
     return [{"address": None, "machine": here.to_json()}]
 
 
-def _runner(target: Target, name: str | None) -> NetworkRunner | None:
+def _runner(target: Target, name: str | None) -> NetworkMeter | None:
     """Return what measures; None for an estimate.
 
     Raises:
@@ -216,7 +216,7 @@ def _runner(target: Target, name: str | None) -> NetworkRunner | None:
     return _gpu_runner(target, name) if target.gpu else _cpu_runner(target, name)
 
 
-def summary_lines(tuned: Tuned) -> list[str]:
+def summary_lines(tuned: TunedNetwork) -> list[str]:
     """Return what people want to know."""
     outcome = tuned.outcome
     done = "estimated" if tuned.estimate else "measured"

@@ -21,7 +21,7 @@ from mbv3c.errors import Mbv3cError
 from mbv3c.execution.device.pool import DevicesGoneError
 from mbv3c.execution.emulator.cycles import CYCLES
 from mbv3c.job import Target
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.library import schedules
 from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.tuning import search
@@ -31,9 +31,9 @@ from mbv3c.tuning.database import Database, Record
 from mbv3c.tuning.jobs import Crew
 from mbv3c.tuning.meters import (
     INSTRUCTIONS,
+    ContestResult,
     ContestTimeoutError,
-    Measured,
-    Runner,
+    Meter,
     same,
     write_manifest,
 )
@@ -99,7 +99,7 @@ class State:
 
 
 @dataclass
-class Outcome:
+class SearchResult:
     """What a search came to.
 
     Attributes:
@@ -128,9 +128,9 @@ class Tuner:
         notes: what measures, for those who read the database.
     """
 
-    machine: Machine | Gpu
+    machine: Processor | Gpu
     target: Target
-    runner: Runner
+    runner: Meter
     database: Database
     report: Callable[[Event], None]
     notes: dict[str, Any] = field(default_factory=dict)
@@ -141,7 +141,7 @@ class Tuner:
         budget: Budget,
         seed: int,
         promising: Mapping[str, dict[str, Any]] | None = None,
-    ) -> Outcome:
+    ) -> SearchResult:
         """Search until the budget is spent or nothing is left to measure.
 
         Records are in the database as soon as they are measured. What was measured in earlier
@@ -164,7 +164,9 @@ class Tuner:
         context = context_of(self.target, self.runner.unit)
         known = {(one.key, _sorted(one.knobs)): one for one in self.database.open(context, run)}
         first = promising or {}
-        outcome = Outcome([self._begin(task, known, seed, first.get(task.key)) for task in tasks])
+        outcome = SearchResult(
+            [self._begin(task, known, seed, first.get(task.key)) for task in tasks]
+        )
         self.report(_start(outcome.states, self.runner.unit, budget))
         self._search(outcome, budget)
         if outcome.trials and sum(outcome.failures.values()) == outcome.trials:
@@ -176,7 +178,7 @@ class Tuner:
         self._decide(outcome)
         return outcome
 
-    def _search(self, outcome: Outcome, budget: Budget) -> None:
+    def _search(self, outcome: SearchResult, budget: Budget) -> None:
         """Measure batches, as many at once as the runner takes, each of another kernel."""
         end = time.monotonic() + budget.seconds if budget.seconds is not None else None
         under_way: dict[str, int] = {}  # candidates that are measured just now, by kernel
@@ -221,7 +223,7 @@ class Tuner:
         begun = search.start(legal, default, measured, earliest)
         return State(task, begun, random, first.baseline if first else None)
 
-    def _learn(self, state: State, trials: Trials, outcome: Outcome) -> None:
+    def _learn(self, state: State, trials: Trials, outcome: SearchResult) -> None:
         """Remember the default's and the candidates' measurements of a kernel."""
         records: list[Record] = []
         costs: dict[int, float | None] = {}
@@ -311,7 +313,7 @@ class Tuner:
         for half in (rest[:middle], rest[middle:]):
             yield from self._measured(state, [default, *half])
 
-    def _contest(self, state: State, chosen: Sequence[int]) -> Measured:
+    def _contest(self, state: State, chosen: Sequence[int]) -> ContestResult:
         with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
             folder = Path(name)
             tiles = [state.search.tiles[at] for at in chosen]
@@ -326,7 +328,7 @@ class Tuner:
         knobs = asdict(state.search.tiles[at])
         return Record(state.task.key, knobs, outcome, cost, baseline)
 
-    def _decide(self, outcome: Outcome) -> None:
+    def _decide(self, outcome: SearchResult) -> None:
         """Hold a last contest between the default and the best of every kernel."""
         crew = Crew[Record | None](self.runner.slots)
         for state in outcome.states:

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from mbv3c.errors import UsageError
 from mbv3c.execution.timing.contenders import OTHERS, find_contender
 from mbv3c.execution.timing.processors import choose_cpus, processor_name
-from mbv3c.errors import UsageError
 
 
 def test_onnxruntime_is_there() -> None:

@@ -12,14 +12,14 @@ import pytest
 import tvm
 from tvm import relax
 
-from mbv3c.execution.timing import worker
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
+from mbv3c.execution.timing import worker
 from mbv3c.execution.timing.stopwatch import Call, by_rounds, stopwatch_here
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.targets.library import build_library
 from mbv3c.prepare import rewritten_for
+from mbv3c.targets.library import build_library
 from mbv3c.targets.table import find_target
 
 Way = Callable[[Any, Any, Callable[[], None]], Callable[[int], list[list[Call]]]]

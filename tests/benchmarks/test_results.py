@@ -9,10 +9,10 @@ from benchmarks import emulated, host, integers
 from benchmarks.aarch64 import Executed
 from benchmarks.networks import NETWORKS, QUICK, Network, build, compile_for
 from benchmarks.results import replace_section
-from mbv3c.execution.timing.statistics import Ratio, Times
 from mbv3c.bundle import read_bundle
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.execution.timing.statistics import Ratio, Times
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from mbv3c.execution.emulator.counting import Count, count
 from mbv3c.execution.emulator.fetch import emulator_command
-from mbv3c.execution.processes import Finished, finish
 from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.execution.processes import Finished, finish
 
 CHANNELS, CLASSES = 4, 5
 _EXIT = "    mov x0, #0\n    mov x8, #93\n    svc #0\n"

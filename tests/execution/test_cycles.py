@@ -6,8 +6,14 @@ from dataclasses import replace
 import pytest
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.emulator.counting import Block, Count
-from mbv3c.execution.emulator.cycles import Estimate, Estimator, estimate, estimator_for, joined
+from mbv3c.execution.emulator.counting import Count, InstructionBlock
+from mbv3c.execution.emulator.cycles import (
+    CycleEstimate,
+    Estimator,
+    estimate,
+    estimator_for,
+    joined,
+)
 from mbv3c.execution.emulator.llvm import Llvm
 from mbv3c.execution.emulator.symbols import Functions
 from mbv3c.targets.table import find_target
@@ -35,7 +41,7 @@ INDEPENDENT = loop(*map(fmla, range(8)))
 
 
 def cycles(llvm: Llvm, model: str, *words: int, times: int = 1) -> float:
-    return estimate(Estimator(llvm, model), [Block("", 0, times, words)]).total
+    return estimate(Estimator(llvm, model), [InstructionBlock("", 0, times, words)]).total
 
 
 def test_a_dependent_chain_waits_for_its_results(llvm: Llvm) -> None:
@@ -53,7 +59,7 @@ def test_a_wide_core_begins_two_at_once(llvm: Llvm) -> None:
 def test_cycles_go_with_the_runs_of_a_block(llvm: Llvm) -> None:
     once = cycles(llvm, "cortex-a55", *DEPENDENT)
     assert cycles(llvm, "cortex-a55", *DEPENDENT, times=1000) == 1000 * once
-    blocks = [Block("", 0, 3, DEPENDENT), Block("", 400, 5, INDEPENDENT)]
+    blocks = [InstructionBlock("", 0, 3, DEPENDENT), InstructionBlock("", 400, 5, INDEPENDENT)]
     both = estimate(Estimator(llvm, "cortex-a55"), blocks)
     assert both.total == 3 * both.cycles[0] + 5 * both.cycles[1]
     assert both == estimate(Estimator(llvm, "cortex-a55"), blocks)
@@ -62,23 +68,26 @@ def test_cycles_go_with_the_runs_of_a_block(llvm: Llvm) -> None:
 @pytest.mark.parametrize("odd", [NO_INSTRUCTION, LDADD])
 def test_what_is_not_understood_is_said(llvm: Llvm, odd: int) -> None:
     estimator = Estimator(llvm, "cortex-a55")
-    blocks = [Block("", 0, 7, (fmla(0), odd, *DEPENDENT)), Block("", 400, 5, (odd, b_ne(4)))]
+    blocks = [
+        InstructionBlock("", 0, 7, (fmla(0), odd, *DEPENDENT)),
+        InstructionBlock("", 400, 5, (odd, b_ne(4))),
+    ]
     found = estimate(estimator, blocks)
     assert found.left_out == 7 + 5
-    without = estimate(estimator, [Block("", 0, 7, (fmla(0), *DEPENDENT))])
+    without = estimate(estimator, [InstructionBlock("", 0, 7, (fmla(0), *DEPENDENT))])
     assert found.cycles[0] == without.cycles[0]
-    alone = estimate(estimator, [Block("", 0, 9, (odd,))])
+    alone = estimate(estimator, [InstructionBlock("", 0, 9, (odd,))])
     assert (alone.cycles, alone.left_out) == ((0.0,), 9)
 
 
 def test_nothing_costs_nothing(llvm: Llvm) -> None:
-    assert estimate(Estimator(llvm, "cortex-a55"), []) == Estimate((), (), 0)
+    assert estimate(Estimator(llvm, "cortex-a55"), []) == CycleEstimate((), (), 0)
 
 
 def test_a_program_that_fails_is_named(llvm: Llvm) -> None:
     broken = replace(llvm, mca=(*llvm.mca, "-no-such-option"))
     with pytest.raises(ToolError, match=r"estimating cycles failed .* see to LLVM's programs"):
-        estimate(Estimator(broken, "cortex-a55"), [Block("", 0, 1, DEPENDENT)])
+        estimate(Estimator(broken, "cortex-a55"), [InstructionBlock("", 0, 1, DEPENDENT)])
 
 
 # ---- blocks ----
@@ -86,11 +95,11 @@ def test_a_program_that_fails_is_named(llvm: Llvm) -> None:
 
 def test_a_block_that_the_emulator_cut_costs_as_the_whole(llvm: Llvm) -> None:
     estimator = Estimator(llvm, "neoverse-n1")
-    whole = Block("f", 64, 10, (*DEPENDENT[:-1], *INDEPENDENT))
+    whole = InstructionBlock("f", 64, 10, (*DEPENDENT[:-1], *INDEPENDENT))
     parts = [
-        Block("f", 64 + 4 * 11, 10, whole.words[11:]),
-        Block("f", 64, 10, whole.words[:5]),
-        Block("f", 64 + 4 * 5, 10, whole.words[5:11]),
+        InstructionBlock("f", 64 + 4 * 11, 10, whole.words[11:]),
+        InstructionBlock("f", 64, 10, whole.words[:5]),
+        InstructionBlock("f", 64 + 4 * 5, 10, whole.words[5:11]),
     ]
     assert joined(parts) == [whole]
     assert estimate(estimator, parts) == estimate(estimator, [whole])
@@ -98,8 +107,11 @@ def test_a_block_that_the_emulator_cut_costs_as_the_whole(llvm: Llvm) -> None:
 
 def test_a_block_that_several_lead_into_goes_to_each() -> None:
     """A loop that is entered in its middle: what is behind the cut ran for both."""
-    first, again = Block("f", 0, 2, (SUBS,) * 4), Block("f", 8, 30, (SUBS,) * 2)
-    rest = Block("f", 16, 32, (SUBS, b_ne(-3)))
+    first, again = (
+        InstructionBlock("f", 0, 2, (SUBS,) * 4),
+        InstructionBlock("f", 8, 30, (SUBS,) * 2),
+    )
+    rest = InstructionBlock("f", 16, 32, (SUBS, b_ne(-3)))
     found = joined([first, again, rest])
     assert found == [
         replace(first, words=first.words + rest.words),
@@ -111,20 +123,23 @@ def test_a_block_that_several_lead_into_goes_to_each() -> None:
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (Block("f", 0, 2, (SUBS,)), Block("f", 4, 3, (SUBS,))),  # also reached by a branch
-        (Block("f", 0, 2, (b_ne(1),)), Block("f", 4, 2, (SUBS,))),
-        (Block("f", 0, 2, (SUBS,)), Block("g", 4, 2, (SUBS,))),
-        (Block("f", 0, 2, (SUBS,)), Block("f", 8, 2, (SUBS,))),
+        (
+            InstructionBlock("f", 0, 2, (SUBS,)),
+            InstructionBlock("f", 4, 3, (SUBS,)),
+        ),  # also reached by a branch
+        (InstructionBlock("f", 0, 2, (b_ne(1),)), InstructionBlock("f", 4, 2, (SUBS,))),
+        (InstructionBlock("f", 0, 2, (SUBS,)), InstructionBlock("g", 4, 2, (SUBS,))),
+        (InstructionBlock("f", 0, 2, (SUBS,)), InstructionBlock("f", 8, 2, (SUBS,))),
     ],
     ids=["branch to it", "branch from it", "other file", "elsewhere"],
 )
-def test_other_blocks_stay_apart(first: Block, second: Block) -> None:
+def test_other_blocks_stay_apart(first: InstructionBlock, second: InstructionBlock) -> None:
     assert joined([first, second]) == [first, second]
 
 
 def test_blocks_that_were_translated_twice_are_all_there() -> None:
-    first = Block("f", 0, 2, (SUBS,))
-    twice = [Block("f", 4, 2, (SUBS,)), Block("f", 4, 2, (SUBS, SUBS))]
+    first = InstructionBlock("f", 0, 2, (SUBS,))
+    twice = [InstructionBlock("f", 4, 2, (SUBS,)), InstructionBlock("f", 4, 2, (SUBS, SUBS))]
     assert joined([first, *twice]) == [first, *twice]
 
 
@@ -151,7 +166,7 @@ def test_a_long_loop_under_the_emulator_is_one_stretch(
 def test_cycles_go_to_their_function() -> None:
     library = Functions((0, 100), ("f", "g"))
     blocks = tuple(
-        Block(file, offset, times, (SUBS,))
+        InstructionBlock(file, offset, times, (SUBS,))
         for file, offset, times in (
             ("/a/model.so", 0, 2),
             ("/a/model.so", 96, 1),
@@ -159,7 +174,7 @@ def test_cycles_go_to_their_function() -> None:
             ("/a/libc.so", 0, 8),
         )
     )
-    found = Estimate(blocks, (1.5, 2.0, 0.5, 1.0), 0)
+    found = CycleEstimate(blocks, (1.5, 2.0, 0.5, 1.0), 0)
     assert found.by_function(library) == {"f": 5, "g": 2, "": 8}
     assert found.total == 15
 

@@ -8,11 +8,11 @@ import pytest
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator import kit as toolbox
-from mbv3c.execution.emulator.counting import Block
+from mbv3c.execution.emulator.counting import InstructionBlock
 from mbv3c.execution.emulator.cycles import Estimator, estimate
 from mbv3c.execution.emulator.llvm import LLVM_REMEDY, Llvm, fetch_llvm, find_llvm
 
-ADD = Block("", 0, 1, (0x8B010000,))  # add x0, x0, x1
+ADD = InstructionBlock("", 0, 1, (0x8B010000,))  # add x0, x0, x1
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.cache import cache_root
+from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.emulator.llvm import Llvm
 from mbv3c.execution.processes import Finished, finish, require
 

@@ -6,8 +6,8 @@ from state_dicts import COUNTER, Tensors, ssdlite, timm, torchvision
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.graphs.weights.names import name_map
 from mbv3c.graphs.weights.load import weights_of
+from mbv3c.graphs.weights.names import name_map
 
 LIBRARIES = {"torchvision": torchvision, "timm": timm}
 

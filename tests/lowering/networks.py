@@ -12,10 +12,10 @@ from tvm import relax
 
 from mbv3c.lowering.assemble import VM_PASSES
 from mbv3c.lowering.lower import Lowered
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.machine import Machine
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import CORES
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.table import find_target
 
 NEON = CORES["cortex-a76"]
@@ -32,7 +32,9 @@ HALF_TOLERANCE = 2e-2
 Execute = Callable[[Lowered, Sequence[np.ndarray]], list[list[np.ndarray]]]
 
 
-def agrees(model: onnx.ModelProto, machine: Machine = AVX512, precision: str = "fp32") -> Lowered:
+def agrees(
+    model: onnx.ModelProto, machine: Processor = AVX512, precision: str = "fp32"
+) -> Lowered:
     """Lower a graph and demand that it computes what onnxruntime computes."""
     lowered = lower(model, machine, HOST, precision)
     compare(lowered, model, HALF_TOLERANCE if precision == "fp16" else TOLERANCE)

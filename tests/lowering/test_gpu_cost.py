@@ -11,18 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.targets.opencl.gpu import Gpu, Work
-from mbv3c.targets.opencl.limits import launch_of
-from mbv3c.lowering.shapes import Convolution
-from mbv3c.lowering.shapes import Depthwise
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
+from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.lowering.shapes import Convolution, Depthwise, Pointwise
+from mbv3c.targets.opencl.gpu import Gpu, Work
+from mbv3c.targets.opencl.gpus import GPUS
+from mbv3c.targets.opencl.limits import launch_of
 from mbv3c.targets.opencl.schedules import convolution, depthwise, gates, launch, pointwise
 from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap
 from mbv3c.targets.opencl.schedules.gates import Gates
 from mbv3c.targets.opencl.schedules.pointwise import Product
-from mbv3c.lowering.shapes import Pointwise
-from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets.opencl.gpus import GPUS
 
 MALI = GPUS["mali"].gpu
 GPU = st.sampled_from([device.gpu for device in GPUS.values()])

@@ -18,9 +18,9 @@ from onnx_text import random
 
 from mbv3c.execution.opencl.oclgrind import Argument, Finding, Unwritten, check_kernel
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.targets.opencl.limits import launch_of
 from mbv3c.lowering.plan import Step
 from mbv3c.targets.opencl import library as opencl
+from mbv3c.targets.opencl.limits import launch_of
 
 FULL = os.environ.get("MBV3C_OCLGRIND") == "full"
 SPEC = ModelSpec("small") if FULL else ModelSpec("small", width=0.5, resolution=96, classes=24)

@@ -11,16 +11,16 @@ from onnx_text import graph
 from tvm.script import tirx as T  # noqa: N812
 
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.targets.opencl.limits import LimitError, check_limits, launch_of
 from mbv3c.lowering.lower import Lowered
-from mbv3c.targets.opencl.lower import lower_for_gpu
 from mbv3c.lowering.plan import Plan, Step
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
+from mbv3c.lowering.shapes import Pointwise
+from mbv3c.targets.opencl.gpus import GPUS
+from mbv3c.targets.opencl.limits import LimitError, check_limits, launch_of
+from mbv3c.targets.opencl.lower import lower_for_gpu
 from mbv3c.targets.opencl.schedules import gates, launch, pointwise
 from mbv3c.targets.opencl.schedules.gates import Gates
 from mbv3c.targets.opencl.schedules.pointwise import Product, Tile
-from mbv3c.lowering.shapes import Pointwise
-from mbv3c.targets.opencl.gpus import GPUS
 
 MALI = GPUS["mali"].gpu
 ADRENO = GPUS["adreno"].gpu

@@ -9,9 +9,9 @@ from onnx_text import graph, random
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.machine import Machine
 from mbv3c.passes import run_pipeline
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.processor import Processor
 
 SEVERAL_CORES = replace(AVX512, cores=2, parallel_madds=0)
 
@@ -26,7 +26,7 @@ def tiny() -> onnx.ModelProto:
     "machine", [NEON, AVX2, AVX512, SEVERAL_CORES], ids=["neon", "avx2", "avx512", "two cores"]
 )
 def test_a_network_computes_what_onnxruntime_computes(
-    tiny: onnx.ModelProto, machine: Machine
+    tiny: onnx.ModelProto, machine: Processor
 ) -> None:
     lowered = agrees(tiny, machine)
     assert "fallback" not in kinds(lowered)
@@ -35,7 +35,7 @@ def test_a_network_computes_what_onnxruntime_computes(
 
 
 @pytest.mark.parametrize("machine", [NEON, AVX2], ids=["neon", "avx2"])
-def test_a_network_in_half_precision(tiny: onnx.ModelProto, machine: Machine) -> None:
+def test_a_network_in_half_precision(tiny: onnx.ModelProto, machine: Processor) -> None:
     lowered = agrees(tiny, machine, "fp16")
     single = lower(tiny, machine, HOST)
     assert kinds(lowered) == [*kinds(single), "cast"]

@@ -22,8 +22,8 @@ from quantized_networks import (
     steps_apart,
 )
 
-from mbv3c.targets.cpu.machine import Machine
 from mbv3c.targets.cpu.cores import CORES
+from mbv3c.targets.cpu.processor import Processor
 
 # Integers are exact. onnxruntime multiplies and adds the same numbers in fp32, so about one value
 # in a million lies on the other side of the middle between two steps.
@@ -39,7 +39,7 @@ def model() -> onnx.ModelProto:
     "machine", [HOST, LANES, PLAIN, TWO_CORES], ids=["host", "lanes", "plain", "two cores"]
 )
 def test_a_network_computes_what_onnxruntime_computes(
-    model: onnx.ModelProto, machine: Machine, tmp_path: Path
+    model: onnx.ModelProto, machine: Processor, tmp_path: Path
 ) -> None:
     outputs = run_here(model, machine, tmp_path)
     assert steps_apart(model, outputs, inputs_of(model)).max() <= APART

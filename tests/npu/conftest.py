@@ -10,9 +10,9 @@ import pytest
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.targets.ethos_u.backend import NpuCompiled, compile_npu
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
+from mbv3c.targets.ethos_u.backend import NpuCompiled, compile_npu
 from mbv3c.targets.ethos_u.devices import find_npu
 
 

@@ -4,13 +4,13 @@ import onnx
 import pytest
 
 from mbv3c.errors import Mbv3cError, ToolError
+from mbv3c.targets.ethos_u.backend import evaluate
+from mbv3c.targets.ethos_u.c_source import read_layout
+from mbv3c.targets.ethos_u.devices import NPU_TARGETS, NpuTarget, find_npu
 from mbv3c.targets.ethos_u.interpreter.program import read_program
 from mbv3c.targets.ethos_u.lowering.partition import partition
-from mbv3c.targets.ethos_u.backend import evaluate
-from mbv3c.targets.ethos_u.vela import build, check_budget, estimate
-from mbv3c.targets.ethos_u.c_source import read_layout
 from mbv3c.targets.ethos_u.options import Knobs
-from mbv3c.targets.ethos_u.devices import NPU_TARGETS, NpuTarget, find_npu
+from mbv3c.targets.ethos_u.vela import build, check_budget, estimate
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import pytest
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.targets.ethos_u.backend import compile_npu, verify_npu
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
+from mbv3c.targets.ethos_u.backend import compile_npu, verify_npu
 from mbv3c.targets.ethos_u.devices import find_npu
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbv3c.accuracy.measure import Event, Request, measure_accuracy
+from mbv3c.accuracy.image_sets import NO_LABELS
+from mbv3c.accuracy.measure import AccuracyRequest, Event, measure_accuracy
 from mbv3c.bundle import Bundle
 from mbv3c.errors import UsageError
-from mbv3c.accuracy.image_sets import NO_LABELS
 from mbv3c.pipeline import runnable
 
 
@@ -23,7 +23,7 @@ def test_the_interpreted_stream_is_beside_fp32_and_qdq(
         Image.fromarray(pixels).resize((120, 120)).save(tmp_path / f"{index}.png")
     monkeypatch.setenv("MBV3C_CACHE", str(tmp_path / "cache"))
     events: list[Event] = []
-    found = measure_accuracy(bundle, Request(tmp_path, labels=NO_LABELS), events.append)
+    found = measure_accuracy(bundle, AccuracyRequest(tmp_path, labels=NO_LABELS), events.append)
     assert found["ran_on"] == "interpreter of the command stream"
     assert set(found["agreement"]) == {"given", "quantized"}
     assert found["agreement"]["quantized"]["top1"]["of"] == found["read"] == 3

@@ -13,14 +13,14 @@ import numpy as np
 import onnx
 import pytest
 
+from mbv3c.parity.ladder.bisect import check_part
+from mbv3c.parity.ladder.parts import Parts
+from mbv3c.parity.ladder.reproduce import Culprit, write_culprit
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
 from mbv3c.targets.ethos_u.interpreter.program import read_program
 from mbv3c.targets.ethos_u.interpreter.registers import Registers, decode
 from mbv3c.targets.ethos_u.lowering.partition import partition
-from mbv3c.parity.ladder.bisect import check_part
-from mbv3c.targets.ethos_u.stages import Lowered, TosaStage
-from mbv3c.parity.ladder.parts import Parts
-from mbv3c.parity.ladder.reproduce import Culprit, write_culprit
+from mbv3c.targets.ethos_u.stages import SplitNetwork, TosaStage
 
 RAW = "model_vela.npz"
 ALONE = """
@@ -121,8 +121,8 @@ def rehash(folder: Path, name: str) -> None:
 def test_the_script_of_tosa_says_of_a_sound_part_that_it_is(
     quantized: onnx.ModelProto, tmp_path: Path
 ):
-    def lower(model: onnx.ModelProto) -> Lowered:
-        return Lowered(partition(model).regions[0], None)
+    def lower(model: onnx.ModelProto) -> SplitNetwork:
+        return SplitNetwork(partition(model).regions[0], None)
 
     parts = Parts(quantized)
     (_, first), (_, last) = parts.bottlenecks()[:2]

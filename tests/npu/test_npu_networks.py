@@ -10,8 +10,8 @@ from exporters import EXPORTERS, written
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.inference_mode import inference_mode
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.targets.ethos_u.backend import compile_npu
 from mbv3c.quantization.calibration import random_inputs
+from mbv3c.targets.ethos_u.backend import compile_npu
 from mbv3c.targets.ethos_u.devices import find_npu
 
 SPECS = {

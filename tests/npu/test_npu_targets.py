@@ -6,6 +6,7 @@ import ethosu
 import pytest
 
 from mbv3c.errors import ToolError, UsageError
+from mbv3c.targets.ethos_u.devices import DEDICATED_SRAM, NPU_TARGETS, NpuTarget, find_npu
 from mbv3c.targets.ethos_u.options import (
     Knobs,
     canonical,
@@ -15,7 +16,6 @@ from mbv3c.targets.ethos_u.options import (
     memories,
     sram_of,
 )
-from mbv3c.targets.ethos_u.devices import DEDICATED_SRAM, NPU_TARGETS, NpuTarget, find_npu
 from mbv3c.targets.ethos_u.tools import require_npu_tools
 
 

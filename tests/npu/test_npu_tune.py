@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from mbv3c.cli import commands
 from mbv3c.errors import UsageError
-from mbv3c.targets.ethos_u.lowering.partition import partition
-from mbv3c.targets.ethos_u.backend import lowering, npu_part, verify_npu
 from mbv3c.targets.ethos_u import vela as ethos_u
-from mbv3c.targets.ethos_u.options import Knobs, NpuOptions, canonical, every_choice, memories
+from mbv3c.targets.ethos_u.backend import lowering, npu_part, verify_npu
 from mbv3c.targets.ethos_u.devices import find_npu
-from mbv3c.tuning.database import META, RECORDS
+from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.options import Knobs, NpuOptions, canonical, every_choice, memories
+from mbv3c.targets.ethos_u.tuning.choose import better_choice, fastest
 from mbv3c.targets.ethos_u.tuning.estimates import (
     FAILED,
     OK,
@@ -38,7 +38,7 @@ from mbv3c.targets.ethos_u.tuning.explore import (
     needless,
     walk,
 )
-from mbv3c.targets.ethos_u.tuning.choose import better_choice, fastest
+from mbv3c.tuning.database import META, RECORDS
 
 U55 = find_npu("npu:ethos-u55-256")
 # Small of 96 pixels takes 41 to 64 KiB.

@@ -48,8 +48,8 @@ def wrong_side() -> None:
 
 def last_column() -> None:
     """A depthwise kernel of stride 2 that never writes the last column of its map."""
-    from mbv3c.targets.cpu.schedules import depthwise
     from mbv3c.lowering.schedules import windows
+    from mbv3c.targets.cpu.schedules import depthwise
 
     whole = windows.for_each_run
 

@@ -11,6 +11,8 @@ import pytest
 
 from mbv3c.bundle import Bundle, read_bundle, write_manifest
 from mbv3c.errors import SavedFileError, UsageError
+from mbv3c.parity.checks import exit_code
+from mbv3c.parity.compare import Parity, compare
 from mbv3c.parity.gate.baseline import (
     CYCLES,
     INSTRUCTIONS,
@@ -22,12 +24,10 @@ from mbv3c.parity.gate.baseline import (
     report_of,
     write_report,
 )
-from mbv3c.parity.checks import exit_code
-from mbv3c.parity.compare import Parity, compare
 from mbv3c.parity.gate.limits import measure_all
-from mbv3c.targets.ethos_u.verdict import NpuParity, OperatorsAlone, StepInput
 from mbv3c.parity.reference import ReferenceOutput
 from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.targets.ethos_u.verdict import NpuParity, OperatorsAlone, StepInput
 
 LOGITS = np.linspace(0, 1, 10, dtype=np.float32).reshape(1, 10)  # range 1
 RATIO = {

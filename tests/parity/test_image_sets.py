@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mbv3c.errors import UsageError
 from mbv3c.accuracy.image_sets import NO_LABELS, Classes, class_indices, open_images
+from mbv3c.errors import UsageError
 
 SUFFIXES = (".jpg", ".png")
 THREE = Classes(3)

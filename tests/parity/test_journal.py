@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mbv3c.errors import BundleError, UsageError
 from mbv3c.accuracy.journal import open_journal
+from mbv3c.errors import BundleError, UsageError
 
 KEY = {"bundle": "abc", "seed": None, "preprocessing": {"mean": [0.5, 0.5, 0.5]}}
 GROUPS = [[{"file": f"ü{group}.jpg", "label": group, "bundle": [1, 2]}] * 2 for group in range(4)]

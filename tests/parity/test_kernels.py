@@ -13,13 +13,13 @@ from mbv3c.bundle import LIBRARY
 from mbv3c.errors import Mbv3cError, ParityError
 from mbv3c.execution.host import HostRunner
 from mbv3c.execution.runners import KernelCall, KernelRunner
-from mbv3c.targets.library import require_runner
-from mbv3c.targets.cpu import select_integers as select_quantized
+from mbv3c.job import with_cores
 from mbv3c.lowering.describe import describe
 from mbv3c.parity.kernel_parity import KernelsAlone
 from mbv3c.parity.kernels import check_kernels
+from mbv3c.targets.cpu import select_integers as select_quantized
+from mbv3c.targets.library import require_runner
 from mbv3c.targets.table import find_target
-from mbv3c.job import with_cores
 
 TARGETS = ("host_cpu", "arm_cpu:cortex-a76")
 PLANTED = "again"  # a 1x1 convolution in the middle, with a ReLU behind it

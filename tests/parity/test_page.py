@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mbv3c.errors import UsageError
-from mbv3c.parity.gate.blocks import Block, BlockErrors
 from mbv3c.parity.checks import Check
 from mbv3c.parity.compare import Pair, Pairs
+from mbv3c.parity.gate.blocks import Block, BlockErrors
 from mbv3c.parity.gate.limits import measure_all
 from mbv3c.parity.gate.page import Page, write_page
 from mbv3c.parity.gate.pictures import write_picture

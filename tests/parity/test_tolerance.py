@@ -2,8 +2,8 @@
 
 import pytest
 
-from mbv3c.precision import PRECISIONS
 from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.precision import PRECISIONS
 
 
 @pytest.mark.parametrize(

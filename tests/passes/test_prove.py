@@ -10,8 +10,8 @@ from test_rewrite import FuseScales, chain
 
 from mbv3c.passes import PIPELINE, Refusal
 from mbv3c.passes.drop_dead import drop_dead
-from mbv3c.passes.report import Change, Judge, Verdict
 from mbv3c.passes.proving import prove
+from mbv3c.passes.report import Change, Judge, Verdict
 
 SOUND = Verdict(0.0, 1e-5)
 WRONG = Verdict(0.5, 1e-5, "off by a half")

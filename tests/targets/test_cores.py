@@ -6,11 +6,12 @@ import pytest
 from tvm.target import codegen
 
 from mbv3c.errors import UsageError
-from mbv3c.targets.cpu import cores, library as cpu
+from mbv3c.job import Target
+from mbv3c.targets.cpu import cores
+from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, check_precision, machine
 from mbv3c.targets.opencl.gpus import GPUS
 from mbv3c.targets.table import TARGETS, find_target
-from mbv3c.job import Target
 
 ARM = [target for target in TARGETS if target.family == "arm_cpu"]
 GPU = [target for target in TARGETS if target.gpu]

@@ -8,17 +8,18 @@ import pytest
 from tvm.target import codegen
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.host import HostRunner
-from mbv3c.targets.library import runner_for
 from mbv3c.execution.emulator.kit import native_arch
+from mbv3c.execution.host import HostRunner
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.job import Target
 from mbv3c.pipeline import compile_model
-from mbv3c.targets.cpu import library as cpu, isa
+from mbv3c.targets.cpu import isa
+from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import CORES, machine
 from mbv3c.targets.cpu.isa import ISAS, missing, portable, require_isa
+from mbv3c.targets.library import runner_for
 from mbv3c.targets.table import TARGETS, find_target
-from mbv3c.job import Target
 
 PORTABLE = [target for target in TARGETS if target.isa]
 AVX2, AVX512 = find_target("host_cpu:avx2"), find_target("host_cpu:avx512")

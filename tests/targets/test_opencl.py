@@ -12,13 +12,13 @@ from tvm import relax
 from mbv3c.execution.opencl.runtime import load_runtime
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.job import Target
 from mbv3c.lowering.lower import Lowered
-from mbv3c.targets.opencl.lower import lower_for_gpu
 from mbv3c.passes import run_pipeline
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.opencl import library as opencl
 from mbv3c.targets.opencl.gpus import GPUS
-from mbv3c.job import Target
+from mbv3c.targets.opencl.lower import lower_for_gpu
 from mbv3c.targets.table import find_target
 
 HERE = cpu.resolve(replace(find_target("mobile_gpu:generic_opencl"), gpu="mali"))

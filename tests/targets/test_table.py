@@ -5,10 +5,10 @@ from importlib.util import find_spec
 import pytest
 
 from mbv3c.errors import UsageError
-from mbv3c.targets.opencl.gpus import GPUS
-from mbv3c.targets.cpu.isa import ISAS
-from mbv3c.targets.table import CLOSED, DEFAULT_DEVICES, FAMILIES, TARGETS, find_target
 from mbv3c.job import MOST_CORES, NATIVE, Target, with_cores
+from mbv3c.targets.cpu.isa import ISAS
+from mbv3c.targets.opencl.gpus import GPUS
+from mbv3c.targets.table import CLOSED, DEFAULT_DEVICES, FAMILIES, TARGETS, find_target
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from mbv3c.job import Target
 from mbv3c.lowering.shapes import GlobalPool
 from mbv3c.targets.cpu import isa
 from mbv3c.targets.cpu.isa import ISAS
-from mbv3c.job import Target
 from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import context_of, device_of, measured
 from mbv3c.tuning.database import Database, Record, folder_for

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mbv3c.errors import UsageError
-from mbv3c.tuning.plot import Curve, curves, draw
 from mbv3c.tuning.database import Record
+from mbv3c.tuning.plot import Curve, curves, draw
 
 
 def _state(key: str, cost: float, calls: int = 1) -> Any:

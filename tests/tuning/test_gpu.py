@@ -11,39 +11,37 @@ import onnx
 import pytest
 from device_serving import HOST, Served, served
 
-from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.opencl.runtime import KernelTime, by_calls, load_runtime
+from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.targets.opencl import kernels as gpu_kernels
-from mbv3c.targets.opencl.kernels import GpuKernels
+from mbv3c.job import Target
 from mbv3c.lowering.kernels import Choices
-from mbv3c.lowering.shapes import Convolution
-from mbv3c.lowering.shapes import Depthwise
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
-from mbv3c.targets.opencl.schedules import gates
-from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap
-from mbv3c.targets.opencl.schedules.gates import Gates
-from mbv3c.targets.opencl.schedules.pointwise import Product
-from mbv3c.lowering.shapes import Pointwise
 from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.lowering.shapes import Convolution, Depthwise, Pointwise
 from mbv3c.passes import run_pipeline
 from mbv3c.pipeline import compile_model, verify_bundle
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.library import lower_for
+from mbv3c.targets.opencl import kernels as gpu_kernels
 from mbv3c.targets.opencl.gpus import GPUS
-from mbv3c.job import Target
+from mbv3c.targets.opencl.kernels import GpuKernels
+from mbv3c.targets.opencl.schedules import gates
+from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap
+from mbv3c.targets.opencl.schedules.gates import Gates
+from mbv3c.targets.opencl.schedules.pointwise import Product
 from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import context_of, device_of, measured
 from mbv3c.tuning.contest import Contest, write_contest
 from mbv3c.tuning.database import Database, Record, folder_for
-from mbv3c.tuning.session import tune_network
 from mbv3c.tuning.device_meter import opened
-from mbv3c.tuning.meters import LocalRunner, Whole, same, write_manifest
+from mbv3c.tuning.meters import BuiltNetwork, LocalMeter, same, write_manifest
+from mbv3c.tuning.session import tune_network
 from mbv3c.tuning.tasks import Task, tasks_of
-from mbv3c.tuning.tuner import Budget, Event, Outcome
+from mbv3c.tuning.tuner import Budget, Event, SearchResult
 
 GPU = GPUS["generic_opencl"].gpu
 GENERIC = cpu.resolve(find_target("mobile_gpu:generic_opencl"))
@@ -106,7 +104,7 @@ def test_every_kind_of_kernel_holds_a_contest(
     pooled = [one for one in tasks if is_pooled(one)]
     found = {one.kind: one for one in [*tasks, gated[0], pooled[0]]}
     assert set(found) == set(gpu_kernels.SCHEDULES)
-    runner = LocalRunner(tuple(choose_cpus(1)), device="PoCL")
+    runner = LocalMeter(tuple(choose_cpus(1)), device="PoCL")
     for task in (found[kind] for kind in kinds):
         result = runner.measure(contest_of(task, tmp_path / task.kind), 120)
         assert result.cost(0) > 0
@@ -149,7 +147,7 @@ def test_a_device_holds_contests_by_its_gpus_clock(tiny: onnx.ModelProto, tmp_pa
     ):
         runner.prove_with(task, GPU)
         result = runner.measure(contest, 60)
-        whole = Whole(contest.folder, contest.calls)
+        whole = BuiltNetwork(contest.folder, contest.calls)
         ((blocks,),) = (one.values() for one in runner.wholes([whole]).values())
     assert len(result.costs) == 2
     assert all(len(one) == 30 and min(one) > 0 for one in result.costs)
@@ -268,7 +266,7 @@ def test_estimating_finds_nothing_and_says_why(
     assert runs[0].to_json() == runs[1].to_json()
     assert "every default is the choice of the least estimate" in runs[0].estimate
     gpu = GPUS[device].gpu
-    outcome: Outcome = runs[0].outcome
+    outcome: SearchResult = runs[0].outcome
     assert outcome.trials == sum(len(one.search.tiles) for one in outcome.states) > 1000
     for state in outcome.states:
         assert state.search.done

@@ -10,18 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.job import Target
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
-from mbv3c.targets.cpu.kernels import SCHEDULES
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.machine import Machine
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Output, has_dot
-from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
-from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
-from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.pipeline import Compiled, compile_model, verify_bundle
 from mbv3c.prepare import rewritten_for
@@ -29,13 +23,19 @@ from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import CORES, machine
-from mbv3c.job import Target
+from mbv3c.targets.cpu.kernels import SCHEDULES
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Output, has_dot
+from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
+from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
+from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import measured
 from mbv3c.tuning.contest import write_contest
 from mbv3c.tuning.database import Database
+from mbv3c.tuning.meters import CountingMeter, LocalMeter, same, write_manifest
 from mbv3c.tuning.session import tune_network
-from mbv3c.tuning.meters import CountingRunner, LocalRunner, same, write_manifest
 from mbv3c.tuning.tasks import Task, key_of, tasks_of
 from mbv3c.tuning.tuner import Budget, Tuner
 
@@ -57,7 +57,7 @@ def integers(tiny: onnx.ModelProto) -> onnx.ModelProto:
 
 def tasks_for(
     model: onnx.ModelProto, target: Target, precision: str
-) -> tuple[list[Task], Machine]:
+) -> tuple[list[Task], Processor]:
     tvm_target = cpu.tvm_target(target)
     cores = machine(target, tvm_target)
     rewritten, _ = rewritten_for(model, precision)
@@ -68,8 +68,8 @@ def silent(event: object) -> None:
     pass
 
 
-def local() -> LocalRunner:
-    return LocalRunner(tuple(choose_cpus(1)))
+def local() -> LocalMeter:
+    return LocalMeter(tuple(choose_cpus(1)))
 
 
 def test_every_kind_of_integer_kernel_holds_a_contest(
@@ -170,7 +170,7 @@ def test_squeeze_and_excitation_in_half_precision_holds_a_contest(
     tiles = [schedule.default(task.shape, cores), *schedule.legal(task.shape, cores)[:2]]
     contest = write_contest(task, tiles, cores, A76, tmp_path)
     write_manifest(tmp_path, A76.name)
-    shown = CountingRunner(emulator_kit, "cortex-a76").measure(contest, 60.0)
+    shown = CountingMeter(emulator_kit, "cortex-a76").measure(contest, 60.0)
     assert all(same(shown.outputs, at, 5e-3) for at in range(3))
     assert np.ptp(shown.outputs[0]) > 0
     assert all(cost > 1000 for costs in shown.costs for cost in costs)

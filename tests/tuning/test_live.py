@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from mbv3c.commands.tune_table import Board
+from mbv3c.commands.tune_table import LiveTable
 
 
 def _start(**changes: object) -> dict[str, object]:
@@ -22,7 +22,7 @@ def _batch(task: str, cost: float, best: float, **changes: object) -> dict[str, 
     return {**given, **rest, **changes}
 
 
-def _drawn(board: Board, height: int = 30) -> list[str]:
+def _drawn(board: LiveTable, height: int = 30) -> list[str]:
     console = Console(file=io.StringIO(), width=100, height=height)
     with console.capture() as captured:
         console.print(board.draw(height))
@@ -30,7 +30,7 @@ def _drawn(board: Board, height: int = 30) -> list[str]:
 
 
 def test_costly_kernels_come_first_with_their_gain_and_share() -> None:
-    board = Board(now=lambda: 0.0)
+    board = LiveTable(now=lambda: 0.0)
     board.learn(_start())
     board.learn(_batch("k0", 300.0, 1.0))
     board.learn(_batch("k2", 200.0, 0.5))
@@ -43,14 +43,14 @@ def test_costly_kernels_come_first_with_their_gain_and_share() -> None:
 
 
 def test_what_does_not_fit_the_terminal_is_counted() -> None:
-    board = Board(now=lambda: 0.0)
+    board = LiveTable(now=lambda: 0.0)
     board.learn(_start())
     assert "and 2 kernels more" in _drawn(board, height=7)
 
 
 def test_time_left_is_that_of_the_smaller_budget() -> None:
     now = [0.0]
-    board = Board(now=lambda: now[0])
+    board = LiveTable(now=lambda: now[0])
     board.learn(_start(seconds=600.0))
     now[0] = 50.0
     assert board.left() == 550.0
@@ -61,7 +61,7 @@ def test_time_left_is_that_of_the_smaller_budget() -> None:
 
 
 def test_other_events_are_said_in_words() -> None:
-    board = Board(now=lambda: 0.0)
+    board = LiveTable(now=lambda: 0.0)
     board.learn(_start())
     board.learn({"event": "network"})
     assert _drawn(board)[-1] == "measuring the whole network, before and after"

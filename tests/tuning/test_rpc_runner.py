@@ -24,18 +24,18 @@ from mbv3c.execution.device.pool import DevicesGoneError, Patience
 from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.job import Target
 from mbv3c.passes import run_pipeline
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import machine
-from mbv3c.job import Target
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.table import find_target
 from mbv3c.tuning.contest import Contest
 from mbv3c.tuning.database import Database
-from mbv3c.tuning.session import check_runner, tune_network
-from mbv3c.tuning.device_meter import DeviceRunner, one_at_a_time, opened
+from mbv3c.tuning.device_meter import DeviceMeter, one_at_a_time, opened
 from mbv3c.tuning.meters import ContestTimeoutError
+from mbv3c.tuning.session import check_runner, tune_network
 from mbv3c.tuning.tasks import Task, tasks_of
 from mbv3c.tuning.tuner import Budget, Event, Tuner
 
@@ -73,7 +73,7 @@ def direct(port: int) -> Place:
     return Place(Address(HOST, port))
 
 
-def tasks_for(model: onnx.ModelProto, target: Target) -> tuple[list[Task], Machine]:
+def tasks_for(model: onnx.ModelProto, target: Target) -> tuple[list[Task], Processor]:
     tvm_target = cpu.tvm_target(target)
     cores = machine(target, tvm_target)
     tasks = tasks_of([lower(run_pipeline(model)[0], cores, tvm_target).plan])
@@ -85,7 +85,7 @@ def words(events: list[Event], kind: str) -> list[Event]:
 
 
 @pytest.fixture
-def runner(tiny: onnx.ModelProto, device: Served) -> Iterator[DeviceRunner]:
+def runner(tiny: onnx.ModelProto, device: Served) -> Iterator[DeviceMeter]:
     tasks, cores = tasks_for(tiny, HOST_CPU)
     with opened(HOST_CPU, direct(device.port), 3, lambda event: None, HASTY) as one:
         one.prove_with(tasks[-1], cores)
@@ -98,7 +98,7 @@ def contest(folder: Path) -> Contest:
     return Contest(folder, ("kernel",), (0,))
 
 
-def test_a_bad_candidate_is_no_bad_device(runner: DeviceRunner, tmp_path: Path) -> None:
+def test_a_bad_candidate_is_no_bad_device(runner: DeviceMeter, tmp_path: Path) -> None:
     """It fails twice after the default kernel ran; the device runs that kernel a third time."""
     libraries.build_endless(tmp_path / LIBRARY)
     start = time.monotonic()
@@ -112,7 +112,7 @@ def test_a_bad_candidate_is_no_bad_device(runner: DeviceRunner, tmp_path: Path) 
 
 
 def test_a_library_that_does_not_load_is_no_bad_device(
-    runner: DeviceRunner, tmp_path: Path
+    runner: DeviceMeter, tmp_path: Path
 ) -> None:
     (tmp_path / LIBRARY).write_bytes(b"\x7fELF no library")
     with pytest.raises(ToolError, match=r"failed \(loading the candidates\)"):

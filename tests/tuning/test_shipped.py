@@ -7,12 +7,12 @@ import pytest
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering.kernels import NO_CHOICES
-from mbv3c.targets.cpu.kernels import SCHEDULES
 from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
 from mbv3c.passes import run_pipeline
 from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.library import lower_for
 from mbv3c.targets.cpu.cores import machine
+from mbv3c.targets.cpu.kernels import SCHEDULES
+from mbv3c.targets.library import lower_for
 from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import context_of, device_of, measured, shipped
 from mbv3c.tuning.database import META, Database, folder_for

@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 
-from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.lowering.plan import TRANSFERRED, TUNED, Plan, Step
-from mbv3c.targets.cpu.schedules import depthwise, pooling
-from mbv3c.lowering.shapes import Depthwise
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, RELU
+from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.lowering.shapes import Depthwise, GlobalPool, Pointwise
+from mbv3c.targets.cpu.cores import CORES
+from mbv3c.targets.cpu.kernels import CpuKernels
+from mbv3c.targets.cpu.schedules import depthwise, pooling
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
-from mbv3c.lowering.shapes import Pointwise
-from mbv3c.lowering.shapes import GlobalPool
-from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets.cpu.cores import CORES
-from mbv3c.tuning.choices import Measured, best_choices, recorded, tuned_kernels
+from mbv3c.tuning.choices import MeasuredChoices, best_choices, recorded, tuned_kernels
 from mbv3c.tuning.database import Record
 from mbv3c.tuning.tasks import key_of
 from mbv3c.tuning.transfer import likeness, neighbours
@@ -164,5 +162,5 @@ def test_a_manifest_gives_back_what_it_lists() -> None:
 
 
 def test_nothing_known_is_nothing_found(tmp_path: Path) -> None:
-    assert Measured().near("global_pool", POOL) is None
-    assert Measured().find("global_pool", POOL) is None
+    assert MeasuredChoices().near("global_pool", POOL) is None
+    assert MeasuredChoices().find("global_pool", POOL) is None

@@ -16,46 +16,43 @@ from typing import Any
 import onnx
 import pytest
 
-from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.cycles import CYCLES, Estimator
-from mbv3c.execution.emulator.llvm import Llvm
 from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.execution.emulator.llvm import Llvm
+from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.job import Target
 from mbv3c.lowering import kernels
 from mbv3c.lowering.kernels import Choices
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.machine import Machine
-from mbv3c.targets.cpu.schedules import pooling
-from mbv3c.lowering.shapes import Convolution
-from mbv3c.lowering.shapes import Depthwise
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
+from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.lowering.shapes import Convolution, Depthwise, GlobalPool, Pointwise
+from mbv3c.passes import run_pipeline
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.cores import CORES, machine
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.schedules import pooling
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
-from mbv3c.lowering.shapes import Pointwise
-from mbv3c.lowering.shapes import GlobalPool
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
-from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.passes import run_pipeline
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import CORES, machine
-from mbv3c.job import Target
 from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import device_of, measured
 from mbv3c.tuning.contest import Contest, write_contest
 from mbv3c.tuning.database import RECORDS, Database, DatabaseError, Record, folder_for
-from mbv3c.tuning.session import summary_lines, tune_network
 from mbv3c.tuning.meters import (
     INSTRUCTIONS,
+    ContestResult,
     ContestTimeoutError,
-    CountingRunner,
-    LocalRunner,
-    Measured,
-    Runner,
+    CountingMeter,
+    LocalMeter,
+    Meter,
 )
+from mbv3c.tuning.session import summary_lines, tune_network
 from mbv3c.tuning.tasks import Task, tasks_of
 from mbv3c.tuning.tuner import Budget, Event, NothingMeasuredError, Tuner
 
@@ -71,7 +68,7 @@ def tiny() -> onnx.ModelProto:
     return build_model(ModelSpec("small", width=0.35, resolution=96, classes=10))
 
 
-def tasks_for(model: onnx.ModelProto, target: Target) -> tuple[list[Task], Machine]:
+def tasks_for(model: onnx.ModelProto, target: Target) -> tuple[list[Task], Processor]:
     tvm_target = cpu.tvm_target(target)
     cores = machine(target, tvm_target)
     lowered = lower(run_pipeline(model)[0], cores, tvm_target)
@@ -91,7 +88,7 @@ class Faulty:
         fault: given the number of candidates, says what happens: "", or an outcome.
     """
 
-    inner: Runner
+    inner: Meter
     fault: str
     victim: int  # the candidate that is at fault, by its place among those ever seen
     seen: list[str] = field(default_factory=list)
@@ -100,7 +97,7 @@ class Faulty:
     slots = 1
     description = "this machine, with faults"
 
-    def measure(self, contest: Contest, timeout: float) -> Measured:
+    def measure(self, contest: Contest, timeout: float) -> ContestResult:
         hit = len(contest.candidates) == self.victim
         if hit and self.fault == "timeout":
             raise ContestTimeoutError("no answer")
@@ -109,16 +106,16 @@ class Faulty:
         result = self.inner.measure(contest, timeout)
         if self.fault == "wrong":
             outputs = [result.outputs[0], *(one + 1 for one in result.outputs[1:])]
-            return Measured(result.costs, outputs)
+            return ContestResult(result.costs, outputs)
         return result
 
 
-def tuner(runner: Runner, cores: Machine, target: Target, folder: Path) -> Tuner:
+def tuner(runner: Meter, cores: Processor, target: Target, folder: Path) -> Tuner:
     return Tuner(cores, target, runner, Database(folder), silent)
 
 
-def local() -> LocalRunner:
-    return LocalRunner(tuple(choose_cpus(1)))
+def local() -> LocalMeter:
+    return LocalMeter(tuple(choose_cpus(1)))
 
 
 def test_every_kind_of_kernel_holds_a_contest(tiny: onnx.ModelProto, tmp_path: Path) -> None:
@@ -173,7 +170,7 @@ def test_counted_searches_are_the_same_each_time(
     chosen = [task for task in tasks if task.kind in ("pointwise", "depthwise")][:2]
     contents = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        runner = CountingRunner(emulator_kit, "cortex-a76", unit, Estimator(llvm, "neoverse-n1"))
+        runner = CountingMeter(emulator_kit, "cortex-a76", unit, Estimator(llvm, "neoverse-n1"))
         outcome = tuner(runner, cores, A76, folder).run(chosen, Budget(trials=16), 3)
         assert outcome.trials == 16
         contents.append((folder / RECORDS).read_bytes())
@@ -186,7 +183,7 @@ def test_counting_takes_only_so_long(
     tasks, cores = tasks_for(tiny, A76)
     tile = kernels.SCHEDULES[tasks[0].kind].default(tasks[0].shape, cores)
     contest = write_contest(tasks[0], [tile], cores, A76, tmp_path)
-    runner = CountingRunner(emulator_kit, "cortex-a76")
+    runner = CountingMeter(emulator_kit, "cortex-a76")
     with pytest.raises(ContestTimeoutError, match="not counted within 0 s"):
         runner.measure(contest, 0.01)
 

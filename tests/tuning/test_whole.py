@@ -16,16 +16,15 @@ from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.lower import Lowered
 from mbv3c.passes import run_pipeline
 from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.library import lower_for, processor_of
+from mbv3c.targets.library import lower_for, processor_of, schedules
 from mbv3c.targets.table import find_target
 from mbv3c.tuning import session as tuning
 from mbv3c.tuning.choices import best_choices, context_of
+from mbv3c.tuning.confirm import Network, Versions, in_place, keep
 from mbv3c.tuning.database import Database, Record, folder_for
-from mbv3c.tuning.meters import Calls, Costs, CountingRunner, Whole
+from mbv3c.tuning.meters import BuiltNetwork, Calls, Costs, CountingMeter
 from mbv3c.tuning.tasks import Task, tasks_of
 from mbv3c.tuning.tuner import Budget, Event
-from mbv3c.tuning.confirm import Network, Versions, in_place, keep
-from mbv3c.targets.library import schedules
 
 A76 = cpu.resolve(find_target("arm_cpu:cortex-a76"))
 CORES = processor_of(A76)
@@ -41,16 +40,16 @@ class Skewed:
         slow: how many of the first networks that were tried as wholes are slow.
     """
 
-    inner: CountingRunner
+    inner: CountingMeter
     slow: int
-    tried: list[Whole] = field(default_factory=list)
+    tried: list[BuiltNetwork] = field(default_factory=list)
 
     unit = "instructions"
 
-    def calls(self, wholes: Sequence[Whole]) -> dict[Whole, Calls]:
+    def calls(self, wholes: Sequence[BuiltNetwork]) -> dict[BuiltNetwork, Calls]:
         return self.inner.calls(wholes)
 
-    def wholes(self, wholes: Sequence[Whole]) -> dict[str, dict[Whole, Costs]]:
+    def wholes(self, wholes: Sequence[BuiltNetwork]) -> dict[str, dict[BuiltNetwork, Costs]]:
         found = self.inner.wholes(wholes)
         self.tried.append(wholes[-1])
         if len(self.tried) <= self.slow:
@@ -80,8 +79,8 @@ def versions(lowered: Any, tmp_path_factory: pytest.TempPathFactory) -> Versions
 
 
 @pytest.fixture(scope="module")
-def runner(emulator_kit: EmulatorKit) -> CountingRunner:
-    return CountingRunner(emulator_kit, "cortex-a76")
+def runner(emulator_kit: EmulatorKit) -> CountingMeter:
+    return CountingMeter(emulator_kit, "cortex-a76")
 
 
 @dataclass
@@ -94,7 +93,7 @@ class Kept:
 
 
 @pytest.fixture
-def kept_of(tasks: list[Task], versions: Versions, runner: CountingRunner) -> Callable[..., Kept]:
+def kept_of(tasks: list[Task], versions: Versions, runner: CountingMeter) -> Callable[..., Kept]:
     """Keep what was confirmed and what won, while so many networks are slow as wholes."""
 
     def kept(confirmed: Sequence[Record], winners: Sequence[Record], slow: int = 0) -> Kept:
@@ -119,7 +118,7 @@ def claim(task: Task) -> Record:
 
 @pytest.fixture(scope="module")
 def sorted_out(
-    tasks: list[Task], versions: Versions, runner: CountingRunner
+    tasks: list[Task], versions: Versions, runner: CountingMeter
 ) -> tuple[list[Record], list[Record]]:
     """Winners that are some inside the network, most gain first, and those that are not."""
     placed = in_place(versions, [claim(task) for task in tasks], runner)
@@ -193,7 +192,7 @@ def test_what_was_confirmed_is_kept_without_a_winner_but_not_if_it_is_slower_in_
 
 
 def test_without_winners_nothing_is_measured(
-    lowered: Any, runner: CountingRunner, tmp_path: Path
+    lowered: Any, runner: CountingMeter, tmp_path: Path
 ) -> None:
     silent = partial(pytest.fail, "nothing happens")
     fresh = Versions(lowered, best_choices, A76, tmp_path)

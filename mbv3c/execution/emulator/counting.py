@@ -26,7 +26,7 @@ _Mapping = tuple[int, int, int, str]
 
 
 @dataclass(frozen=True)
-class Block:
+class InstructionBlock:
     """Instructions that run one after another, without a branch between them.
 
     Attributes:
@@ -56,7 +56,7 @@ class Count:
     """
 
     regions: tuple[int, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[InstructionBlock, ...]
 
     @property
     def instructions(self) -> int:
@@ -196,7 +196,9 @@ def read_counts(text: str) -> Count:
             raw.append((int(address, 16), int(times), tuple(int(word, 16) for word in words)))
         else:
             maps.append(_mapping(rest))
-    blocks = (Block(*_place(address, maps), times, words) for address, times, words in raw)
+    blocks = (
+        InstructionBlock(*_place(address, maps), times, words) for address, times, words in raw
+    )
     return Count(tuple(regions), tuple(blocks))
 
 
@@ -211,7 +213,7 @@ def by_function(counted: Count, library: Functions) -> Counter[str]:
     return sums
 
 
-def function_of(block: Block, library: Functions) -> str:
+def function_of(block: InstructionBlock, library: Functions) -> str:
     """Return the function of a bundle's library that a block is part of; "" if it is elsewhere."""
     inside = Path(block.file).name == LIBRARY
     return (library.at(block.offset) if inside else None) or ""

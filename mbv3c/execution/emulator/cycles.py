@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mbv3c.execution.emulator.counting import Block, function_of
+from mbv3c.execution.emulator.counting import InstructionBlock, function_of
 from mbv3c.execution.emulator.llvm import LLVM_REMEDY, Llvm, find_llvm
 from mbv3c.execution.emulator.opcodes import BRANCHES, classify
 from mbv3c.execution.emulator.symbols import Functions
@@ -48,7 +48,7 @@ class Estimator:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CycleEstimate:
     """Estimated cycles.
 
     Attributes:
@@ -58,7 +58,7 @@ class Estimate:
             cost nothing here.
     """
 
-    stretches: tuple[Block, ...]
+    stretches: tuple[InstructionBlock, ...]
     cycles: tuple[float, ...]
     left_out: int
 
@@ -83,7 +83,7 @@ def estimator_for(target: Target) -> Estimator | None:
     return Estimator(llvm, model) if llvm and model else None
 
 
-def estimate(estimator: Estimator, blocks: Iterable[Block]) -> Estimate:
+def estimate(estimator: Estimator, blocks: Iterable[InstructionBlock]) -> CycleEstimate:
     """Estimate what blocks cost; the same blocks give the same each time.
 
     Raises:
@@ -99,14 +99,14 @@ def estimate(estimator: Estimator, blocks: Iterable[Block]) -> Estimate:
         (before, _), (after, taken) = few.get(number, (0, 0)), many.get(number, (0, 0))
         cost[words] = (after - before) / between
         missing[words] = len(words) - taken // _ITERATIONS[1]
-    return Estimate(
+    return CycleEstimate(
         tuple(stretches),
         tuple(cost[block.words] for block in stretches),
         sum(block.times * missing[block.words] for block in stretches),
     )
 
 
-def joined(blocks: Iterable[Block]) -> list[Block]:
+def joined(blocks: Iterable[InstructionBlock]) -> list[InstructionBlock]:
     """Put blocks behind one another that the emulator cut where there is no branch.
 
     It cuts after some ninety instructions and at the end of a page. A block that was only ever

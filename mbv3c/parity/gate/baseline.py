@@ -17,7 +17,7 @@ from mbv3c.bundle import Bundle
 from mbv3c.errors import EXIT_LARGER, EXIT_PARITY, EXIT_SLOWER, SavedFileError, UsageError
 from mbv3c.parity.checks import Check
 from mbv3c.parity.compare import Parity
-from mbv3c.parity.gate.limits import Row
+from mbv3c.parity.gate.limits import MetricRow
 from mbv3c.targets.ethos_u.verdict import NpuParity
 
 FORMAT = "mbv3c report"
@@ -105,7 +105,7 @@ def errors_of(parity: Parity | NpuParity) -> list[dict[str, Any]]:
 def report_of(
     bundle: Bundle,
     parity: Parity | NpuParity,
-    rows: Sequence[Row],
+    rows: Sequence[MetricRow],
     speed: Mapping[str, Any] | None,
 ) -> Report:
     """Return the report of a bundle that was verified.

@@ -20,8 +20,8 @@ from mbv3c.parity.gate.baseline import (
     write_report,
 )
 from mbv3c.parity.gate.junit import junit_xml
-from mbv3c.parity.gate.limits import Row, judge, measure_all
-from mbv3c.parity.gate.request import Request
+from mbv3c.parity.gate.limits import MetricRow, judge, measure_all
+from mbv3c.parity.gate.request import GateRequest
 from mbv3c.parity.gate.saved_outputs import Saved, load_outputs, origin_of, save_outputs
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.targets.ethos_u.verdict import NpuParity
@@ -33,7 +33,7 @@ _ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateResult:
     """What came out.
 
     Attributes:
@@ -44,7 +44,7 @@ class Outcome:
     """
 
     document: dict[str, Any]
-    rows: list[Row]
+    rows: list[MetricRow]
     checks: list[Check]
     blocks: list[dict[str, Any]] | None = None
 
@@ -68,12 +68,12 @@ class Outcome:
 
 def verify_and_judge(
     path: Path,
-    request: Request,
+    request: GateRequest,
     run: Callable[[], Verdict],
     progress: Progress,
     *,
     here: bool = True,
-) -> Outcome:
+) -> GateResult:
     """Verify a bundle, hold it to limits and to a baseline, and write what was asked for.
 
     Args:
@@ -110,10 +110,10 @@ def verify_and_judge(
             blocks = blocks_of(bundle, progress, here=here)
             write_pictures(request, _saved(bundle, parity), checks, rows, blocks)
             shown = None if isinstance(blocks, str) else blocks.to_json()
-    return Outcome(parity.to_json(), rows, checks, shown)
+    return GateResult(parity.to_json(), rows, checks, shown)
 
 
-def _baseline(bundle: Bundle, request: Request, *, here: bool) -> Report | None:
+def _baseline(bundle: Bundle, request: GateRequest, *, here: bool) -> Report | None:
     baseline = request.baseline and read_baseline(request.baseline, bundle)
     fast = isinstance(baseline, dict) and baseline["speed"] is not None
     if (request.latency or fast) and not here:
@@ -128,7 +128,7 @@ def _baseline(bundle: Bundle, request: Request, *, here: bool) -> Report | None:
     return baseline if isinstance(baseline, dict) else None
 
 
-def check_again(path: Path, request: Request) -> Outcome:
+def check_again(path: Path, request: GateRequest) -> GateResult:
     """Judge saved outputs: by the limits, or without any by the standing rules.
 
     Raises:
@@ -153,7 +153,7 @@ def check_again(path: Path, request: Request) -> Outcome:
             from mbv3c.parity.gate.page import SAVED, write_pictures
 
             write_pictures(request, saved, checks, rows, SAVED)
-    return Outcome({**document, "saved": dict(saved.origin)}, rows, checks)
+    return GateResult({**document, "saved": dict(saved.origin)}, rows, checks)
 
 
 class _Junit:
@@ -198,7 +198,11 @@ def _standing(path: Path, saved: Saved) -> Parity:
 
 
 def _against(
-    baseline: Report | None, report: Report, bundle: Bundle, request: Request, progress: Progress
+    baseline: Report | None,
+    report: Report,
+    bundle: Bundle,
+    request: GateRequest,
+    progress: Progress,
 ) -> list[Check]:
     """Measure the speed where that is asked for, into the report; compare with the baseline."""
     from mbv3c.bench.speed import speed_of

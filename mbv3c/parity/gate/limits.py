@@ -87,7 +87,7 @@ def _quantile(text: str) -> Limit:
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """The figures of one output for one input.
 
     Attributes:
@@ -105,10 +105,10 @@ class Row:
         return {"output": self.output, "input": self.input, **self.metrics.to_json()}
 
 
-def measure_all(pairs: Pairs) -> list[Row]:
+def measure_all(pairs: Pairs) -> list[MetricRow]:
     """Compute the figures of every output for every input."""
     return [
-        Row(
+        MetricRow(
             pair.reference.name,
             index,
             measure(pair.ours, pair.reference.output, pair.reference.class_axis),
@@ -118,7 +118,7 @@ def measure_all(pairs: Pairs) -> list[Row]:
     ]
 
 
-def judge(limits: Sequence[Limit], pairs: Pairs, rows: Sequence[Row]) -> list[Check]:
+def judge(limits: Sequence[Limit], pairs: Pairs, rows: Sequence[MetricRow]) -> list[Check]:
     """Hold every output for every input to the limits.
 
     An output of another shape than the reference's, or that is not finite where it is, or the
@@ -146,7 +146,7 @@ def judge(limits: Sequence[Limit], pairs: Pairs, rows: Sequence[Row]) -> list[Ch
     return checks
 
 
-def _check(limit: Limit, row: Row, seen: float | None) -> Check:
+def _check(limit: Limit, row: MetricRow, seen: float | None) -> Check:
     whole, least = row.metrics.whole, limit.bound.least
     # What is empty on both sides has no figure, and is equal.
     value = (inf if least else 0.0) if seen is None else seen

@@ -9,9 +9,9 @@ from mbv3c.atomic import new_file
 from mbv3c.parity.checks import Check, exit_code
 from mbv3c.parity.compare import Pairs
 from mbv3c.parity.gate.blocks import BlockErrors
-from mbv3c.parity.gate.limits import Row
+from mbv3c.parity.gate.limits import MetricRow
 from mbv3c.parity.gate.pictures import inline_picture, write_picture
-from mbv3c.parity.gate.request import Request
+from mbv3c.parity.gate.request import GateRequest
 from mbv3c.parity.gate.saved_outputs import Saved
 from mbv3c.parity.gate.tables import tables
 
@@ -50,7 +50,7 @@ class Page:
     title: str
     facts: Mapping[str, str]
     checks: Sequence[Check]
-    rows: Sequence[Row]
+    rows: Sequence[MetricRow]
     pairs: Pairs
     blocks: BlockErrors | str
 
@@ -146,10 +146,10 @@ SAVED = "Saved outputs say nothing about the blocks of a network."
 
 
 def write_pictures(
-    request: Request,
+    request: GateRequest,
     saved: Saved,
     checks: Sequence[Check],
-    rows: Sequence[Row],
+    rows: Sequence[MetricRow],
     blocks: BlockErrors | str,
 ) -> None:
     """Write the pictures and the page that were asked for; `blocks` may say why there are none.

@@ -8,7 +8,7 @@ from mbv3c.parity.gate.limits import Limit
 
 
 @dataclass(frozen=True)
-class Request:
+class GateRequest:
     """What the user asked for beside the verdict; paths are None where nothing was said.
 
     Attributes:

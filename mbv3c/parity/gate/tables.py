@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from mbv3c.parity.gate.limits import Row
+from mbv3c.parity.gate.limits import MetricRow
 from mbv3c.parity.metrics import Broken, Index, Metrics
 
 _INDENT = "  "
@@ -26,7 +26,7 @@ class Table:
     lines: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def tables(rows: Sequence[Row]) -> list[Table]:
+def tables(rows: Sequence[MetricRow]) -> list[Table]:
     """Arrange metrics in tables, in the order in which the outputs first appear."""
     order = list(dict.fromkeys(row.output for row in rows))
     ordered = sorted(rows, key=lambda row: order.index(row.output))

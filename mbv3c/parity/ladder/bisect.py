@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mbv3c.errors import Mbv3cError
 from mbv3c.parity.compare import compare
-from mbv3c.parity.ladder.parts import Part, Parts
+from mbv3c.parity.ladder.parts import ModelPart, Parts
 from mbv3c.parity.ladder.stages import Stage
 from mbv3c.parity.reference import ReferenceOutput, run_reference, tensors_of
 from mbv3c.parity.tolerance import TOLERANCES
@@ -37,7 +37,7 @@ class Shown:
         kernels: of a library, its kernels with the nodes that they cover.
     """
 
-    part: Part
+    part: ModelPart
     x: NDArray[np.float32]
     max_error_of_range: float
     allowed: float
@@ -48,7 +48,7 @@ class Shown:
         return not self.max_error_of_range <= self.allowed
 
 
-def check_part(stage: Stage, part: Part, x: NDArray[np.float32], folder: Path) -> Shown:
+def check_part(stage: Stage, part: ModelPart, x: NDArray[np.float32], folder: Path) -> Shown:
     """Put a part through a stage and compare it with onnxruntime, or what the stage says.
 
     `folder` takes the files that the stage makes.
@@ -139,19 +139,19 @@ class Bisection:
                 return None
 
 
-def _inside(parts: Parts, part: Part) -> list[str]:
+def _inside(parts: Parts, part: ModelPart) -> list[str]:
     made = {name for node in part.model.graph.node for name in node.output}
     return [name for name in parts.tensors if name in made]
 
 
-def _exits(parts: Parts, part: Part) -> Iterator[str]:
+def _exits(parts: Parts, part: ModelPart) -> Iterator[str]:
     """Yield where a part may end earlier, the earliest first."""
     for name in _inside(parts, part):
         if name != part.exit and not parts.is_quantized(name):
             yield name
 
 
-def _entries(parts: Parts, part: Part) -> Iterator[str]:
+def _entries(parts: Parts, part: ModelPart) -> Iterator[str]:
     """Yield where a part may start later, the latest first."""
     for name in reversed(_inside(parts, part)):
         entry = parts.unquantized(name)

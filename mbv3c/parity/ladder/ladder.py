@@ -20,7 +20,7 @@ GIVEN, OK, BREAKS, OFF = "reference", "ok", "BREAKS", "off"
 
 
 @dataclass(frozen=True)
-class Row:
+class StageRow:
     """What a stage has shown; of several inputs and outputs the worst.
 
     Attributes:
@@ -84,7 +84,7 @@ class Rung:
     stage: Stage | None
     model: onnx.ModelProto
     outputs: Outputs
-    row: Row
+    row: StageRow
     worst: tuple[int, str] = (0, "")
 
 
@@ -118,7 +118,7 @@ class Ladder:
         self.given = self.references
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[StageRow]:
         return [rung.row for rung in self.rungs]
 
     @property
@@ -134,7 +134,9 @@ class Ladder:
         """Add the model as given."""
         outputs = [[one.output for one in each] for each in self.given]
         top1 = None if all(one.class_axis is None for one in self.given[0]) else 1.0
-        row = Row("model as given", "onnxruntime", 0.0, 0.0, 0.0, 1.0, top1, GIVEN, "", seconds)
+        row = StageRow(
+            "model as given", "onnxruntime", 0.0, 0.0, 0.0, 1.0, top1, GIVEN, "", seconds
+        )
         self.rungs.append(Rung(None, model, outputs, row))
 
     def add(
@@ -164,7 +166,7 @@ class Ladder:
         top1 = [one.top1_agreement for one in shown.inputs if one.top1_agreement is not None]
         breaks = bool(said) or near.max_error_of_range > near.allowed
         verdict = BREAKS if breaks else OK if firsts.passed else OFF
-        row = Row(
+        row = StageRow(
             stage.name,
             stage.ran_on,
             max(one.max_error_of_range for one in shown.inputs),

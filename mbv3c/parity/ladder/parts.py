@@ -21,7 +21,7 @@ _LINEAR = ("Conv", "Add")
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """A part of a model.
 
     Attributes:
@@ -72,7 +72,7 @@ class Parts:
         self._computed = self._depending_on_input()
         self.tensors = [name for name in self._computed if self._can_be_fed(name)]
 
-    def part(self, entry: str, exit_: str) -> Part | None:
+    def part(self, entry: str, exit_: str) -> ModelPart | None:
         """Return what computes `exit_` of `entry`; None if that takes other tensors, too."""
         needed, waiting = {exit_}, [exit_]
         nodes: set[int] = set()
@@ -93,7 +93,7 @@ class Parts:
         if entry not in needed or entry == exit_:
             return None
         kept = [node for node in self.model.graph.node if id(node) in nodes]
-        return Part(entry, exit_, self._cut_out(entry, exit_, kept, needed))
+        return ModelPart(entry, exit_, self._cut_out(entry, exit_, kept, needed))
 
     def bottlenecks(self) -> list[tuple[str, str]]:
         """Return where blocks meet, in order: the tensor as an entry, and as an exit.

@@ -32,7 +32,7 @@ BEFORE, AFTER, INPUT = "before.onnx", "after.onnx", "input.npy"
 
 
 @dataclass(frozen=True)
-class Made:
+class StageResult:
     """What a stage has made of a model.
 
     Attributes:
@@ -70,7 +70,7 @@ class Stage(Protocol):
         """The row of `reproduce.SCRIPTS` that shows a fault of it; empty if there is none."""
         ...
 
-    def make(self, model: onnx.ModelProto, folder: Path) -> Made:
+    def make(self, model: onnx.ModelProto, folder: Path) -> StageResult:
         """Put a model, or a part of one, through the stage.
 
         `folder` takes the files that the result needs, which are those of a reproduction, too.
@@ -91,11 +91,11 @@ class RewriteStage:
     precision: str = "fp32"
     script: str = "rewrite"
 
-    def make(self, model: onnx.ModelProto, folder: Path) -> Made:
+    def make(self, model: onnx.ModelProto, folder: Path) -> StageResult:
         rewritten, _ = self.one_pass(model)
         onnx.save(rewritten, folder / AFTER)
         opened = session(rewritten)
-        return Made(lambda inputs: [run(opened, x) for x in inputs])
+        return StageResult(lambda inputs: [run(opened, x) for x in inputs])
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class QuantizeStage:
     precision: str = "int8"
     script: str = ""
 
-    def make(self, model: onnx.ModelProto, folder: Path) -> Made:
+    def make(self, model: onnx.ModelProto, folder: Path) -> StageResult:
         raise UsageError("a part of a model is not quantized by itself; `mbv3c quantize` measures")
 
 
@@ -134,7 +134,7 @@ class ImportStage:
     precision: str = "fp32"
     script: str = "import"
 
-    def make(self, model: onnx.ModelProto, folder: Path) -> Made:
+    def make(self, model: onnx.ModelProto, folder: Path) -> StageResult:
         # LLVM does not optimise it either: it compiles sooner, and few inputs run.
         target = tvm.target.Target({"kind": "llvm", "num-cores": 1, "opt-level": 0})
         with target:
@@ -147,7 +147,7 @@ class LibraryStage:
     """Our kernels in a library.
 
     Attributes:
-        build: writes the library of a model; returns its kernels, as `Made` has them.
+        build: writes the library of a model; returns its kernels, as `StageResult` has them.
         runner: runs that library.
         ran_on: what that is; of a bundle what executed its own library.
         arch: the machine on which alone the library runs, as `uname -m` prints it; empty if it is
@@ -162,15 +162,15 @@ class LibraryStage:
     script: str = "library"
     arch: str = ""
 
-    def make(self, model: onnx.ModelProto, folder: Path) -> Made:
+    def make(self, model: onnx.ModelProto, folder: Path) -> StageResult:
         kernels = self.build(model, folder / LIBRARY)
-        return Made(lambda inputs: self.runner.run(folder, list(inputs)), kernels)
+        return StageResult(lambda inputs: self.runner.run(folder, list(inputs)), kernels)
 
 
-def in_process(executable: Any) -> Made:
+def in_process(executable: Any) -> StageResult:
     """Return what runs a compiled program in this process."""
     main = relax.VirtualMachine(executable, tvm.cpu())["main"]
-    return Made(lambda inputs: [arrays(main(tvm.runtime.tensor(x))) for x in inputs])
+    return StageResult(lambda inputs: [arrays(main(tvm.runtime.tensor(x))) for x in inputs])
 
 
 def covering(lowered: Lowered) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from mbv3c.targets.library import Runnable, build_library
 from mbv3c.targets.table import find_target
 
 if TYPE_CHECKING:
-    from mbv3c.tuning.meters import NetworkRunner
+    from mbv3c.tuning.meters import NetworkMeter
 
 
 @contextmanager
@@ -48,8 +48,8 @@ def _rebuilt(
         yield Runnable(folder, HostRunner(), ran_on, False, kernels)
 
 
-def _cpu_runner(target: Target, name: str | None) -> "NetworkRunner":
-    from mbv3c.tuning.meters import INSTRUCTIONS, CountingRunner, LocalRunner
+def _cpu_runner(target: Target, name: str | None) -> "NetworkMeter":
+    from mbv3c.tuning.meters import INSTRUCTIONS, CountingMeter, LocalMeter
     from mbv3c.tuning.session import check_runner
 
     here = cpu.resolve(target).arch == native_arch()
@@ -62,7 +62,7 @@ def _cpu_runner(target: Target, name: str | None) -> "NetworkRunner":
                 "instructions, estimated its cycles"
             )
         require_isa(target)
-        return LocalRunner(tuple(choose_cpus(1)))
+        return LocalMeter(tuple(choose_cpus(1)))
     if not target.emulated_as:
         raise UsageError(f"nothing here emulates {target.name}; --runner local times it")
     kit = emulator_kit()
@@ -72,4 +72,4 @@ def _cpu_runner(target: Target, name: str | None) -> "NetworkRunner":
     if name == "estimated" and estimator is None:
         raise ToolError(f"llvm-mca, which estimates cycles, is not here; {LLVM_REMEDY}")
     unit = CYCLES if name == "estimated" else INSTRUCTIONS
-    return CountingRunner(kit, target.emulated_as, unit, estimator)
+    return CountingMeter(kit, target.emulated_as, unit, estimator)

@@ -15,11 +15,11 @@ from mbv3c.errors import UsageError
 from mbv3c.job import Target
 from mbv3c.precision import PRECISIONS
 from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.table import TARGETS
 
 _KIB = 1024
-_NEON = Machine(
+_NEON = Processor(
     vector_bytes=16,
     registers=32,
     lane_operands=True,
@@ -57,7 +57,7 @@ SCHEDULING_MODELS = {
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
-def machine(target: Target, triple_target: tvm.target.Target) -> Machine:
+def machine(target: Target, triple_target: tvm.target.Target) -> Processor:
     """Describe the processor of a resolved target.
 
     Args:
@@ -92,7 +92,7 @@ def check_precision(target: Target, precision: str) -> None:
     )
 
 
-def _detected(target: Target, triple_target: tvm.target.Target) -> Machine:
+def _detected(target: Target, triple_target: tvm.target.Target) -> Processor:
     """Describe this machine: LLVM knows its vectors, and the system its caches."""
     has = codegen.llvm_cpu_has_features
     here = replace(

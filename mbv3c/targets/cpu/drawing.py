@@ -5,7 +5,7 @@ from math import prod, sqrt
 import numpy as np
 
 from mbv3c.lowering.plan import Array
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
@@ -18,7 +18,7 @@ _WEIGHTS = 40.0
 _OUTPUTS = 45.0  # so that few of the rounded sums are cut off
 
 
-def draw_integers(shape: Shape, machine: Machine, random: np.random.Generator) -> list[Array]:
+def draw_integers(shape: Shape, machine: Processor, random: np.random.Generator) -> list[Array]:
     """Draw what `CpuKernels` takes: int8 weights, int32 biases, fp32 factors, (a table).
 
     Rounded sums spread over most of the 256 integers, as those of a calibrated network do. The
@@ -47,7 +47,7 @@ def _extents(shape: Shape) -> tuple[int, ...]:
     return shape.outputs, shape.inputs, *taps
 
 
-def _corrections(shape: Shape, sums: Array, machine: Machine) -> Array:
+def _corrections(shape: Shape, sums: Array, machine: Processor) -> Array:
     """Return what the biases hold of the inputs' zero point and of how they are multiplied."""
     if isinstance(shape, IntegerDepthwise):
         return -shape.zero * sums

@@ -20,7 +20,7 @@ from mbv3c.lowering.shapes import (
     Transpose,
     pack_depthwise,
 )
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules import (
     convolution,
     depthwise,
@@ -57,7 +57,7 @@ class CpuKernels:
         choices: what was measured there.
     """
 
-    machine: Machine
+    machine: Processor
     choices: Choices = NO_CHOICES
 
     def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel:

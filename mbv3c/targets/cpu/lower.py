@@ -10,14 +10,14 @@ from mbv3c.lowering.lower import Lowered, assembled
 from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.qdq import read_pairs
 from mbv3c.precision import PRECISIONS
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.select import select
 from mbv3c.targets.cpu.select_integers import select_quantized
 
 
 def lower(
     model: onnx.ModelProto,
-    machine: Machine,
+    machine: Processor,
     target: tvm.target.Target,
     precision: str = "fp32",
     keep_float: Sequence[str] = (),

@@ -10,13 +10,13 @@ from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.plan import Array, Plan
 from mbv3c.lowering.select import Selector
 from mbv3c.targets.cpu.kernels import CpuKernels
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
 
 
 def select(
     model: onnx.ModelProto,
-    machine: Machine,
+    machine: Processor,
     target: tvm.target.Target,
     dtype: str = "float32",
     keep_float: Sequence[str] = (),
@@ -41,7 +41,7 @@ class CpuSelector(Selector):
     def __init__(
         self,
         model: onnx.ModelProto,
-        machine: Machine,
+        machine: Processor,
         target: tvm.target.Target,
         dtype: str,
         keep_float: Sequence[str] = (),

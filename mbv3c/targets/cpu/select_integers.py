@@ -27,7 +27,7 @@ from mbv3c.lowering.select import (
     attribute_of,
     axes_of,
 )
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer import convolution as integer_convolution
 from mbv3c.targets.cpu.schedules.integer import depthwise as integer_depthwise
@@ -42,7 +42,7 @@ _INT8 = "int8"
 
 def select_quantized(
     quantized: Quantized,
-    machine: Machine,
+    machine: Processor,
     target: tvm.target.Target,
     choices: Choices = NO_CHOICES,
 ) -> Plan:
@@ -90,7 +90,7 @@ class _QuantizedSelector(CpuSelector):
     def __init__(
         self,
         quantized: Quantized,
-        machine: Machine,
+        machine: Processor,
         target: tvm.target.Target,
         choices: Choices,
     ) -> None:

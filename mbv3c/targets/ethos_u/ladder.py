@@ -27,7 +27,7 @@ from mbv3c.targets.ethos_u.devices import NpuTarget, find_npu
 from mbv3c.targets.ethos_u.interpreter.program import Program, read_program
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.options import Knobs
-from mbv3c.targets.ethos_u.stages import STREAM, Lowered, StreamStage, TosaStage
+from mbv3c.targets.ethos_u.stages import STREAM, SplitNetwork, StreamStage, TosaStage
 from mbv3c.targets.ethos_u.tools import require_npu_tools
 from mbv3c.targets.ethos_u.verdict import LEAST_COSINE
 from mbv3c.targets.ethos_u.verify import nudged, operators_alone, other_constants
@@ -102,7 +102,7 @@ class _NpuClimber:
             rung.row.seconds for rung in self.ladder.rungs[-3:]
         )
 
-    def _tosa(self, quantized: onnx.ModelProto, lowered: Lowered) -> None:
+    def _tosa(self, quantized: onnx.ModelProto, lowered: SplitNetwork) -> None:
         self.progress("running TOSA, as a whole and each operator by itself")
         at = time.monotonic()
         alone = operators_alone(quantized, lowered.region, self.ladder.inputs[0])
@@ -114,12 +114,12 @@ class _NpuClimber:
         tosa = (self.bundle.path / TOSA).read_bytes()
         if tosa != lowered.region.tosa:
             said.append("the bundle's file is not what the QDQ model lowers to")
-        written = Lowered(replace(lowered.region, tosa=tosa), lowered.host)
+        written = SplitNetwork(replace(lowered.region, tosa=tosa), lowered.host)
         outputs = written.run_tosa(self.ladder.inputs)
         stage = TosaStage(self._lower)
         self.ladder.add(stage, quantized, outputs, time.monotonic() - at, said)
 
-    def _stream(self, quantized: onnx.ModelProto, lowered: Lowered) -> None:
+    def _stream(self, quantized: onnx.ModelProto, lowered: SplitNetwork) -> None:
         if not self.target.interpreted:
             self._skip("command stream", f"the interpreter does not know {self.target.name}")
             return
@@ -169,12 +169,12 @@ class _NpuClimber:
         self.ladder.silent = ""
         self.ladder.culprit = Culprit(given, replace(shown, kernels=kernels), tuple(own_names), 1)
 
-    def _lower(self, model: onnx.ModelProto) -> Lowered:
+    def _lower(self, model: onnx.ModelProto) -> SplitNetwork:
         parts = partition(model, lowering(self.knobs.mean, self.target))
         region = npu_part(parts)
         if len(region.inputs[0].shape) != _IMAGE:
             raise ModelError("the NPU takes images; this part begins behind them")
-        return Lowered(region, host_of(model, parts))
+        return SplitNetwork(region, host_of(model, parts))
 
     def _stream_stage(self) -> StreamStage:
         options = ethos_u.arguments(self.target, self.knobs, self.budget)
@@ -192,7 +192,7 @@ class _NpuClimber:
 
 
 def _with_nudges(
-    quantized: onnx.ModelProto, lowered: Lowered, inputs: list[NDArray[np.float32]]
+    quantized: onnx.ModelProto, lowered: SplitNetwork, inputs: list[NDArray[np.float32]]
 ) -> list[list[ReferenceOutput]]:
     """Run the QDQ model; a few integers of the input that are a step off count as spread, too."""
     opened, start = session(quantized), lowered.region.inputs[0].quantization

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from mbv3c.parity.ladder.stages import Array, Inputs, Made
+from mbv3c.parity.ladder.stages import Array, Inputs, StageResult
 from mbv3c.targets.ethos_u.host import run_host
 from mbv3c.targets.ethos_u.interpreter.errors import InterpreterError, StreamError
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
@@ -25,7 +25,7 @@ TOSA, STREAM, ENDS, VELA = "part.tosa", "part_vela.npz", "ends.json", "vela.json
 
 
 @dataclass(frozen=True)
-class Lowered:
+class SplitNetwork:
     """What an NPU computes of a quantized model, and what stays behind it on the CPU."""
 
     region: Region
@@ -62,7 +62,7 @@ class Lowered:
             return [np.full(shape, np.nan, np.float32) for shape in shapes]
 
 
-Lower = Callable[[onnx.ModelProto], Lowered]
+Lower = Callable[[onnx.ModelProto], SplitNetwork]
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class TosaStage:
     precision: str = "npu"
     script: str = "tosa"
 
-    def make(self, model: onnx.ModelProto, folder: Path) -> Made:
+    def make(self, model: onnx.ModelProto, folder: Path) -> StageResult:
         lowered = self.lower(model)
         write_ends(lowered.region, folder)
-        return Made(lowered.run_tosa, _operators(lowered.region))
+        return StageResult(lowered.run_tosa, _operators(lowered.region))
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,13 @@ class StreamStage:
     precision: str = "bits"
     script: str = "stream"
 
-    def make(self, model: onnx.ModelProto, folder: Path) -> Made:
+    def make(self, model: onnx.ModelProto, folder: Path) -> StageResult:
         lowered = self.lower(model)
         write_ends(lowered.region, folder)
         (folder / STREAM).write_bytes(self.build(lowered.region.tosa))
         (folder / VELA).write_text(json.dumps(self.vela) + "\n")
         program = read_program(folder / STREAM)
-        return Made(
+        return StageResult(
             lambda inputs: lowered.interpret(program, inputs),
             _operators(lowered.region),
             lowered.run_tosa,

@@ -29,8 +29,8 @@ from mbv3c.tuning.database import Database
 from mbv3c.tuning.tasks import tasks_of
 
 if TYPE_CHECKING:
-    from mbv3c.tuning.meters import NetworkRunner
-    from mbv3c.tuning.session import Tuned
+    from mbv3c.tuning.meters import NetworkMeter
+    from mbv3c.tuning.session import TunedNetwork
 
 
 def _check_verifiable(target: Target) -> None:
@@ -92,9 +92,9 @@ def _hosted(
         yield Runnable(Path(name), runner, ran_on, True, [])
 
 
-def _gpu_runner(target: Target, name: str | None) -> "NetworkRunner | None":
+def _gpu_runner(target: Target, name: str | None) -> "NetworkMeter | None":
     """Return what measures on an OpenCL device of this machine; None for an estimate."""
-    from mbv3c.tuning.meters import LocalRunner
+    from mbv3c.tuning.meters import LocalMeter
 
     here = cpu.resolve(target).arch == native_arch()
     name = name or ("local" if here else "estimated")
@@ -109,15 +109,15 @@ def _gpu_runner(target: Target, name: str | None) -> "NetworkRunner | None":
     said = device.description
     if not device.device.is_gpu:
         said += ", whose times say nothing about a GPU"
-    return LocalRunner(tuple(choose_cpus(len(os.sched_getaffinity(0)))), device=said)
+    return LocalMeter(tuple(choose_cpus(len(os.sched_getaffinity(0)))), device=said)
 
 
-def _estimated(database: Database, target: Target, default: Lowered) -> "Tuned":
+def _estimated(database: Database, target: Target, default: Lowered) -> "TunedNetwork":
     from mbv3c.targets.opencl import estimates as gpu_estimates
-    from mbv3c.tuning.session import Tuned
+    from mbv3c.tuning.session import TunedNetwork
 
     found = gpu_estimates.estimate(tasks_of([default.plan]), GPUS[target.gpu].gpu)
-    return Tuned(
+    return TunedNetwork(
         database.folder,
         device_of(target),
         gpu_estimates.DESCRIPTION,

@@ -9,7 +9,7 @@ from mbv3c.targets.library import schedules
 from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.tuning import search
 from mbv3c.tuning.tasks import Task
-from mbv3c.tuning.tuner import Outcome, State
+from mbv3c.tuning.tuner import SearchResult, State
 
 UNIT = "estimated clocks"
 DESCRIPTION = "the cost model (a roofline; it was compared with no GPU)"
@@ -24,7 +24,7 @@ class Estimated:
         sentence: what follows from it.
     """
 
-    outcome: Outcome
+    outcome: SearchResult
     sentence: str
 
 
@@ -32,7 +32,7 @@ def estimate(tasks: Sequence[Task], gpu: Gpu) -> Estimated:
     """Estimate all legal knobs of some kernels: `Work.clocks`, the same each time."""
     states = [_estimated(task, gpu) for task in tasks]
     better = [state for state in states if state.search.best != 0]
-    outcome = Outcome(states, trials=sum(len(state.search.tiles) for state in states))
+    outcome = SearchResult(states, trials=sum(len(state.search.tiles) for state in states))
     if better:
         return Estimated(
             outcome,

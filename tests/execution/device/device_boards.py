@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mbv3c.atomic import new_folder
 from mbv3c.execution.cache import cache_root
-from mbv3c.execution.emulator.fetch import WHEEL_PLATFORMS, emulator_command
 from mbv3c.execution.debian import unpack_packages
-from mbv3c.execution.processes import require
+from mbv3c.execution.emulator.fetch import WHEEL_PLATFORMS, emulator_command
 from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.execution.processes import require
 
 ROOT = Path(__file__).parents[3]
 CPUINFO = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n\n"

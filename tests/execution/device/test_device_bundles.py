@@ -15,9 +15,9 @@ import pytest
 from device_serving import Served, mbv3c, served
 
 from mbv3c.execution.cache import ZIG_CACHES, cache_root
+from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.opencl import runtime
 from mbv3c.execution.opencl.plugin import provide_plugin
-from mbv3c.execution.emulator.kit import EmulatorKit
 
 MODEL = ("--variant", "small", "--resolution", "96", "--classes", "10")
 ROOT = Path(__file__).parents[3]

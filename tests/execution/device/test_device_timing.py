@@ -15,8 +15,8 @@ from tvm.script import tirx as T  # noqa: N812
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError
 from mbv3c.execution.device import client
-from mbv3c.execution.timing.stopwatch import build_stopwatch, read_times
 from mbv3c.execution.device.timing import time_models
+from mbv3c.execution.timing.stopwatch import build_stopwatch, read_times
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.table import find_target
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mbv3c.doctor import Requirement, diagnose
 from mbv3c.errors import ToolError
 from mbv3c.execution.opencl import kit
 from mbv3c.execution.opencl.elf import needed
 from mbv3c.execution.processes import finish
-from mbv3c.doctor import Part, diagnose
 
 
 def test_fetched_kit_is_found_again(opencl_kit: kit.OpenCLKit) -> None:
@@ -36,7 +36,7 @@ def test_fetch_needs_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_doctor_has_optional_rows(
     opencl: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def rows() -> list[Part]:
+    def rows() -> list[Requirement]:
         return [part for part in diagnose() if "opencl" in part.name or part.name == "oclgrind"]
 
     assert [part.name for part in rows()] == ["opencl driver", "opencl runtime", "oclgrind"]

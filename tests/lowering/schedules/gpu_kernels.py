@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.execution.opencl.runtime import load_runtime
-from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.targets.opencl.gpus import GPUS
 from mbv3c.targets.opencl.library import tvm_target
 from mbv3c.targets.table import find_target

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import machine
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
 from mbv3c.targets.table import find_target
 
 Array = NDArray[Any]

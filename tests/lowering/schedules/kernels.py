@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
-from mbv3c.targets.cpu.machine import Machine
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import CORES
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.table import find_target
 
 Array = NDArray[np.float32]
@@ -160,5 +160,5 @@ def axes(draw: st.DrawFn) -> Axis:
     return Axis(least + draw(st.integers(0, 9)), taps, stride, dilation, before, after)
 
 
-def machines() -> st.SearchStrategy[tuple[Machine, ...]]:
+def machines() -> st.SearchStrategy[tuple[Processor, ...]]:
     return st.sampled_from([MACHINES, PARALLEL])

@@ -21,15 +21,15 @@ from kernels import (
     random,
 )
 
-from mbv3c.targets.cpu.machine import Machine
-from mbv3c.targets.cpu.schedules import convolution
-from mbv3c.lowering.shapes import Convolution
-from mbv3c.targets.cpu.schedules.convolution import Tile
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.lowering.shapes import Convolution
+from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.schedules import convolution
+from mbv3c.targets.cpu.schedules.convolution import Tile
 
 
-def call(shape: Convolution, tile: Tile, machine: Machine) -> Call:
+def call(shape: Convolution, tile: Tile, machine: Processor) -> Call:
     down, right = shape.vertical, shape.horizontal
     x = random(shape.batch, shape.inputs, down.size, right.size)
     weights = random(shape.outputs, shape.inputs, down.taps, right.taps, seed=1)
@@ -60,7 +60,7 @@ def test_any_shape_and_tile(
     right: Axis,
     activation: Activation,
     channels_first: bool,
-    machines: tuple[Machine, ...],
+    machines: tuple[Processor, ...],
     data: st.DataObject,
 ) -> None:
     shape = Convolution(batch, inputs, outputs, down, right, activation, channels_first)
@@ -73,7 +73,7 @@ def test_any_shape_and_tile(
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=["neon", "avx2", "avx512"])
-def test_every_legal_tile(machine: Machine) -> None:
+def test_every_legal_tile(machine: Processor) -> None:
     down, right = Axis(2, 2, 1, 1, 1, 0), Axis(5, 3, 1, 1, 1, 1)
     outputs = 2 * machine.lanes("float32") + 3
     shape = Convolution(1, 2, outputs, down, right, HARD_SWISH, channels_first=True)
@@ -111,7 +111,7 @@ def test_an_awkward_side(side: Axis) -> None:
 @pytest.mark.parametrize("machine", (*MACHINES, *PARALLEL))
 @pytest.mark.parametrize("outputs", [1, 16, 24, 1001])
 @pytest.mark.parametrize("size", [2, 14, 224])
-def test_the_default_is_legal(outputs: int, size: int, machine: Machine) -> None:
+def test_the_default_is_legal(outputs: int, size: int, machine: Processor) -> None:
     side = Axis(size, 3, 2, 1, 1, 1)
     shape = Convolution(1, 3, outputs, side, side, LINEAR, channels_first=True)
     assert convolution.default(shape, machine) in convolution.legal(shape, machine)

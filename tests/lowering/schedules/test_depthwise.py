@@ -19,15 +19,15 @@ from kernels import (
     random,
 )
 
-from mbv3c.targets.cpu.machine import Machine
-from mbv3c.targets.cpu.schedules import depthwise
-from mbv3c.lowering.shapes import Depthwise, pack_depthwise
-from mbv3c.targets.cpu.schedules.depthwise import Tile
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.lowering.shapes import Depthwise, pack_depthwise
+from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.schedules import depthwise
+from mbv3c.targets.cpu.schedules.depthwise import Tile
 
 
-def call(shape: Depthwise, tile: Tile, machine: Machine) -> Call:
+def call(shape: Depthwise, tile: Tile, machine: Processor) -> Call:
     down, right = shape.vertical, shape.horizontal
     x = random(shape.batch, shape.channels, down.size, right.size)
     weights = random(shape.channels, 1, down.taps, right.taps, seed=1)
@@ -55,7 +55,7 @@ def test_any_shape_and_tile(
     down: Axis,
     right: Axis,
     activation: Activation,
-    machines: tuple[Machine, ...],
+    machines: tuple[Processor, ...],
     data: st.DataObject,
 ) -> None:
     shape = Depthwise(batch, channels, down, right, activation)
@@ -70,7 +70,7 @@ def test_any_shape_and_tile(
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=["neon", "avx2", "avx512"])
-def test_every_legal_tile(machine: Machine) -> None:
+def test_every_legal_tile(machine: Processor) -> None:
     down, right = Axis(3, 2, 1, 1, 1, 0), Axis(5, 2, 1, 1, 1, 0)
     shape = Depthwise(1, 2 * machine.lanes("float32") + 3, down, right, HARD_SWISH)
     tiles = depthwise.legal(shape, machine)
@@ -101,14 +101,14 @@ def test_an_awkward_side(side: Axis) -> None:
 @pytest.mark.parametrize("machine", (*MACHINES, *PARALLEL))
 @pytest.mark.parametrize("channels", [1, 3, 16, 72, 960])
 @pytest.mark.parametrize("size", [1, 7, 14, 112])
-def test_the_default_is_legal(channels: int, size: int, machine: Machine) -> None:
+def test_the_default_is_legal(channels: int, size: int, machine: Processor) -> None:
     side = Axis(size, 5, 1, 1, 2, 2)
     shape = Depthwise(1, channels, side, side, LINEAR)
     assert depthwise.default(shape, machine) in depthwise.legal(shape, machine)
 
 
 @pytest.mark.parametrize("machine", PARALLEL)
-def test_several_cores_are_used(machine: Machine) -> None:
+def test_several_cores_are_used(machine: Processor) -> None:
     side = Axis(14, 3, 1, 1, 1, 1)
     shape = Depthwise(1, 240, side, side, LINEAR)
     for tile in (Tile(2, 1, rows_outer=True), Tile(2, 1, rows_outer=False)):

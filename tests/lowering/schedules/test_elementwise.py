@@ -18,10 +18,10 @@ from kernels import (
     random,
 )
 
-from mbv3c.targets.cpu.machine import Machine
-from mbv3c.lowering.shapes import Elementwise, Transpose
-from mbv3c.targets.cpu.schedules.elementwise import generate_elementwise, generate_transpose
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, Activation
+from mbv3c.lowering.shapes import Elementwise, Transpose
+from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.schedules.elementwise import generate_elementwise, generate_transpose
 
 OPERATORS = {
     "": lambda a, b: a,
@@ -30,7 +30,7 @@ OPERATORS = {
 }
 
 
-def call(shape: Elementwise, machine: Machine) -> Call:
+def call(shape: Elementwise, machine: Processor) -> Call:
     a = random(shape.batch, shape.places, shape.channels)
     b = random(shape.batch, 1 if shape.per_channel else shape.places, shape.channels, seed=1)
     wanted = activate(OPERATORS[shape.operator](a.astype(np.float64), b), shape.activation)

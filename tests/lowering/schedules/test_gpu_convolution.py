@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import ACTIVATIONS, activate, axes, convolve, nhwc, random
 
-from mbv3c.targets.opencl.gpu import Gpu
-from mbv3c.lowering.shapes import Convolution
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, Activation
+from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.lowering.shapes import Convolution
+from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.targets.opencl.schedules import convolution
 from mbv3c.targets.opencl.schedules.convolution import Tile
-from mbv3c.lowering.schedules.windows import Axis
 
 
 def call(shape: Convolution, tile: Tile) -> Call:

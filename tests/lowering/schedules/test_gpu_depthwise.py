@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import ACTIVATIONS, CHANNELS, activate, axes, convolve, nhwc, random
 
-from mbv3c.targets.opencl.gpu import Gpu
-from mbv3c.lowering.shapes import Depthwise, pack_depthwise
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, RELU, Activation
+from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.lowering.shapes import Depthwise, pack_depthwise
+from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.targets.opencl.schedules import depthwise
 from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap, Tile
-from mbv3c.lowering.schedules.windows import Axis
 
 
 def call(one: DepthwiseMap, tile: Tile) -> Call:

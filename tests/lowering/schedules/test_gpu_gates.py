@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import ACTIVATIONS, CHANNELS, activate, random
 
-from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, RELU, Activation
+from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.targets.opencl.schedules import gates
 from mbv3c.targets.opencl.schedules.gates import Gates, Tile
 

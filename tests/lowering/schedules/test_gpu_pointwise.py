@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import ACTIVATIONS, CHANNELS, PLACES, activate, random
 
-from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, Activation
+from mbv3c.lowering.shapes import Pointwise
+from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.targets.opencl.schedules import pointwise
 from mbv3c.targets.opencl.schedules.pointwise import Product, Tile
-from mbv3c.lowering.shapes import Pointwise
 
 
 def call(product: Product, tile: Tile) -> Call:

@@ -7,11 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import ACTIVATIONS, CHANNELS, PLACES, activate, random
 
-from mbv3c.targets.opencl.gpu import Gpu
-from mbv3c.lowering.shapes import Elementwise, Transpose
 from mbv3c.lowering.schedules.epilogue import LINEAR, Activation
+from mbv3c.lowering.shapes import Elementwise, GlobalPool, Transpose
+from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.targets.opencl.schedules import simple
-from mbv3c.lowering.shapes import GlobalPool
 
 BATCH = st.sampled_from([1, 2, 3])
 

@@ -21,18 +21,20 @@ from integer_kernels import (
 )
 from kernels import axes, convolve, nhwc
 
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.targets.cpu.cores import CORES
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import (
     arithmetic as integer,
+)
+from mbv3c.targets.cpu.schedules.integer import (
     convolution as integer_convolution,
 )
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Output
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution, Tile
-from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets.cpu.cores import CORES
 
 
-def call(shape: IntegerConvolution, channels: int, tile: Tile, machine: Machine) -> Call:
+def call(shape: IntegerConvolution, channels: int, tile: Tile, machine: Processor) -> Call:
     down, right, n = shape.vertical, shape.horizontal, shape.outputs
     x = integers(shape.batch, channels, down.size, right.size)
     w = weights(n, channels, down.taps, right.taps)

@@ -18,14 +18,14 @@ from integer_kernels import (
 )
 from kernels import CHANNELS, axes, convolve, nhwc
 
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.lowering.schedules.windows import Axis
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import depthwise as integer_depthwise
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise, Tile
-from mbv3c.lowering.schedules.windows import Axis
 
 
-def call(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> Call:
+def call(shape: IntegerDepthwise, tile: Tile, machine: Processor) -> Call:
     down, right, c = shape.vertical, shape.horizontal, shape.channels
     x = integers(shape.batch, c, down.size, right.size)
     w = weights(c, 1, down.taps, right.taps)

@@ -16,7 +16,7 @@ from integer_kernels import (
     table_for,
 )
 
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import elementwise as kernels
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Output
 from mbv3c.targets.cpu.schedules.integer.elementwise import IntegerElementwise, Operand
@@ -26,7 +26,7 @@ SCALES = st.sampled_from([0.0078125, 0.0137, 0.05, 0.11])
 _NEAR = 1e-4  # of a step: one fused multiply-add rounds once, numpy twice
 
 
-def elementwise(shape: IntegerElementwise, machine: Machine) -> Call:
+def elementwise(shape: IntegerElementwise, machine: Processor) -> Call:
     b, p, c = shape.batch, shape.places, shape.channels
     first = integers(b, p, c)
     inputs: tuple[Array, ...] = (first,)

@@ -7,11 +7,11 @@ from quantized_networks import inputs_of, quantized, random
 
 from mbv3c import pipeline
 from mbv3c.bundle import LIBRARY
-from mbv3c.targets.library import require_runner
+from mbv3c.job import with_cores
 from mbv3c.lowering.describe import describe
 from mbv3c.parity.kernels import check_kernels
+from mbv3c.targets.library import require_runner
 from mbv3c.targets.table import find_target
-from mbv3c.job import with_cores
 
 NODES = {
     *("stem", "wide", "apart", "five", "dense", "seven", "row", "even", "back", "sum", "mean"),

@@ -17,16 +17,18 @@ from integer_kernels import (
     weights,
 )
 
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import (
     arithmetic as integer,
+)
+from mbv3c.targets.cpu.schedules.integer import (
     pointwise as integer_pointwise,
 )
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, Tile
 
 
-def call(shape: IntegerPointwise, tile: Tile, zero: int, machine: Machine) -> Call:
+def call(shape: IntegerPointwise, tile: Tile, zero: int, machine: Processor) -> Call:
     x = integers(shape.rows, shape.inputs)
     w = weights(shape.outputs, shape.inputs)
     bias, scale = biases(shape.outputs), factors(shape.outputs, shape.inputs)

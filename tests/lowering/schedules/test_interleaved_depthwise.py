@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_kernels import integers, weights
 
+from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.targets.cpu.schedules.integer import interleaved_depthwise
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP
-from mbv3c.lowering.schedules.windows import Axis
 
 
 @settings(max_examples=30, deadline=None)

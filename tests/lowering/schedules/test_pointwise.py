@@ -21,14 +21,14 @@ from kernels import (
     random,
 )
 
-from mbv3c.targets.cpu.machine import Machine
-from mbv3c.targets.cpu.schedules import pointwise
 from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU
 from mbv3c.lowering.shapes import Pointwise
+from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.schedules import pointwise
 from mbv3c.targets.cpu.schedules.pointwise import Tile
 
 
-def call(shape: Pointwise, tile: Tile, machine: Machine) -> Call:
+def call(shape: Pointwise, tile: Tile, machine: Processor) -> Call:
     x, weights = random(shape.rows, shape.inputs), random(shape.outputs, shape.inputs, seed=1)
     bias, residual = random(shape.outputs, seed=2), random(shape.rows, shape.outputs, seed=3)
     y = activate(x.astype(np.float64) @ weights.T + bias, shape.activation)
@@ -55,7 +55,7 @@ def test_any_shape_and_tile(
     outputs: int,
     activation: object,
     residual: bool,
-    machines: tuple[Machine, ...],
+    machines: tuple[Processor, ...],
     data: st.DataObject,
 ) -> None:
     shape = Pointwise(rows, inputs, outputs, activation, residual)
@@ -70,7 +70,7 @@ def test_any_shape_and_tile(
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=["neon", "avx2", "avx512"])
-def test_every_legal_tile(machine: Machine) -> None:
+def test_every_legal_tile(machine: Processor) -> None:
     shape = Pointwise(3, 6, 3 * machine.lanes("float32") + 3, HARD_SWISH, residual=True)
     tiles = pointwise.legal(shape, machine)
     assert len(tiles) > 20
@@ -98,7 +98,7 @@ def test_each_activation() -> None:
         Pointwise(196, 200, 184, HARD_SWISH),
     ],
 )
-def test_the_default_is_legal(shape: Pointwise, machine: Machine) -> None:
+def test_the_default_is_legal(shape: Pointwise, machine: Processor) -> None:
     assert pointwise.default(shape, machine) in pointwise.legal(shape, machine)
 
 
@@ -118,7 +118,7 @@ def test_several_cores_are_used_where_it_is_worth_it(cores: int) -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=["neon", "avx2", "avx512"])
-def test_half_precision(machine: Machine) -> None:
+def test_half_precision(machine: Processor) -> None:
     sizes = [(5, 3, 21), (12, 40, 24), (3, 96, 67), (2, 100, 8), (7, 200, 16), (1, 277, 40)]
     shapes = [
         Pointwise(*size, activation, residual, "float16")

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import CHANNELS, MACHINES, PLACES, Call, check, random
 
-from mbv3c.targets.cpu.machine import Machine
-from mbv3c.targets.cpu.schedules import pooling
 from mbv3c.lowering.shapes import GlobalPool
+from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.schedules import pooling
 from mbv3c.targets.cpu.schedules.pooling import Tile
 
 
-def call(shape: GlobalPool, tile: Tile, machine: Machine) -> Call:
+def call(shape: GlobalPool, tile: Tile, machine: Processor) -> Call:
     x = random(shape.batch, shape.places, shape.channels)
     return Call(pooling.generate(shape, tile, machine), (x,), x.mean(axis=1, dtype=np.float64))
 
@@ -29,14 +29,14 @@ def test_any_shape_and_tile(batch: int, places: int, channels: int, data: st.Dat
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=["neon", "avx2", "avx512"])
-def test_every_legal_tile(machine: Machine) -> None:
+def test_every_legal_tile(machine: Processor) -> None:
     shape = GlobalPool(1, 5, 3 * machine.lanes("float32") + 5)
     check([call(shape, tile, machine) for tile in pooling.legal(shape, machine)])
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("channels", [1, 16, 960])
-def test_the_default_is_legal(channels: int, machine: Machine) -> None:
+def test_the_default_is_legal(channels: int, machine: Processor) -> None:
     shape = GlobalPool(1, 49, channels)
     assert pooling.default(shape, machine) in pooling.legal(shape, machine)
 

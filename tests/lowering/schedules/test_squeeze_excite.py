@@ -16,13 +16,13 @@ from kernels import (
     random,
 )
 
-from mbv3c.targets.cpu.machine import Machine
-from mbv3c.targets.cpu.schedules import squeeze_excite
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, LINEAR, RELU, Activation
+from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.schedules import squeeze_excite
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite, Tile
 
 
-def call(shape: SqueezeExcite, tile: Tile, machine: Machine) -> Call:
+def call(shape: SqueezeExcite, tile: Tile, machine: Processor) -> Call:
     x = random(shape.batch, shape.places, shape.channels)
     w1, b1 = random(shape.squeezed, shape.channels, seed=1), random(shape.squeezed, seed=2)
     w2, b2 = random(shape.channels, shape.squeezed, seed=3), random(shape.channels, seed=4)
@@ -53,7 +53,7 @@ def test_any_shape_and_tile(
     squeezed: int,
     reduce: Activation,
     gate: Activation,
-    machines: tuple[Machine, ...],
+    machines: tuple[Processor, ...],
     data: st.DataObject,
 ) -> None:
     shape = SqueezeExcite(batch, places, channels, squeezed, reduce, gate)
@@ -68,14 +68,14 @@ def test_any_shape_and_tile(
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=["neon", "avx2", "avx512"])
-def test_every_legal_tile(machine: Machine) -> None:
+def test_every_legal_tile(machine: Processor) -> None:
     shape = SqueezeExcite(1, 5, 3 * machine.lanes("float32") + 5, 9, RELU, HARD_SIGMOID)
     check([call(shape, tile, machine) for tile in squeeze_excite.legal(shape, machine)])
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("channels", [1, 16, 960])
-def test_the_default_is_legal(channels: int, machine: Machine) -> None:
+def test_the_default_is_legal(channels: int, machine: Processor) -> None:
     shape = SqueezeExcite(1, 49, channels, max(1, channels // 4), LINEAR, LINEAR)
     assert squeeze_excite.default(shape, machine) in squeeze_excite.legal(shape, machine)
 

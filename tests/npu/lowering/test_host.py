@@ -5,14 +5,14 @@ from onnx import parser
 from test_partition import graph_of
 
 from mbv3c.errors import ModelError
-from mbv3c.targets.ethos_u.host import run_host
-from mbv3c.targets.ethos_u.tosa_model import run_tosa
-from mbv3c.targets.ethos_u.lowering.host import FP32, NO_INTEGERS, host_operators, host_part
-from mbv3c.targets.ethos_u.lowering.partition import partition
-from mbv3c.targets.ethos_u.backend import npu_part
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
+from mbv3c.targets.ethos_u.backend import npu_part
+from mbv3c.targets.ethos_u.host import run_host
+from mbv3c.targets.ethos_u.lowering.host import FP32, NO_INTEGERS, host_operators, host_part
+from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.tosa_model import run_tosa
 
 ALIGNED = """
     h = Conv(x, p)

@@ -6,16 +6,16 @@ import pytest
 from onnx import numpy_helper, parser
 
 from mbv3c.errors import ModelError
-from mbv3c.targets.ethos_u.tosa_model import run_tosa
+from mbv3c.parity.reference import run, session
+from mbv3c.quantization.calibration import random_inputs
+from mbv3c.quantization.quantize import quantize
+from mbv3c.targets.ethos_u.backend import npu_part
 from mbv3c.targets.ethos_u.lowering.composite import Quantization, bindings
 from mbv3c.targets.ethos_u.lowering.convert import Lowering
 from mbv3c.targets.ethos_u.lowering.named_import import import_named, name_of
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.tosa_graph import multiplier
-from mbv3c.targets.ethos_u.backend import npu_part
-from mbv3c.parity.reference import run, session
-from mbv3c.quantization.calibration import random_inputs
-from mbv3c.quantization.quantize import quantize
+from mbv3c.targets.ethos_u.tosa_model import run_tosa
 
 # One operation: only a tie that fp32 rounds the other way is left.
 ONE_OPERATION_LSB = 1

@@ -25,7 +25,7 @@ from mbv3c.lowering.schedules.windows import (
     row_loads,
 )
 from mbv3c.lowering.shapes import Convolution
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 
 _MAX_OUTPUTS = 16
 _MAX_VECTORS = 8
@@ -44,7 +44,7 @@ class Tile:
     vectors: int
 
 
-def legal(shape: Convolution, machine: Machine) -> list[Tile]:
+def legal(shape: Convolution, machine: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
     widest = len(emit.vectors(shape.outputs, machine.lanes(shape.dtype)))
     return [
@@ -55,20 +55,20 @@ def legal(shape: Convolution, machine: Machine) -> list[Tile]:
     ]
 
 
-def default(shape: Convolution, machine: Machine) -> Tile:
+def default(shape: Convolution, machine: Processor) -> Tile:
     """Choose the tile with the fewest instructions."""
     return min(legal(shape, machine), key=lambda tile: _cost(shape, tile, machine))
 
 
 def pack(
-    shape: Convolution, tile: Tile, machine: Machine, weights: NDArray[np.float32]
+    shape: Convolution, tile: Tile, machine: Processor, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return weights [N, C, R, S] as one array: the panels [C][R][S][panel], one after another."""
     columns = weights.transpose(1, 2, 3, 0).reshape(-1, shape.outputs)
     return panels.pack(columns, _panels(shape, tile, machine), axis=1)
 
 
-def generate(shape: Convolution, tile: Tile, machine: Machine) -> PrimFunc:
+def generate(shape: Convolution, tile: Tile, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x, packed weights, bias [N], y [B, P, Q, N]."""
     down, right = shape.vertical, shape.horizontal
     taps = down.taps * right.taps
@@ -148,7 +148,7 @@ def _scalar(
 
 
 def _lanes_of_row(
-    x: Buffer, row: tuple[Expr, ...], right: Axis, run: Run, machine: Machine, dtype: str
+    x: Buffer, row: tuple[Expr, ...], right: Axis, run: Run, machine: Processor, dtype: str
 ) -> Callable[[int, int], Expr]:
     """Load what a run reads of a row as vectors; return what gives the input of a window's tap."""
     lanes = machine.lanes(dtype)
@@ -164,11 +164,11 @@ def _lanes_of_row(
     return value
 
 
-def _panels(shape: Convolution, tile: Tile, machine: Machine) -> list[Panels]:
+def _panels(shape: Convolution, tile: Tile, machine: Processor) -> list[Panels]:
     return panels.panels(shape.outputs, machine.lanes(shape.dtype), tile.vectors)
 
 
-def _cost(shape: Convolution, tile: Tile, machine: Machine) -> float:
+def _cost(shape: Convolution, tile: Tile, machine: Processor) -> float:
     """Estimate the instructions of an output row, per input channel and tap."""
     full = shape.horizontal.outputs // tile.run
     rest = shape.horizontal.outputs % tile.run
@@ -183,14 +183,14 @@ def _cost(shape: Convolution, tile: Tile, machine: Machine) -> float:
     return cost
 
 
-def _operands(shape: Convolution, run: int, vectors: int, machine: Machine) -> int:
+def _operands(shape: Convolution, run: int, vectors: int, machine: Processor) -> int:
     """Return how many registers a tile needs beside its accumulators."""
     if _loads_lanes_of_rows(shape, machine):
         return _vectors_of_row(shape.horizontal, run, machine.lanes(shape.dtype)) + vectors
     return min(run, vectors) + 1
 
 
-def _loads(shape: Convolution, run: int, panel: Panels, machine: Machine) -> float:
+def _loads(shape: Convolution, run: int, panel: Panels, machine: Processor) -> float:
     """Estimate the loads of a tile, per input channel and tap."""
     if not _loads_lanes_of_rows(shape, machine):
         return run + len(panel.widths) / 2
@@ -203,7 +203,7 @@ def _loads(shape: Convolution, run: int, panel: Panels, machine: Machine) -> flo
     ) / (2 if paired else 1)
 
 
-def _loads_lanes_of_rows(shape: Convolution, machine: Machine) -> bool:
+def _loads_lanes_of_rows(shape: Convolution, machine: Processor) -> bool:
     """Say whether inputs are loaded as vectors along a row of the image."""
     wide = shape.horizontal.size >= machine.lanes(shape.dtype)
     return shape.channels_first and machine.lane_operands and wide

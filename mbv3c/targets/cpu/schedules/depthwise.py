@@ -18,7 +18,7 @@ from mbv3c.lowering.schedules.windows import (
     for_each_run,
 )
 from mbv3c.lowering.shapes import Depthwise
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Tile:
     rows_outer: bool
 
 
-def legal(shape: Depthwise, machine: Machine) -> list[Tile]:
+def legal(shape: Depthwise, machine: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
     widest = len(emit.vectors(shape.channels, machine.lanes(shape.dtype)))
     return [
@@ -48,7 +48,7 @@ def legal(shape: Depthwise, machine: Machine) -> list[Tile]:
     ]
 
 
-def default(shape: Depthwise, machine: Machine) -> Tile:
+def default(shape: Depthwise, machine: Processor) -> Tile:
     """Choose the run with the fewest instructions; leave registers for a row of weights.
 
     All rows of a vector of channels follow each other, so that its weights stay at hand.
@@ -64,7 +64,7 @@ def default(shape: Depthwise, machine: Machine) -> Tile:
     )
 
 
-def generate(shape: Depthwise, tile: Tile, machine: Machine) -> PrimFunc:
+def generate(shape: Depthwise, tile: Tile, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [N, H, W, C], packed weights, bias [C], y."""
     down, right, c = shape.vertical, shape.horizontal, shape.channels
 
@@ -131,7 +131,7 @@ def generate(shape: Depthwise, tile: Tile, machine: Machine) -> PrimFunc:
     return emit.build_kernel("depthwise", body)
 
 
-def _cost(shape: Depthwise, tile: Tile, machine: Machine) -> float:
+def _cost(shape: Depthwise, tile: Tile, machine: Processor) -> float:
     """Estimate the instructions of a row of a map, per vector of channels."""
     right, rows = shape.horizontal, shape.vertical.taps
     taps = right.taps * rows

@@ -5,10 +5,10 @@ from tvm.tirx import PrimFunc
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.panels import panels
 from mbv3c.lowering.shapes import Elementwise, Transpose
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 
 
-def generate_elementwise(shape: Elementwise, machine: Machine) -> PrimFunc:
+def generate_elementwise(shape: Elementwise, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are a [B, P, C], (b), y [B, P, C]."""
     b, p, c = shape.batch, shape.places, shape.channels
 
@@ -34,7 +34,7 @@ def generate_elementwise(shape: Elementwise, machine: Machine) -> PrimFunc:
     return emit.build_kernel("elementwise", body)
 
 
-def generate_transpose(shape: Transpose, machine: Machine) -> PrimFunc:
+def generate_transpose(shape: Transpose, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x and y."""
 
     def body() -> None:

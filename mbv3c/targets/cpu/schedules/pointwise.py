@@ -19,7 +19,7 @@ from mbv3c.lowering.schedules import emit, panels
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.panels import Panels
 from mbv3c.lowering.shapes import Pointwise
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 
 _MAX_ROWS = 16
 _MAX_VECTORS = 16
@@ -42,7 +42,7 @@ class Tile:
     rows_outer: bool
 
 
-def legal(shape: Pointwise, machine: Machine) -> list[Tile]:
+def legal(shape: Pointwise, machine: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
     widest = len(emit.vectors(shape.outputs, machine.lanes(shape.dtype)))
     return [
@@ -55,7 +55,7 @@ def legal(shape: Pointwise, machine: Machine) -> list[Tile]:
     ]
 
 
-def default(shape: Pointwise, machine: Machine) -> Tile:
+def default(shape: Pointwise, machine: Processor) -> Tile:
     """Choose the tile that needs the fewest instructions, and the order that suits the caches."""
     weights = shape.inputs * shape.outputs * np.dtype(shape.dtype).itemsize
     rows_outer = weights <= machine.l1_bytes // 2
@@ -66,13 +66,13 @@ def default(shape: Pointwise, machine: Machine) -> Tile:
 
 
 def pack(
-    shape: Pointwise, tile: Tile, machine: Machine, weights: NDArray[np.float32]
+    shape: Pointwise, tile: Tile, machine: Processor, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return weights [N, K] as one array: the panels [K][panel], one after another."""
     return panels.pack(weights.T, _panels(shape, tile, machine), axis=1)
 
 
-def generate(shape: Pointwise, tile: Tile, machine: Machine) -> PrimFunc:
+def generate(shape: Pointwise, tile: Tile, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [M, K], packed weights, bias [N], (residual), y."""
 
     def body() -> None:
@@ -98,7 +98,7 @@ def generate(shape: Pointwise, tile: Tile, machine: Machine) -> PrimFunc:
 
 def _tile(
     shape: Pointwise,
-    machine: Machine,
+    machine: Processor,
     buffers: tuple[Buffer, ...],
     row: Expr,
     rows: int,
@@ -154,11 +154,11 @@ def _tile(
             emit.store(y, value, row + i, column + starts[v], lanes=lanes)
 
 
-def _panels(shape: Pointwise, tile: Tile, machine: Machine) -> list[Panels]:
+def _panels(shape: Pointwise, tile: Tile, machine: Processor) -> list[Panels]:
     return panels.panels(shape.outputs, machine.lanes(shape.dtype), tile.vectors)
 
 
-def _operands(shape: Pointwise, rows: int, vectors: int, machine: Machine) -> int:
+def _operands(shape: Pointwise, rows: int, vectors: int, machine: Processor) -> int:
     """Return how many registers a tile needs beside its accumulators.
 
     Lanes come from one vector of every row, and from a second one of those rows that lie so near
@@ -181,7 +181,7 @@ def _step_bytes(shape: Pointwise, step: int, panel: tuple[int, ...]) -> int:
     return step * sum(panel) * np.dtype(shape.dtype).itemsize
 
 
-def _cost(shape: Pointwise, tile: Tile, machine: Machine) -> float:
+def _cost(shape: Pointwise, tile: Tile, machine: Processor) -> float:
     """Estimate the work of the whole product in multiply-add slots."""
     blocks = -(-shape.rows // tile.rows)
     return sum(
@@ -190,7 +190,7 @@ def _cost(shape: Pointwise, tile: Tile, machine: Machine) -> float:
     )
 
 
-def _tile_cost(shape: Pointwise, rows: int, panel: tuple[int, ...], machine: Machine) -> float:
+def _tile_cost(shape: Pointwise, rows: int, panel: tuple[int, ...], machine: Processor) -> float:
     lanes = machine.lanes(shape.dtype)
     slots = sum(1.0 if width == lanes else machine.partial_cost for width in panel)
     products = rows * slots
@@ -206,7 +206,7 @@ def _tile_cost(shape: Pointwise, rows: int, panel: tuple[int, ...], machine: Mac
     return shape.inputs * (products + loads + overhead) + 6 * products
 
 
-def _better_by_rows(blocks: int, runs: list[Panels], machine: Machine) -> bool:
+def _better_by_rows(blocks: int, runs: list[Panels], machine: Processor) -> bool:
     """Say which loop keeps several cores busy more evenly."""
     widest = max(run.count for run in runs)
     return _balance(blocks, machine.cores) >= _balance(widest, machine.cores)

@@ -9,7 +9,7 @@ from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Accumulators, Buffer, Expr
 from mbv3c.lowering.schedules.panels import panels
 from mbv3c.lowering.shapes import GlobalPool
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 
 _HALF_PART = 16  # a power of two, so that its parts are exact
 
@@ -25,17 +25,17 @@ class Tile:
     vectors: int
 
 
-def legal(shape: GlobalPool, machine: Machine) -> list[Tile]:
+def legal(shape: GlobalPool, machine: Processor) -> list[Tile]:
     """Return every number of sums that the registers hold."""
     return [Tile(vectors) for vectors in range(1, machine.registers // 2 + 1)]
 
 
-def default(shape: GlobalPool, machine: Machine) -> Tile:
+def default(shape: GlobalPool, machine: Processor) -> Tile:
     """Hide the latency of the additions."""
     return Tile(machine.fma_chains)
 
 
-def generate(shape: GlobalPool, tile: Tile, machine: Machine) -> PrimFunc:
+def generate(shape: GlobalPool, tile: Tile, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [B, P, C] and y [B, C]."""
     c, lanes, dtype = shape.channels, machine.lanes(shape.dtype), shape.dtype
 

@@ -18,7 +18,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 from mbv3c.lowering.schedules import emit, panels
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.epilogue import Activation
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules import pooling
 
 
@@ -50,25 +50,25 @@ class Tile:
     vectors: int
 
 
-def legal(shape: SqueezeExcite, machine: Machine) -> list[Tile]:
+def legal(shape: SqueezeExcite, machine: Processor) -> list[Tile]:
     """Return every number of accumulators that the registers hold."""
     return [Tile(vectors) for vectors in range(1, machine.registers // 2 + 1)]
 
 
-def default(shape: SqueezeExcite, machine: Machine) -> Tile:
+def default(shape: SqueezeExcite, machine: Processor) -> Tile:
     """Hide the latency of the multiply-adds."""
     return Tile(machine.fma_chains)
 
 
 def pack(
-    weights: NDArray[np.float32], tile: Tile, machine: Machine, dtype: str = "float32"
+    weights: NDArray[np.float32], tile: Tile, machine: Processor, dtype: str = "float32"
 ) -> NDArray[np.float32]:
     """Return weights [N, K] as one array: the panels [K][columns], one after another."""
     runs = panels.panels(len(weights), machine.lanes(dtype), tile.vectors)
     return panels.pack(weights.T, runs, axis=1)
 
 
-def generate(shape: SqueezeExcite, tile: Tile, machine: Machine) -> PrimFunc:
+def generate(shape: SqueezeExcite, tile: Tile, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [B, P, C] (also the output), w₁, b₁, w₂, b₂."""
     c, squeezed, dtype, lanes = (
         shape.channels,

@@ -34,7 +34,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Tuned:
+class NpuTuning:
     """What `tune` knows of a network.
 
     Attributes:
@@ -94,7 +94,7 @@ def tune_npu(
     trials: int | None = None,
     seconds: float | None = None,
     progress: Progress,
-) -> Tuned:
+) -> NpuTuning:
     """Estimate what the choices for a network cost, and keep that in the database.
 
     The network is quantized once, exactly as `compile` does, and lowered once per way to compute
@@ -139,10 +139,10 @@ def tune_npu(
             seconds=seconds,
             report=progress,
         )
-    return Tuned(database.folder, target, model.graph.name, sram_bytes, explored)
+    return NpuTuning(database.folder, target, model.graph.name, sram_bytes, explored)
 
 
-def tuned_json(tuned: Tuned) -> dict[str, Any]:
+def tuned_json(tuned: NpuTuning) -> dict[str, Any]:
     """Return what `tune` prints as JSON."""
     explored = tuned.explored
     on_front = [one for ones in tuned.fronts.values() for one in ones]
@@ -167,7 +167,7 @@ def tuned_json(tuned: Tuned) -> dict[str, Any]:
     }
 
 
-def _json(tuned: Tuned, one: Estimate) -> dict[str, Any]:
+def _json(tuned: NpuTuning, one: Estimate) -> dict[str, Any]:
     return {
         "knobs": one.knobs,
         "memories": memories(one.chosen, tuned.target),
@@ -181,7 +181,7 @@ def _json(tuned: Tuned, one: Estimate) -> dict[str, Any]:
     }
 
 
-def tuned_lines(tuned: Tuned) -> Iterator[str]:
+def tuned_lines(tuned: NpuTuning) -> Iterator[str]:
     """Say what came of it."""
     explored = tuned.explored
     yield f"{tuned.network} on {tuned.target.name}: all figures are {ESTIMATED}"
@@ -207,7 +207,7 @@ def tuned_lines(tuned: Tuned) -> Iterator[str]:
         yield f"nothing fits {kib(tuned.budget)} of SRAM; lower --resolution or --width"
 
 
-def _row(tuned: Tuned, one: Estimate) -> str:
+def _row(tuned: NpuTuning, one: Estimate) -> str:
     sizes = (one.sram_bytes, one.dram_bytes, one.flash_bytes)
     shown = "".join(f"{'–' if not size else kib(size):>11}" for size in sizes)
     marks = [
@@ -222,7 +222,7 @@ def _row(tuned: Tuned, one: Estimate) -> str:
     )
 
 
-def draw(tuned: Tuned, path: Path, *, force: bool) -> None:
+def draw(tuned: NpuTuning, path: Path, *, force: bool) -> None:
     """Write a picture of cycles against SRAM: all choices, the fronts, default and budget.
 
     Raises:

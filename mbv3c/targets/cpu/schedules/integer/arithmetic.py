@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 
 VECTOR = 16  # int8 values that are made at once
 GROUP = 4  # products that a dot product adds
@@ -47,23 +47,23 @@ class Output:
         return Output(min(1, abs(self.zero)), low, high, self.lookup)
 
 
-def has_dot(machine: Machine) -> bool:
+def has_dot(machine: Processor) -> bool:
     """Say whether four products are added by one instruction."""
     return machine.integers in ("dotprod", "vnni")
 
 
-def weight_type(machine: Machine) -> str:
+def weight_type(machine: Processor) -> str:
     """Return the type of packed weights: where products widen, they are wide already."""
     return "int8" if has_dot(machine) else "int16"
 
 
-def parts(width: int, machine: Machine) -> tuple[int, ...]:
+def parts(width: int, machine: Processor) -> tuple[int, ...]:
     """Cut a vector of int8 into vectors of int32 that fit registers."""
     lanes = min(width, max(1, machine.vector_bytes // 4))
     return (lanes,) * (width // lanes)
 
 
-def parts_of(widths: Sequence[int], machine: Machine) -> tuple[int, ...]:
+def parts_of(widths: Sequence[int], machine: Processor) -> tuple[int, ...]:
     """Cut several adjacent vectors likewise."""
     return tuple(part for width in widths for part in parts(width, machine))
 
@@ -76,7 +76,7 @@ def intrinsic(dtype: str, lanes: int, name: str, *arguments: Expr) -> Expr:
 # ---- products ----
 
 
-def add_dot(acc: Expr, weights: Expr, four: Expr, lanes: int, machine: Machine) -> Expr:
+def add_dot(acc: Expr, weights: Expr, four: Expr, lanes: int, machine: Processor) -> Expr:
     """Add the products of four int8, given as an int32, with 4·lanes weights.
 
     On x86 the four must be those of `unsigned`.
@@ -89,7 +89,7 @@ def add_dot(acc: Expr, weights: Expr, four: Expr, lanes: int, machine: Machine) 
     return intrinsic("int32", lanes, name, acc, operand, weights)
 
 
-def fours(x: Buffer, *index: Expr, count: int, machine: Machine) -> Callable[[int], Expr]:
+def fours(x: Buffer, *index: Expr, count: int, machine: Processor) -> Callable[[int], Expr]:
     """Load `count` times four adjacent int8 at once; return what gives each four as an int32."""
     if count == 1 or machine.integers == "vnni":
         *outer, start = index
@@ -104,12 +104,12 @@ def fours(x: Buffer, *index: Expr, count: int, machine: Machine) -> Callable[[in
     return lambda i: tirx.Shuffle([held], [i])
 
 
-def unsigned(four: Expr, machine: Machine) -> Expr:
+def unsigned(four: Expr, machine: Processor) -> Expr:
     """Return four int8 as the machine multiplies them: x86 takes uint8, 128 more."""
     return four ^ tirx.const(_OFFSET, "int32") if machine.integers == "vnni" else four
 
 
-def correction(zero: int, sums: NDArray[Any], machine: Machine) -> NDArray[np.int64]:
+def correction(zero: int, sums: NDArray[Any], machine: Processor) -> NDArray[np.int64]:
     """Return what to add to biases for inputs that are counted from `zero`.
 
     Args:
@@ -121,7 +121,7 @@ def correction(zero: int, sums: NDArray[Any], machine: Machine) -> NDArray[np.in
     return -shift * sums.astype(np.int64)
 
 
-def constant_four(zero: int, machine: Machine) -> Expr:
+def constant_four(zero: int, machine: Processor) -> Expr:
     """Return four times an int8, as an int32 for `add_dot`."""
     value = int(np.frombuffer(np.full(GROUP, zero, np.int8).tobytes(), "<i4")[0])
     return unsigned(tirx.const(value, "int32"), machine)
@@ -170,7 +170,7 @@ def narrow(
     widths: Sequence[int],
     output: Output,
     table: Buffer | None,
-    machine: Machine,
+    machine: Processor,
 ) -> Expr:
     """Round adjacent fp32 vectors to one vector of int8."""
     width = sum(widths)
@@ -183,7 +183,7 @@ def narrow(
     return look_up(table, emit.held(result, width, "int8"), width, machine)
 
 
-def look_up(table: Buffer, held: Expr, width: int, machine: Machine) -> Expr:
+def look_up(table: Buffer, held: Expr, width: int, machine: Processor) -> Expr:
     """Return the entries of a table for the int8 in a register."""
     if machine.integers in _NEON and width >= GROUP:
         return _look_up_neon(table, held, width)

@@ -26,7 +26,7 @@ from mbv3c.lowering.schedules.windows import (
     products,
     row_loads,
 )
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Output
 
@@ -73,13 +73,13 @@ class Tile:
     run: int
 
 
-def covers(shape: IntegerConvolution, machine: Machine) -> bool:
+def covers(shape: IntegerConvolution, machine: Processor) -> bool:
     """Say whether the kernel can compute this shape on this machine."""
     fours = shape.inputs % GROUP == 0 and shape.outputs % GROUP == 0
     return fours and integer.has_dot(machine)
 
 
-def legal(shape: IntegerConvolution, machine: Machine) -> list[Tile]:
+def legal(shape: IntegerConvolution, machine: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
     most = len(integer.parts(min(VECTOR, shape.outputs), machine))
     return [
@@ -89,7 +89,7 @@ def legal(shape: IntegerConvolution, machine: Machine) -> list[Tile]:
     ]
 
 
-def default(shape: IntegerConvolution, machine: Machine) -> Tile:
+def default(shape: IntegerConvolution, machine: Processor) -> Tile:
     """Choose the longest run that divides a row, or else the longest one."""
     tiles = legal(shape, machine)
     whole = [tile for tile in tiles if shape.horizontal.outputs % tile.run == 0]
@@ -105,7 +105,7 @@ def pack(shape: IntegerConvolution, weights: NDArray[np.int8]) -> NDArray[np.int
     return panels.pack(fours, panels.panels(n, VECTOR, 1), axis=3)
 
 
-def generate(shape: IntegerConvolution, tile: Tile, machine: Machine) -> PrimFunc:
+def generate(shape: IntegerConvolution, tile: Tile, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [B, H, W, C], weights, bias, scale, (table), y."""
     down, right, groups = shape.vertical, shape.horizontal, shape.inputs // GROUP
     taps = down.taps * right.taps
@@ -175,7 +175,7 @@ def generate(shape: IntegerConvolution, tile: Tile, machine: Machine) -> PrimFun
 
 def _fours_of_row(
     shape: IntegerConvolution,
-    machine: Machine,
+    machine: Processor,
     x: Buffer,
     row: tuple[Expr, ...],
     group: Expr,

@@ -31,7 +31,7 @@ from mbv3c.lowering.schedules.windows import (
     for_each_run,
     products,
 )
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer import interleaved_depthwise
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Output
@@ -80,7 +80,7 @@ class Tile:
     outputs: int
 
 
-def legal(shape: IntegerDepthwise, machine: Machine) -> list[Tile]:
+def legal(shape: IntegerDepthwise, machine: Processor) -> list[Tile]:
     """Return the tiles whose accumulators leave registers for inputs and weights."""
     outputs = range(1, min(shape.horizontal.outputs, _MAX_OUTPUTS) + 1)
     if _by_rows(shape, machine):
@@ -95,7 +95,7 @@ def legal(shape: IntegerDepthwise, machine: Machine) -> list[Tile]:
     ]
 
 
-def default(shape: IntegerDepthwise, machine: Machine) -> Tile:
+def default(shape: IntegerDepthwise, machine: Processor) -> Tile:
     """Choose the run that leaves the shortest rest."""
     row = shape.horizontal.outputs
 
@@ -109,7 +109,7 @@ def default(shape: IntegerDepthwise, machine: Machine) -> Tile:
 
 
 def pack(
-    shape: IntegerDepthwise, machine: Machine, weights: NDArray[np.int8]
+    shape: IntegerDepthwise, machine: Processor, weights: NDArray[np.int8]
 ) -> NDArray[np.int8 | np.int16]:
     """Return weights [C, 1, R, S] as [R, S, C], or as operands of dot products."""
     rows = weights[:, 0].transpose(1, 2, 0)
@@ -118,17 +118,17 @@ def pack(
     return interleaved_depthwise.pack(shape.vertical, shape.horizontal, weights)
 
 
-def _interleaves(shape: IntegerDepthwise, machine: Machine) -> bool:
+def _interleaves(shape: IntegerDepthwise, machine: Processor) -> bool:
     """Say whether four taps are one operand of a dot product."""
     return machine.integers == "dotprod" and shape.channels % 8 == 0
 
 
-def _by_rows(shape: IntegerDepthwise, machine: Machine) -> bool:
+def _by_rows(shape: IntegerDepthwise, machine: Processor) -> bool:
     """Say whether a row is made in three loops: the weights are more than registers hold."""
     return _interleaves(shape, machine) and shape.vertical.taps > GROUP
 
 
-def generate(shape: IntegerDepthwise, tile: Tile, machine: Machine) -> PrimFunc:
+def generate(shape: IntegerDepthwise, tile: Tile, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [N, H, W, C], weights, bias, scale, (table), y."""
     down, right, c = shape.vertical, shape.horizontal, shape.channels
 

@@ -9,7 +9,7 @@ from tvm.tirx import PrimFunc
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Expr
 from mbv3c.lowering.schedules.panels import panels
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Output
 
@@ -45,7 +45,7 @@ class IntegerElementwise:
     output: Output
 
 
-def generate(shape: IntegerElementwise, machine: Machine) -> PrimFunc:
+def generate(shape: IntegerElementwise, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are a [B, P, C], (b), (table), y [B, P, C]."""
     b, p, c = shape.batch, shape.places, shape.channels
 
@@ -106,7 +106,7 @@ class LookUp:
     size: int
 
 
-def generate_look_up(shape: LookUp, machine: Machine) -> PrimFunc:
+def generate_look_up(shape: LookUp, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x, table and y."""
 
     def body() -> None:
@@ -131,7 +131,7 @@ class Quantize:
     output: Output
 
 
-def generate_quantize(shape: Quantize, machine: Machine) -> PrimFunc:
+def generate_quantize(shape: Quantize, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x (fp32) and y (int8)."""
 
     def body() -> None:
@@ -163,7 +163,7 @@ class QuantizeImage:
     output: Output
 
 
-def generate_quantize_image(shape: QuantizeImage, machine: Machine) -> PrimFunc:
+def generate_quantize_image(shape: QuantizeImage, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x (fp32) and y (int8)."""
 
     def body() -> None:
@@ -197,7 +197,7 @@ class Dequantize:
     operand: Operand
 
 
-def generate_dequantize(shape: Dequantize, machine: Machine) -> PrimFunc:
+def generate_dequantize(shape: Dequantize, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x (int8) and y (fp32)."""
 
     def body() -> None:
@@ -231,7 +231,7 @@ class IntegerPool:
     output: Output
 
 
-def generate_pool(shape: IntegerPool, machine: Machine) -> PrimFunc:
+def generate_pool(shape: IntegerPool, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [B, P, C] and y [B, C].
 
     Up to 256 int8 are added in int16, which holds their sum.

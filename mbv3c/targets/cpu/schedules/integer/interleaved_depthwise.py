@@ -22,7 +22,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Output
 
@@ -99,7 +99,7 @@ class Rows:
         zero: the zero point of the input.
     """
 
-    def __init__(self, down: Axis, right: Axis, lanes: int, zero: int, machine: Machine) -> None:
+    def __init__(self, down: Axis, right: Axis, lanes: int, zero: int, machine: Processor) -> None:
         self.down, self.right, self.lanes, self.zero = down, right, lanes, zero
         self._machine = machine
         self._vectors = lanes // GROUP

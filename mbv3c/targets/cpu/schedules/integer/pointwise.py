@@ -17,7 +17,7 @@ from tvm.tirx import PrimFunc
 from mbv3c.lowering.schedules import emit, panels
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.panels import Panels
-from mbv3c.targets.cpu.machine import Machine
+from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Output
 
@@ -73,7 +73,7 @@ def covers(shape: IntegerPointwise) -> bool:
     return shape.inputs >= GROUP
 
 
-def legal(shape: IntegerPointwise, machine: Machine) -> list[Tile]:
+def legal(shape: IntegerPointwise, machine: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
     widest = len(emit.vectors(shape.columns, VECTOR))
     return [
@@ -88,7 +88,7 @@ def legal(shape: IntegerPointwise, machine: Machine) -> list[Tile]:
     ]
 
 
-def default(shape: IntegerPointwise, machine: Machine) -> Tile:
+def default(shape: IntegerPointwise, machine: Processor) -> Tile:
     """Choose the tile that needs the fewest instructions, and the order that suits the caches."""
     rows_outer = shape.inputs * shape.outputs <= machine.l1_bytes // 2
     return min(
@@ -98,7 +98,7 @@ def default(shape: IntegerPointwise, machine: Machine) -> Tile:
 
 
 def pack(
-    shape: IntegerPointwise, tile: Tile, machine: Machine, weights: NDArray[np.int8]
+    shape: IntegerPointwise, tile: Tile, machine: Processor, weights: NDArray[np.int8]
 ) -> NDArray[np.int8 | np.int16]:
     """Return weights [N, K] as one array, panel by panel."""
     columns = np.zeros((shape.columns, shape.inputs), np.int8)
@@ -117,7 +117,7 @@ def pad(shape: IntegerPointwise, row: NDArray[np.int32 | np.float32]) -> NDArray
     return np.pad(row, (0, shape.columns - shape.outputs))
 
 
-def generate(shape: IntegerPointwise, tile: Tile, machine: Machine) -> PrimFunc:
+def generate(shape: IntegerPointwise, tile: Tile, machine: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [M, K], packed weights, bias, scale, (table), y."""
 
     def body() -> None:
@@ -146,7 +146,7 @@ def generate(shape: IntegerPointwise, tile: Tile, machine: Machine) -> PrimFunc:
 
 def _tile(
     shape: IntegerPointwise,
-    machine: Machine,
+    machine: Processor,
     buffers: tuple[Buffer, ...],
     row: Expr,
     rows: int,
@@ -175,7 +175,7 @@ def _tile(
 
 def _add_dots(
     shape: IntegerPointwise,
-    machine: Machine,
+    machine: Processor,
     x: Buffer,
     w: Buffer,
     acc: emit.Accumulators,
@@ -217,7 +217,7 @@ def _add_dots(
 
 def _add_products(
     shape: IntegerPointwise,
-    machine: Machine,
+    machine: Processor,
     x: Buffer,
     w: Buffer,
     acc: emit.Accumulators,
@@ -255,12 +255,12 @@ def _starts(inputs: int) -> list[int]:
     return [min(GROUP * i, inputs - GROUP) for i in range(-(-inputs // GROUP))]
 
 
-def _depth(shape: IntegerPointwise, machine: Machine) -> int:
+def _depth(shape: IntegerPointwise, machine: Processor) -> int:
     """Return how many weights are stored for an output."""
     return len(_starts(shape.inputs)) * GROUP if integer.has_dot(machine) else shape.inputs
 
 
-def _cost(shape: IntegerPointwise, tile: Tile, machine: Machine) -> float:
+def _cost(shape: IntegerPointwise, tile: Tile, machine: Processor) -> float:
     """Estimate the instructions of the whole product."""
     blocks = -(-shape.rows // tile.rows)
     return sum(
@@ -270,7 +270,7 @@ def _cost(shape: IntegerPointwise, tile: Tile, machine: Machine) -> float:
 
 
 def _tile_cost(
-    shape: IntegerPointwise, rows: int, panel: tuple[int, ...], machine: Machine
+    shape: IntegerPointwise, rows: int, panel: tuple[int, ...], machine: Processor
 ) -> float:
     cut = integer.parts_of(panel, machine)
     per_word = len(cut) if integer.has_dot(machine) else GROUP * len(cut)

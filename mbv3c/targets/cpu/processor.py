@@ -11,7 +11,7 @@ INTEGERS = ("portable", "neon", "dotprod", "vnni")
 
 
 @dataclass(frozen=True)
-class Machine:
+class Processor:
     """The part of a processor's description that decides how a kernel is best written.
 
     Attributes:
