@@ -12,7 +12,7 @@ from mbv3c.errors import UsageError
 from mbv3c.execution.emulator.counting import count_bundle
 from mbv3c.execution.emulator.cycles import estimate, estimator_for
 from mbv3c.execution.emulator.runner import EmulatedRunner
-from mbv3c.execution.opencl.runner import OpenClRunner
+from mbv3c.execution.host import LibraryRunner
 from mbv3c.execution.timing.contenders import BUNDLE, CONTENDERS, OTHERS, find_contender
 from mbv3c.execution.timing.latency import interleave
 from mbv3c.execution.timing.processors import choose_cpus, processor_name
@@ -123,7 +123,7 @@ def measure(path: Path, request: BenchRequest, progress: Progress) -> Measured:
     if isinstance(runner, EmulatedRunner):
         return _count(bundle, runner, request, progress)
     measured = _time(bundle, request, progress)
-    if isinstance(runner, OpenClRunner):  # which may be a CPU, too
+    if isinstance(runner, LibraryRunner) and runner.device == "opencl":  # which may be a CPU, too
         return replace(measured, versions=measured.versions | {"on": runner.description})
     return measured
 

@@ -8,7 +8,7 @@ from statistics import median
 from mbv3c.bench.rebuilt import Call, Rebuilt
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
-from mbv3c.execution.emulator.by_kernel import ELSEWHERE, _by_kernel
+from mbv3c.execution.emulator.by_kernel import ELSEWHERE, by_kernel
 from mbv3c.execution.emulator.counting import Count, by_function
 from mbv3c.execution.emulator.cycles import CycleEstimate
 from mbv3c.execution.emulator.symbols import functions
@@ -123,7 +123,7 @@ def counted_kernels(
 
     def placed(numbers: Mapping[str, int]) -> Counter[str]:
         sums: Counter[str] = Counter()
-        for name, number in _by_kernel(numbers).items():
+        for name, number in by_kernel(numbers).items():
             sums[name if name in known else ELSEWHERE] += number
         return sums
 

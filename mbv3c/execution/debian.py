@@ -7,7 +7,7 @@ from pathlib import Path
 from mbv3c.execution.cache import FETCH_COMMAND, Progress
 from mbv3c.execution.processes import finish, require
 
-_APT_REMEDY = f"check the network and this system's apt sources, then run `{FETCH_COMMAND}` again"
+APT_REMEDY = f"check the network and this system's apt sources, then run `{FETCH_COMMAND}` again"
 
 
 def unpack_packages(
@@ -43,7 +43,7 @@ def unpack_packages(
     apt_get = ["apt-get", "-c", str(apt / "apt.conf"), "-q", "-y"]
 
     progress("reading the package lists of this system's apt sources")
-    require([*apt_get, "update"], doing="reading package lists", remedy=_APT_REMEDY, timeout=600)
+    require([*apt_get, "update"], doing="reading package lists", remedy=APT_REMEDY, timeout=600)
     for extra in optional:
         found = finish(["apt-cache", "-c", str(apt / "apt.conf"), "show", extra], timeout=60)
         if found.returncode == 0:
@@ -53,10 +53,10 @@ def unpack_packages(
     progress(f"downloading {', '.join(packages)} for {architecture} (about {size})")
     install = [*apt_get, "install", "--download-only", "--no-install-recommends", *packages]
     doing = f"downloading {', '.join(packages)}"
-    require(install, doing=doing, remedy=_APT_REMEDY, timeout=1800)
+    require(install, doing=doing, remedy=APT_REMEDY, timeout=1800)
     for package in sorted(archives.glob("*.deb")):
         unpack = ["dpkg-deb", "-x", str(package), str(place)]
-        require(unpack, doing=f"unpacking {package.name}", remedy=_APT_REMEDY, timeout=300)
+        require(unpack, doing=f"unpacking {package.name}", remedy=APT_REMEDY, timeout=300)
     shutil.rmtree(apt)
     share = place / "usr" / "share"
     for folder in list(share.iterdir()) if share.is_dir() else ():

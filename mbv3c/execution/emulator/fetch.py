@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.cache import FETCH_COMMAND, ZIG_CACHES, Progress
-from mbv3c.execution.debian import _APT_REMEDY, unpack_packages
+from mbv3c.execution.debian import APT_REMEDY, unpack_packages
 from mbv3c.execution.processes import require
 
 _PACKAGES = ("qemu-user", "libc6-arm64-cross", "libgcc-s1-arm64-cross", "libstdc++6-arm64-cross")
@@ -58,7 +58,7 @@ def fetch_system(place: Path, progress: Progress) -> None:
             program.unlink()
     emulator_command(place)  # a package without what we need fails here, not at first use
     if not (sysroot(place) / "lib" / "ld-linux-aarch64.so.1").exists():
-        raise ToolError(f"the arm64-cross packages brought no C library; {_APT_REMEDY}")
+        raise ToolError(f"the arm64-cross packages brought no C library; {APT_REMEDY}")
 
 
 def fetch_runtime(place: Path, progress: Progress) -> None:
