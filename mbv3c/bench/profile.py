@@ -67,13 +67,15 @@ class CountedKernel:
     estimated_cycles: int | None = None
 
 
-def profile_time(rebuilt: Rebuilt, cpus: Sequence[int], runs: int) -> list[TimedCall]:
+def profile_time(
+    rebuilt: Rebuilt, cpus: Sequence[int], runs: int, device: str = "cpu"
+) -> list[TimedCall]:
     """Time every call within whole inferences, so that caches are as they are in one.
 
     The virtual machine calls the stopwatch before and after each call, which costs some ten
     nanoseconds on Linux, and elsewhere a microsecond.
     """
-    with worker(PROFILE, rebuilt.folder, cpus) as profiled:
+    with worker(PROFILE, rebuilt.folder, cpus, device) as profiled:
         measured: list[list[tuple[str, float]]] = profiled.measure(runs)
     return timed_calls(rebuilt.calls, measured)
 

@@ -36,7 +36,6 @@ from mbv3c.tuning.meters import (
     ContestTimeoutError,
     Meter,
     same,
-    write_manifest,
 )
 from mbv3c.tuning.search import Search
 from mbv3c.tuning.tasks import Task
@@ -326,7 +325,6 @@ class Tuner:
             tiles = [state.search.tiles[at] for at in chosen]
             with _BUILDING:
                 contest = write_contest(state.task, tiles, self.machine, self.target, folder)
-            write_manifest(folder, self.target.name)
             return self.runner.measure(contest, _TIMEOUT)
 
     def _record(

@@ -34,7 +34,7 @@ from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import measured
 from mbv3c.tuning.contest import write_contest
 from mbv3c.tuning.database import Database
-from mbv3c.tuning.meters import CountingMeter, LocalMeter, same, write_manifest
+from mbv3c.tuning.meters import CountingMeter, LocalMeter, same
 from mbv3c.tuning.session import tune_network
 from mbv3c.tuning.tasks import Task, key_of, tasks_of
 from mbv3c.tuning.tuner import Budget, Tuner
@@ -104,7 +104,6 @@ def test_what_meets_in_a_contest_spreads_over_the_integers(
     schedule = SCHEDULES[kind]
     tiles = [schedule.default(task.shape, cores), schedule.legal(task.shape, cores)[-1]]
     contest = write_contest(task, tiles, cores, HOST, tmp_path)
-    write_manifest(tmp_path, HOST.name)
     outputs = local().measure(contest, 60.0).outputs
     assert same(outputs, 1, 0.0)
     assert len(np.unique(outputs[0])) > 200
@@ -169,7 +168,6 @@ def test_squeeze_and_excitation_in_half_precision_holds_a_contest(
     schedule = SCHEDULES[task.kind]
     tiles = [schedule.default(task.shape, cores), *schedule.legal(task.shape, cores)[:2]]
     contest = write_contest(task, tiles, cores, A76, tmp_path)
-    write_manifest(tmp_path, A76.name)
     shown = CountingMeter(emulator_kit, "cortex-a76").measure(contest, 60.0)
     assert all(same(shown.outputs, at, 5e-3) for at in range(3))
     assert np.ptp(shown.outputs[0]) > 0

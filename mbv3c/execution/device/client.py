@@ -156,11 +156,11 @@ def _run(request: dict[str, Any], remote: Any, folder: Path, steps: _Steps) -> l
 def _infer(machine: Any, device: Any, x: NDArray[Any]) -> list[NDArray[Any]]:
     import tvm
 
+    from mbv3c.execution.host import arrays
+
     machine.set_input("main", tvm.runtime.tensor(x, device))
     machine.invoke_stateful("main")
-    given = machine.get_outputs("main")
-    several = [given] if isinstance(given, tvm.runtime.Tensor) else given
-    return [output.numpy() for output in several]
+    return arrays(machine.get_outputs("main"))
 
 
 if __name__ == "__main__":
