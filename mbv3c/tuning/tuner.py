@@ -22,6 +22,7 @@ from mbv3c.errors import Mbv3cError
 from mbv3c.execution.device.pool import DevicesGoneError
 from mbv3c.execution.emulator.cycles import CYCLES
 from mbv3c.job import Target
+from mbv3c.parity.tolerance import CANDIDATE_ERRORS
 from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.library import schedules
 from mbv3c.targets.opencl.gpu import Gpu
@@ -43,9 +44,6 @@ from mbv3c.tuning.tasks import Task
 _BATCH = 12
 _FINALISTS = 3
 _TIMEOUT = 120.0  # seconds for a contest
-# Sums of the same numbers in another order: as the tests of the kernels, and for fp16 likewise.
-# Those of integers do not depend on it.
-_TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "int8": 0.0}
 
 # A winner must be faster than the default by more than this, and by more than the rounds differ.
 _LEAST_GAIN = {"us": 0.02, INSTRUCTIONS: 0.0, CYCLES: 0.0}
@@ -287,7 +285,7 @@ class Tuner:
             yield from self._halved(state, chosen, "build", str(error))
             return
         baseline = result.cost(0)
-        tolerance = _TOLERANCES[state.task.shape.dtype]
+        tolerance = CANDIDATE_ERRORS[state.task.shape.dtype]
         for number, at in enumerate(chosen):
             right = same(result.outputs, number, tolerance)
             yield (
@@ -361,7 +359,7 @@ class Tuner:
         except Mbv3cError:
             return None
         best: Record | None = None
-        tolerance = _TOLERANCES[state.task.shape.dtype]
+        tolerance = CANDIDATE_ERRORS[state.task.shape.dtype]
         ratio = 1.0 - _LEAST_GAIN[self.runner.unit]
         for number, at in enumerate(finalists, 1):
             pairs = zip(result.costs[number], result.costs[0], strict=True)
