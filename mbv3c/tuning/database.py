@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 RECORDS, META = "records.jsonl", "meta.json"
 SCHEMA = 1
 
-# How a trial ended. Only "ok" has a cost.
-OUTCOMES = ("ok", "build", "run", "timeout", "wrong")
-
 
 class DatabaseError(Mbv3cError):
     """A tuning database is damaged, or for something else."""
@@ -49,7 +46,7 @@ class Record:
     Attributes:
         key: the kernel, as `tasks.key_of` names it.
         knobs: the choices.
-        outcome: one of `OUTCOMES`.
+        outcome: "ok", or what failed: "build", "run", "timeout" or "wrong"; only "ok" has a cost.
         cost: in the unit of the database; None where there is none.
         baseline: of the default choices, measured beside it.
         kept: whether it won against the default in a contest of their own.
