@@ -11,9 +11,9 @@ from mbv3c.execution.emulator.kit import (
     kit_folder,
     kit_in,
     native_arch,
-    package_version,
 )
 from mbv3c.execution.emulator.llvm import LLVM_REMEDY, find_llvm
+from mbv3c.execution.installed import package_version
 from mbv3c.execution.opencl.kit import fetch_kit
 from mbv3c.execution.opencl.oclgrind import OCLGRIND_REMEDY, oclgrind_command
 from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin

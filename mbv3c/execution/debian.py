@@ -4,10 +4,28 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from mbv3c.errors import ToolError
 from mbv3c.execution.cache import FETCH_COMMAND, Progress
 from mbv3c.execution.processes import finish, require
 
 APT_REMEDY = f"check the network and this system's apt sources, then run `{FETCH_COMMAND}` again"
+
+
+def require_apt(what: str, otherwise: str) -> None:
+    """Make sure that Debian packages can be fetched and unpacked here.
+
+    Args:
+        what: what is fetched, for the message.
+        otherwise: what the user can do instead.
+
+    Raises:
+        ToolError: this system has no apt-get, or no dpkg-deb.
+    """
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise ToolError(
+            f"apt-get and dpkg-deb are needed to fetch {what}, and this system has them not; "
+            f"{otherwise}"
+        )
 
 
 def unpack_packages(

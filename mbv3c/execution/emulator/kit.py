@@ -11,7 +11,6 @@ The emulator kit lies in a cache folder and has four parts, each put in place wh
 
 import platform
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from mbv3c.errors import ToolError
@@ -26,6 +25,7 @@ from mbv3c.execution.emulator.fetch import (
     runner_digest,
     sysroot,
 )
+from mbv3c.execution.installed import package_version
 
 # apache-tvm 0.27 takes any apache-tvm-ffi, but tuning crashes with one that it was not built for.
 TVM_VERSION = "0.27.0.post1"
@@ -119,14 +119,6 @@ def fetch(progress: Progress) -> EmulatorKit:
 
 
 # ---- the kit's place ----
-
-
-def package_version(package: str) -> str | None:
-    """Return the version of an installed package; None where it is missing."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def kit_folder() -> Path | None:
