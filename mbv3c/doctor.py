@@ -4,7 +4,7 @@ import platform
 import sys
 from dataclasses import dataclass
 
-from mbv3c.execution.cache import FETCH_COMMAND, Progress
+from mbv3c.execution.cache import FETCH_COMMAND
 from mbv3c.execution.emulator.kit import (
     FFI_VERSION,
     TVM_VERSION,
@@ -18,6 +18,7 @@ from mbv3c.execution.opencl.kit import fetch_kit
 from mbv3c.execution.opencl.oclgrind import OCLGRIND_REMEDY, oclgrind_command
 from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin
 from mbv3c.execution.opencl.runtime import DRIVER_REMEDY, opencl_drivers
+from mbv3c.progress import Progress
 from mbv3c.targets.ethos_u.tools import NPU_INSTALL, NPU_TOOLS
 
 

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mbv3c.errors import ToolError
+from mbv3c.progress import Progress
 from mbv3c.records import open_locked
-
-Progress = Callable[[str], None]
 
 FETCH_COMMAND = "mbv3c doctor --fetch"
 ZIG_CACHES = ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")

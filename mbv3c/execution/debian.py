@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import FETCH_COMMAND, Progress
+from mbv3c.execution.cache import FETCH_COMMAND
 from mbv3c.execution.processes import finish, require
+from mbv3c.progress import Progress
 
 APT_REMEDY = f"check the network and this system's apt sources, then run `{FETCH_COMMAND}` again"
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
 
-from mbv3c.execution.npy_stream import Tensor, read_array, written
+from mbv3c.execution.npy_stream import read_array, written
+from mbv3c.execution.runners import Tensor
 
 Infer = Callable[[Tensor], list[Tensor]]
 

@@ -29,12 +29,12 @@ import tvm
 from tvm.rpc.base import RPC_CODE_MISMATCH, RPC_CODE_SUCCESS, RPC_MAGIC
 
 from mbv3c.errors import ToolError, UsageError
-from mbv3c.execution.cache import Progress
 from mbv3c.execution.device.machine import Machine, machine_from_json, read_machine
 from mbv3c.execution.device.place import Address
 from mbv3c.execution.device.session import Session, describe, start_session
 from mbv3c.execution.device.tracker import Registration, receive
 from mbv3c.execution.opencl.runtime import load_runtime, opencl_drivers
+from mbv3c.progress import Progress
 
 _BEAT = 2.0  # seconds between two looks at the tracker
 _UNUSED = 6.0  # seconds after which a device that was handed out and not used is offered again

@@ -12,11 +12,12 @@ from importlib import metadata
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import FETCH_COMMAND, ZIG_CACHES, Progress
+from mbv3c.execution.cache import FETCH_COMMAND, ZIG_CACHES
 from mbv3c.execution.debian import APT_REMEDY, require_apt, unpack_packages
 from mbv3c.execution.elf import INTERPRETER, read_elf
 from mbv3c.execution.installed import package_folder
 from mbv3c.execution.processes import require
+from mbv3c.progress import Progress
 
 _PACKAGES = ("qemu-user", "libc6-arm64-cross", "libgcc-s1-arm64-cross", "libstdc++6-arm64-cross")
 WHEEL_PLATFORMS = (

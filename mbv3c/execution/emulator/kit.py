@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import Progress, cache_root, only_one, provide
+from mbv3c.execution.cache import cache_root, only_one, provide
 from mbv3c.execution.emulator.fetch import (
     build_counter,
     build_runner,
@@ -26,6 +26,7 @@ from mbv3c.execution.emulator.fetch import (
     sysroot,
 )
 from mbv3c.execution.installed import package_version
+from mbv3c.progress import Progress
 
 # apache-tvm 0.27 takes any apache-tvm-ffi, but tuning crashes with one that it was not built for.
 TVM_VERSION = "0.27.0.post1"

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import FETCH_COMMAND, Progress, cache_root, only_one, provide
+from mbv3c.execution.cache import FETCH_COMMAND, cache_root, only_one, provide
 from mbv3c.execution.debian import require_apt, unpack_packages
 from mbv3c.execution.opencl.kit import closure, find_library
 from mbv3c.execution.processes import finish
+from mbv3c.progress import Progress
 
 _PACKAGE, _TRIPLE, _LOADER = "llvm-19", "x86_64-linux-gnu", "ld-linux-x86-64.so.2"
 _PROGRAMS = ("llvm-mc", "llvm-mca")

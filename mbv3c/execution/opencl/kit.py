@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import FETCH_COMMAND, Progress, cache_root, only_one, provide
+from mbv3c.execution.cache import FETCH_COMMAND, cache_root, only_one, provide
 from mbv3c.execution.debian import require_apt, unpack_packages
 from mbv3c.execution.elf import needed
+from mbv3c.progress import Progress
 
 _PACKAGES = ("pocl-opencl-icd", "ocl-icd-libopencl1", "binutils")
 _OPTIONAL_PACKAGES = ("oclgrind",)  # stands on LLVM 14, which newer releases have no more

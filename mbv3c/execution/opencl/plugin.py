@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import ZIG_CACHES, Progress, cache_root, only_one, provide
+from mbv3c.execution.cache import ZIG_CACHES, cache_root, only_one, provide
 from mbv3c.execution.installed import package_folder, package_version
 from mbv3c.execution.processes import require
+from mbv3c.progress import Progress
 
 _HERE = Path(__file__).parent
 _SOURCES = ("plugin.cc", "api.h", "module.h", "programs.h", "device.h", "cl.h")

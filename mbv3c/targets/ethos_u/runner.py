@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_bundle
 from mbv3c.errors import ToolError
+from mbv3c.execution.runners import Tensor
 from mbv3c.execution.stream_server import Infer, server_command
 from mbv3c.targets.ethos_u.host import run_host
 from mbv3c.targets.ethos_u.interpreter.errors import UnsupportedError
@@ -18,8 +18,6 @@ from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
 from mbv3c.targets.ethos_u.interpreter.program import read_program
 from mbv3c.targets.ethos_u.lowering.composite import Quantization
 from mbv3c.targets.ethos_u.lowering.region import Boundary
-
-Tensor = NDArray[np.float32]
 
 
 class StreamRunner:
