@@ -14,7 +14,7 @@ from mbv3c.errors import ModelError
 from mbv3c.graphs.load import model_input
 from mbv3c.graphs.outputs import class_axes
 
-_OPTIMIZED = (
+OPTIMIZED = (
     ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 )
@@ -50,7 +50,7 @@ def run_reference(
         For each input what the model's outputs are, in their order.
     """
     plain = session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    optimized = [session(model, level) for level in _OPTIMIZED]
+    optimized = [session(model, level) for level in OPTIMIZED]
     for x in inputs:
         outputs = run(plain, x)
         others = zip(*(run(other, x) for other in optimized), strict=True)

@@ -17,7 +17,7 @@ from mbv3c.passes.rewrite import Match, Pattern, Rewrite, constant, scalar
 
 
 def _patterns() -> tuple[Pattern, ...]:
-    """Return each Pad, with its value given or not, before each operator."""
+    """Return one pattern per operator and bias, each after a Pad with and without a value."""
 
     def conv(op: Any, x: Any, pads: Any, w: Any) -> Any:
         return op.Conv(op.Pad(x, pads), w)
