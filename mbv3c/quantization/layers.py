@@ -52,7 +52,7 @@ class Layer:
     outputs: tuple[str, ...]
 
 
-def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+def normalized(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy in which nodes have names of their own and constants are initialisers.
 
     Raises:

@@ -14,7 +14,7 @@ from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.passes import run_pipeline
 from mbv3c.progress import Progress
 from mbv3c.quantization.calibration import Calibration, random_with_warning
-from mbv3c.quantization.layers import Layer, layers, left_float, prepared
+from mbv3c.quantization.layers import Layer, layers, left_float, normalized
 from mbv3c.quantization.measure import WorstOutput, output_errors, tensor_errors, worst_output
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.qdq import in_quantizable_opset, insert_qdq
@@ -139,8 +139,8 @@ class _Trial:
 
 
 def _rewritten(model: onnx.ModelProto, options: QuantizeOptions) -> onnx.ModelProto:
-    rewritten, _ = run_pipeline(prepared(model))
-    return prepared(in_quantizable_opset(rewritten, options))
+    rewritten, _ = run_pipeline(normalized(model))
+    return normalized(in_quantizable_opset(rewritten, options))
 
 
 def _errors_by_layer(trial: _Trial, progress: Progress) -> dict[str, WorstOutput]:
