@@ -1,7 +1,6 @@
 """Run every pass and measure the graph after each."""
 
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
 from typing import Any
 
 import onnx
@@ -10,6 +9,7 @@ from mbv3c.execution.runners import Tensor
 from mbv3c.graphs.load import input_shape_of
 from mbv3c.parity.conversion import in_opset
 from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.metrics import finite
 from mbv3c.parity.proof import prove
 from mbv3c.parity.reference import error_of_range, run, session
 from mbv3c.passes import PIPELINE, PassReport, Proof
@@ -44,22 +44,18 @@ class OptimizedStep:
             "refused": [asdict(refusal) for refusal in report.refused],
             "nodes_before": report.nodes_before,
             "nodes_after": report.nodes_after,
-            "max_error_of_range": _finite(self.max_error_of_range),
+            "max_error_of_range": finite(self.max_error_of_range),
             "proofs": [
                 {
                     "node": proof.node,
                     "passed": proof.verdict.passed,
-                    "max_error_of_range": _finite(proof.verdict.max_error_of_range),
+                    "max_error_of_range": finite(proof.verdict.max_error_of_range),
                     "allowed": proof.verdict.allowed,
                     "reason": proof.verdict.reason or None,
                 }
                 for proof in report.proofs
             ],
         }
-
-
-def _finite(number: float) -> float | None:
-    return number if isfinite(number) else None
 
 
 def optimize(
