@@ -54,7 +54,7 @@ class KernelParity:
 
 
 @dataclass(frozen=True)
-class KernelsAlone:
+class KernelsParity:
     """Parity of all kernels, each by itself, in the order in which they run."""
 
     kernels: tuple[KernelParity, ...]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mbv3c.execution.runners import KernelCall, KernelRunner
 from mbv3c.lowering.qdq import Steps, read_pairs
-from mbv3c.parity.kernel_parity import KernelParity, KernelsAlone
+from mbv3c.parity.kernel_parity import KernelParity, KernelsParity
 from mbv3c.parity.reference import error_of_range, tensors_of
 from mbv3c.parity.tolerance import KERNEL_TOLERANCE, KernelTolerance
 
@@ -35,7 +35,7 @@ def check_kernels(
     x: NDArray[np.float32],
     runner: KernelRunner,
     bundle: Path,
-) -> KernelsAlone:
+) -> KernelsParity:
     """Run every kernel of a bundle's library on the tensors that onnxruntime computes.
 
     Args:
@@ -51,7 +51,7 @@ def check_kernels(
     reference = reference_tensors(model, kernels, x)
     calls = [_call(kernel, reference) for kernel in kernels]
     made = runner.run_kernels(bundle, x, calls)
-    return KernelsAlone(
+    return KernelsParity(
         tuple(
             _compare(kernel, argument, arrays[place], reference, KERNEL_TOLERANCE)
             for kernel, arrays in zip(kernels, made, strict=True)
