@@ -20,7 +20,7 @@ QUANTILES = (50.0, 90.0, 99.0, 99.9)  # percent
 
 
 @dataclass(frozen=True)
-class Broken:
+class NotFinite:
     """NaN and infinities of one side.
 
     Attributes:
@@ -65,8 +65,8 @@ class Metrics:
 
     values: int
     compared: int
-    ours: Broken
-    reference: Broken
+    ours: NotFinite
+    reference: NotFinite
     max_abs: float | None = None
     max_abs_at: Index | None = None
     mean_abs: float | None = None
@@ -84,7 +84,7 @@ class Metrics:
     top5: float | None = None
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether every value of the reference has a finite pair."""
         return self.compared == self.values
 
@@ -102,7 +102,7 @@ def measure(y: Values, reference: Values, class_axis: int | None = None) -> Metr
         class_axis: axis of the classes in `reference`; None if it holds no class scores.
     """
     ours, theirs = np.asarray(y, np.float64), np.asarray(reference, np.float64)
-    metrics = Metrics(theirs.size, 0, _broken(ours), _broken(theirs))
+    metrics = Metrics(theirs.size, 0, _not_finite(ours), _not_finite(theirs))
     if ours.shape != theirs.shape:
         return metrics if class_axis is None else replace(metrics, top1=0.0, top5=0.0)
     if class_axis is not None:
@@ -174,9 +174,9 @@ def top_agreement(y: Values, reference: Values, axis: int, k: int) -> float | No
     return float(agreeing.mean())
 
 
-def _broken(values: Doubles) -> Broken:
+def _not_finite(values: Doubles) -> NotFinite:
     nan, infinite = np.isnan(values), np.isinf(values)
-    return Broken(int(nan.sum()), _first(nan), int(infinite.sum()), _first(infinite))
+    return NotFinite(int(nan.sum()), _first(nan), int(infinite.sum()), _first(infinite))
 
 
 def _first(places: NDArray[np.bool_]) -> Index | None:
