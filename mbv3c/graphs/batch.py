@@ -65,7 +65,7 @@ def set_batch(
         return input_shape
     for dim, size in zip(dims, [_PROBE, *shape[1:]], strict=True):
         dim.dim_value = size
-    _forget_shapes(model.graph)
+    forget_shapes(model.graph)
     _rewrite(model, old, batch)
     _check_outputs(model, batch)
     for tensor in model.graph.initializer:
@@ -77,7 +77,8 @@ def set_batch(
     return shape
 
 
-def _forget_shapes(graph: onnx.GraphProto) -> None:
+def forget_shapes(graph: onnx.GraphProto) -> None:
+    """Remove, in place, the shapes that were inferred from another shape of the input."""
     del graph.value_info[:]
     for output in graph.output:
         for dim in output.type.tensor_type.shape.dim:

@@ -14,7 +14,7 @@ from onnx.external_data_helper import (
 )
 
 from mbv3c.errors import ModelError, UsageError
-from mbv3c.graphs.batch import set_batch
+from mbv3c.graphs.batch import forget_shapes, set_batch
 from mbv3c.graphs.inference_mode import inference_mode
 
 _log = logging.getLogger(__name__)
@@ -134,11 +134,7 @@ def _set_input_shape(
             )
         for dim, size in zip(dims, input_shape, strict=True):
             dim.dim_value = size
-        # What was inferred for another shape no longer holds.
-        del model.graph.value_info[:]
-        for output in model.graph.output:
-            for known in output.type.tensor_type.shape.dim:
-                known.Clear()
+        forget_shapes(model.graph)
     if static_shape(value) is None:
         shown = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in dims)
         raise ModelError(

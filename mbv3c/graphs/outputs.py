@@ -43,7 +43,7 @@ def class_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int]]) -> list[
     Raises:
         ModelError: the metadata are damaged or do not fit the outputs.
     """
-    entry = _entries(model).get(f"mbv3c.{CLASS_AXES}", "{}")
+    entry = metadata_of(model).get(f"mbv3c.{CLASS_AXES}", "{}")
     names = [output.name for output in model.graph.output]
     ranks = {name: len(shape) for name, shape in zip(names, shapes, strict=True)}
     try:
@@ -111,5 +111,6 @@ def class_names(metadata: Mapping[str, str], count: int) -> tuple[str, ...] | No
     return tuple(names)
 
 
-def _entries(model: onnx.ModelProto) -> dict[str, str]:
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the metadata of a model by key."""
     return {entry.key: entry.value for entry in model.metadata_props}

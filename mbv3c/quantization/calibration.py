@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.errors import CalibrationError, UsageError
-from mbv3c.graphs.load import model_input, static_shape
+from mbv3c.graphs.load import input_shape_of
 from mbv3c.quantization.images import IMAGES, Preprocessing, preprocessing, read_image
 
 Array = NDArray[np.float32]
@@ -106,7 +106,7 @@ def random_inputs(model: onnx.ModelProto, count: int, seed: int = 0) -> Calibrat
         raise UsageError(f"{count} random inputs are too few; take 16, for example")
     if seed < 0:
         raise UsageError(f"the seed of the inputs must not be negative, got {seed}")
-    shape = _shape(model)
+    shape = input_shape_of(model)
     flat = (*shape[:2], *(1 for _ in shape[2:]))
 
     def read() -> Iterator[Array]:
@@ -148,7 +148,7 @@ def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
         CalibrationError: a file is broken or does not fit; the message names the file.
     """
     files = calibration_files(folder)
-    shape = _shape(model)
+    shape = input_shape_of(model)
     images = any(path.suffix.lower() in IMAGES for path in files)
     processing = preprocessing(model, shape) if images else None
     # Every file is read and checked once before any work begins that would be lost.
@@ -212,9 +212,3 @@ def random_with_warning(model: onnx.ModelProto, warn: Callable[[str], None]) -> 
     """Return random inputs because nobody gave others, and say so."""
     warn(f"{RANDOM_WARNING}; --calibration FOLDER takes images")
     return random_inputs(model, _RANDOM_INPUTS)
-
-
-def _shape(model: onnx.ModelProto) -> tuple[int, ...]:
-    shape = static_shape(model_input(model))
-    assert shape is not None  # load_model has refused every other
-    return shape

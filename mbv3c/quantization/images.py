@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.errors import ImageError, ModelError, ToolError, UsageError
+from mbv3c.graphs.outputs import metadata_of
 from mbv3c.graphs.spec import HEAD_TRAITS
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def preprocessing(
     """
     channels_last = _channels_last(shape, overrides.layout)
     height, width = shape[1:3] if channels_last else shape[2:]
-    entries = {entry.key: entry.value for entry in model.metadata_props}
+    entries = metadata_of(model)
     head = entries.get("mbv3c.head", "classify")
     default = HEAD_TRAITS.get(head, HEAD_TRAITS["classify"])
     mean = overrides.mean or _triple(entries, "mean", default.mean)
@@ -115,7 +116,7 @@ def preprocessing(
 
 def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
     """Return where each part of the preprocessing comes from, by its key in the JSON."""
-    entries = {entry.key for entry in model.metadata_props}
+    entries = metadata_of(model)
 
     def origin(option: str, override: object, key: str) -> str:
         if override is not None:

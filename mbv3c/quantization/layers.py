@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from mbv3c.errors import ModelError
-from mbv3c.graphs.outputs import detector_outputs
+from mbv3c.graphs.outputs import detector_outputs, metadata_of
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 CLAMPS = frozenset({"Relu", "Clip"})
@@ -160,9 +160,8 @@ def left_float(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _is_detector(model: onnx.ModelProto) -> bool:
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
     names = [output.name for output in model.graph.output]
-    return detector_outputs(metadata, names) is not None
+    return detector_outputs(metadata_of(model), names) is not None
 
 
 def _before_weights(model: onnx.ModelProto) -> set[str]:

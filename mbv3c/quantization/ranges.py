@@ -251,9 +251,6 @@ def _clamp(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> B
     for index, name in enumerate(node.input[1:3]):
         if name:
             tensor = constants.get(name)
-            bounds[index] = _ALL[index] if tensor is None else _number(tensor)
+            array = None if tensor is None else onnx.numpy_helper.to_array(tensor)
+            bounds[index] = _ALL[index] if array is None else float(array.item())
     return bounds[0], bounds[1]
-
-
-def _number(tensor: onnx.TensorProto) -> float:
-    return float(onnx.numpy_helper.to_array(tensor).item())
