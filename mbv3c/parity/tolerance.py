@@ -10,11 +10,11 @@ class Tolerance:
 
     Attributes:
         of_range: allowed absolute error as a fraction of the output's range.
-        times_spread: the error may instead be this many times onnxruntime's own spread between
-            its optimisation levels on the same input, where that is larger.
+        times_spread: allowed error in multiples of onnxruntime's own spread between its
+            optimisation levels on this input, if that is larger.
         reason: why these numbers.
-        steps: the error may also be so many steps of a quantized output.
-        pooled: whether the spread is the largest of all inputs.
+        steps: allowed error in steps of a quantized output, if that is larger.
+        pooled: whether the largest spread of all inputs counts for each.
     """
 
     of_range: float
@@ -26,8 +26,8 @@ class Tolerance:
     def allowed(self, spread: float, step: float | None = None) -> float:
         """Return the limit for an input on which onnxruntime itself spreads by `spread`.
 
-        A spread that is not finite excuses nothing. `step` is that of a quantized output, as a
-        fraction of its range.
+        A spread that is not finite excuses nothing. `step` is one step of a quantized output, as a
+        fraction of the output's range.
         """
         least = max(self.of_range, self.steps * step if step is not None else 0.0)
         return max(least, self.times_spread * spread) if isfinite(spread) else least
@@ -88,7 +88,7 @@ TOLERANCES: dict[str, Tolerance] = {
 EXACT = Tolerance(0.0, 0.0, "integers and booleans do not round")
 ANY = Tolerance(of_range=1.0, times_spread=0.0, reason="int8 is judged by its cosine")
 
-# Of one rewrite by itself, on inputs of every kind in proof_inputs.py, by the type of its output.
+# For one rewrite by itself, on inputs of every kind in proof_inputs.py, by the type of the output.
 PROOF_TOLERANCES: dict[str, Tolerance] = {
     "float32": Tolerance(
         of_range=1e-5,
@@ -114,12 +114,12 @@ PROOF_TOLERANCES: dict[str, Tolerance] = {
 
 @dataclass(frozen=True)
 class KernelTolerance:
-    """How far a kernel by itself may be from onnxruntime, given the same tensors.
+    """How far a kernel by itself may be from onnxruntime, on onnxruntime's tensors.
 
     Attributes:
-        of_range: of what it makes in fp32, as a fraction of the range.
-        of_step: of what it makes in int8, how near to the middle of two steps, in steps, what
-            onnxruntime rounds must lie where the kernel rounds it to the other one.
+        of_range: allowed absolute error of an fp32 tensor as a fraction of the tensor's range.
+        of_step: largest distance from the middle of two steps of an int8 tensor, in steps, at
+            which the kernel may round to the other step.
         reason: why these numbers.
     """
 

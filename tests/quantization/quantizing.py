@@ -4,11 +4,11 @@ import onnx
 from onnx_text import graph, random
 
 from mbv3c.passes import run_pipeline
-from mbv3c.quantization.layers import prepared
+from mbv3c.quantization.layers import normalized
 
 
 def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
-    return prepared(run_pipeline(model)[0])
+    return normalized(run_pipeline(model)[0])
 
 
 def block() -> onnx.ModelProto:
