@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.plan import Array, Plan, Value
-from mbv3c.lowering.qdq import PAIR, Quantized, Steps, Weights
+from mbv3c.lowering.qdq import PAIR, QuantizedGraph, Steps, Weights
 from mbv3c.lowering.schedules.epilogue import Activation
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.lowering.select import (
@@ -41,7 +41,7 @@ _INT8 = "int8"
 
 
 def select_quantized(
-    quantized: Quantized,
+    quantized: QuantizedGraph,
     machine: Processor,
     target: tvm.target.Target,
     choices: Choices = NO_CHOICES,
@@ -89,7 +89,7 @@ class _QuantizedSelector(CpuSelector):
 
     def __init__(
         self,
-        quantized: Quantized,
+        quantized: QuantizedGraph,
         machine: Processor,
         target: tvm.target.Target,
         choices: Choices,

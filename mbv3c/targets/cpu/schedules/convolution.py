@@ -20,7 +20,7 @@ from mbv3c.lowering.schedules.panels import Panels
 from mbv3c.lowering.schedules.windows import (
     Axis,
     Conditions,
-    Run,
+    OutputRun,
     for_each_tile,
     row_loads,
 )
@@ -86,7 +86,7 @@ def generate(shape: Convolution, tile: Tile, machine: Processor) -> PrimFunc:
         )
 
         def one(
-            b: Expr, p: Expr, conditions: Conditions, group: Panels, column: Expr, run: Run
+            b: Expr, p: Expr, conditions: Conditions, group: Panels, column: Expr, run: OutputRun
         ) -> None:
             panel = group.widths
             starts = emit.offsets(panel)
@@ -136,7 +136,7 @@ def _scalar(
     image: Expr,
     channel: Expr,
     row: Expr,
-    run: Run,
+    run: OutputRun,
     output: int,
     tap: int,
 ) -> Expr:
@@ -148,7 +148,7 @@ def _scalar(
 
 
 def _lanes_of_row(
-    x: Buffer, row: tuple[Expr, ...], right: Axis, run: Run, machine: Processor, dtype: str
+    x: Buffer, row: tuple[Expr, ...], right: Axis, run: OutputRun, machine: Processor, dtype: str
 ) -> Callable[[int, int], Expr]:
     """Load what a run reads of a row as vectors; return what gives the input of a window's tap."""
     lanes = machine.lanes(dtype)

@@ -13,7 +13,7 @@ from mbv3c.lowering.schedules.emit import Expr
 from mbv3c.lowering.schedules.panels import panels
 from mbv3c.lowering.schedules.windows import (
     Conditions,
-    Run,
+    OutputRun,
     for_each_row,
     for_each_run,
 )
@@ -80,7 +80,7 @@ def generate(shape: Depthwise, tile: Tile, machine: Processor) -> PrimFunc:
             conditions: Conditions,
             first: Expr,
             group: tuple[int, ...],
-            run: Run,
+            run: OutputRun,
         ) -> None:
             starts = [first + at for at in emit.offsets(group)]
             acc = emit.biased_accumulators(run.count, group, shape.dtype, bias, first)

@@ -21,7 +21,7 @@ from mbv3c.lowering.schedules.panels import Panels
 from mbv3c.lowering.schedules.windows import (
     Axis,
     Conditions,
-    Run,
+    OutputRun,
     for_each_tile,
     products,
     row_loads,
@@ -121,7 +121,7 @@ def generate(shape: IntegerConvolution, tile: Tile, machine: Processor) -> PrimF
         outside = integer.constant_four(shape.zero, machine)
 
         def one(
-            b: Expr, p: Expr, conditions: Conditions, panel: Panels, column: Expr, run: Run
+            b: Expr, p: Expr, conditions: Conditions, panel: Panels, column: Expr, run: OutputRun
         ) -> None:
             width = panel.columns
             cut = integer.parts(width, machine)
@@ -179,7 +179,7 @@ def _fours_of_row(
     x: Buffer,
     row: tuple[Expr, ...],
     group: Expr,
-    run: Run,
+    run: OutputRun,
 ) -> Callable[[int, int], Expr]:
     """Return what gives the four channels that a tap of a window reads.
 

@@ -26,7 +26,7 @@ from mbv3c.lowering.schedules.panels import panels
 from mbv3c.lowering.schedules.windows import (
     Axis,
     Conditions,
-    Run,
+    OutputRun,
     for_each_row,
     for_each_run,
     products,
@@ -158,7 +158,7 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Processor) -> PrimFun
             return tirx.Select(emit.all_of(needed), value, outside)
 
         def add_dots(
-            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: Run
+            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: OutputRun
         ) -> list[list[Expr]]:
             """Return the sums, of each output its parts."""
             cut = integer.parts(lanes, machine)
@@ -194,7 +194,7 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Processor) -> PrimFun
             return [[acc.get(i, v) for v in range(len(cut))] for i in range(run.count)]
 
         def add_products(
-            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: Run
+            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: OutputRun
         ) -> list[list[Expr]]:
             """Return the sums, of each output its parts."""
             acc = emit.biased_accumulators(run.count, (lanes,), "int32", bias, first)
@@ -235,7 +235,7 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Processor) -> PrimFun
             ]
 
         def one(
-            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: Run
+            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: OutputRun
         ) -> None:
             cut = integer.parts(lanes, machine)
             add = add_dots if dots else add_products
