@@ -1,12 +1,10 @@
-"""The command line as a user runs it: real processes, real files."""
+"""The command line as a user runs it: real files, and real processes where they matter."""
 
 import json
-import os
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,17 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.command_line import command_line, document, mbv3c, mbv3c_process, python
+
 MODEL = ("--variant", "small", "--resolution", "96", "--classes", "10")
-
-
-def mbv3c(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
-
-
-def document(done: subprocess.CompletedProcess[str]) -> dict:
-    """Return stdout, which must be one JSON document and nothing else."""
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +55,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
         "except SystemExit: pass\n"
         "assert not {'onnx', 'tvm', 'numpy', 'onnxruntime'} & set(sys.modules), sys.modules.keys()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
 
 
@@ -142,8 +132,7 @@ def test_android_bundle_verifies_under_the_emulator(
 def test_without_an_emulator_the_same_program_is_checked_here(
     arm_bundle: Path, tmp_path: Path
 ) -> None:
-    environment = {**os.environ, "MBV3C_CACHE": str(tmp_path)}
-    done = mbv3c("verify", arm_bundle, "--json", env=environment)
+    done = mbv3c("verify", arm_bundle, "--json", MBV3C_CACHE=str(tmp_path))
     assert done.returncode == 0
     parity = document(done)
     assert parity["exact_program"] is False
@@ -181,8 +170,7 @@ def test_perturbed_weight_in_the_library_is_found(host_bundle: Path, tmp_path: P
     ]
     (forged / "manifest.json").write_text(json.dumps(manifest))
     done = mbv3c("verify", forged, "--json")
-    assert done.returncode == 3
-    assert document(done)["passed"] is False
+    assert document(done, code=3)["passed"] is False
 
 
 def test_run_writes_what_the_golden_output_says(host_bundle: Path, tmp_path: Path) -> None:
@@ -217,7 +205,7 @@ def test_hardswish_as_one_operator_without_batchnorm(small_file: Path, tmp_path:
 
 
 def test_quiet_on_stderr_but_for_progress(host_bundle: Path) -> None:
-    done = mbv3c("verify", host_bundle)
+    done = mbv3c_process("verify", host_bundle)
     assert all(line.startswith("[") for line in done.stderr.splitlines()), done.stderr
 
 
@@ -258,8 +246,7 @@ def test_wrong_usage_is_one_clear_line(
 
 def test_errors_are_json_too(tmp_path: Path) -> None:
     done = mbv3c("verify", tmp_path, "--json")
-    assert done.returncode == 1
-    assert document(done)["error"]["kind"] == "bundle"
+    assert document(done, code=1)["error"]["kind"] == "bundle"
 
 
 def test_unknown_operators_are_all_named(tmp_path: Path) -> None:
@@ -398,7 +385,9 @@ def test_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    done = mbv3c("build", "--variant", "small", "-o", tmp_path / "m.onnx", preexec_fn=limit)
+    done = mbv3c_process(
+        "build", "--variant", "small", "-o", tmp_path / "m.onnx", preexec_fn=limit
+    )
     assert done.returncode == 1
     assert "cannot write" in done.stderr
     assert "Traceback" not in done.stderr
@@ -409,10 +398,8 @@ def test_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
 def test_interrupted_compile_leaves_nothing(
     sent: signal.Signals, small_file: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "mbv3c", "compile", small_file, "--target", "host_cpu"]
-    with subprocess.Popen(
-        [*command, "-o", tmp_path / "b"], stderr=subprocess.PIPE, text=True
-    ) as process:
+    command = command_line("compile", small_file, "--target", "host_cpu", "-o", tmp_path / "b")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while "compiling" not in process.stderr.readline():
             time.sleep(0)
@@ -440,7 +427,7 @@ def test_doctor_finds_nothing_missing(emulator_kit: object) -> None:
 
 
 def test_doctor_says_how_to_get_what_is_missing(tmp_path: Path) -> None:
-    done = mbv3c("doctor", env={**os.environ, "MBV3C_CACHE": str(tmp_path)})
+    done = mbv3c("doctor", MBV3C_CACHE=str(tmp_path))
     assert done.returncode == 1
     assert "mbv3c doctor --fetch" in done.stdout
 

@@ -1,8 +1,6 @@
 """`mbv3c bench` and `compile --cores` as a user runs them. No test looks at how long it took."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from mbv3c import cli
 from mbv3c.bench.measure import Cycles, Instructions
 from mbv3c.bench.profile import CountedKernel
 from mbv3c.execution.emulator.llvm import Llvm
+from tests.command_line import document, mbv3c
 
 KEYS = {
     *("bundle", "median_ms", "min_ms", "against", "against_median_ms", "against_min_ms", "ratio"),
@@ -28,16 +27,6 @@ KEYS = {
     ),
     *("classes", "estimated_cycles", "kernels"),
 }
-
-
-def mbv3c(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def document(done: subprocess.CompletedProcess[str]) -> dict:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def compiled(folder: Path, target: str, *options: object) -> Path:
@@ -178,13 +167,8 @@ def test_wrong_usage_on_the_host(
 def test_what_belongs_to_time_is_refused_when_emulated(arm_bundle: Path, option: str) -> None:
     value = "onnxruntime" if option == "--against" else 1
     done = mbv3c("bench", arm_bundle, option, value, "--json")
-    assert done.returncode == 2
-    assert document_of_error(done)["kind"] == "usage"
+    assert document(done, code=2)["error"]["kind"] == "usage"
     assert f"{option} cannot be used here" in done.stderr
-
-
-def document_of_error(done: subprocess.CompletedProcess[str]) -> dict:
-    return json.loads(done.stdout)["error"]
 
 
 @pytest.mark.parametrize("cores", [0, 65])

@@ -1,17 +1,16 @@
 """`mbv3c inspect` as a user runs it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import onnx
 import pytest
 
+from tests.command_line import Done, mbv3c
 
-def inspect(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mbv3c", "inspect", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+def inspect(*arguments: object) -> Done:
+    return mbv3c("inspect", *arguments)
 
 
 def strict(text: str) -> dict:
@@ -142,9 +141,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 def bundle(small_file: Path) -> tuple[Path, str]:
     """Return a bundle of Small and what `compile --explain` printed."""
     path = small_file.parent / "bundle"
-    options = ("--target", "host_cpu", "-o", str(path), "--explain")
-    command = [sys.executable, "-m", "mbv3c", "compile", str(small_file), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = mbv3c("compile", small_file, "--target", "host_cpu", "-o", path, "--explain")
     assert done.returncode == 0, done.stderr
     return path, done.stdout
 

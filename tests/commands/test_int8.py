@@ -1,24 +1,14 @@
 """`mbv3c compile --precision int8` as a user runs it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.command_line import document, mbv3c
+
 MODEL = ("--variant", "small", "--resolution", 96, "--classes", 10)
-
-
-def mbv3c(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def document(done: subprocess.CompletedProcess[str]) -> dict:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_integers_take_fewer_instructions(emulator_kit: object, tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from mbv3c.execution.opencl.runtime import load_runtime
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import error_of_range, run, session
 from mbv3c.passes import run_pipeline
+from tests.command_line import document, mbv3c, python
 
 MODEL = ("--variant", "small", "--width", 0.35, "--resolution", 96, "--classes", 10)
 GENERIC = "mobile_gpu:generic_opencl"
@@ -31,25 +30,6 @@ from mbv3c.pipeline import verify_bundle
 parity = verify_bundle(Path(sys.argv[1]), lambda step: None)
 print(json.dumps({"passed": parity.passed, **vars(counters())}))
 """
-
-
-def python(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def mbv3c(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return python("-m", "mbv3c", *arguments, **environment)
-
-
-def document(done: subprocess.CompletedProcess[str]) -> dict:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -228,8 +208,7 @@ def test_a_changed_kernel_of_this_machines_library_misses_parity(
     """Where the library itself runs, its result decides."""
     copy = forged(generic, tmp_path, b"1.666667e-01f", b"1.766667e-01f")
     done = mbv3c("verify", copy, "--json")
-    assert done.returncode == 3
-    assert json.loads(done.stdout)["passed"] is False
+    assert document(done, code=3)["passed"] is False
 
 
 def without_opencl(folder: Path) -> dict[str, str]:
@@ -243,7 +222,7 @@ def without_opencl(folder: Path) -> dict[str, str]:
 
 
 def test_without_a_device_the_remedy_is_named(mali: Path, tmp_path: Path) -> None:
-    done = mbv3c("verify", mali, **without_opencl(tmp_path))
+    done = python("-m", "mbv3c", "verify", mali, **without_opencl(tmp_path))
     assert done.returncode == 1
     assert "pocl-opencl-icd" in done.stderr
     assert "mbv3c doctor --fetch" in done.stderr
@@ -252,12 +231,12 @@ def test_without_a_device_the_remedy_is_named(mali: Path, tmp_path: Path) -> Non
 
 def test_without_a_device_a_bundle_is_written_unverified(model: Path, tmp_path: Path) -> None:
     environment = without_opencl(tmp_path)
-    arguments = ("compile", model, "--target", "mobile_gpu", "-o", tmp_path / "b")
-    done = mbv3c(*arguments, **environment)
+    arguments = ("-m", "mbv3c", "compile", model, "--target", "mobile_gpu", "-o", tmp_path / "b")
+    done = python(*arguments, **environment)
     assert done.returncode == 1
     assert "pocl-opencl-icd" in done.stderr
     assert not (tmp_path / "b").exists()
-    done = mbv3c(*arguments, "--no-verify", **environment)
+    done = python(*arguments, "--no-verify", **environment)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "b" / "model.so").is_file()
 

@@ -1,8 +1,6 @@
 """`mbv3c optimize --prove` as a user runs it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import onnx
@@ -12,6 +10,7 @@ from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import error_of_range, run, session
+from tests.command_line import Done, mbv3c, python
 
 # Runs the command line with a hard-swish that is wrong in the place of ours.
 PLANTED = """
@@ -27,15 +26,9 @@ cli.main()
 """
 
 
-def mbv3c(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def mbv3c_planted(*arguments: object) -> subprocess.CompletedProcess[str]:
+def mbv3c_planted(*arguments: object) -> Done:
     code = PLANTED.format(folder=str(Path(__file__).parents[2]))
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return python("-c", code, *arguments)
 
 
 @pytest.fixture(scope="module")

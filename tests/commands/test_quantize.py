@@ -1,8 +1,6 @@
-"""`mbv3c quantize` as a user runs it: real processes, real files."""
+"""`mbv3c quantize` as a user runs it: real files."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +9,19 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from tests.command_line import Done, mbv3c
+
 BUILT = ("--variant", "small", "--width", "0.35", "--resolution", "96", "--classes", "10")
 
 
-def quantize(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mbv3c", "quantize", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def quantize(*arguments: object) -> Done:
+    return mbv3c("quantize", *arguments)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("quantize") / "small.onnx"
-    command = [sys.executable, "-m", "mbv3c", "build", *BUILT, "-o", str(path)]
-    subprocess.run(command, check=True, capture_output=True)
+    assert mbv3c("build", *BUILT, "-o", path).returncode == 0
     return path
 
 

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import onnx
 import pytest
-from click.testing import CliRunner, Result
 
 from mbv3c.bench.rebuilt import rebuild
 from mbv3c.bundle import read_bundle
-from mbv3c.cli import commands
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.passes import run_pipeline
@@ -22,13 +20,14 @@ from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import context_of, device_of
 from mbv3c.tuning.database import META, RECORDS, Database, Record, folder_for
 from mbv3c.tuning.tasks import key_of, tasks_of
+from tests.command_line import Done, document, mbv3c
 
 A76 = find_target("arm_cpu:cortex-a76")
 RECORD = Record("{}", {"rows": 1}, "ok", 90.0, 100.0, kept=True)
 
 
-def mbv3c(*arguments: object) -> Result:
-    return CliRunner().invoke(commands, ["tune", *map(str, arguments)])
+def tune(*arguments: object) -> Done:
+    return mbv3c("tune", *arguments)
 
 
 @pytest.fixture
@@ -40,30 +39,30 @@ def logs(tmp_path: Path) -> Path:
 
 
 def test_status_says_what_is_there(logs: Path) -> None:
-    done = mbv3c("--target", "arm_cpu", "--database", logs, "--status")
-    assert done.exit_code == 0
+    done = tune("--target", "arm_cpu", "--database", logs, "--status")
+    assert done.returncode == 0
     assert "1 records of 1 kernels (1 ok); 1 tuned" in done.stdout
-    none = mbv3c("--target", "arm_cpu:cortex-a55", "--database", logs, "--status")
+    none = tune("--target", "arm_cpu:cortex-a55", "--database", logs, "--status")
     assert "nothing was measured" in none.stdout
 
 
 def test_records_travel_in_a_file(logs: Path, tmp_path: Path) -> None:
     file = tmp_path / "out.json"
-    assert mbv3c("--target", "arm_cpu", "--database", logs, "--export", file).exit_code == 0
+    assert tune("--target", "arm_cpu", "--database", logs, "--export", file).returncode == 0
     other = tmp_path / "other"
-    done = mbv3c("--target", "arm_cpu", "--database", other, "--import", file, "--status")
+    done = tune("--target", "arm_cpu", "--database", other, "--import", file, "--status")
     assert "1 of 1 records added" in done.stdout
     assert Database(other / "arm_cpu" / "cortex-a76").records() == [RECORD]
-    again = mbv3c("--target", "arm_cpu", "--database", other, "--import", file)
+    again = tune("--target", "arm_cpu", "--database", other, "--import", file)
     assert "0 of 1 records added" in again.stdout
 
 
 def test_records_of_another_device_are_refused(logs: Path, tmp_path: Path) -> None:
     file = tmp_path / "out.json"
-    mbv3c("--target", "arm_cpu", "--database", logs, "--export", file)
-    done = mbv3c("--target", "arm_cpu:cortex-a55", "--database", logs, "--import", file)
-    assert isinstance(done.exception, Exception)
-    assert "was measured for arm_cpu:cortex-a76" in str(done.exception)
+    tune("--target", "arm_cpu", "--database", logs, "--export", file)
+    done = tune("--target", "arm_cpu:cortex-a55", "--database", logs, "--import", file)
+    assert done.returncode != 0
+    assert "was measured for arm_cpu:cortex-a76" in done.stderr
     assert not (logs / "arm_cpu" / "cortex-a55" / RECORDS).exists()
 
 
@@ -72,19 +71,19 @@ def test_a_file_that_is_none_of_ours_is_refused(text: str, logs: Path, tmp_path:
     file = tmp_path / "bad.json"
     file.write_text(text)
     before = (logs / "arm_cpu" / "cortex-a76" / RECORDS).read_bytes()
-    done = mbv3c("--target", "arm_cpu", "--database", logs, "--import", file)
-    assert "is no exported tuning database" in str(done.exception)
+    done = tune("--target", "arm_cpu", "--database", logs, "--import", file)
+    assert "is no exported tuning database" in done.stderr
     assert (logs / "arm_cpu" / "cortex-a76" / RECORDS).read_bytes() == before
 
 
 def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
     folder = logs / "arm_cpu" / "cortex-a76"
-    done = mbv3c("--target", "arm_cpu", "--database", logs, "--prune")
+    done = tune("--target", "arm_cpu", "--database", logs, "--prune")
     assert "nothing to prune" in done.stdout
     meta = json.loads((folder / META).read_text())
     meta["context"]["kernels"] = 0
     (folder / META).write_text(json.dumps(meta))
-    done = mbv3c("--target", "arm_cpu", "--database", logs, "--prune", "--status")
+    done = tune("--target", "arm_cpu", "--database", logs, "--prune", "--status")
     assert "1 records of arm_cpu:cortex-a76 (kernels 0" in done.stdout
     assert "nothing was measured" in done.stdout
 
@@ -135,21 +134,21 @@ def test_wrong_usage_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     small = ["--variant", "small", "--width", "0.35", "--resolution", "96"]
-    done = mbv3c(*arguments, *small)
-    assert message in str(done.exception)
-    assert getattr(done.exception, "exit_code", None) == 2
+    done = tune(*arguments, *small)
+    assert message in done.stderr
+    assert done.returncode == 2
     assert not any(tmp_path.iterdir())
 
 
 def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     small = ["--variant", "small", "--width", "0.35", "--resolution", "96"]
-    done = mbv3c("--target", "mobile_gpu:adreno", "--runner", "estimated", *small)
-    assert done.exit_code == 0
+    done = tune("--target", "mobile_gpu:adreno", "--runner", "estimated", *small)
+    assert done.returncode == 0
     assert "nothing was measured" in done.stdout
     assert "estimating finds nothing better" in done.stdout
-    asked = mbv3c("--target", "mobile_gpu:adreno", "--runner", "estimated", *small, "--json")
-    found = json.loads(asked.stdout)
+    asked = tune("--target", "mobile_gpu:adreno", "--runner", "estimated", *small, "--json")
+    found = document(asked)
     assert (found["kept"], found["network"]) == (0, None)
     assert "compared with no GPU" in found["runner"]
     assert {one["best_relative"] for one in found["tasks"]} == {1.0}
@@ -177,9 +176,8 @@ def test_compile_uses_what_was_measured_of_a_similar_kernel(tmp_path: Path) -> N
     )
     path = tmp_path / "bundle"
     options = ["--target", "host_cpu", "--tune-logs", tmp_path / "logs", "-o", path]
-    given = ["compile", tmp_path / "m.onnx", *options]
-    done = CliRunner().invoke(commands, list(map(str, given)))
-    assert done.exit_code == 0, done.output
+    done = mbv3c("compile", tmp_path / "m.onnx", *options)
+    assert done.returncode == 0, done.stderr
     counted = len([step for step in plan.steps if step.origin]) - 1
     assert f"kernels: 0 tuned, 1 transferred, {counted} by default rules" in done.stdout
     assert "parity: passed" in done.stdout

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,15 +23,11 @@ from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.images import preprocessing, read_image
+from tests.command_line import command_line, mbv3c
 from tests.image_files import Made, make_images
 
 CLASSES, COUNT, BROKEN = 10, 150, 9
 TARGETS = ("--target", "host_cpu")
-
-
-def mbv3c(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -148,7 +143,7 @@ def test_interrupted_twice_and_resumed_gives_the_same_report(
 ) -> None:
     journal, listing = tmp_path / "j.jsonl", tmp_path / "list.csv"
     arguments = ["--images", images[0], "--journal", journal, "--list", listing, "--json"]
-    command = [sys.executable, "-m", "mbv3c", "verify", str(bundle), *map(str, arguments)]
+    command = command_line("verify", bundle, *arguments)
     status, errors = interrupted(command, signal.SIGINT, 20)
     assert status == 130
     assert '"event": "interrupted"' in errors
@@ -304,7 +299,7 @@ def test_a_library_that_crashes_is_told_and_what_was_found_is_kept(
     """Kill the process that runs the library in the middle of it."""
     journal = tmp_path / "j.jsonl"
     arguments = ["--images", str(images[0]), "--journal", str(journal), "--json"]
-    command = [sys.executable, "-m", "mbv3c", "verify", str(bundle), *arguments]
+    command = command_line("verify", bundle, *arguments)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while not (journal.is_file() and journal.read_bytes().count(b"\n") > 10):

@@ -2,13 +2,12 @@
 
 import json
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import onnx
 import pytest
 
+from tests.command_line import command_line, finished, mbv3c, python
 from tests.parity.small_network import small_network
 
 PLANTED = Path(__file__).parents[1] / "parity" / "planted_faults.py"
@@ -21,15 +20,10 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
 
-def run(*command: object) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, *map(str, command)]
-    return subprocess.run(arguments, capture_output=True, text=True, check=False)
-
-
 def seconds(*command: object) -> float:
     """Return the processor time of a command; waiting for others does not count."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert run(*command).returncode == 0
+    assert finished(command_line(*command)).returncode == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -44,13 +38,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(model: Path) -> Path:
     path = model.parent / "bundle"
-    done = run("-m", "mbv3c", "compile", model, "--target", "host_cpu", "-o", path)
+    done = mbv3c("compile", model, "--target", "host_cpu", "-o", path)
     assert done.returncode == 0, done.stderr
     return path
 
 
 def test_a_clean_bundle_is_green(bundle: Path, tmp_path: Path) -> None:
-    done = run("-m", "mbv3c", "verify", "--ladder", bundle, "--culprit", tmp_path / "c", "--json")
+    done = mbv3c("verify", "--ladder", bundle, "--culprit", tmp_path / "c", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["passed"]
@@ -68,8 +62,8 @@ def test_a_clean_bundle_is_green(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_clean_ladder_takes_three_times_a_plain_verify_at_most(bundle: Path) -> None:
-    plain = seconds("-m", "mbv3c", "verify", bundle)
-    assert seconds("-m", "mbv3c", "verify", "--ladder", bundle) <= 3 * plain
+    plain = seconds("verify", bundle)
+    assert seconds("verify", "--ladder", bundle) <= 3 * plain
 
 
 @pytest.mark.parametrize(
@@ -91,7 +85,7 @@ def test_a_planted_fault_is_named_and_reproduced(
     options = ["--target", "host_cpu", "--culprit", folder, "--json"]
     if fault == "doubled_scale":
         options += ["--precision", "int8"]
-    done = run(PLANTED, fault, "verify", "--ladder", model, *options)
+    done = python(PLANTED, fault, "verify", "--ladder", model, *options)
     assert done.returncode == 3, done.stderr
     found = json.loads(done.stdout)
     culprit = found["culprit"]
@@ -105,7 +99,7 @@ def test_a_planted_fault_is_named_and_reproduced(
     assert found["reproduction"] == str(folder)
     onnx.checker.check_model(onnx.load(folder / "before.onnx"), full_check=True)
     assert "mbv3c" not in (folder / "reproduce.py").read_text()
-    shown = run("-I", "-c", ALONE, folder / "reproduce.py")
+    shown = python("-I", "-c", ALONE, folder / "reproduce.py")
     assert shown.returncode == 1, shown.stderr
     assert shown.stdout.startswith("max error ")
     if fault != "last_column":  # what nobody wrote is never twice the same
@@ -114,7 +108,7 @@ def test_a_planted_fault_is_named_and_reproduced(
 
 def test_a_person_reads_which_stage_and_layer(model: Path, tmp_path: Path) -> None:
     options = ["--target", "host_cpu", "--culprit", tmp_path / "c"]
-    done = run(PLANTED, "wrong_side", "verify", "--ladder", model, *options)
+    done = python(PLANTED, "wrong_side", "verify", "--ladder", model, *options)
     assert done.returncode == 3
     lines = done.stdout.splitlines()
     assert lines[0].split()[:3] == ["stage", "from", "given"]
@@ -125,9 +119,9 @@ def test_a_person_reads_which_stage_and_layer(model: Path, tmp_path: Path) -> No
 def test_what_lies_where_the_culprit_goes_is_kept(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("mine")
-    command = ["-m", "mbv3c", "verify", "--ladder", bundle, "--culprit", tmp_path / "mine"]
-    assert run(*command).returncode == 2
-    done = run(*command, "--force")
+    command = ["verify", "--ladder", bundle, "--culprit", tmp_path / "mine"]
+    assert mbv3c(*command).returncode == 2
+    done = mbv3c(*command, "--force")
     assert done.returncode == 2
     assert "no culprit of an earlier run" in done.stderr
     assert (tmp_path / "mine" / "file").read_text() == "mine"
@@ -137,15 +131,15 @@ def test_what_lies_where_the_culprit_goes_is_kept(bundle: Path, tmp_path: Path) 
     "options", [["--target", "host_cpu"], ["--culprit", "c"], ["--force"], ["--precision", "int8"]]
 )
 def test_options_of_the_ladder_alone_are_refused(bundle: Path, options: list[str]) -> None:
-    done = run("-m", "mbv3c", "verify", bundle, *options)
+    done = mbv3c("verify", bundle, *options)
     assert done.returncode == 2
     assert "belong to --ladder" in done.stderr
 
 
 def test_a_model_needs_a_target_and_a_bundle_has_one(model: Path, bundle: Path) -> None:
-    done = run("-m", "mbv3c", "verify", "--ladder", model)
+    done = mbv3c("verify", "--ladder", model)
     assert done.returncode == 2
     assert "--target" in done.stderr
-    done = run("-m", "mbv3c", "verify", "--ladder", bundle, "--target", "host_cpu")
+    done = mbv3c("verify", "--ladder", bundle, "--target", "host_cpu")
     assert done.returncode == 2
     assert "manifest" in done.stderr

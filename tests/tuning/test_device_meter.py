@@ -35,8 +35,9 @@ from mbv3c.tuning.meters import ContestTimeoutError
 from mbv3c.tuning.session import check_runner, tune_network
 from mbv3c.tuning.tasks import Task, tasks_of
 from mbv3c.tuning.tuner import Budget, Event, Tuner
+from tests.command_line import mbv3c_process
 from tests.execution.device import boards, libraries
-from tests.execution.device.serving import HOST, Served, end, free_port, mbv3c, served, tracked
+from tests.execution.device.serving import HOST, Served, end, free_port, served, tracked
 
 HOST_CPU = cpu.resolve(find_target("host_cpu"))
 A76 = find_target("arm_cpu:cortex-a76")
@@ -124,7 +125,7 @@ def test_a_network_is_tuned_on_a_device(
 ) -> None:
     """From the command line, to the whole network, before and after, in one session."""
     options = ("--variant", "small", "--width", 0.35, "--resolution", 96, "--classes", 10)
-    done = mbv3c(
+    done = mbv3c_process(
         *("tune", "--target", "host_cpu", "--runner", "rpc", "--device", device.address),
         *(*options, "--trials", 24, "--database", tmp_path),
     )
@@ -292,7 +293,7 @@ def test_wrong_options_are_refused_before_anything_is_built(tmp_path: Path) -> N
         (("--tracker", "127.0.0.1:9"), "--tracker needs --key"),
         (("--timeout", 5), "--timeout belongs to --device or --tracker"),
     ):
-        done = mbv3c("tune", "--target", "host_cpu", "--database", tmp_path, *options)
+        done = mbv3c_process("tune", "--target", "host_cpu", "--database", tmp_path, *options)
         assert done.returncode == 2
         assert message in done.stderr
         assert "building the graph" not in done.stderr

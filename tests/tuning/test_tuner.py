@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -55,6 +54,7 @@ from mbv3c.tuning.meters import (
 from mbv3c.tuning.session import summary_lines, tune_network
 from mbv3c.tuning.tasks import Task, tasks_of
 from mbv3c.tuning.tuner import Budget, Event, NothingMeasuredError, Tuner
+from tests.command_line import command_line
 
 HOST = cpu.resolve(find_target("host_cpu"))
 A76 = find_target("arm_cpu:cortex-a76")
@@ -271,10 +271,10 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     What was written stays, and nothing is measured twice.
     """
     logs = tmp_path / "logs"
-    command = [
-        *(sys.executable, "-m", "mbv3c", "tune", "--target", "host_cpu", "--variant", "small"),
-        *("--width", "0.35", "--resolution", "96", "--database", str(logs), "--trials"),
-    ]
+    command = command_line(
+        *("tune", "--target", "host_cpu", "--variant", "small", "--width", "0.35"),
+        *("--resolution", "96", "--database", logs, "--trials"),
+    )
     path = folder_for(logs, device_of(find_target("host_cpu"))) / RECORDS
     moments = random.Random(time.time_ns())
     before: Sequence[Record] = ()

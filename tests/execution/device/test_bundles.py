@@ -16,8 +16,9 @@ from mbv3c.execution.cache import ZIG_CACHES, cache_root
 from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.opencl import runtime
 from mbv3c.execution.opencl.plugin import provide_plugin
+from tests.command_line import mbv3c
 from tests.execution.device import boards
-from tests.execution.device.serving import Served, mbv3c, served
+from tests.execution.device.serving import Served, served
 
 MODEL = ("--variant", "small", "--resolution", "96", "--classes", "10")
 ROOT = Path(__file__).parents[3]

@@ -16,7 +16,8 @@ import tvm
 from tvm import rpc
 
 from mbv3c.execution.device.session import DESCRIBE
-from tests.execution.device.serving import HOST, Served, mbv3c, served, wait_for
+from tests.command_line import mbv3c_process
+from tests.execution.device.serving import HOST, Served, served, wait_for
 
 CALL = """
 import sys
@@ -225,12 +226,12 @@ def test_killed_server_takes_its_session_along(
     ],
 )
 def test_wrong_options_are_refused(options: tuple[object, ...], message: str) -> None:
-    done = mbv3c("device", "serve", *options)
+    done = mbv3c_process("device", "serve", *options)
     assert done.returncode == 2
     assert message in done.stderr
 
 
 def test_port_in_use_is_an_error(device: Served) -> None:
-    done = mbv3c("device", "serve", "--port", device.port)
+    done = mbv3c_process("device", "serve", "--port", device.port)
     assert done.returncode == 1
     assert f"cannot listen at 127.0.0.1:{device.port}: Address already in use" in done.stderr

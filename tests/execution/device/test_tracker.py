@@ -13,13 +13,13 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.device.runner import RpcRunner
 from mbv3c.execution.device.tracker import list_devices
+from tests.command_line import mbv3c
 from tests.execution.device import libraries
 from tests.execution.device.serving import (
     HOST,
     Served,
     end,
     free_port,
-    mbv3c,
     served,
     tracked,
     wait_for,

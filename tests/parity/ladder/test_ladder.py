@@ -1,4 +1,4 @@
-"""The ladder of bundles that `tests/commands/test_verify_ladder.py` does not have: tuned, damaged, int8."""
+"""Ladders of tuned, damaged and int8 bundles, beside `tests/commands/test_verify_ladder.py`."""
 
 from collections.abc import Callable
 from dataclasses import asdict

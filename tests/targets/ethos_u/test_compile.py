@@ -31,13 +31,9 @@ from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Region
 from mbv3c.targets.ethos_u.manifest import PRECISION
 from mbv3c.targets.ethos_u.verify import LSB, other_constants
+from tests.command_line import mbv3c
 
 QUICK = ("--variant", "small", "--width", "0.35", "--resolution", "96", "--classes", "10")
-
-
-def mbv3c(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_manifest_says_what_was_made(compiled: NpuCompiled):

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +16,7 @@ from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.targets.ethos_u.backend import compile_npu, verify_npu
 from mbv3c.targets.ethos_u.devices import find_npu
-
-
-def mbv3c(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mbv3c", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+from tests.command_line import mbv3c
 
 
 def compiled(model: onnx.ModelProto, target: str, path: Path) -> dict:

@@ -4,8 +4,6 @@ import hashlib
 import json
 import shutil
 import struct
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from mbv3c.targets.ethos_u.interpreter.program import read_program
 from mbv3c.targets.ethos_u.interpreter.registers import Registers, decode
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.stages import SplitNetwork, TosaStage
+from tests.command_line import mbv3c, python
 
 RAW = "model_vela.npz"
 ALONE = """
@@ -30,13 +29,8 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
 
-def run(*command: object) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, *map(str, command)]
-    return subprocess.run(arguments, capture_output=True, text=True, check=False)
-
-
 def test_a_clean_bundle_is_green(bundle: Path, tmp_path: Path):
-    done = run("-m", "mbv3c", "verify", "--ladder", bundle, "--culprit", tmp_path / "c", "--json")
+    done = mbv3c("verify", "--ladder", bundle, "--culprit", tmp_path / "c", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["passed"]
@@ -60,7 +54,7 @@ def test_one_flipped_bit_of_the_stream_is_named_by_its_layer(
     else:
         flip(broken / RAW, "weight_data", scales + 5)
     rehash(broken, RAW)
-    done = run("-m", "mbv3c", "verify", "--ladder", broken, "--culprit", folder, "--json")
+    done = mbv3c("verify", "--ladder", broken, "--culprit", folder, "--json")
     assert done.returncode == 3, done.stderr
     found = json.loads(done.stdout)
     assert found["culprit"]["stage"] == "command stream"
@@ -69,7 +63,7 @@ def test_one_flipped_bit_of_the_stream_is_named_by_its_layer(
         layer.rsplit(".", 1)[0]
     }
     assert [one["verdict"] for one in found["stages"]].count("BREAKS") == 1
-    shown = run("-I", "-c", ALONE, folder / "reproduce.py")
+    shown = python("-I", "-c", ALONE, folder / "reproduce.py")
     assert shown.returncode == 1, shown.stderr
     assert shown.stdout.startswith("1 of ")
 
@@ -134,7 +128,7 @@ def test_the_script_of_tosa_says_of_a_sound_part_that_it_is(
     write_culprit(
         Culprit(TosaStage(lower), shown, tuple(part.nodes), 1), tmp_path / "c", force=False
     )
-    done = run("-I", "-c", ALONE, tmp_path / "c" / "reproduce.py")
+    done = python("-I", "-c", ALONE, tmp_path / "c" / "reproduce.py")
     assert done.returncode == 0, done.stderr
     # The reference model prints before it.
     said = done.stdout.splitlines()[-1].split()
