@@ -12,23 +12,12 @@ from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import error_of_range, run, session
 from tests.command_line import Done, mbv3c, python
 
-# Runs the command line with a hard-swish that is wrong in the place of ours.
-PLANTED = """
-import sys
-sys.path.insert(0, {folder!r})
-from tests.passes.planted import HardSwishOf29
-from mbv3c import cli, pipeline
-from mbv3c.passes.fuse_hardswish import FuseHardSwish
-pipeline.PIPELINE = tuple(
-    HardSwishOf29() if type(one) is FuseHardSwish else one for one in pipeline.PIPELINE
-)
-cli.main()
-"""
+PLANTED = Path(__file__).parents[1] / "parity" / "planted_faults.py"
 
 
 def mbv3c_planted(*arguments: object) -> Done:
-    code = PLANTED.format(folder=str(Path(__file__).parents[2]))
-    return python("-c", code, *arguments)
+    """Run a command that has a wrong hard-swish in the place of ours."""
+    return python(PLANTED, "hard_swish_of_29", *arguments)
 
 
 @pytest.fixture(scope="module")
