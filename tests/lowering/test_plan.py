@@ -1,14 +1,14 @@
 """What the arguments of a plan's steps are."""
 
 import onnx
-from quantized_networks import HOST, plan_for
-from quantized_networks import network as quantized_network
 
 from mbv3c.lowering.plan import HeldTensor, Plan, Step, Value
 from mbv3c.passes import run_pipeline
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.select import select
 from mbv3c.targets.table import find_target
+from tests.quantized_networks import HOST, plan_for
+from tests.quantized_networks import network as quantized_network
 
 
 def check_read_as_written(plan: Plan) -> int:

@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels import axes
 from tvm import tirx
 
 from mbv3c.lowering.schedules import windows
 from mbv3c.lowering.schedules.windows import Axis, OutputRun, for_each_run, products, row_loads
+from tests.targets.cpu.schedules.kernels import axes
 
 
 @given(axis=axes(), data=st.data())
