@@ -309,6 +309,7 @@ class Selector:
         dtype: str = "",
     ) -> None:
         """Append a kernel that reads `inputs`, its constants and what comes `after` them."""
+        at = len(self._plan.steps)  # a step that rounds what this one makes may follow
         arguments: tuple[str | Array, ...] = (*inputs, *kernel.constants, *after)
         self._emit(
             kind,
@@ -320,12 +321,12 @@ class Selector:
             channels_last=channels_last,
             dtype=dtype,
         )
-        self._note(kernel)
+        self._note(kernel, at)
 
-    def _note(self, kernel: Kernel) -> None:
-        """Remember of the last step for what shape its kernel was chosen, and by what."""
-        self._plan.steps[-1] = replace(
-            self._plan.steps[-1], shape=kernel.shape, origin=kernel.origin
+    def _note(self, kernel: Kernel, at: int = -1) -> None:
+        """Remember of a step for what shape its kernel was chosen, and by what."""
+        self._plan.steps[at] = replace(
+            self._plan.steps[at], shape=kernel.shape, origin=kernel.origin
         )
 
     def _emit(
