@@ -68,7 +68,7 @@ def select_quantized(
         ModelError: a node has no known shape, or the fallback cannot lower it.
     """
     graph, kernels = Graph(quantized), CpuKernels(processor, choices)
-    memory = Memory(graph, kernels, _rounding_on(processor))
+    memory = Memory(graph, kernels, rounding_kernels(processor))
     return run_rules(IntegerSelection(graph, kernels, memory, target), RULES)
 
 
@@ -277,7 +277,9 @@ def _is_dense(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
     return _dense_shape(conv, layer, processor) is not None
 
 
-def _rounding_on(processor: Processor) -> Rounding:
+def rounding_kernels(processor: Processor) -> Rounding:
+    """Return the kernels between floats and integers."""
+
     def quantize(size: int, steps: Steps) -> PrimFunc:
         shape = Quantize(size, steps.scale, Output(steps.zero))
         return elementwise.generate_quantize(shape, processor)
