@@ -120,9 +120,9 @@ class Memory:
 
     def add_result(self, name: str, dtype: str, *, channels_last: bool = True) -> bool:
         """Add the value that a kernel writes for a tensor; say whether its channels are last."""
-        batch, *rest = self._graph.shape(name)
+        shape = self._graph.shape(name)
         last = channels_last and not self._graph.is_flat(name)
-        memory = (batch, *rest[1:], rest[0]) if last else (batch, *rest)
+        memory = (shape[0], *shape[2:], shape[1]) if last else shape
         self.plan.values[name] = Value(memory, dtype)
         return last
 

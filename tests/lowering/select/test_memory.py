@@ -1,5 +1,6 @@
 """Where tensors lie, and what moves them."""
 
+import pytest
 from onnx_text import graph as parsed
 
 from mbv3c.lowering.qdq import Quantized, Steps
@@ -12,10 +13,9 @@ from mbv3c.targets.cpu.select_integers import rounding_kernels
 HERE = CORES["cortex-a76"]
 
 
-def memory(steps: Steps | None = None, side: int = 5) -> Memory:
+def memory(steps: Steps | None = None, shape: str = "[1, 8, 5, 5]") -> Memory:
     """Return the memory of a graph whose input x is held, and y is not."""
-    image = f"float[1, 8, {side}, {side}]"
-    model = parsed(f"g ({image} x) => ({image} y) {{ y = Relu(x) }}")
+    model = parsed(f"g (float{shape} x) => (float{shape} y) {{ y = Relu(x) }}")
     graph = Graph(Quantized(model, {"y": steps} if steps else {}))
     return Memory(graph, CpuKernels(HERE), rounding_kernels(HERE))
 
@@ -44,10 +44,13 @@ def test_a_type_is_made_of_the_layout_that_is_there() -> None:
     assert known.made_type("x") == "float32"
 
 
-def test_one_pixel_lies_in_both_layouts() -> None:
-    known = memory(side=1)
+@pytest.mark.parametrize("shape", ["[1, 8, 1, 1]", "[3, 1, 5, 5]", "[2, 3]", "[2, 3, 4]", ""])
+def test_what_is_no_image_of_several_places_lies_in_both_layouts(shape: str) -> None:
+    known = memory(shape=shape)
     assert known.has_channels_last("x")
     assert known.value("x", "float32", channels_last=True) == "x"
+    assert not known.add_result("y", "float32")
+    assert known.plan.values["y"] == known.plan.values["x"]
 
 
 def test_a_tensor_with_steps_is_rounded_when_it_is_held() -> None:
