@@ -34,11 +34,9 @@ def graph(body: str, outputs: str = "float[a, b, c, d] y", **steps: Steps) -> Gr
         "w2": random(8, 4, 1, 1),
         "w": random(8, 1, 3, 3),
         "m": random(5, 7),
-        "column": random(5, 1),
     }
     text = f"g (float[2, 8, 5, 5] x, float[3, 5] u) => ({outputs}) {{ {body} }}"
-    used = {name: array for name, array in weights.items() if f"{name}" in text}
-    return Graph(Quantized(parsed(text, **used), steps))
+    return Graph(Quantized(parsed(text, **weights), steps))
 
 
 def node(graph: Graph, at: int = 0) -> onnx.NodeProto:
