@@ -78,15 +78,15 @@ def swapped_panels() -> None:
 
 def doubled_scale() -> None:
     """The factor of one int8 convolution, off by one power of two."""
-    from mbv3c.targets.cpu.select_integers import _QuantizedSelector as QuantizedSelector
+    from mbv3c.targets.cpu import select_integers
 
-    rows = QuantizedSelector._rows
+    rounding_of = select_integers.rounding_of
 
-    def doubling(self: Any, node: Any, *given: Any, **named: Any) -> Any:
-        bias, scale = rows(self, node, *given, **named)
+    def doubling(node: Any, *given: Any, **named: Any) -> Any:
+        bias, scale = rounding_of(node, *given, **named)
         return bias, scale * 2 if node.name == "bneck2.project.conv" else scale
 
-    QuantizedSelector._rows = doubling
+    select_integers.rounding_of = doubling
 
 
 FAULTS = {

@@ -16,7 +16,7 @@ from mbv3c.job import with_cores
 from mbv3c.lowering.describe import describe
 from mbv3c.parity.kernel_parity import KernelsParity
 from mbv3c.parity.kernels import check_kernels
-from mbv3c.targets.cpu import select_integers as select_quantized
+from mbv3c.targets.cpu import select_integers
 from mbv3c.targets.library import require_runner
 from mbv3c.targets.table import find_target
 from tests.quantized_networks import HOST_TARGET, inputs_of, network, quantized, random
@@ -36,13 +36,13 @@ def quiet(_: str) -> None:
 
 def plant(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     """Multiply the factor with which one layer's sums become int8."""
-    rows = select_quantized._QuantizedSelector._rows
+    rounding_of = select_integers.rounding_of
 
-    def wrong(self: Any, node: onnx.NodeProto, *rest: Any, **options: Any) -> Any:
-        bias, scale = rows(self, node, *rest, **options)
+    def wrong(node: onnx.NodeProto, *rest: Any, **options: Any) -> Any:
+        bias, scale = rounding_of(node, *rest, **options)
         return bias, scale * np.float32(factor) if node.name == PLANTED else scale
 
-    monkeypatch.setattr(select_quantized._QuantizedSelector, "_rows", wrong)
+    monkeypatch.setattr(select_integers, "rounding_of", wrong)
 
 
 def checked(model: onnx.ModelProto, folder: Path) -> KernelsParity:

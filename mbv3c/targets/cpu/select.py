@@ -1,6 +1,7 @@
 """Choose a kernel for every node of a rewritten graph that a CPU runs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
 import onnx
@@ -8,7 +9,12 @@ import tvm
 
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.plan import Array, Plan
-from mbv3c.lowering.select import Selector
+from mbv3c.lowering.qdq import QuantizedGraph
+from mbv3c.lowering.select import rules
+from mbv3c.lowering.select.graph import Graph
+from mbv3c.lowering.select.memory import Memory
+from mbv3c.lowering.select.nodes import branch_of
+from mbv3c.lowering.select.selection import Rule, Selection, run_rules
 from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
@@ -16,7 +22,7 @@ from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
 
 def select(
     model: onnx.ModelProto,
-    machine: Processor,
+    processor: Processor,
     target: tvm.target.Target,
     dtype: str = "float32",
     keep_float: Sequence[str] = (),
@@ -32,59 +38,56 @@ def select(
         ModelError: a node has no known shape, the fallback cannot lower it, or `dtype` cannot
             hold its weights.
     """
-    return CpuSelector(model, machine, target, dtype, keep_float, choices).run()
+    graph, kernels = Graph(QuantizedGraph(model)), CpuKernels(processor, choices)
+    memory = Memory(graph, kernels)
+    return run_rules(CpuSelection(graph, kernels, memory, target, dtype, keep_float), RULES)
 
 
-class CpuSelector(Selector):
-    """A squeeze-and-excitation branch is one kernel, which scales the map in place."""
+@dataclass
+class CpuSelection(Selection):
+    """What a rule for CPUs works with."""
 
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        machine: Processor,
-        target: tvm.target.Target,
-        dtype: str,
-        keep_float: Sequence[str] = (),
-        choices: Choices = NO_CHOICES,
-    ) -> None:
-        self._cpu_kernels = CpuKernels(machine, choices)
-        super().__init__(model, self._cpu_kernels, target, dtype, keep_float)
-        self._machine = machine
+    kernels: CpuKernels
 
-    def _squeeze_excite(self, node: onnx.NodeProto) -> bool:
-        """Take pool → 1x1 → activation → 1x1 → activation → Mul with what was pooled."""
-        branch = self._branch(node)
-        if branch is None or len(self._users[node.input[0]]) != 2:
-            return False
-        x = node.input[0]
-        if x in self._outputs or branch.w2.shape[0] != self._shape(x)[1]:
-            return False  # is wanted as it is, or one gate is for all channels
-        batch, channels, *sides = self._shape(x)
-        shape = SqueezeExcite(
-            batch,
-            prod(sides),
-            channels,
-            branch.w1.shape[0],
-            branch.reduce,
-            branch.gate,
-            self._kernel_type,
-        )
-        value = self._value(x, channels_last=True)
-        if value == self._plan.input or self._is_shared(value, x):
-            return False  # it is overwritten
-        kernel = self._cpu_kernels.squeeze_excite(
-            shape, branch.w1, branch.b1, branch.w2, branch.b2
-        )
-        arguments: tuple[str | Array, ...] = (value, *kernel.constants)
-        self._append(
-            "squeeze_excite",
-            branch.nodes,
-            kernel.function,
-            arguments,
-            value,
-            shape.madds,
-            kernel.knobs,
-        )
-        self._note(kernel)
-        self._hold(branch.nodes[-1].output[0], value, channels_last=not self._is_flat(x))
-        return True
+
+def squeeze_excite(node: onnx.NodeProto, selection: CpuSelection) -> bool:
+    """Take a squeeze-and-excitation branch as one kernel, which scales the map in place."""
+    graph, memory = selection.graph, selection.memory
+    branch = branch_of(node, graph)
+    if branch is None:
+        return False
+    x = node.input[0]
+    if len(graph.users(x)) != 2 or x in graph.outputs:
+        return False  # the map is wanted as it is
+    batch, channels, *sides = graph.shape(x)
+    if len(branch.w2) != channels:
+        return False  # one gate is for all channels
+    value = selection.value(x, channels_last=True)
+    if value == memory.plan.input or memory.is_shared(value, x):
+        return False  # it is overwritten
+    shape = SqueezeExcite(
+        batch,
+        prod(sides),
+        channels,
+        len(branch.w1),
+        branch.reduce,
+        branch.gate,
+        selection.dtype,
+    )
+    kernel = selection.kernels.squeeze_excite(shape, branch.w1, branch.b1, branch.w2, branch.b2)
+    arguments: tuple[str | Array, ...] = (value, *kernel.constants)
+    memory.append("squeeze_excite", branch.nodes, kernel, arguments, (value,), shape.madds)
+    memory.hold(branch.nodes[-1].output[0], value, channels_last=not graph.is_flat(x))
+    return True
+
+
+# The first that takes a node plans its kernel.
+RULES: tuple[Rule[CpuSelection], ...] = (
+    rules.rename,
+    rules.depthwise,
+    rules.pointwise,
+    rules.convolution,
+    squeeze_excite,
+    rules.global_pool,
+    rules.elementwise,
+)

@@ -83,6 +83,16 @@ def test_integers_from_the_first_to_the_last_node(model: onnx.ModelProto) -> Non
     assert {"stem", "stem_act", "deep_act", "gate", "residual", "head"} <= nodes
 
 
+def test_choices_belong_to_the_kernel_and_not_to_what_rounds_its_result(
+    model: onnx.ModelProto,
+) -> None:
+    """Without dot products the first convolution is computed in fp32, and rounded after it."""
+    plan = plan_for(model, CORES["cortex-a53"])
+    kinds = [step.kind for step in plan.steps[:4]]
+    assert kinds == ["quantize", "dequantize", "convolution", "quantize"]
+    assert all(bool(step.knobs) == bool(step.origin) for step in plan.steps)
+
+
 def test_what_has_no_integer_kernel_runs_in_fp32(tmp_path: Path) -> None:
     model = quantized(
         """g (float[1, 4, 9, 9] x) => (float[1, 4, 9, 9] y)

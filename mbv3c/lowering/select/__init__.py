@@ -1,0 +1,1 @@
+"""Choose a kernel for every node of a rewritten graph, by rules that are tried in order."""

@@ -1,0 +1,84 @@
+"""What can be asked of a graph as a whole: shapes and types of tensors, and who reads them."""
+
+from math import prod
+
+import onnx
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from mbv3c.errors import ModelError
+from mbv3c.lowering.qdq import QuantizedGraph
+
+IMAGE_RANK = 4  # of [N, C, H, W]
+
+
+class Graph:
+    """A graph with fixed shapes.
+
+    Attributes:
+        model: the ONNX model, with the shapes and types of its tensors.
+        types: shape and element type of every tensor, by name.
+        stored: constants, by name.
+        outputs: names of the tensors that leave the graph.
+        steps: the rounding of tensors to int8, by name; empty for a network of floats.
+        integers: stored int8 weights, by name.
+    """
+
+    def __init__(self, quantized: QuantizedGraph) -> None:
+        self.model = shape_inference.infer_shapes(quantized.model)
+        self.steps, self.integers = dict(quantized.activations), quantized.weights
+        graph = self.model.graph
+        self.stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self.types = {
+            value.name: value.type.tensor_type
+            for value in (*graph.input, *graph.value_info, *graph.output)
+        }
+        self.outputs = [value.name for value in graph.output]
+        self._users: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in filter(None, node.input):
+                self._users.setdefault(name, []).append(node)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the extents of a tensor, as ONNX has them.
+
+        Raises:
+            ModelError: they are unknown or not fixed.
+        """
+        known = self.types.get(name)
+        if known is None or not known.HasField("shape"):
+            raise ModelError(f"the shape of {name!r} is not known; fix it with --input-shape")
+        if not all(dim.HasField("dim_value") for dim in known.shape.dim):
+            raise ModelError(f"the shape of {name!r} is dynamic; fix it with --input-shape")
+        return tuple(dim.dim_value for dim in known.shape.dim)
+
+    def dtype(self, name: str) -> str:
+        return helper.tensor_dtype_to_np_dtype(self.types[name].elem_type).name
+
+    def is_value(self, name: str) -> bool:
+        """Say whether a tensor is computed: neither stored nor left out."""
+        return bool(name) and name not in self.stored
+
+    def is_float(self, name: str) -> bool:
+        return name in self.types and self.types[name].elem_type == TensorProto.FLOAT
+
+    def is_image(self, name: str) -> bool:
+        return len(self.shape(name)) == IMAGE_RANK
+
+    def is_flat(self, name: str) -> bool:
+        """Say whether both layouts of a tensor are the same memory."""
+        shape = self.shape(name)
+        return len(shape) != IMAGE_RANK or shape[1] == 1 or prod(shape[2:]) == 1
+
+    def users(self, name: str) -> list[onnx.NodeProto]:
+        return self._users.get(name, [])
+
+    def only_user(self, name: str) -> onnx.NodeProto | None:
+        users = self.users(name)
+        return users[0] if len(users) == 1 and name not in self.outputs else None
+
+    def float_follower(self, name: str) -> onnx.NodeProto | None:
+        """Return the only user of a tensor, unless the tensor is rounded first.
+
+        A kernel that computes both nodes in floats would leave the rounding out.
+        """
+        return None if name in self.steps else self.only_user(name)
