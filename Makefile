@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NPU := .venv-npu
+NPU_TESTS := tests/targets/ethos_u
 # Processes that run tests; each takes up to 3 GiB. Tests of a file stay together.
 JOBS ?= 2
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
@@ -19,8 +20,8 @@ compile: $(VENV)/installed
 # The NPU's tools hold back numpy and onnx, so their tests have an environment of their own.
 test: $(VENV)/installed-test $(NPU)/installed
 	$(BIN)/mbv3c doctor --fetch
-	$(BIN)/python $(PYTEST) --ignore=tests/npu
-	$(NPU)/bin/python $(PYTEST) tests/npu
+	$(BIN)/python $(PYTEST) --ignore=$(NPU_TESTS)
+	$(NPU)/bin/python $(PYTEST) $(NPU_TESTS)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .

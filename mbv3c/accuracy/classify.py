@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from mbv3c.accuracy.image_sets import Image
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, Record
 from mbv3c.errors import ImageError
+from mbv3c.execution.runners import Tensor
 from mbv3c.execution.streams import Stream
 from mbv3c.parity.reference import run
 
-Tensor = NDArray[np.float32]
 Read = Callable[[Path], Tensor]
 
 BEST = 5

@@ -37,9 +37,14 @@ class Inspection:
     """What a graph costs, computed from the graph and not measured.
 
     Attributes:
-        layers: costs of the nodes in graph order, Constant nodes excepted.
+        layers: the nodes in graph order, Constant nodes excepted.
         totals: sums over all nodes.
-        peak_activation_bytes: result of the function `peak_activation_bytes`.
+        peak_activation_bytes: largest sum of the tensors that are alive at once. The nodes run one
+            by one in graph order. A tensor is alive from the node that makes it to the last node
+            that uses it; the graph's input from the first node on, its outputs to the last node.
+            Weights and constants are left out. Every tensor has memory of its own: nothing is
+            computed in place, and Reshape or Flatten copy. A compiler that fuses or reuses needs
+            less, one that needs workspaces needs more.
     """
 
     layers: tuple[NodeCost, ...]
@@ -63,22 +68,6 @@ def inspect(model: onnx.ModelProto, simplified: onnx.ModelProto | None = None) -
     totals = count(model)
     layers = tuple(_layers(model, sizes))
     return Inspection(layers, totals, _peak(model.graph, sizes))
-
-
-def peak_activation_bytes(model: onnx.ModelProto) -> int:
-    """Compute the largest sum of tensors that are alive at once.
-
-    The nodes run one by one in graph order. A tensor is alive from the node that makes it to the
-    last node that uses it; the graph's input from the first node on, its outputs to the last
-    node. Weights and constants are left out. Every tensor has memory of its own: nothing is
-    computed in place, and Reshape or Flatten copy. A compiler that fuses or reuses needs less,
-    one that needs workspaces needs more.
-
-    Raises:
-        ModelError: the shape of a tensor does not follow from the graph.
-    """
-    model = shape_inference.infer_shapes(model, data_prop=True)
-    return _peak(model.graph, _activation_sizes(model))
 
 
 def _complete(graph: onnx.GraphProto, simplified: onnx.ModelProto) -> None:

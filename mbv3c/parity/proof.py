@@ -13,7 +13,7 @@ from mbv3c.errors import ModelError
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.proof_inputs import KINDS
 from mbv3c.parity.reference import OPTIMIZED, open_session
-from mbv3c.parity.tolerance import PROOF_TOLERANCES, TOLERANCES, Tolerance
+from mbv3c.parity.tolerance import EXACT, PROOF_TOLERANCES, TOLERANCES
 from mbv3c.passes.report import Change, ProofVerdict
 
 Array = NDArray[Any]
@@ -22,7 +22,6 @@ Outputs = list[Array]
 
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-_EXACT = Tolerance(0.0, 0.0, "integers and booleans do not round")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def _compare(
     theirs, ours = [wanted[i] for i in usable], [got[i] for i in usable]
     error = _error(ours, theirs)
     dtype = str(theirs[0][0].dtype)
-    tolerance = TOLERANCES["fp32"] if change.whole_graph else PROOF_TOLERANCES.get(dtype, _EXACT)
+    tolerance = TOLERANCES["fp32"] if change.whole_graph else PROOF_TOLERANCES.get(dtype, EXACT)
     allowed = tolerance.of_range
     if allowed < error < float("inf"):
         # Only now, as it takes longest: how much does rounding alone do here?

@@ -33,6 +33,9 @@ class Tolerance:
         return max(least, self.times_spread * spread) if isfinite(spread) else least
 
 
+# Of an NPU, in steps: TOSA's integers against those of the QDQ model in onnxruntime.
+LSB = 3
+
 TOLERANCES: dict[str, Tolerance] = {
     "fp32": Tolerance(
         of_range=1e-5,
@@ -67,10 +70,12 @@ TOLERANCES: dict[str, Tolerance] = {
         of_range=1e-5,
         times_spread=2.0,
         reason=(
-            "the same of TOSA, whose rescaling rounds once more: `npu.LSB` steps, or what becomes "
-            "of a few integers of the input that are a step off"
+            "as int8, of TOSA, whose rescaling rounds once more. One integer that fp32 rounds the "
+            "other way near a tie becomes many further down. How many is what onnxruntime's own "
+            "ways of computing a QDQ graph show, and what becomes of a few integers of the input "
+            "that are a step off; the latter, because those ways may happen to agree"
         ),
-        steps=3.0,
+        steps=float(LSB),
         pooled=True,
     ),
     "bits": Tolerance(
@@ -79,6 +84,9 @@ TOLERANCES: dict[str, Tolerance] = {
         reason="a command stream computes TOSA's integers; less than a step of any is none",
     ),
 }
+
+EXACT = Tolerance(0.0, 0.0, "integers and booleans do not round")
+ANY = Tolerance(of_range=1.0, times_spread=0.0, reason="int8 is judged by its cosine")
 
 # For one rewrite by itself, on inputs of every kind in proof_inputs.py, by the type of the output.
 PROOF_TOLERANCES: dict[str, Tolerance] = {
@@ -129,3 +137,17 @@ KERNEL_TOLERANCE = KernelTolerance(
         "make a step of the output. Of 2 million values of a seeded Small 1 to 6 differ"
     ),
 )
+
+
+# The least cosine of an NPU's QDQ model to fp32, and of NPU and CPU together: it shows that it is
+# still that network. How good it is, is a matter of calibration.
+LEAST_COSINE = 0.9
+
+# The largest error of what stays on the CPU behind an NPU, as a fraction of the range: the same
+# operators on the same integers, without any optimisation, give the same bits but for libm's.
+HOST_ERROR = 1e-6
+
+# The largest error of a candidate of tuning beside the default, by type, as a fraction of the
+# largest value, or of 1: sums of the same numbers in another order, as in the kernels' tests. Sums
+# of integers do not depend on their order.
+CANDIDATE_ERRORS = {"float32": 1e-5, "float16": 5e-3, "int8": 0.0}

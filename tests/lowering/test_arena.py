@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import HOST, NEON
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
@@ -13,6 +12,7 @@ from mbv3c.lowering.arena import ALIGNMENT, plan_arena
 from mbv3c.lowering.plan import Plan, Step, Value
 from mbv3c.passes import run_pipeline
 from mbv3c.targets.cpu.select import select
+from tests.targets.cpu.networks import HOST, NEON
 
 
 @st.composite

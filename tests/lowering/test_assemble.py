@@ -1,11 +1,11 @@
 """The Relax function that the virtual machine runs."""
 
 import numpy as np
-from networks import HOST, NEON, agrees
-from onnx_text import graph, random
 
 from mbv3c.lowering.lower import Lowered
 from mbv3c.targets.cpu.lower import lower
+from tests.onnx_text import graph, random
+from tests.targets.cpu.networks import HOST, NEON, agrees
 
 CHAIN = """g (float[1, 8, 4, 4] x) => (float[1, 8, 4, 4] y) {
     a = Conv(x, w)

@@ -3,12 +3,12 @@
 import numpy as np
 import onnx
 import pytest
-from networks import HOST, agrees, kinds
 from onnx import TensorProto
-from onnx_text import graph, random
 
 from mbv3c.errors import ModelError
 from mbv3c.lowering.fallback import lower_region
+from tests.onnx_text import graph, random
+from tests.targets.cpu.networks import HOST, agrees, kinds
 
 IMAGE = ((1, 8, 4, 6), TensorProto.FLOAT)
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "passes"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mbv3c import passes
 
 
 def _rewrite(name: str) -> None:
     """Put a broken rewrite of `planted` in the place of the one that it derives from."""
-    import planted
+    from tests.passes import planted
 
     broken = getattr(planted, name)()
     replaced = type(broken).__mro__[1]

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from quantized_networks import HOST_TARGET, inputs_of, network, quantized, random
 
 from mbv3c import pipeline
 from mbv3c.bundle import LIBRARY
@@ -20,6 +19,7 @@ from mbv3c.parity.kernels import check_kernels
 from mbv3c.targets.cpu import select_integers as select_quantized
 from mbv3c.targets.library import require_runner
 from mbv3c.targets.table import find_target
+from tests.quantized_networks import HOST_TARGET, inputs_of, network, quantized, random
 
 TARGETS = ("host_cpu", "arm_cpu:cortex-a76")
 PLANTED = "again"  # a 1x1 convolution in the middle, with a ReLU behind it

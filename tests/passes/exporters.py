@@ -14,8 +14,6 @@ from functools import cache
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from spellings import GATES, HARDSWISHES
-from test_pipeline import optimized
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.inference_mode import inference_mode
@@ -23,6 +21,8 @@ from mbv3c.graphs.spec import ModelSpec
 from mbv3c.passes import PassReport
 from mbv3c.passes.fuse_hardsigmoid import FuseHardSigmoid
 from mbv3c.passes.fuse_hardswish import FuseHardSwish
+from tests.passes.spellings import GATES, HARDSWISHES
+from tests.passes.test_pipeline import optimized
 
 
 @dataclass(frozen=True)

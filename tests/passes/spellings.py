@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from onnx_text import graph
+
+from tests.onnx_text import graph
 
 # The scalars of the activations, by the names that the spellings use.
 SCALARS = {

@@ -2,10 +2,18 @@
 
 import numpy as np
 import pytest
-from onnx_text import graph
-from rewriting import ROUNDING, error, fires, ignores, initializers, operators, refuses
 
 from mbv3c.passes.clip_last import ClipLast
+from tests.onnx_text import graph
+from tests.passes.rewriting import (
+    ROUNDING,
+    error,
+    fires,
+    ignores,
+    initializers,
+    operators,
+    refuses,
+)
 
 HEAD = """
     g (float[1, 4, 3, 3] x) => (float[1, 4, 3, 3] y)

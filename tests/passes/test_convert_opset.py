@@ -2,13 +2,13 @@
 
 import onnx
 import pytest
-from onnx_text import graph
-from rewriting import ROUNDING, error, operators, ports
-from test_pipeline import optimized
 
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.parity.conversion import in_opset
 from mbv3c.passes.convert_opset import OPSETS, convert_opset
+from tests.onnx_text import graph
+from tests.passes.rewriting import ROUNDING, error, operators, ports
+from tests.passes.test_pipeline import optimized
 
 
 def body(text: str, opset: int = 17, stored: str = "") -> onnx.ModelProto:

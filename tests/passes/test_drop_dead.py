@@ -1,9 +1,8 @@
 """What no output needs is dropped."""
 
-from onnx_text import graph
-from rewriting import fires, initializers, leaves_alone, operators
-
 from mbv3c.passes.drop_dead import drop_dead
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, initializers, leaves_alone, operators
 
 
 def test_drops_nodes_and_initialisers_that_no_output_needs() -> None:

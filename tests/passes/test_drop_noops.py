@@ -1,10 +1,10 @@
 """What computes nothing is dropped; what may do something stays."""
 
 import pytest
-from onnx_text import graph
-from rewriting import fires, ignores, leaves_alone, operators, refuses
 
 from mbv3c.passes.drop_noops import drop_noops
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, leaves_alone, operators, refuses
 
 DROPOUT = """
     g (float[1, 4] x) => (float[1, 4] y) {

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
-from onnx_text import graph
-from rewriting import fires, ignores, refuses
 
 from mbv3c.passes.explicit_pads import explicit_pads
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, refuses
 
 CONV = """
     g (float[1, 3, 9, 8] x) => (float[1, 4, h, w] y) {

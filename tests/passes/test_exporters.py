@@ -5,14 +5,14 @@ from functools import cache
 
 import onnx
 import pytest
-from exporters import EXPORTERS, optimized_by, own, written
-from rewriting import operators
-from test_pipeline import TOLERANCE, optimized
 
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import error_of_range, run, session
+from tests.passes.exporters import EXPORTERS, optimized_by, own, written
+from tests.passes.rewriting import operators
+from tests.passes.test_pipeline import TOLERANCE, optimized
 
 STAYS = "the shift stays: Conv pads with zeros behind it, which are other numbers before it"
 

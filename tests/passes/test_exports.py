@@ -12,9 +12,10 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_text import graph
-from rewriting import error, operators
-from spellings import (
+
+from tests.onnx_text import graph
+from tests.passes.rewriting import error, operators
+from tests.passes.spellings import (
     CANONICAL,
     CLASSIFIERS,
     CONSTANTS,
@@ -33,7 +34,7 @@ from spellings import (
     parameters,
     with_number,
 )
-from test_pipeline import TOLERANCE, optimized
+from tests.passes.test_pipeline import TOLERANCE, optimized
 
 
 def ends_canonical(model: onnx.ModelProto) -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_text import graph
-from rewriting import fires, ignores, initializers, operators, refuses
 
 from mbv3c.passes.fold_affine import FoldAffine
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, initializers, operators, refuses
 
 TOLERANCE = 1e-5  # as for folding BatchNormalization
 AFFINE = """

@@ -5,10 +5,18 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_text import graph
-from rewriting import error, fires, ignores, initializers, leaves_alone, operators, refuses
 
 from mbv3c.passes.fold_batchnorm import FoldBatchNorm
+from tests.onnx_text import graph
+from tests.passes.rewriting import (
+    error,
+    fires,
+    ignores,
+    initializers,
+    leaves_alone,
+    operators,
+    refuses,
+)
 
 # Folding changes the order of fp32 roundings; the same limit as for the whole network.
 TOLERANCE = 1e-5

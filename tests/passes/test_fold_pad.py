@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
-from onnx_text import graph
-from rewriting import fires, ignores, operators, refuses
 
 from mbv3c.passes.fold_pad import FoldPad
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, operators, refuses
 
 TOLERANCE = 1e-6  # sums in another order
 CONV = """

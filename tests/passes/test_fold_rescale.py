@@ -5,10 +5,10 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_text import graph
-from rewriting import fires, ignores, initializers, operators, refuses
 
 from mbv3c.passes.fold_rescale import fold_rescale
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, initializers, operators, refuses
 
 TOLERANCE = 2e-6  # sums of 27 products in another order, and one rounding of each weight
 STAYS = "the shift stays: Conv pads with zeros behind it, which are other numbers before it"

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from onnx import helper
-from onnx_text import graph
-from rewriting import fires, ignores, initializers, operators, refuses
 
 from mbv3c.passes.fold_se import FoldSE
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, initializers, operators, refuses
 
 TOLERANCE = 1e-6  # two fp32 roundings more or less
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_text import graph
-from rewriting import fires, ignores, initializers, operators, refuses
 
 from mbv3c.passes.fuse_clip import FuseClip
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, initializers, operators, refuses
 
 MIN_MAX = """
     g (float[1, 4, 3, 3] x) => (float[1, 4, 3, 3] y) <float zero = {0}, float six = {6}> {

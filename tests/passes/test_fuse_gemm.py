@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from onnx_text import graph
-from rewriting import fires, ignores, operators, refuses
 
 from mbv3c.passes.fuse_gemm import FuseGemm
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, operators, refuses
 
 TOLERANCE = 1e-6
 DENSE = """

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from onnx import helper
-from onnx_text import graph
-from rewriting import HALF_ROUNDING, fires, ignores, operators, refuses
 
 from mbv3c.passes.fuse_hardsigmoid import FuseHardSigmoid
+from tests.onnx_text import graph
+from tests.passes.rewriting import HALF_ROUNDING, fires, ignores, operators, refuses
 
 HARDSIGMOID = """
     g (float[1, 4, 3, 3] x) => (float[1, 4, 3, 3] y)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_text import graph
-from rewriting import HALF_ROUNDING, fires, ignores, operators, refuses
 
 from mbv3c.passes.fuse_hardswish import FuseHardSwish
+from tests.onnx_text import graph
+from tests.passes.rewriting import HALF_ROUNDING, fires, ignores, operators, refuses
 
 SIXTH = "0.16666667"  # 1/6, as fp32 prints it
 HEAD = f"""

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from onnx_text import graph
-from rewriting import fires, ignores, operators, refuses
 
 from mbv3c.passes.fuse_relu import FuseRelu
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, operators, refuses
 
 MAX = "g (float[1, 4, 3, 3] x) => (float[1, 4, 3, 3] y) { [act] y = Max(x, zero) }"
 

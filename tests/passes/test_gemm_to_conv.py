@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from onnx_text import graph
-from rewriting import fires, ignores, operators, refuses
 
 from mbv3c.passes.gemm_to_conv import gemm_to_conv
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, operators, refuses
 
 TOLERANCE = 1e-6  # sums in another order
 SE = """

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_text import graph
-from rewriting import fires, ignores, operators, refuses
 
 from mbv3c.passes.global_pool import MeanToGlobalPool
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, operators, refuses
 
 TOLERANCE = 1e-6  # sums in another order
 MEAN = "g (float[1, 4, 6, 5] x) => (float[1, n, h, w] y) {{ {before} [pool] y = {pool} }}"

@@ -3,9 +3,9 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx_text import graph
 
 from mbv3c.passes.layout import count_moving, lay_out, moves_only_ones, perm_of, untransposed
+from tests.onnx_text import graph
 
 NHWC = "g (float[1, 4, 1, 3] x) => (y) { t = Transpose <perm = [0, 2, 3, 1]> (x) y = Relu(t) }"
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_text import graph
-from rewriting import fires, initializers, leaves_alone, operators
 
 from mbv3c.passes.merge_reshapes import merge_reshapes
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, initializers, leaves_alone, operators
 
 
 def one(body: str, start: str = "1, 4, 1, 1", end: str = "1, 4", **arrays: list[int]) -> tuple:

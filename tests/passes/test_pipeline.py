@@ -3,14 +3,14 @@
 from collections import Counter
 
 import onnx
-from onnx_text import graph
-from rewriting import initializers, operators, ports
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import error_of_range, run, session
 from mbv3c.passes import PIPELINE, PassReport
+from tests.onnx_text import graph
+from tests.passes.rewriting import initializers, operators, ports
 
 # A random network amplifies fp32 rounding to this much of its logits' range.
 TOLERANCE = 1e-5

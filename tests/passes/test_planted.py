@@ -5,8 +5,15 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_text import graph
-from planted import (
+
+from mbv3c.parity import rewriting
+from mbv3c.parity.proof import prove
+from mbv3c.passes import PIPELINE, Pass, PassReport
+from mbv3c.passes.fuse_clip import FuseClip
+from mbv3c.passes.proving import run_proved
+from mbv3c.passes.rewrite import Rewrite
+from tests.onnx_text import graph
+from tests.passes.planted import (
     AnyMean,
     ClipForgotten,
     GateOfAnything,
@@ -18,16 +25,9 @@ from planted import (
     WrongSide,
     drop_activations,
 )
-from rewriting import error, operators
-from spellings import GATES, HARDSWISHES, HEADS, PADDINGS, SQUEEZES, block
-from test_pipeline import MATCHES, TOLERANCE
-
-from mbv3c.parity import rewriting
-from mbv3c.parity.proof import prove
-from mbv3c.passes import PIPELINE, Pass, PassReport
-from mbv3c.passes.fuse_clip import FuseClip
-from mbv3c.passes.proving import run_proved
-from mbv3c.passes.rewrite import Rewrite
+from tests.passes.rewriting import error, operators
+from tests.passes.spellings import GATES, HARDSWISHES, HEADS, PADDINGS, SQUEEZES, block
+from tests.passes.test_pipeline import MATCHES, TOLERANCE
 
 
 def model(body: str, stored: str = "", shape: str = "1, 2, 4, 4") -> onnx.ModelProto:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx_text import graph
 from onnxscript.rewriter import pattern as onnxscript_pattern
 
 from mbv3c import pipeline
@@ -15,6 +14,7 @@ from mbv3c.passes import PIPELINE, run_pipeline
 from mbv3c.passes.leftovers import REMOVES, why_left
 from mbv3c.passes.rewrite import Rewrite, _unused
 from mbv3c.targets.table import find_target
+from tests.onnx_text import graph
 
 DROPOUT = """
     g (float[1, 8] x) => (float[1, 8] y) <float half = {0.5}, bool yes = {1}> {

@@ -2,10 +2,10 @@
 
 import pytest
 from onnx import helper
-from onnx_text import graph
-from rewriting import fires, ignores, operators
 
 from mbv3c.passes.resolve_castlike import ResolveCastLike
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, operators
 
 
 @pytest.mark.parametrize(("made", "number"), [("Cast <to = 10> (x)", 10), ("Relu(x)", 1)])

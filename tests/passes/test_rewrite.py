@@ -3,8 +3,6 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx_text import graph
-from rewriting import fires, initializers, leaves_alone, operators
 
 from mbv3c.passes.fuse_hardsigmoid import FuseHardSigmoid
 from mbv3c.passes.report import Refusal
@@ -18,6 +16,8 @@ from mbv3c.passes.rewrite import (
     static,
     stored,
 )
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, initializers, leaves_alone, operators
 
 
 class FuseScales(Rewrite):

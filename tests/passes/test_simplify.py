@@ -1,11 +1,11 @@
 """onnxsim folds constants and nothing else."""
 
 import pytest
-from onnx_text import graph
-from rewriting import fires, leaves_alone, operators
 
 from mbv3c.errors import ModelError
 from mbv3c.passes.simplify import simplify
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, leaves_alone, operators
 
 
 def test_folds_what_the_input_shape_makes_constant() -> None:

@@ -5,10 +5,10 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_text import graph
-from rewriting import error, fires, leaves_alone, operators, ports
 
 from mbv3c.passes.sink_transposes import sink_transposes
+from tests.onnx_text import graph
+from tests.passes.rewriting import error, fires, leaves_alone, operators, ports
 
 TO_NHWC = "Transpose <perm = [0, 2, 3, 1]>"
 TO_NCHW = "Transpose <perm = [0, 3, 1, 2]>"

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exporters import EXPORTERS, optimized_by
 from onnx import helper, numpy_helper
-from rewriting import error, operators
-from spellings import PIECES, WRONG, hardswish, with_number
-from test_pipeline import TOLERANCE, optimized
 
 from mbv3c.passes import PassReport
+from tests.passes.exporters import EXPORTERS, optimized_by
+from tests.passes.rewriting import error, operators
+from tests.passes.spellings import PIECES, WRONG, hardswish, with_number
+from tests.passes.test_pipeline import TOLERANCE, optimized
 
 PAGE = Path(__file__).parents[2] / "docs" / "spellings.md"
 HEAD = """\

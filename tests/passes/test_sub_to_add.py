@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from onnx_text import graph
-from rewriting import fires, ignores, initializers, operators, refuses
 
 from mbv3c.passes.sub_to_add import SubToAdd
+from tests.onnx_text import graph
+from tests.passes.rewriting import fires, ignores, initializers, operators, refuses
 
 SUB = "g (float[1, 4, 3, 3] x) => (float[1, 4, 3, 3] y) { [sub] y = Sub(x, c) }"
 

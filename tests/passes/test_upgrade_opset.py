@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from onnx_text import graph
-from rewriting import error, fires, leaves_alone, operators, ports, refuses
 
 from mbv3c.passes.upgrade_opset import upgrade_opset
+from tests.onnx_text import graph
+from tests.passes.rewriting import error, fires, leaves_alone, operators, ports, refuses
 
 # What opsets 6 to 13 say in attributes, and later ones in inputs.
 OLD = """

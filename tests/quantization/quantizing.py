@@ -1,10 +1,10 @@
 """Small networks and inputs that the tests of quantization share."""
 
 import onnx
-from onnx_text import graph, random
 
 from mbv3c.passes import run_pipeline
 from mbv3c.quantization.layers import normalized
+from tests.onnx_text import graph, random
 
 
 def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import quantizing
 from PIL import Image
 
 from mbv3c.errors import CalibrationError, Mbv3cError, UsageError
 from mbv3c.quantization.calibration import Calibration, check_source, folder_inputs, random_inputs
+from tests.quantization import quantizing
 
 
 def model(batch: int = 1) -> onnx.ModelProto:

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import quantizing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.image_files import BREAKS
 from mbv3c.errors import ImageError, ModelError, UsageError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
@@ -24,6 +22,8 @@ from mbv3c.quantization.images import (
     read_image,
     without_warnings,
 )
+from tests.image_files import BREAKS
+from tests.quantization import quantizing
 
 IMAGENET = Preprocessing(
     224, 224, False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), shown=224 / 256

@@ -3,13 +3,13 @@
 import numpy as np
 import onnx
 import pytest
-import quantizing
 
 from mbv3c.errors import ModelError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.layers import float_tensors, layers, left_float, normalized
+from tests.quantization import quantizing
 
 
 def test_a_block_is_cut_at_its_tensors() -> None:

@@ -5,7 +5,6 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-import quantizing
 from onnx import TensorProto, numpy_helper
 
 from mbv3c.parity.reference import run, session
@@ -13,6 +12,7 @@ from mbv3c.quantization.layers import float_tensors, layers
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.qdq import in_quantizable_opset, insert_qdq, quantized_tensors
 from mbv3c.quantization.ranges import Range, calibrate, known_ranges
+from tests.quantization import quantizing
 
 INT8, INT16 = QuantizeOptions(), QuantizeOptions(activations="int16")
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-import quantizing
 from onnx import helper
 
 from mbv3c.errors import Mbv3cError
@@ -18,6 +17,7 @@ from mbv3c.quantization.qdq import quantized_tensors
 from mbv3c.quantization.quantize import quantize
 from mbv3c.quantization.ranges import Range
 from mbv3c.quantization.report import QuantizationReport, report_lines
+from tests.quantization import quantizing
 
 INPUTS = 16
 

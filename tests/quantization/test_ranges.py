@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 import pytest
-import quantizing
 
 from mbv3c.errors import CalibrationError
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.ranges import Range, calibrate, known_ranges, seen_bounds
+from tests.quantization import quantizing
 
 RELU = "g (float[1, 1000] x) => (float[1, 1000] y) { y = Relu(x) }"
 

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import device_libraries as libraries
 import pytest
-from device_serving import HOST, Served, end, free_port, served, wait_for
+
+from tests.execution.device import libraries
+from tests.execution.device.serving import HOST, Served, end, free_port, served, wait_for
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import opencl_modules as modules
 import pytest
 import tvm
 
 from mbv3c.execution.opencl.runtime import counters, device_info
+from tests.execution.opencl import modules
 
 pytestmark = pytest.mark.usefixtures("opencl")
 

@@ -1,13 +1,13 @@
 """oclgrind finds what kernels must not do, and only that."""
 
 import numpy as np
-import opencl_modules as modules
 import pytest
 import tvm
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.opencl.kit import OpenCLKit
 from mbv3c.execution.opencl.oclgrind import LocalMemory, Unwritten, check_kernel
+from tests.execution.opencl import modules
 
 pytestmark = pytest.mark.usefixtures("opencl_kit")
 

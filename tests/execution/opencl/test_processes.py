@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import opencl_modules as modules
 import pytest
 import tvm
 from tvm import relax, rpc
 
 from mbv3c.execution.cache import cache_root
 from mbv3c.execution.opencl.plugin import provide_plugin
+from tests.execution.opencl import modules
 
 pytestmark = pytest.mark.usefixtures("opencl")
 

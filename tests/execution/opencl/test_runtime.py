@@ -5,13 +5,13 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import opencl_modules as modules
 import pytest
 import tvm
 from tvm import relax
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.opencl.runtime import counters, device_info, load_runtime, profiled
+from tests.execution.opencl import modules
 
 pytestmark = pytest.mark.usefixtures("opencl")
 

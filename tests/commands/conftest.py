@@ -1,0 +1,50 @@
+"""One small network, and its bundles, compiled once for all tests of commands."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.built_once import built_once
+from tests.command_line import document, mbv3c
+
+TINY = ("--variant", "small", "--width", 0.35, "--resolution", 96, "--classes", 10)
+
+
+@pytest.fixture(scope="session")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return Small of width 0.35, 96 pixels and 10 classes."""
+
+    def build(folder: Path) -> None:
+        done = mbv3c("build", *TINY, "-o", folder / "small.onnx")
+        assert done.returncode == 0, done.stderr
+
+    return built_once(tmp_path_factory, "small", build) / "small.onnx"
+
+
+@pytest.fixture(scope="session")
+def host_bundle(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle of it for this machine."""
+
+    def build(folder: Path) -> None:
+        arguments = ("--target", "host_cpu", "-o", folder / "bundle")
+        done = mbv3c("compile", small_file, *arguments)
+        assert done.returncode == 0, done.stderr
+
+    return built_once(tmp_path_factory, "host", build) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def arm_bundle(
+    emulator_kit: object, small_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a bundle of it for a Cortex-A76, verified on the emulated one."""
+
+    def build(folder: Path) -> None:
+        arguments = ("--target", "arm_cpu", "-o", folder / "bundle", "--json")
+        result = document(mbv3c("compile", small_file, *arguments))
+        assert result["bundle"] == str(folder / "bundle")
+        assert result["target"] == "arm_cpu:cortex-a76"
+        assert result["parity"]["ran_on"] == "emulated cortex-a76"
+        assert result["parity"]["exact_program"] is True
+
+    return built_once(tmp_path_factory, "arm", build) / "bundle"

@@ -1,0 +1,24 @@
+"""`mbv3c doctor` as a user runs it."""
+
+from pathlib import Path
+
+from tests.command_line import document, mbv3c
+
+
+def test_doctor_finds_nothing_missing(emulator_kit: object) -> None:
+    done = mbv3c("doctor", "--json")
+    assert done.returncode == 0
+    assert document(done)["healthy"] is True
+
+
+def test_doctor_says_how_to_get_what_is_missing(tmp_path: Path) -> None:
+    done = mbv3c("doctor", MBV3C_CACHE=str(tmp_path))
+    assert done.returncode == 1
+    assert "mbv3c doctor --fetch" in done.stdout
+
+
+def test_doctor_names_what_only_some_targets_need(emulator_kit: object) -> None:
+    done = mbv3c("doctor")
+    assert done.returncode == 0
+    assert "absent   npu tools" in done.stdout
+    assert "pip install 'mbv3c[npu]'" in done.stdout

@@ -1,0 +1,85 @@
+"""`mbv3c compile --precision int8` as a user runs it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.command_line import document, mbv3c
+
+MODEL = ("--variant", "small", "--resolution", 96, "--classes", 10)
+
+
+def test_integers_take_fewer_instructions(emulator_kit: object, tmp_path: Path) -> None:
+    single, integers = tmp_path / "fp32", tmp_path / "int8"
+    common = (*MODEL, "--target", "arm_cpu", "--cores", 1, "--json")
+    document(mbv3c("compile", *common, "-o", single, "--no-verify"))
+    done = mbv3c("compile", *common, "-o", integers, "--precision", "int8")
+    parity = document(done)["parity"]
+    assert "RANDOM" in done.stderr
+    assert parity["passed"]
+    assert parity["ran_on"] == "emulated cortex-a76"
+    alone = parity["kernels_alone"]
+    assert alone["passed"]
+    assert alone["missed"] == []
+    assert alone["count"] == len(alone["kernels"]) > 70
+    assert alone["differing"] < 1e-4 * alone["values"]
+    # Seeded weights let noise through to the logits, so this is no figure of merit.
+    assert parity["against_model_as_given"].keys() == {"cosine", "top1", "top5"}
+    assert parity["against_model_as_given"]["cosine"] > 0.5
+    slow, fast = (document(mbv3c("bench", one, "--json")) for one in (single, integers))
+    assert fast["instructions"] < 0.6 * slow["instructions"]
+    manifest = json.loads((integers / "manifest.json").read_text())
+    assert manifest["quantization"]["random_inputs"] is True
+    assert "quantized.onnx" in manifest["files"]
+
+
+def test_a_bundle_calibrated_on_a_folder(tmp_path: Path) -> None:
+    folder, bundle = tmp_path / "inputs", tmp_path / "bundle"
+    folder.mkdir()
+    inputs = np.random.default_rng(0).standard_normal((4, 3, 96, 96)).astype(np.float32)
+    np.save(folder / "inputs.npy", inputs)
+    options = ("--precision", "int8", "--calibration", folder, "--keep-float", 1)
+    given = (*MODEL, "--target", "host_cpu", *options, "-o", bundle)
+    done = mbv3c("compile", *given, "--explain", "--no-verify")
+    assert done.returncode == 0, done.stderr
+    assert "RANDOM" not in done.stderr
+    assert "depthwise" in done.stdout
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["quantization"]["random_inputs"] is False
+    assert len(manifest["quantization"]["layers_in_fp32"]) == 1
+    done = mbv3c("verify", bundle)
+    assert done.returncode == 0, done.stderr
+    assert "kernels by itself: " in done.stdout
+    np.save(tmp_path / "x.npy", inputs[:1])
+    done = mbv3c("run", bundle, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "y.npy").dtype == np.float32
+    assert document(mbv3c("inspect", bundle, "--json"))["precision"] == "int8"
+    found = document(mbv3c("bench", bundle, "--runs", 5, "--profile", "--json"))
+    assert found["against"] == "onnxruntime"
+
+    again = mbv3c(
+        *("compile", bundle / "quantized.onnx", "--target", "host_cpu", "--precision", "int8"),
+        *("-o", tmp_path / "again"),
+    )
+    assert again.returncode == 0, again.stderr
+    manifest = json.loads((tmp_path / "again" / "manifest.json").read_text())
+    assert manifest["quantization"] is None
+    assert "quantized.onnx" not in manifest["files"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--calibration", "nowhere"), "--calibration is for --precision int8"),
+        (("--precision", "int8", "--calibration", "nowhere"), "no such folder"),
+        (("--precision", "int8", "--keep-float", "some"), "keep-float"),
+    ],
+)
+def test_wrong_usage(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = mbv3c("compile", *MODEL, "--target", "host_cpu", *options, "-o", tmp_path / "b")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "b").exists()

@@ -1,0 +1,113 @@
+"""`mbv3c optimize --prove` as a user runs it."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.spec import ModelSpec
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import error_of_range, run, session
+from tests.command_line import Done, mbv3c, python
+
+PLANTED = Path(__file__).parents[1] / "parity" / "planted_faults.py"
+
+
+def mbv3c_planted(*arguments: object) -> Done:
+    """Run a command that has a wrong hard-swish in the place of ours."""
+    return python(PLANTED, "hard_swish_of_29", *arguments)
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prove") / "small.onnx"
+    onnx.save(build_model(ModelSpec("small", resolution=96, classes=10)), path)
+    return path
+
+
+def test_healthy(small_file: Path, tmp_path: Path) -> None:
+    done = mbv3c("optimize", small_file, "-o", tmp_path / "o.onnx", "--prove")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[6] for row in rows if row[1] in ("34", "19")] == ["34/34", "19/19"]
+    assert "72 of 72 proofs passed, each rewrite by itself against onnxruntime" in done.stdout
+    plain = mbv3c("optimize", small_file, "-o", tmp_path / "plain.onnx")
+    assert "prove" not in plain.stdout
+    assert (tmp_path / "o.onnx").read_bytes() == (tmp_path / "plain.onnx").read_bytes()
+    again = mbv3c("optimize", tmp_path / "o.onnx", "-o", tmp_path / "o2.onnx", "--prove")
+    assert again.returncode == 0
+    assert "nothing to prove" in again.stdout
+    assert (tmp_path / "o.onnx").read_bytes() == (tmp_path / "o2.onnx").read_bytes()
+
+
+def test_healthy_as_json(small_file: Path, tmp_path: Path) -> None:
+    done = mbv3c("optimize", small_file, "-o", tmp_path / "o.onnx", "--prove", "--json")
+    found = json.loads(done.stdout)
+    assert found["proof_failed"] == []
+    proofs = {one["name"]: one["proofs"] for one in found["passes"]}
+    assert len(proofs["fold_se"]) == 9
+    assert set(proofs["fold_se"][0]) == {
+        *("node", "passed", "max_error_of_range", "allowed", "reason")
+    }
+    assert all(proof["passed"] for one in proofs.values() for proof in one)
+    done = mbv3c("optimize", small_file, "-o", tmp_path / "p.onnx", "--json")
+    assert json.loads(done.stdout)["proof_failed"] is None
+
+
+def test_a_rewrite_that_fails_is_left_out_and_the_file_is_sound(
+    small_file: Path, tmp_path: Path
+) -> None:
+    done = mbv3c_planted("optimize", small_file, "-o", tmp_path / "o.onnx", "--prove")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert any(
+        line.startswith("fuse_hardswish refused features.0.act.div: failed its proof: ")
+        for line in lines
+    )
+    assert lines[-1].startswith(
+        "PROOF FAILED for 19 rewrites, first fuse_hardswish at features.0.act; none of them"
+    )
+    given, written = onnx.load(small_file), onnx.load(tmp_path / "o.onnx")
+    assert "HardSwish" not in {node.op_type for node in written.graph.node}
+    assert len(written.graph.node) < len(given.graph.node)
+    for x in parity_inputs((1, 3, 96, 96)):
+        wanted = run(session(given), x)[0]
+        assert error_of_range(run(session(written), x)[0], wanted) <= 1e-5
+
+
+def test_a_rewrite_that_fails_as_json(small_file: Path, tmp_path: Path) -> None:
+    done = mbv3c_planted("optimize", small_file, "-o", tmp_path / "o.onnx", "--prove", "--json")
+    assert done.returncode == 3
+    failed = json.loads(done.stdout)["proof_failed"]
+    assert len(failed) == 19
+    assert failed[0]["pass"] == "fuse_hardswish"
+    assert failed[0]["node"] == "features.0.act"
+    assert "of the output's range off on inputs" in failed[0]["reason"]
+
+
+def test_without_prove_the_same_rewrite_is_made(small_file: Path, tmp_path: Path) -> None:
+    """What a proof is for: the measured error only shows that something is off."""
+    done = mbv3c_planted("optimize", small_file, "-o", tmp_path / "o.onnx", "--json")
+    assert done.returncode == 0
+    assert max(one["max_error_of_range"] for one in json.loads(done.stdout)["passes"]) > 1e-3
+
+
+def test_an_output_that_is_not_finite_is_no_traceback(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 4] x) => (float[1, 4] y) {
+            n = Sub(x, x)
+            [id] i = Identity(n)
+            y = Div(i, i)
+        }"""
+    )
+    onnx.save(model, tmp_path / "nan.onnx")
+    done = mbv3c("optimize", tmp_path / "nan.onnx", "-o", tmp_path / "o.onnx", "--json")
+    assert done.returncode == 0
+    assert {one["max_error_of_range"] for one in json.loads(done.stdout)["passes"]} == {0, None}
+    done = mbv3c("optimize", tmp_path / "nan.onnx", "-o", tmp_path / "p.onnx", "--prove")
+    assert done.returncode == 3
+    assert "onnxruntime gives no finite result to compare with" in done.stdout

@@ -1,0 +1,192 @@
+"""`mbv3c tune` from the command line: files in and out, and what is refused."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+from mbv3c.bench.rebuilt import rebuild
+from mbv3c.bundle import read_bundle
+from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.spec import ModelSpec
+from mbv3c.passes import run_pipeline
+from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.cores import machine
+from mbv3c.targets.cpu.lower import lower
+from mbv3c.targets.cpu.schedules import pooling
+from mbv3c.targets.table import find_target
+from mbv3c.tuning.choices import context_of, device_of
+from mbv3c.tuning.database import META, RECORDS, Database, Record, folder_for
+from mbv3c.tuning.tasks import key_of, tasks_of
+from tests.command_line import Done, document, mbv3c
+
+A76 = find_target("arm_cpu:cortex-a76")
+RECORD = Record("{}", {"rows": 1}, "ok", 90.0, 100.0, kept=True)
+
+
+def tune(*arguments: object) -> Done:
+    return mbv3c("tune", *arguments)
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    database = Database(tmp_path / "logs" / "arm_cpu" / "cortex-a76")
+    database.open(context_of(A76, "instructions"), {"seed": 0})
+    database.append([RECORD])
+    return tmp_path / "logs"
+
+
+def test_status_says_what_is_there(logs: Path) -> None:
+    done = tune("--target", "arm_cpu", "--database", logs, "--status")
+    assert done.returncode == 0
+    assert "1 records of 1 kernels (1 ok); 1 tuned" in done.stdout
+    none = tune("--target", "arm_cpu:cortex-a55", "--database", logs, "--status")
+    assert "nothing was measured" in none.stdout
+
+
+def test_records_travel_in_a_file(logs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    assert tune("--target", "arm_cpu", "--database", logs, "--export", file).returncode == 0
+    other = tmp_path / "other"
+    done = tune("--target", "arm_cpu", "--database", other, "--import", file, "--status")
+    assert "1 of 1 records added" in done.stdout
+    assert Database(other / "arm_cpu" / "cortex-a76").records() == [RECORD]
+    again = tune("--target", "arm_cpu", "--database", other, "--import", file)
+    assert "0 of 1 records added" in again.stdout
+
+
+def test_records_of_another_device_are_refused(logs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    tune("--target", "arm_cpu", "--database", logs, "--export", file)
+    done = tune("--target", "arm_cpu:cortex-a55", "--database", logs, "--import", file)
+    assert done.returncode != 0
+    assert "was measured for arm_cpu:cortex-a76" in done.stderr
+    assert not (logs / "arm_cpu" / "cortex-a55" / RECORDS).exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"context": {}, "records": []}', "[1]"])
+def test_a_file_that_is_none_of_ours_is_refused(text: str, logs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bad.json"
+    file.write_text(text)
+    before = (logs / "arm_cpu" / "cortex-a76" / RECORDS).read_bytes()
+    done = tune("--target", "arm_cpu", "--database", logs, "--import", file)
+    assert "is no exported tuning database" in done.stderr
+    assert (logs / "arm_cpu" / "cortex-a76" / RECORDS).read_bytes() == before
+
+
+def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
+    folder = logs / "arm_cpu" / "cortex-a76"
+    done = tune("--target", "arm_cpu", "--database", logs, "--prune")
+    assert "nothing to prune" in done.stdout
+    meta = json.loads((folder / META).read_text())
+    meta["context"]["kernels"] = 0
+    (folder / META).write_text(json.dumps(meta))
+    done = tune("--target", "arm_cpu", "--database", logs, "--prune", "--status")
+    assert "1 records of arm_cpu:cortex-a76 (kernels 0" in done.stdout
+    assert "nothing was measured" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--target", "mobile_gpu", "--runner", "emulated"],
+            "--runner emulated is not for mobile_gpu:mali",
+        ),
+        (["--target", "mobile_gpu:metal", "--runner", "local"], "does not run on this machine"),
+        (["--target", "mobile_gpu:metal", "--runner", "rpc"], "--runner rpc needs a device"),
+        (
+            ["--target", "host_cpu", "--runner", "estimated"],
+            "nothing here emulates host_cpu:native",
+        ),
+        (["--target", "arm_cpx"], "unknown target 'arm_cpx'"),
+        (["--target", "arm_cpu", "--precision", "fp8"], "unknown precision 'fp8'"),
+        (
+            ["--target", "arm_cpu:cortex-a72", "--precision", "fp16"],
+            "arm_cpu:cortex-a72 does not compute in fp16",
+        ),
+        (["--target", "arm_cpu", "--calibration", "x"], "--calibration is for --precision int8"),
+        (
+            ["--target", "arm_cpu", "--precision", "int8", "--calibration", "x"],
+            "no such folder: x",
+        ),
+        (["--target", "arm_cpu", "--keep-float", "1"], "--keep-float is for --precision int8"),
+        (
+            ["--target", "arm_cpu", "--precision", "fp16", "--keep-float", "none.*"],
+            "--keep-float 'none.*' matches no layer",
+        ),
+        (
+            ["--target", "arm_cpu", "--sram", "512", "--force"],
+            "--sram are for",
+        ),
+        (["--target", "arm_cpu", "--trials", "0"], "--trials and --minutes must be above 0"),
+        (["--target", "arm_cpu", "--minutes", "-1"], "--trials and --minutes must be above 0"),
+        (["--target", "arm_cpu", "--patience", "0"], "--patience 0 is not possible"),
+        (["--target", "arm_cpu", "--runner", "remote"], "unknown runner 'remote'"),
+        (["--target", "arm_cpu", "--import", "none.json"], "no such file: none.json"),
+        (["--target", "arm_cpu", "--export", "x.json"], "holds nothing to export"),
+    ],
+)
+def test_wrong_usage_is_refused(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--variant", "small", "--width", "0.35", "--resolution", "96"]
+    done = tune(*arguments, *small)
+    assert message in done.stderr
+    assert done.returncode == 2
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--variant", "small", "--width", "0.35", "--resolution", "96"]
+    done = tune("--target", "mobile_gpu:adreno", "--runner", "estimated", *small)
+    assert done.returncode == 0
+    assert "nothing was measured" in done.stdout
+    assert "estimating finds nothing better" in done.stdout
+    asked = tune("--target", "mobile_gpu:adreno", "--runner", "estimated", *small, "--json")
+    found = document(asked)
+    assert (found["kept"], found["network"]) == (0, None)
+    assert "compared with no GPU" in found["runner"]
+    assert {one["best_relative"] for one in found["tasks"]} == {1.0}
+    assert not any(tmp_path.iterdir())
+
+
+def test_compile_uses_what_was_measured_of_a_similar_kernel(tmp_path: Path) -> None:
+    model = build_model(ModelSpec("small", width=0.35, resolution=96, classes=10))
+    onnx.save(model, tmp_path / "m.onnx")
+    host = find_target("host_cpu")
+    resolved = cpu.resolve(host)
+    cores = machine(resolved, cpu.tvm_target(resolved))
+    plan = lower(run_pipeline(model)[0], cores, cpu.tvm_target(resolved)).plan
+    (task,) = (one for one in tasks_of([plan]) if one.kind == "global_pool")
+    default = pooling.default(task.shape, cores)
+    other = next(tile for tile in pooling.legal(task.shape, cores) if tile != default)
+    database = Database(folder_for(tmp_path / "logs", device_of(host)))
+    database.open(context_of(host, "us"), {})
+    key = key_of("global_pool", replace(task.shape, channels=task.shape.channels + 8))
+    database.append(
+        [
+            Record(key, asdict(default), "ok", 100.0, 100.0),
+            Record(key, asdict(other), "ok", 80.0, 100.0, kept=True),
+        ]
+    )
+    path = tmp_path / "bundle"
+    options = ["--target", "host_cpu", "--tune-logs", tmp_path / "logs", "-o", path]
+    done = mbv3c("compile", tmp_path / "m.onnx", *options)
+    assert done.returncode == 0, done.stderr
+    counted = len([step for step in plan.steps if step.origin]) - 1
+    assert f"kernels: 0 tuned, 1 transferred, {counted} by default rules" in done.stdout
+    assert "parity: passed" in done.stdout
+    listed = [{"key": task.key, "knobs": asdict(other), "origin": "transferred"}]
+    bundle = read_bundle(path)
+    assert bundle.manifest["tuned_kernels"] == listed
+    origins = [one["origin"] for one in bundle.manifest["kernels"]]
+    with rebuild(bundle) as rebuilt:
+        assert [call.step.origin or None for call in rebuilt.calls] == origins
+        assert [one.step.knobs for one in rebuilt.calls if one.step.origin == "transferred"] == [
+            asdict(other)
+        ]

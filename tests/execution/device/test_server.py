@@ -1,0 +1,237 @@
+"""The server survives its clients, and nothing of it survives its end."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tvm
+from tvm import rpc
+
+from mbv3c.execution.device.session import DESCRIBE
+from tests.command_line import mbv3c_process
+from tests.execution.device.serving import HOST, Served, served, wait_for
+
+CALL = """
+import sys
+from tvm import rpc
+remote = rpc.connect("127.0.0.1", int(sys.argv[1]))
+remote.upload(sys.argv[2])
+remote.load_module("model.so")[sys.argv[3]]()
+"""
+
+
+def _call(served: Served, library: Path, function: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", CALL, str(served.port), str(library), function],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def _calling(served: Served, library: Path, function: str) -> Iterator["subprocess.Popen[str]"]:
+    """Call a function that does not return; the caller ends when this does."""
+    with _call(served, library, function) as client:
+        try:
+            yield client
+        finally:
+            client.kill()
+
+
+@contextmanager
+def _heeded(number: signal.Signals) -> Iterator[None]:
+    """Let processes that start here heed a signal, though `nohup` or the like had it ignored."""
+    before = signal.getsignal(number)
+    if before == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def _failure(served: Served, library: Path, function: str) -> str:
+    done = _call(served, library, function)
+    _, errors = done.communicate(timeout=60)
+    assert done.returncode == 1
+    return errors
+
+
+def _works(served: Served) -> bool:
+    return '"architecture"' in rpc.connect(HOST, served.port).get_function(DESCRIBE)()
+
+
+def _group(leader: int) -> list[int]:
+    """Return the processes of a process group that still run."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == leader and fields[0] != "Z":
+            found.append(int(status.parent.name))
+    return found
+
+
+def test_session_says_what_the_machine_is(device: Served) -> None:
+    assert _works(device)
+    assert device.document["machine"]["architecture"] == os.uname().machine
+    assert device.document["machine"]["cores"] == len(os.sched_getaffinity(0))
+    assert device.document["machine"]["opencl_missing"] == "no OpenCL driver is installed"
+    assert device.document["pid"] == device.process.pid
+
+
+def test_session_has_what_tuning_needs(device: Served) -> None:
+    """MetaSchedule fills its inputs with this; without it every measurement fails."""
+    remote = rpc.connect(HOST, device.port)
+    fill = remote.get_function("tvm.contrib.random.random_fill_for_measure")
+    x = tvm.runtime.empty((64,), "float32", remote.cpu())
+    fill(x)
+    assert len(set(x.numpy())) > 32
+
+
+def test_listens_on_loopback_only(device: Served) -> None:
+    port = f":{device.port:04X}"
+    lines = Path("/proc/net/tcp").read_text().splitlines()
+    listening = [line.split()[1] for line in lines if f"{port} 00000000:0000 0A" in line]
+    assert listening == [f"0100007F{port}"]
+
+
+def test_crash_ends_the_session_alone_and_says_why(device: Served, misbehaving: Path) -> None:
+    assert "died of SIGILL: the library has instructions that this processor lacks" in _failure(
+        device, misbehaving, "crash"
+    )
+    assert _works(device)
+
+
+def test_file_leads_not_out_of_the_folder(device: Served) -> None:
+    remote = rpc.connect(HOST, device.port)
+    with pytest.raises(Exception, match="leads out of the session's folder"):
+        remote.upload(bytearray(b"x"), "../escaped")
+    assert not (device.log.parent / "escaped").exists()
+
+
+def test_silent_and_foreign_clients_do_not_stop_it(device: Served) -> None:
+    with socket.create_connection((HOST, device.port)) as silent:
+        silent.sendall(b"\x71")
+        start = time.monotonic()
+        assert _works(device)
+        assert time.monotonic() - start < 10
+    with socket.create_connection((HOST, device.port)) as foreign:
+        foreign.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        device.await_line("it does not speak TVM's RPC protocol")
+    with socket.create_connection((HOST, device.port)) as wrong:
+        wrong.sendall(struct.pack("<ii", 0xFF271, 1 << 30))
+        assert wrong.recv(4) == b""
+    assert _works(device)
+
+
+def test_vanished_client_does_not_keep_the_device(device: Served, misbehaving: Path) -> None:
+    gone = device.log.read_text().count("its client is gone")
+    client = _call(device, misbehaving, "hang")
+    session = _hanging_session(device)
+    client.kill()
+    client.communicate()
+    device.await_line("its client is gone", 20, times=gone + 1)
+    assert _group(session) == []
+    assert _sessions(device) == []
+    assert _works(device)
+
+
+def _hanging_session(served: Served) -> int:
+    """Return the session in which `hang` runs, when it does: then it has a child."""
+    found: list[int] = []
+
+    def hangs() -> bool:
+        found[:] = [pid for pid in served.sessions() if len(_group(pid)) == 2]
+        return bool(found)
+
+    wait_for(hangs, 30, served.log)
+    return found[0]
+
+
+def _sessions(served: Served) -> list[str]:
+    return [path.name for path in served.log.parent.glob("mbv3c-session-*")]
+
+
+def test_limits(tmp_path: Path, no_opencl: dict[str, str], misbehaving: Path) -> None:
+    limits = ("--session-seconds", 2, "--upload-mib", 1, "--key", "mine")
+    with served(tmp_path, *limits, environment=no_opencl) as limited:
+        with pytest.raises(Exception, match="match"):
+            rpc.connect(HOST, limited.port)
+        remote = rpc.connect(HOST, limited.port, "mine")
+        with pytest.raises(Exception, match="larger than --upload-mib allows"):
+            remote.upload(bytearray(2 << 20), "large.bin")
+        remote = rpc.connect(HOST, limited.port, "mine")
+        remote.upload(bytearray(misbehaving.read_bytes()), "model.so")
+        hang = remote.load_module("model.so")["hang"]
+        with pytest.raises(Exception, match="the session's 2 s are over"):
+            hang()
+        assert _sessions(limited) == []
+        # The client may ask for less than the server allows.
+        remote = rpc.connect(HOST, limited.port, "mine", session_timeout=0.5)
+        with pytest.raises(Exception, match=r"the session's 0.5 s are over"):
+            time.sleep(1)
+            remote.get_function(DESCRIBE)()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stops_with_all_that_it_started(
+    tmp_path: Path, no_opencl: dict[str, str], misbehaving: Path, number: signal.Signals
+) -> None:
+    with _heeded(number), served(tmp_path, environment=no_opencl) as one:
+        with _calling(one, misbehaving, "hang") as client:
+            session = _hanging_session(one)
+            one.process.send_signal(number)
+            assert one.process.wait(timeout=10) == 0
+            client.communicate(timeout=30)
+            assert client.returncode == 1
+        assert "stopped" in one.log.read_text()
+        assert _group(session) == []
+        assert _sessions(one) == []
+
+
+def test_killed_server_takes_its_session_along(
+    tmp_path: Path, no_opencl: dict[str, str], misbehaving: Path
+) -> None:
+    with served(tmp_path, environment=no_opencl) as one:
+        with _calling(one, misbehaving, "hang") as client:
+            session = _hanging_session(one)
+            one.process.kill()
+            wait_for(lambda: session not in _group(session), 10)
+            os.killpg(session, signal.SIGKILL)  # what the library started itself
+            client.communicate(timeout=30)
+        assert client.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--tracker", "192.0.2.1:9190", "--key", "a"), "--host 127.0.0.1 cannot be reached"),
+        (("--tracker", "127.0.0.1:9190"), "--tracker needs --key"),
+        (("--tracker", "127.0.0.1"), "'127.0.0.1' is no address"),
+        (("--key", "two words"), "has a space in it"),
+        (("--upload-mib", 0), "must be more than 0"),
+        (("--port", 70000), "--port 70000 is not possible"),
+    ],
+)
+def test_wrong_options_are_refused(options: tuple[object, ...], message: str) -> None:
+    done = mbv3c_process("device", "serve", *options)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_port_in_use_is_an_error(device: Served) -> None:
+    done = mbv3c_process("device", "serve", "--port", device.port)
+    assert done.returncode == 1
+    assert f"cannot listen at 127.0.0.1:{device.port}: Address already in use" in done.stderr

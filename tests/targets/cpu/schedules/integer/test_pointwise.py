@@ -1,0 +1,74 @@
+"""Products of int8 against exact integers."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.schedules.integer import (
+    arithmetic as integer,
+)
+from mbv3c.targets.cpu.schedules.integer import (
+    pointwise as integer_pointwise,
+)
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
+from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, Tile
+from tests.targets.cpu.schedules.integer.kernels import (
+    MACHINES,
+    ZEROS,
+    Call,
+    biases,
+    check,
+    factors,
+    integers,
+    outputs,
+    rounded,
+    table_for,
+    weights,
+)
+
+
+def call(shape: IntegerPointwise, tile: Tile, zero: int, machine: Processor) -> Call:
+    x = integers(shape.rows, shape.inputs)
+    w = weights(shape.outputs, shape.inputs)
+    bias, scale = biases(shape.outputs), factors(shape.outputs, shape.inputs)
+    sums = (x.astype(np.int64) - zero) @ w.astype(np.int64).T + bias
+    shifted = bias + integer.correction(zero, w.sum(1, dtype=np.int64), machine)
+    constants = (
+        integer_pointwise.pack(shape, tile, machine, w),
+        integer_pointwise.pad(shape, shifted),
+        integer_pointwise.pad(shape, scale),
+        *table_for(shape.output),
+    )
+    function = integer_pointwise.generate(shape, tile, machine)
+    return Call(function, (x, *constants), rounded(sums, scale, shape.output))
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    rows=st.sampled_from([1, 2, 5, 7, 17, 49]),
+    inputs=st.sampled_from([4, 5, 7, 16, 21, 40, 67]),
+    width=st.sampled_from([1, 3, 8, 10, 16, 21, 40, 67]),
+    output=outputs(),
+    zero=ZEROS,
+    data=st.data(),
+)
+def test_any_shape_and_tile(
+    rows: int, inputs: int, width: int, output: Requantization, zero: int, data: st.DataObject
+) -> None:
+    shape = IntegerPointwise(rows, inputs, width, output)
+    assert integer_pointwise.covers(shape)
+    tiles = [data.draw(st.sampled_from(integer_pointwise.legal(shape, one))) for one in MACHINES]
+    check([call(shape, tile, zero, one) for tile, one in zip(tiles, MACHINES, strict=True)])
+
+
+def test_a_wrong_factor_is_seen() -> None:
+    shape = IntegerPointwise(5, 16, 8, Requantization(0))
+    right = call(shape, integer_pointwise.default(shape, MACHINES[0]), 0, MACHINES[0])
+    x, w, bias, scale = right.inputs
+    scale = scale * np.where(np.arange(8) == 5, np.float32(1.5), np.float32(1.0))
+    try:
+        check([Call(right.function, (x, w, bias, scale), right.wanted)])
+    except AssertionError:
+        return
+    raise AssertionError("the check passes anything")

@@ -1,0 +1,365 @@
+import ctypes
+import hashlib
+import json
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from mbv3c.errors import ModelError, UsageError
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import run, session
+from mbv3c.parity.tolerance import LSB
+from mbv3c.quantization.calibration import random_inputs
+from mbv3c.targets.ethos_u.backend import RAW, TOSA, NpuCompiled, compile_npu, verify_npu
+from mbv3c.targets.ethos_u.c_source import read_layout
+from mbv3c.targets.ethos_u.devices import find_npu
+from mbv3c.targets.ethos_u.interpreter.errors import StreamError
+from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
+from mbv3c.targets.ethos_u.interpreter.program import read_program
+from mbv3c.targets.ethos_u.interpreter.registers import Registers, decode
+from mbv3c.targets.ethos_u.lowering.convert import Lowering
+from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.lowering.region import Region
+from mbv3c.targets.ethos_u.manifest import PRECISION
+from mbv3c.targets.ethos_u.verify import other_constants
+from tests.command_line import mbv3c
+
+QUICK = ("--variant", "small", "--width", "0.35", "--resolution", "96", "--classes", "10")
+
+
+def test_the_manifest_says_what_was_made(compiled: NpuCompiled):
+    manifest = json.loads((compiled.path / "manifest.json").read_text())
+    assert manifest["precision"] == PRECISION
+    assert manifest["input"]["dtype"] == "int8"
+    placement = manifest["npu"]["placement"]
+    assert {one["on"] for one in placement} == {"npu"}
+    cost = manifest["npu"]["cost"]
+    assert cost["figures"] == "estimated by vela"
+    assert cost["cpu_operators"] == 0
+    (given,) = manifest["npu"]["inputs"]
+    assert (given["shape"], given["layout"], given["dtype"]) == ([1, 96, 96, 3], "NHWC", "int8")
+
+
+def test_every_step_is_the_one_before_it(bundle: Path):
+    parity = verify_npu(bundle)
+    assert parity.passed
+    assert parity.stream_equal is True
+    assert parity.stream_inputs == 2
+    spread = max(one.spread_lsb for one in parity.inputs)
+    for one in parity.inputs:
+        assert one.lsb <= one.allowed_lsb == max(LSB, 2 * spread)
+    # The outputs that are kept are those that these integers stand for.
+    step = json.loads((bundle / "manifest.json").read_text())["npu"]["outputs"][0]["scale"]
+    for one, (pair,) in zip(parity.inputs, parity.pairs, strict=True):
+        apart = np.abs(pair.ours.astype(float) - pair.reference.output).max() / step
+        assert apart == pytest.approx(one.lsb, abs=1e-4)
+        assert pair.ours.shape == pair.reference.output.shape == (1, 100)
+
+
+def test_verify_is_a_gate(bundle: Path, tmp_path: Path):
+    report, outputs = tmp_path / "r.json", tmp_path / "o.npz"
+    written = ("--save-outputs", outputs, "--report", report, "--html", tmp_path / "p.html")
+    done = mbv3c("verify", bundle, "--json", "--latency", "--junit", tmp_path / "j.xml", *written)
+    assert done.returncode == 0, done.stderr
+    assert [row["output"] for row in json.loads(done.stdout)["metrics"]] == ["logits"] * 3
+    found = json.loads(report.read_text())
+    assert found["speed"]["kind"] == "cycles, estimated by vela"
+    assert found["sizes"]["sram_bytes"] > 0
+    assert 'name="command stream"' in (tmp_path / "j.xml").read_text()
+    assert "checked one by one" in (tmp_path / "p.html").read_text()
+    assert mbv3c("verify", "--check", outputs, "--min-cosine", 0.9).returncode == 0
+    assert "judges by more than its outputs" in mbv3c("verify", "--check", outputs).stderr
+    found["speed"]["value"] *= 0.9
+    report.write_text(json.dumps(found))
+    assert mbv3c("verify", bundle, "--baseline", report).returncode == 4
+
+
+def test_golden_files_are_what_the_device_computes(bundle: Path):
+    x, y = (np.load(bundle / "golden" / f"{name}.npy") for name in ("input", "output"))
+    assert (x.dtype, x.shape) == (np.int8, (1, 96, 96, 3))
+    assert (y.dtype, y.shape) == (np.int8, (1, 1, 1, 100))
+    assert (bundle / "golden" / "tolerance.txt").read_text() == "0\n"
+
+
+def test_the_same_model_gives_the_same_bytes(
+    compiled: NpuCompiled, network: onnx.ModelProto, tmp_path: Path
+):
+    again = tmp_path / "again"
+    calibration = random_inputs(network, 4)
+    compile_npu(network, find_npu("npu"), again, calibration, progress=lambda step: None)
+    for path in sorted(compiled.path.rglob("*")):
+        if path.is_file():
+            assert (again / path.relative_to(compiled.path)).read_bytes() == path.read_bytes()
+
+
+def test_a_quantized_model_is_taken_as_it_is(
+    compiled: NpuCompiled, quantized: onnx.ModelProto, tmp_path: Path
+):
+    path = tmp_path / "bundle"
+    target = find_npu("npu")
+    compile_npu(quantized, target, path, verify=False, progress=lambda step: None)
+    assert (path / RAW).read_bytes() == (compiled.path / RAW).read_bytes()
+    with pytest.raises(UsageError, match="QDQ pairs already"):
+        calibration = random_inputs(quantized, 4)
+        compile_npu(quantized, target, tmp_path / "b", calibration, progress=lambda step: None)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT16, TensorProto.UINT8])
+def test_other_integers_than_int8_are_refused(
+    quantized: onnx.ModelProto, kind: int, tmp_path: Path
+):
+    model = onnx.ModelProto()
+    model.CopyFrom(quantized)
+    node = next(one for one in model.graph.node if one.op_type == "QuantizeLinear")
+    zero = next(one for one in model.graph.initializer if one.name == node.input[2])
+    zero.CopyFrom(onnx.helper.make_tensor(zero.name, kind, [], [3]))
+    name = TensorProto.DataType.Name(kind).lower()
+    with pytest.raises(ModelError, match=rf"int8 here, and input is of {name} \(node input_Q"):
+        compile_npu(model, find_npu("npu"), tmp_path / "b", progress=lambda step: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_c_source_builds_for_a_cortex_m(bundle: Path, tmp_path: Path):
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
+    flags = ["-mcpu=cortex_m55", "-c", "-Wall", "-Wextra", "-Werror", "-std=c99"]
+    built = tmp_path / "model.o"
+    subprocess.run([*compiler, *flags, str(bundle / "model.c"), "-o", str(built)], check=True)
+    # What the header describes is in the object, where and as it says.
+    with np.load(bundle / RAW) as raw:
+        assert raw["cmd_data"].tobytes() in built.read_bytes()
+        assert raw["weight_data"].tobytes() in built.read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.85])
+def test_one_flipped_bit_of_the_constants_misses_parity(
+    bundle: Path, tmp_path: Path, share: float
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    size = len(read_layout((broken / RAW).read_bytes()).constants)
+    flip(broken / RAW, int(share * size), 4)
+    assert mbv3c("verify", broken).returncode == 1
+    rehash(broken, RAW)
+    done = mbv3c("verify", broken, "--json")
+    assert done.returncode == 3, done.stderr
+    parity = json.loads(done.stdout)
+    assert parity["passed"] is False
+    assert parity["stream_bit_equal"] is False
+    assert parity["stream_error"]
+
+
+@pytest.fixture(scope="module")
+def region(quantized: onnx.ModelProto) -> Region:
+    return partition(quantized).regions[0]
+
+
+@pytest.fixture(scope="module")
+def constants(compiled: NpuCompiled, region: Region) -> dict[str, list[int]]:
+    """Return where weights, biases, scales and tables of layers lie in the constants' region."""
+    raw = compiled.path / RAW
+    layout, registers = read_layout(raw.read_bytes()), Registers()
+    places: dict[str, list[int]] = {"bias": [], "scale": [], "weight": []}
+    for command in decode(read_program(raw).words):
+        if command.name.startswith("SET_"):
+            registers.set(command)
+        elif command.name in ("OP_CONV", "OP_DEPTHWISE"):
+            if registers["WEIGHT_REGION"] != layout.constants_region:
+                continue  # copied from there before
+            assert registers["SCALE_REGION"] == layout.constants_region
+            scales = registers.address("SCALE_BASE")
+            places["bias"].append(scales)
+            places["scale"].append(scales + 5)
+            middle = registers.address("WEIGHT_LENGTH") // 2
+            places["weight"].append(registers.address("WEIGHT_BASE") + middle)
+    return {**places, "table": [layout.constants.find(one) for one in region.tables]}
+
+
+@pytest.mark.parametrize("kind", ["bias", "scale", "weight", "table"])
+@pytest.mark.parametrize("layer", [0.3, 1.0])
+def test_the_lowest_bit_of_any_constant_is_found(
+    compiled: NpuCompiled,
+    constants: dict[str, list[int]],
+    region: Region,
+    tmp_path: Path,
+    kind: str,
+    layer: float,
+):
+    # Many of these change no output of any input that is run; then comparing constants finds them.
+    broken = tmp_path / "model.npz"
+    shutil.copy(compiled.path / RAW, broken)
+    found = constants[kind]
+    flip(broken, found[int(layer * (len(found) - 1))], 1)
+    program = read_program(broken)
+    try:
+        interpret(program, [np.load(compiled.path / "golden" / "input.npy")])
+    except StreamError:
+        assert kind == "weight"  # a compressed stream can become one of another length
+    else:
+        assert other_constants(program, region)
+
+
+def test_one_flipped_bit_of_a_bias_misses_parity(
+    bundle: Path, constants: dict[str, list[int]], tmp_path: Path
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    biases = constants["bias"]
+    flip(broken / RAW, biases[len(biases) // 2], 1)
+    assert mbv3c("verify", broken).returncode == 1  # by its hash
+    rehash(broken, RAW)
+    done = mbv3c("verify", broken, "--json")
+    assert done.returncode == 3, done.stderr
+    parity = json.loads(done.stdout)
+    assert parity["stream_bit_equal"] is False
+    assert parity["stream_error"]
+
+
+def test_a_tosa_file_that_is_not_of_the_model_misses_parity(
+    bundle: Path, quantized: onnx.ModelProto, tmp_path: Path
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    (broken / TOSA).write_bytes(partition(quantized, Lowering("pool")).regions[0].tosa)
+    rehash(broken, TOSA)
+    parity = verify_npu(broken)
+    assert not parity.same_tosa
+    assert not parity.passed
+
+
+def test_every_operator_by_itself_is_that_of_onnxruntime(bundle: Path):
+    alone = verify_npu(bundle).alone
+    assert alone.count == 99
+    assert alone.lsb <= alone.allowed_lsb == 1
+
+
+def flip(raw: Path, place: int, bit: int) -> None:
+    """Flip a bit of a byte of the constants' region."""
+    with zipfile.ZipFile(raw) as archive:
+        files = {name: bytearray(archive.read(name)) for name in archive.namelist()}
+    data = files["weight_data.npy"]
+    (length,) = struct.unpack_from("<H", data, 8)  # of the header, as npy 1.0 has it
+    assert data[6] == 1
+    data[10 + length + place] ^= bit
+    with zipfile.ZipFile(raw, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, bytes(content))
+
+
+def rehash(folder: Path, name: str) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_device_that_is_not_interpreted_says_so(tmp_path: Path):
+    path = tmp_path / "bundle"
+    done = mbv3c(
+        "compile", *QUICK, "--target", "npu:ethos-u85-256", "-o", path, "--json", "--explain"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "RANDOM inputs" in done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["parity"]["stream_bit_equal"] is None
+    assert "Ethos-U55 and Ethos-U65-256 only" in printed["parity"]["stream_not_checked"]
+    assert printed["alternatives"]["optimise size"]["cycles"] > 0
+    assert printed["random_inputs"] is True
+
+
+def test_calibration_and_float_ends(tmp_path: Path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    np.save(folder / "x.npy", rng.standard_normal((8, 3, 96, 96), dtype=np.float32))
+    path = tmp_path / "bundle"
+    arguments = ("--target", "npu:ethos-u65-256", "-o", path, "--calibration", folder)
+    done = mbv3c("compile", *QUICK, *arguments, "--float-io", "--optimise", "size")
+    assert done.returncode == 0, done.stderr
+    assert "RANDOM" not in done.stderr
+    assert "bit-equal on 2 inputs" in done.stdout
+    inspected = json.loads(mbv3c("inspect", path, "--json").stdout)
+    on_cpu = [one["operator"] for one in inspected["npu"]["placement"] if one["on"] == "cpu"]
+    assert on_cpu == ["quantize", "dequantize"]
+    assert inspected["input"]["dtype"] == "float32"
+    assert inspected["npu"]["knobs"]["optimise"] == "Size"
+    assert "estimated by vela" in mbv3c("inspect", path).stdout
+    check_conversions(path, tmp_path, inspected)
+
+
+def check_conversions(path: Path, folder: Path, inspected: dict[str, Any]) -> None:
+    """Run the functions of model.c on this machine, on the golden tensors and on hard values."""
+    triple = f"{platform.machine()}-linux-gnu"
+    library = folder / "model.so"
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", triple, "-nostdlib", "-shared"]
+    flags = ["-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-std=c99"]
+    subprocess.run([*compiler, *flags, str(path / "model.c"), "-o", str(library)], check=True)
+    functions = ctypes.CDLL(str(library))
+    given, made = (inspected["npu"][key][0] for key in ("inputs", "outputs"))
+    x = np.load(path / "golden" / "input.npy")
+    assert (x.dtype, x.shape) == (np.float32, (1, 3, 96, 96))
+    middle = np.float32(given["scale"]) * (np.arange(-300, 300) + 0.5).astype(np.float32)
+    x = x.copy()
+    x.reshape(-1)[: middle.size] = middle
+    x.reshape(-1)[middle.size : middle.size + 4] = (np.inf, -np.inf, 1e30, -1e30)
+    q = np.zeros(given["shape"], np.int8)
+    pointers = ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(q.ctypes.data)
+    functions.mbv3c_model_quantize_input_0(*pointers)
+    steps = np.rint(x / np.float32(given["scale"])) + given["zero_point"]
+    assert (q == np.clip(steps, -128, 127).astype(np.int8).transpose(0, 2, 3, 1)).all()
+    integers = np.arange(-50, 50, 10, dtype=np.int8)
+    y = np.zeros(10, np.float32)
+    pointers = ctypes.c_void_p(integers.ctypes.data), ctypes.c_void_p(y.ctypes.data)
+    functions.mbv3c_model_dequantize_output_0(*pointers)
+    wanted = (integers.astype(np.float32) - made["zero_point"]) * np.float32(made["scale"])
+    assert (y == wanted).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--target", "npu", "--sram", "16"), 1, "of SRAM on npu:ethos-u55-128 and --sram allows"),
+        (("--target", "npu", "--calibration", "none"), 2, "no such folder: none"),
+        (("--target", "npu", "--batch", "2"), 2, "one image, 1x3xHxW, at a time"),
+        (("--target", "npu", "--precision", "fp16"), 2, "computes in int8 only"),
+        (("--target", "npu", "--cores", "2"), 2, "--cores is for CPUs"),
+        (("--target", "npu", "--optimise", "speed"), 2, "known: performance, size"),
+        (("--target", "npu", "--mean", "sum"), 2, "known: depthwise, pool"),
+        (("--target", "npu", "--memory-mode", "Flash"), 2, "known: Shared_Sram, Sram_Only"),
+        (("--target", "host_cpu", "--float-io"), 2, "--float-io are for --target npu only"),
+    ],
+)
+def test_a_wrong_request_leaves_nothing(
+    arguments: tuple[str, ...], code: int, message: str, tmp_path: Path
+):
+    path = tmp_path / "bundle"
+    done = mbv3c("compile", *QUICK, *arguments, "-o", path)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_interprets_the_stream(bundle: Path, quantized: onnx.ModelProto, tmp_path: Path):
+    x = parity_inputs((1, 3, 96, 96))[0]
+    np.save(tmp_path / "x.npy", x)
+    done = mbv3c("run", bundle, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    assert done.returncode == 0, done.stderr
+    assert "interpreter of the command stream" in done.stdout
+    y = np.load(tmp_path / "y.npy")
+    (wanted,) = run(session(quantized), x)
+    assert (y.dtype, y.shape) == (np.float32, (1, 100))
+    (end,) = json.loads((bundle / "manifest.json").read_text())["npu"]["outputs"]
+    # A step or a few, as in the parity report; another input is far away.
+    assert np.abs(y - wanted).max() <= 12 * end["scale"]
+    (other,) = run(session(quantized), -x)
+    assert np.abs(y - other).max() > 24 * end["scale"]

@@ -1,0 +1,131 @@
+"""oclgrind finds nothing in any kernel of MobileNetV3-Small for Mali.
+
+It interprets every distinct kernel on its real launch, with data races and uninitialised values
+checked: half a minute for a narrow network at 96 pixels, five minutes for the whole one at 224.
+The first is run, unless this asks for the second:
+
+    MBV3C_OCLGRIND=full python -m pytest tests/targets/opencl/test_oclgrind.py
+"""
+
+import os
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mbv3c.execution.opencl.oclgrind import Argument, Finding, Unwritten, check_kernel
+from mbv3c.graphs.spec import ModelSpec
+from mbv3c.lowering.plan import Step
+from mbv3c.targets.opencl import library as opencl
+from mbv3c.targets.opencl.limits import launch_of
+from tests.onnx_text import random
+from tests.targets.opencl.networks import HERE, lowered_for, rewritten
+
+FULL = os.environ.get("MBV3C_OCLGRIND") == "full"
+SPEC = ModelSpec("small") if FULL else ModelSpec("small", width=0.5, resolution=96, classes=24)
+TIMEOUT = 3600.0 if FULL else 600.0  # seconds, of one kernel
+
+Kernels = dict[str, tuple[Step, str]]
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    """Return every distinct kernel of the network: the first step that calls it, its source."""
+    lowered = lowered_for(rewritten(SPEC))
+    path = tmp_path_factory.mktemp("oclgrind") / "model.so"
+    sources = opencl.build(lowered.module, replace(HERE, gpu="mali"), path)
+    steps = dict(zip(reversed(lowered.kernels), reversed(lowered.plan.steps), strict=True))
+    assert {f"{name}_kernel" for name in steps} == set(sources)
+    return {name: (step, sources[f"{name}_kernel"]) for name, step in steps.items()}
+
+
+def findings_of(name: str, step: Step, source: str) -> list[Finding]:
+    """Run a kernel on its launch, with random inputs and outputs that hold nothing yet."""
+    one = launch_of(step.function)
+    items = [group * groups for group, groups in zip(one.group, one.groups, strict=True)]
+    arguments = _arguments(name, step, source)
+    return check_kernel(source, f"{name}_kernel", arguments, items, one.group, TIMEOUT)
+
+
+def _arguments(name: str, step: Step, source: str) -> list[Argument]:
+    """Return what a kernel is given, in the order of its source: TVM sorts parameters by name."""
+    given: dict[str, Argument] = {}
+    for number, (parameter, argument) in enumerate(
+        zip(step.function.params, step.arguments, strict=True)
+    ):
+        shape, dtype = tuple(map(int, parameter.shape)), str(parameter.dtype)
+        if isinstance(argument, str) and argument in step.writes:
+            value: Argument = Unwritten(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        elif isinstance(argument, str):
+            value = random(*shape, seed=number).astype(dtype)
+        else:
+            value = np.ascontiguousarray(argument).astype(dtype)
+        given[f"{parameter.name}_ptr"] = value
+    (declared,) = re.findall(rf"void {name}_kernel\((.*?)\)", source)
+    return [given[text.split()[-1]] for text in declared.split(", ")]
+
+
+def kinds(findings: list[Finding]) -> set[str]:
+    return {finding.kind for finding in findings}
+
+
+def test_every_kernel_is_clean(kernels: Kernels) -> None:
+    found = {name: findings_of(name, *kernel) for name, kernel in kernels.items()}
+    assert {name: findings for name, findings in found.items() if findings} == {}
+    assert {step.kind for step, _ in kernels.values()} == {
+        "convolution",
+        "depthwise",
+        "gates",
+        "pointwise",
+        "global_pool",
+    }
+
+
+# ---- what the test would find ----
+
+
+def _smallest(kernels: Kernels, kind: str) -> tuple[str, Step, str]:
+    """Return the kernel of a kind that has the fewest multiply-adds, whatever its guards."""
+    named = ((name, *kernel) for name, kernel in kernels.items() if kernel[0].kind == kind)
+    return min(named, key=lambda one: one[1].madds)
+
+
+def test_gates_without_a_barrier_are_a_race(kernels: Kernels) -> None:
+    name, step, source = _smallest(kernels, "gates")
+    assert source.count("barrier(2);") == 2
+    found = kinds(findings_of(name, step, source.replace("barrier(2);", "")))
+    assert found & {"race", "uninitialised"}
+    one = source.replace("barrier(2);", "", 1)
+    assert "race" in kinds(findings_of(name, step, one))
+
+
+@pytest.mark.parametrize("kind", ["gates", "depthwise", "pointwise"])
+def test_work_items_beyond_the_grid_without_their_guard_are_found(
+    kernels: Kernels, kind: str
+) -> None:
+    """They write to the next row, which is another's, and at the end beyond the tensor."""
+    guard = re.compile(r"^  if \(.*\) \{$", re.MULTILINE)
+    name, step, source = next(
+        (name, step, source)
+        for name, (step, source) in reversed(kernels.items())
+        if step.kind == kind and guard.search(source)
+    )
+    found = kinds(findings_of(name, step, guard.sub("  if (1) {", source)))
+    assert "out of bounds" in found
+
+
+def test_an_output_that_is_read_before_it_is_written_is_uninitialised(kernels: Kernels) -> None:
+    name, step, source = _smallest(kernels, "pointwise")
+    planted = re.sub(
+        r"vstore4\((.*), 0, (y_ptr.*)\);", r"vstore4(\1 + vload4(0, \2), 0, \2);", source
+    )
+    assert planted != source
+    assert "uninitialised" in kinds(findings_of(name, step, planted))
+
+
+def test_a_store_to_the_neighbours_place_is_a_race(kernels: Kernels) -> None:
+    name, step, source = _smallest(kernels, "pointwise")
+    planted = re.sub(r"(vstore4\(.*, 0, y_ptr) \+ .*\);", r"\1);", source)
+    assert planted != source
+    assert "race" in kinds(findings_of(name, step, planted))
