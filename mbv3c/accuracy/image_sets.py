@@ -83,7 +83,7 @@ def open_images(
 ) -> ImageSet:
     """Find the images of a folder.
 
-    Folders in it are their classes, unless `labels` is a CSV file with the columns `file` and
+    The folders in it are the classes, unless `labels` is a CSV file with the columns `file` and
     `label`, or `NO_LABELS`. Hidden files are left out.
 
     Args:
@@ -95,8 +95,8 @@ def open_images(
         seed: seed of the sample.
 
     Raises:
-        UsageError: the folder or the file cannot be read or holds no images, or their classes are
-            not those of the model.
+        UsageError: the folder or the file cannot be read or holds no images, or the images'
+            classes are not those of the model.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit} is too few; take 1 or more")

@@ -1,4 +1,4 @@
-"""Confidence intervals of shares, and of the difference of two shares of the same images.
+"""Confidence intervals of shares, and of differences of two shares of a set of images.
 
 Wilson's score interval: E. B. Wilson, "Probable inference, the law of succession, and statistical
 inference", J. Am. Stat. Assoc. 22 (1927), 209-212; method 3 of R. G. Newcombe, "Two-sided

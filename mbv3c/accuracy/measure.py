@@ -72,7 +72,7 @@ class AccuracyRequest:
 
 @dataclass(frozen=True)
 class _Measurement:
-    """All that is known before the first image runs."""
+    """Everything that is fixed before the first image runs."""
 
     bundle: Bundle
     models: dict[str, onnx.ModelProto]
@@ -206,7 +206,7 @@ def _in_cache(bundle: Bundle, key: dict[str, Any], suffix: str) -> Path:
 def _run(
     wanted: _Measurement, stream: Stream, journal: Journal, ran: Runnable, report: Report
 ) -> Tally:
-    """Run what is not in the journal yet, and count everything."""
+    """Run the images that are not in the journal yet, and count all images."""
     tally = Tally(tuple(wanted.models))
     tally.add_all(journal.read())
     images, shape = wanted.images, wanted.bundle.input_shape

@@ -1,4 +1,4 @@
-"""How a measurement on images reads."""
+"""The text of a measurement on images."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a bundle and onnxruntime make of images, added up."""
+"""Counts over images: how often a bundle and onnxruntime are right, and agree."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -106,7 +106,7 @@ class Tally:
 
     @property
     def agreement(self) -> float | None:
-        """Share of images whose best class is the first reference's; None before there is one."""
+        """Share of images whose best class is the first reference's; None without images."""
         return self._counts[self.references[0], 1].same / self.read if self.read else None
 
     def to_json(self) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Give a model another batch size: what `--batch` does to a user's own model.
 
-Most operators do not care. Those that hold the batch as a number do:
+Most operators work with any batch. Those that hold the batch as a number are changed:
 
     Reshape(x, [1, -1])           ⇒   Reshape(x, [0, -1])           0: as many as x has
     Resize(x, sizes=[1, C, H, W]) ⇒   Resize(x, sizes=[N, C, H, W])
 
-Both are sound where the operator keeps every image by itself, in its row: its input has the batch
-first, and as many elements per image as its output. Everything else that loses the batch is an
-error that names the node.
+Both changes are sound if the operator keeps every image in a row of its own: the batch comes
+first, and input and output have equally many elements per image. If anything else loses the batch,
+that is an error that names the node.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def set_batch(
 
     Raises:
         UsageError: there can be no such batch.
-        ModelError: a node has another batch built in; it is named.
+        ModelError: a node has another batch built in; the message names the node.
     """
     dims = value.type.tensor_type.shape.dim
     if batch < 1:
@@ -116,7 +116,7 @@ def _rewrite(model: onnx.ModelProto, old: int | None, batch: int) -> None:
 
 
 def _reshaped(source: Shape | None, target: Array, old: int | None) -> Array | None:
-    """Return what a Reshape must say for any batch, or None if nothing will do."""
+    """Return the shape operand of a Reshape for any batch, or None if there is none."""
     if -1 in target[:1] or (source is None and target[0] == 0):
         return target
     if source is None or any(size == 0 and i >= len(source) for i, size in enumerate(target)):
@@ -133,7 +133,7 @@ def _reshaped(source: Shape | None, target: Array, old: int | None) -> Array | N
 def _resized(
     node: onnx.NodeProto, source: Shape | None, target: Array, old: int | None
 ) -> Array | None:
-    """Return the sizes that a Resize must say for the probe, or None if nothing will do."""
+    """Return the sizes operand of a Resize for the probe, or None if there is none."""
     if any(attribute.name == "axes" for attribute in node.attribute):
         return target
     if source is None or not _has_batch(source) or target[0] != old:
@@ -142,7 +142,7 @@ def _resized(
 
 
 def _check_outputs(model: onnx.ModelProto, batch: int) -> None:
-    """See to it that the batch arrives at the outputs, or say where it got lost."""
+    """Check that the batch arrives at the outputs, or name the node that loses it."""
     shapes, types = _infer(model)
     outputs = [output.name for output in model.graph.output]
     if all(_has_batch(shapes[name]) for name in outputs if name in shapes):

@@ -155,10 +155,10 @@ class _BlockReader:
         return first, second, third
 
     def _lraspp_classes(self, current: int) -> int:
-        """Return the classes of an LR-ASPP behind the last block; 0 if it is something else.
+        """Return the number of classes of an LR-ASPP after the last block; 0 if there is none.
 
-        Its last sum is that of two 1x1 convolutions, one on features at stride 8 and the other on
-        upsampled ones.
+        An LR-ASPP ends with the sum of two 1x1 convolutions, one on features at stride 8, the
+        other on upsampled ones.
         """
         for step in self._steps[current:]:
             convs = [self._steps[source.step].conv for source in step.sources]
@@ -170,9 +170,9 @@ class _BlockReader:
         return 0
 
     def _ssdlite_classes(self, current: int) -> int:
-        """Return the classes of an SSDLite behind the last block; 0 if it is something else.
+        """Return the number of classes of an SSDLite after the last block; 0 if there is none.
 
-        Two depthwise convolutions stand on the last one, and predict classes and boxes.
+        Two depthwise convolutions read the last 1x1 convolution, and predict classes and boxes.
         """
         last = [user for user in self._users[current] if _is_pointwise(self._steps[user].conv)]
         heads = [
@@ -200,7 +200,7 @@ class _BlockReader:
         return all(source.activation == "none" for source in sources)
 
     def _activation(self, source: int, user: int) -> Activation:
-        """Return the activation between two steps; it need not be one that MobileNetV3 has."""
+        """Return the activation between two steps, which may be one that MobileNetV3 lacks."""
         activations = (s.activation for s in self._steps[user].sources if s.step == source)
         return cast(Activation, next(activations))
 

@@ -30,8 +30,8 @@ def build_model(spec: ModelSpec, weights: Path | None = None) -> onnx.ModelProto
     Input `input` is fp32 NCHW `spec.input_shape`; output `logits` is fp32, with the classes on
     axis 1: `(spec.batch, spec.classes)`, for segmentation followed by the input's height and
     width. For detection the outputs are `boxes` and `scores`, see `mbv3c.graphs.ssdlite`. Nodes
-    and tensors are named by block, as in torchvision: `features.4.se.reduce`, `classifier.3`. The
-    same spec gives the same bytes.
+    and tensors are named by block, as in torchvision: `features.4.se.reduce`, `classifier.3`.
+    Equal specs give equal bytes.
 
     Args:
         spec: the network.

@@ -1,4 +1,4 @@
-"""Bring a model that was exported in training mode to inference.
+"""Convert a model that was exported in training mode to inference mode.
 
     BatchNormalization(x, …, mean, var), training   ⇒   BatchNormalization(x, …, mean, var)
     Dropout(x, ratio, training=True)                ⇒   Dropout(x)

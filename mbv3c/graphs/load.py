@@ -75,7 +75,7 @@ def model_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     """Return the one input that is not an initialiser.
 
     Raises:
-        ModelError: there is none, or more than one.
+        ModelError: the model has no input, or more than one.
     """
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs: list[onnx.ValueInfoProto] = [
@@ -91,7 +91,7 @@ def model_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 
 def static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    """Return the shape of an input or output, or None where a dimension is not fixed."""
+    """Return the shape of an input or output, or None if a dimension is not fixed."""
     dims = value.type.tensor_type.shape.dim
     if not all(dim.HasField("dim_value") and dim.dim_value > 0 for dim in dims):
         return None
@@ -170,7 +170,7 @@ def input_shape_of(model: onnx.ModelProto) -> tuple[int, ...]:
     """Return the fixed shape of a model's input.
 
     Raises:
-        ModelError: it is dynamic.
+        ModelError: the shape is dynamic.
     """
     shape = static_shape(model_input(model))
     if shape is None:

@@ -23,9 +23,8 @@ _BOX = 4  # coordinates
 def class_axis(shape: Sequence[int]) -> int | None:
     """Guess from an output's shape which axis has the classes; None if it holds no scores.
 
-    Scores of one image, of a batch and of its pixels have the classes first, second and second:
-    `(C,)`, `(N, C)`, `(N, C, H, W)`. Those of anchors or tokens have them last, `(N, A, C)`,
-    unless there are four: then they are boxes.
+    The classes come first in `(C,)`, second in `(N, C)` and `(N, C, H, W)`, and last in the scores
+    of anchors or tokens, `(N, A, C)`, unless C is 4: then these are boxes.
     """
     rank = len(shape)
     if rank == 3:

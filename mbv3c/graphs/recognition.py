@@ -83,7 +83,7 @@ class Recognized:
 
 @dataclass(frozen=True)
 class Unrecognized:
-    """Something else; `reason` names the first thing that MobileNetV3 does not have."""
+    """Any other graph; `reason` names the first thing that MobileNetV3 does not have."""
 
     reason: str
 
@@ -153,7 +153,7 @@ def _with_layers(network: Architecture) -> ModelSpec:
 
 
 def _differences(network: Architecture, wanted: Architecture) -> Iterator[str]:
-    """Yield where two networks of as many blocks differ, channel counts left aside."""
+    """Yield differences of two networks with equally many blocks, channel counts left aside."""
     if network.activation != wanted.activation:
         yield f"the activation of the stem is {network.activation}, {wanted.activation}"
     for number, (mine, theirs) in enumerate(zip(network.blocks, wanted.blocks, strict=True), 1):

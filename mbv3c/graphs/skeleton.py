@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """The geometry of a convolution; of a dense layer, that of a 1x1 convolution."""
+    """The geometry of a convolution; a dense layer counts as a 1x1 convolution."""
 
     channels_in: int
     channels_out: int

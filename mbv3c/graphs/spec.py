@@ -23,7 +23,7 @@ NARROWEST, WIDEST = 0.35, 1.25
 
 @dataclass(frozen=True)
 class HeadTraits:
-    """What a head asks of the network under it, and the values that torchvision gives it.
+    """What a head needs from the network, and the defaults that torchvision has for it.
 
     Attributes:
         classes: default number of classes, that of torchvision's pretrained model.
@@ -190,7 +190,7 @@ class ModelSpec:
         seed: seed of the weights.
 
     Raises:
-        UsageError: a value is outside of what is listed above.
+        UsageError: a value is not among those listed above.
     """
 
     variant: str = "large"

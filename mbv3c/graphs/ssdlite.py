@@ -1,7 +1,7 @@
-"""Detection: SSDLite on MobileNetV3, as torchvision has it, boxes decoded.
+"""Detection: SSDLite on MobileNetV3 with decoded boxes, as in torchvision.
 
 Source: torchvision's `ssdlite320_mobilenet_v3_large` (`models/detection/ssdlite.py`, `ssd.py`);
-Howard et al., arXiv:1905.02244, section 6.3; SSDLite is of Sandler et al., arXiv:1801.04381,
+Howard et al., arXiv:1905.02244, section 6.3; SSDLite itself: Sandler et al., arXiv:1801.04381,
 section 6.2.
 """
 
@@ -79,7 +79,7 @@ def _predict(graph: GraphWriter, name: str, maps: list[tuple[str, int]], values:
 
 
 def _decode(graph: GraphWriter, deltas: str, sides: list[int], resolution: int) -> None:
-    """Write what makes boxes of offsets and logarithmic sizes relative to the anchors."""
+    """Write the nodes that turn offsets and logarithmic sizes beside the anchors into boxes."""
     centres, sizes = anchors(sides, resolution)
     anchor_centre = graph.constant("anchors.centre", centres)
     anchor_size = graph.constant("anchors.size", sizes)

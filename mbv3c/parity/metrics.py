@@ -153,7 +153,7 @@ def quantile(error: Doubles, percent: float) -> float | None:
 
 
 def cosine(a: Values, b: Values) -> float:
-    """Return the cosine of two arrays as vectors; of zeros 1 if both are zero, and else 0."""
+    """Return the cosine of two arrays as vectors: 1 for two zero vectors, 0 for only one."""
     a, b = np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return max(-1.0, min(float(a @ b) / norms, 1.0)) if norms > 0 else float(np.array_equal(a, b))

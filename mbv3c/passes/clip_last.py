@@ -1,4 +1,4 @@
-"""Clip a line's result where an exporter clips its argument.
+"""Clip the result of a line a · x + b, not its argument.
 
     Clip(x, −3, 3) → Add(3)                    ⇒   Add(x, 3) → Clip(0, 6)
     Clip(x, −3, 3) → Mul(1/6) → Add(1/2)       ⇒   Mul(x, 1/6) → Add(1/2) → Clip(0, 1)
@@ -29,7 +29,7 @@ def _divided(op: Any, x: Any, low: Any, high: Any, divisor: Any, addend: Any) ->
 
 
 class ClipLast(Rewrite):
-    """Move Clip behind the addition that brings its minimum to 0."""
+    """Move Clip after the addition that brings its minimum to 0."""
 
     name = "clip_last"
     removes = Removal(("Clip",), "before the sum of a hard-sigmoid")

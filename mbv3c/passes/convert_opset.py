@@ -138,7 +138,7 @@ def _relabelled_or_converted(model: onnx.ModelProto, opset: int) -> onnx.ModelPr
 
 
 def _changed(model: onnx.ModelProto, opset: int) -> str:
-    """Name the first node that would mean something else under another number, if any."""
+    """Name the first node that would mean something else in another opset, if any."""
     for node in model.graph.node:
         if node.domain not in DEFAULT_DOMAINS or not onnx.defs.has(node.op_type):
             continue
@@ -153,7 +153,7 @@ def _changed(model: onnx.ModelProto, opset: int) -> str:
 
 
 def _relabelled(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Return a copy that says another opset, without the attributes that have their default."""
+    """Return a copy labelled with another opset, without newer attributes."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for entry in copy.opset_import:

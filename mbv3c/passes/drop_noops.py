@@ -18,7 +18,7 @@ REMOVES = Removal(("Identity", "Dropout", "Cast"), "where they pass on what they
 
 
 def drop_noops(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
-    """Remove every Identity, Dropout and Cast that passes on what it is given."""
+    """Remove every Identity, Dropout and Cast that passes on its input."""
     rewritten = ir.from_proto(shape_inference.infer_shapes(model))
     graph = rewritten.graph
     nodes = tuple(graph)

@@ -1,7 +1,7 @@
-"""Say the padding that an operator chooses by itself.
+"""Write out the padding that an operator chooses by itself.
 
-    Conv(x, auto_pad=SAME_UPPER)   ⇒   Conv(x, pads=p), of an odd number of zeros more at the end
-    Conv(x, auto_pad=SAME_LOWER)   ⇒   Conv(x, pads=p), of an odd number more at the beginning
+    Conv(x, auto_pad=SAME_UPPER)   ⇒   Conv(x, pads=p), with the larger half at the end
+    Conv(x, auto_pad=SAME_LOWER)   ⇒   Conv(x, pads=p), with the larger half at the beginning
     Conv(x, auto_pad=VALID)        ⇒   Conv(x)
 
 AveragePool and MaxPool are treated like Conv. Later passes meet `pads` only. Source: the ONNX

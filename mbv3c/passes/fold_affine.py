@@ -1,4 +1,4 @@
-"""Fold what scales or shifts the channels of a convolution into it.
+"""Fold a scale or shift per channel into the convolution before it.
 
     Conv(x, w, b) → Mul(k)   ⇒   Conv(x, k · w, k · b)
     Conv(x, w, b) → Div(k)   ⇒   Conv(x, w / k, b / k)

@@ -1,4 +1,4 @@
-"""Fold what rescales the image into the convolution that reads it.
+"""Fold the rescaling of an image into the convolution that reads it.
 
     Mul(x, a) → Conv(w, b)                        ⇒   Conv(x, a · w, b)
     Mul(x, a) → Add(s) → Conv(w, b), not padded   ⇒   Conv(x, a · w, b + Σ w · s)
@@ -49,7 +49,7 @@ class _Line:
 
 
 def fold_rescale(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
-    """Fold Add, Mul and Div of constants into the Conv behind them, as far as padding permits."""
+    """Fold Add, Mul and Div of constants into the Conv after them, as far as padding permits."""
     rewritten = ir.from_proto(shape_inference.infer_shapes(model))
     graph = rewritten.graph
     before = len(graph)
@@ -71,7 +71,7 @@ def fold_rescale(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
 
 
 def _line(conv: ir.Node) -> _Line | None:
-    """Follow the input of a convolution up as long as only constants are added or multiplied."""
+    """Follow the input of a convolution upwards through Add, Mul and Div of constants."""
     x = conv.inputs[0]
     shape = x and static(x)
     if x is None or not shape or x.dtype not in FLOATS:

@@ -1,9 +1,10 @@
-"""Fuse what clips without being called so.
+"""Fuse what clips by other names than Clip.
 
-Max(x, low) → Min(high)                ⇒   Clip(x, low, high)
-Min(x, high) → Max(low)                ⇒   Clip(x, low, high)
-Relu(x) → Min(high), Min(x, high) → Relu   ⇒   Clip(x, 0, high)
-Relu(x) → Clip(low, high)              ⇒   Clip(x, max(low, 0), high)
+Max(x, low) → Min(high)     ⇒   Clip(x, low, high)
+Min(x, high) → Max(low)     ⇒   Clip(x, low, high)
+Relu(x) → Min(high)         ⇒   Clip(x, 0, high)
+Min(x, high) → Relu         ⇒   Clip(x, 0, high)
+Relu(x) → Clip(low, high)   ⇒   Clip(x, max(low, 0), high)
 """
 
 from itertools import product

@@ -1,4 +1,4 @@
-"""Name what clips at 0 and nowhere else.
+"""Spell what clips at 0 and nowhere else as Relu.
 
 Max(x, 0)    ⇒   Relu(x)
 Clip(x, 0)   ⇒   Relu(x)

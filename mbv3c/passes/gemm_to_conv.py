@@ -43,7 +43,7 @@ def _makes_pixels(node: ir.Node) -> bool:
 
 
 def _chain(last: ir.Node) -> Chain:
-    """Return the nodes from where the tensor was flattened to the last one, in that order."""
+    """Return the nodes from the one that flattened the tensor to the last one, in order."""
     chain = [last]
     while chain[0] is last or chain[0].op_type in (*ELEMENTWISE, "Gemm", "MatMul"):
         source = chain[0].inputs[0]

@@ -2,7 +2,7 @@
 
     Conv(x, w, b) → HardSwish → Conv → … → Flatten   ⇒   Flatten(x) → Gemm(w, b) → HardSwish → …
 
-where x holds one pixel: the last layers of timm and Keras, which are 1x1 convolutions behind the
+where x holds one pixel: the last layers of timm and Keras, which are 1x1 convolutions after the
 pool. Squeeze-and-excite, which returns to an image, keeps its convolutions.
 """
 
@@ -18,7 +18,7 @@ NAME = "head_to_gemm"
 
 
 def head_to_gemm(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
-    """Replace 1x1 convolutions of one pixel before a Flatten by Gemms behind it."""
+    """Replace 1x1 convolutions of one pixel before a Flatten by Gemms after it."""
     return rewrite_chains(
         model, NAME, chain_before=_chain_before, refusal=_refusal, convert=_convert
     )
@@ -41,7 +41,7 @@ def _flattens_pixel(node: ir.Node) -> bool:
 
 
 def _chain(last: ir.Node) -> Chain:
-    """Return what computes on the one pixel, in order, and the Flatten behind it."""
+    """Return the nodes that compute on the one pixel, in order, and the Flatten after them."""
     chain = [last]
     while True:
         source = chain[0].inputs[0]

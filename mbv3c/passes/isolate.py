@@ -23,7 +23,7 @@ _RESULT = "(result)"
 def cut(
     graph: ir.Graph, old: Sequence[ir.Node], replaced: ir.Value, tape: ir.tape.Tape, new: ir.Value
 ) -> Change:
-    """Return as models what computes `replaced` now, and what would compute it in its place.
+    """Return two models: what computes `replaced` now, and what would compute it instead.
 
     The nodes `old` are in the graph, the new ones only on the tape; the graph stays as it is.
     """

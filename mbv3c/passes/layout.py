@@ -1,4 +1,4 @@
-"""Transposes as layouts: what lies above one, and what they would cost."""
+"""Transposes as layouts: the tensors before them, and which of them move data."""
 
 import numpy as np
 import onnx_ir as ir

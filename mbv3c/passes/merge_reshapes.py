@@ -1,4 +1,4 @@
-"""Merge what only gives a tensor another shape.
+"""Merge nodes that only change the shape of a tensor.
 
     Reshape, Squeeze, Unsqueeze, Flatten, Transpose of sizes 1   …   ⇒   one Reshape
     … from [N, C, 1, 1] to [N, C]                                    ⇒   Flatten

@@ -1,4 +1,4 @@
-"""What a pass says about what it did."""
+"""The report of a pass, and the proofs of its rewrites."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Say the type that a CastLike casts to.
+"""Spell CastLike as Cast.
 
     CastLike(x, like)   ⇒   Cast(x, to=the type of like)
 

@@ -181,7 +181,7 @@ def scalar(value: ir.Value) -> float | None:
 
 
 def static(value: ir.Value) -> tuple[int, ...] | None:
-    """Return the shape of a tensor, or None where a dimension is not known."""
+    """Return the shape of a tensor, or None if a dimension is unknown."""
     if value.shape is None:
         return None
     dims = [dim for dim in value.shape if isinstance(dim, int)]
@@ -200,7 +200,7 @@ def raises_rank(operand: ir.Value, x: ir.Value) -> bool:
 
 
 def is_close(value: float, wanted: float, operand: ir.Value) -> bool:
-    """Tell whether a constant is `wanted` as exactly as its type can say it."""
+    """Tell whether a constant equals `wanted` within the precision of its type."""
     half = operand.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
     tolerance = 1e-3 if half else 4 * float(np.finfo(np.float32).eps)
     return abs(value - wanted) <= tolerance * abs(wanted)
@@ -234,7 +234,7 @@ def stored(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 
 def remove_unused(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
-    """Remove those of the nodes, which go from last to first, whose outputs nothing needs."""
+    """Remove nodes, listed from last to first, if nothing needs their outputs."""
     for node in nodes:
         needed = any(output.consumers() or output.is_graph_output() for output in node.outputs)
         if node.graph is graph and not needed:

@@ -78,7 +78,7 @@ def _compose(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 def _keeps_name(value: ir.Value) -> bool:
-    """Tell whether the interface of the graph knows a tensor by its name."""
+    """Tell whether a tensor's name belongs to the interface of the graph."""
     return value.is_graph_input() or value.is_initializer() or value.is_graph_output()
 
 

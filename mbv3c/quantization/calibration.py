@@ -31,7 +31,7 @@ _HELD_OUT_ONE_IN = 4
 
 @dataclass(frozen=True)
 class Calibration:
-    """Inputs of a model.
+    """Inputs to calibrate and measure on.
 
     Attributes:
         source: origin of the inputs, in words.
@@ -139,9 +139,9 @@ def calibration_files(folder: Path) -> list[Path]:
 def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
     """Take the images and arrays of a folder, in the order of their names.
 
-    A .npy or .npz array is one input (without the batch, too) or any number of them, in fp32, as
-    the model takes it. Images are JPEG or PNG, prepared as `images.preprocessing` says. The last
-    batch is filled up with its last input.
+    A .npy or .npz array is one input, with or without the batch, or several, in fp32, as the model
+    takes them. Images are prepared as `images.preprocessing` says. The last batch is filled up
+    with its last input.
 
     Raises:
         UsageError: as `calibration_files` says.

@@ -1,4 +1,4 @@
-"""Images as inputs: what is done to an image before the network sees it."""
+"""Images as inputs: how an image is prepared for the network."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""Insert QuantizeLinear and DequantizeLinear, by onnxruntime's quantizer, one pair a tensor.
+"""Insert QuantizeLinear and DequantizeLinear by onnxruntime's quantizer, one pair per tensor.
 
     x → Conv(w, b) → Relu → y   ⇒   x → Q → DQ → Conv(DQ(w), DQ(b)) → Relu → Q → DQ → y
 
@@ -138,7 +138,7 @@ def insert_qdq(
 
 
 def quantized_tensors(model: onnx.ModelProto) -> dict[str, QuantizedTensor]:
-    """Return how each activation of a QDQ graph is quantized, by its name in the fp32 graph."""
+    """Return how the activations of a QDQ graph are quantized, by name in the fp32 graph."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     readers = _by_input(model.graph, "DequantizeLinear")
     tensors = {}

@@ -225,7 +225,7 @@ def _output_bounds(
 
 
 def _scaled(x: Range, gate: Range) -> Bounds:
-    """Return the bounds of x times a gate; any value if `gate` is no gate."""
+    """Return the bounds of x times a gate; no bounds if `gate` is no gate."""
     if gate.low < 0 or gate.high > 1:
         return _ALL
     return min(x.low, 0.0), max(x.high, 0.0)

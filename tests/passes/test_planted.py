@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c import pipeline
+from mbv3c.parity import rewriting
 from mbv3c.parity.proof import prove
 from mbv3c.passes import PIPELINE, Pass, PassReport
 from mbv3c.passes.fuse_clip import FuseClip
@@ -71,8 +71,8 @@ def with_planted(broken: Pass) -> tuple[Pass, ...]:
 
 
 def test_the_networks_prove_green(network: onnx.ModelProto) -> None:
-    rewritten, steps = pipeline.optimize(network, proving=True)
-    plain, _ = pipeline.optimize(network)
+    rewritten, steps = rewriting.optimize(network, proving=True)
+    plain, _ = rewriting.optimize(network)
     assert rewritten == plain
     proofs = {step.report.name: len(step.report.proofs) for step in steps if step.report.proofs}
     assert proofs == MATCHES[network.graph.name] | {"drop_dead": 1}
@@ -85,15 +85,15 @@ def test_the_networks_prove_green(network: onnx.ModelProto) -> None:
 def test_a_broken_rewrite_is_found_at_every_node_of_small(
     small: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "PIPELINE", with_planted(HardSwishOf29()))
-    rewritten, steps = pipeline.optimize(small, proving=True)
+    monkeypatch.setattr(rewriting, "PIPELINE", with_planted(HardSwishOf29()))
+    rewritten, steps = rewriting.optimize(small, proving=True)
     failed = [proof.node for step in steps for proof in step.failed]
     assert len(failed) == MATCHES["mobilenet_v3_small"]["fuse_hardswish"]
     assert failed[0] == "features.0.act"
     assert "HardSwish" not in operators(rewritten)
     assert operators(rewritten).count("Conv") == 52
     assert steps[-1].max_error_of_range <= TOLERANCE
-    again, _ = pipeline.optimize(rewritten, proving=True)
+    again, _ = rewriting.optimize(rewritten, proving=True)
     assert again is rewritten
 
 

@@ -1,7 +1,7 @@
 """Give a built model trained weights, and write a model's weights to a file.
 
-What counts as a weight is read off the graph: the initialisers that Conv, Gemm, MatMul and
-BatchNormalization take besides their input. The constants of activations are none.
+Weights are the initialisers that Conv, Gemm, MatMul and BatchNormalization take besides their
+input. The constants of activations are no weights.
 """
 
 from pathlib import Path
@@ -28,10 +28,9 @@ def load_weights(model: onnx.ModelProto, path: Path) -> None:
 
     The file is a state dict (safetensors, .pt, .pth, .npz) of torchvision's or timm's MobileNetV3
     or torchvision's LR-ASPP or SSDLite, one with this project's names, or an ONNX model whose
-    weights carry any of these names.
-    The content tells which; the suffix does not matter. fp16, bf16 and fp64 become fp32. A Linear
-    weight `(n, m)` and a 1x1 convolution's `(n, m, 1, 1)` stand for each other.
-    `num_batches_tracked` is ignored. Nothing in a file is executed.
+    weights carry any of these names. The content tells which; the suffix does not matter. fp16,
+    bf16 and fp64 become fp32. A Linear weight `(n, m)` and a 1x1 convolution's `(n, m, 1, 1)`
+    stand for each other. `num_batches_tracked` is ignored. Nothing in a file is executed.
 
     A state dict does not hold BatchNormalization's epsilon, and the model's stays as it is:
     torchvision and timm's `tf_*` have 1e-3, timm's other `mobilenetv3_*` 1e-5 (`--bn-epsilon`).
@@ -86,10 +85,10 @@ def load_weights(model: onnx.ModelProto, path: Path) -> None:
 def save_weights(model: onnx.ModelProto, path: Path) -> None:
     """Write the weights of a model under their own names, as .safetensors or .npz by suffix.
 
-    The same weights give the same bytes.
+    Equal weights give equal bytes.
 
     Raises:
-        UsageError: the suffix is another one.
+        UsageError: the suffix is neither.
     """
     if path.suffix not in _WRITERS:
         raise UsageError(f"cannot write weights to {path}; name a {' or '.join(_WRITERS)} file")

@@ -1,7 +1,7 @@
 """The names that torchvision and timm give to the tensors of MobileNetV3, by rule.
 
-Each convention is a function from our names to its own. What stands in a block is read off our
-names; how timm groups blocks into stages is read off the file's. One block with expansion and SE:
+Each convention is a function from our names to its own. Our names tell what a block has; the names
+in a file tell how timm groups blocks into stages. One block with expansion and SE:
 
     ours                         torchvision               timm
     features.4.expand.conv       features.4.block.0.0      blocks.2.0.conv_pw
@@ -10,8 +10,8 @@ names; how timm groups blocks into stages is read off the file's. One block with
     features.4.se.reduce         features.4.block.2.fc1    blocks.2.0.se.conv_reduce
     features.4.project.conv      features.4.block.3.0      blocks.2.0.conv_pwl
 
-torchvision's SSDLite cuts the network in two behind the expansion of its first block at stride
-32, so that the parts of block 13 of Large lie apart:
+torchvision's SSDLite cuts the network in two after the expansion of its first block at stride 32,
+so that the parts of block 13 of Large lie apart:
 
     features.12.expand.conv      backbone.features.0.12.block.0.0
     features.13.expand.conv      backbone.features.0.13.0
@@ -21,9 +21,8 @@ torchvision's SSDLite cuts the network in two behind the expansion of its first 
     head.classes.2.predict       head.classification_head.module_list.2.1
 
 Sources: torchvision's `models/mobilenetv3.py`, `models/segmentation/lraspp.py` and
-`models/detection/ssdlite.py`; timm's
-`models/mobilenetv3.py` and `_efficientnet_blocks.py` (`DepthwiseSeparableConv` where the
-expansion is left out).
+`models/detection/ssdlite.py`; timm's `models/mobilenetv3.py` and `_efficientnet_blocks.py`
+(`DepthwiseSeparableConv` for blocks without expansion).
 """
 
 import re
@@ -106,7 +105,7 @@ def _torchvision_module(
 
 
 def _timm(own: Collection[str], stored: Collection[str]) -> dict[str, str]:
-    """`blocks.S.B`: stage and place in it; the stem, the head and the classifier stand outside."""
+    """`blocks.S.B`: stage and place in the stage; stem, head and classifier stand outside."""
     blocks = _blocks(own)
     features = sorted({int(f) for f in (_split(name)[0] for name in own) if f})
     # The stem is no block; the last convolution is one, in a stage of its own.

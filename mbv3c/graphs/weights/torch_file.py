@@ -1,10 +1,9 @@
 """Read a state dict that torch.save wrote (torch 1.6 and later), without torch.
 
 Such a file is a zip archive: `data.pkl` says which tensors there are, `data/0`, `data/1` … hold
-their bytes. A pickle is a program; ours is not run but interpreted by the few instructions that
-a state dict needs. Nothing is imported or called by name: the three functions and the storage
-types that torch writes are known here, every other name is refused, and so is every other
-instruction.
+their bytes. A pickle is a program. It is not run here, but interpreted: only the few instructions
+that a state dict needs. Nothing is imported or called by name: the three functions and the storage
+types that torch writes are known here; every other name or instruction is refused.
 
 Source: torch's `serialization.py` and `_weights_only_unpickler.py`.
 """
@@ -62,7 +61,7 @@ class _Global:
 
 @dataclass(frozen=True)
 class _Storage:
-    """A run of numbers that lie side by side, which a tensor, a view of one, need not."""
+    """Numbers that lie side by side; a tensor is a view of a storage."""
 
     values: Array
 
@@ -196,7 +195,7 @@ class _Interpreter:
                 raise ModelError(f"its pickle uses {name}, which a state dict does not need")
 
     def _marked(self) -> list[Any]:
-        """Take what was pushed since the last mark, and the mark."""
+        """Pop and return what was pushed since the last mark, and pop the mark."""
         items: list[Any] = []
         while not isinstance(item := self._stack.pop(), _Mark):
             items.append(item)
