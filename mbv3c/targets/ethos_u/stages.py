@@ -56,11 +56,8 @@ class SplitNetwork:
         except (StreamError, InterpreterError):
             shapes = [boundary.shape for boundary in self.region.outputs]
             if self.host is not None:
-                outputs = self.host.graph.output
-                shapes = [
-                    tuple(d.dim_value for d in result.type.tensor_type.shape.dim)
-                    for result in outputs
-                ]
+                types = [y.type.tensor_type for y in self.host.graph.output]
+                shapes = [tuple(d.dim_value for d in declared.shape.dim) for declared in types]
             return [np.full(shape, np.nan, np.float32) for shape in shapes]
 
 
@@ -122,17 +119,10 @@ def write_ends(region: Region, folder: Path) -> None:
 
 
 def _end(end: Boundary) -> dict[str, Any]:
-    quantization = end.quantization
-    return {
-        "shape": end.shape,
-        "scale": float(quantization.scale),
-        "zero_point": int(quantization.zero_point),
-    }
+    scale, zero = end.quantization.scale, end.quantization.zero_point
+    return {"shape": end.shape, "scale": float(scale), "zero_point": int(zero)}
 
 
 def _operators(region: Region) -> tuple[str, ...]:
-    return tuple(
-        f"{operator.kind} ({', '.join(operator.nodes)})"
-        for operator in region.operators
-        if operator.nodes
-    )
+    covering = (operator for operator in region.operators if operator.nodes)
+    return tuple(f"{operator.kind} ({', '.join(operator.nodes)})" for operator in covering)

@@ -55,12 +55,9 @@ def accelerator_of(config: int) -> Accelerator:
         UnsupportedError: it is unknown, such as Ethos-U65-512 (two cores) or Ethos-U85.
     """
     product, macs, shram = config >> 28, 1 << (config & 0xF), (config >> 8 & 0xFF) << 10
+    configured = (product, macs, shram)
     for accelerator in ACCELERATORS:
-        if (accelerator.product, accelerator.macs, accelerator.shram_bytes) == (
-            product,
-            macs,
-            shram,
-        ):
+        if (accelerator.product, accelerator.macs, accelerator.shram_bytes) == configured:
             return accelerator
     known = ", ".join(accelerator.name for accelerator in ACCELERATORS)
     family = {U55: "Ethos-U55", U65: "Ethos-U65", 2: "Ethos-U85"}.get(product, "unknown product")

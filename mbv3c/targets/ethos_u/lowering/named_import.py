@@ -49,11 +49,10 @@ class _NamedImporter(ONNXGraphImporter):  # type: ignore[misc]
     def _convert_operator(
         self, op_name: str, inputs: list[relax.Expr], attrs: dict[str, Any], opset: int
     ) -> relax.Expr:
-        if op_name == "Clip" and all(
-            isinstance(bound, tvm.ir.GenericConst) for bound in inputs[1:]
-        ):
+        bounds = inputs[1:]
+        if op_name == "Clip" and all(isinstance(bound, tvm.ir.GenericConst) for bound in bounds):
             # The importer would make kernels of a Clip, as a bound might be NaN: no pattern fits.
-            low, high = (float(bound.value.numpy().reshape(())) for bound in inputs[1:])
+            low, high = (float(bound.value.numpy().reshape(())) for bound in bounds)
             result = self.bb.normalize(relax.op.clip(inputs[0], low, high))
         else:
             result = super()._convert_operator(op_name, inputs, attrs, opset)

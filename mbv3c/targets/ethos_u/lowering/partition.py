@@ -109,13 +109,13 @@ class _BoundaryNames:
 
     def __init__(self, model: onnx.ModelProto, module: tvm.IRModule) -> None:
         main = module[_ENTRY]
+        results = _results(main)
         self.symbols: list[str] = []
         self._inputs: dict[str, list[str]] = {}
         self._outputs: dict[str, dict[int, str]] = {}
-        input_names = [
-            tensor.name for tensor in model.graph.input if tensor.name not in _constants(model)
-        ]
-        names: dict[Any, str] = dict(zip(main.params, input_names, strict=True))
+        stored = {tensor.name for tensor in model.graph.initializer}
+        inputs = [value.name for value in model.graph.input if value.name not in stored]
+        names: dict[Any, str] = dict(zip(main.params, inputs, strict=True))
         items: dict[Any, tuple[str, int]] = {}
         for variable, value in bindings(main):
             if _is_region(module, value):
@@ -131,19 +131,9 @@ class _BoundaryNames:
             elif operator(value) == "relax.dequantize" and value.args[0] in items:
                 symbol, index = items[value.args[0]]
                 self._outputs[symbol].setdefault(index, "")
-                if self._is_result(main, variable):
-                    position = self._results(main).index(variable)
-                    self._outputs[symbol][index] = model.graph.output[position].name
-
-    @staticmethod
-    def _results(main: relax.Function) -> list[Any]:
-        body = main.body.body
-        bound = dict(bindings(main))
-        value = bound.get(body, body)
-        return list(value.fields) if isinstance(value, relax.Tuple) else [body]
-
-    def _is_result(self, main: relax.Function, variable: relax.Var) -> bool:
-        return any(result.same_as(variable) for result in self._results(main))
+                if variable in results:
+                    output = model.graph.output[results.index(variable)]
+                    self._outputs[symbol][index] = output.name
 
     def input(self, symbol: str, index: int) -> str:
         return self._inputs[symbol][index]
@@ -152,8 +142,11 @@ class _BoundaryNames:
         return self._outputs[symbol].get(index, "")
 
 
-def _constants(model: onnx.ModelProto) -> set[str]:
-    return {tensor.name for tensor in model.graph.initializer}
+def _results(function: relax.Function) -> list[Any]:
+    """Return the variables that a function returns."""
+    body = function.body.body
+    value = dict(bindings(function)).get(body, body)
+    return list(value.fields) if isinstance(value, relax.Tuple) else [body]
 
 
 def _lower(function: relax.Function, ends: _BoundaryNames, lowering: LoweringOptions) -> Region:
@@ -169,18 +162,14 @@ def _lower(function: relax.Function, ends: _BoundaryNames, lowering: LoweringOpt
     for index, parameter in enumerate(function.params):
         names[parameter] = makers[parameter] = ends.input(symbol, index)
         values[parameter] = graph.input(names[parameter], on_device(shape_of(parameter)))
-    tuples: dict[Any, relax.Tuple] = {}
     for variable, value in bindings(function):
         if isinstance(value, relax.Function):
             composites[variable] = Composite(value)
-        elif isinstance(value, relax.Tuple):
-            tuples[variable] = value
         elif isinstance(value, relax.Call):
             composite = composites[value.op]
             arguments = dict(zip(composite.parameters, value.args, strict=True))
-            quantizations |= {
-                arguments[p]: q for p, q in composite.read() if arguments[p] not in quantizations
-            }
+            for parameter, quantization in composite.read():
+                quantizations.setdefault(arguments[parameter], quantization)
             inside = {parameter: values[outer] for parameter, outer in arguments.items()}
             values[variable] = convert(composite, graph, inside, lowering)
             quantizations[variable], names[variable] = composite.output, composite.name
@@ -190,12 +179,10 @@ def _lower(function: relax.Function, ends: _BoundaryNames, lowering: LoweringOpt
             operators.append(
                 Operator(composite.name, composite.nodes, composite.kind, on_npu=True)
             )
-        else:
+        elif not isinstance(value, relax.Tuple):
             values[variable], quantizations[variable] = values[value], quantizations[value]
             names[variable], makers[variable] = names[value], makers[value]
-    body = function.body.body
-    result = tuples.get(body, body)
-    outputs = list(result.fields) if isinstance(result, relax.Tuple) else [result]
+    outputs = _results(function)
 
     def boundary(variable: Any, name: str) -> Boundary:
         shape = shape_of(variable)
@@ -260,11 +247,7 @@ def _left(
     Each comes with whether it only converts an input or output of the model. `types` has the ONNX
     operators by the names of their nodes.
     """
-    body = main.body.body
-    results = {body}
-    for variable, value in bindings(main):
-        if variable == body and isinstance(value, relax.Tuple):
-            results |= set(value.fields)
+    results = _results(main)
     for variable, value in bindings(main):
         name = operator(value)
         if not name or name == _REGION_CALL:

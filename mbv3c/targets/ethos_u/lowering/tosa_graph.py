@@ -140,7 +140,7 @@ class TosaGraph:
         suffix: str = "",
     ) -> TosaTensor:
         """Multiply by a real number, or a number per channel, rounding once, and saturate."""
-        pairs = [multiplier(float(x)) for x in np.atleast_1d(np.asarray(scales, np.float64))]
+        pairs = [multiplier(float(scale)) for scale in np.atleast_1d(np.asarray(scales, float))]
         if x.name in self._kernels:
             each = pairs * (x.shape[3] // len(pairs))
             used = channels_of(*self._kernels[x.name], *zip(*each, strict=True))
