@@ -19,7 +19,7 @@ from mbv3c.quantization.quantize import quantize_once
 from mbv3c.targets.ethos_u import c_source as ethos_u_source
 from mbv3c.targets.ethos_u import vela as ethos_u
 from mbv3c.targets.ethos_u.devices import NpuTarget, find_npu
-from mbv3c.targets.ethos_u.lowering.convert import Lowering
+from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
 from mbv3c.targets.ethos_u.lowering.host import host_part
 from mbv3c.targets.ethos_u.lowering.partition import CONVERSIONS, partition
 from mbv3c.targets.ethos_u.lowering.region import Partition, Region
@@ -28,7 +28,7 @@ from mbv3c.targets.ethos_u.options import Knobs, NpuOptions, check_knobs
 from mbv3c.targets.ethos_u.tools import require_npu_tools
 from mbv3c.targets.ethos_u.tosa_model import run_tosa
 from mbv3c.targets.ethos_u.tuning.choose import better_choice
-from mbv3c.targets.ethos_u.vela import Built, Cost
+from mbv3c.targets.ethos_u.vela import Cost, VelaOutput
 from mbv3c.targets.ethos_u.verdict import NpuParity
 from mbv3c.targets.ethos_u.verify import check
 
@@ -177,9 +177,9 @@ def verify_npu(path: Path) -> NpuParity:
     return check(model, quantized, region, tosa, raw, host, interpreted=target.interpreted)
 
 
-def lowering(mean: str, target: NpuTarget) -> Lowering:
+def lowering(mean: str, target: NpuTarget) -> LoweringOptions:
     """Return how a network is lowered for a device."""
-    return Lowering(mean, target.interpolates)
+    return LoweringOptions(mean, target.interpolates)
 
 
 def npu_part(parts: Partition) -> Region:
@@ -246,7 +246,7 @@ def check_image(model: onnx.ModelProto) -> None:
 
 def _built(
     region: Region, target: NpuTarget, options: NpuOptions, *, tuned: bool
-) -> tuple[Built, Cost | None]:
+) -> tuple[VelaOutput, Cost | None]:
     knobs, budget = options.knobs, options.sram_bytes
     # A tuned choice is built exactly as it was estimated; that it fits was looked up.
     built = ethos_u.build(region.tosa, target, knobs, None if tuned else budget)

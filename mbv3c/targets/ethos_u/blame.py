@@ -1,4 +1,4 @@
-"""Name the layers of a command stream that are not those of another one."""
+"""Name the layers at which a command stream differs from the intended stream."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,57 +16,56 @@ _NO_OPERATION = ("OP_DMA_START", "OP_DMA_WAIT", "OP_KERNEL_WAIT", "OP_PMU_MASK")
 
 
 def differing_layers(
-    program: Program, right: Program, region: Region, integers: NDArray[np.int8]
+    program: Program, intended: Program, region: Region, integers: NDArray[np.int8]
 ) -> list[str]:
-    """Return the layers whose commands or constants in `program` are not those in `right`.
+    """Return the layers whose commands or constants differ between two streams.
 
-    Of commands it is the layer of the first one that differs; where that has no weights, the
-    layers with weights on both sides of it. Of constants, all layers that have other ones; where
-    the program cannot be run to its end, the one at which it stops.
+    If commands differ, these are the layer of the first such command or, if that layer has no
+    weights, the next layers with weights on both sides. If constants differ, these are all layers
+    with other constants or, if the program stops early, the first such layer.
 
     Args:
         program: a stream.
-        right: the same as it should be.
-        region: what both compute.
-        integers: an input on which they run.
+        intended: the stream as it should be.
+        region: the region that both streams compute.
+        integers: an input on which both streams run.
     """
-    interpret(right, [integers])
+    interpret(intended, [integers])
     layers = {
-        _word(place): region.channels[one]
-        for one, place in right.channels.items()
-        if one in region.channels
+        _word(place): region.channels[channel]
+        for channel, place in intended.channels.items()
+        if channel in region.channels
     }
-    first = _first_difference(program.words, right.words)
+    first = _first_difference(program.words, intended.words)
     if first is not None:
-        return _around(layers, right, first)
+        return _around(layers, intended, first)
     stopped = False
     try:
         interpret(program, [integers])
     except (StreamError, InterpreterError):
         stopped = True
-    words = sorted(
-        {_word(place) for one, place in right.channels.items() if one not in program.channels}
-    )
-    found = [layers[word] for word in words if word in layers]
+    missing = intended.channels.keys() - program.channels.keys()
+    words = sorted({_word(intended.channels[channel]) for channel in missing})
+    differing = [layers[word] for word in words if word in layers]
     if stopped:
-        return found[:1]
-    tables = [region.tables[one] for one in right.tables if one not in program.tables]
-    return list(dict.fromkeys([*found, *tables]))
+        return differing[:1]
+    tables = [region.tables[table] for table in intended.tables if table not in program.tables]
+    return list(dict.fromkeys([*differing, *tables]))
 
 
-def _first_difference(words: NDArray[Any], right: NDArray[Any]) -> int | None:
-    same = min(len(words), len(right))
-    differing = np.flatnonzero(words[:same] != right[:same])
+def _first_difference(words: NDArray[Any], intended: NDArray[Any]) -> int | None:
+    same = min(len(words), len(intended))
+    differing = np.flatnonzero(words[:same] != intended[:same])
     if differing.size:
         return int(differing[0])
-    return None if len(words) == len(right) else same
+    return None if len(words) == len(intended) else same
 
 
-def _around(layers: Mapping[int, str], right: Program, first: int) -> list[str]:
-    """Return the layer of the operation to which a word belongs, or those on both sides of it."""
+def _around(layers: Mapping[int, str], intended: Program, first: int) -> list[str]:
+    """Return the layer of the operation of a word, or the layers with weights on both sides."""
     operations = [
         command.word
-        for command in decode(right.words)
+        for command in decode(intended.words)
         if command.name.startswith("OP_") and command.name not in _NO_OPERATION
     ]
     own = next((word for word in operations if word >= first), operations[-1])
@@ -78,5 +77,5 @@ def _around(layers: Mapping[int, str], right: Program, first: int) -> list[str]:
 
 
 def _word(place: str) -> int:
-    """Return where an operation stands, as `Program.channels` says it."""
+    """Return the word at which an operation stands, from a place in `Program.channels`."""
     return int(place.rsplit(" ", 1)[1])

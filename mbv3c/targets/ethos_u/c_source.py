@@ -18,15 +18,15 @@ _WORDS_A_LINE = 8
 
 
 @dataclass(frozen=True)
-class Layout:
+class StreamLayout:
     """Where things lie in the memory regions of a command stream.
 
     Attributes:
-        commands: what the driver is given, driver actions and command stream.
+        commands: driver actions and command stream, for the driver.
         constants: weights, biases and tables.
-        constants_region: the number of their region.
-        scratch: bytes of every other region, by its number.
-        inputs, outputs: region and offset of each, in bytes.
+        constants_region: number of the region of the constants.
+        scratch: bytes of every other region, by the region's number.
+        inputs, outputs: region and offset in bytes of each input and output.
     """
 
     commands: bytes
@@ -37,7 +37,7 @@ class Layout:
     outputs: tuple[tuple[int, int], ...]
 
 
-def read_layout(raw: bytes) -> Layout:
+def read_layout(raw: bytes) -> StreamLayout:
     """Read vela's raw output."""
     with np.load(io.BytesIO(raw)) as file:
         scratch: dict[int, int] = {}
@@ -45,7 +45,7 @@ def read_layout(raw: bytes) -> Layout:
             region, size = int(file[f"{name}_region"]), int(file[f"{name}_size"])
             if size:
                 scratch[region] = max(size, scratch.get(region, 0))
-        return Layout(
+        return StreamLayout(
             _bytes(file["cmd_data"]),
             _bytes(file["weight_data"]),
             int(file["weight_region"]),
@@ -63,25 +63,25 @@ def read_layout(raw: bytes) -> Layout:
 
 
 def _bytes(array: NDArray[Any]) -> bytes:
-    """Return a buffer, which vela stores as one byte string."""
+    """Return a buffer that vela stored as a byte string, which has lost trailing zeros."""
     data = array.tobytes()
     return data + bytes(-len(data) % _ALIGNMENT)
 
 
 def header(
-    layout: Layout,
+    layout: StreamLayout,
     target: str,
     inputs: Sequence[Boundary],
     outputs: Sequence[Boundary],
     *,
     float_io: bool = False,
 ) -> str:
-    """Write model.h; `float_io` declares what converts fp32 tensors of the model."""
+    """Write model.h; with `float_io` it also declares functions that convert to and from fp32."""
     return "\n".join(_header(layout, target, inputs, outputs, float_io)) + "\n"
 
 
 def _header(
-    layout: Layout,
+    layout: StreamLayout,
     target: str,
     inputs: Sequence[Boundary],
     outputs: Sequence[Boundary],
@@ -160,13 +160,13 @@ def _header(
 
 
 def source(
-    layout: Layout,
+    layout: StreamLayout,
     inputs: Sequence[Boundary],
     outputs: Sequence[Boundary],
     *,
     float_io: bool = False,
 ) -> str:
-    """Write model.c; with `float_io` also what converts fp32 tensors, which needs no C library."""
+    """Write model.c; with `float_io` also functions to and from fp32, which need no C library."""
     parts = [f'#include "{HEADER}"\n']
     for name, data in (("commands", layout.commands), ("constants", layout.constants)):
         words = [f"0x{word:08x}" for word in np.frombuffer(data, "<u4")]
@@ -188,7 +188,7 @@ def source(
 
 
 # Halves to even, as QuantizeLinear rounds: above 2^23 a float has no fraction. `volatile` keeps a
-# compiler that may reorder sums from dropping this one.
+# compiler that may reorder sums from dropping this sum.
 _ROUNDING = """\
 static int8_t quantized(float x, float scale, int32_t zero_point)
 {
@@ -235,7 +235,7 @@ def _conversions(inputs: Sequence[Boundary], outputs: Sequence[Boundary]) -> lis
 
 
 def _numbers(end: Boundary) -> dict[str, int | str]:
-    """Return what the loops over a tensor of one image need."""
+    """Return what the loops over an image's tensor need."""
     *places, channels = end.device_shape
     return {
         "places": int(np.prod(places)),

@@ -12,9 +12,9 @@ _FATAL_ONLY = 4  # severity
 
 
 def run_host(host: onnx.ModelProto, integers: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
-    """Run the part on the CPU on what the device gives, in its order and layout: N, H, W, C."""
+    """Run the CPU's part on the outputs of the device, in the device's order and layout."""
     options = ort.SessionOptions()
-    # As the reference runs: no optimisation, and sums that do not depend on the number of cores.
+    # As the reference does: no optimisation, and sums that do not depend on the number of cores.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
@@ -22,7 +22,7 @@ def run_host(host: onnx.ModelProto, integers: Sequence[NDArray[Any]]) -> list[ND
         host.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     named = {
-        given.name: np.ascontiguousarray(values.reshape(given.shape).astype(np.int8))
-        for given, values in zip(opened.get_inputs(), integers, strict=True)
+        tensor.name: np.ascontiguousarray(values.reshape(tensor.shape).astype(np.int8))
+        for tensor, values in zip(opened.get_inputs(), integers, strict=True)
     }
-    return [np.asarray(one) for one in opened.run(None, named)]
+    return [np.asarray(output) for output in opened.run(None, named)]

@@ -1,4 +1,4 @@
-"""What stays on the CPU behind an NPU: is it the rest of the model, and where does it lead."""
+"""Check the part on the CPU behind an NPU: whether it is, and computes, the rest of the model."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,20 +14,20 @@ from mbv3c.targets.ethos_u.host import run_host
 from mbv3c.targets.ethos_u.lowering.host import host_part
 from mbv3c.targets.ethos_u.lowering.region import Region
 
-# Outputs of a model, and the integers before its part on the CPU, in the order of the device.
-Both = tuple[list[NDArray[np.float32]], list[NDArray[Any]]]
+# Outputs of a model, and the integers before the CPU's part, in the order of the device.
+OutputsAndIntegers = tuple[list[NDArray[np.float32]], list[NDArray[Any]]]
 
 
 @dataclass(frozen=True)
 class HostParity:
-    """What the part on the CPU has shown.
+    """What the checks of the CPU's part have shown.
 
     Attributes:
-        same: whether it is, byte by byte, what the QDQ model leaves to the CPU.
-        max_error_of_range: of its outputs, given the integers of the QDQ model in onnxruntime,
-            against those of that model.
-        cosine: of its outputs, given TOSA's integers, against those of the model as given; 0 if
-            they are not finite.
+        same: whether the part equals, byte by byte, what the QDQ model leaves to the CPU.
+        max_error_of_range: largest error of the outputs against those of the QDQ model, on the
+            integers of the QDQ model in onnxruntime.
+        cosine: cosine of the outputs on TOSA's integers with the outputs of the model as given; 0
+            if they are not finite.
     """
 
     same: bool
@@ -35,7 +35,7 @@ class HostParity:
     cosine: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields; a value that is not finite becomes null."""
+        """Return the fields; null for a value that is not finite."""
         return {
             name: value if np.isfinite(value) else None for name, value in asdict(self).items()
         }
@@ -45,18 +45,18 @@ def check_host(
     quantized: onnx.ModelProto,
     region: Region,
     host: onnx.ModelProto,
-    ours: list[Both],
+    ours: list[OutputsAndIntegers],
     tosa: list[list[NDArray[Any]]],
     references: list[list[ReferenceOutput]],
 ) -> HostParity:
     """Run the part on the CPU behind the QDQ model and behind TOSA.
 
     Args:
-        quantized: with QDQ pairs.
-        region: what the NPU computes.
-        host: the part, as the bundle has it.
-        ours: of the QDQ model, input by input.
-        tosa: the integers that TOSA gives, input by input.
+        quantized: model with QDQ pairs.
+        region: the region that the NPU computes.
+        host: the CPU's part, as the bundle has it.
+        ours: outputs and integers of the QDQ model, input by input.
+        tosa: integers that TOSA gives, input by input.
         references: outputs of the model as given, input by input.
     """
     same = host_part(quantized, region.outputs).SerializeToString(deterministic=True)
@@ -75,7 +75,7 @@ def check_host(
 
 
 def with_integers(quantized: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Return a copy that also gives what some QuantizeLinear nodes make, behind its outputs."""
+    """Return a copy with more outputs at the end: the results of some QuantizeLinear nodes."""
     model = onnx.ModelProto()
     model.CopyFrom(quantized)
     made = {node.name: node.output[0] for node in model.graph.node}

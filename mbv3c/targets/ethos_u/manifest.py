@@ -17,7 +17,7 @@ from mbv3c.targets.ethos_u.lowering.region import Boundary, Operator, Partition,
 from mbv3c.targets.ethos_u.options import NpuOptions
 from mbv3c.targets.ethos_u.tools import NPU_TOOLS
 from mbv3c.targets.ethos_u.tuning.choose import Better
-from mbv3c.targets.ethos_u.vela import Built, cost_json
+from mbv3c.targets.ethos_u.vela import VelaOutput, cost_json
 from mbv3c.targets.ethos_u.verdict import NpuParity
 
 PRECISION = "int8"
@@ -42,7 +42,7 @@ class Made:
     quantized: onnx.ModelProto
     parts: Partition
     host: onnx.ModelProto | None
-    built: Built
+    built: VelaOutput
     better: Better | None
 
 

@@ -1,6 +1,7 @@
 """The stages of compiling for an Ethos-U: TOSA, in Arm's reference model, and the command stream.
 
-Of TOSA onnxruntime on the QDQ model is the reference; of the command stream TOSA is, bit for bit.
+The reference for TOSA is onnxruntime on the QDQ model. The reference for the command stream is
+TOSA, bit for bit.
 """
 
 import json
@@ -26,13 +27,13 @@ TOSA, STREAM, ENDS, VELA = "part.tosa", "part_vela.npz", "ends.json", "vela.json
 
 @dataclass(frozen=True)
 class SplitNetwork:
-    """What an NPU computes of a quantized model, and what stays behind it on the CPU."""
+    """What an NPU computes of a quantized model, and what stays on the CPU behind the NPU."""
 
     region: Region
     host: onnx.ModelProto | None
 
     def to_model(self, integers: list[NDArray[Any]]) -> list[Array]:
-        """Return the outputs of the model for what the NPU gives."""
+        """Return the outputs of the model for the integers that the NPU gives."""
         if self.host is not None:
             return [np.asarray(y) for y in run_host(self.host, integers)]
         pairs = zip(self.region.outputs, integers, strict=True)
@@ -46,19 +47,17 @@ class SplitNetwork:
         ]
 
     def interpret(self, program: Program, inputs: Inputs) -> list[list[Array]]:
-        """Run a command stream on inputs of the model; a broken one gives NaN."""
+        """Run a command stream on inputs of the model; a broken stream gives NaN."""
         return [self._interpreted(program, self.region.inputs[0].to_device(x)) for x in inputs]
 
     def _interpreted(self, program: Program, integers: NDArray[np.int8]) -> list[Array]:
         try:
             return self.to_model(interpret(program, [integers]))
         except (StreamError, InterpreterError):
-            shapes = [one.shape for one in self.region.outputs]
+            shapes = [boundary.shape for boundary in self.region.outputs]
             if self.host is not None:
-                outputs = self.host.graph.output
-                shapes = [
-                    tuple(d.dim_value for d in one.type.tensor_type.shape.dim) for one in outputs
-                ]
+                types = [y.type.tensor_type for y in self.host.graph.output]
+                shapes = [tuple(d.dim_value for d in declared.shape.dim) for declared in types]
             return [np.full(shape, np.nan, np.float32) for shape in shapes]
 
 
@@ -86,8 +85,9 @@ class StreamStage:
     """What vela makes of TOSA.
 
     Attributes:
+        lower: lowers a QDQ model to TOSA.
         build: compiles a TOSA file; returns the .npz.
-        vela: the options that vela is given.
+        vela: options for vela.
     """
 
     lower: Lower
@@ -118,10 +118,11 @@ def write_ends(region: Region, folder: Path) -> None:
     (folder / ENDS).write_text(json.dumps(ends, indent=2) + "\n")
 
 
-def _end(one: Boundary) -> dict[str, Any]:
-    steps = one.quantization
-    return {"shape": one.shape, "scale": float(steps.scale), "zero_point": int(steps.zero_point)}
+def _end(end: Boundary) -> dict[str, Any]:
+    scale, zero = end.quantization.scale, end.quantization.zero_point
+    return {"shape": end.shape, "scale": float(scale), "zero_point": int(zero)}
 
 
 def _operators(region: Region) -> tuple[str, ...]:
-    return tuple(f"{one.kind} ({', '.join(one.nodes)})" for one in region.operators if one.nodes)
+    covering = (operator for operator in region.operators if operator.nodes)
+    return tuple(f"{operator.kind} ({', '.join(operator.nodes)})" for operator in covering)

@@ -16,7 +16,7 @@ def run_tosa(tosa: bytes, inputs: Sequence[NDArray[np.int8]]) -> list[NDArray[An
     """Run a TOSA file on inputs of N, H, W, C.
 
     Raises:
-        ToolError: the reference model refuses it.
+        ToolError: the reference model refuses the file.
     """
     import tosa_reference_model
 
@@ -30,7 +30,7 @@ def run_tosa(tosa: bytes, inputs: Sequence[NDArray[np.int8]]) -> list[NDArray[An
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Drop what C++ prints: that TOSA 1.0.0 is older than the model, which it is for a reason."""
+    """Drop what C++ prints: a warning that TOSA 1.0.0 is older than the model, as it must be."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
@@ -42,5 +42,5 @@ def _silent() -> Iterator[None]:
     finally:
         for descriptor, copy in zip((1, 2), kept, strict=True):
             os.dup2(copy, descriptor)
-        for one in (*kept, nowhere):
-            os.close(one)
+        for descriptor in (*kept, nowhere):
+            os.close(descriptor)

@@ -21,13 +21,13 @@ _LONGEST = 900  # seconds
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What vela estimates for one of its operations.
+    """What vela estimates for an operation.
 
     Attributes:
-        name: of the tensor that it makes, which is named after the first ONNX node it computes.
-        operation: as vela calls it.
-        on_npu: False if vela leaves it to the CPU.
-        cycles: estimated; 0 for what is fused into another operation.
+        name: name of the operation's result, after the first ONNX node that it computes.
+        operation: vela's name of the operation.
+        on_npu: whether the NPU computes the operation; vela leaves all others to the CPU.
+        cycles: estimated cycles; 0 if the operation is fused into another.
         macs: multiply-accumulates.
     """
 
@@ -43,13 +43,13 @@ class Cost:
     """What vela estimates for a network, in the memories of the chosen system.
 
     Attributes:
-        cycles: of the accelerator, for one inference.
-        milliseconds: the same at the clock of the system.
-        sram_bytes: of tensors in SRAM.
-        dram_bytes: of tensors in DRAM.
-        flash_bytes: read-only: command stream, weights, biases and tables.
-        macs: multiply-accumulates of one inference.
-        layers: in the order of the network.
+        cycles: cycles of the accelerator for an inference.
+        milliseconds: time of these cycles at the clock of the system.
+        sram_bytes: bytes of tensors in SRAM.
+        dram_bytes: bytes of tensors in DRAM.
+        flash_bytes: read-only bytes: command stream, weights, biases and tables.
+        macs: multiply-accumulates of an inference.
+        layers: cost of each operation, in the order of the network.
     """
 
     cycles: int
@@ -67,14 +67,14 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Built:
+class VelaOutput:
     """What vela makes of a network.
 
     Attributes:
-        tflite: the network with its command stream as one custom operator.
-        raw: the same as arrays, in .npz.
+        tflite: the network as a TFLite file, whose custom operator holds the command stream.
+        raw: command stream and constants as arrays, in .npz.
         cost: vela's estimates.
-        feasible: whether it keeps the SRAM that was asked for; vela itself overshoots in silence.
+        feasible: whether the network keeps its budget of SRAM, which vela exceeds in silence.
     """
 
     tflite: bytes
@@ -83,17 +83,19 @@ class Built:
     feasible: bool
 
 
-def build(tosa: bytes, target: NpuTarget, knobs: Knobs, sram_bytes: int | None = None) -> Built:
+def build(
+    tosa: bytes, target: NpuTarget, knobs: Knobs, sram_bytes: int | None = None
+) -> VelaOutput:
     """Compile a TOSA file.
 
     Args:
-        tosa: the file's bytes.
-        target: for which device.
-        knobs: how.
-        sram_bytes: budget of SRAM, at which vela is told to aim; None for the device's own.
+        tosa: bytes of the file.
+        target: the device.
+        knobs: choices for vela.
+        sram_bytes: budget of SRAM that vela aims at; None for the SRAM of the device.
 
     Raises:
-        UsageError: a knob has a value that is not for this device.
+        UsageError: a knob has a value that does not suit the device.
         ToolError: vela failed.
     """
     check_knobs(knobs, target)
@@ -105,7 +107,7 @@ def build(tosa: bytes, target: NpuTarget, knobs: Knobs, sram_bytes: int | None =
         _vela([str(network), *options, "--output-dir", str(folder), "--verbose-performance"])
         cost = _cost(folder)
         _vela([str(network), *options, "--output-dir", str(folder), "--output-format", "raw"])
-        return Built(
+        return VelaOutput(
             (folder / f"{_NETWORK}_vela.tflite").read_bytes(),
             (folder / f"{_NETWORK}_vela.npz").read_bytes(),
             cost,
@@ -116,7 +118,7 @@ def build(tosa: bytes, target: NpuTarget, knobs: Knobs, sram_bytes: int | None =
 def estimate(
     tosa: bytes, target: NpuTarget, knobs: Knobs, sram_bytes: int | None = None
 ) -> tuple[Cost, bool]:
-    """Return what a choice costs by vela's estimate, and whether it keeps its SRAM.
+    """Return what a choice costs by vela's estimate, and whether it keeps its budget of SRAM.
 
     Raises:
         Mbv3cError: as `build` says.
@@ -145,21 +147,21 @@ def cost_json(cost: Cost) -> dict[str, Any]:
         "cpu_operators": cost.cpu_operators,
         "layers": [
             {
-                "name": one.name,
-                "operation": one.operation,
-                "cycles": one.cycles,
-                "macs": one.macs,
+                "name": layer.name,
+                "operation": layer.operation,
+                "cycles": layer.cycles,
+                "macs": layer.macs,
             }
-            for one in cost.layers
+            for layer in cost.layers
         ],
     }
 
 
 def check_budget(cost: Cost, least: Cost, target: NpuTarget, sram_bytes: int) -> None:
-    """Refuse what does not keep the budget that a user gave.
+    """Refuse a network that does not keep the user's budget of SRAM.
 
     Raises:
-        Mbv3cError: it needs more; what the network needs at least is said.
+        Mbv3cError: the network needs more; the message says how much it needs at least.
     """
     if cost.sram_bytes <= sram_bytes:
         return
@@ -175,12 +177,12 @@ def _kib(size: int) -> str:
 
 
 def _fits(cost: Cost, knobs: Knobs, sram_bytes: int | None) -> bool:
-    limits = [one for one in (sram_bytes, knobs.arena_cache_size) if one is not None]
+    limits = [limit for limit in (sram_bytes, knobs.arena_cache_size) if limit is not None]
     return cost.sram_bytes <= min(limits, default=cost.sram_bytes)
 
 
 def arguments(target: NpuTarget, knobs: Knobs, sram_bytes: int | None) -> list[str]:
-    """Return vela's options for a choice, but for what is written where."""
+    """Return vela's options for a choice, without the paths of files."""
     arena = knobs.arena_cache_size or sram_bytes
     options = ["--accelerator-config", target.device, "--config", VELA_CONFIG]
     options += ["--system-config", knobs.system_config or target.system_config]
@@ -198,8 +200,8 @@ def _vela(arguments: list[str]) -> None:
     except subprocess.TimeoutExpired as error:
         raise ToolError(f"vela did not finish within {_LONGEST} s") from error
     if done.returncode != 0:
-        said = (done.stderr + done.stdout).strip().splitlines() or ["no message"]
-        raise ToolError(f"vela failed with status {done.returncode}: {said[-1]}")
+        printed = (done.stderr + done.stdout).strip().splitlines() or ["no message"]
+        raise ToolError(f"vela failed with status {done.returncode}: {printed[-1]}")
 
 
 def _cost(folder: Path) -> Cost:

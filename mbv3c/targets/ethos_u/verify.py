@@ -18,7 +18,7 @@ from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
 from mbv3c.parity.tolerance import ANY, LSB, TOLERANCES
 from mbv3c.targets.ethos_u.host import run_host
-from mbv3c.targets.ethos_u.host_parity import Both, check_host, with_integers
+from mbv3c.targets.ethos_u.host_parity import OutputsAndIntegers, check_host, with_integers
 from mbv3c.targets.ethos_u.interpreter.errors import (
     InterpreterError,
     StreamError,
@@ -88,7 +88,7 @@ def check(
 def _pairs(
     region: Region,
     host: onnx.ModelProto | None,
-    ours: list[Both],
+    ours: list[OutputsAndIntegers],
     wanted: list[list[NDArray[Any]]],
     references: list[list[ReferenceOutput]],
 ) -> Pairs:
@@ -124,16 +124,16 @@ class _Seen:
         self._plain = session(shown)
         self._fused = session(shown, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
 
-    def plain(self, inputs: list[NDArray[np.float32]]) -> list[Both]:
+    def plain(self, inputs: list[NDArray[np.float32]]) -> list[OutputsAndIntegers]:
         """Return what each input gives, and the integers."""
         return [self._both(run(self._plain, x)) for x in inputs]
 
-    def others(self, x: NDArray[np.float32]) -> list[Both]:
+    def others(self, x: NDArray[np.float32]) -> list[OutputsAndIntegers]:
         """Return what onnxruntime might as well give."""
         beside = nudged(x, self._start)
         return [self._both(run(*pair)) for pair in ((self._fused, x), (self._plain, beside))]
 
-    def _both(self, outputs: list[NDArray[Any]]) -> Both:
+    def _both(self, outputs: list[NDArray[Any]]) -> OutputsAndIntegers:
         model, integers = outputs[: self._count], outputs[self._count :]
         if not integers:
             integers = [end.integers(y) for end, y in zip(self._ends, model, strict=True)]
@@ -143,7 +143,7 @@ class _Seen:
 def _steps(
     seen: _Seen,
     inputs: list[NDArray[np.float32]],
-    ours: list[Both],
+    ours: list[OutputsAndIntegers],
     wanted: list[list[NDArray[Any]]],
     references: list[list[ReferenceOutput]],
 ) -> tuple[StepInput, ...]:
@@ -195,8 +195,8 @@ def operators_alone(
 ) -> OperatorsAlone:
     """Run every operator of a region on the integers that onnxruntime computes for its inputs."""
     integers = _every_integer(quantized, x)
-    worst = OperatorsAlone(len(region.alone), "", 0, 1)
-    for one in region.alone:
+    worst = OperatorsAlone(len(region.single_operators), "", 0, 1)
+    for one in region.single_operators:
         inputs = [_four(integers[name]) for name in one.reads]
         (ours,) = run_tosa(one.tosa, inputs)
         theirs = _four(integers[one.makes])

@@ -27,7 +27,7 @@ from mbv3c.targets.ethos_u.interpreter.errors import StreamError
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
 from mbv3c.targets.ethos_u.interpreter.program import read_program
 from mbv3c.targets.ethos_u.interpreter.registers import Registers, decode
-from mbv3c.targets.ethos_u.lowering.convert import Lowering
+from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Region
 from mbv3c.targets.ethos_u.manifest import PRECISION
@@ -230,7 +230,7 @@ def test_a_tosa_file_that_is_not_of_the_model_misses_parity(
 ):
     broken = tmp_path / "broken"
     shutil.copytree(bundle, broken)
-    (broken / TOSA).write_bytes(partition(quantized, Lowering("pool")).regions[0].tosa)
+    (broken / TOSA).write_bytes(partition(quantized, LoweringOptions("pool")).regions[0].tosa)
     rehash(broken, TOSA)
     parity = verify_npu(broken)
     assert not parity.same_tosa

@@ -15,16 +15,18 @@ U65 = 1
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What a command stream's meaning depends on.
+    """An accelerator, as far as the meaning of a command stream depends on it.
 
     Attributes:
-        name: as vela's `--accelerator-config` spells it.
-        product: the field `product` of CONFIG.
+        name: name in vela's `--accelerator-config`.
+        product: value of the field `product` of CONFIG.
         macs: multiply-accumulates per cycle, of all cores.
-        ofm_ublock_depth, ifm_ublock_depth: channels of one step, by which weights are ordered.
+        ofm_ublock_depth, ifm_ublock_depth: output and input channels of a step of the multipliers,
+            by which weights are ordered.
         shram_bytes: size of the internal memory; its last 2 KiB hold the lookup tables.
-        copies: that can be under way at a time.
-        lut_is_shared: the accumulators of an operation without a table may overwrite the tables.
+        copies: number of copies that can be under way at a time.
+        lut_is_shared: whether the accumulators of an operation without a table may overwrite the
+            tables.
     """
 
     name: str
@@ -50,13 +52,14 @@ def accelerator_of(config: int) -> Accelerator:
     """Return the accelerator for which a stream was made, by its word of the CONFIG register.
 
     Raises:
-        UnsupportedError: it is another one, such as Ethos-U65-512 (two cores) or Ethos-U85.
+        UnsupportedError: it is unknown, such as Ethos-U65-512 (two cores) or Ethos-U85.
     """
     product, macs, shram = config >> 28, 1 << (config & 0xF), (config >> 8 & 0xFF) << 10
-    for one in ACCELERATORS:
-        if (one.product, one.macs, one.shram_bytes) == (product, macs, shram):
-            return one
-    known = ", ".join(one.name for one in ACCELERATORS)
+    configured = (product, macs, shram)
+    for accelerator in ACCELERATORS:
+        if (accelerator.product, accelerator.macs, accelerator.shram_bytes) == configured:
+            return accelerator
+    known = ", ".join(accelerator.name for accelerator in ACCELERATORS)
     family = {U55: "Ethos-U55", U65: "Ethos-U65", 2: "Ethos-U85"}.get(product, "unknown product")
     raise UnsupportedError(
         f"the stream is for {family} with {macs} MACs and {shram >> 10} KiB of internal memory;"

@@ -1,7 +1,7 @@
 """Convolutions and depthwise convolutions, whole operations at a time.
 
 Sums are exact: products of 16-bit and 9-bit numbers are added in float64, which holds every
-integer up to 2^53, and what does not fit the accelerator's accumulators is an error.
+integer up to 2^53. A sum that does not fit the accelerator's accumulators is an error.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ def convolve(
 ) -> NDArray[np.int64]:
     """Return the scaled sums of a convolution, of shape (height, width, channels).
 
-    Its channels are put into `program.channels`, with its place.
+    The channels are added to `program.channels`, with the place of the convolution.
     """
     height, width, channels = output_shape(registers)
     inputs = registers["IFM_DEPTH_M1"] + 1

@@ -1,7 +1,7 @@
 """Elementwise operations of one or two inputs.
 
-How operands are scaled is that of `generate_scaling_for_elementwise` in vela's
-`register_command_stream_generator.py` and of `advanced_elementwise_add_sub_scale` in its
+Operands are scaled as in `generate_scaling_for_elementwise` of vela's
+`register_command_stream_generator.py` and in `advanced_elementwise_add_sub_scale` of its
 `scaling.py`.
 """
 
@@ -33,12 +33,12 @@ _SCALED = (_MUL, _ADD, _SUB, _ABS)
 _BROADCAST_HEIGHT, _BROADCAST_WIDTH, _BROADCAST_DEPTH = 1, 2, 4
 _REVERSED, _SCALAR = 1 << 6, 1 << 7
 _OPA_OPB_16, _OPA_32, _OPB_32 = 0, 1, 2  # vela's ifm_scale_mode
-# The operand that is not scaled by 32 bits is moved up by so many bits less one.
+# By element size: the operand without a 32-bit scale is shifted left by one bit less.
 _HEADROOM = {1: 20, 2: 15}
 
 
 def elementwise(registers: Registers, memory: Memory, mode: int) -> NDArray[np.int64]:
-    """Return what an elementwise operation makes of its inputs: (height, width, channels).
+    """Return the result of an elementwise operation, of shape (height, width, channels).
 
     Raises:
         StreamError: the registers contradict each other.
@@ -62,7 +62,7 @@ def elementwise(registers: Registers, memory: Memory, mode: int) -> NDArray[np.i
 
 
 def _second(registers: Registers, memory: Memory) -> NDArray[np.int64]:
-    """Return the second input without its zero point, with sizes of 1 where it is broadcast."""
+    """Return the second input without its zero point; broadcast axes have the size 1."""
     height, width, channels = output_shape(registers)
     broadcast = registers["IFM2_BROADCAST"]
     dtype = element_type(registers, "IFM2")
@@ -144,7 +144,7 @@ def _scale_operands(
     if headroom is None or shift > 63:
         raise UnsupportedError(f"a 32-bit operand scale, shifted by {shift}, of 32-bit elements")
     rounding = ifm_rounding(registers)
-    # Operand A is the first input, or the second one where the order is reversed.
+    # Operand A is the first input, or the second if the order is reversed.
     if (mode == _OPA_32) != is_reversed:
         return apply_scale(first, scale, shift, rounding), second << (headroom - 1)
     return first << (headroom - 1), apply_scale(second, scale, shift, rounding)

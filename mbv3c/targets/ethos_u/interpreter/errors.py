@@ -1,4 +1,4 @@
-"""What can be wrong with a command stream, or beyond the interpreter."""
+"""Errors of command streams, and limits of the interpreter."""
 
 from typing import Self
 
@@ -9,8 +9,8 @@ class InterpreterError(Mbv3cError):
     """A command stream was not executed to its end; nothing of its output is to be trusted.
 
     Attributes:
-        operation: name of the command that was being executed; None outside of any.
-        word: where that command stands, in 32-bit words from the start of the stream.
+        operation: name of the command that was being executed; None outside of commands.
+        word: position of that command, in 32-bit words from the start of the stream.
     """
 
     kind = "npu"
@@ -25,7 +25,7 @@ class InterpreterError(Mbv3cError):
         self.word = word
 
     def at(self, operation: str, word: int) -> Self:
-        """Return the same error with its place; a place that is already known stays."""
+        """Return the error with a place, unless it has one."""
         if self.operation is not None:
             return self
         return type(self)(self.reason, operation, word)

@@ -1,7 +1,7 @@
 """Feature maps as registers describe them: up to four tiles, rows of pixels or bricks of channels.
 
-The fields are those of vela's `npu_set_ifm_precision_t` and `npu_set_ofm_precision_t`; how
-addresses follow from them is that of `generate_ifm`, `generate_tiles` and `get_strides` in its
+The fields come from vela's `npu_set_ifm_precision_t` and `npu_set_ofm_precision_t`; the addresses
+from `generate_ifm`, `generate_tiles` and `get_strides` in its
 `register_command_stream_generator.py`.
 """
 
@@ -24,19 +24,20 @@ _MAX_ELEMENTS = 1 << 27
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Where and how a feature map lies; of an input, height and width follow from the operation.
+    """Where and how a feature map lies; the operation gives an input's height and width.
 
     Attributes:
-        region: number of its memory region.
+        region: number of the memory region.
         bases: addresses of the tiles: top left, top right, bottom left, bottom right.
-        height0, height1, width0: rows of the left tiles at the top, of the right ones, columns of
-            the left ones.
-        depth: channels.
+        height0: rows of the top left tile.
+        height1: rows of the top right tile.
+        width0: columns of the left tiles.
+        depth: number of channels.
         strides: bytes from a row to the next, from a pixel to the next, from a brick to the next
             (in NHWC: from a channel to the next).
-        zero_point: stands for the real value zero.
-        dtype: of an element.
-        bricks: NHCWB16, 16 channels of a row's pixels at a time, instead of NHWC.
+        zero_point: integer that stands for zero.
+        dtype: type of an element.
+        bricks: whether the layout is NHCWB16, 16 channels of a row's pixels at a time, not NHWC.
     """
 
     region: int
@@ -51,7 +52,7 @@ class FeatureMap:
     bricks: bool
 
     def read(self, memory: Memory, height: int, width: int) -> NDArray[Any]:
-        """Return the elements as they are stored, of shape (height, width, depth)."""
+        """Return the stored elements, of shape (height, width, depth)."""
         check_size(height, width, self.depth)
         out = np.empty((height, width, self.depth), self.dtype)
         for base, rows, columns in self._tiles(height, width):
@@ -89,7 +90,7 @@ class FeatureMap:
             yield self.bases[2], slice(self.height0, height), left
 
     def _parts(self, base: int) -> Iterator[tuple[slice, int, tuple[int, ...]]]:
-        """Yield channels with their address and how their axis is split: whole bricks first."""
+        """Yield channels, their address and the axes that they are split into: bricks first."""
         if not self.bricks:
             yield slice(0, self.depth), base, (self.depth,)
             return
@@ -108,7 +109,7 @@ class FeatureMap:
 
 
 def check_size(*shape: int) -> None:
-    """Refuse what no accelerator's memory holds, before memory is asked for it."""
+    """Refuse what no accelerator's memory holds, before memory is allocated."""
     if math.prod(shape) > _MAX_ELEMENTS:
         raise StreamError(f"a feature map of {'x'.join(map(str, shape))} elements")
 
@@ -119,7 +120,7 @@ def input_map(registers: Registers) -> FeatureMap:
 
 
 def second_input_map(registers: Registers, depth: int) -> FeatureMap:
-    """Return what the IFM2 registers describe; there is none for its depth."""
+    """Return what the IFM2 registers describe, but for the depth, which has no register."""
     return _from_registers(registers, "IFM2", depth)
 
 
@@ -138,7 +139,7 @@ def output_shape(registers: Registers) -> tuple[int, int, int]:
 
 
 def element_type(registers: Registers, name: str) -> np.dtype[Any]:
-    """Return the type of the elements of IFM, IFM2 or OFM."""
+    """Return the type of an element of IFM, IFM2 or OFM."""
     precision = registers[f"{name}_PRECISION"]
     size = precision >> (1 if name == "OFM" else 2) & 0b11
     if size > 2:
@@ -147,12 +148,12 @@ def element_type(registers: Registers, name: str) -> np.dtype[Any]:
 
 
 def signed(value: int, bits: int = 16) -> int:
-    """Return a number of so many bits, read in two's complement."""
+    """Read a number of `bits` bits in two's complement."""
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
 def number(value: int, dtype: np.dtype[Any]) -> int:
-    """Return a register of 16 bits as a number of the sign that belongs to a type."""
+    """Return a register of 16 bits as a number, signed if the type is signed."""
     return signed(value) if dtype.kind == "i" else value
 
 

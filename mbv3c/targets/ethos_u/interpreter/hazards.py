@@ -1,9 +1,9 @@
-"""Which commands may still be running, and what the next one must not touch.
+"""Which commands may still be running, and which memory the next command must not touch.
 
-A device copies while it computes. A command that touches what an earlier one may still be writing,
-or writes what it may still be reading, needs a wait between them: OP_DMA_WAIT and OP_KERNEL_WAIT
-let so many of the latest copies or operations go on and wait for all others. How many can be under
-way at all is that of vela's `get_wait_dependency` in `register_command_stream_util.py`.
+A device copies while it computes. A command needs a wait before it touches what an earlier command
+may still be writing, or writes what an earlier command may still be reading. OP_DMA_WAIT and
+OP_KERNEL_WAIT let a number of the latest copies or operations go on and wait for all others. How
+many can be under way comes from vela's `get_wait_dependency` in `register_command_stream_util.py`.
 
 Operations follow each other in order, held apart block by block (BLOCKDEP), which is not checked.
 """
@@ -28,15 +28,15 @@ class Access:
     """Elements that a command reads or writes.
 
     Attributes:
-        view: the elements themselves, in their region.
-        writes: or reads.
+        view: the elements in their region.
+        writes: whether they are written; if not, they are read.
     """
 
     view: NDArray[Any]
     writes: bool
 
 
-class UnderWay:
+class RunningCommands:
     """The commands that may still be running."""
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -44,7 +44,7 @@ class UnderWay:
         self._copies: deque[tuple[Command, Sequence[Access]]] = deque(maxlen=accelerator.copies)
 
     def wait(self, command: Command) -> None:
-        """Take over an OP_DMA_WAIT or OP_KERNEL_WAIT."""
+        """Execute an OP_DMA_WAIT or OP_KERNEL_WAIT."""
         running = self._copies if command.name == "OP_DMA_WAIT" else self._operations
         while len(running) > command.param:
             running.popleft()
@@ -53,7 +53,7 @@ class UnderWay:
         """Begin an OP_DMA_START.
 
         Raises:
-            StreamError: it touches what is in use.
+            StreamError: it touches memory that is in use.
         """
         _check(accesses, self._operations)
         if len(self._copies) == self._copies.maxlen:
@@ -64,10 +64,10 @@ class UnderWay:
     def start_operation(
         self, command: Command, accesses: Sequence[Access], *, pointwise: bool
     ) -> None:
-        """Begin an operation; a pointwise one may write where it reads, element by element.
+        """Begin an operation; a pointwise operation may write the elements that it reads.
 
         Raises:
-            StreamError: it touches what is in use, or writes over what it has yet to read.
+            StreamError: it touches memory that is in use, or overwrites what it has yet to read.
         """
         _check(accesses, self._copies)
         _check_own(accesses, in_place=pointwise)
@@ -78,10 +78,10 @@ def _check(
     accesses: Sequence[Access], running: Iterable[tuple[Command, Sequence[Access]]]
 ) -> None:
     for command, others in running:
-        for one in accesses:
+        for access in accesses:
             for other in others:
-                conflict = one.writes or other.writes
-                if conflict and np.may_share_memory(one.view, other.view):
+                conflict = access.writes or other.writes
+                if conflict and np.may_share_memory(access.view, other.view):
                     raise StreamError(
                         f"touches memory that {command.name} at word {command.word} may still be"
                         " using; a wait is missing"
@@ -89,18 +89,15 @@ def _check(
 
 
 def _check_own(accesses: Sequence[Access], *, in_place: bool) -> None:
-    """Refuse an output that lies on an input, but for one that does so element by element."""
-    read = [one.view for one in accesses if not one.writes]
-    for one in accesses:
-        for other in read if one.writes else ():
-            if np.shares_memory(one.view, other) and not (in_place and _same(one.view, other)):
+    """Refuse an output that lies on an input, unless both are equal and `in_place` is set."""
+    read = [access.view for access in accesses if not access.writes]
+    for access in accesses:
+        for other in read if access.writes else ():
+            if in_place and _place(access.view) == _place(other):
+                continue
+            if np.shares_memory(access.view, other):
                 raise StreamError("writes over its own input")
 
 
-def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    return (one.ctypes.data, one.shape, one.strides, one.itemsize) == (
-        other.ctypes.data,
-        other.shape,
-        other.strides,
-        other.itemsize,
-    )
+def _place(view: NDArray[Any]) -> tuple[Any, ...]:
+    return view.ctypes.data, view.shape, view.strides, view.itemsize

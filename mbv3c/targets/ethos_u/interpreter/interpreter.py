@@ -1,11 +1,11 @@
 """Run a program of Ethos-U55 or Ethos-U65 with one core, to compare its bits with a reference.
 
-A command is executed as a whole, in the order of the stream, on the memory that earlier commands
-left. Checked are registers, weights, scales, tables, the bounds of every access, that nothing is
-read that nobody wrote, and that waits keep copies and operations out of each other's way
-(`hazards`). Not checked is what holds two operations apart (BLOCKDEP) and how the internal memory
-is split into buffers (IFM_IB_END, AB_START). Nor does a comparison say how silicon rounds where
-Arm's specifications are silent.
+Commands are executed one by one, in the order of the stream. Checked are registers, weights,
+scales, tables, the bounds of every access, that everything that is read was written, and that
+waits keep copies and operations out of each other's way (`hazards`). Not checked is how operations
+are held apart block by block (BLOCKDEP), and how the internal memory is split into buffers
+(IFM_IB_END, AB_START). Where Arm's specifications are silent, a comparison does not say how
+silicon rounds.
 
 Whatever the interpreter does not know is an UnsupportedError, never a guess.
 """
@@ -21,10 +21,10 @@ from mbv3c.targets.ethos_u.interpreter.convolution import convolve
 from mbv3c.targets.ethos_u.interpreter.elementwise import elementwise
 from mbv3c.targets.ethos_u.interpreter.errors import InterpreterError, UnsupportedError
 from mbv3c.targets.ethos_u.interpreter.feature_map import output_map
-from mbv3c.targets.ethos_u.interpreter.hazards import UnderWay
+from mbv3c.targets.ethos_u.interpreter.hazards import RunningCommands
 from mbv3c.targets.ethos_u.interpreter.memory import Memory
 from mbv3c.targets.ethos_u.interpreter.pooling import pool
-from mbv3c.targets.ethos_u.interpreter.program import Program, Tensor
+from mbv3c.targets.ethos_u.interpreter.program import Program, ProgramTensor
 from mbv3c.targets.ethos_u.interpreter.registers import Command, Registers, decode
 from mbv3c.targets.ethos_u.interpreter.scaling import INTERNAL, TABLE_0, TABLE_BYTES, finish
 from mbv3c.targets.ethos_u.interpreter.weight_decoder import WeightDecoder
@@ -38,17 +38,17 @@ def interpret(program: Program, inputs: Sequence[NDArray[Any]]) -> list[NDArray[
     """Run a program once.
 
     Args:
-        program: what `read_program` read; it also keeps the weights it has decoded.
-        inputs: in the program's order, each with its shape (ones in front do not count) and
-            element size.
+        program: a program of `read_program`, which also keeps the weights that were decoded.
+        inputs: inputs in the program's order, of the program's shapes (leading ones do not count)
+            and element sizes.
 
     Returns:
-        The outputs, as signed integers; `.view` makes unsigned ones of them where they are.
+        The outputs as signed integers; use `.view` if they are unsigned.
 
     Raises:
-        UsageError: an input does not fit.
+        UsageError: the number, shape or element size of the inputs is wrong.
         StreamError: the program is broken.
-        UnsupportedError: the program does what the interpreter does not know.
+        UnsupportedError: the program contains something that the interpreter does not know.
     """
     memory = Memory({**program.scratch, INTERNAL: program.accelerator.shram_bytes})
     memory.add_constants(program.constants_region, program.constants)
@@ -56,12 +56,12 @@ def interpret(program: Program, inputs: Sequence[NDArray[Any]]) -> list[NDArray[
         raise UsageError(f"{len(inputs)} inputs for a program of {len(program.inputs)}")
     for tensor, values in zip(program.inputs, inputs, strict=True):
         memory.store(tensor.region, tensor.offset, _bytes_of(values, tensor))
-    registers, under_way = Registers(), UnderWay(program.accelerator)
+    registers, running = Registers(), RunningCommands(program.accelerator)
     with WeightDecoder() as decoder:
         for command in decode(program.words):
             memory.accesses = []
             try:
-                _execute(command, registers, memory, under_way, program, decoder)
+                _execute(command, registers, memory, running, program, decoder)
             except InterpreterError as error:
                 raise error.at(command.name, command.word) from error.__cause__
     return [_output(tensor, memory) for tensor in program.outputs]
@@ -71,7 +71,7 @@ def _execute(
     command: Command,
     registers: Registers,
     memory: Memory,
-    under_way: UnderWay,
+    running: RunningCommands,
     program: Program,
     decoder: WeightDecoder,
 ) -> None:
@@ -81,9 +81,9 @@ def _execute(
             raise UnsupportedError(f"{command.param + 1} cores in parallel")
     elif command.name == "OP_DMA_START":
         _copy(registers, memory)
-        under_way.start_copy(command, memory.accesses)
+        running.start_copy(command, memory.accesses)
     elif command.name in _WAITS:
-        under_way.wait(command)
+        running.wait(command)
     elif command.name not in _WITHOUT_EFFECT:
         values = _operate(command, registers, memory, program, decoder)
         shram_bytes = program.accelerator.shram_bytes
@@ -91,7 +91,7 @@ def _execute(
         output_map(registers).write(memory, elements)
         if program.accelerator.lut_is_shared and registers["ACTIVATION"] & 0xFFF < TABLE_0:
             memory.forget(INTERNAL, shram_bytes - TABLE_BYTES)
-        under_way.start_operation(
+        running.start_operation(
             command, memory.accesses, pointwise=_is_pointwise(command, registers)
         )
 
@@ -126,7 +126,7 @@ def _is_pointwise(command: Command, registers: Registers) -> bool:
 
 
 def _copy(registers: Registers, memory: Memory) -> None:
-    """Execute a DMA; its fields are those of vela's `npu_set_dma0_src_region_t`."""
+    """Execute a DMA; vela's `npu_set_dma0_src_region_t` describes its fields."""
     source, destination = registers["DMA0_SRC_REGION"], registers["DMA0_DST_REGION"]
     if (source | destination) >> 9:
         raise UnsupportedError("a copy of more than one dimension")
@@ -140,7 +140,7 @@ def _dma_region(field: int) -> int:
     return INTERNAL if field >> 8 & 1 else field & 0xFF
 
 
-def _bytes_of(values: NDArray[Any], tensor: Tensor) -> NDArray[np.uint8]:
+def _bytes_of(values: NDArray[Any], tensor: ProgramTensor) -> NDArray[np.uint8]:
     shape = values.shape
     while len(shape) > len(tensor.shape) and shape[0] == 1:
         shape = shape[1:]
@@ -152,6 +152,6 @@ def _bytes_of(values: NDArray[Any], tensor: Tensor) -> NDArray[np.uint8]:
     return np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
 
 
-def _output(tensor: Tensor, memory: Memory) -> NDArray[Any]:
+def _output(tensor: ProgramTensor, memory: Memory) -> NDArray[Any]:
     data = memory.load(tensor.region, tensor.offset, tensor.bytes)
     return data.view(f"<i{tensor.element_size}").reshape(tensor.shape)

@@ -1,7 +1,7 @@
 """The memory regions of a program, with every access checked.
 
-Beside its bytes a region remembers which of them anything was written to: a read of bytes that
-nobody wrote is an error, since on a device they would hold what the last program left.
+A region also knows which of its bytes were written. Reading any other byte is an error, since on a
+device it would hold what the last program left.
 """
 
 import math
@@ -19,7 +19,7 @@ class Memory:
     """Regions of bytes, by number."""
 
     def __init__(self, scratch: Mapping[int, int]) -> None:
-        """Begin with regions of these sizes in bytes, to which nothing was written."""
+        """Begin with unwritten regions of the given sizes in bytes."""
         self._bytes = {region: np.zeros(size, np.uint8) for region, size in scratch.items()}
         self._written = {region: np.zeros(size, np.bool_) for region, size in scratch.items()}
         self._constant: set[int] = set()
@@ -32,12 +32,12 @@ class Memory:
         self._constant.add(region)
 
     def forget(self, region: int, start: int) -> None:
-        """Take the bytes of a region, from `start` on, for overwritten with nothing useful."""
+        """Treat the bytes of a region, from `start` on, as unwritten."""
         self._written[region][start:] = False
         self.accesses.append(Access(self._bytes[region][start:], writes=True))
 
     def load(self, region: int, address: int, size: int) -> NDArray[np.uint8]:
-        """Return `size` bytes, copied."""
+        """Return a copy of `size` bytes."""
         return self.read(region, address, (size,), np.uint8, (1,))
 
     def store(self, region: int, address: int, data: NDArray[np.uint8]) -> None:
@@ -52,10 +52,10 @@ class Memory:
         dtype: DTypeLike,
         strides: Sequence[int],
     ) -> NDArray[Any]:
-        """Return elements that lie `strides` bytes apart, copied.
+        """Return a copy of elements that lie `strides` bytes apart.
 
         Raises:
-            StreamError: they reach out of the region, or nothing was written there.
+            StreamError: elements lie outside the region, or were not written.
         """
         kind = np.dtype(dtype)
         if not math.prod(shape):
@@ -80,7 +80,7 @@ class Memory:
         """Write elements, `strides` bytes apart.
 
         Raises:
-            StreamError: they reach out of the region, or it is one of constants.
+            StreamError: elements lie outside the region, or the region holds constants.
         """
         shape, kind = values.shape, values.dtype
         if not values.size:
@@ -108,8 +108,8 @@ class Memory:
         if region not in self._bytes:
             raise StreamError(f"{verb} in region {region}, which the program does not have")
         reach = [(size - 1) * stride for size, stride in zip(shape, strides, strict=True)]
-        first = address + sum(min(0, one) for one in reach)
-        end = address + sum(max(0, one) for one in reach) + itemsize
+        first = address + sum(min(0, extent) for extent in reach)
+        end = address + sum(max(0, extent) for extent in reach) + itemsize
         size = len(self._bytes[region])
         if first < 0 or end > size:
             raise StreamError(

@@ -20,15 +20,15 @@ from mbv3c.targets.ethos_u.interpreter.window import padded_input, taps, window_
 
 _MAX, _AVERAGE, _REDUCE_SUM = 0, 1, 2  # vela's pooling_mode
 _SIDES = ("TOP", "LEFT", "BOTTOM", "RIGHT")
-_LOWEST = -(1 << 40)  # below every element, so that padding never is the maximum
+_LOWEST = -(1 << 40)  # below every element, so that padding is never the maximum
 
 
 def pool(registers: Registers, memory: Memory, mode: int) -> NDArray[np.int64]:
-    """Return what a pooling makes of its input, scaled, of shape (height, width, channels).
+    """Return the scaled result of a pooling, of shape (height, width, channels).
 
     Raises:
         StreamError: the registers contradict each other.
-        UnsupportedError: the pooling is none of those that the tests compare with a reference.
+        UnsupportedError: no test compares such a pooling with a reference.
     """
     height, width, channels = output_shape(registers)
     inputs = registers["IFM_DEPTH_M1"] + 1

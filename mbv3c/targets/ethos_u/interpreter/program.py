@@ -1,7 +1,7 @@
 """Read what vela writes with `--output-format raw`: one .npz with a command stream and its data.
 
-The keys are those of vela's `ethosu/vela/rawdata_writer.py`; the header in front of the command
-stream, the "driver actions", is that of its `driver_actions.py`.
+The keys come from vela's `ethosu/vela/rawdata_writer.py`; the header in front of the command
+stream, the "driver actions", from its `driver_actions.py`.
 """
 
 import zipfile
@@ -22,14 +22,14 @@ _CONFIG, _COMMAND_STREAM, _NOP = 1, 2, 5  # DACommands
 
 
 @dataclass(frozen=True)
-class Tensor:
+class ProgramTensor:
     """An input or output of a program.
 
     Attributes:
-        shape: without the ones that vela puts in front.
-        element_size: bytes of an element; the file does not say whether it is signed.
-        region: number of the memory region in which it lies.
-        offset: where it begins there, in bytes.
+        shape: shape without the ones that vela puts in front.
+        element_size: bytes of an element; the file does not say whether elements are signed.
+        region: number of the memory region that holds the tensor.
+        offset: begin of the tensor in its region, in bytes.
     """
 
     shape: tuple[int, ...]
@@ -47,14 +47,14 @@ class Program:
     """A command stream with everything it needs but the inputs.
 
     Attributes:
-        accelerator: for which it was made.
+        accelerator: accelerator for which the program was made.
         words: the command stream, of uint32, without the header.
-        constants: what the region of weights, scales and tables holds, of uint8.
-        constants_region: its number.
-        scratch: bytes of every other region, by its number.
-        inputs, outputs: in the order of the graph.
+        constants: bytes of the region of weights, scales and tables.
+        constants_region: number of that region.
+        scratch: bytes of every other region, by the region's number.
+        inputs, outputs: inputs and outputs in the order of the graph.
         weights: weight streams that were already decoded; filled as the program runs.
-        channels, tables: the constants that it has used, and where; filled likewise.
+        channels, tables: constants that were used, and where; filled as the program runs.
     """
 
     accelerator: Accelerator
@@ -62,8 +62,8 @@ class Program:
     constants: NDArray[np.uint8]
     constants_region: int
     scratch: Mapping[int, int]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[ProgramTensor, ...]
+    outputs: tuple[ProgramTensor, ...]
     weights: dict[bytes, NDArray[np.int16]] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -75,8 +75,8 @@ def read_program(path: Path) -> Program:
     """Read a .npz file of vela.
 
     Raises:
-        StreamError: it is not such a file, or a broken one.
-        UnsupportedError: it is for an accelerator that the interpreter does not know.
+        StreamError: the file is broken, or no raw output of vela.
+        UnsupportedError: the program is for an accelerator that the interpreter does not know.
     """
     try:
         with path.open("rb") as stream, np.load(stream) as file:
@@ -86,7 +86,7 @@ def read_program(path: Path) -> Program:
 
 
 def _program(file: Mapping[str, NDArray[Any]]) -> Program:
-    # A program is stored as one byte string, which loses its trailing zeros but in the buffer.
+    # numpy drops the trailing zeros of a byte string; `tobytes` has them.
     accelerator, words = read_driver_actions(file["cmd_data"].tobytes())
     if file["variable_shape"].size:
         raise UnsupportedError("the program keeps variables from one inference to the next")
@@ -108,7 +108,7 @@ def _program(file: Mapping[str, NDArray[Any]]) -> Program:
     return Program(accelerator, words, constants, constants_region, scratch, inputs, outputs)
 
 
-def _tensors(file: Mapping[str, NDArray[Any]], kind: str) -> Iterator[Tensor]:
+def _tensors(file: Mapping[str, NDArray[Any]], kind: str) -> Iterator[ProgramTensor]:
     for shape, size, region, offset in zip(
         file[f"{kind}_shape"],
         file[f"{kind}_elem_size"],
@@ -116,14 +116,14 @@ def _tensors(file: Mapping[str, NDArray[Any]], kind: str) -> Iterator[Tensor]:
         file[f"{kind}_offset"],
         strict=True,
     ):
-        sizes = [int(one) for one in shape]
+        sizes = [int(extent) for extent in shape]
         while len(sizes) > 1 and sizes[0] == 1:
             sizes.pop(0)
-        yield Tensor(tuple(sizes), int(size), int(region), int(offset))
+        yield ProgramTensor(tuple(sizes), int(size), int(region), int(offset))
 
 
 def read_driver_actions(payload: bytes) -> tuple[Accelerator, NDArray[np.uint32]]:
-    """Return the accelerator and the command stream of what the device's driver is given.
+    """Return the accelerator and the command stream from the payload for the device's driver.
 
     Raises:
         StreamError: the header is broken or the stream shorter than it says.

@@ -1,8 +1,8 @@
 """Decode a command stream into commands, and keep the registers that they set.
 
-Numbers and names of commands are vela's (`ethosu.vela.ethos_u55_regs`), imported, not copied. A
-word holds a command's number in bits 0 to 9, in bits 14 and 15 whether a second word follows with
-a payload (`command_no_payload_t`, `command_with_payload_t`), and a parameter in bits 16 to 31.
+Numbers and names of commands are imported from vela (`ethosu.vela.ethos_u55_regs`). A word holds a
+command's number in bits 0 to 9 and a parameter in bits 16 to 31. Bits 14 and 15 say whether a
+second word follows with a payload (`command_no_payload_t`, `command_with_payload_t`).
 """
 
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ _ADDRESS_BITS = 40
 
 @dataclass(frozen=True)
 class Command:
-    """One command.
+    """A command of a stream.
 
     Attributes:
-        word: its offset in the stream, in 32-bit words.
-        name: as in vela's `cmd0` and `cmd1`, without `NPU_`.
-        param: its 16 bits of parameter.
-        payload: the word behind it, where it has one.
+        word: offset in the stream, in 32-bit words.
+        name: name in vela's `cmd0` and `cmd1`, without `NPU_`.
+        param: parameter of 16 bits.
+        payload: the second word; None if there is none.
     """
 
     word: int
@@ -67,7 +67,7 @@ def decode(words: NDArray[np.uint32]) -> Iterator[Command]:
 
 
 class Registers:
-    """The state that commands named SET leave for the operations behind them.
+    """The state that SET commands leave for later operations.
 
     Registers have no value before they are set: what they hold after a reset is not documented.
     Names are those of the commands without `NPU_SET_`.
@@ -77,7 +77,7 @@ class Registers:
         self._values: dict[str, tuple[int, int | None]] = {}
 
     def set(self, command: Command) -> None:
-        """Take over a command of which the name begins with `SET_`."""
+        """Store what a command sets whose name begins with `SET_`."""
         self._values[command.name.removeprefix("SET_")] = (command.param, command.payload)
 
     def __getitem__(self, name: str) -> int:
@@ -95,7 +95,7 @@ class Registers:
     def signed_address(self, name: str) -> int:
         """Return a register of 40 bits in two's complement; strides may be negative."""
         value = self.address(name)
-        # vela writes addresses of 40 bits, and negative numbers as such.
+        # vela writes addresses of 40 bits, negative ones in two's complement.
         if value >> _ADDRESS_BITS:
             raise StreamError(f"{name} {value:#x} has more than {_ADDRESS_BITS} bits")
         return value - (1 << _ADDRESS_BITS) if value >> (_ADDRESS_BITS - 1) else value

@@ -1,7 +1,7 @@
 """From sums to elements of the output: scale, round, move by the zero point, clamp, look up.
 
-How a scale is applied is that of `apply_scale_32` in the TOSA 1.0 specification; the names of the
-rounding modes are those of `rounding` in vela's `ethos_u55_regs`.
+A scale is applied as in `apply_scale_32` of the TOSA 1.0 specification. The names of the rounding
+modes come from `rounding` in vela's `ethos_u55_regs`.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from mbv3c.targets.ethos_u.interpreter.registers import Registers
 from mbv3c.targets.ethos_u.interpreter.weights import Scales, read_scales
 
 INTERNAL = -1  # the accelerator's own memory, as a region
-TABLE_BYTES = 2048  # at its end
+TABLE_BYTES = 2048  # at the end of the internal memory
 DOUBLE, NATURAL = 0, 2  # 1 is TRUNCATE
 GLOBAL_SCALE = 1 << 8  # of OFM_PRECISION
 TABLE_0 = 16  # of ACTIVATION
@@ -30,7 +30,7 @@ def ofm_rounding(registers: Registers) -> int:
 
 
 def ifm_rounding(registers: Registers) -> int:
-    """Return the rounding mode of IFM_PRECISION, for operands that are scaled by themselves."""
+    """Return the rounding mode of IFM_PRECISION, which scales the operands of a sum."""
     return _known_rounding(registers["IFM_PRECISION"] >> 14)
 
 
@@ -46,10 +46,10 @@ def apply_scale(
     shift: NDArray[np.int64] | int,
     rounding: int,
 ) -> NDArray[np.int64]:
-    """Return values * scale >> shift, rounded; scale and shift are one, or one a channel."""
+    """Return values * scale >> shift, rounded; scale and shift may differ by channel."""
     scales, shifts = np.asarray(scale, np.int64), np.asarray(shift, np.int64)
     largest = max(1, int(np.abs(values).max(initial=0))) * max(1, int(scales.max(initial=0)))
-    # Products of 40-bit sums can need more than 64 bits: Python's integers then.
+    # Products of 40-bit sums can need more than 64 bits, which Python's integers have.
     wide = largest >= 1 << 61 or int(shifts.max(initial=0)) > 61
     kind: Any = object if wide else np.int64
     product = values.astype(kind) * scales.astype(kind)
@@ -64,7 +64,7 @@ def apply_scale(
 
 
 def apply_global_scale(values: NDArray[np.int64], registers: Registers) -> NDArray[np.int64]:
-    """Return values scaled by OFM_SCALE, which holds for all channels.
+    """Return values scaled by OFM_SCALE, the scale of all channels.
 
     Raises:
         UnsupportedError: OFM_PRECISION asks for a scale for each channel.
@@ -130,7 +130,7 @@ def finish(
 ) -> NDArray[np.int64]:
     """Return scaled values as elements of the output: zero point, clamp, table.
 
-    The table of signed bytes that is used is put into `tables`.
+    A table of signed bytes that is used is added to `tables`.
 
     Raises:
         StreamError: a 32-bit element overflows.
@@ -144,7 +144,7 @@ def finish(
         raise UnsupportedError(f"activation {activation:#06x}")
     limits = np.iinfo(dtype)
     if dtype.itemsize == 4:
-        # The clamp's registers have 16 bits; sums of 32 are not clamped.
+        # The clamp's registers have 16 bits; sums of 32 bits are not clamped.
         if kind:
             raise UnsupportedError("a table behind a 32-bit output")
         if moved.size and (moved.min() < limits.min or moved.max() > limits.max):
@@ -168,7 +168,7 @@ def _look_up(
     internal_bytes: int,
     tables: dict[bytes, str],
 ) -> NDArray[np.int64]:
-    """Return table elements; the first belongs to the smallest value."""
+    """Look values up in a table, whose first element belongs to the smallest value."""
     start = internal_bytes - TABLE_BYTES
     if dtype == np.dtype("<i1"):
         data = internal.load(INTERNAL, start + slot * 256, 256)

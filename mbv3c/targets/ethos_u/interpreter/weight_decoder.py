@@ -1,7 +1,7 @@
 """Decompress weight streams with vela's own codec, in a process of its own.
 
-`ethosu.mlw_codec` ends its process where a stream is corrupt; ours must go on and say so. The
-process reads streams and answers with 16-bit numbers, each behind a 32-bit count.
+`ethosu.mlw_codec` ends its process if a stream is corrupt; our process must go on and say so. The
+decoding process reads streams and answers with 16-bit numbers, each behind a 32-bit count.
 """
 
 import struct
@@ -35,7 +35,7 @@ while header := requests.read(4):
 
 
 class WeightDecoder:
-    """Decompresses streams; a context manager, of which the process starts when first needed."""
+    """Decompresses streams; a context manager, whose process starts when it is first needed."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,7 +56,7 @@ class WeightDecoder:
         """Return the weights of a stream, in its order.
 
         Raises:
-            StreamError: it is corrupt.
+            StreamError: the stream is corrupt.
         """
         if self._process is None:
             pipe = subprocess.PIPE
@@ -76,7 +76,7 @@ class WeightDecoder:
         return np.frombuffer(process.stdout.read(2 * count), "<i2").astype(np.int16)
 
     def _stop(self, process: "subprocess.Popen[bytes]") -> str:
-        """End the process; return the last line that it printed."""
+        """End the process and return the last line that it printed."""
         self._process = None
         assert process.stdin is not None
         with suppress(BrokenPipeError):
@@ -84,5 +84,5 @@ class WeightDecoder:
         with process:
             assert process.stderr is not None
             lines = process.stderr.read().decode(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1] if said else "vela's codec ended without a word"
+        printed = [line.strip() for line in lines if line.strip()]
+        return printed[-1] if printed else "vela's codec ended without a word"

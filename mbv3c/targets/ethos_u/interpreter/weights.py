@@ -1,13 +1,13 @@
 """Kernels and scales as the accelerator reads them.
 
-A kernel's stream is compressed (`weight_decoder`), and its weights come in the order in which the
-accelerator's multipliers consume them: by blocks of output channels, blocks of input channels and
-parts of 8x8 taps, inside them either tap by tap ("depth first") or channel by channel ("part
-kernel first"), down to the channels of one step. That is the order which vela's
-`mlw_codec.reorder_encode` writes, and a test compares with it.
+A kernel's stream is compressed (`weight_decoder`). Its weights come in the order in which the
+accelerator's multipliers read them: by blocks of output channels, blocks of input channels and
+parts of 8x8 taps; inside these tap by tap ("depth first") or channel by channel ("part kernel
+first"), down to the channels of a step. vela's `mlw_codec.reorder_encode` writes this order, and a
+test compares with it.
 
-Scales are records of ten bytes, as `encode_bias` in vela's `weight_compressor.py` packs them:
-40 bits of bias, 32 of scale, 6 of shift.
+Scales are records of ten bytes: 40 bits of bias, 32 of scale, 6 of shift. `encode_bias` in vela's
+`weight_compressor.py` packs them.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from mbv3c.targets.ethos_u.interpreter.errors import StreamError
 from mbv3c.targets.ethos_u.interpreter.weight_decoder import WeightDecoder
 
 RECORD_BYTES = 10
-_MAX_TAPS = 8  # of a part of a kernel, each way, without dilation
+_MAX_TAPS = 8  # of a part of a kernel along each axis, without dilation
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Ordering:
 
     Attributes:
         shape: output channels, height, width, input channels (1 if depthwise).
-        depthwise: every output channel reads its own input channel.
-        part_kernel_first: the other order than depth first.
-        input_bits: of an element of the input, 8 or 16.
-        dilation: vertical, horizontal.
+        depthwise: whether every output channel reads its own input channel.
+        part_kernel_first: whether the order is "part kernel first", not "depth first".
+        input_bits: bits of an element of the input, 8 or 16.
+        dilation: dilation, vertical and horizontal.
         block_depth: output channels of a block.
-        ofm_ublock_depth, ifm_ublock_depth: the accelerator's.
+        ofm_ublock_depth, ifm_ublock_depth: output and input channels of a step of the multipliers.
     """
 
     shape: tuple[int, int, int, int]
@@ -59,9 +59,9 @@ def read_kernel(
 
     Args:
         stream: the compressed weights.
-        ordering: how they are ordered.
-        decoder: decompresses them.
-        known: kernels that were read before; this one is added.
+        ordering: order of the weights.
+        decoder: decompressor of the weights.
+        known: kernels that were read before, to which this kernel is added.
 
     Raises:
         StreamError: the stream is corrupt or of another length than the shape asks for.
@@ -74,7 +74,7 @@ def read_kernel(
 
 def arrange(weights: NDArray[np.int16], ordering: Ordering) -> NDArray[np.int16]:
     """Return weights in the order of the stream as a kernel of shape `ordering.shape`."""
-    needed = math.prod(ordering.shape)  # at least; with padding more
+    needed = math.prod(ordering.shape)  # without padding
     if needed <= len(weights):
         positions = positions_in_stream(ordering)
         needed = len(positions)
@@ -92,18 +92,18 @@ def arrange(weights: NDArray[np.int16], ordering: Ordering) -> NDArray[np.int16]
 
 
 def positions_in_stream(ordering: Ordering) -> NDArray[np.int32]:
-    """Return for every weight of the stream its index in the flat kernel, -1 for padding."""
+    """Return the index in the flat kernel of every weight of the stream, -1 for padding."""
     return np.concatenate(list(_blocks(ordering)))
 
 
 def _blocks(ordering: Ordering) -> Iterator[NDArray[np.int32]]:
     outputs, height, width, inputs = ordering.shape
     input_block = 16 if ordering.part_kernel_first or ordering.input_bits == 16 else 32
-    step_y, step_x = (_MAX_TAPS // one for one in ordering.dilation)
+    step_y, step_x = (_MAX_TAPS // dilation for dilation in ordering.dilation)
     for first_output in range(0, outputs, ordering.block_depth):
         output_count = min(ordering.block_depth, outputs - first_output)
         for first_input in range(0, inputs, input_block):
-            # Depth first, a block of input channels is always whole in the stream.
+            # Depth first, the stream always has all input channels of a block.
             input_count = input_block
             if ordering.part_kernel_first:
                 input_count = min(input_block, inputs - first_input)
@@ -121,7 +121,7 @@ def _part(
     input_block: tuple[int, int],
     taps: tuple[int, int, int, int],
 ) -> NDArray[np.int32]:
-    """Return the indices of one block of channels by one part of the taps.
+    """Return the indices of a block of channels by a part of the taps.
 
     The axes, from the outermost: groups of input channels (part kernel first), groups of output
     channels, taps, groups of input channels (depth first), output channels, input channels.
@@ -157,10 +157,10 @@ def _round_up(value: int, multiple: int) -> int:
 
 @dataclass(frozen=True)
 class Scales:
-    """What becomes of the sums of each output channel: (sum + bias) * scale >> shift.
+    """How the sums of each output channel are scaled: (sum + bias) * scale >> shift.
 
     Attributes:
-        bias, scale, shift: one of each a channel.
+        bias, scale, shift: numbers for each channel.
     """
 
     bias: NDArray[np.int64]
@@ -169,7 +169,7 @@ class Scales:
 
 
 def read_scales(stream: NDArray[np.uint8], channels: int) -> Scales:
-    """Return the scales of so many channels.
+    """Return the scales of `channels` channels.
 
     Raises:
         StreamError: the stream is too short, or its unused bits are set.

@@ -1,6 +1,6 @@
-"""What slides over the input: kernel size, stride, dilation, padding and upscaling.
+"""The window that moves over the input: kernel size, stride, dilation, padding and upscaling.
 
-The bits of KERNEL_STRIDE are those of `generate_kernel` in vela's
+The bits of KERNEL_STRIDE come from `generate_kernel` in vela's
 `register_command_stream_generator.py`.
 """
 
@@ -27,8 +27,8 @@ class Window:
 
     Attributes:
         taps: rows and columns of the kernel.
-        stride, dilation: as usual.
-        part_kernel_first: in which order the weights come.
+        stride, dilation: stride and dilation of the kernel.
+        part_kernel_first: whether weights come in the order "part kernel first" (`weights`).
     """
 
     taps: tuple[int, int]
@@ -62,15 +62,15 @@ def window_of(registers: Registers) -> Window:
 def padded_input(
     registers: Registers, memory: Memory, window: Window, fill: int
 ) -> NDArray[np.int64]:
-    """Return the input, its zero point taken off, as large as the windows of the output need it.
+    """Return the padded input, without its zero point, as large as the output needs.
 
-    No register holds the input's height and width: they are those which output, kernel, stride and
-    padding leave.
+    No register holds the input's height and width: they follow from output, kernel, stride and
+    padding.
 
     Args:
-        registers: those of the operation.
-        memory: where the input lies.
-        window: what slides over it.
+        registers: registers of the operation.
+        memory: memory that holds the input.
+        window: window that moves over the input.
         fill: value of the padding.
     """
     height, width, _ = output_shape(registers)
@@ -104,7 +104,7 @@ def padded_input(
 def taps(
     values: NDArray[Element], window: Window, height: int, width: int
 ) -> Iterator[tuple[int, int, NDArray[Element]]]:
-    """Yield row and column of each tap with what it sees: (height, width, channels)."""
+    """Yield row and column of each tap, and the inputs it reads: (height, width, channels)."""
     for row in range(window.taps[0]):
         y = row * window.dilation[0]
         bottom = y + (height - 1) * window.stride[0] + 1

@@ -1,7 +1,7 @@
 """The constants of a convolution, channel by channel, to find them again in a command stream.
 
-vela splits convolutions, lays kernels out anew and fills them up with zeros; but an output channel
-stays a list of weights, a bias and a scale.
+vela splits convolutions, changes the layout of kernels and pads them with zeros. But an output
+channel stays a list of weights, a bias and a scale.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Weights that are not zero, as bytes of int16; bias; scale and shift, by no common power of 2.
+# Weights that are not zero, as bytes of int16; bias; scale and shift, without common powers of 2.
 Channel = tuple[bytes, int, int, int]
 
 
@@ -20,7 +20,7 @@ def channels_of(
     scales: Sequence[int] | NDArray[Any],
     shifts: Sequence[int] | NDArray[Any],
 ) -> Iterator[Channel]:
-    """Yield the output channels of a kernel O, H, W, I, with one bias, scale and shift of each.
+    """Yield the output channels of a kernel O, H, W, I; each has a bias, a scale and a shift.
 
     A channel's sums become (sum + bias) * scale >> shift.
     """

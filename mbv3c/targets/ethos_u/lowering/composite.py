@@ -1,4 +1,4 @@
-"""Read a composite function: the float operations between integers that a pattern has matched."""
+"""Read a composite function: float operations between integers that matched a pattern."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ class Quantization:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A quantized constant: integers, and one scale per output channel or one for all."""
+class QuantizedConstant:
+    """Integers of a constant, with a scale for all or a scale for each output channel."""
 
     integers: NDArray[Any]
     scales: NDArray[np.float64]
@@ -46,12 +46,13 @@ class Composite:
     """A composite function.
 
     Attributes:
-        kind: the name of the pattern that has matched it.
-        nodes: names of the ONNX nodes in it but for QDQ, in their order.
-        parameters: its inputs.
-        quantized_by: name of the QuantizeLinear node that makes its result.
-        output: how its result is quantized.
-        shape: of its result, N, C, H, W or N, C.
+        kind: name of the pattern that the function matched.
+        nodes: names of the ONNX nodes in the function, in order, without QDQ pairs.
+        parameters: inputs of the function.
+        quantized_by: name of the QuantizeLinear node that makes the result.
+        output: step and zero point of the result.
+        shape: shape of the result, N, C, H, W or N, C.
+        name: name of the first node.
     """
 
     def __init__(self, function: relax.Function) -> None:
@@ -67,32 +68,36 @@ class Composite:
         self.name = self.nodes[0] if self.nodes else name_of(last) or self.kind
 
     def find(self, name: str) -> relax.Call:
-        """Return the only call of an operator; KeyError without one."""
+        """Return the only call of an operator.
+
+        Raises:
+            KeyError: there is no such call.
+        """
         for call in self._bound.values():
             if operator(call) == name:
                 return call
         raise KeyError(name)
 
     def input_of(self, call: relax.Call, index: int = 0) -> tuple[relax.Var, Quantization]:
-        """Return the integers that an argument of a call is, and what they stand for."""
+        """Return the integers behind an argument of a call, and what they stand for."""
         dequantize = self._value(call.args[index])
         return dequantize.args[0], _quantization(dequantize)
 
     def read(self) -> Iterator[tuple[relax.Var, Quantization]]:
-        """Yield every input with what its integers stand for."""
+        """Yield every input, and what its integers stand for."""
         for call in self._bound.values():
             if operator(call) == "relax.dequantize" and call.args[0] in self.parameters:
                 yield call.args[0], _quantization(call)
 
     def only_input(self) -> tuple[relax.Var, Quantization]:
-        """Return the integers that a composite of one input reads."""
+        """Return the only input, and what its integers stand for."""
         return next(self.read())
 
-    def weights_of(self, call: relax.Call, index: int) -> Weights:
-        """Return the constant that an argument of a call is.
+    def weights_of(self, call: relax.Call, index: int) -> QuantizedConstant:
+        """Return the constant behind an argument of a call.
 
         Raises:
-            ModelError: its zero point is not 0, which the NPU cannot do per channel.
+            ModelError: a zero point is not 0; the NPU has no zero points per channel.
         """
         value = self._value(call.args[index])
         while operator(value) in ("relax.reshape", "relax.permute_dims"):
@@ -100,10 +105,10 @@ class Composite:
         integers, scale, zero = (argument.value.numpy() for argument in value.args)
         if zero.any():
             raise ModelError(f"{self.name} has asymmetric weights; quantize them symmetrically")
-        return Weights(integers, np.atleast_1d(scale).astype(np.float64))
+        return QuantizedConstant(integers, np.atleast_1d(scale).astype(np.float64))
 
     def bias(self, channels: int, scales: NDArray[np.float64]) -> NDArray[np.int32]:
-        """Return the bias in steps of `scales`; zeros without one."""
+        """Return the bias in steps of `scales`; zeros if there is no bias."""
         try:
             bias = self.weights_of(self.find("relax.add"), 1)
         except KeyError:
@@ -125,7 +130,7 @@ class Composite:
         return int(both[0]), int(both[1])
 
     def table(self) -> NDArray[np.int8]:
-        """Compute the result for each of the 256 inputs, from -128 on."""
+        """Return the result for each of the 256 int8, from -128 on."""
         parameter, _ = self.only_input()
         integers = np.arange(-128, 128).astype(np.int8)
         values: dict[Any, NDArray[Any]] = {parameter: integers}
@@ -160,7 +165,7 @@ _NUMPY: dict[str, Any] = {
 
 
 def operator(expression: relax.Expr) -> str:
-    """Return the name of the operator that is called; empty for anything else."""
+    """Return the name of the operator that a call calls; empty for anything else."""
     return str(expression.op.name) if isinstance(expression, relax.Call) else ""
 
 

@@ -1,4 +1,4 @@
-"""Composite functions to TOSA: what each pattern means in integers."""
+"""Convert composite functions to TOSA: what each pattern means in integers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,36 +8,43 @@ from typing import Any
 import numpy as np
 
 from mbv3c.targets.ethos_u.lowering.composite import Composite, Quantization
-from mbv3c.targets.ethos_u.lowering.tosa_graph import INT8, INT32, Tensor, TosaGraph
+from mbv3c.targets.ethos_u.lowering.tosa_graph import (
+    INT8,
+    INT32,
+    ConvolutionGeometry,
+    TosaGraph,
+    TosaTensor,
+)
 from mbv3c.targets.ethos_u.lowering.upsampling import upsample, upsampling_of
 
-Values = Mapping[Any, Tensor]
-# An addition aligns its operands with so many bits below the point.
-_ALIGNED_BITS = 20
+Values = Mapping[Any, TosaTensor]
+_ALIGNED_BITS = 20  # bits below the point to which an addition aligns its operands
 _LARGEST_KERNEL = 64
 
 
 @dataclass(frozen=True)
-class Lowering:
-    """What there is to choose.
+class LoweringOptions:
+    """The choices of lowering.
 
     Attributes:
-        mean: one of `npu_knobs.MEANS`.
-        interpolates: the device resizes bilinearly by itself; else it is done by convolutions.
+        mean: way to compute means, one of `options.MEANS`.
+        interpolates: whether the device resizes bilinearly itself; if not, convolutions do it.
     """
 
     mean: str = "depthwise"
     interpolates: bool = False
 
 
-def convert(composite: Composite, graph: TosaGraph, values: Values, lowering: Lowering) -> Tensor:
+def convert(
+    composite: Composite, graph: TosaGraph, values: Values, lowering: LoweringOptions
+) -> TosaTensor:
     """Add a composite to a graph and return its result.
 
     Args:
-        composite: what to compute.
-        graph: gets the operations.
-        values: the tensors that the composite's parameters are.
-        lowering: how.
+        composite: the composite to compute.
+        graph: the graph that gets the operations.
+        values: the tensor for each parameter of the composite.
+        lowering: the choices of lowering.
     """
     graph.layer = composite.name
     if composite.kind == "mean":
@@ -47,11 +54,11 @@ def convert(composite: Composite, graph: TosaGraph, values: Values, lowering: Lo
     return _CONVERTERS[composite.kind](composite, graph, values)
 
 
-def allowed_lsb(composite: Composite, lowering: Lowering) -> int:
-    """Return how far from fp32 a composite may be, in steps of its result, on the same input.
+def allowed_lsb(composite: Composite, lowering: LoweringOptions) -> int:
+    """Return how far from fp32 a composite's result may be on an input, in steps.
 
-    A step for a value that lies near the middle of two: fp32 may round it the other way. A mean
-    as a pool is rounded to a step of its input before that.
+    A value near the middle of two steps may differ by a step, since fp32 may round it the other
+    way. A mean that is computed as a pool is also rounded to a step of its input.
     """
     if composite.kind != "mean" or lowering.mean != "pool":
         return 1
@@ -59,7 +66,7 @@ def allowed_lsb(composite: Composite, lowering: Lowering) -> int:
     return 1 + ceil(quantized.scale / composite.output.scale / 2)
 
 
-def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:
+def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     conv = composite.find("relax.nn.conv2d")
     parameter, quantized = composite.input_of(conv)
     weights = composite.weights_of(conv, 1)
@@ -71,15 +78,17 @@ def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:
         weights.integers.transpose((2, 3, 0, 1) if depthwise else (0, 2, 3, 1)),
         composite.bias(len(weights.integers), scales),
         quantized.zero_point,
-        _integers(attributes.padding),
-        _integers(attributes.strides),
-        _integers(attributes.dilation),
+        ConvolutionGeometry(
+            _integers(attributes.padding),
+            _integers(attributes.strides),
+            _integers(attributes.dilation),
+        ),
         depthwise=depthwise,
     )
     return _finished(composite, graph, sums, scales)
 
 
-def _dense(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:
+def _dense(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     product = composite.find("relax.matmul")
     parameter, quantized = composite.input_of(product)
     weights = composite.weights_of(product, 1)
@@ -91,16 +100,13 @@ def _dense(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:
         integers[:, None, None, :],
         composite.bias(len(integers), scales),
         quantized.zero_point,
-        [0, 0, 0, 0],
-        [1, 1],
-        [1, 1],
         depthwise=False,
     )
     return _finished(composite, graph, sums, scales)
 
 
-def _finished(composite: Composite, graph: TosaGraph, sums: Tensor, scales: Any) -> Tensor:
-    """Bring int32 on the scale of the result and within the bounds of its clamp."""
+def _finished(composite: Composite, graph: TosaGraph, sums: TosaTensor, scales: Any) -> TosaTensor:
+    """Rescale int32 sums to the result and clamp them to its bounds."""
     low, high = composite.bounds()
     clamps = (low, high) != (-128, 127)
     factor = scales / composite.output.scale
@@ -109,40 +115,40 @@ def _finished(composite: Composite, graph: TosaGraph, sums: Tensor, scales: Any)
     return graph.clamp(result, low, high) if clamps else result
 
 
-def _table(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:
+def _table(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     parameter, _ = composite.only_input()
     return graph.table(values[parameter], composite.table())
 
 
-def _multiply(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:
+def _multiply(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     call = composite.find("relax.multiply")
     operands = [composite.input_of(call, index) for index in (0, 1)]
-    wide = [_wide(graph, values[one], quantized, 1.0) for one, quantized in operands]
+    wide = [_wide(graph, values[parameter], quantized, 1.0) for parameter, quantized in operands]
     product = graph.elementwise("MUL", *wide)
     scale = operands[0][1].scale * operands[1][1].scale
     return _finished(composite, graph, product, np.float64(scale))
 
 
-def _add(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:
+def _add(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     call = composite.find("relax.add")
     operands = [composite.input_of(call, index) for index in (0, 1)]
     # Vela cascades operations through first operands only. With the shortcut first, a block's
-    # result has to be whole before the sum begins: Large takes 546 KiB of SRAM instead of 357.
+    # result must be complete before the sum begins: Large takes 546 KiB of SRAM instead of 357.
     operands.sort(key=lambda operand: graph.order(values[operand[0]]), reverse=True)
-    # Both on twice the larger scale, so that the sum does not overflow.
+    # Both operands get twice the larger scale, so that the sum does not overflow.
     scale = 2 * max(quantized.scale for _, quantized in operands) / (1 << _ALIGNED_BITS)
     wide = [
-        _wide(graph, values[one], quantized, quantized.scale / scale)
-        for one, quantized in operands
+        _wide(graph, values[parameter], quantized, quantized.scale / scale)
+        for parameter, quantized in operands
     ]
     return _finished(composite, graph, graph.elementwise("ADD", *wide), np.float64(scale))
 
 
-def _wide(graph: TosaGraph, x: Tensor, quantized: Quantization, factor: float) -> Tensor:
+def _wide(graph: TosaGraph, x: TosaTensor, quantized: Quantization, factor: float) -> TosaTensor:
     return graph.rescale(x, factor, quantized.zero_point, 0, INT32, "operand")
 
 
-def _mean(composite: Composite, graph: TosaGraph, values: Values, mean: str) -> Tensor:
+def _mean(composite: Composite, graph: TosaGraph, values: Values, mean: str) -> TosaTensor:
     parameter, quantized = composite.input_of(composite.find("relax.mean"))
     x, output = values[parameter], composite.output
     _, height, width, channels = x.shape
@@ -153,26 +159,26 @@ def _mean(composite: Composite, graph: TosaGraph, values: Values, mean: str) -> 
     ones = np.ones((height, width, channels, 1), np.int8)
     none = np.zeros(channels, np.int32)
     zero = quantized.zero_point
-    sums = graph.convolution(x, ones, none, zero, [0, 0, 0, 0], [1, 1], [1, 1], depthwise=True)
+    sums = graph.convolution(x, ones, none, zero, depthwise=True)
     return _finished(composite, graph, sums, np.float64(quantized.scale / (height * width)))
 
 
 def _resize(
     composite: Composite, graph: TosaGraph, values: Values, *, interpolates: bool
-) -> Tensor:
+) -> TosaTensor:
     resize = composite.find("relax.image.resize2d")
     parameter, quantized = composite.input_of(resize)
-    how, output = upsampling_of(resize), composite.output
-    assert how is not None  # the pattern has checked it
+    upsampling, output = upsampling_of(resize), composite.output
+    assert upsampling is not None  # the pattern has checked it
     if interpolates and quantized == output:
-        # Every mean of integers has the zero point that they have.
-        sums = graph.interpolate(values[parameter], how.factor)
-        return graph.rescale(sums, 1 / (4 * how.factor**2), 0, 0)
+        # A mean of integers keeps their zero point.
+        sums = graph.interpolate(values[parameter], upsampling.factor)
+        return graph.rescale(sums, 1 / (4 * upsampling.factor**2), 0, 0)
     zeros = (quantized.zero_point, output.zero_point)
-    return upsample(graph, values[parameter], how, zeros, quantized.scale / output.scale)
+    return upsample(graph, values[parameter], upsampling, zeros, quantized.scale / output.scale)
 
 
-def _flatten(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:
+def _flatten(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     parameter, quantized = composite.only_input()
     if quantized == composite.output:
         return values[parameter]
@@ -182,7 +188,7 @@ def _flatten(composite: Composite, graph: TosaGraph, values: Values) -> Tensor:
 
 
 def _integers(values: Sequence[Any]) -> list[int]:
-    return [int(one) for one in values]
+    return [int(value) for value in values]
 
 
 def _has(composite: Composite, name: str) -> bool:
@@ -193,7 +199,7 @@ def _has(composite: Composite, name: str) -> bool:
     return True
 
 
-_CONVERTERS: dict[str, Callable[[Composite, TosaGraph, Values], Tensor]] = {
+_CONVERTERS: dict[str, Callable[[Composite, TosaGraph, Values], TosaTensor]] = {
     "conv2d": _conv2d,
     "dense": _dense,
     "table": _table,

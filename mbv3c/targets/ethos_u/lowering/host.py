@@ -1,4 +1,4 @@
-"""What of a quantized graph comes behind the NPU's part, as a model for the CPU beside it."""
+"""The part of a quantized graph that comes behind the NPU, as a model for the CPU."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,18 +19,18 @@ def host_part(model: onnx.ModelProto, boundaries: Sequence[Boundary]) -> onnx.Mo
         NPU → QuantizeLinear → t → rest   ⇒   boundary (int8, N, H, W, C) → Transpose → t → rest
 
     Args:
-        model: with QDQ pairs.
-        boundaries: what the NPU gives; all of them are inputs, as they lie on the device.
+        model: model with QDQ pairs.
+        boundaries: outputs of the NPU, which become inputs, laid out as on the device.
 
     Returns:
         A model with the outputs of `model`.
 
     Raises:
-        ModelError: it needs something else that the NPU does not give.
+        ModelError: the part needs a tensor that the NPU does not give.
     """
     graph = model.graph
     makers = {node.name: node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
-    cut = {makers[one.made_by]: one for one in boundaries}
+    cut = {makers[boundary.made_by]: boundary for boundary in boundaries}
     nodes, needed = _behind(model, set(cut))
     taken = {name for node in nodes for name in (*node.input, *node.output)}
     inputs: list[onnx.ValueInfoProto] = []
@@ -44,7 +44,7 @@ def host_part(model: onnx.ModelProto, boundaries: Sequence[Boundary]) -> onnx.Mo
         f"{graph.name} on the CPU",
         inputs,
         list(graph.output),
-        [one for one in graph.initializer if one.name in needed],
+        [tensor for tensor in graph.initializer if tensor.name in needed],
     )
     host = helper.make_model(made, opset_imports=model.opset_import, ir_version=model.ir_version)
     onnx.checker.check_model(host)
@@ -52,30 +52,30 @@ def host_part(model: onnx.ModelProto, boundaries: Sequence[Boundary]) -> onnx.Mo
 
 
 def host_operators(model: onnx.ModelProto, host: onnx.ModelProto) -> list[Operator]:
-    """List what the host computes, and why; not what only brings the tensors into their order."""
+    """List the operators that the host computes, and why, without changes of layout."""
     own = {(node.op_type, node.output[0]) for node in model.graph.node}
     quantized = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    found = []
+    operators = []
     for node in host.graph.node:
         is_own = (node.op_type, node.output[0]) in own
         if is_own and node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             name = node.name or f"{node.op_type}_{node.output[0]}"
             why = NO_INTEGERS if quantized & set(node.output) else FP32
-            found.append(Operator(name, (name,), node.op_type, on_npu=False, why=why))
-    return found
+            operators.append(Operator(name, (name,), node.op_type, on_npu=False, why=why))
+    return operators
 
 
 def _behind(model: onnx.ModelProto, cut: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
-    """Return the nodes between the cut and the outputs, in their order, and what they read."""
+    """Return the nodes between the cut and the outputs, in order, and the tensors they read."""
     needed = {output.name for output in model.graph.output}
     nodes = []
     for node in reversed(model.graph.node):
         if needed & (set(node.output) - cut):
             nodes.append(node)
             needed.update(node.input)
-    given = {one.name for one in model.graph.input}
-    stored = {one.name for one in model.graph.initializer}
-    from_input = sorted(needed & (given - stored))
+    inputs = {tensor.name for tensor in model.graph.input}
+    stored = {tensor.name for tensor in model.graph.initializer}
+    from_input = sorted(needed & (inputs - stored))
     if from_input:
         raise ModelError(
             f"what stays on the CPU reads {', '.join(from_input)}, which goes to the NPU; only "
@@ -85,7 +85,7 @@ def _behind(model: onnx.ModelProto, cut: set[str]) -> tuple[list[onnx.NodeProto]
 
 
 def _in_order_of_model(name: str, tensor: str, boundary: Boundary) -> Iterator[onnx.NodeProto]:
-    """Bring N, H, W, C into the order of the model's tensor: N, C, H, W, or N, C."""
+    """Yield nodes that bring N, H, W, C into the order of the model: N, C, H, W, or N, C."""
     flat = len(boundary.shape) == 2
     moved = f"{tensor}.moved" if flat else tensor
     yield helper.make_node("Transpose", [name], [moved], f"{tensor}.transpose", perm=_TO_MODEL)

@@ -1,7 +1,7 @@
-"""ONNX with QDQ pairs to Relax, in which every node's result says which node it was.
+"""Import ONNX with QDQ pairs to Relax, and keep the names of nodes.
 
-TVM's importer drops the names of nodes. Here the last call that a node becomes carries its name
-as its source span, which TVM's passes keep when they move calls into functions of their own.
+TVM's importer drops the names. Here the last call that a node becomes has the node's name as its
+source span, which TVM's passes keep when they move calls into other functions.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ def import_named(model: onnx.ModelProto) -> tvm.IRModule:
 
     Raises:
         UnknownOperatorsError: TVM has no importer for some operators.
-        ModelError: TVM fails to import one.
+        ModelError: TVM fails to import an operator.
     """
     prepared = with_own_pairs(model)
     check_operators(prepared)
@@ -40,7 +40,7 @@ def import_named(model: onnx.ModelProto) -> tvm.IRModule:
 
 
 def name_of(expression: relax.Expr) -> str | None:
-    """Return the name of the node whose result an expression is, if it is the result of one."""
+    """Return the name of the node whose result an expression is; None if there is none."""
     span = expression.span
     return str(span.source_name.name) if span is not None else None
 
@@ -49,9 +49,10 @@ class _NamedImporter(ONNXGraphImporter):  # type: ignore[misc]
     def _convert_operator(
         self, op_name: str, inputs: list[relax.Expr], attrs: dict[str, Any], opset: int
     ) -> relax.Expr:
-        if op_name == "Clip" and all(isinstance(one, tvm.ir.GenericConst) for one in inputs[1:]):
-            # The importer makes kernels of it, as a bound might be NaN: no pattern sees through.
-            low, high = (float(one.value.numpy().reshape(())) for one in inputs[1:])
+        bounds = inputs[1:]
+        if op_name == "Clip" and all(isinstance(bound, tvm.ir.GenericConst) for bound in bounds):
+            # The importer would make kernels of a Clip, as a bound might be NaN: no pattern fits.
+            low, high = (float(bound.value.numpy().reshape(())) for bound in bounds)
             result = self.bb.normalize(relax.op.clip(inputs[0], low, high))
         else:
             result = super()._convert_operator(op_name, inputs, attrs, opset)
@@ -63,11 +64,11 @@ class _NamedImporter(ONNXGraphImporter):  # type: ignore[misc]
 
 
 def with_own_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy in which a dequantized tensor has one reader.
+    """Return a copy in which every dequantized tensor has one reader.
 
-    Q → DQ → {a, b}   ⇒   Q → {DQ → a, DQ → b}
+        Q → DQ → {a, b}   ⇒   Q → {DQ → a, DQ → b}
 
-    so that every DequantizeLinear can go into the integer operation that reads it.
+    So every DequantizeLinear can go into the integer operation that reads it.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

@@ -1,4 +1,4 @@
-"""Cut a quantized graph into what the NPU computes, region by region, and what stays on the CPU.
+"""Cut a quantized graph into regions that the NPU computes and operators that stay on the CPU.
 
 import → match patterns → merge neighbours to regions → `relax.ext.ethos_u` lowers each to TOSA
 """
@@ -18,39 +18,45 @@ from mbv3c.targets.ethos_u.lowering.composite import (
     operator,
     shape_of,
 )
-from mbv3c.targets.ethos_u.lowering.convert import Lowering, allowed_lsb, convert
+from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions, allowed_lsb, convert
 from mbv3c.targets.ethos_u.lowering.named_import import import_named, name_of
 from mbv3c.targets.ethos_u.lowering.patterns import BACKEND, patterns
-from mbv3c.targets.ethos_u.lowering.region import Alone, Boundary, Operator, Partition, Region
-from mbv3c.targets.ethos_u.lowering.tosa_graph import Tensor, TosaGraph
+from mbv3c.targets.ethos_u.lowering.region import (
+    Boundary,
+    Operator,
+    Partition,
+    Region,
+    SingleOperator,
+)
+from mbv3c.targets.ethos_u.lowering.tosa_graph import TosaGraph, TosaTensor
 
 CONVERSIONS = ("quantize", "dequantize")
 _ENTRY = "main"
 _REGION_CALL = "relax.call_dps_packed"
 
 
-def partition(model: onnx.ModelProto, lowering: Lowering | None = None) -> Partition:
+def partition(model: onnx.ModelProto, lowering: LoweringOptions | None = None) -> Partition:
     """Partition a QDQ graph of fixed shapes and lower what the NPU computes.
 
     Args:
-        model: as `quantization.quantize` writes it.
-        lowering: how to lower; None for what there is without a choice.
+        model: QDQ graph, as `quantization.quantize` writes it.
+        lowering: choices of the lowering; None for the defaults.
 
     Raises:
-        ModelError: it cannot be imported.
+        ModelError: the graph cannot be imported.
     """
     module = import_named(model)
     module = relax.transform.FuseOpsByPattern(patterns(), bind_constants=True)(module)
     module = relax.transform.MergeCompositeFunctions()(module)
     module = _with_short_symbols(module)
-    ends = _Ends(model, module)
+    ends = _BoundaryNames(model, module)
     regions: dict[str, Region] = {}
 
     def lower_regions(
         functions: Sequence[relax.Function], options: Any, names: Any
     ) -> list[tvm.runtime.Module]:
         for function in functions:
-            region = _lower(function, ends, lowering or Lowering())
+            region = _lower(function, ends, lowering or LoweringOptions())
             regions[region.symbol] = region
         return [_placeholder(str(function.attrs["global_symbol"])) for function in functions]
 
@@ -68,18 +74,18 @@ def partition(model: onnx.ModelProto, lowering: Lowering | None = None) -> Parti
         tuple(regions[symbol] for symbol in ends.symbols if symbol in regions),
         tuple(left[variable][0] for variable in on_cpu),
         tuple(left[variable][0] for variable in on_cpu if variable in awaited),
-        tuple(one for one, is_end in left.values() if is_end),
+        tuple(end for end, is_end in left.values() if is_end),
     )
 
 
 def _placeholder(symbol: str) -> tvm.runtime.Module:
-    """Return what stands for a region in TVM's module: it is the device that has the code."""
+    """Return what stands for a region in TVM's module, whose code only the device has."""
     source = f"/* {symbol} is a command stream of the NPU, beside this module */\n"
     return tvm_ffi.get_global_func("runtime.CSourceModuleCreate")(source, "c", [symbol], [])
 
 
 def _with_short_symbols(module: tvm.IRModule) -> tvm.IRModule:
-    """Name regions by their number; merging has made their names of all operators in them."""
+    """Name regions by number, instead of by all the operators in them."""
     regions = [call.op for _, call in bindings(module[_ENTRY]) if _is_region(module, call)]
     for index, variable in enumerate(dict.fromkeys(regions)):
         function = module[variable].with_attr("global_symbol", f"{BACKEND}_{index}")
@@ -94,26 +100,28 @@ def _is_region(module: tvm.IRModule, call: relax.Expr) -> bool:
     return attributes is not None and "Codegen" in attributes
 
 
-class _Ends:
-    """What the tensors at the ends of regions are called, and how they are quantized.
+class _BoundaryNames:
+    """The names of the tensors at the ends of regions.
 
     Attributes:
-        symbols: the regions, in the order of their calls.
+        symbols: names of the regions, in the order of their calls.
     """
 
     def __init__(self, model: onnx.ModelProto, module: tvm.IRModule) -> None:
         main = module[_ENTRY]
+        results = _results(main)
         self.symbols: list[str] = []
         self._inputs: dict[str, list[str]] = {}
         self._outputs: dict[str, dict[int, str]] = {}
-        given = [one.name for one in model.graph.input if one.name not in _constants(model)]
-        names: dict[Any, str] = dict(zip(main.params, given, strict=True))
+        stored = {tensor.name for tensor in model.graph.initializer}
+        inputs = [value.name for value in model.graph.input if value.name not in stored]
+        names: dict[Any, str] = dict(zip(main.params, inputs, strict=True))
         items: dict[Any, tuple[str, int]] = {}
         for variable, value in bindings(main):
             if _is_region(module, value):
                 symbol = str(module[value.op].attrs["global_symbol"])
                 self.symbols.append(symbol)
-                self._inputs[symbol] = [names.get(one, "input") for one in value.args]
+                self._inputs[symbol] = [names.get(argument, "input") for argument in value.args]
                 self._outputs[symbol] = {}
                 items[variable] = (symbol, 0)
             elif isinstance(value, relax.TupleGetItem) and value.tuple_value in items:
@@ -123,19 +131,9 @@ class _Ends:
             elif operator(value) == "relax.dequantize" and value.args[0] in items:
                 symbol, index = items[value.args[0]]
                 self._outputs[symbol].setdefault(index, "")
-                if self._is_result(main, variable):
-                    position = self._results(main).index(variable)
-                    self._outputs[symbol][index] = model.graph.output[position].name
-
-    @staticmethod
-    def _results(main: relax.Function) -> list[Any]:
-        body = main.body.body
-        bound = dict(bindings(main))
-        value = bound.get(body, body)
-        return list(value.fields) if isinstance(value, relax.Tuple) else [body]
-
-    def _is_result(self, main: relax.Function, variable: relax.Var) -> bool:
-        return any(one.same_as(variable) for one in self._results(main))
+                if variable in results:
+                    output = model.graph.output[results.index(variable)]
+                    self._outputs[symbol][index] = output.name
 
     def input(self, symbol: str, index: int) -> str:
         return self._inputs[symbol][index]
@@ -144,86 +142,91 @@ class _Ends:
         return self._outputs[symbol].get(index, "")
 
 
-def _constants(model: onnx.ModelProto) -> set[str]:
-    return {tensor.name for tensor in model.graph.initializer}
+def _results(function: relax.Function) -> list[Any]:
+    """Return the variables that a function returns."""
+    body = function.body.body
+    value = dict(bindings(function)).get(body, body)
+    return list(value.fields) if isinstance(value, relax.Tuple) else [body]
 
 
-def _lower(function: relax.Function, ends: _Ends, lowering: Lowering) -> Region:
+def _lower(function: relax.Function, ends: _BoundaryNames, lowering: LoweringOptions) -> Region:
     symbol = str(function.attrs["global_symbol"])
     graph = TosaGraph()
     composites: dict[Any, Composite] = {}
-    values: dict[Any, Tensor] = {}
-    known: dict[Any, Quantization] = {}
+    values: dict[Any, TosaTensor] = {}
+    quantizations: dict[Any, Quantization] = {}
     names: dict[Any, str] = {}
     makers: dict[Any, str] = {}
     operators: list[Operator] = []
-    alone: list[Alone] = []
+    single_operators: list[SingleOperator] = []
     for index, parameter in enumerate(function.params):
         names[parameter] = makers[parameter] = ends.input(symbol, index)
         values[parameter] = graph.input(names[parameter], on_device(shape_of(parameter)))
-    tuples: dict[Any, relax.Tuple] = {}
     for variable, value in bindings(function):
         if isinstance(value, relax.Function):
             composites[variable] = Composite(value)
-        elif isinstance(value, relax.Tuple):
-            tuples[variable] = value
         elif isinstance(value, relax.Call):
-            one = composites[value.op]
-            arguments = dict(zip(one.parameters, value.args, strict=True))
-            known |= {arguments[p]: q for p, q in one.read() if arguments[p] not in known}
+            composite = composites[value.op]
+            arguments = dict(zip(composite.parameters, value.args, strict=True))
+            for parameter, quantization in composite.read():
+                quantizations.setdefault(arguments[parameter], quantization)
             inside = {parameter: values[outer] for parameter, outer in arguments.items()}
-            values[variable] = convert(one, graph, inside, lowering)
-            known[variable], names[variable] = one.output, one.name
-            makers[variable] = one.quantized_by
+            values[variable] = convert(composite, graph, inside, lowering)
+            quantizations[variable], names[variable] = composite.output, composite.name
+            makers[variable] = composite.quantized_by
             reads = tuple(makers[outer] for outer in value.args)
-            alone.append(_alone(one, reads, lowering))
-            operators.append(Operator(one.name, one.nodes, one.kind, on_npu=True))
-        else:
-            values[variable], known[variable] = values[value], known[value]
+            single_operators.append(_single_operator(composite, reads, lowering))
+            operators.append(
+                Operator(composite.name, composite.nodes, composite.kind, on_npu=True)
+            )
+        elif not isinstance(value, relax.Tuple):
+            values[variable], quantizations[variable] = values[value], quantizations[value]
             names[variable], makers[variable] = names[value], makers[value]
-    body = function.body.body
-    result = tuples.get(body, body)
-    outputs = list(result.fields) if isinstance(result, relax.Tuple) else [result]
+    outputs = _results(function)
 
     def boundary(variable: Any, name: str) -> Boundary:
         shape = shape_of(variable)
-        return Boundary(name, shape, on_device(shape), known[variable], makers[variable])
+        return Boundary(name, shape, on_device(shape), quantizations[variable], makers[variable])
 
     return Region(
         symbol,
-        graph.finish([values[one] for one in outputs]),
-        tuple(boundary(one, names[one]) for one in function.params),
+        graph.finish([values[variable] for variable in outputs]),
+        tuple(boundary(variable, names[variable]) for variable in function.params),
         tuple(
-            boundary(one, ends.output(symbol, index) or names[one])
-            for index, one in enumerate(outputs)
+            boundary(variable, ends.output(symbol, index) or names[variable])
+            for index, variable in enumerate(outputs)
         ),
         tuple(operators),
-        tuple(alone),
+        tuple(single_operators),
         graph.channels,
         graph.tables,
     )
 
 
-def _alone(one: Composite, reads: tuple[str, ...], lowering: Lowering) -> Alone:
+def _single_operator(
+    composite: Composite, reads: tuple[str, ...], lowering: LoweringOptions
+) -> SingleOperator:
     graph = TosaGraph()
     inside = {
         parameter: graph.input(f"input {index}", on_device(shape_of(parameter)))
-        for index, parameter in enumerate(one.parameters)
+        for index, parameter in enumerate(composite.parameters)
     }
-    result = convert(one, graph, inside, lowering)
+    result = convert(composite, graph, inside, lowering)
     tosa = graph.finish([result])
-    return Alone(one.name, tosa, reads, one.quantized_by, allowed_lsb(one, lowering))
+    return SingleOperator(
+        composite.name, tosa, reads, composite.quantized_by, allowed_lsb(composite, lowering)
+    )
 
 
 def on_device(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Return the N, H, W, C of a shape N, C, H, W or N, C."""
+    """Return a shape N, C, H, W or N, C as N, H, W, C."""
     batch, channels, *sizes = shape
     height, width = sizes or (1, 1)
     return batch, height, width, channels
 
 
 def _awaited(main: relax.Function, on_cpu: Sequence[Any]) -> set[Any]:
-    """Return which of some variables are needed by what a region computes."""
+    """Return the variables of `on_cpu` that a region needs."""
     before: dict[Any, set[Any]] = {}
     awaited: set[Any] = set()
     for variable, value in bindings(main):
@@ -239,16 +242,12 @@ def _awaited(main: relax.Function, on_cpu: Sequence[Any]) -> set[Any]:
 def _left(
     main: relax.Function, types: Mapping[str, str]
 ) -> Iterator[tuple[Any, tuple[Operator, bool]]]:
-    """Yield what `main` computes itself, and whether that only converts at one of its ends.
+    """Yield the operators that `main` computes itself, with the variables they are bound to.
 
-    Each is yielded with the variable that it is bound to. `types` has the ONNX operators by the
-    names of their nodes.
+    Each comes with whether it only converts an input or output of the model. `types` has the ONNX
+    operators by the names of their nodes.
     """
-    body = main.body.body
-    results = {body}
-    for variable, value in bindings(main):
-        if variable == body and isinstance(value, relax.Tuple):
-            results |= set(value.fields)
+    results = _results(main)
     for variable, value in bindings(main):
         name = operator(value)
         if not name or name == _REGION_CALL:

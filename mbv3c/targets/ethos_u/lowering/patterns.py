@@ -2,7 +2,7 @@
 
     dequantize → operation (→ clamp) → quantize
 
-Earlier patterns win. What a pattern means in integers is in `convert`, under its name.
+Earlier patterns win. `convert` has the meaning of each pattern in integers, under its name.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ _LARGEST_STRIDE = 3  # vela refuses larger ones for Ethos-U55 and U65
 
 
 def patterns() -> list[FusionPattern]:
-    """Return every pattern, those that cover most first."""
+    """Return every pattern, first those that cover the most operators."""
     return [
-        *(_pattern("conv2d", one, conv=conv) for one, conv in _convolutions()),
-        *(_pattern("dense", one) for one in _products()),
-        *(_pattern("table", one) for one in _tables()),
+        *(_pattern("conv2d", pattern, conv=conv) for pattern, conv in _convolutions()),
+        *(_pattern("dense", pattern) for pattern in _products()),
+        *(_pattern("table", pattern) for pattern in _tables()),
         *_two("multiply", "relax.multiply"),
         *_two("add", "relax.add"),
         _pattern("mean", _quantize(is_op("relax.mean")(_dequantize()))),
@@ -36,7 +36,7 @@ def _pattern(kind: str, pattern: DFPattern, **annotations: DFPattern) -> FusionP
 
 
 def _check(context: PatternCheckContext) -> bool:
-    """Refuse what has the form but not the types or shapes."""
+    """Refuse what matches a pattern but has types or shapes that the NPU cannot compute."""
     root = context.annotated_expr["root"]
     if root.ty.dtype != "int8" or not _is_image(root):
         return False
@@ -57,7 +57,7 @@ def _is_image(value: relax.Expr) -> bool:
 
 def _is_possible(conv: relax.Call) -> bool:
     groups = int(conv.attrs.groups)
-    if max(int(one) for one in conv.attrs.strides) > _LARGEST_STRIDE:
+    if max(int(stride) for stride in conv.attrs.strides) > _LARGEST_STRIDE:
         return False
     channels = int(conv.args[0].ty.shape.values[1])
     return groups == 1 or groups == channels == int(conv.ty.shape.values[1])

@@ -17,11 +17,12 @@ class Boundary:
     """A tensor that goes into a region or comes out of it.
 
     Attributes:
-        name: in the ONNX model where it is one of the model's own, else of the node that makes it.
-        shape: in the model, N, C, H, W or N, C.
-        device_shape: on the device, N, H, W, C; int8.
-        quantization: what its integers stand for.
-        made_by: of an output, the QuantizeLinear node that makes it in the quantized model.
+        name: name in the ONNX model if it is the model's input or output, else the name of the
+            node that makes it.
+        shape: shape in the model, N, C, H, W or N, C.
+        device_shape: shape on the device, N, H, W, C, of int8.
+        quantization: what the tensor's integers stand for.
+        made_by: the QuantizeLinear node of the quantized model that makes an output.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Boundary:
         return np.ascontiguousarray(self.quantization.integers(x).transpose(0, 2, 3, 1))
 
     def to_model(self, q: NDArray[Any]) -> NDArray[np.float32]:
-        """Dequantize an output of the device to what the model gives."""
+        """Dequantize an output of the device and lay it out as the model does."""
         values = self.quantization.values(q.reshape(self.device_shape))
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2).reshape(self.shape))
 
@@ -45,12 +46,12 @@ class Operator:
     """Where an operator of the quantized graph is computed.
 
     Attributes:
-        name: of the ONNX node, the first of several.
-        nodes: all ONNX nodes that it covers; none if it is only a step of one.
-        kind: the pattern that took it to the NPU, or the operator that stays on the CPU: ONNX's,
-            or Relax's of what converts and of what is only a step.
-        on_npu: whether the NPU computes it.
-        why: why it does not.
+        name: name of the ONNX node, the first of several.
+        nodes: all ONNX nodes that the operator covers; none if it is only a step of a node.
+        kind: the pattern that took the operator to the NPU; on the CPU the operator of ONNX, or of
+            Relax for conversions and steps of a node.
+        on_npu: whether the NPU computes the operator.
+        why: the reason why it does not; empty if it does, or if the reason is unknown.
     """
 
     name: str
@@ -61,15 +62,15 @@ class Operator:
 
 
 @dataclass(frozen=True)
-class Alone:
-    """An operator by itself, to compare it with the same one of the QDQ model.
+class SingleOperator:
+    """An operator by itself, to compare it with that operator of the QDQ model.
 
     Attributes:
-        name: of the operator.
-        tosa: a TOSA file of nothing else.
-        reads: what makes its inputs: the QuantizeLinear node, or the model's input.
+        name: name of the operator.
+        tosa: TOSA file of this operator and nothing else.
+        reads: the makers of its inputs: QuantizeLinear nodes, or the model's input.
         makes: the QuantizeLinear node of its result.
-        allowed_lsb: how far from the QDQ model it may be, given the same integers.
+        allowed_lsb: largest allowed distance from the QDQ model on equal inputs, in steps.
     """
 
     name: str
@@ -84,12 +85,12 @@ class Region:
     """A part of the graph that the NPU computes in one go.
 
     Attributes:
-        symbol: its name in the partitioned module.
-        tosa: the same as a TOSA 1.0 file.
-        inputs, outputs: in the order of the TOSA graph's.
-        operators: what it computes.
-        alone: each of them by itself.
-        channels, tables: constants that the NPU has to have, and whose they are.
+        symbol: name of the region in the partitioned module.
+        tosa: the region as a TOSA 1.0 file.
+        inputs, outputs: tensors at the ends, in the order of the TOSA graph.
+        operators: the operators that the region computes.
+        single_operators: each operator by itself.
+        channels, tables: constants that the command stream must contain, with their layers.
     """
 
     symbol: str
@@ -97,7 +98,7 @@ class Region:
     inputs: tuple[Boundary, ...]
     outputs: tuple[Boundary, ...]
     operators: tuple[Operator, ...]
-    alone: tuple[Alone, ...]
+    single_operators: tuple[SingleOperator, ...]
     channels: Mapping[Channel, str]
     tables: Mapping[bytes, str]
 
@@ -108,10 +109,10 @@ class Partition:
 
     Attributes:
         module: `main`, with a call for each region.
-        regions: in the order of their calls.
-        on_cpu: what stays, but for what follows.
-        awaited: those of them that a region waits for.
-        ends: the nodes that quantize the model's inputs or dequantize its outputs.
+        regions: regions in the order of their calls.
+        on_cpu: operators that stay on the CPU, without `ends`.
+        awaited: operators on the CPU for which a region waits.
+        ends: nodes that quantize the model's inputs or dequantize its outputs.
     """
 
     module: tvm.IRModule

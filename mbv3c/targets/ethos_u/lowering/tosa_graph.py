@@ -1,4 +1,4 @@
-"""A TOSA 1.0 graph under construction, by Arm's serializer: the operations that we need."""
+"""Build a TOSA 1.0 graph of the operations that we need, with Arm's serializer."""
 
 import math
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ INT8, INT32 = ts.DType.INT8, ts.DType.INT32
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TosaTensor:
     """A tensor of the graph; the serializer's own objects do not stay valid as the graph grows.
 
     Attributes:
-        name: in the file, unique.
-        shape: N, H, W, C; of a constant any.
-        dtype: of tosa_serializer.
+        name: unique name in the file.
+        shape: N, H, W, C; any shape for a constant.
+        dtype: element type, a DType of tosa_serializer.
     """
 
     name: str
@@ -31,13 +31,31 @@ class Tensor:
     dtype: Any
 
 
-class TosaGraph:
-    """A graph. What is added while `layer` is set is named after it; the result has its name.
+@dataclass(frozen=True)
+class ConvolutionGeometry:
+    """How a kernel moves over a map.
 
     Attributes:
-        layer: what is being added.
-        channels: those of every convolution, with the layer of the last that has them.
-        tables: every table, likewise.
+        pads: padding at the top, left, bottom and right, as ONNX has it.
+        strides: strides down and across.
+        dilations: dilations down and across.
+    """
+
+    pads: Sequence[int] = (0, 0, 0, 0)
+    strides: Sequence[int] = (1, 1)
+    dilations: Sequence[int] = (1, 1)
+
+
+PLAIN = ConvolutionGeometry()
+
+
+class TosaGraph:
+    """A graph. Tensors are named after the layer that is being added; its result has its name.
+
+    Attributes:
+        layer: name of the layer that is being added.
+        channels: output channels of all convolutions, with the last layer that has each.
+        tables: tables of all layers, with the last layer that has each.
     """
 
     def __init__(self) -> None:
@@ -51,46 +69,43 @@ class TosaGraph:
         self.channels: dict[Channel, str] = {}
         self.tables: dict[bytes, str] = {}
 
-    def input(self, name: str, shape: Sequence[int]) -> Tensor:
+    def input(self, name: str, shape: Sequence[int]) -> TosaTensor:
         """Add an input of int8."""
-        tensor = Tensor(self._unique(name), tuple(shape), INT8)
+        tensor = TosaTensor(self._unique(name), tuple(shape), INT8)
         self._serializer.addInputTensor(_serialized(tensor))
         return tensor
 
-    def finish(self, outputs: Sequence[Tensor]) -> bytes:
+    def finish(self, outputs: Sequence[TosaTensor]) -> bytes:
         """Return the file."""
         for tensor in outputs:
             self._serializer.addOutputTensor(_serialized(tensor))
         return bytes(self._serializer.serialize())
 
-    def order(self, tensor: Tensor) -> int:
-        """Return how many tensors were made before this one."""
+    def order(self, tensor: TosaTensor) -> int:
+        """Return how many tensors were added before a tensor."""
         return self._order[tensor.name]
 
     def convolution(
         self,
-        x: Tensor,
+        x: TosaTensor,
         weights: NDArray[np.int8],
         bias: NDArray[np.int32],
         zero_point: int,
-        pads: Sequence[int],
-        strides: Sequence[int],
-        dilations: Sequence[int],
+        geometry: ConvolutionGeometry = PLAIN,
         *,
         depthwise: bool,
-    ) -> Tensor:
+    ) -> TosaTensor:
         """Convolve into int32.
 
         Args:
-            x: its input.
-            weights: O, H, W, I; of a depthwise convolution H, W, C, 1.
-            bias: one per output channel.
-            zero_point: of the input.
-            pads: top, left, bottom, right, as ONNX has them.
-            strides: down and across.
-            dilations: down and across.
-            depthwise: which one it is.
+            x: input of the convolution.
+            weights: weights, O, H, W, I; for a depthwise convolution H, W, C, 1.
+            bias: bias of each output channel.
+            zero_point: zero point of the input.
+            geometry: padding, strides and dilations.
+            depthwise: whether the convolution is depthwise.
         """
+        pads, strides, dilations = geometry.pads, geometry.strides, geometry.dilations
         kernel = weights.shape[0:2] if depthwise else weights.shape[1:3]
         sizes, padding = [], []
         for axis in (0, 1):
@@ -105,33 +120,33 @@ class TosaGraph:
             padding += [before, after]
         constants = [self._constant(weights, INT8), self._constant(bias, INT32)]
         constants += [self._constant([zero_point], INT8), self._constant([0], INT8)]
-        geometry = (padding, list(strides), list(dilations), False, INT32)
+        arguments = (padding, list(strides), list(dilations), False, INT32)
         shape = (x.shape[0], *sizes, len(bias))
         operation = ts.Op.DEPTHWISE_CONV2D if depthwise else ts.Op.CONV2D
         attribute = "DepthwiseConv2dAttribute" if depthwise else "Conv2dAttribute"
         operands = [x, *constants]
-        sums = self._add(operation, operands, shape, INT32, "sums", attribute, *geometry)
+        sums = self._add(operation, operands, shape, INT32, "sums", attribute, *arguments)
         by_output = weights.transpose(2, 0, 1, 3) if depthwise else weights
         self._kernels[sums.name] = by_output, bias
         return sums
 
     def rescale(
         self,
-        x: Tensor,
+        x: TosaTensor,
         scales: ArrayLike,
         zero_in: int,
         zero_out: int,
         dtype: Any = INT8,
         suffix: str = "",
-    ) -> Tensor:
-        """Multiply by one real number, or one per channel, rounding once, and saturate."""
-        pairs = [multiplier(float(one)) for one in np.atleast_1d(np.asarray(scales, np.float64))]
+    ) -> TosaTensor:
+        """Multiply by a real number, or a number per channel, rounding once, and saturate."""
+        pairs = [multiplier(float(scale)) for scale in np.atleast_1d(np.asarray(scales, float))]
         if x.name in self._kernels:
             each = pairs * (x.shape[3] // len(pairs))
-            found = channels_of(*self._kernels[x.name], *zip(*each, strict=True))
-            self.channels.update(dict.fromkeys(found, self.layer))
+            used = channels_of(*self._kernels[x.name], *zip(*each, strict=True))
+            self.channels.update(dict.fromkeys(used, self.layer))
         constants = [
-            self._constant([one for one, _ in pairs], INT32),
+            self._constant([factor for factor, _ in pairs], INT32),
             self._constant([shift for _, shift in pairs], INT8),
             self._constant([zero_in], x.dtype),
             self._constant([zero_out], dtype),
@@ -141,29 +156,29 @@ class TosaGraph:
             ts.Op.RESCALE, [x, *constants], x.shape, dtype, suffix, "RescaleAttribute", *attributes
         )
 
-    def clamp(self, x: Tensor, low: int, high: int) -> Tensor:
+    def clamp(self, x: TosaTensor, low: int, high: int) -> TosaTensor:
         """Limit int8 values."""
-        bounds = [[one & 0xFF] for one in (low, high)]
+        bounds = [[bound & 0xFF] for bound in (low, high)]
         propagate = ts.NanPropagationMode.PROPAGATE
         return self._add(
             ts.Op.CLAMP, [x], x.shape, INT8, "clamped", "ClampAttribute", *bounds, propagate
         )
 
-    def table(self, x: Tensor, values: NDArray[np.int8]) -> Tensor:
-        """Look every value up."""
+    def table(self, x: TosaTensor, values: NDArray[np.int8]) -> TosaTensor:
+        """Look every value up in a table."""
         self.tables[values.tobytes()] = self.layer
         operands = [x, self._constant(values, INT8)]
         return self._add(ts.Op.TABLE, operands, x.shape, INT8, "", "TableAttribute")
 
-    def elementwise(self, name: str, a: Tensor, b: Tensor) -> Tensor:
+    def elementwise(self, name: str, a: TosaTensor, b: TosaTensor) -> TosaTensor:
         """Compute MUL or ADD of int32, with broadcasting."""
         shape = [max(pair) for pair in zip(a.shape, b.shape, strict=True)]
         operands = [a, b, *([self._constant([0], INT8)] if name == "MUL" else [])]
         attribute = f"{name.capitalize()}Attribute"
         return self._add(getattr(ts.Op, name), operands, shape, INT32, "wide", attribute)
 
-    def mean(self, x: Tensor, zero_point: int) -> Tensor:
-        """Average over height and width, in int8 and on the input's scale."""
+    def mean(self, x: TosaTensor, zero_point: int) -> TosaTensor:
+        """Average over height and width, in int8, with the scale of the input."""
         height, width = x.shape[1:3]
         zeros = [self._constant([zero_point], INT8) for _ in range(2)]
         shape = (x.shape[0], 1, 1, x.shape[3])
@@ -172,71 +187,73 @@ class TosaGraph:
             ts.Op.AVG_POOL2D, [x, *zeros], shape, INT8, "mean", "AvgPool2dAttribute", *geometry
         )
 
-    def hold(self, x: Tensor, factor: int) -> Tensor:
-        """Repeat every pixel of an int8 map, each way; `factor` is a power of 2."""
+    def hold(self, x: TosaTensor, factor: int) -> TosaTensor:
+        """Repeat every pixel of an int8 map along both axes; `factor` is a power of 2."""
         return self._resize(x, factor, ts.ResizeMode.NEAREST, INT8, "held")
 
-    def interpolate(self, x: Tensor, factor: int) -> Tensor:
-        """Enlarge an int8 map bilinearly, half-pixel, to int32 of 4 * factor ** 2 the size."""
+    def interpolate(self, x: TosaTensor, factor: int) -> TosaTensor:
+        """Enlarge an int8 map bilinearly, half-pixel, to int32 values times 4 * factor ** 2."""
         return self._resize(x, factor, ts.ResizeMode.BILINEAR, INT32, "sums")
 
-    def _resize(self, x: Tensor, factor: int, mode: Any, dtype: Any, suffix: str) -> Tensor:
+    def _resize(
+        self, x: TosaTensor, factor: int, mode: Any, dtype: Any, suffix: str
+    ) -> TosaTensor:
         batch, height, width, channels = x.shape
-        # In halves of a pixel of the output: its middle is at (2 * o + 1 - factor) / (2 * factor).
+        # In half pixels of the output, whose middle is at (2 * o + 1 - factor) / (2 * factor).
         geometry = [[2 * factor, 2] * 2, [1 - factor] * 2, [factor - 1] * 2]
-        operands = [x, *(self._sizes(one) for one in geometry)]
+        operands = [x, *(self._sizes(sizes) for sizes in geometry)]
         shape = (batch, height * factor, width * factor, channels)
         return self._add(ts.Op.RESIZE, operands, shape, dtype, suffix, "ResizeAttribute", mode)
 
-    def slice(self, x: Tensor, axis: int, first: int, count: int) -> Tensor:
+    def slice(self, x: TosaTensor, axis: int, first: int, count: int) -> TosaTensor:
         """Take some rows or columns of an int8 map."""
         start, shape = [0] * 4, list(x.shape)
         start[axis], shape[axis] = first, count
         operands = [x, self._sizes(start), self._sizes(shape)]
         return self._add(ts.Op.SLICE, operands, shape, INT8, "edge", "SliceAttribute")
 
-    def concat(self, parts: Sequence[Tensor], axis: int, suffix: str) -> Tensor:
+    def concat(self, parts: Sequence[TosaTensor], axis: int, suffix: str) -> TosaTensor:
         """Put int8 tensors side by side."""
         shape = list(parts[0].shape)
-        shape[axis] = sum(one.shape[axis] for one in parts)
+        shape[axis] = sum(part.shape[axis] for part in parts)
         return self._add(ts.Op.CONCAT, parts, shape, INT8, suffix, "ConcatAttribute", axis)
 
-    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
-        """Give an int8 tensor another shape, its elements in their order."""
+    def reshape(self, x: TosaTensor, shape: Sequence[int]) -> TosaTensor:
+        """Give an int8 tensor another shape; the elements keep their order."""
         operands = [x, self._sizes(shape)]
         return self._add(ts.Op.RESHAPE, operands, shape, INT8, "", "ReshapeAttribute")
 
     def _add(
         self,
         operation: Any,
-        operands: Sequence[Tensor],
+        operands: Sequence[TosaTensor],
         shape: Sequence[int],
         dtype: Any,
         suffix: str,
         attribute: str,
         *arguments: Any,
-    ) -> Tensor:
+    ) -> TosaTensor:
         attributes = ts.TosaSerializerAttribute()
         getattr(attributes, attribute)(*arguments)
         name = self._unique(f"{self.layer}/{suffix}" if suffix else self.layer)
         block = self._serializer.currRegion.currBasicBlock
-        out = Tensor(name, tuple(int(one) for one in shape), dtype)
+        out = TosaTensor(name, tuple(int(size) for size in shape), dtype)
         block.addTensor(out.name, list(out.shape), dtype)
-        inputs = [one.name for one in operands]
+        inputs = [operand.name for operand in operands]
         self._serializer.addOperator(operation, inputs, [out.name], attributes)
         return out
 
-    def _constant(self, values: ArrayLike, dtype: Any) -> Tensor:
+    def _constant(self, values: ArrayLike, dtype: Any) -> TosaTensor:
         array = np.ascontiguousarray(values, _NUMPY[dtype])
         self._constants += 1
-        tensor = Tensor(f"constant {self._constants}", array.shape, dtype)
+        tensor = TosaTensor(f"constant {self._constants}", array.shape, dtype)
         self._serializer.addConst(list(array.shape), dtype, array, tensor.name)
         return tensor
 
-    def _sizes(self, values: Sequence[int]) -> Tensor:
+    def _sizes(self, values: Sequence[int]) -> TosaTensor:
         """Add a constant of TOSA's type for shapes."""
         self._constants += 1
-        tensor = Tensor(f"constant {self._constants}", (len(values),), ts.DType.SHAPE)
+        tensor = TosaTensor(f"constant {self._constants}", (len(values),), ts.DType.SHAPE)
         array = np.array(values, np.int64)
         self._serializer.addConst([len(values)], tensor.dtype, array, tensor.name)
         return tensor
@@ -248,12 +265,12 @@ class TosaGraph:
         return unique
 
 
-def _serialized(tensor: Tensor) -> Any:
+def _serialized(tensor: TosaTensor) -> Any:
     return ts.TosaSerializerTensor(tensor.name, list(tensor.shape), tensor.dtype)
 
 
 def multiplier(scale: float) -> tuple[int, int]:
-    """Return the multiplier of 31 bits and the right shift by which RESCALE stands for a factor.
+    """Return a factor as RESCALE takes it: a multiplier of 31 bits and a right shift.
 
     Raises:
         ValueError: the factor is too large.

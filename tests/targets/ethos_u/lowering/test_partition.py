@@ -11,7 +11,7 @@ from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
 from mbv3c.targets.ethos_u.backend import npu_part
 from mbv3c.targets.ethos_u.lowering.composite import Quantization, bindings
-from mbv3c.targets.ethos_u.lowering.convert import Lowering
+from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
 from mbv3c.targets.ethos_u.lowering.named_import import import_named, name_of
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.tosa_graph import multiplier
@@ -89,7 +89,7 @@ CASES = {
 }
 
 
-def difference(model: onnx.ModelProto, lowering: Lowering | None = None) -> int:
+def difference(model: onnx.ModelProto, lowering: LoweringOptions | None = None) -> int:
     """Return the largest difference in LSB between TOSA and onnxruntime, over some inputs."""
     calibration = random_inputs(model, 4)
     quantized, _ = quantize(model, calibration, rank_layers=False)
@@ -113,12 +113,12 @@ def test_an_operation_is_that_of_onnxruntime(name: str):
 
 
 def test_a_mean_as_a_pool_rounds_twice():
-    assert difference(CASES["mean"], Lowering("pool")) <= 2 * ONE_OPERATION_LSB
+    assert difference(CASES["mean"], LoweringOptions("pool")) <= 2 * ONE_OPERATION_LSB
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("resize")])
 def test_a_device_that_interpolates_does_what_convolutions_do(name: str):
-    assert difference(CASES[name], Lowering(interpolates=True)) <= ONE_OPERATION_LSB
+    assert difference(CASES[name], LoweringOptions(interpolates=True)) <= ONE_OPERATION_LSB
 
 
 def test_the_network_is_one_region_and_only_its_ends_stay(quantized: onnx.ModelProto):

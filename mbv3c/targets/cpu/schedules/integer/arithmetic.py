@@ -127,6 +127,12 @@ def constant_four(zero: int, processor: Processor) -> Expr:
     return unsigned(tirx.const(value, "int32"), processor)
 
 
+def outside_operand(zero: int, processor: Processor) -> Expr:
+    """Return an operand of a dot product, of four channels outside the map: the zero point."""
+    four = constant_four(zero, processor)
+    return tirx.reinterpret("int8x16", emit.splat(four, GROUP, "int32"))
+
+
 def interleaved(rows: Sequence[Expr], lanes: int) -> list[Expr]:
     """Interleave up to four rows, vectors of 8 or 16 int8.
 

@@ -85,9 +85,7 @@ def legal(shape: IntegerDepthwise, processor: Processor) -> list[Tile]:
     outputs = range(1, min(shape.horizontal.outputs, _MAX_OUTPUTS) + 1)
     if _by_rows(shape, processor):
         beside = interleaved_depthwise.operands(shape.vertical, shape.horizontal) + _LOADED
-        return [
-            Tile(count) for count in outputs if count == 1 or count + beside <= processor.registers
-        ]
+        return [Tile(count) for count in outputs if count <= max(1, processor.registers - beside)]
     vectors = len(integer.parts(min(VECTOR, shape.channels), processor))
     most = _MAX_INTERLEAVED if _interleaves(shape, processor) else _MAX_WIDE
     return [
@@ -177,11 +175,7 @@ def generate(shape: IntegerDepthwise, tile: Tile, processor: Processor) -> PrimF
                 outside = run.skips(right, *uses[0])
                 column = right.source(run.start, 0) + at
                 if outside:
-                    outside_four = tirx.reinterpret(
-                        "int8x16",
-                        emit.splat(integer.constant_four(shape.zero, processor), 4, "int32"),
-                    )
-                    fours = [outside_four] * len(parts)
+                    fours = [integer.outside_operand(shape.zero, processor)] * len(parts)
                 else:
                     load_row = partial(load, n, p, conditions, first, lanes, column=column)
                     fours = integer.interleaved([load_row(r) for r in range(down.taps)], lanes)

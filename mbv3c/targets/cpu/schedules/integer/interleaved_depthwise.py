@@ -35,7 +35,7 @@ Load = Callable[[int, Expr], Expr]
 
 
 @dataclass(frozen=True)
-class Interleaving:
+class Quad:
     """Which four values of a channel become neighbours, at every place along a row.
 
     Attributes:
@@ -56,30 +56,28 @@ class Interleaving:
         return [(row, 0) for row in self.rows]
 
 
-def interleavings(down: Axis, right: Axis) -> list[Interleaving]:
+def quads(down: Axis, right: Axis) -> list[Quad]:
     """Cut a kernel into operands of dot products."""
     single_row = down.taps > GROUP and down.taps % GROUP == 1 and right.taps >= GROUP
-    grouped_rows = down.taps - single_row
-    pieces = [
-        Interleaving(
-            tuple(range(first, min(grouped_rows, first + GROUP))), 0, tuple(range(right.taps))
-        )
-        for first in range(0, grouped_rows, GROUP)
+    rows = down.taps - single_row
+    cut = [
+        Quad(tuple(range(first, min(rows, first + GROUP))), 0, tuple(range(right.taps)))
+        for first in range(0, rows, GROUP)
     ]
     if single_row:
         starts = tuple(min(at, right.taps - GROUP) for at in range(0, right.taps, GROUP))
-        pieces.append(Interleaving((down.taps - 1,), right.dilation, starts))
-    return pieces
+        cut.append(Quad((down.taps - 1,), right.dilation, starts))
+    return cut
 
 
 def pack(down: Axis, right: Axis, weights: NDArray[np.int8]) -> NDArray[np.int8]:
     """Return weights [C, 1, R, S] as [operands][C][4]."""
     packed = []
     done: set[tuple[int, int]] = set()
-    for interleaving in interleavings(down, right):
-        for column in interleaving.columns:
+    for quad in quads(down, right):
+        for column in quad.columns:
             four = np.zeros((len(weights), GROUP), np.int8)
-            for at, (row, beyond) in enumerate(interleaving.values):
+            for at, (row, beyond) in enumerate(quad.values):
                 tap = (row, column + beyond // right.dilation)
                 if tap not in done:
                     four[:, at] = weights[:, 0, *tap]
@@ -90,7 +88,7 @@ def pack(down: Axis, right: Axis, weights: NDArray[np.int8]) -> NDArray[np.int8]
 
 def operands(down: Axis, right: Axis) -> int:
     """Return how many dot products a window takes."""
-    return sum(len(interleaving.columns) for interleaving in interleavings(down, right))
+    return sum(len(quad.columns) for quad in quads(down, right))
 
 
 class RowEmitter:
@@ -108,41 +106,36 @@ class RowEmitter:
         self.down, self.right, self.lanes, self.zero = down, right, lanes, zero
         self._processor = processor
         self._vectors = lanes // GROUP
-        self._interleavings = interleavings(down, right)
+        self._quads = quads(down, right)
         span = right.span(right.outputs)
-        self._places = [
-            span - (GROUP - 1) * interleaving.across for interleaving in self._interleavings
-        ]
+        self._places = [span - (GROUP - 1) * quad.across for quad in self._quads]
         self._columns = _scratch(sum(self._places) * self._vectors * _BYTES, "int8")
         self._sums = _scratch(right.outputs * lanes, "int32")
 
     def fill_outside(self) -> None:
         """Write the zero point to the operands that lie outside the map at every row."""
-        for number, interleaving in enumerate(self._interleavings):
-            outside = tirx.reinterpret(
-                "int8x16",
-                emit.splat(integer.constant_four(self.zero, self._processor), 4, "int32"),
-            )
+        for number, quad in enumerate(self._quads):
+            outside = integer.outside_operand(self.zero, self._processor)
             for place in range(self._places[number]):
-                if not any(self._inside(place + beyond) for _, beyond in interleaving.values):
+                if not any(self._inside(place + beyond) for _, beyond in quad.values):
                     self._store(number, place, [outside] * self._vectors)
 
     def interleave(self, load: Load) -> None:
         """Make all operands of a row."""
-        for number, interleaving in enumerate(self._interleavings):
+        for number, quad in enumerate(self._quads):
             places = range(self._places[number])
             inner = [
                 place
                 for place in places
-                if all(self._inside(place + beyond) for _, beyond in interleaving.values)
+                if all(self._inside(place + beyond) for _, beyond in quad.values)
             ]
             edge = [
                 place
                 for place in places
                 if place not in inner
-                and any(self._inside(place + beyond) for _, beyond in interleaving.values)
+                and any(self._inside(place + beyond) for _, beyond in quad.values)
             ]
-            step = _AT_ONCE if interleaving.across else 1
+            step = _AT_ONCE if quad.across else 1
             turns = len(inner) // step
             if turns:
                 with _loop(turns) as turn:
@@ -189,7 +182,7 @@ class RowEmitter:
             load(row, place + beyond - self.right.before)
             if inside or self._inside(place + beyond)
             else emit.splat(self.zero, self.lanes, "int8")
-            for row, beyond in self._interleavings[number].values
+            for row, beyond in self._quads[number].values
         ]
         self._store(number, place, integer.interleaved(values, self.lanes))
 
@@ -206,10 +199,10 @@ class RowEmitter:
         right = self.right
         acc = emit.biased_accumulators(count, (GROUP,), "int32", bias, first + GROUP * v)
         before = 0
-        for number, interleaving in enumerate(self._interleavings):
+        for number, quad in enumerate(self._quads):
             uses = sorted(
                 (i * right.stride + column * right.dilation, i, before + at)
-                for at, column in enumerate(interleaving.columns)
+                for at, column in enumerate(quad.columns)
                 for i in range(count)
             )
             for place, i, operand in uses:
@@ -223,7 +216,7 @@ class RowEmitter:
                     "int32", GROUP, "aarch64.neon.sdot", acc.get(i, 0), weights, four
                 )
                 acc.set(i, 0, total)
-            before += len(interleaving.columns)
+            before += len(quad.columns)
         for i in range(count):
             at = (start + i) * self.lanes + GROUP * v
             emit.store(self._sums, acc.get(i, 0), at, lanes=GROUP)
