@@ -4,20 +4,21 @@ import platform
 import sys
 from dataclasses import dataclass
 
-from mbv3c.execution.cache import FETCH_COMMAND, Progress
+from mbv3c.execution.cache import FETCH_COMMAND
 from mbv3c.execution.emulator.kit import (
     FFI_VERSION,
     TVM_VERSION,
-    _kit_folder,
-    _kit_in,
-    _version,
+    kit_folder,
+    kit_in,
     native_arch,
 )
 from mbv3c.execution.emulator.llvm import LLVM_REMEDY, find_llvm
+from mbv3c.execution.installed import package_version
 from mbv3c.execution.opencl.kit import fetch_kit
 from mbv3c.execution.opencl.oclgrind import OCLGRIND_REMEDY, oclgrind_command
 from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin
 from mbv3c.execution.opencl.runtime import DRIVER_REMEDY, opencl_drivers
+from mbv3c.progress import Progress
 from mbv3c.targets.ethos_u.tools import NPU_INSTALL, NPU_TOOLS
 
 
@@ -74,7 +75,7 @@ def _diagnose_python() -> Requirement:
 
 
 def _diagnose_tvm() -> Requirement:
-    tvm, ffi = _version("apache-tvm"), _version("apache-tvm-ffi")
+    tvm, ffi = package_version("apache-tvm"), package_version("apache-tvm-ffi")
     ok = (tvm, ffi) == (TVM_VERSION, FFI_VERSION)
     remedy = f"pip install apache-tvm=={TVM_VERSION} apache-tvm-ffi=={FFI_VERSION}"
     detail = f"apache-tvm {tvm or 'missing'}, apache-tvm-ffi {ffi or 'missing'}"
@@ -82,14 +83,14 @@ def _diagnose_tvm() -> Requirement:
 
 
 def _diagnose_package(name: str, package: str) -> Requirement:
-    version = _version(package)
+    version = package_version(package)
     if version is None:
         return Requirement(name, False, f"{package} is missing", f"pip install {package}")
     return Requirement(name, True, f"{package} {version}")
 
 
 def _diagnose_npu_tools() -> Requirement:
-    versions = {name: _version(name) for name in NPU_TOOLS}
+    versions = {name: package_version(name) for name in NPU_TOOLS}
     detail = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
     ok = None not in versions.values()
     return Requirement(
@@ -129,10 +130,10 @@ def _diagnose_kit() -> list[Requirement]:
     if (platform.system(), native_arch()) == ("Linux", "aarch64"):
         detail = "not needed: this machine is aarch64 and runs arm_cpu bundles itself"
         return [Requirement(name, True, detail) for name in names]
-    folder = _kit_folder()
+    folder = kit_folder()
     if folder is None:
         return [Requirement(name, False, "missing", "install apache-tvm first") for name in names]
-    kit = _kit_in(folder)
+    kit = kit_in(folder)
     emulator = kit.system / "usr" / "bin" / "qemu-aarch64"
     places = (emulator, kit.runtime / "libtvm_runtime.so", kit.runner, kit.counter)
     return [

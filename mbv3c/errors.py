@@ -35,7 +35,7 @@ class UnknownOperatorsError(ModelError):
     """A compiler has no importer for some of a model's operators.
 
     Attributes:
-        positions: where their nodes stand in the graph.
+        positions: positions of the nodes of these operators in the graph.
     """
 
     def __init__(self, message: str, positions: tuple[int, ...]) -> None:
@@ -53,7 +53,7 @@ class ImageError(CalibrationError):
     """An image cannot be read.
 
     Attributes:
-        reason: why, without the file's name.
+        reason: why the image cannot be read, without the file's name.
     """
 
     kind = "image"
@@ -70,7 +70,7 @@ class ToolError(Mbv3cError):
 
 
 class BundleError(Mbv3cError):
-    """A bundle cannot be written, or what lies there is not a whole bundle."""
+    """A bundle cannot be written, or a folder is not a complete bundle."""
 
     kind = "bundle"
 

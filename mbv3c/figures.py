@@ -11,6 +11,7 @@ from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _INCHES = (7.2, 4.5)
 _DPI = 150
@@ -49,31 +50,20 @@ def figure(path: Path, title: str, x: str, y: str, *, force: bool = False) -> It
         path: ends in .png or .svg, which says the format.
         title: of the picture.
         x: what the horizontal axis shows, and in which unit.
-        y: likewise the vertical one.
+        y: what the vertical axis shows, and in which unit.
         force: write over what is there.
 
     Raises:
         UsageError: as `check_figure` says.
         BundleError: the place cannot be written, or the disk is full.
     """
-    check_figure(path, force=force)
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with rc_context(_SETTINGS):
-        picture = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
-        FigureCanvasAgg(picture)
-        axes = picture.subplots()
+    with _written(path, [_INCHES[1]], force=force) as (axes,):
         axes.set_title(title, loc="left")
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.grid(visible=True, alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         yield axes
-        kind = path.suffix.lower()
-        with new_file(path, force=force) as temporary:
-            picture.savefig(temporary, format=kind.removeprefix("."), metadata=_METADATA[kind])
 
 
 Draw = Callable[["Sequence[Axes]"], None]
@@ -97,35 +87,45 @@ def write_panels(path: Path, heights: Sequence[float], draw: Draw, *, force: boo
         UsageError: as `check_figure` says.
         BundleError: the place cannot be written, or the disk is full.
     """
-    check_figure(path, force=force)
-    kind = path.suffix.lower()
-    with _panels(heights, _SETTINGS, draw) as picture, new_file(path, force=force) as temporary:
-        picture.savefig(temporary, format=kind.removeprefix("."), metadata=_METADATA[kind])
+    with _written(path, heights, force=force) as axes:
+        draw(axes)
 
 
 def inline_panels(heights: Sequence[float], draw: Draw) -> str:
-    """Return the same as an SVG element for an HTML page, in the colour of its text.
+    """Return several panels as an SVG element for an HTML page, in the colour of its text.
 
     It has no background, and nothing in it refers to another place.
     """
     written = StringIO()
-    with _panels(heights, {**_SETTINGS, **dict.fromkeys(_INKED, _INK)}, draw) as picture:
+    with _panels(heights, {**_SETTINGS, **dict.fromkeys(_INKED, _INK)}) as (picture, axes):
+        draw(axes)
         picture.savefig(written, format="svg", metadata=_NO_METADATA, transparent=True)
     text = written.getvalue()
     return text[text.index("<svg") :].replace(_INK, "currentColor")
 
 
 @contextmanager
-def _panels(heights: Sequence[float], settings: dict[Any, Any], draw: Draw) -> Iterator[Any]:
+def _written(path: Path, heights: Sequence[float], *, force: bool) -> Iterator["list[Axes]"]:
+    """Yield the axes of panels, and write them whole when the block ends without an error."""
+    check_figure(path, force=force)
+    kind = path.suffix.lower()
+    with _panels(heights, _SETTINGS) as (picture, axes):
+        yield axes
+        with new_file(path, force=force) as temporary:
+            picture.savefig(temporary, format=kind.removeprefix("."), metadata=_METADATA[kind])
+
+
+@contextmanager
+def _panels(
+    heights: Sequence[float], settings: dict[Any, Any]
+) -> Iterator["tuple[Figure, list[Axes]]"]:
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with rc_context(settings):
-        size = (_INCHES[0], sum(heights))
-        picture = Figure(figsize=size, dpi=_DPI, layout="constrained")
+        picture = Figure(figsize=(_INCHES[0], sum(heights)), dpi=_DPI, layout="constrained")
         FigureCanvasAgg(picture)
         ratios = {"height_ratios": list(heights)}
         axes = picture.subplots(len(heights), squeeze=False, gridspec_kw=ratios)
-        draw(list(axes[:, 0]))
-        yield picture
+        yield picture, list(axes[:, 0])

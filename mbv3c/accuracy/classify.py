@@ -1,7 +1,7 @@
 """Run images through onnxruntime and a bundle side by side, and note their best classes.
 
-Threads decode ahead, onnxruntime computes in this process and the bundle in its own, all at the
-same time. In memory are the images of a group and a few more.
+Threads decode ahead while onnxruntime computes in this process and the bundle in its own. Memory
+holds the images of one group and a few more.
 """
 
 import os
@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from mbv3c.accuracy.image_sets import Image
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, Record
 from mbv3c.errors import ImageError
+from mbv3c.execution.runners import Tensor
 from mbv3c.execution.streams import Stream
 from mbv3c.parity.reference import run
 
-Tensor = NDArray[np.float32]
 Read = Callable[[Path], Tensor]
 
 BEST = 5
@@ -35,8 +34,8 @@ class Scores:
     """Where a model's class scores are.
 
     Attributes:
-        output: the index of the output.
-        axis: its axis of classes; all other axes together are the batch.
+        output: index of the output with the scores.
+        axis: axis of the classes; all other axes together are the batch.
     """
 
     output: int
@@ -44,8 +43,8 @@ class Scores:
 
     def of(self, outputs: list[Tensor]) -> Tensor:
         """Return one row of scores per image of the batch."""
-        found = np.moveaxis(outputs[self.output], self.axis, -1)
-        return found.reshape(-1, found.shape[-1])
+        scores = np.moveaxis(outputs[self.output], self.axis, -1)
+        return scores.reshape(-1, scores.shape[-1])
 
 
 def classify(
@@ -56,14 +55,14 @@ def classify(
     shape: tuple[int, ...],
     scores: Scores,
 ) -> Iterator[list[Record]]:
-    """Run images through everything, and yield what became of them, group by group.
+    """Run images through the references and the bundle, and yield records group by group.
 
     Args:
-        images: what to run, from the beginning of a group on.
-        read: makes one input, without the batch, of a file.
-        sessions: onnxruntime on each reference.
-        stream: the bundle.
-        shape: of the models' input.
+        images: images to run, from the beginning of a group on.
+        read: function from a file to one input, without the batch.
+        sessions: onnxruntime's sessions, by reference.
+        stream: stream to the bundle.
+        shape: shape of the models' input.
         scores: where the class scores are.
 
     Raises:
@@ -72,12 +71,12 @@ def classify(
     size = group_size(stream, shape)
     decoded = _decoded(images, read, size)
     while group := list(islice(decoded, size)):
-        whole = [x for _, x in group if isinstance(x, np.ndarray)]
-        yield _records(group, _best(_batches(whole, shape[0]), sessions, stream, scores))
+        inputs = [x for _, x in group if isinstance(x, np.ndarray)]
+        yield _records(group, _classified(_batches(inputs, shape[0]), sessions, stream, scores))
 
 
 def group_size(stream: Stream, shape: tuple[int, ...]) -> int:
-    """Return how many images go through at once."""
+    """Return how many images the stream takes at once."""
     return stream.at_once * shape[0]
 
 
@@ -92,11 +91,11 @@ def _decoded(
         for image in images:
             waiting.append((image, pool.submit(_read, read, image.path)))
             if len(waiting) >= size + 2 * threads:
-                first, found = waiting.popleft()
-                yield first, found.result()
+                first, decoded = waiting.popleft()
+                yield first, decoded.result()
         while waiting:
-            first, found = waiting.popleft()
-            yield first, found.result()
+            first, decoded = waiting.popleft()
+            yield first, decoded.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -110,28 +109,25 @@ def _read(read: Read, path: Path) -> Tensor | ImageError:
 
 def _batches(inputs: list[Tensor], size: int) -> list[Tensor]:
     """Make batches; the last is filled up with its last input."""
-    found = []
-    for start in range(0, len(inputs), size):
-        batch = inputs[start : start + size]
-        found.append(np.stack(batch + batch[-1:] * (size - len(batch))))
-    return found
+    parts = (inputs[start : start + size] for start in range(0, len(inputs), size))
+    return [np.stack(part + part[-1:] * (size - len(part))) for part in parts]
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What all sides make of an image: their best classes, and `Record`'s lead."""
+class _Classified:
+    """The best classes of an image on every side, and the reference's lead, as `_lead` says."""
 
     best: dict[str, list[int]]
     lead: float | None
 
 
-def _best(
+def _classified(
     batches: list[Tensor],
     sessions: Mapping[str, ort.InferenceSession],
     stream: Stream,
     scores: Scores,
-) -> Iterator[_Found]:
-    """Run batches, and yield what was found for every image of them, fillings at the end."""
+) -> Iterator[_Classified]:
+    """Run batches, and yield the result for each of their images, the fillings at the end."""
     if not batches:
         return
     stream.send(batches)  # which computes while onnxruntime does
@@ -140,16 +136,17 @@ def _best(
         for side, session in sessions.items()
     }
     rows[BUNDLE] = np.concatenate([scores.of(outputs) for outputs in stream.receive()])
-    for at in range(len(rows[BUNDLE])):
-        best = {side: _top(found[at]) for side, found in rows.items()}
-        yield _Found(best, _lead(rows[GIVEN][at], best))
+    for image_rows in zip(*rows.values(), strict=True):
+        by_side = dict(zip(rows, image_rows, strict=True))
+        best = {side: _top(row) for side, row in by_side.items()}
+        yield _Classified(best, _lead(by_side[GIVEN], best))
 
 
 def _top(row: Tensor) -> list[int]:
-    """Return the best classes, best first; none where a score is not finite."""
+    """Return the best classes, best first; none if a score is not finite."""
     if not np.isfinite(row).all():
         return []
-    return [int(one) for one in np.argsort(-row, kind="stable")[:BEST]]
+    return [int(index) for index in np.argsort(-row, kind="stable")[:BEST]]
 
 
 def _lead(row: Tensor, best: Mapping[str, list[int]]) -> float | None:
@@ -161,9 +158,9 @@ def _lead(row: Tensor, best: Mapping[str, list[int]]) -> float | None:
 
 
 def _records(
-    group: list[tuple[Image, Tensor | ImageError]], found: Iterator[_Found]
+    group: list[tuple[Image, Tensor | ImageError]], results: Iterator[_Classified]
 ) -> list[Record]:
-    """Say of every image of a group what became of it."""
+    """Return the record of every image of a group, broken ones included."""
     records = []
     for image, x in group:
         # File systems take names that are no text.
@@ -172,7 +169,7 @@ def _records(
         if isinstance(x, ImageError):
             records.append(record | {"broken": x.reason})
             continue
-        one = next(found)
-        lead = {} if one.lead is None else {"lead": one.lead}
-        records.append(record | one.best | lead)
+        result = next(results)
+        lead = {} if result.lead is None else {"lead": result.lead}
+        records.append(record | result.best | lead)
     return records

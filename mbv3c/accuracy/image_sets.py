@@ -1,7 +1,7 @@
-"""Which images a bundle is measured on, and which class each of them has.
+"""Which images a bundle is measured on, and which class each image has.
 
-The list is read from the folder whenever it is needed: at no time more than the names of one
-folder, and of those that it is in, are in memory.
+The list is read from the folder whenever it is needed. Memory never holds more than the names in
+one folder and in the folders around it.
 """
 
 import csv
@@ -21,12 +21,12 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Image:
-    """An image.
+    """An image to measure on.
 
     Attributes:
-        file: its path, as the folder or the file of labels has it.
-        path: where it is.
-        label: the index of its class; None if that is not known.
+        file: path inside the folder, or as the file of labels has it.
+        path: path to open.
+        label: index of the image's class; None if unknown.
     """
 
     file: str
@@ -39,14 +39,14 @@ class ImageSet:
     """Images to measure on.
 
     Attributes:
-        folder: where they are.
-        labels: where their classes come from, in words.
-        labelled: whether their classes are known.
-        total: how many there are.
-        chosen: how many of them to take.
-        seed: by which they are chosen; None if all are taken.
-        fingerprint: a hash over names, classes, sizes and times of all of them.
-        read: reads the chosen ones, in an order that never changes.
+        folder: folder of the images.
+        labels: origin of the images' classes, in words.
+        labelled: whether the images' classes are known.
+        total: number of images in the folder.
+        chosen: number of images to take.
+        seed: seed of the choice; None if all images are taken.
+        fingerprint: hash over names, classes, sizes and times of all images.
+        read: function that reads the chosen images, in an order that never changes.
     """
 
     folder: Path
@@ -61,11 +61,11 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Classes:
-    """What is known of a model's classes.
+    """The classes of a model.
 
     Attributes:
-        count: how many there are.
-        names: their names, by index; None if the model does not say.
+        count: number of classes.
+        names: names of the classes, by index; None if the model has none.
     """
 
     count: int
@@ -87,12 +87,12 @@ def open_images(
     `label`, or `NO_LABELS`. Hidden files are left out.
 
     Args:
-        folder: where to look, in all folders below, too.
-        classes: of the model.
-        suffixes: how the names of images end, in lower case.
-        labels: where the classes are.
-        limit: how many images to take; a sample of all.
-        seed: of that sample.
+        folder: folder of the images, searched with all folders below.
+        classes: classes of the model.
+        suffixes: endings of the images' names, in lower case.
+        labels: file of labels, or `NO_LABELS`; None if folders are classes.
+        limit: size of the sample to take; None for all images.
+        seed: seed of the sample.
 
     Raises:
         UsageError: the folder or the file cannot be read or holds no images, or their classes are
@@ -102,9 +102,9 @@ def open_images(
         raise UsageError(f"--limit {limit} is too few; take 1 or more")
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}; name one with images")
-    every, said, labelled = _every(folder, classes, tuple(suffixes), labels)
+    read_all, origin, labelled = _all_images(folder, classes, tuple(suffixes), labels)
     digest, total = hashlib.sha256(), 0
-    for image in every():
+    for image in read_all():
         digest.update(_identity(image))
         total += 1
     if not total:
@@ -112,28 +112,28 @@ def open_images(
             f"{folder} holds no images ({', '.join(suffixes)}); put some there, or name another"
         )
     if limit is None or limit >= total:
-        return ImageSet(folder, said, labelled, total, total, None, digest.hexdigest(), every)
+        return ImageSet(folder, origin, labelled, total, total, None, digest.hexdigest(), read_all)
     chosen = frozenset(random.Random(seed).sample(range(total), limit))  # noqa: S311
 
     def read() -> Iterator[Image]:
-        return (image for at, image in enumerate(every()) if at in chosen)
+        return (image for index, image in enumerate(read_all()) if index in chosen)
 
-    return ImageSet(folder, said, labelled, total, limit, seed, digest.hexdigest(), read)
+    return ImageSet(folder, origin, labelled, total, limit, seed, digest.hexdigest(), read)
 
 
 def _identity(image: Image) -> bytes:
     try:
         status = image.path.stat()
-        known = f"{status.st_size}\0{status.st_mtime_ns}"
+        state = f"{status.st_size}\0{status.st_mtime_ns}"
     except OSError:  # it is counted as broken when it is read
-        known = "missing"
-    return os.fsencode(f"{image.file}\0{image.label}\0{known}\n")
+        state = "missing"
+    return os.fsencode(f"{image.file}\0{image.label}\0{state}\n")
 
 
-def _every(
+def _all_images(
     folder: Path, classes: Classes, suffixes: tuple[str, ...], labels: Path | None
 ) -> tuple[Callable[[], Iterator[Image]], str, bool]:
-    """Return what reads all images, where their classes come from, and whether they have any."""
+    """Return a function that reads all images, and `labels` and `labelled` of `ImageSet`."""
 
     def unlabelled() -> Iterator[Image]:
         return (Image(file, folder / file, None) for file in _files(folder, suffixes))
@@ -150,18 +150,18 @@ def _every(
             f"{folder} holds images ({loose}) beside folders ({folders[0]}): move the images into "
             "folders of their classes, or say what they are with --labels CSV, or --labels none"
         )
-    indices, said = class_indices(folders, classes, f"the folders of {folder}")
+    indices, how = class_indices(folders, classes, f"the folders of {folder}")
 
     def labelled() -> Iterator[Image]:
         for name in folders:
             for file in _files(folder / name, suffixes):
                 yield Image(f"{name}/{file}", folder / name / file, indices[name])
 
-    return labelled, f"the folders, {said}", True
+    return labelled, f"the folders, {how}", True
 
 
 def _top(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], str]:
-    """Return the names of the folders in a folder, and of an image beside them."""
+    """Return the names of the folders in a folder, and the name of an image beside them, or ""."""
     names, folders = _listing(folder, suffixes)
     loose = next((name for name in names if name not in folders), "")
     return sorted(folders), loose
@@ -170,7 +170,7 @@ def _top(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], str]:
 def _files(
     folder: Path, suffixes: tuple[str, ...], within: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[str]:
-    """Yield the images in a folder and below, each folder's in the order of their names."""
+    """Yield the images in a folder and below it, in the order of the names in each folder."""
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in within:  # a link that leads back
@@ -187,7 +187,7 @@ def _files(
 def _listing(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], set[str]]:
     """Return the names of images and folders in a folder, sorted, and which are folders.
 
-    What is called like an image is taken for one, and found broken if it is a folder.
+    A folder whose name ends like an image's is taken for an image, and found broken.
     """
     names, folders = [], set()
     try:
@@ -208,13 +208,13 @@ def _listing(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], set[st
 
 
 def class_indices(names: Sequence[str], classes: Classes, what: str) -> tuple[dict[str, int], str]:
-    """Return the index of the class that each name stands for, and how that was told.
+    """Return the index of the class that each name stands for, and by which rule, in words.
 
-    Numbers below the count are indices; else names may be those in the model's metadata; else, if
-    there are as many as classes, they stand for them in the order of their names.
+    Numbers below the count are indices. Or else all names are in the model's metadata. Or else
+    there are as many names as classes, in the order of the names.
 
     Raises:
-        UsageError: none of that holds; the message says what would.
+        UsageError: no rule fits; the message lists all rules.
     """
     count, known = classes.count, classes.names
     numbers = {name: int(name) for name in names if name.isascii() and name.isdecimal()}
@@ -226,17 +226,17 @@ def class_indices(names: Sequence[str], classes: Classes, what: str) -> tuple[di
     ordered = sorted(names)
     same_order = not all_numbers or sorted(names, key=lambda name: numbers[name]) == ordered
     if len(names) == count and same_order:
-        said = f"in the order of their names as the model's {count} classes"
-        return {name: index for index, name in enumerate(ordered)}, said
+        how = f"in the order of their names as the model's {count} classes"
+        return {name: index for index, name in enumerate(ordered)}, how
     raise UsageError(_impossible(names, classes, what))
 
 
 def _impossible(names: Sequence[str], classes: Classes, what: str) -> str:
-    """Say why names are no classes, and what would be some."""
+    """Say why names are no classes, and how to name classes."""
     count, known = classes.count, classes.names
     strange = sorted(set(names) - set(known)) if known is not None else sorted(names)
     shown = ", ".join(strange[:_SHOWN]) + (", ..." if len(strange) > _SHOWN else "")
-    ways = [
+    rules = [
         f"there may be exactly {count}, which in the order of their names are the classes",
         f"they may be indices from 0 to {count - 1}",
         "they may be names that the model's metadata `class_names` have"
@@ -246,24 +246,23 @@ def _impossible(names: Sequence[str], classes: Classes, what: str) -> str:
     ]
     return (
         f"{what} ({len(names)}: {shown}) do not say which of the model's {count} classes they "
-        f"are: {'; or '.join(ways)}"
+        f"are: {'; or '.join(rules)}"
     )
 
 
 def _from_csv(
     folder: Path, classes: Classes, labels: Path
 ) -> tuple[Callable[[], Iterator[Image]], str, bool]:
-    """Read a file of labels once for their names, and again whenever the images are wanted."""
+    """Read a file of labels once for the names of classes, and again for the images each time."""
     names = {label for _, label in _rows(labels)}
     if not names:
         raise UsageError(f"{labels} lists no images; write one per line, as file,label")
-    indices, said = class_indices(sorted(names), classes, f"the labels in {labels}")
+    indices, how = class_indices(sorted(names), classes, f"the labels in {labels}")
 
-    def every() -> Iterator[Image]:
-        for file, label in _rows(labels):
-            yield Image(file, folder / file, indices[label])
+    def read_all() -> Iterator[Image]:
+        return (Image(file, folder / file, indices[label]) for file, label in _rows(labels))
 
-    return every, f"{labels}, {said}", True
+    return read_all, f"{labels}, {how}", True
 
 
 def _rows(labels: Path) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ _Z = 1.959963984540054  # of the normal distribution, for 95 %
 
 @dataclass(frozen=True)
 class Interval:
-    """A share, or a difference of shares, and where the true one is with 95 % confidence."""
+    """A share, or a difference of shares, with its 95 % confidence interval."""
 
     share: float
     low: float
@@ -30,34 +30,32 @@ def wilson(successes: int, total: int) -> Interval:
     share, per = successes / total, _Z * _Z / total
     middle = (share + per / 2) / (1 + per)
     half = _Z * sqrt(share * (1 - share) / total + per / (4 * total)) / (1 + per)
-    # At the ends the formula gives 0 and 1 but for rounding.
+    # At the ends the formula gives 0 and 1, except for rounding.
     low = 0.0 if successes == 0 else middle - half
     high = 1.0 if successes == total else middle + half
     return Interval(share, low, high)
 
 
 def paired_difference(both: int, first: int, second: int, neither: int) -> Interval:
-    """Return the first's share of successes less the second's, on the same images.
+    """Return the first's share of successes less the second's, on a common set of images.
 
     Args:
-        both: images on which both succeed.
-        first: on which only the first does.
-        second: on which only the second does.
-        neither: on which neither does. All four together are at least 1.
+        both: number of images on which both succeed.
+        first: number of images on which only the first succeeds.
+        second: number of images on which only the second succeeds.
+        neither: number of images on which neither succeeds. The sum of all four is at least 1.
     """
     total = both + first + second + neither
-    one, other = wilson(both + first, total), wilson(both + second, total)
+    a, b = wilson(both + first, total), wilson(both + second, total)
     correlation = _correlation(both, first, second, neither)
-    below, above = one.share - one.low, other.high - other.share
-    low = _combined(below, above, correlation)
-    below, above = other.share - other.low, one.high - one.share
-    high = _combined(below, above, correlation)
+    below = _combined(a.share - a.low, b.high - b.share, correlation)
+    above = _combined(b.share - b.low, a.high - a.share, correlation)
     share = (first - second) / total
-    return Interval(share, max(-1.0, share - low), min(1.0, share + high))
+    return Interval(share, max(-1.0, share - below), min(1.0, share + above))
 
 
 def _correlation(both: int, first: int, second: int, neither: int) -> float:
-    """Return the correlation of two successes, towards 0 by Newcombe's continuity correction."""
+    """Return the correlation of two successes, with Newcombe's continuity correction."""
     product = (both + first) * (second + neither) * (both + second) * (first + neither)
     if product == 0:
         return 0.0

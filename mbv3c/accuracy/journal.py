@@ -4,8 +4,6 @@ The first line says which measurement it is, as JSON; every other line is one gr
 their order. A line that is torn, and whatever follows it, is cut off and computed again.
 """
 
-import errno
-import fcntl
 import json
 import os
 import stat
@@ -16,6 +14,7 @@ from typing import IO, Any
 
 from mbv3c.accuracy.tally import Record
 from mbv3c.errors import BundleError, UsageError
+from mbv3c.records import append, open_locked, whole_lines
 
 _VERSION = 1
 _LONGEST_HEAD = 1 << 16  # bytes; any other file may have no lines
@@ -33,7 +32,7 @@ class Journal:
         self.path, self.groups, self._file = path, groups, file
 
     def add(self, images: list[Record]) -> None:
-        """Append the images of the next group; when this returns, a kill loses nothing of it.
+        """Append the images of the next group; when this returns they are on the disk.
 
         Raises:
             BundleError: it cannot be written.
@@ -63,21 +62,17 @@ def open_journal(path: Path, key: dict[str, Any]) -> Iterator[Journal]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
+        file = open_locked(path)
+    except BlockingIOError as error:
+        raise UsageError(
+            f"another process writes the journal {path}; wait for it, or name another with "
+            "--journal"
+        ) from error
     except OSError as error:
         raise _cannot_write(path, error) from error
     with file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device may never end
             raise UsageError(f"{path} is no file; name another with --journal")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another process writes the journal {path}; wait for it, or name another with "
-                "--journal"
-            ) from error
-        except OSError as error:
-            raise _cannot_write(path, error) from error
         yield Journal(path, file, _resume(path, file, {"journal": _VERSION, **key}))
 
 
@@ -93,9 +88,9 @@ def _resume(path: Path, file: IO[bytes], head: dict[str, Any]) -> int:
         return 0
     _check_head(path, _parsed(first), head)
     groups, whole = 0, file.tell()
-    for line in file:
-        found = _parsed(line) if line.endswith(b"\n") else None
-        if found is None or found.get("group") != groups or "images" not in found:
+    for line in whole_lines(file):
+        record = _parsed(line)
+        if record is None or record.get("group") != groups or "images" not in record:
             break
         groups, whole = groups + 1, whole + len(line)
     file.truncate(whole)
@@ -103,18 +98,16 @@ def _resume(path: Path, file: IO[bytes], head: dict[str, Any]) -> int:
 
 
 def _append(path: Path, file: IO[bytes], line: bytes) -> None:
-    """Write a line at the end of the file, past any buffer that would keep what failed."""
     try:
-        if os.write(file.fileno(), line) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(file, line)
     except OSError as error:
         raise _cannot_write(path, error) from error
 
 
-def _check_head(path: Path, found: dict[str, Any] | None, head: dict[str, Any]) -> None:
-    if found is None or "journal" not in found:
+def _check_head(path: Path, first: dict[str, Any] | None, head: dict[str, Any]) -> None:
+    if first is None or "journal" not in first:
         raise UsageError(f"{path} is no journal of this command; name another file")
-    other = [key for key in (*head, *found) if head.get(key) != found.get(key)]
+    other = [key for key in (*head, *first) if head.get(key) != first.get(key)]
     if other:
         raise UsageError(
             f"the journal {path} belongs to a measurement of another "
@@ -125,10 +118,10 @@ def _check_head(path: Path, found: dict[str, Any] | None, head: dict[str, Any]) 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        record = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return record if isinstance(record, dict) else None
 
 
 def _line(record: dict[str, Any]) -> bytes:

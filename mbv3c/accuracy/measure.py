@@ -51,13 +51,14 @@ class AccuracyRequest:
     """What the user asked for.
 
     Attributes:
-        folder: with the images.
-        labels: a CSV file, or `NO_LABELS`; None: the folders in the folder are the classes.
-        overrides: of the preprocessing.
-        limit: how many images to take; None for all.
-        seed: by which they are chosen.
-        journal: where to note what was found, to be kept; None: in the cache, until it is whole.
-        listing: where to list the images that differ or are broken; None: in the cache.
+        folder: folder of the images.
+        labels: CSV file of the classes, or `NO_LABELS`; None if folders are classes.
+        overrides: the user's own preprocessing.
+        limit: number of images to take; None for all.
+        seed: seed by which images are chosen.
+        journal: file to note results in, which is kept; None for one in the cache, which is
+            removed at the end.
+        listing: file for the list of images that differ or are broken; None for the cache.
     """
 
     folder: Path
@@ -91,8 +92,8 @@ def measure_accuracy(
 ) -> dict[str, Any]:
     """Run images through a bundle and onnxruntime, and return the documented keys.
 
-    The bundle runs on the closest thing to its target, as in `pipeline.verify_bundle`. What was
-    found is in a journal at all times; the same call goes on where an interrupted one was.
+    The bundle runs on the closest thing to its target, as in `pipeline.verify_bundle`. Results are
+    in a journal at all times; a repeated call goes on where an interrupted one stopped.
 
     Raises:
         UsageError: the bundle's model is no classifier of images, the images' classes are not its
@@ -159,14 +160,14 @@ def class_scores(bundle: Bundle, model: onnx.ModelProto) -> tuple[Scores, int]:
     Raises:
         UsageError: there is none, or several.
     """
-    shapes = [tuple(one["shape"]) for one in bundle.manifest["outputs"]]
+    shapes = [tuple(output["shape"]) for output in bundle.manifest["outputs"]]
     batch = bundle.input_shape[0]
-    found = [
+    candidates = [
         (Scores(index, axis), shape[axis])
         for index, (axis, shape) in enumerate(zip(class_axes(model, shapes), shapes, strict=True))
         if axis is not None and prod(shape) == batch * shape[axis]
     ]
-    if len(found) != 1:
+    if len(candidates) != 1:
         listed = ", ".join(
             f"{name} {shape}" for name, shape in zip(bundle.output_names, shapes, strict=True)
         )
@@ -174,7 +175,7 @@ def class_scores(bundle: Bundle, model: onnx.ModelProto) -> tuple[Scores, int]:
             f"--images is for models that give one row of class scores per image; {bundle.path} "
             f"gives {listed}: verify it without --images"
         )
-    return found[0]
+    return candidates[0]
 
 
 def _key(
@@ -237,7 +238,7 @@ def _run(
 
 
 class _Pace:
-    """Tells now and then how far it is and how long it takes."""
+    """Reports the progress and the time left, now and then."""
 
     def __init__(self, images: int, done: int, report: Report) -> None:
         self._images, self._before, self._report = images, done, report

@@ -17,18 +17,18 @@ TOPS = (1, 5)
 
 _SHOWN = 10
 
-# An image: `file`, `label` (or None), and of each side its best classes, or why it is `broken`.
+# An image: `file`, `label` (or None), and the best classes of each side, or why it is `broken`.
 Record = dict[str, Any]
 
 
 def differs(image: Record, references: Sequence[str]) -> bool:
-    """Say whether the bundle's best class is another than that of one of the references."""
-    return any(image[BUNDLE][:1] != image[one][:1] for one in references)
+    """Tell whether the bundle's best class differs from that of any reference."""
+    return any(image[BUNDLE][:1] != image[reference][:1] for reference in references)
 
 
 @dataclass
-class _Table:
-    """On how many images two sides are right or wrong, and give the same."""
+class _PairedCounts:
+    """Numbers of images on which the bundle and a reference are right, and on which they agree."""
 
     both: int = 0
     bundle: int = 0
@@ -37,7 +37,7 @@ class _Table:
     same: int = 0
 
     def add(self, ours: Sequence[int], theirs: Sequence[int], label: int | None) -> None:
-        # What is not finite has no best class, and is not the same as anything.
+        # Scores that are not finite have no best class, and agree with nothing.
         self.same += bool(ours) and set(ours) == set(theirs)
         if label is None:
             return
@@ -58,12 +58,13 @@ class Tally:
 
     Attributes:
         references: the sides beside the bundle.
-        read: images that were run.
-        labelled: of these, those whose class is known.
-        broken: images that could not be read.
-        differing: images on which the bundle's best class is another than a reference's.
-        not_finite: images on which some output of the bundle is NaN or infinite.
-        first_differing, first_broken: the first few of each.
+        read: number of images that were run.
+        labelled: number of images that were run and whose class is known.
+        broken: number of images that could not be read.
+        differing: number of images on which the bundle's best class is not a reference's.
+        not_finite: number of images on which the bundle's scores are NaN or infinite.
+        first_differing: the first few images that differ.
+        first_broken: the first few images that could not be read.
     """
 
     references: Sequence[str]
@@ -76,7 +77,7 @@ class Tally:
     first_broken: list[Record] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._tables = {(one, top): _Table() for one in self.references for top in TOPS}
+        self._counts = {(side, top): _PairedCounts() for side in self.references for top in TOPS}
 
     def add_all(self, images: Iterable[Record]) -> None:
         """Count images."""
@@ -92,8 +93,8 @@ class Tally:
         self.read += 1
         self.labelled += image["label"] is not None
         self.not_finite += not image[BUNDLE]
-        for (reference, top), table in self._tables.items():
-            table.add(image[BUNDLE][:top], image[reference][:top], image["label"])
+        for (reference, top), counts in self._counts.items():
+            counts.add(image[BUNDLE][:top], image[reference][:top], image["label"])
         if differs(image, self.references):
             self.differing += 1
             _keep(self.first_differing, image)
@@ -106,10 +107,10 @@ class Tally:
     @property
     def agreement(self) -> float | None:
         """Share of images whose best class is the first reference's; None before there is one."""
-        return self._tables[self.references[0], 1].same / self.read if self.read else None
+        return self._counts[self.references[0], 1].same / self.read if self.read else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the documented keys that depend on nothing but the images."""
+        """Return those of the documented keys that follow from the images."""
         return {
             "read": self.read,
             "labelled": self.labelled,
@@ -125,32 +126,29 @@ class Tally:
         }
 
     def _accuracy(self) -> dict[str, Any]:
-        """Return of each side the share of images whose class is among its best."""
+        """Return, by side, the share of images whose class is among the side's best."""
         right: dict[str, dict[int, int]] = {}
         ours: dict[int, int] = {}
         for reference in self.references:
-            tables = {top: self._table(reference, top) for top in TOPS}
-            right[reference] = {top: one.both + one.reference for top, one in tables.items()}
-            ours = {top: one.both + one.bundle for top, one in tables.items()}
-        right[BUNDLE] = ours  # the same beside any reference
-        return {side: _tops(counts, self.labelled) for side, counts in right.items()}
+            counts = {top: self._counts[reference, top] for top in TOPS}
+            right[reference] = {top: c.both + c.reference for top, c in counts.items()}
+            ours = {top: c.both + c.bundle for top, c in counts.items()}
+        right[BUNDLE] = ours  # which does not depend on the reference
+        return {side: _tops(successes, self.labelled) for side, successes in right.items()}
 
     def _agreement(self) -> dict[str, Any]:
-        """Return with each reference the share of images whose best classes are the same."""
+        """Return, by reference, the share of images whose best classes are the bundle's."""
         return {
-            reference: _tops({top: self._table(reference, top).same for top in TOPS}, self.read)
+            reference: _tops({top: self._counts[reference, top].same for top in TOPS}, self.read)
             for reference in self.references
         }
 
     def _difference(self) -> dict[str, Any]:
-        """Subtract from the bundle's accuracy that of each reference."""
+        """Return, by reference, the bundle's accuracy less that of the reference."""
         return {
-            reference: {f"top{top}": _difference(self._table(reference, top)) for top in TOPS}
+            reference: {f"top{top}": _difference(self._counts[reference, top]) for top in TOPS}
             for reference in self.references
         }
-
-    def _table(self, reference: str, top: int) -> _Table:
-        return self._tables[reference, top]
 
 
 def _keep(kept: list[Record], image: Record) -> None:
@@ -165,6 +163,6 @@ def _tops(counts: Mapping[int, int], total: int) -> dict[str, Any]:
     }
 
 
-def _difference(table: _Table) -> dict[str, Any]:
-    found = paired_difference(table.both, table.bundle, table.reference, table.neither)
-    return {**asdict(found), "only_bundle": table.bundle, "only_reference": table.reference}
+def _difference(counts: _PairedCounts) -> dict[str, Any]:
+    interval = paired_difference(counts.both, counts.bundle, counts.reference, counts.neither)
+    return {**asdict(interval), "only_bundle": counts.bundle, "only_reference": counts.reference}

@@ -12,11 +12,12 @@ from mbv3c.errors import UsageError
 from mbv3c.execution.emulator.counting import count_bundle
 from mbv3c.execution.emulator.cycles import estimate, estimator_for
 from mbv3c.execution.emulator.runner import EmulatedRunner
-from mbv3c.execution.opencl.runner import OpenClRunner
+from mbv3c.execution.host import LibraryRunner
 from mbv3c.execution.timing.contenders import BUNDLE, CONTENDERS, OTHERS, find_contender
 from mbv3c.execution.timing.latency import interleave
 from mbv3c.execution.timing.processors import choose_cpus, processor_name
 from mbv3c.execution.timing.statistics import Ratio, Times, ratio, times
+from mbv3c.targets.cpu.cores import SCHEDULING_MODELS
 from mbv3c.targets.library import require_runner
 from mbv3c.targets.table import target_of
 
@@ -122,8 +123,9 @@ def measure(path: Path, request: BenchRequest, progress: Progress) -> Measured:
     runner = require_runner(target_of(bundle), bundle.manifest["precision"])
     if isinstance(runner, EmulatedRunner):
         return _count(bundle, runner, request, progress)
-    measured = _time(bundle, request, progress)
-    if isinstance(runner, OpenClRunner):  # which may be a CPU, too
+    assert isinstance(runner, LibraryRunner)
+    measured = _time(bundle, request, runner.device, progress)
+    if runner.device == "opencl":  # which may be a CPU, too
         return replace(measured, versions=measured.versions | {"on": runner.description})
     return measured
 
@@ -144,7 +146,7 @@ def _count(
     kernels, cycles = None, None
     if request.profile:
         progress("building the library again, with its symbols")
-        estimator = estimator_for(target_of(bundle))
+        estimator = estimator_for(SCHEDULING_MODELS.get(target_of(bundle).cpu))
         with rebuild(bundle) as rebuilt:
             progress("counting instructions kernel by kernel")
             named = count_bundle(runner.kit, runner.cpu, rebuilt.folder)
@@ -167,7 +169,7 @@ def _count(
     )
 
 
-def _time(bundle: Bundle, request: BenchRequest, progress: Progress) -> Latency:
+def _time(bundle: Bundle, request: BenchRequest, device: str, progress: Progress) -> Latency:
     cores: int = bundle.manifest["target"]["cores"]
     against = request.against or OTHERS[0]
     threads = cores if request.threads is None else request.threads
@@ -182,7 +184,7 @@ def _time(bundle: Bundle, request: BenchRequest, progress: Progress) -> Latency:
         )
     cpus = choose_cpus(threads)
     progress(f"timing it beside {against}: {runs} runs each, in turns")
-    turns = interleave((BUNDLE, against), bundle.path, cpus, runs)
+    turns = interleave((BUNDLE, against), bundle.path, cpus, runs, device)
     ours, theirs = turns.blocks[BUNDLE], turns.blocks[against]
     compared = ratio(ours, theirs)
     kernels = None
@@ -190,7 +192,7 @@ def _time(bundle: Bundle, request: BenchRequest, progress: Progress) -> Latency:
         progress("building the library again, to see its kernels")
         with rebuild(bundle) as rebuilt:
             progress("timing it kernel by kernel")
-            kernels = profile_time(rebuilt, cpus, runs)
+            kernels = profile_time(rebuilt, cpus, runs, device)
     return Latency(
         against,
         times(ours),

@@ -8,7 +8,7 @@ from statistics import median
 from mbv3c.bench.rebuilt import Call, Rebuilt
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
-from mbv3c.execution.emulator.by_kernel import ELSEWHERE, _by_kernel
+from mbv3c.execution.emulator.by_kernel import ELSEWHERE, by_kernel
 from mbv3c.execution.emulator.counting import Count, by_function
 from mbv3c.execution.emulator.cycles import CycleEstimate
 from mbv3c.execution.emulator.symbols import functions
@@ -67,13 +67,15 @@ class CountedKernel:
     estimated_cycles: int | None = None
 
 
-def profile_time(rebuilt: Rebuilt, cpus: Sequence[int], runs: int) -> list[TimedCall]:
+def profile_time(
+    rebuilt: Rebuilt, cpus: Sequence[int], runs: int, device: str = "cpu"
+) -> list[TimedCall]:
     """Time every call within whole inferences, so that caches are as they are in one.
 
     The virtual machine calls the stopwatch before and after each call, which costs some ten
     nanoseconds on Linux, and elsewhere a microsecond.
     """
-    with worker(PROFILE, rebuilt.folder, cpus) as profiled:
+    with worker(PROFILE, rebuilt.folder, cpus, device) as profiled:
         measured: list[list[tuple[str, float]]] = profiled.measure(runs)
     return timed_calls(rebuilt.calls, measured)
 
@@ -123,7 +125,7 @@ def counted_kernels(
 
     def placed(numbers: Mapping[str, int]) -> Counter[str]:
         sums: Counter[str] = Counter()
-        for name, number in _by_kernel(numbers).items():
+        for name, number in by_kernel(numbers).items():
             sums[name if name in known else ELSEWHERE] += number
         return sums
 

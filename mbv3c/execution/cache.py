@@ -1,6 +1,5 @@
 """The folder in which fetched and built tools are kept, each put in place when it is whole."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-
-Progress = Callable[[str], None]
+from mbv3c.progress import Progress
+from mbv3c.records import open_locked
 
 FETCH_COMMAND = "mbv3c doctor --fetch"
 ZIG_CACHES = ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")
@@ -28,18 +27,16 @@ def only_one(folder: Path, progress: Progress) -> Iterator[None]:
     """Hold a folder's lock, so that fetches of several processes follow one another."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        lock = open_locked(
+            folder / "lock",
+            lambda: progress("waiting for another mbv3c that is fetching the same parts"),
+        )
     except OSError as error:
         raise ToolError(
             f"cannot write to the cache folder {folder}: {error.strerror}; "
             "set MBV3C_CACHE to a folder that you may write to"
         ) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("waiting for another mbv3c that is fetching the same parts")
-            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

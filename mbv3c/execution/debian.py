@@ -4,10 +4,29 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbv3c.execution.cache import FETCH_COMMAND, Progress
+from mbv3c.errors import ToolError
+from mbv3c.execution.cache import FETCH_COMMAND
 from mbv3c.execution.processes import finish, require
+from mbv3c.progress import Progress
 
-_APT_REMEDY = f"check the network and this system's apt sources, then run `{FETCH_COMMAND}` again"
+APT_REMEDY = f"check the network and this system's apt sources, then run `{FETCH_COMMAND}` again"
+
+
+def require_apt(what: str, otherwise: str) -> None:
+    """Make sure that Debian packages can be fetched and unpacked here.
+
+    Args:
+        what: what is fetched, for the message.
+        otherwise: what the user can do instead.
+
+    Raises:
+        ToolError: this system has no apt-get, or no dpkg-deb.
+    """
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise ToolError(
+            f"apt-get and dpkg-deb are needed to fetch {what}, and this system has them not; "
+            f"{otherwise}"
+        )
 
 
 def unpack_packages(
@@ -43,7 +62,7 @@ def unpack_packages(
     apt_get = ["apt-get", "-c", str(apt / "apt.conf"), "-q", "-y"]
 
     progress("reading the package lists of this system's apt sources")
-    require([*apt_get, "update"], doing="reading package lists", remedy=_APT_REMEDY, timeout=600)
+    require([*apt_get, "update"], doing="reading package lists", remedy=APT_REMEDY, timeout=600)
     for extra in optional:
         found = finish(["apt-cache", "-c", str(apt / "apt.conf"), "show", extra], timeout=60)
         if found.returncode == 0:
@@ -53,10 +72,10 @@ def unpack_packages(
     progress(f"downloading {', '.join(packages)} for {architecture} (about {size})")
     install = [*apt_get, "install", "--download-only", "--no-install-recommends", *packages]
     doing = f"downloading {', '.join(packages)}"
-    require(install, doing=doing, remedy=_APT_REMEDY, timeout=1800)
+    require(install, doing=doing, remedy=APT_REMEDY, timeout=1800)
     for package in sorted(archives.glob("*.deb")):
         unpack = ["dpkg-deb", "-x", str(package), str(place)]
-        require(unpack, doing=f"unpacking {package.name}", remedy=_APT_REMEDY, timeout=300)
+        require(unpack, doing=f"unpacking {package.name}", remedy=APT_REMEDY, timeout=300)
     shutil.rmtree(apt)
     share = place / "usr" / "share"
     for folder in list(share.iterdir()) if share.is_dir() else ():

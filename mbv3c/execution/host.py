@@ -1,55 +1,86 @@
-"""Run a library in this process, on this machine's processor."""
+"""Run a library in this process, on this machine's processor or a device of it."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tvm
 from tvm import relax
 
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import Mbv3cError
-from mbv3c.execution.runners import (
-    KernelCall,
-    Made,
-    Tensor,
-    _check_names,
-    _Instrument,
-    _reason,
-    arrays,
-)
-from mbv3c.targets import serve as worker
+from mbv3c.execution.runners import KernelCall, Made, Tensor, check_names
+from mbv3c.execution.stream_server import Infer, server_command
+
+_BUILTIN = "vm."  # what the virtual machine calls beside the kernels
 
 
 @dataclass(frozen=True)
-class HostRunner:
-    """Runs in this process, on this machine's processor."""
+class LibraryRunner:
+    """Runs the host part of a library in this process, and its kernels on a device.
 
-    description: str = "this machine"
+    Attributes:
+        description: the device, as reports name it.
+        device: TVM's name of the device, such as "cpu" or "opencl"; its runtime is loaded.
+        reopen: function of a module that opens a bundle for this device in another process.
+    """
+
+    description: str
+    device: str
+    reopen: Callable[[Path], Infer]
 
     def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
         infer = self.opened(bundle)
         return [infer(x) for x in inputs]
 
-    def opened(self, bundle: Path) -> Callable[[Tensor], list[Tensor]]:
+    def opened(self, bundle: Path) -> Infer:
         """Load `model.so` of a bundle and return what runs it on one input.
 
         Raises:
             Mbv3cError: the library does not load; or, from what is returned, fails.
         """
         with self._failing(bundle):
+            device = tvm.device(self.device)
             main = self._machine(bundle)["main"]
 
         def infer(x: Tensor) -> list[Tensor]:
             with self._failing(bundle):
-                return arrays(main(tvm.runtime.tensor(x)))
+                return arrays(main(tvm.runtime.tensor(x, device)))
 
         return infer
 
     def stream_command(self, bundle: Path) -> list[str]:
-        return [sys.executable, "-m", worker.__name__, worker.CPU, str(bundle)]
+        return server_command(self.reopen, bundle)
+
+    def _machine(self, bundle: Path) -> relax.VirtualMachine:
+        library = tvm.runtime.load_module(str(bundle / LIBRARY))
+        return relax.VirtualMachine(library, tvm.device(self.device))
+
+    @contextmanager
+    def _failing(self, bundle: Path) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = (str(error).strip().splitlines() or [repr(error)])[-1]
+            raise Mbv3cError(
+                f"{bundle / LIBRARY} does not run on {self.description}: {reason}"
+            ) from error
+
+
+def open_here(bundle: Path) -> Infer:
+    """Open a bundle for this machine's processor."""
+    return HostRunner().opened(bundle)
+
+
+@dataclass(frozen=True)
+class HostRunner(LibraryRunner):
+    """Runs in this process, on this machine's processor; stops before and after every kernel."""
+
+    description: str = "this machine"
+    device: str = "cpu"
+    reopen: Callable[[Path], Infer] = open_here
 
     def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
         instrument = _Instrument(calls)
@@ -57,17 +88,36 @@ class HostRunner:
             machine = self._machine(bundle)
             machine.set_instrument(instrument)
             machine["main"](tvm.runtime.tensor(x))
-        _check_names(bundle, instrument.names, calls)
+        check_names(bundle, instrument.names, calls)
         return instrument.made
 
-    def _machine(self, bundle: Path) -> relax.VirtualMachine:
-        return relax.VirtualMachine(tvm.runtime.load_module(str(bundle / LIBRARY)), tvm.cpu())
 
-    @contextmanager
-    def _failing(self, bundle: Path) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise Mbv3cError(
-                f"{bundle / LIBRARY} does not run on this machine: {_reason(error)}"
-            ) from error
+def arrays(result: Any) -> list[Tensor]:
+    """Return the outputs of an inference: one comes as a tensor, several as an array of them."""
+    several = [result] if isinstance(result, tvm.runtime.Tensor) else result
+    return [output.numpy() for output in several]
+
+
+class _Instrument:
+    """What the virtual machine calls before and after everything that it calls."""
+
+    def __init__(self, calls: Sequence[KernelCall]) -> None:
+        self._calls = calls
+        self.made: list[Made] = []
+        self.names: list[str] = []
+
+    def __call__(self, _: Any, name: str, before: bool, __: Any, *arguments: Any) -> None:
+        if name.startswith(_BUILTIN):
+            return
+        if before:
+            self.names.append(name)
+        at = len(self.names) - 1
+        if at >= len(self._calls):
+            return
+        if before:
+            for place, array in self._calls[at].given.items():
+                arguments[place].copyfrom(array.reshape(arguments[place].shape))
+        else:
+            self.made.append(
+                {place: arguments[place].numpy().ravel() for place in self._calls[at].wanted}
+            )

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +33,34 @@ def _linker(target: Target, symbols: bool) -> Any:
     """
 
     def link(output: str, objects: list[str], options: object = None) -> None:
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", zig_triple(target.triple)]
+        command = ["cc", "-target", zig_triple(target.triple)]
         if "-apple-" in target.triple:  # two names come from the process, as everywhere
             command += ["-nostdlib", "-shared", "-Wl,-undefined,dynamic_lookup"]
         else:
             command += ["-nostdlib", "-shared", *([] if symbols else ["-s"])]
             command += ["-Wl,--build-id=none"]
         command += ["-o", output, *objects]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or ["no message"]
-            raise ToolError(
-                f"linking for {target.name} failed with status {done.returncode} ({lines[-1]}); "
-                "is the disk full, or the package ziglang missing? `mbv3c doctor` checks"
-            )
+        run_zig(command, f"linking for {target.name}")
 
     link.output_format = "so"  # type: ignore[attr-defined]
     link.get_target_triple = lambda: target.triple  # type: ignore[attr-defined]
     return link
+
+
+def run_zig(arguments: Sequence[str], doing: str) -> None:
+    """Run zig to its end; `doing` ("linking for x") is a part of the error message.
+
+    Raises:
+        ToolError: zig failed.
+    """
+    command = [sys.executable, "-m", "ziglang", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise ToolError(
+            f"{doing} failed with status {done.returncode} ({lines[-1]}); is the disk full, or "
+            "the package ziglang missing? `mbv3c doctor` checks"
+        )
 
 
 def zig_triple(triple: str) -> str:

@@ -6,12 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Tensor = NDArray[np.float32]
-
+from mbv3c.execution.runners import Tensor
 
 _MAGIC = 8  # bytes: the magic string and the version
-
-
 _LENGTH = 2  # of the header's length, in version 1, which is what numpy writes for plain arrays
 
 

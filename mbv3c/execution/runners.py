@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import tvm
 from numpy.typing import NDArray
 
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import Mbv3cError
 
 Tensor = NDArray[np.float32]
-
-_EMULATED_TIMEOUT = 600.0  # seconds per input; a Large takes a few
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,6 @@ class KernelCall:
 
 # What was wanted of a call: the arguments' memory, flat, by position.
 Made = dict[int, NDArray[Any]]
-
-_BUILTIN = "vm."  # what the virtual machine calls beside the kernels
 
 
 class Runner(Protocol):
@@ -76,47 +71,22 @@ class StreamingRunner(Runner, Protocol):
     """Also runs in a process of its own that takes one input after the other."""
 
     def stream_command(self, bundle: Path) -> list[str]:
-        """Return the command of a process that answers arrays; see `mbv3c.targets.serve`."""
+        """Return the command of a process that answers arrays, as `stream_server` does."""
         ...
 
 
-class _Instrument:
-    """What the virtual machine calls before and after everything that it calls."""
+def check_names(bundle: Path, names: Sequence[str], calls: Sequence[KernelCall]) -> None:
+    """Make sure that a library called the kernels that were expected.
 
-    def __init__(self, calls: Sequence[KernelCall]) -> None:
-        self._calls = calls
-        self.made: list[Made] = []
-        self.names: list[str] = []
+    Args:
+        bundle: the bundle, for the message.
+        names: the kernels that the library called, in order.
+        calls: the calls that its manifest says.
 
-    def __call__(self, _: Any, name: str, before: bool, __: Any, *arguments: Any) -> None:
-        if name.startswith(_BUILTIN):
-            return
-        if before:
-            self.names.append(name)
-        at = len(self.names) - 1
-        if at >= len(self._calls):
-            return
-        if before:
-            for place, array in self._calls[at].given.items():
-                arguments[place].copyfrom(array.reshape(arguments[place].shape))
-        else:
-            self.made.append(
-                {place: arguments[place].numpy().ravel() for place in self._calls[at].wanted}
-            )
-
-
-def _check_names(bundle: Path, names: Sequence[str], calls: Sequence[KernelCall]) -> None:
+    Raises:
+        Mbv3cError: it called others.
+    """
     if list(names) != [call.kernel for call in calls]:
         raise Mbv3cError(
             f"{bundle / LIBRARY} calls other kernels than its manifest says; compile it again"
         )
-
-
-def arrays(result: Any) -> list[Tensor]:
-    """Return the outputs of an inference: one comes as a tensor, several as an array of them."""
-    several = [result] if isinstance(result, tvm.runtime.Tensor) else result
-    return [output.numpy() for output in several]
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[-1]

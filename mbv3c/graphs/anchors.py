@@ -24,8 +24,8 @@ def anchors(sides: Sequence[int], resolution: int) -> tuple[NDArray[np.float32],
     No box is larger than the input. Cells go row by row, the boxes of a cell are neighbours.
 
     Args:
-        sides: of the maps, at least two, the largest first.
-        resolution: side of the input.
+        sides: sides of the maps in cells, at least two, the largest first.
+        resolution: side of the input in pixels.
 
     Returns:
         Two arrays `(anchors, 2)`: centre x and y, width and height.

@@ -39,10 +39,10 @@ def set_batch(
     batch: int,
     input_shape: Sequence[int] | None,
 ) -> Sequence[int] | None:
-    """Make a model, in place, ready for another batch, and return the shape its input then has.
+    """Prepare a model, in place, for another batch, and return the shape to give its input.
 
-    `value` is its input. The shape is None if nothing is to be changed, or if other dimensions
-    are dynamic and `input_shape` does not say them.
+    `value` is the model's input. `input_shape` is returned as it came if the model has this batch
+    already, or if other dimensions are dynamic and `input_shape` does not fix them.
 
     Raises:
         UsageError: there can be no such batch.
@@ -54,8 +54,8 @@ def set_batch(
     if not dims:
         raise UsageError(f"--batch {batch}: input {value.name!r} has no dimensions")
     if input_shape is not None and input_shape[0] != batch:
-        given = ",".join(map(str, input_shape))
-        raise UsageError(f"--batch {batch} contradicts --input-shape {given}; give one of them")
+        shown = ",".join(map(str, input_shape))
+        raise UsageError(f"--batch {batch} contradicts --input-shape {shown}; give one of them")
     old = dims[0].dim_value or None
     if old == batch:
         return input_shape
@@ -65,7 +65,7 @@ def set_batch(
         return input_shape
     for dim, size in zip(dims, [_PROBE, *shape[1:]], strict=True):
         dim.dim_value = size
-    _forget_shapes(model.graph)
+    forget_shapes(model.graph)
     _rewrite(model, old, batch)
     _check_outputs(model, batch)
     for tensor in model.graph.initializer:
@@ -77,7 +77,8 @@ def set_batch(
     return shape
 
 
-def _forget_shapes(graph: onnx.GraphProto) -> None:
+def forget_shapes(graph: onnx.GraphProto) -> None:
+    """Remove, in place, the shapes that were inferred from another shape of the input."""
     del graph.value_info[:]
     for output in graph.output:
         for dim in output.type.tensor_type.shape.dim:
@@ -120,12 +121,12 @@ def _reshaped(source: Shape | None, target: Array, old: int | None) -> Array | N
         return target
     if source is None or any(size == 0 and i >= len(source) for i, size in enumerate(target)):
         return None
-    said = [source[i] if size == 0 else int(size) for i, size in enumerate(target)]
+    sizes = [source[i] if size == 0 else int(size) for i, size in enumerate(target)]
     if not _has_batch(source) or target[0] == 0:
         # Either no batch comes here, or it is taken along.
-        return target if -1 in said or prod(said) == prod(source) else None
-    per_image, rest = prod(source[1:]), prod(size for size in said[1:] if size != -1)
-    fits = per_image % rest == 0 if -1 in said else per_image == rest
+        return target if -1 in sizes or prod(sizes) == prod(source) else None
+    per_image, rest = prod(source[1:]), prod(size for size in sizes[1:] if size != -1)
+    fits = per_image % rest == 0 if -1 in sizes else per_image == rest
     return np.array([0, *target[1:]], np.int64) if fits and target[0] == old else None
 
 
@@ -147,9 +148,9 @@ def _check_outputs(model: onnx.ModelProto, batch: int) -> None:
     if all(_has_batch(shapes[name]) for name in outputs if name in shapes):
         return
     for node in model.graph.node:
-        made = [name for name in node.output if name in shapes and types[name] in _FLOATS]
-        comes = any(_has_batch(shapes[name]) for name in node.input if name in shapes)
-        if comes and made and not any(_has_batch(shapes[name]) for name in made):
+        results = [name for name in node.output if name in shapes and types[name] in _FLOATS]
+        arrives = any(_has_batch(shapes[name]) for name in node.input if name in shapes)
+        if arrives and results and not any(_has_batch(shapes[name]) for name in results):
             raise ModelError(
                 f"--batch {batch} is not possible: node {_name(node)} ({node.op_type}) does not "
                 "keep the images apart"
@@ -162,7 +163,7 @@ def _has_batch(shape: Shape) -> bool:
 
 
 def _infer(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
-    """Return the shapes that are known, and element types."""
+    """Return the shapes that are fully known, and all element types."""
     graph = shape_inference.infer_shapes(model, data_prop=True).graph
     shapes, types = {}, {}
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -177,23 +178,23 @@ def _infer(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
 def _constants(graph: onnx.GraphProto) -> dict[str, Array]:
     """Return the integers behind initialisers and Constant nodes."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    found = {}
+    arrays = {}
     for node in graph.node:
         for attribute in node.attribute if node.op_type == "Constant" else ():
             if attribute.name == "value":
                 tensors[node.output[0]] = attribute.t
             if attribute.name == "value_ints":
-                found[node.output[0]] = np.array(attribute.ints, np.int64)
+                arrays[node.output[0]] = np.array(attribute.ints, np.int64)
     for name, tensor in tensors.items():
         if tensor.data_type == TensorProto.INT64:
-            found[name] = numpy_helper.to_array(tensor)
-    return found
+            arrays[name] = numpy_helper.to_array(tensor)
+    return arrays
 
 
 def _stored(graph: onnx.GraphProto, node: onnx.NodeProto, position: int, array: Array) -> str:
     """Store another shape for a node and return the name it got."""
     taken = {tensor.name for tensor in graph.initializer}
-    taken |= {name for one in graph.node for name in one.output}
+    taken |= {name for other in graph.node for name in other.output}
     ending = _PROBED if node.op_type == "Resize" else ".any_batch"
     names = (f"{node.input[position]}{'.' * i}{ending}" for i in count())
     name = next(name for name in names if name not in taken)

@@ -3,7 +3,7 @@
 from typing import cast
 
 from mbv3c.graphs.anchors import PER_CELL
-from mbv3c.graphs.skeleton import Convolution, Step
+from mbv3c.graphs.skeleton import ConvGeometry, SkeletonStep
 from mbv3c.graphs.spec import Activation, Architecture, Block, squeeze_channels
 
 
@@ -11,23 +11,22 @@ class MismatchError(Exception):
     """The graph is no MobileNetV3; the message says why."""
 
 
-def read_architecture(steps: tuple[Step, ...]) -> tuple[Architecture, str | None, int]:
+def read_architecture(steps: tuple[SkeletonStep, ...]) -> tuple[Architecture, str | None, int]:
     """Return the network that stands behind a skeleton, its head and its number of classes.
 
-    Without a classifier, the last convolution and the hidden layer are 0; of an unknown head, the
-    head is None and the classes are 0. The activations are those of the graph and need not be any
-    that MobileNetV3 has.
+    Without a classifier, the last convolution and the hidden layer are 0. With an unknown head,
+    the head is None and the classes are 0. The activations may be others than MobileNetV3's.
 
     Raises:
-        MismatchError: it is no chain of inverted residual blocks after a stem.
+        MismatchError: the graph is no chain of inverted residual blocks after a stem.
     """
-    return _Reader(steps).read()
+    return _BlockReader(steps).read()
 
 
-class _Reader:
-    """Walks from the input along the blocks and notes what it sees."""
+class _BlockReader:
+    """Reads blocks one after the other, from the input on."""
 
-    def __init__(self, steps: tuple[Step, ...]) -> None:
+    def __init__(self, steps: tuple[SkeletonStep, ...]) -> None:
         self._steps = steps
         self._users: list[list[int]] = [[] for _ in steps]
         for index, step in enumerate(steps):
@@ -37,25 +36,25 @@ class _Reader:
     def read(self) -> tuple[Architecture, str | None, int]:
         if not any(_is_depthwise(step.conv) for step in self._steps):
             raise MismatchError("it has no depthwise convolution")
-        stem = self._one(self._users[0], "reads the input")
+        stem = self._only(self._users[0], "reads the input")
         conv = self._steps[stem].conv
         if conv is None or (conv.kernel, conv.stride, conv.groups) != (3, 2, 1):
             raise MismatchError("it does not begin with a 3x3 convolution of stride 2")
         activation = self._activation(stem, self._users[stem][0])
         blocks: list[Block] = []
         current, channels = stem, conv.channels_out
-        while (found := self._next_depthwise(current)) is not None:
-            block, current = self._block(len(blocks) + 1, current, channels, *found)
+        while (following := self._next_depthwise(current)) is not None:
+            block, current = self._block(len(blocks) + 1, current, channels, *following)
             channels = block.out
             blocks.append(block)
-        last_conv, hidden, classes = self._tail(current, activation) or (0, 0, 0)
-        read = Architecture(conv.channels_out, tuple(blocks), last_conv, hidden, activation)
+        last_conv, hidden, classes = self._classifier(current, activation) or (0, 0, 0)
+        network = Architecture(conv.channels_out, tuple(blocks), last_conv, hidden, activation)
         if hidden:
-            return read, "classify", classes
-        if classes := self._segmented(current):
-            return read, "lraspp", classes
-        classes = self._detected(current)
-        return read, "ssdlite" if classes else None, classes
+            return network, "classify", classes
+        if classes := self._lraspp_classes(current):
+            return network, "lraspp", classes
+        classes = self._ssdlite_classes(current)
+        return network, "ssdlite" if classes else None, classes
 
     def _next_depthwise(self, current: int) -> tuple[int | None, int] | None:
         """Return the expansion, if any, and the depthwise convolution that follow a step."""
@@ -84,7 +83,7 @@ class _Reader:
             raise MismatchError(f"{name} has two activations, {before} and {activation}")
         squeeze = any(self._steps[user].kind == "pool" for user in users)
         end = self._squeeze_excite(name, depthwise) if squeeze else depthwise
-        project = self._one(self._users[end], f"follows the depthwise convolution of {name}")
+        project = self._only(self._users[end], f"follows the depthwise convolution of {name}")
         if not _is_pointwise(self._steps[project].conv):
             raise MismatchError(f"no projection follows the depthwise convolution of {name}")
         out = self._conv(project).channels_out
@@ -109,10 +108,10 @@ class _Reader:
         """Read a branch pool → reduce → expand → multiply; return the multiplication."""
         where = f"stands in the squeeze-and-excite branch of {name}"
         pools = [user for user in self._users[depthwise] if self._steps[user].kind == "pool"]
-        pool = self._one(pools, where)
-        reduce = self._one(self._users[pool], where)
-        expand = self._one(self._users[reduce], where)
-        scale = self._one(self._users[expand], where)
+        pool = self._only(pools, where)
+        reduce = self._only(self._users[pool], where)
+        expand = self._only(self._users[reduce], where)
+        scale = self._only(self._users[expand], where)
         gated = {source.step for source in self._steps[scale].sources} == {depthwise, expand}
         if self._steps[scale].kind != "mul" or not gated:
             raise MismatchError(f"the squeeze-and-excite branch of {name} gates something else")
@@ -131,7 +130,7 @@ class _Reader:
             )
         return scale
 
-    def _tail(self, current: int, activation: Activation) -> tuple[int, int, int] | None:
+    def _classifier(self, current: int, activation: Activation) -> tuple[int, int, int] | None:
         """Return the channels of the last convolution, the hidden layer and the logits.
 
         None if what follows is no classifier.
@@ -148,14 +147,14 @@ class _Reader:
         if not all(_is_pointwise(conv) for conv in layers):
             return None
         for source, user in ((last, pool), (hidden, logits)):
-            found = self._activation(source, user)
-            if found != activation:
+            actual = self._activation(source, user)
+            if actual != activation:
                 name = self._steps[source].name
-                raise MismatchError(f"{name} has the activation {found}, the stem {activation}")
-        first, second, third = (cast(Convolution, conv).channels_out for conv in layers)
+                raise MismatchError(f"{name} has the activation {actual}, the stem {activation}")
+        first, second, third = (cast(ConvGeometry, conv).channels_out for conv in layers)
         return first, second, third
 
-    def _segmented(self, current: int) -> int:
+    def _lraspp_classes(self, current: int) -> int:
         """Return the classes of an LR-ASPP behind the last block; 0 if it is something else.
 
         Its last sum is that of two 1x1 convolutions, one on features at stride 8 and the other on
@@ -164,13 +163,13 @@ class _Reader:
         for step in self._steps[current:]:
             convs = [self._steps[source.step].conv for source in step.sources]
             if step.kind == "add" and len(convs) == 2 and all(map(_is_pointwise, convs)):
-                sizes = {cast(Convolution, conv).channels_out for conv in convs}
+                sizes = {cast(ConvGeometry, conv).channels_out for conv in convs}
                 below = [self._steps[source.step].sources[0].step for source in step.sources]
                 if len(sizes) == 1 and any(self._steps[index].kind == "Resize" for index in below):
                     return sizes.pop()
         return 0
 
-    def _detected(self, current: int) -> int:
+    def _ssdlite_classes(self, current: int) -> int:
         """Return the classes of an SSDLite behind the last block; 0 if it is something else.
 
         Two depthwise convolutions stand on the last one, and predict classes and boxes.
@@ -202,25 +201,25 @@ class _Reader:
 
     def _activation(self, source: int, user: int) -> Activation:
         """Return the activation between two steps; it need not be one that MobileNetV3 has."""
-        sources = self._steps[user].sources
-        return cast(Activation, next(one.activation for one in sources if one.step == source))
+        activations = (s.activation for s in self._steps[user].sources if s.step == source)
+        return cast(Activation, next(activations))
 
-    def _conv(self, index: int) -> Convolution:
+    def _conv(self, index: int) -> ConvGeometry:
         conv = self._steps[index].conv
         if conv is None:
             raise MismatchError(f"{self._steps[index].name!r} is no convolution")
         return conv
 
-    def _one(self, found: list[int], what: str) -> int:
-        if len(found) != 1:
-            names = ", ".join(repr(self._steps[index].name) for index in found) or "nothing"
+    def _only(self, candidates: list[int], what: str) -> int:
+        if len(candidates) != 1:
+            names = ", ".join(repr(self._steps[index].name) for index in candidates) or "nothing"
             raise MismatchError(f"one step {what} in MobileNetV3, here {names}")
-        return found[0]
+        return candidates[0]
 
 
-def _is_depthwise(conv: Convolution | None) -> bool:
+def _is_depthwise(conv: ConvGeometry | None) -> bool:
     return conv is not None and 1 < conv.groups == conv.channels_in == conv.channels_out
 
 
-def _is_pointwise(conv: Convolution | None) -> bool:
+def _is_pointwise(conv: ConvGeometry | None) -> bool:
     return conv is not None and (conv.kernel, conv.stride, conv.groups) == (1, 1, 1)

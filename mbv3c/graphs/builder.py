@@ -35,15 +35,16 @@ def build_model(spec: ModelSpec, weights: Path | None = None) -> onnx.ModelProto
 
     Args:
         spec: the network.
-        weights: a file for `mbv3c.graphs.weights.load.load_weights`; the seed is then unused, and the
-            metadata holds the file's sha256 instead of it.
+        weights: a file that `mbv3c.graphs.weights.load.load_weights` reads. The seed is then
+            unused, and the metadata hold the file's sha256 instead.
 
     Returns:
-        A model that passes `onnx.checker` with full check; its metadata holds the spec and the
+        A model that passes `onnx.checker` with full check; its metadata hold the spec and the
         preprocessing that its inputs expect.
 
     Raises:
-        UsageError, ModelError: the weights cannot be read, or are not those of the spec.
+        UsageError: the file of weights cannot be read.
+        ModelError: the file is damaged, or its weights are not those of the spec.
     """
     graph = GraphWriter(spec)
     arch = architecture(spec)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from mbv3c.graphs.spec import Architecture, ModelSpec
 from mbv3c.graphs.ssdlite import ssdlite
-from mbv3c.graphs.writer import Features, GraphWriter, Output
+from mbv3c.graphs.writer import Features, GraphOutput, GraphWriter
 
 LOGITS = "logits"
 
@@ -17,28 +17,28 @@ _LRASPP_EPSILON = 1e-5  # of its one BatchNormalization, torch's default
 Gate = Callable[[GraphWriter, str, Architecture, ModelSpec], str]
 
 # Writes the head and returns the outputs of the graph.
-Head = Callable[[GraphWriter, Features, Architecture, ModelSpec], tuple[Output, ...]]
+Head = Callable[[GraphWriter, Features, Architecture, ModelSpec], tuple[GraphOutput, ...]]
 
 
 def classify(
     graph: GraphWriter, features: Features, arch: Architecture, spec: ModelSpec
-) -> tuple[Output, ...]:
+) -> tuple[GraphOutput, ...]:
     """Write the paper's efficient last stage (arXiv:1905.02244, section 5.1 and figure 5)."""
     x = graph.node("GlobalAveragePool", "pool", [features.last])
     x = graph.node("Flatten", "flatten", [x], axis=1)
     x = graph.gemm("classifier.0", x, arch.last_conv, arch.hidden)
     x = graph.activation("classifier.1", x, arch.activation)
     graph.gemm("classifier.3", x, arch.hidden, spec.classes, output=LOGITS)
-    return (Output(LOGITS, (spec.batch, spec.classes), class_axis=1),)
+    return (GraphOutput(LOGITS, (spec.batch, spec.classes), class_axis=1),)
 
 
 def lraspp(
     graph: GraphWriter, features: Features, arch: Architecture, spec: ModelSpec
-) -> tuple[Output, ...]:
+) -> tuple[GraphOutput, ...]:
     """Write LR-ASPP as torchvision has it: on the stride-16 and stride-8 features, upsampled.
 
     Source: arXiv:1905.02244, section 6.4 and figure 10. torchvision pools the whole map, the
-    paper 49x49 windows of it (`spec.lraspp_pool`).
+    paper windows of 49x49 pixels (`spec.lraspp_pool`).
     """
     low, low_channels = _stride_8(features, arch)
     x = graph.conv_bn(
@@ -53,7 +53,7 @@ def lraspp(
     x = graph.node("Add", "classifier.add", [y, x])
     graph.upsample("upsample", x, 8, output=LOGITS)
     shape = (spec.batch, spec.classes, spec.resolution, spec.resolution)
-    return (Output(LOGITS, shape, class_axis=1),)
+    return (GraphOutput(LOGITS, shape, class_axis=1),)
 
 
 def _global_gate(graph: GraphWriter, x: str, arch: Architecture, spec: ModelSpec) -> str:
@@ -65,9 +65,9 @@ def _global_gate(graph: GraphWriter, x: str, arch: Architecture, spec: ModelSpec
 def _paper_gate(graph: GraphWriter, x: str, arch: Architecture, spec: ModelSpec) -> str:
     """Write the gate of figure 10: 49x49 windows at stride (16, 20), upsampled to the map.
 
-    Windows that would reach beyond the map are left out, and on a map smaller than a window there
-    is one, the whole map. The paper does not say how its 64x128 map, of a 1024x2048 image, is
-    covered; this is what average pooling without padding gives.
+    Windows that would reach beyond the map are left out; a map smaller than a window is one window
+    itself. The paper does not say how its 64x128 map, of a 1024x2048 image, is covered; this is
+    what average pooling without padding gives.
     """
     side = graph.side(x)
     kernel = min(_PAPER_WINDOW, side)
@@ -89,10 +89,7 @@ _GATES: dict[str, Gate] = {"global": _global_gate, "paper": _paper_gate}
 
 
 def _stride_8(features: Features, arch: Architecture) -> tuple[str, int]:
-    """Return the first block output at an eighth of the input's resolution, and its channels.
-
-    It is the first one and not the last, as in torchvision.
-    """
+    """Return the first block output at stride 8, as torchvision does, and its channels."""
     stride = 2  # of the stem
     for name, block in zip(features.blocks, arch.blocks, strict=True):
         stride *= block.stride

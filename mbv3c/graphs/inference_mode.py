@@ -4,9 +4,9 @@
     Dropout(x, ratio, training=True)                ⇒   Dropout(x)
 
 torch's exporter keeps training mode with `training=TrainingMode.TRAINING`, or `PRESERVE` and a
-model that was not put in evaluation mode. Such a graph normalises with the statistics of the batch
-at hand and drops at random: it has no one result to compare with. What a network is compiled for
-is inference, with the statistics that training left in it, so that is how it is read.
+model that was not put in evaluation mode. Such a graph normalises with the statistics of the
+current batch and drops at random, so there is no single result to compare with. A network is
+compiled for inference, with the statistics that training left in it; so it is read that way.
 """
 
 import onnx
@@ -19,7 +19,8 @@ def inference_mode(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, 
     """Return the model in inference mode, and the names of the nodes that were in training mode.
 
     Raises:
-        ModelError: something uses the running statistics or the mask that only training writes.
+        ModelError: a node or output uses the running statistics or the mask, which only training
+            writes.
     """
     trained = [node for node in model.graph.node if _trains(node, model)]
     if not trained:

@@ -48,9 +48,9 @@ _WEIGHTED = ("Conv", "Gemm", "BatchNormalization")
 def initialize(model: onnx.ModelProto, seed: int, side: int) -> None:
     """Give every parameter of a graph a value, in place.
 
-    The values depend on `seed`, on the tensors' names and on `side` alone, that of the images on
-    which statistics are measured; constants stay. Measured statistics are rounded
-    to 11 significant bits, so that the order in which a machine adds does not show in them.
+    The values depend on `seed`, on the tensors' names and on `side`, the side of the images on
+    which statistics are measured, and on nothing else; constants stay. Measured statistics are
+    rounded to 11 significant bits, so that the order in which a machine adds does not show.
     """
     parameters = _Parameters(model, seed)
     values: dict[str, Array] = {model.graph.input[0].name: _calibration_batch(seed, side)}
@@ -79,7 +79,7 @@ def initialize(model: onnx.ModelProto, seed: int, side: int) -> None:
 def _needed(graph: onnx.GraphProto) -> set[str]:
     """Return the tensors on which a layer with weights depends.
 
-    What comes after the last of them, such as the decoding of boxes, need not be computed.
+    What follows the last such layer, for example the decoding of boxes, need not be computed.
     """
     needed: set[str] = set()
     for node in reversed(graph.node):
@@ -128,10 +128,10 @@ class _Parameters:
         self._arrays[variance] = _coarse(np.maximum(measured, floor * measured.mean()))
 
     def set_unnormalized(self, node: onnx.NodeProto, x: Array, spread: float) -> None:
-        """Scale weight and bias of a layer without BatchNormalization: outputs spread by `spread`.
+        """Scale a layer without BatchNormalization so that its outputs spread by `spread`.
 
-        The spread is taken over images and channels together. Taken over images alone it would
-        blow up what differs little between them, and rounding errors with it.
+        The spread is taken over images and channels together. Over images alone, it would blow up
+        channels that differ little between images, and rounding errors with them.
         """
         _, weight, bias = node.input
         self.set_weight(node)
@@ -214,7 +214,7 @@ def _batchnorm(
 def _upsample(node: onnx.NodeProto, x: Array, scales: Array) -> Array:
     """Upsample an NHWC map bilinearly by whole factors, pixel centres at half coordinates.
 
-    One pixel that is resized to the shape of a map stays one, and is repeated where it is used.
+    A single pixel that is resized to a given shape stays single; its users broadcast it.
     """
     if len(node.input) == 4:
         assert x.shape[1:3] == (1, 1)

@@ -12,16 +12,16 @@ from mbv3c.graphs.count import WEIGHTED, Counts, count, multiply_adds, tensor_sh
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One node of a graph.
+class NodeCost:
+    """What one node of a graph costs.
 
     Attributes:
         name: name of the node, or of its first output if it has none.
-        operator: its ONNX operator.
-        output_shape: shape of its first output.
+        operator: ONNX operator of the node.
+        output_shape: shape of the node's first output.
         params: parameters, counted as `count` does; a shared one counts where it is first used.
         madds: multiply-adds for the whole batch.
-        activation_bytes: size of all its outputs.
+        activation_bytes: size of all outputs of the node.
     """
 
     name: str
@@ -38,11 +38,16 @@ class Inspection:
 
     Attributes:
         layers: the nodes in graph order, Constant nodes excepted.
-        totals: sums over them.
-        peak_activation_bytes: see `peak_activation_bytes`.
+        totals: sums over all nodes.
+        peak_activation_bytes: largest sum of the tensors that are alive at once. The nodes run one
+            by one in graph order. A tensor is alive from the node that makes it to the last node
+            that uses it; the graph's input from the first node on, its outputs to the last node.
+            Weights and constants are left out. Every tensor has memory of its own: nothing is
+            computed in place, and Reshape or Flatten copy. A compiler that fuses or reuses needs
+            less, one that needs workspaces needs more.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[NodeCost, ...]
     totals: Counts
     peak_activation_bytes: int
 
@@ -50,8 +55,8 @@ class Inspection:
 def inspect(model: onnx.ModelProto, simplified: onnx.ModelProto | None = None) -> Inspection:
     """Count parameters, multiply-adds and activation memory of every node.
 
-    Shapes that take more than shape inference to find (a Pad by computed amounts) are taken from
-    `simplified`: the same model with its constants folded and its tensors' names kept.
+    Shapes that shape inference does not find (after a Pad by computed amounts) are taken from
+    `simplified`: this model with its constants folded and its tensors' names kept.
 
     Raises:
         ModelError: the shape of a tensor does not follow from the graph.
@@ -65,33 +70,17 @@ def inspect(model: onnx.ModelProto, simplified: onnx.ModelProto | None = None) -
     return Inspection(layers, totals, _peak(model.graph, sizes))
 
 
-def peak_activation_bytes(model: onnx.ModelProto) -> int:
-    """Compute the largest sum of tensors that are alive at once.
-
-    The nodes run one by one in graph order. A tensor is alive from the node that makes it to the
-    last node that uses it; the graph's input from the first node on, its outputs to the last
-    node. Weights and constants are left out. Every tensor has memory of its own: nothing is
-    computed in place, and Reshape or Flatten copy. A compiler that fuses or reuses needs less,
-    one that needs workspaces needs more.
-
-    Raises:
-        ModelError: the shape of a tensor does not follow from the graph.
-    """
-    model = shape_inference.infer_shapes(model, data_prop=True)
-    return _peak(model.graph, _activation_sizes(model))
-
-
 def _complete(graph: onnx.GraphProto, simplified: onnx.ModelProto) -> None:
-    """Put the tensors of a simplified model in the place of what is known of them here."""
+    """Take over what a simplified model knows of the graph's tensors."""
     computed = {name for node in graph.node for name in node.output}
     inferred = shape_inference.infer_shapes(simplified, data_prop=True).graph.value_info
-    found = {value.name: value for value in inferred if value.name in computed}
-    kept = [value for value in graph.value_info if value.name not in found]
+    known = {value.name: value for value in inferred if value.name in computed}
+    kept = [value for value in graph.value_info if value.name not in known]
     del graph.value_info[:]
-    graph.value_info.extend([*kept, *found.values()])
+    graph.value_info.extend([*kept, *known.values()])
 
 
-def _layers(model: onnx.ModelProto, sizes: dict[str, int]) -> Iterator[Layer]:
+def _layers(model: onnx.ModelProto, sizes: dict[str, int]) -> Iterator[NodeCost]:
     shapes = tensor_shapes(model)
     uncounted = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -103,7 +92,7 @@ def _layers(model: onnx.ModelProto, sizes: dict[str, int]) -> Iterator[Layer]:
             candidates = node.input[1:3]
         parameters = uncounted.intersection(candidates)
         uncounted -= parameters
-        yield Layer(
+        yield NodeCost(
             node.name or node.output[0],
             node.op_type,
             shapes[node.output[0]],
@@ -121,19 +110,19 @@ def _peak(graph: onnx.GraphProto, sizes: dict[str, int]) -> int:
         first.update((name, position) for name in node.output)
         last.update((name, position) for name in (*node.output, *_used(node)))
     last.update((value.name, end) for value in graph.output)
-    change = [0] * (len(graph.node) + 1)
+    changes = [0] * (len(graph.node) + 1)
     for name, size in sizes.items():
-        change[first[name]] += size
-        change[last.get(name, first[name]) + 1] -= size
+        changes[first[name]] += size
+        changes[last.get(name, first[name]) + 1] -= size
     alive = peak = 0
-    for step in change:
-        alive += step
+    for change in changes:
+        alive += change
         peak = max(peak, alive)
     return peak
 
 
 def _used(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield what a node reads, the graphs inside of an If or a Loop included."""
+    """Yield the tensors that a node reads, also in the graphs inside an If or a Loop."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):

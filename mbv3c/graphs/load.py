@@ -14,7 +14,7 @@ from onnx.external_data_helper import (
 )
 
 from mbv3c.errors import ModelError, UsageError
-from mbv3c.graphs.batch import set_batch
+from mbv3c.graphs.batch import forget_shapes, set_batch
 from mbv3c.graphs.inference_mode import inference_mode
 
 _log = logging.getLogger(__name__)
@@ -26,15 +26,14 @@ def load_model(
     """Read, complete and check a model.
 
     External data is read in, and `input_shape` (if given) replaces the shape of the input; the
-    outputs' shapes follow from it. `batch` (if given) replaces its first dimension, and what
-    nodes hold of another batch where that is sound. A model in training mode is read in inference
-    mode, with a warning. The graph must have one fp32 input of a fixed shape and fp32
-    outputs.
+    outputs' shapes follow. `batch` (if given) replaces the input's first dimension, and the batch
+    that nodes have built in, where that is sound. A model in training mode is read in inference
+    mode, with a warning. The graph must have one fp32 input of a fixed shape and fp32 outputs.
 
     Raises:
         UsageError: there is no such file, or `input_shape` or `batch` do not suit the input.
-        ModelError: the file is no ONNX model, is damaged or incomplete, or its inputs and
-            outputs are not what is described above.
+        ModelError: the file is no ONNX model, is damaged or incomplete, or has other inputs or
+            outputs than required above.
     """
     if not path.is_file():
         raise UsageError(f"no such file: {path}")
@@ -122,9 +121,9 @@ def _set_input_shape(
     value = model_input(model)
     tensor = value.type.tensor_type
     if tensor.elem_type != TensorProto.FLOAT:
-        found = TensorProto.DataType.Name(tensor.elem_type)
+        dtype = TensorProto.DataType.Name(tensor.elem_type)
         raise ModelError(
-            f"{path}: input {value.name!r} is {found}; mbv3c compiles models with an fp32 input"
+            f"{path}: input {value.name!r} is {dtype}; mbv3c compiles models with an fp32 input"
         )
     dims = tensor.shape.dim
     if input_shape is not None:
@@ -135,15 +134,11 @@ def _set_input_shape(
             )
         for dim, size in zip(dims, input_shape, strict=True):
             dim.dim_value = size
-        # What was inferred for another shape no longer holds.
-        del model.graph.value_info[:]
-        for output in model.graph.output:
-            for known in output.type.tensor_type.shape.dim:
-                known.Clear()
+        forget_shapes(model.graph)
     if static_shape(value) is None:
-        given = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in dims)
+        shown = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in dims)
         raise ModelError(
-            f"{path}: input {value.name!r} has the dynamic shape ({given}); fix it with "
+            f"{path}: input {value.name!r} has the dynamic shape ({shown}); fix it with "
             "--input-shape, for example --input-shape 1,3,224,224"
         )
 

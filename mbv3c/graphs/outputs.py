@@ -37,13 +37,13 @@ def class_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int]]) -> list[
     """Return for each output the axis of its classes, or None where it holds no scores.
 
     Args:
-        model: its metadata comes first; what that leaves out is guessed.
-        shapes: of the outputs, in their order.
+        model: the model; an output that its metadata leave out is guessed by `class_axis`.
+        shapes: shapes of the outputs, in graph order.
 
     Raises:
         ModelError: the metadata are damaged or do not fit the outputs.
     """
-    entry = _entries(model).get(f"mbv3c.{CLASS_AXES}", "{}")
+    entry = metadata_of(model).get(f"mbv3c.{CLASS_AXES}", "{}")
     names = [output.name for output in model.graph.output]
     ranks = {name: len(shape) for name, shape in zip(names, shapes, strict=True)}
     try:
@@ -64,11 +64,11 @@ def class_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int]]) -> list[
 
 
 def detector_outputs(metadata: Mapping[str, str], names: Sequence[str]) -> tuple[str, str] | None:
-    """Return the names of the boxes and of the scores of a detector; None if it is none.
+    """Return the names of a detector's boxes and scores; None for any other model.
 
     Args:
-        metadata: the model's.
-        names: of its outputs.
+        metadata: metadata of the model.
+        names: names of the model's outputs.
 
     Raises:
         ModelError: the metadata name outputs that the model does not have.
@@ -90,12 +90,12 @@ def detector_outputs(metadata: Mapping[str, str], names: Sequence[str]) -> tuple
 
 
 def class_names(metadata: Mapping[str, str], count: int) -> tuple[str, ...] | None:
-    """Return the names of a model's classes; None where its metadata have none.
+    """Return the names of a model's classes; None if its metadata have none.
 
     Raises:
         ModelError: the metadata are damaged, or name another number of classes than `count`.
     """
-    key = next((one for one in CLASS_NAMES if one in metadata), None)
+    key = next((name for name in CLASS_NAMES if name in metadata), None)
     if key is None:
         return None
     try:
@@ -111,5 +111,6 @@ def class_names(metadata: Mapping[str, str], count: int) -> tuple[str, ...] | No
     return tuple(names)
 
 
-def _entries(model: onnx.ModelProto) -> dict[str, str]:
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the metadata of a model by key."""
     return {entry.key: entry.value for entry in model.metadata_props}

@@ -1,7 +1,7 @@
 """Recognise MobileNetV3 by its structure, whatever its nodes and tensors are called.
 
-The graph's blocks are read off its skeleton into the same `Architecture` that `spec` makes from
-the paper's tables; the model is the specification whose architecture is the same.
+The graph's blocks are read off its skeleton into an `Architecture`, and compared with those that
+`spec` makes from the paper's tables.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ import onnx
 
 from mbv3c.graphs.blocks import MismatchError, read_architecture
 from mbv3c.graphs.load import model_input, static_shape
-from mbv3c.graphs.skeleton import Step, skeleton
+from mbv3c.graphs.skeleton import SkeletonStep, skeleton
 from mbv3c.graphs.spec import (
     NARROWEST,
     VARIANTS,
@@ -33,18 +33,18 @@ class Recognized:
 
     Attributes:
         variant: a key of `VARIANTS`.
-        width: the multiplier; of several that give the same channels, the roundest.
-        width_rule: how it was applied; None where the rules give the same channels.
+        width: width multiplier, the roundest of those that give these channels.
+        width_rule: rule by which the width applies; None if all rules give these channels.
         resolution: height and width of the input.
         batch: images per inference.
         head: `classify`, `lraspp`, `ssdlite`, or None if something else follows the blocks.
         classes: number of classes, None without a head.
         blocks: number of inverted residual blocks.
-        se_blocks: how many of them have a squeeze-and-excite branch.
-        activations: how often each is used in the whole graph.
-        minimalistic: see `ModelSpec`, as the next two.
-        dilated: the last three blocks keep the resolution.
-        reduced_tail: the last stage has half the channels.
+        se_blocks: number of blocks with a squeeze-and-excite branch.
+        activations: number of uses in the whole graph, by activation.
+        minimalistic: value of `ModelSpec.minimalistic`.
+        dilated: whether the last three blocks keep the resolution.
+        reduced_tail: whether the last stage has half the channels.
     """
 
     variant: str
@@ -106,81 +106,81 @@ def recognize(model: onnx.ModelProto) -> Recognized | Unrecognized:
         return Unrecognized(f"the input has the shape {shape}, an image batch has 4 dimensions")
     try:
         steps = skeleton(model)
-        read, head, classes = read_architecture(steps)
-        found = _same_channels(read, _same_layers(read))
+        network, head, classes = read_architecture(steps)
+        specs = _with_channels(network, _with_layers(network))
     except MismatchError as mismatch:
         return Unrecognized(str(mismatch))
-    rules = {one.width_rule for one in found}
+    rules, spec = {spec.width_rule for spec in specs}, specs[0]
     return Recognized(
-        variant=found[0].variant,
-        width=found[0].width,
+        variant=spec.variant,
+        width=spec.width,
         width_rule=rules.pop() if len(rules) == 1 else None,
         # Three channels stand second, or last in what came from TensorFlow.
         resolution=(shape[1], shape[2]) if shape[1] != 3 == shape[3] else (shape[2], shape[3]),
         batch=shape[0],
         head=head,
         classes=classes or None,
-        blocks=len(read.blocks),
-        se_blocks=sum(block.squeeze for block in read.blocks),
+        blocks=len(network.blocks),
+        se_blocks=sum(block.squeeze for block in network.blocks),
         activations=_activations(steps),
-        minimalistic=found[0].minimalistic,
-        dilated=found[0].dilated,
-        reduced_tail=found[0].reduced_tail,
+        minimalistic=spec.minimalistic,
+        dilated=spec.dilated,
+        reduced_tail=spec.reduced_tail,
     )
 
 
-def _activations(steps: tuple[Step, ...]) -> dict[str, int]:
+def _activations(steps: tuple[SkeletonStep, ...]) -> dict[str, int]:
     used = {source for step in steps for source in step.sources if source.activation != "none"}
     return dict(sorted(Counter(source.activation for source in used).items()))
 
 
-def _same_layers(read: Architecture) -> ModelSpec:
-    """Find the variant and options with these kernels, strides, activations and SE branches."""
-    variants = [v for v, table in VARIANTS.items() if len(table.blocks) == len(read.blocks)]
+def _with_layers(network: Architecture) -> ModelSpec:
+    """Return the variant and options with these kernels, strides, activations and SE branches."""
+    variants = [v for v, table in VARIANTS.items() if len(table.blocks) == len(network.blocks)]
     if not variants:
         known = ", ".join(
             f"MobileNetV3-{variant} {len(table.blocks)}" for variant, table in VARIANTS.items()
         )
-        raise MismatchError(f"it has {len(read.blocks)} inverted residual blocks; {known}")
+        raise MismatchError(f"it has {len(network.blocks)} inverted residual blocks; {known}")
     refused = []
     for variant, minimalistic, dilated in product(variants, (False, True), (False, True)):
         spec = ModelSpec(variant, minimalistic=minimalistic, dilated=dilated)
-        differences = list(_differences(read, architecture(spec)))
+        differences = list(_differences(network, architecture(spec)))
         if not differences:
             return spec
         refused.append((len(differences), f"{differences[0]} in MobileNetV3-{variant}"))
     raise MismatchError(min(refused)[1])
 
 
-def _differences(read: Architecture, wanted: Architecture) -> Iterator[str]:
+def _differences(network: Architecture, wanted: Architecture) -> Iterator[str]:
     """Yield where two networks of as many blocks differ, channel counts left aside."""
-    if read.activation != wanted.activation:
-        yield f"the activation of the stem is {read.activation}, {wanted.activation}"
-    for number, (mine, theirs) in enumerate(zip(read.blocks, wanted.blocks, strict=True), start=1):
+    if network.activation != wanted.activation:
+        yield f"the activation of the stem is {network.activation}, {wanted.activation}"
+    for number, (mine, theirs) in enumerate(zip(network.blocks, wanted.blocks, strict=True), 1):
         for field in fields(Block):
             got, want = getattr(mine, field.name), getattr(theirs, field.name)
             if field.name not in ("expand", "out") and got != want:
                 yield f"{field.name} of block {number} is {got}, {want}"
 
 
-def _same_channels(read: Architecture, layers: ModelSpec) -> list[ModelSpec]:
-    """Find the width, of several the roundest, and the rules by which it gives these channels."""
+def _with_channels(network: Architecture, layers: ModelSpec) -> list[ModelSpec]:
+    """Return the specs of the roundest width with these channels, one per rule that gives them."""
     for width in _widths():
         for reduced in (False, True):
-            found = []
+            specs = []
             for rule in get_args(WidthRule):
                 spec = replace(layers, width=width, width_rule=rule, reduced_tail=reduced)
                 wanted = architecture(spec)
-                if not read.hidden:
+                if not network.hidden:
                     wanted = replace(wanted, last_conv=0, hidden=0)
-                if wanted == read:
-                    found.append(spec)
-            if found:
-                return found
-    outputs = ", ".join(str(block.out) for block in read.blocks)
+                if wanted == network:
+                    specs.append(spec)
+            if specs:
+                return specs
+    outputs = ", ".join(str(block.out) for block in network.blocks)
     raise MismatchError(
         f"no width multiplier from {NARROWEST:g} to {WIDEST:g} gives MobileNetV3-{layers.variant} "
-        f"the channel counts of this model (stem {read.stem}, blocks {outputs})"
+        f"the channel counts of this model (stem {network.stem}, blocks {outputs})"
     )
 
 

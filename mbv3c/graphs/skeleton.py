@@ -1,8 +1,8 @@
 """Reduce a graph to what its architecture is made of: convolutions, pools, sums and products.
 
-An activation is no step of its own but the name of what lies between two steps. It is found by
-evaluating the elementwise nodes there on a few numbers, so that every spelling of a function
-(HardSwish; x · HardSigmoid(x); Add, Clip, Mul, Div in any order) gets the same name.
+An activation is no step of its own: it is the name of what lies between two steps. The elementwise
+nodes there are evaluated on a few numbers, so that every spelling of a function (HardSwish;
+x · HardSigmoid(x); Add, Clip, Mul, Div in any order) gets one name.
 """
 
 import functools
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Convolution:
+class ConvGeometry:
     """The geometry of a convolution; of a dense layer, that of a 1x1 convolution."""
 
     channels_in: int
@@ -42,21 +42,21 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Step:
+class SkeletonStep:
     """A node that is more than elementwise.
 
     Attributes:
         kind: `input`, `conv`, `pool` (mean over the whole map), `add`, `mul` (of two computed
             tensors), or else the ONNX operator.
         name: name of the node.
-        sources: its computed operands.
-        conv: its geometry if it is a convolution with square kernels or a dense layer.
+        sources: origins of the computed operands.
+        conv: geometry of a convolution with square kernels, or of a dense layer; else None.
     """
 
     kind: str
     name: str
     sources: tuple[Source, ...] = ()
-    conv: Convolution | None = None
+    conv: ConvGeometry | None = None
 
 
 _PROBES: Array = np.linspace(-8, 8, 129)
@@ -73,7 +73,7 @@ _FUNCTIONS: tuple[tuple[str, Array], ...] = (
 )
 _TOLERANCE = 1e-3  # constants may be fp16
 
-_SAME = {
+_TRANSPARENT = {
     *("Identity", "Dropout", "Cast", "Pad"),
     *("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose"),
 }
@@ -109,9 +109,9 @@ _EVALUATE: dict[str, Callable[..., Array]] = {
 }
 
 
-def skeleton(model: onnx.ModelProto) -> tuple[Step, ...]:
+def skeleton(model: onnx.ModelProto) -> tuple[SkeletonStep, ...]:
     """Reduce a graph to its steps, in graph order; the first ones are the inputs."""
-    reader = _Reader(model)
+    reader = _SkeletonReader(model)
     for node in model.graph.node:
         reader.read(node)
     return tuple(reader.steps)
@@ -125,17 +125,17 @@ class _Trace:
     values: Array
 
 
-class _Reader:
+class _SkeletonReader:
     """Reads nodes in order and knows where each tensor comes from."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[SkeletonStep] = []
         self._shapes = tensor_shapes(model)
         self._constants = _constants(model.graph)
         self._traces: dict[str, _Trace] = {}
         for value in model.graph.input:
             if value.name not in self._constants:
-                self._add(Step("input", value.name), [value.name])
+                self._add(SkeletonStep("input", value.name), [value.name])
 
     def read(self, node: onnx.NodeProto) -> None:
         traces = [self._traces[name] for name in node.input if name in self._traces]
@@ -145,21 +145,21 @@ class _Reader:
         if trace is not None:
             self._traces[node.output[0]] = trace
             return
-        sources = tuple(Source(one.step, _activation(one.values)) for one in traces)
+        sources = tuple(Source(source.step, _activation(source.values)) for source in traces)
         conv = self._convolution(node)
         kind = "conv" if conv else self._kind(node, len(traces))
-        self._add(Step(kind, node.name or node.output[0], sources, conv), node.output)
+        self._add(SkeletonStep(kind, node.name or node.output[0], sources, conv), node.output)
 
-    def _add(self, step: Step, outputs: Any) -> None:
+    def _add(self, step: SkeletonStep, outputs: Any) -> None:
         self._traces.update((name, _Trace(len(self.steps), _PROBES)) for name in outputs)
         self.steps.append(step)
 
     def _transformed(self, node: onnx.NodeProto, traces: list[_Trace]) -> _Trace | None:
         """Return what an elementwise node makes of the step before it; None if it is a step."""
         trace = traces[0]
-        if node.op_type in _SAME:
+        if node.op_type in _TRANSPARENT:
             return trace
-        if len({one.step for one in traces}) > 1:
+        if len({source.step for source in traces}) > 1:
             return None
         operands = [self._operand(name) for name in node.input]
         missing = any(
@@ -181,7 +181,7 @@ class _Reader:
             return None
         return float(numpy_helper.to_array(constant).item())
 
-    def _convolution(self, node: onnx.NodeProto) -> Convolution | None:
+    def _convolution(self, node: onnx.NodeProto) -> ConvGeometry | None:
         """Return the geometry of a convolution or dense layer with constant weights."""
         if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[1] in self._traces:
             return None
@@ -190,13 +190,13 @@ class _Reader:
             if len(weight) != 2:
                 return None
             transposed = node.op_type == "Gemm" and _attribute(node, "transB", 0)
-            return Convolution(*(reversed(weight) if transposed else weight))
+            return ConvGeometry(*(reversed(weight) if transposed else weight))
         groups = _attribute(node, "group", 1)
         strides = set(_attribute(node, "strides", [1, 1]))
         dilations = set(_attribute(node, "dilations", [1, 1]))
         if len(weight) != 4 or {len(set(weight[2:])), len(strides), len(dilations)} != {1}:
             return None
-        return Convolution(
+        return ConvGeometry(
             weight[1] * groups, weight[0], weight[2], strides.pop(), dilations.pop(), groups
         )
 
@@ -206,8 +206,8 @@ class _Reader:
         before = self._shapes.get(node.input[0], ())
         after = prod(self._shapes.get(node.output[0], (0,)))
         # Channels stand second, or last in what came from TensorFlow.
-        whole = len(before) == 4 and after in (before[0] * before[1], before[0] * before[3])
-        return "pool" if whole and node.op_type in _MEANS else node.op_type
+        over_map = len(before) == 4 and after in (before[0] * before[1], before[0] * before[3])
+        return "pool" if over_map and node.op_type in _MEANS else node.op_type
 
 
 def _activation(values: Array) -> str:
@@ -238,5 +238,5 @@ def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    found = (helper.get_attribute_value(a) for a in node.attribute if a.name == name)
-    return next(found, default)
+    values = (helper.get_attribute_value(a) for a in node.attribute if a.name == name)
+    return next(values, default)

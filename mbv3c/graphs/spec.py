@@ -29,15 +29,15 @@ class HeadTraits:
         classes: default number of classes, that of torchvision's pretrained model.
         resolution: default side of the input in pixels.
         resolutions: the sides that are supported.
-        mean: subtracted per RGB channel of an image scaled to 0..1.
-        std: what that is then divided by.
-        dilated: the head stands on output stride 16.
-        reduced_tail: the head stands on a last stage with half the channels.
+        mean: mean per RGB channel, subtracted from an image scaled to 0..1.
+        std: standard deviation per RGB channel, by which the difference is divided.
+        dilated: whether the head stands on output stride 16.
+        reduced_tail: whether the head stands on a last stage with half the channels.
         calibration: side of the images on which the statistics of seeded weights are measured.
-            It does not follow the resolution, so that the weights of a seed do not, either; but
-            the smallest maps of a detector have neighbours only at its own resolution.
-        detects: the head finds objects. It needs features at stride 32, and its first class is
-            the background.
+            It is independent of the resolution, so that the weights are, too; but the smallest
+            maps of a detector have neighbouring pixels only at the detector's own resolution.
+        detects: whether the head finds objects: it then needs features at stride 32, and its
+            first class is the background.
     """
 
     classes: int
@@ -171,13 +171,14 @@ class ModelSpec:
         width_rule: how `width` applies, see `architecture`.
         padding: `symmetric` (kernel // 2 on every side: torchvision, timm) or `same`
             (TensorFlow's: at stride 2 one row and column more at the end than at the start).
-        minimalistic: no squeeze-and-excite, ReLU everywhere, 3x3 kernels everywhere.
-        dilated: output stride 16: the last three blocks keep the resolution, with dilation 2.
-        reduced_tail: half the channels in the last three blocks, the last convolution and the
-            hidden layer.
-        bn_epsilon: of every BatchNormalization but that of LR-ASPP's head. Checkpoints of
-            torchvision and timm's `tf_*` want 1e-3, timm's other `mobilenetv3_*` want 1e-5, and
-            no state dict says which.
+        minimalistic: whether to leave out squeeze-and-excite and use only ReLU and 3x3 kernels.
+        dilated: whether the last three blocks keep the resolution, with dilation 2, so that the
+            output stride is 16.
+        reduced_tail: whether the last three blocks, the last convolution and the hidden layer
+            have half the channels.
+        bn_epsilon: epsilon of every BatchNormalization outside LR-ASPP's head. Checkpoints of
+            torchvision and timm's `tf_*` want 1e-3, timm's other `mobilenetv3_*` want 1e-5; a
+            state dict does not say which.
         head: `classify`, `lraspp` (segmentation, which implies `dilated`) or `ssdlite` (detection,
             which implies `reduced_tail`, as in torchvision, and excludes `dilated`).
         lraspp_pool: how LR-ASPP pools its features: `global` (torchvision), or `paper`: windows of
@@ -276,17 +277,17 @@ def architecture(spec: ModelSpec) -> Architecture:
     table = VARIANTS[spec.variant]
     tail = len(table.blocks) - 3  # the last three blocks are C4, or C5 in detection's terms
     head = HEAD_TRAITS[spec.head]
-    halved = 2 if spec.reduced_tail or head.reduced_tail else 1
+    divisor = 2 if spec.reduced_tail or head.reduced_tail else 1
     dilated = spec.dilated or head.dilated
-    wide = spec.width_rule == "torchvision"
-    stem = make_divisible(table.stem * spec.width) if wide else table.stem
+    scales_all = spec.width_rule == "torchvision"
+    stem = make_divisible(table.stem * spec.width) if scales_all else table.stem
     blocks: list[Block] = []
     for index, (block, channels) in enumerate(_with_input_channels(table)):
-        out = block.out // halved if index >= tail else block.out
-        expand = block.expand // halved if index > tail else block.expand
-        source = channels // halved if index > tail else channels
+        out = block.out // divisor if index >= tail else block.out
+        expand = block.expand // divisor if index > tail else block.expand
+        source = channels // divisor if index > tail else channels
         real_input = blocks[-1].out if blocks else stem
-        scaled = expand * spec.width if wide else real_input * expand / source
+        scaled = expand * spec.width if scales_all else real_input * expand / source
         dilation = 2 if dilated and index >= tail else 1
         blocks.append(
             replace(
@@ -300,12 +301,12 @@ def architecture(spec: ModelSpec) -> Architecture:
                 dilation=dilation,
             )
         )
-    hidden = table.hidden // halved
+    hidden = table.hidden // divisor
     return Architecture(
         stem=stem,
         blocks=tuple(blocks),
         last_conv=make_divisible(6 * blocks[-1].out),
-        hidden=make_divisible(hidden * spec.width) if wide or spec.width > 1 else hidden,
+        hidden=make_divisible(hidden * spec.width) if scales_all or spec.width > 1 else hidden,
         activation="relu" if spec.minimalistic else table.activation,
     )
 

@@ -11,7 +11,7 @@ from math import log
 from mbv3c.graphs.anchors import PER_CELL, anchors
 from mbv3c.graphs.outputs import DETECTOR
 from mbv3c.graphs.spec import Architecture, ModelSpec
-from mbv3c.graphs.writer import Features, GraphWriter, Output
+from mbv3c.graphs.writer import Features, GraphOutput, GraphWriter
 
 BOXES, SCORES = "boxes", "scores"
 
@@ -26,7 +26,7 @@ _MAX_LOG_SIZE = log(1000 / 16)
 
 def ssdlite(
     graph: GraphWriter, features: Features, arch: Architecture, spec: ModelSpec
-) -> tuple[Output, ...]:
+) -> tuple[GraphOutput, ...]:
     """Write the extra feature maps, the two heads on all six maps, and the boxes' decoding.
 
     The maps are the activated expansion of the first block at stride 32 (itself at stride 16),
@@ -49,8 +49,8 @@ def ssdlite(
     graph.note(DETECTOR, json.dumps({"boxes": BOXES, "scores": SCORES}))
     count = PER_CELL * sum(side * side for side in sides)
     return (
-        Output(BOXES, (spec.batch, count, 4), class_axis=None),
-        Output(SCORES, (spec.batch, count, spec.classes), class_axis=2),
+        GraphOutput(BOXES, (spec.batch, count, 4), class_axis=None),
+        GraphOutput(SCORES, (spec.batch, count, spec.classes), class_axis=2),
     )
 
 
@@ -69,12 +69,12 @@ def _predict(graph: GraphWriter, name: str, maps: list[tuple[str, int]], values:
     shape = graph.constant(f"{name}.shape", [0, -1, values], "int64")
     rows = []
     for index, (x, channels) in enumerate(maps):
-        one = f"{name}.{index}"
-        x = graph.conv_bn(f"{one}.depthwise", x, channels, channels, kernel=3, group=channels)
-        x = graph.relu6(f"{one}.depthwise.act", x)
-        x = graph.conv_bias(f"{one}.predict", x, channels, PER_CELL * values)
-        x = graph.node("Transpose", f"{one}.transpose", [x], perm=[0, 2, 3, 1])
-        rows.append(graph.node("Reshape", f"{one}.reshape", [x, shape]))
+        prefix = f"{name}.{index}"
+        x = graph.conv_bn(f"{prefix}.depthwise", x, channels, channels, kernel=3, group=channels)
+        x = graph.relu6(f"{prefix}.depthwise.act", x)
+        x = graph.conv_bias(f"{prefix}.predict", x, channels, PER_CELL * values)
+        x = graph.node("Transpose", f"{prefix}.transpose", [x], perm=[0, 2, 3, 1])
+        rows.append(graph.node("Reshape", f"{prefix}.reshape", [x, shape]))
     return graph.node("Concat", f"{name}.concat", rows, axis=1)
 
 

@@ -28,13 +28,13 @@ def add_metadata(model: onnx.ModelProto, entries: dict[str, str]) -> None:
 
 
 @dataclass(frozen=True)
-class Output:
+class GraphOutput:
     """An output of a graph.
 
     Attributes:
-        name: of the tensor.
-        shape: its sizes.
-        class_axis: which axis has the classes; None if it holds no class scores.
+        name: name of the tensor.
+        shape: shape of the tensor.
+        class_axis: axis of the classes; None if the tensor holds no class scores.
     """
 
     name: str
@@ -176,7 +176,7 @@ class GraphWriter:
     def constant(self, name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> str:
         return self._store(name, np.asarray(value, dtype))
 
-    def model(self, spec: ModelSpec, outputs: Sequence[Output]) -> onnx.ModelProto:
+    def model(self, spec: ModelSpec, outputs: Sequence[GraphOutput]) -> onnx.ModelProto:
         """Return the whole model."""
         graph = helper.make_graph(
             self._nodes,

@@ -1,10 +1,10 @@
 """Where each value lies: a few blocks of memory that values share one after another.
 
 Values that are alive at the same time need blocks of their own. They are placed one by one, each
-in a block that is free for as long as it lives; the "greedy by size" for shared objects of
-Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference" (arXiv:2001.03288),
-is one of the orders that are tried, and the plan that takes the least memory is kept. Every value
-begins where its block begins, as TVM's kernels want it.
+in a block that is free for as long as the value lives. Several orders are tried, and the plan that
+takes the least memory is kept; one of them is "greedy by size" for shared objects, by Pisarchyk
+and Lee, "Efficient Memory Management for Deep Neural Net Inference" (arXiv:2001.03288). Every
+value begins where its block begins, as TVM's kernels want it.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,10 +20,10 @@ class Lifetime:
     """A value in the arena.
 
     Attributes:
-        value: its name.
-        block: number of the block in which it lies.
-        bytes: its size.
-        first, last: the steps that touch it first and last.
+        value: name of the value.
+        block: number of the block in which the value lies.
+        bytes: size of the value.
+        first, last: the steps that touch the value first and last.
     """
 
     value: str
@@ -44,7 +44,7 @@ class Arena:
     Attributes:
         blocks: bytes of each block.
         lower_bound: the largest sum of values alive at one step: no arena can be smaller.
-        lifetimes: every value in it, by first use.
+        lifetimes: every value of the arena, by first use.
     """
 
     blocks: tuple[int, ...]
@@ -58,9 +58,9 @@ class Arena:
 
 # Which value comes first, and which of several free blocks it takes.
 _ORDERS: tuple[Callable[[Lifetime], tuple[int, int]], ...] = (
-    lambda one: (-one.bytes, one.first),
-    lambda one: (-one.bytes, -one.first),
-    lambda one: (one.first, -one.bytes),
+    lambda lifetime: (-lifetime.bytes, lifetime.first),
+    lambda lifetime: (-lifetime.bytes, -lifetime.first),
+    lambda lifetime: (lifetime.first, -lifetime.bytes),
 )
 _CHOICES: tuple[Callable[[Iterable[list[Lifetime]]], list[Lifetime]], ...] = (
     lambda blocks: min(blocks, key=_size),
@@ -85,18 +85,18 @@ def plan_arena(plan: Plan) -> Arena:
     )
     blocks = min(plans, key=lambda blocks: sum(map(_size, blocks)))
     placed = [
-        Lifetime(one.value, number, one.bytes, one.first, one.last)
+        Lifetime(lifetime.value, number, lifetime.bytes, lifetime.first, lifetime.last)
         for number, block in enumerate(blocks)
-        for one in block
+        for lifetime in block
     ]
     alive = [
-        sum(one.bytes for one in placed if one.first <= at <= one.last)
+        sum(lifetime.bytes for lifetime in placed if lifetime.first <= at <= lifetime.last)
         for at in range(len(plan.steps))
     ]
     return Arena(
         blocks=tuple(map(_size, blocks)),
         lower_bound=max(alive, default=0),
-        lifetimes=tuple(sorted(placed, key=lambda one: (one.first, one.block))),
+        lifetimes=tuple(sorted(placed, key=lambda lifetime: (lifetime.first, lifetime.block))),
     )
 
 
@@ -104,17 +104,17 @@ def _place(
     values: Iterable[Lifetime], choose: Callable[[Iterable[list[Lifetime]]], list[Lifetime]]
 ) -> list[list[Lifetime]]:
     blocks: list[list[Lifetime]] = []
-    for one in values:
-        free = [block for block in blocks if not any(one.meets(other) for other in block)]
+    for value in values:
+        free = [block for block in blocks if not any(value.meets(other) for other in block)]
         if free:
-            choose(free).append(one)
+            choose(free).append(value)
         else:
-            blocks.append([one])
+            blocks.append([value])
     return blocks
 
 
 def _size(block: list[Lifetime]) -> int:
-    return max(one.bytes for one in block)
+    return max(value.bytes for value in block)
 
 
 def _aligned(size: int) -> int:

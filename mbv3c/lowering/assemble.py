@@ -6,8 +6,8 @@
         kernel_1(x, weights, a)
         …
 
-This is the form into which TVM's own pipeline brings a program before it makes bytecode; here the
-memory is planned already.
+TVM's own pipeline brings a program into this form before it makes bytecode. Here the memory is
+planned already.
 """
 
 from collections.abc import Callable
@@ -34,10 +34,10 @@ VM_PASSES: tuple[tvm.transform.Pass, ...] = (
 
 
 def assemble(plan: Plan, arena: Arena) -> tuple[tvm.IRModule, tuple[str, ...]]:
-    """Return a module with `main` and every kernel once, and the kernel's name of every step."""
+    """Return a module with `main` and every kernel once, and the name of each step's kernel."""
     builder = relax.BlockBuilder()
-    kernels = _Kernels(builder)
-    places = {one.value: one.block for one in arena.lifetimes}
+    kernels = _KernelFunctions(builder)
+    places = {lifetime.value: lifetime.block for lifetime in arena.lifetimes}
     x = relax.Var("x", relax.TensorType(plan.input_shape, plan.values[plan.input].dtype))
     with builder.function("main", [x], attrs={"relax.force_pure": True}):
         outputs = _allocate_outputs(builder, plan)
@@ -52,8 +52,8 @@ def assemble(plan: Plan, arena: Arena) -> tuple[tvm.IRModule, tuple[str, ...]]:
                         blocks[places[name]], 0, relax.ShapeExpr(shape), plan.values[name].dtype
                     )
                 else:
-                    whole = next(var for (known, _), var in views.items() if known == name)
-                    call = _reshape(whole, shape, plan.values[name].dtype)
+                    unshaped = next(var for (viewed, _), var in views.items() if viewed == name)
+                    call = _reshape(unshaped, shape, plan.values[name].dtype)
                 views[name, shape] = builder.emit(call)
             return views[name, shape]
 
@@ -84,29 +84,29 @@ def _allocate_outputs(
     }
 
 
-def _reshape(whole: Any, shape: tuple[int, ...], dtype: str) -> Any:
+def _reshape(tensor: Any, shape: tuple[int, ...], dtype: str) -> Any:
     """Return a call that makes a tensor of another shape on the same memory."""
     return relax.Call(
         relax.ExternFunc("vm.builtin.reshape"),
-        [whole, relax.ShapeExpr(shape)],
+        [tensor, relax.ShapeExpr(shape)],
         ty_args=[relax.TensorType(shape, dtype)],
     )
 
 
 def _call(kernel: Any, step: Step, view: Callable[[str, tuple[int, ...]], Any]) -> Any:
     arguments = []
-    for parameter, given in zip(step.function.params, step.arguments, strict=True):
+    for parameter, argument in zip(step.function.params, step.arguments, strict=True):
         shape = tuple(int(extent) for extent in parameter.shape)
-        if isinstance(given, str):
-            arguments.append(view(given, shape))
+        if isinstance(argument, str):
+            arguments.append(view(argument, shape))
         else:
-            array = np.ascontiguousarray(given).reshape(shape)
+            array = np.ascontiguousarray(argument).reshape(shape)
             arguments.append(relax.const(array, str(parameter.dtype)))
     return relax.Call(kernel, arguments)
 
 
-class _Kernels:
-    """The kernels of a module: equal ones are one function."""
+class _KernelFunctions:
+    """The functions of a module: equal kernels are one function."""
 
     def __init__(self, builder: relax.BlockBuilder) -> None:
         self._builder = builder

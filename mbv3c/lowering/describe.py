@@ -11,12 +11,13 @@ def describe(lowered: Lowered) -> dict[str, Any]:
 
     `kernels` has one entry per call, in order: the kernel's name in the library, its kind, the
     ONNX nodes that it covers, multiply-adds, the bytes of all tensors that it reads or writes,
-    each counted once, its knobs, where these come from (one of `ORIGINS`; null where there were
-    none to choose), and its arguments: null for a constant, else type and shape in
-    memory, whether an image's channels are last, and which tensors of the graph it is before and
-    after the call (null for none). `memory` has the bytes of the weights as packed, of the arena
-    and its blocks, the largest sum of values alive at one call (no arena can be smaller), and for
-    every value its block and the calls that touch it first and last.
+    each counted once, its knobs, where these come from (one of `ORIGINS`; null without knobs),
+    and its arguments. An argument is null for a constant; else it has its type, its shape
+    in memory, whether an image's channels are last, and the names of the tensors that lie there
+    before and after the call (null if it is no tensor of the graph). `memory` has the bytes of the
+    weights as packed, of the arena and of its blocks, the largest sum of values alive at one call
+    (no arena can be smaller), and for every value its block and the calls that touch it first and
+    last.
     """
     plan, arena = lowered.plan, lowered.arena
     return {
@@ -29,7 +30,7 @@ def describe(lowered: Lowered) -> dict[str, Any]:
                 "bytes": plan.bytes_moved(step),
                 "knobs": step.knobs,
                 "origin": step.origin or None,
-                "arguments": [_argument(plan, one) for one in arguments],
+                "arguments": [_argument(plan, argument) for argument in arguments],
             }
             for name, step, arguments in zip(
                 lowered.kernels, plan.steps, plan.arguments(), strict=True
@@ -42,13 +43,13 @@ def describe(lowered: Lowered) -> dict[str, Any]:
             "arena_blocks": list(arena.blocks),
             "values": [
                 {
-                    "value": one.value,
-                    "block": one.block,
-                    "bytes": one.bytes,
-                    "first": one.first,
-                    "last": one.last,
+                    "value": lifetime.value,
+                    "block": lifetime.block,
+                    "bytes": lifetime.bytes,
+                    "first": lifetime.first,
+                    "last": lifetime.last,
                 }
-                for one in arena.lifetimes
+                for lifetime in arena.lifetimes
             ],
         },
     }

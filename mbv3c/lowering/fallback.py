@@ -20,19 +20,18 @@ from mbv3c.lowering.onnx_import import import_onnx
 from mbv3c.lowering.plan import Array, Step, Value
 from mbv3c.lowering.schedules import general
 
-# Gives a function that TVM wrote, for a target, the form in which it runs.
-Schedule = Callable[[PrimFunc, tvm.target.Target], PrimFunc]
+# Brings a function that TVM wrote into the form in which a target runs it.
+ScheduleFunction = Callable[[PrimFunc, tvm.target.Target], PrimFunc]
 
 
 @dataclass(frozen=True)
-class LoweredOperator:
+class LoweredRegion:
     """A lowered region.
 
     Attributes:
-        steps: its kernels.
-        values: the values that they write.
-        held: for each output which value holds it, a new one or one that the region was given, or
-            the output itself where it is constant.
+        steps: the calls of the region's kernels.
+        values: the values that the kernels write.
+        held: for each output the value that holds it, or the output itself if it is constant.
     """
 
     steps: list[Step]
@@ -47,18 +46,18 @@ def lower_region(
     outputs: dict[str, tuple[tuple[int, ...], int]],
     prefix: str,
     target: tvm.target.Target,
-    schedule: Schedule = general.schedule,
-) -> LoweredOperator:
+    schedule: ScheduleFunction = general.schedule,
+) -> LoweredRegion:
     """Lower some nodes of a model by TVM.
 
     Args:
-        model: the model that they belong to.
+        model: the model that the nodes belong to.
         nodes: the nodes, in order.
-        inputs: shape and ONNX element type of every value that they read.
-        outputs: the same of every value that others read.
-        prefix: what the names of new values begin with.
-        target: for which to schedule.
-        schedule: gives a function of TVM's the form in which it runs.
+        inputs: shape and ONNX element type of every tensor that the nodes read.
+        outputs: shape and ONNX element type of every tensor that other nodes read.
+        prefix: beginning of the names of new values.
+        target: the target that runs the kernels.
+        schedule: brings a function of TVM's into the form in which the target runs it.
 
     Raises:
         ModelError: TVM cannot import a node, or leaves something that is no kernel.
@@ -67,7 +66,7 @@ def lower_region(
     main = module["main"]
     names: dict[Any, str | Array] = dict(zip(main.params, inputs, strict=True))
     covered = tuple(node.name or f"→ {node.output[0]}" for node in nodes)
-    return _Reader(module, names, prefix, covered, target, schedule).read(main, list(outputs))
+    return _CallReader(module, names, prefix, covered, target, schedule).read(main, list(outputs))
 
 
 def _region(
@@ -93,18 +92,18 @@ def _region(
             copied.CopyFrom(tensor)
             copied.name = short[tensor.name]
             stored.append(copied)
-    given, made = (
+    inputs_info, outputs_info = (
         [
             helper.make_tensor_value_info(short[name], dtype, shape)
             for name, (shape, dtype) in values.items()
         ]
         for values in (inputs, outputs)
     )
-    graph = helper.make_graph(renamed, "region", given, made, stored)
+    graph = helper.make_graph(renamed, "region", inputs_info, outputs_info, stored)
     return helper.make_model(graph, opset_imports=list(model.opset_import))
 
 
-class _Reader:
+class _CallReader:
     """Reads the calls of a legalized `main`."""
 
     def __init__(
@@ -114,7 +113,7 @@ class _Reader:
         prefix: str,
         covered: tuple[str, ...],
         target: tvm.target.Target,
-        schedule: Schedule,
+        schedule: ScheduleFunction,
     ) -> None:
         self._module, self._names, self._prefix = module, names, prefix
         self._covered, self._target, self._schedule = covered, target, schedule
@@ -122,13 +121,13 @@ class _Reader:
         self._values: dict[str, Value] = {}
         self._parts: dict[Any, list[str | Array]] = {}  # the values of a tuple
 
-    def read(self, main: relax.Function, outputs: Sequence[str]) -> LoweredOperator:
+    def read(self, main: relax.Function, outputs: Sequence[str]) -> LoweredRegion:
         for block in main.body.blocks:
             for binding in block.bindings:
                 self._bind(binding.var, binding.value)
         body = main.body.body
         results = self._fields(body) or [self._operand(body)]
-        return LoweredOperator(self._steps, self._values, dict(zip(outputs, results, strict=True)))
+        return LoweredRegion(self._steps, self._values, dict(zip(outputs, results, strict=True)))
 
     def _bind(self, variable: Any, value: Any) -> None:
         if isinstance(value, relax.Call) and value.op == tvm.ir.Op.get("relax.call_tir"):
@@ -141,7 +140,7 @@ class _Reader:
             self._names[variable] = self._operand(value)
 
     def _fields(self, value: Any) -> list[str | Array]:
-        """Return what a tuple holds; nothing for what is no tuple."""
+        """Return the fields of a tuple; nothing for anything else."""
         if isinstance(value, relax.Tuple):
             return [self._operand(field) for field in value.fields]
         return self._parts.get(value, [])
@@ -161,26 +160,26 @@ class _Reader:
 
     def _call(self, variable: Any, call: relax.Call) -> None:
         kernel, arguments = call.args[0], call.args[1].fields
-        made = call.ty_args[0]
-        types = list(made.fields) if isinstance(made, relax.TupleType) else [made]
+        result = call.ty_args[0]
+        types = list(result.fields) if isinstance(result, relax.TupleType) else [result]
         written: list[str] = []
         for kind in types:
             name = f"{self._prefix}{len(self._values)}"
             shape = tuple(int(extent) for extent in kind.shape)
             self._values[name] = Value(shape, str(kind.dtype))
             written.append(name)
-        if isinstance(made, relax.TupleType):
+        if isinstance(result, relax.TupleType):
             self._parts[variable] = list(written)
         else:
             self._names[variable] = written[0]
-        given = [self._operand(argument) for argument in arguments]
+        read = [self._operand(argument) for argument in arguments]
         function = self._schedule(self._module[kernel], self._target)
         self._steps.append(
             Step(
                 "fallback",
                 self._covered,
                 function,
-                (*given, *written),
+                (*read, *written),
                 tuple(written),
                 knobs={"operator": kernel.name_hint},
             )

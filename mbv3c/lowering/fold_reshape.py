@@ -2,8 +2,8 @@
 
     reshape(constant, shape)   ⇒   constant
 
-The importer writes every bias of a convolution this way. TVM's FoldConstant would do the same by
-compiling a kernel for each of them, which takes longer than all the rest of lowering.
+The importer writes every bias of a convolution this way. TVM's FoldConstant would compile a kernel
+for each of them, which takes longer than all the rest of lowering.
 """
 
 import tvm

@@ -27,10 +27,10 @@ class Kernel:
 
     Attributes:
         function: the kernel.
-        constants: its weights, packed as it reads them: its arguments after the first input.
-        knobs: the choices, a dataclass; None if there are none.
-        shape: what it was written for, a dataclass; None where there was nothing to choose.
-        origin: where the choices come from, one of `ORIGINS`; empty if there are none.
+        constants: the arguments after the first input: weights, packed as the kernel reads them.
+        knobs: the choices, a dataclass; None if the kernel has no knobs.
+        shape: the shape that the kernel was written for, a dataclass; None without knobs.
+        origin: source of the choices, one of `ORIGINS`; empty without knobs.
     """
 
     function: PrimFunc
@@ -41,9 +41,9 @@ class Kernel:
 
 
 class Kernels(Protocol):
-    """Writes kernels for a kind of processor; weights are as in ONNX, products [N, K].
+    """Writes kernels for a kind of processor; weights are as in ONNX, those of products [N, K].
 
-    `schedule` takes a function that TVM wrote for an operator that none of the others cover.
+    `schedule` takes what TVM wrote for an operator that no other method covers.
     """
 
     def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel: ...
@@ -59,11 +59,11 @@ class Choices(Protocol):
     """Knows which choices were measured to be best."""
 
     def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
-        """Return the knobs for a kernel of a kind and a shape; None if none were measured."""
+        """Return the best knobs of a kernel of a kind and a shape; None if it was not measured."""
         ...
 
     def near(self, kind: str, shape: Any) -> dict[str, Any] | None:
-        """Return the knobs of a similar kernel, for one that was not measured; None without."""
+        """Return the best knobs of a similar kernel; None if no similar kernel was measured."""
         return None
 
 
@@ -82,13 +82,13 @@ def chosen(
 ) -> tuple[Any, str]:
     """Return the knobs for a kernel of a kind and a shape, and where they come from.
 
-    What was measured and is not legal here comes from another version or another shape, and is
-    not used.
+    Measured knobs that are not legal here are not used: they come from another version, or from a
+    similar shape.
     """
     for find, origin in ((choices.find, TUNED), (choices.near, TRANSFERRED)):
-        found = find(kind, shape)
-        if found is not None:
+        knobs = find(kind, shape)
+        if knobs is not None:
             for tile in schedule.legal(shape, processor):
-                if asdict(tile) == found:
+                if asdict(tile) == knobs:
                     return tile, origin
     return schedule.default(shape, processor), DEFAULT

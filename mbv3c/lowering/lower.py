@@ -14,10 +14,10 @@ class Lowered:
     """A lowered network.
 
     Attributes:
-        plan: what runs.
-        arena: where its values lie.
+        plan: the steps and their values.
+        arena: the places of the values in memory.
         module: the kernels, and `main`, which calls them.
-        kernels: the name in `module` of every step's kernel.
+        kernels: the name in `module` of each step's kernel.
     """
 
     plan: Plan
@@ -27,7 +27,7 @@ class Lowered:
 
 
 def assembled(plan: Plan) -> Lowered:
-    """Return a plan with its memory laid out, as a module."""
+    """Lay the memory of a plan out and assemble a module."""
     arena = plan_arena(plan)
     module, kernels = assemble(plan, arena)
     return Lowered(plan, arena, module, kernels)

@@ -1,8 +1,7 @@
 """What runs, in which order, on which memory: the network as a list of kernels.
 
-Images are NHWC from the stem to the last kernel of the family; a value that a fallback reads or
-writes is laid out as in ONNX. Each value is held in one of the two layouts, or, where both are
-wanted, in both.
+Images are NHWC from the stem to the last kernel of the family. What the fallback reads and writes
+is laid out as in ONNX. A tensor that is needed in both layouts lies in two values.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from tvm.tirx import PrimFunc
 Array = NDArray[Any]
 
 # Where the choices of a kernel come from: a rule, a measurement of a kernel of the same shape, or
-# of one of similar sizes.
+# a measurement of a kernel of similar sizes.
 DEFAULT, TUNED, TRANSFERRED = "default", "tuned", "transferred"
 ORIGINS = (DEFAULT, TUNED, TRANSFERRED)
 
@@ -25,8 +24,8 @@ class Value:
     """A tensor of the network.
 
     Attributes:
-        shape: its extents as it lies in memory.
-        dtype: its element type.
+        shape: extents in memory.
+        dtype: element type.
     """
 
     shape: tuple[int, ...]
@@ -42,16 +41,16 @@ class Step:
     """One call of one kernel.
 
     Attributes:
-        kind: which module of `schedules` wrote it, or "fallback".
-        nodes: names of the ONNX nodes whose work it does.
+        kind: name of the module of `schedules` that wrote the kernel, or "fallback".
+        nodes: names of the ONNX nodes that the kernel computes.
         function: the kernel.
         arguments: names of values and constants, in the order of the kernel's parameters.
-        writes: the values among the arguments that it writes.
-        madds: multiply-adds.
+        writes: the values among the arguments that the kernel writes.
+        madds: multiply-adds of the call.
         knobs: the kernel's choices by name.
-        shape: what the kernel was written for, a dataclass of the module that wrote it; None where
-            there was nothing to choose.
-        origin: where the choices come from, one of `ORIGINS`; empty where there were none.
+        shape: the shape that the kernel was written for, a dataclass; None if the kernel has no
+            knobs.
+        origin: source of the choices, one of `ORIGINS`; empty if the kernel has no knobs.
     """
 
     kind: str
@@ -74,12 +73,12 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldTensor:
     """A tensor of the ONNX graph, as a value holds it.
 
     Attributes:
-        tensor: its name.
-        channels_last: whether an image is NHWC; its channels may be followed by some that are 0.
+        tensor: name of the tensor.
+        channels_last: whether an image is NHWC; channels that are 0 may follow those of the image.
     """
 
     tensor: str
@@ -88,17 +87,19 @@ class Held:
 
 @dataclass(frozen=True)
 class Argument:
-    """What an argument of a step is; None where that is no tensor of the graph.
+    """What a value that a step is called with holds.
 
     Attributes:
-        value: the value in which it lies.
-        reads: what it is before the call, if the kernel reads it.
-        writes: what it is after the call, if the kernel writes it.
+        value: name of the value.
+        reads: the tensor in the value before the call; None if the kernel does not read it, or if
+            it is no tensor of the graph.
+        writes: the tensor in the value after the call; None if the kernel does not write it, or if
+            it is no tensor of the graph.
     """
 
     value: str
-    reads: Held | None
-    writes: Held | None
+    reads: HeldTensor | None
+    writes: HeldTensor | None
 
 
 @dataclass
@@ -107,10 +108,10 @@ class Plan:
 
     Attributes:
         input, outputs: names of the values that enter and leave.
-        input_shape, output_shapes: as the ONNX graph declares them.
+        input_shape, output_shapes: shapes that the ONNX graph declares.
         values: every value by name.
-        steps: the kernels in the order in which they run.
-        held: what values hold once so many steps have run.
+        steps: the calls of kernels, in the order in which they run.
+        held: the number of steps after which a value holds a tensor, the value and the tensor.
     """
 
     input: str
@@ -119,44 +120,44 @@ class Plan:
     output_shapes: tuple[tuple[int, ...], ...] = ()
     values: dict[str, Value] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
-    held: list[tuple[int, str, Held]] = field(default_factory=list)
+    held: list[tuple[int, str, HeldTensor]] = field(default_factory=list)
 
     def hold(self, tensor: str, value: str, *, channels_last: bool) -> None:
-        """Remember which tensor of the graph a value holds after the steps so far."""
-        self.held.append((len(self.steps), value, Held(tensor, channels_last)))
+        """Note that a value holds a tensor of the graph after the steps so far."""
+        self.held.append((len(self.steps), value, HeldTensor(tensor, channels_last)))
 
     def arguments(self) -> list[tuple[Argument | None, ...]]:
-        """Say of every step what its arguments are; None for constants."""
-        made: dict[str, int] = {}  # the step that wrote a value last
-        known: dict[tuple[str, int], Held] = {}
+        """Return for every step what its arguments hold; None for a constant."""
+        writers: dict[str, int] = {}  # the step that wrote a value last
+        holdings: dict[tuple[str, int], HeldTensor] = {}
         rows = []
         for at, step in enumerate(self.steps):
-            self._add_known(at, made, known)
-            read = {name: made.get(name, -1) for name in step.values}
-            fresh = {name for name in step.writes if name not in made and name != self.input}
-            made.update(dict.fromkeys(step.writes, at))
+            self._add_holdings(at, writers, holdings)
+            read = {name: writers.get(name, -1) for name in step.values}
+            fresh = {name for name in step.writes if name not in writers and name != self.input}
+            writers.update(dict.fromkeys(step.writes, at))
             rows.append((step, read, fresh, at))
-        self._add_known(len(self.steps), made, known)
+        self._add_holdings(len(self.steps), writers, holdings)
         return [
             tuple(
                 Argument(
-                    one,
-                    None if one in fresh else known.get((one, read[one])),
-                    known.get((one, at)) if one in step.writes else None,
+                    name,
+                    None if name in fresh else holdings.get((name, read[name])),
+                    holdings.get((name, at)) if name in step.writes else None,
                 )
-                if isinstance(one, str)
+                if isinstance(name, str)
                 else None
-                for one in step.arguments
+                for name in step.arguments
             )
             for step, read, fresh, at in rows
         ]
 
-    def _add_known(
-        self, steps: int, made: dict[str, int], known: dict[tuple[str, int], Held]
+    def _add_holdings(
+        self, steps: int, writers: dict[str, int], holdings: dict[tuple[str, int], HeldTensor]
     ) -> None:
         for after, value, held in self.held:
             if after == steps:
-                known.setdefault((value, made.get(value, -1)), held)
+                holdings.setdefault((value, writers.get(value, -1)), held)
 
     def bytes_moved(self, step: Step) -> int:
         """Return the bytes of all tensors that a step reads or writes, each counted once."""

@@ -2,10 +2,10 @@
 
     x → Q → DQ → y   ⇒   y, held as integers
 
-A pair disappears: what made x makes y, whose step and zero point are remembered beside the graph.
-Stored weights and biases become fp32 constants, of which the integers are remembered, too. So the
-graph that is left has no operators but those of the fp32 network, and what no integer kernel
-covers can be computed in fp32.
+A pair disappears: the node that made x makes y, and y's step and zero point are kept beside the
+graph. Stored weights and biases become fp32 constants; their integers are kept, too. So the graph
+has only the operators of the fp32 network, and what no integer kernel covers can be computed in
+fp32.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from mbv3c.lowering.plan import Array
 
-PAIR = "Identity"  # stands for a pair whose tensor is wanted in fp32, too
+PAIR = "Identity"  # stands for a pair whose tensor is needed in fp32, too
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _INTEGERS = (np.int8, np.uint8)
 
@@ -52,9 +52,9 @@ class Weights:
     """Stored int8 weights with the zero point 0.
 
     Attributes:
-        integers: of the shape of the weights.
-        scales: of one step; one, or one for each index of `axis`.
-        axis: which one; None for one scale.
+        integers: the integers, in the shape of the weights.
+        scales: the value of a step: one scale for all, or one for each index along `axis`.
+        axis: the axis along which scales differ; None for one scale.
     """
 
     integers: NDArray[np.int8]
@@ -63,12 +63,12 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """A graph without the pairs, and what they said.
+class QuantizedGraph:
+    """A graph without its pairs, and what they said.
 
     Attributes:
-        model: the graph; its constants are fp32.
-        activations: how tensors are quantized, by name.
+        model: the graph, with constants in fp32.
+        activations: step and zero point of quantized tensors, by name.
         weights: the integers of constants, by name.
     """
 
@@ -82,8 +82,8 @@ def has_pairs(model: onnx.ModelProto) -> bool:
     return any(node.op_type == "DequantizeLinear" for node in model.graph.node)
 
 
-def read_pairs(model: onnx.ModelProto) -> Quantized:
-    """Take the pairs of int8 and uint8 out of a graph; all others stay as they are."""
+def read_pairs(model: onnx.ModelProto) -> QuantizedGraph:
+    """Take the pairs of int8 and uint8 out of a graph; all other pairs stay."""
     inferred = shape_inference.infer_shapes(model)
     graph = inferred.graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -104,7 +104,7 @@ def read_pairs(model: onnx.ModelProto) -> Quantized:
     del graph.node[:]
     graph.node.extend(nodes)
     _drop_unused(graph)
-    return Quantized(inferred, activations, weights)
+    return QuantizedGraph(inferred, activations, weights)
 
 
 def with_stored_values(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -132,7 +132,7 @@ def with_stored_values(model: onnx.ModelProto) -> onnx.ModelProto:
 def _stored_weights(
     graph: onnx.GraphProto, stored: Mapping[str, Array]
 ) -> tuple[dict[str, Weights], dict[str, Array]]:
-    """Return the integers of stored weights, and the values of everything that is stored."""
+    """Return the integers of stored weights, and the values of all stored integers."""
     weights: dict[str, Weights] = {}
     constants: dict[str, Array] = {}
     for node in graph.node:
@@ -166,14 +166,14 @@ def _along(values: Array, scale: Array, axis: int | None) -> Array:
 def _activations(
     graph: onnx.GraphProto, stored: Mapping[str, Array]
 ) -> tuple[dict[str, Steps], dict[str, str], set[str]]:
-    """Return how tensors are quantized, their new names, and what the nodes that go made."""
+    """Return how tensors are quantized, their new names, and the outputs of the nodes that go."""
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
             users.setdefault(name, []).append(node)
     outputs = {value.name for value in graph.output}
-    given = {value.name for value in graph.input}
-    found: dict[str, Steps] = {}
+    inputs = {value.name for value in graph.input}
+    quantizations: dict[str, Steps] = {}
     renamed: dict[str, str] = {}
     dropped: set[str] = set()
     for node in graph.node:
@@ -182,26 +182,27 @@ def _activations(
         if steps is None or not readers or node.output[0] in outputs:
             continue
         if any(
-            one.op_type != "DequantizeLinear" or _steps(one, stored) != steps for one in readers
+            reader.op_type != "DequantizeLinear" or _steps(reader, stored) != steps
+            for reader in readers
         ):
             continue
-        x, results = node.input[0], [one.output[0] for one in readers]
+        x, results = node.input[0], [reader.output[0] for reader in readers]
         shown = [name for name in results if name in outputs]
         if len(shown) > 1:
             continue
         y = shown[0] if shown else results[0]
-        found[y] = steps
+        quantizations[y] = steps
         renamed.update({name: y for name in results if name != y})
         dropped.update(results)
-        alone = len(users[x]) == 1 and x not in outputs and x not in given and x not in stored
-        if alone and x not in found:
+        kept = x in outputs or x in inputs or x in stored or x in quantizations
+        if len(users[x]) == 1 and not kept:
             renamed[x] = y
             dropped.add(node.output[0])
-        else:  # x is wanted as it is, too: one node stands for the pair
+        else:  # x is needed in fp32, too: one node stands for the pair
             node.op_type, node.input[:], node.output[:] = PAIR, [x], [y]
             del node.attribute[:]
     # A chain of pairs gives each tensor one final name.
-    return found, {name: _last(name, renamed) for name in renamed}, dropped
+    return quantizations, {name: _last(name, renamed) for name in renamed}, dropped
 
 
 def _last(name: str, renamed: Mapping[str, str]) -> str:

@@ -618,7 +618,7 @@ class Selector:
                 self._hold(name, self._copy(name, value), channels_last=False)
 
     def _check_types(
-        self, wanted: dict[str, tuple[tuple[int, ...], int]], lowered: fallback.LoweredOperator
+        self, wanted: dict[str, tuple[tuple[int, ...], int]], lowered: fallback.LoweredRegion
     ) -> None:
         """Make sure that TVM's operators return what ONNX says that they return."""
         for name, (shape, _) in wanted.items():

@@ -1,4 +1,4 @@
-"""The shapes of kernels: what every schedule and every selection speaks of."""
+"""The shapes of kernels: selection asks for a kernel by its shape, and schedules write it."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Convolution:
 
     Attributes:
         channels_first: whether the input is NCHW.
-        source: element type of the input, which is converted to `dtype` as it is read.
+        source: element type of the input; the kernel converts it to `dtype` as it reads.
     """
 
     batch: int
@@ -61,7 +61,7 @@ class Elementwise:
     Attributes:
         operator: "add", "multiply", or "" for one operand.
         per_channel: whether b is [B, C] beside a's [B, P, C], as the gates of SE are.
-        result: element type of y; empty for that of a and b.
+        result: element type of y; empty for the type of a and b.
     """
 
     batch: int
@@ -83,7 +83,7 @@ class Transpose:
     """x [B, rows, columns] to y [B, columns, rows]: NCHW to NHWC, and back.
 
     Attributes:
-        result: element type of y; empty for that of x.
+        result: element type of y; empty for the type of x.
     """
 
     batch: int

@@ -1,9 +1,9 @@
 """TensorIR to what LLVM compiles: TVM's own pipeline for CPUs, without two steps for our kernels.
 
-TVM plans the temporary memory of a function by taking every buffer out of its loops, and asks the
-runtime for it. Our kernels hold their accumulators in small buffers on the stack, which LLVM turns
-into registers; there, that step would put them into memory. Nor may their indices be narrowed
-(see `emit.loop`). All other functions need both.
+Our kernels hold their accumulators in small buffers on the stack, which LLVM turns into registers.
+TVM would take these buffers out of the loops and ask the runtime for their memory. It would also
+narrow the kernels' indices, which must keep 64 bits (see `emit.loop`). Functions that TVM wrote
+need both steps.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ _NAME = "mbv3c_cpu"
 
 @tvm.transform.module_pass(opt_level=0, name="ExceptKernels")
 class ExceptKernels:
-    """A pass of TVM's, for functions that are no kernels of ours."""
+    """A pass of TVM's for all functions but our kernels."""
 
     def __init__(self, inner: tvm.transform.Pass) -> None:
         self._inner = inner
@@ -70,11 +70,11 @@ TIR_PASSES: tuple[tvm.transform.Pass, ...] = (
 
 
 def register_tir_pipeline() -> str:
-    """Make the pipeline known to TVM, which looks it up by name, and return that name."""
+    """Register the pipeline with TVM and return its name."""
     PIPELINE_MAP.setdefault(_NAME, _pipeline)
     return _NAME
 
 
 def _pipeline() -> tuple[Any, Any, Any]:
-    """Return the passes, and what makes the last ones for host and device code."""
+    """Return the passes, and the functions that give the last ones for host and device code."""
     return tvm.transform.Sequential(TIR_PASSES), finalize_host_passes, finalize_device_passes

@@ -6,7 +6,8 @@ from typing import Any
 
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY
 from mbv3c.parity.compare import Parity
-from mbv3c.targets.ethos_u.verdict import LEAST_COSINE, NpuParity
+from mbv3c.parity.tolerance import LEAST_COSINE
+from mbv3c.targets.ethos_u.verdict import NpuParity
 
 
 @dataclass(frozen=True)

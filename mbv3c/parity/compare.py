@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.parity.kernel_parity import KernelsAlone
+from mbv3c.parity.kernel_parity import KernelsParity
 from mbv3c.parity.metrics import cosine, top_agreement
 from mbv3c.parity.reference import ReferenceOutput, error_of_range
 from mbv3c.parity.tolerance import Tolerance
@@ -100,7 +100,7 @@ class Parity:
     exact_program: bool
     inputs: tuple[InputParity, ...]
     as_given: Agreement | None = None
-    kernels: KernelsAlone | None = None
+    kernels: KernelsParity | None = None
     pairs: Pairs = field(default=(), repr=False, compare=False)
 
     @property

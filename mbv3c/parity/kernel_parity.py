@@ -1,25 +1,26 @@
-"""What the kernels of a library have shown by themselves, as data."""
+"""Parity of the kernels of a library, each by itself, as data."""
 
 from dataclasses import asdict, dataclass
-from math import isfinite
 from typing import Any
+
+from mbv3c.parity.metrics import finite
 
 
 @dataclass(frozen=True)
 class KernelParity:
-    """What one call of a kernel has shown by itself.
+    """One tensor that a call of a kernel writes, against onnxruntime's.
 
     Attributes:
-        kernel: its name in the library.
-        nodes: the ONNX nodes that it covers.
-        tensor: what it makes.
-        values: how many of them.
-        differing: how many are not onnxruntime's.
-        wrong: how many of those onnxruntime did not round from near the middle of two steps.
-        steps: the largest difference in steps of the quantized tensor; None of an fp32 one.
-        allowed_steps: the largest allowed one.
-        max_error_of_range: the largest difference over the tensor's range.
-        passed: the verdict.
+        kernel: name of the kernel in the library.
+        nodes: names of the ONNX nodes that the kernel covers.
+        tensor: name of the tensor.
+        values: number of values of the tensor.
+        differing: number of values that are not onnxruntime's.
+        wrong: number of differing values that onnxruntime did not round from near a tie.
+        steps: largest difference in steps of a quantized tensor; None for fp32.
+        allowed_steps: largest allowed difference in steps; None for fp32.
+        max_error_of_range: largest difference over the tensor's range.
+        passed: whether the kernel passed.
     """
 
     kernel: str
@@ -35,13 +36,13 @@ class KernelParity:
 
     @property
     def of_allowed(self) -> tuple[bool, float, float]:
-        """A key by which the worst kernel is the largest."""
+        """A sort key by which the worst kernel is the largest."""
         steps = (self.steps or 0) / max(1, self.allowed_steps or 1)
         return not self.passed, steps, self.wrong / self.values
 
     @property
     def said(self) -> str:
-        """Name the kernel and say what was seen."""
+        """The kernel and its largest difference, in words."""
         what = ", ".join(self.nodes) or f"makes {self.tensor}"
         if self.steps is None:
             return f"{self.kernel} ({what}): max error {self.max_error_of_range:.1e} of range"
@@ -53,38 +54,34 @@ class KernelParity:
 
 
 @dataclass(frozen=True)
-class KernelsAlone:
-    """What all kernels have shown by themselves, in the order in which they run."""
+class KernelsParity:
+    """Parity of all kernels, each by itself, in the order in which they run."""
 
     kernels: tuple[KernelParity, ...]
 
     @property
     def passed(self) -> bool:
-        return all(one.passed for one in self.kernels)
+        return all(kernel.passed for kernel in self.kernels)
 
     @property
     def missed(self) -> list[str]:
-        """Say which missed, and by how much."""
-        return [one.said for one in self.kernels if not one.passed]
+        """The kernels that did not pass, and by how much, in words."""
+        return [kernel.said for kernel in self.kernels if not kernel.passed]
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
-        worst = max(self.kernels, key=lambda one: one.of_allowed, default=None)
-        rounded = [one for one in self.kernels if one.steps is not None]
+        worst = max(self.kernels, key=lambda kernel: kernel.of_allowed, default=None)
+        rounded = [kernel for kernel in self.kernels if kernel.steps is not None]
         return {
             "passed": self.passed,
             "missed": self.missed,
             "count": len(self.kernels),
-            "values": sum(one.values for one in rounded),
-            "differing": sum(one.differing for one in rounded),
+            "values": sum(kernel.values for kernel in rounded),
+            "differing": sum(kernel.differing for kernel in rounded),
             "worst": worst and worst.said,
-            "steps": max((one.steps or 0 for one in self.kernels), default=0),
+            "steps": max((kernel.steps or 0 for kernel in self.kernels), default=0),
             "kernels": [
-                {**asdict(one), "max_error_of_range": _finite(one.max_error_of_range)}
-                for one in self.kernels
+                {**asdict(kernel), "max_error_of_range": finite(kernel.max_error_of_range)}
+                for kernel in self.kernels
             ],
         }
-
-
-def _finite(number: float) -> float | None:
-    return number if isfinite(number) else None

@@ -1,9 +1,9 @@
 """Every kernel of a quantized network by itself, in the library that is to be checked.
 
-The last tensors of a network say little about one of its kernels: what a single rounding moves
-grows on its way, and the limit with it. So every kernel is given the tensors that onnxruntime
-computes for its inputs, within an inference of the library, and what it makes of them is compared
-with what onnxruntime makes of them.
+The outputs of a network say little about a single kernel: the effect of one rounding grows on its
+way to the output, and so does the allowed error. So every kernel gets the tensors that onnxruntime
+computes for its inputs, within an inference of the library, and its results are compared with
+onnxruntime's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from mbv3c.execution.runners import KernelCall, KernelRunner
 from mbv3c.lowering.qdq import Steps, read_pairs
-from mbv3c.parity.kernel_parity import KernelParity, KernelsAlone
+from mbv3c.parity.kernel_parity import KernelParity, KernelsParity
 from mbv3c.parity.reference import error_of_range, tensors_of
 from mbv3c.parity.tolerance import KERNEL_TOLERANCE, KernelTolerance
 
 Array = NDArray[Any]
 
-# What these do is defined to the last bit: division, rounding, one product, or a copy.
+# The results of these are defined to the last bit: division, rounding, one product, or a copy.
 _EXACT = ("quantize", "dequantize", "transpose", "copy")
 _LOOKED_UP = ("Relu", "Clip", "HardSigmoid", "HardSwish")
 _INT8 = "int8"
@@ -35,15 +35,15 @@ def check_kernels(
     x: NDArray[np.float32],
     runner: KernelRunner,
     bundle: Path,
-) -> KernelsAlone:
+) -> KernelsParity:
     """Run every kernel of a bundle's library on the tensors that onnxruntime computes.
 
     Args:
         model: the quantized model.
-        kernels: the library's kernels, as its manifest has them.
-        x: the model's input.
-        runner: what runs the library.
-        bundle: a folder with the library.
+        kernels: the library's kernels, as in the bundle's manifest.
+        x: input of the model.
+        runner: runner of the library.
+        bundle: folder of the library.
 
     Raises:
         Mbv3cError: the library fails, or is not the one that `kernels` describes.
@@ -51,9 +51,9 @@ def check_kernels(
     reference = reference_tensors(model, kernels, x)
     calls = [_call(kernel, reference) for kernel in kernels]
     made = runner.run_kernels(bundle, x, calls)
-    return KernelsAlone(
+    return KernelsParity(
         tuple(
-            _judge(kernel, argument, arrays[place], reference, KERNEL_TOLERANCE)
+            _compare(kernel, argument, arrays[place], reference, KERNEL_TOLERANCE)
             for kernel, arrays in zip(kernels, made, strict=True)
             for place, argument in _arguments(kernel)
             if argument["writes"] in reference.tensors
@@ -61,19 +61,12 @@ def check_kernels(
     )
 
 
-def reference_tensors(
-    model: onnx.ModelProto, kernels: Sequence[Mapping[str, Any]], x: NDArray[np.float32]
-) -> "_Reference":
-    """Return the tensors between kernels, as onnxruntime computes them for an input."""
-    return _Reference(model, x, _names(kernels))
-
-
-class _Reference:
-    """What onnxruntime computes of a quantized model.
+class ReferenceTensors:
+    """Tensors of a quantized model, as onnxruntime computes them.
 
     Attributes:
-        tensors: the values of tensors by name.
-        steps: how they are quantized.
+        tensors: values of the tensors, by name.
+        steps: quantization of the tensors, by name.
     """
 
     def __init__(self, model: onnx.ModelProto, x: NDArray[np.float32], names: set[str]) -> None:
@@ -92,7 +85,7 @@ class _Reference:
         self.tensors = tensors_of(model, x, wanted)
 
     def in_memory(self, name: str, argument: Mapping[str, Any]) -> Array:
-        """Return a tensor as a kernel's argument holds it."""
+        """Return a tensor in the type and order of a kernel's argument."""
         values = self.tensors[name]
         if argument["dtype"] == _INT8 and name in self.steps:
             values = self.steps[name].quantize(values)
@@ -101,25 +94,35 @@ class _Reference:
     def near_tie(
         self, name: str, argument: Mapping[str, Any], of_step: float
     ) -> NDArray[np.bool_]:
-        """Say which values of a tensor were rounded from near the middle of two steps."""
+        """Tell which values of a tensor were rounded from near the middle of two steps."""
         values = self.tensors[self._unrounded[name]] / np.float32(self.steps[name].scale)
         near: NDArray[np.bool_] = np.abs(values - np.floor(values) - 0.5) <= of_step
         return _arranged(near, argument)
 
     def between(self, name: str, read: set[str]) -> str | None:
-        """Return the tensor that a kernel rounds to on its way to another, and looks up."""
-        found = self._looked_up.get(name, "")
-        return found if found in self.steps and found not in read else None
+        """Return the tensor that a kernel rounds to, and then looks up in a table to get another.
+
+        It is None if the kernel reads that tensor, or makes the other one without a table.
+        """
+        source = self._looked_up.get(name, "")
+        return source if source in self.steps and source not in read else None
 
     def largest_jump(self, between: str, name: str) -> int:
-        """Return how far neighbours in a kernel's table are apart, as far as values show it."""
+        """Return the largest step between neighbours in a kernel's table that values show."""
         before, after = (
-            self.steps[one].quantize(self.tensors[one]).ravel().astype(np.int32)
-            for one in (between, name)
+            self.steps[tensor].quantize(self.tensors[tensor]).ravel().astype(np.int32)
+            for tensor in (between, name)
         )
         seen, first = np.unique(before, return_index=True)
         jumps = np.abs(np.diff(after[first]))[np.diff(seen) == 1]
         return int(jumps.max(initial=1))
+
+
+def reference_tensors(
+    model: onnx.ModelProto, kernels: Sequence[Mapping[str, Any]], x: NDArray[np.float32]
+) -> ReferenceTensors:
+    """Return the tensors between kernels, as onnxruntime computes them for an input."""
+    return ReferenceTensors(model, x, _names(kernels))
 
 
 def _arguments(kernel: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -131,26 +134,26 @@ def _arguments(kernel: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]
 
 def _names(kernels: Sequence[Mapping[str, Any]]) -> set[str]:
     return {
-        argument[way]
+        argument[access]
         for kernel in kernels
         for _, argument in _arguments(kernel)
-        for way in ("reads", "writes")
-        if argument[way] is not None
+        for access in ("reads", "writes")
+        if argument[access] is not None
     }
 
 
-def _call(kernel: Mapping[str, Any], reference: _Reference) -> KernelCall:
-    given = {
+def _call(kernel: Mapping[str, Any], reference: ReferenceTensors) -> KernelCall:
+    inputs = {
         place: reference.in_memory(argument["reads"], argument)
         for place, argument in _arguments(kernel)
         if argument["reads"] in reference.tensors
     }
-    wanted = {
+    outputs = {
         place: argument["dtype"]
         for place, argument in _arguments(kernel)
         if argument["writes"] in reference.tensors
     }
-    return KernelCall(kernel["kernel"], given, wanted)
+    return KernelCall(kernel["kernel"], inputs, outputs)
 
 
 def _arranged(values: Array, argument: Mapping[str, Any]) -> Array:
@@ -162,16 +165,16 @@ def _arranged(values: Array, argument: Mapping[str, Any]) -> Array:
     return np.ascontiguousarray(values)
 
 
-def _judge(
+def _compare(
     kernel: Mapping[str, Any],
     argument: Mapping[str, Any],
     ours: Array,
-    reference: _Reference,
+    reference: ReferenceTensors,
     tolerance: KernelTolerance,
 ) -> KernelParity:
     name = argument["writes"]
     theirs = reference.in_memory(name, argument).ravel()
-    read = {one["reads"] for _, one in _arguments(kernel)} - {None}
+    read = {other["reads"] for _, other in _arguments(kernel)} - {None}
     defined = kernel["kind"] in _EXACT
     exact = defined and bool(read) and read <= reference.tensors.keys()
     error = error_of_range(ours.astype(np.float64), theirs.astype(np.float64))

@@ -1,7 +1,7 @@
 """How far an output is from the reference, in the figures that people compare by.
 
-Every figure is computed in float64, over the places where both sides are finite. What each of them
-is, as a formula, and what Polygraphy calls it: docs/metrics.md.
+Every figure is computed in float64, over the places where both sides are finite. Formulas, and the
+names that Polygraphy uses: docs/metrics.md.
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ QUANTILES = (50.0, 90.0, 99.0, 99.9)  # percent
 
 
 @dataclass(frozen=True)
-class Broken:
-    """What of one side is no number.
+class NotFinite:
+    """NaN and infinities of one side.
 
     Attributes:
-        nan: how many NaN there are.
-        nan_at: index of the first in the order of memory; None if there is none.
-        inf: how many infinities of either sign.
-        inf_at: index of the first.
+        nan: number of NaN.
+        nan_at: index of the first NaN in the order of memory; None if there is none.
+        inf: number of infinities of either sign.
+        inf_at: index of the first infinity in the order of memory; None if there is none.
     """
 
     nan: int
@@ -40,30 +40,33 @@ class Broken:
 class Metrics:
     """One output for one input against the reference.
 
-    A figure is None where nothing can be said: there is no pair to compare, or no class scores. An
-    error over a range or a value of 0 is infinite, and so is a ratio in dB where nothing differs.
+    A figure is None if there is no pair to compare, or no class scores. An error over a range or a
+    value of 0 is infinite, and so is a ratio in dB if nothing differs.
 
     Attributes:
-        values: values of the reference.
-        compared: pairs of which both are finite; 0 if the shapes differ.
-        ours, reference: what is no number on each side.
-        max_abs, mean_abs: of the absolute errors.
-        max_abs_at: index of the largest; of several the first.
-        max_rel, mean_rel: of the errors relative to the reference's value; 0 where both are 0.
-        max_rel_at: index of the largest.
-        max_of_range: the largest absolute error over the reference's range.
-        cosine: of both sides as vectors.
+        values: number of values of the reference.
+        compared: number of pairs of finite values; 0 if the shapes differ.
+        ours: NaN and infinities among our values.
+        reference: NaN and infinities among the reference's values.
+        max_abs: largest absolute error.
+        max_abs_at: index of the largest absolute error; of several the first.
+        mean_abs: mean absolute error.
+        max_rel: largest error relative to the reference's value; 0 where both are 0.
+        max_rel_at: index of the largest relative error; of several the first.
+        mean_rel: mean relative error.
+        max_of_range: largest absolute error over the reference's range.
+        cosine: cosine similarity of both sides as vectors.
         psnr_db: the reference's range over the root of the mean squared error.
-        snr_db: the reference's power over that of the error.
-        quantiles: of the absolute errors, by percent, such as "99.9".
-        top1, top5: share of the reference's one (or five) largest classes that are among ours, a
-            mean over images, pixels or anchors; no tie is forgiven.
+        snr_db: power of the reference over power of the error.
+        quantiles: quantiles of the absolute errors, by percent, such as "99.9".
+        top1: share of images (pixels, anchors) whose best class agrees; no tie is forgiven.
+        top5: share of the reference's five best classes that are among ours; no tie is forgiven.
     """
 
     values: int
     compared: int
-    ours: Broken
-    reference: Broken
+    ours: NotFinite
+    reference: NotFinite
     max_abs: float | None = None
     max_abs_at: Index | None = None
     mean_abs: float | None = None
@@ -81,8 +84,8 @@ class Metrics:
     top5: float | None = None
 
     @property
-    def whole(self) -> bool:
-        """Say whether every value of the reference has a finite pair."""
+    def complete(self) -> bool:
+        """Whether every value of the reference has a finite pair."""
         return self.compared == self.values
 
     def to_json(self) -> dict[str, Any]:
@@ -95,38 +98,38 @@ def measure(y: Values, reference: Values, class_axis: int | None = None) -> Metr
 
     Args:
         y: our output, of any shape and real type.
-        reference: what it should be.
-        class_axis: which axis of `reference` has the classes; None if it holds no scores.
+        reference: the wanted output.
+        class_axis: axis of the classes in `reference`; None if it holds no class scores.
     """
     ours, theirs = np.asarray(y, np.float64), np.asarray(reference, np.float64)
-    found = Metrics(theirs.size, 0, _broken(ours), _broken(theirs))
+    metrics = Metrics(theirs.size, 0, _not_finite(ours), _not_finite(theirs))
     if ours.shape != theirs.shape:
-        return found if class_axis is None else replace(found, top1=0.0, top5=0.0)
+        return metrics if class_axis is None else replace(metrics, top1=0.0, top5=0.0)
     if class_axis is not None:
         top1, top5 = (top_agreement(ours, theirs, class_axis, k) for k in (1, 5))
-        found = replace(found, top1=top1, top5=top5)
+        metrics = replace(metrics, top1=top1, top5=top5)
     places = np.flatnonzero(np.isfinite(ours) & np.isfinite(theirs))
     if not places.size:
-        return found
+        return metrics
     a, b = ours.ravel()[places], theirs.ravel()[places]
     error = np.abs(a - b)
     relative = _relative(error, np.abs(b))
     square = float(np.mean(error**2))
     spread = float(np.ptp(b))
 
-    def index(of: Doubles) -> Index:
-        return tuple(map(int, np.unravel_index(places[of.argmax()], theirs.shape)))
+    def index_of_largest(values: Doubles) -> Index:
+        return tuple(map(int, np.unravel_index(places[values.argmax()], theirs.shape)))
 
     return replace(
-        found,
+        metrics,
         compared=places.size,
         max_abs=float(error.max()),
-        max_abs_at=index(error),
+        max_abs_at=index_of_largest(error),
         mean_abs=float(error.mean()),
         max_rel=float(relative.max()),
-        max_rel_at=index(relative),
+        max_rel_at=index_of_largest(relative),
         mean_rel=float(relative.mean()),
-        max_of_range=_over(float(error.max()), spread),
+        max_of_range=_over_range(float(error.max()), spread),
         cosine=cosine(a, b),
         psnr_db=_decibels(spread**2, square),
         snr_db=_decibels(float(np.mean(b**2)), square),
@@ -140,46 +143,46 @@ def errors(y: Values, reference: Values) -> Doubles:
     if ours.shape != theirs.shape:
         return np.empty(0)
     finite = np.isfinite(ours) & np.isfinite(theirs)
-    found: Doubles = np.abs(ours[finite] - theirs[finite])
-    return found
+    absolute: Doubles = np.abs(ours[finite] - theirs[finite])
+    return absolute
 
 
 def quantile(error: Doubles, percent: float) -> float | None:
-    """Return an error that so many percent do not exceed, linear between neighbours."""
+    """Return the error that this percentage does not exceed, linear between neighbours."""
     return float(np.percentile(error, percent)) if error.size else None
 
 
 def cosine(a: Values, b: Values) -> float:
-    """Return the cosine of two arrays as vectors; of zeros 1 if both are, and else 0."""
+    """Return the cosine of two arrays as vectors; of zeros 1 if both are zero, and else 0."""
     a, b = np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return max(-1.0, min(float(a @ b) / norms, 1.0)) if norms > 0 else float(np.array_equal(a, b))
 
 
 def top_agreement(y: Values, reference: Values, axis: int, k: int) -> float | None:
-    """Return which share of the reference's k largest classes are among ours.
+    """Return the share of the reference's k largest classes that are among ours.
 
     Of equal scores the first class comes first. A row that holds NaN or infinity on either side
-    agrees on nothing. None if there is no row, or no class.
+    agrees on nothing. The result is None without rows or classes.
     """
     if not reference.size:
         return None
     ours, theirs = (np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]) for x in (y, reference))
     largest = [np.argsort(-x, axis=1, kind="stable")[:, :k] for x in (ours, theirs)]
-    found = (largest[0][:, :, None] == largest[1][:, None, :]).any(axis=1)
-    found[~(np.isfinite(ours).all(axis=1) & np.isfinite(theirs).all(axis=1))] = False
-    return float(found.mean())
+    agreeing = (largest[0][:, :, None] == largest[1][:, None, :]).any(axis=1)
+    agreeing[~(np.isfinite(ours).all(axis=1) & np.isfinite(theirs).all(axis=1))] = False
+    return float(agreeing.mean())
 
 
-def _broken(values: Doubles) -> Broken:
+def _not_finite(values: Doubles) -> NotFinite:
     nan, infinite = np.isnan(values), np.isinf(values)
-    return Broken(int(nan.sum()), _first(nan), int(infinite.sum()), _first(infinite))
+    return NotFinite(int(nan.sum()), _first(nan), int(infinite.sum()), _first(infinite))
 
 
-def _first(found: NDArray[np.bool_]) -> Index | None:
-    if not found.any():
+def _first(places: NDArray[np.bool_]) -> Index | None:
+    if not places.any():
         return None
-    return tuple(map(int, np.unravel_index(found.argmax(), found.shape)))
+    return tuple(map(int, np.unravel_index(places.argmax(), places.shape)))
 
 
 def _relative(error: Doubles, size: Doubles) -> Doubles:
@@ -188,7 +191,7 @@ def _relative(error: Doubles, size: Doubles) -> Doubles:
         return np.divide(error, size, out=zero, where=size > 0)
 
 
-def _over(error: float, spread: float) -> float:
+def _over_range(error: float, spread: float) -> float:
     if error == 0:
         return 0.0
     return error / spread if spread > 0 else inf
@@ -200,9 +203,14 @@ def _decibels(signal: float, noise: float) -> float:
     return 10 * (log10(signal) - log10(noise)) if signal > 0 else -inf
 
 
+def finite(number: float) -> float | None:
+    """Return a number as JSON can hold it: None if it is not finite."""
+    return number if isfinite(number) else None
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
         return list(value)
-    return None if isinstance(value, float) and not isfinite(value) else value
+    return finite(value) if isinstance(value, float) else value

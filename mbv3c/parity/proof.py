@@ -1,4 +1,4 @@
-"""onnxruntime as the judge of rewrites: what one replaces and what it puts there, side by side."""
+"""Prove rewrites by onnxruntime: run what a rewrite replaces and its replacement side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,25 +12,21 @@ from numpy.typing import NDArray
 from mbv3c.errors import ModelError
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.proof_inputs import KINDS
-from mbv3c.parity.reference import open_session
-from mbv3c.parity.tolerance import PROOF_TOLERANCES, TOLERANCES, Tolerance
-from mbv3c.passes.report import Change, Verdict
+from mbv3c.parity.reference import OPTIMIZED, open_session
+from mbv3c.parity.tolerance import EXACT, PROOF_TOLERANCES, TOLERANCES
+from mbv3c.passes.report import Change, ProofVerdict
 
 Array = NDArray[Any]
 Feed = dict[str, Array]
 Outputs = list[Array]
 
-_OPTIMIZED = (
-    ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-)
+
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-_EXACT = Tolerance(0.0, 0.0, "integers and booleans do not round")
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """Inputs of one kind, whose outputs are compared as one: one dictionary of arrays a run."""
+    """Inputs of one kind, one feed per run; the outputs of all runs are compared together."""
 
     name: str
     feeds: tuple[Feed, ...]
@@ -40,68 +36,67 @@ class _CannotRunError(Exception):
     """onnxruntime cannot load or run a model."""
 
 
-def prove(change: Change) -> Verdict:
-    """Run both sides on the same inputs, without graph optimisations, and compare every output.
+def prove(change: Change) -> ProofVerdict:
+    """Run both models on equal inputs, without graph optimisations, and compare every output.
 
-    The error is the largest absolute one over the range of what the side before gives on inputs
-    of one kind; the worst kind counts. An input on which that side is not finite says nothing
-    and is left out.
+    The error is the largest absolute one, over the range that `change.before` gives on inputs of
+    one kind; the worst kind counts. An input is left out if `change.before` is not finite on it.
     """
     try:
         before = _open(change.before)
-        kinds = _whole(before) if change.whole else _touched(before)
+        kinds = _parity_kinds(before) if change.whole_graph else _rewrite_kinds(before)
         wanted = [[_run(before, feed) for feed in kind.feeds] for kind in kinds]
     except _CannotRunError as error:
-        return _against(f"onnxruntime cannot run what was there: {error}")
+        return _failure(f"onnxruntime cannot run what was there: {error}")
     try:
         after = _open(change.after)
         got = [[_run(after, feed) for feed in kind.feeds] for kind in kinds]
     except _CannotRunError as error:
-        return _against(f"onnxruntime cannot run what it puts there: {error}")
+        return _failure(f"onnxruntime cannot run what it puts there: {error}")
     verdicts = [
         verdict
         for kind, theirs, ours in zip(kinds, wanted, got, strict=True)
         if (verdict := _compare(change, kind, theirs, ours)) is not None
     ]
     if not verdicts:
-        return _against("onnxruntime gives no finite result to compare with")
+        return _failure("onnxruntime gives no finite result to compare with")
     failed = [verdict for verdict in verdicts if not verdict.passed]
     return max(failed or verdicts, key=lambda verdict: verdict.max_error_of_range)
 
 
-def _against(reason: str) -> Verdict:
-    return Verdict(float("inf"), 0.0, reason)
+def _failure(reason: str) -> ProofVerdict:
+    return ProofVerdict(float("inf"), 0.0, reason)
 
 
 def _compare(
     change: Change, kind: _Kind, wanted: Sequence[Outputs], got: Sequence[Outputs]
-) -> Verdict | None:
-    """Compare the runs of one kind; None if none of them says anything."""
+) -> ProofVerdict | None:
+    """Compare the runs of one kind; None if `change.before` is finite in no run."""
     usable = [i for i, outputs in enumerate(wanted) if all(np.isfinite(y).all() for y in outputs)]
     if not usable:
         return None
     theirs, ours = [wanted[i] for i in usable], [got[i] for i in usable]
     error = _error(ours, theirs)
     dtype = str(theirs[0][0].dtype)
-    tolerance = TOLERANCES["fp32"] if change.whole else PROOF_TOLERANCES.get(dtype, _EXACT)
+    tolerance = TOLERANCES["fp32"] if change.whole_graph else PROOF_TOLERANCES.get(dtype, EXACT)
     allowed = tolerance.of_range
     if allowed < error < float("inf"):
         # Only now, as it takes longest: how much does rounding alone do here?
         feeds = [kind.feeds[i] for i in usable]
         allowed = tolerance.allowed(_spread(change.before, feeds, theirs))
     if error <= allowed:
-        return Verdict(error, allowed)
+        return ProofVerdict(error, allowed)
     if error == float("inf"):
         what = "another shape or type, not finite, or off where the output should be constant,"
-        return Verdict(error, allowed, f"{what} on {kind.name}")
+        return ProofVerdict(error, allowed, f"{what} on {kind.name}")
     off = f"{error:.1e} of the output's range off on {kind.name}"
-    return Verdict(error, allowed, f"{off} (allowed {allowed:.1e})")
+    return ProofVerdict(error, allowed, f"{off} (allowed {allowed:.1e})")
 
 
 def _spread(before: onnx.ModelProto, feeds: Sequence[Feed], wanted: Sequence[Outputs]) -> float:
-    """Return how far onnxruntime's own optimisation levels move the side before."""
+    """Return how far onnxruntime's own optimisation levels move the model before the change."""
     spread = 0.0
-    for level in _OPTIMIZED:
+    for level in OPTIMIZED:
         try:
             opened = _open(before, level)
             outputs = [_run(opened, feed) for feed in feeds]
@@ -112,15 +107,15 @@ def _spread(before: onnx.ModelProto, feeds: Sequence[Feed], wanted: Sequence[Out
 
 
 def _error(got: Sequence[Outputs], wanted: Sequence[Outputs]) -> float:
-    """Return the largest error of any output over its range in all of these runs."""
+    """Return the largest error of any output, over the output's range in all runs."""
     return max(
-        _error_of_one(ours, theirs)
+        _output_error(ours, theirs)
         for ours, theirs in zip(zip(*got, strict=True), zip(*wanted, strict=True), strict=True)
     )
 
 
-def _error_of_one(got: tuple[Array, ...], wanted: tuple[Array, ...]) -> float:
-    """Return the largest error of one output over its range; infinite where none is parity."""
+def _output_error(got: tuple[Array, ...], wanted: tuple[Array, ...]) -> float:
+    """Return the largest error of one output over its range; infinite if no error is parity."""
     pairs = list(zip(got, wanted, strict=True))
     if any(y.shape != w.shape or y.dtype != w.dtype for y, w in pairs):
         return float("inf")
@@ -133,8 +128,8 @@ def _error_of_one(got: tuple[Array, ...], wanted: tuple[Array, ...]) -> float:
     return error / spread if spread > 0 else float("inf")
 
 
-def _whole(opened: ort.InferenceSession) -> list[_Kind]:
-    """Return what parity is checked on, each scale by itself."""
+def _parity_kinds(opened: ort.InferenceSession) -> list[_Kind]:
+    """Return the inputs that parity is checked on, each scale as a kind of its own."""
     drawn = {value.name: parity_inputs(_shape(value)) for value in opened.get_inputs()}
     types = {value.name: _TYPES.get(value.type, np.float32) for value in opened.get_inputs()}
     feeds = [
@@ -144,8 +139,8 @@ def _whole(opened: ort.InferenceSession) -> list[_Kind]:
     return [_Kind("the inputs that parity is checked on", (feed,)) for feed in feeds]
 
 
-def _touched(opened: ort.InferenceSession) -> list[_Kind]:
-    """Return inputs over the ranges that matter."""
+def _rewrite_kinds(opened: ort.InferenceSession) -> list[_Kind]:
+    """Return the inputs that single rewrites are checked on."""
     rng = np.random.default_rng(20190506)
     return [
         _Kind(

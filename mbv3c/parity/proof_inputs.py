@@ -17,7 +17,7 @@ def _per_channel(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _edges(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Draw the points themselves and, as fp32 has them, their neighbours on both sides."""
+    """Draw the points themselves and their neighbours in fp32 on both sides."""
     point = rng.choice(_POINTS, shape).astype(np.float32)
     towards = rng.choice(np.array([-np.inf, 0.0, np.inf], np.float32), shape)
     beside = np.nextafter(point, towards)
@@ -43,8 +43,8 @@ def _wide_by_channel(scale: float) -> Draw:
     )
 
 
-# Each kind of input, as a refusal names it, with how to draw an array of a shape: once without
-# and once with an order that follows channels.
+# Each kind of input, as a refusal names it, with two ways to draw an array of a shape: all values
+# alike, and values that depend on the channel.
 KINDS: dict[str, tuple[Draw, ...]] = {
     "inputs at -3, 0 and 3": (_edges, _edges),
     "inputs around -3, 0 and 3": (_near, _near_by_channel),

@@ -14,7 +14,7 @@ from mbv3c.errors import ModelError
 from mbv3c.graphs.load import model_input
 from mbv3c.graphs.outputs import class_axes
 
-_OPTIMIZED = (
+OPTIMIZED = (
     ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 )
@@ -26,12 +26,12 @@ class ReferenceOutput:
     """One output that onnxruntime computes for one input.
 
     Attributes:
-        name: of the output.
-        output: its values, without any graph optimisation.
-        spread: largest absolute difference between that and onnxruntime's optimised results, as
-            a fraction of the output's range: what rounding alone does to this model.
-        step: of a quantized output, as a fraction of its range; None for another.
-        class_axis: which axis of `output` has the classes; None if it holds no class scores.
+        name: name of the output.
+        output: values of the output, computed without graph optimisations.
+        spread: largest absolute difference between `output` and onnxruntime's optimised results,
+            as a fraction of the output's range: the effect of rounding alone on this model.
+        class_axis: axis of the classes in `output`; None if it holds no class scores.
+        step: one step of a quantized output, as a fraction of the output's range; else None.
     """
 
     name: str
@@ -44,19 +44,19 @@ class ReferenceOutput:
 def run_reference(
     model: onnx.ModelProto, inputs: list[NDArray[np.float32]]
 ) -> Iterator[list[ReferenceOutput]]:
-    """Run the model as it is, and with onnxruntime's own optimisations beside it.
+    """Run the model as it is, and also with onnxruntime's own optimisations.
 
     Yields:
-        For each input what the model's outputs are, in their order.
+        The model's outputs in graph order, for one input after the other.
     """
     plain = session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    optimized = [session(model, level) for level in _OPTIMIZED]
+    optimized = [session(model, level) for level in OPTIMIZED]
     for x in inputs:
         outputs = run(plain, x)
-        others = zip(*(run(other, x) for other in optimized), strict=True)
+        variants = zip(*(run(opened, x) for opened in optimized), strict=True)
         spreads = [
             max(error_of_range(y, output) for y in ys)
-            for output, ys in zip(outputs, others, strict=True)
+            for output, ys in zip(outputs, variants, strict=True)
         ]
         axes = class_axes(model, [output.shape for output in outputs])
         names = [output.name for output in model.graph.output]
@@ -65,12 +65,12 @@ def run_reference(
 
 
 def _step(model: onnx.ModelProto, name: str, output: NDArray[np.float32]) -> float | None:
-    """Return one step of an output that a DequantizeLinear makes, over its range."""
-    made = next((node for node in model.graph.node if name in node.output), None)
+    """Return one step of an output that a DequantizeLinear makes, over the output's range."""
+    maker = next((node for node in model.graph.node if name in node.output), None)
     spread = float(np.ptp(output.astype(np.float64)))
-    if made is None or made.op_type != "DequantizeLinear" or not spread > 0:
+    if maker is None or maker.op_type != "DequantizeLinear" or not spread > 0:
         return None
-    scales = [one for one in model.graph.initializer if one.name == made.input[1]]
+    scales = [tensor for tensor in model.graph.initializer if tensor.name == maker.input[1]]
     return float(numpy_helper.to_array(scales[0]).max()) / spread if scales else None
 
 
@@ -81,7 +81,7 @@ def session(
     """Open a model with one input.
 
     Raises:
-        ModelError: it has another number of inputs, or onnxruntime cannot load it.
+        ModelError: the model has another number of inputs, or onnxruntime cannot load it.
     """
     model_input(model)
     return open_session(model, level)
@@ -119,26 +119,24 @@ def tensors_of(
 ) -> dict[str, NDArray[Any]]:
     """Return tensors of a model by name, as onnxruntime computes them without optimisations.
 
-    The model's input may be among them; names that the model has not are left out.
+    The model's input may be among the names; unknown names are left out.
     """
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    given = model_input(model).name
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
     wanted = [name for node in model.graph.node for name in node.output if name in names]
-    del shown.graph.output[:]
-    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    found = {given: x} if given in names else {}
-    return found | dict(zip(wanted, run(session(shown), x), strict=True)) if wanted else found
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    input_name = model_input(model).name
+    tensors = {input_name: x} if input_name in names else {}
+    return tensors | dict(zip(wanted, run(session(copy), x), strict=True)) if wanted else tensors
 
 
 def error_of_range(y: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     """Return the largest absolute error as a fraction of the reference's range.
 
-    Infinite if shapes differ or either holds NaN or infinity: that is never parity.
+    Infinite if the shapes differ, or if one side holds NaN or infinity: that is never parity.
     """
-    if y.shape != reference.shape:
-        return float("inf")
-    if not (np.isfinite(y).all() and np.isfinite(reference).all()):
+    if y.shape != reference.shape or not (np.isfinite(y).all() and np.isfinite(reference).all()):
         return float("inf")
     error = float(np.abs(y.astype(np.float64) - reference).max())
     spread = float(np.ptp(reference.astype(np.float64)))

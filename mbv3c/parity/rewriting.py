@@ -1,7 +1,6 @@
-"""Run every rewrite and measure the graph after each of them."""
+"""Run every pass and measure the graph after each."""
 
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
 from typing import Any
 
 import onnx
@@ -10,11 +9,12 @@ from mbv3c.execution.runners import Tensor
 from mbv3c.graphs.load import input_shape_of
 from mbv3c.parity.conversion import in_opset
 from mbv3c.parity.inputs import parity_inputs
-from mbv3c.parity.proof import prove as onnxruntime_judge
+from mbv3c.parity.metrics import finite
+from mbv3c.parity.proof import prove
 from mbv3c.parity.reference import error_of_range, run, session
 from mbv3c.passes import PIPELINE, PassReport, Proof
 from mbv3c.passes.convert_opset import check_opset
-from mbv3c.passes.proving import prove
+from mbv3c.passes.proving import run_proved
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class OptimizedStep:
     """One pass of `optimize`.
 
     Attributes:
-        report: what the pass did.
-        max_error_of_range: largest error of the graph after it against the model as given, on
-            one random input, as a fraction of the output's range; the worst of several outputs.
+        report: report of the pass.
+        max_error_of_range: largest error of the graph after the pass against the model as given,
+            on one random input, as a fraction of the output's range; the worst of all outputs.
     """
 
     report: PassReport
@@ -44,12 +44,12 @@ class OptimizedStep:
             "refused": [asdict(refusal) for refusal in report.refused],
             "nodes_before": report.nodes_before,
             "nodes_after": report.nodes_after,
-            "max_error_of_range": _finite(self.max_error_of_range),
+            "max_error_of_range": finite(self.max_error_of_range),
             "proofs": [
                 {
                     "node": proof.node,
                     "passed": proof.verdict.passed,
-                    "max_error_of_range": _finite(proof.verdict.max_error_of_range),
+                    "max_error_of_range": finite(proof.verdict.max_error_of_range),
                     "allowed": proof.verdict.allowed,
                     "reason": proof.verdict.reason or None,
                 }
@@ -58,18 +58,14 @@ class OptimizedStep:
         }
 
 
-def _finite(number: float) -> float | None:
-    return number if isfinite(number) else None
-
-
 def optimize(
     model: onnx.ModelProto, *, proving: bool = False, opset: int | None = None
 ) -> tuple[onnx.ModelProto, list[OptimizedStep]]:
-    """Run every rewrite and measure the graph after each of them.
+    """Run every pass and measure the graph after each.
 
-    `proving` also checks every single rewrite, before it is made, against onnxruntime; one that
-    fails is not made, and is reported among what its pass refused and proved. `opset` has the
-    result converted to that operator set, as the last step.
+    With `proving`, every single rewrite is checked against onnxruntime before it is made; one that
+    fails is not made, and its pass reports it as refused. With `opset`, the result is converted to
+    that operator set, as the last step.
     """
     if opset is not None:
         check_opset(opset)
@@ -78,7 +74,7 @@ def optimize(
     steps: list[OptimizedStep] = []
     error = 0.0
     for rewrite in PIPELINE:
-        model, report = prove(rewrite, model, onnxruntime_judge) if proving else rewrite(model)
+        model, report = run_proved(rewrite, model, prove) if proving else rewrite(model)
         if report.changed:
             error = _largest_error(run(session(model), x), wanted)
         steps.append(OptimizedStep(report, error))

@@ -19,7 +19,7 @@ from mbv3c.passes.fuse_hardsigmoid import FuseHardSigmoid
 from mbv3c.passes.fuse_hardswish import FuseHardSwish
 from mbv3c.passes.fuse_relu import FuseRelu
 from mbv3c.passes.gemm_to_conv import gemm_to_conv
-from mbv3c.passes.global_pool import GlobalPool
+from mbv3c.passes.global_pool import MeanToGlobalPool
 from mbv3c.passes.head_to_gemm import head_to_gemm
 from mbv3c.passes.merge_reshapes import merge_reshapes
 from mbv3c.passes.report import PassReport, Proof, Refusal
@@ -42,7 +42,7 @@ PIPELINE: tuple[Pass, ...] = (
     SubToAdd(),
     explicit_pads,
     sink_transposes,
-    GlobalPool(),
+    MeanToGlobalPool(),
     merge_reshapes,
     FoldPad(),
     FuseClip(),
@@ -64,9 +64,9 @@ PIPELINE: tuple[Pass, ...] = (
 
 
 def run_pipeline(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[PassReport]]:
-    """Run every rewrite in turn, without measuring what each does to the outputs."""
+    """Run every pass in turn, without measuring what each does to the outputs."""
     reports = []
-    for one_pass in PIPELINE:
-        model, report = one_pass(model)
+    for rewrite in PIPELINE:
+        model, report = rewrite(model)
         reports.append(report)
     return model, reports

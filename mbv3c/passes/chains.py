@@ -25,11 +25,11 @@ def rewrite_chains(
     """Rewrite every chain of a model.
 
     Args:
-        model: the model; it is returned itself where nothing is rewritten.
-        name: of the pass.
-        chain_before: returns the chain that ends with a node, or nothing if none does.
-        refusal: returns why a chain cannot be rewritten, if it cannot.
-        convert: puts the new nodes in the place of a chain.
+        model: the model, which is returned itself if nothing is rewritten.
+        name: name of the pass.
+        chain_before: function from a node to the chain that ends with it, empty if none does.
+        refusal: function from a chain to the reason why it cannot be rewritten, or None.
+        convert: function that replaces a chain of a graph by new nodes.
     """
     rewritten = ir.from_proto(shape_inference.infer_shapes(model))
     graph = rewritten.graph

@@ -2,9 +2,9 @@
 
     Clip(x, −3, 3) → Add(3)                    ⇒   Add(x, 3) → Clip(0, 6)
     Clip(x, −3, 3) → Mul(1/6) → Add(1/2)       ⇒   Mul(x, 1/6) → Add(1/2) → Clip(0, 1)
+    Clip(x, −3, 3) → Div(6) → Add(1/2)         ⇒   Div(x, 6) → Add(1/2) → Clip(0, 1)
 
-and the same with Div(6) for Mul(1/6). This is hard-sigmoid with Clip first; the fusions behind it
-know it with Clip last.
+This is a hard-sigmoid with Clip first; the fusions that follow look for Clip last.
 """
 
 from typing import Any

@@ -3,7 +3,7 @@
     any opset                    ⇒   opset N
     HardSwish(x), N below 14     ⇒   Mul(x, HardSigmoid(x, alpha=1/6, beta=1/2))
 
-It is no part of `PIPELINE`, which works in opset 14 or newer, and runs only on request.
+This pass is not in `PIPELINE`, which works in opset 14 or newer, and runs only on request.
 """
 
 import re
@@ -15,20 +15,24 @@ from onnx import helper, version_converter
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.passes.fuse_hardsigmoid import ALPHA, BETA
 from mbv3c.passes.report import PassReport
-from mbv3c.passes.upgrade_opset import OLDEST_WITH_HARDSWISH
+from mbv3c.passes.upgrade_opset import (
+    DEFAULT_DOMAINS,
+    OLDEST_WITH_HARDSWISH,
+    converter_reason,
+    opset_of,
+)
 
 NAME = "convert_opset"
 
 # From opset 11 on Clip and Pad have their constants as inputs, which is how we write them; 18 is
 # the last that the passes are tested with.
 OPSETS = range(11, 19)
-_DEFAULT_DOMAINS = ("", "ai.onnx")
 
-# onnx's converter goes up, and down to 15, but has nothing for most of what 12 to 15 changed.
-# These operators only got more types there, or attributes, which must have their default.
+# onnx's converter goes up, and down to 15, but cannot undo most of what 12 to 15 changed. There,
+# these operators only got more types, or attributes, which must have their default.
 # Source: the operators' version histories in onnx's documentation.
 _CONVERTER_GOES_DOWN_TO = 15
-_SAME_BUT_FOR: dict[str, tuple[str, ...]] = {
+_NEW_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
             *("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "MatMul", "Gemm", "Concat"),
@@ -51,7 +55,7 @@ def check_opset(opset: int) -> None:
     """Refuse an operator set that mbv3c does not write.
 
     Raises:
-        UsageError: it is one.
+        UsageError: `opset` is not in `OPSETS`.
     """
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: mbv3c writes opset {OPSETS[0]} to {OPSETS[-1]}")
@@ -62,17 +66,17 @@ def convert_opset(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto, 
 
     Raises:
         UsageError: mbv3c does not write this operator set.
-        ModelError: an operator cannot be written in it; the message names it, and the lowest
-            opset that works.
+        ModelError: an operator cannot be written in it; the message names the operator, and the
+            lowest opset that works.
     """
     check_opset(opset)
     before = len(model.graph.node)
-    if _opset(model) == opset:
+    if opset_of(model) == opset:
         return model, PassReport(NAME, (), (), before, before, False)
     converted, names = _converted(model, opset)
     if isinstance(converted, str):
-        works = (n for n in OPSETS if n > opset and not isinstance(_converted(model, n)[0], str))
-        lowest = next(works, None)
+        working = (n for n in OPSETS if n > opset and not isinstance(_converted(model, n)[0], str))
+        lowest = next(working, None)
         advice = (
             "no other works either" if lowest is None else f"the lowest that works is {lowest}"
         )
@@ -82,33 +86,26 @@ def convert_opset(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto, 
     )
 
 
-def _opset(model: onnx.ModelProto) -> int:
-    versions: list[int] = [
-        entry.version for entry in model.opset_import if entry.domain in _DEFAULT_DOMAINS
-    ]
-    return versions[0]
-
-
 def _without_hardswish(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    spelled = onnx.ModelProto()
-    spelled.CopyFrom(model)
-    del spelled.graph.node[:]
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.node[:]
     names = []
     for node in model.graph.node:
-        if node.op_type != "HardSwish" or node.domain not in _DEFAULT_DOMAINS:
-            spelled.graph.node.append(node)
+        if node.op_type != "HardSwish" or node.domain not in DEFAULT_DOMAINS:
+            copy.graph.node.append(node)
             continue
         (x,), (y,) = node.input, node.output
         gate = f"{y}.hardsigmoid"
         name = f"{node.name}.hardsigmoid" if node.name else None
-        spelled.graph.node.extend(
+        copy.graph.node.extend(
             [
                 helper.make_node("HardSigmoid", [x], [gate], name, alpha=ALPHA, beta=BETA),
                 helper.make_node("Mul", [x, gate], [y], node.name),
             ]
         )
         names.append(node.name or node.op_type)
-    return spelled, names
+    return copy, names
 
 
 def _converted(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto | str, list[str]]:
@@ -121,13 +118,13 @@ def _converted(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto | st
 
 def _relabelled_or_converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto | str:
     for node in model.graph.node:
-        first = _first_opsets().get(node.op_type, 1) if node.domain in _DEFAULT_DOMAINS else 1
+        first = _first_opsets().get(node.op_type, 1) if node.domain in DEFAULT_DOMAINS else 1
         if first > opset:
             return f"{_named(node)} exists from opset {first} on"
     try:
-        stop = max(opset, _CONVERTER_GOES_DOWN_TO) if _opset(model) > opset else opset
+        stop = max(opset, _CONVERTER_GOES_DOWN_TO) if opset_of(model) > opset else opset
         converted = model
-        if _opset(model) > stop or stop == opset:
+        if opset_of(model) > stop or stop == opset:
             converted = version_converter.convert_version(model, stop)
         if stop != opset:
             changed = _changed(converted, opset)
@@ -143,13 +140,13 @@ def _relabelled_or_converted(model: onnx.ModelProto, opset: int) -> onnx.ModelPr
 def _changed(model: onnx.ModelProto, opset: int) -> str:
     """Name the first node that would mean something else under another number, if any."""
     for node in model.graph.node:
-        if node.domain not in _DEFAULT_DOMAINS or not onnx.defs.has(node.op_type):
+        if node.domain not in DEFAULT_DOMAINS or not onnx.defs.has(node.op_type):
             continue
-        if onnx.defs.get_schema(node.op_type, _opset(model)).since_version <= opset:
+        if onnx.defs.get_schema(node.op_type, opset_of(model)).since_version <= opset:
             continue
-        newer = _SAME_BUT_FOR.get(node.op_type)
-        if newer is None or any(
-            a.name in newer and helper.get_attribute_value(a) != 0 for a in node.attribute
+        new = _NEW_ATTRIBUTES.get(node.op_type)
+        if new is None or any(
+            a.name in new and helper.get_attribute_value(a) != 0 for a in node.attribute
         ):
             return f"there is no conversion for {_named(node)}"
     return ""
@@ -160,10 +157,10 @@ def _relabelled(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for entry in copy.opset_import:
-        if entry.domain in _DEFAULT_DOMAINS:
+        if entry.domain in DEFAULT_DOMAINS:
             entry.version = opset
     for node in copy.graph.node:
-        dropped = _SAME_BUT_FOR.get(node.op_type, ())
+        dropped = _NEW_ATTRIBUTES.get(node.op_type, ())
         kept = [a for a in node.attribute if a.name not in dropped]
         del node.attribute[:]
         node.attribute.extend(kept)
@@ -182,11 +179,11 @@ def _first_opsets() -> dict[str, int]:
 
 
 def _reason(model: onnx.ModelProto, message: str) -> str:
-    """Say with a node's name what onnx's converter says with its own source's line."""
+    """Name the node that onnx's converter complains about, or else say what the converter says."""
     for node in model.graph.node:
         if re.search(rf"\b(for|of|version) {node.op_type}\b", message):
             return f"there is no conversion for {_named(node)}"
-    return message.strip().rpartition("failed: ")[2]
+    return converter_reason(message)
 
 
 def _named(node: onnx.NodeProto) -> str:

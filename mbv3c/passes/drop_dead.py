@@ -16,10 +16,10 @@ def drop_dead(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Remove every node and initialiser that no output needs."""
     rewritten = ir.from_proto(model)
     graph = rewritten.graph
-    given = tuple(graph)
+    nodes = tuple(graph)
     initializers = len(graph.initializers)
     RemoveUnusedNodesPass()(rewritten)
-    dropped = tuple(node.name or node.op_type for node in given if node.graph is not graph)
+    dropped = tuple(node.name or node.op_type for node in nodes if node.graph is not graph)
     changed = bool(dropped) or len(graph.initializers) != initializers
-    report = PassReport(NAME, dropped, (), len(given), len(graph), changed)
+    report = PassReport(NAME, dropped, (), len(nodes), len(graph), changed)
     return (ir.to_proto(rewritten) if changed else model), report

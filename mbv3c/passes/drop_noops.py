@@ -2,7 +2,7 @@
 
 Identity(x) ⇒ x      Dropout(x) ⇒ x      Cast(x) to the type that x has ⇒ x
 
-It runs before the fusions, which these nodes would hide their matches from.
+It runs before the fusions, from which these nodes would hide matches.
 """
 
 import onnx
@@ -21,12 +21,10 @@ def drop_noops(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Remove every Identity, Dropout and Cast that passes on what it is given."""
     rewritten = ir.from_proto(shape_inference.infer_shapes(model))
     graph = rewritten.graph
-    given = tuple(graph)
+    nodes = tuple(graph)
     refused = []
-    for node in given:
-        if node.op_type == "Cast" and not _casts_to_the_same(node):
-            continue
-        if node.op_type not in ("Dropout", "Cast"):
+    for node in nodes:
+        if node.op_type != "Dropout" and not (node.op_type == "Cast" and _keeps_type(node)):
             continue
         reason = _does_something(node)
         if reason is not None:
@@ -37,14 +35,14 @@ def drop_noops(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
             graph, node, [node], [identity], [node.outputs[0]], [identity.outputs[0]]
         )
     IdentityEliminationPass()(rewritten)
-    dropped = tuple(node.name or node.op_type for node in given if node.graph is not graph)
+    dropped = tuple(node.name or node.op_type for node in nodes if node.graph is not graph)
     report = PassReport(
-        NAME, dropped, tuple(refused), len(given), len(graph), changed=bool(dropped)
+        NAME, dropped, tuple(refused), len(nodes), len(graph), changed=bool(dropped)
     )
     return (ir.to_proto(rewritten) if dropped else model), report
 
 
-def _casts_to_the_same(cast: ir.Node) -> bool:
+def _keeps_type(cast: ir.Node) -> bool:
     source = cast.inputs[0]
     wanted = cast.attributes.get_int("to", ir.DataType.UNDEFINED.value)
     return source is not None and source.dtype is not None and source.dtype.value == wanted

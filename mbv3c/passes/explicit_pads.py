@@ -1,10 +1,10 @@
 """Say the padding that an operator chooses by itself.
 
-    Conv(x, auto_pad=SAME_UPPER)   ⇒   Conv(x, pads=p), the odd one of an edge's zeros at its end
-    Conv(x, auto_pad=SAME_LOWER)   ⇒   Conv(x, pads=p), the odd one at its beginning
+    Conv(x, auto_pad=SAME_UPPER)   ⇒   Conv(x, pads=p), of an odd number of zeros more at the end
+    Conv(x, auto_pad=SAME_LOWER)   ⇒   Conv(x, pads=p), of an odd number more at the beginning
     Conv(x, auto_pad=VALID)        ⇒   Conv(x)
 
-and the same of AveragePool and MaxPool. The passes behind it meet `pads` only. Source: the ONNX
+AveragePool and MaxPool are treated like Conv. Later passes meet `pads` only. Source: the ONNX
 operator specification.
 """
 
@@ -32,13 +32,13 @@ def explicit_pads(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
         if node.op_type not in _PADDED or node.domain or mode == "NOTSET":
             continue
         name = node.name or node.op_type
-        reason = _not_known(node) if mode != "VALID" else None
+        reason = _not_computable(node) if mode != "VALID" else None
         if reason is not None:
             refused.append(Refusal(name, reason))
             continue
         if mode != "VALID":
             node.attributes["pads"] = ir.AttrInt64s(
-                "pads", _same(node, lower=mode == "SAME_LOWER")
+                "pads", _same_pads(node, lower=mode == "SAME_LOWER")
             )
         del node.attributes["auto_pad"]
         matched.append(name)
@@ -47,7 +47,7 @@ def explicit_pads(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     return (ir.to_proto(rewritten) if matched else model), report
 
 
-def _not_known(node: ir.Node) -> str | None:
+def _not_computable(node: ir.Node) -> str | None:
     """Say why the padding cannot be computed, if it cannot."""
     if not _sizes(node):
         return f"the size of {node.op_type}'s input is not known, so that its padding is not"
@@ -58,8 +58,8 @@ def _not_known(node: ir.Node) -> str | None:
     return None
 
 
-def _same(node: ir.Node, *, lower: bool) -> list[int]:
-    """Return the zeros before and behind each dimension so that ceil(size / stride) remain."""
+def _same_pads(node: ir.Node, *, lower: bool) -> list[int]:
+    """Return the zeros before and after each dimension that make ceil(size / stride) remain."""
     sizes, kernel = _sizes(node), _kernel(node)
     ones = (1,) * len(sizes)
     strides = node.attributes.get_ints("strides", ones)
@@ -80,8 +80,8 @@ def _sizes(node: ir.Node) -> tuple[int, ...]:
 
 
 def _kernel(node: ir.Node) -> tuple[int, ...]:
-    given = tuple(node.attributes.get_ints("kernel_shape", ()))
-    if given or node.op_type != "Conv":
-        return given
+    kernel = tuple(node.attributes.get_ints("kernel_shape", ()))
+    if kernel or node.op_type != "Conv":
+        return kernel
     shape = node.inputs[1] and static(node.inputs[1])
     return shape[2:] if shape else ()

@@ -1,11 +1,11 @@
 """Fold what scales or shifts the channels of a convolution into it.
 
-    Conv(x, w, b) → Mul(k)   ⇒   Conv(x, k · w, k · b)     k: [C, 1, 1] or [1, C, 1, 1], constant
-    Conv(x, w, b) → Div(k)   ⇒   Conv(x, w / k, b / k)     k: the same
-    Conv(x, w, b) → Add(s)   ⇒   Conv(x, w, b + s)         s: the same
+    Conv(x, w, b) → Mul(k)   ⇒   Conv(x, k · w, k · b)
+    Conv(x, w, b) → Div(k)   ⇒   Conv(x, w / k, b / k)
+    Conv(x, w, b) → Add(s)   ⇒   Conv(x, w, b + s)
 
-This is BatchNormalization as TensorFlow's graph optimiser leaves it. Source: Jacob et al.,
-arXiv:1712.05877, section 3.2.
+with constants k and s of shape [C, 1, 1] or [1, C, 1, 1]. This is BatchNormalization as
+TensorFlow's graph optimiser leaves it. Source: Jacob et al., arXiv:1712.05877, section 3.2.
 """
 
 from typing import Any

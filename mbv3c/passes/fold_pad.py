@@ -13,38 +13,41 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from mbv3c.passes.report import Removal
-from mbv3c.passes.rewrite import Match, Pattern, Rewrite, constant, scalar
+from mbv3c.passes.rewrite import Match, Rewrite, constant, scalar
 
 
-def _patterns() -> tuple[Pattern, ...]:
-    """Return each Pad, with its value given or not, before each operator."""
+def _conv(op: Any, x: Any, pads: Any, w: Any) -> Any:
+    return op.Conv(op.Pad(x, pads), w)
 
-    def conv(op: Any, x: Any, pads: Any, w: Any) -> Any:
-        return op.Conv(op.Pad(x, pads), w)
 
-    def conv_bias(op: Any, x: Any, pads: Any, w: Any, b: Any) -> Any:
-        return op.Conv(op.Pad(x, pads), w, b)
+def _conv_with_bias(op: Any, x: Any, pads: Any, w: Any, b: Any) -> Any:
+    return op.Conv(op.Pad(x, pads), w, b)
 
-    def pool(op: Any, x: Any, pads: Any) -> Any:
-        return op.AveragePool(op.Pad(x, pads))
 
-    def valued_conv(op: Any, x: Any, pads: Any, value: Any, w: Any) -> Any:
-        return op.Conv(op.Pad(x, pads, value), w)
+def _pool(op: Any, x: Any, pads: Any) -> Any:
+    return op.AveragePool(op.Pad(x, pads))
 
-    def valued_conv_bias(op: Any, x: Any, pads: Any, value: Any, w: Any, b: Any) -> Any:
-        return op.Conv(op.Pad(x, pads, value), w, b)
 
-    def valued_pool(op: Any, x: Any, pads: Any, value: Any) -> Any:
-        return op.AveragePool(op.Pad(x, pads, value))
+def _valued_conv(op: Any, x: Any, pads: Any, value: Any, w: Any) -> Any:
+    return op.Conv(op.Pad(x, pads, value), w)
 
-    return conv, conv_bias, pool, valued_conv, valued_conv_bias, valued_pool
+
+def _valued_conv_with_bias(op: Any, x: Any, pads: Any, value: Any, w: Any, b: Any) -> Any:
+    return op.Conv(op.Pad(x, pads, value), w, b)
+
+
+def _valued_pool(op: Any, x: Any, pads: Any, value: Any) -> Any:
+    return op.AveragePool(op.Pad(x, pads, value))
 
 
 class FoldPad(Rewrite):
     """Fold a Pad with zeros into the Conv or AveragePool after it."""
 
     name = "fold_pad"
-    patterns = _patterns()
+    patterns = (
+        *(_conv, _conv_with_bias, _pool),
+        *(_valued_conv, _valued_conv_with_bias, _valued_pool),
+    )
     removes = Removal(("Pad",), "where they add zeros before a Conv or AveragePool")
 
     def check(self, match: Match) -> str | None:

@@ -4,10 +4,10 @@
     Mul(x, a) → Add(s) → Conv(w, b), not padded   ⇒   Conv(x, a · w, b + Σ w · s)
     Mul(x, a) → Add(s) → Conv(w, b), padded       ⇒   Add(x, s / a) → Conv(a · w, b)
 
-with a and s a number or one per channel, Add and Mul in any order and number, Div for Mul, and the
-Transpose of an NHWC image behind any of them. This is Keras' Rescaling layer and what others put
-before the first convolution. The zeros that a padded convolution adds are zeros behind the shift,
-so that the shift must stay before it, which is refused with that reason.
+with a and s one number, or one per channel. There may be several Add, Mul and Div in any order,
+and the Transpose of an NHWC image between them. Keras' Rescaling layer looks like that, and what
+other exporters put before the first convolution. A padded convolution adds its zeros after the
+shift, so the shift must stay before it; that is reported as a refusal.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from onnx import shape_inference
 
 from mbv3c.passes.layout import perm_of
 from mbv3c.passes.report import PassReport, Refusal
-from mbv3c.passes.rewrite import FLOATS, constant, remove_unused, static, stored
+from mbv3c.passes.rewrite import FLOATS, constant, leaking, remove_unused, static, stored
 
 NAME = "fold_rescale"
 
@@ -31,14 +31,14 @@ _Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Line:
-    """What a convolution is given: scale · x + shift, one number per channel of x.
+    """The input of a convolution as scale · x + shift.
 
     Attributes:
         x: the tensor at the start.
-        scale: a, not zero.
-        shift: s.
-        steps: the Add, Mul and Div that compute it, the last one first.
-        transpose: the Transpose among them, if there is one.
+        scale: factor per channel of x, not zero.
+        shift: addend per channel of x.
+        steps: the Add, Mul and Div nodes that compute the input, the last one first.
+        transpose: the Transpose between the steps, if there is one.
     """
 
     x: ir.Value
@@ -79,7 +79,7 @@ def _line(conv: ir.Node) -> _Line | None:
     start, transpose, axis = x, None, 1
     scale, shift = np.ones(shape[1]), np.zeros(shape[1])
     steps: list[ir.Node] = []
-    through: ir.Node | None = None
+    folded_transpose: ir.Node | None = None
     while (node := x.producer()) is not None:
         perm = perm_of(x)
         if perm is not None and transpose is None and node.inputs[0] is not None:
@@ -100,12 +100,12 @@ def _line(conv: ir.Node) -> _Line | None:
             break
         steps.append(node)
         x = start = source
-        through = transpose
-    return _Line(start, scale, shift, tuple(steps), through)
+        folded_transpose = transpose
+    return _Line(start, scale, shift, tuple(steps), folded_transpose)
 
 
 def _per_channel(operand: ir.Value | None, x: ir.Value, axis: int) -> _Numbers | None:
-    """Return a constant beside x as one number per channel, or None where it is none of that."""
+    """Return a constant beside x as one number per channel, or None if it is anything else."""
     array, shape = None if operand is None else constant(operand), static(x)
     if array is None or shape is None or array.ndim > len(shape):
         return None
@@ -116,15 +116,11 @@ def _per_channel(operand: ir.Value | None, x: ir.Value, axis: int) -> _Numbers |
 
 
 def _not_foldable(conv: ir.Node, line: _Line) -> str | None:
-    """Say why the convolution cannot take over any of it, if it cannot."""
+    """Say why the convolution cannot take over a part of the line, if it cannot."""
     inside = (conv, *line.steps, *([line.transpose] if line.transpose else []))
-    for step in inside[1:]:
-        output = step.outputs[0]
-        if output.is_graph_output():
-            return f"intermediate {output.name!r} is an output of the graph"
-        if len(output.consumers()) > 1:
-            other = next(user for user in output.consumers() if user not in inside)
-            return f"intermediate {output.name!r} is also used by {other.name!r}"
+    reason = leaking(inside[1:], inside)
+    if reason is not None:
+        return reason
     for operand in conv.inputs[1:]:
         if operand is not None and constant(operand) is None:
             return f"{operand.name!r} of Conv is not a constant"

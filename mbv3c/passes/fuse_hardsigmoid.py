@@ -26,20 +26,20 @@ def _multiplied(op: Any, x: Any, addend: Any, low: Any, high: Any, factor: Any) 
     return op.Mul(op.Clip(op.Add(x, addend), low, high), factor)
 
 
-def _divided_inside(op: Any, x: Any, addend: Any, low: Any, one: Any, divisor: Any) -> Any:
-    return op.Clip(op.Div(op.Add(x, addend), divisor), low, one)
+def _divided_inside(op: Any, x: Any, addend: Any, low: Any, unit: Any, divisor: Any) -> Any:
+    return op.Clip(op.Div(op.Add(x, addend), divisor), low, unit)
 
 
-def _multiplied_inside(op: Any, x: Any, addend: Any, low: Any, one: Any, factor: Any) -> Any:
-    return op.Clip(op.Mul(op.Add(x, addend), factor), low, one)
+def _multiplied_inside(op: Any, x: Any, addend: Any, low: Any, unit: Any, factor: Any) -> Any:
+    return op.Clip(op.Mul(op.Add(x, addend), factor), low, unit)
 
 
-def _line(op: Any, x: Any, alpha: Any, beta: Any, low: Any, one: Any) -> Any:
-    return op.Clip(op.Add(op.Mul(x, alpha), beta), low, one)
+def _line(op: Any, x: Any, alpha: Any, beta: Any, low: Any, unit: Any) -> Any:
+    return op.Clip(op.Add(op.Mul(x, alpha), beta), low, unit)
 
 
-def _divided_line(op: Any, x: Any, inverse: Any, beta: Any, low: Any, one: Any) -> Any:
-    return op.Clip(op.Add(op.Div(x, inverse), beta), low, one)
+def _divided_line(op: Any, x: Any, inverse: Any, beta: Any, low: Any, unit: Any) -> Any:
+    return op.Clip(op.Add(op.Div(x, inverse), beta), low, unit)
 
 
 # The constants of relu6(x + 3) / 6 by the names that the patterns here and in fuse_hardswish use.
@@ -47,11 +47,11 @@ CONSTANTS = {
     "addend": ("Add's constant", 3.0),
     "low": ("Clip's minimum", 0.0),
     "high": ("Clip's maximum", 6.0),
-    "one": ("Clip's maximum", 1.0),
+    "unit": ("Clip's maximum", 1.0),
     "divisor": ("Div's constant", 6.0),
     "factor": ("Mul's constant", 1 / 6),
 }
-# A hard-sigmoid may be any line: these are what they are.
+# A hard-sigmoid may be any rising line, whose constants are free.
 _LINE = {"alpha": "Mul's constant", "beta": "Add's constant", "inverse": "Div's constant"}
 
 
@@ -95,7 +95,7 @@ class FuseHardSigmoid(Rewrite):
         return wrong_constant(match)
 
     def build(self, op: ir.tape.Tape, match: Match) -> ir.Value:
-        given = match.scalars
-        alpha = given.get("alpha", 1 / given["inverse"] if "inverse" in given else ALPHA)
-        attributes = {"alpha": alpha, "beta": given.get("beta", BETA)}
+        scalars = match.scalars
+        alpha = scalars.get("alpha", 1 / scalars["inverse"] if "inverse" in scalars else ALPHA)
+        attributes = {"alpha": alpha, "beta": scalars.get("beta", BETA)}
         return op.op("HardSigmoid", [match.values["x"]], attributes, name=match.name)

@@ -2,8 +2,8 @@
 
     Add(x, 3) → Clip(0, 6) → Mul(x) → Div(6)   ⇒   HardSwish(x)
 
-and the same with Mul(1/6) for Div(6), with x divided first, and with the hard-sigmoid fused
-already. Source: arXiv:1905.02244, section 5.2.
+Mul(1/6) may stand for Div(6), x may be divided first, and the hard-sigmoid may be fused already.
+Source: arXiv:1905.02244, section 5.2.
 """
 
 from typing import Any

@@ -3,7 +3,7 @@
 Max(x, 0)    ⇒   Relu(x)
 Clip(x, 0)   ⇒   Relu(x)
 
-It runs behind `fuse_clip`, which takes Max and Min together.
+It runs after `fuse_clip`, which takes Max and Min together.
 """
 
 from typing import Any

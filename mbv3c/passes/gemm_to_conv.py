@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from mbv3c.passes.chains import ELEMENTWISE, Chain, rewrite_chains
 from mbv3c.passes.report import PassReport, Removal
-from mbv3c.passes.rewrite import constant, static, stored
+from mbv3c.passes.rewrite import constant, dimensions, static, stored
 
 NAME = "gemm_to_conv"
 REMOVES = Removal(("Gemm", "MatMul"), "on one pixel, from a Flatten to a Reshape back")
@@ -83,7 +83,7 @@ def _not_from_pixels(flatten: ir.Node) -> str | None:
     if flatten.op_type in ("Flatten", "Reshape", "Squeeze") and image and flat:
         if image == (*flat, 1, 1):
             return None
-        return f"{flatten.op_type} flattens {_by(image)}, which is not one pixel per image"
+        return f"{flatten.op_type} flattens {dimensions(image)}, which is not one pixel per image"
     return f"{flatten.op_type} does not flatten one pixel per image"
 
 
@@ -130,7 +130,3 @@ def _parameters(graph: ir.Graph, gemm: ir.Node) -> list[ir.Value]:
         stored(graph, f"{old.name}.conv", array)
         for old, array in zip(operands, arrays, strict=True)
     ]
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

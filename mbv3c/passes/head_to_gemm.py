@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from mbv3c.passes.chains import ELEMENTWISE, Chain, rewrite_chains
 from mbv3c.passes.report import PassReport
-from mbv3c.passes.rewrite import constant, static, stored
+from mbv3c.passes.rewrite import constant, dimensions, leaking, static, stored
 
 NAME = "head_to_gemm"
 
@@ -48,8 +48,8 @@ def _chain(last: ir.Node) -> Chain:
         producer = source.producer() if source is not None else None
         if producer is None or producer.op_type not in (*ELEMENTWISE, "Conv"):
             break
-        given = producer.inputs[0] and static(producer.inputs[0])
-        if not given or given[2:] != (1, 1):
+        shape = producer.inputs[0] and static(producer.inputs[0])
+        if not shape or shape[2:] != (1, 1):
             break
         chain.insert(0, producer)
     while chain[0].op_type in ELEMENTWISE:
@@ -59,14 +59,9 @@ def _chain(last: ir.Node) -> Chain:
 
 def _not_convertible(step: ir.Node, chain: Chain) -> str | None:
     """Say why a step of the chain cannot become one on vectors, if it cannot."""
-    output = step.outputs[0]
-    if output.is_graph_output():
-        return f"intermediate {output.name!r} is an output of the graph"
-    others = [user for user in output.consumers() if user not in chain]
-    if others:
-        return f"intermediate {output.name!r} is also used by {others[0].name!r}"
-    if step.op_type != "Conv":
-        return None
+    reason = leaking([step], chain)
+    if reason is not None or step.op_type != "Conv":
+        return reason
     for operand in step.inputs[1:]:
         if operand is not None and constant(operand) is None:
             return f"{operand.name!r} of Conv is not a constant"
@@ -76,7 +71,7 @@ def _not_convertible(step: ir.Node, chain: Chain) -> str | None:
     assert weight is not None
     kernel = np.asarray(constant(weight)).shape[2:]
     if kernel != (1, 1):
-        return f"Conv's kernel is {'x'.join(map(str, kernel))}, not 1x1"
+        return f"Conv's kernel is {dimensions(kernel)}, not 1x1"
     return None
 
 

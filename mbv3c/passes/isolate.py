@@ -3,9 +3,9 @@
     … → x → Conv → BatchNormalization → y → …   ⇒   x → Conv → BatchNormalization → y
                                                     x → Conv → y
 
-Both take the same inputs and give one output each. Constants come along. A tensor that cannot be
-fed with numbers (of unknown shape, or an integer, which is likely the shape of something) is no
-input: what computes it comes along too, in both models, up to tensors that can be fed.
+Both have equal inputs and one output. Constants come along. A tensor that cannot be fed with
+numbers (of unknown shape, or an integer, which is likely a shape) is no input: the nodes that
+compute it come along too, in both models, up to tensors that can be fed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ _RESULT = "(result)"
 def cut(
     graph: ir.Graph, old: Sequence[ir.Node], replaced: ir.Value, tape: ir.tape.Tape, new: ir.Value
 ) -> Change:
-    """Return what computes `replaced` and what would compute it: the nodes on the tape.
+    """Return as models what computes `replaced` now, and what would compute it in its place.
 
-    The nodes `old` are in the graph, those on the tape not yet; the graph stays as it is.
+    The nodes `old` are in the graph, the new ones only on the tape; the graph stays as it is.
     """
     replacing = tuple(tape.nodes)
     inside = {*old, *replacing}
@@ -48,11 +48,11 @@ def cut(
     inputs = [value for value in outside if not _is_stored(value)]
     before = _model(graph, [*above, *old], inputs, replaced, names)
     after = _model(graph, [*above, *replacing], inputs, new, names, replaced.dtype)
-    return Change(before, after, whole=False)
+    return Change(before, after, whole_graph=False)
 
 
 def _read(node: ir.Node, graph: ir.Graph) -> Iterator[ir.Value]:
-    """Yield the tensors that a node reads, those that graphs inside of it read included."""
+    """Yield the tensors that a node reads, also in graphs inside the node."""
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
@@ -69,7 +69,7 @@ def _can_be_fed(value: ir.Value) -> bool:
 
 
 def _is_stored(value: ir.Value) -> bool:
-    """Tell whether a tensor comes along as a constant; a default that can be fed is an input."""
+    """Tell whether a tensor comes along as a constant; a default that can be fed does not."""
     if value.const_value is None or value.producer() is not None:
         return False
     return not (value.is_graph_input() and _can_be_fed(value))

@@ -26,7 +26,7 @@ def count_moving(graph: ir.Graph) -> int:
 
 
 def lay_out(graph: ir.Graph, operand: ir.Value, perm: Perm) -> ir.Value | None:
-    """Return an operand in the layout above a Transpose by `perm`, or None where that costs."""
+    """Return an operand in the layout before a Transpose by `perm`, or None if data would move."""
     array = constant(operand)
     inverse = tuple(int(axis) for axis in np.argsort(perm))
     if array is not None:
@@ -59,8 +59,8 @@ def perm_of(value: ir.Value) -> Perm | None:
     return tuple(node.attributes.get_ints("perm", tuple(reversed(range(len(value.shape))))))
 
 
-def above(value: ir.Value) -> ir.Value:
-    """Return what the Transpose that makes this tensor is given."""
+def untransposed(value: ir.Value) -> ir.Value:
+    """Return the input of the Transpose that makes this tensor."""
     node = value.producer()
     assert node is not None
     assert node.inputs[0] is not None

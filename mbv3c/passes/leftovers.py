@@ -16,40 +16,44 @@ from mbv3c.passes.rewrite import Rewrite
 from mbv3c.passes.simplify import NAME as SIMPLIFY
 from mbv3c.passes.sink_transposes import NAME as SINK_TRANSPOSES
 from mbv3c.passes.sink_transposes import REMOVES as TRANSPOSES
-
-_DEFAULT_DOMAINS = ("", "ai.onnx")
+from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS
 
 REMOVES: dict[str, Removal] = {
     DROP_NOOPS: NOOPS,
     SINK_TRANSPOSES: TRANSPOSES,
     MERGE_RESHAPES: RESHAPES,
     GEMM_TO_CONV: GEMMS,
-    **{one.name: one.removes for one in PIPELINE if isinstance(one, Rewrite)},
+    **{rewrite.name: rewrite.removes for rewrite in PIPELINE if isinstance(rewrite, Rewrite)},
 }
 
 
 def why_left(
     model: onnx.ModelProto, positions: Sequence[int], reports: Sequence[PassReport]
 ) -> list[str]:
-    """Say of nodes of a rewritten graph which pass could have removed them and did not, and why.
+    """Say which pass could have removed nodes that a rewritten graph still has, and why none did.
 
-    `positions` are theirs in the graph, `reports` those of the passes that ran. Nodes of which
-    there is the same to say share a line.
+    Args:
+        model: the rewritten model.
+        positions: positions of the nodes in its graph.
+        reports: reports of the passes that ran.
+
+    Returns:
+        Lines for people; nodes of one operator and with equal reasons share a line.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     lines: dict[tuple[str, str], list[str]] = {}
     for position in positions:
         node = model.graph.node[position]
-        told = "; ".join(_reasons(node, constants, reports)) or "no pass removes such nodes"
+        why = "; ".join(_reasons(node, constants, reports)) or "no pass removes such nodes"
         name = node.name or f"→ {node.output[0]}"
-        lines.setdefault((node.op_type, told), []).append(name)
-    return [f"{op_type} {', '.join(names)}: {told}" for (op_type, told), names in lines.items()]
+        lines.setdefault((node.op_type, why), []).append(name)
+    return [f"{op_type} {', '.join(names)}: {why}" for (op_type, why), names in lines.items()]
 
 
 def _reasons(
     node: onnx.NodeProto, constants: set[str], reports: Sequence[PassReport]
 ) -> Iterator[str]:
-    if node.domain not in _DEFAULT_DOMAINS:
+    if node.domain not in DEFAULT_DOMAINS:
         return
     refusals = {
         report.name: refusal.reason

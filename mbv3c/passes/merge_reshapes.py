@@ -4,8 +4,8 @@
     … from [N, C, 1, 1] to [N, C]                                    ⇒   Flatten
     … back to the shape at the start                                 ⇒   nothing
 
-All of them keep the elements in their order, so that a chain of them is its two ends. A chain may
-be used in its middle too: what is used stays.
+All of these keep the elements in their order, so that only the two ends of a chain matter. A node
+inside a chain stays if something else uses it.
 """
 
 import math
@@ -67,7 +67,7 @@ def _keeps_order(node: ir.Node) -> bool:
 
 
 def _merge(graph: ir.Graph, chain: list[ir.Node]) -> bool:
-    """Put one node, or none, beside the chain; tell whether there was anything to do."""
+    """Let one node, or none, stand for the chain; tell whether there was anything to do."""
     last, source = chain[0], chain[-1].inputs[0]
     output = last.outputs[0]
     assert source is not None

@@ -1,30 +1,28 @@
-"""Run a pass under a judge."""
+"""Run a pass and keep only what is proved."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import onnx
 
-from mbv3c.passes.report import FAILED_PROOF, Change, Judge, PassReport, Proof, Refusal
+from mbv3c.passes import Pass
+from mbv3c.passes.report import FAILED_PROOF, Change, PassReport, Proof, Prover, Refusal
 from mbv3c.passes.rewrite import Rewrite
 
 
-def prove(
-    one_pass: Callable[[onnx.ModelProto], tuple[onnx.ModelProto, PassReport]],
-    model: onnx.ModelProto,
-    judge: Judge,
+def run_proved(
+    one_pass: Pass, model: onnx.ModelProto, prover: Prover
 ) -> tuple[onnx.ModelProto, PassReport]:
-    """Run a pass and keep of what it does only what the judge finds sound.
+    """Run a pass and keep only the changes that the prover finds sound.
 
-    Rewrites are judged match by match. Any other pass is judged as a whole, on the whole graph,
-    and kept or rolled back as a whole.
+    A `Rewrite` is proved match by match. Any other pass is proved on the whole graph, and kept or
+    rolled back as a whole.
     """
     if isinstance(one_pass, Rewrite):
-        return one_pass(model, judge)
+        return one_pass(model, prover)
     rewritten, report = one_pass(model)
     if not report.changed:
         return model, report
-    verdict = judge(Change(model, rewritten, whole=True))
+    verdict = prover(Change(model, rewritten, whole_graph=True))
     proofs = (Proof(report.name, verdict),)
     if verdict.passed:
         return rewritten, replace(report, proofs=proofs)

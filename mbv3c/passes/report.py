@@ -10,11 +10,11 @@ FAILED_PROOF = "failed its proof"
 
 @dataclass(frozen=True)
 class Removal:
-    """Operators that are gone after a pass, where it finds them as it needs them.
+    """Operators that a pass removes, under a condition.
 
     Attributes:
         operators: ONNX operators of the default domain.
-        where: which of these nodes, as the end of "it removes such nodes only …".
+        where: the condition, as the end of "it removes such nodes only …".
     """
 
     operators: tuple[str, ...]
@@ -35,12 +35,12 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a judge says of a change.
+class ProofVerdict:
+    """Whether a change may be made.
 
     Attributes:
         max_error_of_range: largest error found, as a fraction of the output's range.
-        allowed: the tolerance where that error was found.
+        allowed: tolerance of the comparison with the largest error.
         reason: why the change must not be made; empty if it may.
     """
 
@@ -55,16 +55,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Proof:
-    """What a judge said of one rewrite.
+    """The proof of one rewrite, or of a pass as a whole.
 
     Attributes:
-        node: the place, as `PassReport.matched` names it; of a pass that was judged as a whole,
-            the pass.
-        verdict: what the judge said; where it did not pass, the rewrite was not made.
+        node: name of the place, as in `PassReport.matched`, or of the pass.
+        verdict: the prover's verdict; a rewrite that did not pass was not made.
     """
 
     node: str
-    verdict: Verdict
+    verdict: ProofVerdict
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,13 @@ class PassReport:
     """The outcome of one pass over one graph.
 
     Attributes:
-        name: the pass.
+        name: name of the pass.
         matched: names of the nodes that were rewritten, in graph order.
         refused: places left alone, with reasons.
         nodes_before: number of nodes before the pass.
-        nodes_after: number of nodes after it.
+        nodes_after: number of nodes after the pass.
         changed: whether the graph is a different one now.
-        proofs: what the judge, if there was one, said of each rewrite.
+        proofs: proofs of the rewrites, if a prover was asked.
     """
 
     name: str
@@ -92,17 +91,17 @@ class PassReport:
 
 @dataclass(frozen=True)
 class Change:
-    """Two models with the same inputs and outputs, in order, that must compute the same.
+    """Two models with equal inputs and outputs, in order, that must give equal results.
 
     Attributes:
-        before: what is replaced.
-        after: what replaces it.
-        whole: whether these are the whole graphs, or only what one rewrite touches.
+        before: the model that is replaced.
+        after: the model that replaces `before`.
+        whole_graph: whether the models are whole graphs, not only what one rewrite touches.
     """
 
     before: onnx.ModelProto
     after: onnx.ModelProto
-    whole: bool
+    whole_graph: bool
 
 
-Judge = Callable[[Change], Verdict]
+Prover = Callable[[Change], ProofVerdict]

@@ -21,7 +21,15 @@ from onnx import shape_inference
 from onnxscript.rewriter import pattern as onnxscript_pattern
 
 from mbv3c.passes.isolate import cut
-from mbv3c.passes.report import FAILED_PROOF, Judge, PassReport, Proof, Refusal, Removal, Verdict
+from mbv3c.passes.report import (
+    FAILED_PROOF,
+    PassReport,
+    Proof,
+    ProofVerdict,
+    Prover,
+    Refusal,
+    Removal,
+)
 
 Pattern = Callable[..., Any]
 
@@ -34,7 +42,7 @@ class Match:
 
     Attributes:
         values: the tensors bound to the pattern's variables.
-        scalars: the numbers bound to the variables that the rewrite declared as scalars.
+        scalars: the numbers bound to the variables that the rewrite declares as scalars.
         nodes: the nodes inside the pattern, in graph order; the last one is its root.
         graph: the graph that holds them.
     """
@@ -71,10 +79,10 @@ class Rewrite(ABC):
         name: name of the pass, as printed.
         patterns: functions of onnxscript's `op` and named variables, one per spelling; operands
             of Add and Mul are tried in both orders.
-        scalars: the variables that must be constants with one element. A place where they are
-            not is no match, and no refusal either.
-        constants: the same for variables that must be constants of any size.
-        removes: the operators that are gone after it.
+        scalars: variables that must be constants with one element. A place where they are not is
+            no match, and no refusal either.
+        constants: variables that must be constants of any size, or else there is no match.
+        removes: the operators that the rewrite removes.
     """
 
     name: str
@@ -92,12 +100,12 @@ class Rewrite(ABC):
         """Append the replacement to `op` and return its output."""
 
     def __call__(
-        self, model: onnx.ModelProto, judge: Judge | None = None
+        self, model: onnx.ModelProto, prover: Prover | None = None
     ) -> tuple[onnx.ModelProto, PassReport]:
         """Apply the rewrite everywhere it fits; the given model is left as it is.
 
-        The judge, if there is one, is asked about every match by itself. What does not pass is
-        refused and leaves no trace in the graph.
+        The prover, if there is one, is asked about every match by itself. A rewrite that does not
+        pass is refused and leaves no trace in the graph.
         """
         # Checks need ranks and types of intermediates; inference also makes the copy to work on.
         rewritten = ir.from_proto(shape_inference.infer_shapes(model))
@@ -116,19 +124,19 @@ class Rewrite(ABC):
                 continue  # swallowed by an earlier match
             reasons: list[str] = []
             for match in self._matches(rules, rewritten, node):
-                reason = _leaking(match) or self.check(match)
-                if reason is None:
-                    reasons.clear()
-                    name = match.name or node.op_type
-                    verdict = _replace(graph, match, self.build, judge)
-                    if verdict is not None:
-                        proofs.append(Proof(name, verdict))
-                    if verdict is None or verdict.passed:
-                        matched.append(name)
-                    else:
-                        reasons.append(f"{FAILED_PROOF}: {verdict.reason}")
-                    break
-                reasons.append(reason)
+                reason = leaking(match.nodes[:-1], match.nodes) or self.check(match)
+                if reason is not None:
+                    reasons.append(reason)
+                    continue
+                name, reasons = match.name or node.op_type, []
+                verdict = _replace(graph, match, self.build, prover)
+                if verdict is not None:
+                    proofs.append(Proof(name, verdict))
+                if verdict is None or verdict.passed:
+                    matched.append(name)
+                else:
+                    reasons.append(f"{FAILED_PROOF}: {verdict.reason}")
+                break
             if reasons:
                 refused.append(Refusal(node.name or node.op_type, reasons[0]))
         report = PassReport(
@@ -146,14 +154,14 @@ class Rewrite(ABC):
         self, rules: list[onnxscript_pattern.RewriteRule], model: ir.Model, root: ir.Node
     ) -> Iterator[Match]:
         for rule in rules:
-            found = rule.match(model, model.graph, root, check_nodes_are_removable=False)
-            if not found:
+            result = rule.match(model, model.graph, root, check_nodes_are_removable=False)
+            if not result:
                 continue
-            values = {name: value for name, value in found.bindings.items() if value is not None}
+            values = {name: value for name, value in result.bindings.items() if value is not None}
             scalars = {name: scalar(values[name]) for name in values if name in self.scalars}
-            given = all(constant(values[n]) is not None for n in self.constants if n in values)
-            if given and None not in scalars.values():
-                inside = set(found.nodes)
+            fixed = all(constant(values[n]) is not None for n in self.constants if n in values)
+            if fixed and None not in scalars.values():
+                inside = set(result.nodes)
                 nodes = tuple(node for node in model.graph if node in inside)
                 yield Match(values, scalars, nodes, model.graph)  # type: ignore[arg-type]
 
@@ -180,6 +188,11 @@ def static(value: ir.Value) -> tuple[int, ...] | None:
     return tuple(dims) if len(dims) == len(value.shape) else None
 
 
+def dimensions(sizes: tuple[int, ...]) -> str:
+    """Write sizes as people do: 3x3."""
+    return "x".join(map(str, sizes))
+
+
 def raises_rank(operand: ir.Value, x: ir.Value) -> bool:
     """Tell whether a constant beside x may give the result more dimensions than x has."""
     rank = len(operand.shape or ())
@@ -200,7 +213,7 @@ def new_initializer(op: ir.tape.Tape, match: Match, name: str, array: NDArray[An
 
 
 def unused_name(graph: ir.Graph, name: str, taken: Container[str | None] = ()) -> str:
-    """Return this name, with a number behind it if a tensor of the graph has it already."""
+    """Return this name, with a number after it if a tensor of the graph has it already."""
     used = set(graph.initializers) | {value.name for value in graph.inputs}
     used |= {output.name for node in graph for output in node.outputs}
     names = chain([name], (f"{name}.{i}" for i in count(1)))
@@ -221,7 +234,7 @@ def stored(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 
 def remove_unused(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
-    """Remove those nodes, given from last to first, whose outputs nothing needs any more."""
+    """Remove those of the nodes, which go from last to first, whose outputs nothing needs."""
     for node in nodes:
         needed = any(output.consumers() or output.is_graph_output() for output in node.outputs)
         if node.graph is graph and not needed:
@@ -233,8 +246,8 @@ def replaced_initializer(
 ) -> ir.Value:
     """Add an initialiser in the place of a constant that the match uses.
 
-    It takes over the name if nothing else uses the old tensor, so that
-    `features.4.se.expand.bias` stays that.
+    It takes over the name if nothing else uses the old tensor: `features.4.se.expand.bias` keeps
+    its name.
     """
     name = replaced.name or "constant"
     inside = set(match.nodes)
@@ -244,10 +257,9 @@ def replaced_initializer(
     return new_initializer(op, match, name, array)
 
 
-def _leaking(match: Match) -> str | None:
-    """Say which intermediate of the match is needed outside of it, if any."""
-    inside = set(match.nodes)
-    for node in match.nodes[:-1]:
+def leaking(nodes: Iterable[ir.Node], inside: Container[ir.Node]) -> str | None:
+    """Say which result of these nodes is needed by something that is not `inside`, if any."""
+    for node in nodes:
         for output in node.outputs:
             if output.is_graph_output():
                 return f"intermediate {output.name!r} is an output of the graph"
@@ -261,15 +273,15 @@ def _replace(
     graph: ir.Graph,
     match: Match,
     build: Callable[[ir.tape.Tape, Match], ir.Value],
-    judge: Judge | None,
-) -> Verdict | None:
-    """Put the replacement in the place of the match, unless the judge is against it."""
+    prover: Prover | None,
+) -> ProofVerdict | None:
+    """Put the replacement in the place of the match, unless the prover is against it."""
     root = match.nodes[-1]
     tape = ir.tape.Tape()
     new = build(tape, match)
     verdict = None
-    if judge is not None:
-        verdict = judge(cut(graph, match.nodes, root.outputs[0], tape, new))
+    if prover is not None:
+        verdict = prover(cut(graph, match.nodes, root.outputs[0], tape, new))
         if not verdict.passed:
             _discard(tape)
             return verdict
@@ -284,7 +296,7 @@ def _replace(
 
 
 def _discard(tape: ir.tape.Tape) -> None:
-    """Let go of the graph's tensors, so that none of them seems to be used by these nodes."""
+    """Let go of the graph's tensors, so that they do not seem to be used by these nodes."""
     for node in tape.nodes:
         for index in range(len(node.inputs)):
             node.replace_input_with(index, None)

@@ -1,7 +1,7 @@
 """Run onnxsim: infer shapes and fold whatever a fixed input shape makes constant.
 
-Its own fusions stay off. They would do part of our rewrites without saying where, and what a
-rewrite did is what `optimize` reports.
+Its own fusions stay off: they would do some of our rewrites without saying where, and `optimize`
+reports what each rewrite did.
 """
 
 import onnx

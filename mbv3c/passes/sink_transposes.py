@@ -1,13 +1,13 @@
 """Sink Transposes until they cancel: TensorFlow's NHWC islands in an NCHW graph.
 
-    Transpose(p) → Transpose(q)                        ⇒   Transpose(p · q), nothing if that is 1
+    Transpose(p) → Transpose(q)                        ⇒   Transpose(p · q), or nothing
     Transpose(p)(a), Transpose(p)(b) → Add, Mul, …     ⇒   Add, Mul, … → Transpose(p)
     Transpose(p) → Relu, HardSwish, Clip, …            ⇒   Relu, HardSwish, Clip, … → Transpose(p)
     Transpose(p) → ReduceMean([1, 2]) → …              ⇒   ReduceMean([2, 3]) → Transpose(p)
     Transpose(p) → Pad                                 ⇒   Pad → Transpose(p)
 
-The constant operand of a binary operator is laid out anew. The result counts only if fewer
-Transposes that move data are left; otherwise the graph stays as it was.
+A constant operand of a binary operator is laid out anew. The graph changes only if fewer
+Transposes that move data are left than before.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx import shape_inference
 
-from mbv3c.passes.layout import Perm, above, count_moving, lay_out, perm_of
+from mbv3c.passes.layout import Perm, count_moving, lay_out, perm_of, untransposed
 from mbv3c.passes.report import PassReport, Removal
 from mbv3c.passes.rewrite import constant, remove_unused, static, stored, unused_name
 
@@ -33,7 +33,9 @@ def sink_transposes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport
     before, moving = len(graph), count_moving(graph)
     matched: dict[str, None] = {}
     if moving:
-        while names := [node.name or node.op_type for node in tuple(graph) if _step(graph, node)]:
+        while names := [
+            node.name or node.op_type for node in tuple(graph) if _sink_node(graph, node)
+        ]:
             matched |= dict.fromkeys(names)
     if count_moving(graph) >= moving:
         return model, PassReport(NAME, (), (), before, before, False)
@@ -42,15 +44,15 @@ def sink_transposes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport
     )
 
 
-def _step(graph: ir.Graph, node: ir.Node) -> bool:
-    """Do what one node allows; tell whether that was anything."""
+def _sink_node(graph: ir.Graph, node: ir.Node) -> bool:
+    """Sink or merge the Transposes before one node; tell whether anything changed."""
     if node.graph is not graph or node.domain or not node.inputs or node.inputs[0] is None:
         return False
     if node.op_type == "Transpose":
         return _compose(graph, node)
     if node.op_type in _UNARY:
         perm = perm_of(node.inputs[0])
-        return perm is not None and _sink(graph, node, perm, [above(node.inputs[0])])
+        return perm is not None and _sink(graph, node, perm, [untransposed(node.inputs[0])])
     if node.op_type in _BINARY and len(node.inputs) == 2:
         return _sink_binary(graph, node)
     if node.op_type == "ReduceMean":
@@ -67,11 +69,11 @@ def _compose(graph: ir.Graph, node: ir.Node) -> bool:
     perm = tuple(first[axis] for axis in second)
     op_type, attributes = "Transpose", {"perm": perm}
     if perm == tuple(sorted(perm)):
-        if not output.is_graph_output() or not _keeps_name(above(source)):
-            _pass_on(graph, node, above(source))
+        if not output.is_graph_output() or not _keeps_name(untransposed(source)):
+            _pass_on(graph, node, untransposed(source))
             return True
         op_type, attributes = "Identity", {}
-    _replace(graph, node, ir.node(op_type, [above(source)], attributes, name=node.name))
+    _replace(graph, node, ir.node(op_type, [untransposed(source)], attributes, name=node.name))
     return True
 
 
@@ -81,7 +83,7 @@ def _keeps_name(value: ir.Value) -> bool:
 
 
 def _pass_on(graph: ir.Graph, node: ir.Node, x: ir.Value) -> None:
-    """Put x in the place of what a node makes, under that name if it is an output of the graph."""
+    """Replace a node's output by x, which takes over the name of an output of the graph."""
     output, named = node.outputs[0], node.outputs[0].is_graph_output()
     ir.convenience.replace_all_uses_with(output, x, replace_graph_outputs=True)
     _clean(graph, node)
@@ -97,7 +99,7 @@ def _sink_binary(graph: ir.Graph, node: ir.Node) -> bool:
     operands = []
     for operand in node.inputs:
         assert operand is not None
-        laid_out = above(operand) if perm_of(operand) else lay_out(graph, operand, perm)
+        laid_out = untransposed(operand) if perm_of(operand) else lay_out(graph, operand, perm)
         if laid_out is None:
             return False
         operands.append(laid_out)
@@ -112,8 +114,8 @@ def _sink_mean(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     axes = node.attributes.get_ints("axes", ())
     if len(node.inputs) > 1:
-        given = None if node.inputs[1] is None else constant(node.inputs[1])
-        axes = [] if given is None else [int(axis) for axis in given]
+        operand = None if node.inputs[1] is None else constant(node.inputs[1])
+        axes = [] if operand is None else [int(axis) for axis in operand]
     if not axes:
         return False
     lifted_axes = sorted(perm[axis] for axis in axes)
@@ -122,7 +124,7 @@ def _sink_mean(graph: ir.Graph, node: ir.Node) -> bool:
     if not keep and left != sorted(left):
         return False
     attributes: dict[str, ir.Attr | int | list[int]] = {"keepdims": keep}
-    operands = [above(source)]
+    operands = [untransposed(source)]
     if len(node.inputs) > 1:
         operands.append(stored(graph, f"{node.name}.axes", np.array(lifted_axes, np.int64)))
     else:
@@ -139,7 +141,8 @@ def _sink_pad(graph: ir.Graph, node: ir.Node) -> bool:
     if perm is None or pads is None or pads.size != 2 * len(perm) or len(node.inputs) > 3:
         return False
     lifted_pads = pads.reshape(2, -1)[:, np.argsort(perm)].ravel()
-    operands = [above(source), stored(graph, f"{node.name}.pads", lifted_pads), *node.inputs[2:]]
+    new_widths = stored(graph, f"{node.name}.pads", lifted_pads)
+    operands = [untransposed(source), new_widths, *node.inputs[2:]]
     lifted = ir.node("Pad", operands, node.attributes, name=node.name)
     return _finish(graph, node, lifted, perm)
 
@@ -151,7 +154,7 @@ def _sink(graph: ir.Graph, node: ir.Node, perm: Perm, operands: list[ir.Value]) 
 
 
 def _finish(graph: ir.Graph, node: ir.Node, lifted: ir.Node, perm: Perm | None) -> bool:
-    """Put the node's copy in its place, with the Transpose, if there still is one, below it."""
+    """Replace a node by its lifted copy, followed by a Transpose unless `perm` is None."""
     output = node.outputs[0]
     if perm is None:
         _replace(graph, node, lifted)

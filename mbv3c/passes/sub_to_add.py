@@ -2,7 +2,7 @@
 
     Sub(x, c)   ⇒   Add(x, −c)
 
-Exact, and one spelling less for every pass behind it.
+The result is exact, and every later pass has one spelling less to know.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a model is calibrated and measured on: files of a folder, or random inputs.
+"""The inputs that a model is calibrated and measured on: files of a folder, or random numbers.
 
 Inputs are read when they are needed, one batch at a time, and as often as they are needed.
 """
@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.errors import CalibrationError, UsageError
-from mbv3c.graphs.load import model_input, static_shape
+from mbv3c.graphs.load import input_shape_of
 from mbv3c.quantization.images import IMAGES, Preprocessing, preprocessing, read_image
 
 Array = NDArray[np.float32]
@@ -24,9 +24,9 @@ RANDOM_WARNING = (
     "WARNING: calibrating on RANDOM inputs, not on images: the ranges do not fit real inputs, and "
     "the figures say nothing about accuracy on them"
 )
-_RANDOM_INPUTS = 16  # where nobody says how many
+_RANDOM_INPUTS = 16  # if nobody says how many
 _MOST_HELD_OUT = 8
-_ONE_OF = 4
+_HELD_OUT_ONE_IN = 4
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Calibration:
     """Inputs of a model.
 
     Attributes:
-        source: where they come from, in words.
-        random: whether they are random numbers, which say little about real images.
-        batches: how many there are; each has the shape of the model's input.
-        read: reads them all, in an order that never changes.
+        source: origin of the inputs, in words.
+        random: whether the inputs are random numbers, which say little about real images.
+        batches: number of batches, each of the shape of the model's input.
+        read: function that reads all batches, in an order that never changes.
     """
 
     source: str
@@ -47,8 +47,8 @@ class Calibration:
 
     @property
     def held_out(self) -> frozenset[int]:
-        """Which batches are for measuring only: one in four, spread evenly, at most eight."""
-        count = min(_MOST_HELD_OUT, self.batches // _ONE_OF)
+        """The batches that are for measuring only: one in four, spread evenly, at most eight."""
+        count = min(_MOST_HELD_OUT, self.batches // _HELD_OUT_ONE_IN)
         return frozenset((2 * i + 1) * self.batches // (2 * count) for i in range(count))
 
     def calibrating(self) -> Iterator[Array]:
@@ -57,7 +57,7 @@ class Calibration:
         return (x for i, x in enumerate(self.read()) if i not in held_out)
 
     def evaluating(self) -> list[Array]:
-        """Read the batches that are measured on: those held out, or without any a few others."""
+        """Read the batches that are measured on: those held out, or the first few if none are."""
         held_out = self.held_out
         if not held_out:
             return list(islice(self.read(), _MOST_HELD_OUT))
@@ -65,10 +65,10 @@ class Calibration:
 
 
 def check_source(folder: Path | None, count: int | None, seed: int | None) -> None:
-    """Refuse, before any work, what does not say where inputs come from.
+    """Refuse, before any work, options that do not name one source of inputs.
 
     Raises:
-        UsageError: there is no source, or there are two, or the seed is of none, or as
+        UsageError: there is no source, or there are two, or a seed without random inputs, or as
             `calibration_files` says.
     """
     if (folder is None) == (count is None):
@@ -106,7 +106,7 @@ def random_inputs(model: onnx.ModelProto, count: int, seed: int = 0) -> Calibrat
         raise UsageError(f"{count} random inputs are too few; take 16, for example")
     if seed < 0:
         raise UsageError(f"the seed of the inputs must not be negative, got {seed}")
-    shape = _shape(model)
+    shape = input_shape_of(model)
     flat = (*shape[:2], *(1 for _ in shape[2:]))
 
     def read() -> Iterator[Array]:
@@ -140,38 +140,38 @@ def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
     """Take the images and arrays of a folder, in the order of their names.
 
     A .npy or .npz array is one input (without the batch, too) or any number of them, in fp32, as
-    the model takes it. Images are JPEG or PNG, prepared as `images.preprocessing` says. What does
-    not fill the last batch is filled up with its last input.
+    the model takes it. Images are JPEG or PNG, prepared as `images.preprocessing` says. The last
+    batch is filled up with its last input.
 
     Raises:
         UsageError: as `calibration_files` says.
-        CalibrationError: a file is broken or does not fit; it is named.
+        CalibrationError: a file is broken or does not fit; the message names the file.
     """
     files = calibration_files(folder)
-    shape = _shape(model)
+    shape = input_shape_of(model)
     images = any(path.suffix.lower() in IMAGES for path in files)
-    prepared = preprocessing(model, shape) if images else None
+    processing = preprocessing(model, shape) if images else None
     # Every file is read and checked once before any work begins that would be lost.
-    samples = sum(1 for path in files for _ in _samples(path, shape, prepared))
-    if not samples:
+    count = sum(1 for path in files for _ in _samples(path, shape, processing))
+    if not count:
         raise UsageError(f"{folder}: its arrays hold no inputs; put some there")
     size = shape[0]
 
     def read() -> Iterator[Array]:
-        every = (x for path in files for x in _samples(path, shape, prepared))
-        while batch := list(islice(every, size)):
+        samples = (x for path in files for x in _samples(path, shape, processing))
+        while batch := list(islice(samples, size)):
             yield np.stack(batch + batch[-1:] * (size - len(batch)))
 
-    source = f"{samples} inputs in {len(files)} files of {folder}"
-    return Calibration(source, False, -(-samples // size), read)
+    source = f"{count} inputs in {len(files)} files of {folder}"
+    return Calibration(source, False, -(-count // size), read)
 
 
 def _samples(
-    path: Path, shape: tuple[int, ...], prepared: Preprocessing | None
+    path: Path, shape: tuple[int, ...], processing: Preprocessing | None
 ) -> Iterator[Array]:
     """Read the inputs of a file, each without the batch."""
-    if prepared is not None and path.suffix.lower() in IMAGES:
-        yield read_image(path, prepared)
+    if processing is not None and path.suffix.lower() in IMAGES:
+        yield read_image(path, processing)
         return
     for name, array in _arrays(path):
         if array.dtype != np.float32:
@@ -192,12 +192,12 @@ def _samples(
 
 
 def _arrays(path: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    """Read the arrays of a file, with what to call each; of .npy only what is looked at."""
+    """Read the arrays of a file, each with a name for messages; of .npy only what is looked at."""
     try:
         if path.suffix.lower() == ".npy":
             yield str(path), np.lib.format.open_memmap(path, mode="r")
             return
-        # Of a path numpy would leave a broken archive open.
+        # Given a path, numpy would leave a broken archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for key in archive.files:
                 yield f"{path}: {key}", archive[key]
@@ -209,12 +209,6 @@ def _arrays(path: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
 
 
 def random_with_warning(model: onnx.ModelProto, warn: Callable[[str], None]) -> Calibration:
-    """Return random inputs where nobody gave others, and say so."""
+    """Return random inputs because nobody gave others, and say so."""
     warn(f"{RANDOM_WARNING}; --calibration FOLDER takes images")
     return random_inputs(model, _RANDOM_INPUTS)
-
-
-def _shape(model: onnx.ModelProto) -> tuple[int, ...]:
-    shape = static_shape(model_input(model))
-    assert shape is not None  # load_model has refused every other
-    return shape

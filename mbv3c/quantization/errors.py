@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 @dataclass
 class Distance:
-    """Sums over everything that was compared so far; each comparison adds to them.
+    """Sums over all comparisons so far.
 
-    `snr_db` is the signal-to-noise ratio: the sum of the squares of what is wanted over that of
-    the differences, in dB; infinite where there are none. `cosine` is the cosine similarity of
-    everything as one vector.
+    `snr_db` is the signal-to-noise ratio in dB: the squares of the wanted values over those of
+    the differences, infinite without differences. `cosine` is the cosine similarity of all values
+    as one vector.
     """
 
     _wanted: float = 0.0

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.errors import ImageError, ModelError, ToolError, UsageError
+from mbv3c.graphs.outputs import metadata_of
 from mbv3c.graphs.spec import HEAD_TRAITS
 
 if TYPE_CHECKING:
@@ -34,16 +35,16 @@ STRETCH = "stretch"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image.
+    """How an image becomes an input.
 
     Attributes:
-        height: of the input.
-        width: of the input.
-        channels_last: NHWC instead of NCHW.
-        mean: subtracted per RGB channel of an image scaled to 0..1.
-        std: what that is then divided by.
-        shown: the middle of the image becomes the input, in the input's proportions and as large
-            as it can be, times this share; None: the whole image is stretched to the input.
+        height: height of the input in pixels.
+        width: width of the input in pixels.
+        channels_last: whether the input's layout is NHWC instead of NCHW.
+        mean: mean per RGB channel, subtracted from an image scaled to 0..1.
+        std: standard deviation per RGB channel, by which the difference is divided.
+        shown: share of the image's largest middle part with the input's proportions that becomes
+            the input; None to stretch the whole image to the input.
     """
 
     height: int
@@ -71,14 +72,14 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the user says of the preprocessing; None where the model decides.
+    """The user's own preprocessing; None where the model decides.
 
     Attributes:
-        mean: as in `Preprocessing`.
-        std: as in `Preprocessing`.
-        resize: pixels to which the shorter side is scaled, or `STRETCH`.
-        crop: pixels of that which become the input's shorter side.
-        layout: of the input.
+        mean: value of `Preprocessing.mean`.
+        std: value of `Preprocessing.std`.
+        resize: pixels to which the image's shorter side is scaled, or `STRETCH`.
+        crop: pixels of the scaled side that become the input's shorter side.
+        layout: layout of the input.
     """
 
     mean: tuple[float, ...] | None = None
@@ -94,7 +95,7 @@ AS_THE_MODEL_SAYS = Overrides()
 def preprocessing(
     model: onnx.ModelProto, shape: tuple[int, ...], overrides: Overrides = AS_THE_MODEL_SAYS
 ) -> Preprocessing:
-    """Return what the model's metadata say, and ImageNet's values where they say nothing.
+    """Return what the overrides say, or else the model's metadata, or else ImageNet's values.
 
     Raises:
         UsageError: the input is no image of three channels, or the overrides are impossible.
@@ -102,11 +103,11 @@ def preprocessing(
     """
     channels_last = _channels_last(shape, overrides.layout)
     height, width = shape[1:3] if channels_last else shape[2:]
-    entries = {entry.key: entry.value for entry in model.metadata_props}
+    entries = metadata_of(model)
     head = entries.get("mbv3c.head", "classify")
     default = HEAD_TRAITS.get(head, HEAD_TRAITS["classify"])
-    mean = overrides.mean or _three(entries, "mean", default.mean)
-    std = overrides.std or _three(entries, "std", default.std)
+    mean = overrides.mean or _triple(entries, "mean", default.mean)
+    std = overrides.std or _triple(entries, "std", default.std)
     shown = _SHOWN if head == "classify" else None
     if overrides.resize is not None or overrides.crop is not None:
         shown = _shown(overrides, min(height, width))
@@ -114,22 +115,20 @@ def preprocessing(
 
 
 def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
-    """Say of each part of the preprocessing where it comes from, by its name in the JSON."""
-    entries = {entry.key for entry in model.metadata_props}
+    """Return where each part of the preprocessing comes from, by its key in the JSON."""
+    entries = metadata_of(model)
 
-    def origin(option: str, given: object, key: str, otherwise: str) -> str:
-        if given is not None:
+    def origin(option: str, override: object, key: str) -> str:
+        if override is not None:
             return option
-        return f"the model's metadata {key}" if key in entries else otherwise
+        known = key in entries
+        return f"the model's metadata {key}" if known else "ImageNet, as nothing else is said"
 
-    head = "mbv3c.head"
     scaled = overrides.resize if overrides.resize is not None else overrides.crop
     return {
-        "mean": origin(
-            "--mean", overrides.mean, "mbv3c.mean", "ImageNet, as nothing else is said"
-        ),
-        "std": origin("--std", overrides.std, "mbv3c.std", "ImageNet, as nothing else is said"),
-        "shown": origin("--resize, --crop", scaled, head, "ImageNet, as nothing else is said"),
+        "mean": origin("--mean", overrides.mean, "mbv3c.mean"),
+        "std": origin("--std", overrides.std, "mbv3c.std"),
+        "shown": origin("--resize, --crop", scaled, "mbv3c.head"),
         "layout": "--layout" if overrides.layout else "the input's shape",
     }
 
@@ -163,7 +162,7 @@ def _shown(overrides: Overrides, side: int) -> float | None:
     return crop / pixels
 
 
-def _three(entries: dict[str, str], key: str, default: tuple[float, ...]) -> tuple[float, ...]:
+def _triple(entries: dict[str, str], key: str, default: tuple[float, ...]) -> tuple[float, ...]:
     entry = entries.get(f"mbv3c.{key}")
     if entry is None:
         return default
@@ -179,30 +178,30 @@ def _three(entries: dict[str, str], key: str, default: tuple[float, ...]) -> tup
     return values
 
 
-def read_image(path: Path, prepared: Preprocessing) -> NDArray[np.float32]:
+def read_image(path: Path, processing: Preprocessing) -> NDArray[np.float32]:
     """Read an image as one input, without the batch.
 
-    It is turned upright as its EXIF data say. Transparency is left out, 16 bits become 8, and of
-    several pictures in a file the first is taken.
+    The image is turned upright as its EXIF data say. Transparency is left out, 16 bits become 8,
+    and of several pictures in a file the first is taken.
 
     Raises:
         ToolError: Pillow is not installed.
         ImageError: the image cannot be read.
     """
     rgb = _decode(path)
-    size = (prepared.width, prepared.height)
-    box = None if prepared.shown is None else _middle(rgb.size, size, prepared.shown)
+    size = (processing.width, processing.height)
+    box = None if processing.shown is None else _middle(rgb.size, size, processing.shown)
     from PIL import Image
 
     resized = rgb.resize(size, Image.Resampling.BILINEAR, box=box)
-    mean, std = np.array(prepared.mean, np.float32), np.array(prepared.std, np.float32)
+    mean, std = np.array(processing.mean, np.float32), np.array(processing.std, np.float32)
     x: NDArray[np.float32] = (np.asarray(resized, np.float32) / np.float32(255) - mean) / std
-    return x if prepared.channels_last else np.ascontiguousarray(x.transpose(2, 0, 1))
+    return x if processing.channels_last else np.ascontiguousarray(x.transpose(2, 0, 1))
 
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Keep Pillow from telling of oddities of single files, in all threads, while this lasts."""
+    """Silence Pillow's warnings about single files, in all threads, inside this context."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield

@@ -1,4 +1,4 @@
-"""Cut a rewritten graph into layers, the parts that are quantized or kept in fp32 as one.
+"""Cut a rewritten graph into layers: parts that are quantized, or kept in fp32, together.
 
 Conv → HardSwish, Conv → Clip, GlobalAveragePool → Flatten, Mul, Add: one layer each
 """
@@ -12,13 +12,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from mbv3c.errors import ModelError
-from mbv3c.graphs.outputs import detector_outputs
+from mbv3c.graphs.outputs import detector_outputs, metadata_of
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 CLAMPS = frozenset({"Relu", "Clip"})
 _ACTIVATIONS = CLAMPS | {"HardSwish", "HardSigmoid", "Sigmoid"}
 _MOVES = frozenset({"Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
-# One step of a result of these says too little: probabilities near 0, exponents, indices.
+# One integer step is too coarse for results of these: probabilities near 0, exponents, indices.
 _KEPT_FLOAT = frozenset({"Softmax", "LogSoftmax", "Exp", "Log", "ArgMax", "TopK"})
 
 _QUANTIZED = frozenset(
@@ -40,10 +40,10 @@ class Layer:
     """Nodes that are quantized together.
 
     Attributes:
-        name: that of its first node.
-        operators: the operators of its nodes.
-        nodes: their names, in graph order.
-        outputs: the tensors that they make.
+        name: name of the first node.
+        operators: operators of the nodes, in graph order.
+        nodes: names of the nodes, in graph order.
+        outputs: names of the tensors that the nodes make.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Layer:
     outputs: tuple[str, ...]
 
 
-def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+def normalized(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy in which nodes have names of their own and constants are initialisers.
 
     Raises:
@@ -72,24 +72,24 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
             named.graph.node.append(node)
         else:
             named.graph.initializer.append(tensor)
-    taken = Counter(node.name for node in named.graph.node)
+    counts = Counter(node.name for node in named.graph.node)
     for node in named.graph.node:
-        if not node.name or taken[node.name] > 1:
+        if not node.name or counts[node.name] > 1:
             node.name = f"{node.op_type}_{next(filter(None, node.output))}"
     return named
 
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """Return what a Constant node holds, by the name of its output; None of any other node."""
+    """Return what a Constant node holds, named like its output; None for any other node."""
     for attribute in node.attribute if node.op_type == "Constant" else ():
         if attribute.name == "value":
             tensor = onnx.TensorProto()
             tensor.CopyFrom(attribute.t)
             tensor.name = node.output[0]
             return tensor
-        type_ = _CONSTANT_TYPES.get(attribute.name)
-        if type_ is not None:
-            array = np.array(helper.get_attribute_value(attribute), type_)
+        dtype = _CONSTANT_TYPES.get(attribute.name)
+        if dtype is not None:
+            array = np.array(helper.get_attribute_value(attribute), dtype)
             return numpy_helper.from_array(array, node.output[0])
     return None
 
@@ -143,8 +143,8 @@ def _joins(node: onnx.NodeProto, part: list[onnx.NodeProto]) -> bool:
 
 def left_float(model: onnx.ModelProto) -> dict[str, str]:
     """Return the nodes that are never quantized, each with the reason."""
-    weighted_follow = _before_weights(model)
-    tail = [node for node in model.graph.node if node.name not in weighted_follow]
+    before_weights = _before_weights(model)
+    tail = [node for node in model.graph.node if node.name not in before_weights]
     reasons: dict[str, str] = {}
     if _is_detector(model):
         for node in tail:
@@ -160,9 +160,8 @@ def left_float(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _is_detector(model: onnx.ModelProto) -> bool:
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
     names = [output.name for output in model.graph.output]
-    return detector_outputs(metadata, names) is not None
+    return detector_outputs(metadata_of(model), names) is not None
 
 
 def _before_weights(model: onnx.ModelProto) -> set[str]:
@@ -179,16 +178,16 @@ def _before_weights(model: onnx.ModelProto) -> set[str]:
 
 
 def clamped_inside(model: onnx.ModelProto, parts: Mapping[str, Layer]) -> list[str]:
-    """Return the tensors between weights and the clamp of one layer: an integer kernel has none.
+    """Return the tensors between the weights and the clamp of a layer.
 
-    The integers that follow the clamp saturate as it does.
+    They are not quantized: the integers after the clamp saturate as the clamp does.
     """
     makers = {name: node for node in model.graph.node for name in node.output}
-    found = []
+    tensors = []
     for node in model.graph.node:
         maker = makers.get(node.input[0]) if node.op_type in CLAMPS else None
         if maker is None or maker.op_type not in WEIGHTED or node.name not in parts:
             continue
         if parts.get(maker.name) is parts[node.name]:
-            found.append(node.input[0])
-    return found
+            tensors.append(node.input[0])
+    return tensors

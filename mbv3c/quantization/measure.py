@@ -1,7 +1,7 @@
 """Measure a quantized model against the fp32 one: outputs, tensors, and layers by themselves.
 
-onnxruntime runs both without graph optimisations: it is the numbers of the graph that count here,
-not those of an integer kernel that some runtime puts in its place.
+onnxruntime runs both without graph optimisations, so that the graph itself is measured, and not
+the integer kernels that some runtime puts in its place.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ References = Sequence[Sequence[ReferenceOutput]]
 
 
 @dataclass(frozen=True)
-class Alone:
-    """The worst output of a model."""
+class WorstOutput:
+    """The largest errors of any output of a model; the two may be those of different outputs."""
 
     snr_db: float
     cosine: float
@@ -36,14 +36,15 @@ def worst_output(
     model: onnx.ModelProto,
     inputs: Sequence[Array],
     references: References,
-) -> Alone:
-    """Run a model and say how far its worst output is from the references."""
+) -> WorstOutput:
+    """Run a model and return how far its worst output is from the references."""
     opened = session(model)
     distances = [Distance() for _ in model.graph.output]
     for x, wanted in zip(inputs, references, strict=True):
         for distance, theirs, ours in zip(distances, wanted, run(opened, x), strict=True):
             distance.add(theirs.output, ours)
-    return Alone(min(one.snr_db for one in distances), min(one.cosine for one in distances))
+    pairs = [(distance.snr_db, distance.cosine) for distance in distances]
+    return WorstOutput(*map(min, zip(*pairs, strict=True)))
 
 
 def output_errors(
@@ -56,13 +57,13 @@ def output_errors(
     outputs = [run(opened, x) for x in inputs]
     errors = []
     for index, output in enumerate(model.graph.output):
-        ours = [one[index] for one in outputs]
-        theirs = [one[index] for one in references]
+        ours = [row[index] for row in outputs]
+        theirs = [row[index] for row in references]
         distance = Distance()
         for y, wanted in zip(ours, theirs, strict=True):
             distance.add(wanted.output, y)
-        # The tolerance only says which pixels are a tie; there is no verdict here.
-        verdict = compare(
+        # The tolerance only says which pixels are a tie; nothing passes or fails here.
+        comparison = compare(
             [[y] for y in ours],
             [[wanted] for wanted in theirs],
             TOLERANCES["fp32"],
@@ -74,9 +75,9 @@ def output_errors(
                 output.name,
                 distance.snr_db,
                 distance.cosine,
-                max(one["max_error_of_range"] for one in verdict["inputs"]),
-                verdict["top1_agreement"],
-                verdict["top5_agreement"],
+                max(row["max_error_of_range"] for row in comparison["inputs"]),
+                comparison["top1_agreement"],
+                comparison["top5_agreement"],
             )
         )
     return tuple(errors)
@@ -90,30 +91,30 @@ def tensor_errors(
 ) -> tuple[TensorError, ...]:
     """Compare every quantized tensor with that of the fp32 graph; the largest own error first.
 
-    What no reader of a tensor tells apart, such as numbers below -3 before hard-swish, counts as
-    equal.
+    Values that no reader of a tensor tells apart, such as those below -3 before hard-swish, count
+    as equal.
     """
     tensors = quantized_tensors(quantized)
     names = list(tensors)
     back = [tensor.dequantized for tensor in tensors.values()]
     wanted, got = session(with_outputs(model, names)), session(with_outputs(quantized, back))
-    seen = seen_bounds(model)
-    whole = {name: Distance() for name in names}
+    bounds = seen_bounds(model)
+    overall = {name: Distance() for name in names}
     own = {name: Distance() for name in names}
     for x in inputs:
         pairs = zip(run_all(wanted, names, x), run_all(got, back, x), strict=True)
         for (name, theirs), (_, ours) in pairs:
-            visible = np.clip(theirs, *seen[name])
-            whole[name].add(visible, np.clip(ours, *seen[name]))
-            own[name].add(visible, np.clip(tensors[name].apply(theirs), *seen[name]))
+            visible = np.clip(theirs, *bounds[name])
+            overall[name].add(visible, np.clip(ours, *bounds[name]))
+            own[name].add(visible, np.clip(tensors[name].apply(theirs), *bounds[name]))
     makers: Mapping[str, str] = {name: part.name for part in parts for name in part.outputs}
     errors = [
         TensorError(
             name,
             makers.get(name, name),
             *tensors[name].bounds,
-            whole[name].snr_db,
-            whole[name].cosine,
+            overall[name].snr_db,
+            overall[name].cosine,
             own[name].snr_db,
         )
         for name in names

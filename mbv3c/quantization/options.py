@@ -17,10 +17,10 @@ class ActivationType:
     """An integer type of activations.
 
     Attributes:
-        tensor_type: in ONNX.
+        tensor_type: value of ONNX's `TensorProto.DataType`.
         low: the smallest integer, which is also the zero point of a range that begins at 0.
         high: the largest integer.
-        opset: the first of ONNX whose QuantizeLinear takes it.
+        opset: first ONNX operator set whose QuantizeLinear takes this type.
     """
 
     tensor_type: int
@@ -37,10 +37,10 @@ ACTIVATION_TYPES: dict[str, ActivationType] = {
 
 @dataclass(frozen=True)
 class KeepFloat:
-    """Which layers stay fp32: the `most_sensitive` ones, or as few as a budget needs.
+    """Which layers stay fp32: a number of the most sensitive ones, or as few as a budget needs.
 
     Attributes:
-        most_sensitive: how many.
+        most_sensitive: number of layers.
         budget_db: least signal-to-noise ratio of the worst output, in dB; None for no budget.
     """
 
@@ -53,12 +53,12 @@ class QuantizeOptions:
     """How to quantize. Weights are always int8, symmetric, per channel.
 
     Attributes:
-        activations: a key of `ACTIVATION_TYPES`; per tensor, asymmetric.
+        activations: type of the activations, a key of `ACTIVATION_TYPES`; per tensor, asymmetric.
         method: how the range of a tensor follows from its values, one of `METHODS`.
-        percentile: for that method: the share of a tensor's values that its range holds, in
-            percent; half of the rest is cut off at either end.
-        known_ranges: use what is known of a range without calibration.
-        keep_float: which layers stay fp32.
+        percentile: share of a tensor's values, in percent, that method `percentile` holds in the
+            range; half of the rest is cut off at either end.
+        known_ranges: whether to narrow ranges by what is known without calibration.
+        keep_float: the layers that stay fp32.
 
     Raises:
         UsageError: a value makes no sense.
@@ -87,7 +87,7 @@ class QuantizeOptions:
 
 
 def from_given(given: Mapping[str, Any]) -> QuantizeOptions:
-    """Make options of what a user gave; None is nothing given.
+    """Make options of a user's values; None stands for the default.
 
     Raises:
         UsageError: a value makes no sense, or belongs to another method.
@@ -101,7 +101,7 @@ def parse_keep_float(text: str) -> KeepFloat:
     """Read `3` (the three most sensitive layers) or `auto:40dB` (as few as 40 dB need).
 
     Raises:
-        UsageError: it is neither.
+        UsageError: `text` is neither.
     """
     kind, _, budget = text.partition(":")
     try:

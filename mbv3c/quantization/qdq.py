@@ -2,8 +2,8 @@
 
     x → Conv(w, b) → Relu → y   ⇒   x → Q → DQ → Conv(DQ(w), DQ(b)) → Relu → Q → DQ → y
 
-Nodes, tensors, inputs and outputs keep their names; nothing is fused or removed, as the quantized
-graph is what other compilers read.
+Nodes, tensors, inputs and outputs keep their names. Nothing is fused or removed, because other
+compilers read the quantized graph.
 """
 
 import logging
@@ -19,11 +19,11 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from mbv3c.errors import ModelError
+from mbv3c.passes.upgrade_opset import converter_reason, opset_of
 from mbv3c.quantization.layers import Layer, clamped_inside
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.ranges import Range
 
-_DEFAULT_DOMAINS = ("", "ai.onnx")
 _IR_VERSION = {21: 10}  # the ONNX IR version that belongs to an opset
 # The quantizer infers shapes through a file unless the model says that it has been done.
 _INFERRED = ("onnx.infer", "onnxruntime.quant")
@@ -35,9 +35,9 @@ class QuantizedTensor:
     """How a tensor of the fp32 graph is quantized.
 
     Attributes:
-        dequantized: the tensor that holds its values again, in fp32.
-        scale: of one step.
-        zero_point: the integer that is 0; its type is the type of the tensor.
+        dequantized: name of the fp32 tensor after the DequantizeLinear.
+        scale: size of one step.
+        zero_point: the integer that stands for 0, in the integer type of the tensor.
     """
 
     dequantized: str
@@ -52,7 +52,7 @@ class QuantizedTensor:
         return (info.min - zero) * self.scale, (info.max - zero) * self.scale
 
     def apply(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return what is left of these values after the round trip."""
+        """Return these values quantized and dequantized."""
         info = np.iinfo(self.zero_point.dtype)
         zero = int(self.zero_point)
         scale = np.float32(self.scale)
@@ -62,22 +62,20 @@ class QuantizedTensor:
 
 
 def in_quantizable_opset(model: onnx.ModelProto, options: QuantizeOptions) -> onnx.ModelProto:
-    """Convert a model to an operator set that can hold its activations, if it is in an older one.
+    """Convert a model to an operator set that has its activations' type, if it is an older one.
 
     Raises:
-        ModelError: it cannot be converted.
+        ModelError: the model cannot be converted.
     """
     wanted = options.activation_type.opset
-    versions = [e.version for e in model.opset_import if e.domain in _DEFAULT_DOMAINS]
-    if versions and versions[0] >= wanted:
+    if opset_of(model) >= wanted:
         return model
     try:
         converted = version_converter.convert_version(model, wanted)
     except (version_converter.ConvertError, RuntimeError) as error:
-        reason = str(error).strip().rpartition("failed: ")[2]
         raise ModelError(
             f"{options.activations} activations need opset {wanted}, and the model cannot be "
-            f"converted to it: {reason}; take int8"
+            f"converted to it: {converter_reason(str(error))}; take int8"
         ) from error
     converted.ir_version = max(converted.ir_version, _IR_VERSION.get(wanted, 0))
     return converted
@@ -92,13 +90,13 @@ def insert_qdq(
     """Return a copy in which these layers are quantized: weights, inputs and outputs.
 
     Args:
-        model: the fp32 graph, in an opset that can hold the activations; its nodes have names.
-        ranges: of its tensors.
-        parts: the layers. The tensors between them and others are quantized.
-        options: the type of activations counts here.
+        model: the fp32 model, in an opset that has the activations' type, its nodes named.
+        ranges: ranges of the model's tensors.
+        parts: the layers to quantize, with the tensors between them and other layers.
+        options: options, of which only the type of activations is used.
 
     Raises:
-        ModelError: onnxruntime cannot quantize it.
+        ModelError: onnxruntime cannot quantize the model.
     """
     inferred = shape_inference.infer_shapes(model)
     nodes = [name for part in parts for name in part.nodes]
@@ -107,8 +105,8 @@ def insert_qdq(
     inferred.metadata_props.add(key=_INFERRED[0], value=_INFERRED[1])
     touched = _touched(inferred, nodes)
     tensors = {
-        name: TensorData(lowest=np.float32(one.low), highest=np.float32(one.high))
-        for name, one in ranges.items()
+        name: TensorData(lowest=np.float32(bounds.low), highest=np.float32(bounds.high))
+        for name, bounds in ranges.items()
         if name in touched
     }
     try:
@@ -142,25 +140,26 @@ def insert_qdq(
 def quantized_tensors(model: onnx.ModelProto) -> dict[str, QuantizedTensor]:
     """Return how each activation of a QDQ graph is quantized, by its name in the fp32 graph."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    readers = {node.input[0]: node for node in model.graph.node if _is(node, "DequantizeLinear")}
-    found = {}
+    readers = _by_input(model.graph, "DequantizeLinear")
+    tensors = {}
     for node in model.graph.node:
-        if not _is(node, "QuantizeLinear") or node.output[0] not in readers:
+        if node.op_type != "QuantizeLinear" or node.output[0] not in readers:
             continue
         x, scale, zero = node.input
         dequantized = readers[node.output[0]].output[0]
-        # Of an output of the graph the quantizer renames what comes before, not the output.
+        # At an output of the graph the quantizer renames the tensor before it, not the output.
         name = dequantized if x.endswith(_RENAMED) else x
-        found[name] = QuantizedTensor(
+        tensors[name] = QuantizedTensor(
             dequantized,
             float(numpy_helper.to_array(constants[scale])),
             numpy_helper.to_array(constants[zero]),
         )
-    return found
+    return tensors
 
 
-def _is(node: onnx.NodeProto, operator: str) -> bool:
-    return bool(node.op_type == operator)
+def _by_input(graph: onnx.GraphProto, op_type: str) -> dict[str, onnx.NodeProto]:
+    """Return the nodes of one operator by their first input."""
+    return {node.input[0]: node for node in graph.node if node.op_type == op_type}
 
 
 def _touched(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:
@@ -174,15 +173,15 @@ def _touched(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:
 
 
 def _bypass(model: onnx.ModelProto, tensors: Collection[str]) -> None:
-    """Take the pair behind each of these tensors out again."""
+    """Remove the pair after each of these tensors."""
     graph = model.graph
-    pairs = {node.input[0]: node for node in graph.node if _is(node, "QuantizeLinear")}
-    back = {node.input[0]: node for node in graph.node if _is(node, "DequantizeLinear")}
+    quantizers = _by_input(graph, "QuantizeLinear")
+    dequantizers = _by_input(graph, "DequantizeLinear")
     instead: dict[str, str] = {}
     dropped: set[str] = set()
     for tensor in tensors:
-        if tensor in pairs:
-            pair = (pairs[tensor], back[pairs[tensor].output[0]])
+        if tensor in quantizers:
+            pair = (quantizers[tensor], dequantizers[quantizers[tensor].output[0]])
             instead[pair[1].output[0]] = tensor
             dropped.update(node.name for node in pair)
     kept = [node for node in graph.node if node.name not in dropped]
@@ -197,7 +196,7 @@ def _bypass(model: onnx.ModelProto, tensors: Collection[str]) -> None:
 
 
 def _keep_metadata(quantized: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Let the quantized model say what the fp32 one says of itself."""
+    """Give the quantized model the metadata and the producer of the fp32 one."""
     del quantized.metadata_props[:]
     quantized.metadata_props.extend(model.metadata_props)
     quantized.producer_name, quantized.producer_version = (

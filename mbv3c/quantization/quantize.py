@@ -1,7 +1,7 @@
 """Quantize a model: rewrite → calibrate → rank layers → choose what stays fp32 → insert QDQ."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +12,16 @@ from mbv3c.errors import Mbv3cError, UsageError
 from mbv3c.lowering.qdq import has_pairs
 from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.passes import run_pipeline
+from mbv3c.progress import Progress
 from mbv3c.quantization.calibration import Calibration, random_with_warning
-from mbv3c.quantization.layers import Layer, layers, left_float, prepared
-from mbv3c.quantization.measure import Alone, output_errors, tensor_errors, worst_output
+from mbv3c.quantization.layers import Layer, layers, left_float, normalized
+from mbv3c.quantization.measure import WorstOutput, output_errors, tensor_errors, worst_output
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.qdq import in_quantizable_opset, insert_qdq
 from mbv3c.quantization.ranges import Range, calibrate, known_ranges
 from mbv3c.quantization.report import LayerError, QuantizationReport
 
 Array = NDArray[np.float32]
-Progress = Callable[[str], None]
 
 # One run of the network per layer and input takes most of the time.
 _INPUTS_PER_LAYER = 4
@@ -39,17 +39,16 @@ def quantize(
     """Quantize a model and measure what that costs.
 
     Args:
-        model: fp32, as the user gave it; errors are against it.
-        calibration: inputs, to take ranges from and to measure on.
+        model: the fp32 model as the user gave it; errors are measured against it.
+        calibration: inputs to take ranges from and to measure on.
         options: how to quantize.
-        ranges: of tensors of the rewritten graph; what is given is not calibrated and not
-            narrowed.
-        rank_layers: measure every layer by itself, which takes longest; done in any case where
-            the most sensitive ones are to stay fp32.
-        progress: is told what is being done.
+        ranges: ranges of tensors of the rewritten graph, which replace calibrated ones.
+        rank_layers: whether to measure every layer by itself, which takes longest; done in any
+            case if the most sensitive layers are to stay fp32.
+        progress: function that is told what is being done.
 
     Returns:
-        The model with QDQ pairs, rewritten, its tensors by their names, and the report.
+        The rewritten model with QDQ pairs, its tensors' names kept, and the report.
 
     Raises:
         CalibrationError: an input is broken or makes the model overflow.
@@ -68,10 +67,10 @@ def quantize(
     references = list(run_reference(model, inputs))
     trial = _Trial(graph, {**measured, **(ranges or {})}, parts, options, inputs, references)
     keep = options.keep_float
-    alone: dict[str, Alone] = {}
+    errors: dict[str, WorstOutput] = {}
     if rank_layers or keep.most_sensitive or keep.budget_db is not None:
-        alone = _alone(trial, progress)
-    ranked = sorted(parts, key=lambda part: alone[part.name].snr_db if alone else 0.0)
+        errors = _errors_by_layer(trial, progress)
+    ranked = sorted(parts, key=lambda part: errors[part.name].snr_db if errors else 0.0)
     kept = ranked[: _number_kept(trial, ranked, progress)]
     progress(f"quantizing {len(parts) - len(kept)} of {len(parts)} layers")
     quantized = trial.without(kept)
@@ -85,7 +84,7 @@ def quantize(
         method=options.method,
         activations=options.activations,
         outputs=output_errors(quantized, inputs, references),
-        layers=tuple(_layer_error(part, alone, kept, options) for part in ranked),
+        layers=tuple(_layer_error(part, errors, kept, options) for part in ranked),
         tensors=tensor_errors(graph, quantized, inputs, parts),
         left_float=left_float(graph),
     )
@@ -98,12 +97,12 @@ def quantize_once(
     options: QuantizeOptions | None,
     progress: Progress,
 ) -> tuple[onnx.ModelProto, QuantizationReport | None]:
-    """Quantize a model to compile it, unless it is quantized already; then there is no report.
+    """Quantize a model for compilation; a quantized one is returned as it is, without a report.
 
     Without `calibration` the inputs are random, and `progress` is told so.
 
     Raises:
-        UsageError: it is quantized already, and there is something to quantize it by.
+        UsageError: the model is quantized already, and `calibration` or `options` are given.
         Mbv3cError: as `quantize` says.
     """
     if has_pairs(model):
@@ -119,7 +118,7 @@ def quantize_once(
 
 @dataclass(frozen=True)
 class _Trial:
-    """Everything that quantizing some of the layers, and measuring the result, takes."""
+    """Everything needed to quantize some of the layers and to measure the result."""
 
     graph: onnx.ModelProto
     ranges: Mapping[str, Range]
@@ -135,17 +134,17 @@ class _Trial:
         names = {part.name for part in kept}
         return self.only([part for part in self.parts if part.name not in names])
 
-    def error(self, quantized: onnx.ModelProto, most: int | None = None) -> Alone:
+    def error(self, quantized: onnx.ModelProto, most: int | None = None) -> WorstOutput:
         return worst_output(quantized, self.inputs[:most], self.references[:most])
 
 
 def _rewritten(model: onnx.ModelProto, options: QuantizeOptions) -> onnx.ModelProto:
-    rewritten, _ = run_pipeline(prepared(model))
-    return prepared(in_quantizable_opset(rewritten, options))
+    rewritten, _ = run_pipeline(normalized(model))
+    return normalized(in_quantizable_opset(rewritten, options))
 
 
-def _alone(trial: _Trial, progress: Progress) -> dict[str, Alone]:
-    """Quantize one layer after the other, each by itself."""
+def _errors_by_layer(trial: _Trial, progress: Progress) -> dict[str, WorstOutput]:
+    """Quantize each layer by itself and measure the result."""
     progress(f"quantizing each of {len(trial.parts)} layers by itself")
     return {part.name: trial.error(trial.only([part]), _INPUTS_PER_LAYER) for part in trial.parts}
 
@@ -153,8 +152,8 @@ def _alone(trial: _Trial, progress: Progress) -> dict[str, Alone]:
 def _number_kept(trial: _Trial, ranked: Sequence[Layer], progress: Progress) -> int:
     """Return how many of the ranked layers stay fp32.
 
-    More of them in fp32 need not be better each time, so the bisection may miss the least
-    number; but the number that it finds was measured and keeps the budget.
+    The result need not get better with every layer in fp32, so the bisection may miss the least
+    number; but the number that it returns was measured and keeps the budget.
     """
     keep = trial.options.keep_float
     if keep.budget_db is None:
@@ -180,19 +179,19 @@ def _number_kept(trial: _Trial, ranked: Sequence[Layer], progress: Progress) -> 
 
 
 def _layer_error(
-    part: Layer, alone: Mapping[str, Alone], kept: Sequence[Layer], options: QuantizeOptions
+    part: Layer, errors: Mapping[str, WorstOutput], kept: Sequence[Layer], options: QuantizeOptions
 ) -> LayerError:
-    one = alone.get(part.name)
+    error = errors.get(part.name)
     reason = None
     if part in kept:
         budget = options.keep_float.budget_db
         reason = f"one of the {len(kept)} most sensitive"
         reason += f", needed for {budget:g} dB" if budget is not None else ""
-        reason += f"; alone it leaves {one.snr_db:.1f} dB" if one else ""
+        reason += f"; alone it leaves {error.snr_db:.1f} dB" if error else ""
     return LayerError(
         part.name,
         part.operators,
-        one.snr_db if one else None,
-        one.cosine if one else None,
+        error.snr_db if error else None,
+        error.cosine if error else None,
         reason,
     )

@@ -1,8 +1,8 @@
-"""The range of every tensor, from the values that it takes on calibration inputs.
+"""The range of every tensor, from its values on calibration inputs.
 
-`minmax` reads the inputs once, the others twice: the second time they fill a histogram between
-the extremes. So memory holds one inference's tensors and, per tensor, two numbers or one
-histogram, however many inputs there are.
+`minmax` reads the inputs once. The other methods read them twice, and fill a histogram between the
+extremes the second time. So memory holds the tensors of one inference and, per tensor, two numbers
+or one histogram, however many inputs there are.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +19,12 @@ from mbv3c.quantization.layers import float_tensors
 from mbv3c.quantization.options import QuantizeOptions
 
 Array = NDArray[np.float32]
-Counts = NDArray[np.float64]
+Histogram = NDArray[np.float64]
 Bounds = tuple[float, float]
 
 _BINS = 2048
-# Entropy compares with so many levels, on so many bins. On more of them, which are emptier, what
-# coarser levels lose outweighs what is cut off, and far too much is.
+# Entropy compares so many levels, on so many bins. On more bins, which are emptier, the loss by
+# coarse levels would outweigh the loss by cutting off, and far too much would be cut off.
 _LEVELS = 256
 _COARSE_BINS = 512
 _CANDIDATES = 128  # ranges that entropy tries
@@ -39,7 +39,7 @@ class Range:
     high: float
 
     def within(self, low: float, high: float) -> "Range":
-        """Return what of this range lies between two bounds."""
+        """Return the part of this range between two bounds."""
         low = min(max(self.low, low), high)
         return Range(low, max(min(self.high, high), low))
 
@@ -50,9 +50,9 @@ def calibrate(
     """Return the range of every fp32 tensor that the graph computes.
 
     Args:
-        model: the fp32 graph.
-        batches: reads the calibration inputs from the beginning.
-        options: `method` and `percentile` count here.
+        model: the fp32 model.
+        batches: function that reads the calibration inputs from the beginning.
+        options: options, of which only `method` and `percentile` are used.
 
     Raises:
         CalibrationError: an input makes a tensor NaN or infinite.
@@ -87,11 +87,11 @@ def calibrate(
 
 def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     """Return a copy of a model that also gives these tensors as outputs."""
-    more = onnx.ModelProto()
-    more.CopyFrom(model)
-    have = {value.name for value in (*more.graph.output, *more.graph.input)}
-    more.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in have)
-    return more
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    known = {value.name for value in (*copy.graph.output, *copy.graph.input)}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    return copy
 
 
 def run_all(
@@ -100,17 +100,17 @@ def run_all(
     """Run one input and yield these tensors by name; the name of the input yields the input."""
     feed = opened.get_inputs()[0].name
     asked = [name for name in names if name != feed]
-    # Of no names at all onnxruntime would give every output.
+    # For an empty list onnxruntime would give every output.
     computed = dict(zip(asked, opened.run(asked, {feed: x}) if asked else [], strict=True))
     for name in names:
         yield name, np.asarray(x if name == feed else computed[name])
 
 
-def _percentile(percent: float) -> Callable[[Counts, Range], Range]:
-    """Return what cuts off so much, half of it at either end; 0 stays inside."""
+def _percentile(percent: float) -> Callable[[Histogram, Range], Range]:
+    """Return a function that cuts a range to this percentage, by equal shares at either end."""
     cut = (1 - percent / 100) / 2
 
-    def choose(counts: Counts, extremes: Range) -> Range:
+    def choose(counts: Histogram, extremes: Range) -> Range:
         share = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
         edges = np.linspace(extremes.low, extremes.high, len(share))
         low, high = edges[share <= cut][-1], edges[share >= 1 - cut][0]
@@ -119,21 +119,21 @@ def _percentile(percent: float) -> Callable[[Counts, Range], Range]:
     return choose
 
 
-def _most_alike(counts: Counts, extremes: Range) -> Range:
+def _most_alike(counts: Histogram, extremes: Range) -> Range:
     """Return the range whose 256 levels keep the most of the distribution.
 
-    A candidate is what lies within some distance from 0. What lies outside counts to the outermost
-    levels. The measure is the Kullback-Leibler divergence of the bins spread
-    evenly over each level from the bins as they were.
+    A candidate is the part within some distance from 0; the rest counts to the outermost levels.
+    The measure is the Kullback-Leibler divergence of the bins, spread evenly over each level, from
+    the bins as they were.
     """
     counts = counts.reshape(_COARSE_BINS, -1).sum(axis=1)
     edges = np.linspace(extremes.low, extremes.high, _COARSE_BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
-    whole = Range(min(extremes.low, 0.0), max(extremes.high, 0.0))
-    best, least = whole, np.inf
+    full = Range(min(extremes.low, 0.0), max(extremes.high, 0.0))
+    best, least = full, np.inf
     for share in np.linspace(1.0, 1 / 8, _CANDIDATES):
-        limit = float(share) * max(-whole.low, whole.high)
-        tried = whole.within(-limit, limit)
+        limit = float(share) * max(-full.low, full.high)
+        tried = full.within(-limit, limit)
         step = (tried.high - tried.low) / (_LEVELS - 1)
         levels = np.clip(np.rint((centres - tried.low) / step), 0, _LEVELS - 1).astype(np.int64)
         divergence = _divergence(counts, levels, (centres >= tried.low) & (centres <= tried.high))
@@ -142,8 +142,8 @@ def _most_alike(counts: Counts, extremes: Range) -> Range:
     return best.within(extremes.low, extremes.high)
 
 
-def _divergence(counts: Counts, levels: NDArray[np.int64], inside: NDArray[np.bool_]) -> float:
-    """Compare the bins, those outside added to the nearest inside, with what levels keep."""
+def _divergence(counts: Histogram, levels: NDArray[np.int64], inside: NDArray[np.bool_]) -> float:
+    """Compare the bins, with those outside added to the nearest inside, with what levels keep."""
     wanted = np.where(inside, counts, 0.0)
     (held,) = np.nonzero(inside)
     wanted[held[0]] += counts[: held[0]].sum()
@@ -160,36 +160,37 @@ def _divergence(counts: Counts, levels: NDArray[np.int64], inside: NDArray[np.bo
 def known_ranges(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
     """Narrow ranges by what is known without calibration.
 
-    A tensor never leaves what its operator gives (hard-swish nothing below -3/8, a mean and a
-    squeeze-and-excite nothing beyond their input), and need not hold what all of its readers
-    treat alike: hard-swish makes 0 of everything below -3, a clamp one value of all beyond it.
+    A tensor never leaves the range of its operator: hard-swish gives nothing below -3/8, a mean
+    and a squeeze-and-excite nothing beyond their input. And it need not hold values that all of
+    its readers treat alike: hard-swish gives 0 for everything below -3, a clamp its bound for
+    everything beyond.
 
-    Only the range of a gate may become wider: it is exactly 0 to 1, whatever was seen, so that
-    its step is 1/255 (1/65535) and its zero point the smallest integer, in every network.
+    Only the range of a gate may become wider: it is exactly 0 to 1, so that its step is 1/255
+    (1/65535) and its zero point the smallest integer, in every network.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     narrowed = dict(ranges)
     for node in model.graph.node:
         name = node.output[0]
         if name in narrowed:
-            bounds = _given(node, narrowed, constants)
+            bounds = _output_bounds(node, narrowed, constants)
             narrowed[name] = Range(*_GATE) if bounds == _GATE else narrowed[name].within(*bounds)
     seen = seen_bounds(model)
-    return {name: one.within(*seen[name]) for name, one in narrowed.items()}
+    return {name: bounds.within(*seen[name]) for name, bounds in narrowed.items()}
 
 
 def seen_bounds(model: onnx.ModelProto) -> dict[str, Bounds]:
-    """Return the bounds beyond which nothing that reads a tensor tells its values apart."""
+    """Return, by tensor, the bounds beyond which no reader tells values apart."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     seen: dict[str, list[Bounds]] = {value.name: [_ALL] for value in model.graph.output}
     for node in model.graph.node:
         for index, name in enumerate(node.input):
-            seen.setdefault(name, []).append(_ALL if index else _seen(node, constants))
+            seen.setdefault(name, []).append(_ALL if index else _input_bounds(node, constants))
         for name in node.output:
             seen.setdefault(name, [])
     return {
-        name: (min(low for low, _ in found), max(high for _, high in found)) if found else _ALL
-        for name, found in seen.items()
+        name: (min(low for low, _ in bounds), max(high for _, high in bounds)) if bounds else _ALL
+        for name, bounds in seen.items()
     }
 
 
@@ -204,10 +205,10 @@ _KEEPS_RANGE = frozenset(
 )
 
 
-def _given(
+def _output_bounds(
     node: onnx.NodeProto, ranges: Mapping[str, Range], constants: Mapping[str, onnx.TensorProto]
 ) -> Bounds:
-    """Return what the output of a node cannot leave."""
+    """Return the bounds that the output of a node cannot leave."""
     if node.op_type in ("HardSigmoid", "Sigmoid", "Softmax"):
         return _GATE
     if node.op_type == "HardSwish":
@@ -224,14 +225,14 @@ def _given(
 
 
 def _scaled(x: Range, gate: Range) -> Bounds:
-    """Return the bounds of x times a gate; none if that is no gate."""
+    """Return the bounds of x times a gate; any value if `gate` is no gate."""
     if gate.low < 0 or gate.high > 1:
         return _ALL
     return min(x.low, 0.0), max(x.high, 0.0)
 
 
-def _seen(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> Bounds:
-    """Return the part of its input beyond which a node gives the same as at its ends."""
+def _input_bounds(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> Bounds:
+    """Return the bounds beyond which a node's output no longer depends on its first input."""
     if node.op_type == "HardSwish":
         return -3.0, np.inf
     if node.op_type == "HardSigmoid":
@@ -250,9 +251,6 @@ def _clamp(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> B
     for index, name in enumerate(node.input[1:3]):
         if name:
             tensor = constants.get(name)
-            bounds[index] = _ALL[index] if tensor is None else _number(tensor)
+            array = None if tensor is None else onnx.numpy_helper.to_array(tensor)
+            bounds[index] = _ALL[index] if array is None else float(array.item())
     return bounds[0], bounds[1]
-
-
-def _number(tensor: onnx.TensorProto) -> float:
-    return float(onnx.numpy_helper.to_array(tensor).item())

@@ -1,4 +1,4 @@
-"""What quantizing a model cost, and where."""
+"""What it cost to quantize a model, and where."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,13 +14,14 @@ class OutputError:
     """An output of the quantized model beside that of the model as given.
 
     Attributes:
-        name: of the output.
+        name: name of the output.
         snr_db: signal-to-noise ratio in dB; infinite if nothing differs.
         cosine: cosine similarity over all inputs.
-        max_error_of_range: largest absolute error over the output's range, of the worst input.
-        top1_agreement: share of images (pixels, anchors) with the same largest class score; None
+        max_error_of_range: largest absolute error over the output's range, on the worst input.
+        top1_agreement: share of images (pixels, anchors) whose best class agrees; None without
+            class scores.
+        top5_agreement: share of the reference's five best classes that are among ours; None
             without class scores.
-        top5_agreement: share of the five largest scores that are found again.
     """
 
     name: str
@@ -36,11 +37,11 @@ class LayerError:
     """A layer by itself: the worst output when nothing else is quantized.
 
     Attributes:
-        name: of its first node.
-        operators: of its nodes.
-        alone_snr_db: of the worst output; None if layers were not measured.
-        alone_cosine: the same.
-        kept_float: why it stays fp32; None if it is quantized.
+        name: name of the layer's first node.
+        operators: operators of the layer's nodes.
+        alone_snr_db: signal-to-noise ratio of the worst output; None if layers were not measured.
+        alone_cosine: cosine similarity of the worst output; None if layers were not measured.
+        kept_float: why the layer stays fp32; None if it is quantized.
     """
 
     name: str
@@ -55,13 +56,13 @@ class TensorError:
     """A tensor of the quantized model beside that of the fp32 graph.
 
     Attributes:
-        name: of the tensor.
-        layer: which layer makes it; the model's input is its own.
-        low: the least value that it can hold.
-        high: the largest one.
-        snr_db: with everything before it quantized, too.
-        cosine: the same.
-        own_snr_db: with nothing else quantized: what its own range and steps cost.
+        name: name of the tensor.
+        layer: name of the layer that makes the tensor, or of the model's input itself.
+        low: the least value that the quantized tensor can hold.
+        high: the largest value that the quantized tensor can hold.
+        snr_db: signal-to-noise ratio with everything before the tensor quantized, too.
+        cosine: cosine similarity with everything before the tensor quantized, too.
+        own_snr_db: signal-to-noise ratio with nothing else quantized: the cost of its own steps.
     """
 
     name: str
@@ -75,19 +76,19 @@ class TensorError:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """What was quantized how, and what it cost on inputs that ranges were not taken from.
+    """How a model was quantized, and what it cost on inputs that ranges were not taken from.
 
     Attributes:
-        calibration: where the inputs come from.
-        random_inputs: they are random numbers, so that nothing here speaks of real images.
+        calibration: origin of the inputs, in words.
+        random_inputs: whether the inputs are random numbers, which say nothing of real images.
         calibrated_on: number of batches that ranges were taken from; 0 if ranges were given.
         measured_on: number of batches that errors were measured on.
-        held_out: those are others; false where there were too few for that.
+        held_out: whether errors were measured on other batches than ranges were taken from.
         method: how ranges follow from values.
-        activations: their integer type.
-        outputs: the model's outputs.
-        layers: the most sensitive first, if they were measured; else in graph order.
-        tensors: the largest own error first.
+        activations: integer type of the activations.
+        outputs: errors of the model's outputs.
+        layers: errors of the layers, the most sensitive first, or in graph order if not measured.
+        tensors: errors of the tensors, the largest own error first.
         left_float: nodes that are never quantized, with the reason.
     """
 
@@ -105,12 +106,12 @@ class QuantizationReport:
 
     @property
     def snr_db(self) -> float:
-        """That of the worst output."""
+        """The signal-to-noise ratio of the worst output."""
         return min(output.snr_db for output in self.outputs)
 
     @property
     def cosine(self) -> float:
-        """That of the worst output."""
+        """The cosine similarity of the worst output."""
         return min(output.cosine for output in self.outputs)
 
     @property
@@ -133,14 +134,14 @@ class QuantizationReport:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def report_lines(report: QuantizationReport, *, every: bool) -> Iterator[str]:
-    """Return the tables that a terminal shows: the worst ten of each kind, or everything."""
+    """Yield the tables that a terminal shows: the worst ten of each kind, or everything."""
     count = len(report.layers) - len(report.kept_float)
     others = "others, held out" if report.held_out else "of them: too few to hold any out"
     yield (
@@ -155,10 +156,11 @@ def report_lines(report: QuantizationReport, *, every: bool) -> Iterator[str]:
         yield "RANDOM inputs: nothing here speaks of real images"
     heads = f"{'SNR dB':>8}{'cosine':>10}{'max error of range':>20}{'top-1':>7}{'top-5':>7}"
     yield f"\n{'output':<16}{heads}"
-    for one in report.outputs:
+    for output in report.outputs:
         yield (
-            f"{one.name:<16}{one.snr_db:>8.1f}{one.cosine:>10.6f}{one.max_error_of_range:>20.1e}"
-            f"{_share(one.top1_agreement)}{_share(one.top5_agreement)}"
+            f"{output.name:<16}{output.snr_db:>8.1f}{output.cosine:>10.6f}"
+            f"{output.max_error_of_range:>20.1e}"
+            f"{_share(output.top1_agreement)}{_share(output.top5_agreement)}"
         )
     limit = None if every else _LISTED
     yield from _layer_lines(report, limit)

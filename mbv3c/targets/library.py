@@ -23,7 +23,7 @@ from mbv3c.lowering.plan import Array
 from mbv3c.parity.compare import Parity, agreement, compare
 from mbv3c.parity.gate.blocks import BlockErrors, check_blocks
 from mbv3c.parity.inputs import parity_inputs
-from mbv3c.parity.kernel_parity import KernelsAlone
+from mbv3c.parity.kernel_parity import KernelsParity
 from mbv3c.parity.kernels import check_kernels
 from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.parity.tolerance import TOLERANCES
@@ -192,7 +192,7 @@ class Executed:
     outputs: list[list[Tensor]]
     ran_on: str
     exact_program: bool
-    alone: KernelsAlone | None
+    alone: KernelsParity | None
 
 
 def execute(
@@ -275,7 +275,7 @@ def _kernels_alone(
     runner: Runner,
     folder: Path,
     progress: Progress,
-) -> KernelsAlone | None:
+) -> KernelsParity | None:
     """Check every kernel of an int8 library by itself; None of another."""
     if precision != "int8" or not isinstance(runner, KernelRunner):
         return None

@@ -29,7 +29,7 @@ from mbv3c.parity.inputs import parity_inputs
 from mbv3c.targets.library import build
 from mbv3c.tuning.choices import tuned_kernels
 from mbv3c.tuning.database import Record
-from mbv3c.tuning.meters import BuiltNetwork, Calls, Costs, NetworkMeter, write_manifest
+from mbv3c.tuning.meters import BuiltNetwork, Calls, Costs, NetworkMeter
 from mbv3c.tuning.tasks import key_of, tasks_of
 from mbv3c.tuning.tuner import Event
 
@@ -123,7 +123,6 @@ class Versions:
             golden.parent.mkdir(parents=True)
             np.save(golden, parity_inputs(lowered.plan.input_shape)[0])
             build(lowered.module, self._target, folder / LIBRARY, symbols=True)
-            write_manifest(folder, self._target.name)
             self._built[name] = lowered, BuiltNetwork(folder, lowered.kernels)
         return self._built[name]
 

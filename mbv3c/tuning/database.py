@@ -14,7 +14,6 @@ What a record holds depends on who measures: a kernel of a CPU (`Record`, here) 
 for an NPU (`estimates.Estimate`). The files are the same.
 """
 
-import fcntl
 import json
 import math
 import os
@@ -27,15 +26,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mbv3c.atomic import new_file
 from mbv3c.errors import Mbv3cError, UsageError
+from mbv3c.records import append, open_locked, torn_bytes, whole_lines
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 RECORDS, META = "records.jsonl", "meta.json"
 SCHEMA = 1
-
-# How a trial ended. Only "ok" has a cost.
-OUTCOMES = ("ok", "build", "run", "timeout", "wrong")
 
 
 class DatabaseError(Mbv3cError):
@@ -49,7 +46,7 @@ class Record:
     Attributes:
         key: the kernel, as `tasks.key_of` names it.
         knobs: the choices.
-        outcome: one of `OUTCOMES`.
+        outcome: "ok", or what failed: "build", "run", "timeout" or "wrong"; only "ok" has a cost.
         cost: in the unit of the database; None where there is none.
         baseline: of the default choices, measured beside it.
         kept: whether it won against the default in a contest of their own.
@@ -92,7 +89,7 @@ R = TypeVar("R", bound="DataclassInstance")
 C = TypeVar("C", bound="DataclassInstance")
 
 
-class Journal(Generic[R, C]):
+class RecordLog(Generic[R, C]):
     """Records of one kind, for one device, in a folder.
 
     `record` and `context` are frozen dataclasses of JSON's types; a context says in `str` what it
@@ -144,7 +141,8 @@ class Journal(Generic[R, C]):
                 "another --database, or `mbv3c tune --prune` it"
             )
         records = self.records()
-        self._drop_torn_line()
+        if torn := torn_bytes(self._path):
+            os.truncate(self._path, self._path.stat().st_size - torn)
         runs = json.loads((self.folder / META).read_text())["runs"] if known else []
         meta = {"schema": SCHEMA, "context": asdict(context), "runs": [*runs, run]}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -160,16 +158,13 @@ class Journal(Generic[R, C]):
         """
         if not self._path.exists():
             return []
-        whole, _ = self._split()
-        return [self._read(number, line) for number, line in enumerate(whole, 1)]
+        with self._path.open("rb") as file:
+            return [self._read(number, line) for number, line in enumerate(whole_lines(file), 1)]
 
     def append(self, records: Sequence[R]) -> None:
         """Write records at the end; when this returns they are on the disk."""
-        text = "".join(_written(record) for record in records)
         with self._path.open("ab") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+            append(file, "".join(map(_written, records)).encode())
 
     @contextmanager
     def only_one(self) -> Iterator[None]:
@@ -179,14 +174,14 @@ class Journal(Generic[R, C]):
             DatabaseError: another does.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise DatabaseError(
-                    f"another process is tuning into {self.folder}; wait for it, or give another "
-                    "--database"
-                ) from error
+        try:
+            lock = open_locked(self.folder / ".lock")
+        except BlockingIOError as error:
+            raise DatabaseError(
+                f"another process is tuning into {self.folder}; wait for it, or give another "
+                "--database"
+            ) from error
+        with lock:
             yield
 
     def read(self, context: dict[str, Any], records: list[dict[str, Any]]) -> tuple[C, list[R]]:
@@ -199,21 +194,11 @@ class Journal(Generic[R, C]):
 
     def torn(self) -> bool:
         """Say whether the last line was only half written."""
-        return self._path.exists() and bool(self._split()[1])
-
-    def _split(self) -> tuple[list[bytes], bytes]:
-        """Return the whole lines, and what comes after the last line's end."""
-        *whole, rest = self._path.read_bytes().split(b"\n")
-        return whole, rest
-
-    def _drop_torn_line(self) -> None:
-        if self.torn():
-            _, rest = self._split()
-            os.truncate(self._path, self._path.stat().st_size - len(rest))
+        return torn_bytes(self._path) > 0
 
     def _read(self, number: int, line: bytes) -> R:
         try:
-            text, _, check = line.rpartition(b"\t")
+            text, _, check = line.removesuffix(b"\n").rpartition(b"\t")
             if int(check, 16) != zlib.crc32(text):
                 raise ValueError("its checksum is another")
             return self._record(**json.loads(text))
@@ -224,7 +209,7 @@ class Journal(Generic[R, C]):
             ) from error
 
 
-class Database(Journal[Record, Context]):
+class Database(RecordLog[Record, Context]):
     """The records of one CPU."""
 
     def __init__(self, folder: Path) -> None:
@@ -242,7 +227,7 @@ def best(records: Sequence[Record]) -> dict[str, Record]:
     return found
 
 
-def merge(into: Journal[R, C], others: Sequence[R]) -> int:
+def merge(into: RecordLog[R, C], others: Sequence[R]) -> int:
     """Append the records that are not there yet; return how many that were."""
     known = {_written(record) for record in into.records()}
     new = [record for record in others if _written(record) not in known]

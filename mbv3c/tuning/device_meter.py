@@ -83,7 +83,7 @@ class DeviceMeter:
         self._target, self._folder = target, folder
         self._stopwatch = folder / "stopwatch.so"
         self._proof: Path | None = None
-        build_stopwatch(target, self._stopwatch)
+        build_stopwatch(target.triple, self._stopwatch)
 
     @property
     def slots(self) -> int:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mbv3c.atomic import new_file
 from mbv3c.errors import UsageError
-from mbv3c.tuning.database import META, RECORDS, C, DatabaseError, Journal, R, merge
+from mbv3c.tuning.database import META, RECORDS, C, DatabaseError, R, RecordLog, merge
 
 
-def export_records(database: Journal[R, C], path: Path) -> str:
+def export_records(database: RecordLog[R, C], path: Path) -> str:
     """Write a database to one file of JSON and say how much that is.
 
     Raises:
@@ -26,7 +26,7 @@ def export_records(database: Journal[R, C], path: Path) -> str:
     return f"{path}: {len(records)} records of {context}"
 
 
-def import_records(database: Journal[R, C], current: Callable[[C], bool], path: Path) -> str:
+def import_records(database: RecordLog[R, C], current: Callable[[C], bool], path: Path) -> str:
     """Add the records of an exported file that are not there yet; of equals the better wins.
 
     Args:
@@ -55,7 +55,7 @@ def import_records(database: Journal[R, C], current: Callable[[C], bool], path: 
     return f"{database.folder}: {added} of {len(records)} records added"
 
 
-def prune(database: Journal[R, C], current: Callable[[C], bool]) -> str:
+def prune(database: RecordLog[R, C], current: Callable[[C], bool]) -> str:
     """Delete a database that other versions made, of which `current` says no.
 
     Raises:

@@ -1,55 +1,38 @@
-"""Jobs side by side, whose results one thread takes."""
+"""Jobs in threads, or, where only one may run at a time, in the thread that asks for it."""
 
-import queue
-import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
-Result = TypeVar("Result")
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 
-class Crew(Generic[Result]):
-    """Runs jobs in threads of their own; a crew of one runs each at once, where it is begun.
+@contextmanager
+def job_slots(slots: int) -> Iterator[Executor]:
+    """Yield what runs up to `slots` jobs at once; with one slot it starts no thread.
 
-    Attributes:
-        waiting: jobs that were begun and whose results were not taken.
-        error: that of the first job that failed; no others should be begun then.
+    TVM's compiler then stays in the thread of the caller, and signals interrupt the job. An
+    exception in the block ends it at once: jobs that run are not waited for, others are dropped.
     """
+    executor = ThreadPoolExecutor(slots) if slots > 1 else _CallingThread()
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
 
-    def __init__(self, size: int) -> None:
-        self._alone = size == 1
-        self._done: queue.SimpleQueue[tuple[Result] | BaseException] = queue.SimpleQueue()
-        self.waiting = 0
-        self.error: BaseException | None = None
 
-    def begin(self, job: Callable[..., Result], *arguments: Any) -> None:
-        """Begin a job."""
-        if self._alone:
-            self._done.put((job(*arguments),))
-        else:
-            threading.Thread(target=self._run, args=(job, arguments)).start()
-        self.waiting += 1
+class _CallingThread(Executor):
+    """Runs each job when it is submitted; what the job raises, `submit` raises."""
 
-    def done(self) -> Iterator[Result]:
-        """Wait for a job and yield its result; nothing if it failed."""
-        found = self._done.get()
-        self.waiting -= 1
-        if isinstance(found, BaseException):
-            self.error = self.error or found
-        else:
-            yield found[0]
-
-    def end(self) -> None:
-        """Raise what the first job that failed raised, now that all are done.
-
-        Raises:
-            BaseException: that.
-        """
-        if self.error is not None:
-            raise self.error
-
-    def _run(self, job: Callable[..., Result], arguments: tuple[Any, ...]) -> None:
-        try:
-            self._done.put((job(*arguments),))
-        except BaseException as error:
-            self._done.put(error)
+    def submit(
+        self,
+        job: Callable[_Parameters, _Result],
+        /,
+        *args: _Parameters.args,
+        **kwargs: _Parameters.kwargs,
+    ) -> Future[_Result]:
+        future: Future[_Result] = Future()
+        future.set_result(job(*args, **kwargs))
+        return future

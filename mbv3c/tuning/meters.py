@@ -1,6 +1,5 @@
 """Who measures candidates, and in which unit."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.bundle import MANIFEST, output_files
+from mbv3c.bundle import output_files
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.by_kernel import cycles_by_kernel, instructions_by_kernel
 from mbv3c.execution.emulator.counting import Count, count_kernels
@@ -142,10 +141,17 @@ class LocalMeter:
             return self.device
         return f"{processor_name()}, threads {len(self.cpus)}"
 
+    @property
+    def _kind(self) -> str:
+        """TVM's name of the device."""
+        return "opencl" if self.device else "cpu"
+
     def measure(self, contest: Contest, timeout: float) -> ContestResult:
         begin = time.monotonic()
         try:
-            with worker(CONTEST, contest.folder, self.cpus, timeout=timeout) as started:
+            with worker(
+                CONTEST, contest.folder, self.cpus, self._kind, timeout=timeout
+            ) as started:
                 rounds = started.measure(_ROUNDS)
         except ToolError as error:
             if time.monotonic() - begin >= timeout:
@@ -166,7 +172,7 @@ class LocalMeter:
         self, mode: str, wholes: Sequence[BuiltNetwork], runs: int
     ) -> dict[BuiltNetwork, Any]:
         sides = {str(one.folder): (mode, one.folder) for one in wholes}
-        blocks = take_turns(sides, self.cpus, runs).blocks
+        blocks = take_turns(sides, self.cpus, runs, self._kind).blocks
         return {one: blocks[str(one.folder)] for one in wholes}
 
 
@@ -254,12 +260,6 @@ def _counted(kit: EmulatorKit, cpu: str, folder: Path) -> Count:
 def microseconds(blocks: Costs) -> Costs:
     """Convert milliseconds."""
     return [[1e3 * one for one in block] for block in blocks]
-
-
-def write_manifest(folder: Path, target: str) -> None:
-    """Say in a contest's folder what it is for, as the workers read it."""
-    manifest: dict[str, Any] = {"target": {"name": target}}
-    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def same(outputs: Sequence[NDArray[Any]], candidate: int, tolerance: float) -> bool:

@@ -8,6 +8,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -21,6 +22,7 @@ from mbv3c.errors import Mbv3cError
 from mbv3c.execution.device.pool import DevicesGoneError
 from mbv3c.execution.emulator.cycles import CYCLES
 from mbv3c.job import Target
+from mbv3c.parity.tolerance import CANDIDATE_ERRORS
 from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.library import schedules
 from mbv3c.targets.opencl.gpu import Gpu
@@ -28,14 +30,13 @@ from mbv3c.tuning import search
 from mbv3c.tuning.choices import context_of
 from mbv3c.tuning.contest import write_contest
 from mbv3c.tuning.database import Database, Record
-from mbv3c.tuning.jobs import Crew
+from mbv3c.tuning.jobs import job_slots
 from mbv3c.tuning.meters import (
     INSTRUCTIONS,
     ContestResult,
     ContestTimeoutError,
     Meter,
     same,
-    write_manifest,
 )
 from mbv3c.tuning.search import Search
 from mbv3c.tuning.tasks import Task
@@ -43,9 +44,6 @@ from mbv3c.tuning.tasks import Task
 _BATCH = 12
 _FINALISTS = 3
 _TIMEOUT = 120.0  # seconds for a contest
-# Sums of the same numbers in another order: as the tests of the kernels, and for fp16 likewise.
-# Those of integers do not depend on it.
-_TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "int8": 0.0}
 
 # A winner must be faster than the default by more than this, and by more than the rounds differ.
 _LEAST_GAIN = {"us": 0.02, INSTRUCTIONS: 0.0, CYCLES: 0.0}
@@ -181,29 +179,35 @@ class Tuner:
     def _search(self, outcome: SearchResult, budget: Budget) -> None:
         """Measure batches, as many at once as the runner takes, each of another kernel."""
         end = time.monotonic() + budget.seconds if budget.seconds is not None else None
-        under_way: dict[str, int] = {}  # candidates that are measured just now, by kernel
-        crew = Crew[tuple[State, Trials]](self.runner.slots)
-        while True:
-            left = _BATCH
-            if budget.trials is not None:
-                left = budget.trials - outcome.trials - sum(under_way.values())
-            over = left <= 0 or (end is not None and time.monotonic() >= end) or crew.error
-            free = [one for one in outcome.states if one.task.key not in under_way]
-            state = None if over else _next(free, budget.patience)
-            if state is not None and crew.waiting < self.runner.slots:
-                chosen = state.search.next(min(_BATCH, left), state.random)
-                under_way[state.task.key] = len(chosen)
-                crew.begin(self._batch, state, chosen)
-            elif crew.waiting:
-                for measured, trials in crew.done():
-                    del under_way[measured.task.key]
-                    self._learn(measured, trials, outcome)
-            else:
-                break
-        crew.end()
+        under_way: dict[Future[Trials], tuple[State, int]] = {}  # and how many candidates it has
+        error: BaseException | None = None  # of the first batch that failed; no others begin then
+        with job_slots(self.runner.slots) as pool:
+            while True:
+                left = _BATCH
+                if budget.trials is not None:
+                    measuring = sum(count for _, count in under_way.values())
+                    left = budget.trials - outcome.trials - measuring
+                over = error or left <= 0 or (end is not None and time.monotonic() >= end)
+                busy = {state.task.key for state, _ in under_way.values()}
+                free = [state for state in outcome.states if state.task.key not in busy]
+                state = None if over else _next(free, budget.patience)
+                if state is not None and len(under_way) < self.runner.slots:
+                    chosen = state.search.next(min(_BATCH, left), state.random)
+                    under_way[pool.submit(self._batch, state, chosen)] = state, len(chosen)
+                    continue
+                if not under_way:
+                    break
+                for batch in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    state, _ = under_way.pop(batch)
+                    if failure := batch.exception():
+                        error = error or failure
+                    else:
+                        self._learn(state, batch.result(), outcome)
+        if error:
+            raise error
 
-    def _batch(self, state: State, chosen: Sequence[int]) -> tuple[State, Trials]:
-        return state, list(self._measured(state, [0, *chosen]))
+    def _batch(self, state: State, chosen: Sequence[int]) -> Trials:
+        return list(self._measured(state, [0, *chosen]))
 
     def _begin(
         self,
@@ -281,7 +285,7 @@ class Tuner:
             yield from self._halved(state, chosen, "build", str(error))
             return
         baseline = result.cost(0)
-        tolerance = _TOLERANCES[state.task.shape.dtype]
+        tolerance = CANDIDATE_ERRORS[state.task.shape.dtype]
         for number, at in enumerate(chosen):
             right = same(result.outputs, number, tolerance)
             yield (
@@ -319,7 +323,6 @@ class Tuner:
             tiles = [state.search.tiles[at] for at in chosen]
             with _BUILDING:
                 contest = write_contest(state.task, tiles, self.machine, self.target, folder)
-            write_manifest(folder, self.target.name)
             return self.runner.measure(contest, _TIMEOUT)
 
     def _record(
@@ -330,16 +333,18 @@ class Tuner:
 
     def _decide(self, outcome: SearchResult) -> None:
         """Hold a last contest between the default and the best of every kernel."""
-        crew = Crew[Record | None](self.runner.slots)
-        for state in outcome.states:
-            seen = {at: one for at, one in state.search.seen.items() if one is not None and at}
-            finalists = sorted(seen, key=lambda at: (seen[at], at))[:_FINALISTS]
-            finalists = [at for at in finalists if seen[at] < 1.0]
-            if finalists:
-                crew.begin(self._final, state, finalists)
-        while crew.waiting:
-            outcome.winners += [one for one in crew.done() if one is not None]
-        crew.end()
+        contests: list[Future[Record | None]] = []
+        with job_slots(self.runner.slots) as pool:
+            for state in outcome.states:
+                seen = {
+                    at: cost for at, cost in state.search.seen.items() if at and cost is not None
+                }
+                finalists = sorted(seen, key=lambda at: (seen[at], at))[:_FINALISTS]
+                finalists = [at for at in finalists if seen[at] < 1.0]
+                if finalists:
+                    contests.append(pool.submit(self._final, state, finalists))
+            wait(contests)
+        outcome.winners += [record for contest in contests if (record := contest.result())]
 
     def _final(self, state: State, finalists: Sequence[int]) -> Record | None:
         self.report({"event": "final", "task": state.task.name})
@@ -354,7 +359,7 @@ class Tuner:
         except Mbv3cError:
             return None
         best: Record | None = None
-        tolerance = _TOLERANCES[state.task.shape.dtype]
+        tolerance = CANDIDATE_ERRORS[state.task.shape.dtype]
         ratio = 1.0 - _LEAST_GAIN[self.runner.unit]
         for number, at in enumerate(finalists, 1):
             pairs = zip(result.costs[number], result.costs[0], strict=True)

@@ -10,7 +10,7 @@ from mbv3c.graphs.count import count, tensor_shapes
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import run, session
-from mbv3c.passes.global_pool import GlobalPool
+from mbv3c.passes.global_pool import MeanToGlobalPool
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_papers_pooling_is_global_on_a_map_below_its_window(resolution: int)
     paper, whole = pooled("paper", resolution), pooled("global", resolution)
     assert count(paper) == count(whole)
     np.testing.assert_allclose(logits(paper), logits(whole), atol=1e-5)
-    rewritten, report = GlobalPool()(paper)
+    rewritten, report = MeanToGlobalPool()(paper)
     assert report.matched == ("classifier.scale.pool",)
     np.testing.assert_array_equal(logits(rewritten), logits(whole))
 

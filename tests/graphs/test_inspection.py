@@ -7,7 +7,7 @@ from onnx import numpy_helper
 
 from mbv3c.errors import ModelError
 from mbv3c.graphs.count import Counts, count
-from mbv3c.graphs.inspection import inspect, peak_activation_bytes
+from mbv3c.graphs.inspection import inspect
 from mbv3c.passes import run_pipeline
 from mbv3c.passes.simplify import simplify
 
@@ -78,7 +78,7 @@ def test_constants_are_no_layers_and_unnamed_nodes_have_their_output_s_name() ->
         }
     """)
     assert [layer.name for layer in inspect(model).layers] == ["y"]
-    assert peak_activation_bytes(model) == 32
+    assert inspect(model).peak_activation_bytes == 32
 
 
 def test_peak_of_a_gate_by_hand() -> None:
@@ -105,7 +105,7 @@ def test_peak_of_a_gate_by_hand() -> None:
         wide + small + wide,
         wide + small,
     ]
-    assert peak_activation_bytes(model) == max(alive) == 4128
+    assert inspect(model).peak_activation_bytes == max(alive) == 4128
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_peak_of_a_gate_by_hand() -> None:
     ids=["residual", "early output", "unused", "types", "subgraph"],
 )
 def test_peak_by_hand(text: str, peak: int) -> None:
-    assert peak_activation_bytes(graph(text)) == peak
+    assert inspect(graph(text)).peak_activation_bytes == peak
 
 
 def test_shape_arithmetic_is_followed() -> None:

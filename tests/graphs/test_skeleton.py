@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from mbv3c.graphs.skeleton import Convolution, Source, Step, skeleton
+from mbv3c.graphs.skeleton import ConvGeometry, SkeletonStep, Source, skeleton
 
 CONSTANTS = """
     <float zero = {0}, float one = {1}, float three = {3}, float[1] six = {6},
@@ -13,7 +13,7 @@ CONSTANTS = """
 """
 
 
-def steps(text: str, opset: int = 17, **weights: tuple[int, ...]) -> tuple[Step, ...]:
+def steps(text: str, opset: int = 17, **weights: tuple[int, ...]) -> tuple[SkeletonStep, ...]:
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> {text}')
     for name, shape in weights.items():
         model.graph.initializer.append(numpy_helper.from_array(np.ones(shape, np.float32), name))
@@ -88,8 +88,11 @@ def test_geometry_and_what_does_not_matter() -> None:
         w=(4, 1, 3, 3),
         s=(4,),
     )
-    wanted = Convolution(4, 4, kernel=3, stride=2, dilation=2, groups=4)
-    assert found == (Step("input", "x"), Step("conv", "a", (Source(0, "none"),), wanted))
+    wanted = ConvGeometry(4, 4, kernel=3, stride=2, dilation=2, groups=4)
+    assert found == (
+        SkeletonStep("input", "x"),
+        SkeletonStep("conv", "a", (Source(0, "none"),), wanted),
+    )
 
 
 def test_dense_layers_and_their_separate_bias() -> None:
@@ -106,7 +109,7 @@ def test_dense_layers_and_their_separate_bias() -> None:
         bias=(5,),
         v=(3, 5),
     )
-    assert [step.conv for step in found[1:]] == [Convolution(8, 5), Convolution(5, 3)]
+    assert [step.conv for step in found[1:]] == [ConvGeometry(8, 5), ConvGeometry(5, 3)]
     assert found[2].sources == (Source(1, "relu"),)
 
 

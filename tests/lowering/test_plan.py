@@ -2,7 +2,7 @@
 
 import onnx
 
-from mbv3c.lowering.plan import Held, Plan, Step, Value
+from mbv3c.lowering.plan import HeldTensor, Plan, Step, Value
 from mbv3c.passes import run_pipeline
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.select import select
@@ -13,7 +13,7 @@ from tests.quantized_networks import network as quantized_network
 
 def check_read_as_written(plan: Plan) -> int:
     """What a step reads is what the last step that wrote the value made; return how many."""
-    held: dict[str, Held | None] = {plan.input: Held(plan.input, False)}
+    held: dict[str, HeldTensor | None] = {plan.input: HeldTensor(plan.input, False)}
     compared = 0
     for row in plan.arguments():
         for one in row:
@@ -62,7 +62,7 @@ def test_what_is_no_tensor_of_the_graph_is_not_known() -> None:
     plan.hold("y", "b", channels_last=False)
     plan.hold("renamed", "b", channels_last=False)
     (x, a), (again, b) = plan.arguments()
-    assert x is not None and x.reads == Held("x", False) and x.writes is None
+    assert x is not None and x.reads == HeldTensor("x", False) and x.writes is None
     assert a is not None and a.reads is None and a.writes is None
     assert again is not None and again.reads is None and again.writes is None
-    assert b is not None and b.reads is None and b.writes == Held("y", False)
+    assert b is not None and b.reads is None and b.writes == HeldTensor("y", False)

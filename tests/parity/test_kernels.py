@@ -14,7 +14,7 @@ from mbv3c.execution.host import HostRunner
 from mbv3c.execution.runners import KernelCall, KernelRunner
 from mbv3c.job import with_cores
 from mbv3c.lowering.describe import describe
-from mbv3c.parity.kernel_parity import KernelsAlone
+from mbv3c.parity.kernel_parity import KernelsParity
 from mbv3c.parity.kernels import check_kernels
 from mbv3c.targets.cpu import select_integers as select_quantized
 from mbv3c.targets.library import require_runner
@@ -45,7 +45,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     monkeypatch.setattr(select_quantized._QuantizedSelector, "_rows", wrong)
 
 
-def checked(model: onnx.ModelProto, folder: Path) -> KernelsAlone:
+def checked(model: onnx.ModelProto, folder: Path) -> KernelsParity:
     built = pipeline.build_library(model, HOST_TARGET, folder / LIBRARY, precision="int8")
     kernels = describe(built.lowered)["kernels"]
     return check_kernels(model, kernels, inputs_of(model)[0], HostRunner(), folder)

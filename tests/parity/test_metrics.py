@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mbv3c.parity.metrics import QUANTILES, Broken, errors, measure, quantile, top_agreement
+from mbv3c.parity.metrics import QUANTILES, NotFinite, errors, measure, quantile, top_agreement
 from mbv3c.parity.reference import error_of_range
 
-FINE = Broken(0, None, 0, None)
+FINE = NotFinite(0, None, 0, None)
 
 # Small enough for sums of squares to stay exact to the last few bits in either formulation.
 numbers = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
@@ -123,9 +123,9 @@ def test_what_is_no_number_is_counted_on_its_side_and_left_out() -> None:
     reference = np.array([[1.0, 2.0, np.inf], [4.0, np.nan, 6.0]], np.float32)
     y = np.array([[1.0, np.nan, -np.inf], [np.inf, np.nan, 8.0]], np.float32)
     found = measure(y, reference)
-    assert found.ours == Broken(2, (0, 1), 2, (0, 2))
-    assert found.reference == Broken(1, (1, 1), 1, (0, 2))
-    assert (found.values, found.compared, found.whole) == (6, 2, False)
+    assert found.ours == NotFinite(2, (0, 1), 2, (0, 2))
+    assert found.reference == NotFinite(1, (1, 1), 1, (0, 2))
+    assert (found.values, found.compared, found.complete) == (6, 2, False)
     assert (found.max_abs, found.max_abs_at) == (2.0, (1, 2))
     assert found.max_of_range == 2 / 5
     assert errors(y, reference).tolist() == [0, 2]
@@ -143,7 +143,7 @@ def test_nothing_finite() -> None:
     assert (found.compared, found.max_abs, found.cosine, found.psnr_db) == (0, None, None, None)
     assert set(found.quantiles.values()) == {None}
     assert (found.top1, found.top5) == (0.0, 0.0)
-    assert not found.whole
+    assert not found.complete
 
 
 def test_another_shape() -> None:
@@ -157,7 +157,7 @@ def test_another_shape() -> None:
 def test_empty(shape: tuple[int, ...]) -> None:
     found = measure(np.empty(shape), np.empty(shape), 0)
     assert (found.values, found.compared, found.max_abs, found.top1) == (0, 0, None, None)
-    assert found.whole
+    assert found.complete
 
 
 def test_a_scalar_has_an_index_too() -> None:

@@ -1,4 +1,4 @@
-"""onnxruntime as the judge of a change: what it compares, on what, and what it says."""
+"""onnxruntime as the prover of a change: what it compares, on what, and what it says."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv3c.parity.proof import prove as judge
+from mbv3c.parity.proof import prove
 from mbv3c.parity.proof_inputs import KINDS
 from mbv3c.parity.tolerance import PROOF_TOLERANCES, Tolerance
 from mbv3c.passes.report import Change
@@ -22,7 +22,8 @@ def test_tolerances_have_reasons(tolerance: Tolerance) -> None:
 
 
 def change(before: str, after: str, whole: bool = False) -> Change:
-    return Change(*(graph(f"g (float[1, 40] x) {text}") for text in (before, after)), whole=whole)
+    models = (graph(f"g (float[1, 40] x) {text}") for text in (before, after))
+    return Change(*models, whole_graph=whole)
 
 
 RELU = "=> (float[1, 40] y) { y = Relu(x) }"
@@ -42,14 +43,14 @@ RELU = "=> (float[1, 40] y) { y = Relu(x) }"
     ],
 )
 def test_what_is_not_the_same(after: str, reason: str, whole: bool) -> None:
-    verdict = judge(change(RELU, after, whole))
+    verdict = prove(change(RELU, after, whole))
     assert not verdict.passed
     assert reason in verdict.reason
 
 
 def test_a_reference_that_is_never_finite_proves_nothing() -> None:
     nan = "=> (float[1, 40] y) { z = Sub(x, x) y = Div(z, z) }"
-    assert judge(change(nan, nan)).reason == "onnxruntime gives no finite result to compare with"
+    assert prove(change(nan, nan)).reason == "onnxruntime gives no finite result to compare with"
 
 
 def test_what_does_not_run_is_not_proved() -> None:
@@ -57,8 +58,8 @@ def test_what_does_not_run_is_not_proved() -> None:
     broken.CopyFrom(change(RELU, RELU).before)
     broken.graph.node[0].op_type = "Relux"
     good = change(RELU, RELU).before
-    assert "run what was there" in judge(Change(broken, good, whole=False)).reason
-    assert "run what it puts there" in judge(Change(good, broken, whole=False)).reason
+    assert "run what was there" in prove(Change(broken, good, whole_graph=False)).reason
+    assert "run what it puts there" in prove(Change(good, broken, whole_graph=False)).reason
 
 
 def test_the_inputs_reach_both_bends_and_far_beyond() -> None:

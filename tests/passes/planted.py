@@ -10,7 +10,7 @@ from mbv3c.passes.fold_se import FoldSE
 from mbv3c.passes.fuse_clip import FuseClip
 from mbv3c.passes.fuse_hardsigmoid import FuseHardSigmoid
 from mbv3c.passes.fuse_hardswish import FuseHardSwish
-from mbv3c.passes.global_pool import GlobalPool
+from mbv3c.passes.global_pool import MeanToGlobalPool
 from mbv3c.passes.rewrite import Match
 
 
@@ -63,7 +63,7 @@ class WrongSide(FoldPad):
         return output
 
 
-class AnyMean(GlobalPool):
+class AnyMean(MeanToGlobalPool):
     """It does not look at the axes."""
 
     def check(self, match: Match) -> str | None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.passes.global_pool import GlobalPool
+from mbv3c.passes.global_pool import MeanToGlobalPool
 from tests.onnx_text import graph
 from tests.passes.rewriting import fires, ignores, operators, refuses
 
@@ -39,7 +39,7 @@ def test_any_mean_over_height_and_width_fires(
         body = f"axes = Constant <value_ints = {given_axes}> () y = ReduceMean <{keep}> (x, axes)"
     result = [*shape[:2], 1, 1] if keepdims else list(shape[:2])
     model = graph(f"g (float{list(shape)} x) => (float{result} y) {{ {body} }}", opset)
-    rewritten, _ = fires(GlobalPool(), model, TOLERANCE)
+    rewritten, _ = fires(MeanToGlobalPool(), model, TOLERANCE)
     wanted = ["GlobalAveragePool"] if keepdims else ["GlobalAveragePool", "Flatten"]
     assert [op for op in operators(rewritten) if op != "Constant"] == wanted
 
@@ -55,32 +55,32 @@ def test_any_mean_over_height_and_width_fires(
 )
 def test_a_pool_over_the_whole_map_fires(attributes: str) -> None:
     model = graph(with_pool(f"AveragePool <{attributes}> (x)"))
-    rewritten, report = fires(GlobalPool(), model, TOLERANCE)
+    rewritten, report = fires(MeanToGlobalPool(), model, TOLERANCE)
     assert operators(rewritten) == ["GlobalAveragePool"]
     assert report.matched == ("pool",)
 
 
 @pytest.mark.parametrize("axes", ["[2]", "[3]", "[1, 2]", "[1, 2, 3]", "[0, 2, 3]", "[0, 2]"])
 def test_refuses_a_mean_over_other_axes(axes: str) -> None:
-    reason = refuses(GlobalPool(), graph(with_pool(f"ReduceMean <axes = {axes}> (x)")))
+    reason = refuses(MeanToGlobalPool(), graph(with_pool(f"ReduceMean <axes = {axes}> (x)")))
     assert reason == f"ReduceMean must be over axes 2 and 3, got {axes}"
 
 
 def test_refuses_a_mean_over_all_axes() -> None:
-    reason = refuses(GlobalPool(), graph(with_pool("ReduceMean(x)")))
+    reason = refuses(MeanToGlobalPool(), graph(with_pool("ReduceMean(x)")))
     assert reason == "ReduceMean must be over axes 2 and 3, got []"
 
 
 def test_refuses_axes_that_are_not_constant() -> None:
     text = with_pool("ReduceMean(x, axes)", before="axes = Neg(given)")
-    reason = refuses(GlobalPool(), graph(text, 18, given=np.array([-2, -3])))
+    reason = refuses(MeanToGlobalPool(), graph(text, 18, given=np.array([-2, -3])))
     assert reason == "ReduceMean's axes are not a constant"
 
 
 def test_refuses_a_mean_of_five_dimensions() -> None:
     """Axes 2 and 3 of five leave depth: GlobalAveragePool would not."""
     text = with_pool("ReduceMean <axes = [2, 3]> (x)").replace("6, 5]", "6, 5, 3]")
-    reason = refuses(GlobalPool(), graph(text.replace("h, w]", "h, w, d]")))
+    reason = refuses(MeanToGlobalPool(), graph(text.replace("h, w]", "h, w, d]")))
     assert reason == "ReduceMean's input is not known to be an image of four dimensions"
 
 
@@ -93,12 +93,14 @@ def test_refuses_a_mean_of_five_dimensions() -> None:
     ],
 )
 def test_refuses_a_pool_that_is_not_over_the_whole_map(attributes: str, reason: str) -> None:
-    assert refuses(GlobalPool(), graph(with_pool(f"AveragePool <{attributes}> (x)"))) == reason
+    assert (
+        refuses(MeanToGlobalPool(), graph(with_pool(f"AveragePool <{attributes}> (x)"))) == reason
+    )
 
 
 @pytest.mark.parametrize("pool", ["GlobalMaxPool(x)", "GlobalAveragePool(x)"])
 def test_ignores_other_pools(pool: str) -> None:
-    ignores(GlobalPool(), graph(with_pool(pool)))
+    ignores(MeanToGlobalPool(), graph(with_pool(pool)))
 
 
 def test_means_without_names() -> None:
@@ -111,4 +113,4 @@ def test_means_without_names() -> None:
             y = Mul(a, b)
         }
     """)
-    fires(GlobalPool(), model, TOLERANCE)
+    fires(MeanToGlobalPool(), model, TOLERANCE)

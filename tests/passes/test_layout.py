@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from mbv3c.passes.layout import above, count_moving, lay_out, moves_only_ones, perm_of
+from mbv3c.passes.layout import count_moving, lay_out, moves_only_ones, perm_of, untransposed
 from tests.onnx_text import graph
 
 NHWC = "g (float[1, 4, 1, 3] x) => (y) { t = Transpose <perm = [0, 2, 3, 1]> (x) y = Relu(t) }"
@@ -32,7 +32,7 @@ def test_sees_the_transpose_above_a_tensor() -> None:
     transposed = found[0].outputs[0]
     transposed.shape = ir.Shape((1, 1, 3, 4))
     assert perm_of(transposed) == (0, 2, 3, 1)
-    assert above(transposed) is found.inputs[0]
+    assert untransposed(transposed) is found.inputs[0]
     assert perm_of(found[1].outputs[0]) is None
 
 

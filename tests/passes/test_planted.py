@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbv3c import pipeline
-from mbv3c.parity.proof import prove as judge
+from mbv3c.parity.proof import prove
 from mbv3c.passes import PIPELINE, Pass, PassReport
 from mbv3c.passes.fuse_clip import FuseClip
-from mbv3c.passes.proving import prove
+from mbv3c.passes.proving import run_proved
 from mbv3c.passes.rewrite import Rewrite
 from tests.onnx_text import graph
 from tests.passes.planted import (
@@ -40,7 +40,7 @@ def proved(
     """Run passes under onnxruntime's judgement."""
     reports = []
     for one_pass in passes:
-        given, report = prove(one_pass, given, judge)
+        given, report = run_proved(one_pass, given, prove)
         assert len(report.proofs) >= len(report.matched) or not isinstance(one_pass, Rewrite)
         reports.append(report)
     return given, reports
@@ -155,8 +155,8 @@ def test_a_broken_rewrite_is_found_named_and_rolled_back(
     broken: Rewrite, given: onnx.ModelProto, node: str
 ) -> None:
     rewritten, report = broken(given)
-    assert report.changed  # without a judge it is made
-    rewritten, report = prove(broken, given, judge)
+    assert report.changed  # without a prover it is made
+    rewritten, report = run_proved(broken, given, prove)
     assert rewritten is given
     assert failures([report]) == [(broken.name, node)]
     assert [refusal.node for refusal in report.refused] == [node]
@@ -175,13 +175,13 @@ def test_a_wrong_epsilon_is_found(epsilon: float) -> None:
 
 
 def test_a_pad_on_both_sides_alike_has_no_wrong_side() -> None:
-    _, report = prove(WrongSide(), strided([1, 1, 1, 1]), judge)
+    _, report = run_proved(WrongSide(), strided([1, 1, 1, 1]), prove)
     assert report.changed
 
 
 def test_a_broken_pass_that_is_no_rewrite_is_rolled_back() -> None:
     given = block()
-    rewritten, report = prove(drop_activations, given, judge)
+    rewritten, report = run_proved(drop_activations, given, prove)
     assert rewritten is given
     assert failures([report]) == [("drop_activations", "drop_activations")]
 
@@ -198,7 +198,7 @@ def test_a_broken_pass_that_is_no_rewrite_is_rolled_back() -> None:
 def test_any_mixture_ends_sound(
     swish: str, gate: str, squeeze: str, padding: str, head: str, broken: Pass | None
 ) -> None:
-    """Healthy, the pipeline does what it does without a judge; else all but what is planted."""
+    """Healthy, the pipeline does what it does without a prover; else all but what is planted."""
     spelled = block(swish, gate, squeeze, padding=padding, head=head)
     passes = PIPELINE if broken is None else with_planted(broken)
     rewritten, reports = proved(passes, spelled)
@@ -226,7 +226,7 @@ def test_the_tolerance_is_that_of_the_type(dtype: type, allowed: float) -> None:
         low=np.array(-3, dtype),
         high=np.array(3, dtype),
     )
-    _, report = prove(FuseClip(), given, judge)
+    _, report = run_proved(FuseClip(), given, prove)
     assert [proof.verdict.allowed for proof in report.proofs] == [allowed]
     assert report.changed
 

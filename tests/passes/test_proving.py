@@ -1,4 +1,4 @@
-"""A pass under a judge: what passes stays, what fails leaves no trace."""
+"""A pass under a prover: what passes stays, what fails leaves no trace."""
 
 import numpy as np
 import onnx_ir as ir
@@ -6,22 +6,22 @@ import pytest
 
 from mbv3c.passes import PIPELINE, Refusal
 from mbv3c.passes.drop_dead import drop_dead
-from mbv3c.passes.proving import prove
-from mbv3c.passes.report import Change, Judge, Verdict
+from mbv3c.passes.proving import run_proved
+from mbv3c.passes.report import Change, ProofVerdict, Prover
 from tests.onnx_text import graph
 from tests.passes.planted import drop_activations
 from tests.passes.rewriting import operators
 from tests.passes.test_rewrite import FuseScales, chain
 
-SOUND = Verdict(0.0, 1e-5)
-WRONG = Verdict(0.5, 1e-5, "off by a half")
+SOUND = ProofVerdict(0.0, 1e-5)
+WRONG = ProofVerdict(0.5, 1e-5, "off by a half")
 
 
-def judge(*verdicts: Verdict) -> tuple[Judge, list[Change]]:
-    """Return a judge that gives these verdicts one after the other, and what it was asked."""
+def prover(*verdicts: ProofVerdict) -> tuple[Prover, list[Change]]:
+    """Return a prover that gives these verdicts one after the other, and what it was asked."""
     asked: list[Change] = []
 
-    def give(change: Change) -> Verdict:
+    def give(change: Change) -> ProofVerdict:
         asked.append(change)
         return verdicts[len(asked) - 1]
 
@@ -29,25 +29,25 @@ def judge(*verdicts: Verdict) -> tuple[Judge, list[Change]]:
 
 
 def test_every_match_is_judged_by_itself() -> None:
-    decide, asked = judge(SOUND, SOUND)
-    rewritten, report = prove(FuseScales(), graph(chain(2, 3, 5)), decide)
+    decide, asked = prover(SOUND, SOUND)
+    rewritten, report = run_proved(FuseScales(), graph(chain(2, 3, 5)), decide)
     assert operators(rewritten) == ["Mul"]
     assert [proof.verdict for proof in report.proofs] == [SOUND, SOUND]
     assert tuple(proof.node for proof in report.proofs) == report.matched
     assert [operators(change.before) for change in asked] == [["Mul", "Mul", "Identity"]] * 2
     assert [operators(change.after) for change in asked] == [["Mul", "Identity"]] * 2
-    assert not any(change.whole for change in asked)
+    assert not any(change.whole_graph for change in asked)
 
 
 def test_the_verdict_changes_nothing_of_the_result() -> None:
     model = graph(chain(2, 3, 5))
-    assert prove(FuseScales(), model, judge(SOUND, SOUND)[0])[0] == FuseScales()(model)[0]
+    assert run_proved(FuseScales(), model, prover(SOUND, SOUND)[0])[0] == FuseScales()(model)[0]
 
 
 def test_what_fails_is_refused_and_the_graph_is_the_one_given() -> None:
     model = graph(chain(2, 3))
     given = model.SerializeToString()
-    rewritten, report = prove(FuseScales(), model, judge(WRONG)[0])
+    rewritten, report = run_proved(FuseScales(), model, prover(WRONG)[0])
     assert rewritten is model
     assert model.SerializeToString() == given
     assert not report.changed
@@ -59,7 +59,7 @@ def test_what_fails_is_refused_and_the_graph_is_the_one_given() -> None:
 
 def test_a_failure_leaves_no_trace_for_the_matches_after_it() -> None:
     """Were the discarded nodes still users of a tensor, the next match would be refused."""
-    rewritten, report = prove(FuseScales(), graph(chain(2, 3, 5)), judge(WRONG, SOUND)[0])
+    rewritten, report = run_proved(FuseScales(), graph(chain(2, 3, 5)), prover(WRONG, SOUND)[0])
     assert operators(rewritten) == ["Mul", "Mul"]
     assert len(report.matched) == len(report.refused) == 1
 
@@ -73,16 +73,16 @@ def test_a_failure_leaves_no_trace_for_the_matches_after_it() -> None:
 
 def test_other_passes_are_judged_as_a_whole() -> None:
     model = graph("g (float[4] x) => (float[4] y) { dead = Neg(x) y = Relu(x) }")
-    decide, asked = judge(SOUND)
-    rewritten, report = prove(drop_dead, model, decide)
+    decide, asked = prover(SOUND)
+    rewritten, report = run_proved(drop_dead, model, decide)
     assert operators(rewritten) == ["Relu"]
     assert [(proof.node, proof.verdict) for proof in report.proofs] == [("drop_dead", SOUND)]
-    assert asked == [Change(model, rewritten, whole=True)]
+    assert asked == [Change(model, rewritten, whole_graph=True)]
 
 
 def test_other_passes_are_rolled_back_as_a_whole() -> None:
     model = graph("g (float[4] x) => (float[4] y) { y = HardSwish(x) }")
-    rewritten, report = prove(drop_activations, model, judge(WRONG)[0])
+    rewritten, report = run_proved(drop_activations, model, prover(WRONG)[0])
     assert rewritten is model
     assert (report.matched, report.changed) == ((), False)
     assert report.refused == (Refusal("g", "failed its proof: off by a half"),)
@@ -90,8 +90,8 @@ def test_other_passes_are_rolled_back_as_a_whole() -> None:
 
 def test_a_pass_that_changes_nothing_is_not_judged() -> None:
     model = graph("g (float[4] x) => (float[4] y) { y = Relu(x) }")
-    decide, asked = judge()
-    assert [prove(one_pass, model, decide)[1].proofs for one_pass in PIPELINE] == [()] * len(
+    decide, asked = prover()
+    assert [run_proved(one_pass, model, decide)[1].proofs for one_pass in PIPELINE] == [()] * len(
         PIPELINE
     )
     assert asked == []
@@ -106,8 +106,8 @@ def ends(change: Change) -> tuple[list[str], set[str]]:
 
 def test_constants_come_along_and_are_no_inputs() -> None:
     text = chain(2, 3).replace('["block0', 'k = Constant <value_float = 3.0> () ["block0')
-    decide, asked = judge(SOUND)
-    prove(FuseScales(), graph(text.replace("t1, k1", "t1, k")), decide)
+    decide, asked = prover(SOUND)
+    run_proved(FuseScales(), graph(text.replace("t1, k1", "t1, k")), decide)
     assert ends(asked[0]) == (["x"], {"k0"})
     assert operators(asked[0].before)[0] == "Constant"
 
@@ -127,15 +127,15 @@ def test_the_cut_begins_where_tensors_can_be_fed(
     text = chain(2, 3).replace("Mul(x, k0)", "Mul(w, k0)").replace('["block0', f'{above} ["block0')
     text = text.replace("float[4, 8] y", "float[m, n] y")
     model = graph(text, shape=np.array([4, 8], np.int64))
-    decide, asked = judge(SOUND)
-    prove(FuseScales(), model, decide)
+    decide, asked = prover(SOUND)
+    run_proved(FuseScales(), model, decide)
     assert ends(asked[0]) == wanted
 
 
 def test_a_default_of_an_input_is_an_input() -> None:
     text = chain(2, 3).replace("float[4, 8] x", "float[4, 8] x, float d")
     text = text.replace("Mul(x, k0)", "Mul(w, k0)").replace('["block0', 'w = Add(x, d) ["block0')
-    decide, asked = judge(SOUND)
+    decide, asked = prover(SOUND)
 
     class FuseAdded(FuseScales):
         patterns = (lambda op, x, d, a, b: op.Mul(op.Mul(op.Add(x, d), a), b),)
@@ -143,5 +143,5 @@ def test_a_default_of_an_input_is_an_input() -> None:
         def build(self, op: ir.tape.Tape, match: object) -> ir.Value:
             return op.op("Neg", [match.values["x"]])  # type: ignore[attr-defined]
 
-    prove(FuseAdded(), graph(text, d=np.array(5, np.float32)), decide)
+    run_proved(FuseAdded(), graph(text, d=np.array(5, np.float32)), decide)
     assert ends(asked[0]) == (["x", "d"], {"k0", "k1"})

@@ -3,12 +3,12 @@
 import onnx
 
 from mbv3c.passes import run_pipeline
-from mbv3c.quantization.layers import prepared
+from mbv3c.quantization.layers import normalized
 from tests.onnx_text import graph, random
 
 
 def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
-    return prepared(run_pipeline(model)[0])
+    return normalized(run_pipeline(model)[0])
 
 
 def block() -> onnx.ModelProto:

@@ -8,7 +8,7 @@ from mbv3c.errors import ModelError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.parity.reference import run, session
-from mbv3c.quantization.layers import float_tensors, layers, left_float, prepared
+from mbv3c.quantization.layers import float_tensors, layers, left_float, normalized
 from tests.quantization import quantizing
 
 
@@ -71,7 +71,7 @@ def test_nodes_without_a_name_of_their_own_get_one() -> None:
     model = quantizing.graph(
         "g (float[4] x) => (float[4] y) { a = Relu(x) [same] b = Relu(a) [same] y = Relu(b) }"
     )
-    named = prepared(model)
+    named = normalized(model)
     assert [node.name for node in named.graph.node] == ["Relu_a", "Relu_b", "Relu_y"]
     assert [node.name for node in model.graph.node] == ["", "same", "same"]
 
@@ -86,7 +86,7 @@ def test_constants_become_initialisers() -> None:
             p = Add(x, a) q = Mul(p, b) y = Add(q, c)
         }"""
     )
-    found = prepared(model)
+    found = normalized(model)
     assert [node.op_type for node in found.graph.node] == ["Add", "Mul", "Add"]
     x = np.ones(4, np.float32)
     assert run(session(found), x)[0].tolist() == [10.0, 11.0, 12.0, 13.0]
@@ -98,7 +98,7 @@ def test_a_quantized_model_is_refused() -> None:
         { [pair] q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"""
     )
     with pytest.raises(ModelError, match=r"quantized already .node 'pair' is QuantizeLinear"):
-        prepared(model)
+        normalized(model)
 
 
 def test_float_tensors_are_what_is_computed() -> None:

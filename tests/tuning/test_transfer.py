@@ -14,7 +14,7 @@ from mbv3c.lowering.shapes import Depthwise, GlobalPool, Pointwise
 from mbv3c.targets.cpu.cores import CORES
 from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.targets.cpu.schedules import depthwise, pooling
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 from mbv3c.tuning.choices import MeasuredChoices, best_choices, recorded, tuned_kernels
 from mbv3c.tuning.database import Record
@@ -78,8 +78,8 @@ OTHERS: list[tuple[str, Any, Any]] = [
     ("pointwise", WIDE, replace(WIDE, residual=True)),
     (
         "integer_pointwise",
-        IntegerPointwise(196, 40, 240, Output(3)),
-        IntegerPointwise(196, 40, 240, Output(3, lookup=True)),
+        IntegerPointwise(196, 40, 240, Requantization(3)),
+        IntegerPointwise(196, 40, 240, Requantization(3, lookup=True)),
     ),
 ]
 
@@ -97,8 +97,10 @@ def test_a_kind_is_no_neighbour_of_another() -> None:
 
 
 def test_integers_with_other_zero_points_are_neighbours() -> None:
-    known = records("integer_pointwise", IntegerPointwise(196, 40, 240, Output(3)), {"rows": 2})
-    wanted = IntegerPointwise(144, 40, 200, Output(-9))
+    known = records(
+        "integer_pointwise", IntegerPointwise(196, 40, 240, Requantization(3)), {"rows": 2}
+    )
+    wanted = IntegerPointwise(144, 40, 200, Requantization(-9))
     assert near(wanted, *known, kind="integer_pointwise") == {"rows": 2}
 
 

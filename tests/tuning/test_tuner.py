@@ -23,18 +23,18 @@ from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.job import Target
-from mbv3c.lowering import kernels
 from mbv3c.lowering.kernels import Choices
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.lowering.shapes import Convolution, Depthwise, GlobalPool, Pointwise
 from mbv3c.passes import run_pipeline
+from mbv3c.targets.cpu import kernels
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import CORES, machine
 from mbv3c.targets.cpu.lower import lower
 from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules import pooling
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
@@ -322,10 +322,10 @@ def test_kernels_count_up_their_version_when_their_code_changes() -> None:
         ("convolution", Convolution(1, 3, 16, axis, axis, HARD_SWISH, channels_first=True)),
         ("squeeze_excite", SqueezeExcite(1, 49, 96, 24, RELU, HARD_SIGMOID)),
         ("global_pool", GlobalPool(1, 49, 576)),
-        ("integer_pointwise", IntegerPointwise(196, 42, 120, Output(3, lookup=True))),
-        ("integer_depthwise", IntegerDepthwise(1, 72, axis, axis, -3, Output(-128))),
-        ("integer_depthwise", IntegerDepthwise(1, 72, three, three, -3, Output(0, 0, 90))),
-        ("integer_convolution", IntegerConvolution(1, 4, 16, three, three, 5, Output(1))),
+        ("integer_pointwise", IntegerPointwise(196, 42, 120, Requantization(3, lookup=True))),
+        ("integer_depthwise", IntegerDepthwise(1, 72, axis, axis, -3, Requantization(-128))),
+        ("integer_depthwise", IntegerDepthwise(1, 72, three, three, -3, Requantization(0, 0, 90))),
+        ("integer_convolution", IntegerConvolution(1, 4, 16, three, three, 5, Requantization(1))),
     )
     text = ""
     for kind, shape in shapes:

@@ -7,7 +7,6 @@ step sets an alarm whose signal ends this process; the file `step` says which on
 request asked for goes to `result.json` beside it: the machine, the arrays' files, or an error.
 """
 
-import ctypes
 import json
 import signal
 import sys
@@ -25,8 +24,7 @@ from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.device.timing import time_models
 from mbv3c.execution.device.tracker import list_devices
-
-_PR_SET_PDEATHSIG = 1
+from mbv3c.execution.processes import end_with_parent
 
 STEP, RESULT = "step", "result.json"
 
@@ -62,7 +60,7 @@ class _Steps:
 def main(request_file: Path) -> None:
     """Do what a request asks for; every outcome but a killed process leaves a result."""
     if sys.platform == "linux":  # whoever asked may be killed: the device must be free then
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
     request = json.loads(request_file.read_text())
     steps = _Steps(request_file.parent)
     try:
@@ -156,11 +154,11 @@ def _run(request: dict[str, Any], remote: Any, folder: Path, steps: _Steps) -> l
 def _infer(machine: Any, device: Any, x: NDArray[Any]) -> list[NDArray[Any]]:
     import tvm
 
+    from mbv3c.execution.host import arrays
+
     machine.set_input("main", tvm.runtime.tensor(x, device))
     machine.invoke_stateful("main")
-    given = machine.get_outputs("main")
-    several = [given] if isinstance(given, tvm.runtime.Tensor) else given
-    return [output.numpy() for output in several]
+    return arrays(machine.get_outputs("main"))
 
 
 if __name__ == "__main__":

@@ -29,12 +29,12 @@ import tvm
 from tvm.rpc.base import RPC_CODE_MISMATCH, RPC_CODE_SUCCESS, RPC_MAGIC
 
 from mbv3c.errors import ToolError, UsageError
-from mbv3c.execution.cache import Progress
 from mbv3c.execution.device.machine import Machine, machine_from_json, read_machine
 from mbv3c.execution.device.place import Address
 from mbv3c.execution.device.session import Session, describe, start_session
-from mbv3c.execution.device.tracker import Registration
+from mbv3c.execution.device.tracker import Registration, receive
 from mbv3c.execution.opencl.runtime import load_runtime, opencl_drivers
+from mbv3c.progress import Progress
 
 _BEAT = 2.0  # seconds between two looks at the tracker
 _UNUSED = 6.0  # seconds after which a device that was handed out and not used is offered again
@@ -292,10 +292,10 @@ class _Server:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        magic, length = struct.unpack("<ii", _receive(connection, 8))
+        magic, length = struct.unpack("<ii", receive(connection, 8, "it"))
         if magic != RPC_MAGIC or not 0 < length <= _LONGEST_KEY:
             raise ValueError("it does not speak TVM's RPC protocol")
-        name, *settings = _receive(connection, length).decode().split() or [""]
+        name, *settings = receive(connection, length, "it").decode().split() or [""]
         registered = self._registration is not None
         wanted = self._registration.match_key if self._registration else self._options.key
         if name != f"client:{wanted}":
@@ -351,13 +351,3 @@ def _died(number: int) -> str:
     name = signal.Signals(number).name
     meaning = f": {known[signal.Signals(number)]}" if number in known else ""
     return f"the session's process died of {name}{meaning}"
-
-
-def _receive(connection: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        part = connection.recv(count - len(data))
-        if not part:
-            raise ConnectionError("it closed the connection")
-        data += part
-    return data

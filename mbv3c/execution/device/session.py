@@ -4,7 +4,6 @@ The process is forked before anything of TVM or OpenCL runs, so it is there in m
 whatever a client's library does to it, the server stays whole.
 """
 
-import ctypes
 import json
 import os
 import resource
@@ -26,10 +25,10 @@ from tvm.rpc import _ffi_api
 from mbv3c.errors import ToolError
 from mbv3c.execution.device.machine import Machine, read_machine
 from mbv3c.execution.opencl.runtime import device_info
+from mbv3c.execution.processes import end_with_parent
 
 DESCRIBE = "mbv3c.device.describe"
 
-_PR_SET_PDEATHSIG = 1
 _SEND_SECONDS = 5
 
 
@@ -126,8 +125,7 @@ def _serve_client(
             signal.signal(number, signal.SIG_DFL)
         with suppress(PermissionError):
             os.setpgid(0, 0)
-        # If the server is killed, so is this process.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
         resource.setrlimit(resource.RLIMIT_FSIZE, (upload_bytes, upload_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.chdir(folder)

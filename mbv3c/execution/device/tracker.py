@@ -30,7 +30,7 @@ class Tracker:
         self.socket = socket.create_connection((address.host, address.port), _TIMEOUT)
         try:
             self.socket.sendall(struct.pack("<i", RPC_TRACKER_MAGIC))
-            if self._receive(4) != struct.pack("<i", RPC_TRACKER_MAGIC):
+            if receive(self.socket, 4, "the tracker") != struct.pack("<i", RPC_TRACKER_MAGIC):
                 raise ConnectionError("what answers there is no TVM tracker")
         except BaseException:
             self.close()
@@ -51,11 +51,11 @@ class Tracker:
 
     def answer(self) -> Any:
         """Wait for what it says."""
-        (length,) = struct.unpack("<i", self._receive(4))
+        (length,) = struct.unpack("<i", receive(self.socket, 4, "the tracker"))
         if not 0 < length <= _LARGEST:
             raise ConnectionError(f"the tracker answers with {length} bytes")
         try:
-            return json.loads(self._receive(length))
+            return json.loads(receive(self.socket, length, "the tracker"))
         except ValueError as error:
             raise ConnectionError("the tracker answers with something that is no JSON") from error
 
@@ -73,14 +73,20 @@ class Tracker:
         found: dict[str, Any] = document
         return found
 
-    def _receive(self, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            part = self.socket.recv(min(count - len(data), 65536))
-            if not part:
-                raise ConnectionError("the tracker closed the connection")
-            data += part
-        return data
+
+def receive(connection: socket.socket, count: int, sender: str) -> bytes:
+    """Wait for so many bytes; `sender` is a part of the error message.
+
+    Raises:
+        ConnectionError: the connection ends before.
+    """
+    data = b""
+    while len(data) < count:
+        part = connection.recv(min(count - len(data), 65536))
+        if not part:
+            raise ConnectionError(f"{sender} closed the connection")
+        data += part
+    return data
 
 
 class Registration:

@@ -17,7 +17,7 @@ ELSEWHERE = "elsewhere"
 
 def instructions_by_kernel(counted: Count, folder: Path) -> Counter[str]:
     """Sum the instructions of every kernel of a library that has its symbols, all calls."""
-    return _by_kernel(by_function(counted, functions(folder / LIBRARY)))
+    return by_kernel(by_function(counted, functions(folder / LIBRARY)))
 
 
 def cycles_by_kernel(counted: Count, folder: Path, estimator: Estimator) -> Counter[str]:
@@ -27,12 +27,13 @@ def cycles_by_kernel(counted: Count, folder: Path, estimator: Estimator) -> Coun
         ToolError: one of LLVM's programs fails.
     """
     inside = (block for block in counted.blocks if Path(block.file).name == LIBRARY)
-    return _by_kernel(estimate(estimator, inside).by_function(functions(folder / LIBRARY)))
+    return by_kernel(estimate(estimator, inside).by_function(functions(folder / LIBRARY)))
 
 
-def _by_kernel(found: Mapping[str, int]) -> Counter[str]:
+def by_kernel(by_symbol: Mapping[str, int]) -> Counter[str]:
+    """Sum what is known of a library's functions by the kernel that each is part of."""
     sums: Counter[str] = Counter()
-    for symbol, number in found.items():
+    for symbol, number in by_symbol.items():
         sums[_kernel_of(symbol)] += number
     return sums
 

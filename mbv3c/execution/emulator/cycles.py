@@ -17,8 +17,6 @@ from mbv3c.execution.emulator.llvm import LLVM_REMEDY, Llvm, find_llvm
 from mbv3c.execution.emulator.opcodes import BRANCHES, classify
 from mbv3c.execution.emulator.symbols import Functions
 from mbv3c.execution.processes import require
-from mbv3c.job import Target
-from mbv3c.targets.cpu.cores import SCHEDULING_MODELS
 
 CYCLES = "estimated cycles"  # the unit, wherever it is printed
 
@@ -76,9 +74,8 @@ class CycleEstimate:
         return Counter({name: round(cycles) for name, cycles in sums.items()})
 
 
-def estimator_for(target: Target) -> Estimator | None:
-    """Return what estimates cycles of a target; None without LLVM's programs or a model."""
-    model = SCHEDULING_MODELS.get(target.cpu)
+def estimator_for(model: str | None) -> Estimator | None:
+    """Return what estimates cycles by a scheduling model; None without it or LLVM's programs."""
     llvm = find_llvm() if model else None
     return Estimator(llvm, model) if llvm and model else None
 

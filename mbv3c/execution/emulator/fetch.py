@@ -4,9 +4,7 @@ Each function here fills an empty folder; `toolbox` decides where it is and puts
 """
 
 import hashlib
-import importlib.util
 import shutil
-import struct
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -14,9 +12,12 @@ from importlib import metadata
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import FETCH_COMMAND, ZIG_CACHES, Progress
-from mbv3c.execution.debian import _APT_REMEDY, unpack_packages
+from mbv3c.execution.cache import FETCH_COMMAND, ZIG_CACHES
+from mbv3c.execution.debian import APT_REMEDY, require_apt, unpack_packages
+from mbv3c.execution.elf import INTERPRETER, read_elf
+from mbv3c.execution.installed import package_folder
 from mbv3c.execution.processes import require
+from mbv3c.progress import Progress
 
 _PACKAGES = ("qemu-user", "libc6-arm64-cross", "libgcc-s1-arm64-cross", "libstdc++6-arm64-cross")
 WHEEL_PLATFORMS = (
@@ -40,25 +41,22 @@ _COUNTER_FLAGS = (
     *("-target", "x86_64-linux-gnu.2.17", "-shared", "-fPIC", "-O2", "-s", "-std=c11"),
     *("-D_GNU_SOURCE", "-fvisibility=hidden", "-Wl,--allow-shlib-undefined"),
 )
-_PT_INTERP = 3
 
 
 def fetch_system(place: Path, progress: Progress) -> None:
     """Unpack qemu-user, all libraries it needs, and the aarch64 C and C++ libraries."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise ToolError(
-            "apt-get and dpkg-deb are needed to fetch the emulator, and this system has them not. "
-            f"Unpack the Debian packages {', '.join(_PACKAGES)} and what qemu-user depends on "
-            f"with `dpkg-deb -x` into {place.with_suffix('')} by hand, "
-            f"then run `{FETCH_COMMAND}` again"
-        )
+    require_apt(
+        "the emulator",
+        f"unpack the Debian packages {', '.join(_PACKAGES)} and what qemu-user depends on with "
+        f"`dpkg-deb -x` into {place.with_suffix('')} by hand, then run `{FETCH_COMMAND}` again",
+    )
     unpack_packages(place, "amd64", _PACKAGES, progress)
     for program in (place / "usr" / "bin").iterdir():
         if program.name != "qemu-aarch64":
             program.unlink()
     emulator_command(place)  # a package without what we need fails here, not at first use
     if not (sysroot(place) / "lib" / "ld-linux-aarch64.so.1").exists():
-        raise ToolError(f"the arm64-cross packages brought no C library; {_APT_REMEDY}")
+        raise ToolError(f"the arm64-cross packages brought no C library; {APT_REMEDY}")
 
 
 def fetch_runtime(place: Path, progress: Progress) -> None:
@@ -106,38 +104,32 @@ def build_runner(place: Path, runtime: Path, zig_cache: Path, progress: Progress
     `runtime` is what `fetch_runtime` filled; zig keeps the C library that it builds the first
     time in `zig_cache`.
     """
-    spec = importlib.util.find_spec("tvm_ffi")
-    if spec is None or spec.origin is None:
-        raise ToolError("tvm_ffi is not installed in this Python; install mbv3c with pip")
-    package = Path(spec.origin).parent
+    package = package_folder("tvm_ffi")
     headers = (package / "include", package / "3rdparty" / "dlpack" / "include")
-    command = [
-        *(sys.executable, "-m", "ziglang", "c++", str(_RUNNER_SOURCE)),
+    arguments = [
+        *("c++", str(_RUNNER_SOURCE)),
         *("-o", str(place / "mbv3c_run")),
         *(f"-I{folder}" for folder in headers if folder.is_dir()),
         f"-L{runtime}",
         *_RUNNER_FLAGS,
     ]
-    progress("building mbv3c_run for aarch64")
-    require(
-        command,
-        doing="building mbv3c_run for aarch64",
-        remedy="install the linker with `pip install ziglang`, or report the lines below",
-        timeout=600,
-        environment={name: str(zig_cache) for name in ZIG_CACHES},
-    )
+    _build("mbv3c_run for aarch64", arguments, zig_cache, progress)
 
 
 def build_counter(place: Path, zig_cache: Path, progress: Progress) -> None:
     """Build the instruction counter, a plugin of the emulator, into `place`."""
-    progress("building the instruction counter")
-    command = [sys.executable, "-m", "ziglang", "cc", str(_COUNTER_SOURCE), *_COUNTER_FLAGS]
+    arguments = ["cc", str(_COUNTER_SOURCE), *_COUNTER_FLAGS, "-o", str(place / "counter.so")]
+    _build("the instruction counter", arguments, zig_cache, progress)
+
+
+def _build(what: str, arguments: Sequence[str], zig_cache: Path, progress: Progress) -> None:
+    progress(f"building {what}")
     require(
-        [*command, "-o", str(place / "counter.so")],
-        doing="building the instruction counter",
+        [sys.executable, "-m", "ziglang", *arguments],
+        doing=f"building {what}",
         remedy="install the linker with `pip install ziglang`, or report the lines below",
         timeout=600,
-        environment={name: str(zig_cache) for name in ZIG_CACHES},
+        environment=dict.fromkeys(ZIG_CACHES, str(zig_cache)),
     )
 
 
@@ -151,7 +143,8 @@ def emulator_command(system: Path) -> list[str]:
     qemu = system / "usr" / "bin" / "qemu-aarch64"
     if not qemu.is_file():
         raise ToolError(f"the package qemu-user brought no {qemu.name}")
-    if not _has_interpreter(qemu):
+    kinds = {segment.kind for segment in read_elf(qemu, "program").segments}
+    if INTERPRETER not in kinds:
         return [str(qemu)]
     folders = [system / part / "x86_64-linux-gnu" for part in ("lib", "usr/lib")]
     loaders = [folder / "ld-linux-x86-64.so.2" for folder in folders]
@@ -160,17 +153,3 @@ def emulator_command(system: Path) -> list[str]:
         raise ToolError(f"the packages of qemu-user brought no {loaders[0].name}")
     libraries = ":".join(str(folder) for folder in folders)
     return [str(loader), "--inhibit-cache", "--library-path", libraries, str(qemu)]
-
-
-def _has_interpreter(program: Path) -> bool:
-    """Say whether a 64-bit little-endian ELF program is dynamic, that is, has a PT_INTERP."""
-    with program.open("rb") as file:
-        header = file.read(64)
-        if header[:6] != b"\x7fELF\x02\x01":
-            raise ToolError(f"{program} is not a 64-bit ELF program")
-        (start,) = struct.unpack_from("<Q", header, 32)
-        size, count = struct.unpack_from("<HH", header, 54)
-        file.seek(start)
-        table = file.read(size * count)
-    kinds = (struct.unpack_from("<I", table, size * i)[0] for i in range(count))
-    return _PT_INTERP in kinds

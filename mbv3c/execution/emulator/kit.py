@@ -11,11 +11,10 @@ The emulator kit lies in a cache folder and has four parts, each put in place wh
 
 import platform
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import Progress, cache_root, only_one, provide
+from mbv3c.execution.cache import cache_root, only_one, provide
 from mbv3c.execution.emulator.fetch import (
     build_counter,
     build_runner,
@@ -26,6 +25,8 @@ from mbv3c.execution.emulator.fetch import (
     runner_digest,
     sysroot,
 )
+from mbv3c.execution.installed import package_version
+from mbv3c.progress import Progress
 
 # apache-tvm 0.27 takes any apache-tvm-ffi, but tuning crashes with one that it was not built for.
 TVM_VERSION = "0.27.0.post1"
@@ -76,10 +77,10 @@ def native_arch() -> str:
 
 def emulator_kit() -> EmulatorKit | None:
     """Return the kit for the installed TVM, or None when it is not fetched, or only in part."""
-    folder = _kit_folder()
+    folder = kit_folder()
     if folder is None:
         return None
-    kit = _kit_in(folder)
+    kit = kit_in(folder)
     places = (kit.system, kit.runtime, kit.runner, kit.counter)
     return kit if all(place.exists() for place in places) else None
 
@@ -98,7 +99,7 @@ def fetch(progress: Progress) -> EmulatorKit:
             f"the emulator kit is for Linux on x86_64 and this is {here}; "
             "check aarch64 bundles on a board with mbv3c_run, or on an x86_64 Linux machine"
         )
-    folder = _kit_folder()
+    folder = kit_folder()
     if folder is None:
         raise ToolError("apache-tvm is not installed in this Python; install mbv3c with pip")
     if any(character in str(folder) for character in _SEPARATORS):
@@ -106,7 +107,7 @@ def fetch(progress: Progress) -> EmulatorKit:
             f"the cache folder {folder} has one of {_SEPARATORS} in its name, which the tools "
             "cannot express; set MBV3C_CACHE to another folder"
         )
-    kit = _kit_in(folder)
+    kit = kit_in(folder)
     zig_cache = cache_root() / "zig"
     with only_one(folder, progress):
         provide(kit.system, lambda place: fetch_system(place, progress))
@@ -121,22 +122,14 @@ def fetch(progress: Progress) -> EmulatorKit:
 # ---- the kit's place ----
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _kit_folder() -> Path | None:
-    tvm, ffi = _version("apache-tvm"), _version("apache-tvm-ffi")
+def kit_folder() -> Path | None:
+    """Return the folder of the kit for the installed TVM; None without TVM."""
+    tvm, ffi = package_version("apache-tvm"), package_version("apache-tvm-ffi")
     return cache_root() / f"emulator-kit-{tvm}-ffi-{ffi}" if tvm and ffi else None
 
 
-def _kit_in(folder: Path) -> EmulatorKit:
+def kit_in(folder: Path) -> EmulatorKit:
+    """Return where the parts of the kit are in its folder, whether they are there or not."""
     runner = folder / f"runner-{runner_digest()}" / "mbv3c_run"
     counter = folder / f"counter-{counter_digest()}" / "counter.so"
     return EmulatorKit(runner, folder / "runtime", folder / "system", counter)
-
-
-# ---- diagnosis ----

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import FETCH_COMMAND, Progress, cache_root, only_one, provide
-from mbv3c.execution.debian import unpack_packages
+from mbv3c.execution.cache import FETCH_COMMAND, cache_root, only_one, provide
+from mbv3c.execution.debian import require_apt, unpack_packages
 from mbv3c.execution.opencl.kit import closure, find_library
 from mbv3c.execution.processes import finish
+from mbv3c.progress import Progress
 
 _PACKAGE, _TRIPLE, _LOADER = "llvm-19", "x86_64-linux-gnu", "ld-linux-x86-64.so.2"
 _PROGRAMS = ("llvm-mc", "llvm-mca")
@@ -75,11 +76,7 @@ def fetch_llvm(progress: Progress) -> Llvm:
                 "cycles are estimated of what the emulator counts, which is for Linux on x86_64; "
                 f"this is {platform.system()} on {platform.machine()}"
             )
-        if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-            raise ToolError(
-                "apt-get and dpkg-deb are needed to fetch llvm-mca, and this system has them not; "
-                f"install llvm-mca and llvm-mc of LLVM {_OLDEST} or newer"
-            )
+        require_apt("llvm-mca", f"install llvm-mca and llvm-mc of LLVM {_OLDEST} or newer")
         with only_one(_folder(), progress):
             provide(place, lambda partial: _fill(partial, progress))
     kit = find_llvm()

@@ -11,7 +11,9 @@ import numpy as np
 from mbv3c.bundle import output_files
 from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.processes import require
-from mbv3c.execution.runners import _EMULATED_TIMEOUT, KernelCall, Made, Tensor, _check_names
+from mbv3c.execution.runners import KernelCall, Made, Tensor, check_names
+
+_TIMEOUT = 600.0  # seconds per input; a Large takes a few
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class EmulatedRunner:
                 for place in call.wanted:
                     (folder / f"{at}.{place}.out").touch()
             self._start(bundle, ("--kernels", name), [folder / "in.npy", folder / "out.npy"])
-            _check_names(bundle, (folder / "names").read_text().splitlines(), calls)
+            check_names(bundle, (folder / "names").read_text().splitlines(), calls)
             return [
                 {
                     place: np.fromfile(folder / f"{at}.{place}.out", dtype)
@@ -65,5 +67,5 @@ class EmulatedRunner:
             [*self.kit.command(self.cpu), *options, str(bundle), *map(str, files)],
             doing=f"running {bundle.name} on the {self.description}",
             remedy="`mbv3c doctor` checks the emulator",
-            timeout=_EMULATED_TIMEOUT * len(files) / 2,
+            timeout=_TIMEOUT * len(files) / 2,
         )

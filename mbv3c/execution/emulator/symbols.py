@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.errors import ToolError
+from mbv3c.execution.elf import SYMBOLS, read_elf
 
-_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-_SECTION = struct.Struct("<IIQQQQIIQQ")
-_SEGMENT = struct.Struct("<IIQQQQQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
-_SYMTAB, _FUNCTION, _LOAD = 2, 2, 1
+_FUNCTION = 2
 
 
 @dataclass(frozen=True)
@@ -19,8 +17,8 @@ class Functions:
     """The functions of a library.
 
     Attributes:
-        offsets: where in the file each begins, ascending.
-        names: theirs, in the same order.
+        offsets: first byte in the file of each function, ascending.
+        names: name of each function, in the order of `offsets`.
     """
 
     offsets: tuple[int, ...]
@@ -41,26 +39,16 @@ def functions(library: Path) -> Functions:
     Raises:
         ToolError: it is no 64-bit little-endian ELF file, or has no symbol table.
     """
-    data = library.read_bytes()
-    if data[:6] != b"\x7fELF\x02\x01":
-        raise ToolError(f"{library} is not a 64-bit ELF library")
-    header = _HEADER.unpack_from(data)
-    segments_at, sections_at, segments, sections = header[5], header[6], header[10], header[12]
-    loaded = [_SEGMENT.unpack_from(data, segments_at + i * header[9]) for i in range(segments)]
-    tables = [_SECTION.unpack_from(data, sections_at + i * header[11]) for i in range(sections)]
-    symbols = next((table for table in tables if table[1] == _SYMTAB), None)
+    elf = read_elf(library, "library")
+    symbols = next((section for section in elf.sections if section.kind == SYMBOLS), None)
     if symbols is None:
         raise ToolError(f"{library} was stripped: it has no symbol table")
-    names_at = tables[symbols[6]][4]
-    found = {}
-    for at in range(symbols[4], symbols[4] + symbols[5], _SYMBOL.size):
-        name, info, _, section, address, _ = _SYMBOL.unpack_from(data, at)
-        if info & 15 != _FUNCTION or section == 0:
-            continue
-        start = names_at + name
-        text = data[start : data.index(b"\0", start)].decode()
-        for kind, _, offset, place, _, size, _, _ in loaded:
-            if kind == _LOAD and place <= address < place + size:
-                found[address - place + offset] = text
-    offsets = sorted(found)
-    return Functions(tuple(offsets), tuple(found[offset] for offset in offsets))
+    texts = elf.sections[symbols.linked].offset
+    names = {}
+    for at in range(symbols.offset, symbols.offset + symbols.size, _SYMBOL.size):
+        name, info, _, section, address, _ = _SYMBOL.unpack_from(elf.data, at)
+        offset = elf.offset_of(address) if info & 15 == _FUNCTION and section else None
+        if offset is not None:
+            names[offset] = elf.text(texts + name)
+    offsets = sorted(names)
+    return Functions(tuple(offsets), tuple(names[offset] for offset in offsets))

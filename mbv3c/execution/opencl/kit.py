@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import FETCH_COMMAND, Progress, cache_root, only_one, provide
-from mbv3c.execution.debian import unpack_packages
-from mbv3c.execution.opencl.elf import needed
+from mbv3c.execution.cache import FETCH_COMMAND, cache_root, only_one, provide
+from mbv3c.execution.debian import require_apt, unpack_packages
+from mbv3c.execution.elf import needed
+from mbv3c.progress import Progress
 
 _PACKAGES = ("pocl-opencl-icd", "ocl-icd-libopencl1", "binutils")
 _OPTIONAL_PACKAGES = ("oclgrind",)  # stands on LLVM 14, which newer releases have no more
@@ -113,11 +114,7 @@ def fetch_kit(progress: Progress) -> OpenCLKit:
             f"PoCL is fetched for Linux on x86_64 and aarch64, and this is {platform.system()} "
             f"on {platform.machine()}; install an OpenCL driver of your system"
         )
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise ToolError(
-            "apt-get and dpkg-deb are needed to fetch PoCL, and this system has them not; "
-            "install your system's packages of PoCL and of an OpenCL ICD loader"
-        )
+    require_apt("PoCL", "install your system's packages of PoCL and of an OpenCL ICD loader")
     with only_one(_folder(), progress):
         provide(kit.system, lambda place: _fill(place, architecture, progress))
     return kit

@@ -7,15 +7,15 @@ The digest is of the sources, the options and the compiler's version.
 
 import ctypes
 import hashlib
-import importlib.util
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import ZIG_CACHES, Progress, cache_root, only_one, provide
+from mbv3c.execution.cache import ZIG_CACHES, cache_root, only_one, provide
+from mbv3c.execution.installed import package_folder, package_version
 from mbv3c.execution.processes import require
+from mbv3c.progress import Progress
 
 _HERE = Path(__file__).parent
 _SOURCES = ("plugin.cc", "api.h", "module.h", "programs.h", "device.h", "cl.h")
@@ -61,14 +61,12 @@ def tvm_runtime() -> Path:
     Raises:
         ToolError: TVM is not installed.
     """
-    return _package("tvm") / "lib" / "libtvm_runtime.so"
+    return package_folder("tvm") / "lib" / "libtvm_runtime.so"
 
 
 def _plugin() -> Path | None:
-    try:
-        tvm, ffi = metadata.version("apache-tvm"), metadata.version("apache-tvm-ffi")
-        zig = metadata.version("ziglang")
-    except metadata.PackageNotFoundError:
+    tvm, ffi, zig = map(package_version, ("apache-tvm", "apache-tvm-ffi", "ziglang"))
+    if tvm is None or ffi is None or zig is None:
         return None
     recipe = b"".join((_HERE / name).read_bytes() for name in _SOURCES)
     recipe += " ".join((*_FLAGS, zig)).encode()
@@ -79,7 +77,7 @@ def _plugin() -> Path | None:
 
 def _build(plugin: Path, progress: Progress) -> None:
     progress("building the OpenCL runtime (about a minute, once)")
-    tvm, ffi = _package("tvm"), _package("tvm_ffi")
+    tvm, ffi = package_folder("tvm"), package_folder("tvm_ffi")
     headers = (tvm / "include", ffi / "include", ffi / "3rdparty" / "dlpack" / "include")
     command = [
         *(sys.executable, "-m", "ziglang", "c++", str(_HERE / "plugin.cc"), "-o", str(plugin)),
@@ -100,7 +98,7 @@ def _build(plugin: Path, progress: Progress) -> None:
 
 def _abi_libraries() -> list[str]:
     """Return where this process has the C++ ABI's libraries; TVM's library brings them in."""
-    ctypes.CDLL(str(_package("tvm_ffi") / "lib" / "libtvm_ffi.so"))
+    ctypes.CDLL(str(package_folder("tvm_ffi") / "lib" / "libtvm_ffi.so"))
     lines = Path("/proc/self/maps").read_text().splitlines()
     folders = sorted({Path(line.split()[-1]).parent for line in lines if "/" in line})
     paths = []
@@ -110,10 +108,3 @@ def _abi_libraries() -> list[str]:
             raise ToolError(f"TVM's libraries did not load {name}; reinstall apache-tvm-ffi")
         paths.append(str(path))
     return paths
-
-
-def _package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        raise ToolError(f"{name} is not installed in this Python; install mbv3c with pip")
-    return Path(spec.origin).parent

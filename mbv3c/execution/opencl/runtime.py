@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import FETCH_COMMAND, Progress, cache_root, only_one, provide
+from mbv3c.execution.cache import FETCH_COMMAND, cache_root, only_one, provide
 from mbv3c.execution.opencl.kit import OpenCLKit, opencl_kit
 from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin, tvm_runtime
+from mbv3c.progress import Progress
 
 DEVICE_VARIABLE = "MBV3C_OPENCL_DEVICE"
 PROFILE = ("mbv3c.opencl.profile_start", "mbv3c.opencl.profile_stop")  # global functions

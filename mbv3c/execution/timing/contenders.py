@@ -5,7 +5,6 @@ from Python and on an input that is there already. Of an int8 bundle the others 
 model, too; else they compute in fp32, whatever the bundle's precision is.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MANIFEST, MODEL, QUANTIZED
+from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MODEL, QUANTIZED
 from mbv3c.errors import UsageError
 from mbv3c.execution.opencl.runtime import device_info, load_runtime
-from mbv3c.targets.table import find_target
 
 Run = Callable[[], object]
-Open = Callable[[Path, NDArray[np.float32], int], Run]
+Open = Callable[[Path, NDArray[np.float32], int, str], Run]
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,8 @@ class Contender:
     """A runtime.
 
     Attributes:
-        open: makes one from a bundle, an input and a number of threads.
+        open: function from a bundle, an input, a number of threads and TVM's name of a device,
+            which only the bundle's library can use, to what runs it.
         module: the Python module that it needs.
         package: the package that brings the module.
         extra: the extra of mbv3c that brings the package; empty where mbv3c always does.
@@ -46,42 +45,40 @@ class Contender:
         return metadata.version(self.package)
 
 
-def _open_bundle(bundle: Path, x: NDArray[np.float32], threads: int) -> Run:
+def _open_bundle(bundle: Path, x: NDArray[np.float32], threads: int, device: str) -> Run:
     """Open the library; TVM takes the number of threads from its environment."""
     import tvm
     from tvm import relax
 
-    device = opened_device(bundle)
+    opened = opened_device(device)
     library = tvm.runtime.load_module(str(bundle / LIBRARY))
-    main = relax.VirtualMachine(library, device)["main"]
-    given = tvm.runtime.tensor(x, device)
-    if device == tvm.cpu():
+    main = relax.VirtualMachine(library, opened)["main"]
+    given = tvm.runtime.tensor(x, opened)
+    if device == "cpu":
         return lambda: main(given)
 
     def run() -> None:
         main(given)
-        device.sync()  # launches return at once
+        opened.sync()  # launches return at once
 
     return run
 
 
-def opened_device(bundle: Path) -> Any:
-    """Return TVM's device for a bundle's kernels; loads the OpenCL runtime for a GPU's.
+def opened_device(name: str) -> Any:
+    """Return a device of TVM's, "cpu" or "opencl"; loads the OpenCL runtime for the latter.
 
     Raises:
         ToolError: there is no OpenCL device.
     """
     import tvm
 
-    recorded = json.loads((bundle / MANIFEST).read_text())["target"]["name"]
-    if not find_target(recorded).gpu:
-        return tvm.cpu()
-    load_runtime()
-    device_info()
-    return tvm.opencl(0)
+    if name == "opencl":
+        load_runtime()
+        device_info()
+    return tvm.device(name)
 
 
-def _open_onnxruntime(bundle: Path, x: NDArray[np.float32], threads: int) -> Run:
+def _open_onnxruntime(bundle: Path, x: NDArray[np.float32], threads: int, device: str) -> Run:
     """Open the model with every optimisation of onnxruntime, as its users do."""
     import onnxruntime
 
@@ -96,7 +93,7 @@ def _open_onnxruntime(bundle: Path, x: NDArray[np.float32], threads: int) -> Run
     return lambda: session.run(None, given)
 
 
-def _open_openvino(bundle: Path, x: NDArray[np.float32], threads: int) -> Run:
+def _open_openvino(bundle: Path, x: NDArray[np.float32], threads: int, device: str) -> Run:
     """Open the model for latency, and in fp32: by itself OpenVINO may choose bf16."""
     import openvino
 

@@ -79,14 +79,25 @@ class Worker:
 
 @contextmanager
 def worker(
-    mode: str, bundle: Path, cpus: Sequence[int], *, timeout: float | None = None
+    mode: str,
+    bundle: Path,
+    cpus: Sequence[int],
+    device: str = "cpu",
+    *,
+    timeout: float | None = None,
 ) -> Iterator[Worker]:
     """Start a worker on some processors, as many threads as there are of them; end it after.
 
-    One that still runs after `timeout` seconds is killed, and what waits for it raises.
+    Args:
+        mode: a contender's name, or one of the worker's own modes.
+        bundle: the bundle that it runs.
+        cpus: the processors.
+        device: TVM's name of what runs the library's kernels.
+        timeout: seconds after which it is killed, and what waits for it raises; None: never.
     """
     chosen = ",".join(map(str, cpus))
-    command = [sys.executable, "-m", "mbv3c.execution.timing.worker", mode, str(bundle), chosen]
+    module = "mbv3c.execution.timing.worker"
+    command = [sys.executable, "-m", module, mode, str(bundle), chosen, device]
     # TVM would pin its threads by itself, whatever it was given.
     environment = {"TVM_NUM_THREADS": str(len(cpus)), "TVM_BIND_THREADS": "0"}
     with (
@@ -112,17 +123,27 @@ def worker(
             process.kill()
 
 
-def interleave(modes: Sequence[str], bundle: Path, cpus: Sequence[int], runs: int) -> Turns:
-    """Time `runs` inferences of each contender on a bundle.
+def interleave(
+    modes: Sequence[str], bundle: Path, cpus: Sequence[int], runs: int, device: str = "cpu"
+) -> Turns:
+    """Time `runs` inferences of each contender on a bundle, whose kernels run on a device.
 
     Raises:
         ToolError: one of them fails.
     """
-    return take_turns({mode: (mode, bundle) for mode in modes}, cpus, runs)
+    return take_turns({mode: (mode, bundle) for mode in modes}, cpus, runs, device)
 
 
-def take_turns(sides: Mapping[str, tuple[str, Path]], cpus: Sequence[int], runs: int) -> Turns:
-    """Time `runs` inferences of each side: by its name a worker's mode, and the bundle it runs.
+def take_turns(
+    sides: Mapping[str, tuple[str, Path]], cpus: Sequence[int], runs: int, device: str = "cpu"
+) -> Turns:
+    """Time inferences of several sides.
+
+    Args:
+        sides: each side's mode of a worker and bundle, by name.
+        cpus: the processors to stay on.
+        runs: inferences of each side.
+        device: TVM's name of what runs the libraries' kernels.
 
     Raises:
         ToolError: one of them fails.
@@ -132,7 +153,7 @@ def take_turns(sides: Mapping[str, tuple[str, Path]], cpus: Sequence[int], runs:
     blocks: dict[str, list[list[Any]]] = {side: [] for side in sides}
     with ExitStack() as stack:
         workers = {
-            side: stack.enter_context(worker(mode, bundle, cpus))
+            side: stack.enter_context(worker(mode, bundle, cpus, device))
             for side, (mode, bundle) in sides.items()
         }
         order = list(workers)
@@ -141,5 +162,5 @@ def take_turns(sides: Mapping[str, tuple[str, Path]], cpus: Sequence[int], runs:
                 time.sleep(_PAUSE_S)
                 blocks[side].append(workers[side].measure(runs_of_block))
             order.reverse()  # so that neither is always the first
-        interruptions = sum(one.interruptions for one in workers.values())
+        interruptions = sum(side.interruptions for side in workers.values())
     return Turns(blocks, interruptions, runs * len(sides))

@@ -1,9 +1,8 @@
 """The library that times every call of a model on a device; see stopwatch.c beside this."""
 
 import hashlib
+import platform
 import struct
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,10 +10,7 @@ from tvm_ffi import libinfo
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.cache import cache_root, only_one, provide
-from mbv3c.execution.link import zig_triple
-from mbv3c.job import Target
-from mbv3c.targets.cpu.library import resolve
-from mbv3c.targets.table import find_target
+from mbv3c.execution.link import run_zig, zig_triple
 
 INSTRUMENT = "mbv3c.stopwatch"  # what `begin` registers, for the virtual machine
 _SOURCE = Path(__file__).with_suffix(".c")
@@ -23,36 +19,25 @@ _ENTRY = struct.Struct("<QB")  # nanoseconds, and the length of the name that fo
 Call = tuple[str, float]
 
 
-def build_stopwatch(target: Target, output: Path) -> None:
-    """Compile and link it for a target's processor and system: 5 kB, and no C library.
+def build_stopwatch(triple: str, output: Path) -> None:
+    """Compile and link it for the processor and system of a triple: 5 kB, and no C library.
 
     Raises:
         ToolError: the compiler failed.
     """
     headers = (libinfo.find_include_path(), libinfo.find_dlpack_include_path())
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "ziglang", "cc", "-target", zig_triple(target.triple)),
-            *("-O2", "-std=c11", "-fPIC", "-nostdlib", "-shared", "-s", "-fno-sanitize=all"),
-            *("-Wl,--build-id=none", "-Wl,--allow-shlib-undefined"),
-            *(f"-I{folder}" for folder in headers),
-            *(str(_SOURCE), "-o", str(output)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise ToolError(
-            f"compiling {_SOURCE.name} for {target.name} failed with status {done.returncode} "
-            f"({lines[-1]}); is the disk full, or the package ziglang missing? `mbv3c doctor` "
-            "checks"
-        )
+    command = [
+        *("cc", "-target", zig_triple(triple)),
+        *("-O2", "-std=c11", "-fPIC", "-nostdlib", "-shared", "-s", "-fno-sanitize=all"),
+        *("-Wl,--build-id=none", "-Wl,--allow-shlib-undefined"),
+        *(f"-I{folder}" for folder in headers),
+        *(str(_SOURCE), "-o", str(output)),
+    ]
+    run_zig(command, f"compiling {_SOURCE.name} for {triple}")
 
 
 def stopwatch_here() -> Path:
-    """Return the library for this machine; it is built once, and kept in the cache.
+    """Return the library for this machine, with Linux; it is built once, and kept in the cache.
 
     Raises:
         ToolError: the compiler failed, or the cache folder cannot be written to.
@@ -62,7 +47,7 @@ def stopwatch_here() -> Path:
     library = folder / "built" / "stopwatch.so"
     if not library.exists():
         with only_one(folder, lambda _: None):
-            here = resolve(find_target("host_cpu"))
+            here = f"{platform.machine()}-linux-gnu"
             provide(library.parent, lambda place: build_stopwatch(here, place / library.name))
     return library
 

@@ -1,14 +1,14 @@
 """The process in which one side of a benchmark runs.
 
-    python -m mbv3c.execution.timing.worker MODE BUNDLE CPUS
+    python -m mbv3c.execution.timing.worker MODE BUNDLE CPUS DEVICE
 
 MODE is the name of a contender, or "profile"; or "contest", which is a profile that first stores
 all outputs beside the library, and times a GPU's kernels by the device's own clock. CPUS are the
-processors to stay on, such as 0,1, and there are as many threads. The process says
-`{"ready": true}` when it is warm; then it answers every line with a number N by one line of JSON:
-`measured`, the milliseconds of N inferences, or, for "profile", of each of them the name and the
-microseconds of every function called, in order; and `interruptions`, how often its processors were
-given to others meanwhile.
+processors to stay on, such as 0,1, and there are as many threads. DEVICE is TVM's name of what
+runs the library's kernels, cpu or opencl. The process says `{"ready": true}` when it is warm; then
+it answers every line with a number N by one line of JSON: `measured`, the milliseconds of N
+inferences, or, for "profile", of each of them the name and the microseconds of every function
+called, in order; and `interruptions`, how often its processors were given to others meanwhile.
 """
 
 import json
@@ -39,14 +39,14 @@ _BLOCK_WARM_RUNS = 2  # after a pause caches and clocks are cold
 _AT_ONCE = 100  # runs whose calls the stopwatch has room for, with ten times as many kernels
 
 
-def main(mode: str, bundle: str, cpus: str) -> None:
+def main(mode: str, bundle: str, cpus: str, device: str) -> None:
     """Open, warm up, and answer until the input ends."""
     chosen = [int(cpu) for cpu in cpus.split(",")]
     os.sched_setaffinity(0, chosen)
     # Libraries may print; our answers keep the real standard output for themselves.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    measure = _measuring(mode, Path(bundle), len(chosen))
+    measure = _measuring(mode, Path(bundle), len(chosen), device)
     begin, runs = perf_counter_ns(), 0
     while runs < _WARM_RUNS or perf_counter_ns() - begin < _WARM_NS:
         measure(1)
@@ -64,11 +64,11 @@ def _interruptions() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def _measuring(mode: str, bundle: Path, threads: int) -> Callable[[int], list[Any]]:
+def _measuring(mode: str, bundle: Path, threads: int, device: str) -> Callable[[int], list[Any]]:
     x = read_input(bundle)
     if mode in (PROFILE, CONTEST):
-        return _profiled(bundle, x, storing=mode == CONTEST)
-    run = CONTENDERS[mode].open(bundle, x, threads)
+        return _profiled(bundle, x, device, storing=mode == CONTEST)
+    run = CONTENDERS[mode].open(bundle, x, threads, device)
     return lambda runs: [_timed(run) for _ in range(runs)]
 
 
@@ -78,19 +78,22 @@ def _timed(run: Run) -> float:
     return (perf_counter_ns() - begin) / 1e6
 
 
-def _profiled(bundle: Path, x: Any, *, storing: bool) -> "Callable[[int], list[list[Call]]]":
+def _profiled(
+    bundle: Path, x: Any, name: str, *, storing: bool
+) -> "Callable[[int], list[list[Call]]]":
     import tvm
     from tvm import relax
 
-    device = opened_device(bundle)
+    from mbv3c.execution.host import arrays
+
+    device = opened_device(name)
     library = tvm.runtime.load_module(str(bundle / LIBRARY))
     machine = relax.VirtualMachine(library, device)
     main, given = machine["main"], tvm.runtime.tensor(x, device)
 
     if storing:
-        made = main(given)
-        several = [made] if isinstance(made, tvm.runtime.Tensor) else made
-        np.savez(bundle / OUTPUTS, **{f"{i}": one.numpy() for i, one in enumerate(several)})
+        outputs: list[Any] = arrays(main(given))
+        np.savez(bundle / OUTPUTS, **{f"{i}": output for i, output in enumerate(outputs)})
 
     def run() -> None:
         main(given)
@@ -103,7 +106,7 @@ def _profiled(bundle: Path, x: Any, *, storing: bool) -> "Callable[[int], list[l
             names = [name for name, _ in timed(1)[0]]
         return by_calls(names, times)
 
-    if storing and device != tvm.cpu():
+    if storing and name != "cpu":
         return lambda runs: [run_on_gpu() for _ in range(runs)]
     return timed
 

@@ -1,1 +1,1 @@
-"""weights."""
+"""Read and write the weights of built models."""

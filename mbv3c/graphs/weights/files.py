@@ -54,7 +54,7 @@ _ONNX_ERRORS = (OSError, ValueError, TypeError, KeyError, onnx.checker.Validatio
 def read_tensors(
     path: Path, weights_of: Callable[[onnx.ModelProto], dict[str, Array]]
 ) -> dict[str, Array]:
-    """Read the tensors of a file whose content says of which format it is.
+    """Read the tensors of a file; its content tells the format.
 
     bf16 comes as fp32, everything else as it is stored. `weights_of` picks the weights of an
     ONNX model. Arrays may be read-only.

@@ -29,7 +29,7 @@ def load_weights(model: onnx.ModelProto, path: Path) -> None:
     The file is a state dict (safetensors, .pt, .pth, .npz) of torchvision's or timm's MobileNetV3
     or torchvision's LR-ASPP or SSDLite, one with this project's names, or an ONNX model whose
     weights carry any of these names.
-    Its content says which; the suffix does not matter. fp16, bf16 and fp64 become fp32. A Linear
+    The content tells which; the suffix does not matter. fp16, bf16 and fp64 become fp32. A Linear
     weight `(n, m)` and a 1x1 convolution's `(n, m, 1, 1)` stand for each other.
     `num_batches_tracked` is ignored. Nothing in a file is executed.
 
@@ -42,29 +42,32 @@ def load_weights(model: onnx.ModelProto, path: Path) -> None:
             the model; all that are missing, extra, of another shape or type, or not finite are
             named. The model is then unchanged.
     """
-    found = {
+    stored = {
         name: array
         for name, array in read_tensors(path, weights_of).items()
         if name.rpartition(".")[2] != "num_batches_tracked"
     }
     wanted = weights_of(model)
-    convention, names = name_map(wanted, found)
+    convention, names = name_map(wanted, stored)
     complaints = [
         f"missing: {_pair(names[own], own)} {wanted[own].shape}"
         for own in wanted
-        if names[own] not in found
+        if names[own] not in stored
     ]
     known = set(names.values())
     complaints += [
         f"extra: {_printable(name)} {array.shape}"
-        for name, array in found.items()
+        for name, array in stored.items()
         if name not in known
     ]
     loaded: dict[str, NDArray[np.float32]] = {}
-    for own, given in ((own, found[names[own]]) for own in wanted if names[own] in found):
-        complaint = _misfit(given, wanted[own])
+    for own, weight in wanted.items():
+        array = stored.get(names[own])
+        if array is None:
+            continue
+        complaint = _misfit(array, weight)
         if complaint is None:
-            loaded[own] = _as_float32(given).reshape(wanted[own].shape)
+            loaded[own] = _as_float32(array).reshape(weight.shape)
             complaint = _not_finite(loaded[own])
         if complaint is not None:
             complaints.append(f"{_pair(names[own], own)} {complaint}")
@@ -105,11 +108,11 @@ def weights_of(model: onnx.ModelProto) -> dict[str, Array]:
     }
 
 
-def _misfit(given: Array, wanted: Array) -> str | None:
-    if _without_trailing_ones(given.shape) != _without_trailing_ones(wanted.shape):
-        return f"has the shape {given.shape}, the model needs {wanted.shape}"
-    if given.dtype.name not in _CONVERTED:
-        return f"is {given.dtype.name}; weights are fp32, fp16, bf16 or fp64"
+def _misfit(array: Array, wanted: Array) -> str | None:
+    if _without_trailing_ones(array.shape) != _without_trailing_ones(wanted.shape):
+        return f"has the shape {array.shape}, the model needs {wanted.shape}"
+    if array.dtype.name not in _CONVERTED:
+        return f"is {array.dtype.name}; weights are fp32, fp16, bf16 or fp64"
     return None
 
 

@@ -35,36 +35,36 @@ _WRAPPERS = ("module.", "_orig_mod.")
 _PARTS = ("expand", "depthwise", "se", "project")
 
 
-def name_map(own: Collection[str], found: Collection[str]) -> tuple[str, dict[str, str]]:
-    """Decide which convention the names `found` in a file follow, and map our names to it.
+def name_map(own: Collection[str], stored: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Decide which convention the names `stored` in a file follow, and map our names to it.
 
     Returns:
         The convention's name, and for each name of `own` the one that the file should hold.
     """
-    prefix = _wrapper(found)
-    bare = [name.removeprefix(prefix) for name in found]
+    prefix = _wrapper(stored)
+    bare = [name.removeprefix(prefix) for name in stored]
     maps = {name: rule(own, bare) for name, rule in _CONVENTIONS.items()}
     held = set(bare)
     best = max(maps, key=lambda convention: len(held.intersection(maps[convention].values())))
     return best, {mine: prefix + theirs for mine, theirs in maps[best].items()}
 
 
-def _wrapper(found: Collection[str]) -> str:
+def _wrapper(stored: Collection[str]) -> str:
     prefix = ""
     while True:
         wrapper = next(
-            (w for w in _WRAPPERS if found and all(n.startswith(prefix + w) for n in found)), ""
+            (w for w in _WRAPPERS if stored and all(n.startswith(prefix + w) for n in stored)), ""
         )
         if not wrapper:
             return prefix
         prefix += wrapper
 
 
-def _own(own: Collection[str], found: Collection[str]) -> dict[str, str]:
+def _own(own: Collection[str], stored: Collection[str]) -> dict[str, str]:
     return {name: name for name in own}
 
 
-def _torchvision(own: Collection[str], found: Collection[str]) -> dict[str, str]:
+def _torchvision(own: Collection[str], stored: Collection[str]) -> dict[str, str]:
     """`features.N.block.J`: J counts the parts that block N has; 0 is the conv, 1 its BN.
 
     Under LR-ASPP `features` are called `backbone`, under SSDLite `backbone.features` and cut.
@@ -105,12 +105,12 @@ def _torchvision_module(
     return f"{root}.1.{behind}{inside}" if behind else f"{root}.1.0.{position}"
 
 
-def _timm(own: Collection[str], found: Collection[str]) -> dict[str, str]:
+def _timm(own: Collection[str], stored: Collection[str]) -> dict[str, str]:
     """`blocks.S.B`: stage and place in it; the stem, the head and the classifier stand outside."""
     blocks = _blocks(own)
     features = sorted({int(f) for f in (_split(name)[0] for name in own) if f})
     # The stem is no block; the last convolution is one, in a stage of its own.
-    places = _timm_places(found, len(features[1:]))
+    places = _timm_places(stored, len(features[1:]))
     place = {str(feature): where for feature, where in zip(features[1:], places, strict=True)}
 
     def translated(name: str) -> str:
@@ -132,10 +132,10 @@ def _timm(own: Collection[str], found: Collection[str]) -> dict[str, str]:
     return {name: translated(name) for name in own}
 
 
-def _timm_places(found: Collection[str], count: int) -> list[str]:
+def _timm_places(stored: Collection[str], count: int) -> list[str]:
     """Return `blocks.S.B` for `count` blocks in order, gaps in the file's numbering filled."""
     lengths: dict[int, int] = {}
-    for name in found:
+    for name in stored:
         match = re.match(r"blocks\.(\d{1,3})\.(\d{1,3})\.", name)
         if match:
             stage, index = int(match[1]), int(match[2])

@@ -100,16 +100,16 @@ def read_torch(path: Path, content: Mapping[str, bytes]) -> dict[str, Array]:
 
 
 def _state_dict(path: Path, loaded: object) -> dict[str, Array]:
-    found = _tensors(loaded)
-    if not found and isinstance(loaded, dict):
-        inner = {key: tensors for key in loaded if (tensors := _tensors(loaded[key]))}
+    tensors = _tensors(loaded)
+    if not tensors and isinstance(loaded, dict):
+        inner = {key: nested for key in loaded if (nested := _tensors(loaded[key]))}
         if len(inner) > 1:
             listed = ", ".join(map(repr, inner))
             raise ModelError(f"{path} holds several state dicts ({listed}); save one alone")
-        found = next(iter(inner.values()), {})
-    if not found:
+        tensors = next(iter(inner.values()), {})
+    if not tensors:
         raise ModelError(f"{path} holds no state dict; save model.state_dict()")
-    return found
+    return tensors
 
 
 def _tensors(value: object) -> dict[str, Array]:

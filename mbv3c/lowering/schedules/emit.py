@@ -1,8 +1,8 @@
 """Words in which the kernels are written: vectors, accumulators, tiles.
 
-The kernels are low-level TensorIR: loops, vector loads, vector stores, and accumulators that are
-`local` buffers of vector type indexed by constants, which LLVM keeps in registers. What is
-unrolled is a Python loop.
+The kernels are low-level TensorIR: loops, vector loads and vector stores. Accumulators are `local`
+buffers of vectors, indexed by constants; LLVM keeps them in registers. A Python loop is an
+unrolled loop of the kernel.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 Expr = Any  # a TensorIR expression or a Python number; TVM has no types for mypy
 Buffer = Any
 
-# How far from one pointer NEON loads pairs of vectors ("LDP", a signed offset of 7 bits times 16).
+# How far from a pointer NEON loads pairs of vectors ("LDP", a signed offset of 7 bits times 16).
 PAIRED_LOAD_BYTES = 1024
 KERNEL = "mbv3c.kernel"  # the attribute of functions whose temporaries are registers
 
@@ -38,7 +38,7 @@ def argument(name: str, shape: Sequence[int], dtype: str) -> Buffer:
 
 
 def vectors(extent: int, lanes: int) -> tuple[int, ...]:
-    """Cover `extent` with vectors of `lanes`; the rest takes halves, quarters and so on."""
+    """Cover `extent` with vectors of `lanes`, and the rest with halves, quarters and so on."""
     covered = [lanes] * (extent // lanes)
     rest = extent % lanes
     while rest:
@@ -79,17 +79,17 @@ def sum_type(dtype: str) -> str:
 
 
 def cast(value: Expr, lanes: int, dtype: str) -> Expr:
-    """Return a vector as another type, or as it is if that is its type."""
+    """Convert a vector to a type, unless it has that type."""
     wanted = vector_type(dtype, lanes)
     return value if str(value.ty.dtype) == wanted else tirx.Cast(wanted, value)
 
 
-# Gives the value at an index of something that was loaded.
+# Gives one value, by its index, of a vector that was loaded.
 Lane = Callable[[int], Expr]
 
 
 def lanes_of(buffer: Buffer, *index: Expr, lanes: int, dtype: str) -> Lane:
-    """Load `lanes` adjacent values at once, as `dtype`; return what gives each of them."""
+    """Load `lanes` adjacent values at once, as `dtype`; return what gives each value."""
     if lanes == 1:
         return lambda _: cast(buffer[tuple(index)], 1, dtype)
     held = _registers(1, lanes, dtype)
@@ -111,7 +111,7 @@ def vector_type(dtype: str, lanes: int) -> str:
 
 @dataclass(frozen=True)
 class Accumulators:
-    """A tile of registers: `rows` times the vectors of `widths`."""
+    """A tile of registers: `rows` rows of vectors, each row of `widths` lanes."""
 
     rows: int
     widths: tuple[int, ...]
@@ -125,11 +125,11 @@ class Accumulators:
         T.buffer_store(self.columns[column], value, [row])
 
     def add_product(self, row: int, column: int, a: Expr, b: Expr) -> None:
-        """Add a product, which LLVM contracts to one fused multiply-add."""
+        """Add a product; LLVM contracts this to a fused multiply-add."""
         self.set(row, column, self.get(row, column) + a * b)
 
     def clear(self) -> None:
-        """Make all of them 0."""
+        """Set all accumulators to 0."""
         for row, column in self.places():
             self.set(row, column, splat(0.0, self.widths[column], self.dtype))
 
@@ -140,7 +140,7 @@ class Accumulators:
             self.set(row, column, self.get(row, column) + value)
 
     def places(self) -> list[tuple[int, int]]:
-        """Return every row and column, so that the operands of the shorter side stay at hand."""
+        """Return every row and column, ordered so that few operands are needed at a time."""
         places = [(row, column) for row in range(self.rows) for column in range(len(self.widths))]
         if len(self.widths) > self.rows:
             places.sort(key=lambda place: place[1])
@@ -148,7 +148,7 @@ class Accumulators:
 
 
 def accumulators(rows: int, widths: Sequence[int], dtype: str) -> Accumulators:
-    """Declare accumulators; they hold nothing yet."""
+    """Declare accumulators without a value."""
     columns = tuple(_registers(rows, lanes, dtype) for lanes in widths)
     return Accumulators(rows, tuple(widths), columns, dtype)
 
@@ -156,7 +156,7 @@ def accumulators(rows: int, widths: Sequence[int], dtype: str) -> Accumulators:
 def biased_accumulators(
     rows: int, widths: Sequence[int], dtype: str, bias: Buffer, first: Expr
 ) -> Accumulators:
-    """Declare accumulators of which every row holds the bias of the columns from `first` on."""
+    """Declare accumulators that hold, in every row, the bias of the columns from `first` on."""
     acc = accumulators(rows, widths, dtype)
     for column, (at, lanes) in enumerate(zip(offsets(widths), widths, strict=True)):
         for row in range(rows):
@@ -166,10 +166,10 @@ def biased_accumulators(
 
 @contextmanager
 def loop(extent: int, *, parallel: bool = False) -> Iterator[Expr]:
-    """Loop, unless there is one turn only.
+    """Loop, unless there is only one turn.
 
-    The variable has 64 bits: what is added to a narrower one might wrap, for all that LLVM knows,
-    so that it would compute and widen every index by itself instead of using offsets.
+    The variable has 64 bits. A narrower one might wrap, for all that LLVM knows; LLVM would then
+    compute and widen every index separately instead of using offsets.
     """
     if extent == 1:
         yield 0
@@ -190,12 +190,12 @@ def when(conditions: Sequence[Expr]) -> Iterator[None]:
 
 
 def all_of(conditions: Sequence[Expr]) -> Expr:
-    """Return the condition that all of some hold."""
+    """Return the condition that all conditions hold."""
     return conditions[0] if len(conditions) == 1 else tirx.all(*conditions)
 
 
 def _registers(count: int, lanes: int, dtype: str) -> Buffer:
-    """Declare vectors on the stack, which LLVM keeps in registers; TVM would take a workspace."""
+    """Declare vectors on the stack, which LLVM keeps in registers, not in TVM's workspace."""
     return T.alloc_buffer(
         (count,),
         vector_type(dtype, lanes),

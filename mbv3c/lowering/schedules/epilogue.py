@@ -15,8 +15,8 @@ class Activation:
 
     Attributes:
         scale: factor of x; 1 for clips.
-        shift: what is added to it.
-        low, high: bounds; None for none.
+        shift: summand after the factor.
+        low, high: bounds; None for no bound.
         gated: whether the result is multiplied by x (HardSwish).
     """
 

@@ -1,9 +1,10 @@
-"""The schedule of every kernel that is not of this family.
+"""One schedule for all kernels that TVM writes.
 
-What TVM's operators compute is a few blocks, one after another, each with loops of its own. A
-block that feeds only another one of the same extent is inlined there. Of the rest, the loops over
-the output share the cores, and the innermost one is cut into vectors. A reduction runs around the
-vectors and keeps its sums in registers; one along the innermost axis keeps a vector of sums.
+TVM's operators are a few blocks, one after another, each with loops of its own. A block is inlined
+into the block that reads it if that is the only one and has no more turns. Of every other block,
+the loops over the output are shared among the cores, and the innermost loop is cut into vectors. A
+reduction runs around the vectors and keeps its sums in registers; a reduction along the innermost
+axis keeps a vector of sums.
 
 A block that none of this fits stays as TVM wrote it.
 """
@@ -18,18 +19,18 @@ from tvm.s_tir import Schedule, ScheduleError
 from tvm.sym import detect_linear_equation
 from tvm.tirx import IntImm, PrimFunc, Var
 
-Block = Any  # of a schedule, as Loop is; TVM has no types for mypy
-Loop = Any
+Block = Any  # a block of a schedule; TVM has no types for mypy
+Loop = Any  # a loop of a schedule
 
 _VECTOR_BYTES = 64  # a whole number of vectors of every processor
-_LEAST_PART = 4  # of that a loop must fill a quarter, which is a vector of NEON
+_LEAST_PART = 4  # a loop must fill a quarter of _VECTOR_BYTES, which is a vector of NEON
 _SUMS_BYTES = 512  # sums that a reduction keeps in registers
-_PARALLEL_TURNS = 50_000  # turns of all loops below which waking other cores costs too much
+_PARALLEL_TURNS = 50_000  # with fewer turns of all loops, waking other cores costs too much
 _SPATIAL, _REDUCTION = 0, 2  # TVM's numbers for what an iteration variable is
 
 
 def schedule(function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
-    """Return the function with its loops in vectors and on all cores where that is simple."""
+    """Return the function with loops in vectors and on all cores, as far as the rules fit."""
     if not function.attrs or not function.attrs.get("s_tir", False):
         return function  # its loops are in their final form
     cores = int(target.attrs.get("num-cores", 1))
@@ -49,7 +50,7 @@ def _blocks(plan: Schedule) -> list[Block]:
 
 
 def _attempt(plan: Schedule, change: Callable[..., None], *arguments: Any) -> Schedule:
-    """Return the plan as changed, or as it was where a step of the change is not legal."""
+    """Return the changed plan, or the plan as it was if a step of the change is not legal."""
     changed = plan.copy()
     try:
         change(changed, *arguments)
@@ -59,7 +60,7 @@ def _attempt(plan: Schedule, change: Callable[..., None], *arguments: Any) -> Sc
 
 
 def _inline(plan: Schedule, block: Block) -> None:
-    """Compute a block where its only user needs it, if nothing is computed twice for that."""
+    """Compute a block inside its only user, unless something would be computed twice."""
     consumers = plan.get_consumers(block)
     if len(consumers) != 1 or not (_is_injective(plan, block) and _is_injective(plan, *consumers)):
         return
@@ -68,10 +69,10 @@ def _inline(plan: Schedule, block: Block) -> None:
 
 
 def _arrange(plan: Schedule, block: Block, cores: int) -> None:
-    """Give a block vectors, sums in registers, and the cores."""
+    """Cut a block into vectors, keep its sums in registers, and share it among the cores."""
     loops = plan.get_loops(block)
     statement = plan.get(block)
-    kinds = [one.iter_type for one in statement.iter_vars]
+    kinds = [variable.iter_type for variable in statement.iter_vars]
     if len(loops) != len(kinds) or not set(kinds) <= {_SPATIAL, _REDUCTION}:
         return
     spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _SPATIAL]
@@ -109,14 +110,14 @@ def _arrange(plan: Schedule, block: Block, cores: int) -> None:
 
 
 def _gather(plan: Schedule, block: Block, loops: list[Loop]) -> list[Loop]:
-    """Compute a vector of the places that a resize reads once for all channels.
+    """Compute the places that a resize reads as vectors, once for all channels.
 
     Returns:
         The loops that may share the cores.
     """
     statement = plan.get(block)
     computed = [read for read in statement.reads if any(int(r.extent) != 1 for r in read.region)]
-    variables = [one.var for one in statement.iter_vars]
+    variables = [variable.var for variable in statement.iter_vars]
     free = [
         loop
         for loop, variable in zip(loops, variables, strict=False)
@@ -142,10 +143,10 @@ def _gather(plan: Schedule, block: Block, loops: list[Loop]) -> list[Loop]:
 def _reduce_around(
     plan: Schedule, block: Block, inner: Loop, reduction: list[Loop], lanes: int
 ) -> Loop:
-    """Reduce several vectors of outputs at once, in registers; return the loop around that."""
+    """Reduce several vectors of outputs at once, in registers; return the loop around them."""
     most = _SUMS_BYTES // (lanes * _item_bytes(plan, block))
-    whole = int(plan.get(inner).extent) // lanes
-    count = max(n for n in range(1, max(1, most) + 1) if whole % n == 0)
+    vectors = int(plan.get(inner).extent) // lanes
+    count = max(n for n in range(1, max(1, most) + 1) if vectors % n == 0)
     outer, several, vector = plan.split(inner, [None, count, lanes])
     plan.reorder(outer, *reduction, several, vector)
     plan.vectorize(vector)
@@ -166,7 +167,7 @@ def _lanes(plan: Schedule, block: Block, at: int) -> int:
     """Return how many turns of a block's loop make a vector; 0 for none."""
     statement = plan.get(block)
     if len(statement.writes) > 1:
-        return 0  # the largest and its place, say: sums in registers are for one
+        return 0  # two results, as of a TopK: sums in registers are for one
     if not all(_is_adjacent(read, statement.iter_vars[at].var) for read in statement.reads):
         return 0
     most = _most_lanes(plan, block)
@@ -179,23 +180,23 @@ def _most_lanes(plan: Schedule, block: Block) -> int:
 
 
 def _is_flat(statement: Any) -> bool:
-    """Say whether a block reads just where it writes."""
-    variables = [one.var for one in statement.iter_vars]
+    """Say whether a block reads only the places that it writes."""
+    variables = [variable.var for variable in statement.iter_vars]
     return all(
         len(read.region) == len(variables)
-        and all(one.min.same_as(var) for one, var in zip(read.region, variables, strict=True))
+        and all(place.min.same_as(var) for place, var in zip(read.region, variables, strict=True))
         for read in statement.reads
     )
 
 
 def _is_adjacent(read: Any, variable: Var) -> bool:
-    """Say whether consecutive turns of a variable read adjacent places, or the same one."""
-    *outer, last = [_step(one, variable) for one in read.region] or [0]
+    """Say whether consecutive turns of a variable read adjacent places, or one place."""
+    *outer, last = [_step(place, variable) for place in read.region] or [0]
     return last in (0, 1) and all(step == 0 for step in outer)
 
 
 def _step(place: Any, variable: Var) -> int | None:
-    """Return by how much an index grows with a variable; None where that is not constant."""
+    """Return by how much an index grows with a variable; None if that is not constant."""
     if int(place.extent) != 1:
         return None  # an index that is computed may be anywhere
     factor = detect_linear_equation(place.min, [variable])
@@ -203,11 +204,11 @@ def _step(place: Any, variable: Var) -> int | None:
 
 
 def _is_injective(plan: Schedule, block: Block) -> bool:
-    return all(one.iter_type == _SPATIAL for one in plan.get(block).iter_vars)
+    return all(variable.iter_type == _SPATIAL for variable in plan.get(block).iter_vars)
 
 
 def _turns(plan: Schedule, block: Block) -> int:
-    return prod(int(one.dom.extent) for one in plan.get(block).iter_vars)
+    return prod(int(variable.dom.extent) for variable in plan.get(block).iter_vars)
 
 
 def _item_bytes(plan: Schedule, block: Block) -> int:

@@ -18,9 +18,9 @@ class Panels:
     """A run of adjacent panels of equal widths.
 
     Attributes:
-        first: first column.
-        widths: lanes of the vectors of a panel.
-        count: how many panels there are.
+        first: first column of the first panel.
+        widths: lanes of each vector of a panel.
+        count: number of panels.
     """
 
     first: int
@@ -34,7 +34,7 @@ class Panels:
 
 
 def panels(columns: int, lanes: int, most: int) -> list[Panels]:
-    """Cut columns into panels of at most `most` vectors, as even as that allows."""
+    """Cut columns into panels of at most `most` vectors, as evenly as possible."""
     widths = vectors(columns, lanes)
     count = -(-len(widths) // most)
     cuts = [-(-len(widths) * i // count) for i in range(count + 1)]
@@ -57,21 +57,21 @@ def for_each_tile(
     parallel: bool,
     body: Callable[[Expr, Panels, Expr], None],
 ) -> None:
-    """Emit `body` for every tile of a product: its first row, its run of panels, its first column.
+    """Emit `body` for every tile of a product.
 
-    The last block of rows begins early enough to be whole; some rows are computed once more.
+    The last block of rows begins early enough to be whole; some rows are computed twice.
 
     Args:
-        rows: of the product.
-        tile_rows: of a tile.
-        runs: the panels of its columns.
-        rows_outer: whether the tiles of one row block follow each other, or those of one panel.
+        rows: rows of the product.
+        tile_rows: rows of a tile.
+        runs: panels of the product's columns.
+        rows_outer: whether the tiles of a row block follow each other, or those of a panel.
         parallel: whether the outer loop is shared between cores.
-        body: emits the code of a tile.
+        body: emits the code of a tile, from its first row, its run of panels and its first column.
     """
     blocks = -(-rows // tile_rows)
 
-    def one(i: Expr, run: Panels, j: Expr) -> None:
+    def emit_tile(i: Expr, run: Panels, j: Expr) -> None:
         row = i * tile_rows if rows % tile_rows == 0 else T.min(i * tile_rows, rows - tile_rows)
         body(row, run, run.first + j * run.columns)
 
@@ -79,15 +79,15 @@ def for_each_tile(
         with emit.loop(blocks, parallel=parallel) as i:
             for run in runs:
                 with emit.loop(run.count) as j:
-                    one(i, run, j)
+                    emit_tile(i, run, j)
         return
     for run in runs:
         with emit.loop(run.count, parallel=parallel) as j, emit.loop(blocks) as i:
-            one(i, run, j)
+            emit_tile(i, run, j)
 
 
 def pack(weights: NDArray[Any], runs: Sequence[Panels], *, axis: int) -> NDArray[Any]:
-    """Return weights as one array: panel by panel of the columns, which are one axis of theirs."""
+    """Return weights as one array, panel by panel; the columns are the axis `axis` of weights."""
     before = (slice(None),) * axis
     parts = [
         weights[(*before, slice(run.first + i * run.columns, run.first + (i + 1) * run.columns))]
@@ -100,8 +100,7 @@ def pack(weights: NDArray[Any], runs: Sequence[Panels], *, axis: int) -> NDArray
 def turns(steps: int, step_bytes: int) -> int:
     """Return how many steps one turn of a loop takes, to spread the cost of looping.
 
-    Its weights, so many bytes a step, stay within the reach of NEON's paired loads from one
-    pointer.
+    The weights of a turn stay within the reach of NEON's paired loads from one pointer.
     """
     reach = max(1, emit.PAIRED_LOAD_BYTES // step_bytes)
     return max(turns for turns in (1, 2, 4) if steps % turns == 0 and turns <= reach)

@@ -1,7 +1,7 @@
-"""Cut an output row into tiles whose windows are known to lie inside the map, or to cross it.
+"""Cut an output row into runs whose windows lie inside the map, or cross its edge.
 
-A window that crosses the left or right edge is written for its place, with the taps that fall
-outside left out; all others share one loop. Rows above and below are left out at run time, by one
+A run that crosses the left or right edge has code of its own, without the taps outside the map;
+all other runs share one loop. Rows above and below the map are left out at run time, by one
 comparison per row of taps. So padding is neither stored nor multiplied.
 """
 
@@ -23,8 +23,8 @@ class Axis:
     Attributes:
         size: extent of the input.
         taps: extent of the kernel.
-        stride, dilation: as in ONNX.
-        before, after: padding.
+        stride, dilation: stride and dilation as in ONNX.
+        before, after: padding at either end.
     """
 
     size: int
@@ -56,9 +56,9 @@ class Axis:
         """Return the conditions, if any are needed, under which an input lies inside.
 
         Args:
-            at: the input.
-            first: the least that it can be.
-            last: the largest.
+            at: index of the input.
+            first: the least index that is possible.
+            last: the largest index that is possible.
         """
         return [
             *([at >= 0] if first < 0 else []),
@@ -67,18 +67,18 @@ class Axis:
 
 
 def products(down: Axis, right: Axis) -> int:
-    """Return how many taps the windows of a map have together."""
+    """Return how many taps all windows of a map have together."""
     return down.outputs * right.outputs * down.taps * right.taps
 
 
 @dataclass(frozen=True)
-class Run:
+class OutputRun:
     """Adjacent outputs of a row.
 
     Attributes:
-        start: the first of them, an expression where several runs share their code.
-        count: how many.
-        known: `start` where it is a number, else None: then all taps lie inside.
+        start: the first output; an expression if several runs share their code.
+        count: number of outputs.
+        known: `start` if it is a number; None if it is an expression, and all taps lie inside.
     """
 
     start: Expr
@@ -86,7 +86,7 @@ class Run:
     known: int | None
 
     def skips(self, axis: Axis, output: int, tap: int) -> bool:
-        """Say whether a tap of the output'th window falls outside of the map."""
+        """Say whether a tap of the output'th window falls outside the map."""
         if self.known is None:
             return False
         at: int = axis.source(self.known + output, tap)
@@ -95,13 +95,13 @@ class Run:
 
 @dataclass(frozen=True)
 class RowLoads:
-    """How vectors of adjacent inputs cover what a run reads of a row.
+    """Vectors of adjacent inputs that cover what a run reads of a row.
 
     A run at the edge loads only what lies inside: its last vector begins early enough.
 
     Attributes:
-        starts: where each vector begins, counted from the first tap of the first window.
-        first: the input that this tap reads.
+        starts: begin of each vector, counted from the first tap of the first window.
+        first: the input that the first tap of the first window reads.
     """
 
     starts: tuple[int, ...]
@@ -111,14 +111,14 @@ class RowLoads:
     _skipped: int
 
     def place(self, output: int, tap: int) -> tuple[int, int]:
-        """Return which vector, and which lane of it, a tap of the output'th window reads."""
+        """Return the vector, and its lane, that a tap of the output'th window reads."""
         at = output * self._axis.stride + tap * self._axis.dilation
         vector = (at - self._skipped) // self._lanes
         return vector, at - self.starts[vector]
 
 
-def row_loads(axis: Axis, run: Run, lanes: int) -> RowLoads:
-    """Cover what a run reads of a row by vectors."""
+def row_loads(axis: Axis, run: OutputRun, lanes: int) -> RowLoads:
+    """Cover what a run reads of a row with vectors."""
     first = axis.source(run.start, 0)
     skipped = 0 if run.known is None else max(0, -first)
     starts = list(range(skipped, axis.span(run.count), lanes))
@@ -127,13 +127,15 @@ def row_loads(axis: Axis, run: Run, lanes: int) -> RowLoads:
     return RowLoads(tuple(starts), first, axis, lanes, skipped)
 
 
-def for_each_run(axis: Axis, count: int, reach_beyond: int, body: Callable[[Run], None]) -> None:
-    """Emit `body` for every run of `count` outputs of a row, the last one perhaps shorter.
+def for_each_run(
+    axis: Axis, count: int, reach_beyond: int, body: Callable[[OutputRun], None]
+) -> None:
+    """Emit `body` for every run of `count` outputs of a row; the last run may be shorter.
 
     Args:
         axis: the horizontal axis.
         count: outputs per run.
-        reach_beyond: how many inputs beyond its last tap a run may touch.
+        reach_beyond: number of inputs beyond its last tap that a run may touch.
         body: emits the code of a run.
     """
 
@@ -147,16 +149,16 @@ def for_each_run(axis: Axis, count: int, reach_beyond: int, body: Callable[[Run]
         if inner and start == inner[0]:
             with emit.loop(len(inner)) as i:
                 at = start + i * count
-                body(Run(at, count, start if len(inner) == 1 else None))
+                body(OutputRun(at, count, start if len(inner) == 1 else None))
         elif start not in inner:
-            body(Run(start, count, start))
+            body(OutputRun(start, count, start))
     rest = axis.outputs % count
     if rest:
         start = axis.outputs - rest
-        body(Run(start, rest, start))
+        body(OutputRun(start, rest, start))
 
 
-# Gives the conditions under which a row of taps of an output row lies inside of the map.
+# Gives the conditions under which a row of taps lies inside the map, from an output row and a tap.
 Conditions = Callable[[Expr, int], list[Expr]]
 
 
@@ -169,8 +171,8 @@ def for_each_row(
 ) -> None:
     """Emit `body` for all output rows, with the comparisons that they need.
 
-    Where `apart`, the rows whose windows lie inside have code of their own without comparisons,
-    and the few others share one loop: fewer instructions, twice the code.
+    With `apart`, rows whose windows lie inside the map have code of their own without comparisons,
+    and all others share one loop: fewer instructions, twice the code.
     """
     rows = range(axis.outputs)
     inner = [
@@ -199,17 +201,17 @@ def for_each_tile(
     reach_beyond: int,
     apart: bool,
     parallel: bool,
-    body: Callable[[Expr, Expr, Conditions, Panels, Expr, Run], None],
+    body: Callable[[Expr, Expr, Conditions, Panels, Expr, OutputRun], None],
 ) -> None:
     """Emit `body` for every image, output row, panel of channels and run of outputs.
 
     Args:
-        batch: images.
+        batch: number of images.
         axes: the vertical and the horizontal axis.
-        runs: the panels.
+        runs: runs of panels of channels.
         count: outputs per run.
-        reach_beyond: as in `for_each_run`.
-        apart: as in `for_each_row`.
+        reach_beyond: number of inputs beyond its last tap that a run may touch.
+        apart: whether rows inside the map have code of their own, as in `for_each_row`.
         parallel: whether the output rows are shared between cores.
         body: emits a tile, from image, output row and its conditions, panel, first channel, run.
     """
@@ -219,8 +221,8 @@ def for_each_tile(
         for panel in runs:
             with emit.loop(panel.count) as j:
                 column = panel.first + j * panel.columns
-                one = partial(body, b, p, conditions, panel, column)
-                for_each_run(right, count, reach_beyond, one)
+                emit_run = partial(body, b, p, conditions, panel, column)
+                for_each_run(right, count, reach_beyond, emit_run)
 
     with emit.loop(batch) as b:
         for_each_row(down, partial(row, b), apart=apart, parallel=parallel)

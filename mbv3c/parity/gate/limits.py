@@ -147,12 +147,12 @@ def judge(limits: Sequence[Limit], pairs: Pairs, rows: Sequence[MetricRow]) -> l
 
 
 def _check(limit: Limit, row: MetricRow, seen: float | None) -> Check:
-    whole, least = row.metrics.whole, limit.bound.least
+    complete, least = row.metrics.complete, limit.bound.least
     # What is empty on both sides has no figure, and is equal.
     value = (inf if least else 0.0) if seen is None else seen
-    kept = whole and (value >= limit.value if least else value <= limit.value)
+    kept = complete and (value >= limit.value if least else value <= limit.value)
     said = "nothing to compare" if seen is None else f"{seen:.6g}"
-    if not whole:
+    if not complete:
         broken = row.metrics.values - row.metrics.compared
         said += f", and {broken} of {row.metrics.values} values are not finite or of another shape"
     return Check(

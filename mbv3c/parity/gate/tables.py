@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from mbv3c.parity.gate.limits import MetricRow
-from mbv3c.parity.metrics import Broken, Index, Metrics
+from mbv3c.parity.metrics import Index, Metrics, NotFinite
 
 _INDENT = "  "
 
@@ -79,7 +79,7 @@ def _place(index: Index | None) -> str:
     return "-" if index is None else f"[{','.join(map(str, index))}]"
 
 
-def _broken(side: Broken) -> str:
+def _broken(side: NotFinite) -> str:
     found = [
         f"{count} {name} from {_place(at)}"
         for name, count, at in (("NaN", side.nan, side.nan_at), ("inf", side.inf, side.inf_at))

@@ -17,7 +17,8 @@ from tvm.relax import transform
 
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import UsageError
-from mbv3c.execution.runners import Runner, arrays
+from mbv3c.execution.host import arrays
+from mbv3c.execution.runners import Runner
 from mbv3c.lowering.fold_reshape import FoldReshape
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.onnx_import import import_onnx

@@ -20,6 +20,7 @@ from mbv3c.lowering.describe import describe
 from mbv3c.prepare import rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.targets.cpu import library as cpu
+from mbv3c.targets.cpu.cores import SCHEDULING_MODELS
 from mbv3c.targets.cpu.isa import require_isa
 from mbv3c.targets.library import Runnable, build_library
 from mbv3c.targets.table import find_target
@@ -68,7 +69,7 @@ def _cpu_runner(target: Target, name: str | None) -> "NetworkMeter":
     kit = emulator_kit()
     if kit is None:
         raise ToolError("the emulator is not here; fetch it with `mbv3c doctor --fetch`")
-    estimator = estimator_for(target)
+    estimator = estimator_for(SCHEDULING_MODELS.get(target.cpu))
     if name == "estimated" and estimator is None:
         raise ToolError(f"llvm-mca, which estimates cycles, is not here; {LLVM_REMEDY}")
     unit = CYCLES if name == "estimated" else INSTRUCTIONS

@@ -1,4 +1,4 @@
-"""Weights and roundings with which candidates of an integer kernel meet in a contest."""
+"""Draw weights and roundings for a contest between candidates of an integer kernel."""
 
 from math import prod, sqrt
 
@@ -13,16 +13,17 @@ from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 
 Shape = IntegerPointwise | IntegerDepthwise | IntegerConvolution
 
-_INPUTS = 74.0  # standard deviation of int8 drawn from all that there are
+# Standard deviations.
+_INPUTS = 74.0  # of int8 that are equally frequent
 _WEIGHTS = 40.0
-_OUTPUTS = 45.0  # so that few of the rounded sums are cut off
+_OUTPUTS = 45.0  # few rounded sums are cut off
 
 
-def draw_integers(shape: Shape, machine: Processor, random: np.random.Generator) -> list[Array]:
+def draw_integers(shape: Shape, processor: Processor, random: np.random.Generator) -> list[Array]:
     """Draw what `CpuKernels` takes: int8 weights, int32 biases, fp32 factors, (a table).
 
     Rounded sums spread over most of the 256 integers, as those of a calibrated network do. The
-    table maps no two of them to one, so that every difference is seen.
+    table maps no two integers to one, so that every difference shows.
     """
     extents = _extents(shape)
     outputs, terms = extents[0], prod(extents[1:])
@@ -30,7 +31,7 @@ def draw_integers(shape: Shape, machine: Processor, random: np.random.Generator)
     weights = np.rint(drawn).clip(-127, 127).astype(np.int8)
     sums = weights.reshape(outputs, -1).sum(1, dtype=np.int64)
     spread = _INPUTS * _WEIGHTS * sqrt(terms)
-    bias = np.rint(random.normal(0.0, spread / 4, outputs)) + _corrections(shape, sums, machine)
+    bias = np.rint(random.normal(0.0, spread / 4, outputs)) + _corrections(shape, sums, processor)
     scale = _OUTPUTS / spread * random.uniform(0.75, 1.25, outputs)
     table = random.permutation(np.arange(-128, 128)).astype(np.int8)
     rounding = [bias.astype(np.int32), scale.astype(np.float32)]
@@ -47,9 +48,9 @@ def _extents(shape: Shape) -> tuple[int, ...]:
     return shape.outputs, shape.inputs, *taps
 
 
-def _corrections(shape: Shape, sums: Array, machine: Processor) -> Array:
-    """Return what the biases hold of the inputs' zero point and of how they are multiplied."""
+def _corrections(shape: Shape, sums: Array, processor: Processor) -> Array:
+    """Return what to add to the biases for the inputs' zero point and for uint8 products."""
     if isinstance(shape, IntegerDepthwise):
         return -shape.zero * sums
     zero = shape.zero if isinstance(shape, IntegerConvolution) else 0
-    return integer.correction(zero, sums, machine)
+    return integer.correction(zero, sums, processor)

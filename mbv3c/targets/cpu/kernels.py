@@ -37,10 +37,9 @@ from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
 
-# Counts up when the code of a kernel changes for the same shape and knobs: what was measured
-# before says nothing about it then. A test compares it with a digest of some kernels.
+# Counts up when a kernel's code changes though shape and knobs do not: what was measured of the
+# old code says nothing about the new. A test compares it with a digest of some kernels.
 VERSION = 1
-
 
 Integers = NDArray[np.int8]
 
@@ -49,61 +48,63 @@ Integers = NDArray[np.int8]
 class CpuKernels:
     """Kernels for the cores of a CPU.
 
-    Those of integers take int8 weights, laid out as in ONNX, and what `rounding` has for them: of
-    every output an int32 bias and an fp32 factor, and the table, if one follows.
+    Integer kernels take int8 weights, laid out as in ONNX, and `rounding`: for every output an
+    int32 bias and an fp32 factor, then a table if the kernel looks its results up.
 
     Attributes:
-        machine: the processor.
-        choices: what was measured there.
+        processor: the processor that runs the kernels.
+        choices: the knobs that were measured to be best on that processor.
     """
 
-    machine: Processor
+    processor: Processor
     choices: Choices = NO_CHOICES
 
     def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel:
         tile, origin = self._choose("pointwise", shape)
-        packed = pointwise.pack(shape, tile, self.machine, weights)
-        function = pointwise.generate(shape, tile, self.machine)
+        packed = pointwise.pack(shape, tile, self.processor, weights)
+        function = pointwise.generate(shape, tile, self.processor)
         return Kernel(function, (packed, bias), tile, shape, origin)
 
     def depthwise(self, shape: Depthwise, weights: Floats, bias: Floats) -> Kernel:
         tile, origin = self._choose("depthwise", shape)
-        function = depthwise.generate(shape, tile, self.machine)
+        function = depthwise.generate(shape, tile, self.processor)
         return Kernel(function, (pack_depthwise(weights), bias), tile, shape, origin)
 
     def convolution(self, shape: Convolution, weights: Floats, bias: Floats) -> Kernel:
         tile, origin = self._choose("convolution", shape)
-        packed = convolution.pack(shape, tile, self.machine, weights)
-        function = convolution.generate(shape, tile, self.machine)
+        packed = convolution.pack(shape, tile, self.processor, weights)
+        function = convolution.generate(shape, tile, self.processor)
         return Kernel(function, (packed, bias), tile, shape, origin)
 
     def squeeze_excite(
         self, shape: SqueezeExcite, w1: Floats, b1: Floats, w2: Floats, b2: Floats
     ) -> Kernel:
         tile, origin = self._choose("squeeze_excite", shape)
-        first, second = (squeeze_excite.pack(w, tile, self.machine, shape.dtype) for w in (w1, w2))
-        function = squeeze_excite.generate(shape, tile, self.machine)
+        first, second = (
+            squeeze_excite.pack(w, tile, self.processor, shape.dtype) for w in (w1, w2)
+        )
+        function = squeeze_excite.generate(shape, tile, self.processor)
         return Kernel(function, (first, b1, second, b2), tile, shape, origin)
 
     def global_pool(self, shape: GlobalPool) -> Kernel:
         tile, origin = self._choose("global_pool", shape)
-        return Kernel(pooling.generate(shape, tile, self.machine), (), tile, shape, origin)
+        return Kernel(pooling.generate(shape, tile, self.processor), (), tile, shape, origin)
 
     def integer_pointwise(
         self, shape: IntegerPointwise, weights: Integers, *rounding: Array
     ) -> Kernel:
         tile, origin = self._choose("integer_pointwise", shape)
-        packed = integer_pointwise.pack(shape, tile, self.machine, weights)
+        packed = integer_pointwise.pack(shape, tile, self.processor, weights)
         bias, scale = (integer_pointwise.pad(shape, row) for row in rounding[:2])
-        function = integer_pointwise.generate(shape, tile, self.machine)
+        function = integer_pointwise.generate(shape, tile, self.processor)
         return Kernel(function, (packed, bias, scale, *rounding[2:]), tile, shape, origin)
 
     def integer_depthwise(
         self, shape: IntegerDepthwise, weights: Integers, *rounding: Array
     ) -> Kernel:
         tile, origin = self._choose("integer_depthwise", shape)
-        packed = integer_depthwise.pack(shape, self.machine, weights)
-        function = integer_depthwise.generate(shape, tile, self.machine)
+        packed = integer_depthwise.pack(shape, self.processor, weights)
+        function = integer_depthwise.generate(shape, tile, self.processor)
         return Kernel(function, (packed, *rounding), tile, shape, origin)
 
     def integer_convolution(
@@ -111,21 +112,21 @@ class CpuKernels:
     ) -> Kernel:
         tile, origin = self._choose("integer_convolution", shape)
         packed = integer_convolution.pack(shape, weights)
-        function = integer_convolution.generate(shape, tile, self.machine)
+        function = integer_convolution.generate(shape, tile, self.processor)
         return Kernel(function, (packed, *rounding), tile, shape, origin)
 
     def elementwise(self, shape: Elementwise) -> Kernel:
-        return Kernel(elementwise.generate_elementwise(shape, self.machine))
+        return Kernel(elementwise.generate_elementwise(shape, self.processor))
 
     def transpose(self, shape: Transpose) -> Kernel:
-        return Kernel(elementwise.generate_transpose(shape, self.machine))
+        return Kernel(elementwise.generate_transpose(shape, self.processor))
 
     def schedule(self, function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
         return general.schedule(function, target)
 
     def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
         """Return the knobs for a shape, and where they come from."""
-        return chosen(SCHEDULES[kind], self.choices, kind, shape, self.machine)
+        return chosen(SCHEDULES[kind], self.choices, kind, shape, self.processor)
 
 
 # The modules of `schedules` that have knobs, by the kind of their steps.

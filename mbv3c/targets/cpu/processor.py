@@ -17,15 +17,15 @@ class Processor:
     Attributes:
         vector_bytes: width of a vector register.
         registers: number of vector registers.
-        lane_operands: whether a multiply-add can take one lane of a vector for all lanes of an
-            operand (NEON `fmla v, v, v.s[i]`); otherwise a scalar is broadcast from memory.
-        partial_cost: cost of an operation on half a vector or less, relative to a whole one.
+        lane_operands: whether a multiply-add can take one lane of a vector as the operand of all
+            lanes (NEON `fmla v, v, v.s[i]`); otherwise a scalar is broadcast from memory.
+        partial_cost: cost of an operation on half a vector or less, relative to a full vector.
         l1_bytes: level-1 data cache of a core.
         l2_bytes: level-2 cache that a core may fill.
         fma_chains: multiply-adds that must be under way to hide their latency.
-        cores: number of cores that one inference may use.
-        fp16: whether it multiplies and adds half precision.
-        integers: how it multiplies int8, one of `INTEGERS`.
+        cores: number of cores that an inference may use.
+        fp16: whether the processor multiplies and adds half precision.
+        integers: way to multiply int8, one of `INTEGERS`.
         parallel_madds: multiply-adds below which waking other cores costs more than it saves.
     """
 

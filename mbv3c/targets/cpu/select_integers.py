@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mbv3c.lowering.kernels import NO_CHOICES, Choices
 from mbv3c.lowering.plan import Array, Plan, Value
-from mbv3c.lowering.qdq import PAIR, Quantized, Steps, Weights
+from mbv3c.lowering.qdq import PAIR, QuantizedGraph, Steps, Weights
 from mbv3c.lowering.schedules.epilogue import Activation
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.lowering.select import (
@@ -33,7 +33,7 @@ from mbv3c.targets.cpu.schedules.integer import convolution as integer_convoluti
 from mbv3c.targets.cpu.schedules.integer import depthwise as integer_depthwise
 from mbv3c.targets.cpu.schedules.integer import elementwise as integer_elementwise
 from mbv3c.targets.cpu.schedules.integer import pointwise as integer_pointwise
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Output
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Requantization
 from mbv3c.targets.cpu.schedules.integer.elementwise import Operand
 from mbv3c.targets.cpu.select import CpuSelector
 
@@ -41,7 +41,7 @@ _INT8 = "int8"
 
 
 def select_quantized(
-    quantized: Quantized,
+    quantized: QuantizedGraph,
     machine: Processor,
     target: tvm.target.Target,
     choices: Choices = NO_CHOICES,
@@ -70,7 +70,7 @@ class _Ending:
 
     covered: tuple[onnx.NodeProto, ...]
     scale: float
-    output: Output
+    output: Requantization
     table: tuple[Array, ...]
 
 
@@ -89,7 +89,7 @@ class _QuantizedSelector(CpuSelector):
 
     def __init__(
         self,
-        quantized: Quantized,
+        quantized: QuantizedGraph,
         machine: Processor,
         target: tvm.target.Target,
         choices: Choices,
@@ -127,7 +127,7 @@ class _QuantizedSelector(CpuSelector):
             return False
         steps = self._steps[y]
         shape = integer_elementwise.QuantizeImage(
-            batch, channels, prod(sides), steps.scale, Output(steps.zero)
+            batch, channels, prod(sides), steps.scale, Requantization(steps.zero)
         )
         function = integer_elementwise.generate_quantize_image(shape, self._machine)
         source = self._value(x, channels_last=False)
@@ -217,7 +217,7 @@ class _QuantizedSelector(CpuSelector):
             channels,
             steps.scale / made.scale,
             steps.zero,
-            Output(made.zero),
+            Requantization(made.zero),
         )
         function = integer_elementwise.generate_pool(shape, self._machine)
         ending = _Ending((node,), made.scale, shape.output, ())
@@ -276,7 +276,7 @@ class _QuantizedSelector(CpuSelector):
         table = _table(activation, self._steps[x], self._steps[y])
         shape = integer_elementwise.LookUp(prod(self._shape(x)))
         function = integer_elementwise.generate_look_up(shape, self._machine)
-        ending = _Ending((node,), 1.0, Output(0), (table,))
+        ending = _Ending((node,), 1.0, Requantization(0), (table,))
         inputs = (self._integers(x, channels_last=last), table)
         self._emit_integers("elementwise", ending, function, inputs, channels_last=last)
         return True
@@ -401,9 +401,9 @@ class _QuantizedSelector(CpuSelector):
         user = super()._only_user(name)
         activation = activation_of(user, self._stored) if user is not None else None
         if user is None or activation is None or user.output[0] not in self._steps:
-            return _Ending(tuple(covered), steps.scale, Output(steps.zero, low, high), ())
+            return _Ending(tuple(covered), steps.scale, Requantization(steps.zero, low, high), ())
         table = _table(activation, steps, self._steps[user.output[0]])
-        output = Output(steps.zero, low, high, lookup=True)
+        output = Requantization(steps.zero, low, high, lookup=True)
         return _Ending((*covered, user), steps.scale, output, (table,))
 
     # ---- tensors and their memory ----
@@ -430,7 +430,7 @@ class _QuantizedSelector(CpuSelector):
         shape = self._plan.values[source].shape
         result = self._new_name(f"{name}.int8")
         self._plan.values[result] = Value(shape, _INT8)
-        work = integer_elementwise.Quantize(prod(shape), steps.scale, Output(steps.zero))
+        work = integer_elementwise.Quantize(prod(shape), steps.scale, Requantization(steps.zero))
         function = integer_elementwise.generate_quantize(work, self._machine)
         self._append("quantize", (), function, (source, result), result, 0, None)
         return result

@@ -17,9 +17,6 @@ from mbv3c.targets.ethos_u.lowering.region import Region
 # Outputs of a model, and the integers before its part on the CPU, in the order of the device.
 Both = tuple[list[NDArray[np.float32]], list[NDArray[Any]]]
 
-# The same operators on the same integers, without any optimisation: the same bits but for libm's.
-LARGEST_ERROR = 1e-6
-
 
 @dataclass(frozen=True)
 class HostParity:

@@ -20,6 +20,7 @@ from mbv3c.parity.ladder.parts import Parts
 from mbv3c.parity.ladder.reproduce import Culprit
 from mbv3c.parity.ladder.stages import QuantizeStage
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
+from mbv3c.parity.tolerance import LEAST_COSINE
 from mbv3c.targets.ethos_u import vela as ethos_u
 from mbv3c.targets.ethos_u.backend import TOSA, Progress, compile_npu, host_of, lowering, npu_part
 from mbv3c.targets.ethos_u.blame import differing_layers
@@ -29,7 +30,6 @@ from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.options import Knobs
 from mbv3c.targets.ethos_u.stages import STREAM, SplitNetwork, StreamStage, TosaStage
 from mbv3c.targets.ethos_u.tools import require_npu_tools
-from mbv3c.targets.ethos_u.verdict import LEAST_COSINE
 from mbv3c.targets.ethos_u.verify import nudged, operators_alone, other_constants
 
 _INPUTS = 3

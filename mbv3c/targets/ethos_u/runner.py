@@ -1,26 +1,23 @@
 """Run a bundle for an NPU as `mbv3c run` does: fp32 in, the command stream, fp32 out."""
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle
+from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_bundle
 from mbv3c.errors import ToolError
-from mbv3c.targets import serve as worker
+from mbv3c.execution.runners import Tensor
+from mbv3c.execution.stream_server import Infer, server_command
 from mbv3c.targets.ethos_u.host import run_host
 from mbv3c.targets.ethos_u.interpreter.errors import UnsupportedError
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
 from mbv3c.targets.ethos_u.interpreter.program import read_program
 from mbv3c.targets.ethos_u.lowering.composite import Quantization
 from mbv3c.targets.ethos_u.lowering.region import Boundary
-
-Tensor = NDArray[np.float32]
 
 
 class StreamRunner:
@@ -53,7 +50,7 @@ class StreamRunner:
         infer = self.opened(bundle)
         return [infer(x) for x in inputs]
 
-    def opened(self, bundle: Path) -> Callable[[Tensor], list[Tensor]]:
+    def opened(self, bundle: Path) -> Infer:
         """Read the stream of a bundle and return what runs it on one input.
 
         Raises:
@@ -71,7 +68,7 @@ class StreamRunner:
         return infer
 
     def stream_command(self, bundle: Path) -> list[str]:
-        return [sys.executable, "-m", worker.__name__, worker.NPU, str(bundle)]
+        return server_command(open_bundle, bundle)
 
     @contextmanager
     def _supported(self) -> Iterator[None]:
@@ -84,6 +81,11 @@ class StreamRunner:
         if self._host is not None:
             return run_host(self._host, integers)
         return [end.to_model(y) for end, y in zip(self._outputs, integers, strict=True)]
+
+
+def open_bundle(folder: Path) -> Infer:
+    """Open a bundle for an NPU; what is returned runs it on one input."""
+    return StreamRunner(read_bundle(folder)).opened(folder)
 
 
 def _end(device: dict[str, Any], model: dict[str, Any]) -> Boundary:

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from mbv3c.parity.compare import Pairs
-from mbv3c.targets.ethos_u.host_parity import LARGEST_ERROR, HostParity
-
-LEAST_COSINE = 0.9
+from mbv3c.parity.tolerance import HOST_ERROR, LEAST_COSINE
+from mbv3c.targets.ethos_u.host_parity import HostParity
 
 
 @dataclass(frozen=True)
@@ -120,10 +119,10 @@ class NpuParity:
             return []
         if not host.same:
             missed.append("host.onnx is not what the QDQ model leaves to the CPU")
-        if not host.max_error_of_range <= LARGEST_ERROR:
+        if not host.max_error_of_range <= HOST_ERROR:
             missed.append(
                 f"host.onnx is {host.max_error_of_range:.1e} of the range from the QDQ model on "
-                f"the same integers (allowed {LARGEST_ERROR:.0e})"
+                f"the same integers (allowed {HOST_ERROR:.0e})"
             )
         if not host.cosine >= LEAST_COSINE:
             missed.append(

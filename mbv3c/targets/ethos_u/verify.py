@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mbv3c.parity.compare import Pair, Pairs, compare
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
-from mbv3c.parity.tolerance import Tolerance
+from mbv3c.parity.tolerance import ANY, LSB, TOLERANCES
 from mbv3c.targets.ethos_u.host import run_host
 from mbv3c.targets.ethos_u.host_parity import Both, check_host, with_integers
 from mbv3c.targets.ethos_u.interpreter.errors import (
@@ -31,16 +31,10 @@ from mbv3c.targets.ethos_u.lowering.region import Region
 from mbv3c.targets.ethos_u.tosa_model import run_tosa
 from mbv3c.targets.ethos_u.verdict import NpuParity, OperatorsAlone, StepInput
 
-LSB = 3
-# One integer that fp32 rounds the other way near a tie becomes many further down. How many is what
-# onnxruntime's own ways of computing the same QDQ graph show, and what becomes of a few integers
-# of the input that are a step off; the latter, because those ways may happen to agree.
-TIMES_SPREAD = 2.0
 _NUDGED = 9
 # Normalised inputs have a standard deviation of 1: larger ones only show what saturates.
 _INPUTS = 3
 _STREAM_INPUTS = 2
-_ANY = Tolerance(of_range=1.0, times_spread=0.0, reason="int8 is judged by its cosine")
 
 
 def check(
@@ -154,13 +148,13 @@ def _steps(
     references: list[list[ReferenceOutput]],
 ) -> tuple[StepInput, ...]:
     outputs = [model for model, _ in ours]
-    rows = compare(outputs, references, _ANY, ran_on="onnxruntime", exact_program=False).inputs
+    rows = compare(outputs, references, ANY, ran_on="onnxruntime", exact_program=False).inputs
     spreads = [
         max(_lsb(integers, other) for _, other in seen.others(x))
         for x, (_, integers) in zip(inputs, ours, strict=True)
     ]
     # How far a step travels is the network's doing; whether one happens, the input's.
-    allowed = max(LSB, TIMES_SPREAD * max(spreads))
+    allowed = max(LSB, TOLERANCES["npu"].times_spread * max(spreads))
     return tuple(
         StepInput(
             max_error_of_range=row.max_error_of_range,

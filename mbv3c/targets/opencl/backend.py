@@ -13,6 +13,7 @@ from mbv3c import bundle as bundles
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.execution.emulator.kit import native_arch
 from mbv3c.execution.opencl.runner import open_opencl
+from mbv3c.execution.opencl.runtime import device_info
 from mbv3c.execution.timing.processors import choose_cpus
 from mbv3c.job import Target, on_this_machine
 from mbv3c.lowering.kernels import Choices
@@ -105,9 +106,8 @@ def _gpu_runner(target: Target, name: str | None) -> "NetworkMeter | None":
             f"{target.name} does not run on this machine; --device or --tracker measures on one "
             "where it does, --runner estimated lists what the cost model says"
         )
-    device = open_opencl()
-    said = device.description
-    if not device.device.is_gpu:
+    said = open_opencl().description
+    if not device_info().is_gpu:
         said += ", whose times say nothing about a GPU"
     return LocalMeter(tuple(choose_cpus(len(os.sched_getaffinity(0)))), device=said)
 

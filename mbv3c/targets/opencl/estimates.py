@@ -1,4 +1,4 @@
-"""What the cost model of a GPU says of all knobs: no library is built, and nothing runs."""
+"""Estimate all knobs by the cost model of a GPU: no library is built, and nothing runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,30 +16,30 @@ DESCRIPTION = "the cost model (a roofline; it was compared with no GPU)"
 
 
 @dataclass(frozen=True)
-class Estimated:
-    """What the cost model says of a network's kernels.
+class Estimates:
+    """What the cost model says about a network's kernels.
 
     Attributes:
-        outcome: every legal choice of every kernel, in `UNIT`.
-        sentence: what follows from it.
+        outcome: estimates of every legal choice of every kernel, in `UNIT`.
+        sentence: the conclusion, for people.
     """
 
     outcome: SearchResult
     sentence: str
 
 
-def estimate(tasks: Sequence[Task], gpu: Gpu) -> Estimated:
-    """Estimate all legal knobs of some kernels: `Work.clocks`, the same each time."""
+def estimate(tasks: Sequence[Task], gpu: Gpu) -> Estimates:
+    """Estimate all legal knobs of some kernels by `LaunchWork.clocks`."""
     states = [_estimated(task, gpu) for task in tasks]
     better = [state for state in states if state.search.best != 0]
     outcome = SearchResult(states, trials=sum(len(state.search.tiles) for state in states))
     if better:
-        return Estimated(
+        return Estimates(
             outcome,
             f"of {len(better)} kernels the default is not the choice of the least estimate; "
             "nothing is kept, since an estimate is no measurement",
         )
-    return Estimated(
+    return Estimates(
         outcome,
         "every default is the choice of the least estimate, since the rules go by the same "
         "numbers: estimating finds nothing better, measuring on a device may",
@@ -53,6 +53,6 @@ def _estimated(task: Task, gpu: Gpu) -> State:
         tile: schedule.work(task.shape, tile, gpu).clocks(gpu)
         for tile in schedule.legal(task.shape, gpu)
     }
-    relative = {tile: one / clocks[default] for tile, one in clocks.items()}
+    relative = {tile: estimated / clocks[default] for tile, estimated in clocks.items()}
     begun = search.start(list(clocks), default, relative)
     return State(task, begun, np.random.default_rng(0), clocks[default])

@@ -1,4 +1,4 @@
-"""What a kernel must know about a GPU, and what a launch of one costs there."""
+"""What a kernel must know about a GPU, and what a launch costs there."""
 
 from dataclasses import dataclass
 from math import ceil, prod
@@ -11,21 +11,21 @@ class Gpu:
     """The part of a GPU's description that limits a kernel, or decides how it is best written.
 
     Attributes:
-        group_items: most work-items of a work-group.
-        group_sides: most work-items of a work-group along each axis.
-        local_bytes: local memory of a work-group; 0 where it is global memory under another name.
-        registers: 32-bit registers of a work-item; 0 where that is not known.
-        full_registers: registers up to which all of `items_per_core` are under way; beyond them
-            half as many are. 0 where that is not known.
+        group_items: largest number of work-items of a work-group.
+        group_sides: largest number of work-items of a work-group along each axis.
+        local_bytes: local memory of a work-group; 0 if local memory is global memory.
+        registers: 32-bit registers of a work-item; 0 if unknown.
+        full_registers: number of registers up to which `items_per_core` work-items are under way;
+            with more, half as many are. 0 if unknown.
         warp: work-items that a core executes in step.
         items_per_core: work-items that a core has under way, to hide the latency of memory.
-        cores: shader cores.
+        cores: number of shader cores.
         madds: fp32 multiply-adds that a core issues in a clock.
-        line: bytes of a cache line, of which a core's level-1 cache gives one in a clock.
+        line: bytes of a cache line; a core's level-1 cache gives a line in a clock.
         memory: bytes that memory gives all cores in a clock.
         launch: clocks that a launch takes beside its work.
-        fp16: whether it stores and loads half precision (cl_khr_fp16).
-        language: what its driver compiles, as TVM names it: opencl or metal.
+        fp16: whether the GPU stores and loads half precision (cl_khr_fp16).
+        language: language that the driver compiles, as TVM names it: opencl or metal.
     """
 
     group_items: int
@@ -44,36 +44,36 @@ class Gpu:
     language: str = "opencl"
 
     def lines(self, neighbours: int, stride: int, width: int) -> int:
-        """Return the cache lines that neighbours ask for, each `width` bytes, `stride` apart."""
+        """Return the cache lines that work-items ask for: `width` bytes each, `stride` apart."""
         apart = neighbours * -(-width // self.line)
         return min(apart, -(-((neighbours - 1) * stride + width) // self.line))
 
     def in_warp(self, across: int) -> tuple[int, int]:
-        """Return the sides of a warp in a work-group that has so many work-items across."""
+        """Return the sides of a warp in a work-group of `across` work-items along x."""
         side = min(across, self.warp)
         return side, max(1, self.warp // side)
 
     def fits(self, group: tuple[int, ...]) -> bool:
-        """Say whether a work-group of these sides is one that the GPU launches."""
+        """Say whether the GPU launches a work-group of these sides."""
         sides = zip(group, self.group_sides, strict=False)
         return prod(group) <= self.group_items and all(side <= most for side, most in sides)
 
     def in_flight(self, registers: int) -> int:
-        """Return how many work-items that hold so many registers are under way at once."""
+        """Return how many work-items that hold `registers` registers are under way at once."""
         full = self.full_registers == 0 or registers <= self.full_registers
         return self.cores * (self.items_per_core if full else self.items_per_core // 2)
 
 
 @dataclass(frozen=True)
-class Work:
+class LaunchWork:
     """What a launch does.
 
     Attributes:
-        items: work-items, those included that have nothing to do.
-        madds: multiply-adds of one of them.
-        lines: cache lines that a warp of them asks for, counted once per load or store.
+        items: work-items, including those that have nothing to do.
+        madds: multiply-adds of a work-item.
+        lines: cache lines that a warp asks for, counted once per load or store.
         touched: bytes of all tensors, each counted once.
-        registers: 32-bit registers that it needs.
+        registers: 32-bit registers of a work-item.
     """
 
     items: int
@@ -83,19 +83,19 @@ class Work:
     registers: int
 
     def occupancy(self, gpu: Gpu) -> float:
-        """Return the share of the GPU's places for work-items that are taken, up to 1."""
+        """Return the share of the GPU's places for work-items that the launch takes, up to 1."""
         return min(1.0, self.items / gpu.in_flight(self.registers))
 
     def clocks(self, gpu: Gpu) -> float:
         """Estimate the time of the launch, in clocks: a roofline, not a measurement.
 
-        The busiest of arithmetic, level-1 cache and memory decides; of the others a tenth is
-        added, since nothing overlaps perfectly. With a quarter of the places taken, latency is
-        taken to be hidden; below that, arithmetic and caches idle in proportion. A core that has
-        less than a warp to do idles all the same.
+        The busiest of arithmetic, level-1 cache and memory decides; a tenth of the others' time is
+        added, since nothing overlaps perfectly. Latency counts as hidden if a quarter of the
+        places is taken; below that, arithmetic and caches idle in proportion. A warp takes its
+        full time even if some of its work-items have nothing to do.
         """
         warps = ceil(self.items / gpu.warp)
-        turns = ceil(warps / gpu.cores)  # of the core that has most to do
+        turns = ceil(warps / gpu.cores)  # of the busiest core
         hidden = min(1.0, 4 * self.occupancy(gpu))
         arithmetic = turns * gpu.warp * self.madds / gpu.madds / hidden
         parts = (arithmetic, turns * self.lines / hidden, self.touched / gpu.memory)

@@ -31,9 +31,9 @@ class GpuDevice:
     """A row of the table.
 
     Attributes:
-        gpu: what kernels must know of it.
-        tvm_device: what TVM calls its kind; empty for no particular one.
-        stands_for: the GPUs that it is meant for, and the one whose rates it has.
+        gpu: the GPU as kernels see it.
+        tvm_device: TVM's name for this kind of GPU; empty if TVM has none.
+        stands_for: the GPUs that the row is meant for, and the GPU whose rates it has.
     """
 
     gpu: Gpu

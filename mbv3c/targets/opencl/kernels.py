@@ -23,7 +23,7 @@ from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap
 from mbv3c.targets.opencl.schedules.gates import Gates
 from mbv3c.targets.opencl.schedules.pointwise import Product
 
-# Counts up when the code of a kernel changes for the same shape and knobs, as
+# Counts up when a kernel's code changes though shape and knobs do not, as
 # `mbv3c.targets.cpu.kernels.VERSION` does for CPUs.
 VERSION = 1
 
@@ -33,8 +33,8 @@ class GpuKernels:
     """Kernels for a GPU.
 
     Attributes:
-        gpu: the GPU.
-        choices: what was measured there.
+        gpu: the GPU that runs the kernels.
+        choices: the knobs that were measured to be best on that GPU.
     """
 
     gpu: Gpu
@@ -48,10 +48,10 @@ class GpuKernels:
     def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel:
         return self.product(Product(shape), weights, bias)
 
-    def depthwise_map(self, one: DepthwiseMap, weights: Floats, bias: Floats) -> Kernel:
-        tile, origin = self._choose("depthwise", one)
+    def depthwise_map(self, shape: DepthwiseMap, weights: Floats, bias: Floats) -> Kernel:
+        tile, origin = self._choose("depthwise", shape)
         constants = (pack_depthwise(weights), bias)
-        return Kernel(depthwise.generate(one, tile), constants, tile, one, origin)
+        return Kernel(depthwise.generate(shape, tile), constants, tile, shape, origin)
 
     def depthwise(self, shape: Depthwise, weights: Floats, bias: Floats) -> Kernel:
         return self.depthwise_map(DepthwiseMap(shape), weights, bias)
@@ -74,7 +74,7 @@ class GpuKernels:
         return Kernel(simple.generate_elementwise(shape, self.gpu))
 
     def scale(self, shape: Elementwise, gates: str) -> Kernel:
-        """Write the product of a map and gates of the element type `gates`."""
+        """Write the product of a map and gates; `gates` is the gates' element type."""
         return Kernel(simple.generate_elementwise(shape, self.gpu, gates))
 
     def transpose(self, shape: Transpose) -> Kernel:
@@ -83,8 +83,8 @@ class GpuKernels:
     def schedule(self, function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
         """Bind the outputs of TVM's own operators to work-items, by dlight's general rule.
 
-        Its rules for reductions stage values in local memory, which Mali does not have; with
-        apache-tvm 0.27 Small made by them for Adreno computes something else.
+        Its rules for reductions stage values in local memory, which Mali does not have. With
+        apache-tvm 0.27 they also make a Small for Adreno that computes something else.
         """
         with target:
             apply = dlight.ApplyDefaultSchedule(dlight.gpu.Fallback())
@@ -95,7 +95,7 @@ class GpuKernels:
         return chosen(SCHEDULES[kind], self.choices, kind, shape, self.gpu)
 
 
-# The modules of `schedules.gpu` that have knobs, by the kind of their steps.
+# The modules of `schedules` that have knobs, by the kind of their steps.
 SCHEDULES: dict[str, Any] = {
     "pointwise": pointwise,
     "depthwise": depthwise,

@@ -1,7 +1,7 @@
-"""Check kernels against what a GPU launches: here, before a driver refuses them on the device.
+"""Check kernels against the limits of a GPU, before a driver refuses them on the device.
 
-PoCL, which runs them on a CPU, takes work-groups of thousands of work-items and a megabyte of
-local memory, so that running them there shows nothing.
+Running the kernels in PoCL, on a CPU, would show nothing: it takes work-groups of thousands of
+work-items and a megabyte of local memory.
 """
 
 from collections import Counter
@@ -32,11 +32,11 @@ class Launch:
     """What a kernel asks for.
 
     Attributes:
-        group: sides of a work-group; the largest, where a function launches several kernels.
-        groups: work-groups along each axis; likewise.
+        group: sides of a work-group; the largest sides if a function launches several kernels.
+        groups: number of work-groups along each axis; the largest of several kernels.
         local_bytes: local memory of a work-group.
-        registers: 32-bit registers of a work-item, as its schedule counts them; 0 if it does not.
-        threads: whether it is bound to work-items at all.
+        registers: 32-bit registers of a work-item, as the schedule counts them; 0 if it does not.
+        threads: whether the function is bound to work-items.
     """
 
     group: tuple[int, ...]
@@ -80,10 +80,10 @@ def check_limits(plan: Plan, gpu: Gpu, device: str) -> None:
     """Make sure that a GPU launches every kernel of a plan.
 
     Raises:
-        LimitError: one asks for more than there is; the message has its name and the numbers.
+        LimitError: a kernel asks for more than the GPU has; the message has its name and numbers.
     """
     for step in plan.steps:
-        reason = _beyond(launch_of(step.function), gpu)
+        reason = _exceeded(launch_of(step.function), gpu)
         if reason:
             covered = ", ".join(step.nodes) or "a change of layout"
             raise LimitError(
@@ -92,18 +92,18 @@ def check_limits(plan: Plan, gpu: Gpu, device: str) -> None:
             )
 
 
-def _beyond(one: Launch, gpu: Gpu) -> str:
-    """Say in which way a launch is beyond a GPU; empty if it is not."""
-    group = "x".join(map(str, one.group))
-    if not one.threads:
+def _exceeded(launch: Launch, gpu: Gpu) -> str:
+    """Say which limit of a GPU a launch exceeds; empty if it exceeds none."""
+    group = "x".join(map(str, launch.group))
+    if not launch.threads:
         return "is bound to no work-items"
-    if prod(one.group) > gpu.group_items:
-        return f"has work-groups of {group} = {prod(one.group)}, of at most {gpu.group_items}"
-    if not gpu.fits(one.group):
+    if prod(launch.group) > gpu.group_items:
+        return f"has work-groups of {group} = {prod(launch.group)}, of at most {gpu.group_items}"
+    if not gpu.fits(launch.group):
         most = "x".join(map(str, gpu.group_sides))
         return f"has work-groups of {group}, of at most {most}"
-    if one.local_bytes > gpu.local_bytes:
-        return f"takes {one.local_bytes} bytes of local memory, of at most {gpu.local_bytes}"
-    if gpu.registers and one.registers > gpu.registers:
-        return f"needs {one.registers} registers, of at most {gpu.registers}"
+    if launch.local_bytes > gpu.local_bytes:
+        return f"takes {launch.local_bytes} bytes of local memory, of at most {gpu.local_bytes}"
+    if gpu.registers and launch.registers > gpu.registers:
+        return f"needs {launch.registers} registers, of at most {gpu.registers}"
     return ""

@@ -33,7 +33,7 @@ def _side(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def stopwatch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stopwatch") / "stopwatch.so"
-    build_stopwatch(cpu.resolve(find_target("host_cpu")), path)
+    build_stopwatch(cpu.resolve(find_target("host_cpu")).triple, path)
     return path
 
 

@@ -16,6 +16,7 @@ from mbv3c.execution.emulator.cycles import (
 )
 from mbv3c.execution.emulator.llvm import Llvm
 from mbv3c.execution.emulator.symbols import Functions
+from mbv3c.targets.cpu.cores import SCHEDULING_MODELS
 from mbv3c.targets.table import find_target
 
 SUBS = 0xF1000421  # subs x1, x1, #1
@@ -188,7 +189,7 @@ def test_cycles_go_to_their_function() -> None:
     ],
 )
 def test_a_target_has_the_model_of_its_core(llvm: Llvm, target: str, model: str | None) -> None:
-    found = estimator_for(find_target(target))
+    found = estimator_for(SCHEDULING_MODELS.get(find_target(target).cpu))
     assert found == (Estimator(llvm, model) if model else None)
     if found:
         assert found.description == f"llvm-mca {llvm.version} with the model of {model}"

@@ -9,8 +9,8 @@ import pytest
 
 from mbv3c.doctor import Requirement, diagnose
 from mbv3c.errors import ToolError
+from mbv3c.execution.elf import needed
 from mbv3c.execution.opencl import kit
-from mbv3c.execution.opencl.elf import needed
 from mbv3c.execution.processes import finish
 
 

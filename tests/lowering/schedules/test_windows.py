@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tvm import tirx
 
 from mbv3c.lowering.schedules import windows
-from mbv3c.lowering.schedules.windows import Axis, Run, for_each_run, products, row_loads
+from mbv3c.lowering.schedules.windows import Axis, OutputRun, for_each_run, products, row_loads
 from tests.targets.cpu.schedules.kernels import axes
 
 
@@ -30,7 +30,7 @@ def test_vectors_hold_what_a_run_reads(axis: Axis, lanes: int, data: st.DataObje
         return
     count = data.draw(st.integers(1, axis.outputs))
     start = data.draw(st.integers(0, axis.outputs - count))
-    run = Run(start, count, start)
+    run = OutputRun(start, count, start)
     loads = row_loads(axis, run, lanes)
     taps = [(i, tap) for i in range(count) for tap in range(axis.taps)]
     for i, tap in taps:
@@ -69,14 +69,14 @@ def test_outputs(axis: Axis, outputs: int) -> None:
     assert axis.outputs == outputs
 
 
-def runs_of(axis: Axis, count: int) -> list[tuple[int, Run]]:
+def runs_of(axis: Axis, count: int) -> list[tuple[int, OutputRun]]:
     """Return all runs and where they start, with the loop that shares code played out."""
-    runs: list[tuple[int, Run]] = []
+    runs: list[tuple[int, OutputRun]] = []
     played = _PlayedLoop()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows.emit, "loop", played)
         for_each_run(axis, count, 0, lambda run: runs.append((run.start, run)))
-    unrolled: list[tuple[int, Run]] = []
+    unrolled: list[tuple[int, OutputRun]] = []
     for start, run in runs:
         shared = run.known is None
         unrolled += [(start + i * count, run) for i in range(played.extent if shared else 1)]

@@ -26,7 +26,7 @@ from mbv3c.targets.cpu.cores import CORES, machine
 from mbv3c.targets.cpu.kernels import SCHEDULES
 from mbv3c.targets.cpu.lower import lower
 from mbv3c.targets.cpu.processor import Processor
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Output, has_dot
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization, has_dot
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
@@ -34,7 +34,7 @@ from mbv3c.targets.table import find_target
 from mbv3c.tuning.choices import measured
 from mbv3c.tuning.contest import write_contest
 from mbv3c.tuning.database import Database
-from mbv3c.tuning.meters import CountingMeter, LocalMeter, same, write_manifest
+from mbv3c.tuning.meters import CountingMeter, LocalMeter, same
 from mbv3c.tuning.session import tune_network
 from mbv3c.tuning.tasks import Task, key_of, tasks_of
 from mbv3c.tuning.tuner import Budget, Tuner
@@ -99,12 +99,11 @@ def test_what_meets_in_a_contest_spreads_over_the_integers(
     tasks, cores = tasks_for(integers, HOST, "int8")
     task = max((one for one in tasks if one.kind == kind), key=lambda one: one.step.madds)
     arguments = (*task.step.arguments[:4], task.step.arguments[-1])  # a table would hide it
-    shape = replace(task.shape, output=Output(3))
+    shape = replace(task.shape, output=Requantization(3))
     task = replace(task, shape=shape, step=replace(task.step, arguments=arguments))
     schedule = SCHEDULES[kind]
     tiles = [schedule.default(task.shape, cores), schedule.legal(task.shape, cores)[-1]]
     contest = write_contest(task, tiles, cores, HOST, tmp_path)
-    write_manifest(tmp_path, HOST.name)
     outputs = local().measure(contest, 60.0).outputs
     assert same(outputs, 1, 0.0)
     assert len(np.unique(outputs[0])) > 200
@@ -169,14 +168,13 @@ def test_squeeze_and_excitation_in_half_precision_holds_a_contest(
     schedule = SCHEDULES[task.kind]
     tiles = [schedule.default(task.shape, cores), *schedule.legal(task.shape, cores)[:2]]
     contest = write_contest(task, tiles, cores, A76, tmp_path)
-    write_manifest(tmp_path, A76.name)
     shown = CountingMeter(emulator_kit, "cortex-a76").measure(contest, 60.0)
     assert all(same(shown.outputs, at, 5e-3) for at in range(3))
     assert np.ptp(shown.outputs[0]) > 0
     assert all(cost > 1000 for costs in shown.costs for cost in costs)
 
 
-SHAPES: dict[str, Callable[[int, Output], Any]] = {
+SHAPES: dict[str, Callable[[int, Requantization], Any]] = {
     "integer_pointwise": lambda zero, output: IntegerPointwise(196, 40, 240, output),
     "integer_depthwise": lambda zero, output: IntegerDepthwise(1, 72, AXIS, AXIS, zero, output),
     "integer_convolution": lambda zero, output: IntegerConvolution(
@@ -188,12 +186,12 @@ SHAPES: dict[str, Callable[[int, Output], Any]] = {
 @pytest.mark.parametrize("kind", SHAPES)
 def test_another_calibration_finds_what_was_measured(kind: str) -> None:
     shape = SHAPES[kind]
-    key = key_of(kind, shape(-3, Output(-128, lookup=True)))
-    assert key_of(kind, shape(17, Output(5, lookup=True))) == key
-    assert key_of(kind, shape(-3, Output(0, lookup=True))) != key  # no zero point to add
-    assert key_of(kind, shape(-3, Output(-128))) != key  # no table
-    assert key_of(kind, shape(-3, Output(5, high=90, lookup=True))) != key  # a clamp
-    same_clamp = (key_of(kind, shape(0, Output(5, -20, high))) for high in (90, 91))
+    key = key_of(kind, shape(-3, Requantization(-128, lookup=True)))
+    assert key_of(kind, shape(17, Requantization(5, lookup=True))) == key
+    assert key_of(kind, shape(-3, Requantization(0, lookup=True))) != key  # no zero point to add
+    assert key_of(kind, shape(-3, Requantization(-128))) != key  # no table
+    assert key_of(kind, shape(-3, Requantization(5, high=90, lookup=True))) != key  # a clamp
+    same_clamp = (key_of(kind, shape(0, Requantization(5, -20, high))) for high in (90, 91))
     assert len(set(same_clamp)) == 1
     assert json.loads(key)["kind"] == kind
 
@@ -202,6 +200,6 @@ def test_zero_points_change_no_legal_choice() -> None:
     cores = CORES["cortex-a76"]
     for kind, shape in SHAPES.items():
         schedule = SCHEDULES[kind]
-        given = shape(-3, Output(-128, -100, 90, lookup=True))
+        given = shape(-3, Requantization(-128, -100, 90, lookup=True))
         assert schedule.legal(given, cores) == schedule.legal(given.typical, cores)
         assert schedule.default(given, cores) == schedule.default(given.typical, cores)

@@ -18,6 +18,7 @@ from onnx import TensorProto
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import run, session
+from mbv3c.parity.tolerance import LSB
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.targets.ethos_u.backend import RAW, TOSA, NpuCompiled, compile_npu, verify_npu
 from mbv3c.targets.ethos_u.c_source import read_layout
@@ -30,7 +31,7 @@ from mbv3c.targets.ethos_u.lowering.convert import Lowering
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Region
 from mbv3c.targets.ethos_u.manifest import PRECISION
-from mbv3c.targets.ethos_u.verify import LSB, other_constants
+from mbv3c.targets.ethos_u.verify import other_constants
 from tests.command_line import mbv3c
 
 QUICK = ("--variant", "small", "--width", "0.35", "--resolution", "96", "--classes", "10")

@@ -13,7 +13,7 @@ from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.lowering.shapes import Convolution, Depthwise, Pointwise
-from mbv3c.targets.opencl.gpu import Gpu, Work
+from mbv3c.targets.opencl.gpu import Gpu, LaunchWork
 from mbv3c.targets.opencl.gpus import GPUS
 from mbv3c.targets.opencl.limits import launch_of
 from mbv3c.targets.opencl.schedules import convolution, depthwise, gates, launch, pointwise
@@ -32,7 +32,7 @@ MODULES = {
 }
 
 works = st.builds(
-    Work,
+    LaunchWork,
     items=st.integers(1, 1 << 20),
     madds=st.integers(0, 1 << 16),
     lines=st.floats(0, 1 << 16),
@@ -91,7 +91,7 @@ def test_a_work_group_fits(group: tuple[int, ...], fits: bool) -> None:
 
 
 @given(GPU, works)
-def test_occupancy_grows_with_work_items_up_to_all_places(gpu: Gpu, work: Work) -> None:
+def test_occupancy_grows_with_work_items_up_to_all_places(gpu: Gpu, work: LaunchWork) -> None:
     more = replace(work, items=2 * work.items)
     assert 0 < work.occupancy(gpu) <= more.occupancy(gpu) <= 1
 
@@ -99,7 +99,7 @@ def test_occupancy_grows_with_work_items_up_to_all_places(gpu: Gpu, work: Work) 
 def test_more_registers_than_half_of_them_halve_the_places() -> None:
     assert MALI.in_flight(32) == 4 * 1024
     assert MALI.in_flight(33) == 4 * 512
-    work = Work(2048, 1, 1, 1, 32)
+    work = LaunchWork(2048, 1, 1, 1, 32)
     assert work.occupancy(MALI) == 0.5
     assert replace(work, registers=33).occupancy(MALI) == 1.0
     unknown = GPUS["adreno"].gpu
@@ -110,20 +110,20 @@ def test_more_registers_than_half_of_them_halve_the_places() -> None:
 
 
 @given(GPU, works, st.sampled_from(["madds", "lines", "touched"]), st.integers(1, 1 << 12))
-def test_more_to_do_takes_no_less_time(gpu: Gpu, work: Work, what: str, more: int) -> None:
+def test_more_to_do_takes_no_less_time(gpu: Gpu, work: LaunchWork, what: str, more: int) -> None:
     harder = replace(work, **{what: getattr(work, what) + more})
     assert work.clocks(gpu) <= harder.clocks(gpu)
 
 
 @given(GPU, works)
-def test_a_launch_takes_its_time_whatever_it_does(gpu: Gpu, work: Work) -> None:
-    assert Work(1, 0, 0, 0, 8).clocks(gpu) == gpu.launch
+def test_a_launch_takes_its_time_whatever_it_does(gpu: Gpu, work: LaunchWork) -> None:
+    assert LaunchWork(1, 0, 0, 0, 8).clocks(gpu) == gpu.launch
     assert work.clocks(gpu) >= gpu.launch
 
 
 @given(GPU, works, st.sampled_from(["cores", "madds", "memory"]))
 def test_a_stronger_gpu_is_not_slower_with_its_places_taken(
-    gpu: Gpu, work: Work, what: str
+    gpu: Gpu, work: LaunchWork, what: str
 ) -> None:
     """Of a launch that fills either: more cores also mean more places to fill."""
     full = replace(work, items=2 * gpu.in_flight(8))
@@ -132,7 +132,7 @@ def test_a_stronger_gpu_is_not_slower_with_its_places_taken(
 
 
 def test_the_busiest_part_decides_and_the_others_add_a_tenth() -> None:
-    full = Work(4 * 1024, 640, 100, 1 << 20, 32)
+    full = LaunchWork(4 * 1024, 640, 100, 1 << 20, 32)
     arithmetic = 256 // 4 * 16 * 640 / 64
     caches, memory = 256 // 4 * 100, (1 << 20) / 16
     assert full.clocks(MALI) == pytest.approx(8000 + memory + 0.1 * (arithmetic + caches))
@@ -140,13 +140,13 @@ def test_the_busiest_part_decides_and_the_others_add_a_tenth() -> None:
 
 def test_few_work_items_do_not_hide_latency() -> None:
     """A quarter of the places hides it; a sixteenth takes as long as four times the work."""
-    quarter, sixteenth = (Work(items, 1000, 0, 0, 32) for items in (1024, 256))
+    quarter, sixteenth = (LaunchWork(items, 1000, 0, 0, 32) for items in (1024, 256))
     rest = MALI.launch
     assert quarter.clocks(MALI) - rest == pytest.approx(sixteenth.clocks(MALI) - rest)
 
 
 def test_less_than_a_warp_takes_a_warps_time() -> None:
-    one, warp = (Work(items, 1000, 0, 0, 32) for items in (1, 16))
+    one, warp = (LaunchWork(items, 1000, 0, 0, 32) for items in (1, 16))
     assert one.clocks(MALI) >= warp.clocks(MALI)
 
 

@@ -37,7 +37,7 @@ from mbv3c.tuning.choices import context_of, device_of, measured
 from mbv3c.tuning.contest import Contest, write_contest
 from mbv3c.tuning.database import Database, Record, folder_for
 from mbv3c.tuning.device_meter import opened
-from mbv3c.tuning.meters import BuiltNetwork, LocalMeter, same, write_manifest
+from mbv3c.tuning.meters import BuiltNetwork, LocalMeter, same
 from mbv3c.tuning.session import tune_network
 from mbv3c.tuning.tasks import Task, tasks_of
 from mbv3c.tuning.tuner import Budget, Event, SearchResult
@@ -83,9 +83,7 @@ def contest_of(task: Task, folder: Path) -> Contest:
     """Build a contest of the default choice with another."""
     folder.mkdir()
     default = gpu_kernels.SCHEDULES[task.kind].default(task.shape, GPU)
-    contest = write_contest(task, [default, other_tile(task, GENERIC)], GPU, GENERIC, folder)
-    write_manifest(folder, GENERIC.name)
-    return contest
+    return write_contest(task, [default, other_tile(task, GENERIC)], GPU, GENERIC, folder)
 
 
 # ---- contests ----

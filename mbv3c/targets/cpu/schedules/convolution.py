@@ -2,8 +2,8 @@
 
     y[p, q, n] = activation(Σ_c Σ_r Σ_s x[c at (p, q, r, s)] · w[n, c, r, s] + bias[n])
 
-The input is NCHW, as models take their images, or NHWC; the output is NHWC. A run of outputs of
-one row times a panel of channels is held in registers.
+The input is NCHW, as models take their images, or NHWC; the output is NHWC. Registers hold a run
+of outputs of a row times a panel of channels.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from mbv3c.lowering.schedules.panels import Panels
 from mbv3c.lowering.schedules.windows import (
     Axis,
     Conditions,
-    Run,
+    OutputRun,
     for_each_tile,
     row_loads,
 )
@@ -44,36 +44,36 @@ class Tile:
     vectors: int
 
 
-def legal(shape: Convolution, machine: Processor) -> list[Tile]:
+def legal(shape: Convolution, processor: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
-    widest = len(emit.vectors(shape.outputs, machine.lanes(shape.dtype)))
+    widest = len(emit.vectors(shape.outputs, processor.lanes(shape.dtype)))
     return [
         Tile(run, vectors)
         for run in range(1, min(shape.horizontal.outputs, _MAX_OUTPUTS) + 1)
         for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
-        if run * vectors + _operands(shape, run, vectors, machine) <= machine.registers
+        if run * vectors + _operands(shape, run, vectors, processor) <= processor.registers
     ]
 
 
-def default(shape: Convolution, machine: Processor) -> Tile:
+def default(shape: Convolution, processor: Processor) -> Tile:
     """Choose the tile with the fewest instructions."""
-    return min(legal(shape, machine), key=lambda tile: _cost(shape, tile, machine))
+    return min(legal(shape, processor), key=lambda tile: _cost(shape, tile, processor))
 
 
 def pack(
-    shape: Convolution, tile: Tile, machine: Processor, weights: NDArray[np.float32]
+    shape: Convolution, tile: Tile, processor: Processor, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return weights [N, C, R, S] as one array: the panels [C][R][S][panel], one after another."""
     columns = weights.transpose(1, 2, 3, 0).reshape(-1, shape.outputs)
-    return panels.pack(columns, _panels(shape, tile, machine), axis=1)
+    return panels.pack(columns, _panels(shape, tile, processor), axis=1)
 
 
-def generate(shape: Convolution, tile: Tile, machine: Processor) -> PrimFunc:
+def generate(shape: Convolution, tile: Tile, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x, packed weights, bias [N], y [B, P, Q, N]."""
     down, right = shape.vertical, shape.horizontal
     taps = down.taps * right.taps
-    lanes_along_row = _loads_lanes_of_rows(shape, machine)
-    beyond = -right.span(tile.run) % machine.lanes(shape.dtype) if lanes_along_row else 0
+    lanes_along_row = _loads_lanes_of_rows(shape, processor)
+    beyond = -right.span(tile.run) % processor.lanes(shape.dtype) if lanes_along_row else 0
 
     def body() -> None:
         sides = (down.size, right.size)
@@ -85,8 +85,8 @@ def generate(shape: Convolution, tile: Tile, machine: Processor) -> PrimFunc:
             "y", (shape.batch, down.outputs, right.outputs, shape.outputs), shape.dtype
         )
 
-        def one(
-            b: Expr, p: Expr, conditions: Conditions, group: Panels, column: Expr, run: Run
+        def emit_tile(
+            b: Expr, p: Expr, conditions: Conditions, group: Panels, column: Expr, run: OutputRun
         ) -> None:
             panel = group.widths
             starts = emit.offsets(panel)
@@ -95,7 +95,7 @@ def generate(shape: Convolution, tile: Tile, machine: Processor) -> PrimFunc:
             def channel(c: Expr, r: int) -> None:
                 p_in = down.source(p, r)
                 if lanes_along_row:
-                    value = _lanes_of_row(x, (b, c, p_in), right, run, machine, shape.dtype)
+                    value = _lanes_of_row(x, (b, c, p_in), right, run, processor, shape.dtype)
                 else:
                     value = partial(_scalar, shape, x, b, c, p_in, run)
                 for s in range(right.taps):
@@ -119,12 +119,12 @@ def generate(shape: Convolution, tile: Tile, machine: Processor) -> PrimFunc:
         for_each_tile(
             shape.batch,
             (down, right),
-            _panels(shape, tile, machine),
+            _panels(shape, tile, processor),
             tile.run,
             reach_beyond=beyond,
-            apart=machine.lane_operands,
-            parallel=machine.worthwhile(shape.madds),
-            body=one,
+            apart=processor.lane_operands,
+            parallel=processor.worthwhile(shape.madds),
+            body=emit_tile,
         )
 
     return emit.build_kernel("convolution", body)
@@ -136,7 +136,7 @@ def _scalar(
     image: Expr,
     channel: Expr,
     row: Expr,
-    run: Run,
+    run: OutputRun,
     output: int,
     tap: int,
 ) -> Expr:
@@ -148,10 +148,10 @@ def _scalar(
 
 
 def _lanes_of_row(
-    x: Buffer, row: tuple[Expr, ...], right: Axis, run: Run, machine: Processor, dtype: str
+    x: Buffer, row: tuple[Expr, ...], right: Axis, run: OutputRun, processor: Processor, dtype: str
 ) -> Callable[[int, int], Expr]:
-    """Load what a run reads of a row as vectors; return what gives the input of a window's tap."""
-    lanes = machine.lanes(dtype)
+    """Load what a run reads of a row as vectors; return a function of an output and a tap."""
+    lanes = processor.lanes(dtype)
     loads = row_loads(right, run, lanes)
     loaded = [
         emit.lanes_of(x, *row, loads.first + at, lanes=lanes, dtype=dtype) for at in loads.starts
@@ -164,51 +164,51 @@ def _lanes_of_row(
     return value
 
 
-def _panels(shape: Convolution, tile: Tile, machine: Processor) -> list[Panels]:
-    return panels.panels(shape.outputs, machine.lanes(shape.dtype), tile.vectors)
+def _panels(shape: Convolution, tile: Tile, processor: Processor) -> list[Panels]:
+    return panels.panels(shape.outputs, processor.lanes(shape.dtype), tile.vectors)
 
 
-def _cost(shape: Convolution, tile: Tile, machine: Processor) -> float:
+def _cost(shape: Convolution, tile: Tile, processor: Processor) -> float:
     """Estimate the instructions of an output row, per input channel and tap."""
     full = shape.horizontal.outputs // tile.run
     rest = shape.horizontal.outputs % tile.run
     cost = 0.0
-    for panel in _panels(shape, tile, machine):
+    for panel in _panels(shape, tile, processor):
         for run, runs in ((tile.run, full), (rest, 1 if rest else 0)):
             products = run * len(panel.widths)
-            loads = _loads(shape, run, panel, machine)
-            waits = max(0.0, machine.fma_chains - products)
-            hidden = loads if machine.lane_operands else max(0.0, loads - products)
+            loads = _loads(shape, run, panel, processor)
+            waits = max(0.0, processor.fma_chains - products)
+            hidden = loads if processor.lane_operands else max(0.0, loads - products)
             cost += panel.count * runs * (products + hidden + waits + 0.5)
     return cost
 
 
-def _operands(shape: Convolution, run: int, vectors: int, machine: Processor) -> int:
+def _operands(shape: Convolution, run: int, vectors: int, processor: Processor) -> int:
     """Return how many registers a tile needs beside its accumulators."""
-    if _loads_lanes_of_rows(shape, machine):
-        return _vectors_of_row(shape.horizontal, run, machine.lanes(shape.dtype)) + vectors
+    if _loads_lanes_of_rows(shape, processor):
+        return _vectors_of_row(shape.horizontal, run, processor.lanes(shape.dtype)) + vectors
     return min(run, vectors) + 1
 
 
-def _loads(shape: Convolution, run: int, panel: Panels, machine: Processor) -> float:
+def _loads(shape: Convolution, run: int, panel: Panels, processor: Processor) -> float:
     """Estimate the loads of a tile, per input channel and tap."""
-    if not _loads_lanes_of_rows(shape, machine):
+    if not _loads_lanes_of_rows(shape, processor):
         return run + len(panel.widths) / 2
     right = shape.horizontal
     taps = shape.inputs * shape.vertical.taps * right.taps
     bytes_of_weights = taps * panel.columns * np.dtype(shape.dtype).itemsize
     paired = bytes_of_weights <= emit.PAIRED_LOAD_BYTES
-    return _vectors_of_row(right, run, machine.lanes(shape.dtype)) / right.taps + len(
+    return _vectors_of_row(right, run, processor.lanes(shape.dtype)) / right.taps + len(
         panel.widths
     ) / (2 if paired else 1)
 
 
-def _loads_lanes_of_rows(shape: Convolution, machine: Processor) -> bool:
+def _loads_lanes_of_rows(shape: Convolution, processor: Processor) -> bool:
     """Say whether inputs are loaded as vectors along a row of the image."""
-    wide = shape.horizontal.size >= machine.lanes(shape.dtype)
-    return shape.channels_first and machine.lane_operands and wide
+    wide = shape.horizontal.size >= processor.lanes(shape.dtype)
+    return shape.channels_first and processor.lane_operands and wide
 
 
 def _vectors_of_row(axis: Axis, run: int, lanes: int) -> int:
-    """Return how many vectors hold what the windows of a run cover of a row."""
+    """Return how many vectors hold what a run's windows cover of a row."""
     return -(-axis.span(run) // lanes)

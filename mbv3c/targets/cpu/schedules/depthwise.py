@@ -1,4 +1,4 @@
-"""Depthwise convolution, NHWC: channels in vectors, a run of outputs of one row in registers.
+"""Depthwise convolution, NHWC: channels in vectors, a run of outputs of a row in registers.
 
 y[p, q, c] = activation(Σ_r Σ_s x[p·stride + r·dilation - pad, …, c] · w[r, s, c] + bias[c])
 """
@@ -13,7 +13,7 @@ from mbv3c.lowering.schedules.emit import Expr
 from mbv3c.lowering.schedules.panels import panels
 from mbv3c.lowering.schedules.windows import (
     Conditions,
-    Run,
+    OutputRun,
     for_each_row,
     for_each_run,
 )
@@ -28,7 +28,7 @@ class Tile:
     Attributes:
         outputs: outputs of a row in a tile.
         vectors: vectors of channels in a tile.
-        rows_outer: whether all channels of a row follow each other, or all rows of a channel.
+        rows_outer: whether all channels of a row follow each other, not all rows of a channel.
     """
 
     outputs: int
@@ -36,35 +36,35 @@ class Tile:
     rows_outer: bool
 
 
-def legal(shape: Depthwise, machine: Processor) -> list[Tile]:
+def legal(shape: Depthwise, processor: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
-    widest = len(emit.vectors(shape.channels, machine.lanes(shape.dtype)))
+    widest = len(emit.vectors(shape.channels, processor.lanes(shape.dtype)))
     return [
         Tile(outputs, vectors, rows_outer)
         for outputs in range(1, min(shape.horizontal.outputs, 16) + 1)
         for vectors in range(1, min(widest, 4) + 1)
-        if (outputs + 2) * vectors <= machine.registers
+        if (outputs + 2) * vectors <= processor.registers
         for rows_outer in (False, True)
     ]
 
 
-def default(shape: Depthwise, machine: Processor) -> Tile:
+def default(shape: Depthwise, processor: Processor) -> Tile:
     """Choose the run with the fewest instructions; leave registers for a row of weights.
 
-    All rows of a vector of channels follow each other, so that its weights stay at hand.
+    All rows of a vector of channels follow each other, so that the weights stay in registers.
     """
     return min(
         (
             tile
-            for tile in legal(shape, machine)
-            if tile.outputs <= machine.registers // 4 and tile.vectors == 1
+            for tile in legal(shape, processor)
+            if tile.outputs <= processor.registers // 4 and tile.vectors == 1
             if not tile.rows_outer
         ),
-        key=lambda tile: _cost(shape, tile, machine),
+        key=lambda tile: _cost(shape, tile, processor),
     )
 
 
-def generate(shape: Depthwise, tile: Tile, machine: Processor) -> PrimFunc:
+def generate(shape: Depthwise, tile: Tile, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [N, H, W, C], packed weights, bias [C], y."""
     down, right, c = shape.vertical, shape.horizontal, shape.channels
 
@@ -74,13 +74,13 @@ def generate(shape: Depthwise, tile: Tile, machine: Processor) -> PrimFunc:
         bias = emit.argument("bias", (c,), shape.dtype)
         y = emit.argument("y", (shape.batch, down.outputs, right.outputs, c), shape.dtype)
 
-        def one(
+        def emit_run(
             n: Expr,
             p: Expr,
             conditions: Conditions,
             first: Expr,
             group: tuple[int, ...],
-            run: Run,
+            run: OutputRun,
         ) -> None:
             starts = [first + at for at in emit.offsets(group)]
             acc = emit.biased_accumulators(run.count, group, shape.dtype, bias, first)
@@ -106,7 +106,7 @@ def generate(shape: Depthwise, tile: Tile, machine: Processor) -> PrimFunc:
         def row(
             n: Expr, first: Expr, group: tuple[int, ...], p: Expr, conditions: Conditions
         ) -> None:
-            body = partial(one, n, p, conditions, first, group)
+            body = partial(emit_run, n, p, conditions, first, group)
             for_each_run(right, tile.outputs, 0, body)
 
         def channels(n: Expr, p: Expr, conditions: Conditions) -> None:
@@ -114,35 +114,35 @@ def generate(shape: Depthwise, tile: Tile, machine: Processor) -> PrimFunc:
                 with emit.loop(group.count) as g:
                     row(n, group.first + g * group.columns, group.widths, p, conditions)
 
-        groups = panels(c, machine.lanes(shape.dtype), tile.vectors)
-        parallel = machine.worthwhile(shape.madds)
+        groups = panels(c, processor.lanes(shape.dtype), tile.vectors)
+        parallel = processor.worthwhile(shape.madds)
         with emit.loop(shape.batch) as n:
             if tile.rows_outer:
                 for_each_row(
-                    down, partial(channels, n), apart=machine.lane_operands, parallel=parallel
+                    down, partial(channels, n), apart=processor.lane_operands, parallel=parallel
                 )
                 return
             for group in groups:
                 with emit.loop(group.count, parallel=parallel) as g:
                     first = group.first + g * group.columns
                     body = partial(row, n, first, group.widths)
-                    for_each_row(down, body, apart=machine.lane_operands)
+                    for_each_row(down, body, apart=processor.lane_operands)
 
     return emit.build_kernel("depthwise", body)
 
 
-def _cost(shape: Depthwise, tile: Tile, machine: Processor) -> float:
-    """Estimate the instructions of a row of a map, per vector of channels."""
+def _cost(shape: Depthwise, tile: Tile, processor: Processor) -> float:
+    """Estimate the instructions of a map's row, per vector of channels."""
     right, rows = shape.horizontal, shape.vertical.taps
     taps = right.taps * rows
     counts = [tile.outputs] * (right.outputs // tile.outputs) + [right.outputs % tile.outputs]
     cost = 0.0
     for count in filter(None, counts):
-        weights_stay = (count + taps) * tile.vectors + 2 <= machine.registers
-        waits = max(0.0, machine.fma_chains - count * tile.vectors) / tile.vectors
+        weights_stay = (count + taps) * tile.vectors + 2 <= processor.registers
+        waits = max(0.0, processor.fma_chains - count * tile.vectors) / tile.vectors
         cost += count * taps + rows * waits + (0.0 if weights_stay else 0.5 * taps)
-        if machine.lane_operands:  # a load takes a slot of the front end, too
+        if processor.lane_operands:  # a load takes a slot of the front end, too
             cost += rows * min(right.span(count), count * right.taps) + 4
         else:
-            cost += 0.01 * count * taps  # of equals the smallest
+            cost += 0.01 * count * taps  # of equal costs, prefer the shorter run
     return cost

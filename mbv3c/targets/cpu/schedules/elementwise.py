@@ -8,7 +8,7 @@ from mbv3c.lowering.shapes import Elementwise, Transpose
 from mbv3c.targets.cpu.processor import Processor
 
 
-def generate_elementwise(shape: Elementwise, machine: Processor) -> PrimFunc:
+def generate_elementwise(shape: Elementwise, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are a [B, P, C], (b), y [B, P, C]."""
     b, p, c = shape.batch, shape.places, shape.channels
 
@@ -20,7 +20,7 @@ def generate_elementwise(shape: Elementwise, machine: Processor) -> PrimFunc:
         result = shape.result or shape.dtype
         y = emit.argument("y", (b, p, c), result)
         with emit.loop(b) as n, emit.loop(p) as at:
-            for run in panels(c, machine.lanes(shape.dtype), 1):
+            for run in panels(c, processor.lanes(shape.dtype), 1):
                 with emit.loop(run.count) as g:
                     lanes, where = run.columns, run.first + g * run.columns
                     value = emit.load(first, n, at, where, lanes=lanes)
@@ -34,7 +34,7 @@ def generate_elementwise(shape: Elementwise, machine: Processor) -> PrimFunc:
     return emit.build_kernel("elementwise", body)
 
 
-def generate_transpose(shape: Transpose, machine: Processor) -> PrimFunc:
+def generate_transpose(shape: Transpose, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x and y."""
 
     def body() -> None:

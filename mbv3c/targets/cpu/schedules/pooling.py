@@ -11,7 +11,7 @@ from mbv3c.lowering.schedules.panels import panels
 from mbv3c.lowering.shapes import GlobalPool
 from mbv3c.targets.cpu.processor import Processor
 
-_HALF_PART = 16  # a power of two, so that its parts are exact
+_HALF_PART = 16  # a power of two, so that dividing by it is exact
 
 
 @dataclass(frozen=True)
@@ -25,56 +25,50 @@ class Tile:
     vectors: int
 
 
-def legal(shape: GlobalPool, machine: Processor) -> list[Tile]:
+def legal(shape: GlobalPool, processor: Processor) -> list[Tile]:
     """Return every number of sums that the registers hold."""
-    return [Tile(vectors) for vectors in range(1, machine.registers // 2 + 1)]
+    return [Tile(vectors) for vectors in range(1, processor.registers // 2 + 1)]
 
 
-def default(shape: GlobalPool, machine: Processor) -> Tile:
+def default(shape: GlobalPool, processor: Processor) -> Tile:
     """Hide the latency of the additions."""
-    return Tile(machine.fma_chains)
+    return Tile(processor.fma_chains)
 
 
-def generate(shape: GlobalPool, tile: Tile, machine: Processor) -> PrimFunc:
+def generate(shape: GlobalPool, tile: Tile, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [B, P, C] and y [B, C]."""
-    c, lanes, dtype = shape.channels, machine.lanes(shape.dtype), shape.dtype
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, shape.places, shape.channels), shape.dtype)
         y = emit.argument("y", (shape.batch, shape.channels), shape.dtype)
         with emit.loop(shape.batch) as b:
-            emit_means(x, y, b, shape.places, c, lanes, tile.vectors, dtype, row=b)
+            emit_means(x, b, y, (b,), shape, tile, processor)
 
     return emit.build_kernel("global_pool", body)
 
 
 def emit_means(
     x: Buffer,
-    y: Buffer,
     image: Expr,
-    places: int,
-    channels: int,
-    lanes: int,
-    vectors: int,
-    dtype: str,
-    row: Expr | None = None,
-    result: str = "",
+    y: Buffer,
+    row: tuple[Expr, ...],
+    shape: GlobalPool,
+    tile: Tile,
+    processor: Processor,
 ) -> None:
-    """Write the means of x[image] to y, or to y[row].
-
-    `y` is of the type `result`, that of x if nothing is said.
+    """Write the means of x[image] to y[row], which may be of another type.
 
     Values are added in parts: thousands of them one after the other would lose digits. Half
-    precision would also overflow: there a part adds up sixteenths of up to sixteen values, which
-    stays as small as they are, and the parts are added in single precision.
+    precision would also overflow. There a part adds up sixteenths of up to sixteen values, so that
+    its sum is no larger than a value, and the parts are added in single precision.
     """
-    outer = () if row is None else (row,)
+    places, dtype = shape.places, shape.dtype
     wide = emit.sum_type(dtype)
-    part = max(1, isqrt(places))  # so many values, and so many parts
+    part = max(1, isqrt(places))  # as many values in a part as there are parts
     share = 1.0
     if wide != dtype:
         part, share = min(part, _HALF_PART), 1 / _HALF_PART
-    for run in panels(channels, lanes, vectors):
+    for run in panels(shape.channels, processor.lanes(dtype), tile.vectors):
         group = run.widths
         with emit.loop(run.count) as g:
             starts = [run.first + g * run.columns + at for at in emit.offsets(group)]
@@ -101,6 +95,4 @@ def emit_means(
                 add(places - places % part, places % part, total, starts)
             for v, width in enumerate(group):
                 mean = total.get(0, v) * emit.splat(1 / (places * share), width, wide)
-                emit.store(
-                    y, emit.cast(mean, width, result or dtype), *outer, starts[v], lanes=width
-                )
+                emit.store(y, emit.cast(mean, width, y.dtype), *row, starts[v], lanes=width)

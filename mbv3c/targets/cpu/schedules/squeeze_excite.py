@@ -18,6 +18,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 from mbv3c.lowering.schedules import emit, panels
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.epilogue import Activation
+from mbv3c.lowering.shapes import GlobalPool
 from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules import pooling
 
@@ -44,39 +45,40 @@ class Tile:
     """The knobs.
 
     Attributes:
-        vectors: vectors of outputs that a product holds in registers.
+        vectors: number of vectors of outputs that a product holds in registers.
     """
 
     vectors: int
 
 
-def legal(shape: SqueezeExcite, machine: Processor) -> list[Tile]:
+def legal(shape: SqueezeExcite, processor: Processor) -> list[Tile]:
     """Return every number of accumulators that the registers hold."""
-    return [Tile(vectors) for vectors in range(1, machine.registers // 2 + 1)]
+    return [Tile(vectors) for vectors in range(1, processor.registers // 2 + 1)]
 
 
-def default(shape: SqueezeExcite, machine: Processor) -> Tile:
+def default(shape: SqueezeExcite, processor: Processor) -> Tile:
     """Hide the latency of the multiply-adds."""
-    return Tile(machine.fma_chains)
+    return Tile(processor.fma_chains)
 
 
 def pack(
-    weights: NDArray[np.float32], tile: Tile, machine: Processor, dtype: str = "float32"
+    weights: NDArray[np.float32], tile: Tile, processor: Processor, dtype: str = "float32"
 ) -> NDArray[np.float32]:
     """Return weights [N, K] as one array: the panels [K][columns], one after another."""
-    runs = panels.panels(len(weights), machine.lanes(dtype), tile.vectors)
+    runs = panels.panels(len(weights), processor.lanes(dtype), tile.vectors)
     return panels.pack(weights.T, runs, axis=1)
 
 
-def generate(shape: SqueezeExcite, tile: Tile, machine: Processor) -> PrimFunc:
+def generate(shape: SqueezeExcite, tile: Tile, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [B, P, C] (also the output), w₁, b₁, w₂, b₂."""
     c, squeezed, dtype, lanes = (
         shape.channels,
         shape.squeezed,
         shape.dtype,
-        machine.lanes(shape.dtype),
+        processor.lanes(shape.dtype),
     )
-    wide = emit.sum_type(dtype)  # of what lies between x and the gates
+    wide = emit.sum_type(dtype)  # the type of what lies between x and the gates
+    pool = GlobalPool(shape.batch, shape.places, c, dtype)
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, shape.places, c), dtype)
@@ -87,9 +89,7 @@ def generate(shape: SqueezeExcite, tile: Tile, machine: Processor) -> PrimFunc:
         means, reduced = (T.alloc_buffer((size,), wide) for size in (c, squeezed))
         gates = T.alloc_buffer((c,), dtype)
         with emit.loop(shape.batch) as b:
-            pooling.emit_means(
-                x, means, b, shape.places, c, lanes, tile.vectors, dtype, result=wide
-            )
+            pooling.emit_means(x, b, means, (), pool, pooling.Tile(tile.vectors), processor)
             product(means, w1, b1, reduced, c, squeezed, shape.reduce, wide)
             product(reduced, w2, b2, gates, squeezed, c, shape.gate, dtype)
             scale(x, gates, b)
@@ -102,7 +102,7 @@ def generate(shape: SqueezeExcite, tile: Tile, machine: Processor) -> PrimFunc:
         k: int,
         n: int,
         act: Activation,
-        made: str,
+        result_type: str,
     ) -> None:
         for run in panels.panels(n, lanes, tile.vectors):
             with emit.loop(run.count) as g:
@@ -116,7 +116,7 @@ def generate(shape: SqueezeExcite, tile: Tile, machine: Processor) -> PrimFunc:
                         weight = emit.cast(emit.load(w, at, lanes=width), width, wide)
                         acc.add_product(0, v, factor, weight)
                 for v, width in enumerate(run.widths):
-                    value = emit.cast(act.apply(acc.get(0, v), width, wide), width, made)
+                    value = emit.cast(act.apply(acc.get(0, v), width, wide), width, result_type)
                     emit.store(result, value, column + starts[v], lanes=width)
 
     def scale(x: Buffer, gates: Buffer, image: Expr) -> None:

@@ -13,7 +13,7 @@ from mbv3c.errors import ToolError
 from mbv3c.targets.ethos_u import vela as ethos_u
 from mbv3c.targets.ethos_u.devices import NpuTarget
 from mbv3c.targets.ethos_u.options import Knobs
-from mbv3c.tuning.database import Journal, folder_for
+from mbv3c.tuning.database import RecordLog, folder_for
 
 # How an estimate ended. "overshot": the arena asked for was not kept, which vela does not say.
 OK, OVERSHOT, FAILED = "ok", "overshot", "failed"
@@ -77,7 +77,7 @@ class VelaContext:
         return f"{self.target} ({self.system_config}, ethos-u-vela {self.vela}, in cycles)"
 
 
-class Estimates(Journal[Estimate, VelaContext]):
+class Estimates(RecordLog[Estimate, VelaContext]):
     """The estimates for one device."""
 
     def __init__(self, folder: Path) -> None:

@@ -16,7 +16,7 @@ from tvm.tirx import PrimFunc
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.shapes import Convolution
-from mbv3c.targets.opencl.gpu import Gpu, Work
+from mbv3c.targets.opencl.gpu import Gpu, LaunchWork
 from mbv3c.targets.opencl.schedules import launch
 
 _MOST_OUTPUTS = 8
@@ -30,7 +30,7 @@ class Tile:
 
     Attributes:
         outputs: outputs of a row that a work-item makes.
-        vectors: vectors of channels that it makes of each.
+        vectors: vectors of channels that a work-item makes of each output.
         across, down: sides of a work-group: along the row and along channels.
     """
 
@@ -58,7 +58,7 @@ def default(shape: Convolution, gpu: Gpu) -> Tile:
     return min(legal(shape, gpu), key=lambda tile: work(shape, tile, gpu).clocks(gpu))
 
 
-def work(shape: Convolution, tile: Tile, gpu: Gpu) -> Work:
+def work(shape: Convolution, tile: Tile, gpu: Gpu) -> LaunchWork:
     """Return what a launch with these knobs does."""
     size, source = np.dtype(shape.dtype).itemsize, np.dtype(shape.source).itemsize
     down, right = shape.vertical, shape.horizontal
@@ -72,7 +72,7 @@ def work(shape: Convolution, tile: Tile, gpu: Gpu) -> Work:
     read = shape.batch * shape.inputs * down.size * right.size
     written = shape.batch * shape.outputs * down.outputs * right.outputs
     grid = _grid(shape, tile.outputs, tile.vectors)
-    return Work(
+    return LaunchWork(
         launch.launched(grid, (tile.across, tile.down, 1)),
         taps * tile.outputs * made,
         loads * gpu.lines(across, apart * source, source) + taps * vectors + tile.outputs * stores,

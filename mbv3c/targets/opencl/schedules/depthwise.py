@@ -1,10 +1,10 @@
-"""Depthwise convolution: a run of outputs of a row, four channels of it, in a work-item.
+"""Depthwise convolution: a work-item makes a run of outputs of a row, in up to four channels.
 
-y[p, q, c] = activation(Σ_r Σ_s x[p·stride + r·dilation - pad, …, c] · w[r, s, c] + bias[c])
+    y[p, q, c] = activation(Σ_r Σ_s x[p·stride + r·dilation - pad, …, c] · w[r, s, c] + bias[c])
 
-Neighbours along x of the grid have the next channels, which lie side by side in NHWC. Where the
-map is pooled afterwards, as squeeze-and-excitation does, every work-item also writes the sum of
-its outputs: the pool then reads these few sums and not the map.
+Neighbours along x of the grid have the next channels, which lie side by side in NHWC. If the map
+is pooled afterwards, as squeeze-and-excitation does, every work-item also writes the sum of its
+outputs: the pool then reads these few sums and not the map.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from tvm.tirx import PrimFunc
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.shapes import Depthwise
-from mbv3c.targets.opencl.gpu import Gpu, Work
+from mbv3c.targets.opencl.gpu import Gpu, LaunchWork
 from mbv3c.targets.opencl.schedules import launch
 
 __all__ = ["DepthwiseMap", "Tile", "default", "generate", "legal", "parts", "work"]
@@ -29,8 +29,8 @@ class DepthwiseMap:
     """A depthwise convolution on a GPU.
 
     Attributes:
-        shape: its shape.
-        sums: whether the sums of its outputs are wanted.
+        shape: shape of the convolution.
+        sums: whether the kernel also writes sums of its outputs.
     """
 
     shape: Depthwise
@@ -59,52 +59,52 @@ class Tile:
     down: int
 
 
-def legal(one: DepthwiseMap, gpu: Gpu) -> list[Tile]:
+def legal(conv: DepthwiseMap, gpu: Gpu) -> list[Tile]:
     """Return the runs that fit the registers, in work-groups that the GPU launches."""
-    widest = min(_MOST_OUTPUTS, one.shape.horizontal.outputs)
+    widest = min(_MOST_OUTPUTS, conv.shape.horizontal.outputs)
     tiles = (
         Tile(outputs, across, down)
         for outputs in range(1, widest + 1)
-        for across, down in launch.shapes_of_groups(_grid(one, outputs), gpu)
+        for across, down in launch.shapes_of_groups(_grid(conv, outputs), gpu)
     )
-    return [t for t in tiles if not gpu.registers or _registers(one, t) <= gpu.registers]
+    return [t for t in tiles if not gpu.registers or _registers(conv, t) <= gpu.registers]
 
 
-def default(one: DepthwiseMap, gpu: Gpu) -> Tile:
+def default(conv: DepthwiseMap, gpu: Gpu) -> Tile:
     """Choose the run that is estimated to take the least time."""
-    return min(legal(one, gpu), key=lambda tile: work(one, tile, gpu).clocks(gpu))
+    return min(legal(conv, gpu), key=lambda tile: work(conv, tile, gpu).clocks(gpu))
 
 
-def work(one: DepthwiseMap, tile: Tile, gpu: Gpu) -> Work:
+def work(conv: DepthwiseMap, tile: Tile, gpu: Gpu) -> LaunchWork:
     """Return what a launch with these knobs does."""
-    shape, size = one.shape, np.dtype(one.shape.dtype).itemsize
+    shape, size = conv.shape, np.dtype(conv.shape.dtype).itemsize
     down, right = shape.vertical, shape.horizontal
     taps = down.taps * right.taps
     across, beside = gpu.in_warp(tile.across)
-    vector = gpu.lines(across, one.lanes * size, one.lanes * size)
+    vector = gpu.lines(across, conv.lanes * size, conv.lanes * size)
     loads = down.taps * len(launch.offsets_read(right, tile.outputs)) + tile.outputs
     read = shape.batch * shape.channels * down.size * right.size
     made = shape.batch * shape.channels * down.outputs * right.outputs
-    grid = _grid(one, tile.outputs)
-    return Work(
+    grid = _grid(conv, tile.outputs)
+    return LaunchWork(
         launch.launched(grid, (tile.across, tile.down, 1)),
-        taps * tile.outputs * one.lanes,
+        taps * tile.outputs * conv.lanes,
         (beside * loads + taps) * vector,
         (read + made + taps * shape.channels) * size,
-        _registers(one, tile),
+        _registers(conv, tile),
     )
 
 
-def parts(one: DepthwiseMap, tile: Tile) -> int:
-    """Return into how many parts the sums of a channel come."""
-    return one.shape.vertical.outputs * _grid(one, tile.outputs)[1]
+def parts(conv: DepthwiseMap, tile: Tile) -> int:
+    """Return the number of sums that a channel has."""
+    return conv.shape.vertical.outputs * _grid(conv, tile.outputs)[1]
 
 
-def generate(one: DepthwiseMap, tile: Tile) -> PrimFunc:
+def generate(conv: DepthwiseMap, tile: Tile) -> PrimFunc:
     """Write the kernel: x [N, H, W, C], weights [R, S, C], bias [C], y, (sums [N, parts, C])."""
-    shape = one.shape
+    shape = conv.shape
     down, right, c, dtype = shape.vertical, shape.horizontal, shape.channels, shape.dtype
-    runs = _grid(one, tile.outputs)[1]
+    runs = _grid(conv, tile.outputs)[1]
     rest = right.outputs % tile.outputs
 
     def body() -> None:
@@ -113,38 +113,38 @@ def generate(one: DepthwiseMap, tile: Tile) -> PrimFunc:
         bias = emit.argument("bias", (c,), launch.SUM)
         y = emit.argument("y", (shape.batch, down.outputs, right.outputs, c), dtype)
         sums = None
-        if one.sums:
-            sums = emit.argument("sums", (shape.batch, parts(one, tile), c), launch.SUM)
+        if conv.sums:
+            sums = emit.argument("sums", (shape.batch, parts(conv, tile), c), launch.SUM)
         group = (tile.across, tile.down, 1)
-        with launch.work_items(_grid(one, tile.outputs), group) as (column, run, line):
+        with launch.work_items(_grid(conv, tile.outputs), group) as (column, run, line):
             image, p = launch.split(line, shape.batch, down.outputs)
-            first, q = column * one.lanes, run * tile.outputs
-            acc = _sum(one, tile, (x, w, bias), (image, p, q, first))
+            first, q = column * conv.lanes, run * tile.outputs
+            acc = _sum(conv, tile, (x, w, bias), (image, p, q, first))
             for i in range(tile.outputs):
-                value = shape.activation.apply(acc[i], one.lanes, launch.SUM)
+                value = shape.activation.apply(acc[i], conv.lanes, launch.SUM)
                 launch.put(acc, i, value)
                 if rest and i >= rest and sums is not None:
                     inside = q + i < right.outputs
-                    launch.put(acc, i, launch.where(inside, acc[i], one.lanes))
+                    launch.put(acc, i, launch.where(inside, acc[i], conv.lanes))
                 with emit.when([q + i < right.outputs] if rest and i >= rest else []):
-                    launch.write(y, acc[i], image, p, q + i, first, lanes=one.lanes, dtype=dtype)
+                    launch.write(y, acc[i], image, p, q + i, first, lanes=conv.lanes, dtype=dtype)
             if sums is not None:
                 total = acc[0]
                 for i in range(1, tile.outputs):
                     total = total + acc[i]
                 at = (image, p * runs + run, first)
-                launch.write(sums, total, *at, lanes=one.lanes, dtype=launch.SUM)
+                launch.write(sums, total, *at, lanes=conv.lanes, dtype=launch.SUM)
 
-    return launch.kernel("depthwise", body, _registers(one, tile))
+    return launch.kernel("depthwise", body, _registers(conv, tile))
 
 
 def _sum(
-    one: DepthwiseMap, tile: Tile, buffers: tuple[Buffer, ...], at: tuple[Expr, ...]
+    conv: DepthwiseMap, tile: Tile, buffers: tuple[Buffer, ...], at: tuple[Expr, ...]
 ) -> Buffer:
     """Emit the sums of a run of outputs."""
     x, w, bias = buffers
     image, p, q, first = at
-    down, right, lanes = one.shape.vertical, one.shape.horizontal, one.lanes
+    down, right, lanes = conv.shape.vertical, conv.shape.horizontal, conv.lanes
     acc = launch.registers("acc", tile.outputs, lanes)
     start = launch.register("start", launch.read(bias, first, lanes=lanes), lanes)
     for i in range(tile.outputs):
@@ -167,15 +167,15 @@ def _sum(
     return acc
 
 
-def _grid(one: DepthwiseMap, outputs: int) -> tuple[int, int, int]:
-    shape = one.shape
+def _grid(conv: DepthwiseMap, outputs: int) -> tuple[int, int, int]:
+    shape = conv.shape
     return (
-        shape.channels // one.lanes,
+        shape.channels // conv.lanes,
         -(-shape.horizontal.outputs // outputs),
         shape.batch * shape.vertical.outputs,
     )
 
 
-def _registers(one: DepthwiseMap, tile: Tile) -> int:
-    span = one.shape.horizontal.span(tile.outputs)
-    return (tile.outputs + span + 1) * one.lanes + _ADDRESSES
+def _registers(conv: DepthwiseMap, tile: Tile) -> int:
+    span = conv.shape.horizontal.span(tile.outputs)
+    return (tile.outputs + span + 1) * conv.lanes + _ADDRESSES

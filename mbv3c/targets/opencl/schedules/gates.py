@@ -1,13 +1,13 @@
-"""The gates of squeeze-and-excitation, in one launch of one work-group per image.
+"""The gates of squeeze-and-excitation: a launch with a work-group for each image.
 
     m[c] = Σ_part sums[part, c] / places
     r[j] = reduce(Σ_c m[c] · w₁[c, j] + b₁[j])
     g[c] = gate(Σ_j r[j] · w₂[j, c] + b₂[c])
 
 The sums come from the depthwise convolution before, and the pointwise convolution after multiplies
-by the gates: the map itself makes no further way through memory. Means and r go through a few
-hundred floats of global memory, which all work-items of a group see after a barrier; local memory
-would be the same memory on Mali.
+by the gates: the map itself is not read or written once more. Means and r go through a few hundred
+floats of global memory, which all work-items of a group see after a barrier; on Mali local memory
+is global memory, too.
 
 Source: arXiv:1709.01507, with MobileNetV3's ReLU and hard-sigmoid (arXiv:1905.02244, section 5.3).
 """
@@ -21,11 +21,11 @@ from tvm.tirx import PrimFunc
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.epilogue import Activation
-from mbv3c.targets.opencl.gpu import Gpu, Work
+from mbv3c.targets.opencl.gpu import Gpu, LaunchWork
 from mbv3c.targets.opencl.schedules import launch
 
 _SIDES = (16, 32, 64, 128, 256, 512, 1024)
-_REGISTERS = 24  # one vector of sums, one of weights, and addresses
+_REGISTERS = 24  # a vector of sums, a vector of weights, and addresses
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Gates:
     """The gates of a squeeze-and-excitation branch.
 
     Attributes:
-        batch: images.
-        parts: sums per channel.
+        batch: number of images.
+        parts: number of sums of a channel.
         places: places of the map, over which the mean is taken.
         channels, squeezed: extents of the products.
-        reduce, gate: activations after them.
+        reduce, gate: activations after the first and the second product.
         dtype: element type of the weights.
         source: element type of the sums.
     """
@@ -62,14 +62,14 @@ class Tile:
     """The knobs.
 
     Attributes:
-        items: work-items of a work-group.
+        items: number of work-items of a work-group.
     """
 
     items: int
 
 
 def legal(shape: Gates, gpu: Gpu) -> list[Tile]:
-    """Return every size of work-group that the GPU launches, from one warp on."""
+    """Return every size of a work-group that the GPU launches, from a warp on."""
     return [Tile(n) for n in _SIDES if n >= min(gpu.warp, _SIDES[-1]) and gpu.fits((n,))]
 
 
@@ -78,7 +78,7 @@ def default(shape: Gates, gpu: Gpu) -> Tile:
     return min(legal(shape, gpu), key=lambda tile: work(shape, tile, gpu).clocks(gpu))
 
 
-def work(shape: Gates, tile: Tile, gpu: Gpu) -> Work:
+def work(shape: Gates, tile: Tile, gpu: Gpu) -> LaunchWork:
     """Return what a launch with these knobs does."""
     size, source = np.dtype(shape.dtype).itemsize, np.dtype(shape.source).itemsize
     c, s = shape.channels, shape.squeezed
@@ -86,10 +86,10 @@ def work(shape: Gates, tile: Tile, gpu: Gpu) -> Work:
     turns = (-(-vectors // tile.items), -(-columns // tile.items))
     lanes = (launch.lanes_for(c), launch.lanes_for(s))
     reduced, expanded = turns[1] * c * lanes[1], turns[0] * s * lanes[0]
-    lines = [gpu.lines(gpu.warp, one * size, one * size) for one in lanes]
+    lines = [gpu.lines(gpu.warp, width * size, width * size) for width in lanes]
     sums = gpu.lines(gpu.warp, lanes[0] * source, lanes[0] * source)
     asked = turns[0] * (shape.parts * sums + s * (lines[0] + 1)) + turns[1] * c * (lines[1] + 1)
-    return Work(
+    return LaunchWork(
         shape.batch * tile.items,
         reduced + expanded,
         asked,
@@ -104,9 +104,10 @@ def pack(weights: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def generate(shape: Gates, tile: Tile, language: str = "opencl") -> PrimFunc:
-    """Write the kernel: sums [B, parts, C], w₁, b₁, w₂, b₂, gates [B, C], and what it keeps.
+    """Write the kernel; its arguments are sums, w₁, b₁, w₂, b₂, gates, means and r.
 
-    The last two arguments are [B, C] and [B, squeezed]: means and the first product's result.
+    Sums are [B, parts, C], gates and means [B, C], and r, the first product's result,
+    [B, squeezed].
     """
     b, c, s, dtype = shape.batch, shape.channels, shape.squeezed, shape.dtype
 

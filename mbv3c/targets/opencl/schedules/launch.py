@@ -1,8 +1,8 @@
 """Words in which the kernels for GPUs are written, beside those of `emit`.
 
-A kernel is what one work-item does. Its position in the grid has up to three axes, x first; work-
-items beyond the grid, which fill the last work-group, do nothing. Sums are held in single
-precision whatever the type of the tensors is.
+A kernel is what a work-item does. A position in the grid has up to three axes, x first. Work-items
+beyond the grid, which fill the last work-group, do nothing. Sums are in single precision, whatever
+the type of the tensors is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,16 +22,16 @@ SUM = "float32"
 REGISTERS = "mbv3c.registers"  # the attribute of functions that says how many they need
 LANES = 4  # of float4 and half4
 _AXES = "xyz"
-_MOST_WARPS = 4  # in a work-group: larger ones wait for their slowest warp
+_MOST_WARPS = 4  # in a work-group: larger work-groups wait for their slowest warp
 
-# What orders writes to global memory at a barrier. OpenCL C 1.2, section 6.12.8: the macro
+# A barrier's flags to order writes to global memory. OpenCL C 1.2, section 6.12.8: the macro
 # CLK_GLOBAL_MEM_FENCE, 2 in the headers of Khronos, Arm, Qualcomm and PoCL. Metal Shading Language
 # Specification, synchronization functions: mem_flags::mem_device, 1 in Apple's header.
 _FENCES = {"opencl": 2, "metal": 1}
 
 
 def lanes_for(extent: int) -> int:
-    """Return the widest vector of which a whole number covers an axis."""
+    """Return the lanes of the widest vector that divides an axis."""
     return next(lanes for lanes in (LANES, 2, 1) if extent % lanes == 0)
 
 
@@ -41,7 +41,7 @@ def groups_of(grid: Sequence[int], group: Sequence[int]) -> tuple[int, ...]:
 
 
 def shapes_of_groups(grid: Sequence[int], gpu: Gpu) -> list[tuple[int, int]]:
-    """Return the first two sides of work-groups of one to four warps, none far beyond the grid."""
+    """Return sides along x and y of work-groups of one to four warps, none far beyond the grid."""
     sides = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     groups = [
         (across, down)
@@ -54,17 +54,17 @@ def shapes_of_groups(grid: Sequence[int], gpu: Gpu) -> list[tuple[int, int]]:
 
 
 def launched(grid: Sequence[int], group: Sequence[int]) -> int:
-    """Return how many work-items that are, those beyond the grid included."""
+    """Return how many work-items cover a grid, including those beyond it."""
     return prod(groups_of(grid, group)) * prod(group)
 
 
 def split(line: Expr, images: int, rows: int) -> tuple[Expr, Expr]:
-    """Return image and row of a line, where the lines of all images follow each other."""
+    """Return the image and the row of a line; the lines of all images follow each other."""
     return (0, line) if images == 1 else (T.floordiv(line, rows), T.floormod(line, rows))
 
 
 def offsets_read(axis: Axis, outputs: int) -> list[int]:
-    """Return which inputs a run of outputs reads, counted from the start of its first window."""
+    """Return the inputs that a run of outputs reads, counted from its first window's start."""
     taps = (i * axis.stride + s * axis.dilation for i in range(outputs) for s in range(axis.taps))
     return sorted(set(taps))
 
@@ -78,10 +78,10 @@ def inside_columns(axis: Axis, outputs: int, place: Expr, offset: int) -> list[E
     """Return the conditions, if any are needed, under which a run's input lies inside the map.
 
     Args:
-        axis: the axis along which the runs lie.
-        outputs: outputs of a run; the last one may reach beyond the map.
-        place: the input.
-        offset: the same, counted from where the run's first window starts.
+        axis: axis along which the runs lie.
+        outputs: outputs of a run; the last run may reach beyond the map.
+        place: index of the input.
+        offset: index of the input, counted from the start of the run's first window.
     """
     last_run = -(-axis.outputs // outputs) - 1
     first, last = (run * outputs * axis.stride + offset - axis.before for run in (0, last_run))
@@ -90,7 +90,7 @@ def inside_columns(axis: Axis, outputs: int, place: Expr, offset: int) -> list[E
 
 @contextmanager
 def work_items(grid: Sequence[int], group: Sequence[int]) -> Iterator[tuple[Expr, ...]]:
-    """Launch a work-item for every position of a grid; yields the position."""
+    """Launch a work-item for every position of a grid; yield the position."""
     with ExitStack() as frames:
         blocks = [
             frames.enter_context(T.launch_thread(f"blockIdx.{_AXES[axis]}", count))
@@ -115,7 +115,7 @@ def work_items(grid: Sequence[int], group: Sequence[int]) -> Iterator[tuple[Expr
 
 @contextmanager
 def shared_out(count: int, items: int, item: Expr) -> Iterator[Expr]:
-    """Share `count` pieces of work out among the work-items of a group; yields the piece."""
+    """Share `count` pieces of work among the work-items of a group; yield the piece."""
     with emit.loop(-(-count // items)) as turn:
         piece = turn * items + item
         with emit.when([piece < count] if count % items else []):
@@ -123,14 +123,14 @@ def shared_out(count: int, items: int, item: Expr) -> Iterator[Expr]:
 
 
 def registers(name: str, count: int, lanes: int) -> Buffer:
-    """Declare vectors of a work-item's own, which the device's compiler keeps in registers."""
+    """Declare private vectors of a work-item, which the device's compiler keeps in registers."""
     return IRBuilder.name(
         name, T.alloc_buffer((count,), emit.vector_type(SUM, lanes), scope="local")
     )
 
 
 def register(name: str, value: Expr, lanes: int) -> Expr:
-    """Compute a vector once."""
+    """Compute a vector once and keep it in a register."""
     held = registers(name, 1, lanes)
     put(held, 0, value)
     return held[0]
@@ -147,12 +147,12 @@ def add_to(buffer: Buffer, at: int, value: Expr) -> None:
 
 
 def read(buffer: Buffer, *index: Expr, lanes: int) -> Expr:
-    """Load adjacent values in the type of sums."""
+    """Load adjacent values and convert them to the type of sums."""
     return emit.cast(emit.load(buffer, *index, lanes=lanes), lanes, SUM)
 
 
 def read_where(conditions: Sequence[Expr], buffer: Buffer, *index: Expr, lanes: int) -> Expr:
-    """Load adjacent values where all conditions hold; elsewhere they are 0 and nothing is read."""
+    """Load adjacent values if all conditions hold; otherwise read nothing and return 0."""
     value = read(buffer, *index, lanes=lanes)
     if not conditions:
         return value
@@ -160,12 +160,12 @@ def read_where(conditions: Sequence[Expr], buffer: Buffer, *index: Expr, lanes: 
 
 
 def write(buffer: Buffer, value: Expr, *index: Expr, lanes: int, dtype: str) -> None:
-    """Store adjacent values in the type of a tensor."""
+    """Convert adjacent values to the type of a tensor and store them."""
     emit.store(buffer, emit.cast(value, lanes, dtype), *index, lanes=lanes)
 
 
 def where(condition: Expr, value: Expr, lanes: int) -> Expr:
-    """Return a value where a condition holds, else 0."""
+    """Return a value if a condition holds, else 0."""
     return T.if_then_else(condition, value, emit.splat(0.0, lanes, SUM))
 
 
@@ -175,7 +175,7 @@ def lane(vector: Expr, at: int, lanes: int) -> Expr:
 
 
 def barrier(language: str) -> None:
-    """Wait for all work-items of the work-group, whose writes to global memory are then seen."""
+    """Wait for all work-items of the work-group, and for their writes to global memory."""
     fence = tirx.const(_FENCES[language], "int32")
     if language == "metal":
         flags = tirx.call_extern("int32", "mem_flags", fence)
@@ -187,6 +187,6 @@ def barrier(language: str) -> None:
 def kernel(name: str, body: Callable[[], None], registers: int) -> tirx.PrimFunc:
     """Make a kernel whose arguments and statements `body` declares.
 
-    `registers` is how many 32-bit registers it is counted to need.
+    `registers` is the number of 32-bit registers that a work-item needs.
     """
     return emit.build_kernel(name, body).with_attr(REGISTERS, registers)

@@ -3,9 +3,9 @@
     y[m, n] = activation(Σ_k x[m, k] · gate[k] · w[n, k] + bias[n]) (+ residual[m, n])
 
 x is NHWC with its spatial axes as rows: [M, K]. A work-item makes `rows` times `vectors` float4 of
-y. Neighbours along x of the grid have the next columns: they load adjacent weights, and the same
-x, so that nothing has to pass through local memory. Gates are those of squeeze-and-excitation:
-multiplied here, the scaled map is never written.
+y. Neighbours along x of the grid have the next columns: they load adjacent weights and equal parts
+of x, so that nothing has to pass through local memory. Gates are those of squeeze-and-excitation;
+since this kernel multiplies by them, the scaled map is never written.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.shapes import Pointwise
-from mbv3c.targets.opencl.gpu import Gpu, Work
+from mbv3c.targets.opencl.gpu import Gpu, LaunchWork
 from mbv3c.targets.opencl.schedules import launch
 
 _ROWS = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -32,10 +32,10 @@ class Product:
     """A pointwise convolution on a GPU.
 
     Attributes:
-        shape: its shape; all images follow each other along its rows.
+        shape: shape of the product; all images follow each other along its rows.
         images: number of images.
         gated: whether x is scaled by gates [images, K] of the type of sums.
-        result: element type of y; empty for that of x.
+        result: element type of y; empty for the type of x.
     """
 
     shape: Pointwise
@@ -58,8 +58,8 @@ class Tile:
 
     Attributes:
         rows, vectors: rows of x, and vectors of outputs, of a work-item.
-        unroll: vectors of x along K in one turn of the loop.
-        across, down: sides of a work-group.
+        unroll: vectors of x along K in a turn of the loop.
+        across, down: sides of a work-group: along columns and along rows.
     """
 
     rows: int
@@ -91,21 +91,23 @@ def default(product: Product, gpu: Gpu) -> Tile:
     return min(legal(product, gpu), key=lambda tile: work(product, tile, gpu).clocks(gpu))
 
 
-def work(product: Product, tile: Tile, gpu: Gpu) -> Work:
+def work(product: Product, tile: Tile, gpu: Gpu) -> LaunchWork:
     """Return what a launch with these knobs does."""
     shape, lanes = product.shape, product.lanes
     size = np.dtype(shape.dtype).itemsize
     made = tile.vectors * lanes
     across, down = gpu.in_warp(tile.across)
-    one = gpu.lines(across, made * size, product.lanes * size)  # vector of columns per work-item
+    vector_lines = gpu.lines(
+        across, made * size, product.lanes * size
+    )  # vector of columns per work-item
     steps = shape.inputs // launch.lanes_for(shape.inputs)
-    ends = down * tile.rows * tile.vectors * one * (2 if shape.residual else 1)
+    ends = down * tile.rows * tile.vectors * vector_lines * (2 if shape.residual else 1)
     inputs = tile.rows * down * steps * (2 if product.gated else 1)
     tensors = shape.rows * (shape.inputs + shape.outputs * (2 if shape.residual else 1))
-    return Work(
+    return LaunchWork(
         launch.launched(_grid(product, tile.rows, tile.vectors), (tile.across, tile.down)),
         tile.rows * made * shape.inputs,
-        inputs + shape.inputs * tile.vectors * one + ends,
+        inputs + shape.inputs * tile.vectors * vector_lines + ends,
         (tensors + shape.inputs * shape.outputs) * size,
         _registers(product, tile),
     )
@@ -149,7 +151,7 @@ def _sum(
     rows: list[Expr],
     first: Expr,
 ) -> Buffer:
-    """Emit the sums of a tile; rows beyond the last one repeat it."""
+    """Emit the sums of a tile; rows beyond the last row repeat it."""
     x, gates, w, bias = buffers
     shape, lanes = product.shape, product.lanes
     step = launch.lanes_for(shape.inputs)
@@ -211,6 +213,6 @@ def _grid(product: Product, rows: int, vectors: int) -> tuple[int, int]:
 
 
 def _registers(product: Product, tile: Tile) -> int:
-    """Return the 32-bit registers of sums, of what is loaded for a step, and of addresses."""
+    """Return the 32-bit registers of sums, of values loaded for a step, and of addresses."""
     step = launch.lanes_for(product.shape.inputs)
     return (tile.rows * tile.vectors + 1) * product.lanes + tile.rows * step + _ADDRESSES

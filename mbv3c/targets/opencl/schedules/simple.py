@@ -15,7 +15,7 @@ _REGISTERS = 24  # three vectors, and addresses
 
 
 def generate_pool(shape: GlobalPool, gpu: Gpu) -> PrimFunc:
-    """Write a global average pool: x [B, P, C] and y [B, C]; a work-item has a few channels."""
+    """Write a global average pool: x [B, P, C] and y [B, C]; a work-item makes a few channels."""
     c, lanes = shape.channels, launch.lanes_for(shape.channels)
 
     def body() -> None:
@@ -36,7 +36,7 @@ def generate_pool(shape: GlobalPool, gpu: Gpu) -> PrimFunc:
 def generate_elementwise(shape: Elementwise, gpu: Gpu, gates: str = "") -> PrimFunc:
     """Write y = activation(a ∘ b): a [B, P, C], (b), y [B, P, C].
 
-    `gates` is the element type of a `b` that is [B, C]; empty for that of `a`.
+    `gates` is the element type of b if b is [B, C]; empty for the type of a.
     """
     b, p, c = shape.batch, shape.places, shape.channels
     lanes = launch.lanes_for(c)
@@ -81,7 +81,7 @@ def generate_transpose(shape: Transpose, gpu: Gpu) -> PrimFunc:
 
 
 def _over(grid: tuple[int, ...], gpu: Gpu) -> AbstractContextManager[tuple[Expr, ...]]:
-    """Launch a work-item for every position, in work-groups that lie along x first."""
+    """Launch a work-item for every position, in work-groups that are long along x."""
     shapes = launch.shapes_of_groups(grid, gpu)
     across, down = max(shapes, key=lambda group: (-launch.launched(grid[:2], group), group[0]))
     return launch.work_items(grid, (across, down, 1)[: len(grid)])

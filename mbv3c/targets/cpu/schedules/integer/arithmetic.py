@@ -1,8 +1,8 @@
 """Words in which the integer kernels are written: dot products, rounding, tables.
 
-Products of int8 are added in int32. A sum becomes int8 again as onnxruntime's QuantizeLinear makes
-it: times an fp32 factor, rounded with halves to even, shifted by the zero point, saturated. What
-follows it in 8 bits, such as a hard-swish, is a table of 256 entries.
+Products of int8 are added in int32. A sum becomes int8 as in onnxruntime's QuantizeLinear: times
+an fp32 factor, rounded with halves to even, shifted by the zero point, saturated. A function of
+the result, such as a hard-swish, is a table of 256 entries.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.targets.cpu.processor import Processor
 
-VECTOR = 16  # int8 values that are made at once
+VECTOR = 16  # int8 values that are rounded at once
 GROUP = 4  # products that a dot product adds
 _NEON = ("neon", "dotprod")
 _OFFSET = -0x7F7F7F80  # 0x80808080 in int32: added to four int8 without a carry makes them uint8
@@ -26,13 +26,13 @@ _TABLE = 256
 
 
 @dataclass(frozen=True)
-class Output:
+class Requantization:
     """How sums become int8.
 
     Attributes:
-        zero: the zero point.
-        low, high: bounds of the integers, where a clamp follows.
-        lookup: whether each of them is then looked up in a table.
+        zero: zero point of the int8.
+        low, high: bounds of the int8, if a clamp follows.
+        lookup: whether each int8 is then looked up in a table.
     """
 
     zero: int
@@ -41,112 +41,113 @@ class Output:
     lookup: bool = False
 
     @property
-    def typical(self) -> "Output":
-        """The one of all that take the same instructions: which numbers they take is no matter."""
+    def typical(self) -> "Requantization":
+        """What stands for all requantizations by the same instructions with other numbers."""
         low, high = (0 if self.low > -128 else -128), (0 if self.high < 127 else 127)
-        return Output(min(1, abs(self.zero)), low, high, self.lookup)
+        return Requantization(min(1, abs(self.zero)), low, high, self.lookup)
 
 
-def has_dot(machine: Processor) -> bool:
-    """Say whether four products are added by one instruction."""
-    return machine.integers in ("dotprod", "vnni")
+def has_dot(processor: Processor) -> bool:
+    """Say whether one instruction adds four products."""
+    return processor.integers in ("dotprod", "vnni")
 
 
-def weight_type(machine: Processor) -> str:
-    """Return the type of packed weights: where products widen, they are wide already."""
-    return "int8" if has_dot(machine) else "int16"
+def weight_type(processor: Processor) -> str:
+    """Return the type of packed weights: int16 if they are multiplied as int16."""
+    return "int8" if has_dot(processor) else "int16"
 
 
-def parts(width: int, machine: Processor) -> tuple[int, ...]:
+def parts(width: int, processor: Processor) -> tuple[int, ...]:
     """Cut a vector of int8 into vectors of int32 that fit registers."""
-    lanes = min(width, max(1, machine.vector_bytes // 4))
+    lanes = min(width, max(1, processor.vector_bytes // 4))
     return (lanes,) * (width // lanes)
 
 
-def parts_of(widths: Sequence[int], machine: Processor) -> tuple[int, ...]:
-    """Cut several adjacent vectors likewise."""
-    return tuple(part for width in widths for part in parts(width, machine))
+def parts_of(widths: Sequence[int], processor: Processor) -> tuple[int, ...]:
+    """Cut several adjacent vectors of int8 into vectors of int32 that fit registers."""
+    return tuple(part for width in widths for part in parts(width, processor))
 
 
 def intrinsic(dtype: str, lanes: int, name: str, *arguments: Expr) -> Expr:
-    """Return a call of an instruction by its name in LLVM."""
+    """Return a call of an LLVM intrinsic, by its name."""
     return tirx.call_llvm_pure_intrin(emit.vector_type(dtype, lanes), f"llvm.{name}", *arguments)
 
 
 # ---- products ----
 
 
-def add_dot(acc: Expr, weights: Expr, four: Expr, lanes: int, machine: Processor) -> Expr:
-    """Add the products of four int8, given as an int32, with 4·lanes weights.
+def add_dot(acc: Expr, weights: Expr, four: Expr, lanes: int, processor: Processor) -> Expr:
+    """Add the products of four int8, held in an int32, with 4·lanes weights.
 
-    On x86 the four must be those of `unsigned`.
+    On x86 the four int8 must have gone through `unsigned`.
     """
     repeated = four if lanes == 1 else tirx.Broadcast(four, lanes)
     operand = tirx.reinterpret(f"int8x{GROUP * lanes}", repeated)
-    if machine.integers == "dotprod":
+    if processor.integers == "dotprod":
         return intrinsic("int32", lanes, "aarch64.neon.sdot", acc, weights, operand)
     name = f"x86.avx512.vpdpbusd.{32 * lanes}"
     return intrinsic("int32", lanes, name, acc, operand, weights)
 
 
-def fours(x: Buffer, *index: Expr, count: int, machine: Processor) -> Callable[[int], Expr]:
-    """Load `count` times four adjacent int8 at once; return what gives each four as an int32."""
-    if count == 1 or machine.integers == "vnni":
+def fours(x: Buffer, *index: Expr, count: int, processor: Processor) -> Callable[[int], Expr]:
+    """Load `count` times four adjacent int8 at once; return a function that gives an int32."""
+    if count == 1 or processor.integers == "vnni":
         *outer, start = index
 
-        def one(i: int) -> Expr:
+        def load_four(i: int) -> Expr:
             loaded = emit.load(x, *outer, start + GROUP * i, lanes=GROUP)
-            return unsigned(tirx.reinterpret("int32", loaded), machine)
+            return unsigned(tirx.reinterpret("int32", loaded), processor)
 
-        return one
+        return load_four
     words = tirx.reinterpret(f"int32x{count}", emit.load(x, *index, lanes=GROUP * count))
     held = emit.held(words, count, "int32")
     return lambda i: tirx.Shuffle([held], [i])
 
 
-def unsigned(four: Expr, machine: Processor) -> Expr:
-    """Return four int8 as the machine multiplies them: x86 takes uint8, 128 more."""
-    return four ^ tirx.const(_OFFSET, "int32") if machine.integers == "vnni" else four
+def unsigned(four: Expr, processor: Processor) -> Expr:
+    """Return four int8 as the processor multiplies them: x86 takes uint8, larger by 128."""
+    return four ^ tirx.const(_OFFSET, "int32") if processor.integers == "vnni" else four
 
 
-def correction(zero: int, sums: NDArray[Any], machine: Processor) -> NDArray[np.int64]:
-    """Return what to add to biases for inputs that are counted from `zero`.
+def correction(zero: int, sums: NDArray[Any], processor: Processor) -> NDArray[np.int64]:
+    """Return what to add to biases for the zero point of the inputs.
 
     Args:
-        zero: the inputs' zero point.
-        sums: of the weights of each output.
-        machine: whose inputs may be 128 more than they are.
+        zero: zero point of the inputs.
+        sums: sum of the weights of each output.
+        processor: the processor; on x86 it multiplies inputs that are larger by 128.
     """
-    shift = zero + (128 if machine.integers == "vnni" else 0)
+    shift = zero + (128 if processor.integers == "vnni" else 0)
     return -shift * sums.astype(np.int64)
 
 
-def constant_four(zero: int, machine: Processor) -> Expr:
-    """Return four times an int8, as an int32 for `add_dot`."""
+def constant_four(zero: int, processor: Processor) -> Expr:
+    """Return an int8, four times side by side, as an int32 for `add_dot`."""
     value = int(np.frombuffer(np.full(GROUP, zero, np.int8).tobytes(), "<i4")[0])
-    return unsigned(tirx.const(value, "int32"), machine)
+    return unsigned(tirx.const(value, "int32"), processor)
 
 
 def interleaved(rows: Sequence[Expr], lanes: int) -> list[Expr]:
-    """Interleave up to four vectors of 8 or 16 int8; the rest of each four is arbitrary.
+    """Interleave up to four rows, vectors of 8 or 16 int8.
 
     Returns:
-        For every four lanes, those of all rows as an operand of a dot product.
+        For every four lanes an operand of a dot product: of each lane the int8 of four rows. With
+        fewer than four rows, the remaining int8 are arbitrary.
     """
     a, b, c, d = (emit.held(rows[min(i, len(rows) - 1)], lanes, "int8") for i in range(GROUP))
-    if lanes == 8:  # a pair of rows fills a whole vector
+    if lanes == 8:  # a pair of rows fills a vector
         pairs = [(_zipped(a, b, 8, "int8", 0), _zipped(c, d, 8, "int8", 0))]
     else:
         pairs = [(_zipped(a, b, 8, "int8", at), _zipped(c, d, 8, "int8", at)) for at in (0, 8)]
-    made = []
+    operands = []
     for pair in pairs:
-        first, second = (tirx.reinterpret("int16x8", one) for one in pair)
-        made += [_zipped(first, second, 4, "int16", at) for at in (0, 4)]
-    return [tirx.reinterpret("int8x16", one) for one in made]
+        first, second = (tirx.reinterpret("int16x8", zipped) for zipped in pair)
+        operands += [_zipped(first, second, 4, "int16", at) for at in (0, 4)]
+    return [tirx.reinterpret("int8x16", operand) for operand in operands]
 
 
 def _zipped(a: Expr, b: Expr, count: int, dtype: str, first: int) -> Expr:
-    """Return `count` lanes of each of two vectors, from `first` on, one after the other."""
+    """Return `count` lanes of two vectors, from `first` on, alternating between the two."""
     lanes = int(a.ty.dtype.lanes)
     order = [at + lanes * side for at in range(first, first + count) for side in (0, 1)]
     return emit.held(tirx.Shuffle([a, b], order), 2 * count, dtype)
@@ -168,57 +169,57 @@ def scaled(sums: Sequence[Expr], scale: Buffer, first: Expr, widths: Sequence[in
 def narrow(
     values: Sequence[Expr],
     widths: Sequence[int],
-    output: Output,
+    output: Requantization,
     table: Buffer | None,
-    machine: Processor,
+    processor: Processor,
 ) -> Expr:
-    """Round adjacent fp32 vectors to one vector of int8."""
+    """Round adjacent fp32 vectors to a vector of int8."""
     width = sum(widths)
-    if machine.integers in _NEON and width >= GROUP:
+    if processor.integers in _NEON and width >= GROUP:
         result = _narrow_neon(values, output, width)
     else:
         result = _narrow(values, widths, output)
     if table is None:
         return result
-    return look_up(table, emit.held(result, width, "int8"), width, machine)
+    return look_up(table, emit.held(result, width, "int8"), width, processor)
 
 
-def look_up(table: Buffer, held: Expr, width: int, machine: Processor) -> Expr:
+def look_up(table: Buffer, held: Expr, width: int, processor: Processor) -> Expr:
     """Return the entries of a table for the int8 in a register."""
-    if machine.integers in _NEON and width >= GROUP:
+    if processor.integers in _NEON and width >= GROUP:
         return _look_up_neon(table, held, width)
     index = tirx.Cast(emit.vector_type("int32", width), held) & emit.splat(255, width, "int32")
     return table[index]
 
 
-def _narrow(values: Sequence[Expr], widths: Sequence[int], output: Output) -> Expr:
-    made = []
+def _narrow(values: Sequence[Expr], widths: Sequence[int], output: Requantization) -> Expr:
+    narrowed = []
     for value, lanes in zip(values, widths, strict=True):
         low, high = (
             emit.splat(float(bound - output.zero), lanes, "float32")
             for bound in (output.low, output.high)
         )
         rounded = tirx.nearbyint(T.max(T.min(value, high), low))
-        whole = tirx.Cast(emit.vector_type("int32", lanes), rounded)
-        shifted = whole + emit.splat(output.zero, lanes, "int32")
-        made.append(tirx.Cast(emit.vector_type("int8", lanes), shifted))
-    return joined(made, sum(widths))
+        integers = tirx.Cast(emit.vector_type("int32", lanes), rounded)
+        shifted = integers + emit.splat(output.zero, lanes, "int32")
+        narrowed.append(tirx.Cast(emit.vector_type("int8", lanes), shifted))
+    return joined(narrowed, sum(widths))
 
 
-def _narrow_neon(values: Sequence[Expr], output: Output, width: int) -> Expr:
+def _narrow_neon(values: Sequence[Expr], output: Requantization, width: int) -> Expr:
     halves = [
         intrinsic("int16", 4, "aarch64.neon.sqxtn", intrinsic("int32", 4, _ROUND, value))
         for value in values
     ]
     if width == GROUP:
         halves *= 2
-    made = []
+    narrowed = []
     for pair in zip(halves[::2], halves[1::2], strict=True):
-        whole = joined(pair, 8)
+        shorts = joined(pair, 8)
         if output.zero:
-            whole = intrinsic("int16", 8, "sadd.sat", whole, emit.splat(output.zero, 8, "int16"))
-        made.append(intrinsic("int8", 8, "aarch64.neon.sqxtn", whole))
-    result = joined(made, 8 * len(made))
+            shorts = intrinsic("int16", 8, "sadd.sat", shorts, emit.splat(output.zero, 8, "int16"))
+        narrowed.append(intrinsic("int8", 8, "aarch64.neon.sqxtn", shorts))
+    result = joined(narrowed, 8 * len(narrowed))
     if width == GROUP:
         result = tirx.Shuffle([emit.held(result, 8, "int8")], list(range(GROUP)))
     if output.low > -128:
@@ -236,45 +237,45 @@ def _look_up_neon(table: Buffer, held: Expr, width: int) -> Expr:
     if width == GROUP:
         held = emit.held(tirx.Shuffle([held, held], list(range(lanes))), lanes, "int8")
     quarter = _TABLE // 4
-    found: Expr = None
+    looked_up: Expr = None
     for i in range(4):
         entries = [emit.load(table, quarter * i + 16 * j, lanes=16) for j in range(4)]
         if i == 0:
-            found = intrinsic("int8", lanes, "aarch64.neon.tbl4", *entries, held)
+            looked_up = intrinsic("int8", lanes, "aarch64.neon.tbl4", *entries, held)
             continue
         shift = quarter * i - (_TABLE if i > 1 else 0)
         index = held - emit.splat(shift, lanes, "int8")
-        found = intrinsic("int8", lanes, "aarch64.neon.tbx4", found, *entries, index)
+        looked_up = intrinsic("int8", lanes, "aarch64.neon.tbx4", looked_up, *entries, index)
     if width == GROUP:
-        return tirx.Shuffle([emit.held(found, lanes, "int8")], list(range(GROUP)))
-    return found
+        return tirx.Shuffle([emit.held(looked_up, lanes, "int8")], list(range(GROUP)))
+    return looked_up
 
 
 def joined(values: Sequence[Expr], width: int) -> Expr:
-    """Return adjacent vectors as one."""
+    """Join adjacent vectors."""
     return values[0] if len(values) == 1 else tirx.Shuffle(list(values), list(range(width)))
 
 
 def part_of(value: Expr, first: int, width: int, lanes: int) -> Expr:
-    """Return some adjacent values of a vector of `lanes`."""
+    """Return `width` values of a vector of `lanes`, from `first` on."""
     if width == lanes:
         return value
     return tirx.Shuffle([value], list(range(first, first + width)))
 
 
 def table_of(function: Callable[[NDArray[np.int8]], NDArray[np.int8]]) -> NDArray[np.int8]:
-    """Return a function of int8 as a table, in the order of the integers' bits."""
+    """Return the table of a function of int8, in the order of the integers' bits."""
     integers = np.arange(_TABLE).astype(np.uint8).view(np.int8)
     return function(integers)
 
 
-def argument_table(output: Output) -> Buffer | None:
-    """Declare the table where there is one."""
+def argument_table(output: Requantization) -> Buffer | None:
+    """Declare the table, if there is a lookup."""
     return emit.argument("table", (_TABLE,), "int8") if output.lookup else None
 
 
 def store_first(y: Buffer, value: Expr, *index: Expr, width: int, count: int) -> None:
-    """Store the first `count` of a vector."""
+    """Store the first `count` values of a vector."""
     if count >= width:
         emit.store(y, value, *index, lanes=width)
         return

@@ -2,8 +2,8 @@
 
     y[p, q, n] = look up(round((Σ_c Σ_r Σ_s x[…, c] · w[n, c, r, s] + bias[n]) · scale[n]) + zero)
 
-Four channels of a place are one operand of a dot product; the three of an image are filled up
-with a fourth, whose weights are 0. A tap outside of the map takes the zero point.
+Four channels of a place are an operand of a dot product; the three of an image get a fourth, whose
+weights are 0. A tap outside the map reads the zero point.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from mbv3c.lowering.schedules.panels import Panels
 from mbv3c.lowering.schedules.windows import (
     Axis,
     Conditions,
-    Run,
+    OutputRun,
     for_each_tile,
     products,
     row_loads,
 )
 from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Output
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
 
 _MAX_RUN = 6
 _PLACES = 4  # of four channels, in 16 bytes
@@ -39,8 +39,8 @@ class IntegerConvolution:
     """The shape of a dense convolution of int8.
 
     Attributes:
-        inputs: channels as they lie in memory, a multiple of four.
-        zero: the zero point of the input.
+        inputs: channels in memory, a multiple of four.
+        zero: zero point of the input.
     """
 
     batch: int
@@ -49,7 +49,7 @@ class IntegerConvolution:
     vertical: Axis
     horizontal: Axis
     zero: int
-    output: Output
+    output: Requantization
     dtype: ClassVar = "int8"
 
     @property
@@ -58,7 +58,7 @@ class IntegerConvolution:
 
     @property
     def typical(self) -> "IntegerConvolution":
-        """The shape under which kernels that differ in zero points only are measured."""
+        """The shape that stands for all that differ only in zero points, when measuring."""
         return replace(self, zero=0, output=self.output.typical)
 
 
@@ -73,43 +73,43 @@ class Tile:
     run: int
 
 
-def covers(shape: IntegerConvolution, machine: Processor) -> bool:
-    """Say whether the kernel can compute this shape on this machine."""
+def covers(shape: IntegerConvolution, processor: Processor) -> bool:
+    """Say whether the kernel can compute this shape on this processor."""
     fours = shape.inputs % GROUP == 0 and shape.outputs % GROUP == 0
-    return fours and integer.has_dot(machine)
+    return fours and integer.has_dot(processor)
 
 
-def legal(shape: IntegerConvolution, machine: Processor) -> list[Tile]:
+def legal(shape: IntegerConvolution, processor: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
-    most = len(integer.parts(min(VECTOR, shape.outputs), machine))
+    most = len(integer.parts(min(VECTOR, shape.outputs), processor))
     return [
         Tile(run)
         for run in range(1, min(shape.horizontal.outputs, _MAX_RUN) + 1)
-        if run == 1 or run * most + _vectors(shape, run) + 2 <= machine.registers
+        if run == 1 or run * most + _vectors(shape, run) + 2 <= processor.registers
     ]
 
 
-def default(shape: IntegerConvolution, machine: Processor) -> Tile:
-    """Choose the longest run that divides a row, or else the longest one."""
-    tiles = legal(shape, machine)
-    whole = [tile for tile in tiles if shape.horizontal.outputs % tile.run == 0]
-    return max(whole or tiles, key=lambda tile: tile.run)
+def default(shape: IntegerConvolution, processor: Processor) -> Tile:
+    """Choose the longest run that divides a row, or else the longest run."""
+    tiles = legal(shape, processor)
+    dividing = [tile for tile in tiles if shape.horizontal.outputs % tile.run == 0]
+    return max(dividing or tiles, key=lambda tile: tile.run)
 
 
 def pack(shape: IntegerConvolution, weights: NDArray[np.int8]) -> NDArray[np.int8]:
     """Return weights [N, C, R, S] as panels of [R][S][C / 4][columns][4]."""
-    n, given, down, right = weights.shape
+    n, channels, down, right = weights.shape
     filled = np.zeros((n, shape.inputs, down, right), np.int8)
-    filled[:, :given] = weights
+    filled[:, :channels] = weights
     fours = filled.reshape(n, shape.inputs // GROUP, GROUP, down, right).transpose(3, 4, 1, 0, 2)
     return panels.pack(fours, panels.panels(n, VECTOR, 1), axis=3)
 
 
-def generate(shape: IntegerConvolution, tile: Tile, machine: Processor) -> PrimFunc:
+def generate(shape: IntegerConvolution, tile: Tile, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [B, H, W, C], weights, bias, scale, (table), y."""
     down, right, groups = shape.vertical, shape.horizontal, shape.inputs // GROUP
     taps = down.taps * right.taps
-    beyond = _PLACES if groups == 1 and machine.integers != "vnni" else 0
+    beyond = _PLACES if groups == 1 and processor.integers != "vnni" else 0
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, down.size, right.size * shape.inputs), "int8")
@@ -118,29 +118,29 @@ def generate(shape: IntegerConvolution, tile: Tile, machine: Processor) -> PrimF
         scale = emit.argument("scale", (shape.outputs,), "float32")
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (shape.batch, down.outputs, right.outputs, shape.outputs), "int8")
-        outside = integer.constant_four(shape.zero, machine)
+        outside = integer.constant_four(shape.zero, processor)
 
-        def one(
-            b: Expr, p: Expr, conditions: Conditions, panel: Panels, column: Expr, run: Run
+        def emit_tile(
+            b: Expr, p: Expr, conditions: Conditions, panel: Panels, column: Expr, run: OutputRun
         ) -> None:
             width = panel.columns
-            cut = integer.parts(width, machine)
-            offsets = emit.offsets(cut)
-            acc = emit.biased_accumulators(run.count, cut, "int32", bias, column)
+            parts = integer.parts(width, processor)
+            offsets = emit.offsets(parts)
+            acc = emit.biased_accumulators(run.count, parts, "int32", bias, column)
 
             def dots(r: int, g: Expr, *, inside: bool) -> None:
                 row = (b, down.source(p, r))
-                value = _fours_of_row(shape, machine, x, row, g, run) if inside else None
+                value = _fours_of_row(shape, processor, x, row, g, run) if inside else None
                 for s in range(right.taps):
                     tap = (r * right.taps + s) * groups + g
                     base = (column * taps * groups + tap * width) * GROUP
                     for i, v in acc.places():
-                        known = value is not None and not run.skips(right, i, s)
-                        four = value(i, s) if known and value is not None else outside
-                        weights = emit.load(w, base + GROUP * offsets[v], lanes=GROUP * cut[v])
-                        acc.set(
-                            i, v, integer.add_dot(acc.get(i, v), weights, four, cut[v], machine)
-                        )
+                        skipped = run.skips(right, i, s)
+                        four = outside if value is None or skipped else value(i, s)
+                        lanes = parts[v]
+                        weights = emit.load(w, base + GROUP * offsets[v], lanes=GROUP * lanes)
+                        total = integer.add_dot(acc.get(i, v), weights, four, lanes, processor)
+                        acc.set(i, v, total)
 
             for r in range(down.taps):
                 needed = conditions(p, r)
@@ -154,9 +154,9 @@ def generate(shape: IntegerConvolution, tile: Tile, machine: Processor) -> PrimF
                     with T.Else():
                         dots(r, g, inside=False)
             for i in range(run.count):
-                sums = [acc.get(i, v) for v in range(len(cut))]
-                values = integer.scaled(sums, scale, column, cut)
-                result = integer.narrow(values, cut, shape.output, table, machine)
+                sums = [acc.get(i, v) for v in range(len(parts))]
+                values = integer.scaled(sums, scale, column, parts)
+                result = integer.narrow(values, parts, shape.output, table, processor)
                 emit.store(y, result, b, p, run.start + i, column, lanes=width)
 
         for_each_tile(
@@ -165,9 +165,9 @@ def generate(shape: IntegerConvolution, tile: Tile, machine: Processor) -> PrimF
             panels.panels(shape.outputs, VECTOR, 1),
             tile.run,
             reach_beyond=beyond,
-            apart=machine.lane_operands,
-            parallel=machine.worthwhile(shape.madds),
-            body=one,
+            apart=processor.lane_operands,
+            parallel=processor.worthwhile(shape.madds),
+            body=emit_tile,
         )
 
     return emit.build_kernel("integer_convolution", body)
@@ -175,27 +175,27 @@ def generate(shape: IntegerConvolution, tile: Tile, machine: Processor) -> PrimF
 
 def _fours_of_row(
     shape: IntegerConvolution,
-    machine: Processor,
+    processor: Processor,
     x: Buffer,
     row: tuple[Expr, ...],
     group: Expr,
-    run: Run,
+    run: OutputRun,
 ) -> Callable[[int, int], Expr]:
-    """Return what gives the four channels that a tap of a window reads.
+    """Return a function that gives the four channels that a tap of an output's window reads.
 
-    Of an image, four places are loaded at once.
+    Four places of an image are loaded at once.
     """
     right = shape.horizontal
-    if shape.inputs != GROUP or machine.integers == "vnni" or right.size < _PLACES:
+    if shape.inputs != GROUP or processor.integers == "vnni" or right.size < _PLACES:
 
         def single(i: int, s: int) -> Expr:
             at = right.source(run.start + i, s) * shape.inputs + GROUP * group
-            return integer.fours(x, *row, at, count=1, machine=machine)(0)
+            return integer.fours(x, *row, at, count=1, processor=processor)(0)
 
         return single
     loads = row_loads(right, run, _PLACES)
     loaded = [
-        integer.fours(x, *row, (loads.first + at) * GROUP, count=_PLACES, machine=machine)
+        integer.fours(x, *row, (loads.first + at) * GROUP, count=_PLACES, processor=processor)
         for at in loads.starts
     ]
 

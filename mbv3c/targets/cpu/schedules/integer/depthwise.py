@@ -3,11 +3,11 @@
     y[p, q, c] = look up(round((Σ_r Σ_s x[p·stride + r·dilation - pad, …, c] · w[r, s, c]
                                 + bias[c]) · scale[c]) + zero)
 
-Products are int16 times int16, added in int32. Where NEON adds four products at once, four rows
-of a column are interleaved (`zip1`, `zip2`), so that the four of a channel are neighbours, and
-each such column serves all windows that it is part of; kernels of more rows are computed by
-`interleaved_depthwise`. The bias already holds what the inputs' zero point adds to all taps, so a
-tap that falls outside of the map takes the zero point itself.
+Products are int16 times int16, added in int32. Where NEON adds four products at once, four rows of
+a column are interleaved (`zip1`, `zip2`): the four values of a channel become neighbours. Each
+interleaved column serves all windows that contain it. `interleaved_depthwise` computes kernels of
+more than four rows. The bias takes back what the inputs' zero point adds to all taps, so a tap
+outside the map reads the zero point.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from mbv3c.lowering.schedules.panels import panels
 from mbv3c.lowering.schedules.windows import (
     Axis,
     Conditions,
-    Run,
+    OutputRun,
     for_each_row,
     for_each_run,
     products,
@@ -34,13 +34,13 @@ from mbv3c.lowering.schedules.windows import (
 from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer import interleaved_depthwise
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Output
-from mbv3c.targets.cpu.schedules.integer.interleaved_depthwise import Rows
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
+from mbv3c.targets.cpu.schedules.integer.interleaved_depthwise import RowEmitter
 
 _MAX_OUTPUTS = 14
-_MAX_WIDE = 7  # of 16 channels each
-_MAX_INTERLEAVED = 3  # LLVM keeps all weights in registers
-_LOADED = 3  # registers for what is loaded
+_MAX_WIDE = 7  # outputs of 16 channels
+_MAX_INTERLEAVED = 3  # outputs, since LLVM keeps all weights in registers
+_LOADED = 3  # registers for loaded values
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class IntegerDepthwise:
     """The shape of a depthwise convolution of int8.
 
     Attributes:
-        zero: the zero point of the input.
+        zero: zero point of the input.
     """
 
     batch: int
@@ -56,7 +56,7 @@ class IntegerDepthwise:
     vertical: Axis
     horizontal: Axis
     zero: int
-    output: Output
+    output: Requantization
     dtype: ClassVar = "int8"
 
     @property
@@ -65,7 +65,7 @@ class IntegerDepthwise:
 
     @property
     def typical(self) -> "IntegerDepthwise":
-        """The shape under which kernels that differ in zero points only are measured."""
+        """The shape that stands for all that differ only in zero points, when measuring."""
         return replace(self, zero=0, output=self.output.typical)
 
 
@@ -80,61 +80,63 @@ class Tile:
     outputs: int
 
 
-def legal(shape: IntegerDepthwise, machine: Processor) -> list[Tile]:
+def legal(shape: IntegerDepthwise, processor: Processor) -> list[Tile]:
     """Return the tiles whose accumulators leave registers for inputs and weights."""
     outputs = range(1, min(shape.horizontal.outputs, _MAX_OUTPUTS) + 1)
-    if _by_rows(shape, machine):
+    if _by_rows(shape, processor):
         beside = interleaved_depthwise.operands(shape.vertical, shape.horizontal) + _LOADED
-        return [Tile(one) for one in outputs if one == 1 or one + beside <= machine.registers]
-    vectors = len(integer.parts(min(VECTOR, shape.channels), machine))
-    most = _MAX_INTERLEAVED if _interleaves(shape, machine) else _MAX_WIDE
+        return [
+            Tile(count) for count in outputs if count == 1 or count + beside <= processor.registers
+        ]
+    vectors = len(integer.parts(min(VECTOR, shape.channels), processor))
+    most = _MAX_INTERLEAVED if _interleaves(shape, processor) else _MAX_WIDE
     return [
-        Tile(one)
-        for one in outputs
-        if one == 1 or (one <= most and (one + 1) * vectors <= machine.registers - 8)
+        Tile(count)
+        for count in outputs
+        if count == 1 or (count <= most and (count + 1) * vectors <= processor.registers - 8)
     ]
 
 
-def default(shape: IntegerDepthwise, machine: Processor) -> Tile:
+def default(shape: IntegerDepthwise, processor: Processor) -> Tile:
     """Choose the run that leaves the shortest rest."""
     row = shape.horizontal.outputs
 
     def cost(tile: Tile) -> tuple[float, ...]:
         runs = -(-row // tile.outputs)
-        if _by_rows(shape, machine):  # each run loads its columns, and a rest is more code
+        if _by_rows(shape, processor):  # each run loads its columns, and a rest is more code
             return runs, row % tile.outputs > 0, tile.outputs
         return (runs * (tile.outputs + 1.0),)
 
-    return min(legal(shape, machine), key=cost)
+    return min(legal(shape, processor), key=cost)
 
 
 def pack(
-    shape: IntegerDepthwise, machine: Processor, weights: NDArray[np.int8]
+    shape: IntegerDepthwise, processor: Processor, weights: NDArray[np.int8]
 ) -> NDArray[np.int8 | np.int16]:
     """Return weights [C, 1, R, S] as [R, S, C], or as operands of dot products."""
     rows = weights[:, 0].transpose(1, 2, 0)
-    if not _interleaves(shape, machine):
+    if not _interleaves(shape, processor):
         return np.ascontiguousarray(rows.astype(np.int16))
     return interleaved_depthwise.pack(shape.vertical, shape.horizontal, weights)
 
 
-def _interleaves(shape: IntegerDepthwise, machine: Processor) -> bool:
-    """Say whether four taps are one operand of a dot product."""
-    return machine.integers == "dotprod" and shape.channels % 8 == 0
+def _interleaves(shape: IntegerDepthwise, processor: Processor) -> bool:
+    """Say whether four taps are an operand of a dot product."""
+    return processor.integers == "dotprod" and shape.channels % 8 == 0
 
 
-def _by_rows(shape: IntegerDepthwise, machine: Processor) -> bool:
-    """Say whether a row is made in three loops: the weights are more than registers hold."""
-    return _interleaves(shape, machine) and shape.vertical.taps > GROUP
+def _by_rows(shape: IntegerDepthwise, processor: Processor) -> bool:
+    """Say whether a row is computed in three loops, since registers do not hold the weights."""
+    return _interleaves(shape, processor) and shape.vertical.taps > GROUP
 
 
-def generate(shape: IntegerDepthwise, tile: Tile, machine: Processor) -> PrimFunc:
+def generate(shape: IntegerDepthwise, tile: Tile, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [N, H, W, C], weights, bias, scale, (table), y."""
     down, right, c = shape.vertical, shape.horizontal, shape.channels
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, down.size, right.size, c), "int8")
-        dots = _interleaves(shape, machine)
+        dots = _interleaves(shape, processor)
         if dots:
             count = interleaved_depthwise.operands(down, right)
             w = emit.argument("w", (count, c * GROUP), "int8")
@@ -148,7 +150,7 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Processor) -> PrimFun
         def load(
             n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, r: int, column: Expr
         ) -> Expr:
-            """Load some channels at a row of a window and a column inside of the map."""
+            """Load some channels at a row of a window and a column inside the map."""
             at, needed = down.source(p, r), conditions(p, r)
             if not needed:
                 return emit.load(x, n, at, column, first, lanes=lanes)
@@ -158,11 +160,11 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Processor) -> PrimFun
             return tirx.Select(emit.all_of(needed), value, outside)
 
         def add_dots(
-            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: Run
+            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: OutputRun
         ) -> list[list[Expr]]:
-            """Return the sums, of each output its parts."""
-            cut = integer.parts(lanes, machine)
-            acc = emit.biased_accumulators(run.count, cut, "int32", bias, first)
+            """Return the sums of each output, in parts."""
+            parts = integer.parts(lanes, processor)
+            acc = emit.biased_accumulators(run.count, parts, "int32", bias, first)
             for at in range(right.span(run.count)):
                 uses = [
                     (i, s)
@@ -175,28 +177,28 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Processor) -> PrimFun
                 outside = run.skips(right, *uses[0])
                 column = right.source(run.start, 0) + at
                 if outside:
-                    same = tirx.reinterpret(
+                    outside_four = tirx.reinterpret(
                         "int8x16",
-                        emit.splat(integer.constant_four(shape.zero, machine), 4, "int32"),
+                        emit.splat(integer.constant_four(shape.zero, processor), 4, "int32"),
                     )
-                    fours = [same] * len(cut)
+                    fours = [outside_four] * len(parts)
                 else:
-                    here = partial(load, n, p, conditions, first, lanes, column=column)
-                    fours = integer.interleaved([here(r) for r in range(down.taps)], lanes)
+                    load_row = partial(load, n, p, conditions, first, lanes, column=column)
+                    fours = integer.interleaved([load_row(r) for r in range(down.taps)], lanes)
                 for i, s in uses:
-                    for v in range(len(cut)):
+                    for v in range(len(parts)):
                         start = (first + 4 * v) * GROUP
                         weights = emit.load(w, s, start, lanes=4 * GROUP)
                         total = integer.intrinsic(
                             "int32", 4, "aarch64.neon.sdot", acc.get(i, v), weights, fours[v]
                         )
                         acc.set(i, v, total)
-            return [[acc.get(i, v) for v in range(len(cut))] for i in range(run.count)]
+            return [[acc.get(i, v) for v in range(len(parts))] for i in range(run.count)]
 
         def add_products(
-            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: Run
+            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: OutputRun
         ) -> list[list[Expr]]:
-            """Return the sums, of each output its parts."""
+            """Return the sums of each output, in parts."""
             acc = emit.biased_accumulators(run.count, (lanes,), "int32", bias, first)
 
             def taps(r: int, *, inside: bool) -> None:
@@ -225,26 +227,28 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Processor) -> PrimFun
                         taps(r, inside=True)
                     with T.Else():
                         taps(r, inside=False)
-            cut = integer.parts(lanes, machine)
+            parts = integer.parts(lanes, processor)
             return [
                 [
                     integer.part_of(acc.get(i, 0), at, width, lanes)
-                    for at, width in zip(emit.offsets(cut), cut, strict=True)
+                    for at, width in zip(emit.offsets(parts), parts, strict=True)
                 ]
                 for i in range(run.count)
             ]
 
-        def one(
-            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: Run
+        def emit_run(
+            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: OutputRun
         ) -> None:
-            cut = integer.parts(lanes, machine)
+            parts = integer.parts(lanes, processor)
             add = add_dots if dots else add_products
             for i, sums in enumerate(add(n, p, conditions, first, lanes, run)):
-                floats = integer.scaled(sums, scale, first, cut)
-                result = integer.narrow(floats, cut, shape.output, table, machine)
+                floats = integer.scaled(sums, scale, first, parts)
+                result = integer.narrow(floats, parts, shape.output, table, processor)
                 emit.store(y, result, n, p, run.start + i, first, lanes=lanes)
 
-        def row_by_dots(rows: Rows, n: Expr, first: Expr, p: Expr, conditions: Conditions) -> None:
+        def row_by_dots(
+            rows: RowEmitter, n: Expr, first: Expr, p: Expr, conditions: Conditions
+        ) -> None:
             lanes = rows.lanes
             rows.interleave(partial(load, n, p, conditions, first, lanes))
             rows.multiply(w, bias, first, tile.outputs)
@@ -257,16 +261,16 @@ def generate(shape: IntegerDepthwise, tile: Tile, machine: Processor) -> PrimFun
             )
 
         def row(n: Expr, first: Expr, lanes: int, p: Expr, conditions: Conditions) -> None:
-            body = partial(one, n, p, conditions, first, lanes)
+            body = partial(emit_run, n, p, conditions, first, lanes)
             for_each_run(right, tile.outputs, 0, body)
 
-        apart, parallel = machine.lane_operands, machine.worthwhile(shape.madds)
+        apart, parallel = processor.lane_operands, processor.worthwhile(shape.madds)
         with emit.loop(shape.batch) as n:
             for group in panels(c, VECTOR, 1):
                 with emit.loop(group.count, parallel=parallel) as g:
                     first = group.first + g * group.columns
-                    if _by_rows(shape, machine):
-                        rows = Rows(down, right, group.columns, shape.zero, machine)
+                    if _by_rows(shape, processor):
+                        rows = RowEmitter(down, right, group.columns, shape.zero, processor)
                         rows.fill_outside()
                         for_each_row(down, partial(row_by_dots, rows, n, first), apart=apart)
                         continue

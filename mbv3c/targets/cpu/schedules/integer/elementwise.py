@@ -11,7 +11,7 @@ from mbv3c.lowering.schedules.emit import Expr
 from mbv3c.lowering.schedules.panels import panels
 from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Output
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
 
 _PART = 256  # int8 that may be added in int16
 
@@ -26,12 +26,12 @@ class Operand:
 
 @dataclass(frozen=True)
 class IntegerElementwise:
-    """y = look up(round(a ∘ b / scale) + zero), or of a alone.
+    """y = look up(round(a ∘ b / scale) + zero), or y = look up(round(a / scale) + zero).
 
     Attributes:
         operator: "add", "multiply", or "" for one operand.
         per_channel: whether b is [B, C] beside a's [B, P, C], as the gates of SE are.
-        scale: of one step of y.
+        scale: value of a step of y.
     """
 
     batch: int
@@ -42,10 +42,10 @@ class IntegerElementwise:
     first: Operand
     second: Operand | None
     scale: float
-    output: Output
+    output: Requantization
 
 
-def generate(shape: IntegerElementwise, machine: Processor) -> PrimFunc:
+def generate(shape: IntegerElementwise, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are a [B, P, C], (b), (table), y [B, P, C]."""
     b, p, c = shape.batch, shape.places, shape.channels
 
@@ -59,35 +59,35 @@ def generate(shape: IntegerElementwise, machine: Processor) -> PrimFunc:
         for run in panels(c, VECTOR, 1):
             with emit.loop(b) as n, emit.loop(run.count) as g, emit.loop(p) as at:
                 lanes, where = run.columns, run.first + g * run.columns
-                cut = integer.parts(lanes, machine)
+                parts = integer.parts(lanes, processor)
                 other = None
                 if second is not None:
                     index = (n, where) if shape.per_channel else (n, at, where)
                     other = emit.load(second, *index, lanes=lanes)
-                mine = emit.load(first, n, at, where, lanes=lanes)
+                loaded = emit.load(first, n, at, where, lanes=lanes)
                 values = [
-                    _value(shape, mine, other, start, width, lanes)
-                    for start, width in zip(emit.offsets(cut), cut, strict=True)
+                    _value(shape, loaded, other, start, width, lanes)
+                    for start, width in zip(emit.offsets(parts), parts, strict=True)
                 ]
-                result = integer.narrow(values, cut, shape.output, table, machine)
+                result = integer.narrow(values, parts, shape.output, table, processor)
                 emit.store(y, result, n, at, where, lanes=lanes)
 
     return emit.build_kernel("integer_elementwise", body)
 
 
 def _value(
-    shape: IntegerElementwise, mine: Expr, other: Expr, start: int, width: int, lanes: int
+    shape: IntegerElementwise, loaded: Expr, other: Expr, start: int, width: int, lanes: int
 ) -> Expr:
-    """Return some values of the result in its steps, as fp32."""
+    """Return `width` values of the result, in its steps, as fp32."""
 
     def shifted(vector: Expr, operand: Operand) -> Expr:
-        whole = emit.cast(vector, lanes, "int16") - emit.splat(operand.zero, lanes, "int16")
-        return emit.cast(integer.part_of(whole, start, width, lanes), width, "int32")
+        wide = emit.cast(vector, lanes, "int16") - emit.splat(operand.zero, lanes, "int16")
+        return emit.cast(integer.part_of(wide, start, width, lanes), width, "int32")
 
     def factor(value: float) -> Expr:
         return emit.splat(value, width, "float32")
 
-    a = shifted(mine, shape.first)
+    a = shifted(loaded, shape.first)
     if shape.second is None:
         return emit.cast(a, width, "float32") * factor(shape.first.scale / shape.scale)
     b = shifted(other, shape.second)
@@ -106,7 +106,7 @@ class LookUp:
     size: int
 
 
-def generate_look_up(shape: LookUp, machine: Processor) -> PrimFunc:
+def generate_look_up(shape: LookUp, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x, table and y."""
 
     def body() -> None:
@@ -117,7 +117,7 @@ def generate_look_up(shape: LookUp, machine: Processor) -> PrimFunc:
             with emit.loop(run.count) as g:
                 at, lanes = run.first + g * run.columns, run.columns
                 held = emit.held(emit.load(x, at, lanes=lanes), lanes, "int8")
-                emit.store(y, integer.look_up(table, held, lanes, machine), at, lanes=lanes)
+                emit.store(y, integer.look_up(table, held, lanes, processor), at, lanes=lanes)
 
     return emit.build_kernel("look_up", body)
 
@@ -128,10 +128,10 @@ class Quantize:
 
     size: int
     scale: float
-    output: Output
+    output: Requantization
 
 
-def generate_quantize(shape: Quantize, machine: Processor) -> PrimFunc:
+def generate_quantize(shape: Quantize, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x (fp32) and y (int8)."""
 
     def body() -> None:
@@ -140,13 +140,13 @@ def generate_quantize(shape: Quantize, machine: Processor) -> PrimFunc:
         for run in panels(shape.size, VECTOR, 1):
             with emit.loop(run.count) as g:
                 first = run.first + g * run.columns
-                cut = integer.parts(run.columns, machine)
+                parts = integer.parts(run.columns, processor)
                 values = [
                     emit.load(x, first + at, lanes=lanes)
                     / emit.splat(shape.scale, lanes, "float32")
-                    for at, lanes in zip(emit.offsets(cut), cut, strict=True)
+                    for at, lanes in zip(emit.offsets(parts), parts, strict=True)
                 ]
-                result = integer.narrow(values, cut, shape.output, None, machine)
+                result = integer.narrow(values, parts, shape.output, None, processor)
                 emit.store(y, result, first, lanes=run.columns)
 
     return emit.build_kernel("quantize", body)
@@ -154,16 +154,16 @@ def generate_quantize(shape: Quantize, machine: Processor) -> PrimFunc:
 
 @dataclass(frozen=True)
 class QuantizeImage:
-    """x [B, C, P] in fp32 to y [B, P, 4] in int8, of up to four channels; others are 0."""
+    """x [B, C, P] in fp32 to y [B, P, 4] in int8; C is up to four, missing channels are 0."""
 
     batch: int
     channels: int
     places: int
     scale: float
-    output: Output
+    output: Requantization
 
 
-def generate_quantize_image(shape: QuantizeImage, machine: Processor) -> PrimFunc:
+def generate_quantize_image(shape: QuantizeImage, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x (fp32) and y (int8)."""
 
     def body() -> None:
@@ -172,19 +172,19 @@ def generate_quantize_image(shape: QuantizeImage, machine: Processor) -> PrimFun
         for run in panels(shape.places, VECTOR, 1):
             with emit.loop(shape.batch) as b, emit.loop(run.count) as g:
                 first, width = run.first + g * run.columns, run.columns
-                cut = integer.parts(width, machine)
-                made = []
+                parts = integer.parts(width, processor)
+                vectors = []
                 for channel in range(shape.channels):
                     values = [
                         emit.load(x, b, channel, first + at, lanes=lanes)
                         / emit.splat(shape.scale, lanes, "float32")
-                        for at, lanes in zip(emit.offsets(cut), cut, strict=True)
+                        for at, lanes in zip(emit.offsets(parts), parts, strict=True)
                     ]
-                    made.append(integer.narrow(values, cut, shape.output, None, machine))
-                made += [emit.splat(0, width, "int8")] * (GROUP - shape.channels)
+                    vectors.append(integer.narrow(values, parts, shape.output, None, processor))
+                vectors += [emit.splat(0, width, "int8")] * (GROUP - shape.channels)
                 order = [i + width * channel for i in range(width) for channel in range(GROUP)]
-                whole = tirx.Shuffle(made, order)
-                emit.store(y, whole, b, first * GROUP, lanes=width * GROUP)
+                interleaved = tirx.Shuffle(vectors, order)
+                emit.store(y, interleaved, b, first * GROUP, lanes=width * GROUP)
 
     return emit.build_kernel("quantize_image", body)
 
@@ -197,7 +197,7 @@ class Dequantize:
     operand: Operand
 
 
-def generate_dequantize(shape: Dequantize, machine: Processor) -> PrimFunc:
+def generate_dequantize(shape: Dequantize, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x (int8) and y (fp32)."""
 
     def body() -> None:
@@ -220,7 +220,7 @@ class IntegerPool:
 
     Attributes:
         factor: a step of x over a step of y.
-        zero: the zero point of x.
+        zero: zero point of x.
     """
 
     batch: int
@@ -228,10 +228,10 @@ class IntegerPool:
     channels: int
     factor: float
     zero: int
-    output: Output
+    output: Requantization
 
 
-def generate_pool(shape: IntegerPool, machine: Processor) -> PrimFunc:
+def generate_pool(shape: IntegerPool, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [B, P, C] and y [B, C].
 
     Up to 256 int8 are added in int16, which holds their sum.
@@ -258,14 +258,14 @@ def generate_pool(shape: IntegerPool, machine: Processor) -> PrimFunc:
                 for block in panels(shape.places, 1, _PART):
                     with emit.loop(block.count) as turn:
                         add(block.first + turn * block.columns, block.columns)
-                cut = integer.parts(lanes, machine)
+                parts = integer.parts(lanes, processor)
                 factor = shape.factor / shape.places
                 values = [
                     emit.cast(integer.part_of(total.get(0, 0), at, width, lanes), width, "float32")
                     * emit.splat(factor, width, "float32")
-                    for at, width in zip(emit.offsets(cut), cut, strict=True)
+                    for at, width in zip(emit.offsets(parts), parts, strict=True)
                 ]
-                result = integer.narrow(values, cut, shape.output, None, machine)
+                result = integer.narrow(values, parts, shape.output, None, processor)
                 emit.store(y, result, b, first, lanes=lanes)
 
     return emit.build_kernel("integer_pool", body)

@@ -2,9 +2,10 @@
 
     y[m, n] = look up(round((Σ_k x[m, k] · w[n, k] + bias[n]) · scale[n]) + zero)
 
-The loops are those of `pointwise`. Where the machine adds four products at once, weights are
-packed [panel][K / 4][columns][4]; the last four of K then begin early enough to be whole, with 0
-for those weights that were there before. Elsewhere they are [panel][K][columns], as int16.
+The loops are those of the fp32 product. If the processor adds four products at once, weights are
+packed as [panel][K / 4][columns][4]. The last four of K begin early enough to be complete; weights
+that the four before already have are 0 there. On other processors weights are
+[panel][K][columns], as int16.
 """
 
 from dataclasses import dataclass, replace
@@ -19,13 +20,13 @@ from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.panels import Panels
 from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Output
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
 
 _MAX_ROWS = 12
 _MAX_VECTORS = 3
 _CHUNK = 16  # bytes of a row that are loaded at once
-_ROUNDING = 21  # instructions that make 16 int8 of sums, estimated
-_LOOK_UP = 8
+_ROUNDING = 21  # instructions that round 16 sums to int8, estimated
+_LOOK_UP = 8  # instructions that look up 16 int8, estimated
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class IntegerPointwise:
     rows: int
     inputs: int
     outputs: int
-    output: Output
+    output: Requantization
     dtype: ClassVar = "int8"
 
     @property
@@ -44,12 +45,12 @@ class IntegerPointwise:
 
     @property
     def columns(self) -> int:
-        """Outputs as they are computed: a multiple of four."""
+        """The outputs, rounded up to a multiple of four."""
         return -(-self.outputs // GROUP) * GROUP
 
     @property
     def typical(self) -> "IntegerPointwise":
-        """The shape under which kernels that differ in zero points only are measured."""
+        """The shape that stands for all that differ only in zero points, when measuring."""
         return replace(self, output=self.output.typical)
 
 
@@ -60,7 +61,7 @@ class Tile:
     Attributes:
         rows: rows of x in a tile.
         vectors: vectors of 16 outputs in a panel; the panels are made as even as this allows.
-        rows_outer: whether the tiles of one row block follow each other, or those of one panel.
+        rows_outer: whether the tiles of a row block follow each other, not those of a panel.
     """
 
     rows: int
@@ -73,7 +74,7 @@ def covers(shape: IntegerPointwise) -> bool:
     return shape.inputs >= GROUP
 
 
-def legal(shape: IntegerPointwise, machine: Processor) -> list[Tile]:
+def legal(shape: IntegerPointwise, processor: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
     widest = len(emit.vectors(shape.columns, VECTOR))
     return [
@@ -81,29 +82,29 @@ def legal(shape: IntegerPointwise, machine: Processor) -> list[Tile]:
         for rows in range(1, min(shape.rows, _MAX_ROWS) + 1)
         for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
         if all(
-            rows * len(integer.parts_of(run.widths, machine)) + rows + 2 <= machine.registers
+            rows * len(integer.parts_of(run.widths, processor)) + rows + 2 <= processor.registers
             for run in panels.panels(shape.columns, VECTOR, vectors)
         )
         for rows_outer in (False, True)
     ]
 
 
-def default(shape: IntegerPointwise, machine: Processor) -> Tile:
+def default(shape: IntegerPointwise, processor: Processor) -> Tile:
     """Choose the tile that needs the fewest instructions, and the order that suits the caches."""
-    rows_outer = shape.inputs * shape.outputs <= machine.l1_bytes // 2
+    rows_outer = shape.inputs * shape.outputs <= processor.l1_bytes // 2
     return min(
-        (tile for tile in legal(shape, machine) if tile.rows_outer == rows_outer),
-        key=lambda tile: (_cost(shape, tile, machine), -tile.rows),
+        (tile for tile in legal(shape, processor) if tile.rows_outer == rows_outer),
+        key=lambda tile: (_cost(shape, tile, processor), -tile.rows),
     )
 
 
 def pack(
-    shape: IntegerPointwise, tile: Tile, machine: Processor, weights: NDArray[np.int8]
+    shape: IntegerPointwise, tile: Tile, processor: Processor, weights: NDArray[np.int8]
 ) -> NDArray[np.int8 | np.int16]:
-    """Return weights [N, K] as one array, panel by panel."""
+    """Return weights [N, K] as a flat array, panel by panel."""
     columns = np.zeros((shape.columns, shape.inputs), np.int8)
     columns[: shape.outputs] = weights
-    if integer.has_dot(machine):
+    if integer.has_dot(processor):
         starts = _starts(shape.inputs)
         taken = np.stack([columns[:, at : at + GROUP] for at in starts])  # [K / 4, N, 4]
         taken[-1, :, : GROUP * len(starts) - shape.inputs] = 0
@@ -117,28 +118,28 @@ def pad(shape: IntegerPointwise, row: NDArray[np.int32 | np.float32]) -> NDArray
     return np.pad(row, (0, shape.columns - shape.outputs))
 
 
-def generate(shape: IntegerPointwise, tile: Tile, machine: Processor) -> PrimFunc:
+def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimFunc:
     """Write the kernel; its arguments are x [M, K], packed weights, bias, scale, (table), y."""
 
     def body() -> None:
         m, n = shape.rows, shape.columns
         x = emit.argument("x", (m, shape.inputs), "int8")
-        w = emit.argument("w", (_depth(shape, machine) * n,), integer.weight_type(machine))
+        w = emit.argument("w", (_depth(shape, processor) * n,), integer.weight_type(processor))
         bias = emit.argument("bias", (n,), "int32")
         scale = emit.argument("scale", (n,), "float32")
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (m, shape.outputs), "int8")
         runs = panels.panels(n, VECTOR, tile.vectors)
-        parallel = machine.worthwhile(shape.madds)
+        parallel = processor.worthwhile(shape.madds)
 
-        def one(row: Expr, run: Panels, column: Expr) -> None:
+        def emit_tile(row: Expr, run: Panels, column: Expr) -> None:
             last = run is runs[-1] and run.count == 1
             kept = shape.outputs - run.first if last else run.columns
             buffers = (x, w, bias, scale, table, y)
-            _tile(shape, machine, buffers, row, tile.rows, column, run.widths, kept)
+            _tile(shape, processor, buffers, row, tile.rows, column, run.widths, kept)
 
         panels.for_each_tile(
-            m, tile.rows, runs, rows_outer=tile.rows_outer, parallel=parallel, body=one
+            m, tile.rows, runs, rows_outer=tile.rows_outer, parallel=parallel, body=emit_tile
         )
 
     return emit.build_kernel("integer_pointwise", body)
@@ -146,7 +147,7 @@ def generate(shape: IntegerPointwise, tile: Tile, machine: Processor) -> PrimFun
 
 def _tile(
     shape: IntegerPointwise,
-    machine: Processor,
+    processor: Processor,
     buffers: tuple[Buffer, ...],
     row: Expr,
     rows: int,
@@ -155,27 +156,27 @@ def _tile(
     kept: int,
 ) -> None:
     x, w, bias, scale, table, y = buffers
-    cut = integer.parts_of(panel, machine)
-    acc = emit.biased_accumulators(rows, cut, "int32", bias, column)
-    if integer.has_dot(machine):
-        _add_dots(shape, machine, x, w, acc, row, column)
+    parts = integer.parts_of(panel, processor)
+    acc = emit.biased_accumulators(rows, parts, "int32", bias, column)
+    if integer.has_dot(processor):
+        _add_dots(shape, processor, x, w, acc, row, column)
     else:
-        _add_products(shape, machine, x, w, acc, row, column)
+        _add_products(shape, processor, x, w, acc, row, column)
     starts = emit.offsets(panel)
     for i in range(rows):
         done = 0
         for at, width in zip(starts, panel, strict=True):
-            mine = integer.parts(width, machine)
-            sums = [acc.get(i, done + part) for part in range(len(mine))]
-            done += len(mine)
-            values = integer.scaled(sums, scale, column + at, mine)
-            result = integer.narrow(values, mine, shape.output, table, machine)
+            width_parts = integer.parts(width, processor)
+            sums = [acc.get(i, done + part) for part in range(len(width_parts))]
+            done += len(width_parts)
+            values = integer.scaled(sums, scale, column + at, width_parts)
+            result = integer.narrow(values, width_parts, shape.output, table, processor)
             integer.store_first(y, result, row + i, column + at, width=width, count=kept - at)
 
 
 def _add_dots(
     shape: IntegerPointwise,
-    machine: Processor,
+    processor: Processor,
     x: Buffer,
     w: Buffer,
     acc: emit.Accumulators,
@@ -183,32 +184,35 @@ def _add_dots(
     column: Expr,
 ) -> None:
     """Add all products, four at once."""
-    cut, width = acc.widths, sum(acc.widths)
-    offsets = emit.offsets(cut)
-    base = column * _depth(shape, machine)
+    parts, width = acc.widths, sum(acc.widths)
+    offsets = emit.offsets(parts)
+    base = column * _depth(shape, processor)
 
     def chunk(first: Expr, group: Expr, count: int) -> None:
         loaded = [
-            integer.fours(x, row + i, first, count=count, machine=machine) for i in range(acc.rows)
+            integer.fours(x, row + i, first, count=count, processor=processor)
+            for i in range(acc.rows)
         ]
         for k in range(count):
             four = [at(k) for at in loaded]
-            # Column by column: one vector of weights is at hand beside the rows of x.
+            # Column by column: registers hold one vector of weights beside the rows of x.
             for i, v in sorted(acc.places(), key=lambda place: place[1]):
                 at = base + GROUP * ((group + k) * width + offsets[v])
-                weights = emit.load(w, at, lanes=GROUP * cut[v])
-                acc.set(i, v, integer.add_dot(acc.get(i, v), weights, four[i], cut[v], machine))
+                weights = emit.load(w, at, lanes=GROUP * parts[v])
+                acc.set(
+                    i, v, integer.add_dot(acc.get(i, v), weights, four[i], parts[v], processor)
+                )
 
     groups = _CHUNK // GROUP
-    whole = shape.inputs // _CHUNK
-    turns = panels.turns(whole, _CHUNK * width)
-    if whole:
-        with emit.loop(whole // turns) as turn:
+    chunks = shape.inputs // _CHUNK
+    turns = panels.turns(chunks, _CHUNK * width)
+    if chunks:
+        with emit.loop(chunks // turns) as turn:
             for at in range(turns):
                 number = turn * turns + at
                 chunk(number * _CHUNK, number * groups, groups)
     starts = _starts(shape.inputs)
-    group = whole * groups
+    group = chunks * groups
     while group < len(starts):
         count = 2 if group + 1 < len(starts) and starts[group + 1] == starts[group] + GROUP else 1
         chunk(starts[group], group, count)
@@ -217,16 +221,16 @@ def _add_dots(
 
 def _add_products(
     shape: IntegerPointwise,
-    machine: Processor,
+    processor: Processor,
     x: Buffer,
     w: Buffer,
     acc: emit.Accumulators,
     row: Expr,
     column: Expr,
 ) -> None:
-    """Add all products one by one, int16 times int16."""
-    cut, width = acc.widths, sum(acc.widths)
-    offsets = emit.offsets(cut)
+    """Add all products, one by one, int16 times int16."""
+    parts, width = acc.widths, sum(acc.widths)
+    offsets = emit.offsets(parts)
     base = column * shape.inputs
 
     def chunk(first: Expr, count: int) -> None:
@@ -237,16 +241,16 @@ def _add_products(
             factors = [at(k) for at in loaded]
             for i, v in acc.places():
                 at = base + (first + k) * width + offsets[v]
-                weights = emit.cast(emit.load(w, at, lanes=cut[v]), cut[v], "int32")
-                factor = emit.cast(emit.splat(factors[i], cut[v], "int16"), cut[v], "int32")
+                weights = emit.cast(emit.load(w, at, lanes=parts[v]), parts[v], "int32")
+                factor = emit.cast(emit.splat(factors[i], parts[v], "int16"), parts[v], "int32")
                 acc.add_product(i, v, factor, weights)
 
-    step = 8 if machine.lane_operands else 1
-    whole = shape.inputs // step
-    if whole:
-        with emit.loop(whole) as turn:
+    step = 8 if processor.lane_operands else 1
+    turns = shape.inputs // step
+    if turns:
+        with emit.loop(turns) as turn:
             chunk(turn * step, step)
-    for k in range(whole * step, shape.inputs):
+    for k in range(turns * step, shape.inputs):
         chunk(k, 1)
 
 
@@ -255,29 +259,29 @@ def _starts(inputs: int) -> list[int]:
     return [min(GROUP * i, inputs - GROUP) for i in range(-(-inputs // GROUP))]
 
 
-def _depth(shape: IntegerPointwise, machine: Processor) -> int:
+def _depth(shape: IntegerPointwise, processor: Processor) -> int:
     """Return how many weights are stored for an output."""
-    return len(_starts(shape.inputs)) * GROUP if integer.has_dot(machine) else shape.inputs
+    return len(_starts(shape.inputs)) * GROUP if integer.has_dot(processor) else shape.inputs
 
 
-def _cost(shape: IntegerPointwise, tile: Tile, machine: Processor) -> float:
+def _cost(shape: IntegerPointwise, tile: Tile, processor: Processor) -> float:
     """Estimate the instructions of the whole product."""
     blocks = -(-shape.rows // tile.rows)
     return sum(
-        run.count * blocks * _tile_cost(shape, tile.rows, run.widths, machine)
+        run.count * blocks * _tile_cost(shape, tile.rows, run.widths, processor)
         for run in panels.panels(shape.columns, VECTOR, tile.vectors)
     )
 
 
 def _tile_cost(
-    shape: IntegerPointwise, rows: int, panel: tuple[int, ...], machine: Processor
+    shape: IntegerPointwise, rows: int, panel: tuple[int, ...], processor: Processor
 ) -> float:
-    cut = integer.parts_of(panel, machine)
-    per_word = len(cut) if integer.has_dot(machine) else GROUP * len(cut)
+    parts = integer.parts_of(panel, processor)
+    per_word = len(parts) if integer.has_dot(processor) else GROUP * len(parts)
     words = shape.inputs / GROUP
-    waits = max(0.0, machine.fma_chains / 2 - rows * len(cut))
+    waits = max(0.0, processor.fma_chains / 2 - rows * len(parts))
     turns = panels.turns(max(1, shape.inputs // _CHUNK), _CHUNK * sum(panel))
-    from_x = rows if machine.integers == "vnni" else rows / GROUP
+    from_x = rows if processor.integers == "vnni" else rows / GROUP
     step = rows * per_word + per_word / 2 + from_x + waits + 3 / (GROUP * turns)
     narrow = sum(_ROUNDING * max(4, width) / VECTOR + 2 for width in panel)
     look_up = (_LOOK_UP * len(panel) + 8 / rows) if shape.output.lookup else 0

@@ -15,7 +15,7 @@ from tvm.tirx import PrimFunc
 
 from mbv3c.targets.cpu import library as cpu
 from mbv3c.targets.cpu.cores import machine
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.table import find_target
 
 Array = NDArray[Any]
@@ -44,10 +44,10 @@ class Call:
 
 
 @st.composite
-def outputs(draw: st.DrawFn) -> Output:
+def outputs(draw: st.DrawFn) -> Requantization:
     """Draw how sums become int8: with and without a clamp and a table."""
     low, high = draw(st.sampled_from([(-128, 127), (-128, 90), (-20, 127), (3, 44)]))
-    return Output(draw(ZEROS), low, high, draw(st.booleans()))
+    return Requantization(draw(ZEROS), low, high, draw(st.booleans()))
 
 
 def check(calls: Sequence[Call]) -> None:
@@ -114,12 +114,12 @@ def factors(size: int, products: int) -> NDArray[np.float32]:
     return (spread * 60 / (74 * 74 * np.sqrt(products))).astype(np.float32)
 
 
-def table_for(output: Output) -> tuple[Array, ...]:
+def table_for(output: Requantization) -> tuple[Array, ...]:
     """Return the argument of a kernel with a table: entries in any order."""
     return (integers(256, seed=4),) if output.lookup else ()
 
 
-def narrowed(scaled: NDArray[np.float32], output: Output) -> NDArray[np.int8]:
+def narrowed(scaled: NDArray[np.float32], output: Requantization) -> NDArray[np.int8]:
     """Round as QuantizeLinear does, clamp, and look up."""
     assert scaled.dtype == np.float32
     q = np.clip(np.rint(scaled).astype(np.int64) + output.zero, output.low, output.high)
@@ -129,7 +129,7 @@ def narrowed(scaled: NDArray[np.float32], output: Output) -> NDArray[np.int8]:
 
 
 def rounded(
-    sums: Array, factor: NDArray[np.float32] | np.float32, output: Output
+    sums: Array, factor: NDArray[np.float32] | np.float32, output: Requantization
 ) -> NDArray[np.int8]:
     """Make int8 of exact sums, channels last."""
     assert np.abs(sums).max(initial=0) < 2**31

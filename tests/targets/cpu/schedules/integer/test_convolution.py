@@ -14,7 +14,7 @@ from mbv3c.targets.cpu.schedules.integer import (
 from mbv3c.targets.cpu.schedules.integer import (
     convolution as integer_convolution,
 )
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Output
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Requantization
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution, Tile
 from tests.targets.cpu.schedules.integer.kernels import (
     HOST,
@@ -73,7 +73,7 @@ def test_any_shape_and_tile(
     down: Axis,
     right: Axis,
     zero: int,
-    output: Output,
+    output: Requantization,
     data: st.DataObject,
 ) -> None:
     inputs = -(-channels // GROUP) * GROUP
@@ -84,7 +84,7 @@ def test_any_shape_and_tile(
 
 
 def test_what_it_covers() -> None:
-    axis, output = Axis(9, 3, 2, 1, 1, 1), Output(0)
+    axis, output = Axis(9, 3, 2, 1, 1, 1), Requantization(0)
     dot = CORES["cortex-a76"]
     assert integer_convolution.covers(IntegerConvolution(1, 4, 8, axis, axis, 0, output), dot)
     assert not integer_convolution.covers(IntegerConvolution(1, 4, 6, axis, axis, 0, output), dot)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import depthwise as integer_depthwise
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise, Tile
 from tests.targets.cpu.schedules.integer.kernels import (
     MACHINES,
@@ -54,7 +54,7 @@ def test_any_shape_and_tile(
     down: Axis,
     right: Axis,
     zero: int,
-    output: Output,
+    output: Requantization,
     data: st.DataObject,
 ) -> None:
     shape = IntegerDepthwise(batch, channels, down, right, zero, output)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import elementwise as kernels
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Output
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Requantization
 from mbv3c.targets.cpu.schedules.integer.elementwise import IntegerElementwise, Operand
 from tests.targets.cpu.schedules.integer.kernels import (
     MACHINES,
@@ -71,10 +71,10 @@ def test_sums_and_products(
     per_channel: bool,
     scales: tuple[float, float, float],
     zeros: tuple[int, int],
-    output: Output,
+    output: Requantization,
 ) -> None:
     if operator == "add":  # a tie would become any two entries of the table
-        output = Output(output.zero, output.low, output.high)
+        output = Requantization(output.zero, output.low, output.high)
     second = Operand(scales[1], zeros[1]) if operator else None
     shape = IntegerElementwise(
         batch,
@@ -93,7 +93,7 @@ def test_sums_and_products(
 @settings(max_examples=5, deadline=None)
 @given(size=SIZES, zero=ZEROS, scale=SCALES)
 def test_to_and_from_fp32_and_tables(size: int, zero: int, scale: float) -> None:
-    q, output = integers(size), Output(zero)
+    q, output = integers(size), Requantization(zero)
     x = (np.random.default_rng(0).standard_normal(size) * 150 * scale).astype(np.float32)
     x[: size // 2] = (np.rint(x[: size // 2] / scale) + 0.5) * scale  # ties
     quantized = narrowed(x / np.float32(scale), output)
@@ -125,8 +125,10 @@ def test_an_image_gets_four_channels(
 ) -> None:
     x = np.random.default_rng(0).standard_normal((batch, channels, places)).astype(np.float32)
     wanted = np.zeros((batch, places, GROUP), np.int8)
-    wanted[..., :channels] = narrowed(x / np.float32(scale), Output(zero)).transpose(0, 2, 1)
-    shape = kernels.QuantizeImage(batch, channels, places, scale, Output(zero))
+    wanted[..., :channels] = narrowed(x / np.float32(scale), Requantization(zero)).transpose(
+        0, 2, 1
+    )
+    shape = kernels.QuantizeImage(batch, channels, places, scale, Requantization(zero))
     check(
         [
             Call(kernels.generate_quantize_image(shape, machine), (x,), wanted)
@@ -150,6 +152,6 @@ def test_means(
     x = integers(batch, places, channels)
     x[:, :, 0] = 127  # the largest sum
     sums = (x.astype(np.int64) - zero).sum(1)
-    shape = kernels.IntegerPool(batch, places, channels, factor, zero, Output(made))
+    shape = kernels.IntegerPool(batch, places, channels, factor, zero, Requantization(made))
     wanted = rounded(sums, np.float32(factor / places), shape.output)
     check([Call(kernels.generate_pool(shape, machine), (x,), wanted) for machine in MACHINES])

@@ -26,7 +26,7 @@ def test_every_tap_is_multiplied_once(rows: int, columns: int, dilation: int) ->
     assert len(packed) == interleaved_depthwise.operands(down, right)
     found = np.zeros(5, np.int64)
     operands = iter(packed)
-    for plane in interleaved_depthwise.planes(down, right):
+    for plane in interleaved_depthwise.interleavings(down, right):
         assert len(plane.values) <= GROUP
         for column in plane.columns:
             four = next(operands)

@@ -11,7 +11,7 @@ from mbv3c.targets.cpu.schedules.integer import (
 from mbv3c.targets.cpu.schedules.integer import (
     pointwise as integer_pointwise,
 )
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Output
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, Tile
 from tests.targets.cpu.schedules.integer.kernels import (
     MACHINES,
@@ -54,7 +54,7 @@ def call(shape: IntegerPointwise, tile: Tile, zero: int, machine: Processor) -> 
     data=st.data(),
 )
 def test_any_shape_and_tile(
-    rows: int, inputs: int, width: int, output: Output, zero: int, data: st.DataObject
+    rows: int, inputs: int, width: int, output: Requantization, zero: int, data: st.DataObject
 ) -> None:
     shape = IntegerPointwise(rows, inputs, width, output)
     assert integer_pointwise.covers(shape)
@@ -63,7 +63,7 @@ def test_any_shape_and_tile(
 
 
 def test_a_wrong_factor_is_seen() -> None:
-    shape = IntegerPointwise(5, 16, 8, Output(0))
+    shape = IntegerPointwise(5, 16, 8, Requantization(0))
     right = call(shape, integer_pointwise.default(shape, MACHINES[0]), 0, MACHINES[0])
     x, w, bias, scale = right.inputs
     scale = scale * np.where(np.arange(8) == 5, np.float32(1.5), np.float32(1.0))
