@@ -9,7 +9,7 @@ NPU_TESTS := tests/targets/ethos_u
 JOBS ?= 2
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: compile test lint format bench clean
+.PHONY: compile test test-long lint format bench clean
 
 compile: $(VENV)/installed
 	$(BIN)/mbv3c doctor --fetch=emulator
@@ -22,6 +22,12 @@ test: $(VENV)/installed-test $(NPU)/installed
 	$(BIN)/mbv3c doctor --fetch
 	$(BIN)/python $(PYTEST) --ignore=$(NPU_TESTS)
 	$(NPU)/bin/python $(PYTEST) $(NPU_TESTS)
+
+# What takes too long for every commit: docs/testing.md lists it.
+test-long: $(VENV)/installed-test $(NPU)/installed
+	$(BIN)/mbv3c doctor --fetch
+	$(BIN)/python $(PYTEST) -m long --ignore=$(NPU_TESTS)
+	$(NPU)/bin/python $(PYTEST) -m long $(NPU_TESTS)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .

@@ -10,9 +10,20 @@ from mbv3c.execution.emulator.llvm import Llvm, fetch_llvm
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 
+# The files that were collected, and those of their tests that are marked `long`.
+COLLECTED = pytest.StashKey[tuple[set[str], set[str]]]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-docs", action="store_true", help="write generated pages anew")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Note what is long before it is left out."""
+    files = {one.nodeid.partition("::")[0] for one in items}
+    long = {one.nodeid.partition("[")[0] for one in items if one.get_closest_marker("long")}
+    config.stash[COLLECTED] = (files, long)
 
 
 @pytest.fixture(scope="session")

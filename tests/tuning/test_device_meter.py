@@ -41,8 +41,6 @@ from tests.execution.device.serving import HOST, Served, end, free_port, served,
 
 HOST_CPU = cpu.resolve(find_target("host_cpu"))
 A76 = find_target("arm_cpu:cortex-a76")
-# `full` measures more on the emulated board.
-FULL = os.environ.get("MBV3C_TUNE_DEVICES") == "full"
 HASTY = Patience(silence=8.0, first_pause=1.0, last_pause=4.0, wait=90.0)
 
 
@@ -138,17 +136,21 @@ def test_a_network_is_tuned_on_a_device(
     assert f'"address": "{device.address}"' in (folder / "meta.json").read_text()
 
 
+@pytest.mark.parametrize("trials", [4, pytest.param(26, marks=pytest.mark.long)])
 def test_emulated_board_is_killed_and_comes_back(
+    trials: int,
     tiny: onnx.ModelProto,
     emulator_kit: EmulatorKit,
     no_opencl: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    """Kill the server in the middle of a contest, start it again; no record is a failure."""
+    """Kill the server in the middle of a contest, start it again; no record is a failure.
+
+    `trials` is of each of two kernels.
+    """
     port, events = free_port(), list[Event]()
     python = boards.board_python(emulator_kit, boards.provide_board(), "cortex-a76")
     tasks, cores = tasks_for(tiny, A76)
-    trials = 26 if FULL else 4  # of each of two kernels
     again: list[Any] = []
 
     def serve() -> Any:

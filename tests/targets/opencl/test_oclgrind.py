@@ -1,15 +1,12 @@
 """oclgrind finds nothing in any kernel of MobileNetV3-Small for Mali.
 
 It interprets every distinct kernel on its real launch, with data races and uninitialised values
-checked: half a minute for a narrow network at 96 pixels, five minutes for the whole one at 224.
-The first is run, unless this asks for the second:
-
-    MBV3C_OCLGRIND=full python -m pytest tests/targets/opencl/test_oclgrind.py
+checked. `pytest -m long` does so for the whole network at 224 pixels, which takes five minutes.
 """
 
-import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,19 +19,22 @@ from mbv3c.targets.opencl.limits import launch_of
 from tests.onnx_text import random
 from tests.targets.opencl.networks import HERE, lowered_for, rewritten
 
-FULL = os.environ.get("MBV3C_OCLGRIND") == "full"
-SPEC = ModelSpec("small") if FULL else ModelSpec("small", width=0.5, resolution=96, classes=24)
-TIMEOUT = 3600.0 if FULL else 600.0  # seconds, of one kernel
+NARROW = ModelSpec("small", width=0.5, resolution=96, classes=24)
+TIMEOUT = 3600.0  # seconds, of one kernel
+KINDS = {"convolution", "depthwise", "gates", "pointwise", "global_pool"}
 
 Kernels = dict[str, tuple[Step, str]]
 
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    """Return every distinct kernel of the network: the first step that calls it, its source."""
-    lowered = lowered_for(rewritten(SPEC))
-    path = tmp_path_factory.mktemp("oclgrind") / "model.so"
-    sources = opencl.build(lowered.module, replace(HERE, gpu="mali"), path)
+    return kernels_of(NARROW, tmp_path_factory.mktemp("oclgrind"))
+
+
+def kernels_of(spec: ModelSpec, folder: Path) -> Kernels:
+    """Return every distinct kernel of a network: the first step that calls it, its source."""
+    lowered = lowered_for(rewritten(spec))
+    sources = opencl.build(lowered.module, replace(HERE, gpu="mali"), folder / "model.so")
     steps = dict(zip(reversed(lowered.kernels), reversed(lowered.plan.steps), strict=True))
     assert {f"{name}_kernel" for name in steps} == set(sources)
     return {name: (step, sources[f"{name}_kernel"]) for name, step in steps.items()}
@@ -70,16 +70,19 @@ def kinds(findings: list[Finding]) -> set[str]:
     return {finding.kind for finding in findings}
 
 
-def test_every_kernel_is_clean(kernels: Kernels) -> None:
+def are_clean(kernels: Kernels) -> None:
+    assert {step.kind for step, _ in kernels.values()} == KINDS
     found = {name: findings_of(name, *kernel) for name, kernel in kernels.items()}
     assert {name: findings for name, findings in found.items() if findings} == {}
-    assert {step.kind for step, _ in kernels.values()} == {
-        "convolution",
-        "depthwise",
-        "gates",
-        "pointwise",
-        "global_pool",
-    }
+
+
+def test_every_kernel_is_clean(kernels: Kernels) -> None:
+    are_clean(kernels)
+
+
+@pytest.mark.long
+def test_every_kernel_of_the_whole_network_is_clean(tmp_path: Path) -> None:
+    are_clean(kernels_of(ModelSpec("small"), tmp_path))
 
 
 # ---- what the test would find ----
