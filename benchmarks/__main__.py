@@ -13,7 +13,7 @@ from benchmarks.results import replace_section
 from mbv3c import __version__
 from mbv3c.errors import Mbv3cError
 from mbv3c.execution.opencl.runtime import device_info
-from mbv3c.execution.timing.processors import processor_name
+from mbv3c.execution.timing.latency import processor_name
 
 SECTIONS = ("host", "emulated", "int8", "gpu", "tuned")
 HOST = "Latency on this machine"

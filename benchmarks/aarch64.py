@@ -16,12 +16,9 @@ import numpy as np
 from mbv3c.atomic import new_folder
 from mbv3c.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import cache_root
-from mbv3c.execution.debian import unpack_packages
-from mbv3c.execution.emulator.counting import count
-from mbv3c.execution.emulator.fetch import WHEEL_PLATFORMS, emulator_command
-from mbv3c.execution.emulator.kit import EmulatorKit
-from mbv3c.execution.emulator.opcodes import VECTOR_FMLA
+from mbv3c.execution.cache import cache_root, unpack_packages
+from mbv3c.execution.emulator.counting import VECTOR_FMLA, count
+from mbv3c.execution.emulator.kit import WHEEL_PLATFORMS, EmulatorKit, emulator_command
 from mbv3c.execution.processes import require
 from mbv3c.parity.reference import error_of_range
 

@@ -10,11 +10,11 @@ import onnx
 from benchmarks import aarch64
 from benchmarks.aarch64 import Executed, Machine
 from benchmarks.networks import NETWORKS, Graph, Network, build, compile_for
-from mbv3c.bundle import read_bundle
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator import kit as toolbox
-from mbv3c.execution.emulator.counting import count_bundle
-from mbv3c.execution.emulator.opcodes import VECTOR_FMLA
+from mbv3c.execution.emulator.counting import VECTOR_FMLA, count_bundle
+from mbv3c.precision import find_precision
+from mbv3c.targets import open_bundle
 
 TARGET = "arm_cpu:cortex-a76"
 CPU = "cortex-a76"
@@ -96,11 +96,13 @@ def _count(
 ) -> dict[str, Executed]:
     with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
         folder = Path(name)
-        path = compile_for(graph, TARGET, 1, folder, progress, precision=precision.name)
-        bundle, model = read_bundle(path), folder / "model.onnx"
+        wanted = find_precision(precision.name)
+        path = compile_for(graph, TARGET, 1, folder, progress, precision=wanted)
+        bundle, model = open_bundle(path), folder / "model.onnx"
         counted = count_bundle(machine.kit, CPU, path)
         fmla = counted.classes()[VECTOR_FMLA]
-        error = bundle.manifest["parity"]["inputs"][0]["max_error_of_range"]
+        assert bundle.manifest.parity is not None
+        error = bundle.manifest.parity["inputs"][0]["max_error_of_range"]
         counts = {OURS: Executed(counted.instructions, fmla, error)}
         onnx.save(onnx.load(bundle.model), model)
         aarch64.to_ncnn(machine, model)

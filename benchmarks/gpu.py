@@ -8,7 +8,7 @@ say what the schedules save there, and nothing about a phone.
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -23,20 +23,19 @@ from tvm import relax
 from benchmarks.networks import Network, build
 from mbv3c.execution.opencl.runtime import device_info, load_runtime
 from mbv3c.graphs.load import model_input
-from mbv3c.job import NATIVE, Target
+from mbv3c.job import Job
 from mbv3c.lowering import fallback
 from mbv3c.lowering.lower import Lowered, assembled
 from mbv3c.lowering.plan import Plan, Value
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.opencl import library as opencl
-from mbv3c.targets.opencl.gpu import Gpu
-from mbv3c.targets.opencl.gpus import GPUS
+from mbv3c.targets.library.target import on_this_machine, resolve
+from mbv3c.targets.opencl import backend as opencl
+from mbv3c.targets.opencl.backend import gpu_of, lower_for_gpu
+from mbv3c.targets.opencl.devices import GPU_TARGETS, GpuTarget
+from mbv3c.targets.opencl.gpus import Gpu
 from mbv3c.targets.opencl.kernels import GpuKernels
 from mbv3c.targets.opencl.limits import LimitError, check_limits
-from mbv3c.targets.opencl.lower import lower_for_gpu
-from mbv3c.targets.table import find_target
 
-DEVICES = ("mobile_gpu:mali", "mobile_gpu:adreno")
+DEVICES = tuple(target for target in GPU_TARGETS if target.device in ("mali", "adreno"))
 RUNS = 15
 
 
@@ -80,16 +79,15 @@ def measure(networks: Sequence[Network], progress: Callable[[str], None]) -> lis
     rows = []
     for network in networks:
         model = build(network).model
-        for name in DEVICES:
-            progress(f"{network.name}, {name}")
-            target = replace(find_target(name), triple=NATIVE, cpu=NATIVE, arch=NATIVE)
-            target = cpu.resolve(target)
-            gpu, tvm_target = GPUS[target.gpu].gpu, opencl.tvm_target(target)
+        for device in DEVICES:
+            progress(f"{network.name}, {device.name}")
+            target = resolve(on_this_machine(device))
+            gpu, tvm_target = gpu_of(target), opencl.tvm_target(target)
             sides = (
-                lower_for_gpu(model, gpu, target.name, tvm_target),
+                lower_for_gpu(model, gpu, tvm_target, Job(target)),
                 _by_dlight(model, gpu, tvm_target),
             )
-            rows.append(Row(network, name, *_compared(sides, target, gpu)))
+            rows.append(Row(network, device.name, *_compared(sides, target, gpu)))
     return rows
 
 
@@ -114,7 +112,7 @@ def _type(value: onnx.ValueInfoProto) -> tuple[tuple[int, ...], int]:
     return tuple(dim.dim_value for dim in tensor.shape.dim), tensor.elem_type
 
 
-def _compared(sides: Sequence[Lowered], target: Target, gpu: Gpu) -> list[Side]:
+def _compared(sides: Sequence[Lowered], target: GpuTarget, gpu: Gpu) -> list[Side]:
     """Run both sides in turns on the same input."""
     device = tvm.opencl(0)
     shape = sides[0].plan.input_shape

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.networks import Network, build, compile_for
-from mbv3c.execution.timing.contenders import BUNDLE, OTHERS, find_contender
-from mbv3c.execution.timing.latency import interleave
-from mbv3c.execution.timing.processors import choose_cpus
-from mbv3c.execution.timing.statistics import Ratio, Times, ratio, times
+from mbv3c.execution.timing.latency import Ratio, Times, choose_cpus, interleave, ratio, times
+from mbv3c.execution.timing.worker import BUNDLE, OTHERS, find_contender
 
 RUNS = 300
 

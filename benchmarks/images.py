@@ -28,7 +28,7 @@ import onnx
 
 from benchmarks.results import replace_section
 from mbv3c.errors import ImageError
-from mbv3c.execution.timing.processors import processor_name
+from mbv3c.execution.timing.latency import processor_name
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.images import preprocessing, read_image
 from tests.image_files import FORMATS, LARGE, LARGE_EVERY, Made, make_images

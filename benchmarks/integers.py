@@ -13,12 +13,12 @@ import onnx
 from benchmarks import aarch64
 from benchmarks.aarch64 import Executed
 from benchmarks.networks import Graph, Network, build, compile_for
-from mbv3c.bundle import read_bundle
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator import kit as toolbox
-from mbv3c.execution.emulator.counting import count_bundle
-from mbv3c.execution.emulator.opcodes import VECTOR_FMLA
-from mbv3c.targets.table import find_target
+from mbv3c.execution.emulator.counting import VECTOR_FMLA, count_bundle
+from mbv3c.precision import FP32, INT8
+from mbv3c.targets import open_bundle
+from mbv3c.targets.cpu.devices import CPUS
 
 NETWORKS = (Network("large", 1.0, 224), Network("small", 1.0, 224))
 CORES = ("cortex-a76", "cortex-a55")
@@ -70,18 +70,19 @@ def _count(
     core: str,
     progress: Callable[[str], None],
 ) -> Row:
-    target = find_target(f"arm_cpu:{core}")
+    target = next(cpu for cpu in CPUS if cpu.name == f"arm_cpu:{core}")
     emulated = target.emulated_as
     counts = {}
     with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
         folder = Path(name)
-        for precision in ("fp32", "int8"):
-            (folder / precision).mkdir()
-            path = compile_for(
-                graph, target.name, 1, folder / precision, progress, precision=precision
-            )
+        for precision in (FP32, INT8):
+            place = folder / precision.name
+            place.mkdir()
+            path = compile_for(graph, target.name, 1, place, progress, precision=precision)
             counted = count_bundle(machine.kit, emulated, path)
-            parity = read_bundle(path).manifest["parity"]
+            bundle = open_bundle(path)
+            parity = bundle.manifest.parity
+            assert parity is not None
             counts[precision] = Executed(
                 counted.instructions,
                 counted.classes()[VECTOR_FMLA],
@@ -89,11 +90,11 @@ def _count(
             )
         progress("counting onnxruntime")
         model = folder / "model.onnx"
-        onnx.save(onnx.load(read_bundle(path).compiled_model), model)
+        onnx.save(onnx.load(bundle.compiled_model), model)
         theirs = aarch64.count_runtime(machine, emulated, "onnxruntime", "int8", model, path)
-    for runtime, executed in (("mbv3c", counts["int8"]), ("onnxruntime", theirs)):
+    for runtime, executed in (("mbv3c", counts[INT8]), ("onnxruntime", theirs)):
         check_error(runtime, executed.error)
-    return Row(network, core, graph.madds, counts["int8"], counts["fp32"], theirs)
+    return Row(network, core, graph.madds, counts[INT8], counts[FP32], theirs)
 
 
 def check_error(runtime: str, error: float) -> None:

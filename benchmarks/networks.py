@@ -11,9 +11,10 @@ from mbv3c import pipeline
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.count import count
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.job import with_cores
+from mbv3c.job import Job
 from mbv3c.passes import run_pipeline
-from mbv3c.targets.table import find_target
+from mbv3c.precision import FP32, Precision
+from mbv3c.targets import find_target, read_options
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,11 @@ def compile_for(
     folder: Path,
     progress: Callable[[str], None],
     *,
-    precision: str = "fp32",
+    precision: Precision = FP32,
 ) -> Path:
     """Compile and verify a bundle in a folder."""
     bundle = folder / f"{target.replace(':', '-')}-{cores}"
-    pipeline.compile_model(
-        graph.model,
-        with_cores(find_target(target), cores),
-        bundle,
-        precision=precision,
-        progress=progress,
-    )
+    chosen, options = read_options(find_target(target), {"cores": cores})
+    job = Job(chosen, precision, options=options)
+    pipeline.compile_model(graph.model, job, bundle, progress=progress)
     return bundle

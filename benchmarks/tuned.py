@@ -3,24 +3,23 @@
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.networks import Graph, Network, build
 from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.emulator.counting import count_bundle
 from mbv3c.execution.emulator.kit import EmulatorKit
-from mbv3c.execution.timing.contenders import BUNDLE
-from mbv3c.execution.timing.latency import take_turns
-from mbv3c.execution.timing.processors import choose_cpus
-from mbv3c.execution.timing.statistics import ratio, times
-from mbv3c.job import Target, with_cores
-from mbv3c.lowering.kernels import NO_CHOICES, Choices
-from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
+from mbv3c.execution.timing.latency import choose_cpus, ratio, take_turns, times
+from mbv3c.execution.timing.worker import BUNDLE
+from mbv3c.job import Job
+from mbv3c.lowering.plan import DEFAULT, NO_CHOICES, TRANSFERRED, TUNED, Choices
 from mbv3c.pipeline import compile_model
+from mbv3c.targets.cpu.backend import BACKEND
+from mbv3c.targets.cpu.devices import CPUS, CpuTarget
 from mbv3c.targets.cpu.isa import missing
-from mbv3c.targets.table import find_target
-from mbv3c.tuning.choices import measured, shipped
+from mbv3c.targets.library.building import best_known, manifest_of
+from mbv3c.tuning.choices import shipped
 
 NETWORKS = tuple(
     Network(variant, width, 224) for variant in ("large", "small") for width in (1.0, 0.75)
@@ -57,25 +56,27 @@ def measure(networks: Sequence[Network], progress: Callable[[str], None]) -> lis
         ToolError: a part cannot be fetched, or a library does not run.
     """
     kit = toolbox.fetch(progress)
-    here = [name for name in TIMED if not missing(find_target(name))]
+    devices = {cpu.name: replace(cpu, cores=1) for cpu in CPUS}
+    here = [name for name in TIMED if not missing(devices[name])]
     rows = []
     for network in networks:
         graph = build(network)
         for name in (*EMULATED, *here):
             progress(f"{network.name}, {name}")
-            rows.append(_row(kit, network, graph, with_cores(find_target(name), 1)))
+            rows.append(_row(kit, network, graph, devices[name]))
     return rows
 
 
-def _row(kit: EmulatorKit, network: Network, graph: Graph, target: Target) -> Row:
+def _row(kit: EmulatorKit, network: Network, graph: Graph, target: CpuTarget) -> Row:
     with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
         folders = [Path(name) / side for side in ("default", "tuned")]
-        sides: tuple[Choices, ...] = (NO_CHOICES, measured(target, [shipped()]))
+        sides: tuple[Choices, ...] = (NO_CHOICES, best_known(BACKEND, target, [shipped()]))
         compiled = [
-            compile_model(graph.model, target, folder, choices=choices, progress=_silent)
+            compile_model(graph.model, Job(target, choices=choices), folder)
             for folder, choices in zip(folders, sides, strict=True)
         ]
-        origins = Counter(one["origin"] for one in compiled[1].kernels if one["origin"])
+        kernels = manifest_of(compiled[1].bundle).kernels
+        origins = Counter(kernel.origin for kernel in kernels if kernel.origin)
         if not target.emulated_as:
             return _timed(network, target, origins, folders)
         before, after = (
@@ -85,7 +86,7 @@ def _row(kit: EmulatorKit, network: Network, graph: Graph, target: Target) -> Ro
 
 
 def _timed(
-    network: Network, target: Target, origins: Counter[str], folders: Sequence[Path]
+    network: Network, target: CpuTarget, origins: Counter[str], folders: Sequence[Path]
 ) -> Row:
     contenders = {folder.name: (BUNDLE, folder) for folder in folders}
     default, tuned = take_turns(contenders, choose_cpus(1), RUNS).blocks.values()
@@ -121,7 +122,3 @@ def _table(rows: Sequence[Row], *columns: str) -> str:
         cells.append(f"{row.ratio:.3f}{spread}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _silent(step: str) -> None:
-    pass

@@ -1,3 +1,50 @@
-"""mbv3c: compile MobileNetV3 for edge accelerators and prove that it still computes the same."""
+"""mbv3c: compile MobileNetV3 for edge accelerators and prove that it still computes the same.
 
-__version__ = "0.1.0"
+The functions and values of `mbv3c.api` are here, too; they are imported when one of them is first
+used, so that `import mbv3c` alone imports neither onnx nor TVM.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mbv3c.version import __version__
+
+if TYPE_CHECKING:
+    from mbv3c.api import *
+
+__all__ = [
+    "BenchRequest",
+    "Bundle",
+    "Compiled",
+    "GateRequest",
+    "GateResult",
+    "Job",
+    "JobSpec",
+    "Place",
+    "Precision",
+    "QuantizeOptions",
+    "Target",
+    "TuneRequest",
+    "__version__",
+    "bench",
+    "build",
+    "compile",
+    "find_precision",
+    "find_target",
+    "job_of",
+    "ladder",
+    "open_bundle",
+    "optimize",
+    "quantize",
+    "run",
+    "tune",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    api = import_module("mbv3c.api")
+    globals().update({public: getattr(api, public) for public in api.__all__})
+    return getattr(api, name)

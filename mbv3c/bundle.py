@@ -4,26 +4,35 @@ manifest.json          what it is, for which target, made how, with which verdic
                        of every other file
 model.so               the library; in its place an NPU has model.tosa, model_vela.tflite,
                        model_vela.npz, model.h, model.c and perhaps host.onnx (docs/npu.md)
-kernels.cl, .metal     of a GPU, on demand: the kernels that are in model.so, to read
+kernels.cl, .metal     for a GPU, on demand: the text of the kernels that are in model.so
 model.onnx             the model as the user gave it: the reference of `verify`
-quantized.onnx         of an int8 bundle: what was made of it, and the reference instead
-golden/input.npy       one input and onnxruntime's output for it (of several outputs the others are
+quantized.onnx         in an int8 bundle: the quantized model, which is then the reference
+golden/input.npy       one input and onnxruntime's output for it (further outputs are
 golden/output.npy      output.1.npy, output.2.npy, ...), with the tolerance of each output in a
-golden/tolerance.txt   line of its own, so that a board can check itself with no onnx at hand
+golden/tolerance.txt   line of its own, so that a board can check itself without onnx
 """
 
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from mbv3c.errors import BundleError, UsageError
+import numpy as np
+from numpy.typing import NDArray
 
-SCHEMA = 4
-MANIFEST = "manifest.json"
+from mbv3c.errors import BundleError, UsageError
+from mbv3c.manifest import (
+    MANIFEST,
+    Manifest,
+    ManifestFile,
+    manifest_text,
+    precision_of,
+    read_manifest,
+)
+from mbv3c.precision import Precision
+
 LIBRARY = "model.so"
 MODEL = "model.onnx"
 SOURCES = {"opencl": "kernels.cl", "metal": "kernels.metal"}  # by language
@@ -37,10 +46,17 @@ GOLDEN_TOLERANCE = "golden/tolerance.txt"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A whole bundle on disk."""
+    """A whole bundle on disk.
+
+    Attributes:
+        path: the folder.
+        manifest: what it says of itself, checked; in the type of its backend.
+        files: the sha256 of every file but the manifest, by its path in the folder.
+    """
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
+    files: dict[str, str]
 
     @property
     def library(self) -> Path:
@@ -48,27 +64,55 @@ class Bundle:
 
     @property
     def model(self) -> Path:
+        """The model as given."""
         return self.path / MODEL
 
     @property
+    def quantized(self) -> Path | None:
+        """The quantized model; None in a bundle that has none."""
+        return self.path / QUANTIZED if QUANTIZED in self.files else None
+
+    @property
     def compiled_model(self) -> Path:
-        """The model that the library computes: the quantized one, where there is one."""
-        quantized = self.path / QUANTIZED
-        return quantized if QUANTIZED in self.manifest["files"] else self.model
+        """The model that the program computes: the quantized one, where there is one."""
+        return self.quantized or self.model
+
+    @property
+    def precision(self) -> Precision:
+        return precision_of(self.manifest)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        return tuple(self.manifest["input"]["shape"])
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """Metadata of the model as it was given."""
-        entries: dict[str, str] = self.manifest["model"]["metadata"]
-        return entries
+        return self.manifest.input.shape
 
     @property
     def output_names(self) -> list[str]:
-        return [output["name"] for output in self.manifest["outputs"]]
+        return [output.name for output in self.manifest.outputs]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """An input and what the program must give for it, for boards that check themselves.
+
+    Attributes:
+        input: the input as the program takes it.
+        outputs: its outputs as they should be.
+        allowed: the largest error of each output, as a fraction of the output's range.
+    """
+
+    input: NDArray[Any]
+    outputs: Sequence[NDArray[Any]]
+    allowed: Sequence[float]
+
+
+def write_golden(folder: Path, golden: Golden) -> None:
+    """Write the golden files into the folder of a bundle."""
+    (folder / GOLDEN_INPUT).parent.mkdir()
+    np.save(folder / GOLDEN_INPUT, golden.input)
+    for output, file in zip(golden.outputs, output_files(folder / GOLDEN_OUTPUT), strict=False):
+        np.save(file, output)
+    lines = [f"{allowed:.9g}\n" for allowed in golden.allowed]
+    (folder / GOLDEN_TOLERANCE).write_text("".join(lines))
 
 
 def output_files(first: Path) -> Iterator[Path]:
@@ -76,15 +120,6 @@ def output_files(first: Path) -> Iterator[Path]:
     yield first
     for index in count(1):
         yield first.with_suffix(f".{index}.npy")
-
-
-def is_npu_bundle(path: Path) -> bool:
-    """Say whether a folder is a bundle for an NPU; False for what is no bundle."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and "npu" in manifest
 
 
 def check_replaceable(path: Path) -> None:
@@ -97,43 +132,31 @@ def check_replaceable(path: Path) -> None:
         raise UsageError(f"{path} is a folder that is no bundle; --force does not delete it")
 
 
-def write_manifest(folder: Path, contents: dict[str, Any]) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     """Complete a bundle: hash every file in `folder` and write the manifest beside them."""
     files = {
         str(path.relative_to(folder)): _sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    manifest = {"schema": SCHEMA, **contents, "files": files}
-    text = json.dumps(manifest, indent=2, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n")
+    (folder / MANIFEST).write_text(manifest_text(manifest, files))
+    return Bundle(folder, manifest, files)
 
 
-def read_bundle(path: Path) -> Bundle:
+def read_files(path: Path) -> ManifestFile:
     """Open a bundle and check every file against its manifest.
 
     Raises:
-        BundleError: `path` is no bundle, is of an unknown schema, or a file is missing or is not
-            the one that was written.
+        BundleError: `path` is no bundle, its schema is another one, or a file is missing or is
+            not the one that was written.
     """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except FileNotFoundError as error:
-        raise BundleError(f"{path} is no bundle: it has no {MANIFEST}") from error
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path / MANIFEST} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise BundleError(
-            f"{path} has another bundle schema than {SCHEMA}; compile it again with this version"
-        )
-    if not isinstance(manifest.get("files"), dict):
-        raise BundleError(f"{path / MANIFEST} is damaged: it lists no files; compile it again")
-    for name, digest in manifest["files"].items():
+    manifest = read_manifest(path)
+    for name, digest in manifest.files.items():
         if not (path / name).is_file():
             raise BundleError(f"{path} is not whole: {name} is missing; compile it again")
         if _sha256(path / name) != digest:
             raise BundleError(f"{path / name} was changed after compile; compile it again")
-    return Bundle(path, manifest)
+    return manifest
 
 
 def _sha256(path: Path) -> str:

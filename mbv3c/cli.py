@@ -12,7 +12,6 @@ from typing import NoReturn
 
 import click
 
-from mbv3c import __version__
 from mbv3c.commands.bench import bench
 from mbv3c.commands.build import build
 from mbv3c.commands.compile import compile_
@@ -20,13 +19,14 @@ from mbv3c.commands.device import device
 from mbv3c.commands.doctor import doctor
 from mbv3c.commands.inspect import inspect
 from mbv3c.commands.optimize import optimize
-from mbv3c.commands.output import print_json
+from mbv3c.commands.options import print_json
 from mbv3c.commands.quantize import quantize
 from mbv3c.commands.run import run
 from mbv3c.commands.targets import targets
 from mbv3c.commands.tune import tune
 from mbv3c.commands.verify import verify
 from mbv3c.errors import EXIT_INTERRUPTED, Mbv3cError, ParityError
+from mbv3c.version import __version__
 
 
 def main() -> NoReturn:

@@ -17,11 +17,7 @@ _INCHES = (7.2, 4.5)
 _DPI = 150
 # What would differ from one time to the next: the date, and identifiers of SVG.
 _METADATA: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".svg": {"Date": None}}
-_SETTINGS: dict[Any, Any] = {
-    "svg.hashsalt": "mbv3c",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-}
+_SETTINGS: dict[Any, Any] = {"svg.hashsalt": "mbv3c", "font.family": "DejaVu Sans", "font.size": 9}
 
 
 def check_figure(path: Path, *, force: bool) -> None:
@@ -47,11 +43,11 @@ def figure(path: Path, title: str, x: str, y: str, *, force: bool = False) -> It
     settings is changed for others.
 
     Args:
-        path: ends in .png or .svg, which says the format.
-        title: of the picture.
-        x: what the horizontal axis shows, and in which unit.
-        y: what the vertical axis shows, and in which unit.
-        force: write over what is there.
+        path: file whose name ends in .png or .svg, which says the format.
+        title: title of the picture.
+        x: label of the horizontal axis, with its unit.
+        y: label of the vertical axis, with its unit.
+        force: whether to write over what is there.
 
     Raises:
         UsageError: as `check_figure` says.
@@ -78,10 +74,10 @@ def write_panels(path: Path, heights: Sequence[float], draw: Draw, *, force: boo
     """Write several panels under each other as one picture, whole or not at all.
 
     Args:
-        path: ends in .png or .svg, which says the format.
-        heights: of the panels, in inches.
-        draw: draws on the axes of the panels.
-        force: write over what is there.
+        path: file whose name ends in .png or .svg, which says the format.
+        heights: heights of the panels, in inches.
+        draw: function that draws on the axes of the panels.
+        force: whether to write over what is there.
 
     Raises:
         UsageError: as `check_figure` says.

@@ -1,63 +1,32 @@
-"""What was asked: for which device, in which precision, with which choices."""
+"""What is asked of the compiler: a device, a precision, and how to get there."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
-from mbv3c.errors import UsageError
-
-NATIVE = "native"
+from mbv3c.lowering.plan import NO_CHOICES, Choices
+from mbv3c.precision import FP32, Precision
+from mbv3c.quantization.calibration import Calibration
+from mbv3c.quantization.options import QuantizeOptions
+from mbv3c.target import Target
 
 
 @dataclass(frozen=True)
-class Target:
-    """One device of a family.
+class Job:
+    """What was asked.
 
     Attributes:
-        family: what the user writes before the colon.
-        device: what the user writes after it.
-        backend: the module of `mbv3c.targets` that builds for it.
-        triple: LLVM target triple; `native` is the machine that compiles.
-        cpu: LLVM processor name; `native` likewise.
-        arch: machine of the library, as `uname -m` prints it; `native` likewise.
-        cores: number of cores that one inference may use.
-        example: a board or phone with this processor.
-        emulated_as: name of the processor in QEMU; empty where QEMU has none.
-        gpu: row of `GPUS` whose kernels the processor launches; empty where it computes itself.
-        isa: row of `ISAS` that every processor of a portable target has; empty of one processor.
+        target: the device.
+        precision: the precision of the whole network.
+        keep_float: for fp16, patterns for the names of layers that stay in fp32.
+        choices: the knobs of kernels that were measured to be best.
+        calibration: the inputs that ranges are taken from; None for random inputs.
+        quantizing: how to quantize; None for the usual way.
+        options: the backend's own options, in the backend's own type.
     """
 
-    family: str
-    device: str
-    backend: str
-    triple: str
-    cpu: str
-    arch: str
-    cores: int
-    example: str
-    emulated_as: str = ""
-    gpu: str = ""
-    isa: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.family}:{self.device}"
-
-
-MOST_CORES = 64
-
-
-def on_this_machine(target: Target) -> Target:
-    """Return a GPU's target whose host code is for the machine that compiles."""
-    return replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
-
-
-def with_cores(target: Target, cores: int) -> Target:
-    """Return a target of which one inference may use another number of cores.
-
-    Raises:
-        UsageError: that is none from 1 to MOST_CORES, or a GPU computes.
-    """
-    if target.gpu:
-        raise UsageError(f"--cores is for CPUs; on {target.name} the GPU computes")
-    if not 1 <= cores <= MOST_CORES:
-        raise UsageError(f"--cores {cores} is not possible; choose 1 to {MOST_CORES}")
-    return replace(target, cores=cores)
+    target: Target
+    precision: Precision = FP32
+    keep_float: tuple[str, ...] = ()
+    choices: Choices = field(default=NO_CHOICES)
+    calibration: Calibration | None = None
+    quantizing: QuantizeOptions | None = None
+    options: object = None

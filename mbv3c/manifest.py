@@ -1,93 +1,225 @@
-"""What a bundle says of itself."""
+"""What a bundle says of itself: the schema of manifest.json, as types.
 
-from importlib import metadata
+A manifest is read once, checked field by field, and written from the same types. A backend adds
+its own fields in a subclass of `Manifest`.
+"""
+
+import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-import onnx
+import msgspec
 
-from mbv3c import __version__
-from mbv3c import bundle as bundles
-from mbv3c.execution.runners import Tensor
-from mbv3c.graphs.load import input_shape_of, model_input
-from mbv3c.job import Target
-from mbv3c.parity.compare import Parity, with_pooled_spread
-from mbv3c.parity.reference import ReferenceOutput
-from mbv3c.parity.tolerance import TOLERANCES
-from mbv3c.passes import PassReport
-from mbv3c.quantization.report import QuantizationReport
-from mbv3c.targets.cpu import library as cpu
+from mbv3c.errors import BundleError
+from mbv3c.precision import PRECISIONS, Precision
 
-_RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
+SCHEMA = 5
+MANIFEST = "manifest.json"
 
 
-def _describe_quantization(report: QuantizationReport | None) -> dict[str, Any] | None:
-    """Say what a bundle's quantized model came from; None if we did not make it."""
-    if report is None:
-        return None
-    return {
-        "model": bundles.QUANTIZED,
-        "calibration": report.calibration,
-        "random_inputs": report.random_inputs,
-        "method": report.method,
-        "layers_in_fp32": [one.name for one in report.layers if one.kept_float is not None],
-    }
+@dataclass(frozen=True)
+class TensorRecord:
+    """An input or an output of the bundle's program.
+
+    Attributes:
+        name: the tensor's name in the model as given.
+        shape: the extents, outermost first.
+        dtype: numpy's name of the element type.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
 
 
-def _write_golden(
-    folder: Path, x: Tensor, references: list[list[ReferenceOutput]], precision: str
-) -> None:
-    tolerance = TOLERANCES[precision]
-    first = with_pooled_spread(references, tolerance)[0]
-    (folder / bundles.GOLDEN_INPUT).parent.mkdir()
-    np.save(folder / bundles.GOLDEN_INPUT, x)
-    files = bundles.output_files(folder / bundles.GOLDEN_OUTPUT)
-    for reference, file in zip(first, files, strict=False):
-        np.save(file, reference.output)
-    allowed = [tolerance.allowed(reference.spread, reference.step) for reference in first]
-    (folder / bundles.GOLDEN_TOLERANCE).write_text("".join(f"{one:.9g}\n" for one in allowed))
+@dataclass(frozen=True)
+class ModelRecord:
+    """The model as given.
+
+    Attributes:
+        name: the name of the graph.
+        metadata: the entries of ONNX's metadata_props.
+    """
+
+    name: str
+    metadata: dict[str, str]
 
 
-def _describe(
-    model: onnx.ModelProto,
-    target: Target,
-    precision: str,
-    reports: list[PassReport],
-    golden: list[ReferenceOutput],
-    parity: Parity | None,
-) -> dict[str, Any]:
-    resolved = cpu.resolve(target)
-    return {
-        "mbv3c": __version__,
-        "model": {"name": model.graph.name, "metadata": _metadata(model)},
-        "target": {
-            "name": target.name,
-            "triple": resolved.triple,
-            "cpu": resolved.cpu,
-            "cores": resolved.cores,
-        },
-        "precision": precision,
-        "input": {
-            "name": model_input(model).name,
-            "shape": list(input_shape_of(model)),
-            "dtype": "float32",
-        },
-        "outputs": [
-            {
-                "name": reference.name,
-                "shape": list(reference.output.shape),
-                "dtype": str(reference.output.dtype),
-            }
-            for reference in golden
-        ],
-        "passes": [
-            {"name": r.name, "matched": len(r.matched), "refused": len(r.refused)} for r in reports
-        ],
-        "parity": parity.to_json() if parity else None,
-        "tools": {name: metadata.version(name) for name in _RECORDED_TOOLS},
-    }
+@dataclass(frozen=True)
+class PassRecord:
+    """A pass of `optimize` that ran.
+
+    Attributes:
+        name: the name of the pass.
+        matched: the number of rewrites that it made.
+        refused: the number of places that it left alone.
+    """
+
+    name: str
+    matched: int
+    refused: int
 
 
-def _metadata(model: onnx.ModelProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in model.metadata_props}
+@dataclass(frozen=True)
+class QuantizationRecord:
+    """How the quantized model was made.
+
+    Attributes:
+        model: the file of the quantized model in the bundle.
+        calibration: where the inputs for calibration came from, in words.
+        random_inputs: whether these inputs were random numbers.
+        calibrated_on: the number of inputs that ranges were taken from.
+        method: a method of `mbv3c.quantization.options.METHODS`.
+        layers_in_fp32: the names of layers that were left in fp32.
+    """
+
+    model: str
+    calibration: str
+    random_inputs: bool
+    calibrated_on: int
+    method: str
+    layers_in_fp32: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TunedKernel:
+    """Knobs of a kernel that were measured, not chosen by the default rules.
+
+    Attributes:
+        key: the kind and the shape of the kernel, as tuning databases write them.
+        knobs: the value of every knob.
+        origin: `tuned` or `transferred`, see `mbv3c.lowering.plan.ORIGINS`.
+    """
+
+    key: str
+    knobs: dict[str, Any]
+    origin: str
+
+
+@dataclass(frozen=True)
+class TargetRecord:
+    """The target, by its name; backends add what else they record.
+
+    Attributes:
+        name: FAMILY:DEVICE.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What every bundle says of itself.
+
+    Attributes:
+        mbv3c: the version that compiled the bundle.
+        model: the model as given.
+        target: the target.
+        precision: the precision's name, a key of `PRECISIONS`.
+        input: the only input.
+        outputs: the outputs, in the model's order.
+        passes: the passes, in the order in which they ran.
+        keep_float: for fp16, patterns for the names of layers that stay in fp32.
+        tuned_kernels: the kernels whose knobs were measured.
+        quantization: how the quantized model was made; None if the model came as it is.
+        parity: the verdict in its documented JSON form; None if nothing was verified.
+        tools: the versions of the packages that made the bundle.
+    """
+
+    mbv3c: str
+    model: ModelRecord
+    target: TargetRecord
+    precision: str
+    input: TensorRecord
+    outputs: tuple[TensorRecord, ...]
+    passes: tuple[PassRecord, ...]
+    keep_float: tuple[str, ...]
+    tuned_kernels: tuple[TunedKernel, ...]
+    quantization: QuantizationRecord | None
+    parity: dict[str, Any] | None
+    tools: dict[str, str]
+
+
+ManifestType = TypeVar("ManifestType", bound=Manifest)
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """A manifest.json that was read, of which only what concerns every bundle is known.
+
+    Attributes:
+        path: the file.
+        document: the JSON document.
+        target: FAMILY:DEVICE.
+        files: the sha256 of every other file, by its path in the bundle.
+    """
+
+    path: Path
+    document: dict[str, Any]
+    target: str
+    files: dict[str, str]
+
+    def parse(self, kind: type[ManifestType]) -> ManifestType:
+        """Check every field and return the manifest of a backend.
+
+        Raises:
+            BundleError: a field is missing, or has another type or value than the schema says.
+        """
+        manifest = _converted(self.document, kind, self.path)
+        if manifest.precision not in PRECISIONS:
+            raise _damaged(self.path, f"its precision is {manifest.precision!r}")
+        return manifest
+
+
+@dataclass(frozen=True)
+class _Head:
+    schema: int
+    target: TargetRecord
+    files: dict[str, str]
+
+
+def read_manifest(folder: Path) -> ManifestFile:
+    """Read the manifest of a bundle, and check the fields that do not depend on the backend.
+
+    Raises:
+        BundleError: `folder` is no bundle, its schema is another one, or the file is damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise BundleError(
+            f"{folder} has another bundle schema than {SCHEMA}; compile it again with this version"
+        )
+    head = _converted(document, _Head, path)
+    return ManifestFile(path, document, head.target.name, head.files)
+
+
+def manifest_text(manifest: Manifest, files: dict[str, str]) -> str:
+    """Return the text of manifest.json; `files` holds the sha256 of every other file."""
+    document = {"schema": SCHEMA, **msgspec.to_builtins(manifest), "files": files}
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def precision_of(manifest: Manifest) -> Precision:
+    """Return the precision of a manifest that was checked."""
+    return PRECISIONS[manifest.precision]
+
+
+_Type = TypeVar("_Type")
+
+
+def _converted(document: dict[str, Any], kind: type[_Type], path: Path) -> _Type:
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> BundleError:
+    return BundleError(f"{path} is damaged: {reason}; compile it again")

@@ -1,9 +1,9 @@
-"""The whole line on one page: build → rewrite → lower → schedule → link → bundle → verify."""
+"""The whole line on one page: prepare → lower → build → bundle → verify; then run, tune, climb."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,202 +15,159 @@ from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ParityError, UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.device.place import Place
-from mbv3c.execution.runners import Runner, Tensor
-from mbv3c.graphs.load import input_shape_of
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weights.files import write_npz
-from mbv3c.job import Target
-from mbv3c.lowering.describe import describe
-from mbv3c.lowering.kernels import NO_CHOICES, Choices
-from mbv3c.manifest import _describe, _describe_quantization, _write_golden
-from mbv3c.parity.compare import Parity
-from mbv3c.parity.inputs import parity_inputs
-from mbv3c.parity.reference import run_reference
-from mbv3c.prepare import rewritten_for
+from mbv3c.job import Job
+from mbv3c.parity.gate.baseline import GateRequest
+from mbv3c.parity.gate.gate import GateResult, Subject, verify_and_judge
+from mbv3c.parity.ladder.climb import climb
+from mbv3c.parity.ladder.ladder import Ladder
+from mbv3c.prepare import Prepared, describe, prepare
 from mbv3c.progress import Progress
-from mbv3c.quantization.calibration import Calibration
-from mbv3c.quantization.options import QuantizeOptions
-from mbv3c.quantization.quantize import quantize_once
-from mbv3c.targets.cpu.cores import check_precision
-from mbv3c.targets.library import (
-    _REFERENCE,
-    Runnable,
-    _stand_in,
-    _verify,
-    _wrong,
-    build_library,
-    runner_for,
-)
-from mbv3c.targets.opencl import library as opencl
-from mbv3c.targets.opencl.backend import _check_verifiable
-from mbv3c.targets.opencl.gpus import GPUS
-from mbv3c.targets.remote import open_device
-from mbv3c.targets.table import target_of
-from mbv3c.tuning.choices import recorded, tuned_kernels
+from mbv3c.speed.measure import speed_of
+from mbv3c.targets import backend_for, backend_of, open_bundle
+from mbv3c.targets.backend import Compiled
+from mbv3c.tuning.request import TuneRequest, Tuning
 
-_TEMPORARY_COPIES = 5
-_OTHER_BYTES = 8 << 20
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """What `compile` made.
-
-    Attributes:
-        path: the bundle.
-        target: what it is for.
-        parity: the verdict; None if it was not asked to verify.
-        kernels: the kernel calls, as the manifest has them.
-    """
-
-    path: Path
-    target: Target
-    parity: Parity | None
-    kernels: list[dict[str, Any]]
+# The model, its rewritten and its quantized form, objects, library: each as large as the weights.
+_TEMPORARY_COPIES = 8
+_OTHER_BYTES = 16 << 20
+_SHOWN_MISSES = 5
 
 
 def compile_model(
     model: onnx.ModelProto,
-    target: Target,
+    job: Job,
     output: Path,
     *,
-    precision: str = "fp32",
-    calibration: Calibration | None = None,
-    quantizing: QuantizeOptions | None = None,
-    keep_float: Sequence[str] = (),
-    choices: Choices = NO_CHOICES,
     force: bool = False,
     verify: bool = True,
-    emit_source: bool = False,
-    progress: Progress,
+    progress: Progress = lambda step: None,
 ) -> Compiled:
-    """Compile a model to a bundle, whole or not at all.
-
-    The bundle is verified before it gets its name. For int8, a model that has no QDQ pairs is
-    quantized first: on `calibration`, or on random inputs, as `quantizing` says. For fp16, nodes
-    whose names match a pattern of `keep_float` stay in fp32. Kernels that `choices` knows
-    are as it says. `emit_source`
-    adds the kernels of a GPU to the bundle, as they are in the library.
+    """Compile a model to a bundle, whole or not at all; it is verified before it gets its name.
 
     Raises:
-        ParityError: the library does not compute what the model computes; nothing is written.
-        UsageError: the target's processor does not compute in that precision, or `emit_source` is
-            asked for one that is no GPU.
+        ParityError: the bundle does not compute what the model computes; nothing is written.
         Mbv3cError: anything else that is wrong.
     """
-    check_precision(target, precision)
-    if verify:
-        _check_verifiable(target)
-    if emit_source and not target.gpu:
-        raise UsageError(f"--emit-source is for GPUs; the kernels of {target.name} have no source")
+    backend = backend_of(job.target)
+    backend.check(job, verify=verify)
     bundles.check_replaceable(output)
-    # Objects, library and model are each about as large as the weights.
     need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
+    backend.check_model(model)
     with new_folder(output, force=force) as folder:
-        given, quantization = model, None
-        if precision == "int8":
-            model, quantization = quantize_once(model, calibration, quantizing, progress)
-        progress("rewriting the graph")
-        optimized, reports = rewritten_for(model, precision)
-        progress(f"compiling for {target.name} ({len(optimized.graph.node)} operators)")
-        library = folder / bundles.LIBRARY
-        built = build_library(
-            optimized,
-            target,
-            library,
-            reports,
-            precision=precision,
-            keep_float=keep_float,
-            choices=choices,
-        )
-        if emit_source:
-            language = GPUS[target.gpu].gpu.language
-            (folder / bundles.SOURCES[language]).write_text(opencl.format_sources(built.sources))
-        described = describe(built.lowered)
-        progress(_REFERENCE[quantization is not None])
-        inputs = parity_inputs(input_shape_of(model))
-        references = list(run_reference(model, inputs))
-        _write_golden(folder, inputs[0], references, precision)
-        (folder / bundles.MODEL).write_bytes(given.SerializeToString(deterministic=True))
-        if quantization is not None:
-            written = model.SerializeToString(deterministic=True)
-            (folder / bundles.QUANTIZED).write_bytes(written)
-        parity = None
-        tuned = tuned_kernels(built.lowered.plan)
+        prepared = prepare(model, job, progress)
+        lowered = backend.lower(prepared, job, progress)
+        built = backend.build(prepared, lowered, job, folder)
+        _write_models(prepared, folder)
+        bundles.write_golden(folder, built.golden)
+        manifest = backend.complete(describe(prepared, job, backend.tools), built, job)
+        bundle, verdict = bundles.write_manifest(folder, manifest), None
         if verify:
-            as_given = given if quantization is not None else None
-            parity = _verify(
-                folder,
-                described["kernels"],
-                model,
-                target,
-                precision,
-                inputs,
-                references,
-                progress,
-                as_given,
-                keep_float,
-                choices=recorded(tuned),
-            )
-            if not parity.passed:
+            verdict = backend.verify(bundle, progress, known=prepared)
+            if not verdict.passed:
+                missed = "".join(f"\n  {text}" for text in verdict.missed[:_SHOWN_MISSES])
                 raise ParityError(
                     f"{output.name} does not compute what onnxruntime computes; nothing was "
-                    f"written (--no-verify writes the bundle all the same){_wrong(parity)}",
-                    parity.to_json(),
+                    f"written (--no-verify writes the bundle all the same){missed}",
+                    verdict.to_json(),
                 )
-        contents = _describe(given, target, precision, reports, references[0], parity)
-        contents["keep_float"] = list(keep_float)
-        contents["tuned_kernels"] = tuned
-        contents["quantization"] = _describe_quantization(quantization)
-        contents |= described
-        bundles.write_manifest(folder, contents)
-    return Compiled(output, target, parity, described["kernels"])
+            manifest = replace(manifest, parity=verdict.to_json())
+            bundle = bundles.write_manifest(folder, manifest)
+    return Compiled(replace(bundle, path=output), verdict, built.alternatives)
+
+
+def _write_models(prepared: Prepared, folder: Path) -> None:
+    for name, model in ((bundles.MODEL, prepared.given), (bundles.QUANTIZED, prepared.quantized)):
+        if model is not None:
+            (folder / name).write_bytes(model.SerializeToString(deterministic=True))
 
 
 def verify_bundle(
-    path: Path, progress: Progress, place: tuple[Place, float] | None = None
-) -> Parity:
-    """Check a bundle's library against onnxruntime on the model as it was given.
+    path: Path,
+    request: GateRequest | None = None,
+    progress: Progress = lambda step: None,
+    place: Place | None = None,
+) -> GateResult:
+    """Check a bundle against onnxruntime on the model as given, and hold it to what was asked.
 
-    Of an int8 bundle the reference is the quantized model; the model as given is beside it.
-    `place` says on which device to run, and the seconds that it has for a step; else this machine
-    finds what can.
+    `place` says on which device to run; else this machine finds what can.
+
+    Raises:
+        Mbv3cError: the bundle is damaged or cannot be run, or the request does not fit it.
+    """
+    here = place is None
+
+    def open_subject() -> Subject:
+        bundle = open_bundle(path)
+        backend = backend_for(bundle)
+        return Subject(
+            bundle,
+            backend.footprint(bundle),
+            lambda: backend.verify(bundle, progress, place=place),
+            (lambda: speed_of(bundle, progress)) if here else None,
+            lambda: backend.blocks(bundle, progress) if here else _ELSEWHERE,
+        )
+
+    return verify_and_judge(path.name, open_subject, request or GateRequest(), progress)
+
+
+_ELSEWHERE = "Blocks were not run by themselves: the bundle ran on another device."
+
+
+def climb_bundle(
+    path: Path, progress: Progress = lambda step: None, place: Place | None = None
+) -> Ladder:
+    """Check every stage that made a bundle, and find what the first that breaks gets wrong.
 
     Raises:
         Mbv3cError: the bundle is damaged or cannot be run.
     """
-    bundle = bundles.read_bundle(path)
-    runner = open_device(bundle, *place) if place is not None else None
-    model = onnx.load(bundle.compiled_model)
-    given = onnx.load(bundle.model) if bundle.compiled_model != bundle.model else None
-    target = target_of(bundle)
-    if runner is None:
-        _check_verifiable(target)
-    precision = bundle.manifest["precision"]
-    progress(_REFERENCE[given is not None])
-    inputs = parity_inputs(bundle.input_shape)
-    references = list(run_reference(model, inputs))
-    kept = bundle.manifest.get("keep_float", [])
-    kernels = bundle.manifest["kernels"]
-    return _verify(
-        path,
-        kernels,
-        model,
-        target,
-        precision,
-        inputs,
-        references,
+    bundle = open_bundle(path)
+    backend = backend_for(bundle)
+    return climb(
+        bundle,
+        lambda ladder: backend.stages(bundle, ladder, progress, place),
         progress,
-        given,
-        kept,
-        runner,
-        recorded(bundle.manifest.get("tuned_kernels", ())),
+        backend.ladder_inputs,
     )
+
+
+def climb_model(
+    model: onnx.ModelProto, job: Job, progress: Progress = lambda step: None
+) -> Ladder:
+    """Compile a model and climb what comes of it; nothing is kept.
+
+    Raises:
+        Mbv3cError: it cannot be compiled or run.
+    """
+    with TemporaryDirectory(prefix="mbv3c-ladder-") as name:
+        path = Path(name) / "bundle"
+        compile_model(model, job, path, verify=False, progress=progress)
+        return climb_bundle(path, progress)
+
+
+def tune_model(
+    model: onnx.ModelProto, job: Job, request: TuneRequest, report: Callable[[Any], None]
+) -> Tuning:
+    """Look for better choices for a model's kernels; `report` is told what happens.
+
+    Raises:
+        Mbv3cError: the request makes no sense, or nothing could be measured.
+    """
+    backend = backend_of(job.target)
+    backend.check_tuning(job, request)
+    return backend.tune(model, job, request, report)
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What `run_bundle` wrote: arrays by name, and what executed the library."""
+    """What an inference gave.
+
+    Attributes:
+        arrays: the outputs, or what was made of them, by name.
+        ran_on: what executed the program.
+    """
 
     arrays: dict[str, NDArray[Any]]
     ran_on: str
@@ -218,104 +175,65 @@ class Ran:
 
 def run_bundle(
     path: Path,
-    source: Path,
-    output: Path,
+    x: NDArray[Any] | Path,
+    output: Path | None = None,
     *,
     raw: bool = False,
     thresholds: Thresholds | None = None,
-    place: tuple[Place, float] | None = None,
+    place: Place | None = None,
 ) -> Ran:
-    """Run one inference from an fp32 .npy file into an .npy or .npz file.
+    """Run one inference on an fp32 array, or on one in an .npy file.
 
-    An .npz file takes every output by its name; an .npy file takes the only one. Of a detector
-    the arrays are what `mbv3c.execution.detection.detect` makes of its outputs, unless `raw` asks
-    for the outputs themselves. `place` says on which device, as in `verify_bundle`.
+    The outputs also go to `output`: an .npz file takes every array by its name, an .npy file the
+    only one. A detector's outputs become what `mbv3c.execution.detection.detect` makes of them,
+    unless `raw` asks for the outputs themselves.
 
     Raises:
-        UsageError: the input file is not there, is no fp32 .npy, or has another shape; or there
-            are several arrays and `output` is no .npz; or there are thresholds for a model that
-            is no detector.
+        UsageError: the input does not fit, there are several arrays and `output` is no .npz file,
+            or there are thresholds for a model that is no detector.
         Mbv3cError: the bundle is damaged or nothing here can run it.
     """
-    bundle = bundles.read_bundle(path)
+    bundle = open_bundle(path)
     names = bundle.output_names
-    detector = None if raw else detector_outputs(bundle.metadata, names)
+    detector = None if raw else detector_outputs(bundle.manifest.model.metadata, names)
     if thresholds is not None and detector is None:
         raise UsageError(
             "thresholds are for detections: this bundle's model is no detector, or --raw asks for "
             "its outputs as they are"
         )
     named = names if detector is None else DETECTIONS
-    if len(named) > 1 and output.suffix != ".npz":
+    if output is not None and len(named) > 1 and output.suffix != ".npz":
         raise UsageError(
             f"the bundle gives several arrays ({', '.join(named)}) and {output.name} is no .npz "
             "file; name one that ends in .npz"
         )
-    x = _read_input(source, bundle.input_shape)
-    from mbv3c.targets.ethos_u.opening import _runner
-
-    runner = _runner(bundle) if place is None else open_device(bundle, *place)
-    (outputs,) = runner.run(path, [x])
+    given = _checked_input(x, bundle.input_shape)
+    backend = backend_for(bundle)
+    with backend.open(bundle, lambda step: None, place=place, stand_in=False) as opened:
+        (outputs,) = opened.runner.run(opened.folder, [given])
     arrays: dict[str, NDArray[Any]] = dict(zip(names, outputs, strict=True))
     if detector is not None:
         boxes, scores = (arrays[name] for name in detector)
         height, width = bundle.input_shape[2:]
         arrays = detect(boxes, scores, height, width, thresholds or Thresholds())
-    if output.suffix == ".npz":
+    if output is not None and output.suffix == ".npz":
         write_npz(output, arrays)
-    else:
+    elif output is not None:
         with output.open("wb") as file:
             np.save(file, outputs[0])
-    return Ran(arrays, runner.description)
+    return Ran(arrays, opened.ran_on)
 
 
-def _read_input(source: Path, wanted: tuple[int, ...]) -> Tensor:
-    try:
-        x = np.load(source, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UsageError(f"no such file: {source}") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{source} is no .npy array: {error}") from error
+def _checked_input(x: NDArray[Any] | Path, wanted: tuple[int, ...]) -> NDArray[np.float32]:
+    name = str(x) if isinstance(x, Path) else "the input"
+    if isinstance(x, Path):
+        try:
+            x = np.load(x, allow_pickle=False)
+        except FileNotFoundError as error:
+            raise UsageError(f"no such file: {name}") from error
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{name} is no .npy array: {error}") from error
     if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.shape != wanted:
         found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else "an .npz archive"
-        raise UsageError(f"{source} holds {found}; the bundle wants float32 {wanted}")
+        raise UsageError(f"{name} holds {found}; the bundle wants float32 {wanted}")
     return x
-
-
-@contextmanager
-def runnable(
-    bundle: bundles.Bundle, progress: Progress, place: tuple[Place, float] | None = None
-) -> Iterator[Runnable]:
-    """Find the closest thing to a bundle's target that runs it, as `verify_bundle` does.
-
-    Raises:
-        UsageError: there is no way to run its kernels.
-        ToolError: what runs them is missing.
-    """
-    manifest = bundle.manifest
-    runner: Runner | None
-    if place is not None:
-        runner = open_device(bundle, *place)
-    elif "npu" in manifest:
-        from mbv3c.targets.ethos_u.opening import _check_interpreted, _runner
-
-        _check_interpreted(manifest["target"]["name"])
-        runner = _runner(bundle)
-    else:
-        target = target_of(bundle)
-        _check_verifiable(target)
-        runner = runner_for(target, manifest["precision"])
-    if runner is not None:
-        kernels = manifest.get("kernels", [])  # the stream of an NPU has none
-        yield Runnable(bundle.path, runner, runner.description, True, kernels)
-        return
-    with _stand_in(
-        bundle.path,
-        onnx.load(bundle.compiled_model),
-        target,
-        manifest["precision"],
-        manifest.get("keep_float", []),
-        recorded(manifest.get("tuned_kernels", ())),
-        progress,
-    ) as made:
-        yield made

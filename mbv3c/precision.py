@@ -1,4 +1,43 @@
-"""The precisions in which a network can compute."""
+"""The precisions in which a network can compute, as data."""
 
-# The type in which the kernels compute, by the name of the precision.
-PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+from dataclasses import dataclass
+
+from mbv3c.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A precision of a whole network.
+
+    Attributes:
+        name: the user's name for it.
+        dtype: element type in which the kernels compute.
+        quantized: whether the graph has pairs of QuantizeLinear and DequantizeLinear.
+        may_keep_float: whether single layers may stay in fp32.
+    """
+
+    name: str
+    dtype: str
+    quantized: bool = False
+    may_keep_float: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+FP32 = Precision("fp32", "float32")
+FP16 = Precision("fp16", "float16", may_keep_float=True)
+INT8 = Precision("int8", "int8", quantized=True, may_keep_float=True)
+
+PRECISIONS = {precision.name: precision for precision in (FP32, FP16, INT8)}
+
+
+def find_precision(name: str) -> Precision:
+    """Look a precision up by the user's name for it.
+
+    Raises:
+        UsageError: no precision has that name.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(f"unknown precision {name!r}; known: {', '.join(PRECISIONS)}")
+    return PRECISIONS[name]

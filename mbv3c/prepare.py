@@ -1,29 +1,148 @@
-"""From the model as given to the graph that a backend lowers."""
+"""From the model as given to the graph that a backend lowers: quantize, rewrite."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
+from importlib import metadata
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
+from mbv3c.bundle import QUANTIZED
 from mbv3c.errors import UsageError
+from mbv3c.graphs.load import input_shape_of, model_input
+from mbv3c.job import Job
+from mbv3c.manifest import (
+    Manifest,
+    ModelRecord,
+    PassRecord,
+    QuantizationRecord,
+    TargetRecord,
+    TensorRecord,
+)
+from mbv3c.parity.reference import ReferenceOutput, parity_inputs, run_reference
 from mbv3c.passes import PassReport, run_pipeline
+from mbv3c.precision import Precision
+from mbv3c.progress import Progress
+from mbv3c.quantization.quantize import quantize_once
+from mbv3c.quantization.report import QuantizationReport
+from mbv3c.version import __version__
+
+
+class Reference:
+    """What onnxruntime computes with a model on the inputs of a parity check.
+
+    Attributes:
+        model: the model.
+        inputs: one array per input of the check.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.inputs: list[NDArray[np.float32]] = parity_inputs(input_shape_of(model))
+
+    @cached_property
+    def outputs(self) -> list[list[ReferenceOutput]]:
+        """The outputs for each input; computed when they are first asked for."""
+        return list(run_reference(self.model, self.inputs))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that is ready to be lowered.
+
+    Attributes:
+        given: the model as the user gave it.
+        quantized: the model with QDQ pairs, if we made it; None otherwise.
+        graph: the rewritten graph, which is what the backend lowers.
+        reports: what each pass did.
+        quantization: what quantizing showed; None if we did not quantize.
+        reference: what onnxruntime computes with the model that the program must equal.
+    """
+
+    given: onnx.ModelProto
+    quantized: onnx.ModelProto | None
+    graph: onnx.ModelProto
+    reports: tuple[PassReport, ...]
+    quantization: QuantizationReport | None
+    reference: Reference
+
+
+def prepare(model: onnx.ModelProto, job: Job, progress: Progress) -> Prepared:
+    """Quantize a model, if the precision asks for it, and rewrite it.
+
+    A model that has QDQ pairs already is taken as it is.
+
+    Raises:
+        UsageError: the model is quantized already, and the job says how to quantize it.
+        Mbv3cError: the model cannot be quantized.
+    """
+    quantized, report = None, None
+    if job.precision.quantized:
+        with_pairs, report = quantize_once(model, job.calibration, job.quantizing, progress)
+        quantized = with_pairs if report is not None else None
+    progress("rewriting the graph")
+    base = quantized or model
+    graph, reports = rewritten_for(base, job.precision)
+    return Prepared(model, quantized, graph, tuple(reports), report, Reference(base))
+
+
+def describe(prepared: Prepared, job: Job, tools: Sequence[str]) -> Manifest:
+    """Say of a bundle what every backend's bundles say; `tools` are the packages that made it."""
+    given, made, reference = prepared.given, prepared.quantization, prepared.reference
+    return Manifest(
+        mbv3c=__version__,
+        model=ModelRecord(
+            given.graph.name, {entry.key: entry.value for entry in given.metadata_props}
+        ),
+        target=TargetRecord(job.target.name),
+        precision=job.precision.name,
+        input=TensorRecord(model_input(given).name, reference.inputs[0].shape, "float32"),
+        outputs=tuple(
+            TensorRecord(output.name, output.output.shape, str(output.output.dtype))
+            for output in reference.outputs[0]
+        ),
+        passes=tuple(
+            PassRecord(report.name, len(report.matched), len(report.refused))
+            for report in prepared.reports
+        ),
+        keep_float=job.keep_float,
+        tuned_kernels=(),
+        quantization=None
+        if made is None
+        else QuantizationRecord(
+            model=QUANTIZED,
+            calibration=made.calibration,
+            random_inputs=made.random_inputs,
+            calibrated_on=made.calibrated_on,
+            method=made.method,
+            layers_in_fp32=tuple(
+                layer.name for layer in made.layers if layer.kept_float is not None
+            ),
+        ),
+        parity=None,
+        tools={name: metadata.version(name) for name in tools},
+    )
 
 
 def rewritten_for(
-    model: onnx.ModelProto, precision: str
+    model: onnx.ModelProto, precision: Precision
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
-    """Return the graph that `build_library` takes: a quantized one as it is.
+    """Return the graph that a backend lowers: a quantized one as it is.
 
-    It was rewritten before it was quantized, and rewriting would fold its integers to fp32.
+    A quantized graph was rewritten before it was quantized, and rewriting it again would fold its
+    integers to fp32.
     """
-    return (model, []) if precision == "int8" else run_pipeline(model)
+    return (model, []) if precision.quantized else run_pipeline(model)
 
 
 def check_keep_float(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:
     """Make sure that every pattern matches the name of a node of a rewritten graph.
 
     Raises:
-        UsageError: one matches none.
+        UsageError: a pattern matches no node.
     """
     for pattern in keep_float:
         if not any(fnmatchcase(node.name, pattern) for node in model.graph.node):

@@ -1,7 +1,9 @@
 """Models that many tests share; building one takes seconds."""
 
 import logging
+from pathlib import Path
 
+import hypothesis
 import onnx
 import pytest
 
@@ -9,6 +11,11 @@ from mbv3c.execution.emulator.kit import EmulatorKit, fetch
 from mbv3c.execution.emulator.llvm import Llvm, fetch_llvm
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
+from tests.parity.small_network import small_network
+
+# No test is timed: CI machines are slow at times.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # The files that were collected, and those of their tests that are marked `long`.
 COLLECTED = pytest.StashKey[tuple[set[str], set[str]]]()
@@ -42,6 +49,20 @@ def large() -> onnx.ModelProto:
 def network(request: pytest.FixtureRequest) -> onnx.ModelProto:
     """Return each of the two in turn."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def blocks() -> onnx.ModelProto:
+    """Return three bottlenecks of 32 pixels: every kind of kernel; tests must not change it."""
+    return small_network()
+
+
+@pytest.fixture(scope="session")
+def blocks_file(blocks: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return `blocks` in a file."""
+    path = tmp_path_factory.mktemp("blocks") / "blocks.onnx"
+    onnx.save(blocks, path)
+    return path
 
 
 @pytest.fixture(scope="session")

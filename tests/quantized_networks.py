@@ -8,25 +8,26 @@ import onnx
 from onnx import numpy_helper
 
 from mbv3c.execution.host import HostRunner
-from mbv3c.job import with_cores
+from mbv3c.job import Job
 from mbv3c.lowering.arena import plan_arena
-from mbv3c.lowering.assemble import assemble
+from mbv3c.lowering.lower import assemble
 from mbv3c.lowering.plan import Plan
 from mbv3c.lowering.qdq import read_pairs
 from mbv3c.parity.reference import run, session
+from mbv3c.precision import INT8
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import machine
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets import backend_of, find_target
+from mbv3c.targets.cpu import backend as cpu
+from mbv3c.targets.cpu.cores import Processor, processor_of
 from mbv3c.targets.cpu.select_integers import select_quantized
-from mbv3c.targets.library import build_library, runner_for
-from mbv3c.targets.table import find_target
+from mbv3c.targets.library.building import build_library
+from mbv3c.targets.library.target import resolve, tvm_target
 
 Array = np.ndarray
 
-HOST_TARGET = cpu.resolve(find_target("host_cpu"))
-HOST = machine(HOST_TARGET, cpu.tvm_target(HOST_TARGET))
+HOST_TARGET = resolve(find_target("host_cpu"))
+HOST = processor_of(HOST_TARGET)
 # The loops of NEON without its instructions, which this machine has not.
 LANES = replace(HOST, vector_bytes=16, registers=32, lane_operands=True, integers="portable")
 PLAIN = replace(HOST, integers="portable")
@@ -109,7 +110,7 @@ def inputs_of(model: onnx.ModelProto) -> list[Array]:
 
 
 def plan_for(model: onnx.ModelProto, here: Processor) -> Plan:
-    return select_quantized(read_pairs(model), here, cpu.tvm_target(HOST_TARGET))
+    return select_quantized(read_pairs(model), here, tvm_target(HOST_TARGET))
 
 
 def run_here(model: onnx.ModelProto, here: Processor, folder: Path) -> list[list[Array]]:
@@ -122,8 +123,9 @@ def run_here(model: onnx.ModelProto, here: Processor, folder: Path) -> list[list
 
 def run_on(model: onnx.ModelProto, name: str, folder: Path) -> list[list[Array]]:
     """Compile for a target and run that, emulated or not."""
-    target = with_cores(find_target(name), 1)
-    build_library(model, target, folder / "model.so", precision="int8")
-    runner = runner_for(target)
+    target = replace(find_target(name), cores=1)
+    backend = backend_of(target)
+    build_library(backend, model, Job(target, INT8), folder / "model.so")
+    runner = backend.runner_for(target, INT8)
     assert runner is not None
     return runner.run(folder, inputs_of(model))

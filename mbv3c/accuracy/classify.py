@@ -1,7 +1,7 @@
 """Run images through onnxruntime and a bundle side by side, and note their best classes.
 
-Threads decode ahead while onnxruntime computes in this process and the bundle in its own. Memory
-holds the images of one group and a few more.
+Threads decode ahead while onnxruntime computes in this process and the bundle in another one.
+Memory holds the images of one group and a few more.
 """
 
 import os
@@ -18,8 +18,7 @@ import onnxruntime as ort
 from mbv3c.accuracy.image_sets import Image
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, Record
 from mbv3c.errors import ImageError
-from mbv3c.execution.runners import Tensor
-from mbv3c.execution.streams import Stream
+from mbv3c.execution.runners import Stream, Tensor
 from mbv3c.parity.reference import run
 
 Read = Callable[[Path], Tensor]

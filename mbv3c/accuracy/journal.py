@@ -1,4 +1,4 @@
-"""What a long measurement has found so far, in a file that survives any interruption.
+"""The results of a long measurement so far, in a file that survives any interruption.
 
 The first line says which measurement it is, as JSON; every other line is one group of images, in
 their order. A line that is torn, and whatever follows it, is cut off and computed again.
@@ -24,8 +24,8 @@ class Journal:
     """An open journal.
 
     Attributes:
-        path: the file.
-        groups: how many groups are in it.
+        path: file of the journal.
+        groups: number of groups in the file.
     """
 
     def __init__(self, path: Path, file: IO[bytes], groups: int) -> None:
@@ -53,8 +53,8 @@ def open_journal(path: Path, key: dict[str, Any]) -> Iterator[Journal]:
     """Open a measurement's journal, or begin one, and keep others from writing to it.
 
     Args:
-        path: the file.
-        key: what the measurement depends on.
+        path: file of the journal.
+        key: all that the measurement depends on.
 
     Raises:
         UsageError: it belongs to another measurement or is no journal, or another process has it.
@@ -87,13 +87,13 @@ def _resume(path: Path, file: IO[bytes], head: dict[str, Any]) -> int:
         _append(path, file, _line(head))
         return 0
     _check_head(path, _parsed(first), head)
-    groups, whole = 0, file.tell()
+    groups, end = 0, file.tell()
     for line in whole_lines(file):
         record = _parsed(line)
         if record is None or record.get("group") != groups or "images" not in record:
             break
-        groups, whole = groups + 1, whole + len(line)
-    file.truncate(whole)
+        groups, end = groups + 1, end + len(line)
+    file.truncate(end)
     return groups
 
 

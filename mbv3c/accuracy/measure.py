@@ -4,6 +4,7 @@ import csv
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
@@ -13,20 +14,19 @@ from typing import Any
 
 import onnx
 
-from mbv3c import __version__
 from mbv3c.accuracy.classify import Read, Scores, classify, group_size
 from mbv3c.accuracy.image_sets import Classes, ImageSet, open_images
 from mbv3c.accuracy.journal import Journal, open_journal
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED, Tally, differs
 from mbv3c.atomic import new_file
-from mbv3c.bundle import MANIFEST, Bundle, read_bundle
+from mbv3c.bundle import Bundle
 from mbv3c.errors import Mbv3cError, UsageError
 from mbv3c.execution.cache import cache_root
-from mbv3c.execution.device.place import Place
-from mbv3c.execution.streams import Stream, open_stream
+from mbv3c.execution.runners import Runnable, Stream, open_stream
 from mbv3c.graphs.outputs import class_axes, class_names
+from mbv3c.manifest import MANIFEST
 from mbv3c.parity.reference import session
-from mbv3c.pipeline import runnable
+from mbv3c.progress import Progress
 from mbv3c.quantization.images import (
     IMAGES,
     Overrides,
@@ -36,11 +36,12 @@ from mbv3c.quantization.images import (
     read_image,
     without_warnings,
 )
-from mbv3c.targets.library import Runnable
+from mbv3c.version import __version__
 
 # Keys are in docs/json.md; `event` says which kind it is.
 Event = dict[str, Any]
 Report = Callable[[Event], None]
+Open = Callable[[Progress], AbstractContextManager[Runnable]]
 
 _PROGRESS_SECONDS = 0.5
 _SLOW_SECONDS = 600.0
@@ -88,28 +89,32 @@ class _Measurement:
 
 
 def measure_accuracy(
-    path: Path, request: AccuracyRequest, report: Report, place: tuple[Place, float] | None = None
+    bundle: Bundle, open_bundle: Open, request: AccuracyRequest, report: Report
 ) -> dict[str, Any]:
     """Run images through a bundle and onnxruntime, and return the documented keys.
 
-    The bundle runs on the closest thing to its target, as in `pipeline.verify_bundle`. Results are
-    in a journal at all times; a repeated call goes on where an interrupted one stopped.
+    Results are in a journal at all times; a repeated call goes on where one was interrupted.
+
+    Args:
+        bundle: the bundle.
+        open_bundle: opens what runs it, and is handed who is told what is being done.
+        request: what the user asked for.
+        report: function that is told what happens.
 
     Raises:
         UsageError: the bundle's model is no classifier of images, the images' classes are not its
             classes, or the request is otherwise impossible.
         Mbv3cError: the bundle is damaged or fails, or no image can be read.
     """
-    wanted = _prepare(read_bundle(path), request)
+    wanted = _prepare(bundle, request)
 
     def step(text: str) -> None:
         report({"event": "step", "step": text})
 
-    outputs = len(wanted.bundle.manifest["outputs"])
     with (
         without_warnings(),
-        runnable(wanted.bundle, step, place) as ran,
-        open_stream(ran.runner, ran.folder, outputs) as stream,
+        open_bundle(step) as ran,
+        open_stream(ran.runner, ran.folder, len(bundle.output_names)) as stream,
     ):
         key = _key(wanted, request, ran, stream)
         named = request.journal or _in_cache(wanted.bundle, key, ".jsonl")
@@ -134,7 +139,7 @@ def _prepare(bundle: Bundle, request: AccuracyRequest) -> _Measurement:
     if bundle.compiled_model != bundle.model:
         models[QUANTIZED] = onnx.load(bundle.compiled_model)
     scores, count = class_scores(bundle, model)
-    classes = Classes(count, class_names(bundle.metadata, count))
+    classes = Classes(count, class_names(bundle.manifest.model.metadata, count))
     overrides = request.overrides
     return _Measurement(
         bundle,
@@ -160,7 +165,7 @@ def class_scores(bundle: Bundle, model: onnx.ModelProto) -> tuple[Scores, int]:
     Raises:
         UsageError: there is none, or several.
     """
-    shapes = [tuple(output["shape"]) for output in bundle.manifest["outputs"]]
+    shapes = [output.shape for output in bundle.manifest.outputs]
     batch = bundle.input_shape[0]
     candidates = [
         (Scores(index, axis), shape[axis])

@@ -10,12 +10,7 @@ _COLUMN = 30
 
 def lines(document: Mapping[str, Any]) -> list[str]:
     """Say what was measured, line by line; `document` is what `--json` prints."""
-    return [
-        *_about(document),
-        *_table(document),
-        *_differing(document),
-        *_broken(document),
-    ]
+    return [*_about(document), *_table(document), *_differing(document), *_broken(document)]
 
 
 def _about(document: Mapping[str, Any]) -> list[str]:

@@ -1,10 +1,78 @@
-"""Counts over images: how often a bundle and onnxruntime are right, and agree."""
+"""Counts over images: how often a bundle and onnxruntime are right, and agree.
 
+Confidence intervals of shares, and of differences of two shares of a set of images.
+
+Wilson's score interval: E. B. Wilson, "Probable inference, the law of succession, and statistical
+inference", J. Am. Stat. Assoc. 22 (1927), 209-212; method 3 of R. G. Newcombe, "Two-sided
+confidence intervals for the single proportion", Statist. Med. 17 (1998), 857-872.
+
+The difference of paired shares: method 10 of R. G. Newcombe, "Improved confidence intervals for
+the difference between binomial proportions based on paired data", Statist. Med. 17 (1998),
+2635-2650.
+"""
+
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import sqrt
 from typing import Any
 
-from mbv3c.accuracy.intervals import CONFIDENCE, paired_difference, wilson
+CONFIDENCE = 0.95
+_Z = 1.959963984540054  # of the normal distribution, for 95 %
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share, or a difference of shares, with its 95 % confidence interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+def wilson(successes: int, total: int) -> Interval:
+    """Return the share of successes with Wilson's score interval; `total` is at least 1."""
+    share, per = successes / total, _Z * _Z / total
+    middle = (share + per / 2) / (1 + per)
+    half = _Z * sqrt(share * (1 - share) / total + per / (4 * total)) / (1 + per)
+    # At the ends the formula gives 0 and 1, except for rounding.
+    low = 0.0 if successes == 0 else middle - half
+    high = 1.0 if successes == total else middle + half
+    return Interval(share, low, high)
+
+
+def paired_difference(both: int, first: int, second: int, neither: int) -> Interval:
+    """Return the first's share of successes less the second's, on a common set of images.
+
+    Args:
+        both: number of images on which both succeed.
+        first: number of images on which only the first succeeds.
+        second: number of images on which only the second succeeds.
+        neither: number of images on which neither succeeds. The sum of all four is at least 1.
+    """
+    total = both + first + second + neither
+    a, b = wilson(both + first, total), wilson(both + second, total)
+    correlation = _correlation(both, first, second, neither)
+    below = _combined(a.share - a.low, b.high - b.share, correlation)
+    above = _combined(b.share - b.low, a.high - a.share, correlation)
+    share = (first - second) / total
+    return Interval(share, max(-1.0, share - below), min(1.0, share + above))
+
+
+def _correlation(both: int, first: int, second: int, neither: int) -> float:
+    """Return the correlation of two successes, with Newcombe's continuity correction."""
+    product = (both + first) * (second + neither) * (both + second) * (first + neither)
+    if product == 0:
+        return 0.0
+    excess: float = both * neither - first * second
+    if excess > 0:
+        excess = max(excess - (both + first + second + neither) / 2, 0.0)
+    return excess / sqrt(product)
+
+
+def _combined(a: float, b: float, correlation: float) -> float:
+    return sqrt(max(0.0, a * a - 2 * correlation * a * b + b * b))
+
 
 GIVEN, QUANTIZED, BUNDLE = "given", "quantized", "bundle"
 SIDES = {
@@ -28,28 +96,21 @@ def differs(image: Record, references: Sequence[str]) -> bool:
 
 @dataclass
 class _PairedCounts:
-    """Numbers of images on which the bundle and a reference are right, and on which they agree."""
+    """Numbers of images on which the bundle and a reference are right, and on which they agree.
 
-    both: int = 0
-    bundle: int = 0
-    reference: int = 0
-    neither: int = 0
+    Attributes:
+        right: number of images by whether the bundle is right, and whether the reference is.
+        same: number of images on which both have equal best classes.
+    """
+
+    right: Counter[tuple[bool, bool]] = field(default_factory=Counter)
     same: int = 0
 
     def add(self, ours: Sequence[int], theirs: Sequence[int], label: int | None) -> None:
         # Scores that are not finite have no best class, and agree with nothing.
         self.same += bool(ours) and set(ours) == set(theirs)
-        if label is None:
-            return
-        match label in ours, label in theirs:
-            case True, True:
-                self.both += 1
-            case True, False:
-                self.bundle += 1
-            case False, True:
-                self.reference += 1
-            case _:
-                self.neither += 1
+        if label is not None:
+            self.right[label in ours, label in theirs] += 1
 
 
 @dataclass
@@ -127,13 +188,11 @@ class Tally:
 
     def _accuracy(self) -> dict[str, Any]:
         """Return, by side, the share of images whose class is among the side's best."""
-        right: dict[str, dict[int, int]] = {}
-        ours: dict[int, int] = {}
-        for reference in self.references:
-            counts = {top: self._counts[reference, top] for top in TOPS}
-            right[reference] = {top: c.both + c.reference for top, c in counts.items()}
-            ours = {top: c.both + c.bundle for top, c in counts.items()}
-        right[BUNDLE] = ours  # which does not depend on the reference
+        right: dict[str, dict[int, int]] = {side: {} for side in (*self.references, BUNDLE)}
+        for (reference, top), counts in self._counts.items():
+            both = counts.right[True, True]
+            right[reference][top] = both + counts.right[False, True]
+            right[BUNDLE][top] = both + counts.right[True, False]  # by whichever reference
         return {side: _tops(successes, self.labelled) for side, successes in right.items()}
 
     def _agreement(self) -> dict[str, Any]:
@@ -164,5 +223,7 @@ def _tops(counts: Mapping[int, int], total: int) -> dict[str, Any]:
 
 
 def _difference(counts: _PairedCounts) -> dict[str, Any]:
-    interval = paired_difference(counts.both, counts.bundle, counts.reference, counts.neither)
-    return {**asdict(interval), "only_bundle": counts.bundle, "only_reference": counts.reference}
+    right = counts.right
+    bundle, reference = right[True, False], right[False, True]
+    interval = paired_difference(right[True, True], bundle, reference, right[False, False])
+    return {**asdict(interval), "only_bundle": bundle, "only_reference": reference}

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.output import Progress, json_option, print_json
+from mbv3c.commands.options import PATH, Progress, json_option, print_json
 
 if TYPE_CHECKING:
-    from mbv3c.bench.measure import Instructions, Latency
+    from mbv3c.speed.measure import Instructions, Latency
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option("--against", help="onnxruntime or openvino.  [default: onnxruntime]")
 @click.option("--threads", type=int, help="Of both sides.  [default: the bundle's cores]")
 @click.option("--runs", type=int, help="Timed inferences of each side.  [default: 200]")
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 @json_option
 def bench(bundle: Path, as_json: bool, **given: Any) -> None:
     """Time a bundle beside another runtime; count its instructions where it runs emulated."""
-    from mbv3c.bench import measure
+    from mbv3c.speed import measure
+    from mbv3c.targets import open_bundle
 
-    measured = measure.measure(bundle, measure.BenchRequest(**given), Progress())
+    request = measure.BenchRequest(**given)
+    measured = measure.measure(open_bundle(bundle), request, Progress())
     if as_json:
         print_json({"bundle": str(bundle), **measure.to_json(measured)})
         return
@@ -51,12 +53,12 @@ def _print_latency(bundle: Path, measured: "Latency", versions: str) -> None:
     if measured.kernels is None:
         return
     click.echo(f"\n{'kernel':<20}{'us':>9}{'share':>7}{'GFLOP/s':>9}  nodes")
-    for one in measured.kernels:
+    for call in measured.kernels:
         click.echo(
-            f"{one.kernel:<20}{one.us:>9.1f}{one.share:>7.1%}{one.gflops:>9.1f}  "
-            f"{_first_of(one.nodes)}"
+            f"{call.kernel:<20}{call.us:>9.1f}{call.share:>7.1%}{call.gflops:>9.1f}  "
+            f"{_first_of(call.nodes)}"
         )
-    click.echo(f"{'sum':<20}{sum(one.us for one in measured.kernels):>9.1f}")
+    click.echo(f"{'sum':<20}{sum(call.us for call in measured.kernels):>9.1f}")
 
 
 def _print_instructions(bundle: Path, measured: "Instructions", versions: str) -> None:
@@ -73,13 +75,13 @@ def _print_instructions(bundle: Path, measured: "Instructions", versions: str) -
     heads = f"{'calls':>7}{'instructions':>14}{'share':>7}{'madds/instr':>12}"
     estimated = f"{'est. cycles':>13}{'share':>7}" if cycles else ""
     click.echo(f"\n{'kernel':<20}{heads}{estimated}  nodes")
-    for one in measured.kernels:
+    for kernel in measured.kernels:
         if cycles:
-            of = one.estimated_cycles or 0
+            of = kernel.estimated_cycles or 0
             estimated = f"{of:>13,}{of / cycles.total:>7.1%}"
         click.echo(
-            f"{one.kernel:<20}{one.calls:>7}{one.instructions:>14,}{one.share:>7.1%}"
-            f"{one.madds_per_instruction:>12.2f}{estimated}  {_first_of(one.nodes)}"
+            f"{kernel.kernel:<20}{kernel.calls:>7}{kernel.instructions:>14,}{kernel.share:>7.1%}"
+            f"{kernel.madds_per_instruction:>12.2f}{estimated}  {_first_of(kernel.nodes)}"
         )
     if cycles is None:
         from mbv3c.execution.emulator.llvm import LLVM_REMEDY

@@ -5,17 +5,21 @@ from typing import Any
 
 import click
 
-from mbv3c.commands.options import built, force_option, model_options
-from mbv3c.commands.output import json_option, print_json
+from mbv3c.commands.options import (
+    PATH,
+    built,
+    force_option,
+    json_option,
+    model_options,
+    print_json,
+)
 
 
 @click.command()
 @model_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The .onnx file to write.")
+@click.option("-o", "--output", type=PATH, help="The .onnx file to write.")
 @click.option(
-    "--save-weights",
-    type=click.Path(path_type=Path),
-    help="Also write the weights, to a .safetensors or .npz file.",
+    "--save-weights", type=PATH, help="Also write the weights, to a .safetensors or .npz file."
 )
 @force_option
 @json_option
@@ -23,9 +27,11 @@ def build(
     output: Path | None, save_weights: Path | None, force: bool, as_json: bool, **spec: Any
 ) -> None:
     """Write MobileNetV3 as an ONNX graph, with seeded or trained weights."""
+    from dataclasses import asdict
+
     from mbv3c.atomic import new_file
     from mbv3c.graphs.count import count
-    from mbv3c.graphs.weights import load as weights
+    from mbv3c.graphs.weights import files
 
     model = built(spec)
     path = output or Path(f"{model.graph.name}.onnx")
@@ -33,18 +39,11 @@ def build(
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         if save_weights is not None:
             with new_file(save_weights, force=force) as temporary_weights:
-                weights.save_weights(model, temporary_weights)
+                files.save_weights(model, temporary_weights)
     counts = count(model)
     saved = str(save_weights) if save_weights is not None else None
     if as_json:
-        print_json(
-            {
-                "model": str(path),
-                "weights": saved,
-                "params": counts.params,
-                "madds": counts.madds,
-            }
-        )
+        print_json({"model": str(path), "weights": saved, **asdict(counts)})
         return
     click.echo(f"{path}: {counts.params:,} parameters, {counts.madds:,} multiply-adds")
     if saved:

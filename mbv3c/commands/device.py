@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.output import Progress, json_option, print_json
+from mbv3c.commands.options import Progress, json_option, print_json
 
 if TYPE_CHECKING:
     from mbv3c.execution.device.server import Serving
@@ -78,38 +78,28 @@ def _ready(serving: "Serving", as_json: bool) -> None:
 @json_option
 def list_(tracker: str, as_json: bool) -> None:
     """List the devices of a tracker: key, address, whether it is free, what it is."""
+    from dataclasses import asdict
+
     from mbv3c.execution.device.place import parse_address
     from mbv3c.execution.device.tracker import list_devices
 
     address = parse_address(tracker, "--tracker")
     devices, queues = list_devices(address)
     if as_json:
-        print_json(
-            {
-                "tracker": str(address),
-                "devices": [
-                    {
-                        "key": one.key,
-                        "host": one.address.host,
-                        "port": one.address.port,
-                        "busy": one.busy,
-                        "machine": one.machine,
-                    }
-                    for one in devices
-                ],
-                "queues": [
-                    {"key": one.key, "free": one.free, "waiting": one.waiting} for one in queues
-                ],
-            }
-        )
+        rows = [
+            {"key": dev.key, **asdict(dev.address), "busy": dev.busy, "machine": dev.machine}
+            for dev in devices
+        ]
+        document = {"tracker": str(address), "devices": rows}
+        print_json({**document, "queues": [asdict(queue) for queue in queues]})
         return
     if not devices:
         click.echo(f"the tracker {address} has no devices")
         return
     click.echo(f"{'key':<20}{'address':<24}{'state':<10}what it is")
-    for one in devices:
-        state = {True: "busy", False: "free", None: "unknown"}[one.busy]
-        click.echo(f"{one.key:<20}{one.address!s:<24}{state:<10}{_sentence(one)}")
+    for dev in devices:
+        state = {True: "busy", False: "free", None: "unknown"}[dev.busy]
+        click.echo(f"{dev.key:<20}{dev.address!s:<24}{state:<10}{_sentence(dev)}")
     for queue in queues:
         if queue.waiting:
             click.echo(f"{queue.waiting} clients wait for {queue.key}")

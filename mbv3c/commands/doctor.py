@@ -2,7 +2,7 @@
 
 import click
 
-from mbv3c.commands.output import Progress, json_option, print_json
+from mbv3c.commands.options import Progress, json_option, print_json
 
 
 @click.command()
@@ -18,27 +18,15 @@ from mbv3c.commands.output import Progress, json_option, print_json
 def doctor(fetch: str | None, as_json: bool) -> None:
     """Say what is missing to compile and to verify; exit 1 if something is."""
     from mbv3c import doctor as doctors
-    from mbv3c.execution.emulator import kit as toolbox
-    from mbv3c.execution.emulator import llvm
 
-    progress = Progress()
-    if fetch in ("all", "emulator"):
-        toolbox.fetch(progress)
-    if fetch in ("all", "opencl"):
-        doctors.fetch_opencl(progress)
-    if fetch in ("all", "cycles"):
-        llvm.fetch_llvm(progress)
+    if fetch is not None:
+        doctors.fetch(fetch, Progress())
     parts = doctors.diagnose()
     healthy = all(part.ok or part.optional for part in parts)
     if as_json:
         rows = [
-            {
-                "name": part.name,
-                "ok": part.ok,
-                "optional": part.optional,
-                "detail": part.detail,
-                "remedy": part.remedy or None,
-            }
+            {"name": part.name, "ok": part.ok, "optional": part.optional, "detail": part.detail}
+            | {"remedy": part.remedy or None}
             for part in parts
         ]
         print_json({"healthy": healthy, "parts": rows})

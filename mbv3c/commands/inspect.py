@@ -1,54 +1,59 @@
 """The command `mbv3c inspect`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from mbv3c.commands.options import batch_option, load_given, opset_option
-from mbv3c.commands.output import json_option, print_json
-from mbv3c.commands.verify import sentence
+from mbv3c.commands.options import (
+    PATH,
+    batch_option,
+    json_option,
+    load_given,
+    opset_option,
+    print_description,
+    print_json,
+)
 from mbv3c.errors import UsageError
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @batch_option
 @opset_option
 @json_option
-def inspect(
-    model: Path,
-    input_shape: str | None,
-    batch: int | None,
-    opset: int | None,
-    as_json: bool,
-) -> None:
+def inspect(model: Path, as_json: bool, **given: Any) -> None:
     """Say what a model is, what each layer costs, and what `optimize` would do to it.
 
     Of a bundle: its kernels, its weights and where its activations lie.
     """
     if model.is_dir():
-        if any(value is not None for value in (input_shape, batch, opset)):
+        if any(value is not None for value in given.values()):
             raise UsageError(
                 "--input-shape, --batch and --opset belong to a model, not to a bundle"
             )
-        _inspect_bundle(model, as_json)
+        from mbv3c.targets import backend_for, open_bundle
+
+        bundle = open_bundle(model)
+        backend = backend_for(bundle)
+        print_description(backend.describe_bundle(bundle), as_json=as_json)
         return
     from dataclasses import asdict
 
-    from mbv3c.graphs import inspection
+    from mbv3c.graphs import count
     from mbv3c.graphs.recognition import recognize
     from mbv3c.passes import run_pipeline
     from mbv3c.passes.simplify import simplify
 
-    loaded = load_given(model, input_shape, batch, opset)
-    inspected = inspection.inspect(loaded, simplify(loaded)[0])
+    loaded = load_given(model, **given)
+    inspected = count.inspect(loaded, simplify(loaded)[0])
     optimized, reports = run_pipeline(loaded)
-    found = recognize(optimized)
+    architecture = recognize(optimized)
     if as_json:
         print_json(
             {
-                "architecture": found.to_json(),
+                "architecture": architecture.to_json(),
                 **asdict(inspected.totals),
                 "peak_activation_bytes": inspected.peak_activation_bytes,
                 "layers": [asdict(layer) for layer in inspected.layers],
@@ -61,7 +66,7 @@ def inspect(
         return
     totals = inspected.totals
     wide = max(len(layer.name) for layer in inspected.layers) + 2
-    click.echo(f"{model}: {found.sentence}\n")
+    click.echo(f"{model}: {architecture.sentence}\n")
     click.echo(
         f"{'layer':<{wide}}{'operator':<20}{'output':<18}{'parameters':>12}{'multiply-adds':>15}"
         f"{'activation bytes':>18}"
@@ -86,31 +91,3 @@ def inspect(
     for report in reports:
         for refusal in report.refused:
             click.echo(f"{report.name} would refuse {refusal.node}: {refusal.reason}")
-
-
-def _inspect_bundle(path: Path, as_json: bool) -> None:
-    from mbv3c.bundle import read_bundle
-    from mbv3c.commands.kernel_table import kernel_lines, memory_lines
-
-    manifest = read_bundle(path).manifest
-    if "npu" in manifest:
-        from mbv3c.targets.ethos_u import report as npu_report
-
-        if as_json:
-            print_json(npu_report.inspected_json(manifest))
-            return
-        click.echo("\n".join(npu_report.inspected_lines(path, manifest)))
-        return
-    if as_json:
-        keys = ("model", "target", "precision", "input", "outputs", "kernels", "memory", "parity")
-        print_json({key: manifest[key] for key in keys})
-        return
-    target = manifest["target"]
-    click.echo(
-        f"{path}: {manifest['model']['name']} for {target['name']} ({target['cpu']}, "
-        f"{target['cores']} cores), {manifest['precision']}\n"
-    )
-    for line in (*kernel_lines(manifest["kernels"]), "", *memory_lines(manifest["memory"])):
-        click.echo(line)
-    parity = manifest["parity"]
-    click.echo(f"\nparity: {sentence(parity)}" if parity else "\nparity: not checked")

@@ -1,12 +1,18 @@
 """The command `mbv3c optimize`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.options import batch_option, force_option, load_given
-from mbv3c.commands.output import json_option, print_json
+from mbv3c.commands.options import (
+    PATH,
+    batch_option,
+    force_option,
+    json_option,
+    load_given,
+    print_json,
+)
 from mbv3c.errors import EXIT_PARITY
 
 if TYPE_CHECKING:
@@ -14,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.argument("model", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @batch_option
 @click.option("--opset", type=int, help="Write OUTPUT in this opset, 11 to 18.")
@@ -30,19 +36,18 @@ if TYPE_CHECKING:
 def optimize(
     model: Path,
     output: Path,
-    input_shape: str | None,
-    batch: int | None,
     opset: int | None,
     explain: bool,
     prove: bool,
     force: bool,
     as_json: bool,
+    **shape: Any,
 ) -> None:
     """Rewrite an ONNX graph and say what each pass did and why it refused."""
     from mbv3c.atomic import new_file
     from mbv3c.parity.rewriting import optimize as optimized_model
 
-    loaded = load_given(model, input_shape, batch)
+    loaded = load_given(model, **shape)
     with new_file(output, force=force) as temporary:
         optimized, steps = optimized_model(loaded, proving=prove, opset=opset)
         temporary.write_bytes(optimized.SerializeToString(deterministic=True))

@@ -5,18 +5,26 @@ from typing import Any
 
 import click
 
-from mbv3c.commands.options import built_or_loaded, force_option, model_options
-from mbv3c.commands.output import Progress, json_option, print_json
+from mbv3c.commands.options import (
+    PATH,
+    Progress,
+    built_or_loaded,
+    force_option,
+    json_option,
+    model_options,
+    print_json,
+    taken,
+)
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.argument("model", type=PATH, required=False)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @model_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("-o", "--output", type=PATH, required=True)
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
 )
 @click.option("--random-inputs", type=int, help="Take so many random inputs instead.")
@@ -35,20 +43,12 @@ from mbv3c.commands.output import Progress, json_option, print_json
 @json_option
 def quantize(
     model: Path | None,
-    input_shape: str | None,
     output: Path,
-    calibration: Path | None,
-    random_inputs: int | None,
-    input_seed: int | None,
-    activations: str | None,
-    method: str | None,
-    percentile: float | None,
-    keep_float: str | None,
     no_layers: bool,
     explain: bool,
     force: bool,
     as_json: bool,
-    **spec: Any,
+    **given: Any,
 ) -> None:
     """Write a model in int8 with QDQ pairs, and say what that costs and where.
 
@@ -60,19 +60,16 @@ def quantize(
     from mbv3c.quantization.quantize import quantize as quantized_model
     from mbv3c.quantization.report import report_lines
 
-    keep = options.parse_keep_float(keep_float) if keep_float is not None else None
-    given = {
-        "activations": activations,
-        "method": method,
-        "percentile": percentile,
-        "keep_float": keep,
-    }
-    chosen = options.from_given(given)
+    origin = taken(given, "calibration", "random_inputs", "input_seed").values()
+    wanted = taken(given, "activations", "method", "percentile", "keep_float")
+    if wanted["keep_float"] is not None:
+        wanted["keep_float"] = options.parse_keep_float(wanted["keep_float"])
+    chosen = options.from_given(wanted)
     progress = Progress()
     with new_file(output, force=force) as temporary:
-        calibrations.check_source(calibration, random_inputs, input_seed)
-        loaded = built_or_loaded(model, spec, input_shape, None, progress)
-        source = calibrations.inputs_from(loaded, calibration, random_inputs, input_seed)
+        calibrations.check_source(*origin)
+        loaded = built_or_loaded(model, given, progress)
+        source = calibrations.inputs_from(loaded, *origin)
         if source.random:
             progress(calibrations.RANDOM_WARNING)
         quantized, report = quantized_model(

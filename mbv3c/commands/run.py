@@ -5,14 +5,20 @@ from typing import Any
 
 import click
 
-from mbv3c.commands.options import device_options, force_option, place_of
-from mbv3c.commands.output import json_option, print_json
+from mbv3c.commands.options import (
+    PATH,
+    device_options,
+    force_option,
+    json_option,
+    place_of,
+    print_json,
+)
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--input", "source", type=click.Path(path_type=Path), required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.argument("bundle", type=PATH)
+@click.option("--input", "source", type=PATH, required=True)
+@click.option("-o", "--output", type=PATH, required=True)
 @click.option("--raw", is_flag=True, help="Of a detector: its outputs as they are.")
 @click.option(
     "--score-threshold", type=float, help="Least score of a detection.  [default: 0.001]"
@@ -24,17 +30,7 @@ from mbv3c.commands.output import json_option, print_json
 @force_option
 @json_option
 def run(
-    bundle: Path,
-    source: Path,
-    output: Path,
-    raw: bool,
-    device: str | None,
-    tracker: str | None,
-    key: str | None,
-    timeout: float | None,
-    force: bool,
-    as_json: bool,
-    **given: float | None,
+    bundle: Path, source: Path, output: Path, raw: bool, force: bool, as_json: bool, **given: Any
 ) -> None:
     """Run one inference: fp32 .npy in, .npy out, or .npz with every output by its name.
 
@@ -45,9 +41,9 @@ def run(
     from mbv3c.atomic import new_file
     from mbv3c.execution.detection import Thresholds
 
-    limits: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    place = place_of(given)
+    limits = {key: value for key, value in given.items() if value is not None}
     thresholds = Thresholds(**limits) if limits else None
-    place = place_of(device, tracker, key, timeout)
     with new_file(output, force=force) as temporary:
         ran = pipeline.run_bundle(
             bundle, source, temporary, raw=raw, thresholds=thresholds, place=place

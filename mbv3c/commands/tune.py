@@ -2,8 +2,7 @@
 
 import json
 import sys
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,32 +10,31 @@ import click
 from click.core import ParameterSource
 
 from mbv3c.commands.options import (
+    PATH,
+    Progress,
     built_or_loaded,
     device_options,
     force_option,
+    json_option,
     model_options,
     opset_option,
     place_of,
     precision_options,
-    read_numbers,
+    print_json,
+    taken,
 )
-from mbv3c.commands.output import Progress, json_option, print_json
-from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import onnx
-
-    from mbv3c.targets.ethos_u.devices import NpuTarget
-    from mbv3c.targets.ethos_u.tuning import estimates
     from mbv3c.tuning.tuner import Event
 
+_KIB = 1024
 _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout")
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.argument("model", type=PATH, required=False)
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @click.option(
     "--runner",
@@ -56,23 +54,19 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout")
 @click.option("--tuning-seed", type=int, default=0, show_default=True, help="Of the search.")
 @click.option(
     "--database",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("tune_logs"),
     show_default=True,
     help="Folder of all databases; TARGET's own is in it.",
 )
 @click.option("--status", is_flag=True, help="Only say what is in the database.")
 @click.option("--prune", is_flag=True, help="Delete records of other kernels and other TVMs.")
-@click.option(
-    "--export", "export_to", type=click.Path(path_type=Path), help="Write the database to a file."
-)
-@click.option(
-    "--import", "import_from", type=click.Path(path_type=Path), help="Add a file's records."
-)
+@click.option("--export", "export_to", type=PATH, help="Write the database to a file.")
+@click.option("--import", "import_from", type=PATH, help="Add a file's records.")
 @click.option("--sram", type=int, help="npu: budget of SRAM in KiB, tried as arena, too.")
 @click.option(
     "--plot",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Draw what was found over time, of an npu cycles against SRAM: a .png or .svg file.",
 )
 @force_option
@@ -81,32 +75,7 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout")
 @model_options
 @json_option
 def tune(
-    model: Path | None,
-    target: str,
-    precision: str | None,
-    calibration: Path | None,
-    keep_float: str | None,
-    runner: str | None,
-    device: str | None,
-    tracker: str | None,
-    key: str | None,
-    timeout: float | None,
-    trials: int | None,
-    minutes: float | None,
-    patience: int,
-    tuning_seed: int,
-    database: Path,
-    status: bool,
-    prune: bool,
-    export_to: Path | None,
-    import_from: Path | None,
-    sram: int | None,
-    plot: Path | None,
-    force: bool,
-    input_shape: str | None,
-    opset: int | None,
-    as_json: bool,
-    **spec: Any,
+    model: Path | None, database: Path, plot: Path | None, force: bool, as_json: bool, **given: Any
 ) -> None:
     """Measure other choices for the kernels of a network, and keep those that make it faster.
 
@@ -114,105 +83,51 @@ def tune(
 
     Interrupt it whenever you like: what was measured is in the database, and the next run goes on.
     """
-    from mbv3c.targets.ethos_u.devices import is_npu
-    from mbv3c.targets.table import find_target
+    from mbv3c.targets import backend_of, find_target
 
-    if is_npu(target):
-        tune_npu(
-            NpuRequest(
-                target,
-                runner,
-                trials,
-                minutes,
-                sram,
-                calibration,
-                plot,
-                force,
-                as_json,
-                _given("patience", "tuning_seed", "precision", "keep_float", *_DEVICE_OPTIONS),
-            ),
-            lambda progress: built_or_loaded(model, spec, input_shape, opset, progress),
-            database,
-            Files(status, prune, export_to, import_from),
-        )
+    target = find_target(given["target"])
+    kept = taken(given, "prune", "import_from", "export_to", "status")
+    if any(kept.values()):
+        records = backend_of(target).database(database, target)
+        lines = [
+            *([records.prune()] if kept["prune"] else []),
+            *([records.import_from(kept["import_from"])] if kept["import_from"] else []),
+            *([records.export_to(kept["export_to"])] if kept["export_to"] else []),
+            *(records.status() if kept["status"] else []),
+        ]
+        click.echo("\n".join(lines))
         return
-    if given := _given("sram"):
-        raise UsageError(f"{', '.join(given)} are for --target npu only")
-    found = find_target(target)
 
     from mbv3c.figures import check_figure
-    from mbv3c.targets.cpu import library as cpu
-    from mbv3c.tuning import exchange as files
-    from mbv3c.tuning import plot as curves
-    from mbv3c.tuning import session as network
-    from mbv3c.tuning.choices import context_of, device_of
-    from mbv3c.tuning.database import Context, Database, folder_for
-    from mbv3c.tuning.device_meter import one_at_a_time, opened
-    from mbv3c.tuning.tuner import Budget
+    from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
+    from mbv3c.pipeline import tune_model
+    from mbv3c.tuning.request import TuneRequest
 
-    chosen = Database(folder_for(database, device_of(found)))
-
-    def current(context: Context) -> bool:
-        return context == context_of(found, context.unit)
-
-    if status or prune or export_to or import_from:
-        said = [
-            *([files.prune(chosen, current)] if prune else []),
-            *([files.import_records(chosen, current, import_from)] if import_from else []),
-            *([files.export_records(chosen, export_to)] if export_to else []),
-            *(network.status_lines(chosen) if status else []),
-        ]
-        for line in said:
-            click.echo(line)
-        return
-    if (trials is not None and trials < 1) or (minutes is not None and minutes <= 0):
-        raise UsageError("--trials and --minutes must be above 0")
-    if patience < 1:
-        raise UsageError(f"--patience {patience} is not possible; choose at least 1")
-    if trials is None and minutes is None:
-        trials = 400
-    place = place_of(device, tracker, key, timeout)
-    network.check_runner(runner, place[0] if place else None)
-    numbers = read_numbers(found, precision, calibration, keep_float)
-
+    minutes, sram = given.pop("minutes"), given.pop("sram")
+    request = TuneRequest(
+        database,
+        seconds=minutes * 60 if minutes is not None else None,
+        seed=given.pop("tuning_seed"),
+        place=place_of(given),
+        sram_bytes=sram * _KIB if sram is not None else None,
+        given=_given("patience", "tuning_seed", "precision", "keep_float", *_DEVICE_OPTIONS),
+        **taken(given, "runner", "trials", "patience"),
+    )
+    names = ("target", "precision", "calibration", "keep_float")
+    job_spec = JobSpec(**taken(given, *names), tune_logs=NO_TUNE_LOGS)
+    job = job_spec.job()
+    backend_of(target).check_tuning(job, request)
     if plot is not None:
         check_figure(plot, force=force)
-
-    from mbv3c.quantization.quantize import quantize_once
-
-    progress = Progress()
-    loaded = built_or_loaded(model, spec, input_shape, opset, progress)
-    if numbers.precision == "int8":
-        source = numbers.calibration(loaded)
-        loaded, _ = quantize_once(loaded, source, numbers.quantizing, progress)
-    budget = Budget(trials, minutes * 60 if minutes is not None else None, patience)
-    with ExitStack() as stack:
-        report = one_at_a_time(stack.enter_context(_shown(as_json)))
-        devices = None
-        if place is not None:
-            devices = stack.enter_context(opened(cpu.resolve(found), *place, report))
-        tuned = network.tune_network(
-            loaded,
-            found,
-            database,
-            runner,
-            budget,
-            tuning_seed,
-            report,
-            devices,
-            precision=numbers.precision,
-            keep_float=numbers.keep_float,
-        )
-    if plot is not None and tuned.estimate:
-        raise UsageError(f"--plot draws measurements, and {found.name} was only estimated")
+    loaded = built_or_loaded(model, given, Progress())
+    with _shown(as_json) as report:
+        tuning = tune_model(loaded, job_spec.calibrated(job, loaded), request, report)
     if plot is not None:
-        lines = curves.curves(tuned.outcome.states, chosen.records())
-        curves.draw(plot, lines, tuned.device, tuned.runner, force=force)
+        tuning.draw(plot, force=force)
     if as_json:
-        print_json(tuned.to_json())
+        print_json(tuning.to_json())
         return
-    for line in network.summary_lines(tuned):
-        click.echo(line)
+    click.echo("\n".join(tuning.lines()))
 
 
 @contextmanager
@@ -226,14 +141,14 @@ def _shown(as_json: bool) -> "Iterator[Callable[[Event], None]]":
     from rich.live import Live
 
     from mbv3c.commands.tune_table import LiveTable
-    from mbv3c.tuning.session import said
+    from mbv3c.tuning.session import event_sentence
 
     if as_json:
         yield lambda event: click.echo(json.dumps(event), err=True)
         return
     if not sys.stderr.isatty():
         progress = Progress()
-        yield lambda event: progress(said(event))
+        yield lambda event: progress(event_sentence(event))
         return
     console, board = Console(stderr=True), LiveTable()
     with Live(
@@ -242,139 +157,7 @@ def _shown(as_json: bool) -> "Iterator[Callable[[Event], None]]":
         yield board.learn
 
 
-def _given(*names: str) -> tuple[str, ...]:
-    """Return those of some options that the user gave, in the user's spelling."""
+def _given(*names: str) -> frozenset[str]:
+    """Return those of some options that the user gave."""
     source = click.get_current_context().get_parameter_source
-    given = (name for name in names if source(name) is not ParameterSource.DEFAULT)
-    return tuple(f"--{name.replace('_', '-')}" for name in given)
-
-
-_KIB = 1024
-
-
-@dataclass(frozen=True)
-class NpuRequest:
-    """Options of `tune` that matter for an NPU, as they were given; None is nothing given.
-
-    Attributes:
-        target: `npu[:DEVICE]`.
-        runner: estimated, or nothing.
-        trials, minutes: limits.
-        sram: KiB.
-        calibration: a folder.
-        plot: a picture to write.
-        force: write over what is there.
-        as_json: print JSON.
-        for_cpus: names of options that were given and are for CPUs.
-    """
-
-    target: str
-    runner: str | None
-    trials: int | None
-    minutes: float | None
-    sram: int | None
-    calibration: Path | None
-    plot: Path | None
-    force: bool
-    as_json: bool
-    for_cpus: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Files:
-    """What to do with the database instead of tuning."""
-
-    status: bool
-    prune: bool
-    export_to: Path | None
-    import_from: Path | None
-
-
-def tune_npu(
-    request: NpuRequest,
-    load: "Callable[[Callable[[str], None]], onnx.ModelProto]",
-    root: Path,
-    files: Files,
-) -> None:
-    """Do what `mbv3c tune --target npu` says.
-
-    Raises:
-        Mbv3cError: as `npu_tune.tune_npu` says, or options do not go together.
-    """
-    from mbv3c.targets.ethos_u.devices import find_npu
-    from mbv3c.targets.ethos_u.tools import require_npu_tools
-    from mbv3c.targets.ethos_u.tuning import estimates
-
-    target = find_npu(request.target)
-    if files.prune or files.import_from or not (files.status or files.export_to):
-        require_npu_tools()  # its versions matter there
-    if any((files.status, files.prune, files.export_to, files.import_from)):
-        for line in _files(estimates.estimates_for(root, target), target, files):
-            click.echo(line)
-        return
-    _check(request)
-
-    from mbv3c.figures import check_figure
-    from mbv3c.quantization.calibration import calibration_files, folder_inputs
-    from mbv3c.targets.ethos_u.tuning import tune as npu_tune
-    from mbv3c.tuning.choices import OWN
-
-    if request.plot is not None:
-        check_figure(request.plot, force=request.force)
-    if request.calibration is not None:
-        calibration_files(request.calibration)
-    progress = Progress()
-    model = load(progress)
-    tuned = npu_tune.tune_npu(
-        model,
-        target,
-        root,
-        folder_inputs(model, request.calibration) if request.calibration is not None else None,
-        sram_bytes=request.sram * _KIB if request.sram is not None else None,
-        trials=request.trials,
-        seconds=request.minutes * 60 if request.minutes is not None else None,
-        progress=progress,
-    )
-    if request.plot is not None:
-        npu_tune.draw(tuned, request.plot, force=request.force)
-    if request.as_json:
-        print_json(npu_tune.tuned_json(tuned))
-        return
-    for line in npu_tune.tuned_lines(tuned):
-        click.echo(line)
-    where = "" if root == OWN else f" --tune-logs {root}"
-    click.echo(f"in {tuned.database}; `mbv3c compile --target {target.name}{where}` uses it")
-
-
-def _files(database: "estimates.Estimates", target: "NpuTarget", files: Files) -> list[str]:
-    from mbv3c.targets.ethos_u.tuning import estimates
-    from mbv3c.tuning import exchange as database_files
-
-    def current(context: "estimates.VelaContext") -> bool:
-        return context == estimates.context_of(target)
-
-    said = []
-    if files.prune:
-        said.append(database_files.prune(database, current))
-    if files.import_from:
-        said.append(database_files.import_records(database, current, files.import_from))
-    if files.export_to:
-        said.append(database_files.export_records(database, files.export_to))
-    return [*said, *(estimates.status_lines(database) if files.status else [])]
-
-
-def _check(request: NpuRequest) -> None:
-    from mbv3c.targets.ethos_u.tuning.explore import RUNNER
-
-    if request.runner not in (None, RUNNER):
-        raise UsageError(f"--runner {request.runner} is for CPUs; for an NPU there is {RUNNER}")
-    if request.for_cpus:
-        raise UsageError(f"{', '.join(request.for_cpus)} are for CPUs: here every choice is tried")
-    if (request.trials is not None and request.trials < 1) or (
-        request.minutes is not None and request.minutes <= 0
-    ):
-        raise UsageError("--trials and --minutes must be above 0")
-    if request.sram is not None and request.sram < 1:
-        raise UsageError(
-            f"--sram {request.sram} makes no sense; give a number of KiB, such as 512"
-        )
+    return frozenset(name for name in names if source(name) is not ParameterSource.DEFAULT)

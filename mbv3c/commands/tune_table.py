@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mbv3c.tuning.session import said
+from mbv3c.tuning.session import event_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,39 +58,32 @@ class LiveTable:
             case "start":
                 self.began, self.unit = self.now(), event["unit"]
                 self.most_trials, self.seconds = event["trials"], event["seconds"]
-                self.rows = {one["task"]: _Row(**one) for one in event["tasks"]}
+                self.rows = {task["task"]: _Row(**task) for task in event["tasks"]}
             case "batch":
                 row = self.rows[event["task"]]
                 row.measured, row.cost, row.best = event["measured"], event["cost"], event["best"]
                 self.trials, self.network = event["trials"], event["network"]
                 self.failures, self.current = event["failures"], event["task"]
             case _:
-                self.current, self.last = "", said(event)
+                self.current, self.last = "", event_sentence(event)
 
     def left(self) -> float | None:
         """Return the seconds that the budget still gives, by the speed so far; None if unknown."""
         passed = self.now() - self.began
-        found = []
+        times = []
         if self.seconds is not None:
-            found.append(self.seconds - passed)
+            times.append(self.seconds - passed)
         if self.most_trials is not None and self.trials:
-            found.append(passed / self.trials * (self.most_trials - self.trials))
-        return max(0.0, min(found)) if found else None
+            times.append(passed / self.trials * (self.most_trials - self.trials))
+        return max(0.0, min(times)) if times else None
 
     def draw(self, height: int) -> Group:
         """Return the table, of as many kernels as fit; those that cost most come first."""
         if not self.rows:
             return Group(Text("looking for what there is to tune"))
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in (
-            "kernel",
-            "calls",
-            "measured",
-            f"default, {self.unit}",
-            "best",
-            "gain",
-            "share",
-        ):
+        figures = ("calls", "measured", f"default, {self.unit}", "best", "gain", "share")
+        for name in ("kernel", *figures):
             table.add_column(name, justify="left" if name == "kernel" else "right", no_wrap=True)
         total = sum(row.spent for row in self.rows.values())
         ordered = sorted(self.rows.values(), key=lambda row: -row.spent)

@@ -1,32 +1,186 @@
-"""The command `mbv3c verify`, and how a verdict reads."""
+"""The command `mbv3c verify`, its options as a gate, and how a verdict reads."""
 
+from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.options import device_options, force_option, load_given, place_of
-from mbv3c.commands.output import Progress, json_option, print_json
-from mbv3c.commands.verify_gate import gate_options, outcome_lines, take_request
-from mbv3c.commands.verify_images import asked_for, image_options, verify_images
-from mbv3c.commands.verify_ladder import ladder_lines
+from mbv3c.commands.options import (
+    PATH,
+    Progress,
+    all_of,
+    device_options,
+    force_option,
+    json_option,
+    load_given,
+    place_of,
+    print_json,
+    taken,
+)
+from mbv3c.commands.verify_images import IMAGES, asked_for, image_options, verify_images
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from mbv3c.execution.device.place import Place
+    from mbv3c.parity.gate.baseline import GateRequest
     from mbv3c.parity.gate.gate import GateResult
-    from mbv3c.parity.gate.request import GateRequest
-    from mbv3c.parity.ladder.ladder import Ladder
+    from mbv3c.parity.ladder.ladder import Ladder, StageRow
+
+
+class Percent(click.ParamType[float]):
+    """A share, written as 5%; it must have its sign, as a bare 5 could be anything."""
+
+    name = "percent"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        text = str(value)
+        try:
+            share = float(text.removesuffix("%")) / 100
+        except ValueError:
+            share = -1.0
+        if not text.endswith("%") or not 0 <= share < float("inf"):
+            self.fail(f"{value!r} is no percentage of 0% or more, such as 5%", param, ctx)
+        return share
+
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_LIMITS = {
+    "max_abs": "Limit: largest absolute error.",
+    "mean_abs": "Limit: mean absolute error.",
+    "max_rel": "Limit: largest error relative to the reference's value.",
+    "mean_rel": "Limit: mean relative error.",
+    "max_of_range": "Limit: largest absolute error over the reference's range.",
+    "min_cosine": "Limit: least cosine.",
+    "min_psnr": "Limit: least PSNR in dB.",
+    "min_snr": "Limit: least SNR in dB.",
+    "min_top1": "Limit: least share of equal largest classes, from 0 to 1.",
+    "min_top5": "Limit: the same of the five largest.",
+}
+_ALLOWED = {"max_slowdown": "slowdown", "max_growth": "growth", "max_error_growth": "error"}
+_FILES = (*("save_outputs", "check", "report", "baseline", "latency"), *("junit", "plot", "html"))
+_OF_BUNDLES = ("save_outputs", "report", "baseline", "latency")
+
+
+# `take_request` reads them.
+gate_options = all_of(
+    click.option("--metrics", is_flag=True, help="Print a table of metrics."),
+    click.option(
+        "--save-outputs", type=_FILE, help="Write the reference's and the bundle's outputs."
+    ),
+    click.option("--check", type=_FILE, help="Judge such a file again, without running anything."),
+    *(
+        click.option(f"--{name.replace('_', '-')}", type=float, help=help_)
+        for name, help_ in _LIMITS.items()
+    ),
+    click.option(
+        "--quantile",
+        "quantiles",
+        multiple=True,
+        metavar="PERCENT:ERROR",
+        help="Limit: largest absolute error of so many percent of the values; repeatable.",
+    ),
+    click.option("--report", type=_FILE, help="Write a report for --baseline."),
+    click.option("--latency", is_flag=True, help="Measure the speed for the report, too."),
+    click.option("--baseline", type=_FILE, help="Compare with an earlier report."),
+    click.option("--max-slowdown", type=Percent(), help="Against the baseline.  [default: 5%]"),
+    click.option("--max-growth", type=Percent(), help="Of every size in bytes.  [default: 2%]"),
+    click.option(
+        "--max-error-growth",
+        type=Percent(),
+        help="Of every error, as a share of its tolerance.  [default: 50%]",
+    ),
+    click.option("--junit", type=_FILE, help="Write all checks as JUnit XML."),
+    click.option("--plot", type=_FILE, help="Write pictures of the errors: .png or .svg."),
+    click.option("--html", type=_FILE, help="Write all of it as one HTML page."),
+)
+
+
+def take_request(bundle: Path | None, given: dict[str, Any]) -> "GateRequest":
+    """Take the options out of what was given, and read them.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    from mbv3c.parity.gate.baseline import Allowed, GateRequest
+    from mbv3c.parity.gate.limits import limits_of
+
+    limits = limits_of(taken(given, *_LIMITS), given.pop("quantiles"))
+    allowed = {key: share for key, share in taken(given, *_ALLOWED).items() if share is not None}
+    files = taken(given, *_FILES)
+    if (files["check"] is None) == (bundle is None):
+        raise UsageError("name a bundle, or a file of --save-outputs with --check; one of them")
+    refused = [name for name in _OF_BUNDLES if files[name]]
+    if bundle is None and refused:
+        raise UsageError(f"{_spelled(refused)} takes a bundle, and --check runs none")
+    if allowed and files["baseline"] is None:
+        raise UsageError(f"{_spelled(list(allowed))} belongs to --baseline")
+    if files["latency"] and not (files["report"] or files["baseline"]):
+        raise UsageError("--latency belongs to --report or --baseline; `mbv3c bench` prints times")
+    _check_places(files)
+    shares = {_ALLOWED[option]: share for option, share in allowed.items()}
+    return GateRequest(limits=limits, allowed=Allowed(**shares), **files)
+
+
+def _check_places(files: dict[str, Any]) -> None:
+    """Refuse what could not be written in the end, and two files of one name."""
+    from mbv3c.figures import check_figure
+
+    if files["save_outputs"] and files["save_outputs"].suffix != ".npz":
+        raise UsageError(f"--save-outputs {files['save_outputs']} does not end in .npz")
+    if files["plot"]:
+        check_figure(files["plot"], force=True)
+    seen: dict[Path, str] = {}
+    for name, path in files.items():
+        if isinstance(path, Path):
+            if not path.parent.is_dir():
+                raise UsageError(f"{_spelled([name])}: the folder {path.parent} does not exist")
+            other = seen.setdefault(path.resolve(), name)
+            if other != name:
+                options = _spelled([other, name])
+                raise UsageError(f"{options} name the same file {path}; choose two")
+
+
+def _spelled(names: "Sequence[str]") -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
+    """Say what was checked beside the standing rules."""
+    if metrics:
+        from mbv3c.parity.gate.limits import tables, text_lines
+
+        for table in tables(outcome.rows):
+            yield ""
+            yield from text_lines(table)
+        yield ""
+    limits = [check for check in outcome.checks if check.suite == "limits"]
+    if limits:
+        kept = sum(check.passed for check in limits)
+        yield f"limits: {kept} of {len(limits)} kept"
+        yield from (f"  MISSED {check.name}: {check.said}" for check in limits if not check.passed)
+    compared = [check for check in outcome.checks if check.suite == "baseline"]
+    if compared:
+        wide = max(len(check.name) for check in compared)
+        yield f"baseline: {'passed' if all(check.passed for check in compared) else 'MISSED'}"
+        for check in compared:
+            yield f"  {'' if check.passed else 'MISSED '}{check.name:<{wide}}  {check.said}"
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=PATH, required=False)
 @click.option("--ladder", is_flag=True, help="Go stage by stage; BUNDLE may be a model, too.")
 @click.option("--target", help="Of a model on the ladder: what to compile it for.")
 @click.option("--precision", help="Likewise: fp32, fp16 or int8.  [default: fp32, on npu int8]")
 @click.option(
     "--culprit",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder for what reproduces a broken stage.  [default: culprit-NAME]",
 )
 @gate_options
@@ -37,12 +191,9 @@ if TYPE_CHECKING:
 def verify(
     bundle: Path | None,
     ladder: bool,
-    target: str | None,
-    precision: str | None,
     culprit: Path | None,
     force: bool,
     metrics: bool,
-    images: dict[str, Any],
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -52,98 +203,57 @@ def verify(
     smallest part of the model that it gets wrong is written.
     """
     request = take_request(bundle, given)
-    place = place_of(**given)
-    if asked_for(images):
-        from mbv3c.parity.gate.request import GateRequest
+    place, images = place_of(given), taken(given, *IMAGES)
+    target, precision = given["target"], given["precision"]
+    from mbv3c.parity.gate.baseline import GateRequest
 
-        if bundle is None or ladder or metrics or request != GateRequest():
+    gate = metrics or request != GateRequest()
+    if asked_for(images):
+        if bundle is None or ladder or gate:
             raise UsageError(
                 "--images takes a bundle, and goes with no --ladder, --metrics, limits, files "
                 "or baseline"
             )
-        verify_images(bundle, images, as_json, place)
+        verify_images(bundle, images, place, as_json=as_json)
         return
     if ladder and bundle is not None:
-        from mbv3c.parity.gate.request import GateRequest
-        from mbv3c.parity.ladder.reproduce import check_culprit
-
-        if metrics or request != GateRequest():
+        if gate:
             raise UsageError(
                 "--ladder prints its own table; limits, files and a baseline are not its"
             )
         folder = culprit or _culprit_of(bundle)
+        from mbv3c.parity.ladder.reproduce import check_culprit
+
         check_culprit(folder, force=force)
         climbed = _climbed(bundle, target, precision, place)
         _report_ladder(climbed, folder, force=force, as_json=as_json)
         return
     if target or precision or culprit or force:
         raise UsageError("--target, --precision, --culprit and --force belong to --ladder")
-    outcome = _judged(bundle, request, place, ladder=ladder)
-    if as_json:
-        print_json(outcome.to_json())
-    else:
-        click.echo("\n".join([*_verdict(outcome), *outcome_lines(outcome, metrics=metrics)]))
-    if outcome.exit_code != EXIT_DONE:
-        raise click.exceptions.Exit(outcome.exit_code)
-
-
-def _judged(
-    bundle: Path | None,
-    request: "GateRequest",
-    place: "tuple[Place, float] | None",
-    *,
-    ladder: bool,
-) -> "GateResult":
-    if bundle is not None:
-        return _verified(bundle, request, place)
-    if place is not None or ladder:
+    if bundle is None and (place is not None or ladder):
         raise UsageError("--ladder, --device and --tracker take a bundle, and --check runs none")
+    result = _judged(bundle, request, place)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        click.echo("\n".join([*result.lines, *outcome_lines(result, metrics=metrics)]))
+    if result.exit_code != EXIT_DONE:
+        raise click.exceptions.Exit(result.exit_code)
+
+
+def _judged(bundle: Path | None, request: "GateRequest", place: "Place | None") -> "GateResult":
+    if bundle is not None:
+        from mbv3c.pipeline import verify_bundle
+
+        return verify_bundle(bundle, request, Progress(), place)
     from mbv3c.parity.gate.gate import check_again
 
     assert request.check is not None
     return check_again(request.check, request)
 
 
-def _verified(
-    bundle: Path, request: "GateRequest", place: "tuple[Place, float] | None"
-) -> "GateResult":
-    from mbv3c.bundle import is_npu_bundle
-    from mbv3c.parity.gate.gate import Verdict, verify_and_judge
-
-    progress, is_npu = Progress(), is_npu_bundle(bundle) and place is None
-    if is_npu:
-        from mbv3c.targets.ethos_u.tools import require_npu_tools
-
-        require_npu_tools()
-
-    def run() -> "Verdict":
-        if is_npu:
-            from mbv3c.targets.ethos_u.backend import verify_npu
-
-            return verify_npu(bundle)
-        from mbv3c import pipeline
-
-        return pipeline.verify_bundle(bundle, progress, place)
-
-    return verify_and_judge(bundle, request, run, progress, here=place is None)
-
-
-def _verdict(outcome: "GateResult") -> list[str]:
-    """Say the verdict by the standing rules; of saved outputs perhaps that of limits instead."""
-    document = outcome.document
-    if "operators_alone" in document:
-        from mbv3c.targets.ethos_u.report import sentences
-
-        return sentences(document)
-    origin = f"outputs of {document['saved']['bundle']}, " if "saved" in document else ""
-    if "max_error_of_range" not in document:
-        passed = "MISSED" if outcome.exit_code else "passed"
-        return [f"{origin}by the limits given: {passed} on {document['ran_on']}"]
-    return [f"{origin}parity: {sentence(document)}"]
-
-
 def _climbed(
-    path: Path, target: str | None, precision: str | None, place: "tuple[Place, float] | None"
+    path: Path, target: str | None, precision: str | None, place: "Place | None"
 ) -> "Ladder":
     """Run the ladder of a bundle, or of a model that is compiled for it.
 
@@ -151,45 +261,22 @@ def _climbed(
         UsageError: the options do not go together.
         Mbv3cError: what is there cannot be compiled or run.
     """
-    from mbv3c.bundle import is_npu_bundle
+    from mbv3c import pipeline
+    from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
 
     progress = Progress()
     if path.is_dir():
         if target or precision:
             raise UsageError(f"{path} is a bundle: its target and precision are in its manifest")
-        if is_npu_bundle(path) and place is None:
-            from mbv3c.targets.ethos_u.tools import require_npu_tools
-
-            require_npu_tools()
-            from mbv3c.targets.ethos_u.ladder import climb_npu
-
-            return climb_npu(path, progress)
-        from mbv3c.targets.library_stages import climb
-
-        return climb(path, progress, place)
+        return pipeline.climb_bundle(path, progress, place)
     if not path.exists():
         raise UsageError(f"no such file or folder: {path}")
     if target is None:
         raise UsageError(f"{path} is a model: say with --target what to compile it for")
     if place is not None:
         raise UsageError("a device runs bundles: compile the model first")
-    from mbv3c.targets.ethos_u.devices import is_npu
-    from mbv3c.targets.table import find_target
-
-    model = load_given(path, None, None)
-    if is_npu(target):
-        if precision not in (None, "int8"):
-            raise UsageError(f"{target} computes in int8; leave --precision {precision} out")
-        from mbv3c.targets.ethos_u.tools import require_npu_tools
-
-        require_npu_tools()
-        from mbv3c.targets.ethos_u.devices import find_npu
-        from mbv3c.targets.ethos_u.ladder import climb_npu_model
-
-        return climb_npu_model(model, find_npu(target), progress)
-    from mbv3c.targets.library_stages import climb_model
-
-    return climb_model(model, find_target(target), precision or "fp32", progress)
+    job = JobSpec(target, precision, tune_logs=NO_TUNE_LOGS).job(progress)
+    return pipeline.climb_model(load_given(path), job, progress)
 
 
 def _culprit_of(path: Path) -> Path:
@@ -213,42 +300,61 @@ def _report_ladder(ladder: "Ladder", folder: Path, *, force: bool, as_json: bool
         raise click.exceptions.Exit(EXIT_PARITY)
 
 
-def sentence(parity: dict[str, Any]) -> str:
-    """Say a verdict in one line."""
-    error, top1 = parity["max_error_of_range"], parity["top1_agreement"]
-    agreement = "" if top1 is None else f"top-1 agreement {top1:.0%}, "
+_SHOWN = 6  # of kernels and layers
+
+
+def ladder_lines(ladder: "Ladder", written: str | None) -> "Iterator[str]":
+    """Yield the table, what was skipped and why, and the culprit with where it was written."""
+    wide = max(len(row.stage) for row in ladder.rows) + 2
+    yield (
+        f"{'stage':<{wide}}{'from given':>11}{'from before':>12}{'allowed':>9}{'cosine':>13}"
+        f"{'top-1':>7}  {'verdict':<11}ran on"
+    )
+    for row in ladder.rows:
+        yield f"{row.stage:<{wide}}{_figures(row)}  {row.verdict:<11}{row.ran_on}"
+    for row in ladder.rows:
+        if row.said:
+            yield f"{row.stage}: {row.said}"
+    for stage in ladder.skipped:
+        yield f"skipped {stage.stage}: {stage.reason}"
+    passed = "every stage passed" if ladder.passed else "FAILED"
+    yield (
+        f"{passed}, over {len(ladder.inputs)} inputs, in {ladder.seconds:.1f} s; of them "
+        f"{ladder.plain_seconds:.1f} s for what a plain verify runs"
+    )
+    yield from _culprit(ladder, written)
+
+
+def _figures(row: "StageRow") -> str:
+    top1 = "" if row.top1_agreement is None else f"{row.top1_agreement:.0%}"
     return (
-        f"{'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}: max error "
-        f"{'not finite' if error is None else f'{error:.1e}'} of range in "
-        f"{parity['worst_output']} (allowed "
-        f"{parity['tolerance']:.1e}; onnxruntime itself spreads by "
-        f"{parity['reference_spread']:.1e}), cosine {parity['cosine']:.9f}, "
-        f"{agreement}over {len(parity['inputs'])} inputs{_kernels_alone(parity)}"
-        f"{_quantization_loss(parity)}"
+        f"{_error(row.max_error_of_range):>11}{_error(row.from_before):>12}"
+        f"{'' if isnan(row.allowed) else f'{row.allowed:.1e}':>9}{row.cosine:>13.9f}{top1:>7}"
     )
 
 
-def _kernels_alone(parity: dict[str, Any]) -> str:
-    """Say what the kernels of a quantized network have shown by themselves."""
-    found = parity.get("kernels_alone")
-    if found is None:
-        return ""
-    if not found["passed"]:
-        return "; WRONG by themselves: " + "; ".join(found["missed"])
-    return (
-        f"; each of {found['count']} kernels by itself: {found['differing']} of "
-        f"{found['values']:,} values differ, all at ties"
+def _error(error: float) -> str:
+    return f"{error:.1e}" if isfinite(error) else "not finite"
+
+
+def _culprit(ladder: "Ladder", written: str | None) -> "Iterator[str]":
+    if ladder.silent:
+        yield f"no culprit: {ladder.silent}"
+    culprit = ladder.culprit
+    if culprit is None:
+        return
+    shown = culprit.shown
+    yield f"culprit: {culprit.stage.name}, at {_listed(culprit.layers)}"
+    yield (
+        f"  {len(shown.part.nodes)} nodes from {shown.part.entry} to {shown.part.exit}: max error "
+        f"{_error(shown.max_error_of_range)} of range (allowed {shown.allowed:.1e}); "
+        f"{culprit.tried} parts compared"
     )
+    if shown.kernels:
+        yield f"  kernels: {_listed(shown.kernels)}"
+    yield f"  {written}/reproduce.py shows it with public packages alone"
 
 
-def _quantization_loss(parity: dict[str, Any]) -> str:
-    """Say how near a quantized network comes to the one it was made of."""
-    found = parity.get("against_model_as_given")
-    if found is None:
-        return ""
-    shares = [
-        f", top-{k} agreement {found[f'top{k}']:.0%}"
-        for k in (1, 5)
-        if found[f"top{k}"] is not None
-    ]
-    return f"; against the model as given: cosine {found['cosine']:.6f}{''.join(shares)}"
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"

@@ -1,6 +1,5 @@
 """The options of `mbv3c verify --images`, and how its progress is shown."""
 
-import functools
 import json
 import sys
 import time
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.output import Progress, print_json
+from mbv3c.commands.options import PATH, Progress, all_of, print_json
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from mbv3c.accuracy.measure import Event, Report
     from mbv3c.execution.device.place import Place
@@ -23,15 +22,14 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 _CHANNELS = 3
 
-_OPTIONS = (
+# About images.
+image_options = all_of(
     click.option(
-        "--images",
-        type=click.Path(path_type=Path),
-        help="Measure accuracy on the images of a folder instead.",
+        "--images", type=PATH, help="Measure accuracy on the images of a folder instead."
     ),
     click.option(
         "--labels",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="CSV with the columns file,label; or none.  [default: the folders' names]",
     ),
     click.option("--mean", help="Per channel of 0..1, such as 0.5 or 0.485,0.456,0.406."),
@@ -41,32 +39,16 @@ _OPTIONS = (
     click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Of the model's input."),
     click.option("--limit", type=int, help="Take a sample of so many images."),
     click.option("--seed", type=int, help="Of the sample.  [default: 0]"),
+    click.option("--journal", type=PATH, help="File to keep all results in."),
     click.option(
-        "--journal", type=click.Path(path_type=Path), help="File to keep all results in."
-    ),
-    click.option(
-        "--list",
-        "listing",
-        type=click.Path(path_type=Path),
-        help="CSV for the images that differ or are broken.",
+        "--list", "listing", type=PATH, help="CSV for the images that differ or are broken."
     ),
 )
-# Their names as arguments.
-_NAMES = (
+# The names of these options as arguments.
+IMAGES = (
     *("images", "labels", "mean", "std", "resize", "crop", "layout", "limit", "seed"),
     *("journal", "listing"),
 )
-
-
-def image_options(command: "Callable[..., Any]") -> "Callable[..., Any]":
-    """Add the options about images; they arrive together as the argument `images`."""
-
-    @functools.wraps(command)
-    def gathered(**given: Any) -> Any:
-        images = {name: given.pop(name) for name in _NAMES}
-        return command(images=images, **given)
-
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), gathered)
 
 
 def asked_for(images: dict[str, Any]) -> bool:
@@ -83,28 +65,28 @@ def asked_for(images: dict[str, Any]) -> bool:
 
 
 def verify_images(
-    bundle: Path, images: dict[str, Any], as_json: bool, place: "tuple[Place, float] | None"
+    path: Path, images: dict[str, Any], place: "Place | None", *, as_json: bool
 ) -> None:
     """Measure a bundle on images and print the result."""
     overrides = _overrides(images)
     from mbv3c.accuracy.measure import AccuracyRequest, measure_accuracy
     from mbv3c.accuracy.report import lines
+    from mbv3c.targets import backend_for, open_bundle
 
-    request = AccuracyRequest(
-        images["images"],
-        images["labels"],
-        overrides,
-        images["limit"],
-        images["seed"] or 0,
-        images["journal"],
-        images["listing"],
-    )
+    bundle = open_bundle(path)
+    backend = backend_for(bundle)
+
+    folder, labels, limit = (images[name] for name in ("images", "labels", "limit"))
+    written = (images["journal"], images["listing"])
+    request = AccuracyRequest(folder, labels, overrides, limit, images["seed"] or 0, *written)
     with _shown(as_json) as report:
-        found = measure_accuracy(bundle, request, report, place)
+        accuracy = measure_accuracy(
+            bundle, lambda step: backend.open(bundle, step, place=place), request, report
+        )
     if as_json:
-        print_json(found)
+        print_json(accuracy)
     else:
-        click.echo("\n".join(lines(found)))
+        click.echo("\n".join(lines(accuracy)))
 
 
 def _overrides(images: dict[str, Any]) -> "Overrides":
@@ -126,11 +108,11 @@ def _three(text: str | None, option: str) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        numbers = tuple(float(one) for one in text.split(","))
+        numbers = tuple(float(number) for number in text.split(","))
     except ValueError:
         numbers = ()
     numbers = numbers * _CHANNELS if len(numbers) == 1 else numbers
-    if len(numbers) != _CHANNELS or not all(abs(one) < float("inf") for one in numbers):
+    if len(numbers) != _CHANNELS or not all(abs(number) < float("inf") for number in numbers):
         raise UsageError(f"{option} {text!r} is not a number, nor three with commas between")
     return numbers
 

@@ -22,11 +22,11 @@ class Thresholds:
     """How many of the boxes are reported; the defaults are torchvision's for SSDLite.
 
     Attributes:
-        score_threshold: a box must score more than this in a class.
-        nms_threshold: a box is dropped if a better one of its class overlaps it by more than
-            this (intersection over union).
-        topk_candidates: how many of the best boxes of each class are considered.
-        detections: how many of the best boxes of each image are reported.
+        score_threshold: score in a class that a box must exceed.
+        nms_threshold: overlap (intersection over union) with a better box of its class above
+            which a box is dropped.
+        topk_candidates: number of the best boxes of each class that are considered.
+        detections: number of the best boxes of each image that are reported.
 
     Raises:
         UsageError: a value makes no sense.
@@ -56,20 +56,20 @@ def detect(
     """Reduce the raw outputs of a detector to detections, the best of each image first.
 
     Args:
-        boxes: `(batch, anchors, 4)`: left, top, right, bottom in pixels of the input.
-        scores: `(batch, anchors, classes)`: probabilities; class 0 is the background.
-        height: of the input; boxes are clipped to it and to `width`.
-        width: of the input.
-        thresholds: what is reported.
+        boxes: left, top, right and bottom in pixels of the input, `(batch, anchors, 4)`.
+        scores: probabilities, `(batch, anchors, classes)`; class 0 is the background.
+        height: height of the input, to which boxes are clipped.
+        width: width of the input, to which boxes are clipped.
+        thresholds: limits of what is reported.
 
     Returns:
         For D detections `boxes` `(D, 4)`, `scores` `(D,)`, `labels` `(D,)`, the classes, and
-        `images` `(D,)`, the image in the batch that each was found in.
+        `images` `(D,)`, the image in the batch that shows each.
     """
     clipped = np.clip(boxes, 0, np.array([width, height] * 2, boxes.dtype))
-    found = [_detect_one(b, s, thresholds) for b, s in zip(clipped, scores, strict=True)]
-    images = [np.full(len(labels), i, np.int64) for i, (_, _, labels) in enumerate(found)]
-    kinds = (np.concatenate(parts) for parts in (*zip(*found, strict=True), images))
+    detected = [_detect_one(b, s, thresholds) for b, s in zip(clipped, scores, strict=True)]
+    images = [np.full(len(labels), i, np.int64) for i, (_, _, labels) in enumerate(detected)]
+    kinds = (np.concatenate(parts) for parts in (*zip(*detected, strict=True), images))
     return dict(zip(DETECTIONS, kinds, strict=True))
 
 
@@ -82,19 +82,19 @@ def _detect_one(boxes: Array, scores: Array, thresholds: Thresholds) -> tuple[Ar
         kept = best[suppress(boxes[best], thresholds.nms_threshold)]
         anchors.append(kept)
         labels.append(np.full(len(kept), label, np.int64))
-    found, classes = np.concatenate(anchors), np.concatenate(labels)
-    score = scores[found, classes]
+    kept, classes = np.concatenate(anchors), np.concatenate(labels)
+    score = scores[kept, classes]
     order = np.argsort(-score, kind="stable")[: thresholds.detections]
-    return boxes[found[order]], score[order], classes[order]
+    return boxes[kept[order]], score[order], classes[order]
 
 
 def suppress(boxes: Array, overlap: float) -> NDArray[np.int64]:
     """Return which boxes remain when each drops the later ones that it overlaps too much.
 
     Args:
-        boxes: `(n, 4)`, the best first.
-        overlap: the largest intersection over union that may remain. Two boxes without an area
-            do not overlap.
+        boxes: boxes of one class, the best first, `(n, 4)`.
+        overlap: largest intersection over union that may remain. Two boxes without an area do not
+            overlap.
     """
     kept: list[int] = []
     dropped = np.zeros(len(boxes), bool)

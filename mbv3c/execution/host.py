@@ -1,4 +1,4 @@
-"""Run a library in this process, on this machine's processor or a device of it."""
+"""Run a library in this process, on this machine's processor or another of its devices."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +11,9 @@ from tvm import relax
 
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import Mbv3cError
-from mbv3c.execution.runners import KernelCall, Made, Tensor, check_names
-from mbv3c.execution.stream_server import Infer, server_command
+from mbv3c.execution.opencl.runtime import device_info, load_runtime
+from mbv3c.execution.runners import Infer, KernelCall, Made, Tensor, check_names, server_command
+from mbv3c.precision import FP16, FP32, Precision
 
 _BUILTIN = "vm."  # what the virtual machine calls beside the kernels
 
@@ -22,7 +23,7 @@ class LibraryRunner:
     """Runs the host part of a library in this process, and its kernels on a device.
 
     Attributes:
-        description: the device, as reports name it.
+        description: name of the device, for reports.
         device: TVM's name of the device, such as "cpu" or "opencl"; its runtime is loaded.
         reopen: function of a module that opens a bundle for this device in another process.
     """
@@ -39,7 +40,7 @@ class LibraryRunner:
         """Load `model.so` of a bundle and return what runs it on one input.
 
         Raises:
-            Mbv3cError: the library does not load; or, from what is returned, fails.
+            Mbv3cError: the library does not load, or, when what is returned is called, fails.
         """
         with self._failing(bundle):
             device = tvm.device(self.device)
@@ -121,3 +122,26 @@ class _Instrument:
             self.made.append(
                 {place: arguments[place].numpy().ravel() for place in self._calls[at].wanted}
             )
+
+
+def open_opencl(precision: Precision = FP32) -> LibraryRunner:
+    """Load the OpenCL runtime and open its device, for kernels of a precision.
+
+    Raises:
+        ToolError: there is none; the message says what to install.
+    """
+    load_runtime()
+    device = device_info()
+    kind = "" if device.is_gpu else ", a CPU"
+    emulated = ", half precision emulated" if precision == FP16 and not device.has_half else ""
+    description = f"{device.name} ({device.platform}{kind}{emulated})"
+    return LibraryRunner(description, "opencl", open_on_device)
+
+
+def open_on_device(bundle: Path) -> Infer:
+    """Open a bundle for this machine's OpenCL device.
+
+    Raises:
+        ToolError: there is none; the message says what to install.
+    """
+    return open_opencl().opened(bundle)

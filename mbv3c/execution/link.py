@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from mbv3c.errors import ToolError
-from mbv3c.job import Target
 
 
-def link(executable: Any, target: Target, output: Path, *, symbols: bool = False) -> None:
+def link(executable: Any, triple: str, output: Path, *, name: str, symbols: bool = False) -> None:
     """Link what TVM compiled to the shared library `output`.
+
+    Args:
+        executable: what `tvm.compile` returned.
+        triple: LLVM's target triple.
+        output: the library to write.
+        name: what error messages call the target.
+        symbols: whether to keep the symbol table.
 
     Raises:
         ToolError: the linker failed.
@@ -20,30 +26,30 @@ def link(executable: Any, target: Target, output: Path, *, symbols: bool = False
     # The objects go beside the output: where that fits, they fit too.
     with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:
         executable.export_library(
-            str(output), fcompile=_linker(target, symbols), workspace_dir=objects
+            str(output), fcompile=_linker(triple, name, symbols), workspace_dir=objects
         )
 
 
-def _linker(target: Target, symbols: bool) -> Any:
+def _linker(triple: str, name: str, symbols: bool) -> Any:
     """Return a linker in the form that `export_library` wants.
 
     The objects need three symbols of the process that loads them and no C library, so a bare
     `-nostdlib` link is enough; zig's clang does it for every triple without a sysroot. Neither
-    build id nor, unless asked for, symbol table is kept: the same input gives the same bytes.
+    build id nor, unless asked for, symbol table is kept: equal inputs give equal bytes.
     """
 
     def link(output: str, objects: list[str], options: object = None) -> None:
-        command = ["cc", "-target", zig_triple(target.triple)]
-        if "-apple-" in target.triple:  # two names come from the process, as everywhere
+        command = ["cc", "-target", zig_triple(triple)]
+        if "-apple-" in triple:  # two names come from the process, as everywhere
             command += ["-nostdlib", "-shared", "-Wl,-undefined,dynamic_lookup"]
         else:
             command += ["-nostdlib", "-shared", *([] if symbols else ["-s"])]
             command += ["-Wl,--build-id=none"]
         command += ["-o", output, *objects]
-        run_zig(command, f"linking for {target.name}")
+        run_zig(command, f"linking for {name}")
 
     link.output_format = "so"  # type: ignore[attr-defined]
-    link.get_target_triple = lambda: target.triple  # type: ignore[attr-defined]
+    link.get_target_triple = lambda: triple  # type: ignore[attr-defined]
     return link
 
 

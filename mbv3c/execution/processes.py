@@ -23,9 +23,9 @@ class Finished:
     """What a program left behind.
 
     Attributes:
-        returncode: its exit status; negative when a signal ended it.
-        stdout: its standard output.
-        stderr: its standard error.
+        returncode: exit status; negative when a signal ended the program.
+        stdout: all that it wrote to standard output.
+        stderr: all that it wrote to standard error.
     """
 
     returncode: int
@@ -52,11 +52,11 @@ def finish(
     any other exception arrives meanwhile, the whole group is killed.
 
     Args:
-        command: the program and its arguments.
-        timeout: in seconds.
+        command: program and its arguments.
+        timeout: seconds after which the program is ended.
         environment: variables to set on top of the present environment.
-        folder: the working folder of the program.
-        stop: when another thread sets it, the program is ended.
+        folder: working folder of the program.
+        stop: event by which another thread ends the program.
 
     Raises:
         ToolError: the program cannot be started, ran longer than the time-out, or was stopped.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper, shape_inference
 
 from mbv3c.errors import ModelError, UsageError
+from mbv3c.graphs.skeleton import constant_tensors
 
 # A batch that no other dimension has (it is prime), to see in inferred shapes where the batch is.
 _PROBE = 9973
@@ -87,7 +88,11 @@ def forget_shapes(graph: onnx.GraphProto) -> None:
 
 def _rewrite(model: onnx.ModelProto, old: int | None, batch: int) -> None:
     """Take the batch out of Reshapes, and put the probe into the sizes of Resizes."""
-    constants = _constants(model.graph)
+    constants = {
+        name: numpy_helper.to_array(tensor)
+        for name, tensor in constant_tensors(model.graph).items()
+        if tensor.data_type == TensorProto.INT64
+    }
     shapes, _ = _infer(model)
     for node in model.graph.node:
         position = _SHAPE_INPUTS.get(node.op_type, len(node.input))
@@ -173,22 +178,6 @@ def _infer(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
         if tensor.HasField("shape") and all(dims):
             shapes[value.name] = dims
     return shapes, types
-
-
-def _constants(graph: onnx.GraphProto) -> dict[str, Array]:
-    """Return the integers behind initialisers and Constant nodes."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    arrays = {}
-    for node in graph.node:
-        for attribute in node.attribute if node.op_type == "Constant" else ():
-            if attribute.name == "value":
-                tensors[node.output[0]] = attribute.t
-            if attribute.name == "value_ints":
-                arrays[node.output[0]] = np.array(attribute.ints, np.int64)
-    for name, tensor in tensors.items():
-        if tensor.data_type == TensorProto.INT64:
-            arrays[name] = numpy_helper.to_array(tensor)
-    return arrays
 
 
 def _stored(graph: onnx.GraphProto, node: onnx.NodeProto, position: int, array: Array) -> str:

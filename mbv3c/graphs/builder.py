@@ -20,7 +20,7 @@ from mbv3c.graphs.spec import (
     architecture,
     squeeze_channels,
 )
-from mbv3c.graphs.weights.load import load_weights
+from mbv3c.graphs.weights.files import load_weights
 from mbv3c.graphs.writer import INPUT, Features, GraphWriter, add_metadata
 
 
@@ -35,7 +35,7 @@ def build_model(spec: ModelSpec, weights: Path | None = None) -> onnx.ModelProto
 
     Args:
         spec: the network.
-        weights: a file that `mbv3c.graphs.weights.load.load_weights` reads. The seed is then
+        weights: a file that `mbv3c.graphs.weights.files.load_weights` reads. The seed is then
             unused, and the metadata hold the file's sha256 instead.
 
     Returns:
@@ -86,15 +86,8 @@ def _inverted_residual(
         y = graph.conv_bn(f"{name}.expand", y, channels, block.expand)
         y = graph.activation(f"{name}.expand.act", y, block.activation)
     expanded = y
-    y = graph.conv_bn(
-        f"{name}.depthwise",
-        y,
-        block.expand,
-        block.expand,
-        kernel=block.kernel,
-        stride=block.stride,
-        dilation=block.dilation,
-        group=block.expand,
+    y = graph.depthwise_bn(
+        f"{name}.depthwise", y, block.expand, block.kernel, block.stride, block.dilation
     )
     y = graph.activation(f"{name}.depthwise.act", y, block.activation)
     if block.squeeze:

@@ -13,6 +13,7 @@ import onnx
 from onnx import numpy_helper
 
 from mbv3c.errors import ModelError
+from mbv3c.graphs.skeleton import constant_tensors
 
 
 def inference_mode(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -56,17 +57,5 @@ def _trains(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
         return bool(modes and modes[0]) or any(node.output[1:])
     if node.op_type != "Dropout" or len(node.input) < 3:
         return False
-    return _says_true(node.input[2], model)
-
-
-def _says_true(name: str, model: onnx.ModelProto) -> bool:
-    """Tell whether a tensor is the constant True."""
-    stored = [tensor for tensor in model.graph.initializer if tensor.name == name]
-    stored += [
-        attribute.t
-        for node in model.graph.node
-        if node.op_type == "Constant" and name in node.output
-        for attribute in node.attribute
-        if attribute.name == "value"
-    ]
-    return bool(stored) and bool(numpy_helper.to_array(stored[0]).all())
+    mode = constant_tensors(model.graph).get(node.input[2])
+    return mode is not None and bool(numpy_helper.to_array(mode).all())

@@ -107,9 +107,8 @@ class _Parameters:
         name = node.input[1]
         shape = self._arrays[name].shape
         fan_in = int(np.prod(shape[1:]))
-        self._arrays[name] = _single(
-            self._random(name).standard_normal(shape) * np.sqrt(2 / fan_in)
-        )
+        weight = self._random(name).standard_normal(shape) * np.sqrt(2 / fan_in)
+        self._arrays[name] = _single(weight)
 
     def set_batchnorm(self, node: onnx.NodeProto, x: Array, *, relu6: bool) -> None:
         """Take mean and variance from `x` (NHWC); draw scale and shift."""
@@ -117,12 +116,9 @@ class _Parameters:
         floor = _RELU6_VARIANCE_FLOOR if relu6 else _VARIANCE_FLOOR
         _, scale, shift, mean, variance = node.input
         channels = x.shape[-1]
-        self._arrays[scale] = _single(
-            self._random(scale).uniform(_SCALE_LOW, _SCALE_HIGH, (channels,))
-        )
-        self._arrays[shift] = _single(
-            self._random(shift).normal(shift_mean, _SHIFT_SPREAD, (channels,))
-        )
+        scales = self._random(scale).uniform(_SCALE_LOW, _SCALE_HIGH, (channels,))
+        shifts = self._random(shift).normal(shift_mean, _SHIFT_SPREAD, (channels,))
+        self._arrays[scale], self._arrays[shift] = _single(scales), _single(shifts)
         self._arrays[mean] = _coarse(x.mean(axis=(0, 1, 2)))
         measured = x.var(axis=(0, 1, 2))
         self._arrays[variance] = _coarse(np.maximum(measured, floor * measured.mean()))

@@ -8,6 +8,7 @@ model may name its classes in `mbv3c.class_names` or `class_names`: `["cat", "do
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 
@@ -45,10 +46,7 @@ def class_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int]]) -> list[
     entry = metadata_of(model).get(f"mbv3c.{CLASS_AXES}", "{}")
     names = [output.name for output in model.graph.output]
     ranks = {name: len(shape) for name, shape in zip(names, shapes, strict=True)}
-    try:
-        declared = json.loads(entry)
-    except ValueError:
-        declared = None
+    declared = _parsed(entry)
     if not isinstance(declared, dict) or not all(
         axis is None or (type(axis) is int and 0 <= axis < ranks.get(name, 0))
         for name, axis in declared.items()
@@ -75,10 +73,7 @@ def detector_outputs(metadata: Mapping[str, str], names: Sequence[str]) -> tuple
     entry = metadata.get(f"mbv3c.{DETECTOR}")
     if entry is None:
         return None
-    try:
-        declared = json.loads(entry)
-    except ValueError:
-        declared = None
+    declared = _parsed(entry)
     roles = [declared.get(role) for role in ("boxes", "scores")] if declared else []
     if len(roles) != 2 or not set(roles) <= set(names):
         raise ModelError(
@@ -97,10 +92,7 @@ def class_names(metadata: Mapping[str, str], count: int) -> tuple[str, ...] | No
     key = next((name for name in CLASS_NAMES if name in metadata), None)
     if key is None:
         return None
-    try:
-        names = json.loads(metadata[key])
-    except ValueError:
-        names = None
+    names = _parsed(metadata[key])
     texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not texts or len(names) != count or len(set(names)) != count:
         raise ModelError(
@@ -113,3 +105,11 @@ def class_names(metadata: Mapping[str, str], count: int) -> tuple[str, ...] | No
 def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
     """Return the metadata of a model by key."""
     return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _parsed(entry: str) -> Any:
+    """Return what an entry says in JSON; None if it is none."""
+    try:
+        return json.loads(entry)
+    except ValueError:
+        return None

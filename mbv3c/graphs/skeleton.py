@@ -131,7 +131,7 @@ class _SkeletonReader:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.steps: list[SkeletonStep] = []
         self._shapes = tensor_shapes(model)
-        self._constants = _constants(model.graph)
+        self._constants = constant_tensors(model.graph)
         self._traces: dict[str, _Trace] = {}
         for value in model.graph.input:
             if value.name not in self._constants:
@@ -225,7 +225,8 @@ def _is_affine(values: Array) -> bool:
     return bool(np.allclose(slopes, slopes[0], rtol=1e-6, atol=1e-12) and slopes[0] != 0)
 
 
-def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Return the numbers behind initialisers and Constant nodes."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         for attribute in node.attribute:

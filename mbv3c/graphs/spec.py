@@ -5,7 +5,6 @@ Source: Howard et al., "Searching for MobileNetV3", arXiv:1905.02244, Tables 1 (
 those of torchvision's `mobilenetv3.py`, whose parameter counts these tables reproduce.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -282,7 +281,8 @@ def architecture(spec: ModelSpec) -> Architecture:
     scales_all = spec.width_rule == "torchvision"
     stem = make_divisible(table.stem * spec.width) if scales_all else table.stem
     blocks: list[Block] = []
-    for index, (block, channels) in enumerate(_with_input_channels(table)):
+    inputs = [table.stem, *(block.out for block in table.blocks)]
+    for index, (block, channels) in enumerate(zip(table.blocks, inputs, strict=False)):
         out = block.out // divisor if index >= tail else block.out
         expand = block.expand // divisor if index > tail else block.expand
         source = channels // divisor if index > tail else channels
@@ -309,11 +309,6 @@ def architecture(spec: ModelSpec) -> Architecture:
         hidden=make_divisible(hidden * spec.width) if scales_all or spec.width > 1 else hidden,
         activation="relu" if spec.minimalistic else table.activation,
     )
-
-
-def _with_input_channels(table: Architecture) -> Iterator[tuple[Block, int]]:
-    inputs = [table.stem, *(block.out for block in table.blocks)]
-    return zip(table.blocks, inputs, strict=False)
 
 
 def pads(rule: str, size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

@@ -58,7 +58,7 @@ def _extra_block(graph: GraphWriter, name: str, x: str, channels: int, out: int)
     middle = out // 2
     x = graph.conv_bn(f"{name}.reduce", x, channels, middle)
     x = graph.relu6(f"{name}.reduce.act", x)
-    x = graph.conv_bn(f"{name}.depthwise", x, middle, middle, kernel=3, stride=2, group=middle)
+    x = graph.depthwise_bn(f"{name}.depthwise", x, middle, kernel=3, stride=2)
     x = graph.relu6(f"{name}.depthwise.act", x)
     x = graph.conv_bn(f"{name}.expand", x, middle, out)
     return graph.relu6(f"{name}.expand.act", x)
@@ -70,7 +70,7 @@ def _predict(graph: GraphWriter, name: str, maps: list[tuple[str, int]], values:
     rows = []
     for index, (x, channels) in enumerate(maps):
         prefix = f"{name}.{index}"
-        x = graph.conv_bn(f"{prefix}.depthwise", x, channels, channels, kernel=3, group=channels)
+        x = graph.depthwise_bn(f"{prefix}.depthwise", x, channels, kernel=3)
         x = graph.relu6(f"{prefix}.depthwise.act", x)
         x = graph.conv_bias(f"{prefix}.predict", x, channels, PER_CELL * values)
         x = graph.node("Transpose", f"{prefix}.transpose", [x], perm=[0, 2, 3, 1])

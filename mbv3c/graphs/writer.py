@@ -95,15 +95,33 @@ class GraphWriter:
         *,
         kernel: int = 1,
         stride: int = 1,
+        epsilon: float | None = None,
+    ) -> str:
+        """Write a convolution without bias and a BatchNormalization."""
+        weight = (channels_out, channels_in, kernel, kernel)
+        return self._conv_bn(name, x, weight, stride, epsilon=epsilon)
+
+    def depthwise_bn(
+        self, name: str, x: str, channels: int, kernel: int, stride: int = 1, dilation: int = 1
+    ) -> str:
+        """Write a depthwise convolution without bias and a BatchNormalization."""
+        weight = (channels, 1, kernel, kernel)
+        return self._conv_bn(name, x, weight, stride, dilation, group=channels)
+
+    def _conv_bn(
+        self,
+        name: str,
+        x: str,
+        weight_shape: tuple[int, int, int, int],
+        stride: int,
         dilation: int = 1,
         group: int = 1,
         epsilon: float | None = None,
     ) -> str:
+        channels_out, _, kernel, _ = weight_shape
         side = self._sides[x]
         before, after = pads(self._padding, side, kernel, stride, dilation)
-        weight = self._parameter(
-            f"{name}.conv.weight", (channels_out, channels_in // group, kernel, kernel)
-        )
+        weight = self._parameter(f"{name}.conv.weight", weight_shape)
         y = self.node(
             "Conv",
             f"{name}.conv",
@@ -171,7 +189,7 @@ class GraphWriter:
         return self.node("Div", f"{name}.div", [y, self._six()])
 
     def relu6(self, name: str, x: str) -> str:
-        return self.node("Clip", name, [x, self._zero(), self._six()])
+        return self.node("Clip", name, [x, self.constant("hardswish.zero", 0.0), self._six()])
 
     def constant(self, name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> str:
         return self._store(name, np.asarray(value, dtype))
@@ -213,12 +231,8 @@ class GraphWriter:
 
     def _relu6_of_shifted(self, name: str, x: str) -> str:
         three = self.constant("hardswish.three", 3.0)
-        bounds = [self._zero(), self._six()]
         y = self.node("Add", f"{name}.add", [x, three])
-        return self.node("Clip", f"{name}.clip", [y, *bounds])
-
-    def _zero(self) -> str:
-        return self.constant("hardswish.zero", 0.0)
+        return self.relu6(f"{name}.clip", y)
 
     def _six(self) -> str:
         return self.constant("hardswish.six", 6.0)

@@ -1,1 +1,1 @@
-"""ONNX to Relax to scheduled TensorIR."""
+"""From a rewritten ONNX graph to kernels, their memory and a TVM module."""

@@ -1,68 +1,138 @@
 """Say what a lowered network consists of: its kernels and its memory, as data."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import Argument, Plan
 
 
-def describe(lowered: Lowered) -> dict[str, Any]:
-    """Return the parts of a manifest that speak of kernels and memory.
+@dataclass(frozen=True)
+class ArgumentRecord:
+    """An argument of a kernel call that is no constant.
 
-    `kernels` has one entry per call, in order: the kernel's name in the library, its kind, the
-    ONNX nodes that it covers, multiply-adds, the bytes of all tensors that it reads or writes,
-    each counted once, its knobs, where these come from (one of `ORIGINS`; null without knobs),
-    and its arguments. An argument is null for a constant; else it has its type, its shape
-    in memory, whether an image's channels are last, and the names of the tensors that lie there
-    before and after the call (null if it is no tensor of the graph). `memory` has the bytes of the
-    weights as packed, of the arena and of its blocks, the largest sum of values alive at one call
-    (no arena can be smaller), and for every value its block and the calls that touch it first and
-    last.
+    Attributes:
+        dtype: the element type.
+        shape: the extents in memory.
+        channels_last: whether an image has its channels last.
+        reads: the tensor of the graph that the memory holds before the call; None for none.
+        writes: the tensor of the graph that the memory holds after the call; None for none.
     """
-    plan, arena = lowered.plan, lowered.arena
-    return {
-        "kernels": [
-            {
-                "kernel": name,
-                "kind": step.kind,
-                "nodes": list(step.nodes),
-                "madds": step.madds,
-                "bytes": plan.bytes_moved(step),
-                "knobs": step.knobs,
-                "origin": step.origin or None,
-                "arguments": [_argument(plan, argument) for argument in arguments],
-            }
-            for name, step, arguments in zip(
-                lowered.kernels, plan.steps, plan.arguments(), strict=True
+
+    dtype: str
+    shape: tuple[int, ...]
+    channels_last: bool
+    reads: str | None
+    writes: str | None
+
+
+@dataclass(frozen=True)
+class KernelRecord:
+    """One call of a kernel.
+
+    Attributes:
+        kernel: the kernel's name in the library.
+        kind: the kind of kernel, as `SCHEDULES` names it.
+        nodes: the ONNX nodes that the call covers.
+        madds: the number of multiply-adds.
+        bytes: the size of all tensors that the call reads or writes, each counted once.
+        knobs: the value of every knob; empty if there was nothing to choose.
+        origin: where the knobs come from, one of `ORIGINS`; None if there was nothing to choose.
+        arguments: the arguments in order; None for a constant.
+    """
+
+    kernel: str
+    kind: str
+    nodes: tuple[str, ...]
+    madds: int
+    bytes: int
+    knobs: dict[str, Any]
+    origin: str | None
+    arguments: tuple[ArgumentRecord | None, ...]
+
+
+@dataclass(frozen=True)
+class LifetimeRecord:
+    """A value in the arena.
+
+    Attributes:
+        value: the value's name in the plan.
+        block: the block of the arena that holds it.
+        bytes: the size.
+        first: the call that touches it first.
+        last: the call that touches it last.
+    """
+
+    value: str
+    block: int
+    bytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class MemoryRecord:
+    """The memory of an inference, in bytes.
+
+    Attributes:
+        weight_bytes: the weights as packed.
+        arena_bytes: the arena.
+        arena_lower_bound: the largest sum of values alive at one call; no arena can be smaller.
+        arena_blocks: the blocks of the arena.
+        values: the values in the arena.
+    """
+
+    weight_bytes: int
+    arena_bytes: int
+    arena_lower_bound: int
+    arena_blocks: tuple[int, ...]
+    values: tuple[LifetimeRecord, ...]
+
+
+def kernels_of(lowered: Lowered) -> tuple[KernelRecord, ...]:
+    """Describe every kernel call of a lowered network, in the order of the calls."""
+    plan = lowered.plan
+    calls = zip(lowered.kernels, plan.steps, plan.arguments(), strict=True)
+    return tuple(
+        KernelRecord(
+            kernel=str(kernel),
+            kind=step.kind,
+            nodes=tuple(step.nodes),
+            madds=step.madds,
+            bytes=plan.bytes_moved(step),
+            knobs=step.knobs,
+            origin=step.origin or None,
+            arguments=tuple(_argument(plan, argument) for argument in arguments),
+        )
+        for kernel, step, arguments in calls
+    )
+
+
+def memory_of(lowered: Lowered) -> MemoryRecord:
+    """Describe the memory of a lowered network."""
+    arena = lowered.arena
+    return MemoryRecord(
+        weight_bytes=sum(step.constant_bytes for step in lowered.plan.steps),
+        arena_bytes=arena.bytes,
+        arena_lower_bound=arena.lower_bound,
+        arena_blocks=tuple(arena.blocks),
+        values=tuple(
+            LifetimeRecord(
+                lifetime.value, lifetime.block, lifetime.bytes, lifetime.first, lifetime.last
             )
-        ],
-        "memory": {
-            "weight_bytes": sum(step.constant_bytes for step in plan.steps),
-            "arena_bytes": arena.bytes,
-            "arena_lower_bound": arena.lower_bound,
-            "arena_blocks": list(arena.blocks),
-            "values": [
-                {
-                    "value": lifetime.value,
-                    "block": lifetime.block,
-                    "bytes": lifetime.bytes,
-                    "first": lifetime.first,
-                    "last": lifetime.last,
-                }
-                for lifetime in arena.lifetimes
-            ],
-        },
-    }
+            for lifetime in arena.lifetimes
+        ),
+    )
 
 
-def _argument(plan: Plan, argument: Argument | None) -> dict[str, Any] | None:
+def _argument(plan: Plan, argument: Argument | None) -> ArgumentRecord | None:
     if argument is None:
         return None
     value, held = plan.values[argument.value], argument.writes or argument.reads
-    return {
-        "dtype": value.dtype,
-        "shape": list(value.shape),
-        "channels_last": held is not None and held.channels_last,
-        "reads": argument.reads and argument.reads.tensor,
-        "writes": argument.writes and argument.writes.tensor,
-    }
+    return ArgumentRecord(
+        dtype=str(value.dtype),  # TVM's strings are a type of their own
+        shape=tuple(value.shape),
+        channels_last=held is not None and held.channels_last,
+        reads=argument.reads.tensor if argument.reads else None,
+        writes=argument.writes.tensor if argument.writes else None,
+    )

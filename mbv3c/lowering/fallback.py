@@ -15,8 +15,7 @@ from tvm import relax
 from tvm.tirx import PrimFunc
 
 from mbv3c.errors import ModelError
-from mbv3c.lowering.legalize import legalize
-from mbv3c.lowering.onnx_import import import_onnx
+from mbv3c.lowering.onnx_import import import_onnx, legalize
 from mbv3c.lowering.plan import Array, Step, Value
 from mbv3c.lowering.schedules import general
 
@@ -181,6 +180,6 @@ class _CallReader:
                 function,
                 (*read, *written),
                 tuple(written),
-                knobs={"operator": kernel.name_hint},
+                knobs={"operator": str(kernel.name_hint)},
             )
         )

@@ -1,12 +1,131 @@
-"""ONNX to a module of scheduled TensorIR kernels."""
+"""ONNX to a module of scheduled TensorIR kernels.
 
+Turn a plan into the Relax function that the virtual machine runs.
+
+    def main(x):
+        block_1 = alloc_storage(bytes)
+        a = alloc_tensor(block_1, shape)
+        kernel_1(x, weights, a)
+        …
+
+TVM's own pipeline brings a program into this form before it makes bytecode. Here the memory is
+planned already.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import tvm
+from tvm import relax
+from tvm.tirx import PrimFunc
+from tvm_ffi import structural_equal, structural_hash
 
 from mbv3c.lowering.arena import Arena, plan_arena
-from mbv3c.lowering.assemble import assemble
-from mbv3c.lowering.plan import Plan
+from mbv3c.lowering.plan import Plan, Step
+
+# What is left of TVM's pipeline for a function whose memory is planned.
+VM_PASSES: tuple[tvm.transform.Pass, ...] = (
+    relax.transform.LowerAllocTensor(),
+    relax.transform.KillAfterLastUse(),
+    relax.transform.LowerRuntimeBuiltin(),
+    relax.transform.ComputePrimValue(),
+    relax.transform.VMShapeLower(),
+    relax.transform.AttachGlobalSymbol(),
+)
+
+
+def assemble(plan: Plan, arena: Arena) -> tuple[tvm.IRModule, tuple[str, ...]]:
+    """Return a module with `main` and every kernel once, and the name of each step's kernel."""
+    builder = relax.BlockBuilder()
+    kernels = _KernelFunctions(builder)
+    places = {lifetime.value: lifetime.block for lifetime in arena.lifetimes}
+    x = relax.Var("x", relax.TensorType(plan.input_shape, plan.values[plan.input].dtype))
+    with builder.function("main", [x], attrs={"relax.force_pure": True}):
+        outputs = _allocate_outputs(builder, plan)
+        blocks = [builder.emit(_allocate(size)) for size in arena.blocks]
+        views: dict[tuple[str, tuple[int, ...]], Any] = {(plan.input, plan.input_shape): x}
+        views.update(outputs)
+
+        def view(name: str, shape: tuple[int, ...]) -> Any:
+            if (name, shape) not in views:
+                if name in places:
+                    call = relax.op.memory.alloc_tensor(
+                        blocks[places[name]], 0, relax.ShapeExpr(shape), plan.values[name].dtype
+                    )
+                else:
+                    unshaped = next(var for (viewed, _), var in views.items() if viewed == name)
+                    call = _reshape(unshaped, shape, plan.values[name].dtype)
+                views[name, shape] = builder.emit(call)
+            return views[name, shape]
+
+        names = []
+        for step in plan.steps:
+            kernel = kernels.declare(step)
+            names.append(str(kernel.name_hint))
+            builder.emit(_call(kernel, step, view))
+        results = [view(*key) for key in zip(plan.outputs, plan.output_shapes, strict=True)]
+        builder.emit_func_output(results[0] if len(results) == 1 else results)
+    return builder.get(), tuple(names)
+
+
+def _allocate(size: int) -> Any:
+    return relax.op.memory.alloc_storage(relax.ShapeExpr([size]), 0, "global", "uint8")
+
+
+def _allocate_outputs(
+    builder: relax.BlockBuilder, plan: Plan
+) -> dict[tuple[str, tuple[int, ...]], Any]:
+    return {
+        (name, shape): builder.emit(
+            relax.op.builtin.alloc_tensor(
+                relax.ShapeExpr(shape), plan.values[name].dtype, 0, "global"
+            )
+        )
+        for name, shape in zip(plan.outputs, plan.output_shapes, strict=True)
+    }
+
+
+def _reshape(tensor: Any, shape: tuple[int, ...], dtype: str) -> Any:
+    """Return a call that makes a tensor of another shape on the same memory."""
+    return relax.Call(
+        relax.ExternFunc("vm.builtin.reshape"),
+        [tensor, relax.ShapeExpr(shape)],
+        ty_args=[relax.TensorType(shape, dtype)],
+    )
+
+
+def _call(kernel: Any, step: Step, view: Callable[[str, tuple[int, ...]], Any]) -> Any:
+    arguments = []
+    for parameter, argument in zip(step.function.params, step.arguments, strict=True):
+        shape = tuple(int(extent) for extent in parameter.shape)
+        if isinstance(argument, str):
+            arguments.append(view(argument, shape))
+        else:
+            array = np.ascontiguousarray(argument).reshape(shape)
+            arguments.append(relax.const(array, str(parameter.dtype)))
+    return relax.Call(kernel, arguments)
+
+
+class _KernelFunctions:
+    """The functions of a module: equal kernels are one function."""
+
+    def __init__(self, builder: relax.BlockBuilder) -> None:
+        self._builder = builder
+        self._known: dict[int, list[tuple[PrimFunc, Any]]] = {}
+        self._counts: dict[str, int] = {}
+
+    def declare(self, step: Step) -> Any:
+        function = step.function.without_attr("global_symbol")
+        bucket = self._known.setdefault(structural_hash(function), [])
+        for known, variable in bucket:
+            if structural_equal(known, function):
+                return variable
+        number = self._counts[step.kind] = self._counts.get(step.kind, 0) + 1
+        variable = self._builder.add_func(function, f"{step.kind}_{number}")
+        bucket.append((function, variable))
+        return variable
 
 
 @dataclass(frozen=True)

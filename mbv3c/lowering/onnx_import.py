@@ -1,10 +1,21 @@
-"""ONNX to Relax."""
+"""ONNX to Relax, and Relax to fused TensorIR.
+
+Reshape constants at once.
+
+    reshape(constant, shape)   ⇒   constant
+
+The importer writes every bias of a convolution this way. TVM's FoldConstant would compile a kernel
+for each of them, which takes longer than all the rest of lowering.
+"""
 
 import io
 from contextlib import redirect_stdout
 
 import onnx
 import tvm
+from tvm import relax
+from tvm.relax import transform
+from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.relax.frontend.onnx import from_onnx
 from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
@@ -17,8 +28,8 @@ def check_operators(model: onnx.ModelProto) -> None:
     """Make sure that TVM can import every operator.
 
     Raises:
-        UnknownOperatorsError: TVM has no importer for some operators; all of them are named, with
-            their nodes.
+        UnknownOperatorsError: TVM has no importer for some operators; the message names them all,
+            with their nodes.
     """
     known = _get_convert_map()
     unknown: dict[str, list[str]] = {}
@@ -38,7 +49,7 @@ def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
 
     Raises:
         UnknownOperatorsError: TVM has no importer for some operators.
-        ModelError: TVM fails to import one.
+        ModelError: TVM fails to import an operator.
     """
     check_operators(model)
     opset = next(entry.version for entry in model.opset_import if entry.domain in _DEFAULT_DOMAINS)
@@ -50,3 +61,52 @@ def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
         lines = [*printed.getvalue().splitlines(), *str(error).strip().splitlines()[-1:]]
         reason = ": ".join(lines) or repr(error)
         raise ModelError(f"TVM {tvm.__version__} cannot import this model: {reason}") from error
+
+
+_RESHAPE = tvm.ir.Op.get("relax.reshape")
+
+
+@tvm.transform.module_pass(opt_level=0, name="FoldReshape")
+class FoldReshape:
+    """Replace reshapes of constants by constants."""
+
+    def transform_module(
+        self, module: tvm.IRModule, context: tvm.transform.PassContext
+    ) -> tvm.IRModule:
+        for name, function in module.functions_items():
+            if isinstance(function, relax.Function):
+                module[name] = _Folder(module).visit_expr(function)
+        return module
+
+
+@mutator
+class _Folder(PyExprMutator):  # type: ignore[misc]
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        if call.op != _RESHAPE or not isinstance(call.args[0], tvm.ir.expr.GenericConst):
+            return call
+        data = call.args[0].value
+        shape = [int(size) for size in call.args[1].values]
+        return relax.const(data.numpy().reshape(shape), str(data.dtype))
+
+
+# In order: spell composite operators out, make one binding per value, compute what is constant,
+# turn every operator into TensorIR, and merge elementwise work into the convolution before it.
+RELAX_PASSES: tuple[tvm.transform.Pass, ...] = (
+    transform.DecomposeOpsForInference(),
+    FoldReshape(),
+    transform.CanonicalizeBindings(),
+    transform.FoldConstant(),
+    transform.LegalizeOps(),
+    transform.AnnotateTIROpPattern(),
+    transform.FoldConstant(),
+    transform.FuseOps(),
+    transform.FuseTIR(),
+    transform.DeadCodeElimination(),
+)
+
+
+def legalize(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
+    """Lower an imported graph to one `main` over fused TensorIR functions, not yet scheduled."""
+    with target:
+        return tvm.transform.Sequential(RELAX_PASSES)(module)

@@ -4,12 +4,135 @@ Images are NHWC from the stem to the last kernel of the family. What the fallbac
 is laid out as in ONNX. A tensor that is needed in both layouts lies in two values.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
+import tvm
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
+
+from mbv3c.lowering.schedules.emit import Activation
+from mbv3c.lowering.schedules.windows import Axis, products
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The shape of a dense convolution.
+
+    Attributes:
+        channels_first: whether the input is NCHW.
+        source: element type of the input; the kernel converts it to `dtype` as it reads.
+    """
+
+    batch: int
+    inputs: int
+    outputs: int
+    vertical: Axis
+    horizontal: Axis
+    activation: Activation
+    channels_first: bool
+    dtype: str = "float32"
+    source: str = "float32"
+
+    @property
+    def madds(self) -> int:
+        return self.batch * self.outputs * self.inputs * products(self.vertical, self.horizontal)
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """The shape of a depthwise convolution."""
+
+    batch: int
+    channels: int
+    vertical: Axis
+    horizontal: Axis
+    activation: Activation
+    dtype: str = "float32"
+
+    @property
+    def madds(self) -> int:
+        return self.batch * self.channels * products(self.vertical, self.horizontal)
+
+
+def pack_depthwise(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return weights [C, 1, R, S] as [R, S, C]."""
+    return np.ascontiguousarray(weights[:, 0].transpose(1, 2, 0))
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """y = activation(a ∘ b), or activation(a).
+
+    Attributes:
+        operator: "add", "multiply", or "" for one operand.
+        per_channel: whether b is [B, C] beside a's [B, P, C], as the gates of SE are.
+        result: element type of y; empty for the type of a and b.
+    """
+
+    batch: int
+    places: int
+    channels: int
+    operator: str
+    per_channel: bool
+    activation: Activation
+    dtype: str = "float32"
+    result: str = ""
+
+    @property
+    def madds(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """x [B, rows, columns] to y [B, columns, rows]: NCHW to NHWC, and back.
+
+    Attributes:
+        result: element type of y; empty for the type of x.
+    """
+
+    batch: int
+    rows: int
+    columns: int
+    dtype: str = "float32"
+    result: str = ""
+
+    @property
+    def madds(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """The shape of a pointwise convolution or of a fully connected layer."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    activation: Activation
+    residual: bool = False
+    dtype: str = "float32"
+
+    @property
+    def madds(self) -> int:
+        return self.rows * self.inputs * self.outputs
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    """The shape of a global average pool."""
+
+    batch: int
+    places: int
+    channels: int
+    dtype: str = "float32"
+
+    @property
+    def madds(self) -> int:
+        return 0
+
 
 Array = NDArray[Any]
 
@@ -162,3 +285,78 @@ class Plan:
     def bytes_moved(self, step: Step) -> int:
         """Return the bytes of all tensors that a step reads or writes, each counted once."""
         return step.constant_bytes + sum(self.values[name].bytes for name in set(step.values))
+
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel with the choices that were made for it.
+
+    Attributes:
+        function: the kernel.
+        constants: the arguments after the first input: weights, packed as the kernel reads them.
+        knobs: the choices, a dataclass; None if the kernel has no knobs.
+        shape: the shape that the kernel was written for, a dataclass; None without knobs.
+        origin: source of the choices, one of `ORIGINS`; empty without knobs.
+    """
+
+    function: PrimFunc
+    constants: tuple[Array, ...] = ()
+    knobs: Any = None
+    shape: Any = None
+    origin: str = ""
+
+
+class Kernels(Protocol):
+    """Writes kernels for a kind of processor; weights are as in ONNX, those of products [N, K].
+
+    `schedule` takes what TVM wrote for an operator that no other method covers.
+    """
+
+    def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel: ...
+    def depthwise(self, shape: Depthwise, weights: Floats, bias: Floats) -> Kernel: ...
+    def convolution(self, shape: Convolution, weights: Floats, bias: Floats) -> Kernel: ...
+    def global_pool(self, shape: GlobalPool) -> Kernel: ...
+    def elementwise(self, shape: Elementwise) -> Kernel: ...
+    def transpose(self, shape: Transpose) -> Kernel: ...
+    def schedule(self, function: PrimFunc, target: tvm.target.Target) -> PrimFunc: ...
+
+
+class Choices(Protocol):
+    """Knows which choices were measured to be best."""
+
+    def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        """Return the best knobs of a kernel of a kind and a shape; None if it was not measured."""
+
+    def near(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        """Return the best knobs of a similar kernel; None if no similar kernel was measured."""
+        return None
+
+
+class NoChoices(Choices):
+    """Nothing was measured."""
+
+    def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
+        return None
+
+
+NO_CHOICES = NoChoices()
+
+
+def chosen(
+    schedule: Any, choices: Choices, kind: str, shape: Any, processor: Any
+) -> tuple[Any, str]:
+    """Return the knobs for a kernel of a kind and a shape, and where they come from.
+
+    Measured knobs that are not legal here are not used: they come from another version, or from a
+    similar shape.
+    """
+    for find, origin in ((choices.find, TUNED), (choices.near, TRANSFERRED)):
+        knobs = find(kind, shape)
+        if knobs is not None:
+            for tile in schedule.legal(shape, processor):
+                if asdict(tile) == knobs:
+                    return tile, origin
+    return schedule.default(shape, processor), DEFAULT

@@ -10,7 +10,6 @@ fp32.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,33 +17,11 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
 from mbv3c.lowering.plan import Array
+from mbv3c.lowering.quantization import Quantization
 
 PAIR = "Identity"  # stands for a pair whose tensor is needed in fp32, too
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _INTEGERS = (np.int8, np.uint8)
-
-
-@dataclass(frozen=True)
-class Steps:
-    """How a tensor is quantized: value = (integer - zero) · scale, with integers of int8.
-
-    Integers of uint8 are counted from -128 on: the same values.
-    """
-
-    scale: float
-    zero: int
-
-    def quantize(self, x: NDArray[Any] | np.float32) -> NDArray[np.int8]:
-        """Return the integers of fp32 values, as onnxruntime rounds them: halves to even."""
-        q = np.rint(x.astype(np.float32) / np.float32(self.scale)) + self.zero
-        integers: NDArray[np.int8] = np.clip(q, -128, 127).astype(np.int8)
-        return integers
-
-    def dequantize(self, q: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the values of integers."""
-        shifted = q.astype(np.float32) - np.float32(self.zero)
-        values: NDArray[np.float32] = shifted * np.float32(self.scale)
-        return values
 
 
 @dataclass(frozen=True)
@@ -73,7 +50,7 @@ class QuantizedGraph:
     """
 
     model: onnx.ModelProto
-    activations: dict[str, Steps] = field(default_factory=dict)
+    activations: dict[str, Quantization] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
 
 
@@ -98,12 +75,7 @@ def read_pairs(model: onnx.ModelProto) -> QuantizedGraph:
         kept.input[:] = [renamed.get(name, name) for name in node.input]
         kept.output[:] = [renamed.get(name, name) for name in node.output]
         nodes.append(kept)
-    graph.initializer.extend(
-        numpy_helper.from_array(array, name) for name, array in constants.items()
-    )
-    del graph.node[:]
-    graph.node.extend(nodes)
-    _drop_unused(graph)
+    _replace_nodes(graph, nodes, constants)
     return QuantizedGraph(inferred, activations, weights)
 
 
@@ -120,12 +92,7 @@ def with_stored_values(model: onnx.ModelProto) -> onnx.ModelProto:
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     _, constants = _stored_weights(graph, stored)
     nodes = [node for node in graph.node if node.output[0] not in constants]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(
-        numpy_helper.from_array(array, name) for name, array in constants.items()
-    )
-    _drop_unused(graph)
+    _replace_nodes(graph, nodes, constants)
     return valued
 
 
@@ -144,9 +111,8 @@ def _stored_weights(
         if scale.dtype != np.float32 or scale.ndim > 1 or attributes.get("block_size", 0):
             continue
         axis = attributes.get("axis", 1) % max(1, integers.ndim) if scale.size > 1 else None
-        values = _along(
-            integers.astype(np.float32) - _spread(zero, axis, integers.ndim), scale, axis
-        )
+        shifted = integers.astype(np.float32) - _spread(zero, axis, integers.ndim)
+        values = shifted * _spread(scale, axis, integers.ndim)
         constants[node.output[0]] = values.astype(np.float32)
         if integers.dtype == np.int8 and not zero.any():
             weights[node.output[0]] = Weights(integers, scale.reshape(-1), axis)
@@ -159,13 +125,9 @@ def _spread(values: Array, axis: int | None, rank: int) -> Array:
     return values.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(rank)])
 
 
-def _along(values: Array, scale: Array, axis: int | None) -> Array:
-    return values * _spread(scale, axis, values.ndim)
-
-
 def _activations(
     graph: onnx.GraphProto, stored: Mapping[str, Array]
-) -> tuple[dict[str, Steps], dict[str, str], set[str]]:
+) -> tuple[dict[str, Quantization], dict[str, str], set[str]]:
     """Return how tensors are quantized, their new names, and the outputs of the nodes that go."""
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
@@ -173,16 +135,16 @@ def _activations(
             users.setdefault(name, []).append(node)
     outputs = {value.name for value in graph.output}
     inputs = {value.name for value in graph.input}
-    quantizations: dict[str, Steps] = {}
+    quantizations: dict[str, Quantization] = {}
     renamed: dict[str, str] = {}
     dropped: set[str] = set()
     for node in graph.node:
-        steps = _steps(node, stored) if node.op_type == "QuantizeLinear" else None
+        quantization = _quantization(node, stored) if node.op_type == "QuantizeLinear" else None
         readers = users.get(node.output[0], [])
-        if steps is None or not readers or node.output[0] in outputs:
+        if quantization is None or not readers or node.output[0] in outputs:
             continue
         if any(
-            reader.op_type != "DequantizeLinear" or _steps(reader, stored) != steps
+            reader.op_type != "DequantizeLinear" or _quantization(reader, stored) != quantization
             for reader in readers
         ):
             continue
@@ -191,7 +153,7 @@ def _activations(
         if len(shown) > 1:
             continue
         y = shown[0] if shown else results[0]
-        quantizations[y] = steps
+        quantizations[y] = quantization
         renamed.update({name: y for name in results if name != y})
         dropped.update(results)
         kept = x in outputs or x in inputs or x in stored or x in quantizations
@@ -211,7 +173,7 @@ def _last(name: str, renamed: Mapping[str, str]) -> str:
     return name
 
 
-def _steps(node: onnx.NodeProto, stored: Mapping[str, Array]) -> Steps | None:
+def _quantization(node: onnx.NodeProto, stored: Mapping[str, Array]) -> Quantization | None:
     """Return how a node quantizes; None if not to 8 bits, or in other steps for each channel."""
     if len(node.input) < 3 or any(name not in stored for name in node.input[1:3]):
         return None
@@ -219,12 +181,16 @@ def _steps(node: onnx.NodeProto, stored: Mapping[str, Array]) -> Steps | None:
     if scale.size != 1 or scale.dtype != np.float32 or zero.dtype not in _INTEGERS:
         return None
     shift = 128 if zero.dtype == np.uint8 else 0
-    return Steps(float(scale.reshape(())), int(zero.reshape(())) - shift)
+    return Quantization(float(scale.reshape(())), int(zero.reshape(())) - shift)
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in node.input}
-    used |= {value.name for value in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+def _replace_nodes(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], constants: Mapping[str, Array]
+) -> None:
+    """Give a graph other nodes and more constants, and drop the constants that nothing reads."""
+    used = {name for node in nodes for name in node.input} | {y.name for y in graph.output}
+    added = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    stored = [tensor for tensor in (*graph.initializer, *added) if tensor.name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(stored)

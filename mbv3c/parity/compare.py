@@ -7,65 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.parity.kernel_parity import KernelsParity
-from mbv3c.parity.metrics import cosine, top_agreement
+from mbv3c.parity.kernels import KernelsParity
+from mbv3c.parity.metrics import cosine, finite, top_agreement
 from mbv3c.parity.reference import ReferenceOutput, error_of_range
 from mbv3c.parity.tolerance import Tolerance
-
-
-@dataclass(frozen=True)
-class InputParity:
-    """The comparison on one input; of several outputs, each figure is that of the worst.
-
-    Attributes:
-        worst_output: name of the output that comes closest to its limit, or is furthest beyond
-            it; the next three figures are its.
-        max_error_of_range: largest absolute error over the reference's range.
-        allowed: the tolerance on this input.
-        reference_spread: onnxruntime's own spread on it.
-        cosine: cosine similarity of the flattened outputs.
-        top1_agreement: share of images whose largest class score is the same one; in outputs
-            with scores for pixels or anchors, share of those, where a class that the reference
-            itself holds equal within the tolerance counts as the same. None if no output holds
-            class scores.
-        top5_agreement: share of the reference's five largest scores that are found among ours.
-    """
-
-    worst_output: str
-    max_error_of_range: float
-    allowed: float
-    reference_spread: float
-    cosine: float
-    top1_agreement: float | None
-    top5_agreement: float | None
-
-    @property
-    def passed(self) -> bool:
-        return self.max_error_of_range <= self.allowed and self.top1_agreement in (1.0, None)
-
-    @property
-    def of_allowed(self) -> float:
-        """The error as a fraction of what is allowed."""
-        return self.max_error_of_range / self.allowed
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One output for one input: what was computed, and what should have been.
-
-    Attributes:
-        ours: the output.
-        reference: what onnxruntime computes.
-        judged: the comparison by the standing rules; None where they judge something else.
-    """
-
-    ours: NDArray[np.float32]
-    reference: ReferenceOutput
-    judged: InputParity | None = None
-
-
-# Every output for every input.
-Pairs = tuple[tuple[Pair, ...], ...]
+from mbv3c.parity.verdict import Check, InputParity, Pair, Pairs, sentence
 
 
 @dataclass(frozen=True)
@@ -88,12 +34,13 @@ class Parity:
 
     Attributes:
         ran_on: what executed the library.
-        exact_program: whether that was the library itself, or the same model built for another
+        exact_program: whether that was the library itself, and not the model built for another
             machine.
         inputs: one comparison per input.
         as_given: how near a quantized model comes to the model as given; no part of the verdict.
         kernels: what the kernels of a quantized network have shown by themselves.
         pairs: what was compared.
+        standing: the tolerance of the outputs.
     """
 
     ran_on: str
@@ -102,16 +49,22 @@ class Parity:
     as_given: Agreement | None = None
     kernels: KernelsParity | None = None
     pairs: Pairs = field(default=(), repr=False, compare=False)
+    standing: Tolerance | None = field(default=None, repr=False, compare=False)
 
     @property
     def passed(self) -> bool:
-        alone = self.kernels is None or self.kernels.passed
-        return alone and all(one.passed for one in self.inputs)
+        kernels_pass = self.kernels is None or self.kernels.passed
+        return kernels_pass and all(row.passed for row in self.inputs)
+
+    @property
+    def missed(self) -> list[str]:
+        """The kernels that are wrong by themselves."""
+        return self.kernels.missed if self.kernels is not None else []
 
     @property
     def worst(self) -> InputParity:
         """The input that comes closest to its limit, or is furthest beyond it."""
-        return max(self.inputs, key=lambda one: one.of_allowed)
+        return max(self.inputs, key=lambda row: row.of_allowed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys; a value that is not finite becomes null."""
@@ -123,17 +76,64 @@ class Parity:
             "max_error_of_range": self.worst.max_error_of_range,
             "tolerance": self.worst.allowed,
             "reference_spread": self.worst.reference_spread,
-            "cosine": min(one.cosine for one in self.inputs),
-            "top1_agreement": _mean(one.top1_agreement for one in self.inputs),
-            "top5_agreement": _mean(one.top5_agreement for one in self.inputs),
+            "cosine": min(row.cosine for row in self.inputs),
+            "top1_agreement": _mean(row.top1_agreement for row in self.inputs),
+            "top5_agreement": _mean(row.top5_agreement for row in self.inputs),
         }
-        rows = [{**asdict(one), "passed": one.passed} for one in self.inputs]
-        found = {**_finite(summary), "inputs": [_finite(row) for row in rows]}
+        rows = [{**asdict(row), "passed": row.passed} for row in self.inputs]
+        document: dict[str, Any] = finite({**summary, "inputs": rows})
         if self.as_given is not None:
-            found["against_model_as_given"] = _finite(asdict(self.as_given))
+            document["against_model_as_given"] = finite(asdict(self.as_given))
         if self.kernels is not None:
-            found["kernels_alone"] = self.kernels.to_json()
-        return found
+            document["kernels_alone"] = self.kernels.to_json()
+        return document
+
+    def checks(self) -> list[Check]:
+        """Return what the tolerances have judged: every output, then every kernel by itself."""
+        kernels = self.kernels.kernels if self.kernels is not None else ()
+        return [
+            *(_check(pair, index) for index, outputs in enumerate(self.pairs) for pair in outputs),
+            *(
+                Check(
+                    "kernels",
+                    f"{index} {kernel.kernel} makes {kernel.tensor}",
+                    kernel.passed,
+                    kernel.said,
+                )
+                for index, kernel in enumerate(kernels)
+            ),
+        ]
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Return the error of every output as a fraction of its range."""
+        return [
+            {
+                "name": f"{pair.reference.name}, input {index}",
+                "error": finite(judged.max_error_of_range),
+                "allowed": judged.allowed,
+            }
+            for index, outputs in enumerate(self.pairs)
+            for pair in outputs
+            if (judged := pair.judged) is not None
+        ]
+
+    def lines(self) -> list[str]:
+        """Return the verdict in words."""
+        return [f"parity: {sentence(self.to_json())}"]
+
+
+def _check(pair: Pair, index: int) -> Check:
+    judged = pair.judged
+    assert judged is not None
+    top1 = judged.top1_agreement
+    agreement = "" if top1 is None else f", top-1 agreement {top1:.0%}"
+    return Check(
+        "parity",
+        f"{pair.reference.name}, input {index}",
+        judged.passed,
+        f"max error {judged.max_error_of_range:.1e} of range (allowed {judged.allowed:.1e})"
+        f"{agreement}",
+    )
 
 
 def compare(
@@ -153,8 +153,8 @@ def compare(
         )
         for ours, theirs in zip(outputs, references, strict=True)
     )
-    rows = tuple(_worst([one.judged for one in row if one.judged]) for row in pairs)
-    return Parity(ran_on, exact_program, rows, pairs=pairs)
+    rows = tuple(_worst([pair.judged for pair in row if pair.judged]) for row in pairs)
+    return Parity(ran_on, exact_program, rows, pairs=pairs, standing=tolerance)
 
 
 def with_pooled_spread(
@@ -162,10 +162,10 @@ def with_pooled_spread(
 ) -> list[list[ReferenceOutput]]:
     """Give every output the largest spread over all inputs, if the tolerance says so."""
     if not tolerance.pooled:
-        return [list(one) for one in references]
+        return [list(outputs) for outputs in references]
     largest = [max(each.spread for each in outputs) for outputs in zip(*references, strict=True)]
     return [
-        [replace(one, spread=spread) for one, spread in zip(outputs, largest, strict=True)]
+        [replace(ref, spread=spread) for ref, spread in zip(outputs, largest, strict=True)]
         for outputs in references
     ]
 
@@ -187,11 +187,11 @@ def agreement(
 
 def _worst(outputs: Sequence[InputParity]) -> InputParity:
     """Make one comparison of those of an input's outputs."""
-    top1 = [one.top1_agreement for one in outputs if one.top1_agreement is not None]
-    top5 = [one.top5_agreement for one in outputs if one.top5_agreement is not None]
+    top1 = [output.top1_agreement for output in outputs if output.top1_agreement is not None]
+    top5 = [output.top5_agreement for output in outputs if output.top5_agreement is not None]
     return replace(
-        max(outputs, key=lambda one: one.of_allowed),
-        cosine=min(one.cosine for one in outputs),
+        max(outputs, key=lambda output: output.of_allowed),
+        cosine=min(output.cosine for output in outputs),
         top1_agreement=min(top1, default=None),
         top5_agreement=min(top5, default=None),
     )
@@ -245,10 +245,3 @@ def _rows(y: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value
-        for key, value in row.items()
-    }

@@ -6,7 +6,8 @@ computes for its inputs, within an inference of the library, and its results are
 onnxruntime's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,91 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.execution.runners import KernelCall, KernelRunner
-from mbv3c.lowering.qdq import Steps, read_pairs
-from mbv3c.parity.kernel_parity import KernelParity, KernelsParity
+from mbv3c.lowering.describe import ArgumentRecord, KernelRecord
+from mbv3c.lowering.qdq import read_pairs
+from mbv3c.lowering.quantization import Quantization
+from mbv3c.parity.metrics import finite
 from mbv3c.parity.reference import error_of_range, tensors_of
 from mbv3c.parity.tolerance import KERNEL_TOLERANCE, KernelTolerance
+
+
+@dataclass(frozen=True)
+class KernelParity:
+    """One tensor that a call of a kernel writes, against onnxruntime's.
+
+    Attributes:
+        kernel: name of the kernel in the library.
+        nodes: names of the ONNX nodes that the kernel covers.
+        tensor: name of the tensor.
+        values: number of values of the tensor.
+        differing: number of values that are not onnxruntime's.
+        wrong: number of differing values that onnxruntime did not round from near a tie.
+        steps: largest difference in steps of a quantized tensor; None for fp32.
+        allowed_steps: largest allowed difference in steps; None for fp32.
+        max_error_of_range: largest difference over the tensor's range.
+        passed: whether the kernel passed.
+    """
+
+    kernel: str
+    nodes: tuple[str, ...]
+    tensor: str
+    values: int
+    differing: int
+    wrong: int
+    steps: int | None
+    allowed_steps: int | None
+    max_error_of_range: float
+    passed: bool
+
+    @property
+    def of_allowed(self) -> tuple[bool, float, float]:
+        """A sort key by which the worst kernel is the largest."""
+        steps = (self.steps or 0) / max(1, self.allowed_steps or 1)
+        return not self.passed, steps, self.wrong / self.values
+
+    @property
+    def said(self) -> str:
+        """The kernel and its largest difference, in words."""
+        what = ", ".join(self.nodes) or f"makes {self.tensor}"
+        if self.steps is None:
+            return f"{self.kernel} ({what}): max error {self.max_error_of_range:.1e} of range"
+        return (
+            f"{self.kernel} ({what}): {self.differing} of {self.values} values differ, "
+            f"{self.wrong} of them without a tie, by up to {self.steps} steps (allowed "
+            f"{self.allowed_steps})"
+        )
+
+
+@dataclass(frozen=True)
+class KernelsParity:
+    """Parity of all kernels, each by itself, in the order in which they run."""
+
+    kernels: tuple[KernelParity, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(kernel.passed for kernel in self.kernels)
+
+    @property
+    def missed(self) -> list[str]:
+        """The kernels that did not pass, and by how much, in words."""
+        return [kernel.said for kernel in self.kernels if not kernel.passed]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys."""
+        worst = max(self.kernels, key=lambda kernel: kernel.of_allowed, default=None)
+        rounded = [kernel for kernel in self.kernels if kernel.steps is not None]
+        return {
+            "passed": self.passed,
+            "missed": self.missed,
+            "count": len(self.kernels),
+            "values": sum(kernel.values for kernel in rounded),
+            "differing": sum(kernel.differing for kernel in rounded),
+            "worst": worst and worst.said,
+            "steps": max((kernel.steps or 0 for kernel in self.kernels), default=0),
+            "kernels": [finite(asdict(kernel)) for kernel in self.kernels],
+        }
+
 
 Array = NDArray[Any]
 
@@ -31,7 +113,7 @@ _IMAGE = 4  # rank of [N, C, H, W]
 
 def check_kernels(
     model: onnx.ModelProto,
-    kernels: Sequence[Mapping[str, Any]],
+    kernels: Sequence[KernelRecord],
     x: NDArray[np.float32],
     runner: KernelRunner,
     bundle: Path,
@@ -48,30 +130,33 @@ def check_kernels(
     Raises:
         Mbv3cError: the library fails, or is not the one that `kernels` describes.
     """
-    reference = reference_tensors(model, kernels, x)
-    calls = [_call(kernel, reference) for kernel in kernels]
+    reference = ReferenceTensors(model, kernels, x)
+    known = reference.tensors
+    calls = [reference.call(kernel, known, known) for kernel in kernels]
     made = runner.run_kernels(bundle, x, calls)
     return KernelsParity(
         tuple(
             _compare(kernel, argument, arrays[place], reference, KERNEL_TOLERANCE)
             for kernel, arrays in zip(kernels, made, strict=True)
-            for place, argument in _arguments(kernel)
-            if argument["writes"] in reference.tensors
+            for place, argument in arguments_of(kernel)
+            if argument.writes in known
         )
     )
 
 
 class ReferenceTensors:
-    """Tensors of a quantized model, as onnxruntime computes them.
+    """The tensors between the kernels of a library, as onnxruntime computes them for an input.
 
     Attributes:
         tensors: values of the tensors, by name.
         steps: quantization of the tensors, by name.
     """
 
-    def __init__(self, model: onnx.ModelProto, x: NDArray[np.float32], names: set[str]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, kernels: Sequence[KernelRecord], x: NDArray[np.float32]
+    ) -> None:
         quantized = read_pairs(model)
-        self.steps: Mapping[str, Steps] = quantized.activations
+        self.steps: Mapping[str, Quantization] = quantized.activations
         self._looked_up = {
             node.output[0]: node.input[0]
             for node in quantized.model.graph.node
@@ -81,19 +166,39 @@ class ReferenceTensors:
         self._unrounded = {
             name: pairs[pairs[name].input[0]].input[0] for name in self.steps if name in pairs
         }
+        arguments = [argument for kernel in kernels for _, argument in arguments_of(kernel)]
+        names = {
+            name for argument in arguments for name in (argument.reads, argument.writes) if name
+        }
         wanted = names | self.steps.keys() | set(self._unrounded.values())
         self.tensors = tensors_of(model, x, wanted)
 
-    def in_memory(self, name: str, argument: Mapping[str, Any]) -> Array:
+    def in_memory(self, name: str, argument: ArgumentRecord) -> Array:
         """Return a tensor in the type and order of a kernel's argument."""
         values = self.tensors[name]
-        if argument["dtype"] == _INT8 and name in self.steps:
+        if argument.dtype == _INT8 and name in self.steps:
             values = self.steps[name].quantize(values)
         return _arranged(values, argument)
 
-    def near_tie(
-        self, name: str, argument: Mapping[str, Any], of_step: float
-    ) -> NDArray[np.bool_]:
+    def call(
+        self, kernel: KernelRecord, given: Collection[str], wanted: Collection[str]
+    ) -> KernelCall:
+        """Return a call of a kernel that gets given tensors and of which others are wanted.
+
+        Both are names; those that the kernel does not read, or write, do not matter.
+        """
+        places = list(arguments_of(kernel))
+        inputs = {
+            place: self.in_memory(argument.reads, argument).astype(argument.dtype, copy=False)
+            for place, argument in places
+            if argument.reads is not None and argument.reads in given
+        }
+        outputs = {
+            place: argument.dtype for place, argument in places if argument.writes in wanted
+        }
+        return KernelCall(kernel.kernel, inputs, outputs)
+
+    def near_tie(self, name: str, argument: ArgumentRecord, of_step: float) -> NDArray[np.bool_]:
         """Tell which values of a tensor were rounded from near the middle of two steps."""
         values = self.tensors[self._unrounded[name]] / np.float32(self.steps[name].scale)
         near: NDArray[np.bool_] = np.abs(values - np.floor(values) - 0.5) <= of_step
@@ -118,69 +223,39 @@ class ReferenceTensors:
         return int(jumps.max(initial=1))
 
 
-def reference_tensors(
-    model: onnx.ModelProto, kernels: Sequence[Mapping[str, Any]], x: NDArray[np.float32]
-) -> ReferenceTensors:
-    """Return the tensors between kernels, as onnxruntime computes them for an input."""
-    return ReferenceTensors(model, x, _names(kernels))
-
-
-def _arguments(kernel: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+def arguments_of(kernel: KernelRecord) -> Iterator[tuple[int, ArgumentRecord]]:
     """Yield the arguments that are no constants, with their positions."""
-    for place, argument in enumerate(kernel["arguments"]):
+    for place, argument in enumerate(kernel.arguments):
         if argument is not None:
             yield place, argument
 
 
-def _names(kernels: Sequence[Mapping[str, Any]]) -> set[str]:
-    return {
-        argument[access]
-        for kernel in kernels
-        for _, argument in _arguments(kernel)
-        for access in ("reads", "writes")
-        if argument[access] is not None
-    }
-
-
-def _call(kernel: Mapping[str, Any], reference: ReferenceTensors) -> KernelCall:
-    inputs = {
-        place: reference.in_memory(argument["reads"], argument)
-        for place, argument in _arguments(kernel)
-        if argument["reads"] in reference.tensors
-    }
-    outputs = {
-        place: argument["dtype"]
-        for place, argument in _arguments(kernel)
-        if argument["writes"] in reference.tensors
-    }
-    return KernelCall(kernel["kernel"], inputs, outputs)
-
-
-def _arranged(values: Array, argument: Mapping[str, Any]) -> Array:
+def _arranged(values: Array, argument: ArgumentRecord) -> Array:
     """Return values in the order of an argument's memory."""
-    if argument["channels_last"] and values.ndim == _IMAGE:
+    if argument.channels_last and values.ndim == _IMAGE:
         values = np.moveaxis(values, 1, -1)
-        filled = argument["shape"][-1] - values.shape[-1]
+        filled = argument.shape[-1] - values.shape[-1]
         values = np.pad(values, [(0, 0)] * (_IMAGE - 1) + [(0, filled)])
     return np.ascontiguousarray(values)
 
 
 def _compare(
-    kernel: Mapping[str, Any],
-    argument: Mapping[str, Any],
+    kernel: KernelRecord,
+    argument: ArgumentRecord,
     ours: Array,
     reference: ReferenceTensors,
     tolerance: KernelTolerance,
 ) -> KernelParity:
-    name = argument["writes"]
+    name = argument.writes
+    assert name is not None
     theirs = reference.in_memory(name, argument).ravel()
-    read = {other["reads"] for _, other in _arguments(kernel)} - {None}
-    defined = kernel["kind"] in _EXACT
+    read = {other.reads for _, other in arguments_of(kernel) if other.reads is not None}
+    defined = kernel.kind in _EXACT
     exact = defined and bool(read) and read <= reference.tensors.keys()
     error = error_of_range(ours.astype(np.float64), theirs.astype(np.float64))
     wrong, apart, allowed = ours != theirs, None, None
     differing = int(wrong.sum())
-    if argument["dtype"] == _INT8 and name in reference.steps:
+    if argument.dtype == _INT8 and name in reference.steps:
         apart, allowed = int(np.abs(ours.astype(np.int32) - theirs).max()), int(not exact)
         between = None if defined else reference.between(name, read)
         for rounded in () if exact else filter(None, (name, between)):
@@ -190,8 +265,8 @@ def _compare(
     elif not exact and np.issubdtype(theirs.dtype, np.floating):
         wrong &= error > tolerance.of_range
     return KernelParity(
-        kernel=kernel["kernel"],
-        nodes=tuple(kernel["nodes"]),
+        kernel=kernel.kernel,
+        nodes=tuple(kernel.nodes),
         tensor=name,
         values=ours.size,
         differing=differing,

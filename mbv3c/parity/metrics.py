@@ -55,7 +55,7 @@ class Metrics:
         max_rel_at: index of the largest relative error; of several the first.
         mean_rel: mean relative error.
         max_of_range: largest absolute error over the reference's range.
-        cosine: cosine similarity of both sides as vectors.
+        cosine: cosine similarity of the output and the reference as vectors.
         psnr_db: the reference's range over the root of the mean squared error.
         snr_db: power of the reference over power of the error.
         quantiles: quantiles of the absolute errors, by percent, such as "99.9".
@@ -90,7 +90,7 @@ class Metrics:
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys; what is infinite becomes null."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        return dict(finite(asdict(self)))
 
 
 def measure(y: Values, reference: Values, class_axis: int | None = None) -> Metrics:
@@ -129,7 +129,7 @@ def measure(y: Values, reference: Values, class_axis: int | None = None) -> Metr
         max_rel=float(relative.max()),
         max_rel_at=index_of_largest(relative),
         mean_rel=float(relative.mean()),
-        max_of_range=_over_range(float(error.max()), spread),
+        max_of_range=over_range(float(error.max()), spread),
         cosine=cosine(a, b),
         psnr_db=_decibels(spread**2, square),
         snr_db=_decibels(float(np.mean(b**2)), square),
@@ -191,7 +191,8 @@ def _relative(error: Doubles, size: Doubles) -> Doubles:
         return np.divide(error, size, out=zero, where=size > 0)
 
 
-def _over_range(error: float, spread: float) -> float:
+def over_range(error: float, spread: float) -> float:
+    """Return an error as a fraction of a range: 0 where there is none, infinite over nothing."""
     if error == 0:
         return 0.0
     return error / spread if spread > 0 else inf
@@ -203,14 +204,10 @@ def _decibels(signal: float, noise: float) -> float:
     return 10 * (log10(signal) - log10(noise)) if signal > 0 else -inf
 
 
-def finite(number: float) -> float | None:
-    """Return a number as JSON can hold it: None if it is not finite."""
-    return number if isfinite(number) else None
-
-
-def _plain(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a value as JSON can hold it: numbers that are not finite become None."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return list(value)
-    return finite(value) if isinstance(value, float) else value
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,6 +1,6 @@
 """Prove rewrites by onnxruntime: run what a rewrite replaces and its replacement side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,15 +8,62 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime import GraphOptimizationLevel as Level
 
 from mbv3c.errors import ModelError
-from mbv3c.parity.inputs import parity_inputs
-from mbv3c.parity.proof_inputs import KINDS
-from mbv3c.parity.reference import OPTIMIZED, open_session
+from mbv3c.parity.metrics import over_range
+from mbv3c.parity.reference import OPTIMIZED, PLAIN, open_session, parity_inputs
 from mbv3c.parity.tolerance import EXACT, PROOF_TOLERANCES, TOLERANCES
 from mbv3c.passes.report import Change, ProofVerdict
 
 Array = NDArray[Any]
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
+
+# Where hard-swish and hard-sigmoid bend, and the zero between.
+_POINTS = (-3.0, 0.0, 3.0)
+
+
+def _per_channel(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:2], *(1 for _ in shape[2:]))
+
+
+def _edges(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Draw the points themselves and their neighbours in fp32 on both sides."""
+    point = rng.choice(_POINTS, shape).astype(np.float32)
+    towards = rng.choice(np.array([-np.inf, 0.0, np.inf], np.float32), shape)
+    beside = np.nextafter(point, towards)
+    return np.where(towards == 0.0, point, beside).astype(np.float64)
+
+
+def _near(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.choice(_POINTS, shape) + 0.5 * rng.standard_normal(shape)
+
+
+def _near_by_channel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Draw one point per image and channel, so that a mean over the map is not near zero."""
+    return rng.choice(_POINTS, _per_channel(shape)) + 0.5 * rng.standard_normal(shape)
+
+
+def _wide(scale: float) -> Draw:
+    return lambda rng, shape: scale * rng.standard_normal(shape)
+
+
+def _wide_by_channel(scale: float) -> Draw:
+    return lambda rng, shape: (
+        scale * (rng.standard_normal(_per_channel(shape)) + 0.5 * rng.standard_normal(shape))
+    )
+
+
+# Each kind of input, as a refusal names it, with two ways to draw an array of a shape: all values
+# alike, and values that depend on the channel.
+KINDS: dict[str, tuple[Draw, ...]] = {
+    "inputs at -3, 0 and 3": (_edges, _edges),
+    "inputs around -3, 0 and 3": (_near, _near_by_channel),
+    "inputs of standard deviation 8": (_wide(8.0), _wide_by_channel(8.0)),
+    "inputs of standard deviation 100": (_wide(100.0), _wide_by_channel(100.0)),
+}
+
+
 Feed = dict[str, Array]
 Outputs = list[Array]
 
@@ -122,14 +169,14 @@ def _output_error(got: tuple[Array, ...], wanted: tuple[Array, ...]) -> float:
     if not all(np.isfinite(y).all() for y in got):
         return float("inf")
     error = max(float(np.abs(y - w.astype(np.float64)).max(initial=0.0)) for y, w in pairs)
-    if error == 0.0:
+    if error == 0.0:  # also of what is empty, and has no range
         return 0.0
     spread = float(max(w.max() for w in wanted)) - float(min(w.min() for w in wanted))
-    return error / spread if spread > 0 else float("inf")
+    return over_range(error, spread)
 
 
 def _parity_kinds(opened: ort.InferenceSession) -> list[_Kind]:
-    """Return the inputs that parity is checked on, each scale as a kind of its own."""
+    """Return the inputs that parity is checked on, each scale as a separate kind."""
     drawn = {value.name: parity_inputs(_shape(value)) for value in opened.get_inputs()}
     types = {value.name: _TYPES.get(value.type, np.float32) for value in opened.get_inputs()}
     feeds = [
@@ -142,19 +189,14 @@ def _parity_kinds(opened: ort.InferenceSession) -> list[_Kind]:
 def _rewrite_kinds(opened: ort.InferenceSession) -> list[_Kind]:
     """Return the inputs that single rewrites are checked on."""
     rng = np.random.default_rng(20190506)
-    return [
-        _Kind(
-            name,
-            tuple(
-                {
-                    value.name: draw(rng, _shape(value)).astype(_TYPES.get(value.type, np.float32))
-                    for value in opened.get_inputs()
-                }
-                for draw in draws
-            ),
-        )
-        for name, draws in KINDS.items()
-    ]
+
+    def feed(draw: Draw) -> Feed:
+        return {
+            value.name: draw(rng, _shape(value)).astype(_TYPES.get(value.type, np.float32))
+            for value in opened.get_inputs()
+        }
+
+    return [_Kind(name, tuple(map(feed, draws))) for name, draws in KINDS.items()]
 
 
 def _shape(value: ort.NodeArg) -> tuple[int, ...]:
@@ -163,10 +205,7 @@ def _shape(value: ort.NodeArg) -> tuple[int, ...]:
     return tuple(value.shape)
 
 
-def _open(
-    model: onnx.ModelProto,
-    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-) -> ort.InferenceSession:
+def _open(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSession:
     try:
         return open_session(model, level)
     except ModelError as error:

@@ -1,4 +1,4 @@
-"""onnxruntime as the reference."""
+"""onnxruntime as the reference, and the inputs on which parity is checked."""
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -9,15 +9,35 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnxruntime import GraphOptimizationLevel as Level
 
 from mbv3c.errors import ModelError
 from mbv3c.graphs.load import model_input
 from mbv3c.graphs.outputs import class_axes
+from mbv3c.parity.metrics import over_range
 
-OPTIMIZED = (
-    ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-)
+# Standard deviations. Normalised images have about 1; the others reach the flat, the curved and
+# the linear parts of hard-swish and hard-sigmoid.
+SCALES = (1.0, 0.25, 0.5, 1.5, 2.0)
+
+
+def parity_inputs(shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
+    """Return one seeded input per scale; the first is the golden input of a bundle.
+
+    Half of each input's variance is white noise and half is one offset per image and channel, so
+    that both texture and flat areas count. `shape` is the model's input shape, batch first.
+    """
+    rng = np.random.default_rng(20190506)
+    flat = (*shape[:2], *(1 for _ in shape[2:]))
+    return [
+        (scale * (rng.standard_normal(shape) + rng.standard_normal(flat)) / np.sqrt(2)).astype(
+            np.float32
+        )
+        for scale in SCALES
+    ]
+
+
+PLAIN, OPTIMIZED = Level.ORT_DISABLE_ALL, (Level.ORT_ENABLE_BASIC, Level.ORT_ENABLE_ALL)
 _FATAL_ONLY = 4  # severity: messages about unused initialisers are not for our users
 
 
@@ -49,7 +69,7 @@ def run_reference(
     Yields:
         The model's outputs in graph order, for one input after the other.
     """
-    plain = session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    plain = session(model)
     optimized = [session(model, level) for level in OPTIMIZED]
     for x in inputs:
         outputs = run(plain, x)
@@ -74,10 +94,7 @@ def _step(model: onnx.ModelProto, name: str, output: NDArray[np.float32]) -> flo
     return float(numpy_helper.to_array(scales[0]).max()) / spread if scales else None
 
 
-def session(
-    model: onnx.ModelProto,
-    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-) -> ort.InferenceSession:
+def session(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSession:
     """Open a model with one input.
 
     Raises:
@@ -87,10 +104,7 @@ def session(
     return open_session(model, level)
 
 
-def open_session(
-    model: onnx.ModelProto,
-    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-) -> ort.InferenceSession:
+def open_session(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSession:
     """Open any model on one thread, so that sums do not depend on the number of cores.
 
     Raises:
@@ -139,7 +153,4 @@ def error_of_range(y: NDArray[np.float32], reference: NDArray[np.float32]) -> fl
     if y.shape != reference.shape or not (np.isfinite(y).all() and np.isfinite(reference).all()):
         return float("inf")
     error = float(np.abs(y.astype(np.float64) - reference).max())
-    spread = float(np.ptp(reference.astype(np.float64)))
-    if error == 0.0:
-        return 0.0
-    return error / spread if spread > 0 else float("inf")
+    return over_range(error, float(np.ptp(reference.astype(np.float64))))

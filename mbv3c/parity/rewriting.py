@@ -1,20 +1,37 @@
 """Run every pass and measure the graph after each."""
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import onnx
 
+from mbv3c.errors import ModelError
 from mbv3c.execution.runners import Tensor
 from mbv3c.graphs.load import input_shape_of
-from mbv3c.parity.conversion import in_opset
-from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.metrics import finite
 from mbv3c.parity.proof import prove
-from mbv3c.parity.reference import error_of_range, run, session
-from mbv3c.passes import PIPELINE, PassReport, Proof
-from mbv3c.passes.convert_opset import check_opset
+from mbv3c.parity.reference import error_of_range, parity_inputs, run, session
+from mbv3c.passes import PIPELINE, Proof
+from mbv3c.passes.convert_opset import check_opset, convert_opset
 from mbv3c.passes.proving import run_proved
+from mbv3c.passes.report import PassReport
+
+
+def in_opset(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto, PassReport]:
+    """Convert a model, and always prove the conversion: its file is what somebody asks for.
+
+    Raises:
+        UsageError: mbv3c does not write this operator set.
+        ModelError: the model cannot be written in it, or would compute something else there.
+    """
+    converted, report = run_proved(partial(convert_opset, opset=opset), model, prove)
+    if not all(proof.verdict.passed for proof in report.proofs):
+        raise ModelError(
+            f"the model, converted to opset {opset}, computes something else: "
+            f"{report.proofs[0].verdict.reason}; choose another --opset"
+        )
+    return converted, report
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def rewrite_chains(
     name: str,
     *,
     chain_before: Callable[[ir.Node], Chain],
-    refusal: Callable[[Chain], str | None],
+    refusal: Callable[[ir.Node, Chain], str | None],
     convert: Callable[[ir.Graph, Chain], None],
 ) -> tuple[onnx.ModelProto, PassReport]:
     """Rewrite every chain of a model.
@@ -28,7 +28,7 @@ def rewrite_chains(
         model: the model, which is returned itself if nothing is rewritten.
         name: name of the pass.
         chain_before: function from a node to the chain that ends with it, empty if none does.
-        refusal: function from a chain to the reason why it cannot be rewritten, or None.
+        refusal: function from a node and its chain to the reason why the chain must stay, or None.
         convert: function that replaces a chain of a graph by new nodes.
     """
     rewritten = ir.from_proto(shape_inference.infer_shapes(model))
@@ -40,7 +40,7 @@ def rewrite_chains(
         chain = chain_before(node)
         if not chain:
             continue
-        reason = refusal(chain)
+        reason = next((r for step in chain if (r := refusal(step, chain))), None)
         if reason is not None:
             refused.append(Refusal(node.name or node.op_type, reason))
             continue

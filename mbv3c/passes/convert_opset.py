@@ -170,12 +170,9 @@ def _relabelled(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 @cache
 def _first_opsets() -> dict[str, int]:
     """Return the opset that introduced each operator."""
-    first: dict[str, int] = {}
-    for schema in onnx.defs.get_all_schemas_with_history():
-        if schema.domain == "":
-            version = first.get(schema.name, schema.since_version)
-            first[schema.name] = min(version, schema.since_version)
-    return first
+    schemas = onnx.defs.get_all_schemas_with_history()
+    newest_first = sorted(schemas, key=lambda schema: schema.since_version, reverse=True)
+    return {schema.name: schema.since_version for schema in newest_first if schema.domain == ""}
 
 
 def _reason(model: onnx.ModelProto, message: str) -> str:

@@ -8,12 +8,11 @@ AveragePool and MaxPool are treated like Conv. Later passes meet `pads` only. So
 operator specification.
 """
 
-import math
-
 import onnx
 import onnx_ir as ir
 from onnx import shape_inference
 
+from mbv3c.graphs.spec import pads
 from mbv3c.passes.report import PassReport, Refusal
 from mbv3c.passes.rewrite import static
 
@@ -64,14 +63,9 @@ def _same_pads(node: ir.Node, *, lower: bool) -> list[int]:
     ones = (1,) * len(sizes)
     strides = node.attributes.get_ints("strides", ones)
     dilations = node.attributes.get_ints("dilations", ones)
-    begins, ends = [], []
-    for size, taps, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
-        reach = (taps - 1) * dilation + 1
-        total = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
-        less, more = total // 2, total - total // 2
-        begins.append(more if lower else less)
-        ends.append(less if lower else more)
-    return begins + ends
+    axes = zip(sizes, kernel, strides, dilations, strict=True)
+    less, more = zip(*(pads("same", *axis) for axis in axes), strict=True)
+    return [*more, *less] if lower else [*less, *more]
 
 
 def _sizes(node: ir.Node) -> tuple[int, ...]:

@@ -8,8 +8,6 @@ with constants k and s of shape [C, 1, 1] or [1, C, 1, 1]. This is BatchNormaliz
 TensorFlow's graph optimiser leaves it. Source: Jacob et al., arXiv:1712.05877, section 3.2.
 """
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
@@ -17,38 +15,17 @@ from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, constant, replaced_initializer
 
 
-def _scaled(op: Any, x: Any, weight: Any, scale: Any) -> Any:
-    return op.Mul(op.Conv(x, weight), scale)
-
-
-def _scaled_with_bias(op: Any, x: Any, weight: Any, bias: Any, scale: Any) -> Any:
-    return op.Mul(op.Conv(x, weight, bias), scale)
-
-
-def _divided(op: Any, x: Any, weight: Any, divisor: Any) -> Any:
-    return op.Div(op.Conv(x, weight), divisor)
-
-
-def _divided_with_bias(op: Any, x: Any, weight: Any, bias: Any, divisor: Any) -> Any:
-    return op.Div(op.Conv(x, weight, bias), divisor)
-
-
-def _shifted(op: Any, x: Any, weight: Any, shift: Any) -> Any:
-    return op.Add(op.Conv(x, weight), shift)
-
-
-def _shifted_with_bias(op: Any, x: Any, weight: Any, bias: Any, shift: Any) -> Any:
-    return op.Add(op.Conv(x, weight, bias), shift)
-
-
 class FoldAffine(Rewrite):
     """Fold a constant per channel, multiplied or added, into the convolution before it."""
 
     name = "fold_affine"
     patterns = (
-        *(_scaled, _scaled_with_bias),
-        *(_divided, _divided_with_bias),
-        *(_shifted, _shifted_with_bias),
+        lambda op, x, weight, scale: op.Mul(op.Conv(x, weight), scale),
+        lambda op, x, weight, bias, scale: op.Mul(op.Conv(x, weight, bias), scale),
+        lambda op, x, weight, divisor: op.Div(op.Conv(x, weight), divisor),
+        lambda op, x, weight, bias, divisor: op.Div(op.Conv(x, weight, bias), divisor),
+        lambda op, x, weight, shift: op.Add(op.Conv(x, weight), shift),
+        lambda op, x, weight, bias, shift: op.Add(op.Conv(x, weight, bias), shift),
     )
     constants = frozenset({"weight", "bias", "scale", "divisor", "shift"})
     removes = Removal(("Add", "Mul", "Div"), "with a constant per channel right behind a Conv")

@@ -16,37 +16,17 @@ from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, constant, scalar
 
 
-def _conv(op: Any, x: Any, pads: Any, w: Any) -> Any:
-    return op.Conv(op.Pad(x, pads), w)
-
-
-def _conv_with_bias(op: Any, x: Any, pads: Any, w: Any, b: Any) -> Any:
-    return op.Conv(op.Pad(x, pads), w, b)
-
-
-def _pool(op: Any, x: Any, pads: Any) -> Any:
-    return op.AveragePool(op.Pad(x, pads))
-
-
-def _valued_conv(op: Any, x: Any, pads: Any, value: Any, w: Any) -> Any:
-    return op.Conv(op.Pad(x, pads, value), w)
-
-
-def _valued_conv_with_bias(op: Any, x: Any, pads: Any, value: Any, w: Any, b: Any) -> Any:
-    return op.Conv(op.Pad(x, pads, value), w, b)
-
-
-def _valued_pool(op: Any, x: Any, pads: Any, value: Any) -> Any:
-    return op.AveragePool(op.Pad(x, pads, value))
-
-
 class FoldPad(Rewrite):
     """Fold a Pad with zeros into the Conv or AveragePool after it."""
 
     name = "fold_pad"
     patterns = (
-        *(_conv, _conv_with_bias, _pool),
-        *(_valued_conv, _valued_conv_with_bias, _valued_pool),
+        lambda op, x, pads, w: op.Conv(op.Pad(x, pads), w),
+        lambda op, x, pads, w, b: op.Conv(op.Pad(x, pads), w, b),
+        lambda op, x, pads: op.AveragePool(op.Pad(x, pads)),
+        lambda op, x, pads, value, w: op.Conv(op.Pad(x, pads, value), w),
+        lambda op, x, pads, value, w, b: op.Conv(op.Pad(x, pads, value), w, b),
+        lambda op, x, pads, value: op.AveragePool(op.Pad(x, pads, value)),
     )
     removes = Removal(("Pad",), "where they add zeros before a Conv or AveragePool")
 

@@ -17,35 +17,21 @@ from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, constant, new_initializer, replaced_initializer
 
 
-def _scaled(op: Any, x: Any, y: Any) -> Any:
-    return op.Mul(x, op.HardSigmoid(y))
-
-
-def _both_biased(op: Any, x: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> Any:
-    squeezed = op.Relu(op.Conv(op.GlobalAveragePool(x), w1, b1))
-    return _scaled(op, x, op.Conv(squeezed, w2, b2))
-
-
-def _second_biased(op: Any, x: Any, w1: Any, w2: Any, b2: Any) -> Any:
-    squeezed = op.Relu(op.Conv(op.GlobalAveragePool(x), w1))
-    return _scaled(op, x, op.Conv(squeezed, w2, b2))
-
-
-def _first_biased(op: Any, x: Any, w1: Any, b1: Any, w2: Any) -> Any:
-    squeezed = op.Relu(op.Conv(op.GlobalAveragePool(x), w1, b1))
-    return _scaled(op, x, op.Conv(squeezed, w2))
-
-
-def _unbiased(op: Any, x: Any, w1: Any, w2: Any) -> Any:
-    squeezed = op.Relu(op.Conv(op.GlobalAveragePool(x), w1))
-    return _scaled(op, x, op.Conv(squeezed, w2))
+def _branch(op: Any, x: Any, reduce: tuple[Any, ...], expand: tuple[Any, ...]) -> Any:
+    squeezed = op.Relu(op.Conv(op.GlobalAveragePool(x), *reduce))
+    return op.Mul(x, op.HardSigmoid(op.Conv(squeezed, *expand)))
 
 
 class FoldSE(Rewrite):
     """Fold hard-sigmoid's scale and shift into the second SE convolution."""
 
     name = "fold_se"
-    patterns = (_both_biased, _second_biased, _first_biased, _unbiased)
+    patterns = (
+        lambda op, x, w1, b1, w2, b2: _branch(op, x, (w1, b1), (w2, b2)),
+        lambda op, x, w1, w2, b2: _branch(op, x, (w1,), (w2, b2)),
+        lambda op, x, w1, b1, w2: _branch(op, x, (w1, b1), (w2,)),
+        lambda op, x, w1, w2: _branch(op, x, (w1,), (w2,)),
+    )
     removes = Removal(("HardSigmoid",), "as the gate of squeeze-and-excite")
 
     def check(self, match: Match) -> str | None:
@@ -67,13 +53,9 @@ class FoldSE(Rewrite):
         y = op.op("GlobalAveragePool", [x], name=pool.name)
         y = op.op("Conv", [y, *reduce.inputs[1:]], reduce.attributes, name=reduce.name)
         y = op.op("Relu", [y], name=relu.name)
+        scaled = (weight.astype(np.float64) * alpha).astype(weight.dtype)
         folded = [
-            replaced_initializer(
-                op,
-                match,
-                match.values["w2"],
-                (weight.astype(np.float64) * alpha).astype(weight.dtype),
-            ),
+            replaced_initializer(op, match, match.values["w2"], scaled),
             _folded_bias(op, match, alpha, beta, weight),
         ]
         y = op.op("Conv", [y, *folded], expand.attributes, name=expand.name)
@@ -89,6 +71,5 @@ def _folded_bias(
         return new_initializer(op, match, f"{match.node('HardSigmoid').name}.bias", bias)
     old = match.values["b2"]
     bias = np.asarray(constant(old))
-    return replaced_initializer(
-        op, match, old, (bias.astype(np.float64) * alpha + beta).astype(bias.dtype)
-    )
+    folded = (bias.astype(np.float64) * alpha + beta).astype(bias.dtype)
+    return replaced_initializer(op, match, old, folded)

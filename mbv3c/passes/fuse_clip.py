@@ -7,78 +7,33 @@ Min(x, high) → Relu         ⇒   Clip(x, 0, high)
 Relu(x) → Clip(low, high)   ⇒   Clip(x, max(low, 0), high)
 """
 
-from itertools import product
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
 from mbv3c.passes.report import Removal
-from mbv3c.passes.rewrite import FLOATS, Match, Pattern, Rewrite, new_initializer, raises_rank
-
-
-def _ordered(op_type: str, swap: bool) -> Pattern:
-    """Return Min or Max of two operands; onnxscript tries both orders of Add and Mul only."""
-
-    def apply(op: Any, a: Any, b: Any) -> Any:
-        function = getattr(op, op_type)
-        return function(b, a) if swap else function(a, b)
-
-    return apply
-
-
-def _spellings(swap_low: bool, swap_high: bool) -> tuple[Pattern, ...]:
-    least, most = _ordered("Max", swap_low), _ordered("Min", swap_high)
-
-    def max_min(op: Any, x: Any, low: Any, high: Any) -> Any:
-        return most(op, least(op, x, low), high)
-
-    def min_max(op: Any, x: Any, low: Any, high: Any) -> Any:
-        return least(op, most(op, x, high), low)
-
-    return max_min, min_max
-
-
-def _relu_min(op: Any, x: Any, high: Any) -> Any:
-    return op.Min(op.Relu(x), high)
-
-
-def _min_relu(op: Any, x: Any, high: Any) -> Any:
-    return op.Min(high, op.Relu(x))
-
-
-def _relu_of_min(op: Any, x: Any, high: Any) -> Any:
-    return op.Relu(op.Min(x, high))
-
-
-def _relu_of_min_swapped(op: Any, x: Any, high: Any) -> Any:
-    return op.Relu(op.Min(high, x))
-
-
-def _relu_clip(op: Any, x: Any, low: Any, high: Any) -> Any:
-    return op.Clip(op.Relu(x), low, high)
-
-
-def _relu_clip_above(op: Any, x: Any, high: Any) -> Any:
-    return op.Clip(op.Relu(x), None, high)
+from mbv3c.passes.rewrite import FLOATS, Match, Rewrite, new_initializer, raises_rank
 
 
 class FuseClip(Rewrite):
     """Fuse Min, Max and Relu into one Clip."""
 
     name = "fuse_clip"
+    # onnxscript tries both orders of Add and Mul, but not of Min and Max.
     patterns = (
-        *(
-            spelling
-            for swaps in product((False, True), repeat=2)
-            for spelling in _spellings(*swaps)
-        ),
-        _relu_min,
-        _min_relu,
-        _relu_of_min,
-        _relu_of_min_swapped,
-        _relu_clip,
-        _relu_clip_above,
+        lambda op, x, low, high: op.Min(op.Max(x, low), high),
+        lambda op, x, low, high: op.Max(op.Min(x, high), low),
+        lambda op, x, low, high: op.Min(high, op.Max(x, low)),
+        lambda op, x, low, high: op.Max(op.Min(high, x), low),
+        lambda op, x, low, high: op.Min(op.Max(low, x), high),
+        lambda op, x, low, high: op.Max(low, op.Min(x, high)),
+        lambda op, x, low, high: op.Min(high, op.Max(low, x)),
+        lambda op, x, low, high: op.Max(low, op.Min(high, x)),
+        lambda op, x, high: op.Min(op.Relu(x), high),
+        lambda op, x, high: op.Min(high, op.Relu(x)),
+        lambda op, x, high: op.Relu(op.Min(x, high)),
+        lambda op, x, high: op.Relu(op.Min(high, x)),
+        lambda op, x, low, high: op.Clip(op.Relu(x), low, high),
+        lambda op, x, high: op.Clip(op.Relu(x), None, high),
     )
     scalars = frozenset({"low", "high"})
     removes = Removal(("Min", "Max", "Relu"), "where two of them make a Clip")

@@ -3,23 +3,17 @@
 MatMul(x, w) → Add(b)   ⇒   Gemm(x, w, b)
 """
 
-from typing import Any
-
 import onnx_ir as ir
 
 from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, static
 
 
-def _biased(op: Any, x: Any, weight: Any, bias: Any) -> Any:
-    return op.Add(op.MatMul(x, weight), bias)
-
-
 class FuseGemm(Rewrite):
     """Fuse MatMul and Add of constants into one Gemm."""
 
     name = "fuse_gemm"
-    patterns = (_biased,)
+    patterns = (lambda op, x, weight, bias: op.Add(op.MatMul(x, weight), bias),)
     constants = frozenset({"weight", "bias"})
     removes = Removal(("MatMul", "Add"), "where a constant is added to a matrix product")
 

@@ -78,14 +78,7 @@ class FuseHardSigmoid(Rewrite):
     """Fuse relu6(x + 3) / 6, and any line clipped to 0..1, into one HardSigmoid."""
 
     name = "fuse_hardsigmoid"
-    patterns = (
-        _divided,
-        _multiplied,
-        _divided_inside,
-        _multiplied_inside,
-        _line,
-        _divided_line,
-    )
+    patterns = (_divided, _multiplied, _divided_inside, _multiplied_inside, _line, _divided_line)
     scalars = frozenset(CONSTANTS) | frozenset(_LINE)
     removes = Removal(("Add", "Clip", "Div", "Mul"), "as parts of relu6(x + 3) / 6")
 

@@ -36,7 +36,7 @@ def _multiplied_first(op: Any, x: Any, addend: Any, low: Any, high: Any, factor:
     return op.Mul(op.Mul(x, factor), _relu6(op, x, addend, low, high))
 
 
-def _times_hardsigmoid(op: Any, x: Any) -> Any:
+def _gated(op: Any, x: Any) -> Any:
     return op.Mul(x, op.HardSigmoid(x))
 
 
@@ -44,13 +44,7 @@ class FuseHardSwish(Rewrite):
     """Fuse x · relu6(x + 3) / 6 into one HardSwish."""
 
     name = "fuse_hardswish"
-    patterns = (
-        _divided_last,
-        _multiplied_last,
-        _divided_first,
-        _multiplied_first,
-        _times_hardsigmoid,
-    )
+    patterns = (_divided_last, _multiplied_last, _divided_first, _multiplied_first, _gated)
     scalars = frozenset(CONSTANTS)
     removes = Removal(
         ("Add", "Clip", "Div", "HardSigmoid", "Mul"), "as parts of x · relu6(x + 3) / 6"

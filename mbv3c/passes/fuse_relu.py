@@ -6,24 +6,10 @@ Clip(x, 0)   ⇒   Relu(x)
 It runs after `fuse_clip`, which takes Max and Min together.
 """
 
-from typing import Any
-
 import onnx_ir as ir
 
 from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import FLOATS, Match, Rewrite, raises_rank
-
-
-def _max(op: Any, x: Any, low: Any) -> Any:
-    return op.Max(x, low)
-
-
-def _max_swapped(op: Any, x: Any, low: Any) -> Any:
-    return op.Max(low, x)
-
-
-def _clip(op: Any, x: Any, low: Any) -> Any:
-    return op.Clip(x, low)
 
 
 class FuseRelu(Rewrite):
@@ -31,7 +17,11 @@ class FuseRelu(Rewrite):
 
     name = "fuse_relu"
     removes = Removal(("Max", "Clip"), "with 0 as the only bound")
-    patterns = (_max, _max_swapped, _clip)
+    patterns = (
+        lambda op, x, low: op.Max(x, low),
+        lambda op, x, low: op.Max(low, x),
+        lambda op, x, low: op.Clip(x, low),
+    )
     scalars = frozenset({"low"})
 
     def check(self, match: Match) -> str | None:

@@ -22,17 +22,13 @@ REMOVES = Removal(("Gemm", "MatMul"), "on one pixel, from a Flatten to a Reshape
 def gemm_to_conv(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Replace Gemm and MatMul between a Flatten and a Reshape back by 1x1 convolutions."""
     return rewrite_chains(
-        model, NAME, chain_before=_chain_before, refusal=_refusal, convert=_convert
+        model, NAME, chain_before=_chain_before, refusal=_not_convertible, convert=_convert
     )
 
 
 def _chain_before(node: ir.Node) -> Chain:
     chain = _chain(node) if _makes_pixels(node) else []
     return chain if any(step.op_type in ("Gemm", "MatMul") for step in chain) else []
-
-
-def _refusal(chain: Chain) -> str | None:
-    return next((r for step in chain if (r := _not_convertible(step, chain))), None)
 
 
 def _makes_pixels(node: ir.Node) -> bool:

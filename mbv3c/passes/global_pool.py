@@ -5,31 +5,21 @@ ReduceMean(x, axes=[2, 3], keepdims=0)             ⇒   GlobalAveragePool(x) �
 AveragePool(x) with a kernel as large as the map   ⇒   GlobalAveragePool(x)
 """
 
-from typing import Any
-
 import onnx_ir as ir
 
 from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite, constant, dimensions, static
 
 
-def _mean(op: Any, x: Any) -> Any:
-    return op.ReduceMean(x)
-
-
-def _mean_with_axes(op: Any, x: Any, axes: Any) -> Any:
-    return op.ReduceMean(x, axes)
-
-
-def _pool(op: Any, x: Any) -> Any:
-    return op.AveragePool(x)
-
-
 class MeanToGlobalPool(Rewrite):
     """Turn ReduceMean and AveragePool over the whole map into GlobalAveragePool."""
 
     name = "global_pool"
-    patterns = (_mean, _mean_with_axes, _pool)
+    patterns = (
+        lambda op, x: op.ReduceMean(x),
+        lambda op, x, axes: op.ReduceMean(x, axes),
+        lambda op, x: op.AveragePool(x),
+    )
     removes = Removal(("ReduceMean", "AveragePool"), "where they are the mean over the whole map")
 
     def check(self, match: Match) -> str | None:

@@ -20,17 +20,13 @@ NAME = "head_to_gemm"
 def head_to_gemm(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Replace 1x1 convolutions of one pixel before a Flatten by Gemms after it."""
     return rewrite_chains(
-        model, NAME, chain_before=_chain_before, refusal=_refusal, convert=_convert
+        model, NAME, chain_before=_chain_before, refusal=_not_convertible, convert=_convert
     )
 
 
 def _chain_before(node: ir.Node) -> Chain:
     chain = _chain(node) if _flattens_pixel(node) else []
     return chain if any(step.op_type == "Conv" for step in chain) else []
-
-
-def _refusal(chain: Chain) -> str | None:
-    return next((r for step in chain[:-1] if (r := _not_convertible(step, chain))), None)
 
 
 def _flattens_pixel(node: ir.Node) -> bool:
@@ -59,7 +55,7 @@ def _chain(last: ir.Node) -> Chain:
 
 def _not_convertible(step: ir.Node, chain: Chain) -> str | None:
     """Say why a step of the chain cannot become one on vectors, if it cannot."""
-    reason = leaking([step], chain)
+    reason = None if step is chain[-1] else leaking([step], chain)
     if reason is not None or step.op_type != "Conv":
         return reason
     for operand in step.inputs[1:]:

@@ -6,23 +6,17 @@ torch's second exporter, when it does not optimise, casts every constant like th
 as Cast, it is folded with the constant.
 """
 
-from typing import Any
-
 import onnx_ir as ir
 
 from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import Match, Rewrite
 
 
-def _cast_like(op: Any, x: Any, like: Any) -> Any:
-    return op.CastLike(x, like)
-
-
 class ResolveCastLike(Rewrite):
     """Turn CastLike into Cast."""
 
     name = "resolve_castlike"
-    patterns = (_cast_like,)
+    patterns = (lambda op, x, like: op.CastLike(x, like),)
     removes = Removal(("CastLike",), "where the type that it casts to is known")
 
     def check(self, match: Match) -> str | None:

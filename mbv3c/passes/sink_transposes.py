@@ -50,14 +50,17 @@ def _sink_node(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     if node.op_type == "Transpose":
         return _compose(graph, node)
-    if node.op_type in _UNARY:
-        perm = perm_of(node.inputs[0])
-        return perm is not None and _sink(graph, node, perm, [untransposed(node.inputs[0])])
     if node.op_type in _BINARY and len(node.inputs) == 2:
         return _sink_binary(graph, node)
+    perm = perm_of(node.inputs[0])
+    if perm is None:
+        return False
+    x = untransposed(node.inputs[0])
+    if node.op_type in _UNARY:
+        return _sink(graph, node, perm, [x, *node.inputs[1:]])
     if node.op_type == "ReduceMean":
-        return _sink_mean(graph, node)
-    return node.op_type == "Pad" and _sink_pad(graph, node)
+        return _sink_mean(graph, node, perm, x)
+    return node.op_type == "Pad" and _sink_pad(graph, node, perm, x)
 
 
 def _compose(graph: ir.Graph, node: ir.Node) -> bool:
@@ -96,7 +99,7 @@ def _sink_binary(graph: ir.Graph, node: ir.Node) -> bool:
     if len(perms) != 1:
         return False
     perm = perms.pop()
-    operands = []
+    operands: list[ir.Value | None] = []
     for operand in node.inputs:
         assert operand is not None
         laid_out = untransposed(operand) if perm_of(operand) else lay_out(graph, operand, perm)
@@ -106,12 +109,7 @@ def _sink_binary(graph: ir.Graph, node: ir.Node) -> bool:
     return _sink(graph, node, perm, operands)
 
 
-def _sink_mean(graph: ir.Graph, node: ir.Node) -> bool:
-    source = node.inputs[0]
-    assert source is not None
-    perm = perm_of(source)
-    if perm is None:
-        return False
+def _sink_mean(graph: ir.Graph, node: ir.Node, perm: Perm, x: ir.Value) -> bool:
     axes = node.attributes.get_ints("axes", ())
     if len(node.inputs) > 1:
         operand = None if node.inputs[1] is None else constant(node.inputs[1])
@@ -124,7 +122,7 @@ def _sink_mean(graph: ir.Graph, node: ir.Node) -> bool:
     if not keep and left != sorted(left):
         return False
     attributes: dict[str, ir.Attr | int | list[int]] = {"keepdims": keep}
-    operands = [untransposed(source)]
+    operands = [x]
     if len(node.inputs) > 1:
         operands.append(stored(graph, f"{node.name}.axes", np.array(lifted_axes, np.int64)))
     else:
@@ -133,23 +131,20 @@ def _sink_mean(graph: ir.Graph, node: ir.Node) -> bool:
     return _finish(graph, node, mean, perm if keep else None)
 
 
-def _sink_pad(graph: ir.Graph, node: ir.Node) -> bool:
-    source, widths = node.inputs[:2]
-    assert source is not None
-    perm = perm_of(source)
+def _sink_pad(graph: ir.Graph, node: ir.Node, perm: Perm, x: ir.Value) -> bool:
+    widths = node.inputs[1]
     pads = None if widths is None else constant(widths)
-    if perm is None or pads is None or pads.size != 2 * len(perm) or len(node.inputs) > 3:
+    if pads is None or pads.size != 2 * len(perm) or len(node.inputs) > 3:
         return False
     lifted_pads = pads.reshape(2, -1)[:, np.argsort(perm)].ravel()
     new_widths = stored(graph, f"{node.name}.pads", lifted_pads)
-    operands = [untransposed(source), new_widths, *node.inputs[2:]]
+    operands = [x, new_widths, *node.inputs[2:]]
     lifted = ir.node("Pad", operands, node.attributes, name=node.name)
     return _finish(graph, node, lifted, perm)
 
 
-def _sink(graph: ir.Graph, node: ir.Node, perm: Perm, operands: list[ir.Value]) -> bool:
-    extra = node.inputs[1:] if node.op_type in _UNARY else ()
-    lifted = ir.node(node.op_type, [*operands, *extra], node.attributes, name=node.name)
+def _sink(graph: ir.Graph, node: ir.Node, perm: Perm, operands: list[ir.Value | None]) -> bool:
+    lifted = ir.node(node.op_type, operands, node.attributes, name=node.name)
     return _finish(graph, node, lifted, perm)
 
 

@@ -5,8 +5,6 @@
 The result is exact, and every later pass has one spelling less to know.
 """
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
@@ -14,16 +12,12 @@ from mbv3c.passes.report import Removal
 from mbv3c.passes.rewrite import FLOATS, Match, Rewrite, constant, replaced_initializer
 
 
-def _sub(op: Any, x: Any, subtrahend: Any) -> Any:
-    return op.Sub(x, subtrahend)
-
-
 class SubToAdd(Rewrite):
     """Turn Sub of a constant into Add."""
 
     name = "sub_to_add"
     removes = Removal(("Sub",), "of a constant")
-    patterns = (_sub,)
+    patterns = (lambda op, x, subtrahend: op.Sub(x, subtrahend),)
     constants = frozenset({"subtrahend"})
 
     def check(self, match: Match) -> str | None:

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from mbv3c.errors import ModelError
+from mbv3c.graphs.count import computed_types
 from mbv3c.graphs.outputs import detector_outputs, metadata_of
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -96,15 +97,8 @@ def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
 
 def float_tensors(model: onnx.ModelProto) -> dict[str, None]:
     """Return the fp32 tensors that a graph computes, its input first; constants are left out."""
-    graph = shape_inference.infer_shapes(model).graph
-    types = {
-        value.name: value.type.tensor_type.elem_type
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    stored = {tensor.name for tensor in graph.initializer}
-    names = [value.name for value in graph.input if value.name not in stored]
-    names += [name for node in graph.node if node.op_type != "Constant" for name in node.output]
-    return {name: None for name in names if types.get(name) == TensorProto.FLOAT}
+    types = computed_types(shape_inference.infer_shapes(model).graph)
+    return {name: None for name, kind in types.items() if kind == TensorProto.FLOAT}
 
 
 def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:

@@ -199,10 +199,8 @@ def _keep_metadata(quantized: onnx.ModelProto, model: onnx.ModelProto) -> None:
     """Give the quantized model the metadata and the producer of the fp32 one."""
     del quantized.metadata_props[:]
     quantized.metadata_props.extend(model.metadata_props)
-    quantized.producer_name, quantized.producer_version = (
-        model.producer_name,
-        model.producer_version,
-    )
+    quantized.producer_name = model.producer_name
+    quantized.producer_version = model.producer_version
 
 
 @contextmanager

@@ -249,8 +249,6 @@ def _clamp(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> B
         return 0.0, np.inf
     bounds = list(_ALL)
     for index, name in enumerate(node.input[1:3]):
-        if name:
-            tensor = constants.get(name)
-            array = None if tensor is None else onnx.numpy_helper.to_array(tensor)
-            bounds[index] = _ALL[index] if array is None else float(array.item())
+        if name in constants:
+            bounds[index] = float(onnx.numpy_helper.to_array(constants[name]).item())
     return bounds[0], bounds[1]

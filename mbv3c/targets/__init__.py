@@ -1,1 +1,100 @@
-"""The devices that mbv3c compiles for, as data, and the backends that build for them."""
+"""The registry of backends: which wing compiles for which family of devices."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mbv3c.errors import BundleError, UsageError
+from mbv3c.target import Target
+
+if TYPE_CHECKING:
+    from mbv3c.bundle import Bundle
+    from mbv3c.targets.backend import Backend
+    from mbv3c.targets.wing import Wing
+
+# The module whose `WING` compiles for a family; imported when the family is asked for.
+WINGS = {
+    "arm_cpu": "mbv3c.targets.cpu.devices",
+    "mobile_gpu": "mbv3c.targets.opencl.devices",
+    "host_cpu": "mbv3c.targets.cpu.devices",
+    "npu": "mbv3c.targets.ethos_u.devices",
+}
+
+
+def wing_of(family: str) -> "Wing":
+    """Return the wing of a family.
+
+    Raises:
+        UsageError: there is no such family; the known ones are listed.
+    """
+    if family not in WINGS:
+        raise UsageError(f"unknown target {family!r}; known: {', '.join(WINGS)}")
+    wing: Wing = import_module(WINGS[family]).WING
+    return wing
+
+
+def every_wing() -> "Iterator[Wing]":
+    """Yield every wing once."""
+    for module in dict.fromkeys(WINGS.values()):
+        yield import_module(module).WING
+
+
+def find_target(name: str) -> Target:
+    """Look `FAMILY[:DEVICE]` up.
+
+    Raises:
+        UsageError: there is no such family or device; the known ones are listed.
+    """
+    family, _, device = name.partition(":")
+    return wing_of(family).find(family, device)
+
+
+def backend_of(target: Target) -> "Backend":
+    """Return the backend that compiles for a target."""
+    return wing_of(target.family).load()
+
+
+def backend_for(bundle: "Bundle") -> "Backend":
+    """Return the backend that made a bundle."""
+    return backend_of(find_target(bundle.manifest.target.name))
+
+
+def read_options(
+    target: Target, given: Mapping[str, Any], *, explain: bool = False
+) -> tuple[Target, object]:
+    """Turn the options of all backends, as a user gave them, into those of the target's backend.
+
+    Options whose value is None were not given.
+
+    Raises:
+        UsageError: an option is for other targets, or its value makes no sense.
+    """
+    own = wing_of(target.family)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for wing in every_wing():
+        foreign = [option for option in wing.options if option.name in chosen and wing != own]
+        for option in foreign:
+            if option.name in own.refusals:
+                raise UsageError(own.refusals[option.name].format(target=target.name))
+        if foreign:
+            flags, families = (", ".join(o.flag for o in foreign), " and ".join(wing.defaults))
+            verb = "is" if len(foreign) == 1 else "are"
+            raise UsageError(f"{flags} {verb} for --target {families} only")
+    return own.load().read_options(target, chosen, explain=explain)
+
+
+def open_bundle(path: Path) -> "Bundle":
+    """Read a bundle: check every file, and every field of its manifest.
+
+    Raises:
+        BundleError: `path` is no bundle, is damaged, or is for a target that is not known.
+    """
+    from mbv3c.bundle import Bundle, read_files
+
+    read = read_files(path)
+    try:
+        backend = backend_of(find_target(read.target))
+    except UsageError as error:
+        raise BundleError(f"{path} is for a target of another version: {error}") from error
+    return Bundle(path, read.parse(backend.manifest), read.files)

@@ -1,23 +1,138 @@
-"""Measured choices for `compile`: from the user's own database, or those that are shipped."""
+"""Measured choices for `compile`: from the user's own database, or those that are shipped.
 
-from collections.abc import Sequence
+Choices for a kernel that was not measured, from the most similar one that was.
+
+Similar kernels differ in sizes only: rows, channels, sides of the map. What else is part of a
+shape, such as taps, strides, padding, activation and element type, decides which code is written,
+and must be equal.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, resources
+from math import log2
 from pathlib import Path
 from typing import Any
 
-from mbv3c.job import NATIVE, Target
-from mbv3c.lowering.kernels import Choices
-from mbv3c.lowering.plan import TRANSFERRED, TUNED, Plan
-from mbv3c.targets.cpu import kernels as cpu_kernels
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.isa import portable
-from mbv3c.targets.opencl import kernels as gpu_kernels
-from mbv3c.tuning.database import Context, Database, Record, best, folder_for
-from mbv3c.tuning.tasks import key_of
-from mbv3c.tuning.transfer import Neighbours, neighbours
+from mbv3c.lowering.plan import TRANSFERRED, TUNED, Choices, Plan
+from mbv3c.manifest import TunedKernel
+from mbv3c.tuning.database import Context, Database, Record, best, folder_for, key_of
+
+# The fields of shapes that are sizes.
+SIZES = frozenset({"rows", "inputs", "outputs", "channels", "places", "squeezed", "size"})
+
+# Farther than this in any size, a neighbour says nothing: it may fill other caches.
+MOST_APART = 2.0
+
+# A neighbour's choice that gained less there is as often worse here (docs/tuning.md has figures).
+LEAST_GAIN = 0.02
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """A kernel's key, cut in two.
+
+    Attributes:
+        structure: fields that must be equal.
+        sizes: sizes that may differ.
+    """
+
+    structure: str
+    sizes: tuple[int, ...]
+
+    def apart(self, other: "Likeness") -> float | None:
+        """Return how far another is, in sums of log2; None if it is too far, or no likeness."""
+        if self.structure != other.structure:
+            return None
+        steps = [abs(log2(a / b)) for a, b in zip(self.sizes, other.sizes, strict=True)]
+        return sum(steps) if max(steps, default=0.0) <= log2(MOST_APART) else None
+
+
+def likeness(key: str) -> Likeness:
+    """Cut a key of `tasks.key_of` in two."""
+    fields = list(_fields(json.loads(key), ""))
+    sizes = tuple(value for path, value in fields if _is_size(path))
+    return Likeness(json.dumps([pair for pair in fields if not _is_size(pair[0])]), sizes)
+
+
+@dataclass
+class Neighbours:
+    """The kernels that were measured, by what they have in common.
+
+    Attributes:
+        known: likeness and kept record of each kernel, by structure; the record is None where the
+            default choice is as good, or nearly so.
+        keys: keys of all kernels.
+    """
+
+    known: dict[str, list[tuple[Likeness, Record | None]]] = field(default_factory=dict)
+    keys: frozenset[str] = frozenset()
+
+    def nearest(self, key: str) -> Record | None:
+        """Return the kept record of the nearest kernel that was measured.
+
+        None if the kernel itself was measured, if none is near, or if the nearest one gained
+        little or nothing on its default choice.
+        """
+        if key in self.keys:
+            return None
+        mine = likeness(key)
+        near = [
+            (apart, at, record)
+            for at, (other, record) in enumerate(self.known.get(mine.structure, ()))
+            if (apart := mine.apart(other)) is not None
+        ]
+        return min(near, key=lambda kernel: kernel[:2])[2] if near else None
+
+
+def neighbours(records: Sequence[Record]) -> Neighbours:
+    """Return the kernels of some records of which more than the default choice was measured."""
+    measured = Counter(record.key for record in records)
+    kept = {
+        key: record
+        for key, record in best(records).items()
+        if record.relative is not None and record.relative <= 1.0 - LEAST_GAIN
+    }
+    kernels = Neighbours(keys=frozenset(key for key, count in measured.items() if count > 1))
+    for key in measured:
+        if key in kernels.keys:
+            cut = likeness(key)
+            kernels.known.setdefault(cut.structure, []).append((cut, kept.get(key)))
+    return kernels
+
+
+def _fields(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _fields(inner, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", inner
+
+
+def _is_size(path: str) -> bool:
+    return path.rpartition(".")[2] in SIZES
+
 
 OWN = Path("tune_logs")
+
+
+@dataclass(frozen=True)
+class MeasuredOn:
+    """What measurements must share to be used together.
+
+    Attributes:
+        device: FAMILY:DEVICE under which they are kept.
+        kernels: the version of the kernels.
+    """
+
+    device: str
+    kernels: int
+
+    def context(self, unit: str) -> Context:
+        """Return the context of records in a unit."""
+        return Context(self.device, self.kernels, metadata.version("apache-tvm"), unit)
 
 
 @dataclass(frozen=True)
@@ -41,25 +156,23 @@ class Recorded(Choices):
         return self.transferred.get(key_of(kind, shape))
 
 
-def recorded(listed: Sequence[dict[str, Any]]) -> Recorded:
+def recorded(listed: Sequence[TunedKernel]) -> Recorded:
     """Return the choices that a bundle's manifest lists under `tuned_kernels`."""
     tuned, transferred = (
-        {one["key"]: one["knobs"] for one in listed if one.get("origin", TUNED) == origin}
+        {kernel.key: kernel.knobs for kernel in listed if kernel.origin == origin}
         for origin in (TUNED, TRANSFERRED)
     )
     return Recorded(tuned, transferred)
 
 
-def tuned_kernels(plan: Plan) -> list[dict[str, Any]]:
-    """Return what a manifest lists under `tuned_kernels`: of each kernel key, knobs and origin."""
-    found = {
+def tuned_kernels(plan: Plan) -> tuple[TunedKernel, ...]:
+    """Return what a manifest lists under `tuned_kernels`: each kernel's key, knobs and origin."""
+    tuned = {
         key_of(step.kind, step.shape): (step.knobs, step.origin)
         for step in plan.steps
         if step.origin in (TUNED, TRANSFERRED)
     }
-    return [
-        {"key": key, "knobs": knobs, "origin": origin} for key, (knobs, origin) in found.items()
-    ]
+    return tuple(TunedKernel(key, knobs, origin) for key, (knobs, origin) in tuned.items())
 
 
 @dataclass
@@ -94,65 +207,57 @@ def best_choices(records: Sequence[Record]) -> MeasuredChoices:
     return MeasuredChoices(best(records), neighbours(records))
 
 
-def device_of(target: Target) -> str:
-    """Return the `FAMILY:DEVICE` under which measurements are kept; this machine by its core."""
-    if target.device != NATIVE:
-        return target.name.removesuffix("-android")
-    return f"{target.family}:{cpu.resolve(target).cpu}"
-
-
-def context_of(target: Target, unit: str) -> Context:
-    """Return what new records for a target have in common."""
-    version = gpu_kernels.VERSION if target.gpu else cpu_kernels.VERSION
-    return Context(device_of(target), version, metadata.version("apache-tvm"), unit)
-
-
 def shipped() -> Path:
     """Return the folder of the databases that come with mbv3c."""
     return Path(str(resources.files("mbv3c") / "tune_logs"))
 
 
-def measured(target: Target, roots: Sequence[Path], new: Sequence[Record] = ()) -> MeasuredChoices:
-    """Return the best choices for a target in the databases under some folders.
-
-    Records that are `new` count as if they were in the first folder.
+def measured(
+    origin: MeasuredOn,
+    roots: Sequence[Path],
+    new: Sequence[Record] = (),
+    wider: tuple[MeasuredOn, str] | None = None,
+) -> MeasuredChoices:
+    """Return the best choices for a device in the databases under some folders.
 
     A kernel that was measured in an earlier folder is not looked for in those behind it: one's own
-    measurements come before what is shipped, in whatever unit that is.
+    measurements come before what is shipped, in whatever unit that is. A database of other kernels
+    or of another TVM is left out, with a warning.
 
-    For this machine, kernels that were not measured on its very core are as they were on others
-    with the same instructions, by the target `isa.portable` gives. A database of other kernels or
-    of another TVM is left out, with a warning.
+    Args:
+        origin: the device and its kernels.
+        roots: the folders, the most trusted first.
+        new: records that count as if they were in the first folder.
+        wider: a device with kernels of equal instructions, for kernels that were not measured on
+            `origin`, and what to call that device in a note.
 
     Raises:
-        DatabaseError: one is damaged.
+        DatabaseError: a database is damaged.
     """
     warnings: list[str] = []
-    records = [*new, *_records(target, roots, warnings)]
+    records = [*new, *_records(origin, roots, warnings)]
     notes = []
-    wider = portable(target)
     if wider is not None:
+        other, name = wider
         own = {record.key for record in records}
-        others = [one for one in _records(wider, roots, warnings) if one.key not in own]
+        others = [record for record in _records(other, roots, warnings) if record.key not in own]
         if best(others):
-            notes.append(
-                f"{len(best(others))} kernels tuned on another processor with {wider.isa}"
-            )
+            notes.append(f"{len(best(others))} kernels tuned on {name}")
         records += others
-    found = best_choices(records)
-    found.warnings, found.notes = warnings, notes
-    return found
+    choices = best_choices(records)
+    choices.warnings, choices.notes = warnings, notes
+    return choices
 
 
-def _records(target: Target, roots: Sequence[Path], warnings: list[str]) -> list[Record]:
-    """Return what was measured for a target, and say which databases cannot be used."""
+def _records(origin: MeasuredOn, roots: Sequence[Path], warnings: list[str]) -> list[Record]:
+    """Return what was measured on a device, and say which databases cannot be used."""
     records: list[Record] = []
     for root in roots:
-        database = Database(folder_for(root, device_of(target)))
+        database = Database(folder_for(root, origin.device))
         known = database.context()
         if known is None:
             continue
-        if known != context_of(target, known.unit):
+        if known != origin.context(known.unit):
             warnings.append(
                 f"{database.folder} was measured with kernels {known.kernels} and apache-tvm "
                 f"{known.tvm} for {known.target}: not used; tune again"

@@ -1,4 +1,4 @@
-"""Which winners are kept: those that are faster inside the network and make all of it faster.
+"""Which winners are kept: those that are faster inside the network and make the network faster.
 
 In a contest the candidates for one kernel follow each other, and what the network would have to
 fetch from memory may still be in a cache. So winners have two tests more:
@@ -21,16 +21,14 @@ from statistics import median
 import numpy as np
 
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
-from mbv3c.execution.timing.statistics import Ratio, ratio
-from mbv3c.job import Target
-from mbv3c.lowering.kernels import NO_CHOICES, Choices
+from mbv3c.execution.timing.latency import Ratio, ratio
 from mbv3c.lowering.lower import Lowered
-from mbv3c.parity.inputs import parity_inputs
-from mbv3c.targets.library import build
+from mbv3c.lowering.plan import NO_CHOICES, Choices
+from mbv3c.parity.reference import parity_inputs
 from mbv3c.tuning.choices import tuned_kernels
-from mbv3c.tuning.database import Record
+from mbv3c.tuning.contest import TunableKernels
+from mbv3c.tuning.database import Record, key_of, tasks_of
 from mbv3c.tuning.meters import BuiltNetwork, Calls, Costs, NetworkMeter
-from mbv3c.tuning.tasks import key_of, tasks_of
 from mbv3c.tuning.tuner import Event
 
 _DEFAULT, _KNOWN, _NEXT = "default", "known", "next"
@@ -41,11 +39,11 @@ class Network:
     """The whole network before and after, measured in one run.
 
     Attributes:
-        before, after: with the default choices, and with the best that are known; the least of
-            all medians of blocks for times.
-        ratio: after to before; the median over interleaved blocks for times.
-        unit: of both.
-        beside: the same in the other units that the runner can tell; they decide nothing.
+        before, after: cost with the default choices, and with the best that are known; for
+            times, the least of all medians of blocks.
+        ratio: after to before; for times, the median over interleaved blocks.
+        unit: unit of both costs.
+        beside: the costs in the other units that the runner can tell; they decide nothing.
     """
 
     before: float
@@ -60,10 +58,10 @@ class Placed:
     """A winner, and how it did inside the network.
 
     Attributes:
-        record: of it; with what it and the default cost there, where that is known.
-        ratio: of the time of all its calls to the default's, by blocks; None where the default's
-            network has no such kernel, as another winner changed its shape.
-        gain: what all its calls save, in the unit of the records.
+        record: record of the winner; with the costs inside the network if they were measured.
+        ratio: ratio of the time of all its calls to the default's, by blocks; None if the
+            default's network has no such kernel, as another winner changed its shape.
+        gain: what all calls of the winner save, in the unit of the records.
     """
 
     record: Record
@@ -83,18 +81,18 @@ class Versions:
         self,
         lowered: Callable[[Choices], Lowered],
         choices: Callable[[Sequence[Record]], Choices],
-        target: Target,
+        kernels: TunableKernels,
         folder: Path,
     ) -> None:
         """Take what it needs to build them.
 
         Args:
-            lowered: lowers the network with some choices.
-            choices: those that `compile` makes if some records are added to what is known.
-            target: resolved.
+            lowered: function that lowers the network with some choices.
+            choices: the choices that `compile` makes if some records are added to what is known.
+            kernels: what builds their libraries.
             folder: a place for the libraries.
         """
-        self._lowered, self._choices, self._target = lowered, choices, target
+        self._lowered, self._choices, self._kernels = lowered, choices, kernels
         self._folder = folder
         self._built: dict[str, tuple[Lowered, BuiltNetwork]] = {}
 
@@ -116,13 +114,13 @@ class Versions:
 
     def _build(self, choices: Choices) -> tuple[Lowered, BuiltNetwork]:
         lowered = self._lowered(choices)
-        name = json.dumps(tuned_kernels(lowered.plan))
+        name = repr(tuned_kernels(lowered.plan))
         if name not in self._built:
             folder = self._folder / str(len(self._built))
             golden = folder / GOLDEN_INPUT
             golden.parent.mkdir(parents=True)
             np.save(golden, parity_inputs(lowered.plan.input_shape)[0])
-            build(lowered.module, self._target, folder / LIBRARY, symbols=True)
+            self._kernels.build(lowered.module, folder / LIBRARY)
             self._built[name] = lowered, BuiltNetwork(folder, lowered.kernels)
         return self._built[name]
 
@@ -138,13 +136,13 @@ def keep(
     """Return the records to keep, and what the network gains by them and by what is known.
 
     Args:
-        versions: of the network.
+        versions: versions of the network.
         confirmed: choices that `compile` made before, measured elsewhere or for similar kernels,
             and that were faster than the default here, too.
-        winners: of contests against the default.
-        names: of the kernels, by key, for people.
-        runner: measures.
-        report: told what happens.
+        winners: winners of contests against the default.
+        names: names of the kernels, by key, for people.
+        runner: what measures.
+        report: function that is told what happens.
 
     Returns:
         The records to keep, with their costs in place, and the network with the default choices
@@ -161,17 +159,17 @@ def keep(
     base = list(confirmed)
     chosen: list[Record] = []
     if winners or confirmed:
-        tried = {one.key: one for one in (*confirmed, *winners)}
+        tried = {record.key: record for record in (*confirmed, *winners)}
         placed = in_place(versions, list(tried.values()), runner)
-        for one in placed:
-            if one.ratio is not None and not one.won:
-                dropped = names[one.record.key]
-                report({"event": "dropped", "task": dropped, "ratio": one.ratio.median})
-        before = {_choice(one) for one in confirmed}
-        lost = {_choice(one.record) for one in placed if not one.won}
-        base = [one for one in confirmed if _choice(one) not in lost]
-        won = sorted((one for one in placed if one.won), key=lambda one: -one.gain)
-        chosen = [one.record for one in won if _choice(one.record) not in before]
+        for winner in placed:
+            if winner.ratio is not None and not winner.won:
+                dropped = names[winner.record.key]
+                report({"event": "dropped", "task": dropped, "ratio": winner.ratio.median})
+        before = {_choice(record) for record in confirmed}
+        lost = {_choice(winner.record) for winner in placed if not winner.won}
+        base = [record for record in confirmed if _choice(record) not in lost]
+        won = sorted((winner for winner in placed if winner.won), key=lambda winner: -winner.gain)
+        chosen = [winner.record for winner in won if _choice(winner.record) not in before]
     network, costs = None, None
     while chosen:
         costs = _costs(versions, base, [*base, *chosen], runner)
@@ -194,19 +192,19 @@ def in_place(versions: Versions, tried: Sequence[Record], runner: NetworkMeter) 
     calls = runner.calls([plain, tuned])
     before, after = _by_key(default, calls[plain]), _by_key(lowered, calls[tuned])
     counts = {task.key: task.calls for task in tasks_of([default.plan])}
-    found = []
+    placed = []
     for record in tried:
         if record.key not in before or record.key not in after:
             assert record.cost is not None
             assert record.baseline is not None
-            found.append(Placed(record, None, record.baseline - record.cost))
+            placed.append(Placed(record, None, record.baseline - record.cost))
             continue
         compared = ratio(after[record.key], before[record.key])
         spent = median(run for block in before[record.key] for run in block)
         baseline = spent / counts[record.key]
         here = replace(record, cost=baseline * compared.median, baseline=baseline)
-        found.append(Placed(here, compared, spent * (1.0 - compared.median)))
-    return found
+        placed.append(Placed(here, compared, spent * (1.0 - compared.median)))
+    return placed
 
 
 def _choice(record: Record) -> tuple[str, str]:
@@ -251,10 +249,10 @@ def _costs(
 
 
 def _network(costs: Mapping[str, Mapping[str, Costs]], side: str, unit: str) -> Network:
-    found = {}
+    networks = {}
     for each, sides in costs.items():
         before, after = sides[_DEFAULT], sides[side]
-        first, then = (min(median(block) for block in one) for one in (before, after))
-        found[each] = Network(first, then, ratio(after, before).median, each)
-    beside = tuple(one for each, one in found.items() if each != unit)
-    return replace(found[unit], beside=beside)
+        first, then = (min(median(block) for block in blocks) for blocks in (before, after))
+        networks[each] = Network(first, then, ratio(after, before).median, each)
+    beside = tuple(network for each, network in networks.items() if each != unit)
+    return replace(networks[unit], beside=beside)

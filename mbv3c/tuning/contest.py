@@ -1,4 +1,4 @@
-"""A library in which several candidates for one kernel do the same work, one after another.
+"""A device's kernels as a search sees them, and libraries in which candidates do equal work.
 
     def main(x):
         y = candidate_last(x, …)
@@ -8,36 +8,86 @@
         return y, y_0, y_1, …
 
 Every runner that runs networks runs it: it times, or counts, the candidates side by side, and
-their outputs show whether they compute the same.
+their outputs show whether they compute equal values.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tvm
+from tvm.tirx import PrimFunc
 
 from mbv3c import bundle as bundles
-from mbv3c.job import Target
-from mbv3c.lowering.kernels import Choices, Kernel
 from mbv3c.lowering.lower import assembled
-from mbv3c.lowering.plan import Array, Plan, Step, Value
-from mbv3c.lowering.schedules.epilogue import LINEAR
-from mbv3c.lowering.shapes import Elementwise
-from mbv3c.targets.cpu.drawing import draw_integers
-from mbv3c.targets.cpu.processor import Processor
-from mbv3c.targets.cpu.schedules.integer.elementwise import (
-    Dequantize,
-    Operand,
-    generate_dequantize,
-)
-from mbv3c.targets.library import build, write, writer
-from mbv3c.targets.opencl.gpu import Gpu
-from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap
-from mbv3c.targets.opencl.schedules.pointwise import Product
-from mbv3c.tuning.tasks import Task
+from mbv3c.lowering.plan import NO_CHOICES, Array, Choices, Elementwise, Kernel, Plan, Step, Value
+from mbv3c.lowering.schedules.emit import LINEAR
+from mbv3c.tuning.choices import MeasuredOn
+from mbv3c.tuning.database import Task, draw, weight_shapes
+
+
+@dataclass(frozen=True)
+class TunableKernels:
+    """The kernels that a backend writes for one device.
+
+    Attributes:
+        measured_on: the device and the version of the kernels, under which measurements are kept.
+        target: FAMILY:DEVICE of what is built.
+        processor: what the schedules must know of the device.
+        schedules: the modules with `legal` and `default`, by the kind of kernel.
+        writer: function that gives what writes kernels, from the processor and choices.
+        build: function that builds a library with its symbol table.
+        methods: the methods of the writer that are not called as the kind.
+        draw_integers: function that draws the weights of an integer kernel.
+        dequantize: function that writes a conversion of so many int8 numbers to fp32.
+    """
+
+    measured_on: MeasuredOn
+    target: str
+    processor: Any
+    schedules: Mapping[str, Any]
+    writer: Callable[[Any, Choices], Any]
+    build: Callable[[tvm.IRModule, Path], object]
+    methods: Mapping[str, str] = field(default_factory=dict)
+    draw_integers: Callable[[Any, Any, np.random.Generator], Sequence[Array]] | None = None
+    dequantize: Callable[[int, Any], PrimFunc] | None = None
+
+    def legal(self, task: Task) -> Sequence[Any]:
+        """Return all knobs that a kernel may have, as dataclasses."""
+        tiles: Sequence[Any] = self.schedules[task.kind].legal(task.shape, self.processor)
+        return tiles
+
+    def default(self, task: Task) -> Any:
+        """Return the knobs that the rules choose without a measurement."""
+        return self.schedules[task.kind].default(task.shape, self.processor)
+
+    def draw(self, task: Task, random: np.random.Generator) -> Sequence[Array]:
+        """Draw the weights of a kernel, as ONNX has them."""
+        if task.shape.dtype == "int8" and self.draw_integers is not None:
+            return self.draw_integers(task.shape, self.processor, random)
+        return [draw(random, extents) for extents in weight_shapes(task)]
+
+    def write(self, task: Task, choices: Choices, weights: Sequence[Array]) -> Kernel:
+        """Write a kernel."""
+        method = self.methods.get(task.kind, task.kind)
+        kernel: Kernel = getattr(self.writer(self.processor, choices), method)(
+            task.shape, *weights
+        )
+        return kernel
+
+    def elementwise(self, shape: Elementwise) -> PrimFunc:
+        """Write an elementwise function, without knobs."""
+        return self.writer(self.processor, NO_CHOICES).elementwise(shape).function
+
+    def in_fp32(self, size: int, dtype: str) -> PrimFunc:
+        """Write a conversion of so many numbers of a type to fp32."""
+        if dtype == "int8" and self.dequantize is not None:
+            return self.dequantize(size, self.processor)
+        return self.elementwise(Elementwise(1, 1, size, "", False, LINEAR, dtype, "float32"))
+
 
 _INPUT = "x"
 _SEED = 0
@@ -65,8 +115,8 @@ class Contest:
     def costs(self, rounds: Sequence[Sequence[tuple[str, float]]]) -> list[list[float]]:
         """Return what each round cost every candidate, from its calls' names and costs."""
         own = set(self.calls)
-        calls = [[cost for name, cost in one if name in own] for one in rounds]
-        return [[one[call] for one in calls] for call in self.candidates]
+        calls = [[cost for name, cost in turn if name in own] for turn in rounds]
+        return [[turn[call] for turn in calls] for call in self.candidates]
 
     def results(self, made: Sequence[Array]) -> list[Array]:
         """Return one array for every candidate, from all outputs of the library.
@@ -79,16 +129,16 @@ class Contest:
         if self.outputs == 1:
             return list(made)
         rows = [made[at : at + self.outputs] for at in range(0, len(made), self.outputs)]
-        rows = [[_whole(one) for one in row] for row in rows]
-        scales = [max(float(np.abs(one).max()), 1e-30) for one in rows[0]]
+        rows = [[_whole(y) for y in row] for row in rows]
+        scales = [max(float(np.abs(y).max()), 1e-30) for y in rows[0]]
         return [
-            np.concatenate([one.ravel() / scale for one, scale in zip(row, scales, strict=True)])
+            np.concatenate([y.ravel() / scale for y, scale in zip(row, scales, strict=True)])
             for row in rows
         ]
 
 
 class _Fixed(Choices):
-    """Chooses the same knobs for every kernel."""
+    """Chooses one set of knobs for every kernel."""
 
     def __init__(self, tile: Any) -> None:
         self._tile = asdict(tile)
@@ -98,41 +148,38 @@ class _Fixed(Choices):
 
 
 def write_contest(
-    task: Task, tiles: Sequence[Any], machine: Processor | Gpu, target: Target, folder: Path
+    task: Task, tiles: Sequence[Any], kernels: TunableKernels, folder: Path
 ) -> Contest:
     """Build a library in which every tile of a task runs once.
 
-    Before the first of them the last one runs: what a call finds in the caches is then the same
-    for all, as if they took turns without an end.
+    Before the first of them the last one runs. So every call finds equal contents in the caches,
+    as if the tiles took turns without an end.
 
     Raises:
         Mbv3cError: it cannot be built or linked.
     """
     random = np.random.default_rng(_SEED)
-    if task.shape.dtype == "int8" and isinstance(machine, Processor):
-        weights = draw_integers(task.shape, machine, random)
-    else:
-        weights = [_draw(random, shape) for shape in _raw_shapes(task)]
-    kernels = [write(machine, _Fixed(tile), task.kind, task.shape, weights) for tile in tiles]
-    plan, (_, *candidates) = _plan(task, [kernels[-1], *kernels], machine, random)
+    weights = kernels.draw(task, random)
+    candidates = [kernels.write(task, _Fixed(tile), weights) for tile in tiles]
+    plan, (_, *calls) = _plan(task, [candidates[-1], *candidates], kernels, random)
     lowered = assembled(plan)
     golden = folder / bundles.GOLDEN_INPUT
     golden.parent.mkdir(parents=True)
-    np.save(golden, _draw(random, plan.input_shape))
-    build(lowered.module, target, folder / bundles.LIBRARY, symbols=True)
-    outputs = len(plan.outputs) // (len(kernels) + 1)
-    return Contest(folder, lowered.kernels, tuple(candidates), outputs, before=outputs)
+    np.save(golden, draw(random, plan.input_shape))
+    kernels.build(lowered.module, folder / bundles.LIBRARY)
+    outputs = len(plan.outputs) // (len(candidates) + 1)
+    return Contest(folder, lowered.kernels, tuple(calls), outputs, before=outputs)
 
 
 def _plan(
-    task: Task, kernels: Sequence[Kernel], machine: Processor | Gpu, random: np.random.Generator
+    task: Task, candidates: Sequence[Kernel], kernels: TunableKernels, random: np.random.Generator
 ) -> tuple[Plan, tuple[int, ...]]:
     """Return a plan that calls every kernel, and the step of each."""
-    parameters = kernels[0].function.params
-    shapes = [tuple(int(extent) for extent in one.shape) for one in parameters]
-    dtypes = [str(one.dtype) for one in parameters]
+    parameters = candidates[0].function.params
+    shapes = [tuple(int(extent) for extent in param.shape) for param in parameters]
+    dtypes = [str(param.dtype) for param in parameters]
     given = task.step.arguments
-    read = [isinstance(one, str) and one not in task.step.writes for one in given]
+    read = [isinstance(argument, str) and argument not in task.step.writes for argument in given]
     plan = Plan(_INPUT, (1,), values={_INPUT: Value((1,))})
     shared: dict[int, str | Array] = {}
     for at, is_read in enumerate(read):
@@ -144,17 +191,17 @@ def _plan(
             shared[at] = _INPUT
         else:
             shared[at] = _draw_as(random, shapes[at], dtypes[at])
-    in_place = _draw(random, shapes[0]) if not any(read) else None
-    candidates = []
-    for number, kernel in enumerate(kernels):
+    in_place = draw(random, shapes[0]) if not any(read) else None
+    calls = []
+    for number, kernel in enumerate(candidates):
         constants = iter(kernel.constants)
-        makes = [tuple(int(extent) for extent in one.shape) for one in kernel.function.params]
+        makes = [tuple(int(extent) for extent in param.shape) for param in kernel.function.params]
         arguments: list[str | Array] = []
         written = []
-        for at, one in enumerate(given):
+        for at, argument in enumerate(given):
             if at in shared:
                 arguments.append(shared[at])
-            elif isinstance(one, str):
+            elif isinstance(argument, str):
                 name = f"y{number}.{at}"
                 plan.values[name] = Value(makes[at], dtypes[at])
                 arguments.append(name)
@@ -162,21 +209,19 @@ def _plan(
             else:
                 arguments.append(next(constants).astype(dtypes[at], copy=False))
         if in_place is not None:
-            plan.steps.append(_copy(in_place.astype(dtypes[0]), written[0], machine))
-        candidates.append(len(plan.steps))
+            plan.steps.append(_copy(in_place.astype(dtypes[0]), written[0], kernels))
+        calls.append(len(plan.steps))
         plan.steps.append(Step(task.kind, (), kernel.function, tuple(arguments), tuple(written)))
-        made = tuple(_in_fp32(plan, name, machine) for name in written)
+        made = tuple(_in_fp32(plan, name, kernels) for name in written)
         plan.outputs += made
         plan.output_shapes += tuple(plan.values[name].shape for name in made)
-    return plan, tuple(candidates)
+    return plan, tuple(calls)
 
 
-def _copy(source: Array, name: str, machine: Processor | Gpu) -> Step:
+def _copy(source: Array, name: str, kernels: TunableKernels) -> Step:
     """Return a step that fills what a kernel changes in place."""
-    dtype = source.dtype.name
-    shape = Elementwise(1, 1, source.size, "", False, LINEAR, dtype)
-    function = writer(machine).elementwise(shape).function
-    return Step("copy", (), function, (source, name), (name,))
+    shape = Elementwise(1, 1, source.size, "", False, LINEAR, source.dtype.name)
+    return Step("copy", (), kernels.elementwise(shape), (source, name), (name,))
 
 
 def _whole(made: Array) -> Array:
@@ -184,48 +229,20 @@ def _whole(made: Array) -> Array:
     return made.sum(axis=1) if made.ndim == _IN_PARTS else made
 
 
-def _in_fp32(plan: Plan, name: str, machine: Processor | Gpu) -> str:
-    """Convert what a kernel made, if need be: the runners write outputs in fp32."""
+def _in_fp32(plan: Plan, name: str, kernels: TunableKernels) -> str:
+    """Convert what a kernel made, if need be: the meters read outputs in fp32."""
     value = plan.values[name]
     if value.dtype == "float32":
         return name
-    result, size = f"{name}.float32", prod(value.shape)
+    result = f"{name}.float32"
     plan.values[result] = Value(value.shape)
-    if value.dtype == "int8" and isinstance(machine, Processor):
-        function = generate_dequantize(Dequantize(size, Operand(1.0, 0)), machine)
-    else:
-        shape = Elementwise(1, 1, size, "", False, LINEAR, value.dtype, "float32")
-        function = writer(machine).elementwise(shape).function
+    function = kernels.in_fp32(prod(value.shape), value.dtype)
     plan.steps.append(Step("cast", (), function, (name, result), (result,)))
     return result
-
-
-def _raw_shapes(task: Task) -> list[tuple[int, ...]]:
-    """Return the extents of the weights, as ONNX has them, that a kernel of the kind takes."""
-    shape = task.shape
-    if isinstance(shape, Product | DepthwiseMap):
-        shape = shape.shape
-    match task.kind:
-        case "pointwise":
-            return [(shape.outputs, shape.inputs), (shape.outputs,)]
-        case "depthwise":
-            taps = (shape.vertical.taps, shape.horizontal.taps)
-            return [(shape.channels, 1, *taps), (shape.channels,)]
-        case "convolution":
-            taps = (shape.vertical.taps, shape.horizontal.taps)
-            return [(shape.outputs, shape.inputs, *taps), (shape.outputs,)]
-        case "squeeze_excite" | "gates":
-            c, s = shape.channels, shape.squeezed
-            return [(s, c), (s,), (c, s), (c,)]
-    return []
 
 
 def _draw_as(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
     """Draw an input; integers from all that there are."""
     if dtype == "int8":
         return random.integers(-128, 128, shape).astype(np.int8)
-    return _draw(random, shape).astype(dtype)
-
-
-def _draw(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return random.standard_normal(shape).astype(np.float32)
+    return draw(random, shape).astype(dtype)

@@ -1,4 +1,4 @@
-"""What was measured: a file of records for each device, which only ever grows.
+"""What there is to tune, and what was measured: a file of records per device, which only grows.
 
     tune_logs/FAMILY/DEVICE/records.jsonl   a record per line, in the order of measurement
     tune_logs/FAMILY/DEVICE/meta.json       what made them: target, versions, machine, runs
@@ -11,25 +11,97 @@ kernels have none: they are written from knobs, and a record of shape and knobs 
 say. So the format is our own.
 
 What a record holds depends on who measures: a kernel of a CPU (`Record`, here) or a whole network
-for an NPU (`estimates.Estimate`). The files are the same.
+for an NPU (`estimates.Estimate`). The files have one form.
 """
 
 import json
 import math
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+
 from mbv3c.atomic import new_file
 from mbv3c.errors import Mbv3cError, UsageError
+from mbv3c.lowering.plan import Array, Plan, Step
 from mbv3c.records import append, open_locked, torn_bytes, whole_lines
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kernel to tune.
+
+    Attributes:
+        kind: kind of the steps that the kernel computes.
+        shape: sizes that the kernel is written for, a dataclass of the module that writes it.
+        step: first step that needs the kernel.
+        calls: number of calls in an inference.
+    """
+
+    kind: str
+    shape: Any
+    step: Step
+    calls: int
+
+    @property
+    def key(self) -> str:
+        return key_of(self.kind, self.shape)
+
+    @property
+    def name(self) -> str:
+        """Say what it is, for people."""
+        first = self.step.nodes[0] if self.step.nodes else self.kind
+        return first if self.calls == 1 else f"{first} and {self.calls - 1} more"
+
+
+def key_of(kind: str, shape: Any) -> str:
+    """Return the text under which measurements of a kernel are remembered.
+
+    Integer kernels that differ in their zero points only, as calibration makes them, share one.
+    """
+    measured = getattr(shape, "typical", shape)
+    return json.dumps({"kind": kind, **asdict(measured)}, sort_keys=True)
+
+
+def tasks_of(plans: Iterable[Plan]) -> list[Task]:
+    """Return the kernels of some networks that have knobs, each once, by their first call."""
+    calls: dict[str, list[Step]] = {}
+    for step in (step for plan in plans for step in plan.steps):
+        if step.shape is not None and step.knobs:
+            calls.setdefault(key_of(step.kind, step.shape), []).append(step)
+    return [Task(steps[0].kind, steps[0].shape, steps[0], len(steps)) for steps in calls.values()]
+
+
+def weight_shapes(task: Task) -> list[tuple[int, ...]]:
+    """Return the extents of the weights that a kernel takes, as ONNX has them."""
+    shape = getattr(task.shape, "shape", task.shape)  # of a kernel that does more beside
+    match task.kind:
+        case "pointwise":
+            return [(shape.outputs, shape.inputs), (shape.outputs,)]
+        case "depthwise":
+            taps = (shape.vertical.taps, shape.horizontal.taps)
+            return [(shape.channels, 1, *taps), (shape.channels,)]
+        case "convolution":
+            taps = (shape.vertical.taps, shape.horizontal.taps)
+            return [(shape.outputs, shape.inputs, *taps), (shape.outputs,)]
+        case "squeeze_excite" | "gates":
+            c, s = shape.channels, shape.squeezed
+            return [(s, c), (s,), (c, s), (c,)]
+    return []
+
+
+def draw(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Draw numbers of a normal distribution, in fp32."""
+    return random.standard_normal(shape).astype(np.float32)
+
 
 RECORDS, META = "records.jsonl", "meta.json"
 SCHEMA = 1
@@ -44,12 +116,12 @@ class Record:
     """One measurement of one candidate.
 
     Attributes:
-        key: the kernel, as `tasks.key_of` names it.
-        knobs: the choices.
+        key: name of the kernel, by `tasks.key_of`.
+        knobs: choices for the kernel.
         outcome: "ok", or what failed: "build", "run", "timeout" or "wrong"; only "ok" has a cost.
-        cost: in the unit of the database; None where there is none.
-        baseline: of the default choices, measured beside it.
-        kept: whether it won against the default in a contest of their own.
+        cost: cost in the unit of the database; None where there is none.
+        baseline: cost of the default choices, measured beside the candidate.
+        kept: whether the candidate won against the default in a last contest.
     """
 
     key: str
@@ -70,10 +142,10 @@ class Context:
     """What records must have in common to be used together.
 
     Attributes:
-        target: `FAMILY:DEVICE`.
-        kernels: version of the kernels, `VERSION` of `mbv3c.lowering.kernels` or `gpu_kernels`.
+        target: name of the target, `FAMILY:DEVICE`.
+        kernels: version of the kernels, `VERSION` of `kernels.py` in the wing of the target.
         tvm: version of apache-tvm.
-        unit: of the costs: us, instructions or estimated cycles.
+        unit: unit of the costs: us, instructions or estimated cycles.
     """
 
     target: str
@@ -128,8 +200,8 @@ class RecordLog(Generic[R, C]):
         """Prepare for writing and return the records that are there.
 
         Args:
-            context: of the records that will be written.
-            run: who writes them, for people: machine, date, seed, runner.
+            context: context of the records that will be written.
+            run: machine, date, seed and runner of this run, for people.
 
         Raises:
             DatabaseError: the database is damaged, or was made in another context.
@@ -190,7 +262,7 @@ class RecordLog(Generic[R, C]):
         Raises:
             TypeError: they are of another kind.
         """
-        return self._context(**context), [self._record(**one) for one in records]
+        return self._context(**context), [self._record(**fields) for fields in records]
 
     def torn(self) -> bool:
         """Say whether the last line was only half written."""
@@ -219,12 +291,12 @@ class Database(RecordLog[Record, Context]):
 def best(records: Sequence[Record]) -> dict[str, Record]:
     """Return for every key the kept record that gains most on its baseline."""
     least: dict[str, float] = {}
-    found: dict[str, Record] = {}
+    winners: dict[str, Record] = {}
     for record in records:
         relative = record.relative
         if record.kept and relative is not None and relative < least.get(record.key, math.inf):
-            least[record.key], found[record.key] = relative, record
-    return found
+            least[record.key], winners[record.key] = relative, record
+    return winners
 
 
 def merge(into: RecordLog[R, C], others: Sequence[R]) -> int:

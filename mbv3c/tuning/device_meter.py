@@ -10,8 +10,6 @@ on whichever devices are there, the others first. A session in which the default
 run counts against the device alone.
 """
 
-import json
-import sys
 import tempfile
 import threading
 import time
@@ -22,25 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from mbv3c.errors import ToolError, UsageError
+from mbv3c.errors import ToolError
 from mbv3c.execution.device import client
+from mbv3c.execution.device.machine import DeviceNeeds, Machine
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.device.pool import Event, Lease, Patience, Pool, StoppedError
 from mbv3c.execution.device.runner import (
     CONNECT_SECONDS,
-    START_SECONDS,
     RpcRunner,
     SessionError,
+    run_client,
     session_result,
 )
-from mbv3c.execution.processes import finish
 from mbv3c.execution.timing.stopwatch import build_stopwatch
-from mbv3c.job import Target
-from mbv3c.targets.cpu.processor import Processor
-from mbv3c.targets.library import schedules
-from mbv3c.targets.opencl.gpu import Gpu
-from mbv3c.targets.remote import check_machines
-from mbv3c.tuning.contest import Contest, write_contest
+from mbv3c.tuning.contest import Contest, TunableKernels, write_contest
+from mbv3c.tuning.database import Task
 from mbv3c.tuning.meters import (
     BuiltNetwork,
     Calls,
@@ -49,11 +43,10 @@ from mbv3c.tuning.meters import (
     Costs,
     microseconds,
 )
-from mbv3c.tuning.tasks import Task
 
 _ROUNDS = 30
 _BLOCKS, _RUNS = 20, 10  # of whole networks, as `bench` takes turns
-_STEPS = 40  # more than a session has; each has its own time, all of them together this often
+_STEPS = 40  # more than a session has; together they may take this many times `seconds`
 
 
 class DeviceMeter:
@@ -61,29 +54,29 @@ class DeviceMeter:
 
     Attributes:
         pool: the devices.
-        seconds: that a device has for each step of a session.
-        unit: of the costs.
+        seconds: time that a device has for each step of a session.
+        unit: unit of the costs.
     """
 
     unit = "us"
 
-    def __init__(self, pool: Pool, target: Target, folder: Path, seconds: float) -> None:
+    def __init__(self, pool: Pool, needs: DeviceNeeds, folder: Path, seconds: float) -> None:
         """Build what devices need.
 
         Args:
             pool: the devices.
-            target: what they are; resolved.
+            needs: what their libraries need of them.
             folder: a place for files, as long as this is used.
-            seconds: that a device has for each step.
+            seconds: time that a device has for each step.
 
         Raises:
             ToolError: the stopwatch cannot be compiled.
         """
         self.pool, self.seconds = pool, seconds
-        self._target, self._folder = target, folder
+        self._needs, self._folder = needs, folder
         self._stopwatch = folder / "stopwatch.so"
         self._proof: Path | None = None
-        build_stopwatch(target.triple, self._stopwatch)
+        build_stopwatch(needs.triple, self._stopwatch)
 
     @property
     def slots(self) -> int:
@@ -93,8 +86,8 @@ class DeviceMeter:
     @property
     def description(self) -> str:
         machines = [board.machine for board in self.pool.boards if board.machine]
-        gpu = bool(self._target.gpu)
-        kinds = [one.opencl.sentence if gpu and one.opencl else one.processor for one in machines]
+        gpu = self._needs.opencl
+        kinds = [m.opencl.sentence if gpu and m.opencl else m.processor for m in machines]
         what = (
             " and ".join(dict.fromkeys(kinds)) or "devices whose servers do not say what they are"
         )
@@ -104,23 +97,19 @@ class DeviceMeter:
     def notes(self) -> list[dict[str, Any]]:
         """What each device is, for those who read the database."""
         return [
-            {
-                "address": str(board.address),
-                "machine": board.machine.to_json() if board.machine else None,
-            }
+            {"address": str(board.address), "machine": board.machine and board.machine.to_json()}
             for board in self.pool.boards
         ]
 
-    def prove_with(self, task: Task, processor: Processor | Gpu) -> None:
+    def prove_with(self, task: Task, kernels: TunableKernels) -> None:
         """Build what every device must be able to run: the default kernel of a task, alone.
 
         Raises:
             Mbv3cError: it cannot be built.
         """
-        default = schedules(processor)[task.kind].default(task.shape, processor)
         folder = self._folder / "proof"
         folder.mkdir()
-        write_contest(task, [default], processor, self._target, folder)
+        write_contest(task, [kernels.default(task)], kernels, folder)
         self._proof = folder
 
     def measure(self, contest: Contest, timeout: float) -> ContestResult:
@@ -143,13 +132,13 @@ class DeviceMeter:
 
     def wholes(self, wholes: Sequence[BuiltNetwork]) -> dict[str, dict[BuiltNetwork, Costs]]:
         measured = self._turns(wholes, "wholes")
-        return {self.unit: {one: microseconds(blocks) for one, blocks in measured.items()}}
+        return {self.unit: {network: microseconds(blocks) for network, blocks in measured.items()}}
 
     def _turns(self, wholes: Sequence[BuiltNetwork], measured: str) -> dict[BuiltNetwork, Any]:
         """Measure networks on one device, in one session."""
         sides = {f"network {number}": one for number, one in enumerate(wholes)}
         with tempfile.TemporaryDirectory(prefix="mbv3c-contest-") as name:
-            folders = {side: one.folder for side, one in sides.items()}
+            folders = {side: network.folder for side, network in sides.items()}
             result = self._session(Path(name), folders, self.seconds, {"turns": measured})
         return {one: result["blocks"][side] for side, one in sides.items()}
 
@@ -187,19 +176,18 @@ class DeviceMeter:
         seconds: float,
         asked: dict[str, Any],
     ) -> dict[str, Any]:
-        """Hold one session with a device, in a process of its own."""
+        """Hold one session with a device, in a separate process."""
         assert self._proof is not None, "prove_with comes first"
         address = lease.board.address
-        limit = CONNECT_SECONDS + seconds * _STEPS
         request = {
             "address": [address.host, address.port],
             "tracked": False,
             "key": lease.key,
             "library": None,
-            "gpu": bool(self._target.gpu),
+            "gpu": self._needs.opencl,
             "seconds": seconds,
             "wait_seconds": CONNECT_SECONDS,
-            "session_seconds": limit,
+            "session_seconds": CONNECT_SECONDS + seconds * _STEPS,
             "proof": str(self._proof),
             "stopwatch": str(self._stopwatch),
             "sides": {name: str(side) for name, side in sides.items()},
@@ -209,10 +197,8 @@ class DeviceMeter:
         }
         for left in (client.STEP, client.RESULT):
             (folder / left).unlink(missing_ok=True)
-        (folder / "request.json").write_text(json.dumps(request))
-        command = [sys.executable, "-m", client.__name__, str(folder / "request.json")]
         try:
-            finished = finish(command, timeout=limit + START_SECONDS, stop=self.pool.stopped)
+            finished = run_client(folder, request, self.pool.stopped)
         except ToolError as error:
             if self.pool.stopped.is_set():
                 raise StoppedError("stopped while a device measured") from error
@@ -222,40 +208,44 @@ class DeviceMeter:
 
 @contextmanager
 def opened(
-    target: Target,
+    needs: DeviceNeeds,
     place: Place,
-    seconds: float,
     report: Callable[[Event], None],
     patience: Patience | None = None,
 ) -> Iterator[DeviceMeter]:
     """Reach the devices of a place; leave them alone when done, whatever happens.
 
     Args:
-        target: what they are; resolved.
+        needs: what the target's libraries need of them.
         place: one device, or a tracker and a key.
-        seconds: that a device has for each step of a session.
-        report: told of devices that fail, are set aside, are back; from any thread, one at a time.
+        report: function that is told of devices that fail, are set aside or are back; from any
+                thread, one at a time.
         patience: how long devices are put up with.
 
     Raises:
-        UsageError: a device has another architecture; `seconds` is no time.
+        UsageError: a device has another architecture.
         ToolError: the device or the tracker does not answer, or has no device under the key.
     """
-    if not seconds > 0:
-        raise UsageError(f"--timeout {seconds:g} is no time; give seconds above 0")
     with tempfile.TemporaryDirectory(prefix="mbv3c-devices-") as name:
         pool = Pool(place, report, patience)
         try:
             if not place.tracked:
-                device = RpcRunner(place, seconds=seconds)
+                device = RpcRunner(place, seconds=place.seconds)
                 device.look()
                 pool.boards[0].machine = device.machine
-            machines = [board.machine for board in pool.boards if board.machine]
-            for doubt in check_machines(machines, target):
-                report({"event": "device-doubt", "device": target.name, "text": doubt})
-            yield DeviceMeter(pool, target, Path(name), seconds)
+            for board in pool.boards:
+                if board.machine is not None:
+                    _check(board.machine, needs, report)
+            yield DeviceMeter(pool, needs, Path(name), place.seconds)
         finally:
             pool.stop()
+
+
+def _check(machine: Machine, needs: DeviceNeeds, report: Callable[[Event], None]) -> None:
+    """Make sure that a device runs a target's libraries; report what makes times doubtful."""
+    needs.check(machine, f"{needs.target} is for", machine.name, "tune for its own target")
+    for doubt in needs.doubts(machine):
+        report({"event": "device-doubt", "device": needs.target, "text": doubt})
 
 
 def one_at_a_time(report: Callable[[Event], None]) -> Callable[[Event], None]:

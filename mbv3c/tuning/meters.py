@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
@@ -15,14 +16,16 @@ from numpy.typing import NDArray
 
 from mbv3c.bundle import output_files
 from mbv3c.errors import ToolError
-from mbv3c.execution.emulator.by_kernel import cycles_by_kernel, instructions_by_kernel
 from mbv3c.execution.emulator.counting import Count, count_kernels
-from mbv3c.execution.emulator.cycles import CYCLES, Estimator
+from mbv3c.execution.emulator.cycles import (
+    CYCLES,
+    Estimator,
+    cycles_by_kernel,
+    instructions_by_kernel,
+)
 from mbv3c.execution.emulator.kit import EmulatorKit
-from mbv3c.execution.timing.contenders import BUNDLE
-from mbv3c.execution.timing.latency import take_turns, worker
-from mbv3c.execution.timing.processors import processor_name
-from mbv3c.execution.timing.worker import CONTEST, OUTPUTS
+from mbv3c.execution.timing.latency import processor_name, take_turns, worker
+from mbv3c.execution.timing.worker import BUNDLE, CONTEST, OUTPUTS
 from mbv3c.tuning.contest import Contest
 
 _ROUNDS = 30
@@ -38,8 +41,8 @@ class ContestResult:
     """What a contest showed.
 
     Attributes:
-        costs: of every candidate, one per round.
-        outputs: of every candidate, from the same inputs.
+        costs: costs of every candidate, one per round.
+        outputs: outputs of every candidate, all from equal inputs.
     """
 
     costs: list[list[float]]
@@ -70,9 +73,9 @@ class Meter(Protocol):
     """Measures the candidates of a contest side by side.
 
     Attributes:
-        unit: of the costs.
+        unit: unit of the costs.
         description: what runs them, for people.
-        slots: how many contests it takes at once, each from a thread of its own.
+        slots: how many contests it takes at once, each from a separate thread.
     """
 
     @property
@@ -92,7 +95,6 @@ class Meter(Protocol):
             ToolError: it failed.
             DevicesGoneError: nothing is left that measures.
         """
-        ...
 
 
 class NetworkMeter(Meter, Protocol):
@@ -105,7 +107,6 @@ class NetworkMeter(Meter, Protocol):
             ToolError: one of them fails.
             DevicesGoneError: nothing is left that measures.
         """
-        ...
 
     def wholes(self, wholes: Sequence[BuiltNetwork]) -> dict[str, dict[BuiltNetwork, Costs]]:
         """Measure networks that take turns; by unit, of all that the runner can tell.
@@ -114,11 +115,22 @@ class NetworkMeter(Meter, Protocol):
             ToolError: one of them fails.
             DevicesGoneError: nothing is left that measures.
         """
-        ...
 
 
 class ContestTimeoutError(ToolError):
     """A contest did not end in time."""
+
+
+@contextmanager
+def _in_time(timeout: float, late: str) -> Iterator[None]:
+    """Tell a contest that took too long from one that failed otherwise."""
+    begin = time.monotonic()
+    try:
+        yield
+    except ToolError as error:
+        if time.monotonic() - begin >= timeout:
+            raise ContestTimeoutError(f"{late} {timeout:.0f} s") from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -147,16 +159,9 @@ class LocalMeter:
         return "opencl" if self.device else "cpu"
 
     def measure(self, contest: Contest, timeout: float) -> ContestResult:
-        begin = time.monotonic()
-        try:
-            with worker(
-                CONTEST, contest.folder, self.cpus, self._kind, timeout=timeout
-            ) as started:
-                rounds = started.measure(_ROUNDS)
-        except ToolError as error:
-            if time.monotonic() - begin >= timeout:
-                raise ContestTimeoutError(f"no answer for {timeout:.0f} s") from error
-            raise
+        timing = worker(CONTEST, contest.folder, self.cpus, self._kind, timeout=timeout)
+        with _in_time(timeout, "no answer for"), timing as started:
+            rounds = started.measure(_ROUNDS)
         stored = np.load(contest.folder / OUTPUTS)
         outputs = contest.results([stored[name] for name in stored.files])
         return ContestResult(contest.costs(rounds), outputs)
@@ -166,25 +171,25 @@ class LocalMeter:
 
     def wholes(self, wholes: Sequence[BuiltNetwork]) -> dict[str, dict[BuiltNetwork, Costs]]:
         measured = self._turns(BUNDLE, wholes, _RUNS)
-        return {self.unit: {one: microseconds(blocks) for one, blocks in measured.items()}}
+        return {self.unit: {network: microseconds(blocks) for network, blocks in measured.items()}}
 
     def _turns(
         self, mode: str, wholes: Sequence[BuiltNetwork], runs: int
     ) -> dict[BuiltNetwork, Any]:
-        sides = {str(one.folder): (mode, one.folder) for one in wholes}
+        sides = {str(network.folder): (mode, network.folder) for network in wholes}
         blocks = take_turns(sides, self.cpus, runs, self._kind).blocks
-        return {one: blocks[str(one.folder)] for one in wholes}
+        return {network: blocks[str(network.folder)] for network in wholes}
 
 
 @dataclass(frozen=True)
 class CountingMeter:
-    """Counts executed instructions on an emulated processor: exact, the same each time, no time.
+    """Counts executed instructions on an emulated processor: exact and repeatable, but no time.
 
     Attributes:
         kit: the emulator.
         cpu: the processor, in qemu's words.
-        unit: of the costs: instructions, or the cycles that are estimated from them.
-        estimator: estimates cycles; None where nothing does.
+        unit: unit of the costs: instructions, or the cycles that are estimated from them.
+        estimator: what estimates cycles; None if nothing does.
     """
 
     kit: EmulatorKit
@@ -200,7 +205,7 @@ class CountingMeter:
 
     @property
     def units(self) -> list[str]:
-        """Return the units that it can tell, its own first."""
+        """Return the units that this meter can tell, `unit` first."""
         return [self.unit, *(unit for unit in self._tellers() if unit != self.unit)]
 
     def costs(self, counted: Count, folder: Path, unit: str) -> Counter[str]:
@@ -221,29 +226,24 @@ class CountingMeter:
 
     def measure(self, contest: Contest, timeout: float) -> ContestResult:
         first = contest.folder / "y.npy"
-        begin = time.monotonic()
-        try:
+        with _in_time(timeout, "not counted within"):
             counted = count_kernels(self.kit, self.cpu, contest.folder, first, timeout=timeout)
-        except ToolError as error:
-            if time.monotonic() - begin >= timeout:
-                raise ContestTimeoutError(f"not counted within {timeout:.0f} s") from error
-            raise
-        found = self.costs(counted, contest.folder, self.unit)
+        counts = self.costs(counted, contest.folder, self.unit)
         calls = Counter(contest.calls)
         names = [contest.calls[call] for call in contest.candidates]
         count = contest.before + contest.outputs * len(names)
         outputs = [np.load(path) for path in islice(output_files(first), count)]
-        costs = [[found[name] / calls[name]] for name in names]
+        costs = [[counts[name] / calls[name]] for name in names]
         return ContestResult(costs, contest.results(outputs))
 
     def calls(self, wholes: Sequence[BuiltNetwork]) -> dict[BuiltNetwork, Calls]:
         """Count networks; all calls of a kernel are one."""
-        return {one: [[list(self._kernels(one, self.unit).items())]] for one in wholes}
+        return {network: [[list(self._kernels(network, self.unit).items())]] for network in wholes}
 
     def wholes(self, wholes: Sequence[BuiltNetwork]) -> dict[str, dict[BuiltNetwork, Costs]]:
         """Count networks; what TVM's runtime executes around the kernels is noise."""
         return {
-            unit: {one: [[sum(self._kernels(one, unit).values())]] for one in wholes}
+            unit: {network: [[sum(self._kernels(network, unit).values())]] for network in wholes}
             for unit in self.units
         }
 
@@ -252,14 +252,14 @@ class CountingMeter:
         return {name: float(costs[name]) for name in dict.fromkeys(whole.kernels)}
 
 
-@lru_cache(maxsize=4)  # each network is asked for several times, and is the same each time
+@lru_cache(maxsize=4)  # each network is asked for several times, and never changes
 def _counted(kit: EmulatorKit, cpu: str, folder: Path) -> Count:
     return count_kernels(kit, cpu, folder, folder / "y.npy")
 
 
 def microseconds(blocks: Costs) -> Costs:
     """Convert milliseconds."""
-    return [[1e3 * one for one in block] for block in blocks]
+    return [[1e3 * cost for cost in block] for block in blocks]
 
 
 def same(outputs: Sequence[NDArray[Any]], candidate: int, tolerance: float) -> bool:

@@ -6,19 +6,19 @@ from pathlib import Path
 
 from mbv3c.figures import figure
 from mbv3c.tuning.database import Record
-from mbv3c.tuning.tuner import State
+from mbv3c.tuning.state import State
 
 _NAMED = 8  # curves with a colour and a name; the others are grey
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The least cost found so far, relative to the default's.
+    """The least cost so far, relative to the default's.
 
     Attributes:
-        name: of the kernel, or of all of them.
-        share: of the network's cost that is the kernel's, with its default choices.
-        steps: measurements until then, of all kernels; and the least cost then.
+        name: name of the kernel, or of the whole network.
+        share: share of the network's cost that is the kernel's, with its default choices.
+        steps: number of measurements so far, of all kernels, and the least cost then.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Curve:
 
     @property
     def saved(self) -> float:
-        """Of the network's cost, the share that it takes less."""
+        """The share of the network's cost that is saved."""
         return self.share * (1.0 - self.steps[-1][1])
 
 
@@ -37,15 +37,15 @@ def curves(states: Sequence[State], records: Sequence[Record]) -> list[Curve]:
     Those of the kernels that save most come first.
 
     Args:
-        states: the kernels of the network.
-        records: of this search and of those before it, in the order of measurement. Those of
+        states: kernels of the network.
+        records: records of this search and of those before, in the order of measurement. Those of
             last contests are left out.
     """
-    costs = {one.task.key: one.task.calls * (one.cost or 0.0) for one in states}
+    costs = {state.task.key: state.task.calls * (state.cost or 0.0) for state in states}
     total = sum(costs.values()) or 1.0
     least = dict.fromkeys(costs, 1.0)
-    found = {key: [(0, 1.0)] for key in costs}
-    whole = [(0, 1.0)]
+    steps = {key: [(0, 1.0)] for key in costs}
+    network = [(0, 1.0)]
     count = 0
     for record in records:
         if record.key not in least or record.kept:
@@ -54,22 +54,22 @@ def curves(states: Sequence[State], records: Sequence[Record]) -> list[Curve]:
         relative = record.relative
         if relative is not None and relative < least[record.key]:
             least[record.key] = relative
-        found[record.key].append((count, least[record.key]))
-        whole.append((count, sum(costs[key] * least[key] for key in costs) / total))
+        steps[record.key].append((count, least[record.key]))
+        network.append((count, sum(costs[key] * least[key] for key in costs) / total))
     kernels = [
         Curve(
-            one.task.name,
-            costs[one.task.key] / total,
-            (*found[one.task.key], (count, least[one.task.key])),
+            state.task.name,
+            costs[state.task.key] / total,
+            (*steps[state.task.key], (count, least[state.task.key])),
         )
-        for one in states
+        for state in states
     ]
-    kernels.sort(key=lambda one: -one.saved)
-    return [Curve("whole network, estimated", 1.0, tuple(whole)), *kernels]
+    kernels.sort(key=lambda curve: -curve.saved)
+    return [Curve("whole network, estimated", 1.0, tuple(network)), *kernels]
 
 
 def draw(
-    path: Path, found: Sequence[Curve], device: str, runner: str, *, force: bool = False
+    path: Path, drawn: Sequence[Curve], device: str, runner: str, *, force: bool = False
 ) -> None:
     """Draw curves; those of the kernels that save most of the network's cost are named.
 
@@ -80,23 +80,23 @@ def draw(
     title = f"{device}: best so far ({runner})"
     labels = ("measurements, in their order", "cost, relative to the default choice")
     with figure(path, title, *labels, force=force) as axes:
-        whole, *kernels = found
-        for at, one in enumerate(kernels):
-            named = at < _NAMED and one.saved > 0
+        network, *kernels = drawn
+        for at, curve in enumerate(kernels):
+            named = at < _NAMED and curve.saved > 0
             axes.step(
-                *zip(*one.steps, strict=True),
+                *zip(*curve.steps, strict=True),
                 where="post",
                 linewidth=1.2 if named else 0.6,
                 color=f"C{at}" if named else "0.8",
                 zorder=2 if named else 1,
-                label=f"{one.name}: saves {one.saved:.1%}" if named else None,
+                label=f"{curve.name}: saves {curve.saved:.1%}" if named else None,
             )
         axes.step(
-            *zip(*whole.steps, strict=True),
+            *zip(*network.steps, strict=True),
             where="post",
             linewidth=2.5,
             color="black",
             zorder=3,
-            label=whole.name,
+            label=network.name,
         )
         axes.legend(fontsize=7, loc="lower left")

@@ -1,13 +1,15 @@
-"""Which candidates are measured next.
+"""Which candidates are measured next, and in which threads.
 
 The spaces are small, some tens to hundreds of legal knobs, and each kernel has a rule that is
-right or nearly so: a search that begins with the rule's choice, walks from the best found so far
+right or nearly so: a search that begins with the rule's choice, walks from the best so far
 to its neighbours, and now and then looks elsewhere, sees most of what there is to see.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,10 +22,10 @@ class Search:
 
     Attributes:
         tiles: all legal knobs, the default first.
-        seen: the cost of those that were measured, relative to the default's in the same contest;
-            None where they failed.
-        stale: batches since the best was found.
-        first: those that are measured before all others.
+        seen: cost of each measured tile by its number, relative to the default's in that contest;
+            None where the tile failed.
+        stale: number of batches since the best was measured.
+        first: numbers of the tiles that are measured before all others.
     """
 
     tiles: list[Any]
@@ -64,7 +66,7 @@ class Search:
 
     def _distance(self, at: int) -> float:
         """Return how far a tile is from the best one: steps in each knob, larger ones less."""
-        a, b = (_numbers(self.tiles[i]) for i in (at, self.best))
+        a, b = (asdict(self.tiles[i]).values() for i in (at, self.best))
         return float(sum(abs(np.log2((x + 1) / (y + 1))) for x, y in zip(a, b, strict=True)))
 
 
@@ -78,8 +80,8 @@ def start(
 
     Args:
         legal: all tiles.
-        default: the one by which costs are measured.
-        known: what an earlier search measured, None where a tile failed.
+        default: tile to which costs are relative.
+        known: costs that an earlier search measured; None where a tile failed.
         promising: tiles that are measured first.
     """
     tiles = [default, *(tile for tile in legal if tile != default)]
@@ -88,5 +90,27 @@ def start(
     return Search(tiles, {**seen, 0: 1.0}, first=first)
 
 
-def _numbers(tile: Any) -> list[float]:
-    return [float(value) for value in asdict(tile).values()]
+_Result = TypeVar("_Result")
+
+
+@contextmanager
+def job_slots(slots: int) -> Iterator[Executor]:
+    """Yield what runs up to `slots` jobs at once; with one slot it starts no thread.
+
+    TVM's compiler then stays in the thread of the caller, and signals interrupt the job. An
+    exception in the block ends it at once: jobs that run are not waited for, others are dropped.
+    """
+    executor = ThreadPoolExecutor(slots) if slots > 1 else _CallingThread()
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _CallingThread(Executor):
+    """Runs each job when it is submitted; what the job raises, `submit` raises."""
+
+    def submit(self, job: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:
+        future: Future[_Result] = Future()
+        future.set_result(job(*args, **kwargs))
+        return future

@@ -1,4 +1,4 @@
-"""The search over a whole network: which kernel is measured next, and what is kept of it."""
+"""The search over a whole network: which kernel is measured next, and which choices are kept."""
 
 import datetime
 import platform
@@ -17,29 +17,17 @@ from typing import Any
 import numpy as np
 import tvm
 
-from mbv3c import __version__
 from mbv3c.errors import Mbv3cError
 from mbv3c.execution.device.pool import DevicesGoneError
 from mbv3c.execution.emulator.cycles import CYCLES
-from mbv3c.job import Target
 from mbv3c.parity.tolerance import CANDIDATE_ERRORS
-from mbv3c.targets.cpu.processor import Processor
-from mbv3c.targets.library import schedules
-from mbv3c.targets.opencl.gpu import Gpu
 from mbv3c.tuning import search
-from mbv3c.tuning.choices import context_of
-from mbv3c.tuning.contest import write_contest
-from mbv3c.tuning.database import Database, Record
-from mbv3c.tuning.jobs import job_slots
-from mbv3c.tuning.meters import (
-    INSTRUCTIONS,
-    ContestResult,
-    ContestTimeoutError,
-    Meter,
-    same,
-)
-from mbv3c.tuning.search import Search
-from mbv3c.tuning.tasks import Task
+from mbv3c.tuning.contest import TunableKernels, write_contest
+from mbv3c.tuning.database import Database, Record, Task
+from mbv3c.tuning.meters import INSTRUCTIONS, ContestResult, ContestTimeoutError, Meter, same
+from mbv3c.tuning.search import job_slots
+from mbv3c.tuning.state import State, network_cost, next_kernel
+from mbv3c.version import __version__
 
 _BATCH = 12
 _FINALISTS = 3
@@ -76,27 +64,6 @@ class Budget:
 
 
 @dataclass
-class State:
-    """A kernel under way.
-
-    Attributes:
-        random: which candidates are drawn; of its own, so that the order of kernels does not
-            matter.
-        cost: of the default choice, in the runner's unit; None until it was measured.
-    """
-
-    task: Task
-    search: Search
-    random: np.random.Generator
-    cost: float | None = None
-
-    @property
-    def share(self) -> float:
-        """What the network spends on it, with the best choice so far."""
-        return self.task.calls * (self.cost or 0.0) * (self.search.seen[self.search.best] or 1.0)
-
-
-@dataclass
 class SearchResult:
     """What a search came to.
 
@@ -119,16 +86,15 @@ class Tuner:
     """What all searches of a run share.
 
     Attributes:
-        machine, target: the device; `target` is resolved.
-        runner: who measures.
+        kernels: the kernels of the device.
+        meter: what measures.
         database: where records go.
-        report: told what happens, as it happens.
+        report: function that is told what happens, as it happens.
         notes: what measures, for those who read the database.
     """
 
-    machine: Processor | Gpu
-    target: Target
-    runner: Meter
+    kernels: TunableKernels
+    meter: Meter
     database: Database
     report: Callable[[Event], None]
     notes: dict[str, Any] = field(default_factory=dict)
@@ -147,7 +113,7 @@ class Tuner:
         measured first.
 
         Raises:
-            NothingMeasuredError: there was something to measure, and all of it failed.
+            NothingMeasuredError: there was something to measure, and every measurement failed.
             DevicesGoneError: nothing is left that measures.
             DatabaseError: the database is damaged, or is for another device.
         """
@@ -155,17 +121,17 @@ class Tuner:
             "mbv3c": __version__,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "machine": platform.node() or "unknown",
-            "runner": self.runner.description,
+            "runner": self.meter.description,
             "seed": seed,
             **self.notes,
         }
-        context = context_of(self.target, self.runner.unit)
-        known = {(one.key, _sorted(one.knobs)): one for one in self.database.open(context, run)}
+        context = self.kernels.measured_on.context(self.meter.unit)
+        known = {(rec.key, _sorted(rec.knobs)): rec for rec in self.database.open(context, run)}
         first = promising or {}
         outcome = SearchResult(
             [self._begin(task, known, seed, first.get(task.key)) for task in tasks]
         )
-        self.report(_start(outcome.states, self.runner.unit, budget))
+        self.report(_start(outcome.states, self.meter.unit, budget))
         self._search(outcome, budget)
         if outcome.trials and sum(outcome.failures.values()) == outcome.trials:
             kind, message = next(iter(outcome.messages.items()))
@@ -181,7 +147,7 @@ class Tuner:
         end = time.monotonic() + budget.seconds if budget.seconds is not None else None
         under_way: dict[Future[Trials], tuple[State, int]] = {}  # and how many candidates it has
         error: BaseException | None = None  # of the first batch that failed; no others begin then
-        with job_slots(self.runner.slots) as pool:
+        with job_slots(self.meter.slots) as pool:
             while True:
                 left = _BATCH
                 if budget.trials is not None:
@@ -190,8 +156,8 @@ class Tuner:
                 over = error or left <= 0 or (end is not None and time.monotonic() >= end)
                 busy = {state.task.key for state, _ in under_way.values()}
                 free = [state for state in outcome.states if state.task.key not in busy]
-                state = None if over else _next(free, budget.patience)
-                if state is not None and len(under_way) < self.runner.slots:
+                state = None if over else next_kernel(free, budget.patience)
+                if state is not None and len(under_way) < self.meter.slots:
                     chosen = state.search.next(min(_BATCH, left), state.random)
                     under_way[pool.submit(self._batch, state, chosen)] = state, len(chosen)
                     continue
@@ -216,11 +182,9 @@ class Tuner:
         seed: int,
         promising: dict[str, Any] | None,
     ) -> State:
-        schedule = schedules(self.machine)[task.kind]
-        legal = schedule.legal(task.shape, self.machine)
-        default = schedule.default(task.shape, self.machine)
+        legal, default = self.kernels.legal(task), self.kernels.default(task)
         records = {tile: known.get((task.key, _sorted(asdict(tile)))) for tile in legal}
-        measured = {tile: one.relative for tile, one in records.items() if one is not None}
+        measured = {tile: rec.relative for tile, rec in records.items() if rec is not None}
         first = records.get(default)
         random = np.random.default_rng((seed, zlib.crc32(task.key.encode())))
         earliest = [tile for tile in legal if asdict(tile) == promising]
@@ -256,7 +220,7 @@ class Tuner:
                 "cost": state.cost,
                 "trials": outcome.trials,
                 "best": relative,
-                "network": _network(outcome.states),
+                "network": network_cost(outcome.states),
                 "failures": dict(outcome.failures),
             }
         )
@@ -274,12 +238,8 @@ class Tuner:
         except DevicesGoneError:
             raise
         except Mbv3cError as error:
-            yield from self._halved(
-                state,
-                chosen,
-                "timeout" if isinstance(error, ContestTimeoutError) else "run",
-                str(error),
-            )
+            failed = "timeout" if isinstance(error, ContestTimeoutError) else "run"
+            yield from self._halved(state, chosen, failed, str(error))
             return
         except (tvm.error.InternalError, RuntimeError, ValueError) as error:
             yield from self._halved(state, chosen, "build", str(error))
@@ -288,17 +248,10 @@ class Tuner:
         tolerance = CANDIDATE_ERRORS[state.task.shape.dtype]
         for number, at in enumerate(chosen):
             right = same(result.outputs, number, tolerance)
-            yield (
-                at,
-                self._record(
-                    state,
-                    at,
-                    "ok" if right else "wrong",
-                    result.cost(number) if right else None,
-                    baseline,
-                ),
-                "" if right else f"{state.task.name}, {state.search.tiles[at]}: another result",
-            )
+            outcome, cost = ("ok", result.cost(number)) if right else ("wrong", None)
+            message = f"{state.task.name}, {state.search.tiles[at]}: another result"
+            record = self._record(state, at, outcome, cost, baseline)
+            yield at, record, "" if right else message
 
     def _halved(
         self, state: State, chosen: Sequence[int], outcome: str, message: str
@@ -322,8 +275,8 @@ class Tuner:
             folder = Path(name)
             tiles = [state.search.tiles[at] for at in chosen]
             with _BUILDING:
-                contest = write_contest(state.task, tiles, self.machine, self.target, folder)
-            return self.runner.measure(contest, _TIMEOUT)
+                contest = write_contest(state.task, tiles, self.kernels, folder)
+            return self.meter.measure(contest, _TIMEOUT)
 
     def _record(
         self, state: State, at: int, outcome: str, cost: float | None, baseline: float | None
@@ -334,24 +287,19 @@ class Tuner:
     def _decide(self, outcome: SearchResult) -> None:
         """Hold a last contest between the default and the best of every kernel."""
         contests: list[Future[Record | None]] = []
-        with job_slots(self.runner.slots) as pool:
+        with job_slots(self.meter.slots) as pool:
             for state in outcome.states:
-                seen = {
-                    at: cost for at, cost in state.search.seen.items() if at and cost is not None
-                }
-                finalists = sorted(seen, key=lambda at: (seen[at], at))[:_FINALISTS]
-                finalists = [at for at in finalists if seen[at] < 1.0]
+                seen = state.search.seen.items()
+                better = sorted((cost, at) for at, cost in seen if at and cost and cost < 1.0)
+                finalists = [at for _, at in better[:_FINALISTS]]
                 if finalists:
                     contests.append(pool.submit(self._final, state, finalists))
             wait(contests)
         outcome.winners += [record for contest in contests if (record := contest.result())]
 
     def _final(self, state: State, finalists: Sequence[int]) -> Record | None:
-        self.report({"event": "final", "task": state.task.name})
-        return self._winner(state, finalists)
-
-    def _winner(self, state: State, finalists: Sequence[int]) -> Record | None:
         """Return the record of the finalist that beats the default by more than the noise."""
+        self.report({"event": "final", "task": state.task.name})
         try:
             result = self._contest(state, [0, *finalists])
         except DevicesGoneError:
@@ -360,20 +308,20 @@ class Tuner:
             return None
         best: Record | None = None
         tolerance = CANDIDATE_ERRORS[state.task.shape.dtype]
-        ratio = 1.0 - _LEAST_GAIN[self.runner.unit]
+        ratio = 1.0 - _LEAST_GAIN[self.meter.unit]
         for number, at in enumerate(finalists, 1):
             pairs = zip(result.costs[number], result.costs[0], strict=True)
             ratios = sorted(a / b for a, b in pairs)
             worst = ratios[(3 * len(ratios)) // 4 if len(ratios) > 1 else 0]
             if median(ratios) < ratio and worst < 1.0 and same(result.outputs, number, tolerance):
                 ratio = median(ratios)
-                one = self._record(state, at, "ok", result.cost(number), result.cost(0))
-                best = replace(one, kept=True)
+                record = self._record(state, at, "ok", result.cost(number), result.cost(0))
+                best = replace(record, kept=True)
         return best
 
 
 def _start(states: Sequence[State], unit: str, budget: Budget) -> Event:
-    """Return the event that says what there is to do; what is known of it comes from before."""
+    """Return the event that says what there is to do, and what is known from before."""
     tasks = [
         {
             "task": state.task.name,
@@ -392,35 +340,6 @@ def _start(states: Sequence[State], unit: str, budget: Budget) -> Event:
         "seconds": budget.seconds,
         "tasks": tasks,
     }
-
-
-def _next(states: Sequence[State], patience: int) -> State | None:
-    """Return the kernel on which a batch is spent: trials go where the time goes.
-
-    Those that were not measured at all come first, the most multiply-adds before. A kernel's turn
-    comes the later the longer nothing better was found for it.
-    """
-    open_ = [
-        one
-        for one in states
-        if (not one.search.done and one.search.stale < patience) or one.cost is None
-    ]
-    unknown = [one for one in open_ if one.cost is None]
-    if unknown:
-        return max(unknown, key=lambda one: one.task.calls * one.task.step.madds)
-    return max(
-        open_,
-        key=lambda one: one.share / (len(one.search.seen) * (1 + one.search.stale)),
-        default=None,
-    )
-
-
-def _network(states: Sequence[State]) -> float | None:
-    """Estimate the network's cost relative to the default's, from what was measured by itself."""
-    if any(state.cost is None for state in states):
-        return None
-    before = sum(state.task.calls * (state.cost or 0.0) for state in states)
-    return sum(state.share for state in states) / before
 
 
 def _sorted(knobs: dict[str, Any]) -> str:

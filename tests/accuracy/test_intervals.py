@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbv3c.accuracy.intervals import CONFIDENCE, paired_difference, wilson
+from mbv3c.accuracy.tally import CONFIDENCE, paired_difference, wilson
 
 Z = 1.959963984540054
 

@@ -9,10 +9,11 @@ from benchmarks import emulated, host, integers
 from benchmarks.aarch64 import Executed
 from benchmarks.networks import NETWORKS, QUICK, Network, build, compile_for
 from benchmarks.results import replace_section
-from mbv3c.bundle import read_bundle
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.kit import EmulatorKit
-from mbv3c.execution.timing.statistics import Ratio, Times
+from mbv3c.execution.timing.latency import Ratio, Times
+from mbv3c.precision import FP16 as HALF
+from mbv3c.targets import open_bundle
 
 
 @pytest.fixture
@@ -105,8 +106,8 @@ def test_errors_of_another_precision_or_network_are_refused(
 
 def test_bundles_are_compiled_in_the_precision(tmp_path: Path, emulator_kit: EmulatorKit) -> None:
     graph = build(Network("small", 0.35, 96))
-    bundle = compile_for(graph, emulated.TARGET, 1, tmp_path, lambda _: None, precision="fp16")
-    assert read_bundle(bundle).manifest["precision"] == "fp16"
+    bundle = compile_for(graph, emulated.TARGET, 1, tmp_path, lambda _: None, precision=HALF)
+    assert open_bundle(bundle).manifest.precision == "fp16"
 
 
 def test_quick_is_one_of_the_networks() -> None:

@@ -1,4 +1,4 @@
-"""One small network, and its bundles, compiled once for all tests of commands."""
+"""Bundles that tests of several commands look at, each compiled once."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from tests.built_once import built_once
 from tests.command_line import document, mbv3c
 
 TINY = ("--variant", "small", "--width", 0.35, "--resolution", 96, "--classes", 10)
+SMALL = ("--variant", "small", "--resolution", 96, "--classes", 10)
 
 
 @pytest.fixture(scope="session")
@@ -22,29 +23,51 @@ def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def host_bundle(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_bundle(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a bundle of it for this machine."""
 
     def build(folder: Path) -> None:
-        arguments = ("--target", "host_cpu", "-o", folder / "bundle")
-        done = mbv3c("compile", small_file, *arguments)
+        done = mbv3c("compile", small_file, "--target", "host_cpu", "-o", folder / "bundle")
         assert done.returncode == 0, done.stderr
 
-    return built_once(tmp_path_factory, "host", build) / "bundle"
+    return built_once(tmp_path_factory, "small for this machine", build) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def arm_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle of Small of width 1 for two cores of a Cortex-A76."""
+
+    def build(folder: Path) -> None:
+        arguments = (*SMALL, "--target", "arm_cpu", "--cores", 2)
+        done = mbv3c("compile", *arguments, "-o", folder / "bundle")
+        assert done.returncode == 0, done.stderr
+
+    return built_once(tmp_path_factory, "small for arm", build) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def host_bundle(blocks_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle of a few blocks for this machine."""
+
+    def build(folder: Path) -> None:
+        done = mbv3c("compile", blocks_file, "--target", "host_cpu", "-o", folder / "bundle")
+        assert done.returncode == 0, done.stderr
+
+    return built_once(tmp_path_factory, "blocks for this machine", build) / "bundle"
 
 
 @pytest.fixture(scope="session")
 def arm_bundle(
-    emulator_kit: object, small_file: Path, tmp_path_factory: pytest.TempPathFactory
+    emulator_kit: object, blocks_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Return a bundle of it for a Cortex-A76, verified on the emulated one."""
+    """Return a bundle of a few blocks for a Cortex-A76, verified on the emulated one."""
 
     def build(folder: Path) -> None:
         arguments = ("--target", "arm_cpu", "-o", folder / "bundle", "--json")
-        result = document(mbv3c("compile", small_file, *arguments))
+        result = document(mbv3c("compile", blocks_file, *arguments))
         assert result["bundle"] == str(folder / "bundle")
         assert result["target"] == "arm_cpu:cortex-a76"
         assert result["parity"]["ran_on"] == "emulated cortex-a76"
         assert result["parity"]["exact_program"] is True
 
-    return built_once(tmp_path_factory, "arm", build) / "bundle"
+    return built_once(tmp_path_factory, "blocks for arm", build) / "bundle"

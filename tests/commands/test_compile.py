@@ -12,32 +12,33 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.command_line import command_line, document, mbv3c
+from tests.commands.conftest import TINY
 
 
 def test_android_bundle_verifies_under_the_emulator(
-    emulator_kit: object, small_file: Path, tmp_path: Path
+    emulator_kit: object, blocks_file: Path, tmp_path: Path
 ) -> None:
     target = "arm_cpu:cortex-a53-android"
-    done = mbv3c("compile", small_file, "--target", target, "-o", tmp_path / "b", "--json")
+    done = mbv3c("compile", blocks_file, "--target", target, "-o", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
     assert document(done)["parity"]["ran_on"] == "emulated cortex-a53"
 
 
 def test_two_runs_write_identical_bundles(
-    arm_bundle: Path, small_file: Path, tmp_path: Path
+    arm_bundle: Path, blocks_file: Path, tmp_path: Path
 ) -> None:
     again = tmp_path / "again"
-    assert mbv3c("compile", small_file, "--target", "arm_cpu", "-o", again).returncode == 0
+    assert mbv3c("compile", blocks_file, "--target", "arm_cpu", "-o", again).returncode == 0
     files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
     assert len(files) == 6
     for name in files:
         assert (again / name).read_bytes() == (arm_bundle / name).read_bytes(), name
 
 
-def test_hardswish_as_one_operator_without_batchnorm(small_file: Path, tmp_path: Path) -> None:
+def test_hardswish_as_one_operator_without_batchnorm(blocks_file: Path, tmp_path: Path) -> None:
     """What torchvision and timm export: what `optimize` leaves, but for the SE gates."""
     fused = tmp_path / "fused.onnx"
-    assert mbv3c("optimize", small_file, "-o", fused).returncode == 0
+    assert mbv3c("optimize", blocks_file, "-o", fused).returncode == 0
     model = onnx.load(fused)
     operators = {node.op_type for node in model.graph.node}
     assert "HardSwish" in operators
@@ -63,9 +64,9 @@ def test_unknown_operators_are_all_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_existing_bundle_is_kept_without_force(host_bundle: Path, small_file: Path) -> None:
+def test_existing_bundle_is_kept_without_force(host_bundle: Path, blocks_file: Path) -> None:
     before = (host_bundle / "manifest.json").stat()
-    done = mbv3c("compile", small_file, "--target", "host_cpu", "-o", host_bundle)
+    done = mbv3c("compile", blocks_file, "--target", "host_cpu", "-o", host_bundle)
     assert done.returncode == 2
     assert "write over it with --force" in done.stderr
     assert (host_bundle / "manifest.json").stat() == before
@@ -88,10 +89,10 @@ def test_interrupted_compile_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_force_deletes_nothing_but_bundles(small_file: Path, tmp_path: Path) -> None:
+def test_force_deletes_nothing_but_bundles(blocks_file: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
-    arguments = ("compile", small_file, "--target", "host_cpu", "--force")
+    arguments = ("compile", blocks_file, "--target", "host_cpu", "--force")
     done = mbv3c(*arguments, "-o", tmp_path / "thesis")
     assert done.returncode == 2
     assert "--force does not delete it" in done.stderr
@@ -102,7 +103,8 @@ def test_force_deletes_nothing_but_bundles(small_file: Path, tmp_path: Path) -> 
 def test_segmentation_compiles_and_verifies(
     emulator_kit: object, target: str, tmp_path: Path
 ) -> None:
-    options = ("--variant", "small", "--head", "lraspp", "--resolution", "96")
+    # Minimalistic: half as many kernels to compile, and the same head.
+    options = (*TINY[:6], "--head", "lraspp", "--minimalistic")
     done = mbv3c("compile", *options, "--target", target, "-o", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
     assert document(done)["parity"]["passed"] is True

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from tests.command_line import document, mbv3c
+from tests.commands.conftest import SMALL
 
-MODEL = ("--variant", "small", "--resolution", 96, "--classes", 10)
 
-
-def test_integers_take_fewer_instructions(emulator_kit: object, tmp_path: Path) -> None:
-    single, integers = tmp_path / "fp32", tmp_path / "int8"
-    common = (*MODEL, "--target", "arm_cpu", "--cores", 1, "--json")
-    document(mbv3c("compile", *common, "-o", single, "--no-verify"))
-    done = mbv3c("compile", *common, "-o", integers, "--precision", "int8")
+def test_integers_take_fewer_instructions(
+    emulator_kit: object, arm_small: Path, tmp_path: Path
+) -> None:
+    integers = tmp_path / "int8"
+    options = ("--target", "arm_cpu", "--cores", 2, "--precision", "int8", "--json")
+    done = mbv3c("compile", *SMALL, *options, "-o", integers)
     parity = document(done)["parity"]
     assert "RANDOM" in done.stderr
     assert parity["passed"]
@@ -28,20 +28,20 @@ def test_integers_take_fewer_instructions(emulator_kit: object, tmp_path: Path) 
     # Seeded weights let noise through to the logits, so this is no figure of merit.
     assert parity["against_model_as_given"].keys() == {"cosine", "top1", "top5"}
     assert parity["against_model_as_given"]["cosine"] > 0.5
-    slow, fast = (document(mbv3c("bench", one, "--json")) for one in (single, integers))
+    slow, fast = (document(mbv3c("bench", one, "--json")) for one in (arm_small, integers))
     assert fast["instructions"] < 0.6 * slow["instructions"]
     manifest = json.loads((integers / "manifest.json").read_text())
     assert manifest["quantization"]["random_inputs"] is True
     assert "quantized.onnx" in manifest["files"]
 
 
-def test_a_bundle_calibrated_on_a_folder(tmp_path: Path) -> None:
+def test_a_bundle_calibrated_on_a_folder(blocks_file: Path, tmp_path: Path) -> None:
     folder, bundle = tmp_path / "inputs", tmp_path / "bundle"
     folder.mkdir()
-    inputs = np.random.default_rng(0).standard_normal((4, 3, 96, 96)).astype(np.float32)
+    inputs = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
     np.save(folder / "inputs.npy", inputs)
     options = ("--precision", "int8", "--calibration", folder, "--keep-float", 1)
-    given = (*MODEL, "--target", "host_cpu", *options, "-o", bundle)
+    given = (blocks_file, "--target", "host_cpu", *options, "-o", bundle)
     done = mbv3c("compile", *given, "--explain", "--no-verify")
     assert done.returncode == 0, done.stderr
     assert "RANDOM" not in done.stderr
@@ -78,8 +78,10 @@ def test_a_bundle_calibrated_on_a_folder(tmp_path: Path) -> None:
         (("--precision", "int8", "--keep-float", "some"), "keep-float"),
     ],
 )
-def test_wrong_usage(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    done = mbv3c("compile", *MODEL, "--target", "host_cpu", *options, "-o", tmp_path / "b")
+def test_wrong_usage(
+    options: tuple[str, ...], message: str, blocks_file: Path, tmp_path: Path
+) -> None:
+    done = mbv3c("compile", blocks_file, "--target", "host_cpu", *options, "-o", tmp_path / "b")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert not (tmp_path / "b").exists()

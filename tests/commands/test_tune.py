@@ -7,22 +7,18 @@ from pathlib import Path
 import onnx
 import pytest
 
-from mbv3c.bench.rebuilt import rebuild
-from mbv3c.bundle import read_bundle
-from mbv3c.graphs.builder import build_model
-from mbv3c.graphs.spec import ModelSpec
+from mbv3c.job import Job
 from mbv3c.passes import run_pipeline
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import machine
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.schedules import pooling
-from mbv3c.targets.table import find_target
-from mbv3c.tuning.choices import context_of, device_of
-from mbv3c.tuning.database import META, RECORDS, Database, Record, folder_for
-from mbv3c.tuning.tasks import key_of, tasks_of
+from mbv3c.speed.profile import rebuild
+from mbv3c.targets import open_bundle
+from mbv3c.targets.cpu.backend import BACKEND
+from mbv3c.targets.cpu.devices import HOST_CPU
+from mbv3c.targets.library.building import manifest_of
+from mbv3c.targets.library.target import resolve
+from mbv3c.tuning.database import META, RECORDS, Database, Record, folder_for, key_of, tasks_of
 from tests.command_line import Done, document, mbv3c
 
-A76 = find_target("arm_cpu:cortex-a76")
+A76 = BACKEND.kernels(BACKEND.wing.find("arm_cpu", "cortex-a76"))
 RECORD = Record("{}", {"rows": 1}, "ok", 90.0, 100.0, kept=True)
 
 
@@ -33,7 +29,7 @@ def tune(*arguments: object) -> Done:
 @pytest.fixture
 def logs(tmp_path: Path) -> Path:
     database = Database(tmp_path / "logs" / "arm_cpu" / "cortex-a76")
-    database.open(context_of(A76, "instructions"), {"seed": 0})
+    database.open(A76.measured_on.context("instructions"), {"seed": 0})
     database.append([RECORD])
     return tmp_path / "logs"
 
@@ -155,18 +151,17 @@ def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not any(tmp_path.iterdir())
 
 
-def test_compile_uses_what_was_measured_of_a_similar_kernel(tmp_path: Path) -> None:
-    model = build_model(ModelSpec("small", width=0.35, resolution=96, classes=10))
-    onnx.save(model, tmp_path / "m.onnx")
-    host = find_target("host_cpu")
-    resolved = cpu.resolve(host)
-    cores = machine(resolved, cpu.tvm_target(resolved))
-    plan = lower(run_pipeline(model)[0], cores, cpu.tvm_target(resolved)).plan
+def test_compile_uses_what_was_measured_of_a_similar_kernel(
+    blocks: onnx.ModelProto, blocks_file: Path, tmp_path: Path
+) -> None:
+    host = resolve(HOST_CPU)
+    kernels = BACKEND.kernels(host)
+    plan = BACKEND.lower_graph(run_pipeline(blocks)[0], Job(host)).plan
     (task,) = (one for one in tasks_of([plan]) if one.kind == "global_pool")
-    default = pooling.default(task.shape, cores)
-    other = next(tile for tile in pooling.legal(task.shape, cores) if tile != default)
-    database = Database(folder_for(tmp_path / "logs", device_of(host)))
-    database.open(context_of(host, "us"), {})
+    default = kernels.default(task)
+    other = next(tile for tile in kernels.legal(task) if tile != default)
+    database = Database(folder_for(tmp_path / "logs", kernels.measured_on.device))
+    database.open(kernels.measured_on.context("us"), {})
     key = key_of("global_pool", replace(task.shape, channels=task.shape.channels + 8))
     database.append(
         [
@@ -176,15 +171,15 @@ def test_compile_uses_what_was_measured_of_a_similar_kernel(tmp_path: Path) -> N
     )
     path = tmp_path / "bundle"
     options = ["--target", "host_cpu", "--tune-logs", tmp_path / "logs", "-o", path]
-    done = mbv3c("compile", tmp_path / "m.onnx", *options)
+    done = mbv3c("compile", blocks_file, *options)
     assert done.returncode == 0, done.stderr
     counted = len([step for step in plan.steps if step.origin]) - 1
     assert f"kernels: 0 tuned, 1 transferred, {counted} by default rules" in done.stdout
     assert "parity: passed" in done.stdout
     listed = [{"key": task.key, "knobs": asdict(other), "origin": "transferred"}]
-    bundle = read_bundle(path)
-    assert bundle.manifest["tuned_kernels"] == listed
-    origins = [one["origin"] for one in bundle.manifest["kernels"]]
+    bundle = open_bundle(path)
+    assert json.loads((path / "manifest.json").read_text())["tuned_kernels"] == listed
+    origins = [kernel.origin for kernel in manifest_of(bundle).kernels]
     with rebuild(bundle) as rebuilt:
         assert [call.step.origin or None for call in rebuilt.calls] == origins
         assert [one.step.knobs for one in rebuilt.calls if one.step.origin == "transferred"] == [

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper
 
 from tests.command_line import document, mbv3c, mbv3c_process
@@ -40,7 +41,7 @@ def test_without_an_emulator_the_same_program_is_checked_here(
 def test_perturbed_weight_in_the_library_is_found(host_bundle: Path, tmp_path: Path) -> None:
     """One weight, 1 % off: compile such a model and put its library into the true bundle."""
     model = onnx.load(host_bundle / "model.onnx")
-    weight = next(t for t in model.graph.initializer if t.name == "features.0.conv.weight")
+    weight = next(t for t in model.graph.initializer if t.name == "stem.weight")
     values = numpy_helper.to_array(weight).copy()
     values.flat[np.abs(values).argmax()] *= 1.01
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
@@ -79,3 +80,25 @@ def test_damaged_bundle_is_refused(host_bundle: Path, tmp_path: Path) -> None:
     done = mbv3c("verify", copy)
     assert done.returncode == 1
     assert "was changed after compile" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["verify", "bench", "inspect"])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kernels": None}, "Expected `array`, got `null` - at `$.kernels`"),
+        ({"input": {"name": "input"}}, "missing required field `shape` - at `$.input`"),
+        ({"precision": "fp8"}, "its precision is 'fp8'"),
+    ],
+)
+def test_a_damaged_manifest_is_one_clear_line(
+    host_bundle: Path, tmp_path: Path, changes: dict[str, object], said: str, command: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(host_bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | changes))
+    done = mbv3c(command, copy)
+    assert done.returncode == 1
+    assert f"{copy / 'manifest.json'} is damaged: " in done.stderr
+    assert said in done.stderr

@@ -13,30 +13,20 @@ import pytest
 from mbv3c.errors import EXIT_FAILED, EXIT_USAGE
 from tests.command_line import Done, document, mbv3c
 
-TINY = ("--variant", "small", "--width", 0.35, "--resolution", 96, "--classes", 10)
-
 
 def verify(*arguments: object) -> Done:
     return mbv3c("verify", *arguments)
 
 
-def compiled(folder: Path, *options: object) -> Path:
-    path = folder / "bundle"
-    arguments = ["compile", *TINY, "--cores", 1, "-o", path, "--no-verify", *options]
-    done = mbv3c(*arguments)
-    assert done.returncode == 0, done.stderr
-    return path
+@pytest.fixture(scope="module")
+def bundle(small_bundle: Path) -> Path:
+    return small_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(tmp_path_factory.mktemp("gate"), "--target", "host_cpu")
-
-
-@pytest.fixture(scope="module")
-def written(bundle: Path) -> dict[str, Path]:
+def written(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return what one `verify` wrote."""
-    folder = bundle.parent
+    folder = tmp_path_factory.mktemp("gate")
     files = {name: folder / f"w.{name}" for name in ("npz", "json", "xml")}
     done = verify(
         *(bundle, "--save-outputs", files["npz"], "--report", files["json"]),
@@ -195,14 +185,14 @@ def test_time_is_compared_as_a_ratio_to_onnxruntime(
     assert verify(bundle, "--baseline", fast, "--max-slowdown", "99999%").returncode == 0
 
 
-def test_emulated_instructions_are_compared_exactly(emulator_kit: object, tmp_path: Path) -> None:
-    arm, report = compiled(tmp_path, "--target", "arm_cpu"), tmp_path / "r.json"
-    assert verify(arm, "--report", report, "--latency").returncode == 0
+def test_emulated_instructions_are_compared_exactly(arm_bundle: Path, tmp_path: Path) -> None:
+    report = tmp_path / "r.json"
+    assert verify(arm_bundle, "--report", report, "--latency").returncode == 0
     found = json.loads(report.read_text())
     assert found["speed"]["kind"] == "executed instructions"
     found["speed"]["value"] -= 1
     report.write_text(json.dumps(found))
-    done = verify(arm, "--baseline", report, "--max-slowdown", "0%", "--json")
+    done = verify(arm_bundle, "--baseline", report, "--max-slowdown", "0%", "--json")
     missed = [check for check in document(done, code=4)["checks"] if not check["passed"]]
     assert [check["name"] for check in missed] == ["executed instructions"]
 

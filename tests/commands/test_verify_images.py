@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ from mbv3c.errors import ImageError, UsageError
 from mbv3c.execution.host import HostRunner
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.manifest import TensorRecord
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.images import preprocessing, read_image
 from tests.command_line import command_line, mbv3c
 from tests.image_files import Made, make_images
+from tests.manifests import LIBRARY
 
 CLASSES, COUNT, BROKEN = 10, 150, 9
 TARGETS = ("--target", "host_cpu")
@@ -58,8 +61,8 @@ def compiled(folder: Path, *options: str, names: tuple[str, ...] = ()) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(tmp_path_factory.mktemp("fp32"))
+def bundle(small_bundle: Path) -> Path:
+    return small_bundle
 
 
 @pytest.fixture(scope="module")
@@ -279,8 +282,9 @@ def test_only_broken_images_are_an_error(bundle: Path, tmp_path: Path) -> None:
 def test_class_scores_are_found_or_refused(
     outputs: dict[str, list[int]], found: Scores | None
 ) -> None:
-    shapes = [{"name": name, "shape": shape} for name, shape in outputs.items()]
-    bundle = Bundle(Path("b"), {"input": {"shape": [2, 3, 8, 8]}, "outputs": shapes})
+    records = tuple(TensorRecord(name, tuple(shape), "float32") for name, shape in outputs.items())
+    images = TensorRecord("input", (2, 3, 8, 8), "float32")
+    bundle = Bundle(Path("b"), replace(LIBRARY, input=images, outputs=records), {})
     values = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
         for name, shape in outputs.items()

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from mbv3c.execution.emulator.counting import Count, count
-from mbv3c.execution.emulator.fetch import emulator_command
-from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.execution.emulator.kit import EmulatorKit, emulator_command
 from mbv3c.execution.processes import Finished, finish
 
 CHANNELS, CLASSES = 4, 5

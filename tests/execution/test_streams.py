@@ -12,10 +12,8 @@ import pytest
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.emulator.runner import EmulatedRunner
-from mbv3c.execution.npy_stream import read_array, written
 from mbv3c.execution.processes import Finished
-from mbv3c.execution.runners import Tensor
-from mbv3c.execution.streams import open_stream
+from mbv3c.execution.runners import Tensor, open_stream, read_array, written
 
 SHAPE = (1, 4, 6, 6)
 

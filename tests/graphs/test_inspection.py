@@ -6,8 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from mbv3c.errors import ModelError
-from mbv3c.graphs.count import Counts, count
-from mbv3c.graphs.inspection import inspect
+from mbv3c.graphs.count import Counts, count, inspect
 from mbv3c.passes import run_pipeline
 from mbv3c.passes.simplify import simplify
 

@@ -11,7 +11,7 @@ from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering.arena import ALIGNMENT, plan_arena
 from mbv3c.lowering.plan import Plan, Step, Value
 from mbv3c.passes import run_pipeline
-from mbv3c.targets.cpu.select import select
+from mbv3c.targets.cpu.kernels import select
 from tests.targets.cpu.networks import HOST, NEON
 
 

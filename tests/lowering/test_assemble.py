@@ -3,9 +3,8 @@
 import numpy as np
 
 from mbv3c.lowering.lower import Lowered
-from mbv3c.targets.cpu.lower import lower
 from tests.onnx_text import graph, random
-from tests.targets.cpu.networks import HOST, NEON, agrees
+from tests.targets.cpu.networks import NEON, agrees, lower
 
 CHAIN = """g (float[1, 8, 4, 4] x) => (float[1, 8, 4, 4] y) {
     a = Conv(x, w)
@@ -45,7 +44,7 @@ def test_kernels_of_several_types_stay_apart() -> None:
 
 def test_memory_is_allocated_once_and_outputs_are_new_in_every_run() -> None:
     w, v, u = (random(8, 8, 1, 1, seed=seed) for seed in range(3))
-    lowered = lower(graph(CHAIN, w=w, v=v, u=u), NEON, HOST)
+    lowered = lower(graph(CHAIN, w=w, v=v, u=u), NEON)
     text = lowered.module["main"].script()
     assert text.count("R.memory.alloc_storage") == len(lowered.arena.blocks) == 2
     assert text.count("R.builtin.alloc_tensor") == 1
@@ -53,7 +52,7 @@ def test_memory_is_allocated_once_and_outputs_are_new_in_every_run() -> None:
 
 def test_arguments_lie_as_the_kernels_want_them() -> None:
     lowered = lower(
-        graph(CHAIN, w=random(8, 8, 1, 1), v=random(8, 8, 1, 1), u=random(8, 8, 1, 1)), NEON, HOST
+        graph(CHAIN, w=random(8, 8, 1, 1), v=random(8, 8, 1, 1), u=random(8, 8, 1, 1)), NEON
     )
     for step in lowered.plan.steps:
         for parameter, given in zip(step.function.params, step.arguments, strict=True):

@@ -5,7 +5,7 @@ import pytest
 from tvm import IRModule, relax
 from tvm.ir.expr import GenericConst
 
-from mbv3c.lowering.fold_reshape import FoldReshape
+from mbv3c.lowering.onnx_import import FoldReshape
 
 
 def module_with(make: Callable[[relax.Var], relax.Expr]) -> IRModule:

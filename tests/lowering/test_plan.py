@@ -4,9 +4,9 @@ import onnx
 
 from mbv3c.lowering.plan import HeldTensor, Plan, Step, Value
 from mbv3c.passes import run_pipeline
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.select import select
-from mbv3c.targets.table import find_target
+from mbv3c.targets import find_target
+from mbv3c.targets.cpu.kernels import select
+from mbv3c.targets.library.target import resolve, tvm_target
 from tests.quantized_networks import HOST, plan_for
 from tests.quantized_networks import network as quantized_network
 
@@ -26,7 +26,7 @@ def check_read_as_written(plan: Plan) -> int:
 
 def test_a_kernel_in_place_reads_one_tensor_and_writes_another(small: onnx.ModelProto) -> None:
     rewritten, _ = run_pipeline(small)
-    target = cpu.tvm_target(cpu.resolve(find_target("host_cpu")))
+    target = tvm_target(resolve(find_target("host_cpu")))
     plan = select(rewritten, HOST, target)
     assert check_read_as_written(plan) > len(plan.steps) / 2
     gated = [

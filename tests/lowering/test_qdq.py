@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from mbv3c.lowering.qdq import Steps, has_pairs, read_pairs
+from mbv3c.lowering.qdq import has_pairs, read_pairs
+from mbv3c.lowering.quantization import Quantization
 from tests.quantized_networks import network
 
 
@@ -29,7 +30,7 @@ def test_what_is_left_is_the_network_in_fp32() -> None:
 
 
 def test_integers_round_to_even_and_saturate() -> None:
-    steps = Steps(0.5, 3)
+    steps = Quantization(0.5, 3)
     x = np.array([0.25, 0.75, -0.25, 1000.0, -1000.0], np.float32)
     np.testing.assert_array_equal(steps.quantize(x), [3, 5, 3, 127, -128])
     np.testing.assert_array_equal(steps.dequantize(steps.quantize(x))[:2], [0.0, 1.0])
@@ -44,7 +45,7 @@ def test_uint8_is_counted_from_another_zero() -> None:
         )
     )
     assert [node.op_type for node in found.model.graph.node] == ["Relu"]
-    assert found.activations == {"y": Steps(0.5, 2)}
+    assert found.activations == {"y": Quantization(0.5, 2)}
 
 
 def test_a_tensor_that_is_wanted_unrounded_too_keeps_a_node() -> None:

@@ -9,13 +9,17 @@ from onnx import TensorProto, helper, numpy_helper
 SIDE = 32
 
 
-def small_network() -> onnx.ModelProto:
-    """Return a network of 1x3x32x32 with ten classes; its nodes are named by block."""
-    return _Writer().model()
+def small_network(more_channels: int = 0) -> onnx.ModelProto:
+    """Return a network of 1x3x32x32 with ten classes; its nodes are named by block.
+
+    Its maps have multiples of eight channels, and `more_channels`.
+    """
+    return _Writer(more_channels).model()
 
 
 class _Writer:
-    def __init__(self) -> None:
+    def __init__(self, more_channels: int) -> None:
+        self._more = more_channels
         self._rng = np.random.default_rng(0)
         self._nodes: list[onnx.NodeProto] = []
         self._stored = [
@@ -30,7 +34,7 @@ class _Writer:
         x = self._bottleneck("bneck3", x, 32)
         x = self._act("last.act", self._conv("last", x, 32, 64))
         x = self._flatten(self._node("pool", "GlobalAveragePool", [x]))
-        weights = [self._random("head.weight", 10, 64), self._random("head.bias", 10)]
+        weights = [self._random("head.weight", 10, 64 + self._more), self._random("head.bias", 10)]
         self._nodes.append(helper.make_node("Gemm", [x, *weights], ["logits"], "head", transB=1))
         given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, SIDE, SIDE])
         made = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])
@@ -73,6 +77,9 @@ class _Writer:
         groups: int = 1,
         norm: bool = True,
     ) -> str:
+        inputs, outputs, groups = (
+            one + (self._more if one > 3 else 0) for one in (inputs, outputs, groups)
+        )
         fan_in = inputs // groups * kernel**2
         shape = (outputs, inputs // groups, kernel, kernel)
         weight = self._random(f"{name}.weight", *shape, scale=(2 / fan_in) ** 0.5)

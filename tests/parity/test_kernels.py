@@ -1,5 +1,6 @@
 """Every kernel by itself: a wrong one is named, however little it moves the outputs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,18 +8,19 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv3c import pipeline
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import Mbv3cError, ParityError
 from mbv3c.execution.host import HostRunner
 from mbv3c.execution.runners import KernelCall, KernelRunner
-from mbv3c.job import with_cores
-from mbv3c.lowering.describe import describe
-from mbv3c.parity.kernel_parity import KernelsParity
-from mbv3c.parity.kernels import check_kernels
+from mbv3c.job import Job
+from mbv3c.lowering.describe import kernels_of
+from mbv3c.parity.compare import Parity
+from mbv3c.parity.kernels import KernelsParity, check_kernels
+from mbv3c.pipeline import compile_model
+from mbv3c.precision import INT8
+from mbv3c.targets import backend_for, backend_of, find_target, open_bundle
 from mbv3c.targets.cpu import select_integers
-from mbv3c.targets.library import require_runner
-from mbv3c.targets.table import find_target
+from mbv3c.targets.library.building import build_library
 from tests.quantized_networks import HOST_TARGET, inputs_of, network, quantized, random
 
 TARGETS = ("host_cpu", "arm_cpu:cortex-a76")
@@ -46,8 +48,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
 
 
 def checked(model: onnx.ModelProto, folder: Path) -> KernelsParity:
-    built = pipeline.build_library(model, HOST_TARGET, folder / LIBRARY, precision="int8")
-    kernels = describe(built.lowered)["kernels"]
+    job = Job(HOST_TARGET, INT8)
+    built = build_library(backend_of(HOST_TARGET), model, job, folder / LIBRARY)
+    kernels = kernels_of(built.lowered)
     return check_kernels(model, kernels, inputs_of(model)[0], HostRunner(), folder)
 
 
@@ -59,16 +62,16 @@ def test_verify_names_a_layer_with_a_wrong_shift(
     monkeypatch: pytest.MonkeyPatch,
     emulator_kit: object,
 ) -> None:
-    goal, bundle = with_cores(find_target(target), 1), tmp_path / "bundle"
+    job, path = Job(replace(find_target(target), cores=1), INT8), tmp_path / "bundle"
     with monkeypatch.context() as planted:
         plant(planted, 2.0)
-        pipeline.compile_model(model, goal, bundle, precision="int8", verify=False, progress=quiet)
+        compile_model(model, job, path, verify=False)
         named = rf"\n  integer_pointwise_\d+ \({PLANTED}, again_act\): "
         with pytest.raises(ParityError, match=named):
-            pipeline.compile_model(
-                model, goal, tmp_path / "again", precision="int8", progress=quiet
-            )
-    parity = pipeline.verify_bundle(bundle, quiet)
+            compile_model(model, job, tmp_path / "again")
+    bundle = open_bundle(path)
+    parity = backend_for(bundle).verify(bundle, quiet)
+    assert isinstance(parity, Parity)
     assert not parity.passed
     assert parity.kernels is not None
     (missed,) = [one for one in parity.kernels.kernels if not one.passed]
@@ -125,9 +128,11 @@ def test_what_is_computed_in_fp32_between_integers(tmp_path: Path) -> None:
 def test_kernels_that_the_library_has_not(
     target: str, model: onnx.ModelProto, tmp_path: Path, emulator_kit: object
 ) -> None:
-    goal = with_cores(find_target(target), 1)
-    pipeline.build_library(model, goal, tmp_path / LIBRARY, precision="int8")
-    runner: KernelRunner = require_runner(goal)
+    goal = replace(find_target(target), cores=1)
+    backend = backend_of(goal)
+    build_library(backend, model, Job(goal, INT8), tmp_path / LIBRARY)
+    runner = backend.runner_for(goal, INT8)
+    assert isinstance(runner, KernelRunner)
     with pytest.raises(Mbv3cError, match="other kernels than its manifest says"):
         runner.run_kernels(tmp_path, inputs_of(model)[0], [KernelCall("pointwise_99")])
     with pytest.raises(Mbv3cError):

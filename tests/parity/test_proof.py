@@ -6,8 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv3c.parity.proof import prove
-from mbv3c.parity.proof_inputs import KINDS
+from mbv3c.parity.proof import KINDS, prove
 from mbv3c.parity.tolerance import PROOF_TOLERANCES, Tolerance
 from mbv3c.passes.report import Change
 

@@ -4,7 +4,7 @@ import onnx
 import pytest
 
 from mbv3c.errors import ModelError, UsageError
-from mbv3c.parity.conversion import in_opset
+from mbv3c.parity.rewriting import in_opset
 from mbv3c.passes.convert_opset import OPSETS, convert_opset
 from tests.onnx_text import graph
 from tests.passes.rewriting import ROUNDING, error, operators, ports
@@ -126,7 +126,7 @@ def test_a_conversion_that_computes_something_else_is_an_error(
         converted.graph.node[0].op_type = "Abs"
         return converted, report
 
-    monkeypatch.setattr("mbv3c.parity.conversion.convert_opset", wrong)
+    monkeypatch.setattr("mbv3c.parity.rewriting.convert_opset", wrong)
     with pytest.raises(
         ModelError, match=r"converted to opset 13, computes something else: .* off"
     ):

@@ -1,19 +1,18 @@
 """Which pass could have removed a node, and why it is still there."""
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
 from onnxscript.rewriter import pattern as onnxscript_pattern
 
-from mbv3c import pipeline
 from mbv3c.errors import ModelError
+from mbv3c.job import Job
 from mbv3c.lowering import onnx_import
 from mbv3c.passes import PIPELINE, run_pipeline
 from mbv3c.passes.leftovers import REMOVES, why_left
 from mbv3c.passes.rewrite import Rewrite, _unused
-from mbv3c.targets.table import find_target
+from mbv3c.targets import backend_of, find_target
+from mbv3c.targets.library.building import lower_library
 from tests.onnx_text import graph
 
 DROPOUT = """
@@ -92,7 +91,7 @@ def test_every_name_is_that_of_a_pass() -> None:
     assert {op for removal in REMOVES.values() for op in removal.operators} <= known
 
 
-def test_the_error_of_compile_says_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_of_compile_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """TVM imports what our passes remove; so take one importer away from it."""
     known = onnx_import._get_convert_map()
     monkeypatch.setattr(
@@ -101,8 +100,9 @@ def test_the_error_of_compile_says_it(monkeypatch: pytest.MonkeyPatch, tmp_path:
         lambda: {op: how for op, how in known.items() if op != "Dropout"},
     )
     rewritten, reports = run_pipeline(graph(DROPOUT))
+    host = find_target("host_cpu")
     with pytest.raises(ModelError) as caught:
-        pipeline.build_library(rewritten, find_target("host_cpu"), tmp_path / "m.so", reports)
+        lower_library(backend_of(host), rewritten, Job(host), reports)
     lines = str(caught.value).splitlines()
     assert "cannot import these operators: Dropout (nodes: drop)" in lines[0]
     assert lines[1].startswith("  Dropout drop: drop_noops refused it: Dropout may be in training")

@@ -10,25 +10,23 @@ import onnx
 import pytest
 
 from mbv3c.execution.emulator.kit import EmulatorKit
-from mbv3c.graphs.builder import build_model
-from mbv3c.graphs.spec import ModelSpec
-from mbv3c.lowering.kernels import NO_CHOICES, Choices
+from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
+from mbv3c.lowering.plan import NO_CHOICES, Choices
 from mbv3c.passes import run_pipeline
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.library import lower_for, processor_of, schedules
-from mbv3c.targets.table import find_target
-from mbv3c.tuning import session as tuning
-from mbv3c.tuning.choices import best_choices, context_of
+from mbv3c.pipeline import tune_model
+from mbv3c.targets.cpu.backend import BACKEND
+from mbv3c.targets.library import building
+from mbv3c.tuning.choices import best_choices
 from mbv3c.tuning.confirm import Network, Versions, in_place, keep
-from mbv3c.tuning.database import Database, Record, folder_for
+from mbv3c.tuning.database import Database, Record, Task, folder_for, tasks_of
 from mbv3c.tuning.meters import BuiltNetwork, Calls, Costs, CountingMeter
-from mbv3c.tuning.tasks import Task, tasks_of
-from mbv3c.tuning.tuner import Budget, Event
+from mbv3c.tuning.request import TuneRequest
+from mbv3c.tuning.session import TunedNetwork
+from mbv3c.tuning.tuner import Event
 
-A76 = cpu.resolve(find_target("arm_cpu:cortex-a76"))
-CORES = processor_of(A76)
-SPEC = ModelSpec("small", width=0.35, resolution=96, classes=10)
+A76 = BACKEND.wing.find("arm_cpu", "cortex-a76")
+KERNELS = BACKEND.kernels(A76)
 
 
 @dataclass
@@ -59,11 +57,11 @@ class Skewed:
 
 
 @pytest.fixture(scope="module")
-def lowered() -> Any:
-    model: onnx.ModelProto = run_pipeline(build_model(SPEC))[0]
+def lowered(blocks: onnx.ModelProto) -> Any:
+    model: onnx.ModelProto = run_pipeline(blocks)[0]
 
     def lower(choices: Choices) -> Lowered:
-        return lower_for(model, A76, "fp32", (), choices)
+        return BACKEND.lower_graph(model, Job(A76, choices=choices))
 
     return lower
 
@@ -75,7 +73,7 @@ def tasks(lowered: Any) -> list[Task]:
 
 @pytest.fixture(scope="module")
 def versions(lowered: Any, tmp_path_factory: pytest.TempPathFactory) -> Versions:
-    return Versions(lowered, best_choices, A76, tmp_path_factory.mktemp("versions"))
+    return Versions(lowered, best_choices, KERNELS, tmp_path_factory.mktemp("versions"))
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +107,8 @@ def kept_of(tasks: list[Task], versions: Versions, runner: CountingMeter) -> Cal
 
 def claim(task: Task) -> Record:
     """Return a record that says of some tile that it took half of the default's time."""
-    schedule = schedules(CORES)[task.kind]
-    default = schedule.default(task.shape, CORES)
-    others = [one for one in schedule.legal(task.shape, CORES) if one != default]
+    default = KERNELS.default(task)
+    others = [one for one in KERNELS.legal(task) if one != default]
     knobs = asdict(others[3 * len(others) // 4])
     return Record(task.key, knobs, "ok", 1.0, 2.0, kept=True)
 
@@ -195,7 +192,7 @@ def test_without_winners_nothing_is_measured(
     lowered: Any, runner: CountingMeter, tmp_path: Path
 ) -> None:
     silent = partial(pytest.fail, "nothing happens")
-    fresh = Versions(lowered, best_choices, A76, tmp_path)
+    fresh = Versions(lowered, best_choices, KERNELS, tmp_path)
     assert keep(fresh, [], [], {}, runner, silent) == ([], None)
     assert len(list(tmp_path.iterdir())) == 1  # by default, to see that `compile` takes no other
 
@@ -203,6 +200,7 @@ def test_without_winners_nothing_is_measured(
 def test_what_comes_with_mbv3c_is_measured_first_and_kept_where_it_is_faster(
     sorted_out: tuple[list[Record], list[Record]],
     tasks: list[Task],
+    blocks: onnx.ModelProto,
     emulator_kit: EmulatorKit,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -212,13 +210,13 @@ def test_what_comes_with_mbv3c_is_measured_first_and_kept_where_it_is_faster(
     places = {task.key: at for at, task in enumerate(order)}
     true = min(sorted_out[0], key=lambda one: places[one.key])
     shipped, own = (Database(folder_for(tmp_path / name, A76.name)) for name in ("shipped", "own"))
-    shipped.open(context_of(A76, "instructions"), {})
+    shipped.open(KERNELS.measured_on.context("instructions"), {})
     shipped.append([true])
-    monkeypatch.setattr(tuning, "shipped", lambda: tmp_path / "shipped")
-    budget = Budget(trials=12 * places[true.key] + 1)
-    model = build_model(SPEC)
+    monkeypatch.setattr(building, "shipped", lambda: tmp_path / "shipped")
+    request = TuneRequest(tmp_path / "own", "emulated", 12 * places[true.key] + 1)
     events: list[Event] = []
-    tuned = tuning.tune_network(model, A76, tmp_path / "own", "emulated", budget, 0, events.append)
+    tuned = tune_model(blocks, Job(A76), request, events.append)
+    assert isinstance(tuned, TunedNetwork)
     mine = [one for one in own.records() if one.key == true.key]
     default, first, *kept = mine
     assert default.cost == default.baseline

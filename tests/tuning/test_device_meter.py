@@ -16,41 +16,33 @@ import pytest
 
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError, UsageError
+from mbv3c.execution.device.machine import DeviceNeeds
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.device.pool import DevicesGoneError, Patience
 from mbv3c.execution.emulator.kit import EmulatorKit
-from mbv3c.graphs.builder import build_model
-from mbv3c.graphs.spec import ModelSpec
-from mbv3c.job import Target
+from mbv3c.job import Job
 from mbv3c.passes import run_pipeline
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import machine
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.processor import Processor
-from mbv3c.targets.table import find_target
-from mbv3c.tuning.contest import Contest
-from mbv3c.tuning.database import Database
+from mbv3c.pipeline import tune_model
+from mbv3c.targets.cpu.backend import BACKEND
+from mbv3c.targets.cpu.devices import HOST_CPU, CpuTarget
+from mbv3c.targets.library.target import resolve
+from mbv3c.tuning.contest import Contest, TunableKernels
+from mbv3c.tuning.database import Database, Task, tasks_of
 from mbv3c.tuning.device_meter import DeviceMeter, one_at_a_time, opened
 from mbv3c.tuning.meters import ContestTimeoutError
-from mbv3c.tuning.session import check_runner, tune_network
-from mbv3c.tuning.tasks import Task, tasks_of
+from mbv3c.tuning.request import TuneRequest
 from mbv3c.tuning.tuner import Budget, Event, Tuner
 from tests.command_line import mbv3c_process
 from tests.execution.device import boards, libraries
 from tests.execution.device.serving import HOST, Served, end, free_port, served, tracked
 
-HOST_CPU = cpu.resolve(find_target("host_cpu"))
-A76 = find_target("arm_cpu:cortex-a76")
-HASTY = Patience(silence=8.0, first_pause=1.0, last_pause=4.0, wait=90.0)
+HERE = resolve(HOST_CPU)
+A76 = BACKEND.wing.find("arm_cpu", "cortex-a76")
+HASTY = Patience(silence=8.0, first_pause=1.0, last_pause=4.0, wait=300.0)
 
 
 class EnoughError(Exception):
     """What a test waited for happened."""
-
-
-@pytest.fixture(scope="module")
-def tiny() -> onnx.ModelProto:
-    return build_model(ModelSpec("small", width=0.35, resolution=96, classes=10))
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +59,17 @@ def device(
         yield one
 
 
-def direct(port: int) -> Place:
-    return Place(Address(HOST, port))
+def direct(port: int, seconds: float = 60.0) -> Place:
+    return Place(Address(HOST, port), seconds=seconds)
 
 
-def tasks_for(model: onnx.ModelProto, target: Target) -> tuple[list[Task], Processor]:
-    tvm_target = cpu.tvm_target(target)
-    cores = machine(target, tvm_target)
-    tasks = tasks_of([lower(run_pipeline(model)[0], cores, tvm_target).plan])
-    return sorted(tasks, key=lambda task: -task.step.madds), cores
+def needs_of(target: CpuTarget) -> DeviceNeeds:
+    return DeviceNeeds(target.name, target.triple, target.cpu, opencl=False)
+
+
+def tasks_for(model: onnx.ModelProto, target: CpuTarget) -> tuple[list[Task], TunableKernels]:
+    tasks = tasks_of([BACKEND.lower_graph(run_pipeline(model)[0], Job(target)).plan])
+    return sorted(tasks, key=lambda task: -task.step.madds), BACKEND.kernels(target)
 
 
 def words(events: list[Event], kind: str) -> list[Event]:
@@ -83,10 +77,10 @@ def words(events: list[Event], kind: str) -> list[Event]:
 
 
 @pytest.fixture
-def runner(tiny: onnx.ModelProto, device: Served) -> Iterator[DeviceMeter]:
-    tasks, cores = tasks_for(tiny, HOST_CPU)
-    with opened(HOST_CPU, direct(device.port), 3, lambda event: None, HASTY) as one:
-        one.prove_with(tasks[-1], cores)
+def runner(blocks: onnx.ModelProto, device: Served) -> Iterator[DeviceMeter]:
+    tasks, kernels = tasks_for(blocks, HERE)
+    with opened(needs_of(HERE), direct(device.port, 3), lambda event: None, HASTY) as one:
+        one.prove_with(tasks[-1], kernels)
         yield one
 
 
@@ -118,20 +112,17 @@ def test_a_library_that_does_not_load_is_no_bad_device(
     assert not runner.pool.boards[0].aside
 
 
-def test_a_network_is_tuned_on_a_device(
-    tiny: onnx.ModelProto, device: Served, tmp_path: Path
-) -> None:
+def test_a_network_is_tuned_on_a_device(blocks_file: Path, device: Served, tmp_path: Path) -> None:
     """From the command line, to the whole network, before and after, in one session."""
-    options = ("--variant", "small", "--width", 0.35, "--resolution", 96, "--classes", 10)
     done = mbv3c_process(
-        *("tune", "--target", "host_cpu", "--runner", "rpc", "--device", device.address),
-        *(*options, "--trials", 24, "--database", tmp_path),
+        *("tune", blocks_file, "--target", "host_cpu", "--runner", "rpc"),
+        *("--device", device.address, "--trials", 12, "--database", tmp_path),
     )
     assert done.returncode == 0, done.stderr
     assert f"device {device.address}, one thread" in done.stdout
     (folder,) = (tmp_path / "host_cpu").iterdir()
     records = Database(folder).records()
-    assert sum(one.outcome == "ok" for one in records) >= 24
+    assert sum(one.outcome == "ok" for one in records) >= 12
     assert '"architecture"' in (folder / "meta.json").read_text()
     assert f'"address": "{device.address}"' in (folder / "meta.json").read_text()
 
@@ -139,7 +130,7 @@ def test_a_network_is_tuned_on_a_device(
 @pytest.mark.parametrize("trials", [4, pytest.param(26, marks=pytest.mark.long)])
 def test_emulated_board_is_killed_and_comes_back(
     trials: int,
-    tiny: onnx.ModelProto,
+    blocks: onnx.ModelProto,
     emulator_kit: EmulatorKit,
     no_opencl: dict[str, str],
     tmp_path: Path,
@@ -150,7 +141,7 @@ def test_emulated_board_is_killed_and_comes_back(
     """
     port, events = free_port(), list[Event]()
     python = boards.board_python(emulator_kit, boards.provide_board(), "cortex-a76")
-    tasks, cores = tasks_for(tiny, A76)
+    tasks, kernels = tasks_for(blocks, A76)
     again: list[Any] = []
 
     def serve() -> Any:
@@ -176,10 +167,10 @@ def test_emulated_board_is_killed_and_comes_back(
                 killer.start()
 
         try:
-            with opened(A76, direct(port), 20, one_at_a_time(report), HASTY) as runner:
+            with opened(needs_of(A76), direct(port, 20), one_at_a_time(report), HASTY) as runner:
                 assert "cortex-a76 (aarch64, " in runner.description
-                runner.prove_with(tasks[-1], cores)
-                tuner = Tuner(cores, A76, runner, Database(tmp_path / "logs"), report)
+                runner.prove_with(tasks[-1], kernels)
+                tuner = Tuner(kernels, runner, Database(tmp_path / "logs"), report)
                 for task in tasks[:2]:
                     outcome = tuner.run([task], Budget(trials), 0)
                     assert outcome.trials == trials
@@ -204,7 +195,7 @@ def _signal(device: Served, number: signal.Signals) -> None:
 
 
 def test_one_of_two_hangs_and_returns(
-    tiny: onnx.ModelProto, no_opencl: dict[str, str], tmp_path: Path
+    blocks: onnx.ModelProto, no_opencl: dict[str, str], tmp_path: Path
 ) -> None:
     """Stop one of two devices in the middle: the other goes on, and it is taken back later."""
     events, after = list[Event](), list[Event]()
@@ -212,7 +203,7 @@ def test_one_of_two_hangs_and_returns(
     for name in ("tracker", "one", "two"):
         (tmp_path / name).mkdir()
     options = ("--tracker", f"{HOST}:{port}", "--key", "board")
-    tasks, cores = tasks_for(tiny, HOST_CPU)
+    tasks, kernels = tasks_for(blocks, HERE)
     with (
         tracked(tmp_path / "tracker", port),
         served(tmp_path / "one", *options, environment=no_opencl) as one,
@@ -234,12 +225,12 @@ def test_one_of_two_hangs_and_returns(
             if batches and "device-back" in kinds:
                 raise EnoughError
 
-        place = Place(Address(HOST, port), tracked=True, key="board")
+        place = Place(Address(HOST, port), tracked=True, key="board", seconds=10)
         told = one_at_a_time(report)
-        with opened(HOST_CPU, place, 10, told, HASTY) as runner:
+        with opened(needs_of(HERE), place, told, HASTY) as runner:
             assert runner.slots == 3
-            runner.prove_with(tasks[-1], cores)
-            tuner = Tuner(cores, HOST_CPU, runner, Database(tmp_path / "logs"), told)
+            runner.prove_with(tasks[-1], kernels)
+            tuner = Tuner(kernels, runner, Database(tmp_path / "logs"), told)
             with pytest.raises(EnoughError):
                 tuner.run(tasks, Budget(patience=100), 0)
     changes = [
@@ -255,9 +246,9 @@ def test_one_of_two_hangs_and_returns(
 
 
 def test_without_devices_it_ends_and_names_them(
-    tiny: onnx.ModelProto, no_opencl: dict[str, str], tmp_path: Path
+    blocks: onnx.ModelProto, no_opencl: dict[str, str], tmp_path: Path
 ) -> None:
-    tasks, cores = tasks_for(tiny, HOST_CPU)
+    tasks, kernels = tasks_for(blocks, HERE)
     database, events = Database(tmp_path / "logs"), list[Event]()
     brief = Patience(first_pause=0.5, last_pause=1.0, wait=20.0)
     with served(tmp_path, environment=no_opencl) as one:
@@ -267,9 +258,9 @@ def test_without_devices_it_ends_and_names_them(
             if event["event"] == "batch":
                 end(one.process)
 
-        with opened(HOST_CPU, direct(one.port), 5, report, brief) as runner:
-            runner.prove_with(tasks[-1], cores)
-            tuner = Tuner(cores, HOST_CPU, runner, database, report)
+        with opened(needs_of(HERE), direct(one.port, 5), report, brief) as runner:
+            runner.prove_with(tasks[-1], kernels)
+            tuner = Tuner(kernels, runner, database, report)
             with pytest.raises(DevicesGoneError, match=rf"for 20 s \(.* at {one.address}: .*noth"):
                 tuner.run(tasks, Budget(patience=100), 0)
     assert words(events, "devices-gone")
@@ -279,10 +270,10 @@ def test_without_devices_it_ends_and_names_them(
 
 
 def test_another_architecture_is_refused(device: Served) -> None:
-    other = A76 if HOST_CPU.arch != "aarch64" else cpu.resolve(find_target("host_cpu"))
+    other = A76 if HERE.arch != "aarch64" else BACKEND.wing.find("host_cpu", "avx2")
     with (
         pytest.raises(UsageError, match=f"{other.name} is for {other.arch}, and "),
-        opened(other, direct(device.port), 5, lambda event: None),
+        opened(needs_of(other), direct(device.port, 5), lambda event: None),
     ):
         pass
 
@@ -299,26 +290,16 @@ def test_wrong_options_are_refused_before_anything_is_built(tmp_path: Path) -> N
         assert done.returncode == 2
         assert message in done.stderr
         assert "building the graph" not in done.stderr
-    check_runner(None, direct(9))
-    check_runner("rpc", direct(9))
+    for runner in (None, "rpc"):
+        BACKEND.check_tuning(Job(HOST_CPU), TuneRequest(tmp_path, runner, place=direct(9)))
 
 
 def test_tuning_again_on_another_device_measures_nothing_twice(
-    tiny: onnx.ModelProto, device: Served, tmp_path: Path
+    blocks: onnx.ModelProto, device: Served, tmp_path: Path
 ) -> None:
+    request = TuneRequest(tmp_path, trials=6, place=direct(device.port, 20))
     for _ in range(2):
-        with opened(HOST_CPU, direct(device.port), 20, lambda event: None) as runner:
-            budget = Budget(trials=12)
-            tune_network(
-                tiny,
-                find_target("host_cpu"),
-                tmp_path,
-                None,
-                budget,
-                0,
-                lambda event: None,
-                runner,
-            )
+        tune_model(blocks, Job(HOST_CPU), request, lambda event: None)
     (folder,) = (tmp_path / "host_cpu").iterdir()
     records = [one for one in Database(folder).records() if not one.kept]
-    assert len({(one.key, str(one.knobs)) for one in records}) == len(records) >= 24
+    assert len({(one.key, str(one.knobs)) for one in records}) == len(records) >= 12

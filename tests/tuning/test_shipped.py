@@ -1,57 +1,63 @@
 """The databases that come with the package: for these kernels, this TVM, and these networks."""
 
 from dataclasses import asdict
+from functools import cache
 
+import onnx
 import pytest
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.lowering.kernels import NO_CHOICES
+from mbv3c.job import Job
 from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
 from mbv3c.passes import run_pipeline
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import machine
-from mbv3c.targets.cpu.kernels import SCHEDULES
-from mbv3c.targets.library import lower_for
-from mbv3c.targets.table import find_target
-from mbv3c.tuning.choices import context_of, device_of, measured, shipped
-from mbv3c.tuning.database import META, Database, folder_for
-from mbv3c.tuning.tasks import tasks_of
+from mbv3c.targets.cpu.backend import BACKEND
+from mbv3c.targets.cpu.devices import CPUS
+from mbv3c.targets.library.building import best_known, measured_on
+from mbv3c.tuning.choices import shipped
+from mbv3c.tuning.database import META, Database, folder_for, tasks_of
 
-DEVICES = ("arm_cpu:cortex-a76", "arm_cpu:cortex-a55", "host_cpu:avx512", "host_cpu:avx2")
+NAMES = ("arm_cpu:cortex-a76", "arm_cpu:cortex-a55", "host_cpu:avx512", "host_cpu:avx2")
+DEVICES = {cpu.name: cpu for cpu in CPUS if cpu.name in NAMES}
 
 
-@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("name", NAMES)
 def test_database_is_of_these_kernels_and_this_tvm(name: str) -> None:
     """Fails when the kernels' version counts up: tune anew (docs/tuning.md), and ship that."""
-    target = find_target(name)
-    database = Database(folder_for(shipped(), device_of(target)))
+    origin = measured_on(BACKEND, DEVICES[name])
+    database = Database(folder_for(shipped(), origin.device))
     context = database.context()
     assert context is not None
-    assert context == context_of(target, context.unit)
+    assert context == origin.context(context.unit)
     assert all(one.outcome == "ok" for one in database.records())
     assert "machine" not in (database.folder / META).read_text()
 
 
-@pytest.mark.parametrize("name", DEVICES)
+@cache
+def optimized_of(variant: str, width: float) -> onnx.ModelProto:
+    return run_pipeline(build_model(ModelSpec(variant, width=width)))[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("variant", ["small", "large"])
-@pytest.mark.parametrize("width", [1.0, 0.75])
+@pytest.mark.parametrize("width", [1.0, pytest.param(0.75, marks=pytest.mark.long)])
 def test_networks_are_compiled_with_what_was_measured(
     name: str, variant: str, width: float
 ) -> None:
-    target = cpu.resolve(find_target(name))
-    optimized, _ = run_pipeline(build_model(ModelSpec(variant, width=width)))
-    known = measured(target, [shipped()])
+    target = DEVICES[name]
+    optimized = optimized_of(variant, width)
+    known = best_known(BACKEND, target, [shipped()])
     assert not known.warnings
-    cores = machine(target, cpu.tvm_target(target))
-    tasks = tasks_of([lower_for(optimized, target, "fp32", (), NO_CHOICES).plan])
+    kernels = BACKEND.kernels(target)
+    tasks = tasks_of([BACKEND.lower_graph(optimized, Job(target)).plan])
     for task in tasks:
         knobs = known.find(task.kind, task.shape)
-        legal = SCHEDULES[task.kind].legal(task.shape, cores)
+        legal = kernels.legal(task)
         assert knobs is None or knobs in [asdict(tile) for tile in legal], task.name
-    searched = {one.key for one in Database(folder_for(shipped(), device_of(target))).records()}
+    database = Database(folder_for(shipped(), BACKEND.device_of(target)))
+    searched = {one.key for one in database.records()}
     assert len(searched & {task.key for task in tasks}) > len(tasks) / 2
-    steps = lower_for(optimized, target, "fp32", (), known).plan.steps
+    steps = BACKEND.lower_graph(optimized, Job(target, choices=known)).plan.steps
     origins = [one.origin for one in steps if one.origin]
     assert origins.count(TUNED) >= 5 or target.family == "host_cpu"  # whose rules may be best
     assert set(origins) <= {TUNED, TRANSFERRED, DEFAULT}

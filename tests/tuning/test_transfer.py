@@ -5,21 +5,27 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from mbv3c.lowering.plan import TRANSFERRED, TUNED, Plan, Step
-from mbv3c.lowering.schedules.epilogue import HARD_SWISH, RELU
+from mbv3c.lowering.plan import TRANSFERRED, TUNED, Depthwise, GlobalPool, Plan, Pointwise, Step
+from mbv3c.lowering.schedules.emit import HARD_SWISH, RELU
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.lowering.shapes import Depthwise, GlobalPool, Pointwise
+from mbv3c.manifest import TunedKernel
 from mbv3c.targets.cpu.cores import CORES
 from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.targets.cpu.schedules import depthwise, pooling
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
-from mbv3c.tuning.choices import MeasuredChoices, best_choices, recorded, tuned_kernels
-from mbv3c.tuning.database import Record
-from mbv3c.tuning.tasks import key_of
-from mbv3c.tuning.transfer import likeness, neighbours
+from mbv3c.tuning.choices import (
+    MeasuredChoices,
+    best_choices,
+    likeness,
+    neighbours,
+    recorded,
+    tuned_kernels,
+)
+from mbv3c.tuning.database import Record, key_of
 
 A76 = CORES["cortex-a76"]
 POOL = GlobalPool(1, 49, 64)
@@ -155,8 +161,9 @@ def test_a_manifest_gives_back_what_it_lists() -> None:
         kernel = CpuKernels(A76, choices).global_pool(shape)
         step = Step("global_pool", (), kernel.function, (), (), 0, asdict(kernel.knobs))
         plan.steps.append(replace(step, shape=shape, origin=kernel.origin))
-    listed = json.loads(json.dumps(tuned_kernels(plan)))
-    assert [one["origin"] for one in listed] == [TUNED, TRANSFERRED]
+    written = json.dumps(msgspec.to_builtins(tuned_kernels(plan)))
+    listed = msgspec.convert(json.loads(written), tuple[TunedKernel, ...])
+    assert [kernel.origin for kernel in listed] == [TUNED, TRANSFERRED]
     again = CpuKernels(A76, recorded(listed))
     for step in plan.steps:
         kernel = again.global_pool(step.shape)

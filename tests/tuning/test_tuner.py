@@ -19,30 +19,35 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.cycles import CYCLES, Estimator
 from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.emulator.llvm import Llvm
-from mbv3c.execution.timing.processors import choose_cpus
-from mbv3c.graphs.builder import build_model
-from mbv3c.graphs.spec import ModelSpec
-from mbv3c.job import Target
-from mbv3c.lowering.kernels import Choices
-from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
+from mbv3c.execution.timing.latency import choose_cpus
+from mbv3c.job import Job
+from mbv3c.lowering.plan import Choices, Convolution, Depthwise, GlobalPool, Pointwise
+from mbv3c.lowering.schedules.emit import HARD_SIGMOID, HARD_SWISH, RELU
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.lowering.shapes import Convolution, Depthwise, GlobalPool, Pointwise
 from mbv3c.passes import run_pipeline
+from mbv3c.pipeline import tune_model
 from mbv3c.targets.cpu import kernels
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import CORES, machine
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.backend import BACKEND
+from mbv3c.targets.cpu.cores import CORES
+from mbv3c.targets.cpu.devices import HOST_CPU, CpuTarget
 from mbv3c.targets.cpu.schedules import pooling
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
-from mbv3c.targets.table import find_target
-from mbv3c.tuning.choices import device_of, measured
-from mbv3c.tuning.contest import Contest, write_contest
-from mbv3c.tuning.database import RECORDS, Database, DatabaseError, Record, folder_for
+from mbv3c.targets.library.building import best_known
+from mbv3c.targets.library.target import resolve
+from mbv3c.tuning.contest import Contest, TunableKernels, write_contest
+from mbv3c.tuning.database import (
+    RECORDS,
+    Database,
+    DatabaseError,
+    Record,
+    Task,
+    folder_for,
+    tasks_of,
+)
 from mbv3c.tuning.meters import (
     INSTRUCTIONS,
     ContestResult,
@@ -51,28 +56,29 @@ from mbv3c.tuning.meters import (
     LocalMeter,
     Meter,
 )
-from mbv3c.tuning.session import summary_lines, tune_network
-from mbv3c.tuning.tasks import Task, tasks_of
+from mbv3c.tuning.request import TuneRequest
+from mbv3c.tuning.session import TunedNetwork, summary_lines
 from mbv3c.tuning.tuner import Budget, Event, NothingMeasuredError, Tuner
 from tests.command_line import command_line
 
-HOST = cpu.resolve(find_target("host_cpu"))
-A76 = find_target("arm_cpu:cortex-a76")
+HOST = resolve(HOST_CPU)
+A76, A55 = (BACKEND.wing.find("arm_cpu", device) for device in ("cortex-a76", "cortex-a55"))
 AVX512 = replace(CORES["cortex-a76"], vector_bytes=64, lane_operands=False, partial_cost=0.5)
 VNNI = replace(AVX512, integers="vnni")
 DIGEST = (1, "35fccff17695d31b")
 
 
-@pytest.fixture(scope="module")
-def tiny() -> onnx.ModelProto:
-    return build_model(ModelSpec("small", width=0.35, resolution=96, classes=10))
+def tasks_for(model: onnx.ModelProto, target: CpuTarget) -> tuple[list[Task], TunableKernels]:
+    lowered = BACKEND.lower_graph(run_pipeline(model)[0], Job(target))
+    return tasks_of([lowered.plan]), BACKEND.kernels(target)
 
 
-def tasks_for(model: onnx.ModelProto, target: Target) -> tuple[list[Task], Processor]:
-    tvm_target = cpu.tvm_target(target)
-    cores = machine(target, tvm_target)
-    lowered = lower(run_pipeline(model)[0], cores, tvm_target)
-    return tasks_of([lowered.plan]), cores
+def tune(
+    model: onnx.ModelProto, target: CpuTarget, root: Path, runner: str, trials: int
+) -> TunedNetwork:
+    tuned = tune_model(model, Job(target), TuneRequest(root, runner, trials), silent)
+    assert isinstance(tuned, TunedNetwork)
+    return tuned
 
 
 def silent(event: Event) -> None:
@@ -110,20 +116,20 @@ class Faulty:
         return result
 
 
-def tuner(runner: Meter, cores: Processor, target: Target, folder: Path) -> Tuner:
-    return Tuner(cores, target, runner, Database(folder), silent)
+def tuner(meter: Meter, tunable: TunableKernels, folder: Path) -> Tuner:
+    return Tuner(tunable, meter, Database(folder), silent)
 
 
 def local() -> LocalMeter:
     return LocalMeter(tuple(choose_cpus(1)))
 
 
-def test_every_kind_of_kernel_holds_a_contest(tiny: onnx.ModelProto, tmp_path: Path) -> None:
-    tasks, cores = tasks_for(tiny, HOST)
+def test_every_kind_of_kernel_holds_a_contest(blocks: onnx.ModelProto, tmp_path: Path) -> None:
+    tasks, tunable = tasks_for(blocks, HOST)
     kinds = {task.kind: task for task in tasks}
     assert set(kinds) == {kind for kind in kernels.SCHEDULES if not kind.startswith("integer_")}
     budget = Budget(trials=2, patience=1)
-    one = tuner(local(), cores, HOST, tmp_path)
+    one = tuner(local(), tunable, tmp_path)
     for task in kinds.values():
         outcome = one.run([task], budget, 0)
         assert outcome.trials == 2
@@ -134,82 +140,78 @@ def test_every_kind_of_kernel_holds_a_contest(tiny: onnx.ModelProto, tmp_path: P
 
 
 @pytest.mark.parametrize("fault", ["run", "timeout"])
-def test_a_failing_contest_is_halved(fault: str, tiny: onnx.ModelProto, tmp_path: Path) -> None:
-    tasks, cores = tasks_for(tiny, HOST)
+def test_a_failing_contest_is_halved(fault: str, blocks: onnx.ModelProto, tmp_path: Path) -> None:
+    tasks, tunable = tasks_for(blocks, HOST)
     faulty = Faulty(local(), fault, victim=5)  # the default and four others
-    outcome = tuner(faulty, cores, HOST, tmp_path).run(tasks[:1], Budget(trials=4), 0)
+    outcome = tuner(faulty, tunable, tmp_path).run(tasks[:1], Budget(trials=4), 0)
     assert outcome.trials == 4
     assert not outcome.failures  # no candidate is at fault by itself
     assert len(Database(tmp_path).records()) == 5
 
 
-def test_a_culprit_is_found_and_counted(tiny: onnx.ModelProto, tmp_path: Path) -> None:
-    tasks, cores = tasks_for(tiny, HOST)
+def test_a_culprit_is_found_and_counted(blocks: onnx.ModelProto, tmp_path: Path) -> None:
+    tasks, tunable = tasks_for(blocks, HOST)
     faulty = Faulty(local(), "timeout", victim=2)  # whoever is alone with the default
     with pytest.raises(NothingMeasuredError, match="timeout: no answer"):
-        tuner(faulty, cores, HOST, tmp_path).run(tasks[1:2], Budget(trials=1), 0)
+        tuner(faulty, tunable, tmp_path).run(tasks[1:2], Budget(trials=1), 0)
     outcomes = [record.outcome for record in Database(tmp_path).records()]
     assert outcomes == ["timeout"]
 
 
-def test_a_wrong_result_never_wins(tiny: onnx.ModelProto, tmp_path: Path) -> None:
-    tasks, cores = tasks_for(tiny, HOST)
+def test_a_wrong_result_never_wins(blocks: onnx.ModelProto, tmp_path: Path) -> None:
+    tasks, tunable = tasks_for(blocks, HOST)
     faulty = Faulty(local(), "wrong", victim=0)
     with pytest.raises(NothingMeasuredError, match="wrong"):
-        tuner(faulty, cores, HOST, tmp_path).run(tasks[:1], Budget(trials=6), 0)
+        tuner(faulty, tunable, tmp_path).run(tasks[:1], Budget(trials=6), 0)
     records = Database(tmp_path).records()
     assert [one.outcome for one in records].count("wrong") == 6
     assert not any(one.kept for one in records)
 
 
-@pytest.mark.parametrize("unit", [INSTRUCTIONS, CYCLES])
+@pytest.mark.parametrize("unit", [pytest.param(INSTRUCTIONS, marks=pytest.mark.long), CYCLES])
 def test_counted_searches_are_the_same_each_time(
-    unit: str, tiny: onnx.ModelProto, emulator_kit: EmulatorKit, llvm: Llvm, tmp_path: Path
+    unit: str, blocks: onnx.ModelProto, emulator_kit: EmulatorKit, llvm: Llvm, tmp_path: Path
 ) -> None:
-    tasks, cores = tasks_for(tiny, A76)
+    tasks, tunable = tasks_for(blocks, A76)
     chosen = [task for task in tasks if task.kind in ("pointwise", "depthwise")][:2]
     contents = []
     for folder in (tmp_path / "a", tmp_path / "b"):
         runner = CountingMeter(emulator_kit, "cortex-a76", unit, Estimator(llvm, "neoverse-n1"))
-        outcome = tuner(runner, cores, A76, folder).run(chosen, Budget(trials=16), 3)
-        assert outcome.trials == 16
+        outcome = tuner(runner, tunable, folder).run(chosen, Budget(trials=6), 3)
+        assert outcome.trials == 6
         contents.append((folder / RECORDS).read_bytes())
     assert contents[0] == contents[1]
 
 
 def test_counting_takes_only_so_long(
-    tiny: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
+    blocks: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
 ) -> None:
-    tasks, cores = tasks_for(tiny, A76)
-    tile = kernels.SCHEDULES[tasks[0].kind].default(tasks[0].shape, cores)
-    contest = write_contest(tasks[0], [tile], cores, A76, tmp_path)
+    tasks, tunable = tasks_for(blocks, A76)
+    contest = write_contest(tasks[0], [tunable.default(tasks[0])], tunable, tmp_path)
     runner = CountingMeter(emulator_kit, "cortex-a76")
     with pytest.raises(ContestTimeoutError, match="not counted within 0 s"):
         runner.measure(contest, 0.01)
 
 
 def test_tuning_a_network_keeps_what_helps_and_compile_uses_it(
-    tiny: onnx.ModelProto, emulator_kit: EmulatorKit, llvm: Llvm, tmp_path: Path
+    blocks: onnx.ModelProto, emulator_kit: EmulatorKit, llvm: Llvm, tmp_path: Path
 ) -> None:
-    tuned = tune_network(tiny, A76, tmp_path, "emulated", Budget(trials=24), 0, silent)
-    assert tuned.outcome.trials == 24
+    tuned = tune(blocks, A76, tmp_path, "emulated", 12)
+    assert tuned.outcome.trials == 12
     assert tuned.network is not None
     assert tuned.network.ratio < 1
     assert [one.unit for one in tuned.network.beside] == [CYCLES]
     assert tuned.kept
-    choices = measured(A76, [tmp_path])
-    cores = CORES["cortex-a76"]
-    optimized, target = run_pipeline(tiny)[0], cpu.tvm_target(A76)
-    lowered = lower(optimized, replace(cores, cores=A76.cores), target, choices=choices)
+    job = Job(A76, choices=best_known(BACKEND, A76, [tmp_path]))
+    lowered = BACKEND.lower_graph(run_pipeline(blocks)[0], job)
     origins = [step.origin for step in lowered.plan.steps if step.origin]
     assert origins.count("tuned") >= len(tuned.kept)
 
 
 def test_tuning_by_estimated_cycles_keeps_what_takes_fewer(
-    tiny: onnx.ModelProto, emulator_kit: EmulatorKit, llvm: Llvm, tmp_path: Path
+    blocks: onnx.ModelProto, emulator_kit: EmulatorKit, llvm: Llvm, tmp_path: Path
 ) -> None:
-    a55 = find_target("arm_cpu:cortex-a55")
-    tuned = tune_network(tiny, a55, tmp_path, "estimated", Budget(trials=12), 0, silent)
+    tuned = tune(blocks, A55, tmp_path, "estimated", 12)
     assert tuned.runner == (
         "emulated cortex-a76, one thread, estimated cycles by "
         f"llvm-mca {llvm.version} with the model of cortex-a55"
@@ -221,11 +223,11 @@ def test_tuning_by_estimated_cycles_keeps_what_takes_fewer(
     assert tuned.kept
     assert "estimated cycles, ratio 0." in "\n".join(summary_lines(tuned))
     with pytest.raises(DatabaseError, match=r"estimated cycles\), and this is .* instructions\)"):
-        tune_network(tiny, a55, tmp_path, "emulated", Budget(trials=1), 0, silent)
+        tune(blocks, A55, tmp_path, "emulated", 1)
 
 
 def test_without_llvm_mca_nothing_is_estimated(
-    tiny: onnx.ModelProto,
+    blocks: onnx.ModelProto,
     emulator_kit: EmulatorKit,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -237,7 +239,7 @@ def test_without_llvm_mca_nothing_is_estimated(
     monkeypatch.setenv("MBV3C_CACHE", str(cache))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolError, match="llvm-mca, which estimates cycles, is not here"):
-        tune_network(tiny, A76, tmp_path, "estimated", Budget(trials=1), 0, silent)
+        tune(blocks, A76, tmp_path, "estimated", 1)
 
 
 class Chosen(Choices):
@@ -265,20 +267,20 @@ def test_choices_that_are_legal_are_used() -> None:
     assert (kernel.knobs, kernel.origin) == (pooling.Tile(3), "tuned")
 
 
-def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
-    """Kill a search without warning at five random moments; the sixth run ends by itself.
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.long)])
+def test_killed_at_any_moment_it_goes_on(kills: int, blocks_file: Path, tmp_path: Path) -> None:
+    """Kill a search without warning at random moments; the last run ends by itself.
 
     What was written stays, and nothing is measured twice.
     """
     logs = tmp_path / "logs"
     command = command_line(
-        *("tune", "--target", "host_cpu", "--variant", "small", "--width", "0.35"),
-        *("--resolution", "96", "--database", logs, "--trials"),
+        "tune", blocks_file, "--target", "host_cpu", "--database", logs, "--trials"
     )
-    path = folder_for(logs, device_of(find_target("host_cpu"))) / RECORDS
+    path = folder_for(logs, BACKEND.device_of(HOST_CPU)) / RECORDS
     moments = random.Random(time.time_ns())
     before: Sequence[Record] = ()
-    for _ in range(5):
+    for _ in range(kills):
         size = path.stat().st_size if path.exists() else 0
         process = subprocess.Popen(
             [*command, "400"],

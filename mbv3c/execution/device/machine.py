@@ -1,4 +1,4 @@
-"""What a machine that serves as a device is, as it says itself."""
+"""What a machine that serves as a device is, as it says itself, and what a library needs of it."""
 
 import os
 import platform
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.opencl.runtime import DeviceInfo
 
 _HOT = 80.0  # °C; a Raspberry Pi begins to lower its clock there
@@ -37,18 +38,18 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine; everything about it is None where it cannot be read.
+    """A machine; None stands for what cannot be read.
 
     Attributes:
-        name: its host name.
-        architecture: as `uname -m` prints it.
-        cpu: its processors, in LLVM's names where they are Arm's; of several kinds all.
-        cores: how many logical processors the server may use.
-        governors: how their clocks are chosen, such as "performance"; one entry for each kind.
-        temperature: of its hottest zone, in degrees Celsius, when this was read.
-        throttled: whether its clock was held down then, by heat or by a weak supply.
-        opencl: the OpenCL device that bundles for GPUs run on.
-        opencl_missing: why there is none; empty where nobody looked.
+        name: host name.
+        architecture: architecture, as `uname -m` prints it.
+        cpu: names of all kinds of its processors; LLVM's names where the processors are Arm's.
+        cores: number of logical processors that the server may use.
+        governors: rules by which the clocks are chosen, such as "performance", one for each kind.
+        temperature: degrees Celsius of the hottest zone, when this was read.
+        throttled: whether the clock was held down then, by heat or by a weak supply.
+        opencl: OpenCL device that bundles for GPUs run on.
+        opencl_missing: reason why there is no OpenCL device; empty where nobody looked.
     """
 
     name: str
@@ -64,18 +65,18 @@ class Machine:
     @property
     def doubts(self) -> dict[str, str]:
         """Why times measured on it may differ from one run to the next, in words by kind."""
-        found = {}
-        others = [one for one in self.governors if one != "performance"]
+        doubts = {}
+        others = [governor for governor in self.governors if governor != "performance"]
         if others:
-            found["governor"] = (
+            doubts["governor"] = (
                 f"its clock is governed by {' and '.join(others)}: set `performance` "
                 "(`cpupower frequency-set -g performance`), or times will vary"
             )
         if self.throttled:
-            found["throttled"] = "its clock is held down, by heat or a weak supply: cool it"
+            doubts["throttled"] = "its clock is held down, by heat or a weak supply: cool it"
         if self.temperature is not None and self.temperature >= _HOT:
-            found["hot"] = f"it is hot ({self.temperature:.0f} °C) and may be held down: cool it"
-        return found
+            doubts["hot"] = f"it is hot ({self.temperature:.0f} °C) and may be held down: cool it"
+        return doubts
 
     @property
     def processor(self) -> str:
@@ -87,7 +88,7 @@ class Machine:
     @property
     def sentence(self) -> str:
         """All that it is, in a line."""
-        clock = "".join(f", {one}" for one in self.governors)
+        clock = "".join(f", {governor}" for governor in self.governors)
         heat = f", {self.temperature:.0f} °C" if self.temperature is not None else ""
         gpu = f", OpenCL: {self.opencl.name}" if self.opencl else ""
         slow = ", throttled" if self.throttled else ""
@@ -99,7 +100,7 @@ class Machine:
 
 
 def machine_from_json(document: dict[str, Any]) -> Machine:
-    """Return what `Machine.to_json` wrote, on whatever machine that was.
+    """Return the machine that `Machine.to_json` wrote, on whatever machine that was.
 
     Raises:
         TypeError: it was written by another version.
@@ -137,35 +138,96 @@ def _cpu(cpuinfo: Path) -> str | None:
 
 
 def _governors(cpus: Path) -> tuple[str, ...]:
-    found = (_read(path) for path in sorted(cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")))
-    return tuple(dict.fromkeys(one.strip() for one in found if one))
+    texts = (_read(path) for path in sorted(cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")))
+    return tuple(dict.fromkeys(text.strip() for text in texts if text))
 
 
 def _temperature(thermal: Path) -> float | None:
-    found = []
+    degrees = []
     for path in thermal.glob("thermal_zone*/temp"):
         text = (_read(path) or "").strip()
         if text.removeprefix("-").isdigit():
-            found.append(int(text) / 1000)
-    return max(found, default=None)
+            degrees.append(int(text) / 1000)
+    return max(degrees, default=None)
 
 
 def _throttled(system: Path) -> bool | None:
     """Ask the firmware of a Raspberry Pi, and what the kernel cools processors with."""
-    found = []
+    limits = []
     firmware = (_read(system / _RASPBERRY) or "").strip()
     with suppress(ValueError):
-        found.append(bool(int(firmware, 16) & _NOW))
+        limits.append(bool(int(firmware, 16) & _NOW))
     for device in (system / "class" / "thermal").glob("cooling_device*"):
         kind, state = _read(device / "type") or "", (_read(device / "cur_state") or "").strip()
         if "cpufreq" in kind and state.isdigit():
-            found.append(int(state) > 0)
-    return any(found) if found else None
+            limits.append(int(state) > 0)
+    return any(limits) if limits else None
 
 
 def _read(path: Path) -> str | None:
-    """Return a file of the kernel; None where it is not there or gives nothing."""
+    """Return the text of a file of the kernel; None where it is missing or gives nothing."""
     try:
         return path.read_text(errors="replace")
     except OSError:  # also what sensors answer that are switched off
         return None
+
+
+@dataclass(frozen=True)
+class DeviceNeeds:
+    """What a library needs.
+
+    Attributes:
+        target: FAMILY:DEVICE that the library was built for.
+        triple: LLVM's target triple of the library.
+        cpu: LLVM's name of the processor.
+        opencl: whether its kernels run on a GPU, through OpenCL.
+    """
+
+    target: str
+    triple: str
+    cpu: str
+    opencl: bool
+
+    @property
+    def arch(self) -> str:
+        """The machine of the library, as `uname -m` prints it."""
+        return self.triple.partition("-")[0]
+
+    def check(self, machine: Machine, claim: str, device: str, remedy: str) -> None:
+        """Make sure that a machine runs the library.
+
+        Args:
+            machine: what the device is.
+            claim: the words before the library's architecture, such as `X has a library for`.
+            device: how messages call the device.
+            remedy: what to do if it has another architecture.
+
+        Raises:
+            UsageError: it has another architecture.
+            ToolError: it has no OpenCL device, and the library needs one.
+        """
+        if machine.architecture != self.arch:
+            raise UsageError(
+                f"{claim} {self.arch}, and {device} is {machine.sentence}; {remedy}: "
+                "`mbv3c targets` lists what there is"
+            )
+        if self.opencl and machine.opencl is None:
+            raise ToolError(
+                f"{device} has no OpenCL device for {self.target}: {machine.opencl_missing}"
+            )
+
+    def doubts(self, machine: Machine) -> list[str]:
+        """Say what makes times that a machine measures doubtful for the target."""
+        doubts = []
+        if self.opencl and machine.opencl is not None and not machine.opencl.is_gpu:
+            doubts.append(
+                f"the OpenCL device of {machine.name} is a CPU ({machine.opencl.platform}): its "
+                "times say nothing about a GPU"
+            )
+        named = self.arch == "aarch64" and not self.opencl and machine.cpu is not None
+        if named and self.cpu not in str(machine.cpu):
+            doubts.append(
+                f"{machine.name} is {machine.processor}, and what is measured there goes to the "
+                f"database of {self.target}"
+            )
+        return doubts

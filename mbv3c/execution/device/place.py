@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from mbv3c.errors import UsageError
 
+DEFAULT_SECONDS = 60.0  # an inference of Large in the slowest emulator takes 5
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -32,11 +34,13 @@ class Place:
         tracked: whether it is a tracker's.
         key: what the tracker has the device under; of a device what its server wants to hear,
             empty unless it was started with one.
+        seconds: how long the device may take for a step, such as an inference.
     """
 
     address: Address
     tracked: bool = False
     key: str = ""
+    seconds: float = DEFAULT_SECONDS
 
     def __str__(self) -> str:
         if self.tracked:
@@ -57,20 +61,27 @@ def parse_address(text: str, option: str) -> Address:
     return Address(host, int(port))
 
 
-def parse_place(device: str | None, tracker: str | None, key: str | None) -> Place | None:
-    """Read --device, --tracker and --key; None without any of them.
+def parse_place(
+    device: str | None, tracker: str | None, key: str | None, timeout: float | None = None
+) -> Place | None:
+    """Read --device, --tracker, --key and --timeout; None without any of them.
 
     Raises:
         UsageError: they do not go together, or an address is none.
     """
+    seconds = DEFAULT_SECONDS if timeout is None else timeout
+    if not seconds > 0:
+        raise UsageError(f"--timeout {seconds:g} is no time; give seconds above 0")
     if device is not None and tracker is not None:
         raise UsageError("--device and --tracker exclude each other: both say where the device is")
     if tracker is not None:
         if not key:
             raise UsageError("--tracker needs --key: `mbv3c device list` shows the tracker's keys")
-        return Place(parse_address(tracker, "--tracker"), tracked=True, key=key)
+        return Place(parse_address(tracker, "--tracker"), tracked=True, key=key, seconds=seconds)
     if device is not None:
-        return Place(parse_address(device, "--device"), key=key or "")
+        return Place(parse_address(device, "--device"), key=key or "", seconds=seconds)
     if key is not None:
         raise UsageError("--key belongs to --tracker or --device")
+    if timeout is not None:
+        raise UsageError("--timeout belongs to --device or --tracker")
     return None

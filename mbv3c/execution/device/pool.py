@@ -39,14 +39,15 @@ class StoppedError(DevicesGoneError):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long devices are put up with.
+    """How long faulty devices are borne with.
 
     Attributes:
-        faults: so many in a row set a device aside.
-        silence: seconds without a beat at the tracker that do, too.
-        first_pause, last_pause: seconds until a device that was set aside is tried again; they
-            double from the first to the last.
-        wait: seconds without any device until it is given up.
+        faults: number of faults in a row after which a device is set aside.
+        silence: seconds without a beat at the tracker after which a device is set aside.
+        first_pause: seconds until a device that was set aside is tried again; they double each
+            time.
+        last_pause: largest such number of seconds.
+        wait: seconds without any device after which all are given up.
     """
 
     faults: int = 2
@@ -58,18 +59,18 @@ class Patience:
 
 @dataclass
 class Board:
-    """A device and what is known of it.
+    """A device, with its faults.
 
     Attributes:
-        address: where it is.
-        machine: what it is; None until it said so.
-        faults: in a row.
-        reason: of the last of them.
-        pause: seconds between the last two tries; 0 unless it was set aside.
-        until: when it is tried again, by time.monotonic.
-        since: when it was set aside.
-        beat: the last number at the tracker, and when that was new.
-        said: the kinds of doubt about its times that were reported.
+        address: address of the device's server.
+        machine: what the device says it is; None until it does.
+        faults: number of faults in a row.
+        reason: reason of the last fault.
+        pause: seconds between the last two tries; 0 unless the device was set aside.
+        until: time at which the device is tried again, by time.monotonic.
+        since: time at which the device was set aside.
+        beat: last number of its beats at the tracker, and the time at which that was new.
+        said: kinds of doubt about its times that were reported.
     """
 
     address: Address
@@ -97,9 +98,9 @@ class Lease:
     """A device for one session.
 
     Attributes:
-        board: it.
-        key: what to name when connecting.
-        begun: when it was taken.
+        board: the device.
+        key: key to name when connecting.
+        begun: time at which the device was taken.
     """
 
     board: Board
@@ -117,9 +118,9 @@ class Pool:
 
         Args:
             place: one device, or a tracker and a key.
-            report: told of devices that are set aside, that are back, whose times are doubtful;
-                called from any thread, one at a time.
-            patience: how long they are put up with.
+            report: function that is told of devices that are set aside, that are back, whose
+                times are doubtful; called from any thread, one at a time.
+            patience: limits after which devices are set aside or given up.
 
         Raises:
             ToolError: the tracker does not answer, or has no device under the key.
@@ -164,7 +165,8 @@ class Pool:
         """Wait for a device.
 
         Args:
-            begun: since when it has been wanted, by time.monotonic; failed sessions included.
+            begun: time since which a device has been wanted, by time.monotonic; failed sessions
+                included.
 
         Raises:
             DevicesGoneError: none answered for too long.
@@ -175,20 +177,20 @@ class Pool:
             while True:
                 if self.stopped.is_set():
                     raise StoppedError("stopped while waiting for a device")
-                found: tuple[Address, str] | None = None
+                offered: tuple[Address, str] | None = None
                 try:
                     if self.place.tracked:
                         request = request or Request(self.place.address, self.place.key)
-                        found = request.poll(_SLICE)
+                        offered = request.poll(_SLICE)
                     else:
-                        found = self._free()
+                        offered = self._free()
                 except OSError:  # the tracker is gone; it may come back
                     if request is not None:
                         request.close()
                     request = None
                     self.stopped.wait(_SLICE)
-                if found is not None:
-                    lease = self._leased(*found)
+                if offered is not None:
+                    lease = self._leased(*offered)
                     if lease is not None:
                         return lease
                     if request is not None:
@@ -290,7 +292,7 @@ class Pool:
 
     def _under_key(self) -> list[Listed]:
         devices, _ = list_devices(self.place.address)
-        return [one for one in devices if one.key == self.place.key]
+        return [device for device in devices if device.key == self.place.key]
 
     def _watching(self) -> None:
         while not self.stopped.wait(_LOOK):
@@ -301,12 +303,12 @@ class Pool:
         """Note who is there, and whose beats have stopped."""
         now = time.monotonic()
         with self._lock:
-            for one in listed:
-                board = self._boards.setdefault(one.address, Board(one.address))
+            for device in listed:
+                board = self._boards.setdefault(device.address, Board(device.address))
                 if board.machine is None:
-                    board.machine = _machine(one.machine)
-                if one.beat is None or one.beat != board.beat[0]:
-                    board.beat = (one.beat, now)
+                    board.machine = _machine(device.machine)
+                if device.beat is None or device.beat != board.beat[0]:
+                    board.beat = (device.beat, now)
             for board in self._boards.values():
                 if now - board.beat[1] > self.patience.silence:
                     self._set_aside(board, f"nothing was heard for {self.patience.silence:g} s")

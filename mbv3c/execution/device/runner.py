@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,12 @@ from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
 from mbv3c.execution.device import client
 from mbv3c.execution.device.machine import Machine, machine_from_json
-from mbv3c.execution.device.place import Place
+from mbv3c.execution.device.place import DEFAULT_SECONDS, Place
 from mbv3c.execution.processes import Finished, finish
 
 Tensor = NDArray[np.float32]
 
-DEFAULT_SECONDS = 60.0  # an inference of Large in the slowest emulator takes 5
+
 _WAIT = 5  # how many times as long to wait for a device that others use
 _FIRST = 5  # and for the first inference: a GPU's driver compiles its kernels then
 START_SECONDS = 120.0  # for a process of Python and TVM to start, on a busy machine
@@ -47,12 +48,11 @@ class RpcRunner:
     """Runs on a device behind an RPC server.
 
     Attributes:
-        place: where it is.
-        gpu: whether its GPU computes, through OpenCL.
-        machine: what it is; None where its server does not say. Of several devices behind one
-            key, the one that ran last.
-        seconds: how long one step, such as an inference, may take; five times as long for what
-            is done once.
+        place: address of the device, or the tracker's and the key.
+        gpu: whether the device's GPU computes, through OpenCL.
+        machine: description of the device that ran last; None where its server gives none.
+        seconds: time that a step, such as an inference, may take; five times as long for what is
+            done once.
     """
 
     place: Place
@@ -83,7 +83,7 @@ class RpcRunner:
                 np.save(file, np.ascontiguousarray(x))
             result = self._ask(folder, bundle / LIBRARY, files)
             self._note(result)
-            return [[np.load(one) for one in outputs] for outputs in result["outputs"]]
+            return [[np.load(file) for file in outputs] for outputs in result["outputs"]]
 
     def look(self) -> None:
         """Reach the device and learn what it is.
@@ -95,8 +95,8 @@ class RpcRunner:
             self._note(self._ask(Path(name), None, []))
 
     def _note(self, result: dict[str, Any]) -> None:
-        found = result["machine"]
-        self.machine = machine_from_json(found) if found else None
+        document = result["machine"]
+        self.machine = machine_from_json(document) if document else None
 
     def _ask(self, folder: Path, library: Path | None, inputs: list[Path]) -> dict[str, Any]:
         """Start a client for one session and return its result."""
@@ -117,10 +117,21 @@ class RpcRunner:
             "wait_seconds": wait,
             "session_seconds": session,
         }
-        (folder / "request.json").write_text(json.dumps(request))
-        command = [sys.executable, "-m", client.__name__, str(folder / "request.json")]
-        finished = finish(command, timeout=session + START_SECONDS)
-        return session_result(self.place, folder, finished)
+        return session_result(self.place, folder, run_client(folder, request))
+
+
+def run_client(
+    folder: Path, request: dict[str, Any], stop: threading.Event | None = None
+) -> Finished:
+    """Run a client of a device for one session; `stop` lets another thread end it.
+
+    Raises:
+        ToolError: it ran longer than its session may last, or was stopped.
+    """
+    file = folder / "request.json"
+    file.write_text(json.dumps(request))
+    command = [sys.executable, "-m", client.__name__, str(file)]
+    return finish(command, timeout=request["session_seconds"] + START_SECONDS, stop=stop)
 
 
 def session_result(place: object, folder: Path, finished: Finished) -> dict[str, Any]:

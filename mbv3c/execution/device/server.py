@@ -21,7 +21,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,12 +50,12 @@ class ServeOptions:
     """How to serve.
 
     Attributes:
-        host: the interface's address to listen at.
-        port: the TCP port; 0 takes a free one.
-        tracker: where to register, or None.
-        key: what to register as; without a tracker what clients must name, if anything.
-        session_seconds: how long one client may have the device.
-        upload_mib: the largest file that a client may send or write.
+        host: address of the interface to listen at.
+        port: TCP port; 0 for a free one.
+        tracker: address of a tracker to register at, or None.
+        key: name to register as; without a tracker, what clients must name, if anything.
+        session_seconds: time that a client may have the device.
+        upload_mib: size of the largest file that a client may send or write.
     """
 
     host: str = "127.0.0.1"
@@ -93,8 +93,8 @@ class Serving:
     """What is served: told when the port is open.
 
     Attributes:
-        address: where.
-        machine: what.
+        address: address of the open port.
+        machine: description of this machine.
     """
 
     address: Address
@@ -116,17 +116,12 @@ def serve(options: ServeOptions, ready: Callable[[Serving], None], progress: Pro
             f"a device is served on Linux, and this is {platform.system()}; for an Android phone "
             "docs/android.md has another server"
         )
-    listener = _listen(options)
-    try:
+    with _listen(options) as listener:
         server = _Server(options, listener, _prepare(progress), progress)
         ready(Serving(server.address, server.machine))
-        try:
+        with closing(server):
             while True:
                 server.step()
-        finally:
-            server.close()
-    finally:
-        listener.close()
 
 
 def _listen(options: ServeOptions) -> socket.socket:
@@ -305,7 +300,8 @@ class _Server:
             )
         ours = f"server:{self._options.key}".encode()
         connection.sendall(struct.pack("<ii", RPC_CODE_SUCCESS, len(ours)) + ours)
-        asked = [one.removeprefix("-timeout=") for one in settings if one.startswith("-timeout=")]
+        option = "-timeout="
+        asked = [word.removeprefix(option) for word in settings if word.startswith(option)]
         return float(asked[-1]) if asked else self._options.session_seconds
 
     def _watch(self, session: Session) -> None:

@@ -37,15 +37,15 @@ class Session:
     """A running session.
 
     Attributes:
-        pid: its process, which leads a process group of its own.
-        client: where the client is.
-        folder: for the client's files; gone when the session is.
-        connection: the socket, which the server keeps to say why a session ended.
-        over: a pipe that ends when the process does.
-        deadline: when the session has lasted long enough, by time.monotonic.
-        limit: how many seconds that are.
-        gone: when the client was seen to be gone; None while it is there.
-        status: how the process ended, once `end` found out.
+        pid: process of the session, which leads a process group of its own.
+        client: address of the client.
+        folder: folder for the client's files; gone when the session is.
+        connection: socket, which the server keeps to say why a session ended.
+        over: pipe that ends when the process does.
+        deadline: time at which the session is ended, by time.monotonic.
+        limit: seconds that the session may last.
+        gone: time at which the client was seen to be gone; None while it is there.
+        status: exit status of the process, once `end` knows it.
     """
 
     pid: int
@@ -92,11 +92,11 @@ def start_session(
     """Fork the process that serves a client.
 
     Args:
-        connection: the socket after the handshake.
-        client: where the client is, for people.
-        limit: how many seconds the session may last.
-        upload_bytes: the largest file that it may write.
-        opencl_missing: why the server has no OpenCL; empty if it has.
+        connection: socket after the handshake.
+        client: address of the client, for people.
+        limit: seconds that the session may last.
+        upload_bytes: size of the largest file that the client may write.
+        opencl_missing: reason why the server has no OpenCL; empty if it has.
         closing: file descriptors of the server that the process must not keep.
     """
     folder = Path(tempfile.mkdtemp(prefix="mbv3c-session-"))

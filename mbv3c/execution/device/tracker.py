@@ -10,6 +10,7 @@ import json
 import select
 import socket
 import struct
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,17 +62,18 @@ class Tracker:
 
     def order(self, *message: Any) -> None:
         """Send a message to which the tracker answers that it did as told."""
-        answer = self.ask(*message)
-        if answer != TrackerCode.SUCCESS:
-            raise ConnectionError(f"the tracker answers {answer} instead of success")
+        _require_success(self.ask(*message))
 
     def summary(self) -> dict[str, Any]:
         """Return its devices and queues."""
-        code, document = self.ask(TrackerCode.SUMMARY)
-        if code != TrackerCode.SUCCESS:
-            raise ConnectionError(f"the tracker answers {code} instead of success")
-        found: dict[str, Any] = document
-        return found
+        code, summary = self.ask(TrackerCode.SUMMARY)
+        _require_success(code)
+        return dict(summary)
+
+
+def _require_success(code: Any) -> None:
+    if code != TrackerCode.SUCCESS:
+        raise ConnectionError(f"the tracker answers {code} instead of success")
 
 
 def receive(connection: socket.socket, count: int, sender: str) -> bytes:
@@ -89,7 +91,7 @@ def receive(connection: socket.socket, count: int, sender: str) -> bytes:
     return data
 
 
-class Registration:
+class Registration(Tracker):
     """A server's entry at a tracker: offers it, and notices whether it was taken.
 
     Methods raise OSError when the tracker is gone; a new Registration replaces this one.
@@ -98,17 +100,14 @@ class Registration:
     def __init__(
         self, address: Address, key: str, server: Address, advertised: str | None
     ) -> None:
-        self._tracker = Tracker(address)
+        super().__init__(address)
         self._key, self._server, self._advertised = key, server, advertised
         self._taken_since: float | None = None
         self._beats = 0
         self.match_key = ""
 
-    def close(self) -> None:
-        self._tracker.close()
-
     def fileno(self) -> int:
-        return self._tracker.socket.fileno()
+        return self.socket.fileno()
 
     def describe(self, document: dict[str, Any], *, busy: bool) -> None:
         """Say what the server is, and whether a client has it."""
@@ -120,18 +119,18 @@ class Registration:
             "machine": document,
         }
         self._beats += 1
-        self._tracker.order(TrackerCode.UPDATE_INFO, entry)
+        self.order(TrackerCode.UPDATE_INFO, entry)
 
     def offer(self) -> None:
         """Offer the server to one client, which will name `match_key`."""
         self.match_key = random_key(self._key)
         self._taken_since = None
         offered = [self._server.port, self.match_key]
-        self._tracker.order(TrackerCode.PUT, self._key, offered, self._advertised)
+        self.order(TrackerCode.PUT, self._key, offered, self._advertised)
 
     def renew(self, now: float, patience: float) -> None:
         """Offer the server again if a client took it `patience` seconds ago and did not come."""
-        if self.match_key in self._tracker.ask(TrackerCode.GET_PENDING_MATCHKEYS):
+        if self.match_key in self.ask(TrackerCode.GET_PENDING_MATCHKEYS):
             self._taken_since = None
         elif self._taken_since is None:
             self._taken_since = now
@@ -139,7 +138,7 @@ class Registration:
             self.offer()
 
 
-class Request:
+class Request(Tracker):
     """Waits at a tracker for a device of a key.
 
     Raises:
@@ -147,20 +146,16 @@ class Request:
     """
 
     def __init__(self, address: Address, key: str) -> None:
-        self._tracker = Tracker(address)
-        self._tracker.tell(TrackerCode.REQUEST, key, "", 1)
+        super().__init__(address)
+        self.tell(TrackerCode.REQUEST, key, "", 1)
 
     def poll(self, seconds: float) -> tuple[Address, str] | None:
         """Return a device and what to name as key there; None if none comes in some seconds."""
-        if not select.select([self._tracker.socket], [], [], seconds)[0]:
+        if not select.select([self.socket], [], [], seconds)[0]:
             return None
-        code, (host, port, match_key) = self._tracker.answer()
-        if code != TrackerCode.SUCCESS:
-            raise ConnectionError(f"the tracker answers {code} instead of success")
+        code, (host, port, match_key) = self.answer()
+        _require_success(code)
         return Address(host, port), match_key
-
-    def close(self) -> None:
-        self._tracker.close()
 
 
 @dataclass(frozen=True)
@@ -168,12 +163,11 @@ class Listed:
     """A device that a tracker has.
 
     Attributes:
-        key: what to ask the tracker for.
-        address: where it is.
-        busy: whether a client has it; None where its server does not say.
-        machine: what it is, as `Machine.to_json` says it; None where its server does not say.
-        beat: a number that another one follows every few seconds; None where its server counts
-            none.
+        key: key to ask the tracker for.
+        address: address of the device's server.
+        busy: whether a client has the device; None where its server does not say.
+        machine: description of the device, by `Machine.to_json`; None where its server gives none.
+        beat: number that the server raises every few seconds; None where it counts none.
     """
 
     key: str
@@ -188,9 +182,9 @@ class Queue:
     """What a tracker has under a key.
 
     Attributes:
-        key: what to ask the tracker for.
-        free: devices that wait for a client.
-        waiting: clients that wait for a device.
+        key: key to ask the tracker for.
+        free: number of devices that wait for a client.
+        waiting: number of clients that wait for a device.
     """
 
     key: str
@@ -205,11 +199,8 @@ def list_devices(address: Address) -> tuple[list[Listed], list[Queue]]:
         ToolError: nothing answers there, or something that is no tracker.
     """
     try:
-        tracker = Tracker(address)
-        try:
+        with closing(Tracker(address)) as tracker:
             summary = tracker.summary()
-        finally:
-            tracker.close()
     except OSError as error:
         raise ToolError(
             f"the tracker {address} does not answer: {error}; start it with "
@@ -229,6 +220,6 @@ def list_devices(address: Address) -> tuple[list[Listed], list[Queue]]:
         Queue(key, queue["free"], queue["pending"]) for key, queue in summary["queue_info"].items()
     ]
     return (
-        sorted(devices, key=lambda one: (one.key, str(one.address))),
-        sorted(queues, key=lambda one: one.key),
+        sorted(devices, key=lambda device: (device.key, str(device.address))),
+        sorted(queues, key=lambda queue: queue.key),
     )

@@ -1,24 +1,118 @@
 """Count the instructions that a program executes on an emulated processor.
 
-Executed instructions are exact and the same each time. They are no time: how many of them a real
-core executes at once, and how long it waits for memory, the emulator does not know.
+The count is exact, and equal each time. It is no time: the emulator does not know how many
+instructions a real core executes at once, nor how long the core waits for memory.
+
+Sort AArch64 instruction words into classes.
+
+The tables are those of the Arm Architecture Reference Manual for A-profile (DDI 0487), chapter
+"A64 Instruction Set Encoding": the main groups by bits 28:25, then FMLA and FMLS of the groups
+"Advanced SIMD three same", "three same (FP16)" and "vector x indexed element".
 """
 
+import struct
 import tempfile
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError
-from mbv3c.execution.emulator.fetch import emulator_command
-from mbv3c.execution.emulator.kit import EmulatorKit
-from mbv3c.execution.emulator.opcodes import CLASSES, classify
-from mbv3c.execution.emulator.symbols import Functions
+from mbv3c.execution.elf import SYMBOLS, read_elf
+from mbv3c.execution.emulator.kit import EmulatorKit, emulator_command
 from mbv3c.execution.processes import finish, require
 
-# The first three set things up, such as the memory pools; the last two must do exactly the same.
+_SYMBOL = struct.Struct("<IBBHQQ")
+_FUNCTION = 2
+
+
+@dataclass(frozen=True)
+class Functions:
+    """The functions of a library.
+
+    Attributes:
+        offsets: first byte in the file of each function, ascending.
+        names: name of each function, in the order of `offsets`.
+    """
+
+    offsets: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def at(self, offset: int) -> str | None:
+        """Return the last function that begins at or before an offset in the file.
+
+        LLVM gives the body of a parallel loop no symbol, and puts it behind its function.
+        """
+        index = bisect_right(self.offsets, offset) - 1
+        return self.names[index] if index >= 0 else None
+
+
+def functions(library: Path) -> Functions:
+    """Read the symbol table of a library that was not stripped.
+
+    Raises:
+        ToolError: it is no 64-bit little-endian ELF file, or has no symbol table.
+    """
+    elf = read_elf(library, "library")
+    symbols = next((section for section in elf.sections if section.kind == SYMBOLS), None)
+    if symbols is None:
+        raise ToolError(f"{library} was stripped: it has no symbol table")
+    texts = elf.sections[symbols.linked].offset
+    names = {}
+    for at in range(symbols.offset, symbols.offset + symbols.size, _SYMBOL.size):
+        name, info, _, section, address, _ = _SYMBOL.unpack_from(elf.data, at)
+        offset = elf.offset_of(address) if info & 15 == _FUNCTION and section else None
+        if offset is not None:
+            names[offset] = elf.text(texts + name)
+    offsets = sorted(names)
+    return Functions(tuple(offsets), tuple(names[offset] for offset in offsets))
+
+
+VECTOR_FMLA = "vector_fmla"
+OTHER_SIMD = "other_simd"
+LOADS_STORES = "loads_stores"
+BRANCHES = "branches"
+INTEGER = "integer"
+CLASSES = (VECTOR_FMLA, OTHER_SIMD, LOADS_STORES, BRANCHES, INTEGER)
+
+# (mask, value) over a word; the bit that tells FMLS from FMLA is in none of the masks.
+_FMLA = (
+    (0xBF20FC00, 0x0E20CC00),  # three same, single and double precision
+    (0xBF60FC00, 0x0E400C00),  # three same, half precision
+    (0xBF80B400, 0x0F801000),  # by element, single and double precision
+    (0xBFC0B400, 0x0F001000),  # by element, half precision
+)
+_BY_GROUP = {
+    0b0101: INTEGER,  # data processing, register
+    0b1101: INTEGER,
+    0b1000: INTEGER,  # data processing, immediate
+    0b1001: INTEGER,
+    0b1010: BRANCHES,  # branches, exceptions, system instructions
+    0b1011: BRANCHES,
+    0b0111: OTHER_SIMD,  # scalar floating point and Advanced SIMD
+    0b1111: OTHER_SIMD,
+    0b0010: OTHER_SIMD,  # SVE
+    0b0100: LOADS_STORES,
+    0b0110: LOADS_STORES,
+    0b1100: LOADS_STORES,
+    0b1110: LOADS_STORES,
+}
+
+
+def classify(word: int) -> str:
+    """Return the class of an instruction, one of CLASSES.
+
+    Scalar multiply-adds are `other_simd`. What is unallocated counts as `integer`: it does not
+    occur in a program that runs.
+    """
+    if any(word & mask == value for mask, value in _FMLA):
+        return VECTOR_FMLA
+    return _BY_GROUP.get(word >> 25 & 0b1111, INTEGER)
+
+
+# The first three set things up, such as the memory pools; the last two must be equal.
 _INFERENCES = 5
 _TIMEOUT = 900.0
 
@@ -30,10 +124,10 @@ class InstructionBlock:
     """Instructions that run one after another, without a branch between them.
 
     Attributes:
-        file: the file that they were loaded from; empty where there is none.
-        offset: where in the file they begin.
-        times: how often they ran.
-        words: the instructions.
+        file: file that the instructions were loaded from; empty where there is none.
+        offset: place of the first one in the file.
+        times: number of runs.
+        words: the instructions, four bytes each.
     """
 
     file: str
@@ -51,8 +145,8 @@ class Count:
     """What ran between the markers of a program.
 
     Attributes:
-        regions: executed instructions of each region, in order.
-        blocks: what ran in the last of them.
+        regions: number of executed instructions of each region, in order.
+        blocks: blocks that ran in the last region.
     """
 
     regions: tuple[int, ...]
@@ -64,20 +158,20 @@ class Count:
 
     def classes(self) -> dict[str, int]:
         """Return the executed instructions of each class."""
-        found = dict.fromkeys(CLASSES, 0)
+        executed = dict.fromkeys(CLASSES, 0)
         for block in self.blocks:
             for word in block.words:
-                found[classify(word)] += block.times
-        return found
+                executed[classify(word)] += block.times
+        return executed
 
 
 def count_bundle(kit: EmulatorKit, cpu: str, folder: Path) -> Count:
     """Count one inference of a bundle's golden input, on one core.
 
     Args:
-        kit: the emulator and what it runs.
-        cpu: the processor to emulate, in qemu's words.
-        folder: the bundle, or a folder with its library and `golden/`.
+        kit: emulator and the program that it runs.
+        cpu: qemu's name of the processor to emulate.
+        folder: folder of the bundle, or with its library and `golden/`.
 
     Raises:
         ToolError: the program fails, or two inferences differ.
@@ -96,15 +190,15 @@ def count_kernels(
 ) -> Count:
     """Count one inference of a library, of which only the kernels are of interest.
 
-    They execute the same instructions in every inference; TVM's memory pools, around them, may
-    not yet, after so few.
+    They execute equal instructions in every inference; TVM's memory pools, around them, may
+    not, after so few inferences.
 
     Args:
-        kit: the emulator and what it runs.
-        cpu: the processor to emulate, in qemu's words.
-        folder: a folder with the library and its input, as in a bundle.
-        output: where the first output goes; others beside it, as `output_files` names them.
-        timeout: in seconds.
+        kit: emulator and the program that it runs.
+        cpu: qemu's name of the processor to emulate.
+        folder: folder with the library and its input, as in a bundle.
+        output: file for the first output; others go beside it, as `output_files` names them.
+        timeout: seconds after which the program is ended.
 
     Raises:
         ToolError: the program fails, or takes longer.
@@ -149,10 +243,10 @@ def count(
     """Count what a program executes between its markers `hint #100` and `hint #101`.
 
     Args:
-        command: makes the command from the options that qemu must get.
-        kit: the emulator that the command starts.
-        doing: for messages, such as "counting the instructions of x".
-        timeout: in seconds.
+        command: function from the options that qemu must get to the command.
+        kit: emulator that the command starts.
+        doing: what is done, for messages, such as "counting the instructions of x".
+        timeout: seconds after which the program is ended.
 
     Raises:
         ToolError: the emulator takes no plugins, or the program fails or marks nothing.
@@ -227,9 +321,9 @@ def _mapping(line: str) -> _Mapping:
 
 
 def _place(address: int, maps: Sequence[_Mapping]) -> tuple[str, int]:
-    def holding() -> Iterator[tuple[str, int]]:
-        for begin, end, offset, file in maps:
-            if begin <= address < end:
-                yield file, address - begin + offset
-
-    return next(holding(), ("", 0))
+    holding = (
+        (file, address - begin + offset)
+        for begin, end, offset, file in maps
+        if begin <= address < end
+    )
+    return next(holding, ("", 0))

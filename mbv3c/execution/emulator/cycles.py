@@ -1,8 +1,8 @@
 """Estimate the cycles of what the emulator counted: runs of every block times its steady state.
 
 llvm-mca knows which pipes of a core an instruction takes and for how long, and simulates a block
-that repeats itself. Caches, branch prediction and what one block does to the next are not part of
-it. An estimate ranks programs; it is no time.
+that repeats itself. It leaves out caches, branch prediction and what one block does to the next.
+An estimate ranks programs; it is no time.
 """
 
 import json
@@ -12,10 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mbv3c.execution.emulator.counting import InstructionBlock, function_of
+from mbv3c.bundle import LIBRARY
+from mbv3c.execution.emulator.counting import (
+    BRANCHES,
+    Count,
+    Functions,
+    InstructionBlock,
+    by_function,
+    classify,
+    function_of,
+    functions,
+)
 from mbv3c.execution.emulator.llvm import LLVM_REMEDY, Llvm, find_llvm
-from mbv3c.execution.emulator.opcodes import BRANCHES, classify
-from mbv3c.execution.emulator.symbols import Functions
 from mbv3c.execution.processes import require
 
 CYCLES = "estimated cycles"  # the unit, wherever it is printed
@@ -30,11 +38,11 @@ _REMEDY = f"see to LLVM's programs: {LLVM_REMEDY}"
 
 @dataclass(frozen=True)
 class Estimator:
-    """What estimates.
+    """What estimates cycles.
 
     Attributes:
-        llvm: the programs.
-        model: the processor whose scheduling model is used, in LLVM's words.
+        llvm: LLVM's programs.
+        model: LLVM's name of the processor whose scheduling model is used.
     """
 
     llvm: Llvm
@@ -50,10 +58,10 @@ class CycleEstimate:
     """Estimated cycles.
 
     Attributes:
-        stretches: what ran, in pieces that end at branches.
-        cycles: of one run of each.
-        left_out: executed instructions that LLVM could not read, or whose model lacks them; they
-            cost nothing here.
+        stretches: instructions that ran, in pieces that end at branches.
+        cycles: cycles of one run of each stretch.
+        left_out: number of executed instructions that LLVM cannot read, or that the model lacks;
+            they cost nothing here.
     """
 
     stretches: tuple[InstructionBlock, ...]
@@ -67,7 +75,7 @@ class CycleEstimate:
         )
 
     def by_function(self, library: Functions) -> Counter[str]:
-        """Sum the cycles of every function of a bundle's library, as `counting.by_function`."""
+        """Sum the cycles of every function of a library, as `counting.by_function` does."""
         sums: dict[str, float] = defaultdict(float)
         for block, cycles in zip(self.stretches, self.cycles, strict=True):
             sums[function_of(block, library)] += block.times * cycles
@@ -81,7 +89,7 @@ def estimator_for(model: str | None) -> Estimator | None:
 
 
 def estimate(estimator: Estimator, blocks: Iterable[InstructionBlock]) -> CycleEstimate:
-    """Estimate what blocks cost; the same blocks give the same each time.
+    """Estimate what blocks cost; equal blocks give equal estimates.
 
     Raises:
         ToolError: one of LLVM's programs fails.
@@ -141,7 +149,8 @@ def _disassembled(estimator: Estimator, words: Sequence[int]) -> dict[int, str]:
     """Return the words that LLVM can read, as it writes them."""
     with tempfile.TemporaryDirectory(prefix="mbv3c-cycles-") as name:
         source = Path(name) / "words.txt"
-        source.write_text("".join(f"{_bytes(word)}\n" for word in words))
+        lines = [" ".join(f"0x{b:02x}" for b in word.to_bytes(4, "little")) for word in words]
+        source.write_text("".join(f"{line}\n" for line in lines))
         done = require(
             [*estimator.llvm.mc, "--disassemble", f"-triple={_TRIPLE}", _ALL, source],
             doing="disassembling the instructions",
@@ -158,10 +167,6 @@ def _disassembled(estimator: Estimator, words: Sequence[int]) -> dict[int, str]:
     lines = [line for line in done.stdout.splitlines() if not line.lstrip().startswith(".")]
     read = [word for number, word in enumerate(words) if number not in unread]
     return dict(zip(read, lines, strict=True))
-
-
-def _bytes(word: int) -> str:
-    return " ".join(f"0x{byte:02x}" for byte in word.to_bytes(4, "little"))
 
 
 def _simulated(
@@ -196,4 +201,33 @@ def _simulated(
         )
     regions = json.loads(done.stdout)["CodeRegions"] if done.stdout.strip() else []
     summaries = {int(region["Name"]): region["SummaryView"] for region in regions}
-    return {number: (one["TotalCycles"], one["Instructions"]) for number, one in summaries.items()}
+    return {at: (row["TotalCycles"], row["Instructions"]) for at, row in summaries.items()}
+
+
+_PREFIX, _BODY = "__tvm_ffi_", "_compute_"
+
+
+ELSEWHERE = "elsewhere"
+
+
+def instructions_by_kernel(counted: Count, folder: Path) -> Counter[str]:
+    """Sum the instructions of every kernel of a library that has its symbols, all calls."""
+    return by_kernel(by_function(counted, functions(folder / LIBRARY)))
+
+
+def cycles_by_kernel(counted: Count, folder: Path, estimator: Estimator) -> Counter[str]:
+    """Sum the estimated cycles of every kernel of a library that has its symbols, all calls.
+
+    Raises:
+        ToolError: one of LLVM's programs fails.
+    """
+    inside = (block for block in counted.blocks if Path(block.file).name == LIBRARY)
+    return by_kernel(estimate(estimator, inside).by_function(functions(folder / LIBRARY)))
+
+
+def by_kernel(by_symbol: Mapping[str, int]) -> Counter[str]:
+    """Sum what is known of a library's functions by the kernel that each is part of."""
+    sums: Counter[str] = Counter()
+    for symbol, number in by_symbol.items():
+        sums[symbol.removeprefix(_PREFIX).removesuffix(_BODY)] += number
+    return sums

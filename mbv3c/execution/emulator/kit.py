@@ -7,26 +7,157 @@ The emulator kit lies in a cache folder and has four parts, each put in place wh
       runtime/        libtvm_runtime.so and libtvm_ffi.so for aarch64 (from the PyPI wheels)
       runner-DIGEST/  mbv3c_run, built from runner/mbv3c_run.cc
       counter-DIGEST/ counter.so, a plugin of the emulator, built from counter/counter.c
+
+Fill the parts of the emulator kit: Debian packages, TVM's libraries, our runner and counter.
+
+Each function that fills a part gets an empty folder, which is put in its place when it is whole.
 """
 
 import platform
+import shutil
+import sys
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import cache_root, only_one, provide
-from mbv3c.execution.emulator.fetch import (
-    build_counter,
-    build_runner,
-    counter_digest,
-    emulator_command,
-    fetch_runtime,
-    fetch_system,
-    runner_digest,
-    sysroot,
+from mbv3c.execution.cache import (
+    APT_REMEDY,
+    FETCH_COMMAND,
+    build_with_zig,
+    cache_root,
+    digest_of,
+    only_one,
+    package_folder,
+    package_version,
+    provide,
+    require_apt,
+    unpack_packages,
 )
-from mbv3c.execution.installed import package_version
+from mbv3c.execution.elf import INTERPRETER, read_elf
+from mbv3c.execution.processes import require
 from mbv3c.progress import Progress
+
+_PACKAGES = ("qemu-user", "libc6-arm64-cross", "libgcc-s1-arm64-cross", "libstdc++6-arm64-cross")
+WHEEL_PLATFORMS = (
+    "manylinux_2_28_aarch64",
+    "manylinux_2_27_aarch64",
+    "manylinux_2_24_aarch64",
+    "manylinux2014_aarch64",
+)
+_RUNTIME_LIBRARIES = ("tvm/lib/libtvm_runtime.so", "tvm_ffi/lib/libtvm_ffi.so")
+_RUNNER_SOURCE = Path(__file__).with_name("mbv3c_run.cc")
+_RUNNER_FLAGS = (
+    # glibc 2.28 is what the aarch64 wheels ask for, and what boards have since 2018.
+    *("-target", "aarch64-linux-gnu.2.28", "-O2", "-s", "-std=c++17"),
+    *("-fno-exceptions", "-fno-rtti", "-nostdlib++"),
+    # Nothing in the runner names libtvm_runtime, which registers itself when it is loaded.
+    *("-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined", "-ltvm_runtime", "-ltvm_ffi"),
+    "-ldl",  # part of the C library only since glibc 2.34
+)
+_COUNTER_SOURCE = Path(__file__).with_name("counter.c")
+_COUNTER_FLAGS = (
+    *("-target", "x86_64-linux-gnu.2.17", "-shared", "-fPIC", "-O2", "-s", "-std=c11"),
+    *("-D_GNU_SOURCE", "-fvisibility=hidden", "-Wl,--allow-shlib-undefined"),
+)
+
+
+def fetch_system(place: Path, progress: Progress) -> None:
+    """Unpack qemu-user, all libraries it needs, and the aarch64 C and C++ libraries."""
+    require_apt(
+        "the emulator",
+        f"unpack the Debian packages {', '.join(_PACKAGES)} and what qemu-user depends on with "
+        f"`dpkg-deb -x` into {place.with_suffix('')} by hand, then run `{FETCH_COMMAND}` again",
+    )
+    unpack_packages(place, "amd64", _PACKAGES, progress)
+    for program in (place / "usr" / "bin").iterdir():
+        if program.name != "qemu-aarch64":
+            program.unlink()
+    emulator_command(place)  # a package without what we need fails here, not at first use
+    if not (sysroot(place) / "lib" / "ld-linux-aarch64.so.1").exists():
+        raise ToolError(f"the arm64-cross packages brought no C library; {APT_REMEDY}")
+
+
+def fetch_runtime(place: Path, progress: Progress) -> None:
+    """Take TVM's two runtime libraries out of the aarch64 wheels of the installed version."""
+    packages = [f"{name}=={metadata.version(name)}" for name in ("apache-tvm", "apache-tvm-ffi")]
+    wheels = place / "wheels"
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet"),
+        *("--no-deps", "--only-binary=:all:", "--implementation", "cp"),
+        *("--python-version", "3.11", "--dest", str(wheels)),
+        *(part for name in WHEEL_PLATFORMS for part in ("--platform", name)),
+        *packages,
+    ]
+    remedy = f"check the network and pip's settings, then run `{FETCH_COMMAND}` again"
+    progress(f"downloading the aarch64 wheels of {' and '.join(packages)} (about 95 MB)")
+    require(command, doing="downloading the aarch64 TVM runtime", remedy=remedy, timeout=1800)
+    for wheel in wheels.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            for member in set(_RUNTIME_LIBRARIES) & set(archive.namelist()):
+                (place / Path(member).name).write_bytes(archive.read(member))
+    shutil.rmtree(wheels)
+    for member in _RUNTIME_LIBRARIES:
+        if not (place / Path(member).name).is_file():
+            raise ToolError(f"the aarch64 wheels of {' and '.join(packages)} hold no {member}")
+
+
+def _digest(source: Path, flags: Sequence[str]) -> str:
+    """Return a name for a program as it is written now, so that a changed one is built anew."""
+    return digest_of(source.read_bytes() + " ".join(flags).encode())
+
+
+def build_runner(place: Path, runtime: Path, progress: Progress) -> None:
+    """Cross-compile mbv3c_run into `place`, with zig: no cross compiler of the system is needed.
+
+    `runtime` is what `fetch_runtime` filled.
+    """
+    package = package_folder("tvm_ffi")
+    headers = (package / "include", package / "3rdparty" / "dlpack" / "include")
+    arguments = [
+        *("c++", str(_RUNNER_SOURCE)),
+        *("-o", str(place / "mbv3c_run")),
+        *(f"-I{folder}" for folder in headers if folder.is_dir()),
+        f"-L{runtime}",
+        *_RUNNER_FLAGS,
+    ]
+    _build("mbv3c_run for aarch64", arguments, progress)
+
+
+def build_counter(place: Path, progress: Progress) -> None:
+    """Build the instruction counter, a plugin of the emulator, into `place`."""
+    arguments = ["cc", str(_COUNTER_SOURCE), *_COUNTER_FLAGS, "-o", str(place / "counter.so")]
+    _build("the instruction counter", arguments, progress)
+
+
+def _build(what: str, arguments: Sequence[str], progress: Progress) -> None:
+    progress(f"building {what}")
+    build_with_zig(what, arguments, part="linker", timeout=600)
+
+
+def sysroot(system: Path) -> Path:
+    """Return the folder that stands for / of the emulated machine."""
+    return system / "usr" / "aarch64-linux-gnu"
+
+
+def emulator_command(system: Path) -> list[str]:
+    """Return how to start qemu: through the loader it came with, unless it is static."""
+    qemu = system / "usr" / "bin" / "qemu-aarch64"
+    if not qemu.is_file():
+        raise ToolError(f"the package qemu-user brought no {qemu.name}")
+    kinds = {segment.kind for segment in read_elf(qemu, "program").segments}
+    if INTERPRETER not in kinds:
+        return [str(qemu)]
+    folders = [system / part / "x86_64-linux-gnu" for part in ("lib", "usr/lib")]
+    loaders = [folder / "ld-linux-x86-64.so.2" for folder in folders]
+    loader = next((path for path in loaders if path.is_file()), None)
+    if loader is None:
+        raise ToolError(f"the packages of qemu-user brought no {loaders[0].name}")
+    libraries = ":".join(str(folder) for folder in folders)
+    return [str(loader), "--inhibit-cache", "--library-path", libraries, str(qemu)]
+
 
 # apache-tvm 0.27 takes any apache-tvm-ffi, but tuning crashes with one that it was not built for.
 TVM_VERSION = "0.27.0.post1"
@@ -40,10 +171,10 @@ class EmulatorKit:
     """A fetched kit.
 
     Attributes:
-        runner: the mbv3c_run program for aarch64.
-        runtime: the folder of TVM's aarch64 libraries.
-        system: the folder of the emulator, its libraries and the sysroot.
-        counter: the emulator's plugin that counts instructions.
+        runner: mbv3c_run for aarch64.
+        runtime: folder of TVM's aarch64 libraries.
+        system: folder of the emulator, its libraries and the sysroot.
+        counter: plugin of the emulator that counts instructions.
     """
 
     runner: Path
@@ -52,10 +183,10 @@ class EmulatorKit:
     counter: Path
 
     def command(self, cpu: str, *options: str) -> list[str]:
-        """Return the command that starts the runner; its own arguments go behind.
+        """Return the command that starts the runner; the runner's arguments go behind.
 
         Args:
-            cpu: the processor to emulate, in qemu's words ("cortex-a76", "max").
+            cpu: qemu's name of the processor to emulate ("cortex-a76", "max").
             options: further options of qemu.
         """
         return [
@@ -108,14 +239,11 @@ def fetch(progress: Progress) -> EmulatorKit:
             "cannot express; set MBV3C_CACHE to another folder"
         )
     kit = kit_in(folder)
-    zig_cache = cache_root() / "zig"
     with only_one(folder, progress):
         provide(kit.system, lambda place: fetch_system(place, progress))
         provide(kit.runtime, lambda place: fetch_runtime(place, progress))
-        provide(
-            kit.runner.parent, lambda place: build_runner(place, kit.runtime, zig_cache, progress)
-        )
-        provide(kit.counter.parent, lambda place: build_counter(place, zig_cache, progress))
+        provide(kit.runner.parent, lambda place: build_runner(place, kit.runtime, progress))
+        provide(kit.counter.parent, lambda place: build_counter(place, progress))
     return kit
 
 
@@ -130,6 +258,6 @@ def kit_folder() -> Path | None:
 
 def kit_in(folder: Path) -> EmulatorKit:
     """Return where the parts of the kit are in its folder, whether they are there or not."""
-    runner = folder / f"runner-{runner_digest()}" / "mbv3c_run"
-    counter = folder / f"counter-{counter_digest()}" / "counter.so"
+    runner = folder / f"runner-{_digest(_RUNNER_SOURCE, _RUNNER_FLAGS)}" / "mbv3c_run"
+    counter = folder / f"counter-{_digest(_COUNTER_SOURCE, _COUNTER_FLAGS)}" / "counter.so"
     return EmulatorKit(runner, folder / "runtime", folder / "system", counter)

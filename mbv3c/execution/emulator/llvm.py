@@ -5,7 +5,6 @@ bin/  llvm-mc, llvm-mca
 lib/  the libraries that they need, and the loader that starts them
 """
 
-import hashlib
 import os
 import platform
 import re
@@ -15,8 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import FETCH_COMMAND, cache_root, only_one, provide
-from mbv3c.execution.debian import require_apt, unpack_packages
+from mbv3c.execution.cache import (
+    FETCH_COMMAND,
+    cache_root,
+    digest_of,
+    provide_once,
+    require_apt,
+    unpack_packages,
+)
 from mbv3c.execution.opencl.kit import closure, find_library
 from mbv3c.execution.processes import finish
 from mbv3c.progress import Progress
@@ -40,9 +45,9 @@ class Llvm:
     """LLVM's programs.
 
     Attributes:
-        mc: how to start llvm-mc.
-        mca: how to start llvm-mca, with options that this version has.
-        version: of both.
+        mc: command that starts llvm-mc.
+        mca: command that starts llvm-mca, with the options that this version has.
+        version: version of both programs.
     """
 
     mc: tuple[str, ...]
@@ -53,14 +58,14 @@ class Llvm:
 def find_llvm() -> Llvm | None:
     """Return the fetched kit or, without it, the newest that is on the PATH; None without either.
 
-    The kit comes first, so that estimates are the same on all machines that have it.
+    The kit comes first, so that all machines that have it give equal estimates.
     """
     kit = _folder() / "system"
     if kit.is_dir():
         return _examined(*(_started(kit, name) for name in _PROGRAMS))
-    found = (_examined([mc], [mca]) for mc, mca in _on_path())
-    usable = [one for one in found if one is not None and _major(one.version) >= _OLDEST]
-    return max(usable, key=lambda one: _major(one.version), default=None)
+    pairs = (_examined([mc], [mca]) for mc, mca in _on_path())
+    usable = [pair for pair in pairs if pair is not None and _major(pair.version) >= _OLDEST]
+    return max(usable, key=lambda pair: _major(pair.version), default=None)
 
 
 def fetch_llvm(progress: Progress) -> Llvm:
@@ -77,8 +82,7 @@ def fetch_llvm(progress: Progress) -> Llvm:
                 f"this is {platform.system()} on {platform.machine()}"
             )
         require_apt("llvm-mca", f"install llvm-mca and llvm-mc of LLVM {_OLDEST} or newer")
-        with only_one(_folder(), progress):
-            provide(place, lambda partial: _fill(partial, progress))
+        provide_once(place, lambda partial: _fill(partial, progress), progress)
     kit = find_llvm()
     if kit is None:
         raise ToolError(f"the llvm-mca in {place} does not run; remove the folder, {LLVM_REMEDY}")
@@ -87,7 +91,7 @@ def fetch_llvm(progress: Progress) -> Llvm:
 
 def _folder() -> Path:
     recipe = " ".join((_PACKAGE, _TRIPLE, *_PROGRAMS))
-    return cache_root() / f"llvm-kit-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    return cache_root() / f"llvm-kit-{digest_of(recipe.encode())}"
 
 
 def _fill(place: Path, progress: Progress) -> None:
@@ -101,7 +105,7 @@ def _fill(place: Path, progress: Progress) -> None:
         (place / name).mkdir()
     for name in _PROGRAMS:
         shutil.copy(usr / "bin" / f"{name}{_PACKAGE.removeprefix('llvm')}", place / "bin" / name)
-    # Both need the same: LLVM's one library, and what that needs.
+    # Both need LLVM's one library, and what that needs.
     library = next((usr / "lib" / _TRIPLE).glob("libLLVM.so.*")).name
     for name in {*closure([library], folders, ()), _LOADER}:
         shutil.copy(find_library(name, folders), place / "lib" / name)
@@ -115,7 +119,7 @@ def _started(kit: Path, program: str) -> list[str]:
 
 
 def _on_path() -> list[tuple[str, str]]:
-    """Return the pairs of llvm-mc and llvm-mca that carry the same suffix."""
+    """Return the pairs of llvm-mc and llvm-mca with one suffix."""
     names = {
         path.name
         for folder in os.get_exec_path()
@@ -129,9 +133,9 @@ def _on_path() -> list[tuple[str, str]]:
 
 def _examined(mc: Sequence[str], mca: Sequence[str]) -> Llvm | None:
     """Ask a pair what it is; None when it does not run."""
-    said = finish([*mca, "--version"], timeout=60)
-    version = re.search(r"LLVM version (\d\S*)", said.stdout)
-    if said.returncode != 0 or version is None:
+    answer = finish([*mca, "--version"], timeout=60)
+    version = re.search(r"LLVM version (\d\S*)", answer.stdout)
+    if answer.returncode != 0 or version is None:
         return None
     known = finish([*mca, "--help-hidden"], timeout=60).stdout
     options = [option for name, option in _OPTIONS.items() if f"-{name}=" in known]

@@ -8,7 +8,6 @@ system/bin/ld           what links PoCL's kernels where there is no C compiler
 system/preload.txt      PoCL's libraries, each behind those that it needs
 """
 
-import hashlib
 import platform
 import shutil
 from collections.abc import Iterable, Sequence
@@ -16,14 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import FETCH_COMMAND, cache_root, only_one, provide
-from mbv3c.execution.debian import require_apt, unpack_packages
+from mbv3c.execution.cache import (
+    FETCH_COMMAND,
+    cache_root,
+    digest_of,
+    provide_once,
+    require_apt,
+    unpack_packages,
+)
 from mbv3c.execution.elf import needed
 from mbv3c.progress import Progress
 
 _PACKAGES = ("pocl-opencl-icd", "ocl-icd-libopencl1", "binutils")
 _OPTIONAL_PACKAGES = ("oclgrind",)  # stands on LLVM 14, which newer releases have no more
 OCLGRIND = "oclgrind-kernel"
+OCLGRIND_REMEDY = f"`apt install oclgrind`, or without root `{FETCH_COMMAND}`"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # in Debian's words
 # The process has these: they came with Python, or with TVM, and must not be there twice.
 _OF_THE_PROCESS = (
@@ -52,7 +58,7 @@ class OpenCLKit:
     """A fetched kit.
 
     Attributes:
-        system: the folder that has all of it.
+        system: folder that holds the whole kit.
     """
 
     system: Path
@@ -99,6 +105,15 @@ def opencl_kit() -> OpenCLKit | None:
     return kit if kit.system.is_dir() else None
 
 
+def oclgrind_command() -> list[str] | None:
+    """Return how to start oclgrind-kernel, fetched or the system's; None without either."""
+    kit = opencl_kit()
+    if kit and (command := kit.oclgrind()):
+        return command
+    program = shutil.which(OCLGRIND)
+    return [program] if program else None
+
+
 def fetch_kit(progress: Progress) -> OpenCLKit:
     """Fetch the kit if it is not there yet. Needs apt's programs and its network, and no root.
 
@@ -115,14 +130,13 @@ def fetch_kit(progress: Progress) -> OpenCLKit:
             f"on {platform.machine()}; install an OpenCL driver of your system"
         )
     require_apt("PoCL", "install your system's packages of PoCL and of an OpenCL ICD loader")
-    with only_one(_folder(), progress):
-        provide(kit.system, lambda place: _fill(place, architecture, progress))
+    provide_once(kit.system, lambda place: _fill(place, architecture, progress), progress)
     return kit
 
 
 def _folder() -> Path:
     recipe = " ".join((*_PACKAGES, *_OPTIONAL_PACKAGES, _triple(), *_OF_THE_PROCESS, _LD))
-    return cache_root() / f"opencl-kit-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    return cache_root() / f"opencl-kit-{digest_of(recipe.encode())}"
 
 
 def _triple() -> str:
@@ -178,9 +192,9 @@ def closure(
     """Return libraries and all that they need, each behind what it needs.
 
     Args:
-        names: of libraries, as they are linked with.
-        folders: where they lie.
-        without: libraries that are left out.
+        names: names of libraries, as programs are linked with them.
+        folders: folders that hold the libraries.
+        without: names of libraries that are left out.
 
     Raises:
         ToolError: one is in none of the folders.

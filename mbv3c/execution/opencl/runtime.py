@@ -1,9 +1,16 @@
-"""Load the OpenCL runtime into this process, and ask it what it did."""
+"""Load the OpenCL runtime into this process, and ask it what it did.
+
+Build the OpenCL runtime, a plugin of TVM, from the C++ beside this file.
+
+    opencl-runtime-TVM-ffi-FFI-DIGEST/plugin/opencl.so
+
+The digest is of the sources, the options and the compiler's version.
+"""
 
 import ctypes
-import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +18,91 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import FETCH_COMMAND, cache_root, only_one, provide
+from mbv3c.execution.cache import (
+    FETCH_COMMAND,
+    build_with_zig,
+    cache_root,
+    digest_of,
+    package_folder,
+    package_version,
+    provide_once,
+)
 from mbv3c.execution.opencl.kit import OpenCLKit, opencl_kit
-from mbv3c.execution.opencl.plugin import built_plugin, provide_plugin, tvm_runtime
 from mbv3c.progress import Progress
+
+_HERE = Path(__file__).parent
+_SOURCES = ("plugin.cc", "api.h", "module.h", "programs.h", "device.h", "cl.h")
+_FLAGS = (
+    # glibc 2.28 is what TVM's wheels ask for.
+    *("-target", f"{platform.machine()}-linux-gnu.2.28"),
+    *("-std=c++20", "-O2", "-s", "-shared", "-fPIC", "-fvisibility=hidden"),
+    *("-Wl,--allow-shlib-undefined", "-ltvm_runtime", "-ltvm_ffi"),
+)
+# The C++ ABI of TVM's libraries; plugin.cc says why the plugin needs it, too.
+_CXX_ABI = ("libstdc++.so.6", "libgcc_s.so.1")
+
+
+def built_plugin() -> Path | None:
+    """Return the plugin for the installed TVM, or None when it is not built."""
+    plugin = _plugin()
+    return plugin if plugin is not None and plugin.exists() else None
+
+
+def provide_plugin(progress: Progress) -> Path:
+    """Return the plugin, built with zig if it is not there yet.
+
+    Raises:
+        ToolError: this is not Linux, TVM is missing, or the build failed.
+    """
+    if platform.system() != "Linux":
+        raise ToolError(
+            f"the OpenCL runtime is for Linux, and this is {platform.system()}; run the bundle on "
+            "a Linux machine, or on the device over RPC"
+        )
+    plugin = _plugin()
+    if plugin is None:
+        raise ToolError("apache-tvm is not installed in this Python; install mbv3c with pip")
+    provide_once(plugin.parent, lambda place: _build(place / plugin.name, progress), progress)
+    return plugin
+
+
+def _plugin() -> Path | None:
+    tvm, ffi, zig = map(package_version, ("apache-tvm", "apache-tvm-ffi", "ziglang"))
+    if tvm is None or ffi is None or zig is None:
+        return None
+    recipe = b"".join((_HERE / name).read_bytes() for name in _SOURCES)
+    recipe += " ".join((*_FLAGS, zig)).encode()
+    folder = cache_root() / f"opencl-runtime-{tvm}-ffi-{ffi}-{digest_of(recipe)}"
+    return folder / "plugin" / "opencl.so"
+
+
+def _build(plugin: Path, progress: Progress) -> None:
+    progress("building the OpenCL runtime (about a minute, once)")
+    tvm, ffi = package_folder("tvm"), package_folder("tvm_ffi")
+    headers = (tvm / "include", ffi / "include", ffi / "3rdparty" / "dlpack" / "include")
+    command = [
+        *("c++", str(_HERE / "plugin.cc"), "-o", str(plugin)),
+        *(f"-I{folder}" for folder in headers),
+        *_abi_libraries(),
+        *(f"-L{package / 'lib'}" for package in (tvm, ffi)),
+        *_FLAGS,
+    ]
+    build_with_zig("the OpenCL runtime", command, part="compiler", timeout=900)
+
+
+def _abi_libraries() -> list[str]:
+    """Return where this process has the C++ ABI's libraries; TVM's library brings them in."""
+    ctypes.CDLL(str(package_folder("tvm_ffi") / "lib" / "libtvm_ffi.so"))
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    folders = sorted({Path(line.split()[-1]).parent for line in lines if "/" in line})
+    paths = []
+    for name in _CXX_ABI:
+        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if path is None:
+            raise ToolError(f"TVM's libraries did not load {name}; reinstall apache-tvm-ffi")
+        paths.append(str(path))
+    return paths
+
 
 DEVICE_VARIABLE = "MBV3C_OPENCL_DEVICE"
 PROFILE = ("mbv3c.opencl.profile_start", "mbv3c.opencl.profile_stop")  # global functions
@@ -23,7 +111,6 @@ DRIVER_REMEDY = (
     f"`apt install pocl-opencl-icd`, or without root `{FETCH_COMMAND}`"
 )
 
-_HERE = Path(__file__).parent
 _VENDORS = Path("/etc/OpenCL/vendors")
 _KERNEL = "_kernel"  # what TVM appends to a function's name for the kernel that it launches
 
@@ -33,12 +120,12 @@ class DeviceInfo:
     """The chosen OpenCL device.
 
     Attributes:
-        platform: the driver's name, such as "Portable Computing Language".
-        name: the device's name.
-        version: what it implements, in the driver's words.
-        driver: the driver's version.
-        is_gpu: whether the driver calls it a GPU; PoCL's is a CPU.
-        has_half: whether it has cl_khr_fp16; else half arithmetic is emulated on it.
+        platform: name of the driver, such as "Portable Computing Language".
+        name: name of the device.
+        version: version of OpenCL, in the driver's words.
+        driver: version of the driver.
+        is_gpu: whether the driver calls the device a GPU; PoCL's is a CPU.
+        has_half: whether the device has cl_khr_fp16; otherwise half arithmetic is emulated.
     """
 
     platform: str
@@ -59,15 +146,15 @@ class Counters:
     """What the runtime did since it was loaded.
 
     Attributes:
-        kernels_built: kernels that the driver compiled.
-        kernels_loaded: kernels that came compiled from the cache.
-        kernels_emulated: those of both whose half arithmetic is emulated.
-        launches: kernels enqueued.
-        bytes_to_device: copied from the host.
-        bytes_to_host: copied to the host.
-        bytes_on_device: copied between buffers of the device.
-        cache_bytes_written: into files of compiled kernels.
-        cache_entries_refused: such files that were broken, of another driver, or refused by it.
+        kernels_built: number of kernels that the driver compiled.
+        kernels_loaded: number of kernels that came compiled from the cache.
+        kernels_emulated: number of kernels, built or loaded, whose half arithmetic is emulated.
+        launches: number of kernels enqueued.
+        bytes_to_device: bytes copied from the host.
+        bytes_to_host: bytes copied to the host.
+        bytes_on_device: bytes copied between buffers of the device.
+        cache_bytes_written: bytes written into files of compiled kernels.
+        cache_entries_refused: number of such files that were broken or that the driver refused.
     """
 
     kernels_built: int
@@ -82,7 +169,7 @@ class Counters:
 
     def since(self, before: "Counters") -> "Counters":
         """Return what was done after `before` was taken."""
-        return Counters(*(a - b for a, b in zip(_values(self), _values(before), strict=True)))
+        return Counters(**{name: a - getattr(before, name) for name, a in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -90,9 +177,9 @@ class KernelTime:
     """How long a kernel ran on the device, by the device's own clock.
 
     Attributes:
-        kernel: its name.
-        launches: how often it ran.
-        nanoseconds: in all of them together.
+        kernel: name of the kernel.
+        launches: number of runs.
+        nanoseconds: time of all runs together.
     """
 
     kernel: str
@@ -107,9 +194,10 @@ def load_runtime(device: str | None = None, progress: Progress = lambda _: None)
     where TVM was built with an OpenCL runtime of its own.
 
     Args:
-        device: part of a device's "PLATFORM: NAME", case ignored; otherwise
-            $MBV3C_OPENCL_DEVICE; otherwise the first GPU, or without one the first device.
-        progress: told when the plugin is built, which takes a minute the first time.
+        device: part of a device's "PLATFORM: NAME", case ignored; None for
+            $MBV3C_OPENCL_DEVICE, and without that the first GPU, or else the first device.
+        progress: function that is told when the plugin is built, which takes a minute the first
+            time.
 
     Raises:
         ToolError: this is not Linux, the build failed, or another device was chosen before.
@@ -122,7 +210,9 @@ def load_runtime(device: str | None = None, progress: Progress = lambda _: None)
         if tvm_ffi.get_global_func("device_api.opencl", allow_missing=True) is not None:
             return  # this TVM was built with a runtime of its own
         plugin = provide_plugin(progress)
-        for library in (tvm_runtime(), plugin):
+        # The plugin needs TVM's runtime library in the process before it.
+        runtime = package_folder("tvm") / "lib" / "libtvm_runtime.so"
+        for library in (runtime, plugin):
             ctypes.CDLL(str(library))
         configure = tvm_ffi.get_global_func("mbv3c.opencl.configure")
     elif device is None:
@@ -146,7 +236,7 @@ def autoload() -> None:
         if built_plugin() is not None:
             load_runtime()
     except (OSError, ToolError, RuntimeError, ValueError):
-        # The next load_runtime() meets the same trouble, and says so.
+        # The next load_runtime() fails in the same way, and says so.
         return
 
 
@@ -184,7 +274,7 @@ def by_calls(calls: Sequence[str], times: Iterable[KernelTime]) -> list[tuple[st
 
     Calls of one kernel share its time in equal parts; functions that are no kernel are left out.
     """
-    us = {one.kernel: one.nanoseconds / one.launches / 1e3 for one in times}
+    us = {time.kernel: time.nanoseconds / time.launches / 1e3 for time in times}
     named = ((call, f"{call}{_KERNEL}") for call in calls)
     return [(call, us[kernel]) for call, kernel in named if kernel in us]
 
@@ -230,16 +320,13 @@ def _has_pocl(lines: Iterable[str]) -> bool:
 def _vendors(kit: OpenCLKit, system: dict[str, str]) -> Path:
     """Return a folder that names the kit's PoCL beside the system's drivers."""
     lines = {**system, "mbv3c-pocl.icd": f"{kit.pocl}\n"}
-    digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:12]
-    folder = kit.system.with_name(f"vendors-{digest}")
+    folder = kit.system.with_name(f"vendors-{digest_of(json.dumps(lines).encode())}")
 
     def fill(place: Path) -> None:
         for name, line in lines.items():
             (place / name).write_text(line)
 
-    if not folder.is_dir():
-        with only_one(kit.system.parent, lambda _: None):
-            provide(folder, fill)
+    provide_once(folder, fill)
     return folder
 
 
@@ -253,7 +340,3 @@ def _call(name: str) -> str:
         return function()
     except RuntimeError as error:
         raise ToolError(str(error)) from error
-
-
-def _values(counters: Counters) -> list[int]:
-    return list(vars(counters).values())

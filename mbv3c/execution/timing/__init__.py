@@ -1,1 +1,1 @@
-"""timing."""
+"""Time libraries and other runtimes, beside each other."""

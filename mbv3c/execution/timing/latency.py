@@ -1,12 +1,13 @@
-"""Time runtimes beside each other.
+"""Time runtimes beside each other, and tell their medians and ratios.
 
-Each runs in a process of its own, all of them pinned to the same processors, and they take turns
-in blocks with a pause between: thread pools go on spinning for a while after a call, and would
+Each runs in a process of its own. All are pinned to one set of processors, and they take turns in
+blocks with a pause between: thread pools go on spinning for a while after a call, and would
 take the processors from whoever comes next.
 """
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -15,10 +16,101 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median, quantiles
 from threading import Timer
 from typing import IO, Any
 
-from mbv3c.errors import ToolError
+from mbv3c.errors import ToolError, UsageError
+
+Blocks = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Times:
+    """The times of a side, in milliseconds."""
+
+    median_ms: float
+    min_ms: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Our time over theirs, below 1 where we are faster.
+
+    Attributes:
+        median: median ratio of neighbouring blocks.
+        quartiles: first and third quartile of the ratios.
+    """
+
+    median: float
+    quartiles: tuple[float, float]
+
+    @property
+    def steady(self) -> bool:
+        """Say whether the blocks agree to a tenth; otherwise something else ran beside them."""
+        lower, upper = self.quartiles
+        return upper - lower <= 0.1 * self.median
+
+
+def times(blocks: Blocks) -> Times:
+    """Summarize every run of one side."""
+    runs = [run for block in blocks for run in block]
+    return Times(median(runs), min(runs))
+
+
+def ratio(ours: Blocks, theirs: Blocks) -> Ratio:
+    """Compare block by block.
+
+    Block i of the one side ran right before or after block i of the other: what slows the machine
+    down for longer than a block slows both and leaves their ratio as it is.
+    """
+    ratios = [median(a) / median(b) for a, b in zip(ours, theirs, strict=True)]
+    if len(ratios) == 1:
+        return Ratio(ratios[0], (ratios[0], ratios[0]))
+    lower, middle, upper = quantiles(ratios, n=4, method="inclusive")
+    return Ratio(middle, (lower, upper))
+
+
+_SYSTEM = Path("/sys/devices/system/cpu")
+
+
+def processor_name() -> str:
+    """Return the name that the processor gives itself, or else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    pairs = (line.partition(":") for line in lines)
+    names = (value.strip() for key, _, value in pairs if key.strip() == "model name")
+    return next(names, platform.machine())
+
+
+def choose_cpus(count: int) -> list[int]:
+    """Choose logical processors to pin to, of different cores as far as there are enough.
+
+    Raises:
+        UsageError: this process may not use as many.
+    """
+    allowed = sorted(os.sched_getaffinity(0))
+    if not 1 <= count <= len(allowed):
+        raise UsageError(
+            f"--threads {count} is not possible: this process may use {len(allowed)} processors"
+        )
+    return sorted(sorted(allowed, key=_place_in_core)[:count])
+
+
+def _place_in_core(cpu: int) -> int:
+    """Return how many processors of the same core come before this one."""
+    try:
+        text = (_SYSTEM / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
+    except OSError:
+        return 0
+    siblings: list[int] = []
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        siblings += range(int(first), int(last or first) + 1)
+    return sorted(siblings).index(cpu)
+
 
 _BLOCK_RUNS = 10
 _LEAST_BLOCKS = 5
@@ -32,10 +124,9 @@ class Turns:
     """What contenders that took turns measured.
 
     Attributes:
-        blocks: milliseconds of every run by contender and block; of a profile, the calls of every
-            run.
-        interruptions: how often the system gave their processors to other processes.
-        runs: all of them together.
+        blocks: milliseconds of every run, or its calls in a profile, by contender and block.
+        interruptions: number of times that the system gave their processors to other processes.
+        runs: number of runs of all contenders together.
     """
 
     blocks: dict[str, list[list[Any]]]
@@ -63,8 +154,7 @@ class Worker:
             self._process.stdin.flush()
         answer = self.answer()
         self.interruptions += answer["interruptions"]
-        measured: list[Any] = answer["measured"]
-        return measured
+        return list(answer["measured"])
 
     def answer(self) -> Any:
         assert self._process.stdout is not None
@@ -89,11 +179,12 @@ def worker(
     """Start a worker on some processors, as many threads as there are of them; end it after.
 
     Args:
-        mode: a contender's name, or one of the worker's own modes.
-        bundle: the bundle that it runs.
-        cpus: the processors.
+        mode: name of a contender, or another mode of a worker.
+        bundle: bundle that the worker runs.
+        cpus: processors to stay on.
         device: TVM's name of what runs the library's kernels.
-        timeout: seconds after which it is killed, and what waits for it raises; None: never.
+        timeout: seconds after which the worker is killed, and what waits for it raises; None for
+            never.
     """
     chosen = ",".join(map(str, cpus))
     module = "mbv3c.execution.timing.worker"
@@ -140,9 +231,9 @@ def take_turns(
     """Time inferences of several sides.
 
     Args:
-        sides: each side's mode of a worker and bundle, by name.
-        cpus: the processors to stay on.
-        runs: inferences of each side.
+        sides: mode of a worker and bundle of each side, by name.
+        cpus: processors to stay on.
+        runs: number of inferences of each side.
         device: TVM's name of what runs the libraries' kernels.
 
     Raises:

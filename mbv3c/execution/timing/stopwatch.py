@@ -1,6 +1,5 @@
 """The library that times every call of a model on a device; see stopwatch.c beside this."""
 
-import hashlib
 import platform
 import struct
 from importlib.metadata import version
@@ -9,7 +8,7 @@ from pathlib import Path
 from tvm_ffi import libinfo
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.cache import cache_root, only_one, provide
+from mbv3c.execution.cache import cache_root, digest_of, provide_once
 from mbv3c.execution.link import run_zig, zig_triple
 
 INSTRUMENT = "mbv3c.stopwatch"  # what `begin` registers, for the virtual machine
@@ -43,12 +42,9 @@ def stopwatch_here() -> Path:
         ToolError: the compiler failed, or the cache folder cannot be written to.
     """
     made_from = _SOURCE.read_bytes() + version("apache-tvm-ffi").encode()
-    folder = cache_root() / f"stopwatch-{hashlib.sha256(made_from).hexdigest()[:12]}"
-    library = folder / "built" / "stopwatch.so"
-    if not library.exists():
-        with only_one(folder, lambda _: None):
-            here = f"{platform.machine()}-linux-gnu"
-            provide(library.parent, lambda place: build_stopwatch(here, place / library.name))
+    library = cache_root() / f"stopwatch-{digest_of(made_from)}" / "built" / "stopwatch.so"
+    here = f"{platform.machine()}-linux-gnu"
+    provide_once(library.parent, lambda place: build_stopwatch(here, place / library.name))
     return library
 
 

@@ -9,6 +9,12 @@ runs the library's kernels, cpu or opencl. The process says `{"ready": true}` wh
 it answers every line with a number N by one line of JSON: `measured`, the milliseconds of N
 inferences, or, for "profile", of each of them the name and the microseconds of every function
 called, in order; and `interruptions`, how often its processors were given to others meanwhile.
+
+What can be timed: a bundle's library, and other runtimes on the bundle's model.
+
+Each opens a model on some threads and returns what runs one inference, always from Python and on
+an input that is there already. Of an int8 bundle the others run the quantized model, too; else
+they compute in fp32, whatever the bundle's precision is.
 """
 
 import json
@@ -17,18 +23,146 @@ import platform
 import resource
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mbv3c.bundle import LIBRARY
-from mbv3c.execution.opencl.runtime import by_calls, profiled
-from mbv3c.execution.timing.contenders import CONTENDERS, Run, opened_device, read_input
+from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MODEL, QUANTIZED
+from mbv3c.errors import UsageError
+from mbv3c.execution.opencl.runtime import by_calls, device_info, load_runtime, profiled
 
 if TYPE_CHECKING:
     from mbv3c.execution.timing.stopwatch import Call
+
+Run = Callable[[], object]
+Measure = Callable[[int], list[Any]]  # what that many runs took
+Open = Callable[[Path, NDArray[np.float32], int, str], Run]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A runtime.
+
+    Attributes:
+        open: function from a bundle, an input, a number of threads and TVM's name of a device,
+            which only the bundle's library can use, to what runs one inference.
+        module: Python module that the runtime needs.
+        package: package that brings the module.
+        extra: extra of mbv3c that brings the package; empty where mbv3c always does.
+    """
+
+    open: Open
+    module: str
+    package: str
+    extra: str = ""
+
+    @property
+    def version(self) -> str:
+        return metadata.version(self.package)
+
+
+def _open_bundle(bundle: Path, x: NDArray[np.float32], threads: int, device: str) -> Run:
+    """Open the library; TVM takes the number of threads from its environment."""
+    import tvm
+    from tvm import relax
+
+    opened = opened_device(device)
+    library = tvm.runtime.load_module(str(bundle / LIBRARY))
+    main = relax.VirtualMachine(library, opened)["main"]
+    input_ = tvm.runtime.tensor(x, opened)
+    if device == "cpu":
+        return lambda: main(input_)
+
+    def run() -> None:
+        main(input_)
+        opened.sync()  # launches return at once
+
+    return run
+
+
+def opened_device(name: str) -> Any:
+    """Return a device of TVM's, "cpu" or "opencl"; loads the OpenCL runtime for the latter.
+
+    Raises:
+        ToolError: there is no OpenCL device.
+    """
+    import tvm
+
+    if name == "opencl":
+        load_runtime()
+        device_info()
+    return tvm.device(name)
+
+
+def _open_onnxruntime(bundle: Path, x: NDArray[np.float32], threads: int, device: str) -> Run:
+    """Open the model with every optimisation of onnxruntime, as its users do."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        str(_model(bundle)), options, providers=["CPUExecutionProvider"]
+    )
+    feed = {session.get_inputs()[0].name: x}
+    return lambda: session.run(None, feed)
+
+
+def _open_openvino(bundle: Path, x: NDArray[np.float32], threads: int, device: str) -> Run:
+    """Open the model for latency, and in fp32: by itself OpenVINO may choose bf16."""
+    import openvino
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    compiled = openvino.Core().compile_model(str(_model(bundle)), "CPU", settings)
+    request = compiled.create_infer_request()
+    return lambda: request.infer([x], share_inputs=True, share_outputs=True)
+
+
+def _model(bundle: Path) -> Path:
+    quantized = bundle / QUANTIZED
+    return quantized if quantized.exists() else bundle / MODEL
+
+
+BUNDLE = "bundle"
+CONTENDERS = {
+    BUNDLE: Contender(_open_bundle, "tvm", "apache-tvm"),
+    "onnxruntime": Contender(_open_onnxruntime, "onnxruntime", "onnxruntime"),
+    "openvino": Contender(_open_openvino, "openvino", "openvino", "bench"),
+}
+OTHERS = tuple(name for name in CONTENDERS if name != BUNDLE)
+
+
+def find_contender(name: str) -> Contender:
+    """Look a runtime up that a bundle can be compared with.
+
+    Raises:
+        UsageError: it is unknown, or not installed.
+    """
+    if name not in OTHERS:
+        raise UsageError(f"unknown runtime {name!r}; known: {', '.join(OTHERS)}")
+    contender = CONTENDERS[name]
+    if find_spec(contender.module) is None:
+        wanted = f"mbv3c[{contender.extra}]" if contender.extra else contender.package
+        raise UsageError(f"{name} is not installed; install it with `pip install '{wanted}'`")
+    return contender
+
+
+def read_input(bundle: Path) -> NDArray[np.float32]:
+    """Return the golden input of a bundle."""
+    x: NDArray[np.float32] = np.load(bundle / GOLDEN_INPUT)
+    return x
+
 
 PROFILE, CONTEST = "profile", "contest"
 OUTPUTS = "outputs.npz"  # what a contest's candidates made, in their order
@@ -64,7 +198,7 @@ def _interruptions() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def _measuring(mode: str, bundle: Path, threads: int, device: str) -> Callable[[int], list[Any]]:
+def _measuring(mode: str, bundle: Path, threads: int, device: str) -> Measure:
     x = read_input(bundle)
     if mode in (PROFILE, CONTEST):
         return _profiled(bundle, x, device, storing=mode == CONTEST)
@@ -78,9 +212,7 @@ def _timed(run: Run) -> float:
     return (perf_counter_ns() - begin) / 1e6
 
 
-def _profiled(
-    bundle: Path, x: Any, name: str, *, storing: bool
-) -> "Callable[[int], list[list[Call]]]":
+def _profiled(bundle: Path, x: Any, name: str, *, storing: bool) -> Measure:
     import tvm
     from tvm import relax
 
@@ -89,17 +221,14 @@ def _profiled(
     device = opened_device(name)
     library = tvm.runtime.load_module(str(bundle / LIBRARY))
     machine = relax.VirtualMachine(library, device)
-    main, given = machine["main"], tvm.runtime.tensor(x, device)
+    main, input_ = machine["main"], tvm.runtime.tensor(x, device)
 
     if storing:
-        outputs: list[Any] = arrays(main(given))
+        outputs: list[Any] = arrays(main(input_))
         np.savez(bundle / OUTPUTS, **{f"{i}": output for i, output in enumerate(outputs)})
 
-    def run() -> None:
-        main(given)
-
     by_call = _by_stopwatch if platform.system() == "Linux" else _by_instrument
-    timed = by_call(machine, device, run)
+    timed = by_call(machine, device, lambda: main(input_))
 
     def run_on_gpu() -> "list[Call]":
         with profiled() as times:
@@ -111,9 +240,7 @@ def _profiled(
     return timed
 
 
-def _by_stopwatch(
-    machine: Any, device: Any, run: Callable[[], None]
-) -> "Callable[[int], list[list[Call]]]":
+def _by_stopwatch(machine: Any, device: Any, run: Run) -> Measure:
     """Time calls from within the process's native code, which leaves caches as they are."""
     import tvm
 
@@ -132,14 +259,12 @@ def _by_stopwatch(
 
     def timed(runs: int) -> "list[list[Call]]":
         blocks = [some(min(_AT_ONCE, runs - at)) for at in range(0, runs, _AT_ONCE)]
-        return [one for block in blocks for one in block]
+        return [calls for block in blocks for calls in block]
 
     return timed
 
 
-def _by_instrument(
-    machine: Any, device: Any, run: Callable[[], None]
-) -> "Callable[[int], list[list[Call]]]":
+def _by_instrument(machine: Any, device: Any, run: Run) -> Measure:
     """Time calls from Python, where there is no stopwatch."""
     calls: list[Call] = []
     begin = 0

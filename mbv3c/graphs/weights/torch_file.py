@@ -46,6 +46,8 @@ _LITERALS = {
     *("BINUNICODE", "SHORT_BINUNICODE"),
 }
 
+_EMPTY = {"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}
+
 _MOST_DIMENSIONS = 8
 
 # What a damaged or hostile pickle makes the interpreter below do.
@@ -157,20 +159,16 @@ class _Interpreter:
                 self._memo[len(self._memo)] = stack[-1]
             case "BINGET" | "LONG_BINGET":
                 stack.append(self._memo[argument])
-            case "EMPTY_TUPLE":
-                stack.append(())
+            case _ if name in _EMPTY:
+                stack.append(_EMPTY[name]())
             case "TUPLE":
                 stack.append(tuple(self._marked()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 stack.append(tuple(reversed([stack.pop() for _ in range(int(name[-1]))])))
-            case "EMPTY_LIST":
-                stack.append([])
             case "APPEND":
                 self._extend([stack.pop()])
             case "APPENDS":
                 self._extend(self._marked())
-            case "EMPTY_DICT":
-                stack.append({})
             case "SETITEM":
                 self._set_items(list(reversed([stack.pop(), stack.pop()])))
             case "SETITEMS":

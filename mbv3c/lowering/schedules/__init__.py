@@ -1,1 +1,1 @@
-"""The kernels of this family of networks: one module each, with its knobs and their defaults."""
+"""What the kernels of several backends are written with, and the schedule of TVM's kernels."""

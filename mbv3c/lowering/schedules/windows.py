@@ -12,8 +12,7 @@ from functools import partial
 from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.schedules import emit
-from mbv3c.lowering.schedules.emit import Expr
-from mbv3c.lowering.schedules.panels import Panels
+from mbv3c.lowering.schedules.emit import Expr, Panels
 
 
 @dataclass(frozen=True)
@@ -78,18 +77,18 @@ class OutputRun:
     Attributes:
         start: the first output; an expression if several runs share their code.
         count: number of outputs.
-        known: `start` if it is a number; None if it is an expression, and all taps lie inside.
+        known_start: `start` as a number; None for an expression: then all taps lie inside.
     """
 
     start: Expr
     count: int
-    known: int | None
+    known_start: int | None
 
     def skips(self, axis: Axis, output: int, tap: int) -> bool:
         """Say whether a tap of the output'th window falls outside the map."""
-        if self.known is None:
+        if self.known_start is None:
             return False
-        at: int = axis.source(self.known + output, tap)
+        at: int = axis.source(self.known_start + output, tap)
         return at < 0 or at >= axis.size
 
 
@@ -120,9 +119,9 @@ class RowLoads:
 def row_loads(axis: Axis, run: OutputRun, lanes: int) -> RowLoads:
     """Cover what a run reads of a row with vectors."""
     first = axis.source(run.start, 0)
-    skipped = 0 if run.known is None else max(0, -first)
+    skipped = 0 if run.known_start is None else max(0, -first)
     starts = list(range(skipped, axis.span(run.count), lanes))
-    if run.known is not None:
+    if run.known_start is not None:
         starts = [min(start, axis.size - lanes - first) for start in starts]
     return RowLoads(tuple(starts), first, axis, lanes, skipped)
 
@@ -163,11 +162,7 @@ Conditions = Callable[[Expr, int], list[Expr]]
 
 
 def for_each_row(
-    axis: Axis,
-    body: Callable[[Expr, Conditions], None],
-    *,
-    apart: bool,
-    parallel: bool = False,
+    axis: Axis, body: Callable[[Expr, Conditions], None], *, apart: bool, parallel: bool = False
 ) -> None:
     """Emit `body` for all output rows, with the comparisons that they need.
 

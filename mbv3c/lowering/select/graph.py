@@ -44,12 +44,12 @@ class Graph:
         Raises:
             ModelError: they are unknown or not fixed.
         """
-        known = self.types.get(name)
-        if known is None or not known.HasField("shape"):
+        declared = self.types.get(name)
+        if declared is None or not declared.HasField("shape"):
             raise ModelError(f"the shape of {name!r} is not known; fix it with --input-shape")
-        if not all(dim.HasField("dim_value") for dim in known.shape.dim):
+        if not all(dim.HasField("dim_value") for dim in declared.shape.dim):
             raise ModelError(f"the shape of {name!r} is dynamic; fix it with --input-shape")
-        return tuple(dim.dim_value for dim in known.shape.dim)
+        return tuple(dim.dim_value for dim in declared.shape.dim)
 
     def dtype(self, name: str) -> str:
         return helper.tensor_dtype_to_np_dtype(self.types[name].elem_type).name

@@ -14,12 +14,10 @@ from tvm.tirx import PrimFunc
 
 from mbv3c.errors import ModelError
 from mbv3c.graphs.load import model_input
-from mbv3c.lowering.kernels import Kernel, Kernels
-from mbv3c.lowering.plan import Array, Plan, Step, Value
-from mbv3c.lowering.qdq import Steps
-from mbv3c.lowering.schedules.epilogue import LINEAR
+from mbv3c.lowering.plan import Array, Elementwise, Kernel, Kernels, Plan, Step, Transpose, Value
+from mbv3c.lowering.quantization import Quantization
+from mbv3c.lowering.schedules.emit import LINEAR
 from mbv3c.lowering.select.graph import Graph
-from mbv3c.lowering.shapes import Elementwise, Transpose
 
 INT8 = "int8"
 
@@ -35,8 +33,8 @@ class Rounding:
         dequantize: the writer of kernels from int8 to fp32.
     """
 
-    quantize: Callable[[int, Steps], PrimFunc]
-    dequantize: Callable[[int, Steps], PrimFunc]
+    quantize: Callable[[int, Quantization], PrimFunc]
+    dequantize: Callable[[int, Quantization], PrimFunc]
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Memory:
 
     def unused_name(self, name: str) -> str:
         """Return a name with which no tensor of the graph and no value begins."""
-        while any(known.startswith(name) for known in (*self._graph.types, *self.plan.values)):
+        while any(taken.startswith(name) for taken in (*self._graph.types, *self.plan.values)):
             name += "'"
         return name
 
@@ -164,20 +162,20 @@ class Memory:
 
     def value(self, name: str, dtype: str, *, channels_last: bool) -> str:
         """Return the value that holds a tensor in the wanted form; make it where needed."""
-        made = self.made_type(name)
+        made_type = self.made_type(name)
         held = self._held[name]
         if self._graph.is_flat(name):
             channels_last = next(last for last, _ in held)
-        wanted = (channels_last, dtype)
-        if wanted not in held:
+        form = (channels_last, dtype)
+        if form not in held:
             # What has the layout already is only converted.
-            held[wanted] = (
-                self._convert(name, held[channels_last, made], dtype)
-                if (channels_last, made) in held
-                else self._transpose(name, held[not channels_last, made], channels_last, dtype)
+            held[form] = (
+                self._convert(name, held[channels_last, made_type], dtype)
+                if (channels_last, made_type) in held
+                else self._transpose(name, held[not channels_last, made_type], form)
             )
-            self.plan.hold(name, held[wanted], channels_last=channels_last)
-        return held[wanted]
+            self.plan.hold(name, held[form], channels_last=channels_last)
+        return held[form]
 
     def write_output(self, name: str) -> None:
         """Let a tensor leave the plan, as ONNX declares it, in memory of its own."""
@@ -203,7 +201,8 @@ class Memory:
 
     # ---- kernels that move tensors ----
 
-    def _transpose(self, name: str, source: str, channels_last: bool, dtype: str) -> str:
+    def _transpose(self, name: str, source: str, form: _Form) -> str:
+        channels_last, dtype = form
         if self.plan.values[source].dtype == INT8 != dtype:
             source = self._convert(name, source, dtype)
         batch, channels, *sides = self._graph.shape(name)
@@ -218,24 +217,28 @@ class Memory:
 
     def _convert(self, name: str, source: str, dtype: str) -> str:
         """Convert a tensor, laid out as it is."""
-        given, steps = self.plan.values[source], self._graph.steps.get(name)
-        result = self.add_value(f"{name}.{dtype}", given.shape, dtype)
-        if given.dtype != INT8 or steps is None or self._rounding is None:
+        value, steps = self.plan.values[source], self._graph.steps.get(name)
+        result = self.add_value(f"{name}.{dtype}", value.shape, dtype)
+        if value.dtype != INT8 or steps is None or self._rounding is None:
             return self._pass_on("cast", source, result)
-        kernel = Kernel(self._rounding.dequantize(prod(given.shape), steps))
+        kernel = Kernel(self._rounding.dequantize(prod(value.shape), steps))
         self.append("dequantize", (), kernel, (source, result), (result,))
         return result
 
     def _pass_on(self, kind: str, source: str | Array, result: str) -> str:
         """Copy values to `result`, in its type, and return that."""
-        given = self.plan.values[source].dtype if isinstance(source, str) else source.dtype.name
-        made = self.plan.values[result]
-        shape = Elementwise(1, 1, prod(made.shape), "", False, LINEAR, given, made.dtype)
+        dtype = self.plan.values[source].dtype if isinstance(source, str) else source.dtype.name
+        value = self.plan.values[result]
+        shape = Elementwise(1, 1, prod(value.shape), "", False, LINEAR, dtype, value.dtype)
         self.append(kind, (), self._kernels.elementwise(shape), (source, result), (result,))
         return result
 
     def _quantize(
-        self, name: str, source: str, write: Callable[[int, Steps], PrimFunc], steps: Steps
+        self,
+        name: str,
+        source: str,
+        write: Callable[[int, Quantization], PrimFunc],
+        steps: Quantization,
     ) -> str:
         shape = self.plan.values[source].shape
         result = self.add_value(f"{name}.int8", shape, INT8)

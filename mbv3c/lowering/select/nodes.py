@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from mbv3c.lowering.kernels import Floats
-from mbv3c.lowering.plan import Array
-from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
+from mbv3c.lowering.plan import Array, Floats
+from mbv3c.lowering.schedules.emit import HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.lowering.select.graph import IMAGE_RANK, Graph
 
@@ -59,7 +58,7 @@ class MatrixProduct:
     """A product of rows with stored weights: a 1x1 convolution or a fully connected layer.
 
     Attributes:
-        rows: number of rows; of an image, every place is one.
+        rows: number of rows; every place of an image is a row.
         weights: [N, K].
         bias: [N].
         channels_last: whether the rows are the places of images.
@@ -187,9 +186,9 @@ def branch_of(pool: onnx.NodeProto, graph: Graph) -> Branch | None:
     if pool.op_type != "GlobalAveragePool" or not graph.is_image(pool.input[0]):
         return None
     chain = [pool]
-    for wanted in (("Conv",), _ACTIVATIONS, ("Conv",), _ACTIVATIONS, ("Mul",)):
+    for op_types in (("Conv",), _ACTIVATIONS, ("Conv",), _ACTIVATIONS, ("Mul",)):
         user = graph.float_follower(chain[-1].output[0])
-        if user is None or user.op_type not in wanted:
+        if user is None or user.op_type not in op_types:
             return None
         if user.op_type == "Conv" and not _is_plain_1x1(user, graph):
             return None

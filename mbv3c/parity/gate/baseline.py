@@ -1,13 +1,12 @@
 """A report of what a bundle is like, and how it compares with an earlier one.
 
-Compared is what means the same on every machine: errors, bytes, executed instructions, and time as
-a ratio to that of onnxruntime in the same run.
+It compares what has one meaning on every machine: errors, bytes, executed instructions, and time
+as a ratio to that of onnxruntime in one run.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,8 @@ from mbv3c import bundle as bundles
 from mbv3c.atomic import new_file
 from mbv3c.bundle import Bundle
 from mbv3c.errors import EXIT_LARGER, EXIT_PARITY, EXIT_SLOWER, SavedFileError, UsageError
-from mbv3c.parity.checks import Check
-from mbv3c.parity.compare import Parity
-from mbv3c.parity.gate.limits import MetricRow
-from mbv3c.targets.ethos_u.verdict import NpuParity
+from mbv3c.parity.gate.limits import Limit, MetricRow
+from mbv3c.parity.verdict import Check, Verdict
 
 FORMAT = "mbv3c report"
 SCHEMA = 1
@@ -35,9 +32,9 @@ class Allowed:
     """How much worse than the baseline is still no miss.
 
     Attributes:
-        slowdown: of the ratio, the instructions or the cycles, as a fraction.
-        growth: of every size in bytes, as a fraction.
-        error: of every error, as a fraction of its own tolerance.
+        slowdown: growth of the ratio, the instructions or the cycles, as a fraction.
+        growth: growth of every size in bytes, as a fraction.
+        error: growth of every error, as a fraction of that error's tolerance.
     """
 
     slowdown: float = 0.05
@@ -45,66 +42,33 @@ class Allowed:
     error: float = 0.5
 
 
-def identity_of(bundle: Bundle) -> dict[str, Any]:
-    """Return what must be the same for two reports to be comparable."""
-    manifest = bundle.manifest
-    return {
-        "target": manifest["target"]["name"],
-        "cores": manifest["target"].get("cores", 1),
-        "precision": manifest["precision"],
-        "model_sha256": manifest["files"][bundles.MODEL],
-    }
+@dataclass(frozen=True)
+class Footprint:
+    """What a bundle takes, as its backend counts it.
 
-
-def sizes_of(bundle: Bundle) -> dict[str, int]:
-    """Return sizes in bytes: of the files, and of the memory that an inference takes.
-
-    Of an NPU the memory is vela's estimate.
+    Attributes:
+        cores: the number of cores that one inference may use.
+        sizes: bytes by name: files, and memory during an inference.
     """
-    manifest, files = bundle.manifest, bundle.manifest["files"]
-    sizes = {"bundle_bytes": sum((bundle.path / name).stat().st_size for name in files)}
-    if "npu" in manifest:
-        cost = manifest["npu"]["cost"]
-        stream = (bundle.path / bundles.NPU_STREAM).stat().st_size
-        estimated = {f"{kind}_bytes": int(cost[f"{kind}_bytes"]) for kind in _NPU_MEMORY}
-        return {**sizes, "stream_bytes": stream, **estimated}
-    memory = manifest["memory"]
+
+    cores: int
+    sizes: dict[str, int]
+
+
+def identity_of(bundle: Bundle, cores: int) -> dict[str, Any]:
+    """Return what must be equal in two reports that are to be compared."""
     return {
-        **sizes,
-        "library_bytes": bundle.library.stat().st_size,
-        "weight_bytes": memory["weight_bytes"],
-        "arena_bytes": memory["arena_bytes"],
+        "target": bundle.manifest.target.name,
+        "cores": cores,
+        "precision": bundle.manifest.precision,
+        "model_sha256": bundle.files[bundles.MODEL],
     }
-
-
-_NPU_MEMORY = ("sram", "dram", "flash")
-
-
-def errors_of(parity: Parity | NpuParity) -> list[dict[str, Any]]:
-    """Return every error that the standing rules limit; null where it is not finite.
-
-    Of outputs they are fractions of the range, of an NPU LSB.
-    """
-    if isinstance(parity, NpuParity):
-        return [
-            {"name": f"TOSA against QDQ, input {i}", "error": one.lsb, "allowed": one.allowed_lsb}
-            for i, one in enumerate(parity.inputs)
-        ]
-    return [
-        {
-            "name": f"{pair.reference.name}, input {index}",
-            "error": error if isfinite(error := pair.judged.max_error_of_range) else None,
-            "allowed": pair.judged.allowed,
-        }
-        for index, outputs in enumerate(parity.pairs)
-        for pair in outputs
-        if pair.judged is not None
-    ]
 
 
 def report_of(
     bundle: Bundle,
-    parity: Parity | NpuParity,
+    footprint: Footprint,
+    verdict: Verdict,
     rows: Sequence[MetricRow],
     speed: Mapping[str, Any] | None,
 ) -> Report:
@@ -112,22 +76,24 @@ def report_of(
 
     Args:
         bundle: the bundle.
-        parity: its verdict.
-        rows: its metrics.
-        speed: `kind`, `value` (of which less is better) and what belongs to it; None if that was
-            not measured.
+        footprint: what the bundle takes.
+        verdict: the verdict on it.
+        rows: metrics of the bundle.
+        speed: `kind`, `value` (of which less is better) and what belongs to it; None if the speed
+            was not measured.
     """
-    verdict = {key: value for key, value in parity.to_json().items() if key not in _TOO_LONG}
+    document = {key: value for key, value in verdict.to_json().items() if key not in _TOO_LONG}
+    sizes = {"bundle_bytes": sum((bundle.path / name).stat().st_size for name in bundle.files)}
     return {
         "format": FORMAT,
         "schema": SCHEMA,
-        "mbv3c": bundle.manifest["mbv3c"],
+        "mbv3c": bundle.manifest.mbv3c,
         "bundle": bundle.path.resolve().name,
-        **identity_of(bundle),
-        "parity": verdict,
-        "errors": errors_of(parity),
+        **identity_of(bundle, footprint.cores),
+        "parity": document,
+        "errors": verdict.errors(),
         "metrics": [row.to_json() for row in rows],
-        "sizes": sizes_of(bundle),
+        "sizes": sizes | footprint.sizes,
         "speed": None if speed is None else dict(speed),
     }
 
@@ -146,7 +112,7 @@ def write_report(path: Path, report: Report) -> None:
         temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
-def read_baseline(path: Path, bundle: Bundle) -> Report:
+def read_baseline(path: Path, bundle: Bundle, cores: int) -> Report:
     """Read an earlier report that a bundle is to be compared with.
 
     Raises:
@@ -157,37 +123,37 @@ def read_baseline(path: Path, bundle: Bundle) -> Report:
     if not path.is_file():
         raise UsageError(f"no such file: {path}; `mbv3c verify --report` writes one")
     try:
-        found = json.loads(path.read_bytes())
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
+        saved = json.loads(path.read_bytes())
+        if not isinstance(saved, dict) or saved.get("format") != FORMAT:
             raise SavedFileError(f"{path} is no report of `mbv3c verify --report`")
-        if found.get("schema") != SCHEMA:
+        if saved.get("schema") != SCHEMA:
             raise SavedFileError(
-                f"{path} has schema {found.get('schema')}, and this version reads {SCHEMA}; write "
+                f"{path} has schema {saved.get('schema')}, and this version reads {SCHEMA}; write "
                 "it again with this version"
             )
-        _check_shape(found)
+        _check_shape(saved)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SavedFileError(f"{path} is damaged ({error}); write it again") from error
-    for name, value in identity_of(bundle).items():
-        if found.get(name) != value:
+    for name, value in identity_of(bundle, cores).items():
+        if saved.get(name) != value:
             raise UsageError(
-                f"{path} is no baseline for {bundle.path}: its {name} is {found.get(name)}, that "
+                f"{path} is no baseline for {bundle.path}: its {name} is {saved.get(name)}, that "
                 f"of the bundle is {value}; write another with --report"
             )
-    if not found["parity"]["passed"]:
+    if not saved["parity"]["passed"]:
         raise UsageError(f"{path} is of a bundle that missed parity; that is no baseline")
-    return found
+    return saved
 
 
-def _check_shape(found: Report) -> None:
+def _check_shape(report: Report) -> None:
     """Touch what a comparison reads; raises what Python does where it is not there."""
-    bool(found["parity"]["passed"])
-    for one in found["errors"]:
-        str(one["name"]), float(one["error"]), float(one["allowed"])
-    for size in found["sizes"].values():
+    bool(report["parity"]["passed"])
+    for row in report["errors"]:
+        str(row["name"]), float(row["error"]), float(row["allowed"])
+    for size in report["sizes"].values():
         int(size)
-    if found["speed"] is not None:
-        str(found["speed"]["kind"]), float(found["speed"]["value"])
+    if report["speed"] is not None:
+        str(report["speed"]["kind"]), float(report["speed"]["value"])
 
 
 def compare_with(
@@ -196,7 +162,7 @@ def compare_with(
     """Compare a report with an earlier one; `seconds` is how long measuring the speed took.
 
     Raises:
-        UsageError: they do not hold the same, so that they cannot be compared.
+        UsageError: they hold different items, so that they cannot be compared.
     """
     return [
         *_errors(baseline, now, allowed.error),
@@ -206,15 +172,15 @@ def compare_with(
 
 
 def _errors(baseline: Report, now: Report, share: float) -> Iterator[Check]:
-    before = {one["name"]: one for one in baseline["errors"]}
-    _same("outputs and inputs", list(before), [one["name"] for one in now["errors"]])
-    for one in now["errors"]:
-        was, error = before[one["name"]]["error"], one["error"]
-        limit = was + share * one["allowed"]
+    before = {row["name"]: row for row in baseline["errors"]}
+    _same("outputs and inputs", list(before), [row["name"] for row in now["errors"]])
+    for row in now["errors"]:
+        was, error = before[row["name"]]["error"], row["error"]
+        limit = was + share * row["allowed"]
         seen = "not finite" if error is None else f"{error:.2g}"
         yield Check(
             "baseline",
-            f"error of {one['name']}",
+            f"error of {row['name']}",
             error is not None and error <= limit,
             f"{seen}, was {was:.2g} (allowed {limit:.2g})",
             EXIT_PARITY,
@@ -227,14 +193,14 @@ def _speed(baseline: Report, now: Report, slowdown: float, seconds: float) -> It
         return
     for name in ("kind", *_BESIDE):
         _same(f"speed's {name}", before.get(name), after.get(name))
-    said = _change(before["value"], after["value"], slowdown)
+    change = _change(before["value"], after["value"], slowdown)
     if after.get("undisturbed") is False:
-        said += "; something else ran beside it"
+        change += "; something else ran beside it"
     yield Check(
         "baseline",
         str(after["kind"]),
         after["value"] <= before["value"] * (1 + slowdown),
-        said,
+        change,
         EXIT_SLOWER,
         seconds,
     )
@@ -254,7 +220,7 @@ def _sizes(baseline: Report, now: Report, growth: float) -> Iterator[Check]:
 
 def _change(before: float, after: float, allowed: float) -> str:
     change = f"{after / before - 1:+.2%}" if before else "was nothing"
-    now, was = (f"{one:,}" if isinstance(one, int) else f"{one:.3f}" for one in (after, before))
+    now, was = (f"{x:,}" if isinstance(x, int) else f"{x:.3f}" for x in (after, before))
     return f"{now}, was {was}: {change} (allowed {allowed:+.2%})"
 
 
@@ -264,3 +230,32 @@ def _same(what: str, before: Any, after: Any) -> None:
             f"the baseline cannot be compared with: its {what} was {before} and is {after} now; "
             "write another with --report"
         )
+
+
+@dataclass(frozen=True)
+class GateRequest:
+    """What the user asked for beside the verdict; paths are None where nothing was said.
+
+    Attributes:
+        limits: limits on the metrics.
+        save_outputs: where to write the outputs.
+        check: a file of such outputs, to be judged instead of a bundle.
+        report: where to write a report.
+        baseline: an earlier report to compare with.
+        allowed: how much worse than that it may be.
+        latency: whether to measure the speed.
+        junit: where to write the checks.
+        plot: where to write pictures of the errors.
+        html: where to write a page with all results.
+    """
+
+    limits: tuple[Limit, ...] = ()
+    save_outputs: Path | None = None
+    check: Path | None = None
+    report: Path | None = None
+    baseline: Path | None = None
+    allowed: Allowed = field(default_factory=Allowed)
+    latency: bool = False
+    junit: Path | None = None
+    plot: Path | None = None
+    html: Path | None = None

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.execution.runners import KernelCall, KernelRunner
-from mbv3c.parity.kernels import reference_tensors
+from mbv3c.lowering.describe import ArgumentRecord, KernelRecord
+from mbv3c.parity.kernels import ReferenceTensors, arguments_of
+from mbv3c.parity.metrics import finite
 from mbv3c.parity.reference import error_of_range
-
-Kernel = Mapping[str, Any]
 
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 # A bottleneck ends without an activation.
@@ -51,7 +50,7 @@ class BlockErrors:
 
     Attributes:
         ran_on: what executed the library.
-        blocks: in the order in which they run.
+        blocks: the blocks, in the order in which they run.
         errors: per block and input the largest error of what it hands on, over the reference's
             range; None where the reference has no such tensor.
     """
@@ -63,12 +62,12 @@ class BlockErrors:
     def to_json(self) -> list[dict[str, Any]]:
         """Return the documented keys; an error that is not finite becomes null."""
         return [
-            {"block": block.name, "errors": [_finite(one) for one in row]}
+            {"block": block.name, "errors": finite(row)}
             for block, row in zip(self.blocks, self.errors, strict=True)
         ]
 
 
-def find_blocks(model: onnx.ModelProto, kernels: Sequence[Kernel]) -> tuple[Block, ...]:
+def find_blocks(model: onnx.ModelProto, kernels: Sequence[KernelRecord]) -> tuple[Block, ...]:
     """Cut the kernels of a library behind every linear convolution or sum with more than a pixel.
 
     A sum that only adds to what the kernel before it made belongs to that one, and so does a
@@ -78,21 +77,21 @@ def find_blocks(model: onnx.ModelProto, kernels: Sequence[Kernel]) -> tuple[Bloc
     ends = [
         index + 1
         for index, kernel in enumerate(kernels)
-        if any(_ends_block(one, producers) for one in _written(kernel))
+        if any(_ends_block(tensor, producers) for tensor in _written(kernel))
         and not _is_summed(index, kernels, producers)
-        and not _is_copied(index, kernels)
+        and all(later.nodes for later in kernels[index + 1 : index + 2])  # none is a copy
     ]
-    depthwise = (i for i, kernel in enumerate(kernels) if "depthwise" in kernel["kind"])
+    depthwise = (i for i, kernel in enumerate(kernels) if "depthwise" in kernel.kind)
     places = sorted({0, next(depthwise, 0), *ends, len(kernels)})
     return tuple(
-        Block(_name([node for one in kernels[first:end] for node in one["nodes"]]), first, end)
+        Block(_name([node for kernel in kernels[first:end] for node in kernel.nodes]), first, end)
         for first, end in pairwise(places)
     )
 
 
 def check_blocks(
     model: onnx.ModelProto,
-    kernels: Sequence[Kernel],
+    kernels: Sequence[KernelRecord],
     inputs: Sequence[NDArray[np.float32]],
     runner: KernelRunner,
     bundle: Path,
@@ -102,7 +101,7 @@ def check_blocks(
     Args:
         model: what the library was made of: rewritten, or quantized.
         kernels: the library's kernels, as its manifest has them.
-        inputs: of the model.
+        inputs: inputs of the model.
         runner: what runs the library.
         bundle: a folder with the library.
 
@@ -116,91 +115,82 @@ def check_blocks(
 
 def _errors(
     model: onnx.ModelProto,
-    kernels: Sequence[Kernel],
+    kernels: Sequence[KernelRecord],
     blocks: Sequence[Block],
     x: NDArray[np.float32],
     runner: KernelRunner,
     bundle: Path,
 ) -> list[float | None]:
-    reference = reference_tensors(model, kernels, x)
+    reference = ReferenceTensors(model, kernels, x)
     calls: list[KernelCall] = []
     for block in blocks:
         inside = kernels[block.first : block.end]
-        own = {one["writes"] for kernel in inside for one in _written(kernel)}
+        own = {written.writes for kernel in inside for written in _written(kernel)}
+        given = reference.tensors.keys() - own
         handed = _handed_on(block, kernels, model) & reference.tensors.keys()
-        for kernel in inside:
-            arguments = list(enumerate(kernel["arguments"]))
-            given = {
-                place: reference.in_memory(one["reads"], one).astype(one["dtype"])
-                for place, one in arguments
-                if one and one["reads"] in reference.tensors and one["reads"] not in own
-            }
-            wanted = {
-                place: one["dtype"] for place, one in arguments if one and one["writes"] in handed
-            }
-            calls.append(KernelCall(kernel["kernel"], given, wanted))
+        calls += [reference.call(kernel, given, handed) for kernel in inside]
     made = runner.run_kernels(bundle, x, calls)
-    found = []
+    worst = []
     for block in blocks:
         errors = [
             error_of_range(
                 made[index][place].astype(np.float64),
-                reference.in_memory(argument["writes"], argument).ravel().astype(np.float64),
+                reference.in_memory(name, argument).ravel().astype(np.float64),
             )
             for index in range(block.first, block.end)
-            for place, argument in enumerate(kernels[index]["arguments"])
-            if place in calls[index].wanted
+            for place, argument in arguments_of(kernels[index])
+            if place in calls[index].wanted and (name := argument.writes) is not None
         ]
-        found.append(max(errors, default=None))
-    return found
+        worst.append(max(errors, default=None))
+    return worst
 
 
-def _handed_on(block: Block, kernels: Sequence[Kernel], model: onnx.ModelProto) -> set[str]:
+def _handed_on(block: Block, kernels: Sequence[KernelRecord], model: onnx.ModelProto) -> set[str]:
     """Return the tensors that others read, or that are outputs of the model."""
     others = [*kernels[: block.first], *kernels[block.end :]]
-    read = {one["reads"] for kernel in others for one in kernel["arguments"] if one}
+    read = {
+        argument.reads
+        for kernel in others
+        for _, argument in arguments_of(kernel)
+        if argument.reads is not None
+    }
     return read | {output.name for output in model.graph.output}
 
 
-def _written(kernel: Kernel) -> list[dict[str, Any]]:
-    return [one for one in kernel["arguments"] if one and one["writes"] is not None]
+def _written(kernel: KernelRecord) -> list[ArgumentRecord]:
+    return [argument for _, argument in arguments_of(kernel) if argument.writes is not None]
 
 
-def _ends_block(argument: Mapping[str, Any], producers: Mapping[str, onnx.NodeProto]) -> bool:
-    shape = argument["shape"]
-    height_width = shape[1:3] if argument["channels_last"] else shape[2:]
+def _ends_block(argument: ArgumentRecord, producers: Mapping[str, onnx.NodeProto]) -> bool:
+    shape = argument.shape
+    height_width = shape[1:3] if argument.channels_last else shape[2:]
     image = len(shape) == _IMAGE and max(height_width) > 1
-    return image and _operator(argument["writes"], producers) in _LINEAR
+    return image and _operator(argument.writes, producers) in _LINEAR
 
 
-def _operator(tensor: str, producers: Mapping[str, onnx.NodeProto]) -> str:
+def _operator(tensor: str | None, producers: Mapping[str, onnx.NodeProto]) -> str:
     """Return which operator makes a tensor, whatever pairs stand between."""
-    node = producers.get(tensor)
+    node = producers.get(tensor or "")
     while node is not None and node.op_type in _PAIR:
         node = producers.get(node.input[0])
     return node.op_type if node is not None else ""
 
 
-def _is_copied(index: int, kernels: Sequence[Kernel]) -> bool:
-    """Say whether the next kernel does no node's work."""
-    return index + 1 < len(kernels) and not kernels[index + 1]["nodes"]
-
-
 def _is_summed(
-    index: int, kernels: Sequence[Kernel], producers: Mapping[str, onnx.NodeProto]
+    index: int, kernels: Sequence[KernelRecord], producers: Mapping[str, onnx.NodeProto]
 ) -> bool:
     """Say whether all that the next kernel does is to add to what one makes, for nobody else."""
-    made = {one["writes"] for one in _written(kernels[index])}
+    made = {argument.writes for argument in _written(kernels[index])}
     readers = [
         later
         for later in kernels[index + 1 :]
-        if any(one and one["reads"] in made for one in later["arguments"])
+        if any(argument.reads in made for _, argument in arguments_of(later))
     ]
     return (
         len(readers) == 1
         and readers[0] is kernels[index + 1]
-        and len(readers[0]["nodes"]) == 1
-        and all(_operator(one["writes"], producers) == "Add" for one in _written(readers[0]))
+        and len(readers[0].nodes) == 1
+        and all(_operator(total.writes, producers) == "Add" for total in _written(readers[0]))
     )
 
 
@@ -212,7 +202,3 @@ def _name(nodes: Sequence[str]) -> str:
     shared = takewhile(lambda same: len(set(same)) == 1, zip(*parts, strict=False))
     name = "".join(same[0] for same in shared).rstrip("./")
     return name or f"{nodes[0]} … {nodes[-1]}"
-
-
-def _finite(number: float | None) -> float | None:
-    return number if number is not None and isfinite(number) else None

@@ -1,14 +1,13 @@
-"""Limits that a user sets on the figures of `mbv3c.parity.metrics`."""
+"""The figures of `mbv3c.parity.metrics` as tables, and limits that a user sets on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any
 
 from mbv3c.errors import UsageError
-from mbv3c.parity.checks import Check
-from mbv3c.parity.compare import Pairs
-from mbv3c.parity.metrics import Metrics, errors, measure, quantile
+from mbv3c.parity.metrics import Index, Metrics, NotFinite, errors, measure, quantile
+from mbv3c.parity.verdict import Check, Pairs
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,10 @@ class Limit:
     """One limit, on every output for every input.
 
     Attributes:
-        name: as on the command line, such as `--max-abs` or `--quantile 99`.
+        name: name as on the command line, such as `--max-abs` or `--quantile 99`.
         value: the limit.
         bound: what it limits.
-        percent: of a quantile of the absolute errors.
+        percent: percent of a quantile of the absolute errors; None for other limits.
     """
 
     name: str
@@ -61,15 +60,15 @@ def limits_of(given: Mapping[str, float | None], quantiles: Sequence[str]) -> tu
     Raises:
         UsageError: a quantile is none, or a limit is no number.
     """
-    found = [
+    limits = [
         Limit(f"--{name.replace('_', '-')}", value, BOUNDS[name])
         for name, value in given.items()
         if value is not None
     ]
-    for limit in found:
+    for limit in limits:
         if isnan(limit.value):
             raise UsageError(f"{limit.name} nan limits nothing; give a number")
-    return (*found, *map(_quantile, quantiles))
+    return (*limits, *map(_quantile, quantiles))
 
 
 def _quantile(text: str) -> Limit:
@@ -91,7 +90,7 @@ class MetricRow:
     """The figures of one output for one input.
 
     Attributes:
-        output: its name.
+        output: name of the output.
         input: the input's place among those that parity is checked on.
         metrics: the figures.
     """
@@ -151,13 +150,94 @@ def _check(limit: Limit, row: MetricRow, seen: float | None) -> Check:
     # What is empty on both sides has no figure, and is equal.
     value = (inf if least else 0.0) if seen is None else seen
     kept = complete and (value >= limit.value if least else value <= limit.value)
-    said = "nothing to compare" if seen is None else f"{seen:.6g}"
+    text = "nothing to compare" if seen is None else f"{seen:.6g}"
     if not complete:
         broken = row.metrics.values - row.metrics.compared
-        said += f", and {broken} of {row.metrics.values} values are not finite or of another shape"
+        text += f", and {broken} of {row.metrics.values} values are not finite or of another shape"
     return Check(
         suite="limits",
         name=f"{limit.name} of {row.output}, input {row.input}",
         passed=kept,
-        said=f"{said} (at {'least' if least else 'most'} {limit.value:g})",
+        said=f"{text} (at {'least' if least else 'most'} {limit.value:g})",
     )
+
+
+_INDENT = "  "
+
+
+@dataclass(frozen=True)
+class Table:
+    """The metrics of one output.
+
+    Attributes:
+        output: name of the output.
+        inputs: the places of the inputs, one per column.
+        lines: what each line is called, and its cells; one that belongs to the line above is
+            indented by two spaces.
+    """
+
+    output: str
+    inputs: tuple[int, ...]
+    lines: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def tables(rows: Sequence[MetricRow]) -> list[Table]:
+    """Arrange metrics in tables, in the order in which the outputs first appear."""
+    grouped: dict[str, list[MetricRow]] = {}
+    for row in rows:
+        grouped.setdefault(row.output, []).append(row)
+    per_output = []
+    for output, shown in grouped.items():
+        columns = [list(_lines(row.metrics)) for row in shown]
+        lines = tuple(
+            (cells[0][0], tuple(cell for _, cell in cells)) for cells in zip(*columns, strict=True)
+        )
+        per_output.append(Table(output, tuple(row.input for row in shown), lines))
+    return per_output
+
+
+def text_lines(table: Table) -> Iterator[str]:
+    """Say a table in lines of text."""
+    first = max(len(name) for name, _ in table.lines) + 1
+    heads = [f"input {index}" for index in table.inputs]
+    cells = [heads, *(line for _, line in table.lines)]
+    wide = max(len(cell) for line in cells for cell in line) + 2
+    yield f"{table.output:<{first}}" + "".join(f"{head:>{wide}}" for head in heads)
+    for name, line in table.lines:
+        yield f"{name:<{first}}" + "".join(f"{cell:>{wide}}" for cell in line)
+
+
+def _lines(metrics: Metrics) -> Iterator[tuple[str, str]]:
+    yield "max absolute error", _number(metrics.max_abs)
+    yield f"{_INDENT}at", _place(metrics.max_abs_at)
+    yield "mean absolute error", _number(metrics.mean_abs)
+    for percent, value in metrics.quantiles.items():
+        yield f"{_INDENT}{percent} % below", _number(value)
+    yield "max relative error", _number(metrics.max_rel)
+    yield f"{_INDENT}at", _place(metrics.max_rel_at)
+    yield "mean relative error", _number(metrics.mean_rel)
+    yield "max error of range", _number(metrics.max_of_range)
+    yield "cosine", _number(metrics.cosine, ".9f")
+    yield "PSNR, dB", _number(metrics.psnr_db, ".1f")
+    yield "SNR, dB", _number(metrics.snr_db, ".1f")
+    yield "top-1 agreement", _number(metrics.top1, ".1%")
+    yield "top-5 agreement", _number(metrics.top5, ".1%")
+    yield "not finite, ours", _broken(metrics.ours)
+    yield "not finite, reference", _broken(metrics.reference)
+
+
+def _number(value: float | None, form: str = ".2e") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _place(index: Index | None) -> str:
+    return "-" if index is None else f"[{','.join(map(str, index))}]"
+
+
+def _broken(side: NotFinite) -> str:
+    counts = [
+        f"{count} {name} from {_place(at)}"
+        for name, count, at in (("NaN", side.nan, side.nan_at), ("inf", side.inf, side.inf_at))
+        if count
+    ]
+    return ", ".join(counts) or "0"

@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.atomic import new_file
-from mbv3c.bundle import MANIFEST, Bundle
+from mbv3c.bundle import Bundle
 from mbv3c.errors import SavedFileError, UsageError
 from mbv3c.graphs.weights.files import write_npz
-from mbv3c.parity.compare import Pair, Pairs
+from mbv3c.manifest import MANIFEST
+from mbv3c.parity.metrics import finite
 from mbv3c.parity.reference import ReferenceOutput
 from mbv3c.parity.tolerance import Tolerance
+from mbv3c.parity.verdict import Pair, Pairs, Verdict
 
 FORMAT = "mbv3c outputs"
 SCHEMA = 1
@@ -51,22 +53,23 @@ class Saved:
     pairs: Pairs
 
 
-def origin_of(bundle: Bundle, ran_on: str, *, exact_program: bool) -> dict[str, Any]:
-    """Say where the outputs of a bundle come from."""
+def saved_of(bundle: Bundle, verdict: Verdict) -> Saved:
+    """Return the outputs of a bundle that was verified, and where they come from."""
     manifest = bundle.manifest
-    return {
+    origin = {
         "bundle": bundle.path.resolve().name,
         "bundle_sha256": hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest(),
-        "target": manifest["target"]["name"],
-        "precision": manifest["precision"],
-        "ran_on": ran_on,
-        "exact_program": exact_program,
-        "versions": {"mbv3c": manifest["mbv3c"], **manifest["tools"]},
+        "target": manifest.target.name,
+        "precision": manifest.precision,
+        "ran_on": verdict.ran_on,
+        "exact_program": verdict.exact_program,
+        "versions": {"mbv3c": manifest.mbv3c, **manifest.tools},
     }
+    return Saved(origin, verdict.standing, verdict.pairs)
 
 
 def save_outputs(path: Path, saved: Saved) -> None:
-    """Write outputs whole or not at all, over what is there; the same ones give the same bytes.
+    """Write outputs whole or not at all, over what is there; equal outputs give equal bytes.
 
     Raises:
         UsageError: `path` does not end in .npz, or its folder is not there.
@@ -74,16 +77,14 @@ def save_outputs(path: Path, saved: Saved) -> None:
     """
     if path.suffix != ".npz":
         raise UsageError(f"{path} does not end in .npz; name such a file")
-    first = saved.pairs[0]
+    first = [pair.reference for pair in saved.pairs[0]]
     header = {
         "format": FORMAT,
         "schema": SCHEMA,
         **saved.origin,
         "standing": saved.standing and asdict(saved.standing),
-        "outputs": [
-            {"name": one.reference.name, "class_axis": one.reference.class_axis} for one in first
-        ],
-        "inputs": [[_allowance(one.reference) for one in outputs] for outputs in saved.pairs],
+        "outputs": [{"name": ref.name, "class_axis": ref.class_axis} for ref in first],
+        "inputs": [[_allowance(pair.reference) for pair in outputs] for outputs in saved.pairs],
     }
     text = json.dumps(header, allow_nan=False).encode()
     arrays: dict[str, NDArray[Any]] = {_HEADER: np.frombuffer(text, np.uint8)}
@@ -129,28 +130,25 @@ def load_outputs(path: Path) -> Saved:
     return Saved(origin, standing, pairs)
 
 
-_ORIGIN = (
-    *("bundle", "bundle_sha256", "target", "precision", "ran_on", "exact_program", "versions"),
-)
+_ORIGIN = ("bundle", "bundle_sha256", "target", "precision", "ran_on", "exact_program", "versions")
 
 
 def _header(path: Path, archive: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    found = json.loads(archive[_HEADER].tobytes()) if _HEADER in archive else None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    header = json.loads(archive[_HEADER].tobytes()) if _HEADER in archive else None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise SavedFileError(
             f"{path} is another .npz file than `mbv3c verify --save-outputs` writes"
         )
-    if found.get("schema") != SCHEMA:
+    if header.get("schema") != SCHEMA:
         raise SavedFileError(
-            f"{path} has schema {found.get('schema')}, and this version reads {SCHEMA}; write it "
+            f"{path} has schema {header.get('schema')}, and this version reads {SCHEMA}; write it "
             "again with this version"
         )
-    return found
+    return header
 
 
 def _allowance(reference: ReferenceOutput) -> dict[str, float | None]:
-    spread = float(reference.spread)
-    return {"spread": spread if np.isfinite(spread) else None, "step": reference.step}
+    return {"spread": finite(float(reference.spread)), "step": reference.step}
 
 
 def _pair(

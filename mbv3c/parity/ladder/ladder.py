@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mbv3c.parity.compare import Parity, compare, with_pooled_spread
 from mbv3c.parity.ladder.reproduce import Culprit
 from mbv3c.parity.ladder.stages import Stage
+from mbv3c.parity.metrics import finite
 from mbv3c.parity.reference import ReferenceOutput
 from mbv3c.parity.tolerance import TOLERANCES
 
@@ -24,18 +25,18 @@ class StageRow:
     """What a stage has shown; of several inputs and outputs the worst.
 
     Attributes:
-        stage: its name.
+        stage: name of the stage.
         ran_on: what executed it.
-        max_error_of_range: against the model as given.
-        from_before: the same against the stage before.
-        allowed: of both.
-        cosine: against the model as given.
-        top1_agreement: likewise; None where no output holds class scores.
+        max_error_of_range: largest error against the model as given, over its range.
+        from_before: largest error against the stage before, over its range.
+        allowed: tolerance of both errors.
+        cosine: cosine similarity with the model as given.
+        top1_agreement: agreement with the model as given; None if no output holds class scores.
         verdict: GIVEN of the model as given, and of a quantized one, to which what follows is
             held; OK; BREAKS where the error against the stage before is too large; OFF where that
             is not so, and that against the reference is.
         said: what else was seen.
-        seconds: that it took.
+        seconds: time that the stage took.
     """
 
     stage: str
@@ -55,10 +56,7 @@ class StageRow:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields; a value that is not finite becomes null."""
-        return {
-            key: None if isinstance(value, float) and not np.isfinite(value) else value
-            for key, value in asdict(self).items()
-        } | {"passed": self.passed}
+        return {**finite(asdict(self)), "passed": self.passed}
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Rung:
     Attributes:
         stage: the stage; None of the model as given.
         model: what entered it.
-        outputs: of the first so many inputs.
+        outputs: outputs for the inputs, or for the first of them.
         row: how they compare.
         worst: the input and the output by name that are furthest from the stage before.
     """
@@ -93,15 +91,15 @@ class Ladder:
     """What has run so far.
 
     Attributes:
-        inputs: of the model.
-        references: what onnxruntime makes of them with the model that later stages are held to.
-        given: the same of the model as given.
+        inputs: inputs of the model.
+        references: onnxruntime's outputs of the model that later stages are held to.
+        given: onnxruntime's outputs of the model as given.
         rungs: the stages, the model as given first.
         skipped: what was left out.
-        culprit: of the first stage that breaks.
+        culprit: culprit of the first stage that breaks.
         silent: why there is no culprit although a stage breaks; empty if there is one.
-        seconds: that all of it took.
-        plain_seconds: of it, what a plain `verify` does, too.
+        seconds: time that the whole ladder took.
+        plain_seconds: the part of `seconds` that a plain `verify` takes, too.
     """
 
     inputs: list[NDArray[np.float32]]
@@ -132,8 +130,8 @@ class Ladder:
 
     def start(self, model: onnx.ModelProto, seconds: float) -> None:
         """Add the model as given."""
-        outputs = [[one.output for one in each] for each in self.given]
-        top1 = None if all(one.class_axis is None for one in self.given[0]) else 1.0
+        outputs = [[reference.output for reference in each] for each in self.given]
+        top1 = None if all(reference.class_axis is None for reference in self.given[0]) else 1.0
         row = StageRow(
             "model as given", "onnxruntime", 0.0, 0.0, 0.0, 1.0, top1, GIVEN, "", seconds
         )
@@ -153,26 +151,26 @@ class Ladder:
         `said` is what else is wrong with it. `first` is the tolerance against the model that it
         is held to, where that is another than the stage's own.
         """
-        whole = first or stage.precision
-        held = self._pooled(whole)
+        precision = first or stage.precision
+        held = with_pooled_spread(self.references, TOLERANCES[precision])
         before = [
-            [replace(one, output=y) for one, y in zip(theirs, ys, strict=True)]
+            [replace(reference, output=y) for reference, y in zip(theirs, ys, strict=True)]
             for theirs, ys in zip(held, self.rungs[-1].outputs, strict=False)
         ]
         steps = _compared(outputs, before, stage.precision)
-        firsts = _compared(outputs, held, whole)
-        shown = _compared(outputs, self.given, whole)
+        firsts = _compared(outputs, held, precision)
+        shown = _compared(outputs, self.given, precision)
         near = steps.worst
-        top1 = [one.top1_agreement for one in shown.inputs if one.top1_agreement is not None]
+        top1 = [entry.top1_agreement for entry in shown.inputs if entry.top1_agreement is not None]
         breaks = bool(said) or near.max_error_of_range > near.allowed
         verdict = BREAKS if breaks else OK if firsts.passed else OFF
         row = StageRow(
             stage.name,
             stage.ran_on,
-            max(one.max_error_of_range for one in shown.inputs),
+            max(entry.max_error_of_range for entry in shown.inputs),
             near.max_error_of_range,
             firsts.worst.allowed,
-            min(one.cosine for one in shown.inputs),
+            min(entry.cosine for entry in shown.inputs),
             float(np.mean(top1)) if top1 else None,
             verdict,
             "; ".join(said),
@@ -191,25 +189,22 @@ class Ladder:
         least_cosine: float | None = None,
     ) -> None:
         """Add a quantized model, judged by its cosine if at all; what comes is held to it."""
-        outputs = [[one.output for one in each] for each in references]
+        outputs = [[reference.output for reference in each] for each in references]
         rung = self.add(stage, model, outputs, seconds)
-        verdict, said = GIVEN, ""
+        verdict, reason = GIVEN, ""
         if least_cosine is not None:
             verdict = OK if rung.row.cosine >= least_cosine else BREAKS
-            said = "" if verdict == OK else f"the cosine must be {least_cosine} at least"
-        row = replace(rung.row, verdict=verdict, said=said, allowed=float("nan"))
+            reason = "" if verdict == OK else f"the cosine must be {least_cosine} at least"
+        row = replace(rung.row, verdict=verdict, said=reason, allowed=float("nan"))
         self.rungs[-1] = replace(rung, row=row)
         self.references = references
-
-    def _pooled(self, precision: str) -> list[list[ReferenceOutput]]:
-        return with_pooled_spread(self.references, TOLERANCES[precision])
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
         return {
             "passed": self.passed,
             "stages": [row.to_json() for row in self.rows],
-            "skipped": [asdict(one) for one in self.skipped],
+            "skipped": [asdict(stage) for stage in self.skipped],
             "culprit": self.culprit and self.culprit.to_json(),
             "no_culprit": self.silent or None,
             "seconds": self.seconds,

@@ -63,7 +63,7 @@ class Parts:
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
         (given,) = (value for value in graph.input if value.name not in self._stored)
         self.input = given.name
-        self._types = {one.name: one for one in (*graph.input, *graph.value_info, *graph.output)}
+        self._types = {val.name: val for val in (*graph.input, *graph.value_info, *graph.output)}
         self._makers = {name: node for node in graph.node for name in node.output if name}
         self._users: dict[str, list[onnx.NodeProto]] = {}
         for node in graph.node:
@@ -102,25 +102,25 @@ class Parts:
         comes the model's input.
         """
         made = {name: at for at, node in enumerate(self.model.graph.node) for name in node.output}
-        ends = {one.name for one in self.model.graph.output}
+        ends = {output.name for output in self.model.graph.output}
         last = {
             name: max([made[user.output[0]] for user in self._users.get(name, [])], default=-1)
             for name in self._computed
             if name not in ends
         }
-        found = [(self.input, self.input)]
+        places = [(self.input, self.input)]
         for name in self.tensors:
             at = made[name]
-            alone = all(
+            only_one_alive = all(
                 made.get(other, -1) > at or until <= at or other == name
                 for other, until in (last | dict.fromkeys(ends, len(made))).items()
             )
-            if alone and name not in ends and self._meets_block(name):
-                found.append((self.unquantized(name), name))
-        return found
+            if only_one_alive and name not in ends and self._meets_block(name):
+                places.append((self.unquantized(name), name))
+        return places
 
     def unquantized(self, name: str) -> str:
-        """Return the tensor of which a pair makes this one; the same where none does."""
+        """Return the tensor of which a pair makes `name`; `name` where no pair does."""
         maker = self._makers.get(name)
         if maker is None or maker.op_type != "DequantizeLinear":
             return name
@@ -150,11 +150,11 @@ class Parts:
                 yield user
 
     def _depending_on_input(self) -> dict[str, None]:
-        found = {self.input: None}
+        depending = {self.input: None}
         for node in self.model.graph.node:
-            if any(name in found for name in node.input):
-                found.update(dict.fromkeys(name for name in node.output if name))
-        return found
+            if any(name in depending for name in node.input):
+                depending.update(dict.fromkeys(name for name in node.output if name))
+        return depending
 
     def _can_be_fed(self, name: str) -> bool:
         if name not in self._types or name == self.input:

@@ -10,8 +10,8 @@ import onnx
 
 from mbv3c.atomic import new_folder
 from mbv3c.errors import UsageError
-from mbv3c.parity.ladder.bisect import Shown
-from mbv3c.parity.ladder.stages import BEFORE, INPUT, LibraryStage, Stage
+from mbv3c.parity.ladder.stages import BEFORE, INPUT, LibraryStage, Shown, Stage
+from mbv3c.parity.metrics import finite
 
 SCRIPT, CULPRIT = "reproduce.py", "culprit.json"
 
@@ -140,9 +140,9 @@ class Culprit:
     """What was found.
 
     Attributes:
-        stage: which breaks.
+        stage: the stage that breaks.
         shown: the smallest part that fails.
-        layers: its nodes, as the model as given names them.
+        layers: nodes of the culprit, as the model as given names them.
         tried: how many parts were compared.
     """
 
@@ -153,14 +153,13 @@ class Culprit:
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys; an error that is not finite becomes null."""
-        error = self.shown.max_error_of_range
         return {
             "stage": self.stage.name,
             "layers": list(self.layers),
             "nodes": self.shown.part.nodes,
             "entry": self.shown.part.entry,
             "exit": self.shown.part.exit,
-            "max_error_of_range": error if np.isfinite(error) else None,
+            "max_error_of_range": finite(self.shown.max_error_of_range),
             "allowed": self.shown.allowed,
             "kernels": list(self.shown.kernels),
             "parts_tried": self.tried,
@@ -185,7 +184,7 @@ def check_culprit(folder: Path, *, force: bool) -> None:
 
 
 def write_culprit(culprit: Culprit, folder: Path, *, force: bool) -> None:
-    """Write the part, its input, what the stage makes of it, and the script, whole or not at all.
+    """Write the part, its input, the stage's result, and the script, whole or not at all.
 
     Raises:
         UsageError: `folder` exists and `force` is not set.

@@ -1,76 +1,241 @@
 """The backend of CPUs."""
 
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import onnx
+import tvm
 
-from mbv3c import bundle as bundles
+from mbv3c.bundle import Bundle
 from mbv3c.errors import ToolError, UsageError
-from mbv3c.execution.emulator.cycles import CYCLES, estimator_for
+from mbv3c.execution.emulator.cycles import CYCLES, Estimator, estimator_for
 from mbv3c.execution.emulator.kit import emulator_kit, native_arch
 from mbv3c.execution.emulator.llvm import LLVM_REMEDY
+from mbv3c.execution.emulator.runner import EmulatedRunner
 from mbv3c.execution.host import HostRunner
-from mbv3c.execution.timing.processors import choose_cpus
-from mbv3c.job import Target
-from mbv3c.lowering.describe import describe
-from mbv3c.prepare import rewritten_for
+from mbv3c.execution.link import link
+from mbv3c.execution.runners import Runnable, Runner
+from mbv3c.execution.timing.latency import choose_cpus
+from mbv3c.job import Job
+from mbv3c.lowering.describe import kernels_of
+from mbv3c.lowering.lower import VM_PASSES, Lowered, assembled
+from mbv3c.lowering.onnx_import import check_operators
+from mbv3c.lowering.plan import NO_CHOICES
+from mbv3c.lowering.qdq import read_pairs
+from mbv3c.lowering.quantization import Quantization
+from mbv3c.lowering.tir_pipeline import register_tir_pipeline
+from mbv3c.precision import Precision
 from mbv3c.progress import Progress
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import SCHEDULING_MODELS
-from mbv3c.targets.cpu.isa import require_isa
-from mbv3c.targets.library import Runnable, build_library
-from mbv3c.targets.table import find_target
-
-if TYPE_CHECKING:
-    from mbv3c.tuning.meters import NetworkMeter
-
-
-@contextmanager
-def _rebuilt(
-    model: onnx.ModelProto,
-    target: Target,
-    precision: str,
-    keep_float: Sequence[str],
-    progress: Progress,
-) -> Iterator[Runnable]:
-    """Build a bundle's program for this machine."""
-    progress(f"nothing here runs {target.name}: building the same program for this machine")
-    with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
-        folder = Path(name)
-        library, host = folder / bundles.LIBRARY, find_target("host_cpu")
-        optimized, _ = rewritten_for(model, precision)
-        built = build_library(optimized, host, library, precision=precision, keep_float=keep_float)
-        ran_on = f"this machine, rebuilt for it (not the {target.name} library itself)"
-        kernels = describe(built.lowered)["kernels"]
-        yield Runnable(folder, HostRunner(), ran_on, False, kernels)
+from mbv3c.target import Target
+from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, processor_of
+from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, MOST_CORES, WING, CpuTarget
+from mbv3c.targets.cpu.drawing import draw_integers
+from mbv3c.targets.cpu.isa import portable, require_isa
+from mbv3c.targets.cpu.kernels import SCHEDULES, VERSION, CpuKernels, select
+from mbv3c.targets.cpu.schedules.integer.elementwise import Dequantize, generate_dequantize
+from mbv3c.targets.cpu.select_integers import select_quantized
+from mbv3c.targets.library.backend import LibraryBackend
+from mbv3c.targets.library.building import built_again, measured_on, refuse_meter, target_of
+from mbv3c.targets.library.target import LibraryTarget, resolve, tvm_target
+from mbv3c.tuning.contest import TunableKernels
+from mbv3c.tuning.meters import INSTRUCTIONS, CountingMeter, LocalMeter, NetworkMeter
 
 
-def _cpu_runner(target: Target, name: str | None) -> "NetworkMeter":
-    from mbv3c.tuning.meters import INSTRUCTIONS, CountingMeter, LocalMeter
-    from mbv3c.tuning.session import check_runner
+def lower(model: onnx.ModelProto, processor: Processor, job: Job) -> Lowered:
+    """Lower a rewritten graph with fixed shapes to kernels.
 
-    here = cpu.resolve(target).arch == native_arch()
-    name = name or ("local" if here else "emulated")
-    check_runner(name, None)
-    if name == "local":
-        if not here:
+    Args:
+        model: the graph; in a quantized precision one with pairs of QuantizeLinear and
+            DequantizeLinear.
+        processor: what kernels must know of the processor that they are written for.
+        job: the precision, what stays in fp32, the choices; and the resolved target, for which
+            TVM compiles.
+
+    Raises:
+        UnknownOperatorsError: TVM has no importer for some operators.
+        ModelError: a node has no known shape, or TVM cannot lower it.
+    """
+    check_operators(model)
+    target, dtype = tvm_target(target_of(job)), job.precision.dtype
+    if job.precision.quantized:
+        plan = select_quantized(read_pairs(model), processor, target, job.choices)
+    else:
+        plan = select(model, processor, target, dtype, job.keep_float, job.choices)
+    return assembled(plan)
+
+
+def build(
+    module: tvm.IRModule, target: LibraryTarget, output: Path, *, symbols: bool = False
+) -> None:
+    """Compile an assembled module and link it to the shared library `output`.
+
+    `symbols` keeps the symbol table, which changes nothing else in the library.
+
+    Raises:
+        ToolError: the linker failed.
+    """
+    executable = tvm.compile(
+        module,
+        target=tvm_target(target),
+        relax_pipeline=tvm.transform.Sequential(VM_PASSES),
+        tir_pipeline=register_tir_pipeline(),
+    )
+    link(executable, target.triple, output, name=target.name, symbols=symbols)
+
+
+_METERS = ("local", "emulated", "estimated", "rpc")
+
+
+class CpuBackend(LibraryBackend):
+    """Compiles for CPUs with NEON or AVX."""
+
+    wing = WING
+
+    @property
+    def kernels_version(self) -> int:
+        return VERSION
+
+    def read_options(
+        self, target: Target, given: Mapping[str, Any], *, explain: bool
+    ) -> tuple[Target, object]:
+        cores = given.get("cores")
+        if cores is None:
+            return target, None
+        if not 1 <= cores <= MOST_CORES:
+            raise UsageError(f"--cores {cores} is not possible; choose 1 to {MOST_CORES}")
+        return replace(_cpu(target), cores=cores), None
+
+    def check_precision(self, target: Target, precision: Precision) -> None:
+        if precision.dtype != "float16":
+            return
+
+        if processor_of(resolve(_cpu(target))).fp16:
+            return
+        able = (cpu.name for cpu in CPUS if cpu.cpu in CORES and CORES[cpu.cpu].fp16)
+        raise UsageError(
+            f"{target.name} does not compute in {precision}; these do: {', '.join(able)}; for "
+            f"{target.name} leave --precision out"
+        )
+
+    def lower_graph(self, graph: onnx.ModelProto, job: Job) -> Lowered:
+        return lower(graph, processor_of(_cpu(job.target)), job)
+
+    def build_module(
+        self, module: tvm.IRModule, target: LibraryTarget, output: Path, *, symbols: bool = False
+    ) -> dict[str, str]:
+        build(module, target, output, symbols=symbols)
+        return {}
+
+    def check_runs(self, target: LibraryTarget) -> None:
+        require_isa(_cpu(target))
+
+    def runner_for(self, target: LibraryTarget, precision: Precision) -> Runner | None:
+        """Return this process for a library of its own architecture, else qemu if it is here."""
+        if target.runs_natively:
+            self.check_runs(target)
+            return HostRunner()
+        kit, emulated_as = emulator_kit(), _cpu(target).emulated_as
+        return EmulatedRunner(kit, emulated_as) if kit is not None and emulated_as else None
+
+    def no_runner(self, target: LibraryTarget) -> str:
+        return "fetch the emulator with `mbv3c doctor --fetch`"
+
+    def estimator(self, target: LibraryTarget) -> Estimator | None:
+        return estimator_for(SCHEDULING_MODELS.get(target.cpu))
+
+    @contextmanager
+    def stand_in(self, bundle: Bundle, job: Job, progress: Progress) -> Iterator[Runnable]:
+        """Build a bundle's program for this machine."""
+        name = job.target.name
+        progress(f"nothing here runs {name}: building the same program for this machine")
+        here = replace(job, target=HOST_CPU, choices=NO_CHOICES)
+        with built_again(self, bundle, here) as (folder, library):
+            ran_on = f"this machine, rebuilt for it (not the {name} library itself)"
+
+            yield Runnable(folder, HostRunner(), ran_on, False, kernels_of(library.lowered))
+
+    def part_target(self, target: LibraryTarget, *, on_host: bool) -> LibraryTarget:
+        return HOST_CPU if on_host and not target.runs_natively else target
+
+    def why_not_here(self, job: Job, *, own: bool) -> str:
+        if job.precision.dtype == "float16" and not own:
+            return "it may not compute in half precision"
+        return ""
+
+    def build_here(self, graph: onnx.ModelProto, job: Job, output: Path) -> Lowered:
+        target, here = resolve(_cpu(job.target)), resolve(HOST_CPU)
+        processor = processor_of(target)
+        if target.arch != here.arch:
+            # The others are instructions of that processor.
+            processor = replace(processor, integers="portable")
+        lowered = lower(graph, processor, replace(job, target=here))
+        build(lowered.module, here, output)
+        return lowered
+
+    def device_needs(self, target: LibraryTarget) -> bool:
+        return False
+
+    def kernels(self, target: LibraryTarget) -> TunableKernels:
+        cpu = resolve(_cpu(target))
+        return TunableKernels(
+            measured_on(self, target),
+            cpu.name,
+            processor_of(cpu),
+            SCHEDULES,
+            CpuKernels,
+            lambda module, output: build(module, cpu, output, symbols=True),
+            draw_integers=draw_integers,
+            dequantize=lambda size, processor: generate_dequantize(
+                Dequantize(size, Quantization(1.0, 0)), processor
+            ),
+        )
+
+    def device_of(self, target: LibraryTarget) -> str:
+        own = _cpu(target)
+        if own.device == HOST_CPU.device:
+            return f"{own.family}:{resolve(own).cpu}"
+        return super().device_of(target)
+
+    def portable(self, target: LibraryTarget) -> tuple[LibraryTarget, str] | None:
+        wider = portable(_cpu(target))
+        return None if wider is None else (wider, f"another processor with {wider.isa}")
+
+    def meter(self, target: LibraryTarget, name: str | None) -> NetworkMeter:
+        here = resolve(target).arch == native_arch()
+        name = name or ("local" if here else "emulated")
+        if name not in _METERS:
+            refuse_meter(target, name, _METERS)
+        return self._timed(target) if name == "local" else self._counted(target, name)
+
+    def _timed(self, target: LibraryTarget) -> NetworkMeter:
+        if resolve(target).arch != native_arch():
             raise UsageError(
                 f"{target.name} does not run on this machine; --runner emulated counts its "
                 "instructions, estimated its cycles"
             )
-        require_isa(target)
+        self.check_runs(target)
         return LocalMeter(tuple(choose_cpus(1)))
-    if not target.emulated_as:
-        raise UsageError(f"nothing here emulates {target.name}; --runner local times it")
-    kit = emulator_kit()
-    if kit is None:
-        raise ToolError("the emulator is not here; fetch it with `mbv3c doctor --fetch`")
-    estimator = estimator_for(SCHEDULING_MODELS.get(target.cpu))
-    if name == "estimated" and estimator is None:
-        raise ToolError(f"llvm-mca, which estimates cycles, is not here; {LLVM_REMEDY}")
-    unit = CYCLES if name == "estimated" else INSTRUCTIONS
-    return CountingMeter(kit, target.emulated_as, unit, estimator)
+
+    def _counted(self, target: LibraryTarget, name: str) -> NetworkMeter:
+        emulated_as = _cpu(target).emulated_as
+        if not emulated_as:
+            raise UsageError(f"nothing here emulates {target.name}; --runner local times it")
+        kit = emulator_kit()
+        if kit is None:
+            raise ToolError("the emulator is not here; fetch it with `mbv3c doctor --fetch`")
+        estimator = self.estimator(target)
+        if name == "estimated" and estimator is None:
+            raise ToolError(f"llvm-mca, which estimates cycles, is not here; {LLVM_REMEDY}")
+        unit = CYCLES if name == "estimated" else INSTRUCTIONS
+        return CountingMeter(kit, emulated_as, unit, estimator)
+
+
+def _cpu(target: Target) -> CpuTarget:
+    assert isinstance(target, CpuTarget)
+    return target
+
+
+BACKEND = CpuBackend()

@@ -5,18 +5,60 @@ where a maker may choose a size, it is that of the board or phone named in the t
 """
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import tvm
 from tvm.target import codegen
 
-from mbv3c.errors import UsageError
-from mbv3c.job import Target
-from mbv3c.precision import PRECISIONS
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.processor import Processor
-from mbv3c.targets.table import TARGETS
+from mbv3c.targets.library.target import LibraryTarget, tvm_target
+
+# How a processor multiplies integers: as LLVM compiles plain products, by NEON's widening products
+# (`smlal`), by NEON's dot products of four int8 (`sdot`, an option of Armv8.2), or by the dot
+# products of AVX-512 VNNI (`vpdpbusd`).
+INTEGERS = ("portable", "neon", "dotprod", "vnni")
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The part of a processor's description that decides how a kernel is best written.
+
+    Attributes:
+        vector_bytes: width of a vector register.
+        registers: number of vector registers.
+        lane_operands: whether a multiply-add can take one lane of a vector as the operand of all
+            lanes (NEON `fmla v, v, v.s[i]`); otherwise a scalar is broadcast from memory.
+        partial_cost: cost of an operation on half a vector or less, relative to a full vector.
+        l1_bytes: level-1 data cache of a core.
+        l2_bytes: level-2 cache that a core may fill.
+        fma_chains: multiply-adds that must be under way to hide their latency.
+        cores: number of cores that an inference may use.
+        fp16: whether the processor multiplies and adds half precision.
+        integers: way to multiply int8, one of `INTEGERS`.
+        parallel_madds: multiply-adds below which waking other cores costs more than it saves.
+    """
+
+    vector_bytes: int
+    registers: int
+    lane_operands: bool
+    partial_cost: float
+    l1_bytes: int
+    l2_bytes: int
+    fma_chains: int
+    cores: int
+    fp16: bool = False
+    integers: str = "portable"
+    parallel_madds: int = 200_000
+
+    def lanes(self, dtype: str) -> int:
+        """Return how many values of `dtype` a vector holds."""
+        return self.vector_bytes // np.dtype(dtype).itemsize
+
+    def worthwhile(self, madds: int) -> bool:
+        """Say whether a kernel of this size should use several cores."""
+        return self.cores > 1 and madds >= self.parallel_madds
+
 
 _KIB = 1024
 _NEON = Processor(
@@ -57,42 +99,13 @@ SCHEDULING_MODELS = {
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
-def machine(target: Target, triple_target: tvm.target.Target) -> Processor:
-    """Describe the processor of a resolved target.
-
-    Args:
-        target: the target, which says how many cores an inference may use.
-        triple_target: the same in TVM's terms, to ask LLVM what the processor can do.
-    """
-    known = CORES.get(target.cpu) or _detected(target, triple_target)
+def processor_of(target: LibraryTarget) -> Processor:
+    """Describe the processor of a resolved target: known by its name, or asked of LLVM."""
+    known = CORES.get(target.cpu) or _detected(target, tvm_target(target))
     return replace(known, cores=target.cores)
 
 
-def check_precision(target: Target, precision: str) -> None:
-    """Make sure that a target's processor computes in a precision.
-
-    Raises:
-        UsageError: it is none of `PRECISIONS`, or the processor does not compute in it; the
-            targets of the table that do are listed.
-    """
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    if target.gpu:
-        from mbv3c.targets.opencl.backend import _check_gpu_precision
-
-        _check_gpu_precision(target, precision)
-        return
-    resolved = cpu.resolve(target)
-    if PRECISIONS[precision] != "float16" or machine(resolved, cpu.tvm_target(resolved)).fp16:
-        return
-    able = (one.name for one in TARGETS if one.cpu in CORES and CORES[one.cpu].fp16)
-    raise UsageError(
-        f"{target.name} does not compute in {precision}; these do: {', '.join(able)}; for "
-        f"{target.name} leave --precision out"
-    )
-
-
-def _detected(target: Target, triple_target: tvm.target.Target) -> Processor:
+def _detected(target: LibraryTarget, triple_target: tvm.target.Target) -> Processor:
     """Describe this machine: LLVM knows its vectors, and the system its caches."""
     has = codegen.llvm_cpu_has_features
     here = replace(

@@ -5,7 +5,7 @@ from math import prod, sqrt
 import numpy as np
 
 from mbv3c.lowering.plan import Array
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise

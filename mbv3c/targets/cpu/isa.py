@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 
 from mbv3c.errors import ToolError
-from mbv3c.job import NATIVE, Target
-from mbv3c.targets.table import TARGETS
+from mbv3c.targets.cpu.devices import CPUS, CpuTarget
+from mbv3c.targets.library.target import NATIVE
 
 # By the names that targets use: what each needs, in the words of /proc/cpuinfo. These are the
 # levels x86-64-v3 and x86-64-v4 of the System V ABI for AMD64, table 3.1, beyond x86-64-v2.
@@ -18,12 +18,12 @@ ISAS: dict[str, tuple[str, ...]] = {
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def missing(target: Target) -> list[str]:
+def missing(target: CpuTarget) -> list[str]:
     """Return what this machine's processor lacks of what a target's libraries need."""
     return [flag for flag in ISAS.get(target.isa, ()) if flag not in _flags()]
 
 
-def require_isa(target: Target) -> None:
+def require_isa(target: CpuTarget) -> None:
     """Make sure that this machine executes a target's libraries.
 
     Raises:
@@ -31,7 +31,7 @@ def require_isa(target: Target) -> None:
     """
     lacking = missing(target)
     if lacking:
-        others = [one.name for one in TARGETS if one.isa and not missing(one)]
+        others = [one.name for one in CPUS if one.isa and not missing(one)]
         raise ToolError(
             f"this machine cannot run libraries for {target.name}: its processor has no "
             f"{', '.join(lacking)}; `compile --no-verify` writes them all the same, and here "
@@ -39,14 +39,14 @@ def require_isa(target: Target) -> None:
         )
 
 
-def portable(target: Target) -> Target | None:
+def portable(target: CpuTarget) -> CpuTarget | None:
     """Return the target of most instructions that this machine has, for that of the machine.
 
     None for another target, and where there is none.
     """
-    if target.cpu != NATIVE or target.gpu:
+    if target.cpu != NATIVE:
         return None
-    able = [one for one in TARGETS if one.family == target.family and one.isa and not missing(one)]
+    able = [one for one in CPUS if one.family == target.family and one.isa and not missing(one)]
     return max(able, key=lambda one: len(ISAS[one.isa]), default=None)
 
 

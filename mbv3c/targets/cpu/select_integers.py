@@ -10,11 +10,13 @@ from math import prod
 import numpy as np
 import onnx
 import tvm
+from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
-from mbv3c.lowering.kernels import NO_CHOICES, Choices, Kernel
-from mbv3c.lowering.plan import Array, Plan, Value
-from mbv3c.lowering.qdq import PAIR, QuantizedGraph, Steps
+from mbv3c.lowering.plan import NO_CHOICES, Array, Choices, Kernel, Plan, Value
+from mbv3c.lowering.qdq import PAIR, QuantizedGraph
+from mbv3c.lowering.quantization import Quantization
+from mbv3c.lowering.schedules.emit import Activation
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.memory import INT8, Memory, Rounding
 from mbv3c.lowering.select.nodes import (
@@ -24,21 +26,20 @@ from mbv3c.lowering.select.nodes import (
     bias_of,
     convolution_of,
     ordered_operands,
+    outputs_last,
     product_of,
 )
-from mbv3c.lowering.select.rules import extents_of, reads_channels_last
-from mbv3c.lowering.select.selection import Rule, run_rules
-from mbv3c.targets.cpu import select as floats
-from mbv3c.targets.cpu.integer_nodes import (
-    IntegerLayer,
-    activation_table,
-    ending_of,
-    integer_layer,
-)
+from mbv3c.lowering.select.selection import Rule, extents_of, reads_channels_last, run_rules
+from mbv3c.targets.cpu import kernels as floats
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.kernels import CpuKernels
-from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer import convolution, elementwise, pointwise
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Requantization, correction
+from mbv3c.targets.cpu.schedules.integer.arithmetic import (
+    GROUP,
+    Requantization,
+    correction,
+    table_of,
+)
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.elementwise import (
@@ -46,11 +47,105 @@ from mbv3c.targets.cpu.schedules.integer.elementwise import (
     IntegerElementwise,
     IntegerPool,
     LookUp,
-    Operand,
     Quantize,
     QuantizeImage,
 )
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+
+
+@dataclass(frozen=True)
+class LayerEnding:
+    """How the sums of a kernel become int8.
+
+    Attributes:
+        covered: the node that makes the sums, and what follows it.
+        scale: value of one step of the rounded sums.
+        output: zero point and bounds of the rounded sums.
+        table: the activation that follows in 8 bits, as a table; empty without one.
+    """
+
+    covered: tuple[onnx.NodeProto, ...]
+    scale: float
+    output: Requantization
+    table: tuple[Array, ...] = ()
+
+
+@dataclass(frozen=True)
+class IntegerLayer:
+    """A convolution or product of integers.
+
+    Attributes:
+        steps: the rounding of its input.
+        weights: as in ONNX, but with the outputs first.
+        scales: values of one step of the weights: a single value, or one per output.
+        ending: the rounding of its sums.
+    """
+
+    steps: Quantization
+    weights: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    ending: LayerEnding
+
+
+def ending_of(node: onnx.NodeProto, graph: Graph) -> LayerEnding | None:
+    """Return how the sums of a node become int8."""
+    covered, name = [node], node.output[0]
+    clamp = Activation()
+    if name not in graph.steps:
+        user = graph.only_user(name)
+        following = activation_of(user, graph) if user is not None else None
+        if user is None or following is None or not _is_clamp(following):
+            return None
+        covered, name, clamp = [node, user], user.output[0], following
+        if name not in graph.steps:
+            return None
+    steps = graph.steps[name]
+    low, high = (
+        extreme if bound is None else int(steps.quantize(np.float32(bound)))
+        for bound, extreme in ((clamp.low, -128), (clamp.high, 127))
+    )
+    user = graph.only_user(name)
+    activation = activation_of(user, graph) if user is not None else None
+    if user is None or activation is None or user.output[0] not in graph.steps:
+        return LayerEnding(
+            tuple(covered), steps.scale, Requantization(steps.zero_point, low, high)
+        )
+    table = activation_table(activation, steps, graph.steps[user.output[0]])
+    output = Requantization(steps.zero_point, low, high, lookup=True)
+    return LayerEnding((*covered, user), steps.scale, output, (table,))
+
+
+def integer_layer(node: onnx.NodeProto, graph: Graph) -> IntegerLayer | None:
+    """Return a convolution or product of integers by stored integers, which becomes integers."""
+    if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[0] not in graph.steps:
+        return None
+    weights, last = graph.integers.get(node.input[1]), outputs_last(node)
+    if weights is None or weights.axis not in (1 if last else 0, None):
+        return None  # the scales are not those of outputs
+    ending = ending_of(node, graph)
+    if ending is None:
+        return None
+    integers = weights.integers.T if last else weights.integers
+    return IntegerLayer(graph.steps[node.input[0]], integers, weights.scales, ending)
+
+
+def activation_table(
+    activation: Activation, read: Quantization, written: Quantization
+) -> NDArray[np.int8]:
+    """Return the int8 that an activation writes for each int8 that it reads."""
+
+    def function(integers: NDArray[np.int8]) -> NDArray[np.int8]:
+        x = read.dequantize(integers)
+        y = x * np.float32(activation.scale) + np.float32(activation.shift)
+        if activation.low is not None or activation.high is not None:
+            y = np.clip(y, activation.low, activation.high)
+        return written.quantize(x * y if activation.gated else y)
+
+    return table_of(function)
+
+
+def _is_clamp(activation: Activation) -> bool:
+    return activation.scale == 1.0 and activation.shift == 0.0 and not activation.gated
 
 
 def select_quantized(
@@ -103,7 +198,9 @@ def quantize_image(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
         return False
     if not all(_is_dense(user, selection) for user in users):
         return False
-    shape = QuantizeImage(batch, channels, prod(sides), steps.scale, Requantization(steps.zero))
+    shape = QuantizeImage(
+        batch, channels, prod(sides), steps.scale, Requantization(steps.zero_point)
+    )
     function = elementwise.generate_quantize_image(shape, selection.kernels.processor)
     source = selection.value(x, channels_last=False)
     memory.plan.values[y] = Value((batch, *sides, GROUP), INT8)
@@ -119,7 +216,7 @@ def integer_depthwise(node: onnx.NodeProto, selection: IntegerSelection) -> bool
     conv, layer = convolution_of(node, graph), integer_layer(node, graph)
     if conv is None or layer is None or not conv.is_depthwise:
         return False
-    zero, ending = layer.steps.zero, layer.ending
+    zero, ending = layer.steps.zero_point, layer.ending
     shape = IntegerDepthwise(conv.batch, conv.inputs, *conv.axes, zero, ending.output)
     rounding = rounding_of(node, layer, selection, offset=False)
     kernel = kernels.integer_depthwise(shape, layer.weights, *rounding, *ending.table)
@@ -168,12 +265,12 @@ def integer_pool(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
     graph = selection.graph
     if node.op_type != "GlobalAveragePool" or not graph.is_image(node.input[0]):
         return False
-    given, made = graph.steps.get(node.input[0]), graph.steps.get(node.output[0])
-    if given is None or made is None:
+    read, written = graph.steps.get(node.input[0]), graph.steps.get(node.output[0])
+    if read is None or written is None:
         return False
     batch, channels, *sides = graph.shape(node.input[0])
-    factor, output = given.scale / made.scale, Requantization(made.zero)
-    shape = IntegerPool(batch, prod(sides), channels, factor, given.zero, output)
+    factor, output = read.scale / written.scale, Requantization(written.zero_point)
+    shape = IntegerPool(batch, prod(sides), channels, factor, read.zero_point, output)
     kernel = Kernel(elementwise.generate_pool(shape, selection.kernels.processor))
     x = selection.integers(node.input[0])
     selection.emit("global_pool", [node], kernel, (x,))
@@ -191,7 +288,7 @@ def integer_elementwise(node: onnx.NodeProto, selection: IntegerSelection) -> bo
         return False
     operands, per_channel = ordered
     last = reads_channels_last(operands, per_channel, selection)
-    first, second = (_operand(graph.steps[name]) for name in operands)
+    first, second = (graph.steps[name] for name in operands)
     shape = IntegerElementwise(
         *extents_of(graph.shape(operands[0]), apart=per_channel),
         ARITHMETIC[node.op_type],
@@ -208,17 +305,17 @@ def integer_elementwise(node: onnx.NodeProto, selection: IntegerSelection) -> bo
 
 
 def look_up(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
-    """Take an activation that stands alone."""
+    """Take an activation that no kernel of sums takes along, as a table."""
     graph, activation = selection.graph, activation_of(node, selection.graph)
     if activation is None or node.input[0] in selection.images:
         return False
-    given, made = graph.steps.get(node.input[0]), graph.steps.get(node.output[0])
-    if given is None or made is None:
+    read, written = graph.steps.get(node.input[0]), graph.steps.get(node.output[0])
+    if read is None or written is None:
         return False
     last = reads_channels_last(node.input[:1], False, selection)
     shape = LookUp(prod(graph.shape(node.input[0])))
     function = elementwise.generate_look_up(shape, selection.kernels.processor)
-    kernel = Kernel(function, (activation_table(activation, given, made),))
+    kernel = Kernel(function, (activation_table(activation, read, written),))
     x = selection.integers(node.input[0], channels_last=last)
     selection.emit("elementwise", [node], kernel, (x,), channels_last=last)
     return True
@@ -248,7 +345,7 @@ def rounding_of(
         selection: what knows the bias and the processor.
         offset: whether the kernel reads inputs as the processor's dot products want them.
     """
-    outputs, zero = len(layer.weights), layer.steps.zero
+    outputs, zero = len(layer.weights), layer.steps.zero_point
     step = np.broadcast_to(layer.scales.astype(np.float64) * layer.steps.scale, (outputs,))
     bias = np.rint(bias_of(node, selection.graph, outputs) / step)
     sums = layer.weights.reshape(outputs, -1).sum(1, dtype=np.int64)
@@ -263,7 +360,7 @@ def _dense_shape(
 ) -> IntegerConvolution | None:
     """Return the shape of a convolution that the dense kernel covers."""
     inputs = -(-conv.inputs // GROUP) * GROUP
-    zero, output = layer.steps.zero, layer.ending.output
+    zero, output = layer.steps.zero_point, layer.ending.output
     shape = IntegerConvolution(conv.batch, inputs, conv.outputs, *conv.axes, zero, output)
     return shape if conv.groups == 1 and convolution.covers(shape, processor) else None
 
@@ -280,15 +377,11 @@ def _is_dense(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
 def rounding_kernels(processor: Processor) -> Rounding:
     """Return the kernels between floats and integers."""
 
-    def quantize(size: int, steps: Steps) -> PrimFunc:
-        shape = Quantize(size, steps.scale, Requantization(steps.zero))
+    def quantize(size: int, steps: Quantization) -> PrimFunc:
+        shape = Quantize(size, steps.scale, Requantization(steps.zero_point))
         return elementwise.generate_quantize(shape, processor)
 
-    def dequantize(size: int, steps: Steps) -> PrimFunc:
-        return elementwise.generate_dequantize(Dequantize(size, _operand(steps)), processor)
+    def dequantize(size: int, steps: Quantization) -> PrimFunc:
+        return elementwise.generate_dequantize(Dequantize(size, steps), processor)
 
     return Rounding(quantize, dequantize)
-
-
-def _operand(steps: Steps) -> Operand:
-    return Operand(steps.scale, steps.zero)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv3c.targets.ethos_u.interpreter.program import scratch_bytes
 from mbv3c.targets.ethos_u.lowering.region import Boundary
 
 HEADER = "model.h"
@@ -40,16 +41,11 @@ class StreamLayout:
 def read_layout(raw: bytes) -> StreamLayout:
     """Read vela's raw output."""
     with np.load(io.BytesIO(raw)) as file:
-        scratch: dict[int, int] = {}
-        for name in ("scratch", "scratch_fast"):
-            region, size = int(file[f"{name}_region"]), int(file[f"{name}_size"])
-            if size:
-                scratch[region] = max(size, scratch.get(region, 0))
         return StreamLayout(
             _bytes(file["cmd_data"]),
             _bytes(file["weight_data"]),
             int(file["weight_region"]),
-            scratch,
+            scratch_bytes(file),
             *(
                 tuple(
                     (int(region), int(offset))
@@ -137,7 +133,7 @@ def _header(
         for index, (end, (region, offset)) in enumerate(zip(ends, places, strict=True)):
             name = f"{kind}_{index}"
             shape = ", ".join(map(str, end.device_shape))
-            yield f"/* {_comment(end.name)} */"
+            yield f"/* {end.name.replace('*/', '* /')} */"
             yield f"#define {_macro(f'{name}_SHAPE')} {{{shape}}}"
             yield f"#define {_macro(f'{name}_SIZE')} {int(np.prod(end.device_shape))}u"
             yield f"#define {_macro(f'{name}_REGION')} {region}"
@@ -256,7 +252,3 @@ def _float(value: float) -> str:
 
 def _macro(name: str) -> str:
     return f"{_PREFIX.upper()}_{name}"
-
-
-def _comment(text: str) -> str:
-    return text.replace("*/", "* /")

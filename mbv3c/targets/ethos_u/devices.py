@@ -1,36 +1,40 @@
-"""The table of Ethos-U devices.
+"""The table of Ethos-U devices, and what can be chosen for them.
 
 A device is a configuration of the accelerator together with the memories and the clock around it.
 Both come from the file `Arm/vela.ini` that the package ethos-u-vela 5.2.0 brings: `system_config`
 and `memory_mode` are names of its sections, clocks are their `core_clock` and budgets their
-`arena_cache_size`. A chip has its own; then its own figures count, not these.
+`arena_cache_size`. The memories of a chip may differ; then the chip's figures count.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
+from typing import Any
 
 from mbv3c.errors import UsageError
+from mbv3c.precision import INT8
+from mbv3c.target import Target
+from mbv3c.targets.wing import Option, TargetTable, Wing
 
 FAMILY = "npu"
 
 
 @dataclass(frozen=True)
-class NpuTarget:
-    """One Ethos-U device.
+class NpuTarget(Target):
+    """One Ethos-U device; `device` is the name of the accelerator's configuration.
 
     Attributes:
-        device: what the user writes after `npu:`; the name of the accelerator's configuration.
         macs: multiply-accumulates of 8 bits per cycle.
         system_config: the section of vela.ini with clock, memories and their latencies.
         memory_mode: the section of vela.ini that says what lies in which memory.
-        clock_mhz: of the accelerator in that system.
-        sram_bytes: what that memory mode leaves to the accelerator; None where it sets no limit.
+        clock_mhz: clock of the accelerator in that system.
+        sram_bytes: SRAM that the memory mode leaves to the accelerator; None if it sets no limit.
         memory_modes: every mode that vela accepts for the accelerator.
         system_configs: every system of vela.ini with this accelerator.
         interpreted: whether its command streams can be interpreted here.
         interpolates: whether it resizes bilinearly; vela has TOSA's RESIZE for Ethos-U85 only.
     """
 
-    device: str
     macs: int
     system_config: str
     memory_mode: str
@@ -40,10 +44,6 @@ class NpuTarget:
     system_configs: tuple[str, ...]
     interpreted: bool
     interpolates: bool
-
-    @property
-    def name(self) -> str:
-        return f"{FAMILY}:{self.device}"
 
 
 _SHARED = ("Shared_Sram", "Sram_Only")
@@ -55,12 +55,7 @@ _DEDICATED = (
     "Sram_Only",
 )
 _U55 = ("Ethos_U55_Deep_Embedded", "Ethos_U55_High_End_Embedded")
-_U65 = (
-    "Ethos_U65_Embedded",
-    "Ethos_U65_Mid_End",
-    "Ethos_U65_High_End",
-    "Ethos_U65_Client_Server",
-)
+_U65 = ("Ethos_U65_Embedded", "Ethos_U65_Mid_End", "Ethos_U65_High_End", "Ethos_U65_Client_Server")
 _U85 = (
     "Ethos_U85_SYS_Flash_Low",
     "Ethos_U85_SYS_Flash_High",
@@ -79,37 +74,207 @@ DEDICATED_SRAM = {
 
 # fmt: off
 NPU_TARGETS: tuple[NpuTarget, ...] = (
-    NpuTarget("ethos-u55-32", 32, "Ethos_U55_Deep_Embedded", "Shared_Sram", 200, None, _SHARED, _U55, True, False),
-    NpuTarget("ethos-u55-64", 64, "Ethos_U55_Deep_Embedded", "Shared_Sram", 200, None, _SHARED, _U55, True, False),
-    NpuTarget("ethos-u55-128", 128, "Ethos_U55_High_End_Embedded", "Shared_Sram", 500, None, _SHARED, _U55, True, False),
-    NpuTarget("ethos-u55-256", 256, "Ethos_U55_High_End_Embedded", "Shared_Sram", 500, None, _SHARED, _U55, True, False),
-    NpuTarget("ethos-u65-256", 256, "Ethos_U65_Mid_End", "Dedicated_Sram_256KB", 500, 256 * _KIB, _DEDICATED, _U65, True, False),
-    NpuTarget("ethos-u65-512", 512, "Ethos_U65_High_End", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U65, False, False),
-    NpuTarget("ethos-u85-128", 128, "Ethos_U85_SYS_DRAM_Low", "Dedicated_Sram_256KB", 500, 256 * _KIB, _DEDICATED, _U85, False, True),
-    NpuTarget("ethos-u85-256", 256, "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U85, False, True),
-    NpuTarget("ethos-u85-512", 512, "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U85, False, True),
-    NpuTarget("ethos-u85-1024", 1024, "Ethos_U85_SYS_DRAM_High", "Dedicated_Sram_512KB", 1000, 512 * _KIB, _DEDICATED, _U85, False, True),
-    NpuTarget("ethos-u85-2048", 2048, "Ethos_U85_SYS_DRAM_High", "Dedicated_Sram_512KB", 1000, 512 * _KIB, _DEDICATED, _U85, False, True),
+    NpuTarget(FAMILY, "ethos-u55-32", 32, "Ethos_U55_Deep_Embedded", "Shared_Sram", 200, None, _SHARED, _U55, True, False),
+    NpuTarget(FAMILY, "ethos-u55-64", 64, "Ethos_U55_Deep_Embedded", "Shared_Sram", 200, None, _SHARED, _U55, True, False),
+    NpuTarget(FAMILY, "ethos-u55-128", 128, "Ethos_U55_High_End_Embedded", "Shared_Sram", 500, None, _SHARED, _U55, True, False),
+    NpuTarget(FAMILY, "ethos-u55-256", 256, "Ethos_U55_High_End_Embedded", "Shared_Sram", 500, None, _SHARED, _U55, True, False),
+    NpuTarget(FAMILY, "ethos-u65-256", 256, "Ethos_U65_Mid_End", "Dedicated_Sram_256KB", 500, 256 * _KIB, _DEDICATED, _U65, True, False),
+    NpuTarget(FAMILY, "ethos-u65-512", 512, "Ethos_U65_High_End", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U65, False, False),
+    NpuTarget(FAMILY, "ethos-u85-128", 128, "Ethos_U85_SYS_DRAM_Low", "Dedicated_Sram_256KB", 500, 256 * _KIB, _DEDICATED, _U85, False, True),
+    NpuTarget(FAMILY, "ethos-u85-256", 256, "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U85, False, True),
+    NpuTarget(FAMILY, "ethos-u85-512", 512, "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", 1000, 384 * _KIB, _DEDICATED, _U85, False, True),
+    NpuTarget(FAMILY, "ethos-u85-1024", 1024, "Ethos_U85_SYS_DRAM_High", "Dedicated_Sram_512KB", 1000, 512 * _KIB, _DEDICATED, _U85, False, True),
+    NpuTarget(FAMILY, "ethos-u85-2048", 2048, "Ethos_U85_SYS_DRAM_High", "Dedicated_Sram_512KB", 1000, 512 * _KIB, _DEDICATED, _U85, False, True),
 )
 # fmt: on
 
-DEFAULT_NPU = "ethos-u55-128"
+
+def _line(target: NpuTarget) -> str:
+    sram = f"{target.sram_bytes // _KIB} KiB" if target.sram_bytes else "shared"
+    where = "interpreted stream" if target.interpreted else "TOSA reference model"
+    return f"{target.macs:>5}{target.clock_mhz:>6}  {sram:<9}{where:<24}{target.system_config}"
 
 
-def is_npu(name: str) -> bool:
-    """Say whether `FAMILY[:DEVICE]` names this family."""
-    return name.partition(":")[0] == FAMILY
+def _row(target: NpuTarget) -> dict[str, Any]:
+    return {name: value for name, value in asdict(target).items() if name != "family"}
 
 
-def find_npu(name: str) -> NpuTarget:
-    """Look `npu[:DEVICE]` up.
+WING = Wing(
+    module="mbv3c.targets.ethos_u.backend",
+    targets=NPU_TARGETS,
+    defaults={FAMILY: "ethos-u55-128"},
+    precisions=(INT8,),
+    table=TargetTable(
+        f"{'target':<33}{'MACs':>5}{'MHz':>6}  {'SRAM':<9}{'verified here on':<24}system",
+        _line,
+        _row,
+        "npu_targets",
+    ),
+    options=(
+        Option("optimise", str, "npu: performance or size.  [default: performance]"),
+        Option("sram", int, "npu: budget of SRAM in KiB, an error if too small."),
+        Option("float_io", bool, "npu: fp32 in and out."),
+        Option("mean", str, "npu: means as depthwise or pool.  [default: depthwise]"),
+        Option("memory_mode", str, "npu: a section of vela.ini.  [default: the device's]"),
+        Option("system_config", str, "npu: a section of vela.ini.  [default: the device's]"),
+    ),
+    refusals={
+        "cores": "--cores is for CPUs; {target} has one core for an inference",
+        "keep_float": "--keep-float is for CPUs; {target} computes no fp32",
+    },
+    doctor_module="mbv3c.targets.ethos_u.doctor",
+)
+
+
+OPTIMISE = ("Performance", "Size")
+SIZE = OPTIMISE[1]
+MEANS = ("depthwise", "pool")
+ARENAS = tuple(kib * _KIB for kib in (128, 192, 256, 384, 512, 768, 1024))
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """One choice; None is the device's own.
+
+    Attributes:
+        optimise: vela's strategy: `Performance`, or `Size` for the least memory.
+        arena_cache_size: bytes of SRAM that vela aims at.
+        memory_mode: a section of vela.ini, one of the device's `memory_modes`.
+        system_config: a section of vela.ini, one of the device's `system_configs`.
+        mean: how a global mean is computed: as a `depthwise` convolution with ones, which rounds
+            once, or as an average `pool`, which rounds twice.
+    """
+
+    optimise: str = "Performance"
+    arena_cache_size: int | None = None
+    memory_mode: str | None = None
+    system_config: str | None = None
+    mean: str = "depthwise"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the knobs by their names."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class NpuOptions:
+    """How to compile for an NPU.
+
+    Attributes:
+        knobs: knobs of the lowering and of vela.
+        sram_bytes: budget of SRAM; None for the device's own.
+        float_io: whether the bundle's program takes and gives fp32, converted at its ends.
+        compare_size: whether to estimate the network with `--optimise size`, too.
+        pinned: names of the knobs that the user gave; no other value is better than these.
+    """
+
+    knobs: Knobs = field(default_factory=Knobs)
+    sram_bytes: int | None = None
+    float_io: bool = False
+    compare_size: bool = False
+    pinned: tuple[str, ...] = ()
+
+
+def legal_values(
+    target: NpuTarget, arenas: tuple[int, ...] = ARENAS
+) -> dict[str, tuple[Any, ...]]:
+    """Return for each knob what a tuner may choose for a device; `arenas` are in bytes.
+
+    `system_config` says which memories there are, not how to use them: it is no choice.
+    """
+    return {
+        "optimise": OPTIMISE,
+        "arena_cache_size": (None, *arenas),
+        "memory_mode": (None, *target.memory_modes),
+        "mean": MEANS,
+    }
+
+
+def every_choice(target: NpuTarget, arenas: tuple[int, ...] = ARENAS) -> list[Knobs]:
+    """Return every combination of legal values, the default one first."""
+    legal = legal_values(target, arenas)
+    return [Knobs(**dict(zip(legal, values, strict=True))) for values in product(*legal.values())]
+
+
+def memories(knobs: Knobs, target: NpuTarget) -> str:
+    """Return the memories of a choice; estimates can be compared only for equal memories.
+
+    Modes of dedicated SRAM differ only in its size, which is that of the arena.
+    """
+    mode = knobs.memory_mode or target.memory_mode
+    return "Dedicated_Sram" if mode in DEDICATED_SRAM else mode
+
+
+def sram_of(knobs: Knobs, target: NpuTarget) -> int | None:
+    """Return the bytes of SRAM that a choice's memory mode has; None where it sets no limit."""
+    return DEDICATED_SRAM.get(knobs.memory_mode or target.memory_mode)
+
+
+def canonical(knobs: Knobs, target: NpuTarget) -> Knobs:
+    """Return the one choice that stands for all those that are equal for vela.
+
+    The device's own modes are None. Of modes of dedicated SRAM only the size of the arena matters.
+    In other modes vela ignores the arena when it optimises for size, as it says itself.
+    """
+    mode = knobs.memory_mode or target.memory_mode
+    arena = knobs.arena_cache_size
+    if mode in DEDICATED_SRAM:
+        arena = arena or DEDICATED_SRAM[mode]
+        mode = next(
+            name for name in (target.memory_mode, *DEDICATED_SRAM) if name in DEDICATED_SRAM
+        )
+    elif knobs.optimise == SIZE:
+        arena = None
+    system = knobs.system_config
+    return replace(
+        knobs,
+        arena_cache_size=arena,
+        memory_mode=None if mode == target.memory_mode else mode,
+        system_config=None if system == target.system_config else system,
+    )
+
+
+def check_knobs(knobs: Knobs, target: NpuTarget) -> None:
+    """Make sure that a choice is one for this device.
 
     Raises:
-        UsageError: there is no such device; the known ones are listed.
+        UsageError: it is not; the legal values are listed.
     """
-    wanted = name.partition(":")[2] or DEFAULT_NPU
-    for target in NPU_TARGETS:
-        if target.device == wanted:
-            return target
-    known = ", ".join(target.device for target in NPU_TARGETS)
-    raise UsageError(f"unknown device {wanted!r} of {FAMILY}; known: {known}")
+    legal = {
+        "optimise": OPTIMISE,
+        "mean": MEANS,
+        "memory_mode": (None, *target.memory_modes),
+        "system_config": (None, *target.system_configs),
+    }
+    for name, known in legal.items():
+        value = getattr(knobs, name)
+        if value not in known:
+            listed = ", ".join(choice for choice in known if choice is not None)
+            raise UsageError(f"{name} {value!r} is not for {target.name}; known: {listed}")
+    if knobs.arena_cache_size is not None and knobs.arena_cache_size < 1:
+        raise UsageError(f"an arena of {knobs.arena_cache_size} bytes makes no sense")
+
+
+def read_options(target: NpuTarget, given: Mapping[str, Any], *, explain: bool) -> NpuOptions:
+    """Turn the options that a user gave into values.
+
+    Raises:
+        UsageError: a value makes no sense, or is not for this device.
+    """
+    names = {value.lower(): value for value in OPTIMISE}
+    wanted = given.get("optimise", "performance")
+    if wanted.lower() not in names:
+        raise UsageError(f"--optimise {wanted!r} is unknown; known: {', '.join(names)}")
+    chosen = {key: given[key] for key in ("mean", "memory_mode", "system_config") if key in given}
+    knobs = Knobs(optimise=names[wanted.lower()], **chosen)
+    check_knobs(knobs, target)
+    sram = given.get("sram")
+    if sram is not None and sram < 1:
+        raise UsageError(f"--sram {sram} makes no sense; give a number of KiB, such as 512")
+    return NpuOptions(
+        knobs,
+        None if sram is None else sram * _KIB,
+        bool(given.get("float_io")),
+        explain,
+        tuple(name for name in ("optimise", "mean") if name in given),
+    )

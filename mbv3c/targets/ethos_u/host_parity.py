@@ -1,5 +1,6 @@
 """Check the part on the CPU behind an NPU: whether it is, and computes, the rest of the model."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,10 +10,30 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from mbv3c.parity.compare import agreement
-from mbv3c.parity.reference import ReferenceOutput, error_of_range
-from mbv3c.targets.ethos_u.host import run_host
+from mbv3c.parity.metrics import finite
+from mbv3c.parity.reference import ReferenceOutput, error_of_range, open_session
 from mbv3c.targets.ethos_u.lowering.host import host_part
-from mbv3c.targets.ethos_u.lowering.region import Region
+from mbv3c.targets.ethos_u.lowering.region import Boundary, Region
+
+
+def run_host(host: onnx.ModelProto, integers: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+    """Run the CPU's part on the outputs of the device, in the device's order and layout."""
+    opened = open_session(host)
+    named = {
+        tensor.name: np.ascontiguousarray(values.reshape(tensor.shape).astype(np.int8))
+        for tensor, values in zip(opened.get_inputs(), integers, strict=True)
+    }
+    return [np.asarray(output) for output in opened.run(None, named)]
+
+
+def to_model(
+    host: onnx.ModelProto | None, ends: Sequence[Boundary], integers: Sequence[NDArray[Any]]
+) -> list[NDArray[np.float32]]:
+    """Return a model's outputs for what the NPU gives, through the CPU's part if there is one."""
+    if host is not None:
+        return run_host(host, integers)
+    return [end.to_model(y) for end, y in zip(ends, integers, strict=True)]
+
 
 # Outputs of a model, and the integers before the CPU's part, in the order of the device.
 OutputsAndIntegers = tuple[list[NDArray[np.float32]], list[NDArray[Any]]]
@@ -36,9 +57,8 @@ class HostParity:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields; null for a value that is not finite."""
-        return {
-            name: value if np.isfinite(value) else None for name, value in asdict(self).items()
-        }
+        document: dict[str, Any] = finite(asdict(self))
+        return document
 
 
 def check_host(

@@ -1,145 +1,154 @@
 """What an NPU bundle says of itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
-import onnx
+import msgspec
 
-from mbv3c import __version__
-from mbv3c import bundle as bundles
-from mbv3c.graphs.load import model_input, static_shape
-from mbv3c.quantization.report import QuantizationReport
-from mbv3c.targets.ethos_u import c_source as ethos_u_source
-from mbv3c.targets.ethos_u.devices import NpuTarget
-from mbv3c.targets.ethos_u.lowering.host import host_operators
-from mbv3c.targets.ethos_u.lowering.region import Boundary, Operator, Partition, Region
-from mbv3c.targets.ethos_u.options import NpuOptions
-from mbv3c.targets.ethos_u.tools import NPU_TOOLS
-from mbv3c.targets.ethos_u.tuning.choose import Better
-from mbv3c.targets.ethos_u.vela import VelaOutput, cost_json
-from mbv3c.targets.ethos_u.verdict import NpuParity
-
-PRECISION = "int8"
-
-_RECORDED_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", *NPU_TOOLS)
+from mbv3c.bundle import Bundle
+from mbv3c.manifest import Manifest, TargetRecord
+from mbv3c.targets.ethos_u.devices import Knobs
+from mbv3c.targets.ethos_u.vela import Cost
 
 
 @dataclass(frozen=True)
-class Made:
-    """A model on its way to a bundle.
+class NpuTargetRecord(TargetRecord):
+    """The device, with the memories that were chosen.
 
     Attributes:
-        model: as given.
-        quantized: with QDQ pairs.
-        parts: that, partitioned, with one region.
-        host: what comes behind the region; None if nothing does.
-        built: the region, compiled.
-        better: the choice of a tuning database that it was compiled with; None if by the user's.
+        macs: multiply-accumulates of 8 bits per cycle.
+        system_config: a section of vela.ini.
+        memory_mode: a section of vela.ini.
+        clock_mhz: the clock of the accelerator.
     """
 
-    model: onnx.ModelProto
-    quantized: onnx.ModelProto
-    parts: Partition
-    host: onnx.ModelProto | None
-    built: VelaOutput
-    better: Better | None
+    macs: int
+    system_config: str
+    memory_mode: str
+    clock_mhz: int
 
 
-def describe(
-    made: Made,
-    target: NpuTarget,
-    options: NpuOptions,
-    report: QuantizationReport | None,
-    parity: NpuParity | None,
-) -> dict[str, Any]:
-    """Return the manifest but for the hashes."""
-    model, host, parts, built = made.model, made.host, made.parts, made.built
-    layout = ethos_u_source.read_layout(built.raw)
-    given = model_input(model)
-    (region,) = parts.regions
-    ends = parts.ends if options.float_io else ()
-    on_cpu = host_operators(made.quantized, host) if host is not None else []
-    return {
-        "mbv3c": __version__,
-        "model": {
-            "name": model.graph.name,
-            "metadata": {entry.key: entry.value for entry in model.metadata_props},
-        },
-        "target": {
-            "name": target.name,
-            "macs": target.macs,
-            "system_config": options.knobs.system_config or target.system_config,
-            "memory_mode": options.knobs.memory_mode or target.memory_mode,
-            "clock_mhz": target.clock_mhz,
-        },
-        "precision": PRECISION,
-        "input": {
-            "name": given.name,
-            "shape": list(static_shape(given) or ()),
-            "dtype": "float32" if options.float_io else "int8",
-        },
-        "outputs": _outputs(region, host, float_io=options.float_io),
-        "host": bundles.NPU_HOST if host is not None else None,
-        "calibration": _calibrated(report),
-        "npu": {
-            "inputs": [_end(*pair) for pair in zip(region.inputs, layout.inputs, strict=True)],
-            "outputs": [_end(*pair) for pair in zip(region.outputs, layout.outputs, strict=True)],
-            "constants_region": layout.constants_region,
-            "scratch_bytes": {str(key): size for key, size in sorted(layout.scratch.items())},
-            "command_stream_bytes": len(layout.commands),
-            "constants_bytes": len(layout.constants),
-            "knobs": options.knobs.to_json(),
-            "tuned": made.better.to_json() if made.better else None,
-            "sram_budget_bytes": options.sram_bytes,
-            "placement": [_placed(one) for one in (*region.operators, *on_cpu, *ends)],
-            "cost": cost_json(built.cost),
-            "feasible": built.feasible,
-        },
-        "parity": parity.to_json() if parity else None,
-        "tools": {name: metadata.version(name) for name in _RECORDED_TOOLS},
-    }
+@dataclass(frozen=True)
+class EndRecord:
+    """An input or output of the command stream.
+
+    Attributes:
+        name: the tensor's name in the model.
+        shape: the extents on the device.
+        layout: the order of the extents: NHWC.
+        dtype: the element type: int8.
+        scale: the step of the integers.
+        zero_point: the integer that stands for 0.
+        region: the memory region.
+        offset: the place in the region, in bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    layout: str
+    dtype: str
+    scale: float
+    zero_point: int
+    region: int
+    offset: int
 
 
-def _outputs(
-    region: Region, host: onnx.ModelProto | None, *, float_io: bool
-) -> list[dict[str, Any]]:
-    """Say what the whole gives: the NPU, or what comes behind it."""
-    if host is not None:
-        return [
-            {"name": one.name, "shape": list(static_shape(one) or ()), "dtype": "float32"}
-            for one in host.graph.output
-        ]
-    dtype = "float32" if float_io else "int8"
-    return [{"name": one.name, "shape": list(one.shape), "dtype": dtype} for one in region.outputs]
+@dataclass(frozen=True)
+class PlacementRecord:
+    """Where an operator is computed.
+
+    Attributes:
+        name: the operator's name.
+        nodes: the ONNX nodes that it covers.
+        operator: the kind of operator.
+        on: `npu` or `cpu`.
+        why: why it stays on the CPU; None for operators of the NPU and those at its ends.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    operator: str
+    on: str
+    why: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys; `why` only where there is a reason."""
+        fields = msgspec.to_builtins(self)
+        return {key: value for key, value in fields.items() if key != "why" or value}
 
 
-def _calibrated(report: QuantizationReport | None) -> dict[str, Any]:
-    """Say what a model was quantized by, if it was not quantized when it came."""
-    if report is None:
-        return {"source": "the model as given, which is quantized", "random_inputs": False}
-    return {
-        "source": report.calibration,
-        "random_inputs": report.random_inputs,
-        "calibrated_on": report.calibrated_on,
-        "method": report.method,
-    }
+@dataclass(frozen=True)
+class BetterRecord:
+    """The estimates by which a tuned choice beat the user's own.
+
+    Attributes:
+        cycles: cycles of the tuned choice.
+        sram_bytes: SRAM of the tuned choice.
+        default_cycles: cycles of the user's own choice.
+        default_sram_bytes: SRAM of the user's own choice.
+    """
+
+    cycles: int
+    sram_bytes: int
+    default_cycles: int
+    default_sram_bytes: int
 
 
-def _placed(one: Operator) -> dict[str, Any]:
-    where = "npu" if one.on_npu else "cpu"
-    placed = {"name": one.name, "nodes": list(one.nodes), "operator": one.kind, "on": where}
-    return {**placed, "why": one.why} if one.why else placed
+@dataclass(frozen=True)
+class NpuRecord:
+    """The command stream and how it was made.
+
+    Attributes:
+        inputs: the inputs of the stream.
+        outputs: the outputs of the stream.
+        constants_region: the memory region of the constants.
+        scratch_bytes: the size of every other region, by its number.
+        command_stream_bytes: the size of the commands.
+        constants_bytes: the size of the constants.
+        knobs: the choices for lowering and for vela.
+        tuned: what the choice is better than; None if it is the user's own.
+        sram_budget_bytes: the budget that was given; None for the device's own.
+        placement: where every operator is computed.
+        cost: vela's estimates.
+        feasible: whether the SRAM that was asked for is kept.
+    """
+
+    inputs: tuple[EndRecord, ...]
+    outputs: tuple[EndRecord, ...]
+    constants_region: int
+    scratch_bytes: dict[str, int]
+    command_stream_bytes: int
+    constants_bytes: int
+    knobs: Knobs
+    tuned: BetterRecord | None
+    sram_budget_bytes: int | None
+    placement: tuple[PlacementRecord, ...]
+    cost: Cost
+    feasible: bool
+
+    @property
+    def left_to_cpu(self) -> Sequence[PlacementRecord]:
+        """The operators that stay on the CPU for a reason."""
+        return [operator for operator in self.placement if operator.why]
 
 
-def _end(boundary: Boundary, place: tuple[int, int]) -> dict[str, Any]:
-    return {
-        "name": boundary.name,
-        "shape": list(boundary.device_shape),
-        "layout": "NHWC",
-        "dtype": "int8",
-        "scale": boundary.quantization.scale,
-        "zero_point": boundary.quantization.zero_point,
-        "region": place[0],
-        "offset": place[1],
-    }
+@dataclass(frozen=True)
+class NpuManifest(Manifest):
+    """The manifest of an NPU bundle.
+
+    Attributes:
+        target: the device.
+        host: the file with what stays on the CPU behind the NPU; None if nothing does.
+        npu: the command stream.
+    """
+
+    target: NpuTargetRecord
+    host: str | None
+    npu: NpuRecord
+
+
+def manifest_of(bundle: Bundle) -> NpuManifest:
+    """Return the manifest of an NPU bundle."""
+    assert isinstance(bundle.manifest, NpuManifest)
+    return bundle.manifest

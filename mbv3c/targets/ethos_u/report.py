@@ -1,197 +1,163 @@
 """An NPU bundle in words and in JSON."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from mbv3c.targets.ethos_u.options import Knobs
+import msgspec
+
+from mbv3c.bundle import Bundle
+from mbv3c.targets.backend import Compiled, Description
+from mbv3c.targets.ethos_u.manifest import NpuManifest, manifest_of
 from mbv3c.targets.ethos_u.tuning.estimates import describe
-from mbv3c.targets.ethos_u.vela import ESTIMATED, cost_json
-
-if TYPE_CHECKING:
-    # It needs the NPU's tools, and what a bundle says of itself does not.
-    from mbv3c.targets.ethos_u.backend import NpuCompiled
+from mbv3c.targets.ethos_u.vela import ESTIMATED, Cost, cost_json
+from mbv3c.targets.ethos_u.verdict import sentences
 
 _KIB = 1024
+_MOST_NAMED = 12
 
 
-def compiled_json(compiled: "NpuCompiled", *, explain: bool) -> dict[str, Any]:
-    """Return what `compile` prints as JSON."""
-    manifest = compiled.manifest
-    document = {
-        "bundle": str(compiled.path),
-        "target": manifest["target"]["name"],
-        "parity": manifest["parity"],
-        "cost": {key: value for key, value in _cost(manifest).items() if key != "layers"},
-        "knobs": manifest["npu"]["knobs"],
-        "tuned": manifest["npu"]["tuned"],
-        "random_inputs": manifest["calibration"]["random_inputs"],
-        "on_cpu": [one for one in manifest["npu"]["placement"] if "why" in one],
+def describe_compiled(compiled: Compiled, *, explain: bool) -> Description:
+    """Say what `compile` made."""
+    bundle, verdict = compiled.bundle, compiled.verdict
+    manifest = manifest_of(bundle)
+    npu, alternatives = manifest.npu, compiled.alternatives or {}
+    document: dict[str, Any] = {
+        "bundle": str(bundle.path),
+        "target": manifest.target.name,
+        "parity": verdict.to_json() if verdict else None,
+        "cost": _without_layers(npu.cost),
+        "knobs": npu.knobs.to_json(),
+        "tuned": msgspec.to_builtins(npu.tuned),
+        "random_inputs": bool(manifest.quantization and manifest.quantization.random_inputs),
+        "on_cpu": [operator.to_json() for operator in npu.left_to_cpu],
     }
+    lines: list[str] = []
     if explain:
-        document["placement"] = manifest["npu"]["placement"]
-        document["layers"] = _cost(manifest)["layers"]
+        document["placement"] = [operator.to_json() for operator in npu.placement]
+        document["layers"] = cost_json(npu.cost)["layers"]
         document["alternatives"] = {
-            name: {key: value for key, value in cost_json(cost).items() if key != "layers"}
-            for name, cost in compiled.alternatives.items()
+            name: _without_layers(cost) for name, cost in alternatives.items()
         }
-    return document
+        lines += [*_table(manifest), "", *_comparison(npu.cost, alternatives), ""]
+    lines.append(f"{bundle.path}: {manifest.target.name} {manifest.precision}")
+    lines += [*_summary(manifest), *_tuned(manifest), *_left(manifest)]
+    if not npu.feasible:
+        lines.append("the SRAM asked for was overshot")
+    lines += verdict.lines() if verdict else ["parity: not checked (--no-verify)"]
+    return Description(lines, document)
 
 
-def compiled_lines(compiled: "NpuCompiled", *, explain: bool) -> Iterator[str]:
-    """Say what `compile` has made."""
-    manifest = compiled.manifest
-    if explain:
-        yield from _table(manifest)
-        yield ""
-        yield from _comparison(compiled)
-        yield ""
-    yield f"{compiled.path}: {manifest['target']['name']} {manifest['precision']}"
-    yield _summary(manifest)
-    yield from _tuned(manifest)
-    yield from _left(manifest)
-    if not manifest["npu"]["feasible"]:
-        yield "the SRAM asked for was overshot"
-    parity = manifest["parity"]
-    yield from sentences(parity) if parity else ["parity: not checked (--no-verify)"]
-
-
-def sentences(parity: dict[str, Any]) -> list[str]:
-    """Say a verdict, as its JSON form has it, in lines."""
-    top = [parity[key] for key in ("top1_agreement", "top5_agreement")]
-    agreement = "" if top[0] is None else f", top-1 agreement {top[0]:.0%}, top-5 {top[1]:.0%}"
-    alone = parity["operators_alone"]
-    streams = {
-        True: f"bit-equal on {parity['stream_inputs']} inputs, interpreted",
-        False: f"DIFFERS: {parity['stream_error']}",
-        None: f"NOT CHECKED: {parity['stream_not_checked']}",
-    }
-    return [
-        f"parity: {'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}",
-        f"  fp32 (onnxruntime, model as given) against QDQ: cosine {parity['cosine']:.5f} at least"
-        f"{agreement}, over {len(parity['inputs'])} inputs",
-        f"  QDQ (onnxruntime) against TOSA: {parity['qdq_against_tosa_lsb']} LSB at most "
-        f"(allowed {parity['qdq_against_tosa_allowed_lsb']:.0f})",
-        f"  the same, each of {alone['count']} operators by itself: {alone['lsb']} LSB at most "
-        f"(allowed {alone['allowed_lsb']}), in {alone['worst']}"
-        f"{'' if parity['same_tosa'] else '; the TOSA file is NOT what QDQ lowers to'}",
-        f"  TOSA against the command stream: {streams[parity['stream_bit_equal']]}",
-        *_on_host(parity["host"]),
-    ]
-
-
-def _on_host(host: dict[str, Any] | None) -> Iterator[str]:
-    if host is None:
-        return
-    error, cosine = (
-        "not finite" if host[key] is None else format(host[key], form)
-        for key, form in (("max_error_of_range", ".1e"), ("cosine", ".5f"))
-    )
-    yield (
-        f"  host.onnx, on the CPU: {error} of the range from QDQ on the same integers"
-        f"{'' if host['same'] else '; it is NOT what QDQ leaves to the CPU'}; behind the NPU's "
-        f"part, cosine {cosine} to fp32 at least"
-    )
-
-
-def inspected_json(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return what `inspect` prints of a bundle as JSON."""
-    keys = ("model", "target", "precision", "input", "outputs", "host", "calibration", "npu")
-    return {key: manifest[key] for key in (*keys, "parity")}
-
-
-def inspected_lines(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+def describe_bundle(bundle: Bundle) -> Description:
     """Say what a bundle is."""
-    target, npu = manifest["target"], manifest["npu"]
+    manifest = manifest_of(bundle)
+    keys = ("model", "target", "precision", "input", "outputs", "host", "npu", "parity")
+    document = {key: msgspec.to_builtins(getattr(manifest, key)) for key in keys}
+    document["npu"]["cost"] = cost_json(manifest.npu.cost)
+    document["npu"]["placement"] = [operator.to_json() for operator in manifest.npu.placement]
+    document["calibration"] = _calibration(manifest)
+    return Description(list(_lines(bundle, manifest)), document)
+
+
+def _calibration(manifest: NpuManifest) -> dict[str, Any]:
+    """Say what a model was quantized by, if it was not quantized when it came."""
+    made = manifest.quantization
+    if made is None:
+        return {"source": "the model as given, which is quantized", "random_inputs": False}
+    return {
+        "source": made.calibration,
+        "random_inputs": made.random_inputs,
+        "calibrated_on": made.calibrated_on,
+        "method": made.method,
+    }
+
+
+def _lines(bundle: Bundle, manifest: NpuManifest) -> Iterator[str]:
+    target, npu = manifest.target, manifest.npu
     yield (
-        f"{path}: {manifest['model']['name']} for {target['name']} ({target['macs']} MACs, "
-        f"{target['clock_mhz']} MHz, {target['memory_mode']}), {manifest['precision']}"
+        f"{bundle.path}: {manifest.model.name} for {target.name} ({target.macs} MACs, "
+        f"{target.clock_mhz} MHz, {target.memory_mode}), {manifest.precision}"
     )
-    yield f"calibrated on {manifest['calibration']['source']}\n"
+    yield f"calibrated on {_calibration(manifest)['source']}\n"
     yield from _table(manifest)
     yield ""
-    for kind in ("inputs", "outputs"):
-        for end in npu[kind]:
+    for kind, ends in (("input", npu.inputs), ("output", npu.outputs)):
+        for end in ends:
             yield (
-                f"{kind[:-1]} {end['name']}: int8 {'x'.join(map(str, end['shape']))} (NHWC), "
-                f"scale {end['scale']:.6g}, zero point {end['zero_point']}, region "
-                f"{end['region']} at {end['offset']}"
+                f"{kind} {end.name}: int8 {'x'.join(map(str, end.shape))} (NHWC), scale "
+                f"{end.scale:.6g}, zero point {end.zero_point}, region {end.region} at "
+                f"{end.offset}"
             )
-    yield _summary(manifest)
+    yield from _summary(manifest)
     yield from _tuned(manifest)
     yield from _left(manifest)
-    parity = manifest["parity"]
+    parity = manifest.parity
     yield from sentences(parity) if parity else ["parity: not checked"]
 
 
-def _cost(manifest: dict[str, Any]) -> dict[str, Any]:
-    cost: dict[str, Any] = manifest["npu"]["cost"]
-    return cost
+def _without_layers(cost: Cost) -> dict[str, Any]:
+    return {key: value for key, value in cost_json(cost).items() if key != "layers"}
 
 
-def _table(manifest: dict[str, Any]) -> Iterator[str]:
+def _table(manifest: NpuManifest) -> Iterator[str]:
     """List every operator, where it is computed, and vela's estimate of its cycles."""
     cycles: dict[str, int] = {}
-    for layer in _cost(manifest)["layers"]:
-        name = layer["name"].partition("/")[0]
-        cycles[name] = cycles.get(name, 0) + layer["cycles"]
-    placement = manifest["npu"]["placement"]
-    wide = max(len(one["name"]) for one in placement) + 2
+    for layer in manifest.npu.cost.layers:
+        name = layer.name.partition("/")[0]
+        cycles[name] = cycles.get(name, 0) + layer.cycles
+    placement = manifest.npu.placement
+    wide = max(len(operator.name) for operator in placement) + 2
     yield f"{'operator':<{wide}}{'kind':<12}{'on':<5}{'cycles, ' + ESTIMATED:>28}"
-    for one in placement:
-        count = f"{cycles[one['name']]:,}" if one["name"] in cycles else "with another"
-        if one["on"] == "cpu":
-            count = one.get("why", "at an end")
-        yield f"{one['name']:<{wide}}{one['operator']:<12}{one['on']:<5}{count:>28}"
+    for operator in placement:
+        count = f"{cycles[operator.name]:,}" if operator.name in cycles else "with another"
+        if operator.on == "cpu":
+            count = operator.why or "at an end"
+        yield f"{operator.name:<{wide}}{operator.operator:<12}{operator.on:<5}{count:>28}"
 
 
-def _comparison(compiled: "NpuCompiled") -> Iterator[str]:
+def _comparison(own: Cost, alternatives: Mapping[str, Cost]) -> Iterator[str]:
     """Compare the choice that was made with others."""
-    own = _cost(compiled.manifest)
-    rows = {"as compiled": own}
-    rows |= {name: cost_json(cost) for name, cost in compiled.alternatives.items()}
     yield f"{'choice':<16}{'cycles':>14}{'':>9}{'SRAM':>12}{'':>9}   {ESTIMATED}"
-    for name, cost in rows.items():
+    for name, cost in {"as compiled": own, **alternatives}.items():
+        cycles, sram = "", ""
+        if cost is not own:
+            cycles = _change(cost.cycles, own.cycles)
+            sram = _change(cost.sram_bytes, own.sram_bytes)
         yield (
-            f"{name:<16}{cost['cycles']:>14,}{_change(cost, own, 'cycles'):>9}"
-            f"{cost['sram_bytes'] / _KIB:>8.0f} KiB{_change(cost, own, 'sram_bytes'):>9}"
+            f"{name:<16}{cost.cycles:>14,}{cycles:>9}{cost.sram_bytes / _KIB:>8.0f} KiB{sram:>9}"
         )
 
 
-def _change(cost: dict[str, Any], own: dict[str, Any], key: str) -> str:
-    return "" if cost is own or not own[key] else f"{cost[key] / own[key] - 1:+.1%}"
+def _change(after: int, before: int) -> str:
+    return f"{after / before - 1:+.1%}" if before else ""
 
 
-def _summary(manifest: dict[str, Any]) -> str:
-    cost = _cost(manifest)
-    on_cpu = sum(one["on"] == "cpu" for one in manifest["npu"]["placement"])
-    kib = {key: cost[f"{key}_bytes"] / _KIB for key in ("sram", "dram", "flash")}
-    return (
-        f"{ESTIMATED}: {cost['cycles']:,} cycles ({cost['milliseconds']:.2f} ms), SRAM "
-        f"{kib['sram']:.0f} KiB, DRAM {kib['dram']:.0f} KiB, flash {kib['flash']:.0f} KiB; "
-        f"{on_cpu} operators on the CPU"
-    )
-
-
-def _tuned(manifest: dict[str, Any]) -> Iterator[str]:
-    """Say that the choice comes from a tuning database, and what it is better than."""
-    npu = manifest["npu"]
-    tuned = npu.get("tuned")
-    if tuned is None:
-        return
-    knobs = describe(Knobs(**npu["knobs"]))
+def _summary(manifest: NpuManifest) -> Iterator[str]:
+    cost = manifest.npu.cost
+    on_cpu = sum(operator.on == "cpu" for operator in manifest.npu.placement)
     yield (
-        f"tuned: {knobs}; without tuning {tuned['default_cycles']:,} cycles, SRAM "
-        f"{tuned['default_sram_bytes'] / _KIB:.0f} KiB (--tune-logs none)"
+        f"{ESTIMATED}: {cost.cycles:,} cycles ({cost.milliseconds:.2f} ms), SRAM "
+        f"{cost.sram_bytes / _KIB:.0f} KiB, DRAM {cost.dram_bytes / _KIB:.0f} KiB, flash "
+        f"{cost.flash_bytes / _KIB:.0f} KiB; {on_cpu} operators on the CPU"
     )
 
 
-def _left(manifest: dict[str, Any]) -> Iterator[str]:
+def _tuned(manifest: NpuManifest) -> Iterator[str]:
+    """Say that the choice comes from a tuning database, and what it is better than."""
+    npu = manifest.npu
+    if npu.tuned is None:
+        return
+    yield (
+        f"tuned: {describe(npu.knobs)}; without tuning {npu.tuned.default_cycles:,} cycles, SRAM "
+        f"{npu.tuned.default_sram_bytes / _KIB:.0f} KiB (--tune-logs none)"
+    )
+
+
+def _left(manifest: NpuManifest) -> Iterator[str]:
     """Say what stays on the CPU, and why."""
     reasons: dict[str, list[str]] = {}
-    for one in manifest["npu"]["placement"]:
-        if "why" in one:
-            reasons.setdefault(one["why"], []).append(f"{one['operator']} ({one['name']})")
-    for why, named in reasons.items():
-        more = f" and {len(named) - 12} more" if len(named) > 12 else ""
-        yield f"in {manifest['host']}, {why}: {', '.join(named[:12])}{more}"
+    for operator in manifest.npu.left_to_cpu:
+        named = f"{operator.operator} ({operator.name})"
+        reasons.setdefault(operator.why or "", []).append(named)
+    for why, names in reasons.items():
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        yield f"in {manifest.host}, {why}: {', '.join(names[:_MOST_NAMED])}{more}"

@@ -3,21 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 
-from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_bundle
+from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_files
 from mbv3c.errors import ToolError
-from mbv3c.execution.runners import Tensor
-from mbv3c.execution.stream_server import Infer, server_command
-from mbv3c.targets.ethos_u.host import run_host
-from mbv3c.targets.ethos_u.interpreter.errors import UnsupportedError
+from mbv3c.execution.runners import Infer, Tensor, server_command
+from mbv3c.lowering.quantization import Quantization
+from mbv3c.manifest import TensorRecord
+from mbv3c.targets.ethos_u.host_parity import to_model
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
-from mbv3c.targets.ethos_u.interpreter.program import read_program
-from mbv3c.targets.ethos_u.lowering.composite import Quantization
+from mbv3c.targets.ethos_u.interpreter.program import UnsupportedError, read_program
 from mbv3c.targets.ethos_u.lowering.region import Boundary
+from mbv3c.targets.ethos_u.manifest import EndRecord, NpuManifest, manifest_of
 
 
 class StreamRunner:
@@ -28,14 +26,14 @@ class StreamRunner:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        manifest = bundle.manifest
-        self._device = manifest["target"]["name"]
-        self._input = _end(manifest["npu"]["inputs"][0], manifest["input"])
-        self._host = onnx.load(bundle.path / NPU_HOST) if manifest["host"] else None
+        manifest = manifest_of(bundle)
+        self._device = manifest.target.name
+        self._input = _end(manifest.npu.inputs[0], manifest.input)
+        self._host = onnx.load(bundle.path / NPU_HOST) if manifest.host else None
         self._outputs: list[Boundary] = []
         self.description = "interpreter of the command stream"
         if self._host is None:
-            pairs = zip(manifest["npu"]["outputs"], manifest["outputs"], strict=True)
+            pairs = zip(manifest.npu.outputs, manifest.outputs, strict=True)
             self._outputs = [_end(*pair) for pair in pairs]
         else:
             self.description += ", and onnxruntime for what stays on the CPU"
@@ -63,12 +61,12 @@ class StreamRunner:
         def infer(x: Tensor) -> list[Tensor]:
             with self._supported():
                 integers = interpret(program, [self._input.to_device(x)])
-            return self._finished(integers)
+            return to_model(self._host, self._outputs, integers)
 
         return infer
 
     def stream_command(self, bundle: Path) -> list[str]:
-        return server_command(open_bundle, bundle)
+        return server_command(open_stream, bundle)
 
     @contextmanager
     def _supported(self) -> Iterator[None]:
@@ -77,22 +75,15 @@ class StreamRunner:
         except UnsupportedError as error:
             raise ToolError(f"nothing here runs a stream of {self._device}: {error}") from error
 
-    def _finished(self, integers: list[NDArray[Any]]) -> list[Tensor]:
-        if self._host is not None:
-            return run_host(self._host, integers)
-        return [end.to_model(y) for end, y in zip(self._outputs, integers, strict=True)]
 
-
-def open_bundle(folder: Path) -> Infer:
+def open_stream(folder: Path) -> Infer:
     """Open a bundle for an NPU; what is returned runs it on one input."""
-    return StreamRunner(read_bundle(folder)).opened(folder)
+    files = read_files(folder)
+    bundle = Bundle(folder, files.parse(NpuManifest), files.files)
+    return StreamRunner(bundle).opened(folder)
 
 
-def _end(device: dict[str, Any], model: dict[str, Any]) -> Boundary:
+def _end(device: EndRecord, model: TensorRecord) -> Boundary:
     """Read an input or output of the manifest: on the device, and in the model."""
-    return Boundary(
-        model["name"],
-        tuple(model["shape"]),
-        tuple(device["shape"]),
-        Quantization(device["scale"], device["zero_point"]),
-    )
+    steps = Quantization(device.scale, device.zero_point)
+    return Boundary(model.name, model.shape, device.shape, steps)

@@ -4,19 +4,23 @@ import csv
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mbv3c.errors import Mbv3cError, ToolError
-from mbv3c.targets.ethos_u.devices import NpuTarget
-from mbv3c.targets.ethos_u.options import Knobs, check_knobs
+from mbv3c.targets.ethos_u.devices import Knobs, NpuTarget, check_knobs
 
 VELA_CONFIG = "Arm/vela.ini"
 ESTIMATED = "estimated by vela"
 _KIB = 1024
 _NETWORK = "model"
 _LONGEST = 900  # seconds
+_LAYER_KEYS = ("name", "operation", "cycles", "macs")
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,8 @@ def build(
         UsageError: a knob has a value that does not suit the device.
         ToolError: vela failed.
     """
-    check_knobs(knobs, target)
-    with tempfile.TemporaryDirectory(prefix="mbv3c-vela-") as name:
-        folder = Path(name)
-        network = folder / f"{_NETWORK}.tosa"
-        network.write_bytes(tosa)
-        options = arguments(target, knobs, sram_bytes)
-        _vela([str(network), *options, "--output-dir", str(folder), "--verbose-performance"])
-        cost = _cost(folder)
-        _vela([str(network), *options, "--output-dir", str(folder), "--output-format", "raw"])
+    with _estimated(tosa, target, knobs, sram_bytes) as (folder, command, cost):
+        _vela([*command, "--output-format", "raw"])
         return VelaOutput(
             (folder / f"{_NETWORK}_vela.tflite").read_bytes(),
             (folder / f"{_NETWORK}_vela.npz").read_bytes(),
@@ -123,37 +120,34 @@ def estimate(
     Raises:
         Mbv3cError: as `build` says.
     """
+    with _estimated(tosa, target, knobs, sram_bytes) as (_, _, cost):
+        return cost, _fits(cost, knobs, sram_bytes)
+
+
+@contextmanager
+def _estimated(
+    tosa: bytes, target: NpuTarget, knobs: Knobs, sram_bytes: int | None
+) -> Iterator[tuple[Path, list[str], Cost]]:
+    """Compile a TOSA file in a folder; yield the folder, the arguments of vela and the cost."""
     check_knobs(knobs, target)
     with tempfile.TemporaryDirectory(prefix="mbv3c-vela-") as name:
         folder = Path(name)
         network = folder / f"{_NETWORK}.tosa"
         network.write_bytes(tosa)
-        options = arguments(target, knobs, sram_bytes)
-        _vela([str(network), *options, "--output-dir", name, "--verbose-performance"])
-        cost = _cost(folder)
-    return cost, _fits(cost, knobs, sram_bytes)
+        command = [str(network), *arguments(target, knobs, sram_bytes), "--output-dir", name]
+        _vela([*command, "--verbose-performance"])
+        yield folder, command, _cost(folder)
 
 
 def cost_json(cost: Cost) -> dict[str, Any]:
     """Return vela's estimates in the documented form."""
+    document = msgspec.to_builtins(cost)
+    layers = document.pop("layers")
     return {
         "figures": ESTIMATED,
-        "cycles": cost.cycles,
-        "milliseconds": cost.milliseconds,
-        "sram_bytes": cost.sram_bytes,
-        "dram_bytes": cost.dram_bytes,
-        "flash_bytes": cost.flash_bytes,
-        "macs": cost.macs,
+        **document,
         "cpu_operators": cost.cpu_operators,
-        "layers": [
-            {
-                "name": layer.name,
-                "operation": layer.operation,
-                "cycles": layer.cycles,
-                "macs": layer.macs,
-            }
-            for layer in cost.layers
-        ],
+        "layers": [{key: layer[key] for key in _LAYER_KEYS} for layer in layers],
     }
 
 

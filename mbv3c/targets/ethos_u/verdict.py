@@ -1,13 +1,52 @@
 """The verdict on an NPU bundle: what each step has shown."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mbv3c.parity.compare import Pairs
-from mbv3c.parity.tolerance import HOST_ERROR, LEAST_COSINE
+from mbv3c.parity.tolerance import HOST_ERROR, LEAST_COSINE, Tolerance
+from mbv3c.parity.verdict import Check, Pairs
 from mbv3c.targets.ethos_u.host_parity import HostParity
+
+
+def sentences(parity: dict[str, Any]) -> list[str]:
+    """Say a verdict, as its JSON form has it, in lines."""
+    top = [parity[key] for key in ("top1_agreement", "top5_agreement")]
+    agreement = "" if top[0] is None else f", top-1 agreement {top[0]:.0%}, top-5 {top[1]:.0%}"
+    alone = parity["operators_alone"]
+    streams = {
+        True: f"bit-equal on {parity['stream_inputs']} inputs, interpreted",
+        False: f"DIFFERS: {parity['stream_error']}",
+        None: f"NOT CHECKED: {parity['stream_not_checked']}",
+    }
+    return [
+        f"parity: {'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}",
+        f"  fp32 (onnxruntime, model as given) against QDQ: cosine {parity['cosine']:.5f} at least"
+        f"{agreement}, over {len(parity['inputs'])} inputs",
+        f"  QDQ (onnxruntime) against TOSA: {parity['qdq_against_tosa_lsb']} LSB at most "
+        f"(allowed {parity['qdq_against_tosa_allowed_lsb']:.0f})",
+        f"  the same, each of {alone['count']} operators by itself: {alone['lsb']} LSB at most "
+        f"(allowed {alone['allowed_lsb']}), in {alone['worst']}"
+        f"{'' if parity['same_tosa'] else '; the TOSA file is NOT what QDQ lowers to'}",
+        f"  TOSA against the command stream: {streams[parity['stream_bit_equal']]}",
+        *_on_host(parity["host"]),
+    ]
+
+
+def _on_host(host: dict[str, Any] | None) -> Iterator[str]:
+    if host is None:
+        return
+    error, cosine = (
+        "not finite" if host[key] is None else format(host[key], form)
+        for key, form in (("max_error_of_range", ".1e"), ("cosine", ".5f"))
+    )
+    yield (
+        f"  host.onnx, on the CPU: {error} of the range from QDQ on the same integers"
+        f"{'' if host['same'] else '; it is NOT what QDQ leaves to the CPU'}; behind the NPU's "
+        f"part, cosine {cosine} to fp32 at least"
+    )
 
 
 @dataclass(frozen=True)
@@ -15,11 +54,11 @@ class StepInput:
     """What one input has shown.
 
     Attributes:
-        max_error_of_range: of the QDQ model's outputs against the fp32 model's.
-        cosine: of the same.
-        top1_agreement, top5_agreement: of the same; None if the outputs are no class scores.
+        max_error_of_range: largest error of the QDQ model's outputs against the fp32 model's.
+        cosine: cosine similarity of these outputs.
+        top1_agreement, top5_agreement: agreement of their classes; None without class scores.
         lsb: largest difference of TOSA's integers and those of the QDQ model in onnxruntime.
-        allowed_lsb: how many may be.
+        allowed_lsb: largest allowed difference.
         spread_lsb: how far onnxruntime's own optimisation levels are apart on the QDQ model, or
             its results for inputs of which a few integers are a step apart.
     """
@@ -68,7 +107,7 @@ class NpuParity:
         same_tosa: whether the TOSA file is, byte by byte, what the QDQ model lowers to.
         host: what the part on the CPU has shown; None if there is none.
         stream_equal: whether the interpreted command stream gave TOSA's bits; None if unchecked.
-        stream_inputs: on how many inputs.
+        stream_inputs: number of inputs on which the command stream was interpreted.
         stream_said: why it was not checked, or what was wrong.
         pairs: the outputs that TOSA's integers stand for, and those of the QDQ model.
     """
@@ -90,7 +129,7 @@ class NpuParity:
     def missed(self) -> list[str]:
         """Say what missed, step by step."""
         missed = []
-        cosine = min(one.cosine for one in self.inputs)
+        cosine = min(step.cosine for step in self.inputs)
         if cosine < LEAST_COSINE:
             missed.append(
                 f"QDQ is at a cosine of {cosine:.3f} from fp32 (at least {LEAST_COSINE}); "
@@ -101,9 +140,9 @@ class NpuParity:
                 f"{self.alone.worst} by itself is {self.alone.lsb} LSB from onnxruntime (allowed "
                 f"{self.alone.allowed_lsb})"
             )
-        for one in self.inputs:
-            if one.lsb > one.allowed_lsb:
-                missed.append(f"TOSA is {one.lsb} LSB from QDQ (allowed {one.allowed_lsb:.0f})")
+        for step in self.inputs:
+            if step.lsb > step.allowed_lsb:
+                missed.append(f"TOSA is {step.lsb} LSB from QDQ (allowed {step.allowed_lsb:.0f})")
         if not self.same_tosa:
             missed.append("the TOSA file is not what the QDQ model lowers to")
         missed += self.missed_on_host
@@ -133,15 +172,15 @@ class NpuParity:
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
-        top1 = [one.top1_agreement for one in self.inputs if one.top1_agreement is not None]
-        top5 = [one.top5_agreement for one in self.inputs if one.top5_agreement is not None]
-        worst = max(self.inputs, key=lambda one: one.lsb - one.allowed_lsb)
+        top1 = [step.top1_agreement for step in self.inputs if step.top1_agreement is not None]
+        top5 = [step.top5_agreement for step in self.inputs if step.top5_agreement is not None]
+        worst = max(self.inputs, key=lambda step: step.lsb - step.allowed_lsb)
         return {
             "passed": self.passed,
             "missed": self.missed,
             "ran_on": self.ran_on,
-            "max_error_of_range": max(one.max_error_of_range for one in self.inputs),
-            "cosine": min(one.cosine for one in self.inputs),
+            "max_error_of_range": max(step.max_error_of_range for step in self.inputs),
+            "cosine": min(step.cosine for step in self.inputs),
             "top1_agreement": float(np.mean(top1)) if top1 else None,
             "top5_agreement": float(np.mean(top5)) if top5 else None,
             "qdq_against_tosa_lsb": worst.lsb,
@@ -153,8 +192,61 @@ class NpuParity:
             "stream_inputs": self.stream_inputs,
             "stream_not_checked": self.stream_said if self.stream_equal is None else None,
             "stream_error": self.stream_said or None if self.stream_equal is False else None,
-            "inputs": [{**asdict(one), "passed": one.passed} for one in self.inputs],
+            "inputs": [{**asdict(step), "passed": step.passed} for step in self.inputs],
         }
+
+    @property
+    def exact_program(self) -> bool:
+        """False: the outputs are those of TOSA, with which the stream was only compared."""
+        return False
+
+    @property
+    def standing(self) -> Tolerance | None:
+        """None: more than the outputs decides."""
+        return None
+
+    def checks(self) -> list[Check]:
+        """Return every step that was checked."""
+        cosine = min(step.cosine for step in self.inputs)
+        worst = max(self.inputs, key=lambda step: step.lsb - step.allowed_lsb)
+        alone, host, stream = self.alone, self.host, self.stream_equal
+        rows = [
+            (
+                "QDQ against fp32",
+                cosine >= LEAST_COSINE,
+                f"cosine {cosine:.5f} (at least {LEAST_COSINE})",
+            ),
+            (
+                "TOSA against QDQ",
+                worst.lsb <= worst.allowed_lsb,
+                f"{worst.lsb} LSB (allowed {worst.allowed_lsb:.0f})",
+            ),
+            (
+                f"{alone.count} operators alone",
+                alone.passed,
+                f"{alone.lsb} LSB in {alone.worst} (allowed {alone.allowed_lsb})",
+            ),
+            ("TOSA file", self.same_tosa, "byte by byte what QDQ lowers to"),
+        ]
+        if host is not None:
+            text = f"error {host.max_error_of_range:.1e} of range, cosine {host.cosine:.5f}"
+            rows.append(("part on the CPU", not self.missed_on_host, text))
+        text = self.stream_said or f"bit-equal on {self.stream_inputs} inputs"
+        return [
+            *(Check("parity", *row) for row in rows),
+            Check("parity", "command stream", stream is not False, text, skipped=stream is None),
+        ]
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Return how far TOSA is from QDQ, in LSB."""
+        return [
+            {"name": f"TOSA against QDQ, input {i}", "error": row.lsb, "allowed": row.allowed_lsb}
+            for i, row in enumerate(self.inputs)
+        ]
+
+    def lines(self) -> list[str]:
+        """Return the verdict in words."""
+        return sentences(self.to_json())
 
     @property
     def ran_on(self) -> str:

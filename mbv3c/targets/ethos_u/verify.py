@@ -13,28 +13,59 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from mbv3c.parity.compare import Pair, Pairs, compare
-from mbv3c.parity.inputs import parity_inputs
-from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
+from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle
+from mbv3c.lowering.quantization import Quantization
+from mbv3c.parity.compare import compare
+from mbv3c.parity.reference import ReferenceOutput, parity_inputs, run, run_reference, session
 from mbv3c.parity.tolerance import ANY, LSB, TOLERANCES
-from mbv3c.targets.ethos_u.host import run_host
-from mbv3c.targets.ethos_u.host_parity import OutputsAndIntegers, check_host, with_integers
-from mbv3c.targets.ethos_u.interpreter.errors import (
-    InterpreterError,
-    StreamError,
-    UnsupportedError,
+from mbv3c.parity.verdict import Pair, Pairs
+from mbv3c.targets.ethos_u.compiling import TOSA, lowering, npu_part, run_tosa
+from mbv3c.targets.ethos_u.devices import NpuTarget
+from mbv3c.targets.ethos_u.host_parity import (
+    OutputsAndIntegers,
+    check_host,
+    to_model,
+    with_integers,
 )
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
-from mbv3c.targets.ethos_u.interpreter.program import Program, read_program
-from mbv3c.targets.ethos_u.lowering.composite import Quantization
+from mbv3c.targets.ethos_u.interpreter.program import (
+    InterpreterError,
+    Program,
+    StreamError,
+    UnsupportedError,
+    read_program,
+)
+from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Region
-from mbv3c.targets.ethos_u.tosa_model import run_tosa
+from mbv3c.targets.ethos_u.manifest import manifest_of
 from mbv3c.targets.ethos_u.verdict import NpuParity, OperatorsAlone, StepInput
 
 _NUDGED = 9
 # Normalised inputs have a standard deviation of 1: larger ones only show what saturates.
 _INPUTS = 3
 _STREAM_INPUTS = 2
+
+
+def verify(bundle: Bundle, device: NpuTarget) -> NpuParity:
+    """Check a bundle, using only the files in the bundle.
+
+    Raises:
+        Mbv3cError: a tool fails.
+    """
+    manifest = manifest_of(bundle)
+    quantized = onnx.load(bundle.compiled_model)
+    region = npu_part(partition(quantized, lowering(manifest.npu.knobs.mean, device)))
+    host = onnx.load(bundle.path / NPU_HOST) if manifest.host else None
+    tosa, stream = (bundle.path / TOSA).read_bytes(), bundle.path / NPU_STREAM
+    return check(
+        onnx.load(bundle.model),
+        quantized,
+        region,
+        tosa,
+        stream,
+        host,
+        interpreted=device.interpreted,
+    )
 
 
 def check(
@@ -50,10 +81,10 @@ def check(
     """Compare every step.
 
     Args:
-        model: as the user gave it.
-        quantized: with QDQ pairs.
+        model: the model as the user gave it.
+        quantized: the model with QDQ pairs.
         region: what the QDQ model lowers to.
-        tosa: the file that says so.
+        tosa: the TOSA file of the region.
         raw: the .npz file with the command stream.
         host: what comes behind the NPU.
         interpreted: whether the interpreter knows the device.
@@ -64,7 +95,7 @@ def check(
     shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
     inputs = parity_inputs(shape)[:_INPUTS]
     integers = [region.inputs[0].to_device(x) for x in inputs]
-    wanted = [run_tosa(tosa, [one]) for one in integers]
+    wanted = [run_tosa(tosa, [x]) for x in integers]
     references = list(run_reference(model, inputs))
     seen = _Seen(quantized, region, is_cut=host is not None)
     ours = seen.plain(inputs)
@@ -75,14 +106,14 @@ def check(
     lowered = (operators_alone(quantized, region, inputs[0]), tosa == region.tosa, behind)
     pairs = _pairs(region, host, ours, wanted, references)
     if not interpreted:
-        said = "the interpreter knows Ethos-U55 and Ethos-U65-256 only; see docs/npu.md"
-        return NpuParity(steps, *lowered, None, 0, said, pairs)
+        reason = "the interpreter knows Ethos-U55 and Ethos-U65-256 only; see docs/npu.md"
+        return NpuParity(steps, *lowered, None, 0, reason, pairs)
     # Noise over all of int8 reaches what normalised inputs do not.
     noise = np.random.default_rng(20190506).integers(-128, 128, integers[0].shape)
     streamed = [integers[0], noise.astype(np.int8)][:_STREAM_INPUTS]
     tosas = [wanted[0], run_tosa(tosa, streamed[1:])]
-    equal, count, said = _streamed(raw, region, streamed, tosas)
-    return NpuParity(steps, *lowered, equal, count, said, pairs)
+    equal, count, reason = _streamed(raw, region, streamed, tosas)
+    return NpuParity(steps, *lowered, equal, count, reason, pairs)
 
 
 def _pairs(
@@ -97,19 +128,11 @@ def _pairs(
         tuple(
             Pair(y, replace(reference, output=output, spread=0.0))
             for y, output, reference in zip(
-                _outputs(region, host, integers), model, outputs, strict=True
+                to_model(host, region.outputs, integers), model, outputs, strict=True
             )
         )
         for (model, _), integers, outputs in zip(ours, wanted, references, strict=True)
     )
-
-
-def _outputs(
-    region: Region, host: onnx.ModelProto | None, integers: list[NDArray[Any]]
-) -> list[NDArray[np.float32]]:
-    if host is not None:
-        return run_host(host, integers)
-    return [end.to_model(y) for end, y in zip(region.outputs, integers, strict=True)]
 
 
 class _Seen:
@@ -117,9 +140,9 @@ class _Seen:
 
     def __init__(self, quantized: onnx.ModelProto, region: Region, *, is_cut: bool) -> None:
         self._start = region.inputs[0].quantization
-        self._ends = [one.quantization for one in region.outputs]
+        self._ends = [end.quantization for end in region.outputs]
         self._count = len(quantized.graph.output)
-        made = [one.made_by for one in region.outputs] if is_cut else []
+        made = [end.made_by for end in region.outputs] if is_cut else []
         shown = with_integers(quantized, made)
         self._plain = session(shown)
         self._fused = session(shown, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
@@ -136,8 +159,8 @@ class _Seen:
     def _both(self, outputs: list[NDArray[Any]]) -> OutputsAndIntegers:
         model, integers = outputs[: self._count], outputs[self._count :]
         if not integers:
-            integers = [end.integers(y) for end, y in zip(self._ends, model, strict=True)]
-        return model, [_in_device_order(one) for one in integers]
+            integers = [end.quantize(y) for end, y in zip(self._ends, model, strict=True)]
+        return model, [_in_device_order(array) for array in integers]
 
 
 def _steps(
@@ -172,7 +195,7 @@ def _steps(
 def nudged(x: NDArray[np.float32], start: Quantization) -> NDArray[np.float32]:
     """Return an input of which a few integers are one step up or down."""
     rng = np.random.default_rng(20190506)
-    values = start.values(start.integers(x)).reshape(-1)
+    values = start.dequantize(start.quantize(x)).reshape(-1)
     places = rng.choice(values.size, min(_NUDGED, values.size), replace=False)
     values[places] += np.float32(start.scale) * rng.choice([-1, 1], len(places)).astype(np.float32)
     return values.reshape(x.shape)
@@ -196,13 +219,13 @@ def operators_alone(
     """Run every operator of a region on the integers that onnxruntime computes for its inputs."""
     integers = _every_integer(quantized, x)
     worst = OperatorsAlone(len(region.single_operators), "", 0, 1)
-    for one in region.single_operators:
-        inputs = [_four(integers[name]) for name in one.reads]
-        (ours,) = run_tosa(one.tosa, inputs)
-        theirs = _four(integers[one.makes])
+    for operator in region.single_operators:
+        inputs = [_four(integers[name]) for name in operator.reads]
+        (ours,) = run_tosa(operator.tosa, inputs)
+        theirs = _four(integers[operator.makes])
         lsb = int(np.abs(ours.astype(np.int32) - theirs).max())
-        if not worst.worst or lsb - one.allowed_lsb > worst.lsb - worst.allowed_lsb:
-            worst = OperatorsAlone(worst.count, one.name, lsb, one.allowed_lsb)
+        if not worst.worst or lsb - operator.allowed_lsb > worst.lsb - worst.allowed_lsb:
+            worst = OperatorsAlone(worst.count, operator.name, lsb, operator.allowed_lsb)
     return worst
 
 
@@ -212,10 +235,10 @@ def _every_integer(
     """Return what every QuantizeLinear makes, by its name, and by that of an input it reads."""
     nodes = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
     values = run(session(with_integers(quantized, [node.name for node in nodes])), x)
-    found: dict[str, NDArray[np.int8]] = {}
+    by_name: dict[str, NDArray[np.int8]] = {}
     for node, value in zip(nodes, values[-len(nodes) :], strict=True):
-        found[node.name] = found[node.input[0]] = value.view(np.int8)
-    return found
+        by_name[node.name] = by_name[node.input[0]] = value.view(np.int8)
+    return by_name
 
 
 def _four(values: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -226,21 +249,18 @@ def _four(values: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def _streamed(
-    raw: Path,
-    region: Region,
-    inputs: list[NDArray[np.int8]],
-    wanted: list[list[NDArray[Any]]],
+    raw: Path, region: Region, inputs: list[NDArray[np.int8]], wanted: list[list[NDArray[Any]]]
 ) -> tuple[bool | None, int, str]:
     """Return the last three fields of `NpuParity`."""
     try:
         program = read_program(raw)
         for index, (x, outputs) in enumerate(zip(inputs, wanted, strict=True)):
-            said = _difference(program, x, outputs)
-            if said:
-                return False, index + 1, said
-        said = other_constants(program, region)
-        if said:
-            return False, len(inputs), said
+            difference = _difference(program, x, outputs)
+            if difference:
+                return False, index + 1, difference
+        difference = other_constants(program, region)
+        if difference:
+            return False, len(inputs), difference
     except UnsupportedError as error:
         return None, 0, str(error)
     except (StreamError, InterpreterError) as error:
@@ -260,8 +280,8 @@ def other_constants(program: Program, region: Region) -> str:
     for kind, ours, theirs in pairs:
         more, missing = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
         if more or missing:
-            places = sorted({ours[one] for one in more})
-            layers = sorted({theirs[one] for one in missing})
+            places = sorted({ours[key] for key in more})
+            layers = sorted({theirs[key] for key in missing})
             return (
                 f"{len(more)} {kind} are not TOSA's ({', '.join(places[:4])}), and {len(missing)} "
                 f"of TOSA's are missing ({', '.join(layers[:4])})"

@@ -1,138 +1,337 @@
-"""The backend of GPUs."""
+"""The backend of GPUs: OpenCL, and Metal as far as compiling goes."""
 
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import onnx
+import tvm
 
-from mbv3c import bundle as bundles
+from mbv3c.bundle import LIBRARY, SOURCES, Bundle
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.execution.emulator.kit import native_arch
-from mbv3c.execution.opencl.runner import open_opencl
+from mbv3c.execution.host import open_opencl
+from mbv3c.execution.link import link
 from mbv3c.execution.opencl.runtime import device_info
-from mbv3c.execution.timing.processors import choose_cpus
-from mbv3c.job import Target, on_this_machine
-from mbv3c.lowering.kernels import Choices
-from mbv3c.lowering.lower import Lowered
-from mbv3c.precision import PRECISIONS
-from mbv3c.prepare import rewritten_for
+from mbv3c.execution.runners import Runnable, Runner
+from mbv3c.execution.timing.latency import choose_cpus
+from mbv3c.job import Job
+from mbv3c.lowering.lower import VM_PASSES, Lowered, assembled
+from mbv3c.lowering.onnx_import import check_operators
+from mbv3c.precision import FP16, Precision
 from mbv3c.progress import Progress
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.isa import require_isa
-from mbv3c.targets.library import Runnable, build_library, require_runner
-from mbv3c.targets.opencl.gpus import GPUS
-from mbv3c.tuning.choices import device_of
-from mbv3c.tuning.database import Database
-from mbv3c.tuning.tasks import tasks_of
+from mbv3c.target import Target
+from mbv3c.targets.library.backend import LibraryBackend
+from mbv3c.targets.library.building import built_again, measured_on, refuse_meter
+from mbv3c.targets.library.target import LibraryTarget, on_this_machine, resolve
+from mbv3c.targets.library.target import tvm_target as host_target
+from mbv3c.targets.opencl.devices import WING, GpuTarget
+from mbv3c.targets.opencl.estimates import DESCRIPTION, estimate
+from mbv3c.targets.opencl.gpus import GPUS, Gpu
+from mbv3c.targets.opencl.kernels import SCHEDULES, VERSION, GpuKernels, select_gpu
+from mbv3c.targets.opencl.limits import check_limits
+from mbv3c.tuning.contest import TunableKernels
+from mbv3c.tuning.database import Database, tasks_of
+from mbv3c.tuning.meters import LocalMeter, NetworkMeter
+from mbv3c.tuning.session import TunedNetwork
 
-if TYPE_CHECKING:
-    from mbv3c.tuning.meters import NetworkMeter
-    from mbv3c.tuning.session import TunedNetwork
-
-
-def _check_verifiable(target: Target) -> None:
-    """Make sure that there is a way to run a target's kernels at all.
-
-    Raises:
-        UsageError: there is none.
-        ToolError: this machine's processor lacks instructions.
-    """
-    require_isa(target)
-    language = GPUS[target.gpu].gpu.language if target.gpu else ""
-    if language not in ("", "opencl"):
-        raise UsageError(
-            f"{target.name} is compiled only: nothing here compiles or runs {language} kernels; "
-            "--no-verify writes the bundle all the same, and mobile_gpu:generic_opencl verifies "
-            "kernels of the same schedules"
-        )
+# TVM would compute offsets into variables and then not use them.
+_CONFIG = {"tirx.disable_cse_tir": True}
+_POSITIONS = {
+    f"convert_int(get_{what}_id({axis}))": f"{what}_{'xyz'[axis]}"
+    for what in ("group", "local")
+    for axis in range(3)
+}
+_SPLAT = re.compile(r"\(\((float[24]|half[24])\)\(([^,]+)(?:, \2)+\)\)")
+_POSTPROCESS = "tvm_callback_opencl_postproc"  # where TVM's code generator looks for it
 
 
-@contextmanager
-def _hosted(
-    folder: Path,
-    model: onnx.ModelProto,
-    target: Target,
-    precision: str,
-    keep_float: Sequence[str],
-    choices: Choices,
-    progress: Progress,
-) -> Iterator[Runnable]:
-    """Make a GPU bundle's kernels run on this machine's OpenCL device.
-
-    Only the host code, which launches them one after the other, is built again for this machine.
-
-    Raises:
-        BundleError: the kernels in the library are not those that its model gives.
-    """
-    progress(f"building the host code of {target.name} for this machine")
-    here = on_this_machine(target)
-    runner = require_runner(here, precision)
-    with tempfile.TemporaryDirectory(prefix="mbv3c-host-") as name:
-        library = Path(name) / bundles.LIBRARY
-        built = build_library(
-            rewritten_for(model, precision)[0],
-            here,
-            library,
-            precision=precision,
-            keep_float=keep_float,
-            choices=choices,
-        )
-        shipped = (folder / bundles.LIBRARY).read_bytes()
-        others = [name for name, source in built.sources.items() if source.encode() not in shipped]
-        if others:
-            raise BundleError(
-                f"{folder / bundles.LIBRARY} has another kernel {others[0]} than its model gives "
-                f"({len(others)} differ in all); compile it again with this version"
-            )
-        progress(f"running its {len(built.sources)} kernels on {runner.description}")
-        ran_on = f"{runner.description}: the kernels of the library, launched from this machine"
-        yield Runnable(Path(name), runner, ran_on, True, [])
-
-
-def _gpu_runner(target: Target, name: str | None) -> "NetworkMeter | None":
-    """Return what measures on an OpenCL device of this machine; None for an estimate."""
-    from mbv3c.tuning.meters import LocalMeter
-
-    here = cpu.resolve(target).arch == native_arch()
-    name = name or ("local" if here else "estimated")
-    if name == "estimated":
-        return None
-    if not here:
-        raise UsageError(
-            f"{target.name} does not run on this machine; --device or --tracker measures on one "
-            "where it does, --runner estimated lists what the cost model says"
-        )
-    said = open_opencl().description
-    if not device_info().is_gpu:
-        said += ", whose times say nothing about a GPU"
-    return LocalMeter(tuple(choose_cpus(len(os.sched_getaffinity(0)))), device=said)
-
-
-def _estimated(database: Database, target: Target, default: Lowered) -> "TunedNetwork":
-    from mbv3c.targets.opencl import estimates as gpu_estimates
-    from mbv3c.tuning.session import TunedNetwork
-
-    found = gpu_estimates.estimate(tasks_of([default.plan]), GPUS[target.gpu].gpu)
-    return TunedNetwork(
-        database.folder,
-        device_of(target),
-        gpu_estimates.DESCRIPTION,
-        found.outcome,
-        [],
-        None,
-        found.sentence,
+def tvm_target(target: GpuTarget) -> tvm.target.Target:
+    """Say in TVM's terms what to generate code for; `target` must be resolved."""
+    device = GPUS[target.gpu]
+    return tvm.target.Target(
+        {
+            "kind": device.gpu.language,
+            # TVM has two names for it, and its schedules read the second.
+            "max_num_threads": device.gpu.group_items,
+            "max_threads_per_block": device.gpu.group_items,
+            "max_shared_memory_per_block": device.gpu.local_bytes,
+            "thread_warp_size": device.gpu.warp,
+            **({"device": device.tvm_device} if device.tvm_device else {}),
+        },
+        host=host_target(target),
     )
 
 
-def _check_gpu_precision(target: Target, precision: str) -> None:
-    gpu = GPUS[target.gpu].gpu
-    if PRECISIONS[precision] == "int8" or (PRECISIONS[precision] == "float16" and not gpu.fp16):
-        able = "fp32 or fp16" if gpu.fp16 else "fp32"
+def build(
+    module: tvm.IRModule, target: GpuTarget, output: Path, *, symbols: bool = False
+) -> dict[str, str]:
+    """Compile an assembled module and link it to the shared library `output`.
+
+    Returns the source of every kernel by its name; they are in the library as they are. `symbols`
+    keeps the symbol table of the host code.
+
+    Raises:
+        ToolError: the linker failed.
+    """
+    tvm.register_global_func(_POSTPROCESS, lambda source, target: readable(source), override=True)
+    with tvm.transform.PassContext(config=_CONFIG):
+        executable = tvm.compile(
+            module,
+            target=tvm_target(target),
+            relax_pipeline=tvm.transform.Sequential(VM_PASSES),
+            tir_pipeline="s_tir",
+        )
+    link(executable, target.triple, output, name=target.name, symbols=symbols)
+    return kernel_sources(executable.mod)
+
+
+def kernel_sources(module: tvm.runtime.Module) -> dict[str, str]:
+    """Return the source of every kernel of a module and those that it imports."""
+    sources: dict[str, str] = {}
+    if module.kind in ("opencl", "metal"):
+        sources.update(_split(module.inspect_source()))
+    for imported in module.imports:
+        sources.update(kernel_sources(imported))
+    return sources
+
+
+def _split(text: str) -> dict[str, str]:
+    """Return the parts of a module's source, each of which is compiled by itself, by kernel."""
+    marker = "// Function: "
+    parts = (part.split("\n", 1) for part in text.split(marker)[1:])
+    return {name.strip(): source.strip() for name, source in parts}
+
+
+def readable(source: str) -> str:
+    """Return TVM's OpenCL C with the same meaning and a third of the text.
+
+    Each kernel comes with declarations of all others, which makes the text of a network grow with
+    the square of their number; positions are asked for wherever they are used; and vectors of one
+    number name it in every lane.
+    """
+    lines = [
+        line
+        for line in source.splitlines()
+        if not (line.startswith("__kernel void") and line.endswith(";"))
+    ]
+    return _SPLAT.sub(r"((\1)(\2))", "\n".join(_with_positions(lines)))
+
+
+def _with_positions(lines: Sequence[str]) -> list[str]:
+    """Name the positions that a kernel asks for, at its beginning."""
+    named: list[str] = []
+    start = 0
+    for line in lines:
+        if line.startswith("__kernel void"):
+            start = len(named) + 1
+        for call, name in _POSITIONS.items():
+            if call in line:
+                line = line.replace(f"({call})", name)
+                declared = f"  const int {name} = {call};"
+                if declared not in named[start:]:
+                    named.insert(start, declared)
+        named.append(line)
+    return named
+
+
+def format_sources(sources: dict[str, str]) -> str:
+    """Return kernels as one text to read."""
+    parts: Sequence[str] = [f"// {name}\n{source}\n" for name, source in sources.items()]
+    return "\n".join(parts)
+
+
+def lower_for_gpu(
+    model: onnx.ModelProto, gpu: Gpu, target: tvm.target.Target, job: Job
+) -> Lowered:
+    """Lower a rewritten graph with fixed shapes to the kernels of a GPU, in fp32 or fp16.
+
+    Args:
+        model: the graph.
+        gpu: what kernels must know of the GPU.
+        target: the GPU and the processor beside it in TVM's terms.
+        job: the precision, what stays in fp32, the choices, and the target's name.
+
+    Raises:
+        UnknownOperatorsError: TVM has no importer for some operators.
+        ModelError: a node has no known shape, or TVM cannot lower it.
+        LimitError: a kernel asks for more than the GPU has.
+    """
+    check_operators(model)
+    plan = select_gpu(model, gpu, target, job.precision.dtype, job.keep_float, job.choices)
+    check_limits(plan, gpu, job.target.name)
+    return assembled(plan)
+
+
+_METERS = ("local", "estimated", "rpc")
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """How to compile for a GPU.
+
+    Attributes:
+        emit_source: whether the bundle gets the kernels as text, too.
+    """
+
+    emit_source: bool = False
+
+
+class OpenClBackend(LibraryBackend):
+    """Compiles for mobile GPUs, whose kernels a processor launches."""
+
+    wing = WING
+
+    @property
+    def kernels_version(self) -> int:
+        return VERSION
+
+    def read_options(
+        self, target: Target, given: Mapping[str, Any], *, explain: bool
+    ) -> tuple[Target, object]:
+        return target, GpuOptions(**given)
+
+    def check_precision(self, target: Target, precision: Precision) -> None:
+        fp16 = gpu_of(_gpu(target)).fp16
+        if precision in self.wing.precisions and (fp16 or precision != FP16):
+            return
+        able = "fp32 or fp16" if fp16 else "fp32"
         raise UsageError(
             f"{target.name} does not compute in {precision}; choose --precision {able}; "
             "int8 is for CPUs and NPUs"
         )
+
+    def lower_graph(self, graph: onnx.ModelProto, job: Job) -> Lowered:
+        target = _gpu(job.target)
+        return lower_for_gpu(graph, gpu_of(target), tvm_target(target), job)
+
+    def build_module(
+        self, module: tvm.IRModule, target: LibraryTarget, output: Path, *, symbols: bool = False
+    ) -> dict[str, str]:
+        return build(module, _gpu(target), output, symbols=symbols)
+
+    def write_sources(self, sources: Mapping[str, str], job: Job, folder: Path) -> None:
+        if not (isinstance(job.options, GpuOptions) and job.options.emit_source):
+            return
+
+        language = gpu_of(_gpu(job.target)).language
+        (folder / SOURCES[language]).write_text(format_sources(dict(sources)))
+
+    def check_runs(self, target: LibraryTarget) -> None:
+        language = gpu_of(_gpu(target)).language
+        if language != "opencl":
+            raise UsageError(
+                f"{target.name} is compiled only: nothing here compiles or runs {language} "
+                "kernels; --no-verify writes the bundle all the same, and "
+                "mobile_gpu:generic_opencl verifies kernels of the same schedules"
+            )
+
+    def runner_for(self, target: LibraryTarget, precision: Precision) -> Runner | None:
+        """Return this machine's OpenCL device if the host code is for this machine."""
+        return open_opencl(precision) if target.runs_natively else None
+
+    def no_runner(self, target: LibraryTarget) -> str:
+        return f"its host code is for {target.arch}; `mbv3c verify` runs the same kernels"
+
+    @contextmanager
+    def stand_in(self, bundle: Bundle, job: Job, progress: Progress) -> Iterator[Runnable]:
+        """Make a bundle's kernels run on this machine's OpenCL device.
+
+        Only the host code, which launches them one after the other, is built again.
+        """
+        progress(f"building the host code of {job.target.name} for this machine")
+        here = replace(job, target=on_this_machine(_gpu(job.target)))
+        runner = self.runner_for(_gpu(here.target), job.precision)
+        assert runner is not None
+        with built_again(self, bundle, here) as (folder, library):
+            shipped = bundle.library.read_bytes()
+            others = [
+                name for name, text in library.sources.items() if text.encode() not in shipped
+            ]
+            if others:
+                raise BundleError(
+                    f"{bundle.path / LIBRARY} has another kernel {others[0]} than its model gives "
+                    f"({len(others)} differ in all); compile it again with this version"
+                )
+            progress(f"running its {len(library.sources)} kernels on {runner.description}")
+            ran_on = (
+                f"{runner.description}: the kernels of the library, launched from this machine"
+            )
+            yield Runnable(folder, runner, ran_on)
+
+    @property
+    def script(self) -> str:
+        return "opencl"
+
+    def part_target(self, target: LibraryTarget, *, on_host: bool) -> LibraryTarget:
+        return on_this_machine(target)
+
+    def why_not_here(self, job: Job, *, own: bool) -> str:
+        return "kernels of a GPU are run as they are"
+
+    def device_needs(self, target: LibraryTarget) -> bool:
+        return True
+
+    def kernels(self, target: LibraryTarget) -> TunableKernels:
+        gpu = _gpu(target)
+        resolved = resolve(gpu)
+        return TunableKernels(
+            measured_on(self, gpu),
+            gpu.name,
+            gpu_of(gpu),
+            SCHEDULES,
+            GpuKernels,
+            lambda module, output: build(module, resolved, output, symbols=True),
+            # These take the shapes of steps, which do more than the kind says.
+            {"pointwise": "product", "depthwise": "depthwise_map"},
+        )
+
+    def meter(self, target: LibraryTarget, name: str | None) -> NetworkMeter | None:
+        here = resolve(target).arch == native_arch()
+        name = name or ("local" if here else "estimated")
+        if name not in _METERS:
+            refuse_meter(target, name, _METERS)
+        if name == "estimated":
+            return None
+        if not here:
+            raise UsageError(
+                f"{target.name} does not run on this machine; --device or --tracker measures on "
+                "one where it does, --runner estimated lists what the cost model says"
+            )
+        description = open_opencl().description
+        if not device_info().is_gpu:
+            description += ", whose times say nothing about a GPU"
+        return LocalMeter(tuple(choose_cpus(len(os.sched_getaffinity(0)))), device=description)
+
+    def estimate(
+        self, default: Lowered, target: LibraryTarget, database: Database
+    ) -> TunedNetwork:
+        estimated = estimate(tasks_of([default.plan]), gpu_of(_gpu(target)))
+        return TunedNetwork(
+            database.folder,
+            self.device_of(target),
+            DESCRIPTION,
+            estimated.outcome,
+            [],
+            None,
+            estimated.sentence,
+        )
+
+
+def gpu_of(target: GpuTarget) -> Gpu:
+    """Return what kernels must know of a target's GPU."""
+    from mbv3c.targets.opencl.gpus import GPUS
+
+    return GPUS[target.gpu].gpu
+
+
+def _gpu(target: Target) -> GpuTarget:
+    assert isinstance(target, GpuTarget)
+    return target
+
+
+BACKEND = OpenClBackend()

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbv3c.targets.library import schedules
-from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.targets.opencl.gpus import Gpu
+from mbv3c.targets.opencl.kernels import SCHEDULES
 from mbv3c.tuning import search
-from mbv3c.tuning.tasks import Task
-from mbv3c.tuning.tuner import SearchResult, State
+from mbv3c.tuning.database import Task
+from mbv3c.tuning.state import State
+from mbv3c.tuning.tuner import SearchResult
 
 UNIT = "estimated clocks"
 DESCRIPTION = "the cost model (a roofline; it was compared with no GPU)"
@@ -47,7 +48,7 @@ def estimate(tasks: Sequence[Task], gpu: Gpu) -> Estimates:
 
 
 def _estimated(task: Task, gpu: Gpu) -> State:
-    schedule = schedules(gpu)[task.kind]
+    schedule = SCHEDULES[task.kind]
     default = schedule.default(task.shape, gpu)
     clocks = {
         tile: schedule.work(task.shape, tile, gpu).clocks(gpu)

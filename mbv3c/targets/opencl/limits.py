@@ -16,7 +16,7 @@ from tvm.tirx import AllocBuffer, AttrStmt, For, IntImm, PrimFunc
 
 from mbv3c.errors import Mbv3cError
 from mbv3c.lowering.plan import Plan
-from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.targets.opencl.gpus import Gpu
 from mbv3c.targets.opencl.schedules.launch import REGISTERS
 
 _SIDES = ("threadIdx.x", "threadIdx.y", "threadIdx.z")

@@ -6,10 +6,8 @@ from importlib import metadata
 from pathlib import Path
 
 from mbv3c.atomic import new_folder
-from mbv3c.execution.cache import cache_root
-from mbv3c.execution.debian import unpack_packages
-from mbv3c.execution.emulator.fetch import WHEEL_PLATFORMS, emulator_command
-from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.execution.cache import cache_root, unpack_packages
+from mbv3c.execution.emulator.kit import WHEEL_PLATFORMS, EmulatorKit, emulator_command
 from mbv3c.execution.processes import require
 
 ROOT = Path(__file__).parents[3]

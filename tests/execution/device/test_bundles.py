@@ -15,42 +15,34 @@ import pytest
 from mbv3c.execution.cache import ZIG_CACHES, cache_root
 from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.opencl import runtime
-from mbv3c.execution.opencl.plugin import provide_plugin
+from mbv3c.execution.opencl.runtime import provide_plugin
 from tests.command_line import mbv3c
 from tests.execution.device import boards
 from tests.execution.device.serving import Served, served
 
-MODEL = ("--variant", "small", "--resolution", "96", "--classes", "10")
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundles") / "small.onnx"
-    assert mbv3c("build", *MODEL, "-o", path).returncode == 0
-    return path
-
-
-def _compiled(model: Path, target: str) -> Path:
-    path = model.parent / target.replace(":", "-")
-    done = mbv3c("compile", model, "--target", target, "--no-verify", "-o", path)
+def _compiled(blocks_file: Path, target: str) -> Path:
+    path = blocks_file.parent / f"device-{target.replace(':', '-')}"
+    done = mbv3c("compile", blocks_file, "--target", target, "--no-verify", "-o", path)
     assert done.returncode == 0, done.stderr
     return path
 
 
 @pytest.fixture(scope="module")
-def host_bundle(model: Path) -> Path:
-    return _compiled(model, "host_cpu")
+def host_bundle(blocks_file: Path) -> Path:
+    return _compiled(blocks_file, "host_cpu")
 
 
 @pytest.fixture(scope="module")
-def gpu_bundle(model: Path, opencl_environment: object) -> Path:
-    return _compiled(model, "mobile_gpu:generic_opencl")
+def gpu_bundle(blocks_file: Path, opencl_environment: object) -> Path:
+    return _compiled(blocks_file, "mobile_gpu:generic_opencl")
 
 
 @pytest.fixture(scope="module")
-def arm_bundle(model: Path) -> Path:
-    return _compiled(model, "arm_cpu")
+def arm_bundle(blocks_file: Path) -> Path:
+    return _compiled(blocks_file, "arm_cpu")
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from tvm.script import tirx as T  # noqa: N812
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError
 from mbv3c.execution.device import client
-from mbv3c.execution.device.timing import time_models
+from mbv3c.execution.device.client import time_models
 from mbv3c.execution.timing.stopwatch import build_stopwatch, read_times
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.table import find_target
+from mbv3c.targets.cpu.devices import HOST_CPU
+from mbv3c.targets.library.target import resolve
 from tests.execution.device import libraries
 from tests.execution.device.serving import HOST, Served
 
@@ -33,7 +33,7 @@ def _side(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def stopwatch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stopwatch") / "stopwatch.so"
-    build_stopwatch(cpu.resolve(find_target("host_cpu")).triple, path)
+    build_stopwatch(resolve(HOST_CPU).triple, path)
     return path
 
 

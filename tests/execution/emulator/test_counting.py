@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.emulator.counting import Count, by_function, count_bundle, read_counts
+from mbv3c.execution.emulator.counting import (
+    Count,
+    Functions,
+    by_function,
+    count_bundle,
+    functions,
+    read_counts,
+)
 from mbv3c.execution.emulator.kit import EmulatorKit
-from mbv3c.execution.emulator.symbols import Functions, functions
 
 Counter = Callable[[str], Count]
 

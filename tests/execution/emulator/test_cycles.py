@@ -6,18 +6,10 @@ from dataclasses import replace
 import pytest
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.emulator.counting import Count, InstructionBlock
-from mbv3c.execution.emulator.cycles import (
-    CycleEstimate,
-    Estimator,
-    estimate,
-    estimator_for,
-    joined,
-)
+from mbv3c.execution.emulator.counting import Count, Functions, InstructionBlock
+from mbv3c.execution.emulator.cycles import CycleEstimate, Estimator, estimate, joined
 from mbv3c.execution.emulator.llvm import Llvm
-from mbv3c.execution.emulator.symbols import Functions
-from mbv3c.targets.cpu.cores import SCHEDULING_MODELS
-from mbv3c.targets.table import find_target
+from mbv3c.targets.cpu.backend import BACKEND
 
 SUBS = 0xF1000421  # subs x1, x1, #1
 LDADD = 0xF8200020  # ldadd x0, x0, [x1]: no model has atomics
@@ -185,11 +177,11 @@ def test_cycles_go_to_their_function() -> None:
     [
         ("arm_cpu:cortex-a76", "neoverse-n1"),
         ("arm_cpu:cortex-a55-android", "cortex-a55"),
-        ("host_cpu", None),
+        ("host_cpu:native", None),
     ],
 )
 def test_a_target_has_the_model_of_its_core(llvm: Llvm, target: str, model: str | None) -> None:
-    found = estimator_for(SCHEDULING_MODELS.get(find_target(target).cpu))
+    found = BACKEND.estimator(BACKEND.wing.find(*target.split(":")))
     assert found == (Estimator(llvm, model) if model else None)
     if found:
         assert found.description == f"llvm-mca {llvm.version} with the model of {model}"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mbv3c.doctor import diagnose
 from mbv3c.errors import ToolError
 from mbv3c.execution.cache import cache_root
 from mbv3c.execution.emulator import kit as toolbox
@@ -61,7 +62,7 @@ def test_kit_keeps_only_what_is_needed(emulator_kit: Kit) -> None:
 def test_no_kit_in_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MBV3C_CACHE", str(tmp_path))
     assert toolbox.emulator_kit() is None
-    parts = {part.name: part for part in toolbox.diagnose()}
+    parts = {part.name: part for part in diagnose()}
     for name in ("emulator", "aarch64 runtime", "runner", "counter"):
         assert not parts[name].ok
         assert parts[name].remedy == "mbv3c doctor --fetch"
@@ -135,9 +136,9 @@ def test_second_fetch_waits_for_the_first(emulator_kit: Kit) -> None:
 
 
 def test_diagnose_finds_every_part(emulator_kit: Kit, llvm: Llvm) -> None:
-    found = toolbox.diagnose()
+    found = diagnose()
     optional = [part.name for part in found if part.optional]
-    assert optional == ["npu tools", "opencl driver", "opencl runtime", "oclgrind", "llvm-mca"]
+    assert optional == ["llvm-mca", "opencl driver", "opencl runtime", "oclgrind", "npu tools"]
     assert f"llvm-mca {llvm.version}" in next(
         part.detail for part in found if part.name == "llvm-mca"
     )

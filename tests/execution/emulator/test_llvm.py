@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mbv3c.doctor import diagnose
 from mbv3c.errors import ToolError
-from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.emulator.counting import InstructionBlock
 from mbv3c.execution.emulator.cycles import Estimator, estimate
 from mbv3c.execution.emulator.llvm import LLVM_REMEDY, Llvm, fetch_llvm, find_llvm
@@ -59,7 +59,7 @@ def test_too_old_or_half_installed_is_none(path: Path) -> None:
     install(path, "-20", *(["/bin/echo", "LLVM version 20.1.0"],) * 2)
     (path / "llvm-mc-20").unlink()
     assert find_llvm() is None
-    part = next(part for part in toolbox.diagnose() if part.name == "llvm-mca")
+    part = next(part for part in diagnose() if part.name == "llvm-mca")
     assert (part.ok, part.optional, part.remedy) == (
         False,
         True,

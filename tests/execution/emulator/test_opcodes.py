@@ -5,8 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mbv3c.execution.emulator.opcodes import CLASSES, classify
-from mbv3c.execution.emulator.symbols import functions
+from mbv3c.execution.emulator.counting import CLASSES, classify, functions
 
 KNOWN = {
     "vector_fmla": (

@@ -6,8 +6,8 @@ import tvm
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.opencl.kit import OpenCLKit
-from mbv3c.execution.opencl.oclgrind import LocalMemory, Unwritten, check_kernel
 from tests.execution.opencl import modules
+from tests.execution.opencl.oclgrind import LocalMemory, Unwritten, check_kernel
 
 pytestmark = pytest.mark.usefixtures("opencl_kit")
 

@@ -16,7 +16,7 @@ import tvm
 from tvm import relax, rpc
 
 from mbv3c.execution.cache import cache_root
-from mbv3c.execution.opencl.plugin import provide_plugin
+from mbv3c.execution.opencl.runtime import provide_plugin
 from tests.execution.opencl import modules
 
 pytestmark = pytest.mark.usefixtures("opencl")

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from mbv3c.errors import UsageError
-from mbv3c.execution.timing.contenders import OTHERS, find_contender
-from mbv3c.execution.timing.processors import choose_cpus, processor_name
+from mbv3c.execution.timing.latency import choose_cpus, processor_name
+from mbv3c.execution.timing.worker import OTHERS, find_contender
 
 
 def test_onnxruntime_is_there() -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.timing.latency import Turns, worker
-from mbv3c.execution.timing.processors import choose_cpus
+from mbv3c.execution.timing.latency import Turns, choose_cpus, worker
 
 
 def test_few_interruptions_do_not_disturb() -> None:

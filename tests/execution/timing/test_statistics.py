@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbv3c.execution.timing.statistics import Ratio, ratio, times
+from mbv3c.execution.timing.latency import Ratio, ratio, times
 
 BLOCKS = st.lists(st.lists(st.floats(0.1, 100), min_size=1, max_size=5), min_size=1, max_size=8)
 

@@ -8,6 +8,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tvm
 from tvm import relax
@@ -16,21 +17,22 @@ from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
 from mbv3c.execution.timing import worker
 from mbv3c.execution.timing.stopwatch import Call, by_rounds, stopwatch_here
-from mbv3c.graphs.builder import build_model
-from mbv3c.graphs.spec import ModelSpec
-from mbv3c.prepare import rewritten_for
-from mbv3c.targets.library import build_library
-from mbv3c.targets.table import find_target
+from mbv3c.job import Job
+from mbv3c.passes import run_pipeline
+from mbv3c.targets.cpu.backend import BACKEND
+from mbv3c.targets.cpu.devices import HOST_CPU
+from mbv3c.targets.library.building import build_library
 
 Way = Callable[[Any, Any, Callable[[], None]], Callable[[int], list[list[Call]]]]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def built(
+    blocks: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str]]:
     path = tmp_path_factory.mktemp("worker") / LIBRARY
-    model = build_model(ModelSpec("small", width=0.35, resolution=96, classes=10))
-    optimized, _ = rewritten_for(model, "fp32")
-    lowered = build_library(optimized, find_target("host_cpu"), path).lowered
+    optimized, _ = run_pipeline(blocks)
+    lowered = build_library(BACKEND, optimized, Job(HOST_CPU), path).lowered
     return path, list(lowered.kernels)
 
 
@@ -38,7 +40,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 def test_every_call_of_every_run_is_timed(way: Way, built: tuple[Path, list[str]]) -> None:
     path, kernels = built
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
-    x = tvm.runtime.tensor(np.zeros((1, 3, 96, 96), np.float32))
+    x = tvm.runtime.tensor(np.zeros((1, 3, 32, 32), np.float32))
     timed = way(machine, tvm.cpu(), lambda: machine["main"](x))
     begin = perf_counter_ns()
     rounds = timed(130)  # more than the stopwatch is asked for at once

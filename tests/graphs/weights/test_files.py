@@ -16,8 +16,7 @@ from safetensors.numpy import save
 
 from mbv3c.errors import Mbv3cError, ModelError
 from mbv3c.graphs.weights import files as weight_files
-from mbv3c.graphs.weights.files import read_tensors, write_npz, write_safetensors
-from mbv3c.graphs.weights.load import weights_of
+from mbv3c.graphs.weights.files import read_tensors, weights_of, write_npz, write_safetensors
 from tests.graphs.weights.state_dicts import program, tensor, write_torch
 
 TENSORS = {

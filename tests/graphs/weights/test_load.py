@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.graphs.weights.load import load_weights, save_weights, weights_of
+from mbv3c.graphs.weights.files import load_weights, save_weights, weights_of
 from tests.graphs.weights.state_dicts import (
     Tensors,
     numbered,

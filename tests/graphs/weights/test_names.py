@@ -5,7 +5,7 @@ import pytest
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.graphs.weights.load import weights_of
+from mbv3c.graphs.weights.files import weights_of
 from mbv3c.graphs.weights.names import name_map
 from tests.graphs.weights.state_dicts import COUNTER, Tensors, ssdlite, timm, torchvision
 

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbv3c.errors import ModelError
-from mbv3c.graphs.weights.files import read_tensors
-from mbv3c.graphs.weights.load import weights_of
+from mbv3c.graphs.weights.files import read_tensors, weights_of
 from tests.graphs.weights.state_dicts import (
     HEAD,
     NEW_DICT,

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from tvm.tirx import PrimFunc
 
-from mbv3c.lowering.legalize import legalize
-from mbv3c.lowering.onnx_import import import_onnx
+from mbv3c.lowering.onnx_import import import_onnx, legalize
 from mbv3c.lowering.schedules import general
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.table import find_target
+from mbv3c.targets import find_target
+from mbv3c.targets.library.target import resolve, tvm_target
 
 TOLERANCE = 1e-5  # sums in another order
-HOST = cpu.tvm_target(cpu.resolve(find_target("host_cpu")))
+HOST = tvm_target(resolve(find_target("host_cpu")))
 FOUR_CORES = tvm.target.Target({**HOST.export(), "num-cores": 4})
 IMAGE = (1, 16, 12, 20)
 ODD = (2, 6, 7, 5)

@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbv3c.lowering.schedules.emit import PAIRED_LOAD_BYTES, offsets, vectors
-from mbv3c.lowering.schedules.panels import pack, panels, turns
+from mbv3c.lowering.schedules.emit import PAIRED_LOAD_BYTES, offsets, pack, panels, turns, vectors
 
 LANES = st.sampled_from([1, 2, 4, 8, 16])
 

@@ -78,7 +78,7 @@ def runs_of(axis: Axis, count: int) -> list[tuple[int, OutputRun]]:
         for_each_run(axis, count, 0, lambda run: runs.append((run.start, run)))
     unrolled: list[tuple[int, OutputRun]] = []
     for start, run in runs:
-        shared = run.known is None
+        shared = run.known_start is None
         unrolled += [(start + i * count, run) for i in range(played.extent if shared else 1)]
     return unrolled
 

@@ -1,22 +1,23 @@
 """Where tensors lie, and what moves them."""
 
 import pytest
-from onnx_text import graph as parsed
 
-from mbv3c.lowering.qdq import Quantized, Steps
+from mbv3c.lowering.qdq import QuantizedGraph
+from mbv3c.lowering.quantization import Quantization
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.memory import Deferred, Memory
 from mbv3c.targets.cpu.cores import CORES
 from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.targets.cpu.select_integers import rounding_kernels
+from tests.onnx_text import graph as parsed
 
 HERE = CORES["cortex-a76"]
 
 
-def memory(steps: Steps | None = None, shape: str = "[1, 8, 5, 5]") -> Memory:
+def memory(steps: Quantization | None = None, shape: str = "[1, 8, 5, 5]") -> Memory:
     """Return the memory of a graph whose input x is held, and y is not."""
     model = parsed(f"g (float{shape} x) => (float{shape} y) {{ y = Relu(x) }}")
-    graph = Graph(Quantized(model, {"y": steps} if steps else {}))
+    graph = Graph(QuantizedGraph(model, {"y": steps} if steps else {}))
     return Memory(graph, CpuKernels(HERE), rounding_kernels(HERE))
 
 
@@ -54,7 +55,7 @@ def test_what_is_no_image_of_several_places_lies_in_both_layouts(shape: str) -> 
 
 
 def test_a_tensor_with_steps_is_rounded_when_it_is_held() -> None:
-    known = memory(Steps(0.1, 3))
+    known = memory(Quantization(0.1, 3))
     known.add_result("y", "float32")
     known.hold("y", "y", channels_last=True)
     assert known.made_type("y") == "int8"

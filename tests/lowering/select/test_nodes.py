@@ -3,11 +3,10 @@
 import numpy as np
 import onnx
 import pytest
-from onnx_text import graph as parsed
-from onnx_text import random
 
 from mbv3c.errors import ModelError
-from mbv3c.lowering.qdq import Quantized, Steps
+from mbv3c.lowering.qdq import QuantizedGraph
+from mbv3c.lowering.quantization import Quantization
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.nodes import (
     branch_of,
@@ -16,6 +15,8 @@ from mbv3c.lowering.select.nodes import (
     product_of,
     with_activation,
 )
+from tests.onnx_text import graph as parsed
+from tests.onnx_text import random
 
 BRANCH = """
     s = GlobalAveragePool(x)
@@ -27,7 +28,7 @@ BRANCH = """
 """
 
 
-def graph(body: str, outputs: str = "float[a, b, c, d] y", **steps: Steps) -> Graph:
+def graph(body: str, outputs: str = "float[a, b, c, d] y", **steps: Quantization) -> Graph:
     weights = {
         "w1": random(4, 8, 1, 1),
         "b1": random(4),
@@ -36,7 +37,7 @@ def graph(body: str, outputs: str = "float[a, b, c, d] y", **steps: Steps) -> Gr
         "m": random(5, 7),
     }
     text = f"g (float[2, 8, 5, 5] x, float[3, 5] u) => ({outputs}) {{ {body} }}"
-    return Graph(Quantized(parsed(text, **weights), steps))
+    return Graph(QuantizedGraph(parsed(text, **weights), steps))
 
 
 def node(graph: Graph, at: int = 0) -> onnx.NodeProto:
@@ -79,7 +80,7 @@ def test_a_matrix_product_has_its_outputs_first() -> None:
 @pytest.mark.parametrize("body", ["y = Gemm<alpha = 2.0>(u, m)", "y = Gemm(m, u)"])
 def test_another_matrix_product_is_none(body: str) -> None:
     text = f"g (float[5, 5] u) => (float[5, 5] y) {{ {body} }}"
-    known = Graph(Quantized(parsed(text, m=random(5, 5))))
+    known = Graph(QuantizedGraph(parsed(text, m=random(5, 5))))
     assert product_of(node(known), known) is None
 
 
@@ -110,7 +111,7 @@ def test_what_is_no_branch(body: str) -> None:
 
 def test_rounding_in_between_ends_a_branch_and_an_activation() -> None:
     """A kernel of floats that took what follows along would not round."""
-    known = graph(BRANCH, r=Steps(0.1, 0))
+    known = graph(BRANCH, r=Quantization(0.1, 0))
     assert branch_of(node(known), known) is None
     assert [one.op_type for one in with_activation(node(known, 1), known)[0]] == ["Conv"]
     known.steps.clear()
@@ -125,6 +126,6 @@ def test_the_larger_operand_comes_first() -> None:
 
 
 def test_a_shape_that_is_not_fixed_is_an_error() -> None:
-    known = Graph(Quantized(parsed("g (float[n, 8] x) => (float[n, 8] y) { y = Relu(x) }")))
+    known = Graph(QuantizedGraph(parsed("g (float[n, 8] x) => (float[n, 8] y) { y = Relu(x) }")))
     with pytest.raises(ModelError, match="'x' is dynamic; fix it with --input-shape"):
         known.shape("x")

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mbv3c.bundle import Bundle, read_bundle, write_manifest
+from mbv3c.bundle import Bundle, write_manifest
 from mbv3c.errors import SavedFileError, UsageError
-from mbv3c.parity.checks import exit_code
+from mbv3c.lowering.describe import MemoryRecord
+from mbv3c.manifest import ModelRecord, TensorRecord
 from mbv3c.parity.compare import Parity, compare
 from mbv3c.parity.gate.baseline import (
     CYCLES,
@@ -27,7 +28,13 @@ from mbv3c.parity.gate.baseline import (
 from mbv3c.parity.gate.limits import measure_all
 from mbv3c.parity.reference import ReferenceOutput
 from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.parity.verdict import exit_code
+from mbv3c.targets import backend_for, open_bundle
+from mbv3c.targets.ethos_u.devices import Knobs
+from mbv3c.targets.ethos_u.manifest import NpuManifest, NpuRecord, NpuTargetRecord
+from mbv3c.targets.ethos_u.vela import Cost
 from mbv3c.targets.ethos_u.verdict import NpuParity, OperatorsAlone, StepInput
+from mbv3c.targets.library.building import LibraryManifest, LibraryTargetRecord
 
 LOGITS = np.linspace(0, 1, 10, dtype=np.float32).reshape(1, 10)  # range 1
 RATIO = {
@@ -40,18 +47,35 @@ RATIO = {
 }
 
 
-def make_bundle(folder: Path, library: bytes = bytes(1000), **other: Any) -> Bundle:
+MANIFEST = {
+    "mbv3c": "0",
+    "model": ModelRecord("model", {}),
+    "input": TensorRecord("x", (1, 4), "float32"),
+    "outputs": (),
+    "passes": (),
+    "keep_float": (),
+    "tuned_kernels": (),
+    "quantization": None,
+    "parity": None,
+    "tools": {},
+}
+
+
+def make_bundle(
+    folder: Path, library: bytes = bytes(1000), weights: int = 500, arena: int = 400
+) -> Bundle:
     folder.mkdir()
     (folder / "model.onnx").write_bytes(b"model")
     (folder / "model.so").write_bytes(library)
-    contents = {
-        "mbv3c": "0",
-        "target": {"name": "host_cpu:native", "cores": 1},
-        "precision": "fp32",
-        "memory": {"weight_bytes": 500, "arena_bytes": 400},
-    }
-    write_manifest(folder, contents | other)
-    return read_bundle(folder)
+    manifest = LibraryManifest(
+        **MANIFEST,
+        precision="fp32",
+        target=LibraryTargetRecord("host_cpu:native", "x86_64-linux-gnu", "x86-64", 1),
+        kernels=(),
+        memory=MemoryRecord(weights, arena, arena, (), ()),
+    )
+    write_manifest(folder, manifest)
+    return open_bundle(folder)
 
 
 @pytest.fixture
@@ -68,7 +92,12 @@ def verdict(error: float = 2e-6) -> Parity:
 
 def report(bundle: Bundle, error: float = 2e-6, speed: dict[str, Any] | None = None) -> Report:
     parity = verdict(error)
-    return report_of(bundle, parity, measure_all(parity.pairs), speed)
+    footprint = backend_for(bundle).footprint(bundle)
+    return report_of(bundle, footprint, parity, measure_all(parity.pairs), speed)
+
+
+def read(path: Path, bundle: Bundle) -> Report:
+    return read_baseline(path, bundle, backend_for(bundle).footprint(bundle).cores)
 
 
 def missed(before: Report, now: Report, **allowed: float) -> dict[str, int]:
@@ -95,7 +124,7 @@ def test_what_a_report_holds(bundle: Bundle) -> None:
 
 def test_is_read_back_as_a_baseline(bundle: Bundle, tmp_path: Path) -> None:
     write_report(tmp_path / "r.json", report(bundle, speed=RATIO))
-    assert read_baseline(tmp_path / "r.json", bundle) == report(bundle, speed=RATIO)
+    assert read(tmp_path / "r.json", bundle) == report(bundle, speed=RATIO)
 
 
 def test_the_same_again_misses_nothing(bundle: Bundle) -> None:
@@ -125,7 +154,7 @@ def test_instructions_and_cycles_are_exact(bundle: Bundle, kind: str) -> None:
 
 def test_larger_is_5(bundle: Bundle, tmp_path: Path) -> None:
     larger = make_bundle(tmp_path / "larger", bytes(1021))
-    hungrier = make_bundle(tmp_path / "hungrier", memory={"weight_bytes": 500, "arena_bytes": 409})
+    hungrier = make_bundle(tmp_path / "hungrier", arena=409)
     before = report(bundle)
     assert missed(before, report(larger)) == {"bundle_bytes": 5, "library_bytes": 5}
     assert missed(before, report(hungrier)) == {"arena_bytes": 5}
@@ -194,13 +223,13 @@ def test_a_baseline_of_something_else(
 ) -> None:
     write_report(tmp_path / "r.json", report(bundle) | {key: value})
     with pytest.raises(UsageError, match=f"is no baseline for .*: its {key} is {value}"):
-        read_baseline(tmp_path / "r.json", bundle)
+        read(tmp_path / "r.json", bundle)
 
 
 def test_a_baseline_that_missed(bundle: Bundle, tmp_path: Path) -> None:
     write_report(tmp_path / "r.json", report(bundle, 1.0))
     with pytest.raises(UsageError, match="missed parity; that is no baseline"):
-        read_baseline(tmp_path / "r.json", bundle)
+        read(tmp_path / "r.json", bundle)
 
 
 def drop(*keys: str) -> Callable[[Report], object]:
@@ -234,19 +263,19 @@ def test_a_damaged_baseline(
     damage(found)
     write_report(tmp_path / "r.json", found)
     with pytest.raises(SavedFileError, match=message):
-        read_baseline(tmp_path / "r.json", bundle)
+        read(tmp_path / "r.json", bundle)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\x00", b"[" * 100_000])
 def test_a_file_that_is_no_report(bundle: Bundle, tmp_path: Path, data: bytes) -> None:
     (tmp_path / "r.json").write_bytes(data)
     with pytest.raises(SavedFileError):
-        read_baseline(tmp_path / "r.json", bundle)
+        read(tmp_path / "r.json", bundle)
 
 
 def test_no_baseline_there(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no such file: .*--report"):
-        read_baseline(tmp_path / "r.json", bundle)
+        read(tmp_path / "r.json", bundle)
 
 
 def test_of_an_npu_bundle(tmp_path: Path) -> None:
@@ -255,12 +284,18 @@ def test_of_an_npu_bundle(tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("model.onnx", "model_vela.npz"):
         (folder / name).write_bytes(b"12345")
-    cost = {"sram_bytes": 3, "dram_bytes": 0, "flash_bytes": 2, "cycles": 7}
-    target = {"target": {"name": "npu:ethos-u55-128"}, "precision": "int8", "mbv3c": "0"}
-    write_manifest(folder, {**target, "npu": {"cost": cost}})
+    cost = Cost(7, 0.1, 3, 0, 2, 10, ())
+    npu = NpuRecord((), (), 0, {}, 0, 0, Knobs(), None, None, (), cost, True)
+    device = NpuTargetRecord("npu:ethos-u55-128", 128, "system", "mode", 500)
+    bundle = write_manifest(
+        folder, NpuManifest(**MANIFEST, precision="int8", target=device, host=None, npu=npu)
+    )
+    backend = backend_for(bundle)
     steps = (StepInput(0.1, 0.99, 1.0, 1.0, lsb=2, allowed_lsb=3, spread_lsb=1),)
     parity = NpuParity(steps, OperatorsAlone(1, "conv", 0, 1), True, None, True, 2, "")
-    found = report_of(read_bundle(folder), parity, [], {"kind": CYCLES, "value": 7})
+    speed = backend.known_speed(bundle)
+    assert speed == {"kind": CYCLES, "value": 7}
+    found = report_of(bundle, backend.footprint(bundle), parity, [], speed)
     assert found["sizes"] == {
         "bundle_bytes": 10,
         "stream_bytes": 5,

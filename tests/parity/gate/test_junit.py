@@ -5,8 +5,8 @@ from datetime import datetime
 from xml.etree import ElementTree
 
 from mbv3c.errors import ToolError
-from mbv3c.parity.checks import Check
-from mbv3c.parity.gate.junit import junit_xml
+from mbv3c.parity.gate.gate import junit_xml
+from mbv3c.parity.verdict import Check
 
 # What Jenkins' junit-10.xsd allows, and of it what is required.
 ATTRIBUTES = {

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from mbv3c.errors import UsageError
-from mbv3c.parity.checks import Check
-from mbv3c.parity.compare import Pair, Pairs
 from mbv3c.parity.gate.limits import BOUNDS, judge, limits_of, measure_all
 from mbv3c.parity.reference import ReferenceOutput
+from mbv3c.parity.verdict import Check, Pair, Pairs
 
 WANTED = np.array([[0.0, 1.0, 2.0, 4.0]], np.float32)
 OURS = np.array([[0.0, 1.0, 2.5, 4.0]], np.float32)

@@ -11,13 +11,11 @@ import pytest
 from PIL import Image
 
 from mbv3c.errors import UsageError
-from mbv3c.parity.checks import Check
-from mbv3c.parity.compare import Pair, Pairs
 from mbv3c.parity.gate.blocks import Block, BlockErrors
 from mbv3c.parity.gate.limits import measure_all
-from mbv3c.parity.gate.page import Page, write_page
-from mbv3c.parity.gate.pictures import write_picture
+from mbv3c.parity.gate.page import Page, write_page, write_picture
 from mbv3c.parity.reference import ReferenceOutput
+from mbv3c.parity.verdict import Check, Pair, Pairs
 
 # Markup, TeX of the pictures, a name that legends leave out, letters that the font lacks.
 HOSTILE = '_<script>alert("1")</script> $\\frac{x$ &amp; 層\x00\ud800'

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from mbv3c.errors import SavedFileError, UsageError
-from mbv3c.parity.compare import Pair
 from mbv3c.parity.gate.saved_outputs import Saved, load_outputs, save_outputs
 from mbv3c.parity.reference import ReferenceOutput
 from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.parity.verdict import Pair
 
 ORIGIN = {
     "bundle": "a",

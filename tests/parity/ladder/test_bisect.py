@@ -4,8 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv3c.parity.ladder.bisect import Bisection
-from mbv3c.parity.ladder.stages import RewriteStage
+from mbv3c.parity.ladder.stages import Bisection, RewriteStage
 from mbv3c.passes import Pass, PassReport
 from mbv3c.passes.fuse_hardswish import FuseHardSwish
 from tests.onnx_text import random

@@ -9,15 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv3c.lowering.kernels import NO_CHOICES, Choices
-from mbv3c.parity.ladder import climb as ladder_pipeline
-from mbv3c.parity.ladder.ladder import Ladder
-from mbv3c.pipeline import compile_model
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import machine
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.job import Job
+from mbv3c.lowering.plan import NO_CHOICES, Choices
+from mbv3c.pipeline import climb_bundle, compile_model
+from mbv3c.targets import find_target
+from mbv3c.targets.cpu.cores import Processor, processor_of
 from mbv3c.targets.cpu.schedules import pointwise
-from mbv3c.targets.table import find_target
+from mbv3c.targets.library.target import resolve
 from tests.parity.small_network import small_network
 
 Pack = Callable[[pointwise.Pointwise, pointwise.Tile, Processor, np.ndarray], np.ndarray]
@@ -29,8 +27,8 @@ class OtherTiles(Choices):
     def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
         if kind != "pointwise":
             return None
-        host = cpu.resolve(find_target("host_cpu"))
-        cores = machine(host, cpu.tvm_target(host))
+        host = resolve(find_target("host_cpu"))
+        cores = processor_of(host)
         default = pointwise.default(shape, cores)
         others = (one for one in pointwise.legal(shape, cores) if one != default)
         return asdict(next(others, default))
@@ -44,19 +42,8 @@ def network() -> onnx.ModelProto:
 def compiled(
     network: onnx.ModelProto, path: Path, choices: Choices = NO_CHOICES, target: str = "host_cpu"
 ) -> Path:
-    compile_model(
-        network,
-        find_target(target),
-        path,
-        choices=choices,
-        verify=False,
-        progress=lambda step: None,
-    )
+    compile_model(network, Job(find_target(target), choices=choices), path, verify=False)
     return path
-
-
-def climbed(path: Path) -> Ladder:
-    return ladder_pipeline.climb(path, lambda step: None)
 
 
 def swapping(pack: Pack) -> Pack:
@@ -71,7 +58,7 @@ def swapping(pack: Pack) -> Pack:
 
 
 def test_a_tuned_bundle(network: onnx.ModelProto, tmp_path: Path) -> None:
-    ladder = climbed(compiled(network, tmp_path / "b", OtherTiles()))
+    ladder = climb_bundle(compiled(network, tmp_path / "b", OtherTiles()))
     assert ladder.passed
     assert ladder.rows[-1].stage == "tuned, on the target"
     assert "default schedules, on this machine" in {one.stage for one in ladder.skipped}
@@ -81,7 +68,7 @@ def test_a_fault_of_packing_is_not_blamed_on_tuning(
     network: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pointwise, "pack", swapping(pointwise.pack))
-    ladder = climbed(compiled(network, tmp_path / "b", OtherTiles()))
+    ladder = climb_bundle(compiled(network, tmp_path / "b", OtherTiles()))
     assert [row.stage for row in ladder.rows[-2:]] == [
         "default schedules, on this machine",
         "tuned, on the target",
@@ -99,7 +86,7 @@ def test_a_damaged_library_is_named_by_its_kernel(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pointwise, "pack", swapping(pointwise.pack))
         path = compiled(network, tmp_path / "b")
-    ladder = climbed(path)
+    ladder = climb_bundle(path)
     assert not ladder.passed
     found = ladder.culprit
     assert found is not None

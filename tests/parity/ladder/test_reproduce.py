@@ -9,10 +9,9 @@ import onnx
 import pytest
 
 from mbv3c.errors import UsageError
-from mbv3c.parity.ladder.bisect import check_part
 from mbv3c.parity.ladder.parts import Parts
 from mbv3c.parity.ladder.reproduce import SCRIPTS, Culprit, check_culprit, write_culprit
-from mbv3c.parity.ladder.stages import ImportStage, RewriteStage, Stage
+from mbv3c.parity.ladder.stages import ImportStage, RewriteStage, Stage, check_part
 from mbv3c.passes.fold_batchnorm import FoldBatchNorm
 from tests.onnx_text import random
 from tests.parity.small_network import small_network

@@ -9,19 +9,20 @@ import onnxruntime
 import tvm
 from tvm import relax
 
-from mbv3c.lowering.assemble import VM_PASSES
-from mbv3c.lowering.lower import Lowered
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import CORES
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.processor import Processor
-from mbv3c.targets.table import find_target
+from mbv3c.job import Job
+from mbv3c.lowering.lower import VM_PASSES, Lowered
+from mbv3c.precision import FP16, FP32, Precision
+from mbv3c.targets import find_target
+from mbv3c.targets.cpu import backend as lowering
+from mbv3c.targets.cpu.cores import CORES, Processor
+from mbv3c.targets.library.target import resolve, tvm_target
 from tests.onnx_text import random
 
 NEON = CORES["cortex-a76"]
 AVX2 = replace(NEON, vector_bytes=32, registers=16, lane_operands=False)
 AVX512 = replace(AVX2, vector_bytes=64, registers=32, partial_cost=0.5)
-HOST = cpu.tvm_target(cpu.resolve(find_target("host_cpu")))
+HOST_TARGET = resolve(find_target("host_cpu"))
+HOST = tvm_target(HOST_TARGET)
 
 # A few layers of fp32 sums in another order, as a fraction of the output's range.
 TOLERANCE = 1e-5
@@ -32,12 +33,17 @@ HALF_TOLERANCE = 2e-2
 Execute = Callable[[Lowered, Sequence[np.ndarray]], list[list[np.ndarray]]]
 
 
+def lower(model: onnx.ModelProto, machine: Processor, precision: Precision = FP32) -> Lowered:
+    """Lower a graph to a processor's kernels, in code for this machine."""
+    return lowering.lower(model, machine, Job(HOST_TARGET, precision))
+
+
 def agrees(
-    model: onnx.ModelProto, machine: Processor = AVX512, precision: str = "fp32"
+    model: onnx.ModelProto, machine: Processor = AVX512, precision: Precision = FP32
 ) -> Lowered:
     """Lower a graph and demand that it computes what onnxruntime computes."""
-    lowered = lower(model, machine, HOST, precision)
-    compare(lowered, model, HALF_TOLERANCE if precision == "fp16" else TOLERANCE)
+    lowered = lower(model, machine, precision)
+    compare(lowered, model, HALF_TOLERANCE if precision == FP16 else TOLERANCE)
     return lowered
 
 

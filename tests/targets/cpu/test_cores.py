@@ -6,70 +6,50 @@ import pytest
 from tvm.target import codegen
 
 from mbv3c.errors import UsageError
-from mbv3c.job import Target
+from mbv3c.precision import FP16, FP32
+from mbv3c.targets import find_target
 from mbv3c.targets.cpu import cores
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, check_precision, machine
-from mbv3c.targets.opencl.gpus import GPUS
-from mbv3c.targets.table import TARGETS, find_target
+from mbv3c.targets.cpu.backend import BACKEND
+from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, processor_of
+from mbv3c.targets.cpu.devices import CPUS, CpuTarget
+from mbv3c.targets.library.target import resolve, tvm_target
 
-ARM = [target for target in TARGETS if target.family == "arm_cpu"]
-GPU = [target for target in TARGETS if target.gpu]
+ARM = [target for target in CPUS if target.family == "arm_cpu"]
 
 
 @pytest.mark.parametrize("target", ARM, ids=lambda target: target.name)
-def test_every_arm_core_is_known(target: Target) -> None:
-    known = machine(target, cpu.tvm_target(target))
+def test_every_arm_core_is_known(target: CpuTarget) -> None:
+    known = processor_of(target)
     assert known == replace(CORES[target.cpu], cores=target.cores)
     assert (known.vector_bytes, known.registers, known.lane_operands) == (16, 32, True)
     assert target.cpu in SCHEDULING_MODELS
 
 
 @pytest.mark.parametrize("target", ARM, ids=lambda target: target.name)
-def test_half_precision_is_what_llvm_says_it_is(target: Target) -> None:
-    has = codegen.llvm_cpu_has_features("fullfp16", cpu.tvm_target(target))
+def test_half_precision_is_what_llvm_says_it_is(target: CpuTarget) -> None:
+    has = codegen.llvm_cpu_has_features("fullfp16", tvm_target(target))
     assert CORES[target.cpu].fp16 == has
 
 
 @pytest.mark.parametrize("target", ARM, ids=lambda target: target.name)
-def test_a_precision_that_the_core_does_not_compute_in_is_refused(target: Target) -> None:
-    check_precision(target, "fp32")
+def test_a_precision_that_the_core_does_not_compute_in_is_refused(target: CpuTarget) -> None:
+    BACKEND.check_precision(target, FP32)
     if CORES[target.cpu].fp16:
-        check_precision(target, "fp16")
+        BACKEND.check_precision(target, FP16)
         return
     with pytest.raises(
         UsageError, match=f"{target.name} does not .* in fp16; these do: (.*);"
     ) as e:
-        check_precision(target, "fp16")
+        BACKEND.check_precision(target, FP16)
     able = str(e.value).split(": ", 1)[1].split("; ")[0].split(", ")
     assert able[0] == "arm_cpu:cortex-a76"
     assert all(CORES[find_target(one.split()[-1]).cpu].fp16 for one in able)
 
 
-def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(UsageError, match="unknown precision 'fp8'; known: fp32, fp16, int8"):
-        check_precision(find_target("host_cpu"), "fp8")
-
-
-@pytest.mark.parametrize("target", GPU, ids=lambda target: target.name)
-def test_gpus_compute_in_fp32_and_fp16(target: Target) -> None:
-    check_precision(target, "fp32")
-    check_precision(target, "fp16")
-    with pytest.raises(UsageError, match=f"{target.name} does not .* int8; choose .* or fp16; in"):
-        check_precision(target, "int8")
-
-
-def test_a_gpu_without_half_is_asked_for_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = GPUS["mali"]
-    monkeypatch.setitem(GPUS, "mali", replace(row, gpu=replace(row.gpu, fp16=False)))
-    with pytest.raises(UsageError, match="in fp16; choose --precision fp32; int8"):
-        check_precision(find_target("mobile_gpu:mali"), "fp16")
-
-
 @pytest.mark.parametrize(("name", "able"), [("znver4", False), ("sapphirerapids", True)])
 def test_half_precision_of_an_x86_core(name: str, able: bool) -> None:
     target = replace(find_target("host_cpu"), cpu=name, arch="x86_64", triple="x86_64-linux-gnu")
-    assert machine(target, cpu.tvm_target(target)).fp16 == able
+    assert processor_of(target).fp16 == able
 
 
 @pytest.mark.parametrize(
@@ -84,7 +64,7 @@ def test_half_precision_of_an_x86_core(name: str, able: bool) -> None:
 )
 def test_an_x86_core_is_what_llvm_says_it_is(name: str, vector_bytes: int, registers: int) -> None:
     target = replace(find_target("host_cpu"), cpu=name, arch="x86_64", triple="x86_64-linux-gnu")
-    found = machine(target, cpu.tvm_target(target))
+    found = processor_of(target)
     assert (found.vector_bytes, found.registers) == (vector_bytes, registers)
     assert not found.lane_operands
     assert found.partial_cost == (0.5 if name == "znver4" else 1.0)
@@ -92,13 +72,13 @@ def test_an_x86_core_is_what_llvm_says_it_is(name: str, vector_bytes: int, regis
 
 def test_another_arm_core_has_neon() -> None:
     target = replace(find_target("arm_cpu"), cpu="cortex-x2", cores=3)
-    found = machine(target, cpu.tvm_target(target))
+    found = processor_of(target)
     assert (found.vector_bytes, found.lane_operands, found.cores) == (16, True, 3)
 
 
 def test_this_machine() -> None:
-    target = cpu.resolve(find_target("host_cpu"))
-    found = machine(target, cpu.tvm_target(target))
+    target = resolve(find_target("host_cpu"))
+    found = processor_of(target)
     assert found.cores == target.cores == 1
     assert found.vector_bytes in (16, 32, 64)
     assert 8 << 10 <= found.l1_bytes <= found.l2_bytes
@@ -106,8 +86,8 @@ def test_this_machine() -> None:
 
 def test_caches_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "_CACHES", cores._CACHES / "none")
-    target = cpu.resolve(find_target("host_cpu"))
-    found = machine(target, cpu.tvm_target(target))
+    target = resolve(find_target("host_cpu"))
+    found = processor_of(target)
     assert (found.l1_bytes, found.l2_bytes) == (32 << 10, 512 << 10)
 
 

@@ -5,10 +5,10 @@ import onnx
 import pytest
 
 from mbv3c.errors import ModelError
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.select import select
+from mbv3c.precision import FP16
+from mbv3c.targets.cpu.kernels import select
 from tests.onnx_text import graph, random
-from tests.targets.cpu.networks import HOST, NEON, agrees, kinds
+from tests.targets.cpu.networks import HOST, NEON, agrees, kinds, lower
 
 
 def pair(inputs: int = 8, outputs: int = 8, side: int = 1) -> np.ndarray:
@@ -481,7 +481,7 @@ def test_a_dynamic_shape_is_an_error() -> None:
 def test_two_inputs_are_an_error() -> None:
     text = "g (float[1, 8] x, float[1, 8] z) => (float[1, 8] y) { y = Add(x, z) }"
     with pytest.raises(ModelError, match=r"2 inputs \(x, z\)"):
-        lower(graph(text), NEON, HOST)
+        lower(graph(text), NEON)
 
 
 # ---- half precision ----
@@ -509,7 +509,7 @@ def test_two_inputs_are_an_error() -> None:
 )
 def test_half_precision_ends_where_the_fallback_begins(body: str, found: list[str]) -> None:
     text = f"g (float[1, 8, 3, 4] x) => (float[1, 8, 3, 4] y) {{ {body} }}"
-    lowered = agrees(graph(text, w=pair(), v=pair(side=3)), precision="fp16")
+    lowered = agrees(graph(text, w=pair(), v=pair(side=3)), precision=FP16)
     steps = kinds(lowered)
     assert steps[: len(found)] == found
     types = {
@@ -527,4 +527,4 @@ def test_a_weight_beyond_half_precision() -> None:
     )
     agrees(model)
     with pytest.raises(ModelError, match="weights beyond what float16 holds; compile with --pre"):
-        agrees(model, precision="fp16")
+        agrees(model, precision=FP16)

@@ -8,8 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from mbv3c.targets.cpu.cores import CORES
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.cores import CORES, Processor
 from tests.quantized_networks import (
     HOST,
     LANES,

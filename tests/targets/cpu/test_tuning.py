@@ -11,57 +11,58 @@ import onnx
 import pytest
 
 from mbv3c.execution.emulator.kit import EmulatorKit
-from mbv3c.execution.timing.processors import choose_cpus
-from mbv3c.graphs.builder import build_model
-from mbv3c.graphs.spec import ModelSpec
-from mbv3c.job import Target
-from mbv3c.lowering.kernels import NO_CHOICES, Choices
+from mbv3c.execution.timing.latency import choose_cpus
+from mbv3c.job import Job
+from mbv3c.lowering.plan import NO_CHOICES, Choices
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.pipeline import Compiled, compile_model, verify_bundle
+from mbv3c.pipeline import compile_model, tune_model
+from mbv3c.precision import FP16, INT8, Precision
 from mbv3c.prepare import rewritten_for
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import CORES, machine
+from mbv3c.targets import find_target, open_bundle
+from mbv3c.targets.backend import Compiled
+from mbv3c.targets.cpu.backend import BACKEND
+from mbv3c.targets.cpu.cores import CORES, Processor, processor_of
+from mbv3c.targets.cpu.devices import CpuTarget
 from mbv3c.targets.cpu.kernels import SCHEDULES
-from mbv3c.targets.cpu.lower import lower
-from mbv3c.targets.cpu.processor import Processor
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization, has_dot
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
-from mbv3c.targets.table import find_target
-from mbv3c.tuning.choices import measured
+from mbv3c.targets.library.building import best_known, manifest_of
+from mbv3c.targets.library.target import resolve
 from mbv3c.tuning.contest import write_contest
-from mbv3c.tuning.database import Database
+from mbv3c.tuning.database import Database, Task, key_of, tasks_of
 from mbv3c.tuning.meters import CountingMeter, LocalMeter, same
-from mbv3c.tuning.session import tune_network
-from mbv3c.tuning.tasks import Task, key_of, tasks_of
+from mbv3c.tuning.request import TuneRequest
+from mbv3c.tuning.session import TunedNetwork
 from mbv3c.tuning.tuner import Budget, Tuner
 
-HOST = cpu.resolve(find_target("host_cpu"))
+HOST = resolve(find_target("host_cpu"))
 A76 = find_target("arm_cpu:cortex-a76")
 AXIS = Axis(14, 3, 1, 1, 1, 1)
-SMALL = ModelSpec("small", width=0.35, resolution=96, classes=10)
 
 
 @pytest.fixture(scope="module")
-def tiny() -> onnx.ModelProto:
-    return build_model(SMALL)
-
-
-@pytest.fixture(scope="module")
-def integers(tiny: onnx.ModelProto) -> onnx.ModelProto:
-    return quantize(tiny, random_inputs(tiny, 4), rank_layers=False)[0]
+def integers(blocks: onnx.ModelProto) -> onnx.ModelProto:
+    return quantize(blocks, random_inputs(blocks, 4), rank_layers=False)[0]
 
 
 def tasks_for(
-    model: onnx.ModelProto, target: Target, precision: str
+    model: onnx.ModelProto, target: CpuTarget, precision: Precision
 ) -> tuple[list[Task], Processor]:
-    tvm_target = cpu.tvm_target(target)
-    cores = machine(target, tvm_target)
     rewritten, _ = rewritten_for(model, precision)
-    return tasks_of([lower(rewritten, cores, tvm_target, precision).plan]), cores
+    lowered = BACKEND.lower_graph(rewritten, Job(target, precision))
+    return tasks_of([lowered.plan]), processor_of(target)
+
+
+def tune(model: onnx.ModelProto, precision: Precision, root: Path, trials: int) -> TunedNetwork:
+    """Tune for the emulated Cortex-A76."""
+    request = TuneRequest(root, "emulated", trials=trials)
+    tuned = tune_model(model, Job(A76, precision), request, silent)
+    assert isinstance(tuned, TunedNetwork)
+    return tuned
 
 
 def silent(event: object) -> None:
@@ -75,13 +76,13 @@ def local() -> LocalMeter:
 def test_every_kind_of_integer_kernel_holds_a_contest(
     integers: onnx.ModelProto, tmp_path: Path
 ) -> None:
-    tasks, cores = tasks_for(integers, HOST, "int8")
+    tasks, cores = tasks_for(integers, HOST, INT8)
     kinds = {
         task.kind: task for task in tasks if len(SCHEDULES[task.kind].legal(task.shape, cores)) > 2
     }
     dense = {"integer_convolution"} if has_dot(cores) else set()
     assert set(kinds) == {"integer_pointwise", "integer_depthwise"} | dense
-    tuner = Tuner(cores, HOST, local(), Database(tmp_path), silent)
+    tuner = Tuner(BACKEND.kernels(HOST), local(), Database(tmp_path), silent)
     for task in kinds.values():
         outcome = tuner.run([task], Budget(trials=2, patience=1), 0)
         assert outcome.trials == 2
@@ -96,14 +97,14 @@ def test_what_meets_in_a_contest_spreads_over_the_integers(
     kind: str, integers: onnx.ModelProto, tmp_path: Path
 ) -> None:
     """If biases forgot how inputs are multiplied, sums would be cut off."""
-    tasks, cores = tasks_for(integers, HOST, "int8")
+    tasks, cores = tasks_for(integers, HOST, INT8)
     task = max((one for one in tasks if one.kind == kind), key=lambda one: one.step.madds)
     arguments = (*task.step.arguments[:4], task.step.arguments[-1])  # a table would hide it
     shape = replace(task.shape, output=Requantization(3))
     task = replace(task, shape=shape, step=replace(task.step, arguments=arguments))
     schedule = SCHEDULES[kind]
     tiles = [schedule.default(task.shape, cores), schedule.legal(task.shape, cores)[-1]]
-    contest = write_contest(task, tiles, cores, HOST, tmp_path)
+    contest = write_contest(task, tiles, BACKEND.kernels(HOST), tmp_path)
     outputs = local().measure(contest, 60.0).outputs
     assert same(outputs, 1, 0.0)
     assert len(np.unique(outputs[0])) > 200
@@ -118,9 +119,7 @@ def test_integers_are_tuned_and_compile_uses_it(
     integers: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
 ) -> None:
     logs = tmp_path / "logs"
-    tuned = tune_network(
-        integers, A76, logs, "emulated", Budget(trials=24), 0, silent, precision="int8"
-    )
+    tuned = tune(integers, INT8, logs, 24)
     assert tuned.outcome.trials == 24
     assert not tuned.outcome.failures
     assert tuned.network is not None
@@ -128,32 +127,30 @@ def test_integers_are_tuned_and_compile_uses_it(
     kept = {record.key: record.knobs for record in tuned.kept}
     assert kept
     bundle, default = tmp_path / "tuned", tmp_path / "default"
-    compiled = compiled_to(bundle, integers, measured(A76, [logs]))
+    compiled = compiled_to(bundle, integers, best_known(BACKEND, A76, [logs]))
     compiled_to(default, integers, NO_CHOICES)
-    origins = [one["origin"] for one in compiled.kernels if one["kind"].startswith("integer_")]
+    kernels = manifest_of(compiled.bundle).kernels
+    origins = [one.origin for one in kernels if one.kind.startswith("integer_")]
     assert origins.count("tuned") >= len(kept)
     manifest = json.loads((bundle / "manifest.json").read_text())
     listed = [one for one in manifest["tuned_kernels"] if one["origin"] == "tuned"]
     assert {one["key"]: one["knobs"] for one in listed} == kept
     assert (bundle / "model.so").read_bytes() != (default / "model.so").read_bytes()
-    parities = [verify_bundle(path, silent) for path in (bundle, default)]
+    parities = [BACKEND.verify(open_bundle(path), silent) for path in (bundle, default)]
     assert parities[0].kernels is not None
     assert parities[0].kernels.passed
     assert parities[0].to_json() == parities[1].to_json()  # to the last bit
 
 
 def compiled_to(path: Path, model: onnx.ModelProto, choices: Choices) -> Compiled:
-    return compile_model(
-        model, A76, path, precision="int8", choices=choices, verify=False, progress=silent
-    )
+    return compile_model(model, Job(A76, INT8, choices=choices), path, verify=False)
 
 
+@pytest.mark.long
 def test_half_precision_is_tuned(
-    tiny: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
+    blocks: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
 ) -> None:
-    tuned = tune_network(
-        tiny, A76, tmp_path, "emulated", Budget(trials=12), 0, silent, precision="fp16"
-    )
+    tuned = tune(blocks, FP16, tmp_path, 4)
     assert not tuned.outcome.failures
     keys = [json.loads(record.key) for record in Database(tuned.database).records()]
     assert {key["dtype"] for key in keys} == {"float16"}
@@ -161,13 +158,13 @@ def test_half_precision_is_tuned(
 
 
 def test_squeeze_and_excitation_in_half_precision_holds_a_contest(
-    tiny: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
+    blocks: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
 ) -> None:
-    tasks, cores = tasks_for(tiny, A76, "fp16")
+    tasks, cores = tasks_for(blocks, A76, FP16)
     task = next(one for one in tasks if one.kind == "squeeze_excite")
     schedule = SCHEDULES[task.kind]
     tiles = [schedule.default(task.shape, cores), *schedule.legal(task.shape, cores)[:2]]
-    contest = write_contest(task, tiles, cores, A76, tmp_path)
+    contest = write_contest(task, tiles, BACKEND.kernels(A76), tmp_path)
     shown = CountingMeter(emulator_kit, "cortex-a76").measure(contest, 60.0)
     assert all(same(shown.outputs, at, 5e-3) for at in range(3))
     assert np.ptp(shown.outputs[0]) > 0

@@ -10,16 +10,19 @@ import pytest
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.job import Job
+from mbv3c.pipeline import compile_model
+from mbv3c.precision import INT8
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets.ethos_u.backend import NpuCompiled, compile_npu
-from mbv3c.targets.ethos_u.devices import find_npu
+from mbv3c.targets import find_target
+from tests.built_once import built_once
 
 
 @pytest.fixture(scope="session")
 def network() -> onnx.ModelProto:
     """Return Small of 96 pixels and 100 classes: every kind of operator, quickly."""
-    return build_model(ModelSpec("small", resolution=96, classes=100))
+    return build_model(ModelSpec("small", width=0.35, resolution=96, classes=100))
 
 
 @pytest.fixture(scope="session")
@@ -28,17 +31,11 @@ def quantized(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="session")
-def compiled(network: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> NpuCompiled:
+def bundle(network: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a bundle for ethos-u55-128; tests must not change it."""
-    return compile_npu(
-        network,
-        find_npu("npu"),
-        tmp_path_factory.mktemp("npu") / "bundle",
-        random_inputs(network, 4),
-        progress=lambda step: None,
-    )
 
+    def build(folder: Path) -> None:
+        job = Job(find_target("npu"), INT8, calibration=random_inputs(network, 4))
+        compile_model(network, job, folder / "bundle")
 
-@pytest.fixture
-def bundle(compiled: NpuCompiled) -> Path:
-    return compiled.path
+    return built_once(tmp_path_factory, "npu", build) / "bundle"

@@ -6,9 +6,12 @@ import ethosu
 import pytest
 
 from mbv3c.errors import ToolError, UsageError
-from mbv3c.targets.ethos_u.devices import DEDICATED_SRAM, NPU_TARGETS, NpuTarget, find_npu
-from mbv3c.targets.ethos_u.options import (
+from mbv3c.targets import find_target
+from mbv3c.targets.ethos_u.devices import (
+    DEDICATED_SRAM,
+    NPU_TARGETS,
     Knobs,
+    NpuTarget,
     canonical,
     check_knobs,
     every_choice,
@@ -16,7 +19,7 @@ from mbv3c.targets.ethos_u.options import (
     memories,
     sram_of,
 )
-from mbv3c.targets.ethos_u.tools import require_npu_tools
+from mbv3c.targets.ethos_u.doctor import require_npu_tools
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def test_modes_of_dedicated_sram_differ_in_its_size_only(vela_ini: ConfigParser)
 
 
 def test_choices_that_are_the_same_to_vela_have_one_form():
-    u55, u65 = find_npu("npu:ethos-u55-256"), find_npu("npu:ethos-u65-256")
+    u55, u65 = find_target("npu:ethos-u55-256"), find_target("npu:ethos-u65-256")
     assert canonical(Knobs(memory_mode="Shared_Sram"), u55) == Knobs()
     assert canonical(Knobs("Size", 1 << 17), u55) == Knobs("Size")
     assert canonical(Knobs(arena_cache_size=1 << 17), u55) == Knobs(arena_cache_size=1 << 17)
@@ -67,9 +70,9 @@ def test_choices_that_are_the_same_to_vela_have_one_form():
 
 
 def test_the_default_device_is_found_and_an_unknown_one_is_refused():
-    assert find_npu("npu").device == "ethos-u55-128"
+    assert find_target("npu").device == "ethos-u55-128"
     with pytest.raises(UsageError, match="known: ethos-u55-32, ethos-u55-64"):
-        find_npu("npu:ethos-u99")
+        find_target("npu:ethos-u99")
 
 
 def test_choices_are_legal_and_the_first_is_the_default():
@@ -90,7 +93,7 @@ def test_choices_are_legal_and_the_first_is_the_default():
 )
 def test_what_is_not_for_the_device_is_refused(knobs: Knobs, message: str):
     with pytest.raises(UsageError, match=message):
-        check_knobs(knobs, find_npu("npu:ethos-u55-32"))
+        check_knobs(knobs, find_target("npu:ethos-u55-32"))
 
 
 def test_missing_tools_are_named_with_what_installs_them(monkeypatch: pytest.MonkeyPatch):

@@ -11,14 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv3c.parity.ladder.bisect import check_part
 from mbv3c.parity.ladder.parts import Parts
 from mbv3c.parity.ladder.reproduce import Culprit, write_culprit
+from mbv3c.parity.ladder.stages import check_part
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
-from mbv3c.targets.ethos_u.interpreter.program import read_program
-from mbv3c.targets.ethos_u.interpreter.registers import Registers, decode
+from mbv3c.targets.ethos_u.interpreter.program import Registers, decode, read_program
+from mbv3c.targets.ethos_u.ladder import SplitNetwork, TosaStage
 from mbv3c.targets.ethos_u.lowering.partition import partition
-from mbv3c.targets.ethos_u.stages import SplitNetwork, TosaStage
 from tests.command_line import mbv3c, python
 
 RAW = "model_vela.npz"

@@ -12,32 +12,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbv3c.errors import EXIT_USAGE
+from mbv3c.targets import find_target
 from mbv3c.targets.ethos_u import vela as ethos_u
-from mbv3c.targets.ethos_u.backend import lowering, npu_part, verify_npu
-from mbv3c.targets.ethos_u.devices import find_npu
+from mbv3c.targets.ethos_u.compiling import lowering, npu_part
+from mbv3c.targets.ethos_u.devices import Knobs, NpuOptions, canonical, every_choice, memories
 from mbv3c.targets.ethos_u.lowering.partition import partition
-from mbv3c.targets.ethos_u.options import Knobs, NpuOptions, canonical, every_choice, memories
 from mbv3c.targets.ethos_u.tuning.choose import better_choice, fastest
 from mbv3c.targets.ethos_u.tuning.estimates import (
     FAILED,
     OK,
     OVERSHOT,
     Estimate,
-    estimates_for,
-    key_of,
-    of_network,
-)
-from mbv3c.targets.ethos_u.tuning.explore import (
     NothingEstimatedError,
+    estimates_for,
     explore,
     front,
+    key_of,
     needless,
+    of_network,
     walk,
 )
 from mbv3c.tuning.database import META, RECORDS
 from tests.command_line import command_line, document, mbv3c
+from tests.targets.ethos_u.verifying import verify
 
-U55 = find_npu("npu:ethos-u55-256")
+U55 = find_target("npu:ethos-u55-256")
 # Small of 96 pixels takes 41 to 64 KiB.
 ARENAS = tuple(kib << 10 for kib in (32, 36, 44, 56, 96))
 QUICK = ("--variant", "small", "--width", "0.35", "--resolution", "96", "--classes", "10")
@@ -144,7 +143,7 @@ def test_arenas_that_change_nothing_are_skipped_and_others_are_not() -> None:
 
 def test_the_walk_begins_with_the_default_and_takes_large_arenas_first() -> None:
     for name in ("npu:ethos-u55-256", "npu:ethos-u65-256", "npu:ethos-u85-256"):
-        target = find_npu(name)
+        target = find_target(name)
         choices = walk(target)
         assert choices[0] == canonical(Knobs(), target)
         assert len(set(choices)) == len(choices)
@@ -235,7 +234,7 @@ def test_compile_takes_the_best_and_says_so(logs: Path, tmp_path: Path) -> None:
     assert (tuned["cost"]["cycles"], tuned["cost"]["sram_bytes"]) == known.rank
     assert tuned["cost"]["cycles"] < plain["cost"]["cycles"] == tuned["tuned"]["default_cycles"]
     assert "tuned: " in mbv3c("inspect", bundle).stdout
-    assert verify_npu(bundle).passed
+    assert verify(bundle).passed
 
 
 def test_a_pinned_choice_stays_and_nothing_slower_is_taken(logs: Path, tmp_path: Path) -> None:
@@ -252,8 +251,7 @@ def test_a_database_of_another_vela_is_not_used(quantized: onnx.ModelProto, logs
     said: list[str] = []
     try:
         meta.write_text(contents.replace('"vela": "', '"vela": "0.'))
-        options = NpuOptions(tune_logs=(logs,))
-        assert better_choice(lambda mean: b"", U55, options, said.append) is None
+        assert better_choice(lambda mean: b"", U55, NpuOptions(), (logs,), said.append) is None
     finally:
         meta.write_text(contents)
     assert "ethos-u-vela 0." in said[0]
@@ -263,8 +261,8 @@ def test_a_database_of_another_vela_is_not_used(quantized: onnx.ModelProto, logs
 def test_estimates_of_another_network_are_not_used(logs: Path) -> None:
     records = estimates_for(logs, U55).records()
     assert of_network(records, {"pool": key_of(b"another"), "depthwise": ""}) == {}
-    options = NpuOptions(tune_logs=(logs,))
-    assert better_choice(lambda mean: mean.encode(), U55, options, silent) is None
+    options = NpuOptions()
+    assert better_choice(lambda mean: mean.encode(), U55, options, (logs,), silent) is None
 
 
 def test_files_in_and_out(logs: Path, tmp_path: Path) -> None:

@@ -14,16 +14,18 @@ from tvm import relax
 from mbv3c.execution.opencl.runtime import load_runtime
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
 from mbv3c.passes import run_pipeline
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.opencl import library as opencl
+from mbv3c.precision import FP16, FP32, Precision
+from mbv3c.targets import find_target
+from mbv3c.targets.library.target import resolve
+from mbv3c.targets.opencl import backend as opencl
+from mbv3c.targets.opencl.backend import lower_for_gpu
 from mbv3c.targets.opencl.gpus import GPUS
-from mbv3c.targets.opencl.lower import lower_for_gpu
-from mbv3c.targets.table import find_target
 from tests.targets.cpu.networks import HALF_TOLERANCE, TOLERANCE, compare
 
-HERE = cpu.resolve(find_target("mobile_gpu:generic_opencl"))
+HERE = resolve(find_target("mobile_gpu:generic_opencl"))
 
 
 def target_for(device: str) -> tvm.target.Target:
@@ -38,23 +40,23 @@ def rewritten(spec: ModelSpec) -> onnx.ModelProto:
 def lowered_for(
     model: onnx.ModelProto,
     device: str = "mali",
-    precision: str = "fp32",
+    precision: Precision = FP32,
     keep_float: Sequence[str] = (),
 ) -> Lowered:
     """Lower a graph to the kernels of a device of the table."""
-    gpu, target = GPUS[device].gpu, target_for(device)
-    return lower_for_gpu(model, gpu, device, target, precision, keep_float)
+    job = Job(replace(HERE, gpu=device), precision, tuple(keep_float))
+    return lower_for_gpu(model, GPUS[device].gpu, target_for(device), job)
 
 
 def agrees(
     model: onnx.ModelProto,
     device: str = "mali",
-    precision: str = "fp32",
+    precision: Precision = FP32,
     keep_float: Sequence[str] = (),
 ) -> Lowered:
     """Lower a graph and demand that its kernels compute what onnxruntime computes."""
     lowered = lowered_for(model, device, precision, keep_float)
-    tolerance = HALF_TOLERANCE if precision == "fp16" else TOLERANCE
+    tolerance = HALF_TOLERANCE if precision == FP16 else TOLERANCE
     compare(lowered, model, tolerance, partial(run, device=device))
     return lowered
 

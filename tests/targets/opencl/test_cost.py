@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
+from mbv3c.lowering.plan import Convolution, Depthwise, Pointwise
+from mbv3c.lowering.schedules.emit import HARD_SIGMOID, HARD_SWISH, RELU
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.lowering.shapes import Convolution, Depthwise, Pointwise
-from mbv3c.targets.opencl.gpu import Gpu, LaunchWork
-from mbv3c.targets.opencl.gpus import GPUS
+from mbv3c.precision import FP16, FP32, Precision
+from mbv3c.targets.opencl.gpus import GPUS, Gpu, LaunchWork
 from mbv3c.targets.opencl.limits import launch_of
 from mbv3c.targets.opencl.schedules import convolution, depthwise, gates, launch, pointwise
 from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap
@@ -246,10 +246,10 @@ def networks() -> list[Any]:
     return [rewritten(ModelSpec(variant)) for variant in ("small", "large")]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", [FP32, FP16], ids=str)
 @pytest.mark.parametrize("device", GPUS)
 def test_every_default_of_the_networks_is_legal(
-    networks: list[Any], asked: list[tuple[str, Any, Any]], device: str, precision: str
+    networks: list[Any], asked: list[tuple[str, Any, Any]], device: str, precision: Precision
 ) -> None:
     asked.clear()
     gpu = GPUS[device].gpu

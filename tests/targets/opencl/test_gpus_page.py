@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mbv3c.targets.opencl.devices import CLOSED
 from mbv3c.targets.opencl.gpus import GPUS
-from mbv3c.targets.table import CLOSED
 
 PAGE = (Path(__file__).parents[3] / "docs" / "mobile-gpu.md").read_text()
 

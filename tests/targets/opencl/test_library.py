@@ -12,22 +12,23 @@ from tvm import relax
 from mbv3c.execution.opencl.runtime import load_runtime
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.job import Target
+from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
 from mbv3c.passes import run_pipeline
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.opencl import library as opencl
+from mbv3c.precision import FP16, FP32, Precision
+from mbv3c.targets import find_target
+from mbv3c.targets.library.target import resolve
+from mbv3c.targets.opencl import backend as opencl
+from mbv3c.targets.opencl.backend import lower_for_gpu
+from mbv3c.targets.opencl.devices import GpuTarget
 from mbv3c.targets.opencl.gpus import GPUS
-from mbv3c.targets.opencl.lower import lower_for_gpu
-from mbv3c.targets.table import find_target
 
-HERE = cpu.resolve(replace(find_target("mobile_gpu:generic_opencl"), gpu="mali"))
+HERE = resolve(replace(find_target("mobile_gpu:generic_opencl"), gpu="mali"))
 
 
-def lowered(spec: ModelSpec, precision: str = "fp32") -> Lowered:
+def lowered(spec: ModelSpec, precision: Precision = FP32) -> Lowered:
     model = run_pipeline(build_model(spec))[0]
-    gpu, target = GPUS[HERE.gpu].gpu, opencl.tvm_target(HERE)
-    return lower_for_gpu(model, gpu, "mali", target, precision)
+    return lower_for_gpu(model, GPUS[HERE.gpu].gpu, opencl.tvm_target(HERE), Job(HERE, precision))
 
 
 TINY = ModelSpec("small", width=0.35, resolution=96, classes=11)
@@ -69,9 +70,9 @@ def test_readable_shortens_vectors_of_one_number_only(before: str, after: str) -
     assert opencl.readable(f"x = {before};") == f"x = {after};"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", [FP32, FP16], ids=str)
 def test_readable_keeps_every_bit(
-    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same network from TVM's own text and from ours, on the same device."""
     load_runtime()
@@ -134,24 +135,24 @@ def test_the_text_of_small_is_short(target: str, tmp_path: Path) -> None:
     ],
     ids=lambda target: target.device,
 )
-def test_tvm_is_told_the_devices_limits(target: Target) -> None:
+def test_tvm_is_told_the_devices_limits(target: GpuTarget) -> None:
     """Its schedules read one name of the work-group's size, and other parts of it the other."""
-    made = opencl.tvm_target(cpu.resolve(target))
+    made = opencl.tvm_target(resolve(target))
     gpu = GPUS[target.gpu].gpu
     assert made.attrs["max_num_threads"] == gpu.group_items
     assert made.attrs["max_threads_per_block"] == gpu.group_items
     assert made.attrs["max_shared_memory_per_block"] == gpu.local_bytes
     assert made.attrs["thread_warp_size"] == gpu.warp
-    assert made.host.attrs["mtriple"] == cpu.resolve(target).triple
+    assert made.host.attrs["mtriple"] == resolve(target).triple
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_metal_is_generated_and_linked(precision: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", [FP32, FP16], ids=str)
+def test_metal_is_generated_and_linked(precision: Precision, tmp_path: Path) -> None:
     """Nothing here compiles Metal: what is shown is the text, and that the library is Mach-O."""
     metal = find_target("mobile_gpu:metal")
     model = run_pipeline(build_model(TINY))[0]
     gpu = GPUS["metal"].gpu
-    network = lower_for_gpu(model, gpu, metal.name, opencl.tvm_target(metal), precision)
+    network = lower_for_gpu(model, gpu, opencl.tvm_target(metal), Job(metal, precision))
     library = tmp_path / "model.so"
     sources = opencl.build(network.module, metal, library)
     assert set(sources) == {f"{name}_kernel" for name in network.kernels}

@@ -9,18 +9,19 @@ import tvm
 from tvm.script import tirx as T  # noqa: N812
 
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
-from mbv3c.lowering.plan import Plan, Step
-from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
-from mbv3c.lowering.shapes import Pointwise
+from mbv3c.lowering.plan import Plan, Pointwise, Step
+from mbv3c.lowering.schedules.emit import HARD_SIGMOID, HARD_SWISH, RELU
+from mbv3c.precision import FP16, FP32, Precision
+from mbv3c.targets.opencl.backend import lower_for_gpu
 from mbv3c.targets.opencl.gpus import GPUS
 from mbv3c.targets.opencl.limits import LimitError, check_limits, launch_of
-from mbv3c.targets.opencl.lower import lower_for_gpu
 from mbv3c.targets.opencl.schedules import gates, launch, pointwise
 from mbv3c.targets.opencl.schedules.gates import Gates
 from mbv3c.targets.opencl.schedules.pointwise import Product, Tile
 from tests.onnx_text import graph
-from tests.targets.opencl.networks import lowered_for, rewritten, target_for
+from tests.targets.opencl.networks import HERE, lowered_for, rewritten, target_for
 
 MALI = GPUS["mali"].gpu
 ADRENO = GPUS["adreno"].gpu
@@ -39,10 +40,10 @@ def optimized(request: pytest.FixtureRequest) -> tuple[str, onnx.ModelProto]:
     return request.param, rewritten(SPECS[request.param])
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", [FP32, FP16], ids=str)
 @pytest.mark.parametrize("device", GPUS)
 def test_no_kernel_of_a_network_is_beyond_its_device(
-    optimized: tuple[str, onnx.ModelProto], device: str, precision: str
+    optimized: tuple[str, onnx.ModelProto], device: str, precision: Precision
 ) -> None:
     name, model = optimized
     lowered = lowered_for(model, device, precision)
@@ -199,7 +200,8 @@ def test_lowering_refuses_what_a_device_does_not_launch() -> None:
     model = graph("g (float[1, 8, 16, 16] x) => (float[1, 8, 16, 16] y) { [n] y = Exp(x) }")
     small = replace(MALI, group_items=64)
     message = (
-        "the fallback kernel for n has work-groups of 256x1x1 = 256, of at most 64: small would"
+        "the fallback kernel for n has work-groups of 256x1x1 = 256, of at most 64: "
+        "mobile_gpu:small would"
     )
     with pytest.raises(LimitError, match=message):
-        lower_for_gpu(model, small, "small", target_for("mali"))
+        lower_for_gpu(model, small, target_for("mali"), Job(replace(HERE, device="small")))

@@ -7,6 +7,7 @@ import pytest
 from mbv3c.errors import ModelError
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering.lower import Lowered
+from mbv3c.precision import FP16, FP32, Precision
 from tests.onnx_text import graph, random
 from tests.targets.cpu.networks import compare, kinds
 from tests.targets.opencl.networks import agrees, lowered_for, rewritten, run
@@ -73,9 +74,9 @@ def test_launches_of_a_network(variant: str, launches: int, distinct: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("device", "precision"), [("mali", "fp32"), ("mali", "fp16"), ("adreno", "fp32")]
+    ("device", "precision"), [("mali", FP32), ("mali", FP16), ("adreno", FP32)], ids=str
 )
-def test_a_network_computes_what_onnxruntime_computes(device: str, precision: str) -> None:
+def test_a_network_computes_what_onnxruntime_computes(device: str, precision: Precision) -> None:
     """With channel counts that no vector divides."""
     spec = ModelSpec("small", width=0.35, resolution=96, classes=11)
     lowered = agrees(rewritten(spec), device, precision)
@@ -86,9 +87,9 @@ def test_a_network_computes_what_onnxruntime_computes(device: str, precision: st
 # ---- squeeze-and-excitation ----
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", [FP32, FP16], ids=str)
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_a_branch_is_sums_gates_and_a_gated_product(batch: int, precision: str) -> None:
+def test_a_branch_is_sums_gates_and_a_gated_product(batch: int, precision: Precision) -> None:
     model = block(f"{DEPTHWISE} {branch('d', 'z')} y = Conv(z, v)", batch=batch)
     lowered = agrees(model, precision=precision)
     assert without_transposes(lowered) == ["depthwise", "gates", "pointwise"]
@@ -114,7 +115,7 @@ def test_two_products_read_one_gated_map() -> None:
     assert all("gates" in names for names in parameters(lowered, "pointwise"))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", [FP32, FP16], ids=str)
 @pytest.mark.parametrize(
     ("body", "outputs", "found"),
     [
@@ -134,7 +135,7 @@ def test_two_products_read_one_gated_map() -> None:
     ids=["activation", "sum", "both", "depthwise", "fallback", "output", "pool", "rename"],
 )
 def test_a_scaled_map_that_anything_else_reads_is_written_once(
-    body: str, outputs: str, found: list[str], precision: str
+    body: str, outputs: str, found: list[str], precision: Precision
 ) -> None:
     model = block(f"{DEPTHWISE} {branch('d', 'z')} {body}", outputs=outputs)
     lowered = agrees(model, precision=precision)
@@ -150,7 +151,7 @@ def test_branches_in_a_row() -> None:
     assert found == ["depthwise", "gates", "elementwise", "global_pool", "gates", "pointwise"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", [FP32, FP16], ids=str)
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
     ("body", "found"),
@@ -162,7 +163,7 @@ def test_branches_in_a_row() -> None:
     ids=["the input", "after a product", "after an activation"],
 )
 def test_a_branch_without_a_depthwise_before_it_has_a_pool_of_its_own(
-    body: str, found: list[str], batch: int, precision: str
+    body: str, found: list[str], batch: int, precision: Precision
 ) -> None:
     lowered = agrees(block(body, batch=batch), precision=precision)
     assert without_transposes(lowered) == [*found, "global_pool", "gates", "pointwise"]
@@ -239,7 +240,7 @@ def test_a_map_of_one_pixel() -> None:
 # ---- outputs in the middle ----
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", [FP32, FP16], ids=str)
 @pytest.mark.parametrize(
     ("body", "outputs"),
     [
@@ -254,7 +255,7 @@ def test_a_map_of_one_pixel() -> None:
     ids=["depthwise", "pointwise", "another name", "one pixel"],
 )
 def test_an_output_in_the_middle_keeps_its_type_and_layout(
-    body: str, outputs: str, precision: str
+    body: str, outputs: str, precision: Precision
 ) -> None:
     lowered = agrees(block(body, outputs=outputs), precision=precision)
     plan = lowered.plan
@@ -297,7 +298,7 @@ def classifier() -> onnx.ModelProto:
 def test_layers_that_are_kept_compute_in_single_precision(
     patterns: tuple[str, ...], kept: set[str]
 ) -> None:
-    lowered = agrees(classifier(), precision="fp16", keep_float=patterns)
+    lowered = agrees(classifier(), precision=FP16, keep_float=patterns)
     for step in lowered.plan.steps:
         if step.kind in ("cast", "transpose", "copy"):
             continue
@@ -313,9 +314,7 @@ def test_a_branch_is_kept_by_the_name_of_its_pool() -> None:
     model = block(body)
     for node in model.graph.node:
         node.name = node.output[0]
-    half, kept = (
-        agrees(model, precision="fp16", keep_float=patterns) for patterns in ((), ("s",))
-    )
+    half, kept = (agrees(model, precision=FP16, keep_float=patterns) for patterns in ((), ("s",)))
     types = [
         next(
             str(one.dtype)
@@ -331,7 +330,7 @@ def test_a_branch_is_kept_by_the_name_of_its_pool() -> None:
 
 def test_all_kept_is_single_precision() -> None:
     """Nothing is stored as half then, so that the result is that of fp32."""
-    lowered = lowered_for(classifier(), precision="fp16", keep_float=("*",))
+    lowered = lowered_for(classifier(), precision=FP16, keep_float=("*",))
     assert {value.dtype for value in lowered.plan.values.values()} == {"float32"}
     single = lowered_for(classifier())
     assert kinds(lowered) == kinds(single)
@@ -341,11 +340,11 @@ def test_a_weight_beyond_half_precision() -> None:
     model = block("y = Conv(x, v)", v=7e4 * POINT)
     agrees(model)
     with pytest.raises(ModelError, match="weights beyond what float16 holds"):
-        agrees(model, precision="fp16")
+        agrees(model, precision=FP16)
 
 
 def test_the_fallback_computes_in_single_precision() -> None:
-    lowered = agrees(block(f"{DEPTHWISE} e = Exp(d) y = Conv(e, v)"), precision="fp16")
+    lowered = agrees(block(f"{DEPTHWISE} e = Exp(d) y = Conv(e, v)"), precision=FP16)
     types = {
         str(one.dtype)
         for step in lowered.plan.steps
@@ -360,7 +359,7 @@ def test_the_fallback_computes_in_single_precision() -> None:
 
 def test_a_segmenter() -> None:
     spec = ModelSpec("small", width=0.35, resolution=96, classes=5, head="lraspp")
-    assert "fallback" in kinds(agrees(rewritten(spec), precision="fp16"))
+    assert "fallback" in kinds(agrees(rewritten(spec), precision=FP16))
 
 
 def test_a_weight_that_differs_is_seen() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,57 +12,69 @@ import onnx
 import pytest
 
 from mbv3c.errors import ToolError, UsageError
+from mbv3c.execution.device.machine import DeviceNeeds
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.opencl.runtime import KernelTime, by_calls, load_runtime
-from mbv3c.execution.timing.processors import choose_cpus
-from mbv3c.graphs.builder import build_model
-from mbv3c.graphs.spec import ModelSpec
-from mbv3c.job import Target
-from mbv3c.lowering.kernels import Choices
-from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, RELU
+from mbv3c.execution.timing.latency import choose_cpus
+from mbv3c.job import Job
+from mbv3c.lowering.plan import Choices, Convolution, Depthwise, Pointwise
+from mbv3c.lowering.schedules.emit import HARD_SIGMOID, HARD_SWISH, RELU
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.lowering.shapes import Convolution, Depthwise, Pointwise
 from mbv3c.passes import run_pipeline
-from mbv3c.pipeline import compile_model, verify_bundle
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.library import lower_for
+from mbv3c.pipeline import compile_model, tune_model
+from mbv3c.precision import FP16, FP32, Precision
+from mbv3c.targets import find_target, open_bundle
+from mbv3c.targets.library.building import best_known, measured_on
+from mbv3c.targets.library.target import resolve
 from mbv3c.targets.opencl import kernels as gpu_kernels
+from mbv3c.targets.opencl.backend import BACKEND
+from mbv3c.targets.opencl.devices import GpuTarget
 from mbv3c.targets.opencl.gpus import GPUS
 from mbv3c.targets.opencl.kernels import GpuKernels
 from mbv3c.targets.opencl.schedules import gates
 from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap
 from mbv3c.targets.opencl.schedules.gates import Gates
 from mbv3c.targets.opencl.schedules.pointwise import Product
-from mbv3c.targets.table import find_target
-from mbv3c.tuning.choices import context_of, device_of, measured
 from mbv3c.tuning.contest import Contest, write_contest
-from mbv3c.tuning.database import Database, Record, folder_for
+from mbv3c.tuning.database import Database, Record, Task, folder_for, tasks_of
 from mbv3c.tuning.device_meter import opened
 from mbv3c.tuning.meters import BuiltNetwork, LocalMeter, same
-from mbv3c.tuning.session import tune_network
-from mbv3c.tuning.tasks import Task, tasks_of
-from mbv3c.tuning.tuner import Budget, Event, SearchResult
+from mbv3c.tuning.request import TuneRequest
+from mbv3c.tuning.session import TunedNetwork
+from mbv3c.tuning.tuner import Event, SearchResult
 from tests.execution.device.serving import HOST, Served, served
 
 GPU = GPUS["generic_opencl"].gpu
-GENERIC = cpu.resolve(find_target("mobile_gpu:generic_opencl"))
+GENERIC = resolve(find_target("mobile_gpu:generic_opencl"))
 MALI = find_target("mobile_gpu:mali")
 ADRENO = find_target("mobile_gpu:adreno")
 DIGEST = (1, "2806254cd1c88a5e")
 
 
-@pytest.fixture(scope="module")
-def tiny() -> onnx.ModelProto:
+@pytest.fixture(scope="module", autouse=True)
+def opencl() -> None:
     load_runtime()
-    return build_model(ModelSpec("small", width=0.35, resolution=96, classes=10))
 
 
 def silent(event: Event | str) -> None:
     pass
 
 
-def tasks_for(model: onnx.ModelProto, target: Target, precision: str = "fp32") -> list[Task]:
-    return tasks_of([lower_for(run_pipeline(model)[0], target, precision).plan])
+def tasks_for(
+    model: onnx.ModelProto, target: GpuTarget, precision: Precision = FP32
+) -> list[Task]:
+    return tasks_of([BACKEND.lower_graph(run_pipeline(model)[0], Job(target, precision)).plan])
+
+
+def tune(
+    model: onnx.ModelProto,
+    target: GpuTarget,
+    request: TuneRequest,
+    report: Callable[[Event], None] = silent,
+) -> TunedNetwork:
+    tuned = tune_model(model, Job(target), request, report)
+    assert isinstance(tuned, TunedNetwork)
+    return tuned
 
 
 def is_pooled(task: Task) -> bool:
@@ -69,7 +82,7 @@ def is_pooled(task: Task) -> bool:
     return isinstance(task.shape, DepthwiseMap) and task.shape.sums
 
 
-def other_tile(task: Task, target: Target) -> Any:
+def other_tile(task: Task, target: GpuTarget) -> Any:
     """Return legal knobs that are not the default's; sums come in another number of parts."""
     gpu, schedule = GPUS[target.gpu].gpu, gpu_kernels.SCHEDULES[task.kind]
     default = schedule.default(task.shape, gpu)
@@ -83,7 +96,9 @@ def contest_of(task: Task, folder: Path) -> Contest:
     """Build a contest of the default choice with another."""
     folder.mkdir()
     default = gpu_kernels.SCHEDULES[task.kind].default(task.shape, GPU)
-    return write_contest(task, [default, other_tile(task, GENERIC)], GPU, GENERIC, folder)
+    return write_contest(
+        task, [default, other_tile(task, GENERIC)], BACKEND.kernels(GENERIC), folder
+    )
 
 
 # ---- contests ----
@@ -91,13 +106,14 @@ def contest_of(task: Task, folder: Path) -> Contest:
 
 @pytest.mark.parametrize(
     ("precision", "kinds"),
-    [("fp32", set(gpu_kernels.SCHEDULES)), ("fp16", {"pointwise", "depthwise"})],
+    [(FP32, set(gpu_kernels.SCHEDULES)), (FP16, {"pointwise", "depthwise"})],
+    ids=["fp32", "fp16"],
 )
 def test_every_kind_of_kernel_holds_a_contest(
-    precision: str, kinds: set[str], tiny: onnx.ModelProto, tmp_path: Path
+    precision: Precision, kinds: set[str], blocks: onnx.ModelProto, tmp_path: Path
 ) -> None:
     """A depthwise kernel that writes sums is among them, and a product with gates."""
-    tasks = tasks_for(tiny, GENERIC, precision)
+    tasks = tasks_for(blocks, GENERIC, precision)
     gated = [one for one in tasks if isinstance(one.shape, Product) and one.shape.gated]
     pooled = [one for one in tasks if is_pooled(one)]
     found = {one.kind: one for one in [*tasks, gated[0], pooled[0]]}
@@ -108,7 +124,7 @@ def test_every_kind_of_kernel_holds_a_contest(
         assert result.cost(0) > 0
         assert result.cost(1) > 0
         assert np.abs(result.outputs[0].astype(np.float32)).max() > 0
-        assert same(result.outputs, 1, 1e-5 if precision == "fp32" else 5e-3)
+        assert same(result.outputs, 1, 1e-5 if precision == FP32 else 5e-3)
 
 
 def test_sums_in_other_parts_are_the_same_and_wrong_ones_are_not(tmp_path: Path) -> None:
@@ -131,19 +147,27 @@ def test_calls_of_one_kernel_share_its_time() -> None:
 
 
 def place_of(device: Served) -> Place:
-    return Place(Address(HOST, device.port))
+    return Place(Address(HOST, device.port), seconds=60)
 
 
-def test_a_device_holds_contests_by_its_gpus_clock(tiny: onnx.ModelProto, tmp_path: Path) -> None:
-    task = next(one for one in tasks_for(tiny, GENERIC) if is_pooled(one))
+def needs_of(target: GpuTarget) -> DeviceNeeds:
+    return DeviceNeeds(target.name, target.triple, target.cpu, BACKEND.device_needs(target))
+
+
+def test_a_device_holds_contests_by_its_gpus_clock(
+    blocks: onnx.ModelProto, tmp_path: Path
+) -> None:
+    task = next(one for one in tasks_for(blocks, GENERIC) if is_pooled(one))
     contest = contest_of(task, tmp_path / "contest")
     heard: list[str] = []
     (tmp_path / "server").mkdir()
     with (
         served(tmp_path / "server") as device,
-        opened(GENERIC, place_of(device), 60, lambda event: heard.append(event["text"])) as runner,
+        opened(
+            needs_of(GENERIC), place_of(device), lambda event: heard.append(event["text"])
+        ) as runner,
     ):
-        runner.prove_with(task, GPU)
+        runner.prove_with(task, BACKEND.kernels(GENERIC))
         result = runner.measure(contest, 60)
         whole = BuiltNetwork(contest.folder, contest.calls)
         ((blocks,),) = (one.values() for one in runner.wholes([whole]).values())
@@ -162,12 +186,12 @@ def test_devices_that_cannot_run_the_kernels_are_refused(tmp_path: Path) -> None
         if MALI.arch != GENERIC.arch:
             with (
                 pytest.raises(UsageError, match="mobile_gpu:mali is for aarch64"),
-                opened(MALI, place_of(device), 60, silent),
+                opened(needs_of(MALI), place_of(device), silent),
             ):
                 pass
         with (
             pytest.raises(ToolError, match="has no OpenCL device for mobile_gpu:generic_opencl"),
-            opened(GENERIC, place_of(device), 60, silent),
+            opened(needs_of(GENERIC), place_of(device), silent),
         ):
             pass
 
@@ -175,67 +199,69 @@ def test_devices_that_cannot_run_the_kernels_are_refused(tmp_path: Path) -> None
 # ---- a whole network ----
 
 
-def written(folder: Path, target: Target, tasks: list[Task]) -> dict[str, dict[str, Any]]:
+def written(folder: Path, target: GpuTarget, tasks: list[Task]) -> dict[str, dict[str, Any]]:
     """Write a database in which other knobs than the default's won; return them by key."""
     won = {task.key: asdict(other_tile(task, target)) for task in tasks}
-    database = Database(folder_for(folder, device_of(target)))
-    database.open(context_of(target, "us"), {"seed": 0})
+    database = Database(folder_for(folder, BACKEND.device_of(target)))
+    database.open(measured_on(BACKEND, target).context("us"), {"seed": 0})
     database.append([Record(key, knobs, "ok", 1.0, 2.0, kept=True) for key, knobs in won.items()])
     return won
 
 
 @pytest.mark.parametrize("target", [GENERIC, MALI], ids=["generic_opencl", "mali"])
 def test_compile_takes_what_was_measured_and_verify_passes(
-    target: Target, tiny: onnx.ModelProto, tmp_path: Path
+    target: GpuTarget, blocks: onnx.ModelProto, tmp_path: Path
 ) -> None:
-    tasks = tasks_for(tiny, target)
+    tasks = tasks_for(blocks, target)
     chosen = [
         next(one for one in tasks if one.kind == "convolution"),
         [one for one in tasks if one.kind == "pointwise"][2],
         [one for one in tasks if is_pooled(one)][-1],
     ]
     won = written(tmp_path, target, chosen)
-    choices = measured(target, [tmp_path])
+    choices = best_known(BACKEND, target, [tmp_path])
     assert not choices.warnings
     named = find_target(target.name)
     bundle = tmp_path / "bundle"
-    compiled = compile_model(tiny, named, bundle, choices=choices, progress=silent)
-    assert compiled.parity is not None
-    assert compiled.parity.passed
+    compiled = compile_model(blocks, Job(named, choices=choices), bundle)
+    assert compiled.verdict is not None
+    assert compiled.verdict.passed
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert {one["key"]: one["knobs"] for one in manifest["tuned_kernels"]} == won
     tuned = [one for one in manifest["kernels"] if one["origin"] == "tuned"]
     assert len(tuned) == sum(task.calls for task in chosen)
     assert all(one["knobs"] in won.values() for one in tuned)
-    assert verify_bundle(bundle, silent).passed
+    assert BACKEND.verify(open_bundle(bundle), silent).passed
 
 
 def test_what_was_measured_on_another_gpu_is_not_used(
-    tiny: onnx.ModelProto, tmp_path: Path
+    blocks: onnx.ModelProto, tmp_path: Path
 ) -> None:
-    written(tmp_path, MALI, tasks_for(tiny, MALI)[:2])
-    assert measured(find_target("mobile_gpu:mali-android"), [tmp_path]).records
-    assert not measured(ADRENO, [tmp_path]).records
-    folder = folder_for(tmp_path, device_of(MALI))
+    written(tmp_path, MALI, tasks_for(blocks, MALI)[:2])
+    assert best_known(BACKEND, find_target("mobile_gpu:mali-android"), [tmp_path]).records
+    assert not best_known(BACKEND, ADRENO, [tmp_path]).records
+    folder = folder_for(tmp_path, BACKEND.device_of(MALI))
     folder.rename(folder.with_name("adreno"))
-    moved = measured(ADRENO, [tmp_path])
+    moved = best_known(BACKEND, ADRENO, [tmp_path])
     assert not moved.records
     assert "for mobile_gpu:mali: not used" in moved.warnings[0]
 
 
-def test_tuning_a_network_ends_with_the_whole_of_it(tiny: onnx.ModelProto, tmp_path: Path) -> None:
+def test_tuning_a_network_ends_with_the_whole_of_it(
+    blocks: onnx.ModelProto, tmp_path: Path
+) -> None:
     """What wins on a machine that others use, too, is chance; that it is decided is not."""
     events: list[str] = []
 
     def heard(event: Event) -> None:
         events.append(event["event"])
 
-    tuned = tune_network(tiny, GENERIC, tmp_path, "local", Budget(trials=3), 0, heard)
+    tuned = tune(blocks, GENERIC, TuneRequest(tmp_path, "local", trials=3), heard)
     assert tuned.device == "mobile_gpu:generic_opencl"
     assert tuned.runner.endswith("a CPU), whose times say nothing about a GPU")
     assert (tuned.outcome.trials, tuned.outcome.failures) == (3, {})
     database = Database(tuned.database)
-    assert database.context() == context_of(GENERIC, "us")
+    assert database.context() == measured_on(BACKEND, GENERIC).context("us")
     kept = [one for one in database.records() if one.kept]
     trials = [one.outcome for one in database.records() if not one.kept]
     assert trials == ["ok"] * 4  # the default is measured beside the three
@@ -254,11 +280,11 @@ def test_tuning_a_network_ends_with_the_whole_of_it(tiny: onnx.ModelProto, tmp_p
 
 @pytest.mark.parametrize("device", ["mali", "adreno", "metal"])
 def test_estimating_finds_nothing_and_says_why(
-    device: str, tiny: onnx.ModelProto, tmp_path: Path
+    device: str, blocks: onnx.ModelProto, tmp_path: Path
 ) -> None:
     target = find_target(f"mobile_gpu:{device}")
     runs = [
-        tune_network(tiny, target, tmp_path, "estimated", Budget(trials=1), seed, silent)
+        tune(blocks, target, TuneRequest(tmp_path, "estimated", trials=1, seed=seed))
         for seed in (0, 1)
     ]
     assert runs[0].to_json() == runs[1].to_json()

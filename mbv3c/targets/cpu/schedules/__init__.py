@@ -1,1 +1,1 @@
-"""schedules."""
+"""Kernels for CPUs: a module for each kind, with its knobs and their defaults."""

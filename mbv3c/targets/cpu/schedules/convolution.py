@@ -14,18 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
-from mbv3c.lowering.schedules import emit, panels
-from mbv3c.lowering.schedules.emit import Buffer, Expr
-from mbv3c.lowering.schedules.panels import Panels
-from mbv3c.lowering.schedules.windows import (
-    Axis,
-    Conditions,
-    OutputRun,
-    for_each_tile,
-    row_loads,
-)
-from mbv3c.lowering.shapes import Convolution
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.plan import Convolution
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.emit import Buffer, Expr, Panels
+from mbv3c.lowering.schedules.windows import Axis, Conditions, OutputRun, for_each_tile, row_loads
+from mbv3c.targets.cpu.cores import Processor
 
 _MAX_OUTPUTS = 16
 _MAX_VECTORS = 8
@@ -65,7 +58,7 @@ def pack(
 ) -> NDArray[np.float32]:
     """Return weights [N, C, R, S] as one array: the panels [C][R][S][panel], one after another."""
     columns = weights.transpose(1, 2, 3, 0).reshape(-1, shape.outputs)
-    return panels.pack(columns, _panels(shape, tile, processor), axis=1)
+    return emit.pack(columns, _panels(shape, tile, processor), axis=1)
 
 
 def generate(shape: Convolution, tile: Tile, processor: Processor) -> PrimFunc:
@@ -165,7 +158,7 @@ def _lanes_of_row(
 
 
 def _panels(shape: Convolution, tile: Tile, processor: Processor) -> list[Panels]:
-    return panels.panels(shape.outputs, processor.lanes(shape.dtype), tile.vectors)
+    return emit.panels(shape.outputs, processor.lanes(shape.dtype), tile.vectors)
 
 
 def _cost(shape: Convolution, tile: Tile, processor: Processor) -> float:

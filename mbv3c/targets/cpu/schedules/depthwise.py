@@ -8,17 +8,11 @@ from functools import partial
 
 from tvm.tirx import PrimFunc
 
+from mbv3c.lowering.plan import Depthwise
 from mbv3c.lowering.schedules import emit
-from mbv3c.lowering.schedules.emit import Expr
-from mbv3c.lowering.schedules.panels import panels
-from mbv3c.lowering.schedules.windows import (
-    Conditions,
-    OutputRun,
-    for_each_row,
-    for_each_run,
-)
-from mbv3c.lowering.shapes import Depthwise
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.schedules.emit import Expr, panels
+from mbv3c.lowering.schedules.windows import Conditions, OutputRun, for_each_row, for_each_run
+from mbv3c.targets.cpu.cores import Processor
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from tvm.tirx import PrimFunc
 
+from mbv3c.lowering.plan import Elementwise, Transpose
 from mbv3c.lowering.schedules import emit
-from mbv3c.lowering.schedules.panels import panels
-from mbv3c.lowering.shapes import Elementwise, Transpose
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.schedules.emit import panels
+from mbv3c.targets.cpu.cores import Processor
 
 
 def generate_elementwise(shape: Elementwise, processor: Processor) -> PrimFunc:

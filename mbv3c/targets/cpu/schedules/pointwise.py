@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
-from mbv3c.lowering.schedules import emit, panels
-from mbv3c.lowering.schedules.emit import Buffer, Expr
-from mbv3c.lowering.schedules.panels import Panels
-from mbv3c.lowering.shapes import Pointwise
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.plan import Pointwise
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.emit import Buffer, Expr, Panels
+from mbv3c.targets.cpu.cores import Processor
 
 _MAX_ROWS = 16
 _MAX_VECTORS = 16
@@ -68,7 +67,7 @@ def pack(
     shape: Pointwise, tile: Tile, processor: Processor, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return weights [N, K] as one array: the panels [K][panel], one after another."""
-    return panels.pack(weights.T, _panels(shape, tile, processor), axis=1)
+    return emit.pack(weights.T, _panels(shape, tile, processor), axis=1)
 
 
 def generate(shape: Pointwise, tile: Tile, processor: Processor) -> PrimFunc:
@@ -90,7 +89,7 @@ def generate(shape: Pointwise, tile: Tile, processor: Processor) -> PrimFunc:
             _tile(shape, processor, (x, w, bias, residual, y), row, tile.rows, column, run.widths)
 
         by_rows = tile.rows_outer or (parallel and _better_by_rows(blocks, runs, processor))
-        panels.for_each_tile(
+        emit.for_each_tile(
             m, tile.rows, runs, rows_outer=by_rows, parallel=parallel, body=emit_tile
         )
 
@@ -120,7 +119,7 @@ def _tile(
     full_steps = shape.inputs // step
 
     def multiply_steps(start: Expr, steps: int) -> None:
-        turns = panels.turns(steps, _step_bytes(shape, step, panel)) if step > 1 else 1
+        turns = emit.turns(steps, _step_bytes(shape, step, panel)) if step > 1 else 1
         with emit.loop(steps // turns) as ko:
             for turn in range(turns):
                 first = start + (ko * turns + turn) * step
@@ -138,7 +137,7 @@ def _tile(
         total = emit.accumulators(rows, panel, wide)
         total.clear()
         total.add(acc)
-        for part in panels.panels(full_steps * step, step, _HALF_SUM // step):
+        for part in emit.panels(full_steps * step, step, _HALF_SUM // step):
             with emit.loop(part.count) as turn:
                 acc.clear()
                 multiply_steps(part.first + turn * part.columns, len(part.widths))
@@ -156,7 +155,7 @@ def _tile(
 
 
 def _panels(shape: Pointwise, tile: Tile, processor: Processor) -> list[Panels]:
-    return panels.panels(shape.outputs, processor.lanes(shape.dtype), tile.vectors)
+    return emit.panels(shape.outputs, processor.lanes(shape.dtype), tile.vectors)
 
 
 def _operands(shape: Pointwise, rows: int, vectors: int, processor: Processor) -> int:
@@ -197,7 +196,7 @@ def _tile_cost(shape: Pointwise, rows: int, panel: tuple[int, ...], processor: P
     products = rows * slots
     if processor.lane_operands:  # every instruction takes a slot of the front end
         step_bytes = _step_bytes(shape, lanes, panel)
-        turns = panels.turns(max(1, shape.inputs // lanes), step_bytes)
+        turns = emit.turns(max(1, shape.inputs // lanes), step_bytes)
         from_x = (rows - _paired(shape, rows) / 2) / lanes
         loads = from_x + slots / 2 + max(0.0, processor.fma_chains / 2 - products)
         overhead = 3 / (lanes * turns)
@@ -208,7 +207,7 @@ def _tile_cost(shape: Pointwise, rows: int, panel: tuple[int, ...], processor: P
 
 
 def _better_by_rows(blocks: int, runs: list[Panels], processor: Processor) -> bool:
-    """Say whether cores are busy more evenly with shared row blocks than with shared panels."""
+    """Say whether cores are busy more evenly with shared row blocks than with shared emit."""
     widest = max(run.count for run in runs)
     return _balance(blocks, processor.cores) >= _balance(widest, processor.cores)
 

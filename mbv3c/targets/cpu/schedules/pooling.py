@@ -5,11 +5,10 @@ from math import isqrt
 
 from tvm.tirx import PrimFunc
 
+from mbv3c.lowering.plan import GlobalPool
 from mbv3c.lowering.schedules import emit
-from mbv3c.lowering.schedules.emit import Accumulators, Buffer, Expr
-from mbv3c.lowering.schedules.panels import panels
-from mbv3c.lowering.shapes import GlobalPool
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.schedules.emit import Accumulators, Buffer, Expr, panels
+from mbv3c.targets.cpu.cores import Processor
 
 _HALF_PART = 16  # a power of two, so that dividing by it is exact
 

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T  # noqa: N812
 
-from mbv3c.lowering.schedules import emit, panels
-from mbv3c.lowering.schedules.emit import Buffer, Expr
-from mbv3c.lowering.schedules.epilogue import Activation
-from mbv3c.lowering.shapes import GlobalPool
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.plan import GlobalPool
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.emit import Activation, Buffer, Expr
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules import pooling
 
 
@@ -65,8 +64,8 @@ def pack(
     weights: NDArray[np.float32], tile: Tile, processor: Processor, dtype: str = "float32"
 ) -> NDArray[np.float32]:
     """Return weights [N, K] as one array: the panels [K][columns], one after another."""
-    runs = panels.panels(len(weights), processor.lanes(dtype), tile.vectors)
-    return panels.pack(weights.T, runs, axis=1)
+    runs = emit.panels(len(weights), processor.lanes(dtype), tile.vectors)
+    return emit.pack(weights.T, runs, axis=1)
 
 
 def generate(shape: SqueezeExcite, tile: Tile, processor: Processor) -> PrimFunc:
@@ -104,7 +103,7 @@ def generate(shape: SqueezeExcite, tile: Tile, processor: Processor) -> PrimFunc
         act: Activation,
         result_type: str,
     ) -> None:
-        for run in panels.panels(n, lanes, tile.vectors):
+        for run in emit.panels(n, lanes, tile.vectors):
             with emit.loop(run.count) as g:
                 column = run.first + g * run.columns
                 starts = emit.offsets(run.widths)
@@ -120,7 +119,7 @@ def generate(shape: SqueezeExcite, tile: Tile, processor: Processor) -> PrimFunc
                     emit.store(result, value, column + starts[v], lanes=width)
 
     def scale(x: Buffer, gates: Buffer, image: Expr) -> None:
-        for run in panels.panels(c, lanes, tile.vectors):
+        for run in emit.panels(c, lanes, tile.vectors):
             with emit.loop(run.count) as g:
                 starts = [run.first + g * run.columns + at for at in emit.offsets(run.widths)]
                 factors = [

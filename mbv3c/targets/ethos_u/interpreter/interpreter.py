@@ -8,27 +8,161 @@ are held apart block by block (BLOCKDEP), and how the internal memory is split i
 silicon rounds.
 
 Whatever the interpreter does not know is an UnsupportedError, never a guess.
+
+Convolutions and depthwise convolutions, whole operations at a time.
+
+Sums are exact: products of 16-bit and 9-bit numbers are added in float64, which holds every
+integer up to 2^53. A sum that does not fit the accelerator's accumulators is an error.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.errors import UsageError
-from mbv3c.targets.ethos_u.interpreter.convolution import convolve
-from mbv3c.targets.ethos_u.interpreter.elementwise import elementwise
-from mbv3c.targets.ethos_u.interpreter.errors import InterpreterError, UnsupportedError
-from mbv3c.targets.ethos_u.interpreter.feature_map import output_map
-from mbv3c.targets.ethos_u.interpreter.hazards import RunningCommands
-from mbv3c.targets.ethos_u.interpreter.memory import Memory
-from mbv3c.targets.ethos_u.interpreter.pooling import pool
-from mbv3c.targets.ethos_u.interpreter.program import Program, ProgramTensor
-from mbv3c.targets.ethos_u.interpreter.registers import Command, Registers, decode
-from mbv3c.targets.ethos_u.interpreter.scaling import INTERNAL, TABLE_0, TABLE_BYTES, finish
-from mbv3c.targets.ethos_u.interpreter.weight_decoder import WeightDecoder
-from mbv3c.targets.ethos_u.interpreter.window import window_of
+from mbv3c.targets.ethos_u.interpreter.feature_map import (
+    Memory,
+    RunningCommands,
+    element_type,
+    output_map,
+    output_shape,
+)
+from mbv3c.targets.ethos_u.interpreter.program import (
+    Command,
+    InterpreterError,
+    Program,
+    ProgramTensor,
+    Registers,
+    StreamError,
+    UnsupportedError,
+    decode,
+)
+from mbv3c.targets.ethos_u.interpreter.scaling import (
+    GLOBAL_SCALE,
+    INTERNAL,
+    TABLE_0,
+    TABLE_BYTES,
+    apply_channel_scales,
+    apply_global_scale,
+    channel_scales,
+    check_accumulators,
+    elementwise,
+    finish,
+)
+from mbv3c.targets.ethos_u.interpreter.weights import Ordering, WeightDecoder, read_kernel
+from mbv3c.targets.ethos_u.interpreter.window import Window, padded_input, taps, window_of
+from mbv3c.targets.ethos_u.lowering.region import channels_of
+
+
+def convolve(
+    registers: Registers,
+    memory: Memory,
+    program: Program,
+    decoder: WeightDecoder,
+    place: str,
+    *,
+    depthwise: bool,
+) -> NDArray[np.int64]:
+    """Return the scaled sums of a convolution, of shape (height, width, channels).
+
+    The channels are added to `program.channels`, with the place of the convolution.
+    """
+    height, width, channels = output_shape(registers)
+    inputs = registers["IFM_DEPTH_M1"] + 1
+    if element_type(registers, "IFM").itemsize > 2:
+        raise UnsupportedError("a convolution of 32-bit elements")
+    if depthwise and inputs != channels:
+        raise StreamError(f"a depthwise convolution of {inputs} to {channels} channels")
+    window = window_of(registers)
+    if depthwise and window.part_kernel_first:
+        raise StreamError("a depthwise convolution with the kernel's parts first")
+    kernel = read_kernel(
+        memory.load(
+            registers["WEIGHT_REGION"],
+            registers.address("WEIGHT_BASE"),
+            registers.address("WEIGHT_LENGTH"),
+        ).tobytes(),
+        Ordering(
+            shape=(channels, *window.taps, 1 if depthwise else inputs),
+            depthwise=depthwise,
+            part_kernel_first=window.part_kernel_first,
+            input_bits=8 * element_type(registers, "IFM").itemsize,
+            dilation=window.dilation,
+            block_depth=registers["OFM_BLK_DEPTH_M1"] + 1,
+            ofm_ublock_depth=program.accelerator.ofm_ublock_depth,
+            ifm_ublock_depth=program.accelerator.ifm_ublock_depth,
+        ),
+        decoder,
+        program.weights,
+    )
+    scales = channel_scales(registers, memory, channels)
+    used = channels_of(kernel, scales.bias, scales.scale, scales.shift)
+    program.channels.update(dict.fromkeys(used, place))
+    values = padded_input(registers, memory, window, fill=0).astype(np.float64)
+    sums = _depthwise if depthwise else _dense
+    totals = sums(values, kernel, window, height, width).astype(np.int64)
+    return apply_channel_scales(totals, scales, registers)
+
+
+def _dense(
+    values: NDArray[np.float64], kernel: NDArray[np.int16], window: Window, height: int, width: int
+) -> NDArray[np.float64]:
+    outputs, _, _, inputs = kernel.shape
+    total = np.zeros((height * width, outputs))
+    matrices = kernel.astype(np.float64).transpose(1, 2, 3, 0)
+    for row, column, seen in taps(values, window, height, width):
+        total += seen.reshape(height * width, inputs) @ matrices[row, column]
+    return total.reshape(height, width, outputs)
+
+
+def _depthwise(
+    values: NDArray[np.float64], kernel: NDArray[np.int16], window: Window, height: int, width: int
+) -> NDArray[np.float64]:
+    total = np.zeros((height, width, kernel.shape[0]))
+    for row, column, seen in taps(values, window, height, width):
+        total += seen * kernel[:, row, column, 0].astype(np.float64)
+    return total
+
+
+_MAX, _AVERAGE, _REDUCE_SUM = 0, 1, 2  # vela's pooling_mode
+_SIDES = ("TOP", "LEFT", "BOTTOM", "RIGHT")
+_LOWEST = -(1 << 40)  # below every element, so that padding is never the maximum
+
+
+def pool(registers: Registers, memory: Memory, mode: int) -> NDArray[np.int64]:
+    """Return the scaled result of a pooling, of shape (height, width, channels).
+
+    Raises:
+        StreamError: the registers contradict each other.
+        UnsupportedError: no test compares such a pooling with a reference.
+    """
+    height, width, channels = output_shape(registers)
+    inputs = registers["IFM_DEPTH_M1"] + 1
+    if mode not in (_MAX, _AVERAGE, _REDUCE_SUM):
+        raise UnsupportedError(f"pooling mode {mode}")
+    window = window_of(registers)
+    if mode == _AVERAGE and any(registers[f"IFM_PAD_{side}"] for side in _SIDES):
+        # The accelerator divides by the number of pixels inside; no register says how it rounds.
+        raise UnsupportedError("an average with padding")
+    values = padded_input(registers, memory, window, fill=_LOWEST if mode == _MAX else 0)
+    if mode == _REDUCE_SUM:
+        if window.taps != (1, 1) or channels != 1:
+            raise UnsupportedError(f"a sum of {window.taps} taps to {channels} channels")
+        values = values.sum(axis=2, keepdims=True)
+    elif inputs != channels:
+        raise StreamError(f"a pooling of {inputs} to {channels} channels")
+    combine = np.maximum if mode == _MAX else np.add
+    seen = (part for _, _, part in taps(values, window, height, width))
+    values = reduce(combine, seen)
+    if mode == _AVERAGE and not registers["OFM_PRECISION"] & GLOBAL_SCALE:
+        return apply_channel_scales(values, channel_scales(registers, memory, channels), registers)
+    if mode != _MAX:
+        check_accumulators(values, registers)
+    return apply_global_scale(values, registers)
+
 
 _WAITS = ("OP_DMA_WAIT", "OP_KERNEL_WAIT")
 _WITHOUT_EFFECT = ("OP_STOP", "OP_PMU_MASK")

@@ -11,10 +11,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.targets.ethos_u.interpreter.errors import StreamError, UnsupportedError
-from mbv3c.targets.ethos_u.interpreter.feature_map import check_size, input_map, output_shape
-from mbv3c.targets.ethos_u.interpreter.memory import Memory
-from mbv3c.targets.ethos_u.interpreter.registers import Registers
+from mbv3c.targets.ethos_u.interpreter.feature_map import (
+    Memory,
+    check_size,
+    input_map,
+    output_shape,
+)
+from mbv3c.targets.ethos_u.interpreter.program import Registers, StreamError, UnsupportedError
 
 Element = TypeVar("Element", np.int64, np.float64)
 

@@ -1,1 +1,1 @@
-"""A quantized graph to the parts of it that an Ethos-U computes, and those to TOSA."""
+"""From a quantized graph to the regions that an Ethos-U computes, as TOSA."""

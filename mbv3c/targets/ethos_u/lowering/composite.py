@@ -1,37 +1,107 @@
-"""Read a composite function: float operations between integers that matched a pattern."""
+"""Read a composite function: float operations between integers that matched a pattern.
 
+Import ONNX with QDQ pairs to Relax, and keep the names of nodes.
+
+TVM's importer drops the names. Here the last call that a node becomes has the node's name as its
+source span, which TVM's passes keep when they move calls into other functions.
+"""
+
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 import tvm
 from numpy.typing import NDArray
 from tvm import relax
+from tvm.ir import SourceName, Span
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from mbv3c.errors import ModelError
-from mbv3c.targets.ethos_u.lowering.named_import import name_of
+from mbv3c.lowering.onnx_import import check_operators
+from mbv3c.lowering.quantization import Quantization
+
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+def import_named(model: onnx.ModelProto) -> tvm.IRModule:
+    """Import a QDQ graph of fixed shapes.
+
+    Raises:
+        UnknownOperatorsError: TVM has no importer for some operators.
+        ModelError: TVM fails to import an operator.
+    """
+    prepared = with_own_pairs(model)
+    check_operators(prepared)
+    opset = next(e.version for e in prepared.opset_import if e.domain in _DEFAULT_DOMAINS)
+    importer = _NamedImporter({}, "float32", keep_params_in_input=False, sanitize=True)
+    try:
+        return importer.from_onnx(prepared.graph, opset)
+    except Exception as error:  # the importer raises whatever its converters raise
+        reason = str(error).strip().splitlines()[-1:] or [repr(error)]
+        raise ModelError(
+            f"TVM {tvm.__version__} cannot import the quantized model: {reason[0]}"
+        ) from error
+
+
+def name_of(expression: relax.Expr) -> str | None:
+    """Return the name of the node whose result an expression is; None if there is none."""
+    span = expression.span
+    return str(span.source_name.name) if span is not None else None
+
+
+class _NamedImporter(ONNXGraphImporter):  # type: ignore[misc]
+    def _convert_operator(
+        self, op_name: str, inputs: list[relax.Expr], attrs: dict[str, Any], opset: int
+    ) -> relax.Expr:
+        bounds = inputs[1:]
+        if op_name == "Clip" and all(isinstance(bound, tvm.ir.GenericConst) for bound in bounds):
+            # The importer would make kernels of a Clip, as a bound might be NaN: no pattern fits.
+            low, high = (float(bound.value.numpy().reshape(())) for bound in bounds)
+            result = self.bb.normalize(relax.op.clip(inputs[0], low, high))
+        else:
+            result = super()._convert_operator(op_name, inputs, attrs, opset)
+        if not isinstance(result, relax.Call):
+            return result
+        span = Span(SourceName(attrs["tvm_custom"]["name"]), 0, 0, 0, 0)
+        named = relax.Call(result.op, result.args, result.attrs, result.ty_args, span)
+        return self.bb.normalize(named)
+
+
+def with_own_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which every dequantized tensor has one reader.
+
+        Q → DQ → {a, b}   ⇒   Q → {DQ → a, DQ → b}
+
+    So every DequantizeLinear can go into the integer operation that reads it.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    pairs = {n.output[0]: n for n in graph.node if n.op_type == "DequantizeLinear"}
+    readers: Counter[str] = Counter()
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear":
+            for index, name in enumerate(node.input):
+                if name not in pairs:
+                    continue
+                readers[name] += 1
+                if readers[name] > 1:
+                    own = onnx.NodeProto()
+                    own.CopyFrom(pairs[name])
+                    own.name = own.output[0] = f"{name}__{readers[name]}"
+                    node.input[index] = own.output[0]
+                    nodes.append(own)
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return copy
+
 
 _PAIRS = ("relax.quantize", "relax.dequantize")
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """What the integers of a tensor stand for: (q - zero_point) * scale."""
-
-    scale: float
-    zero_point: int
-
-    def integers(self, x: NDArray[np.float32]) -> NDArray[np.int8]:
-        """Quantize as QuantizeLinear does, in fp32, halves to even."""
-        scaled = np.rint(x.astype(np.float32) / np.float32(self.scale)) + self.zero_point
-        clipped: NDArray[np.int8] = np.clip(scaled, -128, 127).astype(np.int8)
-        return clipped
-
-    def values(self, q: NDArray[Any]) -> NDArray[np.float32]:
-        """Dequantize as DequantizeLinear does, in fp32."""
-        x: NDArray[np.float32] = (q.astype(np.int32) - self.zero_point).astype(np.float32)
-        return x * np.float32(self.scale)
 
 
 @dataclass(frozen=True)
@@ -126,7 +196,7 @@ class Composite:
                 low = max(low, 0.0)
             elif operator(call) == "relax.clip":
                 low, high = max(low, _number(call.args[1])), min(high, _number(call.args[2]))
-        both = self.output.integers(np.array([low, high], np.float32))
+        both = self.output.quantize(np.array([low, high], np.float32))
         return int(both[0]), int(both[1])
 
     def table(self) -> NDArray[np.int8]:
@@ -143,9 +213,9 @@ class Composite:
     def _evaluate(self, call: relax.Call, values: dict[Any, NDArray[Any]]) -> NDArray[Any]:
         name = operator(call)
         if name == "relax.dequantize":
-            return _quantization(call).values(values[call.args[0]])
+            return _quantization(call).dequantize(values[call.args[0]])
         if name == "relax.quantize":
-            return _quantization(call).integers(values[call.args[0]])
+            return _quantization(call).quantize(values[call.args[0]])
         arguments = [values[a] if a in values else np.float32(_number(a)) for a in call.args]
         result: NDArray[Any] = _NUMPY[name](*arguments)
         return result

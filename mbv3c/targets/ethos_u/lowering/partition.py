@@ -11,15 +11,16 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from mbv3c.lowering.quantization import Quantization
 from mbv3c.targets.ethos_u.lowering.composite import (
     Composite,
-    Quantization,
     bindings,
+    import_named,
+    name_of,
     operator,
     shape_of,
 )
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions, allowed_lsb, convert
-from mbv3c.targets.ethos_u.lowering.named_import import import_named, name_of
 from mbv3c.targets.ethos_u.lowering.patterns import BACKEND, patterns
 from mbv3c.targets.ethos_u.lowering.region import (
     Boundary,

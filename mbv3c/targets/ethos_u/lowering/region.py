@@ -1,6 +1,12 @@
-"""What a partitioned graph is made of, as data."""
+"""What a partitioned graph is made of, as data.
 
-from collections.abc import Mapping
+The constants of a convolution, channel by channel, to find them again in a command stream.
+
+vela splits convolutions, changes the layout of kernels and pads them with zeros. But an output
+channel stays a list of weights, a bias and a scale.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +14,32 @@ import numpy as np
 import tvm
 from numpy.typing import NDArray
 
-from mbv3c.targets.ethos_u.lowering.channels import Channel
-from mbv3c.targets.ethos_u.lowering.composite import Quantization
+from mbv3c.lowering.quantization import Quantization
+
+# Weights that are not zero, as bytes of int16; bias; scale and shift, without common powers of 2.
+Channel = tuple[bytes, int, int, int]
+
+
+def channels_of(
+    kernel: NDArray[Any],
+    biases: Sequence[int] | NDArray[Any],
+    scales: Sequence[int] | NDArray[Any],
+    shifts: Sequence[int] | NDArray[Any],
+) -> Iterator[Channel]:
+    """Yield the output channels of a kernel O, H, W, I; each has a bias, a scale and a shift.
+
+    A channel's sums become (sum + bias) * scale >> shift.
+    """
+    flat = kernel.reshape(len(kernel), -1).astype(np.int16)
+    for weights, bias, scale, shift in zip(flat, biases, scales, shifts, strict=True):
+        factor, by = int(scale), int(shift)
+        zeros = min((factor & -factor).bit_length() - 1, by) if factor else 0
+        yield weights[weights != 0].tobytes(), int(bias), factor >> zeros, by - zeros
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """A tensor that goes into a region or comes out of it.
+    """An input or output of a region.
 
     Attributes:
         name: name in the ONNX model if it is the model's input or output, else the name of the
@@ -33,11 +58,11 @@ class Boundary:
 
     def to_device(self, x: NDArray[np.float32]) -> NDArray[np.int8]:
         """Quantize an input of N, C, H, W to the int8 of N, H, W, C that the device takes."""
-        return np.ascontiguousarray(self.quantization.integers(x).transpose(0, 2, 3, 1))
+        return np.ascontiguousarray(self.quantization.quantize(x).transpose(0, 2, 3, 1))
 
     def to_model(self, q: NDArray[Any]) -> NDArray[np.float32]:
         """Dequantize an output of the device and lay it out as the model does."""
-        values = self.quantization.values(q.reshape(self.device_shape))
+        values = self.quantization.dequantize(q.reshape(self.device_shape))
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2).reshape(self.shape))
 
 

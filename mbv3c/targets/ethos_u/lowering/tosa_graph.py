@@ -9,7 +9,7 @@ import numpy as np
 import tosa_serializer as ts
 from numpy.typing import ArrayLike, NDArray
 
-from mbv3c.targets.ethos_u.lowering.channels import Channel, channels_of
+from mbv3c.targets.ethos_u.lowering.region import Channel, channels_of
 
 _NUMPY = {ts.DType.INT8: np.int8, ts.DType.INT32: np.int32}
 _LEAST_SHIFT, _MOST_SHIFT = 2, 62

@@ -3,11 +3,20 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mbv3c.errors import ToolError
-from mbv3c.targets.ethos_u.devices import NpuTarget
-from mbv3c.targets.ethos_u.options import MEANS, Knobs, NpuOptions, canonical, memories, sram_of
+from mbv3c.lowering.plan import NoChoices
+from mbv3c.progress import Progress
+from mbv3c.targets.ethos_u.devices import (
+    MEANS,
+    Knobs,
+    NpuOptions,
+    NpuTarget,
+    canonical,
+    memories,
+    sram_of,
+)
+from mbv3c.targets.ethos_u.manifest import BetterRecord
 from mbv3c.targets.ethos_u.tuning.estimates import (
     FAILED,
     OK,
@@ -18,8 +27,6 @@ from mbv3c.targets.ethos_u.tuning.estimates import (
     key_of,
     of_network,
 )
-
-Report = Callable[[str], None]
 
 
 def fastest(
@@ -36,21 +43,21 @@ def fastest(
     Args:
         known: what was estimated.
         wanted: the user's knobs.
-        pinned: names of those that stay as they are.
+        pinned: names of the knobs that stay as they are.
         target: the device.
         sram_bytes: what the network may take; None for any.
     """
     own = canonical(wanted, target)
     fitting = [
-        one
-        for knobs, one in known.items()
-        if one.outcome == OK
+        choice
+        for knobs, choice in known.items()
+        if choice.outcome == OK
         and memories(knobs, target) == memories(own, target)
         and knobs.system_config == own.system_config
         and all(getattr(knobs, name) == getattr(own, name) for name in pinned)
-        and (sram_bytes is None or one.rank[1] <= sram_bytes)
+        and (sram_bytes is None or choice.rank[1] <= sram_bytes)
     ]
-    return min(fitting, key=lambda one: one.rank, default=None)
+    return min(fitting, key=lambda choice: choice.rank, default=None)
 
 
 @dataclass(frozen=True)
@@ -59,42 +66,54 @@ class Better:
 
     Attributes:
         knobs: the choice.
-        estimate: of it.
-        default: what the user's own choice was estimated at; `overshot` if it does not fit.
+        estimate: vela's estimate of the choice.
+        default: vela's estimate of the user's own choice; `overshot` if that does not fit.
     """
 
     knobs: Knobs
     estimate: Estimate
     default: Estimate
 
-    def to_json(self) -> dict[str, Any]:
+    def record(self) -> BetterRecord:
         """Return what a manifest says: the estimates that decided."""
-        return {
-            "cycles": self.estimate.cycles,
-            "sram_bytes": self.estimate.sram_bytes,
-            "default_cycles": self.default.cycles,
-            "default_sram_bytes": self.default.sram_bytes,
-        }
+        return BetterRecord(
+            self.estimate.cycles or 0,
+            self.estimate.sram_bytes or 0,
+            self.default.cycles or 0,
+            self.default.sram_bytes or 0,
+        )
+
+
+@dataclass(frozen=True)
+class VelaChoices(NoChoices):
+    """The folders of tuning databases in which a better choice is looked for."""
+
+    roots: tuple[Path, ...]
 
 
 def better_choice(
-    networks: Callable[[str], bytes], target: NpuTarget, options: NpuOptions, report: Report
+    networks: Callable[[str], bytes],
+    target: NpuTarget,
+    options: NpuOptions,
+    roots: Sequence[Path],
+    report: Progress,
 ) -> Better | None:
     """Return a choice of the databases that beats a user's, and fits; None if there is none.
 
     A user's own choice is estimated, too, if that has not been done: nothing slower is taken.
 
     Args:
-        networks: gives the bytes of the TOSA file by the way in which means are computed.
+        networks: function that gives a TOSA file's bytes for a way to compute means.
         target: the device.
-        options: what the user asked for, and the folders of the databases.
-        report: told which database cannot be used, and why.
+        options: what the user asked for.
+        roots: the folders of the databases.
+        report: function that is told which database cannot be used, and why.
 
     Raises:
         DatabaseError: a database is damaged.
         ToolError: vela failed on the user's own choice.
     """
-    records = _usable(target, options.tune_logs, report)
+    records = _usable(target, roots, report)
     if not records:
         return None
     keys = {mean: key_of(networks(mean)) for mean in MEANS}
@@ -112,12 +131,12 @@ def better_choice(
     fits = default.outcome == OK and (budget is None or default.rank[1] <= budget)
     if fits and default.rank <= best.rank:
         return None
-    # Modes of dedicated SRAM are one to vela; the user's own name of it stays.
+    # Modes of dedicated SRAM are one to vela; the name that the user gave stays.
     mode, system = wanted.memory_mode, wanted.system_config
     return Better(replace(best.chosen, memory_mode=mode, system_config=system), best, default)
 
 
-def _usable(target: NpuTarget, roots: Iterable[Path], report: Report) -> list[Estimate]:
+def _usable(target: NpuTarget, roots: Iterable[Path], report: Progress) -> list[Estimate]:
     """Return the records for a device in the databases under some folders."""
     records: list[Estimate] = []
     for root in roots:

@@ -1,19 +1,29 @@
-"""Vela's estimates for networks, and the database that keeps them."""
+"""Vela's estimates for networks, and the database that keeps them.
 
+Tune for an Ethos-U: ask vela what every choice costs, and keep all its answers.
+
+There is nothing to measure: vela estimates cycles and memory of a whole network, and gives the
+same answer each time. So each choice is asked for once, those that cannot differ from another not
+at all, and what is left of them is the front of cycles against SRAM.
+"""
+
+import datetime
 import hashlib
 import math
+import platform
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mbv3c.errors import ToolError
+from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.targets.ethos_u import vela as ethos_u
-from mbv3c.targets.ethos_u.devices import NpuTarget
-from mbv3c.targets.ethos_u.options import Knobs
+from mbv3c.targets.ethos_u.devices import ARENAS, Knobs, NpuTarget, canonical, every_choice
 from mbv3c.tuning.database import RecordLog, folder_for
+from mbv3c.version import __version__
 
 # How an estimate ended. "overshot": the arena asked for was not kept, which vela does not say.
 OK, OVERSHOT, FAILED = "ok", "overshot", "failed"
@@ -26,14 +36,16 @@ class Estimate:
     """What vela says of one choice; figures are None where it failed.
 
     Attributes:
-        key: of the network as vela reads it, `key_of`.
-        network: its name, for people.
-        knobs: the choice, `Knobs.to_json`, in its canonical form.
+        key: name of the network as vela reads it, by `key_of`.
+        network: name of the network, for people.
+        knobs: the choice, by `Knobs.to_json`, in its canonical form.
         outcome: OK, OVERSHOT or FAILED.
-        cycles: of one inference.
-        milliseconds: the same at the clock of the system.
-        sram_bytes, dram_bytes, flash_bytes: as in `ethos_u.Cost`.
-        said: what was wrong, where it failed.
+        cycles: cycles of an inference.
+        milliseconds: time of an inference at the clock of the system.
+        sram_bytes: bytes in SRAM, as in `vela.Cost`.
+        dram_bytes: bytes in DRAM, as in `vela.Cost`.
+        flash_bytes: bytes in flash, as in `vela.Cost`.
+        said: vela's message, where it failed.
     """
 
     key: str
@@ -64,8 +76,8 @@ class VelaContext:
     """What estimates must have in common to be used together.
 
     Attributes:
-        target: `npu:DEVICE`.
-        system_config: of the device, a section of vela.ini.
+        target: name of the target, `npu:DEVICE`.
+        system_config: section of vela.ini that describes the device.
         vela: version of ethos-u-vela.
     """
 
@@ -100,12 +112,14 @@ def key_of(tosa: bytes) -> str:
 
 
 def of_network(records: Iterable[Estimate], keys: Mapping[str, str]) -> dict[Knobs, Estimate]:
-    """Return the estimates of one network, whose keys are given by the way of its means."""
-    return {one.chosen: one for one in records if keys.get(one.chosen.mean) == one.key}
+    """Return the estimates of a network, whose keys are given by the way of its means."""
+    return {
+        record.chosen: record for record in records if keys.get(record.chosen.mean) == record.key
+    }
 
 
 def estimate(tosa: bytes, key: str, name: str, target: NpuTarget, knobs: Knobs) -> Estimate:
-    """Ask vela what a choice costs; where it fails, what it said is the answer."""
+    """Ask vela what a choice costs; where vela fails, the estimate holds its message."""
     try:
         cost, kept = ethos_u.estimate(tosa, target, knobs)
     except ToolError as error:
@@ -133,12 +147,12 @@ def status_lines(database: Estimates) -> list[str]:
     if context is None:
         return [f"{database.folder}: nothing was estimated"]
     names: dict[str, set[str]] = {}
-    for one in records:
-        names.setdefault(one.network, set()).add(one.key)
+    for record in records:
+        names.setdefault(record.network, set()).add(record.key)
     lines = [f"{database.folder}: {context}, {len(records)} choices {ethos_u.ESTIMATED}"]
     for name, keys in names.items():
-        own = [one for one in records if one.key in keys]
-        outcomes = Counter(one.outcome for one in own)
+        own = [record for record in records if record.key in keys]
+        outcomes = Counter(record.outcome for record in own)
         counted = ", ".join(f"{count} {kind}" for kind, count in outcomes.items())
         lines.append(f"{name}, in {len(keys)} forms: {len(own)} choices ({counted})")
     return lines
@@ -163,3 +177,147 @@ def said(estimate: Estimate) -> str:
 def kib(size: int) -> str:
     """Say a size."""
     return f"{size / _KIB:.0f} KiB"
+
+
+RUNNER = "estimated"
+
+Report = Callable[[str], None]
+
+
+class NothingEstimatedError(Mbv3cError):
+    """Vela could estimate not one choice."""
+
+
+@dataclass(frozen=True)
+class Explored:
+    """What is known of a network.
+
+    Attributes:
+        known: every choice that was ever asked for, in the order of the walk.
+        estimated: how many of them were asked for now.
+        same: how many choices are equal to another one for vela.
+        skipped: choices that cannot be better than another one, and why.
+        stopped: why not all was walked; empty if it was.
+    """
+
+    known: dict[Knobs, Estimate]
+    estimated: int
+    same: int
+    skipped: dict[Knobs, str] = field(default_factory=dict)
+    stopped: str = ""
+
+
+def walk(target: NpuTarget, arenas: tuple[int, ...] = ARENAS) -> list[Knobs]:
+    """Return the choices that vela can tell apart.
+
+    The default is first, then those of the device's own memories, and large arenas before small
+    ones, which they may make needless.
+    """
+    choices = dict.fromkeys(canonical(choice, target) for choice in every_choice(target, arenas))
+    default, *others = choices
+    modes = (None, *target.memory_modes)
+
+    def order(knobs: Knobs) -> tuple[int, bool, float]:
+        arena = knobs.arena_cache_size
+        return modes.index(knobs.memory_mode), arena is not None, -(arena or math.inf)
+
+    return [default, *sorted(others, key=order)]
+
+
+def needless(knobs: Knobs, known: Mapping[Knobs, Estimate]) -> str:
+    """Say why a choice cannot be better than one of those that are known; "" if it may be."""
+    arena = knobs.arena_cache_size
+    if arena is None:
+        return ""
+    for other, took in known.items():
+        larger = other.arena_cache_size
+        same = replace(other, arena_cache_size=arena) == knobs
+        if not same or (larger is not None and larger <= arena) or took.sram_bytes is None:
+            continue
+        used, limit = kib(took.sram_bytes), "no limit" if larger is None else kib(larger)
+        if took.sram_bytes <= arena:
+            return f"{kib(arena)} is no limit: with {limit} the network took {used}"
+        if took.outcome == OVERSHOT:
+            return f"{kib(arena)} cannot be kept: asked for {limit}, vela took {used}"
+    return ""
+
+
+def explore(
+    networks: Mapping[str, bytes],
+    name: str,
+    target: NpuTarget,
+    database: Estimates,
+    *,
+    arenas: tuple[int, ...] = ARENAS,
+    trials: int | None = None,
+    seconds: float | None = None,
+    report: Report,
+) -> Explored:
+    """Estimate every choice that is not known yet; each is on the disk before the next one.
+
+    Args:
+        networks: the bytes of the TOSA file by the way in which means are computed.
+        name: name of the network, for people.
+        target: the device.
+        database: where estimates are and go; the caller holds `only_one`.
+        arenas: sizes to try, in bytes.
+        trials: estimates to make at most.
+        seconds: time after which no other one begins.
+        report: function that is told what happens, in words.
+
+    Raises:
+        NothingEstimatedError: vela failed on every choice.
+        DatabaseError: the database is damaged, or for something else.
+    """
+    begin = time.monotonic()
+    keys = {mean: key_of(tosa) for mean, tosa in networks.items()}
+    records = database.open(context_of(target), _run())
+    known = of_network(records, keys)
+    choices = [knobs for knobs in walk(target, arenas) if knobs.mean in keys]
+    every = [knobs for knobs in every_choice(target, arenas) if knobs.mean in keys]
+    skipped: dict[Knobs, str] = {}
+    estimated, stopped = 0, ""
+    for number, knobs in enumerate(choices, 1):
+        if knobs in known:
+            continue
+        if reason := needless(knobs, known):
+            skipped[knobs] = reason
+            continue
+        if estimated == trials:
+            stopped = f"--trials {trials}"
+            break
+        if seconds is not None and time.monotonic() - begin >= seconds:
+            stopped = f"--minutes {seconds / 60:g}"
+            break
+        known[knobs] = estimate(networks[knobs.mean], keys[knobs.mean], name, target, knobs)
+        database.append([known[knobs]])
+        estimated += 1
+        report(f"{number} of {len(choices)}: {describe(knobs)}: {said(known[knobs])}")
+    failed = [made.said for made in known.values() if made.outcome == FAILED]
+    if known and len(failed) == len(known):
+        raise NothingEstimatedError(f"vela failed on every choice; the first time: {failed[0]}")
+    ordered = {knobs: known[knobs] for knobs in choices if knobs in known}
+    return Explored(ordered | known, estimated, len(every) - len(choices), skipped, stopped)
+
+
+def front(estimates: Iterable[Estimate]) -> list[Estimate]:
+    """Return those that no other one beats in cycles or SRAM without losing in the other.
+
+    Of equals the first is taken. What is on the front is in order of SRAM, the least first.
+    """
+    best: list[Estimate] = []
+    valid = (choice for choice in estimates if choice.outcome == OK)
+    for choice in sorted(valid, key=lambda choice: choice.rank[::-1]):
+        if not best or choice.rank[0] < best[-1].rank[0]:
+            best.append(choice)
+    return best
+
+
+def _run() -> dict[str, Any]:
+    """Say who writes, for people."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": platform.machine(),
+        "mbv3c": __version__,
+        "runner": RUNNER,
+    }

@@ -1,1 +1,1 @@
-"""Kernels for GPUs: what a work-item does, and how many of them there are."""
+"""Kernels for GPUs: a module for each kind, with its knobs and their defaults."""

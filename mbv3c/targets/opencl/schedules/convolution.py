@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
+from mbv3c.lowering.plan import Convolution
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
-from mbv3c.lowering.shapes import Convolution
-from mbv3c.targets.opencl.gpu import Gpu, LaunchWork
+from mbv3c.targets.opencl.gpus import Gpu, LaunchWork
 from mbv3c.targets.opencl.schedules import launch
 
 _MOST_OUTPUTS = 8

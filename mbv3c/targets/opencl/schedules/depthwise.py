@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from tvm.tirx import PrimFunc
 
+from mbv3c.lowering.plan import Depthwise
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
-from mbv3c.lowering.shapes import Depthwise
-from mbv3c.targets.opencl.gpu import Gpu, LaunchWork
+from mbv3c.targets.opencl.gpus import Gpu, LaunchWork
 from mbv3c.targets.opencl.schedules import launch
 
 __all__ = ["DepthwiseMap", "Tile", "default", "generate", "legal", "parts", "work"]

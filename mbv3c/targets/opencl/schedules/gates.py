@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.schedules import emit
-from mbv3c.lowering.schedules.emit import Buffer, Expr
-from mbv3c.lowering.schedules.epilogue import Activation
-from mbv3c.targets.opencl.gpu import Gpu, LaunchWork
+from mbv3c.lowering.schedules.emit import Activation, Buffer, Expr
+from mbv3c.targets.opencl.gpus import Gpu, LaunchWork
 from mbv3c.targets.opencl.schedules import launch
 
 _SIDES = (16, 32, 64, 128, 256, 512, 1024)

@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.targets.opencl.gpus import Gpu
 
 SUM = "float32"
 REGISTERS = "mbv3c.registers"  # the attribute of functions that says how many they need

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T  # noqa: N812
 
+from mbv3c.lowering.plan import Pointwise
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
-from mbv3c.lowering.shapes import Pointwise
-from mbv3c.targets.opencl.gpu import Gpu, LaunchWork
+from mbv3c.targets.opencl.gpus import Gpu, LaunchWork
 from mbv3c.targets.opencl.schedules import launch
 
 _ROWS = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -145,11 +145,7 @@ def generate(product: Product, tile: Tile) -> PrimFunc:
 
 
 def _sum(
-    product: Product,
-    tile: Tile,
-    buffers: tuple[Buffer, ...],
-    rows: list[Expr],
-    first: Expr,
+    product: Product, tile: Tile, buffers: tuple[Buffer, ...], rows: list[Expr], first: Expr
 ) -> Buffer:
     """Emit the sums of a tile; rows beyond the last row repeat it."""
     x, gates, w, bias = buffers

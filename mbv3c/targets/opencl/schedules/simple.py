@@ -4,11 +4,10 @@ from contextlib import AbstractContextManager
 
 from tvm.tirx import PrimFunc
 
+from mbv3c.lowering.plan import Elementwise, GlobalPool, Transpose
 from mbv3c.lowering.schedules import emit
-from mbv3c.lowering.schedules.emit import Expr
-from mbv3c.lowering.schedules.epilogue import LINEAR
-from mbv3c.lowering.shapes import Elementwise, GlobalPool, Transpose
-from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.lowering.schedules.emit import LINEAR, Expr
+from mbv3c.targets.opencl.gpus import Gpu
 from mbv3c.targets.opencl.schedules import launch
 
 _REGISTERS = 24  # three vectors, and addresses

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
-from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, HARD_SWISH, LINEAR, RELU, Activation
+from mbv3c.lowering.schedules.emit import HARD_SIGMOID, HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import CORES
-from mbv3c.targets.cpu.processor import Processor
-from mbv3c.targets.table import find_target
+from mbv3c.targets import find_target
+from mbv3c.targets.cpu.cores import CORES, Processor
+from mbv3c.targets.library.target import resolve, tvm_target
 
 Array = NDArray[np.float32]
 
@@ -72,7 +71,7 @@ def check(calls: Sequence[Call], tolerance: float | None = None) -> None:
     module = tvm.IRModule(
         {name: one.with_attr("global_symbol", name) for name, one in named.items()}
     )
-    library = tvm.compile(module, target=cpu.tvm_target(cpu.resolve(find_target("host_cpu"))))
+    library = tvm.compile(module, target=tvm_target(resolve(find_target("host_cpu"))))
     for name, call in zip(named, calls, strict=True):
         shapes = [tuple(int(size) for size in one.shape) for one in call.function.params]
         dtypes = [str(one.dtype) for one in call.function.params]

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU, Activation
+from mbv3c.lowering.plan import Convolution
+from mbv3c.lowering.schedules.emit import HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.lowering.shapes import Convolution
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules import convolution
 from mbv3c.targets.cpu.schedules.convolution import Tile
 from tests.targets.cpu.schedules.kernels import (

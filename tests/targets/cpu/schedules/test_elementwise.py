@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, Activation
-from mbv3c.lowering.shapes import Elementwise, Transpose
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.plan import Elementwise, Transpose
+from mbv3c.lowering.schedules.emit import HARD_SWISH, LINEAR, Activation
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.elementwise import generate_elementwise, generate_transpose
 from tests.targets.cpu.schedules.kernels import (
     ACTIVATIONS,

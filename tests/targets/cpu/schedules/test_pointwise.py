@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, RELU
-from mbv3c.lowering.shapes import Pointwise
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.plan import Pointwise
+from mbv3c.lowering.schedules.emit import HARD_SWISH, LINEAR, RELU
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules import pointwise
 from mbv3c.targets.cpu.schedules.pointwise import Tile
 from tests.targets.cpu.schedules.kernels import (

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.lowering.shapes import GlobalPool
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.plan import GlobalPool
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules import pooling
 from mbv3c.targets.cpu.schedules.pooling import Tile
 from tests.targets.cpu.schedules.kernels import CHANNELS, MACHINES, PLACES, Call, check, random

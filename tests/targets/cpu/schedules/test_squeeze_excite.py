@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, LINEAR, RELU, Activation
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.schedules.emit import HARD_SIGMOID, LINEAR, RELU, Activation
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules import squeeze_excite
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite, Tile
 from tests.targets.cpu.schedules.kernels import (

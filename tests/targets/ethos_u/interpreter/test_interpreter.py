@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mbv3c.errors import UsageError
-from mbv3c.targets.ethos_u.interpreter.errors import (
+from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
+from mbv3c.targets.ethos_u.interpreter.program import (
     InterpreterError,
+    Program,
     StreamError,
     UnsupportedError,
+    decode,
+    read_driver_actions,
+    read_program,
 )
-from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
-from mbv3c.targets.ethos_u.interpreter.program import Program, read_driver_actions, read_program
-from mbv3c.targets.ethos_u.interpreter.registers import decode
 from tests.targets.ethos_u.interpreter.tosa_graphs import (
     INT8,
     Graph,

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mbv3c.targets.ethos_u.interpreter.accelerators import ACCELERATORS
-from mbv3c.targets.ethos_u.interpreter.errors import UnsupportedError
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
-from mbv3c.targets.ethos_u.interpreter.registers import decode
+from mbv3c.targets.ethos_u.interpreter.program import ACCELERATORS, UnsupportedError, decode
 from tests.targets.ethos_u.interpreter import tosa_graphs
 from tests.targets.ethos_u.interpreter.tosa_graphs import (
     INT8,

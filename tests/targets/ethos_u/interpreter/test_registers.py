@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbv3c.targets.ethos_u.interpreter.errors import StreamError
-from mbv3c.targets.ethos_u.interpreter.registers import Registers, decode
+from mbv3c.targets.ethos_u.interpreter.program import Registers, StreamError, decode
 
 STOP = 0xFFFF0000
 

@@ -7,11 +7,11 @@ from ethosu.vela.weight_compressor import encode_bias
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.targets.ethos_u.interpreter.errors import StreamError
-from mbv3c.targets.ethos_u.interpreter.weight_decoder import WeightDecoder
+from mbv3c.targets.ethos_u.interpreter.program import StreamError
 from mbv3c.targets.ethos_u.interpreter.weights import (
     RECORD_BYTES,
     Ordering,
+    WeightDecoder,
     arrange,
     positions_in_stream,
     read_kernel,

@@ -7,11 +7,10 @@ from mbv3c.errors import ModelError
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets.ethos_u.backend import npu_part
-from mbv3c.targets.ethos_u.host import run_host
+from mbv3c.targets.ethos_u.compiling import npu_part, run_tosa
+from mbv3c.targets.ethos_u.host_parity import run_host
 from mbv3c.targets.ethos_u.lowering.host import FP32, NO_INTEGERS, host_operators, host_part
 from mbv3c.targets.ethos_u.lowering.partition import partition
-from mbv3c.targets.ethos_u.tosa_model import run_tosa
 from tests.targets.ethos_u.lowering.test_partition import graph_of
 
 ALIGNED = """

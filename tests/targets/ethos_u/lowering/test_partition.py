@@ -6,16 +6,15 @@ import pytest
 from onnx import numpy_helper, parser
 
 from mbv3c.errors import ModelError
+from mbv3c.lowering.quantization import Quantization
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets.ethos_u.backend import npu_part
-from mbv3c.targets.ethos_u.lowering.composite import Quantization, bindings
+from mbv3c.targets.ethos_u.compiling import npu_part, run_tosa
+from mbv3c.targets.ethos_u.lowering.composite import bindings, import_named, name_of
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
-from mbv3c.targets.ethos_u.lowering.named_import import import_named, name_of
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.tosa_graph import multiplier
-from mbv3c.targets.ethos_u.tosa_model import run_tosa
 
 # One operation: only a tie that fp32 rounds the other way is left.
 ONE_OPERATION_LSB = 1
@@ -99,7 +98,7 @@ def difference(model: onnx.ModelProto, lowering: LoweringOptions | None = None) 
     for x in calibration.read():
         (ours,) = run_tosa(region.tosa, [region.inputs[0].to_device(x)])
         (theirs,) = run(opened, x)
-        wanted = region.outputs[0].quantization.integers(theirs)
+        wanted = region.outputs[0].quantization.quantize(theirs)
         wanted = wanted.transpose(0, 2, 3, 1) if wanted.ndim == 4 else wanted
         worst = max(worst, int(np.abs(ours.ravel().astype(int) - wanted.ravel()).max()))
     return worst
@@ -204,5 +203,5 @@ def test_too_large_a_factor_is_refused():
 
 
 def test_integers_round_halves_to_even_and_saturate():
-    integers = Quantization(0.5, 10).integers(np.array([0.25, 0.75, -0.25, 1e9, -1e9], np.float32))
+    integers = Quantization(0.5, 10).quantize(np.array([0.25, 0.75, -0.25, 1e9, -1e9], np.float32))
     assert integers.tolist() == [10, 12, 10, 127, -128]

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.execution.opencl.runtime import load_runtime
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.opencl.gpu import Gpu
-from mbv3c.targets.opencl.gpus import GPUS
-from mbv3c.targets.opencl.library import tvm_target
-from mbv3c.targets.table import find_target
+from mbv3c.targets import find_target
+from mbv3c.targets.library.target import resolve
+from mbv3c.targets.opencl.backend import tvm_target
+from mbv3c.targets.opencl.gpus import GPUS, Gpu
 from tests.targets.cpu.schedules.kernels import HALF_TOLERANCE, TOLERANCE, Array
 
 MALI = GPUS["mali"].gpu
@@ -40,7 +39,7 @@ def check(calls: Sequence[Call]) -> None:
     What they write is NaN before, so that a value which is not written is seen.
     """
     load_runtime()
-    target = tvm_target(cpu.resolve(find_target("mobile_gpu:generic_opencl")))
+    target = tvm_target(resolve(find_target("mobile_gpu:generic_opencl")))
     named = {f"kernel_{i}": call.function for i, call in enumerate(calls)}
     module = tvm.IRModule(
         {name: one.with_attr("global_symbol", name) for name, one in named.items()}

@@ -3,10 +3,10 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.lowering.schedules.epilogue import HARD_SWISH, Activation
+from mbv3c.lowering.plan import Convolution
+from mbv3c.lowering.schedules.emit import HARD_SWISH, Activation
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.lowering.shapes import Convolution
-from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.targets.opencl.gpus import Gpu
 from mbv3c.targets.opencl.schedules import convolution
 from mbv3c.targets.opencl.schedules.convolution import Tile
 from tests.targets.cpu.schedules.kernels import ACTIVATIONS, activate, axes, convolve, nhwc, random

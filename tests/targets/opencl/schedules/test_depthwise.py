@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.lowering.schedules.epilogue import HARD_SWISH, RELU, Activation
+from mbv3c.lowering.plan import Depthwise, pack_depthwise
+from mbv3c.lowering.schedules.emit import HARD_SWISH, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.lowering.shapes import Depthwise, pack_depthwise
-from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.targets.opencl.gpus import Gpu
 from mbv3c.targets.opencl.schedules import depthwise
 from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap, Tile
 from tests.targets.cpu.schedules.kernels import (

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.lowering.schedules.epilogue import HARD_SIGMOID, RELU, Activation
-from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.lowering.schedules.emit import HARD_SIGMOID, RELU, Activation
+from mbv3c.targets.opencl.gpus import Gpu
 from mbv3c.targets.opencl.schedules import gates
 from mbv3c.targets.opencl.schedules.gates import Gates, Tile
 from tests.targets.cpu.schedules.kernels import ACTIVATIONS, CHANNELS, activate, random

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.lowering.schedules.epilogue import HARD_SWISH, LINEAR, Activation
-from mbv3c.lowering.shapes import Pointwise
-from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.lowering.plan import Pointwise
+from mbv3c.lowering.schedules.emit import HARD_SWISH, LINEAR, Activation
+from mbv3c.targets.opencl.gpus import Gpu
 from mbv3c.targets.opencl.schedules import pointwise
 from mbv3c.targets.opencl.schedules.pointwise import Product, Tile
 from tests.targets.cpu.schedules.kernels import ACTIVATIONS, CHANNELS, PLACES, activate, random

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.lowering.schedules.epilogue import LINEAR, Activation
-from mbv3c.lowering.shapes import Elementwise, GlobalPool, Transpose
-from mbv3c.targets.opencl.gpu import Gpu
+from mbv3c.lowering.plan import Elementwise, GlobalPool, Transpose
+from mbv3c.lowering.schedules.emit import LINEAR, Activation
+from mbv3c.targets.opencl.gpus import Gpu
 from mbv3c.targets.opencl.schedules import simple
 from tests.targets.cpu.schedules.kernels import ACTIVATIONS, CHANNELS, PLACES, activate, random
 from tests.targets.opencl.schedules.kernels import MALI, Call, check, devices, dtypes

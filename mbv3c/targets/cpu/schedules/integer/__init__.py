@@ -1,1 +1,1 @@
-"""integer."""
+"""Kernels of int8 for CPUs."""

@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.cores import Processor
 
 VECTOR = 16  # int8 values that are rounded at once
 GROUP = 4  # products that a dot product adds

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T  # noqa: N812
 
-from mbv3c.lowering.schedules import emit, panels
-from mbv3c.lowering.schedules.emit import Buffer, Expr
-from mbv3c.lowering.schedules.panels import Panels
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.emit import Buffer, Expr, Panels
 from mbv3c.lowering.schedules.windows import (
     Axis,
     Conditions,
@@ -26,7 +25,7 @@ from mbv3c.lowering.schedules.windows import (
     products,
     row_loads,
 )
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
 
@@ -102,7 +101,7 @@ def pack(shape: IntegerConvolution, weights: NDArray[np.int8]) -> NDArray[np.int
     filled = np.zeros((n, shape.inputs, down, right), np.int8)
     filled[:, :channels] = weights
     fours = filled.reshape(n, shape.inputs // GROUP, GROUP, down, right).transpose(3, 4, 1, 0, 2)
-    return panels.pack(fours, panels.panels(n, VECTOR, 1), axis=3)
+    return emit.pack(fours, emit.panels(n, VECTOR, 1), axis=3)
 
 
 def generate(shape: IntegerConvolution, tile: Tile, processor: Processor) -> PrimFunc:
@@ -162,7 +161,7 @@ def generate(shape: IntegerConvolution, tile: Tile, processor: Processor) -> Pri
         for_each_tile(
             shape.batch,
             (down, right),
-            panels.panels(shape.outputs, VECTOR, 1),
+            emit.panels(shape.outputs, VECTOR, 1),
             tile.run,
             reach_beyond=beyond,
             apart=processor.lane_operands,

@@ -21,8 +21,7 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.schedules import emit
-from mbv3c.lowering.schedules.emit import Expr
-from mbv3c.lowering.schedules.panels import panels
+from mbv3c.lowering.schedules.emit import Expr, panels
 from mbv3c.lowering.schedules.windows import (
     Axis,
     Conditions,
@@ -31,7 +30,7 @@ from mbv3c.lowering.schedules.windows import (
     for_each_run,
     products,
 )
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer import interleaved_depthwise
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization

@@ -6,22 +6,14 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx import PrimFunc
 
+from mbv3c.lowering.quantization import Quantization
 from mbv3c.lowering.schedules import emit
-from mbv3c.lowering.schedules.emit import Expr
-from mbv3c.lowering.schedules.panels import panels
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.schedules.emit import Expr, panels
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
 
 _PART = 256  # int8 that may be added in int16
-
-
-@dataclass(frozen=True)
-class Operand:
-    """An int8 tensor: value = (integer - zero) · scale."""
-
-    scale: float
-    zero: int
 
 
 @dataclass(frozen=True)
@@ -39,8 +31,8 @@ class IntegerElementwise:
     channels: int
     operator: str
     per_channel: bool
-    first: Operand
-    second: Operand | None
+    first: Quantization
+    second: Quantization | None
     scale: float
     output: Requantization
 
@@ -80,8 +72,8 @@ def _value(
 ) -> Expr:
     """Return `width` values of the result, in its steps, as fp32."""
 
-    def shifted(vector: Expr, operand: Operand) -> Expr:
-        wide = emit.cast(vector, lanes, "int16") - emit.splat(operand.zero, lanes, "int16")
+    def shifted(vector: Expr, operand: Quantization) -> Expr:
+        wide = emit.cast(vector, lanes, "int16") - emit.splat(operand.zero_point, lanes, "int16")
         return emit.cast(integer.part_of(wide, start, width, lanes), width, "int32")
 
     def factor(value: float) -> Expr:
@@ -194,7 +186,7 @@ class Dequantize:
     """y = (x - zero) · scale, of `size` values."""
 
     size: int
-    operand: Operand
+    operand: Quantization
 
 
 def generate_dequantize(shape: Dequantize, processor: Processor) -> PrimFunc:
@@ -207,7 +199,7 @@ def generate_dequantize(shape: Dequantize, processor: Processor) -> PrimFunc:
             with emit.loop(run.count) as g:
                 at, lanes = run.first + g * run.columns, run.columns
                 loaded = emit.cast(emit.load(x, at, lanes=lanes), lanes, "int32")
-                shifted = loaded - emit.splat(shape.operand.zero, lanes, "int32")
+                shifted = loaded - emit.splat(shape.operand.zero_point, lanes, "int32")
                 scale = emit.splat(shape.operand.scale, lanes, "float32")
                 emit.store(y, emit.cast(shifted, lanes, "float32") * scale, at, lanes=lanes)
 

@@ -23,7 +23,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Requantization
 
@@ -207,9 +207,7 @@ class RowEmitter:
             )
             for place, i, operand in uses:
                 four = emit.load(
-                    self._columns,
-                    self._at(number, v, start * right.stride + place),
-                    lanes=_BYTES,
+                    self._columns, self._at(number, v, start * right.stride + place), lanes=_BYTES
                 )
                 weights = emit.load(w, operand, (first + GROUP * v) * GROUP, lanes=_BYTES)
                 total = integer.intrinsic(

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
-from mbv3c.lowering.schedules import emit, panels
-from mbv3c.lowering.schedules.emit import Buffer, Expr
-from mbv3c.lowering.schedules.panels import Panels
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.emit import Buffer, Expr, Panels
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
 
@@ -83,7 +82,7 @@ def legal(shape: IntegerPointwise, processor: Processor) -> list[Tile]:
         for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
         if all(
             rows * len(integer.parts_of(run.widths, processor)) + rows + 2 <= processor.registers
-            for run in panels.panels(shape.columns, VECTOR, vectors)
+            for run in emit.panels(shape.columns, VECTOR, vectors)
         )
         for rows_outer in (False, True)
     ]
@@ -110,7 +109,7 @@ def pack(
         taken[-1, :, : GROUP * len(starts) - shape.inputs] = 0
     else:
         taken = columns.T[:, :, None].astype(np.int16)
-    return panels.pack(taken, panels.panels(shape.columns, VECTOR, tile.vectors), axis=1)
+    return emit.pack(taken, emit.panels(shape.columns, VECTOR, tile.vectors), axis=1)
 
 
 def pad(shape: IntegerPointwise, row: NDArray[np.int32 | np.float32]) -> NDArray[np.generic]:
@@ -129,7 +128,7 @@ def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimF
         scale = emit.argument("scale", (n,), "float32")
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (m, shape.outputs), "int8")
-        runs = panels.panels(n, VECTOR, tile.vectors)
+        runs = emit.panels(n, VECTOR, tile.vectors)
         parallel = processor.worthwhile(shape.madds)
 
         def emit_tile(row: Expr, run: Panels, column: Expr) -> None:
@@ -138,7 +137,7 @@ def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimF
             buffers = (x, w, bias, scale, table, y)
             _tile(shape, processor, buffers, row, tile.rows, column, run.widths, kept)
 
-        panels.for_each_tile(
+        emit.for_each_tile(
             m, tile.rows, runs, rows_outer=tile.rows_outer, parallel=parallel, body=emit_tile
         )
 
@@ -205,7 +204,7 @@ def _add_dots(
 
     groups = _CHUNK // GROUP
     chunks = shape.inputs // _CHUNK
-    turns = panels.turns(chunks, _CHUNK * width)
+    turns = emit.turns(chunks, _CHUNK * width)
     if chunks:
         with emit.loop(chunks // turns) as turn:
             for at in range(turns):
@@ -269,7 +268,7 @@ def _cost(shape: IntegerPointwise, tile: Tile, processor: Processor) -> float:
     blocks = -(-shape.rows // tile.rows)
     return sum(
         run.count * blocks * _tile_cost(shape, tile.rows, run.widths, processor)
-        for run in panels.panels(shape.columns, VECTOR, tile.vectors)
+        for run in emit.panels(shape.columns, VECTOR, tile.vectors)
     )
 
 
@@ -280,7 +279,7 @@ def _tile_cost(
     per_word = len(parts) if integer.has_dot(processor) else GROUP * len(parts)
     words = shape.inputs / GROUP
     waits = max(0.0, processor.fma_chains / 2 - rows * len(parts))
-    turns = panels.turns(max(1, shape.inputs // _CHUNK), _CHUNK * sum(panel))
+    turns = emit.turns(max(1, shape.inputs // _CHUNK), _CHUNK * sum(panel))
     from_x = rows if processor.integers == "vnni" else rows / GROUP
     step = rows * per_word + per_word / 2 + from_x + waits + 3 / (GROUP * turns)
     narrow = sum(_ROUNDING * max(4, width) / VECTOR + 2 for width in panel)

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
-from mbv3c.targets.cpu import library as cpu
-from mbv3c.targets.cpu.cores import machine
+from mbv3c.targets import find_target
+from mbv3c.targets.cpu.cores import processor_of
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
-from mbv3c.targets.table import find_target
+from mbv3c.targets.library.target import resolve, tvm_target
 
 Array = NDArray[Any]
 
-TARGET = cpu.resolve(find_target("host_cpu"))
-HOST = machine(TARGET, cpu.tvm_target(TARGET))
+TARGET = resolve(find_target("host_cpu"))
+HOST = processor_of(TARGET)
 # The loops of other processors without their instructions, which this machine has not.
 LANES = replace(HOST, vector_bytes=16, registers=32, lane_operands=True, integers="portable")
 PLAIN = replace(HOST, integers="portable")
@@ -56,7 +56,7 @@ def check(calls: Sequence[Call]) -> None:
     module = tvm.IRModule(
         {name: one.with_attr("global_symbol", name) for name, one in named.items()}
     )
-    library = tvm.compile(module, target=cpu.tvm_target(TARGET))
+    library = tvm.compile(module, target=tvm_target(TARGET))
     for name, call in zip(named, calls, strict=True):
         shapes = [tuple(int(size) for size in one.shape) for one in call.function.params]
         dtypes = [str(one.dtype) for one in call.function.params]

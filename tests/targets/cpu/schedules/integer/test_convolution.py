@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets.cpu.cores import CORES
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.cores import CORES, Processor
 from mbv3c.targets.cpu.schedules.integer import (
     arithmetic as integer,
 )

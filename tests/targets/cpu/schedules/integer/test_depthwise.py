@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbv3c.lowering.schedules.windows import Axis
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import depthwise as integer_depthwise
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise, Tile

@@ -4,10 +4,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.targets.cpu.processor import Processor
+from mbv3c.lowering.quantization import Quantization
+from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import elementwise as kernels
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Requantization
-from mbv3c.targets.cpu.schedules.integer.elementwise import IntegerElementwise, Operand
+from mbv3c.targets.cpu.schedules.integer.elementwise import IntegerElementwise
 from tests.targets.cpu.schedules.integer.kernels import (
     MACHINES,
     ZEROS,
@@ -30,13 +31,13 @@ def elementwise(shape: IntegerElementwise, machine: Processor) -> Call:
     b, p, c = shape.batch, shape.places, shape.channels
     first = integers(b, p, c)
     inputs: tuple[Array, ...] = (first,)
-    a = first.astype(np.int64) - shape.first.zero
+    a = first.astype(np.int64) - shape.first.zero_point
     scale, exact = shape.first.scale, a * (shape.first.scale / shape.scale)
     sums = a
     if shape.second is not None:
         second = integers(b, 1 if shape.per_channel else p, c, seed=1)
         inputs = (first, second)
-        other = second.astype(np.int64) - shape.second.zero
+        other = second.astype(np.int64) - shape.second.zero_point
         if shape.operator == "multiply":
             sums, scale = a * other, shape.first.scale * shape.second.scale
             exact = sums * (scale / shape.scale)
@@ -75,14 +76,14 @@ def test_sums_and_products(
 ) -> None:
     if operator == "add":  # a tie would become any two entries of the table
         output = Requantization(output.zero, output.low, output.high)
-    second = Operand(scales[1], zeros[1]) if operator else None
+    second = Quantization(scales[1], zeros[1]) if operator else None
     shape = IntegerElementwise(
         batch,
         places,
         channels,
         operator,
         per_channel and bool(operator),
-        Operand(scales[0], zeros[0]),
+        Quantization(scales[0], zeros[0]),
         second,
         scales[2],
         output,
@@ -102,7 +103,9 @@ def test_to_and_from_fp32_and_tables(size: int, zero: int, scale: float) -> None
     calls = []
     for machine in MACHINES:
         to = kernels.generate_quantize(kernels.Quantize(size, scale, output), machine)
-        back = kernels.generate_dequantize(kernels.Dequantize(size, Operand(scale, zero)), machine)
+        back = kernels.generate_dequantize(
+            kernels.Dequantize(size, Quantization(scale, zero)), machine
+        )
         found = kernels.generate_look_up(kernels.LookUp(size), machine)
         calls += [
             Call(to, (x,), quantized),

@@ -1,16 +1,17 @@
 """Integer kernels on emulated NEON, with and without dot products: shapes that nothing divides."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mbv3c import pipeline
 from mbv3c.bundle import LIBRARY
-from mbv3c.job import with_cores
-from mbv3c.lowering.describe import describe
+from mbv3c.job import Job
+from mbv3c.lowering.describe import kernels_of
 from mbv3c.parity.kernels import check_kernels
-from mbv3c.targets.library import require_runner
-from mbv3c.targets.table import find_target
+from mbv3c.precision import INT8
+from mbv3c.targets import backend_of, find_target
+from mbv3c.targets.library.building import build_library
 from tests.quantized_networks import inputs_of, quantized, random
 
 NODES = {
@@ -56,12 +57,14 @@ def test_every_kernel_of_odd_shapes(target: str, emulator_kit: object, tmp_path:
         w_back=random(20, 40, 1, 1, seed=10),
         w_head=random(5, 20, seed=11),
     )
-    goal = with_cores(find_target(target), 1)
-    built = pipeline.build_library(model, goal, tmp_path / LIBRARY, precision="int8")
-    kernels = describe(built.lowered)["kernels"]
-    assert {node for one in kernels for node in one["nodes"]} >= NODES
-    assert "fallback" not in {one["kind"] for one in kernels}
-    runner = require_runner(goal)
+    goal = replace(find_target(target), cores=1)
+    backend = backend_of(goal)
+    built = build_library(backend, model, Job(goal, INT8), tmp_path / LIBRARY)
+    kernels = kernels_of(built.lowered)
+    assert {node for one in kernels for node in one.nodes} >= NODES
+    assert "fallback" not in {one.kind for one in kernels}
+    runner = backend.runner_for(goal, INT8)
+    assert runner is not None
     for x in inputs_of(model)[:2]:
         found = check_kernels(model, kernels, x, runner, tmp_path)
         assert not found.missed

@@ -1,0 +1,253 @@
+"""What `import mbv3c` gives: the commands as functions from values to values.
+
+A model is an `onnx.ModelProto`, or the path of an ONNX file. A job is a `JobSpec`, or only the
+name of a target.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from mbv3c import pipeline, targets
+from mbv3c.bundle import Bundle
+from mbv3c.execution.device.place import Place
+from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.load import load_model
+from mbv3c.graphs.spec import HEAD_TRAITS, ModelSpec
+from mbv3c.job import Job
+from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
+from mbv3c.parity import rewriting
+from mbv3c.parity.gate.baseline import GateRequest
+from mbv3c.parity.gate.gate import GateResult
+from mbv3c.parity.ladder.ladder import Ladder
+from mbv3c.parity.rewriting import OptimizedStep
+from mbv3c.pipeline import Ran
+from mbv3c.precision import Precision, find_precision
+from mbv3c.progress import Progress
+from mbv3c.quantization.calibration import inputs_from
+from mbv3c.quantization.options import QuantizeOptions
+from mbv3c.quantization.quantize import quantize as quantized_model
+from mbv3c.quantization.report import QuantizationReport
+from mbv3c.speed import measure
+from mbv3c.speed.measure import BenchRequest, Measured
+from mbv3c.target import Target
+from mbv3c.targets import backend_for, find_target
+from mbv3c.targets.backend import Compiled
+from mbv3c.tuning.request import TuneRequest, Tuning
+
+__all__ = [
+    "BenchRequest",
+    "Bundle",
+    "Compiled",
+    "GateRequest",
+    "GateResult",
+    "Job",
+    "JobSpec",
+    "Place",
+    "Precision",
+    "QuantizeOptions",
+    "Target",
+    "TuneRequest",
+    "bench",
+    "build",
+    "compile",
+    "find_precision",
+    "find_target",
+    "job_of",
+    "ladder",
+    "open_bundle",
+    "optimize",
+    "quantize",
+    "run",
+    "tune",
+    "verify",
+]
+
+Model = onnx.ModelProto | str | Path
+
+
+def _silent(step: str) -> None:
+    """Tell nobody what is being done."""
+
+
+def build(*, weights: str | Path | None = None, **spec: Any) -> onnx.ModelProto:
+    """Build a MobileNetV3.
+
+    Args:
+        weights: a file with trained weights; None for seeded ones.
+        spec: fields of `mbv3c.graphs.spec.ModelSpec`, such as `variant`, `width`, `resolution`,
+            `classes`, `head` and `seed`; classes and resolution follow the head.
+
+    Raises:
+        UsageError: the fields do not go together.
+    """
+    head = HEAD_TRAITS.get(spec.get("head", "classify"))
+    defaults = {"classes": head.classes, "resolution": head.resolution} if head else {}
+    return build_model(ModelSpec(**(defaults | spec)), Path(weights) if weights else None)
+
+
+def optimize(
+    model: Model, *, prove: bool = False, opset: int | None = None
+) -> tuple[onnx.ModelProto, list[OptimizedStep]]:
+    """Run every rewrite, and measure the graph after each of them against onnxruntime.
+
+    `prove` also checks every single rewrite and leaves out those that fail; `opset` converts the
+    result.
+
+    Raises:
+        ModelError: the model cannot be used.
+    """
+    return rewriting.optimize(_loaded(model), proving=prove, opset=opset)
+
+
+def quantize(
+    model: Model,
+    *,
+    calibration: str | Path | None = None,
+    random_inputs: int | None = None,
+    options: QuantizeOptions | None = None,
+    rank_layers: bool = True,
+) -> tuple[onnx.ModelProto, QuantizationReport]:
+    """Return a model in int8 with QDQ pairs, and what that costs and where.
+
+    Args:
+        model: the fp32 model.
+        calibration: the folder with images or arrays that ranges are taken from.
+        random_inputs: the number of random inputs to take instead.
+        options: how to quantize.
+        rank_layers: whether to measure every layer by itself, which takes longest.
+
+    Raises:
+        UsageError: there is no source of inputs, or there are two.
+        CalibrationError: an input is broken.
+        ModelError: the model cannot be quantized.
+    """
+    loaded = _loaded(model)
+    folder = Path(calibration) if calibration is not None else None
+    source = inputs_from(loaded, folder, random_inputs, None)
+    return quantized_model(loaded, source, options, rank_layers=rank_layers)
+
+
+def compile(  # noqa: A001 - as the command is called
+    model: Model,
+    job: JobSpec | str,
+    output: str | Path,
+    *,
+    force: bool = False,
+    verify: bool = True,
+    progress: Progress = _silent,
+) -> Compiled:
+    """Compile a model to a bundle, whole or not at all.
+
+    Raises:
+        ParityError: the bundle does not compute what the model computes; nothing is written.
+        Mbv3cError: anything else that is wrong.
+    """
+    loaded = _loaded(model)
+    asked = _job(job, loaded, progress)
+    return pipeline.compile_model(
+        loaded, asked, Path(output), force=force, verify=verify, progress=progress
+    )
+
+
+def verify(
+    bundle: str | Path,
+    request: GateRequest | None = None,
+    *,
+    place: Place | None = None,
+    progress: Progress = _silent,
+) -> GateResult:
+    """Check a bundle against onnxruntime, and hold it to what `request` asks.
+
+    Raises:
+        Mbv3cError: the bundle is damaged or cannot be run.
+    """
+    return pipeline.verify_bundle(Path(bundle), request, progress, place)
+
+
+def ladder(
+    subject: Model,
+    job: JobSpec | str | None = None,
+    *,
+    place: Place | None = None,
+    progress: Progress = _silent,
+) -> Ladder:
+    """Check every stage of compiling a bundle, or a model for a job.
+
+    Raises:
+        Mbv3cError: it cannot be compiled or run.
+    """
+    if job is None and not isinstance(subject, onnx.ModelProto):
+        return pipeline.climb_bundle(Path(subject), progress, place)
+    spec = job if isinstance(job, JobSpec) else JobSpec(job or "", tune_logs=NO_TUNE_LOGS)
+    loaded = _loaded(subject)
+    return pipeline.climb_model(loaded, _job(spec, loaded, progress), progress)
+
+
+def run(
+    bundle: str | Path, x: NDArray[np.float32], *, raw: bool = False, place: Place | None = None
+) -> Ran:
+    """Run one inference; `arrays` of the result has every output by its name.
+
+    Raises:
+        UsageError: the input has another type or shape than the bundle's.
+        Mbv3cError: the bundle is damaged, or nothing here can run it.
+    """
+    return pipeline.run_bundle(Path(bundle), x, raw=raw, place=place)
+
+
+def bench(
+    bundle: str | Path, request: BenchRequest | None = None, *, progress: Progress = _silent
+) -> Measured:
+    """Time a bundle beside another runtime, or count its instructions where it runs emulated.
+
+    Raises:
+        UsageError: the request does not fit the bundle.
+        ToolError: nothing here runs it.
+    """
+    return measure.measure(open_bundle(bundle), request or BenchRequest(), progress)
+
+
+def tune(
+    model: Model,
+    job: JobSpec | str,
+    request: TuneRequest | None = None,
+    *,
+    report: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> Tuning:
+    """Look for better choices for a model's kernels, and keep them in the database.
+
+    Raises:
+        Mbv3cError: the request makes no sense, or nothing could be measured.
+    """
+    loaded = _loaded(model)
+    spec = job if isinstance(job, JobSpec) else JobSpec(job, tune_logs=NO_TUNE_LOGS)
+    asked = _job(spec, loaded, _silent)
+    return pipeline.tune_model(loaded, asked, request or TuneRequest(Path("tune_logs")), report)
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Read a bundle: check every file, and every field of its manifest.
+
+    Raises:
+        BundleError: `path` is no bundle, is damaged, or is for a target that is not known.
+    """
+    return targets.open_bundle(Path(path))
+
+
+def job_of(bundle: Bundle) -> Job:
+    """Return the job that a bundle was compiled for, as far as its manifest has it."""
+    return backend_for(bundle).job_of(bundle)
+
+
+def _loaded(model: Model) -> onnx.ModelProto:
+    return model if isinstance(model, onnx.ModelProto) else load_model(Path(model), None, None)
+
+
+def _job(job: JobSpec | str, model: onnx.ModelProto, progress: Progress) -> Job:
+    spec = job if isinstance(job, JobSpec) else JobSpec(job)
+    return spec.calibrated(spec.job(progress), model)

@@ -1,0 +1,191 @@
+"""The verdict on a bundle: what every backend's check of parity says, and its single checks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv3c.errors import EXIT_DONE, EXIT_PARITY
+from mbv3c.parity.reference import ReferenceOutput
+from mbv3c.parity.tolerance import Tolerance
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        suite: what it belongs to: `parity`, `kernels`, `limits` or `baseline`.
+        name: what was checked; no other check of the suite has that name.
+        passed: the verdict.
+        said: what was seen, and what is allowed.
+        exit_code: exit code of the command if the check is missed.
+        seconds: how long it took to find out.
+        skipped: whether it could not be checked; then it counts as passed.
+    """
+
+    suite: str
+    name: str
+    passed: bool
+    said: str
+    exit_code: int = EXIT_PARITY
+    seconds: float = 0.0
+    skipped: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys."""
+        return {
+            "suite": self.suite,
+            "name": self.name,
+            "passed": None if self.skipped else self.passed,
+            "said": self.said,
+        }
+
+
+def exit_code(checks: Sequence[Check]) -> int:
+    """Return the exit code of a command that made these checks: that of the gravest miss.
+
+    Wrong results (3) are graver than slower ones (4), and those than larger ones (5).
+    """
+    return min((check.exit_code for check in checks if not check.passed), default=EXIT_DONE)
+
+
+@dataclass(frozen=True)
+class InputParity:
+    """The comparison on one input; of several outputs, each figure is that of the worst.
+
+    Attributes:
+        worst_output: name of the output that comes closest to its limit, or is furthest beyond
+            it; the next three figures are its.
+        max_error_of_range: largest absolute error over the reference's range.
+        allowed: the tolerance on this input.
+        reference_spread: onnxruntime's own spread on this input.
+        cosine: cosine similarity of the flattened outputs.
+        top1_agreement: share of images whose class of the largest score agrees; in
+            outputs with scores for pixels or anchors, share of those, where a class that the
+            reference itself holds equal within the tolerance counts as agreeing. None if no
+            output holds class scores.
+        top5_agreement: share of the reference's five largest scores that are found among ours.
+    """
+
+    worst_output: str
+    max_error_of_range: float
+    allowed: float
+    reference_spread: float
+    cosine: float
+    top1_agreement: float | None
+    top5_agreement: float | None
+
+    @property
+    def passed(self) -> bool:
+        return self.max_error_of_range <= self.allowed and self.top1_agreement in (1.0, None)
+
+    @property
+    def of_allowed(self) -> float:
+        """The error as a fraction of what is allowed."""
+        return self.max_error_of_range / self.allowed
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One output for one input: what was computed, and what should have been.
+
+    Attributes:
+        ours: the output.
+        reference: what onnxruntime computes.
+        judged: the comparison by the standing rules; None where they judge something else.
+    """
+
+    ours: NDArray[np.float32]
+    reference: ReferenceOutput
+    judged: InputParity | None = None
+
+
+# Every output for every input.
+Pairs = tuple[tuple[Pair, ...], ...]
+
+
+def sentence(parity: dict[str, Any]) -> str:
+    """Say a verdict in one line."""
+    error, top1 = parity["max_error_of_range"], parity["top1_agreement"]
+    agreement = "" if top1 is None else f"top-1 agreement {top1:.0%}, "
+    return (
+        f"{'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}: max error "
+        f"{'not finite' if error is None else f'{error:.1e}'} of range in "
+        f"{parity['worst_output']} (allowed "
+        f"{parity['tolerance']:.1e}; onnxruntime itself spreads by "
+        f"{parity['reference_spread']:.1e}), cosine {parity['cosine']:.9f}, "
+        f"{agreement}over {len(parity['inputs'])} inputs{_kernels_alone(parity)}"
+        f"{_quantization_loss(parity)}"
+    )
+
+
+def _kernels_alone(parity: dict[str, Any]) -> str:
+    """Say what the kernels of a quantized network have shown by themselves."""
+    kernels = parity.get("kernels_alone")
+    if kernels is None:
+        return ""
+    if not kernels["passed"]:
+        return "; WRONG by themselves: " + "; ".join(kernels["missed"])
+    return (
+        f"; each of {kernels['count']} kernels by itself: {kernels['differing']} of "
+        f"{kernels['values']:,} values differ, all at ties"
+    )
+
+
+def _quantization_loss(parity: dict[str, Any]) -> str:
+    """Say how near a quantized network comes to the one it was made of."""
+    loss = parity.get("against_model_as_given")
+    if loss is None:
+        return ""
+    shares = [
+        f", top-{k} agreement {loss[f'top{k}']:.0%}" for k in (1, 5) if loss[f"top{k}"] is not None
+    ]
+    return f"; against the model as given: cosine {loss['cosine']:.6f}{''.join(shares)}"
+
+
+class Verdict(Protocol):
+    """What checking a bundle has shown."""
+
+    @property
+    def passed(self) -> bool: ...
+
+    @property
+    def ran_on(self) -> str:
+        """What executed the bundle's program, or what stood in for it."""
+
+    @property
+    def exact_program(self) -> bool:
+        """Whether the outputs are those of the bundle's own program."""
+
+    @property
+    def pairs(self) -> Pairs:
+        """Every output for every input, beside onnxruntime's."""
+
+    @property
+    def standing(self) -> Tolerance | None:
+        """The tolerance of the outputs; None where other rules decide."""
+
+    @property
+    def missed(self) -> Sequence[str]:
+        """What was missed, one sentence each; empty if the verdict is passed."""
+
+    def checks(self) -> list[Check]:
+        """Return everything that was checked, one by one."""
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Return every limited error as `name`, `error` (null if not finite) and `allowed`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys."""
+
+    def lines(self) -> list[str]:
+        """Return the verdict in words."""
+
+
+def checks_of(verdict: Verdict, seconds: float = 0.0) -> list[Check]:
+    """Return what was checked, and first that the bundle ran, in so many seconds."""
+    ran = Check("parity", f"runs on {verdict.ran_on}", True, "it ran", seconds=seconds)
+    return [ran, *verdict.checks()]

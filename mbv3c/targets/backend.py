@@ -1,0 +1,325 @@
+"""What a backend is: everything that differs between devices once something is to be compiled.
+
+A backend is one object, which its module names `BACKEND`; its wing says which devices it is for.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from mbv3c.bundle import Bundle, Golden
+from mbv3c.errors import UsageError
+from mbv3c.execution.device.place import Place
+from mbv3c.execution.runners import Runnable
+from mbv3c.job import Job
+from mbv3c.lowering.plan import NO_CHOICES, Choices, Step
+from mbv3c.manifest import Manifest
+from mbv3c.parity.compare import compare
+from mbv3c.parity.gate.baseline import Footprint
+from mbv3c.parity.gate.blocks import BlockErrors
+from mbv3c.parity.ladder.climb import BackendStages
+from mbv3c.parity.ladder.ladder import Ladder
+from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.parity.verdict import Verdict
+from mbv3c.precision import Precision
+from mbv3c.prepare import Prepared, Reference
+from mbv3c.progress import Progress
+from mbv3c.target import Target
+from mbv3c.targets.wing import Wing
+from mbv3c.tuning.request import TuneRequest, Tuning, TuningDatabase
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a backend built into the folder of a bundle.
+
+    Attributes:
+        details: what the manifest says of the build, in the backend's own type.
+        golden: an input and its outputs, for boards that check themselves.
+        alternatives: what other choices would cost, in the backend's own type.
+    """
+
+    details: Any
+    golden: Golden
+    alternatives: Any = None
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What `compile` made.
+
+    Attributes:
+        bundle: the bundle.
+        verdict: the verdict; None if it was not asked to verify.
+        alternatives: what other choices would cost, in the backend's own type.
+    """
+
+    bundle: Bundle
+    verdict: Verdict | None
+    alternatives: Any = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a kernel.
+
+    Attributes:
+        kernel: the name of the function in the library; equal kernels share a function.
+        step: what the call does in the plan.
+    """
+
+    kernel: str
+    step: Step
+
+
+@dataclass(frozen=True)
+class Description:
+    """Something said twice: for people, and for programs.
+
+    Attributes:
+        lines: the text, line by line.
+        document: the documented JSON form.
+    """
+
+    lines: Sequence[str]
+    document: dict[str, Any]
+
+
+class Backend(ABC):
+    """What compiles for the devices of one or several families.
+
+    Attributes:
+        wing: the devices.
+        manifest: the type of its bundles' manifests.
+        tools: the packages whose versions its bundles record.
+        ladder_inputs: the number of inputs on the ladder; None for those of a parity check.
+    """
+
+    wing: Wing
+    manifest: type[Manifest] = Manifest
+    tools: Sequence[str] = ("onnx", "onnxruntime", "onnxsim")
+    ladder_inputs: int | None = None
+
+    # What is asked.
+
+    def read_options(
+        self, target: Target, given: Mapping[str, Any], *, explain: bool
+    ) -> tuple[Target, object]:
+        """Turn the options that a user gave into the backend's own type.
+
+        Args:
+            target: the target; it comes back as the options change it.
+            given: the backend's own options that have a value.
+            explain: whether the user wants to know what other choices would cost.
+
+        Raises:
+            UsageError: a value makes no sense, or is not for this target.
+        """
+        return target, None
+
+    def check_precision(self, target: Target, precision: Precision) -> None:
+        """Make sure that a device computes in a precision.
+
+        Raises:
+            UsageError: it does not.
+        """
+        if precision not in self.wing.precisions:
+            able = ", ".join(map(str, self.wing.precisions))
+            raise UsageError(f"{target.name} does not compute in {precision}; it does in {able}")
+
+    def check(self, job: Job, *, verify: bool) -> None:
+        """Make sure, before any work, that a job can be done here, and verified if asked for.
+
+        Raises:
+            UsageError: an option does not go with the target.
+            ToolError: something that it needs is not installed.
+        """
+        self.check_precision(job.target, job.precision)
+
+    def check_model(self, model: onnx.ModelProto) -> None:
+        """Refuse a model that no bundle can be made of.
+
+        Raises:
+            UsageError: the device does not take such inputs.
+        """
+
+    def job_of(self, bundle: Bundle) -> Job:
+        """Return the job that a bundle was compiled for, as far as its manifest has it."""
+        family, _, device = bundle.manifest.target.name.partition(":")
+        return Job(self.wing.find(family, device), bundle.precision, bundle.manifest.keep_float)
+
+    def choices(self, target: Target, roots: Sequence[Path], progress: Progress) -> Choices:
+        """Return what was measured for a target in the tuning databases under some folders."""
+        return NO_CHOICES
+
+    # From a prepared model to a bundle.
+
+    @abstractmethod
+    def lower(self, prepared: Prepared, job: Job, progress: Progress) -> Any:
+        """Lower a prepared model, to the backend's own form.
+
+        Raises:
+            ModelError: the model has something that the device cannot compute.
+        """
+
+    @abstractmethod
+    def build(self, prepared: Prepared, lowered: Any, job: Job, folder: Path) -> Built:
+        """Build what was lowered into the folder of a bundle.
+
+        Raises:
+            ToolError: a tool fails.
+        """
+
+    def complete(self, manifest: Manifest, built: Built, job: Job) -> Manifest:
+        """Add what the backend's manifests say to what all of them do."""
+        return manifest
+
+    # A bundle that runs.
+
+    @abstractmethod
+    def open(
+        self,
+        bundle: Bundle,
+        progress: Progress,
+        place: Place | None = None,
+        *,
+        stand_in: bool = True,
+    ) -> AbstractContextManager[Runnable]:
+        """Open what runs a bundle: on a device, here, or the closest thing to it.
+
+        Args:
+            bundle: the bundle.
+            progress: function that is told what is being done.
+            place: the device to run on; None to find what can run it here.
+            stand_in: whether a program that only equals the bundle's own will do.
+
+        Raises:
+            UsageError: there is no way to run it.
+            ToolError: what runs it is missing.
+        """
+
+    def verify(
+        self,
+        bundle: Bundle,
+        progress: Progress,
+        place: Place | None = None,
+        known: Prepared | None = None,
+    ) -> Verdict:
+        """Check that a bundle computes what onnxruntime computes.
+
+        `known` is the prepared model where the bundle was just compiled, which saves work.
+
+        Raises:
+            Mbv3cError: the bundle cannot be run.
+        """
+        reference = reference_of(bundle, known)
+        with self.open(bundle, progress, place) as opened:
+            progress(f"running it on {opened.ran_on}")
+            outputs = opened.runner.run(opened.folder, reference.inputs)
+        return compare(
+            outputs,
+            reference.outputs,
+            TOLERANCES[bundle.precision.name],
+            ran_on=opened.ran_on,
+            exact_program=opened.exact_program,
+        )
+
+    def blocks(self, bundle: Bundle, progress: Progress) -> BlockErrors | str:
+        """Run every block of a bundle by itself, or say why that is not possible.
+
+        Raises:
+            Mbv3cError: the program fails.
+        """
+        return "Blocks were not run by themselves: nothing stops between the kernels here."
+
+    def footprint(self, bundle: Bundle) -> Footprint:
+        """Return what a bundle takes beside the bytes of its files."""
+        return Footprint(1, {})
+
+    @abstractmethod
+    def stages(
+        self, bundle: Bundle, ladder: Ladder, progress: Progress, place: Place | None = None
+    ) -> BackendStages:
+        """Return the stages of compiling that are the backend's own, for `verify --ladder`.
+
+        Raises:
+            Mbv3cError: the device that is to run the bundle cannot be reached.
+        """
+
+    # How fast it is, and what would be faster.
+
+    def known_speed(self, bundle: Bundle) -> dict[str, Any] | None:
+        """Return the speed that a bundle's manifest has, as reports take it; None without."""
+        return None
+
+    def check_bench(self, bundle: Bundle) -> None:
+        """Make sure that something here can time a bundle, or count its instructions.
+
+        Raises:
+            UsageError: nothing can.
+        """
+
+    def rebuild(self, bundle: Bundle, folder: Path) -> tuple[Call, ...]:
+        """Compile a bundle's model again into `folder`, with symbols; return the calls in order.
+
+        Raises:
+            UsageError: a bundle of this backend has no kernels to go through one by one.
+        """
+        raise UsageError(f"{bundle.path} has no kernels that can be measured one by one")
+
+    def database(self, root: Path, target: Target) -> TuningDatabase:
+        """Return the tuning database of a target below a folder of databases.
+
+        Raises:
+            UsageError: nothing can be tuned for this target.
+        """
+        raise UsageError(f"there is nothing to tune for {target.name}")
+
+    def check_tuning(self, job: Job, request: TuneRequest) -> None:
+        """Make sure, before any work, that a request to tune makes sense.
+
+        Raises:
+            UsageError: it does not.
+            ToolError: something that it needs is not installed.
+        """
+        self.database(request.root, job.target)
+
+    def tune(
+        self, model: onnx.ModelProto, job: Job, request: TuneRequest, report: Callable[[Any], None]
+    ) -> Tuning:
+        """Look for better choices for a model, and keep them in the database.
+
+        Raises:
+            Mbv3cError: nothing could be measured, or the database cannot be used.
+        """
+        raise UsageError(f"there is nothing to tune for {job.target.name}")
+
+    # What is said of a result.
+
+    def describe_compiled(self, compiled: Compiled, *, explain: bool) -> Description:
+        """Say what `compile` made."""
+        bundle, verdict = compiled.bundle, compiled.verdict
+        lines = [f"{bundle.path}: {bundle.manifest.target.name} {bundle.precision}"]
+        lines += verdict.lines() if verdict else ["parity: not checked (--no-verify)"]
+        document = {
+            "bundle": str(bundle.path),
+            "target": bundle.manifest.target.name,
+            "parity": verdict.to_json() if verdict else None,
+        }
+        return Description(lines, document)
+
+    def describe_bundle(self, bundle: Bundle) -> Description:
+        """Say what a bundle is."""
+        manifest = bundle.manifest
+        line = f"{bundle.path}: {manifest.model.name} for {manifest.target.name}"
+        return Description([line], {"target": {"name": manifest.target.name}})
+
+
+def reference_of(bundle: Bundle, known: Prepared | None) -> Reference:
+    """Return what onnxruntime computes with the model that a bundle's program must equal."""
+    return known.reference if known else Reference(onnx.load(bundle.compiled_model))

@@ -1,0 +1,1 @@
+"""Libraries of kernels: what the backends of CPUs and GPUs share."""

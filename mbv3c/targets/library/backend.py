@@ -1,0 +1,227 @@
+"""What the backends of CPUs and GPUs share: both build a library that a processor loads."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import onnx
+import tvm
+
+from mbv3c.bundle import LIBRARY, Bundle
+from mbv3c.execution.device.place import Place
+from mbv3c.execution.emulator.cycles import Estimator
+from mbv3c.execution.runners import Runnable, Runner
+from mbv3c.job import Job
+from mbv3c.lowering.describe import kernels_of, memory_of
+from mbv3c.lowering.lower import Lowered
+from mbv3c.manifest import Manifest
+from mbv3c.parity.gate.baseline import Footprint
+from mbv3c.parity.ladder.ladder import Ladder
+from mbv3c.precision import Precision
+from mbv3c.prepare import Prepared, rewritten_for
+from mbv3c.progress import Progress
+from mbv3c.targets.backend import Backend, Built, Call
+from mbv3c.targets.library import building, report, verifying
+from mbv3c.targets.library.building import (
+    Library,
+    LibraryManifest,
+    LibraryTargetRecord,
+    build_library,
+    lower_library,
+    manifest_of,
+    target_of,
+)
+from mbv3c.targets.library.target import LibraryTarget, resolve
+from mbv3c.targets.library.verifying import LibraryStages
+from mbv3c.tuning.choices import tuned_kernels
+from mbv3c.tuning.contest import TunableKernels
+from mbv3c.tuning.database import Database
+from mbv3c.tuning.meters import NetworkMeter
+from mbv3c.tuning.session import TunedNetwork
+
+
+class LibraryBackend(Backend):
+    """Builds a library of kernels.
+
+    What differs between processors are the methods from `lower_graph` on.
+    """
+
+    manifest = LibraryManifest
+    tools = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
+
+    @property
+    @abstractmethod
+    def kernels_version(self) -> int:
+        """The version of the kernels, which counts up when their code changes."""
+
+    @abstractmethod
+    def lower_graph(self, graph: onnx.ModelProto, job: Job) -> Lowered:
+        """Lower a rewritten graph; the target of `job` is resolved.
+
+        Raises:
+            UnknownOperatorsError: TVM has no importer for some operators.
+            ModelError: a node has no known shape, or TVM cannot lower it.
+        """
+
+    @abstractmethod
+    def build_module(
+        self, module: tvm.IRModule, target: LibraryTarget, output: Path, *, symbols: bool = False
+    ) -> dict[str, str]:
+        """Build a module for a resolved target; return the text of every kernel of a GPU by name.
+
+        Raises:
+            ToolError: the linker failed.
+        """
+
+    @abstractmethod
+    def check_runs(self, target: LibraryTarget) -> None:
+        """Make sure that there is a way to run a target's kernels at all.
+
+        Raises:
+            UsageError: there is none.
+            ToolError: this machine's processor lacks instructions.
+        """
+
+    @abstractmethod
+    def runner_for(self, target: LibraryTarget, precision: Precision) -> Runner | None:
+        """Return what can run a target's libraries of a precision here, or None.
+
+        Raises:
+            ToolError: this machine has no OpenCL device for a GPU's library, or lacks
+                instructions.
+        """
+
+    @abstractmethod
+    def no_runner(self, target: LibraryTarget) -> str:
+        """Say why nothing runs a target's libraries here, and what to do about it."""
+
+    @abstractmethod
+    def stand_in(
+        self, bundle: Bundle, job: Job, progress: Progress
+    ) -> AbstractContextManager[Runnable]:
+        """Make what comes closest to a library that nothing here runs.
+
+        Raises:
+            BundleError: the kernels in the library are not those that its model gives.
+        """
+
+    @property
+    def script(self) -> str:
+        """The row of `reproduce.SCRIPTS` that shows a fault of a library."""
+        return "library"
+
+    @abstractmethod
+    def part_target(self, target: LibraryTarget, *, on_host: bool) -> LibraryTarget:
+        """Return what a part of a model is built for, to run here.
+
+        `on_host` says whether this process runs it, and not an emulator or an OpenCL device.
+        """
+
+    @abstractmethod
+    def why_not_here(self, job: Job, *, own: bool) -> str:
+        """Say why a target's schedules cannot be built for this machine; empty if they can.
+
+        `own` says whether this machine runs the target's own libraries.
+        """
+
+    def build_here(self, graph: onnx.ModelProto, job: Job, output: Path) -> Lowered:
+        """Build the kernels that a target's processor gets, for this machine."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def device_needs(self, target: LibraryTarget) -> bool:
+        """Say whether a device that runs the library needs OpenCL."""
+
+    @abstractmethod
+    def kernels(self, target: LibraryTarget) -> TunableKernels:
+        """Return the kernels that can be tuned for a resolved target."""
+
+    @abstractmethod
+    def meter(self, target: LibraryTarget, name: str | None) -> NetworkMeter | None:
+        """Return what measures candidates here; None where choices can only be estimated.
+
+        Raises:
+            UsageError: the named meter does not fit the target.
+            ToolError: what it needs is not here.
+        """
+
+    def estimate(
+        self, default: Lowered, target: LibraryTarget, database: Database
+    ) -> TunedNetwork:
+        """Estimate all choices, for a target that nothing here measures."""
+        raise NotImplementedError
+
+    def estimator(self, target: LibraryTarget) -> Estimator | None:
+        """Return what estimates cycles from counted instructions; None where nothing does."""
+        return None
+
+    def portable(self, target: LibraryTarget) -> tuple[LibraryTarget, str] | None:
+        """Return a target whose kernels this one can take over, and what to call it."""
+        return None
+
+    def device_of(self, target: LibraryTarget) -> str:
+        """Return the `FAMILY:DEVICE` under which measurements for a target are kept."""
+        return target.name.removesuffix("-android")
+
+    # Every library is made and checked in one way.
+
+    def check(self, job: Job, *, verify: bool) -> None:
+        target = target_of(job)
+        self.check_precision(target, job.precision)
+        if verify:
+            self.check_runs(target)
+
+    def lower(self, prepared: Prepared, job: Job, progress: Progress) -> Lowered:
+        progress(f"compiling for {job.target.name} ({len(prepared.graph.graph.node)} operators)")
+        return lower_library(self, prepared.graph, job, prepared.reports)
+
+    def build(self, prepared: Prepared, lowered: Lowered, job: Job, folder: Path) -> Built:
+        target = resolve(target_of(job))
+        sources = self.build_module(lowered.module, target, folder / LIBRARY)
+        self.write_sources(sources, job, folder)
+        return Built(Library(lowered, sources), verifying.golden_of(prepared, job.precision))
+
+    def write_sources(self, sources: Mapping[str, str], job: Job, folder: Path) -> None:
+        """Write the text of kernels into a bundle, if the job asks for it."""
+
+    def complete(self, manifest: Manifest, built: Built, job: Job) -> Manifest:
+        lowered, target = built.details.lowered, resolve(target_of(job))
+        record = LibraryTargetRecord(target.name, target.triple, target.cpu, target.cores)
+        return LibraryManifest(
+            **vars(manifest) | {"target": record, "tuned_kernels": tuned_kernels(lowered.plan)},
+            kernels=kernels_of(lowered),
+            memory=memory_of(lowered),
+        )
+
+    def footprint(self, bundle: Bundle) -> Footprint:
+        manifest = manifest_of(bundle)
+        sizes = {
+            "library_bytes": bundle.library.stat().st_size,
+            "weight_bytes": manifest.memory.weight_bytes,
+            "arena_bytes": manifest.memory.arena_bytes,
+        }
+        return Footprint(manifest.target.cores, sizes)
+
+    def stages(
+        self, bundle: Bundle, ladder: Ladder, progress: Progress, place: Place | None = None
+    ) -> LibraryStages:
+        return LibraryStages(self, bundle, ladder, progress, place)
+
+    def rebuild(self, bundle: Bundle, folder: Path) -> tuple[Call, ...]:
+        job = self.job_of(bundle)
+        graph, _ = rewritten_for(onnx.load(bundle.compiled_model), job.precision)
+        built = build_library(self, graph, job, folder / LIBRARY, symbols=True)
+        calls = zip(built.lowered.kernels, built.lowered.plan.steps, strict=True)
+        return tuple(Call(*call) for call in calls)
+
+    job_of = building.job_of
+    choices = building.measured_choices
+    database = building.database_of
+    check_tuning = building.check_tuning
+    tune = building.tune
+    open = verifying.opened
+    verify = verifying.verify
+    blocks = verifying.blocks
+    describe_compiled = report.describe_compiled
+    describe_bundle = staticmethod(report.describe_bundle)

@@ -1,0 +1,302 @@
+"""Build the library of a bundle, or one that equals it, and tune its kernels."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from mbv3c.bundle import LIBRARY, Bundle
+from mbv3c.errors import ModelError, UnknownOperatorsError, UsageError
+from mbv3c.execution.device.machine import DeviceNeeds
+from mbv3c.job import Job
+from mbv3c.lowering.describe import KernelRecord, MemoryRecord
+from mbv3c.lowering.lower import Lowered
+from mbv3c.lowering.plan import NO_CHOICES, Choices
+from mbv3c.manifest import Manifest, TargetRecord
+from mbv3c.passes import PassReport
+from mbv3c.passes.leftovers import why_left
+from mbv3c.prepare import check_keep_float, prepare, rewritten_for
+from mbv3c.progress import Progress
+from mbv3c.target import Target
+from mbv3c.targets.library.target import LibraryTarget, resolve
+from mbv3c.tuning.choices import MeasuredChoices, MeasuredOn, measured, recorded, shipped
+from mbv3c.tuning.database import Context, Database, Record, folder_for
+from mbv3c.tuning.device_meter import one_at_a_time, opened
+from mbv3c.tuning.meters import NetworkMeter
+from mbv3c.tuning.request import TuneRequest, TuningDatabase
+from mbv3c.tuning.session import Tunable, TunedNetwork, status_lines, tune_network
+from mbv3c.tuning.tuner import Budget, Event
+
+if TYPE_CHECKING:
+    from mbv3c.targets.library.backend import LibraryBackend
+
+
+@dataclass(frozen=True)
+class LibraryTargetRecord(TargetRecord):
+    """The processor that loads the library.
+
+    Attributes:
+        triple: LLVM's target triple, with no `native` in it.
+        cpu: LLVM's name of the processor.
+        cores: the number of cores that one inference may use.
+    """
+
+    triple: str
+    cpu: str
+    cores: int
+
+
+@dataclass(frozen=True)
+class LibraryManifest(Manifest):
+    """The manifest of a bundle with a library.
+
+    Attributes:
+        target: the target and its processor.
+        kernels: every call of a kernel, in order.
+        memory: the memory that an inference takes.
+    """
+
+    target: LibraryTargetRecord
+    kernels: tuple[KernelRecord, ...]
+    memory: MemoryRecord
+
+
+def manifest_of(bundle: Bundle) -> LibraryManifest:
+    """Return the manifest of a bundle that has a library."""
+    assert isinstance(bundle.manifest, LibraryManifest)
+    return bundle.manifest
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library that was built.
+
+    Attributes:
+        lowered: the network that it computes.
+        sources: the text of every kernel of a GPU, by the kernel's name in the library.
+    """
+
+    lowered: Lowered
+    sources: dict[str, str]
+
+
+def lower_library(
+    backend: "LibraryBackend", graph: onnx.ModelProto, job: Job, reports: Sequence[PassReport] = ()
+) -> Lowered:
+    """Lower a rewritten graph to kernels.
+
+    Raises:
+        UsageError: a pattern of `job.keep_float` matches no node.
+        ModelError: TVM lacks operators of the graph. What the passes that could have removed them
+            say in `reports` is part of the message.
+    """
+    check_keep_float(graph, job.keep_float)
+    try:
+        return backend.lower_graph(graph, replace(job, target=resolve(target_of(job))))
+    except UnknownOperatorsError as error:
+        reasons = why_left(graph, error.positions, reports)
+        raise ModelError("\n  ".join([str(error), *reasons])) from error
+
+
+def build_library(
+    backend: "LibraryBackend",
+    graph: onnx.ModelProto,
+    job: Job,
+    output: Path,
+    *,
+    symbols: bool = False,
+) -> Library:
+    """Turn a rewritten graph into a shared library, with its symbol table on demand.
+
+    Raises:
+        Mbv3cError: as `lower_library` says, or the linker failed.
+    """
+    lowered = lower_library(backend, graph, job)
+    target = resolve(target_of(job))
+    return Library(lowered, backend.build_module(lowered.module, target, output, symbols=symbols))
+
+
+def target_of(job: Job) -> LibraryTarget:
+    """Return the target of a job that makes a library."""
+    assert isinstance(job.target, LibraryTarget)
+    return job.target
+
+
+def job_of(backend: "LibraryBackend", bundle: Bundle) -> Job:
+    """Return the job that a bundle's manifest records, but for how it was quantized."""
+    manifest = manifest_of(bundle)
+    family, _, device = manifest.target.name.partition(":")
+    target = backend.wing.find(family, device)
+    assert isinstance(target, LibraryTarget)
+    return Job(
+        replace(target, cores=manifest.target.cores),
+        bundle.precision,
+        manifest.keep_float,
+        recorded(manifest.tuned_kernels),
+    )
+
+
+@contextmanager
+def built_again(
+    backend: "LibraryBackend", bundle: Bundle, job: Job
+) -> Iterator[tuple[Path, Library]]:
+    """Build a bundle's model as `job` says, into a folder that goes away after."""
+    model = onnx.load(bundle.compiled_model)
+    with TemporaryDirectory(prefix="mbv3c-host-") as name:
+        folder = Path(name)
+        graph, _ = rewritten_for(model, job.precision)
+        yield folder, build_library(backend, graph, job, folder / LIBRARY)
+
+
+def measured_on(backend: "LibraryBackend", target: LibraryTarget) -> MeasuredOn:
+    """Return under which device and version of the kernels measurements are kept."""
+    return MeasuredOn(backend.device_of(target), backend.kernels_version)
+
+
+def best_known(
+    backend: "LibraryBackend",
+    target: LibraryTarget,
+    roots: Sequence[Path],
+    new: Sequence[Record] = (),
+) -> MeasuredChoices:
+    """Return the best choices that are known for a target.
+
+    For this machine, kernels that were not measured on its very core are as they were on others
+    with the same instructions.
+
+    Raises:
+        DatabaseError: a database is damaged.
+    """
+    portable = backend.portable(target)
+    wider = None
+    if portable is not None:
+        wider = measured_on(backend, portable[0]), portable[1]
+    return measured(measured_on(backend, target), roots, new, wider)
+
+
+def measured_choices(
+    backend: "LibraryBackend", target: Target, roots: Sequence[Path], progress: Progress
+) -> Choices:
+    """Return what was measured for a target, and say what there is and is not used.
+
+    Raises:
+        DatabaseError: a database is damaged.
+    """
+    if not roots:
+        return NO_CHOICES
+    assert isinstance(target, LibraryTarget)
+    known = best_known(backend, target, roots)
+    for warning in known.warnings:
+        progress(f"warning: {warning}")
+    for note in known.notes:
+        progress(note)
+    return known
+
+
+def database_of(backend: "LibraryBackend", root: Path, target: Target) -> TuningDatabase:
+    """Return the tuning database of a target below a folder of databases."""
+    assert isinstance(target, LibraryTarget)
+    origin = measured_on(backend, target)
+    records = Database(folder_for(root, origin.device))
+
+    def is_current(context: Context) -> bool:
+        return context == origin.context(context.unit)
+
+    return TuningDatabase(records, is_current, lambda: status_lines(records))
+
+
+RPC = "rpc"
+METERS = ("local", "emulated", "estimated", RPC)
+
+_TRIALS = 400  # where nobody says when to stop
+
+
+def check_tuning(backend: "LibraryBackend", job: Job, request: TuneRequest) -> None:
+    """Make sure, before any work, that a request makes sense.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if request.sram_bytes is not None:
+        raise UsageError("--sram is for --target npu only")
+    if (request.trials is not None and request.trials < 1) or (
+        request.seconds is not None and request.seconds <= 0
+    ):
+        raise UsageError("--trials and --minutes must be above 0")
+    if request.patience < 1:
+        raise UsageError(f"--patience {request.patience} is not possible; choose at least 1")
+    name, place = request.runner, request.place
+    if name is not None and name not in METERS:
+        raise UsageError(f"unknown runner {name!r}; known: {', '.join(METERS)}")
+    if name == RPC and place is None:
+        raise UsageError("--runner rpc needs a device: give --device, or --tracker and --key")
+    if place is not None and name not in (None, RPC):
+        raise UsageError(f"--runner {name} measures here: leave --device or --tracker out")
+    backend.check_precision(job.target, job.precision)
+
+
+def tune(
+    backend: "LibraryBackend",
+    model: onnx.ModelProto,
+    job: Job,
+    request: TuneRequest,
+    report: Callable[[Event], None],
+) -> TunedNetwork:
+    """Tune the kernels of a model, as `Backend.tune` says.
+
+    Raises:
+        UsageError: the meter does not fit the target, or a pattern matches no node.
+        ToolError: the emulator has not been fetched, or there is no OpenCL device.
+        Mbv3cError: as `tune_network` says.
+    """
+    target = resolve(target_of(job))
+    prepared = prepare(model, job, lambda text: report({"event": "step", "text": text}))
+    check_keep_float(prepared.graph, job.keep_float)
+
+    def lower(choices: Choices) -> Lowered:
+        return backend.lower_graph(prepared.graph, replace(job, target=target, choices=choices))
+
+    def known(new: Sequence[Record]) -> Choices:
+        return best_known(backend, target_of(job), (request.root, shipped()), new)
+
+    database = Database(folder_for(request.root, measured_on(backend, target_of(job)).device))
+    tell = one_at_a_time(report)
+    with _meter(backend, target_of(job), request, tell) as meter:
+        if meter is None:
+            return backend.estimate(lower(NO_CHOICES), target_of(job), database)
+        network = Tunable(backend.kernels(target), lower, known)
+        trials = request.trials
+        if trials is None and request.seconds is None:
+            trials = _TRIALS
+        budget = Budget(trials, request.seconds, request.patience)
+        return tune_network(network, database, meter, budget, request.seed, tell)
+
+
+@contextmanager
+def _meter(
+    backend: "LibraryBackend",
+    target: LibraryTarget,
+    request: TuneRequest,
+    report: Callable[[Event], None],
+) -> Iterator[NetworkMeter | None]:
+    """Open what measures: devices at a place, or what is here."""
+    if request.place is None:
+        yield backend.meter(target, request.runner)
+        return
+    own = resolve(target)
+    needs = DeviceNeeds(own.name, own.triple, own.cpu, backend.device_needs(own))
+    with opened(needs, request.place, report) as devices:
+        yield devices
+
+
+def refuse_meter(target: LibraryTarget, name: str, known: Sequence[str]) -> Any:
+    """Say that a meter does not fit a target.
+
+    Raises:
+        UsageError: always.
+    """
+    raise UsageError(f"--runner {name} is not for {target.name}; known for it: {', '.join(known)}")

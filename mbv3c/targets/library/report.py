@@ -1,0 +1,91 @@
+"""A bundle with a library in words and in JSON."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from mbv3c.bundle import Bundle
+from mbv3c.lowering.describe import KernelRecord, MemoryRecord
+from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
+from mbv3c.parity.verdict import sentence
+from mbv3c.targets.backend import Backend, Compiled, Description
+from mbv3c.targets.library.building import manifest_of
+
+_FALLBACK = "fallback"
+
+
+def describe_compiled(backend: Backend, compiled: Compiled, *, explain: bool) -> Description:
+    """Add to what every backend says of a compiled bundle: its kernels."""
+    plain = Backend.describe_compiled(backend, compiled, explain=explain)
+    kernels = manifest_of(compiled.bundle).kernels
+    first, *rest = plain.lines
+    lines = [*(kernel_lines(kernels) if explain else ()), first]
+    origins = Counter(kernel.origin for kernel in kernels if kernel.origin)
+    if origins[TUNED] or origins[TRANSFERRED]:
+        lines.append(
+            f"kernels: {origins[TUNED]} tuned, {origins[TRANSFERRED]} transferred, "
+            f"{origins[DEFAULT]} by default rules"
+        )
+    explained = {"kernels": msgspec.to_builtins(kernels)} if explain else {}
+    return Description([*lines, *rest], {**plain.document, **explained})
+
+
+def describe_bundle(bundle: Bundle) -> Description:
+    """Say what a bundle consists of: its kernels and its memory."""
+    manifest = manifest_of(bundle)
+    target, parity = manifest.target, manifest.parity
+    lines = [
+        f"{bundle.path}: {manifest.model.name} for {target.name} ({target.cpu}, {target.cores} "
+        f"cores), {manifest.precision}",
+        "",
+        *kernel_lines(manifest.kernels),
+        "",
+        *memory_lines(manifest.memory),
+        "",
+        f"parity: {sentence(parity)}" if parity else "parity: not checked",
+    ]
+    keys = ("model", "target", "precision", "input", "outputs", "kernels", "memory", "parity")
+    document = msgspec.to_builtins(manifest)
+    return Description(lines, {key: document[key] for key in keys})
+
+
+def kernel_lines(kernels: Sequence[KernelRecord]) -> list[str]:
+    """Return one line per kernel call, and what no kernel of ours covers."""
+    wide = max((len(kernel.kernel) for kernel in kernels), default=0) + 2
+    lines = [f"{'kernel':<{wide}}{'multiply-adds':>14}{'KiB moved':>11}  covers"]
+    for kernel in kernels:
+        nodes = ", ".join(kernel.nodes) or "(layout)"
+        knobs = ", ".join(f"{name} {value}" for name, value in kernel.knobs.items())
+        knobs += "; tuned" if kernel.origin == TUNED else ""
+        shown = f"{nodes} [{knobs}]" if knobs else nodes
+        lines.append(
+            f"{kernel.kernel:<{wide}}{kernel.madds:>14,}{kernel.bytes / 1024:>11,.0f}  {shown}"
+        )
+    total = sum(kernel.madds for kernel in kernels)
+    lines.append(f"{'total':<{wide}}{total:>14,}  in {len(kernels)} calls")
+    fallen = dict.fromkeys(
+        node for kernel in kernels if kernel.kind == _FALLBACK for node in kernel.nodes
+    )
+    if fallen:
+        lines.append(
+            f"compiled by TVM's own operators, by a general schedule: {', '.join(fallen)}"
+        )
+    return lines
+
+
+def memory_lines(memory: MemoryRecord) -> list[str]:
+    """Return sums of the memory, then one line per value."""
+    bound = memory.arena_lower_bound
+    ratio = memory.arena_bytes / bound if bound else 1.0
+    return [
+        f"weights: {memory.weight_bytes:,} bytes, packed",
+        f"activation arena: {memory.arena_bytes:,} bytes in {len(memory.arena_blocks)} "
+        f"blocks, {ratio:.2f} times the largest sum of values alive at once ({bound:,})",
+        f"{'value':<44}{'bytes':>12}{'block':>7}{'alive in calls':>16}",
+        *(
+            f"{value.value:<44}{value.bytes:>12,}{value.block:>7}"
+            f"{str(value.first) + '-' + str(value.last):>16}"
+            for value in memory.values
+        ),
+    ]

@@ -1,0 +1,97 @@
+"""Targets for which a shared library is linked: a processor, perhaps with a GPU beside it."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mbv3c.errors import ToolError
+from mbv3c.execution.emulator.kit import native_arch
+from mbv3c.target import Target
+from mbv3c.targets.wing import TargetTable
+
+if TYPE_CHECKING:
+    import tvm
+
+NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class LibraryTarget(Target):
+    """A device with a processor that loads a shared library.
+
+    Core names and their features are LLVM's (`llc -march=aarch64 -mcpu=help`).
+
+    Attributes:
+        triple: LLVM's target triple; `native` is the machine that compiles.
+        cpu: LLVM's name of the processor; `native` is that of the machine that compiles.
+        arch: the machine of the library, as `uname -m` prints it, or `native`.
+        cores: the number of cores that one inference may use, by default those of the example.
+        example: a board or phone with this processor.
+    """
+
+    triple: str
+    cpu: str
+    arch: str
+    cores: int
+    example: str
+
+    @property
+    def runs_natively(self) -> bool:
+        """Whether this machine has the architecture of the library."""
+        return self.arch in (NATIVE, native_arch())
+
+
+AnyLibraryTarget = TypeVar("AnyLibraryTarget", bound=LibraryTarget)
+
+
+def resolve(target: AnyLibraryTarget) -> AnyLibraryTarget:
+    """Put this machine's names in the place of `native`.
+
+    Raises:
+        ToolError: a library for this machine cannot be linked.
+    """
+    if target.cpu != NATIVE:
+        return target
+    if platform.system() != "Linux":
+        raise ToolError(
+            f"target {target.name} links for Linux only and this is {platform.system()}; compile "
+            "for arm_cpu, or use a Linux machine"
+        )
+    from tvm.target import codegen
+
+    arch = platform.machine()
+    return replace(
+        target, triple=f"{arch}-linux-gnu", cpu=str(codegen.llvm_get_system_cpu()), arch=arch
+    )
+
+
+def on_this_machine(target: AnyLibraryTarget) -> AnyLibraryTarget:
+    """Return a target whose library is for the machine that compiles."""
+    return replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
+
+
+def tvm_target(target: LibraryTarget) -> "tvm.target.Target":
+    """Say in TVM's terms what to generate the processor's code for; `target` must be resolved."""
+    import tvm
+
+    return tvm.target.Target(
+        {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu, "num-cores": target.cores}
+    )
+
+
+def library_table(verified_on: Callable[[Any], str]) -> TargetTable:
+    """Return how targets are listed, of which `verified_on` says what runs their bundles."""
+
+    def line(target: LibraryTarget) -> str:
+        return f"{target.triple:<24}{verified_on(target):<24}{target.example}"
+
+    def row(target: LibraryTarget) -> dict[str, Any]:
+        optional = {name: getattr(target, name, "") for name in ("emulated_as", "gpu", "isa")}
+        return {
+            "triple": target.triple,
+            "cpu": target.cpu,
+            **{name: value or None for name, value in optional.items()},
+        }
+
+    return TargetTable(line=line, row=row)

@@ -1,0 +1,319 @@
+"""Check that a library computes what onnxruntime computes: whole, by kernels, and by stages."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from mbv3c.bundle import Bundle, Golden
+from mbv3c.errors import ToolError
+from mbv3c.execution.device.machine import DeviceNeeds
+from mbv3c.execution.device.place import Place
+from mbv3c.execution.device.runner import RpcRunner
+from mbv3c.execution.host import HostRunner
+from mbv3c.execution.runners import KernelRunner, Runnable, Runner
+from mbv3c.job import Job
+from mbv3c.lowering.plan import NO_CHOICES, Choices
+from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
+from mbv3c.parity.gate.blocks import BlockErrors, check_blocks
+from mbv3c.parity.kernels import KernelsParity, check_kernels
+from mbv3c.parity.ladder.climb import blame_library
+from mbv3c.parity.ladder.ladder import BREAKS, Ladder, Skipped
+from mbv3c.parity.ladder.stages import Array, ImportStage, LibraryStage, covering
+from mbv3c.parity.reference import ReferenceOutput, run_reference
+from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.precision import FP32, INT8, Precision
+from mbv3c.prepare import Prepared, Reference, rewritten_for
+from mbv3c.progress import Progress
+from mbv3c.targets.backend import reference_of
+from mbv3c.targets.library.building import build_library, job_of, manifest_of, target_of
+from mbv3c.tuning.choices import Recorded
+
+if TYPE_CHECKING:
+    from mbv3c.targets.library.backend import LibraryBackend
+
+
+def open_device(bundle: Bundle, place: Place, *, opencl: bool) -> RpcRunner:
+    """Reach a device that is to run a bundle, and learn what it is.
+
+    Raises:
+        UsageError: the bundle is for another architecture than the device's.
+        ToolError: the device cannot be reached, hangs, or lacks the OpenCL device that the bundle
+            needs.
+    """
+    runner = RpcRunner(place, opencl, seconds=place.seconds)
+    runner.look()
+    machine, record = runner.machine, manifest_of(bundle).target
+    if machine is not None:
+        needs = DeviceNeeds(record.name, record.triple, record.cpu, opencl)
+        needs.check(
+            machine,
+            f"{bundle.path} has a library for",
+            f"the {place}",
+            f"compile the model for {machine.architecture}",
+        )
+    return runner
+
+
+@contextmanager
+def opened(
+    backend: "LibraryBackend",
+    bundle: Bundle,
+    progress: Progress,
+    place: Place | None = None,
+    *,
+    stand_in: bool = True,
+) -> Iterator[Runnable]:
+    """Open what runs a bundle, as `Backend.open` says.
+
+    Raises:
+        UsageError: there is no way to run the bundle's kernels.
+        ToolError: what runs them is missing.
+    """
+    job = job_of(backend, bundle)
+    target, kernels = target_of(job), manifest_of(bundle).kernels
+    if place is not None:
+        device = open_device(bundle, place, opencl=backend.device_needs(target))
+        yield Runnable(bundle.path, device, device.description, kernels=kernels)
+        return
+    if stand_in:
+        backend.check_runs(target)
+    runner = backend.runner_for(target, job.precision)
+    if runner is not None:
+        estimator = backend.estimator(target)
+        yield Runnable(bundle.path, runner, runner.description, True, kernels, estimator)
+        return
+    if not stand_in:
+        raise ToolError(
+            f"nothing here runs a library for {target.name}: {backend.no_runner(target)}"
+        )
+    with backend.stand_in(bundle, job, progress) as standing_in:
+        yield standing_in
+
+
+_ON_GIVEN = "running onnxruntime on the model as given"
+_ON_QUANTIZED = "running onnxruntime on the quantized model"
+
+
+def verify(
+    backend: "LibraryBackend",
+    bundle: Bundle,
+    progress: Progress,
+    place: Place | None = None,
+    known: Prepared | None = None,
+) -> Parity:
+    """Check a bundle's library, as `Backend.verify` says.
+
+    The reference of an int8 bundle is the quantized model; the model as given is beside it.
+
+    Raises:
+        Mbv3cError: the bundle cannot be run.
+    """
+    with backend.open(bundle, progress, place=place) as opened:
+        progress(_ON_QUANTIZED if bundle.quantized else _ON_GIVEN)
+        reference = reference_of(bundle, known)
+        wanted = reference.outputs
+        if opened.exact_program:
+            progress(f"running the library on {opened.ran_on}")
+        outputs = opened.runner.run(opened.folder, reference.inputs)
+        alone = kernels_alone(reference, bundle.precision, opened, progress)
+    parity = compare(
+        outputs,
+        wanted,
+        TOLERANCES[bundle.precision.name],
+        ran_on=opened.ran_on,
+        exact_program=opened.exact_program,
+    )
+    parity = replace(parity, kernels=alone)
+    if not bundle.quantized:
+        return parity
+    progress(_ON_GIVEN)
+    given = known.given if known else onnx.load(bundle.model)
+    given_outputs = list(run_reference(given, reference.inputs))
+    return replace(parity, as_given=agreement(outputs, given_outputs))
+
+
+def kernels_alone(
+    reference: Reference, precision: Precision, opened: Runnable, progress: Progress
+) -> KernelsParity | None:
+    """Check every kernel of a quantized library by itself; None for other libraries."""
+    if not precision.quantized or not isinstance(opened.runner, KernelRunner):
+        return None
+    progress("running every kernel by itself")
+    # The last input has the largest values: of integers, those that saturate, too.
+    x = reference.inputs[-1]
+    return check_kernels(reference.model, opened.kernels, x, opened.runner, opened.folder)
+
+
+def blocks(backend: "LibraryBackend", bundle: Bundle, progress: Progress) -> BlockErrors | str:
+    """Run every block of a bundle by itself, or say why that is not possible.
+
+    Raises:
+        Mbv3cError: the library fails.
+    """
+    job = job_of(backend, bundle)
+    runner = backend.runner_for(target_of(job), job.precision)
+    if not isinstance(runner, KernelRunner):
+        return (
+            "Blocks were not run by themselves: nothing stops between the kernels where "
+            f"{job.target.name} runs."
+        )
+    progress("running every block by itself")
+    graph, _ = rewritten_for(onnx.load(bundle.compiled_model), job.precision)
+    reference = Reference(graph)
+    kernels = manifest_of(bundle).kernels
+    return check_blocks(graph, kernels, reference.inputs, runner, bundle.path)
+
+
+def golden_of(prepared: Prepared, precision: Precision) -> Golden:
+    """Return the first input of the parity check, what onnxruntime makes of it, and tolerances."""
+    tolerance, reference = TOLERANCES[precision.name], prepared.reference
+    first = with_pooled_spread(reference.outputs, tolerance)[0]
+    return Golden(
+        reference.inputs[0],
+        [output.output for output in first],
+        [tolerance.allowed(output.spread, output.step) for output in first],
+    )
+
+
+# The import runs without any optimisation, which takes longer than everything else.
+_IMPORT_INPUTS = 2
+
+
+@dataclass
+class LibraryStages:
+    """Climbs the stages of a bundle with a library, see `BackendStages`.
+
+    Attributes:
+        backend: the backend of the bundle.
+        bundle: the bundle.
+        ladder: what has run so far.
+        progress: told what is being done.
+        place: the device that runs the bundle; None to find what can run it here.
+    """
+
+    backend: "LibraryBackend"
+    bundle: Bundle
+    ladder: Ladder
+    progress: Progress
+    place: Place | None
+
+    least_cosine = None
+
+    def __post_init__(self) -> None:
+        self.job = job_of(self.backend, self.bundle)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether knobs of the bundle's kernels were measured."""
+        return isinstance(self.job.choices, Recorded) and bool(self.job.choices.knobs)
+
+    def references(self, quantized: onnx.ModelProto) -> list[list[ReferenceOutput]]:
+        return list(run_reference(quantized, self.ladder.inputs))
+
+    def climb(self, model: onnx.ModelProto) -> None:
+        self._import(model)
+        self._target(model)
+
+    def blame(self, given: onnx.ModelProto) -> None:
+        kernels = manifest_of(self.bundle).kernels
+        blame_library(self.ladder, self.bundle, kernels, given, self.progress)
+
+    def _import(self, model: onnx.ModelProto) -> None:
+        self.progress("importing to Relax, and running TVM's operators as they are")
+        begun = time.monotonic()
+        precision = INT8 if self.job.precision.quantized else FP32
+        stage = ImportStage(precision=precision.name)
+        with tempfile.TemporaryDirectory(prefix="mbv3c-import-") as name:
+            imported = stage.make(model, Path(name))
+            outputs = imported.run(self.ladder.inputs[:_IMPORT_INPUTS])
+        self.ladder.add(stage, model, outputs, time.monotonic() - begun)
+
+    def _target(self, model: onnx.ModelProto) -> None:
+        begun = time.monotonic()
+        reference, missed = Reference(model), list[str]()
+        with self.backend.open(self.bundle, self.progress, place=self.place) as opened:
+            runner = opened.runner
+            self.progress(f"running the library on {opened.ran_on}")
+            outputs = opened.runner.run(opened.folder, reference.inputs)
+            alone = kernels_alone(reference, self.job.precision, opened, self.progress)
+            if alone is not None:
+                missed = alone.missed
+        seconds = time.monotonic() - begun
+        name = "tuned, on the target" if self.tuned else "scheduled, on the target"
+        stage = LibraryStage(
+            name, self.job.precision.name, self._builder(runner), runner, opened.ran_on
+        )
+        stage = replace(stage, script=self.backend.script)
+        if not isinstance(runner, HostRunner) and self.backend.script == "library":
+            stage = replace(stage, arch=target_of(self.job).arch)
+        rung = self.ladder.add(stage, model, outputs, seconds, missed)
+        self.ladder.plain_seconds = self.ladder.rungs[0].row.seconds + seconds
+        apart = self._apart(runner)
+        if rung.row.verdict != BREAKS:
+            for name in apart:
+                self._skip(name, "built only if the target breaks, which runs the same kernels")
+            return
+        self.ladder.rungs.pop()
+        for name, choices in apart.items():
+            self._built_here(name, model, choices)
+        self.ladder.add(stage, model, outputs, seconds, missed)
+
+    def _apart(self, runner: Runner) -> dict[str, Choices]:
+        """Return what tells schedules, their tuning and the device apart, and can run here."""
+        if not self.tuned:
+            self._skip("tuned", "no kernel of the bundle is tuned")
+        own = isinstance(runner, HostRunner)
+        reason = self.backend.why_not_here(self.job, own=own)
+        if reason:
+            self._skip("schedules on this machine", reason)
+            return {}
+        default: dict[str, Choices] = {"default schedules, on this machine": NO_CHOICES}
+        tuned: dict[str, Choices] = {"tuned schedules, on this machine": self.job.choices}
+        if own:  # the bundle's library is the last of them
+            return default if self.tuned else {}
+        return default | tuned if self.tuned else default
+
+    def _built_here(self, name: str, model: onnx.ModelProto, choices: Choices) -> None:
+        self.progress(f"building and running {name}")
+        begun, runner = time.monotonic(), HostRunner()
+
+        def build(part: onnx.ModelProto, output: Path) -> tuple[str, ...]:
+            job = replace(self._kept(part), choices=choices)
+            return covering(self.backend.build_here(part, job, output))
+
+        stage = LibraryStage(name, self.job.precision.name, build, runner, runner.description)
+        with tempfile.TemporaryDirectory(prefix="mbv3c-schedules-") as folder:
+            outputs: list[list[Array]] = stage.make(model, Path(folder)).run(self.ladder.inputs)
+        self.ladder.add(stage, model, outputs, time.monotonic() - begun)
+
+    def _builder(self, runner: Runner) -> Callable[[onnx.ModelProto, Path], tuple[str, ...]]:
+        """Return what builds a part as the bundle's library was built, for what runs it here."""
+        target = target_of(self.job)
+        if self.place is None:
+            target = self.backend.part_target(target, on_host=isinstance(runner, HostRunner))
+
+        def build(part: onnx.ModelProto, output: Path) -> tuple[str, ...]:
+            job = replace(self._kept(part), target=target)
+            return covering(build_library(self.backend, part, job, output).lowered)
+
+        return build
+
+    def _kept(self, part: onnx.ModelProto) -> Job:
+        """Return the job with those patterns of `--keep-float` that match a node of a part."""
+        names = [node.name for node in part.graph.node]
+        kept = (
+            pattern
+            for pattern in self.job.keep_float
+            if any(fnmatchcase(name, pattern) for name in names)
+        )
+        return replace(self.job, keep_float=tuple(kept))
+
+    def _skip(self, stage: str, reason: str) -> None:
+        self.ladder.skipped.append(Skipped(stage, reason))

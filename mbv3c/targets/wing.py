@@ -1,0 +1,149 @@
+"""What is known of a backend without importing it: its devices, its options, its tools.
+
+The backend itself, behind `load`, imports TVM or vela; a wing imports neither, so that devices,
+options and missing tools are listed at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mbv3c.errors import UsageError
+from mbv3c.precision import Precision
+from mbv3c.progress import Progress
+from mbv3c.target import Target
+
+if TYPE_CHECKING:
+    from mbv3c.targets.backend import Backend
+
+TARGET_HEADER = f"{'target':<33}{'triple':<24}{'verified here on':<24}example"
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of `compile` that a backend adds.
+
+    Attributes:
+        name: the name in Python; `--like-this` on the command line.
+        type: the type of the value; bool makes a flag.
+        help: what the command line says about it.
+    """
+
+    name: str
+    type: type
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class TargetTable:
+    """The targets of a backend, as `mbv3c targets` lists them.
+
+    Attributes:
+        header: the heads of the columns; tables with equal heads are printed as one.
+        line: function that gives the text of a target, behind its name.
+        row: function that gives the documented JSON form of a target, without `name` and
+            `default`.
+        key: the key of the rows in the JSON document.
+    """
+
+    header: str = TARGET_HEADER
+    line: Callable[[Any], str] = lambda target: ""
+    row: Callable[[Any], dict[str, Any]] = lambda target: {}
+    key: str = "targets"
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One row of `mbv3c doctor`.
+
+    Attributes:
+        name: what was looked for.
+        ok: whether it is there and fits.
+        detail: what was found.
+        remedy: what to do when it is not ok; empty otherwise.
+        optional: whether only some targets need it.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """What looks for everything that a backend stands on, and fetches it.
+
+    Attributes:
+        diagnose: says for every part whether it is here; imports none of them.
+        fetches: fetches parts, by the names that `mbv3c doctor --fetch` takes.
+    """
+
+    diagnose: Callable[[], Sequence[Requirement]] = tuple
+    fetches: Mapping[str, Callable[[Progress], object]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wing:
+    """What is known of a backend without importing it.
+
+    Attributes:
+        module: the module whose `BACKEND` is the backend.
+        targets: every device, in the order in which `mbv3c targets` lists them.
+        defaults: the default device of every family.
+        precisions: the precisions in which the devices may compute, the default one first.
+        table: how the devices are listed.
+        options: the options of `compile` that only this backend takes.
+        refusals: why options of other backends make no sense here, by the option's name, with
+            `{target}` for the target's name.
+        closed: devices that users ask for and that cannot be had, with the reason.
+        doctor_module: the module whose `DOCTOR` looks for the backend's tools; empty without any.
+    """
+
+    module: str
+    targets: Sequence[Target]
+    defaults: Mapping[str, str]
+    precisions: Sequence[Precision]
+    table: TargetTable = field(default_factory=TargetTable)
+    options: Sequence[Option] = ()
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    closed: Mapping[str, str] = field(default_factory=dict)
+    doctor_module: str = ""
+
+    def find(self, family: str, device: str) -> Target:
+        """Look a device up; without a name, the family's default one.
+
+        Raises:
+            UsageError: there is no such device; the known ones are listed.
+        """
+        devices = {target.device: target for target in self.targets if target.family == family}
+        wanted, known = device or self.defaults[family], ", ".join(devices)
+        if wanted in self.closed:
+            raise UsageError(
+                f"there is no {family}:{wanted}: {self.closed[wanted]}; known: {known}"
+            )
+        if wanted not in devices:
+            raise UsageError(f"unknown device {wanted!r} of {family}; known: {known}")
+        return devices[wanted]
+
+    def is_default(self, target: Target) -> bool:
+        """Say whether a device is its family's default one."""
+        return self.defaults[target.family] == target.device
+
+    def load(self) -> "Backend":
+        """Import the backend."""
+        backend: Backend = import_module(self.module).BACKEND
+        return backend
+
+    def doctor(self) -> Doctor:
+        """Import what looks for the backend's tools."""
+        if not self.doctor_module:
+            return Doctor()
+        doctor: Doctor = import_module(self.doctor_module).DOCTOR
+        return doctor

@@ -1,0 +1,43 @@
+"""The Python interface: its names, and the examples of docs/api.md."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mbv3c
+from mbv3c import api
+
+PAGE = Path(__file__).parents[1] / "docs/api.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)
+
+
+def test_the_package_has_every_name_of_the_interface() -> None:
+    assert set(mbv3c.__all__) == {*api.__all__, "__version__"}
+    assert all(getattr(mbv3c, name) is getattr(api, name) for name in api.__all__)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    script = "import sys, mbv3c; print(sorted({'tvm', 'onnx', 'onnxruntime'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_other_names_are_an_error() -> None:
+    with pytest.raises(AttributeError, match="module 'mbv3c' has no attribute 'nothing'"):
+        _ = mbv3c.nothing
+
+
+def test_every_function_is_in_the_page() -> None:
+    functions = [name for name in api.__all__ if name[0].islower()]
+    missing = [name for name in functions if f"mbv3c.{name}(" not in PAGE.read_text()]
+    assert missing == []
+
+
+def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for example in EXAMPLES:
+        exec(compile(example, str(PAGE), "exec"), names)
