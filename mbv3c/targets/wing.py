@@ -122,7 +122,7 @@ class Wing:
         Raises:
             UsageError: there is no such device; the known ones are listed.
         """
-        devices = {target.device: target for target in self.targets if target.family == family}
+        devices = {entry.device: entry for entry in self.targets if entry.family == family}
         wanted, known = device or self.defaults[family], ", ".join(devices)
         if wanted in self.closed:
             raise UsageError(
