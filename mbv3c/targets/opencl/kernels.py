@@ -1,6 +1,4 @@
-"""Kernels for GPUs, by shape: what `select_gpu` asks for.
-
-Choose a kernel for every node of a rewritten graph that a GPU runs.
+"""Kernels for GPUs, and which of them computes each node of a rewritten graph.
 
 Of a squeeze-and-excitation branch only the gates are computed. The depthwise convolution before it
 writes sums beside its map, and the pointwise convolution after it multiplies the map by the gates
@@ -49,7 +47,6 @@ from mbv3c.lowering.select.nodes import (
 from mbv3c.lowering.select.selection import Rule, Selection, run_rules
 from mbv3c.targets.opencl.gpus import Gpu
 from mbv3c.targets.opencl.schedules import convolution, depthwise, gates, launch, pointwise, simple
-from mbv3c.targets.opencl.schedules import depthwise as depthwise_schedule
 from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap
 from mbv3c.targets.opencl.schedules.gates import Gates
 from mbv3c.targets.opencl.schedules.pointwise import Product
@@ -199,7 +196,7 @@ def depthwise_with_sums(node: onnx.NodeProto, selection: GpuSelection) -> bool:
     plain = Depthwise(conv.batch, conv.inputs, *conv.axes, activation, selection.dtype)
     shape = DepthwiseMap(plain, sums=True)
     kernel = selection.kernels.depthwise_map(shape, conv.weights, conv.bias)
-    parts = depthwise_schedule.parts(shape, kernel.knobs)
+    parts = depthwise.parts(shape, kernel.knobs)
     extents = (conv.batch, parts, conv.inputs)
     sums = memory.add_value(f"{result}.sums", extents, launch.SUM)
     x = selection.value(node.input[0], channels_last=True)
