@@ -115,7 +115,7 @@ def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
         ),
         (
             ["--target", "arm_cpu", "--sram", "512", "--force"],
-            "--sram are for",
+            "--sram is for --target npu only",
         ),
         (["--target", "arm_cpu", "--trials", "0"], "--trials and --minutes must be above 0"),
         (["--target", "arm_cpu", "--minutes", "-1"], "--trials and --minutes must be above 0"),
