@@ -40,6 +40,7 @@ from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.library.backend import LibraryBackend
 from mbv3c.targets.library.building import built_again, measured_on, refuse_meter, target_of
 from mbv3c.targets.library.target import LibraryTarget, resolve, tvm_target
+from mbv3c.targets.library.verifying import Builder
 from mbv3c.tuning.contest import TunableKernels
 from mbv3c.tuning.meters import INSTRUCTIONS, CountingMeter, LocalMeter, NetworkMeter
 
@@ -160,12 +161,12 @@ class CpuBackend(LibraryBackend):
     def part_target(self, target: LibraryTarget, *, on_host: bool) -> LibraryTarget:
         return HOST_CPU if on_host and not target.runs_natively else target
 
-    def why_not_here(self, job: Job, *, own: bool) -> str:
+    def builder_here(self, job: Job, *, own: bool) -> Builder | str:
         if job.precision.dtype == "float16" and not own:
             return "it may not compute in half precision"
-        return ""
+        return self._build_here
 
-    def build_here(self, graph: onnx.ModelProto, job: Job, output: Path) -> Lowered:
+    def _build_here(self, graph: onnx.ModelProto, job: Job, output: Path) -> Lowered:
         target, here = resolve(_cpu(job.target)), resolve(HOST_CPU)
         processor = processor_of(target)
         if target.arch != here.arch:

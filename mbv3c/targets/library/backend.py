@@ -24,6 +24,7 @@ from mbv3c.progress import Progress
 from mbv3c.targets.backend import Backend, Built, Call
 from mbv3c.targets.library import building, report, verifying
 from mbv3c.targets.library.building import (
+    CostModel,
     Library,
     LibraryManifest,
     LibraryTargetRecord,
@@ -33,12 +34,10 @@ from mbv3c.targets.library.building import (
     target_of,
 )
 from mbv3c.targets.library.target import LibraryTarget, resolve
-from mbv3c.targets.library.verifying import LibraryStages
+from mbv3c.targets.library.verifying import Builder, LibraryStages
 from mbv3c.tuning.choices import tuned_kernels
 from mbv3c.tuning.contest import TunableKernels
-from mbv3c.tuning.database import Database
 from mbv3c.tuning.meters import NetworkMeter
-from mbv3c.tuning.session import TunedNetwork
 
 
 class LibraryBackend(Backend):
@@ -119,15 +118,11 @@ class LibraryBackend(Backend):
         """
 
     @abstractmethod
-    def why_not_here(self, job: Job, *, own: bool) -> str:
-        """Say why a target's schedules cannot be built for this machine; empty if they can.
+    def builder_here(self, job: Job, *, own: bool) -> Builder | str:
+        """Return what builds a target's schedules for this machine, or why nothing can.
 
         `own` says whether this machine runs the target's own libraries.
         """
-
-    def build_here(self, graph: onnx.ModelProto, job: Job, output: Path) -> Lowered:
-        """Build the kernels that a target's processor gets, for this machine."""
-        raise NotImplementedError
 
     @abstractmethod
     def device_needs(self, target: LibraryTarget) -> bool:
@@ -138,19 +133,13 @@ class LibraryBackend(Backend):
         """Return the kernels that can be tuned for a resolved target."""
 
     @abstractmethod
-    def meter(self, target: LibraryTarget, name: str | None) -> NetworkMeter | None:
-        """Return what measures candidates here; None where choices can only be estimated.
+    def meter(self, target: LibraryTarget, name: str | None) -> NetworkMeter | CostModel:
+        """Return what measures candidates here, or what estimates them where nothing does.
 
         Raises:
             UsageError: the named meter does not fit the target.
             ToolError: what it needs is not here.
         """
-
-    def estimate(
-        self, default: Lowered, target: LibraryTarget, database: Database
-    ) -> TunedNetwork:
-        """Estimate all choices, for a target that nothing here measures."""
-        raise NotImplementedError
 
     def estimator(self, target: LibraryTarget) -> Estimator | None:
         """Return what estimates cycles from counted instructions; None where nothing does."""

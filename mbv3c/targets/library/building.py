@@ -209,6 +209,18 @@ def database_of(backend: "LibraryBackend", root: Path, target: Target) -> Tuning
     return TuningDatabase(records, is_current, lambda: status_lines(records))
 
 
+@dataclass(frozen=True)
+class CostModel:
+    """What estimates every choice, for a target that nothing here measures.
+
+    Attributes:
+        estimate: takes the network, lowered with the default choices, and the target's
+            database.
+    """
+
+    estimate: Callable[[Lowered, Database], TunedNetwork]
+
+
 RPC = "rpc"
 METERS = ("local", "emulated", "estimated", RPC)
 
@@ -266,8 +278,8 @@ def tune(
     database = Database(folder_for(request.root, measured_on(backend, target_of(job)).device))
     tell = one_at_a_time(report)
     with _meter(backend, target_of(job), request, tell) as meter:
-        if meter is None:
-            return backend.estimate(lower(NO_CHOICES), target_of(job), database)
+        if isinstance(meter, CostModel):
+            return meter.estimate(lower(NO_CHOICES), database)
         network = Tunable(backend.kernels(target), lower, known)
         trials = request.trials
         if trials is None and request.seconds is None:
@@ -282,7 +294,7 @@ def _meter(
     target: LibraryTarget,
     request: TuneRequest,
     report: Callable[[Event], None],
-) -> Iterator[NetworkMeter | None]:
+) -> Iterator[NetworkMeter | CostModel]:
     """Open what measures: devices at a place, or what is here."""
     if request.place is None:
         yield backend.meter(target, request.runner)

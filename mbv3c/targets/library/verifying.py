@@ -19,6 +19,7 @@ from mbv3c.execution.device.runner import RpcRunner
 from mbv3c.execution.host import HostRunner
 from mbv3c.execution.runners import KernelRunner, Runnable, Runner
 from mbv3c.job import Job
+from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
 from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
 from mbv3c.parity.gate.blocks import BlockErrors, check_blocks
@@ -37,6 +38,9 @@ from mbv3c.tuning.choices import Recorded
 
 if TYPE_CHECKING:
     from mbv3c.targets.library.backend import LibraryBackend
+
+# Builds the kernels that a target's processor gets, into a file, for this machine.
+Builder = Callable[[onnx.ModelProto, Job, Path], Lowered]
 
 
 def open_device(bundle: Bundle, place: Place, *, opencl: bool) -> RpcRunner:
@@ -261,32 +265,35 @@ class LibraryStages:
                 self._skip(name, "built only if the target breaks, which runs the same kernels")
             return
         self.ladder.rungs.pop()
-        for name, choices in apart.items():
-            self._built_here(name, model, choices)
+        for name, (build, choices) in apart.items():
+            self._built_here(name, model, build, choices)
         self.ladder.add(stage, model, outputs, seconds, missed)
 
-    def _apart(self, runner: Runner) -> dict[str, Choices]:
+    def _apart(self, runner: Runner) -> dict[str, tuple[Builder, Choices]]:
         """Return what tells schedules, their tuning and the device apart, and can run here."""
         if not self.tuned:
             self._skip("tuned", "no kernel of the bundle is tuned")
         own = isinstance(runner, HostRunner)
-        reason = self.backend.why_not_here(self.job, own=own)
-        if reason:
-            self._skip("schedules on this machine", reason)
+        build = self.backend.builder_here(self.job, own=own)
+        if isinstance(build, str):
+            self._skip("schedules on this machine", build)
             return {}
-        default: dict[str, Choices] = {"default schedules, on this machine": NO_CHOICES}
-        tuned: dict[str, Choices] = {"tuned schedules, on this machine": self.job.choices}
-        if own:  # the bundle's library is the last of them
-            return default if self.tuned else {}
-        return default | tuned if self.tuned else default
+        stages: dict[str, tuple[Builder, Choices]] = {}
+        if self.tuned or not own:
+            stages["default schedules, on this machine"] = (build, NO_CHOICES)
+        if self.tuned and not own:  # the bundle's library is the last of them
+            stages["tuned schedules, on this machine"] = (build, self.job.choices)
+        return stages
 
-    def _built_here(self, name: str, model: onnx.ModelProto, choices: Choices) -> None:
+    def _built_here(
+        self, name: str, model: onnx.ModelProto, build_here: Builder, choices: Choices
+    ) -> None:
         self.progress(f"building and running {name}")
         begun, runner = time.monotonic(), HostRunner()
 
         def build(part: onnx.ModelProto, output: Path) -> tuple[str, ...]:
             job = replace(self._kept(part), choices=choices)
-            return covering(self.backend.build_here(part, job, output))
+            return covering(build_here(part, job, output))
 
         stage = LibraryStage(name, self.job.precision.name, build, runner, runner.description)
         with tempfile.TemporaryDirectory(prefix="mbv3c-schedules-") as folder:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from mbv3c.precision import FP16, Precision
 from mbv3c.progress import Progress
 from mbv3c.target import Target
 from mbv3c.targets.library.backend import LibraryBackend
-from mbv3c.targets.library.building import built_again, measured_on, refuse_meter
+from mbv3c.targets.library.building import CostModel, built_again, measured_on, refuse_meter
 from mbv3c.targets.library.target import LibraryTarget, on_this_machine, resolve
 from mbv3c.targets.library.target import tvm_target as host_target
 from mbv3c.targets.opencl.devices import WING, GpuTarget
@@ -270,7 +271,7 @@ class OpenClBackend(LibraryBackend):
     def part_target(self, target: LibraryTarget, *, on_host: bool) -> LibraryTarget:
         return on_this_machine(target)
 
-    def why_not_here(self, job: Job, *, own: bool) -> str:
+    def builder_here(self, job: Job, *, own: bool) -> str:
         return "kernels of a GPU are run as they are"
 
     def device_needs(self, target: LibraryTarget) -> bool:
@@ -290,13 +291,13 @@ class OpenClBackend(LibraryBackend):
             {"pointwise": "product", "depthwise": "depthwise_map"},
         )
 
-    def meter(self, target: LibraryTarget, name: str | None) -> NetworkMeter | None:
+    def meter(self, target: LibraryTarget, name: str | None) -> NetworkMeter | CostModel:
         here = resolve(target).arch == native_arch()
         name = name or ("local" if here else "estimated")
         if name not in _METERS:
             refuse_meter(target, name, _METERS)
         if name == "estimated":
-            return None
+            return CostModel(partial(self._estimate, target))
         if not here:
             raise UsageError(
                 f"{target.name} does not run on this machine; --device or --tracker measures on "
@@ -307,8 +308,8 @@ class OpenClBackend(LibraryBackend):
             description += ", whose times say nothing about a GPU"
         return LocalMeter(tuple(choose_cpus(len(os.sched_getaffinity(0)))), device=description)
 
-    def estimate(
-        self, default: Lowered, target: LibraryTarget, database: Database
+    def _estimate(
+        self, target: LibraryTarget, default: Lowered, database: Database
     ) -> TunedNetwork:
         estimated = estimate(tasks_of([default.plan]), gpu_of(_gpu(target)))
         return TunedNetwork(
