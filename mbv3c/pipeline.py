@@ -234,6 +234,6 @@ def _checked_input(x: NDArray[Any] | Path, wanted: tuple[int, ...]) -> NDArray[n
         except (OSError, ValueError) as error:
             raise UsageError(f"{name} is no .npy array: {error}") from error
     if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.shape != wanted:
-        found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else "an .npz archive"
-        raise UsageError(f"{name} holds {found}; the bundle wants float32 {wanted}")
+        given = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else "an .npz archive"
+        raise UsageError(f"{name} holds {given}; the bundle wants float32 {wanted}")
     return x

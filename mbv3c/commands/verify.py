@@ -164,13 +164,15 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
     if limits:
         kept = sum(check.passed for check in limits)
         yield f"limits: {kept} of {len(limits)} kept"
-        yield from (f"  MISSED {check.name}: {check.said}" for check in limits if not check.passed)
+        yield from (
+            f"  MISSED {check.name}: {check.finding}" for check in limits if not check.passed
+        )
     compared = [check for check in outcome.checks if check.suite == "baseline"]
     if compared:
         wide = max(len(check.name) for check in compared)
         yield f"baseline: {'passed' if all(check.passed for check in compared) else 'MISSED'}"
         for check in compared:
-            yield f"  {'' if check.passed else 'MISSED '}{check.name:<{wide}}  {check.said}"
+            yield f"  {'' if check.passed else 'MISSED '}{check.name:<{wide}}  {check.finding}"
 
 
 @click.command()
@@ -313,8 +315,8 @@ def ladder_lines(ladder: "Ladder", written: str | None) -> "Iterator[str]":
     for row in ladder.rows:
         yield f"{row.stage:<{wide}}{_figures(row)}  {row.verdict:<11}{row.ran_on}"
     for row in ladder.rows:
-        if row.said:
-            yield f"{row.stage}: {row.said}"
+        if row.finding:
+            yield f"{row.stage}: {row.finding}"
     for stage in ladder.skipped:
         yield f"skipped {stage.stage}: {stage.reason}"
     passed = "every stage passed" if ladder.passed else "FAILED"

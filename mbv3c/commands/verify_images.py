@@ -145,7 +145,7 @@ class _Lines:
             return
         self._said = now
         self._images = event.get("images", self._images)
-        self._print(said(event, self._images))
+        self._print(progress_text(event, self._images))
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def _bar() -> "Iterator[Report]":
 
         def report(event: "Event") -> None:
             if event["event"] in ("start", "step", "slow", "interrupted"):
-                bar.console.print(said(event, 0), markup=False, highlight=False)
+                bar.console.print(progress_text(event, 0), markup=False, highlight=False)
             if event["event"] == "start":
                 bar.update(task, total=event["images"], completed=event["done"])
             elif event["event"] == "progress":
@@ -171,7 +171,7 @@ def _bar() -> "Iterator[Report]":
         yield report
 
 
-def said(event: "Event", images: int) -> str:
+def progress_text(event: "Event", images: int) -> str:
     """Say an event in a line; `images` is how many there are."""
     match event["event"]:
         case "step":

@@ -98,7 +98,7 @@ class Parity:
                     "kernels",
                     f"{index} {kernel.kernel} makes {kernel.tensor}",
                     kernel.passed,
-                    kernel.said,
+                    kernel.finding,
                 )
                 for index, kernel in enumerate(kernels)
             ),

@@ -59,7 +59,7 @@ class KernelParity:
         return not self.passed, steps, self.wrong / self.values
 
     @property
-    def said(self) -> str:
+    def finding(self) -> str:
         """The kernel and its largest difference, in words."""
         what = ", ".join(self.nodes) or f"makes {self.tensor}"
         if self.steps is None:
@@ -84,7 +84,7 @@ class KernelsParity:
     @property
     def missed(self) -> list[str]:
         """The kernels that did not pass, and by how much, in words."""
-        return [kernel.said for kernel in self.kernels if not kernel.passed]
+        return [kernel.finding for kernel in self.kernels if not kernel.passed]
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
@@ -96,7 +96,7 @@ class KernelsParity:
             "count": len(self.kernels),
             "values": sum(kernel.values for kernel in rounded),
             "differing": sum(kernel.differing for kernel in rounded),
-            "worst": worst and worst.said,
+            "worst": worst and worst.finding,
             "steps": max((kernel.steps or 0 for kernel in self.kernels), default=0),
             "kernels": [finite(asdict(kernel)) for kernel in self.kernels],
         }

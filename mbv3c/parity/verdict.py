@@ -20,7 +20,7 @@ class Check:
         suite: what it belongs to: `parity`, `kernels`, `limits` or `baseline`.
         name: what was checked; no other check of the suite has that name.
         passed: the verdict.
-        said: what was seen, and what is allowed.
+        finding: what was seen, and what is allowed.
         exit_code: exit code of the command if the check is missed.
         seconds: how long it took to find out.
         skipped: whether it could not be checked; then it counts as passed.
@@ -29,7 +29,7 @@ class Check:
     suite: str
     name: str
     passed: bool
-    said: str
+    finding: str
     exit_code: int = EXIT_PARITY
     seconds: float = 0.0
     skipped: bool = False
@@ -40,7 +40,7 @@ class Check:
             "suite": self.suite,
             "name": self.name,
             "passed": None if self.skipped else self.passed,
-            "said": self.said,
+            "said": self.finding,
         }
 
 

@@ -147,7 +147,7 @@ def profile_count(
 
 
 def counted_kernels(
-    calls: Sequence[Call], found: Mapping[str, int], cycles: Mapping[str, int] | None = None
+    calls: Sequence[Call], counts: Mapping[str, int], cycles: Mapping[str, int] | None = None
 ) -> list[CountedKernel]:
     """Match instructions and, where there are any, estimated cycles by symbol with the plan."""
     known = {call.kernel for call in calls}
@@ -158,7 +158,7 @@ def counted_kernels(
             sums[name if name in known else ELSEWHERE] += number
         return sums
 
-    sums, estimated = placed(found), placed(cycles) if cycles is not None else None
+    sums, estimated = placed(counts), placed(cycles) if cycles is not None else None
     total = sums.total()
     rows = []
     for kernel in [*dict.fromkeys(call.kernel for call in calls), ELSEWHERE]:

@@ -218,18 +218,18 @@ def _by_key(lowered: Lowered, calls: Calls) -> dict[str, Costs]:
         for name, step in zip(lowered.kernels, lowered.plan.steps, strict=True)
         if step.shape is not None
     }
-    found: dict[str, Costs] = {key: [] for key in keys.values()}
+    costs_of: dict[str, Costs] = {key: [] for key in keys.values()}
     for block in calls:
-        for costs in found.values():
+        for costs in costs_of.values():
             costs.append([])
         for run in block:
             sums: defaultdict[str, float] = defaultdict(float)
             for name, cost in run:
                 if name in keys:
                     sums[keys[name]] += cost
-            for key, costs in found.items():
+            for key, costs in costs_of.items():
                 costs[-1].append(sums[key])
-    return found
+    return costs_of
 
 
 def _costs(

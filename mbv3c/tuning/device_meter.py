@@ -136,11 +136,11 @@ class DeviceMeter:
 
     def _turns(self, wholes: Sequence[BuiltNetwork], measured: str) -> dict[BuiltNetwork, Any]:
         """Measure networks on one device, in one session."""
-        sides = {f"network {number}": one for number, one in enumerate(wholes)}
+        sides = {f"network {number}": network for number, network in enumerate(wholes)}
         with tempfile.TemporaryDirectory(prefix="mbv3c-contest-") as name:
             folders = {side: network.folder for side, network in sides.items()}
             result = self._session(Path(name), folders, self.seconds, {"turns": measured})
-        return {one: result["blocks"][side] for side, one in sides.items()}
+        return {network: result["blocks"][side] for side, network in sides.items()}
 
     def _session(
         self, folder: Path, sides: Mapping[str, Path], seconds: float, asked: dict[str, Any]

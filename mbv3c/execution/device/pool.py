@@ -70,7 +70,7 @@ class Board:
         until: time at which the device is tried again, by time.monotonic.
         since: time at which the device was set aside.
         beat: last number of its beats at the tracker, and the time at which that was new.
-        said: kinds of doubt about its times that were reported.
+        reported: kinds of doubt about its times that were reported.
     """
 
     address: Address
@@ -81,7 +81,7 @@ class Board:
     until: float = 0.0
     since: float = 0.0
     beat: tuple[int | None, float] = (None, 0.0)
-    said: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
 
     @property
     def aside(self) -> bool:
@@ -263,9 +263,9 @@ class Pool:
                 board.pause, board.until = 0.0, 0.0
                 self._report({"event": "device-back", "device": board.name})
             doubts = board.machine.doubts if board.machine else {}
-            for kind in doubts.keys() - board.said:
+            for kind in doubts.keys() - board.reported:
                 self._report({"event": "device-doubt", "device": board.name, "text": doubts[kind]})
-            board.said |= doubts.keys()
+            board.reported |= doubts.keys()
 
     def failed(self, lease: Lease, reason: str) -> None:
         """Note a fault of a device, or what may be one."""

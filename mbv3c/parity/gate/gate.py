@@ -73,7 +73,7 @@ def _suite(root: ElementTree.Element, name: str, now: str) -> ElementTree.Elemen
 
 def _case(suite: ElementTree.Element, name: str, check: Check) -> None:
     case = _testcase(suite, name, check.suite, check.name, check.seconds)
-    text = _text(check.said)
+    text = _text(check.finding)
     if check.skipped:
         ElementTree.SubElement(case, "skipped", {"message": text})
     elif not check.passed:

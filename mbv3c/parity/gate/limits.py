@@ -158,7 +158,7 @@ def _check(limit: Limit, row: MetricRow, seen: float | None) -> Check:
         suite="limits",
         name=f"{limit.name} of {row.output}, input {row.input}",
         passed=kept,
-        said=f"{text} (at {'least' if least else 'most'} {limit.value:g})",
+        finding=f"{text} (at {'least' if least else 'most'} {limit.value:g})",
     )
 
 

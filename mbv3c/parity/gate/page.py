@@ -239,7 +239,7 @@ def _checks(checks: Sequence[Check]) -> Iterator[str]:
         kind, mark = ("good", "passed") if row.passed else ("bad", "MISSED")
         if row.skipped:
             mark = "not checked"
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in (row.suite, row.name, row.said))
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in (row.suite, row.name, row.finding))
         yield f'<tr><td class="{kind}">{mark}</td>{cells}</tr>'
     yield "</tbody></table></div>"
 

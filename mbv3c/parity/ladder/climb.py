@@ -57,8 +57,8 @@ def layers_of(given: onnx.ModelProto, parts: Parts, entry: str, exit_: str) -> l
     Empty where the model as given does not have these tensors.
     """
     own = Parts(given)
-    found = (own.part(entry, last) for last in (exit_, parts.unquantized(exit_)))
-    return next((part.nodes for part in found if part is not None), [])
+    candidates = (own.part(entry, last) for last in (exit_, parts.unquantized(exit_)))
+    return next((part.nodes for part in candidates if part is not None), [])
 
 
 def blame_library(
@@ -100,7 +100,7 @@ def blame_library(
         shown = check_part(own, whole_part, x, Path(folder))
     layers = _layers_behind(given, parts, wrong.nodes)
     ladder.silent = ""
-    ladder.culprit = Culprit(own, shown, layers or (wrong.said,), len(parity.kernels))
+    ladder.culprit = Culprit(own, shown, layers or (wrong.finding,), len(parity.kernels))
 
 
 def _layers_behind(given: onnx.ModelProto, parts: Parts, nodes: Sequence[str]) -> tuple[str, ...]:

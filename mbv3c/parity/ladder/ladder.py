@@ -35,7 +35,7 @@ class StageRow:
         verdict: GIVEN of the model as given, and of a quantized one, to which what follows is
             held; OK; BREAKS where the error against the stage before is too large; OFF where that
             is not so, and that against the reference is.
-        said: what else was seen.
+        finding: what else was seen.
         seconds: time that the stage took.
     """
 
@@ -47,7 +47,7 @@ class StageRow:
     cosine: float
     top1_agreement: float | None
     verdict: str
-    said: str
+    finding: str
     seconds: float
 
     @property
@@ -55,8 +55,10 @@ class StageRow:
         return self.verdict in (GIVEN, OK)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields; a value that is not finite becomes null."""
-        return {**finite(asdict(self)), "passed": self.passed}
+        """Return the documented keys; a value that is not finite becomes null."""
+        fields = finite(asdict(self))
+        fields["said"] = fields.pop("finding")
+        return {**fields, "passed": self.passed}
 
 
 @dataclass(frozen=True)
@@ -143,13 +145,13 @@ class Ladder:
         model: onnx.ModelProto,
         outputs: Outputs,
         seconds: float,
-        said: Sequence[str] = (),
+        findings: Sequence[str] = (),
         first: str = "",
     ) -> Rung:
         """Compare what a stage gives and add it.
 
-        `said` is what else is wrong with it. `first` is the tolerance against the model that it
-        is held to, where that is another than the stage's own.
+        `findings` is what else is wrong with it. `first` is the tolerance against the model that
+        it is held to, where that is another than the stage's own.
         """
         precision = first or stage.precision
         held = with_pooled_spread(self.references, TOLERANCES[precision])
@@ -162,7 +164,7 @@ class Ladder:
         shown = _compared(outputs, self.given, precision)
         near = steps.worst
         top1 = [entry.top1_agreement for entry in shown.inputs if entry.top1_agreement is not None]
-        breaks = bool(said) or near.max_error_of_range > near.allowed
+        breaks = bool(findings) or near.max_error_of_range > near.allowed
         verdict = BREAKS if breaks else OK if firsts.passed else OFF
         row = StageRow(
             stage.name,
@@ -173,7 +175,7 @@ class Ladder:
             min(entry.cosine for entry in shown.inputs),
             float(np.mean(top1)) if top1 else None,
             verdict,
-            "; ".join(said),
+            "; ".join(findings),
             seconds,
         )
         worst = (steps.inputs.index(near), near.worst_output)
@@ -195,7 +197,7 @@ class Ladder:
         if least_cosine is not None:
             verdict = OK if rung.row.cosine >= least_cosine else BREAKS
             reason = "" if verdict == OK else f"the cosine must be {least_cosine} at least"
-        row = replace(rung.row, verdict=verdict, said=reason, allowed=float("nan"))
+        row = replace(rung.row, verdict=verdict, finding=reason, allowed=float("nan"))
         self.rungs[-1] = replace(rung, row=row)
         self.references = references
 

@@ -140,9 +140,9 @@ def _cache(level: str, kind: str) -> int | None:
         return None
     for index in sorted(_CACHES.glob("index*")):
         try:
-            found = [(index / name).read_text().strip() for name in ("level", "type", "size")]
+            cache = [(index / name).read_text().strip() for name in ("level", "type", "size")]
         except OSError:
             continue
-        if found[:2] == [level, kind] and found[2].endswith("K"):
-            return int(found[2][:-1]) * _KIB
+        if cache[:2] == [level, kind] and cache[2].endswith("K"):
+            return int(cache[2][:-1]) * _KIB
     return None

@@ -31,7 +31,7 @@ def require_isa(target: CpuTarget) -> None:
     """
     lacking = missing(target)
     if lacking:
-        others = [one.name for one in CPUS if one.isa and not missing(one)]
+        others = [device.name for device in CPUS if device.isa and not missing(device)]
         raise ToolError(
             f"this machine cannot run libraries for {target.name}: its processor has no "
             f"{', '.join(lacking)}; `compile --no-verify` writes them all the same, and here "
@@ -46,8 +46,12 @@ def portable(target: CpuTarget) -> CpuTarget | None:
     """
     if target.cpu != NATIVE:
         return None
-    able = [one for one in CPUS if one.family == target.family and one.isa and not missing(one)]
-    return max(able, key=lambda one: len(ISAS[one.isa]), default=None)
+    able = [
+        device
+        for device in CPUS
+        if device.family == target.family and device.isa and not missing(device)
+    ]
+    return max(able, key=lambda device: len(ISAS[device.isa]), default=None)
 
 
 @cache

@@ -178,36 +178,36 @@ class NpuTuning:
             axes.set_ylim(bottom=0)
             axes.legend()
 
-    def fits(self, one: Estimate) -> bool:
-        return one.sram_bytes is not None and (
-            self.budget is None or one.sram_bytes <= self.budget
+    def fits(self, estimate: Estimate) -> bool:
+        return estimate.sram_bytes is not None and (
+            self.budget is None or estimate.sram_bytes <= self.budget
         )
 
-    def _row_json(self, one: Estimate) -> dict[str, Any]:
+    def _row_json(self, estimate: Estimate) -> dict[str, Any]:
         return {
-            "knobs": one.knobs,
-            "memories": memories(one.chosen, self.target),
-            "outcome": one.outcome,
-            "cycles": one.cycles,
-            "milliseconds": one.milliseconds,
-            "sram_bytes": one.sram_bytes,
-            "dram_bytes": one.dram_bytes,
-            "flash_bytes": one.flash_bytes,
-            "fits": self.fits(one),
+            "knobs": estimate.knobs,
+            "memories": memories(estimate.chosen, self.target),
+            "outcome": estimate.outcome,
+            "cycles": estimate.cycles,
+            "milliseconds": estimate.milliseconds,
+            "sram_bytes": estimate.sram_bytes,
+            "dram_bytes": estimate.dram_bytes,
+            "flash_bytes": estimate.flash_bytes,
+            "fits": self.fits(estimate),
         }
 
-    def _row(self, one: Estimate) -> str:
-        sizes = (one.sram_bytes, one.dram_bytes, one.flash_bytes)
+    def _row(self, estimate: Estimate) -> str:
+        sizes = (estimate.sram_bytes, estimate.dram_bytes, estimate.flash_bytes)
         shown = "".join(f"{'–' if not size else kib(size):>11}" for size in sizes)
         marks = [
-            *(["compile's default"] if one == self.default else []),
-            *(["best, which compile takes now"] if one == self.best else []),
-            *(["over the SRAM"] if not self.fits(one) else []),
+            *(["compile's default"] if estimate == self.default else []),
+            *(["best, which compile takes now"] if estimate == self.best else []),
+            *(["over the SRAM"] if not self.fits(estimate) else []),
         ]
         marked = f"  ← {', '.join(marks)}" if marks else ""
         return (
-            f"{one.cycles or 0:>14,}{one.milliseconds or 0.0:>9.2f}{shown}   "
-            f"{describe(one.chosen)}{marked}"
+            f"{estimate.cycles or 0:>14,}{estimate.milliseconds or 0.0:>9.2f}{shown}   "
+            f"{describe(estimate.chosen)}{marked}"
         )
 
 

@@ -183,7 +183,9 @@ def test_a_busy_machine_is_named(bundle: Bundle) -> None:
     now = report(bundle, speed={**RATIO, "undisturbed": False})
     checks = compare_with(report(bundle, speed=RATIO), now, Allowed())
     (time,) = [one for one in checks if one.name == TIME]
-    assert time.said == "0.500, was 0.500: +0.00% (allowed +5.00%); something else ran beside it"
+    assert (
+        time.finding == "0.500, was 0.500: +0.00% (allowed +5.00%); something else ran beside it"
+    )
 
 
 @pytest.mark.parametrize(

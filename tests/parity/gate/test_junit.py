@@ -69,7 +69,7 @@ def test_suites_and_cases() -> None:
         "time": "12.346",
     }
     (failure,) = parity[1]
-    assert failure.attrib == {"message": CHECKS[1].said, "type": "parity"}
+    assert failure.attrib == {"message": CHECKS[1].finding, "type": "parity"}
     datetime.fromisoformat(parity.attrib["timestamp"])
 
 

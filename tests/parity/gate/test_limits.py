@@ -57,7 +57,7 @@ def test_a_quantile_of_the_errors() -> None:
     assert all(check.passed for check in judged({}, "50:0", "90:0.36"))
     missed = judged({}, "90:0.34")[0]
     assert (missed.passed, missed.name) == (False, "--quantile 90 of logits, input 0")
-    assert missed.said == "0.35 (at most 0.34)"
+    assert missed.finding == "0.35 (at most 0.34)"
 
 
 def test_a_limit_on_scores_does_not_concern_boxes() -> None:
@@ -74,13 +74,13 @@ def test_nan_keeps_no_limit(name: str) -> None:
     loose = -math.inf if BOUNDS[name].least else math.inf
     check = judged({name: loose}, of=pairs(broken))[0]
     assert not check.passed
-    assert "1 of 4 values are not finite or of another shape" in check.said
+    assert "1 of 4 values are not finite or of another shape" in check.finding
 
 
 def test_another_shape_keeps_no_limit() -> None:
     checks = judged({"max_abs": math.inf}, "99:inf", of=pairs(OURS[:, :3]))
     assert not checks[0].passed
-    assert "nothing to compare" in checks[0].said
+    assert "nothing to compare" in checks[0].finding
     assert not checks[2].passed
 
 

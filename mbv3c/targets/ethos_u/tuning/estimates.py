@@ -166,7 +166,7 @@ def describe(knobs: Knobs) -> str:
     return ", ".join([*parts, *filter(None, (knobs.memory_mode, knobs.system_config))])
 
 
-def said(estimate: Estimate) -> str:
+def outcome_of(estimate: Estimate) -> str:
     """Say in few words what vela answered."""
     if estimate.cycles is None or estimate.sram_bytes is None:
         return f"failed: {estimate.said}"
@@ -292,7 +292,7 @@ def explore(
         known[knobs] = estimate(networks[knobs.mean], keys[knobs.mean], name, target, knobs)
         database.append([known[knobs]])
         estimated += 1
-        report(f"{number} of {len(choices)}: {describe(knobs)}: {said(known[knobs])}")
+        report(f"{number} of {len(choices)}: {describe(knobs)}: {outcome_of(known[knobs])}")
     failed = [made.said for made in known.values() if made.outcome == FAILED]
     if known and len(failed) == len(known):
         raise NothingEstimatedError(f"vela failed on every choice; the first time: {failed[0]}")
