@@ -1,14 +1,13 @@
-"""Counts over images: how often a bundle and onnxruntime are right, and agree.
+"""How often a bundle and onnxruntime are right and agree, over images, with intervals.
 
-Confidence intervals of shares, and of differences of two shares of a set of images.
+The interval of a share is Wilson's score interval: E. B. Wilson, "Probable inference, the law of
+succession, and statistical inference", J. Am. Stat. Assoc. 22 (1927), 209-212; method 3 of R. G.
+Newcombe, "Two-sided confidence intervals for the single proportion", Statist. Med. 17 (1998),
+857-872.
 
-Wilson's score interval: E. B. Wilson, "Probable inference, the law of succession, and statistical
-inference", J. Am. Stat. Assoc. 22 (1927), 209-212; method 3 of R. G. Newcombe, "Two-sided
-confidence intervals for the single proportion", Statist. Med. 17 (1998), 857-872.
-
-The difference of paired shares: method 10 of R. G. Newcombe, "Improved confidence intervals for
-the difference between binomial proportions based on paired data", Statist. Med. 17 (1998),
-2635-2650.
+That of a difference of paired shares is method 10 of R. G. Newcombe, "Improved confidence
+intervals for the difference between binomial proportions based on paired data", Statist. Med. 17
+(1998), 2635-2650.
 """
 
 from collections import Counter

@@ -1,6 +1,6 @@
-"""Who can run a library here, once or on many inputs.
+"""What runs a library here: one input in this process, or one after the other in its own.
 
-The process in which a bundle runs on one input after the other.
+A process runs a bundle on one input after the other:
 
     python -m mbv3c.execution.runners MODULE:FUNCTION BUNDLE
 

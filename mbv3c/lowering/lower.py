@@ -1,6 +1,6 @@
-"""ONNX to a module of scheduled TensorIR kernels.
+"""ONNX to a module of scheduled TensorIR kernels, and the Relax function that calls them.
 
-Turn a plan into the Relax function that the virtual machine runs.
+The virtual machine runs that function:
 
     def main(x):
         block_1 = alloc_storage(bytes)

@@ -1,6 +1,6 @@
 """ONNX to Relax, and Relax to fused TensorIR.
 
-Reshape constants at once.
+Constants are reshaped at once:
 
     reshape(constant, shape)   ⇒   constant
 

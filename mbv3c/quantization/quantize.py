@@ -1,6 +1,6 @@
 """Quantize a model: rewrite → calibrate → rank layers → choose what stays fp32 → insert QDQ.
 
-Measure a quantized model against the fp32 one: outputs, tensors, and layers by themselves.
+Then measure the quantized model: its outputs, its tensors, and its layers by themselves.
 
 onnxruntime runs both without graph optimisations, so that the graph itself is measured, and not
 the integer kernels that some runtime puts in its place.

@@ -1,6 +1,6 @@
-"""Measured choices for `compile`: from the user's own database, or those that are shipped.
+"""Measured choices for `compile`: the user's own, those that are shipped, or the most similar.
 
-Choices for a kernel that was not measured, from the most similar one that was.
+A kernel that was not measured takes the choices of the most similar one that was.
 
 Similar kernels differ in sizes only: rows, channels, sides of the map. What else is part of a
 shape, such as taps, strides, padding, activation and element type, decides which code is written,

@@ -1,13 +1,11 @@
-"""Count the instructions that a program executes on an emulated processor.
+"""Count the instructions that a program executes on an emulated processor, class by class.
 
 The count is exact, and equal each time. It is no time: the emulator does not know how many
 instructions a real core executes at once, nor how long the core waits for memory.
 
-Sort AArch64 instruction words into classes.
-
-The tables are those of the Arm Architecture Reference Manual for A-profile (DDI 0487), chapter
-"A64 Instruction Set Encoding": the main groups by bits 28:25, then FMLA and FMLS of the groups
-"Advanced SIMD three same", "three same (FP16)" and "vector x indexed element".
+The tables of the classes are those of the Arm Architecture Reference Manual for A-profile (DDI
+0487), chapter "A64 Instruction Set Encoding": the main groups by bits 28:25, then FMLA and FMLS of
+the groups "Advanced SIMD three same", "three same (FP16)" and "vector x indexed element".
 """
 
 import struct

@@ -8,8 +8,6 @@ The emulator kit lies in a cache folder and has four parts, each put in place wh
       runner-DIGEST/  mbv3c_run, built from runner/mbv3c_run.cc
       counter-DIGEST/ counter.so, a plugin of the emulator, built from counter/counter.c
 
-Fill the parts of the emulator kit: Debian packages, TVM's libraries, our runner and counter.
-
 Each function that fills a part gets an empty folder, which is put in its place when it is whole.
 """
 

@@ -1,6 +1,6 @@
-"""Load the OpenCL runtime into this process, and ask it what it did.
+"""The OpenCL runtime, a plugin of TVM: built once, loaded into this process, asked what it did.
 
-Build the OpenCL runtime, a plugin of TVM, from the C++ beside this file.
+It is built from the C++ beside this file, into the cache:
 
     opencl-runtime-TVM-ffi-FFI-DIGEST/plugin/opencl.so
 

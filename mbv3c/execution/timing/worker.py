@@ -10,11 +10,10 @@ it answers every line with a number N by one line of JSON: `measured`, the milli
 inferences, or, for "profile", of each of them the name and the microseconds of every function
 called, in order; and `interruptions`, how often its processors were given to others meanwhile.
 
-What can be timed: a bundle's library, and other runtimes on the bundle's model.
-
-Each opens a model on some threads and returns what runs one inference, always from Python and on
-an input that is there already. Of an int8 bundle the others run the quantized model, too; else
-they compute in fp32, whatever the bundle's precision is.
+Contenders are a bundle's library, and other runtimes on the bundle's model. Each opens a model on
+some threads and returns what runs one inference, always from Python and on an input that is there
+already. Of an int8 bundle the others run the quantized model, too; else they compute in fp32,
+whatever the bundle's precision is.
 """
 
 import json

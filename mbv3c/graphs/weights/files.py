@@ -1,6 +1,4 @@
-"""Read and write files of named tensors: safetensors, .npz, torch's .pt and .pth, ONNX.
-
-Give a built model trained weights, and write a model's weights to a file.
+"""Weights of a model, read from and written to files: safetensors, .npz, .pt, .pth, ONNX.
 
 Weights are the initialisers that Conv, Gemm, MatMul and BatchNormalization take besides their
 input. The constants of activations are no weights.

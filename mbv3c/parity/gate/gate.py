@@ -1,6 +1,6 @@
 """`verify` as a gate: what it judges beside the standing rules, and what it writes.
 
-Checks as JUnit XML, which CI systems show: testsuites → testsuite → testcase.
+Checks are written as JUnit XML, which CI systems show: testsuites → testsuite → testcase.
 
 There is no standard; elements and attributes are those that Jenkins' schema, junit-10.xsd, has.
 """

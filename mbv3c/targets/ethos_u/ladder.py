@@ -1,6 +1,6 @@
 """The ladder of a bundle for an NPU: rewrites → QDQ → TOSA → command stream.
 
-The stages of compiling for an Ethos-U: TOSA, in Arm's reference model, and the command stream.
+TOSA runs in Arm's reference model, the command stream in the interpreter.
 
 The reference for TOSA is onnxruntime on the QDQ model. The reference for the command stream is
 TOSA, bit for bit.

@@ -2,17 +2,16 @@
 
 Commands are executed one by one, in the order of the stream. Checked are registers, weights,
 scales, tables, the bounds of every access, that everything that is read was written, and that
-waits keep copies and operations out of each other's way (`hazards`). Not checked is how operations
+waits keep copies and operations out of each other's way (`memory`). Not checked is how operations
 are held apart block by block (BLOCKDEP), and how the internal memory is split into buffers
 (IFM_IB_END, AB_START). Where Arm's specifications are silent, a comparison does not say how
 silicon rounds.
 
 Whatever the interpreter does not know is an UnsupportedError, never a guess.
 
-Convolutions and depthwise convolutions, whole operations at a time.
-
-Sums are exact: products of 16-bit and 9-bit numbers are added in float64, which holds every
-integer up to 2^53. A sum that does not fit the accelerator's accumulators is an error.
+A convolution is computed as a whole. Sums are exact: products of 16-bit and 9-bit numbers are
+added in float64, which holds every integer up to 2^53. A sum that does not fit the accelerator's
+accumulators is an error.
 """
 
 from collections.abc import Sequence
@@ -24,12 +23,11 @@ from numpy.typing import NDArray
 
 from mbv3c.errors import UsageError
 from mbv3c.targets.ethos_u.interpreter.feature_map import (
-    Memory,
-    RunningCommands,
     element_type,
     output_map,
     output_shape,
 )
+from mbv3c.targets.ethos_u.interpreter.memory import Memory, RunningCommands
 from mbv3c.targets.ethos_u.interpreter.program import (
     Command,
     InterpreterError,

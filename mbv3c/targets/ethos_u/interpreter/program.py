@@ -1,15 +1,11 @@
-"""Read what vela writes with `--output-format raw`: one .npz with a command stream and its data.
+"""The programs that vela writes with `--output-format raw`: read, decoded, matched with a device.
 
 The keys come from vela's `ethosu/vela/rawdata_writer.py`; the header in front of the command
 stream, the "driver actions", from its `driver_actions.py`.
 
-The accelerators whose command streams can be interpreted, as data.
-
-Source: `accelerator_configs` and `max_outstanding_dma` in vela's
+Accelerators are data, from `accelerator_configs` and `max_outstanding_dma` in vela's
 `ethosu/vela/architecture_features.py`, and the fields of the CONFIG register (`config_r` in
 `ethosu/vela/ethos_u55_regs/ethos_u55_regs.py`).
-
-Decode a command stream into commands, and keep the registers that they set.
 
 Numbers and names of commands are imported from vela (`ethosu.vela.ethos_u55_regs`). A word holds a
 command's number in bits 0 to 9 and a parameter in bits 16 to 31. Bits 14 and 15 say whether a

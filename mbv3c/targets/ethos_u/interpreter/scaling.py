@@ -1,9 +1,7 @@
-"""From sums to elements of the output: scale, round, move by the zero point, clamp, look up.
+"""From sums to elements of the output: scale, round, add the zero point, clamp, look up.
 
 A scale is applied as in `apply_scale_32` of the TOSA 1.0 specification. The names of the rounding
 modes come from `rounding` in vela's `ethos_u55_regs`.
-
-Elementwise operations of one or two inputs.
 
 Operands are scaled as in `generate_scaling_for_elementwise` of vela's
 `register_command_stream_generator.py` and in `advanced_elementwise_add_sub_scale` of its
@@ -16,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.targets.ethos_u.interpreter.feature_map import (
-    Memory,
     element_type,
     input_map,
     number,
     output_shape,
     second_input_map,
 )
+from mbv3c.targets.ethos_u.interpreter.memory import Memory
 from mbv3c.targets.ethos_u.interpreter.program import Registers, StreamError, UnsupportedError
 from mbv3c.targets.ethos_u.interpreter.weights import Scales, read_scales
 

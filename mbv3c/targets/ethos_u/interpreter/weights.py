@@ -1,4 +1,4 @@
-"""Kernels and scales as the accelerator reads them.
+"""Kernels and scales as the accelerator reads them, decompressed by vela's own codec.
 
 A kernel's stream is compressed (`weight_decoder`). Its weights come in the order in which the
 accelerator's multipliers read them: by blocks of output channels, blocks of input channels and
@@ -8,8 +8,6 @@ test compares with it.
 
 Scales are records of ten bytes: 40 bits of bias, 32 of scale, 6 of shift. `encode_bias` in vela's
 `weight_compressor.py` packs them.
-
-Decompress weight streams with vela's own codec, in a process of its own.
 
 `ethosu.mlw_codec` ends its process if a stream is corrupt; our process must go on and say so. The
 decoding process reads streams and answers with 16-bit numbers, each behind a 32-bit count.

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.targets.ethos_u.interpreter.feature_map import (
-    Memory,
     check_size,
     input_map,
     output_shape,
 )
+from mbv3c.targets.ethos_u.interpreter.memory import Memory
 from mbv3c.targets.ethos_u.interpreter.program import Registers, StreamError, UnsupportedError
 
 Element = TypeVar("Element", np.int64, np.float64)

@@ -1,6 +1,4 @@
-"""Read a composite function: float operations between integers that matched a pattern.
-
-Import ONNX with QDQ pairs to Relax, and keep the names of nodes.
+"""Composite functions: imported with the names of nodes, and read as operations on integers.
 
 TVM's importer drops the names. Here the last call that a node becomes has the node's name as its
 source span, which TVM's passes keep when they move calls into other functions.

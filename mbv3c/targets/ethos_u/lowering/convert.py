@@ -1,7 +1,6 @@
 """Convert composite functions to TOSA: what each pattern means in integers.
 
-Bilinear upsampling by whole numbers as convolutions: an Ethos-U55 or -U65 has nothing else.
-
+Bilinear upsampling by whole numbers becomes convolutions: an Ethos-U55 or -U65 has nothing else.
 Repeat every pixel of a row over the `factor` pixels of the output that it becomes. Linear
 interpolation (half-pixel, the edges repeated) then is a mean over a box as wide as `factor`,
 around the middle of a pixel of the output. So every phase, the position of an output within a

@@ -1,7 +1,6 @@
 """What a partitioned graph is made of, as data.
 
-The constants of a convolution, channel by channel, to find them again in a command stream.
-
+The constants of a convolution are kept channel by channel, to find them in a command stream:
 vela splits convolutions, changes the layout of kernels and pads them with zeros. But an output
 channel stays a list of weights, a bias and a scale.
 """

@@ -1,7 +1,5 @@
 """Vela's estimates for networks, and the database that keeps them.
 
-Tune for an Ethos-U: ask vela what every choice costs, and keep all its answers.
-
 There is nothing to measure: vela estimates cycles and memory of a whole network, and gives the
 same answer each time. So each choice is asked for once, those that cannot differ from another not
 at all, and what is left of them is the front of cycles against SRAM.

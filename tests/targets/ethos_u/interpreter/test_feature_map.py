@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbv3c.targets.ethos_u.interpreter.feature_map import FeatureMap, Memory
+from mbv3c.targets.ethos_u.interpreter.feature_map import FeatureMap
+from mbv3c.targets.ethos_u.interpreter.memory import Memory
 from mbv3c.targets.ethos_u.interpreter.program import StreamError
 
 SIZE = 1 << 14
