@@ -119,8 +119,10 @@ def tune(
     backend_of(target).check_tuning(job, request)
     if plot is not None:
         check_figure(plot, force=force)
-    loaded = built_or_loaded(model, given, Progress())
     with _shown(as_json) as report:
+        loaded = built_or_loaded(
+            model, given, lambda text: report({"event": "step", "text": text})
+        )
         tuning = tune_model(loaded, job_spec.calibrated(job, loaded), request, report)
     if plot is not None:
         tuning.draw(plot, force=force)

@@ -145,6 +145,8 @@ def test_an_estimate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "estimating finds nothing better" in done.stdout
     asked = tune("--target", "mobile_gpu:adreno", "--runner", "estimated", *small, "--json")
     found = document(asked)
+    events = [json.loads(line) for line in asked.stderr.splitlines()]
+    assert events[0] == {"event": "step", "text": "building the graph"}
     assert (found["kept"], found["network"]) == (0, None)
     assert "compared with no GPU" in found["runner"]
     assert {one["best_relative"] for one in found["tasks"]} == {1.0}

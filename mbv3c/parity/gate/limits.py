@@ -58,7 +58,7 @@ def limits_of(given: Mapping[str, float | None], quantiles: Sequence[str]) -> tu
     """Read the limits from options: by the keys of `BOUNDS`, and quantiles as PERCENT:ERROR.
 
     Raises:
-        UsageError: a quantile is none, or a limit is no number.
+        UsageError: a quantile is none, or a limit is no number or can never be kept.
     """
     limits = [
         Limit(f"--{name.replace('_', '-')}", value, BOUNDS[name])
@@ -68,6 +68,8 @@ def limits_of(given: Mapping[str, float | None], quantiles: Sequence[str]) -> tu
     for limit in limits:
         if isnan(limit.value):
             raise UsageError(f"{limit.name} nan limits nothing; give a number")
+        if limit.value < 0 and not limit.bound.least:
+            raise UsageError(f"{limit.name} {limit.value:g}: no error is below 0; give 0 or more")
     return (*limits, *map(_quantile, quantiles))
 
 

@@ -99,6 +99,8 @@ def test_a_quantile_that_is_none(text: str) -> None:
         limits_of({}, [text])
 
 
-def test_nan_is_no_limit() -> None:
+def test_nan_and_errors_below_0_are_no_limits() -> None:
     with pytest.raises(UsageError, match="--max-abs nan limits nothing"):
         limits_of({"max_abs": math.nan}, [])
+    with pytest.raises(UsageError, match="--max-abs -1: no error is below 0"):
+        limits_of({"max_abs": -1.0}, ())
