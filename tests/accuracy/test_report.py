@@ -2,7 +2,7 @@
 
 from mbv3c.accuracy.report import lines, prepared
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, Tally
-from mbv3c.commands.verify_images import said
+from mbv3c.commands.verify_images import progress_text
 
 PREPROCESSING = {
     "height": 96,
@@ -78,14 +78,14 @@ def test_events_are_told_in_words() -> None:
         "ran_on": "emulated cortex-a76",
         "journal": "j.jsonl",
     }
-    assert said(start, 0).startswith(
+    assert progress_text(start, 0).startswith(
         "running 40 of 12000 images, 7 of them in the journal on emulated cortex-a76"
     )
-    assert prepared(PREPROCESSING) in said(start, 0)
+    assert prepared(PREPROCESSING) in progress_text(start, 0)
     state = {"done": 20, "broken": 1, "differing": 0, "agreement": 0.995}
     progress = {"event": "progress", **state, "seconds_each": 4.5, "left_s": 3725.0}
-    assert said(progress, 40) == "20 of 40 images, 1 broken, 99.50% agree, 1:02:05 left"
-    slow = said({"event": "slow", "seconds_each": 4.5, "left_s": 3725.0}, 40)
+    assert progress_text(progress, 40) == "20 of 40 images, 1 broken, 99.50% agree, 1:02:05 left"
+    slow = progress_text({"event": "slow", "seconds_each": 4.5, "left_s": 3725.0}, 40)
     assert "4.5 s an image (estimated), 1:02:05 more; --limit N takes a sample" in slow
-    interrupted = said({"event": "interrupted", "done": 20, "journal": "j.jsonl"}, 40)
+    interrupted = progress_text({"event": "interrupted", "done": 20, "journal": "j.jsonl"}, 40)
     assert interrupted == ("20 images are in the journal j.jsonl; the same command goes on there")

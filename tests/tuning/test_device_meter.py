@@ -32,7 +32,7 @@ from mbv3c.tuning.device_meter import DeviceMeter, one_at_a_time, opened
 from mbv3c.tuning.meters import ContestTimeoutError
 from mbv3c.tuning.request import TuneRequest
 from mbv3c.tuning.tuner import Budget, Event, Tuner
-from tests.command_line import mbv3c_process
+from tests.command_line import mbv3c, mbv3c_process
 from tests.execution.device import boards, libraries
 from tests.execution.device.serving import HOST, Served, end, free_port, served, tracked
 
@@ -250,7 +250,7 @@ def test_without_devices_it_ends_and_names_them(
 ) -> None:
     tasks, kernels = tasks_for(blocks, HERE)
     database, events = Database(tmp_path / "logs"), list[Event]()
-    brief = Patience(first_pause=0.5, last_pause=1.0, wait=20.0)
+    brief = Patience(first_pause=0.5, last_pause=1.0, wait=8.0)
     with served(tmp_path, environment=no_opencl) as one:
 
         def report(event: Event) -> None:
@@ -261,7 +261,7 @@ def test_without_devices_it_ends_and_names_them(
         with opened(needs_of(HERE), direct(one.port, 5), report, brief) as runner:
             runner.prove_with(tasks[-1], kernels)
             tuner = Tuner(kernels, runner, database, report)
-            with pytest.raises(DevicesGoneError, match=rf"for 20 s \(.* at {one.address}: .*noth"):
+            with pytest.raises(DevicesGoneError, match=rf"for 8 s \(.* at {one.address}: .*noth"):
                 tuner.run(tasks, Budget(patience=100), 0)
     assert words(events, "devices-gone")
     records = database.records()
@@ -286,7 +286,7 @@ def test_wrong_options_are_refused_before_anything_is_built(tmp_path: Path) -> N
         (("--tracker", "127.0.0.1:9"), "--tracker needs --key"),
         (("--timeout", 5), "--timeout belongs to --device or --tracker"),
     ):
-        done = mbv3c_process("tune", "--target", "host_cpu", "--database", tmp_path, *options)
+        done = mbv3c("tune", "--target", "host_cpu", "--database", tmp_path, *options)
         assert done.returncode == 2
         assert message in done.stderr
         assert "building the graph" not in done.stderr
