@@ -23,6 +23,7 @@ COLLECTED = pytest.StashKey[tuple[set[str], set[str]]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-docs", action="store_true", help="write generated pages anew")
+    parser.addoption("--variations", type=int, default=40, help="number of random models")
 
 
 @pytest.hookimpl(tryfirst=True)

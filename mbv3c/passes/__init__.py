@@ -1,15 +1,17 @@
 """ONNX to ONNX rewrites. `PIPELINE` is the order in which they run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import onnx
 
+from mbv3c.passes.canonical_qdq import canonical_qdq
 from mbv3c.passes.clip_last import ClipLast
 from mbv3c.passes.drop_dead import drop_dead
 from mbv3c.passes.drop_noops import drop_noops
 from mbv3c.passes.explicit_pads import explicit_pads
 from mbv3c.passes.fold_affine import FoldAffine
 from mbv3c.passes.fold_batchnorm import FoldBatchNorm
+from mbv3c.passes.fold_control_flow import fold_control_flow
 from mbv3c.passes.fold_pad import FoldPad
 from mbv3c.passes.fold_rescale import fold_rescale
 from mbv3c.passes.fold_se import FoldSE
@@ -21,23 +23,44 @@ from mbv3c.passes.fuse_relu import FuseRelu
 from mbv3c.passes.gemm_to_conv import gemm_to_conv
 from mbv3c.passes.global_pool import MeanToGlobalPool
 from mbv3c.passes.head_to_gemm import head_to_gemm
+from mbv3c.passes.inline_functions import inline_functions
+from mbv3c.passes.lift_constants import lift_constants
 from mbv3c.passes.merge_reshapes import merge_reshapes
 from mbv3c.passes.report import PassReport, Proof, Refusal
 from mbv3c.passes.resolve_castlike import ResolveCastLike
 from mbv3c.passes.simplify import simplify
 from mbv3c.passes.sink_transposes import sink_transposes
+from mbv3c.passes.spell_resize import spell_resize
+from mbv3c.passes.split_qoperators import split_qoperators
 from mbv3c.passes.sub_to_add import SubToAdd
+from mbv3c.passes.undo_fusions import undo_fusions
 from mbv3c.passes.upgrade_opset import upgrade_opset
 
-__all__ = ["PIPELINE", "Pass", "PassReport", "Proof", "Refusal", "run_pipeline"]
+__all__ = ["CLEANING", "PIPELINE", "Pass", "PassReport", "Proof", "Refusal", "run_pipeline"]
 
 Pass = Callable[[onnx.ModelProto], tuple[onnx.ModelProto, PassReport]]
 
+# What says the same in another way; a quantized graph goes through these only, since the others
+# would fold its integers to fp32.
+CLEANING: tuple[Pass, ...] = (
+    inline_functions,
+    lift_constants,
+    undo_fusions,
+    split_qoperators,
+    drop_noops,
+    canonical_qdq,
+)
+
 PIPELINE: tuple[Pass, ...] = (
     # One way to write each operator …
+    inline_functions,
+    lift_constants,
+    undo_fusions,
     upgrade_opset,
+    fold_control_flow,
     ResolveCastLike(),
     simplify,
+    spell_resize,
     drop_noops,
     SubToAdd(),
     explicit_pads,
@@ -63,10 +86,12 @@ PIPELINE: tuple[Pass, ...] = (
 )
 
 
-def run_pipeline(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[PassReport]]:
-    """Run every pass in turn, without measuring what each does to the outputs."""
+def run_pipeline(
+    model: onnx.ModelProto, passes: Sequence[Pass] | None = None
+) -> tuple[onnx.ModelProto, list[PassReport]]:
+    """Run passes in turn, all of `PIPELINE` by default, without measuring what they do."""
     reports = []
-    for rewrite in PIPELINE:
+    for rewrite in PIPELINE if passes is None else passes:
         model, report = rewrite(model)
         reports.append(report)
     return model, reports

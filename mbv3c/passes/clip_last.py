@@ -33,6 +33,7 @@ class ClipLast(Rewrite):
 
     name = "clip_last"
     removes = Removal(("Clip",), "before the sum of a hard-sigmoid")
+    writes = ("Clip", 11)
     patterns = (_added, _multiplied, _divided)
     scalars = frozenset({"low", "high", "factor", "divisor", "addend"})
 

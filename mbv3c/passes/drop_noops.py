@@ -34,12 +34,36 @@ def drop_noops(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
         ir.convenience.replace_nodes_and_values(
             graph, node, [node], [identity], [node.outputs[0]], [identity.outputs[0]]
         )
+    kept = _needed_for_names(graph)
+    for node in kept:
+        node.domain = _KEPT
     IdentityEliminationPass()(rewritten)
+    for node in kept:
+        node.domain = ""
     dropped = tuple(node.name or node.op_type for node in nodes if node.graph is not graph)
     report = PassReport(
         NAME, dropped, tuple(refused), len(nodes), len(graph), changed=bool(dropped)
     )
     return (ir.to_proto(rewritten) if dropped else model), report
+
+
+_KEPT = "mbv3c.kept"
+
+
+def _needed_for_names(graph: ir.Graph) -> list[ir.Node]:
+    """Return the Identity nodes that give a tensor another name, where both names are outputs."""
+    named, needed = set(graph.outputs), list[ir.Node]()
+    for node in graph:
+        if node.op_type != "Identity" or not node.outputs[0].is_graph_output():
+            continue
+        source = node.inputs[0]
+        while (maker := source and source.producer()) and maker.op_type == "Identity":
+            source = maker.inputs[0]
+        if source in named:
+            needed.append(node)
+        elif source is not None:
+            named.add(source)
+    return needed
 
 
 def _keeps_type(cast: ir.Node) -> bool:

@@ -85,8 +85,10 @@ def _line(conv: ir.Node) -> _Line | None:
         if perm is not None and transpose is None and node.inputs[0] is not None:
             transpose, axis, x = node, perm[1], node.inputs[0]
             continue
+        if node.op_type not in ("Add", "Mul", "Div"):
+            break
         operands = list(node.inputs)
-        if node.op_type in ("Add", "Mul") and _per_channel(operands[0], x, axis) is not None:
+        if node.op_type != "Div" and _per_channel(operands[0], x, axis) is not None:
             operands.reverse()
         source = operands[0]
         number = _per_channel(operands[1], x, axis) if len(operands) == 2 else None

@@ -33,6 +33,7 @@ class FoldSE(Rewrite):
         lambda op, x, w1, w2: _branch(op, x, (w1,), (w2,)),
     )
     removes = Removal(("HardSigmoid",), "as the gate of squeeze-and-excite")
+    writes = ("Clip", 11)
 
     def check(self, match: Match) -> str | None:
         for name in ("w2", "b2"):

@@ -37,6 +37,7 @@ class FuseClip(Rewrite):
     )
     scalars = frozenset({"low", "high"})
     removes = Removal(("Min", "Max", "Relu"), "where two of them make a Clip")
+    writes = ("Clip", 11)
 
     def check(self, match: Match) -> str | None:
         x = match.values["x"]

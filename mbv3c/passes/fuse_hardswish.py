@@ -49,10 +49,9 @@ class FuseHardSwish(Rewrite):
     removes = Removal(
         ("Add", "Clip", "Div", "HardSigmoid", "Mul"), "as parts of x · relu6(x + 3) / 6"
     )
+    writes = ("HardSwish", OLDEST_WITH_HARDSWISH)
 
     def check(self, match: Match) -> str | None:
-        if match.opset < OLDEST_WITH_HARDSWISH:
-            return f"HardSwish needs opset {OLDEST_WITH_HARDSWISH}, the model has {match.opset}"
         if not match.scalars:
             return _wrong_hardsigmoid(match)
         return wrong_constant(match)

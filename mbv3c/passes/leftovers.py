@@ -7,6 +7,8 @@ import onnx
 from mbv3c.passes import PIPELINE
 from mbv3c.passes.drop_noops import NAME as DROP_NOOPS
 from mbv3c.passes.drop_noops import REMOVES as NOOPS
+from mbv3c.passes.fold_control_flow import NAME as FOLD_CONTROL_FLOW
+from mbv3c.passes.fold_control_flow import REMOVES as CONTROL_FLOW
 from mbv3c.passes.gemm_to_conv import NAME as GEMM_TO_CONV
 from mbv3c.passes.gemm_to_conv import REMOVES as GEMMS
 from mbv3c.passes.merge_reshapes import NAME as MERGE_RESHAPES
@@ -16,15 +18,22 @@ from mbv3c.passes.rewrite import Rewrite
 from mbv3c.passes.simplify import NAME as SIMPLIFY
 from mbv3c.passes.sink_transposes import NAME as SINK_TRANSPOSES
 from mbv3c.passes.sink_transposes import REMOVES as TRANSPOSES
+from mbv3c.passes.spell_resize import NAME as SPELL_RESIZE
+from mbv3c.passes.spell_resize import REMOVES as RESIZES
 from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS
 
 REMOVES: dict[str, Removal] = {
+    FOLD_CONTROL_FLOW: CONTROL_FLOW,
+    SPELL_RESIZE: RESIZES,
     DROP_NOOPS: NOOPS,
     SINK_TRANSPOSES: TRANSPOSES,
     MERGE_RESHAPES: RESHAPES,
     GEMM_TO_CONV: GEMMS,
     **{rewrite.name: rewrite.removes for rewrite in PIPELINE if isinstance(rewrite, Rewrite)},
 }
+
+
+_NO_REWRITE = "no rewrite takes it apart; write it in other operators, or end the export before it"
 
 
 def why_left(
@@ -44,7 +53,7 @@ def why_left(
     lines: dict[tuple[str, str], list[str]] = {}
     for position in positions:
         node = model.graph.node[position]
-        why = "; ".join(_reasons(node, constants, reports)) or "no pass removes such nodes"
+        why = "; ".join(_reasons(node, constants, reports)) or _NO_REWRITE
         name = node.name or f"→ {node.output[0]}"
         lines.setdefault((node.op_type, why), []).append(name)
     return [f"{op_type} {', '.join(names)}: {why}" for (op_type, why), names in lines.items()]
@@ -69,7 +78,7 @@ def _reasons(
         else:
             yield f"{name} removes such nodes only {removal.where}"
     computed = [source for source in node.input if source and source not in constants]
-    if computed:
+    if computed and any(node.op_type in removal.operators for removal in REMOVES.values()):
         yield f"{SIMPLIFY} removes what needs constants only, and {computed[0]!r} is no constant"
-    elif node.input:
+    elif node.input and not computed:
         yield f"{SIMPLIFY} removes what needs constants only, but did not compute this one"

@@ -83,6 +83,7 @@ class Rewrite(ABC):
             no match, and no refusal either.
         constants: variables that must be constants of any size, or else there is no match.
         removes: the operators that the rewrite removes.
+        writes: an operator of the replacement, and the first opset in which it is written so.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Rewrite(ABC):
     scalars: frozenset[str] = frozenset()
     constants: frozenset[str] = frozenset()
     removes: Removal = Removal((), "")
+    writes: tuple[str, int] = ("", 1)
 
     def check(self, match: Match) -> str | None:
         """Return why this match must be left alone, or None."""
@@ -98,6 +100,12 @@ class Rewrite(ABC):
     @abstractmethod
     def build(self, op: ir.tape.Tape, match: Match) -> ir.Value:
         """Append the replacement to `op` and return its output."""
+
+    def _too_old(self, match: Match) -> str | None:
+        operator, first = self.writes
+        if match.opset >= first:
+            return None
+        return f"{operator} needs opset {first}, the model has {match.opset}"
 
     def __call__(
         self, model: onnx.ModelProto, prover: Prover | None = None
@@ -124,7 +132,11 @@ class Rewrite(ABC):
                 continue  # swallowed by an earlier match
             reasons: list[str] = []
             for match in self._matches(rules, rewritten, node):
-                reason = leaking(match.nodes[:-1], match.nodes) or self.check(match)
+                reason = (
+                    leaking(match.nodes[:-1], match.nodes)
+                    or self._too_old(match)
+                    or self.check(match)
+                )
                 if reason is not None:
                     reasons.append(reason)
                     continue

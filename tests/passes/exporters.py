@@ -1,7 +1,7 @@
 """How each tool spells a whole MobileNetV3, as data, and the network written that way.
 
 Every exporter was run on its own MobileNetV3-Large (no pretrained weights) and its operators were
-counted; `operators` holds that count, and `tests/passes/test_exporters.py` holds the network
+counted; `operators` holds that count, and `tests/passes/test_spellings_page.py` holds the network
 written here to it. Identity and Constant nodes are left out: their number depends on the weights.
 Compared with: torch 2.13.0, torchvision 0.28.0, timm 1.0.31, TensorFlow 2.21.0, Keras 3.15.1,
 tf2onnx 1.17.0.

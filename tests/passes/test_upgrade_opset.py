@@ -70,6 +70,49 @@ def test_a_default_of_a_newer_ir_version_stays_an_input() -> None:
     assert ports(upgrade_opset(model)[0]) == (["x", "k"], ["y"])
 
 
+BIGGER = [(2, 2), (1.5, 3), (2.5, 1.25)]
+SMALLER = [(0.5, 0.75), (0.4, 2)]  # Upsample only enlarges
+
+
+@pytest.mark.parametrize(
+    ("operator", "opset", "factors"),
+    [
+        *(("Upsample", opset, factors) for opset in (7, 8, 9) for factors in BIGGER),
+        *(("Resize", 10, factors) for factors in (*BIGGER, *SMALLER)),
+    ],
+)
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_old_pixels_stay_where_they_are(
+    operator: str, opset: int, factors: tuple[float, float], mode: str
+) -> None:
+    scales = np.array([1, 1, *factors], np.float32)
+    height, width = (int(8 * factor) for factor in factors)
+    attributes, inputs = f'mode = "{mode}"', "x, s"
+    if opset < 9:
+        attributes, inputs = f"{attributes}, scales = {list(map(float, scales))}", "x"
+    text = f"""
+        g (float[1, 2, 8, 8] x) => (float[1, 2, {height}, {width}] y) {{
+            [resize] r = {operator} <{attributes}> ({inputs})
+            y = Relu (r)
+        }}
+    """
+    arrays = {} if opset < 9 else {"s": scales}
+    fires(upgrade_opset, graph(text, opset, **arrays))
+
+
+def test_refuses_a_factor_that_only_the_input_tells() -> None:
+    model = graph(
+        """
+        g (float[1, 1, 4, 4] x) => (float[a, b, c, d] y) {
+            m = ReduceMax <axes = [0, 1, 2], keepdims = 0> (x)
+            y = Resize <mode = "nearest"> (x, m)
+        }
+        """,
+        10,
+    )
+    assert "its scales are computed when the model runs" in refuses(upgrade_opset, model)
+
+
 def test_keeps_the_metadata() -> None:
     model = graph("g (float[4] x) => (float[4] y) { y = Relu(x) }", 13)
     helper.set_model_props(model, {"mbv3c.variant": "large"})

@@ -1,0 +1,52 @@
+"""Put the bodies of functions in place of every call.
+
+    [functions: f(a) = Mul(a, HardSigmoid(a))]   f(x)   ⇒   Mul(x, HardSigmoid(x))
+    Celu(x), GroupNormalization(x, …)                   ⇒   the operators that ONNX defines them by
+
+Exporters write modules as functions (torch's second exporter with `export_modules_as_functions`,
+onnxscript). Functions may call each other; ONNX's own inliner takes them all apart, and converts
+those of another opset than the model's. Source: ONNX IR, "Functions"; `onnx.inliner`.
+"""
+
+import onnx
+from onnx import helper, inliner, shape_inference
+
+from mbv3c.passes.report import PassReport, Refusal
+
+NAME = "inline_functions"
+
+# Operators that ONNX defines as functions, and TVM does not import.
+_DEFINED_BY_OTHERS = ("Celu", "GroupNormalization")
+
+
+def inline_functions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
+    """Inline every call of a model's own functions, and what only functions of ONNX define."""
+    before = len(model.graph.node)
+    own = {(function.domain, function.name) for function in model.functions}
+    taken = [("", name) for name in _DEFINED_BY_OTHERS]
+    called = tuple(
+        node.name or node.op_type
+        for node in model.graph.node
+        if (node.domain, node.op_type) in (*own, *taken)
+    )
+    if not own and not called:
+        return model, PassReport(NAME, (), (), before, before, False)
+    try:
+        inlined = inliner.inline_local_functions(model, convert_version=True)
+        if any(node.op_type in _DEFINED_BY_OTHERS for node in inlined.graph.node):
+            typed = _with_types(inlined)
+            inlined = inliner.inline_selected_functions(typed, taken, inline_schema_functions=True)
+    except RuntimeError as error:
+        refusal = Refusal(model.graph.name or "graph", f"ONNX cannot inline it: {error}")
+        return model, PassReport(NAME, (), (refusal,), before, before, False)
+    return inlined, PassReport(NAME, called, (), before, len(inlined.graph.node), True)
+
+
+def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy that gives the type of every tensor, also of the stored ones."""
+    typed = shape_inference.infer_shapes(model)
+    typed.graph.value_info.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in typed.graph.initializer
+    )
+    return typed

@@ -1,0 +1,257 @@
+"""Write operators on integers as operators on floats between QuantizeLinear and its inverse.
+
+    QLinearConv(x, xs, xz, w, ws, wz, ys, yz, b)  ⇒  Conv(DQ(x), DQ(w), DQ(b)) → Q(ys, yz)
+    QLinearAdd(a, as, az, b, bs, bz, ys, yz)      ⇒  Add(DQ(a), DQ(b)) → Q(ys, yz)
+    Flatten(q), Reshape(q), MaxPool(q), …         ⇒  DQ(q) → Flatten → Q
+
+QLinearMul, QLinearMatMul, QGemm, QLinearConcat, QLinearSigmoid, QLinearSoftmax, QLinearLeakyRelu
+and the QLinear pools are taken apart in the same way. onnxruntime's quantizer writes the first
+form as QuantFormat.QOperator. Both forms stand for the same values; a result in the middle of two
+steps may be rounded to the other one, since a QLinear operator multiplies its sums once more.
+Source: ONNX operator QLinearConv-10; onnxruntime's docs/ContribOperators.md.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.undo_fusions import DOMAIN
+from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS
+
+NAME = "split_qoperators"
+
+# What moves or compares integers without computing with them.
+_MOVING = (
+    *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Identity"),
+    *("Slice", "Gather", "DepthToSpace", "SpaceToDepth", "Expand", "Tile"),
+)
+_Ends = tuple[str, str]  # names of scale and zero point
+
+
+def split_qoperators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
+    """Take apart every operator on integers whose steps are constant."""
+    before = len(model.graph.node)
+    if not any(node.op_type in _SPLIT for node in model.graph.node):
+        return model, PassReport(NAME, (), (), before, before, False)
+    splitting = _Splitting(model)
+    after = len(splitting.model.graph.node)
+    matched, refused = tuple(splitting.matched), tuple(splitting.refused)
+    report = PassReport(NAME, matched, refused, before, after, bool(matched))
+    return (splitting.model if matched else model), report
+
+
+class _Splitting:
+    """A copy of a model whose nodes are written anew, one by one.
+
+    Attributes:
+        model: the copy.
+        matched: names of the nodes that were taken apart.
+        refused: those that were not.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(model)
+        self.matched: list[str] = []
+        self.refused: list[Refusal] = []
+        self._graph = self.model.graph
+        self._stored = {
+            tensor.name: numpy_helper.to_array(tensor) for tensor in self._graph.initializer
+        }
+        self._ends: dict[str, _Ends] = {}  # of tensors of integers
+        self._nodes: list[onnx.NodeProto] = []
+        for node in model.graph.node:
+            self._write(node)
+        del self._graph.node[:]
+        self._graph.node.extend(self._nodes)
+
+    def _write(self, node: onnx.NodeProto) -> None:
+        split = _SPLIT.get(node.op_type) if node.domain in (*DEFAULT_DOMAINS, DOMAIN) else None
+        if split is not None:
+            constants = [name for name in split.constants(node) if name not in self._stored]
+            if constants:
+                reason = f"{constants[0]!r} of {node.op_type} is not a constant"
+                self.refused.append(Refusal(node.name or node.op_type, reason))
+            else:
+                split.write(self, node)
+                self.matched.append(node.name or node.output[0])
+                return
+        elif node.op_type in _MOVING and node.input[0] in self._ends:
+            ends = self._ends[node.input[0]]
+            x = self.real(node.input[0], ends, f"{node.output[0]}.x")
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[0], copy.output[0] = x, f"{node.output[0]}.real"
+            self._nodes.append(copy)
+            self.rounded(copy.output[0], ends, node)
+            self.matched.append(node.name or node.output[0])
+            return
+        elif node.op_type == "QuantizeLinear" and len(node.input) > 2:
+            self._ends[node.output[0]] = (node.input[1], node.input[2])
+        self._nodes.append(node)
+
+    def real(self, integers: str, ends: _Ends, name: str, axis: int | None = None) -> str:
+        """Append what dequantizes integers; return its output."""
+        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
+        self._nodes.append(
+            helper.make_node("DequantizeLinear", [integers, *ends], [name], name, **attributes)
+        )
+        return name
+
+    def rounded(self, x: str, ends: _Ends, node: onnx.NodeProto) -> None:
+        """Append what makes a node's output of floats."""
+        name = node.name or node.output[0]
+        self._nodes.append(
+            helper.make_node("QuantizeLinear", [x, *ends], node.output[:1], f"{name}.round")
+        )
+        self._ends[node.output[0]] = ends
+
+    def computed(self, op_type: str, inputs: list[str], node: onnx.NodeProto, **more: Any) -> str:
+        """Append the operator on floats, under the node's name; return its output."""
+        output = f"{node.output[0]}.real"
+        self._nodes.append(
+            helper.make_node(op_type, inputs, [output], node.name or node.output[0], **more)
+        )
+        return output
+
+    def renamed(self, output: str) -> None:
+        """Let the last node make a tensor of the model."""
+        self._nodes[-1].output[0] = output
+
+    def axis_of(self, scale: str, axis: int) -> int | None:
+        """Return the axis of scales; None for one scale."""
+        return axis if self._stored[scale].size > 1 else None
+
+    def stored(self, array: NDArray[Any], name: str) -> str:
+        """Store a constant."""
+        self._graph.initializer.append(numpy_helper.from_array(array, name))
+        self._stored[name] = array
+        return name
+
+    def bias(self, integers: str, scales: list[str], node: onnx.NodeProto) -> str:
+        """Dequantize a bias, whose step is the product of others."""
+        step = np.ones(1, np.float32)
+        for scale in scales:
+            step = step * self._stored[scale].reshape(-1)
+        plain = step.size == 1
+        name = f"{node.output[0]}.bias"
+        ends = (
+            self.stored(step.reshape(()) if plain else step, f"{name}.scale"),
+            self.stored(np.zeros(() if plain else step.shape, np.int32), f"{name}.zero"),
+        )
+        return self.real(integers, ends, name, None if plain else 0)
+
+
+class _Split:
+    """How an operator is taken apart: which inputs are constants, and what to write."""
+
+    def __init__(
+        self,
+        steps: Callable[[onnx.NodeProto], list[int]],
+        write: Callable[[_Splitting, onnx.NodeProto], None],
+    ) -> None:
+        self._steps, self.write = steps, write
+
+    def constants(self, node: onnx.NodeProto) -> list[str]:
+        return [node.input[place] for place in self._steps(node) if place < len(node.input)]
+
+
+def _attributes(node: onnx.NodeProto, *dropped: str) -> dict[str, Any]:
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name not in dropped}
+
+
+def _conv(to: _Splitting, node: onnx.NodeProto) -> None:
+    x, xs, xz, w, ws, wz, ys, yz, *bias = node.input
+    operands = [
+        to.real(x, (xs, xz), f"{node.output[0]}.x"),
+        to.real(w, (ws, wz), f"{node.output[0]}.w", to.axis_of(ws, 0)),
+        *([to.bias(bias[0], [xs, ws], node)] if bias and bias[0] else []),
+    ]
+    to.rounded(to.computed("Conv", operands, node, **_attributes(node)), (ys, yz), node)
+
+
+def _matmul(to: _Splitting, node: onnx.NodeProto) -> None:
+    a, as_, az, b, bs, bz, ys, yz = node.input
+    operands = [
+        to.real(a, (as_, az), f"{node.output[0]}.a"),
+        to.real(b, (bs, bz), f"{node.output[0]}.b", to.axis_of(bs, 1)),
+    ]
+    to.rounded(to.computed("MatMul", operands, node), (ys, yz), node)
+
+
+def _gemm(to: _Splitting, node: onnx.NodeProto) -> None:
+    a, as_, az, b, bs, bz, *rest = node.input
+    bias, ys, yz = [*rest, "", "", ""][:3]
+    attributes = _attributes(node)
+    axis = to.axis_of(bs, 0 if attributes.get("transB") else 1)
+    operands = [
+        to.real(a, (as_, az), f"{node.output[0]}.a"),
+        to.real(b, (bs, bz), f"{node.output[0]}.b", axis),
+        *([to.bias(bias, [as_, bs], node)] if bias else []),
+    ]
+    y = to.computed("Gemm", operands, node, **attributes)
+    if ys:
+        to.rounded(y, (ys, yz), node)
+    else:
+        to.renamed(node.output[0])
+
+
+def _two(op_type: str) -> Callable[[_Splitting, onnx.NodeProto], None]:
+    def write(to: _Splitting, node: onnx.NodeProto) -> None:
+        a, as_, az, b, bs, bz, ys, yz = node.input
+        operands = [
+            to.real(a, (as_, az), f"{node.output[0]}.a"),
+            to.real(b, (bs, bz), f"{node.output[0]}.b"),
+        ]
+        to.rounded(to.computed(op_type, operands, node), (ys, yz), node)
+
+    return write
+
+
+def _one(op_type: str, *dropped: str) -> Callable[[_Splitting, onnx.NodeProto], None]:
+    def write(to: _Splitting, node: onnx.NodeProto) -> None:
+        x, xs, xz, ys, yz = node.input
+        operands = [to.real(x, (xs, xz), f"{node.output[0]}.x")]
+        attributes = _attributes(node, *dropped)
+        to.rounded(to.computed(op_type, operands, node, **attributes), (ys, yz), node)
+
+    return write
+
+
+def _concat(to: _Splitting, node: onnx.NodeProto) -> None:
+    ys, yz, *parts = node.input
+    operands = [
+        to.real(parts[at], (parts[at + 1], parts[at + 2]), f"{node.output[0]}.{at // 3}")
+        for at in range(0, len(parts), 3)
+    ]
+    to.rounded(to.computed("Concat", operands, node, **_attributes(node)), (ys, yz), node)
+
+
+def _at(*places: int) -> Callable[[onnx.NodeProto], list[int]]:
+    return lambda node: list(places)
+
+
+def _of_concat(node: onnx.NodeProto) -> list[int]:
+    return [at for at in range(len(node.input)) if at < 2 or (at - 2) % 3]
+
+
+_SPLIT = {
+    "QLinearConv": _Split(_at(1, 2, 3, 4, 5, 6, 7), _conv),
+    "QLinearMatMul": _Split(_at(1, 2, 4, 5, 6, 7), _matmul),
+    "QGemm": _Split(_at(1, 2, 4, 5), _gemm),
+    "QLinearAdd": _Split(_at(1, 2, 4, 5, 6, 7), _two("Add")),
+    "QLinearMul": _Split(_at(1, 2, 4, 5, 6, 7), _two("Mul")),
+    "QLinearSigmoid": _Split(_at(1, 2, 3, 4), _one("Sigmoid")),
+    "QLinearLeakyRelu": _Split(_at(1, 2, 3, 4), _one("LeakyRelu")),
+    "QLinearSoftmax": _Split(_at(1, 2, 3, 4), _one("Softmax", "opset")),
+    "QLinearGlobalAveragePool": _Split(
+        _at(1, 2, 3, 4), _one("GlobalAveragePool", "channels_last")
+    ),
+    "QLinearAveragePool": _Split(_at(1, 2, 3, 4), _one("AveragePool", "channels_last")),
+    "QLinearConcat": _Split(_of_concat, _concat),
+}

@@ -1,0 +1,227 @@
+"""Spell onnxruntime's own operators as those of ONNX that they were made of.
+
+    FusedConv(x, w, b, z; activation)      ⇒   Conv(x, w, b) → Add(z) → activation
+    FusedGemm(a, b, c; activation)         ⇒   Gemm(a, b, c) → activation
+    FusedMatMul(a, b; transA, alpha)       ⇒   MatMul(Transpose(a), b) → Mul(alpha)
+    QuickGelu(x; alpha)                    ⇒   Mul(x, Sigmoid(Mul(x, alpha)))
+    Gelu(x), BiasGelu(x, b), FastGelu(x)   ⇒   x / 2 · (1 + Erf(x / √2)), or with Tanh
+    QuantizeLinear, DequantizeLinear of com.microsoft   ⇒   those of ONNX
+
+A model that onnxruntime saved after optimising it holds them; its quantizer writes the last two.
+What it lays out for one processor (the domain com.microsoft.nchwc) stays, and is refused later on.
+Source: onnxruntime's docs/ContribOperators.md.
+"""
+
+from collections.abc import Callable
+from math import pi, sqrt
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from mbv3c.passes.report import PassReport, Refusal
+
+NAME = "undo_fusions"
+DOMAIN = "com.microsoft"
+
+
+def undo_fusions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
+    """Take apart what onnxruntime fused."""
+    before = len(model.graph.node)
+    if not any(node.domain == DOMAIN for node in model.graph.node):
+        return model, PassReport(NAME, (), (), before, before, False)
+    undone = onnx.ModelProto()
+    undone.CopyFrom(model)
+    del undone.graph.node[:]
+    matched, refused = list[str](), list[Refusal]()
+    for node in model.graph.node:
+        spell = _SPELLINGS.get(node.op_type) if node.domain == DOMAIN else None
+        spelling = _Spelling(node, undone.graph)
+        try:
+            if spell is not None:
+                spell(spelling)
+        except _StaysError as error:
+            refused.append(Refusal(spelling.name, str(error)))
+            spell = None
+        if spell is None:
+            undone.graph.node.append(node)
+            continue
+        matched.append(spelling.name)
+        undone.graph.node.extend(spelling.nodes)
+    after = len(undone.graph.node)
+    report = PassReport(NAME, tuple(matched), tuple(refused), before, after, bool(matched))
+    return (undone if matched else model), report
+
+
+class _StaysError(Exception):
+    """Why a node cannot be spelled in ONNX's operators."""
+
+
+class _Spelling:
+    """What stands in the place of a node.
+
+    Attributes:
+        name: name of the node.
+        inputs: its inputs, without those that are left out at the end.
+        nodes: the nodes so far; the last one is to make the node's output.
+    """
+
+    def __init__(self, node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
+        self.name = node.name or node.output[0]
+        self.inputs = list(node.input)
+        self.nodes: list[onnx.NodeProto] = []
+        self._attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        self._output = node.output[0]
+        self._graph = graph
+
+    def take(self, name: str, default: Any) -> Any:
+        """Take an attribute out of those that are left."""
+        return self._attributes.pop(name, default)
+
+    def rest(self) -> dict[str, Any]:
+        """Return the attributes that nothing has taken."""
+        return self._attributes
+
+    def input(self, position: int) -> str:
+        """Return an input; empty if it is left out."""
+        return self.inputs[position] if position < len(self.inputs) else ""
+
+    def add(self, op_type: str, *inputs: str | float, **attributes: Any) -> str:
+        """Append a node and return its output; numbers among the inputs become constants."""
+        position = len(self.nodes)
+        output = f"{self._output}.{position}"
+        names = [
+            self._stored(value, f"{output}.{place}") if isinstance(value, float) else value
+            for place, value in enumerate(inputs)
+        ]
+        name = f"{self.name}.{op_type.lower()}{position}"
+        self.nodes.append(helper.make_node(op_type, names, [output], name, **attributes))
+        return output
+
+    def end(self, op_type: str, *inputs: str | float, **attributes: Any) -> None:
+        """Append the node that makes the output."""
+        self.add(op_type, *inputs, **attributes)
+        self.nodes[-1].output[0] = self._output
+        self.nodes[-1].name = self.name
+
+    def _stored(self, value: float, name: str) -> str:
+        tensor = numpy_helper.from_array(np.array(value, np.float32), name)
+        self._graph.initializer.append(tensor)
+        return name
+
+    def rank(self, name: str) -> int:
+        """Return the number of dimensions of a tensor.
+
+        Raises:
+            _StaysError: nothing says it.
+        """
+        for value in (*self._graph.input, *self._graph.value_info):
+            if value.name == name and value.type.tensor_type.HasField("shape"):
+                return len(value.type.tensor_type.shape.dim)
+        for tensor in self._graph.initializer:
+            if tensor.name == name:
+                return len(tensor.dims)
+        raise _StaysError(f"the rank of {name!r} is not known")
+
+
+def _end_activated(spelling: _Spelling, x: str, activation: bytes, values: list[float]) -> None:
+    name = activation.decode()
+    if name == "Clip":
+        spelling.end("Clip", x, *values)
+    elif name in ("Relu", "Sigmoid", "Tanh", "HardSwish"):
+        spelling.end(name, x)
+    elif name == "LeakyRelu":
+        spelling.end(name, x, alpha=values[0] if values else 0.01)
+    elif name == "HardSigmoid":
+        alpha, beta = values or (0.2, 0.5)
+        spelling.end(name, x, alpha=alpha, beta=beta)
+    else:
+        raise _StaysError(f"its activation {name!r} has no other spelling")
+
+
+def _conv(spelling: _Spelling) -> None:
+    activation = spelling.take("activation", b"")
+    values = [float(value) for value in spelling.take("activation_params", ())]
+    steps: list[tuple[str, list[str]]] = [("Conv", [x for x in spelling.inputs[:3] if x])]
+    if spelling.input(3):
+        steps.append(("Add", [spelling.input(3)]))
+    x = ""
+    for op_type, operands in steps:
+        attributes = spelling.rest() if op_type == "Conv" else {}
+        last = not activation and op_type == steps[-1][0]
+        inputs = [*([x] if x else []), *operands]
+        x = (spelling.end if last else spelling.add)(op_type, *inputs, **attributes) or ""
+    if activation:
+        _end_activated(spelling, x, activation, values)
+
+
+def _gemm(spelling: _Spelling) -> None:
+    activation = spelling.take("activation", b"")
+    parameters = [spelling.take(f"activation_{key}", None) for key in ("alpha", "beta", "gamma")]
+    values = [float(value) for value in parameters if value is not None]
+    if not activation:
+        spelling.end("Gemm", *spelling.inputs, **spelling.rest())
+        return
+    product = spelling.add("Gemm", *spelling.inputs, **spelling.rest())
+    _end_activated(spelling, product, activation, values)
+
+
+def _matmul(spelling: _Spelling) -> None:
+    if spelling.take("transBatchA", 0) or spelling.take("transBatchB", 0):
+        raise _StaysError("it moves the batch (transBatchA, transBatchB)")
+    alpha, operands = spelling.take("alpha", 1.0), list(spelling.inputs)
+    for position, side in enumerate(("transA", "transB")):
+        if spelling.take(side, 0):
+            rank = spelling.rank(operands[position])
+            perm = [*range(rank - 2), rank - 1, rank - 2]
+            operands[position] = spelling.add("Transpose", operands[position], perm=perm)
+    if alpha == 1:
+        spelling.end("MatMul", *operands)
+    else:
+        spelling.end("Mul", spelling.add("MatMul", *operands), float(alpha))
+
+
+def _quick_gelu(spelling: _Spelling) -> None:
+    x = spelling.input(0)
+    scaled = spelling.add("Mul", x, float(spelling.take("alpha", 1.702)))
+    spelling.end("Mul", x, spelling.add("Sigmoid", scaled))
+
+
+def _gelu(spelling: _Spelling) -> None:
+    x = _biased(spelling)
+    _end_gelu(spelling, x, spelling.add("Erf", spelling.add("Mul", x, 1 / sqrt(2))))
+
+
+def _fast_gelu(spelling: _Spelling) -> None:
+    x = _biased(spelling)
+    cube = spelling.add("Mul", spelling.add("Mul", x, x), x)
+    inner = spelling.add("Add", x, spelling.add("Mul", cube, 0.044715))
+    _end_gelu(spelling, x, spelling.add("Tanh", spelling.add("Mul", inner, sqrt(2 / pi))))
+
+
+def _biased(spelling: _Spelling) -> str:
+    x, bias = spelling.input(0), spelling.input(1)
+    return spelling.add("Add", x, bias) if bias else x
+
+
+def _end_gelu(spelling: _Spelling, x: str, curve: str) -> None:
+    spelling.end("Mul", spelling.add("Mul", x, 0.5), spelling.add("Add", curve, 1.0))
+
+
+def _as(op_type: str) -> Callable[[_Spelling], None]:
+    return lambda spelling: spelling.end(op_type, *spelling.inputs, **spelling.rest())
+
+
+_SPELLINGS: dict[str, Callable[[_Spelling], None]] = {
+    "FusedConv": _conv,
+    "FusedGemm": _gemm,
+    "FusedMatMul": _matmul,
+    "TransposeMatMul": _matmul,
+    "QuickGelu": _quick_gelu,
+    "Gelu": _gelu,
+    "BiasGelu": _gelu,
+    "FastGelu": _fast_gelu,
+    "QuantizeLinear": _as("QuantizeLinear"),
+    "DequantizeLinear": _as("DequantizeLinear"),
+}

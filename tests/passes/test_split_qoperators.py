@@ -1,0 +1,95 @@
+"""Models of onnxruntime's quantizer in its other format become pairs, bit for bit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+from mbv3c.parity.reference import run, session
+from mbv3c.passes import CLEANING, run_pipeline
+from mbv3c.passes.split_qoperators import split_qoperators
+from tests.foreign_models import SIDE, Net
+from tests.onnx_text import graph, random
+from tests.passes.rewriting import ignores, leaves_alone, operators
+
+
+class _Images(CalibrationDataReader):
+    def __init__(self) -> None:
+        self._images: Iterator[dict[str, np.ndarray]] = iter(
+            [{"x": random(1, 3, SIDE, SIDE, seed=seed)} for seed in range(4)]
+        )
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._images, None)
+
+
+def network() -> onnx.ModelProto:
+    """Return a network with every operator that the quantizer makes integers of."""
+    net = Net()
+    x = net.trunk()
+    x = net.add("Add", x, net.add("Relu", net.conv(x, (32, 32))))
+    x = net.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    x = net.add("Concat", x, net.add("Sigmoid", x), axis=1)
+    x = net.add("LeakyRelu", net.conv(x, (64, 32)), alpha=0.1)
+    x = net.add("AveragePool", x, kernel_shape=[2, 2])
+    return net.model(net.add("Softmax", net.head(x)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"per_channel": True},
+        {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8},
+        {
+            "activation_type": QuantType.QUInt8,
+            "weight_type": QuantType.QUInt8,
+            "per_channel": True,
+        },
+    ],
+    ids=str,
+)
+def test_what_the_quantizer_writes(options: dict[str, object], tmp_path: Path) -> None:
+    onnx.save(network(), tmp_path / "model.onnx")
+    files = (tmp_path / "model.onnx", tmp_path / "quantized.onnx")
+    quantize_static(*files, _Images(), quant_format=QuantFormat.QOperator, **options)
+    model = onnx.load(tmp_path / "quantized.onnx")
+    assert "QLinearConv" in operators(model)
+    rewritten, report = split_qoperators(model)
+    onnx.checker.check_model(rewritten, full_check=True)
+    assert not report.refused
+    assert not any(op.startswith("Q") for op in operators(rewritten) if op != "QuantizeLinear")
+    assert not split_qoperators(rewritten)[1].changed
+    cleaned, _ = run_pipeline(model, CLEANING)
+    x = random(1, 3, SIDE, SIDE, seed=9)
+    (wanted,) = run(session(model), x)
+    for each in (rewritten, cleaned):
+        np.testing.assert_array_equal(run(session(each), x)[0], wanted)
+
+
+def test_steps_that_are_computed_stay() -> None:
+    model = graph(
+        """
+        g (float[1, 4, 3, 3] x) => (uint8[1, 4, 3, 3] y) {
+            q, s, z = DynamicQuantizeLinear (x)
+            [conv] y = QLinearConv (q, s, z, w, ws, wz, ws, wz)
+        }
+        """,
+        w=np.ones((4, 4, 1, 1), np.uint8),
+        ws=np.array(0.1, np.float32),
+        wz=np.array(0, np.uint8),
+    )
+    (refusal,) = leaves_alone(split_qoperators, model).refused
+    assert (refusal.node, refusal.reason) == ("conv", "'s' of QLinearConv is not a constant")
+
+
+def test_floats_stay() -> None:
+    ignores(split_qoperators, graph("g (float[4] x) => (float[4] y) { y = Relu(x) }"))
