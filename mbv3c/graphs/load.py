@@ -60,8 +60,9 @@ def load_model(
         input_shape = set_batch(model, model_input(model), batch, input_shape)
     _set_input_shape(model, path, input_shape)
     try:
-        if input_shape is not None:
-            inferred = shape_inference.infer_shapes(model, strict_mode=True)
+        shapeless = any(not y.type.tensor_type.HasField("shape") for y in model.graph.output)
+        if input_shape is not None or shapeless:
+            inferred = shape_inference.infer_shapes(model, strict_mode=not shapeless)
             for output, known in zip(model.graph.output, inferred.graph.output, strict=True):
                 output.CopyFrom(known)
         onnx.checker.check_model(model, full_check=True)

@@ -14,7 +14,9 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.errors import CalibrationError, UsageError
+from mbv3c.graphs.frames import pixel_top
 from mbv3c.graphs.load import input_shape_of
+from mbv3c.parity.reference import as_pixels
 from mbv3c.quantization.images import IMAGES, Preprocessing, preprocessing, read_image
 
 Array = NDArray[np.float32]
@@ -108,14 +110,22 @@ def random_inputs(model: onnx.ModelProto, count: int, seed: int = 0) -> Calibrat
         raise UsageError(f"the seed of the inputs must not be negative, got {seed}")
     shape = input_shape_of(model)
     flat = (*shape[:2], *(1 for _ in shape[2:]))
+    top = pixel_top(model)
 
     def read() -> Iterator[Array]:
         for index in range(count):
             rng = np.random.default_rng([seed, index])
-            x = rng.standard_normal(shape) + rng.standard_normal(flat)
-            yield (x / np.sqrt(2)).astype(np.float32)
+            x = (rng.standard_normal(shape) + rng.standard_normal(flat)) / np.sqrt(2)
+            drawn: Array = x.astype(np.float32)
+            yield drawn if top is None else as_pixels(drawn, top)
 
-    return Calibration(f"{count} random inputs (seed {seed})", True, count, read)
+    return Calibration(f"{count} random inputs (seed {seed}){_pixels(model)}", True, count, read)
+
+
+def _pixels(model: onnx.ModelProto) -> str:
+    """Say in which range inputs are, if the model normalises them itself."""
+    top = pixel_top(model)
+    return "" if top is None else f", pixels from 0 to {top:g}, which the model normalises itself"
 
 
 def calibration_files(folder: Path) -> list[Path]:
@@ -162,7 +172,7 @@ def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
         while batch := list(islice(samples, size)):
             yield np.stack(batch + batch[-1:] * (size - len(batch)))
 
-    source = f"{count} inputs in {len(files)} files of {folder}"
+    source = f"{count} inputs in {len(files)} files of {folder}{_pixels(model) if images else ''}"
     return Calibration(source, False, -(-count // size), read)
 
 

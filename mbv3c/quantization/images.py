@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.errors import ImageError, ModelError, ToolError, UsageError
+from mbv3c.graphs.frames import pixel_top
 from mbv3c.graphs.outputs import metadata_of
 from mbv3c.graphs.spec import HEAD_TRAITS
 
@@ -106,8 +107,9 @@ def preprocessing(
     entries = metadata_of(model)
     head = entries.get("mbv3c.head", "classify")
     default = HEAD_TRAITS.get(head, HEAD_TRAITS["classify"])
-    mean = overrides.mean or _triple(entries, "mean", default.mean)
-    std = overrides.std or _triple(entries, "std", default.std)
+    own_mean, own_std, _ = _range_of(model)
+    mean = overrides.mean or _triple(entries, "mean", own_mean or default.mean)
+    std = overrides.std or _triple(entries, "std", own_std or default.std)
     shown = _SHOWN if head == "classify" else None
     if overrides.resize is not None or overrides.crop is not None:
         shown = _shown(overrides, min(height, width))
@@ -116,13 +118,14 @@ def preprocessing(
 
 def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
     """Return where each part of the preprocessing comes from, by its key in the JSON."""
-    entries = metadata_of(model)
+    entries, (_, _, own) = metadata_of(model), _range_of(model)
 
     def origin(option: str, override: object, key: str) -> str:
         if override is not None:
             return option
-        known = key in entries
-        return f"the model's metadata {key}" if known else "ImageNet, as nothing else is said"
+        if key in entries:
+            return f"the model's metadata {key}"
+        return own if own and key != "mbv3c.head" else "ImageNet, as nothing else is said"
 
     scaled = overrides.resize if overrides.resize is not None else overrides.crop
     return {
@@ -131,6 +134,17 @@ def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
         "shown": origin("--resize, --crop", scaled, "mbv3c.head"),
         "layout": "--layout" if overrides.layout else "the input's shape",
     }
+
+
+def _range_of(
+    model: onnx.ModelProto,
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, str]:
+    """Return the mean and the std that give pixels in a model's own range, and why these."""
+    top = pixel_top(model)
+    if top is None:
+        return None, None, ""
+    why = f"the model normalises its input itself: pixels from 0 to {top:g}"
+    return (0.0,) * _CHANNELS, (1 / top,) * _CHANNELS, why
 
 
 def _channels_last(shape: tuple[int, ...], layout: Layout | None) -> bool:

@@ -8,7 +8,11 @@ import pytest
 from PIL import Image
 
 from mbv3c.errors import CalibrationError, Mbv3cError, UsageError
+from mbv3c.parity.metrics import cosine
+from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import Calibration, check_source, folder_inputs, random_inputs
+from mbv3c.quantization.quantize import quantize
+from tests.onnx_text import graph
 from tests.quantization import quantizing
 
 
@@ -142,3 +146,37 @@ def test_there_is_exactly_one_source(
 def test_random_inputs_need_a_number(count: int, seed: int) -> None:
     with pytest.raises(Mbv3cError):
         random_inputs(model(), count, seed)
+
+
+def rescaling() -> onnx.ModelProto:
+    """Return what Keras exports: NHWC pixels from 0 to 255, brought to -1 to 1 in the graph."""
+    text = """
+        g (float[1, 8, 8, 3] x) => (float[1, 4, 8, 8] y) {
+            m = Mul (x, a)
+            s = Add (m, b)
+            t = Transpose <perm = [0, 3, 1, 2]> (s)
+            y = Conv <pads = [1, 1, 1, 1]> (t, w)
+        }
+    """
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    scale, shift = np.array(1 / 127.5, np.float32), np.array(-1, np.float32)
+    return graph(text, a=scale, b=shift, w=weights)
+
+
+def test_a_model_that_normalises_pixels_is_calibrated_on_pixels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in range(8):
+        pixels = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    model = rescaling()
+    sources = (folder_inputs(model, tmp_path), random_inputs(model, 4))
+    for source in sources:
+        assert "pixels from 0 to 255, which the model normalises itself" in source.source
+        x = np.stack(list(source.read()))
+        assert 0 <= x.min() < 64
+        assert 192 < x.max() <= 255
+    quantized, _ = quantize(model, sources[0], rank_layers=False)
+    frame = rng.integers(0, 256, (1, 8, 8, 3)).astype(np.float32)
+    ours, wanted = (run(session(each), frame)[0] for each in (quantized, model))
+    assert cosine(ours, wanted) > 0.999
