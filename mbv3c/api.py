@@ -100,6 +100,7 @@ def optimize(
 
     Raises:
         ModelError: the model cannot be used.
+        ParityError: the result does not compute what the model computes.
     """
     return rewriting.optimize(_loaded(model), proving=prove, opset=opset)
 

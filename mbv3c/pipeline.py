@@ -66,10 +66,12 @@ def compile_model(
         if verify:
             verdict = backend.verify(bundle, progress, known=prepared)
             if not verdict.passed:
-                missed = "".join(f"\n  {text}" for text in verdict.missed[:_SHOWN_MISSES])
+                lines = [*verdict.lines(), *verdict.missed[:_SHOWN_MISSES]]
                 raise ParityError(
                     f"{output.name} does not compute what onnxruntime computes; nothing was "
-                    f"written (--no-verify writes the bundle all the same){missed}",
+                    "written (--no-verify writes the bundle all the same; `mbv3c verify --ladder` "
+                    "on it, or on the model, names the step at fault)"
+                    + "".join(f"\n  {text}" for text in lines),
                     verdict.to_json(),
                 )
             manifest = replace(manifest, parity=verdict.to_json())

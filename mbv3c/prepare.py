@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.bundle import QUANTIZED
-from mbv3c.errors import UsageError
-from mbv3c.graphs.load import input_shape_of, model_input
+from mbv3c.errors import ModelError, UsageError
+from mbv3c.graphs.load import model_input
 from mbv3c.job import Job
 from mbv3c.manifest import (
     Manifest,
@@ -22,8 +22,8 @@ from mbv3c.manifest import (
     TargetRecord,
     TensorRecord,
 )
-from mbv3c.parity.reference import ReferenceOutput, parity_inputs, run_reference
-from mbv3c.passes import PassReport, run_pipeline
+from mbv3c.parity.reference import ReferenceOutput, inputs_of, run_reference
+from mbv3c.passes import CLEANING, PassReport, run_pipeline
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.quantization.quantize import quantize_once
@@ -39,9 +39,10 @@ class Reference:
         inputs: one array per input of the check.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, given: onnx.ModelProto | None = None) -> None:
+        """Take the inputs of the model as given, if `model` was made of another one."""
         self.model = model
-        self.inputs: list[NDArray[np.float32]] = parity_inputs(input_shape_of(model))
+        self.inputs: list[NDArray[np.float32]] = inputs_of(given or model)
 
     @cached_property
     def outputs(self) -> list[list[ReferenceOutput]]:
@@ -77,16 +78,33 @@ def prepare(model: onnx.ModelProto, job: Job, progress: Progress) -> Prepared:
 
     Raises:
         UsageError: the model is quantized already, and the job says how to quantize it.
+        ModelError: the model is quantized dynamically.
         Mbv3cError: the model cannot be quantized.
     """
+    _refuse_dynamic(model)
     quantized, report = None, None
     if job.precision.quantized:
-        with_pairs, report = quantize_once(model, job.calibration, job.quantizing, progress)
+        cleaned, _ = run_pipeline(model, CLEANING)
+        with_pairs, report = quantize_once(cleaned, job.calibration, job.quantizing, progress)
         quantized = with_pairs if report is not None else None
     progress("rewriting the graph")
     base = quantized or model
     graph, reports = rewritten_for(base, job.precision)
-    return Prepared(model, quantized, graph, tuple(reports), report, Reference(base))
+    return Prepared(model, quantized, graph, tuple(reports), report, Reference(base, model))
+
+
+_DYNAMIC = ("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul")
+
+
+def _refuse_dynamic(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        if node.op_type in _DYNAMIC:
+            raise ModelError(
+                f"the model is quantized dynamically ({node.op_type}, node "
+                f"{node.name or node.output[0]}): its steps change with every input, and the "
+                "kernels here need fixed ones; give the fp32 model with --precision int8 and "
+                "--calibration FOLDER, or quantize it with `mbv3c quantize`"
+            )
 
 
 def describe(prepared: Prepared, job: Job, tools: Sequence[str]) -> Manifest:
@@ -130,12 +148,11 @@ def describe(prepared: Prepared, job: Job, tools: Sequence[str]) -> Manifest:
 def rewritten_for(
     model: onnx.ModelProto, precision: Precision
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
-    """Return the graph that a backend lowers: a quantized one as it is.
+    """Return the graph that a backend lowers: a quantized one is only cleaned.
 
-    A quantized graph was rewritten before it was quantized, and rewriting it again would fold its
-    integers to fp32.
+    What we quantize was rewritten before, and rewriting it again would fold its integers to fp32.
     """
-    return (model, []) if precision.quantized else run_pipeline(model)
+    return run_pipeline(model, CLEANING) if precision.quantized else run_pipeline(model)
 
 
 def check_keep_float(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Compare outputs with the reference and give a verdict."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from mbv3c.parity.kernels import KernelsParity
 from mbv3c.parity.metrics import cosine, finite, top_agreement
-from mbv3c.parity.reference import ReferenceOutput, error_of_range
-from mbv3c.parity.tolerance import Tolerance
+from mbv3c.parity.reference import USUAL_INPUTS, ReferenceOutput, error_of_range
+from mbv3c.parity.tolerance import LEAST_COSINE, Tolerance
 from mbv3c.parity.verdict import Check, InputParity, Pair, Pairs, sentence
 
 
@@ -21,11 +21,13 @@ class Agreement:
     Attributes:
         cosine: the least over inputs and outputs.
         top1, top5: the means of what `InputParity` calls agreement.
+        too_far: what shows that this is another network, one sentence each.
     """
 
     cosine: float
     top1: float | None
     top5: float | None
+    too_far: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Parity:
         exact_program: whether that was the library itself, and not the model built for another
             machine.
         inputs: one comparison per input.
-        as_given: how near a quantized model comes to the model as given; no part of the verdict.
+        as_given: how near a quantized model comes to the model as given.
         kernels: what the kernels of a quantized network have shown by themselves.
         pairs: what was compared.
         standing: the tolerance of the outputs.
@@ -53,13 +55,13 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        kernels_pass = self.kernels is None or self.kernels.passed
-        return kernels_pass and all(row.passed for row in self.inputs)
+        return not self.missed and all(row.passed for row in self.inputs)
 
     @property
     def missed(self) -> list[str]:
-        """The kernels that are wrong by themselves."""
-        return self.kernels.missed if self.kernels is not None else []
+        """The kernels that are wrong by themselves, and what is too far from the given model."""
+        kernels = self.kernels.missed if self.kernels is not None else []
+        return [*kernels, *(self.as_given.too_far if self.as_given is not None else ())]
 
     @property
     def worst(self) -> InputParity:
@@ -93,6 +95,10 @@ class Parity:
         kernels = self.kernels.kernels if self.kernels is not None else ()
         return [
             *(_check(pair, index) for index, outputs in enumerate(self.pairs) for pair in outputs),
+            *(
+                Check("parity", "near the model as given", False, reason)
+                for reason in (self.as_given.too_far if self.as_given is not None else ())
+            ),
             *(
                 Check(
                     "kernels",
@@ -180,9 +186,42 @@ def agreement(
         for y, reference in zip(ours, theirs, strict=True):
             least = min(least, cosine(y, reference.output))
             if reference.class_axis is not None:
-                top1.append(_top1_agreement(y, reference.output, reference.class_axis, 0.0))
+                top1.append(_top1_agreement(y, reference, 0.0))
                 top5.append(top_agreement(y, reference.output, reference.class_axis, 5))
-    return Agreement(least, _mean(top1), _mean(top5))
+    usual = (outputs[:USUAL_INPUTS], references[:USUAL_INPUTS])
+    return Agreement(least, _mean(top1), _mean(top5), tuple(_too_far(*usual)))
+
+
+_MOVES_AT_LEAST = 0.1  # of what the output of the model as given does from input to input
+_NO_MATTER = 0.05  # of the range
+
+
+def _too_far(
+    outputs: Sequence[Sequence[NDArray[np.float32]]],
+    references: Sequence[Sequence[ReferenceOutput]],
+) -> Iterator[str]:
+    """Say what shows that a quantized model is no longer the one that it was made of."""
+    for ours, theirs in zip(
+        zip(*outputs, strict=True), zip(*references, strict=True), strict=True
+    ):
+        name, scale = theirs[0].name, theirs[0].scale
+        y = np.stack([np.ravel(each) for each in ours]).astype(np.float64)
+        wanted = np.stack([np.ravel(each.output) for each in theirs]).astype(np.float64)
+        whole = float(np.ptp(wanted)) if scale is None else float(scale.max())
+        if np.abs(y - wanted).max() <= _NO_MATTER * whole:
+            continue
+        alike = cosine(y, wanted)
+        if alike < LEAST_COSINE:
+            yield (
+                f"{name} is too far from the model as given: cosine {alike:.3f} over inputs in "
+                f"the usual range, {LEAST_COSINE} is the least"
+            )
+        moved, should = (float(np.linalg.norm(each - each.mean(0))) for each in (y, wanted))
+        if moved < _MOVES_AT_LEAST * should:
+            yield (
+                f"{name} hardly depends on the input: from input to input it moves by "
+                f"{moved / should:.1%} of what it does in the model as given"
+            )
 
 
 def _worst(outputs: Sequence[InputParity]) -> InputParity:
@@ -201,12 +240,12 @@ def _compare_one(
     y: NDArray[np.float32], reference: ReferenceOutput, tolerance: Tolerance
 ) -> InputParity:
     wanted, axis = reference.output, reference.class_axis
-    error = error_of_range(y, wanted)
+    error = error_of_range(y, wanted, reference.scale)
     comparable = np.isfinite(error)
-    allowed = tolerance.allowed(reference.spread, reference.step)
+    allowed = tolerance.allowed(reference.spread, reference.step, reference.rounding)
     top1 = top5 = None
     if axis is not None:
-        top1 = _top1_agreement(y, wanted, axis, allowed, reference.step) if comparable else 0.0
+        top1 = _top1_agreement(y, reference, allowed) if comparable else 0.0
         top5 = top_agreement(y, wanted, axis, 5) if comparable else 0.0
     return InputParity(
         worst_output=reference.name,
@@ -219,22 +258,16 @@ def _compare_one(
     )
 
 
-def _top1_agreement(
-    y: NDArray[np.float32],
-    wanted: NDArray[np.float32],
-    axis: int,
-    allowed: float,
-    step: float | None = None,
-) -> float:
+def _top1_agreement(y: NDArray[np.float32], reference: ReferenceOutput, allowed: float) -> float:
+    """Return the share of rows whose best class agrees, or is as good within the tolerance."""
+    wanted, axis = reference.output, reference.class_axis
+    assert axis is not None
     ours, theirs = _rows(y, axis), _rows(wanted, axis)
     rows = np.arange(len(ours))
     lost = theirs.max(axis=1) - theirs[rows, ours.argmax(axis=1)]
-    # Among thousands of pixels or anchors rounding decides some ties; one image is no tie, unless
-    # its scores are integers.
-    ties = wanted.ndim > 2 or step is not None
-    tie = 2 * allowed * float(np.ptp(wanted)) if ties else 0.0
+    scale = float(np.ptp(wanted)) if reference.scale is None else float(reference.scale.max())
     same = ours.argmax(axis=1) == theirs.argmax(axis=1)
-    return float(np.mean(same | (lost <= tie) if tie > 0 else same))
+    return float(np.mean(same | (lost <= 2 * allowed * scale)))
 
 
 def _rows(y: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

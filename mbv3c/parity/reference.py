@@ -1,6 +1,6 @@
 """onnxruntime as the reference, and the inputs on which parity is checked."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +12,26 @@ from onnx import numpy_helper
 from onnxruntime import GraphOptimizationLevel as Level
 
 from mbv3c.errors import ModelError
-from mbv3c.graphs.load import model_input
+from mbv3c.graphs.frames import pixel_top
+from mbv3c.graphs.load import input_shape_of, model_input
 from mbv3c.graphs.outputs import class_axes
 from mbv3c.parity.metrics import over_range
+from mbv3c.parity.tolerance import TOLERANCES
 
 # Standard deviations. Normalised images have about 1; the others reach the flat, the curved and
 # the linear parts of hard-swish and hard-sigmoid.
 SCALES = (1.0, 0.25, 0.5, 1.5, 2.0)
+USUAL_INPUTS = 3  # the first: larger ones only show what saturates in a quantized network
+_SEED = 20190506
 
 
-def parity_inputs(shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
+def parity_inputs(shape: tuple[int, ...], seed: int = _SEED) -> list[NDArray[np.float32]]:
     """Return one seeded input per scale; the first is the golden input of a bundle.
 
     Half of each input's variance is white noise and half is one offset per image and channel, so
     that both texture and flat areas count. `shape` is the model's input shape, batch first.
     """
-    rng = np.random.default_rng(20190506)
+    rng = np.random.default_rng(seed)
     flat = (*shape[:2], *(1 for _ in shape[2:]))
     return [
         (scale * (rng.standard_normal(shape) + rng.standard_normal(flat)) / np.sqrt(2)).astype(
@@ -35,6 +39,24 @@ def parity_inputs(shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
         )
         for scale in SCALES
     ]
+
+
+def inputs_of(model: onnx.ModelProto, seed: int = _SEED) -> list[NDArray[np.float32]]:
+    """Return the inputs of a parity check of a model, in the range that the model takes.
+
+    A model that normalises pixels itself gets pixels: the numbers of `parity_inputs` as grey
+    values around the middle of the range, clipped to it.
+
+    Raises:
+        ModelError: the input's shape is dynamic.
+    """
+    inputs, top = parity_inputs(input_shape_of(model), seed), pixel_top(model)
+    return inputs if top is None else [as_pixels(x, top) for x in inputs]
+
+
+def as_pixels(x: NDArray[np.float32], top: float) -> NDArray[np.float32]:
+    """Return numbers of mean 0 and variance 1 as pixels between 0 and `top`."""
+    return (np.clip(x / 4 + 0.5, 0, 1) * top).astype(np.float32)
 
 
 PLAIN, OPTIMIZED = Level.ORT_DISABLE_ALL, (Level.ORT_ENABLE_BASIC, Level.ORT_ENABLE_ALL)
@@ -52,6 +74,10 @@ class ReferenceOutput:
             as a fraction of the output's range: the effect of rounding alone on this model.
         class_axis: axis of the classes in `output`; None if it holds no class scores.
         step: one step of a quantized output, as a fraction of the output's range; else None.
+        scale: what errors are fractions of, here called the output's range: one number, or one
+            for each channel, in a shape that broadcasts; None for the range of `output` itself.
+        rounding: the error that the types of the model's own arithmetic leave, as a fraction of
+            the range.
     """
 
     name: str
@@ -59,6 +85,8 @@ class ReferenceOutput:
     spread: float
     class_axis: int | None
     step: float | None = None
+    scale: NDArray[np.float64] | None = None
+    rounding: float = 0.0
 
 
 def run_reference(
@@ -71,27 +99,101 @@ def run_reference(
     """
     plain = session(model)
     optimized = [session(model, level) for level in OPTIMIZED]
-    for x in inputs:
-        outputs = run(plain, x)
+    names = [output.name for output in model.graph.output]
+    computed = [run(plain, x) for x in inputs]
+    # A single number has no range but over inputs, so there should be more of these.
+    small = any(output.size < _FEW_VALUES for output in computed[0])
+    seeds = range(2) if small else ()
+    more = [run(plain, x) for seed in seeds for x in inputs_of(model, seed)]
+    scales = [
+        scale_of(model, name, values)
+        for name, *values in zip(names, *computed, *more, strict=True)
+    ]
+    rounding = TOLERANCES["fp16"].of_range if computes_in_half(model) else 0.0
+    for x, outputs in zip(inputs, computed, strict=True):
         variants = zip(*(run(opened, x) for opened in optimized), strict=True)
         spreads = [
-            max(error_of_range(y, output) for y in ys)
-            for output, ys in zip(outputs, variants, strict=True)
+            max(error_of_range(y, output, scale) for y in ys)
+            for output, ys, scale in zip(outputs, variants, scales, strict=True)
         ]
         axes = class_axes(model, [output.shape for output in outputs])
-        names = [output.name for output in model.graph.output]
-        steps = [_step(model, name, output) for name, output in zip(names, outputs, strict=True)]
-        yield list(map(ReferenceOutput, names, outputs, spreads, axes, steps))
+        steps = [_step(model, name, scale) for name, scale in zip(names, scales, strict=True)]
+        for_each = (names, outputs, spreads, axes, steps, scales, [rounding] * len(names))
+        yield list(map(ReferenceOutput, *for_each))
 
 
-def _step(model: onnx.ModelProto, name: str, output: NDArray[np.float32]) -> float | None:
+_FEW_VALUES = 16
+_DIFFERENT = 100.0  # ranges of channels that differ by such a factor are not added up
+_LEAST_OF_ALL = 1e-3  # of the whole output's range; what moves less is constant
+_MOST_CHANNELS = 512
+# Scores between 0 and 1: what differs by less than this much less says nothing.
+_LEAST_SCALES = dict.fromkeys(("Sigmoid", "HardSigmoid", "Softmax"), 1e-3)
+
+
+def scale_of(
+    model: onnx.ModelProto, name: str, values: Sequence[NDArray[Any]]
+) -> NDArray[np.float64]:
+    """Return what errors of an output are fractions of: the range that it takes over inputs.
+
+    Where channels have ranges that differ by orders of magnitude, as boxes beside scores, every
+    channel has its own. An output that is constant is measured by its size.
+
+    Args:
+        model: the model.
+        name: the output's name.
+        values: the output for each input.
+
+    Returns:
+        One number, or one for each index of an axis, in a shape that broadcasts.
+    """
+    low = high = np.full(values[0].shape, np.nan)
+    for y in values:
+        finite = np.where(np.isfinite(y), y, np.nan)
+        low, high = np.fmin(low, finite), np.fmax(high, finite)
+    maker = next((node.op_type for node in model.graph.node if name in node.output), "")
+    least = _LEAST_SCALES.get(maker, 0.0)
+    whole = _range(low, high, None)
+    largest = float(np.nan_to_num(np.maximum(-low, high)).max())
+    if not whole > 1e-6 * largest:
+        return np.array(max(largest, least) or 1.0)
+    for axis in range(1, low.ndim):
+        if not 1 < low.shape[axis] <= _MOST_CHANNELS:
+            continue
+        others = tuple(other for other in range(low.ndim) if other != axis)
+        ranges = _range(low, high, others)
+        ranges = np.where(ranges < _LEAST_OF_ALL * whole, whole, ranges)
+        if ranges.max() >= _DIFFERENT * ranges.min():
+            shape = [-1 if dim == axis else 1 for dim in range(low.ndim)]
+            each: NDArray[np.float64] = np.maximum(ranges, least).reshape(shape)
+            return each
+    return np.array(max(whole, least))
+
+
+def _range(
+    low: NDArray[np.float64], high: NDArray[np.float64], axes: tuple[int, ...] | None
+) -> Any:
+    return np.fmax.reduce(high, axis=axes) - np.fmin.reduce(low, axis=axes)
+
+
+def computes_in_half(model: onnx.ModelProto) -> bool:
+    """Say whether a model's own arithmetic is in fp16 or bfloat16 anywhere."""
+    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return any(tensor.data_type in half for tensor in model.graph.initializer) or any(
+        attribute.i in half
+        for node in model.graph.node
+        if node.op_type == "Cast"
+        for attribute in node.attribute
+        if attribute.name == "to"
+    )
+
+
+def _step(model: onnx.ModelProto, name: str, scale: NDArray[np.float64]) -> float | None:
     """Return one step of an output that a DequantizeLinear makes, over the output's range."""
     maker = next((node for node in model.graph.node if name in node.output), None)
-    spread = float(np.ptp(output.astype(np.float64)))
-    if maker is None or maker.op_type != "DequantizeLinear" or not spread > 0:
+    if maker is None or maker.op_type != "DequantizeLinear":
         return None
     scales = [tensor for tensor in model.graph.initializer if tensor.name == maker.input[1]]
-    return float(numpy_helper.to_array(scales[0]).max()) / spread if scales else None
+    return float(numpy_helper.to_array(scales[0]).max() / scale.min()) if scales else None
 
 
 def session(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSession:
@@ -145,12 +247,19 @@ def tensors_of(
     return tensors | dict(zip(wanted, run(session(copy), x), strict=True)) if wanted else tensors
 
 
-def error_of_range(y: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """Return the largest absolute error as a fraction of the reference's range.
+def error_of_range(
+    y: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    scale: NDArray[np.float64] | None = None,
+) -> float:
+    """Return the largest absolute error as a fraction of a range, by default the reference's.
 
     Infinite if the shapes differ, or if one side holds NaN or infinity: that is never parity.
     """
     if y.shape != reference.shape or not (np.isfinite(y).all() and np.isfinite(reference).all()):
         return float("inf")
-    error = float(np.abs(y.astype(np.float64) - reference).max())
-    return over_range(error, float(np.ptp(reference.astype(np.float64))))
+    errors = np.abs(y.astype(np.float64) - reference)
+    if scale is not None and scale.size > 1:
+        return float((errors / scale).max())
+    spread = float(np.ptp(reference.astype(np.float64))) if scale is None else scale.item()
+    return over_range(float(errors.max()), spread)

@@ -1,17 +1,27 @@
 """Run every pass and measure the graph after each."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import onnx
 
-from mbv3c.errors import ModelError
+from mbv3c.errors import ModelError, ParityError
 from mbv3c.execution.runners import Tensor
-from mbv3c.graphs.load import input_shape_of
+from mbv3c.parity.compare import Parity, compare
 from mbv3c.parity.metrics import finite
 from mbv3c.parity.proof import prove
-from mbv3c.parity.reference import error_of_range, parity_inputs, run, session
+from mbv3c.parity.reference import (
+    ReferenceOutput,
+    error_of_range,
+    inputs_of,
+    run,
+    run_reference,
+    session,
+)
+from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.passes import PIPELINE, Proof
 from mbv3c.passes.convert_opset import check_opset, convert_opset
 from mbv3c.passes.proving import run_proved
@@ -83,11 +93,15 @@ def optimize(
     With `proving`, every single rewrite is checked against onnxruntime before it is made; one that
     fails is not made, and its pass reports it as refused. With `opset`, the result is converted to
     that operator set, as the last step.
+
+    Raises:
+        ParityError: the result does not compute what the model computes.
     """
     if opset is not None:
         check_opset(opset)
-    x = parity_inputs(input_shape_of(model))[0]
-    wanted = run(session(model), x)
+    given, inputs = model, inputs_of(model)
+    references = list(run_reference(given, inputs))
+    x, wanted = inputs[0], [reference.output for reference in references[0]]
     steps: list[OptimizedStep] = []
     error = 0.0
     for rewrite in PIPELINE:
@@ -99,7 +113,56 @@ def optimize(
         model, report = in_opset(model, opset)
         error = _largest_error(run(session(model), x), wanted)
         steps.append(OptimizedStep(report if proving else replace(report, proofs=()), error))
+    check_rewritten(given, model, inputs, references)
     return model, steps
+
+
+def check_rewritten(
+    given: onnx.ModelProto,
+    rewritten: onnx.ModelProto,
+    inputs: Sequence[Tensor],
+    references: Sequence[Sequence[ReferenceOutput]],
+) -> None:
+    """Make sure that what the passes made of a model computes what the model computes.
+
+    Args:
+        given: the model.
+        rewritten: what `PIPELINE` made of it.
+        inputs: the inputs of the comparison.
+        references: what the model gives for them.
+
+    Raises:
+        ParityError: it does not; the message names the first pass after which it does not.
+    """
+    finite_only = all(np.isfinite(y.output).all() for outputs in references for y in outputs)
+    verdict = _judged(rewritten, inputs, references)
+    if verdict.passed or not finite_only:  # nothing says then what would be right
+        return
+    culprit, model = "a conversion", given
+    for rewrite in PIPELINE:
+        model, report = rewrite(model)
+        if report.changed and not _judged(model, inputs, references).passed:
+            culprit = f"the pass {report.name} ({', '.join(report.matched[:3])})"
+            break
+    worst = verdict.worst
+    raise ParityError(
+        f"{culprit} changes what the model computes: max error {worst.max_error_of_range:.1e} of "
+        f"range in {worst.worst_output} (allowed {worst.allowed:.1e}); nothing was written. This "
+        "is a fault of mbv3c; `mbv3c optimize --prove` leaves out the rewrites that fail",
+        verdict.to_json(),
+    )
+
+
+def _judged(
+    model: onnx.ModelProto,
+    inputs: Sequence[Tensor],
+    references: Sequence[Sequence[ReferenceOutput]],
+) -> Parity:
+    opened = session(model)
+    outputs = [run(opened, x) for x in inputs]
+    return compare(
+        outputs, references, TOLERANCES["fp32"], ran_on="onnxruntime", exact_program=True
+    )
 
 
 def _largest_error(outputs: list[Tensor], wanted: list[Tensor]) -> float:

@@ -23,13 +23,13 @@ class Tolerance:
     steps: float = 0.0
     pooled: bool = False
 
-    def allowed(self, spread: float, step: float | None = None) -> float:
+    def allowed(self, spread: float, step: float | None = None, rounding: float = 0.0) -> float:
         """Return the limit for an input on which onnxruntime itself spreads by `spread`.
 
         A spread that is not finite excuses nothing. `step` is one step of a quantized output, as a
-        fraction of the output's range.
+        fraction of the output's range; `rounding` is what the model's own types leave.
         """
-        least = max(self.of_range, self.steps * step if step is not None else 0.0)
+        least = max(self.of_range, rounding, self.steps * step if step is not None else 0.0)
         return max(least, self.times_spread * spread) if isfinite(spread) else least
 
 
@@ -139,7 +139,7 @@ KERNEL_TOLERANCE = KernelTolerance(
 )
 
 
-# The least cosine of an NPU's QDQ model to fp32, and of NPU and CPU together: it shows that it is
+# The least cosine of a quantized model to fp32 over inputs in the usual range: it shows that it is
 # still that network. How good it is, is a matter of calibration.
 LEAST_COSINE = 0.9
 

@@ -63,10 +63,9 @@ class InputParity:
         allowed: the tolerance on this input.
         reference_spread: onnxruntime's own spread on this input.
         cosine: cosine similarity of the flattened outputs.
-        top1_agreement: share of images whose class of the largest score agrees; in
-            outputs with scores for pixels or anchors, share of those, where a class that the
-            reference itself holds equal within the tolerance counts as agreeing. None if no
-            output holds class scores.
+        top1_agreement: share of images (pixels, anchors) whose class of the largest score agrees,
+            or is equal to the best one within the tolerance in the reference. None if no output
+            holds class scores.
         top5_agreement: share of the reference's five largest scores that are found among ours.
     """
 
@@ -143,7 +142,8 @@ def _quantization_loss(parity: dict[str, Any]) -> str:
     shares = [
         f", top-{k} agreement {loss[f'top{k}']:.0%}" for k in (1, 5) if loss[f"top{k}"] is not None
     ]
-    return f"; against the model as given: cosine {loss['cosine']:.6f}{''.join(shares)}"
+    far = "".join(f"; TOO FAR: {reason}" for reason in loss["too_far"])
+    return f"; against the model as given: cosine {loss['cosine']:.6f}{''.join(shares)}{far}"
 
 
 class Verdict(Protocol):

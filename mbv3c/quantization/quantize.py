@@ -18,6 +18,7 @@ from mbv3c.errors import Mbv3cError, UsageError
 from mbv3c.lowering.qdq import has_pairs
 from mbv3c.parity.compare import compare
 from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
+from mbv3c.parity.rewriting import check_rewritten
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.passes import run_pipeline
 from mbv3c.progress import Progress
@@ -164,6 +165,7 @@ def quantize(
     Raises:
         CalibrationError: an input is broken or makes the model overflow.
         ModelError: the model cannot be quantized.
+        ParityError: rewriting changed what the model computes.
         Mbv3cError: the budget cannot be kept.
     """
     options = options or QuantizeOptions()
@@ -176,6 +178,7 @@ def quantize(
         measured = known_ranges(graph, measured)
     inputs = calibration.evaluating()
     references = list(run_reference(model, inputs))
+    check_rewritten(model, graph, inputs, references)
     trial = _Trial(graph, {**measured, **(ranges or {})}, parts, options, inputs, references)
     keep = options.keep_float
     errors: dict[str, WorstOutput] = {}

@@ -322,4 +322,6 @@ class Backend(ABC):
 
 def reference_of(bundle: Bundle, known: Prepared | None) -> Reference:
     """Return what onnxruntime computes with the model that a bundle's program must equal."""
-    return known.reference if known else Reference(onnx.load(bundle.compiled_model))
+    if known:
+        return known.reference
+    return Reference(onnx.load(bundle.compiled_model), onnx.load(bundle.model))

@@ -87,11 +87,14 @@ def test_a_rewrite_that_fails_as_json(small_file: Path, tmp_path: Path) -> None:
     assert "of the output's range off on inputs" in failed[0]["reason"]
 
 
-def test_without_prove_the_same_rewrite_is_made(small_file: Path, tmp_path: Path) -> None:
-    """What a proof is for: the measured error only shows that something is off."""
+def test_without_prove_the_result_as_a_whole_is_judged(small_file: Path, tmp_path: Path) -> None:
+    """What a proof is for: without it the pass is named, and nothing is left to use."""
     done = mbv3c_planted("optimize", small_file, "-o", tmp_path / "o.onnx", "--json")
-    assert done.returncode == 0
-    assert max(one["max_error_of_range"] for one in json.loads(done.stdout)["passes"]) > 1e-3
+    assert done.returncode == 3
+    error = json.loads(done.stdout)["error"]
+    assert error["message"].startswith("the pass fuse_hardswish (features.0.act, ")
+    assert error["parity"]["max_error_of_range"] > 1e-3
+    assert not (tmp_path / "o.onnx").exists()
 
 
 def test_an_output_that_is_not_finite_is_no_traceback(tmp_path: Path) -> None:

@@ -7,7 +7,14 @@ import onnx
 import pytest
 
 from mbv3c.errors import ModelError
-from mbv3c.parity.reference import error_of_range, parity_inputs, run, run_reference, session
+from mbv3c.parity.reference import (
+    error_of_range,
+    parity_inputs,
+    run,
+    run_reference,
+    scale_of,
+    session,
+)
 
 
 def graph(text: str) -> onnx.ModelProto:
@@ -94,3 +101,52 @@ def test_a_reference_without_a_range_allows_no_error() -> None:
     constant = np.array([2.0, 2.0], np.float32)
     assert error_of_range(constant, constant) == 0
     assert error_of_range(np.nextafter(constant, np.float32(3)), constant) == math.inf
+
+
+def outputs_of(*ends: tuple[float, ...]) -> list[np.ndarray]:
+    return [np.array([values], np.float32) for values in ends]
+
+
+def made_by(operator: str) -> onnx.ModelProto:
+    return graph(f"g (float[1, 3] x) => (float[1, 3] y) {{ y = {operator}(x) }}")
+
+
+@pytest.mark.parametrize(
+    ("values", "operator", "scale"),
+    [
+        (outputs_of((1,), (4,), (-2,)), "Neg", 6),  # one number has a range over inputs
+        (outputs_of((3, 1), (2, 0)), "Neg", 3),
+        (outputs_of((7, 7), (7, 7)), "Neg", 7),  # a constant is measured by its size
+        (outputs_of((0, 0), (0, 0)), "Neg", 1),
+        (outputs_of((1e-9, 2e-9), (0, 0)), "Sigmoid", 1e-3),  # a score of nearly 0 everywhere
+        (outputs_of((np.nan, 1), (5, np.inf)), "Neg", 4),
+    ],
+)
+def test_the_scale_of_errors_is_what_an_output_takes_over_inputs(
+    values: list[np.ndarray], operator: str, scale: float
+) -> None:
+    assert scale_of(made_by(operator), "y", values) == pytest.approx(scale)
+
+
+def test_channels_of_other_magnitudes_have_scales_of_their_own() -> None:
+    boxes = np.array([[[0, 0, 0.1, 5], [320, 160, 0.9, 5]]], np.float32)
+    scale = scale_of(made_by("Neg"), "y", [boxes])
+    assert scale.shape == (1, 1, 4)
+    np.testing.assert_allclose(scale.ravel(), [320, 160, 0.8, 320])  # the last one is constant
+    wrong = boxes.copy()
+    wrong[0, 1, 2] = 0.86
+    assert error_of_range(wrong, boxes, scale) == pytest.approx(0.05)
+    assert error_of_range(wrong, boxes) < 2e-4
+
+
+def test_arithmetic_in_half_precision_leaves_half_precisions_rounding() -> None:
+    text = """
+        g (float[1, 4] x) => (float[1, 4] y) {
+            h = Cast <to = 10> (x)
+            t = Tanh (h)
+            y = Cast <to = 1> (t)
+        }
+    """
+    ((half,),) = run_reference(graph(text), [np.ones((1, 4), np.float32)])
+    ((full,),) = run_reference(made_by("Tanh"), [np.ones((1, 3), np.float32)])
+    assert (half.rounding, full.rounding) == (2e-2, 0.0)

@@ -27,7 +27,7 @@ from mbv3c.parity.tolerance import Tolerance
 from mbv3c.parity.verdict import Pair, Pairs, Verdict
 
 FORMAT = "mbv3c outputs"
-SCHEMA = 1
+SCHEMA = 2
 _HEADER = "header"
 # What numpy and zipfile raise on files that are not what they say.
 _BROKEN = (
@@ -147,8 +147,14 @@ def _header(path: Path, archive: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     return header
 
 
-def _allowance(reference: ReferenceOutput) -> dict[str, float | None]:
-    return {"spread": finite(float(reference.spread)), "step": reference.step}
+def _allowance(reference: ReferenceOutput) -> dict[str, Any]:
+    scale = reference.scale
+    return {
+        "spread": finite(float(reference.spread)),
+        "step": reference.step,
+        "rounding": reference.rounding,
+        "scale": scale if scale is None else scale.tolist(),
+    }
 
 
 def _pair(
@@ -163,4 +169,11 @@ def _pair(
         raise ValueError(f"output {key} has no axis {axis}")
     spread = float("inf") if allowance["spread"] is None else float(allowance["spread"])
     step = None if allowance["step"] is None else float(allowance["step"])
-    return Pair(ours, ReferenceOutput(str(shown["name"]), reference, spread, axis, step))
+    scale = None if allowance["scale"] is None else np.array(allowance["scale"], np.float64)
+    if scale is not None and not (scale > 0).all():
+        raise ValueError(f"the range of output {key} is not above 0")
+    if scale is not None and scale.size > 1:
+        np.broadcast_shapes(scale.shape, reference.shape)
+    rounding = float(allowance["rounding"])
+    name = str(shown["name"])
+    return Pair(ours, ReferenceOutput(name, reference, spread, axis, step, scale, rounding))

@@ -24,8 +24,8 @@ from mbv3c.parity.ladder.stages import (
     RewriteStage,
     check_part,
 )
-from mbv3c.parity.reference import ReferenceOutput, parity_inputs, run, run_reference, session
-from mbv3c.passes import PIPELINE
+from mbv3c.parity.reference import ReferenceOutput, inputs_of, run, run_reference, session
+from mbv3c.passes import CLEANING, PIPELINE, Pass
 from mbv3c.precision import FP16
 from mbv3c.progress import Progress
 
@@ -148,16 +148,13 @@ def climb(
     """
     started = time.monotonic()
     model = given = onnx.load(bundle.model)
-    inputs = parity_inputs(bundle.input_shape)[:most_inputs]
+    inputs = inputs_of(given)[:most_inputs]
     progress("running onnxruntime on the model as given")
     ladder = Ladder(inputs, list(run_reference(given, inputs)))
     ladder.start(given, time.monotonic() - started)
     stages = stages_of(ladder)
-    if bundle.quantized is not None or not bundle.precision.quantized:
-        model = climb_rewrites(ladder, model, progress)
-    else:
-        reason = "a model with QDQ pairs is compiled as it is"
-        ladder.skipped.append(Skipped("rewrites", reason))
+    given_quantized = bundle.precision.quantized and bundle.quantized is None
+    model = climb_rewrites(ladder, model, CLEANING if given_quantized else PIPELINE, progress)
     if bundle.quantized is not None:
         progress("running onnxruntime on the quantized model")
         begun = time.monotonic()
@@ -175,11 +172,13 @@ def climb(
     return ladder
 
 
-def climb_rewrites(ladder: Ladder, model: onnx.ModelProto, progress: Progress) -> onnx.ModelProto:
+def climb_rewrites(
+    ladder: Ladder, model: onnx.ModelProto, passes: Sequence[Pass], progress: Progress
+) -> onnx.ModelProto:
     """Run every rewrite, add those that change something, and return the graph after them."""
     progress("rewriting the graph, pass by pass")
     unchanged = 0
-    for rewrite in PIPELINE:
+    for rewrite in passes:
         begun = time.monotonic()
         rewritten, report = rewrite(model)
         if not report.changed:

@@ -13,6 +13,7 @@ from mbv3c.targets.backend import Backend, Compiled, Description
 from mbv3c.targets.library.building import manifest_of
 
 _FALLBACK = "fallback"
+_SHOWN = 8  # names in a line
 
 
 def describe_compiled(backend: Backend, compiled: Compiled, *, explain: bool) -> Description:
@@ -27,8 +28,29 @@ def describe_compiled(backend: Backend, compiled: Compiled, *, explain: bool) ->
             f"kernels: {origins[TUNED]} tuned, {origins[TRANSFERRED]} transferred, "
             f"{origins[DEFAULT]} by default rules"
         )
+    if compiled.bundle.precision.quantized:
+        lines += float_lines(kernels)
     explained = {"kernels": msgspec.to_builtins(kernels)} if explain else {}
     return Description([*lines, *rest], {**plain.document, **explained})
+
+
+# Kernels of a quantized network that compute its sums of products in fp32.
+_INTEGER, _MUCH = "integer_", 0.05
+
+
+def float_lines(kernels: Sequence[KernelRecord]) -> list[str]:
+    """Say which multiply-adds of a quantized network are computed in fp32, if any are."""
+    total = sum(kernel.madds for kernel in kernels)
+    left = [kernel for kernel in kernels if kernel.madds and not kernel.kind.startswith(_INTEGER)]
+    if not left:
+        return []
+    share = sum(kernel.madds for kernel in left) / total
+    nodes = [node for kernel in left for node in kernel.nodes]
+    more = f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
+    return [
+        f"{'WARNING: ' if share > _MUCH else ''}{len(left)} kernels with {share:.1%} of the "
+        f"multiply-adds compute in fp32: {', '.join(nodes[:_SHOWN])}{more}"
+    ]
 
 
 def describe_bundle(bundle: Bundle) -> Description:

@@ -32,7 +32,10 @@ BOXES = np.arange(8, dtype=np.float32).reshape(1, 2, 4)
 def saved(spread: float = 0.5) -> Saved:
     pairs = tuple(
         (
-            Pair(SCORES + i, ReferenceOutput("a/b scores", SCORES, spread, 1, 0.25)),
+            Pair(
+                SCORES + i,
+                ReferenceOutput("a/b scores", SCORES, spread, 1, 0.25, np.array(3.0), 2e-2),
+            ),
             Pair(BOXES, ReferenceOutput("boxes", BOXES + i, 0.0, None)),
         )
         for i in range(3)
@@ -144,7 +147,7 @@ def test_a_header_that_does_not_fit(file: Path, damage: Callable[[dict], object]
 def test_another_schema(file: Path) -> None:
     header = json.dumps({"format": "mbv3c outputs", "schema": 99}).encode()
     np.savez(file, header=np.frombuffer(header, np.uint8))
-    with pytest.raises(SavedFileError, match="has schema 99, and this version reads 1"):
+    with pytest.raises(SavedFileError, match="has schema 99, and this version reads 2"):
         load_outputs(file)
 
 
