@@ -89,7 +89,7 @@ class EthosUBackend(Backend):
 
         built, least = build(lowered, _npu(job.target), folder)
         alternatives = {"optimise size": least} if least is not None else {}
-        return Built(built, golden_of(lowered), alternatives)
+        return Built(built, golden_of(lowered, prepared.reference.inputs[0]), alternatives)
 
     def complete(self, manifest: Manifest, built: Built, job: Job) -> Manifest:
         from mbv3c.targets.ethos_u.compiling import complete

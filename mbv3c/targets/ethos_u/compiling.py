@@ -19,7 +19,6 @@ from mbv3c.errors import ModelError, ToolError, UsageError
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.job import Job
 from mbv3c.manifest import Manifest, TensorRecord
-from mbv3c.parity.reference import parity_inputs
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.targets.ethos_u import c_source, vela
@@ -120,7 +119,7 @@ def lower(prepared: Prepared, job: Job, progress: Progress) -> NpuLowered:
     Raises:
         ModelError: the model has integers other than int8, or only a part of it fits the NPU.
     """
-    target, quantized = npu_of(job), prepared.reference.model
+    target, quantized = npu_of(job), prepared.graph
     options = job.options if isinstance(job.options, NpuOptions) else NpuOptions()
     check_types(quantized, target)
     progress("partitioning and lowering to TOSA")
@@ -157,10 +156,9 @@ def build(lowered: NpuLowered, target: NpuTarget, folder: Path) -> tuple[NpuBuil
     return NpuBuilt(lowered, output), least
 
 
-def golden_of(lowered: NpuLowered) -> Golden:
+def golden_of(lowered: NpuLowered, x: NDArray[np.float32]) -> Golden:
     """Return an input of the command stream, or of the program around it, and what it gives."""
     region, float_io = lowered.region, lowered.options.float_io
-    x = parity_inputs(region.inputs[0].shape)[0]
     integers = region.inputs[0].to_device(x)
     outputs = run_tosa(region.tosa, [integers])
     ends = zip(region.outputs, outputs, strict=False)
@@ -199,8 +197,8 @@ def npu_part(parts: Partition) -> Region:
         raise ModelError(f"the NPU can compute nothing of this network: {listed}")
     raise ModelError(
         "the NPU computes a network from its input on, in one piece, and only what comes behind "
-        f"that can stay on the CPU; in the middle there would be: {listed}; replace that, or use "
-        "another target, such as arm_cpu with --precision int8"
+        f"that can stay on the CPU; in front of its part or inside it there would be: {listed}; "
+        "replace that, or use another target, such as arm_cpu with --precision int8"
     )
 
 
@@ -230,6 +228,9 @@ def host_of(quantized: onnx.ModelProto, parts: Partition) -> onnx.ModelProto | N
     return host_part(quantized, npu_part(parts).outputs) if parts.on_cpu else None
 
 
+_IMAGE_RANK = 4
+
+
 def check_image(model: onnx.ModelProto) -> None:
     """Refuse a model that does not take one image.
 
@@ -237,10 +238,11 @@ def check_image(model: onnx.ModelProto) -> None:
         UsageError: it takes another batch, or no image.
     """
     shape = static_shape(model_input(model))
-    if shape is None or len(shape) != 4 or shape[0] != 1:
+    if shape is None or len(shape) != _IMAGE_RANK or shape[0] != 1:
         raise UsageError(
-            f"an Ethos-U computes one image, 1x3xHxW, at a time; the model's input is "
-            f"{'x'.join(map(str, shape or ()))}; use --batch 1"
+            "an Ethos-U computes one image, 1x3xHxW, at a time; the model's input is "
+            f"{'x'.join(map(str, shape or ()))}; "
+            f"{'use --batch 1' if len(shape or ()) == _IMAGE_RANK else 'use another target'}"
         )
 
 

@@ -256,7 +256,7 @@ def tune(model: onnx.ModelProto, job: Job, request: TuneRequest, progress: Progr
     with database.only_one():
         if database.torn():
             progress(f"{database.folder}: the last record was only half written, and is dropped")
-        quantized = prepare(model, job, progress).reference.model
+        quantized = prepare(model, job, progress).graph
         check_types(quantized, target)
         progress("partitioning and lowering to TOSA")
         networks = {

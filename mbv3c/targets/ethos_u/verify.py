@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.parity.compare import compare
-from mbv3c.parity.reference import ReferenceOutput, parity_inputs, run, run_reference, session
+from mbv3c.parity.reference import (
+    USUAL_INPUTS,
+    ReferenceOutput,
+    inputs_of,
+    run,
+    run_reference,
+    session,
+)
 from mbv3c.parity.tolerance import ANY, LSB, TOLERANCES
 from mbv3c.parity.verdict import Pair, Pairs
 from mbv3c.targets.ethos_u.compiling import TOSA, lowering, npu_part, run_tosa
@@ -41,8 +48,6 @@ from mbv3c.targets.ethos_u.manifest import manifest_of
 from mbv3c.targets.ethos_u.verdict import NpuParity, OperatorsAlone, StepInput
 
 _NUDGED = 9
-# Normalised inputs have a standard deviation of 1: larger ones only show what saturates.
-_INPUTS = 3
 _STREAM_INPUTS = 2
 
 
@@ -92,8 +97,7 @@ def check(
     Raises:
         Mbv3cError: a tool fails.
     """
-    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
-    inputs = parity_inputs(shape)[:_INPUTS]
+    inputs = inputs_of(model)[:USUAL_INPUTS]
     integers = [region.inputs[0].to_device(x) for x in inputs]
     wanted = [run_tosa(tosa, [x]) for x in integers]
     references = list(run_reference(model, inputs))

@@ -79,7 +79,7 @@ def with_own_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(model)
     graph = copy.graph
     pairs = {n.output[0]: n for n in graph.node if n.op_type == "DequantizeLinear"}
-    readers: Counter[str] = Counter()
+    readers = Counter(output.name for output in graph.output)  # who takes an output reads it, too
     nodes = []
     for node in graph.node:
         if node.op_type != "DequantizeLinear":
@@ -167,21 +167,31 @@ class Composite:
         Raises:
             ModelError: a zero point is not 0; the NPU has no zero points per channel.
         """
-        value = self._value(call.args[index])
-        while operator(value) in ("relax.reshape", "relax.permute_dims"):
-            value = self._value(value.args[0])
+        value = self._constant(call.args[index])
         integers, scale, zero = (argument.value.numpy() for argument in value.args)
         if zero.any():
             raise ModelError(f"{self.name} has asymmetric weights; quantize them symmetrically")
         return QuantizedConstant(integers, np.atleast_1d(scale).astype(np.float64))
 
+    def _constant(self, expression: relax.Expr) -> relax.Expr:
+        """Return what an argument is, before it was reshaped and transposed."""
+        value = self._value(expression)
+        while operator(value) in ("relax.reshape", "relax.permute_dims"):
+            value = self._value(value.args[0])
+        return value
+
     def bias(self, channels: int, scales: NDArray[np.float64]) -> NDArray[np.int32]:
         """Return the bias in steps of `scales`; zeros if there is no bias."""
         try:
-            bias = self.weights_of(self.find("relax.add"), 1)
+            added = self.find("relax.add")
         except KeyError:
             return np.zeros(channels, np.int32)
-        steps = np.rint(bias.integers.astype(np.float64) * (bias.scales / scales))
+        stored = self._constant(added.args[1])
+        if isinstance(stored, tvm.ir.GenericConst):  # in fp32
+            steps = np.rint(stored.value.numpy().reshape(-1).astype(np.float64) / scales)
+        else:
+            bias = self.weights_of(added, 1)
+            steps = np.rint(bias.integers.astype(np.float64) * (bias.scales / scales))
         limits = np.iinfo(np.int32)
         clipped: NDArray[np.int32] = np.clip(steps, limits.min, limits.max).astype(np.int32)
         return clipped
@@ -211,7 +221,10 @@ class Composite:
     def _evaluate(self, call: relax.Call, values: dict[Any, NDArray[Any]]) -> NDArray[Any]:
         name = operator(call)
         if name == "relax.dequantize":
-            return _quantization(call).dequantize(values[call.args[0]])
+            source = call.args[0]
+            stored = isinstance(source, tvm.ir.GenericConst)
+            integers = source.value.numpy() if stored else values[source]
+            return _quantization(call).dequantize(integers.reshape(-1) if stored else integers)
         if name == "relax.quantize":
             return _quantization(call).quantize(values[call.args[0]])
         arguments = [values[a] if a in values else np.float32(_number(a)) for a in call.args]
@@ -224,6 +237,7 @@ class Composite:
 
 _NUMPY: dict[str, Any] = {
     "relax.add": np.add,
+    "relax.subtract": np.subtract,
     "relax.multiply": np.multiply,
     "relax.divide": np.divide,
     "relax.clip": np.clip,

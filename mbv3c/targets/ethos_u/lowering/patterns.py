@@ -5,8 +5,9 @@
 Earlier patterns win. `convert` has the meaning of each pattern in integers, under its name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import tvm
 from tvm import relax
 from tvm.relax.dpl.pattern import DFPattern, is_const, is_op, wildcard
 from tvm.relax.transform import FusionPattern, PatternCheckContext
@@ -23,6 +24,7 @@ def patterns() -> list[FusionPattern]:
         *(_pattern("conv2d", pattern, conv=conv) for pattern, conv in _convolutions()),
         *(_pattern("dense", pattern) for pattern in _products()),
         *(_pattern("table", pattern) for pattern in _tables()),
+        *_with_a_number(),
         *_two("multiply", "relax.multiply"),
         *_two("add", "relax.add"),
         _pattern("mean", _quantize(is_op("relax.mean")(_dequantize()))),
@@ -40,13 +42,27 @@ def _check(context: PatternCheckContext) -> bool:
     root = context.annotated_expr["root"]
     if root.ty.dtype != "int8" or not _is_image(root):
         return False
-    named = ("conv", "reshape", "resize")
-    conv, reshape, resize = (context.annotated_expr.get(name) for name in named)
+    named = ("conv", "reshape", "resize", "number")
+    conv, reshape, resize, number = (context.annotated_expr.get(name) for name in named)
+    if number is not None and not _is_number(number):
+        return False
+    sides = [context.annotated_expr.get(name) for name in ("left", "right")]
+    if any(side is not None and _is_stored(side) for side in sides):
+        return False
     if reshape is not None and not _keeps_order(reshape):
         return False
     if resize is not None and upsampling_of(resize) is None:
         return False
     return conv is None or _is_possible(conv)
+
+
+def _is_stored(dequantize: relax.Call) -> bool:
+    """Say whether what is dequantized is a constant."""
+    return isinstance(dequantize.args[0], tvm.ir.expr.GenericConst)
+
+
+def _is_number(constant: relax.Expr) -> bool:
+    return all(int(size) == 1 for size in constant.ty.shape.values)
 
 
 def _is_image(value: relax.Expr) -> bool:
@@ -91,21 +107,27 @@ def _clamped(data: DFPattern) -> Iterator[DFPattern]:
     yield _quantize(data)
 
 
+# A bias in integers, one in fp32, as torch writes it, or none.
+_BIASES: tuple[Callable[[], DFPattern] | None, ...] = (_weights, is_const, None)
+
+
 def _convolutions() -> Iterator[tuple[DFPattern, DFPattern]]:
-    for bias in (True, False):
+    for bias in _BIASES:
         for form in range(3):
             conv = is_op("relax.nn.conv2d")(_dequantize(), _weights())
-            added = is_op("relax.add")(conv, is_op("relax.reshape")(_weights(), wildcard()))
-            yield list(_clamped(added if bias else conv))[form], conv
+            summed = conv
+            if bias is not None:
+                summed = is_op("relax.add")(conv, is_op("relax.reshape")(bias(), wildcard()))
+            yield list(_clamped(summed))[form], conv
 
 
 def _products() -> Iterator[DFPattern]:
     for transposed in (True, False):
-        for bias in (True, False):
+        for bias in _BIASES:
             weights = _weights()
             weights = is_op("relax.permute_dims")(weights) if transposed else weights
             product = is_op("relax.matmul")(_dequantize(), weights)
-            yield from _clamped(is_op("relax.add")(product, _weights()) if bias else product)
+            yield from _clamped(product if bias is None else is_op("relax.add")(product, bias()))
 
 
 def _tables() -> Iterator[DFPattern]:
@@ -133,6 +155,16 @@ def _resize() -> FusionPattern:
     return _pattern("resize", _quantize(resize), resize=resize)
 
 
+def _with_a_number() -> Iterator[FusionPattern]:
+    """Yield sums and products of a tensor and one stored number: a table has them."""
+    for operator in ("relax.add", "relax.subtract", "relax.multiply", "relax.divide"):
+        number = _weights()
+        for both in ((_dequantize(), number), (number, _dequantize())):
+            for pattern in _clamped(is_op(operator)(*both)):
+                yield _pattern("table", pattern, number=number)
+
+
 def _two(kind: str, operator: str) -> Iterator[FusionPattern]:
-    for pattern in _clamped(is_op(operator)(_dequantize(), _dequantize())):
-        yield _pattern(kind, pattern)
+    left, right = _dequantize(), _dequantize()
+    for pattern in _clamped(is_op(operator)(left, right)):
+        yield _pattern(kind, pattern, left=left, right=right)

@@ -159,7 +159,7 @@ def test_lowering_is_reproducible(quantized: onnx.ModelProto):
     [
         (
             "h = HardSwish(x) e = Exp(h) y = Conv <pads=[1,1,1,1]> (e, w)",
-            r"in the middle there would be: Exp \(node 1 Exp\w*\); replace",
+            r"in front of its part or inside it there would be: Exp \(node 1 Exp\w*\); replace",
         ),
         (
             "y = Conv <pads=[1,1,1,1], strides=[4,4]> (x, w)",
@@ -169,7 +169,7 @@ def test_lowering_is_reproducible(quantized: onnx.ModelProto):
         (
             # TVM makes many calls of it.
             "n = InstanceNormalization (x, c, c) y = Conv <pads=[1,1,1,1]> (n, w)",
-            r"in the middle there would be: InstanceNormalization \([\w ]+\); replace",
+            r"inside it there would be: InstanceNormalization \([\w ]+\); replace",
         ),
     ],
 )

@@ -1,0 +1,48 @@
+"""Models that people bring, on an NPU, as docs/networks.md says.
+
+    pytest tests/targets/ethos_u/test_foreign_models.py --update-docs
+
+writes the page's tables for NPUs anew.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests import networks_page
+from tests.foreign_models import MODELS, QUANTIZED
+
+CASES = {
+    name: {**MODELS, **QUANTIZED}[name]
+    for name in (
+        "nothing odd",
+        "initialisers listed as inputs (torch)",
+        "NHWC pixels, normalised in the graph (Keras)",
+        "one number out",
+        "scores of nearly 0 everywhere",
+        "tokens and back to a map",
+        "one tensor as two outputs",
+        "maps of several strides as outputs",
+        "a label out (ArgMax)",
+        "uint8 activations",
+        "uint8 weights",
+        "scales as Constant nodes, Casts (torch)",
+    )
+}
+seen: dict[str, str] = {}
+
+
+@pytest.mark.parametrize(("name", "build"), CASES.items(), ids=CASES)
+def test_it_is_right_or_refused_in_words(
+    name: str, build: Callable[[], onnx.ModelProto], tmp_path: Path
+) -> None:
+    seen[name] = networks_page.tried(build(), tmp_path, "--target", "npu:ethos-u55-128")
+
+
+def test_the_page_says_so(request: pytest.FixtureRequest) -> None:
+    assert len(seen) == len(CASES), "these tests run together"
+    networks_page.check(
+        "npu", {"`npu:ethos-u55-128`": [(name, seen[name]) for name in CASES]}, request
+    )
