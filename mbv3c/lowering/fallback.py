@@ -151,9 +151,11 @@ class _CallReader:
         if isinstance(value, relax.ShapeExpr):
             return np.array([int(extent) for extent in value.values], np.int64)
         if value not in self._names:
+            operation = str(value).partition("(")[0].removeprefix("R.")
             raise ModelError(
-                f"TVM lowers the nodes {', '.join(self._covered)} to something that is no kernel: "
-                f"{str(value).splitlines()[0][:120]}"
+                f"TVM {tvm.__version__} has no kernel for {operation}, one of the nodes "
+                f"{', '.join(self._covered)}; leave it out of the export and compute it after the "
+                "model"
             )
         return self._names[value]
 

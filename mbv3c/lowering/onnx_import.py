@@ -9,6 +9,7 @@ for each of them, which takes longer than all the rest of lowering.
 """
 
 import io
+import re
 from contextlib import redirect_stdout
 
 import onnx
@@ -22,6 +23,7 @@ from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 from mbv3c.errors import ModelError, UnknownOperatorsError
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
+_FOR_ONE_PROCESSOR = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 
 
 def check_operators(model: onnx.ModelProto) -> None:
@@ -41,6 +43,11 @@ def check_operators(model: onnx.ModelProto) -> None:
     if unknown:
         listed = "; ".join(f"{op} (nodes: {', '.join(names)})" for op, names in unknown.items())
         message = f"TVM {tvm.__version__} cannot import these operators: {listed}"
+        if any(model.graph.node[position].domain in _FOR_ONE_PROCESSOR for position in positions):
+            message += (
+                "; onnxruntime laid this file out for one processor: give the model as it was "
+                "before, or have onnxruntime optimise it with ORT_ENABLE_EXTENDED at most"
+            )
         raise UnknownOperatorsError(message, tuple(positions))
 
 
@@ -58,9 +65,28 @@ def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
         with redirect_stdout(printed):
             return from_onnx(model, opset=opset, keep_params_in_input=False)
     except Exception as error:  # the importer raises whatever its converters raise
-        lines = [*printed.getvalue().splitlines(), *str(error).strip().splitlines()[-1:]]
-        reason = ": ".join(lines) or repr(error)
-        raise ModelError(f"TVM {tvm.__version__} cannot import this model: {reason}") from error
+        raise ModelError(_why_not(model, printed.getvalue(), error)) from error
+
+
+_FAILED = re.compile(r"Error converting operator (\w+)")
+_MOST_SHOWN = 200  # characters of TVM's own words
+
+
+def _why_not(model: onnx.ModelProto, printed: str, error: Exception) -> str:
+    """Name the operator that TVM fails at, its nodes, and TVM's reason without its dumps."""
+    found = _FAILED.search(printed)
+    lines = str(error).strip().splitlines()
+    reason = (lines[-1] if lines else repr(error))[:_MOST_SHOWN]
+    if found is None:
+        return f"TVM {tvm.__version__} cannot import this model: {reason}"
+    operator = found[1]
+    names = [
+        node.name or f"→ {node.output[0]}" for node in model.graph.node if node.op_type == operator
+    ]
+    return (
+        f"TVM {tvm.__version__} cannot import {operator} as it is used here (nodes: "
+        f"{', '.join(names)}): {reason}; write it in other operators, or end the export before it"
+    )
 
 
 _RESHAPE = tvm.ir.Op.get("relax.reshape")

@@ -46,10 +46,20 @@ class Graph:
         """
         declared = self.types.get(name)
         if declared is None or not declared.HasField("shape"):
-            raise ModelError(f"the shape of {name!r} is not known; fix it with --input-shape")
+            raise ModelError(self._without_shape(name, "is not known"))
         if not all(dim.HasField("dim_value") for dim in declared.shape.dim):
-            raise ModelError(f"the shape of {name!r} is dynamic; fix it with --input-shape")
+            raise ModelError(self._without_shape(name, "is dynamic"))
         return tuple(dim.dim_value for dim in declared.shape.dim)
+
+    def _without_shape(self, name: str, reason: str) -> str:
+        for node in self.model.graph.node:
+            if name in node.output:
+                return (
+                    f"{node.op_type} (node {node.name or '→ ' + name}): the shape of its output "
+                    f"{reason}, because it depends on values or the operator is not ONNX's own; "
+                    "mbv3c needs fixed shapes: end the export before this node"
+                )
+        return f"the shape of {name!r} {reason}; fix it with --input-shape"
 
     def dtype(self, name: str) -> str:
         return helper.tensor_dtype_to_np_dtype(self.types[name].elem_type).name
