@@ -31,6 +31,7 @@ _PASSING_ON = (
 # Normalised pixels have a standard deviation of about 1. Those from 0 to 255 are divided by 50 to
 # 130 for that, those from 0 to 1 by 0.2 to 0.5.
 _LARGE = 16.0
+_MOST_CHANNELS = 4
 
 
 def pixel_top(model: onnx.ModelProto) -> float | None:
@@ -60,6 +61,8 @@ def _line(model: onnx.ModelProto) -> tuple[_Numbers | None, _Numbers]:
         number = _other(node, x, constants)
         if number is None:
             break
+        if number.size > 1 and scale.size > 1 and number.size != scale.size:
+            break  # along another axis
         before = node.input[0] == x
         if node.op_type == "Mul":
             scale, shift = scale * number, shift * number
@@ -93,6 +96,6 @@ def _other(
     if len(node.input) != 2 or len(others) != 1 or others[0] not in constants:
         return None
     numbers = numpy_helper.to_array(constants[others[0]]).astype(np.float64)
-    if numbers.size > 1 and numbers.size != max(numbers.shape):
-        return np.array([numbers.mean()])  # a mean image
+    if numbers.size > _MOST_CHANNELS or numbers.size != max(numbers.shape, default=1):
+        return np.array([numbers.mean()])  # a mean image, or numbers along a side of it
     return numbers.reshape(-1)

@@ -133,6 +133,18 @@ RELAX_PASSES: tuple[tvm.transform.Pass, ...] = (
 
 
 def legalize(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
-    """Lower an imported graph to one `main` over fused TensorIR functions, not yet scheduled."""
-    with target:
-        return tvm.transform.Sequential(RELAX_PASSES)(module)
+    """Lower an imported graph to one `main` over fused TensorIR functions, not yet scheduled.
+
+    Raises:
+        ModelError: TVM fails, as on a division by a constant zero.
+    """
+    try:
+        with target:
+            return tvm.transform.Sequential(RELAX_PASSES)(module)
+    except Exception as error:  # passes raise whatever they meet
+        lines = str(error).strip().splitlines()
+        reason = (lines[-1] if lines else repr(error))[:_MOST_SHOWN]
+        raise ModelError(
+            f"TVM {tvm.__version__} cannot lower this model: {reason}; `mbv3c verify --ladder` on "
+            "the model names the part"
+        ) from error

@@ -34,8 +34,9 @@ def parity_inputs(shape: tuple[int, ...], seed: int = _SEED) -> list[NDArray[np.
     rng = np.random.default_rng(seed)
     flat = (*shape[:2], *(1 for _ in shape[2:]))
     return [
-        (scale * (rng.standard_normal(shape) + rng.standard_normal(flat)) / np.sqrt(2)).astype(
-            np.float32
+        np.asarray(
+            scale * (rng.standard_normal(shape) + rng.standard_normal(flat)) / np.sqrt(2),
+            np.float32,
         )
         for scale in SCALES
     ]
@@ -146,6 +147,8 @@ def scale_of(
     Returns:
         One number, or one for each index of an axis, in a shape that broadcasts.
     """
+    if not values[0].size:
+        return np.array(1.0)
     low = high = np.full(values[0].shape, np.nan)
     for y in values:
         finite = np.where(np.isfinite(y), y, np.nan)
@@ -258,6 +261,8 @@ def error_of_range(
     """
     if y.shape != reference.shape or not (np.isfinite(y).all() and np.isfinite(reference).all()):
         return float("inf")
+    if not y.size:
+        return 0.0
     errors = np.abs(y.astype(np.float64) - reference)
     if scale is not None and scale.size > 1:
         return float((errors / scale).max())

@@ -114,11 +114,15 @@ def sentence(parity: dict[str, Any]) -> str:
         f"{'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}: max error "
         f"{'not finite' if error is None else f'{error:.1e}'} of range in "
         f"{parity['worst_output']} (allowed "
-        f"{parity['tolerance']:.1e}; onnxruntime itself spreads by "
-        f"{parity['reference_spread']:.1e}), cosine {parity['cosine']:.9f}, "
+        f"{parity['tolerance']:.1e}; onnxruntime itself {_spread(parity['reference_spread'])}), "
+        f"cosine {parity['cosine']:.9f}, "
         f"{agreement}over {len(parity['inputs'])} inputs{_kernels_alone(parity)}"
         f"{_quantization_loss(parity)}"
     )
+
+
+def _spread(spread: float | None) -> str:
+    return "gives NaN or infinity" if spread is None else f"spreads by {spread:.1e}"
 
 
 def _kernels_alone(parity: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from mbv3c.passes.names import FreeNames, inner_reads
 from mbv3c.passes.report import PassReport
 
 NAME = "canonical_qdq"
@@ -64,7 +65,8 @@ class _Pairs:
         for node in self._graph.node:
             for name in node.input:
                 self._readers[name].append(node)
-        self._outputs = {output.name for output in self._graph.output}
+        self._outputs = {output.name for output in self._graph.output} | inner_reads(self._graph)
+        self._free = FreeNames(self._graph)
         self._stored_now: set[str] = set()  # what nodes made before
 
     def store_weights(self) -> None:
@@ -123,7 +125,7 @@ class _Pairs:
                 new, new_zero = integers.astype(np.int16) - _SHIFT, zero.astype(np.int16) - _SHIFT
             else:
                 continue
-            name = f"{node.output[0]}.integers"
+            name = self._free.take(f"{node.output[0]}.integers")
             self._store(new.astype(np.int8), name)
             node.input[0] = name
             self._set_zero(node, new_zero.astype(np.int8))
@@ -155,7 +157,7 @@ class _Pairs:
         assert zero is not None
         if zero.dtype == np.uint8:
             zero = (zero.astype(np.int16) - _SHIFT).astype(np.int8)
-        name = f"{node.output[0]}.zero"
+        name = self._free.take(f"{node.output[0]}.zero")
         self._store(zero, name)
         inputs = [*node.input[:2], name]
         del node.input[:]

@@ -53,7 +53,11 @@ _KEPT = "mbv3c.kept"
 def _needed_for_names(graph: ir.Graph) -> list[ir.Node]:
     """Return the Identity nodes that give a tensor another name, where both names are outputs."""
     named, needed = set(graph.outputs), list[ir.Node]()
-    for node in graph:
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        if node.graph is not graph:
+            if node.op_type == "Identity" and not node.domain:
+                needed.append(node)  # in a branch, whose outputs may be tensors outside of it
+            continue
         if node.op_type != "Identity" or not node.outputs[0].is_graph_output():
             continue
         source = node.inputs[0]

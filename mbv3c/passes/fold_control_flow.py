@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from mbv3c.passes.names import FreeNames, graphs_of
 from mbv3c.passes.report import PassReport, Refusal, Removal
 from mbv3c.passes.simplify import simplify
 from mbv3c.passes.upgrade_opset import opset_of
@@ -65,7 +66,7 @@ class _Folding:
         graph = self.model.graph
         self._stored = graph.initializer
         self._constants = _constants_of(graph)
-        self._taken = {*_names_in(graph), *(node.name for node in graph.node)}
+        self._free = FreeNames(graph).take
         nodes = list[onnx.NodeProto]()
         for node in graph.node:
             if node.op_type not in REMOVES.operators:
@@ -101,12 +102,14 @@ class _Folding:
         if condition is None or not _passes_condition_on(body):
             return "whether it goes on is computed when the model runs"
         turns = int(times.item()) if condition.all() else 0
-        if turns * len(body.node) > _MOST_NODES:
+        if turns * max(1, len(body.node)) > _MOST_NODES:
             return f"{turns} turns of {len(body.node)} nodes are too many to write them one by one"
         states = len(carried)
         collected: list[list[str]] = [[] for _ in body.output[states + 1 :]]
-        if collected and (turns < 1 or self._opset < _AXES_ARE_INPUTS):
+        if collected and turns < 1:
             return "it collects the outputs of its turns, of which there are none"
+        if collected and self._opset < _AXES_ARE_INPUTS:
+            return f"it collects the outputs of its turns, and the model has opset {self._opset}"
         true = self._stored_as(np.array(True), f"{node.output[0]}.true")
         nodes = list[onnx.NodeProto]()
         for turn in range(turns):
@@ -153,14 +156,6 @@ class _Folding:
         self._stored.append(numpy_helper.from_array(value, free))
         return free
 
-    def _free(self, name: str) -> str:
-        free, number = name, 0
-        while free in self._taken:
-            number += 1
-            free = f"{name}.{number}"
-        self._taken.add(free)
-        return free
-
 
 def _constants_of(graph: onnx.GraphProto) -> _Constants:
     tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -182,34 +177,22 @@ def _passes_condition_on(body: onnx.GraphProto) -> bool:
     return result == given or (constant is not None and bool(constant.all()))
 
 
-def _names_in(graph: onnx.GraphProto) -> Iterator[str]:
-    """Return the names of all tensors of a graph and of the graphs in it."""
-    yield from (value.name for value in (*graph.input, *graph.output))
-    yield from (tensor.name for tensor in graph.initializer)
-    for node in graph.node:
-        yield from (*node.input, *node.output)
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _names_in(inner)
-
-
 def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
     """Return a copy of a node that uses other names, also in the graphs that it holds."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     for side in (copy.input, copy.output):
         side[:] = [names.get(name, name) for name in side]
-    for attribute in copy.attribute:
-        for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            own = {value.name for value in inner.input}
-            own |= {tensor.name for tensor in inner.initializer}
-            own |= {output for each in inner.node for output in each.output}
-            outer = {old: new for old, new in names.items() if old not in own}
-            renamed = [_renamed(each, outer) for each in inner.node]
-            del inner.node[:]
-            inner.node.extend(renamed)
-            for output in inner.output:
-                output.name = outer.get(output.name, output.name)
+    for inner in graphs_of(copy):
+        own = {value.name for value in inner.input}
+        own |= {tensor.name for tensor in inner.initializer}
+        own |= {output for each in inner.node for output in each.output}
+        outer = {old: new for old, new in names.items() if old not in own}
+        renamed = [_renamed(each, outer) for each in inner.node]
+        del inner.node[:]
+        inner.node.extend(renamed)
+        for output in inner.output:
+            output.name = outer.get(output.name, output.name)
     return copy
 
 

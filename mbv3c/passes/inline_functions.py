@@ -11,6 +11,7 @@ those of another opset than the model's. Source: ONNX IR, "Functions"; `onnx.inl
 import onnx
 from onnx import helper, inliner, shape_inference
 
+from mbv3c.passes.names import graphs_of
 from mbv3c.passes.report import PassReport, Refusal
 
 NAME = "inline_functions"
@@ -32,7 +33,7 @@ def inline_functions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassRepor
     if not own and not called:
         return model, PassReport(NAME, (), (), before, before, False)
     try:
-        inlined = inliner.inline_local_functions(model, convert_version=True)
+        inlined = inliner.inline_local_functions(_with_defaults(model), convert_version=True)
         if any(node.op_type in _DEFINED_BY_OTHERS for node in inlined.graph.node):
             typed = _with_types(inlined)
             inlined = inliner.inline_selected_functions(typed, taken, inline_schema_functions=True)
@@ -40,6 +41,24 @@ def inline_functions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassRepor
         refusal = Refusal(model.graph.name or "graph", f"ONNX cannot inline it: {error}")
         return model, PassReport(NAME, (), (refusal,), before, before, False)
     return inlined, PassReport(NAME, called, (), before, len(inlined.graph.node), True)
+
+
+def _with_defaults(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which calls say the attributes that they leave to a default."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    defaults = {
+        (function.domain, function.name): list(function.attribute_proto)
+        for function in copy.functions
+    }
+    bodies = [copy.graph.node, *(function.node for function in copy.functions)]
+    while bodies:
+        for node in bodies.pop():
+            given = {attribute.name for attribute in node.attribute}
+            left = defaults.get((node.domain, node.op_type), ())
+            node.attribute.extend(each for each in left if each.name not in given)
+            bodies.extend(inner.node for inner in graphs_of(node))
+    return copy
 
 
 def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -9,8 +9,10 @@ a default that a caller may replace; nothing compiled ahead of time can take ano
 constant here. Every later pass then looks for constants in one place.
 """
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx import helper, numpy_helper
 from onnx_ir.passes.common import (
     LiftConstantsToInitializersPass,
     RemoveInitializersFromInputsPass,
@@ -25,6 +27,8 @@ NAME = "lift_constants"
 def lift_constants(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Make initialisers of Constant nodes, and nothing but initialisers of listed ones."""
     before = len(model.graph.node)
+    if model.graph.sparse_initializer or _SPARSE in _kinds(model.graph):
+        model = _dense(model)
     stored = {tensor.name for tensor in model.graph.initializer}
     listed = tuple(value.name for value in model.graph.input if value.name in stored)
     if not listed and not any(node.op_type == "Constant" for node in model.graph.node):
@@ -46,3 +50,34 @@ def lift_constants(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]
     changed = bool(constants or listed)
     report = PassReport(NAME, (*constants, *listed), (), before, after, changed)
     return (result if changed else model), report
+
+
+_SPARSE = "sparse_value"
+
+
+def _kinds(graph: onnx.GraphProto) -> set[str]:
+    """Return the attributes in which Constant nodes hold their values."""
+    return {a.name for node in graph.node if node.op_type == "Constant" for a in node.attribute}
+
+
+def _dense(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose sparse constants hold all their zeros, which onnx_ir does not read."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for sparse in copy.graph.sparse_initializer:
+        copy.graph.initializer.append(_filled(sparse, sparse.values.name))
+    del copy.graph.sparse_initializer[:]
+    for node in copy.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == _SPARSE:
+                dense = helper.make_attribute("value", _filled(attribute.sparse_tensor, ""))
+                attribute.CopyFrom(dense)
+    return copy
+
+
+def _filled(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
+    values, places = (numpy_helper.to_array(part) for part in (sparse.values, sparse.indices))
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    where = places if places.ndim == 1 else np.ravel_multi_index(tuple(places.T), dense.shape)
+    dense.reshape(-1)[where] = values
+    return numpy_helper.from_array(dense, name)

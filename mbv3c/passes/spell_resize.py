@@ -12,7 +12,7 @@ the identity matrix, so every rule of ONNX holds (coordinates, rounding, cubic, 
 ONNX operator Resize-19.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
+from mbv3c.passes.names import FreeNames
 from mbv3c.passes.report import PassReport, Refusal, Removal
 from mbv3c.passes.upgrade_opset import OLDEST_WITH_HARDSWISH, opset_of
 
@@ -31,6 +32,7 @@ _KEPT = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
 _NEEDS_INPUT = "tf_crop_and_resize"
 _MOST_TAPS = 16  # of one output along an axis; more are a reduction, and should be a pool
 _FATAL_ONLY = 4
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 _Matrix = NDArray[np.float32]
 
@@ -46,12 +48,18 @@ def spell_resize(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
         value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
         for value in (*copy.graph.input, *copy.graph.value_info, *copy.graph.output)
     }
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*copy.graph.input, *copy.graph.value_info, *copy.graph.output)
+    }
+    free = FreeNames(copy.graph).take
     nodes, matched, refused = list[onnx.NodeProto](), list[str](), list[Refusal]()
     for node in copy.graph.node:
         if node.op_type != "Resize":
             nodes.append(node)
             continue
-        spelling = _Spelling(node, stored, shapes, opset_of(model))
+        kind = types.get(node.input[0], TensorProto.UNDEFINED)
+        spelling = _Spelling(node, stored, shapes, kind, opset_of(model), free)
         made = spelling.nodes()
         if isinstance(made, str):
             refused.append(Refusal(node.name or node.op_type, made))
@@ -79,10 +87,12 @@ class _Spelling:
         node: onnx.NodeProto,
         stored: dict[str, NDArray[np.generic]],
         shapes: dict[str, tuple[int, ...]],
+        kind: int,
         opset: int,
+        free: Callable[[str], str],
     ) -> None:
         self.constants: list[onnx.TensorProto] = []
-        self._node, self._opset = node, opset
+        self._node, self._kind, self._opset, self._free = node, kind, opset, free
         self._attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         self._operands = [
             stored.get(name, name) if name else None for name in [*node.input[1:], "", ""][:3]
@@ -100,12 +110,22 @@ class _Spelling:
             return "its sizes are computed when the model runs"
         if self._text("coordinate_transformation_mode", "half_pixel") == _NEEDS_INPUT:
             return f"{_NEEDS_INPUT} has no other spelling"
+        if self._text("keep_aspect_ratio_policy", "stretch") != "stretch":
+            return "it keeps the proportions of the image, whatever sizes it says"
         axes = [axis for axis, size in enumerate(self._to) if self._scale(axis) != 1.0]
         mode = self._text("mode", "nearest")
+        if not axes:
+            return [self._made("Identity", [self._node.input[0]], self._node.output[0])]
+        if mode != "nearest" and self._kind not in _FLOATS:
+            return "it adds up pixels that are no floats"
         matrices = {axis: self._matrix(axis) for axis in axes}
         if mode == "nearest":
             return self._nearest(matrices)
-        whole = all(self._to[axis] % self._from[axis] == 0 for axis in axes)
+        whole = all(
+            self._to[axis] % self._from[axis] == 0
+            and self._scale(axis) == self._to[axis] / self._from[axis]
+            for axis in axes
+        )
         kept = self._text("coordinate_transformation_mode", "half_pixel") in _KEPT
         if mode == "linear" and whole and kept and not self._attributes.get("antialias"):
             return [self._without_empty_inputs()]
@@ -136,20 +156,17 @@ class _Spelling:
             if key not in ("axes", "keep_aspect_ratio_policy")
         }
         scales = self._operands[1]
+        # One pixel of the other axis becomes two, so that onnxruntime computes something always.
         if isinstance(scales, np.ndarray) and scales.size:
-            operand = numpy_helper.from_array(
-                np.array([1, 1, self._scale(axis), 1], np.float32), "operand"
-            )
-            inputs = ["x", "", "operand"]
+            factors = np.array([1, 1, self._scale(axis), 2], np.float32)
+            operand, inputs = numpy_helper.from_array(factors, "operand"), ["x", "", "operand"]
         else:
-            operand = numpy_helper.from_array(
-                np.array([1, 1, self._to[axis], size], np.int64), "operand"
-            )
-            inputs = ["x", "", "", "operand"]
+            sizes = np.array([size, 1, self._to[axis], 2], np.int64)
+            operand, inputs = numpy_helper.from_array(sizes, "operand"), ["x", "", "", "operand"]
         graph = helper.make_graph(
             [helper.make_node("Resize", inputs, ["y"], **attributes)],
             "axis",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, size, size])],
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [size, 1, size, 1])],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
             [operand],
         )
@@ -160,8 +177,8 @@ class _Spelling:
         session = ort.InferenceSession(
             single.SerializeToString(), options, ["CPUExecutionProvider"]
         )
-        identity = np.eye(size, dtype=np.float32)[None, None]
-        matrix: _Matrix = session.run(None, {"x": identity})[0][0, 0]
+        identity = np.eye(size, dtype=np.float32)[:, None, :, None]
+        matrix: _Matrix = session.run(None, {"x": identity})[0][:, 0, :, 0].T
         return matrix
 
     def _nearest(self, matrices: dict[int, _Matrix]) -> list[onnx.NodeProto]:
@@ -196,7 +213,7 @@ class _Spelling:
 
     def _sums(self, matrices: dict[int, _Matrix]) -> Iterator[onnx.NodeProto]:
         """Add up, axis by axis, the pixels that an output is made of."""
-        x = self._node.input[0]
+        x, dtype = self._node.input[0], helper.tensor_dtype_to_np_dtype(self._kind)
         for position, (axis, matrix) in enumerate(matrices.items()):
             places = np.argsort(-np.abs(matrix), axis=1, kind="stable")
             taps = int((matrix != 0).sum(1).max())
@@ -204,10 +221,10 @@ class _Spelling:
             shape = [-1 if dim == axis else 1 for dim in range(len(self._from))]
             for tap in range(taps):
                 where = places[:, tap]
-                y = f"{self._node.output[0]}.{axis}.{tap}"
+                y = self._free(f"{self._node.output[0]}.{axis}.{tap}")
                 indices = self._stored(where.astype(np.int64), f"{y}.indices")
                 weights = matrix[np.arange(len(matrix)), where].reshape(shape)
-                factor = self._stored(weights.astype(np.float32), f"{y}.weights")
+                factor = self._stored(weights.astype(dtype), f"{y}.weights")
                 yield self._made("Gather", [x, indices], f"{y}.pixels", axis=axis)
                 last = position == len(matrices) - 1 and tap == taps - 1
                 product = self._node.output[0] if last and taps == 1 else f"{y}.part"
@@ -220,7 +237,7 @@ class _Spelling:
             x = total
 
     def _output(self, position: int, last: bool) -> str:
-        return self._node.output[0] if last else f"{self._node.output[0]}.{position}"
+        return self._node.output[0] if last else self._free(f"{self._node.output[0]}.{position}")
 
     def _made(
         self, op_type: str, inputs: list[str], output: str, **attributes: Any
@@ -232,8 +249,9 @@ class _Spelling:
         return helper.make_node(op_type, inputs, [output], name, **attributes)
 
     def _stored(self, array: NDArray[np.generic], name: str) -> str:
-        self.constants.append(numpy_helper.from_array(array, name))
-        return name
+        free = self._free(name)
+        self.constants.append(numpy_helper.from_array(array, free))
+        return free
 
     def _without_empty_inputs(self) -> onnx.NodeProto:
         copy = onnx.NodeProto()

@@ -11,7 +11,7 @@ steps may be rounded to the other one, since a QLinear operator multiplies its s
 Source: ONNX operator QLinearConv-10; onnxruntime's docs/ContribOperators.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from mbv3c.passes.names import FreeNames
 from mbv3c.passes.report import PassReport, Refusal
 from mbv3c.passes.undo_fusions import DOMAIN
-from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS
+from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS, opset_of
 
 NAME = "split_qoperators"
 
@@ -30,6 +31,7 @@ _MOVING = (
     *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Identity"),
     *("Slice", "Gather", "DepthToSpace", "SpaceToDepth", "Expand", "Tile"),
 )
+_WITH_AXES = 13  # DequantizeLinear has an axis from this opset on
 _Ends = tuple[str, str]  # names of scale and zero point
 
 
@@ -63,6 +65,7 @@ class _Splitting:
         self._stored = {
             tensor.name: numpy_helper.to_array(tensor) for tensor in self._graph.initializer
         }
+        self._free, self._opset = FreeNames(self._graph).take, opset_of(model)
         self._ends: dict[str, _Ends] = {}  # of tensors of integers
         self._nodes: list[onnx.NodeProto] = []
         for node in model.graph.node:
@@ -73,9 +76,8 @@ class _Splitting:
     def _write(self, node: onnx.NodeProto) -> None:
         split = _SPLIT.get(node.op_type) if node.domain in (*DEFAULT_DOMAINS, DOMAIN) else None
         if split is not None:
-            constants = [name for name in split.constants(node) if name not in self._stored]
-            if constants:
-                reason = f"{constants[0]!r} of {node.op_type} is not a constant"
+            reason = self._why_not(node, split)
+            if reason is not None:
                 self.refused.append(Refusal(node.name or node.op_type, reason))
             else:
                 split.write(self, node)
@@ -86,18 +88,50 @@ class _Splitting:
             x = self.real(node.input[0], ends, f"{node.output[0]}.x")
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
-            copy.input[0], copy.output[0] = x, f"{node.output[0]}.real"
+            copy.input[0], copy.output[0] = x, self._free(f"{node.output[0]}.real")
             self._nodes.append(copy)
             self.rounded(copy.output[0], ends, node)
             self.matched.append(node.name or node.output[0])
             return
-        elif node.op_type == "QuantizeLinear" and len(node.input) > 2:
+        elif node.op_type == "QuantizeLinear" and self._is_plain(node.input):
             self._ends[node.output[0]] = (node.input[1], node.input[2])
         self._nodes.append(node)
+
+    def _why_not(self, node: onnx.NodeProto, split: "_Split") -> str | None:
+        """Say why a node cannot be taken apart, if it cannot."""
+        names = split.constants(node)
+        if names is None or not all(names):
+            return "it leaves out a zero point"
+        for name in names:
+            if name not in self._stored:
+                return f"{name!r} of {node.op_type} is not a constant"
+        attributes = _attributes(node)
+        if attributes.get("channels_last"):
+            return "its channels are last"
+        per_channel = any(self._stored[name].size > 1 for name in names if self._is_scale(name))
+        if per_channel and self._opset < _WITH_AXES:
+            return f"it has a step per channel, and the model has opset {self._opset}"
+        if node.op_type == "QLinearSoftmax" and attributes.get("axis", -1) != -1:
+            return "its axis is not the last"
+        return None
+
+    def _is_scale(self, name: str) -> bool:
+        return self._stored[name].dtype == np.float32
+
+    def _is_plain(self, inputs: Sequence[str]) -> bool:
+        """Say whether a QuantizeLinear has one constant step for all, and a zero point."""
+        return len(inputs) > 2 and all(
+            name in self._stored and self._stored[name].size == 1 for name in inputs[1:]
+        )
 
     def real(self, integers: str, ends: _Ends, name: str, axis: int | None = None) -> str:
         """Append what dequantizes integers; return its output."""
         attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
+        scale, zero = ends
+        if axis is not None and self._stored[zero].size == 1:  # one for all channels
+            zeros = np.full(self._stored[scale].shape, self._stored[zero].item())
+            ends = scale, self.stored(zeros.astype(self._stored[zero].dtype), f"{name}.zeros")
+        name = self._free(name)
         self._nodes.append(
             helper.make_node("DequantizeLinear", [integers, *ends], [name], name, **attributes)
         )
@@ -113,7 +147,7 @@ class _Splitting:
 
     def computed(self, op_type: str, inputs: list[str], node: onnx.NodeProto, **more: Any) -> str:
         """Append the operator on floats, under the node's name; return its output."""
-        output = f"{node.output[0]}.real"
+        output = self._free(f"{node.output[0]}.real")
         self._nodes.append(
             helper.make_node(op_type, inputs, [output], node.name or node.output[0], **more)
         )
@@ -129,13 +163,16 @@ class _Splitting:
 
     def stored(self, array: NDArray[Any], name: str) -> str:
         """Store a constant."""
-        self._graph.initializer.append(numpy_helper.from_array(array, name))
-        self._stored[name] = array
-        return name
+        free = self._free(name)
+        self._graph.initializer.append(numpy_helper.from_array(array, free))
+        self._stored[free] = array
+        return free
 
-    def bias(self, integers: str, scales: list[str], node: onnx.NodeProto) -> str:
-        """Dequantize a bias, whose step is the product of others."""
-        step = np.ones(1, np.float32)
+    def bias(
+        self, integers: str, scales: list[str], node: onnx.NodeProto, factor: float = 1.0
+    ) -> str:
+        """Dequantize a bias, whose step is the product of others and of a factor."""
+        step = np.full(1, factor, np.float32)
         for scale in scales:
             step = step * self._stored[scale].reshape(-1)
         plain = step.size == 1
@@ -157,8 +194,12 @@ class _Split:
     ) -> None:
         self._steps, self.write = steps, write
 
-    def constants(self, node: onnx.NodeProto) -> list[str]:
-        return [node.input[place] for place in self._steps(node) if place < len(node.input)]
+    def constants(self, node: onnx.NodeProto) -> list[str] | None:
+        """Return the names of steps and zero points; None if some are left out."""
+        places = self._steps(node)
+        if max(places) >= len(node.input):
+            return None
+        return [node.input[place] for place in places]
 
 
 def _attributes(node: onnx.NodeProto, *dropped: str) -> dict[str, Any]:
@@ -192,7 +233,7 @@ def _gemm(to: _Splitting, node: onnx.NodeProto) -> None:
     operands = [
         to.real(a, (as_, az), f"{node.output[0]}.a"),
         to.real(b, (bs, bz), f"{node.output[0]}.b", axis),
-        *([to.bias(bias, [as_, bs], node)] if bias else []),
+        *([to.bias(bias, [as_, bs], node, attributes.get("alpha", 1.0))] if bias else []),
     ]
     y = to.computed("Gemm", operands, node, **attributes)
     if ys:
@@ -213,11 +254,11 @@ def _two(op_type: str) -> Callable[[_Splitting, onnx.NodeProto], None]:
     return write
 
 
-def _one(op_type: str, *dropped: str) -> Callable[[_Splitting, onnx.NodeProto], None]:
+def _one(op_type: str, *dropped: str, **more: int) -> Callable[[_Splitting, onnx.NodeProto], None]:
     def write(to: _Splitting, node: onnx.NodeProto) -> None:
         x, xs, xz, ys, yz = node.input
         operands = [to.real(x, (xs, xz), f"{node.output[0]}.x")]
-        attributes = _attributes(node, *dropped)
+        attributes = _attributes(node, *dropped) | more
         to.rounded(to.computed(op_type, operands, node, **attributes), (ys, yz), node)
 
     return write
@@ -248,7 +289,7 @@ _SPLIT = {
     "QLinearMul": _Split(_at(1, 2, 4, 5, 6, 7), _two("Mul")),
     "QLinearSigmoid": _Split(_at(1, 2, 3, 4), _one("Sigmoid")),
     "QLinearLeakyRelu": _Split(_at(1, 2, 3, 4), _one("LeakyRelu")),
-    "QLinearSoftmax": _Split(_at(1, 2, 3, 4), _one("Softmax", "opset")),
+    "QLinearSoftmax": _Split(_at(1, 2, 3, 4), _one("Softmax", "opset", axis=-1)),
     "QLinearGlobalAveragePool": _Split(
         _at(1, 2, 3, 4), _one("GlobalAveragePool", "channels_last")
     ),

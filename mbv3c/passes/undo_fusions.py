@@ -18,12 +18,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+from mbv3c.passes.names import FreeNames
 from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.upgrade_opset import opset_of
 
 NAME = "undo_fusions"
 DOMAIN = "com.microsoft"
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
 def undo_fusions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
@@ -35,9 +38,10 @@ def undo_fusions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     undone.CopyFrom(model)
     del undone.graph.node[:]
     matched, refused = list[str](), list[Refusal]()
+    around = _Around(model, undone.graph)
     for node in model.graph.node:
         spell = _SPELLINGS.get(node.op_type) if node.domain == DOMAIN else None
-        spelling = _Spelling(node, undone.graph)
+        spelling = _Spelling(node, around)
         try:
             if spell is not None:
                 spell(spelling)
@@ -58,6 +62,25 @@ class _StaysError(Exception):
     """Why a node cannot be spelled in ONNX's operators."""
 
 
+class _Around:
+    """What the nodes of a graph have in common.
+
+    Attributes:
+        graph: the graph that takes constants.
+        opset: version of the default operator set.
+        free: function that gives a new name.
+        dtype: the one type of the model's inputs and constants of floats; None if it has several.
+    """
+
+    def __init__(self, model: onnx.ModelProto, graph: onnx.GraphProto) -> None:
+        self.graph, self.opset = graph, opset_of(model)
+        self.free = FreeNames(model.graph).take
+        kinds = {value.type.tensor_type.elem_type for value in model.graph.input}
+        kinds |= {tensor.data_type for tensor in model.graph.initializer}
+        floats = kinds & {*_FLOATS}
+        self.dtype = helper.tensor_dtype_to_np_dtype(floats.pop()) if len(floats) == 1 else None
+
+
 class _Spelling:
     """What stands in the place of a node.
 
@@ -67,13 +90,22 @@ class _Spelling:
         nodes: the nodes so far; the last one is to make the node's output.
     """
 
-    def __init__(self, node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
+    def __init__(self, node: onnx.NodeProto, around: _Around) -> None:
         self.name = node.name or node.output[0]
         self.inputs = list(node.input)
         self.nodes: list[onnx.NodeProto] = []
         self._attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         self._output = node.output[0]
-        self._graph = graph
+        self._around = around
+
+    def since(self, opset: int, what: str) -> None:
+        """Make sure that the model's opset has what is to be written.
+
+        Raises:
+            _StaysError: it is older.
+        """
+        if self._around.opset < opset:
+            raise _StaysError(f"{what} needs opset {opset}, the model has {self._around.opset}")
 
     def take(self, name: str, default: Any) -> Any:
         """Take an attribute out of those that are left."""
@@ -90,7 +122,7 @@ class _Spelling:
     def add(self, op_type: str, *inputs: str | float, **attributes: Any) -> str:
         """Append a node and return its output; numbers among the inputs become constants."""
         position = len(self.nodes)
-        output = f"{self._output}.{position}"
+        output = self._around.free(f"{self._output}.{position}")
         names = [
             self._stored(value, f"{output}.{place}") if isinstance(value, float) else value
             for place, value in enumerate(inputs)
@@ -106,9 +138,25 @@ class _Spelling:
         self.nodes[-1].name = self.name
 
     def _stored(self, value: float, name: str) -> str:
-        tensor = numpy_helper.from_array(np.array(value, np.float32), name)
-        self._graph.initializer.append(tensor)
-        return name
+        if self._around.dtype is None:
+            raise _StaysError("the model computes in several types, and this one is not known")
+        free = self._around.free(name)
+        tensor = numpy_helper.from_array(np.array(value, self._around.dtype), free)
+        self._around.graph.initializer.append(tensor)
+        return free
+
+    def size(self, name: str) -> int:
+        """Return the number of elements of a constant; 0 for anything else."""
+        return int(np.prod(self._constant(name).dims)) if self._constant(name).name else 0
+
+    def width(self, name: str) -> int:
+        """Return the bytes of an element of a constant of 8 or 16 bits; 0 for anything else."""
+        kind = self._constant(name).data_type
+        return helper.tensor_dtype_to_np_dtype(kind).itemsize if kind else 0
+
+    def _constant(self, name: str) -> onnx.TensorProto:
+        stored = (each for each in self._around.graph.initializer if each.name == name)
+        return next(stored, onnx.TensorProto())
 
     def rank(self, name: str) -> int:
         """Return the number of dimensions of a tensor.
@@ -116,10 +164,11 @@ class _Spelling:
         Raises:
             _StaysError: nothing says it.
         """
-        for value in (*self._graph.input, *self._graph.value_info):
+        graph = self._around.graph
+        for value in (*graph.input, *graph.value_info):
             if value.name == name and value.type.tensor_type.HasField("shape"):
                 return len(value.type.tensor_type.shape.dim)
-        for tensor in self._graph.initializer:
+        for tensor in graph.initializer:
             if tensor.name == name:
                 return len(tensor.dims)
         raise _StaysError(f"the rank of {name!r} is not known")
@@ -128,8 +177,10 @@ class _Spelling:
 def _end_activated(spelling: _Spelling, x: str, activation: bytes, values: list[float]) -> None:
     name = activation.decode()
     if name == "Clip":
+        spelling.since(11, name)
         spelling.end("Clip", x, *values)
     elif name in ("Relu", "Sigmoid", "Tanh", "HardSwish"):
+        spelling.since(14 if name == "HardSwish" else 1, name)
         spelling.end(name, x)
     elif name == "LeakyRelu":
         spelling.end(name, x, alpha=values[0] if values else 0.01)
@@ -160,6 +211,8 @@ def _gemm(spelling: _Spelling) -> None:
     activation = spelling.take("activation", b"")
     parameters = [spelling.take(f"activation_{key}", None) for key in ("alpha", "beta", "gamma")]
     values = [float(value) for value in parameters if value is not None]
+    if len(spelling.inputs) < 3:
+        spelling.since(11, "Gemm without a bias")
     if not activation:
         spelling.end("Gemm", *spelling.inputs, **spelling.rest())
         return
@@ -174,6 +227,8 @@ def _matmul(spelling: _Spelling) -> None:
     for position, side in enumerate(("transA", "transB")):
         if spelling.take(side, 0):
             rank = spelling.rank(operands[position])
+            if rank == 1:
+                continue
             perm = [*range(rank - 2), rank - 1, rank - 2]
             operands[position] = spelling.add("Transpose", operands[position], perm=perm)
     if alpha == 1:
@@ -189,6 +244,7 @@ def _quick_gelu(spelling: _Spelling) -> None:
 
 
 def _gelu(spelling: _Spelling) -> None:
+    spelling.since(9, "Erf")
     x = _biased(spelling)
     _end_gelu(spelling, x, spelling.add("Erf", spelling.add("Mul", x, 1 / sqrt(2))))
 
@@ -210,7 +266,13 @@ def _end_gelu(spelling: _Spelling, x: str, curve: str) -> None:
 
 
 def _as(op_type: str) -> Callable[[_Spelling], None]:
-    return lambda spelling: spelling.end(op_type, *spelling.inputs, **spelling.rest())
+    def spell(spelling: _Spelling) -> None:
+        if spelling.width(spelling.input(2)) > 1:
+            spelling.since(21, f"{op_type} of 16 bits")
+        spelling.since(13 if spelling.size(spelling.input(1)) != 1 else 10, op_type)
+        spelling.end(op_type, *spelling.inputs, **spelling.rest())
+
+    return spell
 
 
 _SPELLINGS: dict[str, Callable[[_Spelling], None]] = {

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, shape_inference, version_converter
 
+from mbv3c.passes.names import FreeNames, graphs_of, nodes_in
 from mbv3c.passes.report import PassReport, Refusal
 
 NAME = "upgrade_opset"
@@ -29,7 +30,7 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 _RESIZING = ("Upsample", "Resize")
 _FIRST_WITH_PLACES = 11  # of Resize: from then on it says where the pixels of the output lie
 _NO_SCALES = (
-    "its scales are computed when the model runs, and without them the nearest pixel is not "
+    "its scales are computed when the model runs, or it is in a branch: the nearest pixel is not "
     "known; fix the input's shape in the export, or export it with opset 11 or newer"
 )
 
@@ -71,6 +72,11 @@ def _refused(model: onnx.ModelProto, node: str, reason: str) -> tuple[onnx.Model
 def _place_pixels(model: onnx.ModelProto, upgraded: onnx.ModelProto) -> onnx.NodeProto | None:
     """Write the resizing nodes of an old model into the new one; return one that cannot be."""
     old: list[onnx.NodeProto] = [n for n in model.graph.node if n.op_type in _RESIZING]
+    for node in model.graph.node:
+        for inner in graphs_of(node):
+            nested = [each for each in nodes_in(inner) if each.op_type in _RESIZING]
+            if nested:
+                return nested[0]
     if len(old) != sum(node.op_type in _RESIZING for node in upgraded.graph.node):
         return old[0]
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -86,6 +92,7 @@ def _place_pixels(model: onnx.ModelProto, upgraded: onnx.ModelProto) -> onnx.Nod
     }
     # The converter renames tensors and keeps the order of nodes.
     remaining, nodes = iter(old), list[onnx.NodeProto]()
+    free = FreeNames(upgraded.graph)
     for node in upgraded.graph.node:
         if node.op_type not in _RESIZING:
             nodes.append(node)
@@ -94,7 +101,7 @@ def _place_pixels(model: onnx.ModelProto, upgraded: onnx.ModelProto) -> onnx.Nod
         scales = _scales(given, constants, shapes)
         if scales is None:
             return given
-        nodes.extend(_resize_nodes(given, scales, node, upgraded.graph))
+        nodes.extend(_resize_nodes(given, scales, node, upgraded.graph, free))
     del upgraded.graph.node[:]
     upgraded.graph.node.extend(nodes)
     return None
@@ -118,7 +125,11 @@ def _scales(
 
 
 def _resize_nodes(
-    old: onnx.NodeProto, scales: list[float], node: onnx.NodeProto, graph: onnx.GraphProto
+    old: onnx.NodeProto,
+    scales: list[float],
+    node: onnx.NodeProto,
+    graph: onnx.GraphProto,
+    free: FreeNames,
 ) -> Iterator[onnx.NodeProto]:
     """Spell an old node in opset 11 and later, between the tensors of `node`.
 
@@ -136,8 +147,8 @@ def _resize_nodes(
     x = node.input[0]
     for position, (rule, part) in enumerate(busy):
         last = position == len(busy) - 1
-        y = node.output[0] if last else f"{node.output[0]}.{rule}"
-        factors = numpy_helper.from_array(np.array(part, np.float32), f"{y}.scales")
+        y = node.output[0] if last else free.take(f"{node.output[0]}.{rule}")
+        factors = numpy_helper.from_array(np.array(part, np.float32), free.take(f"{y}.scales"))
         graph.initializer.append(factors)
         yield helper.make_node(
             "Resize",

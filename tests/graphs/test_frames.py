@@ -56,3 +56,9 @@ def test_nhwc() -> None:
 def test_an_input_that_is_read_twice_was_normalised_before() -> None:
     steps = "m = Mul (x, a) n = Add (m, x)"
     assert pixel_top(model(steps, a=1 / 255)) is None
+
+
+def test_numbers_along_a_side_are_no_channels() -> None:
+    columns = np.full(8, 1 / 58, np.float32)
+    steps = "m = Mul (x, a) n = Sub (m, b)"
+    assert pixel_top(model(steps, a=columns, b=(MEAN / STD).reshape(3, 1, 1))) == 255

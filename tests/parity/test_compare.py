@@ -258,3 +258,27 @@ def test_what_no_longer_depends_on_the_input_is_another_network() -> None:
     assert reason.startswith("logits hardly depends on the input: from input to input it moves by")
     (reason,) = agreement(turned, given).too_far
     assert reason.startswith("logits is too far from the model as given: cosine -1.000")
+
+
+def test_scores_beside_boxes_are_judged_by_their_own_scale() -> None:
+    rng = np.random.default_rng(0)
+    wanted = [rng.random((1, 6, 50)).astype(np.float32) for _ in range(3)]
+    for each in wanted:
+        each[:, :4] *= 640
+    scale = np.array([640, 640, 640, 640, 1, 1], np.float64).reshape(1, 6, 1)
+    given = [[ReferenceOutput("y", y, 0.0, None, scale=scale)] for y in wanted]
+    without = [[y * np.where(scale > 1, 1, 0).astype(np.float32)] for y in wanted]
+    assert agreement(wanted and [[y] for y in wanted], given).too_far == ()
+    assert agreement(without, given).too_far
+
+
+def test_an_empty_output_agrees() -> None:
+    empty = np.zeros((0, 4), np.float32)
+    parity = compare(
+        [[empty]],
+        [[ReferenceOutput("y", empty, 0.0, 1)]],
+        TOLERANCES["fp32"],
+        ran_on="a test",
+        exact_program=True,
+    )
+    assert parity.passed

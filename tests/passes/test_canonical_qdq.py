@@ -118,3 +118,33 @@ def test_integers_that_are_an_output_stay() -> None:
 
 def test_a_graph_in_floats_stays() -> None:
     ignores(canonical_qdq, graph("g (float[4] x) => (float[4] y) { y = Relu(x) }"))
+
+
+def test_integers_that_a_branch_reads_stay() -> None:
+    text = """
+        g (float[1, 4] x) => (float[1, 4] y) <bool c = {1}> {
+            q = QuantizeLinear (x, s, z)
+            d = DequantizeLinear (q, s, z)
+            e = If (c) <
+                then_branch = t () => (float[1, 4] a) { a = Cast <to = 1> (q) },
+                else_branch = f () => (float[1, 4] b) { b = Relu (d) }
+            >
+            y = Add (d, e)
+        }
+    """
+    leaves_alone(canonical_qdq, graph(text, s=STEP, z=np.array(128, np.uint8)))
+
+
+def test_names_that_are_taken() -> None:
+    text = """
+        g (float[1, 4] x) => (float[1, 4] y) {
+            q = QuantizeLinear (x, s, z)
+            d = DequantizeLinear (q, s, z)
+            y = Add (d, t)
+        }
+    """
+    model = graph(text, s=STEP, z=np.array(128, np.uint8), t=np.array(3, np.float32))
+    for node in model.graph.node:
+        node.input[:] = ["q.zero" if name == "t" else name for name in node.input]
+    model.graph.initializer[2].name = "q.zero"
+    fires(canonical_qdq, model, tolerance=0)

@@ -108,3 +108,32 @@ def test_a_cast_between_input_and_output_stays() -> None:
 
 def test_ignores_a_cast_to_another_type() -> None:
     ignores(drop_noops, graph("g (float[4] x) => (double[4] y) { y = Cast <to = 11> (x) }"))
+
+
+def test_what_a_branch_returns_keeps_its_names() -> None:
+    branch = "{} = {} () => (float[1, 4] {}, float[1, 4] {}) {{ {} = {} (x)  {} = Identity ({}) }}"
+    branches = ", ".join(
+        branch.format(key, key, *pair, pair[0], op, pair[1], pair[0])
+        for key, op, pair in (
+            ("then_branch", "Relu", ("a", "b")),
+            ("else_branch", "Neg", ("c", "d")),
+        )
+    )
+    leaves_alone(
+        drop_noops,
+        graph(f"""
+            g (float[1, 4] x) => (float[1, 4] y, float[1, 4] z) <bool k = {{1}}> {{
+                y, z = If (k) <{branches}>
+            }}
+        """),
+    )
+
+
+def test_two_outputs_of_one_tensor_keep_their_names() -> None:
+    model = graph("""
+        g (float[1, 4] x) => (float[1, 4] y, float[1, 4] z) {
+            a = Relu (x)  y = Identity (a)  z = Identity (a)
+        }
+    """)
+    rewritten, _ = fires(drop_noops, model, tolerance=0)
+    assert operators(rewritten) == ["Relu", "Identity"]

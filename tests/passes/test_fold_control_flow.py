@@ -136,3 +136,15 @@ def test_what_the_input_decides_stays(text: str, reason: str) -> None:
 
 def test_a_graph_without_control_flow_stays() -> None:
     ignores(fold_control_flow, graph("g (float[4] x) => (float[4] y) { y = Relu(x) }"))
+
+
+def test_many_turns_of_nothing_are_not_taken() -> None:
+    model = graph("""
+        g (float[1, 4] x) => (float[1, 4] y) <int64 n = {100000}, bool c = {1}> {
+            l = Loop (n, c, x) <body = b (int64 i, bool go, float[1, 4] s)
+                => (bool go, float[1, 4] s) { }>
+            y = Neg (l)
+        }
+    """)
+    (refusal,) = leaves_alone(fold_control_flow, model).refused
+    assert "100000 turns of 0 nodes" in refusal.reason

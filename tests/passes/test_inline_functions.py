@@ -54,3 +54,15 @@ def test_what_onnx_defines_by_other_operators(call: str) -> None:
     rewritten, report = fires(inline_functions, graph(text, 21, **arrays))
     assert report.matched == ("it",)
     assert not {"Celu", "GroupNormalization"} & set(operators(rewritten))
+
+
+def test_a_call_that_leaves_an_attribute_to_its_default() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["" : 17, "own" : 1]>
+        g (float[1, 4] x) => (float[1, 4] y) { a = own.leaky (x)  y = own.leaky <slope = 0.1> (a) }
+        <domain: "own", opset_import: ["" : 17]>
+        leaky <slope: float = 0.3> (x) => (y) { y = LeakyRelu <alpha: float = @slope> (x) }
+    """)
+    rewritten, _ = fires(inline_functions, model)
+    slopes = [node.attribute[0].f for node in rewritten.graph.node]
+    assert slopes == pytest.approx([0.3, 0.1])

@@ -1,6 +1,7 @@
 """Constants are initialisers, whoever wrote them how."""
 
 import numpy as np
+import onnx
 import pytest
 
 from mbv3c.passes.lift_constants import lift_constants
@@ -47,3 +48,21 @@ def test_a_constant_that_is_an_output_stays() -> None:
 
 def test_a_graph_of_initialisers_stays() -> None:
     ignores(lift_constants, graph("g (float[4] x) => (float[4] y) { y = Relu(x) }"))
+
+
+def test_sparse_constants_are_filled_with_their_zeros() -> None:
+    sparse = onnx.helper.make_sparse_tensor(
+        onnx.numpy_helper.from_array(np.array([1.0, 2.0], np.float32), "v"),
+        onnx.numpy_helper.from_array(np.array([[0, 1], [1, 2]]), "places"),
+        [2, 3],
+    )
+    model = graph("g (float[2, 3] x) => (float[2, 3] y) { a = Add (x, s)  y = Relu (a) }", s=SUM)
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["c"], sparse_value=sparse))
+    model.graph.node[2].input[0] = "b"
+    model.graph.node.insert(2, onnx.helper.make_node("Add", ["a", "c"], ["b"], "sum"))
+    rewritten, _ = lift_constants(model)
+    np.testing.assert_array_equal(initializers(rewritten)["c"], [[0, 1, 0], [0, 0, 2]])
+    assert error(model, rewritten) == 0
+
+
+SUM = np.arange(6, dtype=np.float32).reshape(2, 3)

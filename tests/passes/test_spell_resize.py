@@ -137,3 +137,55 @@ def test_what_cannot_be_spelled_says_why() -> None:
     )
     (refusal,) = leaves_alone(spell_resize, model).refused
     assert refusal.reason == "tf_crop_and_resize has no other spelling"
+
+
+def test_an_axis_that_keeps_its_size_is_interpolated_all_the_same() -> None:
+    model = graph(
+        """
+        g (float[1, 2, 8, 10] x) => (float[1, 2, 6, 10] y) {
+            y = Resize <mode = "linear"> (x, , s)
+        }
+        """,
+        17,
+        s=np.array([1, 1, 0.8, 1.04], np.float32),
+    )
+    assert "Resize" not in agrees(model)
+
+
+def test_a_size_that_is_whole_by_rounding_only() -> None:
+    model = graph(
+        """
+        g (float[1, 2, 8, 10] x) => (float[1, 2, 16, 20] y) {
+            y = Resize <mode = "linear"> (x, , s)
+        }
+        """,
+        17,
+        s=np.array([1, 1, 2.1, 2.05], np.float32),
+    )
+    assert "Resize" not in agrees(model)
+
+
+def test_no_change_of_size_is_no_operation() -> None:
+    assert agrees(resize('mode = "cubic"', scales=(1.0, 1.0))) == ["Identity"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "types", "reason"),
+    [
+        (
+            'mode = "linear", axes = [2, 3], keep_aspect_ratio_policy = "not_larger"',
+            ("float[1, 2, 8, 10]", "float[1, 2, 13, 16]"),
+            "it keeps the proportions of the image, whatever sizes it says",
+        ),
+        (
+            'mode = "linear", axes = [2, 3]',
+            ("uint8[1, 2, 8, 10]", "uint8[1, 2, 13, 17]"),
+            "it adds up pixels that are no floats",
+        ),
+    ],
+)
+def test_what_stays(rule: str, types: tuple[str, str], reason: str) -> None:
+    text = f"g ({types[0]} x) => ({types[1]} y) {{ y = Resize <{rule}> (x, , , s) }}"
+    model = graph(text, 18, s=np.array([13, 17], np.int64))
+    (refusal,) = leaves_alone(spell_resize, model).refused
+    assert refusal.reason == reason

@@ -93,3 +93,67 @@ def test_steps_that_are_computed_stay() -> None:
 
 def test_floats_stay() -> None:
     ignores(split_qoperators, graph("g (float[4] x) => (float[4] y) { y = Relu(x) }"))
+
+
+INTEGERS = """
+    <ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]>
+    g (float[1, 4, 6, 6] x) => (float[a, b, c, d] y)
+    <float s = {{0.05}}, uint8 z = {{128}}, float t = {{0.004}}, uint8 o = {{0}}> {{
+        q = QuantizeLinear (x, s, z)
+        [it] r = {call}
+        y = DequantizeLinear (r, {ends})
+    }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "ends", "opset", "reason"),
+    [
+        (
+            "com.microsoft.QLinearAveragePool <kernel_shape = [2, 2], channels_last = 1> "
+            "(q, s, z, s, z)",
+            *("s, z", 17, "its channels are last"),
+        ),
+        (
+            "com.microsoft.QLinearSoftmax <opset = 13, axis = 1> (q, s, z, t, o)",
+            *("t, o", 17, "its axis is not the last"),
+        ),
+        (
+            "com.microsoft.QLinearAdd (q, s, z, q, s, z, s)",
+            *("s", 17, "it leaves out a zero point"),
+        ),
+        (
+            "QLinearConv (q, s, z, w, ws, wz, s, z)",
+            *("s, z", 11, "it has a step per channel, and the model has opset 11"),
+        ),
+    ],
+)
+def test_what_has_no_other_spelling(call: str, ends: str, opset: int, reason: str) -> None:
+    model = onnx.parser.parse_model(INTEGERS.format(call=call, ends=ends, opset=opset))
+    arrays = {
+        "w": np.ones((5, 4, 1, 1), np.int8),
+        "ws": np.full(5, 0.1, np.float32),
+        "wz": np.zeros(5, np.int8),
+    }
+    for name, array in arrays.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    (refusal,) = leaves_alone(split_qoperators, model).refused
+    assert (refusal.node, refusal.reason) == ("it", reason)
+
+
+def test_the_step_of_a_bias_has_the_factor_of_the_product() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[2, 4] x) => (float[2, 5] y)
+        <float s = {0.05}, uint8 z = {128}, float t = {0.02}, int8 o = {0},
+         int32[5] b = {0, 1000, 2000, 3000, 4000}> {
+            q = QuantizeLinear (x, s, z)
+            y = com.microsoft.QGemm <alpha = 0.5> (q, s, z, w, t, o, b)
+        }
+    """)
+    weights = np.arange(20, dtype=np.int8).reshape(4, 5)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    rewritten, _ = split_qoperators(model)
+    x = random(2, 4)
+    ours, wanted = (run(session(each), x)[0] for each in (rewritten, model))
+    np.testing.assert_allclose(ours, wanted, rtol=1e-5)

@@ -99,3 +99,46 @@ def test_a_batch_that_moves_is_refused() -> None:
 
 def test_onnx_alone_stays() -> None:
     ignores(undo_fusions, graph("g (float[4] x) => (float[4] y) { y = Relu(x) }"))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "double"])
+def test_constants_are_of_the_models_type(dtype: str) -> None:
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g ({dtype}[2, 4] x) => ({dtype}[2, 4] y) {{
+            [fused] y = com.microsoft.QuickGelu <alpha = 1.5> (x)
+        }}
+    """)
+    rewritten, _ = undo_fusions(model)
+    onnx.checker.check_model(rewritten, full_check=True)
+    x = random(2, 4).astype({"float16": np.float16, "double": np.float64}[dtype])
+    ours, wanted = (
+        ort.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"])
+        for each in (rewritten, model)
+    )
+    pair = (each.run(None, {"x": x})[0].astype(np.float64) for each in (ours, wanted))
+    np.testing.assert_allclose(*pair, atol=2e-3)
+
+
+def test_what_an_old_opset_lacks_is_refused() -> None:
+    model = onnx.parser.parse_model(
+        FUSED.replace(", float[1, 8, 6, 6] z", "")
+        .replace("17", "13")
+        .format('com.microsoft.FusedConv <activation = "HardSwish"> (x, w)')
+    )
+    (refusal,) = leaves_alone(undo_fusions, model).refused
+    assert refusal.reason == "HardSwish needs opset 14, the model has 13"
+
+
+def test_names_that_are_taken() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[1, 4] x) => (float[1, 4] y) {
+            h = com.microsoft.Gelu (x)
+            n = Neg (x)
+            y = Add (h, n)
+        }
+    """)
+    model.graph.node[1].output[0] = model.graph.node[2].input[1] = "h.1"
+    rewritten, _ = undo_fusions(model)
+    assert error(model, rewritten) <= 1e-6

@@ -135,3 +135,19 @@ def test_refuses_what_the_converter_cannot_convert() -> None:
 
 def three() -> np.ndarray:
     return np.array(3, np.float32)
+
+
+def test_refuses_a_resize_in_a_branch() -> None:
+    model = graph(
+        """
+        g (float[1, 1, 4, 4] x) => (float[1, 1, 8, 8] y) <bool c = {1}> {
+            y = If (c) <
+                then_branch = t () => (float[1, 1, 8, 8] a) { a = Upsample (x, s) },
+                else_branch = e () => (float[1, 1, 8, 8] b) { b = Upsample (x, s) }
+            >
+        }
+        """,
+        9,
+        s=np.array([1, 1, 2, 2], np.float32),
+    )
+    assert "it is in a branch" in refuses(upgrade_opset, model)
