@@ -123,17 +123,13 @@ def test_a_quantized_model_is_taken_as_it_is(
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("kind", [TensorProto.INT16, TensorProto.UINT8])
-def test_other_integers_than_int8_are_refused(
-    quantized: onnx.ModelProto, kind: int, tmp_path: Path
-):
+def test_integers_of_16_bits_are_refused(quantized: onnx.ModelProto, tmp_path: Path):
     model = onnx.ModelProto()
     model.CopyFrom(quantized)
     node = next(one for one in model.graph.node if one.op_type == "QuantizeLinear")
     zero = next(one for one in model.graph.initializer if one.name == node.input[2])
-    zero.CopyFrom(onnx.helper.make_tensor(zero.name, kind, [], [3]))
-    name = TensorProto.DataType.Name(kind).lower()
-    with pytest.raises(ModelError, match=rf"int8 here, and input is of {name} \(node input_Q"):
+    zero.CopyFrom(onnx.helper.make_tensor(zero.name, TensorProto.INT16, [], [3]))
+    with pytest.raises(ModelError, match=r"int8 here, and input is of int16 \(node input_Q"):
         compile_model(model, npu_job(), tmp_path / "b")
     assert not list(tmp_path.iterdir())
 
