@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 
 from mbv3c.bundle import Bundle, Golden
@@ -28,7 +29,7 @@ from mbv3c.parity.ladder.climb import blame_library
 from mbv3c.parity.ladder.ladder import BREAKS, Ladder, Skipped
 from mbv3c.parity.ladder.stages import Array, ImportStage, LibraryStage, covering
 from mbv3c.parity.reference import ReferenceOutput, run_reference
-from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.parity.tolerance import TOLERANCES, Tolerance
 from mbv3c.precision import FP32, INT8, Precision
 from mbv3c.prepare import Prepared, Reference, rewritten_for
 from mbv3c.progress import Progress
@@ -184,8 +185,16 @@ def golden_of(prepared: Prepared, precision: Precision) -> Golden:
     return Golden(
         reference.inputs[0],
         [output.output for output in first],
-        [tolerance.allowed(output.spread, output.step) for output in first],
+        [_of_own_range(output, tolerance) for output in first],
     )
+
+
+def _of_own_range(output: ReferenceOutput, tolerance: Tolerance) -> float:
+    """Return what is allowed as a fraction of the output's own range, which boards compare by."""
+    own = float(np.ptp(output.output.astype(np.float64))) if output.output.size else 0.0
+    factor = 1.0 if output.scale is None or own <= 0 else float(output.scale.max()) / own
+    step = None if output.step is None else output.step * factor
+    return tolerance.allowed(output.spread * factor, step, output.rounding)
 
 
 # The import runs without any optimisation, which takes longer than everything else.
