@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from mbv3c.graphs.constants import constants_of
 from mbv3c.graphs.load import model_input
 
 _Numbers = NDArray[np.float64]
@@ -47,11 +48,9 @@ def pixel_top(model: onnx.ModelProto) -> float | None:
 
 def _line(model: onnx.ModelProto) -> tuple[_Numbers | None, _Numbers]:
     """Return the input's first steps as scale · x + shift; scale is None if there are none."""
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants = constants_of(model.graph)
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = node.attribute[0].t
         for name in node.input:
             readers.setdefault(name, []).append(node)
     scale, shift, found = np.ones(1), np.zeros(1), False

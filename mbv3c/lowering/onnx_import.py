@@ -72,11 +72,16 @@ _FAILED = re.compile(r"Error converting operator (\w+)")
 _MOST_SHOWN = 200  # characters of TVM's own words
 
 
+def _last_line(error: Exception) -> str:
+    """Return what TVM says in the end, without what it dumps before."""
+    lines = str(error).strip().splitlines()
+    return (lines[-1] if lines else repr(error))[:_MOST_SHOWN]
+
+
 def _why_not(model: onnx.ModelProto, printed: str, error: Exception) -> str:
     """Name the operator that TVM fails at, its nodes, and TVM's reason without its dumps."""
     found = _FAILED.search(printed)
-    lines = str(error).strip().splitlines()
-    reason = (lines[-1] if lines else repr(error))[:_MOST_SHOWN]
+    reason = _last_line(error)
     if found is None:
         return f"TVM {tvm.__version__} cannot import this model: {reason}"
     operator = found[1]
@@ -142,9 +147,7 @@ def legalize(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
         with target:
             return tvm.transform.Sequential(RELAX_PASSES)(module)
     except Exception as error:  # passes raise whatever they meet
-        lines = str(error).strip().splitlines()
-        reason = (lines[-1] if lines else repr(error))[:_MOST_SHOWN]
         raise ModelError(
-            f"TVM {tvm.__version__} cannot lower this model: {reason}; `mbv3c verify --ladder` on "
-            "the model names the part"
+            f"TVM {tvm.__version__} cannot lower this model: {_last_line(error)}; "
+            "`mbv3c verify --ladder` on the model names the part"
         ) from error

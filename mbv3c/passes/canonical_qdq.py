@@ -68,6 +68,7 @@ class _Pairs:
         self._outputs = {output.name for output in self._graph.output} | inner_reads(self._graph)
         self._free = FreeNames(self._graph)
         self._stored_now: set[str] = set()  # what nodes made before
+        self._shifted: set[str] = set()  # what is of another type now
 
     def store_weights(self) -> None:
         """Compute what QuantizeLinear makes of stored fp32 values."""
@@ -102,7 +103,7 @@ class _Pairs:
                 continue
             for each in (node, *readers):
                 self._set_zero(each, self._zero(each, np.uint8))
-            self._forget_type(node.output[0])
+            self._shifted.add(node.output[0])
             self.matched.append(node.name or node.output[0])
 
     def shift_weights(self) -> None:
@@ -132,10 +133,12 @@ class _Pairs:
             self.matched.append(node.name or node.output[0])
 
     def finish(self) -> None:
-        """Drop the nodes whose outputs are stored now."""
+        """Drop the nodes whose outputs are stored now, and the types that no longer hold."""
         kept = [node for node in self._graph.node if node.output[0] not in self._stored_now]
-        del self._graph.node[:]
+        types = [value for value in self._graph.value_info if value.name not in self._shifted]
+        del self._graph.node[:], self._graph.value_info[:]
         self._graph.node.extend(kept)
+        self._graph.value_info.extend(types)
 
     def _scale(self, node: onnx.NodeProto) -> NDArray[np.float32] | None:
         return self._stored.get(node.input[1]) if node.op_type in (_Q, _DQ) else None
@@ -162,11 +165,6 @@ class _Pairs:
         inputs = [*node.input[:2], name]
         del node.input[:]
         node.input.extend(inputs)
-
-    def _forget_type(self, name: str) -> None:
-        kept = [value for value in self._graph.value_info if value.name != name]
-        del self._graph.value_info[:]
-        self._graph.value_info.extend(kept)
 
     def _store(self, array: NDArray[Any], name: str) -> None:
         self._graph.initializer.append(numpy_helper.from_array(array, name))

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from mbv3c.graphs.constants import constants_of
 from mbv3c.passes.names import FreeNames, graphs_of
 from mbv3c.passes.report import PassReport, Refusal, Removal
 from mbv3c.passes.simplify import simplify
@@ -65,7 +66,7 @@ class _Folding:
         self._opset = opset_of(model)
         graph = self.model.graph
         self._stored = graph.initializer
-        self._constants = _constants_of(graph)
+        self._constants = _values_of(graph)
         self._free = FreeNames(graph).take
         nodes = list[onnx.NodeProto]()
         for node in graph.node:
@@ -157,12 +158,8 @@ class _Folding:
         return free
 
 
-def _constants_of(graph: onnx.GraphProto) -> _Constants:
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            tensors[node.output[0]] = node.attribute[0].t
-    return {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
+def _values_of(graph: onnx.GraphProto) -> _Constants:
+    return {name: numpy_helper.to_array(tensor) for name, tensor in constants_of(graph).items()}
 
 
 def _passes_condition_on(body: onnx.GraphProto) -> bool:
@@ -173,7 +170,7 @@ def _passes_condition_on(body: onnx.GraphProto) -> bool:
     }
     while result in made_from and result != given:
         result = made_from[result]
-    constant = _constants_of(body).get(result)
+    constant = _values_of(body).get(result)
     return result == given or (constant is not None and bool(constant.all()))
 
 

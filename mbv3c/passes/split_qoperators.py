@@ -216,15 +216,6 @@ def _conv(to: _Splitting, node: onnx.NodeProto) -> None:
     to.rounded(to.computed("Conv", operands, node, **_attributes(node)), (ys, yz), node)
 
 
-def _matmul(to: _Splitting, node: onnx.NodeProto) -> None:
-    a, as_, az, b, bs, bz, ys, yz = node.input
-    operands = [
-        to.real(a, (as_, az), f"{node.output[0]}.a"),
-        to.real(b, (bs, bz), f"{node.output[0]}.b", to.axis_of(bs, 1)),
-    ]
-    to.rounded(to.computed("MatMul", operands, node), (ys, yz), node)
-
-
 def _gemm(to: _Splitting, node: onnx.NodeProto) -> None:
     a, as_, az, b, bs, bz, *rest = node.input
     bias, ys, yz = [*rest, "", "", ""][:3]
@@ -247,7 +238,7 @@ def _two(op_type: str) -> Callable[[_Splitting, onnx.NodeProto], None]:
         a, as_, az, b, bs, bz, ys, yz = node.input
         operands = [
             to.real(a, (as_, az), f"{node.output[0]}.a"),
-            to.real(b, (bs, bz), f"{node.output[0]}.b"),
+            to.real(b, (bs, bz), f"{node.output[0]}.b", to.axis_of(bs, 1)),
         ]
         to.rounded(to.computed(op_type, operands, node), (ys, yz), node)
 
@@ -283,7 +274,7 @@ def _of_concat(node: onnx.NodeProto) -> list[int]:
 
 _SPLIT = {
     "QLinearConv": _Split(_at(1, 2, 3, 4, 5, 6, 7), _conv),
-    "QLinearMatMul": _Split(_at(1, 2, 4, 5, 6, 7), _matmul),
+    "QLinearMatMul": _Split(_at(1, 2, 4, 5, 6, 7), _two("MatMul")),
     "QGemm": _Split(_at(1, 2, 4, 5), _gemm),
     "QLinearAdd": _Split(_at(1, 2, 4, 5, 6, 7), _two("Add")),
     "QLinearMul": _Split(_at(1, 2, 4, 5, 6, 7), _two("Mul")),

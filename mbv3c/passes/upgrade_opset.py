@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, shape_inference, version_converter
 
+from mbv3c.graphs.constants import constants_of
 from mbv3c.passes.names import FreeNames, graphs_of, nodes_in
 from mbv3c.passes.report import PassReport, Refusal
 
@@ -79,12 +80,7 @@ def _place_pixels(model: onnx.ModelProto, upgraded: onnx.ModelProto) -> onnx.Nod
                 return nested[0]
     if len(old) != sum(node.op_type in _RESIZING for node in upgraded.graph.node):
         return old[0]
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    constants |= {
-        node.output[0]: node.attribute[0].t
-        for node in model.graph.node
-        if node.op_type == "Constant" and node.attribute[0].name == "value"
-    }
+    constants = constants_of(model.graph)
     inferred = shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
