@@ -39,10 +39,10 @@ class Reference:
         inputs: one array per input of the check.
     """
 
-    def __init__(self, model: onnx.ModelProto, given: onnx.ModelProto | None = None) -> None:
-        """Take the inputs of the model as given, if `model` was made of another one."""
+    def __init__(self, model: onnx.ModelProto, inputs: list[NDArray[np.float32]]) -> None:
+        """Take the inputs that the model as given gets, of which `model` may have been made."""
         self.model = model
-        self.inputs: list[NDArray[np.float32]] = inputs_of(given or model)
+        self.inputs = inputs
 
     @cached_property
     def outputs(self) -> list[list[ReferenceOutput]]:
@@ -82,15 +82,17 @@ def prepare(model: onnx.ModelProto, job: Job, progress: Progress) -> Prepared:
         Mbv3cError: the model cannot be quantized.
     """
     _refuse_dynamic(model)
-    quantized, report = None, None
-    if job.precision.quantized:
-        cleaned, _ = run_pipeline(model, CLEANING)
-        with_pairs, report = quantize_once(cleaned, job.calibration, job.quantizing, progress)
-        quantized = with_pairs if report is not None else None
     progress("rewriting the graph")
-    base = quantized or model
-    graph, reports = rewritten_for(base, job.precision)
-    return Prepared(model, quantized, graph, tuple(reports), report, Reference(base, model))
+    graph, reports = rewritten_for(model, job.precision)
+    base, quantized, report = model, None, None
+    if job.precision.quantized:
+        with_pairs, report = quantize_once(graph, job.calibration, job.quantizing, progress)
+        if report is not None:
+            base = quantized = with_pairs
+            graph, reports = rewritten_for(quantized, job.precision)
+    return Prepared(
+        model, quantized, graph, tuple(reports), report, Reference(base, inputs_of(model))
+    )
 
 
 _DYNAMIC = ("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul")

@@ -267,9 +267,8 @@ def _top1_agreement(y: NDArray[np.float32], reference: ReferenceOutput, allowed:
     ours, theirs = _rows(y, axis), _rows(wanted, axis)
     rows = np.arange(len(ours))
     lost = theirs.max(axis=1) - theirs[rows, ours.argmax(axis=1)]
-    scale = float(np.ptp(wanted)) if reference.scale is None else float(reference.scale.max())
     same = ours.argmax(axis=1) == theirs.argmax(axis=1)
-    return float(np.mean(same | (lost <= 2 * allowed * scale)))
+    return float(np.mean(same | (lost <= 2 * allowed * reference.span)))
 
 
 def _rows(y: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -89,6 +89,11 @@ class ReferenceOutput:
     scale: NDArray[np.float64] | None = None
     rounding: float = 0.0
 
+    @property
+    def span(self) -> float:
+        """The output's range as one number, the largest of several channels."""
+        return float(np.ptp(self.output) if self.scale is None else self.scale.max())
+
 
 def run_reference(
     model: onnx.ModelProto, inputs: list[NDArray[np.float32]]

@@ -24,6 +24,7 @@ from mbv3c.parity.gate.baseline import Footprint
 from mbv3c.parity.gate.blocks import BlockErrors
 from mbv3c.parity.ladder.climb import BackendStages
 from mbv3c.parity.ladder.ladder import Ladder
+from mbv3c.parity.reference import inputs_of
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.parity.verdict import Verdict
 from mbv3c.precision import Precision
@@ -324,4 +325,6 @@ def reference_of(bundle: Bundle, known: Prepared | None) -> Reference:
     """Return what onnxruntime computes with the model that a bundle's program must equal."""
     if known:
         return known.reference
-    return Reference(onnx.load(bundle.compiled_model), onnx.load(bundle.model))
+    given = onnx.load(bundle.model)
+    model = onnx.load(bundle.quantized) if bundle.quantized else given
+    return Reference(model, inputs_of(given))

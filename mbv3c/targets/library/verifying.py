@@ -28,7 +28,7 @@ from mbv3c.parity.kernels import KernelsParity, check_kernels
 from mbv3c.parity.ladder.climb import blame_library
 from mbv3c.parity.ladder.ladder import BREAKS, Ladder, Skipped
 from mbv3c.parity.ladder.stages import Array, ImportStage, LibraryStage, covering
-from mbv3c.parity.reference import ReferenceOutput, run_reference
+from mbv3c.parity.reference import ReferenceOutput, inputs_of, run_reference
 from mbv3c.parity.tolerance import TOLERANCES, Tolerance
 from mbv3c.precision import FP32, INT8, Precision
 from mbv3c.prepare import Prepared, Reference, rewritten_for
@@ -173,7 +173,7 @@ def blocks(backend: "LibraryBackend", bundle: Bundle, progress: Progress) -> Blo
         )
     progress("running every block by itself")
     graph, _ = rewritten_for(onnx.load(bundle.compiled_model), job.precision)
-    reference = Reference(graph, onnx.load(bundle.model))
+    reference = Reference(graph, inputs_of(onnx.load(bundle.model)))
     kernels = manifest_of(bundle).kernels
     return check_blocks(graph, kernels, reference.inputs, runner, bundle.path)
 
@@ -192,7 +192,7 @@ def golden_of(prepared: Prepared, precision: Precision) -> Golden:
 def _of_own_range(output: ReferenceOutput, tolerance: Tolerance) -> float:
     """Return what is allowed as a fraction of the output's own range, which boards compare by."""
     own = float(np.ptp(output.output.astype(np.float64))) if output.output.size else 0.0
-    factor = 1.0 if output.scale is None or own <= 0 else float(output.scale.max()) / own
+    factor = output.span / own if own > 0 else 1.0
     step = None if output.step is None else output.step * factor
     return tolerance.allowed(output.spread * factor, step, output.rounding)
 
@@ -252,7 +252,7 @@ class LibraryStages:
 
     def _target(self, model: onnx.ModelProto) -> None:
         begun = time.monotonic()
-        reference, missed = Reference(model, onnx.load(self.bundle.model)), list[str]()
+        reference, missed = Reference(model, self.ladder.inputs), list[str]()
         with self.backend.open(self.bundle, self.progress, place=self.place) as opened:
             runner = opened.runner
             self.progress(f"running the library on {opened.ran_on}")
