@@ -1,10 +1,11 @@
 """The whole line on one page: prepare → lower → build → bundle → verify; then run, tune, climb."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import onnx
@@ -15,9 +16,11 @@ from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ParityError, UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.device.place import Place
+from mbv3c.feeds import Feed, arrays_of, as_feed
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weights.files import write_npz
 from mbv3c.job import Job
+from mbv3c.manifest import TensorRecord
 from mbv3c.parity.gate.baseline import GateRequest
 from mbv3c.parity.gate.gate import GateResult, Subject, verify_and_judge
 from mbv3c.parity.ladder.climb import climb
@@ -177,14 +180,16 @@ class Ran:
 
 def run_bundle(
     path: Path,
-    x: NDArray[Any] | Path,
+    x: Feed | Path,
     output: Path | None = None,
     *,
     raw: bool = False,
     thresholds: Thresholds | None = None,
     place: Place | None = None,
 ) -> Ran:
-    """Run one inference on an fp32 array, or on one in an .npy file.
+    """Run one inference on an array, on several of a model with several inputs, or on a file.
+
+    The file is .npy, or .npz with the arrays by the names of the inputs.
 
     The outputs also go to `output`: an .npz file takes every array by its name, an .npy file the
     only one. A detector's outputs become what `mbv3c.execution.detection.detect` makes of them,
@@ -209,7 +214,7 @@ def run_bundle(
             f"the bundle gives several arrays ({', '.join(named)}) and {output.name} is no .npz "
             "file; name one that ends in .npz"
         )
-    given = _checked_input(x, bundle.input_shape)
+    given = _checked_input(x, bundle.manifest.inputs)
     backend = backend_for(bundle)
     with backend.open(bundle, lambda step: None, place=place, stand_in=False) as opened:
         (outputs,) = opened.runner.run(opened.folder, [given])
@@ -226,16 +231,46 @@ def run_bundle(
     return Ran(arrays, opened.ran_on)
 
 
-def _checked_input(x: NDArray[Any] | Path, wanted: tuple[int, ...]) -> NDArray[np.float32]:
+def _checked_input(x: Feed | Path, wanted: Sequence[TensorRecord]) -> Feed:
+    """Return an input after making sure that it is what a bundle takes.
+
+    Raises:
+        UsageError: it is not; the message names the file and what the bundle takes.
+    """
     name = str(x) if isinstance(x, Path) else "the input"
-    if isinstance(x, Path):
-        try:
-            x = np.load(x, allow_pickle=False)
-        except FileNotFoundError as error:
-            raise UsageError(f"no such file: {name}") from error
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{name} is no .npy array: {error}") from error
-    if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.shape != wanted:
-        given = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else "an .npz archive"
-        raise UsageError(f"{name} holds {given}; the bundle wants float32 {wanted}")
-    return x
+    arrays = _read_input(x, wanted) if isinstance(x, Path) else arrays_of(x)
+    if len(arrays) != len(wanted):
+        names = ", ".join(record.name for record in wanted)
+        raise UsageError(
+            f"{name} holds {len(arrays)} arrays; the bundle takes {len(wanted)}: {names}; give an "
+            ".npz file with these arrays"
+        )
+    for array, record in zip(arrays, wanted, strict=True):
+        shown = name if len(wanted) == 1 else f"{name}: {record.name}"
+        if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (
+            np.dtype(record.dtype),
+            record.shape,
+        ):
+            given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else array
+            raise UsageError(
+                f"{shown} holds {given}; the bundle wants {record.dtype} {record.shape}"
+            )
+    return as_feed(arrays)
+
+
+def _read_input(path: Path, wanted: Sequence[TensorRecord]) -> tuple[NDArray[Any], ...]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return (loaded,)
+        with loaded:
+            missing = [record.name for record in wanted if record.name not in loaded.files]
+            if missing:
+                raise UsageError(
+                    f"{path} has no array {', '.join(missing)}; it has {', '.join(loaded.files)}"
+                )
+            return tuple(loaded[record.name] for record in wanted)
+    except FileNotFoundError as error:
+        raise UsageError(f"no such file: {path}") from error
+    except (OSError, ValueError, BadZipFile) as error:
+        raise UsageError(f"{path} is no .npy array: {error}") from error

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY
@@ -97,7 +96,7 @@ class Pair:
         judged: the comparison by the standing rules; None where they judge something else.
     """
 
-    ours: NDArray[np.float32]
+    ours: NDArray[Any]
     reference: ReferenceOutput
     judged: InputParity | None = None
 

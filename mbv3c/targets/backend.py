@@ -22,9 +22,9 @@ from mbv3c.manifest import Manifest
 from mbv3c.parity.compare import compare
 from mbv3c.parity.gate.baseline import Footprint
 from mbv3c.parity.gate.blocks import BlockErrors
+from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.ladder.climb import BackendStages
 from mbv3c.parity.ladder.ladder import Ladder
-from mbv3c.parity.reference import inputs_of
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.parity.verdict import Verdict
 from mbv3c.precision import Precision

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from mbv3c.execution.runners import KernelCall, KernelRunner
+from mbv3c.feeds import Feed
 from mbv3c.lowering.describe import ArgumentRecord, KernelRecord
 from mbv3c.parity.kernels import ReferenceTensors, arguments_of
 from mbv3c.parity.metrics import finite
@@ -92,7 +92,7 @@ def find_blocks(model: onnx.ModelProto, kernels: Sequence[KernelRecord]) -> tupl
 def check_blocks(
     model: onnx.ModelProto,
     kernels: Sequence[KernelRecord],
-    inputs: Sequence[NDArray[np.float32]],
+    inputs: Sequence[Feed],
     runner: KernelRunner,
     bundle: Path,
 ) -> BlockErrors:
@@ -117,7 +117,7 @@ def _errors(
     model: onnx.ModelProto,
     kernels: Sequence[KernelRecord],
     blocks: Sequence[Block],
-    x: NDArray[np.float32],
+    x: Feed,
     runner: KernelRunner,
     bundle: Path,
 ) -> list[float | None]:
