@@ -78,6 +78,7 @@ class Parity:
             "exact_program": self.exact_program,
             "worst_output": self.worst.worst_output,
             "max_error_of_range": self.worst.max_error_of_range,
+            "labels": self.worst.labels,
             "tolerance": self.worst.allowed,
             "reference_spread": self.worst.reference_spread,
             "cosine": min(row.cosine for row in self.inputs),
@@ -290,9 +291,10 @@ def _compare_labels(
         max_error_of_range=wrong,
         allowed=allowed,
         reference_spread=reference.spread,
-        cosine=cosine(y, wanted) if same else 0.0,
+        cosine=1.0 - wrong,
         top1_agreement=1.0 - wrong,
         top5_agreement=None,
+        labels=True,
     )
 
 

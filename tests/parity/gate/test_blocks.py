@@ -112,7 +112,7 @@ def test_a_sum_and_a_copy_belong_to_the_convolution_before_them() -> None:
     kernels = [
         kernel("pointwise", ["x"], "a"),
         kernel("elementwise", ["a", "x"], "b"),
-        kernel("pointwise", ["b"], "d"),
+        replace(kernel("pointwise", ["b"], "d"), nodes=("net/c", "net/d")),
         kernel("pointwise", ["d"], "e"),
         replace(kernel("transpose", ["e"], "e"), nodes=()),
     ]
