@@ -97,15 +97,25 @@ class Net:
         return with_outputs(made)
 
 
+_TYPES = {
+    "tensor(float)": TensorProto.FLOAT,
+    "tensor(float16)": TensorProto.FLOAT16,
+    "tensor(double)": TensorProto.DOUBLE,
+    "tensor(int64)": TensorProto.INT64,
+    "tensor(int32)": TensorProto.INT32,
+    "tensor(uint8)": TensorProto.UINT8,
+    "tensor(bool)": TensorProto.BOOL,
+}
+
+
 def with_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
     """Write the types and shapes of the outputs, as onnxruntime sees them."""
     options = SessionOptions()
     options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    types = {"tensor(float)": 1, "tensor(int64)": 7, "tensor(float16)": 10, "tensor(bool)": 9}
     outputs = [
-        helper.make_tensor_value_info(each.name, types[each.type], each.shape)
+        helper.make_tensor_value_info(each.name, _TYPES[each.type], each.shape)
         for each in session.get_outputs()
     ]
     del model.graph.output[:]

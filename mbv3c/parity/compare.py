@@ -187,7 +187,7 @@ def agreement(
     least, top1, top5 = 1.0, [], []
     for ours, theirs in zip(outputs, references, strict=True):
         for y, reference in zip(ours, theirs, strict=True):
-            if reference.margins is not None:
+            if reference.margins is not None and not reference.rounded:
                 top1.append(_share_equal(y, reference.output))
                 continue
             least = min(least, cosine(y, reference.output))
@@ -213,7 +213,7 @@ def _too_far(
         zip(*outputs, strict=True), zip(*references, strict=True), strict=True
     ):
         name, scale = theirs[0].name, theirs[0].scale
-        if theirs[0].margins is not None:
+        if theirs[0].margins is not None and not theirs[0].rounded:
             equal = [_share_equal(y, each.output) for y, each in zip(ours, theirs, strict=True)]
             if theirs[0].output.size >= _FEW_LABELS and np.mean(equal) < _LEAST_EQUAL:
                 yield (
@@ -283,7 +283,9 @@ def _compare_labels(
     same = y.shape == wanted.shape and y.dtype == wanted.dtype
     wrong = 1.0
     if same and wanted.size:
-        wrong = float(np.mean((y != wanted) & ~at_ties(margins, allowed)))
+        right = y == wanted
+        near = np.abs(y.astype(np.float64) - wanted) <= 1 if reference.rounded else True
+        wrong = float(np.mean(~(right | (at_ties(margins, allowed) & near))))
     elif same:
         wrong = 0.0
     return InputParity(

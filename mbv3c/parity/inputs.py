@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 from numpy.typing import DTypeLike, NDArray
-from onnx import helper
+from onnx import helper, shape_inference
 
 from mbv3c.feeds import Array, Feed, as_feed
 from mbv3c.graphs.constants import constants_of
@@ -88,12 +88,18 @@ _BYTE = 255.0
 
 
 def _last_position(model: onnx.ModelProto, name: str) -> float:
-    """Return the largest number that may be read as a position in a stored table."""
-    tables, indices, last = constants_of(model.graph), {name}, _BYTE
-    for node in model.graph.node:
+    """Return the largest number that may be read as a position in a table."""
+    graph = shape_inference.infer_shapes(model).graph
+    extents = {tensor.name: list(tensor.dims) for tensor in constants_of(graph).values()}
+    for known in (*graph.value_info, *graph.input):
+        extents[known.name] = [dim.dim_value for dim in known.type.tensor_type.shape.dim]
+    indices, last = {name}, _BYTE
+    for node in graph.node:
         if node.op_type in _RESHAPING and node.input[0] in indices:
             indices.update(node.output)
-        if node.op_type == "Gather" and node.input[1] in indices and node.input[0] in tables:
+        if node.op_type == "Gather" and node.input[1] in indices:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            last = min(last, tables[node.input[0]].dims[axis] - 1)
+            table = extents.get(node.input[0], [])
+            if axis < len(table) and table[axis] > 0:
+                last = min(last, table[axis] - 1)
     return last

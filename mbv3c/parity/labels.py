@@ -10,7 +10,7 @@ decides, either answer is right.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -43,10 +43,12 @@ class Decision:
         tensors: the names of the tensors of floats that decide; none if nothing may differ.
         margins: function from these tensors to the margin of every number of the output, in the
             tensors' own units.
+        rounded: whether the numbers are rounded floats, of which a neighbour is the other answer.
     """
 
     tensors: tuple[str, ...] = ()
     margins: Callable[[Mapping[str, Array]], Doubles] | None = None
+    rounded: bool = False
 
 
 def decisions_of(model: onnx.ModelProto) -> dict[str, Decision]:
@@ -109,11 +111,11 @@ class _Reader:
         margins, shape = before.margins, self._shape(node.output[0])
         if node.op_type == "Transpose":
             perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
-            return Decision(before.tensors, lambda of: np.transpose(margins(of), perm))
+            return replace(before, margins=lambda of: np.transpose(margins(of), perm))
         if node.op_type in _RESHAPING:
             if shape is None:
                 return Decision()
-            return Decision(before.tensors, lambda of: margins(of).reshape(shape))
+            return replace(before, margins=lambda of: margins(of).reshape(shape))
         return before
 
     def _cast(self, node: onnx.NodeProto) -> Decision | None:
@@ -128,7 +130,8 @@ class _Reader:
             maker = self._makers.get(maker.input[0])
         if maker is not None and maker.op_type in _ROUNDING:
             return self._rounded(maker.input[0], maker.op_type)
-        return self.decision(source) or Decision((source,), lambda of: _truncated(of[source]))
+        cut_off = Decision((source,), lambda of: _truncated(of[source]), rounded=True)
+        return self.decision(source) or cut_off
 
     def _rounded(self, source: str, operator: str) -> Decision:
         def margins(of: Mapping[str, Array]) -> Doubles:
@@ -136,7 +139,7 @@ class _Reader:
             from_whole = np.abs(x - np.rint(x))
             return 0.5 - from_whole if operator == "Round" else from_whole
 
-        return self._known((source,), margins)
+        return replace(self._known((source,), margins), rounded=True)
 
     def _known(
         self, tensors: tuple[str, ...], margins: Callable[[Mapping[str, Array]], Doubles]

@@ -42,6 +42,7 @@ class ReferenceOutput:
         margins: of labels and other whole numbers, how near each is to being another one, as a
             fraction of the range of what decides; `spread` and `step` are that one's, too. None
             for ordinary floats.
+        rounded: whether these are rounded floats, of which a neighbour is the other answer.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ReferenceOutput:
     scale: NDArray[np.float64] | None = None
     rounding: float = 0.0
     margins: NDArray[np.float64] | None = None
+    rounded: bool = False
 
     @property
     def span(self) -> float:
@@ -123,7 +125,15 @@ def _labels(
     spread = max((spreads.get(tensor, 0.0) for tensor in tensors), default=0.0)
     known = [step for tensor in tensors if (step := steps.get(tensor)) is not None]
     return ReferenceOutput(
-        name, output, spread, None, max(known, default=None), None, rounding, margins
+        name,
+        output,
+        spread,
+        None,
+        max(known, default=None),
+        None,
+        rounding,
+        margins,
+        decision.rounded,
     )
 
 

@@ -95,6 +95,9 @@ def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
     return None
 
 
+_OTHER_FLOATS = (TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+
+
 def float_tensors(model: onnx.ModelProto) -> dict[str, None]:
     """Return the fp32 tensors that a graph computes, its input first; constants are left out."""
     types = computed_types(shape_inference.infer_shapes(model).graph)
@@ -106,12 +109,15 @@ def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
     skipped = left_float(model)
     uses = Counter(name for node in model.graph.node for name in node.input)
     uses.update(output.name for output in model.graph.output)
+    types = computed_types(shape_inference.infer_shapes(model).graph)
     computed = float_tensors(model)
     parts: list[list[onnx.NodeProto]] = []
     owner: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         if node.name in skipped or not any(name in computed for name in node.output):
             continue
+        if any(types.get(name) in _OTHER_FLOATS for name in node.input):
+            continue  # a conversion, which no integer computes
         part = owner.get(node.input[0]) if node.input and uses[node.input[0]] == 1 else None
         if part is None or not _joins(node, part):
             part = []

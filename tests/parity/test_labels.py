@@ -107,6 +107,17 @@ def test_only_labels_at_ties_may_differ(labels: list[int], passed: bool) -> None
         assert "of labels in y" in parity.lines()[0]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "passed"), [([2, 3], True), ([1, 3], True), ([4, 3], False), ([2, 4], False)]
+)
+def test_rounded_numbers_may_be_a_neighbour_at_a_tie(numbers: list[int], passed: bool) -> None:
+    model = graph("g (float[2] x) => (uint8[2] y) { r = Round(x) y = Cast <to = 2> (r) }")
+    references = list(run_reference(model, [np.array([1.5, 3.0], np.float32)]))
+    ours = [[np.array(numbers, np.uint8)]]
+    parity = compare(ours, references, TOLERANCES["fp32"], ran_on="a test", exact_program=True)
+    assert parity.passed is passed
+
+
 def test_labels_of_another_type_are_wrong() -> None:
     model = graph("g (float[3, 3] x) => (int64[3] y) { y = ArgMax <axis = 1, keepdims = 0> (x) }")
     references = list(run_reference(model, [SCORES]))

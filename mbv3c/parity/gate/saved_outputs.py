@@ -27,7 +27,7 @@ from mbv3c.parity.tolerance import Tolerance
 from mbv3c.parity.verdict import Pair, Pairs, Verdict
 
 FORMAT = "mbv3c outputs"
-SCHEMA = 2
+SCHEMA = 3
 _HEADER = "header"
 # What numpy and zipfile raise on files that are not what they say.
 _BROKEN = (
@@ -155,6 +155,7 @@ def _allowance(reference: ReferenceOutput) -> dict[str, Any]:
         "spread": finite(float(reference.spread)),
         "step": reference.step,
         "rounding": reference.rounding,
+        "rounded": reference.rounded,
         "scale": scale if scale is None else scale.tolist(),
     }
 
@@ -182,5 +183,16 @@ def _pair(
     rounding = float(allowance["rounding"])
     name = str(shown["name"])
     return Pair(
-        ours, ReferenceOutput(name, reference, spread, axis, step, scale, rounding, margins)
+        ours,
+        ReferenceOutput(
+            name,
+            reference,
+            spread,
+            axis,
+            step,
+            scale,
+            rounding,
+            margins,
+            bool(allowance["rounded"]),
+        ),
     )
