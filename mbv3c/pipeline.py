@@ -24,6 +24,8 @@ from mbv3c.parity.ladder.climb import climb
 from mbv3c.parity.ladder.ladder import Ladder
 from mbv3c.prepare import Prepared, describe, prepare
 from mbv3c.progress import Progress
+from mbv3c.quantization.images import AS_THE_MODEL_SAYS, IMAGES, Overrides
+from mbv3c.quantization.own_inputs import InputsRequest, read_inputs
 from mbv3c.speed.measure import speed_of
 from mbv3c.targets import backend_for, backend_of, open_bundle
 from mbv3c.targets.backend import Compiled
@@ -183,8 +185,11 @@ def run_bundle(
     raw: bool = False,
     thresholds: Thresholds | None = None,
     place: Place | None = None,
+    preparing: Overrides = AS_THE_MODEL_SAYS,
 ) -> Ran:
-    """Run one inference on an fp32 array, or on one in an .npy file.
+    """Run one inference on an fp32 array, on one in an .npy file, or on an image.
+
+    An image is prepared as calibration does, and as `preparing` says; it fills the batch.
 
     The outputs also go to `output`: an .npz file takes every array by its name, an .npy file the
     only one. A detector's outputs become what `mbv3c.execution.detection.detect` makes of them,
@@ -209,6 +214,8 @@ def run_bundle(
             f"the bundle gives several arrays ({', '.join(named)}) and {output.name} is no .npz "
             "file; name one that ends in .npz"
         )
+    if isinstance(x, Path) and x.suffix.lower() in IMAGES:
+        x = read_inputs(onnx.load(bundle.model), InputsRequest(x, preparing)).arrays[0]
     given = _checked_input(x, bundle.input_shape)
     backend = backend_for(bundle)
     with backend.open(bundle, lambda step: None, place=place, stand_in=False) as opened:

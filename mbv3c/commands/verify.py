@@ -18,6 +18,7 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
+from mbv3c.commands.preparing import preparing_options, take_overrides
 from mbv3c.commands.verify_images import IMAGES, asked_for, image_options, verify_images
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY, UsageError
 
@@ -187,6 +188,7 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
 )
 @gate_options
 @image_options
+@preparing_options
 @device_options
 @force_option
 @json_option
@@ -206,6 +208,7 @@ def verify(
     """
     request = take_request(bundle, given)
     place, images = place_of(given), taken(given, *IMAGES)
+    overrides = take_overrides(given, "--images FOLDER", there=images["images"] is not None)
     target, precision = given["target"], given["precision"]
     from mbv3c.parity.gate.baseline import GateRequest
 
@@ -216,7 +219,7 @@ def verify(
                 "--images takes a bundle, and goes with no --ladder, --metrics, limits, files "
                 "or baseline"
             )
-        verify_images(bundle, images, place, as_json=as_json)
+        verify_images(bundle, images, overrides, place, as_json=as_json)
         return
     if ladder and bundle is not None:
         if gate:

@@ -8,16 +8,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from mbv3c.errors import CalibrationError, UsageError
 from mbv3c.graphs.frames import pixel_top
-from mbv3c.graphs.load import input_shape_of
+from mbv3c.graphs.load import input_shape_of, model_input
 from mbv3c.parity.reference import as_pixels
-from mbv3c.quantization.images import IMAGES, Preprocessing, preprocessing, read_image
+from mbv3c.quantization.images import (
+    AS_THE_MODEL_SAYS,
+    IMAGES,
+    Overrides,
+    Preprocessing,
+    preprocessing,
+    read_image,
+)
 
 Array = NDArray[np.float32]
 
@@ -85,7 +94,11 @@ def check_source(folder: Path | None, count: int | None, seed: int | None) -> No
 
 
 def inputs_from(
-    model: onnx.ModelProto, folder: Path | None, count: int | None, seed: int | None
+    model: onnx.ModelProto,
+    folder: Path | None,
+    count: int | None,
+    seed: int | None,
+    overrides: Overrides = AS_THE_MODEL_SAYS,
 ) -> Calibration:
     """Return the inputs of a folder, or random ones.
 
@@ -94,7 +107,7 @@ def inputs_from(
     """
     check_source(folder, count, seed)
     if folder is not None:
-        return folder_inputs(model, folder)
+        return folder_inputs(model, folder, overrides)
     return random_inputs(model, count or 0, seed or 0)
 
 
@@ -129,14 +142,20 @@ def _pixels(model: onnx.ModelProto) -> str:
 
 
 def calibration_files(folder: Path) -> list[Path]:
-    """Return the images and arrays of a folder, in the order of their names.
+    """Return the images and arrays of a folder, in the order of their names, or a single one.
 
     Raises:
         UsageError: there is no such folder, or nothing in it that can be read.
     """
-    if not folder.is_dir():
-        raise UsageError(f"no such folder: {folder}; name one with images, .npy or .npz files")
     suffixes = (*_ARRAYS, *IMAGES)
+    known = folder.suffix.lower() in suffixes
+    if folder.is_file() and known:
+        return [folder]
+    if folder.is_file():
+        raise UsageError(f"{folder} is none of {', '.join(suffixes)}; name an image or arrays")
+    if not folder.is_dir():
+        kind = "file" if known else "folder"
+        raise UsageError(f"no such {kind}: {folder}; name one with images, .npy or .npz files")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     if not files:
         raise UsageError(
@@ -146,7 +165,9 @@ def calibration_files(folder: Path) -> list[Path]:
     return files
 
 
-def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
+def folder_inputs(
+    model: onnx.ModelProto, folder: Path, overrides: Overrides = AS_THE_MODEL_SAYS
+) -> Calibration:
     """Take the images and arrays of a folder, in the order of their names.
 
     A .npy or .npz array is one input, with or without the batch, or several, in fp32, as the model
@@ -158,35 +179,52 @@ def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
         CalibrationError: a file is broken or does not fit; the message names the file.
     """
     files = calibration_files(folder)
-    shape = input_shape_of(model)
+    shape, dtype = input_shape_of(model), input_type_of(model)
     images = any(path.suffix.lower() in IMAGES for path in files)
-    processing = preprocessing(model, shape) if images else None
+    processing = preprocessing(model, shape, overrides) if images else None
     # Every file is read and checked once before any work begins that would be lost.
-    count = sum(1 for path in files for _ in _samples(path, shape, processing))
+    count = sum(1 for path in files for _ in samples(path, shape, dtype, processing))
     if not count:
         raise UsageError(f"{folder}: its arrays hold no inputs; put some there")
     size = shape[0]
 
     def read() -> Iterator[Array]:
-        samples = (x for path in files for x in _samples(path, shape, processing))
-        while batch := list(islice(samples, size)):
+        every = (x for path in files for x in samples(path, shape, dtype, processing))
+        while batch := list(islice(every, size)):
             yield np.stack(batch + batch[-1:] * (size - len(batch)))
 
-    source = f"{count} inputs in {len(files)} files of {folder}{_pixels(model) if images else ''}"
+    how = "" if processing is None else _prepared(model, processing, overrides)
+    source = f"{count} inputs in {len(files)} files of {folder}{how}"
     return Calibration(source, False, -(-count // size), read)
 
 
-def _samples(
-    path: Path, shape: tuple[int, ...], processing: Preprocessing | None
-) -> Iterator[Array]:
-    """Read the inputs of a file, each without the batch."""
+def _prepared(model: onnx.ModelProto, processing: Preprocessing, overrides: Overrides) -> str:
+    """Say how images are prepared, if not as the model's metadata or ImageNet have it."""
+    if overrides == AS_THE_MODEL_SAYS:
+        return _pixels(model)
+    return f", images prepared with {processing}"
+
+
+def input_type_of(model: onnx.ModelProto) -> np.dtype[Any]:
+    """Return the type of a model's input."""
+    return np.dtype(tensor_dtype_to_np_dtype(model_input(model).type.tensor_type.elem_type))
+
+
+def samples(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], processing: Preprocessing | None
+) -> Iterator[NDArray[Any]]:
+    """Read the inputs of a file, each without the batch, for a model's input of `shape`.
+
+    Raises:
+        CalibrationError: the file is broken or does not fit; the message names it.
+    """
     if processing is not None and path.suffix.lower() in IMAGES:
-        yield read_image(path, processing)
+        yield _in_type(read_image(path, processing), dtype)
         return
     for name, array in _arrays(path):
-        if array.dtype != np.float32:
+        if array.dtype != dtype:
             raise CalibrationError(
-                f"{name} holds {array.dtype}, the model takes float32; write it as float32, "
+                f"{name} holds {array.dtype}, the model takes {dtype}; write it as {dtype}, "
                 "scaled and normalised as the model takes it"
             )
         if array.shape != shape[1:] and array.shape[1:] != shape[1:]:
@@ -199,6 +237,14 @@ def _samples(
             if not np.isfinite(row).all():
                 raise CalibrationError(f"{name} holds NaN or infinity, in input {index}")
             yield np.asarray(row)
+
+
+def _in_type(x: Array, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a prepared image in the type of a model's input; integers are rounded."""
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        return np.clip(np.rint(x), limits.min, limits.max).astype(dtype)
+    return x.astype(dtype, copy=False)
 
 
 def _arrays(path: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
