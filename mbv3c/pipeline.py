@@ -92,12 +92,15 @@ def verify_bundle(
     request: GateRequest | None = None,
     progress: Progress = lambda step: None,
     place: Place | None = None,
+    inputs: InputsRequest | None = None,
 ) -> GateResult:
     """Check a bundle against onnxruntime on the model as given, and hold it to what was asked.
 
-    `place` says on which device to run; else this machine finds what can.
+    `place` says on which device to run; else this machine finds what can. `inputs` are the user's
+    own, which take the place of the seeded ones.
 
     Raises:
+        CalibrationError: an input is broken, or does not fit the model.
         Mbv3cError: the bundle is damaged or cannot be run, or the request does not fit it.
     """
     here = place is None
@@ -105,12 +108,15 @@ def verify_bundle(
     def open_subject() -> Subject:
         bundle = open_bundle(path)
         backend = backend_for(bundle)
+        own = None if inputs is None else read_inputs(onnx.load(bundle.model), inputs)
+        arrays = None if own is None else own.arrays
         return Subject(
             bundle,
             backend.footprint(bundle),
-            lambda: backend.verify(bundle, progress, place=place),
+            lambda: backend.verify(bundle, progress, place=place, inputs=arrays),
             (lambda: speed_of(bundle, progress)) if here else None,
-            lambda: backend.blocks(bundle, progress) if here else _ELSEWHERE,
+            lambda: backend.blocks(bundle, progress, arrays) if here else _ELSEWHERE,
+            own,
         )
 
     return verify_and_judge(path.name, open_subject, request or GateRequest(), progress)

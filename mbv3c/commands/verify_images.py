@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mbv3c.accuracy.measure import Event, Report
     from mbv3c.execution.device.place import Place
     from mbv3c.quantization.images import Overrides
+    from mbv3c.quantization.own_inputs import InputsRequest
 
 _LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 
@@ -31,7 +32,11 @@ image_options = all_of(
         type=PATH,
         help="CSV with the columns file,label; or none.  [default: the folders' names]",
     ),
-    click.option("--limit", type=int, help="Take a sample of so many images."),
+    click.option(
+        "--limit",
+        type=int,
+        help="Take a sample of so many images; of --inputs the first.  [default: all; 100]",
+    ),
     click.option("--seed", type=int, help="Of the sample.  [default: 0]"),
     click.option("--journal", type=PATH, help="File to keep all results in."),
     click.option(
@@ -51,8 +56,28 @@ def asked_for(images: dict[str, Any]) -> bool:
     others = [name for name, value in images.items() if name != "images" and value is not None]
     if images["images"] is None and others:
         option = "list" if others[0] == "listing" else others[0]
-        raise UsageError(f"--{option} belongs to --images FOLDER")
+        raise UsageError(
+            f"--{option} belongs to --images {'or --inputs ' if option == 'limit' else ''}FOLDER"
+        )
     return images["images"] is not None
+
+
+def inputs_wanted(
+    inputs: Path | None, images: dict[str, Any], overrides: "Overrides"
+) -> "InputsRequest | None":
+    """Return what --inputs asks for, and take its --limit out of the options about images.
+
+    Raises:
+        UsageError: --images is there, too.
+    """
+    if inputs is None:
+        return None
+    if images["images"] is not None:
+        raise UsageError("--inputs checks parity, --images measures accuracy: leave one out")
+    from mbv3c.quantization.own_inputs import InputsRequest
+
+    limit, images["limit"] = images["limit"], None
+    return InputsRequest(inputs, overrides, limit)
 
 
 def verify_images(

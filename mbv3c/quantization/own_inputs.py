@@ -63,7 +63,8 @@ def read_inputs(model: onnx.ModelProto, wanted: InputsRequest) -> OwnInputs:
     batches = list(islice(_batches(named, shape[0]), most))
     if not batches:
         raise UsageError(f"{wanted.path}: its arrays hold no inputs; put some there")
-    count = f"the first {most} inputs" if len(batches) == most else f"{len(batches)} inputs"
+    count = f"{len(batches)} input{'s' * (len(batches) > 1)}"
+    count = f"the first {count}" if len(batches) == most else count
     how = "" if processing is None else f"; images: {processing}"
     document = None
     if processing is not None:

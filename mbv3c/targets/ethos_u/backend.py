@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mbv3c.bundle import NPU_STREAM, Bundle
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
@@ -127,6 +130,7 @@ class EthosUBackend(Backend):
         progress: Progress,
         place: Place | None = None,
         known: Prepared | None = None,
+        inputs: list[NDArray[np.float32]] | None = None,
     ) -> Verdict:
         self._check_place(bundle, place)
         require_npu_tools()
@@ -134,9 +138,14 @@ class EthosUBackend(Backend):
         from mbv3c.targets.ethos_u.verify import verify
 
         progress("comparing fp32, QDQ, TOSA and command stream, step by step")
-        return verify(bundle, self.device_of(bundle))
+        return verify(bundle, self.device_of(bundle), inputs)
 
-    def blocks(self, bundle: Bundle, progress: Progress) -> BlockErrors | str:
+    def blocks(
+        self,
+        bundle: Bundle,
+        progress: Progress,
+        inputs: list[NDArray[np.float32]] | None = None,
+    ) -> BlockErrors | str:
         return "The operators of an NPU bundle are checked one by one; see the checks."
 
     def footprint(self, bundle: Bundle) -> Footprint:
