@@ -88,6 +88,8 @@ class JobSpec:
     def _check_words(self, precision: Precision) -> None:
         if not precision.quantized and self.calibration is not None:
             raise UsageError("--calibration is for --precision int8")
+        if self.calibration is None and self.preparing != AS_THE_MODEL_SAYS:
+            raise UsageError("how images are prepared is for --calibration FOLDER")
         if not precision.may_keep_float and self.keep_float is not None:
             raise UsageError("--keep-float is for --precision int8 and fp16")
 

@@ -202,7 +202,7 @@ def _prepared(model: onnx.ModelProto, processing: Preprocessing, overrides: Over
     """Say how images are prepared, if not as the model's metadata or ImageNet have it."""
     if overrides == AS_THE_MODEL_SAYS:
         return _pixels(model)
-    return f", images prepared with {processing}"
+    return f", images: {processing}"
 
 
 def input_type_of(model: onnx.ModelProto) -> np.dtype[Any]:
