@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from mbv3c import pipeline, targets
 from mbv3c.bundle import Bundle
 from mbv3c.execution.device.place import Place
+from mbv3c.feeds import Feed
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.load import load_model
 from mbv3c.graphs.spec import HEAD_TRAITS, ModelSpec
@@ -202,7 +201,7 @@ def ladder(
 
 def run(
     bundle: str | Path,
-    x: NDArray[np.float32] | str | Path,
+    x: Feed | str | Path,
     *,
     raw: bool = False,
     place: Place | None = None,
@@ -210,7 +209,8 @@ def run(
 ) -> Ran:
     """Run one inference; `arrays` of the result has every output by its name.
 
-    `x` may be an .npy file or an image, which is prepared as `preparing` says.
+    A model with several inputs takes a tuple of arrays, in the order of its inputs. `x` may also
+    be a file: .npy, .npz, or an image, which is prepared as `preparing` says.
 
     Raises:
         UsageError: the input has another type or shape than the bundle's.

@@ -7,15 +7,14 @@ model.so               the library; in its place an NPU has model.tosa, model_ve
 kernels.cl, .metal     for a GPU, on demand: the text of the kernels that are in model.so
 model.onnx             the model as the user gave it: the reference of `verify`
 quantized.onnx         in an int8 bundle: the quantized model, which is then the reference
-golden/input.npy       one input and onnxruntime's output for it (further outputs are
-golden/output.npy      output.1.npy, output.2.npy, ...), with the tolerance of each output in a
-golden/tolerance.txt   line of its own, so that a board can check itself without onnx
+golden/input.npy       one input and onnxruntime's output for it (of models with several, the
+golden/output.npy      others are input.1.npy, output.1.npy, output.2.npy, ...), with the
+golden/tolerance.txt   tolerance of each output in a line of its own, for checks on a board
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.errors import BundleError, UsageError
+from mbv3c.feeds import Feed, numbered_files, save_feed
 from mbv3c.manifest import (
     MANIFEST,
     Manifest,
@@ -83,6 +83,7 @@ class Bundle:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
+        """The shape of the first input, which is the only one of most models."""
         return self.manifest.input.shape
 
     @property
@@ -97,29 +98,29 @@ class Golden:
     Attributes:
         input: the input as the program takes it.
         outputs: its outputs as they should be.
-        allowed: the largest error of each output, as a fraction of the output's range.
+        allowed: the largest error of each output, as a fraction of the output's range; of labels
+            the share that may differ.
+        labels: for each output, whether it holds labels or other whole numbers, which are equal
+            or not.
     """
 
-    input: NDArray[Any]
+    input: Feed
     outputs: Sequence[NDArray[Any]]
     allowed: Sequence[float]
+    labels: Sequence[bool]
 
 
 def write_golden(folder: Path, golden: Golden) -> None:
     """Write the golden files into the folder of a bundle."""
     (folder / GOLDEN_INPUT).parent.mkdir()
-    np.save(folder / GOLDEN_INPUT, golden.input)
-    for output, file in zip(golden.outputs, output_files(folder / GOLDEN_OUTPUT), strict=False):
+    save_feed(folder / GOLDEN_INPUT, golden.input)
+    for output, file in zip(golden.outputs, numbered_files(folder / GOLDEN_OUTPUT), strict=False):
         np.save(file, output)
-    lines = [f"{allowed:.9g}\n" for allowed in golden.allowed]
+    lines = [
+        f"{allowed:.9g}{' labels' if labels else ''}\n"
+        for allowed, labels in zip(golden.allowed, golden.labels, strict=True)
+    ]
     (folder / GOLDEN_TOLERANCE).write_text("".join(lines))
-
-
-def output_files(first: Path) -> Iterator[Path]:
-    """Yield the files of a model's outputs, as mbv3c_run names them: y.npy, y.1.npy, y.2.npy."""
-    yield first
-    for index in count(1):
-        yield first.with_suffix(f".{index}.npy")
 
 
 def check_replaceable(path: Path) -> None:

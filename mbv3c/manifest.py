@@ -5,7 +5,7 @@ its own fields in a subclass of `Manifest`.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,7 +117,7 @@ class Manifest:
         model: the model as given.
         target: the target.
         precision: the precision's name, a key of `PRECISIONS`.
-        input: the only input.
+        input: the first input, which is the only one of most models.
         outputs: the outputs, in the model's order.
         passes: the passes, in the order in which they ran.
         keep_float: for fp16, patterns for the names of layers that stay in fp32.
@@ -125,6 +125,7 @@ class Manifest:
         quantization: how the quantized model was made; None if the model came as it is.
         parity: the verdict in its documented JSON form; None if nothing was verified.
         tools: the versions of the packages that made the bundle.
+        further_inputs: the other inputs, in the model's order.
     """
 
     mbv3c: str
@@ -139,6 +140,12 @@ class Manifest:
     quantization: QuantizationRecord | None
     parity: dict[str, Any] | None
     tools: dict[str, str]
+    further_inputs: tuple[TensorRecord, ...] = field(default=(), kw_only=True)
+
+    @property
+    def inputs(self) -> tuple[TensorRecord, ...]:
+        """All inputs, in the model's order."""
+        return (self.input, *self.further_inputs)
 
 
 ManifestType = TypeVar("ManifestType", bound=Manifest)

@@ -1,10 +1,11 @@
 """The whole line on one page: prepare → lower → build → bundle → verify; then run, tune, climb."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import onnx
@@ -15,9 +16,11 @@ from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ParityError, UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.device.place import Place
+from mbv3c.feeds import Feed, arrays_of, as_feed
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weights.files import write_npz
 from mbv3c.job import Job
+from mbv3c.manifest import TensorRecord
 from mbv3c.parity.gate.baseline import GateRequest
 from mbv3c.parity.gate.gate import GateResult, Subject, verify_and_judge
 from mbv3c.parity.ladder.climb import climb
@@ -109,13 +112,13 @@ def verify_bundle(
         bundle = open_bundle(path)
         backend = backend_for(bundle)
         own = None if inputs is None else read_inputs(onnx.load(bundle.model), inputs)
-        arrays = None if own is None else own.arrays
+        feeds = None if own is None else own.feeds
         return Subject(
             bundle,
             backend.footprint(bundle),
-            lambda: backend.verify(bundle, progress, place=place, inputs=arrays),
+            lambda: backend.verify(bundle, progress, place=place, inputs=feeds),
             (lambda: speed_of(bundle, progress)) if here else None,
-            lambda: backend.blocks(bundle, progress, arrays) if here else _ELSEWHERE,
+            lambda: backend.blocks(bundle, progress, feeds) if here else _ELSEWHERE,
             own,
         )
 
@@ -185,7 +188,7 @@ class Ran:
 
 def run_bundle(
     path: Path,
-    x: NDArray[Any] | Path,
+    x: Feed | Path,
     output: Path | None = None,
     *,
     raw: bool = False,
@@ -193,9 +196,10 @@ def run_bundle(
     place: Place | None = None,
     preparing: Overrides = AS_THE_MODEL_SAYS,
 ) -> Ran:
-    """Run one inference on an fp32 array, on one in an .npy file, or on an image.
+    """Run one inference on an array, on several of a model with several inputs, or on a file.
 
-    An image is prepared as calibration does, and as `preparing` says; it fills the batch.
+    The file is .npy, .npz with the arrays by the names of the inputs, or an image, which is
+    prepared as calibration does, and as `preparing` says; it fills the batch.
 
     The outputs also go to `output`: an .npz file takes every array by its name, an .npy file the
     only one. A detector's outputs become what `mbv3c.execution.detection.detect` makes of them,
@@ -221,8 +225,8 @@ def run_bundle(
             "file; name one that ends in .npz"
         )
     if isinstance(x, Path) and x.suffix.lower() in IMAGES:
-        x = read_inputs(onnx.load(bundle.model), InputsRequest(x, preparing)).arrays[0]
-    given = _checked_input(x, bundle.input_shape)
+        x = read_inputs(onnx.load(bundle.model), InputsRequest(x, preparing)).feeds[0]
+    given = _checked_input(x, bundle.manifest.inputs)
     backend = backend_for(bundle)
     with backend.open(bundle, lambda step: None, place=place, stand_in=False) as opened:
         (outputs,) = opened.runner.run(opened.folder, [given])
@@ -239,16 +243,46 @@ def run_bundle(
     return Ran(arrays, opened.ran_on)
 
 
-def _checked_input(x: NDArray[Any] | Path, wanted: tuple[int, ...]) -> NDArray[np.float32]:
+def _checked_input(x: Feed | Path, wanted: Sequence[TensorRecord]) -> Feed:
+    """Return an input after making sure that it is what a bundle takes.
+
+    Raises:
+        UsageError: it is not; the message names the file and what the bundle takes.
+    """
     name = str(x) if isinstance(x, Path) else "the input"
-    if isinstance(x, Path):
-        try:
-            x = np.load(x, allow_pickle=False)
-        except FileNotFoundError as error:
-            raise UsageError(f"no such file: {name}") from error
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{name} is no .npy array: {error}") from error
-    if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.shape != wanted:
-        given = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else "an .npz archive"
-        raise UsageError(f"{name} holds {given}; the bundle wants float32 {wanted}")
-    return x
+    arrays = _read_input(x, wanted) if isinstance(x, Path) else arrays_of(x)
+    if len(arrays) != len(wanted):
+        names = ", ".join(record.name for record in wanted)
+        raise UsageError(
+            f"{name} holds {len(arrays)} arrays; the bundle takes {len(wanted)}: {names}; give an "
+            ".npz file with these arrays"
+        )
+    for array, record in zip(arrays, wanted, strict=True):
+        shown = name if len(wanted) == 1 else f"{name}: {record.name}"
+        if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (
+            np.dtype(record.dtype),
+            record.shape,
+        ):
+            given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else array
+            raise UsageError(
+                f"{shown} holds {given}; the bundle wants {record.dtype} {record.shape}"
+            )
+    return as_feed(arrays)
+
+
+def _read_input(path: Path, wanted: Sequence[TensorRecord]) -> tuple[NDArray[Any], ...]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return (loaded,)
+        with loaded:
+            missing = [record.name for record in wanted if record.name not in loaded.files]
+            if missing:
+                raise UsageError(
+                    f"{path} has no array {', '.join(missing)}; it has {', '.join(loaded.files)}"
+                )
+            return tuple(loaded[record.name] for record in wanted)
+    except FileNotFoundError as error:
+        raise UsageError(f"no such file: {path}") from error
+    except (OSError, ValueError, BadZipFile) as error:
+        raise UsageError(f"{path} is no .npy array: {error}") from error

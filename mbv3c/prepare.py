@@ -6,13 +6,12 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import metadata
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from mbv3c.bundle import QUANTIZED
 from mbv3c.errors import ModelError, UsageError
-from mbv3c.graphs.load import model_input
+from mbv3c.feeds import Feed, arrays_of
+from mbv3c.graphs.load import model_inputs
 from mbv3c.job import Job
 from mbv3c.manifest import (
     Manifest,
@@ -22,7 +21,8 @@ from mbv3c.manifest import (
     TargetRecord,
     TensorRecord,
 )
-from mbv3c.parity.reference import ReferenceOutput, inputs_of, run_reference
+from mbv3c.parity.inputs import inputs_of
+from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.passes import CLEANING, PassReport, run_pipeline
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
@@ -36,10 +36,10 @@ class Reference:
 
     Attributes:
         model: the model.
-        inputs: one array per input of the check.
+        inputs: what the model takes, once per run of the check.
     """
 
-    def __init__(self, model: onnx.ModelProto, inputs: list[NDArray[np.float32]]) -> None:
+    def __init__(self, model: onnx.ModelProto, inputs: list[Feed]) -> None:
         """Take the inputs that the model as given gets, of which `model` may have been made."""
         self.model = model
         self.inputs = inputs
@@ -112,6 +112,10 @@ def _refuse_dynamic(model: onnx.ModelProto) -> None:
 def describe(prepared: Prepared, job: Job, tools: Sequence[str]) -> Manifest:
     """Say of a bundle what every backend's bundles say; `tools` are the packages that made it."""
     given, made, reference = prepared.given, prepared.quantization, prepared.reference
+    inputs = [
+        TensorRecord(value.name, array.shape, str(array.dtype))
+        for value, array in zip(model_inputs(given), arrays_of(reference.inputs[0]), strict=True)
+    ]
     return Manifest(
         mbv3c=__version__,
         model=ModelRecord(
@@ -119,7 +123,8 @@ def describe(prepared: Prepared, job: Job, tools: Sequence[str]) -> Manifest:
         ),
         target=TargetRecord(job.target.name),
         precision=job.precision.name,
-        input=TensorRecord(model_input(given).name, reference.inputs[0].shape, "float32"),
+        input=inputs[0],
+        further_inputs=tuple(inputs[1:]),
         outputs=tuple(
             TensorRecord(output.name, output.output.shape, str(output.output.dtype))
             for output in reference.outputs[0]

@@ -46,7 +46,7 @@ def test_what_all_bundles_say_can_be_read_without_knowing_the_backend(folder: Pa
     assert (read.target.name, read.outputs) == ("arm_cpu:cortex-a76", LIBRARY.outputs)
 
 
-@pytest.mark.parametrize("field", sorted(msgspec.to_builtins(LIBRARY)))
+@pytest.mark.parametrize("field", sorted({*msgspec.to_builtins(LIBRARY)} - {"further_inputs"}))
 def test_a_missing_field(folder: Path, field: str) -> None:
     change(folder, (field,), ...)
     with pytest.raises(BundleError, match=rf"manifest\.json is damaged: .*`{field}`; compile it"):

@@ -18,10 +18,11 @@ import onnxruntime as ort
 from mbv3c.accuracy.image_sets import Image
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, Record
 from mbv3c.errors import ImageError
-from mbv3c.execution.runners import Stream, Tensor
+from mbv3c.execution.runners import Stream
+from mbv3c.feeds import Array
 from mbv3c.parity.reference import run
 
-Read = Callable[[Path], Tensor]
+Read = Callable[[Path], Array]
 
 BEST = 5
 
@@ -40,7 +41,7 @@ class Scores:
     output: int
     axis: int
 
-    def of(self, outputs: list[Tensor]) -> Tensor:
+    def of(self, outputs: list[Array]) -> Array:
         """Return one row of scores per image of the batch."""
         scores = np.moveaxis(outputs[self.output], self.axis, -1)
         return scores.reshape(-1, scores.shape[-1])
@@ -81,10 +82,10 @@ def group_size(stream: Stream, shape: tuple[int, ...]) -> int:
 
 def _decoded(
     images: Iterator[Image], read: Read, size: int
-) -> Iterator[tuple[Image, Tensor | ImageError]]:
+) -> Iterator[tuple[Image, Array | ImageError]]:
     """Read images in threads, a group ahead, and yield them in their order."""
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
-    waiting: deque[tuple[Image, Future[Tensor | ImageError]]] = deque()
+    waiting: deque[tuple[Image, Future[Array | ImageError]]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for image in images:
@@ -99,14 +100,14 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _read(read: Read, path: Path) -> Tensor | ImageError:
+def _read(read: Read, path: Path) -> Array | ImageError:
     try:
         return read(path)
     except ImageError as error:
         return error
 
 
-def _batches(inputs: list[Tensor], size: int) -> list[Tensor]:
+def _batches(inputs: list[Array], size: int) -> list[Array]:
     """Make batches; the last is filled up with its last input."""
     parts = (inputs[start : start + size] for start in range(0, len(inputs), size))
     return [np.stack(part + part[-1:] * (size - len(part))) for part in parts]
@@ -121,7 +122,7 @@ class _Classified:
 
 
 def _classified(
-    batches: list[Tensor],
+    batches: list[Array],
     sessions: Mapping[str, ort.InferenceSession],
     stream: Stream,
     scores: Scores,
@@ -141,14 +142,14 @@ def _classified(
         yield _Classified(best, _lead(by_side[GIVEN], best))
 
 
-def _top(row: Tensor) -> list[int]:
+def _top(row: Array) -> list[int]:
     """Return the best classes, best first; none if a score is not finite."""
     if not np.isfinite(row).all():
         return []
     return [int(index) for index in np.argsort(-row, kind="stable")[:BEST]]
 
 
-def _lead(row: Tensor, best: Mapping[str, list[int]]) -> float | None:
+def _lead(row: Array, best: Mapping[str, list[int]]) -> float | None:
     """Return how far the reference puts its class above the bundle's, over its range of scores."""
     if not best[GIVEN] or not best[BUNDLE] or best[GIVEN][0] == best[BUNDLE][0]:
         return None
@@ -157,7 +158,7 @@ def _lead(row: Tensor, best: Mapping[str, list[int]]) -> float | None:
 
 
 def _records(
-    group: list[tuple[Image, Tensor | ImageError]], results: Iterator[_Classified]
+    group: list[tuple[Image, Array | ImageError]], results: Iterator[_Classified]
 ) -> list[Record]:
     """Return the record of every image of a group, broken ones included."""
     records = []

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
     from mbv3c.execution.device.place import Place
+    from mbv3c.graphs.load import InputShape
     from mbv3c.targets.backend import Description
 
 
@@ -143,13 +144,24 @@ def load_given(
     return in_opset(model, opset)[0]
 
 
-def _parse_shape(text: str) -> list[int]:
+def _parse_shape(text: str) -> "InputShape":
+    """Read a shape, or several as NAME:SHAPE, apart by spaces; a name may have colons itself."""
+    if ":" not in text:
+        return _parse_extents(text)
+    pairs = (word.rpartition(":") for word in text.split())
+    return {name: _parse_extents(extents) for name, _, extents in pairs}
+
+
+def _parse_extents(text: str) -> list[int]:
     try:
         shape = [int(part) for part in text.replace("x", ",").split(",")]
     except ValueError:
         shape = []
     if not shape or min(shape) < 1:
-        raise UsageError(f"--input-shape {text!r} is no shape; write it like 1,3,224,224")
+        raise UsageError(
+            f"--input-shape {text!r} is no shape; write it like 1,3,224,224, or for several "
+            "inputs like 'image:1,3,224,224 vector:1,8'"
+        )
     return shape
 
 

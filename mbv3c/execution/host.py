@@ -12,7 +12,8 @@ from tvm import relax
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import Mbv3cError
 from mbv3c.execution.opencl.runtime import device_info, load_runtime
-from mbv3c.execution.runners import Infer, KernelCall, Made, Tensor, check_names, server_command
+from mbv3c.execution.runners import Infer, KernelCall, Made, check_names, server_command
+from mbv3c.feeds import Array, Feed, arrays_of
 from mbv3c.precision import FP16, FP32, Precision
 
 _BUILTIN = "vm."  # what the virtual machine calls beside the kernels
@@ -32,7 +33,7 @@ class LibraryRunner:
     device: str
     reopen: Callable[[Path], Infer]
 
-    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+    def run(self, bundle: Path, inputs: list[Feed]) -> list[list[Array]]:
         infer = self.opened(bundle)
         return [infer(x) for x in inputs]
 
@@ -46,9 +47,9 @@ class LibraryRunner:
             device = tvm.device(self.device)
             main = self._machine(bundle)["main"]
 
-        def infer(x: Tensor) -> list[Tensor]:
+        def infer(x: Feed) -> list[Array]:
             with self._failing(bundle):
-                return arrays(main(tvm.runtime.tensor(x, device)))
+                return arrays(main(*tensors(x, device)))
 
         return infer
 
@@ -83,17 +84,22 @@ class HostRunner(LibraryRunner):
     device: str = "cpu"
     reopen: Callable[[Path], Infer] = open_here
 
-    def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
+    def run_kernels(self, bundle: Path, x: Feed, calls: Sequence[KernelCall]) -> list[Made]:
         instrument = _Instrument(calls)
         with self._failing(bundle):
             machine = self._machine(bundle)
             machine.set_instrument(instrument)
-            machine["main"](tvm.runtime.tensor(x))
+            machine["main"](*tensors(x))
         check_names(bundle, instrument.names, calls)
         return instrument.made
 
 
-def arrays(result: Any) -> list[Tensor]:
+def tensors(x: Feed, device: Any = None) -> list[Any]:
+    """Return the arrays of an input as TVM's tensors on a device, by default the processor."""
+    return [tvm.runtime.tensor(array, device or tvm.cpu()) for array in arrays_of(x)]
+
+
+def arrays(result: Any) -> list[Array]:
     """Return the outputs of an inference: one comes as a tensor, several as an array of them."""
     several = [result] if isinstance(result, tvm.runtime.Tensor) else result
     return [output.numpy() for output in several]

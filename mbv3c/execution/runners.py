@@ -28,12 +28,11 @@ from numpy.typing import NDArray
 
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import Mbv3cError, ToolError
+from mbv3c.feeds import Array, Feed
 from mbv3c.lowering.describe import KernelRecord
 
 if TYPE_CHECKING:
     from mbv3c.execution.emulator.cycles import Estimator
-
-Tensor = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Runner(Protocol):
     @property
     def description(self) -> str: ...
 
-    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+    def run(self, bundle: Path, inputs: list[Feed]) -> list[list[Array]]:
         """Run `model.so` of a bundle once per input and return the outputs of each.
 
         Raises:
@@ -77,7 +76,7 @@ class Runner(Protocol):
 class KernelRunner(Runner, Protocol):
     """Also stops before and after every kernel."""
 
-    def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
+    def run_kernels(self, bundle: Path, x: Feed, calls: Sequence[KernelCall]) -> list[Made]:
         """Run `model.so` once with other inputs for its kernels; return what was wanted of each.
 
         Raises:
@@ -143,8 +142,8 @@ def written(array: NDArray[Any]) -> bytes:
     return stream.getvalue()
 
 
-def read_array(stream: io.BufferedReader) -> Tensor | None:
-    """Read the next .npy array of fp32 from a stream; None where the stream ends before one.
+def read_array(stream: io.BufferedReader) -> Array | None:
+    """Read the next .npy array from a stream; None where the stream ends before one.
 
     Raises:
         EOFError: it ends within an array.
@@ -160,15 +159,15 @@ def read_array(stream: io.BufferedReader) -> Tensor | None:
     length = int.from_bytes(start[_MAGIC:], "little")
     text = io.BytesIO(start[_MAGIC:] + stream.read(length))
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(text)
-    if fortran or dtype != np.float32:
-        raise ValueError(f"an array of {dtype}, not of float32 in C order")
-    array = np.empty(shape, np.float32)
+    if fortran or dtype.hasobject:
+        raise ValueError(f"an array of {dtype}, not of numbers in C order")
+    array: Array = np.empty(shape, dtype)
     if array.size and stream.readinto(array.data.cast("B")) != array.nbytes:
         raise EOFError("the stream ends within an array")
     return array
 
 
-Infer = Callable[[Tensor], list[Tensor]]
+Infer = Callable[[Feed], list[Array]]
 
 
 def server_command(opener: Callable[[Path], Infer], bundle: Path) -> list[str]:
@@ -209,14 +208,14 @@ class Stream(Protocol):
     @property
     def at_once(self) -> int: ...
 
-    def send(self, inputs: list[Tensor]) -> None:
+    def send(self, inputs: list[Array]) -> None:
         """Start to compute; `receive` must be called before the next `send`.
 
         Raises:
             ToolError: the process that computes is gone.
         """
 
-    def receive(self) -> list[list[Tensor]]:
+    def receive(self) -> list[list[Array]]:
         """Wait for the outputs of every input that was sent.
 
         Raises:
@@ -293,7 +292,7 @@ class _Process:
         self._sent = 0
         self._ended = False
 
-    def send(self, inputs: list[Tensor]) -> None:
+    def send(self, inputs: list[Array]) -> None:
         pipe = self._process.stdin
         assert pipe is not None
         self._sent = len(inputs)
@@ -304,7 +303,7 @@ class _Process:
         except BrokenPipeError as error:
             raise self._failure() from error
 
-    def receive(self) -> list[list[Tensor]]:
+    def receive(self) -> list[list[Array]]:
         late = Timer(self._seconds * max(1, self._sent), self._end)
         late.daemon = True
         late.start()
@@ -324,7 +323,7 @@ class _Process:
         self._ended = True
         self._process.kill()
 
-    def _next(self) -> Tensor:
+    def _next(self) -> Array:
         pipe = self._process.stdout
         assert pipe is not None
         array = read_array(pipe)  # type: ignore[arg-type]
@@ -351,11 +350,12 @@ class _Calls:
 
     def __init__(self, runner: Runner, bundle: Path, pool: ThreadPoolExecutor) -> None:
         self._runner, self._bundle, self._pool = runner, bundle, pool
-        self._under_way: Future[list[list[Tensor]]] | None = None
+        self._under_way: Future[list[list[Array]]] | None = None
 
-    def send(self, inputs: list[Tensor]) -> None:
-        self._under_way = self._pool.submit(self._runner.run, self._bundle, inputs)
+    def send(self, inputs: list[Array]) -> None:
+        feeds = list[Feed](inputs)
+        self._under_way = self._pool.submit(self._runner.run, self._bundle, feeds)
 
-    def receive(self) -> list[list[Tensor]]:
+    def receive(self) -> list[list[Array]]:
         assert self._under_way is not None
         return self._under_way.result()

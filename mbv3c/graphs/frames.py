@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from mbv3c.graphs.constants import constants_of
-from mbv3c.graphs.load import model_input
+from mbv3c.graphs.load import model_inputs
 
 _Numbers = NDArray[np.float64]
 
@@ -35,18 +35,26 @@ _LARGE = 16.0
 _MOST_CHANNELS = 4
 
 
-def pixel_top(model: onnx.ModelProto) -> float | None:
-    """Return the value of a white pixel, 255 or 1; None if the model takes normalised numbers."""
-    if model_input(model).type.tensor_type.elem_type == onnx.TensorProto.UINT8:
+_BYTES = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
+
+
+def pixel_top(model: onnx.ModelProto, value: onnx.ValueInfoProto | None = None) -> float | None:
+    """Return the value of a white pixel, 255 or 1; None if the model takes normalised numbers.
+
+    `value` says which input is meant, by default the first one. Pixels of an input of int8 are
+    128 less.
+    """
+    value = model_inputs(model)[0] if value is None else value
+    if value.type.tensor_type.elem_type in _BYTES:
         return 255.0
-    scale, shift = _line(model)
+    scale, shift = _line(model, value.name)
     if scale is None or not scale.all() or (np.all(scale == 1) and not shift.any()):
         return None
     spread, middle = np.median(1 / np.abs(scale)), np.median(np.abs(shift / scale))
     return 255.0 if max(spread, middle) > _LARGE else 1.0
 
 
-def _line(model: onnx.ModelProto) -> tuple[_Numbers | None, _Numbers]:
+def _line(model: onnx.ModelProto, start: str) -> tuple[_Numbers | None, _Numbers]:
     """Return the input's first steps as scale · x + shift; scale is None if there are none."""
     constants = constants_of(model.graph)
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -54,7 +62,7 @@ def _line(model: onnx.ModelProto) -> tuple[_Numbers | None, _Numbers]:
         for name in node.input:
             readers.setdefault(name, []).append(node)
     scale, shift, found = np.ones(1), np.zeros(1), False
-    for node, x in _first_nodes(model_input(model).name, readers):
+    for node, x in _first_nodes(start, readers):
         if node.op_type in _PASSING_ON:
             continue
         number = _other(node, x, constants)

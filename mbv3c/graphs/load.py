@@ -1,7 +1,7 @@
 """Read a user's ONNX file, and refuse early and clearly what cannot be compiled."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -20,15 +20,28 @@ from mbv3c.graphs.inference_mode import inference_mode
 _log = logging.getLogger(__name__)
 
 
+# The shape of a model's only input, or the shapes of its inputs by their names.
+InputShape = Sequence[int] | Mapping[str, Sequence[int]]
+
+_NUMBERS = frozenset(
+    {
+        *(TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BOOL),
+        *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
+        *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32),
+    }
+)
+
+
 def load_model(
-    path: Path, input_shape: Sequence[int] | None = None, batch: int | None = None
+    path: Path, input_shape: InputShape | None = None, batch: int | None = None
 ) -> onnx.ModelProto:
     """Read, complete and check a model.
 
-    External data is read in, and `input_shape` (if given) replaces the shape of the input; the
-    outputs' shapes follow. `batch` (if given) replaces the input's first dimension, and the batch
-    that nodes have built in, where that is sound. A model in training mode is read in inference
-    mode, with a warning. The graph must have one fp32 input of a fixed shape and fp32 outputs.
+    External data is read in, and `input_shape` (if given) replaces the shape of the input, or
+    those of several inputs by their names; the outputs' shapes follow. `batch` (if given) replaces
+    the first dimension of the only input, and the batch that nodes have built in, where that is
+    sound. A model in training mode is read in inference mode, with a warning. The graph must have
+    inputs of fixed shapes, and inputs and outputs must be tensors of numbers.
 
     Raises:
         UsageError: there is no such file, or `input_shape` or `batch` do not suit the input.
@@ -57,8 +70,8 @@ def load_model(
             len(trained),
         )
     if batch is not None:
-        input_shape = set_batch(model, model_input(model), batch, input_shape)
-    _set_input_shape(model, path, input_shape)
+        input_shape = _with_batch(model, batch, input_shape)
+    _set_input_shapes(model, path, input_shape)
     try:
         shapeless = any(not y.type.tensor_type.HasField("shape") for y in model.graph.output)
         if input_shape is not None or shapeless:
@@ -72,21 +85,34 @@ def load_model(
     return model
 
 
+def model_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs that are no initialisers, in their order.
+
+    Raises:
+        ModelError: the model has no input.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    if not inputs:
+        raise ModelError(
+            "the model has no input: everything in it is constant; export it with the image as an "
+            "input"
+        )
+    return inputs
+
+
 def model_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """Return the one input that is not an initialiser.
+    """Return the only input of a model that takes one image.
 
     Raises:
         ModelError: the model has no input, or more than one.
     """
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs: list[onnx.ValueInfoProto] = [
-        value for value in model.graph.input if value.name not in stored
-    ]
+    inputs = model_inputs(model)
     if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs) or "none"
+        names = ", ".join(value.name for value in inputs)
         raise ModelError(
-            f"the model has {len(inputs)} inputs ({names}); mbv3c compiles models with one image "
-            "input: make the others constants before the export"
+            f"the model has {len(inputs)} inputs ({names}), and this takes a model with one: make "
+            "the others constants before the export"
         )
     return inputs[0]
 
@@ -100,13 +126,17 @@ def static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
 
 
 def _check_outputs(model: onnx.ModelProto, path: Path) -> None:
-    kinds = {output.name: _kind(output) for output in model.graph.output}
-    wrong = [f"{name!r} is {kind}" for name, kind in kinds.items() if kind != "FLOAT"]
-    if wrong:
-        raise ModelError(
-            f"{path}: output {', '.join(wrong)}; mbv3c compiles models with fp32 outputs: leave "
-            "the others out of the export"
-        )
+    for output in model.graph.output:
+        if not _is_of_numbers(output):
+            raise ModelError(
+                f"{path}: output {output.name!r} is {_kind(output)}; mbv3c compiles models whose "
+                "outputs are tensors of numbers: leave it out of the export"
+            )
+
+
+def _is_of_numbers(value: onnx.ValueInfoProto) -> bool:
+    is_tensor: bool = value.type.HasField("tensor_type")
+    return is_tensor and value.type.tensor_type.elem_type in _NUMBERS
 
 
 def _kind(value: onnx.ValueInfoProto) -> str:
@@ -116,32 +146,65 @@ def _kind(value: onnx.ValueInfoProto) -> str:
     return name
 
 
-def _set_input_shape(
-    model: onnx.ModelProto, path: Path, input_shape: Sequence[int] | None
-) -> None:
-    value = model_input(model)
-    tensor = value.type.tensor_type
-    if tensor.elem_type != TensorProto.FLOAT:
-        dtype = TensorProto.DataType.Name(tensor.elem_type)
-        raise ModelError(
-            f"{path}: input {value.name!r} is {dtype}; mbv3c compiles models with an fp32 input"
+def _with_batch(
+    model: onnx.ModelProto, batch: int, input_shape: InputShape | None
+) -> InputShape | None:
+    inputs = model_inputs(model)
+    if len(inputs) > 1 or isinstance(input_shape, Mapping):
+        raise UsageError(
+            f"--batch {batch} is for a model with one input; give the shape of every input with "
+            "--input-shape NAME:1,3,224,224 NAME:…, in quotes"
         )
-    dims = tensor.shape.dim
-    if input_shape is not None:
-        if len(dims) != len(input_shape):
-            raise UsageError(
-                f"--input-shape has {len(input_shape)} dimensions, input {value.name!r} has "
-                f"{len(dims)}"
+    return set_batch(model, inputs[0], batch, input_shape)
+
+
+def _set_input_shapes(model: onnx.ModelProto, path: Path, input_shape: InputShape | None) -> None:
+    inputs = model_inputs(model)
+    for value in inputs:
+        if not _is_of_numbers(value):
+            raise ModelError(
+                f"{path}: input {value.name!r} is {_kind(value)}; mbv3c compiles models whose "
+                "inputs are tensors of numbers: make it a constant, or compute it before the model"
             )
-        for dim, size in zip(dims, input_shape, strict=True):
-            dim.dim_value = size
+    if input_shape is not None:
+        for name, shape in _by_name(inputs, input_shape).items():
+            value = next(value for value in inputs if value.name == name)
+            dims = value.type.tensor_type.shape.dim
+            if len(dims) != len(shape):
+                raise UsageError(
+                    f"--input-shape has {len(shape)} dimensions, input {name!r} has {len(dims)}"
+                )
+            for dim, size in zip(dims, shape, strict=True):
+                dim.dim_value = size
         forget_shapes(model.graph)
-    if static_shape(value) is None:
-        shown = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in dims)
-        raise ModelError(
-            f"{path}: input {value.name!r} has the dynamic shape ({shown}); fix it with "
-            "--input-shape, for example --input-shape 1,3,224,224"
-        )
+    for value in inputs:
+        if static_shape(value) is None:
+            dims = value.type.tensor_type.shape.dim
+            shown = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in dims)
+            example = "1,3,224,224" if len(inputs) == 1 else f"'{value.name}:1,3,224,224'"
+            raise ModelError(
+                f"{path}: input {value.name!r} has the dynamic shape ({shown}); fix it with "
+                f"--input-shape, for example --input-shape {example}"
+            )
+
+
+def _by_name(
+    inputs: Sequence[onnx.ValueInfoProto], input_shape: InputShape
+) -> Mapping[str, Sequence[int]]:
+    names = [value.name for value in inputs]
+    if not isinstance(input_shape, Mapping):
+        if len(names) > 1:
+            raise UsageError(
+                f"the model has {len(names)} inputs ({', '.join(names)}): say which one a shape "
+                f"is for, as in --input-shape '{names[0]}:1,3,224,224'"
+            )
+        return {names[0]: input_shape}
+    for name in input_shape:
+        if name not in names:
+            raise UsageError(
+                f"--input-shape: the model has no input {name!r}; it has {', '.join(names)}"
+            )
+    return input_shape
 
 
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
@@ -168,12 +231,23 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
 
 
 def input_shape_of(model: onnx.ModelProto) -> tuple[int, ...]:
-    """Return the fixed shape of a model's input.
+    """Return the fixed shape of a model's only input.
 
     Raises:
-        ModelError: the shape is dynamic.
+        ModelError: the shape is dynamic, or there are several inputs.
     """
-    shape = static_shape(model_input(model))
+    return fixed_shape(model_input(model))
+
+
+def fixed_shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """Return the shape of an input.
+
+    Raises:
+        ModelError: it is dynamic.
+    """
+    shape = static_shape(value)
     if shape is None:
-        raise ModelError("the model's input has a dynamic shape; fix it with --input-shape")
+        raise ModelError(
+            f"the input {value.name!r} has a dynamic shape; fix it with --input-shape"
+        )
     return shape

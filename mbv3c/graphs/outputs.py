@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
+from onnx import TensorProto
 
 from mbv3c.errors import ModelError
 
@@ -56,8 +57,15 @@ def class_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int]]) -> list[
             "outputs; remove that entry or correct it"
         )
     return [
-        declared.get(name, class_axis(shape)) for name, shape in zip(names, shapes, strict=True)
+        declared.get(output.name, class_axis(shape) if _is_of_floats(output) else None)
+        for output, shape in zip(model.graph.output, shapes, strict=True)
     ]
+
+
+def _is_of_floats(value: onnx.ValueInfoProto) -> bool:
+    """Say whether a tensor holds floats; a type that is not known may be one."""
+    kind = value.type.tensor_type.elem_type
+    return kind in (0, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 def detector_outputs(metadata: Mapping[str, str], names: Sequence[str]) -> tuple[str, str] | None:

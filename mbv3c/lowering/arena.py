@@ -74,7 +74,7 @@ def plan_arena(plan: Plan) -> Arena:
     for at, step in enumerate(plan.steps):
         for name in step.values:
             spans[name] = (spans.get(name, (at, at))[0], at)
-    for name in (plan.input, *plan.outputs):
+    for name in (*plan.inputs, *plan.outputs):
         spans.pop(name, None)
     waiting = [
         Lifetime(name, -1, _aligned(plan.values[name].bytes), *span)

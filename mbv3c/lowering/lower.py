@@ -2,7 +2,7 @@
 
 The virtual machine runs that function:
 
-    def main(x):
+    def main(x, …):
         block_1 = alloc_storage(bytes)
         a = alloc_tensor(block_1, shape)
         kernel_1(x, weights, a)
@@ -41,11 +41,16 @@ def assemble(plan: Plan, arena: Arena) -> tuple[tvm.IRModule, tuple[str, ...]]:
     builder = relax.BlockBuilder()
     kernels = _KernelFunctions(builder)
     places = {lifetime.value: lifetime.block for lifetime in arena.lifetimes}
-    x = relax.Var("x", relax.TensorType(plan.input_shape, plan.values[plan.input].dtype))
-    with builder.function("main", [x], attrs={"relax.force_pure": True}):
+    given = [
+        relax.Var(f"x{index}", relax.TensorType(shape, plan.values[name].dtype))
+        for index, (name, shape) in enumerate(zip(plan.inputs, plan.input_shapes, strict=True))
+    ]
+    with builder.function("main", given, attrs={"relax.force_pure": True}):
         outputs = _allocate_outputs(builder, plan)
         blocks = [builder.emit(_allocate(size)) for size in arena.blocks]
-        views: dict[tuple[str, tuple[int, ...]], Any] = {(plan.input, plan.input_shape): x}
+        views: dict[tuple[str, tuple[int, ...]], Any] = dict(
+            zip(zip(plan.inputs, plan.input_shapes, strict=True), given, strict=True)
+        )
         views.update(outputs)
 
         def view(name: str, shape: tuple[int, ...]) -> Any:

@@ -230,15 +230,15 @@ class Plan:
     """The network as kernels.
 
     Attributes:
-        input, outputs: names of the values that enter and leave.
-        input_shape, output_shapes: shapes that the ONNX graph declares.
+        inputs, outputs: names of the values that enter and leave.
+        input_shapes, output_shapes: shapes that the ONNX graph declares.
         values: every value by name.
         steps: the calls of kernels, in the order in which they run.
         held: the number of steps after which a value holds a tensor, the value and the tensor.
     """
 
-    input: str
-    input_shape: tuple[int, ...]
+    inputs: tuple[str, ...]
+    input_shapes: tuple[tuple[int, ...], ...]
     outputs: tuple[str, ...] = ()
     output_shapes: tuple[tuple[int, ...], ...] = ()
     values: dict[str, Value] = field(default_factory=dict)
@@ -257,7 +257,7 @@ class Plan:
         for at, step in enumerate(self.steps):
             self._add_holdings(at, writers, holdings)
             read = {name: writers.get(name, -1) for name in step.values}
-            fresh = {name for name in step.writes if name not in writers and name != self.input}
+            fresh = set(step.writes) - writers.keys() - {*self.inputs}
             writers.update(dict.fromkeys(step.writes, at))
             rows.append((step, read, fresh, at))
         self._add_holdings(len(self.steps), writers, holdings)

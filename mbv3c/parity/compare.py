@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv3c.feeds import Array
+from mbv3c.parity.inputs import USUAL_INPUTS
 from mbv3c.parity.kernels import KernelsParity
 from mbv3c.parity.metrics import cosine, finite, top_agreement
-from mbv3c.parity.reference import USUAL_INPUTS, ReferenceOutput, error_of_range
+from mbv3c.parity.reference import ReferenceOutput, error_of_range
 from mbv3c.parity.tolerance import LEAST_COSINE, Tolerance
 from mbv3c.parity.verdict import Check, InputParity, Pair, Pairs, sentence
 
@@ -76,6 +78,7 @@ class Parity:
             "exact_program": self.exact_program,
             "worst_output": self.worst.worst_output,
             "max_error_of_range": self.worst.max_error_of_range,
+            "labels": self.worst.labels,
             "tolerance": self.worst.allowed,
             "reference_spread": self.worst.reference_spread,
             "cosine": min(row.cosine for row in self.inputs),
@@ -143,7 +146,7 @@ def _check(pair: Pair, index: int) -> Check:
 
 
 def compare(
-    outputs: Sequence[Sequence[NDArray[np.float32]]],
+    outputs: Sequence[Sequence[Array]],
     references: Sequence[Sequence[ReferenceOutput]],
     tolerance: Tolerance,
     *,
@@ -177,7 +180,7 @@ def with_pooled_spread(
 
 
 def agreement(
-    outputs: Sequence[Sequence[NDArray[np.float32]]],
+    outputs: Sequence[Sequence[Array]],
     references: Sequence[Sequence[ReferenceOutput]],
     usual: int = USUAL_INPUTS,
 ) -> Agreement:
@@ -188,6 +191,9 @@ def agreement(
     least, top1, top5 = 1.0, [], []
     for ours, theirs in zip(outputs, references, strict=True):
         for y, reference in zip(ours, theirs, strict=True):
+            if reference.margins is not None:
+                top1.append(_share_equal(y, reference.output))
+                continue
             least = min(least, cosine(y, reference.output))
             if reference.class_axis is not None:
                 top1.append(_top1_agreement(y, reference, 0.0))
@@ -198,10 +204,12 @@ def agreement(
 
 _MOVES_AT_LEAST = 0.1  # of what the output of the model as given does from input to input
 _NO_MATTER = 0.05  # of the range
+_FEW_LABELS = 64  # of a single answer, a tie is all that there is to see
+_LEAST_EQUAL = 0.5
 
 
 def _too_far(
-    outputs: Sequence[Sequence[NDArray[np.float32]]],
+    outputs: Sequence[Sequence[Array]],
     references: Sequence[Sequence[ReferenceOutput]],
 ) -> Iterator[str]:
     """Say what shows that a quantized model is no longer the one that it was made of."""
@@ -209,6 +217,14 @@ def _too_far(
         zip(*outputs, strict=True), zip(*references, strict=True), strict=True
     ):
         name, scale = theirs[0].name, theirs[0].scale
+        if theirs[0].margins is not None:
+            equal = [_share_equal(y, each.output) for y, each in zip(ours, theirs, strict=True)]
+            if theirs[0].output.size >= _FEW_LABELS and np.mean(equal) < _LEAST_EQUAL:
+                yield (
+                    f"{name} is too far from the model as given: {np.mean(equal):.0%} of its "
+                    f"labels are equal, {_LEAST_EQUAL:.0%} is the least"
+                )
+            continue
         unit = np.ptp([each.output for each in theirs]) if scale is None else scale
         y = np.stack([np.ravel(each / unit) for each in ours]).astype(np.float64)
         wanted = np.stack([np.ravel(each.output / unit) for each in theirs]).astype(np.float64)
@@ -240,9 +256,9 @@ def _worst(outputs: Sequence[InputParity]) -> InputParity:
     )
 
 
-def _compare_one(
-    y: NDArray[np.float32], reference: ReferenceOutput, tolerance: Tolerance
-) -> InputParity:
+def _compare_one(y: Array, reference: ReferenceOutput, tolerance: Tolerance) -> InputParity:
+    if reference.margins is not None:
+        return _compare_labels(y, reference, reference.margins, tolerance)
     wanted, axis = reference.output, reference.class_axis
     error = error_of_range(y, wanted, reference.scale)
     comparable = np.isfinite(error)
@@ -262,7 +278,37 @@ def _compare_one(
     )
 
 
-def _top1_agreement(y: NDArray[np.float32], reference: ReferenceOutput, allowed: float) -> float:
+def _compare_labels(
+    y: Array, reference: ReferenceOutput, margins: NDArray[np.float64], tolerance: Tolerance
+) -> InputParity:
+    """Compare labels and other whole numbers, which may differ where two are equally right."""
+    wanted = reference.output
+    allowed = tolerance.allowed(reference.spread, reference.step, reference.rounding)
+    same = y.shape == wanted.shape and y.dtype == wanted.dtype
+    wrong = 1.0
+    if same and wanted.size:
+        wrong = float(np.mean((y != wanted) & ~at_ties(margins, allowed)))
+    elif same:
+        wrong = 0.0
+    return InputParity(
+        worst_output=reference.name,
+        max_error_of_range=wrong,
+        allowed=allowed,
+        reference_spread=reference.spread,
+        cosine=1.0 - wrong,
+        top1_agreement=1.0 - wrong,
+        top5_agreement=None,
+        labels=True,
+    )
+
+
+def at_ties(margins: NDArray[np.float64], allowed: float) -> NDArray[np.bool_]:
+    """Say which labels may be others: where both sides of a decision may err by that much."""
+    near: NDArray[np.bool_] = margins <= 2 * allowed
+    return near
+
+
+def _top1_agreement(y: Array, reference: ReferenceOutput, allowed: float) -> float:
     """Return the share of rows whose best class agrees, or is as good within the tolerance."""
     wanted, axis = reference.output, reference.class_axis
     assert axis is not None
@@ -275,7 +321,11 @@ def _top1_agreement(y: NDArray[np.float32], reference: ReferenceOutput, allowed:
     return float(np.mean(same | (lost <= 2 * allowed * reference.span)))
 
 
-def _rows(y: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+def _share_equal(y: Array, wanted: Array) -> float:
+    return float(np.mean(y == wanted)) if y.shape == wanted.shape and wanted.size else 1.0
+
+
+def _rows(y: Array, axis: int) -> Array:
     """Return one row of class scores per image, or per pixel or anchor."""
     return np.moveaxis(y, axis, -1).reshape(-1, y.shape[axis])
 

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.execution.runners import KernelCall, KernelRunner
+from mbv3c.feeds import Feed
 from mbv3c.lowering.describe import ArgumentRecord, KernelRecord
 from mbv3c.lowering.qdq import read_pairs
 from mbv3c.lowering.quantization import Quantization
@@ -114,7 +115,7 @@ _IMAGE = 4  # rank of [N, C, H, W]
 def check_kernels(
     model: onnx.ModelProto,
     kernels: Sequence[KernelRecord],
-    x: NDArray[np.float32],
+    x: Feed,
     runner: KernelRunner,
     bundle: Path,
 ) -> KernelsParity:
@@ -152,9 +153,7 @@ class ReferenceTensors:
         steps: quantization of the tensors, by name.
     """
 
-    def __init__(
-        self, model: onnx.ModelProto, kernels: Sequence[KernelRecord], x: NDArray[np.float32]
-    ) -> None:
+    def __init__(self, model: onnx.ModelProto, kernels: Sequence[KernelRecord], x: Feed) -> None:
         quantized = read_pairs(model)
         self.steps: Mapping[str, Quantization] = quantized.activations
         self._looked_up = {

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from mbv3c.feeds import Feed, arrays_of
 
 
 @dataclass(frozen=True)
@@ -16,20 +17,20 @@ class OwnInputs:
     Attributes:
         source: origin of the inputs, in words.
         files: names of the files that each input comes from, in words.
-        arrays: one array per input, each of the shape and the type of the model's input.
+        feeds: what the model takes, once per input, in its shapes and types.
         preprocessing: how images were prepared, in the documented form; None without images.
     """
 
     source: str
     files: Sequence[str]
-    arrays: list[NDArray[Any]]
+    feeds: list[Feed]
     preprocessing: dict[str, Any] | None
 
     @property
     def sha256(self) -> str:
         """A number that is equal only for equal inputs in the same order."""
         digest = hashlib.sha256()
-        for x in self.arrays:
+        for x in (array for feed in self.feeds for array in arrays_of(feed)):
             digest.update(f"{x.dtype.str} {x.shape} ".encode())
             digest.update(np.ascontiguousarray(x).data)
         return digest.hexdigest()

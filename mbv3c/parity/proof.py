@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from onnxruntime import GraphOptimizationLevel as Level
 
 from mbv3c.errors import ModelError
+from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.metrics import over_range
-from mbv3c.parity.reference import OPTIMIZED, PLAIN, open_session, parity_inputs
+from mbv3c.parity.reference import OPTIMIZED, PLAIN, session
 from mbv3c.parity.tolerance import EXACT, PROOF_TOLERANCES, TOLERANCES
 from mbv3c.passes.report import Change, ProofVerdict
 
@@ -207,7 +208,7 @@ def _shape(value: ort.NodeArg) -> tuple[int, ...]:
 
 def _open(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSession:
     try:
-        return open_session(model, level)
+        return session(model, level)
     except ModelError as error:
         raise _CannotRunError(str(error)) from error
 

@@ -1,6 +1,6 @@
-"""onnxruntime as the reference, and the inputs on which parity is checked."""
+"""onnxruntime as the reference: what a model computes, and how exactly that is defined."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,53 +12,13 @@ from onnx import numpy_helper
 from onnxruntime import GraphOptimizationLevel as Level
 
 from mbv3c.errors import ModelError
-from mbv3c.graphs.frames import pixel_top
-from mbv3c.graphs.load import input_shape_of, model_input
+from mbv3c.feeds import Array, Feed, arrays_of
+from mbv3c.graphs.load import model_inputs
 from mbv3c.graphs.outputs import class_axes
+from mbv3c.parity.inputs import inputs_of
+from mbv3c.parity.labels import Decision, decisions_of, of_range
 from mbv3c.parity.metrics import over_range
 from mbv3c.parity.tolerance import TOLERANCES
-
-# Standard deviations. Normalised images have about 1; the others reach the flat, the curved and
-# the linear parts of hard-swish and hard-sigmoid.
-SCALES = (1.0, 0.25, 0.5, 1.5, 2.0)
-USUAL_INPUTS = 3  # the first: larger ones only show what saturates in a quantized network
-_SEED = 20190506
-
-
-def parity_inputs(shape: tuple[int, ...], seed: int = _SEED) -> list[NDArray[np.float32]]:
-    """Return one seeded input per scale; the first is the golden input of a bundle.
-
-    Half of each input's variance is white noise and half is one offset per image and channel, so
-    that both texture and flat areas count. `shape` is the model's input shape, batch first.
-    """
-    rng = np.random.default_rng(seed)
-    flat = (*shape[:2], *(1 for _ in shape[2:]))
-    return [
-        np.asarray(
-            scale * (rng.standard_normal(shape) + rng.standard_normal(flat)) / np.sqrt(2),
-            np.float32,
-        )
-        for scale in SCALES
-    ]
-
-
-def inputs_of(model: onnx.ModelProto, seed: int = _SEED) -> list[NDArray[np.float32]]:
-    """Return the inputs of a parity check of a model, in the range that the model takes.
-
-    A model that normalises pixels itself gets pixels: the numbers of `parity_inputs` as grey
-    values around the middle of the range, clipped to it.
-
-    Raises:
-        ModelError: the input's shape is dynamic.
-    """
-    inputs, top = parity_inputs(input_shape_of(model), seed), pixel_top(model)
-    return inputs if top is None else [as_pixels(x, top) for x in inputs]
-
-
-def as_pixels(x: NDArray[np.float32], top: float) -> NDArray[np.float32]:
-    """Return numbers of mean 0 and variance 1 as pixels between 0 and `top`."""
-    return (np.clip(x / 4 + 0.5, 0, 1) * top).astype(np.float32)
-
 
 PLAIN, OPTIMIZED = Level.ORT_DISABLE_ALL, (Level.ORT_ENABLE_BASIC, Level.ORT_ENABLE_ALL)
 _FATAL_ONLY = 4  # severity: messages about unused initialisers are not for our users
@@ -79,15 +39,19 @@ class ReferenceOutput:
             for each channel, in a shape that broadcasts; None for the range of `output` itself.
         rounding: the error that the types of the model's own arithmetic leave, as a fraction of
             the range.
+        margins: of labels and other whole numbers, how near each is to being another one, as a
+            fraction of the range of what decides; `spread` and `step` are that one's, too. None
+            for ordinary floats.
     """
 
     name: str
-    output: NDArray[np.float32]
+    output: Array
     spread: float
     class_axis: int | None
     step: float | None = None
     scale: NDArray[np.float64] | None = None
     rounding: float = 0.0
+    margins: NDArray[np.float64] | None = None
 
     @property
     def span(self) -> float:
@@ -96,36 +60,83 @@ class ReferenceOutput:
 
 
 def run_reference(
-    model: onnx.ModelProto, inputs: list[NDArray[np.float32]]
+    model: onnx.ModelProto, inputs: Sequence[Feed]
 ) -> Iterator[list[ReferenceOutput]]:
     """Run the model as it is, and also with onnxruntime's own optimisations.
 
     Yields:
         The model's outputs in graph order, for one input after the other.
     """
-    plain = session(model)
-    optimized = [session(model, level) for level in OPTIMIZED]
-    names = [output.name for output in model.graph.output]
+    decisions = decisions_of(model)
+    deciding = dict.fromkeys(name for each in decisions.values() for name in each.tensors)
+    asked = with_outputs(model, list(deciding))
+    plain = session(asked)
+    optimized = [session(asked, level) for level in OPTIMIZED]
+    names = [output.name for output in asked.graph.output]
     computed = [run(plain, x) for x in inputs]
     # A single number has no range but over inputs, so there should be more of these.
     small = any(output.size < _FEW_VALUES for output in computed[0])
     seeds = range(2) if small else ()
     more = [run(plain, x) for seed in seeds for x in inputs_of(model, seed)]
-    scales = [
-        scale_of(model, name, values)
+    scales = {
+        name: scale_of(model, name, values)
         for name, *values in zip(names, *computed, *more, strict=True)
-    ]
+    }
+    steps = {name: _step(model, name, scales[name]) for name in names}
     rounding = TOLERANCES["fp16"].of_range if computes_in_half(model) else 0.0
-    for x, outputs in zip(inputs, computed, strict=True):
+    own = [output.name for output in model.graph.output]
+    for x, arrays in zip(inputs, computed, strict=True):
+        given = (value.name for value in model_inputs(model))
+        outputs = dict(zip(given, arrays_of(x), strict=True)) | dict(
+            zip(names, arrays, strict=True)
+        )
         variants = zip(*(run(opened, x) for opened in optimized), strict=True)
-        spreads = [
-            max(error_of_range(y, output, scale) for y in ys)
-            for output, ys, scale in zip(outputs, variants, scales, strict=True)
+        spreads = {
+            name: max(error_of_range(y, outputs[name], scales[name]) for y in ys)
+            for name, ys in zip(names, variants, strict=True)
+        }
+        axes = class_axes(model, [outputs[name].shape for name in own])
+        yield [
+            _labels(name, decisions[name], outputs, spreads, steps, rounding)
+            if name in decisions
+            else ReferenceOutput(
+                name, outputs[name], spreads[name], axis, steps[name], scales[name], rounding
+            )
+            for name, axis in zip(own, axes, strict=True)
         ]
-        axes = class_axes(model, [output.shape for output in outputs])
-        steps = [_step(model, name, scale) for name, scale in zip(names, scales, strict=True)]
-        for_each = (names, outputs, spreads, axes, steps, scales, [rounding] * len(names))
-        yield list(map(ReferenceOutput, *for_each))
+
+
+def _labels(
+    name: str,
+    decision: Decision,
+    outputs: Mapping[str, Array],
+    spreads: Mapping[str, float],
+    steps: Mapping[str, float | None],
+    rounding: float,
+) -> ReferenceOutput:
+    """Return an output of whole numbers, with the margins of what decides about them."""
+    output, tensors = outputs[name], decision.tensors
+    margins = np.full(output.shape, np.inf)
+    if decision.margins is not None and tensors:
+        found = of_range(decision.margins(outputs), outputs[tensors[0]])
+        margins = np.broadcast_to(found, output.shape)
+    spread = max((spreads.get(tensor, 0.0) for tensor in tensors), default=0.0)
+    known = [step for tensor in tensors if (step := steps.get(tensor)) is not None]
+    return ReferenceOutput(
+        name, output, spread, None, max(known, default=None), None, rounding, margins
+    )
+
+
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy of a model that also gives these tensors as outputs; unknown ones are not."""
+    known = {value.name for value in (*model.graph.output, *model.graph.input)}
+    more = [onnx.ValueInfoProto(name=name) for name in names if name not in known]
+    if not more:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.extend(more)
+    return copy
 
 
 _FEW_VALUES = 16
@@ -205,17 +216,7 @@ def _step(model: onnx.ModelProto, name: str, scale: NDArray[np.float64]) -> floa
 
 
 def session(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSession:
-    """Open a model with one input.
-
-    Raises:
-        ModelError: the model has another number of inputs, or onnxruntime cannot load it.
-    """
-    model_input(model)
-    return open_session(model, level)
-
-
-def open_session(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSession:
-    """Open any model on one thread, so that sums do not depend on the number of cores.
+    """Open a model on one thread, so that sums do not depend on the number of cores.
 
     Raises:
         ModelError: onnxruntime cannot load it.
@@ -232,32 +233,37 @@ def open_session(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceS
         raise ModelError(f"onnxruntime cannot load the model: {error}") from error
 
 
-def run(opened: ort.InferenceSession, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+def feed_for(opened: ort.InferenceSession, x: Feed) -> dict[str, Array]:
+    """Return an input of a model as onnxruntime takes it, by the names of the model's inputs."""
+    names = [value.name for value in opened.get_inputs()]
+    return dict(zip(names, arrays_of(x), strict=True))
+
+
+def run(opened: ort.InferenceSession, x: Feed) -> list[Array]:
     """Run one input through an opened model and return its outputs in their order."""
-    outputs = opened.run(None, {opened.get_inputs()[0].name: x})
-    return [np.asarray(output) for output in outputs]
+    return [np.asarray(output) for output in opened.run(None, feed_for(opened, x))]
 
 
-def tensors_of(
-    model: onnx.ModelProto, x: NDArray[np.float32], names: Container[str]
-) -> dict[str, NDArray[Any]]:
+def tensors_of(model: onnx.ModelProto, x: Feed, names: Container[str]) -> dict[str, Array]:
     """Return tensors of a model by name, as onnxruntime computes them without optimisations.
 
-    The model's input may be among the names; unknown names are left out.
+    The model's inputs may be among the names; unknown names are left out.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     wanted = [name for node in model.graph.node for name in node.output if name in names]
     del copy.graph.output[:]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    input_name = model_input(model).name
-    tensors = {input_name: x} if input_name in names else {}
+    given = [value.name for value in model_inputs(model)]
+    tensors = {
+        name: array for name, array in zip(given, arrays_of(x), strict=True) if name in names
+    }
     return tensors | dict(zip(wanted, run(session(copy), x), strict=True)) if wanted else tensors
 
 
 def error_of_range(
-    y: NDArray[np.float32],
-    reference: NDArray[np.float32],
+    y: Array,
+    reference: Array,
     scale: NDArray[np.float64] | None = None,
 ) -> float:
     """Return the largest absolute error as a fraction of a range, by default the reference's.
@@ -268,7 +274,7 @@ def error_of_range(
         return float("inf")
     if not y.size:
         return 0.0
-    errors = np.abs(y.astype(np.float64) - reference)
+    errors = np.abs(y.astype(np.float64) - reference.astype(np.float64))
     if scale is not None and scale.size > 1:
         return float((errors / scale).max())
     spread = float(np.ptp(reference.astype(np.float64))) if scale is None else scale.item()

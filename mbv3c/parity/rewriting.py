@@ -9,14 +9,14 @@ import numpy as np
 import onnx
 
 from mbv3c.errors import ModelError, ParityError
-from mbv3c.execution.runners import Tensor
+from mbv3c.feeds import Array, Feed
 from mbv3c.parity.compare import Parity, compare
+from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.metrics import finite
 from mbv3c.parity.proof import prove
 from mbv3c.parity.reference import (
     ReferenceOutput,
     error_of_range,
-    inputs_of,
     run,
     run_reference,
     session,
@@ -120,7 +120,7 @@ def optimize(
 def check_rewritten(
     given: onnx.ModelProto,
     rewritten: onnx.ModelProto,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Feed],
     references: Sequence[Sequence[ReferenceOutput]],
 ) -> None:
     """Make sure that what the passes made of a model computes what the model computes.
@@ -155,7 +155,7 @@ def check_rewritten(
 
 def _judged(
     model: onnx.ModelProto,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Feed],
     references: Sequence[Sequence[ReferenceOutput]],
 ) -> Parity:
     opened = session(model)
@@ -165,5 +165,5 @@ def _judged(
     )
 
 
-def _largest_error(outputs: list[Tensor], wanted: list[Tensor]) -> float:
+def _largest_error(outputs: list[Array], wanted: list[Array]) -> float:
     return max(error_of_range(*pair) for pair in zip(outputs, wanted, strict=True))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY
@@ -59,14 +58,16 @@ class InputParity:
     Attributes:
         worst_output: name of the output that comes closest to its limit, or is furthest beyond
             it; the next three figures are its.
-        max_error_of_range: largest absolute error over the reference's range.
+        max_error_of_range: largest absolute error over the reference's range; of labels the share
+            that is wrong.
         allowed: the tolerance on this input.
         reference_spread: onnxruntime's own spread on this input.
-        cosine: cosine similarity of the flattened outputs.
+        cosine: cosine similarity of the flattened outputs; of labels the share that is right.
         top1_agreement: share of images (pixels, anchors) whose class of the largest score agrees,
             or is equal to the best one within the tolerance in the reference. None if no output
             holds class scores.
         top5_agreement: share of the reference's five largest scores that are found among ours.
+        labels: whether the worst output holds labels or other whole numbers.
     """
 
     worst_output: str
@@ -76,6 +77,7 @@ class InputParity:
     cosine: float
     top1_agreement: float | None
     top5_agreement: float | None
+    labels: bool = False
 
     @property
     def passed(self) -> bool:
@@ -97,7 +99,7 @@ class Pair:
         judged: the comparison by the standing rules; None where they judge something else.
     """
 
-    ours: NDArray[np.float32]
+    ours: NDArray[Any]
     reference: ReferenceOutput
     judged: InputParity | None = None
 
@@ -112,13 +114,17 @@ def sentence(parity: dict[str, Any]) -> str:
     agreement = "" if top1 is None else f"top-1 agreement {top1:.0%}, "
     return (
         f"{'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}: max error "
-        f"{'not finite' if error is None else f'{error:.1e}'} of range in "
+        f"{'not finite' if error is None else f'{error:.1e}'} of {_unit(parity)} in "
         f"{parity['worst_output']} (allowed "
         f"{parity['tolerance']:.1e}; onnxruntime itself {_spread(parity['reference_spread'])}), "
         f"cosine {parity['cosine']:.9f}, "
         f"{agreement}over {len(parity['inputs'])} inputs{_kernels_alone(parity)}"
         f"{_quantization_loss(parity)}"
     )
+
+
+def _unit(parity: dict[str, Any]) -> str:
+    return "labels" if parity.get("labels") else "range"
 
 
 def _spread(spread: float | None) -> str:

@@ -4,7 +4,7 @@ Inputs are read when they are needed, one batch at a time, and as often as they 
 """
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx.helper import tensor_dtype_to_np_dtype
+from onnx import helper
 
 from mbv3c.errors import CalibrationError, UsageError
+from mbv3c.feeds import Array, Feed, as_feed
 from mbv3c.graphs.frames import pixel_top
-from mbv3c.graphs.load import input_shape_of, model_input
-from mbv3c.parity.reference import as_pixels
+from mbv3c.graphs.load import fixed_shape, model_inputs
+from mbv3c.parity.inputs import as_taken, in_type
 from mbv3c.quantization.images import (
     AS_THE_MODEL_SAYS,
     IMAGES,
@@ -27,8 +28,6 @@ from mbv3c.quantization.images import (
     preprocessing,
     read_image,
 )
-
-Array = NDArray[np.float32]
 
 _ARRAYS = (".npy", ".npz")
 RANDOM_WARNING = (
@@ -54,7 +53,7 @@ class Calibration:
     source: str
     random: bool
     batches: int
-    read: Callable[[], Iterator[Array]]
+    read: Callable[[], Iterator[Feed]]
 
     @property
     def held_out(self) -> frozenset[int]:
@@ -62,12 +61,12 @@ class Calibration:
         count = min(_MOST_HELD_OUT, self.batches // _HELD_OUT_ONE_IN)
         return frozenset((2 * i + 1) * self.batches // (2 * count) for i in range(count))
 
-    def calibrating(self) -> Iterator[Array]:
+    def calibrating(self) -> Iterator[Feed]:
         """Read the batches that ranges are taken from."""
         held_out = self.held_out
         return (x for i, x in enumerate(self.read()) if i not in held_out)
 
-    def evaluating(self) -> list[Array]:
+    def evaluating(self) -> list[Feed]:
         """Read the batches that are measured on: those held out, or the first few if none are."""
         held_out = self.held_out
         if not held_out:
@@ -121,16 +120,17 @@ def random_inputs(model: onnx.ModelProto, count: int, seed: int = 0) -> Calibrat
         raise UsageError(f"{count} random inputs are too few; take 16, for example")
     if seed < 0:
         raise UsageError(f"the seed of the inputs must not be negative, got {seed}")
-    shape = input_shape_of(model)
-    flat = (*shape[:2], *(1 for _ in shape[2:]))
-    top = pixel_top(model)
+    values = [(value, fixed_shape(value)) for value in model_inputs(model)]
 
-    def read() -> Iterator[Array]:
+    def read() -> Iterator[Feed]:
         for index in range(count):
             rng = np.random.default_rng([seed, index])
-            x = (rng.standard_normal(shape) + rng.standard_normal(flat)) / np.sqrt(2)
-            drawn: Array = x.astype(np.float32)
-            yield drawn if top is None else as_pixels(drawn, top)
+            arrays = []
+            for value, shape in values:
+                flat = (*shape[:2], *(1 for _ in shape[2:]))
+                x = (rng.standard_normal(shape) + rng.standard_normal(flat)) / np.sqrt(2)
+                arrays.append(as_taken(model, value, x.astype(np.float32)))
+            yield as_feed(arrays)
 
     return Calibration(f"{count} random inputs (seed {seed}){_pixels(model)}", True, count, read)
 
@@ -170,26 +170,35 @@ def folder_inputs(
 ) -> Calibration:
     """Take the images and arrays of a folder, in the order of their names.
 
-    A .npy or .npz array is one input, with or without the batch, or several, in fp32, as the model
-    takes them. Images are prepared as `images.preprocessing` says. The last batch is filled up
-    with its last input.
+    A .npy or .npz array is one input, with or without the batch, or several, as the model takes
+    them. Images are prepared as `images.preprocessing` says. The last batch is filled up with its
+    last input. For a model with several inputs every file is an .npz file, in which each input
+    has its array, of the whole shape, by its name.
 
     Raises:
         UsageError: as `calibration_files` says.
         CalibrationError: a file is broken or does not fit; the message names the file.
     """
     files = calibration_files(folder)
-    shape, dtype = input_shape_of(model), input_type_of(model)
+    taken = [taken_by(value) for value in model_inputs(model)]
+    if len(taken) > 1:
+        for path in files:
+            named_arrays(path, taken)
+        source = f"{len(files)} files of {folder}"
+        return Calibration(
+            source, False, len(files), lambda: (named_arrays(path, taken) for path in files)
+        )
+    shape = taken[0].shape
     images = any(path.suffix.lower() in IMAGES for path in files)
     processing = preprocessing(model, shape, overrides) if images else None
     # Every file is read and checked once before any work begins that would be lost.
-    count = sum(1 for path in files for _ in samples(path, shape, dtype, processing))
+    count = sum(1 for path in files for _ in samples(path, taken[0], processing))
     if not count:
         raise UsageError(f"{folder}: its arrays hold no inputs; put some there")
     size = shape[0]
 
     def read() -> Iterator[Array]:
-        every = (x for path in files for x in samples(path, shape, dtype, processing))
+        every = (x for path in files for x in samples(path, taken[0], processing))
         while batch := list(islice(every, size)):
             yield np.stack(batch + batch[-1:] * (size - len(batch)))
 
@@ -205,28 +214,67 @@ def _prepared(model: onnx.ModelProto, processing: Preprocessing, overrides: Over
     return f", images: {processing}"
 
 
-def input_type_of(model: onnx.ModelProto) -> np.dtype[Any]:
-    """Return the type of a model's input."""
-    return np.dtype(tensor_dtype_to_np_dtype(model_input(model).type.tensor_type.elem_type))
+@dataclass(frozen=True)
+class Taken:
+    """An input of a model: its name, and the shape and type of what it takes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def check(self, name: str, array: Array, where: str = "") -> None:
+        """Make sure of the type of an array, and that its numbers are finite."""
+        if array.dtype != self.dtype:
+            raise CalibrationError(
+                f"{name} holds {array.dtype}, the model takes {self.dtype}; write it as "
+                f"{self.dtype}, scaled and normalised as the model takes it"
+            )
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise CalibrationError(f"{name} holds NaN or infinity{where}")
 
 
-def samples(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], processing: Preprocessing | None
-) -> Iterator[NDArray[Any]]:
-    """Read the inputs of a file, each without the batch, for a model's input of `shape`.
+def taken_by(value: onnx.ValueInfoProto) -> Taken:
+    """Say what an input of a model takes."""
+    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    return Taken(value.name, fixed_shape(value), np.dtype(dtype))
+
+
+def named_arrays(path: Path, taken: Sequence[Taken]) -> Feed:
+    """Read the arrays of a model's inputs from an .npz file.
+
+    Raises:
+        CalibrationError: the file is broken or does not fit; the message names it.
+    """
+    names = ", ".join(entry.name for entry in taken)
+    if path.suffix.lower() != ".npz":
+        raise CalibrationError(
+            f"{path}: the model has {len(taken)} inputs; write every set of them to an .npz file "
+            f"with the arrays {names}"
+        )
+    arrays = {name.removeprefix(f"{path}: "): array for name, array in _arrays(path)}
+    for entry in taken:
+        if entry.name not in arrays:
+            raise CalibrationError(f"{path} has no array {entry.name!r}; the model takes {names}")
+        array = arrays[entry.name]
+        entry.check(f"{path}: {entry.name}", array)
+        if array.shape != entry.shape:
+            raise CalibrationError(
+                f"{path}: {entry.name} has the shape {array.shape}, the model takes {entry.shape}"
+            )
+    return as_feed([arrays[entry.name] for entry in taken])
+
+
+def samples(path: Path, taken: Taken, processing: Preprocessing | None) -> Iterator[Array]:
+    """Read the inputs of a file, each without the batch.
 
     Raises:
         CalibrationError: the file is broken or does not fit; the message names it.
     """
     if processing is not None and path.suffix.lower() in IMAGES:
-        yield _in_type(read_image(path, processing), dtype)
+        yield in_type(read_image(path, processing), taken.dtype)
         return
+    shape = taken.shape
     for name, array in _arrays(path):
-        if array.dtype != dtype:
-            raise CalibrationError(
-                f"{name} holds {array.dtype}, the model takes {dtype}; write it as {dtype}, "
-                "scaled and normalised as the model takes it"
-            )
         if array.shape != shape[1:] and array.shape[1:] != shape[1:]:
             raise CalibrationError(
                 f"{name} has the shape {array.shape}, the model takes {shape} (or another batch "
@@ -234,17 +282,8 @@ def samples(
             )
         rows = array[None] if array.shape == shape[1:] else array
         for index, row in enumerate(rows):
-            if not np.isfinite(row).all():
-                raise CalibrationError(f"{name} holds NaN or infinity, in input {index}")
+            taken.check(name, row, f", in input {index}")
             yield np.asarray(row)
-
-
-def _in_type(x: Array, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return a prepared image in the type of a model's input; integers are rounded."""
-    if np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        return np.clip(np.rint(x), limits.min, limits.max).astype(dtype)
-    return x.astype(dtype, copy=False)
 
 
 def _arrays(path: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:

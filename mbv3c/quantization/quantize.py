@@ -15,9 +15,16 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.errors import Mbv3cError, UsageError
+from mbv3c.feeds import Feed
 from mbv3c.lowering.qdq import has_pairs
 from mbv3c.parity.compare import compare
-from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
+from mbv3c.parity.reference import (
+    ReferenceOutput,
+    run,
+    run_reference,
+    session,
+    with_outputs,
+)
 from mbv3c.parity.rewriting import check_rewritten
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.passes import run_pipeline
@@ -33,7 +40,6 @@ from mbv3c.quantization.ranges import (
     known_ranges,
     run_all,
     seen_bounds,
-    with_outputs,
 )
 from mbv3c.quantization.report import LayerError, OutputError, QuantizationReport, TensorError
 
@@ -50,7 +56,7 @@ class WorstOutput:
 
 
 def worst_output(
-    model: onnx.ModelProto, inputs: Sequence[Array], references: References
+    model: onnx.ModelProto, inputs: Sequence[Feed], references: References
 ) -> WorstOutput:
     """Run a model and return how far its worst output is from the references."""
     opened = session(model)
@@ -63,7 +69,7 @@ def worst_output(
 
 
 def output_errors(
-    model: onnx.ModelProto, inputs: Sequence[Array], references: References
+    model: onnx.ModelProto, inputs: Sequence[Feed], references: References
 ) -> tuple[OutputError, ...]:
     """Run a model and compare every output with the references."""
     opened = session(model)
@@ -99,7 +105,7 @@ def output_errors(
 def tensor_errors(
     model: onnx.ModelProto,
     quantized: onnx.ModelProto,
-    inputs: Sequence[Array],
+    inputs: Sequence[Feed],
     parts: Sequence[Layer],
 ) -> tuple[TensorError, ...]:
     """Compare every quantized tensor with that of the fp32 graph; the largest own error first.
@@ -238,7 +244,7 @@ class _Trial:
     ranges: Mapping[str, Range]
     parts: Sequence[Layer]
     options: QuantizeOptions
-    inputs: Sequence[Array]
+    inputs: Sequence[Feed]
     references: Sequence[Sequence[ReferenceOutput]]
 
     def only(self, parts: Sequence[Layer]) -> onnx.ModelProto:

@@ -14,11 +14,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mbv3c.errors import CalibrationError
-from mbv3c.parity.reference import session
+from mbv3c.feeds import Array, Feed
+from mbv3c.parity.reference import feed_for, session, with_outputs
 from mbv3c.quantization.layers import float_tensors
 from mbv3c.quantization.options import QuantizeOptions
 
-Array = NDArray[np.float32]
 Histogram = NDArray[np.float64]
 Bounds = tuple[float, float]
 
@@ -45,7 +45,7 @@ class Range:
 
 
 def calibrate(
-    model: onnx.ModelProto, batches: Callable[[], Iterator[Array]], options: QuantizeOptions
+    model: onnx.ModelProto, batches: Callable[[], Iterator[Feed]], options: QuantizeOptions
 ) -> dict[str, Range]:
     """Return the range of every fp32 tensor that the graph computes.
 
@@ -85,25 +85,16 @@ def calibrate(
     }
 
 
-def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Return a copy of a model that also gives these tensors as outputs."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    known = {value.name for value in (*copy.graph.output, *copy.graph.input)}
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    return copy
-
-
 def run_all(
-    opened: ort.InferenceSession, names: list[str], x: Array
+    opened: ort.InferenceSession, names: list[str], x: Feed
 ) -> Iterator[tuple[str, Array]]:
-    """Run one input and yield these tensors by name; the name of the input yields the input."""
-    feed = opened.get_inputs()[0].name
-    asked = [name for name in names if name != feed]
+    """Run one input and yield these tensors by name; the name of an input yields the input."""
+    feed = feed_for(opened, x)
+    asked = [name for name in names if name not in feed]
     # For an empty list onnxruntime would give every output.
-    computed = dict(zip(asked, opened.run(asked, {feed: x}) if asked else [], strict=True))
+    computed = dict(zip(asked, opened.run(asked, feed) if asked else [], strict=True))
     for name in names:
-        yield name, np.asarray(x if name == feed else computed[name])
+        yield name, np.asarray(feed[name] if name in feed else computed[name])
 
 
 def _percentile(percent: float) -> Callable[[Histogram, Range], Range]:

@@ -10,23 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from mbv3c.bundle import Bundle, Golden
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import Runnable
+from mbv3c.feeds import Feed
 from mbv3c.job import Job
 from mbv3c.lowering.plan import NO_CHOICES, Choices, Step
 from mbv3c.manifest import Manifest
 from mbv3c.parity.compare import compare
 from mbv3c.parity.gate.baseline import Footprint
 from mbv3c.parity.gate.blocks import BlockErrors
+from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.ladder.climb import BackendStages
 from mbv3c.parity.ladder.ladder import Ladder
-from mbv3c.parity.reference import inputs_of
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.parity.verdict import Verdict
 from mbv3c.precision import Precision
@@ -212,7 +211,7 @@ class Backend(ABC):
         progress: Progress,
         place: Place | None = None,
         known: Prepared | None = None,
-        inputs: list[NDArray[np.float32]] | None = None,
+        inputs: list[Feed] | None = None,
     ) -> Verdict:
         """Check that a bundle computes what onnxruntime computes.
 
@@ -238,7 +237,7 @@ class Backend(ABC):
         self,
         bundle: Bundle,
         progress: Progress,
-        inputs: list[NDArray[np.float32]] | None = None,
+        inputs: list[Feed] | None = None,
     ) -> BlockErrors | str:
         """Run every block of a bundle by itself, or say why that is not possible.
 
@@ -333,7 +332,7 @@ class Backend(ABC):
 
 
 def reference_of(
-    bundle: Bundle, known: Prepared | None, inputs: list[NDArray[np.float32]] | None = None
+    bundle: Bundle, known: Prepared | None, inputs: list[Feed] | None = None
 ) -> Reference:
     """Return what onnxruntime computes with the model that a bundle's program must equal.
 

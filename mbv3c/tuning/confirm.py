@@ -22,9 +22,10 @@ import numpy as np
 
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.execution.timing.latency import Ratio, ratio
+from mbv3c.feeds import Feed, as_feed, save_feed
 from mbv3c.lowering.lower import Lowered
-from mbv3c.lowering.plan import NO_CHOICES, Choices
-from mbv3c.parity.reference import parity_inputs
+from mbv3c.lowering.plan import NO_CHOICES, Choices, Plan
+from mbv3c.parity.inputs import as_pixels, in_type, parity_inputs
 from mbv3c.tuning.choices import tuned_kernels
 from mbv3c.tuning.contest import TunableKernels
 from mbv3c.tuning.database import Record, key_of, tasks_of
@@ -119,10 +120,22 @@ class Versions:
             folder = self._folder / str(len(self._built))
             golden = folder / GOLDEN_INPUT
             golden.parent.mkdir(parents=True)
-            np.save(golden, parity_inputs(lowered.plan.input_shape)[0])
+            save_feed(golden, _input_of(lowered.plan))
             self._kernels.build(lowered.module, folder / LIBRARY)
             self._built[name] = lowered, BuiltNetwork(folder, lowered.kernels)
         return self._built[name]
+
+
+def _input_of(plan: Plan) -> Feed:
+    """Return an input of a network: numbers, or the least bytes and positions."""
+    drawn = zip(plan.inputs, map(parity_inputs, plan.input_shapes), strict=True)
+    types = ((np.dtype(plan.values[name].dtype), x) for name, (x, *_) in drawn)
+    return as_feed(
+        [
+            in_type(x if np.issubdtype(dtype, np.floating) else as_pixels(x, 1), dtype)
+            for dtype, x in types
+        ]
+    )
 
 
 def keep(

@@ -165,7 +165,7 @@ def write_contest(
     lowered = assembled(plan)
     golden = folder / bundles.GOLDEN_INPUT
     golden.parent.mkdir(parents=True)
-    np.save(golden, draw(random, plan.input_shape))
+    np.save(golden, draw(random, plan.input_shapes[0]))
     kernels.build(lowered.module, folder / bundles.LIBRARY)
     outputs = len(plan.outputs) // (len(candidates) + 1)
     return Contest(folder, lowered.kernels, tuple(calls), outputs, before=outputs)
@@ -180,13 +180,13 @@ def _plan(
     dtypes = [str(param.dtype) for param in parameters]
     given = task.step.arguments
     read = [isinstance(argument, str) and argument not in task.step.writes for argument in given]
-    plan = Plan(_INPUT, (1,), values={_INPUT: Value((1,))})
+    plan = Plan((_INPUT,), ((1,),), values={_INPUT: Value((1,))})
     shared: dict[int, str | Array] = {}
     for at, is_read in enumerate(read):
         if not is_read:
             continue
-        if dtypes[at] == "float32" and plan.input_shape == (1,):
-            plan.input_shape = shapes[at]
+        if dtypes[at] == "float32" and plan.input_shapes == ((1,),):
+            plan.input_shapes = (shapes[at],)
             plan.values[_INPUT] = Value(shapes[at])
             shared[at] = _INPUT
         else:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.bundle import output_files
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.counting import Count, count_kernels
 from mbv3c.execution.emulator.cycles import (
@@ -26,6 +25,7 @@ from mbv3c.execution.emulator.cycles import (
 from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.timing.latency import processor_name, take_turns, worker
 from mbv3c.execution.timing.worker import BUNDLE, CONTEST, OUTPUTS
+from mbv3c.feeds import numbered_files
 from mbv3c.tuning.contest import Contest
 
 _ROUNDS = 30
@@ -232,7 +232,7 @@ class CountingMeter:
         calls = Counter(contest.calls)
         names = [contest.calls[call] for call in contest.candidates]
         count = contest.before + contest.outputs * len(names)
-        outputs = [np.load(path) for path in islice(output_files(first), count)]
+        outputs = [np.load(path) for path in islice(numbered_files(first), count)]
         costs = [[counts[name] / calls[name]] for name in names]
         return ContestResult(costs, contest.results(outputs))
 

@@ -14,7 +14,8 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from mbv3c.execution.cache import cache_root
 from mbv3c.execution.opencl.runtime import load_runtime
-from mbv3c.parity.reference import error_of_range, parity_inputs, run, session
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import error_of_range, run, session
 from mbv3c.passes import run_pipeline
 from tests.command_line import document, mbv3c, python
 

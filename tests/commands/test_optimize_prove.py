@@ -8,7 +8,8 @@ import pytest
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.parity.reference import error_of_range, parity_inputs, run, session
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import error_of_range, run, session
 from tests.command_line import Done, mbv3c, python
 
 PLANTED = Path(__file__).parents[1] / "parity" / "planted_faults.py"

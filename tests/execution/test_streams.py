@@ -13,7 +13,8 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.emulator.runner import EmulatedRunner
 from mbv3c.execution.processes import Finished
-from mbv3c.execution.runners import Tensor, open_stream, read_array, written
+from mbv3c.execution.runners import open_stream, read_array, written
+from mbv3c.feeds import Array
 
 SHAPE = (1, 4, 6, 6)
 
@@ -26,7 +27,7 @@ class Script:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+    def run(self, bundle: Path, inputs: list[Array]) -> list[list[Array]]:
         raise NotImplementedError
 
     def stream_command(self, bundle: Path) -> list[str]:
@@ -38,11 +39,11 @@ class Called:
 
     description = "a runner without a stream"
 
-    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+    def run(self, bundle: Path, inputs: list[Array]) -> list[list[Array]]:
         return [[x + 1, x.sum(keepdims=True)] for x in inputs]
 
 
-def inputs(count: int) -> list[Tensor]:
+def inputs(count: int) -> list[Array]:
     rng = np.random.default_rng(0)
     return [rng.standard_normal(SHAPE).astype(np.float32) for _ in range(count)]
 

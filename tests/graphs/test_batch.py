@@ -9,7 +9,8 @@ from onnx import numpy_helper
 
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.graphs.load import load_model, static_shape
-from mbv3c.parity.reference import error_of_range, parity_inputs, run, session
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import error_of_range, run, session
 
 WEIGHTS = {
     "w": np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32),

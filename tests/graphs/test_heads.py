@@ -8,7 +8,8 @@ from mbv3c.errors import UsageError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.count import count, tensor_shapes
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.parity.reference import parity_inputs, run, session
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import run, session
 from mbv3c.passes.global_pool import MeanToGlobalPool
 
 

@@ -7,7 +7,8 @@ from onnx import numpy_helper
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.parity.reference import error_of_range, parity_inputs, run, session
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import error_of_range, run, session
 
 
 def parameters(model: onnx.ModelProto) -> dict[str, np.ndarray]:

@@ -14,7 +14,8 @@ from mbv3c.graphs.anchors import anchors
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.count import count, tensor_shapes
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.parity.reference import parity_inputs, run, run_reference, session
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import run, run_reference, session
 
 
 def spec(

@@ -9,7 +9,8 @@ from mbv3c.errors import UsageError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.count import Counts, count, tensor_shapes
 from mbv3c.graphs.spec import Architecture, ModelSpec, architecture, pads
-from mbv3c.parity.reference import parity_inputs, run, session
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import run, session
 
 TENSORFLOW = {"width_rule": "tensorflow"}
 MINIMALISTIC = {"minimalistic": True, "width_rule": "tensorflow"}

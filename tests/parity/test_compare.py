@@ -143,6 +143,7 @@ def test_json_of_a_pass() -> None:
         "exact_program": True,
         "worst_output": "logits",
         "max_error_of_range": pytest.approx(1e-6, rel=0.05),
+        "labels": False,
         "tolerance": 4e-5,
         "reference_spread": 1e-5,
         "cosine": pytest.approx(1),
@@ -159,6 +160,7 @@ def test_json_of_a_pass() -> None:
         "cosine",
         "top1_agreement",
         "top5_agreement",
+        "labels",
     }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mbv3c.parity.reference import SCALES, parity_inputs
+from mbv3c.parity.inputs import SCALES, parity_inputs
 
 SHAPE = (1, 3, 224, 224)
 

@@ -6,7 +6,8 @@ import onnx
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.parity.reference import error_of_range, parity_inputs, run, session
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import error_of_range, run, session
 from mbv3c.passes import PIPELINE, PassReport
 from tests.onnx_text import graph
 from tests.passes.rewriting import initializers, operators, ports

@@ -17,7 +17,8 @@ from onnx import helper, numpy_helper
 
 from mbv3c.graphs.load import model_input, static_shape
 from mbv3c.graphs.spec import ModelSpec
-from mbv3c.parity.reference import error_of_range, parity_inputs, run, session
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import error_of_range, run, session
 from mbv3c.passes import PassReport
 from tests.passes.exporters import EXPORTERS, optimized_by, own, written
 from tests.passes.rewriting import error, operators

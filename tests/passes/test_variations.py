@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
+from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.metrics import over_range
-from mbv3c.parity.reference import inputs_of, run, session
+from mbv3c.parity.reference import run, session
 from mbv3c.passes import run_pipeline
 from tests.variations import variation
 

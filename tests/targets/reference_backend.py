@@ -11,7 +11,8 @@ import onnx
 
 from mbv3c.bundle import Bundle, Golden
 from mbv3c.execution.device.place import Place
-from mbv3c.execution.runners import Runnable, Tensor
+from mbv3c.execution.runners import Runnable
+from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
 from mbv3c.parity.ladder.ladder import Ladder
 from mbv3c.parity.ladder.stages import StageResult
@@ -30,7 +31,7 @@ PROGRAM = "program.onnx"
 class OrtRunner:
     description: str = "onnxruntime"
 
-    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+    def run(self, bundle: Path, inputs: list[Feed]) -> list[list[Array]]:
         opened = session(onnx.load(bundle / PROGRAM))
         return [run(opened, x) for x in inputs]
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.execution.device.place import Address, Place
@@ -31,6 +30,7 @@ from mbv3c.execution.device.tracker import list_devices
 from mbv3c.execution.opencl.runtime import PROFILE, KernelTime, by_calls
 from mbv3c.execution.processes import end_with_parent
 from mbv3c.execution.timing.stopwatch import INSTRUMENT, Call, by_rounds, read_times
+from mbv3c.feeds import Array, Feed, load_feed
 
 _BIG_CORES = 1  # of TVM's affinity modes
 _WARM_MS = 200
@@ -213,17 +213,17 @@ class _Work:
         self._steps.failed = failed
 
     def _opened(self, side: Path, what: str) -> Any:
-        import tvm
         from tvm import relax
 
         from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
+        from mbv3c.execution.host import tensors
 
         library = self._loaded(side / LIBRARY, what)
         machine = self._run(f"opening {what}", lambda: relax.VirtualMachine(library, self._device))
-        x = np.load(side / GOLDEN_INPUT)
+        x = load_feed(side / GOLDEN_INPUT)
 
         def give() -> None:
-            machine.set_input("main", tvm.runtime.tensor(x, self._device))
+            machine.set_input("main", *tensors(x, self._device))
 
         self._run(f"sending the input of {what}", give)
         return machine
@@ -329,7 +329,7 @@ def _run(request: dict[str, Any], remote: Any, folder: Path, steps: _Steps) -> l
 
         written = []
         for index, source in enumerate(request["inputs"]):
-            x = np.load(source)
+            x = load_feed(Path(source))
             seconds = limit if index else first
             what = f"inference {index + 1} of {len(request['inputs'])}"
             outputs = steps.run(what, seconds, partial(_infer, machine, device, x))
@@ -345,12 +345,10 @@ def _run(request: dict[str, Any], remote: Any, folder: Path, steps: _Steps) -> l
         steps.failed = failed
 
 
-def _infer(machine: Any, device: Any, x: NDArray[Any]) -> list[NDArray[Any]]:
-    import tvm
+def _infer(machine: Any, device: Any, x: Feed) -> list[Array]:
+    from mbv3c.execution.host import arrays, tensors
 
-    from mbv3c.execution.host import arrays
-
-    machine.set_input("main", tvm.runtime.tensor(x, device))
+    machine.set_input("main", *tensors(x, device))
     machine.invoke_stateful("main")
     return arrays(machine.get_outputs("main"))
 

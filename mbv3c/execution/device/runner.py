@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
@@ -19,9 +18,7 @@ from mbv3c.execution.device import client
 from mbv3c.execution.device.machine import Machine, machine_from_json
 from mbv3c.execution.device.place import DEFAULT_SECONDS, Place
 from mbv3c.execution.processes import Finished, finish
-
-Tensor = NDArray[np.float32]
-
+from mbv3c.feeds import Array, Feed, save_feed
 
 _WAIT = 5  # how many times as long to wait for a device that others use
 _FIRST = 5  # and for the first inference: a GPU's driver compiles its kernels then
@@ -70,7 +67,7 @@ class RpcRunner:
             what = machine.opencl.sentence
         return f"{what} of {machine.name}, {self.place} {_EXACT}"
 
-    def run(self, bundle: Path, inputs: Sequence[Tensor]) -> list[list[Tensor]]:
+    def run(self, bundle: Path, inputs: Sequence[Feed]) -> list[list[Array]]:
         """Run `model.so` of a bundle once per input and return the outputs of each.
 
         Raises:
@@ -80,7 +77,7 @@ class RpcRunner:
             folder = Path(name)
             files = [folder / f"in{index}.npy" for index in range(len(inputs))]
             for file, x in zip(files, inputs, strict=True):
-                np.save(file, np.ascontiguousarray(x))
+                save_feed(file, x)
             result = self._ask(folder, bundle / LIBRARY, files)
             self._note(result)
             return [[np.load(file) for file in outputs] for outputs in result["outputs"]]

@@ -195,7 +195,7 @@ def count_kernels(
         kit: emulator and the program that it runs.
         cpu: qemu's name of the processor to emulate.
         folder: folder with the library and its input, as in a bundle.
-        output: file for the first output; others go beside it, as `output_files` names them.
+        output: file for the first output; others go beside it, as `numbered_files` names them.
         timeout: seconds after which the program is ended.
 
     Raises:

@@ -3,8 +3,10 @@
 //   mbv3c_run [--repeat N] [--load LIBRARY] BUNDLE
 //       runs BUNDLE/golden/input.npy, compares with BUNDLE/golden/output.npy. The tolerance is the
 //       number in BUNDLE/golden/tolerance.txt: the largest allowed max-abs-error divided by the
-//       range (max - min) of the golden output; one number for each output. Class scores (outputs of rank 1 and 2) must agree
-//       in the argmax of every row, too.
+//       range (max - min) of the golden output; one line for each output. Class scores (outputs of
+//       rank 1 and 2) must agree in the argmax of every row, too. Where the line ends in "labels",
+//       the output holds labels or other whole numbers, and the number is the share of them that
+//       may differ, because they are at ties.
 //   mbv3c_run [--repeat N] [--load LIBRARY] BUNDLE IN.npy OUT.npy [IN2.npy OUT2.npy ...]
 //       runs every input and writes its output.
 //   mbv3c_run [--load LIBRARY] --stream BUNDLE
@@ -19,8 +21,10 @@
 // must have been built with OpenCL (scripts/build_android_runtime.sh), or --load names a library
 // that adds it, such as the one that `mbv3c doctor` calls "opencl runtime".
 //
-// A model with several outputs uses output.npy, output.1.npy, output.2.npy, ... (OUT alike).
-// Arrays are little-endian float32 in C order. --repeat prints latency on stderr.
+// A model with several outputs writes OUT.npy, OUT.1.npy, OUT.2.npy, and so on, and one with several
+// inputs reads IN.npy, IN.1.npy, IN.2.npy, and so on; --stream reads as many arrays.
+// Arrays are little-endian and in C order, of the type that the model takes. --repeat prints latency
+// on stderr.
 // Exit status: 0 done or passed, 1 failed, 2 wrong usage, 3 parity missed.
 //
 // Build on a board, after `pip install --no-deps apache-tvm==VERSION apache-tvm-ffi==VERSION` with
@@ -55,6 +59,7 @@ namespace {
 enum Exit { kDone = 0, kFailed = 1, kUsage = 2, kParity = 3 };
 
 constexpr int kMaxRank = 8;
+constexpr int kMaxInputs = 32;
 constexpr size_t kAlignment = 64;    // what TVM's kernels may assume of an input
 constexpr int64_t kPooledAllocator = 2;
 
@@ -106,11 +111,72 @@ struct Path {
   }
 };
 
+// Element types by their names in the headers of .npy files.
+struct Type {
+  const char* name;
+  DLDataType type;
+};
+
+constexpr Type kTypes[] = {
+    {"<f4", {kDLFloat, 32, 1}}, {"<f2", {kDLFloat, 16, 1}}, {"<f8", {kDLFloat, 64, 1}},
+    {"|u1", {kDLUInt, 8, 1}},   {"|i1", {kDLInt, 8, 1}},    {"|b1", {kDLBool, 8, 1}},
+    {"<u2", {kDLUInt, 16, 1}},  {"<i2", {kDLInt, 16, 1}},   {"<u4", {kDLUInt, 32, 1}},
+    {"<i4", {kDLInt, 32, 1}},   {"<u8", {kDLUInt, 64, 1}},  {"<i8", {kDLInt, 64, 1}},
+};
+
+bool same_type(DLDataType a, DLDataType b) {
+  return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes;
+}
+
+// Returns the row of kTypes of an element type, or null.
+const Type* find_type(DLDataType type) {
+  for (const Type& known : kTypes) {
+    if (same_type(known.type, type)) return &known;
+  }
+  return nullptr;
+}
+
+double half_to_double(uint16_t bits) {
+  int exponent = bits >> 10 & 0x1F, fraction = bits & 0x3FF;
+  double value = exponent == 0x1F ? (fraction ? NAN : INFINITY)
+                 : exponent ? ldexp(1024 + fraction, exponent - 25)
+                            : ldexp(fraction, -24);
+  return bits >> 15 ? -value : value;
+}
+
+template <typename T>
+T element(const void* data, int64_t index) {
+  return static_cast<const T*>(data)[index];
+}
+
+// Returns an element of an array as a number.
+double number_at(const void* data, DLDataType type, int64_t index) {
+  if (type.code == kDLFloat) {
+    if (type.bits == 16) return half_to_double(element<uint16_t>(data, index));
+    return type.bits == 32 ? element<float>(data, index) : element<double>(data, index);
+  }
+  bool sign = type.code == kDLInt;
+  switch (type.bits) {
+    case 8: return sign ? element<int8_t>(data, index) : element<uint8_t>(data, index);
+    case 16: return sign ? element<int16_t>(data, index) : element<uint16_t>(data, index);
+    case 32:
+      return sign ? static_cast<double>(element<int32_t>(data, index))
+                  : static_cast<double>(element<uint32_t>(data, index));
+    default:
+      return sign ? static_cast<double>(element<int64_t>(data, index))
+                  : static_cast<double>(element<uint64_t>(data, index));
+  }
+}
+
 struct Array {
   int rank = 0;
   int64_t shape[kMaxRank] = {};
   int64_t count = 0;
-  float* data = nullptr;
+  DLDataType type = kTypes[0].type;
+  void* data = nullptr;
+  DLManagedTensor borrowed = {};  // TVM's view of it
+
+  size_t bytes() const { return static_cast<size_t>(count) * (type.bits / 8u); }
 
   Array() = default;
   Array(const Array&) = delete;
@@ -178,10 +244,15 @@ void read_npy_header(FILE* file, const char* path, Array* array) {
   header[length] = '\0';
 
   const char* dtype = npy_field(header, "'descr'", path);
-  if (strncmp(dtype, "'<f4'", 5) != 0) {
-    fail("%s: holds dtype %.*s; save it as little-endian float32 ('<f4')", path,
+  const Type* known = nullptr;
+  for (const Type& type : kTypes) {
+    if (dtype[0] == '\'' && strncmp(dtype + 1, type.name, 3) == 0 && dtype[4] == '\'') known = &type;
+  }
+  if (!known) {
+    fail("%s: holds dtype %.*s; save it as little-endian numbers, such as '<f4'", path,
          static_cast<int>(strcspn(dtype, ",}")), dtype);
   }
+  array->type = known->type;
   if (strncmp(npy_field(header, "'fortran_order'", path), "False", 5) != 0) {
     fail("%s: is in Fortran order; save np.ascontiguousarray of it", path);
   }
@@ -190,9 +261,9 @@ void read_npy_header(FILE* file, const char* path, Array* array) {
 
 void read_array(FILE* file, const char* path, Array* array) {
   read_npy_header(file, path, array);
-  size_t bytes = static_cast<size_t>(array->count) * sizeof(float);
+  size_t bytes = array->bytes();
   size_t padded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  array->data = static_cast<float*>(aligned_alloc(kAlignment, padded));
+  array->data = aligned_alloc(kAlignment, padded);
   if (!array->data) fail("%s: no memory for %zu bytes", path, bytes);
   size_t got = fread(array->data, 1, bytes, file);
   if (got != bytes) fail("%s: truncated, holds %zu of %zu bytes of data", path, got, bytes);
@@ -204,7 +275,7 @@ void read_npy(const char* path, Array* array) {
 }
 
 // Writes an array; returns whether all of it was taken.
-bool write_array(FILE* file, const DLTensor& tensor, const float* data) {
+bool write_array(FILE* file, const DLTensor& tensor, const void* data) {
   char shape[kMaxRank * 24] = "";
   int64_t count = 1;
   for (int axis = 0; axis < tensor.ndim; ++axis) {
@@ -216,7 +287,8 @@ bool write_array(FILE* file, const DLTensor& tensor, const float* data) {
   if (tensor.ndim > 1) shape[strlen(shape) - 1] = '\0';  // only a 1-tuple keeps its comma
   char text[512];
   int length = snprintf(text, sizeof text,
-                        "{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }", shape);
+                        "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }",
+                        find_type(tensor.dtype)->name, shape);
   while ((10 + length + 1) % 64 != 0) text[length++] = ' ';
   text[length++] = '\n';
   const unsigned char start[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0,
@@ -225,10 +297,10 @@ bool write_array(FILE* file, const DLTensor& tensor, const float* data) {
   size_t total = static_cast<size_t>(count);
   return fwrite(start, 1, sizeof start, file) == sizeof start &&
          fwrite(text, 1, length, file) == static_cast<size_t>(length) &&
-         fwrite(data, sizeof(float), total, file) == total;
+         fwrite(data, tensor.dtype.bits / 8u, total, file) == total;
 }
 
-void write_npy(const char* path, const DLTensor& tensor, const float* data) {
+void write_npy(const char* path, const DLTensor& tensor, const void* data) {
   Path partial("%s.partial", path);  // renamed when whole, so that nobody sees half an array
   File file(partial.text, "wb");
   bool good = write_array(file.handle, tensor, data);
@@ -387,6 +459,12 @@ TVMFFIAny as_pointer(void* pointer) {
 struct Model {
   Value main;
   DLDevice device;
+  int inputs = 1;
+};
+
+// What one inference takes.
+struct Inputs {
+  Array arrays[kMaxInputs];
 };
 
 // Says whether a bundle's manifest has a target whose kernels a GPU runs.
@@ -437,17 +515,21 @@ Model load_model(const char* bundle, Kernels* kernels) {
   }
   if (kernels) watch(machine, kernels);
   model.main = module_function(machine, "main");
+  int64_t inputs = call("reading the model", module_function(machine, "get_function_arity"),
+                        as_text("main")).any.v_int64;
+  if (inputs < 1 || inputs > kMaxInputs) fail("the model takes %" PRId64 " inputs", inputs);
+  model.inputs = static_cast<int>(inputs);
   return model;
 }
 
 // Returns a TVM tensor on the memory of `array`, which must outlive it.
 Value view_of(Array* array) {
-  static DLManagedTensor borrowed;  // one input at a time
+  DLManagedTensor& borrowed = array->borrowed;
   borrowed = {};
   borrowed.dl_tensor.data = array->data;
   borrowed.dl_tensor.device = {kDLCPU, 0};
   borrowed.dl_tensor.ndim = array->rank;
-  borrowed.dl_tensor.dtype = {kDLFloat, 32, 1};
+  borrowed.dl_tensor.dtype = array->type;
   borrowed.dl_tensor.shape = array->shape;
   borrowed.deleter = [](DLManagedTensor*) {};
   TVMFFIObjectHandle handle = nullptr;
@@ -473,11 +555,11 @@ Value input_of(Array* array, DLDevice device) {
   }
   TVMFFIAny dtype = {};
   dtype.type_index = kTVMFFIDataType;
-  dtype.v_dtype = {kDLFloat, 32, 1};
+  dtype.v_dtype = array->type;
   Value tensor = call(doing, global_function("runtime.TVMTensorAllocWithScope"), shape.any, dtype,
                       as_device(device), TVMFFIAny{});
   call(doing, global_function("runtime.TVMTensorCopyFromBytes"), tensor.any,
-       as_pointer(array->data), as_int(array->count * static_cast<int64_t>(sizeof(float))));
+       as_pointer(array->data), as_int(static_cast<int64_t>(array->bytes())));
   return tensor;
 }
 
@@ -502,9 +584,14 @@ double now_ms() {
 #define MARK_END()
 #endif
 
-Value infer_once(const Model& model, const Value& argument) {
+Value infer_once(const Model& model, const Value* arguments) {
+  TVMFFIAny list[kMaxInputs];
+  for (int i = 0; i < model.inputs; ++i) list[i] = arguments[i].any;
   MARK_START();
-  Value result = call("inference", model.main, argument.any);
+  Value result;
+  if (TVMFFIFunctionCall(model.main.any.v_obj, list, model.inputs, &result.any) != 0) {
+    fail_with_tvm_error("inference");
+  }
   if (model.device.device_type != kDLCPU) {  // a device is told, and computes later
     call("inference", global_function("runtime.Device_StreamSync"), as_device(model.device),
          as_int(0));
@@ -514,17 +601,20 @@ Value infer_once(const Model& model, const Value& argument) {
 }
 
 // Runs a model `repeat` times (0: once, and untimed) and returns the last result.
-Value infer(const Model& model, Array* input, const char* name, int repeat) {
-  Value argument = input_of(input, model.device);
-  if (repeat == 0) return infer_once(model, argument);
+Value infer(const Model& model, Inputs* inputs, const char* name, int repeat) {
+  Value arguments[kMaxInputs];
+  for (int i = 0; i < model.inputs; ++i) {
+    arguments[i] = input_of(&inputs->arrays[i], model.device);
+  }
+  if (repeat == 0) return infer_once(model, arguments);
   double* times = static_cast<double*>(malloc(sizeof(double) * static_cast<size_t>(repeat)));
   if (!times) fail("no memory for %d times", repeat);
   Value result;
   // A GPU's driver compiles kernels when they are launched first.
-  if (model.device.device_type != kDLCPU) infer_once(model, argument);
+  if (model.device.device_type != kDLCPU) infer_once(model, arguments);
   for (int i = 0; i < repeat; ++i) {
     double start = now_ms();
-    result = infer_once(model, argument);
+    result = infer_once(model, arguments);
     times[i] = now_ms() - start;
   }
   qsort(times, static_cast<size_t>(repeat), sizeof(double), compare_doubles);
@@ -558,8 +648,8 @@ Value output_at(const Value& result, int64_t index) {
 struct Output {
   Value tensor;
   DLTensor shape;
-  const float* data = nullptr;
-  float* copied = nullptr;
+  const void* data = nullptr;
+  void* copied = nullptr;
 
   Output() = default;
   Output(const Output&) = delete;
@@ -573,8 +663,9 @@ void fetch(const Value& result, int64_t index, Output* output) {
     fail("output %" PRId64 " is not a tensor", index);
   }
   const DLTensor* tensor = TVMFFITensorGetDLTensorPtr(output->tensor.any.v_obj);
-  if (tensor->dtype.code != kDLFloat || tensor->dtype.bits != 32 || tensor->dtype.lanes != 1) {
-    fail("output %" PRId64 " is not float32", index);
+  if (!find_type(tensor->dtype)) {
+    fail("output %" PRId64 " has a type of %d bits that .npy files do not hold", index,
+         tensor->dtype.bits);
   }
   if (tensor->ndim > kMaxRank) fail("output %" PRId64 " has %d dimensions", index, tensor->ndim);
   int64_t dense = 1;
@@ -586,20 +677,19 @@ void fetch(const Value& result, int64_t index, Output* output) {
   }
   output->shape = *tensor;
   if (tensor->device.device_type == kDLCPU) {
-    output->data = reinterpret_cast<const float*>(static_cast<const char*>(tensor->data) +
-                                                  tensor->byte_offset);
+    output->data = static_cast<const char*>(tensor->data) + tensor->byte_offset;
     return;
   }
-  size_t bytes = static_cast<size_t>(dense) * sizeof(float);
-  output->copied = static_cast<float*>(malloc(bytes));
+  size_t bytes = static_cast<size_t>(dense) * (tensor->dtype.bits / 8u);
+  output->copied = malloc(bytes);
   if (!output->copied) fail("no memory for %zu bytes of output %" PRId64, bytes, index);
   call("reading the outputs", global_function("runtime.TVMTensorCopyToBytes"),
        output->tensor.any, as_pointer(output->copied), as_int(static_cast<int64_t>(bytes)));
   output->data = output->copied;
 }
 
-// Names the file of output `index`: a.npy, a.1.npy, a.2.npy, ...
-Path path_of_output(const char* first, int64_t index) {
+// Names the file of input or output `index`: a.npy, a.1.npy, a.2.npy, ...
+Path path_of_array(const char* first, int64_t index) {
   if (index == 0) return Path("%s", first);
   size_t length = strlen(first);
   if (length > 4 && strcmp(first + length - 4, ".npy") == 0) length -= 4;
@@ -608,26 +698,53 @@ Path path_of_output(const char* first, int64_t index) {
 
 // ---- the golden check ----
 
-int64_t argmax(const float* row, int64_t length) {
+int64_t argmax(const void* data, DLDataType type, int64_t first, int64_t length) {
   int64_t best = 0;
   for (int64_t i = 1; i < length; ++i) {
-    if (row[i] > row[best]) best = i;
+    if (number_at(data, type, first + i) > number_at(data, type, first + best)) best = i;
   }
   return best;
 }
 
+struct Tolerance {
+  double allowed;
+  bool labels;  // whether `allowed` is the share of numbers that may differ
+};
+
 // Reads the next output's tolerance.
-double read_tolerance(FILE* file, const char* path, int64_t index) {
-  double tolerance;
-  if (fscanf(file, "%lf", &tolerance) != 1 || !(tolerance >= 0 && tolerance <= 1)) {
+Tolerance read_tolerance(FILE* file, const char* path, int64_t index) {
+  char line[128], word[16] = "";
+  Tolerance tolerance;
+  if (!fgets(line, sizeof line, file) || sscanf(line, "%lf %15s", &tolerance.allowed, word) < 1 ||
+      !(tolerance.allowed >= 0 && tolerance.allowed <= 1)) {
     fail("%s: holds no number from 0 to 1 for output %" PRId64, path, index);
   }
+  tolerance.labels = strcmp(word, "labels") == 0;
+  if (word[0] && !tolerance.labels) fail("%s: %s is unknown", path, word);
   return tolerance;
 }
 
+// Compares labels, of which only those at ties may differ, and prints the verdict.
+bool same_labels(const Output& found, const Array& golden, double allowed) {
+  int64_t wrong = 0;
+  for (int64_t i = 0; i < golden.count; ++i) {
+    wrong += number_at(found.data, golden.type, i) != number_at(golden.data, golden.type, i);
+  }
+  double share = static_cast<double>(wrong) / static_cast<double>(golden.count);
+  bool passed = share <= allowed * (1 + 1e-6);
+  printf("%s %" PRId64 " of %" PRId64 " numbers differ (share %g, at ties %g)\n",
+         passed ? "PASS" : "FAIL", wrong, golden.count, share, allowed);
+  return passed;
+}
+
 // Compares one output with its golden one and prints the verdict; returns whether it passed.
-bool matches(const Output& found, const Array& golden, double tolerance, const char* name) {
+bool matches(const Output& found, const Array& golden, Tolerance limit, const char* name) {
+  double tolerance = limit.allowed;
   const DLTensor& tensor = found.shape;
+  if (!same_type(tensor.dtype, golden.type)) {
+    printf("FAIL the output's type is not that of %s\n", name);
+    return false;
+  }
   bool same_shape = tensor.ndim == golden.rank;
   for (int axis = 0; same_shape && axis < golden.rank; ++axis) {
     same_shape = tensor.shape[axis] == golden.shape[axis];
@@ -637,17 +754,19 @@ bool matches(const Output& found, const Array& golden, double tolerance, const c
     return false;
   }
 
-  const float* output = found.data;
-  double error = 0, low = golden.data[0], high = golden.data[0];
+  if (limit.labels) return same_labels(found, golden, tolerance);
+  double error = 0, low = INFINITY, high = -INFINITY;
   for (int64_t i = 0; i < golden.count; ++i) {
-    if (!isfinite(golden.data[i])) fail("%s: element %" PRId64 " is not finite", name, i);
-    if (!isfinite(output[i])) {
-      printf("FAIL output element %" PRId64 " is %f, not a finite number\n", i, output[i]);
+    double wanted = number_at(golden.data, golden.type, i);
+    double output = number_at(found.data, golden.type, i);
+    if (!isfinite(wanted)) fail("%s: element %" PRId64 " is not finite", name, i);
+    if (!isfinite(output)) {
+      printf("FAIL output element %" PRId64 " is %f, not a finite number\n", i, output);
       return false;
     }
-    error = fmax(error, fabs(static_cast<double>(output[i]) - golden.data[i]));
-    low = fmin(low, golden.data[i]);
-    high = fmax(high, golden.data[i]);
+    error = fmax(error, fabs(output - wanted));
+    low = fmin(low, wanted);
+    high = fmax(high, wanted);
   }
   if (high > low) error /= high - low;  // a constant golden output is compared absolutely
 
@@ -656,13 +775,14 @@ bool matches(const Output& found, const Array& golden, double tolerance, const c
   if (golden.rank == 1 || golden.rank == 2) {
     int64_t length = golden.shape[golden.rank - 1], rows = golden.count / length;
     if (rows == 1) {
-      snprintf(classes, sizeof classes, ", argmax %" PRId64 " equal", argmax(golden.data, length));
+      snprintf(classes, sizeof classes, ", argmax %" PRId64 " equal",
+               argmax(golden.data, golden.type, 0, length));
     } else {
       snprintf(classes, sizeof classes, ", argmax equal in all %" PRId64 " rows", rows);
     }
     for (int64_t row = 0; row < rows; ++row) {
-      int64_t want = argmax(golden.data + row * length, length);
-      int64_t got = argmax(output + row * length, length);
+      int64_t want = argmax(golden.data, golden.type, row * length, length);
+      int64_t got = argmax(found.data, golden.type, row * length, length);
       if (want == got) continue;
       passed = false;
       snprintf(classes, sizeof classes,
@@ -675,34 +795,41 @@ bool matches(const Output& found, const Array& golden, double tolerance, const c
   return passed;
 }
 
+// Reads IN.npy, IN.1.npy, and so on, as many as the model takes.
+void read_inputs(const Model& model, const char* first, Inputs* inputs) {
+  for (int i = 0; i < model.inputs; ++i) {
+    read_npy(path_of_array(first, i).text, &inputs->arrays[i]);
+  }
+}
+
 Exit check(const Model& model, const char* bundle, int repeat) {
   Path tolerance_path("%s/golden/tolerance.txt", bundle);
   File tolerances(tolerance_path.text, "r");
   Path input_path("%s/golden/input.npy", bundle), output_path("%s/golden/output.npy", bundle);
-  Array input;
-  read_npy(input_path.text, &input);
-  Value result = infer(model, &input, input_path.text, repeat);
+  Inputs inputs;
+  read_inputs(model, input_path.text, &inputs);
+  Value result = infer(model, &inputs, input_path.text, repeat);
   bool passed = true;
   for (int64_t index = 0; index < output_count(result); ++index) {
     Output output;
     fetch(result, index, &output);
-    Path path = path_of_output(output_path.text, index);
+    Path path = path_of_array(output_path.text, index);
     Array golden;
     read_npy(path.text, &golden);
-    double tolerance = read_tolerance(tolerances.handle, tolerance_path.text, index);
+    Tolerance tolerance = read_tolerance(tolerances.handle, tolerance_path.text, index);
     passed = matches(output, golden, tolerance, path.text) && passed;
   }
   return passed ? kDone : kParity;
 }
 
 void run(const Model& model, const char* in, const char* out, int repeat) {
-  Array input;
-  read_npy(in, &input);
-  Value result = infer(model, &input, in, repeat);
+  Inputs inputs;
+  read_inputs(model, in, &inputs);
+  Value result = infer(model, &inputs, in, repeat);
   for (int64_t index = 0; index < output_count(result); ++index) {
     Output output;
     fetch(result, index, &output);
-    write_npy(path_of_output(out, index).text, output.shape, output.data);
+    write_npy(path_of_array(out, index).text, output.shape, output.data);
   }
 }
 
@@ -710,9 +837,11 @@ void run(const Model& model, const char* in, const char* out, int repeat) {
 void stream(const Model& model, FILE* answers) {
   for (int next; (next = fgetc(stdin)) != EOF;) {
     ungetc(next, stdin);
-    Array input;
-    read_array(stdin, "standard input", &input);
-    Value result = infer(model, &input, "standard input", 0);
+    Inputs inputs;
+    for (int i = 0; i < model.inputs; ++i) {
+      read_array(stdin, "standard input", &inputs.arrays[i]);
+    }
+    Value result = infer(model, &inputs, "standard input", 0);
     for (int64_t index = 0; index < output_count(result); ++index) {
       Output output;
       fetch(result, index, &output);

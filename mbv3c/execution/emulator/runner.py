@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mbv3c.bundle import output_files
 from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.processes import require
-from mbv3c.execution.runners import KernelCall, Made, Tensor, check_names
+from mbv3c.execution.runners import KernelCall, Made, check_names
+from mbv3c.feeds import Array, Feed, numbered_files, save_feed
 
 _TIMEOUT = 600.0  # seconds per input; a Large takes a few
 
@@ -27,23 +27,23 @@ class EmulatedRunner:
     def description(self) -> str:
         return f"emulated {self.cpu}"
 
-    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+    def run(self, bundle: Path, inputs: list[Feed]) -> list[list[Array]]:
         with tempfile.TemporaryDirectory(prefix="mbv3c-run-") as name:
             folder = Path(name)
             files = [(folder / f"in{i}.npy", folder / f"out{i}.npy") for i in range(len(inputs))]
             for x, (source, _) in zip(inputs, files, strict=True):
-                np.save(source, np.ascontiguousarray(x))
+                save_feed(source, x)
             self._start(bundle, (), [path for pair in files for path in pair])
             written = set(folder.iterdir())
             return [
-                [np.load(path) for path in takewhile(written.__contains__, output_files(first))]
+                [np.load(path) for path in takewhile(written.__contains__, numbered_files(first))]
                 for _, first in files
             ]
 
-    def run_kernels(self, bundle: Path, x: Tensor, calls: Sequence[KernelCall]) -> list[Made]:
+    def run_kernels(self, bundle: Path, x: Feed, calls: Sequence[KernelCall]) -> list[Made]:
         with tempfile.TemporaryDirectory(prefix="mbv3c-run-") as name:
             folder = Path(name)
-            np.save(folder / "in.npy", np.ascontiguousarray(x))
+            save_feed(folder / "in.npy", x)
             for at, call in enumerate(calls):
                 for place, array in call.given.items():
                     np.ascontiguousarray(array).tofile(folder / f"{at}.{place}.in")

@@ -30,18 +30,18 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MODEL, QUANTIZED
 from mbv3c.errors import UsageError
 from mbv3c.execution.opencl.runtime import by_calls, device_info, load_runtime, profiled
+from mbv3c.feeds import Feed, arrays_of, load_feed
 
 if TYPE_CHECKING:
     from mbv3c.execution.timing.stopwatch import Call
 
 Run = Callable[[], object]
 Measure = Callable[[int], list[Any]]  # what that many runs took
-Open = Callable[[Path, NDArray[np.float32], int, str], Run]
+Open = Callable[[Path, Feed, int, str], Run]
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,22 @@ class Contender:
         return metadata.version(self.package)
 
 
-def _open_bundle(bundle: Path, x: NDArray[np.float32], threads: int, device: str) -> Run:
+def _open_bundle(bundle: Path, x: Feed, threads: int, device: str) -> Run:
     """Open the library; TVM takes the number of threads from its environment."""
     import tvm
     from tvm import relax
 
+    from mbv3c.execution.host import tensors
+
     opened = opened_device(device)
     library = tvm.runtime.load_module(str(bundle / LIBRARY))
     main = relax.VirtualMachine(library, opened)["main"]
-    input_ = tvm.runtime.tensor(x, opened)
+    given = tensors(x, opened)
     if device == "cpu":
-        return lambda: main(input_)
+        return lambda: main(*given)
 
     def run() -> None:
-        main(input_)
+        main(*given)
         opened.sync()  # launches return at once
 
     return run
@@ -99,7 +101,7 @@ def opened_device(name: str) -> Any:
     return tvm.device(name)
 
 
-def _open_onnxruntime(bundle: Path, x: NDArray[np.float32], threads: int, device: str) -> Run:
+def _open_onnxruntime(bundle: Path, x: Feed, threads: int, device: str) -> Run:
     """Open the model with every optimisation of onnxruntime, as its users do."""
     import onnxruntime
 
@@ -110,11 +112,12 @@ def _open_onnxruntime(bundle: Path, x: NDArray[np.float32], threads: int, device
     session = onnxruntime.InferenceSession(
         str(_model(bundle)), options, providers=["CPUExecutionProvider"]
     )
-    feed = {session.get_inputs()[0].name: x}
+    names = (value.name for value in session.get_inputs())
+    feed = dict(zip(names, arrays_of(x), strict=True))
     return lambda: session.run(None, feed)
 
 
-def _open_openvino(bundle: Path, x: NDArray[np.float32], threads: int, device: str) -> Run:
+def _open_openvino(bundle: Path, x: Feed, threads: int, device: str) -> Run:
     """Open the model for latency, and in fp32: by itself OpenVINO may choose bf16."""
     import openvino
 
@@ -125,7 +128,7 @@ def _open_openvino(bundle: Path, x: NDArray[np.float32], threads: int, device: s
     }
     compiled = openvino.Core().compile_model(str(_model(bundle)), "CPU", settings)
     request = compiled.create_infer_request()
-    return lambda: request.infer([x], share_inputs=True, share_outputs=True)
+    return lambda: request.infer(list(arrays_of(x)), share_inputs=True, share_outputs=True)
 
 
 def _model(bundle: Path) -> Path:
@@ -155,12 +158,6 @@ def find_contender(name: str) -> Contender:
         wanted = f"mbv3c[{contender.extra}]" if contender.extra else contender.package
         raise UsageError(f"{name} is not installed; install it with `pip install '{wanted}'`")
     return contender
-
-
-def read_input(bundle: Path) -> NDArray[np.float32]:
-    """Return the golden input of a bundle."""
-    x: NDArray[np.float32] = np.load(bundle / GOLDEN_INPUT)
-    return x
 
 
 PROFILE, CONTEST = "profile", "contest"
@@ -198,7 +195,7 @@ def _interruptions() -> int:
 
 
 def _measuring(mode: str, bundle: Path, threads: int, device: str) -> Measure:
-    x = read_input(bundle)
+    x = load_feed(bundle / GOLDEN_INPUT)
     if mode in (PROFILE, CONTEST):
         return _profiled(bundle, x, device, storing=mode == CONTEST)
     run = CONTENDERS[mode].open(bundle, x, threads, device)
@@ -215,19 +212,19 @@ def _profiled(bundle: Path, x: Any, name: str, *, storing: bool) -> Measure:
     import tvm
     from tvm import relax
 
-    from mbv3c.execution.host import arrays
+    from mbv3c.execution.host import arrays, tensors
 
     device = opened_device(name)
     library = tvm.runtime.load_module(str(bundle / LIBRARY))
     machine = relax.VirtualMachine(library, device)
-    main, input_ = machine["main"], tvm.runtime.tensor(x, device)
+    main, given = machine["main"], tensors(x, device)
 
     if storing:
-        outputs: list[Any] = arrays(main(input_))
+        outputs: list[Any] = arrays(main(*given))
         np.savez(bundle / OUTPUTS, **{f"{i}": output for i, output in enumerate(outputs)})
 
     by_call = _by_stopwatch if platform.system() == "Linux" else _by_instrument
-    timed = by_call(machine, device, lambda: main(input_))
+    timed = by_call(machine, device, lambda: main(*given))
 
     def run_on_gpu() -> "list[Call]":
         with profiled() as times:

@@ -13,7 +13,7 @@ import onnx
 from tvm.tirx import PrimFunc
 
 from mbv3c.errors import ModelError
-from mbv3c.graphs.load import model_input
+from mbv3c.graphs.load import model_inputs
 from mbv3c.lowering.plan import Array, Elementwise, Kernel, Kernels, Plan, Step, Transpose, Value
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.lowering.schedules.emit import LINEAR
@@ -61,13 +61,15 @@ class Memory:
 
     def __init__(self, graph: Graph, kernels: Kernels, rounding: Rounding | None = None) -> None:
         self._graph, self._kernels, self._rounding = graph, kernels, rounding
-        name = model_input(graph.model).name
-        self.plan = Plan(name, graph.shape(name))
-        self.plan.values[name] = Value(graph.shape(name), graph.dtype(name))
+        names = [value.name for value in model_inputs(graph.model)]
+        self.plan = Plan(tuple(names), tuple(map(graph.shape, names)))
+        for name in names:
+            self.plan.values[name] = Value(graph.shape(name), graph.dtype(name))
         self.covered: set[str] = set()
         self.deferred: dict[str, Deferred] = {}
         self._held: dict[str, dict[_Form, str]] = {}
-        self.hold(name, name, channels_last=False)
+        for name in names:
+            self.hold(name, name, channels_last=False)
 
     # ---- steps ----
 
@@ -183,7 +185,7 @@ class Memory:
             value = self.copy(name, self._graph.stored[name])
         else:
             value = self.value(name, self._graph.dtype(name), channels_last=False)
-        if value in (self.plan.input, *self.plan.outputs):
+        if value in (*self.plan.inputs, *self.plan.outputs):
             value = self.copy(name, value)
             self.plan.hold(name, value, channels_last=False)
         self.plan.outputs += (value,)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from mbv3c.execution.runners import KernelCall, KernelRunner
+from mbv3c.feeds import Feed
 from mbv3c.lowering.describe import ArgumentRecord, KernelRecord
 from mbv3c.parity.kernels import ReferenceTensors, arguments_of
 from mbv3c.parity.metrics import finite
@@ -25,6 +25,7 @@ from mbv3c.parity.reference import error_of_range
 
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 # A bottleneck ends without an activation.
+_COMPLETING = ("Add", "Clip", "HardSigmoid", "HardSwish", "Relu")
 _LINEAR = ("Conv", "BatchNormalization", "Add")
 _IMAGE = 4  # rank of [N, C, H, W]
 _PART = re.compile(r"[^./]*[./]?")
@@ -70,15 +71,16 @@ class BlockErrors:
 def find_blocks(model: onnx.ModelProto, kernels: Sequence[KernelRecord]) -> tuple[Block, ...]:
     """Cut the kernels of a library behind every linear convolution or sum with more than a pixel.
 
-    A sum that only adds to what the kernel before it made belongs to that one, and so does a
-    change of layout. What comes before the first depthwise convolution is a block, too: the stem.
+    A sum that only adds to what the kernel before it made belongs to that one, and so do an
+    activation and a change of layout. What comes before the first depthwise convolution is a
+    block, too: the stem.
     """
     producers = {name: node for node in model.graph.node for name in node.output}
     ends = [
         index + 1
         for index, kernel in enumerate(kernels)
         if any(_ends_block(tensor, producers) for tensor in _written(kernel))
-        and not _is_summed(index, kernels, producers)
+        and not _is_completed(index, kernels, producers)
         and all(later.nodes for later in kernels[index + 1 : index + 2])  # none is a copy
     ]
     depthwise = (i for i, kernel in enumerate(kernels) if "depthwise" in kernel.kind)
@@ -92,7 +94,7 @@ def find_blocks(model: onnx.ModelProto, kernels: Sequence[KernelRecord]) -> tupl
 def check_blocks(
     model: onnx.ModelProto,
     kernels: Sequence[KernelRecord],
-    inputs: Sequence[NDArray[np.float32]],
+    inputs: Sequence[Feed],
     runner: KernelRunner,
     bundle: Path,
 ) -> BlockErrors:
@@ -117,7 +119,7 @@ def _errors(
     model: onnx.ModelProto,
     kernels: Sequence[KernelRecord],
     blocks: Sequence[Block],
-    x: NDArray[np.float32],
+    x: Feed,
     runner: KernelRunner,
     bundle: Path,
 ) -> list[float | None]:
@@ -176,10 +178,10 @@ def _operator(tensor: str | None, producers: Mapping[str, onnx.NodeProto]) -> st
     return node.op_type if node is not None else ""
 
 
-def _is_summed(
+def _is_completed(
     index: int, kernels: Sequence[KernelRecord], producers: Mapping[str, onnx.NodeProto]
 ) -> bool:
-    """Say whether all that the next kernel does is to add to what one makes, for nobody else."""
+    """Say whether the next kernel only adds to what one makes, or bends it, for nobody else."""
     made = {argument.writes for argument in _written(kernels[index])}
     readers = [
         later
@@ -190,7 +192,7 @@ def _is_summed(
         len(readers) == 1
         and readers[0] is kernels[index + 1]
         and len(readers[0].nodes) == 1
-        and all(_operator(total.writes, producers) == "Add" for total in _written(readers[0]))
+        and all(_operator(made.writes, producers) in _COMPLETING for made in _written(readers[0]))
     )
 
 

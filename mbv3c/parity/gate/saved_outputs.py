@@ -95,6 +95,8 @@ def save_outputs(path: Path, saved: Saved) -> None:
         for o, pair in enumerate(outputs):
             arrays[f"reference.{i}.{o}"] = pair.reference.output
             arrays[f"bundle.{i}.{o}"] = pair.ours
+            if pair.reference.margins is not None:
+                arrays[f"margins.{i}.{o}"] = pair.reference.margins
     with new_file(path, force=True) as temporary:
         write_npz(temporary, arrays)
 
@@ -166,9 +168,12 @@ def _pair(
 ) -> Pair:
     reference, ours = archive[f"reference.{key}"], archive[f"bundle.{key}"]
     axis = shown["class_axis"]
+    margins = archive.get(f"margins.{key}")
     for array in (reference, ours):
-        if not np.issubdtype(array.dtype, np.floating):
+        if margins is None and not np.issubdtype(array.dtype, np.floating):
             raise ValueError(f"output {key} is of {array.dtype}")
+    if margins is not None and margins.shape != reference.shape:
+        raise ValueError(f"output {key} has margins of another shape")
     if axis is not None and not 0 <= axis < reference.ndim:
         raise ValueError(f"output {key} has no axis {axis}")
     spread = float("inf") if allowance["spread"] is None else float(allowance["spread"])
@@ -180,4 +185,6 @@ def _pair(
         np.broadcast_shapes(scale.shape, reference.shape)
     rounding = float(allowance["rounding"])
     name = str(shown["name"])
-    return Pair(ours, ReferenceOutput(name, reference, spread, axis, step, scale, rounding))
+    return Pair(
+        ours, ReferenceOutput(name, reference, spread, axis, step, scale, rounding, margins)
+    )

@@ -13,6 +13,7 @@ import onnx
 from mbv3c.bundle import Bundle
 from mbv3c.execution.runners import KernelRunner
 from mbv3c.lowering.describe import KernelRecord
+from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.kernels import check_kernels
 from mbv3c.parity.ladder.ladder import Ladder, Skipped
 from mbv3c.parity.ladder.parts import Parts
@@ -24,7 +25,7 @@ from mbv3c.parity.ladder.stages import (
     RewriteStage,
     check_part,
 )
-from mbv3c.parity.reference import ReferenceOutput, inputs_of, run, run_reference, session
+from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
 from mbv3c.passes import CLEANING, PIPELINE, Pass
 from mbv3c.precision import FP16
 from mbv3c.progress import Progress

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from mbv3c.feeds import Feed
 from mbv3c.parity.compare import Parity, compare, with_pooled_spread
 from mbv3c.parity.ladder.reproduce import Culprit
 from mbv3c.parity.ladder.stages import Stage
@@ -104,7 +105,7 @@ class Ladder:
         plain_seconds: the part of `seconds` that a plain `verify` takes, too.
     """
 
-    inputs: list[NDArray[np.float32]]
+    inputs: list[Feed]
     references: list[list[ReferenceOutput]]
     given: list[list[ReferenceOutput]] = field(default_factory=list)
     rungs: list[Rung] = field(default_factory=list)

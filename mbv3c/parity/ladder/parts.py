@@ -1,4 +1,4 @@
-"""Parts of a model with one input and one output, for comparing a stage on less and less.
+"""Parts of a model with one output, for comparing a stage on less and less.
 
 A part is what computes one tensor, up to one tensor that is given instead:
 
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto, shape_inference
+
+from mbv3c.graphs.load import model_inputs
 
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 # What may stand between the end of a linear bottleneck and the next convolution.
@@ -35,6 +37,11 @@ class ModelPart:
     model: onnx.ModelProto
 
     @property
+    def entries(self) -> tuple[str, ...]:
+        """The tensors that are its inputs: several where it begins with the model's inputs."""
+        return tuple(value.name for value in self.model.graph.input)
+
+    @property
     def nodes(self) -> list[str]:
         """The names of its nodes, but for those that only quantize."""
         return [
@@ -53,16 +60,16 @@ class Parts:
 
     Attributes:
         model: the model, with the shapes of its tensors.
-        input: the tensor that enters.
-        tensors: the fp32 tensors that depend on the input, in the order in which they are made.
+        input: the first tensor that enters; a part that begins there has all inputs it needs.
+        tensors: the fp32 tensors that depend on the inputs, in the order in which they are made.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = shape_inference.infer_shapes(model)
         graph = self.model.graph
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
-        (given,) = (value for value in graph.input if value.name not in self._stored)
-        self.input = given.name
+        self._inputs = [value.name for value in model_inputs(model)]
+        self.input = self._inputs[0]
         self._types = {val.name: val for val in (*graph.input, *graph.value_info, *graph.output)}
         self._makers = {name: node for node in graph.node for name in node.output if name}
         self._users: dict[str, list[onnx.NodeProto]] = {}
@@ -74,11 +81,12 @@ class Parts:
 
     def part(self, entry: str, exit_: str) -> ModelPart | None:
         """Return what computes `exit_` of `entry`; None if that takes other tensors, too."""
+        given = {*self._inputs} if entry == self.input else {entry}
         needed, waiting = {exit_}, [exit_]
         nodes: set[int] = set()
         while waiting:
             name = waiting.pop()
-            if name == entry:
+            if name in given:
                 continue
             maker = self._makers.get(name)
             if maker is None:
@@ -90,10 +98,13 @@ class Parts:
                 if source not in needed:
                     needed.add(source)
                     waiting.append(source)
-        if entry not in needed or entry == exit_:
+        entries = [name for name in self._inputs if name in needed & given]
+        if entry not in self._inputs:
+            entries = [entry]
+        if not needed & given or exit_ in given:
             return None
         kept = [node for node in self.model.graph.node if id(node) in nodes]
-        return ModelPart(entry, exit_, self._cut_out(entry, exit_, kept, needed))
+        return ModelPart(entry, exit_, self._cut_out(entries, exit_, kept, needed))
 
     def bottlenecks(self) -> list[tuple[str, str]]:
         """Return where blocks meet, in order: the tensor as an entry, and as an exit.
@@ -150,21 +161,21 @@ class Parts:
                 yield user
 
     def _depending_on_input(self) -> dict[str, None]:
-        depending = {self.input: None}
+        depending = dict.fromkeys(self._inputs)
         for node in self.model.graph.node:
             if any(name in depending for name in node.input):
                 depending.update(dict.fromkeys(name for name in node.output if name))
         return depending
 
     def _can_be_fed(self, name: str) -> bool:
-        if name not in self._types or name == self.input:
+        if name not in self._types or name in self._inputs:
             return False
         kind = self._types[name].type.tensor_type
         known = kind.HasField("shape") and all(d.dim_value > 0 for d in kind.shape.dim)
         return known and kind.elem_type == TensorProto.FLOAT
 
     def _cut_out(
-        self, entry: str, exit_: str, nodes: Sequence[onnx.NodeProto], needed: set[str]
+        self, entries: list[str], exit_: str, nodes: Sequence[onnx.NodeProto], needed: set[str]
     ) -> onnx.ModelProto:
         part = onnx.ModelProto()
         part.CopyFrom(self.model)
@@ -173,7 +184,7 @@ class Parts:
             graph.ClearField(field)
         graph.name = "part"
         graph.node.extend(nodes)
-        graph.input.append(self._types[entry])
+        graph.input.extend(self._types[entry] for entry in entries)
         graph.output.append(self._types[exit_])
         graph.initializer.extend(self._stored[name] for name in sorted(needed & {*self._stored}))
         part.ClearField("metadata_props")

@@ -2,14 +2,15 @@
 
 import json
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from mbv3c.atomic import new_folder
 from mbv3c.errors import UsageError
+from mbv3c.feeds import arrays_of, numbered_files, save_feed
 from mbv3c.parity.ladder.stages import BEFORE, INPUT, LibraryStage, Shown, Stage
 from mbv3c.parity.metrics import finite
 
@@ -53,7 +54,8 @@ def onnxruntime(model):
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = ort.InferenceSession(str(here / model), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: x})[0]
+    names = (value.name for value in session.get_inputs())
+    return session.run(None, dict(zip(names, xs)))[0]
 
 
 """
@@ -81,7 +83,8 @@ SCRIPTS: dict[str, Script] = {
         "import onnxruntime as ort\nimport tvm\nfrom tvm import relax\n",
         f'{_ONNXRUNTIME}wanted = onnxruntime("before.onnx")\n'
         'library = tvm.runtime.load_module(str(here / "model.so"))\n'
-        'got = relax.VirtualMachine(library, tvm.cpu())["main"](tvm.runtime.tensor(x)).numpy()\n',
+        'main = relax.VirtualMachine(library, tvm.cpu())["main"]\n'
+        "got = main(*map(tvm.runtime.tensor, xs)).numpy()\n",
     ),
     "opencl": Script(
         "numpy, onnxruntime, apache-tvm built with OpenCL",
@@ -90,14 +93,14 @@ SCRIPTS: dict[str, Script] = {
         'library = tvm.runtime.load_module(str(here / "model.so"))\n'
         "device = tvm.opencl(0)\n"
         'main = relax.VirtualMachine(library, device)["main"]\n'
-        "got = main(tvm.runtime.tensor(x, device)).numpy()\n",
+        "got = main(*(tvm.runtime.tensor(x, device) for x in xs)).numpy()\n",
     ),
     "tosa": Script(
         "numpy, onnxruntime, tosa-tools",
         "import json\nimport onnxruntime as ort\nimport tosa_reference_model\n",
         f'{_ONNXRUNTIME}wanted = onnxruntime("before.onnx")\n'
         'first, last = json.loads((here / "ends.json").read_text()).values()\n'
-        'q = np.rint(x / np.float32(first["scale"])) + first["zero_point"]\n'
+        'q = np.rint(xs[0] / np.float32(first["scale"])) + first["zero_point"]\n'
         "q = np.ascontiguousarray(np.clip(q, -128, 127).astype(np.int8).transpose(0, 2, 3, 1))\n"
         '(made,), _ = tosa_reference_model.run((here / "part.tosa").read_bytes(), [q])\n'
         'got = (made.astype(np.float32) - last["zero_point"]) * np.float32(last["scale"])\n'
@@ -126,12 +129,13 @@ Needs {needs}. Exits with 1 as long as it is wrong.
 """
 
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 {head}
 here = Path(__file__).parent
-x = np.load(here / "{input}")
+xs = [np.load(here / name) for name in {inputs}]
 {body}{end}'''
 
 
@@ -195,7 +199,9 @@ def write_culprit(culprit: Culprit, folder: Path, *, force: bool) -> None:
     with new_folder(folder, force=force) as new:
         culprit.stage.make(shown.part.model, new)
         onnx.save(shown.part.model, new / BEFORE)
-        np.save(new / INPUT, shown.x)
+        save_feed(new / INPUT, shown.x)
+        count = len(arrays_of(shown.x))
+        names = [file.name for file in islice(numbered_files(Path(INPUT)), count)]
         (new / CULPRIT).write_text(json.dumps(culprit.to_json(), indent=2) + "\n")
         layers = culprit.layers
         more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
@@ -205,7 +211,7 @@ def write_culprit(culprit: Culprit, folder: Path, *, force: bool) -> None:
                 layers=f"{', '.join(layers[:3])}{more}",
                 needs=script.needs + (f", on {arch}" if arch else ""),
                 head=script.head,
-                input=INPUT,
+                inputs=repr(tuple(names)),
                 body=script.body,
                 end=script.end.replace("@allowed", f"{shown.allowed:.3e}"),
             )

@@ -14,16 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import onnx
 import tvm
-from numpy.typing import NDArray
 from tvm import relax
 
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import Mbv3cError, UsageError
-from mbv3c.execution.host import arrays
+from mbv3c.execution.host import arrays, tensors
 from mbv3c.execution.runners import Runner
+from mbv3c.feeds import Array, Feed, as_feed
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.onnx_import import RELAX_PASSES, import_onnx
 from mbv3c.lowering.qdq import with_stored_values
@@ -34,8 +33,7 @@ from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.passes import Pass
 from mbv3c.progress import Progress
 
-Array = NDArray[Any]
-Inputs = Sequence[NDArray[np.float32]]
+Inputs = Sequence[Feed]
 
 BEFORE, AFTER, INPUT = "before.onnx", "after.onnx", "input.npy"
 
@@ -166,7 +164,7 @@ class LibraryStage:
 def in_process(executable: Any) -> StageResult:
     """Return what runs a compiled program in this process."""
     main = relax.VirtualMachine(executable, tvm.cpu())["main"]
-    return StageResult(lambda inputs: [arrays(main(tvm.runtime.tensor(x))) for x in inputs])
+    return StageResult(lambda inputs: [arrays(main(*tensors(x))) for x in inputs])
 
 
 def covering(lowered: Lowered) -> tuple[str, ...]:
@@ -191,7 +189,7 @@ class Shown:
     """
 
     part: ModelPart
-    x: NDArray[np.float32]
+    x: Feed
     max_error_of_range: float
     allowed: float
     kernels: tuple[str, ...]
@@ -201,7 +199,7 @@ class Shown:
         return not self.max_error_of_range <= self.allowed
 
 
-def check_part(stage: Stage, part: ModelPart, x: NDArray[np.float32], folder: Path) -> Shown:
+def check_part(stage: Stage, part: ModelPart, x: Feed, folder: Path) -> Shown:
     """Put a part through a stage and compare it with onnxruntime, or what the stage says.
 
     `folder` takes the files that the stage makes.
@@ -237,10 +235,10 @@ class Bisection:
 
     stage: Stage
     model: onnx.ModelProto
-    x: NDArray[np.float32]
+    x: Feed
     progress: Progress
     tried: int = 0
-    _known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    _known: dict[str, Array] = field(default_factory=dict)
 
     def smallest(self, output: str) -> Shown | None:
         """Return the smallest part found that fails; None if `output` by itself does not."""
@@ -270,6 +268,9 @@ class Bisection:
         started = (self._check(parts, entry, later.exit) for entry in _entries(parts, later))
         return next(filter(None, started), shown)
 
+    def _fed(self, part: ModelPart) -> Feed:
+        return as_feed([self._known[name] for name in part.entries])
+
     def _check(self, parts: Parts, entry: str, exit_: str) -> Shown | None:
         """Check one part; None if it does not fail.
 
@@ -281,11 +282,12 @@ class Bisection:
         self.tried += 1
         names = part.nodes
         self.progress(f"part {self.tried}: {names[0]} to {names[-1]}, {part.size} nodes")
-        if entry not in self._known:
-            self._known |= tensors_of(self.model, self.x, {entry})
+        entries = part.entries
+        if not self._known.keys() >= set(entries):
+            self._known |= tensors_of(self.model, self.x, entries)
         with tempfile.TemporaryDirectory(prefix="mbv3c-part-") as folder:
             try:
-                shown = check_part(self.stage, part, self._known[entry], Path(folder))
+                shown = check_part(self.stage, part, self._fed(part), Path(folder))
             except Mbv3cError as error:
                 self.progress(f"part {self.tried} by itself says nothing: {error}")
                 return None

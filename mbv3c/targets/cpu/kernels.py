@@ -199,7 +199,7 @@ def squeeze_excite_rule(node: onnx.NodeProto, selection: CpuSelection) -> bool:
     if len(branch.w2) != channels:
         return False  # one gate is for all channels
     value = selection.value(x, channels_last=True)
-    if value == memory.plan.input or memory.is_shared(value, x):
+    if value in memory.plan.inputs or memory.is_shared(value, x):
         return False  # it is overwritten
     shape = SqueezeExcite(
         batch, prod(sides), channels, len(branch.w1), branch.reduce, branch.gate, selection.dtype

@@ -9,13 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mbv3c.bundle import NPU_STREAM, Bundle
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import Runnable
+from mbv3c.feeds import Feed
 from mbv3c.job import Job
 from mbv3c.lowering.plan import Choices
 from mbv3c.manifest import Manifest
@@ -130,7 +128,7 @@ class EthosUBackend(Backend):
         progress: Progress,
         place: Place | None = None,
         known: Prepared | None = None,
-        inputs: list[NDArray[np.float32]] | None = None,
+        inputs: list[Feed] | None = None,
     ) -> Verdict:
         self._check_place(bundle, place)
         require_npu_tools()
@@ -144,7 +142,7 @@ class EthosUBackend(Backend):
         self,
         bundle: Bundle,
         progress: Progress,
-        inputs: list[NDArray[np.float32]] | None = None,
+        inputs: list[Feed] | None = None,
     ) -> BlockErrors | str:
         return "The operators of an NPU bundle are checked one by one; see the checks."
 

@@ -16,7 +16,8 @@ from onnx import TensorProto
 from mbv3c import bundle as bundles
 from mbv3c.bundle import Golden
 from mbv3c.errors import ModelError, ToolError, UsageError
-from mbv3c.graphs.load import model_input, static_shape
+from mbv3c.feeds import Feed
+from mbv3c.graphs.load import model_inputs, static_shape
 from mbv3c.job import Job
 from mbv3c.manifest import Manifest, TensorRecord
 from mbv3c.prepare import Prepared
@@ -156,7 +157,7 @@ def build(lowered: NpuLowered, target: NpuTarget, folder: Path) -> tuple[NpuBuil
     return NpuBuilt(lowered, output), least
 
 
-def golden_of(lowered: NpuLowered, x: NDArray[np.float32]) -> Golden:
+def golden_of(lowered: NpuLowered, x: Feed) -> Golden:
     """Return an input of the command stream, or of the program around it, and what it gives."""
     region, float_io = lowered.region, lowered.options.float_io
     integers = region.inputs[0].to_device(x)
@@ -166,6 +167,7 @@ def golden_of(lowered: NpuLowered, x: NDArray[np.float32]) -> Golden:
         x if float_io else integers,
         [end.to_model(y) if float_io else y for end, y in ends],
         [0.0] * len(outputs),
+        [False] * len(outputs),
     )
 
 
@@ -235,9 +237,23 @@ def check_image(model: onnx.ModelProto) -> None:
     """Refuse a model that does not take one image.
 
     Raises:
-        UsageError: it takes another batch, or no image.
+        UsageError: it takes another batch, no image, or more than one.
     """
-    shape = static_shape(model_input(model))
+    value = model_inputs(model)[0]
+    others = [other.name for other in model_inputs(model)[1:]]
+    if others:
+        raise UsageError(
+            f"an Ethos-U takes one image here; the model takes {value.name} and "
+            f"{', '.join(others)}, too: use another target, or make the others constants"
+        )
+    kind = value.type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT:
+        raise UsageError(
+            f"an Ethos-U network begins with an fp32 image that is quantized; {value.name!r} is "
+            f"{TensorProto.DataType.Name(kind)}: leave the conversion out of the export, or use "
+            "another target"
+        )
+    shape = static_shape(value)
     if shape is None or len(shape) != _IMAGE_RANK or shape[0] != 1:
         raise UsageError(
             "an Ethos-U computes one image, 1x3xHxW, at a time; the model's input is "

@@ -11,14 +11,14 @@ from onnx import TensorProto, helper
 
 from mbv3c.parity.compare import agreement
 from mbv3c.parity.metrics import finite
-from mbv3c.parity.reference import ReferenceOutput, error_of_range, open_session
+from mbv3c.parity.reference import ReferenceOutput, error_of_range, session
 from mbv3c.targets.ethos_u.lowering.host import host_part
 from mbv3c.targets.ethos_u.lowering.region import Boundary, Region
 
 
 def run_host(host: onnx.ModelProto, integers: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
     """Run the CPU's part on the outputs of the device, in the device's order and layout."""
-    opened = open_session(host)
+    opened = session(host)
     named = {
         tensor.name: np.ascontiguousarray(values.reshape(tensor.shape).astype(np.int8))
         for tensor, values in zip(opened.get_inputs(), integers, strict=True)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from mbv3c.bundle import NPU_STREAM, Bundle
 from mbv3c.errors import ModelError
+from mbv3c.feeds import Array
 from mbv3c.parity.ladder.climb import layers_of
 from mbv3c.parity.ladder.ladder import Ladder, Rung, Skipped
 from mbv3c.parity.ladder.parts import Parts
 from mbv3c.parity.ladder.reproduce import Culprit
-from mbv3c.parity.ladder.stages import Array, Inputs, StageResult, check_part
+from mbv3c.parity.ladder.stages import Inputs, StageResult, check_part
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
 from mbv3c.parity.tolerance import LEAST_COSINE
 from mbv3c.progress import Progress

@@ -8,7 +8,8 @@ import onnx
 
 from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_files
 from mbv3c.errors import ToolError
-from mbv3c.execution.runners import Infer, Tensor, server_command
+from mbv3c.execution.runners import Infer, server_command
+from mbv3c.feeds import Array, Feed
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.manifest import TensorRecord
 from mbv3c.targets.ethos_u.host_parity import to_model
@@ -38,7 +39,7 @@ class StreamRunner:
         else:
             self.description += ", and onnxruntime for what stays on the CPU"
 
-    def run(self, bundle: Path, inputs: list[Tensor]) -> list[list[Tensor]]:
+    def run(self, bundle: Path, inputs: list[Feed]) -> list[list[Array]]:
         """Run the stream once per input, N, C, H, W, and return the outputs as the model has them.
 
         Raises:
@@ -58,7 +59,7 @@ class StreamRunner:
         with self._supported():
             program = read_program(bundle / NPU_STREAM)
 
-        def infer(x: Tensor) -> list[Tensor]:
+        def infer(x: Feed) -> list[Array]:
             with self._supported():
                 integers = interpret(program, [self._input.to_device(x)])
             return to_model(self._host, self._outputs, integers)

@@ -14,16 +14,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle
+from mbv3c.feeds import Feed, only_array
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.parity.compare import compare
-from mbv3c.parity.reference import (
-    USUAL_INPUTS,
-    ReferenceOutput,
-    inputs_of,
-    run,
-    run_reference,
-    session,
-)
+from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
+from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
 from mbv3c.parity.tolerance import ANY, LSB, TOLERANCES
 from mbv3c.parity.verdict import Pair, Pairs
 from mbv3c.targets.ethos_u.compiling import TOSA, lowering, npu_part, run_tosa
@@ -51,9 +46,7 @@ _NUDGED = 9
 _STREAM_INPUTS = 2
 
 
-def verify(
-    bundle: Bundle, device: NpuTarget, inputs: list[NDArray[np.float32]] | None = None
-) -> NpuParity:
+def verify(bundle: Bundle, device: NpuTarget, inputs: list[Feed] | None = None) -> NpuParity:
     """Check a bundle, using only the files in the bundle; `inputs` are the user's own.
 
     Raises:
@@ -83,7 +76,7 @@ def check(
     tosa: bytes,
     raw: Path,
     host: onnx.ModelProto | None = None,
-    inputs: list[NDArray[np.float32]] | None = None,
+    inputs: list[Feed] | None = None,
     *,
     interpreted: bool,
 ) -> NpuParity:
@@ -156,11 +149,11 @@ class _Seen:
         self._plain = session(shown)
         self._fused = session(shown, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
 
-    def plain(self, inputs: list[NDArray[np.float32]]) -> list[OutputsAndIntegers]:
+    def plain(self, inputs: list[Feed]) -> list[OutputsAndIntegers]:
         """Return what each input gives, and the integers."""
         return [self._both(run(self._plain, x)) for x in inputs]
 
-    def others(self, x: NDArray[np.float32]) -> list[OutputsAndIntegers]:
+    def others(self, x: Feed) -> list[OutputsAndIntegers]:
         """Return what onnxruntime might as well give."""
         beside = nudged(x, self._start)
         return [self._both(run(*pair)) for pair in ((self._fused, x), (self._plain, beside))]
@@ -174,7 +167,7 @@ class _Seen:
 
 def _steps(
     seen: _Seen,
-    inputs: list[NDArray[np.float32]],
+    inputs: list[Feed],
     ours: list[OutputsAndIntegers],
     wanted: list[list[NDArray[Any]]],
     references: list[list[ReferenceOutput]],
@@ -201,13 +194,14 @@ def _steps(
     )
 
 
-def nudged(x: NDArray[np.float32], start: Quantization) -> NDArray[np.float32]:
+def nudged(x: Feed, start: Quantization) -> NDArray[np.float32]:
     """Return an input of which a few integers are one step up or down."""
     rng = np.random.default_rng(20190506)
-    values = start.dequantize(start.quantize(x)).reshape(-1)
+    image = only_array(x)
+    values = start.dequantize(start.quantize(image)).reshape(-1)
     places = rng.choice(values.size, min(_NUDGED, values.size), replace=False)
     values[places] += np.float32(start.scale) * rng.choice([-1, 1], len(places)).astype(np.float32)
-    return values.reshape(x.shape)
+    return values.reshape(image.shape)
 
 
 def _in_device_order(values: NDArray[Any]) -> NDArray[Any]:
@@ -222,9 +216,7 @@ def _lsb(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> int:
     )
 
 
-def operators_alone(
-    quantized: onnx.ModelProto, region: Region, x: NDArray[np.float32]
-) -> OperatorsAlone:
+def operators_alone(quantized: onnx.ModelProto, region: Region, x: Feed) -> OperatorsAlone:
     """Run every operator of a region on the integers that onnxruntime computes for its inputs."""
     integers = _every_integer(quantized, x)
     worst = OperatorsAlone(len(region.single_operators), "", 0, 1)
@@ -238,9 +230,7 @@ def operators_alone(
     return worst
 
 
-def _every_integer(
-    quantized: onnx.ModelProto, x: NDArray[np.float32]
-) -> dict[str, NDArray[np.int8]]:
+def _every_integer(quantized: onnx.ModelProto, x: Feed) -> dict[str, NDArray[np.int8]]:
     """Return what every QuantizeLinear makes, by its name, and by that of an input it reads."""
     nodes = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
     values = run(session(with_integers(quantized, [node.name for node in nodes])), x)

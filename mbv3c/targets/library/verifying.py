@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from mbv3c.bundle import Bundle, Golden
 from mbv3c.errors import ToolError
@@ -20,16 +19,18 @@ from mbv3c.execution.device.place import Place
 from mbv3c.execution.device.runner import RpcRunner
 from mbv3c.execution.host import HostRunner
 from mbv3c.execution.runners import KernelRunner, Runnable, Runner
+from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
-from mbv3c.parity.compare import Parity, agreement, compare, with_pooled_spread
+from mbv3c.parity.compare import Parity, agreement, at_ties, compare, with_pooled_spread
 from mbv3c.parity.gate.blocks import BlockErrors, check_blocks
+from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
 from mbv3c.parity.kernels import KernelsParity, check_kernels
 from mbv3c.parity.ladder.climb import blame_library
 from mbv3c.parity.ladder.ladder import BREAKS, Ladder, Skipped
-from mbv3c.parity.ladder.stages import Array, ImportStage, LibraryStage, covering
-from mbv3c.parity.reference import USUAL_INPUTS, ReferenceOutput, inputs_of, run_reference
+from mbv3c.parity.ladder.stages import ImportStage, LibraryStage, covering
+from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.parity.tolerance import TOLERANCES, Tolerance
 from mbv3c.precision import FP32, INT8, Precision
 from mbv3c.prepare import Prepared, Reference, rewritten_for
@@ -113,7 +114,7 @@ def verify(
     progress: Progress,
     place: Place | None = None,
     known: Prepared | None = None,
-    inputs: list[NDArray[np.float32]] | None = None,
+    inputs: list[Feed] | None = None,
 ) -> Parity:
     """Check a bundle's library, as `Backend.verify` says.
 
@@ -165,7 +166,7 @@ def blocks(
     backend: "LibraryBackend",
     bundle: Bundle,
     progress: Progress,
-    inputs: list[NDArray[np.float32]] | None = None,
+    inputs: list[Feed] | None = None,
 ) -> BlockErrors | str:
     """Run every block of a bundle by itself, or say why that is not possible.
 
@@ -194,11 +195,18 @@ def golden_of(prepared: Prepared, precision: Precision) -> Golden:
         reference.inputs[0],
         [output.output for output in first],
         [_of_own_range(output, tolerance) for output in first],
+        [output.margins is not None for output in first],
     )
 
 
 def _of_own_range(output: ReferenceOutput, tolerance: Tolerance) -> float:
-    """Return what is allowed as a fraction of the output's own range, which boards compare by."""
+    """Return what is allowed as a fraction of the output's own range, which boards compare by.
+
+    Of labels it is the share of those that are at ties.
+    """
+    if output.margins is not None:
+        allowed = tolerance.allowed(output.spread, output.step, output.rounding)
+        return float(np.mean(at_ties(output.margins, allowed))) if output.output.size else 0.0
     own = float(np.ptp(output.output.astype(np.float64))) if output.output.size else 0.0
     factor = output.span / own if own > 0 else 1.0
     step = None if output.step is None else output.step * factor

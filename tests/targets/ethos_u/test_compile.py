@@ -19,7 +19,8 @@ from PIL import Image
 from mbv3c.bundle import NPU_STREAM
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.job import Job
-from mbv3c.parity.reference import parity_inputs, run, session
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import run, session
 from mbv3c.parity.tolerance import LSB
 from mbv3c.pipeline import compile_model
 from mbv3c.precision import INT8

@@ -12,7 +12,8 @@ import pytest
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.job import Job
-from mbv3c.parity.reference import parity_inputs, run, session
+from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.reference import run, session
 from mbv3c.pipeline import compile_model
 from mbv3c.precision import INT8
 from mbv3c.quantization.calibration import random_inputs

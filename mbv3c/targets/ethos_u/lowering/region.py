@@ -13,6 +13,7 @@ import numpy as np
 import tvm
 from numpy.typing import NDArray
 
+from mbv3c.feeds import Feed, only_array
 from mbv3c.lowering.quantization import Quantization
 
 # Weights that are not zero, as bytes of int16; bias; scale and shift, without common powers of 2.
@@ -55,9 +56,11 @@ class Boundary:
     quantization: Quantization
     made_by: str = ""
 
-    def to_device(self, x: NDArray[np.float32]) -> NDArray[np.int8]:
+    def to_device(self, x: Feed) -> NDArray[np.int8]:
         """Quantize an input of N, C, H, W to the int8 of N, H, W, C that the device takes."""
-        return np.ascontiguousarray(self.quantization.quantize(x).transpose(0, 2, 3, 1))
+        return np.ascontiguousarray(
+            self.quantization.quantize(only_array(x)).transpose(0, 2, 3, 1)
+        )
 
     def to_model(self, q: NDArray[Any]) -> NDArray[np.float32]:
         """Dequantize an output of the device and lay it out as the model does."""

@@ -1,0 +1,50 @@
+"""What a model takes for one inference: an array, or several in the order of its inputs.
+
+Several arrays lie in x.npy, x.1.npy, x.2.npy and so on, as the outputs of `mbv3c_run` do.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Feed = Array | tuple[Array, ...]
+
+
+def arrays_of(feed: Feed) -> tuple[Array, ...]:
+    """Return the arrays of a feed, one for each input of the model."""
+    return feed if isinstance(feed, tuple) else (feed,)
+
+
+def as_feed(arrays: Sequence[Array]) -> Feed:
+    """Return what a model with so many inputs takes: the array itself, if there is one."""
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+
+def numbered_files(first: Path) -> Iterator[Path]:
+    """Yield the names of the files of several arrays: y.npy, y.1.npy, y.2.npy and so on."""
+    yield first
+    for index in count(1):
+        yield first.with_suffix(f".{index}.npy")
+
+
+def save_feed(first: Path, feed: Feed) -> None:
+    """Write the arrays of a feed in C order, the first one into the file `first`."""
+    for array, file in zip(arrays_of(feed), numbered_files(first), strict=False):
+        np.save(file, np.asarray(array, order="C"))
+
+
+def load_feed(first: Path) -> Feed:
+    """Read what `save_feed` wrote."""
+    files = takewhile(Path.is_file, numbered_files(first))
+    return as_feed([np.load(file) for file in files])
+
+
+def only_array(feed: Feed) -> Array:
+    """Return the array of a model that takes one image."""
+    (array,) = arrays_of(feed)
+    return array
