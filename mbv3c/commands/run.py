@@ -18,7 +18,7 @@ from mbv3c.commands.preparing import preparing_options, take_overrides
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.option("--input", "source", type=PATH, required=True, help="An .npy or .npz file, or an image.")
+@click.option("--input", "source", type=PATH, required=True, help=".npy, .npz or an image.")
 @preparing_options
 @click.option("-o", "--output", type=PATH, required=True)
 @click.option("--raw", is_flag=True, help="Of a detector: its outputs as they are.")
