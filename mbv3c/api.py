@@ -28,7 +28,9 @@ from mbv3c.pipeline import Ran
 from mbv3c.precision import Precision, find_precision
 from mbv3c.progress import Progress
 from mbv3c.quantization.calibration import inputs_from
+from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides
 from mbv3c.quantization.options import QuantizeOptions
+from mbv3c.quantization.own_inputs import InputsRequest
 from mbv3c.quantization.quantize import quantize as quantized_model
 from mbv3c.quantization.report import QuantizationReport
 from mbv3c.speed import measure
@@ -44,8 +46,10 @@ __all__ = [
     "Compiled",
     "GateRequest",
     "GateResult",
+    "InputsRequest",
     "Job",
     "JobSpec",
+    "Overrides",
     "Place",
     "Precision",
     "QuantizeOptions",
@@ -111,6 +115,7 @@ def quantize(
     random_inputs: int | None = None,
     options: QuantizeOptions | None = None,
     rank_layers: bool = True,
+    preparing: Overrides = AS_THE_MODEL_SAYS,
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
     """Return a model in int8 with QDQ pairs, and what that costs and where.
 
@@ -120,6 +125,7 @@ def quantize(
         random_inputs: the number of random inputs to take instead.
         options: how to quantize.
         rank_layers: whether to measure every layer by itself, which takes longest.
+        preparing: how images are prepared.
 
     Raises:
         UsageError: there is no source of inputs, or there are two.
@@ -128,7 +134,7 @@ def quantize(
     """
     loaded = _loaded(model)
     folder = Path(calibration) if calibration is not None else None
-    source = inputs_from(loaded, folder, random_inputs, None)
+    source = inputs_from(loaded, folder, random_inputs, None, preparing)
     return quantized_model(loaded, source, options, rank_layers=rank_layers)
 
 
@@ -158,15 +164,20 @@ def verify(
     bundle: str | Path,
     request: GateRequest | None = None,
     *,
+    inputs: InputsRequest | str | Path | None = None,
     place: Place | None = None,
     progress: Progress = _silent,
 ) -> GateResult:
     """Check a bundle against onnxruntime, and hold it to what `request` asks.
 
+    `inputs` are your own: a folder of images and arrays, or one such file.
+
     Raises:
+        CalibrationError: an input is broken, or does not fit the model.
         Mbv3cError: the bundle is damaged or cannot be run.
     """
-    return pipeline.verify_bundle(Path(bundle), request, progress, place)
+    own = InputsRequest(Path(inputs)) if isinstance(inputs, str | Path) else inputs
+    return pipeline.verify_bundle(Path(bundle), request, progress, place, own)
 
 
 def ladder(
@@ -188,16 +199,25 @@ def ladder(
     return pipeline.climb_model(loaded, _job(spec, loaded, progress), progress)
 
 
-def run(bundle: str | Path, x: Feed, *, raw: bool = False, place: Place | None = None) -> Ran:
+def run(
+    bundle: str | Path,
+    x: Feed | str | Path,
+    *,
+    raw: bool = False,
+    place: Place | None = None,
+    preparing: Overrides = AS_THE_MODEL_SAYS,
+) -> Ran:
     """Run one inference; `arrays` of the result has every output by its name.
 
-    A model with several inputs takes a tuple of arrays, in the order of its inputs.
+    A model with several inputs takes a tuple of arrays, in the order of its inputs. `x` may also
+    be a file: .npy, .npz, or an image, which is prepared as `preparing` says.
 
     Raises:
         UsageError: the input has another type or shape than the bundle's.
         Mbv3cError: the bundle is damaged, or nothing here can run it.
     """
-    return pipeline.run_bundle(Path(bundle), x, raw=raw, place=place)
+    given = Path(x) if isinstance(x, str) else x
+    return pipeline.run_bundle(Path(bundle), given, raw=raw, place=place, preparing=preparing)
 
 
 def bench(

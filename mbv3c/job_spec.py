@@ -13,6 +13,7 @@ from mbv3c.precision import Precision, find_precision
 from mbv3c.progress import Progress
 from mbv3c.quantization import options as quantizing
 from mbv3c.quantization.calibration import calibration_files, folder_inputs
+from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides
 from mbv3c.targets import backend_of, find_target, read_options
 from mbv3c.tuning.choices import OWN, shipped
 
@@ -33,6 +34,7 @@ class JobSpec:
             and those that are shipped.
         options: the options of the backends, by name.
         explain: whether to find out what other choices would cost.
+        preparing: how images of `calibration` are prepared.
     """
 
     target: str
@@ -42,6 +44,7 @@ class JobSpec:
     tune_logs: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     explain: bool = False
+    preparing: Overrides = AS_THE_MODEL_SAYS
 
     def job(self, progress: Progress = lambda step: None) -> Job:
         """Return the job, but for its calibration, which needs the model.
@@ -80,11 +83,13 @@ class JobSpec:
         """
         if self.calibration is None:
             return job
-        return replace(job, calibration=folder_inputs(model, self.calibration))
+        return replace(job, calibration=folder_inputs(model, self.calibration, self.preparing))
 
     def _check_words(self, precision: Precision) -> None:
         if not precision.quantized and self.calibration is not None:
             raise UsageError("--calibration is for --precision int8")
+        if self.calibration is None and self.preparing != AS_THE_MODEL_SAYS:
+            raise UsageError("how images are prepared is for --calibration FOLDER")
         if not precision.may_keep_float and self.keep_float is not None:
             raise UsageError("--keep-float is for --precision int8 and fp16")
 

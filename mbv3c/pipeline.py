@@ -27,6 +27,8 @@ from mbv3c.parity.ladder.climb import climb
 from mbv3c.parity.ladder.ladder import Ladder
 from mbv3c.prepare import Prepared, describe, prepare
 from mbv3c.progress import Progress
+from mbv3c.quantization.images import AS_THE_MODEL_SAYS, IMAGES, Overrides
+from mbv3c.quantization.own_inputs import InputsRequest, read_inputs
 from mbv3c.speed.measure import speed_of
 from mbv3c.targets import backend_for, backend_of, open_bundle
 from mbv3c.targets.backend import Compiled
@@ -93,12 +95,15 @@ def verify_bundle(
     request: GateRequest | None = None,
     progress: Progress = lambda step: None,
     place: Place | None = None,
+    inputs: InputsRequest | None = None,
 ) -> GateResult:
     """Check a bundle against onnxruntime on the model as given, and hold it to what was asked.
 
-    `place` says on which device to run; else this machine finds what can.
+    `place` says on which device to run; else this machine finds what can. `inputs` are the user's
+    own, which take the place of the seeded ones.
 
     Raises:
+        CalibrationError: an input is broken, or does not fit the model.
         Mbv3cError: the bundle is damaged or cannot be run, or the request does not fit it.
     """
     here = place is None
@@ -106,12 +111,15 @@ def verify_bundle(
     def open_subject() -> Subject:
         bundle = open_bundle(path)
         backend = backend_for(bundle)
+        own = None if inputs is None else read_inputs(onnx.load(bundle.model), inputs)
+        feeds = None if own is None else own.feeds
         return Subject(
             bundle,
             backend.footprint(bundle),
-            lambda: backend.verify(bundle, progress, place=place),
+            lambda: backend.verify(bundle, progress, place=place, inputs=feeds),
             (lambda: speed_of(bundle, progress)) if here else None,
-            lambda: backend.blocks(bundle, progress) if here else _ELSEWHERE,
+            lambda: backend.blocks(bundle, progress, feeds) if here else _ELSEWHERE,
+            own,
         )
 
     return verify_and_judge(path.name, open_subject, request or GateRequest(), progress)
@@ -186,10 +194,12 @@ def run_bundle(
     raw: bool = False,
     thresholds: Thresholds | None = None,
     place: Place | None = None,
+    preparing: Overrides = AS_THE_MODEL_SAYS,
 ) -> Ran:
     """Run one inference on an array, on several of a model with several inputs, or on a file.
 
-    The file is .npy, or .npz with the arrays by the names of the inputs.
+    The file is .npy, .npz with the arrays by the names of the inputs, or an image, which is
+    prepared as calibration does, and as `preparing` says; it fills the batch.
 
     The outputs also go to `output`: an .npz file takes every array by its name, an .npy file the
     only one. A detector's outputs become what `mbv3c.execution.detection.detect` makes of them,
@@ -214,6 +224,8 @@ def run_bundle(
             f"the bundle gives several arrays ({', '.join(named)}) and {output.name} is no .npz "
             "file; name one that ends in .npz"
         )
+    if isinstance(x, Path) and x.suffix.lower() in IMAGES:
+        x = read_inputs(onnx.load(bundle.model), InputsRequest(x, preparing)).feeds[0]
     given = _checked_input(x, bundle.manifest.inputs)
     backend = backend_for(bundle)
     with backend.open(bundle, lambda step: None, place=place, stand_in=False) as opened:

@@ -32,6 +32,7 @@ from mbv3c.parity.reference import session
 from mbv3c.progress import Progress
 from mbv3c.quantization.images import (
     IMAGES,
+    TO_ONE,
     Overrides,
     Preprocessing,
     origins,
@@ -200,7 +201,7 @@ def _key(
     images = wanted.images
     return {
         "bundle": hashlib.sha256(manifest).hexdigest(),
-        "preprocessing": wanted.prepared.to_json(),
+        "preprocessing": _in_journal(wanted.prepared),
         "folder": str(request.folder.absolute()),
         "images": images.fingerprint,
         "chosen": images.chosen,
@@ -210,6 +211,15 @@ def _key(
         "mbv3c": __version__,
         "onnxruntime": metadata.version("onnxruntime"),
     }
+
+
+# What journals do not say, because there was nothing else once.
+_UNSAID = {"scale": TO_ONE, "channels": "RGB"}
+
+
+def _in_journal(prepared: Preprocessing) -> dict[str, Any]:
+    steps = prepared.to_json()
+    return {key: value for key, value in steps.items() if _UNSAID.get(key) != value}
 
 
 def _in_cache(bundle: Bundle, key: dict[str, Any], suffix: str) -> Path:

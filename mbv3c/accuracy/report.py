@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mbv3c.accuracy.tally import BUNDLE, SIDES, TOPS
+from mbv3c.quantization.images import TO_ONE
 
 _COLUMN = 30
 
@@ -28,9 +29,11 @@ def prepared(steps: Mapping[str, Any]) -> str:
     size, shown, origin = f"{steps['height']}x{steps['width']}", steps["shown"], steps["from"]
     scaled = f"stretched to {size}" if shown is None else f"middle {shown:.4g} of it to {size}"
     mean, std = (" ".join(f"{value:g}" for value in steps[key]) for key in ("mean", "std"))
+    times = "" if steps["scale"] == TO_ONE else f"pixels times {steps['scale']:g} (--scale), "
+    bgr = ", BGR (--bgr)" if steps["channels"] == "BGR" else ""
     return (
-        f"{scaled} ({origin['shown']}), mean {mean} ({origin['mean']}), std {std} "
-        f"({origin['std']}), {steps['layout']} ({origin['layout']})"
+        f"{scaled} ({origin['shown']}), {times}mean {mean} ({origin['mean']}), std {std} "
+        f"({origin['std']}), {steps['layout']} ({origin['layout']}){bgr}"
     )
 
 

@@ -18,7 +18,12 @@ from mbv3c.commands.options import (
     print_description,
     taken,
 )
+from mbv3c.commands.preparing import other_preparing_options, take_overrides
 from mbv3c.targets import every_wing
+
+_BACKEND_OPTIONS = [option for wing in every_wing() for option in wing.options]
+# Numbers for the pixels of images, and words for a backend: one option has both meanings.
+_MEAN = "mean"
 
 # The options of all backends.
 backend_options = all_of(
@@ -26,9 +31,18 @@ backend_options = all_of(
         click.option(option.flag, is_flag=True, default=None, help=option.help)
         if option.type is bool
         else click.option(option.flag, type=option.type, help=option.help)
-        for wing in every_wing()
-        for option in wing.options
+        for option in _BACKEND_OPTIONS
+        if option.name != _MEAN
     )
+)
+mean_option = click.option(
+    f"--{_MEAN}",
+    _MEAN,
+    multiple=True,
+    help="; ".join(
+        ["Of pixels of 0..1: a number, or three"]
+        + [option.help for option in _BACKEND_OPTIONS if option.name == _MEAN]
+    ),
 )
 
 
@@ -36,6 +50,8 @@ backend_options = all_of(
 @click.argument("model", type=PATH, required=False)
 @click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @precision_options
+@mean_option
+@other_preparing_options
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @opset_option
 @model_options
@@ -66,9 +82,16 @@ def compile_(
     from mbv3c.pipeline import compile_model
     from mbv3c.targets import backend_of
 
+    means = given.pop(_MEAN)
+    words, numbers = ([one for one in means if one.isalpha() is word] for word in (True, False))
+    given[_MEAN] = numbers[-1] if numbers else None
+    preparing = take_overrides(
+        given, "--calibration FOLDER", there=given["calibration"] is not None
+    )
+    given[_MEAN] = words[-1] if words else None
     names = ("target", "precision", "calibration", "keep_float", "tune_logs")
-    options = taken(given, *(option.name for wing in every_wing() for option in wing.options))
-    spec = JobSpec(**taken(given, *names), options=options, explain=explain)
+    options = taken(given, *(option.name for option in _BACKEND_OPTIONS))
+    spec = JobSpec(**taken(given, *names), options=options, explain=explain, preparing=preparing)
     progress = Progress()
     job = spec.job(progress)
     loaded = built_or_loaded(model, given, progress)

@@ -15,6 +15,7 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
+from mbv3c.commands.preparing import preparing_options, take_overrides
 
 
 @click.command()
@@ -27,6 +28,7 @@ from mbv3c.commands.options import (
     type=PATH,
     help="Folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
 )
+@preparing_options
 @click.option("--random-inputs", type=int, help="Take so many random inputs instead.")
 @click.option("--input-seed", type=int, help="Seed of the random inputs.  [default: 0]")
 @click.option("--activations", help="int8 or int16.  [default: int8]")
@@ -60,16 +62,19 @@ def quantize(
     from mbv3c.quantization.quantize import quantize as quantized_model
     from mbv3c.quantization.report import report_lines
 
-    origin = taken(given, "calibration", "random_inputs", "input_seed").values()
+    overrides = take_overrides(
+        given, "--calibration FOLDER", there=given["calibration"] is not None
+    )
+    folder, count, seed = taken(given, "calibration", "random_inputs", "input_seed").values()
     wanted = taken(given, "activations", "method", "percentile", "keep_float")
     if wanted["keep_float"] is not None:
         wanted["keep_float"] = options.parse_keep_float(wanted["keep_float"])
     chosen = options.from_given(wanted)
     progress = Progress()
     with new_file(output, force=force) as temporary:
-        calibrations.check_source(*origin)
+        calibrations.check_source(folder, count, seed)
         loaded = built_or_loaded(model, given, progress)
-        source = calibrations.inputs_from(loaded, *origin)
+        source = calibrations.inputs_from(loaded, folder, count, seed, overrides)
         if source.random:
             progress(calibrations.RANDOM_WARNING)
         quantized, report = quantized_model(

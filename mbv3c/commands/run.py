@@ -13,11 +13,13 @@ from mbv3c.commands.options import (
     place_of,
     print_json,
 )
+from mbv3c.commands.preparing import preparing_options, take_overrides
 
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.option("--input", "source", type=PATH, required=True)
+@click.option("--input", "source", type=PATH, required=True, help=".npy, .npz or an image.")
+@preparing_options
 @click.option("-o", "--output", type=PATH, required=True)
 @click.option("--raw", is_flag=True, help="Of a detector: its outputs as they are.")
 @click.option(
@@ -34,19 +36,30 @@ def run(
 ) -> None:
     """Run one inference: fp32 .npy in, .npy out, or .npz with every output by its name.
 
+    An image is prepared as `verify --images` does it.
+
     Of a detector the .npz holds boxes (left, top, right, bottom in pixels of the input), scores,
     labels and images (which image of the batch), after non-maximum suppression by class.
     """
     from mbv3c import pipeline
     from mbv3c.atomic import new_file
     from mbv3c.execution.detection import Thresholds
+    from mbv3c.quantization.images import IMAGES
 
     place = place_of(given)
+    is_image = source.suffix.lower() in IMAGES
+    preparing = take_overrides(given, "an image as --input", there=is_image)
     limits = {key: value for key, value in given.items() if value is not None}
     thresholds = Thresholds(**limits) if limits else None
     with new_file(output, force=force) as temporary:
         ran = pipeline.run_bundle(
-            bundle, source, temporary, raw=raw, thresholds=thresholds, place=place
+            bundle,
+            source,
+            temporary,
+            raw=raw,
+            thresholds=thresholds,
+            place=place,
+            preparing=preparing,
         )
     shapes = {name: list(array.shape) for name, array in ran.arrays.items()}
     first, *others = shapes.values()

@@ -23,6 +23,7 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
+from mbv3c.commands.preparing import preparing_options, take_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout")
     help="local, rpc, emulated (arm_cpu) or estimated (not host_cpu).  [default: what fits]",
 )
 @precision_options
+@preparing_options
 @device_options
 @click.option(
     "--trials",
@@ -113,8 +115,11 @@ def tune(
         given=_given("patience", "tuning_seed", "precision", "keep_float", *_DEVICE_OPTIONS),
         **taken(given, "runner", "trials", "patience"),
     )
+    preparing = take_overrides(
+        given, "--calibration FOLDER", there=given["calibration"] is not None
+    )
     names = ("target", "precision", "calibration", "keep_float")
-    job_spec = JobSpec(**taken(given, *names), tune_logs=NO_TUNE_LOGS)
+    job_spec = JobSpec(**taken(given, *names), tune_logs=NO_TUNE_LOGS, preparing=preparing)
     job = job_spec.job()
     backend_of(target).check_tuning(job, request)
     if plot is not None:

@@ -18,7 +18,14 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
-from mbv3c.commands.verify_images import IMAGES, asked_for, image_options, verify_images
+from mbv3c.commands.preparing import preparing_options, take_overrides
+from mbv3c.commands.verify_images import (
+    IMAGES,
+    asked_for,
+    image_options,
+    inputs_wanted,
+    verify_images,
+)
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     from mbv3c.parity.gate.baseline import GateRequest
     from mbv3c.parity.gate.gate import GateResult
     from mbv3c.parity.ladder.ladder import Ladder, StageRow
+    from mbv3c.quantization.own_inputs import InputsRequest
 
 
 class Percent(click.ParamType[float]):
@@ -177,6 +185,11 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
 
 @click.command()
 @click.argument("bundle", type=PATH, required=False)
+@click.option(
+    "--inputs",
+    type=PATH,
+    help="Check on your own inputs: a folder of images, .npy or .npz files, or one of them.",
+)
 @click.option("--ladder", is_flag=True, help="Go stage by stage; BUNDLE may be a model, too.")
 @click.option("--target", help="Of a model on the ladder: what to compile it for.")
 @click.option("--precision", help="Likewise: fp32, fp16 or int8.  [default: fp32, on npu int8]")
@@ -187,11 +200,13 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
 )
 @gate_options
 @image_options
+@preparing_options
 @device_options
 @force_option
 @json_option
 def verify(
     bundle: Path | None,
+    inputs: Path | None,
     ladder: bool,
     culprit: Path | None,
     force: bool,
@@ -206,17 +221,22 @@ def verify(
     """
     request = take_request(bundle, given)
     place, images = place_of(given), taken(given, *IMAGES)
+    there = inputs is not None or images["images"] is not None
+    overrides = take_overrides(given, "--images or --inputs FOLDER", there=there)
+    own = inputs_wanted(inputs, images, overrides)
     target, precision = given["target"], given["precision"]
     from mbv3c.parity.gate.baseline import GateRequest
 
     gate = metrics or request != GateRequest()
+    if own is not None and (bundle is None or ladder):
+        raise UsageError("--inputs takes a bundle, and goes with no --ladder and no --check")
     if asked_for(images):
         if bundle is None or ladder or gate:
             raise UsageError(
                 "--images takes a bundle, and goes with no --ladder, --metrics, limits, files "
                 "or baseline"
             )
-        verify_images(bundle, images, place, as_json=as_json)
+        verify_images(bundle, images, overrides, place, as_json=as_json)
         return
     if ladder and bundle is not None:
         if gate:
@@ -234,7 +254,7 @@ def verify(
         raise UsageError("--target, --precision, --culprit and --force belong to --ladder")
     if bundle is None and (place is not None or ladder):
         raise UsageError("--ladder, --device and --tracker take a bundle, and --check runs none")
-    result = _judged(bundle, request, place)
+    result = _judged(bundle, request, place, own)
     if as_json:
         print_json(result.to_json())
     else:
@@ -243,11 +263,16 @@ def verify(
         raise click.exceptions.Exit(result.exit_code)
 
 
-def _judged(bundle: Path | None, request: "GateRequest", place: "Place | None") -> "GateResult":
+def _judged(
+    bundle: Path | None,
+    request: "GateRequest",
+    place: "Place | None",
+    own: "InputsRequest | None",
+) -> "GateResult":
     if bundle is not None:
         from mbv3c.pipeline import verify_bundle
 
-        return verify_bundle(bundle, request, Progress(), place)
+        return verify_bundle(bundle, request, Progress(), place, own)
     from mbv3c.parity.gate.gate import check_again
 
     assert request.check is not None

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from mbv3c.accuracy.measure import Event, Report
     from mbv3c.execution.device.place import Place
     from mbv3c.quantization.images import Overrides
+    from mbv3c.quantization.own_inputs import InputsRequest
 
 _LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
-_CHANNELS = 3
 
-# About images.
+# About images; how these are prepared is in `preparing_options`.
 image_options = all_of(
     click.option(
         "--images", type=PATH, help="Measure accuracy on the images of a folder instead."
@@ -32,12 +32,11 @@ image_options = all_of(
         type=PATH,
         help="CSV with the columns file,label; or none.  [default: the folders' names]",
     ),
-    click.option("--mean", help="Per channel of 0..1, such as 0.5 or 0.485,0.456,0.406."),
-    click.option("--std", help="Likewise."),
-    click.option("--resize", help="Scale the shorter side to so many pixels, or: stretch."),
-    click.option("--crop", type=int, help="Take so many of them, in the middle."),
-    click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Of the model's input."),
-    click.option("--limit", type=int, help="Take a sample of so many images."),
+    click.option(
+        "--limit",
+        type=int,
+        help="Take a sample of so many images; of --inputs the first.  [default: all; 100]",
+    ),
     click.option("--seed", type=int, help="Of the sample.  [default: 0]"),
     click.option("--journal", type=PATH, help="File to keep all results in."),
     click.option(
@@ -45,10 +44,7 @@ image_options = all_of(
     ),
 )
 # The names of these options as arguments.
-IMAGES = (
-    *("images", "labels", "mean", "std", "resize", "crop", "layout", "limit", "seed"),
-    *("journal", "listing"),
-)
+IMAGES = ("images", "labels", "limit", "seed", "journal", "listing")
 
 
 def asked_for(images: dict[str, Any]) -> bool:
@@ -60,15 +56,39 @@ def asked_for(images: dict[str, Any]) -> bool:
     others = [name for name, value in images.items() if name != "images" and value is not None]
     if images["images"] is None and others:
         option = "list" if others[0] == "listing" else others[0]
-        raise UsageError(f"--{option} belongs to --images FOLDER")
+        raise UsageError(
+            f"--{option} belongs to --images {'or --inputs ' if option == 'limit' else ''}FOLDER"
+        )
     return images["images"] is not None
 
 
+def inputs_wanted(
+    inputs: Path | None, images: dict[str, Any], overrides: "Overrides"
+) -> "InputsRequest | None":
+    """Return what --inputs asks for, and take its --limit out of the options about images.
+
+    Raises:
+        UsageError: --images is there, too.
+    """
+    if inputs is None:
+        return None
+    if images["images"] is not None:
+        raise UsageError("--inputs checks parity, --images measures accuracy: leave one out")
+    from mbv3c.quantization.own_inputs import InputsRequest
+
+    limit, images["limit"] = images["limit"], None
+    return InputsRequest(inputs, overrides, limit)
+
+
 def verify_images(
-    path: Path, images: dict[str, Any], place: "Place | None", *, as_json: bool
+    path: Path,
+    images: dict[str, Any],
+    overrides: "Overrides",
+    place: "Place | None",
+    *,
+    as_json: bool,
 ) -> None:
     """Measure a bundle on images and print the result."""
-    overrides = _overrides(images)
     from mbv3c.accuracy.measure import AccuracyRequest, measure_accuracy
     from mbv3c.accuracy.report import lines
     from mbv3c.targets import backend_for, open_bundle
@@ -87,34 +107,6 @@ def verify_images(
         print_json(accuracy)
     else:
         click.echo("\n".join(lines(accuracy)))
-
-
-def _overrides(images: dict[str, Any]) -> "Overrides":
-    from mbv3c.quantization.images import STRETCH, Overrides
-
-    resize = images["resize"]
-    if resize not in (None, STRETCH):
-        if not resize.isdecimal() or not int(resize):
-            raise UsageError(f"--resize {resize!r} is neither a number of pixels nor {STRETCH}")
-        resize = int(resize)
-    mean, std = (_three(images[name], f"--{name}") for name in ("mean", "std"))
-    if std is not None and 0 in std:
-        raise UsageError("--std 0 is not possible: the image is divided by it")
-    return Overrides(mean, std, resize, images["crop"], images["layout"])
-
-
-def _three(text: str | None, option: str) -> tuple[float, ...] | None:
-    """Read one number for all channels, or one for each."""
-    if text is None:
-        return None
-    try:
-        numbers = tuple(float(number) for number in text.split(","))
-    except ValueError:
-        numbers = ()
-    numbers = numbers * _CHANNELS if len(numbers) == 1 else numbers
-    if len(numbers) != _CHANNELS or not all(abs(number) < float("inf") for number in numbers):
-        raise UsageError(f"{option} {text!r} is not a number, nor three with commas between")
-    return numbers
 
 
 @contextmanager

@@ -182,8 +182,12 @@ def with_pooled_spread(
 def agreement(
     outputs: Sequence[Sequence[Array]],
     references: Sequence[Sequence[ReferenceOutput]],
+    usual: int = USUAL_INPUTS,
 ) -> Agreement:
-    """Say how near the outputs for each input come to those of another model."""
+    """Say how near the outputs for each input come to those of another model.
+
+    `usual` is how many of the inputs, from the first on, are in the usual range.
+    """
     least, top1, top5 = 1.0, [], []
     for ours, theirs in zip(outputs, references, strict=True):
         for y, reference in zip(ours, theirs, strict=True):
@@ -194,8 +198,8 @@ def agreement(
             if reference.class_axis is not None:
                 top1.append(_top1_agreement(y, reference, 0.0))
                 top5.append(top_agreement(y, reference.output, reference.class_axis, 5))
-    usual = (outputs[:USUAL_INPUTS], references[:USUAL_INPUTS])
-    return Agreement(least, _mean(top1), _mean(top5), tuple(_too_far(*usual)))
+    too_far = tuple(_too_far(outputs[:usual], references[:usual]))
+    return Agreement(least, _mean(top1), _mean(top5), too_far)
 
 
 _MOVES_AT_LEAST = 0.1  # of what the output of the model as given does from input to input

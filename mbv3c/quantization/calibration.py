@@ -20,7 +20,14 @@ from mbv3c.feeds import Array, Feed, as_feed
 from mbv3c.graphs.frames import pixel_top
 from mbv3c.graphs.load import fixed_shape, model_inputs
 from mbv3c.parity.inputs import as_taken, in_type
-from mbv3c.quantization.images import IMAGES, Preprocessing, preprocessing, read_image
+from mbv3c.quantization.images import (
+    AS_THE_MODEL_SAYS,
+    IMAGES,
+    Overrides,
+    Preprocessing,
+    preprocessing,
+    read_image,
+)
 
 _ARRAYS = (".npy", ".npz")
 RANDOM_WARNING = (
@@ -86,7 +93,11 @@ def check_source(folder: Path | None, count: int | None, seed: int | None) -> No
 
 
 def inputs_from(
-    model: onnx.ModelProto, folder: Path | None, count: int | None, seed: int | None
+    model: onnx.ModelProto,
+    folder: Path | None,
+    count: int | None,
+    seed: int | None,
+    overrides: Overrides = AS_THE_MODEL_SAYS,
 ) -> Calibration:
     """Return the inputs of a folder, or random ones.
 
@@ -95,7 +106,7 @@ def inputs_from(
     """
     check_source(folder, count, seed)
     if folder is not None:
-        return folder_inputs(model, folder)
+        return folder_inputs(model, folder, overrides)
     return random_inputs(model, count or 0, seed or 0)
 
 
@@ -131,14 +142,20 @@ def _pixels(model: onnx.ModelProto) -> str:
 
 
 def calibration_files(folder: Path) -> list[Path]:
-    """Return the images and arrays of a folder, in the order of their names.
+    """Return the images and arrays of a folder, in the order of their names, or a single one.
 
     Raises:
         UsageError: there is no such folder, or nothing in it that can be read.
     """
-    if not folder.is_dir():
-        raise UsageError(f"no such folder: {folder}; name one with images, .npy or .npz files")
     suffixes = (*_ARRAYS, *IMAGES)
+    known = folder.suffix.lower() in suffixes
+    if folder.is_file() and known:
+        return [folder]
+    if folder.is_file():
+        raise UsageError(f"{folder} is none of {', '.join(suffixes)}; name an image or arrays")
+    if not folder.is_dir():
+        kind = "file" if known else "folder"
+        raise UsageError(f"no such {kind}: {folder}; name one with images, .npy or .npz files")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     if not files:
         raise UsageError(
@@ -148,7 +165,9 @@ def calibration_files(folder: Path) -> list[Path]:
     return files
 
 
-def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
+def folder_inputs(
+    model: onnx.ModelProto, folder: Path, overrides: Overrides = AS_THE_MODEL_SAYS
+) -> Calibration:
     """Take the images and arrays of a folder, in the order of their names.
 
     A .npy or .npz array is one input, with or without the batch, or several, as the model takes
@@ -161,34 +180,42 @@ def folder_inputs(model: onnx.ModelProto, folder: Path) -> Calibration:
         CalibrationError: a file is broken or does not fit; the message names the file.
     """
     files = calibration_files(folder)
-    taken = [_taken(value) for value in model_inputs(model)]
+    taken = [taken_by(value) for value in model_inputs(model)]
     if len(taken) > 1:
         for path in files:
-            _named_arrays(path, taken)
+            named_arrays(path, taken)
         source = f"{len(files)} files of {folder}"
         return Calibration(
-            source, False, len(files), lambda: (_named_arrays(path, taken) for path in files)
+            source, False, len(files), lambda: (named_arrays(path, taken) for path in files)
         )
     shape = taken[0].shape
     images = any(path.suffix.lower() in IMAGES for path in files)
-    processing = preprocessing(model, shape) if images else None
+    processing = preprocessing(model, shape, overrides) if images else None
     # Every file is read and checked once before any work begins that would be lost.
-    count = sum(1 for path in files for _ in _samples(path, taken[0], processing))
+    count = sum(1 for path in files for _ in samples(path, taken[0], processing))
     if not count:
         raise UsageError(f"{folder}: its arrays hold no inputs; put some there")
     size = shape[0]
 
     def read() -> Iterator[Array]:
-        samples = (x for path in files for x in _samples(path, taken[0], processing))
-        while batch := list(islice(samples, size)):
+        every = (x for path in files for x in samples(path, taken[0], processing))
+        while batch := list(islice(every, size)):
             yield np.stack(batch + batch[-1:] * (size - len(batch)))
 
-    source = f"{count} inputs in {len(files)} files of {folder}{_pixels(model) if images else ''}"
+    how = "" if processing is None else _prepared(model, processing, overrides)
+    source = f"{count} inputs in {len(files)} files of {folder}{how}"
     return Calibration(source, False, -(-count // size), read)
 
 
+def _prepared(model: onnx.ModelProto, processing: Preprocessing, overrides: Overrides) -> str:
+    """Say how images are prepared, if not as the model's metadata or ImageNet have it."""
+    if overrides == AS_THE_MODEL_SAYS:
+        return _pixels(model)
+    return f", images: {processing}"
+
+
 @dataclass(frozen=True)
-class _Taken:
+class Taken:
     """An input of a model: its name, and the shape and type of what it takes."""
 
     name: str
@@ -206,13 +233,18 @@ class _Taken:
             raise CalibrationError(f"{name} holds NaN or infinity{where}")
 
 
-def _taken(value: onnx.ValueInfoProto) -> _Taken:
+def taken_by(value: onnx.ValueInfoProto) -> Taken:
+    """Say what an input of a model takes."""
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    return _Taken(value.name, fixed_shape(value), np.dtype(dtype))
+    return Taken(value.name, fixed_shape(value), np.dtype(dtype))
 
 
-def _named_arrays(path: Path, taken: Sequence[_Taken]) -> Feed:
-    """Read the arrays of a model's inputs from an .npz file."""
+def named_arrays(path: Path, taken: Sequence[Taken]) -> Feed:
+    """Read the arrays of a model's inputs from an .npz file.
+
+    Raises:
+        CalibrationError: the file is broken or does not fit; the message names it.
+    """
     names = ", ".join(entry.name for entry in taken)
     if path.suffix.lower() != ".npz":
         raise CalibrationError(
@@ -232,8 +264,12 @@ def _named_arrays(path: Path, taken: Sequence[_Taken]) -> Feed:
     return as_feed([arrays[entry.name] for entry in taken])
 
 
-def _samples(path: Path, taken: _Taken, processing: Preprocessing | None) -> Iterator[Array]:
-    """Read the inputs of a file, each without the batch."""
+def samples(path: Path, taken: Taken, processing: Preprocessing | None) -> Iterator[Array]:
+    """Read the inputs of a file, each without the batch.
+
+    Raises:
+        CalibrationError: the file is broken or does not fit; the message names it.
+    """
     if processing is not None and path.suffix.lower() in IMAGES:
         yield in_type(read_image(path, processing), taken.dtype)
         return

@@ -32,6 +32,7 @@ MOST_PIXELS = 89_478_485
 Layout = Literal["NCHW", "NHWC"]
 LAYOUTS: tuple[Layout, Layout] = ("NCHW", "NHWC")
 STRETCH = "stretch"
+TO_ONE = 1 / 255  # the factor that takes pixels of 8 bits to 0..1
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,12 @@ class Preprocessing:
         height: height of the input in pixels.
         width: width of the input in pixels.
         channels_last: whether the input's layout is NHWC instead of NCHW.
-        mean: mean per RGB channel, subtracted from an image scaled to 0..1.
-        std: standard deviation per RGB channel, by which the difference is divided.
+        mean: mean of red, green and blue, subtracted from the pixels times `scale`.
+        std: standard deviation of red, green and blue, by which the difference is divided.
         shown: share of the image's largest middle part with the input's proportions that becomes
             the input; None to stretch the whole image to the input.
+        scale: factor of the pixels, which are 0 to 255.
+        bgr: whether the input's channels are blue, green and red instead of red, green and blue.
     """
 
     height: int
@@ -54,10 +57,23 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     shown: float | None
+    scale: float = TO_ONE
+    bgr: bool = False
 
     @property
     def layout(self) -> Layout:
         return LAYOUTS[self.channels_last]
+
+    @property
+    def channels(self) -> str:
+        return "BGR" if self.bgr else "RGB"
+
+    def __str__(self) -> str:
+        """Say what happens to the pixels."""
+        mean, std = (" ".join(f"{value:g}" for value in row) for row in (self.mean, self.std))
+        times = "over 255" if self.scale == TO_ONE else f"times {self.scale:g}"
+        shown = "all of it" if self.shown is None else f"middle {self.shown:.4g} of it"
+        return f"{shown}, pixels {times}, mean {mean}, std {std}, {self.channels}, {self.layout}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
@@ -68,6 +84,8 @@ class Preprocessing:
             "mean": list(self.mean),
             "std": list(self.std),
             "shown": self.shown,
+            "scale": self.scale,
+            "channels": self.channels,
         }
 
 
@@ -81,6 +99,8 @@ class Overrides:
         resize: pixels to which the image's shorter side is scaled, or `STRETCH`.
         crop: pixels of the scaled side that become the input's shorter side.
         layout: layout of the input.
+        scale: value of `Preprocessing.scale`; then what is not said of mean and std is 0 and 1.
+        bgr: value of `Preprocessing.bgr`.
     """
 
     mean: tuple[float, ...] | None = None
@@ -88,6 +108,8 @@ class Overrides:
     resize: int | str | None = None
     crop: int | None = None
     layout: Layout | None = None
+    scale: float | None = None
+    bgr: bool | None = None
 
 
 AS_THE_MODEL_SAYS = Overrides()
@@ -110,10 +132,18 @@ def preprocessing(
     own_mean, own_std, _ = _range_of(model)
     mean = overrides.mean or _triple(entries, "mean", own_mean or default.mean)
     std = overrides.std or _triple(entries, "std", own_std or default.std)
+    if overrides.scale is not None:  # the model's own are for pixels of another range
+        mean, std = overrides.mean or _NONE[0], overrides.std or _NONE[1]
     shown = _SHOWN if head == "classify" else None
     if overrides.resize is not None or overrides.crop is not None:
         shown = _shown(overrides, min(height, width))
-    return Preprocessing(height, width, channels_last, mean, std, shown)
+    scale = TO_ONE if overrides.scale is None else overrides.scale
+    return Preprocessing(
+        height, width, channels_last, mean, std, shown, scale, bool(overrides.bgr)
+    )
+
+
+_NONE = ((0.0,) * _CHANNELS, (1.0,) * _CHANNELS)  # a mean and a std that change nothing
 
 
 def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
@@ -123,6 +153,8 @@ def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
     def origin(option: str, override: object, key: str) -> str:
         if override is not None:
             return option
+        if overrides.scale is not None and key in ("mbv3c.mean", "mbv3c.std"):
+            return "none, as --scale is given"
         if key in entries:
             return f"the model's metadata {key}"
         return own if own and key != "mbv3c.head" else "ImageNet, as nothing else is said"
@@ -133,7 +165,12 @@ def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
         "std": origin("--std", overrides.std, "mbv3c.std"),
         "shown": origin("--resize, --crop", scaled, "mbv3c.head"),
         "layout": "--layout" if overrides.layout else "the input's shape",
+        "scale": _USUAL if overrides.scale is None else "--scale",
+        "channels": "--bgr" if overrides.bgr else _USUAL,
     }
+
+
+_USUAL = "as nothing else is said"
 
 
 def _range_of(
@@ -154,7 +191,7 @@ def _channels_last(shape: tuple[int, ...], layout: Layout | None) -> bool:
     if not (first or last):
         raise UsageError(
             f"images do not fit the model's input {shape}, which has not three channels, neither "
-            "NCHW nor NHWC (to calibrate, .npy files do)"
+            "NCHW nor NHWC; .npy files do"
         )
     return not first if layout is None else layout == "NHWC"
 
@@ -209,7 +246,11 @@ def read_image(path: Path, processing: Preprocessing) -> NDArray[np.float32]:
 
     resized = rgb.resize(size, Image.Resampling.BILINEAR, box=box)
     mean, std = np.array(processing.mean, np.float32), np.array(processing.std, np.float32)
-    x: NDArray[np.float32] = (np.asarray(resized, np.float32) / np.float32(255) - mean) / std
+    pixels = np.asarray(resized, np.float32)
+    to_one = processing.scale == TO_ONE
+    scaled = pixels / np.float32(255) if to_one else pixels * np.float32(processing.scale)
+    x: NDArray[np.float32] = (scaled - mean) / std
+    x = np.ascontiguousarray(x[:, :, ::-1]) if processing.bgr else x
     return x if processing.channels_last else np.ascontiguousarray(x.transpose(2, 0, 1))
 
 

@@ -16,6 +16,7 @@ from mbv3c.bundle import Bundle, Golden
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import Runnable
+from mbv3c.feeds import Feed
 from mbv3c.job import Job
 from mbv3c.lowering.plan import NO_CHOICES, Choices, Step
 from mbv3c.manifest import Manifest
@@ -210,15 +211,17 @@ class Backend(ABC):
         progress: Progress,
         place: Place | None = None,
         known: Prepared | None = None,
+        inputs: list[Feed] | None = None,
     ) -> Verdict:
         """Check that a bundle computes what onnxruntime computes.
 
         `known` is the prepared model where the bundle was just compiled, which saves work.
+        `inputs` are the user's own, instead of the seeded ones.
 
         Raises:
             Mbv3cError: the bundle cannot be run.
         """
-        reference = reference_of(bundle, known)
+        reference = reference_of(bundle, known, inputs)
         with self.open(bundle, progress, place) as opened:
             progress(f"running it on {opened.ran_on}")
             outputs = opened.runner.run(opened.folder, reference.inputs)
@@ -230,8 +233,15 @@ class Backend(ABC):
             exact_program=opened.exact_program,
         )
 
-    def blocks(self, bundle: Bundle, progress: Progress) -> BlockErrors | str:
+    def blocks(
+        self,
+        bundle: Bundle,
+        progress: Progress,
+        inputs: list[Feed] | None = None,
+    ) -> BlockErrors | str:
         """Run every block of a bundle by itself, or say why that is not possible.
+
+        `inputs` are the user's own, instead of the seeded ones.
 
         Raises:
             Mbv3cError: the program fails.
@@ -321,10 +331,15 @@ class Backend(ABC):
         return Description([line], {"target": {"name": manifest.target.name}})
 
 
-def reference_of(bundle: Bundle, known: Prepared | None) -> Reference:
-    """Return what onnxruntime computes with the model that a bundle's program must equal."""
+def reference_of(
+    bundle: Bundle, known: Prepared | None, inputs: list[Feed] | None = None
+) -> Reference:
+    """Return what onnxruntime computes with the model that a bundle's program must equal.
+
+    `inputs` take the place of the seeded ones.
+    """
     if known:
         return known.reference
     given = onnx.load(bundle.model)
     model = onnx.load(bundle.quantized) if bundle.quantized else given
-    return Reference(model, inputs_of(given))
+    return Reference(model, inputs or inputs_of(given))

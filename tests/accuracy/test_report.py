@@ -11,6 +11,8 @@ PREPROCESSING = {
     "mean": [0.485, 0.456, 0.406],
     "std": [0.5, 0.5, 0.5],
     "shown": None,
+    "scale": 1 / 255,
+    "channels": "RGB",
     "from": {"mean": "--mean", "std": "ImageNet", "shown": "the head", "layout": "the shape"},
 }
 
@@ -52,6 +54,13 @@ def test_differing_and_broken_images_are_named() -> None:
     assert "1 image is broken, listed in list.csv:\n  d.jpg: it is empty" in text
     assert "onnxruntime on the model as given          66.67% (20.77% to 93.85%)" in text
     assert "stretched to 96x96 (the head), mean 0.485 0.456 0.406 (--mean)" in text
+    assert "BGR" not in text
+
+
+def test_a_scale_and_another_order_of_channels_are_said() -> None:
+    text = prepared({**PREPROCESSING, "scale": 1.0, "channels": "BGR"})
+    assert "(the head), pixels times 1 (--scale), mean" in text
+    assert text.endswith("NCHW (the shape), BGR (--bgr)")
 
 
 def test_without_labels_there_is_no_accuracy() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.command_line import document, mbv3c
 from tests.commands.conftest import SMALL
@@ -70,12 +71,38 @@ def test_a_bundle_calibrated_on_a_folder(blocks_file: Path, tmp_path: Path) -> N
     assert "quantized.onnx" not in manifest["files"]
 
 
+def test_images_are_calibrated_on_as_the_options_say(blocks_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(4):
+        pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    calibrated = ("--precision", "int8", "--calibration", folder, "--no-verify")
+    given = ("compile", blocks_file, "--target", "host_cpu", *calibrated)
+    options = ("--scale", 1, "--mean", 127.5, "--std", 127.5, "--bgr")
+    recorded = []
+    for name, more in (("plain", ()), ("prepared", options)):
+        done = mbv3c(*given, *more, "-o", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        recorded.append(manifest["quantization"]["calibration"])
+    assert recorded[0] == f"4 inputs in 4 files of {folder}"
+    assert "pixels times 1, mean 127.5 127.5 127.5, std 127.5 127.5 127.5, BGR" in recorded[1]
+    plain, prepared = (
+        (tmp_path / name / "quantized.onnx").read_bytes() for name in ("plain", "prepared")
+    )
+    assert plain != prepared  # other ranges
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--calibration", "nowhere"), "--calibration is for --precision int8"),
         (("--precision", "int8", "--calibration", "nowhere"), "no such folder"),
         (("--precision", "int8", "--keep-float", "some"), "keep-float"),
+        (("--precision", "int8", "--mean", "127.5"), "--mean belongs to --calibration FOLDER"),
+        (("--precision", "int8", "--bgr"), "--bgr belongs to --calibration FOLDER"),
+        (("--mean", "pool"), "--mean is for --target npu only"),
     ],
 )
 def test_wrong_usage(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.command_line import document, mbv3c
 
@@ -23,6 +24,37 @@ def test_run_refuses_another_shape(host_bundle: Path, tmp_path: Path) -> None:
     done = mbv3c("run", host_bundle, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
     assert done.returncode == 2
     assert "the bundle wants float32 (1, 3, 32, 32)" in done.stderr
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_an_image_is_prepared_as_the_options_say(host_bundle: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(pixels).resize((32, 32)).save(tmp_path / "x.png")
+    options = ("--scale", 1, "--mean", 127.5, "--std", 127.5, "--bgr", "--resize", "stretch")
+    arguments = ("run", host_bundle, "--input", tmp_path / "x.png", *options)
+    done = mbv3c(*arguments, "-o", tmp_path / "image.npy")
+    assert done.returncode == 0, done.stderr
+    rgb = np.asarray(Image.open(tmp_path / "x.png"), np.float32)
+    x = ((rgb[:, :, ::-1] - np.float32(127.5)) / np.float32(127.5)).transpose(2, 0, 1)[None]
+    np.save(tmp_path / "x.npy", np.ascontiguousarray(x))
+    done = mbv3c("run", host_bundle, "--input", tmp_path / "x.npy", "-o", tmp_path / "array.npy")
+    assert done.returncode == 0, done.stderr
+    assert (np.load(tmp_path / "image.npy") == np.load(tmp_path / "array.npy")).all()
+
+
+def test_an_image_that_cannot_be_read_is_named(host_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"no image")
+    arguments = ("-o", tmp_path / "y.npy", "--input")
+    done = mbv3c("run", host_bundle, *arguments, tmp_path / "x.png")
+    assert done.returncode == 1
+    assert "x.png is no image, or it is broken" in done.stderr
+    done = mbv3c("run", host_bundle, *arguments, tmp_path / "gone.png")
+    assert done.returncode == 2
+    assert "no such file" in done.stderr
+    source = host_bundle / "golden" / "input.npy"
+    done = mbv3c("run", host_bundle, *arguments, source, "--bgr")
+    assert done.returncode == 2
+    assert "--bgr belongs to an image as --input" in done.stderr
     assert not (tmp_path / "y.npy").exists()
 
 

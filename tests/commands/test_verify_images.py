@@ -172,6 +172,13 @@ def test_interrupted_twice_and_resumed_gives_the_same_report(
     other = mbv3c(*command[3:], "--mean", "0.5")
     assert other.returncode == 2
     assert "belongs to a measurement of another preprocessing" in other.stderr
+    # Journals from before there was --scale and --bgr say neither, and go on.
+    head = json.loads(journal.read_bytes().splitlines()[0])
+    assert set(head["preprocessing"]) == {"height", "width", "layout", "mean", "std", "shown"}
+    for more in (("--bgr",), ("--scale", "1")):
+        other = mbv3c(*command[3:], *more)
+        assert other.returncode == 2
+        assert "belongs to a measurement of another preprocessing" in other.stderr
 
 
 def test_the_default_journal_goes_and_the_list_stays(
@@ -248,6 +255,9 @@ def test_without_labels_there_is_agreement_only(
         (("--list", "x.csv"), "--list belongs to --images"),
         (("--images", "gone"), "no such folder"),
         (("--images", ".", "--mean", "1,2"), "--mean '1,2' is not a number"),
+        (("--images", ".", "--scale", "0"), "--scale 0 is not possible"),
+        (("--bgr",), "--bgr belongs to"),
+        (("--scale", "1"), "--scale belongs to"),
         (("--images", ".", "--std", "0"), "--std 0 is not possible"),
         (("--images", ".", "--resize", "big"), "neither a number of pixels nor stretch"),
         (("--images", ".", "--layout", "NHWC"), "does not fit the model's input"),

@@ -11,6 +11,7 @@ from mbv3c.errors import CalibrationError, Mbv3cError, UsageError
 from mbv3c.parity.metrics import cosine
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import Calibration, check_source, folder_inputs, random_inputs
+from mbv3c.quantization.images import Overrides
 from mbv3c.quantization.quantize import quantize
 from tests.onnx_text import graph
 from tests.quantization import quantizing
@@ -82,6 +83,27 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes) -> No
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CalibrationError, match=f"{name} is no .*broken"):
         folder_inputs(model(), tmp_path)
+
+
+def test_images_are_prepared_as_the_user_says(tmp_path: Path) -> None:
+    Image.new("RGB", (6, 4), (255, 128, 0)).save(tmp_path / "x.png")
+    overrides = Overrides((127.5,) * 3, (127.5,) * 3, scale=1.0, bgr=True)
+    found = folder_inputs(model(), tmp_path, overrides)
+    (x,) = found.read()
+    assert x[0, :, 0, 0].tolist() == [-1.0, np.float32(0.5 / 127.5), 1.0]
+    assert "pixels times 1, mean 127.5 127.5 127.5, std 127.5 127.5 127.5, BGR" in found.source
+    assert folder_inputs(model(), tmp_path).source == f"1 inputs in 1 files of {tmp_path}"
+
+
+def test_a_single_file_will_do(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", full(1.0))
+    np.save(tmp_path / "b.npy", full(2.0))
+    assert values(folder_inputs(model(), tmp_path / "b.npy")) == [2.0]
+    (tmp_path / "c.txt").write_text("no array")
+    with pytest.raises(UsageError, match=r"c\.txt is none of"):
+        folder_inputs(model(), tmp_path / "c.txt")
+    with pytest.raises(UsageError, match=r"no such file: .*d\.npy"):
+        folder_inputs(model(), tmp_path / "d.npy")
 
 
 def test_pickles_are_not_executed(tmp_path: Path) -> None:

@@ -106,13 +106,54 @@ def test_overrides_come_before_the_metadata(small: onnx.ModelProto) -> None:
         "std": "--std",
         "shown": "--resize, --crop",
         "layout": "the input's shape",
+        "scale": "as nothing else is said",
+        "channels": "as nothing else is said",
     }
     assert set(origins(small, Overrides()).values()) == {
         "the model's metadata mbv3c.mean",
         "the model's metadata mbv3c.std",
         "the model's metadata mbv3c.head",
         "the input's shape",
+        "as nothing else is said",
     }
+
+
+def test_a_scale_takes_the_place_of_the_models_own_mean_and_std(small: onnx.ModelProto) -> None:
+    shape = (1, 3, 224, 224)
+    found = preprocessing(small, shape, Overrides(scale=1.0, bgr=True))
+    assert (found.mean, found.std, found.scale) == ((0.0,) * 3, (1.0,) * 3, 1.0)
+    assert (found.to_json()["scale"], found.to_json()["channels"]) == (1.0, "BGR")
+    said = origins(small, Overrides(scale=1.0, bgr=True))
+    assert (said["scale"], said["channels"]) == ("--scale", "--bgr")
+    assert said["mean"] == said["std"] == "none, as --scale is given"
+    halves = (127.5,) * 3
+    found = preprocessing(small, shape, Overrides(halves, halves, scale=1.0))
+    assert (found.mean, found.std, found.bgr) == (halves, halves, False)
+
+
+def test_pixels_are_scaled_before_the_mean_and_the_std(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (255, 128, 0)).save(tmp_path / "x.png")
+    plain = Preprocessing(8, 8, False, (0.0,) * 3, (1.0,) * 3, None, scale=1.0)
+    x = read_image(tmp_path / "x.png", plain)
+    assert (x == np.array([255, 128, 0], np.float32)[:, None, None]).all()
+    halves = replace(plain, mean=(127.5,) * 3, std=(127.5,) * 3)
+    x = read_image(tmp_path / "x.png", halves)
+    assert (x[[0, 2], 0, 0] == [1, -1]).all()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_bgr_turns_the_channels_round_after_mean_and_std(
+    tmp_path: Path, *, channels_last: bool
+) -> None:
+    """Mean and std stay those of red, green and blue."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    usual = replace(IMAGENET, height=4, width=4, shown=None, channels_last=channels_last)
+    rgb = read_image(tmp_path / "x.png", usual)
+    bgr = read_image(tmp_path / "x.png", replace(usual, bgr=True))
+    axis = 2 if channels_last else 0
+    assert (bgr == np.flip(rgb, axis)).all()
+    assert bgr.flags["C_CONTIGUOUS"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from mbv3c.atomic import new_file
 from mbv3c.bundle import Bundle
 from mbv3c.errors import EXIT_LARGER, EXIT_PARITY, EXIT_SLOWER, SavedFileError, UsageError
 from mbv3c.parity.gate.limits import Limit, MetricRow
+from mbv3c.parity.own_inputs import OwnInputs
 from mbv3c.parity.verdict import Check, Verdict
 
 FORMAT = "mbv3c report"
@@ -55,13 +56,14 @@ class Footprint:
     sizes: dict[str, int]
 
 
-def identity_of(bundle: Bundle, cores: int) -> dict[str, Any]:
+def identity_of(bundle: Bundle, cores: int, own: OwnInputs | None) -> dict[str, Any]:
     """Return what must be equal in two reports that are to be compared."""
     return {
         "target": bundle.manifest.target.name,
         "cores": cores,
         "precision": bundle.manifest.precision,
         "model_sha256": bundle.files[bundles.MODEL],
+        "own_inputs_sha256": own and own.sha256,
     }
 
 
@@ -71,6 +73,7 @@ def report_of(
     verdict: Verdict,
     rows: Sequence[MetricRow],
     speed: Mapping[str, Any] | None,
+    own: OwnInputs | None = None,
 ) -> Report:
     """Return the report of a bundle that was verified.
 
@@ -81,6 +84,7 @@ def report_of(
         rows: metrics of the bundle.
         speed: `kind`, `value` (of which less is better) and what belongs to it; None if the speed
             was not measured.
+        own: the user's own inputs; None for the seeded ones.
     """
     document = {key: value for key, value in verdict.to_json().items() if key not in _TOO_LONG}
     sizes = {"bundle_bytes": sum((bundle.path / name).stat().st_size for name in bundle.files)}
@@ -89,7 +93,7 @@ def report_of(
         "schema": SCHEMA,
         "mbv3c": bundle.manifest.mbv3c,
         "bundle": bundle.path.resolve().name,
-        **identity_of(bundle, footprint.cores),
+        **identity_of(bundle, footprint.cores, own),
         "parity": document,
         "errors": verdict.errors(),
         "metrics": [row.to_json() for row in rows],
@@ -112,12 +116,12 @@ def write_report(path: Path, report: Report) -> None:
         temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
-def read_baseline(path: Path, bundle: Bundle, cores: int) -> Report:
+def read_baseline(path: Path, bundle: Bundle, cores: int, own: OwnInputs | None = None) -> Report:
     """Read an earlier report that a bundle is to be compared with.
 
     Raises:
-        UsageError: there is no such file, or it is of another target, precision or model, or of a
-            bundle that missed parity.
+        UsageError: there is no such file, or it is of another target, precision or model, of other
+            inputs, or of a bundle that missed parity.
         SavedFileError: it is damaged, of another version, or no report.
     """
     if not path.is_file():
@@ -134,7 +138,7 @@ def read_baseline(path: Path, bundle: Bundle, cores: int) -> Report:
         _check_shape(saved)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SavedFileError(f"{path} is damaged ({error}); write it again") from error
-    for name, value in identity_of(bundle, cores).items():
+    for name, value in identity_of(bundle, cores, own).items():
         if saved.get(name) != value:
             raise UsageError(
                 f"{path} is no baseline for {bundle.path}: its {name} is {saved.get(name)}, that "

@@ -33,6 +33,7 @@ from mbv3c.parity.gate.blocks import BlockErrors
 from mbv3c.parity.gate.limits import MetricRow, judge, measure_all
 from mbv3c.parity.gate.page import SAVED, write_pictures
 from mbv3c.parity.gate.saved_outputs import Saved, load_outputs, save_outputs, saved_of
+from mbv3c.parity.own_inputs import OwnInputs
 from mbv3c.parity.verdict import Check, Verdict, checks_of, exit_code
 from mbv3c.progress import Progress
 
@@ -116,6 +117,7 @@ class Subject:
         verify: function that verifies the bundle.
         speed: function that measures the speed, for `report_of`; None if it runs elsewhere.
         blocks: function that runs the blocks by themselves, or says why that is not possible.
+        own: the user's own inputs, on which it is verified; None for the seeded ones.
     """
 
     bundle: Bundle
@@ -123,6 +125,7 @@ class Subject:
     verify: Callable[[], Verdict]
     speed: Callable[[], dict[str, Any]] | None
     blocks: Callable[[], BlockErrors | str]
+    own: OwnInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def verify_and_judge(
     """
     with _Junit(request.junit, name) as junit:
         subject = open_subject()
-        bundle, baseline = subject.bundle, _baseline(subject, request)
+        bundle, own, baseline = subject.bundle, subject.own, _baseline(subject, request)
         started = time.monotonic()
         verdict = subject.verify()
         seconds = time.monotonic() - started
@@ -182,23 +185,26 @@ def verify_and_judge(
         checks = [*checks_of(verdict, seconds), *judge(request.limits, verdict.pairs, rows)]
         junit.checks = checks
         if request.save_outputs is not None:
-            save_outputs(request.save_outputs, saved_of(bundle, verdict))
-        report = report_of(bundle, subject.footprint, verdict, rows, None)
+            save_outputs(request.save_outputs, saved_of(bundle, verdict, own))
+        report = report_of(bundle, subject.footprint, verdict, rows, None, own)
         checks += _against(baseline, report, subject, request, progress)
         if request.report is not None:
             write_report(request.report, report)
         shown = None
         if request.plot is not None or request.html is not None:
             blocks = subject.blocks()
-            write_pictures(request, saved_of(bundle, verdict), checks, rows, blocks)
+            write_pictures(request, saved_of(bundle, verdict, own), checks, rows, blocks)
             shown = None if isinstance(blocks, str) else blocks.to_json()
-    return GateResult(verdict.to_json(), verdict.lines(), rows, checks, shown)
+    document = {**verdict.to_json(), "own_inputs": own and own.to_json()}
+    lines = [*verdict.lines(), *([f"inputs: {own.source}"] if own else [])]
+    return GateResult(document, lines, rows, checks, shown)
 
 
 def _baseline(subject: Subject, request: GateRequest) -> Report | None:
     baseline = None
     if request.baseline is not None:
-        baseline = read_baseline(request.baseline, subject.bundle, subject.footprint.cores)
+        cores = subject.footprint.cores
+        baseline = read_baseline(request.baseline, subject.bundle, cores, subject.own)
     has_speed = baseline is not None and baseline["speed"] is not None
     if (request.latency or has_speed) and subject.speed is None:
         raise UsageError(
@@ -234,6 +240,8 @@ def check_again(path: Path, request: GateRequest) -> GateResult:
             again = _standing(path, saved)
             checks, document = again.checks(), again.to_json()
             lines = [f"{origin}{line}" for line in again.lines()]
+        if saved.origin["own_inputs"] is not None:
+            lines.append(f"inputs: {saved.origin['own_inputs']}")
         if checks:
             checks[0] = replace(checks[0], seconds=time.monotonic() - started)
         junit.checks = checks

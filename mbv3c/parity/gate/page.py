@@ -285,5 +285,7 @@ def write_pictures(
             "made with": versions,
             "bundle": f"sha256 of its manifest {origin['bundle_sha256']}",
         }
+        if origin.get("own_inputs") is not None:
+            facts["inputs"] = str(origin["own_inputs"])
         page = Page(str(origin["bundle"]), facts, checks, rows, saved.pairs, blocks)
         write_page(request.html, page)

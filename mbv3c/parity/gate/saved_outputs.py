@@ -22,6 +22,7 @@ from mbv3c.errors import SavedFileError, UsageError
 from mbv3c.graphs.weights.files import write_npz
 from mbv3c.manifest import MANIFEST
 from mbv3c.parity.metrics import finite
+from mbv3c.parity.own_inputs import OwnInputs
 from mbv3c.parity.reference import ReferenceOutput
 from mbv3c.parity.tolerance import Tolerance
 from mbv3c.parity.verdict import Pair, Pairs, Verdict
@@ -42,7 +43,8 @@ class Saved:
 
     Attributes:
         origin: `bundle` (its name), `bundle_sha256` (of its manifest, which has the hashes of all
-            other files), `target`, `precision`, `ran_on`, `exact_program`, `versions`.
+            other files), `target`, `precision`, `ran_on`, `exact_program`, `versions`,
+            `own_inputs` (in words; None for the seeded ones).
         standing: the tolerance by which `verify` judges these outputs; None if it judges
             something else.
         pairs: the outputs; none of them judged.
@@ -53,7 +55,7 @@ class Saved:
     pairs: Pairs
 
 
-def saved_of(bundle: Bundle, verdict: Verdict) -> Saved:
+def saved_of(bundle: Bundle, verdict: Verdict, own: OwnInputs | None = None) -> Saved:
     """Return the outputs of a bundle that was verified, and where they come from."""
     manifest = bundle.manifest
     origin = {
@@ -64,6 +66,7 @@ def saved_of(bundle: Bundle, verdict: Verdict) -> Saved:
         "ran_on": verdict.ran_on,
         "exact_program": verdict.exact_program,
         "versions": {"mbv3c": manifest.mbv3c, **manifest.tools},
+        "own_inputs": own and own.source,
     }
     return Saved(origin, verdict.standing, verdict.pairs)
 
@@ -121,6 +124,7 @@ def load_outputs(path: Path) -> Saved:
                 for i, allowances in enumerate(header["inputs"])
             )
             origin = {name: header[name] for name in _ORIGIN}
+            origin["own_inputs"] = header.get("own_inputs")  # which older files do not say
             standing = header["standing"] and Tolerance(**header["standing"])
     except _BROKEN as error:
         raise SavedFileError(

@@ -13,6 +13,7 @@ from mbv3c.bundle import NPU_STREAM, Bundle
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import Runnable
+from mbv3c.feeds import Feed
 from mbv3c.job import Job
 from mbv3c.lowering.plan import Choices
 from mbv3c.manifest import Manifest
@@ -127,6 +128,7 @@ class EthosUBackend(Backend):
         progress: Progress,
         place: Place | None = None,
         known: Prepared | None = None,
+        inputs: list[Feed] | None = None,
     ) -> Verdict:
         self._check_place(bundle, place)
         require_npu_tools()
@@ -134,9 +136,14 @@ class EthosUBackend(Backend):
         from mbv3c.targets.ethos_u.verify import verify
 
         progress("comparing fp32, QDQ, TOSA and command stream, step by step")
-        return verify(bundle, self.device_of(bundle))
+        return verify(bundle, self.device_of(bundle), inputs)
 
-    def blocks(self, bundle: Bundle, progress: Progress) -> BlockErrors | str:
+    def blocks(
+        self,
+        bundle: Bundle,
+        progress: Progress,
+        inputs: list[Feed] | None = None,
+    ) -> BlockErrors | str:
         return "The operators of an NPU bundle are checked one by one; see the checks."
 
     def footprint(self, bundle: Bundle) -> Footprint:

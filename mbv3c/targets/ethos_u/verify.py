@@ -46,8 +46,8 @@ _NUDGED = 9
 _STREAM_INPUTS = 2
 
 
-def verify(bundle: Bundle, device: NpuTarget) -> NpuParity:
-    """Check a bundle, using only the files in the bundle.
+def verify(bundle: Bundle, device: NpuTarget, inputs: list[Feed] | None = None) -> NpuParity:
+    """Check a bundle, using only the files in the bundle; `inputs` are the user's own.
 
     Raises:
         Mbv3cError: a tool fails.
@@ -64,6 +64,7 @@ def verify(bundle: Bundle, device: NpuTarget) -> NpuParity:
         tosa,
         stream,
         host,
+        inputs,
         interpreted=device.interpreted,
     )
 
@@ -75,6 +76,7 @@ def check(
     tosa: bytes,
     raw: Path,
     host: onnx.ModelProto | None = None,
+    inputs: list[Feed] | None = None,
     *,
     interpreted: bool,
 ) -> NpuParity:
@@ -87,12 +89,13 @@ def check(
         tosa: the TOSA file of the region.
         raw: the .npz file with the command stream.
         host: what comes behind the NPU.
+        inputs: the user's own inputs, instead of the seeded ones.
         interpreted: whether the interpreter knows the device.
 
     Raises:
         Mbv3cError: a tool fails.
     """
-    inputs = inputs_of(model)[:USUAL_INPUTS]
+    inputs = inputs or inputs_of(model)[:USUAL_INPUTS]
     integers = [region.inputs[0].to_device(x) for x in inputs]
     wanted = [run_tosa(tosa, [x]) for x in integers]
     references = list(run_reference(model, inputs))

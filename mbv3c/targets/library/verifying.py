@@ -19,13 +19,13 @@ from mbv3c.execution.device.place import Place
 from mbv3c.execution.device.runner import RpcRunner
 from mbv3c.execution.host import HostRunner
 from mbv3c.execution.runners import KernelRunner, Runnable, Runner
-from mbv3c.feeds import Array
+from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
 from mbv3c.parity.compare import Parity, agreement, at_ties, compare, with_pooled_spread
 from mbv3c.parity.gate.blocks import BlockErrors, check_blocks
-from mbv3c.parity.inputs import inputs_of
+from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
 from mbv3c.parity.kernels import KernelsParity, check_kernels
 from mbv3c.parity.ladder.climb import blame_library
 from mbv3c.parity.ladder.ladder import BREAKS, Ladder, Skipped
@@ -114,6 +114,7 @@ def verify(
     progress: Progress,
     place: Place | None = None,
     known: Prepared | None = None,
+    inputs: list[Feed] | None = None,
 ) -> Parity:
     """Check a bundle's library, as `Backend.verify` says.
 
@@ -124,7 +125,7 @@ def verify(
     """
     with backend.open(bundle, progress, place=place) as opened:
         progress(_ON_QUANTIZED if bundle.quantized else _ON_GIVEN)
-        reference = reference_of(bundle, known)
+        reference = reference_of(bundle, known, inputs)
         wanted = reference.outputs
         if opened.exact_program:
             progress(f"running the library on {opened.ran_on}")
@@ -143,7 +144,8 @@ def verify(
     progress(_ON_GIVEN)
     given = known.given if known else onnx.load(bundle.model)
     given_outputs = list(run_reference(given, reference.inputs))
-    return replace(parity, as_given=agreement(outputs, given_outputs))
+    usual = USUAL_INPUTS if inputs is None else len(inputs)
+    return replace(parity, as_given=agreement(outputs, given_outputs, usual))
 
 
 def kernels_alone(
@@ -153,14 +155,19 @@ def kernels_alone(
     if not precision.quantized or not isinstance(opened.runner, KernelRunner):
         return None
     progress("running every kernel by itself")
-    # The last input has the largest values: of integers, those that saturate, too.
+    # The last seeded input has the largest values: of integers, those that saturate, too.
     x = reference.inputs[-1]
     # The library has the names and the zero points of the cleaned graph, which are equal in value.
     graph, _ = rewritten_for(reference.model, precision)
     return check_kernels(graph, opened.kernels, x, opened.runner, opened.folder)
 
 
-def blocks(backend: "LibraryBackend", bundle: Bundle, progress: Progress) -> BlockErrors | str:
+def blocks(
+    backend: "LibraryBackend",
+    bundle: Bundle,
+    progress: Progress,
+    inputs: list[Feed] | None = None,
+) -> BlockErrors | str:
     """Run every block of a bundle by itself, or say why that is not possible.
 
     Raises:
@@ -175,9 +182,9 @@ def blocks(backend: "LibraryBackend", bundle: Bundle, progress: Progress) -> Blo
         )
     progress("running every block by itself")
     graph, _ = rewritten_for(onnx.load(bundle.compiled_model), job.precision)
-    reference = Reference(graph, inputs_of(onnx.load(bundle.model)))
+    given = inputs or inputs_of(onnx.load(bundle.model))
     kernels = manifest_of(bundle).kernels
-    return check_blocks(graph, kernels, reference.inputs, runner, bundle.path)
+    return check_blocks(graph, kernels, given, runner, bundle.path)
 
 
 def golden_of(prepared: Prepared, precision: Precision) -> Golden:

@@ -24,6 +24,7 @@ ORIGIN = {
     "ran_on": "this machine",
     "exact_program": True,
     "versions": {"mbv3c": "0"},
+    "own_inputs": None,
 }
 SCORES = np.array([[1.0, np.nan, -np.inf]], np.float32)
 BOXES = np.arange(8, dtype=np.float32).reshape(1, 2, 4)

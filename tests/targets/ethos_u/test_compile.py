@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
+from PIL import Image
 
 from mbv3c.bundle import NPU_STREAM
 from mbv3c.errors import ModelError, UsageError
@@ -304,6 +305,21 @@ def test_calibration_and_float_ends(tmp_path: Path):
     check_conversions(path, tmp_path, inspected)
 
 
+def test_mean_is_of_the_pixels_in_numbers_and_of_the_npu_in_words(tmp_path: Path):
+    folder, path = tmp_path / "images", tmp_path / "bundle"
+    folder.mkdir()
+    for index in range(2):
+        pixels = np.random.default_rng(index).integers(0, 256, (96, 96, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    prepared = ("--scale", 1, "--mean", 127.5, "--std", 127.5)
+    given = ("--target", "npu", "--calibration", folder, *prepared, "--mean", "pool")
+    done = mbv3c("compile", *QUICK, *given, "-o", path, "--no-verify")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert manifest["npu"]["knobs"]["mean"] == "pool"
+    assert "pixels times 1, mean 127.5" in manifest["quantization"]["calibration"]
+
+
 def check_conversions(path: Path, folder: Path, inspected: dict[str, Any]) -> None:
     """Run the functions of model.c on this machine, on the golden tensors and on hard values."""
     triple = f"{platform.machine()}-linux-gnu"
@@ -342,6 +358,7 @@ def check_conversions(path: Path, folder: Path, inspected: dict[str, Any]) -> No
         (("--target", "npu", "--cores", "2"), 2, "--cores is for CPUs"),
         (("--target", "npu", "--optimise", "speed"), 2, "known: performance, size"),
         (("--target", "npu", "--mean", "sum"), 2, "known: depthwise, pool"),
+        (("--target", "npu", "--mean", "0.5"), 2, "--mean belongs to --calibration FOLDER"),
         (("--target", "npu", "--memory-mode", "Flash"), 2, "known: Shared_Sram, Sram_Only"),
         (("--target", "host_cpu", "--float-io"), 2, "--float-io is for --target npu only"),
     ],

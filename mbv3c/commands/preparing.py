@@ -1,0 +1,78 @@
+"""The options that say how images are prepared; several commands share them."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mbv3c.commands.options import all_of, taken
+from mbv3c.errors import UsageError
+
+if TYPE_CHECKING:
+    from mbv3c.quantization.images import Overrides
+
+_CHANNELS = 3
+
+mean_option = click.option(
+    "--mean", help="Of pixels of 0..1, such as 0.5, or of red, green, blue: 0.485,0.456,0.406."
+)
+# All but --mean, which means something else to NPUs, too.
+other_preparing_options = all_of(
+    click.option("--std", help="Likewise."),
+    click.option(
+        "--scale",
+        type=float,
+        help="Factor of pixels of 0..255, before --mean and --std.  [default: 1/255]",
+    ),
+    click.option("--bgr", is_flag=True, default=None, help="Channels are blue, green, red."),
+    click.option("--resize", help="Scale the shorter side to so many pixels, or: stretch."),
+    click.option("--crop", type=int, help="Take so many of them, in the middle."),
+    click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Of the model's input."),
+)
+# How images are prepared; `take_overrides` reads them.
+preparing_options = all_of(mean_option, other_preparing_options)
+_PREPARING = ("mean", "std", "scale", "bgr", "resize", "crop", "layout")
+
+
+def take_overrides(given: dict[str, Any], images: str, *, there: bool) -> "Overrides":
+    """Take the options out of what was given, and read them.
+
+    `images` is what names images, for the message, and `there` whether that was given.
+
+    Raises:
+        UsageError: an option is there and no images are, or a value makes no sense.
+    """
+    options = taken(given, *_PREPARING)
+    said = [name for name, value in options.items() if value is not None]
+    if said and not there:
+        raise UsageError(f"--{said[0]} belongs to {images}")
+    return _overrides(options)
+
+
+def _overrides(given: dict[str, Any]) -> "Overrides":
+    from mbv3c.quantization.images import STRETCH, Overrides
+
+    resize, scale = given["resize"], given["scale"]
+    if resize not in (None, STRETCH):
+        if not resize.isdecimal() or not int(resize):
+            raise UsageError(f"--resize {resize!r} is neither a number of pixels nor {STRETCH}")
+        resize = int(resize)
+    mean, std = (_three(given[name], f"--{name}") for name in ("mean", "std"))
+    if std is not None and 0 in std:
+        raise UsageError("--std 0 is not possible: the image is divided by it")
+    if scale is not None and not 0 < abs(scale) < float("inf"):
+        raise UsageError(f"--scale {scale:g} is not possible: every image would be the same")
+    return Overrides(mean, std, resize, given["crop"], given["layout"], scale, given["bgr"])
+
+
+def _three(text: str | None, option: str) -> tuple[float, ...] | None:
+    """Read one number for all channels, or one for each."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        numbers = ()
+    numbers = numbers * _CHANNELS if len(numbers) == 1 else numbers
+    if len(numbers) != _CHANNELS or not all(abs(number) < float("inf") for number in numbers):
+        raise UsageError(f"{option} {text!r} is not a number, nor three with commas between")
+    return numbers
