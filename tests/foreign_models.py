@@ -348,30 +348,6 @@ def constants_as_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def bytes_in() -> onnx.ModelProto:
-    net = Net(inputs={"x": (TensorProto.UINT8, (1, 3, SIDE, SIDE))})
-    return net.model(net.head(net.trunk(net.add("Cast", "x", to=TensorProto.FLOAT))))
-
-
-def two_inputs() -> onnx.ModelProto:
-    net = Net()
-    net.inputs["vector"] = (TensorProto.FLOAT, (1, 10))
-    return net.model(net.add("Add", net.head(net.trunk()), "vector"))
-
-
-def label() -> onnx.ModelProto:
-    net = Net()
-    return net.model(net.add("ArgMax", net.head(net.trunk()), axis=1))
-
-
-def five_best() -> onnx.ModelProto:
-    net = Net()
-    y = net.head(net.trunk())
-    node = helper.make_node("TopK", [y, net.constant([5], np.int64)], ["values", "places"], "best")
-    net.nodes.append(node)
-    return net.model("values")
-
-
 def quantized_dynamically() -> onnx.ModelProto:
     net = Net()
     x = net.add("Flatten", net.add("GlobalAveragePool", net.trunk()))
@@ -416,10 +392,6 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "Resize to any size, nearest": resized(mode="nearest"),
     "Resize to any size, cubic": resized(mode="cubic"),
     "Resize with antialias": resized(18, mode="linear", antialias=1),
-    "an input of uint8": bytes_in,
-    "two inputs": two_inputs,
-    "a label out (ArgMax)": label,
-    "the five best (TopK)": five_best,
     "If on values of the input": branch_on_values,
     "quantized dynamically": quantized_dynamically,
 }

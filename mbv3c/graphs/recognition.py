@@ -13,7 +13,7 @@ from typing import get_args
 import onnx
 
 from mbv3c.graphs.blocks import MismatchError, read_architecture
-from mbv3c.graphs.load import model_input, static_shape
+from mbv3c.graphs.load import model_inputs, static_shape
 from mbv3c.graphs.skeleton import SkeletonStep, skeleton
 from mbv3c.graphs.spec import (
     NARROWEST,
@@ -98,10 +98,13 @@ class Unrecognized:
 def recognize(model: onnx.ModelProto) -> Recognized | Unrecognized:
     """Say which MobileNetV3 a graph is, or why it is none.
 
-    The model must have one input of a fixed shape. Fused or folded operators are not needed:
-    what lies between two convolutions is recognised by what it computes.
+    The inputs must have fixed shapes. Fused or folded operators are not needed: what lies between
+    two convolutions is recognised by what it computes.
     """
-    shape = static_shape(model_input(model))
+    inputs = model_inputs(model)
+    if len(inputs) > 1:
+        return Unrecognized(f"it has {len(inputs)} inputs, and MobileNetV3 takes one image")
+    shape = static_shape(inputs[0])
     if shape is None or len(shape) != 4:
         return Unrecognized(f"the input has the shape {shape}, an image batch has 4 dimensions")
     try:

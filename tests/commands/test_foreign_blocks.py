@@ -17,8 +17,8 @@ from tests.foreign_blocks import BLOCKS, with_block
 from tests.variations import variation
 
 IN_CI = ("AveragePool, odd window", "GroupNormalization", "LSTM", "spatial attention (CBAM)")
-FP32 = ("--target", "host_cpu")
-INT8 = (*FP32, "--precision", "int8")
+FP32 = ("host_cpu", "fp32")
+INT8 = ("host_cpu", "int8")
 
 
 @pytest.mark.parametrize("name", IN_CI)

@@ -33,8 +33,7 @@ def test_it_is_right_or_refused_in_words(
     kind: str, name: str, build: Callable[[], onnx.ModelProto], tmp_path: Path
 ) -> None:
     precision = "fp32" if kind == "fp32" else "int8"
-    options = ("--target", "host_cpu", "--precision", precision)
-    seen[kind, name] = networks_page.tried(build(), tmp_path, *options)
+    seen[kind, name] = networks_page.tried(build(), tmp_path, "host_cpu", precision)
 
 
 def test_the_page_says_so(request: pytest.FixtureRequest) -> None:

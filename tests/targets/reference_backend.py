@@ -71,7 +71,8 @@ class OrtBackend(Backend):
     def build(self, prepared: Prepared, lowered: Any, job: Job, folder: Path) -> Built:
         onnx.save(lowered, folder / PROGRAM)
         outputs = [np.asarray(one.output) for one in prepared.reference.outputs[0]]
-        golden = Golden(prepared.reference.inputs[0], outputs, [1e-5] * len(outputs))
+        count = len(outputs)
+        golden = Golden(prepared.reference.inputs[0], outputs, [1e-5] * count, [False] * count)
         return Built(None, golden)
 
     @contextmanager

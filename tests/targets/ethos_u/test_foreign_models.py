@@ -13,9 +13,10 @@ import pytest
 
 from tests import networks_page
 from tests.foreign_models import MODELS, QUANTIZED
+from tests.typed_models import INPUTS, OUTPUTS
 
 CASES = {
-    name: {**MODELS, **QUANTIZED}[name]
+    name: {**MODELS, **QUANTIZED, **INPUTS, **OUTPUTS}[name]
     for name in (
         "nothing odd",
         "initialisers listed as inputs (torch)",
@@ -25,7 +26,10 @@ CASES = {
         "tokens and back to a map",
         "one tensor as two outputs",
         "maps of several strides as outputs",
-        "a label out (ArgMax)",
+        "a label (ArgMax, int64)",
+        "frames of uint8, NHWC",
+        "an image and a vector",
+        "a map of labels, as floats",
         "uint8 activations",
         "uint8 weights",
         "scales as Constant nodes, Casts (torch)",
@@ -38,7 +42,7 @@ seen: dict[str, str] = {}
 def test_it_is_right_or_refused_in_words(
     name: str, build: Callable[[], onnx.ModelProto], tmp_path: Path
 ) -> None:
-    seen[name] = networks_page.tried(build(), tmp_path, "--target", "npu:ethos-u55-128")
+    seen[name] = networks_page.tried(build(), tmp_path, "npu:ethos-u55-128")
 
 
 def test_the_page_says_so(request: pytest.FixtureRequest) -> None:
