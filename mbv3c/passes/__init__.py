@@ -30,10 +30,13 @@ from mbv3c.passes.report import PassReport, Proof, Refusal
 from mbv3c.passes.resolve_castlike import ResolveCastLike
 from mbv3c.passes.simplify import simplify
 from mbv3c.passes.sink_transposes import sink_transposes
+from mbv3c.passes.spell_normalization import spell_normalization
 from mbv3c.passes.spell_resize import spell_resize
+from mbv3c.passes.spell_topk import spell_topk
 from mbv3c.passes.split_qoperators import split_qoperators
 from mbv3c.passes.sub_to_add import SubToAdd
 from mbv3c.passes.undo_fusions import undo_fusions
+from mbv3c.passes.unroll_recurrent import unroll_recurrent
 from mbv3c.passes.upgrade_opset import upgrade_opset
 
 __all__ = ["CLEANING", "PIPELINE", "Pass", "PassReport", "Proof", "Refusal", "run_pipeline"]
@@ -47,6 +50,9 @@ CLEANING: tuple[Pass, ...] = (
     lift_constants,
     undo_fusions,
     split_qoperators,
+    spell_topk,
+    spell_normalization,
+    unroll_recurrent,
     drop_noops,
     canonical_qdq,
 )
@@ -61,6 +67,9 @@ PIPELINE: tuple[Pass, ...] = (
     ResolveCastLike(),
     simplify,
     spell_resize,
+    spell_topk,
+    spell_normalization,
+    unroll_recurrent,
     drop_noops,
     SubToAdd(),
     explicit_pads,

@@ -47,8 +47,8 @@ def test_a_node_without_a_name_is_not_taken_for_another_one() -> None:
 
 
 def test_what_no_pass_looked_at() -> None:
-    text = "g (float[1, 8] x) => (float[1, 8] y) { [n] y = LpNormalization(x) }"
-    assert left(graph(text), "LpNormalization") == [f"LpNormalization n: {NO_REWRITE}"]
+    text = "g (float[1, 8, 8] x) => (float[1] y) { [n] y = Det(x) }"
+    assert left(graph(text), "Det") == [f"Det n: {NO_REWRITE}"]
 
 
 def test_nodes_of_which_there_is_the_same_to_say_share_a_line() -> None:
