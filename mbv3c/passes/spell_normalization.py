@@ -1,11 +1,13 @@
 """Write normalisations that TVM does not import, or computes less exactly than onnxruntime.
 
-    LpNormalization(x)             ⇒   x / ReduceL2(x), and 0 where that is 0; p = 1: ReduceL1
+    LpNormalization(x)             ⇒   x / ReduceL2(x), or / 1 where that is 0; p = 1: ReduceL1
     MeanVarianceNormalization(x)   ⇒   d / √mean(d²) of d = x - mean(x)
 
 TVM computes the variance of the second as mean(x²) - mean(x)², which loses all digits far from
-zero. Source: ONNX operators LpNormalization-1, MeanVarianceNormalization-13; onnxruntime leaves
-out the epsilon by which ONNX defines the second.
+zero. Where the norm is 0, onnxruntime returns zeros, and this x, which is 0 or too small to have a
+square; an infinite divisor would be exact, and no range to calibrate for integers. Source: ONNX
+operators LpNormalization-1, MeanVarianceNormalization-13; onnxruntime leaves out the epsilon by
+which ONNX defines the second.
 """
 
 import numpy as np
@@ -33,9 +35,9 @@ def _lp(spelling: Spelling) -> None:
         raise StaysError(f"its p is {power}")
     axis = spelling.attribute("axis", -1) % len(spelling.shape(x))
     norm = spelling.reduce(f"ReduceL{power}", x, [axis], keepdims=1)
-    zero, infinity = (np.array(value, np.float32) for value in (0, np.inf))
+    zero, one = (np.array(value, np.float32) for value in (0, 1))
     empty = spelling.add("Equal", norm, spelling.store(zero, "zero"))
-    norm = spelling.add("Where", empty, spelling.store(infinity, "infinity"), norm)
+    norm = spelling.add("Where", empty, spelling.store(one, "one"), norm)
     spelling.add("Div", x, norm, out=spelling.output(0))
 
 

@@ -6,8 +6,8 @@
 
 An element comes before another if it is larger, or equal and further to the front: the order in
 which onnxruntime takes them. What is left are the elements that come after the one that was taken
-last, so that no value has to stand for "taken", and infinite ones are safe. Ranks compare all
-elements with all others, in few kernels whatever the number is. Source: ONNX operator TopK-11.
+last, so that no value has to stand for "taken". Ranks compare all elements with all others, in
+few kernels whatever the number is. Source: ONNX operator TopK-11.
 """
 
 from math import prod
@@ -82,12 +82,14 @@ class _TopK:
         numbers = np.arange(self._size, dtype=np.int32)
         here = self._along(numbers, axis, len(self._shape))
         behind = self._spelling.store(np.array(self._size, np.int32), "behind")
-        worst = self._spelling.store(np.array(self._worst(), self._dtype), "worst")
+        # What no longer counts gets the worst value that there is: one of x itself, so that it is
+        # right for any type and among infinite ones.
+        least, most = ("ReduceMin", "ReduceMax") if self._largest else ("ReduceMax", "ReduceMin")
+        worst = self._spelling.reduce(least, x, [axis], keepdims=1)
         values, places, left = list[str](), list[str](), ""
         for _ in range(self._count):
             rest = add("Where", left, x, worst) if left else x
-            best = "ReduceMax" if self._largest else "ReduceMin"
-            values.append(self._spelling.reduce(best, rest, [axis], keepdims=1))
+            values.append(self._spelling.reduce(most, rest, [axis], keepdims=1))
             found = add("Equal", x, values[-1])
             found = add("And", left, found) if left else found
             place = add("Where", found, here, behind)
@@ -98,13 +100,6 @@ class _TopK:
         add("Concat", *values, axis=axis, out=self._spelling.outputs[0])
         joined = add("Concat", *places, axis=axis)
         add("Cast", joined, to=TensorProto.INT64, out=self._spelling.outputs[1])
-
-    def _worst(self) -> float | int:
-        """Return a value before which any other comes, or that equals it."""
-        if self._dtype.kind == "f":
-            return -np.inf if self._largest else np.inf
-        limits = np.iinfo(self._dtype)
-        return limits.min if self._largest else limits.max
 
     def _by_rank(self) -> None:
         add, axis = self._spelling.add, self._axis
