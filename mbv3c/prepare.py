@@ -23,7 +23,7 @@ from mbv3c.manifest import (
 )
 from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.reference import ReferenceOutput, run_reference
-from mbv3c.passes import CLEANING, PassReport, run_pipeline
+from mbv3c.passes import CLEANING, COMPILING, PassReport, run_pipeline
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.quantization.quantize import quantize_once
@@ -159,7 +159,7 @@ def rewritten_for(
 
     What we quantize was rewritten before, and rewriting it again would fold its integers to fp32.
     """
-    return run_pipeline(model, CLEANING) if precision.quantized else run_pipeline(model)
+    return run_pipeline(model, CLEANING if precision.quantized else COMPILING)
 
 
 def check_keep_float(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:

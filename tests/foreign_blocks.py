@@ -117,6 +117,27 @@ def recurrent(op_type: str, gates: int) -> Block:
     return block
 
 
+def columns_both_ways(net: Net, x: str) -> str:
+    """A text recogniser's head: a bidirectional LSTM over the columns of a map."""
+    columns = net.add(
+        "Reshape", net.reduce("ReduceMean", x, 2), net.constant([1, 32, 8], np.int64)
+    )
+    steps = net.add("Transpose", columns, perm=[2, 0, 1])
+    operands = (weights(2, 64, 32), weights(2, 64, 16), weights(2, 128))
+    attributes = {"hidden_size": 16, "direction": "bidirectional"}
+    made = net.add("LSTM", steps, *map(net.constant, operands), **attributes)
+    turned = net.add("Transpose", made, perm=[2, 1, 3, 0])
+    return net.add("Reshape", turned, net.constant([1, 32, 1, 8], np.int64))
+
+
+def best_channels(net: Net, x: str) -> str:
+    """Weigh every pixel by the sum of its three largest channels."""
+    outputs = [f"{x}.best", f"{x}.places"]
+    count = net.constant([3], np.int64)
+    net.nodes.append(helper.make_node("TopK", [x, count], outputs, f"{x}.topk", axis=1))
+    return net.add("Mul", x, net.reduce("ReduceMean", outputs[0], 1))
+
+
 def normalised(net: Net, x: str) -> str:
     return net.add("Div", x, net.reduce("ReduceL2", x, 1))
 
@@ -168,6 +189,7 @@ BLOCKS: dict[str, tuple[int, Block]] = {
     ),
     "LayerNormalization": (17, layer_norm),
     "LpNormalization": (13, call("LpNormalization", axis=1, p=2)),
+    "MeanVarianceNormalization": (13, call("MeanVarianceNormalization", axes=[1, 2, 3])),
     "division by ReduceL2": (13, normalised),
     "LRN": (13, call("LRN", size=5)),
     "Mish": (18, call("Mish")),
@@ -195,6 +217,9 @@ BLOCKS: dict[str, tuple[int, Block]] = {
     "self-attention": (13, self_attention),
     "LSTM": (14, recurrent("LSTM", 4)),
     "GRU": (14, recurrent("GRU", 3)),
+    "RNN": (14, recurrent("RNN", 1)),
+    "LSTM in both directions": (14, columns_both_ways),
+    "TopK": (13, best_channels),
 }
 
 

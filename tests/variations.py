@@ -9,6 +9,10 @@ from tests.foreign_models import Net, constants_as_nodes
 
 _MOST_BLOCKS = 3
 _NEWEST = 22
+_OF_ONE_SIZE = (
+    *("Conv of one dimension", "self-attention", "Expand"),
+    *("LSTM", "GRU", "RNN", "LSTM in both directions"),
+)
 _SHRINKING = ("rounded up", "odd window", "3x3", "dilated", "lopsided")
 
 
@@ -20,8 +24,7 @@ def variation(seed: int) -> onnx.ModelProto:
     net = Net(opset=opset, ir_version=int(random.integers(8, 11)), random=random)
     x, small = net.trunk(swish=str(random.choice(["Relu", "Sigmoid", "Identity"]))), False
     for name in names:
-        fixed = name in ("Conv of one dimension", "self-attention", "LSTM", "GRU", "Expand")
-        if fixed and small:
+        if name in _OF_ONE_SIZE and small:
             continue  # these say the size of the map
         x = BLOCKS[name][1](net, x)
         small = True

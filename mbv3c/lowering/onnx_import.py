@@ -23,26 +23,36 @@ from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 from mbv3c.errors import ModelError, UnknownOperatorsError
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
+_WITHOUT_KERNEL = ("TopK",)  # the importer makes a call of TVM's runtime of them
 _FOR_ONE_PROCESSOR = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 
 
 def check_operators(model: onnx.ModelProto) -> None:
-    """Make sure that TVM can import every operator.
+    """Make sure that TVM can import every operator, and has a kernel for it.
 
     Raises:
-        UnknownOperatorsError: TVM has no importer for some operators; the message names them all,
-            with their nodes.
+        UnknownOperatorsError: TVM lacks some operators; the message names them all, with their
+            nodes.
     """
     known = _get_convert_map()
-    unknown: dict[str, list[str]] = {}
+    lacking: dict[str, dict[str, list[str]]] = {}
     positions = []
     for position, node in enumerate(model.graph.node):
         if node.op_type not in known or node.domain not in _DEFAULT_DOMAINS:
-            positions.append(position)
-            unknown.setdefault(node.op_type, []).append(node.name or f"→ {node.output[0]}")
-    if unknown:
-        listed = "; ".join(f"{op} (nodes: {', '.join(names)})" for op, names in unknown.items())
-        message = f"TVM {tvm.__version__} cannot import these operators: {listed}"
+            how = "cannot import these operators"
+        elif node.op_type in _WITHOUT_KERNEL:
+            how = "has no kernel for these operators"
+        else:
+            continue
+        positions.append(position)
+        nodes = lacking.setdefault(how, {}).setdefault(node.op_type, [])
+        nodes.append(node.name or f"→ {node.output[0]}")
+    if lacking:
+        message = "; ".join(
+            f"TVM {tvm.__version__} {how}: "
+            + "; ".join(f"{op} (nodes: {', '.join(names)})" for op, names in found.items())
+            for how, found in lacking.items()
+        )
         if any(model.graph.node[position].domain in _FOR_ONE_PROCESSOR for position in positions):
             message += (
                 "; onnxruntime laid this file out for one processor: give the model as it was "
@@ -55,7 +65,7 @@ def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
     """Import a graph with fixed shapes; weights become constants of the function `main`.
 
     Raises:
-        UnknownOperatorsError: TVM has no importer for some operators.
+        UnknownOperatorsError: TVM lacks some operators.
         ModelError: TVM fails to import an operator.
     """
     check_operators(model)

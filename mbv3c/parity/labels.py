@@ -97,7 +97,20 @@ class _Reader:
             return self._rounded(node.input[0], node.op_type)
         if node.op_type == "Cast":
             return self._cast(node)
+        if node.op_type == "Concat":
+            return self._joined(node)
         return self._passed_on(node)
+
+    def _joined(self, node: onnx.NodeProto) -> Decision | None:
+        parts = [self.decision(name) for name in node.input]
+        known = [part for part in parts if part is not None and part.margins is not None]
+        if not parts or len(known) < len(parts):
+            return None
+        tensors = tuple(dict.fromkeys(name for part in known for name in part.tensors))
+        each, axis = [part.margins for part in known if part.margins], _axis(node, 0)
+        return Decision(
+            tensors, lambda of: np.concatenate([margins(of) for margins in each], axis=axis)
+        )
 
     def _passed_on(self, node: onnx.NodeProto) -> Decision | None:
         """Follow a node that changes no label into another one, but perhaps its place."""

@@ -22,7 +22,7 @@ from mbv3c.parity.reference import (
     session,
 )
 from mbv3c.parity.tolerance import TOLERANCES
-from mbv3c.passes import PIPELINE, Proof
+from mbv3c.passes import COMPILING, PIPELINE, Proof
 from mbv3c.passes.convert_opset import check_opset, convert_opset
 from mbv3c.passes.proving import run_proved
 from mbv3c.passes.report import PassReport
@@ -127,7 +127,7 @@ def check_rewritten(
 
     Args:
         given: the model.
-        rewritten: what `PIPELINE` made of it.
+        rewritten: what `PIPELINE` or `COMPILING` made of it.
         inputs: the inputs of the comparison.
         references: what the model gives for them.
 
@@ -139,7 +139,7 @@ def check_rewritten(
     if verdict.passed or not finite_only:  # nothing says then what would be right
         return
     culprit, model = "a conversion", given
-    for rewrite in PIPELINE:
+    for rewrite in COMPILING:
         model, report = rewrite(model)
         if report.changed and not _judged(model, inputs, references).passed:
             culprit = f"the pass {report.name} ({', '.join(report.matched[:3])})"

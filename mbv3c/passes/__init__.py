@@ -30,13 +30,26 @@ from mbv3c.passes.report import PassReport, Proof, Refusal
 from mbv3c.passes.resolve_castlike import ResolveCastLike
 from mbv3c.passes.simplify import simplify
 from mbv3c.passes.sink_transposes import sink_transposes
+from mbv3c.passes.spell_normalization import spell_normalization
 from mbv3c.passes.spell_resize import spell_resize
+from mbv3c.passes.spell_topk import spell_topk
 from mbv3c.passes.split_qoperators import split_qoperators
 from mbv3c.passes.sub_to_add import SubToAdd
 from mbv3c.passes.undo_fusions import undo_fusions
+from mbv3c.passes.unroll_recurrent import unroll_recurrent
 from mbv3c.passes.upgrade_opset import upgrade_opset
+from mbv3c.passes.widen_halves import widen_halves
 
-__all__ = ["CLEANING", "PIPELINE", "Pass", "PassReport", "Proof", "Refusal", "run_pipeline"]
+__all__ = [
+    "CLEANING",
+    "COMPILING",
+    "PIPELINE",
+    "Pass",
+    "PassReport",
+    "Proof",
+    "Refusal",
+    "run_pipeline",
+]
 
 Pass = Callable[[onnx.ModelProto], tuple[onnx.ModelProto, PassReport]]
 
@@ -46,13 +59,16 @@ CLEANING: tuple[Pass, ...] = (
     inline_functions,
     lift_constants,
     undo_fusions,
+    widen_halves,
     split_qoperators,
+    spell_topk,
+    spell_normalization,
+    unroll_recurrent,
     drop_noops,
     canonical_qdq,
 )
 
-PIPELINE: tuple[Pass, ...] = (
-    # One way to write each operator …
+_IN_ONE_GRAPH: tuple[Pass, ...] = (
     inline_functions,
     lift_constants,
     undo_fusions,
@@ -60,7 +76,14 @@ PIPELINE: tuple[Pass, ...] = (
     fold_control_flow,
     ResolveCastLike(),
     simplify,
+)
+
+_IN_ONE_FORM: tuple[Pass, ...] = (
+    # One way to write each operator …
     spell_resize,
+    spell_topk,
+    spell_normalization,
+    unroll_recurrent,
     drop_noops,
     SubToAdd(),
     explicit_pads,
@@ -84,6 +107,10 @@ PIPELINE: tuple[Pass, ...] = (
     FoldSE(),
     drop_dead,
 )
+
+# What `optimize` does to a file, and what `compile` does to a graph.
+PIPELINE: tuple[Pass, ...] = (*_IN_ONE_GRAPH, *_IN_ONE_FORM)
+COMPILING: tuple[Pass, ...] = (*_IN_ONE_GRAPH, widen_halves, *_IN_ONE_FORM)
 
 
 def run_pipeline(

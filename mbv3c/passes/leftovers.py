@@ -18,13 +18,22 @@ from mbv3c.passes.rewrite import Rewrite
 from mbv3c.passes.simplify import NAME as SIMPLIFY
 from mbv3c.passes.sink_transposes import NAME as SINK_TRANSPOSES
 from mbv3c.passes.sink_transposes import REMOVES as TRANSPOSES
+from mbv3c.passes.spell_normalization import NAME as SPELL_NORMALIZATION
+from mbv3c.passes.spell_normalization import REMOVES as NORMALIZATIONS
 from mbv3c.passes.spell_resize import NAME as SPELL_RESIZE
 from mbv3c.passes.spell_resize import REMOVES as RESIZES
+from mbv3c.passes.spell_topk import NAME as SPELL_TOPK
+from mbv3c.passes.spell_topk import REMOVES as TOPK
+from mbv3c.passes.unroll_recurrent import NAME as UNROLL_RECURRENT
+from mbv3c.passes.unroll_recurrent import REMOVES as RECURRENT
 from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS
 
 REMOVES: dict[str, Removal] = {
     FOLD_CONTROL_FLOW: CONTROL_FLOW,
     SPELL_RESIZE: RESIZES,
+    SPELL_TOPK: TOPK,
+    SPELL_NORMALIZATION: NORMALIZATIONS,
+    UNROLL_RECURRENT: RECURRENT,
     DROP_NOOPS: NOOPS,
     SINK_TRANSPOSES: TRANSPOSES,
     MERGE_RESHAPES: RESHAPES,

@@ -27,7 +27,7 @@ from mbv3c.parity.reference import (
 )
 from mbv3c.parity.rewriting import check_rewritten
 from mbv3c.parity.tolerance import TOLERANCES
-from mbv3c.passes import run_pipeline
+from mbv3c.passes import COMPILING, run_pipeline
 from mbv3c.progress import Progress
 from mbv3c.quantization.calibration import Calibration, random_with_warning
 from mbv3c.quantization.errors import Distance
@@ -259,7 +259,7 @@ class _Trial:
 
 
 def _rewritten(model: onnx.ModelProto, options: QuantizeOptions) -> onnx.ModelProto:
-    rewritten, _ = run_pipeline(normalized(model))
+    rewritten, _ = run_pipeline(normalized(model), COMPILING)
     return normalized(in_quantizable_opset(rewritten, options))
 
 

@@ -16,7 +16,10 @@ from tests.command_line import mbv3c
 from tests.foreign_blocks import BLOCKS, with_block
 from tests.variations import variation
 
-IN_CI = ("AveragePool, odd window", "GroupNormalization", "LSTM", "spatial attention (CBAM)")
+IN_CI = (
+    *("AveragePool, odd window", "GroupNormalization", "LpNormalization"),
+    *("spatial attention (CBAM)", "LSTM in both directions", "TopK"),
+)
 FP32 = ("host_cpu", "fp32")
 INT8 = ("host_cpu", "int8")
 

@@ -163,3 +163,12 @@ def test_what_tvm_computes_in_another_type_is_an_error() -> None:
     }"""
     with pytest.raises(ModelError, match=r"makes float32 .* of 'm', which is bool"):
         agrees(graph(text))
+
+
+def test_no_kernel_of_a_long_network_names_all_of_it() -> None:
+    steps = " ".join(f"[n{i}] t{i + 1} = Neg(t{i})" for i in range(300))
+    body = f"t0 = Exp(x) {steps} y = Sigmoid(t300)"
+    lowered = agrees(graph(f"g (float[1, 8] x) => (float[1, 8] y) {{ {body} }}"))
+    named = [step.nodes for step in lowered.plan.steps]
+    assert max(map(len, named)) <= 128
+    assert {f"n{i}" for i in range(300)} <= {name for names in named for name in names}

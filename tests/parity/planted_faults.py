@@ -23,7 +23,9 @@ def _rewrite(name: str) -> None:
 
     broken = getattr(planted, name)()
     replaced = type(broken).__mro__[1]
-    passes.PIPELINE = tuple(broken if type(one) is replaced else one for one in passes.PIPELINE)
+    for order in ("PIPELINE", "COMPILING"):
+        planted_in = (broken if type(one) is replaced else one for one in getattr(passes, order))
+        setattr(passes, order, tuple(planted_in))
 
 
 def wrong_epsilon() -> None:

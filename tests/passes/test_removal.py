@@ -46,9 +46,26 @@ def test_a_node_without_a_name_is_not_taken_for_another_one() -> None:
     assert line.startswith("Dropout → d: drop_noops removes such nodes only where they pass on")
 
 
+def test_a_topk_that_stays_says_why() -> None:
+    text = """
+        g (float[80, 3000] x) => (float[80, 100] y) {
+            [best] y, i = TopK(x, k)
+        }
+    """
+    rewritten, reports = run_pipeline(graph(text, k=np.array([100])))
+    host = find_target("host_cpu")
+    with pytest.raises(ModelError) as caught:
+        lower_library(backend_of(host), rewritten, Job(host), reports)
+    assert str(caught.value).endswith(
+        "has no kernel for these operators: TopK (nodes: best)\n"
+        "  TopK best: spell_topk refused it: it takes 100 of 3000; of so many, up to 16; "
+        "simplify removes what needs constants only, and 'x' is no constant"
+    )
+
+
 def test_what_no_pass_looked_at() -> None:
-    text = "g (float[1, 8] x) => (float[1, 8] y) { [n] y = LpNormalization(x) }"
-    assert left(graph(text), "LpNormalization") == [f"LpNormalization n: {NO_REWRITE}"]
+    text = "g (float[1, 8, 8] x) => (float[1] y) { [n] y = Det(x) }"
+    assert left(graph(text), "Det") == [f"Det n: {NO_REWRITE}"]
 
 
 def test_nodes_of_which_there_is_the_same_to_say_share_a_line() -> None:

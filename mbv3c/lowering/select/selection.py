@@ -1,6 +1,6 @@
 """Go through the nodes of a graph once: the first rule that takes a node plans its kernel.
 
-What no rule takes is lowered by TVM, in regions as large as can be.
+What no rule takes is lowered by TVM, in regions of up to 128 nodes.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,6 +38,10 @@ from mbv3c.lowering.select.nodes import (
     product_of,
     with_activation,
 )
+
+# Nodes that TVM lowers together. Every kernel of a region names all its nodes, so that those of a
+# network that was unrolled into thousands would be named millions of times.
+_LARGEST_REGION = 128
 
 
 @dataclass
@@ -119,6 +123,8 @@ def run_rules(selection: AnySelection, rules: Sequence[Rule[AnySelection]]) -> P
 
 def _postpone(node: onnx.NodeProto, selection: Selection) -> None:
     """Leave a node to the fallback, with those after it that no rule takes either."""
+    if len(selection.pending) == _LARGEST_REGION:
+        _lower_pending(selection)
     selection.pending.append(node)
     deferred = Deferred(partial(_lower_pending, selection), channels_last=False)
     selection.memory.deferred.update(dict.fromkeys(node.output, deferred))

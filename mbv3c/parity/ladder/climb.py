@@ -26,7 +26,7 @@ from mbv3c.parity.ladder.stages import (
     check_part,
 )
 from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
-from mbv3c.passes import CLEANING, PIPELINE, Pass
+from mbv3c.passes import CLEANING, COMPILING, Pass
 from mbv3c.precision import FP16
 from mbv3c.progress import Progress
 
@@ -155,7 +155,7 @@ def climb(
     ladder.start(given, time.monotonic() - started)
     stages = stages_of(ladder)
     given_quantized = bundle.precision.quantized and bundle.quantized is None
-    model = climb_rewrites(ladder, model, CLEANING if given_quantized else PIPELINE, progress)
+    model = climb_rewrites(ladder, model, CLEANING if given_quantized else COMPILING, progress)
     if bundle.quantized is not None:
         progress("running onnxruntime on the quantized model")
         begun = time.monotonic()
