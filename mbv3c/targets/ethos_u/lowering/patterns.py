@@ -12,7 +12,7 @@ from tvm import relax
 from tvm.relax.dpl.pattern import DFPattern, is_const, is_op, wildcard
 from tvm.relax.transform import FusionPattern, PatternCheckContext
 
-from mbv3c.targets.ethos_u.lowering.convert import upsampling_of
+from mbv3c.targets.ethos_u.lowering.resizing import upsampling_of
 
 BACKEND = "ethos_u"
 _LARGEST_STRIDE = 3  # vela refuses larger ones for Ethos-U55 and U65
