@@ -9,6 +9,7 @@ import numpy as np
 
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.targets.ethos_u.lowering.composite import Composite
+from mbv3c.targets.ethos_u.lowering.pooling import average, maximum, pool_of
 from mbv3c.targets.ethos_u.lowering.resizing import upsample, upsampling_of
 from mbv3c.targets.ethos_u.lowering.tosa_graph import (
     INT8,
@@ -179,13 +180,36 @@ def _resize(
     return upsample(graph, values[parameter], upsampling, zeros, quantized.scale / output.scale)
 
 
+def _max_pool(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    call = composite.find("relax.nn.max_pool2d")
+    parameter, quantized = composite.input_of(call)
+    pool = pool_of(call)
+    assert pool is not None  # the pattern has checked it
+    result = maximum(graph, values[parameter], pool)
+    return _requantized(graph, result, quantized, composite.output)
+
+
+def _average_pool(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    call = composite.find("relax.nn.avg_pool2d")
+    parameter, quantized = composite.input_of(call)
+    pool = pool_of(call)
+    assert pool is not None  # the pattern has checked it
+    return average(graph, values[parameter], pool, quantized, composite.output)
+
+
 def _flatten(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     parameter, quantized = composite.only_input()
-    if quantized == composite.output:
-        return values[parameter]
-    factor = quantized.scale / composite.output.scale
-    zeros = (quantized.zero_point, composite.output.zero_point)
-    return graph.rescale(values[parameter], factor, *zeros, INT8)
+    return _requantized(graph, values[parameter], quantized, composite.output)
+
+
+def _requantized(
+    graph: TosaGraph, x: TosaTensor, before: Quantization, after: Quantization
+) -> TosaTensor:
+    """Bring int8 values to other steps, if these are others."""
+    if before == after:
+        return x
+    factor = before.scale / after.scale
+    return graph.rescale(x, factor, before.zero_point, after.zero_point, INT8)
 
 
 def _integers(values: Sequence[Any]) -> list[int]:
@@ -207,4 +231,6 @@ _CONVERTERS: dict[str, Callable[[Composite, TosaGraph, Values], TosaTensor]] = {
     "multiply": _multiply,
     "add": _add,
     "flatten": _flatten,
+    "max_pool": _max_pool,
+    "average_pool": _average_pool,
 }

@@ -12,10 +12,10 @@ from tvm import relax
 from tvm.relax.dpl.pattern import DFPattern, is_const, is_op, wildcard
 from tvm.relax.transform import FusionPattern, PatternCheckContext
 
+from mbv3c.targets.ethos_u.lowering.pooling import LARGEST_STRIDE, pool_of
 from mbv3c.targets.ethos_u.lowering.resizing import upsampling_of
 
 BACKEND = "ethos_u"
-_LARGEST_STRIDE = 3  # vela refuses larger ones for Ethos-U55 and U65
 
 
 def patterns() -> list[FusionPattern]:
@@ -30,6 +30,8 @@ def patterns() -> list[FusionPattern]:
         _pattern("mean", _quantize(is_op("relax.mean")(_dequantize()))),
         _flatten(),
         _resize(),
+        _pool("max_pool", "relax.nn.max_pool2d"),
+        _pool("average_pool", "relax.nn.avg_pool2d"),
     ]
 
 
@@ -42,8 +44,8 @@ def _check(context: PatternCheckContext) -> bool:
     root = context.annotated_expr["root"]
     if root.ty.dtype != "int8" or not _is_image(root):
         return False
-    named = ("conv", "reshape", "resize", "number")
-    conv, reshape, resize, number = (context.annotated_expr.get(name) for name in named)
+    named = ("conv", "reshape", "resize", "pool", "number")
+    conv, reshape, resize, pool, number = (context.annotated_expr.get(name) for name in named)
     if number is not None and not _is_number(number):
         return False
     sides = [context.annotated_expr.get(name) for name in ("left", "right")]
@@ -52,6 +54,8 @@ def _check(context: PatternCheckContext) -> bool:
     if reshape is not None and not _keeps_order(reshape):
         return False
     if resize is not None and upsampling_of(resize) is None:
+        return False
+    if pool is not None and pool_of(pool) is None:
         return False
     return conv is None or _is_possible(conv)
 
@@ -73,7 +77,7 @@ def _is_image(value: relax.Expr) -> bool:
 
 def _is_possible(conv: relax.Call) -> bool:
     groups = int(conv.attrs.groups)
-    if max(int(stride) for stride in conv.attrs.strides) > _LARGEST_STRIDE:
+    if max(int(stride) for stride in conv.attrs.strides) > LARGEST_STRIDE:
         return False
     channels = int(conv.args[0].ty.shape.values[1])
     return groups == 1 or groups == channels == int(conv.ty.shape.values[1])
@@ -153,6 +157,11 @@ def _flatten() -> FusionPattern:
 def _resize() -> FusionPattern:
     resize = is_op("relax.image.resize2d")(_dequantize(), wildcard())
     return _pattern("resize", _quantize(resize), resize=resize)
+
+
+def _pool(kind: str, operator: str) -> FusionPattern:
+    pool = is_op(operator)(_dequantize())
+    return _pattern(kind, _quantize(pool), pool=pool)
 
 
 def _with_a_number() -> Iterator[FusionPattern]:

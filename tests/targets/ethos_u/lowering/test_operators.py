@@ -1,0 +1,69 @@
+"""Operators that MobileNetV3 does not have, lowered to TOSA beside onnxruntime, or refused."""
+
+import pytest
+
+from mbv3c.errors import ModelError
+from mbv3c.quantization.calibration import random_inputs
+from mbv3c.quantization.quantize import quantize
+from mbv3c.targets.ethos_u.compiling import npu_part
+from mbv3c.targets.ethos_u.lowering.partition import partition
+from tests.targets.ethos_u.lowering.small_graphs import ONE_OPERATION_LSB, difference, graph_of
+
+# The operator reads what one more operator gives, which may be a step off.
+BEHIND_ANOTHER_LSB = ONE_OPERATION_LSB + 1
+
+
+def pool(kind: str, out: str, attributes: str) -> tuple[str, str]:
+    return f"h = HardSwish(x) y = {kind} <{attributes}> (h)", f"[1,8,{out}]"
+
+
+FIRES = {
+    "maximum": pool("MaxPool", "4,5", "kernel_shape=[2,2], strides=[2,2]"),
+    "maximum, padded": pool("MaxPool", "5,6", "kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]"),
+    "maximum, rounded up": pool(
+        "MaxPool", "5,6", "kernel_shape=[2,2], strides=[2,2], ceil_mode=1"
+    ),
+    "maximum, lopsided": pool(
+        "MaxPool", "9,6", "kernel_shape=[3,2], strides=[1,2], pads=[2,0,0,1]"
+    ),
+    "maximum, same": pool("MaxPool", "9,11", 'kernel_shape=[2,2], auto_pad="SAME_UPPER"'),
+    "average": pool("AveragePool", "4,5", "kernel_shape=[2,2], strides=[2,2]"),
+    "average of a whole map": pool("AveragePool", "1,1", "kernel_shape=[9,11], strides=[9,11]"),
+    "average, padded": pool(
+        "AveragePool", "5,6", "kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]"
+    ),
+    "average, padding counted": pool(
+        "AveragePool", "9,11", "kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1"
+    ),
+    "average, rounded up": pool(
+        "AveragePool", "5,6", "kernel_shape=[2,2], strides=[2,2], ceil_mode=1"
+    ),
+    "average, lopsided": pool(
+        "AveragePool", "3,6", "kernel_shape=[5,3], strides=[3,2], pads=[2,1,1,1]"
+    ),
+}
+REFUSES = {
+    "maximum, dilated": pool("MaxPool", "7,9", "kernel_shape=[2,2], dilations=[2,2]"),
+    "maximum, wide strides": pool("MaxPool", "2,2", "kernel_shape=[4,4], strides=[4,4]"),
+    "average, wide strides": pool("AveragePool", "2,2", "kernel_shape=[4,4], strides=[4,4]"),
+}
+
+
+@pytest.mark.parametrize("name", FIRES)
+def test_it_computes_what_onnxruntime_computes(name: str):
+    assert difference(graph_of(*FIRES[name])) <= BEHIND_ANOTHER_LSB
+
+
+@pytest.mark.parametrize("name", REFUSES)
+def test_it_stays_on_the_cpu_and_is_named(name: str):
+    body, out = REFUSES[name]
+    channels = out.removeprefix("[").split(",")[1]
+    model = graph_of(
+        f"{body.replace('y =', 't =')} y = Conv <pads=[1,1,1,1]> (t, last)",
+        out.replace(f"[1,{channels},", "[1,4,"),
+        last=(4, int(channels), 3, 3),
+    )
+    quantized, _ = quantize(model, random_inputs(model, 2), rank_layers=False)
+    (refused,) = [n.op_type for n in model.graph.node if n.output[0] == "t"]
+    with pytest.raises(ModelError, match=rf"inside it there would be: {refused} \(node 1"):
+        npu_part(partition(quantized))
