@@ -148,8 +148,11 @@ class Composite:
 
     def input_of(self, call: relax.Call, index: int = 0) -> tuple[relax.Var, Quantization]:
         """Return the integers behind an argument of a call, and what they stand for."""
-        dequantize = self._value(call.args[index])
-        return dequantize.args[0], _quantization(dequantize)
+        return _integers(self._value(call.args[index]))
+
+    def inputs_of(self, call: relax.Call) -> list[tuple[relax.Var, Quantization]]:
+        """Return the same for every part of a call of a tuple."""
+        return [_integers(self._value(part)) for part in self._value(call.args[0]).fields]
 
     def read(self) -> Iterator[tuple[relax.Var, Quantization]]:
         """Yield every input, and what its integers stand for."""
@@ -261,6 +264,10 @@ def bindings(function: relax.Function) -> Iterator[tuple[relax.Var, relax.Expr]]
     for block in function.body.blocks:
         for binding in block.bindings:
             yield binding.var, binding.value
+
+
+def _integers(dequantize: relax.Call) -> tuple[relax.Var, Quantization]:
+    return dequantize.args[0], _quantization(dequantize)
 
 
 def _quantization(call: relax.Call) -> Quantization:

@@ -10,7 +10,7 @@ import numpy as np
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.targets.ethos_u.lowering.composite import Composite
 from mbv3c.targets.ethos_u.lowering.pooling import average, maximum, pool_of
-from mbv3c.targets.ethos_u.lowering.resizing import upsample, upsampling_of
+from mbv3c.targets.ethos_u.lowering.resizing import repeat, repetitions_of, upsample, upsampling_of
 from mbv3c.targets.ethos_u.lowering.tosa_graph import (
     INT8,
     INT32,
@@ -171,6 +171,9 @@ def _resize(
     resize = composite.find("relax.image.resize2d")
     parameter, quantized = composite.input_of(resize)
     upsampling, output = upsampling_of(resize), composite.output
+    times = repetitions_of(resize)
+    if times is not None:
+        return repeat(graph, _requantized(graph, values[parameter], quantized, output), times)
     assert upsampling is not None  # the pattern has checked it
     if interpolates and quantized == output:
         # A mean of integers keeps their zero point.
@@ -197,19 +200,32 @@ def _average_pool(composite: Composite, graph: TosaGraph, values: Values) -> Tos
     return average(graph, values[parameter], pool, quantized, composite.output)
 
 
+# N, C, H, W and N, C on the device: N, H, W, C.
+_AXES_ON_DEVICE = (0, 3, 1, 2)
+
+
+def _concat(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    call = composite.find("relax.concat")
+    parts = [
+        _requantized(graph, values[parameter], quantized, composite.output, "part")
+        for parameter, quantized in composite.inputs_of(call)
+    ]
+    return graph.joined(parts, _AXES_ON_DEVICE[int(call.attrs.axis)], "")
+
+
 def _flatten(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     parameter, quantized = composite.only_input()
     return _requantized(graph, values[parameter], quantized, composite.output)
 
 
 def _requantized(
-    graph: TosaGraph, x: TosaTensor, before: Quantization, after: Quantization
+    graph: TosaGraph, x: TosaTensor, before: Quantization, after: Quantization, suffix: str = ""
 ) -> TosaTensor:
     """Bring int8 values to other steps, if these are others."""
     if before == after:
         return x
     factor = before.scale / after.scale
-    return graph.rescale(x, factor, before.zero_point, after.zero_point, INT8)
+    return graph.rescale(x, factor, before.zero_point, after.zero_point, INT8, suffix)
 
 
 def _integers(values: Sequence[Any]) -> list[int]:
@@ -231,6 +247,7 @@ _CONVERTERS: dict[str, Callable[[Composite, TosaGraph, Values], TosaTensor]] = {
     "multiply": _multiply,
     "add": _add,
     "flatten": _flatten,
+    "concat": _concat,
     "max_pool": _max_pool,
     "average_pool": _average_pool,
 }

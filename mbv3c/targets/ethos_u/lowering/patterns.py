@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 
 import tvm
 from tvm import relax
-from tvm.relax.dpl.pattern import DFPattern, is_const, is_op, wildcard
+from tvm.relax.dpl.pattern import DFPattern, TuplePattern, is_const, is_op, wildcard
 from tvm.relax.transform import FusionPattern, PatternCheckContext
 
 from mbv3c.targets.ethos_u.lowering.pooling import LARGEST_STRIDE, pool_of
-from mbv3c.targets.ethos_u.lowering.resizing import upsampling_of
+from mbv3c.targets.ethos_u.lowering.resizing import repetitions_of, upsampling_of
 
 BACKEND = "ethos_u"
+_MOST_PARTS = 16  # of a Concat
 
 
 def patterns() -> list[FusionPattern]:
@@ -30,6 +31,7 @@ def patterns() -> list[FusionPattern]:
         _pattern("mean", _quantize(is_op("relax.mean")(_dequantize()))),
         _flatten(),
         _resize(),
+        *_concatenations(),
         _pool("max_pool", "relax.nn.max_pool2d"),
         _pool("average_pool", "relax.nn.avg_pool2d"),
     ]
@@ -48,12 +50,12 @@ def _check(context: PatternCheckContext) -> bool:
     conv, reshape, resize, pool, number = (context.annotated_expr.get(name) for name in named)
     if number is not None and not _is_number(number):
         return False
-    sides = [context.annotated_expr.get(name) for name in ("left", "right")]
-    if any(side is not None and _is_stored(side) for side in sides):
+    sides = [each for name, each in context.annotated_expr.items() if name.startswith("part")]
+    if any(_is_stored(side) for side in sides):
         return False
     if reshape is not None and not _keeps_order(reshape):
         return False
-    if resize is not None and upsampling_of(resize) is None:
+    if resize is not None and upsampling_of(resize) is None and repetitions_of(resize) is None:
         return False
     if pool is not None and pool_of(pool) is None:
         return False
@@ -159,6 +161,14 @@ def _resize() -> FusionPattern:
     return _pattern("resize", _quantize(resize), resize=resize)
 
 
+def _concatenations() -> Iterator[FusionPattern]:
+    for count in range(1, _MOST_PARTS + 1):
+        parts = [_dequantize() for _ in range(count)]
+        joined = is_op("relax.concat")(TuplePattern(parts))
+        named = {f"part{index}": part for index, part in enumerate(parts)}
+        yield _pattern("concat", _quantize(joined), **named)
+
+
 def _pool(kind: str, operator: str) -> FusionPattern:
     pool = is_op(operator)(_dequantize())
     return _pattern(kind, _quantize(pool), pool=pool)
@@ -176,4 +186,4 @@ def _with_a_number() -> Iterator[FusionPattern]:
 def _two(kind: str, operator: str) -> Iterator[FusionPattern]:
     left, right = _dequantize(), _dequantize()
     for pattern in _clamped(is_op(operator)(left, right)):
-        yield _pattern(kind, pattern, left=left, right=right)
+        yield _pattern(kind, pattern, part0=left, part1=right)

@@ -1,11 +1,13 @@
 """Enlarge maps by whole numbers.
 
-Bilinear upsampling becomes convolutions: an Ethos-U55 or -U65 has nothing else.
-Repeat every pixel of a row over the `factor` pixels of the output that it becomes. Linear
-interpolation (half-pixel, the edges repeated) then is a mean over a box as wide as `factor`,
-around the middle of a pixel of the output. So every phase, the position of an output within a
-pixel, has a short kernel of integers. In two dimensions a kernel is the product of two. For a
-factor of 2 the kernels are
+To the nearest pixel, every pixel is repeated: by RESIZE where the number is a power of 2, else by
+CONCAT.
+
+Bilinear upsampling becomes convolutions: an Ethos-U55 or -U65 has nothing else. Repeat every pixel
+of a row over the `factor` pixels of the output that it becomes. Linear interpolation (half-pixel,
+the edges repeated) then is a mean over a box as wide as `factor`, around the middle of a pixel of
+the output. So every phase, the position of an output within a pixel, has a short kernel of
+integers. In two dimensions a kernel is the product of two. For a factor of 2 the kernels are
 
     phase 0: (1, 3, 0) / 4        phase 1: (0, 3, 1) / 4
 
@@ -69,6 +71,43 @@ def upsampling_of(resize: relax.Call) -> Upsampling | None:
     if after[2:] != tuple(size * factor for size in before[2:]) or factor < 2:
         return None
     return by_factor(factor)
+
+
+def repetitions_of(resize: relax.Call) -> tuple[int, int] | None:
+    """Return how often a Resize of N, C, H, W repeats a pixel, down and across.
+
+    None is for a Resize that does something else.
+    """
+    attributes = resize.attrs
+    if str(attributes.method) != "nearest_neighbor" or str(attributes.layout) != "NCHW":
+        return None
+    mode, rounding = (
+        str(attributes.coordinate_transformation_mode),
+        str(attributes.rounding_method),
+    )
+    # With half pixels no output lies in the middle between two pixels, so any rounding will do.
+    is_half_pixel = mode in _HALF_PIXEL and rounding.startswith("round")
+    if not is_half_pixel and (mode, rounding) != ("asymmetric", "floor"):
+        return None
+    before, after = (shape_of(tensor)[2:] for tensor in (resize.args[0], resize))
+    down, across = (after[axis] // before[axis] for axis in (0, 1))
+    if after != (before[0] * down, before[1] * across):
+        return None
+    return down, across
+
+
+def repeat(graph: TosaGraph, x: TosaTensor, times: tuple[int, int]) -> TosaTensor:
+    """Repeat every pixel of an int8 map down and across."""
+    down, across = times
+    if down == across and down & (down - 1) == 0:
+        return graph.hold(x, down) if down > 1 else x
+    batch, height, width, channels = x.shape
+    # As channels, copies are neighbours in a row; as a wider row, they are the row below.
+    wide = graph.reshape(
+        graph.joined([x] * across, 3, "copies"), (batch, height, width * across, channels)
+    )
+    shape = (batch, height * down, width * across, channels)
+    return graph.reshape(graph.joined([wide] * down, 2, "rows"), shape)
 
 
 def by_factor(factor: int) -> Upsampling | None:
