@@ -228,7 +228,7 @@ def host_of(quantized: onnx.ModelProto, parts: Partition) -> onnx.ModelProto | N
     return host_part(quantized, npu_part(parts).outputs) if parts.on_cpu else None
 
 
-_IMAGE_RANK = 4
+_RANKS = (4, 3)  # of an image, 1xCxHxW, and of a row, 1xCxL
 
 
 def check_image(model: onnx.ModelProto) -> None:
@@ -238,11 +238,11 @@ def check_image(model: onnx.ModelProto) -> None:
         UsageError: it takes another batch, or no image.
     """
     shape = static_shape(model_input(model))
-    if shape is None or len(shape) != _IMAGE_RANK or shape[0] != 1:
+    if shape is None or len(shape) not in _RANKS or shape[0] != 1:
         raise UsageError(
-            "an Ethos-U computes one image, 1x3xHxW, at a time; the model's input is "
-            f"{'x'.join(map(str, shape or ()))}; "
-            f"{'use --batch 1' if len(shape or ()) == _IMAGE_RANK else 'use another target'}"
+            "an Ethos-U computes one image, 1x3xHxW, or one row, 1xCxL, at a time; the model's "
+            f"input is {'x'.join(map(str, shape or ()))}; "
+            f"{'use --batch 1' if len(shape or ()) in _RANKS else 'use another target'}"
         )
 
 

@@ -42,6 +42,7 @@ from mbv3c.targets.ethos_u.interpreter.program import (
     UnsupportedError,
     read_program,
 )
+from mbv3c.targets.ethos_u.lowering.layout import to_device
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Region
 from mbv3c.targets.ethos_u.manifest import manifest_of
@@ -164,7 +165,7 @@ class _Seen:
         model, integers = outputs[: self._count], outputs[self._count :]
         if not integers:
             integers = [end.quantize(y) for end, y in zip(self._ends, model, strict=True)]
-        return model, [_in_device_order(array) for array in integers]
+        return model, [to_device(array) for array in integers]
 
 
 def _steps(
@@ -205,10 +206,6 @@ def nudged(x: NDArray[np.float32], start: Quantization) -> NDArray[np.float32]:
     return values.reshape(x.shape)
 
 
-def _in_device_order(values: NDArray[Any]) -> NDArray[Any]:
-    return values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
-
-
 def _lsb(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> int:
     """Return the largest difference of integers in the order of the device."""
     return max(
@@ -224,9 +221,9 @@ def operators_alone(
     integers = _every_integer(quantized, x)
     worst = OperatorsAlone(len(region.single_operators), "", 0, 1)
     for operator in region.single_operators:
-        inputs = [_four(integers[name]) for name in operator.reads]
+        inputs = [to_device(integers[name]) for name in operator.reads]
         (ours,) = run_tosa(operator.tosa, inputs)
-        theirs = _four(integers[operator.makes])
+        theirs = to_device(integers[operator.makes])
         lsb = int(np.abs(ours.astype(np.int32) - theirs).max())
         if not worst.worst or lsb - operator.allowed_lsb > worst.lsb - worst.allowed_lsb:
             worst = OperatorsAlone(worst.count, operator.name, lsb, operator.allowed_lsb)
@@ -243,13 +240,6 @@ def _every_integer(
     for node, value in zip(nodes, values[-len(nodes) :], strict=True):
         by_name[node.name] = by_name[node.input[0]] = value.view(np.int8)
     return by_name
-
-
-def _four(values: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Return integers of N, C, H, W or N, C in the order of the device: N, H, W, C."""
-    if values.ndim == 4:
-        return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
-    return values.reshape(len(values), 1, 1, -1)
 
 
 def _streamed(

@@ -3,9 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
+from mbv3c.graphs.load import static_shape
+from mbv3c.parity.reference import inputs_of
+from mbv3c.targets import open_bundle
+from mbv3c.targets.ethos_u.runner import StreamRunner
 from tests.foreign_models import Net
 from tests.targets.ethos_u.test_networks import check
 
@@ -59,7 +64,23 @@ def spatial_pyramid_pooling() -> onnx.ModelProto:
     return net.model(net.head(x))
 
 
+def row() -> onnx.ModelProto:
+    """Return a network for sensors: convolutions of one dimension, and two outputs."""
+    net = Net(inputs={"x": (onnx.TensorProto.FLOAT, (1, 6, 128))})
+
+    def weights(*shape: int) -> str:
+        return net.constant(net.random.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape))
+
+    x = net.add("Conv", "x", weights(16, 6, 5), weights(16), pads=[2, 2], strides=[2])
+    x = net.add("Conv", net.add("Relu", x), weights(16, 1, 3), pads=[1, 1], group=16)
+    x = net.add("MaxPool", net.add("HardSwish", x), kernel_shape=[2], strides=[2])
+    x = net.add("Add", x, net.add("Conv", x, weights(16, 16, 1)))
+    flat = net.add("Flatten", net.add("GlobalAveragePool", x))
+    return net.model(net.add("Gemm", flat, weights(5, 16), transB=1), x)
+
+
 NETWORKS = {
+    "row": row,
     "U-Net": u_net,
     "feature pyramid": pyramid,
     "spatial pyramid pooling": spatial_pyramid_pooling,
@@ -69,4 +90,8 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_on_the_npu_whole(name: str, tmp_path: Path):
     build: Callable[[], onnx.ModelProto] = NETWORKS[name]
-    check(build(), "npu:ethos-u55-64", tmp_path / "bundle")
+    model, path = build(), tmp_path / "bundle"
+    check(model, "npu:ethos-u55-64", path)
+    outputs = StreamRunner(open_bundle(path)).run(path, inputs_of(model)[:1])[0]
+    declared = [static_shape(output) for output in model.graph.output]
+    assert [output.shape for output in outputs] == declared

@@ -119,7 +119,7 @@ class Composite:
         parameters: inputs of the function.
         quantized_by: name of the QuantizeLinear node that makes the result.
         output: step and zero point of the result.
-        shape: shape of the result, N, C, H, W or N, C.
+        shape: shape of the result, N, C, H, W or N, C, L or N, C.
         name: name of the first node.
     """
 
@@ -135,16 +135,16 @@ class Composite:
         self.quantized_by = name_of(last) or ""
         self.name = self.nodes[0] if self.nodes else name_of(last) or self.kind
 
-    def find(self, name: str) -> relax.Call:
-        """Return the only call of an operator.
+    def find(self, *names: str) -> relax.Call:
+        """Return the only call of an operator, which may have any of these names.
 
         Raises:
             KeyError: there is no such call.
         """
         for call in self._bound.values():
-            if operator(call) == name:
+            if operator(call) in names:
                 return call
-        raise KeyError(name)
+        raise KeyError(names[0])
 
     def input_of(self, call: relax.Call, index: int = 0) -> tuple[relax.Var, Quantization]:
         """Return the integers behind an argument of a call, and what they stand for."""

@@ -1,14 +1,16 @@
 """Convert composite functions to TOSA: what each pattern means in integers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.targets.ethos_u.lowering.composite import Composite
+from mbv3c.targets.ethos_u.lowering.layout import axis_on_device, on_device
 from mbv3c.targets.ethos_u.lowering.pooling import average, maximum, pool_of
 from mbv3c.targets.ethos_u.lowering.resizing import repeat, repetitions_of, upsample, upsampling_of
 from mbv3c.targets.ethos_u.lowering.tosa_graph import (
@@ -22,6 +24,7 @@ from mbv3c.targets.ethos_u.lowering.tosa_graph import (
 Values = Mapping[Any, TosaTensor]
 _ALIGNED_BITS = 20  # bits below the point to which an addition aligns its operands
 _LARGEST_KERNEL = 64
+_ROW = 3  # rank of the weights of a convolution along a row
 
 
 @dataclass(frozen=True)
@@ -69,25 +72,35 @@ def allowed_lsb(composite: Composite, lowering: LoweringOptions) -> int:
 
 
 def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
-    conv = composite.find("relax.nn.conv2d")
+    conv = composite.find("relax.nn.conv2d", "relax.nn.conv1d")
     parameter, quantized = composite.input_of(conv)
     weights = composite.weights_of(conv, 1)
-    attributes = conv.attrs
-    depthwise = int(attributes.groups) > 1
+    integers, geometry = weights.integers, _geometry(conv)
+    if integers.ndim == _ROW:
+        integers = integers[:, :, None]
+    depthwise = int(conv.attrs.groups) > 1
     scales = quantized.scale * weights.scales
     sums = graph.convolution(
         values[parameter],
-        weights.integers.transpose((2, 3, 0, 1) if depthwise else (0, 2, 3, 1)),
+        integers.transpose((2, 3, 0, 1) if depthwise else (0, 2, 3, 1)),
         composite.bias(len(weights.integers), scales),
         quantized.zero_point,
-        ConvolutionGeometry(
-            _integers(attributes.padding),
-            _integers(attributes.strides),
-            _integers(attributes.dilation),
-        ),
+        geometry,
         depthwise=depthwise,
     )
     return _finished(composite, graph, sums, scales)
+
+
+def _geometry(conv: relax.Call) -> ConvolutionGeometry:
+    attributes = conv.attrs
+    pads, strides, dilations = (
+        [int(value) for value in values]
+        for values in (attributes.padding, attributes.strides, attributes.dilation)
+    )
+    if len(strides) == 1:  # of a row, whose height is 1
+        before, after = pads
+        pads, strides, dilations = [0, before, 0, after], [1, *strides], [1, *dilations]
+    return ConvolutionGeometry(pads, strides, dilations)
 
 
 def _dense(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
@@ -184,7 +197,7 @@ def _resize(
 
 
 def _max_pool(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
-    call = composite.find("relax.nn.max_pool2d")
+    call = composite.find("relax.nn.max_pool2d", "relax.nn.max_pool1d")
     parameter, quantized = composite.input_of(call)
     pool = pool_of(call)
     assert pool is not None  # the pattern has checked it
@@ -192,16 +205,19 @@ def _max_pool(composite: Composite, graph: TosaGraph, values: Values) -> TosaTen
     return _requantized(graph, result, quantized, composite.output)
 
 
+def _highest(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    parameter, quantized = composite.only_input()
+    x = values[parameter]
+    result = graph.max_pool(x, x.shape[1:3], (1, 1), [0] * 4)
+    return _requantized(graph, result, quantized, composite.output)
+
+
 def _average_pool(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
-    call = composite.find("relax.nn.avg_pool2d")
+    call = composite.find("relax.nn.avg_pool2d", "relax.nn.avg_pool1d")
     parameter, quantized = composite.input_of(call)
     pool = pool_of(call)
     assert pool is not None  # the pattern has checked it
     return average(graph, values[parameter], pool, quantized, composite.output)
-
-
-# N, C, H, W and N, C on the device: N, H, W, C.
-_AXES_ON_DEVICE = (0, 3, 1, 2)
 
 
 def _concat(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
@@ -210,12 +226,15 @@ def _concat(composite: Composite, graph: TosaGraph, values: Values) -> TosaTenso
         _requantized(graph, values[parameter], quantized, composite.output, "part")
         for parameter, quantized in composite.inputs_of(call)
     ]
-    return graph.joined(parts, _AXES_ON_DEVICE[int(call.attrs.axis)], "")
+    axis = axis_on_device(int(call.attrs.axis), len(composite.shape))
+    return graph.joined(parts, axis, "")
 
 
 def _flatten(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     parameter, quantized = composite.only_input()
-    return _requantized(graph, values[parameter], quantized, composite.output)
+    result = _requantized(graph, values[parameter], quantized, composite.output)
+    shape = on_device(composite.shape)
+    return result if result.shape == shape else graph.reshape(result, shape)
 
 
 def _requantized(
@@ -226,10 +245,6 @@ def _requantized(
         return x
     factor = before.scale / after.scale
     return graph.rescale(x, factor, before.zero_point, after.zero_point, INT8, suffix)
-
-
-def _integers(values: Sequence[Any]) -> list[int]:
-    return [int(value) for value in values]
 
 
 def _has(composite: Composite, name: str) -> bool:
@@ -248,6 +263,7 @@ _CONVERTERS: dict[str, Callable[[Composite, TosaGraph, Values], TosaTensor]] = {
     "add": _add,
     "flatten": _flatten,
     "concat": _concat,
+    "highest": _highest,
     "max_pool": _max_pool,
     "average_pool": _average_pool,
 }

@@ -21,6 +21,7 @@ from mbv3c.targets.ethos_u.lowering.composite import (
     shape_of,
 )
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions, allowed_lsb, convert
+from mbv3c.targets.ethos_u.lowering.layout import on_device
 from mbv3c.targets.ethos_u.lowering.patterns import BACKEND, patterns
 from mbv3c.targets.ethos_u.lowering.region import (
     Boundary,
@@ -217,13 +218,6 @@ def _single_operator(
     return SingleOperator(
         composite.name, tosa, reads, composite.quantized_by, allowed_lsb(composite, lowering)
     )
-
-
-def on_device(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Return a shape N, C, H, W or N, C as N, H, W, C."""
-    batch, channels, *sizes = shape
-    height, width = sizes or (1, 1)
-    return batch, height, width, channels
 
 
 def _awaited(main: relax.Function, on_cpu: Sequence[Any]) -> set[Any]:

@@ -5,17 +5,20 @@
 Earlier patterns win. `convert` has the meaning of each pattern in integers, under its name.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import tvm
 from tvm import relax
 from tvm.relax.dpl.pattern import DFPattern, TuplePattern, is_const, is_op, wildcard
 from tvm.relax.transform import FusionPattern, PatternCheckContext
 
+from mbv3c.targets.ethos_u.lowering.composite import shape_of
+from mbv3c.targets.ethos_u.lowering.layout import RANKS
 from mbv3c.targets.ethos_u.lowering.pooling import LARGEST_STRIDE, pool_of
 from mbv3c.targets.ethos_u.lowering.resizing import repetitions_of, upsampling_of
 
 BACKEND = "ethos_u"
+_FLAT = 2  # rank of N, C
 _MOST_PARTS = 16  # of a Concat
 
 
@@ -23,17 +26,17 @@ def patterns() -> list[FusionPattern]:
     """Return every pattern, first those that cover the most operators."""
     return [
         *(_pattern("conv2d", pattern, conv=conv) for pattern, conv in _convolutions()),
-        *(_pattern("dense", pattern) for pattern in _products()),
+        *(_pattern("dense", pattern, product=product) for pattern, product in _products()),
         *(_pattern("table", pattern) for pattern in _tables()),
         *_with_a_number(),
         *_two("multiply", "relax.multiply"),
         *_two("add", "relax.add"),
-        _pattern("mean", _quantize(is_op("relax.mean")(_dequantize()))),
+        _reduction("mean", "relax.mean"),
+        _reduction("highest", "relax.max"),
         _flatten(),
         _resize(),
         *_concatenations(),
-        _pool("max_pool", "relax.nn.max_pool2d"),
-        _pool("average_pool", "relax.nn.avg_pool2d"),
+        *_pools(),
     ]
 
 
@@ -46,12 +49,18 @@ def _check(context: PatternCheckContext) -> bool:
     root = context.annotated_expr["root"]
     if root.ty.dtype != "int8" or not _is_image(root):
         return False
-    named = ("conv", "reshape", "resize", "pool", "number")
-    conv, reshape, resize, pool, number = (context.annotated_expr.get(name) for name in named)
+    named = ("conv", "reshape", "resize", "pool", "number", "product", "reduction")
+    conv, reshape, resize, pool, number, product, reduction = (
+        context.annotated_expr.get(name) for name in named
+    )
+    if product is not None and not _is_flat(product):
+        return False
+    if reduction is not None and not _is_over_pixels(reduction):
+        return False
     if number is not None and not _is_number(number):
         return False
     sides = [each for name, each in context.annotated_expr.items() if name.startswith("part")]
-    if any(_is_stored(side) for side in sides):
+    if any(_is_stored(side) for side in sides) or not _have_axes_of(root, sides):
         return False
     if reshape is not None and not _keeps_order(reshape):
         return False
@@ -72,9 +81,27 @@ def _is_number(constant: relax.Expr) -> bool:
 
 
 def _is_image(value: relax.Expr) -> bool:
-    """Say whether a value is of one image: N, C, H, W or N, C."""
+    """Say whether a value is of one image: N, C, H, W or N, C, L or N, C."""
     shape = value.ty.shape.values
-    return len(shape) in (2, 4) and int(shape[0]) == 1
+    return len(shape) in RANKS and int(shape[0]) == 1
+
+
+def _have_axes_of(root: relax.Expr, calls: Iterable[relax.Call]) -> bool:
+    """Say whether tensors have as many axes as the result: others would meet other axes."""
+    rank = len(root.ty.shape.values)
+    return all(len(call.ty.shape.values) == rank for call in calls)
+
+
+def _is_flat(product: relax.Call) -> bool:
+    """Say whether a matrix product is one of a vector."""
+    return all(len(value.ty.shape.values) == _FLAT for value in (product, product.args[0]))
+
+
+def _is_over_pixels(reduction: relax.Call) -> bool:
+    """Say whether a mean or maximum is over all pixels."""
+    rank = len(reduction.args[0].ty.shape.values)
+    axes = sorted(int(axis) % rank for axis in reduction.attrs.axis or ())
+    return rank > _FLAT and axes == list(range(_FLAT, rank))
 
 
 def _is_possible(conv: relax.Call) -> bool:
@@ -86,12 +113,15 @@ def _is_possible(conv: relax.Call) -> bool:
 
 
 def _keeps_order(reshape: relax.Call) -> bool:
-    """Say whether a reshape moves nothing, in whichever order the channels lie."""
-    shapes = [
-        [int(size) for size in value.ty.shape.values if int(size) != 1]
-        for value in (reshape, reshape.args[0])
-    ]
-    return shapes[0] == shapes[1] and len(shapes[0]) <= 1
+    """Say whether a reshape moves nothing on the device.
+
+    It moves nothing if the channels stay, or if there is one axis only.
+    """
+    before, after = (shape_of(value) for value in (reshape.args[0], reshape))
+    if min(len(before), len(after)) > _FLAT and before[:2] == after[:2]:
+        return True
+    long = [[size for size in shape if size != 1] for shape in (before, after)]
+    return long[0] == long[1] and len(long[0]) <= 1
 
 
 def _dequantize(data: DFPattern | None = None) -> DFPattern:
@@ -118,22 +148,25 @@ _BIASES: tuple[Callable[[], DFPattern] | None, ...] = (_weights, is_const, None)
 
 
 def _convolutions() -> Iterator[tuple[DFPattern, DFPattern]]:
-    for bias in _BIASES:
-        for form in range(3):
-            conv = is_op("relax.nn.conv2d")(_dequantize(), _weights())
-            summed = conv
-            if bias is not None:
-                summed = is_op("relax.add")(conv, is_op("relax.reshape")(bias(), wildcard()))
-            yield list(_clamped(summed))[form], conv
+    for operator in ("relax.nn.conv2d", "relax.nn.conv1d"):
+        for bias in _BIASES:
+            for form in range(3):
+                conv = is_op(operator)(_dequantize(), _weights())
+                summed = conv
+                if bias is not None:
+                    summed = is_op("relax.add")(conv, is_op("relax.reshape")(bias(), wildcard()))
+                yield list(_clamped(summed))[form], conv
 
 
-def _products() -> Iterator[DFPattern]:
+def _products() -> Iterator[tuple[DFPattern, DFPattern]]:
     for transposed in (True, False):
         for bias in _BIASES:
             weights = _weights()
             weights = is_op("relax.permute_dims")(weights) if transposed else weights
             product = is_op("relax.matmul")(_dequantize(), weights)
-            yield from _clamped(product if bias is None else is_op("relax.add")(product, bias()))
+            summed = product if bias is None else is_op("relax.add")(product, bias())
+            for pattern in _clamped(summed):
+                yield pattern, product
 
 
 def _tables() -> Iterator[DFPattern]:
@@ -161,6 +194,11 @@ def _resize() -> FusionPattern:
     return _pattern("resize", _quantize(resize), resize=resize)
 
 
+def _reduction(kind: str, operator: str) -> FusionPattern:
+    reduction = is_op(operator)(_dequantize())
+    return _pattern(kind, _quantize(reduction), reduction=reduction)
+
+
 def _concatenations() -> Iterator[FusionPattern]:
     for count in range(1, _MOST_PARTS + 1):
         parts = [_dequantize() for _ in range(count)]
@@ -169,9 +207,11 @@ def _concatenations() -> Iterator[FusionPattern]:
         yield _pattern("concat", _quantize(joined), **named)
 
 
-def _pool(kind: str, operator: str) -> FusionPattern:
-    pool = is_op(operator)(_dequantize())
-    return _pattern(kind, _quantize(pool), pool=pool)
+def _pools() -> Iterator[FusionPattern]:
+    for axes in ("1d", "2d"):
+        for kind, operator in (("max_pool", "max_pool"), ("average_pool", "avg_pool")):
+            pool = is_op(f"relax.nn.{operator}{axes}")(_dequantize())
+            yield _pattern(kind, _quantize(pool), pool=pool)
 
 
 def _with_a_number() -> Iterator[FusionPattern]:

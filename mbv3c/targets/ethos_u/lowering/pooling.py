@@ -21,6 +21,7 @@ from mbv3c.targets.ethos_u.lowering.tosa_graph import (
 )
 
 LARGEST_STRIDE = 3  # vela refuses larger ones for Ethos-U55 and U65
+_LAYOUTS = ("NCHW", "NCW")
 _LARGEST_WINDOW = 64  # that a depthwise convolution may have
 
 
@@ -110,17 +111,19 @@ class Pool:
 
 
 def pool_of(call: relax.Call) -> Pool | None:
-    """Return what a pooling of N, C, H, W does; None if an Ethos-U cannot compute it."""
+    """Return what a pooling of pixels does; None if an Ethos-U cannot compute it."""
     attributes = call.attrs
-    if str(attributes.layout) != "NCHW" or any(int(each) != 1 for each in attributes.dilation):
+    if str(attributes.layout) not in _LAYOUTS or any(
+        int(each) != 1 for each in attributes.dilation
+    ):
         return None
     sizes, windows = shape_of(call.args[0])[2:], shape_of(call)[2:]
     pads = [int(pad) for pad in attributes.padding]
-    axes = []
-    for index in (0, 1):
+    axes = [Axis(1, 1, 1, 1, 0, 0)] * (2 - len(sizes))  # a row has a height of 1
+    for index, size in enumerate(sizes):
         stride = int(attributes.strides[index]) if windows[index] > 1 else 1
         taps = int(attributes.pool_size[index])
-        axis = Axis(sizes[index], windows[index], taps, stride, *pads[index::2])
+        axis = Axis(size, windows[index], taps, stride, *pads[index :: len(sizes)])
         first_is_empty = axis.before >= taps
         last_is_empty = axis.reaches >= taps
         if stride > LARGEST_STRIDE or taps > _LARGEST_WINDOW or first_is_empty or last_is_empty:

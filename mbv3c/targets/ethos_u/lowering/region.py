@@ -14,6 +14,7 @@ import tvm
 from numpy.typing import NDArray
 
 from mbv3c.lowering.quantization import Quantization
+from mbv3c.targets.ethos_u.lowering.layout import to_device, to_model
 
 # Weights that are not zero, as bytes of int16; bias; scale and shift, without common powers of 2.
 Channel = tuple[bytes, int, int, int]
@@ -43,7 +44,7 @@ class Boundary:
     Attributes:
         name: name in the ONNX model if it is the model's input or output, else the name of the
             node that makes it.
-        shape: shape in the model, N, C, H, W or N, C.
+        shape: shape in the model, N, C, H, W or N, C, L or N, C.
         device_shape: shape on the device, N, H, W, C, of int8.
         quantization: what the tensor's integers stand for.
         made_by: the QuantizeLinear node of the quantized model that makes an output.
@@ -56,13 +57,13 @@ class Boundary:
     made_by: str = ""
 
     def to_device(self, x: NDArray[np.float32]) -> NDArray[np.int8]:
-        """Quantize an input of N, C, H, W to the int8 of N, H, W, C that the device takes."""
-        return np.ascontiguousarray(self.quantization.quantize(x).transpose(0, 2, 3, 1))
+        """Quantize an input to the int8 of N, H, W, C that the device takes."""
+        return to_device(self.quantization.quantize(x))
 
     def to_model(self, q: NDArray[Any]) -> NDArray[np.float32]:
         """Dequantize an output of the device and lay it out as the model does."""
         values = self.quantization.dequantize(q.reshape(self.device_shape))
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2).reshape(self.shape))
+        return to_model(values, self.shape)
 
 
 @dataclass(frozen=True)
