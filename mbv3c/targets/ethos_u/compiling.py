@@ -23,6 +23,7 @@ from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.targets.ethos_u import c_source, vela
 from mbv3c.targets.ethos_u.devices import NpuOptions, NpuTarget
+from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
 from mbv3c.targets.ethos_u.lowering.host import host_operators, host_part
 from mbv3c.targets.ethos_u.lowering.partition import CONVERSIONS, partition
@@ -119,7 +120,7 @@ def lower(prepared: Prepared, job: Job, progress: Progress) -> NpuLowered:
     Raises:
         ModelError: the model has integers other than int8, or only a part of it fits the NPU.
     """
-    target, quantized = npu_of(job), prepared.graph
+    target, quantized = npu_of(job), with_transpose_first(prepared.graph)
     options = job.options if isinstance(job.options, NpuOptions) else NpuOptions()
     check_types(quantized, target)
     progress("partitioning and lowering to TOSA")
@@ -228,7 +229,7 @@ def host_of(quantized: onnx.ModelProto, parts: Partition) -> onnx.ModelProto | N
     return host_part(quantized, npu_part(parts).outputs) if parts.on_cpu else None
 
 
-_RANKS = (4, 3)  # of an image, 1xCxHxW, and of a row, 1xCxL
+RANKS = (4, 3)  # of an image, 1xCxHxW, and of a row, 1xCxL
 
 
 def check_image(model: onnx.ModelProto) -> None:
@@ -238,11 +239,11 @@ def check_image(model: onnx.ModelProto) -> None:
         UsageError: it takes another batch, or no image.
     """
     shape = static_shape(model_input(model))
-    if shape is None or len(shape) not in _RANKS or shape[0] != 1:
+    if shape is None or len(shape) not in RANKS or shape[0] != 1:
         raise UsageError(
             "an Ethos-U computes one image, 1x3xHxW, or one row, 1xCxL, at a time; the model's "
             f"input is {'x'.join(map(str, shape or ()))}; "
-            f"{'use --batch 1' if len(shape or ()) in _RANKS else 'use another target'}"
+            f"{'use --batch 1' if len(shape or ()) in RANKS else 'use another target'}"
         )
 
 

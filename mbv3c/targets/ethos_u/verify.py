@@ -14,6 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle
+from mbv3c.graphs.load import model_input
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.parity.compare import compare
 from mbv3c.parity.reference import (
@@ -42,6 +43,7 @@ from mbv3c.targets.ethos_u.interpreter.program import (
     UnsupportedError,
     read_program,
 )
+from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
 from mbv3c.targets.ethos_u.lowering.layout import to_device
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Region
@@ -59,7 +61,7 @@ def verify(bundle: Bundle, device: NpuTarget) -> NpuParity:
         Mbv3cError: a tool fails.
     """
     manifest = manifest_of(bundle)
-    quantized = onnx.load(bundle.compiled_model)
+    quantized = with_transpose_first(onnx.load(bundle.compiled_model))
     region = npu_part(partition(quantized, lowering(manifest.npu.knobs.mean, device)))
     host = onnx.load(bundle.path / NPU_HOST) if manifest.host else None
     tosa, stream = (bundle.path / TOSA).read_bytes(), bundle.path / NPU_STREAM
@@ -237,8 +239,15 @@ def _every_integer(
     nodes = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
     values = run(session(with_integers(quantized, [node.name for node in nodes])), x)
     by_name: dict[str, NDArray[np.int8]] = {}
+    image = model_input(quantized).name  # perhaps with its channels last
+    moved = {
+        node.output[0]: image
+        for node in quantized.graph.node
+        if node.op_type == "Transpose" and node.input[0] == image
+    }
     for node, value in zip(nodes, values[-len(nodes) :], strict=True):
-        by_name[node.name] = by_name[node.input[0]] = value.view(np.int8)
+        read = node.input[0]
+        by_name[node.name] = by_name[moved.get(read, read)] = value.view(np.int8)
     return by_name
 
 

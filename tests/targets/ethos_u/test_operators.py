@@ -79,7 +79,15 @@ def row() -> onnx.ModelProto:
     return net.model(net.add("Gemm", flat, weights(5, 16), transB=1), x)
 
 
+def channels_last() -> onnx.ModelProto:
+    """Return a network as TensorFlow has it, with ImageNet's means in it."""
+    net = Net(inputs={"x": (onnx.TensorProto.FLOAT, (1, 24, 32, 3))})
+    moved = net.add("Sub", "x", net.constant(np.array([[[[0.485, 0.456, 0.406]]]])))
+    return net.model(net.head(net.trunk(net.add("Transpose", moved, perm=[0, 3, 1, 2]))))
+
+
 NETWORKS = {
+    "channels last": channels_last,
     "row": row,
     "U-Net": u_net,
     "feature pyramid": pyramid,

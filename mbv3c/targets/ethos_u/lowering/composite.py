@@ -176,6 +176,14 @@ class Composite:
             raise ModelError(f"{self.name} has asymmetric weights; quantize them symmetrically")
         return QuantizedConstant(integers, np.atleast_1d(scale).astype(np.float64))
 
+    def stored(self, call: relax.Call, index: int) -> NDArray[np.float32] | None:
+        """Return the values of an argument of a call, if it is a quantized constant."""
+        dequantize = self._value(call.args[index])
+        source = dequantize.args[0]
+        if not isinstance(source, tvm.ir.GenericConst):
+            return None
+        return _quantization(dequantize).dequantize(source.value.numpy())
+
     def _constant(self, expression: relax.Expr) -> relax.Expr:
         """Return what an argument is, before it was reshaped and transposed."""
         value = self._value(expression)

@@ -6,10 +6,11 @@ from math import ceil
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tvm import relax
 
 from mbv3c.lowering.quantization import Quantization
-from mbv3c.targets.ethos_u.lowering.composite import Composite
+from mbv3c.targets.ethos_u.lowering.composite import Composite, operator
 from mbv3c.targets.ethos_u.lowering.layout import axis_on_device, on_device
 from mbv3c.targets.ethos_u.lowering.pooling import average, maximum, pool_of
 from mbv3c.targets.ethos_u.lowering.resizing import repeat, repetitions_of, upsample, upsampling_of
@@ -24,6 +25,7 @@ from mbv3c.targets.ethos_u.lowering.tosa_graph import (
 Values = Mapping[Any, TosaTensor]
 _ALIGNED_BITS = 20  # bits below the point to which an addition aligns its operands
 _LARGEST_KERNEL = 64
+_LARGEST_WEIGHT = 127
 _ROW = 3  # rank of the weights of a convolution along a row
 
 
@@ -144,6 +146,36 @@ def _multiply(composite: Composite, graph: TosaGraph, values: Values) -> TosaTen
     return _finished(composite, graph, product, np.float64(scale))
 
 
+def _affine(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    """Multiply channels by numbers, or add numbers, as a depthwise convolution of 1x1.
+
+    The weights are as large as int8 holds, so that the bias has the finest steps. The numbers of a
+    product are in the scales.
+    """
+    call = composite.find("relax.add", "relax.subtract", "relax.multiply")
+    index = next(index for index in (0, 1) if composite.stored(call, index) is not None)
+    numbers = np.asarray(composite.stored(call, index), np.float64).reshape(-1)
+    parameter, quantized = composite.input_of(call, 1 - index)
+    ones: NDArray[Any] = np.ones(len(numbers))
+    signs, scales, added = ones, quantized.scale * ones, 0 * ones
+    if operator(call) == "relax.multiply":
+        signs = np.sign(numbers)
+        scales = scales * np.where(numbers == 0, 1, np.abs(numbers))
+    elif operator(call) == "relax.subtract":
+        signs, added = (signs, -numbers) if index else (-signs, numbers)
+    else:
+        added = numbers
+    scales = scales / _LARGEST_WEIGHT
+    sums = graph.convolution(
+        values[parameter],
+        (signs * _LARGEST_WEIGHT).astype(np.int8)[None, None, :, None],
+        np.rint(added / scales).astype(np.int32),
+        quantized.zero_point,
+        depthwise=True,
+    )
+    return _finished(composite, graph, sums, scales)
+
+
 def _add(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     call = composite.find("relax.add")
     operands = [composite.input_of(call, index) for index in (0, 1)]
@@ -261,6 +293,7 @@ _CONVERTERS: dict[str, Callable[[Composite, TosaGraph, Values], TosaTensor]] = {
     "table": _table,
     "multiply": _multiply,
     "add": _add,
+    "affine": _affine,
     "flatten": _flatten,
     "concat": _concat,
     "highest": _highest,

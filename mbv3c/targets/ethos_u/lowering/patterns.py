@@ -29,6 +29,7 @@ def patterns() -> list[FusionPattern]:
         *(_pattern("dense", pattern, product=product) for pattern, product in _products()),
         *(_pattern("table", pattern) for pattern in _tables()),
         *_with_a_number(),
+        *_by_channel(),
         *_two("multiply", "relax.multiply"),
         *_two("add", "relax.add"),
         _reduction("mean", "relax.mean"),
@@ -49,8 +50,8 @@ def _check(context: PatternCheckContext) -> bool:
     root = context.annotated_expr["root"]
     if root.ty.dtype != "int8" or not _is_image(root):
         return False
-    named = ("conv", "reshape", "resize", "pool", "number", "product", "reduction")
-    conv, reshape, resize, pool, number, product, reduction = (
+    named = ("conv", "reshape", "resize", "pool", "product", "reduction", "number", "channels")
+    conv, reshape, resize, pool, product, reduction, number, channels = (
         context.annotated_expr.get(name) for name in named
     )
     if product is not None and not _is_flat(product):
@@ -58,6 +59,8 @@ def _check(context: PatternCheckContext) -> bool:
     if reduction is not None and not _is_over_pixels(reduction):
         return False
     if number is not None and not _is_number(number):
+        return False
+    if channels is not None and not _is_by_channel(channels, root):
         return False
     sides = [each for name, each in context.annotated_expr.items() if name.startswith("part")]
     if any(_is_stored(side) for side in sides) or not _have_axes_of(root, sides):
@@ -78,6 +81,13 @@ def _is_stored(dequantize: relax.Call) -> bool:
 
 def _is_number(constant: relax.Expr) -> bool:
     return all(int(size) == 1 for size in constant.ty.shape.values)
+
+
+def _is_by_channel(constant: relax.Expr, root: relax.Expr) -> bool:
+    """Say whether a constant has a number for each channel of the result."""
+    shape, rank = shape_of(root), len(root.ty.shape.values)
+    stored = (1,) * (rank - len(constant.ty.shape.values)) + shape_of(constant)
+    return rank > _FLAT and stored == (1, shape[1], *(1 for _ in shape[2:]))
 
 
 def _is_image(value: relax.Expr) -> bool:
@@ -217,10 +227,22 @@ def _pools() -> Iterator[FusionPattern]:
 def _with_a_number() -> Iterator[FusionPattern]:
     """Yield sums and products of a tensor and one stored number: a table has them."""
     for operator in ("relax.add", "relax.subtract", "relax.multiply", "relax.divide"):
-        number = _weights()
-        for both in ((_dequantize(), number), (number, _dequantize())):
-            for pattern in _clamped(is_op(operator)(*both)):
-                yield _pattern("table", pattern, number=number)
+        for pattern, number in _with_a_constant(operator):
+            yield _pattern("table", pattern, number=number)
+
+
+def _by_channel() -> Iterator[FusionPattern]:
+    """Yield sums and products of a map and a stored number for each channel."""
+    for operator in ("relax.add", "relax.subtract", "relax.multiply"):
+        for pattern, channels in _with_a_constant(operator):
+            yield _pattern("affine", pattern, channels=channels)
+
+
+def _with_a_constant(operator: str) -> Iterator[tuple[DFPattern, DFPattern]]:
+    constant = _weights()
+    for both in ((_dequantize(), constant), (constant, _dequantize())):
+        for pattern in _clamped(is_op(operator)(*both)):
+            yield pattern, constant
 
 
 def _two(kind: str, operator: str) -> Iterator[FusionPattern]:

@@ -37,6 +37,12 @@ FIRES = {
     "nearest, each axis its own": resize("36,33", "4.0,3.0", FLOOR),
     "nearest, rows only": resize("18,11", "2.0,1.0", FLOOR),
     "nearest, half pixels": resize("18,22", "2.0,2.0", 'nearest_mode="round_prefer_ceil"'),
+    "channels, added": ("h = HardSwish(x) y = Add(h, each)", "[1,8,9,11]"),
+    "channels, added first": ("h = HardSwish(x) y = Add(each, h)", "[1,8,9,11]"),
+    "channels, subtracted": ("h = HardSwish(x) y = Sub(h, each)", "[1,8,9,11]"),
+    "channels, subtracted from": ("h = HardSwish(x) y = Sub(each, h)", "[1,8,9,11]"),
+    "channels, multiplied": ("h = HardSwish(x) t = Mul(h, each) y = Relu(t)", "[1,8,9,11]"),
+    "channels of a row": row("y = Mul(r, few)", "[1,8,99]"),
     "row": row("y = HardSwish(r)", "[1,8,99]"),
     "row, convolved": row("y = Conv <pads=[1,2], strides=[2]> (r, u, b)", "[1,16,50]"),
     "row, convolved and clamped": row(
@@ -91,7 +97,9 @@ FIRES = {
         "AveragePool", "3,6", "kernel_shape=[5,3], strides=[3,2], pads=[2,1,1,1]"
     ),
 }
+CONSTANTS = {"u": (16, 8, 3), "deep": (8, 1, 5), "each": (8, 1, 1), "few": (1, 8, 1)}
 REFUSES = {
+    "columns, multiplied": ("h = HardSwish(x) y = Mul(h, columns)", "[1,8,9,11]"),
     "mean of channels": ("h = HardSwish(x) y = ReduceMean <axes=[1]> (h)", "[1,1,9,11]"),
     "mean of rows": ("h = HardSwish(x) y = ReduceMean <axes=[2]> (h)", "[1,8,1,11]"),
     "highest of channels": ("h = HardSwish(x) y = ReduceMax <axes=[1]> (h)", "[1,1,9,11]"),
@@ -114,7 +122,7 @@ REFUSES = {
 
 @pytest.mark.parametrize("name", FIRES)
 def test_it_computes_what_onnxruntime_computes(name: str):
-    model = graph_of(*FIRES[name], u=(16, 8, 3), deep=(8, 1, 5))
+    model = graph_of(*FIRES[name], **CONSTANTS)
     assert difference(model) <= BEHIND_ANOTHER_LSB
 
 
@@ -128,6 +136,7 @@ def test_it_stays_on_the_cpu_and_is_named(name: str):
         last=(4, int(channels), 3, 3),
         map=(1, 1, 9, 11),
         wide=(11, 7),
+        columns=(1, 1, 1, 11),
     )
     quantized, _ = quantize(model, random_inputs(model, 2), rank_layers=False)
     (refused,) = [node for node in model.graph.node if node.output[0] == "t"]
