@@ -7,6 +7,7 @@ source span, which TVM's passes keep when they move calls into other functions.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import erf
 from typing import Any
 
 import numpy as np
@@ -239,11 +240,18 @@ class Composite:
         if name == "relax.quantize":
             return _quantization(call).quantize(values[call.args[0]])
         arguments = [values[a] if a in values else np.float32(_number(a)) for a in call.args]
-        result: NDArray[Any] = _NUMPY[name](*arguments)
+        if name == "relax.nn.leakyrelu":
+            arguments.append(np.float32(call.attrs.alpha))
+        with np.errstate(over="ignore"):  # an exponential of what is large
+            result: NDArray[Any] = _NUMPY[name](*arguments)
         return result
 
     def _value(self, expression: relax.Expr) -> relax.Expr:
         return self._bound.get(expression, expression)
+
+
+def _erf(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.array([erf(value) for value in x], np.float32)
 
 
 _NUMPY: dict[str, Any] = {
@@ -253,6 +261,16 @@ _NUMPY: dict[str, Any] = {
     "relax.divide": np.divide,
     "relax.clip": np.clip,
     "relax.nn.relu": lambda x: np.maximum(x, np.float32(0)),
+    "relax.maximum": np.maximum,
+    "relax.abs": np.abs,
+    "relax.negative": np.negative,
+    "relax.exp": np.exp,
+    "relax.log": np.log,
+    "relax.sqrt": lambda x: np.sqrt(np.maximum(x, np.float32(0))),
+    "relax.tanh": np.tanh,
+    "relax.erf": _erf,
+    "relax.nn.gelu": lambda x: x * (1 + _erf(x / np.sqrt(np.float32(2)))) / 2,
+    "relax.nn.leakyrelu": lambda x, alpha: np.where(x < 0, x * alpha, x),
     "relax.sigmoid": lambda x: np.float32(1) / (np.float32(1) + np.exp(-x)),
 }
 

@@ -179,6 +179,12 @@ def _products() -> Iterator[tuple[DFPattern, DFPattern]]:
                 yield pattern, product
 
 
+_UNARY = (
+    *("relax.sigmoid", "relax.tanh", "relax.erf", "relax.nn.gelu", "relax.nn.leakyrelu"),
+    *("relax.abs", "relax.negative", "relax.exp", "relax.sqrt"),
+)
+
+
 def _tables() -> Iterator[DFPattern]:
     x = _dequantize()
     shifted = is_op("relax.clip")(is_op("relax.add")(x, is_const()), wildcard(), wildcard())
@@ -190,8 +196,26 @@ def _tables() -> Iterator[DFPattern]:
     ):
         moved = is_op("relax.add")(scaled, is_const())
         yield _quantize(is_op("relax.clip")(moved, wildcard(), wildcard()))
-    yield _quantize(is_op("relax.sigmoid")(_dequantize()))
+    for operator in _UNARY:
+        yield _quantize(is_op(operator)(_dequantize()))
+    yield from _exponentials()
     yield from _clamped(_dequantize())
+
+
+def _exponentials() -> Iterator[DFPattern]:
+    """Yield Elu, Selu, Softplus, Mish and Softsign, as TVM's importer spells them."""
+    x = _dequantize()
+    below = is_op("relax.nn.relu")(is_op("relax.subtract")(is_const(), is_op("relax.exp")(x)))
+    elu = is_op("relax.add")(is_op("relax.multiply")(is_const(), below), is_op("relax.nn.relu")(x))
+    yield _quantize(is_op("relax.multiply")(is_const(), elu))
+    yield _quantize(elu)
+    exponential = is_op("relax.exp")(is_op("relax.negative")(is_op("relax.abs")(x)))
+    logarithm = is_op("relax.log")(is_op("relax.add")(is_const(), exponential))
+    yield _quantize(is_op("relax.add")(is_op("relax.maximum")(x, is_const()), logarithm))
+    softplus = is_op("relax.log")(is_op("relax.add")(is_const(), is_op("relax.exp")(x)))
+    yield _quantize(is_op("relax.multiply")(x, is_op("relax.tanh")(softplus)))
+    above = is_op("relax.add")(is_op("relax.abs")(x), is_const())
+    yield _quantize(is_op("relax.divide")(x, above))
 
 
 def _flatten() -> FusionPattern:

@@ -98,6 +98,20 @@ FIRES = {
     ),
 }
 CONSTANTS = {"u": (16, 8, 3), "deep": (8, 1, 5), "each": (8, 1, 1), "few": (1, 8, 1)}
+TABLES = {
+    **{name: f"y = {name}(h)" for name in ("Tanh", "Erf", "Elu", "Selu", "Softplus", "Softsign")},
+    **{name: f"y = {name}(h)" for name in ("LeakyRelu", "Neg", "Abs", "Sigmoid")},
+    "LeakyRelu with alpha": "y = LeakyRelu <alpha=0.2> (h)",
+    "Elu with alpha": "y = Elu <alpha=1.5> (h)",
+    "Sqrt": "t = Relu(h) y = Sqrt(t)",
+    "Mish": "y = Mish(h)",
+    "Gelu": "y = Gelu(h)",
+    "Gelu of BERT": """
+        r = Constant <value_float=1.4142135> () one = Constant <value_float=1.0> ()
+        half = Constant <value_float=0.5> ()
+        scaled = Div(h, r) e = Erf(scaled) f = Add(e, one) m = Mul(h, f) y = Mul(m, half)
+    """,
+}
 REFUSES = {
     "columns, multiplied": ("h = HardSwish(x) y = Mul(h, columns)", "[1,8,9,11]"),
     "mean of channels": ("h = HardSwish(x) y = ReduceMean <axes=[1]> (h)", "[1,1,9,11]"),
@@ -124,6 +138,16 @@ REFUSES = {
 def test_it_computes_what_onnxruntime_computes(name: str):
     model = graph_of(*FIRES[name], **CONSTANTS)
     assert difference(model) <= BEHIND_ANOTHER_LSB
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_has_what_onnxruntime_computes(name: str):
+    # Behind a convolution, so that the values are on both sides of 0.
+    model = graph_of(f"h = Conv(x, p) {TABLES[name]}", "[1,12,9,11]")
+    if name in ("Mish", "Gelu"):
+        model.opset_import[0].version = 20
+    steps = 4 if name in ("Gelu of BERT", "Sqrt") else 2  # of operators in a row
+    assert difference(model) <= steps * BEHIND_ANOTHER_LSB
 
 
 @pytest.mark.parametrize("name", REFUSES)
