@@ -21,6 +21,7 @@ from mbv3c.targets.ethos_u.lowering.tosa_graph import (
     TosaGraph,
     TosaTensor,
 )
+from mbv3c.targets.ethos_u.lowering.transposed import transposed
 
 Values = Mapping[Any, TosaTensor]
 _ALIGNED_BITS = 20  # bits below the point to which an addition aligns its operands
@@ -91,6 +92,22 @@ def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> TosaTenso
         depthwise=depthwise,
     )
     return _finished(composite, graph, sums, scales)
+
+
+def _transposed(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    call = composite.find("relax.nn.conv2d_transpose")
+    parameter, quantized = composite.input_of(call)
+    weights = composite.weights_of(call, 1)
+    scales = quantized.scale * weights.scales
+    return transposed(
+        graph,
+        values[parameter],
+        call,
+        weights.integers,
+        composite.bias(composite.shape[1], scales),
+        quantized.zero_point,
+        lambda sums: _finished(composite, graph, sums, scales),
+    )
 
 
 def _geometry(conv: relax.Call) -> ConvolutionGeometry:
@@ -297,6 +314,7 @@ _CONVERTERS: dict[str, Callable[[Composite, TosaGraph, Values], TosaTensor]] = {
     "flatten": _flatten,
     "concat": _concat,
     "highest": _highest,
+    "transposed": _transposed,
     "max_pool": _max_pool,
     "average_pool": _average_pool,
 }

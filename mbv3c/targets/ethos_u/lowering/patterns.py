@@ -16,6 +16,7 @@ from mbv3c.targets.ethos_u.lowering.composite import shape_of
 from mbv3c.targets.ethos_u.lowering.layout import RANKS
 from mbv3c.targets.ethos_u.lowering.pooling import LARGEST_STRIDE, pool_of
 from mbv3c.targets.ethos_u.lowering.resizing import repetitions_of, upsampling_of
+from mbv3c.targets.ethos_u.lowering.transposed import is_possible_transposed
 
 BACKEND = "ethos_u"
 _FLAT = 2  # rank of N, C
@@ -25,7 +26,10 @@ _MOST_PARTS = 16  # of a Concat
 def patterns() -> list[FusionPattern]:
     """Return every pattern, first those that cover the most operators."""
     return [
-        *(_pattern("conv2d", pattern, conv=conv) for pattern, conv in _convolutions()),
+        *(
+            _pattern("conv2d", pattern, conv=conv)
+            for pattern, conv in _convolutions("relax.nn.conv2d", "relax.nn.conv1d")
+        ),
         *(_pattern("dense", pattern, product=product) for pattern, product in _products()),
         *(_pattern("table", pattern) for pattern in _tables()),
         *_with_a_number(),
@@ -38,6 +42,10 @@ def patterns() -> list[FusionPattern]:
         _resize(),
         *_concatenations(),
         *_pools(),
+        *(
+            _pattern("transposed", pattern, transposed=conv)
+            for pattern, conv in _convolutions("relax.nn.conv2d_transpose")
+        ),
     ]
 
 
@@ -54,6 +62,9 @@ def _check(context: PatternCheckContext) -> bool:
     conv, reshape, resize, pool, product, reduction, number, channels = (
         context.annotated_expr.get(name) for name in named
     )
+    transposed = context.annotated_expr.get("transposed")
+    if transposed is not None and not is_possible_transposed(transposed):
+        return False
     if product is not None and not _is_flat(product):
         return False
     if reduction is not None and not _is_over_pixels(reduction):
@@ -157,8 +168,8 @@ def _clamped(data: DFPattern) -> Iterator[DFPattern]:
 _BIASES: tuple[Callable[[], DFPattern] | None, ...] = (_weights, is_const, None)
 
 
-def _convolutions() -> Iterator[tuple[DFPattern, DFPattern]]:
-    for operator in ("relax.nn.conv2d", "relax.nn.conv1d"):
+def _convolutions(*operators: str) -> Iterator[tuple[DFPattern, DFPattern]]:
+    for operator in operators:
         for bias in _BIASES:
             for form in range(3):
                 conv = is_op(operator)(_dequantize(), _weights())

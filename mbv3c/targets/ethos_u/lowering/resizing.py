@@ -16,7 +16,7 @@ not hold. There the pixels are first held, that is repeated, twice: then a phase
 and weights of at most 8 * 8.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,14 +148,20 @@ def upsample(
     held = graph.hold(x, upsampling.held) if upsampling.held > 1 else x
     framed = _framed(graph, held, upsampling.reach)
     made = [_phase(graph, framed, *kernel, zeros, scale) for kernel in upsampling.kernels()]
-    phases = len(upsampling.rows)
+    return side_by_side(graph, made, len(upsampling.rows))
+
+
+def side_by_side(graph: TosaGraph, made: Sequence[TosaTensor], across: int) -> TosaTensor:
+    """Put the phases of a result together, row by row, of which each has `across`."""
     # In N, H, W, C phases side by side as channels are neighbours in a row, and rows of phases
     # side by side are the rows of the result, one below the other.
-    starts = range(0, len(made), phases)
-    rows = [graph.concat(made[start : start + phases], 3, "row") for start in starts]
-    batch, height, width, channels = held.shape
-    shape = (batch, height * phases, width * phases, channels)
-    return graph.reshape(graph.concat(rows, 2, "rows"), shape)
+    down = len(made) // across
+    starts = range(0, len(made), across)
+    rows = [graph.joined(made[start : start + across], 3, "row") for start in starts]
+    batch, height, width, channels = made[0].shape
+    shape = (batch, height * down, width * across, channels)
+    whole = graph.joined(rows, 2, "rows")
+    return whole if whole.shape == shape else graph.reshape(whole, shape)
 
 
 def _phase(

@@ -37,6 +37,29 @@ FIRES = {
     "nearest, each axis its own": resize("36,33", "4.0,3.0", FLOOR),
     "nearest, rows only": resize("18,11", "2.0,1.0", FLOOR),
     "nearest, half pixels": resize("18,22", "2.0,2.0", 'nearest_mode="round_prefer_ceil"'),
+    "transposed": ("h = HardSwish(x) y = ConvTranspose <strides=[2,2]> (h, even)", "[1,6,18,22]"),
+    "transposed, padded, with a bias and Relu": (
+        "h = HardSwish(x) "
+        "t = ConvTranspose <strides=[2,3], pads=[1,0,1,1]> (h, odd, d) y = Relu(t)",
+        "[1,6,17,32]",
+    ),
+    "transposed, output padded": (
+        """h = HardSwish(x)
+        y = ConvTranspose <strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]> (h, odd)""",
+        "[1,6,18,22]",
+    ),
+    "transposed, depthwise": (
+        "h = HardSwish(x) y = ConvTranspose <strides=[2,2], pads=[1,1,1,1], group=8> (h, wide)",
+        "[1,8,18,22]",
+    ),
+    "transposed, dilated": (
+        "h = HardSwish(x) y = ConvTranspose <dilations=[2,2]> (h, odd)",
+        "[1,6,13,15]",
+    ),
+    "transposed, strides wider than the kernel": (
+        "h = HardSwish(x) y = ConvTranspose <strides=[3,3]> (h, even)",
+        "[1,6,26,32]",
+    ),
     "channels, added": ("h = HardSwish(x) y = Add(h, each)", "[1,8,9,11]"),
     "channels, added first": ("h = HardSwish(x) y = Add(each, h)", "[1,8,9,11]"),
     "channels, subtracted": ("h = HardSwish(x) y = Sub(h, each)", "[1,8,9,11]"),
@@ -97,7 +120,15 @@ FIRES = {
         "AveragePool", "3,6", "kernel_shape=[5,3], strides=[3,2], pads=[2,1,1,1]"
     ),
 }
-CONSTANTS = {"u": (16, 8, 3), "deep": (8, 1, 5), "each": (8, 1, 1), "few": (1, 8, 1)}
+CONSTANTS = {
+    "even": (8, 6, 2, 2),
+    "odd": (8, 6, 3, 3),
+    "wide": (8, 1, 4, 4),
+    "u": (16, 8, 3),
+    "deep": (8, 1, 5),
+    "each": (8, 1, 1),
+    "few": (1, 8, 1),
+}
 TABLES = {
     **{name: f"y = {name}(h)" for name in ("Tanh", "Erf", "Elu", "Selu", "Softplus", "Softsign")},
     **{name: f"y = {name}(h)" for name in ("LeakyRelu", "Neg", "Abs", "Sigmoid")},
@@ -113,6 +144,10 @@ TABLES = {
     """,
 }
 REFUSES = {
+    "transposed, in groups": (
+        "h = HardSwish(x) y = ConvTranspose <group=2> (h, halves)",
+        "[1,6,9,11]",
+    ),
     "columns, multiplied": ("h = HardSwish(x) y = Mul(h, columns)", "[1,8,9,11]"),
     "mean of channels": ("h = HardSwish(x) y = ReduceMean <axes=[1]> (h)", "[1,1,9,11]"),
     "mean of rows": ("h = HardSwish(x) y = ReduceMean <axes=[2]> (h)", "[1,8,1,11]"),
@@ -161,6 +196,7 @@ def test_it_stays_on_the_cpu_and_is_named(name: str):
         map=(1, 1, 9, 11),
         wide=(11, 7),
         columns=(1, 1, 1, 11),
+        halves=(8, 3, 1, 1),
     )
     quantized, _ = quantize(model, random_inputs(model, 2), rank_layers=False)
     (refused,) = [node for node in model.graph.node if node.output[0] == "t"]
