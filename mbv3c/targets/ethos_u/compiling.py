@@ -181,6 +181,9 @@ def lowering(mean: str, target: NpuTarget) -> LoweringOptions:
     return LoweringOptions(mean, target.interpolates)
 
 
+_SHOWN = 5  # operators in one message
+
+
 def npu_part(parts: Partition) -> Region:
     """Return the only region of a network of which the NPU computes everything up to a cut.
 
@@ -192,8 +195,8 @@ def npu_part(parts: Partition) -> Region:
     left = parts.awaited or parts.on_cpu
     named = [node for node in left if node.nodes and node.kind not in CONVERSIONS] or left
     shown = [f"{node.kind} ({node.name})" for node in named]
-    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-    listed = f"{', '.join(shown[:12]) or 'everything'}{more}"
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    listed = f"{', '.join(shown[:_SHOWN]) or 'everything'}{more}"
     if not parts.regions:
         raise ModelError(f"the NPU can compute nothing of this network: {listed}")
     raise ModelError(
