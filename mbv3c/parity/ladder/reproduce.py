@@ -75,7 +75,7 @@ SCRIPTS: dict[str, Script] = {
         "opset = max(one.version for one in model.opset_import)\n"
         "module = from_onnx(model, opset=opset, keep_params_in_input=False)\n"
         'program = tvm.compile(module, target="llvm")\n'
-        'got = relax.VirtualMachine(program, tvm.cpu())["main"](tvm.runtime.tensor(x))\n'
+        'got = relax.VirtualMachine(program, tvm.cpu())["main"](*map(tvm.runtime.tensor, xs))\n'
         "got = (got if isinstance(got, tvm.runtime.Tensor) else got[0]).numpy()\n",
     ),
     "library": Script(

@@ -233,6 +233,8 @@ def _conversions(inputs: Sequence[Boundary], outputs: Sequence[Boundary]) -> lis
 def _numbers(end: Boundary) -> dict[str, int | str]:
     """Return what the loops over an image's tensor need."""
     *places, channels = end.device_shape
+    if end.channels_last:  # nothing moves
+        places, channels = [1], int(np.prod(end.device_shape))
     return {
         "places": int(np.prod(places)),
         "channels": channels,

@@ -24,6 +24,7 @@ from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.targets.ethos_u import c_source, vela
 from mbv3c.targets.ethos_u.devices import NpuOptions, NpuTarget
+from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
 from mbv3c.targets.ethos_u.lowering.host import host_operators, host_part
 from mbv3c.targets.ethos_u.lowering.partition import CONVERSIONS, partition
@@ -120,7 +121,7 @@ def lower(prepared: Prepared, job: Job, progress: Progress) -> NpuLowered:
     Raises:
         ModelError: the model has integers other than int8, or only a part of it fits the NPU.
     """
-    target, quantized = npu_of(job), prepared.graph
+    target, quantized = npu_of(job), with_transpose_first(prepared.graph)
     options = job.options if isinstance(job.options, NpuOptions) else NpuOptions()
     check_types(quantized, target)
     progress("partitioning and lowering to TOSA")
@@ -182,6 +183,9 @@ def lowering(mean: str, target: NpuTarget) -> LoweringOptions:
     return LoweringOptions(mean, target.interpolates)
 
 
+_SHOWN = 5  # operators in one message
+
+
 def npu_part(parts: Partition) -> Region:
     """Return the only region of a network of which the NPU computes everything up to a cut.
 
@@ -193,8 +197,8 @@ def npu_part(parts: Partition) -> Region:
     left = parts.awaited or parts.on_cpu
     named = [node for node in left if node.nodes and node.kind not in CONVERSIONS] or left
     shown = [f"{node.kind} ({node.name})" for node in named]
-    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-    listed = f"{', '.join(shown[:12]) or 'everything'}{more}"
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    listed = f"{', '.join(shown[:_SHOWN]) or 'everything'}{more}"
     if not parts.regions:
         raise ModelError(f"the NPU can compute nothing of this network: {listed}")
     raise ModelError(
@@ -230,7 +234,7 @@ def host_of(quantized: onnx.ModelProto, parts: Partition) -> onnx.ModelProto | N
     return host_part(quantized, npu_part(parts).outputs) if parts.on_cpu else None
 
 
-_IMAGE_RANK = 4
+RANKS = (4, 3)  # of an image, 1xCxHxW, and of a row, 1xCxL
 
 
 def check_image(model: onnx.ModelProto) -> None:
@@ -254,11 +258,11 @@ def check_image(model: onnx.ModelProto) -> None:
             "another target"
         )
     shape = static_shape(value)
-    if shape is None or len(shape) != _IMAGE_RANK or shape[0] != 1:
+    if shape is None or len(shape) not in RANKS or shape[0] != 1:
         raise UsageError(
-            "an Ethos-U computes one image, 1x3xHxW, at a time; the model's input is "
-            f"{'x'.join(map(str, shape or ()))}; "
-            f"{'use --batch 1' if len(shape or ()) == _IMAGE_RANK else 'use another target'}"
+            "an Ethos-U computes one image, 1x3xHxW, or one row, 1xCxL, at a time; the model's "
+            f"input is {'x'.join(map(str, shape or ()))}; "
+            f"{'use --batch 1' if len(shape or ()) in RANKS else 'use another target'}"
         )
 
 

@@ -30,7 +30,7 @@ from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_ref
 from mbv3c.parity.tolerance import LEAST_COSINE
 from mbv3c.progress import Progress
 from mbv3c.targets.ethos_u import vela
-from mbv3c.targets.ethos_u.compiling import TOSA, host_of, lowering, npu_part, run_tosa
+from mbv3c.targets.ethos_u.compiling import RANKS, TOSA, host_of, lowering, npu_part, run_tosa
 from mbv3c.targets.ethos_u.devices import NpuTarget
 from mbv3c.targets.ethos_u.host_parity import to_model
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
@@ -41,6 +41,7 @@ from mbv3c.targets.ethos_u.interpreter.program import (
     decode,
     read_program,
 )
+from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Boundary, Region
 from mbv3c.targets.ethos_u.manifest import manifest_of
@@ -218,7 +219,6 @@ def _word(place: str) -> int:
     return int(place.rsplit(" ", 1)[1])
 
 
-_IMAGE = 4  # rank of [N, C, H, W]
 _STREAM_INPUTS = 1
 
 
@@ -259,6 +259,7 @@ class NpuStages:
         ]
 
     def climb(self, model: onnx.ModelProto) -> None:
+        model = with_transpose_first(model)
         lowered = self._lower(model)
         self._tosa(model, lowered)
         self._stream(model, lowered)
@@ -341,9 +342,10 @@ class NpuStages:
         )
 
     def _lower(self, model: onnx.ModelProto) -> SplitNetwork:
+        model = with_transpose_first(model)
         parts = partition(model, lowering(self.knobs.mean, self.target))
         region = npu_part(parts)
-        if len(region.inputs[0].shape) != _IMAGE:
+        if len(region.inputs[0].shape) not in RANKS:
             raise ModelError("the NPU takes images; this part begins behind them")
         return SplitNetwork(region, host_of(model, parts))
 

@@ -22,6 +22,7 @@ from mbv3c.targets.ethos_u.devices import (
     memories,
     sram_of,
 )
+from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.tuning.choose import fastest
 from mbv3c.targets.ethos_u.tuning.estimates import (
@@ -256,7 +257,7 @@ def tune(model: onnx.ModelProto, job: Job, request: TuneRequest, progress: Progr
     with database.only_one():
         if database.torn():
             progress(f"{database.folder}: the last record was only half written, and is dropped")
-        quantized = prepare(model, job, progress).graph
+        quantized = with_transpose_first(prepare(model, job, progress).graph)
         check_types(quantized, target)
         progress("partitioning and lowering to TOSA")
         networks = {

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle
 from mbv3c.feeds import Feed, only_array
+from mbv3c.graphs.load import model_input
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.parity.compare import compare
 from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
@@ -37,6 +38,8 @@ from mbv3c.targets.ethos_u.interpreter.program import (
     UnsupportedError,
     read_program,
 )
+from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
+from mbv3c.targets.ethos_u.lowering.layout import to_device
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Region
 from mbv3c.targets.ethos_u.manifest import manifest_of
@@ -53,7 +56,7 @@ def verify(bundle: Bundle, device: NpuTarget, inputs: list[Feed] | None = None) 
         Mbv3cError: a tool fails.
     """
     manifest = manifest_of(bundle)
-    quantized = onnx.load(bundle.compiled_model)
+    quantized = with_transpose_first(onnx.load(bundle.compiled_model))
     region = npu_part(partition(quantized, lowering(manifest.npu.knobs.mean, device)))
     host = onnx.load(bundle.path / NPU_HOST) if manifest.host else None
     tosa, stream = (bundle.path / TOSA).read_bytes(), bundle.path / NPU_STREAM
@@ -162,7 +165,7 @@ class _Seen:
         model, integers = outputs[: self._count], outputs[self._count :]
         if not integers:
             integers = [end.quantize(y) for end, y in zip(self._ends, model, strict=True)]
-        return model, [_in_device_order(array) for array in integers]
+        return model, [to_device(array) for array in integers]
 
 
 def _steps(
@@ -204,10 +207,6 @@ def nudged(x: Feed, start: Quantization) -> NDArray[np.float32]:
     return values.reshape(image.shape)
 
 
-def _in_device_order(values: NDArray[Any]) -> NDArray[Any]:
-    return values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
-
-
 def _lsb(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> int:
     """Return the largest difference of integers in the order of the device."""
     return max(
@@ -221,9 +220,9 @@ def operators_alone(quantized: onnx.ModelProto, region: Region, x: Feed) -> Oper
     integers = _every_integer(quantized, x)
     worst = OperatorsAlone(len(region.single_operators), "", 0, 1)
     for operator in region.single_operators:
-        inputs = [_four(integers[name]) for name in operator.reads]
+        inputs = [to_device(integers[name]) for name in operator.reads]
         (ours,) = run_tosa(operator.tosa, inputs)
-        theirs = _four(integers[operator.makes])
+        theirs = to_device(integers[operator.makes])
         lsb = int(np.abs(ours.astype(np.int32) - theirs).max())
         if not worst.worst or lsb - operator.allowed_lsb > worst.lsb - worst.allowed_lsb:
             worst = OperatorsAlone(worst.count, operator.name, lsb, operator.allowed_lsb)
@@ -235,16 +234,16 @@ def _every_integer(quantized: onnx.ModelProto, x: Feed) -> dict[str, NDArray[np.
     nodes = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
     values = run(session(with_integers(quantized, [node.name for node in nodes])), x)
     by_name: dict[str, NDArray[np.int8]] = {}
+    image = model_input(quantized).name  # perhaps with its channels last
+    moved = {
+        node.output[0]: image
+        for node in quantized.graph.node
+        if node.op_type == "Transpose" and node.input[0] == image
+    }
     for node, value in zip(nodes, values[-len(nodes) :], strict=True):
-        by_name[node.name] = by_name[node.input[0]] = value.view(np.int8)
+        read = node.input[0]
+        by_name[node.name] = by_name[moved.get(read, read)] = value.view(np.int8)
     return by_name
-
-
-def _four(values: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Return integers of N, C, H, W or N, C in the order of the device: N, H, W, C."""
-    if values.ndim == 4:
-        return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
-    return values.reshape(len(values), 1, 1, -1)
 
 
 def _streamed(

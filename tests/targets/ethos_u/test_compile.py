@@ -353,7 +353,11 @@ def check_conversions(path: Path, folder: Path, inspected: dict[str, Any]) -> No
     [
         (("--target", "npu", "--sram", "16"), 1, "of SRAM on npu:ethos-u55-128 and --sram allows"),
         (("--target", "npu", "--calibration", "none"), 2, "no such folder: none"),
-        (("--target", "npu", "--batch", "2"), 2, "one image, 1x3xHxW, at a time"),
+        (
+            ("--target", "npu", "--batch", "2"),
+            2,
+            "one image, 1x3xHxW, or one row, 1xCxL, at a time",
+        ),
         (("--target", "npu", "--precision", "fp16"), 2, "computes in int8 only"),
         (("--target", "npu", "--cores", "2"), 2, "--cores is for CPUs"),
         (("--target", "npu", "--optimise", "speed"), 2, "known: performance, size"),

@@ -305,7 +305,7 @@ def test_a_budget_is_drawn_and_said(logs: Path, tmp_path: Path) -> None:
         (["--sram", "0"], "--sram 0 makes no sense"),
         (["--plot", "x.pdf"], "ends in .png or .svg"),
         (["--calibration", "none"], "no such folder: none"),
-        (["--batch", "2"], "one image, 1x3xHxW, at a time"),
+        (["--batch", "2"], "one image, 1x3xHxW, or one row, 1xCxL, at a time"),
     ],
 )
 def test_wrong_usage_is_refused(

@@ -7,6 +7,7 @@ source span, which TVM's passes keep when they move calls into other functions.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import erf
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ class Composite:
         parameters: inputs of the function.
         quantized_by: name of the QuantizeLinear node that makes the result.
         output: step and zero point of the result.
-        shape: shape of the result, N, C, H, W or N, C.
+        shape: shape of the result, N, C, H, W or N, C, L or N, C.
         name: name of the first node.
     """
 
@@ -135,21 +136,24 @@ class Composite:
         self.quantized_by = name_of(last) or ""
         self.name = self.nodes[0] if self.nodes else name_of(last) or self.kind
 
-    def find(self, name: str) -> relax.Call:
-        """Return the only call of an operator.
+    def find(self, *names: str) -> relax.Call:
+        """Return the only call of an operator, which may have any of these names.
 
         Raises:
             KeyError: there is no such call.
         """
         for call in self._bound.values():
-            if operator(call) == name:
+            if operator(call) in names:
                 return call
-        raise KeyError(name)
+        raise KeyError(names[0])
 
     def input_of(self, call: relax.Call, index: int = 0) -> tuple[relax.Var, Quantization]:
         """Return the integers behind an argument of a call, and what they stand for."""
-        dequantize = self._value(call.args[index])
-        return dequantize.args[0], _quantization(dequantize)
+        return _integers(self._value(call.args[index]))
+
+    def inputs_of(self, call: relax.Call) -> list[tuple[relax.Var, Quantization]]:
+        """Return the same for every part of a call of a tuple."""
+        return [_integers(self._value(part)) for part in self._value(call.args[0]).fields]
 
     def read(self) -> Iterator[tuple[relax.Var, Quantization]]:
         """Yield every input, and what its integers stand for."""
@@ -172,6 +176,14 @@ class Composite:
         if zero.any():
             raise ModelError(f"{self.name} has asymmetric weights; quantize them symmetrically")
         return QuantizedConstant(integers, np.atleast_1d(scale).astype(np.float64))
+
+    def stored(self, call: relax.Call, index: int) -> NDArray[np.float32] | None:
+        """Return the values of an argument of a call, if it is a quantized constant."""
+        dequantize = self._value(call.args[index])
+        source = dequantize.args[0]
+        if not isinstance(source, tvm.ir.GenericConst):
+            return None
+        return _quantization(dequantize).dequantize(source.value.numpy())
 
     def _constant(self, expression: relax.Expr) -> relax.Expr:
         """Return what an argument is, before it was reshaped and transposed."""
@@ -228,11 +240,18 @@ class Composite:
         if name == "relax.quantize":
             return _quantization(call).quantize(values[call.args[0]])
         arguments = [values[a] if a in values else np.float32(_number(a)) for a in call.args]
-        result: NDArray[Any] = _NUMPY[name](*arguments)
+        if name == "relax.nn.leakyrelu":
+            arguments.append(np.float32(call.attrs.alpha))
+        with np.errstate(over="ignore"):  # an exponential of what is large
+            result: NDArray[Any] = _NUMPY[name](*arguments)
         return result
 
     def _value(self, expression: relax.Expr) -> relax.Expr:
         return self._bound.get(expression, expression)
+
+
+def _erf(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.array([erf(value) for value in x], np.float32)
 
 
 _NUMPY: dict[str, Any] = {
@@ -242,6 +261,16 @@ _NUMPY: dict[str, Any] = {
     "relax.divide": np.divide,
     "relax.clip": np.clip,
     "relax.nn.relu": lambda x: np.maximum(x, np.float32(0)),
+    "relax.maximum": np.maximum,
+    "relax.abs": np.abs,
+    "relax.negative": np.negative,
+    "relax.exp": np.exp,
+    "relax.log": np.log,
+    "relax.sqrt": lambda x: np.sqrt(np.maximum(x, np.float32(0))),
+    "relax.tanh": np.tanh,
+    "relax.erf": _erf,
+    "relax.nn.gelu": lambda x: x * (1 + _erf(x / np.sqrt(np.float32(2)))) / 2,
+    "relax.nn.leakyrelu": lambda x, alpha: np.where(x < 0, x * alpha, x),
     "relax.sigmoid": lambda x: np.float32(1) / (np.float32(1) + np.exp(-x)),
 }
 
@@ -261,6 +290,10 @@ def bindings(function: relax.Function) -> Iterator[tuple[relax.Var, relax.Expr]]
     for block in function.body.blocks:
         for binding in block.bindings:
             yield binding.var, binding.value
+
+
+def _integers(dequantize: relax.Call) -> tuple[relax.Var, Quantization]:
+    return dequantize.args[0], _quantization(dequantize)
 
 
 def _quantization(call: relax.Call) -> Quantization:

@@ -1,30 +1,19 @@
-"""Convert composite functions to TOSA: what each pattern means in integers.
+"""Convert composite functions to TOSA: what each pattern means in integers."""
 
-Bilinear upsampling by whole numbers becomes convolutions: an Ethos-U55 or -U65 has nothing else.
-Repeat every pixel of a row over the `factor` pixels of the output that it becomes. Linear
-interpolation (half-pixel, the edges repeated) then is a mean over a box as wide as `factor`,
-around the middle of a pixel of the output. So every phase, the position of an output within a
-pixel, has a short kernel of integers. In two dimensions a kernel is the product of two. For a
-factor of 2 the kernels are
-
-    phase 0: (1, 3, 0) / 4        phase 1: (0, 3, 1) / 4
-
-For a factor of 8, the product of two kernels of two taps has a weight of 15 * 15, which int8 does
-not hold. There the pixels are first held, that is repeated, twice: then a phase has three taps,
-and weights of at most 8 * 8.
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from tvm import relax
 
 from mbv3c.lowering.quantization import Quantization
-from mbv3c.targets.ethos_u.lowering.composite import Composite, shape_of
+from mbv3c.targets.ethos_u.lowering.composite import Composite, operator
+from mbv3c.targets.ethos_u.lowering.layout import axis_on_device, on_device
+from mbv3c.targets.ethos_u.lowering.pooling import average, maximum, pool_of
+from mbv3c.targets.ethos_u.lowering.resizing import repeat, repetitions_of, upsample, upsampling_of
 from mbv3c.targets.ethos_u.lowering.tosa_graph import (
     INT8,
     INT32,
@@ -32,129 +21,13 @@ from mbv3c.targets.ethos_u.lowering.tosa_graph import (
     TosaGraph,
     TosaTensor,
 )
-
-_LARGEST_WEIGHT = 127
-# The two modes differ only for a result of one pixel, which is no larger than its input.
-_HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
-
-
-@dataclass(frozen=True)
-class Upsampling:
-    """How to enlarge a map along both axes.
-
-    Attributes:
-        factor: pixels of the output for a pixel of the input.
-        held: how often a pixel is repeated before the convolution; a power of 2.
-        rows: weights of each phase of a row; their sum is 2 * factor.
-    """
-
-    factor: int
-    held: int
-    rows: tuple[tuple[int, ...], ...]
-
-    @property
-    def reach(self) -> int:
-        """Pixels of the held map that a kernel sees on either side."""
-        return len(self.rows[0]) // 2
-
-    def kernels(self) -> Iterator[tuple[NDArray[np.int64], float]]:
-        """Yield the kernel of each phase, row by row, with the factor that makes its sum 1."""
-        for vertical in self.rows:
-            for horizontal in self.rows:
-                kernel = np.outer(vertical, horizontal)
-                kernel //= np.gcd.reduce(kernel.ravel())
-                yield kernel, 1 / float(kernel.sum())
-
-
-def upsampling_of(resize: relax.Call) -> Upsampling | None:
-    """Return how a Resize enlarges an image, N, C, H, W; None for another kind of Resize."""
-    attributes = resize.attrs
-    if str(attributes.method) != "linear" or str(attributes.layout) != "NCHW":
-        return None
-    if str(attributes.coordinate_transformation_mode) not in _HALF_PIXEL:
-        return None
-    before, after = (shape_of(tensor) for tensor in (resize.args[0], resize))
-    factor = after[2] // before[2]
-    if after[2:] != tuple(size * factor for size in before[2:]) or factor < 2:
-        return None
-    return by_factor(factor)
-
-
-def by_factor(factor: int) -> Upsampling | None:
-    """Return the upsampling with the fewest operations; None if int8 does not hold its weights."""
-    held = 1
-    while factor % held == 0:
-        upsampling = Upsampling(factor, held, _rows(factor, factor // held))
-        if all(kernel.max() <= _LARGEST_WEIGHT for kernel, _ in upsampling.kernels()):
-            return upsampling
-        held *= 2
-    return None
-
-
-def _rows(factor: int, phases: int) -> tuple[tuple[int, ...], ...]:
-    """Return for each phase how many half pixels of each held pixel the box covers."""
-    reach = -(-factor // (2 * phases))
-    edges = 2 * phases * np.arange(-reach, reach + 2)
-    rows = []
-    for phase in range(phases):
-        low, high = 2 * phase + 1 - factor, 2 * phase + 1 + factor
-        covered = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
-        rows.append(tuple(int(weight) for weight in np.maximum(covered, 0)))
-    return tuple(rows)
-
-
-def upsample(
-    graph: TosaGraph, x: TosaTensor, upsampling: Upsampling, zeros: tuple[int, int], scale: float
-) -> TosaTensor:
-    """Enlarge a map of int8, rounding once.
-
-    Args:
-        graph: the graph that gets the operations.
-        x: the map, N, H, W, C.
-        upsampling: how to enlarge the map.
-        zeros: zero points of the input and of the result.
-        scale: scale of the input over the scale of the result.
-    """
-    held = graph.hold(x, upsampling.held) if upsampling.held > 1 else x
-    framed = _framed(graph, held, upsampling.reach)
-    made = [_phase(graph, framed, *kernel, zeros, scale) for kernel in upsampling.kernels()]
-    phases = len(upsampling.rows)
-    # In N, H, W, C phases side by side as channels are neighbours in a row, and rows of phases
-    # side by side are the rows of the result, one below the other.
-    starts = range(0, len(made), phases)
-    rows = [graph.concat(made[start : start + phases], 3, "row") for start in starts]
-    batch, height, width, channels = held.shape
-    shape = (batch, height * phases, width * phases, channels)
-    return graph.reshape(graph.concat(rows, 2, "rows"), shape)
-
-
-def _phase(
-    graph: TosaGraph,
-    framed: TosaTensor,
-    kernel: ArrayLike,
-    normalizer: float,
-    zeros: tuple[int, int],
-    scale: float,
-) -> TosaTensor:
-    channels = framed.shape[3]
-    weights = np.repeat(np.asarray(kernel, np.int8)[:, :, None, None], channels, axis=2)
-    none = np.zeros(channels, np.int32)
-    sums = graph.convolution(framed, weights, none, zeros[0], depthwise=True)
-    return graph.rescale(sums, normalizer * scale, 0, zeros[1], suffix="phase")
-
-
-def _framed(graph: TosaGraph, x: TosaTensor, reach: int) -> TosaTensor:
-    """Repeat the edges of a map: a convolution itself pads with zeros."""
-    for axis in (1, 2):
-        first = graph.slice(x, axis, 0, 1)
-        last = graph.slice(x, axis, x.shape[axis] - 1, 1)
-        x = graph.concat([first] * reach + [x] + [last] * reach, axis, "framed")
-    return x
-
+from mbv3c.targets.ethos_u.lowering.transposed import transposed
 
 Values = Mapping[Any, TosaTensor]
 _ALIGNED_BITS = 20  # bits below the point to which an addition aligns its operands
 _LARGEST_KERNEL = 64
+_LARGEST_WEIGHT = 127
+_ROW = 3  # rank of the weights of a convolution along a row
 
 
 @dataclass(frozen=True)
@@ -202,25 +75,51 @@ def allowed_lsb(composite: Composite, lowering: LoweringOptions) -> int:
 
 
 def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
-    conv = composite.find("relax.nn.conv2d")
+    conv = composite.find("relax.nn.conv2d", "relax.nn.conv1d")
     parameter, quantized = composite.input_of(conv)
     weights = composite.weights_of(conv, 1)
-    attributes = conv.attrs
-    depthwise = int(attributes.groups) > 1
+    integers, geometry = weights.integers, _geometry(conv)
+    if integers.ndim == _ROW:
+        integers = integers[:, :, None]
+    depthwise = int(conv.attrs.groups) > 1
     scales = quantized.scale * weights.scales
     sums = graph.convolution(
         values[parameter],
-        weights.integers.transpose((2, 3, 0, 1) if depthwise else (0, 2, 3, 1)),
+        integers.transpose((2, 3, 0, 1) if depthwise else (0, 2, 3, 1)),
         composite.bias(len(weights.integers), scales),
         quantized.zero_point,
-        ConvolutionGeometry(
-            _integers(attributes.padding),
-            _integers(attributes.strides),
-            _integers(attributes.dilation),
-        ),
+        geometry,
         depthwise=depthwise,
     )
     return _finished(composite, graph, sums, scales)
+
+
+def _transposed(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    call = composite.find("relax.nn.conv2d_transpose")
+    parameter, quantized = composite.input_of(call)
+    weights = composite.weights_of(call, 1)
+    scales = quantized.scale * weights.scales
+    return transposed(
+        graph,
+        values[parameter],
+        call,
+        weights.integers,
+        composite.bias(composite.shape[1], scales),
+        quantized.zero_point,
+        lambda sums: _finished(composite, graph, sums, scales),
+    )
+
+
+def _geometry(conv: relax.Call) -> ConvolutionGeometry:
+    attributes = conv.attrs
+    pads, strides, dilations = (
+        [int(value) for value in values]
+        for values in (attributes.padding, attributes.strides, attributes.dilation)
+    )
+    if len(strides) == 1:  # of a row, whose height is 1
+        before, after = pads
+        pads, strides, dilations = [0, before, 0, after], [1, *strides], [1, *dilations]
+    return ConvolutionGeometry(pads, strides, dilations)
 
 
 def _dense(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
@@ -264,6 +163,36 @@ def _multiply(composite: Composite, graph: TosaGraph, values: Values) -> TosaTen
     return _finished(composite, graph, product, np.float64(scale))
 
 
+def _affine(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    """Multiply channels by numbers, or add numbers, as a depthwise convolution of 1x1.
+
+    The weights are as large as int8 holds, so that the bias has the finest steps. The numbers of a
+    product are in the scales.
+    """
+    call = composite.find("relax.add", "relax.subtract", "relax.multiply")
+    index = next(index for index in (0, 1) if composite.stored(call, index) is not None)
+    numbers = np.asarray(composite.stored(call, index), np.float64).reshape(-1)
+    parameter, quantized = composite.input_of(call, 1 - index)
+    ones: NDArray[Any] = np.ones(len(numbers))
+    signs, scales, added = ones, quantized.scale * ones, 0 * ones
+    if operator(call) == "relax.multiply":
+        signs = np.sign(numbers)
+        scales = scales * np.where(numbers == 0, 1, np.abs(numbers))
+    elif operator(call) == "relax.subtract":
+        signs, added = (signs, -numbers) if index else (-signs, numbers)
+    else:
+        added = numbers
+    scales = scales / _LARGEST_WEIGHT
+    sums = graph.convolution(
+        values[parameter],
+        (signs * _LARGEST_WEIGHT).astype(np.int8)[None, None, :, None],
+        np.rint(added / scales).astype(np.int32),
+        quantized.zero_point,
+        depthwise=True,
+    )
+    return _finished(composite, graph, sums, scales)
+
+
 def _add(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     call = composite.find("relax.add")
     operands = [composite.input_of(call, index) for index in (0, 1)]
@@ -304,6 +233,9 @@ def _resize(
     resize = composite.find("relax.image.resize2d")
     parameter, quantized = composite.input_of(resize)
     upsampling, output = upsampling_of(resize), composite.output
+    times = repetitions_of(resize)
+    if times is not None:
+        return repeat(graph, _requantized(graph, values[parameter], quantized, output), times)
     assert upsampling is not None  # the pattern has checked it
     if interpolates and quantized == output:
         # A mean of integers keeps their zero point.
@@ -313,17 +245,55 @@ def _resize(
     return upsample(graph, values[parameter], upsampling, zeros, quantized.scale / output.scale)
 
 
+def _max_pool(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    call = composite.find("relax.nn.max_pool2d", "relax.nn.max_pool1d")
+    parameter, quantized = composite.input_of(call)
+    pool = pool_of(call)
+    assert pool is not None  # the pattern has checked it
+    result = maximum(graph, values[parameter], pool)
+    return _requantized(graph, result, quantized, composite.output)
+
+
+def _highest(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    parameter, quantized = composite.only_input()
+    x = values[parameter]
+    result = graph.max_pool(x, x.shape[1:3], (1, 1), [0] * 4)
+    return _requantized(graph, result, quantized, composite.output)
+
+
+def _average_pool(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    call = composite.find("relax.nn.avg_pool2d", "relax.nn.avg_pool1d")
+    parameter, quantized = composite.input_of(call)
+    pool = pool_of(call)
+    assert pool is not None  # the pattern has checked it
+    return average(graph, values[parameter], pool, quantized, composite.output)
+
+
+def _concat(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    call = composite.find("relax.concat")
+    parts = [
+        _requantized(graph, values[parameter], quantized, composite.output, "part")
+        for parameter, quantized in composite.inputs_of(call)
+    ]
+    axis = axis_on_device(int(call.attrs.axis), len(composite.shape))
+    return graph.joined(parts, axis, "")
+
+
 def _flatten(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     parameter, quantized = composite.only_input()
-    if quantized == composite.output:
-        return values[parameter]
-    factor = quantized.scale / composite.output.scale
-    zeros = (quantized.zero_point, composite.output.zero_point)
-    return graph.rescale(values[parameter], factor, *zeros, INT8)
+    result = _requantized(graph, values[parameter], quantized, composite.output)
+    shape = on_device(composite.shape)
+    return result if result.shape == shape else graph.reshape(result, shape)
 
 
-def _integers(values: Sequence[Any]) -> list[int]:
-    return [int(value) for value in values]
+def _requantized(
+    graph: TosaGraph, x: TosaTensor, before: Quantization, after: Quantization, suffix: str = ""
+) -> TosaTensor:
+    """Bring int8 values to other steps, if these are others."""
+    if before == after:
+        return x
+    factor = before.scale / after.scale
+    return graph.rescale(x, factor, before.zero_point, after.zero_point, INT8, suffix)
 
 
 def _has(composite: Composite, name: str) -> bool:
@@ -340,5 +310,11 @@ _CONVERTERS: dict[str, Callable[[Composite, TosaGraph, Values], TosaTensor]] = {
     "table": _table,
     "multiply": _multiply,
     "add": _add,
+    "affine": _affine,
     "flatten": _flatten,
+    "concat": _concat,
+    "highest": _highest,
+    "transposed": _transposed,
+    "max_pool": _max_pool,
+    "average_pool": _average_pool,
 }

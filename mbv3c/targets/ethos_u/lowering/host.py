@@ -6,9 +6,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from mbv3c.errors import ModelError
+from mbv3c.targets.ethos_u.lowering.layout import AXES
 from mbv3c.targets.ethos_u.lowering.region import Boundary, Operator
 
-_TO_MODEL = [0, 3, 1, 2]  # from N, H, W, C
+_FLAT = 2  # rank of N, C
 FP32 = "fp32 in the quantized model"
 NO_INTEGERS = "no integer form that an Ethos-U computes"
 
@@ -85,12 +86,16 @@ def _behind(model: onnx.ModelProto, cut: set[str]) -> tuple[list[onnx.NodeProto]
 
 
 def _in_order_of_model(name: str, tensor: str, boundary: Boundary) -> Iterator[onnx.NodeProto]:
-    """Yield nodes that bring N, H, W, C into the order of the model: N, C, H, W, or N, C."""
-    flat = len(boundary.shape) == 2
-    moved = f"{tensor}.moved" if flat else tensor
-    yield helper.make_node("Transpose", [name], [moved], f"{tensor}.transpose", perm=_TO_MODEL)
-    if flat:
+    """Yield nodes that bring N, H, W, C into the order of the model: N, C, H, W, or a part."""
+    rank = len(boundary.shape)
+    moved = tensor if rank == len(AXES) else f"{tensor}.moved"
+    yield helper.make_node("Transpose", [name], [moved], f"{tensor}.transpose", perm=AXES)
+    if rank == _FLAT:
         yield helper.make_node("Flatten", [moved], [tensor], f"{tensor}.flatten", axis=1)
+    elif rank < len(AXES):
+        shape = f"{tensor}.shape"
+        yield helper.make_node("Constant", [], [shape], shape, value_ints=boundary.shape)
+        yield helper.make_node("Reshape", [moved, shape], [tensor], f"{tensor}.reshape")
 
 
 def _free(name: str, taken: set[str]) -> str:

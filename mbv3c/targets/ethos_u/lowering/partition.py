@@ -12,6 +12,7 @@ import tvm_ffi
 from tvm import relax
 
 from mbv3c.lowering.quantization import Quantization
+from mbv3c.targets.ethos_u.lowering.channels_last import is_from_channels_last
 from mbv3c.targets.ethos_u.lowering.composite import (
     Composite,
     bindings,
@@ -21,6 +22,7 @@ from mbv3c.targets.ethos_u.lowering.composite import (
     shape_of,
 )
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions, allowed_lsb, convert
+from mbv3c.targets.ethos_u.lowering.layout import on_device
 from mbv3c.targets.ethos_u.lowering.patterns import BACKEND, patterns
 from mbv3c.targets.ethos_u.lowering.region import (
     Boundary,
@@ -114,6 +116,8 @@ class _BoundaryNames:
         self.symbols: list[str] = []
         self._inputs: dict[str, list[str]] = {}
         self._outputs: dict[str, dict[int, str]] = {}
+        self._shapes: dict[str, list[tuple[int, ...] | None]] = {}
+        shapes: dict[Any, tuple[int, ...]] = {}
         stored = {tensor.name for tensor in model.graph.initializer}
         inputs = [value.name for value in model.graph.input if value.name not in stored]
         names: dict[Any, str] = dict(zip(main.params, inputs, strict=True))
@@ -123,12 +127,18 @@ class _BoundaryNames:
                 symbol = str(module[value.op].attrs["global_symbol"])
                 self.symbols.append(symbol)
                 self._inputs[symbol] = [names.get(argument, "input") for argument in value.args]
+                self._shapes[symbol] = [shapes.get(argument) for argument in value.args]
                 self._outputs[symbol] = {}
                 items[variable] = (symbol, 0)
             elif isinstance(value, relax.TupleGetItem) and value.tuple_value in items:
                 items[variable] = (items[value.tuple_value][0], int(value.index))
             elif operator(value) == "relax.quantize" and value.args[0] in names:
                 names[variable] = names[value.args[0]]
+                if value.args[0] in shapes:
+                    shapes[variable] = shapes[value.args[0]]
+            elif _is_moved_input(value, main.params):
+                names[variable] = names[value.args[0]]
+                shapes[variable] = shape_of(value.args[0])
             elif operator(value) == "relax.dequantize" and value.args[0] in items:
                 symbol, index = items[value.args[0]]
                 self._outputs[symbol].setdefault(index, "")
@@ -139,8 +149,17 @@ class _BoundaryNames:
     def input(self, symbol: str, index: int) -> str:
         return self._inputs[symbol][index]
 
+    def shape(self, symbol: str, index: int) -> tuple[int, ...] | None:
+        """Return the shape in the model of an input with its channels last; else None."""
+        return self._shapes[symbol][index]
+
     def output(self, symbol: str, index: int) -> str:
         return self._outputs[symbol].get(index, "")
+
+
+def _is_moved_input(value: relax.Expr, inputs: Sequence[relax.Var]) -> bool:
+    """Say whether a call only moves the channels of an input, which are last, to the front."""
+    return is_from_channels_last(value) and value.args[0] in inputs
 
 
 def _results(function: relax.Function) -> list[Any]:
@@ -185,14 +204,18 @@ def _lower(function: relax.Function, ends: _BoundaryNames, lowering: LoweringOpt
             names[variable], makers[variable] = names[value], makers[value]
     outputs = _results(function)
 
-    def boundary(variable: Any, name: str) -> Boundary:
+    def boundary(variable: Any, name: str, given: tuple[int, ...] | None = None) -> Boundary:
         shape = shape_of(variable)
-        return Boundary(name, shape, on_device(shape), quantizations[variable], makers[variable])
+        steps = quantizations[variable]
+        return Boundary(name, given or shape, on_device(shape), steps, makers[variable])
 
     return Region(
         symbol,
         graph.finish([values[variable] for variable in outputs]),
-        tuple(boundary(variable, names[variable]) for variable in function.params),
+        tuple(
+            boundary(variable, names[variable], ends.shape(symbol, index))
+            for index, variable in enumerate(function.params)
+        ),
         tuple(
             boundary(variable, ends.output(symbol, index) or names[variable])
             for index, variable in enumerate(outputs)
@@ -219,13 +242,6 @@ def _single_operator(
     )
 
 
-def on_device(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Return a shape N, C, H, W or N, C as N, H, W, C."""
-    batch, channels, *sizes = shape
-    height, width = sizes or (1, 1)
-    return batch, height, width, channels
-
-
 def _awaited(main: relax.Function, on_cpu: Sequence[Any]) -> set[Any]:
     """Return the variables of `on_cpu` that a region needs."""
     before: dict[Any, set[Any]] = {}
@@ -248,15 +264,20 @@ def _left(
     Each comes with whether it only converts an input or output of the model. `types` has the ONNX
     operators by the names of their nodes.
     """
-    results = _results(main)
+    results, inputs = _results(main), list(main.params)
     for variable, value in bindings(main):
         name = operator(value)
         if not name or name == _REGION_CALL:
             continue
         kind = name.removeprefix("relax.")
         node = name_of(value)
-        is_end = (kind == "quantize" and value.args[0] in main.params) or (
-            kind == "dequantize" and variable in results
+        is_moved = _is_moved_input(value, main.params)
+        if is_moved:
+            inputs.append(variable)
+        is_end = (
+            is_moved
+            or (kind == "quantize" and value.args[0] in inputs)
+            or (kind == "dequantize" and variable in results)
         )
         # TVM makes several calls of some operators; the last of them stands for the node.
         nodes = (node,) if node else ()

@@ -5,31 +5,47 @@
 Earlier patterns win. `convert` has the meaning of each pattern in integers, under its name.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import tvm
 from tvm import relax
-from tvm.relax.dpl.pattern import DFPattern, is_const, is_op, wildcard
+from tvm.relax.dpl.pattern import DFPattern, TuplePattern, is_const, is_op, wildcard
 from tvm.relax.transform import FusionPattern, PatternCheckContext
 
-from mbv3c.targets.ethos_u.lowering.convert import upsampling_of
+from mbv3c.targets.ethos_u.lowering.composite import shape_of
+from mbv3c.targets.ethos_u.lowering.layout import RANKS
+from mbv3c.targets.ethos_u.lowering.pooling import LARGEST_STRIDE, pool_of
+from mbv3c.targets.ethos_u.lowering.resizing import repetitions_of, upsampling_of
+from mbv3c.targets.ethos_u.lowering.transposed import is_possible_transposed
 
 BACKEND = "ethos_u"
-_LARGEST_STRIDE = 3  # vela refuses larger ones for Ethos-U55 and U65
+_FLAT = 2  # rank of N, C
+_MOST_PARTS = 16  # of a Concat
 
 
 def patterns() -> list[FusionPattern]:
     """Return every pattern, first those that cover the most operators."""
     return [
-        *(_pattern("conv2d", pattern, conv=conv) for pattern, conv in _convolutions()),
-        *(_pattern("dense", pattern) for pattern in _products()),
+        *(
+            _pattern("conv2d", pattern, conv=conv)
+            for pattern, conv in _convolutions("relax.nn.conv2d", "relax.nn.conv1d")
+        ),
+        *(_pattern("dense", pattern, product=product) for pattern, product in _products()),
         *(_pattern("table", pattern) for pattern in _tables()),
         *_with_a_number(),
+        *_by_channel(),
         *_two("multiply", "relax.multiply"),
         *_two("add", "relax.add"),
-        _pattern("mean", _quantize(is_op("relax.mean")(_dequantize()))),
+        _reduction("mean", "relax.mean"),
+        _reduction("highest", "relax.max"),
         _flatten(),
         _resize(),
+        *_concatenations(),
+        *_pools(),
+        *(
+            _pattern("transposed", pattern, transposed=conv)
+            for pattern, conv in _convolutions("relax.nn.conv2d_transpose")
+        ),
     ]
 
 
@@ -42,16 +58,29 @@ def _check(context: PatternCheckContext) -> bool:
     root = context.annotated_expr["root"]
     if root.ty.dtype != "int8" or not _is_image(root):
         return False
-    named = ("conv", "reshape", "resize", "number")
-    conv, reshape, resize, number = (context.annotated_expr.get(name) for name in named)
+    named = ("conv", "reshape", "resize", "pool", "product", "reduction", "number", "channels")
+    conv, reshape, resize, pool, product, reduction, number, channels = (
+        context.annotated_expr.get(name) for name in named
+    )
+    transposed = context.annotated_expr.get("transposed")
+    if transposed is not None and not is_possible_transposed(transposed):
+        return False
+    if product is not None and not _is_flat(product):
+        return False
+    if reduction is not None and not _is_over_pixels(reduction):
+        return False
     if number is not None and not _is_number(number):
         return False
-    sides = [context.annotated_expr.get(name) for name in ("left", "right")]
-    if any(side is not None and _is_stored(side) for side in sides):
+    if channels is not None and not _is_by_channel(channels, root):
+        return False
+    sides = [each for name, each in context.annotated_expr.items() if name.startswith("part")]
+    if any(_is_stored(side) for side in sides) or not _have_axes_of(root, sides):
         return False
     if reshape is not None and not _keeps_order(reshape):
         return False
-    if resize is not None and upsampling_of(resize) is None:
+    if resize is not None and upsampling_of(resize) is None and repetitions_of(resize) is None:
+        return False
+    if pool is not None and pool_of(pool) is None:
         return False
     return conv is None or _is_possible(conv)
 
@@ -65,27 +94,55 @@ def _is_number(constant: relax.Expr) -> bool:
     return all(int(size) == 1 for size in constant.ty.shape.values)
 
 
+def _is_by_channel(constant: relax.Expr, root: relax.Expr) -> bool:
+    """Say whether a constant has a number for each channel of the result."""
+    shape, rank = shape_of(root), len(root.ty.shape.values)
+    stored = (1,) * (rank - len(constant.ty.shape.values)) + shape_of(constant)
+    return rank > _FLAT and stored == (1, shape[1], *(1 for _ in shape[2:]))
+
+
 def _is_image(value: relax.Expr) -> bool:
-    """Say whether a value is of one image: N, C, H, W or N, C."""
+    """Say whether a value is of one image: N, C, H, W or N, C, L or N, C."""
     shape = value.ty.shape.values
-    return len(shape) in (2, 4) and int(shape[0]) == 1
+    return len(shape) in RANKS and int(shape[0]) == 1
+
+
+def _have_axes_of(root: relax.Expr, calls: Iterable[relax.Call]) -> bool:
+    """Say whether tensors have as many axes as the result: others would meet other axes."""
+    rank = len(root.ty.shape.values)
+    return all(len(call.ty.shape.values) == rank for call in calls)
+
+
+def _is_flat(product: relax.Call) -> bool:
+    """Say whether a matrix product is one of a vector."""
+    return all(len(value.ty.shape.values) == _FLAT for value in (product, product.args[0]))
+
+
+def _is_over_pixels(reduction: relax.Call) -> bool:
+    """Say whether a mean or maximum is over all pixels."""
+    rank = len(reduction.args[0].ty.shape.values)
+    axes = sorted(int(axis) % rank for axis in reduction.attrs.axis or ())
+    return rank > _FLAT and axes == list(range(_FLAT, rank))
 
 
 def _is_possible(conv: relax.Call) -> bool:
     groups = int(conv.attrs.groups)
-    if max(int(stride) for stride in conv.attrs.strides) > _LARGEST_STRIDE:
+    if max(int(stride) for stride in conv.attrs.strides) > LARGEST_STRIDE:
         return False
     channels = int(conv.args[0].ty.shape.values[1])
     return groups == 1 or groups == channels == int(conv.ty.shape.values[1])
 
 
 def _keeps_order(reshape: relax.Call) -> bool:
-    """Say whether a reshape moves nothing, in whichever order the channels lie."""
-    shapes = [
-        [int(size) for size in value.ty.shape.values if int(size) != 1]
-        for value in (reshape, reshape.args[0])
-    ]
-    return shapes[0] == shapes[1] and len(shapes[0]) <= 1
+    """Say whether a reshape moves nothing on the device.
+
+    It moves nothing if the channels stay, or if there is one axis only.
+    """
+    before, after = (shape_of(value) for value in (reshape.args[0], reshape))
+    if min(len(before), len(after)) > _FLAT and before[:2] == after[:2]:
+        return True
+    long = [[size for size in shape if size != 1] for shape in (before, after)]
+    return long[0] == long[1] and len(long[0]) <= 1
 
 
 def _dequantize(data: DFPattern | None = None) -> DFPattern:
@@ -111,23 +168,32 @@ def _clamped(data: DFPattern) -> Iterator[DFPattern]:
 _BIASES: tuple[Callable[[], DFPattern] | None, ...] = (_weights, is_const, None)
 
 
-def _convolutions() -> Iterator[tuple[DFPattern, DFPattern]]:
-    for bias in _BIASES:
-        for form in range(3):
-            conv = is_op("relax.nn.conv2d")(_dequantize(), _weights())
-            summed = conv
-            if bias is not None:
-                summed = is_op("relax.add")(conv, is_op("relax.reshape")(bias(), wildcard()))
-            yield list(_clamped(summed))[form], conv
+def _convolutions(*operators: str) -> Iterator[tuple[DFPattern, DFPattern]]:
+    for operator in operators:
+        for bias in _BIASES:
+            for form in range(3):
+                conv = is_op(operator)(_dequantize(), _weights())
+                summed = conv
+                if bias is not None:
+                    summed = is_op("relax.add")(conv, is_op("relax.reshape")(bias(), wildcard()))
+                yield list(_clamped(summed))[form], conv
 
 
-def _products() -> Iterator[DFPattern]:
+def _products() -> Iterator[tuple[DFPattern, DFPattern]]:
     for transposed in (True, False):
         for bias in _BIASES:
             weights = _weights()
             weights = is_op("relax.permute_dims")(weights) if transposed else weights
             product = is_op("relax.matmul")(_dequantize(), weights)
-            yield from _clamped(product if bias is None else is_op("relax.add")(product, bias()))
+            summed = product if bias is None else is_op("relax.add")(product, bias())
+            for pattern in _clamped(summed):
+                yield pattern, product
+
+
+_UNARY = (
+    *("relax.sigmoid", "relax.tanh", "relax.erf", "relax.nn.gelu", "relax.nn.leakyrelu"),
+    *("relax.abs", "relax.negative", "relax.exp", "relax.sqrt"),
+)
 
 
 def _tables() -> Iterator[DFPattern]:
@@ -141,8 +207,26 @@ def _tables() -> Iterator[DFPattern]:
     ):
         moved = is_op("relax.add")(scaled, is_const())
         yield _quantize(is_op("relax.clip")(moved, wildcard(), wildcard()))
-    yield _quantize(is_op("relax.sigmoid")(_dequantize()))
+    for operator in _UNARY:
+        yield _quantize(is_op(operator)(_dequantize()))
+    yield from _exponentials()
     yield from _clamped(_dequantize())
+
+
+def _exponentials() -> Iterator[DFPattern]:
+    """Yield Elu, Selu, Softplus, Mish and Softsign, as TVM's importer spells them."""
+    x = _dequantize()
+    below = is_op("relax.nn.relu")(is_op("relax.subtract")(is_const(), is_op("relax.exp")(x)))
+    elu = is_op("relax.add")(is_op("relax.multiply")(is_const(), below), is_op("relax.nn.relu")(x))
+    yield _quantize(is_op("relax.multiply")(is_const(), elu))
+    yield _quantize(elu)
+    exponential = is_op("relax.exp")(is_op("relax.negative")(is_op("relax.abs")(x)))
+    logarithm = is_op("relax.log")(is_op("relax.add")(is_const(), exponential))
+    yield _quantize(is_op("relax.add")(is_op("relax.maximum")(x, is_const()), logarithm))
+    softplus = is_op("relax.log")(is_op("relax.add")(is_const(), is_op("relax.exp")(x)))
+    yield _quantize(is_op("relax.multiply")(x, is_op("relax.tanh")(softplus)))
+    above = is_op("relax.add")(is_op("relax.abs")(x), is_const())
+    yield _quantize(is_op("relax.divide")(x, above))
 
 
 def _flatten() -> FusionPattern:
@@ -155,16 +239,48 @@ def _resize() -> FusionPattern:
     return _pattern("resize", _quantize(resize), resize=resize)
 
 
+def _reduction(kind: str, operator: str) -> FusionPattern:
+    reduction = is_op(operator)(_dequantize())
+    return _pattern(kind, _quantize(reduction), reduction=reduction)
+
+
+def _concatenations() -> Iterator[FusionPattern]:
+    for count in range(1, _MOST_PARTS + 1):
+        parts = [_dequantize() for _ in range(count)]
+        joined = is_op("relax.concat")(TuplePattern(parts))
+        named = {f"part{index}": part for index, part in enumerate(parts)}
+        yield _pattern("concat", _quantize(joined), **named)
+
+
+def _pools() -> Iterator[FusionPattern]:
+    for axes in ("1d", "2d"):
+        for kind, operator in (("max_pool", "max_pool"), ("average_pool", "avg_pool")):
+            pool = is_op(f"relax.nn.{operator}{axes}")(_dequantize())
+            yield _pattern(kind, _quantize(pool), pool=pool)
+
+
 def _with_a_number() -> Iterator[FusionPattern]:
     """Yield sums and products of a tensor and one stored number: a table has them."""
     for operator in ("relax.add", "relax.subtract", "relax.multiply", "relax.divide"):
-        number = _weights()
-        for both in ((_dequantize(), number), (number, _dequantize())):
-            for pattern in _clamped(is_op(operator)(*both)):
-                yield _pattern("table", pattern, number=number)
+        for pattern, number in _with_a_constant(operator):
+            yield _pattern("table", pattern, number=number)
+
+
+def _by_channel() -> Iterator[FusionPattern]:
+    """Yield sums and products of a map and a stored number for each channel."""
+    for operator in ("relax.add", "relax.subtract", "relax.multiply"):
+        for pattern, channels in _with_a_constant(operator):
+            yield _pattern("affine", pattern, channels=channels)
+
+
+def _with_a_constant(operator: str) -> Iterator[tuple[DFPattern, DFPattern]]:
+    constant = _weights()
+    for both in ((_dequantize(), constant), (constant, _dequantize())):
+        for pattern in _clamped(is_op(operator)(*both)):
+            yield pattern, constant
 
 
 def _two(kind: str, operator: str) -> Iterator[FusionPattern]:
     left, right = _dequantize(), _dequantize()
     for pattern in _clamped(is_op(operator)(left, right)):
-        yield _pattern(kind, pattern, left=left, right=right)
+        yield _pattern(kind, pattern, part0=left, part1=right)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mbv3c.feeds import Feed, only_array
 from mbv3c.lowering.quantization import Quantization
+from mbv3c.targets.ethos_u.lowering.layout import on_device, to_device, to_model
 
 # Weights that are not zero, as bytes of int16; bias; scale and shift, without common powers of 2.
 Channel = tuple[bytes, int, int, int]
@@ -44,7 +45,8 @@ class Boundary:
     Attributes:
         name: name in the ONNX model if it is the model's input or output, else the name of the
             node that makes it.
-        shape: shape in the model, N, C, H, W or N, C.
+        shape: shape in the model, N, C, H, W or N, C, L or N, C; of an input that the model takes
+            with its channels last, N, H, W, C or N, L, C.
         device_shape: shape on the device, N, H, W, C, of int8.
         quantization: what the tensor's integers stand for.
         made_by: the QuantizeLinear node of the quantized model that makes an output.
@@ -56,16 +58,20 @@ class Boundary:
     quantization: Quantization
     made_by: str = ""
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether the model has its channels last, as the device has them."""
+        return on_device(self.shape) != self.device_shape
+
     def to_device(self, x: Feed) -> NDArray[np.int8]:
-        """Quantize an input of N, C, H, W to the int8 of N, H, W, C that the device takes."""
-        return np.ascontiguousarray(
-            self.quantization.quantize(only_array(x)).transpose(0, 2, 3, 1)
-        )
+        """Quantize an input to the int8 of N, H, W, C that the device takes."""
+        integers = self.quantization.quantize(only_array(x))
+        return integers.reshape(self.device_shape) if self.channels_last else to_device(integers)
 
     def to_model(self, q: NDArray[Any]) -> NDArray[np.float32]:
         """Dequantize an output of the device and lay it out as the model does."""
         values = self.quantization.dequantize(q.reshape(self.device_shape))
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2).reshape(self.shape))
+        return to_model(values, self.shape)
 
 
 @dataclass(frozen=True)

@@ -179,13 +179,31 @@ class TosaGraph:
 
     def mean(self, x: TosaTensor, zero_point: int) -> TosaTensor:
         """Average over height and width, in int8, with the scale of the input."""
-        height, width = x.shape[1:3]
+        return self.average_pool(x, zero_point, x.shape[1:3], (1, 1), "mean")
+
+    def average_pool(
+        self,
+        x: TosaTensor,
+        zero_point: int,
+        kernel: Sequence[int],
+        strides: Sequence[int],
+        suffix: str = "",
+    ) -> TosaTensor:
+        """Average windows of an int8 map, whose pixels they use up, with the scale of the map."""
         zeros = [self._constant([zero_point], INT8) for _ in range(2)]
-        shape = (x.shape[0], 1, 1, x.shape[3])
-        geometry = ([height, width], [1, 1], [0] * 4, INT32)
+        shape = _pooled(x, kernel, strides, [0] * 4)
+        geometry = (list(kernel), list(strides), [0] * 4, INT32)
         return self._add(
-            ts.Op.AVG_POOL2D, [x, *zeros], shape, INT8, "mean", "AvgPool2dAttribute", *geometry
+            ts.Op.AVG_POOL2D, [x, *zeros], shape, INT8, suffix, "AvgPool2dAttribute", *geometry
         )
+
+    def max_pool(
+        self, x: TosaTensor, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int]
+    ) -> TosaTensor:
+        """Take the maxima of windows of an int8 map; `pads` are top, bottom, left and right."""
+        shape = _pooled(x, kernel, strides, pads)
+        geometry = (list(kernel), list(strides), list(pads), ts.NanPropagationMode.PROPAGATE)
+        return self._add(ts.Op.MAX_POOL2D, [x], shape, INT8, "", "MaxPool2dAttribute", *geometry)
 
     def hold(self, x: TosaTensor, factor: int) -> TosaTensor:
         """Repeat every pixel of an int8 map along both axes; `factor` is a power of 2."""
@@ -217,6 +235,10 @@ class TosaGraph:
         shape = list(parts[0].shape)
         shape[axis] = sum(part.shape[axis] for part in parts)
         return self._add(ts.Op.CONCAT, parts, shape, INT8, suffix, "ConcatAttribute", axis)
+
+    def joined(self, parts: Sequence[TosaTensor], axis: int, suffix: str) -> TosaTensor:
+        """Put int8 tensors side by side; a single one stays as it is."""
+        return parts[0] if len(parts) == 1 else self.concat(parts, axis, suffix)
 
     def reshape(self, x: TosaTensor, shape: Sequence[int]) -> TosaTensor:
         """Give an int8 tensor another shape; the elements keep their order."""
@@ -263,6 +285,18 @@ class TosaGraph:
         unique = name if count == 1 else f"{name}#{count}"
         self._order[unique] = len(self._order)
         return unique
+
+
+def _pooled(
+    x: TosaTensor, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int]
+) -> tuple[int, ...]:
+    """Return the shape of what windows that need all pixels make of a map."""
+    sizes = [
+        (x.shape[axis + 1] + sum(pads[2 * axis : 2 * axis + 2]) - kernel[axis]) // strides[axis]
+        + 1
+        for axis in (0, 1)
+    ]
+    return (x.shape[0], *sizes, x.shape[3])
 
 
 def _serialized(tensor: TosaTensor) -> Any:

@@ -1,0 +1,33 @@
+"""Every operator of foreign networks compiles for an NPU and verifies, or is refused in words.
+
+    pytest -m long tests/targets/ethos_u/test_foreign_blocks.py --update-docs
+
+writes the page's table of operators on NPUs anew.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests import networks_page
+from tests.foreign_blocks import BLOCKS, with_block
+
+IN_CI = ("AveragePool, odd window", "ConvTranspose, output padding", "PRelu")
+NPU = ("--target", "npu:ethos-u55-128")
+
+
+@pytest.mark.parametrize("name", IN_CI)
+def test_some_operators(name: str, tmp_path: Path) -> None:
+    result = networks_page.tried(with_block(name), tmp_path, *NPU)
+    _, _, table = networks_page.PAGE.read_text().partition("## Operators, on `npu:ethos-u55-128`")
+    assert f"| {name} | {result} |" in table
+
+
+@pytest.mark.long
+def test_all_operators(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    rows = []
+    for number, name in enumerate(BLOCKS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        rows.append((name, networks_page.tried(with_block(name), folder, *NPU)))
+    networks_page.check("npu-operators", {"Operators, on `npu:ethos-u55-128`": rows}, request)

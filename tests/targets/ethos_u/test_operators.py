@@ -1,0 +1,105 @@
+"""Networks of operators that MobileNetV3 does not have, on an NPU whole and verified."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from mbv3c.graphs.load import static_shape
+from mbv3c.parity.reference import inputs_of
+from mbv3c.targets import open_bundle
+from mbv3c.targets.ethos_u.runner import StreamRunner
+from tests.foreign_models import Net
+from tests.targets.ethos_u.test_networks import check
+
+
+def halved(net: Net, x: str) -> str:
+    return net.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+
+
+def enlarged(net: Net, x: str, down: int, across: int) -> str:
+    """Repeat pixels, as torch writes nearest interpolation."""
+    return net.add(
+        "Resize",
+        *(x, "", net.constant([1, 1, down, across])),
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+
+
+def u_net() -> onnx.ModelProto:
+    net = Net()
+    a = net.add("Relu", net.conv("x", (3, 16), kernel=3))
+    b = net.add("HardSwish", net.conv(halved(net, a), (16, 24), kernel=3))
+    c = net.add("Relu", net.conv(halved(net, b), (24, 32), kernel=3))
+    d = net.add("Concat", enlarged(net, c, 2, 2), b, axis=1)
+    d = net.add("Relu", net.conv(d, (56, 24), kernel=3))
+    e = net.add("Concat", enlarged(net, d, 2, 2), a, axis=1)
+    return net.model(net.conv(net.add("Relu", net.conv(e, (40, 16), kernel=3)), (16, 4)))
+
+
+def pyramid() -> onnx.ModelProto:
+    net = Net()
+    a = net.add("Relu", net.conv("x", (3, 16), kernel=3, stride=2))
+    b = net.add("HardSwish", net.conv(a, (16, 24), kernel=3, stride=2))
+    c = net.add("Relu", net.conv(b, (24, 32), kernel=3, stride=2))
+    low = net.conv(c, (32, 16))
+    middle = net.add("Add", net.conv(b, (24, 16)), enlarged(net, low, 2, 2))
+    high = net.add("Add", net.conv(a, (16, 16)), enlarged(net, middle, 2, 2))
+    return net.model(*(net.conv(level, (16, 8), kernel=3) for level in (high, middle, low)))
+
+
+def spatial_pyramid_pooling() -> onnx.ModelProto:
+    net = Net()
+    x = net.trunk()
+    pooled = [
+        net.add("MaxPool", x, kernel_shape=[taps, taps], pads=[taps // 2] * 4) for taps in (3, 5)
+    ]
+    x = net.conv(net.add("Concat", x, *pooled, axis=1), (96, 32))
+    x = enlarged(net, x, 4, 3)
+    x = net.add("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2])
+    return net.model(net.head(x))
+
+
+def row() -> onnx.ModelProto:
+    """Return a network for sensors: convolutions of one dimension, and two outputs."""
+    net = Net(inputs={"x": (onnx.TensorProto.FLOAT, (1, 6, 128))})
+
+    def weights(*shape: int) -> str:
+        return net.constant(net.random.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape))
+
+    x = net.add("Conv", "x", weights(16, 6, 5), weights(16), pads=[2, 2], strides=[2])
+    x = net.add("Conv", net.add("Relu", x), weights(16, 1, 3), pads=[1, 1], group=16)
+    x = net.add("MaxPool", net.add("HardSwish", x), kernel_shape=[2], strides=[2])
+    x = net.add("Add", x, net.add("Conv", x, weights(16, 16, 1)))
+    flat = net.add("Flatten", net.add("GlobalAveragePool", x))
+    return net.model(net.add("Gemm", flat, weights(5, 16), transB=1), x)
+
+
+def channels_last() -> onnx.ModelProto:
+    """Return a network as TensorFlow has it, with ImageNet's means in it."""
+    net = Net(inputs={"x": (onnx.TensorProto.FLOAT, (1, 24, 32, 3))})
+    moved = net.add("Sub", "x", net.constant(np.array([[[[0.485, 0.456, 0.406]]]])))
+    return net.model(net.head(net.trunk(net.add("Transpose", moved, perm=[0, 3, 1, 2]))))
+
+
+NETWORKS = {
+    "channels last": channels_last,
+    "row": row,
+    "U-Net": u_net,
+    "feature pyramid": pyramid,
+    "spatial pyramid pooling": spatial_pyramid_pooling,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_on_the_npu_whole(name: str, tmp_path: Path):
+    build: Callable[[], onnx.ModelProto] = NETWORKS[name]
+    model, path = build(), tmp_path / "bundle"
+    check(model, "npu:ethos-u55-64", path)
+    outputs = StreamRunner(open_bundle(path)).run(path, inputs_of(model)[:1])[0]
+    declared = [static_shape(output) for output in model.graph.output]
+    assert [output.shape for output in outputs] == declared
