@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from onnxruntime import GraphOptimizationLevel as Level
 
 from mbv3c.errors import ModelError
-from mbv3c.feeds import Array, Feed, arrays_of
+from mbv3c.feeds import Array, Feed, arrays_of, as_feed
 from mbv3c.graphs.load import model_inputs
 from mbv3c.graphs.outputs import class_axes
 from mbv3c.parity.inputs import inputs_of
@@ -31,8 +31,9 @@ class ReferenceOutput:
     Attributes:
         name: name of the output.
         output: values of the output, computed without graph optimisations.
-        spread: largest absolute difference between `output` and onnxruntime's optimised results,
-            as a fraction of the output's range: the effect of rounding alone on this model.
+        spread: largest absolute difference between `output` and what onnxruntime gives with its
+            optimisations, or for an input whose last bits differ, as a fraction of the output's
+            range: the effect of rounding alone on this model.
         class_axis: axis of the classes in `output`; None if it holds no class scores.
         step: one step of a quantized output, as a fraction of the output's range; else None.
         scale: what errors are fractions of, here called the output's range: one number, or one
@@ -64,7 +65,7 @@ class ReferenceOutput:
 def run_reference(
     model: onnx.ModelProto, inputs: Sequence[Feed]
 ) -> Iterator[list[ReferenceOutput]]:
-    """Run the model as it is, and also with onnxruntime's own optimisations.
+    """Run the model as it is, with onnxruntime's own optimisations, and with other last bits.
 
     Yields:
         The model's outputs in graph order, for one input after the other.
@@ -92,7 +93,8 @@ def run_reference(
         outputs = dict(zip(given, arrays_of(x), strict=True)) | dict(
             zip(names, arrays, strict=True)
         )
-        variants = zip(*(run(opened, x) for opened in optimized), strict=True)
+        ran = [run(plain, moved_by_last_bits(x)), *(run(opened, x) for opened in optimized)]
+        variants = zip(*ran, strict=True)
         spreads = {
             name: max(error_of_range(y, outputs[name], scales[name]) for y in ys)
             for name, ys in zip(names, variants, strict=True)
@@ -106,6 +108,19 @@ def run_reference(
             )
             for name, axis in zip(own, axes, strict=True)
         ]
+
+
+def moved_by_last_bits(x: Feed) -> Feed:
+    """Return an input whose floats are moved to one of their neighbours, at random."""
+    rng = np.random.default_rng(0)
+    return as_feed(
+        [
+            np.nextafter(array, rng.choice(np.array([-np.inf, np.inf], array.dtype), array.shape))
+            if np.issubdtype(array.dtype, np.floating)
+            else array
+            for array in arrays_of(x)
+        ]
+    )
 
 
 def _labels(

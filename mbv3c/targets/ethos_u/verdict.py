@@ -13,8 +13,11 @@ from mbv3c.targets.ethos_u.host_parity import HostParity
 
 def sentences(parity: dict[str, Any]) -> list[str]:
     """Say a verdict, as its JSON form has it, in lines."""
-    top = [parity[key] for key in ("top1_agreement", "top5_agreement")]
-    agreement = "" if top[0] is None else f", top-1 agreement {top[0]:.0%}, top-5 {top[1]:.0%}"
+    top = {name: parity[f"{name.replace('-', '')}_agreement"] for name in ("top-1", "top-5")}
+    shares = (
+        f", {name} agreement {share:.0%}" for name, share in top.items() if share is not None
+    )
+    agreement = "".join(shares)
     alone = parity["operators_alone"]
     streams = {
         True: f"bit-equal on {parity['stream_inputs']} inputs, interpreted",

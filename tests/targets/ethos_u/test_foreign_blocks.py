@@ -13,12 +13,12 @@ from tests import networks_page
 from tests.foreign_blocks import BLOCKS, with_block
 
 IN_CI = ("AveragePool, odd window", "ConvTranspose, output padding", "PRelu")
-NPU = ("--target", "npu:ethos-u55-128")
+NPU = "npu:ethos-u55-128"
 
 
 @pytest.mark.parametrize("name", IN_CI)
 def test_some_operators(name: str, tmp_path: Path) -> None:
-    result = networks_page.tried(with_block(name), tmp_path, *NPU)
+    result = networks_page.tried(with_block(name), tmp_path, NPU)
     _, _, table = networks_page.PAGE.read_text().partition("## Operators, on `npu:ethos-u55-128`")
     assert f"| {name} | {result} |" in table
 
@@ -29,5 +29,5 @@ def test_all_operators(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     for number, name in enumerate(BLOCKS):
         folder = tmp_path / str(number)
         folder.mkdir()
-        rows.append((name, networks_page.tried(with_block(name), folder, *NPU)))
+        rows.append((name, networks_page.tried(with_block(name), folder, NPU)))
     networks_page.check("npu-operators", {"Operators, on `npu:ethos-u55-128`": rows}, request)
