@@ -25,6 +25,8 @@ Loop = Any  # a loop of a schedule
 _VECTOR_BYTES = 64  # a whole number of vectors of every processor
 _LEAST_PART = 4  # a loop must fill a quarter of _VECTOR_BYTES, which is a vector of NEON
 _SUMS_BYTES = 512  # sums that a reduction keeps in registers
+_LONG_SUM = 1024  # numbers
+_LEAST_PARTS, _MOST_PARTS = 8, 129
 _PARALLEL_TURNS = 50_000  # with fewer turns of all loops, waking other cores costs too much
 _SPATIAL, _REDUCTION = 0, 2  # TVM's numbers for what an iteration variable is
 
@@ -36,10 +38,42 @@ def schedule(function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
     cores = int(target.attrs.get("num-cores", 1))
     plan = Schedule(function)
     for block in _blocks(plan):
+        plan = _attempt(plan, _in_partial_sums, block)
+    for block in _blocks(plan):
         plan = _attempt(plan, _inline, block)
     for block in _blocks(plan):
         plan = _attempt(plan, _arrange, block, cores)
     return plan.mod["main"]
+
+
+def with_partial_sums(function: PrimFunc) -> PrimFunc:
+    """Return the function with long sums in parts; the loops are as they were otherwise."""
+    if not function.attrs or not function.attrs.get("s_tir", False):
+        return function
+    plan = Schedule(function)
+    for block in _blocks(plan):
+        plan = _attempt(plan, _in_partial_sums, block)
+    return plan.mod["main"]
+
+
+def _in_partial_sums(plan: Schedule, block: Block) -> None:
+    """Reduce along one long axis in parts, and then the parts.
+
+    One sum of thousands of numbers in fp32 loses three digits, and every step waits for the one
+    before. What fills vectors is left to `_arrange`.
+    """
+    statement = plan.get(block)
+    loops = plan.get_loops(block)
+    kinds = [variable.iter_type for variable in statement.iter_vars]
+    if kinds.count(_REDUCTION) != 1 or len(loops) != len(kinds) or len(statement.writes) != 1:
+        return
+    at = kinds.index(_REDUCTION)
+    extent = int(statement.iter_vars[at].dom.extent)
+    parts = max((n for n in range(_LEAST_PARTS, _MOST_PARTS) if extent % n == 0), default=0)
+    if extent < _LONG_SUM or not parts or _lanes(plan, block, at):
+        return
+    _, inner = plan.split(loops[at], [None, parts])
+    plan.rfactor(inner, factor_axis=len(statement.writes[0].region))
 
 
 def _blocks(plan: Schedule) -> list[Block]:

@@ -33,6 +33,7 @@ from mbv3c.lowering.plan import (
     pack_depthwise,
 )
 from mbv3c.lowering.qdq import QuantizedGraph
+from mbv3c.lowering.schedules import general
 from mbv3c.lowering.schedules.emit import LINEAR
 from mbv3c.lowering.select import selection as rules
 from mbv3c.lowering.select.graph import Graph
@@ -116,7 +117,7 @@ class GpuKernels:
         """
         with target:
             apply = dlight.ApplyDefaultSchedule(dlight.gpu.Fallback())
-            return apply(tvm.IRModule({"main": function}))["main"]
+            return apply(tvm.IRModule({"main": general.with_partial_sums(function)}))["main"]
 
     def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
         """Return the knobs for a shape, and where they come from."""
