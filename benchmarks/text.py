@@ -1,0 +1,123 @@
+"""The trained text models of PP-OCR on every target: errors, decisions and time.
+
+    python -m benchmarks.text [--only NAME …] [--targets TARGET:PRECISION …] [--write]
+
+Each model is compiled for each target and precision, int8 with rendered text as calibration. The
+error is that of the verdict, on seeded inputs. The agreement is that of decisions, on rendered
+text that was not calibrated on, with onnxruntime on the model as given. The ratio is ours over
+onnxruntime's, of times on this machine in one run, on one thread. Under an emulator it is
+instructions that are printed; onnxruntime's are not counted here.
+"""
+
+import argparse
+import datetime
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+import mbv3c
+from benchmarks.results import replace_section
+from mbv3c.errors import Mbv3cError
+from mbv3c.execution.timing.latency import processor_name
+from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
+from mbv3c.parity.reference import run, session
+from mbv3c.speed.measure import BenchRequest, Latency
+from tests.text_models import MODELS, TextModel, agreement
+
+TITLE = "Trained text models (PP-OCR)"
+TARGETS = (
+    "host_cpu fp32",
+    "host_cpu int8",
+    "arm_cpu:cortex-a76 fp32",
+    "arm_cpu:cortex-a76 fp16",
+    "arm_cpu:cortex-a76 int8",
+    "mobile_gpu fp32",
+    "mobile_gpu fp16",
+)
+_CALIBRATED_ON, _TRIED = 16, 8
+_HEAD = (
+    "| model | target | error of range | allowed | agreement | beside onnxruntime |",
+    "|---|---|---|---|---|---|",
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.text", description=__doc__)
+    parser.add_argument("--only", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS))
+    parser.add_argument("--write", action="store_true", help="put it into RESULTS.md")
+    arguments = parser.parse_args()
+    lines = [*_HEAD]
+    print("\n".join(lines), flush=True)
+    for target in arguments.targets:
+        for name in arguments.only:
+            lines.append(_row(name, target))
+            print(lines[-1], flush=True)
+    if arguments.write:
+        replace_section(TITLE, "\n".join([*_said(), "", *lines]))
+    return 0
+
+
+def _said() -> Iterator[str]:
+    today = datetime.datetime.now(tz=datetime.UTC).date()
+    versions = (f"{name} {metadata.version(name)}" for name in ("apache-tvm", "onnxruntime"))
+    made = f"{processor_name()}; {', '.join(versions)}"
+    yield f"`python -m benchmarks.text --write`, {today}, {made}."
+    yield "arm_cpu is emulated, mobile_gpu is PoCL on this machine's processor."
+
+
+def _row(name: str, target: str) -> str:
+    model, (device, precision) = MODELS[name], target.split()
+    with tempfile.TemporaryDirectory(prefix="mbv3c-text-") as place:
+        folder = Path(place)
+        try:
+            cells = _measured(model, device, precision, folder)
+        except Mbv3cError as error:
+            cells = (f"refused: {str(error).splitlines()[-1].strip()[:160]}", "", "", "")
+    return f"| {' | '.join((name, target, *cells))} |"
+
+
+def _measured(
+    model: TextModel, device: str, precision: str, folder: Path
+) -> tuple[str, str, str, str]:
+    given, bundle = model.load(), folder / "bundle"
+    inputs = model.inputs(_TRIED + _CALIBRATED_ON)
+    calibration = None
+    if precision == "int8":
+        calibration = folder / "calibration"
+        calibration.mkdir()
+        for number, x in enumerate(inputs[_TRIED:]):
+            np.save(calibration / f"{number}.npy", x)
+    job = JobSpec(device, precision, calibration, tune_logs=NO_TUNE_LOGS)
+    compiled = mbv3c.compile(given, job, bundle)
+    assert compiled.verdict is not None
+    parity = compiled.verdict.to_json()
+    reference = session(given)
+    shares = []
+    for x in inputs[:_TRIED]:
+        (ours,) = mbv3c.run(bundle, x).arrays.values()
+        shares.append(agreement(model, ours, run(reference, x)[0]))
+    return (
+        f"{parity['max_error_of_range']:.1e}",
+        f"{parity['tolerance']:.1e}",
+        f"{np.mean(shares):.1%}",
+        _speed(bundle, device),
+    )
+
+
+def _speed(bundle: Path, device: str) -> str:
+    if device.startswith("mobile_gpu"):
+        return ""  # a processor says nothing of a GPU's time
+    against = "onnxruntime" if device.startswith("host_cpu") else None
+    measured = mbv3c.bench(bundle, BenchRequest(against=against, threads=1 if against else None))
+    if isinstance(measured, Latency):
+        ours, theirs = measured.ours.median_ms, measured.theirs.median_ms
+        return f"{ours:.2f} ms, {measured.ratio.median:.2f} of {theirs:.2f} ms"
+    return f"{measured.executed / 1e6:.0f} M instructions"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
