@@ -34,6 +34,7 @@ from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.memory import Memory
 from mbv3c.lowering.select.nodes import branch_of
 from mbv3c.lowering.select.selection import Rule, Selection, run_rules
+from mbv3c.lowering.select.transposed import transposed
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules import (
     convolution,
@@ -217,6 +218,7 @@ RULES: tuple[Rule[CpuSelection], ...] = (
     rules.depthwise,
     rules.pointwise,
     rules.convolution,
+    transposed,
     squeeze_excite_rule,
     rules.global_pool,
     rules.elementwise,

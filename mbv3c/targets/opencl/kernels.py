@@ -46,6 +46,7 @@ from mbv3c.lowering.select.nodes import (
     with_activation,
 )
 from mbv3c.lowering.select.selection import Rule, Selection, run_rules
+from mbv3c.lowering.select.transposed import transposed
 from mbv3c.targets.opencl.gpus import Gpu
 from mbv3c.targets.opencl.schedules import convolution, depthwise, gates, launch, pointwise, simple
 from mbv3c.targets.opencl.schedules.depthwise import DepthwiseMap
@@ -271,6 +272,7 @@ RULES: tuple[Rule[GpuSelection], ...] = (
     rules.depthwise,
     pointwise_rule,
     rules.convolution,
+    transposed,
     squeeze_excite_gates,
     rules.global_pool,
     rules.elementwise,

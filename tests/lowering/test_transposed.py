@@ -1,0 +1,85 @@
+"""Transposed convolutions without overlaps are products; the others are TVM's."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import mbv3c
+from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
+from mbv3c.targets.library.building import manifest_of
+from tests.onnx_text import graph, random
+
+
+def kinds(model: onnx.ModelProto, target: str, folder: Path) -> list[str]:
+    """Compile and verify a model; return the kinds of its kernels."""
+    compiled = mbv3c.compile(model, JobSpec(target, "fp32", tune_logs=NO_TUNE_LOGS), folder / "b")
+    assert compiled.verdict is not None
+    assert compiled.verdict.passed
+    return [kernel.kind for kernel in manifest_of(compiled.bundle).kernels]
+
+
+def upsampled(
+    channels: int, kernel: tuple[int, int], after: str = "y = Relu(u)", batch: int = 1
+) -> onnx.ModelProto:
+    height, width = 5 * kernel[0], 7 * kernel[1]
+    return graph(
+        f"g (float[{batch}, 6, 5, 7] x) => (float[{batch}, {channels}, {height}, {width}] y) {{"
+        f"c = Conv <pads = [1, 1, 1, 1]> (x, v)"
+        f"u = ConvTranspose <strides = [{kernel[0]}, {kernel[1]}]> (c, w) {after} }}",
+        v=random(6, 6, 3, 3),
+        w=random(6, channels, *kernel),
+        bias=random(1, channels, 1, 1),
+        scale=np.abs(random(channels)) + 1,
+        shift=random(channels),
+        mean=random(channels),
+        variance=np.abs(random(channels)) + 1,
+    )
+
+
+@pytest.mark.parametrize("target", ["host_cpu", "mobile_gpu"])
+@pytest.mark.parametrize(
+    ("channels", "kernel", "batch"), [(24, (2, 2), 1), (1, (2, 2), 1), (5, (2, 3), 2)]
+)
+def test_a_product_and_its_rows(
+    channels: int, kernel: tuple[int, int], batch: int, target: str, tmp_path: Path
+) -> None:
+    made = kinds(upsampled(channels, kernel, batch=batch), target, tmp_path)
+    assert made[1:3] == ["pointwise", "interleave"]
+    assert "fallback" not in made
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "a = Add(u, bias) n = BatchNormalization(a, scale, shift, mean, variance) y = Relu(n)",
+        "y = Mul(u, bias)",
+        "n = BatchNormalization(u, scale, shift, mean, variance) y = HardSwish(n)",
+    ],
+)
+def test_what_follows_per_channel_is_part_of_the_weights(after: str, tmp_path: Path) -> None:
+    made = kinds(upsampled(24, (2, 2), after), "host_cpu", tmp_path)
+    assert made == ["convolution", "pointwise", "interleave", *made[3:]]
+    assert set(made[3:]) <= {"transpose"}
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "strides = [2, 2], pads = [0, 0, 1, 1]",
+        "strides = [1, 1]",
+        "strides = [2, 2], output_padding = [1, 1]",
+        "strides = [2, 2], group = 2",
+    ],
+)
+def test_others_are_left_to_tvm(attributes: str, tmp_path: Path) -> None:
+    channels = 8 if "group" in attributes else 4
+    sizes = {"pads = [0": (9, 13), "[1, 1]": (6, 8), "output": (11, 15), "group": (10, 14)}
+    height, width = next(size for key, size in reversed(sizes.items()) if key in attributes)
+    model = graph(
+        f"g (float[1, 6, 5, 7] x) => (float[1, {channels}, {height}, {width}] y)"
+        f"{{ u = ConvTranspose <{attributes}> (x, w) y = Relu(u) }}",
+        w=random(6, 4, 2, 2),
+    )
+    assert "interleave" not in kinds(model, "host_cpu", tmp_path)
