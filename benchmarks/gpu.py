@@ -104,7 +104,7 @@ def _by_dlight(model: onnx.ModelProto, gpu: Gpu, target: tvm.target.Target) -> L
     held = lowered.held[made.name]
     assert isinstance(held, str)
     values = {given.name: Value(shape), **lowered.values}
-    return assembled(Plan(given.name, shape, (held,), (output,), values, lowered.steps))
+    return assembled(Plan((given.name,), (shape,), (held,), (output,), values, lowered.steps))
 
 
 def _type(value: onnx.ValueInfoProto) -> tuple[tuple[int, ...], int]:
@@ -115,7 +115,7 @@ def _type(value: onnx.ValueInfoProto) -> tuple[tuple[int, ...], int]:
 def _compared(sides: Sequence[Lowered], target: GpuTarget, gpu: Gpu) -> list[Side]:
     """Run both sides in turns on the same input."""
     device = tvm.opencl(0)
-    shape = sides[0].plan.input_shape
+    shape = sides[0].plan.input_shapes[0]
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     given = tvm.runtime.tensor(x, device)
     with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as folder:

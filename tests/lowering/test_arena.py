@@ -18,7 +18,7 @@ from tests.targets.cpu.networks import HOST, NEON
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     """Draw steps that write a new value or an old one, and read some of those there are."""
-    plan = Plan("x", (1,), values={"x": Value((1,))})
+    plan = Plan(("x",), ((1,),), values={"x": Value((1,))})
     for at in range(draw(st.integers(1, 12))):
         reads = draw(st.lists(st.sampled_from(sorted(plan.values)), min_size=1, max_size=3))
         written = f"v{at}" if draw(st.integers(0, 4)) else reads[0]
@@ -48,7 +48,7 @@ def test_no_two_values_share_a_block_at_once(plan: Plan) -> None:
 def test_every_value_but_the_callers_has_room(plan: Plan) -> None:
     arena = plan_arena(plan)
     touched = {name for step in plan.steps for name in step.values}
-    assert {one.value for one in arena.lifetimes} == touched - {plan.input, *plan.outputs}
+    assert {one.value for one in arena.lifetimes} == touched - {*plan.inputs, *plan.outputs}
     for one in arena.lifetimes:
         assert plan.values[one.value].bytes <= one.bytes <= arena.blocks[one.block]
         assert one.bytes % ALIGNMENT == 0

@@ -13,7 +13,7 @@ from tests.quantized_networks import network as quantized_network
 
 def check_read_as_written(plan: Plan) -> int:
     """What a step reads is what the last step that wrote the value made; return how many."""
-    held: dict[str, HeldTensor | None] = {plan.input: HeldTensor(plan.input, False)}
+    held: dict[str, HeldTensor | None] = {name: HeldTensor(name, False) for name in plan.inputs}
     compared = 0
     for row in plan.arguments():
         for one in row:
@@ -55,7 +55,7 @@ def test_every_argument_of_a_quantized_network_is_known() -> None:
 
 
 def test_what_is_no_tensor_of_the_graph_is_not_known() -> None:
-    plan = Plan("x", (1,), values={name: Value((1,)) for name in "xab"})
+    plan = Plan(("x",), ((1,),), values={name: Value((1,)) for name in "xab"})
     plan.hold("x", "x", channels_last=False)
     plan.steps.append(Step("copy", (), None, ("x", "a"), ("a",)))  # type: ignore[arg-type]
     plan.steps.append(Step("copy", (), None, ("a", "b"), ("b",)))  # type: ignore[arg-type]

@@ -156,7 +156,7 @@ def test_what_is_not_legal_here_is_not_used() -> None:
 def test_a_manifest_gives_back_what_it_lists() -> None:
     similar = replace(POOL, channels=72)
     choices = best_choices(records("global_pool", POOL, {"vectors": 3}))
-    plan = Plan("x", (1,))
+    plan = Plan(("x",), ((1,),))
     for shape in (POOL, similar):
         kernel = CpuKernels(A76, choices).global_pool(shape)
         step = Step("global_pool", (), kernel.function, (), (), 0, asdict(kernel.knobs))

@@ -584,13 +584,13 @@ double now_ms() {
 #define MARK_END()
 #endif
 
-Value infer_once(const Model& model, const Value* arguments) {
+Value infer_once(const Model& model, const Value* arguments, const char* name) {
   TVMFFIAny list[kMaxInputs];
   for (int i = 0; i < model.inputs; ++i) list[i] = arguments[i].any;
   MARK_START();
   Value result;
   if (TVMFFIFunctionCall(model.main.any.v_obj, list, model.inputs, &result.any) != 0) {
-    fail_with_tvm_error("inference");
+    fail_with_tvm_error(Path("inference on %s", name).text);
   }
   if (model.device.device_type != kDLCPU) {  // a device is told, and computes later
     call("inference", global_function("runtime.Device_StreamSync"), as_device(model.device),
@@ -606,15 +606,15 @@ Value infer(const Model& model, Inputs* inputs, const char* name, int repeat) {
   for (int i = 0; i < model.inputs; ++i) {
     arguments[i] = input_of(&inputs->arrays[i], model.device);
   }
-  if (repeat == 0) return infer_once(model, arguments);
+  if (repeat == 0) return infer_once(model, arguments, name);
   double* times = static_cast<double*>(malloc(sizeof(double) * static_cast<size_t>(repeat)));
   if (!times) fail("no memory for %d times", repeat);
   Value result;
   // A GPU's driver compiles kernels when they are launched first.
-  if (model.device.device_type != kDLCPU) infer_once(model, arguments);
+  if (model.device.device_type != kDLCPU) infer_once(model, arguments, name);
   for (int i = 0; i < repeat; ++i) {
     double start = now_ms();
-    result = infer_once(model, arguments);
+    result = infer_once(model, arguments, name);
     times[i] = now_ms() - start;
   }
   qsort(times, static_cast<size_t>(repeat), sizeof(double), compare_doubles);

@@ -58,7 +58,7 @@ def compare(
     The outputs of all runs are kept and compared at the end, and the first input comes again: no
     run may leave anything behind for the next one.
     """
-    xs = [random(*lowered.plan.input_shape, seed=seed) for seed in (0, 1, 0)]
+    xs = [random(*lowered.plan.input_shapes[0], seed=seed) for seed in (0, 1, 0)]
     results = (execute or run)(lowered, xs)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

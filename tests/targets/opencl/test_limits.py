@@ -128,7 +128,7 @@ def _unbound() -> tvm.tirx.PrimFunc:
 
 
 def _plan(function: tvm.tirx.PrimFunc, kind: str, *nodes: str) -> Plan:
-    return Plan("x", (1,), steps=[Step(kind, nodes, function, (), ())])
+    return Plan(("x",), ((1,),), steps=[Step(kind, nodes, function, (), ())])
 
 
 def test_a_work_group_with_too_many_work_items_is_refused() -> None:
