@@ -38,10 +38,24 @@ def test_gives_output_and_spread_of_every_input(small: onnx.ModelProto) -> None:
     assert 0 < max(reference.spread for (reference,) in references) < 1e-4
 
 
-def test_a_model_that_leaves_nothing_to_round_has_no_spread() -> None:
+def test_a_model_that_leaves_nothing_to_round_spreads_by_the_last_bits_of_its_input() -> None:
     model = graph("g (float[3] x) => (float[3] y) { y = Neg(x) }")
     ((reference,),) = run_reference(model, [np.array([1, 2, 3], np.float32)])
+    assert 0 < reference.spread <= 2**-23  # a unit in the last place of 3, over a range of 2
+
+
+def test_a_model_of_integers_has_no_spread() -> None:
+    model = graph("g (uint8[3] x) => (float[3] y) { y = Cast <to = 1> (x) }")
+    ((reference,),) = run_reference(model, [np.array([1, 2, 3], np.uint8)])
     assert reference.spread == 0
+
+
+def test_last_bits_that_decide_widen_the_tolerance() -> None:
+    """Where numbers cancel, nobody can say more than the last bits of the input do."""
+    model = graph("g (float[64] x) => (float[64] y) <float one = {1}> { y = Sub(x, one) }")
+    x = (1 + np.linspace(0, 1e-3, 64)).astype(np.float32)
+    ((reference,),) = run_reference(model, [x])
+    assert 1e-5 < reference.spread < 1e-3
 
 
 def test_gives_every_output_by_name_with_its_class_axis() -> None:
