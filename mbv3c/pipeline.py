@@ -1,5 +1,6 @@
 """The whole line on one page: prepare → lower → build → bundle → verify; then run, tune, climb."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -284,5 +285,5 @@ def _read_input(path: Path, wanted: Sequence[TensorRecord]) -> tuple[NDArray[Any
             return tuple(loaded[record.name] for record in wanted)
     except FileNotFoundError as error:
         raise UsageError(f"no such file: {path}") from error
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise UsageError(f"{path} is no .npy array: {error}") from error

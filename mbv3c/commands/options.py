@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,8 +149,14 @@ def _parse_shape(text: str) -> "InputShape":
     """Read a shape, or several as NAME:SHAPE, apart by spaces; a name may have colons itself."""
     if ":" not in text:
         return _parse_extents(text)
-    pairs = (word.rpartition(":") for word in text.split())
-    return {name: _parse_extents(extents) for name, _, extents in pairs}
+    pairs = re.findall(r"\s*(.+?):([\dx,]+)(?=\s|$)", text)
+    if not pairs or "".join(":".join(pair) for pair in pairs) != re.sub(
+        r"(:[\dx,]+)\s+", r"\1", text.strip()
+    ):
+        raise UsageError(
+            f"--input-shape {text!r} names no shapes; write 'image:1,3,224,224 vector:1,8'"
+        )
+    return {name: _parse_extents(extents) for name, extents in pairs}
 
 
 def _parse_extents(text: str) -> list[int]:

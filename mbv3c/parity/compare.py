@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mbv3c.feeds import Array
 from mbv3c.parity.inputs import USUAL_INPUTS
 from mbv3c.parity.kernels import KernelsParity
+from mbv3c.parity.labels import Answers
 from mbv3c.parity.metrics import cosine, finite, top_agreement
 from mbv3c.parity.reference import ReferenceOutput, error_of_range
 from mbv3c.parity.tolerance import LEAST_COSINE, Tolerance
@@ -191,7 +192,7 @@ def agreement(
     least, top1, top5 = 1.0, [], []
     for ours, theirs in zip(outputs, references, strict=True):
         for y, reference in zip(ours, theirs, strict=True):
-            if reference.margins is not None and not reference.rounded:
+            if reference.answers is not None and not reference.answers.ordered:
                 top1.append(_share_equal(y, reference.output))
                 continue
             least = min(least, cosine(y, reference.output))
@@ -217,7 +218,7 @@ def _too_far(
         zip(*outputs, strict=True), zip(*references, strict=True), strict=True
     ):
         name, scale = theirs[0].name, theirs[0].scale
-        if theirs[0].margins is not None and not theirs[0].rounded:
+        if theirs[0].answers is not None and not theirs[0].answers.ordered:
             equal = [_share_equal(y, each.output) for y, each in zip(ours, theirs, strict=True)]
             if theirs[0].output.size >= _FEW_LABELS and np.mean(equal) < _LEAST_EQUAL:
                 yield (
@@ -257,8 +258,8 @@ def _worst(outputs: Sequence[InputParity]) -> InputParity:
 
 
 def _compare_one(y: Array, reference: ReferenceOutput, tolerance: Tolerance) -> InputParity:
-    if reference.margins is not None:
-        return _compare_labels(y, reference, reference.margins, tolerance)
+    if reference.answers is not None:
+        return _compare_labels(y, reference, reference.answers, tolerance)
     wanted, axis = reference.output, reference.class_axis
     error = error_of_range(y, wanted, reference.scale)
     comparable = np.isfinite(error)
@@ -279,19 +280,19 @@ def _compare_one(y: Array, reference: ReferenceOutput, tolerance: Tolerance) -> 
 
 
 def _compare_labels(
-    y: Array, reference: ReferenceOutput, margins: NDArray[np.float64], tolerance: Tolerance
+    y: Array, reference: ReferenceOutput, answers: Answers, tolerance: Tolerance
 ) -> InputParity:
     """Compare labels and other whole numbers, which may differ where two are equally right."""
     wanted = reference.output
     allowed = tolerance.allowed(reference.spread, reference.step, reference.rounding)
-    same = y.shape == wanted.shape and y.dtype == wanted.dtype
     wrong = 1.0
-    if same and wanted.size:
-        right = y == wanted
-        near = np.abs(y.astype(np.float64) - wanted) <= 1 if reference.rounded else True
-        wrong = float(np.mean(~(right | (at_ties(margins, allowed) & near))))
-    elif same:
-        wrong = 0.0
+    if not np.isfinite(allowed):
+        wrong = 0.0  # whoever allows that judges something else
+    elif y.shape == wanted.shape and y.dtype == wanted.dtype:
+        right = _equal(y, wanted, allowed)
+        for other in answers.others(allowed) if not right.all() else ():
+            right |= _equal(y, other, allowed)
+        wrong = float(np.mean(~right)) if y.size else 0.0
     return InputParity(
         worst_output=reference.name,
         max_error_of_range=wrong,
@@ -304,10 +305,21 @@ def _compare_labels(
     )
 
 
-def at_ties(margins: NDArray[np.float64], allowed: float) -> NDArray[np.bool_]:
-    """Say which labels may be others: where both sides of a decision may err by that much."""
-    near: NDArray[np.bool_] = margins <= 2 * allowed
-    return near
+def _equal(y: Array, wanted: Array, allowed: float) -> NDArray[np.bool_]:
+    """Say which numbers are equal; floats that whole ones were made of may be rounded."""
+    if np.issubdtype(wanted.dtype, np.floating) and wanted.size:
+        span = allowed * float(np.ptp(wanted.astype(np.float64)) or np.abs(wanted).max())
+        return np.isclose(y, wanted, rtol=0, atol=span, equal_nan=True)
+    same: NDArray[np.bool_] = np.asarray(y == wanted)
+    return same
+
+
+def share_at_ties(reference: ReferenceOutput, allowed: float) -> float:
+    """Return the share of an output's labels that may be others."""
+    unsure = np.zeros(reference.output.shape, bool)
+    for other in reference.answers.others(allowed) if reference.answers else ():
+        unsure |= np.asarray(other != reference.output)
+    return float(np.mean(unsure)) if unsure.size else 0.0
 
 
 def _top1_agreement(y: Array, reference: ReferenceOutput, allowed: float) -> float:

@@ -84,6 +84,7 @@ def as_pixels(x: NDArray[np.float32], top: float) -> NDArray[np.float32]:
 
 
 _RESHAPING = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+_READING = ("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND")
 _BYTE = 255.0
 
 
@@ -97,9 +98,9 @@ def _last_position(model: onnx.ModelProto, name: str) -> float:
     for node in graph.node:
         if node.op_type in _RESHAPING and node.input[0] in indices:
             indices.update(node.output)
-        if node.op_type == "Gather" and node.input[1] in indices:
+        if node.op_type in _READING and node.input[1] in indices:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             table = extents.get(node.input[0], [])
-            if axis < len(table) and table[axis] > 0:
-                last = min(last, table[axis] - 1)
+            read = table if node.op_type.endswith("ND") else table[axis : axis + 1]
+            last = min([last, *(extent - 1 for extent in read if extent > 0)])
     return last

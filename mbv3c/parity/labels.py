@@ -1,54 +1,163 @@
-"""Labels, masks and other whole numbers: how near they are to being others.
+"""Labels, masks and other whole numbers: which answers are as right as the reference's.
 
-    scores → ArgMax → label        the margin is the best score less the second
-    scores → TopK → positions      the gap to the scores before and after
-    x → Round → Cast → number      the distance of x from where rounding goes the other way
-    x, y → Greater → mask          the distance of x and y
+    scores → ArgMax → label        also the second best class, if it is as good
+    scores → TopK → positions      also the position before and after, if it is as good
+    x → Round → Cast → number      also what a little more or less than x gives
+    x, y → Greater → mask          also what a little more or less than x gives
 
-Such outputs are equal to the reference's or not. Where the margin is within the tolerance of what
-decides, either answer is right.
+What decides about such an output is found in the graph, changed by what a tolerance allows, and
+what follows it, the tail, is run once more in onnxruntime. An answer is right if it is the
+reference's or one of these.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper, shape_inference
+from onnx import TensorProto, helper, shape_inference
 
 from mbv3c.feeds import Array
 from mbv3c.graphs.constants import constants_of
 
-Doubles = NDArray[np.float64]
-
-_FLOATS = (
-    TensorProto.FLOAT,
-    TensorProto.FLOAT16,
-    TensorProto.DOUBLE,
-    TensorProto.BFLOAT16,
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+_BEST = ("ArgMax", "ArgMin")
+_CLAMPING = ("Clip", "Relu")
+_ROUNDING = ("Ceil", "Floor", "Round", "Sign")
+# What may follow a decision in floats without making an ordinary float of it.
+_PASSING = (
+    *("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile"),
+    *("Add", "Div", "Mul", "Sub", "Neg", "Cast", "Clip", "Concat", "Gather", "OneHot", "Where"),
 )
-_RESHAPING = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
-_COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
-_ROUNDING = ("Ceil", "Floor", "Round")
-_SCALING = ("Add", "Div", "Mul", "Sub")
-_CLAMPING = ("Clip", "Relu", "Max", "Min")
+_EXACT = ("Cast", "Flatten", "Identity", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_BOTH_SIDES = (1.0, -1.0)
+_MOST_SIDES = 2  # tensors that are changed independently of each other
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Where the tail of an output begins.
+
+    Attributes:
+        name: the tensor that is changed.
+        scores: for ArgMax and TopK, the tensor that decides; empty if `name` itself is changed.
+        node: the ArgMax or TopK; None for others.
+    """
+
+    name: str
+    scores: str = ""
+    node: onnx.NodeProto | None = None
+
+    @property
+    def deciding(self) -> str:
+        return self.scores or self.name
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What decides about the whole numbers of an output.
+    """What decides about an output of whole numbers.
 
     Attributes:
-        tensors: the names of the tensors of floats that decide; none if nothing may differ.
-        margins: function from these tensors to the margin of every number of the output, in the
-            tensors' own units.
-        rounded: whether the numbers are rounded floats, of which a neighbour is the other answer.
+        leaves: where its tail begins; none if nothing may differ.
+        tail: what computes the output from the leaves; None if nothing may differ.
+        ordered: whether the numbers have an order, as those of a picture.
     """
 
-    tensors: tuple[str, ...] = ()
-    margins: Callable[[Mapping[str, Array]], Doubles] | None = None
-    rounded: bool = False
+    leaves: tuple[Leaf, ...] = ()
+    tail: onnx.ModelProto | None = None
+    ordered: bool = False
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The tensors whose values must be known."""
+        names = (name for leaf in self.leaves for name in (leaf.name, leaf.scores) if name)
+        return tuple(dict.fromkeys(names))
+
+
+class Answers(Protocol):
+    """Knows which answers are as right as the reference's."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the numbers have an order, as those of a picture."""
+
+    def others(self, allowed: float) -> Sequence[Array]:
+        """Return the output as it may be, too, where errors of that fraction are allowed."""
+
+
+@dataclass(frozen=True)
+class KnownAnswers:
+    """Answers that were found before.
+
+    Attributes:
+        known: the output as it may be, too.
+        ordered: whether the numbers have an order.
+    """
+
+    known: tuple[Array, ...]
+    ordered: bool
+
+    def others(self, allowed: float) -> Sequence[Array]:
+        return self.known
+
+
+def alternatives(leaf: Leaf, values: Mapping[str, Array], error: float) -> tuple[Array, Array]:
+    """Return what a leaf may be, on either side, where what decides may err by so much."""
+    if leaf.node is None:
+        x = values[leaf.name]
+        more, less = (x.astype(np.float64) + side * 2 * error for side in _BOTH_SIDES)
+        return more.astype(x.dtype), less.astype(x.dtype)
+    labels, scores = values[leaf.name], np.asarray(values[leaf.scores], np.float64)
+    if leaf.node.op_type in _BEST:
+        return _second(leaf.node, labels, scores, error), labels
+    return _neighbours(leaf.node, labels, scores, error)
+
+
+def _second(node: onnx.NodeProto, labels: Array, scores: Array, error: float) -> Array:
+    axis, keeps = attribute(node, "axis", 0), attribute(node, "keepdims", 1)
+    ordered = np.moveaxis(scores if node.op_type == "ArgMax" else -scores, axis, -1)
+    if ordered.shape[-1] < 2:
+        return labels
+    best = (np.squeeze(labels, axis) if keeps else labels)[..., None]
+    score = np.take_along_axis(ordered, best, -1)[..., 0]
+    rest = ordered.copy()
+    np.put_along_axis(rest, best, -np.inf, -1)
+    second = rest.argmax(-1)
+    near = score - rest.max(-1) <= 2 * error
+    made = np.where(near, second, best[..., 0]).astype(labels.dtype)
+    return np.expand_dims(made, axis) if keeps else made
+
+
+def _neighbours(
+    node: onnx.NodeProto, labels: Array, scores: Array, error: float
+) -> tuple[Array, Array]:
+    axis = attribute(node, "axis", -1)
+    sign = -1.0 if attribute(node, "largest", 1) else 1.0
+    ordered = sign * np.moveaxis(scores, axis, -1)
+    order = np.argsort(ordered, axis=-1, kind="stable")
+    ranked = np.take_along_axis(ordered, order, -1)
+    count = labels.shape[axis]
+    gaps = np.diff(ranked, axis=-1) <= 2 * error
+    end = np.zeros((*gaps.shape[:-1], 1), bool)
+    given = np.moveaxis(labels, axis, -1)
+    after = np.concatenate([gaps, end], -1)[..., :count]
+    before = np.concatenate([end, gaps], -1)[..., :count]
+    nexts = np.roll(order, -1, -1)[..., :count]
+    lasts = np.roll(order, 1, -1)[..., :count]
+    made = (np.where(after, nexts, given), np.where(before, lasts, given))
+    later, earlier = (np.moveaxis(each, -1, axis).astype(labels.dtype) for each in made)
+    return later, earlier
+
+
+def sides(count: int) -> Iterator[tuple[int, ...]]:
+    """Yield on which side each of so many leaves is changed: together, or each by itself."""
+    if count <= _MOST_SIDES:
+        yield from product((0, 1), repeat=count)
+    else:
+        yield from ((side,) * count for side in (0, 1))
 
 
 def decisions_of(model: onnx.ModelProto) -> dict[str, Decision]:
@@ -56,181 +165,138 @@ def decisions_of(model: onnx.ModelProto) -> dict[str, Decision]:
 
     Outputs of ordinary floats are left out.
     """
-    reader, decisions = _Reader(model), {}
-    for output in model.graph.output:
-        decision = reader.decision(output.name)
-        if decision is None and reader.kind(output.name) not in _FLOATS:
-            decision = Decision()
-        if decision is not None:
-            decisions[output.name] = decision
-    return decisions
+    reader = _Reader(model)
+    found = ((output.name, reader.decision(output.name)) for output in model.graph.output)
+    return {name: decision for name, decision in found if decision is not None}
 
 
 class _Reader:
     """Follows an output back to what decides about it."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        graph = shape_inference.infer_shapes(model).graph
+        self._model = shape_inference.infer_shapes(model)
+        graph = self._model.graph
         self._makers = {name: node for node in graph.node for name in node.output if name}
         self._constants = constants_of(graph)
         self._types = {
-            value.name: value.type.tensor_type
+            value.name: value.type.tensor_type.elem_type
             for value in (*graph.input, *graph.value_info, *graph.output)
         }
 
-    def kind(self, name: str) -> int:
-        """Return the element type of a tensor; 0 if it is not known."""
-        return self._types[name].elem_type if name in self._types else 0
-
     def decision(self, name: str) -> Decision | None:
+        leaves: dict[str, Leaf] = {}
+        inside: list[str] = []
+        if not self._collect(name, leaves, inside):
+            return None
+        if not inside and self._is_float(name):
+            return None
+        if not leaves:
+            return None if self._is_float(name) else Decision()
+        best = any(leaf.node is not None for leaf in leaves.values())
+        ordered = not best and self._types.get(name) != TensorProto.BOOL
+        found = tuple(leaves.values())
+        return Decision(found, self._tail(name, found, {*inside}), ordered)
+
+    def _collect(self, name: str, leaves: dict[str, Leaf], inside: list[str]) -> bool:
+        """Collect the leaves behind a tensor; False if it is an ordinary float."""
+        if name in leaves or name in inside or name in self._constants or not name:
+            return True
         node = self._makers.get(name)
         if node is None:
-            return None
-        if node.op_type in ("ArgMax", "ArgMin"):
-            return _best(node)
-        if node.op_type == "TopK":
-            return _order(node, self._extent(node)) if name == node.output[1] else None
-        if node.op_type in _COMPARING and self.kind(node.input[0]) in _FLOATS:
-            a, b = node.input[:2]
-            return self._known((a, b), lambda of: np.abs(_double(of[a]) - of[b]))
-        if node.op_type in _ROUNDING:
-            return self._rounded(node.input[0], node.op_type)
-        if node.op_type == "Cast":
-            return self._cast(node)
-        if node.op_type == "Concat":
-            return self._joined(node)
-        return self._passed_on(node)
+            return not self._is_float(name)  # an input: of whole numbers it is what it is
+        if node.op_type in _BEST or (node.op_type == "TopK" and name == node.output[1]):
+            if not self._is_float(node.input[0]) or self._is_exact(node.input[0], inside):
+                inside.append(name)
+                self._collect(node.input[0], leaves, inside)
+                return True
+            leaves[name] = Leaf(name, node.input[0], node)
+            return True
+        computed = [each for each in node.input if each and each not in self._constants]
+        floats = [each for each in computed if self._is_float(each)]
+        decides = node.op_type in _ROUNDING or not self._is_float(name)
+        if decides and floats:
+            inside.append(name)
+            for each in floats:
+                self._decide(each, leaves, inside)
+            return all(
+                self._collect(each, leaves, inside) for each in computed if each not in floats
+            )
+        if self._is_float(name) and node.op_type not in _PASSING:
+            return False
+        inside.append(name)
+        return all(self._collect(each, leaves, inside) for each in computed)
 
-    def _joined(self, node: onnx.NodeProto) -> Decision | None:
-        parts = [self.decision(name) for name in node.input]
-        known = [part for part in parts if part is not None and part.margins is not None]
-        if not parts or len(known) < len(parts):
-            return None
-        tensors = tuple(dict.fromkeys(name for part in known for name in part.tensors))
-        each, axis = [part.margins for part in known if part.margins], _axis(node, 0)
-        return Decision(
-            tensors, lambda of: np.concatenate([margins(of) for margins in each], axis=axis)
+    def _decide(self, name: str, leaves: dict[str, Leaf], inside: list[str]) -> None:
+        """Add what decides as a float: before a clamp, and not if it is exactly known."""
+        before = len(leaves), len(inside)
+        if self._collect(name, leaves, inside):
+            return
+        for key in list(leaves)[before[0] :]:
+            del leaves[key]
+        del inside[before[1] :]
+        if self._is_exact(name, inside):
+            return
+        node = self._makers[name]
+        while node.op_type in _CLAMPING and node.input[0] in self._makers:
+            inside.append(name)
+            name = node.input[0]
+            node = self._makers[name]
+        leaves[name] = Leaf(name)
+
+    def _is_exact(self, name: str, inside: list[str]) -> bool:
+        """Say whether a tensor is an input, or what no rounding changes; then note its makers."""
+        way: list[str] = []
+        while (node := self._makers.get(name)) is not None:
+            others = [each for each in node.input[1:] if each and each not in self._constants]
+            if node.op_type not in (*_CLAMPING, *_ROUNDING, *_EXACT) or others:
+                return False
+            way.append(name)
+            name = node.input[0]
+        inside += way
+        return True
+
+    def _is_float(self, name: str) -> bool:
+        return self._types.get(name) in _FLOATS
+
+    def _tail(self, name: str, leaves: Sequence[Leaf], inside: set[str]) -> onnx.ModelProto:
+        given = {leaf.name for leaf in leaves}
+        nodes = [
+            node
+            for node in self._model.graph.node
+            if inside & {*node.output} and not given & {*node.output}
+        ]
+        read = {each for node in nodes for each in node.input if each} | {name}
+        made = {each for node in nodes for each in node.output}
+        inputs = [each for each in (*given, *sorted(read - made - given)) if each in read]
+        graph = helper.make_graph(
+            nodes,
+            "tail",
+            [
+                helper.make_tensor_value_info(each, self._types.get(each, 0), None)
+                for each in inputs
+                if each not in self._constants
+            ],
+            [onnx.ValueInfoProto(name=name)],
+            [self._stored(each) for each in inputs if each in self._constants],
         )
+        tail = helper.make_model(graph, opset_imports=list(self._model.opset_import), ir_version=8)
+        tail.functions.extend(self._model.functions)
+        return tail
 
-    def _passed_on(self, node: onnx.NodeProto) -> Decision | None:
-        """Follow a node that changes no label into another one, but perhaps its place."""
-        others = [name for name in node.input if name not in self._constants]
-        scaled = node.op_type in _SCALING and len(others) == 1
-        if not (scaled or node.op_type in (*_RESHAPING, "Transpose", "Not")):
-            return None
-        before = self.decision(others[0])
-        if before is None or before.margins is None:
-            return before
-        margins, shape = before.margins, self._shape(node.output[0])
-        if node.op_type == "Transpose":
-            perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
-            return replace(before, margins=lambda of: np.transpose(margins(of), perm))
-        if node.op_type in _RESHAPING:
-            if shape is None:
-                return Decision()
-            return replace(before, margins=lambda of: margins(of).reshape(shape))
-        return before
-
-    def _cast(self, node: onnx.NodeProto) -> Decision | None:
-        source = node.input[0]
-        to = next(a.i for a in node.attribute if a.name == "to")
-        if self.kind(source) not in _FLOATS or to in _FLOATS:
-            return self.decision(source)
-        if to == TensorProto.BOOL:
-            return Decision((source,), lambda of: np.abs(_double(of[source])))
-        maker = self._makers.get(source)
-        while maker is not None and maker.op_type in _CLAMPING:
-            maker = self._makers.get(maker.input[0])
-        if maker is not None and maker.op_type in _ROUNDING:
-            return self._rounded(maker.input[0], maker.op_type)
-        cut_off = Decision((source,), lambda of: _truncated(of[source]), rounded=True)
-        return self.decision(source) or cut_off
-
-    def _rounded(self, source: str, operator: str) -> Decision:
-        def margins(of: Mapping[str, Array]) -> Doubles:
-            x = _double(of[source])
-            from_whole = np.abs(x - np.rint(x))
-            return 0.5 - from_whole if operator == "Round" else from_whole
-
-        return replace(self._known((source,), margins), rounded=True)
-
-    def _known(
-        self, tensors: tuple[str, ...], margins: Callable[[Mapping[str, Array]], Doubles]
-    ) -> Decision:
-        """Return a decision over tensors of which some may be constants."""
-        stored = {
-            name: numpy_helper.to_array(self._constants[name])
-            for name in tensors
-            if name in self._constants
-        }
-        computed = tuple(name for name in tensors if name not in stored)
-        return Decision(computed, lambda of: margins({**stored, **of}))
-
-    def _shape(self, name: str) -> tuple[int, ...] | None:
-        if name not in self._types or not self._types[name].HasField("shape"):
-            return None
-        dims = self._types[name].shape.dim
-        known = all(dim.HasField("dim_value") for dim in dims)
-        return tuple(dim.dim_value for dim in dims) if known else None
-
-    def _extent(self, node: onnx.NodeProto) -> int | None:
-        shape = self._shape(node.output[0])
-        return None if shape is None else shape[_axis(node, -1)]
+    def _stored(self, name: str) -> onnx.TensorProto:
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(self._constants[name])
+        tensor.name = name
+        return tensor
 
 
-def _best(node: onnx.NodeProto) -> Decision:
-    x, axis = node.input[0], _axis(node, 0)
-    keeps = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
-    sign = 1.0 if node.op_type == "ArgMax" else -1.0
-
-    def margins(of: Mapping[str, Array]) -> Doubles:
-        scores = np.moveaxis(sign * _double(of[x]), axis, -1)
-        if scores.shape[-1] < 2:
-            gap = np.full(scores.shape[:-1], np.inf)
-        else:
-            best = np.partition(scores, -2, axis=-1)
-            gap = best[..., -1] - best[..., -2]
-        return np.expand_dims(gap, axis) if keeps else gap
-
-    return Decision((x,), margins)
+def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """Return a whole number among the attributes of a node, or its default."""
+    return next((int(each.i) for each in node.attribute if each.name == name), default)
 
 
-def _order(node: onnx.NodeProto, count: int | None) -> Decision:
-    x, axis = node.input[0], _axis(node, -1)
-    if count is None:
-        return Decision()
-    largest = next((a.i for a in node.attribute if a.name == "largest"), 1)
-
-    def margins(of: Mapping[str, Array]) -> Doubles:
-        scores = np.sort(np.moveaxis(_double(of[x]), axis, -1), axis=-1)
-        scores = scores[..., ::-1] if largest else scores
-        gaps = np.abs(np.diff(scores, axis=-1))
-        ends = np.full((*gaps.shape[:-1], 1), np.inf)
-        before = np.concatenate([ends, gaps], axis=-1)
-        after = np.concatenate([gaps, ends], axis=-1)
-        return np.moveaxis(np.minimum(before, after)[..., :count], -1, axis)
-
-    return Decision((x,), margins)
-
-
-def _axis(node: onnx.NodeProto, default: int) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == "axis"), default)
-
-
-def _double(x: Array) -> Doubles:
-    return np.asarray(x, np.float64)
-
-
-def _truncated(x: Array) -> Doubles:
-    """Return the distance from where a number becomes another one when its fraction is cut off."""
-    values = _double(x)
-    whole = np.rint(values)
-    return np.where(whole == 0, 1 - np.abs(values), np.abs(values - whole))
-
-
-def of_range(margins: Doubles, deciding: Array) -> Doubles:
-    """Return margins as fractions of the range of what decides."""
-    values = _double(deciding)
-    finite = values[np.isfinite(values)]
-    scale = float(np.ptp(finite) or np.abs(finite).max()) if finite.size else 0.0
-    return margins / scale if scale > 0 else np.full(margins.shape, np.inf)
+def range_of(values: Array) -> float:
+    """Return the range of a tensor, or its size if it is constant."""
+    doubles: NDArray[np.float64] = np.asarray(values, np.float64)
+    finite = doubles[np.isfinite(doubles)]
+    return float(np.ptp(finite) or np.abs(finite).max()) if finite.size else 0.0

@@ -69,7 +69,29 @@ Feed = dict[str, Array]
 Outputs = list[Array]
 
 
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(bool)": np.bool_,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int16)": np.int16,
+    "tensor(uint16)": np.uint16,
+    "tensor(int32)": np.int32,
+    "tensor(uint32)": np.uint32,
+    "tensor(int64)": np.int64,
+}
+
+
+def _taken(value: ort.NodeArg, x: Array) -> Array:
+    """Return numbers in the type of an input: whole ones for integers, none below 0 for bytes."""
+    dtype = _TYPES.get(value.type, np.float32)
+    if not np.issubdtype(dtype, np.integer):
+        return x.astype(dtype)
+    limits = np.iinfo(dtype)  # type: ignore[type-var]
+    whole = np.abs(np.rint(x)) if limits.min == 0 else np.rint(x)
+    return np.clip(whole, limits.min, limits.max).astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -179,9 +201,11 @@ def _output_error(got: tuple[Array, ...], wanted: tuple[Array, ...]) -> float:
 def _parity_kinds(opened: ort.InferenceSession) -> list[_Kind]:
     """Return the inputs that parity is checked on, each scale as a separate kind."""
     drawn = {value.name: parity_inputs(_shape(value)) for value in opened.get_inputs()}
-    types = {value.name: _TYPES.get(value.type, np.float32) for value in opened.get_inputs()}
     feeds = [
-        {name: x.astype(types[name]) for name, x in zip(drawn, arrays, strict=True)}
+        {
+            value.name: _taken(value, x)
+            for value, x in zip(opened.get_inputs(), arrays, strict=True)
+        }
         for arrays in zip(*drawn.values(), strict=True)
     ]
     return [_Kind("the inputs that parity is checked on", (feed,)) for feed in feeds]
@@ -193,8 +217,7 @@ def _rewrite_kinds(opened: ort.InferenceSession) -> list[_Kind]:
 
     def feed(draw: Draw) -> Feed:
         return {
-            value.name: draw(rng, _shape(value)).astype(_TYPES.get(value.type, np.float32))
-            for value in opened.get_inputs()
+            value.name: _taken(value, draw(rng, _shape(value))) for value in opened.get_inputs()
         }
 
     return [_Kind(name, tuple(map(feed, draws))) for name, draws in KINDS.items()]

@@ -1,6 +1,7 @@
 """onnxruntime as the reference: what a model computes, and how exactly that is defined."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from mbv3c.feeds import Array, Feed, arrays_of, as_feed
 from mbv3c.graphs.load import model_inputs
 from mbv3c.graphs.outputs import class_axes
 from mbv3c.parity.inputs import inputs_of
-from mbv3c.parity.labels import Decision, decisions_of, of_range
+from mbv3c.parity.labels import Answers, Decision, KnownAnswers, alternatives, decisions_of, sides
 from mbv3c.parity.metrics import over_range
 from mbv3c.parity.tolerance import TOLERANCES
 
@@ -40,10 +41,8 @@ class ReferenceOutput:
             for each channel, in a shape that broadcasts; None for the range of `output` itself.
         rounding: the error that the types of the model's own arithmetic leave, as a fraction of
             the range.
-        margins: of labels and other whole numbers, how near each is to being another one, as a
-            fraction of the range of what decides; `spread` and `step` are that one's, too. None
-            for ordinary floats.
-        rounded: whether these are rounded floats, of which a neighbour is the other answer.
+        answers: for labels and other whole numbers, which other ones are as right; `spread` and
+            `step` are those of what decides. None for ordinary floats.
     """
 
     name: str
@@ -53,8 +52,7 @@ class ReferenceOutput:
     step: float | None = None
     scale: NDArray[np.float64] | None = None
     rounding: float = 0.0
-    margins: NDArray[np.float64] | None = None
-    rounded: bool = False
+    answers: Answers | None = None
 
     @property
     def span(self) -> float:
@@ -71,6 +69,7 @@ def run_reference(
         The model's outputs in graph order, for one input after the other.
     """
     decisions = decisions_of(model)
+    tails = {name: _tail(decision) for name, decision in decisions.items()}
     deciding = dict.fromkeys(name for each in decisions.values() for name in each.tensors)
     asked = with_outputs(model, list(deciding))
     plain = session(asked)
@@ -86,70 +85,114 @@ def run_reference(
         for name, *values in zip(names, *computed, *more, strict=True)
     }
     steps = {name: _step(model, name, scales[name]) for name in names}
-    rounding = TOLERANCES["fp16"].of_range if computes_in_half(model) else 0.0
     own = [output.name for output in model.graph.output]
+    halves, rounding = computed_in_half(model), TOLERANCES["fp16"].of_range
     for x, arrays in zip(inputs, computed, strict=True):
-        given = (value.name for value in model_inputs(model))
-        outputs = dict(zip(given, arrays_of(x), strict=True)) | dict(
-            zip(names, arrays, strict=True)
-        )
+        outputs = dict(zip(names, arrays, strict=True))
         ran = [run(plain, moved_by_last_bits(x)), *(run(opened, x) for opened in optimized)]
-        variants = zip(*ran, strict=True)
-        spreads = {
-            name: max(error_of_range(y, outputs[name], scales[name]) for y in ys)
-            for name, ys in zip(names, variants, strict=True)
-        }
-        axes = class_axes(model, [outputs[name].shape for name in own])
-        yield [
-            _labels(name, decisions[name], outputs, spreads, steps, rounding)
-            if name in decisions
-            else ReferenceOutput(
-                name, outputs[name], spreads[name], axis, steps[name], scales[name], rounding
+        variants = dict(zip(names, zip(*ran, strict=True), strict=True))
+        axes = dict(
+            zip(own, class_axes(model, [outputs[name].shape for name in own]), strict=True)
+        )
+        known = {
+            name: ReferenceOutput(
+                name,
+                outputs[name],
+                max(error_of_range(y, outputs[name], scales[name]) for y in variants[name]),
+                axes.get(name),
+                steps[name],
+                scales[name],
+                rounding if name in halves else 0.0,
             )
-            for name, axis in zip(own, axes, strict=True)
+            for name in names
+        }
+        given = (value.name for value in model_inputs(model))
+        values = dict(zip(given, arrays_of(x), strict=True)) | outputs
+        yield [
+            _labels(name, decisions[name], tails[name], values, known)
+            if name in decisions
+            else known[name]
+            for name in own
         ]
 
 
 def moved_by_last_bits(x: Feed) -> Feed:
     """Return an input whose floats are moved to one of their neighbours, at random."""
     rng = np.random.default_rng(0)
-    return as_feed(
-        [
-            np.nextafter(array, rng.choice(np.array([-np.inf, np.inf], array.dtype), array.shape))
-            if np.issubdtype(array.dtype, np.floating)
-            else array
-            for array in arrays_of(x)
+    moved = []
+    for array in arrays_of(x):
+        if array.dtype in (np.float32, np.float64):  # a half moves too far
+            towards = rng.choice(np.array([-np.inf, np.inf], array.dtype), array.shape)
+            moved.append(np.asarray(np.nextafter(array, towards)))
+        else:
+            moved.append(array)
+    return as_feed(moved)
+
+
+@dataclass(frozen=True)
+class _Tail(Answers):
+    """The tail of an output, and what enters it for an input of the model.
+
+    Attributes:
+        decision: what decides about the output.
+        opened: the tail in onnxruntime.
+        values: the tensors that enter it, and those that decide, by name.
+        ranges: the ranges of those that decide.
+    """
+
+    decision: Decision
+    opened: ort.InferenceSession
+    values: Mapping[str, Array]
+    ranges: Mapping[str, float]
+
+    @property
+    def ordered(self) -> bool:
+        return self.decision.ordered
+
+    def others(self, allowed: float) -> Sequence[Array]:
+        leaves = self.decision.leaves
+        pairs = [
+            alternatives(leaf, self.values, allowed * self.ranges[leaf.deciding])
+            for leaf in leaves
         ]
-    )
+        names = [value.name for value in self.opened.get_inputs()]
+        made = []
+        for chosen in sides(len(leaves)):
+            changed = {
+                leaf.name: pair[side]
+                for leaf, pair, side in zip(leaves, pairs, chosen, strict=True)
+            }
+            feed = {name: changed.get(name, self.values.get(name)) for name in names}
+            made += [np.asarray(output) for output in self.opened.run(None, feed)]
+        return made
 
 
 def _labels(
     name: str,
     decision: Decision,
+    tail: ort.InferenceSession | None,
     outputs: Mapping[str, Array],
-    spreads: Mapping[str, float],
-    steps: Mapping[str, float | None],
-    rounding: float,
+    known: Mapping[str, ReferenceOutput],
 ) -> ReferenceOutput:
-    """Return an output of whole numbers, with the margins of what decides about them."""
-    output, tensors = outputs[name], decision.tensors
-    margins = np.full(output.shape, np.inf)
-    if decision.margins is not None and tensors:
-        found = of_range(decision.margins(outputs), outputs[tensors[0]])
-        margins = np.broadcast_to(found, output.shape)
-    spread = max((spreads.get(tensor, 0.0) for tensor in tensors), default=0.0)
-    known = [step for tensor in tensors if (step := steps.get(tensor)) is not None]
-    return ReferenceOutput(
-        name,
-        output,
-        spread,
-        None,
-        max(known, default=None),
-        None,
-        rounding,
-        margins,
-        decision.rounded,
-    )
+    """Return an output of whole numbers, with what decides about them among the known ones."""
+    deciding = [known[leaf.deciding] for leaf in decision.leaves]
+    spread = max((tensor.spread for tensor in deciding), default=0.0)
+    step = max((tensor.step for tensor in deciding if tensor.step is not None), default=None)
+    rounding = max((tensor.rounding for tensor in deciding), default=0.0)
+    answers: Answers = KnownAnswers((), decision.ordered)
+    if tail is not None:
+        ranges = {tensor.name: tensor.span for tensor in deciding}
+        answers = _Tail(decision, tail, outputs, ranges)
+    return ReferenceOutput(name, outputs[name], spread, None, step, None, rounding, answers)
+
+
+def _tail(decision: Decision) -> ort.InferenceSession | None:
+    """Open the tail of an output; None if nothing may differ, or onnxruntime does not take it."""
+    if decision.tail is None:
+        return None
+    with suppress(ModelError):
+        return session(decision.tail)
+    return None
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
@@ -219,16 +262,24 @@ def _range(
     return np.fmax.reduce(high, axis=axes) - np.fmin.reduce(low, axis=axes)
 
 
-def computes_in_half(model: onnx.ModelProto) -> bool:
-    """Say whether a model's own arithmetic is in fp16 or bfloat16 anywhere."""
+def computed_in_half(model: onnx.ModelProto) -> set[str]:
+    """Return the tensors that depend on arithmetic in fp16 or bfloat16, or are of that type.
+
+    What enters as halves and is converted first is exact.
+    """
     half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    return any(tensor.data_type in half for tensor in model.graph.initializer) or any(
-        attribute.i in half
-        for node in model.graph.node
-        if node.op_type == "Cast"
-        for attribute in node.attribute
-        if attribute.name == "to"
-    )
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*graph.value_info, *graph.output)
+    }
+    depending: set[str] = set()
+    for node in graph.node:
+        if any(name in depending for name in node.input) or any(
+            types.get(name) in half for name in node.output
+        ):
+            depending.update(filter(None, node.output))
+    return depending
 
 
 def _step(model: onnx.ModelProto, name: str, scale: NDArray[np.float64]) -> float | None:
@@ -265,8 +316,16 @@ def feed_for(opened: ort.InferenceSession, x: Feed) -> dict[str, Array]:
 
 
 def run(opened: ort.InferenceSession, x: Feed) -> list[Array]:
-    """Run one input through an opened model and return its outputs in their order."""
-    return [np.asarray(output) for output in opened.run(None, feed_for(opened, x))]
+    """Run one input through an opened model and return its outputs in their order.
+
+    Raises:
+        ModelError: onnxruntime fails, as on a position outside of a table, or a division by zero.
+    """
+    try:
+        return [np.asarray(output) for output in opened.run(None, feed_for(opened, x))]
+    except Exception as error:  # onnxruntime's exceptions share no other base
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"onnxruntime cannot run the model on this input: {reason}") from error
 
 
 def tensors_of(model: onnx.ModelProto, x: Feed, names: Container[str]) -> dict[str, Array]:

@@ -77,7 +77,7 @@ def _reasons(
         report.name: refusal.reason
         for report in reports
         for refusal in report.refused
-        if node.name and refusal.node == node.name
+        if refusal.node in ((node.name,) if node.name else tuple(node.output))
     }
     for name, removal in REMOVES.items():
         if node.op_type not in removal.operators:

@@ -4,6 +4,7 @@ Inputs are read when they are needed, one batch at a time, and as often as they 
 """
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -296,7 +297,7 @@ def _arrays(path: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for key in archive.files:
                 yield f"{path}: {key}", archive[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         kind = path.suffix.lower()
         raise CalibrationError(
             f"{path} is no {kind} file, or it is broken: {error}; write it anew or remove it"

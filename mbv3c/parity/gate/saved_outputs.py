@@ -7,7 +7,7 @@ output O for input I, counted from 0 in the header's order.
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mbv3c.bundle import Bundle
 from mbv3c.errors import SavedFileError, UsageError
 from mbv3c.graphs.weights.files import write_npz
 from mbv3c.manifest import MANIFEST
+from mbv3c.parity.labels import KnownAnswers
 from mbv3c.parity.metrics import finite
 from mbv3c.parity.own_inputs import OwnInputs
 from mbv3c.parity.reference import ReferenceOutput
@@ -87,7 +88,7 @@ def save_outputs(path: Path, saved: Saved) -> None:
         **saved.origin,
         "standing": saved.standing and asdict(saved.standing),
         "outputs": [{"name": ref.name, "class_axis": ref.class_axis} for ref in first],
-        "inputs": [[_allowance(pair.reference) for pair in outputs] for outputs in saved.pairs],
+        "inputs": [[_allowance(pair) for pair in outputs] for outputs in saved.pairs],
     }
     text = json.dumps(header, allow_nan=False).encode()
     arrays: dict[str, NDArray[Any]] = {_HEADER: np.frombuffer(text, np.uint8)}
@@ -95,8 +96,8 @@ def save_outputs(path: Path, saved: Saved) -> None:
         for o, pair in enumerate(outputs):
             arrays[f"reference.{i}.{o}"] = pair.reference.output
             arrays[f"bundle.{i}.{o}"] = pair.ours
-            if pair.reference.margins is not None:
-                arrays[f"margins.{i}.{o}"] = pair.reference.margins
+            for k, other in enumerate(_others(pair)):
+                arrays[f"other.{i}.{o}.{k}"] = other
     with new_file(path, force=True) as temporary:
         write_npz(temporary, arrays)
 
@@ -153,13 +154,22 @@ def _header(path: Path, archive: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     return header
 
 
-def _allowance(reference: ReferenceOutput) -> dict[str, Any]:
-    scale = reference.scale
+def _others(pair: Pair) -> Sequence[NDArray[Any]]:
+    """Return the answers that were as right as the reference's when the bundle was judged."""
+    answers, judged = pair.reference.answers, pair.judged
+    if answers is None or judged is None or not np.isfinite(judged.allowed):
+        return ()
+    return answers.others(judged.allowed)
+
+
+def _allowance(pair: Pair) -> dict[str, Any]:
+    reference = pair.reference
+    scale, answers = reference.scale, reference.answers
     return {
         "spread": finite(float(reference.spread)),
         "step": reference.step,
         "rounding": reference.rounding,
-        "rounded": reference.rounded,
+        "answers": answers and {"others": len(_others(pair)), "ordered": answers.ordered},
         "scale": scale if scale is None else scale.tolist(),
     }
 
@@ -169,12 +179,15 @@ def _pair(
 ) -> Pair:
     reference, ours = archive[f"reference.{key}"], archive[f"bundle.{key}"]
     axis = shown["class_axis"]
-    margins = archive.get(f"margins.{key}")
+    answers = None
+    if allowance["answers"] is not None:
+        others = (archive[f"other.{key}.{k}"] for k in range(allowance["answers"]["others"]))
+        answers = KnownAnswers(tuple(others), bool(allowance["answers"]["ordered"]))
     for array in (reference, ours):
-        if margins is None and not np.issubdtype(array.dtype, np.floating):
+        if answers is None and not np.issubdtype(array.dtype, np.floating):
             raise ValueError(f"output {key} is of {array.dtype}")
-    if margins is not None and margins.shape != reference.shape:
-        raise ValueError(f"output {key} has margins of another shape")
+    if answers is not None and any(o.shape != reference.shape for o in answers.known):
+        raise ValueError(f"output {key} has answers of another shape")
     if axis is not None and not 0 <= axis < reference.ndim:
         raise ValueError(f"output {key} has no axis {axis}")
     spread = float("inf") if allowance["spread"] is None else float(allowance["spread"])
@@ -196,7 +209,6 @@ def _pair(
             step,
             scale,
             rounding,
-            margins,
-            bool(allowance["rounded"]),
+            answers,
         ),
     )

@@ -23,7 +23,7 @@ from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
-from mbv3c.parity.compare import Parity, agreement, at_ties, compare, with_pooled_spread
+from mbv3c.parity.compare import Parity, agreement, compare, share_at_ties, with_pooled_spread
 from mbv3c.parity.gate.blocks import BlockErrors, check_blocks
 from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
 from mbv3c.parity.kernels import KernelsParity, check_kernels
@@ -195,7 +195,7 @@ def golden_of(prepared: Prepared, precision: Precision) -> Golden:
         reference.inputs[0],
         [output.output for output in first],
         [_of_own_range(output, tolerance) for output in first],
-        [output.margins is not None for output in first],
+        [output.answers is not None for output in first],
     )
 
 
@@ -204,9 +204,9 @@ def _of_own_range(output: ReferenceOutput, tolerance: Tolerance) -> float:
 
     Of labels it is the share of those that are at ties.
     """
-    if output.margins is not None:
+    if output.answers is not None:
         allowed = tolerance.allowed(output.spread, output.step, output.rounding)
-        return float(np.mean(at_ties(output.margins, allowed))) if output.output.size else 0.0
+        return share_at_ties(output, allowed)
     own = float(np.ptp(output.output.astype(np.float64))) if output.output.size else 0.0
     factor = output.span / own if own > 0 else 1.0
     step = None if output.step is None else output.step * factor
