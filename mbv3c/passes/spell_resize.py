@@ -62,7 +62,7 @@ def spell_resize(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
         spelling = _Spelling(node, stored, shapes, kind, opset_of(model), free)
         made = spelling.nodes()
         if isinstance(made, str):
-            refused.append(Refusal(node.name or node.op_type, made))
+            refused.append(Refusal(node.name or node.output[0], made))
         if isinstance(made, str) or (len(made) == 1 and made[0] == node):
             nodes.append(node)
             continue

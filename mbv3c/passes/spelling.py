@@ -46,7 +46,7 @@ def spell_nodes(
         try:
             spellings[node.op_type](spelling)
         except StaysError as error:
-            refused.append(Refusal(node.name or node.op_type, str(error)))
+            refused.append(Refusal(node.name or node.output[0], str(error)))
             nodes.append(node)
             continue
         nodes.extend(spelling.nodes)

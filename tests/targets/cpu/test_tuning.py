@@ -80,7 +80,7 @@ def test_every_kind_of_integer_kernel_holds_a_contest(
     kinds = {
         task.kind: task for task in tasks if len(SCHEDULES[task.kind].legal(task.shape, cores)) > 2
     }
-    dense = {"integer_convolution"} if has_dot(cores) else set()
+    dense = {"integer_convolution" if has_dot(cores) else "convolution"}
     assert set(kinds) == {"integer_pointwise", "integer_depthwise"} | dense
     tuner = Tuner(BACKEND.kernels(HOST), local(), Database(tmp_path), silent)
     for task in kinds.values():
