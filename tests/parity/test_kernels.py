@@ -20,8 +20,9 @@ from mbv3c.pipeline import compile_model
 from mbv3c.precision import INT8
 from mbv3c.targets import backend_for, backend_of, find_target, open_bundle
 from mbv3c.targets.cpu import select_integers
+from mbv3c.targets.cpu.schedules.integer.arithmetic import has_dot
 from mbv3c.targets.library.building import build_library
-from tests.quantized_networks import HOST_TARGET, inputs_of, network, quantized, random
+from tests.quantized_networks import HOST, HOST_TARGET, inputs_of, network, quantized, random
 
 TARGETS = ("host_cpu", "arm_cpu:cortex-a76")
 PLANTED = "again"  # a 1x1 convolution in the middle, with a ReLU behind it
@@ -96,11 +97,13 @@ def test_every_kernel_is_right_by_itself(model: onnx.ModelProto, tmp_path: Path)
     found = checked(model, tmp_path)
     assert found.passed
     assert found.to_json()["steps"] <= max(one.allowed_steps or 0 for one in found.kernels)
-    assert {"stem", "deep", "pool", "gate", "residual", "head"} <= {
+    # Without dot products the stem is computed in fp32, and its sums are rounded apart.
+    stem = {"stem"} if has_dot(HOST) else set()
+    assert stem | {"deep", "pool", "gate", "residual", "head"} <= {
         node for one in found.kernels for node in one.nodes
     }
     defined = [one for one in found.kernels if one.kernel.startswith(("quantize", "dequantize"))]
-    assert len(defined) == 2
+    assert len(defined) == (2 if has_dot(HOST) else 4)
     assert not any(one.differing for one in defined)
 
 
