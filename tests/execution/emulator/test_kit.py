@@ -350,7 +350,7 @@ def test_wrong_input_shape_is_an_error(board: Board, bundle: Path, tmp_path: Pat
     np.save(tmp_path / "x.npy", np.zeros((1, 4, 5, 5), np.float32))
     done = board(bundle, tmp_path / "x.npy", tmp_path / "y.npy")
     assert done.returncode == 1, done
-    assert done.stderr.startswith("mbv3c_run: inference failed: ")
+    assert done.stderr.startswith(f"mbv3c_run: inference on {tmp_path / 'x.npy'} failed: ")
     assert not (tmp_path / "y.npy").exists()
 
 

@@ -478,10 +478,12 @@ def test_a_dynamic_shape_is_an_error() -> None:
         select(model, NEON, HOST)
 
 
-def test_two_inputs_are_an_error() -> None:
+def test_two_inputs_are_two_values() -> None:
     text = "g (float[1, 8] x, float[1, 8] z) => (float[1, 8] y) { y = Add(x, z) }"
-    with pytest.raises(ModelError, match=r"2 inputs \(x, z\)"):
-        lower(graph(text), NEON)
+    lowered = lower(graph(text), NEON)
+    assert lowered.plan.inputs == ("x", "z")
+    assert lowered.plan.input_shapes == ((1, 8), (1, 8))
+    assert len(lowered.module["main"].params) == 2
 
 
 # ---- half precision ----
