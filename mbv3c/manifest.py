@@ -147,6 +147,11 @@ class Manifest:
         """All inputs, in the model's order."""
         return (self.input, *self.further_inputs)
 
+    @property
+    def taken(self) -> tuple[TensorRecord, ...]:
+        """The inputs as `mbv3c run` takes them, which are those of the model as given."""
+        return self.inputs
+
 
 ManifestType = TypeVar("ManifestType", bound=Manifest)
 

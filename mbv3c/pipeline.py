@@ -227,7 +227,7 @@ def run_bundle(
         )
     if isinstance(x, Path) and x.suffix.lower() in IMAGES:
         x = read_inputs(onnx.load(bundle.model), InputsRequest(x, preparing)).feeds[0]
-    given = _checked_input(x, bundle.manifest.inputs)
+    given = _checked_input(x, bundle.manifest.taken)
     backend = backend_for(bundle)
     with backend.open(bundle, lambda step: None, place=place, stand_in=False) as opened:
         (outputs,) = opened.runner.run(opened.folder, [given])

@@ -6,6 +6,7 @@ from mbv3c.lowering.plan import HeldTensor, Plan, Step, Value
 from mbv3c.passes import run_pipeline
 from mbv3c.targets import find_target
 from mbv3c.targets.cpu.kernels import select
+from mbv3c.targets.cpu.schedules.integer.arithmetic import has_dot
 from mbv3c.targets.library.target import resolve, tvm_target
 from tests.quantized_networks import HOST, plan_for
 from tests.quantized_networks import network as quantized_network
@@ -45,11 +46,14 @@ def test_a_kernel_in_place_reads_one_tensor_and_writes_another(small: onnx.Model
 def test_every_argument_of_a_quantized_network_is_known() -> None:
     plan = plan_for(quantized_network(), HOST)
     rows = plan.arguments()
+    # Without dot products the stem is computed in fp32, and what it writes is rounded next.
+    stems = (step.writes for step in plan.steps if step.kind == "convolution")
+    unrounded = {name for writes in stems for name in writes if not has_dot(HOST)}
     assert check_read_as_written(plan) >= len(plan.steps)
     for row, step in zip(rows, plan.steps, strict=True):
         for one, given in zip(row, step.arguments, strict=True):
             assert (one is None) != isinstance(given, str)
-            if one is not None:
+            if one is not None and one.value not in unrounded:
                 assert (one.writes is not None) == (one.value in step.writes)
                 assert (one.reads is None) == (one.value in step.writes)
 

@@ -1,13 +1,13 @@
 """What an NPU bundle says of itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from mbv3c.bundle import Bundle
-from mbv3c.manifest import Manifest, TargetRecord
+from mbv3c.manifest import Manifest, TargetRecord, TensorRecord
 from mbv3c.targets.ethos_u.devices import Knobs
 from mbv3c.targets.ethos_u.vela import Cost
 
@@ -146,6 +146,11 @@ class NpuManifest(Manifest):
     target: NpuTargetRecord
     host: str | None
     npu: NpuRecord
+
+    @property
+    def taken(self) -> tuple[TensorRecord, ...]:
+        """The image in fp32: without `--float-io`, `mbv3c run` quantizes it for the device."""
+        return (replace(self.input, dtype="float32"),)
 
 
 def manifest_of(bundle: Bundle) -> NpuManifest:

@@ -210,7 +210,7 @@ def _of_own_range(output: ReferenceOutput, tolerance: Tolerance) -> float:
     own = float(np.ptp(output.output.astype(np.float64))) if output.output.size else 0.0
     factor = output.span / own if own > 0 else 1.0
     step = None if output.step is None else output.step * factor
-    return tolerance.allowed(output.spread * factor, step, output.rounding)
+    return min(1.0, tolerance.allowed(output.spread * factor, step, output.rounding))
 
 
 # The import runs without any optimisation, which takes longer than everything else.
