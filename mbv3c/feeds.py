@@ -4,7 +4,7 @@ Several arrays lie in x.npy, x.1.npy, x.2.npy and so on, as the outputs of `mbv3
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import count, islice, takewhile
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Feed = Array | tuple[Array, ...]
-
-_MOST = 32  # inputs of a model, as in mbv3c_run
 
 
 def arrays_of(feed: Feed) -> tuple[Array, ...]:
@@ -46,9 +44,9 @@ def load_feed(first: Path) -> Feed:
     Raises:
         FileNotFoundError: there is no first file.
     """
-    _, *others = islice(numbered_files(first), _MOST)
-    files = (first, *takewhile(Path.is_file, others))
-    return as_feed([np.load(file) for file in files])
+    files = numbered_files(first)
+    read = [np.load(next(files))]
+    return as_feed(read + [np.load(file) for file in takewhile(Path.is_file, files)])
 
 
 def only_array(feed: Feed) -> Array:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import helper
 
 from mbv3c.accuracy.classify import Read, Scores, classify, group_size
 from mbv3c.accuracy.image_sets import Classes, ImageSet, open_images
@@ -24,7 +23,7 @@ from mbv3c.bundle import Bundle
 from mbv3c.errors import Mbv3cError, UsageError
 from mbv3c.execution.cache import cache_root
 from mbv3c.execution.runners import Runnable, Stream, open_stream
-from mbv3c.graphs.load import model_input
+from mbv3c.graphs.load import dtype_of, model_input
 from mbv3c.graphs.outputs import class_axes, class_names
 from mbv3c.manifest import MANIFEST
 from mbv3c.parity.inputs import in_type
@@ -88,13 +87,8 @@ class _Measurement:
     images: ImageSet
 
     @property
-    def taken(self) -> onnx.ValueInfoProto:
-        """The image that the model takes."""
-        return model_input(self.models[GIVEN])
-
-    @property
     def read(self) -> Read:
-        dtype = helper.tensor_dtype_to_np_dtype(self.taken.type.tensor_type.elem_type)
+        dtype = dtype_of(model_input(self.models[GIVEN]))
         return lambda path: in_type(read_image(path, self.prepared), dtype)
 
 

@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, shape_inference
+from onnx import TensorProto, helper, shape_inference
 from onnx.external_data_helper import (
     ExternalDataInfo,
     load_external_data_for_model,
@@ -237,6 +239,11 @@ def input_shape_of(model: onnx.ModelProto) -> tuple[int, ...]:
         ModelError: the shape is dynamic, or there are several inputs.
     """
     return fixed_shape(model_input(model))
+
+
+def dtype_of(value: onnx.ValueInfoProto) -> np.dtype[Any]:
+    """Return numpy's element type of an input."""
+    return np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
 
 
 def fixed_shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:

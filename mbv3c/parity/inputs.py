@@ -3,12 +3,12 @@
 import numpy as np
 import onnx
 from numpy.typing import DTypeLike, NDArray
-from onnx import helper, shape_inference
+from onnx import shape_inference
 
 from mbv3c.feeds import Array, Feed, as_feed
 from mbv3c.graphs.constants import constants_of
 from mbv3c.graphs.frames import pixel_top
-from mbv3c.graphs.load import fixed_shape, model_inputs
+from mbv3c.graphs.load import dtype_of, fixed_shape, model_inputs
 
 # Standard deviations. Normalised images have about 1; the others reach the flat, the curved and
 # the linear parts of hard-swish and hard-sigmoid.
@@ -55,7 +55,7 @@ def as_taken(model: onnx.ModelProto, value: onnx.ValueInfoProto, x: NDArray[np.f
     A model that normalises pixels itself gets pixels: grey values around the middle of the range,
     clipped to it. Integers are pixels, too, or positions in the table that they are read from.
     """
-    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    dtype = dtype_of(value)
     top = pixel_top(model, value)
     if top is None and np.issubdtype(dtype, np.integer):
         top = _last_position(model, value.name)

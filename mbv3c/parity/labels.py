@@ -17,7 +17,6 @@ from typing import Protocol
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, shape_inference
 
 from mbv3c.feeds import Array
@@ -293,10 +292,3 @@ class _Reader:
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     """Return a whole number among the attributes of a node, or its default."""
     return next((int(each.i) for each in node.attribute if each.name == name), default)
-
-
-def range_of(values: Array) -> float:
-    """Return the range of a tensor, or its size if it is constant."""
-    doubles: NDArray[np.float64] = np.asarray(values, np.float64)
-    finite = doubles[np.isfinite(doubles)]
-    return float(np.ptp(finite) or np.abs(finite).max()) if finite.size else 0.0

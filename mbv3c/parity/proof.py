@@ -65,7 +65,7 @@ KINDS: dict[str, tuple[Draw, ...]] = {
 }
 
 
-Feed = dict[str, Array]
+Named = dict[str, Array]
 Outputs = list[Array]
 
 
@@ -99,7 +99,7 @@ class _Kind:
     """Inputs of one kind, one feed per run; the outputs of all runs are compared together."""
 
     name: str
-    feeds: tuple[Feed, ...]
+    feeds: tuple[Named, ...]
 
 
 class _CannotRunError(Exception):
@@ -163,7 +163,7 @@ def _compare(
     return ProofVerdict(error, allowed, f"{off} (allowed {allowed:.1e})")
 
 
-def _spread(before: onnx.ModelProto, feeds: Sequence[Feed], wanted: Sequence[Outputs]) -> float:
+def _spread(before: onnx.ModelProto, feeds: Sequence[Named], wanted: Sequence[Outputs]) -> float:
     """Return how far onnxruntime's own optimisation levels move the model before the change."""
     spread = 0.0
     for level in OPTIMIZED:
@@ -215,7 +215,7 @@ def _rewrite_kinds(opened: ort.InferenceSession) -> list[_Kind]:
     """Return the inputs that single rewrites are checked on."""
     rng = np.random.default_rng(20190506)
 
-    def feed(draw: Draw) -> Feed:
+    def feed(draw: Draw) -> Named:
         return {
             value.name: _taken(value, draw(rng, _shape(value))) for value in opened.get_inputs()
         }
@@ -236,7 +236,7 @@ def _open(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSession:
         raise _CannotRunError(str(error)) from error
 
 
-def _run(opened: ort.InferenceSession, feed: Feed) -> Outputs:
+def _run(opened: ort.InferenceSession, feed: Named) -> Outputs:
     try:
         return [np.asarray(y) for y in opened.run(None, feed)]
     except Exception as error:  # onnxruntime's exceptions share no other base

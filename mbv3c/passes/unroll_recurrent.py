@@ -9,6 +9,7 @@ Every tensor within has the shape [directions, batch, …], as ONNX lays states 
 operators LSTM-14, GRU-14, RNN-14.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,7 @@ _ACTIVATIONS: dict[str, dict[str, float]] = {
 }
 
 
-class _Cell:
+class _Cell(ABC):
     """One step of a layer.
 
     Attributes:
@@ -159,9 +160,9 @@ class _Cell:
         zeros = np.zeros((sizes.directions, sizes.batch, sizes.hidden), np.float32)
         return self._spelling.store(zeros, "start")
 
+    @abstractmethod
     def step(self, x: str, states: Sequence[str]) -> list[str]:
         """Append a step from what the input gives to it; return the next states."""
-        raise NotImplementedError
 
     def activate(self, x: str, which: int, *, clipped: bool = True) -> str:
         """Append one of the activations, and what bounds its input."""

@@ -21,7 +21,7 @@ _TYPED = ("to", "dtype")  # attributes that hold the type of a node's output
 def widen_halves(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Make fp32 of all tensors of half precision, but for the ends of the graph."""
     before = len(model.graph.node)
-    if not _has_halves(model.graph):
+    if _is_done(model.graph):
         return model, PassReport(NAME, (), (), before, before, False)
     for node in model.graph.node:
         if any(graphs_of(node)):
@@ -46,21 +46,8 @@ def widen_halves(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     return copy, PassReport(NAME, changed or (NAME,), (), before, len(graph.node), True)
 
 
-def _has_halves(graph: onnx.GraphProto) -> bool:
-    ends = (*graph.input, *graph.output)
-    return (
-        any(tensor.data_type in _HALVES for tensor in graph.initializer)
-        or any(value.type.tensor_type.elem_type in _HALVES for value in ends)
-        or any(
-            attribute.name in _TYPED and attribute.i in _HALVES
-            for node in graph.node
-            for attribute in node.attribute
-        )
-    ) and not _is_done(graph)
-
-
 def _is_done(graph: onnx.GraphProto) -> bool:
-    """Say whether only Casts at the ends deal with halves."""
+    """Say whether only Casts at the ends deal with halves, if anything does."""
     inputs = {value.name for value in graph.input}
     outputs = {value.name for value in graph.output}
     if any(tensor.data_type in _HALVES for tensor in graph.initializer):

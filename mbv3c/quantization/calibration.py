@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
 from mbv3c.errors import CalibrationError, UsageError
 from mbv3c.feeds import Array, Feed, as_feed
 from mbv3c.graphs.frames import pixel_top
-from mbv3c.graphs.load import fixed_shape, model_inputs
+from mbv3c.graphs.load import dtype_of, fixed_shape, model_inputs
 from mbv3c.parity.inputs import as_taken, in_type
 from mbv3c.quantization.images import (
     AS_THE_MODEL_SAYS,
@@ -236,8 +235,7 @@ class Taken:
 
 def taken_by(value: onnx.ValueInfoProto) -> Taken:
     """Say what an input of a model takes."""
-    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    return Taken(value.name, fixed_shape(value), np.dtype(dtype))
+    return Taken(value.name, fixed_shape(value), dtype_of(value))
 
 
 def named_arrays(path: Path, taken: Sequence[Taken]) -> Feed:

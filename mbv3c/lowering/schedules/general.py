@@ -36,9 +36,7 @@ def schedule(function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
     if not function.attrs or not function.attrs.get("s_tir", False):
         return function  # its loops are in their final form
     cores = int(target.attrs.get("num-cores", 1))
-    plan = Schedule(function)
-    for block in _blocks(plan):
-        plan = _attempt(plan, _in_partial_sums, block)
+    plan = Schedule(with_partial_sums(function))
     for block in _blocks(plan):
         plan = _attempt(plan, _inline, block)
     for block in _blocks(plan):

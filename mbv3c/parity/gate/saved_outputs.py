@@ -82,13 +82,17 @@ def save_outputs(path: Path, saved: Saved) -> None:
     if path.suffix != ".npz":
         raise UsageError(f"{path} does not end in .npz; name such a file")
     first = [pair.reference for pair in saved.pairs[0]]
+    others = [[_others(pair) for pair in outputs] for outputs in saved.pairs]
     header = {
         "format": FORMAT,
         "schema": SCHEMA,
         **saved.origin,
         "standing": saved.standing and asdict(saved.standing),
         "outputs": [{"name": ref.name, "class_axis": ref.class_axis} for ref in first],
-        "inputs": [[_allowance(pair) for pair in outputs] for outputs in saved.pairs],
+        "inputs": [
+            [_allowance(pair.reference, len(known)) for pair, known in zip(*rows, strict=True)]
+            for rows in zip(saved.pairs, others, strict=True)
+        ],
     }
     text = json.dumps(header, allow_nan=False).encode()
     arrays: dict[str, NDArray[Any]] = {_HEADER: np.frombuffer(text, np.uint8)}
@@ -96,7 +100,7 @@ def save_outputs(path: Path, saved: Saved) -> None:
         for o, pair in enumerate(outputs):
             arrays[f"reference.{i}.{o}"] = pair.reference.output
             arrays[f"bundle.{i}.{o}"] = pair.ours
-            for k, other in enumerate(_others(pair)):
+            for k, other in enumerate(others[i][o]):
                 arrays[f"other.{i}.{o}.{k}"] = other
     with new_file(path, force=True) as temporary:
         write_npz(temporary, arrays)
@@ -162,14 +166,13 @@ def _others(pair: Pair) -> Sequence[NDArray[Any]]:
     return answers.others(judged.allowed)
 
 
-def _allowance(pair: Pair) -> dict[str, Any]:
-    reference = pair.reference
+def _allowance(reference: ReferenceOutput, others: int) -> dict[str, Any]:
     scale, answers = reference.scale, reference.answers
     return {
         "spread": finite(float(reference.spread)),
         "step": reference.step,
         "rounding": reference.rounding,
-        "answers": answers and {"others": len(_others(pair)), "ordered": answers.ordered},
+        "answers": answers and {"others": others, "ordered": answers.ordered},
         "scale": scale if scale is None else scale.tolist(),
     }
 

@@ -30,6 +30,8 @@ _POINTWISE = frozenset(
 
 def with_transpose_first(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model that transposes its input first, if it does so later; else the model."""
+    if not any(_perm(node) in _FROM_CHANNELS_LAST for node in model.graph.node):
+        return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
