@@ -11,14 +11,15 @@ from mbv3c.execution.emulator.kit import EmulatorKit, fetch
 from mbv3c.execution.emulator.llvm import Llvm, fetch_llvm
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
+from tests.long_tests import long_tests, split
 from tests.parity.small_network import small_network
 
 # No test is timed: CI machines are slow at times.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-# The files that were collected, and those of their tests that are marked `long`.
-COLLECTED = pytest.StashKey[tuple[set[str], set[str]]]()
+# The tests that were collected, and the parameters of each.
+COLLECTED = pytest.StashKey[dict[str, list[str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,10 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Note what is long before it is left out."""
-    files = {one.nodeid.partition("::")[0] for one in items}
-    long = {one.nodeid.partition("[")[0] for one in items if one.get_closest_marker("long")}
-    config.stash[COLLECTED] = (files, long)
+    """Mark what docs/testing.md lists, before it is left out."""
+    rows, collected = long_tests(), dict[str, list[str]]()
+    for item in items:
+        test, parameters = split(item.nodeid)
+        collected.setdefault(test, []).append(parameters)
+        if test in rows and not rows[test].keeps(parameters):
+            item.add_marker(pytest.mark.long)
+    config.stash[COLLECTED] = collected
 
 
 @pytest.fixture(scope="session")

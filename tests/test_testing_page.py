@@ -1,24 +1,29 @@
-"""docs/testing.md lists every test that is left out unless asked for."""
-
-import re
-from pathlib import Path
+"""The table of docs/testing.md, which leaves tests out of CI, names tests that there are."""
 
 import pytest
 
 from tests.conftest import COLLECTED
+from tests.long_tests import LongTest, long_tests
 
-PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
-ROW = re.compile(r"^\| `(tests/[\w/]+\.py::\w+)` \|", re.MULTILINE)
+FILES = {row.test.partition("::")[0] for row in long_tests().values()}
 
 
-def test_what_is_long_is_listed_and_what_is_listed_is_long(pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("row", long_tests().values(), ids=lambda row: row.test)
+def test_a_row_leaves_out_something_that_there_is(
+    row: LongTest, pytestconfig: pytest.Config
+) -> None:
     """It speaks of the files that this run has collected: of all, where all are run."""
-    files, long = pytestconfig.stash[COLLECTED]
-    listed = ROW.findall(PAGE.read_text())
-    assert len(listed) == len(set(listed))
-    assert {one for one in listed if one.partition("::")[0] in files} == long
+    collected = pytestconfig.stash[COLLECTED]
+    if row.test.partition("::")[0] not in {test.partition("::")[0] for test in collected}:
+        return
+    parameters = collected[row.test]
+    kept = {
+        pattern: [p for p in parameters if LongTest("", (pattern,)).keeps(p)]
+        for pattern in row.kept
+    }
+    assert all(kept.values()), kept
+    assert sum(map(len, kept.values())) < len(parameters)
 
 
-def test_files_that_are_listed_are_there() -> None:
-    files = {one.partition("::")[0] for one in ROW.findall(PAGE.read_text())}
-    assert [one for one in files if not (PAGE.parents[1] / one).is_file()] == []
+def test_files_that_are_listed_are_there(pytestconfig: pytest.Config) -> None:
+    assert [file for file in sorted(FILES) if not (pytestconfig.rootpath / file).is_file()] == []

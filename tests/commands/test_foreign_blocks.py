@@ -30,7 +30,6 @@ def test_some_operators(name: str, tmp_path: Path) -> None:
     assert f"| {name} | {result} |" in networks_page.PAGE.read_text()
 
 
-@pytest.mark.long
 def test_all_operators(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     rows = []
     for number, name in enumerate(BLOCKS):
@@ -40,7 +39,6 @@ def test_all_operators(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     networks_page.check("operators", {"Operators, on `host_cpu` in fp32": rows}, request)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("options", [FP32, INT8], ids=["fp32", "int8"])
 def test_no_variation_ends_in_a_traceback(options: tuple[str, ...], tmp_path: Path) -> None:
     """What is refused is refused in words; a miss of parity is a fault, unless in int8."""

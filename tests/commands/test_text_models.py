@@ -41,7 +41,6 @@ def test_some_on_this_machine(name: str, tmp_path: Path) -> None:
     assert agreed(name, "host_cpu", tmp_path) > 0.999
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("target", ["host_cpu", "arm_cpu", "mobile_gpu"])
 @pytest.mark.parametrize("name", MODELS)
 def test_all_in_fp32(name: str, target: str, tmp_path: Path) -> None:

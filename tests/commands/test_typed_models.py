@@ -44,7 +44,6 @@ def test_some_elsewhere(name: str, target: str, precision: str, tmp_path: Path) 
     assert networks_page.tried(CASES[name](), tmp_path, target, precision) == networks_page.RIGHT
 
 
-@pytest.mark.long
 def test_all_targets(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     rows = []
     for number, (name, build) in enumerate(CASES.items()):

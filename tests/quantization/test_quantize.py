@@ -167,7 +167,7 @@ def test_histogram_methods_quantize_too(little: onnx.ModelProto, method: str) ->
     ],
     ids=["small", "minimalistic", "large", "lraspp", "ssdlite", "batch"],
 )
-@pytest.mark.parametrize("activations", ["int8", pytest.param("int16", marks=pytest.mark.long)])
+@pytest.mark.parametrize("activations", ["int8", "int16"])
 def test_networks_of_the_family(spec: ModelSpec, activations: str) -> None:
     model = build_model(spec)
     quantized, report = little_report(model, activations=activations)

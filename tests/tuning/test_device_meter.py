@@ -127,7 +127,7 @@ def test_a_network_is_tuned_on_a_device(blocks_file: Path, device: Served, tmp_p
     assert f'"address": "{device.address}"' in (folder / "meta.json").read_text()
 
 
-@pytest.mark.parametrize("trials", [4, pytest.param(26, marks=pytest.mark.long)])
+@pytest.mark.parametrize("trials", [4, 26])
 def test_emulated_board_is_killed_and_comes_back(
     trials: int,
     blocks: onnx.ModelProto,

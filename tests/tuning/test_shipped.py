@@ -40,7 +40,7 @@ def optimized_of(variant: str, width: float) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("variant", ["small", "large"])
-@pytest.mark.parametrize("width", [1.0, pytest.param(0.75, marks=pytest.mark.long)])
+@pytest.mark.parametrize("width", [1.0, 0.75])
 def test_networks_are_compiled_with_what_was_measured(
     name: str, variant: str, width: float
 ) -> None:

@@ -168,7 +168,7 @@ def test_a_wrong_result_never_wins(blocks: onnx.ModelProto, tmp_path: Path) -> N
     assert not any(one.kept for one in records)
 
 
-@pytest.mark.parametrize("unit", [pytest.param(INSTRUCTIONS, marks=pytest.mark.long), CYCLES])
+@pytest.mark.parametrize("unit", [INSTRUCTIONS, CYCLES])
 def test_counted_searches_are_the_same_each_time(
     unit: str, blocks: onnx.ModelProto, emulator_kit: EmulatorKit, llvm: Llvm, tmp_path: Path
 ) -> None:
@@ -267,7 +267,7 @@ def test_choices_that_are_legal_are_used() -> None:
     assert (kernel.knobs, kernel.origin) == (pooling.Tile(3), "tuned")
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [2, 5])
 def test_killed_at_any_moment_it_goes_on(kills: int, blocks_file: Path, tmp_path: Path) -> None:
     """Kill a search without warning at random moments; the last run ends by itself.
 

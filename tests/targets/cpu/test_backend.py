@@ -20,7 +20,7 @@ SEVERAL_CORES = replace(AVX512, cores=2, parallel_madds=0)
 WHOLE = ModelSpec("small", width=0.35, resolution=96, classes=11)
 
 
-@pytest.fixture(scope="module", params=["blocks", pytest.param("whole", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=["blocks", "whole"])
 def tiny(request: pytest.FixtureRequest) -> onnx.ModelProto:
     """Return networks with channel counts that no vector divides."""
     model = small_network(more_channels=3) if request.param == "blocks" else build_model(WHOLE)
@@ -46,10 +46,7 @@ def test_a_network_computes_what_onnxruntime_computes(
     assert kinds(lowered).count("transpose") == 0
 
 
-@pytest.mark.parametrize(
-    "machine",
-    [pytest.param(NEON, id="neon"), pytest.param(AVX2, id="avx2", marks=pytest.mark.long)],
-)
+@pytest.mark.parametrize("machine", [NEON, AVX2], ids=["neon", "avx2"])
 def test_a_network_in_half_precision(whole: onnx.ModelProto, machine: Processor) -> None:
     lowered = agrees(whole, machine, FP16)
     single = lower(whole, machine)

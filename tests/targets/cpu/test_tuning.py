@@ -146,7 +146,6 @@ def compiled_to(path: Path, model: onnx.ModelProto, choices: Choices) -> Compile
     return compile_model(model, Job(A76, INT8, choices=choices), path, verify=False)
 
 
-@pytest.mark.long
 def test_half_precision_is_tuned(
     blocks: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
 ) -> None:

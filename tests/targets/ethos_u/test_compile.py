@@ -147,10 +147,7 @@ def test_the_c_source_builds_for_a_cortex_m(bundle: Path, tmp_path: Path):
         assert raw["weight_data"].tobytes() in built.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "share",
-    [0.6, pytest.param(0.1, marks=pytest.mark.long), pytest.param(0.85, marks=pytest.mark.long)],
-)
+@pytest.mark.parametrize("share", [0.6, 0.1, 0.85])
 def test_one_flipped_bit_of_the_constants_misses_parity(
     bundle: Path, tmp_path: Path, share: float
 ):

@@ -23,7 +23,6 @@ def test_some_operators(name: str, tmp_path: Path) -> None:
     assert f"| {name} | {result} |" in table
 
 
-@pytest.mark.long
 def test_all_operators(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     rows = []
     for number, name in enumerate(BLOCKS):

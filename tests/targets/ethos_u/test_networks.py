@@ -1,9 +1,7 @@
 """Whole networks on an NPU; these tests need `pip install -e '.[npu,test]'`."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -31,14 +29,6 @@ SPECS = {
 TORCH = ["torch.onnx, opset 17", "torch.onnx dynamo, opset 18"]
 
 
-def first(names: Iterable[str]) -> list[Any]:
-    """Mark all but the first as long."""
-    return [
-        pytest.param(name, marks=[pytest.mark.long] * bool(number))
-        for number, name in enumerate(names)
-    ]
-
-
 def check(model: onnx.ModelProto, target: str, path: Path) -> None:
     """Compile with verification, and see that nothing stays on the CPU."""
     job = Job(find_target(target), INT8, calibration=random_inputs(model, 4))
@@ -53,12 +43,12 @@ def check(model: onnx.ModelProto, target: str, path: Path) -> None:
     assert manifest["npu"]["cost"]["cpu_operators"] == 0
 
 
-@pytest.mark.parametrize("name", first(SPECS))
+@pytest.mark.parametrize("name", SPECS)
 def test_a_network_of_ours_is_on_the_npu_whole(name: str, tmp_path: Path):
     check(build_model(SPECS[name]), "npu:ethos-u55-64", tmp_path / "bundle")
 
 
-@pytest.mark.parametrize("name", first(TORCH))
+@pytest.mark.parametrize("name", TORCH)
 def test_a_network_that_torch_has_exported_is_on_the_npu_whole(name: str, tmp_path: Path):
     model, _ = inference_mode(written(EXPORTERS[name]))
     check(model, "npu:ethos-u55-128", tmp_path / "bundle")

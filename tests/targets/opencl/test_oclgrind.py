@@ -81,7 +81,6 @@ def test_every_kernel_is_clean(kernels: Kernels) -> None:
     are_clean(kernels)
 
 
-@pytest.mark.long
 def test_every_kernel_of_the_whole_network_is_clean(tmp_path: Path) -> None:
     are_clean(kernels_of(rewritten(ModelSpec("small")), tmp_path))
 
