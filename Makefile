@@ -9,7 +9,7 @@ NPU_TESTS := tests/targets/ethos_u
 JOBS ?= 2
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: compile test test-long lint format bench clean
+.PHONY: compile test test-long tools lint format bench clean
 
 compile: $(VENV)/installed
 	$(BIN)/mbv3c doctor --fetch=emulator
@@ -18,16 +18,18 @@ compile: $(VENV)/installed
 		-o bundles/mobilenet_v3_large-arm_cpu-cortex-a76-fp32
 
 # The NPU's tools hold back numpy and onnx, so their tests have an environment of their own.
-test: $(VENV)/installed-test $(NPU)/installed
-	$(BIN)/mbv3c doctor --fetch
+test: $(NPU)/installed tools
 	$(BIN)/python $(PYTEST) --ignore=$(NPU_TESTS)
 	$(NPU)/bin/python $(PYTEST) $(NPU_TESTS)
 
 # What takes too long for every commit: docs/testing.md lists it.
-test-long: $(VENV)/installed-test $(NPU)/installed
-	$(BIN)/mbv3c doctor --fetch
+test-long: $(NPU)/installed tools
 	$(BIN)/python $(PYTEST) -m long --ignore=$(NPU_TESTS)
 	$(NPU)/bin/python $(PYTEST) -m long $(NPU_TESTS)
+
+# Emulator, OpenCL driver and llvm-mca, into the user's cache.
+tools: $(VENV)/installed-test
+	$(BIN)/mbv3c doctor --fetch
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
