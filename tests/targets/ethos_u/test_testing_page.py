@@ -1,5 +1,5 @@
-"""docs/testing.md lists the long tests of the NPU, too, which another environment collects."""
+"""The table of docs/testing.md, for the tests of this environment."""
 
-from tests.test_testing_page import test_what_is_long_is_listed_and_what_is_listed_is_long
+from tests.test_testing_page import test_a_row_leaves_out_something_that_there_is as _rows
 
-__all__ = ["test_what_is_long_is_listed_and_what_is_listed_is_long"]
+test_a_row_leaves_out_something_that_there_is = _rows
