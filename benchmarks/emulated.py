@@ -1,9 +1,7 @@
 """Executed instructions on an emulated Cortex-A76, one thread, beside onnxruntime and ncnn."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 
@@ -14,6 +12,7 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.emulator.counting import VECTOR_FMLA, count_bundle
 from mbv3c.precision import find_precision
+from mbv3c.scratch import scratch_folder
 from mbv3c.targets import open_bundle
 
 TARGET = "arm_cpu:cortex-a76"
@@ -94,8 +93,7 @@ def measure(networks: Sequence[Network], progress: Callable[[str], None]) -> lis
 def _count(
     machine: Machine, graph: Graph, precision: Precision, progress: Callable[[str], None]
 ) -> dict[str, Executed]:
-    with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
-        folder = Path(name)
+    with scratch_folder("bench") as folder:
         wanted = find_precision(precision.name)
         path = compile_for(graph, TARGET, 1, folder, progress, precision=wanted)
         bundle, model = open_bundle(path), folder / "model.onnx"

@@ -6,10 +6,8 @@ wrong network for Adreno (apache-tvm 0.27). PoCL runs both on this machine's pro
 say what the schedules save there, and nothing about a phone.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -27,6 +25,7 @@ from mbv3c.job import Job
 from mbv3c.lowering import fallback
 from mbv3c.lowering.lower import Lowered, assembled
 from mbv3c.lowering.plan import Plan, Value
+from mbv3c.scratch import scratch_folder
 from mbv3c.targets.library.target import on_this_machine, resolve
 from mbv3c.targets.opencl import backend as opencl
 from mbv3c.targets.opencl.backend import gpu_of, lower_for_gpu
@@ -118,10 +117,9 @@ def _compared(sides: Sequence[Lowered], target: GpuTarget, gpu: Gpu) -> list[Sid
     shape = sides[0].plan.input_shapes[0]
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     given = tvm.runtime.tensor(x, device)
-    with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as folder:
+    with scratch_folder("bench") as folder:
         built = [
-            opencl.build(side.module, target, Path(folder) / f"{i}.so")
-            for i, side in enumerate(sides)
+            opencl.build(side.module, target, folder / f"{i}.so") for i, side in enumerate(sides)
         ]
         mains = [
             relax.VirtualMachine(tvm.runtime.load_module(f"{folder}/{i}.so"), device)["main"]

@@ -1,13 +1,12 @@
 """Latency on this machine beside onnxruntime and OpenVINO."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.networks import Network, build, compile_for
 from mbv3c.execution.timing.latency import Ratio, Times, choose_cpus, interleave, ratio, times
 from mbv3c.execution.timing.worker import BUNDLE, OTHERS, find_contender
+from mbv3c.scratch import scratch_folder
 
 RUNS = 300
 
@@ -44,9 +43,9 @@ def measure(
     for network in networks:
         graph = build(network)
         for count, cpus in processors.items():
-            with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
+            with scratch_folder("bench") as folder:
                 progress(f"{network.name}, threads {count}")
-                bundle = compile_for(graph, "host_cpu", count, Path(name), progress)
+                bundle = compile_for(graph, "host_cpu", count, folder, progress)
                 progress("timing")
                 turns = interleave((BUNDLE, *OTHERS), bundle, cpus, RUNS)
             blocks = turns.blocks

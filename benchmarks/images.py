@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from mbv3c.errors import ImageError
 from mbv3c.execution.timing.latency import processor_name
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.images import preprocessing, read_image
+from mbv3c.scratch import scratch_folder
 from tests.image_files import FORMATS, LARGE, LARGE_EVERY, Made, make_images
 
 TITLE = "Many images, some of them broken"
@@ -57,8 +57,8 @@ def _place(folder: Path | None) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="mbv3c-images-") as name:
-        yield Path(name)
+    with scratch_folder("images") as folder:
+        yield folder
 
 
 def _show(folder: Path, count: int, broken: int, write: bool) -> int:

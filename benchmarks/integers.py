@@ -3,10 +3,8 @@
 ncnn is left out: its wheels have no tool that quantizes a network for it.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 
@@ -17,6 +15,7 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.emulator.counting import VECTOR_FMLA, count_bundle
 from mbv3c.precision import FP32, INT8
+from mbv3c.scratch import scratch_folder
 from mbv3c.targets import open_bundle
 from mbv3c.targets.cpu.devices import CPUS
 
@@ -73,8 +72,7 @@ def _count(
     target = next(cpu for cpu in CPUS if cpu.name == f"arm_cpu:{core}")
     emulated = target.emulated_as
     counts = {}
-    with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
-        folder = Path(name)
+    with scratch_folder("bench") as folder:
         for precision in (FP32, INT8):
             place = folder / precision.name
             place.mkdir()

@@ -11,7 +11,6 @@ instructions that are printed; onnxruntime's are not counted here.
 
 import argparse
 import datetime
-import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +23,7 @@ from mbv3c.errors import Mbv3cError
 from mbv3c.execution.timing.latency import processor_name
 from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
 from mbv3c.parity.reference import run, session
+from mbv3c.scratch import scratch_folder
 from mbv3c.speed.measure import BenchRequest, Latency
 from tests.text_models import MODELS, TextModel, agreement
 
@@ -71,8 +71,7 @@ def _said() -> Iterator[str]:
 
 def _row(name: str, target: str) -> str:
     model, (device, precision) = MODELS[name], target.split()
-    with tempfile.TemporaryDirectory(prefix="mbv3c-text-") as place:
-        folder = Path(place)
+    with scratch_folder("text") as folder:
         try:
             cells = _measured(model, device, precision, folder)
         except Mbv3cError as error:

@@ -1,6 +1,5 @@
 """What the tuning databases that come with mbv3c save: the same network with them and without."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from mbv3c.execution.timing.worker import BUNDLE
 from mbv3c.job import Job
 from mbv3c.lowering.plan import DEFAULT, NO_CHOICES, TRANSFERRED, TUNED, Choices
 from mbv3c.pipeline import compile_model
+from mbv3c.scratch import scratch_folder
 from mbv3c.targets.cpu.backend import BACKEND
 from mbv3c.targets.cpu.devices import CPUS, CpuTarget
 from mbv3c.targets.cpu.isa import missing
@@ -68,8 +68,8 @@ def measure(networks: Sequence[Network], progress: Callable[[str], None]) -> lis
 
 
 def _row(kit: EmulatorKit, network: Network, graph: Graph, target: CpuTarget) -> Row:
-    with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
-        folders = [Path(name) / side for side in ("default", "tuned")]
+    with scratch_folder("bench") as folder:
+        folders = [folder / side for side in ("default", "tuned")]
         sides: tuple[Choices, ...] = (NO_CHOICES, best_known(BACKEND, target, [shipped()]))
         compiled = [
             compile_model(graph.model, Job(target, choices=choices), folder)

@@ -4,6 +4,7 @@ The functions and values of `mbv3c.api` are here, too; they are imported when on
 used, so that `import mbv3c` alone imports neither onnx nor TVM.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ from mbv3c.version import __version__
 
 if TYPE_CHECKING:
     from mbv3c.api import *
+
+# onnxruntime's Linux wheels send telemetry from 1.29 on, unless this is set before it is imported
+# (docs/security.md). Processes that are started get it, too.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "BenchRequest",

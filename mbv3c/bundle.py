@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.errors import BundleError, UsageError
-from mbv3c.feeds import Feed, numbered_files, save_feed
+from mbv3c.feeds import Feed, numbered_files, save_array, save_feed
 from mbv3c.manifest import (
     MANIFEST,
     Manifest,
@@ -115,7 +114,7 @@ def write_golden(folder: Path, golden: Golden) -> None:
     (folder / GOLDEN_INPUT).parent.mkdir()
     save_feed(folder / GOLDEN_INPUT, golden.input)
     for output, file in zip(golden.outputs, numbered_files(folder / GOLDEN_OUTPUT), strict=False):
-        np.save(file, output)
+        save_array(file, output)
     lines = [
         f"{allowed:.9g}{' labels' if labels else ''}\n"
         for allowed, labels in zip(golden.allowed, golden.labels, strict=True)

@@ -19,7 +19,7 @@ from mbv3c.commands.device import device
 from mbv3c.commands.doctor import doctor
 from mbv3c.commands.inspect import inspect
 from mbv3c.commands.optimize import optimize
-from mbv3c.commands.options import print_json
+from mbv3c.commands.options import echo, print_json
 from mbv3c.commands.quantize import quantize
 from mbv3c.commands.run import run
 from mbv3c.commands.targets import targets
@@ -64,7 +64,7 @@ def main() -> NoReturn:
 def _report(
     as_json: bool, kind: str, message: str, code: int, details: Mapping[str, object]
 ) -> None:
-    click.echo(f"error: {message}", err=True)
+    echo(f"error: {message}", err=True)
     if as_json:
         print_json({"error": {"kind": kind, "message": message, "exit_code": code, **details}})
 

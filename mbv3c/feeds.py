@@ -3,6 +3,7 @@
 Several arrays lie in x.npy, x.1.npy, x.2.npy and so on, as the outputs of `mbv3c_run` do.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from itertools import count, takewhile
 from pathlib import Path
@@ -32,10 +33,21 @@ def numbered_files(first: Path) -> Iterator[Path]:
         yield first.with_suffix(f".{index}.npy")
 
 
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an .npy file in C order; `numpy.save` alone does not notice a full disk.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    data = io.BytesIO()
+    np.save(data, np.asarray(array, order="C"))
+    path.write_bytes(data.getbuffer())
+
+
 def save_feed(first: Path, feed: Feed) -> None:
     """Write the arrays of a feed in C order, the first one into the file `first`."""
     for array, file in zip(arrays_of(feed), numbered_files(first), strict=False):
-        np.save(file, np.asarray(array, order="C"))
+        save_array(file, array)
 
 
 def load_feed(first: Path) -> Feed:

@@ -4,7 +4,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import BadZipFile
 
@@ -17,7 +16,7 @@ from mbv3c.atomic import need_space, new_folder
 from mbv3c.errors import ParityError, UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.device.place import Place
-from mbv3c.feeds import Feed, arrays_of, as_feed
+from mbv3c.feeds import Feed, arrays_of, as_feed, save_array
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weights.files import write_npz
 from mbv3c.job import Job
@@ -30,6 +29,7 @@ from mbv3c.prepare import Prepared, describe, prepare
 from mbv3c.progress import Progress
 from mbv3c.quantization.images import AS_THE_MODEL_SAYS, IMAGES, Overrides
 from mbv3c.quantization.own_inputs import InputsRequest, read_inputs
+from mbv3c.scratch import scratch_folder
 from mbv3c.speed.measure import speed_of
 from mbv3c.targets import backend_for, backend_of, open_bundle
 from mbv3c.targets.backend import Compiled
@@ -155,8 +155,8 @@ def climb_model(
     Raises:
         Mbv3cError: it cannot be compiled or run.
     """
-    with TemporaryDirectory(prefix="mbv3c-ladder-") as name:
-        path = Path(name) / "bundle"
+    with scratch_folder("ladder") as folder:
+        path = folder / "bundle"
         compile_model(model, job, path, verify=False, progress=progress)
         return climb_bundle(path, progress)
 
@@ -239,8 +239,7 @@ def run_bundle(
     if output is not None and output.suffix == ".npz":
         write_npz(output, arrays)
     elif output is not None:
-        with output.open("wb") as file:
-            np.save(file, outputs[0])
+        save_array(output, outputs[0])
     return Ran(arrays, opened.ran_on)
 
 

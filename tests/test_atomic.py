@@ -1,8 +1,12 @@
 """Files and folders appear whole or not at all, whatever fails."""
 
+import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -326,3 +330,87 @@ def test_the_current_folder_cannot_be_replaced(
     with pytest.raises(Mbv3cError), new_folder(Path(), force=True) as temporary:
         (temporary / "new.txt").write_text("new")
     assert contents(tmp_path) == before
+
+
+# ---- several runs, and what is no file ----
+
+
+@pytest.fixture(params=["renameat2", "rename"])
+def renaming(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the system's atomic renaming, and have none, as on some file systems."""
+    if request.param == "rename":
+        monkeypatch.setattr("mbv3c.atomic._renamed", lambda new, place, flag: False)
+
+
+@pytest.mark.usefixtures("renaming")
+@pytest.mark.parametrize("new", [new_file, new_folder])
+def test_of_two_runs_without_force_one_wins_and_one_says_so(tmp_path: Path, new: Any) -> None:
+    path = tmp_path / "out"
+
+    def write(place: Path, text: str) -> None:
+        (place / "text" if place.is_dir() else place).write_text(text)
+
+    with (
+        pytest.raises(UsageError, match=r"another run has written .*out meanwhile; what it wrote"),
+        new(path, force=False) as slow,
+    ):
+        with new(path, force=False) as fast:
+            write(fast, "fast")
+        write(slow, "slow")
+    assert list(contents(tmp_path).values()) == ["fast"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_runs_that_replace_one_folder_all_end_well(tmp_path: Path) -> None:
+    path = old_folder(tmp_path)
+
+    def replace(number: int) -> None:
+        for _ in range(20):
+            with new_folder(path, force=True) as folder:
+                (folder / "number").write_text(str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(replace, range(4)))
+    assert names(tmp_path) == ["bundle"]
+    assert names(path) == ["number"]
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        with new_file(pipe, force=False) as temporary:
+            temporary.write_text("news")
+        assert read.result() == "news"
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_device_is_written_to_and_stays_one(force: bool) -> None:
+    with new_file(Path(os.devnull), force=force) as temporary:
+        temporary.write_text("news")
+    assert Path(os.devnull).is_char_device()
+    with pytest.raises(BundleError, match="cannot write /dev/full: No space left"):  # noqa: SIM117
+        with new_file(FULL, force=force) as temporary:
+            temporary.write_text("news")
+
+
+@pytest.mark.parametrize("new", [new_file, new_folder])
+def test_a_socket_is_not_replaced(tmp_path: Path, new: Any) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        with pytest.raises(UsageError, match=r"is a socket|or a socket"), new(path, force=True):
+            pytest.fail("the block must not run")
+    assert path.is_socket()
+
+
+def test_standard_output_that_is_a_file_gets_the_bytes(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path; from mbv3c.atomic import new_file\n"
+        "with new_file(Path('/dev/stdout'), force=False) as file: file.write_text('news')\n"
+    )
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run([sys.executable, "-c", script], stdout=out, check=True)
+    assert contents(tmp_path) == {"out": "news"}

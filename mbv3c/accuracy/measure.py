@@ -39,6 +39,7 @@ from mbv3c.quantization.images import (
     read_image,
     without_warnings,
 )
+from mbv3c.quoting import for_cell
 from mbv3c.version import __version__
 
 # Keys are in docs/json.md; `event` says which kind it is.
@@ -295,7 +296,11 @@ def _list(path: Path, journal: Journal, references: tuple[str, ...]) -> None:
     with new_file(path, force=True) as part, part.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "label", *sides, "lead", "broken"])
-        rows.writerows(_rows(journal, references, sides))
+        rows.writerows(map(_quoted, _rows(journal, references, sides)))
+
+
+def _quoted(row: list[Any]) -> list[Any]:
+    return [for_cell(cell) if isinstance(cell, str) else cell for cell in row]
 
 
 def _rows(

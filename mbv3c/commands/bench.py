@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.options import PATH, Progress, json_option, print_json
+from mbv3c.commands.options import PATH, Progress, echo, json_option, print_json
 
 if TYPE_CHECKING:
     from mbv3c.speed.measure import Instructions, Latency
@@ -38,57 +38,57 @@ def bench(bundle: Path, as_json: bool, **given: Any) -> None:
 def _print_latency(bundle: Path, measured: "Latency", versions: str) -> None:
     wide = max(len(str(bundle)), len(measured.against)) + 2
     for name, times in ((str(bundle), measured.ours), (measured.against, measured.theirs)):
-        click.echo(f"{name:<{wide}}median {times.median_ms:8.3f} ms, min {times.min_ms:8.3f} ms")
+        echo(f"{name:<{wide}}median {times.median_ms:8.3f} ms, min {times.min_ms:8.3f} ms")
     lower, upper = measured.ratio.quartiles
-    click.echo(
+    echo(
         f"ratio {measured.ratio.median:.3f} (quartiles {lower:.3f} to {upper:.3f}; below 1 is "
         f"faster than {measured.against}), {measured.runs} runs each, threads {measured.threads}"
     )
     if not measured.undisturbed:
-        click.echo(
+        echo(
             f"the machine was busy ({measured.interruptions} interruptions): times and ratio are "
             "uncertain, measure again when it is idle"
         )
-    click.echo(f"{measured.cpu}; {versions}")
+    echo(f"{measured.cpu}; {versions}")
     if measured.kernels is None:
         return
-    click.echo(f"\n{'kernel':<20}{'us':>9}{'share':>7}{'GFLOP/s':>9}  nodes")
+    echo(f"\n{'kernel':<20}{'us':>9}{'share':>7}{'GFLOP/s':>9}  nodes")
     for call in measured.kernels:
-        click.echo(
+        echo(
             f"{call.kernel:<20}{call.us:>9.1f}{call.share:>7.1%}{call.gflops:>9.1f}  "
             f"{_first_of(call.nodes)}"
         )
-    click.echo(f"{'sum':<20}{sum(call.us for call in measured.kernels):>9.1f}")
+    echo(f"{'sum':<20}{sum(call.us for call in measured.kernels):>9.1f}")
 
 
 def _print_instructions(bundle: Path, measured: "Instructions", versions: str) -> None:
-    click.echo(
+    echo(
         f"{bundle}: {measured.executed:,} instructions executed per inference, on one core of an "
         f"emulated {measured.cpu}"
     )
     for name, executed in measured.classes.items():
-        click.echo(f"{name:<16}{executed:>14,}{executed / measured.executed:>8.1%}")
-    click.echo(f"counted, not timed: emulation says nothing about time; {versions}")
+        echo(f"{name:<16}{executed:>14,}{executed / measured.executed:>8.1%}")
+    echo(f"counted, not timed: emulation says nothing about time; {versions}")
     if measured.kernels is None:
         return
     cycles = measured.cycles
     heads = f"{'calls':>7}{'instructions':>14}{'share':>7}{'madds/instr':>12}"
     estimated = f"{'est. cycles':>13}{'share':>7}" if cycles else ""
-    click.echo(f"\n{'kernel':<20}{heads}{estimated}  nodes")
+    echo(f"\n{'kernel':<20}{heads}{estimated}  nodes")
     for kernel in measured.kernels:
         if cycles:
             of = kernel.estimated_cycles or 0
             estimated = f"{of:>13,}{of / cycles.total:>7.1%}"
-        click.echo(
+        echo(
             f"{kernel.kernel:<20}{kernel.calls:>7}{kernel.instructions:>14,}{kernel.share:>7.1%}"
             f"{kernel.madds_per_instruction:>12.2f}{estimated}  {_first_of(kernel.nodes)}"
         )
     if cycles is None:
         from mbv3c.execution.emulator.llvm import LLVM_REMEDY
 
-        click.echo(f"no cycles estimated: llvm-mca is not here; {LLVM_REMEDY}")
+        echo(f"no cycles estimated: llvm-mca is not here; {LLVM_REMEDY}")
         return
-    click.echo(
+    echo(
         f"estimated, not measured: {cycles.total:,} cycles per inference, by {cycles.model}; "
         "caches are not modelled"
         + (f"; {cycles.left_out:,} instructions left out" if cycles.left_out else "")

@@ -8,6 +8,7 @@ import click
 from mbv3c.commands.options import (
     PATH,
     built,
+    echo,
     force_option,
     json_option,
     model_options,
@@ -45,6 +46,6 @@ def build(
     if as_json:
         print_json({"model": str(path), "weights": saved, **asdict(counts)})
         return
-    click.echo(f"{path}: {counts.params:,} parameters, {counts.madds:,} multiply-adds")
+    echo(f"{path}: {counts.params:,} parameters, {counts.madds:,} multiply-adds")
     if saved:
-        click.echo(f"{saved}: the weights")
+        echo(f"{saved}: the weights")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.options import Progress, json_option, print_json
+from mbv3c.commands.options import Progress, echo, json_option, print_json
 
 if TYPE_CHECKING:
     from mbv3c.execution.device.server import Serving
@@ -62,11 +62,11 @@ def _ready(serving: "Serving", as_json: bool) -> None:
             | {"machine": machine.to_json()}
         )
         return
-    click.echo(f"serving {machine.name} at {address}: {machine.sentence}")
+    echo(f"serving {machine.name} at {address}: {machine.sentence}")
     if machine.opencl is None:
-        click.echo(f"no OpenCL: {machine.opencl_missing}")
+        echo(f"no OpenCL: {machine.opencl_missing}")
     if not address.is_loopback:
-        click.echo(
+        echo(
             "whoever reaches this port can run any code as this user: use it in a network that "
             "you trust",
             err=True,
@@ -94,15 +94,15 @@ def list_(tracker: str, as_json: bool) -> None:
         print_json({**document, "queues": [asdict(queue) for queue in queues]})
         return
     if not devices:
-        click.echo(f"the tracker {address} has no devices")
+        echo(f"the tracker {address} has no devices")
         return
-    click.echo(f"{'key':<20}{'address':<24}{'state':<10}what it is")
+    echo(f"{'key':<20}{'address':<24}{'state':<10}what it is")
     for dev in devices:
         state = {True: "busy", False: "free", None: "unknown"}[dev.busy]
-        click.echo(f"{dev.key:<20}{dev.address!s:<24}{state:<10}{_sentence(dev)}")
+        echo(f"{dev.key:<20}{dev.address!s:<24}{state:<10}{_sentence(dev)}")
     for queue in queues:
         if queue.waiting:
-            click.echo(f"{queue.waiting} clients wait for {queue.key}")
+            echo(f"{queue.waiting} clients wait for {queue.key}")
 
 
 def _sentence(device: "Listed") -> str:

@@ -2,7 +2,7 @@
 
 import click
 
-from mbv3c.commands.options import Progress, json_option, print_json
+from mbv3c.commands.options import Progress, echo, json_option, print_json
 
 
 @click.command()
@@ -33,8 +33,8 @@ def doctor(fetch: str | None, as_json: bool) -> None:
     else:
         for part in parts:
             state = "ok" if part.ok else "absent" if part.optional else "MISSING"
-            click.echo(f"{state:<9}{part.name:<17}{part.detail}")
+            echo(f"{state:<9}{part.name:<17}{part.detail}")
             if not part.ok:
-                click.echo(f"{'':<9}{'':<17}→ {part.remedy}")
+                echo(f"{'':<9}{'':<17}→ {part.remedy}")
     if not healthy:
         raise click.exceptions.Exit(1)

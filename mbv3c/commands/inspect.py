@@ -8,6 +8,7 @@ import click
 from mbv3c.commands.options import (
     PATH,
     batch_option,
+    echo,
     json_option,
     load_given,
     opset_option,
@@ -66,28 +67,28 @@ def inspect(model: Path, as_json: bool, **given: Any) -> None:
         return
     totals = inspected.totals
     wide = max(len(layer.name) for layer in inspected.layers) + 2
-    click.echo(f"{model}: {architecture.sentence}\n")
-    click.echo(
+    echo(f"{model}: {architecture.sentence}\n")
+    echo(
         f"{'layer':<{wide}}{'operator':<20}{'output':<18}{'parameters':>12}{'multiply-adds':>15}"
         f"{'activation bytes':>18}"
     )
     for layer in inspected.layers:
         shape = "x".join(map(str, layer.output_shape))
-        click.echo(
+        echo(
             f"{layer.name:<{wide}}{layer.operator:<20}{shape:<18}{layer.params:>12,}"
             f"{layer.madds:>15,}{layer.activation_bytes:>18,}"
         )
-    click.echo(f"{'total':<{wide + 38}}{totals.params:>12,}{totals.madds:>15,}\n")
-    click.echo(
+    echo(f"{'total':<{wide + 38}}{totals.params:>12,}{totals.madds:>15,}\n")
+    echo(
         f"peak activation memory: {inspected.peak_activation_bytes:,} bytes, computed and not "
         "measured: the largest sum of tensors\nalive at once when the nodes run in this order, "
         "each from the node that makes it to its last use,\ninput and output included, weights "
         "excluded, nothing in place\n"
     )
-    click.echo(f"{'optimize would run':<20}{'matched':>8}{'refused':>8}{'nodes':>14}")
+    echo(f"{'optimize would run':<20}{'matched':>8}{'refused':>8}{'nodes':>14}")
     for report in reports:
         nodes = f"{report.nodes_before} → {report.nodes_after}"
-        click.echo(f"{report.name:<20}{len(report.matched):>8}{len(report.refused):>8}{nodes:>14}")
+        echo(f"{report.name:<20}{len(report.matched):>8}{len(report.refused):>8}{nodes:>14}")
     for report in reports:
         for refusal in report.refused:
-            click.echo(f"{report.name} would refuse {refusal.node}: {refusal.reason}")
+            echo(f"{report.name} would refuse {refusal.node}: {refusal.reason}")

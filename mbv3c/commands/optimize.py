@@ -8,6 +8,7 @@ import click
 from mbv3c.commands.options import (
     PATH,
     batch_option,
+    echo,
     force_option,
     json_option,
     load_given,
@@ -64,7 +65,7 @@ def optimize(
         _print_steps(steps, explain, prove)
         if failed:
             first = failed[0]
-            click.echo(
+            echo(
                 f"PROOF FAILED for {len(failed)} rewrites, first {first['pass']} at "
                 f"{first['node']}; none of them was made: {output} computes what {model} does"
             )
@@ -75,31 +76,29 @@ def optimize(
 def _print_steps(steps: "list[OptimizedStep]", explain: bool, prove: bool) -> None:
     """Print the table of `optimize`, then what was rewritten and refused where."""
     proved = f"{'proved':>10}{'worst proof':>13}" if prove else ""
-    click.echo(
-        f"{'pass':<18}{'matched':>8}{'refused':>8}{'nodes':>14}{proved}  largest error of range"
-    )
+    echo(f"{'pass':<18}{'matched':>8}{'refused':>8}{'nodes':>14}{proved}  largest error of range")
     busy = [step for step in steps if step.report.changed or step.report.refused]
     for step in busy:
         report = step.report
         nodes = f"{report.nodes_before} → {report.nodes_after}"
-        click.echo(
+        echo(
             f"{report.name:<18}{len(report.matched):>8}{len(report.refused):>8}{nodes:>14}"
             f"{_proved(step) if prove else ''}  {step.max_error_of_range:.1e}"
         )
     if len(busy) < len(steps):
-        click.echo(f"{len(steps) - len(busy)} other passes found nothing to do")
+        echo(f"{len(steps) - len(busy)} other passes found nothing to do")
     for step in steps:
         for name in step.report.matched if explain else ():
-            click.echo(f"{step.report.name} rewrote {name}")
+            echo(f"{step.report.name} rewrote {name}")
         for refusal in step.report.refused:
-            click.echo(f"{step.report.name} refused {refusal.node}: {refusal.reason}")
+            echo(f"{step.report.name} refused {refusal.node}: {refusal.reason}")
     verdicts = [proof.verdict for step in steps for proof in step.report.proofs]
     sound = [verdict for verdict in verdicts if verdict.passed]
     if prove and not verdicts:
-        click.echo("nothing to prove: no rewrite fits")
+        echo("nothing to prove: no rewrite fits")
     if sound:
         worst = max(sound, key=lambda verdict: verdict.max_error_of_range)
-        click.echo(
+        echo(
             f"{len(sound)} of {len(verdicts)} proofs passed, each rewrite by itself against "
             f"onnxruntime: largest error {worst.max_error_of_range:.1e} of range "
             f"(allowed {worst.allowed:.1e})"

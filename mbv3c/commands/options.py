@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c.errors import UsageError
+from mbv3c.quoting import for_terminal
 
 if TYPE_CHECKING:
     import onnx
@@ -217,7 +218,12 @@ class Progress:
         self._start = time.monotonic()
 
     def __call__(self, step: str) -> None:
-        click.echo(f"[{time.monotonic() - self._start:5.1f} s] {step}", err=True)
+        echo(f"[{time.monotonic() - self._start:5.1f} s] {step}", err=True)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print lines for people; names from models and devices do nothing to the terminal."""
+    click.echo(for_terminal(text), err=err)
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -230,4 +236,4 @@ def print_description(description: "Description", *, as_json: bool) -> None:
     if as_json:
         print_json(description.document)
         return
-    click.echo("\n".join(description.lines))
+    echo("\n".join(description.lines))

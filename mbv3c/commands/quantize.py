@@ -9,6 +9,7 @@ from mbv3c.commands.options import (
     PATH,
     Progress,
     built_or_loaded,
+    echo,
     force_option,
     json_option,
     model_options,
@@ -85,4 +86,4 @@ def quantize(
         print_json({"model": str(output), **report.to_json()})
         return
     for line in (f"{output}:", *report_lines(report, every=explain)):
-        click.echo(line)
+        echo(line)

@@ -8,6 +8,7 @@ import click
 from mbv3c.commands.options import (
     PATH,
     device_options,
+    echo,
     force_option,
     json_option,
     place_of,
@@ -69,4 +70,4 @@ def run(
         print_json({"output": str(output), "shape": only, "arrays": arrays, "ran_on": ran.ran_on})
         return
     listed = [f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()]
-    click.echo(f"{output}: {', '.join(listed)}, computed on {ran.ran_on}")
+    echo(f"{output}: {', '.join(listed)}, computed on {ran.ran_on}")

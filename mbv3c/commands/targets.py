@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from mbv3c.commands.options import json_option, print_json
+from mbv3c.commands.options import echo, json_option, print_json
 
 
 @click.command()
@@ -27,4 +27,4 @@ def targets(as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    click.echo("\n".join([*lines, "* the family's default"]))
+    echo("\n".join([*lines, "* the family's default"]))

@@ -14,6 +14,7 @@ from mbv3c.commands.options import (
     Progress,
     built_or_loaded,
     device_options,
+    echo,
     force_option,
     json_option,
     model_options,
@@ -97,7 +98,7 @@ def tune(
             *([records.export_to(kept["export_to"])] if kept["export_to"] else []),
             *(records.status() if kept["status"] else []),
         ]
-        click.echo("\n".join(lines))
+        echo("\n".join(lines))
         return
 
     from mbv3c.figures import check_figure
@@ -134,7 +135,7 @@ def tune(
     if as_json:
         print_json(tuning.to_json())
         return
-    click.echo("\n".join(tuning.lines()))
+    echo("\n".join(tuning.lines()))
 
 
 @contextmanager

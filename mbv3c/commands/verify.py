@@ -11,6 +11,7 @@ from mbv3c.commands.options import (
     Progress,
     all_of,
     device_options,
+    echo,
     force_option,
     json_option,
     load_given,
@@ -258,7 +259,7 @@ def verify(
     if as_json:
         print_json(result.to_json())
     else:
-        click.echo("\n".join([*result.lines, *outcome_lines(result, metrics=metrics)]))
+        echo("\n".join([*result.lines, *outcome_lines(result, metrics=metrics)]))
     if result.exit_code != EXIT_DONE:
         raise click.exceptions.Exit(result.exit_code)
 
@@ -322,7 +323,7 @@ def _report_ladder(ladder: "Ladder", folder: Path, *, force: bool, as_json: bool
     if as_json:
         print_json({**ladder.to_json(), "reproduction": written})
     else:
-        click.echo("\n".join(ladder_lines(ladder, written)))
+        echo("\n".join(ladder_lines(ladder, written)))
     if not ladder.passed:
         raise click.exceptions.Exit(EXIT_PARITY)
 

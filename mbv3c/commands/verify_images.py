@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.options import PATH, Progress, all_of, print_json
+from mbv3c.commands.options import PATH, Progress, all_of, echo, print_json
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def verify_images(
     if as_json:
         print_json(accuracy)
     else:
-        click.echo("\n".join(lines(accuracy)))
+        echo("\n".join(lines(accuracy)))
 
 
 @contextmanager

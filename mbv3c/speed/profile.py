@@ -1,7 +1,6 @@
 """Where the time, or the instructions, of one inference go: kernel by kernel."""
 
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from mbv3c.execution.emulator.cycles import ELSEWHERE, CycleEstimate, by_kernel
 from mbv3c.execution.timing.latency import worker
 from mbv3c.execution.timing.worker import PROFILE
 from mbv3c.manifest import MANIFEST
+from mbv3c.scratch import scratch_folder
 from mbv3c.targets import backend_for
 from mbv3c.targets.backend import Call
 
@@ -36,8 +36,8 @@ class Rebuilt:
 @contextmanager
 def rebuild(bundle: Bundle) -> Iterator[Rebuilt]:
     """Compile the bundle's model again, for its target, into a folder that goes away after."""
-    with tempfile.TemporaryDirectory(prefix="mbv3c-bench-") as name:
-        folder = Path(name) / bundle.path.resolve().name
+    with scratch_folder("bench") as place:
+        folder = place / bundle.path.resolve().name
         golden = bundle.path / Path(GOLDEN_INPUT).parent
         shutil.copytree(golden, folder / golden.name)
         shutil.copy(bundle.path / MANIFEST, folder)

@@ -22,6 +22,7 @@ import tvm
 from tvm.tirx import PrimFunc
 
 from mbv3c import bundle as bundles
+from mbv3c.feeds import save_array
 from mbv3c.lowering.lower import assembled
 from mbv3c.lowering.plan import NO_CHOICES, Array, Choices, Elementwise, Kernel, Plan, Step, Value
 from mbv3c.lowering.schedules.emit import LINEAR
@@ -165,7 +166,7 @@ def write_contest(
     lowered = assembled(plan)
     golden = folder / bundles.GOLDEN_INPUT
     golden.parent.mkdir(parents=True)
-    np.save(golden, draw(random, plan.input_shapes[0]))
+    save_array(golden, draw(random, plan.input_shapes[0]))
     kernels.build(lowered.module, folder / bundles.LIBRARY)
     outputs = len(plan.outputs) // (len(candidates) + 1)
     return Contest(folder, lowered.kernels, tuple(calls), outputs, before=outputs)

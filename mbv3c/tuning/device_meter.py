@@ -10,7 +10,6 @@ on whichever devices are there, the others first. A session in which the default
 run counts against the device alone.
 """
 
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from mbv3c.execution.device.runner import (
     session_result,
 )
 from mbv3c.execution.timing.stopwatch import build_stopwatch
+from mbv3c.scratch import scratch_folder
 from mbv3c.tuning.contest import Contest, TunableKernels, write_contest
 from mbv3c.tuning.database import Task
 from mbv3c.tuning.meters import (
@@ -121,9 +121,9 @@ class DeviceMeter:
             DevicesGoneError: no device answers any more.
         """
         sides = {"the candidates": contest.folder}
-        with tempfile.TemporaryDirectory(prefix="mbv3c-contest-") as name:
+        with scratch_folder("contest") as folder:
             asked = {"contest": _ROUNDS}
-            result = self._session(Path(name), sides, min(timeout, self.seconds), asked)
+            result = self._session(folder, sides, min(timeout, self.seconds), asked)
             outputs = [np.load(file) for file in result["outputs"]]
         return ContestResult(contest.costs(result["rounds"]), contest.results(outputs))
 
@@ -137,9 +137,9 @@ class DeviceMeter:
     def _turns(self, wholes: Sequence[BuiltNetwork], measured: str) -> dict[BuiltNetwork, Any]:
         """Measure networks on one device, in one session."""
         sides = {f"network {number}": network for number, network in enumerate(wholes)}
-        with tempfile.TemporaryDirectory(prefix="mbv3c-contest-") as name:
+        with scratch_folder("contest") as folder:
             folders = {side: network.folder for side, network in sides.items()}
-            result = self._session(Path(name), folders, self.seconds, {"turns": measured})
+            result = self._session(folder, folders, self.seconds, {"turns": measured})
         return {network: result["blocks"][side] for side, network in sides.items()}
 
     def _session(
@@ -226,7 +226,7 @@ def opened(
         UsageError: a device has another architecture.
         ToolError: the device or the tracker does not answer, or has no device under the key.
     """
-    with tempfile.TemporaryDirectory(prefix="mbv3c-devices-") as name:
+    with scratch_folder("devices") as folder:
         pool = Pool(place, report, patience)
         try:
             if not place.tracked:
@@ -236,7 +236,7 @@ def opened(
             for board in pool.boards:
                 if board.machine is not None:
                     _check(board.machine, needs, report)
-            yield DeviceMeter(pool, needs, Path(name), place.seconds)
+            yield DeviceMeter(pool, needs, folder, place.seconds)
         finally:
             pool.stop()
 

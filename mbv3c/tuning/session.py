@@ -1,6 +1,5 @@
 """Tune a network from beginning to end: search, prove, and keep what makes it faster."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from mbv3c.execution.device.machine import read_machine
 from mbv3c.execution.opencl.runtime import device_info
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
+from mbv3c.scratch import scratch_folder
 from mbv3c.tuning import plot
 from mbv3c.tuning.choices import recorded, tuned_kernels
 from mbv3c.tuning.confirm import Network, Versions, keep
@@ -136,8 +136,8 @@ def tune_network(
         tuner = Tuner(kernels, meter, database, report, notes)
         promising = recorded(tuned_kernels(network.lower(network.best_known([])).plan)).knobs
         outcome = tuner.run(tasks, budget, seed, promising)
-        with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
-            versions = Versions(network.lower, network.best_known, kernels, Path(name))
+        with scratch_folder("tune") as folder:
+            versions = Versions(network.lower, network.best_known, kernels, folder)
             names = {task.key: task.name for task in tasks}
             confirmed = _confirmed(database.records(), promising)
             kept, gain = keep(versions, confirmed, outcome.winners, names, meter, report)

@@ -2,7 +2,6 @@
 
 import datetime
 import platform
-import tempfile
 import threading
 import time
 import zlib
@@ -10,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,6 +19,7 @@ from mbv3c.errors import Mbv3cError
 from mbv3c.execution.device.pool import DevicesGoneError
 from mbv3c.execution.emulator.cycles import CYCLES
 from mbv3c.parity.tolerance import CANDIDATE_ERRORS
+from mbv3c.scratch import scratch_folder
 from mbv3c.tuning import search
 from mbv3c.tuning.contest import TunableKernels, write_contest
 from mbv3c.tuning.database import Database, Record, Task
@@ -271,8 +270,7 @@ class Tuner:
             yield from self._measured(state, [default, *half])
 
     def _contest(self, state: State, chosen: Sequence[int]) -> ContestResult:
-        with tempfile.TemporaryDirectory(prefix="mbv3c-tune-") as name:
-            folder = Path(name)
+        with scratch_folder("tune") as folder:
             tiles = [state.search.tiles[at] for at in chosen]
             with _BUILDING:
                 contest = write_contest(state.task, tiles, self.kernels, folder)

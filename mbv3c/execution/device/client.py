@@ -22,15 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.device.tracker import list_devices
 from mbv3c.execution.opencl.runtime import PROFILE, KernelTime, by_calls
 from mbv3c.execution.processes import end_with_parent
 from mbv3c.execution.timing.stopwatch import INSTRUMENT, Call, by_rounds, read_times
-from mbv3c.feeds import Array, Feed, load_feed
+from mbv3c.feeds import Array, Feed, load_feed, save_array
 
 _BIG_CORES = 1  # of TVM's affinity modes
 _WARM_MS = 200
@@ -246,7 +244,7 @@ class _Work:
 
 
 def _fetch(output: Any, file: str) -> None:
-    np.save(file, output.numpy())
+    save_array(Path(file), output.numpy())
 
 
 STEP, RESULT = "step", "result.json"
@@ -335,7 +333,7 @@ def _run(request: dict[str, Any], remote: Any, folder: Path, steps: _Steps) -> l
             outputs = steps.run(what, seconds, partial(_infer, machine, device, x))
             files = [str(folder / f"out{index}.{i}.npy") for i in range(len(outputs))]
             for file, output in zip(files, outputs, strict=True):
-                np.save(file, output)
+                save_array(Path(file), output)
             written.append(files)
         return written
     finally:

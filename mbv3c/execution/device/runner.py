@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from mbv3c.execution.device.machine import Machine, machine_from_json
 from mbv3c.execution.device.place import DEFAULT_SECONDS, Place
 from mbv3c.execution.processes import Finished, finish
 from mbv3c.feeds import Array, Feed, save_feed
+from mbv3c.scratch import scratch_folder
 
 _WAIT = 5  # how many times as long to wait for a device that others use
 _FIRST = 5  # and for the first inference: a GPU's driver compiles its kernels then
@@ -73,8 +73,7 @@ class RpcRunner:
         Raises:
             ToolError: the device cannot be reached, refuses, hangs or dies.
         """
-        with tempfile.TemporaryDirectory(prefix="mbv3c-device-") as name:
-            folder = Path(name)
+        with scratch_folder("device") as folder:
             files = [folder / f"in{index}.npy" for index in range(len(inputs))]
             for file, x in zip(files, inputs, strict=True):
                 save_feed(file, x)
@@ -88,8 +87,8 @@ class RpcRunner:
         Raises:
             ToolError: it cannot be reached, or hangs.
         """
-        with tempfile.TemporaryDirectory(prefix="mbv3c-device-") as name:
-            self._note(self._ask(Path(name), None, []))
+        with scratch_folder("device") as folder:
+            self._note(self._ask(folder, None, []))
 
     def _note(self, result: dict[str, Any]) -> None:
         document = result["machine"]

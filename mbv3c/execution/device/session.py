@@ -12,7 +12,6 @@ import signal
 import socket
 import struct
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.device.machine import Machine, read_machine
 from mbv3c.execution.opencl.runtime import device_info
 from mbv3c.execution.processes import end_with_parent
+from mbv3c.scratch import make_scratch
 
 DESCRIBE = "mbv3c.device.describe"
 
@@ -40,6 +40,7 @@ class Session:
         pid: process of the session, which leads a process group of its own.
         client: address of the client.
         folder: folder for the client's files; gone when the session is.
+        lock: file descriptor that says that the folder is in use.
         connection: socket, which the server keeps to say why a session ended.
         over: pipe that ends when the process does.
         deadline: time at which the session is ended, by time.monotonic.
@@ -51,6 +52,7 @@ class Session:
     pid: int
     client: str
     folder: Path
+    lock: int
     connection: socket.socket
     over: int
     deadline: float
@@ -71,6 +73,7 @@ class Session:
             self.status = os.waitstatus_to_exitcode(status)
             os.close(self.over)
             shutil.rmtree(self.folder, ignore_errors=True)
+            os.close(self.lock)
         return self.status
 
     def tell(self, reason: str) -> None:
@@ -98,8 +101,11 @@ def start_session(
         upload_bytes: size of the largest file that the client may write.
         opencl_missing: reason why the server has no OpenCL; empty if it has.
         closing: file descriptors of the server that the process must not keep.
+
+    Raises:
+        OSError: there is no room for its folder, or no process left.
     """
-    folder = Path(tempfile.mkdtemp(prefix="mbv3c-session-"))
+    folder, lock = make_scratch("session")
     over, held = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -111,7 +117,8 @@ def start_session(
     os.close(held)
     with suppress(ProcessLookupError, PermissionError):
         os.setpgid(pid, pid)  # both sides set it, so that it holds whoever comes first
-    return Session(pid, client, folder, connection, over, time.monotonic() + limit, limit)
+    deadline = time.monotonic() + limit
+    return Session(pid, client, folder, lock, connection, over, deadline, limit)
 
 
 def _serve_client(

@@ -9,7 +9,6 @@ the groups "Advanced SIMD three same", "three same (FP16)" and "vector x indexed
 """
 
 import struct
-import tempfile
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.elf import SYMBOLS, read_elf
 from mbv3c.execution.emulator.kit import EmulatorKit, emulator_command
 from mbv3c.execution.processes import finish, require
+from mbv3c.scratch import scratch_folder
 
 _SYMBOL = struct.Struct("<IBBHQQ")
 _FUNCTION = 2
@@ -250,10 +250,10 @@ def count(
         ToolError: the emulator takes no plugins, or the program fails or marks nothing.
     """
     _require_plugins(kit)
-    with tempfile.TemporaryDirectory(prefix="mbv3c-count-") as name:
-        out = Path(name) / "counts"
-        if "," in name:
-            raise ToolError(f"the temporary folder {name} has a comma in its name; set TMPDIR")
+    with scratch_folder("count") as folder:
+        out = folder / "counts"
+        if "," in str(folder):
+            raise ToolError(f"the temporary folder {folder} has a comma in its name; set TMPDIR")
         require(
             command(("-plugin", f"{kit.counter},out={out}")),
             doing=doing,

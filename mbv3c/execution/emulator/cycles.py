@@ -6,7 +6,6 @@ An estimate ranks programs; it is no time.
 """
 
 import json
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from mbv3c.execution.emulator.counting import (
 )
 from mbv3c.execution.emulator.llvm import LLVM_REMEDY, Llvm, find_llvm
 from mbv3c.execution.processes import require
+from mbv3c.scratch import scratch_folder
 
 CYCLES = "estimated cycles"  # the unit, wherever it is printed
 
@@ -147,8 +147,8 @@ def joined(blocks: Iterable[InstructionBlock]) -> list[InstructionBlock]:
 
 def _disassembled(estimator: Estimator, words: Sequence[int]) -> dict[int, str]:
     """Return the words that LLVM can read, as it writes them."""
-    with tempfile.TemporaryDirectory(prefix="mbv3c-cycles-") as name:
-        source = Path(name) / "words.txt"
+    with scratch_folder("cycles") as folder:
+        source = folder / "words.txt"
         lines = [" ".join(f"0x{b:02x}" for b in word.to_bytes(4, "little")) for word in words]
         source.write_text("".join(f"{line}\n" for line in lines))
         done = require(
@@ -180,8 +180,8 @@ def _simulated(
     A stretch of which nothing can be simulated is left out. A stretch of our own comes first: a
     file of which nothing can be simulated would be an error.
     """
-    with tempfile.TemporaryDirectory(prefix="mbv3c-cycles-") as name:
-        source = Path(name) / "stretches.s"
+    with scratch_folder("cycles") as folder:
+        source = folder / "stretches.s"
         with source.open("w") as file:
             file.write("# LLVM-MCA-BEGIN -1\nnop\n# LLVM-MCA-END -1\n")
             for number, words in enumerate(stretches):

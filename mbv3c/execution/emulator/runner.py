@@ -1,6 +1,5 @@
 """Run a library on an emulated processor."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -12,6 +11,7 @@ from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.processes import require
 from mbv3c.execution.runners import KernelCall, Made, check_names
 from mbv3c.feeds import Array, Feed, numbered_files, save_feed
+from mbv3c.scratch import scratch_folder
 
 _TIMEOUT = 600.0  # seconds per input; a Large takes a few
 
@@ -28,8 +28,7 @@ class EmulatedRunner:
         return f"emulated {self.cpu}"
 
     def run(self, bundle: Path, inputs: list[Feed]) -> list[list[Array]]:
-        with tempfile.TemporaryDirectory(prefix="mbv3c-run-") as name:
-            folder = Path(name)
+        with scratch_folder("run") as folder:
             files = [(folder / f"in{i}.npy", folder / f"out{i}.npy") for i in range(len(inputs))]
             for x, (source, _) in zip(inputs, files, strict=True):
                 save_feed(source, x)
@@ -41,15 +40,16 @@ class EmulatedRunner:
             ]
 
     def run_kernels(self, bundle: Path, x: Feed, calls: Sequence[KernelCall]) -> list[Made]:
-        with tempfile.TemporaryDirectory(prefix="mbv3c-run-") as name:
-            folder = Path(name)
+        with scratch_folder("run") as folder:
             save_feed(folder / "in.npy", x)
             for at, call in enumerate(calls):
                 for place, array in call.given.items():
                     np.ascontiguousarray(array).tofile(folder / f"{at}.{place}.in")
                 for place in call.wanted:
                     (folder / f"{at}.{place}.out").touch()
-            self._start(bundle, ("--kernels", name), [folder / "in.npy", folder / "out.npy"])
+            self._start(
+                bundle, ("--kernels", str(folder)), [folder / "in.npy", folder / "out.npy"]
+            )
             check_names(bundle, (folder / "names").read_text().splitlines(), calls)
             return [
                 {

@@ -1,7 +1,6 @@
 """Climb the ladder of a bundle: every stage of compiling in turn, then what broke the first."""
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
 from mbv3c.passes import CLEANING, COMPILING, Pass
 from mbv3c.precision import FP16
 from mbv3c.progress import Progress
+from mbv3c.scratch import scratch_folder
 
 
 def explain(ladder: Ladder, given: onnx.ModelProto, progress: Progress) -> None:
@@ -97,8 +97,8 @@ def blame_library(
     own, parts = replace(stage, build=copied), Parts(model)
     whole_part = parts.part(parts.input, rung.worst[1])
     assert whole_part is not None
-    with tempfile.TemporaryDirectory(prefix="mbv3c-library-") as folder:
-        shown = check_part(own, whole_part, x, Path(folder))
+    with scratch_folder("library") as folder:
+        shown = check_part(own, whole_part, x, folder)
     layers = _layers_behind(given, parts, wrong.nodes)
     ladder.silent = ""
     ladder.culprit = Culprit(own, shown, layers or (wrong.finding,), len(parity.kernels))

@@ -13,6 +13,7 @@ from mbv3c.errors import UsageError
 from mbv3c.feeds import arrays_of, numbered_files, save_feed
 from mbv3c.parity.ladder.stages import BEFORE, INPUT, LibraryStage, Shown, Stage
 from mbv3c.parity.metrics import finite
+from mbv3c.quoting import for_comment
 
 SCRIPT, CULPRIT = "reproduce.py", "culprit.json"
 
@@ -122,11 +123,10 @@ SCRIPTS: dict[str, Script] = {
     ),
 }
 
-_TEXT = '''\
-"""Shows what {stage} gets wrong of {layers}.
-
-Needs {needs}. Exits with 1 as long as it is wrong.
-"""
+# Names of nodes are in a comment, quoted: in a string they might end it, and run as code.
+_TEXT = """\
+# Shows what {stage} gets wrong of {layers}.
+# Needs {needs}. Exits with 1 as long as it is wrong.
 
 import sys
 from itertools import islice
@@ -136,7 +136,7 @@ import numpy as np
 {head}
 here = Path(__file__).parent
 xs = [np.load(here / name) for name in {inputs}]
-{body}{end}'''
+{body}{end}"""
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def write_culprit(culprit: Culprit, folder: Path, *, force: bool) -> None:
         (new / SCRIPT).write_text(
             _TEXT.format(
                 stage=culprit.stage.name,
-                layers=f"{', '.join(layers[:3])}{more}",
+                layers=f"{', '.join(map(for_comment, layers[:3]))}{more}",
                 needs=script.needs + (f", on {arch}" if arch else ""),
                 head=script.head,
                 inputs=repr(tuple(names)),

@@ -8,7 +8,6 @@ on. What is left is then cut shorter from its end and from its start as long as 
 within a part becomes an output, because that would change what is fused, and hide what is wrong.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session,
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.passes import Pass
 from mbv3c.progress import Progress
+from mbv3c.scratch import scratch_folder
 
 Inputs = Sequence[Feed]
 
@@ -285,9 +285,9 @@ class Bisection:
         entries = part.entries
         if not self._known.keys() >= set(entries):
             self._known |= tensors_of(self.model, self.x, entries)
-        with tempfile.TemporaryDirectory(prefix="mbv3c-part-") as folder:
+        with scratch_folder("part") as folder:
             try:
-                shown = check_part(self.stage, part, self._fed(part), Path(folder))
+                shown = check_part(self.stage, part, self._fed(part), folder)
             except Mbv3cError as error:
                 self.progress(f"part {self.tried} by itself says nothing: {error}")
                 return None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv3c.quoting import for_comment
 from mbv3c.targets.ethos_u.interpreter.program import scratch_bytes
 from mbv3c.targets.ethos_u.lowering.region import Boundary
 
@@ -133,7 +134,7 @@ def _header(
         for index, (end, (region, offset)) in enumerate(zip(ends, places, strict=True)):
             name = f"{kind}_{index}"
             shape = ", ".join(map(str, end.device_shape))
-            yield f"/* {end.name.replace('*/', '* /')} */"
+            yield f"/* {for_comment(end.name)} */"
             yield f"#define {_macro(f'{name}_SHAPE')} {{{shape}}}"
             yield f"#define {_macro(f'{name}_SIZE')} {int(np.prod(end.device_shape))}u"
             yield f"#define {_macro(f'{name}_REGION')} {region}"

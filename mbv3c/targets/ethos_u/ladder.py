@@ -7,7 +7,6 @@ TOSA, bit for bit.
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from mbv3c.parity.ladder.stages import Inputs, StageResult, check_part
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, run_reference, session
 from mbv3c.parity.tolerance import LEAST_COSINE
 from mbv3c.progress import Progress
+from mbv3c.scratch import scratch_folder
 from mbv3c.targets.ethos_u import vela
 from mbv3c.targets.ethos_u.compiling import RANKS, TOSA, host_of, lowering, npu_part, run_tosa
 from mbv3c.targets.ethos_u.devices import NpuTarget
@@ -320,14 +320,14 @@ class NpuStages:
         if own == fresh:
             return
         self.progress("the bundle's stream is not what vela gives: looking for the layer")
-        with tempfile.TemporaryDirectory(prefix="mbv3c-stream-") as name:
-            (Path(name) / STREAM).write_bytes(fresh)
-            right = read_program(Path(name) / STREAM)
+        with scratch_folder("stream") as folder:
+            (folder / STREAM).write_bytes(fresh)
+            right = read_program(folder / STREAM)
             replayed = replace(stage, build=lambda tosa: own)
             parts = Parts(rung.model)
             whole_part = parts.part(parts.input, rung.worst[1])
             assert whole_part is not None
-            shown = check_part(replayed, whole_part, self.ladder.inputs[0], Path(name))
+            shown = check_part(replayed, whole_part, self.ladder.inputs[0], folder)
         integers = lowered.region.inputs[0].to_device(self.ladder.inputs[0])
         layers = differing_layers(self._program(), right, lowered.region, integers)
         own_names = [

@@ -3,7 +3,6 @@
 import csv
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import msgspec
 
 from mbv3c.errors import Mbv3cError, ToolError
+from mbv3c.scratch import scratch_folder
 from mbv3c.targets.ethos_u.devices import Knobs, NpuTarget, check_knobs
 
 VELA_CONFIG = "Arm/vela.ini"
@@ -130,11 +130,15 @@ def _estimated(
 ) -> Iterator[tuple[Path, list[str], Cost]]:
     """Compile a TOSA file in a folder; yield the folder, the arguments of vela and the cost."""
     check_knobs(knobs, target)
-    with tempfile.TemporaryDirectory(prefix="mbv3c-vela-") as name:
-        folder = Path(name)
+    with scratch_folder("vela") as folder:
         network = folder / f"{_NETWORK}.tosa"
         network.write_bytes(tosa)
-        command = [str(network), *arguments(target, knobs, sram_bytes), "--output-dir", name]
+        command = [
+            str(network),
+            *arguments(target, knobs, sram_bytes),
+            "--output-dir",
+            str(folder),
+        ]
         _vela([*command, "--verbose-performance"])
         yield folder, command, _cost(folder)
 

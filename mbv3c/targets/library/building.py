@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -21,6 +20,7 @@ from mbv3c.passes import PassReport
 from mbv3c.passes.leftovers import why_left
 from mbv3c.prepare import check_keep_float, prepare, rewritten_for
 from mbv3c.progress import Progress
+from mbv3c.scratch import scratch_folder
 from mbv3c.target import Target
 from mbv3c.targets.library.target import LibraryTarget, resolve
 from mbv3c.tuning.choices import MeasuredChoices, MeasuredOn, measured, recorded, shipped
@@ -146,8 +146,7 @@ def built_again(
 ) -> Iterator[tuple[Path, Library]]:
     """Build a bundle's model as `job` says, into a folder that goes away after."""
     model = onnx.load(bundle.compiled_model)
-    with TemporaryDirectory(prefix="mbv3c-host-") as name:
-        folder = Path(name)
+    with scratch_folder("host") as folder:
         graph, _ = rewritten_for(model, job.precision)
         yield folder, build_library(backend, graph, job, folder / LIBRARY)
 

@@ -1,6 +1,5 @@
 """Check that a library computes what onnxruntime computes: whole, by kernels, and by stages."""
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from mbv3c.parity.tolerance import TOLERANCES, Tolerance
 from mbv3c.precision import FP32, INT8, Precision
 from mbv3c.prepare import Prepared, Reference, rewritten_for
 from mbv3c.progress import Progress
+from mbv3c.scratch import scratch_folder
 from mbv3c.targets.backend import reference_of
 from mbv3c.targets.library.building import build_library, job_of, manifest_of, target_of
 from mbv3c.tuning.choices import Recorded
@@ -261,8 +261,8 @@ class LibraryStages:
         begun = time.monotonic()
         precision = INT8 if self.job.precision.quantized else FP32
         stage = ImportStage(precision=precision.name)
-        with tempfile.TemporaryDirectory(prefix="mbv3c-import-") as name:
-            imported = stage.make(model, Path(name))
+        with scratch_folder("import") as folder:
+            imported = stage.make(model, folder)
             outputs = imported.run(self.ladder.inputs[:_IMPORT_INPUTS])
         self.ladder.add(stage, model, outputs, time.monotonic() - begun)
 
@@ -323,8 +323,8 @@ class LibraryStages:
             return covering(build_here(part, job, output))
 
         stage = LibraryStage(name, self.job.precision.name, build, runner, runner.description)
-        with tempfile.TemporaryDirectory(prefix="mbv3c-schedules-") as folder:
-            outputs: list[list[Array]] = stage.make(model, Path(folder)).run(self.ladder.inputs)
+        with scratch_folder("schedules") as folder:
+            outputs: list[list[Array]] = stage.make(model, folder).run(self.ladder.inputs)
         self.ladder.add(stage, model, outputs, time.monotonic() - begun)
 
     def _builder(self, runner: Runner) -> Callable[[onnx.ModelProto, Path], tuple[str, ...]]:

@@ -33,7 +33,7 @@ def test_runs_and_names_the_device(device: Served, network: Path) -> None:
     assert runner.description.endswith(
         f" of {name}, device {HOST}:{device.port} (the library itself)"
     )
-    wait_for(lambda: not list(device.log.parent.glob("mbv3c-session-*")), 10)
+    wait_for(lambda: not list(device.log.parent.glob(".mbv3c-scratch-session-*")), 10)
 
 
 def test_several_outputs(device: Served, two_outputs: Path) -> None:
@@ -75,7 +75,7 @@ def test_server_killed_in_the_middle(
     with served(tmp_path, environment=no_opencl) as one:
 
         def kill() -> None:
-            wait_for(lambda: list(tmp_path.glob("mbv3c-session-*/*.so")), 60)
+            wait_for(lambda: list(tmp_path.glob(".mbv3c-scratch-session-*/*.so")), 60)
             time.sleep(0.5)
             os.kill(one.process.pid, signal.SIGKILL)
 
@@ -118,5 +118,5 @@ def test_uploaded_file_is_removed(device: Served, network: Path, tmp_path: Path)
     remote.upload(bytearray(b"kept"), "kept")
     ((output,),) = client._run(request, remote, tmp_path, client._Steps(tmp_path))
     np.testing.assert_array_equal(np.load(output), 2 * X)
-    left = {path.name for path in device.log.parent.glob("mbv3c-session-*/*")}
+    left = {path.name for path in device.log.parent.glob(".mbv3c-scratch-session-*/*")}
     assert left == {"kept"}

@@ -161,7 +161,7 @@ def _hanging_session(served: Served) -> int:
 
 
 def _sessions(served: Served) -> list[str]:
-    return [path.name for path in served.log.parent.glob("mbv3c-session-*")]
+    return [path.name for path in served.log.parent.glob(".mbv3c-scratch-session-*")]
 
 
 def test_limits(tmp_path: Path, no_opencl: dict[str, str], misbehaving: Path) -> None:
