@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from errno import EDQUOT, ENOSPC
 from types import FrameType
 from typing import NoReturn
 
@@ -25,7 +26,8 @@ from mbv3c.commands.run import run
 from mbv3c.commands.targets import targets
 from mbv3c.commands.tune import tune
 from mbv3c.commands.verify import verify
-from mbv3c.errors import EXIT_INTERRUPTED, Mbv3cError, ParityError
+from mbv3c.errors import EXIT_FAILED, EXIT_FAULT, EXIT_INTERRUPTED, Mbv3cError, ParityError
+from mbv3c.fault import report_fault
 from mbv3c.version import __version__
 
 
@@ -48,17 +50,38 @@ def main() -> NoReturn:
             error.show()
         else:
             _report(as_json, "usage", error.format_message(), code, {})
-    except (click.Abort, KeyboardInterrupt, RuntimeError):
-        # An interrupt inside of TVM's own code comes out of it as a RuntimeError.
-        if not interrupted.happened:
-            raise
-        code = EXIT_INTERRUPTED
-        _report(as_json, "interrupted", "interrupted; nothing half written is left", code, {})
+    except (click.Abort, KeyboardInterrupt):
+        code = _end_interrupted(as_json)
     except BrokenPipeError:
         # Whoever read our output has seen enough; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except MemoryError:
+        code = EXIT_FAILED
+        _report(as_json, "memory", "this takes more memory than there is", code, {})
+    except OSError as error:
+        code = EXIT_FAILED
+        _report(as_json, "system", _refused_by_system(error), code, {})
+    except Exception as error:
+        # An interrupt inside of TVM's own code comes out of it as a RuntimeError.
+        if interrupted.happened and isinstance(error, RuntimeError):
+            code = _end_interrupted(as_json)
+        else:
+            code = EXIT_FAULT
+            _report(as_json, "fault", report_fault(error), code, {})
     sys.exit(code)
+
+
+def _refused_by_system(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    step = "; free some space, or set TMPDIR" if error.errno in (ENOSPC, EDQUOT) else ""
+    return f"{where}{error.strerror or error}{step}"
+
+
+def _end_interrupted(as_json: bool) -> int:
+    message = "interrupted; nothing half written is left"
+    _report(as_json, "interrupted", message, EXIT_INTERRUPTED, {})
+    return EXIT_INTERRUPTED
 
 
 def _report(

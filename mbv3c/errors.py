@@ -8,6 +8,7 @@ EXIT_USAGE = 2
 EXIT_PARITY = 3
 EXIT_SLOWER = 4
 EXIT_LARGER = 5
+EXIT_FAULT = 70  # EX_SOFTWARE of sysexits.h: a fault of mbv3c itself
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 

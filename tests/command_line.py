@@ -23,7 +23,7 @@ Done = subprocess.CompletedProcess[str]
 def mbv3c(*arguments: object, cwd: Path | None = None, **environment: str) -> Done:
     """Run a command in this process, from `main` to its exit code.
 
-    What `main` lets through, a user would see as a traceback: it is raised.
+    What `main` calls a fault of mbv3c is raised.
     """
     given = ["mbv3c", *map(str, arguments)]
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
@@ -35,6 +35,7 @@ def mbv3c(*arguments: object, cwd: Path | None = None, **environment: str) -> Do
         contextlib.chdir(cwd or Path.cwd()),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
+        mock.patch.object(cli, "report_fault", side_effect=_raise),
     ):
         try:
             cli.main()
@@ -45,6 +46,10 @@ def mbv3c(*arguments: object, cwd: Path | None = None, **environment: str) -> Do
                 signal.signal(number, handler)
     assert isinstance(code, int)
     return Done(given, code, *(_text(stream) for stream in (out, err)))
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def _text(stream: io.TextIOWrapper) -> str:

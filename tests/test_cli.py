@@ -1,5 +1,6 @@
 """The command line as a whole: `--help`, and mistakes of every command."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,51 @@ def test_wrong_usage_is_one_clear_line(
 ) -> None:
     done = mbv3c(*arguments, cwd=tmp_path)
     assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+FAULTY = """
+import sys
+from mbv3c import cli
+
+def faulty(**given):
+    raise {error}
+
+cli.commands.commands["targets"].callback = faulty
+cli.main()
+"""
+
+
+def test_a_fault_of_its_own_becomes_a_file_to_send(tmp_path: Path) -> None:
+    script = FAULTY.format(error="KeyError('conv_7\\x1b[2J')")
+    done = python("-c", script, "targets", "--json", TMPDIR=str(tmp_path))
+    assert done.returncode == 70
+    first, second, *_ = done.stderr.splitlines()
+    assert first == r"error: this is a fault of mbv3c, not of yours: KeyError: 'conv_7\x1b[2J'"
+    (report,) = tmp_path.glob("mbv3c-fault-*.txt")
+    assert str(report) in second
+    assert "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["error"]["kind"] == "fault"
+    text = report.read_text()
+    assert "in faulty" in text
+    assert "apache-tvm" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("MemoryError", "error: this takes more memory than there is"),
+        (
+            "OSError(28, 'No space left on device', '/tmp/x')",
+            "/tmp/x: No space left on device; f",
+        ),
+    ],
+)
+def test_limits_of_the_system_are_no_faults(error: str, message: str, tmp_path: Path) -> None:
+    done = python("-c", FAULTY.format(error=error), "targets", TMPDIR=str(tmp_path))
+    assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
