@@ -15,7 +15,7 @@ golden/tolerance.txt   tolerance of each output in a line of its own, for checks
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from numpy.typing import NDArray
@@ -122,6 +122,14 @@ def write_golden(folder: Path, golden: Golden) -> None:
     (folder / GOLDEN_TOLERANCE).write_text("".join(lines))
 
 
+def damaged_parity(bundle: Bundle) -> BundleError:
+    """Return the error of a bundle whose recorded verdict is not one that mbv3c wrote."""
+    return BundleError(
+        f"{bundle.path / MANIFEST} is damaged: its parity is not in the documented form "
+        "(docs/json.md); compile it again"
+    )
+
+
 def check_replaceable(path: Path) -> None:
     """Make sure that writing over `path` destroys nothing but a bundle.
 
@@ -152,11 +160,33 @@ def read_files(path: Path) -> ManifestFile:
     """
     manifest = read_manifest(path)
     for name, digest in manifest.files.items():
+        if not _is_inside(name):
+            raise BundleError(f"{path / MANIFEST} is damaged: {name!r} is no file of a bundle")
         if not (path / name).is_file():
             raise BundleError(f"{path} is not whole: {name} is missing; compile it again")
         if _sha256(path / name) != digest:
             raise BundleError(f"{path / name} was changed after compile; compile it again")
     return manifest
+
+
+def check_files(bundle: Bundle, program: Sequence[str]) -> None:
+    """Make sure that a bundle lists what every bundle has, and its program.
+
+    Args:
+        bundle: the bundle, whose files are as they are listed.
+        program: the files that its backend runs.
+
+    Raises:
+        BundleError: a file is not listed.
+    """
+    for name in (MODEL, GOLDEN_INPUT, GOLDEN_OUTPUT, GOLDEN_TOLERANCE, *program):
+        if name not in bundle.files:
+            raise BundleError(f"{bundle.path} is not whole: {name} is missing; compile it again")
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def _sha256(path: Path) -> str:

@@ -23,7 +23,8 @@ def run(*arguments):
         try:
             cli.main()
         except SystemExit as done:
-            assert not done.code, arguments
+            # Nothing was fetched into this HOME, so `doctor` ends with 1.
+            assert not done.code or arguments == ("doctor",), arguments
 
 model, host = sys.argv[1], "--target=host_cpu"
 run("inspect", model)

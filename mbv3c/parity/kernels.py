@@ -8,6 +8,7 @@ onnxruntime's.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from mbv3c.errors import BundleError
 from mbv3c.execution.runners import KernelCall, KernelRunner
 from mbv3c.feeds import Feed
 from mbv3c.lowering.describe import ArgumentRecord, KernelRecord
 from mbv3c.lowering.qdq import read_pairs
 from mbv3c.lowering.quantization import Quantization
+from mbv3c.manifest import MANIFEST
 from mbv3c.parity.metrics import finite
 from mbv3c.parity.reference import error_of_range, tensors_of
 from mbv3c.parity.tolerance import KERNEL_TOLERANCE, KernelTolerance
@@ -110,6 +113,8 @@ _EXACT = ("quantize", "dequantize", "transpose", "copy")
 _LOOKED_UP = ("Relu", "Clip", "HardSigmoid", "HardSwish")
 _INT8 = "int8"
 _IMAGE = 4  # rank of [N, C, H, W]
+_MOST_FILLED = 64  # more than the elements of any vector
+_TYPES = {np.dtype(code).name for code in np.typecodes["AllInteger"] + "efd?"}
 
 
 def check_kernels(
@@ -129,19 +134,55 @@ def check_kernels(
         bundle: folder of the library.
 
     Raises:
+        BundleError: no kernel writes a tensor of the model, or arguments do not fit the model.
         Mbv3cError: the library fails, or is not the one that `kernels` describes.
     """
     reference = ReferenceTensors(model, kernels, x)
     known = reference.tensors
-    calls = [reference.call(kernel, known, known) for kernel in kernels]
+    calls = []
+    for kernel in kernels:
+        for _, argument in arguments_of(kernel):
+            _check_argument(argument, reference, bundle)
+        calls.append(reference.call(kernel, known, known))
     made = runner.run_kernels(bundle, x, calls)
-    return KernelsParity(
-        tuple(
-            _compare(kernel, argument, arrays[place], reference, KERNEL_TOLERANCE)
-            for kernel, arrays in zip(kernels, made, strict=True)
-            for place, argument in arguments_of(kernel)
-            if argument.writes in known
-        )
+    compared = []
+    for kernel, arrays in zip(kernels, made, strict=True):
+        for place, argument in arguments_of(kernel):
+            if argument.writes not in known:
+                continue
+            if arrays[place].size != prod(argument.shape):
+                raise _no_description(bundle, f"{kernel.kernel} writes another size")
+            compared.append(_compare(kernel, argument, arrays[place], reference, KERNEL_TOLERANCE))
+    if not compared:
+        raise _no_description(bundle, "no kernel writes a tensor of the model")
+    return KernelsParity(tuple(compared))
+
+
+def _check_argument(argument: ArgumentRecord, reference: "ReferenceTensors", bundle: Path) -> None:
+    """Make sure that the tensors of an argument have the type and size that the bundle says.
+
+    Raises:
+        BundleError: they have not.
+    """
+    if argument.dtype not in _TYPES:
+        raise _no_description(bundle, f"{argument.dtype!r} is no type of an argument")
+    for name in (argument.reads, argument.writes):
+        values = reference.tensors.get(name or "")
+        if values is None:
+            continue
+        size, shape = values.size, argument.shape
+        if argument.channels_last and values.ndim == _IMAGE and shape:
+            channels = values.shape[1]
+            if channels <= shape[-1] < channels + _MOST_FILLED:  # vectors of channels are whole
+                size = size // max(1, channels) * shape[-1]
+        if size != prod(shape):
+            raise _no_description(bundle, f"{name} is not of the shape {shape}")
+
+
+def _no_description(bundle: Path, reason: str) -> BundleError:
+    return BundleError(
+        f"{bundle / MANIFEST} does not describe the kernels of its library: {reason}; compile it "
+        "again"
     )
 
 

@@ -90,11 +90,13 @@ def open_bundle(path: Path) -> "Bundle":
     Raises:
         BundleError: `path` is no bundle, is damaged, or is for a target that is not known.
     """
-    from mbv3c.bundle import Bundle, read_files
+    from mbv3c.bundle import Bundle, check_files, read_files
 
     read = read_files(path)
     try:
         backend = backend_of(find_target(read.target))
     except UsageError as error:
         raise BundleError(f"{path} is for a target of another version: {error}") from error
-    return Bundle(path, read.parse(backend.manifest), read.files)
+    bundle = Bundle(path, read.parse(backend.manifest), read.files)
+    check_files(bundle, backend.program)
+    return bundle

@@ -98,12 +98,14 @@ class Backend(ABC):
     Attributes:
         wing: the devices.
         manifest: the type of its bundles' manifests.
+        program: the files in a bundle that the device runs.
         tools: the packages whose versions its bundles record.
         ladder_inputs: the number of inputs on the ladder; None for those of a parity check.
     """
 
     wing: Wing
     manifest: type[Manifest] = Manifest
+    program: Sequence[str] = ()
     tools: Sequence[str] = ("onnx", "onnxruntime", "onnxsim")
     ladder_inputs: int | None = None
 

@@ -42,6 +42,7 @@ class EthosUBackend(Backend):
     wing = WING
     tools = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", *NPU_TOOLS)
     manifest = NpuManifest
+    program = (NPU_STREAM,)
     ladder_inputs = 3
     describe_compiled = staticmethod(report.describe_compiled)
     describe_bundle = staticmethod(report.describe_bundle)

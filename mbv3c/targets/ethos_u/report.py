@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from mbv3c.bundle import Bundle
+from mbv3c.bundle import Bundle, damaged_parity
 from mbv3c.targets.backend import Compiled, Description
 from mbv3c.targets.ethos_u.manifest import NpuManifest, manifest_of
 from mbv3c.targets.ethos_u.tuning.estimates import describe
@@ -91,7 +91,10 @@ def _lines(bundle: Bundle, manifest: NpuManifest) -> Iterator[str]:
     yield from _tuned(manifest)
     yield from _left(manifest)
     parity = manifest.parity
-    yield from sentences(parity) if parity else ["parity: not checked"]
+    try:
+        yield from sentences(parity) if parity else ["parity: not checked"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged_parity(bundle) from error
 
 
 def _without_layers(cost: Cost) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class LibraryBackend(Backend):
     """
 
     manifest = LibraryManifest
+    program = (LIBRARY,)
     tools = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
 
     @property

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from mbv3c.bundle import Bundle
+from mbv3c.bundle import Bundle, damaged_parity
 from mbv3c.lowering.describe import KernelRecord, MemoryRecord
 from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
 from mbv3c.parity.verdict import sentence
@@ -53,6 +54,18 @@ def float_lines(kernels: Sequence[KernelRecord]) -> list[str]:
     ]
 
 
+def _recorded(bundle: Bundle, parity: dict[str, Any]) -> str:
+    """Say the verdict that a manifest holds.
+
+    Raises:
+        BundleError: it is not in the documented form.
+    """
+    try:
+        return sentence(parity)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged_parity(bundle) from error
+
+
 def describe_bundle(bundle: Bundle) -> Description:
     """Say what a bundle consists of: its kernels and its memory."""
     manifest = manifest_of(bundle)
@@ -65,7 +78,7 @@ def describe_bundle(bundle: Bundle) -> Description:
         "",
         *memory_lines(manifest.memory),
         "",
-        f"parity: {sentence(parity)}" if parity else "parity: not checked",
+        f"parity: {_recorded(bundle, parity)}" if parity else "parity: not checked",
     ]
     keys = ("model", "target", "precision", "input", "outputs", "kernels", "memory", "parity")
     document = msgspec.to_builtins(manifest)
