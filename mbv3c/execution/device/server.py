@@ -276,7 +276,12 @@ class _Server:
             descriptors.append(self._registration.fileno())
         upload = self._options.upload_mib << 20
         missing = self.machine.opencl_missing
-        self._session = start_session(connection, client, limit, upload, missing, descriptors)
+        try:
+            self._session = start_session(connection, client, limit, upload, missing, descriptors)
+        except OSError as error:  # a full TMPDIR, or too many processes
+            connection.close()
+            self._progress(f"refused {client}: no session can be started: {error}")
+            return
         self._progress(f"serving {client}")
 
     def _handshake(self, connection: socket.socket) -> float:

@@ -10,6 +10,7 @@ import json
 import select
 import socket
 import struct
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -79,15 +80,25 @@ def _require_success(code: Any) -> None:
 def receive(connection: socket.socket, count: int, sender: str) -> bytes:
     """Wait for so many bytes; `sender` is a part of the error message.
 
+    The connection's time-out, if it has one, is for all of them together.
+
     Raises:
         ConnectionError: the connection ends before.
+        TimeoutError: they take longer than the time-out.
     """
     data = b""
-    while len(data) < count:
-        part = connection.recv(min(count - len(data), 65536))
-        if not part:
-            raise ConnectionError(f"{sender} closed the connection")
-        data += part
+    limit = connection.gettimeout()
+    end = time.monotonic() + (limit or 0.0)
+    try:
+        while len(data) < count:
+            if limit:
+                connection.settimeout(max(1e-3, end - time.monotonic()))
+            part = connection.recv(min(count - len(data), 65536))
+            if not part:
+                raise ConnectionError(f"{sender} closed the connection")
+            data += part
+    finally:
+        connection.settimeout(limit)
     return data
 
 

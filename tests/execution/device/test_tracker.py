@@ -1,9 +1,12 @@
 """Devices behind TVM's own tracker."""
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 from mbv3c.errors import ToolError
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.device.runner import RpcRunner
-from mbv3c.execution.device.tracker import list_devices
+from mbv3c.execution.device.tracker import list_devices, receive
 from tests.command_line import mbv3c
 from tests.execution.device import libraries
 from tests.execution.device.serving import (
@@ -180,3 +183,24 @@ def test_tvms_own_server_is_listed(board: Served, port: int, tmp_path: Path) -> 
 def test_what_is_no_tracker_is_said(device: Served) -> None:
     with pytest.raises(ToolError, match="does not answer"):
         list_devices(Address(HOST, device.port))
+
+
+def test_a_sender_that_trickles_is_not_waited_for() -> None:
+    """The time-out is for the whole, not for each byte."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0.3)
+        over = threading.Event()
+
+        def trickle() -> None:
+            while not over.wait(0.05):
+                theirs.sendall(b"x")
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(trickle)
+            try:
+                with pytest.raises(TimeoutError):
+                    receive(ours, 1000, "it")
+            finally:
+                over.set()
+        assert ours.gettimeout() == 0.3
