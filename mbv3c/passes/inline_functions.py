@@ -1,7 +1,7 @@
 """Put the bodies of functions in place of every call.
 
     [functions: f(a) = Mul(a, HardSigmoid(a))]   f(x)   ⇒   Mul(x, HardSigmoid(x))
-    Celu(x), GroupNormalization(x, …)                   ⇒   the operators that ONNX defines them by
+    Celu(x)                                             ⇒   the operators that ONNX defines it by
 
 Exporters write modules as functions (torch's second exporter with `export_modules_as_functions`,
 onnxscript). Functions may call each other; ONNX's own inliner takes them all apart, and converts
@@ -17,7 +17,7 @@ from mbv3c.passes.report import PassReport, Refusal
 NAME = "inline_functions"
 
 # Operators that ONNX defines as functions, and TVM does not import.
-_DEFINED_BY_OTHERS = ("Celu", "GroupNormalization")
+_DEFINED_BY_OTHERS = ("Celu",)
 
 
 def inline_functions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:

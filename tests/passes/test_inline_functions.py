@@ -4,7 +4,7 @@ import onnx
 import pytest
 
 from mbv3c.passes.inline_functions import inline_functions
-from tests.onnx_text import graph, random
+from tests.onnx_text import graph
 from tests.passes.rewriting import fires, ignores, operators
 
 FUNCTIONS = """
@@ -44,16 +44,11 @@ def test_a_model_without_functions_stays() -> None:
     ignores(inline_functions, graph("g (float[4] x) => (float[4] y) { y = HardSwish(x) }"))
 
 
-@pytest.mark.parametrize(
-    "call",
-    ["Celu <alpha = 1.5> (x)", "GroupNormalization <num_groups = 2> (x, scale, shift)"],
-)
-def test_what_onnx_defines_by_other_operators(call: str) -> None:
-    arrays = {"scale": random(4), "shift": random(4)} if "scale" in call else {}
-    text = f"g (float[1, 4, 3, 3] x) => (float[1, 4, 3, 3] y) {{ [it] y = {call} }}"
-    rewritten, report = fires(inline_functions, graph(text, 21, **arrays))
+def test_what_onnx_defines_by_other_operators() -> None:
+    text = "g (float[1, 4, 3, 3] x) => (float[1, 4, 3, 3] y) { [it] y = Celu <alpha = 1.5> (x) }"
+    rewritten, report = fires(inline_functions, graph(text, 21))
     assert report.matched == ("it",)
-    assert not {"Celu", "GroupNormalization"} & set(operators(rewritten))
+    assert "Celu" not in operators(rewritten)
 
 
 def test_a_call_that_leaves_an_attribute_to_its_default() -> None:

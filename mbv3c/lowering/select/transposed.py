@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering import fallback
 from mbv3c.lowering.plan import Array, Kernel, Pointwise
 from mbv3c.lowering.select.graph import Graph
-from mbv3c.lowering.select.nodes import attribute_of, bias_of, with_activation
+from mbv3c.lowering.select.nodes import affine_after, attribute_of, bias_of, with_activation
 from mbv3c.lowering.select.selection import Selection
 
-Doubles = NDArray[np.float64]
 Tensors = dict[str, tuple[tuple[int, ...], int]]
 
 _PLAIN = {"group": 1, "dilations": [1, 1], "pads": [0] * 4, "output_padding": [0, 0]}
@@ -35,7 +33,7 @@ def transposed(node: onnx.NodeProto, selection: Selection) -> bool:
         return False
     x, (inputs, outputs, down, right) = node.input[0], weights.shape
     batch, _, height, width = graph.shape(x)
-    followers, scale, shift = _affine_after(node, graph, outputs)
+    followers, scale, shift = affine_after(node, graph, outputs)
     weights = (weights * scale[:, None, None]).astype(np.float32)
     bias = (bias_of(node, graph, outputs) * scale + shift).astype(np.float32)
     ended, activation = with_activation([node, *followers][-1], graph)
@@ -71,39 +69,6 @@ def _weights_of(node: onnx.NodeProto, graph: Graph) -> Any:
     if not plain or padding not in (b"NOTSET", b"") or attribute_of(node, "output_shape", None):
         return None
     return weights if list(weights.shape[2:]) == strides else None
-
-
-def _affine_after(
-    node: onnx.NodeProto, graph: Graph, channels: int
-) -> tuple[list[onnx.NodeProto], Doubles, Doubles]:
-    """Return the nodes behind a layer that scale and shift its channels, and by how much."""
-    followers: list[onnx.NodeProto] = []
-    scale, shift = np.ones(channels), np.zeros(channels)
-    while (user := graph.float_follower([node, *followers][-1].output[0])) is not None:
-        stored = [graph.stored[name] for name in user.input if name in graph.stored]
-        if user.op_type == "BatchNormalization" and len(stored) == 4 and len(user.output) == 1:
-            gain, offset, mean, variance = (values.astype(np.float64) for values in stored)
-            factor = gain / np.sqrt(variance + attribute_of(user, "epsilon", 1e-5))
-            scale, shift = scale * factor, (shift - mean) * factor + offset
-        elif user.op_type in ("Add", "Mul") and len(stored) == 1:
-            number = _per_channel(stored[0], channels)
-            if number is None:
-                break
-            added = user.op_type == "Add"
-            scale, shift = (scale, shift + number) if added else (scale * number, shift * number)
-        else:
-            break
-        followers.append(user)
-    return followers, scale, shift
-
-
-def _per_channel(values: Array, channels: int) -> Doubles | None:
-    """Return a constant beside an image as one number per channel, if it is that."""
-    if values.size == 1:
-        return np.full(channels, values.item(), np.float64)
-    if values.size != channels or values.shape[-3:] != (channels, 1, 1):
-        return None
-    return values.reshape(-1).astype(np.float64)
 
 
 def _interleaving(
