@@ -111,6 +111,11 @@ class Spelling:
         value = self._attributes.get(name, default)
         return value.decode() if isinstance(value, bytes) else value
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The node's attributes, as they are stored."""
+        return self._attributes
+
     def input(self, position: int) -> str:
         """Return the name of an input; empty if it is left out."""
         return self.inputs[position] if position < len(self.inputs) else ""
