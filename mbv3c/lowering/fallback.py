@@ -19,6 +19,10 @@ from mbv3c.lowering.onnx_import import import_onnx, legalize
 from mbv3c.lowering.plan import Array, Step, Value
 from mbv3c.lowering.schedules import general
 
+# Operators whose results have as many elements as the values say that they read.
+_OPEN_SHAPES = ("Compress", "NonMaxSuppression", "NonZero", "Unique", "Range", "ConstantOfShape")
+_SHOWN = 5  # names of nodes in a message
+
 # Brings a function that TVM wrote into the form in which a target runs it.
 ScheduleFunction = Callable[[PrimFunc, tvm.target.Target], PrimFunc]
 
@@ -64,8 +68,8 @@ def lower_region(
     module = legalize(import_onnx(_region(model, nodes, inputs, outputs)), target)
     main = module["main"]
     names: dict[Any, str | Array] = dict(zip(main.params, inputs, strict=True))
-    covered = tuple(node.name or f"→ {node.output[0]}" for node in nodes)
-    return _CallReader(module, names, prefix, covered, target, schedule).read(main, list(outputs))
+    reader = _CallReader(module, names, prefix, nodes, target, schedule)
+    return reader.read(main, list(outputs))
 
 
 def _region(
@@ -110,12 +114,18 @@ class _CallReader:
         module: tvm.IRModule,
         names: dict[Any, str | Array],
         prefix: str,
-        covered: tuple[str, ...],
+        nodes: Sequence[onnx.NodeProto],
         target: tvm.target.Target,
         schedule: ScheduleFunction,
     ) -> None:
         self._module, self._names, self._prefix = module, names, prefix
-        self._covered, self._target, self._schedule = covered, target, schedule
+        self._target, self._schedule = target, schedule
+        self._covered = tuple(node.name or f"→ {node.output[0]}" for node in nodes)
+        self._suspects = [
+            f"{node.op_type} ({name})"
+            for node, name in zip(nodes, self._covered, strict=True)
+            if node.op_type in _OPEN_SHAPES
+        ]
         self._steps: list[Step] = []
         self._values: dict[str, Value] = {}
         self._parts: dict[Any, list[str | Array]] = {}  # the values of a tuple
@@ -152,10 +162,14 @@ class _CallReader:
             return np.array([int(extent) for extent in value.values], np.int64)
         if value not in self._names:
             operation = str(value).partition("(")[0].removeprefix("R.")
+            more = len(self._covered) - _SHOWN
+            lacking = ", ".join(self._suspects[:_SHOWN]) or (
+                f"{operation}, which one of these nodes needs: {', '.join(self._covered[:_SHOWN])}"
+                + (f" and {more} more" if more > 0 else "")
+            )
             raise ModelError(
-                f"TVM {tvm.__version__} has no kernel for {operation}, one of the nodes "
-                f"{', '.join(self._covered)}; leave it out of the export and compute it after the "
-                "model"
+                f"TVM {tvm.__version__} has no kernel for {lacking}; leave it out of the export "
+                "and compute it after the model"
             )
         return self._names[value]
 

@@ -79,6 +79,7 @@ def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
 
 
 _FAILED = re.compile(r"Error converting operator (\w+)")
+_LACKING = re.compile(r"Missing outputs .* in (\w+)")
 _MOST_SHOWN = 200  # characters of TVM's own words
 
 
@@ -90,8 +91,8 @@ def _last_line(error: Exception) -> str:
 
 def _why_not(model: onnx.ModelProto, printed: str, error: Exception) -> str:
     """Name the operator that TVM fails at, its nodes, and TVM's reason without its dumps."""
-    found = _FAILED.search(printed)
     reason = _last_line(error)
+    found = _FAILED.search(printed) or _LACKING.search(reason)
     if found is None:
         return f"TVM {tvm.__version__} cannot import this model: {reason}"
     operator = found[1]

@@ -30,6 +30,7 @@ from mbv3c.passes.report import PassReport, Proof, Refusal
 from mbv3c.passes.resolve_castlike import ResolveCastLike
 from mbv3c.passes.simplify import simplify
 from mbv3c.passes.sink_transposes import sink_transposes
+from mbv3c.passes.spell_missing import spell_missing
 from mbv3c.passes.spell_normalization import spell_normalization
 from mbv3c.passes.spell_resize import spell_resize
 from mbv3c.passes.spell_topk import spell_topk
@@ -63,6 +64,7 @@ CLEANING: tuple[Pass, ...] = (
     split_qoperators,
     spell_topk,
     spell_normalization,
+    spell_missing,
     unroll_recurrent,
     drop_noops,
     canonical_qdq,
@@ -83,6 +85,7 @@ _IN_ONE_FORM: tuple[Pass, ...] = (
     spell_resize,
     spell_topk,
     spell_normalization,
+    spell_missing,
     unroll_recurrent,
     drop_noops,
     SubToAdd(),

@@ -1,23 +1,27 @@
 """Put the bodies of functions in place of every call.
 
     [functions: f(a) = Mul(a, HardSigmoid(a))]   f(x)   ⇒   Mul(x, HardSigmoid(x))
-    Celu(x), GroupNormalization(x, …)                   ⇒   the operators that ONNX defines them by
+    Celu(x), Swish(x), Attention(q, k, v), …            ⇒   the operators that ONNX defines them by
 
 Exporters write modules as functions (torch's second exporter with `export_modules_as_functions`,
 onnxscript). Functions may call each other; ONNX's own inliner takes them all apart, and converts
 those of another opset than the model's. Source: ONNX IR, "Functions"; `onnx.inliner`.
 """
 
+from contextlib import suppress
+
 import onnx
 from onnx import helper, inliner, shape_inference
 
 from mbv3c.passes.names import graphs_of
 from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.upgrade_opset import opset_of
 
 NAME = "inline_functions"
 
-# Operators that ONNX defines as functions, and TVM does not import.
-_DEFINED_BY_OTHERS = ("Celu", "GroupNormalization")
+# Operators that ONNX defines as functions, and TVM does not import: its Attention is
+# that of onnxruntime.
+_DEFINED_BY_OTHERS = ("Celu", "Swish", "Attention", "RotaryEmbedding", "CenterCropPad")
 
 
 def inline_functions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
@@ -50,7 +54,7 @@ def _with_defaults(model: onnx.ModelProto) -> onnx.ModelProto:
     defaults = {
         (function.domain, function.name): list(function.attribute_proto)
         for function in copy.functions
-    }
+    } | _defaults_of_onnx(opset_of(model))
     bodies = [copy.graph.node, *(function.node for function in copy.functions)]
     while bodies:
         for node in bodies.pop():
@@ -59,6 +63,17 @@ def _with_defaults(model: onnx.ModelProto) -> onnx.ModelProto:
             node.attribute.extend(each for each in left if each.name not in given)
             bodies.extend(inner.node for inner in graphs_of(node))
     return copy
+
+
+def _defaults_of_onnx(opset: int) -> dict[tuple[str, str], list[onnx.AttributeProto]]:
+    """Return the defaults that ONNX gives attributes of operators which are defined by others."""
+    defaults = {}
+    for name in _DEFINED_BY_OTHERS:
+        with suppress(onnx.defs.SchemaError):  # this opset has no such operator
+            schema = onnx.defs.get_schema(name, opset)
+            values = [each.default_value for each in schema.attributes.values()]
+            defaults["", name] = [each for each in values if each.type]
+    return defaults
 
 
 def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -18,6 +18,8 @@ from mbv3c.passes.rewrite import Rewrite
 from mbv3c.passes.simplify import NAME as SIMPLIFY
 from mbv3c.passes.sink_transposes import NAME as SINK_TRANSPOSES
 from mbv3c.passes.sink_transposes import REMOVES as TRANSPOSES
+from mbv3c.passes.spell_missing import NAME as SPELL_MISSING
+from mbv3c.passes.spell_missing import REMOVES as MISSING
 from mbv3c.passes.spell_normalization import NAME as SPELL_NORMALIZATION
 from mbv3c.passes.spell_normalization import REMOVES as NORMALIZATIONS
 from mbv3c.passes.spell_resize import NAME as SPELL_RESIZE
@@ -33,6 +35,7 @@ REMOVES: dict[str, Removal] = {
     SPELL_RESIZE: RESIZES,
     SPELL_TOPK: TOPK,
     SPELL_NORMALIZATION: NORMALIZATIONS,
+    SPELL_MISSING: MISSING,
     UNROLL_RECURRENT: RECURRENT,
     DROP_NOOPS: NOOPS,
     SINK_TRANSPOSES: TRANSPOSES,

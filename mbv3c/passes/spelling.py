@@ -22,6 +22,10 @@ class StaysError(Exception):
     """Why a node keeps its spelling."""
 
 
+class KeptError(Exception):
+    """A node keeps its spelling since nothing is wrong with it: that is no refusal."""
+
+
 def spell_nodes(
     model: onnx.ModelProto, name: str, spellings: Mapping[str, Spell]
 ) -> tuple[onnx.ModelProto, PassReport]:
@@ -45,6 +49,9 @@ def spell_nodes(
         spelling = Spelling(node, around)
         try:
             spellings[node.op_type](spelling)
+        except KeptError:
+            nodes.append(node)
+            continue
         except StaysError as error:
             refused.append(Refusal(node.name or node.output[0], str(error)))
             nodes.append(node)
@@ -70,6 +77,8 @@ class _Around:
         graph = model.graph
         self.opset, self.free = opset_of(model), FreeNames(graph).take
         self.stored = constants_of(graph)
+        self.read = {name for node in graph.node for name in node.input}
+        self.read |= {value.name for value in graph.output}
         self.types = {
             value.name: value.type.tensor_type
             for value in (*graph.input, *graph.value_info, *graph.output)
@@ -102,6 +111,11 @@ class Spelling:
         value = self._attributes.get(name, default)
         return value.decode() if isinstance(value, bytes) else value
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The node's attributes, as they are stored."""
+        return self._attributes
+
     def input(self, position: int) -> str:
         """Return the name of an input; empty if it is left out."""
         return self.inputs[position] if position < len(self.inputs) else ""
@@ -109,6 +123,10 @@ class Spelling:
     def output(self, position: int) -> str:
         """Return the name of an output; empty if it is left out."""
         return self.outputs[position] if position < len(self.outputs) else ""
+
+    def is_read(self, position: int) -> bool:
+        """Say whether an output is there, and another node or the graph's end reads it."""
+        return bool(self.output(position)) and self.output(position) in self._around.read
 
     def since(self, opset: int) -> None:
         """Make sure that the model's opset has what is to be written.
@@ -181,9 +199,17 @@ class Spelling:
             for i, out in enumerate(outs)
         ]
         own = self._own in names
-        name = self._name if own else self._around.free(f"{self._name}.{step}.node")
+        name = self._name if own else self._around.free(f"{self._name}.{step}")
         self.nodes.append(helper.make_node(op_type, inputs, names, name, **attributes))
         return names
+
+    def reshaped(self, x: str, shape: str) -> str:
+        """Return a tensor in a stored shape; a constant becomes one of that shape."""
+        if x not in self._around.stored:
+            return self.add("Reshape", x, shape)
+        sizes = next(t for t in self.constants if t.name == shape)
+        values = numpy_helper.to_array(self._around.stored[x])
+        return self.store(values.reshape(numpy_helper.to_array(sizes)), "reshaped")
 
     def reduce(
         self, op_type: str, x: str, axes: Sequence[int], *, keepdims: int, out: str = ""

@@ -172,3 +172,12 @@ def test_no_kernel_of_a_long_network_names_all_of_it() -> None:
     named = [step.nodes for step in lowered.plan.steps]
     assert max(map(len, named)) <= 128
     assert {f"n{i}" for i in range(300)} <= {name for names in named for name in names}
+
+
+def test_what_has_no_kernel_is_named() -> None:
+    model = graph("g (float[1, 4] x) => (int64[2, n] y) { a = Exp(x) [places] y = NonZero(a) }")
+    outputs = {"y": ((2, 4), TensorProto.INT64)}
+    with pytest.raises(ModelError, match=r"no kernel for NonZero \(places\); leave it out"):
+        lower_region(
+            model, model.graph.node, {"x": ((1, 4), TensorProto.FLOAT)}, outputs, "r.", HOST
+        )

@@ -42,3 +42,14 @@ def test_what_the_importer_cannot_digest_is_an_error_of_ours(
     with pytest.raises(ModelError, match=r"cannot import Split .*: Dynamic Split not yet"):
         import_onnx(model)
     assert capsys.readouterr().out == ""
+
+
+def test_an_output_that_tvm_does_not_make_is_named() -> None:
+    model = onnx.parser.parse_model(
+        HEADER
+        + """g (float[1, 4, 6, 6] x) => (float[1, 4, 3, 3] y, int64[1, 4, 3, 3] z) {
+            [pool] y, z = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+        }"""
+    )
+    with pytest.raises(ModelError, match=r"cannot import MaxPool .* \(nodes: pool\)"):
+        import_onnx(model)

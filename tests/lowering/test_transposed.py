@@ -1,4 +1,4 @@
-"""Transposed convolutions without overlaps are products; the others are TVM's."""
+"""Transposed convolutions are products or convolutions, interleaved; the others are TVM's."""
 
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import mbv3c
 from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
 from mbv3c.targets.library.building import manifest_of
 from tests.onnx_text import graph, random
+from tests.targets.cpu import networks as cpu
+from tests.targets.opencl import networks as gpu
 
 
 def kinds(model: onnx.ModelProto, target: str, folder: Path) -> list[str]:
@@ -62,6 +64,41 @@ def test_what_follows_per_channel_is_part_of_the_weights(after: str, tmp_path: P
     made = kinds(upsampled(24, (2, 2), after), "host_cpu", tmp_path)
     assert made == ["convolution", "pointwise", "interleave", *made[3:]]
     assert set(made[3:]) <= {"transpose"}
+
+
+def overlapping(
+    attributes: str, kernel: tuple[int, int], size: tuple[int, int]
+) -> onnx.ModelProto:
+    return graph(
+        f"g (float[2, 6, 5, 7] x) => (float[2, 5, {size[0]}, {size[1]}] y) {{"
+        f"c = Conv (x, v) u = ConvTranspose <{attributes}> (c, w, b) y = HardSwish(u) }}",
+        v=random(6, 6, 1, 1),
+        w=random(6, 5, *kernel),
+        b=random(5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kernel", "size"),
+    [
+        ("strides = [2, 2], pads = [1, 1, 1, 1]", (4, 4), (10, 14)),
+        ("strides = [2, 2], pads = [1, 1, 1, 1], output_padding = [1, 1]", (3, 3), (10, 14)),
+        ("strides = [3, 2], pads = [2, 0, 0, 1]", (5, 3), (15, 14)),
+        ("strides = [2, 1], dilations = [1, 2], pads = [0, 2, 0, 2]", (2, 3), (10, 7)),
+        ("strides = [2, 2], dilations = [2, 3], pads = [1, 1, 2, 1]", (3, 2), (10, 14)),
+        ("strides = [2, 2], pads = [0, 1, 0, 1]", (2, 4), (10, 14)),
+    ],
+)
+def test_overlaps_are_one_window(
+    attributes: str, kernel: tuple[int, int], size: tuple[int, int]
+) -> None:
+    lowered = cpu.agrees(overlapping(attributes, kernel, size), cpu.AVX2)
+    assert cpu.kinds(lowered)[-3:-1] == ["convolution", "interleave"]
+
+
+def test_overlaps_on_a_gpu() -> None:
+    model = overlapping("strides = [2, 2], pads = [1, 1, 1, 1]", (4, 4), (10, 14))
+    assert "fallback" not in cpu.kinds(gpu.agrees(model))
 
 
 @pytest.mark.parametrize(

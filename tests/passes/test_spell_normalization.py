@@ -67,3 +67,34 @@ def test_a_shape_that_is_open_stays() -> None:
 
 def test_others_stay() -> None:
     ignores(spell_normalization, graph("g (float[4] x) => (float[4] y) { y = Relu(x) }"))
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_a_layer_whose_mean_and_deviation_are_read(opset: int) -> None:
+    text = (
+        "g (float[2, 3, 4, 5] x) =>"
+        "(float[2, 3, 4, 5] y, float[2, 3, 1, 1] m, float[2, 3, 1, 1] r)"
+        "{ y, m, r = LayerNormalization <axis = 2> (x, s, b) }"
+    )
+    model = graph(text, opset, s=random(4, 5), b=random(4, 5, seed=1))
+    rewritten, _ = fires(spell_normalization, model)
+    assert "LayerNormalization" not in operators(rewritten)
+
+
+def test_a_layer_of_which_nothing_else_is_read_stays() -> None:
+    text = (
+        "g (float[2, 3, 4, 5] x) => (float[2, 3, 4, 5] z)"
+        "{ y, m, r = LayerNormalization (x, s) z = Relu(y) }"
+    )
+    ignores(spell_normalization, graph(text, s=random(5)))
+
+
+def test_groups_of_channels() -> None:
+    text = (
+        "g (float[2, 6, 4, 5] x) => (float[2, 6, 4, 5] y)"
+        "{ y = GroupNormalization <num_groups = 3, epsilon = 0.01> (x, s, b) }"
+    )
+    model = graph(text, 21, s=random(6), b=random(6, seed=1))
+    rewritten, _ = fires(spell_normalization, model, 5e-6)  # onnxruntime's own error
+    found = operators(rewritten)
+    assert found == ["Reshape", "InstanceNormalization", "Reshape", "Mul", "Add"]

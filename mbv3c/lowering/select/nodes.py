@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper
 
 from mbv3c.lowering.plan import Array, Floats
 from mbv3c.lowering.schedules.emit import HARD_SWISH, LINEAR, RELU, Activation
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.lowering.select.graph import IMAGE_RANK, Graph
+
+Doubles = NDArray[np.float64]
 
 RENAMES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 ARITHMETIC = {"Add": "add", "Mul": "multiply"}
@@ -162,6 +165,30 @@ def product_of(node: onnx.NodeProto, graph: Graph) -> MatrixProduct | None:
     return MatrixProduct(rows, weights, bias, channels_last=False)
 
 
+def affine_after(
+    node: onnx.NodeProto, graph: Graph, channels: int
+) -> tuple[list[onnx.NodeProto], Doubles, Doubles]:
+    """Return the nodes behind a layer that scale and shift its channels, and by how much."""
+    followers: list[onnx.NodeProto] = []
+    scale, shift = np.ones(channels), np.zeros(channels)
+    while (user := graph.float_follower([node, *followers][-1].output[0])) is not None:
+        stored = [graph.stored[name] for name in user.input if name in graph.stored]
+        if user.op_type == "BatchNormalization" and len(stored) == 4 and len(user.output) == 1:
+            gain, offset, mean, variance = (values.astype(np.float64) for values in stored)
+            factor = gain / np.sqrt(variance + attribute_of(user, "epsilon", 1e-5))
+            scale, shift = scale * factor, (shift - mean) * factor + offset
+        elif user.op_type in ("Add", "Mul") and len(stored) == 1:
+            number = _per_channel(stored[0], channels)
+            if number is None:
+                break
+            added = user.op_type == "Add"
+            scale, shift = (scale, shift + number) if added else (scale * number, shift * number)
+        else:
+            break
+        followers.append(user)
+    return followers, scale, shift
+
+
 def ordered_operands(
     names: Sequence[str], result: str, graph: Graph
 ) -> tuple[Sequence[str], bool] | None:
@@ -239,6 +266,15 @@ def _axes_of(
         for i in range(2)
     )
     return down, right
+
+
+def _per_channel(values: Array, channels: int) -> Doubles | None:
+    """Return a constant beside an image as one number per channel, if it is that."""
+    if values.size == 1:
+        return np.full(channels, values.item(), np.float64)
+    if values.size != channels or values.shape[-3:] != (channels, 1, 1):
+        return None
+    return values.reshape(-1).astype(np.float64)
 
 
 def _has_stored_weights(node: onnx.NodeProto, graph: Graph) -> bool:

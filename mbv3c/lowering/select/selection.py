@@ -26,11 +26,13 @@ from mbv3c.lowering.plan import (
     Pointwise,
     Value,
 )
+from mbv3c.lowering.schedules.emit import Activation
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.memory import INT8, Deferred, Memory
 from mbv3c.lowering.select.nodes import (
     ARITHMETIC,
     RENAMES,
+    ImageConvolution,
     MatrixProduct,
     activation_of,
     convolution_of,
@@ -235,24 +237,9 @@ def convolution(node: onnx.NodeProto, selection: Selection) -> bool:
     conv = convolution_of(node, selection.graph)
     if conv is None or conv.groups != 1:
         return False
-    x = node.input[0]
     covered, activation = with_activation(node, selection.graph)
-    channels_first, source = not selection.memory.has_channels_last(x), selection.dtype
-    if channels_first and (made_type := selection.memory.made_type(x)) != INT8:
-        source = made_type  # the kernel converts it
-    shape = Convolution(
-        conv.batch,
-        conv.inputs,
-        conv.outputs,
-        *conv.axes,
-        activation,
-        channels_first,
-        selection.dtype,
-        source,
-    )
-    kernel = selection.kernels.convolution(shape, conv.weights, conv.bias)
-    value = selection.memory.value(x, source, channels_last=not channels_first)
-    selection.emit("convolution", covered, kernel, (value,), shape.madds)
+    kernel, value, madds = dense_kernel(conv, node.input[0], activation, selection)
+    selection.emit("convolution", covered, kernel, (value,), madds)
     return True
 
 
@@ -302,6 +289,28 @@ def elementwise(node: onnx.NodeProto, selection: Selection) -> bool:
 
 
 # ---- what rules share ----
+
+
+def dense_kernel(
+    conv: ImageConvolution, x: str, activation: Activation, selection: Selection
+) -> tuple[Kernel, str, int]:
+    """Return the kernel of a dense convolution, the value that it reads, and multiply-adds."""
+    channels_first, source = not selection.memory.has_channels_last(x), selection.dtype
+    if channels_first and (made_type := selection.memory.made_type(x)) != INT8:
+        source = made_type  # the kernel converts it
+    shape = Convolution(
+        conv.batch,
+        conv.inputs,
+        conv.outputs,
+        *conv.axes,
+        activation,
+        channels_first,
+        selection.dtype,
+        source,
+    )
+    kernel = selection.kernels.convolution(shape, conv.weights, conv.bias)
+    value = selection.memory.value(x, source, channels_last=not channels_first)
+    return kernel, value, shape.madds
 
 
 def fused_product(

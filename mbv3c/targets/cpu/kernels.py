@@ -33,6 +33,7 @@ from mbv3c.lowering.select import selection as rules
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.memory import Memory
 from mbv3c.lowering.select.nodes import branch_of
+from mbv3c.lowering.select.normalized import normalization
 from mbv3c.lowering.select.selection import Rule, Selection, run_rules
 from mbv3c.lowering.select.transposed import transposed
 from mbv3c.targets.cpu.cores import Processor
@@ -219,6 +220,7 @@ RULES: tuple[Rule[CpuSelection], ...] = (
     rules.pointwise,
     rules.convolution,
     transposed,
+    normalization,
     squeeze_excite_rule,
     rules.global_pool,
     rules.elementwise,

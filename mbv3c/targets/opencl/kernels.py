@@ -45,6 +45,7 @@ from mbv3c.lowering.select.nodes import (
     product_of,
     with_activation,
 )
+from mbv3c.lowering.select.normalized import normalization
 from mbv3c.lowering.select.selection import Rule, Selection, run_rules
 from mbv3c.lowering.select.transposed import transposed
 from mbv3c.targets.opencl.gpus import Gpu
@@ -273,6 +274,7 @@ RULES: tuple[Rule[GpuSelection], ...] = (
     pointwise_rule,
     rules.convolution,
     transposed,
+    normalization,
     squeeze_excite_gates,
     rules.global_pool,
     rules.elementwise,

@@ -1,0 +1,89 @@
+"""Operators that TVM lacks, or computes otherwise, are written as others."""
+
+import numpy as np
+import onnx
+import pytest
+
+from mbv3c.parity.reference import run, session
+from mbv3c.passes.spell_missing import spell_missing
+from tests.onnx_text import graph, random
+from tests.passes.rewriting import fires, ignores, operators, refuses
+
+WAYS = ["", "<exclusive = 1>", "<reverse = 1>", "<exclusive = 1, reverse = 1>"]
+
+
+def one(
+    call: str, opset: int = 17, shape: str = "1, 4, 7, 6", **stored: np.ndarray
+) -> onnx.ModelProto:
+    text = f"g (float[1, 4, 7, 6] x) => (float[{shape}] y) {{ y = {call} }}"
+    return graph(text, opset, **stored)
+
+
+@pytest.mark.parametrize("operator", ["Cosh", "Sinh"])
+def test_hyperbolic(operator: str) -> None:
+    text = f"g (float[64] z) => (float[64] y) {{ x = Tanh(z) y = {operator}(x) }}"
+    fires(spell_missing, graph(text))
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("ways", WAYS)
+def test_running_sums(ways: str, axis: int) -> None:
+    fires(spell_missing, one(f"CumSum {ways} (x, axis)", axis=np.array(axis)))
+
+
+def test_running_sums_that_are_long_stay() -> None:
+    text = "g (float[3000] x) => (float[3000] y) { y = CumSum (x, axis) }"
+    reason = refuses(spell_missing, graph(text, axis=np.array(0)))
+    assert reason == "it adds 3000 numbers; up to 2048 are a product"
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+@pytest.mark.parametrize("negative", [0, 1])
+def test_infinities_of_one_sign(positive: int, negative: int) -> None:
+    ways = f"<detect_positive = {positive}, detect_negative = {negative}>"
+    text = f"g (float[4] x) => (bool[4] y) {{ y = IsInf {ways} (x) }}"
+    model = graph(text)
+    if positive and negative:
+        ignores(spell_missing, model)
+        return
+    rewritten, _ = spell_missing(model)
+    assert operators(rewritten) == ["Equal"]
+    x = np.array([np.inf, -np.inf, np.nan, 1], np.float32)
+    np.testing.assert_array_equal(*(run(session(each), x)[0] for each in (rewritten, model)))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shape"),
+    [
+        ("kernel_shape = [3, 2], p = 1", "1, 4, 5, 5"),
+        ("kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1", "1, 4, 3, 3"),
+        (
+            "kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1, pads = [1, 0, 0, 1]",
+            "1, 4, 4, 3",
+        ),
+        ("kernel_shape = [2, 2], dilations = [2, 2], pads = [1, 1, 1, 1], p = 3", "1, 4, 7, 6"),
+        ('kernel_shape = [4, 3], auto_pad = "SAME_LOWER"', "1, 4, 7, 6"),
+        ('kernel_shape = [4, 3], auto_pad = "SAME_UPPER"', "1, 4, 7, 6"),
+    ],
+)
+def test_pools_of_powers(attributes: str, shape: str) -> None:
+    opset = 11 if "auto_pad" in attributes else 18
+    fires(spell_missing, one(f"LpPool <{attributes}> (x)", opset, shape))
+
+
+@pytest.mark.parametrize("padding", ["", ', auto_pad = "SAME_UPPER"', ', auto_pad = "SAME_LOWER"'])
+@pytest.mark.parametrize(
+    ("strides", "size"), [("2, 2", (14, 12)), ("2, 2", (13, 12)), ("3, 2", (22, 14))]
+)
+def test_transposed_with_an_output_shape(
+    strides: str, size: tuple[int, int], padding: str
+) -> None:
+    attributes = f"strides = [{strides}], output_shape = [{size[0]}, {size[1]}]{padding}"
+    shape = f"1, 2, {size[0]}, {size[1]}"
+    model = one(f"ConvTranspose <{attributes}> (x, w)", shape=shape, w=random(4, 2, 3, 3))
+    fires(spell_missing, model)
+
+
+def test_transposed_without_one_stays() -> None:
+    shape = "1, 2, 9, 8"
+    ignores(spell_missing, one("ConvTranspose (x, w)", shape=shape, w=random(4, 2, 3, 3)))
