@@ -7,6 +7,7 @@ source span, which TVM's passes keep when they move calls into other functions.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import erf
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 import tvm
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from tvm import relax
 from tvm.ir import SourceName, Span
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
@@ -21,8 +23,10 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 from mbv3c.errors import ModelError
 from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.quantization import Quantization
+from mbv3c.targets.ethos_u.lowering.moves import MOVES, numbers_moved, padded_with
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
+_PAIRS = ("relax.quantize", "relax.dequantize")
 
 
 def import_named(model: onnx.ModelProto) -> tvm.IRModule:
@@ -36,6 +40,7 @@ def import_named(model: onnx.ModelProto) -> tvm.IRModule:
     check_operators(prepared)
     opset = next(e.version for e in prepared.opset_import if e.domain in _DEFAULT_DOMAINS)
     importer = _NamedImporter({}, "float32", keep_params_in_input=False, sanitize=True)
+    importer.moves = _Moves(prepared, opset)
     try:
         return importer.from_onnx(prepared.graph, opset)
     except Exception as error:  # the importer raises whatever its converters raise
@@ -51,21 +56,82 @@ def name_of(expression: relax.Expr) -> str | None:
     return str(span.source_name.name) if span is not None else None
 
 
+@dataclass(frozen=True)
+class _Moves:
+    """The nodes of a model that only move elements.
+
+    Attributes:
+        model: the model.
+        opset: the version of ONNX's operators.
+    """
+
+    model: onnx.ModelProto
+    opset: int
+
+    @cached_property
+    def nodes(self) -> dict[str, onnx.NodeProto]:
+        return {node.name: node for node in self.model.graph.node if node.op_type in MOVES}
+
+    @cached_property
+    def stored(self) -> dict[str, onnx.TensorProto]:
+        """The constants, also numbers behind DequantizeLinear."""
+        stored = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        for node in self.model.graph.node:
+            names = node.input
+            if node.op_type != "DequantizeLinear" or any(name not in stored for name in names):
+                continue
+            integers, scale, *zero = (numpy_helper.to_array(stored[name]) for name in names)
+            if integers.size == 1:
+                number = (integers.astype(np.float32) - np.float32(sum(zero))) * scale
+                made = number.astype(np.float32).reshape(integers.shape)
+                stored[node.output[0]] = numpy_helper.from_array(made, node.output[0])
+        return stored
+
+    def of(self, name: str, x: relax.Expr) -> list[relax.Call]:
+        """Return calls for the results of a node that moves elements of `x`; none for others.
+
+        take(pad(x as one row, a zero in front), numbers counted from 1 on)
+        """
+        node = self.nodes.get(name)
+        if node is None or operator(x) != _PAIRS[1] or is_stored(x):
+            return []
+        shape, around = shape_of(x), padded_with(node, self.stored)
+        if around is None:
+            return []
+        moved = numbers_moved(node, self.stored, shape, self.opset)
+        calls = []
+        for numbers in moved or ():
+            # Each result has a pair of its own, which can go into the operation on integers.
+            own = relax.Call(x.op, x.args, x.attrs, x.ty_args, x.span)
+            row = relax.op.reshape(own, (int(np.prod(shape)),))
+            row = relax.op.nn.pad(row, [1, 0], pad_value=around)
+            calls.append(relax.op.take(row, relax.const(numbers + 1, "int32"), 0))
+        return calls
+
+
 class _NamedImporter(ONNXGraphImporter):  # type: ignore[misc]
+    moves: _Moves
+
     def _convert_operator(
         self, op_name: str, inputs: list[relax.Expr], attrs: dict[str, Any], opset: int
     ) -> relax.Expr:
-        bounds = inputs[1:]
-        if op_name == "Clip" and all(isinstance(bound, tvm.ir.GenericConst) for bound in bounds):
+        name, bounds = attrs["tvm_custom"]["name"], inputs[1:]
+        moved = self.moves.of(name, inputs[0]) if len(inputs) else []
+        if len(moved) > 1:
+            return relax.Tuple([self._named(self.bb.normalize(each), name) for each in moved])
+        if moved:
+            result = self.bb.normalize(moved[0])
+        elif op_name == "Clip" and all(isinstance(bound, tvm.ir.GenericConst) for bound in bounds):
             # The importer would make kernels of a Clip, as a bound might be NaN: no pattern fits.
             low, high = (float(bound.value.numpy().reshape(())) for bound in bounds)
             result = self.bb.normalize(relax.op.clip(inputs[0], low, high))
         else:
             result = super()._convert_operator(op_name, inputs, attrs, opset)
-        if not isinstance(result, relax.Call):
-            return result
-        span = Span(SourceName(attrs["tvm_custom"]["name"]), 0, 0, 0, 0)
-        named = relax.Call(result.op, result.args, result.attrs, result.ty_args, span)
+        return self._named(result, name) if isinstance(result, relax.Call) else result
+
+    def _named(self, call: relax.Call, name: str) -> relax.Expr:
+        span = Span(SourceName(name), 0, 0, 0, 0)
+        named = relax.Call(call.op, call.args, call.attrs, call.ty_args, span)
         return self.bb.normalize(named)
 
 
@@ -98,9 +164,6 @@ def with_own_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(nodes)
     return copy
-
-
-_PAIRS = ("relax.quantize", "relax.dequantize")
 
 
 @dataclass(frozen=True)
@@ -185,6 +248,16 @@ class Composite:
             return None
         return _quantization(dequantize).dequantize(source.value.numpy())
 
+    def slopes(self, prelu: relax.Call) -> NDArray[np.float64]:
+        """Return the slope of each channel of a PRelu."""
+        value = self._constant(prelu.args[1])
+        if isinstance(value, tvm.ir.GenericConst):
+            slopes = value.value.numpy()
+        else:
+            slopes = _quantization(value).dequantize(value.args[0].value.numpy())
+        by_channel = np.broadcast_to(slopes.reshape(-1).astype(np.float64), self.shape[1:2])
+        return np.ascontiguousarray(by_channel)
+
     def _constant(self, expression: relax.Expr) -> relax.Expr:
         """Return what an argument is, before it was reshaped and transposed."""
         value = self._value(expression)
@@ -242,7 +315,8 @@ class Composite:
         arguments = [values[a] if a in values else np.float32(_number(a)) for a in call.args]
         if name == "relax.nn.leakyrelu":
             arguments.append(np.float32(call.attrs.alpha))
-        with np.errstate(over="ignore"):  # an exponential of what is large
+        # An exponential of what is large, or a power of what is negative.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             result: NDArray[Any] = _NUMPY[name](*arguments)
         return result
 
@@ -262,6 +336,8 @@ _NUMPY: dict[str, Any] = {
     "relax.clip": np.clip,
     "relax.nn.relu": lambda x: np.maximum(x, np.float32(0)),
     "relax.maximum": np.maximum,
+    "relax.minimum": np.minimum,
+    "relax.power": np.power,
     "relax.abs": np.abs,
     "relax.negative": np.negative,
     "relax.exp": np.exp,
@@ -278,6 +354,11 @@ _NUMPY: dict[str, Any] = {
 def operator(expression: relax.Expr) -> str:
     """Return the name of the operator that a call calls; empty for anything else."""
     return str(expression.op.name) if isinstance(expression, relax.Call) else ""
+
+
+def is_stored(dequantize: relax.Call) -> bool:
+    """Say whether what is dequantized is a constant."""
+    return isinstance(dequantize.args[0], tvm.ir.GenericConst)
 
 
 def shape_of(expression: relax.Expr) -> tuple[int, ...]:
