@@ -7,7 +7,7 @@ from mbv3c.errors import ModelError
 from mbv3c.targets.ethos_u.lowering.region import Operator, Partition, Region
 from mbv3c.targets.ethos_u.manifest import PlacementRecord
 
-_SHOWN = 4  # operators in one message
+_SHOWN = 3  # operators in one message
 _ELSE = "use another target, such as arm_cpu with --precision int8"
 
 

@@ -1,169 +1,25 @@
-"""Composite functions: imported with the names of nodes, and read as operations on integers.
+"""Composite functions, read as operations on integers."""
 
-TVM's importer drops the names. Here the last call that a node becomes has the node's name as its
-source span, which TVM's passes keep when they move calls into other functions.
-"""
-
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import erf
 from typing import Any
 
 import numpy as np
-import onnx
 import tvm
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from tvm import relax
-from tvm.ir import SourceName, Span
-from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from mbv3c.errors import ModelError
-from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.quantization import Quantization
-from mbv3c.targets.ethos_u.lowering.moves import MOVES, numbers_moved, padded_with
 
-_DEFAULT_DOMAINS = ("", "ai.onnx")
 _PAIRS = ("relax.quantize", "relax.dequantize")
-
-
-def import_named(model: onnx.ModelProto) -> tvm.IRModule:
-    """Import a QDQ graph of fixed shapes.
-
-    Raises:
-        UnknownOperatorsError: TVM has no importer for some operators.
-        ModelError: TVM fails to import an operator.
-    """
-    prepared = with_own_pairs(model)
-    check_operators(prepared)
-    opset = next(e.version for e in prepared.opset_import if e.domain in _DEFAULT_DOMAINS)
-    importer = _NamedImporter({}, "float32", keep_params_in_input=False, sanitize=True)
-    importer.moves = _Moves(prepared, opset)
-    try:
-        return importer.from_onnx(prepared.graph, opset)
-    except Exception as error:  # the importer raises whatever its converters raise
-        reason = str(error).strip().splitlines()[-1:] or [repr(error)]
-        raise ModelError(
-            f"TVM {tvm.__version__} cannot import the quantized model: {reason[0]}"
-        ) from error
 
 
 def name_of(expression: relax.Expr) -> str | None:
     """Return the name of the node whose result an expression is; None if there is none."""
     span = expression.span
     return str(span.source_name.name) if span is not None else None
-
-
-@dataclass(frozen=True)
-class _Moves:
-    """The nodes of a model that only move elements.
-
-    Attributes:
-        model: the model.
-        opset: the version of ONNX's operators.
-    """
-
-    model: onnx.ModelProto
-    opset: int
-
-    @cached_property
-    def nodes(self) -> dict[str, onnx.NodeProto]:
-        return {node.name: node for node in self.model.graph.node if node.op_type in MOVES}
-
-    @cached_property
-    def stored(self) -> dict[str, onnx.TensorProto]:
-        """The constants, also numbers behind DequantizeLinear."""
-        stored = {tensor.name: tensor for tensor in self.model.graph.initializer}
-        for node in self.model.graph.node:
-            names = node.input
-            if node.op_type != "DequantizeLinear" or any(name not in stored for name in names):
-                continue
-            integers, scale, *zero = (numpy_helper.to_array(stored[name]) for name in names)
-            if integers.size == 1:
-                number = (integers.astype(np.float32) - np.float32(sum(zero))) * scale
-                made = number.astype(np.float32).reshape(integers.shape)
-                stored[node.output[0]] = numpy_helper.from_array(made, node.output[0])
-        return stored
-
-    def of(self, name: str, x: relax.Expr) -> list[relax.Call]:
-        """Return calls for the results of a node that moves elements of `x`; none for others.
-
-        take(pad(x as one row, a zero in front), numbers counted from 1 on)
-        """
-        node = self.nodes.get(name)
-        if node is None or operator(x) != _PAIRS[1] or is_stored(x):
-            return []
-        shape, around = shape_of(x), padded_with(node, self.stored)
-        if around is None:
-            return []
-        moved = numbers_moved(node, self.stored, shape, self.opset)
-        calls = []
-        for numbers in moved or ():
-            # Each result has a pair of its own, which can go into the operation on integers.
-            own = relax.Call(x.op, x.args, x.attrs, x.ty_args, x.span)
-            row = relax.op.reshape(own, (int(np.prod(shape)),))
-            row = relax.op.nn.pad(row, [1, 0], pad_value=around)
-            calls.append(relax.op.take(row, relax.const(numbers + 1, "int32"), 0))
-        return calls
-
-
-class _NamedImporter(ONNXGraphImporter):  # type: ignore[misc]
-    moves: _Moves
-
-    def _convert_operator(
-        self, op_name: str, inputs: list[relax.Expr], attrs: dict[str, Any], opset: int
-    ) -> relax.Expr:
-        name, bounds = attrs["tvm_custom"]["name"], inputs[1:]
-        moved = self.moves.of(name, inputs[0]) if len(inputs) else []
-        if len(moved) > 1:
-            return relax.Tuple([self._named(self.bb.normalize(each), name) for each in moved])
-        if moved:
-            result = self.bb.normalize(moved[0])
-        elif op_name == "Clip" and all(isinstance(bound, tvm.ir.GenericConst) for bound in bounds):
-            # The importer would make kernels of a Clip, as a bound might be NaN: no pattern fits.
-            low, high = (float(bound.value.numpy().reshape(())) for bound in bounds)
-            result = self.bb.normalize(relax.op.clip(inputs[0], low, high))
-        else:
-            result = super()._convert_operator(op_name, inputs, attrs, opset)
-        return self._named(result, name) if isinstance(result, relax.Call) else result
-
-    def _named(self, call: relax.Call, name: str) -> relax.Expr:
-        span = Span(SourceName(name), 0, 0, 0, 0)
-        named = relax.Call(call.op, call.args, call.attrs, call.ty_args, span)
-        return self.bb.normalize(named)
-
-
-def with_own_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy in which every dequantized tensor has one reader.
-
-        Q → DQ → {a, b}   ⇒   Q → {DQ → a, DQ → b}
-
-    So every DequantizeLinear can go into the integer operation that reads it.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    pairs = {n.output[0]: n for n in graph.node if n.op_type == "DequantizeLinear"}
-    readers = Counter(output.name for output in graph.output)  # who takes an output reads it, too
-    nodes = []
-    for node in graph.node:
-        if node.op_type != "DequantizeLinear":
-            for index, name in enumerate(node.input):
-                if name not in pairs:
-                    continue
-                readers[name] += 1
-                if readers[name] > 1:
-                    own = onnx.NodeProto()
-                    own.CopyFrom(pairs[name])
-                    own.name = own.output[0] = f"{name}__{readers[name]}"
-                    node.input[index] = own.output[0]
-                    nodes.append(own)
-        nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return copy
 
 
 @dataclass(frozen=True)
@@ -364,6 +220,12 @@ def is_stored(dequantize: relax.Call) -> bool:
 def shape_of(expression: relax.Expr) -> tuple[int, ...]:
     """Return a fixed shape."""
     return tuple(int(size) for size in expression.ty.shape.values)
+
+
+def axes_of_turn(transpose: relax.Call) -> list[int]:
+    """Return the axes of a Transpose."""
+    rank = len(transpose.args[0].ty.shape.values)
+    return [int(axis) for axis in transpose.attrs.axes or reversed(range(rank))]
 
 
 def bindings(function: relax.Function) -> Iterator[tuple[relax.Var, relax.Expr]]:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from mbv3c.lowering.quantization import Quantization
-from mbv3c.targets.ethos_u.lowering.composite import Composite, operator, shape_of
+from mbv3c.targets.ethos_u.lowering.composite import Composite, axes_of_turn, operator, shape_of
 from mbv3c.targets.ethos_u.lowering.grouped import parts_of
 from mbv3c.targets.ethos_u.lowering.layout import axis_on_device, on_device
-from mbv3c.targets.ethos_u.lowering.moves import move_of, numbers_of
+from mbv3c.targets.ethos_u.lowering.moves import move_of, numbers_of, numbers_shuffled
 from mbv3c.targets.ethos_u.lowering.moving import moved
 from mbv3c.targets.ethos_u.lowering.pooling import average, maximum, pool_of
 from mbv3c.targets.ethos_u.lowering.reducing import maximum as highest
@@ -31,6 +31,7 @@ from mbv3c.targets.ethos_u.lowering.transposed import transposed
 Values = Mapping[Any, TosaTensor]
 _ALIGNED_BITS = 20  # bits below the point to which an addition aligns its operands
 _LARGEST_WEIGHT = 127
+_LARGEST_BIAS = 1 << 30
 _ROW = 3  # rank of the weights of a convolution along a row
 
 
@@ -133,14 +134,18 @@ def _geometry(conv: relax.Call) -> ConvolutionGeometry:
 
 def _dense(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     product = composite.find("relax.matmul")
-    parameter, quantized = composite.input_of(product)
+    flattened = _has(composite, "relax.reshape")
+    taken = composite.find("relax.reshape") if flattened else product
+    parameter, quantized = composite.input_of(taken)
     weights = composite.weights_of(product, 1)
     transposed = _has(composite, "relax.permute_dims")
     integers = weights.integers if transposed else weights.integers.T
     scales = quantized.scale * weights.scales
+    x = values[parameter]
+    height, width, channels = x.shape[1:]
     sums = graph.convolution(
-        values[parameter],
-        integers[:, None, None, :],
+        x,
+        integers.reshape(len(integers), channels, height, width).transpose(0, 2, 3, 1),
         composite.bias(len(integers), scales),
         quantized.zero_point,
         depthwise=False,
@@ -195,6 +200,30 @@ def _affine(composite: Composite, graph: TosaGraph, values: Values) -> TosaTenso
     sums = graph.convolution(
         values[parameter],
         (signs * _LARGEST_WEIGHT).astype(np.int8)[None, None, :, None],
+        np.rint(added / scales).astype(np.int32),
+        quantized.zero_point,
+        depthwise=True,
+    )
+    return _finished(composite, graph, sums, scales)
+
+
+def _normalized(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    """Multiply channels by numbers and add others, as a depthwise convolution of 1x1."""
+    call = composite.find("relax.multiply")
+    parameter, quantized = composite.input_of(call)
+    factors, added = (
+        np.asarray(found.args[1].value.numpy(), np.float64).reshape(-1)
+        for found in (call, composite.find("relax.add"))
+    )
+    scales = quantized.scale * np.abs(factors) / _LARGEST_WEIGHT
+    # Beside what is added, the map of such a channel is less than a step of any result.
+    constant = np.abs(added) >= scales * _LARGEST_BIAS
+    weights = np.where(constant, 0, np.sign(factors) * _LARGEST_WEIGHT)
+    fine = np.maximum(np.abs(added), composite.output.scale) / (1 << _ALIGNED_BITS)
+    scales = np.where(constant, fine, scales)
+    sums = graph.convolution(
+        values[parameter],
+        weights.astype(np.int8)[None, None, :, None],
         np.rint(added / scales).astype(np.int32),
         quantized.zero_point,
         depthwise=True,
@@ -262,8 +291,11 @@ def _highest(composite: Composite, graph: TosaGraph, values: Values) -> TosaTens
 
 def _move(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     parameter, quantized = composite.only_input()
-    take = composite.find("relax.take")
-    numbers = numbers_of(take.args[1].value.numpy())
+    if composite.kind == "shuffle":
+        turn = composite.find("relax.permute_dims")
+        numbers = numbers_shuffled(shape_of(turn.args[0]), axes_of_turn(turn))
+    else:
+        numbers = numbers_of(composite.find("relax.take").args[1].value.numpy())
     move = move_of(numbers, shape_of(parameter), composite.shape)
     assert move is not None  # the pattern has checked it
     result = moved(graph, values[parameter], move, quantized.zero_point)
@@ -343,10 +375,12 @@ _CONVERTERS: dict[str, Callable[[Composite, TosaGraph, Values], TosaTensor]] = {
     "multiply": _multiply,
     "add": _add,
     "affine": _affine,
+    "normalized": _normalized,
     "flatten": _flatten,
     "concat": _concat,
     "highest": _highest,
     "move": _move,
+    "shuffle": _move,
     "prelu": _prelu,
     "transposed": _transposed,
     "max_pool": _max_pool,

@@ -3,27 +3,106 @@
     x (uint8) → Cast → Q(s, z) → DQ(s, z) → …   ⇒   x (uint8) → Cast → Q(1, -128) → DQ(1, -128) → …
 
 So the device's int8 are the pixels less 128. Pixels of int8 are the device's as they are.
+
+    Reshape → Q → DQ → Transpose → Q → DQ → Reshape   ⇒   Reshape → Transpose → Reshape
+
+    Flatten of a map → Q → DQ → Gemm   ⇒   Flatten → Gemm
+
+Between pairs of the same steps this is exact. The three move elements of a map together, and Gemm
+becomes a convolution as large as the map, whose weights are laid out as the device has pixels.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from mbv3c.graphs.count import tensor_shapes
 from mbv3c.graphs.load import model_input
 from mbv3c.passes.names import FreeNames
 from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
+from mbv3c.targets.ethos_u.lowering.layout import RANKS
+from mbv3c.targets.ethos_u.lowering.moves import keeps_order
 
 ZERO_POINTS = {TensorProto.UINT8: -128, TensorProto.INT8: 0}  # of pixels, by their type
 _AT_THE_INPUT = ("Cast", "Transpose")
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
+_FLAT = 2  # rank of N, C
 
 
 def device_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a quantized model as it is lowered; the model itself where nothing is to change."""
-    first = with_transpose_first(model)
+    first = _with_joined_moves(with_transpose_first(model))
     kind = model_input(first).type.tensor_type.elem_type
     return _with_whole_steps(first, ZERO_POINTS[kind]) if kind in ZERO_POINTS else first
+
+
+def _with_joined_moves(model: onnx.ModelProto) -> onnx.ModelProto:
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    uses = Counter(name for node in graph.node for name in node.input)
+    uses.update(output.name for output in graph.output)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+    def source(name: str) -> str | None:
+        """Return the tensor before a pair that only its reader reads, of the same steps."""
+        back = makers.get(name)
+        pair = makers.get(back.input[0]) if back is not None else None
+        if back is None or pair is None or (pair.op_type, back.op_type) != _PAIR:
+            return None
+        steps = [[stored.get(each) for each in node.input[1:]] for node in (pair, back)]
+        if any(each is None for each in steps[0] + steps[1]) or len(steps[0]) != len(steps[1]):
+            return None
+        if not all(np.array_equal(*both) for both in zip(*steps, strict=True)):
+            return None
+        alone = all(uses[each] == 1 for each in (name, back.input[0], pair.input[0]))
+        return str(pair.input[0]) if alone else None
+
+    joined: dict[str, str] = {}
+    for last in graph.node:
+        if last.op_type in ("Gemm", "MatMul"):
+            flat = source(last.input[0])
+            flatten = makers.get(flat or "")
+            if flat is not None and flatten is not None and _flattens_a_map(flatten, model):
+                joined[last.input[0]] = flat
+            continue
+        middle_out = source(last.input[0]) if last.op_type == "Reshape" else None
+        middle = makers.get(middle_out or "")
+        if middle_out is None or middle is None or middle.op_type != "Transpose":
+            continue
+        first_out = source(middle.input[0])
+        first = makers.get(first_out or "")
+        if first_out is not None and first is not None and first.op_type == "Reshape":
+            joined |= {last.input[0]: middle_out, middle.input[0]: first_out}
+    return _with_inputs(model, joined) if joined else model
+
+
+def _flattens_a_map(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    """Say whether a node makes a vector of a map whose elements lie otherwise on the device."""
+    if node.op_type not in ("Flatten", "Reshape"):
+        return False
+    shapes = tensor_shapes(model)
+    before, after = shapes.get(node.input[0], ()), shapes.get(node.output[0], ())
+    if len(before) not in RANKS or before[0] != 1 or len(after) != _FLAT:
+        return False
+    return not keeps_order(before, after)
+
+
+def _with_inputs(model: onnx.ModelProto, instead: dict[str, str]) -> onnx.ModelProto:
+    """Return a copy whose nodes read other tensors, without the pairs that nothing reads then."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    makers = {name: node for node in copy.graph.node for name in node.output}
+    dropped = {name for back in instead for name in (back, makers[back].input[0])}
+    kept = [node for node in copy.graph.node if node.output[0] not in dropped]
+    for node in kept:
+        for index, name in enumerate(node.input):
+            node.input[index] = instead.get(name, name)
+    del copy.graph.node[:]
+    copy.graph.node.extend(kept)
+    return copy
 
 
 def is_cast_first(model: onnx.ModelProto) -> bool:

@@ -246,6 +246,12 @@ def runs(chosen: Sequence[int]) -> list[tuple[int, int]]:
     return pieces
 
 
+def numbers_shuffled(parted: Sequence[int], axes: Sequence[int]) -> _Numbers:
+    """Return the numbers that a Reshape to `parted`, a Transpose and a Reshape leave, in order."""
+    numbers = np.arange(int(np.prod(parted))).reshape(tuple(parted))
+    return np.ascontiguousarray(numbers.transpose(axes)).reshape(-1)
+
+
 def numbers_of(constant: Any) -> _Numbers:
     """Return the numbers in the order of the result, as `move_of` takes them."""
     return np.asarray(constant, np.int64) - 1

@@ -16,12 +16,12 @@ from mbv3c.targets.ethos_u.lowering.channels_last import is_from_channels_last
 from mbv3c.targets.ethos_u.lowering.composite import (
     Composite,
     bindings,
-    import_named,
     name_of,
     operator,
     shape_of,
 )
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions, allowed_lsb, convert
+from mbv3c.targets.ethos_u.lowering.importing import import_named
 from mbv3c.targets.ethos_u.lowering.layout import on_device
 from mbv3c.targets.ethos_u.lowering.left import left_operators
 from mbv3c.targets.ethos_u.lowering.patterns import BACKEND, patterns
@@ -185,6 +185,7 @@ def _lower(function: relax.Function, ends: _BoundaryNames, lowering: LoweringOpt
     names: dict[Any, str] = {}
     makers: dict[Any, str] = {}
     operators: list[Operator] = []
+    placed: set[str] = set()
     single_operators: list[SingleOperator] = []
     for index, parameter in enumerate(function.params):
         names[parameter] = makers[parameter] = ends.input(symbol, index)
@@ -203,9 +204,10 @@ def _lower(function: relax.Function, ends: _BoundaryNames, lowering: LoweringOpt
             makers[variable] = composite.quantized_by
             reads = tuple(makers[outer] for outer in value.args)
             single_operators.append(_single_operator(composite, reads, lowering))
-            operators.append(
-                Operator(composite.name, composite.nodes, composite.kind, on_npu=True)
-            )
+            # Of a Split every result is a composite.
+            nodes = tuple(name for name in composite.nodes if name not in placed)
+            placed.update(nodes)
+            operators.append(Operator(composite.name, nodes, composite.kind, on_npu=True))
         elif not isinstance(value, relax.Tuple):
             values[variable], quantizations[variable] = values[value], quantizations[value]
             names[variable], makers[variable] = names[value], makers[value]

@@ -5,15 +5,22 @@
 Earlier patterns win. `convert` has the meaning of each pattern in integers, under its name.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 
 from tvm import relax
 from tvm.relax.dpl.pattern import DFPattern, TuplePattern, is_const, is_op, wildcard
 from tvm.relax.transform import FusionPattern, PatternCheckContext
 
-from mbv3c.targets.ethos_u.lowering.composite import is_stored, operator, shape_of
+from mbv3c.targets.ethos_u.lowering.composite import axes_of_turn, is_stored, operator, shape_of
 from mbv3c.targets.ethos_u.lowering.layout import RANKS
-from mbv3c.targets.ethos_u.lowering.moves import keeps_order, move_of, numbers_of
+from mbv3c.targets.ethos_u.lowering.moves import (
+    Move,
+    keeps_order,
+    move_of,
+    numbers_of,
+    numbers_shuffled,
+)
 from mbv3c.targets.ethos_u.lowering.pooling import LARGEST_STRIDE, pool_of
 from mbv3c.targets.ethos_u.lowering.reducing import axes_of, is_possible_maximum
 from mbv3c.targets.ethos_u.lowering.resizing import repetitions_of, upsampling_of
@@ -31,10 +38,12 @@ def patterns() -> list[FusionPattern]:
             _pattern("conv2d", pattern, conv=conv)
             for pattern, conv in _convolutions("relax.nn.conv2d", "relax.nn.conv1d")
         ),
-        *(_pattern("dense", pattern, product=product) for pattern, product in _products()),
+        *_products(),
         *(_pattern("table", pattern) for pattern in _tables()),
+        *_hard_sigmoids(),
         *_with_a_number(),
         *_by_channel(),
+        *_normalizations(),
         *_two("multiply", "relax.multiply"),
         *_two("add", "relax.add"),
         _reduction("mean", "relax.mean"),
@@ -67,6 +76,8 @@ def _check(context: PatternCheckContext) -> bool:
         return False
     if "move" in found and not _is_possible_move(found["move"], found["before"]):
         return False
+    if "shuffle" in found and _shuffle_of(found) is None:
+        return False
     if "channels" in found and not _is_by_channel(found["channels"], root):
         return False
     return all(check(found[name]) for name, check in _CHECKS.items() if name in found)
@@ -95,9 +106,14 @@ def _have_axes_of(root: relax.Expr, calls: Iterable[relax.Call]) -> bool:
     return all(len(call.ty.shape.values) == rank for call in calls)
 
 
-def _is_flat(product: relax.Call) -> bool:
+def _is_flat(matmul: relax.Call) -> bool:
     """Say whether a matrix product is one of a vector."""
-    return all(len(value.ty.shape.values) == _FLAT for value in (product, product.args[0]))
+    return all(len(value.ty.shape.values) == _FLAT for value in (matmul, matmul.args[0]))
+
+
+def _is_of_a_map(reshape: relax.Call) -> bool:
+    before = shape_of(reshape.args[0])
+    return len(before) in RANKS and before[0] == 1
 
 
 def _is_possible(conv: relax.Call) -> bool:
@@ -110,6 +126,14 @@ def _is_possible_move(take: relax.Call, dequantize: relax.Call) -> bool:
     if any(len(shape) not in RANKS for shape in (before, after)):
         return False
     return move_of(numbers, before, after) is not None
+
+
+def _shuffle_of(found: Mapping[str, relax.Call]) -> Move | None:
+    before, after = shape_of(found["before"]), shape_of(found["shuffle"])
+    if any(len(shape) not in RANKS for shape in (before, after)):
+        return None
+    axes = found["axes"]
+    return move_of(numbers_shuffled(shape_of(axes.args[0]), axes_of_turn(axes)), before, after)
 
 
 def _is_padded_with_zeros(pad: relax.Call) -> bool:
@@ -127,9 +151,7 @@ def _keeps_order(call: relax.Call) -> bool:
     before, after = (shape_of(value) for value in (call.args[0], call))
     if len(before) not in RANKS or before[0] != 1:
         return False
-    axes = None
-    if operator(call) == "relax.permute_dims":
-        axes = [int(axis) for axis in call.attrs.axes or reversed(range(len(before)))]
+    axes = axes_of_turn(call) if operator(call) == "relax.permute_dims" else None
     return keeps_order(before, after, axes)
 
 
@@ -154,9 +176,11 @@ _CHECKS: dict[str, Callable[[relax.Expr], bool]] = {
     "conv": _is_possible,
     "transposed": is_possible_transposed,
     "product": _is_flat,
+    "flattened": _is_of_a_map,
     "mean": _is_possible_mean,
     "highest": _is_possible_maximum,
     "number": _is_number,
+    "shift": _is_number,
     "reshape": _keeps_order,
     "turned": _keeps_order,
     "resize": _is_possible_resize,
@@ -200,15 +224,16 @@ def _convolutions(*operators: str) -> Iterator[tuple[DFPattern, DFPattern]]:
                 yield list(_clamped(summed))[form], conv
 
 
-def _products() -> Iterator[tuple[DFPattern, DFPattern]]:
-    for transposed in (True, False):
-        for bias in _BIASES:
-            weights = _weights()
-            weights = is_op("relax.permute_dims")(weights) if transposed else weights
-            product = is_op("relax.matmul")(_dequantize(), weights)
-            summed = product if bias is None else is_op("relax.add")(product, bias())
-            for pattern in _clamped(summed):
-                yield pattern, product
+def _products() -> Iterator[FusionPattern]:
+    """Yield products of a vector, or of a map that is flattened, and stored weights."""
+    for is_map, transposed, bias in product((False, True), (True, False), _BIASES):
+        for form in range(3):
+            weights = is_op("relax.permute_dims")(_weights()) if transposed else _weights()
+            taken = is_op("relax.reshape")(_dequantize(), wildcard()) if is_map else _dequantize()
+            matmul = is_op("relax.matmul")(taken, weights)
+            summed = matmul if bias is None else is_op("relax.add")(matmul, bias())
+            named = {"product": matmul, **({"flattened": taken} if is_map else {})}
+            yield _pattern("dense", list(_clamped(summed))[form], **named)
 
 
 _UNARY = (
@@ -222,16 +247,27 @@ def _tables() -> Iterator[DFPattern]:
     shifted = is_op("relax.clip")(is_op("relax.add")(x, is_const()), wildcard(), wildcard())
     for divided in ("relax.divide", "relax.multiply"):
         yield _quantize(is_op("relax.multiply")(x, is_op(divided)(shifted, is_const())))
-    for scaled in (
-        is_op("relax.multiply")(is_const(), _dequantize()),
-        is_op("relax.multiply")(_dequantize(), is_const()),
-    ):
-        moved = is_op("relax.add")(scaled, is_const())
-        yield _quantize(is_op("relax.clip")(moved, wildcard(), wildcard()))
     for name in _UNARY:
         yield _quantize(is_op(name)(_dequantize()))
     yield from _exponentials()
     yield from _clamped(_dequantize())
+
+
+def _hard_sigmoids() -> Iterator[FusionPattern]:
+    for flipped in (False, True):
+        slope, shift = is_const(), is_const()
+        both = (_dequantize(), slope) if flipped else (slope, _dequantize())
+        moved = is_op("relax.add")(is_op("relax.multiply")(*both), shift)
+        pattern = _quantize(is_op("relax.clip")(moved, wildcard(), wildcard()))
+        yield _pattern("table", pattern, number=slope, shift=shift)
+
+
+def _normalizations() -> Iterator[FusionPattern]:
+    """Yield what the importer makes of BatchNormalization."""
+    factors, shifts = is_const(), is_const()
+    moved = is_op("relax.add")(is_op("relax.multiply")(_dequantize(), factors), shifts)
+    for pattern in _clamped(moved):
+        yield _pattern("normalized", pattern, channels=factors)
 
 
 def _exponentials() -> Iterator[DFPattern]:
@@ -263,6 +299,12 @@ def _moves() -> Iterator[FusionPattern]:
     row = is_op("relax.nn.pad")(is_op("relax.reshape")(dequantize, wildcard()))
     take = is_op("relax.take")(row, is_const())
     yield _pattern("move", _quantize(take), move=take, padded=row, before=dequantize)
+    dequantize = _dequantize()
+    parted = is_op("relax.reshape")(dequantize, wildcard())
+    turned = is_op("relax.permute_dims")(parted)
+    shuffle = is_op("relax.reshape")(turned, wildcard())
+    named = {"shuffle": shuffle, "axes": turned, "before": dequantize}
+    yield _pattern("shuffle", _quantize(shuffle), **named)
 
 
 def _prelus() -> Iterator[FusionPattern]:

@@ -114,4 +114,5 @@ REASONS: dict[str, Reason] = {
 
 def reason_of(op_type: str, *, quantized: bool) -> Reason:
     """Return why an operator is not on the NPU; `quantized`: whether its results are."""
-    return REASONS.get(op_type, OTHER) if quantized else IN_FP32
+    reason = REASONS.get(op_type, OTHER)
+    return reason if quantized or reason is _COMPARISON else IN_FP32

@@ -98,6 +98,32 @@ FIRES = {
         y = SpaceToDepth <blocksize=3> (k)""",
         "[1,72,3,4]",
     ),
+    "maximum of the input": ("y = MaxPool <kernel_shape=[2,2], strides=[2,2]> (x)", "[1,8,4,5]"),
+    "average of the input": ("y = AveragePool <kernel_shape=[3,3]> (x)", "[1,8,7,9]"),
+    "the input turned into pixels": ("y = DepthToSpace <blocksize=2> (x)", "[1,2,18,22]"),
+    "channels shuffled": (
+        """a = Constant <value_ints=[1,2,4,9,11]> () s = Constant <value_ints=[1,8,9,11]> ()
+        h = HardSwish(x) k = Reshape(h, a) l = Transpose <perm=[0,2,1,3,4]> (k)
+        y = Reshape(l, s)""",
+        "[1,8,9,11]",
+    ),
+    "a block of pixels to channels, as torch writes it": (
+        """a = Constant <value_ints=[1,8,3,3,11,1]> () s = Constant <value_ints=[1,24,3,11]> ()
+        h = HardSwish(x) k = Reshape(h, a) l = Transpose <perm=[0,1,3,5,2,4]> (k)
+        y = Reshape(l, s)""",
+        "[1,24,3,11]",
+    ),
+    "product of a whole map": (
+        "h = HardSwish(x) f = Flatten(h) y = Gemm <transB=1> (f, whole, d)",
+        "[1,6]",
+    ),
+    "normalized": (
+        """spread = Constant <value_floats=[0.2,1.0,3.0,0.5,0.7,0.9,2.0,0.1]> ()
+        least = Constant <value_float=-0.2> () most = Constant <value_float=0.7> ()
+        h = HardSwish(x) n = BatchNormalization(h, c, shifts, c, spread)
+        y = Clip(n, least, most)""",
+        "[1,8,9,11]",
+    ),
     "slopes": ("h = Conv(x, p) y = PRelu(h, slopes)", "[1,12,9,11]"),
     "one slope": ("h = Conv(x, p) y = PRelu(h, slope)", "[1,12,9,11]"),
     "mean of channels": ("h = HardSwish(x) y = ReduceMean <axes=[1]> (h)", "[1,1,9,11]"),
@@ -218,6 +244,8 @@ CONSTANTS = {
     "narrow": (16, 4, 3),
     "slopes": (12, 1, 1),
     "slope": (1,),
+    "whole": (6, 792),
+    "shifts": (8,),
 }
 TABLES = {
     **{name: f"y = {name}(h)" for name in ("Tanh", "Erf", "Elu", "Selu", "Softplus", "Softsign")},

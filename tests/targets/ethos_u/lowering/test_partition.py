@@ -8,8 +8,9 @@ from mbv3c.errors import ModelError
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets.ethos_u.lowering.composite import bindings, import_named, name_of
+from mbv3c.targets.ethos_u.lowering.composite import bindings, name_of
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
+from mbv3c.targets.ethos_u.lowering.importing import import_named
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.tosa_graph import multiplier
 from mbv3c.targets.ethos_u.placement import PlacementError, npu_part
