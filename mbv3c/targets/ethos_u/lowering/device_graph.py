@@ -8,8 +8,11 @@ So the device's int8 are the pixels less 128. Pixels of int8 are the device's as
 
     Flatten of a map → Q → DQ → Gemm   ⇒   Flatten → Gemm
 
-Between pairs of the same steps this is exact. The three move elements of a map together, and Gemm
-becomes a convolution as large as the map, whose weights are laid out as the device has pixels.
+    x → MaxPool → Q(s, z) → DQ   ⇒   x → Q(s, z) → DQ → MaxPool → Q(s, z) → DQ
+
+Between pairs of the same steps this is exact, and so is the last, as rounding keeps the order. The
+three move elements of a map together, and Gemm becomes a convolution as large as the map, whose
+weights are laid out as the device has pixels.
 """
 
 from collections import Counter
@@ -17,7 +20,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from mbv3c.graphs.count import tensor_shapes
 from mbv3c.graphs.load import model_input
@@ -34,9 +37,41 @@ _FLAT = 2  # rank of N, C
 
 def device_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a quantized model as it is lowered; the model itself where nothing is to change."""
-    first = _with_joined_moves(with_transpose_first(model))
+    first = _with_quantized_pool(_with_joined_moves(with_transpose_first(model)))
     kind = model_input(first).type.tensor_type.elem_type
     return _with_whole_steps(first, ZERO_POINTS[kind]) if kind in ZERO_POINTS else first
+
+
+def _with_quantized_pool(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Quantize in front of a MaxPool that reads the model's input, as behind it."""
+    image = model_input(model).name
+    pools = {
+        node.output[0]: node
+        for node in model.graph.node
+        if node.op_type == "MaxPool" and node.input[0] == image and len(node.output) == 1
+    }
+    steps = {
+        node.input[0]: node.input[1:]
+        for node in model.graph.node
+        if node.op_type == _PAIR[0] and node.input[0] in pools
+    }
+    if not steps:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    free = FreeNames(copy.graph)
+    nodes = []
+    for node in copy.graph.node:
+        if node.output[0] in steps:
+            integers, back = (free.take(f"{image}.{kind}") for kind in _PAIR)
+            more = steps[node.output[0]]
+            nodes.append(helper.make_node(_PAIR[0], [image, *more], [integers], integers))
+            nodes.append(helper.make_node(_PAIR[1], [integers, *more], [back], back))
+            node.input[0] = back
+        nodes.append(node)
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy
 
 
 def _with_joined_moves(model: onnx.ModelProto) -> onnx.ModelProto:
