@@ -8,6 +8,7 @@ from mbv3c.targets.ethos_u.lowering.region import Operator, Partition, Region
 from mbv3c.targets.ethos_u.manifest import PlacementRecord
 
 _SHOWN = 3  # operators in one message
+_SHOWN_CHARACTERS = 100  # of names in one message, if they are more than one
 _ELSE = "use another target, such as arm_cpu with --precision int8"
 
 
@@ -42,9 +43,7 @@ def npu_part(parts: Partition, *, explain: bool = False) -> Region:
     if len(parts.regions) == 1 and not parts.awaited:
         return parts.regions[0]
     left = parts.awaited or parts.on_cpu
-    shown = [f"{node.kind} ({node.name})" for node in left]
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    listed = f"{', '.join(shown[:_SHOWN]) or 'everything'}{more}"
+    listed = _listed([f"{node.kind} ({node.name})" for node in left]) or "everything"
     why = left[0].stay if left else None
     reason, change = (f": {why.why}", f"{why.change}, or {_ELSE}") if why else ("", _ELSE)
     if parts.regions:
@@ -55,6 +54,15 @@ def npu_part(parts: Partition, *, explain: bool = False) -> Region:
         f"\n{line}" for line in costs([placed(node) for node in left] if explain else [])
     )
     raise PlacementError(f"{start}: {listed}{reason}\n{change}{table}", left)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Join some names, and say how many more there are."""
+    shown = list(names[:_SHOWN])
+    while len(shown) > 1 and len(", ".join(shown)) > _SHOWN_CHARACTERS:
+        shown.pop()
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return f"{', '.join(shown)}{more}"
 
 
 def placed(operator: Operator) -> PlacementRecord:

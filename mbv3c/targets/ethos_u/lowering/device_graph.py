@@ -17,9 +17,11 @@ weights are laid out as the device has pixels.
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from mbv3c.graphs.count import tensor_shapes
@@ -29,7 +31,10 @@ from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
 from mbv3c.targets.ethos_u.lowering.layout import RANKS
 from mbv3c.targets.ethos_u.lowering.moves import keeps_order
 
-ZERO_POINTS = {TensorProto.UINT8: -128, TensorProto.INT8: 0}  # of pixels, by their type
+ZERO_POINTS: dict[int, int] = {
+    TensorProto.UINT8: -128,
+    TensorProto.INT8: 0,
+}  # of pixels, by their type
 _AT_THE_INPUT = ("Cast", "Transpose")
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _FLAT = 2  # rank of N, C
@@ -163,7 +168,7 @@ def _with_whole_steps(model: onnx.ModelProto, zero_point: int) -> onnx.ModelProt
     graph = copy.graph
     pairs = list(_pairs_of_pixels(graph, model_input(copy).name))
     free = FreeNames(graph)
-    steps = {
+    steps: dict[str, NDArray[Any]] = {
         "scale": np.array(1, np.float32),
         "zero_point": np.array(zero_point, np.int8),
     }
@@ -193,7 +198,7 @@ def _pairs_of_pixels(graph: onnx.GraphProto, image: str) -> Iterator[onnx.NodePr
             yield node
 
 
-def _has(node: onnx.NodeProto, stored: dict[str, np.ndarray], zero_point: int) -> bool:
+def _has(node: onnx.NodeProto, stored: dict[str, NDArray[Any]], zero_point: int) -> bool:
     scale, *zero = (stored.get(name) for name in node.input[1:])
     return (
         scale is not None
