@@ -26,7 +26,7 @@ from mbv3c.commands.run import run
 from mbv3c.commands.targets import targets
 from mbv3c.commands.tune import tune
 from mbv3c.commands.verify import verify
-from mbv3c.errors import EXIT_FAILED, EXIT_FAULT, EXIT_INTERRUPTED, Mbv3cError, ParityError
+from mbv3c.errors import EXIT_FAILED, EXIT_FAULT, EXIT_INTERRUPTED, Mbv3cError
 from mbv3c.fault import report_fault
 from mbv3c.version import __version__
 
@@ -42,8 +42,7 @@ def main() -> NoReturn:
         code = commands.main(standalone_mode=False) or 0
     except Mbv3cError as error:
         code = error.exit_code
-        details = {"parity": error.parity} if isinstance(error, ParityError) else {}
-        _report(as_json, error.kind, str(error), code, details)
+        _report(as_json, error.kind, str(error), code, error.details)
     except click.ClickException as error:
         code = 2
         if not as_json:

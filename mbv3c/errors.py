@@ -18,6 +18,11 @@ class Mbv3cError(Exception):
     exit_code = EXIT_FAILED
     kind = "failed"
 
+    @property
+    def details(self) -> dict[str, object]:
+        """What the JSON form of the error has beside kind, message and exit code."""
+        return {}
+
 
 class UsageError(Mbv3cError):
     """The command line asked for something that does not exist or does not fit together."""
@@ -95,3 +100,7 @@ class ParityError(Mbv3cError):
     def __init__(self, message: str, parity: dict[str, object]) -> None:
         super().__init__(message)
         self.parity = parity
+
+    @property
+    def details(self) -> dict[str, object]:
+        return {"parity": self.parity}

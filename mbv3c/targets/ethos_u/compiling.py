@@ -24,18 +24,22 @@ from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.targets.ethos_u import c_source, vela
 from mbv3c.targets.ethos_u.devices import NpuOptions, NpuTarget
-from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
-from mbv3c.targets.ethos_u.lowering.host import host_operators, host_part
-from mbv3c.targets.ethos_u.lowering.partition import CONVERSIONS, partition
-from mbv3c.targets.ethos_u.lowering.region import Boundary, Operator, Partition, Region
+from mbv3c.targets.ethos_u.lowering.device_graph import (
+    ZERO_POINTS,
+    device_graph,
+    is_cast_first,
+)
+from mbv3c.targets.ethos_u.lowering.host import host_part
+from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.lowering.region import Boundary, Partition, Region
 from mbv3c.targets.ethos_u.manifest import (
     EndRecord,
     NpuManifest,
     NpuRecord,
     NpuTargetRecord,
-    PlacementRecord,
 )
+from mbv3c.targets.ethos_u.placement import npu_part, placed
 from mbv3c.targets.ethos_u.tuning.choose import Better, VelaChoices, better_choice
 from mbv3c.targets.ethos_u.vela import Cost
 
@@ -119,11 +123,13 @@ def lower(prepared: Prepared, job: Job, progress: Progress) -> NpuLowered:
     """Partition a quantized model and lower it, with the best choice that is known.
 
     Raises:
+        UsageError: `--float-io` does not fit the model.
         ModelError: the model has integers other than int8, or only a part of it fits the NPU.
     """
-    target, quantized = npu_of(job), with_transpose_first(prepared.graph)
+    target, quantized = npu_of(job), device_graph(prepared.graph)
     options = job.options if isinstance(job.options, NpuOptions) else NpuOptions()
     check_types(quantized, target)
+    _check_ends(quantized, options)
     progress("partitioning and lowering to TOSA")
     partitions: dict[str, Partition] = {}
 
@@ -133,13 +139,14 @@ def lower(prepared: Prepared, job: Job, progress: Progress) -> NpuLowered:
         return partitions[mean]
 
     roots = job.choices.roots if isinstance(job.choices, VelaChoices) else ()
+    explain = options.compare_size
     better = better_choice(
-        lambda mean: npu_part(parts(mean)).tosa, target, options, roots, progress
+        lambda mean: npu_part(parts(mean), explain=explain).tosa, target, options, roots, progress
     )
     if better is not None:
         options = replace(options, knobs=better.knobs)
     chosen = parts(options.knobs.mean)
-    npu_part(chosen)
+    npu_part(chosen, explain=explain)
     progress(f"compiling for {target.name} with vela")
     return NpuLowered(quantized, chosen, host_of(quantized, chosen), options, better)
 
@@ -183,31 +190,6 @@ def lowering(mean: str, target: NpuTarget) -> LoweringOptions:
     return LoweringOptions(mean, target.interpolates)
 
 
-_SHOWN = 5  # operators in one message
-
-
-def npu_part(parts: Partition) -> Region:
-    """Return the only region of a network of which the NPU computes everything up to a cut.
-
-    Raises:
-        ModelError: it computes nothing, or waits for what it cannot compute; that is named.
-    """
-    if len(parts.regions) == 1 and not parts.awaited:
-        return parts.regions[0]
-    left = parts.awaited or parts.on_cpu
-    named = [node for node in left if node.nodes and node.kind not in CONVERSIONS] or left
-    shown = [f"{node.kind} ({node.name})" for node in named]
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    listed = f"{', '.join(shown[:_SHOWN]) or 'everything'}{more}"
-    if not parts.regions:
-        raise ModelError(f"the NPU can compute nothing of this network: {listed}")
-    raise ModelError(
-        "the NPU computes a network from its input on, in one piece, and only what comes behind "
-        f"that can stay on the CPU; in front of its part or inside it there would be: {listed}; "
-        "replace that, or use another target, such as arm_cpu with --precision int8"
-    )
-
-
 def check_types(quantized: onnx.ModelProto, target: NpuTarget) -> None:
     """Refuse a quantized model with integers other than int8.
 
@@ -227,6 +209,15 @@ def check_types(quantized: onnx.ModelProto, target: NpuTarget) -> None:
                 f"{dtype} (node {node.name}); quantize with --activations int8, or onnxruntime's "
                 "quantizer with activation_type=QuantType.QInt8"
             )
+
+
+def _check_ends(quantized: onnx.ModelProto, options: NpuOptions) -> None:
+    value = model_inputs(quantized)[0]
+    if options.float_io and value.type.tensor_type.elem_type != TensorProto.FLOAT:
+        raise UsageError(
+            f"--float-io is for images in fp32, and {value.name!r} holds whole numbers; leave it "
+            "out: the device takes them as they are, uint8 less 128"
+        )
 
 
 def host_of(quantized: onnx.ModelProto, parts: Partition) -> onnx.ModelProto | None:
@@ -251,11 +242,12 @@ def check_image(model: onnx.ModelProto) -> None:
             f"{', '.join(others)}, too: use another target, or make the others constants"
         )
     kind = value.type.tensor_type.elem_type
-    if kind != TensorProto.FLOAT:
+    whole = kind in ZERO_POINTS and is_cast_first(model)
+    if kind != TensorProto.FLOAT and not whole:
+        dtype = TensorProto.DataType.Name(kind).lower()
         raise UsageError(
-            f"an Ethos-U network begins with an fp32 image that is quantized; {value.name!r} is "
-            f"{TensorProto.DataType.Name(kind)}: leave the conversion out of the export, or use "
-            "another target"
+            "an Ethos-U takes an image in fp32, or of uint8 or int8 that a Cast makes fp32; "
+            f"{value.name!r} is {dtype}\nput such a Cast first, or use another target"
         )
     shape = static_shape(value)
     if shape is None or len(shape) not in RANKS or shape[0] != 1:
@@ -305,7 +297,7 @@ def complete(manifest: Manifest, built: NpuBuilt, target: NpuTarget) -> NpuManif
     lowered, output = built.lowered, built.output
     region, host, options = lowered.region, lowered.host, lowered.options
     layout = c_source.read_layout(output.raw)
-    on_cpu = host_operators(lowered.quantized, host) if host is not None else []
+    on_cpu = lowered.parts.on_cpu if host is not None else ()
     ends = lowered.parts.ends if options.float_io else ()
     npu = NpuRecord(
         inputs=_ends(region.inputs, layout.inputs),
@@ -317,9 +309,10 @@ def complete(manifest: Manifest, built: NpuBuilt, target: NpuTarget) -> NpuManif
         knobs=options.knobs,
         tuned=lowered.better.record() if lowered.better else None,
         sram_budget_bytes=options.sram_bytes,
-        placement=tuple(_placed(operator) for operator in (*region.operators, *on_cpu, *ends)),
+        placement=tuple(placed(operator) for operator in (*region.operators, *on_cpu, *ends)),
         cost=output.cost,
         feasible=output.feasible,
+        image_dtype=manifest.input.dtype,
     )
     record = NpuTargetRecord(
         target.name,
@@ -345,13 +338,6 @@ def _outputs(lowered: NpuLowered, dtype: str) -> tuple[TensorRecord, ...]:
         )
     outputs = lowered.region.outputs
     return tuple(TensorRecord(end.name, tuple(end.shape), dtype) for end in outputs)
-
-
-def _placed(operator: Operator) -> PlacementRecord:
-    where = "npu" if operator.on_npu else "cpu"
-    return PlacementRecord(
-        operator.name, tuple(operator.nodes), operator.kind, where, operator.why or None
-    )
 
 
 def _ends(

@@ -30,7 +30,7 @@ from mbv3c.parity.tolerance import LEAST_COSINE
 from mbv3c.progress import Progress
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.ethos_u import vela
-from mbv3c.targets.ethos_u.compiling import RANKS, TOSA, host_of, lowering, npu_part, run_tosa
+from mbv3c.targets.ethos_u.compiling import RANKS, TOSA, host_of, lowering, run_tosa
 from mbv3c.targets.ethos_u.devices import NpuTarget
 from mbv3c.targets.ethos_u.host_parity import to_model
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
@@ -41,10 +41,11 @@ from mbv3c.targets.ethos_u.interpreter.program import (
     decode,
     read_program,
 )
-from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
+from mbv3c.targets.ethos_u.lowering.device_graph import device_graph
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Boundary, Region
 from mbv3c.targets.ethos_u.manifest import manifest_of
+from mbv3c.targets.ethos_u.placement import npu_part
 from mbv3c.targets.ethos_u.verify import nudged, operators_alone, other_constants
 
 PART, STREAM, ENDS, VELA = "part.tosa", "part_vela.npz", "ends.json", "vela.json"
@@ -259,7 +260,7 @@ class NpuStages:
         ]
 
     def climb(self, model: onnx.ModelProto) -> None:
-        model = with_transpose_first(model)
+        model = device_graph(model)
         lowered = self._lower(model)
         self._tosa(model, lowered)
         self._stream(model, lowered)
@@ -342,7 +343,7 @@ class NpuStages:
         )
 
     def _lower(self, model: onnx.ModelProto) -> SplitNetwork:
-        model = with_transpose_first(model)
+        model = device_graph(model)
         parts = partition(model, lowering(self.knobs.mean, self.target))
         region = npu_part(parts)
         if len(region.inputs[0].shape) not in RANKS:

@@ -63,7 +63,13 @@ class PlacementRecord:
         nodes: the ONNX nodes that it covers.
         operator: the kind of operator.
         on: `npu` or `cpu`.
-        why: why it stays on the CPU; None for operators of the NPU and those at its ends.
+        why: why it stays on the CPU; this and what follows is None for operators of the NPU and
+            those at its ends.
+        change: what to change in the network, so that it does not stay there.
+        bytes_from_npu: bytes of the NPU's results that it reads in each inference.
+        bytes_to_npu: bytes of its results that the NPU reads.
+        parts_before: parts of the NPU whose results it reads.
+        parts_behind: parts of the NPU that read its results.
     """
 
     name: str
@@ -71,11 +77,16 @@ class PlacementRecord:
     operator: str
     on: str
     why: str | None = None
+    change: str | None = None
+    bytes_from_npu: int | None = None
+    bytes_to_npu: int | None = None
+    parts_before: int | None = None
+    parts_behind: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the documented keys; `why` only where there is a reason."""
+        """Return the documented keys; `why` and those behind it only where there is a reason."""
         fields = msgspec.to_builtins(self)
-        return {key: value for key, value in fields.items() if key != "why" or value}
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,7 @@ class NpuRecord:
         placement: where every operator is computed.
         cost: vela's estimates.
         feasible: whether the SRAM that was asked for is kept.
+        image_dtype: the element type of the model's own input.
     """
 
     inputs: tuple[EndRecord, ...]
@@ -126,6 +138,7 @@ class NpuRecord:
     placement: tuple[PlacementRecord, ...]
     cost: Cost
     feasible: bool
+    image_dtype: str = "float32"
 
     @property
     def left_to_cpu(self) -> Sequence[PlacementRecord]:
@@ -149,8 +162,8 @@ class NpuManifest(Manifest):
 
     @property
     def taken(self) -> tuple[TensorRecord, ...]:
-        """The image in fp32: without `--float-io`, `mbv3c run` quantizes it for the device."""
-        return (replace(self.input, dtype="float32"),)
+        """The image as the model has it: `mbv3c run` quantizes it for the device."""
+        return (replace(self.input, dtype=self.npu.image_dtype),)
 
 
 def manifest_of(bundle: Bundle) -> NpuManifest:

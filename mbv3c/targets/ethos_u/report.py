@@ -8,6 +8,7 @@ import msgspec
 from mbv3c.bundle import Bundle, damaged_parity
 from mbv3c.targets.backend import Compiled, Description
 from mbv3c.targets.ethos_u.manifest import NpuManifest, manifest_of
+from mbv3c.targets.ethos_u.placement import costs
 from mbv3c.targets.ethos_u.tuning.estimates import describe
 from mbv3c.targets.ethos_u.vela import ESTIMATED, Cost, cost_json
 from mbv3c.targets.ethos_u.verdict import sentences
@@ -38,7 +39,8 @@ def describe_compiled(compiled: Compiled, *, explain: bool) -> Description:
         document["alternatives"] = {
             name: _without_layers(cost) for name, cost in alternatives.items()
         }
-        lines += [*_table(manifest), "", *_comparison(npu.cost, alternatives), ""]
+        lines += [*_table(manifest), "", *costs(npu.left_to_cpu)]
+        lines += [*_comparison(npu.cost, alternatives), ""]
     lines.append(f"{bundle.path}: {manifest.target.name} {manifest.precision}")
     lines += [*_summary(manifest), *_tuned(manifest), *_left(manifest)]
     if not npu.feasible:
@@ -156,11 +158,18 @@ def _tuned(manifest: NpuManifest) -> Iterator[str]:
 
 
 def _left(manifest: NpuManifest) -> Iterator[str]:
-    """Say what stays on the CPU, and why."""
-    reasons: dict[str, list[str]] = {}
-    for operator in manifest.npu.left_to_cpu:
+    """Say what stays on the CPU, why, what it costs and what would change that."""
+    left = manifest.npu.left_to_cpu
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for operator in left:
         named = f"{operator.operator} ({operator.name})"
-        reasons.setdefault(operator.why or "", []).append(named)
-    for why, names in reasons.items():
+        reasons.setdefault((operator.why or "", operator.change or ""), []).append(named)
+    for (why, change), names in reasons.items():
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-        yield f"in {manifest.host}, {why}: {', '.join(names[:_MOST_NAMED])}{more}"
+        yield (
+            f"in {manifest.host}, {why}: {', '.join(names[:_MOST_NAMED])}{more}; to change that, "
+            f"{change}"
+        )
+    if left:
+        moved = sum(operator.bytes_from_npu or 0 for operator in left)
+        yield f"the NPU hands {moved:,} bytes an inference to what stays on the CPU"

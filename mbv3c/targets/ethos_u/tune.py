@@ -12,7 +12,7 @@ from mbv3c.figures import figure
 from mbv3c.job import Job
 from mbv3c.prepare import prepare
 from mbv3c.progress import Progress
-from mbv3c.targets.ethos_u.compiling import check_image, check_types, lowering, npu_of, npu_part
+from mbv3c.targets.ethos_u.compiling import check_image, check_types, lowering, npu_of
 from mbv3c.targets.ethos_u.devices import (
     ARENAS,
     MEANS,
@@ -22,8 +22,9 @@ from mbv3c.targets.ethos_u.devices import (
     memories,
     sram_of,
 )
-from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
+from mbv3c.targets.ethos_u.lowering.device_graph import device_graph
 from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.placement import npu_part
 from mbv3c.targets.ethos_u.tuning.choose import fastest
 from mbv3c.targets.ethos_u.tuning.estimates import (
     FAILED,
@@ -257,7 +258,7 @@ def tune(model: onnx.ModelProto, job: Job, request: TuneRequest, progress: Progr
     with database.only_one():
         if database.torn():
             progress(f"{database.folder}: the last record was only half written, and is dropped")
-        quantized = with_transpose_first(prepare(model, job, progress).graph)
+        quantized = device_graph(prepare(model, job, progress).graph)
         check_types(quantized, target)
         progress("partitioning and lowering to TOSA")
         networks = {

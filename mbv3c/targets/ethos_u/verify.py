@@ -22,7 +22,7 @@ from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
 from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
 from mbv3c.parity.tolerance import ANY, LSB, TOLERANCES
 from mbv3c.parity.verdict import Pair, Pairs
-from mbv3c.targets.ethos_u.compiling import TOSA, lowering, npu_part, run_tosa
+from mbv3c.targets.ethos_u.compiling import TOSA, lowering, run_tosa
 from mbv3c.targets.ethos_u.devices import NpuTarget
 from mbv3c.targets.ethos_u.host_parity import (
     OutputsAndIntegers,
@@ -38,11 +38,12 @@ from mbv3c.targets.ethos_u.interpreter.program import (
     UnsupportedError,
     read_program,
 )
-from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
+from mbv3c.targets.ethos_u.lowering.device_graph import device_graph
 from mbv3c.targets.ethos_u.lowering.layout import to_device
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Region
 from mbv3c.targets.ethos_u.manifest import manifest_of
+from mbv3c.targets.ethos_u.placement import npu_part
 from mbv3c.targets.ethos_u.verdict import NpuParity, OperatorsAlone, StepInput
 
 _NUDGED = 9
@@ -56,7 +57,7 @@ def verify(bundle: Bundle, device: NpuTarget, inputs: list[Feed] | None = None) 
         Mbv3cError: a tool fails.
     """
     manifest = manifest_of(bundle)
-    quantized = with_transpose_first(onnx.load(bundle.compiled_model))
+    quantized = device_graph(onnx.load(bundle.compiled_model))
     region = npu_part(partition(quantized, lowering(manifest.npu.knobs.mean, device)))
     host = onnx.load(bundle.path / NPU_HOST) if manifest.host else None
     tosa, stream = (bundle.path / TOSA).read_bytes(), bundle.path / NPU_STREAM
@@ -197,14 +198,17 @@ def _steps(
     )
 
 
-def nudged(x: Feed, start: Quantization) -> NDArray[np.float32]:
-    """Return an input of which a few integers are one step up or down."""
+def nudged(x: Feed, start: Quantization) -> NDArray[Any]:
+    """Return an input of which a few integers are one step up or down, in its own type."""
     rng = np.random.default_rng(20190506)
     image = only_array(x)
     values = start.dequantize(start.quantize(image)).reshape(-1)
     places = rng.choice(values.size, min(_NUDGED, values.size), replace=False)
     values[places] += np.float32(start.scale) * rng.choice([-1, 1], len(places)).astype(np.float32)
-    return values.reshape(image.shape)
+    if np.issubdtype(image.dtype, np.integer):
+        limits = np.iinfo(image.dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    return values.reshape(image.shape).astype(image.dtype)
 
 
 def _lsb(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> int:
@@ -234,12 +238,11 @@ def _every_integer(quantized: onnx.ModelProto, x: Feed) -> dict[str, NDArray[np.
     nodes = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
     values = run(session(with_integers(quantized, [node.name for node in nodes])), x)
     by_name: dict[str, NDArray[np.int8]] = {}
-    image = model_input(quantized).name  # perhaps with its channels last
-    moved = {
-        node.output[0]: image
-        for node in quantized.graph.node
-        if node.op_type == "Transpose" and node.input[0] == image
-    }
+    image = model_input(quantized).name  # perhaps with its channels last, or of whole pixels
+    moved = {image: image}
+    for node in quantized.graph.node:
+        if node.op_type in ("Transpose", "Cast") and node.input[0] in moved:
+            moved[node.output[0]] = image
     for node, value in zip(nodes, values[-len(nodes) :], strict=True):
         read = node.input[0]
         by_name[node.name] = by_name[moved.get(read, read)] = value.view(np.int8)

@@ -86,7 +86,47 @@ def channels_last() -> onnx.ModelProto:
     return net.model(net.head(net.trunk(net.add("Transpose", moved, perm=[0, 3, 1, 2]))))
 
 
+def pixels() -> onnx.ModelProto:
+    """Return a network for a camera's frames: uint8, N, H, W, C, normalised in the graph."""
+    net = Net(inputs={"x": (onnx.TensorProto.UINT8, (1, 24, 32, 3))})
+    real = net.add("Cast", "x", to=onnx.TensorProto.FLOAT)
+    scaled = net.add("Div", net.add("Sub", real, net.constant(127.5)), net.constant(58.0))
+    return net.model(net.head(net.trunk(net.add("Transpose", scaled, perm=[0, 3, 1, 2]))))
+
+
+def moves() -> onnx.ModelProto:
+    """Return a network of groups, shuffled channels, slopes and operators that move elements."""
+    net = Net()
+
+    def integers(*values: int) -> str:
+        return net.constant(values, np.int64)
+
+    x = net.conv(net.conv("x", (3, 32), kernel=3, stride=2), (32, 32), kernel=3, group=4)
+    x = net.add("Reshape", x, integers(1, 4, 8, 16, 16))
+    x = net.add("Transpose", x, perm=[0, 2, 1, 3, 4])
+    x = net.add("Reshape", x, integers(1, 32, 16, 16))
+    x = net.add("PRelu", x, net.constant(net.random.uniform(-0.3, 0.6, (32, 1, 1))))
+    parts = [f"{x}.{half}" for half in (0, 1)]
+    split = onnx.helper.make_node("Split", [x, integers(12, 20)], parts, f"{x}.split", axis=1)
+    net.nodes.append(split)
+    x = net.add("Concat", parts[1], net.add("Sigmoid", parts[0]), axis=1)
+    gate = net.add("Sigmoid", net.reduce("ReduceMax", x, 1))
+    x = net.add("Mul", x, gate)
+    x = net.add("DepthToSpace", x, blocksize=2, mode="CRD")
+    x = net.add("Pad", x, integers(0, 0, 2, 0, 0, 0, 0, 3))
+    x = net.add("Slice", x, integers(1, 30), integers(34, 0), integers(2, 3), integers(3, -1))
+    statistics = [net.constant(net.random.uniform(0.5, 1.5, 8)) for _ in range(4)]
+    x = net.add("BatchNormalization", net.add("HardSwish", x), *statistics)
+    x = net.add("Pad", x, integers(0, 0, 1, 1, 0, 0, 0, 1), mode="reflect")
+    rows = net.reduce("ReduceMean", x, 3)
+    x = net.conv(net.add("Tile", rows, integers(1, 1, 1, 3)), (8, 16))
+    weights = net.constant(net.random.normal(0, 0.05, (10, 16 * 12 * 3)))
+    return net.model(net.add("Gemm", net.add("Flatten", x), weights, transB=1))
+
+
 NETWORKS = {
+    "pixels of uint8": pixels,
+    "groups, slopes and moves": moves,
     "channels last": channels_last,
     "row": row,
     "U-Net": u_net,

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from mbv3c.errors import EXIT_USAGE
 from mbv3c.targets import find_target
 from mbv3c.targets.ethos_u import vela as ethos_u
-from mbv3c.targets.ethos_u.compiling import lowering, npu_part
+from mbv3c.targets.ethos_u.compiling import lowering
 from mbv3c.targets.ethos_u.devices import Knobs, NpuOptions, canonical, every_choice, memories
 from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.placement import npu_part
 from mbv3c.targets.ethos_u.tuning.choose import better_choice, fastest
 from mbv3c.targets.ethos_u.tuning.estimates import (
     FAILED,

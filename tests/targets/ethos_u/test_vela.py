@@ -6,10 +6,11 @@ import pytest
 from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.targets import find_target
 from mbv3c.targets.ethos_u.c_source import read_layout
-from mbv3c.targets.ethos_u.compiling import lowering, npu_part
+from mbv3c.targets.ethos_u.compiling import lowering
 from mbv3c.targets.ethos_u.devices import NPU_TARGETS, Knobs, NpuTarget
 from mbv3c.targets.ethos_u.interpreter.program import read_program
 from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.placement import npu_part
 from mbv3c.targets.ethos_u.vela import build, check_budget, estimate
 
 

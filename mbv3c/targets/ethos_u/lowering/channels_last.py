@@ -23,7 +23,7 @@ _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _POINTWISE = frozenset(
     {
         *(*_PAIR, "Add", "Sub", "Mul", "Div", "Relu", "Clip"),
-        *("HardSwish", "HardSigmoid", "Sigmoid", "Identity"),
+        *("HardSwish", "HardSigmoid", "Sigmoid", "Identity", "Cast"),
     }
 )
 

@@ -1,106 +1,25 @@
-"""Composite functions: imported with the names of nodes, and read as operations on integers.
+"""Composite functions, read as operations on integers."""
 
-TVM's importer drops the names. Here the last call that a node becomes has the node's name as its
-source span, which TVM's passes keep when they move calls into other functions.
-"""
-
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import erf
 from typing import Any
 
 import numpy as np
-import onnx
 import tvm
 from numpy.typing import NDArray
 from tvm import relax
-from tvm.ir import SourceName, Span
-from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from mbv3c.errors import ModelError
-from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.quantization import Quantization
 
-_DEFAULT_DOMAINS = ("", "ai.onnx")
-
-
-def import_named(model: onnx.ModelProto) -> tvm.IRModule:
-    """Import a QDQ graph of fixed shapes.
-
-    Raises:
-        UnknownOperatorsError: TVM has no importer for some operators.
-        ModelError: TVM fails to import an operator.
-    """
-    prepared = with_own_pairs(model)
-    check_operators(prepared)
-    opset = next(e.version for e in prepared.opset_import if e.domain in _DEFAULT_DOMAINS)
-    importer = _NamedImporter({}, "float32", keep_params_in_input=False, sanitize=True)
-    try:
-        return importer.from_onnx(prepared.graph, opset)
-    except Exception as error:  # the importer raises whatever its converters raise
-        reason = str(error).strip().splitlines()[-1:] or [repr(error)]
-        raise ModelError(
-            f"TVM {tvm.__version__} cannot import the quantized model: {reason[0]}"
-        ) from error
+_PAIRS = ("relax.quantize", "relax.dequantize")
 
 
 def name_of(expression: relax.Expr) -> str | None:
     """Return the name of the node whose result an expression is; None if there is none."""
     span = expression.span
     return str(span.source_name.name) if span is not None else None
-
-
-class _NamedImporter(ONNXGraphImporter):  # type: ignore[misc]
-    def _convert_operator(
-        self, op_name: str, inputs: list[relax.Expr], attrs: dict[str, Any], opset: int
-    ) -> relax.Expr:
-        bounds = inputs[1:]
-        if op_name == "Clip" and all(isinstance(bound, tvm.ir.GenericConst) for bound in bounds):
-            # The importer would make kernels of a Clip, as a bound might be NaN: no pattern fits.
-            low, high = (float(bound.value.numpy().reshape(())) for bound in bounds)
-            result = self.bb.normalize(relax.op.clip(inputs[0], low, high))
-        else:
-            result = super()._convert_operator(op_name, inputs, attrs, opset)
-        if not isinstance(result, relax.Call):
-            return result
-        span = Span(SourceName(attrs["tvm_custom"]["name"]), 0, 0, 0, 0)
-        named = relax.Call(result.op, result.args, result.attrs, result.ty_args, span)
-        return self.bb.normalize(named)
-
-
-def with_own_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy in which every dequantized tensor has one reader.
-
-        Q → DQ → {a, b}   ⇒   Q → {DQ → a, DQ → b}
-
-    So every DequantizeLinear can go into the integer operation that reads it.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    pairs = {n.output[0]: n for n in graph.node if n.op_type == "DequantizeLinear"}
-    readers = Counter(output.name for output in graph.output)  # who takes an output reads it, too
-    nodes = []
-    for node in graph.node:
-        if node.op_type != "DequantizeLinear":
-            for index, name in enumerate(node.input):
-                if name not in pairs:
-                    continue
-                readers[name] += 1
-                if readers[name] > 1:
-                    own = onnx.NodeProto()
-                    own.CopyFrom(pairs[name])
-                    own.name = own.output[0] = f"{name}__{readers[name]}"
-                    node.input[index] = own.output[0]
-                    nodes.append(own)
-        nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return copy
-
-
-_PAIRS = ("relax.quantize", "relax.dequantize")
 
 
 @dataclass(frozen=True)
@@ -185,6 +104,16 @@ class Composite:
             return None
         return _quantization(dequantize).dequantize(source.value.numpy())
 
+    def slopes(self, prelu: relax.Call) -> NDArray[np.float64]:
+        """Return the slope of each channel of a PRelu."""
+        value = self._constant(prelu.args[1])
+        if isinstance(value, tvm.ir.GenericConst):
+            slopes = value.value.numpy()
+        else:
+            slopes = _quantization(value).dequantize(value.args[0].value.numpy())
+        by_channel = np.broadcast_to(slopes.reshape(-1).astype(np.float64), self.shape[1:2])
+        return np.ascontiguousarray(by_channel)
+
     def _constant(self, expression: relax.Expr) -> relax.Expr:
         """Return what an argument is, before it was reshaped and transposed."""
         value = self._value(expression)
@@ -242,7 +171,8 @@ class Composite:
         arguments = [values[a] if a in values else np.float32(_number(a)) for a in call.args]
         if name == "relax.nn.leakyrelu":
             arguments.append(np.float32(call.attrs.alpha))
-        with np.errstate(over="ignore"):  # an exponential of what is large
+        # An exponential of what is large, or a power of what is negative.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             result: NDArray[Any] = _NUMPY[name](*arguments)
         return result
 
@@ -262,6 +192,8 @@ _NUMPY: dict[str, Any] = {
     "relax.clip": np.clip,
     "relax.nn.relu": lambda x: np.maximum(x, np.float32(0)),
     "relax.maximum": np.maximum,
+    "relax.minimum": np.minimum,
+    "relax.power": np.power,
     "relax.abs": np.abs,
     "relax.negative": np.negative,
     "relax.exp": np.exp,
@@ -280,9 +212,20 @@ def operator(expression: relax.Expr) -> str:
     return str(expression.op.name) if isinstance(expression, relax.Call) else ""
 
 
+def is_stored(dequantize: relax.Call) -> bool:
+    """Say whether what is dequantized is a constant."""
+    return isinstance(dequantize.args[0], tvm.ir.GenericConst)
+
+
 def shape_of(expression: relax.Expr) -> tuple[int, ...]:
     """Return a fixed shape."""
     return tuple(int(size) for size in expression.ty.shape.values)
+
+
+def axes_of_turn(transpose: relax.Call) -> list[int]:
+    """Return the axes of a Transpose."""
+    rank = len(transpose.args[0].ty.shape.values)
+    return [int(axis) for axis in transpose.attrs.axes or reversed(range(rank))]
 
 
 def bindings(function: relax.Function) -> Iterator[tuple[relax.Var, relax.Expr]]:

@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from mbv3c.lowering.quantization import Quantization
-from mbv3c.targets.ethos_u.lowering.composite import Composite, operator
+from mbv3c.targets.ethos_u.lowering.composite import Composite, axes_of_turn, operator, shape_of
+from mbv3c.targets.ethos_u.lowering.grouped import parts_of
 from mbv3c.targets.ethos_u.lowering.layout import axis_on_device, on_device
+from mbv3c.targets.ethos_u.lowering.moves import move_of, numbers_of, numbers_shuffled
+from mbv3c.targets.ethos_u.lowering.moving import moved
 from mbv3c.targets.ethos_u.lowering.pooling import average, maximum, pool_of
+from mbv3c.targets.ethos_u.lowering.reducing import maximum as highest
+from mbv3c.targets.ethos_u.lowering.reducing import mean, rounds_twice
 from mbv3c.targets.ethos_u.lowering.resizing import repeat, repetitions_of, upsample, upsampling_of
 from mbv3c.targets.ethos_u.lowering.tosa_graph import (
     INT8,
@@ -25,8 +30,8 @@ from mbv3c.targets.ethos_u.lowering.transposed import transposed
 
 Values = Mapping[Any, TosaTensor]
 _ALIGNED_BITS = 20  # bits below the point to which an addition aligns its operands
-_LARGEST_KERNEL = 64
 _LARGEST_WEIGHT = 127
+_LARGEST_BIAS = 1 << 30
 _ROW = 3  # rank of the weights of a convolution along a row
 
 
@@ -68,7 +73,7 @@ def allowed_lsb(composite: Composite, lowering: LoweringOptions) -> int:
     A value near the middle of two steps may differ by a step, since fp32 may round it the other
     way. A mean that is computed as a pool is also rounded to a step of its input.
     """
-    if composite.kind != "mean" or lowering.mean != "pool":
+    if composite.kind != "mean" or not rounds_twice(composite.find("relax.mean"), lowering.mean):
         return 1
     _, quantized = composite.only_input()
     return 1 + ceil(quantized.scale / composite.output.scale / 2)
@@ -78,20 +83,25 @@ def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> TosaTenso
     conv = composite.find("relax.nn.conv2d", "relax.nn.conv1d")
     parameter, quantized = composite.input_of(conv)
     weights = composite.weights_of(conv, 1)
-    integers, geometry = weights.integers, _geometry(conv)
+    integers, geometry, groups = weights.integers, _geometry(conv), int(conv.attrs.groups)
     if integers.ndim == _ROW:
         integers = integers[:, :, None]
-    depthwise = int(conv.attrs.groups) > 1
+    x, zero = values[parameter], quantized.zero_point
     scales = quantized.scale * weights.scales
-    sums = graph.convolution(
-        values[parameter],
-        integers.transpose((2, 3, 0, 1) if depthwise else (0, 2, 3, 1)),
-        composite.bias(len(weights.integers), scales),
-        quantized.zero_point,
-        geometry,
-        depthwise=depthwise,
-    )
-    return _finished(composite, graph, sums, scales)
+    bias = composite.bias(len(integers), scales)
+    if groups > 1 and groups == len(integers) == x.shape[3]:
+        by_pixel = integers.transpose(2, 3, 0, 1)
+        sums = graph.convolution(x, by_pixel, bias, zero, geometry, depthwise=True)
+        return _finished(composite, graph, sums, scales)
+    made = []
+    for part in parts_of(integers, groups):
+        seen = x if part.count == x.shape[3] else graph.slice(x, 3, part.first, part.count)
+        by_output = part.weights.transpose(0, 2, 3, 1)
+        own = bias[part.outputs]
+        sums = graph.convolution(seen, by_output, own, zero, geometry, depthwise=False)
+        steps = scales if len(scales) == 1 else scales[part.outputs]
+        made.append(_finished(composite, graph, sums, steps))
+    return graph.joined(made, 3, "")
 
 
 def _transposed(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
@@ -124,14 +134,18 @@ def _geometry(conv: relax.Call) -> ConvolutionGeometry:
 
 def _dense(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     product = composite.find("relax.matmul")
-    parameter, quantized = composite.input_of(product)
+    flattened = _has(composite, "relax.reshape")
+    taken = composite.find("relax.reshape") if flattened else product
+    parameter, quantized = composite.input_of(taken)
     weights = composite.weights_of(product, 1)
     transposed = _has(composite, "relax.permute_dims")
     integers = weights.integers if transposed else weights.integers.T
     scales = quantized.scale * weights.scales
+    x = values[parameter]
+    height, width, channels = x.shape[1:]
     sums = graph.convolution(
-        values[parameter],
-        integers[:, None, None, :],
+        x,
+        integers.reshape(len(integers), channels, height, width).transpose(0, 2, 3, 1),
         composite.bias(len(integers), scales),
         quantized.zero_point,
         depthwise=False,
@@ -193,6 +207,30 @@ def _affine(composite: Composite, graph: TosaGraph, values: Values) -> TosaTenso
     return _finished(composite, graph, sums, scales)
 
 
+def _normalized(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    """Multiply channels by numbers and add others, as a depthwise convolution of 1x1."""
+    call = composite.find("relax.multiply")
+    parameter, quantized = composite.input_of(call)
+    factors, added = (
+        np.asarray(found.args[1].value.numpy(), np.float64).reshape(-1)
+        for found in (call, composite.find("relax.add"))
+    )
+    scales = quantized.scale * np.abs(factors) / _LARGEST_WEIGHT
+    # Beside what is added, the map of such a channel is less than a step of any result.
+    constant = np.abs(added) >= scales * _LARGEST_BIAS
+    weights = np.where(constant, 0, np.sign(factors) * _LARGEST_WEIGHT)
+    fine = np.maximum(np.abs(added), composite.output.scale) / (1 << _ALIGNED_BITS)
+    scales = np.where(constant, fine, scales)
+    sums = graph.convolution(
+        values[parameter],
+        weights.astype(np.int8)[None, None, :, None],
+        np.rint(added / scales).astype(np.int32),
+        quantized.zero_point,
+        depthwise=True,
+    )
+    return _finished(composite, graph, sums, scales)
+
+
 def _add(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     call = composite.find("relax.add")
     operands = [composite.input_of(call, index) for index in (0, 1)]
@@ -212,19 +250,10 @@ def _wide(graph: TosaGraph, x: TosaTensor, quantized: Quantization, factor: floa
     return graph.rescale(x, factor, quantized.zero_point, 0, INT32, "operand")
 
 
-def _mean(composite: Composite, graph: TosaGraph, values: Values, mean: str) -> TosaTensor:
-    parameter, quantized = composite.input_of(composite.find("relax.mean"))
-    x, output = values[parameter], composite.output
-    _, height, width, channels = x.shape
-    if mean == "pool" or max(height, width) > _LARGEST_KERNEL:
-        pooled = graph.mean(x, quantized.zero_point)
-        factor = quantized.scale / output.scale
-        return graph.rescale(pooled, factor, quantized.zero_point, output.zero_point)
-    ones = np.ones((height, width, channels, 1), np.int8)
-    none = np.zeros(channels, np.int32)
-    zero = quantized.zero_point
-    sums = graph.convolution(x, ones, none, zero, depthwise=True)
-    return _finished(composite, graph, sums, np.float64(quantized.scale / (height * width)))
+def _mean(composite: Composite, graph: TosaGraph, values: Values, way: str) -> TosaTensor:
+    call = composite.find("relax.mean")
+    parameter, quantized = composite.input_of(call)
+    return mean(graph, values[parameter], call, quantized, composite.output, way)
 
 
 def _resize(
@@ -256,9 +285,44 @@ def _max_pool(composite: Composite, graph: TosaGraph, values: Values) -> TosaTen
 
 def _highest(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     parameter, quantized = composite.only_input()
-    x = values[parameter]
-    result = graph.max_pool(x, x.shape[1:3], (1, 1), [0] * 4)
+    result = highest(graph, values[parameter], composite.find("relax.max"))
     return _requantized(graph, result, quantized, composite.output)
+
+
+def _move(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    parameter, quantized = composite.only_input()
+    if composite.kind == "shuffle":
+        turn = composite.find("relax.permute_dims")
+        numbers = numbers_shuffled(shape_of(turn.args[0]), axes_of_turn(turn))
+    else:
+        numbers = numbers_of(composite.find("relax.take").args[1].value.numpy())
+    move = move_of(numbers, shape_of(parameter), composite.shape)
+    assert move is not None  # the pattern has checked it
+    result = moved(graph, values[parameter], move, quantized.zero_point)
+    return _requantized(graph, result, quantized, composite.output)
+
+
+def _prelu(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
+    """Add what is above 0 and, times the slopes, what is below: one of both is always 0."""
+    call = composite.find("relax.nn.prelu")
+    parameter, quantized = composite.input_of(call)
+    slopes, after = composite.slopes(call), composite.output
+    integers = np.arange(-128, 128).astype(np.int8)
+    reals = quantized.dequantize(integers)
+    above = graph.table(values[parameter], after.quantize(np.maximum(reals, np.float32(0))))
+    below = graph.table(values[parameter], quantized.quantize(np.minimum(reals, np.float32(0))))
+    scales = quantized.scale * np.where(slopes == 0, 1, np.abs(slopes)) / _LARGEST_WEIGHT
+    sums = graph.convolution(
+        below,
+        (np.sign(slopes) * _LARGEST_WEIGHT).astype(np.int8)[None, None, :, None],
+        np.zeros(len(slopes), np.int32),
+        quantized.zero_point,
+        depthwise=True,
+    )
+    sloped = graph.rescale(sums, scales / after.scale, 0, after.zero_point, suffix="below")
+    unit = 1 << _ALIGNED_BITS
+    wide = [graph.rescale(x, unit, after.zero_point, 0, INT32, "operand") for x in (sloped, above)]
+    return graph.rescale(graph.elementwise("ADD", *wide), 1 / unit, 0, after.zero_point)
 
 
 def _average_pool(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
@@ -311,9 +375,13 @@ _CONVERTERS: dict[str, Callable[[Composite, TosaGraph, Values], TosaTensor]] = {
     "multiply": _multiply,
     "add": _add,
     "affine": _affine,
+    "normalized": _normalized,
     "flatten": _flatten,
     "concat": _concat,
     "highest": _highest,
+    "move": _move,
+    "shuffle": _move,
+    "prelu": _prelu,
     "transposed": _transposed,
     "max_pool": _max_pool,
     "average_pool": _average_pool,

@@ -7,11 +7,9 @@ from onnx import TensorProto, helper
 
 from mbv3c.errors import ModelError
 from mbv3c.targets.ethos_u.lowering.layout import AXES
-from mbv3c.targets.ethos_u.lowering.region import Boundary, Operator
+from mbv3c.targets.ethos_u.lowering.region import Boundary
 
 _FLAT = 2  # rank of N, C
-FP32 = "fp32 in the quantized model"
-NO_INTEGERS = "no integer form that an Ethos-U computes"
 
 
 def host_part(model: onnx.ModelProto, boundaries: Sequence[Boundary]) -> onnx.ModelProto:
@@ -50,20 +48,6 @@ def host_part(model: onnx.ModelProto, boundaries: Sequence[Boundary]) -> onnx.Mo
     host = helper.make_model(made, opset_imports=model.opset_import, ir_version=model.ir_version)
     onnx.checker.check_model(host)
     return host
-
-
-def host_operators(model: onnx.ModelProto, host: onnx.ModelProto) -> list[Operator]:
-    """List the operators that the host computes, and why, without changes of layout."""
-    own = {(node.op_type, node.output[0]) for node in model.graph.node}
-    quantized = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    operators = []
-    for node in host.graph.node:
-        is_own = (node.op_type, node.output[0]) in own
-        if is_own and node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            name = node.name or f"{node.op_type}_{node.output[0]}"
-            why = NO_INTEGERS if quantized & set(node.output) else FP32
-            operators.append(Operator(name, (name,), node.op_type, on_npu=False, why=why))
-    return operators
 
 
 def _behind(model: onnx.ModelProto, cut: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:

@@ -3,7 +3,7 @@
 import → match patterns → merge neighbours to regions → `relax.ext.ethos_u` lowers each to TOSA
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx
@@ -16,13 +16,14 @@ from mbv3c.targets.ethos_u.lowering.channels_last import is_from_channels_last
 from mbv3c.targets.ethos_u.lowering.composite import (
     Composite,
     bindings,
-    import_named,
     name_of,
     operator,
     shape_of,
 )
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions, allowed_lsb, convert
+from mbv3c.targets.ethos_u.lowering.importing import import_named
 from mbv3c.targets.ethos_u.lowering.layout import on_device
+from mbv3c.targets.ethos_u.lowering.left import left_operators
 from mbv3c.targets.ethos_u.lowering.patterns import BACKEND, patterns
 from mbv3c.targets.ethos_u.lowering.region import (
     Boundary,
@@ -33,9 +34,9 @@ from mbv3c.targets.ethos_u.lowering.region import (
 )
 from mbv3c.targets.ethos_u.lowering.tosa_graph import TosaGraph, TosaTensor
 
-CONVERSIONS = ("quantize", "dequantize")
 _ENTRY = "main"
 _REGION_CALL = "relax.call_dps_packed"
+_AT_THE_INPUT = ("relax.quantize", "relax.astype")  # which leave the values as they are
 
 
 def partition(model: onnx.ModelProto, lowering: LoweringOptions | None = None) -> Partition:
@@ -68,15 +69,21 @@ def partition(model: onnx.ModelProto, lowering: LoweringOptions | None = None) -
         compiled = relax.transform.RunCodegen({BACKEND: {}})(module)
     finally:
         tvm_ffi.remove_global_func(f"relax.ext.{BACKEND}")
-    types = {node.name: node.op_type for node in model.graph.node}
-    left = dict(_left(compiled[_ENTRY], types))
-    on_cpu = [variable for variable, (_, is_end) in left.items() if not is_end]
-    awaited = _awaited(compiled[_ENTRY], on_cpu)
+    found = tuple(regions[symbol] for symbol in ends.symbols if symbol in regions)
+    left = dict(_left(compiled[_ENTRY]))
+    inside = [variable for variable, (_, is_end) in left.items() if not is_end]
+    at_ends = tuple(end for end, is_end in left.values() if is_end)
+    on_cpu = left_operators(model, found, at_ends)
+    waits = [each for each in on_cpu if each.stay is not None and each.stay.is_awaited]
+    if not on_cpu:  # conversions between steps that no pattern takes
+        on_cpu = tuple(left[variable][0] for variable in inside)
+    if not waits and _awaited(compiled[_ENTRY], inside):
+        waits = list(on_cpu)
     return Partition(
         compiled,
-        tuple(regions[symbol] for symbol in ends.symbols if symbol in regions),
-        tuple(left[variable][0] for variable in on_cpu),
-        tuple(left[variable][0] for variable in on_cpu if variable in awaited),
+        found,
+        on_cpu,
+        tuple(waits),
         tuple(end for end, is_end in left.values() if is_end),
     )
 
@@ -132,7 +139,7 @@ class _BoundaryNames:
                 items[variable] = (symbol, 0)
             elif isinstance(value, relax.TupleGetItem) and value.tuple_value in items:
                 items[variable] = (items[value.tuple_value][0], int(value.index))
-            elif operator(value) == "relax.quantize" and value.args[0] in names:
+            elif operator(value) in _AT_THE_INPUT and value.args[0] in names:
                 names[variable] = names[value.args[0]]
                 if value.args[0] in shapes:
                     shapes[variable] = shapes[value.args[0]]
@@ -178,6 +185,7 @@ def _lower(function: relax.Function, ends: _BoundaryNames, lowering: LoweringOpt
     names: dict[Any, str] = {}
     makers: dict[Any, str] = {}
     operators: list[Operator] = []
+    placed: set[str] = set()
     single_operators: list[SingleOperator] = []
     for index, parameter in enumerate(function.params):
         names[parameter] = makers[parameter] = ends.input(symbol, index)
@@ -196,9 +204,10 @@ def _lower(function: relax.Function, ends: _BoundaryNames, lowering: LoweringOpt
             makers[variable] = composite.quantized_by
             reads = tuple(makers[outer] for outer in value.args)
             single_operators.append(_single_operator(composite, reads, lowering))
-            operators.append(
-                Operator(composite.name, composite.nodes, composite.kind, on_npu=True)
-            )
+            # Of a Split every result is a composite.
+            nodes = tuple(name for name in composite.nodes if name not in placed)
+            placed.update(nodes)
+            operators.append(Operator(composite.name, nodes, composite.kind, on_npu=True))
         elif not isinstance(value, relax.Tuple):
             values[variable], quantizations[variable] = values[value], quantizations[value]
             names[variable], makers[variable] = names[value], makers[value]
@@ -256,13 +265,10 @@ def _awaited(main: relax.Function, on_cpu: Sequence[Any]) -> set[Any]:
     return awaited
 
 
-def _left(
-    main: relax.Function, types: Mapping[str, str]
-) -> Iterator[tuple[Any, tuple[Operator, bool]]]:
+def _left(main: relax.Function) -> Iterator[tuple[Any, tuple[Operator, bool]]]:
     """Yield the operators that `main` computes itself, with the variables they are bound to.
 
-    Each comes with whether it only converts an input or output of the model. `types` has the ONNX
-    operators by the names of their nodes.
+    Each comes with whether it only converts an input or output of the model.
     """
     results, inputs = _results(main), list(main.params)
     for variable, value in bindings(main):
@@ -271,15 +277,15 @@ def _left(
             continue
         kind = name.removeprefix("relax.")
         node = name_of(value)
-        is_moved = _is_moved_input(value, main.params)
-        if is_moved:
+        is_given = _is_moved_input(value, main.params) or (
+            kind == "astype" and value.args[0] in inputs
+        )
+        if is_given:
             inputs.append(variable)
         is_end = (
-            is_moved
+            is_given
             or (kind == "quantize" and value.args[0] in inputs)
             or (kind == "dequantize" and variable in results)
         )
-        # TVM makes several calls of some operators; the last of them stands for the node.
         nodes = (node,) if node else ()
-        shown = kind if kind in CONVERSIONS else types.get(node or "", kind)
-        yield variable, (Operator(node or kind, nodes, shown, on_npu=False), is_end)
+        yield variable, (Operator(node or kind, nodes, kind, on_npu=False), is_end)

@@ -75,6 +75,29 @@ class Boundary:
 
 
 @dataclass(frozen=True)
+class Stay:
+    """Why the CPU computes an operator, and what that costs in each inference.
+
+    Attributes:
+        why: the reason.
+        change: what to change in the network.
+        bytes_from_npu: int8 of the NPU that the operator reads.
+        bytes_to_npu: its results that the NPU reads, as int8.
+        parts_before: parts of the NPU whose results it reads.
+        parts_behind: parts of the NPU that read its results.
+        is_awaited: whether a part of the NPU needs what it makes, directly or not.
+    """
+
+    why: str
+    change: str
+    bytes_from_npu: int
+    bytes_to_npu: int
+    parts_before: int
+    parts_behind: int
+    is_awaited: bool
+
+
+@dataclass(frozen=True)
 class Operator:
     """Where an operator of the quantized graph is computed.
 
@@ -84,14 +107,15 @@ class Operator:
         kind: the pattern that took the operator to the NPU; on the CPU the operator of ONNX, or of
             Relax for conversions and steps of a node.
         on_npu: whether the NPU computes the operator.
-        why: the reason why it does not; empty if it does, or if the reason is unknown.
+        stay: why the CPU does, and what that costs; None if the NPU computes it, and for
+            conversions.
     """
 
     name: str
     nodes: tuple[str, ...]
     kind: str
     on_npu: bool
-    why: str = ""
+    stay: Stay | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +168,7 @@ class Partition:
         module: `main`, with a call for each region.
         regions: regions in the order of their calls.
         on_cpu: operators that stay on the CPU, without `ends`.
-        awaited: operators on the CPU for which a region waits.
+        awaited: those of them for which a region waits.
         ends: nodes that quantize the model's inputs or dequantize its outputs.
     """
 

@@ -177,10 +177,6 @@ class TosaGraph:
         attribute = f"{name.capitalize()}Attribute"
         return self._add(getattr(ts.Op, name), operands, shape, INT32, "wide", attribute)
 
-    def mean(self, x: TosaTensor, zero_point: int) -> TosaTensor:
-        """Average over height and width, in int8, with the scale of the input."""
-        return self.average_pool(x, zero_point, x.shape[1:3], (1, 1), "mean")
-
     def average_pool(
         self,
         x: TosaTensor,

@@ -7,10 +7,12 @@ from onnx import numpy_helper, parser
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets.ethos_u.compiling import npu_part, run_tosa
+from mbv3c.targets.ethos_u.compiling import run_tosa
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
+from mbv3c.targets.ethos_u.lowering.device_graph import device_graph
 from mbv3c.targets.ethos_u.lowering.layout import to_device
 from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.placement import npu_part
 
 # One operation: only a tie that fp32 rounds the other way is left.
 ONE_OPERATION_LSB = 1
@@ -50,6 +52,7 @@ def difference(model: onnx.ModelProto, lowering: LoweringOptions | None = None) 
     """Return the largest difference in LSB between TOSA and onnxruntime, over some inputs."""
     calibration = random_inputs(model, 4)
     quantized, _ = quantize(model, calibration, rank_layers=False)
+    quantized = device_graph(quantized)
     region = npu_part(partition(quantized, lowering))
     opened = session(quantized)
     worst = 0

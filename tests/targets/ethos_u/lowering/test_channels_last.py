@@ -6,9 +6,10 @@ from mbv3c.errors import ModelError
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets.ethos_u.compiling import npu_part, run_tosa
+from mbv3c.targets.ethos_u.compiling import run_tosa
 from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
 from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.placement import npu_part
 from tests.targets.ethos_u.lowering.small_graphs import ONE_OPERATION_LSB, graph_of
 
 MOVED = "t = Transpose <perm=[0,3,1,2]>"

@@ -7,10 +7,12 @@ from mbv3c.errors import ModelError
 from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets.ethos_u.compiling import npu_part, run_tosa
+from mbv3c.targets.ethos_u.compiling import run_tosa
 from mbv3c.targets.ethos_u.host_parity import run_host
-from mbv3c.targets.ethos_u.lowering.host import FP32, NO_INTEGERS, host_operators, host_part
+from mbv3c.targets.ethos_u.lowering.host import host_part
 from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.lowering.reasons import IN_FP32, REASONS, Reason
+from mbv3c.targets.ethos_u.placement import npu_part
 from tests.targets.ethos_u.lowering.test_partition import graph_of
 
 ALIGNED = """
@@ -35,16 +37,21 @@ def quantized_of(model: onnx.ModelProto) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("body", "out", "left"),
     [
-        (ALIGNED, "[1,12,18,22]", {"Resize": NO_INTEGERS}),
-        (FLAT, "[1,6]", {"Softmax": FP32}),
-        (SPLIT, "[1,12,9,11]", {"Softmax": FP32, "Mul": FP32}),
+        (ALIGNED, "[1,12,18,22]", {"Resize": REASONS["Resize"]}),
+        (FLAT, "[1,6]", {"Softmax": IN_FP32}),
+        (SPLIT, "[1,12,9,11]", {"Softmax": IN_FP32, "Mul": IN_FP32}),
     ],
 )
-def test_npu_and_host_are_the_model(body: str, out: str, left: dict[str, str]):
+def test_npu_and_host_are_the_model(body: str, out: str, left: dict[str, Reason]):
     quantized = quantized_of(graph_of(body, out))
-    region = npu_part(partition(quantized))
+    parts = partition(quantized)
+    region = npu_part(parts)
     host = host_part(quantized, region.outputs)
-    assert {one.kind: one.why for one in host_operators(quantized, host)} == left
+    stays = {one.kind: one.stay for one in parts.on_cpu if one.stay is not None}
+    assert {kind: Reason(stay.why, stay.change) for kind, stay in stays.items()} == left
+    # Every byte that the NPU gives goes to these, once to each that reads it.
+    given = sum(int(np.prod(one.shape)) for one in region.outputs)
+    assert given <= sum(stay.bytes_from_npu for stay in stays.values())
     x = random_inputs(quantized, 1).read().__iter__().__next__()
     (wanted,) = run(session(quantized), x)
     (made,) = run_host(host, run_tosa(region.tosa, [region.inputs[0].to_device(x)]))

@@ -8,11 +8,12 @@ from mbv3c.errors import ModelError
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.quantization.calibration import random_inputs
 from mbv3c.quantization.quantize import quantize
-from mbv3c.targets.ethos_u.compiling import npu_part
-from mbv3c.targets.ethos_u.lowering.composite import bindings, import_named, name_of
+from mbv3c.targets.ethos_u.lowering.composite import bindings, name_of
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
+from mbv3c.targets.ethos_u.lowering.importing import import_named
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.tosa_graph import multiplier
+from mbv3c.targets.ethos_u.placement import PlacementError, npu_part
 from tests.targets.ethos_u.lowering.small_graphs import ONE_OPERATION_LSB, difference, graph_of
 
 RESIZE = """
@@ -112,17 +113,17 @@ def test_lowering_is_reproducible(quantized: onnx.ModelProto):
     [
         (
             "h = HardSwish(x) e = Sin(h) y = Conv <pads=[1,1,1,1]> (e, w)",
-            r"in front of its part or inside it there would be: Sin \(node 1 Sin\w*\); replace",
+            r"in front of the NPU's part or inside it there would be: Sin \(node 1 Sin\): no",
         ),
         (
             "y = Conv <pads=[1,1,1,1], strides=[4,4]> (x, w)",
-            r"can compute nothing of this network: Conv \(node 0 \w+\)$",
+            r"can compute nothing of this network: Conv \(node 0 Conv\): strides .*\nuse ",
         ),
-        ("y = Softmax <axis=1> (x)", r"can compute nothing .*: Softmax \(node 0 \w+\)$"),
+        ("y = Softmax <axis=1> (x)", r"can compute nothing .*: Softmax \(node 0 \w+\): fp32"),
         (
             # TVM makes many calls of it.
             "n = InstanceNormalization (x, c, c) y = Conv <pads=[1,1,1,1]> (n, w)",
-            r"inside it there would be: InstanceNormalization \([\w ]+\); replace",
+            r"inside it there would be: InstanceNormalization \([\w ]+\): its statistics.*\ntrain",
         ),
     ],
 )
@@ -132,6 +133,36 @@ def test_what_the_npu_cannot_do_is_named(body: str, message: str):
     quantized, _ = quantize(model, random_inputs(model, 2), rank_layers=False)
     with pytest.raises(ModelError, match=message):
         npu_part(partition(quantized))
+
+
+def test_what_interrupts_the_npu_is_listed_with_its_costs():
+    model = graph_of(
+        """h = HardSwish(x) e = Sin(h) f = Cos(e) t = Conv(f, p) u = Add(t, t)
+        n = GlobalAveragePool(u) y = Softmax <axis=1> (n)""",
+        "[1,12,1,1]",
+    )
+    quantized, _ = quantize(model, random_inputs(model, 2), rank_layers=False)
+    parts = partition(quantized)
+    left = {one.kind: one.stay for one in parts.on_cpu}
+    size = 8 * 9 * 11
+    costs = {
+        kind: (stay.bytes_from_npu, stay.bytes_to_npu, stay.parts_before, stay.parts_behind)
+        for kind, stay in left.items()
+        if stay is not None
+    }
+    assert costs == {
+        "Sin": (size, 0, 1, 0),
+        "Cos": (0, size, 0, 1),
+        "Softmax": (12, 0, 1, 0),
+    }
+    assert [one.kind for one in parts.awaited] == ["Sin", "Cos"]
+    with pytest.raises(PlacementError) as caught:
+        npu_part(parts, explain=True)
+    first, second, *table = str(caught.value).splitlines()
+    assert "Sin (node 1 Sin), Cos (node 2 Cos): no integer form" in first
+    assert second.startswith("take it out of the network")
+    assert [line.split("  ")[0] for line in table[1:]] == ["Sin (node 1 Sin)", "Cos (node 2 Cos)"]
+    assert [one["bytes_to_npu"] for one in caught.value.details["on_cpu"]] == [0, size]
 
 
 def test_a_reshape_that_moves_pixels_stays():
