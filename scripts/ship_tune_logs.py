@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from mbv3c.errors import Mbv3cError
-from mbv3c.tuning.database import META, RECORDS, Database, Record, best
+from mbv3c.tuning.database import META, Database, Record, best
 
 SHIPPED = Path(__file__).parents[1] / "mbv3c" / "tune_logs"
 
@@ -31,7 +31,8 @@ def ship(source: Path, into: Path) -> list[str]:
         chosen = _worth_shipping(database.records())
         target = Database(into / meta.parent.relative_to(source))
         target.folder.mkdir(parents=True, exist_ok=True)
-        (target.folder / RECORDS).unlink(missing_ok=True)
+        for name in target.files:
+            (target.folder / name).unlink(missing_ok=True)
         contents = json.loads(meta.read_text())
         for run in contents["runs"]:
             for private in ("machine", "devices"):

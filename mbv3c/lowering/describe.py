@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from mbv3c.lowering import traced
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import Argument, Plan
 
@@ -100,7 +101,7 @@ def kernels_of(lowered: Lowered) -> tuple[KernelRecord, ...]:
             nodes=tuple(step.nodes),
             madds=step.madds,
             bytes=plan.bytes_moved(step),
-            knobs=step.knobs,
+            knobs=traced.described(step.knobs, step.operator),
             origin=step.origin or None,
             arguments=tuple(_argument(plan, argument) for argument in arguments),
         )

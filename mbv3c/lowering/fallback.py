@@ -16,15 +16,23 @@ from tvm.tirx import PrimFunc
 
 from mbv3c.errors import ModelError
 from mbv3c.lowering.onnx_import import import_onnx, legalize
-from mbv3c.lowering.plan import Array, Step, Value
+from mbv3c.lowering.plan import Array, Kernel, Step, Value
 from mbv3c.lowering.schedules import general
+from mbv3c.lowering.traced import KIND, knobs_of, may_be_tuned
 
 # Operators whose results have as many elements as the values say that they read.
 _OPEN_SHAPES = ("Compress", "NonMaxSuppression", "NonZero", "Unique", "Range", "ConstantOfShape")
 _SHOWN = 5  # names of nodes in a message
 
-# Brings a function that TVM wrote into the form in which a target runs it.
-ScheduleFunction = Callable[[PrimFunc, tvm.target.Target], PrimFunc]
+
+# Brings a function that TVM wrote into the form in which a target runs it. The last argument says
+# whether contests could measure it, so that it may be as it was measured.
+WriteOperator = Callable[[PrimFunc, tvm.target.Target, bool], Kernel]
+
+
+def by_rules(function: PrimFunc, target: tvm.target.Target, tunable: bool) -> Kernel:
+    """Write one of TVM's operators by the general schedule, whatever was measured."""
+    return Kernel(general.schedule(function, target))
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ def lower_region(
     outputs: dict[str, tuple[tuple[int, ...], int]],
     prefix: str,
     target: tvm.target.Target,
-    schedule: ScheduleFunction = general.schedule,
+    write: WriteOperator = by_rules,
 ) -> LoweredRegion:
     """Lower some nodes of a model by TVM.
 
@@ -60,7 +68,7 @@ def lower_region(
         outputs: shape and ONNX element type of every tensor that other nodes read.
         prefix: beginning of the names of new values.
         target: the target that runs the kernels.
-        schedule: brings a function of TVM's into the form in which the target runs it.
+        write: brings a function of TVM's into the form in which the target runs it.
 
     Raises:
         ModelError: TVM cannot import a node, or leaves something that is no kernel.
@@ -68,7 +76,7 @@ def lower_region(
     module = legalize(import_onnx(_region(model, nodes, inputs, outputs)), target)
     main = module["main"]
     names: dict[Any, str | Array] = dict(zip(main.params, inputs, strict=True))
-    reader = _CallReader(module, names, prefix, nodes, target, schedule)
+    reader = _CallReader(module, names, prefix, nodes, target, write)
     return reader.read(main, list(outputs))
 
 
@@ -116,10 +124,10 @@ class _CallReader:
         prefix: str,
         nodes: Sequence[onnx.NodeProto],
         target: tvm.target.Target,
-        schedule: ScheduleFunction,
+        write: WriteOperator,
     ) -> None:
         self._module, self._names, self._prefix = module, names, prefix
-        self._target, self._schedule = target, schedule
+        self._target, self._write = target, write
         self._covered = tuple(node.name or f"→ {node.output[0]}" for node in nodes)
         self._suspects = [
             f"{node.op_type} ({name})"
@@ -188,14 +196,25 @@ class _CallReader:
         else:
             self._names[variable] = written[0]
         read = [self._operand(argument) for argument in arguments]
-        function = self._schedule(self._module[kernel], self._target)
+        function = self._module[kernel]
+        drawn = [
+            str(parameter.dtype)
+            for parameter, operand in zip(function.params, read, strict=False)
+            if isinstance(operand, str)
+        ]
+        tunable = may_be_tuned(drawn, [str(kind.dtype) for kind in types])
+        made = self._write(function, self._target, tunable)
         self._steps.append(
             Step(
-                "fallback",
+                KIND,
                 self._covered,
-                function,
+                made.function,
                 (*read, *written),
                 tuple(written),
-                knobs={"operator": str(kernel.name_hint)},
+                knobs=knobs_of(made),
+                shape=made.shape,
+                origin=made.origin,
+                operator=str(kernel.name_hint),
+                warning=made.warning,
             )
         )

@@ -174,6 +174,8 @@ class Step:
         shape: the shape that the kernel was written for, a dataclass; None if the kernel has no
             knobs.
         origin: source of the choices, one of `ORIGINS`; empty if the kernel has no knobs.
+        operator: name of TVM's operator; empty for a kernel of ours.
+        warning: why what was measured was not used; empty for nothing to say.
     """
 
     kind: str
@@ -185,6 +187,8 @@ class Step:
     knobs: dict[str, int | bool | str] = field(default_factory=dict)
     shape: Any = None
     origin: str = ""
+    operator: str = ""
+    warning: str = ""
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -300,6 +304,7 @@ class Kernel:
         knobs: the choices, a dataclass; None if the kernel has no knobs.
         shape: the shape that the kernel was written for, a dataclass; None without knobs.
         origin: source of the choices, one of `ORIGINS`; empty without knobs.
+        warning: why what was measured was not used; empty for nothing to say.
     """
 
     function: PrimFunc
@@ -307,12 +312,14 @@ class Kernel:
     knobs: Any = None
     shape: Any = None
     origin: str = ""
+    warning: str = ""
 
 
 class Kernels(Protocol):
     """Writes kernels for a kind of processor; weights are as in ONNX, those of products [N, K].
 
-    `schedule` takes what TVM wrote for an operator that no other method covers.
+    `schedule` and `operator` take what TVM wrote for an operator that no other method covers: the
+    one by rules alone, the other as it was measured to be best, if contests could measure it.
     """
 
     def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel: ...
@@ -322,6 +329,12 @@ class Kernels(Protocol):
     def elementwise(self, shape: Elementwise) -> Kernel: ...
     def transpose(self, shape: Transpose) -> Kernel: ...
     def schedule(self, function: PrimFunc, target: tvm.target.Target) -> PrimFunc: ...
+    def operator(
+        self,
+        function: PrimFunc,
+        target: tvm.target.Target,
+        tunable: bool,
+    ) -> Kernel: ...
 
 
 class Choices(Protocol):

@@ -175,6 +175,16 @@ def tuned_kernels(plan: Plan) -> tuple[TunedKernel, ...]:
     return tuple(TunedKernel(key, knobs, origin) for key, (knobs, origin) in tuned.items())
 
 
+def warnings_of(plan: Plan) -> list[str]:
+    """Say which measured choices were not used, and why."""
+    return [
+        f"{step.operator}, one of TVM's operators, is not as it was tuned: {step.warning}; tune "
+        "again"
+        for step in plan.steps
+        if step.warning
+    ]
+
+
 @dataclass
 class MeasuredChoices(Choices):
     """The best choices of some records.

@@ -26,6 +26,7 @@ from mbv3c.feeds import save_array
 from mbv3c.lowering.lower import assembled
 from mbv3c.lowering.plan import NO_CHOICES, Array, Choices, Elementwise, Kernel, Plan, Step, Value
 from mbv3c.lowering.schedules.emit import LINEAR
+from mbv3c.lowering.traced import Operator, Traced
 from mbv3c.tuning.choices import MeasuredOn
 from mbv3c.tuning.database import Task, draw, weight_shapes
 
@@ -44,6 +45,7 @@ class TunableKernels:
         methods: the methods of the writer that are not called as the kind.
         draw_integers: function that draws the weights of an integer kernel.
         dequantize: function that writes a conversion of so many int8 numbers to fp32.
+        operators: TVM's target, for which TVM's own operators are tuned, too; None: they are not.
     """
 
     measured_on: MeasuredOn
@@ -55,28 +57,39 @@ class TunableKernels:
     methods: Mapping[str, str] = field(default_factory=dict)
     draw_integers: Callable[[Any, Any, np.random.Generator], Sequence[Array]] | None = None
     dequantize: Callable[[int, Any], PrimFunc] | None = None
+    operators: tvm.target.Target | None = None
 
     def legal(self, task: Task) -> Sequence[Any]:
-        """Return all knobs that a kernel may have, as dataclasses."""
+        """Return all knobs that a kernel of ours may have, as dataclasses."""
         tiles: Sequence[Any] = self.schedules[task.kind].legal(task.shape, self.processor)
         return tiles
 
     def default(self, task: Task) -> Any:
         """Return the knobs that the rules choose without a measurement."""
+        if isinstance(task.shape, Operator):
+            return Traced()
         return self.schedules[task.kind].default(task.shape, self.processor)
 
     def draw(self, task: Task, random: np.random.Generator) -> Sequence[Array]:
-        """Draw the weights of a kernel, as ONNX has them."""
+        """Draw the weights of a kernel, as ONNX has them; take those of TVM's operators."""
+        if isinstance(task.shape, Operator):
+            return [given for given in task.step.arguments if not isinstance(given, str)]
         if task.shape.dtype == "int8" and self.draw_integers is not None:
             return self.draw_integers(task.shape, self.processor, random)
         return [draw(random, extents) for extents in weight_shapes(task)]
 
     def write(self, task: Task, choices: Choices, weights: Sequence[Array]) -> Kernel:
-        """Write a kernel."""
+        """Write a kernel.
+
+        Raises:
+            ValueError: the choice does not fit the kernel.
+        """
         method = self.methods.get(task.kind, task.kind)
         kernel: Kernel = getattr(self.writer(self.processor, choices), method)(
             task.shape, *weights
         )
+        if kernel.warning:
+            raise ValueError(kernel.warning)
         return kernel
 
     def elementwise(self, shape: Elementwise) -> PrimFunc:

@@ -1,6 +1,7 @@
 """What there is to tune, and what was measured: a file of records per device, which only grows.
 
     tune_logs/FAMILY/DEVICE/records.jsonl   a record per line, in the order of measurement
+    tune_logs/FAMILY/DEVICE/metaschedule.jsonl   those of TVM's operators, for a CPU
     tune_logs/FAMILY/DEVICE/meta.json       what made them: target, versions, machine, runs
 
 A record is written whole before the next measurement begins, so that whatever interrupts a
@@ -8,7 +9,9 @@ search, all that was measured before is there. A last line that was torn by a po
 when the file is next written to; a line that is damaged anywhere else is an error, and the file
 stays as it is. TVM's own database stores traces of schedule primitives on TensorIR blocks. Our
 kernels have none: they are written from knobs, and a record of shape and knobs is all there is to
-say. So the format is our own.
+say. So the format is our own. A record of one of TVM's operators holds the hash of its workload
+and MetaSchedule's trace. Such records lie beside ours, in a file of their own, and are written,
+merged and kept as ours are.
 
 What a record holds depends on who measures: a kernel of a CPU (`Record`, here) or a whole network
 for an NPU (`estimates.Estimate`). The files have one form.
@@ -28,6 +31,7 @@ import numpy as np
 
 from mbv3c.atomic import new_file
 from mbv3c.errors import Mbv3cError, UsageError
+from mbv3c.lowering import traced
 from mbv3c.lowering.plan import Array, Plan, Step
 from mbv3c.records import append, open_locked, torn_bytes, whole_lines
 
@@ -56,9 +60,16 @@ class Task:
         return key_of(self.kind, self.shape)
 
     @property
+    def work(self) -> int:
+        """How much there is to do in a call: multiply-adds, of TVM's operators turns of loops."""
+        return self.step.madds or getattr(self.shape, "turns", 0)
+
+    @property
     def name(self) -> str:
         """Say what it is, for people."""
         first = self.step.nodes[0] if self.step.nodes else self.kind
+        if self.step.operator:  # one of those that compute the nodes of a region
+            first = f"{self.step.operator} in {first}"
         return first if self.calls == 1 else f"{first} and {self.calls - 1} more"
 
 
@@ -104,6 +115,7 @@ def draw(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 RECORDS, META = "records.jsonl", "meta.json"
+METASCHEDULE = "metaschedule.jsonl"  # what was measured of TVM's operators
 SCHEMA = 1
 
 
@@ -168,9 +180,10 @@ class RecordLog(Generic[R, C]):
     is.
     """
 
+    files: tuple[str, ...] = (RECORDS,)
+
     def __init__(self, folder: Path, record: type[R], context: type[C]) -> None:
         self.folder = folder
-        self._path = folder / RECORDS
         self._record = record
         self._context = context
 
@@ -213,8 +226,9 @@ class RecordLog(Generic[R, C]):
                 "another --database, or `mbv3c tune --prune` it"
             )
         records = self.records()
-        if torn := torn_bytes(self._path):
-            os.truncate(self._path, self._path.stat().st_size - torn)
+        for path in self._paths:
+            if torn := torn_bytes(path):
+                os.truncate(path, path.stat().st_size - torn)
         runs = json.loads((self.folder / META).read_text())["runs"] if known else []
         meta = {"schema": SCHEMA, "context": asdict(context), "runs": [*runs, run]}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -228,15 +242,31 @@ class RecordLog(Generic[R, C]):
         Raises:
             DatabaseError: a line is damaged.
         """
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as file:
-            return [self._read(number, line) for number, line in enumerate(whole_lines(file), 1)]
+        records = []
+        for path in self._paths:
+            if path.exists():
+                with path.open("rb") as file:
+                    lines = enumerate(whole_lines(file), 1)
+                    records += [self._read(path, number, line) for number, line in lines]
+        return records
 
     def append(self, records: Sequence[R]) -> None:
         """Write records at the end; when this returns they are on the disk."""
-        with self._path.open("ab") as file:
-            append(file, "".join(map(_written, records)).encode())
+        for path in self._paths:
+            own = [record for record in records if self.file_of(record) == path.name]
+            if own or path.name == RECORDS:
+                with path.open("ab") as file:
+                    append(file, "".join(map(_written, own)).encode())
+
+    def file_of(self, record: R) -> str:
+        """Return the file, one of `files`, that a record belongs into."""
+        return RECORDS
+
+    def clear(self) -> None:
+        """Delete all records, and what says what made them."""
+        (self.folder / META).unlink()
+        for path in self._paths:
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def only_one(self) -> Iterator[None]:
@@ -265,10 +295,14 @@ class RecordLog(Generic[R, C]):
         return self._context(**context), [self._record(**fields) for fields in records]
 
     def torn(self) -> bool:
-        """Say whether the last line was only half written."""
-        return torn_bytes(self._path) > 0
+        """Say whether a last line was only half written."""
+        return any(map(torn_bytes, self._paths))
 
-    def _read(self, number: int, line: bytes) -> R:
+    @property
+    def _paths(self) -> list[Path]:
+        return [self.folder / name for name in self.files]
+
+    def _read(self, path: Path, number: int, line: bytes) -> R:
         try:
             text, _, check = line.removesuffix(b"\n").rpartition(b"\t")
             if int(check, 16) != zlib.crc32(text):
@@ -276,7 +310,7 @@ class RecordLog(Generic[R, C]):
             return self._record(**json.loads(text))
         except (ValueError, TypeError) as error:
             raise DatabaseError(
-                f"{self._path}, line {number} is damaged ({error}); nothing was changed: restore "
+                f"{path}, line {number} is damaged ({error}); nothing was changed: restore "
                 "the file, or remove the line"
             ) from error
 
@@ -284,8 +318,18 @@ class RecordLog(Generic[R, C]):
 class Database(RecordLog[Record, Context]):
     """The records of one CPU."""
 
+    files = (RECORDS, METASCHEDULE)
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, Record, Context)
+
+    def file_of(self, record: Record) -> str:
+        return METASCHEDULE if is_operator(record.key) else RECORDS
+
+
+def is_operator(key: str) -> bool:
+    """Say whether a key is that of one of TVM's operators."""
+    return f'"kind": "{traced.KIND}"' in key
 
 
 def best(records: Sequence[Record]) -> dict[str, Record]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from mbv3c.atomic import new_file
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
-from mbv3c.tuning.database import META, RECORDS, DatabaseError, RecordLog, merge
+from mbv3c.tuning.database import DatabaseError, RecordLog, merge
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ class TuningDatabase:
             return f"{database.folder}: nothing to prune"
         count = len(database.records())
         with database.only_one():
-            (database.folder / META).unlink()
-            (database.folder / RECORDS).unlink(missing_ok=True)
+            database.clear()
         return f"{database.folder}: {count} records of {context} deleted"
 
     def import_from(self, path: Path) -> str:

@@ -10,16 +10,20 @@ from mbv3c.errors import UsageError
 from mbv3c.execution.device.machine import read_machine
 from mbv3c.execution.opencl.runtime import device_info
 from mbv3c.lowering.lower import Lowered
-from mbv3c.lowering.plan import NO_CHOICES, Choices
+from mbv3c.lowering.plan import NO_CHOICES, Choices, Plan
 from mbv3c.scratch import scratch_folder
 from mbv3c.tuning import plot
 from mbv3c.tuning.choices import recorded, tuned_kernels
 from mbv3c.tuning.confirm import Network, Versions, keep
 from mbv3c.tuning.contest import TunableKernels
-from mbv3c.tuning.database import Database, Record, best, tasks_of
+from mbv3c.tuning.database import Database, Record, best, is_operator, tasks_of
 from mbv3c.tuning.device_meter import DeviceMeter
+from mbv3c.tuning.metaschedule import TraceSearch
 from mbv3c.tuning.meters import CountingMeter, LocalMeter, NetworkMeter
+from mbv3c.tuning.state import State
 from mbv3c.tuning.tuner import Budget, Event, SearchResult, Tuner
+
+_SHOWN = 8  # names in a line
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class TunedNetwork:
         kept: the winners that are in the database now.
         network: the whole network; None if nothing won, now or before.
         estimate: what follows from an estimate, which measures nothing; empty otherwise.
+        untuned: those of TVM's operators of which no candidate was measured, and why.
     """
 
     database: Path
@@ -43,6 +48,7 @@ class TunedNetwork:
     kept: list[Record]
     network: Network | None
     estimate: str = ""
+    untuned: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
@@ -56,6 +62,9 @@ class TunedNetwork:
             "failures": dict(outcome.failures),
             "kept": len(self.kept),
             "network": asdict(self.network) if self.network else None,
+            "untuned_operators": [
+                {"operator": name, "reason": reason} for name, reason in self.untuned
+            ],
             "tasks": [
                 {
                     "task": state.task.name,
@@ -131,7 +140,7 @@ def tune_network(
             report({"event": "torn", "file": str(database.folder)})
         tasks = tasks_of([default.plan])
         if isinstance(meter, DeviceMeter) and tasks:
-            meter.prove_with(min(tasks, key=lambda task: task.step.madds), kernels)
+            meter.prove_with(min(tasks, key=lambda task: task.work), kernels)
         notes = {} if isinstance(meter, CountingMeter) else {"devices": _notes(meter, report)}
         tuner = Tuner(kernels, meter, database, report, notes)
         promising = recorded(tuned_kernels(network.lower(network.best_known([])).plan)).knobs
@@ -143,7 +152,31 @@ def tune_network(
             kept, gain = keep(versions, confirmed, outcome.winners, names, meter, report)
         database.append(kept)
     device = kernels.measured_on.device
-    return TunedNetwork(database.folder, device, meter.description, outcome, kept, gain)
+    return TunedNetwork(
+        database.folder,
+        device,
+        meter.description,
+        outcome,
+        kept,
+        gain,
+        untuned=tuple(untuned_operators(default.plan, outcome.states)),
+    )
+
+
+def untuned_operators(plan: Plan, states: Sequence[State]) -> Iterator[tuple[str, str]]:
+    """Say of which of TVM's operators no candidate was measured, and why."""
+    for step in plan.steps:
+        if step.operator and step.shape is None:
+            yield f"{step.operator} in {step.nodes[0]}", "contests cannot draw its inputs"
+    for state in states:
+        search = state.search
+        if any(cost is not None for at, cost in search.seen.items() if at):
+            continue
+        if isinstance(search, TraceSearch):
+            failed = len(search.seen) > 1
+            proposed = "every candidate failed" if failed else "MetaSchedule proposes nothing"
+            reason = search.fault or (proposed if search.done or failed else "the budget is spent")
+            yield state.task.name, reason
 
 
 def _confirmed(records: Sequence[Record], promising: Mapping[str, dict[str, Any]]) -> list[Record]:
@@ -190,6 +223,10 @@ def summary_lines(tuned: TunedNetwork) -> list[str]:
         + (f"; failed: {failures}" if failures else "")
     )
     lines += [f"  first {kind}: {text.splitlines()[0]}" for kind, text in outcome.messages.items()]
+    if tuned.untuned:
+        named = "; ".join(f"{name} ({reason})" for name, reason in tuned.untuned[:_SHOWN])
+        more = f" and {len(tuned.untuned) - _SHOWN} more" if len(tuned.untuned) > _SHOWN else ""
+        lines.append(f"of these of TVM's operators no candidate was measured: {named}{more}")
     network = tuned.network
     if network is None:
         lines.append("nothing was better than the default choices")
@@ -260,4 +297,10 @@ def status_lines(database: Database) -> list[str]:
         f"{database.folder}: {context.target}, kernels {context.kernels}, "
         f"apache-tvm {context.tvm}, in {context.unit}",
         f"{len(records)} records of {kernels} kernels ({counted}); {len(best(records))} tuned",
+        *([_operators_status(records)] if any(is_operator(one.key) for one in records) else []),
     ]
+
+
+def _operators_status(records: Sequence[Record]) -> str:
+    keys = {record.key for record in records if is_operator(record.key)}
+    return f"{len(keys)} of them TVM's operators; {len(keys & best(records).keys())} tuned"

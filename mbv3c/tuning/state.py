@@ -33,7 +33,7 @@ class State:
 def next_kernel(states: Sequence[State], patience: int) -> State | None:
     """Return the kernel on which a batch is spent: trials go where the time goes.
 
-    Those that were not measured at all come first, the most multiply-adds before. A kernel's turn
+    Those that were not measured at all come first, the most work before. A kernel's turn
     comes the later the longer nothing better was found for it.
     """
     open_ = [
@@ -43,7 +43,7 @@ def next_kernel(states: Sequence[State], patience: int) -> State | None:
     ]
     unknown = [state for state in open_ if state.cost is None]
     if unknown:
-        return max(unknown, key=lambda state: state.task.calls * state.task.step.madds)
+        return max(unknown, key=lambda state: state.task.calls * state.task.work)
     return max(
         open_,
         key=lambda state: state.share / (len(state.search.seen) * (1 + state.search.stale)),

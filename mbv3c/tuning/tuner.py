@@ -18,9 +18,10 @@ import tvm
 from mbv3c.errors import Mbv3cError
 from mbv3c.execution.device.pool import DevicesGoneError
 from mbv3c.execution.emulator.cycles import CYCLES
+from mbv3c.lowering.traced import Operator
 from mbv3c.parity.tolerance import CANDIDATE_ERRORS
 from mbv3c.scratch import scratch_folder
-from mbv3c.tuning import search
+from mbv3c.tuning import metaschedule, search
 from mbv3c.tuning.contest import TunableKernels, write_contest
 from mbv3c.tuning.database import Database, Record, Task
 from mbv3c.tuning.meters import INSTRUCTIONS, ContestResult, ContestTimeoutError, Meter, same
@@ -157,7 +158,8 @@ class Tuner:
                 free = [state for state in outcome.states if state.task.key not in busy]
                 state = None if over else next_kernel(free, budget.patience)
                 if state is not None and len(under_way) < self.meter.slots:
-                    chosen = state.search.next(min(_BATCH, left), state.random)
+                    with _BUILDING:  # MetaSchedule compiles, too
+                        chosen = state.search.next(min(_BATCH, left), state.random)
                     under_way[pool.submit(self._batch, state, chosen)] = state, len(chosen)
                     continue
                 if not under_way:
@@ -181,11 +183,17 @@ class Tuner:
         seed: int,
         promising: dict[str, Any] | None,
     ) -> State:
+        random = np.random.default_rng((seed, zlib.crc32(task.key.encode())))
+        target = self.kernels.operators
+        if isinstance(task.shape, Operator) and target is not None:
+            own = [record for (key, _), record in known.items() if key == task.key]
+            traces = metaschedule.start(task.shape, target, own, promising, seed)
+            baselines = (rec.baseline for rec in own if not rec.knobs["trace"])
+            return State(task, traces, random, next(baselines, None))
         legal, default = self.kernels.legal(task), self.kernels.default(task)
         records = {tile: known.get((task.key, _sorted(asdict(tile)))) for tile in legal}
         measured = {tile: rec.relative for tile, rec in records.items() if rec is not None}
         first = records.get(default)
-        random = np.random.default_rng((seed, zlib.crc32(task.key.encode())))
         earliest = [tile for tile in legal if asdict(tile) == promising]
         begun = search.start(legal, default, measured, earliest)
         return State(task, begun, random, first.baseline if first else None)

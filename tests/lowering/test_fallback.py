@@ -38,7 +38,6 @@ def test_a_region(outputs: str, body: str) -> None:
         "MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]>(x)",
         "AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(x)",
         "AveragePool<kernel_shape = [3, 3], pads = [0, 1, 1, 0], count_include_pad = 1>(x)",
-        'Resize<mode = "linear">(x, "", twice)',
         'Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(x, "", twice)',
         'Resize<mode = "nearest">(x, "", twice)',
         "Softmax<axis = 1>(x)",

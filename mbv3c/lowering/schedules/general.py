@@ -35,8 +35,17 @@ def schedule(function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
     """Return the function with loops in vectors and on all cores, as far as the rules fit."""
     if not function.attrs or not function.attrs.get("s_tir", False):
         return function  # its loops are in their final form
-    cores = int(target.attrs.get("num-cores", 1))
-    plan = Schedule(with_partial_sums(function))
+    return arranged(with_partial_sums(function), cores_of(target))
+
+
+def cores_of(target: tvm.target.Target) -> int:
+    """Return how many cores a target has."""
+    return int(target.attrs.get("num-cores", 1))
+
+
+def arranged(function: PrimFunc, cores: int) -> PrimFunc:
+    """Return a function whose long sums are in parts as `schedule` does."""
+    plan = Schedule(function)
     for block in _blocks(plan):
         plan = _attempt(plan, _inline, block)
     for block in _blocks(plan):
@@ -52,6 +61,17 @@ def with_partial_sums(function: PrimFunc) -> PrimFunc:
     for block in _blocks(plan):
         plan = _attempt(plan, _in_partial_sums, block)
     return plan.mod["main"]
+
+
+def turns(function: PrimFunc) -> int:
+    """Return how many turns the loops of all blocks of a function take; 0 without blocks."""
+    plan = Schedule(function)
+    return sum(_turns(plan, block) for block in _blocks(plan))
+
+
+def is_worth_sharing(turns: int, cores: int) -> bool:
+    """Say whether a function with so many turns of loops gains by other cores."""
+    return cores > 1 and turns >= _PARALLEL_TURNS
 
 
 def _in_partial_sums(plan: Schedule, block: Block) -> None:

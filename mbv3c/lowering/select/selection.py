@@ -161,7 +161,7 @@ def _lower_pending(selection: Selection) -> None:
     )
     prefix = memory.unused_name(f"region.{len(memory.plan.steps)}.")
     lowered = fallback.lower_region(
-        graph.model, nodes, inputs, results, prefix, selection.target, selection.kernels.schedule
+        graph.model, nodes, inputs, results, prefix, selection.target, selection.kernels.operator
     )
     for step in lowered.steps:
         arguments = tuple(

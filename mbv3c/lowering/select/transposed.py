@@ -172,9 +172,14 @@ def _interleaving(
     written: Tensors = {"places": ((first, third, second, fourth), kind)}
     graph = helper.make_graph([node], "interleave", [], [])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    schedule = selection.kernels.schedule
     lowered = fallback.lower_region(
-        model, [node], read, written, "interleave.", selection.target, schedule
+        model,
+        [node],
+        read,
+        written,
+        "interleave.",
+        selection.target,
+        lambda function, target, tunable: Kernel(selection.kernels.schedule(function, target)),
     )
     (step,) = lowered.steps
     return step.function

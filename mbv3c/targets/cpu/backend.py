@@ -20,6 +20,7 @@ from mbv3c.execution.link import link
 from mbv3c.execution.runners import Runnable, Runner
 from mbv3c.execution.timing.latency import choose_cpus
 from mbv3c.job import Job
+from mbv3c.lowering import traced
 from mbv3c.lowering.describe import kernels_of
 from mbv3c.lowering.lower import VM_PASSES, Lowered, assembled
 from mbv3c.lowering.onnx_import import check_operators
@@ -188,10 +189,12 @@ class CpuBackend(LibraryBackend):
             SCHEDULES,
             CpuKernels,
             lambda module, output: build(module, cpu, output, symbols=True),
-            draw_integers=draw_integers,
-            dequantize=lambda size, processor: generate_dequantize(
+            {traced.KIND: "traced"},
+            draw_integers,
+            lambda size, processor: generate_dequantize(
                 Dequantize(size, Quantization(1.0, 0)), processor
             ),
+            tvm_target(cpu),
         )
 
     def device_of(self, target: LibraryTarget) -> str:

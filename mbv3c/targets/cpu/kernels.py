@@ -11,6 +11,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
+from mbv3c.lowering import traced
 from mbv3c.lowering.plan import (
     NO_CHOICES,
     Array,
@@ -32,10 +33,11 @@ from mbv3c.lowering.schedules import general
 from mbv3c.lowering.select import selection as rules
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.memory import Memory
-from mbv3c.lowering.select.nodes import branch_of
+from mbv3c.lowering.select.nodes import attribute_of, branch_of
 from mbv3c.lowering.select.normalized import normalization
 from mbv3c.lowering.select.selection import Rule, Selection, run_rules
 from mbv3c.lowering.select.transposed import transposed
+from mbv3c.lowering.traced import Operator
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules import (
     convolution,
@@ -44,6 +46,7 @@ from mbv3c.targets.cpu.schedules import (
     pointwise,
     pooling,
     squeeze_excite,
+    upsample,
 )
 from mbv3c.targets.cpu.schedules.integer import convolution as integer_convolution
 from mbv3c.targets.cpu.schedules.integer import depthwise as integer_depthwise
@@ -52,12 +55,14 @@ from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
+from mbv3c.targets.cpu.schedules.upsample import Upsample
 
 # Counts up when a kernel's code changes though shape and knobs do not: what was measured of the
 # old code says nothing about the new. A test compares it with a digest of some kernels.
 VERSION = 1
 
 Integers = NDArray[np.int8]
+_SCALES = 2  # the input of Resize that says them
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,19 @@ class CpuKernels:
     def schedule(self, function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
         return general.schedule(function, target)
 
+    def operator(
+        self,
+        function: PrimFunc,
+        target: tvm.target.Target,
+        tunable: bool,
+    ) -> Kernel:
+        shape = traced.operator_of(function, target) if tunable else None
+        return self.traced(shape) if shape is not None else Kernel(self.schedule(function, target))
+
+    def traced(self, shape: Operator, *constants: Array) -> Kernel:
+        """Write one of TVM's operators as it was measured to be best."""
+        return traced.write(shape, self.choices, constants)
+
     def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
         """Return the knobs for a shape, and where they come from."""
         return chosen(SCHEDULES[kind], self.choices, kind, shape, self.processor)
@@ -213,6 +231,45 @@ def squeeze_excite_rule(node: onnx.NodeProto, selection: CpuSelection) -> bool:
     return True
 
 
+def upsample_rule(node: onnx.NodeProto, selection: CpuSelection) -> bool:
+    """Take a linear enlarging of an image by whole numbers."""
+    graph = selection.graph
+    if node.op_type != "Resize" or not graph.is_image(node.input[0]):
+        return False
+    x = node.input[0]
+    enlarging = _enlarging_of(node, graph) if graph.is_value(x) and graph.is_float(x) else None
+    processor = selection.kernels.processor
+    if enlarging is None or not upsample.is_possible(enlarging, processor):
+        return False
+    weights = (enlarging.weights(factor) for factor in (enlarging.down, enlarging.across))
+    kernel = Kernel(upsample.generate(enlarging, processor), tuple(weights))
+    value = selection.memory.value(x, "float32", channels_last=False)
+    selection.emit("upsample", [node], kernel, (value,), channels_last=False)
+    return True
+
+
+def _enlarging_of(node: onnx.NodeProto, graph: Graph) -> Upsample | None:
+    """Return the shape of a linear enlarging by whole numbers, if a Resize is that.
+
+    Opset 10 has other rules, and two inputs; `spell_resize` leaves other spellings to TVM.
+    """
+    rule = attribute_of(node, "coordinate_transformation_mode", b"half_pixel")
+    centred = rule in (b"half_pixel", b"pytorch_half_pixel")
+    if attribute_of(node, "mode", b"nearest") != b"linear" or len(node.input) <= _SCALES:
+        return None
+    if not (centred or rule == b"asymmetric") or attribute_of(node, "antialias", 0):
+        return None
+    before, after = graph.shape(node.input[0]), graph.shape(node.output[0])
+    factors = [large / small for large, small in zip(after, before, strict=True)]
+    if factors[:2] != [1.0, 1.0] or not all(factor.is_integer() for factor in factors):
+        return None
+    scales = graph.stored.get(node.input[_SCALES])
+    if scales is not None and scales.size and scales.tolist() != factors:
+        return None
+    batch, channels, height, width = before
+    return Upsample(batch * channels, height, width, int(factors[2]), int(factors[3]), centred)
+
+
 # The first that takes a node plans its kernel.
 RULES: tuple[Rule[CpuSelection], ...] = (
     rules.rename,
@@ -222,6 +279,7 @@ RULES: tuple[Rule[CpuSelection], ...] = (
     transposed,
     normalization,
     squeeze_excite_rule,
+    upsample_rule,
     rules.global_pool,
     rules.elementwise,
 )

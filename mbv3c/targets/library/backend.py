@@ -35,7 +35,7 @@ from mbv3c.targets.library.building import (
 )
 from mbv3c.targets.library.target import LibraryTarget, resolve
 from mbv3c.targets.library.verifying import Builder, LibraryStages
-from mbv3c.tuning.choices import tuned_kernels
+from mbv3c.tuning.choices import tuned_kernels, warnings_of
 from mbv3c.tuning.contest import TunableKernels
 from mbv3c.tuning.meters import NetworkMeter
 
@@ -164,7 +164,10 @@ class LibraryBackend(Backend):
 
     def lower(self, prepared: Prepared, job: Job, progress: Progress) -> Lowered:
         progress(f"compiling for {job.target.name} ({len(prepared.graph.graph.node)} operators)")
-        return lower_library(self, prepared.graph, job, prepared.reports)
+        lowered = lower_library(self, prepared.graph, job, prepared.reports)
+        for text in dict.fromkeys(warnings_of(lowered.plan)):
+            progress(f"warning: {text}")
+        return lowered
 
     def build(self, prepared: Prepared, lowered: Lowered, job: Job, folder: Path) -> Built:
         target = resolve(target_of(job))

@@ -99,12 +99,13 @@ def kernel_lines(kernels: Sequence[KernelRecord]) -> list[str]:
         )
     total = sum(kernel.madds for kernel in kernels)
     lines.append(f"{'total':<{wide}}{total:>14,}  in {len(kernels)} calls")
-    fallen = dict.fromkeys(
-        node for kernel in kernels if kernel.kind == _FALLBACK for node in kernel.nodes
-    )
+    operators = [kernel for kernel in kernels if kernel.kind == _FALLBACK]
+    searched = sum(kernel.origin == TUNED for kernel in operators)
+    fallen = dict.fromkeys(node for kernel in operators for node in kernel.nodes)
     if fallen:
+        how = f"; {searched} of {len(operators)} as MetaSchedule found them" if searched else ""
         lines.append(
-            f"compiled by TVM's own operators, by a general schedule: {', '.join(fallen)}"
+            f"compiled by TVM's own operators, by a general schedule{how}: {', '.join(fallen)}"
         )
     return lines
 

@@ -121,6 +121,18 @@ class GpuKernels:
             apply = dlight.ApplyDefaultSchedule(dlight.gpu.Fallback())
             return apply(tvm.IRModule({"main": general.with_partial_sums(function)}))["main"]
 
+    def operator(
+        self,
+        function: PrimFunc,
+        target: tvm.target.Target,
+        tunable: bool,
+    ) -> Kernel:
+        """Write one of TVM's operators; a search has nothing to choose.
+
+        MetaSchedule's space for GPUs stages what is read in local memory, see `schedule`.
+        """
+        return Kernel(self.schedule(function, target))
+
     def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
         """Return the knobs for a shape, and where they come from."""
         return chosen(SCHEDULES[kind], self.choices, kind, shape, self.gpu)
