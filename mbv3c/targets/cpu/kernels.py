@@ -75,7 +75,7 @@ class CpuKernels:
     choices: Choices = NO_CHOICES
 
     def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel:
-        tile, origin = self._choose("pointwise", shape)
+        tile, origin = self._choose("pointwise", shape, weights)
         packed = pointwise.pack(shape, tile, self.processor, weights)
         function = pointwise.generate(shape, tile, self.processor)
         return Kernel(function, (packed, bias), tile, shape, origin)
@@ -86,7 +86,7 @@ class CpuKernels:
         return Kernel(function, (pack_depthwise(weights), bias), tile, shape, origin)
 
     def convolution(self, shape: Convolution, weights: Floats, bias: Floats) -> Kernel:
-        tile, origin = self._choose("convolution", shape)
+        tile, origin = self._choose("convolution", shape, weights)
         packed = convolution.pack(shape, tile, self.processor, weights)
         function = convolution.generate(shape, tile, self.processor)
         return Kernel(function, (packed, bias), tile, shape, origin)
@@ -94,7 +94,7 @@ class CpuKernels:
     def squeeze_excite(
         self, shape: SqueezeExcite, w1: Floats, b1: Floats, w2: Floats, b2: Floats
     ) -> Kernel:
-        tile, origin = self._choose("squeeze_excite", shape)
+        tile, origin = self._choose("squeeze_excite", shape, w1)
         first, second = (
             squeeze_excite.pack(w, tile, self.processor, shape.dtype) for w in (w1, w2)
         )
@@ -108,7 +108,7 @@ class CpuKernels:
     def integer_pointwise(
         self, shape: IntegerPointwise, weights: Integers, *rounding: Array
     ) -> Kernel:
-        tile, origin = self._choose("integer_pointwise", shape)
+        tile, origin = self._choose("integer_pointwise", shape, weights)
         packed = integer_pointwise.pack(shape, tile, self.processor, weights)
         bias, scale = (integer_pointwise.pad(shape, row) for row in rounding[:2])
         function = integer_pointwise.generate(shape, tile, self.processor)
@@ -139,9 +139,16 @@ class CpuKernels:
     def schedule(self, function: PrimFunc, target: tvm.target.Target) -> PrimFunc:
         return general.schedule(function, target)
 
-    def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
-        """Return the knobs for a shape, and where they come from."""
-        return chosen(SCHEDULES[kind], self.choices, kind, shape, self.processor)
+    def _choose(self, kind: str, shape: Any, weights: Array | None = None) -> tuple[Any, str]:
+        """Return the knobs for a shape, and where they come from.
+
+        `weights` are those that lie in panels of so many vectors.
+        """
+        schedule = SCHEDULES[kind]
+        tile, origin = chosen(schedule, self.choices, kind, shape, self.processor, weights)
+        if weights is not None:
+            self.choices.note(weights, {"vectors": tile.vectors})
+        return tile, origin
 
 
 # The modules of `schedules` that have knobs, by the kind of their steps.
