@@ -13,6 +13,9 @@ from mbv3c.errors import UsageError
 from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.processes import finish
 from mbv3c.parity.reference import run, session
+from mbv3c.targets import open_bundle
+from mbv3c.targets.library.manifest import manifest_of
+from mbv3c.targets.library.report import all_kernel_lines
 from tests.built_once import built_once
 from tests.command_line import document, mbv3c
 
@@ -86,6 +89,10 @@ def test_every_shape_is_verified_and_weights_are_stored_once(host: Path) -> None
     assert first["own_weight_bytes"] == first["weight_bytes"] > WEIGHT_BYTES
     assert all(one["own_weight_bytes"] < WEIGHT_BYTES // 10 for one in others)
     assert WEIGHT_BYTES < (host / "model.so").stat().st_size < 1.5 * WEIGHT_BYTES
+    lines = all_kernel_lines(manifest_of(open_bundle(host)))
+    assert [line for line in lines if line.startswith("for inputs")] == [
+        f"for inputs of {shape}:" for shape in SHAPES
+    ]
 
 
 def test_the_shape_of_the_input_says_which_program_runs(host: Path, tmp_path: Path) -> None:

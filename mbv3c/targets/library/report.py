@@ -24,7 +24,7 @@ def describe_compiled(backend: Backend, compiled: Compiled, *, explain: bool) ->
     manifest = manifest_of(compiled.bundle)
     kernels, further = manifest.kernels, manifest.further_shapes
     first, *rest = plain.lines
-    lines = [*(kernel_lines(kernels) if explain else ()), first, *shape_lines(manifest)]
+    lines = [*(all_kernel_lines(manifest) if explain else ()), first, *shape_lines(manifest)]
     origins = Counter(kernel.origin for kernel in kernels if kernel.origin)
     if origins[TUNED] or origins[TRANSFERRED]:
         lines.append(
@@ -134,6 +134,16 @@ def kernel_lines(kernels: Sequence[KernelRecord]) -> list[str]:
         lines.append(
             f"compiled by TVM's own operators, by a general schedule: {', '.join(fallen)}"
         )
+    return lines
+
+
+def all_kernel_lines(manifest: LibraryManifest) -> list[str]:
+    """Return the lines of every shape's kernels, below the shape where there are several."""
+    lines = list[str]()
+    for one in manifest.shapes:
+        if manifest.further_shapes:
+            lines.append(f"for inputs of {shape_text(record.shape for record in one.inputs)}:")
+        lines += kernel_lines(one.kernels)
     return lines
 
 
