@@ -18,7 +18,8 @@ from mbv3c.scratch import scratch_folder
 from mbv3c.targets.cpu.backend import BACKEND
 from mbv3c.targets.cpu.devices import CPUS, CpuTarget
 from mbv3c.targets.cpu.isa import missing
-from mbv3c.targets.library.building import best_known, manifest_of
+from mbv3c.targets.library.building import best_known
+from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.tuning.choices import shipped
 
 NETWORKS = tuple(

@@ -34,6 +34,7 @@ __all__ = [
     "TuneRequest",
     "__version__",
     "bench",
+    "bench_shapes",
     "build",
     "compile",
     "find_precision",

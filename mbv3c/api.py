@@ -15,6 +15,7 @@ from mbv3c.bundle import Bundle
 from mbv3c.execution.device.place import Place
 from mbv3c.feeds import Feed
 from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.graphs.load import load_model
 from mbv3c.graphs.spec import HEAD_TRAITS, ModelSpec
 from mbv3c.job import Job
@@ -56,6 +57,7 @@ __all__ = [
     "Target",
     "TuneRequest",
     "bench",
+    "bench_shapes",
     "build",
     "compile",
     "find_precision",
@@ -149,11 +151,14 @@ def compile(  # noqa: A001 - as the command is called
 ) -> Compiled:
     """Compile a model to a bundle, whole or not at all.
 
+    Several `shapes` of a `JobSpec` make one bundle for all of them.
+
     Raises:
         ParityError: the bundle does not compute what the model computes; nothing is written.
         Mbv3cError: anything else that is wrong.
     """
-    loaded = _loaded(model)
+    shapes = job.shapes if isinstance(job, JobSpec) else ()
+    loaded = _loaded(model, shapes[0] if shapes else None)
     asked = _job(job, loaded, progress)
     return pipeline.compile_model(
         loaded, asked, Path(output), force=force, verify=verify, progress=progress
@@ -232,6 +237,20 @@ def bench(
     return measure.measure(open_bundle(bundle), request or BenchRequest(), progress)
 
 
+def bench_shapes(
+    bundle: str | Path, request: BenchRequest | None = None, *, progress: Progress = _silent
+) -> dict[str, Measured]:
+    """Measure a bundle for every shape that it was compiled for, by the shape, as `1x3x224x224`.
+
+    `bench` measures the first shape alone.
+
+    Raises:
+        UsageError: the request does not fit the bundle.
+        ToolError: nothing here runs it.
+    """
+    return measure.measure_shapes(open_bundle(bundle), request or BenchRequest(), progress)
+
+
 def tune(
     model: Model,
     job: JobSpec | str,
@@ -264,8 +283,8 @@ def job_of(bundle: Bundle) -> Job:
     return backend_for(bundle).job_of(bundle)
 
 
-def _loaded(model: Model) -> onnx.ModelProto:
-    return model if isinstance(model, onnx.ModelProto) else load_model(Path(model), None, None)
+def _loaded(model: Model, shape: InputShape | None = None) -> onnx.ModelProto:
+    return model if isinstance(model, onnx.ModelProto) else load_model(Path(model), shape, None)
 
 
 def _job(job: JobSpec | str, model: onnx.ModelProto, progress: Progress) -> Job:

@@ -7,6 +7,9 @@ model.so               the library; in its place an NPU has model.tosa, model_ve
 kernels.cl, .metal     for a GPU, on demand: the text of the kernels that are in model.so
 model.onnx             the model as the user gave it: the reference of `verify`
 quantized.onnx         in an int8 bundle: the quantized model, which is then the reference
+shapes.txt             in a bundle for several shapes of the input: a line for each, with the
+                       function of the library that takes it; further shapes have their files
+                       in golden/1, golden/2, ... and in quantized.1.onnx, ...
 golden/input.npy       one input and onnxruntime's output for it (of models with several, the
 golden/output.npy      others are input.1.npy, output.1.npy, output.2.npy, ...), with the
 golden/tolerance.txt   tolerance of each output in a line of its own, for checks on a board
@@ -21,7 +24,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from mbv3c.errors import BundleError, UsageError
-from mbv3c.feeds import Feed, numbered_files, save_array, save_feed
+from mbv3c.feeds import Feed, numbered_files, save_array, save_feed, shape_text, shapes_of_feed
 from mbv3c.manifest import (
     MANIFEST,
     Manifest,
@@ -38,6 +41,9 @@ SOURCES = {"opencl": "kernels.cl", "metal": "kernels.metal"}  # by language
 NPU_STREAM = "model_vela.npz"
 NPU_HOST = "host.onnx"
 QUANTIZED = "quantized.onnx"
+SHAPES = "shapes.txt"
+MAIN = "main"
+GOLDEN = "golden"
 GOLDEN_INPUT = "golden/input.npy"
 GOLDEN_OUTPUT = "golden/output.npy"
 GOLDEN_TOLERANCE = "golden/tolerance.txt"
@@ -109,17 +115,61 @@ class Golden:
     labels: Sequence[bool]
 
 
-def write_golden(folder: Path, golden: Golden) -> None:
-    """Write the golden files into the folder of a bundle."""
-    (folder / GOLDEN_INPUT).parent.mkdir()
-    save_feed(folder / GOLDEN_INPUT, golden.input)
-    for output, file in zip(golden.outputs, numbered_files(folder / GOLDEN_OUTPUT), strict=False):
+def entry_name(index: int) -> str:
+    """Return the function of a library that takes the first shape (0), or a further one."""
+    return f"{MAIN}_{index}" if index else MAIN
+
+
+def quantized_name(index: int) -> str:
+    """Return the file of the quantized model for the first shape (0), or for a further one."""
+    return QUANTIZED.replace(".", f".{index}.") if index else QUANTIZED
+
+
+def write_shapes(folder: Path, shapes: Sequence[Sequence[Sequence[int]]]) -> None:
+    """Say which function of the library in a folder takes inputs of which shapes."""
+    lines = [f"{entry_name(index)} {shape_text(each)}\n" for index, each in enumerate(shapes)]
+    (folder / SHAPES).write_text("".join(lines))
+
+
+def entry_for(folder: Path, feed: Feed) -> str:
+    """Return the function of the library in a folder that takes an input: by its shape.
+
+    Raises:
+        UsageError: the library takes several shapes, and this is none of them.
+    """
+    path = folder / SHAPES
+    if not path.is_file():
+        return MAIN
+    entries = dict(line.split(" ", 1)[::-1] for line in path.read_text().splitlines())
+    given = shape_text(shapes_of_feed(feed))
+    if given not in entries:
+        raise UsageError(
+            f"{folder} is compiled for inputs of the shapes {', '.join(entries)}, and this one is "
+            f"{given}; compile the model for it, too"
+        )
+    return entries[given]
+
+
+def write_golden(folder: Path, golden: Golden, index: int = 0) -> None:
+    """Write the golden files of a shape into the folder of a bundle; the first shape comes first.
+
+    Those of further shapes lie in golden/1, golden/2 and so on.
+    """
+    place = folder / GOLDEN
+    if index:
+        place /= str(index)
+    place.mkdir()
+    golden_input, golden_output, tolerance = (
+        place / Path(name).name for name in (GOLDEN_INPUT, GOLDEN_OUTPUT, GOLDEN_TOLERANCE)
+    )
+    save_feed(golden_input, golden.input)
+    for output, file in zip(golden.outputs, numbered_files(golden_output), strict=False):
         save_array(file, output)
     lines = [
         f"{allowed:.9g}{' labels' if labels else ''}\n"
         for allowed, labels in zip(golden.allowed, golden.labels, strict=True)
     ]
-    (folder / GOLDEN_TOLERANCE).write_text("".join(lines))
+    tolerance.write_text("".join(lines))
 
 
 def damaged_parity(bundle: Bundle) -> BundleError:

@@ -4,7 +4,7 @@ Several arrays lie in x.npy, x.1.npy, x.2.npy and so on, as the outputs of `mbv3
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,21 @@ def arrays_of(feed: Feed) -> tuple[Array, ...]:
 def as_feed(arrays: Sequence[Array]) -> Feed:
     """Return what a model with so many inputs takes: the array itself, if there is one."""
     return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+
+def native(array: Array) -> Array:
+    """Return an array in the byte order of this machine, with equal numbers."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def shape_text(shapes: Iterable[Sequence[int]]) -> str:
+    """Write the shapes of a model's inputs in one line: `1x3x224x224`, several apart by spaces."""
+    return " ".join("x".join(map(str, shape)) or "scalar" for shape in shapes)
+
+
+def shapes_of_feed(feed: Feed) -> tuple[tuple[int, ...], ...]:
+    """Return the shape of every array of a feed."""
+    return tuple(array.shape for array in arrays_of(feed))
 
 
 def numbered_files(first: Path) -> Iterator[Path]:

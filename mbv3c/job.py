@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.lowering.plan import NO_CHOICES, Choices
 from mbv3c.precision import FP32, Precision
 from mbv3c.quantization.calibration import Calibration
@@ -21,6 +22,7 @@ class Job:
         calibration: the inputs that ranges are taken from; None for random inputs.
         quantizing: how to quantize; None for the usual way.
         options: the backend's own options, in the backend's own type.
+        shapes: the shapes of the inputs for which to compile; empty for those that the model has.
     """
 
     target: Target
@@ -30,3 +32,4 @@ class Job:
     calibration: Calibration | None = None
     quantizing: QuantizeOptions | None = None
     options: object = None
+    shapes: tuple[InputShape, ...] = ()

@@ -1,6 +1,6 @@
 """A job in the words of a user: names, paths and options, checked before any work is done."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,14 @@ from typing import Any
 import onnx
 
 from mbv3c.errors import UsageError
+from mbv3c.graphs.input_shapes import InputShape
+from mbv3c.graphs.load import input_shapes_of
 from mbv3c.job import Job
 from mbv3c.precision import Precision, find_precision
+from mbv3c.prepare import at_shapes
 from mbv3c.progress import Progress
 from mbv3c.quantization import options as quantizing
-from mbv3c.quantization.calibration import calibration_files, folder_inputs
+from mbv3c.quantization.calibration import Shapes, calibration_files, folder_inputs
 from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides
 from mbv3c.targets import backend_of, find_target, read_options
 from mbv3c.tuning.choices import OWN, shipped
@@ -35,6 +38,8 @@ class JobSpec:
         options: the options of the backends, by name.
         explain: whether to find out what other choices would cost.
         preparing: how images of `calibration` are prepared.
+        shapes: the shapes of the inputs for which to compile, each as `load_model` takes it; empty
+            for those that the model has.
     """
 
     target: str
@@ -45,6 +50,7 @@ class JobSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     explain: bool = False
     preparing: Overrides = AS_THE_MODEL_SAYS
+    shapes: Sequence[InputShape] = ()
 
     def job(self, progress: Progress = lambda step: None) -> Job:
         """Return the job, but for its calibration, which needs the model.
@@ -64,6 +70,7 @@ class JobSpec:
             raise UsageError(refusals["keep_float"].format(target=target.name))
         self._check_words(precision)
         backend.check_precision(target, precision)
+        backend.check_shapes(target, len(self.shapes))
         quantize, names = None, tuple[str, ...]()
         if self.keep_float is not None and precision.quantized:
             kept = quantizing.parse_keep_float(self.keep_float)
@@ -73,7 +80,8 @@ class JobSpec:
         if self.calibration is not None:
             calibration_files(self.calibration)
         choices = backend.choices(target, self._roots(), progress)
-        return Job(target, precision, names, choices, None, quantize, options)
+        shapes = tuple(self.shapes)
+        return Job(target, precision, names, choices, None, quantize, options, shapes)
 
     def calibrated(self, job: Job, model: onnx.ModelProto) -> Job:
         """Return a job with the inputs that a model is calibrated on.
@@ -83,7 +91,12 @@ class JobSpec:
         """
         if self.calibration is None:
             return job
-        return replace(job, calibration=folder_inputs(model, self.calibration, self.preparing))
+        first, shapes = model, list[Shapes]()
+        if job.shapes:
+            first, *others = at_shapes(model, job.shapes)
+            shapes = [input_shapes_of(each) for each in (first, *others)]
+        calibration = folder_inputs(first, self.calibration, self.preparing, shapes)
+        return replace(job, calibration=calibration)
 
     def _check_words(self, precision: Precision) -> None:
         if not precision.quantized and self.calibration is not None:

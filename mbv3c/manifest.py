@@ -16,6 +16,7 @@ from mbv3c.precision import PRECISIONS, Precision
 
 SCHEMA = 5
 MANIFEST = "manifest.json"
+_MANY = "further_shapes"
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,11 @@ class Manifest:
         """The inputs as `mbv3c run` takes them, which are those of the model as given."""
         return self.inputs
 
+    @property
+    def accepted(self) -> tuple[tuple[TensorRecord, ...], ...]:
+        """The inputs for every shape that the bundle was compiled for; the first comes first."""
+        return (self.taken,)
+
 
 ManifestType = TypeVar("ManifestType", bound=Manifest)
 
@@ -214,7 +220,10 @@ def read_manifest(folder: Path) -> ManifestFile:
 
 def manifest_text(manifest: Manifest, files: dict[str, str]) -> str:
     """Return the text of manifest.json; `files` holds the sha256 of every other file."""
-    document = {"schema": SCHEMA, **msgspec.to_builtins(manifest), "files": files}
+    fields = msgspec.to_builtins(manifest)
+    if not fields.get(_MANY):
+        fields.pop(_MANY, None)  # most bundles are for one shape, and say nothing of others
+    document = {"schema": SCHEMA, **fields, "files": files}
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 

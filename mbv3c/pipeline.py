@@ -13,26 +13,31 @@ from numpy.typing import NDArray
 
 from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
+from mbv3c.bundle import Bundle
 from mbv3c.errors import ParityError, UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.device.place import Place
-from mbv3c.feeds import Feed, arrays_of, as_feed, save_array
+from mbv3c.feeds import Feed, arrays_of, as_feed, native, save_array, shape_text
+from mbv3c.graphs.load import input_shapes_of
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weights.files import write_npz
 from mbv3c.job import Job
+from mbv3c.lowering.packing import SharedPacking
 from mbv3c.manifest import TensorRecord
 from mbv3c.parity.gate.baseline import GateRequest
 from mbv3c.parity.gate.gate import GateResult, Subject, verify_and_judge
 from mbv3c.parity.ladder.climb import climb
 from mbv3c.parity.ladder.ladder import Ladder
-from mbv3c.prepare import Prepared, describe, prepare
+from mbv3c.parity.several_shapes import ShapesVerdict
+from mbv3c.parity.verdict import Verdict
+from mbv3c.prepare import Prepared, describe, prepare, programs_of
 from mbv3c.progress import Progress
 from mbv3c.quantization.images import AS_THE_MODEL_SAYS, IMAGES, Overrides
-from mbv3c.quantization.own_inputs import InputsRequest, read_inputs
+from mbv3c.quantization.own_inputs import InputsRequest, read_all_inputs, read_inputs
 from mbv3c.scratch import scratch_folder
 from mbv3c.speed.measure import speed_of
 from mbv3c.targets import backend_for, backend_of, open_bundle
-from mbv3c.targets.backend import Compiled
+from mbv3c.targets.backend import Backend, Built, Compiled
 from mbv3c.tuning.request import TuneRequest, Tuning
 
 # The model, its rewritten and its quantized form, objects, library: each as large as the weights.
@@ -52,25 +57,35 @@ def compile_model(
 ) -> Compiled:
     """Compile a model to a bundle, whole or not at all; it is verified before it gets its name.
 
+    For several shapes of the inputs it becomes one bundle, in which they share their weights.
+
     Raises:
         ParityError: the bundle does not compute what the model computes; nothing is written.
         Mbv3cError: anything else that is wrong.
     """
     backend = backend_of(job.target)
     backend.check(job, verify=verify)
+    backend.check_shapes(job.target, len(job.shapes))
     bundles.check_replaceable(output)
-    need_space(output, _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
-    backend.check_model(model)
+    programs = programs_of(model, job)
+    need_space(output, len(programs) * _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
+    for each, _ in programs:
+        backend.check_model(each)
+    if len(programs) > 1:
+        job = replace(job, choices=SharedPacking(job.choices))
     with new_folder(output, force=force) as folder:
-        prepared = prepare(model, job, progress)
-        lowered = backend.lower(prepared, job, progress)
-        built = backend.build(prepared, lowered, job, folder)
-        _write_models(prepared, folder)
-        bundles.write_golden(folder, built.golden)
-        manifest = backend.complete(describe(prepared, job, backend.tools), built, job)
+        prepared = [prepare(each, asked, progress) for each, asked in programs]
+        lowered = [backend.lower(one, job, progress) for one in prepared]
+        built = backend.build_all(prepared, lowered, job, folder)
+        _write_files(prepared, built, folder)
+        described = [
+            backend.complete(describe(one, job, backend.tools, index), made, job)
+            for index, (one, made) in enumerate(zip(prepared, built, strict=True))
+        ]
+        manifest = backend.joined(described, built)
         bundle, verdict = bundles.write_manifest(folder, manifest), None
         if verify:
-            verdict = backend.verify(bundle, progress, known=prepared)
+            verdict = _verified(backend, bundle, progress, known=prepared)
             if not verdict.passed:
                 lines = [*verdict.lines(), *verdict.missed[:_SHOWN_MISSES]]
                 raise ParityError(
@@ -82,13 +97,47 @@ def compile_model(
                 )
             manifest = replace(manifest, parity=verdict.to_json())
             bundle = bundles.write_manifest(folder, manifest)
-    return Compiled(replace(bundle, path=output), verdict, built.alternatives)
+    return Compiled(replace(bundle, path=output), verdict, built[0].alternatives)
 
 
-def _write_models(prepared: Prepared, folder: Path) -> None:
-    for name, model in ((bundles.MODEL, prepared.given), (bundles.QUANTIZED, prepared.quantized)):
-        if model is not None:
-            (folder / name).write_bytes(model.SerializeToString(deterministic=True))
+def _write_files(prepared: Sequence[Prepared], built: Sequence[Built], folder: Path) -> None:
+    """Write the models and the golden files of every shape; the model as given only once."""
+    models = {bundles.MODEL: prepared[0].given}
+    for index, (one, made) in enumerate(zip(prepared, built, strict=True)):
+        if one.quantized is not None:
+            models[bundles.quantized_name(index)] = one.quantized
+        bundles.write_golden(folder, made.golden, index)
+    for name, model in models.items():
+        (folder / name).write_bytes(model.SerializeToString(deterministic=True))
+    if len(prepared) > 1:
+        bundles.write_shapes(folder, [input_shapes_of(one.given) for one in prepared])
+
+
+def _verified(
+    backend: Backend,
+    bundle: Bundle,
+    progress: Progress,
+    *,
+    place: Place | None = None,
+    known: Sequence[Prepared] | None = None,
+    inputs: Sequence[list[Feed]] | None = None,
+) -> Verdict:
+    """Verify every shape of a bundle; `inputs` are the user's own, for each shape."""
+    verdicts: dict[str, Verdict] = {}
+    with backend.programs(bundle) as programs:
+        for index, program in enumerate(programs):
+            own = None if inputs is None else inputs[index]
+            if own == []:
+                continue
+            shape = shape_text(record.shape for record in program.manifest.taken)
+            if len(programs) > 1:
+                progress(f"verifying it for inputs of {shape}")
+            verdicts[shape] = backend.verify(
+                program, progress, place, known[index] if known else None, own
+            )
+    if len(programs) == 1:
+        return verdicts[shape]
+    return ShapesVerdict(verdicts)
 
 
 def verify_bundle(
@@ -112,14 +161,18 @@ def verify_bundle(
     def open_subject() -> Subject:
         bundle = open_bundle(path)
         backend = backend_for(bundle)
-        own = None if inputs is None else read_inputs(onnx.load(bundle.model), inputs)
-        feeds = None if own is None else own.feeds
+        own, feeds = None, None
+        if inputs is not None:
+            with backend.programs(bundle) as programs:
+                models = [onnx.load(program.model) for program in programs]
+            own, feeds = read_all_inputs(models, inputs)
+        first = feeds[0] if feeds else None
         return Subject(
             bundle,
             backend.footprint(bundle),
-            lambda: backend.verify(bundle, progress, place=place, inputs=feeds),
+            lambda: _verified(backend, bundle, progress, place=place, inputs=feeds),
             (lambda: speed_of(bundle, progress)) if here else None,
-            lambda: backend.blocks(bundle, progress, feeds) if here else _ELSEWHERE,
+            lambda: backend.blocks(bundle, progress, first or None) if here else _ELSEWHERE,
             own,
         )
 
@@ -200,7 +253,8 @@ def run_bundle(
     """Run one inference on an array, on several of a model with several inputs, or on a file.
 
     The file is .npy, .npz with the arrays by the names of the inputs, or an image, which is
-    prepared as calibration does, and as `preparing` says; it fills the batch.
+    prepared as calibration does, and as `preparing` says; it fills the batch. Of a bundle for
+    several shapes the program for the input's shape runs; an image becomes one of the first.
 
     The outputs also go to `output`: an .npz file takes every array by its name, an .npy file the
     only one. A detector's outputs become what `mbv3c.execution.detection.detect` makes of them,
@@ -227,14 +281,14 @@ def run_bundle(
         )
     if isinstance(x, Path) and x.suffix.lower() in IMAGES:
         x = read_inputs(onnx.load(bundle.model), InputsRequest(x, preparing)).feeds[0]
-    given = _checked_input(x, bundle.manifest.taken)
+    given = _checked_input(x, bundle.manifest.accepted)
     backend = backend_for(bundle)
     with backend.open(bundle, lambda step: None, place=place, stand_in=False) as opened:
         (outputs,) = opened.runner.run(opened.folder, [given])
     arrays: dict[str, NDArray[Any]] = dict(zip(names, outputs, strict=True))
     if detector is not None:
         boxes, scores = (arrays[name] for name in detector)
-        height, width = bundle.input_shape[2:]
+        height, width = arrays_of(given)[0].shape[2:]
         arrays = detect(boxes, scores, height, width, thresholds or Thresholds())
     if output is not None and output.suffix == ".npz":
         write_npz(output, arrays)
@@ -243,31 +297,45 @@ def run_bundle(
     return Ran(arrays, opened.ran_on)
 
 
-def _checked_input(x: Feed | Path, wanted: Sequence[TensorRecord]) -> Feed:
-    """Return an input after making sure that it is what a bundle takes.
+def _checked_input(x: Feed | Path, accepted: Sequence[Sequence[TensorRecord]]) -> Feed:
+    """Return an input after making sure that it is what a bundle takes for one of its shapes.
 
     Raises:
         UsageError: it is not; the message names the file and what the bundle takes.
     """
+    wanted = accepted[0]
     name = str(x) if isinstance(x, Path) else "the input"
     arrays = _read_input(x, wanted) if isinstance(x, Path) else arrays_of(x)
+    arrays = tuple(native(one) if isinstance(one, np.ndarray) else one for one in arrays)
     if len(arrays) != len(wanted):
         names = ", ".join(record.name for record in wanted)
         raise UsageError(
             f"{name} holds {len(arrays)} arrays; the bundle takes {len(wanted)}: {names}; give an "
             ".npz file with these arrays"
         )
-    for array, record in zip(arrays, wanted, strict=True):
-        shown = name if len(wanted) == 1 else f"{name}: {record.name}"
-        if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (
-            np.dtype(record.dtype),
-            record.shape,
-        ):
-            given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else array
-            raise UsageError(
-                f"{shown} holds {given}; the bundle wants {record.dtype} {record.shape}"
-            )
-    return as_feed(arrays)
+    if any(all(map(_is_of, arrays, records)) for records in accepted):
+        return as_feed(arrays)
+    if len(accepted) > 1:
+        shapes = (shape_text(record.shape for record in records) for records in accepted)
+        raise UsageError(
+            f"{name} holds {', '.join(map(_shown, arrays))}; the bundle is compiled for "
+            f"{wanted[0].dtype} of the shapes {', '.join(shapes)}: compile it for this one, too"
+        )
+    array, record = next(pair for pair in zip(arrays, wanted, strict=True) if not _is_of(*pair))
+    shown = name if len(wanted) == 1 else f"{name}: {record.name}"
+    raise UsageError(
+        f"{shown} holds {_shown(array)}; the bundle wants {record.dtype} {record.shape}"
+    )
+
+
+def _is_of(array: Any, record: TensorRecord) -> bool:
+    if not isinstance(array, np.ndarray):
+        return False
+    return (array.dtype, array.shape) == (np.dtype(record.dtype), record.shape)
+
+
+def _shown(array: Any) -> str:
+    return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else str(array)
 
 
 def _read_input(path: Path, wanted: Sequence[TensorRecord]) -> tuple[NDArray[Any], ...]:

@@ -1,17 +1,19 @@
 """From the model as given to the graph that a backend lowers: quantize, rewrite."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import metadata
 
 import onnx
 
-from mbv3c.bundle import QUANTIZED
+from mbv3c.bundle import quantized_name
 from mbv3c.errors import ModelError, UsageError
-from mbv3c.feeds import Feed, arrays_of
-from mbv3c.graphs.load import model_inputs
+from mbv3c.feeds import Feed, arrays_of, shape_text
+from mbv3c.graphs.input_shapes import InputShape
+from mbv3c.graphs.load import input_shapes_of, model_inputs, with_shapes
+from mbv3c.graphs.size import check_size, stored_bytes
 from mbv3c.job import Job
 from mbv3c.manifest import (
     Manifest,
@@ -95,6 +97,38 @@ def prepare(model: onnx.ModelProto, job: Job, progress: Progress) -> Prepared:
     )
 
 
+def at_shapes(model: onnx.ModelProto, shapes: Sequence[InputShape]) -> list[onnx.ModelProto]:
+    """Return a model once for every shape of its inputs.
+
+    Raises:
+        UsageError: a shape does not suit the inputs, or is there twice.
+        ModelError: an input is left dynamic, or the model has other sizes built in.
+    """
+    models = [with_shapes(model, shape) for shape in shapes]
+    texts = [shape_text(input_shapes_of(each)) for each in models]
+    for text in texts:
+        if texts.count(text) > 1:
+            raise UsageError(f"--input-shapes has {text} twice; name every shape once")
+    return models
+
+
+def programs_of(model: onnx.ModelProto, job: Job) -> list[tuple[onnx.ModelProto, Job]]:
+    """Return what is to be compiled: the model, and its job, for every shape of the inputs.
+
+    Raises:
+        Mbv3cError: as `at_shapes` says, or there is nothing to calibrate a shape on.
+    """
+    check_size(stored_bytes(model.graph.initializer), "the model")
+    if not job.shapes:
+        return [(model, job)]
+    models = at_shapes(model, job.shapes)
+    shapes = [input_shapes_of(each) for each in models]
+    given = job.calibration
+    if given is None or given.again is None:
+        return [(each, job) for each in models]
+    return [(each, replace(job, calibration=given.again(each, shapes))) for each in models]
+
+
 _DYNAMIC = ("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul")
 
 
@@ -109,8 +143,11 @@ def _refuse_dynamic(model: onnx.ModelProto) -> None:
             )
 
 
-def describe(prepared: Prepared, job: Job, tools: Sequence[str]) -> Manifest:
-    """Say of a bundle what every backend's bundles say; `tools` are the packages that made it."""
+def describe(prepared: Prepared, job: Job, tools: Sequence[str], index: int = 0) -> Manifest:
+    """Say of a bundle what every backend's bundles say.
+
+    `tools` are the packages that made it; `index` counts the shapes that it is for.
+    """
     given, made, reference = prepared.given, prepared.quantization, prepared.reference
     inputs = [
         TensorRecord(value.name, array.shape, str(array.dtype))
@@ -138,7 +175,7 @@ def describe(prepared: Prepared, job: Job, tools: Sequence[str]) -> Manifest:
         quantization=None
         if made is None
         else QuantizationRecord(
-            model=QUANTIZED,
+            model=quantized_name(index),
             calibration=made.calibration,
             random_inputs=made.random_inputs,
             calibrated_on=made.calibrated_on,

@@ -2,7 +2,7 @@
 
 from mbv3c.lowering.describe import MemoryRecord
 from mbv3c.manifest import ModelRecord, TensorRecord
-from mbv3c.targets.library.building import LibraryManifest, LibraryTargetRecord
+from mbv3c.targets.library.manifest import LibraryManifest, LibraryTargetRecord
 
 LIBRARY = LibraryManifest(
     mbv3c="0.0.0",

@@ -10,7 +10,7 @@ import pytest
 from mbv3c.errors import BundleError
 from mbv3c.manifest import MANIFEST, Manifest, manifest_text, precision_of, read_manifest
 from mbv3c.precision import FP32
-from mbv3c.targets.library.building import LibraryManifest
+from mbv3c.targets.library.manifest import LibraryManifest
 from tests.manifests import LIBRARY
 
 
@@ -41,12 +41,19 @@ def test_is_read_back(folder: Path) -> None:
     assert precision_of(LIBRARY) == FP32
 
 
+def test_most_bundles_say_nothing_of_further_shapes(folder: Path) -> None:
+    assert "further_shapes" not in read_manifest(folder).document
+    assert read_manifest(folder).parse(LibraryManifest).further_shapes == ()
+
+
 def test_what_all_bundles_say_can_be_read_without_knowing_the_backend(folder: Path) -> None:
     read = read_manifest(folder).parse(Manifest)
     assert (read.target.name, read.outputs) == ("arm_cpu:cortex-a76", LIBRARY.outputs)
 
 
-@pytest.mark.parametrize("field", sorted({*msgspec.to_builtins(LIBRARY)} - {"further_inputs"}))
+@pytest.mark.parametrize(
+    "field", sorted({*msgspec.to_builtins(LIBRARY)} - {"further_inputs", "further_shapes"})
+)
 def test_a_missing_field(folder: Path, field: str) -> None:
     change(folder, (field,), ...)
     with pytest.raises(BundleError, match=rf"manifest\.json is damaged: .*`{field}`; compile it"):

@@ -24,15 +24,22 @@ def bench(bundle: Path, as_json: bool, **given: Any) -> None:
     from mbv3c.targets import open_bundle
 
     request = measure.BenchRequest(**given)
-    measured = measure.measure(open_bundle(bundle), request, Progress())
+    shapes = measure.measure_shapes(open_bundle(bundle), request, Progress())
+    several = len(shapes) > 1
     if as_json:
-        print_json({"bundle": str(bundle), **measure.to_json(measured)})
+        documents = {shape: measure.to_json(measured) for shape, measured in shapes.items()}
+        rows = [{"shape": shape, **document} for shape, document in documents.items()]
+        first = next(iter(documents.values()))
+        print_json({"bundle": str(bundle), **first, **({"shapes": rows} if several else {})})
         return
-    versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
-    if isinstance(measured, measure.Latency):
-        _print_latency(bundle, measured, versions)
-    else:
-        _print_instructions(bundle, measured, versions)
+    for shape, measured in shapes.items():
+        if several:
+            click.echo(f"for inputs of {shape}:")
+        versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
+        if isinstance(measured, measure.Latency):
+            _print_latency(bundle, measured, versions)
+        else:
+            _print_instructions(bundle, measured, versions)
 
 
 def _print_latency(bundle: Path, measured: "Latency", versions: str) -> None:

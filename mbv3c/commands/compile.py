@@ -14,6 +14,7 @@ from mbv3c.commands.options import (
     json_option,
     model_options,
     opset_option,
+    parse_shapes,
     precision_options,
     print_description,
     taken,
@@ -53,6 +54,12 @@ mean_option = click.option(
 @mean_option
 @other_preparing_options
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@click.option(
+    "--input-shapes",
+    multiple=True,
+    help="One bundle for several shapes, which share their weights: '224x224 320x320', or whole "
+    "ones; for several inputs 'image:1,3,224,224 state:1,8; image:1,3,320,320 state:1,8'.",
+)
 @opset_option
 @model_options
 @backend_options
@@ -91,7 +98,14 @@ def compile_(
     given[_MEAN] = words[-1] if words else None
     names = ("target", "precision", "calibration", "keep_float", "tune_logs")
     options = taken(given, *(option.name for option in _BACKEND_OPTIONS))
-    spec = JobSpec(**taken(given, *names), options=options, explain=explain, preparing=preparing)
+    shapes = given["input_shapes"] = parse_shapes(given["input_shapes"])
+    spec = JobSpec(
+        **taken(given, *names),
+        options=options,
+        explain=explain,
+        preparing=preparing,
+        shapes=shapes if len(shapes) > 1 else (),
+    )
     progress = Progress()
     job = spec.job(progress)
     loaded = built_or_loaded(model, given, progress)

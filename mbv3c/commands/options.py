@@ -4,7 +4,7 @@ import functools
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
     from mbv3c.execution.device.place import Place
-    from mbv3c.graphs.load import InputShape
+    from mbv3c.graphs.input_shapes import InputShape
     from mbv3c.targets.backend import Description
 
 
@@ -89,7 +89,12 @@ def built_or_loaded(
         UsageError: the options do not go together.
         ModelError: the model cannot be used.
     """
-    shape = {"input_shape": spec.pop("input_shape"), "opset": spec.pop("opset", None)}
+    shape = {name: spec.pop(name, None) for name in ("input_shape", "opset", "input_shapes")}
+    shapes = shape.pop("input_shapes") or ()
+    if len(shapes) and (shape["input_shape"] or spec["batch"] is not None):
+        raise UsageError("--input-shapes says all shapes: leave --input-shape and --batch out")
+    if len(shapes) and path is None:
+        raise UsageError("--input-shapes belongs to a MODEL; use --resolution and --batch instead")
     if path is not None:
         shape["batch"] = spec.pop("batch")
         given = [f"--{key.replace('_', '-')}" for key, value in spec.items() if value is not None]
@@ -98,7 +103,8 @@ def built_or_loaded(
                 f"{', '.join(given)} cannot be combined with a MODEL: they say which one to build"
             )
         progress(f"reading {path}")
-        return load_given(path, **shape)
+        first = shapes[0] if shapes else None
+        return load_given(path, **shape, parsed=first)
     if shape["input_shape"] is not None:
         raise UsageError("--input-shape belongs to a MODEL; use --resolution and --batch instead")
     if shape["opset"] is not None:
@@ -128,9 +134,13 @@ def built(spec: dict[str, Any]) -> "onnx.ModelProto":
 
 
 def load_given(
-    path: Path, input_shape: str | None = None, batch: int | None = None, opset: int | None = None
+    path: Path,
+    input_shape: str | None = None,
+    batch: int | None = None,
+    opset: int | None = None,
+    parsed: "InputShape | None" = None,
 ) -> "onnx.ModelProto":
-    """Read a model and fix its shapes.
+    """Read a model and fix its shapes, by the text of an option or as it was parsed before.
 
     Raises:
         UsageError: the shape is none, or does not fit.
@@ -138,7 +148,7 @@ def load_given(
     """
     from mbv3c.graphs.load import load_model
 
-    model = load_model(path, _parse_shape(input_shape) if input_shape else None, batch)
+    model = load_model(path, parse_shape(input_shape) if input_shape else parsed, batch)
     if opset is None:
         return model
     from mbv3c.parity.rewriting import in_opset
@@ -146,7 +156,22 @@ def load_given(
     return in_opset(model, opset)[0]
 
 
-def _parse_shape(text: str) -> "InputShape":
+def parse_shapes(texts: Sequence[str]) -> "tuple[InputShape, ...]":
+    """Read the values of --input-shapes: several shapes in one, or one each.
+
+    Shapes of one input are apart by spaces; sets of shapes with names by semicolons.
+
+    Raises:
+        UsageError: something is no shape.
+    """
+    shapes: list[InputShape] = []
+    for part in (part for text in texts for part in text.split(";")):
+        one_by_one = [part] if ":" in part else part.split()
+        shapes += [parse_shape(each) for each in one_by_one]
+    return tuple(shapes)
+
+
+def parse_shape(text: str) -> "InputShape":
     """Read a shape, or several as NAME:SHAPE, apart by spaces; a name may have colons itself."""
     if ":" not in text:
         return _parse_extents(text)

@@ -9,7 +9,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from mbv3c.bundle import LIBRARY
+from mbv3c.bundle import LIBRARY, entry_for
 from mbv3c.errors import Mbv3cError
 from mbv3c.execution.opencl.runtime import device_info, load_runtime
 from mbv3c.execution.runners import Infer, KernelCall, Made, check_names, server_command
@@ -45,11 +45,12 @@ class LibraryRunner:
         """
         with self._failing(bundle):
             device = tvm.device(self.device)
-            main = self._machine(bundle)["main"]
+            machine = self._machine(bundle)
 
         def infer(x: Feed) -> list[Array]:
+            entry = entry_for(bundle, x)
             with self._failing(bundle):
-                return arrays(main(*tensors(x, device)))
+                return arrays(machine[entry](*tensors(x, device)))
 
         return infer
 
@@ -89,7 +90,7 @@ class HostRunner(LibraryRunner):
         with self._failing(bundle):
             machine = self._machine(bundle)
             machine.set_instrument(instrument)
-            machine["main"](*tensors(x))
+            machine[entry_for(bundle, x)](*tensors(x))
         check_names(bundle, instrument.names, calls)
         return instrument.made
 

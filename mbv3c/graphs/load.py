@@ -1,7 +1,7 @@
 """Read a user's ONNX file, and refuse early and clearly what cannot be compiled."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,13 @@ from onnx.external_data_helper import (
 )
 
 from mbv3c.errors import ModelError, UsageError
+from mbv3c.feeds import shape_text
 from mbv3c.graphs.batch import forget_shapes, set_batch
 from mbv3c.graphs.inference_mode import inference_mode
+from mbv3c.graphs.input_shapes import InputShape, fix_shapes
+from mbv3c.graphs.size import check_size, stored_bytes
 
 _log = logging.getLogger(__name__)
-
-
-# The shape of a model's only input, or the shapes of its inputs by their names.
-InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 
 _NUMBERS = frozenset(
     {
@@ -52,6 +51,7 @@ def load_model(
     """
     if not path.is_file():
         raise UsageError(f"no such file: {path}")
+    check_size(path.stat().st_size, str(path))
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
@@ -75,16 +75,45 @@ def load_model(
         input_shape = _with_batch(model, batch, input_shape)
     _set_input_shapes(model, path, input_shape)
     try:
-        shapeless = any(not y.type.tensor_type.HasField("shape") for y in model.graph.output)
-        if input_shape is not None or shapeless:
-            inferred = shape_inference.infer_shapes(model, strict_mode=not shapeless)
-            for output, known in zip(model.graph.output, inferred.graph.output, strict=True):
-                output.CopyFrom(known)
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
+        _infer_outputs(model, reshaped=input_shape is not None)
+    except _INVALID as error:
         raise ModelError(f"{path} is not a valid ONNX model: {error}") from error
     _check_outputs(model, path)
     return model
+
+
+def with_shapes(model: onnx.ModelProto, input_shape: InputShape) -> onnx.ModelProto:
+    """Return a model that takes inputs of other shapes; the outputs' shapes follow.
+
+    Raises:
+        UsageError: the shapes do not suit the inputs.
+        ModelError: an input is left dynamic, or the model has other sizes built in.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    _set_input_shapes(copy, "the model", input_shape)
+    try:
+        _infer_outputs(copy, reshaped=True)
+    except _INVALID as error:
+        text = shape_text(input_shapes_of(copy))
+        raise ModelError(
+            f"the model does not take inputs of the shape {text}: it has other sizes built in; "
+            f"export it with dynamic axes ({str(error).strip()})"
+        ) from error
+    return copy
+
+
+_INVALID = (onnx.checker.ValidationError, shape_inference.InferenceError)
+
+
+def _infer_outputs(model: onnx.ModelProto, *, reshaped: bool) -> None:
+    """Complete the shapes of a model's outputs, in place, and check the whole."""
+    shapeless = any(not y.type.tensor_type.HasField("shape") for y in model.graph.output)
+    if reshaped or shapeless:
+        inferred = shape_inference.infer_shapes(model, strict_mode=not shapeless)
+        for output, known in zip(model.graph.output, inferred.graph.output, strict=True):
+            output.CopyFrom(known)
+    onnx.checker.check_model(model, full_check=True)
 
 
 def model_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -160,7 +189,9 @@ def _with_batch(
     return set_batch(model, inputs[0], batch, input_shape)
 
 
-def _set_input_shapes(model: onnx.ModelProto, path: Path, input_shape: InputShape | None) -> None:
+def _set_input_shapes(
+    model: onnx.ModelProto, path: Path | str, input_shape: InputShape | None
+) -> None:
     inputs = model_inputs(model)
     for value in inputs:
         if not _is_of_numbers(value):
@@ -169,15 +200,7 @@ def _set_input_shapes(model: onnx.ModelProto, path: Path, input_shape: InputShap
                 "inputs are tensors of numbers: make it a constant, or compute it before the model"
             )
     if input_shape is not None:
-        for name, shape in _by_name(inputs, input_shape).items():
-            value = next(value for value in inputs if value.name == name)
-            dims = value.type.tensor_type.shape.dim
-            if len(dims) != len(shape):
-                raise UsageError(
-                    f"--input-shape has {len(shape)} dimensions, input {name!r} has {len(dims)}"
-                )
-            for dim, size in zip(dims, shape, strict=True):
-                dim.dim_value = size
+        fix_shapes(inputs, input_shape)
         forget_shapes(model.graph)
     for value in inputs:
         if static_shape(value) is None:
@@ -188,25 +211,6 @@ def _set_input_shapes(model: onnx.ModelProto, path: Path, input_shape: InputShap
                 f"{path}: input {value.name!r} has the dynamic shape ({shown}); fix it with "
                 f"--input-shape, for example --input-shape {example}"
             )
-
-
-def _by_name(
-    inputs: Sequence[onnx.ValueInfoProto], input_shape: InputShape
-) -> Mapping[str, Sequence[int]]:
-    names = [value.name for value in inputs]
-    if not isinstance(input_shape, Mapping):
-        if len(names) > 1:
-            raise UsageError(
-                f"the model has {len(names)} inputs ({', '.join(names)}): say which one a shape "
-                f"is for, as in --input-shape '{names[0]}:1,3,224,224'"
-            )
-        return {names[0]: input_shape}
-    for name in input_shape:
-        if name not in names:
-            raise UsageError(
-                f"--input-shape: the model has no input {name!r}; it has {', '.join(names)}"
-            )
-    return input_shape
 
 
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
@@ -222,6 +226,9 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
         for name, size in wanted.items()
         if not (folder / name).is_file() or (folder / name).stat().st_size < size
     ]
+    outside = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
+    size = path.stat().st_size + stored_bytes(outside)
+    check_size(size, f"{path}, with the files of its weights,")
     if missing:
         raise ModelError(
             f"the weights of {path} lie in files beside it: {', '.join(missing)}; put them there"
@@ -230,6 +237,15 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
         load_external_data_for_model(model, str(folder))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"the external data of {path} cannot be read: {error}") from error
+
+
+def input_shapes_of(model: onnx.ModelProto) -> tuple[tuple[int, ...], ...]:
+    """Return the fixed shapes of a model's inputs, in their order.
+
+    Raises:
+        ModelError: a shape is dynamic, or there is no input.
+    """
+    return tuple(fixed_shape(value) for value in model_inputs(model))
 
 
 def input_shape_of(model: onnx.ModelProto) -> tuple[int, ...]:

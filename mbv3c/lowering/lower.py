@@ -12,8 +12,9 @@ TVM's own pipeline brings a program into this form before it makes bytecode. Her
 planned already.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tvm import relax
 from tvm.tirx import PrimFunc
 from tvm_ffi import structural_equal, structural_hash
 
+from mbv3c.bundle import entry_name
 from mbv3c.lowering.arena import Arena, plan_arena
 from mbv3c.lowering.plan import Plan, Step
 
@@ -38,14 +40,40 @@ VM_PASSES: tuple[tvm.transform.Pass, ...] = (
 
 def assemble(plan: Plan, arena: Arena) -> tuple[tvm.IRModule, tuple[str, ...]]:
     """Return a module with `main` and every kernel once, and the name of each step's kernel."""
+    module, (names,) = assemble_all([(plan, arena)])
+    return module, names
+
+
+def assemble_all(
+    programs: Sequence[tuple[Plan, Arena]],
+) -> tuple[tvm.IRModule, list[tuple[str, ...]]]:
+    """Return a module with `main`, `main_1` and so on, and for each the names of its kernels.
+
+    The functions share equal kernels; TVM stores equal constants once.
+    """
     builder = relax.BlockBuilder()
     kernels = _KernelFunctions(builder)
+    names = [
+        _add_function(builder, kernels, entry_name(index), plan, arena)
+        for index, (plan, arena) in enumerate(programs)
+    ]
+    return builder.get(), names
+
+
+def _add_function(
+    builder: relax.BlockBuilder,
+    kernels: "_KernelFunctions",
+    name: str,
+    plan: Plan,
+    arena: Arena,
+) -> tuple[str, ...]:
+    """Add the function that runs a plan; return the name of each step's kernel."""
     places = {lifetime.value: lifetime.block for lifetime in arena.lifetimes}
     given = [
         relax.Var(f"x{index}", relax.TensorType(shape, plan.values[name].dtype))
         for index, (name, shape) in enumerate(zip(plan.inputs, plan.input_shapes, strict=True))
     ]
-    with builder.function("main", given, attrs={"relax.force_pure": True}):
+    with builder.function(name, given, attrs={"relax.force_pure": True}):
         outputs = _allocate_outputs(builder, plan)
         blocks = [builder.emit(_allocate(size)) for size in arena.blocks]
         views: dict[tuple[str, tuple[int, ...]], Any] = dict(
@@ -72,7 +100,7 @@ def assemble(plan: Plan, arena: Arena) -> tuple[tvm.IRModule, tuple[str, ...]]:
             builder.emit(_call(kernel, step, view))
         results = [view(*key) for key in zip(plan.outputs, plan.output_shapes, strict=True)]
         builder.emit_func_output(results[0] if len(results) == 1 else results)
-    return builder.get(), tuple(names)
+    return tuple(names)
 
 
 def _allocate(size: int) -> Any:
@@ -140,7 +168,8 @@ class Lowered:
     Attributes:
         plan: the steps and their values.
         arena: the places of the values in memory.
-        module: the kernels, and `main`, which calls them.
+        module: the kernels, and `main`, which calls them; of a network for several shapes all
+            programs.
         kernels: the name in `module` of each step's kernel.
     """
 
@@ -155,3 +184,29 @@ def assembled(plan: Plan) -> Lowered:
     arena = plan_arena(plan)
     module, kernels = assemble(plan, arena)
     return Lowered(plan, arena, module, kernels)
+
+
+def together(lowered: Sequence[Lowered]) -> tuple[Lowered, ...]:
+    """Put several programs into one module, with equal kernels and equal constants once."""
+    module, names = assemble_all([(one.plan, one.arena) for one in lowered])
+    return tuple(
+        replace(one, module=module, kernels=kernels)
+        for one, kernels in zip(lowered, names, strict=True)
+    )
+
+
+def own_weight_bytes(lowered: Sequence[Lowered]) -> tuple[int, ...]:
+    """Return for each of several programs the bytes of constants that none before it has."""
+    known: set[tuple[str, tuple[int, ...], bytes]] = set()
+    sizes = []
+    for one in lowered:
+        size = 0
+        for array in (a for step in one.plan.steps for a in step.arguments):
+            if isinstance(array, str):
+                continue
+            digest = hashlib.sha256(array.tobytes()).digest()
+            key = (str(array.dtype), array.shape, digest)
+            size += 0 if key in known else array.nbytes
+            known.add(key)
+        sizes.append(size)
+    return tuple(sizes)

@@ -347,6 +347,14 @@ class Choices(Protocol):
         """Return the best knobs of a similar kernel; None if no similar kernel was measured."""
         return None
 
+    def kept(self, weights: Array) -> dict[str, Any]:
+        """Return the knobs by which another program has packed some weights; none by default."""
+        return {}
+
+    def note(self, weights: Array, knobs: dict[str, Any]) -> None:
+        """Take note of the knobs by which some weights are packed; nothing does by default."""
+        return
+
 
 class NoChoices(Choices):
     """Nothing was measured."""
@@ -359,17 +367,38 @@ NO_CHOICES = NoChoices()
 
 
 def chosen(
-    schedule: Any, choices: Choices, kind: str, shape: Any, processor: Any
+    schedule: Any,
+    choices: Choices,
+    kind: str,
+    shape: Any,
+    processor: Any,
+    weights: Array | None = None,
 ) -> tuple[Any, str]:
     """Return the knobs for a kernel of a kind and a shape, and where they come from.
 
     Measured knobs that are not legal here are not used: they come from another version, or from a
-    similar shape.
+    similar shape. Where `choices` keeps knobs for the `weights`, the others are as near to the
+    usual ones as they allow.
     """
+    kept = {} if weights is None else choices.kept(weights)
+
+    def fits(tile: Any) -> bool:
+        return kept.items() <= asdict(tile).items()
+
     for find, origin in ((choices.find, TUNED), (choices.near, TRANSFERRED)):
         knobs = find(kind, shape)
         if knobs is not None:
             for tile in schedule.legal(shape, processor):
-                if asdict(tile) == knobs:
+                if asdict(tile) == knobs and fits(tile):
                     return tile, origin
-    return schedule.default(shape, processor), DEFAULT
+    default = schedule.default(shape, processor)
+    others = [] if fits(default) else list(filter(fits, schedule.legal(shape, processor)))
+    if not others:
+        return default, DEFAULT
+    return min(others, key=lambda tile: _distance(tile, default)), TRANSFERRED
+
+
+def _distance(tile: Any, other: Any) -> int:
+    """Return by how much the knobs of two tiles differ."""
+    pairs = zip(asdict(tile).values(), asdict(other).values(), strict=True)
+    return sum(abs(a - b) if isinstance(a, int) else int(a != b) for a, b in pairs)

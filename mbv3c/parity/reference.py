@@ -1,5 +1,6 @@
 """onnxruntime as the reference: what a model computes, and how exactly that is defined."""
 
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -309,7 +310,29 @@ def session(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSessio
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's exceptions share no other base
+        lacking = _NO_KERNEL.search(str(error))
+        if lacking is not None:
+            raise ModelError(_without_kernel(model, *lacking.groups())) from error
         raise ModelError(f"onnxruntime cannot load the model: {error}") from error
+
+
+_NO_KERNEL = re.compile(
+    r"Could not find an implementation for (\w+)\(\d+\) node with name '(.*?)'"
+)
+
+
+def _without_kernel(model: onnx.ModelProto, operator: str, name: str) -> str:
+    """Say which operator onnxruntime knows, but not for the types that it has here."""
+    nodes = [
+        node.name or f"→ {node.output[0]}"
+        for node in model.graph.node
+        if node.op_type == operator and node.name in (name, "")
+    ]
+    return (
+        f"onnxruntime, which says what is right, has no kernel of {operator} for the types here "
+        f"(nodes: {', '.join(nodes) or name}); export it in float32 or int64, with a Cast behind "
+        "it where another type is needed"
+    )
 
 
 def feed_for(opened: ort.InferenceSession, x: Feed) -> dict[str, Array]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import onnx
 
+from mbv3c.graphs.size import check_size, stored_bytes
 from mbv3c.passes.canonical_qdq import canonical_qdq
 from mbv3c.passes.clip_last import ClipLast
 from mbv3c.passes.drop_dead import drop_dead
@@ -119,9 +120,16 @@ COMPILING: tuple[Pass, ...] = (*_IN_ONE_GRAPH, widen_halves, *_IN_ONE_FORM)
 def run_pipeline(
     model: onnx.ModelProto, passes: Sequence[Pass] | None = None
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
-    """Run passes in turn, all of `PIPELINE` by default, without measuring what they do."""
-    reports = []
+    """Run passes in turn, all of `PIPELINE` by default, without measuring what they do.
+
+    Raises:
+        ModelError: the model is too large, or becomes so.
+    """
+    reports: list[PassReport] = []
+    check_size(stored_bytes(model.graph.initializer), "the model")
     for rewrite in PIPELINE if passes is None else passes:
         model, report = rewrite(model)
+        grown = stored_bytes(model.graph.initializer)
+        check_size(grown, f"the model as {report.name} rewrites it")
         reports.append(report)
     return model, reports

@@ -6,6 +6,7 @@ reports what each rewrite did.
 
 import onnx
 import onnxsim
+from google.protobuf.message import DecodeError, EncodeError
 
 from mbv3c.errors import ModelError
 from mbv3c.passes.report import PassReport
@@ -22,6 +23,11 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     before = len(model.graph.node)
     try:
         simplified, _ = onnxsim.simplify(model, perform_optimization=False, skip_fuse_bn=True)
+    except (DecodeError, EncodeError) as error:
+        raise ModelError(
+            "the model becomes larger than 2 GiB when what is constant in it is folded, which is "
+            "more than ONNX's tools take: leave out of the export what makes tensors so large"
+        ) from error
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"onnxsim cannot simplify the model: {error}") from error
     kept = {output for node in simplified.graph.node for output in node.output}

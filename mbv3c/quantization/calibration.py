@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.errors import CalibrationError, UsageError
-from mbv3c.feeds import Array, Feed, as_feed
+from mbv3c.feeds import Array, Feed, as_feed, native, shape_text
 from mbv3c.graphs.frames import pixel_top
 from mbv3c.graphs.load import dtype_of, fixed_shape, model_inputs
 from mbv3c.parity.inputs import as_taken, in_type
@@ -28,6 +28,9 @@ from mbv3c.quantization.images import (
     preprocessing,
     read_image,
 )
+
+# The shapes of a model's inputs, in their order.
+Shapes = tuple[tuple[int, ...], ...]
 
 _ARRAYS = (".npy", ".npz")
 RANDOM_WARNING = (
@@ -48,12 +51,15 @@ class Calibration:
         random: whether the inputs are random numbers, which say little about real images.
         batches: number of batches, each of the shape of the model's input.
         read: function that reads all batches, in an order that never changes.
+        again: function that takes the model with inputs of another shape, and the shapes of all
+            its programs, and returns its inputs; None where these are for one shape.
     """
 
     source: str
     random: bool
     batches: int
     read: Callable[[], Iterator[Feed]]
+    again: "Callable[[onnx.ModelProto, Sequence[Shapes]], Calibration] | None" = None
 
     @property
     def held_out(self) -> frozenset[int]:
@@ -107,6 +113,10 @@ def inputs_from(
     check_source(folder, count, seed)
     if folder is not None:
         return folder_inputs(model, folder, overrides)
+    if overrides != AS_THE_MODEL_SAYS:
+        raise UsageError(
+            "how images are prepared belongs to --calibration FOLDER: random inputs are no images"
+        )
     return random_inputs(model, count or 0, seed or 0)
 
 
@@ -132,7 +142,9 @@ def random_inputs(model: onnx.ModelProto, count: int, seed: int = 0) -> Calibrat
                 arrays.append(as_taken(model, value, x.astype(np.float32)))
             yield as_feed(arrays)
 
-    return Calibration(f"{count} random inputs (seed {seed}){_pixels(model)}", True, count, read)
+    source = f"{count} random inputs (seed {seed}){_pixels(model)}"
+    again = lambda other, shapes: random_inputs(other, count, seed)  # noqa: E731
+    return Calibration(source, True, count, read, again)
 
 
 def _pixels(model: onnx.ModelProto) -> str:
@@ -166,35 +178,41 @@ def calibration_files(folder: Path) -> list[Path]:
 
 
 def folder_inputs(
-    model: onnx.ModelProto, folder: Path, overrides: Overrides = AS_THE_MODEL_SAYS
+    model: onnx.ModelProto,
+    folder: Path,
+    overrides: Overrides = AS_THE_MODEL_SAYS,
+    shapes: Sequence[Shapes] = (),
 ) -> Calibration:
     """Take the images and arrays of a folder, in the order of their names.
 
     A .npy or .npz array is one input, with or without the batch, or several, as the model takes
     them. Images are prepared as `images.preprocessing` says. The last batch is filled up with its
     last input. For a model with several inputs every file is an .npz file, in which each input
-    has its array, of the whole shape, by its name.
+    has its array, of the whole shape, by its name. Where a model is compiled for several `shapes`,
+    arrays of the others are left out.
 
     Raises:
-        UsageError: as `calibration_files` says.
+        UsageError: as `calibration_files` says, or there is nothing of the model's shape.
         CalibrationError: a file is broken or does not fit; the message names the file.
     """
     files = calibration_files(folder)
-    taken = [taken_by(value) for value in model_inputs(model)]
+    taken = inputs_taken(model, shapes)
+    again = lambda other, every: folder_inputs(other, folder, overrides, every)  # noqa: E731
     if len(taken) > 1:
+        files = [path for path in files if not is_elsewhere(path, taken)]
         for path in files:
             named_arrays(path, taken)
+        _check_some(len(files), folder, taken)
         source = f"{len(files)} files of {folder}"
         return Calibration(
-            source, False, len(files), lambda: (named_arrays(path, taken) for path in files)
+            source, False, len(files), lambda: (named_arrays(path, taken) for path in files), again
         )
     shape = taken[0].shape
     images = any(path.suffix.lower() in IMAGES for path in files)
     processing = preprocessing(model, shape, overrides) if images else None
     # Every file is read and checked once before any work begins that would be lost.
     count = sum(1 for path in files for _ in samples(path, taken[0], processing))
-    if not count:
-        raise UsageError(f"{folder}: its arrays hold no inputs; put some there")
+    _check_some(count, folder, taken)
     size = shape[0]
 
     def read() -> Iterator[Array]:
@@ -204,7 +222,16 @@ def folder_inputs(
 
     how = "" if processing is None else _prepared(model, processing, overrides)
     source = f"{count} inputs in {len(files)} files of {folder}{how}"
-    return Calibration(source, False, -(-count // size), read)
+    return Calibration(source, False, -(-count // size), read, again)
+
+
+def _check_some(count: int, folder: Path, taken: "Sequence[Taken]") -> None:
+    if count:
+        return
+    of_shape = ""
+    if taken[0].others:
+        of_shape = f" of the shape {shape_text(entry.shape for entry in taken)}"
+    raise UsageError(f"{folder}: its arrays hold no inputs{of_shape}; put some there")
 
 
 def _prepared(model: onnx.ModelProto, processing: Preprocessing, overrides: Overrides) -> str:
@@ -216,11 +243,16 @@ def _prepared(model: onnx.ModelProto, processing: Preprocessing, overrides: Over
 
 @dataclass(frozen=True)
 class Taken:
-    """An input of a model: its name, and the shape and type of what it takes."""
+    """An input of a model: its name, and the shape and type of what it takes.
+
+    Attributes:
+        others: the shapes that it takes in other programs, whose arrays are left to them.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    others: tuple[tuple[int, ...], ...] = ()
 
     def check(self, name: str, array: Array, where: str = "") -> None:
         """Make sure of the type of an array, and that its numbers are finite."""
@@ -233,9 +265,24 @@ class Taken:
             raise CalibrationError(f"{name} holds NaN or infinity{where}")
 
 
-def taken_by(value: onnx.ValueInfoProto) -> Taken:
-    """Say what an input of a model takes."""
-    return Taken(value.name, fixed_shape(value), dtype_of(value))
+def inputs_taken(model: onnx.ModelProto, shapes: Sequence[Shapes] = ()) -> list[Taken]:
+    """Say what the inputs of a model take, which may be compiled for several `shapes`."""
+    values = model_inputs(model)
+    own = tuple(fixed_shape(value) for value in values)
+    others = [each for each in shapes if each != own]
+    return [
+        Taken(value.name, shape, dtype_of(value), tuple(each[index] for each in others))
+        for index, (value, shape) in enumerate(zip(values, own, strict=True))
+    ]
+
+
+def is_elsewhere(path: Path, taken: Sequence[Taken]) -> bool:
+    """Say whether an .npz file has the inputs of another program of the model."""
+    if not taken[0].others or path.suffix.lower() != ".npz":
+        return False
+    shapes = {name.removeprefix(f"{path}: "): array.shape for name, array in _arrays(path)}
+    given = tuple(shapes.get(entry.name) for entry in taken)
+    return given in list(zip(*(entry.others for entry in taken), strict=True))
 
 
 def named_arrays(path: Path, taken: Sequence[Taken]) -> Feed:
@@ -274,7 +321,9 @@ def samples(path: Path, taken: Taken, processing: Preprocessing | None) -> Itera
         return
     shape = taken.shape
     for name, array in _arrays(path):
-        if array.shape != shape[1:] and array.shape[1:] != shape[1:]:
+        if not _is_of(array, shape):
+            if any(_is_of(array, other) for other in taken.others):
+                continue
             raise CalibrationError(
                 f"{name} has the shape {array.shape}, the model takes {shape} (or another batch "
                 "of that); write it in that shape or remove it"
@@ -285,16 +334,21 @@ def samples(path: Path, taken: Taken, processing: Preprocessing | None) -> Itera
             yield np.asarray(row)
 
 
+def _is_of(array: Array, shape: tuple[int, ...]) -> bool:
+    """Say whether an array is one input of a shape, or several."""
+    return array.shape == shape[1:] or array.shape[1:] == shape[1:]
+
+
 def _arrays(path: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Read the arrays of a file, each with a name for messages; of .npy only what is looked at."""
     try:
         if path.suffix.lower() == ".npy":
-            yield str(path), np.lib.format.open_memmap(path, mode="r")
+            yield str(path), native(np.lib.format.open_memmap(path, mode="r"))
             return
         # Given a path, numpy would leave a broken archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for key in archive.files:
-                yield f"{path}: {key}", archive[key]
+                yield f"{path}: {key}", native(archive[key])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         kind = path.suffix.lower()
         raise CalibrationError(

@@ -1,6 +1,6 @@
 """Read the user's own inputs from files: arrays, and images as calibration prepares them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,9 +10,16 @@ import onnx
 
 from mbv3c.errors import UsageError
 from mbv3c.feeds import Array, Feed
-from mbv3c.graphs.load import model_inputs
+from mbv3c.graphs.load import input_shapes_of
 from mbv3c.parity.own_inputs import OwnInputs
-from mbv3c.quantization.calibration import calibration_files, named_arrays, samples, taken_by
+from mbv3c.quantization.calibration import (
+    Shapes,
+    calibration_files,
+    inputs_taken,
+    is_elsewhere,
+    named_arrays,
+    samples,
+)
 from mbv3c.quantization.images import (
     AS_THE_MODEL_SAYS,
     IMAGES,
@@ -23,6 +30,10 @@ from mbv3c.quantization.images import (
 
 # All inputs and outputs of a check are in memory at once, and an emulator takes seconds for each.
 MOST = 100
+
+
+class NoInputsError(UsageError):
+    """There is nothing to read of the shape that a model takes."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +51,12 @@ class InputsRequest:
     limit: int | None = None
 
 
-def read_inputs(model: onnx.ModelProto, wanted: InputsRequest) -> OwnInputs:
+def read_inputs(
+    model: onnx.ModelProto, wanted: InputsRequest, shapes: Sequence[Shapes] = ()
+) -> OwnInputs:
     """Read the inputs of a model, in the order of the files' names.
+
+    Arrays of others of its `shapes`, if it was compiled for several, are left out.
 
     Images and arrays are taken as `calibration.folder_inputs` says, but only as many as are
     wanted.
@@ -54,10 +69,11 @@ def read_inputs(model: onnx.ModelProto, wanted: InputsRequest) -> OwnInputs:
     if most < 1:
         raise UsageError(f"--limit {most} leaves no input; take 1 at least")
     files = calibration_files(wanted.path)
-    taken, processing = [taken_by(value) for value in model_inputs(model)], None
+    taken, processing = inputs_taken(model, shapes), None
     every: Iterator[tuple[str, Feed]]
     if len(taken) > 1:
-        every = ((path.name, named_arrays(path, taken)) for path in files)
+        own = (path for path in files if not is_elsewhere(path, taken))
+        every = ((path.name, named_arrays(path, taken)) for path in own)
     else:
         shape = taken[0].shape
         if any(path.suffix.lower() in IMAGES for path in files):
@@ -66,7 +82,7 @@ def read_inputs(model: onnx.ModelProto, wanted: InputsRequest) -> OwnInputs:
         every = _batches(named, shape[0])
     inputs = list(islice(every, most))
     if not inputs:
-        raise UsageError(f"{wanted.path}: its arrays hold no inputs; put some there")
+        raise NoInputsError(f"{wanted.path}: its arrays hold no inputs; put some there")
     count = f"{len(inputs)} input{'s' * (len(inputs) > 1)}"
     count = f"the first {count}" if len(inputs) == most else count
     how = "" if processing is None else f"; images: {processing}"
@@ -75,6 +91,35 @@ def read_inputs(model: onnx.ModelProto, wanted: InputsRequest) -> OwnInputs:
         document = {**processing.to_json(), "from": origins(model, wanted.preparing)}
     names, feeds = zip(*inputs, strict=True)
     return OwnInputs(f"{count} of {wanted.path}{how}", names, list(feeds), document)
+
+
+def read_all_inputs(
+    models: Sequence[onnx.ModelProto], wanted: InputsRequest
+) -> tuple[OwnInputs, list[list[Feed]]]:
+    """Read the inputs of a model that was compiled for several shapes, and return those of each.
+
+    Images are inputs of every shape, and arrays of the one that is theirs.
+
+    Raises:
+        Mbv3cError: as `read_inputs` says.
+    """
+    shapes = [input_shapes_of(model) for model in models]
+    read: list[OwnInputs | None] = []
+    for model in models:
+        try:
+            read.append(read_inputs(model, wanted, shapes))
+        except NoInputsError:
+            read.append(None)
+    found = [own for own in read if own is not None]
+    if not found:
+        raise NoInputsError(f"{wanted.path}: its arrays hold no inputs; put some there")
+    joined = OwnInputs(
+        "; ".join(dict.fromkeys(own.source for own in found)),
+        [name for own in found for name in own.files],
+        [feed for own in found for feed in own.feeds],
+        next((own.preprocessing for own in found if own.preprocessing), None),
+    )
+    return joined, [own.feeds if own is not None else [] for own in read]
 
 
 def _batches(named: Iterator[tuple[str, Array]], size: int) -> Iterator[tuple[str, Array]]:

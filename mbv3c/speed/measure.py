@@ -19,6 +19,7 @@ from mbv3c.execution.timing.latency import (
     times,
 )
 from mbv3c.execution.timing.worker import BUNDLE, CONTENDERS, OTHERS, find_contender
+from mbv3c.feeds import shape_text
 from mbv3c.parity.gate.baseline import INSTRUCTIONS, TIME
 from mbv3c.progress import Progress
 from mbv3c.speed.profile import CountedKernel, TimedCall, profile_count, profile_time, rebuild
@@ -131,6 +132,24 @@ def measure(bundle: Bundle, request: BenchRequest, progress: Progress) -> Measur
         if device == "opencl":  # which may be a CPU, too
             return replace(measured, versions=measured.versions | {"on": opened.ran_on})
         return measured
+
+
+def measure_shapes(
+    bundle: Bundle, request: BenchRequest, progress: Progress
+) -> dict[str, Measured]:
+    """Measure a bundle for every shape of its inputs; the first comes first.
+
+    Raises:
+        UsageError: the request does not fit the bundle or this machine.
+        ToolError: nothing here runs it, or running fails.
+    """
+    with backend_for(bundle).programs(bundle) as programs:
+        return {
+            shape_text(record.shape for record in program.manifest.taken): measure(
+                program, request, progress
+            )
+            for program in programs
+        }
 
 
 def _count(

@@ -5,7 +5,7 @@ A backend is one object, which its module names `BACKEND`; its wing says which d
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,18 @@ class Backend(ABC):
             UsageError: the device does not take such inputs.
         """
 
+    def check_shapes(self, target: Target, count: int) -> None:
+        """Make sure that one bundle may take so many shapes of the inputs.
+
+        Raises:
+            UsageError: the device's program takes one shape.
+        """
+        if count > 1:
+            raise UsageError(
+                f"a program for {target.name} takes inputs of one shape: compile a bundle for "
+                "each, with --input-shape in the place of --input-shapes"
+            )
+
     def job_of(self, bundle: Bundle) -> Job:
         """Return the job that a bundle was compiled for, as far as its manifest has it."""
         family, _, device = bundle.manifest.target.name.partition(":")
@@ -179,9 +191,29 @@ class Backend(ABC):
             ToolError: a tool fails.
         """
 
+    def build_all(
+        self, prepared: Sequence[Prepared], lowered: Sequence[Any], job: Job, folder: Path
+    ) -> Sequence[Built]:
+        """Build what was lowered for every shape of the inputs into the folder of one bundle.
+
+        Raises:
+            ToolError: a tool fails.
+        """
+        (only,), (program,) = prepared, lowered
+        return [self.build(only, program, job, folder)]
+
     def complete(self, manifest: Manifest, built: Built, job: Job) -> Manifest:
         """Add what the backend's manifests say to what all of them do."""
         return manifest
+
+    def joined(self, manifests: Sequence[Manifest], built: Sequence[Built]) -> Manifest:
+        """Make one manifest of those of all shapes of the inputs."""
+        (only,) = manifests
+        return only
+
+    def programs(self, bundle: Bundle) -> AbstractContextManager[Sequence[Bundle]]:
+        """Open a bundle as one for each shape of its inputs; the first is the bundle itself."""
+        return nullcontext([bundle])
 
     # A bundle that runs.
 

@@ -13,7 +13,7 @@ from mbv3c.speed.profile import rebuild
 from mbv3c.targets import open_bundle
 from mbv3c.targets.cpu.backend import BACKEND
 from mbv3c.targets.cpu.devices import HOST_CPU
-from mbv3c.targets.library.building import manifest_of
+from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.targets.library.target import resolve
 from mbv3c.tuning.database import META, RECORDS, Database, Record, folder_for, key_of, tasks_of
 from tests.command_line import Done, document, mbv3c

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from mbv3c.errors import Mbv3cError, ModelError, UsageError
-from mbv3c.graphs.load import load_model, model_input, model_inputs, static_shape
+from mbv3c.graphs.load import load_model, model_input, model_inputs, static_shape, with_shapes
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 FIXED = "g (float[1, 3, 4, 4] x) => (float[1, 3, 4, 4] y) { a = Relu(x) y = Neg(a) }"
@@ -266,3 +266,42 @@ def test_static_shape() -> None:
     (dynamic,) = onnx.parser.parse_model(f"{HEADER} {DYNAMIC}").graph.input
     assert static_shape(fixed) == (1, 3, 4, 4)
     assert static_shape(dynamic) is None
+
+
+def test_height_and_width_are_enough_of_an_image(tmp_path: Path) -> None:
+    model = load_model(save(tmp_path, DYNAMIC), (6, 6))
+    assert static_shape(model_input(model)) == (1, 3, 6, 6)
+    assert static_shape(model.graph.output[0]) == (1, 3, 6, 6)
+    channels_last = "g (float[n, h, w, 3] x) => (float[n, h, w, 3] y) { y = Neg(x) }"
+    model = load_model(save(tmp_path, channels_last), (6, 8))
+    assert static_shape(model_input(model)) == (1, 6, 8, 3)
+    with pytest.raises(UsageError, match=r"dynamic channels.*1,3,6,8"):
+        load_model(save(tmp_path, channels_last.replace("3", "c")), (6, 8))
+
+
+def test_a_model_at_another_shape(tmp_path: Path) -> None:
+    model = load_model(save(tmp_path, DYNAMIC), (6, 6))
+    other = with_shapes(model, (2, 3, 8, 4))
+    assert static_shape(other.graph.output[0]) == (2, 3, 8, 4)
+    assert static_shape(model_input(model)) == (1, 3, 6, 6)
+    text = "g (float[1, 3, h, w] x) => (float[1, 3, 4, 4] y) { y = Add(x, c) }"
+    fixed = onnx.parser.parse_model(f"{HEADER} {text}")
+    fixed.graph.initializer.append(numpy_helper.from_array(np.ones((4, 4), np.float32), "c"))
+    with pytest.raises(ModelError, match="1x3x5x5: it has other sizes built in"):
+        with_shapes(fixed, (5, 5))
+
+
+def test_two_gibibytes_are_too_much(tmp_path: Path) -> None:
+    """Of files with holes, which take no room."""
+    path = tmp_path / "large.onnx"
+    path.touch()
+    os.truncate(path, 3 << 30)
+    with pytest.raises(ModelError, match=r"large.onnx holds 3.0 GiB, .* take 2 GiB at most"):
+        load_model(path)
+    outside = save_with_external_data(tmp_path)
+    model = onnx.load(outside, load_external_data=False)
+    (weight,) = model.graph.initializer
+    weight.dims[:] = [3 << 28]
+    outside.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"with the files of its weights, holds 3.0 GiB"):
+        load_model(outside)

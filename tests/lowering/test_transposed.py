@@ -8,7 +8,7 @@ import pytest
 
 import mbv3c
 from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
-from mbv3c.targets.library.building import manifest_of
+from mbv3c.targets.library.manifest import manifest_of
 from tests.onnx_text import graph, random
 from tests.targets.cpu import networks as cpu
 from tests.targets.opencl import networks as gpu

@@ -162,3 +162,11 @@ def test_arithmetic_in_half_precision_leaves_half_precisions_rounding() -> None:
     ((half,),) = run_reference(graph(text), [np.ones((1, 4), np.float32)])
     ((full,),) = run_reference(made_by("Tanh"), [np.ones((1, 3), np.float32)])
     assert (half.rounding, full.rounding) == (2e-2, 0.0)
+
+
+def test_what_onnxruntime_has_no_kernel_for_is_named() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (int64[4] x) => (double[4, 5] y)
+        <int64 depth = {5}, double[2] values = {0, 1}> { y = OneHot(x, depth, values) }"""
+    model = onnx.parser.parse_model(text)
+    with pytest.raises(ModelError, match=r"no kernel of OneHot for the types .*→ y"):
+        session(model)

@@ -10,7 +10,13 @@ from PIL import Image
 from mbv3c.errors import CalibrationError, Mbv3cError, UsageError
 from mbv3c.parity.metrics import cosine
 from mbv3c.parity.reference import run, session
-from mbv3c.quantization.calibration import Calibration, check_source, folder_inputs, random_inputs
+from mbv3c.quantization.calibration import (
+    Calibration,
+    check_source,
+    folder_inputs,
+    inputs_from,
+    random_inputs,
+)
 from mbv3c.quantization.images import Overrides
 from mbv3c.quantization.quantize import quantize
 from tests.onnx_text import graph
@@ -202,3 +208,28 @@ def test_a_model_that_normalises_pixels_is_calibrated_on_pixels(tmp_path: Path) 
     frame = rng.integers(0, 256, (1, 8, 8, 3)).astype(np.float32)
     ours, wanted = (run(session(each), frame)[0] for each in (quantized, model))
     assert cosine(ours, wanted) > 0.999
+
+
+def test_arrays_of_another_byte_order_are_converted(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", full(1.5).astype(">f4"))
+    np.savez(tmp_path / "b.npz", one=full(2.5).astype(">f4"))
+    found = folder_inputs(model(), tmp_path)
+    assert values(found) == [1.5, 2.5]
+    assert all(x.dtype.isnative for x in found.read())
+
+
+def test_arrays_of_other_shapes_are_left_to_them(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", full(1.0))
+    np.save(tmp_path / "b.npy", np.zeros((3, 8, 8), np.float32))
+    shapes = [((1, 3, 4, 6),), ((1, 3, 8, 8),), ((1, 3, 2, 2),)]
+    assert values(folder_inputs(model(), tmp_path, shapes=shapes)) == [1.0]
+    with pytest.raises(CalibrationError, match=r"\(3, 8, 8\)"):
+        folder_inputs(model(), tmp_path)
+    (tmp_path / "a.npy").unlink()
+    with pytest.raises(UsageError, match="no inputs of the shape 1x3x4x6"):
+        folder_inputs(model(), tmp_path, shapes=shapes)
+
+
+def test_random_inputs_are_not_prepared_like_images() -> None:
+    with pytest.raises(UsageError, match="random inputs are no images"):
+        inputs_from(model(), None, 4, None, Overrides(mean=(0.5, 0.5, 0.5)))

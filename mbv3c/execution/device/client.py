@@ -326,11 +326,12 @@ def _run(request: dict[str, Any], remote: Any, folder: Path, steps: _Steps) -> l
         )
 
         written = []
-        for index, source in enumerate(request["inputs"]):
+        inputs = zip(request["inputs"], request["entries"], strict=True)
+        for index, (source, entry) in enumerate(inputs):
             x = load_feed(Path(source))
             seconds = limit if index else first
             what = f"inference {index + 1} of {len(request['inputs'])}"
-            outputs = steps.run(what, seconds, partial(_infer, machine, device, x))
+            outputs = steps.run(what, seconds, partial(_infer, machine, device, entry, x))
             files = [str(folder / f"out{index}.{i}.npy") for i in range(len(outputs))]
             for file, output in zip(files, outputs, strict=True):
                 save_array(Path(file), output)
@@ -343,12 +344,12 @@ def _run(request: dict[str, Any], remote: Any, folder: Path, steps: _Steps) -> l
         steps.failed = failed
 
 
-def _infer(machine: Any, device: Any, x: Feed) -> list[Array]:
+def _infer(machine: Any, device: Any, entry: str, x: Feed) -> list[Array]:
     from mbv3c.execution.host import arrays, tensors
 
-    machine.set_input("main", *tensors(x, device))
-    machine.invoke_stateful("main")
-    return arrays(machine.get_outputs("main"))
+    machine.set_input(entry, *tensors(x, device))
+    machine.invoke_stateful(entry)
+    return arrays(machine.get_outputs(entry))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mbv3c.bundle import LIBRARY
+from mbv3c.bundle import LIBRARY, entry_for
 from mbv3c.errors import ToolError
 from mbv3c.execution.device import client
 from mbv3c.execution.device.machine import Machine, machine_from_json
@@ -77,7 +77,8 @@ class RpcRunner:
             files = [folder / f"in{index}.npy" for index in range(len(inputs))]
             for file, x in zip(files, inputs, strict=True):
                 save_feed(file, x)
-            result = self._ask(folder, bundle / LIBRARY, files)
+            entries = [entry_for(bundle, x) for x in inputs]
+            result = self._ask(folder, bundle / LIBRARY, files, entries)
             self._note(result)
             return [[np.load(file) for file in outputs] for outputs in result["outputs"]]
 
@@ -94,8 +95,17 @@ class RpcRunner:
         document = result["machine"]
         self.machine = machine_from_json(document) if document else None
 
-    def _ask(self, folder: Path, library: Path | None, inputs: list[Path]) -> dict[str, Any]:
-        """Start a client for one session and return its result."""
+    def _ask(
+        self,
+        folder: Path,
+        library: Path | None,
+        inputs: Sequence[Path],
+        entries: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Start a client for one session and return its result.
+
+        `entries` are the functions of the library that take the inputs.
+        """
         wait = self.seconds * _WAIT
         if not self.place.tracked:
             wait = min(wait, CONNECT_SECONDS)
@@ -108,6 +118,7 @@ class RpcRunner:
             "library": str(library.absolute()) if library else None,
             "gpu": self.gpu,
             "inputs": [str(path) for path in inputs],
+            "entries": list(entries),
             "seconds": self.seconds,
             "first_seconds": first,
             "wait_seconds": wait,

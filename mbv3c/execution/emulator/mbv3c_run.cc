@@ -17,6 +17,10 @@
 //       FOLDER/N.A.in as its argument A, and the bytes of its argument A are written over
 //       FOLDER/N.A.out, where there are such files. FOLDER/names takes the kernels' names.
 //
+// A bundle for several shapes of its inputs has BUNDLE/shapes.txt: a line for each, with the function
+// of the library that takes it. The shapes of the arrays say which one runs; the golden files of the
+// shapes after the first lie in BUNDLE/golden/1, BUNDLE/golden/2, and so on, and are checked, too.
+//
 // A bundle whose manifest.json says that it is for a GPU runs on the OpenCL device. TVM's runtime
 // must have been built with OpenCL (scripts/build_android_runtime.sh), or --load names a library
 // that adds it, such as the one that `mbv3c doctor` calls "opencl runtime".
@@ -60,6 +64,7 @@ enum Exit { kDone = 0, kFailed = 1, kUsage = 2, kParity = 3 };
 
 constexpr int kMaxRank = 8;
 constexpr int kMaxInputs = 32;
+constexpr int kMaxShapes = 64;
 constexpr size_t kAlignment = 64;    // what TVM's kernels may assume of an input
 constexpr int64_t kPooledAllocator = 2;
 
@@ -456,8 +461,17 @@ TVMFFIAny as_pointer(void* pointer) {
   return any;
 }
 
+// A function of the library, and the shapes of the inputs that it takes; empty where it is the only
+// one.
+struct Entry {
+  char name[32] = "main";
+  char shapes[1024] = "";
+  Value function;
+};
+
 struct Model {
-  Value main;
+  Entry entries[kMaxShapes];
+  int count = 1;
   DLDevice device;
   int inputs = 1;
 };
@@ -494,6 +508,24 @@ void require_opencl() {
   TVMFFIObjectDecRef(handle);
 }
 
+// Reads which functions a bundle's library has, if it takes several shapes.
+void read_entries(const char* bundle, Model* model) {
+  Path path("%s/shapes.txt", bundle);
+  FILE* file = fopen(path.text, "r");
+  if (!file) return;
+  model->count = 0;
+  char line[sizeof Entry::name + sizeof Entry::shapes];
+  while (fgets(line, sizeof line, file)) {
+    if (model->count == kMaxShapes) fail("%s: more than %d shapes", path.text, kMaxShapes);
+    Entry& entry = model->entries[model->count++];
+    if (sscanf(line, "%31s %1023[^\n]", entry.name, entry.shapes) != 2) {
+      fail("%s: holds a line without a function and shapes", path.text);
+    }
+  }
+  fclose(file);
+  if (model->count == 0) fail("%s: is empty", path.text);
+}
+
 // Loads a bundle's model on the device that it is for; `kernels` may be null.
 Model load_model(const char* bundle, Kernels* kernels) {
   Path path("%s/model.so", bundle);
@@ -514,9 +546,12 @@ Model load_model(const char* bundle, Kernels* kernels) {
          as_int(kDLCPU), as_int(0), as_int(kPooledAllocator));
   }
   if (kernels) watch(machine, kernels);
-  model.main = module_function(machine, "main");
+  read_entries(bundle, &model);
+  for (int i = 0; i < model.count; ++i) {
+    model.entries[i].function = module_function(machine, model.entries[i].name);
+  }
   int64_t inputs = call("reading the model", module_function(machine, "get_function_arity"),
-                        as_text("main")).any.v_int64;
+                        as_text(model.entries[0].name)).any.v_int64;
   if (inputs < 1 || inputs > kMaxInputs) fail("the model takes %" PRId64 " inputs", inputs);
   model.inputs = static_cast<int>(inputs);
   return model;
@@ -584,12 +619,45 @@ double now_ms() {
 #define MARK_END()
 #endif
 
-Value infer_once(const Model& model, const Value* arguments, const char* name) {
+// Writes the shapes of a model's inputs as shapes.txt has them.
+Path text_of_shapes(const Model& model, const Inputs& inputs) {
+  Path text("%s", "");
+  size_t used = 0;
+  for (int i = 0; i < model.inputs; ++i) {
+    const Array& array = inputs.arrays[i];
+    const char* between = i ? " " : "";
+    if (array.rank == 0) {
+      used += snprintf(text.text + used, sizeof text.text - used, "%sscalar", between);
+    }
+    for (int axis = 0; axis < array.rank; ++axis) {
+      used += snprintf(text.text + used, sizeof text.text - used, "%s%" PRId64,
+                       axis ? "x" : between, array.shape[axis]);
+    }
+  }
+  return text;
+}
+
+// Returns the function for a model's inputs: by their shapes, if there are several.
+const Value& function_for(const Model& model, const Inputs& inputs, const char* name) {
+  if (!model.entries[0].shapes[0]) return model.entries[0].function;
+  Path given = text_of_shapes(model, inputs);
+  Path known("%s", "");
+  for (int i = 0; i < model.count; ++i) {
+    if (strcmp(model.entries[i].shapes, given.text) == 0) return model.entries[i].function;
+    size_t used = strlen(known.text);
+    snprintf(known.text + used, sizeof known.text - used, "%s%s", i ? ", " : "",
+             model.entries[i].shapes);
+  }
+  fail("%s: has the shape %s, and the bundle is compiled for %s", name, given.text, known.text);
+}
+
+Value infer_once(const Model& model, const Value& function, const Value* arguments,
+                 const char* name) {
   TVMFFIAny list[kMaxInputs];
   for (int i = 0; i < model.inputs; ++i) list[i] = arguments[i].any;
   MARK_START();
   Value result;
-  if (TVMFFIFunctionCall(model.main.any.v_obj, list, model.inputs, &result.any) != 0) {
+  if (TVMFFIFunctionCall(function.any.v_obj, list, model.inputs, &result.any) != 0) {
     fail_with_tvm_error(Path("inference on %s", name).text);
   }
   if (model.device.device_type != kDLCPU) {  // a device is told, and computes later
@@ -602,19 +670,20 @@ Value infer_once(const Model& model, const Value* arguments, const char* name) {
 
 // Runs a model `repeat` times (0: once, and untimed) and returns the last result.
 Value infer(const Model& model, Inputs* inputs, const char* name, int repeat) {
+  const Value& function = function_for(model, *inputs, name);
   Value arguments[kMaxInputs];
   for (int i = 0; i < model.inputs; ++i) {
     arguments[i] = input_of(&inputs->arrays[i], model.device);
   }
-  if (repeat == 0) return infer_once(model, arguments, name);
+  if (repeat == 0) return infer_once(model, function, arguments, name);
   double* times = static_cast<double*>(malloc(sizeof(double) * static_cast<size_t>(repeat)));
   if (!times) fail("no memory for %d times", repeat);
   Value result;
   // A GPU's driver compiles kernels when they are launched first.
-  if (model.device.device_type != kDLCPU) infer_once(model, arguments, name);
+  if (model.device.device_type != kDLCPU) infer_once(model, function, arguments, name);
   for (int i = 0; i < repeat; ++i) {
     double start = now_ms();
-    result = infer_once(model, arguments, name);
+    result = infer_once(model, function, arguments, name);
     times[i] = now_ms() - start;
   }
   qsort(times, static_cast<size_t>(repeat), sizeof(double), compare_doubles);
@@ -802,10 +871,11 @@ void read_inputs(const Model& model, const char* first, Inputs* inputs) {
   }
 }
 
-Exit check(const Model& model, const char* bundle, int repeat) {
-  Path tolerance_path("%s/golden/tolerance.txt", bundle);
+// Checks the golden files in a folder; returns whether every output passed.
+bool check_folder(const Model& model, const char* folder, int repeat) {
+  Path tolerance_path("%s/tolerance.txt", folder);
   File tolerances(tolerance_path.text, "r");
-  Path input_path("%s/golden/input.npy", bundle), output_path("%s/golden/output.npy", bundle);
+  Path input_path("%s/input.npy", folder), output_path("%s/output.npy", folder);
   Inputs inputs;
   read_inputs(model, input_path.text, &inputs);
   Value result = infer(model, &inputs, input_path.text, repeat);
@@ -818,6 +888,16 @@ Exit check(const Model& model, const char* bundle, int repeat) {
     read_npy(path.text, &golden);
     Tolerance tolerance = read_tolerance(tolerances.handle, tolerance_path.text, index);
     passed = matches(output, golden, tolerance, path.text) && passed;
+  }
+  return passed;
+}
+
+Exit check(const Model& model, const char* bundle, int repeat) {
+  bool passed = true;
+  for (int i = 0; i < model.count; ++i) {
+    if (model.count > 1) printf("%s: ", model.entries[i].shapes);
+    Path folder = i ? Path("%s/golden/%d", bundle, i) : Path("%s/golden", bundle);
+    passed = check_folder(model, folder.text, repeat) && passed;
   }
   return passed ? kDone : kParity;
 }

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MODEL, QUANTIZED
+from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MODEL, QUANTIZED, entry_for
 from mbv3c.errors import UsageError
 from mbv3c.execution.opencl.runtime import by_calls, device_info, load_runtime, profiled
 from mbv3c.feeds import Feed, arrays_of, load_feed
@@ -75,7 +75,7 @@ def _open_bundle(bundle: Path, x: Feed, threads: int, device: str) -> Run:
 
     opened = opened_device(device)
     library = tvm.runtime.load_module(str(bundle / LIBRARY))
-    main = relax.VirtualMachine(library, opened)["main"]
+    main = relax.VirtualMachine(library, opened)[entry_for(bundle, x)]
     given = tensors(x, opened)
     if device == "cpu":
         return lambda: main(*given)
@@ -217,7 +217,7 @@ def _profiled(bundle: Path, x: Any, name: str, *, storing: bool) -> Measure:
     device = opened_device(name)
     library = tvm.runtime.load_module(str(bundle / LIBRARY))
     machine = relax.VirtualMachine(library, device)
-    main, given = machine["main"], tensors(x, device)
+    main, given = machine[entry_for(bundle, x)], tensors(x, device)
 
     if storing:
         outputs: list[Any] = arrays(main(*given))

@@ -183,9 +183,11 @@ def _check_types(lowered: fallback.LoweredRegion, graph: Graph) -> None:
         made = lowered.values.get(value) if isinstance(value, str) else None
         declared = Value(graph.shape(name), graph.dtype(name))
         if made is not None and made != declared:
+            makers = (node.op_type for node in graph.model.graph.node if name in node.output)
             raise ModelError(
                 f"TVM {tvm.__version__} makes {made.dtype} {made.shape} of {name!r}, which is "
-                f"{declared.dtype} {declared.shape}"
+                f"{declared.dtype} {declared.shape} (output of {next(makers)}); write that in "
+                "other operators, or leave it out of the export and compute it after the model"
             )
 
 

@@ -81,7 +81,7 @@ class CpuKernels:
     choices: Choices = NO_CHOICES
 
     def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel:
-        tile, origin = self._choose("pointwise", shape)
+        tile, origin = self._choose("pointwise", shape, weights)
         packed = pointwise.pack(shape, tile, self.processor, weights)
         function = pointwise.generate(shape, tile, self.processor)
         return Kernel(function, (packed, bias), tile, shape, origin)
@@ -92,7 +92,7 @@ class CpuKernels:
         return Kernel(function, (pack_depthwise(weights), bias), tile, shape, origin)
 
     def convolution(self, shape: Convolution, weights: Floats, bias: Floats) -> Kernel:
-        tile, origin = self._choose("convolution", shape)
+        tile, origin = self._choose("convolution", shape, weights)
         packed = convolution.pack(shape, tile, self.processor, weights)
         function = convolution.generate(shape, tile, self.processor)
         return Kernel(function, (packed, bias), tile, shape, origin)
@@ -100,7 +100,7 @@ class CpuKernels:
     def squeeze_excite(
         self, shape: SqueezeExcite, w1: Floats, b1: Floats, w2: Floats, b2: Floats
     ) -> Kernel:
-        tile, origin = self._choose("squeeze_excite", shape)
+        tile, origin = self._choose("squeeze_excite", shape, w1)
         first, second = (
             squeeze_excite.pack(w, tile, self.processor, shape.dtype) for w in (w1, w2)
         )
@@ -114,7 +114,7 @@ class CpuKernels:
     def integer_pointwise(
         self, shape: IntegerPointwise, weights: Integers, *rounding: Array
     ) -> Kernel:
-        tile, origin = self._choose("integer_pointwise", shape)
+        tile, origin = self._choose("integer_pointwise", shape, weights)
         packed = integer_pointwise.pack(shape, tile, self.processor, weights)
         bias, scale = (integer_pointwise.pad(shape, row) for row in rounding[:2])
         function = integer_pointwise.generate(shape, tile, self.processor)
@@ -158,9 +158,16 @@ class CpuKernels:
         """Write one of TVM's operators as it was measured to be best."""
         return traced.write(shape, self.choices, constants)
 
-    def _choose(self, kind: str, shape: Any) -> tuple[Any, str]:
-        """Return the knobs for a shape, and where they come from."""
-        return chosen(SCHEDULES[kind], self.choices, kind, shape, self.processor)
+    def _choose(self, kind: str, shape: Any, weights: Array | None = None) -> tuple[Any, str]:
+        """Return the knobs for a shape, and where they come from.
+
+        `weights` are those that lie in panels of so many vectors.
+        """
+        schedule = SCHEDULES[kind]
+        tile, origin = chosen(schedule, self.choices, kind, shape, self.processor, weights)
+        if weights is not None:
+            self.choices.note(weights, {"vectors": tile.vectors})
+        return tile, origin
 
 
 # The modules of `schedules` that have knobs, by the kind of their steps.

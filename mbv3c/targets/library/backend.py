@@ -1,7 +1,7 @@
 """What the backends of CPUs and GPUs share: both build a library that a processor loads."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -14,24 +14,29 @@ from mbv3c.execution.emulator.cycles import Estimator
 from mbv3c.execution.runners import Runnable, Runner
 from mbv3c.job import Job
 from mbv3c.lowering.describe import kernels_of, memory_of
-from mbv3c.lowering.lower import Lowered
+from mbv3c.lowering.lower import Lowered, own_weight_bytes, together
 from mbv3c.manifest import Manifest
 from mbv3c.parity.gate.baseline import Footprint
 from mbv3c.parity.ladder.ladder import Ladder
 from mbv3c.precision import Precision
 from mbv3c.prepare import Prepared, rewritten_for
 from mbv3c.progress import Progress
+from mbv3c.target import Target
 from mbv3c.targets.backend import Backend, Built, Call
 from mbv3c.targets.library import building, report, verifying
 from mbv3c.targets.library.building import (
     CostModel,
     Library,
-    LibraryManifest,
-    LibraryTargetRecord,
     build_library,
     lower_library,
-    manifest_of,
     target_of,
+)
+from mbv3c.targets.library.manifest import (
+    LibraryManifest,
+    LibraryTargetRecord,
+    joined,
+    manifest_of,
+    programs,
 )
 from mbv3c.targets.library.target import LibraryTarget, resolve
 from mbv3c.targets.library.verifying import Builder, LibraryStages
@@ -169,11 +174,31 @@ class LibraryBackend(Backend):
             progress(f"warning: {text}")
         return lowered
 
+    def check_shapes(self, target: Target, count: int) -> None:
+        """Take any number of shapes: each becomes a function of the library."""
+
     def build(self, prepared: Prepared, lowered: Lowered, job: Job, folder: Path) -> Built:
+        (built,) = self.build_all([prepared], [lowered], job, folder)
+        return built
+
+    def build_all(
+        self, prepared: Sequence[Prepared], lowered: Sequence[Lowered], job: Job, folder: Path
+    ) -> Sequence[Built]:
+        programs = lowered if len(lowered) == 1 else together(lowered)
         target = resolve(target_of(job))
-        sources = self.build_module(lowered.module, target, folder / LIBRARY)
+        sources = self.build_module(programs[0].module, target, folder / LIBRARY)
         self.write_sources(sources, job, folder)
-        return Built(Library(lowered, sources), verifying.golden_of(prepared, job.precision))
+        return [
+            Built(Library(program, sources, own), verifying.golden_of(one, job.precision))
+            for one, program, own in zip(
+                prepared, programs, own_weight_bytes(programs), strict=True
+            )
+        ]
+
+    def joined(self, manifests: Sequence[Manifest], built: Sequence[Built]) -> Manifest:
+        return joined(manifests, [one.details.own_weight_bytes for one in built])
+
+    programs = staticmethod(programs)
 
     def write_sources(self, sources: Mapping[str, str], job: Job, folder: Path) -> None:
         """Write the text of kernels into a bundle, if the job asks for it."""
@@ -189,10 +214,15 @@ class LibraryBackend(Backend):
 
     def footprint(self, bundle: Bundle) -> Footprint:
         manifest = manifest_of(bundle)
+        further = manifest.further_shapes
+        weights = sum(record.own_weight_bytes for record in further)
         sizes = {
             "library_bytes": bundle.library.stat().st_size,
-            "weight_bytes": manifest.memory.weight_bytes,
-            "arena_bytes": manifest.memory.arena_bytes,
+            "weight_bytes": manifest.memory.weight_bytes + weights,
+            "arena_bytes": max(
+                memory.arena_bytes
+                for memory in (manifest.memory, *(record.memory for record in further))
+            ),
         }
         return Footprint(manifest.target.cores, sizes)
 

@@ -12,16 +12,15 @@ from mbv3c.bundle import LIBRARY, Bundle
 from mbv3c.errors import ModelError, UnknownOperatorsError, UsageError
 from mbv3c.execution.device.machine import DeviceNeeds
 from mbv3c.job import Job
-from mbv3c.lowering.describe import KernelRecord, MemoryRecord
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
-from mbv3c.manifest import Manifest, TargetRecord
 from mbv3c.passes import PassReport
 from mbv3c.passes.leftovers import why_left
 from mbv3c.prepare import check_keep_float, prepare, rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.scratch import scratch_folder
 from mbv3c.target import Target
+from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.targets.library.target import LibraryTarget, resolve
 from mbv3c.tuning.choices import MeasuredChoices, MeasuredOn, measured, recorded, shipped
 from mbv3c.tuning.database import Context, Database, Record, folder_for
@@ -36,52 +35,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LibraryTargetRecord(TargetRecord):
-    """The processor that loads the library.
-
-    Attributes:
-        triple: LLVM's target triple, with no `native` in it.
-        cpu: LLVM's name of the processor.
-        cores: the number of cores that one inference may use.
-    """
-
-    triple: str
-    cpu: str
-    cores: int
-
-
-@dataclass(frozen=True)
-class LibraryManifest(Manifest):
-    """The manifest of a bundle with a library.
-
-    Attributes:
-        target: the target and its processor.
-        kernels: every call of a kernel, in order.
-        memory: the memory that an inference takes.
-    """
-
-    target: LibraryTargetRecord
-    kernels: tuple[KernelRecord, ...]
-    memory: MemoryRecord
-
-
-def manifest_of(bundle: Bundle) -> LibraryManifest:
-    """Return the manifest of a bundle that has a library."""
-    assert isinstance(bundle.manifest, LibraryManifest)
-    return bundle.manifest
-
-
-@dataclass(frozen=True)
 class Library:
     """A library that was built.
 
     Attributes:
         lowered: the network that it computes.
         sources: the text of every kernel of a GPU, by the kernel's name in the library.
+        own_weight_bytes: the bytes of packed weights that no shape of the inputs before has.
     """
 
     lowered: Lowered
     sources: dict[str, str]
+    own_weight_bytes: int = 0
 
 
 def lower_library(

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 
 from mbv3c.bundle import Bundle, damaged_parity
+from mbv3c.feeds import shape_text
 from mbv3c.lowering.describe import KernelRecord, MemoryRecord
 from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
 from mbv3c.parity.verdict import sentence
 from mbv3c.targets.backend import Backend, Compiled, Description
-from mbv3c.targets.library.building import manifest_of
+from mbv3c.targets.library.manifest import LibraryManifest, manifest_of
 
 _FALLBACK = "fallback"
 _SHOWN = 8  # names in a line
@@ -20,9 +21,10 @@ _SHOWN = 8  # names in a line
 def describe_compiled(backend: Backend, compiled: Compiled, *, explain: bool) -> Description:
     """Add to what every backend says of a compiled bundle: its kernels."""
     plain = Backend.describe_compiled(backend, compiled, explain=explain)
-    kernels = manifest_of(compiled.bundle).kernels
+    manifest = manifest_of(compiled.bundle)
+    kernels, further = manifest.kernels, manifest.further_shapes
     first, *rest = plain.lines
-    lines = [*(kernel_lines(kernels) if explain else ()), first]
+    lines = [*(all_kernel_lines(manifest) if explain else ()), first, *shape_lines(manifest)]
     origins = Counter(kernel.origin for kernel in kernels if kernel.origin)
     if origins[TUNED] or origins[TRANSFERRED]:
         lines.append(
@@ -32,7 +34,42 @@ def describe_compiled(backend: Backend, compiled: Compiled, *, explain: bool) ->
     if compiled.bundle.precision.quantized:
         lines += float_lines(kernels)
     explained = {"kernels": msgspec.to_builtins(kernels)} if explain else {}
+    if further:
+        explained["shapes"] = shape_rows(manifest, explain=explain)
     return Description([*lines, *rest], {**plain.document, **explained})
+
+
+def shape_rows(manifest: LibraryManifest, *, explain: bool) -> list[dict[str, Any]]:
+    """Return the documented form of the shapes of a bundle; of one without further ones, none."""
+    if not manifest.further_shapes:
+        return []
+    own = [
+        manifest.memory.weight_bytes,
+        *(one.own_weight_bytes for one in manifest.further_shapes),
+    ]
+    return [
+        {
+            "shape": shape_text(record.shape for record in one.inputs),
+            "weight_bytes": one.memory.weight_bytes,
+            "own_weight_bytes": size,
+            "arena_bytes": one.memory.arena_bytes,
+            **({"kernels": msgspec.to_builtins(one.kernels)} if explain else {}),
+        }
+        for one, size in zip(manifest.shapes, own, strict=True)
+    ]
+
+
+def shape_lines(manifest: LibraryManifest) -> list[str]:
+    """Say for which shapes a bundle was compiled, and what they share; nothing of a single one."""
+    rows = shape_rows(manifest, explain=False)
+    if not rows:
+        return []
+    apart, stored = (sum(row[key] for row in rows) for key in ("weight_bytes", "own_weight_bytes"))
+    shapes = ", ".join(row["shape"] for row in rows)
+    return [
+        f"{len(rows)} shapes: {shapes}; {stored:,} bytes of weights in one library, in "
+        f"{len(rows)} libraries {apart:,}"
+    ]
 
 
 # Kernels of a quantized network that compute its sums of products in fp32.
@@ -73,6 +110,7 @@ def describe_bundle(bundle: Bundle) -> Description:
     lines = [
         f"{bundle.path}: {manifest.model.name} for {target.name} ({target.cpu}, {target.cores} "
         f"cores), {manifest.precision}",
+        *shape_lines(manifest),
         "",
         *kernel_lines(manifest.kernels),
         "",
@@ -82,7 +120,9 @@ def describe_bundle(bundle: Bundle) -> Description:
     ]
     keys = ("model", "target", "precision", "input", "outputs", "kernels", "memory", "parity")
     document = msgspec.to_builtins(manifest)
-    return Description(lines, {key: document[key] for key in keys})
+    rows = shape_rows(manifest, explain=True)
+    shapes = {"shapes": rows} if rows else {}
+    return Description(lines, {key: document[key] for key in keys} | shapes)
 
 
 def kernel_lines(kernels: Sequence[KernelRecord]) -> list[str]:
@@ -107,6 +147,16 @@ def kernel_lines(kernels: Sequence[KernelRecord]) -> list[str]:
         lines.append(
             f"compiled by TVM's own operators, by a general schedule{how}: {', '.join(fallen)}"
         )
+    return lines
+
+
+def all_kernel_lines(manifest: LibraryManifest) -> list[str]:
+    """Return the lines of every shape's kernels, below the shape where there are several."""
+    lines = list[str]()
+    for one in manifest.shapes:
+        if manifest.further_shapes:
+            lines.append(f"for inputs of {shape_text(record.shape for record in one.inputs)}:")
+        lines += kernel_lines(one.kernels)
     return lines
 
 

@@ -36,7 +36,8 @@ from mbv3c.prepare import Prepared, Reference, rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.backend import reference_of
-from mbv3c.targets.library.building import build_library, job_of, manifest_of, target_of
+from mbv3c.targets.library.building import build_library, job_of, target_of
+from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.tuning.choices import Recorded
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from mbv3c.progress import Progress
 from mbv3c.target import Target
 from mbv3c.targets.library.backend import LibraryBackend
 from mbv3c.targets.library.building import CostModel, built_again, measured_on, refuse_meter
+from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.targets.library.target import LibraryTarget, on_this_machine, resolve
 from mbv3c.targets.library.target import tvm_target as host_target
 from mbv3c.targets.opencl.devices import WING, GpuTarget
@@ -250,8 +251,13 @@ class OpenClBackend(LibraryBackend):
         assert runner is not None
         with built_again(self, bundle, here) as (folder, library):
             shipped = bundle.library.read_bytes()
+            # Of several shapes one is built here, and its kernels have other numbers.
+            names = (kernel.kernel for kernel in manifest_of(bundle).kernels)
+            numbers = dict(zip(library.lowered.kernels, names, strict=True))
             others = [
-                name for name, text in library.sources.items() if text.encode() not in shipped
+                name
+                for name, text in library.sources.items()
+                if _renamed(text, numbers).encode() not in shipped
             ]
             if others:
                 raise BundleError(
@@ -321,6 +327,14 @@ class OpenClBackend(LibraryBackend):
             None,
             estimated.sentence,
         )
+
+
+_KERNEL_NAME = re.compile(r"\b\w+?_\d+(?=_kernel)")
+
+
+def _renamed(source: str, names: Mapping[str, str]) -> str:
+    """Return the text of a kernel with other names for the functions that it belongs to."""
+    return _KERNEL_NAME.sub(lambda found: names.get(found[0], found[0]), source)
 
 
 def gpu_of(target: GpuTarget) -> Gpu:

@@ -114,6 +114,7 @@ def test_uploaded_file_is_removed(device: Served, network: Path, tmp_path: Path)
     np.save(tmp_path / "in.npy", X)
     request = {"library": str(network / "model.so"), "gpu": False, "seconds": 20.0}
     request |= {"first_seconds": 60.0, "inputs": [str(tmp_path / "in.npy")]}
+    request |= {"entries": ["main"]}
     remote = rpc.connect(HOST, device.port)
     remote.upload(bytearray(b"kept"), "kept")
     ((output,),) = client._run(request, remote, tmp_path, client._Steps(tmp_path))

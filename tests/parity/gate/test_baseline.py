@@ -34,7 +34,7 @@ from mbv3c.targets.ethos_u.devices import Knobs
 from mbv3c.targets.ethos_u.manifest import NpuManifest, NpuRecord, NpuTargetRecord
 from mbv3c.targets.ethos_u.vela import Cost
 from mbv3c.targets.ethos_u.verdict import NpuParity, OperatorsAlone, StepInput
-from mbv3c.targets.library.building import LibraryManifest, LibraryTargetRecord
+from mbv3c.targets.library.manifest import LibraryManifest, LibraryTargetRecord
 
 LOGITS = np.linspace(0, 1, 10, dtype=np.float32).reshape(1, 10)  # range 1
 RATIO = {

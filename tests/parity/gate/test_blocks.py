@@ -20,7 +20,7 @@ from mbv3c.pipeline import compile_model
 from mbv3c.precision import FP32, INT8, Precision
 from mbv3c.prepare import rewritten_for
 from mbv3c.targets import find_target, open_bundle
-from mbv3c.targets.library.building import manifest_of
+from mbv3c.targets.library.manifest import manifest_of
 
 # Those between the stem and the head.
 BLOCKS = ["bneck1", "bneck2", "bneck3"]

@@ -30,7 +30,8 @@ from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization, has_d
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
-from mbv3c.targets.library.building import best_known, manifest_of
+from mbv3c.targets.library.building import best_known
+from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.targets.library.target import resolve
 from mbv3c.tuning.contest import write_contest
 from mbv3c.tuning.database import Database, Task, key_of, tasks_of

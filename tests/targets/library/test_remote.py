@@ -10,7 +10,7 @@ import pytest
 from mbv3c.bundle import Bundle
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.device.place import Address, Place
-from mbv3c.targets.library.building import LibraryTargetRecord
+from mbv3c.targets.library.manifest import LibraryTargetRecord
 from mbv3c.targets.library.verifying import open_device
 from tests.execution.device.serving import HOST, served
 from tests.manifests import LIBRARY
