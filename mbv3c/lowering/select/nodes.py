@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper
 
 from mbv3c.lowering.plan import Array, Floats
@@ -209,6 +210,15 @@ def bias_of(node: onnx.NodeProto, graph: Graph, outputs: int) -> Array:
     if not any(node.input[2:3]):
         return np.zeros(outputs, np.float32)
     return np.broadcast_to(graph.stored[node.input[2]].reshape(-1), (outputs,))
+
+
+def per_channel(values: Array, channels: int) -> NDArray[np.float64] | None:
+    """Return a constant beside an image as one number per channel, if it is that."""
+    if values.size == 1:
+        return np.full(channels, values.item(), np.float64)
+    if values.size != channels or values.shape[-3:] != (channels, 1, 1):
+        return None
+    return values.reshape(-1).astype(np.float64)
 
 
 def outputs_last(node: onnx.NodeProto) -> bool:

@@ -18,7 +18,7 @@ from tvm.tirx import PrimFunc
 from mbv3c.lowering import fallback
 from mbv3c.lowering.plan import Array, Kernel, Pointwise
 from mbv3c.lowering.select.graph import Graph
-from mbv3c.lowering.select.nodes import attribute_of, bias_of, with_activation
+from mbv3c.lowering.select.nodes import attribute_of, bias_of, per_channel, with_activation
 from mbv3c.lowering.select.selection import Selection
 
 Doubles = NDArray[np.float64]
@@ -86,7 +86,7 @@ def _affine_after(
             factor = gain / np.sqrt(variance + attribute_of(user, "epsilon", 1e-5))
             scale, shift = scale * factor, (shift - mean) * factor + offset
         elif user.op_type in ("Add", "Mul") and len(stored) == 1:
-            number = _per_channel(stored[0], channels)
+            number = per_channel(stored[0], channels)
             if number is None:
                 break
             added = user.op_type == "Add"
@@ -95,15 +95,6 @@ def _affine_after(
             break
         followers.append(user)
     return followers, scale, shift
-
-
-def _per_channel(values: Array, channels: int) -> Doubles | None:
-    """Return a constant beside an image as one number per channel, if it is that."""
-    if values.size == 1:
-        return np.full(channels, values.item(), np.float64)
-    if values.size != channels or values.shape[-3:] != (channels, 1, 1):
-        return None
-    return values.reshape(-1).astype(np.float64)
 
 
 def _interleaving(

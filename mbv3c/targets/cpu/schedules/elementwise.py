@@ -1,11 +1,14 @@
 """What touches every value once: sums, products, activations, changes of layout."""
 
+import numpy as np
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.plan import Elementwise, Transpose
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import panels
 from mbv3c.targets.cpu.cores import Processor
+
+_LINE_BYTES = 64  # of a cache
 
 
 def generate_elementwise(shape: Elementwise, processor: Processor) -> PrimFunc:
@@ -35,17 +38,26 @@ def generate_elementwise(shape: Elementwise, processor: Processor) -> PrimFunc:
 
 
 def generate_transpose(shape: Transpose, processor: Processor) -> PrimFunc:
-    """Write the kernel; its arguments are x and y."""
+    """Write the kernel; its arguments are x and y.
+
+    Vectors along the columns are loaded, as many as fill a line of the cache, and their lanes
+    stored one by one: as many rows of y grow together.
+    """
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, shape.rows, shape.columns), shape.dtype)
         result = shape.result or shape.dtype
         y = emit.argument("y", (shape.batch, shape.columns, shape.rows), result)
-        with (
-            emit.loop(shape.batch) as b,
-            emit.loop(shape.columns) as j,
-            emit.loop(shape.rows) as i,
-        ):
-            emit.store(y, emit.cast(x[b, i, j], 1, result), b, j, i, lanes=1)
+        lanes = min(_LINE_BYTES, processor.vector_bytes) // np.dtype(shape.dtype).itemsize
+        runs = panels(shape.columns, lanes, max(1, _LINE_BYTES // processor.vector_bytes))
+        with emit.loop(shape.batch) as b:
+            for run in runs:
+                with emit.loop(run.count) as j, emit.loop(shape.rows) as i:
+                    first = run.first + j * run.columns
+                    for at, width in zip(emit.offsets(run.widths), run.widths, strict=True):
+                        start = first + at
+                        value = emit.lanes_of(x, b, i, start, lanes=width, dtype=result)
+                        for lane in range(width):
+                            emit.store(y, value(lane), b, start + lane, i, lanes=1)
 
     return emit.build_kernel("transpose", body)
