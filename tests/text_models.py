@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mbv3c.execution.cache import cache_root
 from mbv3c.graphs.load import load_model
+from mbv3c.targets import backend_for, open_bundle
 
 Array = NDArray[np.float32]
 
@@ -73,6 +74,13 @@ MODELS = {
     "reader, v3": TextModel("1.2.3", "ch_PP-OCRv3_rec_infer.onnx", "read", (1, 3, 48, 320)),
     "reader, v4": TextModel("1.4.4", "ch_PP-OCRv4_rec_infer.onnx", "read", (1, 3, 48, 320)),
 }
+
+
+def outputs_of(bundle: Path, inputs: list[Array]) -> list[Array]:
+    """Run a bundle on several inputs; a processor stands in for a GPU, as in `verify`."""
+    opened = open_bundle(bundle)
+    with backend_for(opened).open(opened, lambda step: None) as program:
+        return [only for (only,) in program.runner.run(program.folder, list(inputs))]
 
 
 def agreement(model: TextModel, ours: Array, theirs: Array) -> float:

@@ -184,10 +184,12 @@ def agreement(
     outputs: Sequence[Sequence[Array]],
     references: Sequence[Sequence[ReferenceOutput]],
     usual: int = USUAL_INPUTS,
+    calibrated: Sequence[float] = (),
 ) -> Agreement:
     """Say how near the outputs for each input come to those of another model.
 
-    `usual` is how many of the inputs, from the first on, are in the usual range.
+    `usual` is how many of the inputs, from the first on, are in the usual range. `calibrated` has
+    the range that every output took when it was quantized, 0 where that is not known.
     """
     least, top1, top5 = 1.0, [], []
     for ours, theirs in zip(outputs, references, strict=True):
@@ -199,12 +201,13 @@ def agreement(
             if reference.class_axis is not None:
                 top1.append(_top1_agreement(y, reference, 0.0))
                 top5.append(top_agreement(y, reference.output, reference.class_axis, 5))
-    too_far = tuple(_too_far(outputs[:usual], references[:usual]))
+    too_far = tuple(_too_far(outputs[:usual], references[:usual], calibrated))
     return Agreement(least, _mean(top1), _mean(top5), too_far)
 
 
 _MOVES_AT_LEAST = 0.1  # of what the output of the model as given does from input to input
 _NO_MATTER = 0.05  # of the range
+_SAYS_LITTLE = 0.1  # of the calibrated range: noise shows nothing to what looks for text
 _FEW_LABELS = 64  # of a single answer, a tie is all that there is to see
 _LEAST_EQUAL = 0.5
 
@@ -212,10 +215,11 @@ _LEAST_EQUAL = 0.5
 def _too_far(
     outputs: Sequence[Sequence[Array]],
     references: Sequence[Sequence[ReferenceOutput]],
+    calibrated: Sequence[float],
 ) -> Iterator[str]:
     """Say what shows that a quantized model is no longer the one that it was made of."""
-    for ours, theirs in zip(
-        zip(*outputs, strict=True), zip(*references, strict=True), strict=True
+    for at, (ours, theirs) in enumerate(
+        zip(zip(*outputs, strict=True), zip(*references, strict=True), strict=True)
     ):
         name, scale = theirs[0].name, theirs[0].scale
         if theirs[0].answers is not None and not theirs[0].answers.ordered:
@@ -225,6 +229,9 @@ def _too_far(
                     f"{name} is too far from the model as given: {np.mean(equal):.0%} of its "
                     f"labels are equal, {_LEAST_EQUAL:.0%} is the least"
                 )
+            continue
+        values = np.stack([each.output for each in theirs])
+        if calibrated and values.size and np.ptp(values) < _SAYS_LITTLE * calibrated[at]:
             continue
         unit = np.ptp([each.output for each in theirs]) if scale is None else scale
         y = np.stack([np.ravel(each / unit) for each in ours]).astype(np.float64)

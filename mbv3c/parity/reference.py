@@ -60,6 +60,13 @@ class ReferenceOutput:
         """The output's range as one number, the largest of several channels."""
         return float(np.ptp(self.output) if self.scale is None else self.scale.max())
 
+    @property
+    def calibrated(self) -> float:
+        """The range that a quantized output can show; 0 for others."""
+        if self.step is None or self.scale is None:
+            return 0.0
+        return 255 * self.step * float(self.scale.min())
+
 
 def run_reference(
     model: onnx.ModelProto, inputs: Sequence[Feed]

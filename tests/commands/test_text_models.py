@@ -11,7 +11,7 @@ import pytest
 import mbv3c
 from mbv3c.job_spec import JobSpec
 from mbv3c.parity.reference import run, session
-from tests.text_models import MODELS, agreement
+from tests.text_models import MODELS, agreement, outputs_of
 
 IMAGES = 4
 
@@ -21,11 +21,13 @@ def agreed(name: str, target: str, folder: Path) -> float:
     model = MODELS[name]
     given = model.load()
     mbv3c.compile(given, JobSpec(target, "fp32"), folder / "bundle")
-    reference, shares = session(given), []
-    for x in model.inputs(IMAGES):
-        (ours,) = mbv3c.run(folder / "bundle", x).arrays.values()
-        shares.append(agreement(model, ours, run(reference, x)[0]))
-    return float(np.mean(shares))
+    reference, inputs = session(given), model.inputs(IMAGES)
+    ours = outputs_of(folder / "bundle", inputs)
+    return float(
+        np.mean(
+            [agreement(model, y, run(reference, x)[0]) for x, y in zip(inputs, ours, strict=True)]
+        )
+    )
 
 
 def test_they_read_what_is_rendered() -> None:

@@ -262,6 +262,16 @@ def test_what_no_longer_depends_on_the_input_is_another_network() -> None:
     assert reason.startswith("logits is too far from the model as given: cosine -1.000")
 
 
+def test_inputs_that_hardly_use_what_was_calibrated_say_nothing() -> None:
+    """As noise of what looks for text: the model as given finds a little, in int8 it is 0."""
+    wanted = [np.linspace(0, top, 50, dtype=np.float32) for top in (0.06, 0.001, 0.0)]
+    given = [[ReferenceOutput("text", y, 0.0, None)] for y in wanted]
+    nothing = [[np.zeros_like(y)] for y in wanted]
+    assert agreement(nothing, given, calibrated=[1.0]).too_far == ()
+    for calibrated in (0.5, 0.0):
+        assert agreement(nothing, given, calibrated=[calibrated]).too_far
+
+
 def test_scores_beside_boxes_are_judged_by_their_own_scale() -> None:
     rng = np.random.default_rng(0)
     wanted = [rng.random((1, 6, 50)).astype(np.float32) for _ in range(3)]

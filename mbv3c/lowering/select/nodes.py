@@ -178,7 +178,7 @@ def affine_after(
             factor = gain / np.sqrt(variance + attribute_of(user, "epsilon", 1e-5))
             scale, shift = scale * factor, (shift - mean) * factor + offset
         elif user.op_type in ("Add", "Mul") and len(stored) == 1:
-            number = _per_channel(stored[0], channels)
+            number = per_channel(stored[0], channels)
             if number is None:
                 break
             added = user.op_type == "Add"
@@ -238,6 +238,15 @@ def bias_of(node: onnx.NodeProto, graph: Graph, outputs: int) -> Array:
     return np.broadcast_to(graph.stored[node.input[2]].reshape(-1), (outputs,))
 
 
+def per_channel(values: Array, channels: int) -> Doubles | None:
+    """Return a constant beside an image as one number per channel, if it is that."""
+    if values.size == 1:
+        return np.full(channels, values.item(), np.float64)
+    if values.size != channels or values.shape[-3:] != (channels, 1, 1):
+        return None
+    return values.reshape(-1).astype(np.float64)
+
+
 def outputs_last(node: onnx.NodeProto) -> bool:
     """Say whether the weights of a convolution or product have the outputs as last axis."""
     return node.op_type != "Conv" and not attribute_of(node, "transB", 0)
@@ -266,15 +275,6 @@ def _axes_of(
         for i in range(2)
     )
     return down, right
-
-
-def _per_channel(values: Array, channels: int) -> Doubles | None:
-    """Return a constant beside an image as one number per channel, if it is that."""
-    if values.size == 1:
-        return np.full(channels, values.item(), np.float64)
-    if values.size != channels or values.shape[-3:] != (channels, 1, 1):
-        return None
-    return values.reshape(-1).astype(np.float64)
 
 
 def _has_stored_weights(node: onnx.NodeProto, graph: Graph) -> bool:

@@ -10,6 +10,7 @@ from functools import partial
 from math import prod
 from typing import TypeVar
 
+import numpy as np
 import onnx
 import tvm
 
@@ -37,6 +38,7 @@ from mbv3c.lowering.select.nodes import (
     activation_of,
     convolution_of,
     ordered_operands,
+    per_channel,
     product_of,
     with_activation,
 )
@@ -269,6 +271,8 @@ def elementwise(node: onnx.NodeProto, selection: Selection) -> bool:
     if activation is None and not operator:
         return False
     operands = node.input[: 2 if operator else 1]
+    if operator and any(name in graph.stored for name in operands):
+        return _with_stored_operand(node, operator, selection)
     if not all(graph.is_value(name) and graph.is_float(name) for name in operands):
         return False
     if any(selection.is_pending(name) for name in operands):
@@ -276,17 +280,40 @@ def elementwise(node: onnx.NodeProto, selection: Selection) -> bool:
     ordered = ordered_operands(operands, node.output[0], graph)
     if ordered is None:
         return False
-    names, per_channel = ordered
-    last = reads_channels_last(names, per_channel, selection)
+    names, broadcast = ordered
+    last = reads_channels_last(names, broadcast, selection)
     batch, places, channels = extents_of(graph.shape(names[0]), apart=last)
     if activation is None:
         covered, activation = with_activation(node, graph)
-    shape = Elementwise(
-        batch, places, channels, operator, per_channel, activation, selection.dtype
-    )
+    shape = Elementwise(batch, places, channels, operator, broadcast, activation, selection.dtype)
     inputs = tuple(selection.value(name, channels_last=last) for name in names)
     kernel = selection.kernels.elementwise(shape)
     selection.emit("elementwise", covered, kernel, inputs, channels_last=last)
+    return True
+
+
+def _with_stored_operand(node: onnx.NodeProto, operator: str, selection: Selection) -> bool:
+    """Take a sum or product of an image, as our kernels left it, and a number per channel."""
+    graph, y = selection.graph, node.output[0]
+    names = [name for name in node.input if graph.is_value(name)]
+    if len(names) != 1 or not graph.is_float(names[0]) or selection.is_pending(names[0]):
+        return False
+    (x,) = names
+    if graph.shape(x) != graph.shape(y) or graph.is_flat(x):
+        return False
+    if not selection.memory.has_channels_last(x):
+        return False  # TVM takes it as it lies
+    (stored,) = (graph.stored[name] for name in node.input if name != x)
+    batch, places, channels = extents_of(graph.shape(x), apart=True)
+    numbers = per_channel(stored, channels)
+    if numbers is None or stored.dtype != np.float32:
+        return False
+    covered, activation = with_activation(node, graph)
+    shape = Elementwise(batch, places, channels, operator, True, activation, selection.dtype)
+    rows = np.ascontiguousarray(np.broadcast_to(numbers.astype(np.float32), (batch, channels)))
+    kernel = selection.kernels.elementwise(shape)
+    value = selection.value(x, channels_last=True)
+    selection.emit("elementwise", covered, replace(kernel, constants=(rows,)), (value,))
     return True
 
 

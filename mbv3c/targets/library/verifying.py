@@ -146,7 +146,8 @@ def verify(
     given = known.given if known else onnx.load(bundle.model)
     given_outputs = list(run_reference(given, reference.inputs))
     usual = USUAL_INPUTS if inputs is None else len(inputs)
-    return replace(parity, as_given=agreement(outputs, given_outputs, usual))
+    calibrated = [output.calibrated for output in wanted[0]]
+    return replace(parity, as_given=agreement(outputs, given_outputs, usual, calibrated))
 
 
 def kernels_alone(

@@ -382,6 +382,23 @@ def test_elementwise(body: str, kind: str) -> None:
     assert without_transposes(graph(text, k=random(8, 1, 1)))[-1] == kind
 
 
+@pytest.mark.parametrize(
+    ("body", "extents", "found"),
+    [
+        ("y = Add(k, c)", (1, 8, 1, 1), ["pointwise", "elementwise"]),
+        ("s = Mul(c, k) y = HardSwish(s)", (8, 1, 1), ["pointwise", "elementwise"]),
+        ("y = Mul(c, k)", (1,), ["pointwise", "elementwise"]),
+        ("y = Mul(c, k)", (1, 1, 3, 5), ["pointwise", "fallback"]),
+        ("e = Exp(c) y = Add(e, k)", (1, 8, 1, 1), ["pointwise", "fallback"]),  # lies as in ONNX
+    ],
+)
+def test_a_stored_number_per_channel(
+    body: str, extents: tuple[int, ...], found: list[str]
+) -> None:
+    text = f"g (float[2, 8, 3, 5] x) => (float[2, 8, 3, 5] y) {{ c = Conv(x, w) {body} }}"
+    assert without_transposes(graph(text, w=pair(), k=random(*extents))) == found
+
+
 def test_elementwise_keeps_the_layout_that_is_there() -> None:
     text = "g (float[1, 8, 3, 5] x) => (float[1, 8, 3, 5] y) { e = Exp(x) y = Relu(e) }"
     assert "transpose" not in kinds(agrees(graph(text)))

@@ -3,7 +3,8 @@
     y[p, q, n] = activation(Σ_c Σ_r Σ_s x[c at (p, q, r, s)] · w[n, c, r, s] + bias[n])
 
 The input is NCHW, as models take their images, or NHWC; the output is NHWC. Registers hold a run
-of outputs of a row times a panel of channels.
+of outputs of a row times a panel of channels. All taps of a row are multiplied together, one input
+channel after another; or, with many channels, every tap has a loop over them.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from mbv3c.targets.cpu.cores import Processor
 
 _MAX_OUTPUTS = 16
 _MAX_VECTORS = 8
+_CHANNELS_OF_A_LOOP = 8  # with fewer, a loop for every tap costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,12 @@ def default(shape: Convolution, processor: Processor) -> Tile:
 def pack(
     shape: Convolution, tile: Tile, processor: Processor, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return weights [N, C, R, S] as one array: the panels [C][R][S][panel], one after another."""
-    columns = weights.transpose(1, 2, 3, 0).reshape(-1, shape.outputs)
+    """Return weights [N, C, R, S] as one array: panels in the order in which they are read.
+
+    That is [C][R][S][panel], or [R][S][C][panel] where every tap has a loop of its own.
+    """
+    order = (2, 3, 1, 0) if _has_loops_of_taps(shape, processor) else (1, 2, 3, 0)
+    columns = weights.transpose(order).reshape(-1, shape.outputs)
     return emit.pack(columns, _panels(shape, tile, processor), axis=1)
 
 
@@ -66,6 +72,7 @@ def generate(shape: Convolution, tile: Tile, processor: Processor) -> PrimFunc:
     down, right = shape.vertical, shape.horizontal
     taps = down.taps * right.taps
     lanes_along_row = _loads_lanes_of_rows(shape, processor)
+    loops_of_taps = _has_loops_of_taps(shape, processor)
     beyond = -right.span(tile.run) % processor.lanes(shape.dtype) if lanes_along_row else 0
 
     def body() -> None:
@@ -85,6 +92,15 @@ def generate(shape: Convolution, tile: Tile, processor: Processor) -> PrimFunc:
             starts = emit.offsets(panel)
             acc = emit.biased_accumulators(run.count, panel, shape.dtype, bias, column)
 
+            def multiply(place: Expr, s: int, value: Callable[[int, int], Expr]) -> None:
+                base = column * shape.inputs * taps + place * sum(panel)
+                for i, v in acc.places():
+                    if run.skips(right, i, s):
+                        continue
+                    weight = emit.load(w, base + starts[v], lanes=panel[v])
+                    factor = emit.splat(value(i, s), panel[v], shape.dtype)
+                    acc.add_product(i, v, factor, weight)
+
             def channel(c: Expr, r: int) -> None:
                 p_in = down.source(p, r)
                 if lanes_along_row:
@@ -92,18 +108,21 @@ def generate(shape: Convolution, tile: Tile, processor: Processor) -> PrimFunc:
                 else:
                     value = partial(_scalar, shape, x, b, c, p_in, run)
                 for s in range(right.taps):
-                    tap = (c * taps) + r * right.taps + s
-                    base = column * shape.inputs * taps + tap * sum(panel)
-                    for i, v in acc.places():
-                        if run.skips(right, i, s):
-                            continue
-                        weight = emit.load(w, base + starts[v], lanes=panel[v])
-                        factor = emit.splat(value(i, s), panel[v], shape.dtype)
-                        acc.add_product(i, v, factor, weight)
+                    multiply((c * taps) + r * right.taps + s, s, value)
+
+            def tap(r: int, s: int) -> None:
+                with emit.loop(shape.inputs) as c:
+                    place = (r * right.taps + s) * shape.inputs + c
+                    multiply(place, s, partial(_scalar, shape, x, b, c, down.source(p, r), run))
 
             for r in range(down.taps):
-                with emit.when(conditions(p, r)), emit.loop(shape.inputs) as c:
-                    channel(c, r)
+                with emit.when(conditions(p, r)):
+                    if loops_of_taps:
+                        for s in range(right.taps):
+                            tap(r, s)
+                        continue
+                    with emit.loop(shape.inputs) as c:
+                        channel(c, r)
             for i in range(run.count):
                 for v, lanes in enumerate(panel):
                     value = shape.activation.apply(acc.get(i, v), lanes, shape.dtype)
@@ -200,6 +219,15 @@ def _loads_lanes_of_rows(shape: Convolution, processor: Processor) -> bool:
     """Say whether inputs are loaded as vectors along a row of the image."""
     wide = shape.horizontal.size >= processor.lanes(shape.dtype)
     return shape.channels_first and processor.lane_operands and wide
+
+
+def _has_loops_of_taps(shape: Convolution, processor: Processor) -> bool:
+    """Say whether every tap has a loop over the input channels.
+
+    With all taps in one loop LLVM keeps what neighbours share of the image in registers, which 16
+    registers are too few for: sums go to the stack and come back in every turn.
+    """
+    return not processor.lane_operands and shape.inputs >= _CHANNELS_OF_A_LOOP
 
 
 def _vectors_of_row(axis: Axis, run: int, lanes: int) -> int:
