@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from tests.command_line import document, mbv3c
 from tests.commands.conftest import SMALL
+from tests.onnx_text import graph
 
 
 def test_integers_take_fewer_instructions(
@@ -112,3 +114,25 @@ def test_wrong_usage(
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert not (tmp_path / "b").exists()
+
+
+def test_activations_of_16_bits_compute_in_fp32_and_that_is_said(tmp_path: Path) -> None:
+    model = graph(
+        "g (float[1, 3, 6, 6] x) => (float[1, 8, 6, 6] y) {"
+        "q = QuantizeLinear (x, steps, zero) d = DequantizeLinear (q, steps, zero)"
+        "v = DequantizeLinear (w, scale, none) [one] c = Conv <pads = [1, 1, 1, 1]> (d, v)"
+        "p = QuantizeLinear (c, steps, zero) y = DequantizeLinear (p, steps, zero) }",
+        21,
+        steps=np.float32(2e-4),
+        zero=np.array(30000, np.uint16),
+        scale=np.float32(0.01),
+        none=np.array(0, np.int8),
+        w=np.random.default_rng(0).integers(-60, 60, (8, 3, 3, 3)).astype(np.int8),
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    options = ("--target", "host_cpu", "--precision", "int8", "-o", tmp_path / "bundle")
+    done = mbv3c("compile", tmp_path / "model.onnx", *options)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "WARNING: 1 kernels with 100.0% of the multiply-adds compute in fp32: one" in done.stdout
+    )
