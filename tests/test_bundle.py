@@ -20,7 +20,8 @@ def bundle(tmp_path: Path) -> Path:
     (path / "golden").mkdir(parents=True)
     (path / "model.so").write_text("abc")
     (path / "model.onnx").write_text("")
-    (path / "golden" / "input.npy").write_text("golden")
+    for name in ("input.npy", "output.npy", "tolerance.txt"):
+        (path / "golden" / name).write_text("golden")
     write_manifest(path, LIBRARY)
     return path
 
@@ -49,7 +50,8 @@ def test_manifest_holds_the_hash_of_every_other_file(bundle: Path) -> None:
     assert written["files"]["model.onnx"] == (
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     )
-    assert list(written["files"]) == ["golden/input.npy", "model.onnx", "model.so"]
+    golden = [f"golden/{name}" for name in ("input.npy", "output.npy", "tolerance.txt")]
+    assert list(written["files"]) == [*golden, "model.onnx", "model.so"]
 
 
 def test_the_same_contents_give_the_same_manifest(bundle: Path) -> None:

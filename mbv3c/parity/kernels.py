@@ -170,12 +170,12 @@ def _check_argument(argument: ArgumentRecord, reference: "ReferenceTensors", bun
         values = reference.tensors.get(name or "")
         if values is None:
             continue
-        size, shape = values.size, argument.shape
-        if argument.channels_last and values.ndim == _IMAGE and shape:
-            channels = values.shape[1]
-            if channels <= shape[-1] < channels + _MOST_FILLED:  # vectors of channels are whole
-                size = size // max(1, channels) * shape[-1]
-        if size != prod(shape):
+        size, shape, fits = values.size, argument.shape, True
+        if argument.channels_last and values.ndim == _IMAGE:
+            channels = values.shape[1]  # vectors of them are whole in memory
+            fits = bool(shape) and channels <= shape[-1] < channels + _MOST_FILLED
+            size = size // max(1, channels) * shape[-1] if fits else 0
+        if not fits or size != prod(shape):
             raise _no_description(bundle, f"{name} is not of the shape {shape}")
 
 

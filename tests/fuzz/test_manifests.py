@@ -65,8 +65,9 @@ def places(document: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ..
     """Yield the path of every value in a document."""
     if above:
         yield above
-    keys = document if isinstance(document, dict) else range(len(document))
-    for key in keys if isinstance(document, dict | list) else ():
+    if not isinstance(document, dict | list):
+        return
+    for key in document if isinstance(document, dict) else range(len(document)):
         yield from places(document[key], (*above, key))
 
 
