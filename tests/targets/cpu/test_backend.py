@@ -61,7 +61,7 @@ def test_a_network_in_half_precision(whole: onnx.ModelProto, machine: Processor)
 def test_a_batch_of_a_segmenter(precision: Precision) -> None:
     spec = replace(WHOLE, classes=5, head="lraspp", batch=2, minimalistic=True)
     found = kinds(agrees(run_pipeline(build_model(spec))[0], precision=precision))
-    assert "fallback" in found
+    assert {"fallback", "upsample"} <= set(found)
     assert ("cast" in found) == (precision == FP16)
 
 
