@@ -43,6 +43,8 @@ def main() -> NoReturn:
     except Mbv3cError as error:
         code = error.exit_code
         _report(as_json, error.kind, str(error), code, error.details)
+        if "--explain" in sys.argv:
+            _explain(error)
     except click.ClickException as error:
         code = 2
         if not as_json:
@@ -69,6 +71,14 @@ def main() -> NoReturn:
             code = EXIT_FAULT
             _report(as_json, "fault", report_fault(error), code, {})
     sys.exit(code)
+
+
+def _explain(error: BaseException) -> None:
+    """Print what the libraries below said, which the message leaves out."""
+    cause = error.__cause__
+    while cause is not None:
+        echo(f"because of {type(cause).__name__}: {cause}", err=True)
+        cause = cause.__cause__
 
 
 def _refused_by_system(error: OSError) -> str:

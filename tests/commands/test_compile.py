@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from tests.command_line import command_line, document, mbv3c
 from tests.commands.conftest import TINY
+from tests.onnx_text import graph
 
 
 def test_android_bundle_verifies_under_the_emulator(
@@ -150,3 +151,13 @@ def test_a_model_of_two_outputs_goes_all_the_way(
     for name, golden in (("map", "output.npy"), ("scores", "output.1.npy")):
         wanted = np.load(bundle / "golden" / golden)
         np.testing.assert_allclose(ran[name], wanted, rtol=0, atol=1e-5 * np.ptp(wanted))
+
+
+def test_explain_shows_what_tvm_said_of_a_refused_model(tmp_path: Path) -> None:
+    onnx.save(graph("g (float[1, 4, 4] x) => (float[1] y) { y = Det(x) }"), tmp_path / "m.onnx")
+    command = ("compile", tmp_path / "m.onnx", "--target", "host_cpu", "-o", tmp_path / "b")
+    plain, explained = mbv3c(*command), mbv3c(*command, "--explain")
+    assert plain.returncode == explained.returncode == 1
+    assert "because of" not in plain.stderr
+    assert "Det" in plain.stderr.splitlines()[-1]
+    assert "because of " in explained.stderr
