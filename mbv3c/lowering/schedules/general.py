@@ -53,13 +53,17 @@ def arranged(function: PrimFunc, cores: int) -> PrimFunc:
     return plan.mod["main"]
 
 
-def with_partial_sums(function: PrimFunc) -> PrimFunc:
-    """Return the function with long sums in parts; the loops are as they were otherwise."""
+def with_partial_sums(function: PrimFunc, *, in_order: bool = False) -> PrimFunc:
+    """Return the function with long sums in parts; the loops are as they were otherwise.
+
+    With `in_order` the loops of what became parts are in the order of the blocks' variables, as
+    dlight takes them for granted.
+    """
     if not function.attrs or not function.attrs.get("s_tir", False):
         return function
     plan = Schedule(function)
     for block in _blocks(plan):
-        plan = _attempt(plan, _in_partial_sums, block)
+        plan = _attempt(plan, _in_partial_sums, block, in_order)
     return plan.mod["main"]
 
 
@@ -74,7 +78,7 @@ def is_worth_sharing(turns: int, cores: int) -> bool:
     return cores > 1 and turns >= _PARALLEL_TURNS
 
 
-def _in_partial_sums(plan: Schedule, block: Block) -> None:
+def _in_partial_sums(plan: Schedule, block: Block, in_order: bool) -> None:
     """Reduce along one long axis in parts, and then the parts.
 
     One sum of thousands of numbers in fp32 loses three digits, and every step waits for the one
@@ -91,7 +95,12 @@ def _in_partial_sums(plan: Schedule, block: Block) -> None:
     if extent < _LONG_SUM or not parts or _lanes(plan, block, at):
         return
     _, inner = plan.split(loops[at], [None, parts])
-    plan.rfactor(inner, factor_axis=len(statement.writes[0].region))
+    partial = plan.rfactor(inner, factor_axis=len(statement.writes[0].region))
+    if in_order:
+        *others, inner = plan.get_loops(partial)
+        plan.reorder(inner, *(loop for n, loop in enumerate(others) if n != at), others[at])
+        *others, inner = plan.get_loops(block)
+        plan.reorder(inner, *others)
 
 
 def _blocks(plan: Schedule) -> list[Block]:

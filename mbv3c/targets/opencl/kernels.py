@@ -119,7 +119,8 @@ class GpuKernels:
         """
         with target:
             apply = dlight.ApplyDefaultSchedule(dlight.gpu.Fallback())
-            return apply(tvm.IRModule({"main": general.with_partial_sums(function)}))["main"]
+            parts = general.with_partial_sums(function, in_order=True)
+            return apply(tvm.IRModule({"main": parts}))["main"]
 
     def operator(
         self,

@@ -343,6 +343,14 @@ def test_a_weight_beyond_half_precision() -> None:
         agrees(model, precision=FP16)
 
 
+@pytest.mark.parametrize("shape", ["3, 6625", "1, 3, 6625"])
+def test_a_long_softmax_is_shared_among_work_items(shape: str) -> None:
+    """Its sums are made in parts, each of which is one of them."""
+    text = f"g (float[{shape}] x) => (float[{shape}] y) {{ y = Softmax<axis = -1>(x) }}"
+    (step,) = agrees(graph(text)).plan.steps
+    assert step.function.script().count("threadIdx.x") >= 5  # of both sums and both their parts
+
+
 def test_the_fallback_computes_in_single_precision() -> None:
     lowered = agrees(block(f"{DEPTHWISE} e = Exp(d) y = Conv(e, v)"), precision=FP16)
     types = {
