@@ -67,6 +67,9 @@ def make_bundle(
     folder.mkdir()
     (folder / "model.onnx").write_bytes(b"model")
     (folder / "model.so").write_bytes(library)
+    (folder / "golden").mkdir()
+    for name in ("input.npy", "output.npy", "tolerance.txt"):
+        (folder / "golden" / name).write_bytes(b"golden")
     manifest = LibraryManifest(
         **MANIFEST,
         precision="fp32",
