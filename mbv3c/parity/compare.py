@@ -25,12 +25,14 @@ class Agreement:
         cosine: the least over inputs and outputs.
         top1, top5: the means of what `InputParity` calls agreement.
         too_far: what shows that this is another network, one sentence each.
+        unjudged: outputs that hardly answer to these inputs, so that they show nothing.
     """
 
     cosine: float
     top1: float | None
     top5: float | None
     too_far: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,8 +203,9 @@ def agreement(
             if reference.class_axis is not None:
                 top1.append(_top1_agreement(y, reference, 0.0))
                 top5.append(top_agreement(y, reference.output, reference.class_axis, 5))
-    too_far = tuple(_too_far(outputs[:usual], references[:usual], calibrated))
-    return Agreement(least, _mean(top1), _mean(top5), too_far)
+    silent = _unjudged(references[:usual], calibrated)
+    too_far = tuple(_too_far(outputs[:usual], references[:usual], silent))
+    return Agreement(least, _mean(top1), _mean(top5), too_far, silent)
 
 
 _MOVES_AT_LEAST = 0.1  # of what the output of the model as given does from input to input
@@ -212,14 +215,26 @@ _FEW_LABELS = 64  # of a single answer, a tie is all that there is to see
 _LEAST_EQUAL = 0.5
 
 
+def _unjudged(
+    references: Sequence[Sequence[ReferenceOutput]], calibrated: Sequence[float]
+) -> tuple[str, ...]:
+    """Return the outputs that take little of their calibrated range on these inputs."""
+    outputs = zip(*references, strict=True)
+    return tuple(
+        each[0].name
+        for each, wide in zip(outputs, calibrated, strict=False)
+        if each[0].output.size and np.ptp([y.output for y in each]) < _SAYS_LITTLE * wide
+    )
+
+
 def _too_far(
     outputs: Sequence[Sequence[Array]],
     references: Sequence[Sequence[ReferenceOutput]],
-    calibrated: Sequence[float],
+    unjudged: Sequence[str],
 ) -> Iterator[str]:
     """Say what shows that a quantized model is no longer the one that it was made of."""
-    for at, (ours, theirs) in enumerate(
-        zip(zip(*outputs, strict=True), zip(*references, strict=True), strict=True)
+    for ours, theirs in zip(
+        zip(*outputs, strict=True), zip(*references, strict=True), strict=True
     ):
         name, scale = theirs[0].name, theirs[0].scale
         if theirs[0].answers is not None and not theirs[0].answers.ordered:
@@ -230,8 +245,7 @@ def _too_far(
                     f"labels are equal, {_LEAST_EQUAL:.0%} is the least"
                 )
             continue
-        values = np.stack([each.output for each in theirs])
-        if calibrated and values.size and np.ptp(values) < _SAYS_LITTLE * calibrated[at]:
+        if name in unjudged:
             continue
         unit = np.ptp([each.output for each in theirs]) if scale is None else scale
         y = np.stack([np.ravel(each / unit) for each in ours]).astype(np.float64)

@@ -153,7 +153,11 @@ def _quantization_loss(parity: dict[str, Any]) -> str:
         f", top-{k} agreement {loss[f'top{k}']:.0%}" for k in (1, 5) if loss[f"top{k}"] is not None
     ]
     far = "".join(f"; TOO FAR: {reason}" for reason in loss["too_far"])
-    return f"; against the model as given: cosine {loss['cosine']:.6f}{''.join(shares)}{far}"
+    silent = ", ".join(loss.get("unjudged", ()))
+    left = f"; NOT JUDGED on inputs that it hardly answers to: {silent}" if silent else ""
+    remedy = " (`mbv3c verify BUNDLE --inputs FOLDER` takes your own)" if silent else ""
+    loss_text = f"cosine {loss['cosine']:.6f}{''.join(shares)}{far}{left}{remedy}"
+    return f"; against the model as given: {loss_text}"
 
 
 class Verdict(Protocol):

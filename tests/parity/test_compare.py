@@ -267,7 +267,8 @@ def test_inputs_that_hardly_use_what_was_calibrated_say_nothing() -> None:
     wanted = [np.linspace(0, top, 50, dtype=np.float32) for top in (0.06, 0.001, 0.0)]
     given = [[ReferenceOutput("text", y, 0.0, None)] for y in wanted]
     nothing = [[np.zeros_like(y)] for y in wanted]
-    assert agreement(nothing, given, calibrated=[1.0]).too_far == ()
+    silent = agreement(nothing, given, calibrated=[1.0])
+    assert (silent.too_far, len(silent.unjudged)) == ((), 1)
     for calibrated in (0.5, 0.0):
         assert agreement(nothing, given, calibrated=[calibrated]).too_far
 
