@@ -135,8 +135,9 @@ KERNEL_TOLERANCE = KernelTolerance(
     of_range_by_tvm=3e-5,
     of_step=0.01,
     reason=(
-        "exp(x) is off by |x| last bits of fp32, as x itself is rounded: a softmax of PP-OCR's reader "
-        "v3 by 1.1e-5 of its range; onnxruntime adds up to a thousand products in fp32, an error of 1e-4 steps; a bias that "
+        "exp(x) is off by |x| last bits of fp32, as x itself is rounded: a softmax of PP-OCR's "
+        "reader v3 by 1.1e-5 of its range; onnxruntime adds up to a thousand products in fp32, an "
+        "error of 1e-4 steps; a bias that "
         "comes in fp32 is rounded to half a step of the int32 sums, of which a hundred or more "
         "make a step of the output. Of 2 million values of a seeded Small 1 to 6 differ"
     ),
