@@ -17,6 +17,7 @@ from tvm import relax, rpc
 
 from mbv3c.execution.cache import cache_root
 from mbv3c.execution.opencl.runtime import provide_plugin
+from tests.execution.device.serving import end
 from tests.execution.opencl import modules
 
 pytestmark = pytest.mark.usefixtures("opencl")
@@ -228,6 +229,7 @@ def server(installed: str, tmp_path: Path) -> Iterator[int]:
             env={**os.environ, "PYTHONPATH": installed},
             stdout=file,
             stderr=file,
+            process_group=0,
         )
     try:
         deadline = time.monotonic() + 60
@@ -237,8 +239,7 @@ def server(installed: str, tmp_path: Path) -> Iterator[int]:
             time.sleep(0.1)
         yield int(log.read_text().split("bind to 127.0.0.1:")[1].split()[0])
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        end(process)  # its child, too, which would stay
 
 
 def test_relax_vm_behind_rpc(server: int, tmp_path: Path) -> None:
