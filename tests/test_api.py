@@ -36,8 +36,12 @@ def test_every_function_is_in_the_page() -> None:
     assert missing == []
 
 
-def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [5, len(EXAMPLES)], ids=["first", "all"])
+def test_the_examples_of_the_page_run(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each goes on where the one before it ended."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for example in EXAMPLES:
+    for example in EXAMPLES[:count]:
         exec(compile(example, str(PAGE), "exec"), names)

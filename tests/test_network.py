@@ -55,6 +55,7 @@ def watched(watch: Path, folder: Path, *arguments: object, **more: str) -> tuple
     log = folder / "network.log"
     kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     own = {"LD_PRELOAD": str(watch), "NETWORK_LOG": str(log), "HOME": str(folder)}
+    own["XDG_CACHE_HOME"] = str(folder / ".cache")
     environment = {**kept, **own, **more}
     for name in ("CI", "GITHUB_ACTIONS"):  # where onnxruntime is silent by itself
         environment.pop(name, None)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering import traced
+from mbv3c.lowering.choosing import chosen
 from mbv3c.lowering.plan import (
     NO_CHOICES,
     Array,
@@ -25,7 +26,6 @@ from mbv3c.lowering.plan import (
     Plan,
     Pointwise,
     Transpose,
-    chosen,
     pack_depthwise,
 )
 from mbv3c.lowering.qdq import QuantizedGraph

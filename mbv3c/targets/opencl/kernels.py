@@ -16,6 +16,7 @@ import tvm
 from tvm.s_tir import dlight
 from tvm.tirx import PrimFunc
 
+from mbv3c.lowering.choosing import chosen
 from mbv3c.lowering.plan import (
     NO_CHOICES,
     Array,
@@ -29,7 +30,6 @@ from mbv3c.lowering.plan import (
     Plan,
     Pointwise,
     Transpose,
-    chosen,
     pack_depthwise,
 )
 from mbv3c.lowering.qdq import QuantizedGraph
