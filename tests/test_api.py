@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mbv3c
 from mbv3c import api
+from tests.onnx_text import graph
 
 PAGE = Path(__file__).parents[1] / "docs/api.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)
@@ -45,3 +47,15 @@ def test_the_examples_of_the_page_run(
     names: dict[str, object] = {}
     for example in EXAMPLES[:count]:
         exec(compile(example, str(PAGE), "exec"), names)
+
+
+def test_a_bundle_that_is_compiled_again_at_its_place_is_the_one_that_runs(tmp_path: Path) -> None:
+    """dlopen knows a library by its path; a process may compile and run several, one by one."""
+    x = np.ones((1, 8, 9, 7), np.float32)
+    for factor in (2.0, 3.0):
+        model = graph(
+            "g (float[1, 8, 9, 7] x) => (float[1, 8, 9, 7] y) { y = Mul(x, k) }",
+            k=np.array(factor, np.float32),
+        )
+        mbv3c.compile(model, "host_cpu", tmp_path / "bundle", force=True)
+        np.testing.assert_allclose(mbv3c.run(tmp_path / "bundle", x).arrays["y"], factor * x)

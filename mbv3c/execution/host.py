@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import relax
 
 from mbv3c.bundle import LIBRARY, entry_for
@@ -15,6 +16,7 @@ from mbv3c.execution.opencl.runtime import device_info, load_runtime
 from mbv3c.execution.runners import Infer, KernelCall, Made, check_names, server_command
 from mbv3c.feeds import Array, Feed, arrays_of
 from mbv3c.precision import FP16, FP32, Precision
+from mbv3c.scratch import scratch_folder
 
 _BUILTIN = "vm."  # what the virtual machine calls beside the kernels
 
@@ -58,8 +60,7 @@ class LibraryRunner:
         return server_command(self.reopen, bundle)
 
     def _machine(self, bundle: Path) -> relax.VirtualMachine:
-        library = tvm.runtime.load_module(str(bundle / LIBRARY))
-        return relax.VirtualMachine(library, tvm.device(self.device))
+        return relax.VirtualMachine(load_library(bundle / LIBRARY), tvm.device(self.device))
 
     @contextmanager
     def _failing(self, bundle: Path) -> Iterator[None]:
@@ -70,6 +71,19 @@ class LibraryRunner:
             raise Mbv3cError(
                 f"{bundle / LIBRARY} does not run on {self.description}: {reason}"
             ) from error
+
+
+def load_library(path: Path) -> tvm.runtime.Module:
+    """Load a library, also where another one was loaded from the same path before.
+
+    dlopen(3) takes a path that it knows for the library that it has loaded from there, whatever
+    the file is now. So each load has a path of its own, which `tvm.runtime.load_module` would
+    resolve.
+    """
+    with scratch_folder("load") as folder:
+        link = folder / path.name
+        link.symlink_to(path.resolve())
+        return tvm_ffi.load_module(str(link))
 
 
 def open_here(bundle: Path) -> Infer:

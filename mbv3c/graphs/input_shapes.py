@@ -1,6 +1,7 @@
 """Give the inputs of a model fixed shapes, as a user writes them."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import onnx
 
@@ -9,6 +10,7 @@ from mbv3c.errors import UsageError
 # The shape of a model's only input, or the shapes of its inputs by their names.
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 
+_LARGEST = 1 << 28  # elements of an input: 1 GiB of fp32
 _CHANNELS = (1, 3, 4)  # of images
 _OF_IMAGES = 4  # dimensions
 
@@ -26,6 +28,12 @@ def fix_shapes(inputs: Sequence[onnx.ValueInfoProto], input_shape: InputShape) -
         if len(dims) != len(whole):
             raise UsageError(
                 f"--input-shape has {len(shape)} dimensions, input {name!r} has {len(dims)}"
+            )
+        if not all(0 < size <= _LARGEST for size in whole) or prod(whole) > _LARGEST:
+            raise UsageError(
+                f"--input-shape {'x'.join(map(str, whole))} of input {name!r} is no shape that an "
+                f"inference can take: its numbers are from 1 on, and their product is at most "
+                f"{_LARGEST:,}"
             )
         for dim, size in zip(dims, whole, strict=True):
             dim.dim_value = size

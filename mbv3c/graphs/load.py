@@ -113,7 +113,48 @@ def _infer_outputs(model: onnx.ModelProto, *, reshaped: bool) -> None:
         inferred = shape_inference.infer_shapes(model, strict_mode=not shapeless)
         for output, known in zip(model.graph.output, inferred.graph.output, strict=True):
             output.CopyFrom(known)
+        if reshaped:
+            _check_windows(inferred)
     onnx.checker.check_model(model, full_check=True)
+
+
+_MOST_IMAGES = 1 << 20
+_WITH_WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")
+
+
+def _check_windows(model: onnx.ModelProto) -> None:
+    """Make sure that no map is empty, and that convolutions have the channels of their weights.
+
+    ONNX's shape inference does neither.
+
+    Raises:
+        ModelError: a node does not take the shape of its input.
+    """
+    shapes = {
+        value.name: [
+            dim.dim_value if dim.HasField("dim_value") else None
+            for dim in value.type.tensor_type.shape.dim
+        ]
+        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)
+    }
+    weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type not in _WITH_WINDOWS:
+            continue
+        name = node.name or node.output[0]
+        given, made = (shapes.get(each, []) for each in (node.input[0], node.output[0]))
+        if any(size is not None and size <= 0 for size in made):
+            text = "x".join("?" if size is None else str(size) for size in given)
+            raise ModelError(f"{name} makes an empty map of {text}: give the input a larger shape")
+        stored = weights.get(node.input[1]) if node.op_type == "Conv" else None
+        if not stored or len(given) < 2 or given[1] is None:
+            continue
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        if given[1] != stored[1] * groups:
+            raise ModelError(
+                f"{name} takes {stored[1] * groups} channels, and the shape gives it {given[1]}: "
+                "write the shape as the model's, with its channels"
+            )
 
 
 def model_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -181,6 +222,8 @@ def _with_batch(
     model: onnx.ModelProto, batch: int, input_shape: InputShape | None
 ) -> InputShape | None:
     inputs = model_inputs(model)
+    if batch > _MOST_IMAGES:
+        raise UsageError(f"--batch {batch} is not possible: take at most {_MOST_IMAGES:,}")
     if len(inputs) > 1 or isinstance(input_shape, Mapping):
         raise UsageError(
             f"--batch {batch} is for a model with one input; give the shape of every input with "

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from mbv3c.errors import ModelError
 from mbv3c.passes.report import PassReport
+from mbv3c.passes.spell_normalization import spell_normalization
 
 NAME = "simplify"
 
@@ -22,7 +23,8 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """
     before = len(model.graph.node)
     try:
-        simplified, _ = onnxsim.simplify(model, perform_optimization=False, skip_fuse_bn=True)
+        accepted = _without_deprecated(model)
+        simplified, _ = onnxsim.simplify(accepted, perform_optimization=False, skip_fuse_bn=True)
     except (DecodeError, EncodeError) as error:
         raise ModelError(
             "the model becomes larger than 2 GiB when what is constant in it is folded, which is "
@@ -38,3 +40,10 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     changed = after != before
     report = PassReport(NAME, folded if changed else (), (), before, after, changed)
     return (simplified if changed else model), report
+
+
+def _without_deprecated(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Write GroupNormalization of opset 18 to 20 otherwise: onnxsim refuses what is deprecated."""
+    if not any(node.op_type == "GroupNormalization" for node in model.graph.node):
+        return model
+    return spell_normalization(model)[0]

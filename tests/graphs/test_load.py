@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 from mbv3c.errors import Mbv3cError, ModelError, UsageError
 from mbv3c.graphs.load import load_model, model_input, model_inputs, static_shape, with_shapes
+from tests.onnx_text import graph
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 FIXED = "g (float[1, 3, 4, 4] x) => (float[1, 3, 4, 4] y) { a = Relu(x) y = Neg(a) }"
@@ -173,7 +174,7 @@ def test_input_shape_of_another_rank(tmp_path: Path) -> None:
 
 
 def test_input_shape_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="dynamic shape"):
+    with pytest.raises(UsageError, match="its numbers are from 1 on"):
         load_model(save(tmp_path, DYNAMIC), (0, 3, 8, 8))
 
 
@@ -305,3 +306,34 @@ def test_two_gibibytes_are_too_much(tmp_path: Path) -> None:
     outside.write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"with the files of its weights, holds 3.0 GiB"):
         load_model(outside)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 4, 9, 7), r"stem takes 3 channels, and the shape gives it 4: write the shape as the"),
+        ((1, 3, 2, 2), r"stem makes an empty map of 1x3x2x2: give the input a larger shape"),
+    ],
+)
+def test_a_shape_that_the_weights_do_not_take(
+    shape: tuple[int, ...], message: str, tmp_path: Path
+) -> None:
+    """ONNX's shape inference lets both through."""
+    text = "g (float[n, 3, h, v] x) => (float[n, 8, i, j] y) { [stem] y = Conv(x, w) }"
+    onnx.save(graph(text, w=np.ones((8, 3, 3, 3), np.float32)), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=message):
+        load_model(tmp_path / "m.onnx", input_shape=shape)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 10**20, 7), (1, 3, 10**9, 10**9), (1, 3, 0, 7)])
+def test_a_shape_that_no_inference_takes(shape: tuple[int, ...], tmp_path: Path) -> None:
+    model = graph("g (float[n, 3, h, w] x) => (float[n, 3, h, w] y) { y = Relu(x) }")
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="is no shape that an inference can take"):
+        load_model(tmp_path / "m.onnx", input_shape=shape)
+
+
+def test_a_batch_that_is_too_large(tmp_path: Path) -> None:
+    onnx.save(graph("g (float[n, 3] x) => (float[n, 3] y) { y = Relu(x) }"), tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="--batch 1000000000000000000000 is not possible"):
+        load_model(tmp_path / "m.onnx", batch=10**21)

@@ -1,10 +1,14 @@
 """onnxsim folds constants and nothing else."""
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from mbv3c.errors import ModelError
+from mbv3c.parity.reference import run, session
 from mbv3c.passes.simplify import simplify
-from tests.onnx_text import graph
+from tests.onnx_text import graph, random
 from tests.passes.rewriting import fires, leaves_alone, operators
 
 
@@ -60,3 +64,21 @@ def test_a_broken_graph_is_an_error_with_a_reason() -> None:
     model.graph.node[0].input[1] = "nowhere"
     with pytest.raises(ModelError, match=r"(?s)onnxsim cannot simplify the model: .*nowhere"):
         simplify(model)
+
+
+@pytest.mark.parametrize("opset", [18, 20, 21])
+def test_a_deprecated_normalisation_is_written_otherwise(opset: int) -> None:
+    """onnxsim refuses GroupNormalization before opset 21."""
+    channels = 3 if opset < 21 else 6
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : {opset}]> '
+        "g (float[2, 6, 3, 5] x) => (float[2, 6, 3, 5] y) "
+        "{ y = GroupNormalization <num_groups = 3> (x, s, b) }"
+    )
+    for name, value in {"s": 2, "b": 1}.items():
+        values = np.full(channels, value, np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    rewritten, _ = simplify(model)
+    assert "GroupNormalization" not in {node.op_type for node in rewritten.graph.node}
+    x = random(2, 6, 3, 5)
+    np.testing.assert_allclose(run(session(rewritten), x)[0], run(session(model), x)[0], atol=1e-5)

@@ -68,13 +68,12 @@ class Contender:
 
 def _open_bundle(bundle: Path, x: Feed, threads: int, device: str) -> Run:
     """Open the library; TVM takes the number of threads from its environment."""
-    import tvm
     from tvm import relax
 
-    from mbv3c.execution.host import tensors
+    from mbv3c.execution.host import load_library, tensors
 
     opened = opened_device(device)
-    library = tvm.runtime.load_module(str(bundle / LIBRARY))
+    library = load_library(bundle / LIBRARY)
     main = relax.VirtualMachine(library, opened)[entry_for(bundle, x)]
     given = tensors(x, opened)
     if device == "cpu":
@@ -209,13 +208,12 @@ def _timed(run: Run) -> float:
 
 
 def _profiled(bundle: Path, x: Any, name: str, *, storing: bool) -> Measure:
-    import tvm
     from tvm import relax
 
-    from mbv3c.execution.host import arrays, tensors
+    from mbv3c.execution.host import arrays, load_library, tensors
 
     device = opened_device(name)
-    library = tvm.runtime.load_module(str(bundle / LIBRARY))
+    library = load_library(bundle / LIBRARY)
     machine = relax.VirtualMachine(library, device)
     main, given = machine[entry_for(bundle, x)], tensors(x, device)
 
