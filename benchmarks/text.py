@@ -3,10 +3,11 @@
     python -m benchmarks.text [--only NAME …] [--targets TARGET:PRECISION …] [--write]
 
 Each model is compiled for each target and precision, int8 with rendered text as calibration. The
-error is that of the verdict, on seeded inputs. The agreement is that of decisions, on rendered
-text that was not calibrated on, with onnxruntime on the model as given. The ratio is ours over
-onnxruntime's: of processor times on this machine in turns, on one thread, or of instructions under
-an emulator, in int8 both of the quantized model. Ours in fp16 is beside onnxruntime's fp32.
+error is that of the verdict, on seeded inputs, in int8 on rendered text. The agreement is that of
+decisions, on rendered text that was not calibrated on, with onnxruntime on the model as given. The
+ratio is ours over onnxruntime's: of processor times on this machine in turns, on one thread, or of
+instructions under an emulator, in int8 both of the quantized model. Ours in fp16 is beside
+onnxruntime's fp32.
 """
 
 import argparse
@@ -14,18 +15,20 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 import mbv3c
 from benchmarks import aarch64
 from benchmarks.results import replace_section
 from mbv3c.bundle import GOLDEN_INPUT
-from mbv3c.errors import Mbv3cError
+from mbv3c.errors import Mbv3cError, ParityError
 from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.timing.latency import processor_name
 from mbv3c.execution.timing.worker import BUNDLE, CONTENDERS
@@ -50,6 +53,7 @@ TARGETS = (
 _CALIBRATED_ON = 16
 _TRIED, _TRIED_SLOWLY = 8, 4  # images, and images where something is emulated
 _RUNS = 60
+_NPU_ALLOWED = "bit for bit, cosine 0.9 to fp32"  # of the command stream to TOSA, and of the whole
 _HEAD = (
     "| model | target | error of range | allowed | agreement | beside onnxruntime |",
     "|---|---|---|---|---|---|",
@@ -105,19 +109,40 @@ def _measured(
         for number, x in enumerate(inputs[_TRIED:]):
             np.save(calibration / f"{number}.npy", x)
     job = JobSpec(device, precision, calibration, tune_logs=NO_TUNE_LOGS)
-    compiled = mbv3c.compile(given, job, bundle)
-    assert compiled.verdict is not None
-    parity = compiled.verdict.to_json()
+    parity = _verdict(given, job, bundle, inputs[:tried])
     reference = session(given)
     shares = []
     for x, ours in zip(inputs[:tried], outputs_of(bundle, inputs[:tried]), strict=True):
         shares.append(agreement(model, ours, run(reference, x)[0]))
     return (
         f"{parity['max_error_of_range']:.1e}",
-        f"{parity['tolerance']:.1e}",
+        f"{parity['tolerance']:.1e}" if "tolerance" in parity else _NPU_ALLOWED,
         f"{np.mean(shares):.1%}",
         _speed(bundle, device, precision),
     )
+
+
+def _verdict(
+    given: onnx.ModelProto, job: JobSpec, bundle: Path, inputs: Sequence[NDArray[np.float32]]
+) -> dict[str, Any]:
+    """Compile a model, and return the verdict: in int8 on text, since noise shows these little.
+
+    Raises:
+        Mbv3cError: it does not compile, or misses.
+    """
+    if job.precision != "int8":
+        compiled = mbv3c.compile(given, job, bundle)
+        assert compiled.verdict is not None
+        return compiled.verdict.to_json()
+    mbv3c.compile(given, job, bundle, verify=False)
+    text = bundle.with_name("text")
+    text.mkdir()
+    for number, x in enumerate(inputs):
+        np.save(text / f"{number}.npy", x)
+    result = mbv3c.verify(bundle, inputs=text)
+    if result.exit_code:
+        raise ParityError(result.lines[-1], result.document)
+    return dict(result.document)
 
 
 def _speed(bundle: Path, device: str, precision: str) -> str:

@@ -318,8 +318,9 @@ def _checked_input(x: Feed | Path, accepted: Sequence[Sequence[TensorRecord]]) -
     if len(accepted) > 1:
         shapes = (shape_text(record.shape for record in records) for records in accepted)
         raise UsageError(
-            f"{name} holds {', '.join(map(_shown, arrays))}; the bundle is compiled for "
-            f"{wanted[0].dtype} of the shapes {', '.join(shapes)}: compile it for this one, too"
+            f"{name} holds {', '.join(map(_shown, arrays))}; the bundle takes "
+            f"{', '.join(record.dtype for record in wanted)} of the shapes {', '.join(shapes)}: "
+            "convert it, or compile the bundle for this one, too"
         )
     array, record = next(pair for pair in zip(arrays, wanted, strict=True) if not _is_of(*pair))
     shown = name if len(wanted) == 1 else f"{name}: {record.name}"
