@@ -141,7 +141,10 @@ def _verdict(
         np.save(text / f"{number}.npy", x)
     result = mbv3c.verify(bundle, inputs=text)
     if result.exit_code:
-        raise ParityError(result.lines[-1], result.document)
+        missed = result.document.get("missed") or [
+            line for line in result.lines if "MISSED" in line
+        ]
+        raise ParityError("; ".join(missed), result.document)
     return dict(result.document)
 
 
