@@ -92,7 +92,7 @@ def _row(name: str, target: str) -> str:
         try:
             cells = _measured(model, device, precision, folder)
         except Mbv3cError as error:
-            cells = (f"refused: {str(error).splitlines()[-1].strip()[:160]}", "", "", "")
+            cells = (f"refused: {' '.join(str(error).split())[:200]}", "", "", "")
     return f"| {' | '.join((name, target, *cells))} |"
 
 
