@@ -42,7 +42,7 @@ def call(one: DepthwiseMap, tile: Tile) -> Call:
     return Call(function, (nhwc(x), pack_depthwise(weights), bias), (wanted, *sums))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     batch=st.sampled_from([1, 2, 3]),
     channels=CHANNELS,

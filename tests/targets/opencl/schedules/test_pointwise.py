@@ -37,7 +37,7 @@ def call(product: Product, tile: Tile) -> Call:
     return Call(pointwise.generate(product, tile), inputs, (wanted,))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     images=st.sampled_from([1, 2, 3]),
     places=PLACES,
