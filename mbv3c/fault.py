@@ -6,7 +6,6 @@ import sys
 import tempfile
 import traceback
 from importlib import metadata
-from pathlib import Path
 
 from mbv3c.version import __version__
 
@@ -30,7 +29,7 @@ def report_fault(error: BaseException) -> str:
         return f"this is a fault of mbv3c, not of yours: {name}\n{written} with some space"
     return (
         f"this is a fault of mbv3c, not of yours: {name}\n"
-        f"please read {Path(file.name)} and send it to the project's issues, with the model if it "
+        f"please read {file.name} and send it to the project's issues, with the model if it "
         "may be shown; docs/security.md says where, and what to do if others could exploit it"
     )
 

@@ -34,7 +34,7 @@ def bench(bundle: Path, as_json: bool, **given: Any) -> None:
         return
     for shape, measured in shapes.items():
         if several:
-            click.echo(f"for inputs of {shape}:")
+            echo(f"for inputs of {shape}:")
         versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
         if isinstance(measured, measure.Latency):
             _print_latency(bundle, measured, versions)

@@ -21,8 +21,8 @@ from tvm.relax.frontend.onnx import from_onnx
 from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
 from mbv3c.errors import ModelError, UnknownOperatorsError
+from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS, opset_of
 
-_DEFAULT_DOMAINS = ("", "ai.onnx")
 _WITHOUT_KERNEL = ("TopK",)  # the importer makes a call of TVM's runtime of them
 _FOR_ONE_PROCESSOR = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 
@@ -38,7 +38,7 @@ def check_operators(model: onnx.ModelProto) -> None:
     lacking: dict[str, dict[str, list[str]]] = {}
     positions = []
     for position, node in enumerate(model.graph.node):
-        if node.op_type not in known or node.domain not in _DEFAULT_DOMAINS:
+        if node.op_type not in known or node.domain not in DEFAULT_DOMAINS:
             how = "cannot import these operators"
         elif node.op_type in _WITHOUT_KERNEL:
             how = "has no kernel for these operators"
@@ -69,7 +69,7 @@ def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
         ModelError: TVM fails to import an operator.
     """
     check_operators(model)
-    opset = next(entry.version for entry in model.opset_import if entry.domain in _DEFAULT_DOMAINS)
+    opset = opset_of(model)
     printed = io.StringIO()  # on failure the importer prints which operator it was at
     try:
         with redirect_stdout(printed):

@@ -154,10 +154,12 @@ def _quantization_loss(parity: dict[str, Any]) -> str:
     ]
     far = "".join(f"; TOO FAR: {reason}" for reason in loss["too_far"])
     silent = ", ".join(loss.get("unjudged", ()))
-    left = f"; NOT JUDGED on inputs that it hardly answers to: {silent}" if silent else ""
-    remedy = " (`mbv3c verify BUNDLE --inputs FOLDER` takes your own)" if silent else ""
-    loss_text = f"cosine {loss['cosine']:.6f}{''.join(shares)}{far}{left}{remedy}"
-    return f"; against the model as given: {loss_text}"
+    left = (
+        f"; NOT JUDGED on inputs that it hardly answers to: {silent} (`mbv3c verify BUNDLE "
+        "--inputs FOLDER` takes your own)"
+    )
+    shown = f"{''.join(shares)}{far}{left if silent else ''}"
+    return f"; against the model as given: cosine {loss['cosine']:.6f}{shown}"
 
 
 class Verdict(Protocol):

@@ -11,6 +11,8 @@ Source: ONNX operators CumSum-14, IsInf-20, LpPool-18, ConvTranspose-11; where t
 the side that onnxruntime gives the larger half.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,23 +32,15 @@ _LONGEST_SUM = 2048  # numbers; the triangle has the square of that
 
 def spell_missing(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Rewrite every one of these operators."""
-    spellings = {
-        "Cosh": _cosh,
-        "Sinh": _sinh,
+    spellings: dict[str, Callable[[Spelling], None]] = {
+        "Cosh": partial(_half_of, operator="Add"),
+        "Sinh": partial(_half_of, operator="Sub"),
         "CumSum": _cumsum,
         "IsInf": _is_infinite,
         "LpPool": _lp_pool,
         "ConvTranspose": _transposed,
     }
     return spell_nodes(model, NAME, spellings)
-
-
-def _cosh(spelling: Spelling) -> None:
-    _half_of(spelling, "Add")
-
-
-def _sinh(spelling: Spelling) -> None:
-    _half_of(spelling, "Sub")
 
 
 def _half_of(spelling: Spelling, operator: str) -> None:

@@ -25,11 +25,11 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from mbv3c.errors import ModelError
 from mbv3c.lowering.onnx_import import check_operators
+from mbv3c.passes.upgrade_opset import opset_of
 from mbv3c.targets.ethos_u.lowering.composite import is_stored, operator, shape_of
 from mbv3c.targets.ethos_u.lowering.moves import MOVES, numbers_moved, padded_with
 from mbv3c.targets.ethos_u.lowering.reasons import reason_of
 
-_DEFAULT_DOMAINS = ("", "ai.onnx")
 _MOST_STORED = 1 << 16  # elements of a constant that a node needs in fp32
 _EPSILON = 1e-5  # of a BatchNormalization that says none
 
@@ -43,7 +43,7 @@ def import_named(model: onnx.ModelProto) -> tvm.IRModule:
     """
     prepared = with_own_pairs(model)
     check_operators(prepared)
-    opset = next(e.version for e in prepared.opset_import if e.domain in _DEFAULT_DOMAINS)
+    opset = opset_of(prepared)
     importer = _NamedImporter({}, "float32", keep_params_in_input=False, sanitize=True)
     importer.readable = _Readable(prepared, opset)
     try:
