@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnx import shape_inference
 
 from mbv3c.passes.report import PassReport, Refusal
+from mbv3c.passes.rewrite import operators_of, unchanged
 
 Chain = list[ir.Node]
 
@@ -18,6 +19,7 @@ def rewrite_chains(
     model: onnx.ModelProto,
     name: str,
     *,
+    ends: tuple[str, ...],
     chain_before: Callable[[ir.Node], Chain],
     refusal: Callable[[ir.Node, Chain], str | None],
     convert: Callable[[ir.Graph, Chain], None],
@@ -27,10 +29,13 @@ def rewrite_chains(
     Args:
         model: the model, which is returned itself if nothing is rewritten.
         name: name of the pass.
+        ends: the operators of which a chain may have one at its end.
         chain_before: function from a node to the chain that ends with it, empty if none does.
         refusal: function from a node and its chain to the reason why the chain must stay, or None.
         convert: function that replaces a chain of a graph by new nodes.
     """
+    if operators_of(model).isdisjoint(ends):
+        return unchanged(model, name)
     rewritten = ir.from_proto(shape_inference.infer_shapes(model))
     graph = rewritten.graph
     before = len(graph)

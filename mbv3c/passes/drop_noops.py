@@ -11,7 +11,7 @@ from onnx import shape_inference
 from onnx_ir.passes.common import IdentityEliminationPass
 
 from mbv3c.passes.report import PassReport, Refusal, Removal
-from mbv3c.passes.rewrite import scalar
+from mbv3c.passes.rewrite import operators_of, scalar, unchanged
 
 NAME = "drop_noops"
 REMOVES = Removal(("Identity", "Dropout", "Cast"), "where they pass on what they are given")
@@ -19,6 +19,9 @@ REMOVES = Removal(("Identity", "Dropout", "Cast"), "where they pass on what they
 
 def drop_noops(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Remove every Identity, Dropout and Cast that passes on its input."""
+    nested = any(one.HasField("g") or one.graphs for n in model.graph.node for one in n.attribute)
+    if not nested and operators_of(model).isdisjoint(REMOVES.operators):
+        return unchanged(model, NAME)
     rewritten = ir.from_proto(shape_inference.infer_shapes(model))
     graph = rewritten.graph
     nodes = tuple(graph)

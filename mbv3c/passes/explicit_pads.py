@@ -14,7 +14,7 @@ from onnx import shape_inference
 
 from mbv3c.graphs.spec import pads
 from mbv3c.passes.report import PassReport, Refusal
-from mbv3c.passes.rewrite import static
+from mbv3c.passes.rewrite import static, unchanged
 
 NAME = "explicit_pads"
 
@@ -23,6 +23,8 @@ _PADDED = ("Conv", "AveragePool", "MaxPool")
 
 def explicit_pads(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Replace `auto_pad` by the pads that it means for the shape at hand."""
+    if all(one.name != "auto_pad" for node in model.graph.node for one in node.attribute):
+        return unchanged(model, NAME)
     rewritten = ir.from_proto(shape_inference.infer_shapes(model))
     graph = rewritten.graph
     matched, refused = [], []

@@ -20,9 +20,20 @@ from onnx import shape_inference
 
 from mbv3c.passes.layout import perm_of
 from mbv3c.passes.report import PassReport, Refusal
-from mbv3c.passes.rewrite import FLOATS, constant, leaking, remove_unused, static, stored
+from mbv3c.passes.rewrite import (
+    FLOATS,
+    constant,
+    leaking,
+    operators_of,
+    remove_unused,
+    static,
+    stored,
+    unchanged,
+)
 
 NAME = "fold_rescale"
+
+_STEPS = ("Add", "Mul", "Div")
 
 _SHIFT_STAYS = "the shift stays: Conv pads with zeros behind it, which are other numbers before it"
 
@@ -50,6 +61,8 @@ class _Line:
 
 def fold_rescale(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Fold Add, Mul and Div of constants into the Conv after them, as far as padding permits."""
+    if operators_of(model).isdisjoint(_STEPS):
+        return unchanged(model, NAME)
     rewritten = ir.from_proto(shape_inference.infer_shapes(model))
     graph = rewritten.graph
     before = len(graph)
@@ -85,7 +98,7 @@ def _line(conv: ir.Node) -> _Line | None:
         if perm is not None and transpose is None and node.inputs[0] is not None:
             transpose, axis, x = node, perm[1], node.inputs[0]
             continue
-        if node.op_type not in ("Add", "Mul", "Div"):
+        if node.op_type not in _STEPS:
             break
         operands = list(node.inputs)
         if node.op_type != "Div" and _per_channel(operands[0], x, axis) is not None:

@@ -18,11 +18,18 @@ from mbv3c.passes.rewrite import constant, dimensions, static, stored
 NAME = "gemm_to_conv"
 REMOVES = Removal(("Gemm", "MatMul"), "on one pixel, from a Flatten to a Reshape back")
 
+_ENDS = ("Reshape", "Unsqueeze")
+
 
 def gemm_to_conv(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Replace Gemm and MatMul between a Flatten and a Reshape back by 1x1 convolutions."""
     return rewrite_chains(
-        model, NAME, chain_before=_chain_before, refusal=_not_convertible, convert=_convert
+        model,
+        NAME,
+        ends=_ENDS,
+        chain_before=_chain_before,
+        refusal=_not_convertible,
+        convert=_convert,
     )
 
 
@@ -32,7 +39,7 @@ def _chain_before(node: ir.Node) -> Chain:
 
 
 def _makes_pixels(node: ir.Node) -> bool:
-    if node.op_type not in ("Reshape", "Unsqueeze") or node.inputs[0] is None:
+    if node.op_type not in _ENDS or node.inputs[0] is None:
         return False
     flat, image = static(node.inputs[0]), static(node.outputs[0])
     return flat is not None and len(flat) == 2 and image == (*flat, 1, 1)

@@ -16,11 +16,18 @@ from mbv3c.passes.rewrite import constant, dimensions, leaking, static, stored
 
 NAME = "head_to_gemm"
 
+_ENDS = ("Flatten", "Reshape", "Squeeze")
+
 
 def head_to_gemm(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Replace 1x1 convolutions of one pixel before a Flatten by Gemms after it."""
     return rewrite_chains(
-        model, NAME, chain_before=_chain_before, refusal=_not_convertible, convert=_convert
+        model,
+        NAME,
+        ends=_ENDS,
+        chain_before=_chain_before,
+        refusal=_not_convertible,
+        convert=_convert,
     )
 
 
@@ -30,7 +37,7 @@ def _chain_before(node: ir.Node) -> Chain:
 
 
 def _flattens_pixel(node: ir.Node) -> bool:
-    if node.op_type not in ("Flatten", "Reshape", "Squeeze") or node.inputs[0] is None:
+    if node.op_type not in _ENDS or node.inputs[0] is None:
         return False
     image, flat = static(node.inputs[0]), static(node.outputs[0])
     return flat is not None and len(flat) == 2 and image == (*flat, 1, 1)

@@ -17,7 +17,7 @@ from onnx import shape_inference
 
 from mbv3c.passes.layout import moves_only_ones
 from mbv3c.passes.report import PassReport, Removal
-from mbv3c.passes.rewrite import remove_unused, static, stored
+from mbv3c.passes.rewrite import operators_of, remove_unused, static, stored, unchanged
 
 NAME = "merge_reshapes"
 REMOVES = Removal(
@@ -28,6 +28,8 @@ REMOVES = Removal(
 
 def merge_reshapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Replace each chain of shape changes by one Reshape or Flatten, or by nothing."""
+    if operators_of(model).isdisjoint(REMOVES.operators):
+        return unchanged(model, NAME)
     rewritten = ir.from_proto(shape_inference.infer_shapes(model))
     graph = rewritten.graph
     before = len(graph)

@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, count, takewhile
 from typing import Any
 
@@ -115,15 +116,18 @@ class Rewrite(ABC):
         The prover, if there is one, is asked about every match by itself. A rewrite that does not
         pass is refused and leaves no trace in the graph.
         """
+        operators = operators_of(model)
+        rules = [
+            onnxscript_pattern.Pattern(spelling.graph)
+            for spelling in _spellings(self.patterns)
+            if spelling.operators <= operators
+        ]
+        before = len(model.graph.node)
+        if not rules:
+            return unchanged(model, self.name)
         # Checks need ranks and types of intermediates; inference also makes the copy to work on.
         rewritten = ir.from_proto(shape_inference.infer_shapes(model))
         graph = rewritten.graph
-        rules = [
-            variant
-            for spelling in self.patterns
-            for variant in onnxscript_pattern.RewriteRule(spelling, _unused).commute()
-        ]
-        before = len(graph)
         matched: list[str] = []
         refused: list[Refusal] = []
         proofs: list[Proof] = []
@@ -163,7 +167,7 @@ class Rewrite(ABC):
         return (ir.to_proto(rewritten) if matched else model), report
 
     def _matches(
-        self, rules: list[onnxscript_pattern.RewriteRule], model: ir.Model, root: ir.Node
+        self, rules: list[onnxscript_pattern.Pattern], model: ir.Model, root: ir.Node
     ) -> Iterator[Match]:
         for rule in rules:
             result = rule.match(model, model.graph, root, check_nodes_are_removable=False)
@@ -176,6 +180,43 @@ class Rewrite(ABC):
                 inside = set(result.nodes)
                 nodes = tuple(node for node in model.graph if node in inside)
                 yield Match(values, scalars, nodes, model.graph)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Spelling:
+    """A pattern with the operands of Add and Mul in one of their orders.
+
+    Attributes:
+        graph: what onnxscript matches; it holds nothing of a model.
+        operators: the operators without which there is no match.
+    """
+
+    graph: Any
+    operators: frozenset[str]
+
+
+@cache
+def _spellings(patterns: tuple[Pattern, ...]) -> tuple[_Spelling, ...]:
+    """Return every order of the operands of these patterns."""
+    rules = (onnxscript_pattern.RewriteRule(each, _unused) for each in patterns)
+    graphs = (variant._target_pattern for rule in rules for variant in rule.commute())
+    return tuple(_Spelling(graph, _named_operators(graph)) for graph in graphs)
+
+
+def _named_operators(graph: Any) -> frozenset[str]:
+    names = (node.op_identifier() for node in graph)
+    return frozenset(name[1] for name in names if name is not None)
+
+
+def operators_of(model: onnx.ModelProto) -> set[str]:
+    """Return the operators of the graph, without those of the graphs inside its nodes."""
+    return {node.op_type for node in model.graph.node}
+
+
+def unchanged(model: onnx.ModelProto, name: str) -> tuple[onnx.ModelProto, PassReport]:
+    """Return a model in which a pass finds nothing to look at, and the pass's report."""
+    nodes = len(model.graph.node)
+    return model, PassReport(name, (), (), nodes, nodes, changed=False)
 
 
 def constant(value: ir.Value) -> NDArray[Any] | None:

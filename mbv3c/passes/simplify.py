@@ -4,6 +4,8 @@ Its own fusions stay off: they would do some of our rewrites without saying wher
 reports what each rewrite did.
 """
 
+from functools import cache
+
 import onnx
 import onnxsim
 from google.protobuf.message import DecodeError, EncodeError
@@ -24,7 +26,10 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     before = len(model.graph.node)
     try:
         accepted = _without_deprecated(model)
-        simplified, _ = onnxsim.simplify(accepted, perform_optimization=False, skip_fuse_bn=True)
+        _import_schemas()
+        simplified, _ = onnxsim.simplify(
+            accepted, perform_optimization=False, skip_fuse_bn=True, import_custom_schemas=False
+        )
     except (DecodeError, EncodeError) as error:
         raise ModelError(
             "the model becomes larger than 2 GiB when what is constant in it is folded, which is "
@@ -40,6 +45,12 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     changed = after != before
     report = PassReport(NAME, folded if changed else (), (), before, after, changed)
     return (simplified if changed else model), report
+
+
+@cache
+def _import_schemas() -> None:
+    """Tell onnxsim of the operators that only onnx knows, once: it would compare all each time."""
+    onnxsim.import_onnx_schemas()
 
 
 def _without_deprecated(model: onnx.ModelProto) -> onnx.ModelProto:

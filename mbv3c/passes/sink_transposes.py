@@ -17,7 +17,15 @@ from onnx import shape_inference
 
 from mbv3c.passes.layout import Perm, count_moving, lay_out, perm_of, untransposed
 from mbv3c.passes.report import PassReport, Removal
-from mbv3c.passes.rewrite import constant, remove_unused, static, stored, unused_name
+from mbv3c.passes.rewrite import (
+    constant,
+    operators_of,
+    remove_unused,
+    static,
+    stored,
+    unchanged,
+    unused_name,
+)
 
 NAME = "sink_transposes"
 REMOVES = Removal(("Transpose",), "where two of them cancel")
@@ -28,6 +36,8 @@ _BINARY = ("Add", "Mul", "Sub", "Div", "Min", "Max")
 
 def sink_transposes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Move every Transpose down as far as it goes and drop the pairs that cancel."""
+    if "Transpose" not in operators_of(model):
+        return unchanged(model, NAME)
     rewritten = ir.from_proto(shape_inference.infer_shapes(model))
     graph = rewritten.graph
     before, moving = len(graph), count_moving(graph)

@@ -13,6 +13,7 @@ from mbv3c.lowering.onnx_import import import_onnx, legalize
 from mbv3c.lowering.schedules import general
 from mbv3c.targets import find_target
 from mbv3c.targets.library.target import resolve, tvm_target
+from tests.kernel_builds import compiled
 
 TOLERANCE = 1e-5  # sums in another order
 HOST = tvm_target(resolve(find_target("host_cpu")))
@@ -93,7 +94,7 @@ def keeps_results(pairs: list[tuple[PrimFunc, PrimFunc]]) -> None:
     module = tvm.IRModule(
         {name: one.with_attr("global_symbol", name) for name, one in named.items()}
     )
-    library = tvm.compile(module, target=HOST)
+    library = compiled(module, HOST)
     rng = np.random.default_rng(0)
     for i, (before, _) in enumerate(pairs):
         arrays = [

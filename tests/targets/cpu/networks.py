@@ -16,6 +16,7 @@ from mbv3c.targets import find_target
 from mbv3c.targets.cpu import backend as lowering
 from mbv3c.targets.cpu.cores import CORES, Processor
 from mbv3c.targets.library.target import resolve, tvm_target
+from tests.kernel_builds import compiled
 from tests.onnx_text import random
 
 NEON = CORES["cortex-a76"]
@@ -76,9 +77,7 @@ def compare(
 
 def run(lowered: Lowered, xs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
     """Build for this machine and run; return all outputs of every run."""
-    executable = tvm.compile(
-        lowered.module, target=HOST, relax_pipeline=tvm.transform.Sequential(VM_PASSES)
-    )
+    executable = compiled(lowered.module, HOST, relax_pipeline=tvm.transform.Sequential(VM_PASSES))
     main = relax.VirtualMachine(executable, tvm.cpu())["main"]
     inputs = [tvm.runtime.tensor(x) for x in xs]
     results = [main(x) for x in inputs]

@@ -1,7 +1,9 @@
 """OpenCL C: what is made of TVM's text, and that it still means the same."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +24,18 @@ from mbv3c.targets.opencl import backend as opencl
 from mbv3c.targets.opencl.backend import lower_for_gpu
 from mbv3c.targets.opencl.devices import GpuTarget
 from mbv3c.targets.opencl.gpus import GPUS
+from tests.kernel_builds import without_checks
 
 HERE = resolve(replace(find_target("mobile_gpu:generic_opencl"), gpu="mali"))
 
 
+@pytest.fixture(autouse=True)
+def _without_checks() -> Iterator[None]:
+    with without_checks():
+        yield
+
+
+@cache
 def lowered(spec: ModelSpec, precision: Precision = FP32) -> Lowered:
     model = run_pipeline(build_model(spec))[0]
     return lower_for_gpu(model, GPUS[HERE.gpu].gpu, opencl.tvm_target(HERE), Job(HERE, precision))

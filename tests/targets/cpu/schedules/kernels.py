@@ -17,6 +17,7 @@ from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.targets import find_target
 from mbv3c.targets.cpu.cores import CORES, Processor
 from mbv3c.targets.library.target import resolve, tvm_target
+from tests.kernel_builds import compiled
 
 Array = NDArray[np.float32]
 
@@ -71,7 +72,7 @@ def check(calls: Sequence[Call], tolerance: float | None = None) -> None:
     module = tvm.IRModule(
         {name: one.with_attr("global_symbol", name) for name, one in named.items()}
     )
-    library = tvm.compile(module, target=tvm_target(resolve(find_target("host_cpu"))))
+    library = compiled(module, tvm_target(resolve(find_target("host_cpu"))))
     for name, call in zip(named, calls, strict=True):
         shapes = [tuple(int(size) for size in one.shape) for one in call.function.params]
         dtypes = [str(one.dtype) for one in call.function.params]

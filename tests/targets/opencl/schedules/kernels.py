@@ -17,6 +17,7 @@ from mbv3c.targets import find_target
 from mbv3c.targets.library.target import resolve
 from mbv3c.targets.opencl.backend import tvm_target
 from mbv3c.targets.opencl.gpus import GPUS, Gpu
+from tests.kernel_builds import compiled
 from tests.targets.cpu.schedules.kernels import HALF_TOLERANCE, TOLERANCE, Array
 
 MALI = GPUS["mali"].gpu
@@ -47,7 +48,7 @@ def check(calls: Sequence[Call]) -> None:
     device = tvm.opencl(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.so"
-        tvm.compile(module, target=target, tir_pipeline="s_tir").export_library(str(path))
+        compiled(module, target, tir_pipeline="s_tir").export_library(str(path))
         library = tvm.runtime.load_module(str(path))
         for name, call in zip(named, calls, strict=True):
             shapes = [tuple(int(size) for size in one.shape) for one in call.function.params]

@@ -17,6 +17,7 @@ from mbv3c.targets import find_target
 from mbv3c.targets.cpu.cores import processor_of
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.library.target import resolve, tvm_target
+from tests.kernel_builds import compiled
 
 Array = NDArray[Any]
 
@@ -56,7 +57,7 @@ def check(calls: Sequence[Call]) -> None:
     module = tvm.IRModule(
         {name: one.with_attr("global_symbol", name) for name, one in named.items()}
     )
-    library = tvm.compile(module, target=tvm_target(TARGET))
+    library = compiled(module, tvm_target(TARGET))
     for name, call in zip(named, calls, strict=True):
         shapes = [tuple(int(size) for size in one.shape) for one in call.function.params]
         dtypes = [str(one.dtype) for one in call.function.params]
