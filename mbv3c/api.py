@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from mbv3c import pipeline, targets
+from mbv3c import inference, pipeline, targets
 from mbv3c.bundle import Bundle
 from mbv3c.execution.device.place import Place
 from mbv3c.feeds import Feed
@@ -18,6 +18,7 @@ from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.graphs.load import load_model
 from mbv3c.graphs.spec import HEAD_TRAITS, ModelSpec
+from mbv3c.inference import Ran
 from mbv3c.job import Job
 from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
 from mbv3c.parity import rewriting
@@ -25,7 +26,6 @@ from mbv3c.parity.gate.baseline import GateRequest
 from mbv3c.parity.gate.gate import GateResult
 from mbv3c.parity.ladder.ladder import Ladder
 from mbv3c.parity.rewriting import OptimizedStep
-from mbv3c.pipeline import Ran
 from mbv3c.precision import Precision, find_precision
 from mbv3c.progress import Progress
 from mbv3c.quantization.calibration import inputs_from
@@ -222,7 +222,7 @@ def run(
         Mbv3cError: the bundle is damaged, or nothing here can run it.
     """
     given = Path(x) if isinstance(x, str) else x
-    return pipeline.run_bundle(Path(bundle), given, raw=raw, place=place, preparing=preparing)
+    return inference.run_bundle(Path(bundle), given, raw=raw, place=place, preparing=preparing)
 
 
 def bench(

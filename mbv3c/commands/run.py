@@ -42,7 +42,7 @@ def run(
     Of a detector the .npz holds boxes (left, top, right, bottom in pixels of the input), scores,
     labels and images (which image of the batch), after non-maximum suppression by class.
     """
-    from mbv3c import pipeline
+    from mbv3c import inference
     from mbv3c.atomic import new_file
     from mbv3c.execution.detection import Thresholds
     from mbv3c.quantization.images import IMAGES
@@ -53,7 +53,7 @@ def run(
     limits = {key: value for key, value in given.items() if value is not None}
     thresholds = Thresholds(**limits) if limits else None
     with new_file(output, force=force) as temporary:
-        ran = pipeline.run_bundle(
+        ran = inference.run_bundle(
             bundle,
             source,
             temporary,

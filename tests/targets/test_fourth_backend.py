@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from mbv3c import pipeline, targets
+from mbv3c import inference, pipeline, targets
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.job_spec import JobSpec
@@ -41,7 +41,7 @@ def test_it_compiles_verifies_and_runs(bundle: Path) -> None:
     opened = targets.open_bundle(bundle)
     assert (opened.manifest.target.name, opened.precision.name) == ("ort:cpu", "fp32")
     assert pipeline.verify_bundle(bundle).exit_code == 0
-    ran = pipeline.run_bundle(bundle, np.zeros(opened.input_shape, np.float32))
+    ran = inference.run_bundle(bundle, np.zeros(opened.input_shape, np.float32))
     assert ran.arrays["logits"].shape == (1, 10)
     assert mbv3c("verify", bundle).stdout.startswith("parity: passed on onnxruntime")
     assert mbv3c("inspect", bundle).stdout.startswith(f"{bundle}: mobilenet_v3_small")
