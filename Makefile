@@ -8,8 +8,10 @@ NPU_TESTS := tests/targets/ethos_u
 # Processes that run tests; each takes up to 3 GiB. Tests of a file stay together.
 JOBS ?= 2
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
+# Most modules of what is installed are never imported; Python compiles those that are.
+INSTALL := -m pip install --quiet --no-compile
 
-.PHONY: compile test test-long tools lint format bench clean
+.PHONY: compile test test-most test-npu test-long tools lint format bench clean
 
 compile: $(VENV)/installed
 	$(BIN)/mbv3c doctor --fetch=emulator
@@ -17,9 +19,17 @@ compile: $(VENV)/installed
 	$(BIN)/mbv3c compile --target arm_cpu --variant large --force \
 		-o bundles/mobilenet_v3_large-arm_cpu-cortex-a76-fp32
 
-# The NPU's tools hold back numpy and onnx, so their tests have an environment of their own.
+# Both run, whatever the first one finds.
 test: $(NPU)/installed tools
+	$(BIN)/python $(PYTEST) --ignore=$(NPU_TESTS); most=$$?; \
+	$(NPU)/bin/python $(PYTEST) $(NPU_TESTS) && exit $$most
+
+# The two parts of `make test`, which installs their tools.
+test-most: $(VENV)/installed-test
 	$(BIN)/python $(PYTEST) --ignore=$(NPU_TESTS)
+
+# The NPU's tools hold back numpy and onnx, so their tests have an environment of their own.
+test-npu: $(NPU)/installed
 	$(NPU)/bin/python $(PYTEST) $(NPU_TESTS)
 
 # What takes too long for every commit: docs/testing.md lists it.
@@ -54,13 +64,19 @@ $(VENV)/made $(NPU)/made: scripts/make_venv.sh
 	touch $@
 
 $(VENV)/installed: $(VENV)/made pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python $(INSTALL) --editable .
 	touch $@
 
 $(VENV)/installed-%: $(VENV)/made pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	$(BIN)/python $(INSTALL) --editable '.[$*]'
 	touch $@
 
-$(NPU)/installed: $(NPU)/made pyproject.toml
-	$(NPU)/bin/python -m pip install --quiet --editable '.[npu,test]'
+# All but mbv3c, which two pips must not build at once.
+$(NPU)/needs: $(NPU)/made pyproject.toml scripts/requirements.py
+	$(NPU)/bin/python scripts/requirements.py npu test > $(NPU)/requirements.txt
+	$(NPU)/bin/python $(INSTALL) --requirement $(NPU)/requirements.txt
+	touch $@
+
+$(NPU)/installed: $(NPU)/needs
+	$(NPU)/bin/python $(INSTALL) --editable '.[npu,test]'
 	touch $@

@@ -13,6 +13,7 @@ from mbv3c.lowering.arena import plan_arena
 from mbv3c.lowering.lower import assemble
 from mbv3c.lowering.plan import Plan
 from mbv3c.lowering.qdq import read_pairs
+from mbv3c.lowering.unchecked import without_checks
 from mbv3c.parity.reference import run, session
 from mbv3c.precision import INT8
 from mbv3c.quantization.calibration import random_inputs
@@ -23,7 +24,6 @@ from mbv3c.targets.cpu.cores import Processor, processor_of
 from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.library.building import build_library
 from mbv3c.targets.library.target import resolve, tvm_target
-from tests.kernel_builds import without_checks
 
 Array = np.ndarray
 

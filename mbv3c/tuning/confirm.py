@@ -76,7 +76,7 @@ class Placed:
 
 
 class Versions:
-    """A network with several choices, each built once."""
+    """A network with several choices, each lowered and built once."""
 
     def __init__(
         self,
@@ -96,6 +96,7 @@ class Versions:
         self._lowered, self._choices, self._kernels = lowered, choices, kernels
         self._folder = folder
         self._built: dict[str, tuple[Lowered, BuiltNetwork]] = {}
+        self._asked: dict[str, tuple[Lowered, BuiltNetwork]] = {}
 
     def default(self) -> tuple[Lowered, BuiltNetwork]:
         """Return the network with the default choices.
@@ -103,7 +104,9 @@ class Versions:
         Raises:
             Mbv3cError: it cannot be built.
         """
-        return self._build(NO_CHOICES)
+        if "" not in self._asked:
+            self._asked[""] = self._build(NO_CHOICES)
+        return self._asked[""]
 
     def built(self, records: Sequence[Record]) -> tuple[Lowered, BuiltNetwork]:
         """Return the network as `compile` makes it with some records more.
@@ -111,7 +114,10 @@ class Versions:
         Raises:
             Mbv3cError: it cannot be built.
         """
-        return self._build(self._choices(records))
+        asked = repr(list(records))
+        if asked not in self._asked:
+            self._asked[asked] = self._build(self._choices(records))
+        return self._asked[asked]
 
     def _build(self, choices: Choices) -> tuple[Lowered, BuiltNetwork]:
         lowered = self._lowered(choices)

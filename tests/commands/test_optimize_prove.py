@@ -4,10 +4,7 @@ import json
 from pathlib import Path
 
 import onnx
-import pytest
 
-from mbv3c.graphs.builder import build_model
-from mbv3c.graphs.spec import ModelSpec
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import error_of_range, run, session
 from tests.command_line import Done, mbv3c, python
@@ -20,20 +17,13 @@ def mbv3c_planted(*arguments: object) -> Done:
     return python(PLANTED, "hard_swish_of_29", *arguments)
 
 
-@pytest.fixture(scope="module")
-def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("prove") / "small.onnx"
-    onnx.save(build_model(ModelSpec("small", resolution=96, classes=10)), path)
-    return path
-
-
-def test_healthy(small_file: Path, tmp_path: Path) -> None:
-    done = mbv3c("optimize", small_file, "-o", tmp_path / "o.onnx", "--prove")
+def test_healthy(blocks_file: Path, tmp_path: Path) -> None:
+    done = mbv3c("optimize", blocks_file, "-o", tmp_path / "o.onnx", "--prove")
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert [row[6] for row in rows if row[1] in ("34", "19")] == ["34/34", "19/19"]
-    assert "72 of 72 proofs passed, each rewrite by itself against onnxruntime" in done.stdout
-    plain = mbv3c("optimize", small_file, "-o", tmp_path / "plain.onnx")
+    assert [row[6] for row in rows if row[1] in ("10", "7")] == ["10/10", "7/7"]
+    assert "21 of 21 proofs passed, each rewrite by itself against onnxruntime" in done.stdout
+    plain = mbv3c("optimize", blocks_file, "-o", tmp_path / "plain.onnx")
     assert "prove" not in plain.stdout
     assert (tmp_path / "o.onnx").read_bytes() == (tmp_path / "plain.onnx").read_bytes()
     again = mbv3c("optimize", tmp_path / "o.onnx", "-o", tmp_path / "o2.onnx", "--prove")
@@ -42,58 +32,58 @@ def test_healthy(small_file: Path, tmp_path: Path) -> None:
     assert (tmp_path / "o.onnx").read_bytes() == (tmp_path / "o2.onnx").read_bytes()
 
 
-def test_healthy_as_json(small_file: Path, tmp_path: Path) -> None:
-    done = mbv3c("optimize", small_file, "-o", tmp_path / "o.onnx", "--prove", "--json")
+def test_healthy_as_json(blocks_file: Path, tmp_path: Path) -> None:
+    done = mbv3c("optimize", blocks_file, "-o", tmp_path / "o.onnx", "--prove", "--json")
     found = json.loads(done.stdout)
     assert found["proof_failed"] == []
     proofs = {one["name"]: one["proofs"] for one in found["passes"]}
-    assert len(proofs["fold_se"]) == 9
-    assert set(proofs["fold_se"][0]) == {
+    assert len(proofs["fold_batchnorm"]) == 10
+    assert set(proofs["fold_batchnorm"][0]) == {
         *("node", "passed", "max_error_of_range", "allowed", "reason")
     }
     assert all(proof["passed"] for one in proofs.values() for proof in one)
-    done = mbv3c("optimize", small_file, "-o", tmp_path / "p.onnx", "--json")
+    done = mbv3c("optimize", blocks_file, "-o", tmp_path / "p.onnx", "--json")
     assert json.loads(done.stdout)["proof_failed"] is None
 
 
 def test_a_rewrite_that_fails_is_left_out_and_the_file_is_sound(
-    small_file: Path, tmp_path: Path
+    blocks_file: Path, tmp_path: Path
 ) -> None:
-    done = mbv3c_planted("optimize", small_file, "-o", tmp_path / "o.onnx", "--prove")
+    done = mbv3c_planted("optimize", blocks_file, "-o", tmp_path / "o.onnx", "--prove")
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
     lines = done.stdout.splitlines()
     assert any(
-        line.startswith("fuse_hardswish refused features.0.act.div: failed its proof: ")
+        line.startswith("fuse_hardswish refused stem.act.div: failed its proof: ")
         for line in lines
     )
     assert lines[-1].startswith(
-        "PROOF FAILED for 19 rewrites, first fuse_hardswish at features.0.act; none of them"
+        "PROOF FAILED for 7 rewrites, first fuse_hardswish at stem.act; none of them"
     )
-    given, written = onnx.load(small_file), onnx.load(tmp_path / "o.onnx")
+    given, written = onnx.load(blocks_file), onnx.load(tmp_path / "o.onnx")
     assert "HardSwish" not in {node.op_type for node in written.graph.node}
     assert len(written.graph.node) < len(given.graph.node)
-    for x in parity_inputs((1, 3, 96, 96)):
+    for x in parity_inputs((1, 3, 32, 32)):
         wanted = run(session(given), x)[0]
         assert error_of_range(run(session(written), x)[0], wanted) <= 1e-5
 
 
-def test_a_rewrite_that_fails_as_json(small_file: Path, tmp_path: Path) -> None:
-    done = mbv3c_planted("optimize", small_file, "-o", tmp_path / "o.onnx", "--prove", "--json")
+def test_a_rewrite_that_fails_as_json(blocks_file: Path, tmp_path: Path) -> None:
+    done = mbv3c_planted("optimize", blocks_file, "-o", tmp_path / "o.onnx", "--prove", "--json")
     assert done.returncode == 3
     failed = json.loads(done.stdout)["proof_failed"]
-    assert len(failed) == 19
+    assert len(failed) == 7
     assert failed[0]["pass"] == "fuse_hardswish"
-    assert failed[0]["node"] == "features.0.act"
+    assert failed[0]["node"] == "stem.act"
     assert "of the output's range off on inputs" in failed[0]["reason"]
 
 
-def test_without_prove_the_result_as_a_whole_is_judged(small_file: Path, tmp_path: Path) -> None:
+def test_without_prove_the_result_as_a_whole_is_judged(blocks_file: Path, tmp_path: Path) -> None:
     """What a proof is for: without it the pass is named, and nothing is left to use."""
-    done = mbv3c_planted("optimize", small_file, "-o", tmp_path / "o.onnx", "--json")
+    done = mbv3c_planted("optimize", blocks_file, "-o", tmp_path / "o.onnx", "--json")
     assert done.returncode == 3
     error = json.loads(done.stdout)["error"]
-    assert error["message"].startswith("the pass fuse_hardswish (features.0.act, ")
+    assert error["message"].startswith("the pass fuse_hardswish (stem.act, ")
     assert error["parity"]["max_error_of_range"] > 1e-3
     assert not (tmp_path / "o.onnx").exists()
 

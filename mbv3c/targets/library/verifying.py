@@ -22,6 +22,7 @@ from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
+from mbv3c.lowering.unchecked import without_checks
 from mbv3c.parity.compare import Parity, agreement, compare, share_at_ties, with_pooled_spread
 from mbv3c.parity.gate.blocks import BlockErrors, check_blocks
 from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
@@ -322,7 +323,8 @@ class LibraryStages:
 
         def build(part: onnx.ModelProto, output: Path) -> tuple[str, ...]:
             job = replace(self._kept(part), choices=choices)
-            return covering(build_here(part, job, output))
+            with without_checks():
+                return covering(build_here(part, job, output))
 
         stage = LibraryStage(name, self.job.precision.name, build, runner, runner.description)
         with scratch_folder("schedules") as folder:
@@ -330,14 +332,18 @@ class LibraryStages:
         self.ladder.add(stage, model, outputs, time.monotonic() - begun)
 
     def _builder(self, runner: Runner) -> Callable[[onnx.ModelProto, Path], tuple[str, ...]]:
-        """Return what builds a part as the bundle's library was built, for what runs it here."""
+        """Return what builds a part as the bundle's library was built, for what runs it here.
+
+        It has no checks of arguments, though.
+        """
         target = target_of(self.job)
         if self.place is None:
             target = self.backend.part_target(target, on_host=isinstance(runner, HostRunner))
 
         def build(part: onnx.ModelProto, output: Path) -> tuple[str, ...]:
             job = replace(self._kept(part), target=target)
-            return covering(build_library(self.backend, part, job, output).lowered)
+            with without_checks():
+                return covering(build_library(self.backend, part, job, output).lowered)
 
         return build
 

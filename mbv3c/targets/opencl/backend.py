@@ -81,7 +81,8 @@ def build(
         ToolError: the linker failed.
     """
     tvm.register_global_func(_POSTPROCESS, lambda source, target: readable(source), override=True)
-    with tvm.transform.PassContext(config=_CONFIG):
+    context = tvm.transform.PassContext
+    with context(config={**context.current().config, **_CONFIG}):
         executable = tvm.compile(
             module,
             target=tvm_target(target),

@@ -16,6 +16,7 @@ from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
+from mbv3c.lowering.unchecked import without_checks
 from mbv3c.passes import run_pipeline
 from mbv3c.precision import FP16, FP32, Precision
 from mbv3c.targets import find_target
@@ -23,7 +24,6 @@ from mbv3c.targets.library.target import resolve
 from mbv3c.targets.opencl import backend as opencl
 from mbv3c.targets.opencl.backend import lower_for_gpu
 from mbv3c.targets.opencl.gpus import GPUS
-from tests.kernel_builds import without_checks
 from tests.targets.cpu.networks import HALF_TOLERANCE, TOLERANCE, compare
 
 HERE = resolve(find_target("mobile_gpu:generic_opencl"))

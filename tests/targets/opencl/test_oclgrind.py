@@ -14,10 +14,10 @@ import pytest
 
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering.plan import Step
+from mbv3c.lowering.unchecked import without_checks
 from mbv3c.targets.opencl import backend as opencl
 from mbv3c.targets.opencl.limits import launch_of
 from tests.execution.opencl.oclgrind import Argument, Finding, Unwritten, check_kernel
-from tests.kernel_builds import without_checks
 from tests.onnx_text import random
 from tests.targets.opencl.networks import HERE, lowered_for, rewritten
 
