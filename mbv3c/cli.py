@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from errno import EDQUOT, ENOSPC
 from types import FrameType
 from typing import NoReturn
 
 import click
 
+from mbv3c import steps
 from mbv3c.commands.bench import bench
 from mbv3c.commands.build import build
 from mbv3c.commands.compile import compile_
@@ -70,6 +72,9 @@ def main() -> NoReturn:
         else:
             code = EXIT_FAULT
             _report(as_json, "fault", report_fault(error), code, {})
+    with suppress(OSError, ValueError):  # of a pipe that is closed, Python complains itself
+        sys.stdout.flush()
+        steps.done(code)
     sys.exit(code)
 
 
@@ -107,6 +112,8 @@ class _Interrupted:
     happened = False
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.happened and steps.supervised():
+            return  # a second one while the first is seen to; the supervisor ends what is deaf
         self.happened = True
         raise KeyboardInterrupt
 

@@ -6,12 +6,15 @@ container has its own, and numbers come back.
 """
 
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from mbv3c.steps import note_place
 
 _PREFIX = ".mbv3c-scratch-"  # that no one else gives to a folder: it may be removed
 
@@ -79,6 +82,7 @@ def _removed(folder: Path, lock: int) -> Iterator[Path]:
 
 
 def _made_and_locked(parent: Path, prefix: str) -> tuple[Path, int]:
+    note_place(parent, f"{glob.escape(prefix)}*")
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = _opened(folder)
