@@ -14,6 +14,7 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.processes import finish, require
 from mbv3c.progress import Progress
 from mbv3c.records import open_locked
+from mbv3c.scratch import named_folder, remove_abandoned
 
 FETCH_COMMAND = "mbv3c doctor --fetch"
 ZIG_CACHES = ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")
@@ -66,19 +67,20 @@ def provide(place: Path, make: Callable[[Path], None]) -> None:
     """
     if place.is_dir():
         return
-    partial = place.with_name(place.name + ".partial")  # the lock makes this name ours
+    remove_abandoned(place.parent, f"*{_PARTIAL}")  # also those of other versions
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        make(partial)
-        partial.rename(place)
+        # The lock makes this name ours.
+        with named_folder(place.with_name(place.name + _PARTIAL)) as partial:
+            make(partial)
+            partial.rename(place)
     except OSError as error:
         raise ToolError(
             f"cannot prepare {place}: {error}; see to free space and permissions there, "
             f"then run `{FETCH_COMMAND}` again"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+_PARTIAL = ".partial"
 
 
 def build_with_zig(what: str, arguments: Sequence[str], *, part: str, timeout: float) -> None:
