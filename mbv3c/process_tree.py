@@ -56,13 +56,15 @@ def memory_of(process: int) -> int:
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(_COUNTED))
 
 
-def is_stopped(process: int) -> bool:
-    """Say whether a process was stopped, as by Ctrl-Z."""
+def state_of(process: int) -> tuple[bool, float]:
+    """Return whether a process was stopped, as by Ctrl-Z, and its seconds of processor time."""
     try:
         status = Path(f"/proc/{process}/stat").read_bytes()
     except OSError:
-        return False
-    return status.rpartition(b")")[2].split()[0] in (b"T", b"t")
+        return False, 0.0
+    fields = status.rpartition(b")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    return fields[0] in (b"T", b"t"), ticks / os.sysconf("SC_CLK_TCK")
 
 
 def available_memory() -> int | None:

@@ -28,9 +28,9 @@ from mbv3c.process_tree import (
     children_of,
     descendants_of,
     end_with_parent,
-    is_stopped,
     kill_below,
     memory_of,
+    state_of,
 )
 from mbv3c.steps import LIMIT_VARIABLE, Board, Step, write_steps_to
 
@@ -53,6 +53,7 @@ _AGAIN = 1.0  # seconds after an interrupt from which another one is meant as a 
 _LOOK = 0.1  # seconds between two looks at a command
 _QUICK = 0.02  # the same when it has half of the memory that it may have
 _WHOLE = 10  # looks of which one takes in all processes
+_IDLE = 0.1  # share of the time without work that counts
 _STARTING = 10.0  # seconds that a fork may take to say who it is
 
 
@@ -190,7 +191,8 @@ class _Guard:
         self._board, self._front, self._command = board, front, command
         self._most = memory_limit(os.environ.get(MEMORY_VARIABLE), available_memory())
         self._looks, self._others = 0, 0
-        self._step, self._seconds, self._looked = -1, 0.0, time.monotonic()
+        self._step, self._seconds = -1, 0.0
+        self._looked, self._worked = time.monotonic(), 0.0
 
     def run(self) -> NoReturn:
         wait = _LOOK
@@ -236,19 +238,28 @@ class _Guard:
 
     def _looked_at(self) -> float:
         """End a command that is beyond a limit; return how long to wait until the next look."""
-        now = time.monotonic()
-        passed, self._looked = min(now - self._looked, 2 * _LOOK), now
-        used = self._memory()
-        step = self._board.step
+        used, step, passed = self._memory(), self._board.step, self._passed()
         if step.number != self._step:
             self._step, self._seconds = step.number, 0.0
-        elif step.seconds and not is_stopped(self._command):
-            self._seconds += passed
+        self._seconds += passed
         if self._most and used > self._most:
             self._end_at("memory", _too_large(step, used, self._most))
         if step.seconds and self._seconds > step.seconds:
             self._end_at("time", _too_long(step))
         return _QUICK if self._most and 2 * used > self._most else _LOOK
+
+    def _passed(self) -> float:
+        """Return the seconds since the last look, as far as they count for a limit.
+
+        On a machine that does other things, or sleeps, a command waits without any fault of its
+        own: what counts is its processor time, and a tenth of the time in which it has none.
+        """
+        now = time.monotonic()
+        stopped, worked = state_of(self._command)
+        passed = min(now - self._looked, 2 * _LOOK)
+        counted = min(max(worked - self._worked, _IDLE * passed), now - self._looked)
+        self._looked, self._worked = now, worked
+        return 0.0 if stopped else counted
 
     def _memory(self) -> int:
         if self._looks % _WHOLE == 0:

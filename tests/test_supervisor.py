@@ -37,7 +37,7 @@ def abort():
 
 def loop():
     while True:
-        LIBC.usleep(100_000)
+        LIBC.usleep(100)
 
 def bomb():
     kept = []
