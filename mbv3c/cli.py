@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from errno import EDQUOT, ENOSPC
 from types import FrameType
 from typing import NoReturn
@@ -56,9 +55,7 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = _end_interrupted(as_json)
     except BrokenPipeError:
-        # Whoever read our output has seen enough; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        code = _unread()
     except MemoryError:
         code = EXIT_FAILED
         _report(as_json, "memory", "this takes more memory than there is", code, {})
@@ -72,10 +69,21 @@ def main() -> NoReturn:
         else:
             code = EXIT_FAULT
             _report(as_json, "fault", report_fault(error), code, {})
-    with suppress(OSError, ValueError):  # of a pipe that is closed, Python complains itself
+    try:
         sys.stdout.flush()
-        steps.done(code)
+    except BrokenPipeError:
+        code = _unread()
+    except OSError as error:
+        code = _unread()
+        _report(False, "system", _refused_by_system(error), code, {})
+    steps.done(code)
     sys.exit(code)
+
+
+def _unread() -> int:
+    """Keep Python from complaining at exit: nobody reads our output any more, or nobody can."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FAILED
 
 
 def _explain(error: BaseException) -> None:

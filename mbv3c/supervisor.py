@@ -234,6 +234,9 @@ class _Guard:
                 code = EXIT_INTERRUPTED
             else:
                 code = _BY_SIGNAL + number
+        else:  # it did not come to its own end
+            _say(self._board, "crash", _ended_by_library(self._board.step, code), EXIT_FAILED)
+            code = EXIT_FAILED
         os._exit(code)
 
     def _looked_at(self) -> float:
@@ -328,6 +331,14 @@ def _too_long(step: Step) -> str:
     return (
         f"{_by(step)} took more than {step.seconds:.0f} s, as if it did not end: give a smaller "
         f"model, or set {LIMIT_VARIABLE}, such as 3000 or none"
+    )
+
+
+def _ended_by_library(step: Step, code: int) -> str:
+    who = step.library or "a library below mbv3c"
+    return (
+        f"{who} ended the process while {step.what} (exit code {code}), for the reason that it "
+        "has printed: nothing half written is left"
     )
 
 

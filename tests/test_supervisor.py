@@ -13,17 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx
 import pytest
 
 from mbv3c.process_tree import available_memory, children_of, descendants_of
 from mbv3c.steps import seconds_of
 from mbv3c.supervisor import memory_limit
-from tests.command_line import Done, python
+from tests.command_line import Done, mbv3c_process, python
 
 # The command `targets`, which does something else: in a step, of which the supervisor knows.
 SCRIPT = """
 import ctypes, os, subprocess, sys, time
 from mbv3c import cli, supervisor
+from mbv3c.execution.cache import cache_root, provide
 from mbv3c.scratch import scratch_folder
 from mbv3c.steps import step
 
@@ -52,10 +54,18 @@ def workers():
         subprocess.Popen(["sleep", "100"], start_new_session=True)
     subprocess.Popen([sys.executable, "-c",
         "import subprocess, time; subprocess.Popen(['sleep', '100']); time.sleep(100)"])
+    provide(cache_root() / "part", fetch)
+
+def fetch(folder):
+    (folder / "half").write_text("half")
     time.sleep(100)
 
 def leftover():
     subprocess.Popen(["sleep", "100"], start_new_session=True)
+
+def leave():
+    LIBC.fflush(None)
+    LIBC._exit(3)
 
 def late():
     import atexit
@@ -109,6 +119,27 @@ def test_a_crash_names_step_and_library(
     assert (error["kind"], error["exit_code"]) == ("crash", 70)
 
 
+OVERFLOW = """
+<ir_version: 8, opset_import: ["" : 17]> g (float[1] x) => (int32[1] y) {
+    least = Constant<value = int32[1] {-2147483648}>()
+    minus = Constant<value = int32[1] {-1}>()
+    y = Div(least, minus)
+}
+"""
+
+
+def test_a_model_that_crashes_onnxruntime(temporary: Path) -> None:
+    """The least whole number over -1 overflows: x86 traps, and onnxruntime 1.32 divides."""
+    model, output = temporary / "overflow.onnx", temporary / "out.onnx"
+    onnx.save(onnx.parser.parse_model(OVERFLOW), model)
+    done = mbv3c_process(
+        "optimize", model, "-o", output, env={**os.environ, "TMPDIR": str(temporary)}
+    )
+    assert done.returncode == 70
+    assert "error: onnxruntime crashed while loading the model (SIGFPE)" in done.stderr
+    assert len(list(temporary.iterdir())) == 2  # the model, and the report
+
+
 @pytest.mark.parametrize(
     ("what", "limit", "kind", "message"),
     [
@@ -123,6 +154,16 @@ def test_a_limit_names_the_step_and_how_to_change_it(
     assert done.returncode == 1
     assert re.fullmatch(f"error: folding constants, by onnxsim{message}.*\n", done.stderr)
     assert json.loads(done.stdout.removeprefix("begun\n"))["error"]["kind"] == kind
+    assert not list(temporary.iterdir())
+
+
+def test_a_library_that_ends_the_process_is_named(script: Path, temporary: Path) -> None:
+    """LLVM does so where the disk is full."""
+    done = ended(script, temporary, "leave")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: onnxsim ended the process while folding constants (exit code 3), for the reason"
+    )
     assert not list(temporary.iterdir())
 
 
@@ -164,10 +205,15 @@ def is_alive(process: int) -> bool:
 
 @pytest.mark.parametrize("killed", ["front", "guard", "command", "group"])
 def test_killed_it_leaves_neither_processes_nor_folders(
-    killed: str, script: Path, temporary: Path
+    killed: str, script: Path, temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    monkeypatch.setenv("MBV3C_CACHE", str(cache))
     with started(script, temporary, "workers") as process:
         while len(below := descendants_of(process.pid)) < 6:  # guard, command, and four of its
+            time.sleep(0.01)
+        while not (cache / "part.partial" / "half").exists():
             time.sleep(0.01)
         (guard,) = children_of(process.pid)
         (command,) = children_of(guard)
@@ -181,7 +227,7 @@ def test_killed_it_leaves_neither_processes_nor_folders(
         while any(map(is_alive, below)):
             assert time.monotonic() < end
             time.sleep(0.01)
-    assert not list(temporary.iterdir())
+    assert not [*temporary.iterdir(), *cache.iterdir()]
     if killed in ("front", "group"):
         assert process.returncode == -signal.SIGKILL
         return
@@ -276,6 +322,9 @@ def test_a_reader_that_has_seen_enough(script: Path, temporary: Path) -> None:
     )
     assert done.stdout == "begun\n1\n"
     assert done.stderr.startswith("error: folding constants")
+    text = f"{sys.executable} -m mbv3c targets 2>&1 > /dev/full; echo $?"
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=False)
+    assert done.stdout == "error: No space left on device; free some space, or set TMPDIR\n1\n"
 
 
 def test_limits_are_read() -> None:

@@ -180,11 +180,10 @@ def test_killed_at_random_moments(
     victims.dice.shuffle(names)
     longest = 1e9 if count > len(names) else _CUT_SHORT
     tried = 0
-    while killed.total() < count:
-        who = victims.kill(names[tried % len(names)], longest)
-        tried += 1
-        if who is not None:
-            killed[who] += 1
-        assert tried < 4 * count, (seed, victims.seconds)
     with capsys.disabled():
-        sys.stderr.write(f"\n{killed.total()} kills of {tried} commands: {dict(killed)}\n")
+        while killed.total() < count:
+            assert tried < 4 * count, (seed, victims.seconds)
+            who = victims.kill(names[tried % len(names)], longest)
+            tried += 1
+            killed[who or "nobody, it had ended"] += who is not None
+            sys.stderr.write(f"\r{killed.total()} kills of {tried} commands: {dict(killed)}")
