@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import click
 
+from mbv3c import steps
 from mbv3c.commands.bench import bench
 from mbv3c.commands.build import build
 from mbv3c.commands.compile import compile_
@@ -54,9 +55,7 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = _end_interrupted(as_json)
     except BrokenPipeError:
-        # Whoever read our output has seen enough; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        code = _unread()
     except MemoryError:
         code = EXIT_FAILED
         _report(as_json, "memory", "this takes more memory than there is", code, {})
@@ -70,7 +69,21 @@ def main() -> NoReturn:
         else:
             code = EXIT_FAULT
             _report(as_json, "fault", report_fault(error), code, {})
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _unread()
+    except OSError as error:
+        code = _unread()
+        _report(False, "system", _refused_by_system(error), code, {})
+    steps.done(code)
     sys.exit(code)
+
+
+def _unread() -> int:
+    """Keep Python from complaining at exit: nobody reads our output any more, or nobody can."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FAILED
 
 
 def _explain(error: BaseException) -> None:
@@ -107,6 +120,8 @@ class _Interrupted:
     happened = False
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.happened and steps.supervised():
+            return  # a second one while the first is seen to; the supervisor ends what is deaf
         self.happened = True
         raise KeyboardInterrupt
 

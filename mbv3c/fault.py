@@ -34,12 +34,33 @@ def report_fault(error: BaseException) -> str:
     )
 
 
+def report_crash(what: str, trace: str) -> str:
+    """Write what is needed to mend a crash of a library, and return what to tell the user.
+
+    Args:
+        what: who crashed and at what, as a sentence.
+        trace: where in Python that was.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="mbv3c-fault-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(f"{_heading()}{what}\n\n{trace}")
+    except OSError:
+        return f"{what}: nothing half written is left"
+    return f"{what}: nothing half written is left; {file.name} has details to send, with the model"
+
+
 def _name(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _report(error: BaseException) -> str:
+    return _heading() + "".join(traceback.format_exception(error))
+
+
+def _heading() -> str:
     versions = [f"mbv3c {__version__}", f"Python {platform.python_version()}"]
     for package in _PACKAGES:
         try:
@@ -47,5 +68,4 @@ def _report(error: BaseException) -> str:
         except metadata.PackageNotFoundError:
             versions.append(f"no {package}")
     system = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    lines = [shlex.join(sys.argv), ", ".join(versions), system, ""]
-    return "\n".join(lines) + "".join(traceback.format_exception(error))
+    return "\n".join([shlex.join(sys.argv), ", ".join(versions), system, ""])

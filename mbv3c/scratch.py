@@ -6,12 +6,15 @@ container has its own, and numbers come back.
 """
 
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from mbv3c.steps import note_place
 
 _PREFIX = ".mbv3c-scratch-"  # that no one else gives to a folder: it may be removed
 
@@ -57,6 +60,24 @@ def locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
         yield folder
 
 
+@contextmanager
+def named_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new, empty folder of a name that is this run's alone; remove what is there then.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    note_place(folder.parent, glob.escape(folder.name))
+    shutil.rmtree(folder, ignore_errors=True)
+    while True:
+        folder.mkdir()
+        lock = _locked(folder)
+        if lock is not None:
+            break
+    with _removed(folder, lock):
+        yield folder
+
+
 def remove_abandoned(parent: Path, pattern: str) -> None:
     """Remove the folders of this user in `parent` that match a pattern and that nobody locks."""
     for folder in parent.glob(pattern):
@@ -79,16 +100,25 @@ def _removed(folder: Path, lock: int) -> Iterator[Path]:
 
 
 def _made_and_locked(parent: Path, prefix: str) -> tuple[Path, int]:
+    note_place(parent, f"{glob.escape(prefix)}*")
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        lock = _opened(folder)
-        if lock is None:  # another run has found it before it was locked
-            continue
-        with suppress(OSError):  # some file systems of networks lock no folders: nobody removes it
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.is_dir():
+        lock = _locked(folder)
+        if lock is not None:
             return folder, lock
-        os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """Lock a new folder; None if another run has found and removed it before it was locked."""
+    lock = _opened(folder)
+    if lock is None:
+        return None
+    with suppress(OSError):  # some file systems of networks lock no folders: nobody removes it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    if folder.is_dir():
+        return lock
+    os.close(lock)
+    return None
 
 
 def _opened(folder: Path) -> int | None:

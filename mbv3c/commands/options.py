@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mbv3c import steps
 from mbv3c.errors import UsageError
 from mbv3c.quoting import for_terminal
 
@@ -243,6 +244,7 @@ class Progress:
         self._start = time.monotonic()
 
     def __call__(self, step: str) -> None:
+        steps.say(step)
         echo(f"[{time.monotonic() - self._start:5.1f} s] {step}", err=True)
 
 

@@ -14,17 +14,28 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.processes import finish, require
 from mbv3c.progress import Progress
 from mbv3c.records import open_locked
+from mbv3c.scratch import named_folder, remove_abandoned
 
 FETCH_COMMAND = "mbv3c doctor --fetch"
 ZIG_CACHES = ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")
 
 
 def cache_root() -> Path:
-    """Return the folder under which fetched tools are kept: $MBV3C_CACHE or the user's cache."""
+    """Return the folder under which fetched tools are kept: $MBV3C_CACHE or the user's cache.
+
+    Raises:
+        ToolError: this user has no home.
+    """
     if own := os.environ.get("MBV3C_CACHE"):
         return Path(own).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "mbv3c"
+    try:
+        return Path(base).expanduser().absolute() / "mbv3c"
+    except RuntimeError as error:
+        raise ToolError(
+            "this user has no home folder to keep fetched tools in: set HOME, or MBV3C_CACHE to a "
+            "folder that you may write to"
+        ) from error
 
 
 def digest_of(recipe: bytes) -> str:
@@ -66,19 +77,20 @@ def provide(place: Path, make: Callable[[Path], None]) -> None:
     """
     if place.is_dir():
         return
-    partial = place.with_name(place.name + ".partial")  # the lock makes this name ours
+    remove_abandoned(place.parent, f"*{_PARTIAL}")  # also those of other versions
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        make(partial)
-        partial.rename(place)
+        # The lock makes this name ours.
+        with named_folder(place.with_name(place.name + _PARTIAL)) as partial:
+            make(partial)
+            partial.rename(place)
     except OSError as error:
         raise ToolError(
             f"cannot prepare {place}: {error}; see to free space and permissions there, "
             f"then run `{FETCH_COMMAND}` again"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+_PARTIAL = ".partial"
 
 
 def build_with_zig(what: str, arguments: Sequence[str], *, part: str, timeout: float) -> None:
@@ -171,7 +183,14 @@ def unpack_packages(
     apt_get = ["apt-get", "-c", str(apt / "apt.conf"), "-q", "-y"]
 
     progress("reading the package lists of this system's apt sources")
-    require([*apt_get, "update"], doing="reading package lists", remedy=APT_REMEDY, timeout=600)
+    own = {"TMPDIR": str(apt)}  # so that nothing is left elsewhere, whatever ends it
+    require(
+        [*apt_get, "update"],
+        doing="reading package lists",
+        remedy=APT_REMEDY,
+        timeout=600,
+        environment=own,
+    )
     for extra in optional:
         shown = finish(["apt-cache", "-c", str(apt / "apt.conf"), "show", extra], timeout=60)
         if shown.returncode == 0:
@@ -181,7 +200,7 @@ def unpack_packages(
     progress(f"downloading {', '.join(packages)} for {architecture} (about {size})")
     install = [*apt_get, "install", "--download-only", "--no-install-recommends", *packages]
     doing = f"downloading {', '.join(packages)}"
-    require(install, doing=doing, remedy=APT_REMEDY, timeout=1800)
+    require(install, doing=doing, remedy=APT_REMEDY, timeout=1800, environment=own)
     for package in sorted(archives.glob("*.deb")):
         unpack = ["dpkg-deb", "-x", str(package), str(place)]
         require(unpack, doing=f"unpacking {package.name}", remedy=APT_REMEDY, timeout=300)

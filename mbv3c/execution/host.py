@@ -1,5 +1,6 @@
 """Run a library in this process, on this machine's processor or another of its devices."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,16 +43,20 @@ class LibraryRunner:
     def opened(self, bundle: Path) -> Infer:
         """Load `model.so` of a bundle and return what runs it on one input.
 
+        Threads may call that at the same time. On the processor each of them gets a virtual
+        machine of its own, and they share the library and its weights; on other devices, which
+        compute in order anyway, one waits for the other.
+
         Raises:
             Mbv3cError: the library does not load, or, when what is returned is called, fails.
         """
         with self._failing(bundle):
             device = tvm.device(self.device)
-            machine = self._machine(bundle)
+            machines = _Machines(load_library(bundle / LIBRARY), device)
 
         def infer(x: Feed) -> list[Array]:
             entry = entry_for(bundle, x)
-            with self._failing(bundle):
+            with self._failing(bundle), machines.mine() as machine:
                 return arrays(machine[entry](*tensors(x, device)))
 
         return infer
@@ -73,17 +78,39 @@ class LibraryRunner:
             ) from error
 
 
+class _Machines:
+    """Virtual machines of a library for threads: one of them must not run in two at once."""
+
+    def __init__(self, library: tvm.runtime.Module, device: Any) -> None:
+        self._library, self._device = library, device
+        self._free = [relax.VirtualMachine(library, device)]  # fails here, if it does
+        self._own, self._lock = threading.local(), threading.Lock()
+
+    @contextmanager
+    def mine(self) -> Iterator[relax.VirtualMachine]:
+        if self._device.type != "cpu":
+            with self._lock:
+                yield self._free[0]
+            return
+        if not hasattr(self._own, "machine"):
+            with self._lock:
+                made = not self._free and relax.VirtualMachine(self._library, self._device)
+                self._own.machine = made or self._free.pop()
+        yield self._own.machine
+
+
 def load_library(path: Path) -> tvm.runtime.Module:
     """Load a library, also where another one was loaded from the same path before.
 
     dlopen(3) takes a path that it knows for the library that it has loaded from there, whatever
     the file is now. So each load has a path of its own, which `tvm.runtime.load_module` would
-    resolve.
+    resolve. It would also keep every library, with its weights, until the process ends; here one
+    goes with the last of its machines and functions.
     """
     with scratch_folder("load") as folder:
         link = folder / path.name
         link.symlink_to(path.resolve())
-        return tvm_ffi.load_module(str(link))
+        return tvm_ffi.load_module(str(link), keep_module_alive=False)
 
 
 def open_here(bundle: Path) -> Infer:

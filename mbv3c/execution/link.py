@@ -1,5 +1,6 @@
 """Link objects to a shared library for any processor, without a sysroot."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mbv3c.errors import ToolError
+from mbv3c.execution.cache import ZIG_CACHES
+from mbv3c.scratch import scratch_folder
 
 
 def link(executable: Any, triple: str, output: Path, *, name: str, symbols: bool = False) -> None:
@@ -61,6 +64,11 @@ def run_zig(arguments: Sequence[str], doing: str) -> None:
     """
     command = [sys.executable, "-m", "ziglang", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 and "cache directory" in done.stderr:
+        # There is no home, or nobody may write to it; what zig keeps there is made again.
+        with scratch_folder("zig") as folder:
+            own = {**os.environ, **dict.fromkeys(ZIG_CACHES, str(folder))}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=own)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise ToolError(

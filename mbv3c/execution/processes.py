@@ -1,6 +1,5 @@
 """Run a program to its end, or end it and everything that it started."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 from mbv3c.errors import ToolError
 
 _SHOWN_LINES = 12
-_PR_SET_PDEATHSIG = 1
 _LOOK = 0.2  # seconds between two looks at whether to stop
 
 
@@ -116,11 +114,6 @@ def require(
             f"The last lines of {command[0]}:\n{finished.last_lines()}"
         )
     return finished
-
-
-def end_with_parent() -> None:
-    """Have Linux kill this process when the one that started it ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _communicate(

@@ -21,6 +21,7 @@ from mbv3c.graphs.batch import forget_shapes, set_batch
 from mbv3c.graphs.inference_mode import inference_mode
 from mbv3c.graphs.input_shapes import InputShape, fix_shapes
 from mbv3c.graphs.size import check_size, stored_bytes
+from mbv3c.steps import step
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ def load_model(
         raise UsageError(f"no such file: {path}")
     check_size(path.stat().st_size, str(path))
     try:
-        model = onnx.load(path, format="protobuf", load_external_data=False)
+        with step(f"reading {path}", "onnx", lambda: path.stat().st_size):
+            model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise ModelError(
             f"{path} is not an ONNX model, or it is cut short ({error}); export it again"
@@ -110,12 +112,14 @@ def _infer_outputs(model: onnx.ModelProto, *, reshaped: bool) -> None:
     """Complete the shapes of a model's outputs, in place, and check the whole."""
     shapeless = any(not y.type.tensor_type.HasField("shape") for y in model.graph.output)
     if reshaped or shapeless:
-        inferred = shape_inference.infer_shapes(model, strict_mode=not shapeless)
+        with step("inferring the shapes of the model", "onnx", model.ByteSize):
+            inferred = shape_inference.infer_shapes(model, strict_mode=not shapeless)
         for output, known in zip(model.graph.output, inferred.graph.output, strict=True):
             output.CopyFrom(known)
         if reshaped:
             _check_windows(inferred)
-    onnx.checker.check_model(model, full_check=True)
+    with step("checking the model", "onnx", model.ByteSize):
+        onnx.checker.check_model(model, full_check=True)
 
 
 _MOST_IMAGES = 1 << 20

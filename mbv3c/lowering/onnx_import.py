@@ -22,6 +22,7 @@ from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
 from mbv3c.errors import ModelError, UnknownOperatorsError
 from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS, opset_of
+from mbv3c.steps import step
 
 _WITHOUT_KERNEL = ("TopK",)  # the importer makes a call of TVM's runtime of them
 _FOR_ONE_PROCESSOR = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
@@ -72,7 +73,10 @@ def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
     opset = opset_of(model)
     printed = io.StringIO()  # on failure the importer prints which operator it was at
     try:
-        with redirect_stdout(printed):
+        with (
+            redirect_stdout(printed),
+            step("importing the graph", "TVM", model.ByteSize),
+        ):
             return from_onnx(model, opset=opset, keep_params_in_input=False)
     except Exception as error:  # the importer raises whatever its converters raise
         raise ModelError(_why_not(model, printed.getvalue(), error)) from error

@@ -16,6 +16,7 @@ from mbv3c.parity.metrics import over_range
 from mbv3c.parity.reference import OPTIMIZED, PLAIN, session
 from mbv3c.parity.tolerance import EXACT, PROOF_TOLERANCES, TOLERANCES
 from mbv3c.passes.report import Change, ProofVerdict
+from mbv3c.steps import of_large, step
 
 Array = NDArray[Any]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -238,6 +239,7 @@ def _open(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSession:
 
 def _run(opened: ort.InferenceSession, feed: Named) -> Outputs:
     try:
-        return [np.asarray(y) for y in opened.run(None, feed)]
+        with step("running the model", "onnxruntime", of_large):
+            return [np.asarray(y) for y in opened.run(None, feed)]
     except Exception as error:  # onnxruntime's exceptions share no other base
         raise _CannotRunError(str(error)) from error

@@ -21,8 +21,10 @@ from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.labels import Answers, Decision, KnownAnswers, alternatives, decisions_of, sides
 from mbv3c.parity.metrics import over_range
 from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.steps import of_large, step
 
 PLAIN, OPTIMIZED = Level.ORT_DISABLE_ALL, (Level.ORT_ENABLE_BASIC, Level.ORT_ENABLE_ALL)
+_PROVIDERS = ["CPUExecutionProvider"]
 _FATAL_ONLY = 4  # severity: messages about unused initialisers are not for our users
 
 
@@ -302,6 +304,7 @@ def _step(model: onnx.ModelProto, name: str, scale: NDArray[np.float64]) -> floa
     return float(numpy_helper.to_array(scales[0]).max() / scale.min()) if scales else None
 
 
+@step("loading the model", "onnxruntime", of_large)
 def session(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSession:
     """Open a model on one thread, so that sums do not depend on the number of cores.
 
@@ -313,9 +316,7 @@ def session(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSessio
     options.intra_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
     try:
-        return ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return ort.InferenceSession(model.SerializeToString(), options, providers=_PROVIDERS)
     except Exception as error:  # onnxruntime's exceptions share no other base
         lacking = _NO_KERNEL.search(str(error))
         if lacking is not None:
@@ -348,6 +349,7 @@ def feed_for(opened: ort.InferenceSession, x: Feed) -> dict[str, Array]:
     return dict(zip(names, arrays_of(x), strict=True))
 
 
+@step("running the model", "onnxruntime", of_large)
 def run(opened: ort.InferenceSession, x: Feed) -> list[Array]:
     """Run one input through an opened model and return its outputs in their order.
 

@@ -41,6 +41,7 @@ from mbv3c.passes.undo_fusions import undo_fusions
 from mbv3c.passes.unroll_recurrent import unroll_recurrent
 from mbv3c.passes.upgrade_opset import upgrade_opset
 from mbv3c.passes.widen_halves import widen_halves
+from mbv3c.steps import step
 
 __all__ = [
     "CLEANING",
@@ -128,7 +129,8 @@ def run_pipeline(
     reports: list[PassReport] = []
     check_size(stored_bytes(model.graph.initializer), "the model")
     for rewrite in PIPELINE if passes is None else passes:
-        model, report = rewrite(model)
+        with step("rewriting the graph", "onnx", model.ByteSize):
+            model, report = rewrite(model)
         grown = stored_bytes(model.graph.initializer)
         check_size(grown, f"the model as {report.name} rewrites it")
         reports.append(report)

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from mbv3c.errors import ModelError
 from mbv3c.passes.report import PassReport
 from mbv3c.passes.spell_normalization import spell_normalization
+from mbv3c.steps import step
 
 NAME = "simplify"
 
@@ -27,9 +28,13 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     try:
         accepted = _without_deprecated(model)
         _import_schemas()
-        simplified, _ = onnxsim.simplify(
-            accepted, perform_optimization=False, skip_fuse_bn=True, import_custom_schemas=False
-        )
+        with step("folding what is constant in the graph", "onnxsim", model.ByteSize):
+            simplified, _ = onnxsim.simplify(
+                accepted,
+                perform_optimization=False,
+                skip_fuse_bn=True,
+                import_custom_schemas=False,
+            )
     except (DecodeError, EncodeError) as error:
         raise ModelError(
             "the model becomes larger than 2 GiB when what is constant in it is folded, which is "

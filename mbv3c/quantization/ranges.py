@@ -18,6 +18,7 @@ from mbv3c.feeds import Array, Feed
 from mbv3c.parity.reference import feed_for, session, with_outputs
 from mbv3c.quantization.layers import float_tensors
 from mbv3c.quantization.options import QuantizeOptions
+from mbv3c.steps import of_large, step
 
 Histogram = NDArray[np.float64]
 Bounds = tuple[float, float]
@@ -92,7 +93,8 @@ def run_all(
     feed = feed_for(opened, x)
     asked = [name for name in names if name not in feed]
     # For an empty list onnxruntime would give every output.
-    computed = dict(zip(asked, opened.run(asked, feed) if asked else [], strict=True))
+    with step("running the model", "onnxruntime", of_large):
+        computed = dict(zip(asked, opened.run(asked, feed) if asked else [], strict=True))
     for name in names:
         yield name, np.asarray(feed[name] if name in feed else computed[name])
 

@@ -26,9 +26,9 @@ from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.device.tracker import list_devices
 from mbv3c.execution.opencl.runtime import PROFILE, KernelTime, by_calls
-from mbv3c.execution.processes import end_with_parent
 from mbv3c.execution.timing.stopwatch import INSTRUMENT, Call, by_rounds, read_times
 from mbv3c.feeds import Array, Feed, load_feed, save_array
+from mbv3c.process_tree import end_with_parent
 
 _BIG_CORES = 1  # of TVM's affinity modes
 _WARM_MS = 200

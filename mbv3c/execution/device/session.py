@@ -24,7 +24,7 @@ from tvm.rpc import _ffi_api
 from mbv3c.errors import ToolError
 from mbv3c.execution.device.machine import Machine, read_machine
 from mbv3c.execution.opencl.runtime import device_info
-from mbv3c.execution.processes import end_with_parent
+from mbv3c.process_tree import end_with_parent
 from mbv3c.scratch import make_scratch
 
 DESCRIBE = "mbv3c.device.describe"

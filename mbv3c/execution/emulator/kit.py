@@ -91,7 +91,13 @@ def fetch_runtime(place: Path, progress: Progress) -> None:
     ]
     remedy = f"check the network and pip's settings, then run `{FETCH_COMMAND}` again"
     progress(f"downloading the aarch64 wheels of {' and '.join(packages)} (about 95 MB)")
-    require(command, doing="downloading the aarch64 TVM runtime", remedy=remedy, timeout=1800)
+    require(
+        command,
+        doing="downloading the aarch64 TVM runtime",
+        remedy=remedy,
+        timeout=1800,
+        environment={"TMPDIR": str(place)},  # so that nothing is left elsewhere
+    )
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             for member in set(_RUNTIME_LIBRARIES) & set(archive.namelist()):
