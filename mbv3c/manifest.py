@@ -16,6 +16,7 @@ from mbv3c.precision import PRECISIONS, Precision
 
 SCHEMA = 5
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"  # of the bytes of manifest.json
 _MANY = "further_shapes"
 
 
@@ -168,12 +169,14 @@ class ManifestFile:
 
     Attributes:
         path: the file.
+        content: the bytes of the file.
         document: the JSON document.
         target: FAMILY:DEVICE.
         files: the sha256 of every other file, by its path in the bundle.
     """
 
     path: Path
+    content: bytes
     document: dict[str, Any]
     target: str
     files: dict[str, str]
@@ -205,7 +208,8 @@ def read_manifest(folder: Path) -> ManifestFile:
     """
     path = folder / MANIFEST
     try:
-        document = json.loads(path.read_text())
+        content = path.read_bytes()
+        document = json.loads(content)
     except FileNotFoundError as error:
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -215,7 +219,7 @@ def read_manifest(folder: Path) -> ManifestFile:
             f"{folder} has another bundle schema than {SCHEMA}; compile it again with this version"
         )
     head = _converted(document, _Head, path)
-    return ManifestFile(path, document, head.target.name, head.files)
+    return ManifestFile(path, content, document, head.target.name, head.files)
 
 
 def manifest_text(manifest: Manifest, files: dict[str, str]) -> str:

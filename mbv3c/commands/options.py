@@ -198,14 +198,17 @@ def _parse_extents(text: str) -> list[int]:
     return shape
 
 
-# On which device to run; `place_of` reads them.
-device_options = all_of(
+# On which device to run; `place_of` reads them, and --key.
+place_options = all_of(
     click.option("--device", help="Run on the device that HOST:PORT serves."),
     click.option("--tracker", help="Run on a device of the tracker at HOST:PORT."),
-    click.option("--key", help="Which device of the tracker; see `mbv3c device list`."),
     click.option(
         "--timeout", type=float, help="Seconds that the device has for a step.  [default: 60]"
     ),
+)
+device_options = all_of(
+    place_options,
+    click.option("--key", help="Which device of the tracker; see `mbv3c device list`."),
 )
 
 

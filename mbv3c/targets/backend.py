@@ -99,6 +99,7 @@ class Backend(ABC):
         wing: the devices.
         manifest: the type of its bundles' manifests.
         program: the files in a bundle that the device runs.
+        native: whether they are native code, which runs as the user does.
         tools: the packages whose versions its bundles record.
         ladder_inputs: the number of inputs on the ladder; None for those of a parity check.
     """
@@ -106,6 +107,7 @@ class Backend(ABC):
     wing: Wing
     manifest: type[Manifest] = Manifest
     program: Sequence[str] = ()
+    native: bool = True
     tools: Sequence[str] = ("onnx", "onnxruntime", "onnxsim")
     ladder_inputs: int | None = None
 
