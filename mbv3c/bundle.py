@@ -6,6 +6,8 @@ manifest.sig           on demand: the signature of manifest.json
 model.so               the library; in its place an NPU has model.tosa, model_vela.tflite,
                        model_vela.npz, model.h, model.c and perhaps host.onnx (docs/npu.md)
 kernels.cl, .metal     for a GPU, on demand: the text of the kernels that are in model.so
+sbom.cdx.json          what it consists of, what made it, and what it needs where it runs
+provenance.json        what was asked for, of which model, with which versions
 model.onnx             the model as the user gave it: the reference of `verify`
 quantized.onnx         in an int8 bundle: the quantized model, which is then the reference
 shapes.txt             in a bundle for several shapes of the input: a line for each, with the

@@ -150,6 +150,19 @@ class Manifest:
         return (self.input, *self.further_inputs)
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What the bundle was asked to be, as provenance has it: values of JSON."""
+        inputs = [{"name": one.name, "shape": one.shape, "dtype": one.dtype} for one in self.taken]
+        made = {
+            "target": self.target,
+            "precision": self.precision,
+            "keep_float": self.keep_float,
+            "quantization": self.quantization,
+            "tuned_kernels": self.tuned_kernels,
+        }
+        return {**msgspec.to_builtins(made), "inputs": msgspec.to_builtins(inputs)}
+
+    @property
     def taken(self) -> tuple[TensorRecord, ...]:
         """The inputs as `mbv3c run` takes them, which are those of the model as given."""
         return self.inputs

@@ -32,6 +32,7 @@ from mbv3c.parity.several_shapes import ShapesVerdict
 from mbv3c.parity.verdict import Verdict
 from mbv3c.prepare import Prepared, describe, prepare, programs_of
 from mbv3c.progress import Progress
+from mbv3c.provenance import Making, write_provenance
 from mbv3c.quantization.images import AS_THE_MODEL_SAYS, IMAGES, Overrides
 from mbv3c.quantization.own_inputs import InputsRequest, read_all_inputs, read_inputs
 from mbv3c.scratch import scratch_folder
@@ -86,6 +87,8 @@ def compile_model(
             for index, (one, made) in enumerate(zip(prepared, built, strict=True))
         ]
         manifest = backend.joined(described, built)
+        making = Making(backend.program, backend.needed, backend.built_in)
+        write_provenance(folder, manifest, making)
         bundle, verdict = bundles.write_manifest(folder, manifest), None
         if verify:
             verdict = _verified(backend, bundle, progress, known=prepared)
