@@ -202,6 +202,7 @@ def _parse_extents(text: str) -> list[int]:
 place_options = all_of(
     click.option("--device", help="Run on the device that HOST:PORT serves."),
     click.option("--tracker", help="Run on a device of the tracker at HOST:PORT."),
+    click.option("--secret", type=PATH, help="File of the secret that its server wants."),
     click.option(
         "--timeout", type=float, help="Seconds that the device has for a step.  [default: 60]"
     ),
@@ -220,7 +221,7 @@ def place_of(given: dict[str, Any]) -> "Place | None":
     """
     from mbv3c.execution.device.place import parse_place
 
-    return parse_place(**taken(given, "device", "tracker", "key", "timeout"))
+    return parse_place(**taken(given, "device", "tracker", "key", "timeout", "secret"))
 
 
 # In which precision.
