@@ -31,6 +31,7 @@ __all__ = [
     "Precision",
     "QuantizeOptions",
     "Target",
+    "TrustError",
     "TuneRequest",
     "__version__",
     "bench",

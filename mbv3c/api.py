@@ -39,6 +39,7 @@ from mbv3c.speed.measure import BenchRequest, Measured
 from mbv3c.target import Target
 from mbv3c.targets import backend_for, find_target
 from mbv3c.targets.backend import Compiled
+from mbv3c.trust import Trust, TrustError, read_signer
 from mbv3c.tuning.request import TuneRequest, Tuning
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "Precision",
     "QuantizeOptions",
     "Target",
+    "TrustError",
     "TuneRequest",
     "bench",
     "bench_shapes",
@@ -147,21 +149,24 @@ def compile(  # noqa: A001 - as the command is called
     *,
     force: bool = False,
     verify: bool = True,
+    sign: str | Path | None = None,
     progress: Progress = _silent,
 ) -> Compiled:
     """Compile a model to a bundle, whole or not at all.
 
-    Several `shapes` of a `JobSpec` make one bundle for all of them.
+    Several `shapes` of a `JobSpec` make one bundle for all of them. `sign` is the file of a
+    private key of Ed25519, PEM, that signs the bundle.
 
     Raises:
         ParityError: the bundle does not compute what the model computes; nothing is written.
         Mbv3cError: anything else that is wrong.
     """
+    signer = read_signer(Path(sign)) if sign is not None else None
     shapes = job.shapes if isinstance(job, JobSpec) else ()
     loaded = _loaded(model, shapes[0] if shapes else None)
     asked = _job(job, loaded, progress)
     return pipeline.compile_model(
-        loaded, asked, Path(output), force=force, verify=verify, progress=progress
+        loaded, asked, Path(output), force=force, verify=verify, progress=progress, signer=signer
     )
 
 
@@ -171,18 +176,24 @@ def verify(
     *,
     inputs: InputsRequest | str | Path | None = None,
     place: Place | None = None,
+    trust: bool = False,
+    key: str | Path | None = None,
     progress: Progress = _silent,
 ) -> GateResult:
     """Check a bundle against onnxruntime, and hold it to what `request` asks.
 
-    `inputs` are your own: a folder of images and arrays, or one such file.
+    `inputs` are your own: a folder of images and arrays, or one such file. A bundle that was not
+    compiled on this machine needs `trust`, or the public `key` that signed it: its code runs as
+    you.
 
     Raises:
         CalibrationError: an input is broken, or does not fit the model.
-        Mbv3cError: the bundle is damaged or cannot be run.
+        TrustError: the bundle is from elsewhere, and nothing says that it may run.
+        Mbv3cError: the bundle is damaged, is not signed by `key`, or cannot be run.
     """
     own = InputsRequest(Path(inputs)) if isinstance(inputs, str | Path) else inputs
-    return pipeline.verify_bundle(Path(bundle), request, progress, place, own)
+    said = _trust(trust, key)
+    return pipeline.verify_bundle(Path(bundle), request, progress, place, own, said)
 
 
 def ladder(
@@ -190,15 +201,18 @@ def ladder(
     job: JobSpec | str | None = None,
     *,
     place: Place | None = None,
+    trust: bool = False,
+    key: str | Path | None = None,
     progress: Progress = _silent,
 ) -> Ladder:
     """Check every stage of compiling a bundle, or a model for a job.
 
     Raises:
+        TrustError: as `verify` says.
         Mbv3cError: it cannot be compiled or run.
     """
     if job is None and not isinstance(subject, onnx.ModelProto):
-        return pipeline.climb_bundle(Path(subject), progress, place)
+        return pipeline.climb_bundle(Path(subject), progress, place, _trust(trust, key))
     spec = job if isinstance(job, JobSpec) else JobSpec(job or "", tune_logs=NO_TUNE_LOGS)
     loaded = _loaded(subject)
     return pipeline.climb_model(loaded, _job(spec, loaded, progress), progress)
@@ -211,6 +225,8 @@ def run(
     raw: bool = False,
     place: Place | None = None,
     preparing: Overrides = AS_THE_MODEL_SAYS,
+    trust: bool = False,
+    key: str | Path | None = None,
 ) -> Ran:
     """Run one inference; `arrays` of the result has every output by its name.
 
@@ -219,26 +235,41 @@ def run(
 
     Raises:
         UsageError: the input has another type or shape than the bundle's.
+        TrustError: as `verify` says.
         Mbv3cError: the bundle is damaged, or nothing here can run it.
     """
-    given = Path(x) if isinstance(x, str) else x
-    return inference.run_bundle(Path(bundle), given, raw=raw, place=place, preparing=preparing)
+    given, said = Path(x) if isinstance(x, str) else x, _trust(trust, key)
+    return inference.run_bundle(
+        Path(bundle), given, raw=raw, place=place, preparing=preparing, trust=said
+    )
 
 
 def bench(
-    bundle: str | Path, request: BenchRequest | None = None, *, progress: Progress = _silent
+    bundle: str | Path,
+    request: BenchRequest | None = None,
+    *,
+    trust: bool = False,
+    key: str | Path | None = None,
+    progress: Progress = _silent,
 ) -> Measured:
     """Time a bundle beside another runtime, or count its instructions where it runs emulated.
 
     Raises:
         UsageError: the request does not fit the bundle.
+        TrustError: as `verify` says.
         ToolError: nothing here runs it.
     """
-    return measure.measure(open_bundle(bundle), request or BenchRequest(), progress)
+    opened = targets.open_bundle(Path(bundle), _trust(trust, key))
+    return measure.measure(opened, request or BenchRequest(), progress)
 
 
 def bench_shapes(
-    bundle: str | Path, request: BenchRequest | None = None, *, progress: Progress = _silent
+    bundle: str | Path,
+    request: BenchRequest | None = None,
+    *,
+    trust: bool = False,
+    key: str | Path | None = None,
+    progress: Progress = _silent,
 ) -> dict[str, Measured]:
     """Measure a bundle for every shape that it was compiled for, by the shape, as `1x3x224x224`.
 
@@ -246,9 +277,11 @@ def bench_shapes(
 
     Raises:
         UsageError: the request does not fit the bundle.
+        TrustError: as `verify` says.
         ToolError: nothing here runs it.
     """
-    return measure.measure_shapes(open_bundle(bundle), request or BenchRequest(), progress)
+    opened = targets.open_bundle(Path(bundle), _trust(trust, key))
+    return measure.measure_shapes(opened, request or BenchRequest(), progress)
 
 
 def tune(
@@ -269,18 +302,26 @@ def tune(
     return pipeline.tune_model(loaded, asked, request or TuneRequest(Path("tune_logs")), report)
 
 
-def open_bundle(path: str | Path) -> Bundle:
-    """Read a bundle: check every file, and every field of its manifest.
+def open_bundle(path: str | Path, *, key: str | Path | None = None) -> Bundle:
+    """Read a bundle: check every file, and every field of its manifest. Nothing in it is run.
+
+    `key` is the file of the public key that must have signed it.
 
     Raises:
-        BundleError: `path` is no bundle, is damaged, or is for a target that is not known.
+        BundleError: `path` is no bundle, is damaged, is for a target that is not known, or is not
+            signed by `key`.
+        UsageError: the key cannot be used.
     """
-    return targets.open_bundle(Path(path))
+    return targets.open_bundle(Path(path), None if key is None else _trust(False, key))
 
 
 def job_of(bundle: Bundle) -> Job:
     """Return the job that a bundle was compiled for, as far as its manifest has it."""
     return backend_for(bundle).job_of(bundle)
+
+
+def _trust(anyway: bool, key: str | Path | None) -> Trust:
+    return Trust(anyway, None if key is None else Path(key))
 
 
 def _loaded(model: Model, shape: InputShape | None = None) -> onnx.ModelProto:

@@ -30,9 +30,7 @@ def new_file(path: Path, *, force: bool) -> Iterator[Path]:
             neither a file nor a device to write to.
         BundleError: the place cannot be written, or the disk is full.
     """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file")
-    if _takes_bytes(path):
+    if check_place(path, force=force):
         with _explained(path), scratch_folder("write") as folder:
             yield folder / path.name
             with (folder / path.name).open("rb") as source, path.open("wb") as device:
@@ -45,6 +43,23 @@ def new_file(path: Path, *, force: bool) -> Iterator[Path]:
             os.replace(folder / path.name, path)
         else:
             _move_to_free_place(folder / path.name, path)
+
+
+def check_place(path: Path, *, force: bool) -> bool:
+    """Make sure that `new_file` can write to `path`, before work begins that would be lost.
+
+    Returns:
+        Whether there is a character device or a pipe to write to.
+
+    Raises:
+        UsageError: as `new_file` says.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file")
+    if _takes_bytes(path):
+        return True
+    _check_free(path, force=force)
+    return False
 
 
 @contextmanager
@@ -89,16 +104,20 @@ def need_space(path: Path, size: int) -> None:
 @contextmanager
 def _replacing(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield a temporary folder beside `path`."""
+    _check_free(path, force=force)
+    prefix = f".{path.name}.mbv3c-"
+    remove_abandoned(path.parent, f"{glob.escape(prefix)}*")
+    with _explained(path), locked_folder(path.parent, prefix) as folder:
+        yield folder
+
+
+def _check_free(path: Path, *, force: bool) -> None:
     if path.resolve() == Path.cwd():
         raise UsageError(f"{path} is the current folder; name another one")
     if os.path.lexists(path) and not force:
         raise UsageError(f"{path} exists; write over it with --force, or choose another place")
     if not path.parent.is_dir():
         raise UsageError(f"the folder {path.parent} does not exist; make it first")
-    prefix = f".{path.name}.mbv3c-"
-    remove_abandoned(path.parent, f"{glob.escape(prefix)}*")
-    with _explained(path), locked_folder(path.parent, prefix) as folder:
-        yield folder
 
 
 def _takes_bytes(path: Path) -> bool:

@@ -2,9 +2,12 @@
 
 manifest.json          what it is, for which target, made how, with which verdict; the sha256
                        of every other file
+manifest.sig           on demand: the signature of manifest.json
 model.so               the library; in its place an NPU has model.tosa, model_vela.tflite,
                        model_vela.npz, model.h, model.c and perhaps host.onnx (docs/npu.md)
 kernels.cl, .metal     for a GPU, on demand: the text of the kernels that are in model.so
+sbom.cdx.json          what it consists of, what made it, and what it needs where it runs
+provenance.json        what was asked for, of which model, with which versions
 model.onnx             the model as the user gave it: the reference of `verify`
 quantized.onnx         in an int8 bundle: the quantized model, which is then the reference
 shapes.txt             in a bundle for several shapes of the input: a line for each, with the
@@ -27,6 +30,7 @@ from mbv3c.errors import BundleError, UsageError
 from mbv3c.feeds import Feed, numbered_files, save_array, save_feed, shape_text, shapes_of_feed
 from mbv3c.manifest import (
     MANIFEST,
+    SIGNATURE,
     Manifest,
     ManifestFile,
     manifest_text,
@@ -195,7 +199,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     files = {
         str(path.relative_to(folder)): _sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path.name not in (MANIFEST, SIGNATURE)
     }
     (folder / MANIFEST).write_text(manifest_text(manifest, files))
     return Bundle(folder, manifest, files)
@@ -216,6 +220,8 @@ def read_files(path: Path) -> ManifestFile:
             raise BundleError(f"{path} is not whole: {name} is missing; compile it again")
         if _sha256(path / name) != digest:
             raise BundleError(f"{path / name} was changed after compile; compile it again")
+    if SHAPES not in manifest.files and (path / SHAPES).exists():
+        raise BundleError(f"{path / SHAPES} was added after compile; remove it")
     return manifest
 
 

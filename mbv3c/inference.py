@@ -21,6 +21,7 @@ from mbv3c.manifest import TensorRecord
 from mbv3c.quantization.images import AS_THE_MODEL_SAYS, IMAGES, Overrides
 from mbv3c.quantization.own_inputs import InputsRequest, read_inputs
 from mbv3c.targets import backend_for, open_bundle
+from mbv3c.trust import MADE_HERE, Trust
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def run_bundle(
     thresholds: Thresholds | None = None,
     place: Place | None = None,
     preparing: Overrides = AS_THE_MODEL_SAYS,
+    trust: Trust = MADE_HERE,
 ) -> Ran:
     """Run one inference on an array, on several of a model with several inputs, or on a file.
 
@@ -54,14 +56,15 @@ def run_bundle(
 
     The outputs also go to `output`: an .npz file takes every array by its name, an .npy file the
     only one. A detector's outputs become what `mbv3c.execution.detection.detect` makes of them,
-    unless `raw` asks for the outputs themselves.
+    unless `raw` asks for the outputs themselves. `trust` is what the user says of a bundle from
+    elsewhere.
 
     Raises:
         UsageError: the input does not fit, there are several arrays and `output` is no .npz file,
-            or there are thresholds for a model that is no detector.
+            there are thresholds for a model that is no detector, or the bundle may not run here.
         Mbv3cError: the bundle is damaged or nothing here can run it.
     """
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, trust)
     names = bundle.output_names
     detector = None if raw else detector_outputs(bundle.manifest.model.metadata, names)
     if thresholds is not None and detector is None:

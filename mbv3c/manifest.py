@@ -16,6 +16,7 @@ from mbv3c.precision import PRECISIONS, Precision
 
 SCHEMA = 5
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"  # of the bytes of manifest.json
 _MANY = "further_shapes"
 
 
@@ -149,6 +150,19 @@ class Manifest:
         return (self.input, *self.further_inputs)
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What the bundle was asked to be, as provenance has it: values of JSON."""
+        inputs = [{"name": one.name, "shape": one.shape, "dtype": one.dtype} for one in self.taken]
+        made = {
+            "target": self.target,
+            "precision": self.precision,
+            "keep_float": self.keep_float,
+            "quantization": self.quantization,
+            "tuned_kernels": self.tuned_kernels,
+        }
+        return {**msgspec.to_builtins(made), "inputs": msgspec.to_builtins(inputs)}
+
+    @property
     def taken(self) -> tuple[TensorRecord, ...]:
         """The inputs as `mbv3c run` takes them, which are those of the model as given."""
         return self.inputs
@@ -168,12 +182,14 @@ class ManifestFile:
 
     Attributes:
         path: the file.
+        content: the bytes of the file.
         document: the JSON document.
         target: FAMILY:DEVICE.
         files: the sha256 of every other file, by its path in the bundle.
     """
 
     path: Path
+    content: bytes
     document: dict[str, Any]
     target: str
     files: dict[str, str]
@@ -205,7 +221,8 @@ def read_manifest(folder: Path) -> ManifestFile:
     """
     path = folder / MANIFEST
     try:
-        document = json.loads(path.read_text())
+        content = path.read_bytes()
+        document = json.loads(content)
     except FileNotFoundError as error:
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -215,7 +232,7 @@ def read_manifest(folder: Path) -> ManifestFile:
             f"{folder} has another bundle schema than {SCHEMA}; compile it again with this version"
         )
     head = _converted(document, _Head, path)
-    return ManifestFile(path, document, head.target.name, head.files)
+    return ManifestFile(path, content, document, head.target.name, head.files)
 
 
 def manifest_text(manifest: Manifest, files: dict[str, str]) -> str:

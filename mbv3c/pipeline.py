@@ -24,11 +24,13 @@ from mbv3c.parity.several_shapes import ShapesVerdict
 from mbv3c.parity.verdict import Verdict
 from mbv3c.prepare import Prepared, describe, prepare, programs_of
 from mbv3c.progress import Progress
+from mbv3c.provenance import Making, write_provenance
 from mbv3c.quantization.own_inputs import InputsRequest, read_all_inputs
 from mbv3c.scratch import scratch_folder
 from mbv3c.speed.measure import speed_of
 from mbv3c.targets import backend_for, backend_of, open_bundle
 from mbv3c.targets.backend import Backend, Built, Compiled
+from mbv3c.trust import MADE_HERE, Signer, Trust, note_made
 from mbv3c.tuning.request import TuneRequest, Tuning
 
 # The model, its rewritten and its quantized form, objects, library: each as large as the weights.
@@ -45,10 +47,12 @@ def compile_model(
     force: bool = False,
     verify: bool = True,
     progress: Progress = lambda step: None,
+    signer: Signer | None = None,
 ) -> Compiled:
     """Compile a model to a bundle, whole or not at all; it is verified before it gets its name.
 
     For several shapes of the inputs it becomes one bundle, in which they share their weights.
+    `signer` signs it.
 
     Raises:
         ParityError: the bundle does not compute what the model computes; nothing is written.
@@ -74,6 +78,8 @@ def compile_model(
             for index, (one, made) in enumerate(zip(prepared, built, strict=True))
         ]
         manifest = backend.joined(described, built)
+        making = Making(backend.program, backend.needed, backend.built_in)
+        write_provenance(folder, manifest, making)
         bundle, verdict = bundles.write_manifest(folder, manifest), None
         if verify:
             verdict = _verified(backend, bundle, progress, known=prepared)
@@ -88,6 +94,14 @@ def compile_model(
                 )
             manifest = replace(manifest, parity=verdict.to_json())
             bundle = bundles.write_manifest(folder, manifest)
+        if signer is not None:
+            signer.sign(folder)
+        unknown = note_made(folder)
+    if unknown is not None:
+        progress(
+            f"warning: cannot note that {output} was made here ({unknown}): `run`, `verify` and "
+            "`bench` will ask for --trust; set MBV3C_STATE to a folder that only you can write to"
+        )
     return Compiled(replace(bundle, path=output), verdict, built[0].alternatives)
 
 
@@ -137,20 +151,22 @@ def verify_bundle(
     progress: Progress = lambda step: None,
     place: Place | None = None,
     inputs: InputsRequest | None = None,
+    trust: Trust = MADE_HERE,
 ) -> GateResult:
     """Check a bundle against onnxruntime on the model as given, and hold it to what was asked.
 
     `place` says on which device to run; else this machine finds what can. `inputs` are the user's
-    own, which take the place of the seeded ones.
+    own, which take the place of the seeded ones. `trust` is what they say of a bundle from
+    elsewhere.
 
     Raises:
         CalibrationError: an input is broken, or does not fit the model.
-        Mbv3cError: the bundle is damaged or cannot be run, or the request does not fit it.
+        Mbv3cError: the bundle is damaged, may not or cannot be run, or the request does not fit.
     """
     here = place is None
 
     def open_subject() -> Subject:
-        bundle = open_bundle(path)
+        bundle = open_bundle(path, trust)
         backend = backend_for(bundle)
         own, feeds = None, None
         if inputs is not None:
@@ -174,14 +190,20 @@ _ELSEWHERE = "Blocks were not run by themselves: the bundle ran on another devic
 
 
 def climb_bundle(
-    path: Path, progress: Progress = lambda step: None, place: Place | None = None
+    path: Path,
+    progress: Progress = lambda step: None,
+    place: Place | None = None,
+    trust: Trust = MADE_HERE,
 ) -> Ladder:
     """Check every stage that made a bundle, and find what the first that breaks gets wrong.
 
     Raises:
-        Mbv3cError: the bundle is damaged or cannot be run.
+        Mbv3cError: the bundle is damaged, or may not or cannot be run.
     """
-    bundle = open_bundle(path)
+    return _climbed(open_bundle(path, trust), progress, place)
+
+
+def _climbed(bundle: Bundle, progress: Progress, place: Place | None = None) -> Ladder:
     backend = backend_for(bundle)
     return climb(
         bundle,
@@ -202,7 +224,7 @@ def climb_model(
     with scratch_folder("ladder") as folder:
         path = folder / "bundle"
         compile_model(model, job, path, verify=False, progress=progress)
-        return climb_bundle(path, progress)
+        return _climbed(open_bundle(path), progress)
 
 
 def tune_model(

@@ -1,6 +1,8 @@
 """Models that many tests share; building one takes seconds."""
 
 import logging
+import os
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -20,6 +22,7 @@ hypothesis.settings.load_profile("untimed")
 
 # The tests that were collected, and the parameters of each.
 COLLECTED = pytest.StashKey[dict[str, list[str]]]()
+STATE = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +31,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-seed", type=int, default=0, help="first seed of fuzzing tests")
     parser.addoption("--variations", type=int, default=25, help="number of random models")
     parser.addoption("--kills", type=int, default=4, help="number of commands that are killed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all processes of a run one place to note the bundles that they make."""
+    if not hasattr(config, "workerinput"):  # a process of pytest-xdist has its parent's
+        config.stash[STATE] = tempfile.TemporaryDirectory(prefix="mbv3c-state-")
+        os.environ["MBV3C_STATE"] = config.stash[STATE].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if STATE in config.stash:
+        config.stash[STATE].cleanup()
 
 
 @pytest.hookimpl(tryfirst=True)

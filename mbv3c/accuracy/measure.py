@@ -18,7 +18,7 @@ from mbv3c.accuracy.classify import Read, Scores, classify, group_size
 from mbv3c.accuracy.image_sets import Classes, ImageSet, open_images
 from mbv3c.accuracy.journal import Journal, open_journal
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED, Tally, differs
-from mbv3c.atomic import new_file
+from mbv3c.atomic import check_place, new_file
 from mbv3c.bundle import Bundle
 from mbv3c.errors import Mbv3cError, UsageError
 from mbv3c.execution.cache import cache_root
@@ -64,6 +64,7 @@ class AccuracyRequest:
         journal: file to note results in, which is kept; None for one in the cache, which is
             removed at the end.
         listing: file for the list of images that differ or are broken; None for the cache.
+        force: whether to write over the file for the list.
     """
 
     folder: Path
@@ -73,6 +74,7 @@ class AccuracyRequest:
     seed: int = 0
     journal: Path | None = None
     listing: Path | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def measure_accuracy(
             classes, or the request is otherwise impossible.
         Mbv3cError: the bundle is damaged or fails, or no image can be read.
     """
+    if request.listing is not None:
+        check_place(request.listing, force=request.force)
     wanted = _prepare(bundle, request)
 
     def step(text: str) -> None:
@@ -132,7 +136,8 @@ def measure_accuracy(
                     f"first is {first['file']}: {first['broken']}"
                 )
             listing = request.listing or _in_cache(wanted.bundle, key, ".csv")
-            _list(listing, journal, tuple(wanted.models))
+            force = request.force or request.listing is None  # in the cache it is ours
+            _list(listing, journal, tuple(wanted.models), force=force)
             if request.journal is None:
                 journal.path.unlink()
     return _document(wanted, request, ran, tally, listing)
@@ -290,10 +295,10 @@ def _state(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _list(path: Path, journal: Journal, references: tuple[str, ...]) -> None:
+def _list(path: Path, journal: Journal, references: tuple[str, ...], *, force: bool) -> None:
     """Write the images that differ or are broken, one per line."""
     sides = (*references, BUNDLE)
-    with new_file(path, force=True) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with new_file(path, force=force) as part, part.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "label", *sides, "lead", "broken"])
         rows.writerows(map(_quoted, _rows(journal, references, sides)))

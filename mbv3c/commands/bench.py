@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c.commands.options import PATH, Progress, echo, json_option, print_json
+from mbv3c.commands.trusting import trust_of, trust_option
 
 if TYPE_CHECKING:
     from mbv3c.speed.measure import Instructions, Latency
@@ -17,14 +18,17 @@ if TYPE_CHECKING:
 @click.option("--threads", type=int, help="Of both sides.  [default: the bundle's cores]")
 @click.option("--runs", type=int, help="Timed inferences of each side.  [default: 200]")
 @click.option("--profile", is_flag=True, help="Go kernel by kernel, too.")
+@click.option("--key", type=PATH, help="The public key (PEM) that must have signed the bundle.")
+@trust_option
 @json_option
-def bench(bundle: Path, as_json: bool, **given: Any) -> None:
+def bench(bundle: Path, key: Path | None, trust: bool, as_json: bool, **given: Any) -> None:
     """Time a bundle beside another runtime; count its instructions where it runs emulated."""
     from mbv3c.speed import measure
     from mbv3c.targets import open_bundle
 
     request = measure.BenchRequest(**given)
-    shapes = measure.measure_shapes(open_bundle(bundle), request, Progress())
+    opened = open_bundle(bundle, trust_of(trust, key))
+    shapes = measure.measure_shapes(opened, request, Progress())
     several = len(shapes) > 1
     if as_json:
         documents = {shape: measure.to_json(measured) for shape, measured in shapes.items()}

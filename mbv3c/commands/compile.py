@@ -65,6 +65,7 @@ mean_option = click.option(
 @backend_options
 @click.option("-o", "--output", type=PATH, help="The bundle to write.")
 @click.option("--no-verify", is_flag=True, help="Do not check parity.")
+@click.option("--sign", type=PATH, help="Sign the bundle with this private key: Ed25519, PEM.")
 @click.option(
     "--explain", is_flag=True, help="List what computes each operator; on npu, what it costs."
 )
@@ -79,6 +80,7 @@ def compile_(
     model: Path | None,
     output: Path | None,
     no_verify: bool,
+    sign: Path | None,
     explain: bool,
     force: bool,
     as_json: bool,
@@ -88,6 +90,7 @@ def compile_(
     from mbv3c.job_spec import JobSpec
     from mbv3c.pipeline import compile_model
     from mbv3c.targets import backend_of
+    from mbv3c.trust import read_signer
 
     means = given.pop(_MEAN)
     words, numbers = ([one for one in means if one.isalpha() is word] for word in (True, False))
@@ -107,6 +110,7 @@ def compile_(
         shapes=shapes if len(shapes) > 1 else (),
     )
     progress = Progress()
+    signer = read_signer(sign) if sign is not None else None
     job = spec.job(progress)
     loaded = built_or_loaded(model, given, progress)
     name = loaded.graph.name if model is None else model.stem
@@ -118,6 +122,7 @@ def compile_(
         force=force,
         verify=not no_verify,
         progress=progress,
+        signer=signer,
     )
     described = backend_of(job.target).describe_compiled(compiled, explain=explain)
     print_description(described, as_json=as_json)

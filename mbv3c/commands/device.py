@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.options import Progress, echo, json_option, print_json
+from mbv3c.commands.options import PATH, Progress, echo, json_option, print_json
 
 if TYPE_CHECKING:
     from mbv3c.execution.device.server import Serving
@@ -30,6 +30,14 @@ def device() -> None:
 )
 @click.option(
     "--upload-mib", type=int, help="Largest file that a client may send.  [default: 1024]"
+)
+@click.option(
+    "--memory-mib", type=int, help="Memory of each process of a client.  [default: 9/10 of all]"
+)
+@click.option(
+    "--secret",
+    type=PATH,
+    help="File of the secret that clients must know; needed if --host is no loopback.",
 )
 @json_option
 def serve(tracker: str | None, as_json: bool, **given: Any) -> None:
@@ -67,8 +75,8 @@ def _ready(serving: "Serving", as_json: bool) -> None:
         echo(f"no OpenCL: {machine.opencl_missing}")
     if not address.is_loopback:
         echo(
-            "whoever reaches this port can run any code as this user: use it in a network that "
-            "you trust",
+            "whoever knows the secret can run any code as this user; nothing is encrypted, so "
+            "whoever can change what passes between can, too: use it in a network that you trust",
             err=True,
         )
 

@@ -199,14 +199,18 @@ def _parse_extents(text: str) -> list[int]:
     return shape
 
 
-# On which device to run; `place_of` reads them.
-device_options = all_of(
+# On which device to run; `place_of` reads them, and --key.
+place_options = all_of(
     click.option("--device", help="Run on the device that HOST:PORT serves."),
     click.option("--tracker", help="Run on a device of the tracker at HOST:PORT."),
-    click.option("--key", help="Which device of the tracker; see `mbv3c device list`."),
+    click.option("--secret", type=PATH, help="File of the secret that its server wants."),
     click.option(
         "--timeout", type=float, help="Seconds that the device has for a step.  [default: 60]"
     ),
+)
+device_options = all_of(
+    place_options,
+    click.option("--key", help="Which device of the tracker; see `mbv3c device list`."),
 )
 
 
@@ -218,7 +222,7 @@ def place_of(given: dict[str, Any]) -> "Place | None":
     """
     from mbv3c.execution.device.place import parse_place
 
-    return parse_place(**taken(given, "device", "tracker", "key", "timeout"))
+    return parse_place(**taken(given, "device", "tracker", "key", "timeout", "secret"))
 
 
 # In which precision.

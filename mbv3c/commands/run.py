@@ -7,14 +7,13 @@ import click
 
 from mbv3c.commands.options import (
     PATH,
-    device_options,
     echo,
     force_option,
     json_option,
-    place_of,
     print_json,
 )
 from mbv3c.commands.preparing import preparing_options, take_overrides
+from mbv3c.commands.trusting import place_and_trust, running_options
 
 
 @click.command()
@@ -29,7 +28,7 @@ from mbv3c.commands.preparing import preparing_options, take_overrides
 @click.option("--nms-threshold", type=float, help="Most overlap in a class.  [default: 0.55]")
 @click.option("--topk-candidates", type=int, help="Boxes of a class considered.  [default: 300]")
 @click.option("--detections", type=int, help="Boxes of an image reported.  [default: 300]")
-@device_options
+@running_options
 @force_option
 @json_option
 def run(
@@ -47,7 +46,7 @@ def run(
     from mbv3c.execution.detection import Thresholds
     from mbv3c.quantization.images import IMAGES
 
-    place = place_of(given)
+    place, trust = place_and_trust(given)
     is_image = source.suffix.lower() in IMAGES
     preparing = take_overrides(given, "an image as --input", there=is_image)
     limits = {key: value for key, value in given.items() if value is not None}
@@ -61,6 +60,7 @@ def run(
             thresholds=thresholds,
             place=place,
             preparing=preparing,
+            trust=trust,
         )
     shapes = {name: list(array.shape) for name, array in ran.arrays.items()}
     first, *others = shapes.values()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mbv3c.tuning.tuner import Event
 
 _KIB = 1024
-_DEVICE_OPTIONS = ("device", "tracker", "key", "timeout")
+_DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
 
 
 @click.command()

@@ -10,16 +10,15 @@ from mbv3c.commands.options import (
     PATH,
     Progress,
     all_of,
-    device_options,
     echo,
     force_option,
     json_option,
     load_given,
-    place_of,
     print_json,
     taken,
 )
 from mbv3c.commands.preparing import preparing_options, take_overrides
+from mbv3c.commands.trusting import place_and_trust, running_options
 from mbv3c.commands.verify_images import (
     IMAGES,
     asked_for,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from mbv3c.parity.gate.gate import GateResult
     from mbv3c.parity.ladder.ladder import Ladder, StageRow
     from mbv3c.quantization.own_inputs import InputsRequest
+    from mbv3c.trust import Trust
 
 
 class Percent(click.ParamType[float]):
@@ -202,7 +202,7 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
 @gate_options
 @image_options
 @preparing_options
-@device_options
+@running_options
 @force_option
 @json_option
 def verify(
@@ -221,7 +221,7 @@ def verify(
     smallest part of the model that it gets wrong is written.
     """
     request = take_request(bundle, given)
-    place, images = place_of(given), taken(given, *IMAGES)
+    (place, trust), images = place_and_trust(given), taken(given, *IMAGES)
     there = inputs is not None or images["images"] is not None
     overrides = take_overrides(given, "--images or --inputs FOLDER", there=there)
     own = inputs_wanted(inputs, images, overrides)
@@ -237,7 +237,9 @@ def verify(
                 "--images takes a bundle, and goes with no --ladder, --metrics, limits, files "
                 "or baseline"
             )
-        verify_images(bundle, images, overrides, place, as_json=as_json)
+        if force and images["listing"] is None:
+            raise UsageError("--force belongs to --ladder, and to --list FILE of --images")
+        verify_images(bundle, images, overrides, (place, trust), force=force, as_json=as_json)
         return
     if ladder and bundle is not None:
         if gate:
@@ -248,14 +250,16 @@ def verify(
         from mbv3c.parity.ladder.reproduce import check_culprit
 
         check_culprit(folder, force=force)
-        climbed = _climbed(bundle, target, precision, place)
+        climbed = _climbed(bundle, target, precision, place, trust)
         _report_ladder(climbed, folder, force=force, as_json=as_json)
         return
     if target or precision or culprit or force:
         raise UsageError("--target, --precision, --culprit and --force belong to --ladder")
-    if bundle is None and (place is not None or ladder):
-        raise UsageError("--ladder, --device and --tracker take a bundle, and --check runs none")
-    result = _judged(bundle, request, place, own)
+    if bundle is None and (place is not None or ladder or trust.anyway or trust.key):
+        raise UsageError(
+            "--ladder, --device, --tracker, --trust and --key take a bundle, and --check runs none"
+        )
+    result = _judged(bundle, request, place, own, trust)
     if as_json:
         print_json(result.to_json())
     else:
@@ -269,11 +273,12 @@ def _judged(
     request: "GateRequest",
     place: "Place | None",
     own: "InputsRequest | None",
+    trust: "Trust",
 ) -> "GateResult":
     if bundle is not None:
         from mbv3c.pipeline import verify_bundle
 
-        return verify_bundle(bundle, request, Progress(), place, own)
+        return verify_bundle(bundle, request, Progress(), place, own, trust)
     from mbv3c.parity.gate.gate import check_again
 
     assert request.check is not None
@@ -281,7 +286,11 @@ def _judged(
 
 
 def _climbed(
-    path: Path, target: str | None, precision: str | None, place: "Place | None"
+    path: Path,
+    target: str | None,
+    precision: str | None,
+    place: "Place | None",
+    trust: "Trust",
 ) -> "Ladder":
     """Run the ladder of a bundle, or of a model that is compiled for it.
 
@@ -296,7 +305,7 @@ def _climbed(
     if path.is_dir():
         if target or precision:
             raise UsageError(f"{path} is a bundle: its target and precision are in its manifest")
-        return pipeline.climb_bundle(path, progress, place)
+        return pipeline.climb_bundle(path, progress, place, trust)
     if not path.exists():
         raise UsageError(f"no such file or folder: {path}")
     if target is None:

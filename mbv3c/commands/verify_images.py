@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mbv3c.execution.device.place import Place
     from mbv3c.quantization.images import Overrides
     from mbv3c.quantization.own_inputs import InputsRequest
+    from mbv3c.trust import Trust
 
 _LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 
@@ -84,21 +85,28 @@ def verify_images(
     path: Path,
     images: dict[str, Any],
     overrides: "Overrides",
-    place: "Place | None",
+    where: "tuple[Place | None, Trust]",
     *,
+    force: bool,
     as_json: bool,
 ) -> None:
-    """Measure a bundle on images and print the result."""
+    """Measure a bundle on images and print the result.
+
+    `where` is the device to run on, and what the user says of a bundle from elsewhere; `force`
+    writes over the list that is there.
+    """
     from mbv3c.accuracy.measure import AccuracyRequest, measure_accuracy
     from mbv3c.accuracy.report import lines
     from mbv3c.targets import backend_for, open_bundle
 
-    bundle = open_bundle(path)
+    place, trust = where
+    bundle = open_bundle(path, trust)
     backend = backend_for(bundle)
 
     folder, labels, limit = (images[name] for name in ("images", "labels", "limit"))
     written = (images["journal"], images["listing"])
-    request = AccuracyRequest(folder, labels, overrides, limit, images["seed"] or 0, *written)
+    seed = images["seed"] or 0
+    request = AccuracyRequest(folder, labels, overrides, limit, seed, *written, force)
     with _shown(as_json) as report:
         accuracy = measure_accuracy(
             bundle, lambda step: backend.open(bundle, step, place=place), request, report

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -171,8 +172,11 @@ def unpack_packages(
         keep: folders of usr/share that are no documentation.
         optional: names of further packages, left out where the system's release lacks them.
 
+    apt checks the archive's signature by this system's keys, the lists of packages by what is
+    signed, and every package by these lists; no setting of this system turns that off.
+
     Raises:
-        ToolError: apt or dpkg-deb fails.
+        ToolError: apt or dpkg-deb fails, or something is not signed.
     """
     apt = place / "apt"
     archives = apt / "cache" / "archives"
@@ -183,14 +187,15 @@ def unpack_packages(
     apt_get = ["apt-get", "-c", str(apt / "apt.conf"), "-q", "-y"]
 
     progress("reading the package lists of this system's apt sources")
-    own = {"TMPDIR": str(apt)}  # so that nothing is left elsewhere, whatever ends it
+    room = {"TMPDIR": str(apt)}  # what a killed apt leaves goes with the folder
     require(
         [*apt_get, "update"],
         doing="reading package lists",
         remedy=APT_REMEDY,
         timeout=600,
-        environment=own,
+        environment=room,
     )
+    _refuse_unsigned(apt_get)
     for extra in optional:
         shown = finish(["apt-cache", "-c", str(apt / "apt.conf"), "show", extra], timeout=60)
         if shown.returncode == 0:
@@ -200,15 +205,55 @@ def unpack_packages(
     progress(f"downloading {', '.join(packages)} for {architecture} (about {size})")
     install = [*apt_get, "install", "--download-only", "--no-install-recommends", *packages]
     doing = f"downloading {', '.join(packages)}"
-    require(install, doing=doing, remedy=APT_REMEDY, timeout=1800, environment=own)
-    for package in sorted(archives.glob("*.deb")):
-        unpack = ["dpkg-deb", "-x", str(package), str(place)]
-        require(unpack, doing=f"unpacking {package.name}", remedy=APT_REMEDY, timeout=300)
+    require(install, doing=doing, remedy=APT_REMEDY, timeout=1800, environment=room)
+    unpack_archives(sorted(archives.glob("*.deb")), place)
     shutil.rmtree(apt)
     share = place / "usr" / "share"
     for folder in list(share.iterdir()) if share.is_dir() else ():
         if folder.name not in keep:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def unpack_archives(archives: Sequence[Path], place: Path) -> None:
+    """Unpack Debian packages over one another.
+
+    A link to a folder outside of `place` is removed before the next package could write through
+    it, or anything be deleted behind it.
+
+    Raises:
+        ToolError: dpkg-deb fails.
+    """
+    root = place.resolve()
+    for archive in archives:
+        unpack = ["dpkg-deb", "-x", str(archive), str(place)]
+        require(unpack, doing=f"unpacking {archive.name}", remedy=APT_REMEDY, timeout=300)
+        for folder, names, _ in os.walk(place):  # names of folders, and of links to such
+            for path in (Path(folder, name) for name in names):
+                if path.is_symlink() and not path.resolve().is_relative_to(root):
+                    path.unlink()
+
+
+# An option of a line in sources.list, or a field in a .sources file.
+_TRUSTED = re.compile(
+    r"^([^#\n]*\[[^]\n]*\btrusted\s*=|trusted\s*:)(?!\s*no\b)", re.IGNORECASE | re.MULTILINE
+)
+
+
+def _refuse_unsigned(apt_get: Sequence[str]) -> None:
+    """Refuse sources whose entry says that they are to be trusted without a signature.
+
+    Raises:
+        ToolError: there is such an entry.
+    """
+    command = [*apt_get, "indextargets", "--format", "$(SOURCESENTRY)"]
+    listed = require(command, doing="listing apt's sources", remedy=APT_REMEDY, timeout=600)
+    files = dict.fromkeys(line.rpartition(":")[0] for line in listed.stdout.splitlines())
+    for name in files:
+        if _TRUSTED.search(Path(name).read_text(errors="replace")):
+            raise ToolError(
+                f"{name} has apt trust an archive without its signature (`trusted`), and what "
+                "comes from there would run here; name the archive's key with Signed-By instead"
+            )
 
 
 def _apt_configuration(apt: Path, architecture: str) -> str:
@@ -222,6 +267,10 @@ def _apt_configuration(apt: Path, architecture: str) -> str:
 APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
 APT::Sandbox::User "root";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
+APT::Get::AllowUnauthenticated "false";
 Acquire::Languages "none";
 Acquire::Retries "3";
 Dir::State "{apt}";

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mbv3c.bundle import Bundle
     from mbv3c.targets.backend import Backend
     from mbv3c.targets.wing import Wing
+    from mbv3c.trust import Trust
 
 # The module whose `WING` compiles for a family; imported when the family is asked for.
 WINGS = {
@@ -84,13 +85,20 @@ def read_options(
     return own.load().read_options(target, chosen, explain=explain)
 
 
-def open_bundle(path: Path) -> "Bundle":
+def open_bundle(path: Path, trust: "Trust | None" = None) -> "Bundle":
     """Read a bundle: check every file, and every field of its manifest.
 
+    Args:
+        path: the folder.
+        trust: what the user says of the bundle, whose program is to run; None if it is only read.
+
     Raises:
-        BundleError: `path` is no bundle, is damaged, or is for a target that is not known.
+        BundleError: `path` is no bundle, is damaged, is for a target that is not known, or is not
+            signed as `trust` asks for.
+        UsageError: the key in `trust` cannot be used, or nothing says that its program may run.
     """
     from mbv3c.bundle import Bundle, check_files, read_files
+    from mbv3c.trust import check_trust
 
     read = read_files(path)
     try:
@@ -99,4 +107,6 @@ def open_bundle(path: Path) -> "Bundle":
         raise BundleError(f"{path} is for a target of another version: {error}") from error
     bundle = Bundle(path, read.parse(backend.manifest), read.files)
     check_files(bundle, backend.program)
+    if trust is not None:
+        check_trust(read, trust, native=backend.native)
     return bundle

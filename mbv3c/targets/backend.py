@@ -99,15 +99,24 @@ class Backend(ABC):
         wing: the devices.
         manifest: the type of its bundles' manifests.
         program: the files in a bundle that the device runs.
+        native: whether they are native code, which runs as the user does.
         tools: the packages whose versions its bundles record.
+        needed: those of them that load the program where it runs.
         ladder_inputs: the number of inputs on the ladder; None for those of a parity check.
     """
 
     wing: Wing
     manifest: type[Manifest] = Manifest
     program: Sequence[str] = ()
+    native: bool = True
     tools: Sequence[str] = ("onnx", "onnxruntime", "onnxsim")
+    needed: Sequence[str] = ()
     ladder_inputs: int | None = None
+
+    @property
+    def built_in(self) -> Mapping[str, str]:
+        """What the tools brought along that made the program: versions by name."""
+        return {}
 
     # What is asked.
 

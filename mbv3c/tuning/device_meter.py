@@ -178,11 +178,12 @@ class DeviceMeter:
     ) -> dict[str, Any]:
         """Hold one session with a device, in a separate process."""
         assert self._proof is not None, "prove_with comes first"
-        address = lease.board.address
+        address, secret = lease.board.address, self.pool.place.secret
         request = {
             "address": [address.host, address.port],
             "tracked": False,
             "key": lease.key,
+            "secret": str(secret.absolute()) if secret else None,
             "library": None,
             "gpu": self._needs.opencl,
             "seconds": seconds,

@@ -31,7 +31,7 @@ def test_two_runs_write_identical_bundles(
     again = tmp_path / "again"
     assert mbv3c("compile", blocks_file, "--target", "arm_cpu", "-o", again).returncode == 0
     files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
-    assert len(files) == 6
+    assert len(files) == 8
     for name in files:
         assert (again / name).read_bytes() == (arm_bundle / name).read_bytes(), name
 

@@ -199,7 +199,7 @@ def test_a_changed_kernel_is_named(mali: Path, tmp_path: Path) -> None:
     (source,) = set(sources)
     changed = source.replace(b"barrier(2);", b"           ", 1)
     copy = forged(mali, tmp_path, source, changed)
-    done = mbv3c("verify", copy)
+    done = mbv3c("verify", copy, "--trust")
     assert done.returncode == 1
     assert "model.so has another kernel gates_1_kernel than its model gives (1 differ" in (
         done.stderr
@@ -211,7 +211,7 @@ def test_a_changed_kernel_of_this_machines_library_misses_parity(
 ) -> None:
     """Where the library itself runs, its result decides."""
     copy = forged(generic, tmp_path, b"1.666667e-01f", b"1.766667e-01f")
-    done = mbv3c("verify", copy, "--json")
+    done = mbv3c("verify", copy, "--trust", "--json")
     assert document(done, code=3)["passed"] is False
 
 

@@ -208,7 +208,13 @@ def test_a_wrong_library_shows(bundle: Path, images: tuple[Path, Made], tmp_path
     manifest["files"]["model.so"] = digests["model.so"]
     (forged / "manifest.json").write_text(json.dumps(manifest))
     listing = tmp_path / "list.csv"
-    done = mbv3c("verify", forged, "--images", images[0], "--list", listing, "--json")
+    arguments = ("--images", images[0], "--list", listing, "--json")
+    listing.write_text("here before")
+    refused = mbv3c("verify", forged, "--trust", *arguments)
+    assert refused.returncode == 2
+    assert "write over it with --force" in refused.stderr
+    assert listing.read_text() == "here before"
+    done = mbv3c("verify", forged, "--trust", "--force", *arguments)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["agreement"]["given"]["top1"]["share"] < 0.9

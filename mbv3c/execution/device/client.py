@@ -17,14 +17,16 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mbv3c.errors import Mbv3cError, ToolError
+from mbv3c.execution.device.admission import named
 from mbv3c.execution.device.place import Address, Place
-from mbv3c.execution.device.tracker import list_devices
+from mbv3c.execution.device.tracker import Request, list_devices
 from mbv3c.execution.opencl.runtime import PROFILE, KernelTime, by_calls
 from mbv3c.execution.timing.stopwatch import INSTRUMENT, Call, by_rounds, read_times
 from mbv3c.feeds import Array, Feed, load_feed, save_array
@@ -32,6 +34,7 @@ from mbv3c.process_tree import end_with_parent
 
 _BIG_CORES = 1  # of TVM's affinity modes
 _WARM_MS = 200
+_LOOK = 10.0  # seconds between two looks at what the tracker says
 _DRIVER = 5  # times as long as for another step: a GPU's driver compiles
 
 Result = TypeVar("Result")
@@ -266,7 +269,9 @@ def main(request_file: Path) -> None:
 
 def _answer(request: dict[str, Any], folder: Path, steps: _Steps) -> dict[str, Any]:
     limit = request["seconds"]
-    place = Place(Address(*request["address"]), request["tracked"], request["key"])
+    secret = Path(request["secret"]) if request["secret"] else None
+    address = Address(*request["address"])
+    place = Place(address, request["tracked"], request["key"], secret=secret)
     remote = steps.run(
         "waiting for it to be free" if place.tracked else "connecting",
         request["wait_seconds"],
@@ -285,7 +290,8 @@ def _connect(place: Place, session_seconds: float) -> Any:
 
     address = place.address
     if not place.tracked:
-        return rpc.connect(address.host, address.port, place.key, session_seconds)
+        name = named(address, place.key, place.secret)
+        return rpc.connect(address.host, address.port, name, session_seconds)
     devices, _ = list_devices(address)
     keys = sorted({device.key for device in devices})
     if place.key not in keys:
@@ -293,8 +299,19 @@ def _connect(place: Place, session_seconds: float) -> Any:
             f"the tracker {address} has no device {place.key!r}; it has "
             f"{', '.join(keys) or 'none'}: see `mbv3c device list`"
         )
+    if place.secret is not None:
+        return _connect(replace(_offered(place), secret=place.secret), session_seconds)
     tracker = rpc.connect_tracker(address.host, address.port)
     return tracker.request(place.key, session_timeout=session_seconds, max_retry=2)
+
+
+def _offered(place: Place) -> Place:
+    """Wait for the tracker to hand out a device; return where that is."""
+    with closing(Request(place.address, place.key)) as request:
+        while (found := request.poll(_LOOK)) is None:
+            pass  # an alarm ends this process, if none comes
+    address, match_key = found
+    return Place(address, key=match_key)
 
 
 def _machine(remote: Any) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Where a device is: at an address of its own, or behind a tracker."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from mbv3c.errors import UsageError
 
@@ -34,6 +35,7 @@ class Place:
         tracked: whether it is a tracker's.
         key: what the tracker has the device under; of a device what its server wants to hear,
             empty unless it was started with one.
+        secret: file of the secret that its server wants to be known; None if it wants none.
         seconds: how long the device may take for a step, such as an inference.
     """
 
@@ -41,6 +43,7 @@ class Place:
     tracked: bool = False
     key: str = ""
     seconds: float = DEFAULT_SECONDS
+    secret: Path | None = None
 
     def __str__(self) -> str:
         if self.tracked:
@@ -62,9 +65,13 @@ def parse_address(text: str, option: str) -> Address:
 
 
 def parse_place(
-    device: str | None, tracker: str | None, key: str | None, timeout: float | None = None
+    device: str | None,
+    tracker: str | None,
+    key: str | None,
+    timeout: float | None = None,
+    secret: Path | None = None,
 ) -> Place | None:
-    """Read --device, --tracker, --key and --timeout; None without any of them.
+    """Read --device, --tracker, --key, --timeout and --secret; None without any of them.
 
     Raises:
         UsageError: they do not go together, or an address is none.
@@ -77,11 +84,14 @@ def parse_place(
     if tracker is not None:
         if not key:
             raise UsageError("--tracker needs --key: `mbv3c device list` shows the tracker's keys")
-        return Place(parse_address(tracker, "--tracker"), tracked=True, key=key, seconds=seconds)
+        address = parse_address(tracker, "--tracker")
+        return Place(address, tracked=True, key=key, seconds=seconds, secret=secret)
     if device is not None:
-        return Place(parse_address(device, "--device"), key=key or "", seconds=seconds)
+        return Place(parse_address(device, "--device"), False, key or "", seconds, secret)
     if key is not None:
         raise UsageError("--key belongs to --tracker or --device")
     if timeout is not None:
         raise UsageError("--timeout belongs to --device or --tracker")
+    if secret is not None:
+        raise UsageError("--secret belongs to --device or --tracker")
     return None

@@ -115,6 +115,7 @@ class RpcRunner:
             "address": [self.place.address.host, self.place.address.port],
             "tracked": self.place.tracked,
             "key": self.place.key,
+            "secret": str(self.place.secret.absolute()) if self.place.secret else None,
             "library": str(library.absolute()) if library else None,
             "gpu": self.gpu,
             "inputs": [str(path) for path in inputs],
@@ -183,8 +184,12 @@ _MEANINGS = (
         "machine",
     ),
     (
+        "Connection refused",
+        "nothing listens there; start `mbv3c device serve` on it",
+    ),
+    (
         "cannot find server that matches",
-        "its server wants another --key, or clients that come through its tracker",
+        "its server wants another --key, a --secret, or clients that come through its tracker",
     ),
     ("not TVM RPC server", "what listens there is no RPC server"),
     ("Cannot request", "the tracker gave a device that cannot be reached"),

@@ -1,11 +1,11 @@
 """Serve this machine as a device, over TVM's RPC protocol.
 
-Where TVM's own server stops serving, this one goes on: after a session that crashed, a client
-that connects and says nothing, one that vanished, a tracker that went away and came back. Its
+Where TVM's own server stops serving, this one goes on: after a session that crashed, clients
+that connect and say nothing, one that vanished, a tracker that went away and came back. Its
 sessions cannot outlive it, and a session that ended says why to its client.
 
     while True:
-        a client comes   → handshake → session (a process)
+        clients come     → `visitors` → session (a process) of the first
         the session ends → its process group and its folder go; offered to the tracker again
         every 2 s        → the tracker hears that we are there, or is looked for again
 """
@@ -20,27 +20,28 @@ import socket
 import struct
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tvm
-from tvm.rpc.base import RPC_CODE_MISMATCH, RPC_CODE_SUCCESS, RPC_MAGIC
+from tvm.rpc.base import RPC_CODE_MISMATCH, RPC_CODE_SUCCESS
 
 from mbv3c.errors import ToolError, UsageError
+from mbv3c.execution.device.admission import read_secret
 from mbv3c.execution.device.machine import Machine, machine_from_json, read_machine
 from mbv3c.execution.device.place import Address
-from mbv3c.execution.device.session import Session, describe, start_session
-from mbv3c.execution.device.tracker import Registration, receive
+from mbv3c.execution.device.session import Limits, Session, describe, start_session
+from mbv3c.execution.device.tracker import Registration
+from mbv3c.execution.device.visitors import RefusedError, Visitor, Visitors
 from mbv3c.execution.opencl.runtime import load_runtime, opencl_drivers
 from mbv3c.progress import Progress
 
 _BEAT = 2.0  # seconds between two looks at the tracker
 _UNUSED = 6.0  # seconds after which a device that was handed out and not used is offered again
-_HANDSHAKE = 5.0  # seconds that a client has to say who it is
+_BACKLOG = 128  # connections that arrive between two looks
 _GRACE = 3.0  # seconds that a session has to notice that its client is gone
-_LONGEST_KEY = 4096
 _ANY_HOST = ("0.0.0.0", "::")  # noqa: S104
 _PROBE_SECONDS = 60.0
 
@@ -56,6 +57,10 @@ class ServeOptions:
         key: name to register as; without a tracker, what clients must name, if anything.
         session_seconds: time that a client may have the device.
         upload_mib: size of the largest file that a client may send or write.
+        memory_mib: memory that a process of a session may have; None for nine tenths of this
+            machine's.
+        secret: file of the secret that clients must know; None to let in all who come by
+            loopback.
     """
 
     host: str = "127.0.0.1"
@@ -64,6 +69,8 @@ class ServeOptions:
     key: str = ""
     session_seconds: float = 3600.0
     upload_mib: int = 1024
+    memory_mib: int | None = None
+    secret: Path | None = None
 
     def check(self) -> None:
         """Make sure that this can be served.
@@ -75,8 +82,17 @@ class ServeOptions:
             raise UsageError(f"--port {self.port} is not possible; choose 0 to 65535")
         if any(letter.isspace() for letter in self.key):
             raise UsageError(f"--key {self.key!r} has a space in it, which TVM's protocol lacks")
-        if self.session_seconds <= 0 or self.upload_mib <= 0:
-            raise UsageError("--session-seconds and --upload-mib must be more than 0")
+        limits = (self.session_seconds, self.upload_mib, self.memory_mib)
+        if any(limit is not None and limit <= 0 for limit in limits):
+            raise UsageError(
+                "--session-seconds, --upload-mib and --memory-mib must be more than 0"
+            )
+        if self.secret is None and not Address(self.host, self.port).is_loopback:
+            raise UsageError(
+                f"--host {self.host} lets in whoever reaches it, to run any code as this user: "
+                "add --secret FILE (`openssl rand -hex 32` makes one), and give it to the "
+                "clients, too; or leave --host out, and have them come by `ssh -L`"
+            )
         if self.tracker is None:
             return
         if not self.key:
@@ -107,17 +123,19 @@ def serve(options: ServeOptions, ready: Callable[[Serving], None], progress: Pro
     Whatever ends it, the running session's processes are killed and its files removed.
 
     Raises:
-        UsageError: the options do not go together.
+        UsageError: the options do not go together, or the secret cannot be read.
         ToolError: the port cannot be opened.
     """
     options.check()
+    secret = read_secret(options.secret) if options.secret is not None else None
     if platform.system() != "Linux":
         raise ToolError(
             f"a device is served on Linux, and this is {platform.system()}; for an Android phone "
             "docs/android.md has another server"
         )
     with _listen(options) as listener:
-        server = _Server(options, listener, _prepare(progress), progress)
+        machine = _prepare(progress)
+        server = _Server(options, Visitors(listener, secret, progress), machine, progress)
         ready(Serving(server.address, server.machine))
         with closing(server):
             while True:
@@ -130,7 +148,7 @@ def _listen(options: ServeOptions) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((options.host, options.port))
-        listener.listen(16)
+        listener.listen(_BACKLOG)
         listener.setblocking(False)  # a client may be gone before it is accepted
     except OSError as error:
         listener.close()
@@ -185,26 +203,39 @@ class _Server:
     """The state between two events."""
 
     def __init__(
-        self, options: ServeOptions, listener: socket.socket, machine: Machine, progress: Progress
+        self, options: ServeOptions, visitors: Visitors, machine: Machine, progress: Progress
     ) -> None:
         self.machine = machine
-        self.address = Address(options.host, listener.getsockname()[1])
-        self._options, self._listener, self._progress = options, listener, progress
+        self.address = Address(options.host, visitors.listener.getsockname()[1])
+        self._options, self._visitors, self._progress = options, visitors, progress
+        self._next_beat = 0.0
         self._session: Session | None = None
         self._registration: Registration | None = None
         self._tracker_missed = False
 
     def step(self) -> None:
         """Wait for what happens next, and do what it asks for."""
-        self._beat()
+        now = time.monotonic()
+        if now >= self._next_beat:
+            self._beat()
+            self._next_beat = now + _BEAT
+        poll = select.poll()
+        until = [self._next_beat, self._visitors.watch(poll)]
+        if self._session is not None:
+            until.append(self._session.watch(poll, _GRACE))
+        end = min(time for time in until if time is not None)
+        # A thousandth more: whatever waits for that time finds that it is over.
+        events = dict(poll.poll(1000 * max(0.0, end - time.monotonic()) + 1))
+        self._visitors.attend(events)
+        self._visitors.judge(self._welcome)
+        if self._session is not None:
+            self._watch(self._session, events)
         if self._session is None:
-            if select.select([self._listener], [], [], _BEAT)[0]:
-                self._accept()
-        else:
-            self._watch(self._session)
+            self._serve_next()
 
     def close(self) -> None:
-        """End the session and leave the tracker."""
+        """End the session, send all clients away, and leave the tracker."""
+        self._visitors.close()
         if self._session is not None:
             self._session.end()
             self._session.connection.close()
@@ -258,73 +289,64 @@ class _Server:
 
     # ---- clients ----
 
-    def _accept(self) -> None:
-        try:
-            connection, address = self._listener.accept()
-        except OSError:
+    def _welcome(self, visitor: Visitor) -> None:
+        """Make sure that a client names what it must.
+
+        Raises:
+            RefusedError: it does not.
+        """
+        wanted = self._registration.match_key if self._registration else self._options.key
+        assert visitor.words is not None
+        if visitor.words[0] == f"client:{wanted}":
             return
-        client = str(Address(*address[:2]))
-        try:
-            asked = self._handshake(connection)
-        except (OSError, struct.error, ValueError) as error:
-            connection.close()
-            self._progress(f"refused {client}: {error}")
+        visitor.connection.send(struct.pack("<i", RPC_CODE_MISMATCH))
+        raise RefusedError(
+            "it does not come through the tracker" if self._registration else "it has another key"
+        )
+
+    def _serve_next(self) -> None:
+        """Begin the session of the client that has waited for longest."""
+        visitor = self._visitors.next()
+        if visitor is None:
             return
-        limit = min(self._options.session_seconds, asked)
-        descriptors = [self._listener.fileno()]
+        connection, client = visitor.connection, visitor.client
+        descriptors = self._visitors.descriptors()
         if self._registration is not None:
             descriptors.append(self._registration.fileno())
-        upload = self._options.upload_mib << 20
         missing = self.machine.opencl_missing
+        ours = f"server:{self._options.key}".encode()
         try:
-            self._session = start_session(connection, client, limit, upload, missing, descriptors)
-        except OSError as error:  # a full TMPDIR, or too many processes
+            limits = self._limits(visitor)
+            connection.send(struct.pack("<ii", RPC_CODE_SUCCESS, len(ours)) + ours)
+            self._session = start_session(connection, client, limits, missing, descriptors)
+        except (OSError, ValueError) as error:  # a full TMPDIR, or too many processes
             connection.close()
             self._progress(f"refused {client}: no session can be started: {error}")
             return
+        self._next_beat = 0.0  # the tracker is to know
         self._progress(f"serving {client}")
 
-    def _handshake(self, connection: socket.socket) -> float:
-        """Learn that a client is welcome; return how many seconds it wants to stay at most."""
-        connection.settimeout(_HANDSHAKE)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A client that lost its power says nothing more: a minute of silence is its end.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        magic, length = struct.unpack("<ii", receive(connection, 8, "it"))
-        if magic != RPC_MAGIC or not 0 < length <= _LONGEST_KEY:
-            raise ValueError("it does not speak TVM's RPC protocol")
-        name, *settings = receive(connection, length, "it").decode().split() or [""]
-        registered = self._registration is not None
-        wanted = self._registration.match_key if self._registration else self._options.key
-        if name != f"client:{wanted}":
-            connection.sendall(struct.pack("<i", RPC_CODE_MISMATCH))
-            raise ValueError(
-                "it does not come through the tracker" if registered else "it has another key"
-            )
-        ours = f"server:{self._options.key}".encode()
-        connection.sendall(struct.pack("<ii", RPC_CODE_SUCCESS, len(ours)) + ours)
-        option = "-timeout="
-        asked = [word.removeprefix(option) for word in settings if word.startswith(option)]
-        return float(asked[-1]) if asked else self._options.session_seconds
+    def _limits(self, visitor: Visitor) -> Limits:
+        options = self._options
+        asked = float(visitor.option("-timeout=") or options.session_seconds)
+        memory = options.memory_mib
+        return Limits(
+            min(options.session_seconds, asked),
+            options.upload_mib << 20,
+            _memory_bytes() * 9 // 10 if memory is None else memory << 20,
+        )
 
-    def _watch(self, session: Session) -> None:
-        """Wait until the session is over, its time is, or its client is gone for too long."""
-        poll = select.poll()
-        poll.register(session.over, select.POLLIN)
-        if session.gone is None:
-            poll.register(session.connection, select.POLLRDHUP)
+    def _watch(self, session: Session, events: Mapping[int, int]) -> None:
+        """End the session if it is over, its time is, or its client is gone for too long."""
         now = time.monotonic()
-        until = session.deadline if session.gone is None else session.gone + _GRACE
-        events = dict(poll.poll(1000 * max(0.0, min(until - now, _BEAT))))
         if session.over in events:
             self._end(session)
-        elif session.connection.fileno() in events:
-            session.gone = time.monotonic()
-        elif time.monotonic() > session.deadline:
-            self._end(session, f"the session's {session.limit:g} s are over")
-        elif session.gone is not None and time.monotonic() > session.gone + _GRACE:
+        elif now > session.deadline:
+            self._end(session, f"the session's {session.limits.seconds:g} s are over")
+        elif session.gone is None:
+            if session.connection.fileno() in events:
+                session.gone = now
+        elif now > session.gone + _GRACE:
             self._end(session, "its client is gone")
 
     def _end(self, session: Session, reason: str = "") -> None:
@@ -335,6 +357,7 @@ class _Server:
             session.tell(f"{reason} (on {self.machine.name})")
         session.connection.close()
         self._session = None
+        self._next_beat = 0.0
         self._progress(f"done with {session.client}" + (f": {reason}" if reason else ""))
         if self._registration is not None:
             with suppress(OSError):  # the next beat meets the same trouble, and says so
@@ -342,11 +365,16 @@ class _Server:
                 self._registration.offer()
 
 
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _died(number: int) -> str:
     """Say what ended a session's process."""
     known = {
         signal.SIGILL: "the library has instructions that this processor lacks",
         signal.SIGKILL: "most likely this machine ran out of memory",
+        signal.SIGABRT: "perhaps it wanted more memory than --memory-mib allows",
         signal.SIGXFSZ: "a file became larger than --upload-mib allows",
     }
     name = signal.Signals(number).name

@@ -7,6 +7,7 @@ whatever a client's library does to it, the server stays whole.
 import json
 import os
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -32,6 +33,21 @@ DESCRIBE = "mbv3c.device.describe"
 _SEND_SECONDS = 5
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a session may take.
+
+    Attributes:
+        seconds: how long it may last.
+        upload_bytes: size of the largest file that the client may write.
+        memory_bytes: memory of each of its processes, without what files and libraries take.
+    """
+
+    seconds: float
+    upload_bytes: int
+    memory_bytes: int
+
+
 @dataclass
 class Session:
     """A running session.
@@ -44,7 +60,7 @@ class Session:
         connection: socket, which the server keeps to say why a session ended.
         over: pipe that ends when the process does.
         deadline: time at which the session is ended, by time.monotonic.
-        limit: seconds that the session may last.
+        limits: what the session may take.
         gone: time at which the client was seen to be gone; None while it is there.
         status: exit status of the process, once `end` knows it.
     """
@@ -56,9 +72,20 @@ class Session:
     connection: socket.socket
     over: int
     deadline: float
-    limit: float
+    limits: Limits
     gone: float | None = None
     status: int | None = None
+
+    def watch(self, poll: select.poll, grace: float) -> float:
+        """Have a poll look at it; return the time at which it is to be ended.
+
+        `grace` is how many seconds it has when its client is gone.
+        """
+        poll.register(self.over, select.POLLIN)
+        if self.gone is None:
+            poll.register(self.connection, select.POLLRDHUP)
+            return self.deadline
+        return min(self.deadline, self.gone + grace)
 
     def end(self) -> int:
         """Kill all processes of the session, remove its files, and return its exit status.
@@ -87,8 +114,7 @@ class Session:
 def start_session(
     connection: socket.socket,
     client: str,
-    limit: float,
-    upload_bytes: int,
+    limits: Limits,
     opencl_missing: str,
     closing: list[int],
 ) -> Session:
@@ -97,8 +123,7 @@ def start_session(
     Args:
         connection: socket after the handshake.
         client: address of the client, for people.
-        limit: seconds that the session may last.
-        upload_bytes: size of the largest file that the client may write.
+        limits: what the session may take.
         opencl_missing: reason why the server has no OpenCL; empty if it has.
         closing: file descriptors of the server that the process must not keep.
 
@@ -113,16 +138,16 @@ def start_session(
     if pid == 0:
         for descriptor in (over, *closing):
             os.close(descriptor)
-        _serve_client(connection, folder, upload_bytes, opencl_missing)
+        _serve_client(connection, folder, limits, opencl_missing)
     os.close(held)
     with suppress(ProcessLookupError, PermissionError):
         os.setpgid(pid, pid)  # both sides set it, so that it holds whoever comes first
-    deadline = time.monotonic() + limit
-    return Session(pid, client, folder, lock, connection, over, deadline, limit)
+    deadline = time.monotonic() + limits.seconds
+    return Session(pid, client, folder, lock, connection, over, deadline, limits)
 
 
 def _serve_client(
-    connection: socket.socket, folder: Path, upload_bytes: int, opencl_missing: str
+    connection: socket.socket, folder: Path, limits: Limits, opencl_missing: str
 ) -> NoReturn:
     """Be the session's process."""
     status = 1
@@ -133,7 +158,11 @@ def _serve_client(
         with suppress(PermissionError):
             os.setpgid(0, 0)
         end_with_parent()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (upload_bytes, upload_bytes))
+        for kind, limit in (
+            (resource.RLIMIT_FSIZE, limits.upload_bytes),
+            (resource.RLIMIT_DATA, limits.memory_bytes),
+        ):
+            resource.setrlimit(kind, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.chdir(folder)
         connection.setblocking(True)

@@ -39,6 +39,13 @@ from mbv3c.execution.processes import require
 from mbv3c.progress import Progress
 
 _PACKAGES = ("qemu-user", "libc6-arm64-cross", "libgcc-s1-arm64-cross", "libstdc++6-arm64-cross")
+# Of the versions that mbv3c compiles with, for aarch64; tvm-ffi's for CPython 3.11.
+_WHEELS = {
+    "apache-tvm==0.27.0.post1": "4acfdb7653e4e1ba7a707bdf2833db72eb8fda7d04d99141f2a4e1da43171fb7",
+    "apache-tvm-ffi==0.1.14.post1": (
+        "c7a759781d4fbf2b99fa12f2741f250b882b06acc2747bb02831d491d1ac7d3c"
+    ),
+}
 WHEEL_PLATFORMS = (
     "manylinux_2_28_aarch64",
     "manylinux_2_27_aarch64",
@@ -79,25 +86,42 @@ def fetch_system(place: Path, progress: Progress) -> None:
 
 
 def fetch_runtime(place: Path, progress: Progress) -> None:
-    """Take TVM's two runtime libraries out of the aarch64 wheels of the installed version."""
+    """Take TVM's two runtime libraries out of the aarch64 wheels of the installed version.
+
+    pip checks the wheels by their hashes, which stand here, and keeps no copy of its own.
+
+    Raises:
+        ToolError: pip fails, the wheels are others, or another version of TVM is installed.
+    """
     packages = [f"{name}=={metadata.version(name)}" for name in ("apache-tvm", "apache-tvm-ffi")]
-    wheels = place / "wheels"
+    unknown = [package for package in packages if package not in _WHEELS]
+    if unknown:
+        raise ToolError(
+            f"the hash of the wheel of {unknown[0]} is not known to mbv3c; install "
+            f"{' and '.join(_WHEELS)}"
+        )
+    wheels, hashes = place / "wheels", place / "hashes.txt"
+    hashes.write_text("".join(f"{name} --hash=sha256:{_WHEELS[name]}\n" for name in packages))
     command = [
         *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet"),
-        *("--no-deps", "--only-binary=:all:", "--implementation", "cp"),
+        *("--no-deps", "--no-cache-dir", "--only-binary=:all:", "--implementation", "cp"),
         *("--python-version", "3.11", "--dest", str(wheels)),
         *(part for name in WHEEL_PLATFORMS for part in ("--platform", name)),
-        *packages,
+        *("--require-hashes", "--requirement", str(hashes)),
     ]
-    remedy = f"check the network and pip's settings, then run `{FETCH_COMMAND}` again"
+    remedy = (
+        f"check the network and pip's settings, then run `{FETCH_COMMAND}` again; where hashes do "
+        "not match, what pip found is not what was published, and nothing of it was kept"
+    )
     progress(f"downloading the aarch64 wheels of {' and '.join(packages)} (about 95 MB)")
     require(
         command,
         doing="downloading the aarch64 TVM runtime",
         remedy=remedy,
         timeout=1800,
-        environment={"TMPDIR": str(place)},  # so that nothing is left elsewhere
+        environment={"TMPDIR": str(place)},  # what a killed pip leaves goes with the folder
     )
+    hashes.unlink()
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             for member in set(_RUNTIME_LIBRARIES) & set(archive.namelist()):

@@ -43,6 +43,7 @@ class EthosUBackend(Backend):
     tools = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", *NPU_TOOLS)
     manifest = NpuManifest
     program = (NPU_STREAM,)
+    native = False  # the stream is interpreted, and TOSA and ONNX are read
     ladder_inputs = 3
     describe_compiled = staticmethod(report.describe_compiled)
     describe_bundle = staticmethod(report.describe_bundle)

@@ -161,6 +161,11 @@ class NpuManifest(Manifest):
     npu: NpuRecord
 
     @property
+    def asked(self) -> dict[str, Any]:
+        knobs = msgspec.to_builtins(self.npu.knobs)
+        return {**super().asked, "knobs": knobs, "sram_bytes": self.npu.sram_budget_bytes}
+
+    @property
     def taken(self) -> tuple[TensorRecord, ...]:
         """The image as the model has it: `mbv3c run` quantizes it for the device."""
         return (replace(self.input, dtype=self.npu.image_dtype),)

@@ -237,7 +237,7 @@ def check_tuning(request: TuneRequest) -> None:
 
 _FOR_CPUS = (
     *("patience", "tuning_seed", "precision", "keep_float"),
-    *("device", "tracker", "key", "timeout"),
+    *("device", "tracker", "key", "timeout", "secret"),
 )
 
 

@@ -54,6 +54,11 @@ class LibraryBackend(Backend):
     manifest = LibraryManifest
     program = (LIBRARY,)
     tools = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
+    needed = ("apache-tvm", "apache-tvm-ffi")
+
+    @property
+    def built_in(self) -> Mapping[str, str]:
+        return {"LLVM": str(tvm.target.codegen.llvm_version_major())}
 
     @property
     @abstractmethod

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -82,6 +83,11 @@ class LibraryManifest(Manifest):
     kernels: tuple[KernelRecord, ...]
     memory: MemoryRecord
     further_shapes: tuple[ShapeRecord, ...] = field(default=(), kw_only=True)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        shapes = [[record.shape for record in records] for records in self.accepted]
+        return {**super().asked, "shapes": shapes}
 
     @property
     def accepted(self) -> tuple[tuple[TensorRecord, ...], ...]:

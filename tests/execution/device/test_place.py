@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from mbv3c.errors import UsageError
@@ -22,6 +24,10 @@ def test_reads_places() -> None:
     assert parse_place(None, None, None) is None
     assert parse_place("a:1", None, "k") == Place(Address("a", 1), key="k")
     assert parse_place(None, "a:1", "k") == Place(Address("a", 1), tracked=True, key="k")
+    secret = Path("s")
+    assert parse_place("a:1", None, None, secret=secret) == Place(Address("a", 1), secret=secret)
+    with pytest.raises(UsageError, match="--secret belongs to --device or --tracker"):
+        parse_place(None, None, None, secret=secret)
     assert str(parse_place(None, "a:1", "k")) == "device 'k' of the tracker a:1"
 
 

@@ -6,16 +6,31 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import tvm
 from tvm import rpc
 
+from mbv3c.errors import ToolError, UsageError
+from mbv3c.execution.device import visitors
+from mbv3c.execution.device.admission import (
+    MAGIC,
+    NONCE,
+    PROOF,
+    TICKET_OPTION,
+    named,
+    ticket_for,
+)
+from mbv3c.execution.device.place import Address, Place
+from mbv3c.execution.device.runner import RpcRunner
+from mbv3c.execution.device.server import ServeOptions, serve
 from mbv3c.execution.device.session import DESCRIBE
+from mbv3c.execution.device.tracker import receive
 from tests.command_line import mbv3c_process
 from tests.execution.device.serving import HOST, Served, served, wait_for
 
@@ -136,6 +151,106 @@ def test_silent_and_foreign_clients_do_not_stop_it(device: Served) -> None:
     assert _works(device)
 
 
+def test_idle_and_trickling_clients_shut_nobody_out(device: Served) -> None:
+    """More of them than the server keeps; of these some say a byte now and then."""
+    with ExitStack() as stack:
+        idle = [
+            stack.enter_context(socket.create_connection((HOST, device.port)))
+            for _ in range(visitors.MOST + 18)
+        ]
+        start = time.monotonic()
+        for one in idle[-4:]:
+            one.sendall(b"\x71")
+        assert _works(device)
+        assert time.monotonic() - start < visitors.HELLO_SECONDS
+        assert "it was silent for longest" in device.log.read_text()
+        while time.monotonic() - start < visitors.HELLO_SECONDS:
+            time.sleep(1)
+            for one in idle[-4:]:
+                with suppress(OSError):
+                    one.sendall(b"\xf2")
+        for one in idle:  # all were sent away, the trickling ones too
+            one.settimeout(5)
+            with suppress(ConnectionResetError):
+                assert one.recv(1) == b""
+    assert _works(device)
+
+
+def test_a_client_waits_for_its_turn_while_others_knock(device: Served) -> None:
+    served_before = device.log.read_text().count("serving ")
+    first = rpc.connect(HOST, device.port)
+    with ExitStack() as stack:
+        for _ in range(18):
+            stack.enter_context(socket.create_connection((HOST, device.port)))
+        waiting = threading.Thread(target=_works, args=(device,))
+        waiting.start()
+        time.sleep(0.5)
+        assert device.log.read_text().count("serving ") == served_before + 1
+        del first
+        waiting.join(timeout=30)
+        assert not waiting.is_alive()
+    assert device.log.read_text().count("serving ") == served_before + 2
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory, no_opencl: dict[str, str]
+) -> Iterator[Served]:
+    """Serve whoever knows a secret, and give no session more than a gigabyte."""
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "secret").write_text("0123456789abcdef" * 4 + "\n")
+    options = ("--secret", folder / "secret", "--memory-mib", 1024)
+    with served(folder, *options, environment=no_opencl) as one:
+        yield one
+
+
+def _address(one: Served) -> Address:
+    return Address(HOST, one.port)
+
+
+def test_only_who_knows_the_secret_is_served(guarded: Served) -> None:
+    secret = guarded.log.parent / "secret"
+    with pytest.raises(Exception, match="match"):
+        rpc.connect(HOST, guarded.port)
+    with pytest.raises(Exception, match="match"):
+        rpc.connect(HOST, guarded.port, f" {TICKET_OPTION}{'0' * 64}")
+    with pytest.raises(ToolError, match="does not know the secret"):
+        ticket_for(_address(guarded), b"another secret that is long enough")
+    ticket = named(_address(guarded), "", secret)
+    assert secret.read_text().strip() not in ticket
+    assert '"architecture"' in rpc.connect(HOST, guarded.port, ticket).get_function(DESCRIBE)()
+    with pytest.raises(Exception, match="match"):  # a ticket is for one connection
+        rpc.connect(HOST, guarded.port, ticket)
+    guarded.await_line("it does not know the secret", times=3)
+    done = RpcRunner(Place(_address(guarded), secret=secret))
+    done.look()
+    assert done.machine is not None
+
+
+def test_an_answer_of_the_server_is_none_of_the_client(guarded: Served) -> None:
+    """Sent back, what the server has shown shows nothing."""
+    with socket.create_connection((HOST, guarded.port), 10) as connection:
+        connection.sendall(MAGIC + bytes(NONCE))
+        answer = receive(connection, NONCE + PROOF, "the server")
+        connection.sendall(answer[NONCE:])
+        assert connection.recv(1) == b""
+
+
+def test_a_session_has_no_more_memory_than_it_may(guarded: Served) -> None:
+    name = named(_address(guarded), "", guarded.log.parent / "secret")
+    remote = rpc.connect(HOST, guarded.port, name)
+    tvm.runtime.empty((1 << 28,), "uint8", remote.cpu())
+    with pytest.raises(Exception, match=r"(?i)alloc|memory"):
+        tvm.runtime.empty((1 << 31,), "uint8", remote.cpu())
+
+
+def test_a_server_without_a_secret_is_told_from_one_with_another(
+    device: Served, guarded: Served
+) -> None:
+    with pytest.raises(ToolError, match="takes no secret"):
+        named(_address(device), "", guarded.log.parent / "secret")
+
+
 def test_vanished_client_does_not_keep_the_device(device: Served, misbehaving: Path) -> None:
     gone = device.log.read_text().count("its client is gone")
     client = _call(device, misbehaving, "hang")
@@ -229,6 +344,20 @@ def test_wrong_options_are_refused(options: tuple[object, ...], message: str) ->
     done = mbv3c_process("device", "serve", *options)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (ServeOptions(memory_mib=0), "--memory-mib must be more than 0"),
+        (ServeOptions("0.0.0.0"), r"add --secret FILE \(`openssl rand -hex 32` makes one\)"),
+        (ServeOptions(secret=Path("/nowhere")), "the secret /nowhere cannot be read: No such"),
+        (ServeOptions(secret=Path("/dev/null")), "has 0 characters, and 32 are the least"),
+    ],
+)
+def test_what_cannot_be_served_is_named(options: ServeOptions, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        serve(options, lambda serving: None, lambda line: None)
 
 
 def test_port_in_use_is_an_error(device: Served) -> None:

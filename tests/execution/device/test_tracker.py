@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tvm import rpc
 
 from mbv3c.errors import ToolError
+from mbv3c.execution.device import client
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.device.runner import RpcRunner
+from mbv3c.execution.device.session import DESCRIBE
 from mbv3c.execution.device.tracker import list_devices, receive
 from tests.command_line import mbv3c
 from tests.execution.device import libraries
@@ -127,8 +130,16 @@ def test_serves_one_client_after_the_other(board: Served, port: int, network: Pa
         np.testing.assert_array_equal(output, 2 * libraries.X)
     assert f"device 'board' of the tracker {HOST}:{port}" in runner.description
     # Whoever does not come through the tracker would cut in before those that wait.
-    with pytest.raises(ToolError, match="its server wants another --key, or clients that come"):
+    with pytest.raises(ToolError, match="another --key, a --secret, or clients that come"):
         RpcRunner(Place(Address(HOST, board.port)), seconds=20).look()
+
+
+def test_what_the_tracker_offers_is_a_place_of_its_own(board: Served, port: int) -> None:
+    """By which clients with a secret connect: TVM's own cannot bring a ticket along."""
+    offered = client._offered(_place(port))
+    assert (offered.address, offered.tracked) == (Address(HOST, board.port), False)
+    remote = rpc.connect(HOST, board.port, offered.key)
+    assert '"architecture"' in remote.get_function(DESCRIBE)()
 
 
 def test_unknown_key_is_named_and_not_waited_for(board: Served, port: int) -> None:
