@@ -26,13 +26,13 @@ from mbv3c.parity.reference import (
     with_outputs,
 )
 from mbv3c.parity.rewriting import check_rewritten
-from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.parity.tolerance import LEAST_COSINE, TOLERANCES
 from mbv3c.passes import COMPILING, run_pipeline
 from mbv3c.progress import Progress
 from mbv3c.quantization.calibration import Calibration, random_with_warning
 from mbv3c.quantization.errors import Distance
 from mbv3c.quantization.layers import Layer, layers, left_float, normalized
-from mbv3c.quantization.options import QuantizeOptions
+from mbv3c.quantization.options import KeepFloat, QuantizeOptions
 from mbv3c.quantization.qdq import in_quantizable_opset, insert_qdq, quantized_tensors
 from mbv3c.quantization.ranges import (
     Range,
@@ -141,6 +141,8 @@ def tensor_errors(
     return tuple(sorted(errors, key=lambda error: error.own_snr_db))
 
 
+_SAFE_COSINE = 0.95  # on calibration inputs; others than these decide whether a bundle passes
+_SOUND_DB = 20  # of outputs, where all layers in int8 are less than that; a cosine of 0.995
 # One run of the network per layer and input takes most of the time.
 _INPUTS_PER_LAYER = 4
 
@@ -216,10 +218,14 @@ def quantize_once(
     calibration: Calibration | None,
     options: QuantizeOptions | None,
     progress: Progress,
+    *,
+    may_keep_float: bool = False,
 ) -> tuple[onnx.ModelProto, QuantizationReport | None]:
     """Quantize a model for compilation; a quantized one is returned as it is, without a report.
 
-    Without `calibration` the inputs are random, and `progress` is told so.
+    Without `calibration` the inputs are random, and `progress` is told so. With it, where nobody
+    says otherwise and the device `may_keep_float`, the most sensitive layers stay in fp32 if the
+    model would not pass with all of them quantized.
 
     Raises:
         UsageError: the model is quantized already, and `calibration` or `options` are given.
@@ -233,7 +239,17 @@ def quantize_once(
             )
         return model, None
     source = calibration or random_with_warning(model, progress)
-    return quantize(model, source, options, rank_layers=False, progress=progress)
+    made = quantize(model, source, options, rank_layers=False, progress=progress)
+    report = made[1]
+    chooses = may_keep_float and options is None and not report.random_inputs
+    if not chooses or report.cosine >= _SAFE_COSINE:
+        return made
+    progress(
+        f"in int8 the outputs are at a cosine of {report.cosine:.3f} from fp32, {LEAST_COSINE} is "
+        f"the least: as many layers stay in fp32 as {_SOUND_DB} dB need (--keep-float)"
+    )
+    keep = QuantizeOptions(keep_float=KeepFloat(budget_db=_SOUND_DB))
+    return quantize(model, source, keep, rank_layers=False, progress=progress)
 
 
 @dataclass(frozen=True)

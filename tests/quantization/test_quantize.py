@@ -14,7 +14,7 @@ from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import Calibration, random_inputs
 from mbv3c.quantization.options import KeepFloat, QuantizeOptions
 from mbv3c.quantization.qdq import quantized_tensors
-from mbv3c.quantization.quantize import quantize
+from mbv3c.quantization.quantize import quantize, quantize_once
 from mbv3c.quantization.ranges import Range
 from mbv3c.quantization.report import QuantizationReport, report_lines
 from tests.quantization import quantizing
@@ -116,6 +116,32 @@ def test_a_budget_keeps_no_more_layers_than_it_needs() -> None:
     assert f"needed for {budget:g} dB" in report.layers[0].kept_float
     _, met = block_report(keep_float=KeepFloat(budget_db=plain.snr_db - 1))
     assert not met.kept_float
+
+
+def test_the_worst_layers_stay_float_where_a_bundle_would_miss() -> None:
+    """Channels of a thousandth of the largest are lost where one step is for all of them."""
+    sizes = np.array([1000, *[1] * 7], np.float32).reshape(8, 1, 1, 1)
+    model = quantizing.graph(
+        """g (float[1, 4, 8, 8] x) => (float[1, 8, 8, 8] y)
+        { [up] u = Conv(x, w) [down] d = Conv <group = 8> (u, v) [last] y = Conv(d, z) }""",
+        w=quantizing.random(8, 4, 1, 1) * sizes,
+        v=1 / sizes,
+        z=quantizing.random(8, 8, 1, 1, seed=1),
+    )
+    said: list[str] = []
+
+    def kept(options: QuantizeOptions | None, *, may: bool) -> tuple[float, set[str]]:
+        inputs = replace(random_inputs(model, 8), random=False)
+        _, report = quantize_once(model, inputs, options, said.append, may_keep_float=may)
+        assert report is not None
+        return report.cosine, {layer.name for layer in report.kept_float}
+
+    cosine, names = kept(None, may=True)
+    assert (cosine > 0.99, names) == (True, {"up", "down"})
+    assert any("--keep-float" in line for line in said)
+    for options, may in ((QuantizeOptions(), True), (None, False)):
+        cosine, names = kept(options, may=may)
+        assert (cosine < 0.9, names) == (True, set())
 
 
 def test_a_budget_that_nothing_keeps_is_an_error() -> None:
