@@ -90,4 +90,5 @@ def test_convolutions_with_equal_weights_keep_their_biases(tmp_path: Path):
     image = np.arange(-32, 32, dtype=np.int8).reshape(x.shape)
     (expected,) = run_tosa(tosa, [image])
     np.testing.assert_array_equal(expected.ravel(), image.ravel() + 2 + 7 + 5)
-    np.testing.assert_array_equal(interpret(read_program(raw), [image])[0].ravel(), expected.ravel())
+    (streamed,) = interpret(read_program(raw), [image])
+    np.testing.assert_array_equal(streamed.ravel(), expected.ravel())

@@ -27,7 +27,7 @@ def left_operators(
     """List the nodes of a model with QDQ pairs that no region computes, in order.
 
     Constants, the pairs themselves and `ends`, conversions of inputs and outputs, are left out.
-    `behind` are regions that the NPU could compute, but for what the CPU computes in front of them.
+    `behind` are regions that the NPU could compute, but for what is on the CPU in front of them.
     """
     graph = _Graph(model, _owners(regions), frozenset(_owners(behind)))
     at_ends = {name for end in ends for name in end.nodes}
