@@ -26,7 +26,7 @@ from mbv3c.parity.reference import (
     with_outputs,
 )
 from mbv3c.parity.rewriting import check_rewritten
-from mbv3c.parity.tolerance import LEAST_COSINE, TOLERANCES
+from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.passes import COMPILING, run_pipeline
 from mbv3c.progress import Progress
 from mbv3c.quantization.calibration import Calibration, random_with_warning
