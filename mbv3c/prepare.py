@@ -88,7 +88,13 @@ def prepare(model: onnx.ModelProto, job: Job, progress: Progress) -> Prepared:
     graph, reports = rewritten_for(model, job.precision)
     base, quantized, report = model, None, None
     if job.precision.quantized:
-        with_pairs, report = quantize_once(graph, job.calibration, job.quantizing, progress)
+        with_pairs, report = quantize_once(
+            graph,
+            job.calibration,
+            job.quantizing,
+            progress,
+            may_keep_float=job.target.computes_fp32,
+        )
         if report is not None:
             base = quantized = with_pairs
             graph, reports = rewritten_for(quantized, job.precision)

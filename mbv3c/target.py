@@ -1,6 +1,7 @@
 """A device to compile for, as far as everything but its backend needs to know."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -10,10 +11,12 @@ class Target:
     Attributes:
         family: what the user writes before the colon.
         device: what the user writes after the colon.
+        computes_fp32: whether it computes layers in fp32 beside those in integers.
     """
 
     family: str
     device: str
+    computes_fp32: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

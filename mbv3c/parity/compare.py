@@ -256,7 +256,8 @@ def _too_far(
         if alike < LEAST_COSINE:
             yield (
                 f"{name} is too far from the model as given: cosine {alike:.3f} over inputs in "
-                f"the usual range, {LEAST_COSINE} is the least"
+                f"the usual range, {LEAST_COSINE} is the least; calibrate on inputs like the real "
+                "ones, or leave layers in fp32 (--keep-float auto:20dB)"
             )
         moved, should = (float(np.linalg.norm(each - each.mean(0))) for each in (y, wanted))
         if moved < _MOVES_AT_LEAST * should:

@@ -8,7 +8,7 @@ the integer kernels that some runtime puts in its place.
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -32,7 +32,7 @@ from mbv3c.progress import Progress
 from mbv3c.quantization.calibration import Calibration, random_with_warning
 from mbv3c.quantization.errors import Distance
 from mbv3c.quantization.layers import Layer, layers, left_float, normalized
-from mbv3c.quantization.options import QuantizeOptions
+from mbv3c.quantization.options import KeepFloat, QuantizeOptions
 from mbv3c.quantization.qdq import in_quantizable_opset, insert_qdq, quantized_tensors
 from mbv3c.quantization.ranges import (
     Range,
@@ -45,6 +45,10 @@ from mbv3c.quantization.report import LayerError, OutputError, QuantizationRepor
 
 Array = NDArray[np.float32]
 References = Sequence[Sequence[ReferenceOutput]]
+
+
+class BudgetError(Mbv3cError):
+    """No number of layers in fp32 keeps the output at the budget."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,8 @@ def tensor_errors(
     return tuple(sorted(errors, key=lambda error: error.own_snr_db))
 
 
+_SAFE_COSINE = 0.95  # on calibration inputs; others than these decide whether a bundle passes
+_SOUND_DB = 20  # of outputs, where all layers in int8 are less than that; a cosine of 0.995
 # One run of the network per layer and input takes most of the time.
 _INPUTS_PER_LAYER = 4
 
@@ -216,10 +222,15 @@ def quantize_once(
     calibration: Calibration | None,
     options: QuantizeOptions | None,
     progress: Progress,
+    *,
+    may_keep_float: bool = False,
 ) -> tuple[onnx.ModelProto, QuantizationReport | None]:
     """Quantize a model for compilation; a quantized one is returned as it is, without a report.
 
-    Without `calibration` the inputs are random, and `progress` is told so.
+    Without `calibration` the inputs are random, and `progress` is told so. With it, and without
+    `options`, a model whose outputs would be too far from fp32 gets ranges by percentile, if these
+    are better. If it is still too far, the most sensitive layers stay in fp32 where the device
+    `may_keep_float`.
 
     Raises:
         UsageError: the model is quantized already, and `calibration` or `options` are given.
@@ -233,7 +244,26 @@ def quantize_once(
             )
         return model, None
     source = calibration or random_with_warning(model, progress)
-    return quantize(model, source, options, rank_layers=False, progress=progress)
+    made = quantize(model, source, options, rank_layers=False, progress=progress)
+    if options is not None or source.random or made[1].cosine >= _SAFE_COSINE:
+        return made
+    progress(f"{_distance(made[1])}: trying ranges by percentile")
+    by_share = QuantizeOptions(method="percentile")
+    other = quantize(model, source, by_share, rank_layers=False, progress=progress)
+    if other[1].cosine > made[1].cosine:
+        made, options = other, by_share
+    if not may_keep_float or made[1].cosine >= _SAFE_COSINE:
+        return made
+    progress(f"{_distance(made[1])}: layers stay in fp32 until {_SOUND_DB} dB (--keep-float)")
+    keep = replace(options or QuantizeOptions(), keep_float=KeepFloat(budget_db=_SOUND_DB))
+    try:
+        return quantize(model, source, keep, rank_layers=False, progress=progress)
+    except BudgetError:  # which nobody asked for; the verdict is that of `verify`
+        return made
+
+
+def _distance(report: QuantizationReport) -> str:
+    return f"in int8, by {report.method}, outputs are at a cosine of {report.cosine:.3f} from fp32"
 
 
 @dataclass(frozen=True)
@@ -291,7 +321,7 @@ def _number_kept(trial: _Trial, ranked: Sequence[Layer], progress: Progress) -> 
     # At least one layer is quantized, or there would be nothing to do.
     count = bisect_left(range(len(ranked)), True, key=keeps_budget)
     if count == len(ranked):
-        raise Mbv3cError(
+        raise BudgetError(
             f"the output cannot be kept at {budget:g} dB: the best seen, with layers in fp32, is "
             f"{best:.1f} dB; lower the budget, take --activations int16, or more inputs"
         )

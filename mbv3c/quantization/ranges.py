@@ -127,9 +127,12 @@ def _most_alike(counts: Histogram, extremes: Range) -> Range:
     for share in np.linspace(1.0, 1 / 8, _CANDIDATES):
         limit = float(share) * max(-full.low, full.high)
         tried = full.within(-limit, limit)
+        inside = (centres >= tried.low) & (centres <= tried.high)
+        if not inside.any():  # values far from 0, all of which would be cut off
+            break
         step = (tried.high - tried.low) / (_LEVELS - 1)
         levels = np.clip(np.rint((centres - tried.low) / step), 0, _LEVELS - 1).astype(np.int64)
-        divergence = _divergence(counts, levels, (centres >= tried.low) & (centres <= tried.high))
+        divergence = _divergence(counts, levels, inside)
         if divergence < least:
             best, least = tried, divergence
     return best.within(extremes.low, extremes.high)

@@ -14,7 +14,7 @@ from mbv3c.parity.reference import run, session
 from mbv3c.quantization.calibration import Calibration, random_inputs
 from mbv3c.quantization.options import KeepFloat, QuantizeOptions
 from mbv3c.quantization.qdq import quantized_tensors
-from mbv3c.quantization.quantize import quantize
+from mbv3c.quantization.quantize import quantize, quantize_once
 from mbv3c.quantization.ranges import Range
 from mbv3c.quantization.report import QuantizationReport, report_lines
 from tests.quantization import quantizing
@@ -116,6 +116,49 @@ def test_a_budget_keeps_no_more_layers_than_it_needs() -> None:
     assert f"needed for {budget:g} dB" in report.layers[0].kept_float
     _, met = block_report(keep_float=KeepFloat(budget_db=plain.snr_db - 1))
     assert not met.kept_float
+
+
+def quantized_by_itself(
+    model: onnx.ModelProto, inputs: Calibration, options: QuantizeOptions | None, *, may: bool
+) -> QuantizationReport:
+    _, report = quantize_once(model, inputs, options, lambda step: None, may_keep_float=may)
+    assert report is not None
+    return report
+
+
+def test_the_worst_layers_stay_float_where_a_bundle_would_miss() -> None:
+    """Channels of a thousandth of the largest are lost where one step is for all of them."""
+    sizes = np.array([1000, *[1] * 7], np.float32).reshape(8, 1, 1, 1)
+    model = quantizing.graph(
+        """g (float[1, 4, 8, 8] x) => (float[1, 8, 8, 8] y)
+        { [up] u = Conv(x, w) [down] d = Conv <group = 8> (u, v) [last] y = Conv(d, z) }""",
+        w=quantizing.random(8, 4, 1, 1) * sizes,
+        v=1 / sizes,
+        z=quantizing.random(8, 8, 1, 1, seed=1),
+    )
+    inputs = replace(random_inputs(model, 8), random=False)
+    kept = quantized_by_itself(model, inputs, None, may=True)
+    assert {layer.name for layer in kept.kept_float} == {"up", "down"}
+    assert kept.cosine > 0.99
+    for options, may in ((QuantizeOptions(), True), (None, False)):
+        report = quantized_by_itself(model, inputs, options, may=may)
+        assert not report.kept_float
+        assert report.cosine < 0.9
+
+
+def test_ranges_are_by_percentile_where_a_bundle_would_miss() -> None:
+    model = quantizing.graph(
+        "g (float[1, 4, 64, 64] x) => (float[1, 4, 64, 64] y) { [conv] y = Conv(x, w) }",
+        w=quantizing.random(4, 4, 1, 1),
+    )
+    images = quantizing.random(12, 1, 4, 64, 64)
+    images[0, 0, 0, 0, 0] = 1000.0  # is not among those that are measured on
+    inputs = Calibration("an outlier", False, len(images), lambda: iter(images))
+    for may in (True, False):
+        report = quantized_by_itself(model, inputs, None, may=may)
+        assert (report.method, report.kept_float) == ("percentile", ())
+        assert report.cosine > 0.99
+    assert quantized_by_itself(model, inputs, QuantizeOptions(), may=True).cosine < 0.9
 
 
 def test_a_budget_that_nothing_keeps_is_an_error() -> None:

@@ -53,6 +53,12 @@ def test_entropy_lets_go_of_outliers_and_of_nothing_else() -> None:
     assert (kept.low, kept.high) == pytest.approx((-1.0, 1.0), abs=0.01)
 
 
+def test_entropy_keeps_values_that_are_all_far_from_0() -> None:
+    x = np.linspace(7, 8, 1000, dtype=np.float32)[None]
+    found = ranges(quantizing.graph(RELU), x, method="entropy")["y"]
+    assert (found.low, found.high) == pytest.approx((7.0, 8.0), abs=0.1)
+
+
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
 def test_a_constant_tensor_has_its_value_as_range(method: str) -> None:
     x = np.zeros((1, 1000), np.float32)

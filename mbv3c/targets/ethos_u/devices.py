@@ -9,7 +9,7 @@ and `memory_mode` are names of its sections, clocks are their `core_clock` and b
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 from mbv3c.errors import UsageError
 from mbv3c.precision import INT8
@@ -44,6 +44,7 @@ class NpuTarget(Target):
     system_configs: tuple[str, ...]
     interpreted: bool
     interpolates: bool
+    computes_fp32: ClassVar[bool] = False
 
 
 _SHARED = ("Shared_Sram", "Sram_Only")

@@ -1,15 +1,18 @@
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.targets import find_target
 from mbv3c.targets.ethos_u.c_source import read_layout
-from mbv3c.targets.ethos_u.compiling import lowering
+from mbv3c.targets.ethos_u.compiling import lowering, run_tosa
 from mbv3c.targets.ethos_u.devices import NPU_TARGETS, Knobs, NpuTarget
+from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
 from mbv3c.targets.ethos_u.interpreter.program import read_program
 from mbv3c.targets.ethos_u.lowering.partition import partition
+from mbv3c.targets.ethos_u.lowering.tosa_graph import TosaGraph
 from mbv3c.targets.ethos_u.placement import npu_part
 from mbv3c.targets.ethos_u.vela import build, check_budget, estimate
 
@@ -73,3 +76,19 @@ def test_a_tuner_gets_cycles_and_sram_of_a_choice(quantized: onnx.ModelProto):
 def test_what_vela_cannot_read_is_an_error():
     with pytest.raises(ToolError, match="vela failed"):
         build(b"no network", find_target("npu"), Knobs())
+
+
+def test_convolutions_with_equal_weights_keep_their_biases(tmp_path: Path):
+    """PP-OCR's detector v4 adds numbers behind its activations; vela mixed two of them up."""
+    graph, weights = TosaGraph(), np.full((1, 1, 16, 1), 127, np.int8)
+    y = x = graph.input("x", (1, 2, 2, 16))
+    for bias in (300, 900, 600):
+        sums = graph.convolution(y, weights, np.full(16, bias, np.int32), 0, depthwise=True)
+        y = graph.rescale(sums, 1 / 127, 0, 0)
+    tosa, raw = graph.finish([y]), tmp_path / "model.npz"
+    raw.write_bytes(build(tosa, find_target("npu"), Knobs()).raw)
+    image = np.arange(-32, 32, dtype=np.int8).reshape(x.shape)
+    (expected,) = run_tosa(tosa, [image])
+    np.testing.assert_array_equal(expected.ravel(), image.ravel() + 2 + 7 + 5)
+    (streamed,) = interpret(read_program(raw), [image])
+    np.testing.assert_array_equal(streamed.ravel(), expected.ravel())

@@ -12,20 +12,24 @@ from math import prod
 import onnx
 
 from mbv3c.graphs.count import tensor_shapes
-from mbv3c.targets.ethos_u.lowering.reasons import reason_of
+from mbv3c.targets.ethos_u.lowering.reasons import BEHIND_THE_CUT, reason_of
 from mbv3c.targets.ethos_u.lowering.region import Operator, Region, Stay
 
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 def left_operators(
-    model: onnx.ModelProto, regions: Sequence[Region], ends: Sequence[Operator]
+    model: onnx.ModelProto,
+    regions: Sequence[Region],
+    ends: Sequence[Operator],
+    behind: Sequence[Region] = (),
 ) -> tuple[Operator, ...]:
     """List the nodes of a model with QDQ pairs that no region computes, in order.
 
     Constants, the pairs themselves and `ends`, conversions of inputs and outputs, are left out.
+    `behind` are regions that the NPU could compute, but for what is on the CPU in front of them.
     """
-    graph = _Graph(model, _owners(regions))
+    graph = _Graph(model, _owners(regions), frozenset(_owners(behind)))
     at_ends = {name for end in ends for name in end.nodes}
     return tuple(
         graph.left(node)
@@ -46,8 +50,10 @@ def _owners(regions: Sequence[Region]) -> dict[str, int]:
 class _Graph:
     """A model with the numbers of the regions that compute its nodes, by their names."""
 
-    def __init__(self, model: onnx.ModelProto, owners: Mapping[str, int]) -> None:
-        self._owners = owners
+    def __init__(
+        self, model: onnx.ModelProto, owners: Mapping[str, int], behind: frozenset[str]
+    ) -> None:
+        self._owners, self._behind = owners, behind
         self._makers = {name: node for node in model.graph.node for name in node.output}
         self._model = model
         self._readers = defaultdict[str, list[onnx.NodeProto]](list)
@@ -82,6 +88,8 @@ class _Graph:
         """Say what a node costs that the CPU computes."""
         quantized = any(name in self._quantized for name in node.output)
         reason = reason_of(node.op_type, quantized=quantized)
+        if node.name in self._behind:
+            reason = BEHIND_THE_CUT
         before: set[int] = set()
         behind: set[int] = set()
         taken = given = 0

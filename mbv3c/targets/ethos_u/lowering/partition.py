@@ -21,6 +21,7 @@ from mbv3c.targets.ethos_u.lowering.composite import (
     shape_of,
 )
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions, allowed_lsb, convert
+from mbv3c.targets.ethos_u.lowering.cutting import REGION_CALL, is_worth_a_cut, needs_of_regions
 from mbv3c.targets.ethos_u.lowering.importing import import_named
 from mbv3c.targets.ethos_u.lowering.layout import on_device
 from mbv3c.targets.ethos_u.lowering.left import left_operators
@@ -35,7 +36,6 @@ from mbv3c.targets.ethos_u.lowering.region import (
 from mbv3c.targets.ethos_u.lowering.tosa_graph import TosaGraph, TosaTensor
 
 _ENTRY = "main"
-_REGION_CALL = "relax.call_dps_packed"
 _AT_THE_INPUT = ("relax.quantize", "relax.astype")  # which leave the values as they are
 
 
@@ -77,15 +77,14 @@ def partition(model: onnx.ModelProto, lowering: LoweringOptions | None = None) -
     waits = [each for each in on_cpu if each.stay is not None and each.stay.is_awaited]
     if not on_cpu:  # conversions between steps that no pattern takes
         on_cpu = tuple(left[variable][0] for variable in inside)
-    if not waits and _awaited(compiled[_ENTRY], inside):
+    needs = list(needs_of_regions(compiled[_ENTRY], inside))
+    if not waits and any(needs):
         waits = list(on_cpu)
-    return Partition(
-        compiled,
-        found,
-        on_cpu,
-        tuple(waits),
-        tuple(end for end, is_end in left.values() if is_end),
-    )
+    if waits and not needs[0] and is_worth_a_cut(model, found[0]):
+        on_cpu = left_operators(model, found[:1], at_ends, behind=found[1:])
+        found, waits = found[:1], []
+        at_ends = tuple(end for end in at_ends if end.kind != "dequantize")
+    return Partition(compiled, found, on_cpu, tuple(waits), at_ends)
 
 
 def _placeholder(symbol: str) -> tvm.runtime.Module:
@@ -251,20 +250,6 @@ def _single_operator(
     )
 
 
-def _awaited(main: relax.Function, on_cpu: Sequence[Any]) -> set[Any]:
-    """Return the variables of `on_cpu` that a region needs."""
-    before: dict[Any, set[Any]] = {}
-    awaited: set[Any] = set()
-    for variable, value in bindings(main):
-        needed = {variable} if variable in on_cpu else set()
-        for read in tvm.relax.analysis.free_vars(value):
-            needed |= before.get(read, set())
-        before[variable] = needed
-        if operator(value) == _REGION_CALL:
-            awaited |= needed
-    return awaited
-
-
 def _left(main: relax.Function) -> Iterator[tuple[Any, tuple[Operator, bool]]]:
     """Yield the operators that `main` computes itself, with the variables they are bound to.
 
@@ -273,7 +258,7 @@ def _left(main: relax.Function) -> Iterator[tuple[Any, tuple[Operator, bool]]]:
     results, inputs = _results(main), list(main.params)
     for variable, value in bindings(main):
         name = operator(value)
-        if not name or name == _REGION_CALL:
+        if not name or name == REGION_CALL:
             continue
         kind = name.removeprefix("relax.")
         node = name_of(value)

@@ -20,6 +20,10 @@ IN_FP32 = Reason(
     "fp32 in the quantized model",
     "quantize its result, or end the network before it",
 )
+BEHIND_THE_CUT = Reason(
+    "behind operators of the CPU, and a bundle holds one command stream",
+    "change those in front, as said of them",
+)
 OTHER = Reason(
     "no integer form that an Ethos-U computes",
     "take it out of the network, or move it behind the last layer with weights",

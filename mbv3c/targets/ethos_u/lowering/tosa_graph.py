@@ -13,7 +13,10 @@ from mbv3c.targets.ethos_u.lowering.region import Channel, channels_of
 
 _NUMPY = {ts.DType.INT8: np.int8, ts.DType.INT32: np.int32}
 _LEAST_SHIFT, _MOST_SHIFT = 2, 62
+_MIDDLE_FACTOR = 3 << 29  # of those from 2^30 to 2^31
 INT8, INT32 = ts.DType.INT8, ts.DType.INT32
+
+Multiplier = tuple[int, int]  # factor and right shift
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class TosaGraph:
         self._names: dict[str, int] = {}
         self._order: dict[str, int] = {}
         self._kernels: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+        self._biases: dict[tuple[Any, ...], bytes] = {}  # by weights and multipliers
         self.layer = ""
         self.channels: dict[Channel, str] = {}
         self.tables: dict[bytes, str] = {}
@@ -142,6 +146,7 @@ class TosaGraph:
         """Multiply by a real number, or a number per channel, rounding once, and saturate."""
         pairs = [multiplier(float(scale)) for scale in np.atleast_1d(np.asarray(scales, float))]
         if x.name in self._kernels:
+            pairs = self._told_apart(*self._kernels[x.name], pairs)
             each = pairs * (x.shape[3] // len(pairs))
             used = channels_of(*self._kernels[x.name], *zip(*each, strict=True))
             self.channels.update(dict.fromkeys(used, self.layer))
@@ -155,6 +160,26 @@ class TosaGraph:
         return self._add(
             ts.Op.RESCALE, [x, *constants], x.shape, dtype, suffix, "RescaleAttribute", *attributes
         )
+
+    def _told_apart(
+        self, kernel: NDArray[Any], bias: NDArray[Any], pairs: list[Multiplier]
+    ) -> list[Multiplier]:
+        """Return multipliers that no convolution with equal weights and another bias has.
+
+        Where weights and multipliers are equal, vela 5.2 takes the bias of one convolution for all
+        (`EncodeWeightAndScaleTensor` in its `scheduler.cpp` does not compare biases). So the first
+        multiplier changes in its last bits, which is less than fp32 tells apart.
+        """
+        (factor, shift), *others = pairs
+        step = 1 if factor < _MIDDLE_FACTOR else -1
+        while True:
+            told = [(factor, shift), *others]
+            known = self._biases.setdefault(
+                (kernel.shape, kernel.tobytes(), *told), bias.tobytes()
+            )
+            if known == bias.tobytes():
+                return told
+            factor += step
 
     def clamp(self, x: TosaTensor, low: int, high: int) -> TosaTensor:
         """Limit int8 values."""
@@ -299,7 +324,7 @@ def _serialized(tensor: TosaTensor) -> Any:
     return ts.TosaSerializerTensor(tensor.name, list(tensor.shape), tensor.dtype)
 
 
-def multiplier(scale: float) -> tuple[int, int]:
+def multiplier(scale: float) -> Multiplier:
     """Return a factor as RESCALE takes it: a multiplier of 31 bits and a right shift.
 
     Raises:

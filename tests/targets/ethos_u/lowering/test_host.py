@@ -11,7 +11,13 @@ from mbv3c.targets.ethos_u.compiling import run_tosa
 from mbv3c.targets.ethos_u.host_parity import run_host
 from mbv3c.targets.ethos_u.lowering.host import host_part
 from mbv3c.targets.ethos_u.lowering.partition import partition
-from mbv3c.targets.ethos_u.lowering.reasons import IN_FP32, REASONS, Reason
+from mbv3c.targets.ethos_u.lowering.reasons import (
+    BEHIND_THE_CUT,
+    IN_FP32,
+    OTHER,
+    REASONS,
+    Reason,
+)
 from mbv3c.targets.ethos_u.placement import npu_part
 from tests.targets.ethos_u.lowering.test_partition import graph_of
 
@@ -22,6 +28,7 @@ ALIGNED = """
     y = Resize <mode="linear", coordinate_transformation_mode="align_corners"> (h, e, s)
 """
 FLAT = "m = GlobalAveragePool(x) f = Flatten(m) g0 = Gemm(f, g, d) y = Softmax(g0)"
+CUT = "h = Conv <pads=[1,1,1,1]> (x, w) e = Sin(h) y = Conv(e, tail)"
 SPLIT = """
     h = Conv(x, p)
     m = GlobalAveragePool(h)
@@ -40,10 +47,11 @@ def quantized_of(model: onnx.ModelProto) -> onnx.ModelProto:
         (ALIGNED, "[1,12,18,22]", {"Resize": REASONS["Resize"]}),
         (FLAT, "[1,6]", {"Softmax": IN_FP32}),
         (SPLIT, "[1,12,9,11]", {"Softmax": IN_FP32, "Mul": IN_FP32}),
+        (CUT, "[1,4,9,11]", {"Sin": OTHER, "Conv": BEHIND_THE_CUT}),
     ],
 )
 def test_npu_and_host_are_the_model(body: str, out: str, left: dict[str, Reason]):
-    quantized = quantized_of(graph_of(body, out))
+    quantized = quantized_of(graph_of(body, out, tail=(4, 16, 1, 1)))
     parts = partition(quantized)
     region = npu_part(parts)
     host = host_part(quantized, region.outputs)
