@@ -32,7 +32,7 @@ def new_file(path: Path, *, force: bool) -> Iterator[Path]:
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file")
-    if _takes_bytes(path):
+    if takes_bytes(path):
         with _explained(path), scratch_folder("write") as folder:
             yield folder / path.name
             with (folder / path.name).open("rb") as source, path.open("wb") as device:
@@ -101,7 +101,7 @@ def _replacing(path: Path, *, force: bool) -> Iterator[Path]:
         yield folder
 
 
-def _takes_bytes(path: Path) -> bool:
+def takes_bytes(path: Path) -> bool:
     """Say whether there is something at `path` to write to instead of replacing it.
 
     Raises:

@@ -37,13 +37,15 @@ def run(
 ) -> None:
     """Run one inference: fp32 .npy in, .npy out, or .npz with every output by its name.
 
+    A device or a pipe as --output, such as /dev/null, takes several outputs as one .npz.
+
     An image is prepared as `verify --images` does it.
 
     Of a detector the .npz holds boxes (left, top, right, bottom in pixels of the input), scores,
     labels and images (which image of the batch), after non-maximum suppression by class.
     """
     from mbv3c import pipeline
-    from mbv3c.atomic import new_file
+    from mbv3c.atomic import new_file, takes_bytes
     from mbv3c.execution.detection import Thresholds
     from mbv3c.quantization.images import IMAGES
 
@@ -61,6 +63,7 @@ def run(
             thresholds=thresholds,
             place=place,
             preparing=preparing,
+            any_name=takes_bytes(output),
         )
     shapes = {name: list(array.shape) for name, array in ran.arrays.items()}
     first, *others = shapes.values()

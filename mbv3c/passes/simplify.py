@@ -1,7 +1,7 @@
 """Run onnxsim: infer shapes and fold whatever a fixed input shape makes constant.
 
 Its own fusions stay off: they would do some of our rewrites without saying where, and `optimize`
-reports what each rewrite did.
+reports what each rewrite did. A tensor that holds nothing is constant, too (`store_empty`).
 """
 
 import onnx
@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from mbv3c.errors import ModelError
 from mbv3c.passes.report import PassReport
 from mbv3c.passes.spell_normalization import spell_normalization
+from mbv3c.passes.store_empty import store_empty
 
 NAME = "simplify"
 
@@ -24,7 +25,9 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     before = len(model.graph.node)
     try:
         accepted = _without_deprecated(model)
-        simplified, _ = onnxsim.simplify(accepted, perform_optimization=False, skip_fuse_bn=True)
+        simplified = _folded(accepted)
+        while (filled := store_empty(simplified)) is not simplified:
+            simplified = _folded(filled)
     except (DecodeError, EncodeError) as error:
         raise ModelError(
             "the model becomes larger than 2 GiB when what is constant in it is folded, which is "
@@ -40,6 +43,12 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     changed = after != before
     report = PassReport(NAME, folded if changed else (), (), before, after, changed)
     return (simplified if changed else model), report
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    folded: onnx.ModelProto
+    folded, _ = onnxsim.simplify(model, perform_optimization=False, skip_fuse_bn=True)
+    return folded
 
 
 def _without_deprecated(model: onnx.ModelProto) -> onnx.ModelProto:
