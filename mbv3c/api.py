@@ -4,11 +4,12 @@ A model is an `onnx.ModelProto`, or the path of an ONNX file. A job is a `JobSpe
 name of a target.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from mbv3c import inference, pipeline, targets
 from mbv3c.bundle import Bundle
@@ -220,7 +221,7 @@ def ladder(
 
 def run(
     bundle: str | Path,
-    x: Feed | str | Path,
+    x: Feed | Mapping[str, NDArray[Any]] | str | Path,
     *,
     raw: bool = False,
     place: Place | None = None,
@@ -230,8 +231,9 @@ def run(
 ) -> Ran:
     """Run one inference; `arrays` of the result has every output by its name.
 
-    A model with several inputs takes a tuple of arrays, in the order of its inputs. `x` may also
-    be a file: .npy, .npz, or an image, which is prepared as `preparing` says.
+    A model with several inputs takes a tuple of arrays, in the order of its inputs, or a dict of
+    them by the names of the inputs. `x` may also be a file: .npy, .npz, or an image, which is
+    prepared as `preparing` says.
 
     Raises:
         UsageError: the input has another type or shape than the bundle's.

@@ -56,7 +56,7 @@ def check_place(path: Path, *, force: bool) -> bool:
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file")
-    if _takes_bytes(path):
+    if takes_bytes(path):
         return True
     _check_free(path, force=force)
     return False
@@ -120,7 +120,7 @@ def _check_free(path: Path, *, force: bool) -> None:
         raise UsageError(f"the folder {path.parent} does not exist; make it first")
 
 
-def _takes_bytes(path: Path) -> bool:
+def takes_bytes(path: Path) -> bool:
     """Say whether there is something at `path` to write to instead of replacing it.
 
     Raises:

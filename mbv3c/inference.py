@@ -1,7 +1,7 @@
 """One inference of a bundle, on an array or a file."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,31 @@ class Ran:
     ran_on: str
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where outputs go.
+
+    Attributes:
+        path: the file.
+        is_device: whether its bytes go to a device or a pipe, which may have any name.
+    """
+
+    path: Path
+    is_device: bool = False
+
+    @property
+    def is_archive(self) -> bool:
+        return self.path.suffix == ".npz"
+
+    @property
+    def takes_several(self) -> bool:
+        return self.is_archive or self.is_device
+
+
 def run_bundle(
     path: Path,
-    x: Feed | Path,
-    output: Path | None = None,
+    x: Feed | Mapping[str, NDArray[Any]] | Path,
+    output: Output | None = None,
     *,
     raw: bool = False,
     thresholds: Thresholds | None = None,
@@ -50,14 +71,15 @@ def run_bundle(
 ) -> Ran:
     """Run one inference on an array, on several of a model with several inputs, or on a file.
 
+    Several arrays are a tuple in the order of the inputs, or a mapping from the inputs' names.
+
     The file is .npy, .npz with the arrays by the names of the inputs, or an image, which is
     prepared as calibration does, and as `preparing` says; it fills the batch. Of a bundle for
     several shapes the program for the input's shape runs; an image becomes one of the first.
 
     The outputs also go to `output`: an .npz file takes every array by its name, an .npy file the
     only one. A detector's outputs become what `mbv3c.execution.detection.detect` makes of them,
-    unless `raw` asks for the outputs themselves. `trust` is what the user says of a bundle from
-    elsewhere.
+    unless `raw` asks for the outputs themselves. `trust` is what the user says of a bundle from elsewhere.
 
     Raises:
         UsageError: the input does not fit, there are several arrays and `output` is no .npz file,
@@ -73,9 +95,9 @@ def run_bundle(
             "its outputs as they are"
         )
     named = names if detector is None else DETECTIONS
-    if output is not None and len(named) > 1 and output.suffix != ".npz":
+    if output is not None and len(named) > 1 and not output.takes_several:
         raise UsageError(
-            f"the bundle gives several arrays ({', '.join(named)}) and {output.name} is no .npz "
+            f"the bundle gives several arrays ({', '.join(named)}) and {output.path.name} is no .npz "
             "file; name one that ends in .npz"
         )
     if isinstance(x, Path) and x.suffix.lower() in IMAGES:
@@ -89,14 +111,16 @@ def run_bundle(
         boxes, scores = (arrays[name] for name in detector)
         height, width = arrays_of(given)[0].shape[2:]
         arrays = detect(boxes, scores, height, width, thresholds or Thresholds())
-    if output is not None and output.suffix == ".npz":
-        write_npz(output, arrays)
+    if output is not None and (len(named) > 1 or output.is_archive):
+        write_npz(output.path, arrays)
     elif output is not None:
-        save_array(output, outputs[0])
+        save_array(output.path, outputs[0])
     return Ran(arrays, opened.ran_on)
 
 
-def _checked_input(x: Feed | Path, accepted: Sequence[Sequence[TensorRecord]]) -> Feed:
+def _checked_input(
+    x: Feed | Mapping[str, Any] | Path, accepted: Sequence[Sequence[TensorRecord]]
+) -> Feed:
     """Return an input after making sure that it is what a bundle takes for one of its shapes.
 
     Raises:
@@ -104,13 +128,16 @@ def _checked_input(x: Feed | Path, accepted: Sequence[Sequence[TensorRecord]]) -
     """
     wanted = accepted[0]
     name = str(x) if isinstance(x, Path) else "the input"
-    arrays = _read_input(x, wanted) if isinstance(x, Path) else arrays_of(x)
+    if isinstance(x, Path):
+        arrays = _read_input(x, wanted)
+    else:
+        arrays = _by_name(x, wanted) if isinstance(x, Mapping) else arrays_of(x)
     arrays = tuple(native(one) if isinstance(one, np.ndarray) else one for one in arrays)
     if len(arrays) != len(wanted):
         names = ", ".join(record.name for record in wanted)
         raise UsageError(
-            f"{name} holds {len(arrays)} arrays; the bundle takes {len(wanted)}: {names}; give an "
-            ".npz file with these arrays"
+            f"{name} holds {len(arrays)} arrays; the bundle takes {len(wanted)}: {names}; give "
+            "an .npz file with these arrays, or in Python a dict of them by these names"
         )
     if any(all(map(_is_of, arrays, records)) for records in accepted):
         return as_feed(arrays)
@@ -135,7 +162,24 @@ def _is_of(array: Any, record: TensorRecord) -> bool:
 
 
 def _shown(array: Any) -> str:
-    return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else str(array)
+    if isinstance(array, np.ndarray):
+        return f"{array.dtype} {array.shape}"
+    return f"a {type(array).__name__} where a numpy array belongs"
+
+
+def _by_name(given: Mapping[str, Any], wanted: Sequence[TensorRecord]) -> tuple[Any, ...]:
+    """Return arrays in the order of a bundle's inputs.
+
+    Raises:
+        UsageError: one is missing, or no input has its name.
+    """
+    names = [record.name for record in wanted]
+    if set(names) != set(given):
+        raise UsageError(
+            f"the arrays are named {', '.join(map(str, given)) or 'nothing'}; name them as the "
+            f"bundle's inputs: {', '.join(names)}"
+        )
+    return tuple(given[name] for name in names)
 
 
 def _read_input(path: Path, wanted: Sequence[TensorRecord]) -> tuple[NDArray[Any], ...]:

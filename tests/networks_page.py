@@ -30,7 +30,8 @@ def tried(model: onnx.ModelProto, folder: Path, target: str, precision: str | No
     assert (done.returncode, error["kind"]) in ((1, "model"), (2, "usage")), error
     assert len(error["message"]) < 400
     assert not bundle.exists()
-    return f"refused: {' '.join(error['message'].replace(f'{folder}/', '').split())}"
+    lines = error["message"].replace(f"{folder}/", "").splitlines()
+    return f"refused: {'; '.join(' '.join(line.split()) for line in lines)}"
 
 
 def check(

@@ -10,6 +10,7 @@ import pytest
 
 import mbv3c
 from mbv3c import api
+from mbv3c.errors import UsageError
 from tests.onnx_text import graph
 
 PAGE = Path(__file__).parents[1] / "docs/api.md"
@@ -58,4 +59,9 @@ def test_a_bundle_that_is_compiled_again_at_its_place_is_the_one_that_runs(tmp_p
             k=np.array(factor, np.float32),
         )
         mbv3c.compile(model, "host_cpu", tmp_path / "bundle", force=True)
-        np.testing.assert_allclose(mbv3c.run(tmp_path / "bundle", x).arrays["y"], factor * x)
+        ran = mbv3c.run(tmp_path / "bundle", {"x": x})
+        np.testing.assert_allclose(ran.arrays["y"], factor * x)
+    with pytest.raises(UsageError, match="named image; name them as the bundle's inputs: x"):
+        mbv3c.run(tmp_path / "bundle", {"image": x})
+    with pytest.raises(UsageError, match="holds a list where a numpy array belongs"):
+        mbv3c.run(tmp_path / "bundle", {"x": x.tolist()})

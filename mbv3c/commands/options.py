@@ -169,6 +169,10 @@ def parse_shapes(texts: Sequence[str]) -> "tuple[InputShape, ...]":
     for part in (part for text in texts for part in text.split(";")):
         one_by_one = [part] if ":" in part else part.split()
         shapes += [parse_shape(each) for each in one_by_one]
+    if texts and not shapes:
+        raise UsageError(
+            '--input-shapes is empty; write the shapes, apart by spaces, like "224x224 320x320"'
+        )
     return tuple(shapes)
 
 

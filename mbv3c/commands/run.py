@@ -36,13 +36,15 @@ def run(
 ) -> None:
     """Run one inference: fp32 .npy in, .npy out, or .npz with every output by its name.
 
+    A device or a pipe as --output, such as /dev/null, takes several outputs as one .npz.
+
     An image is prepared as `verify --images` does it.
 
     Of a detector the .npz holds boxes (left, top, right, bottom in pixels of the input), scores,
     labels and images (which image of the batch), after non-maximum suppression by class.
     """
     from mbv3c import inference
-    from mbv3c.atomic import new_file
+    from mbv3c.atomic import new_file, takes_bytes
     from mbv3c.execution.detection import Thresholds
     from mbv3c.quantization.images import IMAGES
 
@@ -55,7 +57,7 @@ def run(
         ran = inference.run_bundle(
             bundle,
             source,
-            temporary,
+            inference.Output(temporary, is_device=takes_bytes(output)),
             raw=raw,
             thresholds=thresholds,
             place=place,

@@ -252,6 +252,12 @@ def _set_input_shapes(
     for value in inputs:
         if static_shape(value) is None:
             dims = value.type.tensor_type.shape.dim
+            if any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in dims):
+                raise ModelError(
+                    f"{path}: input {value.name!r} has the shape "
+                    f"({', '.join(dim.dim_param or str(dim.dim_value) for dim in dims)}), which "
+                    "holds no numbers; give it a shape with --input-shape, or leave it out"
+                )
             shown = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in dims)
             example = "1,3,224,224" if len(inputs) == 1 else f"'{value.name}:1,3,224,224'"
             raise ModelError(

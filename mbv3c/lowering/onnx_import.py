@@ -10,6 +10,7 @@ for each of them, which takes longer than all the rest of lowering.
 
 import io
 import re
+from collections.abc import Callable
 from contextlib import redirect_stdout
 
 import onnx
@@ -28,8 +29,10 @@ _WITHOUT_KERNEL = ("TopK",)  # the importer makes a call of TVM's runtime of the
 _FOR_ONE_PROCESSOR = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 
 
-def check_operators(model: onnx.ModelProto) -> None:
-    """Make sure that TVM can import every operator, and has a kernel for it.
+def check_operators(
+    model: onnx.ModelProto, is_own: Callable[[onnx.NodeProto], bool] = lambda node: False
+) -> None:
+    """Make sure that TVM can import every operator, and has a kernel for it; or it `is_own`.
 
     Raises:
         UnknownOperatorsError: TVM lacks some operators; the message names them all, with their
@@ -41,7 +44,7 @@ def check_operators(model: onnx.ModelProto) -> None:
     for position, node in enumerate(model.graph.node):
         if node.op_type not in known or node.domain not in DEFAULT_DOMAINS:
             how = "cannot import these operators"
-        elif node.op_type in _WITHOUT_KERNEL:
+        elif node.op_type in _WITHOUT_KERNEL and not is_own(node):
             how = "has no kernel for these operators"
         else:
             continue
@@ -109,6 +112,7 @@ def _why_not(model: onnx.ModelProto, printed: str, error: Exception) -> str:
     )
 
 
+_TAKE = tvm.ir.Op.get("relax.take")
 _RESHAPE = tvm.ir.Op.get("relax.reshape")
 
 
@@ -119,10 +123,28 @@ class FoldReshape:
     def transform_module(
         self, module: tvm.IRModule, context: tvm.transform.PassContext
     ) -> tvm.IRModule:
-        for name, function in module.functions_items():
-            if isinstance(function, relax.Function):
-                module[name] = _Folder(module).visit_expr(function)
-        return module
+        return _mutated(module, _Folder)
+
+
+@tvm.transform.module_pass(opt_level=0, name="ReadInside")
+class ReadInside:
+    """Have a Gather of positions outside of its table read the first or the last row.
+
+    ONNX calls such positions an error. TVM would read what lies beside the table, and warns of
+    that whatever the positions are.
+    """
+
+    def transform_module(
+        self, module: tvm.IRModule, context: tvm.transform.PassContext
+    ) -> tvm.IRModule:
+        return _mutated(module, _Clipper)
+
+
+def _mutated(module: tvm.IRModule, kind: type[PyExprMutator]) -> tvm.IRModule:
+    for name, function in module.functions_items():
+        if isinstance(function, relax.Function):
+            module[name] = kind(module).visit_expr(function)
+    return module
 
 
 @mutator
@@ -136,11 +158,21 @@ class _Folder(PyExprMutator):  # type: ignore[misc]
         return relax.const(data.numpy().reshape(shape), str(data.dtype))
 
 
+@mutator
+class _Clipper(PyExprMutator):  # type: ignore[misc]
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        if call.op != _TAKE or call.attrs.mode != "fast":
+            return call
+        return relax.op.take(*call.args, call.attrs.axis, "clip")
+
+
 # In order: spell composite operators out, make one binding per value, compute what is constant,
 # turn every operator into TensorIR, and merge elementwise work into the convolution before it.
 RELAX_PASSES: tuple[tvm.transform.Pass, ...] = (
     transform.DecomposeOpsForInference(),
     FoldReshape(),
+    ReadInside(),
     transform.CanonicalizeBindings(),
     transform.FoldConstant(),
     transform.LegalizeOps(),

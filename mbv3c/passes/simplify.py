@@ -1,7 +1,7 @@
 """Run onnxsim: infer shapes and fold whatever a fixed input shape makes constant.
 
 Its own fusions stay off: they would do some of our rewrites without saying where, and `optimize`
-reports what each rewrite did.
+reports what each rewrite did. A tensor that holds nothing is constant, too (`store_empty`).
 """
 
 from functools import cache
@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from mbv3c.errors import ModelError
 from mbv3c.passes.report import PassReport
 from mbv3c.passes.spell_normalization import spell_normalization
+from mbv3c.passes.store_empty import store_empty
 from mbv3c.steps import step
 
 NAME = "simplify"
@@ -28,13 +29,9 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     try:
         accepted = _without_deprecated(model)
         _import_schemas()
-        with step("folding what is constant in the graph", "onnxsim", model.ByteSize):
-            simplified, _ = onnxsim.simplify(
-                accepted,
-                perform_optimization=False,
-                skip_fuse_bn=True,
-                import_custom_schemas=False,
-            )
+        simplified = _folded(accepted)
+        while (filled := store_empty(simplified)) is not simplified:
+            simplified = _folded(filled)
     except (DecodeError, EncodeError) as error:
         raise ModelError(
             "the model becomes larger than 2 GiB when what is constant in it is folded, which is "
@@ -56,6 +53,15 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
 def _import_schemas() -> None:
     """Tell onnxsim of the operators that only onnx knows, once: it would compare all each time."""
     onnxsim.import_onnx_schemas()
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    folded: onnx.ModelProto
+    with step("folding what is constant in the graph", "onnxsim", model.ByteSize):
+        folded, _ = onnxsim.simplify(
+            model, perform_optimization=False, skip_fuse_bn=True, import_custom_schemas=False
+        )
+    return folded
 
 
 def _without_deprecated(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -7,7 +7,8 @@
 An element comes before another if it is larger, or equal and further to the front: the order in
 which onnxruntime takes them. What is left are the elements that come after the one that was taken
 last, so that no value has to stand for "taken". Ranks compare all elements with all others, in
-few kernels whatever the number is. Source: ONNX operator TopK-11.
+few kernels whatever the number is, which is for GPUs (`spell_ranks`): CPUs have a kernel that
+compares most elements once. Source: ONNX operator TopK-11.
 """
 
 from math import prod
@@ -19,10 +20,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from mbv3c.passes.report import PassReport, Removal
-from mbv3c.passes.spelling import Spelling, StaysError, spell_nodes
+from mbv3c.passes.spelling import KeptError, Spelling, StaysError, spell_nodes
 
 NAME = "spell_topk"
-REMOVES = Removal(("TopK",), "whose number is constant")
+REMOVES = Removal(("TopK",), "of a constant number, up to 16")
 
 _FEW = 16  # to take one by one, with two or three kernels each
 _MOST_COMPARISONS = 2**24
@@ -31,7 +32,12 @@ _OLDEST = 13  # ReduceSum and Unsqueeze take their axes as inputs from this opse
 
 
 def spell_topk(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
-    """Rewrite every TopK whose number is constant."""
+    """Rewrite every TopK of a few; what takes more is left as it is."""
+    return spell_nodes(model, NAME, {"TopK": lambda spelling: _TopK(spelling).write_few()})
+
+
+def spell_ranks(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
+    """Rewrite every TopK of any constant number, by ranks where it takes many."""
     return spell_nodes(model, NAME, {"TopK": lambda spelling: _TopK(spelling).write()})
 
 
@@ -51,25 +57,39 @@ class _TopK:
         self._count = int(spelling.value(spelling.input(1), "its number").item())
         self._largest = bool(spelling.attribute("largest", 1))
 
+    def write_few(self) -> None:
+        """Append the nodes, unless there are many to take.
+
+        Raises:
+            KeptError: it takes many.
+            StaysError: onnxruntime's order is not known.
+        """
+        self._check()
+        if self._count > _FEW:
+            raise KeptError
+        self.write()
+
     def write(self) -> None:
         """Append the nodes.
 
         Raises:
             StaysError: onnxruntime's order is not known, or there is too much to compare.
         """
-        if not 0 < self._count <= self._size:
-            raise StaysError(f"it takes {self._count} of {self._size}")
+        self._check()
         if self._count == 1:
             self._best()
-            return
-        if not self._spelling.attribute("sorted", 1):
-            raise StaysError("it does not sort (sorted 0), and its order is onnxruntime's own")
-        if self._count <= _FEW:
+        elif self._count <= _FEW:
             self._one_by_one()
         elif prod(self._shape) * self._size <= _MOST_COMPARISONS:
             self._by_rank()
         else:
             raise StaysError(f"it takes {self._count} of {self._size}; of so many, up to {_FEW}")
+
+    def _check(self) -> None:
+        if not 0 < self._count <= self._size:
+            raise StaysError(f"it takes {self._count} of {self._size}")
+        if self._count > 1 and not self._spelling.attribute("sorted", 1):
+            raise StaysError("it does not sort (sorted 0), and its order is onnxruntime's own")
 
     def _best(self) -> None:
         spelling, name = self._spelling, "Max" if self._largest else "Min"

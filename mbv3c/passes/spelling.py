@@ -182,7 +182,7 @@ class Spelling:
     def store(self, array: NDArray[Any], what: str) -> str:
         """Store a constant and return its name."""
         name = self._around.free(f"{self._own}.{what}")
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def add(self, op_type: str, *inputs: str, out: str = "", **attributes: Any) -> str:

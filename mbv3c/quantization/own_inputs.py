@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from mbv3c.errors import UsageError
-from mbv3c.feeds import Array, Feed
+from mbv3c.feeds import Array, Feed, shape_text
 from mbv3c.graphs.load import input_shapes_of
 from mbv3c.parity.own_inputs import OwnInputs
 from mbv3c.quantization.calibration import (
@@ -114,12 +114,22 @@ def read_all_inputs(
     if not found:
         raise NoInputsError(f"{wanted.path}: its arrays hold no inputs; put some there")
     joined = OwnInputs(
-        "; ".join(dict.fromkeys(own.source for own in found)),
+        _sources(shapes, read),
         [name for own in found for name in own.files],
         [feed for own in found for feed in own.feeds],
         next((own.preprocessing for own in found if own.preprocessing), None),
     )
     return joined, [own.feeds if own is not None else [] for own in read]
+
+
+def _sources(shapes: Sequence[Shapes], read: Sequence[OwnInputs | None]) -> str:
+    """Say where the inputs of every shape come from; of several shapes each says its own."""
+    if len(shapes) == 1:
+        return "; ".join(own.source for own in read if own is not None)
+    return "; ".join(
+        f"{shape_text(shape)}: {'none' if own is None else own.source}"
+        for shape, own in zip(shapes, read, strict=True)
+    )
 
 
 def _batches(named: Iterator[tuple[str, Array]], size: int) -> Iterator[tuple[str, Array]]:

@@ -121,6 +121,10 @@ def test_verify_and_bench_go_through_all_shapes(host: Path, tmp_path: Path) -> N
     np.savez(tmp_path / "x.npz", a=np.ones((3, 48, 32), np.float32))
     own = document(mbv3c("verify", host, "--inputs", tmp_path, "--json"))
     assert [one["shape"] for one in own["shapes"]] == [SHAPES[1]]
+    (tmp_path / "x.npz").rename(tmp_path / "b.npz")
+    np.savez(tmp_path / "a.npz", a=np.ones((3, 32, 32), np.float32))
+    both = document(mbv3c("verify", host, "--inputs", tmp_path, "--json"))["own_inputs"]
+    assert both["source"] == "; ".join(f"{shape}: 1 input of {tmp_path}" for shape in SHAPES)
     report = tmp_path / "report.json"
     found = document(mbv3c("verify", host, "--json", "--report", report))
     assert [one["shape"] for one in found["shapes"]] == SHAPES
@@ -166,6 +170,8 @@ def test_shapes_as_they_are_written() -> None:
     )
     with pytest.raises(UsageError, match="is no shape"):
         parse_shapes(("32x32 large",))
+    with pytest.raises(UsageError, match="--input-shapes is empty"):
+        parse_shapes(("",))
 
 
 @pytest.mark.parametrize(

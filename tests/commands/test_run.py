@@ -124,6 +124,13 @@ def test_a_detector_runs_to_its_raw_outputs(detector_bundle: Path, tmp_path: Pat
         assert np.abs(raw[name] - wanted).max() <= 2e-5 * np.ptp(wanted)
 
 
+def test_a_device_takes_several_outputs(detector_bundle: Path) -> None:
+    source = detector_bundle / "golden" / "input.npy"
+    done = mbv3c("run", detector_bundle, "--input", source, "--raw", "-o", "/dev/null", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [array["name"] for array in document(done)["arrays"]] == ["boxes", "scores"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

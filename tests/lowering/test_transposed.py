@@ -67,33 +67,48 @@ def test_what_follows_per_channel_is_part_of_the_weights(after: str, tmp_path: P
 
 
 def overlapping(
-    attributes: str, kernel: tuple[int, int], size: tuple[int, int]
+    attributes: str, kernel: tuple[int, int], size: tuple[int, int], groups: int = 1
 ) -> onnx.ModelProto:
+    outputs = 6 if groups > 1 else 5
     return graph(
-        f"g (float[2, 6, 5, 7] x) => (float[2, 5, {size[0]}, {size[1]}] y) {{"
-        f"c = Conv (x, v) u = ConvTranspose <{attributes}> (c, w, b) y = HardSwish(u) }}",
+        f"g (float[2, 6, 5, 7] x) => (float[2, {outputs}, {size[0]}, {size[1]}] y) {{"
+        f"c = Conv (x, v) u = ConvTranspose <{attributes}, group = {groups}> (c, w, b) "
+        "y = HardSwish(u) }",
         v=random(6, 6, 1, 1),
-        w=random(6, 5, *kernel),
-        b=random(5),
+        w=random(6, outputs // groups, *kernel),
+        b=random(outputs),
     )
 
 
 @pytest.mark.parametrize(
-    ("attributes", "kernel", "size"),
+    ("attributes", "kernel", "size", "made"),
     [
-        ("strides = [2, 2], pads = [1, 1, 1, 1]", (4, 4), (10, 14)),
-        ("strides = [2, 2], pads = [1, 1, 1, 1], output_padding = [1, 1]", (3, 3), (10, 14)),
-        ("strides = [3, 2], pads = [2, 0, 0, 1]", (5, 3), (15, 14)),
-        ("strides = [2, 1], dilations = [1, 2], pads = [0, 2, 0, 2]", (2, 3), (10, 7)),
-        ("strides = [2, 2], dilations = [2, 3], pads = [1, 1, 2, 1]", (3, 2), (10, 14)),
-        ("strides = [2, 2], pads = [0, 1, 0, 1]", (2, 4), (10, 14)),
+        ("strides = [2, 2], pads = [1, 1, 1, 1]", (4, 4), (10, 14), 4),
+        ("strides = [3, 2], pads = [2, 0, 0, 1]", (5, 3), (15, 14), 6),
+        ("strides = [2, 1], dilations = [1, 2], pads = [0, 2, 0, 2]", (2, 3), (10, 7), 1),
+        ("strides = [2, 2], pads = [1, 1, 1, 1]", (3, 3), (9, 13), 4),  # the last group is cut
+        ("strides = [2, 2], output_padding = [1, 1]", (2, 2), (11, 15), 4),
+        ("strides = [3, 3]", (2, 1), (14, 19), 9),  # places that no tap reaches
     ],
 )
-def test_overlaps_are_one_window(
-    attributes: str, kernel: tuple[int, int], size: tuple[int, int]
+def test_places_are_convolutions_together_or_apart(
+    attributes: str, kernel: tuple[int, int], size: tuple[int, int], made: int
 ) -> None:
-    lowered = cpu.agrees(overlapping(attributes, kernel, size), cpu.AVX2)
-    assert cpu.kinds(lowered)[-3:-1] == ["convolution", "interleave"]
+    kinds = cpu.kinds(cpu.agrees(overlapping(attributes, kernel, size), cpu.AVX2))
+    assert kinds[-2:] == ["interleave", "transpose"]
+    assert set(kinds[-2 - made : -2]) <= {"pointwise", "convolution"}
+    assert kinds[: -2 - made] == ["transpose", "pointwise"]
+
+
+@pytest.mark.parametrize(("groups", "kind"), [(2, "convolution"), (6, "depthwise")])
+def test_groups(groups: int, kind: str) -> None:
+    model = overlapping("strides = [2, 2], pads = [1, 1, 1, 1]", (4, 4), (10, 14), groups)
+    assert cpu.kinds(cpu.agrees(model, cpu.AVX2))[2:] == [*4 * [kind], "interleave", "transpose"]
+
+
+def test_a_stride_of_one_is_a_convolution() -> None:
+    model = overlapping("strides = [1, 1], pads = [1, 0, 1, 2]", (3, 3), (5, 7))
+    assert cpu.kinds(cpu.agrees(model, cpu.AVX2))[2:] == ["convolution", "transpose"]
 
 
 def test_overlaps_on_a_gpu() -> None:
@@ -101,22 +116,12 @@ def test_overlaps_on_a_gpu() -> None:
     assert "fallback" not in cpu.kinds(gpu.agrees(model))
 
 
-@pytest.mark.parametrize(
-    "attributes",
-    [
-        "strides = [2, 2], pads = [0, 0, 1, 1]",
-        "strides = [1, 1]",
-        "strides = [2, 2], output_padding = [1, 1]",
-        "strides = [2, 2], group = 2",
-    ],
-)
-def test_others_are_left_to_tvm(attributes: str, tmp_path: Path) -> None:
-    channels = 8 if "group" in attributes else 4
-    sizes = {"pads = [0": (9, 13), "[1, 1]": (6, 8), "output": (11, 15), "group": (10, 14)}
-    height, width = next(size for key, size in reversed(sizes.items()) if key in attributes)
+@pytest.mark.parametrize("attributes", ["strides = [9, 9]", "strides = [2, 2], group = 5"])
+def test_others_are_left_to_tvm(attributes: str) -> None:
+    channels, side = (10, 16) if "group" in attributes else (2, 65)
     model = graph(
-        f"g (float[1, 6, 5, 7] x) => (float[1, {channels}, {height}, {width}] y)"
-        f"{{ u = ConvTranspose <{attributes}> (x, w) y = Relu(u) }}",
-        w=random(6, 4, 2, 2),
+        f"g (float[1, 10, 8, 8] x) => (float[1, {channels}, {side}, {side}] y)"
+        f"{{ y = ConvTranspose <{attributes}> (x, w) }}",
+        w=random(10, 2, 2, 2),
     )
-    assert "interleave" not in kinds(model, "host_cpu", tmp_path)
+    assert "fallback" in cpu.kinds(cpu.agrees(model, cpu.AVX2))

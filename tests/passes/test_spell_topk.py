@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
-from mbv3c.passes.spell_topk import spell_topk
+from mbv3c.passes.spell_topk import spell_ranks, spell_topk
 from tests.onnx_text import graph
 from tests.passes.rewriting import fires, ignores, operators, ports, refuses
 
@@ -42,11 +42,11 @@ def results(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
 
 
 def is_equal(model: onnx.ModelProto, x: np.ndarray) -> list[str]:
-    rewritten, report = spell_topk(model)
+    rewritten, report = spell_ranks(model)
     assert report.matched == ("best",)
     assert report.nodes_after == len(rewritten.graph.node)
     onnx.checker.check_model(rewritten, full_check=True)
-    assert not spell_topk(rewritten)[1].changed
+    assert not spell_ranks(rewritten)[1].changed
     assert ports(rewritten) == ports(model)
     for ours, theirs in zip(results(rewritten, x), results(model, x), strict=True):
         assert ours.dtype == theirs.dtype
@@ -88,12 +88,12 @@ def test_the_best_one_needs_no_order() -> None:
 
 
 def test_many_need_no_more_nodes_than_some() -> None:
-    some, many = (spell_topk(topk((1, 400), count))[0] for count in (17, 300))
+    some, many = (spell_ranks(topk((1, 400), count))[0] for count in (17, 300))
     assert operators(some) == operators(many)
 
 
 def test_no_stored_constant_grows_with_the_square() -> None:
-    rewritten, _ = spell_topk(topk((1, 1000), 100))
+    rewritten, _ = spell_ranks(topk((1, 1000), 100))
     assert rewritten.ByteSize() < 20_000
 
 
@@ -113,7 +113,12 @@ def test_one_output_alone() -> None:
     ],
 )
 def test_what_stays(model: onnx.ModelProto, reason: str) -> None:
-    assert refuses(spell_topk, model).startswith(reason)
+    assert refuses(spell_ranks, model).startswith(reason)
+
+
+def test_many_are_left_to_what_lowers_them() -> None:
+    ignores(spell_topk, topk((1, 400), 17))
+    fires(spell_topk, onnx.shape_inference.infer_shapes(topk((1, 400), 16)))
 
 
 def test_a_number_that_is_computed_stays() -> None:

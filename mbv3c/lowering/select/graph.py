@@ -51,6 +51,25 @@ class Graph:
             raise ModelError(self._without_shape(name, "is dynamic"))
         return tuple(dim.dim_value for dim in declared.shape.dim)
 
+    def check_filled(self) -> None:
+        """Make sure that all outputs and computed tensors hold something: no kernel makes nothing.
+
+        Raises:
+            ModelError: a tensor has no elements.
+        """
+        makers = {name: node for node in self.model.graph.node for name in node.output}
+        for name in (*self.outputs, *makers):
+            dims = self.types[name].shape.dim if name in self.types else ()
+            if any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in dims):
+                shape = ", ".join(
+                    str(dim.dim_value) if dim.HasField("dim_value") else "?" for dim in dims
+                )
+                by = f", made by {makers[name].op_type}," if name in makers else ""
+                raise ModelError(
+                    f"{name!r}{by} has the shape ({shape}), which holds no numbers: leave "
+                    "it out of the export, or give the input a larger shape with --input-shape"
+                )
+
     def _without_shape(self, name: str, reason: str) -> str:
         for node in self.model.graph.node:
             if name in node.output:

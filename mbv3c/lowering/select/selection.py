@@ -111,9 +111,11 @@ def run_rules(selection: AnySelection, rules: Sequence[Rule[AnySelection]]) -> P
     """Plan a kernel for every node by the first rule that takes it.
 
     Raises:
-        ModelError: a node has no known shape, or TVM cannot lower what no rule takes.
+        ModelError: a node has no known shape or makes tensors without elements, or TVM cannot
+            lower what no rule takes.
     """
     graph, memory = selection.graph, selection.memory
+    graph.check_filled()
     for node in graph.model.graph.node:
         kept = any(fnmatchcase(node.name, pattern) for pattern in selection.keep_float)
         selection.dtype = "float32" if kept else selection.narrow

@@ -38,6 +38,7 @@ from mbv3c.targets.cpu.isa import portable, require_isa
 from mbv3c.targets.cpu.kernels import SCHEDULES, VERSION, CpuKernels, select
 from mbv3c.targets.cpu.schedules.integer.elementwise import Dequantize, generate_dequantize
 from mbv3c.targets.cpu.select_integers import select_quantized
+from mbv3c.targets.cpu.select_top import taken_in
 from mbv3c.targets.library.backend import LibraryBackend
 from mbv3c.targets.library.building import built_again, measured_on, refuse_meter, target_of
 from mbv3c.targets.library.target import LibraryTarget, resolve, tvm_target
@@ -60,7 +61,7 @@ def lower(model: onnx.ModelProto, processor: Processor, job: Job) -> Lowered:
         UnknownOperatorsError: TVM has no importer for some operators.
         ModelError: a node has no known shape, or TVM cannot lower it.
     """
-    check_operators(model)
+    check_operators(model, taken_in(model))
     target, dtype = tvm_target(target_of(job)), job.precision.dtype
     if job.precision.quantized:
         plan = select_quantized(read_pairs(model), processor, target, job.choices)

@@ -56,6 +56,7 @@ from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
 from mbv3c.targets.cpu.schedules.upsample import Upsample
+from mbv3c.targets.cpu.select_top import write_top
 
 # Counts up when a kernel's code changes though shape and knobs do not: what was measured of the
 # old code says nothing about the new. A test compares it with a digest of some kernels.
@@ -255,6 +256,11 @@ def upsample_rule(node: onnx.NodeProto, selection: CpuSelection) -> bool:
     return True
 
 
+def top_rule(node: onnx.NodeProto, selection: CpuSelection) -> bool:
+    """Take a TopK of a stored number."""
+    return write_top(node, selection, selection.kernels.processor)
+
+
 def _enlarging_of(node: onnx.NodeProto, graph: Graph) -> Upsample | None:
     """Return the shape of a linear enlarging by whole numbers, if a Resize is that.
 
@@ -287,6 +293,7 @@ RULES: tuple[Rule[CpuSelection], ...] = (
     normalization,
     squeeze_excite_rule,
     upsample_rule,
+    top_rule,
     rules.global_pool,
     rules.elementwise,
 )

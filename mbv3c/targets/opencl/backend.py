@@ -23,6 +23,7 @@ from mbv3c.execution.timing.latency import choose_cpus
 from mbv3c.job import Job
 from mbv3c.lowering.lower import VM_PASSES, Lowered, assembled
 from mbv3c.lowering.onnx_import import check_operators
+from mbv3c.passes.spell_topk import spell_ranks
 from mbv3c.precision import FP16, Precision
 from mbv3c.progress import Progress
 from mbv3c.target import Target
@@ -164,6 +165,7 @@ def lower_for_gpu(
         ModelError: a node has no known shape, or TVM cannot lower it.
         LimitError: a kernel asks for more than the GPU has.
     """
+    model = spell_ranks(model)[0]
     check_operators(model)
     plan = select_gpu(model, gpu, target, job.precision.dtype, job.keep_float, job.choices)
     check_limits(plan, gpu, job.target.name)

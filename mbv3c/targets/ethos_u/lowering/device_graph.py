@@ -27,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mbv3c.graphs.count import tensor_shapes
 from mbv3c.graphs.load import model_input
 from mbv3c.passes.names import FreeNames
+from mbv3c.passes.spell_topk import spell_ranks
 from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
 from mbv3c.targets.ethos_u.lowering.layout import RANKS
 from mbv3c.targets.ethos_u.lowering.moves import keeps_order
@@ -42,7 +43,8 @@ _FLAT = 2  # rank of N, C
 
 def device_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a quantized model as it is lowered; the model itself where nothing is to change."""
-    first = _with_quantized_pool(_with_joined_moves(with_transpose_first(model)))
+    spelled, _ = spell_ranks(model)
+    first = _with_quantized_pool(_with_joined_moves(with_transpose_first(spelled)))
     kind = model_input(first).type.tensor_type.elem_type
     return _with_whole_steps(first, ZERO_POINTS[kind]) if kind in ZERO_POINTS else first
 
