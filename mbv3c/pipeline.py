@@ -71,6 +71,9 @@ def compile_model(
     with new_folder(output, force=force) as folder:
         prepared = [prepare(each, asked, progress) for each, asked in programs]
         lowered = [backend.lower(one, job, progress) for one in prepared]
+        prepared = [
+            replace(one, lowered=made) for one, made in zip(prepared, lowered, strict=True)
+        ]
         built = backend.build_all(prepared, lowered, job, folder)
         _write_files(prepared, built, folder)
         described = [

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import metadata
+from typing import Any
 
 import onnx
 
@@ -63,6 +64,7 @@ class Prepared:
         reports: what each pass did.
         quantization: what quantizing showed; None if we did not quantize.
         reference: what onnxruntime computes with the model that the program must equal.
+        lowered: what the backend made of the graph, in its own form; None before it did.
     """
 
     given: onnx.ModelProto
@@ -71,6 +73,7 @@ class Prepared:
     reports: tuple[PassReport, ...]
     quantization: QuantizationReport | None
     reference: Reference
+    lowered: Any = None
 
 
 def prepare(model: onnx.ModelProto, job: Job, progress: Progress) -> Prepared:

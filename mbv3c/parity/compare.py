@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.feeds import Array
+from mbv3c.parity.constants import ConstantsParity
 from mbv3c.parity.inputs import USUAL_INPUTS
 from mbv3c.parity.kernels import KernelsParity
 from mbv3c.parity.labels import Answers
@@ -45,7 +47,8 @@ class Parity:
             machine.
         inputs: one comparison per input.
         as_given: how near a quantized model comes to the model as given.
-        kernels: what the kernels of a quantized network have shown by themselves.
+        kernels: what the kernels have shown by themselves.
+        constants: what the constants in the library have shown.
         pairs: what was compared.
         standing: the tolerance of the outputs.
     """
@@ -55,6 +58,7 @@ class Parity:
     inputs: tuple[InputParity, ...]
     as_given: Agreement | None = None
     kernels: KernelsParity | None = None
+    constants: ConstantsParity | None = None
     pairs: Pairs = field(default=(), repr=False, compare=False)
     standing: Tolerance | None = field(default=None, repr=False, compare=False)
 
@@ -64,9 +68,9 @@ class Parity:
 
     @property
     def missed(self) -> list[str]:
-        """The kernels that are wrong by themselves, and what is too far from the given model."""
-        kernels = self.kernels.missed if self.kernels is not None else []
-        return [*kernels, *(self.as_given.too_far if self.as_given is not None else ())]
+        """What is wrong in the library by itself, and what is too far from the given model."""
+        alone = [part.missed for part in (self.constants, self.kernels) if part is not None]
+        return [*chain(*alone), *(self.as_given.too_far if self.as_given is not None else ())]
 
     @property
     def worst(self) -> InputParity:
@@ -94,10 +98,12 @@ class Parity:
             document["against_model_as_given"] = finite(asdict(self.as_given))
         if self.kernels is not None:
             document["kernels_alone"] = self.kernels.to_json()
+        if self.constants is not None:
+            document["constants"] = self.constants.to_json()
         return document
 
     def checks(self) -> list[Check]:
-        """Return what the tolerances have judged: every output, then every kernel by itself."""
+        """Return what was judged: every output, every kernel by itself, and the constants."""
         kernels = self.kernels.kernels if self.kernels is not None else ()
         return [
             *(_check(pair, index) for index, outputs in enumerate(self.pairs) for pair in outputs),
@@ -113,6 +119,11 @@ class Parity:
                     kernel.finding,
                 )
                 for index, kernel in enumerate(kernels)
+            ),
+            *(
+                Check("constants", "all of the library", part.passed, part.finding)
+                for part in (self.constants,)
+                if part is not None
             ),
         ]
 

@@ -118,7 +118,8 @@ def sentence(parity: dict[str, Any]) -> str:
         f"{parity['worst_output']} (allowed "
         f"{parity['tolerance']:.1e}; onnxruntime itself {_spread(parity['reference_spread'])}), "
         f"cosine {parity['cosine']:.9f}, "
-        f"{agreement}over {len(parity['inputs'])} inputs{_kernels_alone(parity)}"
+        f"{agreement}over {len(parity['inputs'])} inputs{_constants(parity)}"
+        f"{_kernels_alone(parity)}"
         f"{_quantization_loss(parity)}"
     )
 
@@ -129,6 +130,19 @@ def _unit(parity: dict[str, Any]) -> str:
 
 def _spread(spread: float | None) -> str:
     return "gives NaN or infinity" if spread is None else f"spreads by {spread:.1e}"
+
+
+def _constants(parity: dict[str, Any]) -> str:
+    """Say whether the constants in a library are those of its model."""
+    constants = parity.get("constants")
+    if constants is None:
+        return ""
+    if not constants["passed"]:
+        return "; WRONG in the library: " + "; ".join(constants["missed"][:_SHOWN_MISSES])
+    return f"; its {constants['count']} constants are the model's"
+
+
+_SHOWN_MISSES = 5
 
 
 def _kernels_alone(parity: dict[str, Any]) -> str:

@@ -102,7 +102,7 @@ def report_of(
     }
 
 
-_TOO_LONG = ("inputs", "kernels_alone")
+_TOO_LONG = ("inputs", "kernels_alone", "constants")
 
 
 def write_report(path: Path, report: Report) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from mbv3c.bundle import Bundle, Golden
+from mbv3c.bundle import Bundle, Golden, entry_for
 from mbv3c.errors import ToolError
 from mbv3c.execution.device.machine import DeviceNeeds
 from mbv3c.execution.device.place import Place
@@ -37,6 +37,7 @@ from mbv3c.prepare import Prepared, Reference, rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.backend import reference_of
+from mbv3c.targets.library.again import constants_of, lowered_again
 from mbv3c.targets.library.building import build_library, job_of, target_of
 from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.tuning.choices import Recorded
@@ -120,7 +121,8 @@ def verify(
 ) -> Parity:
     """Check a bundle's library, as `Backend.verify` says.
 
-    The reference of an int8 bundle is the quantized model; the model as given is beside it.
+    The reference of an int8 bundle is the quantized model; the model as given is beside it. The
+    constants of the library are compared with those that the model gives.
 
     Raises:
         Mbv3cError: the bundle cannot be run.
@@ -140,7 +142,12 @@ def verify(
         ran_on=opened.ran_on,
         exact_program=opened.exact_program,
     )
-    parity = replace(parity, kernels=alone)
+    progress("comparing the library's constants with the model's")
+    again, entry = (
+        lowered_again(backend, bundle, known),
+        entry_for(bundle.path, reference.inputs[0]),
+    )
+    parity = replace(parity, kernels=alone, constants=constants_of(bundle, again, entry))
     if not bundle.quantized:
         return parity
     progress(_ON_GIVEN)

@@ -1,0 +1,104 @@
+"""What a bundle's model gives once more: its calls of kernels, and their constants."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from mbv3c.bundle import Bundle
+from mbv3c.execution.executable import read_calls
+from mbv3c.lowering.lower import Lowered
+from mbv3c.lowering.plan import Step
+from mbv3c.parity.constants import ConstantsParity, Packed, check_constants
+from mbv3c.prepare import Prepared, rewritten_for
+from mbv3c.targets.library.building import job_of, lower_library, target_of
+from mbv3c.targets.library.manifest import LibraryManifest, manifest_of
+from mbv3c.targets.library.target import NATIVE
+from mbv3c.tuning.choices import Recorded, recorded
+from mbv3c.tuning.database import key_of
+
+if TYPE_CHECKING:
+    from mbv3c.targets.library.backend import LibraryBackend
+
+
+@dataclass(frozen=True)
+class Again:
+    """A bundle's model, rewritten and lowered as it was to build the library.
+
+    Attributes:
+        graph: the rewritten graph.
+        lowered: its kernels and constants.
+    """
+
+    graph: onnx.ModelProto
+    lowered: Lowered
+
+
+def lowered_again(
+    backend: "LibraryBackend", bundle: Bundle, known: Prepared | None = None
+) -> Again:
+    """Rewrite and lower a bundle's model, without compiling its kernels.
+
+    `known` is the prepared model where the bundle was just compiled, which saves the work.
+
+    Raises:
+        Mbv3cError: the model cannot be lowered.
+    """
+    if known is not None and known.lowered is not None:
+        return Again(known.graph, known.lowered)
+    manifest, job = manifest_of(bundle), job_of(backend, bundle)
+    target = target_of(job)
+    if target.cpu == NATIVE:  # what compiled the library may be another machine than this one
+        own = manifest.target
+        target = replace(target, triple=own.triple, cpu=own.cpu, arch=own.triple.split("-")[0])
+    job = replace(job, target=target)
+    graph, _ = rewritten_for(onnx.load(bundle.compiled_model), job.precision)
+    lowered = lower_library(backend, graph, job)
+    written = _as_written(lowered, manifest)
+    if written is not None:
+        lowered = lower_library(backend, graph, replace(job, choices=written))
+    return Again(graph, lowered)
+
+
+def _as_written(lowered: Lowered, manifest: LibraryManifest) -> Recorded | None:
+    """Return the knobs that a manifest lists where others were chosen here; None for nowhere.
+
+    The usual rules go by the sizes of caches, which differ from machine to machine.
+    """
+    steps, kernels = lowered.plan.steps, manifest.kernels
+    ours = [(step.kind, step.nodes) for step in steps]
+    if ours != [(kernel.kind, kernel.nodes) for kernel in kernels]:
+        return None
+    knobs = {
+        key_of(step.kind, step.shape): kernel.knobs
+        for step, kernel in zip(steps, kernels, strict=True)
+        if step.shape is not None and not step.operator and step.knobs != kernel.knobs
+    }
+    if not knobs:
+        return None
+    listed = recorded(manifest.tuned_kernels)
+    return replace(listed, tuned=listed.tuned | knobs)
+
+
+def constants_of(bundle: Bundle, again: Again, entry: str) -> ConstantsParity:
+    """Compare the constants of a function of a bundle's library with those of its model.
+
+    Raises:
+        BundleError: the library is damaged.
+    """
+    linked = read_calls(bundle.library, entry)
+    packed = [packed_of(step) for step in again.lowered.plan.steps]
+    return check_constants(manifest_of(bundle).kernels, packed, linked)
+
+
+def packed_of(step: Step) -> Packed:
+    """Return the constants of a step as they are written into a library."""
+    pairs = zip(step.function.params, step.arguments, strict=True)
+    return {
+        place: np.ascontiguousarray(argument)
+        .reshape(tuple(int(extent) for extent in parameter.shape))
+        .astype(str(parameter.dtype), copy=False)
+        for place, (parameter, argument) in enumerate(pairs)
+        if not isinstance(argument, str)
+    }
