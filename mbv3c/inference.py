@@ -79,7 +79,8 @@ def run_bundle(
 
     The outputs also go to `output`: an .npz file takes every array by its name, an .npy file the
     only one. A detector's outputs become what `mbv3c.execution.detection.detect` makes of them,
-    unless `raw` asks for the outputs themselves. `trust` is what the user says of a bundle from elsewhere.
+    unless `raw` asks for the outputs themselves. `trust` is what the user says of a
+    bundle from elsewhere.
 
     Raises:
         UsageError: the input does not fit, there are several arrays and `output` is no .npz file,
@@ -97,8 +98,8 @@ def run_bundle(
     named = names if detector is None else DETECTIONS
     if output is not None and len(named) > 1 and not output.takes_several:
         raise UsageError(
-            f"the bundle gives several arrays ({', '.join(named)}) and {output.path.name} is no .npz "
-            "file; name one that ends in .npz"
+            f"the bundle gives several arrays ({', '.join(named)}) and {output.path.name} is no "
+            ".npz file; name one that ends in .npz"
         )
     if isinstance(x, Path) and x.suffix.lower() in IMAGES:
         x = read_inputs(onnx.load(bundle.model), InputsRequest(x, preparing)).feeds[0]
