@@ -11,6 +11,9 @@ PYTEST := -m pytest -n $(JOBS) --dist loadfile
 # Most modules of what is installed are never imported; Python compiles those that are.
 INSTALL := -m pip install --quiet --no-compile
 
+# numpy's threads wait for each other at full speed, which other processes that test would need.
+test test-most test-npu test-long: export OPENBLAS_NUM_THREADS := 1
+
 .PHONY: compile test test-most test-npu test-long tools lint format bench clean
 
 compile: $(VENV)/installed

@@ -113,6 +113,7 @@ def with_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
     options = SessionOptions()
     options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1
     session = InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     outputs = [
         helper.make_tensor_value_info(each.name, _TYPES[each.type], each.shape)

@@ -64,9 +64,9 @@ def watched(watch: Path, folder: Path, *arguments: object, **more: str) -> tuple
 
 
 def test_no_command_seeks_anything_in_the_network(
-    watch: Path, blocks_file: Path, tmp_path: Path
+    watch: Path, little_file: Path, tmp_path: Path
 ) -> None:
-    done, sought = watched(watch, tmp_path, "-c", COMMANDS, blocks_file)
+    done, sought = watched(watch, tmp_path, "-c", COMMANDS, little_file)
     assert done.returncode == 0, done.stderr
     assert sought == []
     # onnxruntime's telemetry would keep what it has to tell in a folder beside.

@@ -195,9 +195,14 @@ def _conv(node: onnx.NodeProto, x: Array, weight: Array, bias: Array | float = 0
             rows = slice(y0, y0 + stride_y * (height - 1) + 1, stride_y)
             columns = slice(x0, x0 + stride_x * (width - 1) + 1, stride_x)
             tap, taps = x[:, rows, columns], weight[:, :, ky, kx]
-            total = total + (tap * taps[:, 0] if depthwise else tap @ taps.T)
+            total = total + (tap * taps[:, 0] if depthwise else _product(tap, taps.T))
     assert isinstance(total, np.ndarray)
     return total
+
+
+def _product(x: Array, weight: Array) -> Array:
+    """Multiply every pixel by a matrix: in one product, since threads are slow to begin many."""
+    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], -1)
 
 
 def _batchnorm(

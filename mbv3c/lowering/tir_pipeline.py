@@ -28,10 +28,16 @@ class ExceptKernels:
     def transform_module(
         self, module: tvm.IRModule, context: tvm.transform.PassContext
     ) -> tvm.IRModule:
-        changed = self._inner(module)
-        for name, function in module.functions_items():
-            if function.attrs and KERNEL in function.attrs:
-                changed[name] = function
+        others = {
+            name: function
+            for name, function in module.functions_items()
+            if not (function.attrs and KERNEL in function.attrs)
+        }
+        if not others:
+            return module
+        changed = module.clone()
+        for name, function in self._inner(tvm.IRModule(others)).functions_items():
+            changed[name] = function
         return changed
 
 

@@ -174,6 +174,7 @@ class _Spelling:
         single = helper.make_model(graph, opset_imports=[opset], ir_version=8)
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
+        options.intra_op_num_threads = 1
         session = ort.InferenceSession(
             single.SerializeToString(), options, ["CPUExecutionProvider"]
         )

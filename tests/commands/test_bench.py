@@ -126,8 +126,11 @@ def test_half_precision_takes_fewer_instructions(arm_small: Path, tmp_path: Path
     assert 2 * shown["memory"]["weight_bytes"] == weights
 
 
-def test_cores_are_recorded(arm_small: Path) -> None:
-    assert json.loads((arm_small / "manifest.json").read_text())["target"]["cores"] == 2
+def test_cores_are_recorded(emulator_kit: object, blocks_file: Path, tmp_path: Path) -> None:
+    options = ("--target", "arm_cpu", "--cores", 2, "--json")
+    found = document(mbv3c("compile", blocks_file, *options, "-o", tmp_path / "b"))
+    assert found["parity"]["ran_on"] == "emulated cortex-a76"
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text())["target"]["cores"] == 2
 
 
 @pytest.mark.parametrize(
@@ -149,9 +152,9 @@ def test_wrong_usage_on_the_host(
 
 
 @pytest.mark.parametrize("option", ["--against", "--threads", "--runs"])
-def test_what_belongs_to_time_is_refused_when_emulated(arm_small: Path, option: str) -> None:
+def test_what_belongs_to_time_is_refused_when_emulated(arm_bundle: Path, option: str) -> None:
     value = "onnxruntime" if option == "--against" else 1
-    done = mbv3c("bench", arm_small, option, value, "--json")
+    done = mbv3c("bench", arm_bundle, option, value, "--json")
     assert document(done, code=2)["error"]["kind"] == "usage"
     assert f"{option} cannot be used here" in done.stderr
 

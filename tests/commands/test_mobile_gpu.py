@@ -233,9 +233,20 @@ def test_without_a_device_the_remedy_is_named(mali: Path, tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_device_a_bundle_is_written_unverified(model: Path, tmp_path: Path) -> None:
+def test_without_a_device_a_bundle_is_written_unverified(
+    little_file: Path, tmp_path: Path
+) -> None:
     environment = without_opencl(tmp_path)
-    arguments = ("-m", "mbv3c", "compile", model, "--target", "mobile_gpu", "-o", tmp_path / "b")
+    arguments = (
+        "-m",
+        "mbv3c",
+        "compile",
+        little_file,
+        "--target",
+        "mobile_gpu",
+        "-o",
+        tmp_path / "b",
+    )
     done = python(*arguments, **environment)
     assert done.returncode == 1
     assert "pocl-opencl-icd" in done.stderr

@@ -36,6 +36,7 @@ def topk(
 def results(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
     options = SessionOptions()
     options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
     made = InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     outputs: list[np.ndarray] = made.run(None, {"x": x})
     return outputs

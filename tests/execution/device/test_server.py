@@ -31,7 +31,7 @@ from mbv3c.execution.device.runner import RpcRunner
 from mbv3c.execution.device.server import ServeOptions, serve
 from mbv3c.execution.device.session import DESCRIBE
 from mbv3c.execution.device.tracker import receive
-from tests.command_line import mbv3c_process
+from tests.command_line import mbv3c, mbv3c_process
 from tests.execution.device.serving import HOST, Served, served, wait_for
 
 CALL = """
@@ -341,7 +341,7 @@ def test_killed_server_takes_its_session_along(
     ],
 )
 def test_wrong_options_are_refused(options: tuple[object, ...], message: str) -> None:
-    done = mbv3c_process("device", "serve", *options)
+    done = mbv3c("device", "serve", *options)
     assert done.returncode == 2
     assert message in done.stderr
 

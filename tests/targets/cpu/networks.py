@@ -64,6 +64,7 @@ def compare(
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
     (name,) = [one.name for one in session.get_inputs()]
     for x, result in zip(xs, results, strict=True):

@@ -1,7 +1,7 @@
 """oclgrind finds nothing in any kernel of a network for Mali.
 
 It interprets every distinct kernel on its real launch, with data races and uninitialised values
-checked: a narrow Small at 96 pixels, or with `-m long` all of it at 224, which takes five minutes.
+checked: of three bottlenecks, or with `-m long` of Small at 224 pixels, which takes five minutes.
 """
 
 import re
@@ -15,13 +15,14 @@ import pytest
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.lowering.plan import Step
 from mbv3c.lowering.unchecked import without_checks
+from mbv3c.passes import run_pipeline
 from mbv3c.targets.opencl import backend as opencl
 from mbv3c.targets.opencl.limits import launch_of
 from tests.execution.opencl.oclgrind import Argument, Finding, Unwritten, check_kernel
 from tests.onnx_text import random
+from tests.parity.small_network import small_network
 from tests.targets.opencl.networks import HERE, lowered_for, rewritten
 
-NARROW = ModelSpec("small", width=0.35, resolution=96, classes=24)
 TIMEOUT = 3600.0  # seconds, of one kernel
 KINDS = {"convolution", "depthwise", "gates", "pointwise", "global_pool"}
 
@@ -30,7 +31,8 @@ Kernels = dict[str, tuple[Step, str]]
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    return kernels_of(rewritten(NARROW), tmp_path_factory.mktemp("oclgrind"))
+    model = run_pipeline(small_network())[0]
+    return kernels_of(model, tmp_path_factory.mktemp("oclgrind"))
 
 
 def kernels_of(model: onnx.ModelProto, folder: Path) -> Kernels:
