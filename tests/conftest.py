@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    gc.unfreeze()  # or libraries say at the end that something has leaked
     if STATE in config.stash:
         config.stash[STATE].cleanup()
 
