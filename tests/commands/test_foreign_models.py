@@ -1,6 +1,6 @@
 """Models that people bring compile and verify, or are refused in words, as docs/networks.md says.
 
-    pytest tests/commands/test_foreign_models.py --update-docs
+    pytest -m long tests/commands/test_foreign_models.py --update-docs
 
 writes the page's tables for CPUs anew.
 """
@@ -42,8 +42,12 @@ def test_it_is_right_or_refused_in_words(
         assert f"| {name} | {seen[kind, name]} |" in networks_page.PAGE.read_text()
 
 
-def test_the_page_is_all_of_it(request: pytest.FixtureRequest) -> None:
-    assert len(seen) == len(CASES), "these tests run together"
+def test_the_page_is_all_of_it(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    for number, (kind, name, build) in enumerate(CASES):
+        if (kind, name) not in seen:  # as where CI tries it
+            precision = "fp32" if kind == "fp32" else "int8"
+            made = networks_page.tried(build(), tmp_path / str(number), "host_cpu", precision)
+            seen[kind, name] = made
     tables = {
         "`host_cpu`, in fp32": [(name, seen["fp32", name]) for name in MODELS],
         "`host_cpu`, in int8": [(name, seen["int8", name]) for name in IN_INT8],

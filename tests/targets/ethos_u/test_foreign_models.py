@@ -1,6 +1,6 @@
 """Models that people bring, on an NPU, as docs/networks.md says.
 
-    pytest tests/targets/ethos_u/test_foreign_models.py --update-docs
+    pytest -m long tests/targets/ethos_u/test_foreign_models.py --update-docs
 
 writes the page's tables for NPUs anew.
 """
@@ -35,18 +35,24 @@ CASES = {
         "scales as Constant nodes, Casts (torch)",
     )
 }
+TARGET = "npu:ethos-u55-128"
 seen: dict[str, str] = {}
 
 
 @pytest.mark.parametrize(("name", "build"), CASES.items(), ids=CASES)
 def test_it_is_right_or_refused_in_words(
-    name: str, build: Callable[[], onnx.ModelProto], tmp_path: Path
+    name: str,
+    build: Callable[[], onnx.ModelProto],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    seen[name] = networks_page.tried(build(), tmp_path, "npu:ethos-u55-128")
+    seen[name] = networks_page.tried(build(), tmp_path, TARGET)
+    if not request.config.getoption("--update-docs"):
+        assert f"| {name} | {seen[name]} |" in networks_page.PAGE.read_text()
 
 
-def test_the_page_says_so(request: pytest.FixtureRequest) -> None:
-    assert len(seen) == len(CASES), "these tests run together"
-    networks_page.check(
-        "npu", {"`npu:ethos-u55-128`": [(name, seen[name]) for name in CASES]}, request
-    )
+def test_the_page_says_so(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    for number, (name, build) in enumerate(CASES.items()):
+        if name not in seen:  # as where CI tries it
+            seen[name] = networks_page.tried(build(), tmp_path / str(number), TARGET)
+    networks_page.check("npu", {f"`{TARGET}`": [(name, seen[name]) for name in CASES]}, request)
