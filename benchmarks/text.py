@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 import mbv3c
 from benchmarks import aarch64
 from benchmarks.results import replace_section
-from mbv3c.bundle import GOLDEN_INPUT
+from mbv3c.bundle import GOLDEN_INPUT, NPU_HOST
 from mbv3c.errors import Mbv3cError, ParityError
 from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.timing.latency import processor_name
@@ -50,6 +50,7 @@ TARGETS = (
     "mobile_gpu fp16",
     "npu:ethos-u55-256 int8",
 )
+_BUNDLE = "bundle"
 _CALIBRATED_ON = 16
 _TRIED, _TRIED_SLOWLY = 8, 4  # images, and images where something is emulated
 _RUNS = 60
@@ -93,13 +94,27 @@ def _row(name: str, target: str) -> str:
             cells = _measured(model, device, precision, folder)
         except Mbv3cError as error:
             cells = (f"refused: {' '.join(str(error).split())[:200]}", "", "", "")
-    return f"| {' | '.join((name, target, *cells))} |"
+        how = _quantized(folder / _BUNDLE)
+    return f"| {' | '.join((name, target + how, *cells))} |"
+
+
+def _quantized(bundle: Path) -> str:
+    """Say what is unusual of how a bundle was quantized, and what an NPU leaves to the CPU."""
+    if not bundle.is_dir():
+        return ""
+    manifest = open_bundle(bundle).manifest
+    record, said = manifest.quantization, ""
+    if record is not None and record.method != "minmax":
+        said += f", ranges by {record.method}"
+    if record is not None and record.layers_in_fp32:
+        said += f", {len(record.layers_in_fp32)} layers in fp32"
+    return said + (", its end on the CPU" if (bundle / NPU_HOST).exists() else "")
 
 
 def _measured(
     model: TextModel, device: str, precision: str, folder: Path
 ) -> tuple[str, str, str, str]:
-    given, bundle = model.load(), folder / "bundle"
+    given, bundle = model.load(), folder / _BUNDLE
     tried = _TRIED if device.startswith("host_cpu") else _TRIED_SLOWLY
     inputs = model.inputs(_TRIED + _CALIBRATED_ON)
     calibration = None
