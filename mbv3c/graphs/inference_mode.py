@@ -31,8 +31,9 @@ def inference_mode(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, 
     for node in trained:
         taken = next((name for name in node.output[1:] if name and name in used), None)
         if taken is not None:
+            name = node.name or f"→ {node.output[0]}"
             raise ModelError(
-                f"{node.op_type} {node.name!r} is in training mode and its output {taken!r} is "
+                f"{node.op_type} {name} is in training mode and its output {taken!r} is "
                 "used: export the model in evaluation mode (model.eval())"
             )
     changed = onnx.ModelProto()

@@ -93,6 +93,7 @@ def _region(
     for node in nodes:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
+        copy.name = node.name or f"→ {node.output[0]}"  # for messages
         copy.input[:] = [short.get(name, "") for name in node.input]
         copy.output[:] = [short.get(name, "") for name in node.output]
         renamed.append(copy)

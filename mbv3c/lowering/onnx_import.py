@@ -42,7 +42,7 @@ def check_operators(
     lacking: dict[str, dict[str, list[str]]] = {}
     positions = []
     for position, node in enumerate(model.graph.node):
-        if node.op_type not in known or node.domain not in DEFAULT_DOMAINS:
+        if node.op_type not in known or node.domain not in DEFAULT_DOMAINS or _crops(node):
             how = "cannot import these operators"
         elif node.op_type in _WITHOUT_KERNEL and not is_own(node):
             how = "has no kernel for these operators"
@@ -63,6 +63,13 @@ def check_operators(
                 "before, or have onnxruntime optimise it with ORT_ENABLE_EXTENDED at most"
             )
         raise UnknownOperatorsError(message, tuple(positions))
+
+
+def _crops(node: onnx.NodeProto) -> bool:
+    """Say whether a Resize cuts a part out of its input; of that TVM makes something else."""
+    return node.op_type == "Resize" and any(
+        attribute.s == b"tf_crop_and_resize" for attribute in node.attribute
+    )
 
 
 def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:

@@ -29,7 +29,7 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     try:
         accepted = _without_deprecated(model)
         _import_schemas()
-        simplified = _folded(accepted)
+        simplified = first = _folded(accepted)
         while (filled := store_empty(simplified)) is not simplified:
             simplified = _folded(filled)
     except (DecodeError, EncodeError) as error:
@@ -44,7 +44,7 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
         node.name or node.op_type for node in model.graph.node if kept.isdisjoint(node.output)
     )
     after = len(simplified.graph.node)
-    changed = after != before
+    changed = after != before or simplified is not first
     report = PassReport(NAME, folded if changed else (), (), before, after, changed)
     return (simplified if changed else model), report
 

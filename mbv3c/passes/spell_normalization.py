@@ -4,15 +4,17 @@
     MeanVarianceNormalization(x)   ⇒   d / √mean(d²) of d = x - mean(x)
     LayerNormalization(x, s, b)    ⇒   d · r · s + b, mean(x), r = 1 / √(mean(d²) + ε), if one of
                                        the last two is read
+    RMSNormalization(x, s)         ⇒   x / √(mean(x²) + ε) · s
     GroupNormalization(x, s, b)    ⇒   InstanceNormalization of groups, between Reshapes · s + b
 
 TVM computes the variance of the second as mean(x²) - mean(x)², which loses all digits far from
 zero. Where the norm is 0, onnxruntime returns zeros, and this x, which is 0 or too small to have a
 square; an infinite divisor would be exact, and no range to calibrate for integers. Source: ONNX
 operators LpNormalization-1, MeanVarianceNormalization-13, LayerNormalization-17,
-GroupNormalization-18 and -21; onnxruntime leaves out the epsilon by which ONNX defines the second.
-TVM makes y alone of the third; the backends have a kernel for that, and for the fourth as it is
-written here. ONNX defines the fourth by mean(x²) - mean(x)², too.
+RMSNormalization-23, GroupNormalization-18 and -21; onnxruntime leaves out the epsilon by which
+ONNX defines the second. TVM makes y alone of the third, and fails at the fourth where it begins
+at axis 0; the backends have a kernel for the third, and for the fifth as it is written here. ONNX
+defines the fifth by mean(x²) - mean(x)², too.
 """
 
 import numpy as np
@@ -24,7 +26,12 @@ from mbv3c.passes.spelling import KeptError, Spelling, StaysError, spell_nodes
 
 NAME = "spell_normalization"
 REMOVES = Removal(
-    ("LpNormalization", "MeanVarianceNormalization", "GroupNormalization"),
+    (
+        "LpNormalization",
+        "MeanVarianceNormalization",
+        "RMSNormalization",
+        "GroupNormalization",
+    ),
     "of fp32 with a fixed shape, with p of 1 or 2",
 )
 _FIRST_WITH_CHANNELS = 21  # of GroupNormalization: before it, scale and bias are those of groups
@@ -37,6 +44,7 @@ def spell_normalization(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassRe
         "LpNormalization": _lp,
         "MeanVarianceNormalization": _mean_variance,
         "LayerNormalization": _layer,
+        "RMSNormalization": _root_mean_square,
         "GroupNormalization": _group,
     }
     return spell_nodes(model, NAME, spellings)
@@ -86,6 +94,17 @@ def _layer(spelling: Spelling) -> None:
         return
     scaled = spelling.add("Mul", y, spelling.input(1))
     spelling.add("Add", scaled, spelling.input(2), out=spelling.output(0))
+
+
+def _root_mean_square(spelling: Spelling) -> None:
+    x, scale = spelling.input(0), spelling.input(1)
+    dtype, rank = spelling.dtype(x, among=_FLOATS), len(spelling.shape(x))
+    axes = list(range(spelling.attribute("axis", -1) % rank, rank))
+    epsilon = np.array(spelling.attribute("epsilon", 1e-5), dtype)
+    mean = spelling.reduce("ReduceMean", spelling.add("Mul", x, x), axes, keepdims=1)
+    raised = spelling.add("Add", mean, spelling.store(epsilon, "epsilon"))
+    unit = spelling.add("Div", x, spelling.add("Sqrt", raised))
+    spelling.add("Mul", unit, scale, out=spelling.output(0))
 
 
 def _group(spelling: Spelling) -> None:

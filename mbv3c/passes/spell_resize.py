@@ -110,8 +110,6 @@ class _Spelling:
             return "its sizes are computed when the model runs"
         if self._text("coordinate_transformation_mode", "half_pixel") == _NEEDS_INPUT:
             return f"{_NEEDS_INPUT} has no other spelling"
-        if self._text("keep_aspect_ratio_policy", "stretch") != "stretch":
-            return "it keeps the proportions of the image, whatever sizes it says"
         axes = [axis for axis, size in enumerate(self._to) if self._scale(axis) != 1.0]
         mode = self._text("mode", "nearest")
         if not axes:
@@ -145,7 +143,24 @@ class _Spelling:
             chosen = list(self._attributes.get("axes", range(len(self._from))))
             chosen = [each % len(self._from) for each in chosen]
             return float(scales[chosen.index(axis)]) if axis in chosen else 1.0
-        return self._to[axis] / self._from[axis]
+        wanted = self._asked()
+        if axis not in wanted or self._policy == "stretch":
+            return self._to[axis] / self._from[axis]
+        ratios = [size / self._from[each] for each, size in wanted.items()]
+        return min(ratios) if self._policy == "not_larger" else max(ratios)
+
+    @property
+    def _policy(self) -> str:
+        return self._text("keep_aspect_ratio_policy", "stretch")
+
+    def _asked(self) -> dict[int, int]:
+        """Return the sizes that the node says, by their axes; none where it says scales."""
+        sizes = self._operands[2]
+        if not isinstance(sizes, np.ndarray):
+            return {}
+        rank = len(self._from)
+        axes = [axis % rank for axis in self._attributes.get("axes", range(rank))]
+        return dict(zip(axes, map(int, sizes), strict=True))
 
     def _matrix(self, axis: int) -> _Matrix:
         """Return what becomes of an axis, as a matrix: an output per row, a pixel per column."""
@@ -155,9 +170,17 @@ class _Spelling:
             for key, value in self._attributes.items()
             if key not in ("axes", "keep_aspect_ratio_policy")
         }
-        scales = self._operands[1]
-        # One pixel of the other axis becomes two, so that onnxruntime computes something always.
-        if isinstance(scales, np.ndarray) and scales.size:
+        scales, other = self._operands[1], 1
+        # One pixel of the other axis becomes two, so that onnxruntime computes something always;
+        # where proportions are kept, it is the axis that decides about the factor.
+        if self._policy != "stretch":
+            asked, kept = self._asked(), self._scale(axis)
+            decides = next(at for at in asked if asked[at] / self._from[at] == kept)
+            other = self._from[decides]
+            sizes = np.array([asked[axis], asked[decides]], np.int64)
+            attributes |= {"keep_aspect_ratio_policy": self._policy, "axes": [2, 3]}
+            operand, inputs = numpy_helper.from_array(sizes, "operand"), ["x", "", "", "operand"]
+        elif isinstance(scales, np.ndarray) and scales.size:
             factors = np.array([1, 1, self._scale(axis), 2], np.float32)
             operand, inputs = numpy_helper.from_array(factors, "operand"), ["x", "", "operand"]
         else:
@@ -166,7 +189,7 @@ class _Spelling:
         graph = helper.make_graph(
             [helper.make_node("Resize", inputs, ["y"], **attributes)],
             "axis",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [size, 1, size, 1])],
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [size, 1, size, other])],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
             [operand],
         )
@@ -178,7 +201,7 @@ class _Spelling:
         session = ort.InferenceSession(
             single.SerializeToString(), options, ["CPUExecutionProvider"]
         )
-        identity = np.eye(size, dtype=np.float32)[:, None, :, None]
+        identity = np.repeat(np.eye(size, dtype=np.float32)[:, None, :, None], other, axis=3)
         matrix: _Matrix = session.run(None, {"x": identity})[0][:, 0, :, 0].T
         return matrix
 

@@ -54,6 +54,17 @@ def test_mean_and_variance(axes: str, opset: int) -> None:
     agrees(model, random(2, 3, 4, 5) + 10)
 
 
+@pytest.mark.parametrize("axis", [-1, 0, 2])
+def test_root_mean_square(axis: int) -> None:
+    shape = [2, 3, 4, 5][axis:]
+    sizes = ", ".join(map(str, shape))
+    text = (
+        f"g (float[2, 3, 4, 5] x, float[{sizes}] s) => (float[2, 3, 4, 5] y)"
+        f"{{ y = RMSNormalization <axis = {axis}, epsilon = 0.01> (x, s) }}"
+    )
+    agrees(graph(text, 23, s=random(*shape)), random(2, 3, 4, 5))
+
+
 def test_other_types_stay() -> None:
     text = "g (double[2, 3] x) => (double[2, 3] y) { y = LpNormalization (x) }"
     reason = refuses(spell_normalization, graph(text))

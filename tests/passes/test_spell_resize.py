@@ -170,12 +170,27 @@ def test_no_change_of_size_is_no_operation() -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "policy", "sides"),
+    [
+        ("linear", "not_larger", "13, 16"),
+        ("cubic", "not_smaller", "14, 17"),
+        ("nearest", "not_larger", "13, 16"),
+    ],
+)
+def test_proportions_are_kept(mode: str, policy: str, sides: str) -> None:
+    rule = f'mode = "{mode}", axes = [2, 3], keep_aspect_ratio_policy = "{policy}"'
+    types = f"float[1, 2, 8, 10] x) => (float[1, 2, {sides}] y"
+    text = f"g ({types}) {{ y = Resize <{rule}> (x, , , s) }}"
+    assert "Resize" not in agrees(graph(text, 18, s=np.array([13, 17], np.int64)))
+
+
+@pytest.mark.parametrize(
     ("rule", "types", "reason"),
     [
         (
-            'mode = "linear", axes = [2, 3], keep_aspect_ratio_policy = "not_larger"',
-            ("float[1, 2, 8, 10]", "float[1, 2, 13, 16]"),
-            "it keeps the proportions of the image, whatever sizes it says",
+            'axes = [2, 3], coordinate_transformation_mode = "tf_crop_and_resize"',
+            ("float[1, 2, 8, 10]", "float[1, 2, 13, 17]"),
+            "tf_crop_and_resize has no other spelling",
         ),
         (
             'mode = "linear", axes = [2, 3]',

@@ -19,6 +19,11 @@ CONSTANTS = {"two": np.array([2]), "axis": np.array([1])}
     [
         (f"{CUT} r = Relu(e) c = Concat <axis = 1> (r, x) y = Sqrt(c)", ["Sqrt"]),
         (f"{CUT} s = ReduceSum <keepdims = 1> (e, axis) y = Add(x, s)", ["Add"]),
+        ("a, e = Split <axis = 1> (x, whole) y = Sqrt(a)", ["Sqrt"]),
+        (
+            "a, e, b = Split <axis = 1> (x, two_parts) n = Neg(b) y = Concat <axis = 1> (a, e, n)",
+            ["Split", "Neg", "Concat"],
+        ),
         ("c = Concat <axis = 1> (x, none, x) y = Slice(c, two, five, axis)", ["Concat", "Slice"]),
     ],
 )
@@ -27,6 +32,8 @@ def test_what_is_made_of_it_is_constant(body: str, kept: list[str]) -> None:
         f"g (float[2, 3] x) => (float[2, 3] y) {{ {body} }}",
         **CONSTANTS,
         five=np.array([5]),
+        whole=np.array([3, 0]),
+        two_parts=np.array([1, 0, 2]),
         none=np.zeros((2, 0), np.float32),
     )
     rewritten, _ = run_pipeline(model)
