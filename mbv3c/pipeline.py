@@ -317,6 +317,12 @@ def _checked_input(x: Feed | Path, accepted: Sequence[Sequence[TensorRecord]]) -
             ".npz file with these arrays"
         )
     if any(all(map(_is_of, arrays, records)) for records in accepted):
+        if not all(map(_is_finite, arrays)):
+            raise UsageError(
+                f"{name} holds NaN or infinity: kernels take the larger of two numbers in other "
+                "ways than onnxruntime there, so a class would come out that means nothing; "
+                "replace them"
+            )
         return as_feed(arrays)
     if len(accepted) > 1:
         shapes = (shape_text(record.shape for record in records) for records in accepted)
@@ -330,6 +336,10 @@ def _checked_input(x: Feed | Path, accepted: Sequence[Sequence[TensorRecord]]) -
     raise UsageError(
         f"{shown} holds {_shown(array)}; the bundle wants {record.dtype} {record.shape}"
     )
+
+
+def _is_finite(array: NDArray[Any]) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def _is_of(array: Any, record: TensorRecord) -> bool:
