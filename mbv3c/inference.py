@@ -141,6 +141,12 @@ def _checked_input(
             "an .npz file with these arrays, or in Python a dict of them by these names"
         )
     if any(all(map(_is_of, arrays, records)) for records in accepted):
+        if not all(map(_is_finite, arrays)):
+            raise UsageError(
+                f"{name} holds NaN or infinity: kernels take the larger of two numbers in other "
+                "ways than onnxruntime there, so a class would come out that means nothing; "
+                "replace them"
+            )
         return as_feed(arrays)
     if len(accepted) > 1:
         shapes = (shape_text(record.shape for record in records) for records in accepted)
@@ -154,6 +160,10 @@ def _checked_input(
     raise UsageError(
         f"{shown} holds {_shown(array)}; the bundle wants {record.dtype} {record.shape}"
     )
+
+
+def _is_finite(array: NDArray[Any]) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def _is_of(array: Any, record: TensorRecord) -> bool:

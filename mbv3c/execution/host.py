@@ -26,6 +26,8 @@ _BUILTIN = "vm."  # what the virtual machine calls beside the kernels
 class LibraryRunner:
     """Runs the host part of a library in this process, and its kernels on a device.
 
+    It stops before and after every kernel.
+
     Attributes:
         description: name of the device, for reports.
         device: TVM's name of the device, such as "cpu" or "opencl"; its runtime is loaded.
@@ -60,6 +62,15 @@ class LibraryRunner:
                 return arrays(machine[entry](*tensors(x, device)))
 
         return infer
+
+    def run_kernels(self, bundle: Path, x: Feed, calls: Sequence[KernelCall]) -> list[Made]:
+        instrument, entry = _Instrument(calls), entry_for(bundle, x)
+        with self._failing(bundle):
+            machine = self._machine(bundle)
+            machine.set_instrument(instrument)
+            machine[entry](*tensors(x, tvm.device(self.device)))
+        check_names(bundle, instrument.names, calls)
+        return instrument.made
 
     def stream_command(self, bundle: Path) -> list[str]:
         return server_command(self.reopen, bundle)
@@ -120,20 +131,11 @@ def open_here(bundle: Path) -> Infer:
 
 @dataclass(frozen=True)
 class HostRunner(LibraryRunner):
-    """Runs in this process, on this machine's processor; stops before and after every kernel."""
+    """Runs in this process, on this machine's processor."""
 
     description: str = "this machine"
     device: str = "cpu"
     reopen: Callable[[Path], Infer] = open_here
-
-    def run_kernels(self, bundle: Path, x: Feed, calls: Sequence[KernelCall]) -> list[Made]:
-        instrument = _Instrument(calls)
-        with self._failing(bundle):
-            machine = self._machine(bundle)
-            machine.set_instrument(instrument)
-            machine[entry_for(bundle, x)](*tensors(x))
-        check_names(bundle, instrument.names, calls)
-        return instrument.made
 
 
 def tensors(x: Feed, device: Any = None) -> list[Any]:

@@ -72,6 +72,10 @@ class Runner(Protocol):
         """
 
 
+class NoStopsError(ToolError):
+    """What runs a library does not stop between its kernels."""
+
+
 @runtime_checkable
 class KernelRunner(Runner, Protocol):
     """Also stops before and after every kernel."""
@@ -80,6 +84,7 @@ class KernelRunner(Runner, Protocol):
         """Run `model.so` once with other inputs for its kernels; return what was wanted of each.
 
         Raises:
+            NoStopsError: it does not stop, after all.
             Mbv3cError: the library does not load or fails, or calls other kernels than `calls`,
                 or with arguments of another size.
         """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mbv3c.feeds import Array
 from mbv3c.parity.constants import ConstantsParity
 from mbv3c.parity.inputs import USUAL_INPUTS
-from mbv3c.parity.kernels import KernelsParity
+from mbv3c.parity.kernel_verdict import KernelsParity
 from mbv3c.parity.labels import Answers
 from mbv3c.parity.metrics import cosine, finite, top_agreement
 from mbv3c.parity.reference import ReferenceOutput, error_of_range
@@ -49,6 +49,8 @@ class Parity:
         as_given: how near a quantized model comes to the model as given.
         kernels: what the kernels have shown by themselves.
         constants: what the constants in the library have shown.
+        not_checked: why no kernel ran by itself; empty if they did.
+        proven: whether the outputs alone prove a library right whose kernels were not checked.
         pairs: what was compared.
         standing: the tolerance of the outputs.
     """
@@ -59,6 +61,8 @@ class Parity:
     as_given: Agreement | None = None
     kernels: KernelsParity | None = None
     constants: ConstantsParity | None = None
+    not_checked: str = ""
+    proven: bool = True
     pairs: Pairs = field(default=(), repr=False, compare=False)
     standing: Tolerance | None = field(default=None, repr=False, compare=False)
 
@@ -70,7 +74,15 @@ class Parity:
     def missed(self) -> list[str]:
         """What is wrong in the library by itself, and what is too far from the given model."""
         alone = [part.missed for part in (self.constants, self.kernels) if part is not None]
-        return [*chain(*alone), *(self.as_given.too_far if self.as_given is not None else ())]
+        far = self.as_given.too_far if self.as_given is not None else ()
+        return [*chain(*alone), *far, *self._unproven]
+
+    @property
+    def _unproven(self) -> list[str]:
+        """What was not checked and is needed for a verdict: the outputs of int8 allow too much."""
+        if self.proven or not self.not_checked:
+            return []
+        return [f"the kernels were not checked by themselves: {self.not_checked}"]
 
     @property
     def worst(self) -> InputParity:
@@ -100,6 +112,8 @@ class Parity:
             document["kernels_alone"] = self.kernels.to_json()
         if self.constants is not None:
             document["constants"] = self.constants.to_json()
+        document["not_checked"] = self.not_checked or None
+        document["unproven"] = bool(self._unproven) and self.missed == self._unproven
         return document
 
     def checks(self) -> list[Check]:
@@ -120,6 +134,7 @@ class Parity:
                 )
                 for index, kernel in enumerate(kernels)
             ),
+            *(Check("kernels", "each by itself", False, text) for text in self._unproven),
             *(
                 Check("constants", "all of the library", part.passed, part.finding)
                 for part in (self.constants,)

@@ -113,7 +113,7 @@ def sentence(parity: dict[str, Any]) -> str:
     error, top1 = parity["max_error_of_range"], parity["top1_agreement"]
     agreement = "" if top1 is None else f"top-1 agreement {top1:.0%}, "
     return (
-        f"{'passed' if parity['passed'] else 'MISSED'} on {parity['ran_on']}: max error "
+        f"{_word(parity)} on {parity['ran_on']}: max error "
         f"{'not finite' if error is None else f'{error:.1e}'} of {_unit(parity)} in "
         f"{parity['worst_output']} (allowed "
         f"{parity['tolerance']:.1e}; onnxruntime itself {_spread(parity['reference_spread'])}), "
@@ -122,6 +122,13 @@ def sentence(parity: dict[str, Any]) -> str:
         f"{_kernels_alone(parity)}"
         f"{_quantization_loss(parity)}"
     )
+
+
+def _word(parity: dict[str, Any]) -> str:
+    within = all(row["passed"] for row in parity["inputs"])
+    if parity["passed"]:
+        return "passed"
+    return "NOT PROVEN" if parity.get("unproven") and within else "MISSED"
 
 
 def _unit(parity: dict[str, Any]) -> str:
@@ -146,16 +153,21 @@ _SHOWN_MISSES = 5
 
 
 def _kernels_alone(parity: dict[str, Any]) -> str:
-    """Say what the kernels of a quantized network have shown by themselves."""
+    """Say what the kernels have shown by themselves."""
     kernels = parity.get("kernels_alone")
     if kernels is None:
-        return ""
+        reason = parity.get("not_checked")
+        return f"; NOT CHECKED: each kernel by itself ({reason})" if reason else ""
     if not kernels["passed"]:
-        return "; WRONG by themselves: " + "; ".join(kernels["missed"])
-    return (
-        f"; each of {kernels['count']} kernels by itself: {kernels['differing']} of "
-        f"{kernels['values']:,} values differ, all at ties"
+        return "; WRONG by themselves: " + "; ".join(kernels["missed"][:_SHOWN_MISSES])
+    found = (
+        f"{kernels['differing']} of {kernels['values']:,} values differ, all at ties"
+        if kernels["values"]
+        else f"max error {kernels.get('max_error_of_range', 0.0):.1e} of range"
     )
+    flat = kernels.get("channels", 0) - kernels.get("channels_alive", 0)
+    channels = f", {flat} of {kernels['channels']:,} channels flat all the time" if flat else ""
+    return f"; each of {kernels['count']} kernels by itself: {found}{channels}"
 
 
 def _quantization_loss(parity: dict[str, Any]) -> str:

@@ -27,6 +27,17 @@ def test_run_refuses_another_shape(host_bundle: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "y.npy").exists()
 
 
+def test_numbers_that_are_not_finite_are_refused(host_bundle: Path, tmp_path: Path) -> None:
+    x = np.load(host_bundle / "golden" / "input.npy")
+    for number in (np.nan, np.inf):
+        x.flat[3] = number
+        np.save(tmp_path / "x.npy", x)
+        done = mbv3c("run", host_bundle, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+        assert done.returncode == 2
+        assert "x.npy holds NaN or infinity" in done.stderr
+        assert not (tmp_path / "y.npy").exists()
+
+
 def test_an_image_is_prepared_as_the_options_say(host_bundle: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     Image.fromarray(pixels).resize((32, 32)).save(tmp_path / "x.png")

@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
+from benchmarks.faults import changed, places_of, plant
+from mbv3c.errors import BundleError
+from mbv3c.parity.golden import check_golden
+from mbv3c.targets import open_bundle
+from mbv3c.targets.backend import reference_of
+from mbv3c.targets.library.verifying import golden_from
 from tests.command_line import document, mbv3c, mbv3c_process
 
 
@@ -38,27 +42,47 @@ def test_without_an_emulator_the_same_program_is_checked_here(
     assert "not the arm_cpu:cortex-a76 library itself" in parity["ran_on"]
 
 
-def test_perturbed_weight_in_the_library_is_found(host_bundle: Path, tmp_path: Path) -> None:
-    """One weight, 1 % off: compile such a model and put its library into the true bundle."""
-    model = onnx.load(host_bundle / "model.onnx")
-    weight = next(t for t in model.graph.initializer if t.name == "stem.weight")
-    values = numpy_helper.to_array(weight).copy()
-    values.flat[np.abs(values).argmax()] *= 1.01
-    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    onnx.save(model, tmp_path / "off.onnx")
-    off = tmp_path / "off"
-    arguments = ("--target", "host_cpu", "-o", off, "--no-verify")
-    assert mbv3c("compile", tmp_path / "off.onnx", *arguments).returncode == 0
-    forged = tmp_path / "forged"
-    shutil.copytree(host_bundle, forged)
-    shutil.copy(off / "model.so", forged / "model.so")
-    manifest = json.loads((forged / "manifest.json").read_text())
-    manifest["files"]["model.so"] = json.loads((off / "manifest.json").read_text())["files"][
-        "model.so"
-    ]
-    (forged / "manifest.json").write_text(json.dumps(manifest))
-    done = mbv3c("verify", forged, "--trust", "--json")
-    assert document(done, code=3)["passed"] is False
+def forged_from(bundle: Path, folder: Path) -> Path:
+    forged = folder / "forged"
+    shutil.copytree(bundle, forged)
+    return forged
+
+
+def test_one_wrong_element_in_the_library_is_found(host_bundle: Path, tmp_path: Path) -> None:
+    """A weight 3 % off in the last place of several, its hash made to fit."""
+    place = places_of(open_bundle(host_bundle), 3)[-1]
+    wrong = changed(place, "weight 3 % off")
+    assert wrong is not None
+    forged = forged_from(host_bundle, tmp_path)
+    plant(forged, place, wrong)
+    parity = document(mbv3c("verify", forged, "--trust", "--json"), code=3)
+    assert parity["passed"] is False
+    (fault,) = parity["constants"]["faults"]
+    assert fault["kernel"] == place.kernel.kernel
+    assert fault["nodes"] == list(place.kernel.nodes)
+    assert fault["differing"] == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "contents", "said"),
+    [
+        ("tolerance.txt", b"1e9\n", "it allows 1e\\+09, and `verify` "),
+        ("tolerance.txt", b"", "it has 0 tolerances"),
+        ("output.npy", b"", "it is no .npy array"),
+        ("input.npy", b"", "it is no .npy array"),
+    ],
+)
+def test_golden_files_that_prove_nothing(
+    host_bundle: Path, tmp_path: Path, file: str, contents: bytes, said: str
+) -> None:
+    bundle = open_bundle(host_bundle)
+    prepared = reference_of(bundle, None)
+    right = golden_from(prepared, bundle.precision)
+    check_golden(bundle, right)
+    forged = forged_from(host_bundle, tmp_path)
+    (forged / "golden" / file).write_bytes(contents)
+    with pytest.raises(BundleError, match=said):
+        check_golden(replace(bundle, path=forged), right)
 
 
 def test_quiet_on_stderr_but_for_progress(host_bundle: Path) -> None:

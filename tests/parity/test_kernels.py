@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import Mbv3cError, ParityError
@@ -14,10 +15,13 @@ from mbv3c.execution.host import HostRunner
 from mbv3c.execution.runners import KernelCall, KernelRunner
 from mbv3c.job import Job
 from mbv3c.lowering.describe import kernels_of
-from mbv3c.parity.compare import Parity
-from mbv3c.parity.kernels import KernelsParity, check_kernels
+from mbv3c.parity.compare import Parity, compare
+from mbv3c.parity.kernel_verdict import KernelsParity
+from mbv3c.parity.kernels import check_kernels
+from mbv3c.parity.reference import ReferenceOutput
+from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.pipeline import compile_model
-from mbv3c.precision import INT8
+from mbv3c.precision import FP32, INT8
 from mbv3c.targets import backend_for, backend_of, find_target, open_bundle
 from mbv3c.targets.cpu import select_integers
 from mbv3c.targets.cpu.schedules.integer.arithmetic import has_dot
@@ -75,8 +79,8 @@ def test_verify_names_a_layer_with_a_wrong_shift(
     assert isinstance(parity, Parity)
     assert not parity.passed
     assert parity.kernels is not None
-    (missed,) = [one for one in parity.kernels.kernels if not one.passed]
-    assert PLANTED in missed.nodes
+    missed, *drawn = [one for one in parity.kernels.kernels if not one.passed]
+    assert all(PLANTED in one.nodes for one in (missed, *drawn))
     assert missed.steps is not None
     assert missed.steps > 1
     assert PLANTED in parity.to_json()["kernels_alone"]["missed"][0]
@@ -87,8 +91,8 @@ def test_less_than_a_step_is_seen(
 ) -> None:
     plant(monkeypatch, 1.003)
     found = checked(model, tmp_path)
-    (missed,) = [one for one in found.kernels if not one.passed]
-    assert PLANTED in missed.nodes
+    missed, *drawn = [one for one in found.kernels if not one.passed]
+    assert all(PLANTED in one.nodes for one in (missed, *drawn))
     assert missed.steps == missed.allowed_steps == 1
     assert missed.wrong > 0
 
@@ -97,6 +101,7 @@ def test_every_kernel_is_right_by_itself(model: onnx.ModelProto, tmp_path: Path)
     found = checked(model, tmp_path)
     assert found.passed
     assert found.to_json()["steps"] <= max(one.allowed_steps or 0 for one in found.kernels)
+    assert found.channels == found.alive > 0
     # Without dot products the stem is computed in fp32, and its sums are rounded apart.
     stem = {"stem"} if has_dot(HOST) else set()
     assert stem | {"deep", "pool", "gate", "residual", "head"} <= {
@@ -141,3 +146,59 @@ def test_kernels_that_the_library_has_not(
     with pytest.raises(Mbv3cError):
         short = KernelCall("quantize_1", {0: np.zeros(3, np.float32)})
         runner.run_kernels(tmp_path, inputs_of(model)[0], [short])
+
+
+def gated(sign: float) -> onnx.ModelProto:
+    """Return a gate that is at 1 on ordinary inputs, whatever the sign of its weights."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 8, 6, 6] x) => (float[1, 8, 6, 6] y)
+        {
+            [three] a = Conv(x, w)
+            [pool] p = GlobalAveragePool(a)
+            [gate] e = Conv(p, v, b)
+            [sigmoid] s = HardSigmoid <alpha = 0.16666667, beta = 0.5> (e)
+            [scale] y = Mul(a, s)
+        }"""
+    )
+    stored = {
+        "w": random(8, 8, 1, 1) / 8,
+        "v": sign * random(8, 8, 1, 1, seed=1),
+        "b": np.full(8, 4, np.float32),
+    }
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in stored.items()
+    )
+    return model
+
+
+def test_a_saturated_gate_is_checked_where_it_is_not_flat(tmp_path: Path) -> None:
+    """The library has the other sign, which shows in nothing but tensors that are drawn."""
+    built = build_library(
+        backend_of(HOST_TARGET), gated(-1.0), Job(HOST_TARGET, FP32), tmp_path / LIBRARY
+    )
+    kernels, x = kernels_of(built.lowered), inputs_of(gated(1.0))[0]
+    right = check_kernels(gated(-1.0), kernels, x, HostRunner(), tmp_path)
+    assert right.passed
+    assert right.alive == right.channels == 8
+    assert right.to_json()["drawn"] > 0
+    found = check_kernels(gated(1.0), kernels, x, HostRunner(), tmp_path)
+    wrong = [one for one in found.kernels if not one.passed]
+    assert wrong
+    assert all(one.drawn and "gate" in one.nodes for one in wrong)
+    assert "on drawn tensors" in found.missed[0]
+
+
+def test_integers_without_their_kernels_are_not_proven() -> None:
+    y = np.array([[1.0, 2.0]], np.float32)
+    theirs = [[ReferenceOutput("y", y, 0.0, None)]]
+    parity = compare([[y]], theirs, TOLERANCES["int8"], ran_on="a board", exact_program=True)
+    assert parity.passed
+    known = replace(parity, not_checked="its server does not stop")
+    assert known.passed
+    assert "NOT CHECKED: each kernel by itself (its server" in known.lines()[0]
+    unproven = replace(known, proven=False)
+    assert not unproven.passed
+    assert unproven.to_json()["unproven"] is True
+    assert unproven.lines()[0].startswith("parity: NOT PROVEN on a board")
+    assert [check.passed for check in unproven.checks()] == [True, False]

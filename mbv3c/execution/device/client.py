@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.execution.device.admission import named
 from mbv3c.execution.device.place import Address, Place
+from mbv3c.execution.device.stops import BEGIN, END, STOP
 from mbv3c.execution.device.tracker import Request, list_devices
 from mbv3c.execution.opencl.runtime import PROFILE, KernelTime, by_calls
 from mbv3c.execution.timing.stopwatch import INSTRUMENT, Call, by_rounds, read_times
@@ -250,7 +251,7 @@ def _fetch(output: Any, file: str) -> None:
     save_array(Path(file), output.numpy())
 
 
-STEP, RESULT = "step", "result.json"
+STEP, RESULT, MADE = "step", "result.json", "made.npz"
 
 
 def main(request_file: Path) -> None:
@@ -282,7 +283,13 @@ def _answer(request: dict[str, Any], folder: Path, steps: _Steps) -> dict[str, A
         return {"machine": machine, **time_models(request, remote, folder, steps)}
     if request["library"] is None:
         return {"machine": machine, "outputs": []}
-    return {"machine": machine, "outputs": _run(request, remote, folder, steps)}
+    found: dict[str, Any] = {"machine": machine}
+    stops = None
+    if request.get("stops"):
+        stops = steps.run("asking whether it stops", limit, lambda: _stops(remote))
+        if stops is None:
+            return {**found, "outputs": [], "stops": False}
+    return {**found, "outputs": _run(request, remote, folder, steps, stops)}
 
 
 def _connect(place: Place, session_seconds: float) -> Any:
@@ -325,8 +332,26 @@ def _machine(remote: Any) -> dict[str, Any] | None:
     return dict(json.loads(function()))
 
 
-def _run(request: dict[str, Any], remote: Any, folder: Path, steps: _Steps) -> list[list[str]]:
-    """Run a library once per input; return the files of each one's outputs."""
+def _stops(remote: Any) -> tuple[Any, Any] | None:
+    """Return what begins and ends to stop between kernels; None of a server that cannot."""
+    try:
+        return remote.get_function(BEGIN), remote.get_function(END)
+    except (AttributeError, RuntimeError, ValueError):
+        return None
+
+
+def _run(
+    request: dict[str, Any],
+    remote: Any,
+    folder: Path,
+    steps: _Steps,
+    stops: tuple[Any, Any] | None = None,
+) -> list[list[str]]:
+    """Run a library once per input; return the files of each one's outputs.
+
+    With `stops` the kernels get what is in the request's file, and what is wanted of them comes
+    back in `MADE`.
+    """
     from tvm import relax
 
     limit, first = request["seconds"], request["first_seconds"]
@@ -342,6 +367,10 @@ def _run(request: dict[str, Any], remote: Any, folder: Path, steps: _Steps) -> l
             lambda: relax.VirtualMachine(remote.load_module(name), device),
         )
 
+        if stops is not None:
+            given = bytearray(Path(request["stops"]).read_bytes())
+            steps.run("sending the kernels' inputs", first, lambda: stops[0](given))
+            steps.run("asking it to stop", limit, lambda: machine.set_instrument(STOP))
         written = []
         inputs = zip(request["inputs"], request["entries"], strict=True)
         for index, (source, entry) in enumerate(inputs):
@@ -353,6 +382,9 @@ def _run(request: dict[str, Any], remote: Any, folder: Path, steps: _Steps) -> l
             for file, output in zip(files, outputs, strict=True):
                 save_array(Path(file), output)
             written.append(files)
+        if stops is not None:
+            made = steps.run("fetching what kernels made", first, stops[1])
+            (folder / MADE).write_bytes(bytes(made))
         return written
     finally:
         failed = steps.failed

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mbv3c.bundle import LIBRARY, entry_for
 from mbv3c.errors import ToolError
 from mbv3c.execution.device import client
 from mbv3c.execution.device.machine import Machine, machine_from_json
 from mbv3c.execution.device.place import DEFAULT_SECONDS, Place
+from mbv3c.execution.device.stops import answer_of, request_for
 from mbv3c.execution.processes import Finished, finish
+from mbv3c.execution.runners import KernelCall, NoStopsError, check_names
 from mbv3c.feeds import Array, Feed, save_feed
 from mbv3c.scratch import scratch_folder
 
@@ -82,6 +85,39 @@ class RpcRunner:
             self._note(result)
             return [[np.load(file) for file in outputs] for outputs in result["outputs"]]
 
+    def run_kernels(
+        self, bundle: Path, x: Feed, calls: Sequence[KernelCall]
+    ) -> list[dict[int, NDArray[Any]]]:
+        """Run `model.so` once with other inputs for its kernels; return what was wanted of each.
+
+        Raises:
+            NoStopsError: its server is not ours, and does not stop between kernels.
+            ToolError: the device cannot be reached, refuses, hangs or dies.
+            Mbv3cError: the library calls other kernels than `calls`.
+        """
+        given = {
+            (at, place): array
+            for at, call in enumerate(calls)
+            for place, array in call.given.items()
+        }
+        wanted = [(at, place) for at, call in enumerate(calls) for place in call.wanted]
+        with scratch_folder("device") as folder:
+            file, stops = folder / "in.npy", folder / "stops.npz"
+            save_feed(file, x)
+            stops.write_bytes(request_for(given, wanted))
+            result = self._ask(folder, bundle / LIBRARY, [file], [entry_for(bundle, x)], stops)
+            if result.get("stops") is False:
+                raise NoStopsError(
+                    f"the server of the {self.place} does not stop between kernels; start `mbv3c "
+                    "device serve` of this version there"
+                )
+            made, names = answer_of((folder / client.MADE).read_bytes())
+        check_names(bundle, names, calls)
+        found: list[dict[int, NDArray[Any]]] = [{} for _ in calls]
+        for (at, place), array in made.items():
+            found[at][place] = array
+        return found
+
     def look(self) -> None:
         """Reach the device and learn what it is.
 
@@ -101,10 +137,12 @@ class RpcRunner:
         library: Path | None,
         inputs: Sequence[Path],
         entries: Sequence[str] = (),
+        stops: Path | None = None,
     ) -> dict[str, Any]:
         """Start a client for one session and return its result.
 
-        `entries` are the functions of the library that take the inputs.
+        `entries` are the functions of the library that take the inputs; `stops` is a file of what
+        kernels get.
         """
         wait = self.seconds * _WAIT
         if not self.place.tracked:
@@ -120,6 +158,7 @@ class RpcRunner:
             "gpu": self.gpu,
             "inputs": [str(path) for path in inputs],
             "entries": list(entries),
+            "stops": str(stops) if stops else None,
             "seconds": self.seconds,
             "first_seconds": first,
             "wait_seconds": wait,

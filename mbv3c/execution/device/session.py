@@ -24,6 +24,7 @@ from tvm.rpc import _ffi_api
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.device.machine import Machine, read_machine
+from mbv3c.execution.device.stops import Stops
 from mbv3c.execution.opencl.runtime import device_info
 from mbv3c.process_tree import end_with_parent
 from mbv3c.scratch import make_scratch
@@ -188,6 +189,7 @@ def _register_functions(folder: Path, opencl_missing: str) -> None:
         "tvm.rpc.server.workpath": within,
         "tvm.rpc.server.load_module": lambda name: tvm.runtime.load_module(within(name)),
         DESCRIBE: lambda: json.dumps(describe(opencl_missing).to_json()),
+        **Stops().functions(),
     }
     for name, function in functions.items():
         tvm.register_global_func(name, function, override=True)

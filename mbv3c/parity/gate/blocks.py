@@ -19,7 +19,7 @@ import onnx
 from mbv3c.execution.runners import KernelCall, KernelRunner
 from mbv3c.feeds import Feed
 from mbv3c.lowering.describe import ArgumentRecord, KernelRecord
-from mbv3c.parity.kernels import ReferenceTensors, arguments_of
+from mbv3c.parity.kernel_tensors import ReferenceTensors, arguments_of
 from mbv3c.parity.metrics import finite
 from mbv3c.parity.reference import error_of_range
 

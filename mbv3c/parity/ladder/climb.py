@@ -10,7 +10,7 @@ from typing import Protocol
 import onnx
 
 from mbv3c.bundle import Bundle
-from mbv3c.execution.runners import KernelRunner
+from mbv3c.execution.runners import KernelRunner, NoStopsError
 from mbv3c.lowering.describe import KernelRecord
 from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.kernels import check_kernels
@@ -83,7 +83,10 @@ def blame_library(
         return
     progress("running every kernel of the library by itself")
     x = ladder.inputs[rung.worst[0]]
-    parity = check_kernels(model, kernels, x, stage.runner, bundle.path)
+    try:
+        parity = check_kernels(model, kernels, x, stage.runner, bundle.path)
+    except NoStopsError:
+        return
     wrong = next((kernel for kernel in parity.kernels if not kernel.passed), None)
     if wrong is None:
         return

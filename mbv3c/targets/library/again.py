@@ -1,5 +1,6 @@
 """What a bundle's model gives once more: its calls of kernels, and their constants."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -7,9 +8,12 @@ import numpy as np
 import onnx
 
 from mbv3c.bundle import Bundle
+from mbv3c.errors import BundleError
 from mbv3c.execution.executable import read_calls
+from mbv3c.lowering.describe import KernelRecord, kernels_of
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import Step
+from mbv3c.manifest import MANIFEST
 from mbv3c.parity.constants import ConstantsParity, Packed, check_constants
 from mbv3c.prepare import Prepared, rewritten_for
 from mbv3c.targets.library.building import job_of, lower_library, target_of
@@ -84,12 +88,26 @@ def _as_written(lowered: Lowered, manifest: LibraryManifest) -> Recorded | None:
 def constants_of(bundle: Bundle, again: Again, entry: str) -> ConstantsParity:
     """Compare the constants of a function of a bundle's library with those of its model.
 
+    What the manifest says of the kernels must be what the model gives, too: it says what `verify`
+    compares.
+
     Raises:
-        BundleError: the library is damaged.
+        BundleError: the library is damaged, or the manifest describes other kernels.
     """
+    manifest = manifest_of(bundle)
+    if _shown(manifest.kernels) != _shown(kernels_of(again.lowered)):
+        raise BundleError(
+            f"{bundle.path / MANIFEST} does not describe the kernels that its model gives; "
+            "compile it again with this version"
+        )
     linked = read_calls(bundle.library, entry)
     packed = [packed_of(step) for step in again.lowered.plan.steps]
-    return check_constants(manifest_of(bundle).kernels, packed, linked)
+    return check_constants(manifest.kernels, packed, linked)
+
+
+def _shown(kernels: Sequence[KernelRecord]) -> list[object]:
+    """Return what decides about comparisons; names count on over several shapes of the inputs."""
+    return [(one.kind, tuple(one.nodes), one.arguments) for one in kernels]
 
 
 def packed_of(step: Step) -> Packed:

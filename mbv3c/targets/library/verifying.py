@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +17,7 @@ from mbv3c.execution.device.machine import DeviceNeeds
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.device.runner import RpcRunner
 from mbv3c.execution.host import HostRunner
-from mbv3c.execution.runners import KernelRunner, Runnable, Runner
+from mbv3c.execution.runners import KernelRunner, NoStopsError, Runnable, Runner
 from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
@@ -25,8 +25,10 @@ from mbv3c.lowering.plan import NO_CHOICES, Choices
 from mbv3c.lowering.unchecked import without_checks
 from mbv3c.parity.compare import Parity, agreement, compare, share_at_ties, with_pooled_spread
 from mbv3c.parity.gate.blocks import BlockErrors, check_blocks
+from mbv3c.parity.golden import check_golden
 from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
-from mbv3c.parity.kernels import KernelsParity, check_kernels
+from mbv3c.parity.kernel_verdict import KernelsParity
+from mbv3c.parity.kernels import check_kernels
 from mbv3c.parity.ladder.climb import blame_library
 from mbv3c.parity.ladder.ladder import BREAKS, Ladder, Skipped
 from mbv3c.parity.ladder.stages import ImportStage, LibraryStage, covering
@@ -134,7 +136,12 @@ def verify(
         if opened.exact_program:
             progress(f"running the library on {opened.ran_on}")
         outputs = opened.runner.run(opened.folder, reference.inputs)
-        alone = kernels_alone(reference, bundle.precision, opened, progress)
+        again = lowered_again(backend, bundle, known)
+        try:
+            alone = kernels_alone(reference, bundle.precision, opened, progress, again.graph)
+            not_checked = ""
+        except NoStopsError as error:
+            alone, not_checked = None, str(error)
     parity = compare(
         outputs,
         wanted,
@@ -142,12 +149,11 @@ def verify(
         ran_on=opened.ran_on,
         exact_program=opened.exact_program,
     )
-    progress("comparing the library's constants with the model's")
-    again, entry = (
-        lowered_again(backend, bundle, known),
-        entry_for(bundle.path, reference.inputs[0]),
-    )
+    if known is None and inputs is None:
+        check_golden(bundle, golden_from(reference, bundle.precision))
+    entry = entry_for(bundle.path, reference.inputs[0])
     parity = replace(parity, kernels=alone, constants=constants_of(bundle, again, entry))
+    parity = replace(parity, not_checked=not_checked, proven=not bundle.precision.quantized)
     if not bundle.quantized:
         return parity
     progress(_ON_GIVEN)
@@ -159,16 +165,27 @@ def verify(
 
 
 def kernels_alone(
-    reference: Reference, precision: Precision, opened: Runnable, progress: Progress
-) -> KernelsParity | None:
-    """Check every kernel of a quantized library by itself; None for other libraries."""
-    if not precision.quantized or not isinstance(opened.runner, KernelRunner):
-        return None
+    reference: Reference,
+    precision: Precision,
+    opened: Runnable,
+    progress: Progress,
+    graph: onnx.ModelProto | None = None,
+) -> KernelsParity:
+    """Check every kernel of a library by itself.
+
+    `graph` is what the library was made of; without it the model is rewritten once more.
+
+    Raises:
+        NoStopsError: nothing stops between the kernels.
+    """
+    if not isinstance(opened.runner, KernelRunner):
+        raise NoStopsError(f"{opened.ran_on} does not stop between kernels")
     progress("running every kernel by itself")
     # The last seeded input has the largest values: of integers, those that saturate, too.
     x = reference.inputs[-1]
     # The library has the names and the zero points of the cleaned graph, which are equal in value.
-    graph, _ = rewritten_for(reference.model, precision)
+    if graph is None:
+        graph, _ = rewritten_for(reference.model, precision)
     return check_kernels(graph, opened.kernels, x, opened.runner, opened.folder)
 
 
@@ -199,7 +216,12 @@ def blocks(
 
 def golden_of(prepared: Prepared, precision: Precision) -> Golden:
     """Return the first input of the parity check, what onnxruntime makes of it, and tolerances."""
-    tolerance, reference = TOLERANCES[precision.name], prepared.reference
+    return golden_from(prepared.reference, precision)
+
+
+def golden_from(reference: Reference, precision: Precision) -> Golden:
+    """Return the same of what onnxruntime computes for the seeded inputs."""
+    tolerance = TOLERANCES[precision.name]
     first = with_pooled_spread(reference.outputs, tolerance)[0]
     return Golden(
         reference.inputs[0],
@@ -278,14 +300,19 @@ class LibraryStages:
 
     def _target(self, model: onnx.ModelProto) -> None:
         begun = time.monotonic()
-        reference, missed = Reference(model, self.ladder.inputs), list[str]()
+        reference = Reference(model, self.ladder.inputs)
         with self.backend.open(self.bundle, self.progress, place=self.place) as opened:
             runner = opened.runner
             self.progress(f"running the library on {opened.ran_on}")
             outputs = opened.runner.run(opened.folder, reference.inputs)
-            alone = kernels_alone(reference, self.job.precision, opened, self.progress)
-            if alone is not None:
-                missed = alone.missed
+            again = lowered_again(self.backend, self.bundle)
+            entry = entry_for(self.bundle.path, reference.inputs[0])
+            missed = constants_of(self.bundle, again, entry).missed
+            with suppress(NoStopsError):  # the ladder says what breaks, and not what is proven
+                alone = kernels_alone(
+                    reference, self.job.precision, opened, self.progress, again.graph
+                )
+                missed += alone.missed
         seconds = time.monotonic() - begun
         name = "tuned, on the target" if self.tuned else "scheduled, on the target"
         stage = LibraryStage(

@@ -21,6 +21,7 @@ from mbv3c.execution.opencl.runtime import device_info
 from mbv3c.execution.runners import Runnable, Runner
 from mbv3c.execution.timing.latency import choose_cpus
 from mbv3c.job import Job
+from mbv3c.lowering.describe import kernels_of
 from mbv3c.lowering.lower import VM_PASSES, Lowered, assembled
 from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.passes.spell_topk import spell_ranks
@@ -271,7 +272,7 @@ class OpenClBackend(LibraryBackend):
             ran_on = (
                 f"{runner.description}: the kernels of the library, launched from this machine"
             )
-            yield Runnable(folder, runner, ran_on)
+            yield Runnable(folder, runner, ran_on, kernels=kernels_of(library.lowered))
 
     @property
     def script(self) -> str:

@@ -70,6 +70,8 @@ def _verified(bundle: Path, device: Served) -> str:
     assert parity["passed"]
     assert parity["exact_program"] is True
     assert len(parity["inputs"]) == 5
+    assert parity["kernels_alone"]["passed"]
+    assert parity["not_checked"] is None
     ran_on: str = parity["ran_on"]
     assert ran_on.endswith(f"device {device.address} (the library itself)")
     return ran_on

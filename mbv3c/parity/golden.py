@@ -1,0 +1,80 @@
+"""The golden files of a bundle, by which a board checks itself."""
+
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+
+from mbv3c.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT, GOLDEN_TOLERANCE, Bundle, Golden
+from mbv3c.errors import BundleError
+from mbv3c.feeds import Array, arrays_of, numbered_files
+from mbv3c.parity.reference import error_of_range
+
+# Another onnxruntime spreads by a little more or less.
+_TIMES_ALLOWED = 2.0
+_READABLE = (OSError, ValueError, EOFError)
+
+
+def check_golden(bundle: Bundle, right: Golden) -> None:
+    """Make sure that the golden files are what `verify` judges by.
+
+    Args:
+        bundle: the bundle, whose golden files lie where those of one shape do.
+        right: the golden input and outputs as onnxruntime computes them now, and the tolerances.
+
+    Raises:
+        BundleError: a file is empty or damaged, holds something else, or allows more.
+    """
+    folder = bundle.path
+    for array, file in zip(
+        arrays_of(right.input), numbered_files(folder / GOLDEN_INPUT), strict=False
+    ):
+        found = _read(file)
+        if (found.dtype, found.shape) != (array.dtype, array.shape) or not np.array_equal(
+            found, array, equal_nan=array.dtype.kind == "f"
+        ):
+            raise _damaged(file, "it is not the seeded input")
+    limits = _limits(folder / GOLDEN_TOLERANCE)
+    if len(limits) != len(right.outputs):
+        raise _damaged(folder / GOLDEN_TOLERANCE, f"it has {len(limits)} tolerances")
+    files = numbered_files(folder / GOLDEN_OUTPUT)
+    for wanted, allowed, limit, file in zip(
+        right.outputs, right.allowed, limits, files, strict=False
+    ):
+        if limit > max(_TIMES_ALLOWED * allowed, float(np.finfo(np.float32).eps)):
+            raise _damaged(
+                folder / GOLDEN_TOLERANCE, f"it allows {limit:.3g}, and `verify` {allowed:.3g}"
+            )
+        found = _read(file)
+        if (found.dtype, found.shape) != (wanted.dtype, wanted.shape):
+            raise _damaged(file, f"it holds {found.dtype} {found.shape}")
+        error = error_of_range(found.astype(np.float64), wanted.astype(np.float64))
+        if np.isfinite(wanted.astype(np.float64)).all() and not error <= allowed:
+            raise _damaged(file, f"it is {error:.1e} of the range from what onnxruntime gives")
+
+
+def _limits(path: Path) -> list[float]:
+    try:
+        limits = [float(line.split()[0]) for line in path.read_text().splitlines()]
+    except (*_READABLE, IndexError) as error:
+        raise _damaged(path, "it is no list of tolerances") from error
+    if not all(isfinite(limit) and limit >= 0 for limit in limits):
+        raise _damaged(path, "a tolerance is no number")
+    return limits
+
+
+def _read(path: Path) -> Array:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except _READABLE as error:
+        raise _damaged(path, "it is no .npy array") from error
+    if not isinstance(found, np.ndarray):
+        raise _damaged(path, "it is no .npy array")
+    return found
+
+
+def _damaged(path: Path, reason: str) -> BundleError:
+    return BundleError(
+        f"{path} would let a board pass that computes something else: {reason}; compile the "
+        "bundle again"
+    )
