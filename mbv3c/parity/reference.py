@@ -1,31 +1,30 @@
 """onnxruntime as the reference: what a model computes, and how exactly that is defined."""
 
-import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnxruntime import GraphOptimizationLevel as Level
 
 from mbv3c.errors import ModelError
 from mbv3c.feeds import Array, Feed, arrays_of, as_feed
 from mbv3c.graphs.load import model_inputs
 from mbv3c.graphs.outputs import class_axes
+from mbv3c.parity.conditioning import Conditioned, Conditioning, Doubt, OutputDoubt
 from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.labels import Answers, Decision, KnownAnswers, alternatives, decisions_of, sides
 from mbv3c.parity.metrics import over_range
+from mbv3c.parity.running import OPTIMIZED as OPTIMIZED
+from mbv3c.parity.running import PLAIN as PLAIN
+from mbv3c.parity.running import feed_for as feed_for
+from mbv3c.parity.running import run as run
+from mbv3c.parity.running import session as session
+from mbv3c.parity.scales import scale_of
 from mbv3c.parity.tolerance import TOLERANCES
-from mbv3c.steps import of_large, step
-
-PLAIN, OPTIMIZED = Level.ORT_DISABLE_ALL, (Level.ORT_ENABLE_BASIC, Level.ORT_ENABLE_ALL)
-_PROVIDERS = ["CPUExecutionProvider"]
-_FATAL_ONLY = 4  # severity: messages about unused initialisers are not for our users
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ class ReferenceOutput:
             the range.
         answers: for labels and other whole numbers, which other ones are as right; `spread` and
             `step` are those of what decides. None for ordinary floats.
+        doubt: what float64 gives, and where digits are lost, found out when it is asked for. None
+            for quantized models, and for what fp16 in the model decides.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ReferenceOutput:
     scale: NDArray[np.float64] | None = None
     rounding: float = 0.0
     answers: Answers | None = None
+    doubt: Doubt | None = field(default=None, repr=False, compare=False)
 
     @property
     def span(self) -> float:
@@ -98,6 +100,7 @@ def run_reference(
     own = [output.name for output in model.graph.output]
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     halves, rounding = computed_in_half(model), TOLERANCES["fp16"].of_range
+    conditioning = Conditioning(asked)
     for x, arrays in zip(inputs, computed, strict=True):
         outputs = dict(zip(names, arrays, strict=True))
         ran = [run(opened, x) for opened in optimized]
@@ -107,6 +110,7 @@ def run_reference(
         axes = dict(
             zip(own, class_axes(model, [outputs[name].shape for name in own]), strict=True)
         )
+        doubtful = Conditioned(conditioning, x)
         known = {
             name: ReferenceOutput(
                 name,
@@ -116,6 +120,9 @@ def run_reference(
                 steps[name],
                 scales[name],
                 rounding if name in halves else 0.0,
+                doubt=None
+                if quantized or name in halves
+                else OutputDoubt(doubtful, name, outputs[name], scales[name]),
             )
             for name in names
         }
@@ -196,7 +203,9 @@ def _labels(
     if tail is not None:
         ranges = {tensor.name: tensor.span for tensor in deciding}
         answers = _Tail(decision, tail, outputs, ranges)
-    return ReferenceOutput(name, outputs[name], spread, None, step, None, rounding, answers)
+    return ReferenceOutput(
+        name, outputs[name], spread, None, step, None, rounding, answers, known[name].doubt
+    )
 
 
 def _tail(decision: Decision) -> ort.InferenceSession | None:
@@ -221,58 +230,6 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
 
 
 _FEW_VALUES = 16
-_DIFFERENT = 100.0  # ranges of channels that differ by such a factor are not added up
-_LEAST_OF_ALL = 1e-3  # of the whole output's range; what moves less is constant
-_MOST_CHANNELS = 512
-# Scores between 0 and 1: what differs by less than this much less says nothing.
-_LEAST_SCALES = dict.fromkeys(("Sigmoid", "HardSigmoid", "Softmax"), 1e-3)
-
-
-def scale_of(
-    model: onnx.ModelProto, name: str, values: Sequence[NDArray[Any]]
-) -> NDArray[np.float64]:
-    """Return what errors of an output are fractions of: the range that it takes over inputs.
-
-    Where channels have ranges that differ by orders of magnitude, as boxes beside scores, every
-    channel has its own. An output that is constant is measured by its size.
-
-    Args:
-        model: the model.
-        name: the output's name.
-        values: the output for each input.
-
-    Returns:
-        One number, or one for each index of an axis, in a shape that broadcasts.
-    """
-    if not values[0].size:
-        return np.array(1.0)
-    low = high = np.full(values[0].shape, np.nan)
-    for y in values:
-        finite = np.where(np.isfinite(y), y, np.nan)
-        low, high = np.fmin(low, finite), np.fmax(high, finite)
-    maker = next((node.op_type for node in model.graph.node if name in node.output), "")
-    least = _LEAST_SCALES.get(maker, 0.0)
-    whole = _range(low, high, None)
-    largest = float(np.nan_to_num(np.maximum(-low, high)).max())
-    if not whole > 1e-6 * largest:
-        return np.array(max(largest, least) or 1.0)
-    for axis in range(1, low.ndim):
-        if not 1 < low.shape[axis] <= _MOST_CHANNELS:
-            continue
-        others = tuple(other for other in range(low.ndim) if other != axis)
-        ranges = _range(low, high, others)
-        ranges = np.where(ranges < _LEAST_OF_ALL * whole, whole, ranges)
-        if ranges.max() >= _DIFFERENT * ranges.min():
-            shape = [-1 if dim == axis else 1 for dim in range(low.ndim)]
-            each: NDArray[np.float64] = np.maximum(ranges, least).reshape(shape)
-            return each
-    return np.array(max(whole, least))
-
-
-def _range(
-    low: NDArray[np.float64], high: NDArray[np.float64], axes: tuple[int, ...] | None
-) -> Any:
-    return np.fmax.reduce(high, axis=axes) - np.fmin.reduce(low, axis=axes)
 
 
 def computed_in_half(model: onnx.ModelProto) -> set[str]:
@@ -302,65 +259,6 @@ def _step(model: onnx.ModelProto, name: str, scale: NDArray[np.float64]) -> floa
         return None
     scales = [tensor for tensor in model.graph.initializer if tensor.name == maker.input[1]]
     return float(numpy_helper.to_array(scales[0]).max() / scale.min()) if scales else None
-
-
-@step("loading the model", "onnxruntime", of_large)
-def session(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSession:
-    """Open a model on one thread, so that sums do not depend on the number of cores.
-
-    Raises:
-        ModelError: onnxruntime cannot load it.
-    """
-    options = ort.SessionOptions()
-    options.graph_optimization_level = level
-    options.intra_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY
-    try:
-        return ort.InferenceSession(model.SerializeToString(), options, providers=_PROVIDERS)
-    except Exception as error:  # onnxruntime's exceptions share no other base
-        lacking = _NO_KERNEL.search(str(error))
-        if lacking is not None:
-            raise ModelError(_without_kernel(model, *lacking.groups())) from error
-        raise ModelError(f"onnxruntime cannot load the model: {error}") from error
-
-
-_NO_KERNEL = re.compile(
-    r"Could not find an implementation for (\w+)\(\d+\) node with name '(.*?)'"
-)
-
-
-def _without_kernel(model: onnx.ModelProto, operator: str, name: str) -> str:
-    """Say which operator onnxruntime knows, but not for the types that it has here."""
-    nodes = [
-        node.name or f"→ {node.output[0]}"
-        for node in model.graph.node
-        if node.op_type == operator and node.name in (name, "")
-    ]
-    return (
-        f"onnxruntime, which says what is right, has no kernel of {operator} for the types here "
-        f"(nodes: {', '.join(nodes) or name}); export it in float32 or int64, with a Cast behind "
-        "it where another type is needed"
-    )
-
-
-def feed_for(opened: ort.InferenceSession, x: Feed) -> dict[str, Array]:
-    """Return an input of a model as onnxruntime takes it, by the names of the model's inputs."""
-    names = [value.name for value in opened.get_inputs()]
-    return dict(zip(names, arrays_of(x), strict=True))
-
-
-@step("running the model", "onnxruntime", of_large)
-def run(opened: ort.InferenceSession, x: Feed) -> list[Array]:
-    """Run one input through an opened model and return its outputs in their order.
-
-    Raises:
-        ModelError: onnxruntime fails, as on a position outside of a table, or a division by zero.
-    """
-    try:
-        return [np.asarray(output) for output in opened.run(None, feed_for(opened, x))]
-    except Exception as error:  # onnxruntime's exceptions share no other base
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"onnxruntime cannot run the model on this input: {reason}") from error
 
 
 def tensors_of(model: onnx.ModelProto, x: Feed, names: Container[str]) -> dict[str, Array]:

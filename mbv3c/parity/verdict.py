@@ -52,6 +52,22 @@ def exit_code(checks: Sequence[Check]) -> int:
 
 
 @dataclass(frozen=True)
+class IllConditioned:
+    """What is known where fp32 computes an output badly, and float64 is the reference.
+
+    Attributes:
+        layer: the node that loses most digits, in words; empty if that is not known.
+        noise: what correct fp32 arithmetic is off there, of range; None where it was not needed.
+        judged: whether the output could be judged: it is right, or it is further off than correct
+            arithmetic can be.
+    """
+
+    layer: str
+    noise: float | None
+    judged: bool
+
+
+@dataclass(frozen=True)
 class InputParity:
     """The comparison on one input; of several outputs, each figure is that of the worst.
 
@@ -68,6 +84,8 @@ class InputParity:
             holds class scores.
         top5_agreement: share of the reference's five largest scores that are found among ours.
         labels: whether the worst output holds labels or other whole numbers.
+        ill_conditioned: what is known where fp32 computes an output badly, of the worst such
+            output; None where it computes all of them well.
     """
 
     worst_output: str
@@ -78,6 +96,12 @@ class InputParity:
     top1_agreement: float | None
     top5_agreement: float | None
     labels: bool = False
+    ill_conditioned: IllConditioned | None = None
+
+    @property
+    def not_judged(self) -> bool:
+        """Whether it is as far off as correct fp32 arithmetic may be, which shows nothing."""
+        return self.ill_conditioned is not None and not self.ill_conditioned.judged
 
     @property
     def passed(self) -> bool:
@@ -113,22 +137,43 @@ def sentence(parity: dict[str, Any]) -> str:
     error, top1 = parity["max_error_of_range"], parity["top1_agreement"]
     agreement = "" if top1 is None else f"top-1 agreement {top1:.0%}, "
     return (
-        f"{_word(parity)} on {parity['ran_on']}: max error "
+        f"{_verdict(parity)} on {parity['ran_on']}: max error "
         f"{'not finite' if error is None else f'{error:.1e}'} of {_unit(parity)} in "
         f"{parity['worst_output']} (allowed "
         f"{parity['tolerance']:.1e}; onnxruntime itself {_spread(parity['reference_spread'])}), "
         f"cosine {parity['cosine']:.9f}, "
-        f"{agreement}over {len(parity['inputs'])} inputs{_constants(parity)}"
-        f"{_kernels_alone(parity)}"
-        f"{_quantization_loss(parity)}"
+        f"{agreement}over {len(parity['inputs'])} inputs{_ill_conditioned(parity)}"
+        f"{_constants(parity)}{_kernels_alone(parity)}{_quantization_loss(parity)}"
     )
 
 
-def _word(parity: dict[str, Any]) -> str:
-    within = all(row["passed"] for row in parity["inputs"])
+def _verdict(parity: dict[str, Any]) -> str:
     if parity["passed"]:
         return "passed"
-    return "NOT PROVEN" if parity.get("unproven") and within else "MISSED"
+    rows = [row for row in parity["inputs"] if not row["passed"]]
+    if not rows and parity.get("unproven"):
+        return "NOT PROVEN"
+    doubtful = (row.get("ill_conditioned") or {"judged": True} for row in rows)
+    alone = (parity.get(part) or {"passed": True} for part in ("constants", "kernels_alone"))
+    missed = any(found["judged"] for found in doubtful) or not all(x["passed"] for x in alone)
+    return "MISSED" if missed or not rows else "NOT JUDGED"
+
+
+def _ill_conditioned(parity: dict[str, Any]) -> str:
+    """Say where a network loses digits in fp32, and what that means for the verdict."""
+    found = parity.get("ill_conditioned")
+    if found is None:
+        return ""
+    layer = f" ({found['layer']})" if found["layer"] else ""
+    said = f"; ill-conditioned in fp32{layer}, so it is held to float64"
+    if found["noise"] is not None:
+        said += f", of which correct fp32 arithmetic is off by {found['noise']:.1e}"
+    if found["judged"]:
+        return said
+    return (
+        f"{said}: more than a wrong weight may show, so its outputs say nothing; scale or shift "
+        "what cancels there, or give inputs as the network was trained on (`--inputs FOLDER`)"
+    )
 
 
 def _unit(parity: dict[str, Any]) -> str:

@@ -219,8 +219,8 @@ def test_of_several_outputs_the_worst_decides() -> None:
 
 
 def test_the_worst_output_is_the_one_closest_to_its_own_limit() -> None:
-    references = [DETECTION[0], ReferenceOutput("scores", SCORES, 1e-3, 2)]
-    outputs = [BOXES + np.float32(1e-4), SCORES + np.float32(1e-4)]
+    references = [DETECTION[0], ReferenceOutput("scores", SCORES, 2e-5, 2)]
+    outputs = [BOXES + np.float32(1e-4), SCORES + np.float32(2e-5)]
     row = judged([outputs], [references]).inputs[0]
     assert row.worst_output == "boxes"
     assert row.max_error_of_range < 1e-4 / 0.9

@@ -8,7 +8,8 @@ import pytest
 
 from mbv3c.errors import ModelError
 from mbv3c.parity.inputs import parity_inputs
-from mbv3c.parity.reference import error_of_range, run, run_reference, scale_of, session
+from mbv3c.parity.reference import error_of_range, run, run_reference, session
+from mbv3c.parity.scales import scale_of
 
 
 def graph(text: str) -> onnx.ModelProto:

@@ -21,6 +21,7 @@ from mbv3c.bundle import Bundle
 from mbv3c.errors import SavedFileError, UsageError
 from mbv3c.graphs.weights.files import write_npz
 from mbv3c.manifest import MANIFEST
+from mbv3c.parity.conditioning import KnownDoubt
 from mbv3c.parity.labels import KnownAnswers
 from mbv3c.parity.metrics import finite
 from mbv3c.parity.own_inputs import OwnInputs
@@ -29,7 +30,7 @@ from mbv3c.parity.tolerance import Tolerance
 from mbv3c.parity.verdict import Pair, Pairs, Verdict
 
 FORMAT = "mbv3c outputs"
-SCHEMA = 3
+SCHEMA = 4
 _HEADER = "header"
 # What numpy and zipfile raise on files that are not what they say.
 _BROKEN = (
@@ -90,7 +91,7 @@ def save_outputs(path: Path, saved: Saved) -> None:
         "standing": saved.standing and asdict(saved.standing),
         "outputs": [{"name": ref.name, "class_axis": ref.class_axis} for ref in first],
         "inputs": [
-            [_allowance(pair.reference, len(known)) for pair, known in zip(*rows, strict=True)]
+            [_allowance(pair, len(known)) for pair, known in zip(*rows, strict=True)]
             for rows in zip(saved.pairs, others, strict=True)
         ],
     }
@@ -100,6 +101,9 @@ def save_outputs(path: Path, saved: Saved) -> None:
         for o, pair in enumerate(outputs):
             arrays[f"reference.{i}.{o}"] = pair.reference.output
             arrays[f"bundle.{i}.{o}"] = pair.ours
+            doubt = _doubt(pair)
+            if doubt is not None and doubt.exact is not None:
+                arrays[f"exact.{i}.{o}"] = doubt.exact
             for k, other in enumerate(others[i][o]):
                 arrays[f"other.{i}.{o}.{k}"] = other
     with new_file(path, force=True) as temporary:
@@ -166,9 +170,21 @@ def _others(pair: Pair) -> Sequence[NDArray[Any]]:
     return answers.others(judged.allowed)
 
 
-def _allowance(reference: ReferenceOutput, others: int) -> dict[str, Any]:
+def _doubt(pair: Pair) -> KnownDoubt | None:
+    """Return what is known of an output that was held to float64; None of others."""
+    judged, doubt = pair.judged, pair.reference.doubt
+    if judged is None or judged.ill_conditioned is None or doubt is None:
+        return None
+    noise = np.zeros(()) if judged.ill_conditioned.noise is None else doubt.noise
+    return KnownDoubt(doubt.exact, noise, judged.ill_conditioned.layer, doubt.apart)
+
+
+def _allowance(pair: Pair, others: int) -> dict[str, Any]:
+    reference, doubt = pair.reference, _doubt(pair)
     scale, answers = reference.scale, reference.answers
     return {
+        "doubt": doubt
+        and {"layer": doubt.layer, "noise": doubt.noise.tolist(), "apart": doubt.apart},
         "spread": finite(float(reference.spread)),
         "step": reference.step,
         "rounding": reference.rounding,
@@ -201,6 +217,15 @@ def _pair(
     if scale is not None and scale.size > 1:
         np.broadcast_shapes(scale.shape, reference.shape)
     rounding = float(allowance["rounding"])
+    doubt, exact = None, archive.get(f"exact.{key}")
+    if exact is not None and exact.shape != reference.shape:
+        raise ValueError(f"output {key} has another shape in float64")
+    if allowance["doubt"] is not None:
+        noise = np.array(allowance["doubt"]["noise"], np.float64)
+        if scale is not None and noise.size > 1:
+            np.broadcast_shapes(noise.shape, scale.shape)
+        known = allowance["doubt"]
+        doubt = KnownDoubt(exact, noise, str(known["layer"]), float(known["apart"]))
     name = str(shown["name"])
     return Pair(
         ours,
@@ -213,5 +238,6 @@ def _pair(
             scale,
             rounding,
             answers,
+            doubt,
         ),
     )

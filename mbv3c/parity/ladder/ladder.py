@@ -155,7 +155,10 @@ class Ladder:
         it is held to, where that is another than the stage's own.
         """
         precision = first or stage.precision
-        held = with_pooled_spread(self.references, TOLERANCES[precision])
+        held = [
+            [replace(one, doubt=one.doubt and one.doubt.as_given) for one in outputs]
+            for outputs in with_pooled_spread(self.references, TOLERANCES[precision])
+        ]
         before = [
             [replace(reference, output=y) for reference, y in zip(theirs, ys, strict=True)]
             for theirs, ys in zip(held, self.rungs[-1].outputs, strict=False)

@@ -26,6 +26,7 @@ from mbv3c.lowering.unchecked import without_checks
 from mbv3c.parity.compare import Parity, agreement, compare, share_at_ties, with_pooled_spread
 from mbv3c.parity.gate.blocks import BlockErrors, check_blocks
 from mbv3c.parity.golden import check_golden
+from mbv3c.parity.in_float64 import golden_in_float64
 from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
 from mbv3c.parity.kernel_verdict import KernelsParity
 from mbv3c.parity.kernels import check_kernels
@@ -222,19 +223,21 @@ def golden_of(prepared: Prepared, precision: Precision) -> Golden:
 def golden_from(reference: Reference, precision: Precision) -> Golden:
     """Return the same of what onnxruntime computes for the seeded inputs."""
     tolerance = TOLERANCES[precision.name]
-    first = with_pooled_spread(reference.outputs, tolerance)[0]
+    pooled = with_pooled_spread(reference.outputs, tolerance)[0]
+    first = [golden_in_float64(output, tolerance) for output in pooled]
     return Golden(
         reference.inputs[0],
-        [output.output for output in first],
-        [_of_own_range(output, tolerance) for output in first],
-        [output.answers is not None for output in first],
+        [output.output for output, _ in first],
+        [_of_own_range(output, tolerance, by_rounding) for output, by_rounding in first],
+        [output.answers is not None for output, _ in first],
     )
 
 
-def _of_own_range(output: ReferenceOutput, tolerance: Tolerance) -> float:
+def _of_own_range(output: ReferenceOutput, tolerance: Tolerance, by_rounding: float) -> float:
     """Return what is allowed as a fraction of the output's own range, which boards compare by.
 
-    Of labels it is the share of those that are at ties.
+    `by_rounding` is what rounding allows, of the range that errors are fractions of. Of labels the
+    result is the share of those that are at ties.
     """
     if output.answers is not None:
         allowed = tolerance.allowed(output.spread, output.step, output.rounding)
@@ -242,7 +245,8 @@ def _of_own_range(output: ReferenceOutput, tolerance: Tolerance) -> float:
     own = float(np.ptp(output.output.astype(np.float64))) if output.output.size else 0.0
     factor = output.span / own if own > 0 else 1.0
     step = None if output.step is None else output.step * factor
-    return min(1.0, tolerance.allowed(output.spread * factor, step, output.rounding))
+    least = tolerance.allowed(0.0, step, output.rounding)
+    return min(1.0, max(least, by_rounding * factor))
 
 
 # The import runs without any optimisation, which takes longer than everything else.

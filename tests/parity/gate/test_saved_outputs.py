@@ -148,7 +148,7 @@ def test_a_header_that_does_not_fit(file: Path, damage: Callable[[dict], object]
 def test_another_schema(file: Path) -> None:
     header = json.dumps({"format": "mbv3c outputs", "schema": 99}).encode()
     np.savez(file, header=np.frombuffer(header, np.uint8))
-    with pytest.raises(SavedFileError, match="has schema 99, and this version reads 3"):
+    with pytest.raises(SavedFileError, match="has schema 99, and this version reads 4"):
         load_outputs(file)
 
 
