@@ -84,8 +84,12 @@ def check_model(model: onnx.ModelProto, most_nodes: int = MOST_NODES) -> None:
             holds something else than its shape and type say, or a node computes nothing or misses
             what it holds.
     """
-    if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
+    opsets = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    newest = onnx.defs.onnx_opset_version()
+    if not opsets:
         raise Refused("it does not say which opset of ONNX it is in")
+    if not 0 < min(opsets) <= max(opsets) <= newest:
+        raise Refused(f"it is in opset {max(opsets)}, and ONNX has 1 to {newest}")
     _check_expansion(model, most_nodes)
     for graph in graphs_within(model):
         for tensor in graph.initializer:

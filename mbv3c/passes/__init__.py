@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import onnx
 from onnx import shape_inference
+from onnx_ir.serde import SerdeError
 
 from mbv3c.errors import ModelError
 from mbv3c.graphs.size import check_size, stored_bytes
@@ -129,7 +130,7 @@ def applied(rewrite: Pass, model: onnx.ModelProto) -> tuple[onnx.ModelProto, Pas
     """
     try:
         return rewrite(model)
-    except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+    except (shape_inference.InferenceError, onnx.checker.ValidationError, SerdeError) as error:
         raise ModelError(f"the model contradicts itself: {str(error).strip()}") from error
 
 
