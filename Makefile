@@ -14,7 +14,7 @@ INSTALL := -m pip install --quiet --no-compile
 # numpy's threads wait for each other at full speed, which other processes that test would need.
 test test-most test-npu test-long: export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: compile test test-most test-npu test-long tools lint format bench clean
+.PHONY: compile test test-most test-npu test-long fuzz tools lint format bench clean
 
 compile: $(VENV)/installed
 	$(BIN)/mbv3c doctor --fetch=emulator
@@ -39,6 +39,12 @@ test-npu: $(NPU)/installed
 test-long: $(NPU)/installed tools
 	$(BIN)/python $(PYTEST) -m long --ignore=$(NPU_TESTS)
 	$(NPU)/bin/python $(PYTEST) -m long $(NPU_TESTS)
+
+# Files changed at random, so long for each kind of them; a find names its seed.
+SECONDS ?= 60
+SEED ?= 0
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m pytest tests/fuzz --seconds $(SECONDS) --fuzz-seed $(SEED)
 
 # Emulator, OpenCL driver and llvm-mca, into the user's cache.
 tools: $(VENV)/installed-test

@@ -24,8 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import onnx
 from numpy.typing import NDArray
 
+from mbv3c.door.files import Refused, read_plain
+from mbv3c.door.models import read_written
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.feeds import Feed, numbered_files, save_array, save_feed, shape_text, shapes_of_feed
 from mbv3c.manifest import (
@@ -51,6 +54,7 @@ GOLDEN = "golden"
 GOLDEN_INPUT = "golden/input.npy"
 GOLDEN_OUTPUT = "golden/output.npy"
 GOLDEN_TOLERANCE = "golden/tolerance.txt"
+_MOST_SHAPES = 1 << 20  # bytes of shapes.txt
 
 
 @dataclass(frozen=True)
@@ -140,11 +144,16 @@ def entry_for(folder: Path, feed: Feed) -> str:
 
     Raises:
         UsageError: the library takes several shapes, and this is none of them.
+        BundleError: the list of shapes is damaged.
     """
     path = folder / SHAPES
     if not path.is_file():
         return MAIN
-    entries = dict(line.split(" ", 1)[::-1] for line in path.read_text().splitlines())
+    try:
+        lines = read_plain(path, _MOST_SHAPES).decode().splitlines()
+        entries = dict((line.split(" ", 1)[::-1]) for line in lines)
+    except ValueError as error:
+        raise BundleError(f"{path} is damaged: {error}; compile it again") from error
     given = shape_text(shapes_of_feed(feed))
     if given not in entries:
         raise UsageError(
@@ -152,6 +161,18 @@ def entry_for(folder: Path, feed: Feed) -> str:
             f"{given}; compile the model for it, too"
         )
     return entries[given]
+
+
+def read_bundled(path: Path) -> onnx.ModelProto:
+    """Read a model of a bundle.
+
+    Raises:
+        BundleError: it is none, or not one that `compile` writes.
+    """
+    try:
+        return read_written(path)
+    except (OSError, Refused) as error:
+        raise BundleError(f"{path} is damaged: {error}; compile it again") from error
 
 
 def write_golden(folder: Path, golden: Golden, index: int = 0) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv3c.door.arrays import read_array
+
 Array = NDArray[Any]
 Feed = Array | tuple[Array, ...]
 
@@ -70,10 +72,11 @@ def load_feed(first: Path) -> Feed:
 
     Raises:
         FileNotFoundError: there is no first file.
+        Refused: a file is damaged.
     """
     files = numbered_files(first)
-    read = [np.load(next(files))]
-    return as_feed(read + [np.load(file) for file in takewhile(Path.is_file, files)])
+    read = [read_array(next(files))]
+    return as_feed(read + [read_array(file) for file in takewhile(Path.is_file, files)])
 
 
 def only_array(feed: Feed) -> Array:

@@ -1,16 +1,16 @@
 """One inference of a bundle, on an array or a file."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
+from mbv3c.bundle import read_bundled
+from mbv3c.door.arrays import is_archive, open_arrays, read_array
+from mbv3c.door.files import Refused
 from mbv3c.errors import UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.device.place import Place
@@ -102,7 +102,7 @@ def run_bundle(
             ".npz file; name one that ends in .npz"
         )
     if isinstance(x, Path) and x.suffix.lower() in IMAGES:
-        x = read_inputs(onnx.load(bundle.model), InputsRequest(x, preparing)).feeds[0]
+        x = read_inputs(read_bundled(bundle.model), InputsRequest(x, preparing)).feeds[0]
     given = _checked_input(x, bundle.manifest.accepted)
     backend = backend_for(bundle)
     with backend.open(bundle, lambda step: None, place=place, stand_in=False) as opened:
@@ -195,17 +195,16 @@ def _by_name(given: Mapping[str, Any], wanted: Sequence[TensorRecord]) -> tuple[
 
 def _read_input(path: Path, wanted: Sequence[TensorRecord]) -> tuple[NDArray[Any], ...]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return (loaded,)
-        with loaded:
-            missing = [record.name for record in wanted if record.name not in loaded.files]
+        if not is_archive(path):
+            return (read_array(path),)
+        with open_arrays(path) as archive:
+            missing = [record.name for record in wanted if record.name not in archive]
             if missing:
                 raise UsageError(
-                    f"{path} has no array {', '.join(missing)}; it has {', '.join(loaded.files)}"
+                    f"{path} has no array {', '.join(missing)}; it has {', '.join(archive)}"
                 )
-            return tuple(loaded[record.name] for record in wanted)
+            return tuple(archive[record.name] for record in wanted)
     except FileNotFoundError as error:
         raise UsageError(f"no such file: {path}") from error
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+    except (OSError, Refused) as error:
         raise UsageError(f"{path} is no .npy array: {error}") from error

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mbv3c.door.documents import MOST_DOCUMENT, parse_json
+from mbv3c.door.files import Refused, read_plain
 from mbv3c.errors import BundleError
 from mbv3c.precision import PRECISIONS, Precision
 
@@ -221,11 +223,11 @@ def read_manifest(folder: Path) -> ManifestFile:
     """
     path = folder / MANIFEST
     try:
-        content = path.read_bytes()
-        document = json.loads(content)
+        content = read_plain(path, MOST_DOCUMENT)
+        document = parse_json(content)
     except FileNotFoundError as error:
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, Refused) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise BundleError(

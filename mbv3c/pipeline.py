@@ -9,7 +9,7 @@ import onnx
 
 from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
-from mbv3c.bundle import Bundle
+from mbv3c.bundle import Bundle, read_bundled
 from mbv3c.errors import ParityError
 from mbv3c.execution.device.place import Place
 from mbv3c.feeds import Feed, shape_text
@@ -174,7 +174,7 @@ def verify_bundle(
         own, feeds = None, None
         if inputs is not None:
             with backend.programs(bundle) as programs:
-                models = [onnx.load(program.model) for program in programs]
+                models = [read_bundled(program.model) for program in programs]
             own, feeds = read_all_inputs(models, inputs)
         first = feeds[0] if feeds else None
         return Subject(

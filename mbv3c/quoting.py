@@ -4,9 +4,12 @@ A node may be called anything: a sequence that clears a terminal, the end of a c
 for a spreadsheet, a megabyte.
 """
 
+from html import escape
+
 _LONGEST_LINE = 4_000
 _LONGEST_NAME = 200
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# The last four are the wide forms, which spreadsheets take for the others.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def for_terminal(text: str) -> str:
@@ -22,6 +25,11 @@ def for_comment(name: str) -> str:
     """Return a name for a comment of one line, in C or Python: ASCII, and no end of it."""
     line = _cut(ascii(name)[1:-1], _LONGEST_NAME)
     return line.replace("*/", "*\\/").replace("/*", "/\\*").rstrip("\\")
+
+
+def for_page(text: str) -> str:
+    """Return text for a page in HTML, where it is text, and hides and reorders nothing."""
+    return escape(for_terminal(text))
 
 
 def for_cell(text: str) -> str:

@@ -46,7 +46,7 @@ def test_lines_and_letters_of_all_languages_stay() -> None:
     assert for_terminal(text) == text
 
 
-@pytest.mark.parametrize("cell", ["=HYPERLINK()", "+1", "-1", "@SUM", "\tx", "\rx"])
+@pytest.mark.parametrize("cell", ["=HYPERLINK()", "+1", "-1", "@SUM", "\tx", "\rx", "\n=1", "＝1"])
 def test_a_cell_is_no_formula(cell: str) -> None:
     assert for_cell(cell) == f"'{cell}"
     assert for_cell(f"a{cell}") == f"a{cell}"

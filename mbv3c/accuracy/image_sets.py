@@ -6,14 +6,18 @@ one folder and in the folders around it.
 
 import csv
 import hashlib
+import io
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mbv3c.door.files import Refused, plain_file
 from mbv3c.errors import UsageError
 
+_MOST_LABELS = 1 << 30  # bytes
+_MOST_AGAIN, _DEEPEST = 1_000, 100  # folders that links lead to again; folders in each other
 NO_LABELS = Path("none")  # in place of a file of labels
 
 _SHOWN = 5
@@ -167,21 +171,39 @@ def _top(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], str]:
     return sorted(folders), loose
 
 
-def _files(
-    folder: Path, suffixes: tuple[str, ...], within: tuple[tuple[int, int], ...] = ()
-) -> Iterator[str]:
+def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
     """Yield the images in a folder and below it, in the order of the names in each folder."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in within:  # a link that leads back
-        return
-    names, folders = _listing(folder, suffixes)
-    for name in names:
-        if name not in folders:
-            yield name
-            continue
-        for file in _files(folder / name, suffixes, (*within, here)):
-            yield f"{name}/{file}"
+    yield from _Walk(folder, suffixes).files(folder, ())
+
+
+class _Walk:
+    """A walk through a folder, in which links may lead to a folder again, but not without end."""
+
+    def __init__(self, top: Path, suffixes: tuple[str, ...]) -> None:
+        self._top, self._suffixes = top, suffixes
+        self._seen, self._again = set[tuple[int, int]](), 0
+
+    def files(self, folder: Path, within: tuple[tuple[int, int], ...]) -> Iterator[str]:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in within:  # a link that leads back
+            return
+        if here in self._seen:
+            self._again += 1
+        self._seen.add(here)
+        if self._again > _MOST_AGAIN or len(within) > _DEEPEST:
+            raise UsageError(
+                f"the folders in {self._top} link to each other, or are nested deeper than "
+                f"{_DEEPEST}: more than {_MOST_AGAIN:,} are there again; name one without such "
+                "links"
+            )
+        names, folders = _listing(folder, self._suffixes)
+        for name in names:
+            if name not in folders:
+                yield name
+                continue
+            for file in self.files(folder / name, (*within, here)):
+                yield f"{name}/{file}"
 
 
 def _listing(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], set[str]]:
@@ -268,7 +290,10 @@ def _from_csv(
 def _rows(labels: Path) -> Iterator[tuple[str, str]]:
     """Yield the file and the label of each line."""
     try:
-        with labels.open(newline="", encoding="utf-8-sig") as lines:
+        with (
+            plain_file(labels, _MOST_LABELS) as content,
+            io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as lines,
+        ):
             rows = csv.DictReader(lines)
             missing = {"file", "label"} - {name.strip() for name in rows.fieldnames or ()}
             if missing:
@@ -285,7 +310,7 @@ def _rows(labels: Path) -> Iterator[tuple[str, str]]:
                         "cats/1.jpg,3"
                     )
                 yield file, label
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, Refused, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
             f"cannot read the labels {labels}: {error}; it must be CSV in UTF-8"
         ) from error

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from mbv3c.accuracy.tally import Record
+from mbv3c.door.documents import parse_json
+from mbv3c.door.files import Refused
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.records import append, open_locked, whole_lines
 
@@ -118,8 +120,8 @@ def _check_head(path: Path, first: dict[str, Any] | None, head: dict[str, Any]) 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = parse_json(line)
+    except Refused:
         return None
     return record if isinstance(record, dict) else None
 

@@ -19,7 +19,7 @@ from mbv3c.accuracy.image_sets import Classes, ImageSet, open_images
 from mbv3c.accuracy.journal import Journal, open_journal
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED, Tally, differs
 from mbv3c.atomic import check_place, new_file
-from mbv3c.bundle import Bundle
+from mbv3c.bundle import Bundle, read_bundled
 from mbv3c.errors import Mbv3cError, UsageError
 from mbv3c.execution.cache import cache_root
 from mbv3c.execution.runners import Runnable, Stream, open_stream
@@ -144,10 +144,10 @@ def measure_accuracy(
 
 
 def _prepare(bundle: Bundle, request: AccuracyRequest) -> _Measurement:
-    model = onnx.load(bundle.model)
+    model = read_bundled(bundle.model)
     models = {GIVEN: model}
     if bundle.compiled_model != bundle.model:
-        models[QUANTIZED] = onnx.load(bundle.compiled_model)
+        models[QUANTIZED] = read_bundled(bundle.compiled_model)
     scores, count = class_scores(bundle, model)
     classes = Classes(count, class_names(bundle.manifest.model.metadata, count))
     overrides = request.overrides

@@ -4,6 +4,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from mbv3c.door.files import Refused, read_plain
 from mbv3c.errors import ToolError
 
 INTERPRETER, SYMBOLS = 3, 2  # kinds of a segment and of a section
@@ -13,6 +14,8 @@ _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _ENTRY = struct.Struct("<QQ")
 _LOAD, _DYNAMIC = 1, 2
+_NOTHING_STORED = 8  # kind of a section that only takes memory
+_MOST_BYTES = 2**32
 _NEEDED, _NAMES = 1, 5
 
 
@@ -74,26 +77,38 @@ class Elf:
 
     def text(self, offset: int) -> str:
         """Return the text that begins at an offset of the file."""
-        return self.data[offset : self.data.index(b"\0", offset)].decode()
+        return self.data[offset : self.data.find(b"\0", offset)].decode(errors="replace")
 
 
 def read_elf(path: Path, what: str) -> Elf:
     """Read a file; `what` ("library") is a part of the error message.
 
     Raises:
-        ToolError: it is no 64-bit little-endian ELF file.
+        ToolError: it is no 64-bit little-endian ELF file, or not whole: what its header says is
+            beyond its end. To load such a file ends the process by SIGBUS.
     """
-    data = path.read_bytes()
+    try:
+        data = read_plain(path, _MOST_BYTES)
+    except (OSError, Refused) as error:
+        raise ToolError(f"{path} cannot be read: {error}") from error
     if data[:6] != b"\x7fELF\x02\x01":
         raise ToolError(f"{path} is not a 64-bit ELF {what}")
+    cut_short = ToolError(f"{path} is no whole ELF {what}: it is cut short or damaged")
+    if len(data) < _HEADER.size:
+        raise cut_short
     header = _HEADER.unpack_from(data)
+    tables = ((_SEGMENT, header[5], header[9], header[10]), (_SECTION, header[6], *header[11:13]))
+    for form, start, size, count in tables:
+        if count and (size != form.size or start + size * count > len(data)):
+            raise cut_short
     segments, sections = (
         [form.unpack_from(data, start + size * i) for i in range(count)]
-        for form, start, size, count in (
-            (_SEGMENT, header[5], header[9], header[10]),
-            (_SECTION, header[6], header[11], header[12]),
-        )
+        for form, start, size, count in tables
     )
+    parts = [(row[2], row[5]) for row in segments]
+    parts += [(row[4], row[5]) for row in sections if row[1] != _NOTHING_STORED]
+    if any(start + size > len(data) for start, size in parts):
+        raise cut_short
     return Elf(
         data,
         tuple(Segment(row[0], row[2], row[3], row[5]) for row in segments),
@@ -112,7 +127,7 @@ def needed(path: Path) -> list[str]:
         _ENTRY.unpack_from(elf.data, segment.offset + at)
         for segment in elf.segments
         if segment.kind == _DYNAMIC
-        for at in range(0, segment.size, _ENTRY.size)
+        for at in range(0, segment.size - _ENTRY.size + 1, _ENTRY.size)
     ]
     names = elf.offset_of(dict(entries).get(_NAMES, 0))
     if names is None:

@@ -13,6 +13,7 @@ from tvm import relax
 
 from mbv3c.bundle import LIBRARY, entry_for
 from mbv3c.errors import Mbv3cError
+from mbv3c.execution.elf import read_elf
 from mbv3c.execution.opencl.runtime import device_info, load_runtime
 from mbv3c.execution.runners import Infer, KernelCall, Made, check_names, server_command
 from mbv3c.feeds import Array, Feed, arrays_of
@@ -117,7 +118,12 @@ def load_library(path: Path) -> tvm.runtime.Module:
     the file is now. So each load has a path of its own, which `tvm.runtime.load_module` would
     resolve. It would also keep every library, with its weights, until the process ends; here one
     goes with the last of its machines and functions.
+
+    Raises:
+        ToolError: the file is no whole library for a Linux machine; dlopen(3) would end the
+            process where it is cut short.
     """
+    read_elf(path, "library")
     with scratch_folder("load") as folder:
         link = folder / path.name
         link.symlink_to(path.resolve())

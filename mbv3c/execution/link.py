@@ -12,6 +12,8 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.cache import ZIG_CACHES
 from mbv3c.scratch import scratch_folder
 
+_FULL = ("NoSpaceLeft", "No space left", "Disk quota exceeded")
+
 
 def link(executable: Any, triple: str, output: Path, *, name: str, symbols: bool = False) -> None:
     """Link what TVM compiled to the shared library `output`.
@@ -48,33 +50,35 @@ def _linker(triple: str, name: str, symbols: bool) -> Any:
         else:
             command += ["-nostdlib", "-shared", *([] if symbols else ["-s"])]
             command += ["-Wl,--build-id=none"]
-        command += ["-o", output, *objects]
-        run_zig(command, f"linking for {name}")
+        # In a path that lld writes to, it takes % for a place where digits belong.
+        here = Path(output).absolute()
+        command += ["-o", here.name, *(str(Path(each).absolute()) for each in objects)]
+        run_zig(command, f"linking for {name}", here.parent)
 
     link.output_format = "so"  # type: ignore[attr-defined]
     link.get_target_triple = lambda: triple  # type: ignore[attr-defined]
     return link
 
 
-def run_zig(arguments: Sequence[str], doing: str) -> None:
-    """Run zig to its end; `doing` ("linking for x") is a part of the error message.
+def run_zig(arguments: Sequence[str], doing: str, folder: Path | None = None) -> None:
+    """Run zig to its end, in a folder; `doing` ("linking for x") is a part of the error message.
 
     Raises:
         ToolError: zig failed.
     """
     command = [sys.executable, "-m", "ziglang", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    settings: dict[str, Any] = {"cwd": folder, "capture_output": True, "text": True}
+    done = subprocess.run(command, check=False, **settings)
     if done.returncode != 0 and "cache directory" in done.stderr:
         # There is no home, or nobody may write to it; what zig keeps there is made again.
-        with scratch_folder("zig") as folder:
-            own = {**os.environ, **dict.fromkeys(ZIG_CACHES, str(folder))}
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=own)
+        with scratch_folder("zig") as cache:
+            own = {**os.environ, **dict.fromkeys(ZIG_CACHES, str(cache))}
+            done = subprocess.run(command, check=False, env=own, **settings)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no message"]
-        raise ToolError(
-            f"{doing} failed with status {done.returncode} ({lines[-1]}); is the disk full, or "
-            "the package ziglang missing? `mbv3c doctor` checks"
-        )
+        full = any(sign in done.stderr for sign in _FULL)
+        step = "free some space" if full else "`mbv3c doctor` says whether zig works here"
+        raise ToolError(f"{doing} failed with status {done.returncode} ({lines[-1]}); {step}")
 
 
 def zig_triple(triple: str) -> str:

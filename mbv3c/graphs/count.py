@@ -161,7 +161,7 @@ def _peak(graph: onnx.GraphProto, sizes: dict[str, int]) -> int:
     last: dict[str, int] = {}
     for position, node in enumerate(graph.node):
         first.update((name, position) for name in node.output)
-        last.update((name, position) for name in (*node.output, *_used(node)))
+        last.update((name, position) for name in (*node.output, *tensors_read(node)))
     last.update((value.name, end) for value in graph.output)
     changes = [0] * (len(graph.node) + 1)
     for name, size in sizes.items():
@@ -174,13 +174,17 @@ def _peak(graph: onnx.GraphProto, sizes: dict[str, int]) -> int:
     return peak
 
 
-def _used(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the tensors that a node reads, also in the graphs inside an If or a Loop."""
+def tensors_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the tensors that a node reads, also in the graphs inside an If or a Loop.
+
+    The names of tensors that these graphs make themselves are among them.
+    """
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in graph.output)
             for inner in graph.node:
-                yield from _used(inner)
+                yield from tensors_read(inner)
 
 
 def computed_types(graph: onnx.GraphProto) -> dict[str, int]:

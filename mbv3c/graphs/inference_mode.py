@@ -13,6 +13,7 @@ import onnx
 from onnx import numpy_helper
 
 from mbv3c.errors import ModelError
+from mbv3c.graphs.count import tensors_read
 from mbv3c.graphs.skeleton import constant_tensors
 
 
@@ -26,7 +27,7 @@ def inference_mode(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, 
     trained = [node for node in model.graph.node if _trains(node, model)]
     if not trained:
         return model, ()
-    used = {name for node in model.graph.node for name in node.input}
+    used = {name for node in model.graph.node for name in tensors_read(node)}
     used |= {output.name for output in model.graph.output}
     for node in trained:
         taken = next((name for name in node.output[1:] if name and name in used), None)

@@ -7,20 +7,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, shape_inference
-from onnx.external_data_helper import (
-    ExternalDataInfo,
-    load_external_data_for_model,
-    uses_external_data,
-)
 
+from mbv3c.door.files import Refused
+from mbv3c.door.growth import check_growth
+from mbv3c.door.models import check_model, load_outside, parse_model
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.feeds import shape_text
 from mbv3c.graphs.batch import forget_shapes, set_batch
 from mbv3c.graphs.inference_mode import inference_mode
 from mbv3c.graphs.input_shapes import InputShape, fix_shapes
-from mbv3c.graphs.size import check_size, stored_bytes
+from mbv3c.graphs.size import check_size
 from mbv3c.steps import step
 
 _log = logging.getLogger(__name__)
@@ -55,8 +52,8 @@ def load_model(
     check_size(path.stat().st_size, str(path))
     try:
         with step(f"reading {path}", "onnx", lambda: path.stat().st_size):
-            model = onnx.load(path, format="protobuf", load_external_data=False)
-    except (DecodeError, ValueError) as error:
+            model = parse_model(path)
+    except Refused as error:
         raise ModelError(
             f"{path} is not an ONNX model, or it is cut short ({error}); export it again"
         ) from error
@@ -64,7 +61,12 @@ def load_model(
         raise ModelError(f"{path} is not an ONNX model, or it is empty: it holds no graph")
     if not model.graph.output:
         raise ModelError(f"{path} has no outputs: name at least one in the export")
-    _load_external_data(model, path)
+    try:
+        check_model(model)
+        load_outside(model, path)
+        check_growth(model)
+    except Refused as error:
+        raise ModelError(f"{path} cannot be compiled: {error}") from error
     model, trained = inference_mode(model)
     if trained:
         _log.warning(
@@ -218,8 +220,9 @@ def _is_of_numbers(value: onnx.ValueInfoProto) -> bool:
 def _kind(value: onnx.ValueInfoProto) -> str:
     if not value.type.HasField("tensor_type"):
         return "no tensor"
-    name: str = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-    return name
+    kind: int = value.type.tensor_type.elem_type
+    known: dict[int, str] = {number: name for name, number in TensorProto.DataType.items()}
+    return known.get(kind, f"of the unknown type {kind}")
 
 
 def _with_batch(
@@ -264,32 +267,6 @@ def _set_input_shapes(
                 f"{path}: input {value.name!r} has the dynamic shape ({shown}); fix it with "
                 f"--input-shape, for example --input-shape {example}"
             )
-
-
-def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
-    folder = path.parent
-    wanted: dict[str, int] = {}
-    for tensor in model.graph.initializer:
-        if uses_external_data(tensor):
-            info = ExternalDataInfo(tensor)
-            end = (info.offset or 0) + (info.length or 0)
-            wanted[info.location] = max(wanted.get(info.location, 0), end)
-    missing = [
-        f"{folder / name} (missing)" if not (folder / name).is_file() else f"{name} (cut short)"
-        for name, size in wanted.items()
-        if not (folder / name).is_file() or (folder / name).stat().st_size < size
-    ]
-    outside = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
-    size = path.stat().st_size + stored_bytes(outside)
-    check_size(size, f"{path}, with the files of its weights,")
-    if missing:
-        raise ModelError(
-            f"the weights of {path} lie in files beside it: {', '.join(missing)}; put them there"
-        )
-    try:
-        load_external_data_for_model(model, str(folder))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"the external data of {path} cannot be read: {error}") from error
 
 
 def input_shapes_of(model: onnx.ModelProto) -> tuple[tuple[int, ...], ...]:

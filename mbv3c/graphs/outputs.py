@@ -6,13 +6,14 @@ the first is missing, a rule decides by the shape; without the second a model is
 model may name its classes in `mbv3c.class_names` or `class_names`: `["cat", "dog"]`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
 from onnx import TensorProto
 
+from mbv3c.door.documents import parse_json
+from mbv3c.door.files import Refused
 from mbv3c.errors import ModelError
 
 CLASS_AXES = "class_axes"
@@ -118,6 +119,6 @@ def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
 def _parsed(entry: str) -> Any:
     """Return what an entry says in JSON; None if it is none."""
     try:
-        return json.loads(entry)
-    except ValueError:
+        return parse_json(entry)
+    except Refused:
         return None

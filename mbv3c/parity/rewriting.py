@@ -22,7 +22,7 @@ from mbv3c.parity.reference import (
     session,
 )
 from mbv3c.parity.tolerance import TOLERANCES
-from mbv3c.passes import COMPILING, PIPELINE, Proof
+from mbv3c.passes import COMPILING, PIPELINE, Proof, applied
 from mbv3c.passes.convert_opset import check_opset, convert_opset
 from mbv3c.passes.proving import run_proved
 from mbv3c.passes.report import PassReport
@@ -105,7 +105,7 @@ def optimize(
     steps: list[OptimizedStep] = []
     error = 0.0
     for rewrite in PIPELINE:
-        model, report = run_proved(rewrite, model, prove) if proving else rewrite(model)
+        model, report = run_proved(rewrite, model, prove) if proving else applied(rewrite, model)
         if report.changed:
             error = _largest_error(run(session(model), x), wanted)
         steps.append(OptimizedStep(report, error))

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import onnx
+from onnx import shape_inference
+from onnx_ir.serde import SerdeError
 
+from mbv3c.errors import ModelError
 from mbv3c.graphs.size import check_size, stored_bytes
 from mbv3c.passes.canonical_qdq import canonical_qdq
 from mbv3c.passes.clip_last import ClipLast
@@ -51,6 +54,7 @@ __all__ = [
     "PassReport",
     "Proof",
     "Refusal",
+    "applied",
     "run_pipeline",
 ]
 
@@ -118,6 +122,18 @@ PIPELINE: tuple[Pass, ...] = (*_IN_ONE_GRAPH, *_IN_ONE_FORM)
 COMPILING: tuple[Pass, ...] = (*_IN_ONE_GRAPH, widen_halves, *_IN_ONE_FORM)
 
 
+def applied(rewrite: Pass, model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
+    """Run a pass.
+
+    Raises:
+        ModelError: the model contradicts itself, so that the pass cannot read it.
+    """
+    try:
+        return rewrite(model)
+    except (shape_inference.InferenceError, onnx.checker.ValidationError, SerdeError) as error:
+        raise ModelError(f"the model contradicts itself: {str(error).strip()}") from error
+
+
 def run_pipeline(
     model: onnx.ModelProto, passes: Sequence[Pass] | None = None
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
@@ -130,7 +146,7 @@ def run_pipeline(
     check_size(stored_bytes(model.graph.initializer), "the model")
     for rewrite in PIPELINE if passes is None else passes:
         with step("rewriting the graph", "onnx", model.ByteSize):
-            model, report = rewrite(model)
+            model, report = applied(rewrite, model)
         grown = stored_bytes(model.graph.initializer)
         check_size(grown, f"the model as {report.name} rewrites it")
         reports.append(report)

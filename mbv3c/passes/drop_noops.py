@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx import shape_inference
 from onnx_ir.passes.common import IdentityEliminationPass
 
+from mbv3c.errors import ModelError
 from mbv3c.passes.report import PassReport, Refusal, Removal
 from mbv3c.passes.rewrite import operators_of, scalar, unchanged
 
@@ -18,7 +19,11 @@ REMOVES = Removal(("Identity", "Dropout", "Cast"), "where they pass on what they
 
 
 def drop_noops(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
-    """Remove every Identity, Dropout and Cast that passes on its input."""
+    """Remove every Identity, Dropout and Cast that passes on its input.
+
+    Raises:
+        ModelError: the model gives both sides of one shapes that contradict each other.
+    """
     nested = any(one.HasField("g") or one.graphs for n in model.graph.node for one in n.attribute)
     if not nested and operators_of(model).isdisjoint(REMOVES.operators):
         return unchanged(model, NAME)
@@ -40,7 +45,12 @@ def drop_noops(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     kept = _needed_for_names(graph)
     for node in kept:
         node.domain = _KEPT
-    IdentityEliminationPass()(rewritten)
+    try:
+        IdentityEliminationPass()(rewritten)
+    except ValueError as error:
+        raise ModelError(
+            f"what the model says of its tensors contradicts itself: {error}"
+        ) from error
     for node in kept:
         node.domain = ""
     dropped = tuple(node.name or node.op_type for node in nodes if node.graph is not graph)

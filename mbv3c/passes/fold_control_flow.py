@@ -20,7 +20,7 @@ from mbv3c.graphs.constants import constants_of
 from mbv3c.passes.names import FreeNames, graphs_of
 from mbv3c.passes.report import PassReport, Refusal, Removal
 from mbv3c.passes.simplify import simplify
-from mbv3c.passes.upgrade_opset import opset_of
+from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS, opset_of
 
 NAME = "fold_control_flow"
 REMOVES = Removal(("If", "Loop"), "whose condition or count is constant")
@@ -34,10 +34,10 @@ _Constants = Mapping[str, NDArray[np.generic]]
 def fold_control_flow(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Inline every If and Loop whose way is known, and fold what becomes constant by that."""
     before, matched = len(model.graph.node), list[str]()
-    if not any(node.op_type in REMOVES.operators for node in model.graph.node):
+    if not any(_is_control_flow(node) for node in model.graph.node):
         return model, PassReport(NAME, (), (), before, before, changed=False)
     folded, refused = simplify(model)[0], list[Refusal]()
-    while any(node.op_type in REMOVES.operators for node in folded.graph.node):
+    while any(_is_control_flow(node) for node in folded.graph.node):
         folding = _Folding(folded)
         if not folding.matched:
             refused = folding.refused
@@ -47,6 +47,10 @@ def fold_control_flow(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassRepo
     after = len(folded.graph.node) if matched else before
     report = PassReport(NAME, tuple(matched), tuple(refused), before, after, bool(matched))
     return (folded if matched else model), report
+
+
+def _is_control_flow(node: onnx.NodeProto) -> bool:
+    return node.op_type in REMOVES.operators and node.domain in DEFAULT_DOMAINS
 
 
 class _Folding:
@@ -70,7 +74,7 @@ class _Folding:
         self._free = FreeNames(graph).take
         nodes = list[onnx.NodeProto]()
         for node in graph.node:
-            if node.op_type not in REMOVES.operators:
+            if not _is_control_flow(node):
                 nodes.append(node)
                 continue
             name = node.name or node.output[0]

@@ -8,7 +8,13 @@ a scalar constant that may be spelled as a scalar, a `[1]` or a `[1, 1, 1, 1]` t
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, count, takewhile
@@ -22,6 +28,7 @@ from onnx import shape_inference
 from onnxscript.rewriter import pattern as onnxscript_pattern
 
 from mbv3c.passes.isolate import cut
+from mbv3c.passes.node_index import NodeIndex
 from mbv3c.passes.report import (
     FAILED_PROOF,
     PassReport,
@@ -45,13 +52,18 @@ class Match:
         values: the tensors bound to the pattern's variables.
         scalars: the numbers bound to the variables that the rewrite declares as scalars.
         nodes: the nodes inside the pattern, in graph order; the last one is its root.
-        graph: the graph that holds them.
+        index: the nodes of the graph that holds them.
     """
 
     values: Mapping[str, ir.Value]
     scalars: Mapping[str, float]
     nodes: tuple[ir.Node, ...]
-    graph: ir.Graph
+    index: NodeIndex
+
+    @property
+    def graph(self) -> ir.Graph:
+        """The graph that holds the nodes."""
+        return self.index.graph
 
     @property
     def opset(self) -> int:
@@ -69,8 +81,8 @@ class Match:
         tokens = [re.split(r"([./])", node.name or "") for node in self.nodes]
         shared = takewhile(lambda column: len(set(column)) == 1, zip(*tokens, strict=False))
         block = "".join(column[0] for column in shared).rstrip("./")
-        outside = [node.name for node in self.graph if node not in self.nodes]
-        return block if block and block not in outside else self.nodes[-1].name or ""
+        free = block and not self.index.others_are_called(block, self.nodes)
+        return block if free else self.nodes[-1].name or ""
 
 
 class Rewrite(ABC):
@@ -128,6 +140,7 @@ class Rewrite(ABC):
         # Checks need ranks and types of intermediates; inference also makes the copy to work on.
         rewritten = ir.from_proto(shape_inference.infer_shapes(model))
         graph = rewritten.graph
+        index = NodeIndex(graph)
         matched: list[str] = []
         refused: list[Refusal] = []
         proofs: list[Proof] = []
@@ -135,7 +148,7 @@ class Rewrite(ABC):
             if node.graph is not graph:
                 continue  # swallowed by an earlier match
             reasons: list[str] = []
-            for match in self._matches(rules, rewritten, node):
+            for match in self._matches(rules, rewritten, node, index):
                 reason = (
                     leaking(match.nodes[:-1], match.nodes)
                     or self._too_old(match)
@@ -145,7 +158,7 @@ class Rewrite(ABC):
                     reasons.append(reason)
                     continue
                 name, reasons = match.name or node.op_type, []
-                verdict = _replace(graph, match, self.build, prover)
+                verdict = _replace(match, self.build, prover)
                 if verdict is not None:
                     proofs.append(Proof(name, verdict))
                 if verdict is None or verdict.passed:
@@ -167,7 +180,11 @@ class Rewrite(ABC):
         return (ir.to_proto(rewritten) if matched else model), report
 
     def _matches(
-        self, rules: list[onnxscript_pattern.Pattern], model: ir.Model, root: ir.Node
+        self,
+        rules: list[onnxscript_pattern.Pattern],
+        model: ir.Model,
+        root: ir.Node,
+        index: NodeIndex,
     ) -> Iterator[Match]:
         for rule in rules:
             result = rule.match(model, model.graph, root, check_nodes_are_removable=False)
@@ -177,9 +194,8 @@ class Rewrite(ABC):
             scalars = {name: scalar(values[name]) for name in values if name in self.scalars}
             fixed = all(constant(values[n]) is not None for n in self.constants if n in values)
             if fixed and None not in scalars.values():
-                inside = set(result.nodes)
-                nodes = tuple(node for node in model.graph if node in inside)
-                yield Match(values, scalars, nodes, model.graph)  # type: ignore[arg-type]
+                nodes = index.in_order(result.nodes)
+                yield Match(values, scalars, nodes, index)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -323,13 +339,12 @@ def leaking(nodes: Iterable[ir.Node], inside: Container[ir.Node]) -> str | None:
 
 
 def _replace(
-    graph: ir.Graph,
     match: Match,
     build: Callable[[ir.tape.Tape, Match], ir.Value],
     prover: Prover | None,
 ) -> ProofVerdict | None:
     """Put the replacement in the place of the match, unless the prover is against it."""
-    root = match.nodes[-1]
+    graph, root = match.graph, match.nodes[-1]
     tape = ir.tape.Tape()
     new = build(tape, match)
     verdict = None
@@ -345,6 +360,7 @@ def _replace(
         assert initializer.name is not None
         graph.initializers.pop(initializer.name, None)
         graph.register_initializer(initializer)
+    match.index.replaced(match.nodes, tape.nodes)
     return verdict
 
 

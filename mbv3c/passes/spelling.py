@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from mbv3c.graphs.constants import constants_of
+from mbv3c.graphs.count import tensors_read
 from mbv3c.passes.names import FreeNames
 from mbv3c.passes.report import PassReport, Refusal
 from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS, opset_of
@@ -77,7 +78,7 @@ class _Around:
         graph = model.graph
         self.opset, self.free = opset_of(model), FreeNames(graph).take
         self.stored = constants_of(graph)
-        self.read = {name for node in graph.node for name in node.input}
+        self.read = {name for node in graph.node for name in tensors_read(node)}
         self.read |= {value.name for value in graph.output}
         self.types = {
             value.name: value.type.tensor_type

@@ -3,8 +3,6 @@
 Inputs are read when they are needed, one batch at a time, and as often as they are needed.
 """
 
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +13,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from mbv3c.door.arrays import map_array, open_arrays
+from mbv3c.door.files import Refused
 from mbv3c.errors import CalibrationError, UsageError
 from mbv3c.feeds import Array, Feed, as_feed, native, shape_text
 from mbv3c.graphs.frames import pixel_top
@@ -343,13 +343,12 @@ def _arrays(path: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Read the arrays of a file, each with a name for messages; of .npy only what is looked at."""
     try:
         if path.suffix.lower() == ".npy":
-            yield str(path), native(np.lib.format.open_memmap(path, mode="r"))
+            yield str(path), native(map_array(path))
             return
-        # Given a path, numpy would leave a broken archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            for key in archive.files:
-                yield f"{path}: {key}", native(archive[key])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with open_arrays(path) as archive:
+            for key, array in archive.items():
+                yield f"{path}: {key}", native(array)
+    except (OSError, Refused) as error:
         kind = path.suffix.lower()
         raise CalibrationError(
             f"{path} is no {kind} file, or it is broken: {error}; write it anew or remove it"

@@ -1,7 +1,5 @@
 """Images as inputs: how an image is prepared for the network."""
 
-import json
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from mbv3c.door.documents import parse_json
+from mbv3c.door.files import Refused, plain_file
 from mbv3c.errors import ImageError, ModelError, ToolError, UsageError
 from mbv3c.graphs.frames import pixel_top
 from mbv3c.graphs.outputs import metadata_of
@@ -28,6 +28,8 @@ _SHOWN = 224 / 256
 _CHANNELS = 3
 # Pillow's own limit for an image to be no attack on memory, of which it only warns.
 MOST_PIXELS = 89_478_485
+_MOST_IMAGE = 1 << 30  # bytes of a file
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 Layout = Literal["NCHW", "NHWC"]
 LAYOUTS: tuple[Layout, Layout] = ("NCHW", "NHWC")
@@ -218,7 +220,7 @@ def _triple(entries: dict[str, str], key: str, default: tuple[float, ...]) -> tu
     if entry is None:
         return default
     try:
-        values = tuple(float(value) for value in json.loads(entry))
+        values = tuple(float(value) for value in parse_json(entry))
     except (ValueError, TypeError):
         values = ()
     if len(values) != _CHANNELS or not np.isfinite(values).all() or (key == "std" and 0 in values):
@@ -269,18 +271,18 @@ def _decode(path: Path) -> "Image.Image":
     except ImportError as error:
         raise ToolError("reading images takes Pillow; install it: pip install pillow") from error
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(path, "it is no file")  # reading a pipe would never end
-        if not status.st_size:
+        # Of Pillow's other formats some start programs.
+        if path.is_file() and not path.stat().st_size:
             raise ImageError(path, "it is empty")
-        with Image.open(path) as opened:
+        with plain_file(path, _MOST_IMAGE) as file, Image.open(file, formats=_FORMATS) as opened:
             pixels = opened.width * opened.height
             if pixels > MOST_PIXELS:
                 raise ImageError(path, f"{pixels:,} pixels are too many, {MOST_PIXELS:,} the most")
             return _rgb(ImageOps.exif_transpose(opened))
     except ImageError:
         raise
+    except Refused as error:
+        raise ImageError(path, str(error)) from error
     except UnidentifiedImageError as error:
         raise ImageError(path, "it is of no format that Pillow reads") from error
     except Image.DecompressionBombError as error:

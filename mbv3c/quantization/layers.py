@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from mbv3c.errors import ModelError
 from mbv3c.graphs.count import computed_types
 from mbv3c.graphs.outputs import detector_outputs, metadata_of
+from mbv3c.quantization.gemm_bias import with_biases_of_channels
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 CLAMPS = frozenset({"Relu", "Clip"})
@@ -56,6 +57,8 @@ class Layer:
 def normalized(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy in which nodes have names of their own and constants are initialisers.
 
+    Gemm's biases are one number for each channel.
+
     Raises:
         ModelError: the model is quantized already.
     """
@@ -77,7 +80,7 @@ def normalized(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in named.graph.node:
         if not node.name or counts[node.name] > 1:
             node.name = f"{node.op_type}_{next(filter(None, node.output))}"
-    return named
+    return with_biases_of_channels(named)
 
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:

@@ -19,6 +19,7 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from mbv3c.errors import ModelError
+from mbv3c.graphs.count import tensors_read
 from mbv3c.passes.upgrade_opset import converter_reason, opset_of
 from mbv3c.quantization.layers import Layer, clamped_inside
 from mbv3c.quantization.options import QuantizeOptions
@@ -131,6 +132,7 @@ def insert_qdq(
             quantizer.model.topological_sort()
     except (ValueError, RuntimeError, TypeError) as error:
         raise ModelError(f"onnxruntime cannot quantize the model: {error}") from error
+    _keep_constants(quantized, inferred)
     owners = {node: part for part in parts for node in part.nodes}
     _bypass(quantized, clamped_inside(model, owners))
     _keep_metadata(quantized, model)
@@ -188,11 +190,26 @@ def _bypass(model: onnx.ModelProto, tensors: Collection[str]) -> None:
     for node in kept:
         for index, name in enumerate(node.input):
             node.input[index] = instead.get(name, name)
-    used = {name for node in kept for name in node.input}
+    used = {name for node in kept for name in tensors_read(node)}
     constants = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(kept)
     graph.initializer.extend(constants)
+
+
+def _keep_constants(quantized: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Give the quantized model the constants that only graphs inside of nodes read.
+
+    The quantizer does not look into these, and leaves such constants out.
+    """
+    read = {name for node in quantized.graph.node for name in tensors_read(node)}
+    stored = {tensor.name for tensor in quantized.graph.initializer}
+    stored |= {name for node in quantized.graph.node for name in node.output}
+    quantized.graph.initializer.extend(
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.name in read and tensor.name not in stored
+    )
 
 
 def _keep_metadata(quantized: onnx.ModelProto, model: onnx.ModelProto) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 
-from mbv3c.bundle import Bundle, Golden
+from mbv3c.bundle import Bundle, Golden, read_bundled
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import Runnable
@@ -383,6 +383,6 @@ def reference_of(
     """
     if known:
         return known.reference
-    given = onnx.load(bundle.model)
-    model = onnx.load(bundle.quantized) if bundle.quantized else given
+    given = read_bundled(bundle.model)
+    model = read_bundled(bundle.quantized) if bundle.quantized else given
     return Reference(model, inputs or inputs_of(given))

@@ -23,13 +23,16 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
 import numpy as np
 
 from mbv3c.atomic import new_file
+from mbv3c.door.documents import MOST_RECORDS, parse_json, read_json
+from mbv3c.door.files import Refused, plain_file
 from mbv3c.errors import Mbv3cError, UsageError
 from mbv3c.lowering import traced
 from mbv3c.lowering.plan import Array, Plan, Step
@@ -195,13 +198,13 @@ class RecordLog(Generic[R, C]):
         """
         path = self.folder / META
         try:
-            meta = json.loads(path.read_text())
+            meta = read_json(path)
             if meta["schema"] != SCHEMA:
                 raise DatabaseError(
                     f"{path} has schema {meta['schema']}, and this version reads {SCHEMA}; move "
                     f"{self.folder} away and tune again"
                 )
-            return self._context(**meta["context"])
+            return _of_kind(meta["context"], self._context)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -229,7 +232,7 @@ class RecordLog(Generic[R, C]):
         for path in self._paths:
             if torn := torn_bytes(path):
                 os.truncate(path, path.stat().st_size - torn)
-        runs = json.loads((self.folder / META).read_text())["runs"] if known else []
+        runs = read_json(self.folder / META).get("runs", ()) if known else ()
         meta = {"schema": SCHEMA, "context": asdict(context), "runs": [*runs, run]}
         self.folder.mkdir(parents=True, exist_ok=True)
         with new_file(self.folder / META, force=True) as file:
@@ -245,9 +248,14 @@ class RecordLog(Generic[R, C]):
         records = []
         for path in self._paths:
             if path.exists():
-                with path.open("rb") as file:
-                    lines = enumerate(whole_lines(file), 1)
-                    records += [self._read(path, number, line) for number, line in lines]
+                try:
+                    with plain_file(path, MOST_RECORDS) as file:
+                        lines = enumerate(whole_lines(file), 1)
+                        records += [self._read(path, number, line) for number, line in lines]
+                except Refused as error:
+                    raise DatabaseError(
+                        f"{path} cannot be read ({error}); restore it, or move {self.folder} away"
+                    ) from error
         return records
 
     def append(self, records: Sequence[R]) -> None:
@@ -292,7 +300,10 @@ class RecordLog(Generic[R, C]):
         Raises:
             TypeError: they are of another kind.
         """
-        return self._context(**context), [self._record(**fields) for fields in records]
+        return (
+            _of_kind(context, self._context),
+            [_of_kind(fields, self._record) for fields in records],
+        )
 
     def torn(self) -> bool:
         """Say whether a last line was only half written."""
@@ -307,7 +318,7 @@ class RecordLog(Generic[R, C]):
             text, _, check = line.removesuffix(b"\n").rpartition(b"\t")
             if int(check, 16) != zlib.crc32(text):
                 raise ValueError("its checksum is another")
-            return self._record(**json.loads(text))
+            return _of_kind(parse_json(text), self._record)
         except (ValueError, TypeError) as error:
             raise DatabaseError(
                 f"{path}, line {number} is damaged ({error}); nothing was changed: restore "
@@ -361,6 +372,18 @@ def folder_for(root: Path, target: str) -> Path:
     if not family or not device or "/" in target:
         raise UsageError(f"{target!r} names no device; write FAMILY:DEVICE")
     return root / family / device
+
+
+_Kind = TypeVar("_Kind", bound="DataclassInstance")
+
+
+def _of_kind(given: Any, kind: type[_Kind]) -> _Kind:
+    """Make a dataclass of its JSON form, whose fields are all known and of their types."""
+    made = msgspec.convert(given, kind)
+    unknown = given.keys() - {field.name for field in fields(kind)}
+    if unknown:
+        raise TypeError(f"unknown field {min(unknown)!r}")
+    return made
 
 
 def _written(record: "DataclassInstance") -> str:

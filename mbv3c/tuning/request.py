@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mbv3c.atomic import new_file
+from mbv3c.door.documents import MOST_RECORDS, read_json
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.tuning.database import DatabaseError, RecordLog, merge
@@ -94,7 +95,7 @@ class TuningDatabase:
         """
         database = self.records
         try:
-            contents = json.loads(path.read_text())
+            contents = read_json(path, MOST_RECORDS)
             context, records = database.read(contents["context"], contents["records"])
         except FileNotFoundError as error:
             raise UsageError(f"no such file: {path}") from error

@@ -87,6 +87,17 @@ def test_images_beside_folders_are_ambiguous(tmp_path: Path) -> None:
     assert found(tmp_path, labels=NO_LABELS) == [("a.jpg", None), ("cats/b.jpg", None)]
 
 
+def test_folders_that_all_link_to_each_other_are_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / str(index) for index in range(12)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "x.png").touch()
+        for other in folders:
+            (folder / f"to{other.name}").symlink_to(other)
+    with pytest.raises(UsageError, match="link to each other"):
+        found(tmp_path, labels=NO_LABELS)
+
+
 def test_a_link_back_ends(tmp_path: Path) -> None:
     tree(tmp_path, "cats/a.jpg")
     (tmp_path / "cats" / "again").symlink_to(tmp_path)

@@ -124,7 +124,7 @@ def test_external_data_without_a_length_that_is_cut_short(tmp_path: Path) -> Non
     del data[[entry.key for entry in data].index("length")]
     path.write_bytes(model.SerializeToString())
     os.truncate(tmp_path / "weights.bin", 100)
-    with pytest.raises(ModelError, match="raw_data size"):
+    with pytest.raises(ModelError, match=r"weights\.bin \(cut short\)"):
         load_model(path)
 
 
@@ -137,7 +137,7 @@ def test_external_data_outside_of_the_folder(tmp_path: Path) -> None:
     data = model.graph.initializer[0].external_data
     data[[entry.key for entry in data].index("location")].value = "../weights.bin"
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="which is not below"):
         load_model(path)
 
 
@@ -304,7 +304,7 @@ def test_two_gibibytes_are_too_much(tmp_path: Path) -> None:
     (weight,) = model.graph.initializer
     weight.dims[:] = [3 << 28]
     outside.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match=r"with the files of its weights, holds 3.0 GiB"):
+    with pytest.raises(ModelError, match=r"with the files of its weights, it holds 3.0 GiB"):
         load_model(outside)
 
 

@@ -5,24 +5,23 @@ input. The constants of activations are no weights.
 """
 
 import io
-import struct
-import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 import onnx
 import safetensors
-from google.protobuf.message import DecodeError
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from safetensors.numpy import save
 
+from mbv3c.door.archives import open_zip
+from mbv3c.door.arrays import array_in
+from mbv3c.door.files import Refused, read_plain
+from mbv3c.door.models import check_model, load_outside, parse_model
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.graphs.weights.names import name_map
 from mbv3c.graphs.weights.torch_file import read_torch
@@ -41,19 +40,6 @@ _SAFETENSORS_DTYPES = {
     **{f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)},
 }
 
-_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
-# What Python's and numpy's readers raise on what is damaged, encrypted or compressed otherwise.
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    OSError,
-    ValueError,
-    RuntimeError,
-)
-_NPY_ERRORS = (ValueError, KeyError, TypeError, OverflowError, SyntaxError, TokenError)
 _ONNX_ERRORS = (OSError, ValueError, TypeError, KeyError, onnx.checker.ValidationError)
 
 
@@ -72,9 +58,9 @@ def read_tensors(
     if not path.is_file():
         raise UsageError(f"no such file: {path}")
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ModelError(f"{path} is larger than {_LARGEST >> 20} MiB: no MobileNetV3 is")
-        data = path.read_bytes()
+        data = read_plain(path, _LARGEST)
+    except Refused as error:
+        raise ModelError(f"{path} cannot hold the weights of a MobileNetV3: {error}") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if data[:2] == b"PK":
@@ -125,22 +111,12 @@ def _read_safetensors(path: Path, data: bytes) -> dict[str, Array]:
 
 def _read_zip(path: Path, data: bytes) -> dict[str, Array]:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > _LARGEST:
-                raise ModelError(
-                    f"{path} unpacks to more than {_LARGEST >> 20} MiB: no MobileNetV3 does"
-                )
-            if any(entry.flag_bits & 1 or entry.compress_type not in _PLAIN for entry in entries):
-                raise ModelError(
-                    f"{path} is encrypted or compressed by a rare method; write it anew without"
-                )
-            names = [entry.filename for entry in entries]
-            if len(set(names)) < len(names):
-                raise ModelError(f"{path} is damaged: it holds two entries of one name")
-            content = {name: archive.read(name) for name in names if not name.endswith("/")}
-    except _ZIP_ERRORS as error:
-        raise ModelError(f"{path} is a damaged zip archive, or cut short: {error}") from error
+        with open_zip(io.BytesIO(data), _LARGEST) as archive:
+            content = {
+                name: archive.read(name) for name in archive.namelist() if not name.endswith("/")
+            }
+    except Refused as error:
+        raise ModelError(f"{path}: {error}") from error
     if any(name.endswith("/data.pkl") for name in content):
         return read_torch(path, content)
     if content and all(name.endswith(".npy") for name in content):
@@ -152,17 +128,9 @@ def _read_zip(path: Path, data: bytes) -> dict[str, Array]:
 
 
 def _read_npy(path: Path, name: str, data: bytes) -> Array:
-    stream = io.BytesIO(data)
     try:
-        version = npy.read_magic(stream)
-        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        with warnings.catch_warnings(action="ignore"):  # of headers from Python 2
-            shape, fortran_order, dtype = read_header[version](stream)
-        if dtype.kind not in "biuf":
-            raise ModelError(f"{path}: {name!r} holds {dtype}; weights are numbers")
-        values: Array = np.frombuffer(stream.read(), dtype)
-        return values.reshape(shape[::-1]).T if fortran_order else values.reshape(shape)
-    except (*_NPY_ERRORS, RecursionError, MemoryError) as error:
+        return array_in(data, kinds="biuf")
+    except Refused as error:
         raise ModelError(f"{path}: the entry {name!r} is damaged: {error}") from error
 
 
@@ -170,13 +138,14 @@ def _read_onnx(
     path: Path, weights_of: Callable[[onnx.ModelProto], dict[str, Array]]
 ) -> dict[str, Array]:
     try:
-        model = onnx.load(path, format="protobuf", load_external_data=False)
-    except (DecodeError, ValueError) as error:
+        model = parse_model(path)
+    except Refused as error:
         raise _unknown(path) from error
     if not model.graph.node:
         raise _unknown(path)
     try:
-        onnx.load_external_data_for_model(model, str(path.parent))
+        check_model(model)
+        load_outside(model, path)
         return weights_of(model)
     except _ONNX_ERRORS as error:
         raise ModelError(f"the weights of {path} cannot be read: {error}") from error

@@ -40,6 +40,8 @@ _TENSOR = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
 _ALLOWED = {_ORDERED_DICT, _TENSOR, _PARAMETER, *_DTYPES}
 
+_MOST_INSTRUCTIONS = 1_000_000  # a checkpoint of Large with its optimizer has some 50,000
+
 # Instructions that push their argument; that of NONE is None.
 _LITERALS = {
     *("NONE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
@@ -136,9 +138,12 @@ class _Interpreter:
         self._storages: dict[tuple[str, str], Array] = {}
 
     def run(self) -> object:
-        for opcode, argument, _ in pickletools.genops(self._content[f"{self._folder}data.pkl"]):
+        instructions = pickletools.genops(self._content[f"{self._folder}data.pkl"])
+        for number, (opcode, argument, _) in enumerate(instructions):
             if opcode.name == "STOP":
                 break
+            if number > _MOST_INSTRUCTIONS:
+                raise ModelError(f"its pickle has more than {_MOST_INSTRUCTIONS:,} instructions")
             self._step(opcode.name, argument)
         return self._stack.pop()
 
@@ -207,7 +212,7 @@ class _Interpreter:
     def _set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
         keys = items[::2]
-        if not isinstance(target, dict) or not all(isinstance(key, str | int) for key in keys):
+        if not isinstance(target, dict) or not all(map(_is_key, keys)):
             raise ValueError("items for something that is no dict of names")
         target.update(zip(keys, items[1::2], strict=True))
 
@@ -226,6 +231,14 @@ class _Interpreter:
         if type(count) is not int or not 0 <= count <= values.size:
             raise ValueError(f"the storage {key!r} is cut short")
         return _Storage(values[:count])
+
+
+def _is_key(key: object) -> bool:
+    """Say whether something is a name, or a number like those of an optimizer's parameters.
+
+    Numbers of many digits can be chosen so that a dict takes time with the square of its size.
+    """
+    return isinstance(key, str) or (isinstance(key, int) and 0 <= key < _MOST_INSTRUCTIONS)
 
 
 def _allowed(name: str) -> _Global:

@@ -13,6 +13,7 @@ from typing import Any
 from mbv3c import bundle as bundles
 from mbv3c.atomic import new_file
 from mbv3c.bundle import Bundle
+from mbv3c.door.documents import read_json
 from mbv3c.errors import EXIT_LARGER, EXIT_PARITY, EXIT_SLOWER, SavedFileError, UsageError
 from mbv3c.parity.gate.limits import Limit, MetricRow
 from mbv3c.parity.own_inputs import OwnInputs
@@ -127,7 +128,7 @@ def read_baseline(path: Path, bundle: Bundle, cores: int, own: OwnInputs | None 
     if not path.is_file():
         raise UsageError(f"no such file: {path}; `mbv3c verify --report` writes one")
     try:
-        saved = json.loads(path.read_bytes())
+        saved = read_json(path)
         if not isinstance(saved, dict) or saved.get("format") != FORMAT:
             raise SavedFileError(f"{path} is no report of `mbv3c verify --report`")
         if saved.get("schema") != SCHEMA:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from mbv3c.parity.gate.limits import MetricRow, tables
 from mbv3c.parity.gate.saved_outputs import Saved
 from mbv3c.parity.metrics import errors
 from mbv3c.parity.verdict import Check, Pairs, exit_code
+from mbv3c.quoting import for_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,7 +188,7 @@ def write_page(path: Path, page: Page) -> None:
 
 
 def _lines(page: Page) -> Iterator[str]:
-    title = escape(page.title)
+    title = for_page(page.title)
     yield "<!DOCTYPE html>"
     yield '<html lang="en">'
     yield "<head>"
@@ -209,7 +209,7 @@ def _lines(page: Page) -> Iterator[str]:
     yield "<h2>Errors</h2>"
     blocks = None if isinstance(page.blocks, str) else page.blocks
     yield f'<div class="wide">{inline_picture(page.pairs, blocks)}</div>'
-    yield f"<p>{escape(_BLOCKS if blocks else str(page.blocks))}</p>"
+    yield f"<p>{for_page(_BLOCKS if blocks else str(page.blocks))}</p>"
     yield "</body>"
     yield "</html>"
 
@@ -239,7 +239,9 @@ def _checks(checks: Sequence[Check]) -> Iterator[str]:
         kind, mark = ("good", "passed") if row.passed else ("bad", "MISSED")
         if row.skipped:
             mark = "not checked"
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in (row.suite, row.name, row.finding))
+        cells = "".join(
+            f"<td>{for_page(cell)}</td>" for cell in (row.suite, row.name, row.finding)
+        )
         yield f'<tr><td class="{kind}">{mark}</td>{cells}</tr>'
     yield "</tbody></table></div>"
 
@@ -249,13 +251,13 @@ def _table(
 ) -> Iterator[str]:
     yield '<div class="wide"><table>'
     if any(head):
-        cells = "".join(f"<th>{escape(title)}</th>" for title in head)
+        cells = "".join(f"<th>{for_page(title)}</th>" for title in head)
         yield f"<thead><tr>{cells}</tr></thead>"
     yield "<tbody>"
     kind = ' class="number"' if numbers else ""
     for name, values in lines:
-        cells = "".join(f"<td{kind}>{escape(value)}</td>" for value in values)
-        yield f"<tr><th>{escape(name)}</th>{cells}</tr>"
+        cells = "".join(f"<td{kind}>{for_page(value)}</td>" for value in values)
+        yield f"<tr><th>{for_page(name)}</th>{cells}</tr>"
     yield "</tbody></table></div>"
 
 

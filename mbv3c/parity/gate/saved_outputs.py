@@ -6,18 +6,18 @@ output O for input I, counted from 0 in the header's order.
 
 import hashlib
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.atomic import new_file
 from mbv3c.bundle import Bundle
+from mbv3c.door.arrays import open_arrays
+from mbv3c.door.documents import parse_json
 from mbv3c.errors import SavedFileError, UsageError
 from mbv3c.graphs.weights.files import write_npz
 from mbv3c.manifest import MANIFEST
@@ -32,11 +32,8 @@ from mbv3c.parity.verdict import Pair, Pairs, Verdict
 FORMAT = "mbv3c outputs"
 SCHEMA = 4
 _HEADER = "header"
-# What numpy and zipfile raise on files that are not what they say.
-_BROKEN = (
-    *(BadZipFile, zlib.error, OSError, EOFError, MemoryError, NotImplementedError, RuntimeError),
-    *(ValueError, KeyError, TypeError, IndexError, AttributeError),
-)
+# What comes of files that are not what they say; what is not let in is a ValueError.
+_BROKEN = (OSError, MemoryError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -120,8 +117,7 @@ def load_outputs(path: Path) -> Saved:
     if not path.is_file():
         raise UsageError(f"no such file: {path}; `mbv3c verify --save-outputs` writes one")
     try:
-        # numpy leaves a file open that it cannot read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with open_arrays(path) as archive:
             header = _header(path, archive)
             pairs = tuple(
                 tuple(
@@ -149,7 +145,7 @@ _ORIGIN = ("bundle", "bundle_sha256", "target", "precision", "ran_on", "exact_pr
 
 
 def _header(path: Path, archive: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    header = json.loads(archive[_HEADER].tobytes()) if _HEADER in archive else None
+    header = parse_json(archive[_HEADER].tobytes()) if _HEADER in archive else None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise SavedFileError(
             f"{path} is another .npz file than `mbv3c verify --save-outputs` writes"

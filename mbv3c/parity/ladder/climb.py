@@ -9,7 +9,7 @@ from typing import Protocol
 
 import onnx
 
-from mbv3c.bundle import Bundle
+from mbv3c.bundle import Bundle, read_bundled
 from mbv3c.execution.runners import KernelRunner, NoStopsError
 from mbv3c.lowering.describe import KernelRecord
 from mbv3c.parity.inputs import inputs_of
@@ -151,7 +151,7 @@ def climb(
         Mbv3cError: the bundle cannot be run, or a tool fails.
     """
     started = time.monotonic()
-    model = given = onnx.load(bundle.model)
+    model = given = read_bundled(bundle.model)
     inputs = inputs_of(given)[:most_inputs]
     progress("running onnxruntime on the model as given")
     ladder = Ladder(inputs, list(run_reference(given, inputs)))
@@ -162,7 +162,7 @@ def climb(
     if bundle.quantized is not None:
         progress("running onnxruntime on the quantized model")
         begun = time.monotonic()
-        quantized = onnx.load(bundle.quantized)
+        quantized = read_bundled(bundle.quantized)
         references = stages.references(quantized)
         seconds = time.monotonic() - begun
         ladder.hold_to(QuantizeStage(), model, references, seconds, stages.least_cosine)

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import onnx
-
-from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_files
+from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_bundled, read_files
 from mbv3c.errors import ToolError
 from mbv3c.execution.runners import Infer, server_command
 from mbv3c.feeds import Array, Feed
@@ -30,7 +28,7 @@ class StreamRunner:
         manifest = manifest_of(bundle)
         self._device = manifest.target.name
         self._input = _end(manifest.npu.inputs[0], manifest.input)
-        self._host = onnx.load(bundle.path / NPU_HOST) if manifest.host else None
+        self._host = read_bundled(bundle.path / NPU_HOST) if manifest.host else None
         self._outputs: list[Boundary] = []
         self.description = "interpreter of the command stream"
         if self._host is None:

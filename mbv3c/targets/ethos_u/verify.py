@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle
+from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_bundled
 from mbv3c.feeds import Feed, only_array
 from mbv3c.graphs.load import model_input
 from mbv3c.lowering.quantization import Quantization
@@ -57,12 +57,12 @@ def verify(bundle: Bundle, device: NpuTarget, inputs: list[Feed] | None = None) 
         Mbv3cError: a tool fails.
     """
     manifest = manifest_of(bundle)
-    quantized = device_graph(onnx.load(bundle.compiled_model))
+    quantized = device_graph(read_bundled(bundle.compiled_model))
     region = npu_part(partition(quantized, lowering(manifest.npu.knobs.mean, device)))
-    host = onnx.load(bundle.path / NPU_HOST) if manifest.host else None
+    host = read_bundled(bundle.path / NPU_HOST) if manifest.host else None
     tosa, stream = (bundle.path / TOSA).read_bytes(), bundle.path / NPU_STREAM
     return check(
-        onnx.load(bundle.model),
+        read_bundled(bundle.model),
         quantized,
         region,
         tosa,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from mbv3c.bundle import Bundle
+from mbv3c.bundle import Bundle, read_bundled
 from mbv3c.errors import BundleError
 from mbv3c.execution.executable import read_calls
 from mbv3c.lowering.describe import KernelRecord, kernels_of
@@ -57,7 +57,7 @@ def lowered_again(
         own = manifest.target
         target = replace(target, triple=own.triple, cpu=own.cpu, arch=own.triple.split("-")[0])
     job = replace(job, target=target)
-    graph, _ = rewritten_for(onnx.load(bundle.compiled_model), job.precision)
+    graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
     lowered = lower_library(backend, graph, job)
     written = _as_written(lowered, manifest)
     if written is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import tvm
 
-from mbv3c.bundle import LIBRARY, Bundle
+from mbv3c.bundle import LIBRARY, Bundle, read_bundled
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.emulator.cycles import Estimator
 from mbv3c.execution.runners import Runnable, Runner
@@ -238,7 +238,7 @@ class LibraryBackend(Backend):
 
     def rebuild(self, bundle: Bundle, folder: Path) -> tuple[Call, ...]:
         job = self.job_of(bundle)
-        graph, _ = rewritten_for(onnx.load(bundle.compiled_model), job.precision)
+        graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
         built = build_library(self, graph, job, folder / LIBRARY, symbols=True)
         calls = zip(built.lowered.kernels, built.lowered.plan.steps, strict=True)
         return tuple(Call(*call) for call in calls)

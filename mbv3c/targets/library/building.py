@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from mbv3c.bundle import LIBRARY, Bundle
+from mbv3c.bundle import LIBRARY, Bundle, read_bundled
 from mbv3c.errors import ModelError, UnknownOperatorsError, UsageError
 from mbv3c.execution.device.machine import DeviceNeeds
 from mbv3c.job import Job
@@ -111,7 +111,7 @@ def built_again(
     backend: "LibraryBackend", bundle: Bundle, job: Job
 ) -> Iterator[tuple[Path, Library]]:
     """Build a bundle's model as `job` says, into a folder that goes away after."""
-    model = onnx.load(bundle.compiled_model)
+    model = read_bundled(bundle.compiled_model)
     with scratch_folder("host") as folder:
         graph, _ = rewritten_for(model, job.precision)
         with without_checks():

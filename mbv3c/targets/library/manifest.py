@@ -17,6 +17,7 @@ from mbv3c.bundle import (
     Bundle,
     entry_name,
     quantized_name,
+    read_bundled,
 )
 from mbv3c.graphs.load import with_shapes
 from mbv3c.lowering.describe import KernelRecord, MemoryRecord
@@ -157,7 +158,7 @@ def programs(bundle: Bundle) -> Iterator[Sequence[Bundle]]:
         yield [bundle]
         return
     with scratch_folder("shapes") as place:
-        given = onnx.load(bundle.model)
+        given = read_bundled(bundle.model)
         opened = [bundle]
         for index, manifest in enumerate(further, 1):
             folder = place / str(index) / bundle.path.resolve().name

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from mbv3c.bundle import Bundle, Golden, entry_for
+from mbv3c.bundle import Bundle, Golden, entry_for, read_bundled
 from mbv3c.errors import ToolError
 from mbv3c.execution.device.machine import DeviceNeeds
 from mbv3c.execution.device.place import Place
@@ -158,7 +158,7 @@ def verify(
     if not bundle.quantized:
         return parity
     progress(_ON_GIVEN)
-    given = known.given if known else onnx.load(bundle.model)
+    given = known.given if known else read_bundled(bundle.model)
     given_outputs = list(run_reference(given, reference.inputs))
     usual = USUAL_INPUTS if inputs is None else len(inputs)
     calibrated = [output.calibrated for output in wanted[0]]
@@ -209,8 +209,8 @@ def blocks(
             f"{job.target.name} runs."
         )
     progress("running every block by itself")
-    graph, _ = rewritten_for(onnx.load(bundle.compiled_model), job.precision)
-    given = inputs or inputs_of(onnx.load(bundle.model))
+    graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
+    given = inputs or inputs_of(read_bundled(bundle.model))
     kernels = manifest_of(bundle).kernels
     return check_blocks(graph, kernels, given, runner, bundle.path)
 

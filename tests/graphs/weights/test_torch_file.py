@@ -111,6 +111,16 @@ def test_a_tensor_that_reaches_beyond_its_storage(
         one(tmp_path, tensor("0", count, shape, strides, offset=offset), SIX.tobytes())
 
 
+@pytest.mark.parametrize("key", [(1 << 61) - 1, -1, 1 << 40])
+def test_numbers_that_may_collide_are_no_keys(tmp_path: Path, key: int) -> None:
+    """A dict of 20,000 such numbers would take a minute."""
+    pickled = pickle.dumps({key * place: None for place in range(1, 20_000)}, protocol=2)
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", pickled)
+    with pytest.raises(ModelError, match="no dict of names"):
+        read_tensors(tmp_path / "x.pt", weights_of)
+
+
 def test_a_tensor_is_no_storage(tmp_path: Path) -> None:
     """Its last element, repeated, would pass for six numbers that lie side by side."""
     repeated = tensor("0", 6, (6,), (0,), offset=5)

@@ -12,7 +12,6 @@ command's number in bits 0 to 9 and a parameter in bits 16 to 31. Bits 14 and 15
 second word follows with a payload (`command_no_payload_t`, `command_with_payload_t`).
 """
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from ethosu.vela.ethos_u55_regs.ethos_u55_regs import cmd0, cmd1
 from numpy.typing import NDArray
 
+from mbv3c.door.arrays import open_arrays
 from mbv3c.errors import Mbv3cError
 from mbv3c.targets.ethos_u.lowering.region import Channel
 
@@ -279,9 +279,9 @@ def read_program(path: Path) -> Program:
         UnsupportedError: the program is for an accelerator that the interpreter does not know.
     """
     try:
-        with path.open("rb") as stream, np.load(stream) as file:
+        with open_arrays(path, kinds="biufS") as file:
             return _program(file)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise StreamError(f"{path} is not a raw output of vela: {error}") from error
 
 
