@@ -43,6 +43,8 @@ _PASSED_ON = {
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP),
     *(signal.SIGCONT, signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2),
 }
+# What stops a group in the background that reads or writes: the front with its command.
+_FROM_TERMINAL = {signal.SIGTTIN, signal.SIGTTOU}
 _INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 _CRASHES = {
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE),
@@ -66,7 +68,7 @@ def main() -> NoReturn:
         _command()
     board = Board()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FROM_TERMINAL)
     front = os.getpid()
     guard = os.fork()
     if guard:
@@ -93,6 +95,7 @@ def _fork_guarded(board: Board, front: int) -> int:
     guard = os.getpid()
     command = os.fork()
     if command:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINAL)
         os.setpgid(0, 0)
         return command
     end_with_parent()

@@ -49,6 +49,9 @@ def bomb():
 def sleep():
     time.sleep(100)
 
+def reading():
+    print("it read", input())
+
 def workers():
     for _ in range(2):
         subprocess.Popen(["sleep", "100"], start_new_session=True)
@@ -308,6 +311,16 @@ def test_a_terminal_stops_continues_and_interrupts_it(
         terminal.reads("error: interrupted")
         terminal.types("echo code $?\n")
         terminal.reads("code 130")
+        terminal.types(f"{sys.executable} {script} targets reading &\n")
+        terminal.reads("begun")  # it wants to read, and is in the background
+        terminal.types(
+            "until [[ $(jobs) == *Stopped* ]]; do sleep 0.1; done; echo now $((6 * 7))\n"
+        )
+        terminal.reads("now 42")
+        terminal.types("fg\n")
+        terminal.reads("script.py targets reading")
+        terminal.types("a line\n")
+        terminal.reads("it read a line")
     finally:
         terminal.close()
     assert not list(temporary.iterdir())
