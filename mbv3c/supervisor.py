@@ -66,11 +66,15 @@ def main() -> NoReturn:
     """
     if sys.platform != "linux" or os.environ.get(OFF_VARIABLE) == "0" or "device" in sys.argv[1:2]:
         _command()
-    board = Board()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FROM_TERMINAL)
     front = os.getpid()
-    guard = os.fork()
+    try:
+        board = Board()
+        guard = os.fork()
+    except OSError:  # there is no memory that can be shared, or no process more
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _command()
     if guard:
         adopt_orphans()
         _Front(board, guard).run()
@@ -93,7 +97,11 @@ def _fork_guarded(board: Board, front: int) -> int:
     end_with_parent(signal.SIGTERM)
     adopt_orphans()
     guard = os.getpid()
-    command = os.fork()
+    try:
+        command = os.fork()
+    except OSError as error:
+        _say(board, "system", f"no process can be started: {error.strerror}", EXIT_FAILED)
+        os._exit(EXIT_FAILED)
     if command:
         signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINAL)
         os.setpgid(0, 0)

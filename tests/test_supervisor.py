@@ -364,3 +364,21 @@ def test_limits_are_read() -> None:
 def test_it_can_be_switched_off(script: Path, temporary: Path) -> None:
     done = ended(script, temporary, "segfault", MBV3C_SUPERVISE="0")
     assert done.returncode == -signal.SIGSEGV
+
+
+UNFORKED = """
+import os, sys
+
+def refused():
+    raise BlockingIOError(11, os.strerror(11))
+
+os.fork = refused
+from mbv3c.supervisor import main
+main()
+"""
+
+
+def test_without_another_process_a_command_runs_in_this_one() -> None:
+    done = python("-c", UNFORKED, "targets")
+    assert done.returncode == 0, done.stderr
+    assert "host_cpu" in done.stdout
