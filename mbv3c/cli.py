@@ -128,8 +128,10 @@ class _Interrupted:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mbv3c")
-def commands() -> None:
+@click.pass_context
+def commands(context: click.Context) -> None:
     """Compile MobileNetV3 for edge accelerators and prove that it still computes the same."""
+    steps.say(f"running `mbv3c {context.invoked_subcommand}`")
 
 
 for command in (

@@ -43,6 +43,8 @@ _PASSED_ON = {
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP),
     *(signal.SIGCONT, signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2),
 }
+# What stops a group in the background that reads or writes: the front with its command.
+_FROM_TERMINAL = {signal.SIGTTIN, signal.SIGTTOU}
 _INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 _CRASHES = {
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE),
@@ -64,11 +66,15 @@ def main() -> NoReturn:
     """
     if sys.platform != "linux" or os.environ.get(OFF_VARIABLE) == "0" or "device" in sys.argv[1:2]:
         _command()
-    board = Board()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FROM_TERMINAL)
     front = os.getpid()
-    guard = os.fork()
+    try:
+        board = Board()
+        guard = os.fork()
+    except OSError:  # there is no memory that can be shared, or no process more
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _command()
     if guard:
         adopt_orphans()
         _Front(board, guard).run()
@@ -91,8 +97,13 @@ def _fork_guarded(board: Board, front: int) -> int:
     end_with_parent(signal.SIGTERM)
     adopt_orphans()
     guard = os.getpid()
-    command = os.fork()
+    try:
+        command = os.fork()
+    except OSError as error:
+        _say(board, "system", f"no process can be started: {error.strerror}", EXIT_FAILED)
+        os._exit(EXIT_FAILED)
     if command:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINAL)
         os.setpgid(0, 0)
         return command
     end_with_parent()

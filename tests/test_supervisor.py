@@ -49,6 +49,9 @@ def bomb():
 def sleep():
     time.sleep(100)
 
+def reading():
+    print("it read", input())
+
 def workers():
     for _ in range(2):
         subprocess.Popen(["sleep", "100"], start_new_session=True)
@@ -308,6 +311,16 @@ def test_a_terminal_stops_continues_and_interrupts_it(
         terminal.reads("error: interrupted")
         terminal.types("echo code $?\n")
         terminal.reads("code 130")
+        terminal.types(f"{sys.executable} {script} targets reading &\n")
+        terminal.reads("begun")  # it wants to read, and is in the background
+        terminal.types(
+            "until [[ $(jobs) == *Stopped* ]]; do sleep 0.1; done; echo now $((6 * 7))\n"
+        )
+        terminal.reads("now 42")
+        terminal.types("fg\n")
+        terminal.reads("script.py targets reading")
+        terminal.types("a line\n")
+        terminal.reads("it read a line")
     finally:
         terminal.close()
     assert not list(temporary.iterdir())
@@ -351,3 +364,21 @@ def test_limits_are_read() -> None:
 def test_it_can_be_switched_off(script: Path, temporary: Path) -> None:
     done = ended(script, temporary, "segfault", MBV3C_SUPERVISE="0")
     assert done.returncode == -signal.SIGSEGV
+
+
+UNFORKED = """
+import os, sys
+
+def refused():
+    raise BlockingIOError(11, os.strerror(11))
+
+os.fork = refused
+from mbv3c.supervisor import main
+main()
+"""
+
+
+def test_without_another_process_a_command_runs_in_this_one() -> None:
+    done = python("-c", UNFORKED, "targets")
+    assert done.returncode == 0, done.stderr
+    assert "host_cpu" in done.stdout

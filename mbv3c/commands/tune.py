@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from mbv3c import steps
 from mbv3c.commands.options import (
     PATH,
     Progress,
@@ -105,6 +106,7 @@ def tune(
     from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
     from mbv3c.pipeline import tune_model
     from mbv3c.tuning.request import TuneRequest
+    from mbv3c.tuning.session import event_sentence
 
     minutes, sram = given.pop("minutes"), given.pop("sram")
     request = TuneRequest(
@@ -125,7 +127,12 @@ def tune(
     backend_of(target).check_tuning(job, request)
     if plot is not None:
         check_figure(plot, force=force)
-    with _shown(as_json) as report:
+    with _shown(as_json) as show:
+
+        def report(event: "Event") -> None:
+            steps.say(event_sentence(event))
+            show(event)
+
         loaded = built_or_loaded(
             model, given, lambda text: report({"event": "step", "text": text})
         )

@@ -19,6 +19,7 @@ from mbv3c.execution.runners import Infer, KernelCall, Made, check_names, server
 from mbv3c.feeds import Array, Feed, arrays_of
 from mbv3c.precision import FP16, FP32, Precision
 from mbv3c.scratch import scratch_folder
+from mbv3c.steps import step
 
 _BUILTIN = "vm."  # what the virtual machine calls beside the kernels
 
@@ -82,7 +83,8 @@ class LibraryRunner:
     @contextmanager
     def _failing(self, bundle: Path) -> Iterator[None]:
         try:
-            yield
+            with step(f"running {bundle / LIBRARY}", "the bundle's library"):
+                yield
         except (RuntimeError, ValueError, TypeError) as error:
             reason = (str(error).strip().splitlines() or [repr(error)])[-1]
             raise Mbv3cError(

@@ -26,6 +26,7 @@ from mbv3c.passes import COMPILING, PIPELINE, Proof, applied
 from mbv3c.passes.convert_opset import check_opset, convert_opset
 from mbv3c.passes.proving import run_proved
 from mbv3c.passes.report import PassReport
+from mbv3c.steps import step
 
 
 def in_opset(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto, PassReport]:
@@ -105,7 +106,11 @@ def optimize(
     steps: list[OptimizedStep] = []
     error = 0.0
     for rewrite in PIPELINE:
-        model, report = run_proved(rewrite, model, prove) if proving else applied(rewrite, model)
+        with step("rewriting the graph", "onnx", None if proving else model.ByteSize):
+            if proving:
+                model, report = run_proved(rewrite, model, prove)
+            else:
+                model, report = applied(rewrite, model)
         if report.changed:
             error = _largest_error(run(session(model), x), wanted)
         steps.append(OptimizedStep(report, error))

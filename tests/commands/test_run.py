@@ -1,12 +1,16 @@
 """`mbv3c run` as a user runs it."""
 
+import hashlib
+import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.command_line import document, mbv3c
+from tests.command_line import document, mbv3c, mbv3c_process
 
 
 def test_run_writes_what_the_golden_output_says(host_bundle: Path, tmp_path: Path) -> None:
@@ -165,3 +169,22 @@ def test_thresholds_are_for_detectors(host_bundle: Path, tmp_path: Path) -> None
     done = mbv3c(*arguments, "-o", tmp_path / "y.npy", "--score-threshold", "0.5")
     assert done.returncode == 2
     assert "this bundle's model is no detector" in done.stderr
+
+
+def test_a_library_that_is_cut_short_is_named(host_bundle: Path, tmp_path: Path) -> None:
+    """Its pages lie beyond the end of the file: SIGBUS, where the loader does not see it."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(host_bundle, bundle)
+    library, manifest = bundle / "model.so", bundle / "manifest.json"
+    before = hashlib.sha256(library.read_bytes()).hexdigest()
+    with library.open("r+b") as file:
+        file.truncate(library.stat().st_size // 3)
+    after = hashlib.sha256(library.read_bytes()).hexdigest()
+    manifest.write_text(manifest.read_text().replace(before, after))
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 32, 32), np.float32))
+    command = ("run", bundle, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    done = mbv3c_process(*command, "--trust", env={**os.environ, "TMPDIR": str(tmp_path)})
+    last = done.stderr.splitlines()[-1]
+    assert re.match(f"error: (the bundle's library crashed while running )?{library}", last), last
+    assert done.returncode == (70 if "crashed" in last else 1)
+    assert not (tmp_path / "y.npy").exists()

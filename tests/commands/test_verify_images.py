@@ -24,6 +24,7 @@ from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.manifest import TensorRecord
 from mbv3c.parity.reference import run, session
+from mbv3c.process_tree import children_of
 from mbv3c.quantization.images import preprocessing, read_image
 from tests.command_line import command_line, mbv3c
 from tests.image_files import Made, make_images
@@ -321,10 +322,12 @@ def test_a_library_that_crashes_is_told_and_what_was_found_is_kept(
     arguments = ["--images", str(images[0]), "--journal", str(journal), "--json"]
     command = command_line("verify", bundle, *arguments)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while not (journal.is_file() and journal.read_bytes().count(b"\n") > 10):
         assert process.poll() is None
-    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    below = process.pid
+    for _ in ("guard", "command", "library"):
+        below = children_of(below)[0]
+    os.kill(below, signal.SIGKILL)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "ended with status -9" in json.loads(out)["error"]["message"]
