@@ -233,7 +233,7 @@ _MEANINGS = (
     ("not TVM RPC server", "what listens there is no RPC server"),
     ("Cannot request", "the tracker gave a device that cannot be reached"),
 )
-_LOST = ("kShutdown", "Connection reset", "Broken pipe", "SocketError")
+_LOST = ("kShutdown", "is false: code=1", "Connection reset", "Broken pipe", "SocketError")
 
 
 def _meaning(error: str) -> str:

@@ -24,8 +24,9 @@ from mbv3c.parity.reference import run, session
 from mbv3c.parity.tolerance import LSB
 from mbv3c.pipeline import compile_model
 from mbv3c.precision import INT8
+from mbv3c.provenance import PROVENANCE, SBOM
 from mbv3c.quantization.calibration import Calibration, random_inputs
-from mbv3c.targets import find_target
+from mbv3c.targets import find_target, open_bundle
 from mbv3c.targets.ethos_u.c_source import read_layout
 from mbv3c.targets.ethos_u.compiling import TOSA
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
@@ -35,6 +36,7 @@ from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Region
 from mbv3c.targets.ethos_u.verdict import NpuParity
 from mbv3c.targets.ethos_u.verify import other_constants
+from mbv3c.trust import MADE_HERE
 from tests.command_line import mbv3c
 from tests.targets.ethos_u.verifying import inspect, verify
 
@@ -57,6 +59,24 @@ def test_the_manifest_says_what_was_made(bundle: Path):
     (given,) = manifest["npu"]["inputs"]
     assert tuple(given["shape"]) == (1, 96, 96, 3)
     assert (given["layout"], given["dtype"]) == ("NHWC", "int8")
+
+
+def test_a_bundle_from_elsewhere_needs_no_trust(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its stream is interpreted: nothing in it is native code."""
+    monkeypatch.setenv("MBV3C_STATE", str(tmp_path))
+    assert open_bundle(bundle, MADE_HERE).path == bundle
+    statement = json.loads((bundle / PROVENANCE).read_text())
+    asked = statement["predicate"]["buildDefinition"]["externalParameters"]
+    assert asked["knobs"] == json.loads((bundle / "manifest.json").read_text())["npu"]["knobs"]
+    assert any("ethos-u-vela" in one["name"] for one in _components(bundle))
+    assert not any(one.get("scope") == "required" for one in _components(bundle))
+
+
+def _components(bundle: Path) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = json.loads((bundle / SBOM).read_text())["components"]
+    return listed
 
 
 @pytest.fixture(scope="module")
