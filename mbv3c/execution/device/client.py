@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.execution.device.admission import named
 from mbv3c.execution.device.place import Address, Place
-from mbv3c.execution.device.stops import BEGIN, END, STOP
+from mbv3c.execution.device.stops import STOP, stops_of
 from mbv3c.execution.device.tracker import Request, list_devices
 from mbv3c.execution.opencl.runtime import PROFILE, KernelTime, by_calls
 from mbv3c.execution.timing.stopwatch import INSTRUMENT, Call, by_rounds, read_times
@@ -286,7 +286,7 @@ def _answer(request: dict[str, Any], folder: Path, steps: _Steps) -> dict[str, A
     found: dict[str, Any] = {"machine": machine}
     stops = None
     if request.get("stops"):
-        stops = steps.run("asking whether it stops", limit, lambda: _stops(remote))
+        stops = steps.run("asking whether it stops", limit, lambda: stops_of(remote))
         if stops is None:
             return {**found, "outputs": [], "stops": False}
     return {**found, "outputs": _run(request, remote, folder, steps, stops)}
@@ -330,14 +330,6 @@ def _machine(remote: Any) -> dict[str, Any] | None:
     except (AttributeError, RuntimeError, ValueError):
         return None
     return dict(json.loads(function()))
-
-
-def _stops(remote: Any) -> tuple[Any, Any] | None:
-    """Return what begins and ends to stop between kernels; None of a server that cannot."""
-    try:
-        return remote.get_function(BEGIN), remote.get_function(END)
-    except (AttributeError, RuntimeError, ValueError):
-        return None
 
 
 def _run(

@@ -58,6 +58,14 @@ def answer_of(data: bytes) -> tuple[Places, list[str]]:
     return made, [str(name) for name in texts[_NAMES]]
 
 
+def stops_of(remote: Any) -> tuple[Any, Any] | None:
+    """Return what begins and ends to stop between kernels; None of a server that cannot."""
+    try:
+        return remote.get_function(BEGIN), remote.get_function(END)
+    except (AttributeError, RuntimeError, ValueError):
+        return None
+
+
 class Stops:
     """What a session calls for a client that stops between kernels."""
 
