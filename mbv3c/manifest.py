@@ -19,7 +19,7 @@ from mbv3c.precision import PRECISIONS, Precision
 SCHEMA = 5
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"  # of the bytes of manifest.json
-_MANY = "further_shapes"
+_ONLY_WHERE_THERE = ("further_shapes", "c_library")  # most bundles say nothing of them
 
 
 @dataclass(frozen=True)
@@ -240,8 +240,9 @@ def read_manifest(folder: Path) -> ManifestFile:
 def manifest_text(manifest: Manifest, files: dict[str, str]) -> str:
     """Return the text of manifest.json; `files` holds the sha256 of every other file."""
     fields = msgspec.to_builtins(manifest)
-    if not fields.get(_MANY):
-        fields.pop(_MANY, None)  # most bundles are for one shape, and say nothing of others
+    for name in _ONLY_WHERE_THERE:
+        if not fields.get(name):
+            fields.pop(name, None)
     document = {"schema": SCHEMA, **fields, "files": files}
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 

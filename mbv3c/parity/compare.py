@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv3c.c_library.check import CLibraryParity
 from mbv3c.feeds import Array
 from mbv3c.parity.agreement import Agreement as Agreement
 from mbv3c.parity.agreement import agreement as agreement
@@ -36,6 +37,7 @@ class Parity:
         constants: what the constants in the library have shown.
         not_checked: why no kernel ran by itself; empty if they did.
         proven: whether the outputs alone prove a library right whose kernels were not checked.
+        c_library: what the C library beside the library has shown.
         pairs: what was compared.
         standing: the tolerance of the outputs.
     """
@@ -48,6 +50,7 @@ class Parity:
     constants: ConstantsParity | None = None
     not_checked: str = ""
     proven: bool = True
+    c_library: CLibraryParity | None = None
     pairs: Pairs = field(default=(), repr=False, compare=False)
     standing: Tolerance | None = field(default=None, repr=False, compare=False)
 
@@ -62,7 +65,8 @@ class Parity:
     @property
     def missed(self) -> list[str]:
         """What is wrong in the library by itself, and what is too far from the given model."""
-        alone = [part.missed for part in (self.constants, self.kernels) if part is not None]
+        parts = self.constants, self.kernels, self.c_library
+        alone = [part.missed for part in parts if part is not None]
         far = self.as_given.too_far if self.as_given is not None else ()
         return [*chain(*alone), *far, *self._unproven]
 
@@ -107,6 +111,8 @@ class Parity:
             document["constants"] = self.constants.to_json()
         document["not_checked"] = self.not_checked or None
         document["unproven"] = bool(self._unproven) and self.missed == self._unproven
+        if self.c_library is not None:
+            document["c_library"] = self.c_library.to_json()
         return document
 
     def checks(self) -> list[Check]:
@@ -131,6 +137,11 @@ class Parity:
             *(
                 Check("constants", "all of the library", part.passed, part.finding)
                 for part in (self.constants,)
+                if part is not None
+            ),
+            *(
+                Check("C library", "beside the shared library", part.passed, part.finding)
+                for part in (self.c_library,)
                 if part is not None
             ),
         ]

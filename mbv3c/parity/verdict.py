@@ -143,8 +143,12 @@ def sentence(parity: dict[str, Any]) -> str:
         f"{parity['tolerance']:.1e}; onnxruntime itself {_spread(parity['reference_spread'])}), "
         f"cosine {parity['cosine']:.9f}, "
         f"{agreement}over {len(parity['inputs'])} inputs{_ill_conditioned(parity)}"
-        f"{_constants(parity)}{_kernels_alone(parity)}{_quantization_loss(parity)}"
+        f"{_constants(parity)}{_kernels_alone(parity)}{_c_library(parity)}"
+        f"{_quantization_loss(parity)}"
     )
+
+
+_ALONE = ("constants", "kernels_alone", "c_library")
 
 
 def _verdict(parity: dict[str, Any]) -> str:
@@ -154,7 +158,7 @@ def _verdict(parity: dict[str, Any]) -> str:
     if not rows and parity.get("unproven"):
         return "NOT PROVEN"
     doubtful = (row.get("ill_conditioned") or {"judged": True} for row in rows)
-    alone = (parity.get(part) or {"passed": True} for part in ("constants", "kernels_alone"))
+    alone = (parity.get(part) or {"passed": True} for part in _ALONE)
     missed = any(found["judged"] for found in doubtful) or not all(x["passed"] for x in alone)
     return "MISSED" if missed or not rows else "NOT JUDGED"
 
@@ -195,6 +199,12 @@ def _constants(parity: dict[str, Any]) -> str:
 
 
 _SHOWN_MISSES = 5
+
+
+def _c_library(parity: dict[str, Any]) -> str:
+    """Say whether the C library beside a library computes what that one does."""
+    c_library = parity.get("c_library")
+    return "" if c_library is None else f"; {c_library['finding']}"
 
 
 def _kernels_alone(parity: dict[str, Any]) -> str:

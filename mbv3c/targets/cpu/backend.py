@@ -1,8 +1,9 @@
 """The backend of CPUs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ import onnx
 import tvm
 
 from mbv3c.bundle import Bundle
+from mbv3c.c_library.build import build_c_library
+from mbv3c.c_library.check import CLibraryParity, check_c_library
+from mbv3c.c_library.names import prefix_for
+from mbv3c.c_library.record import CLibraryRequest
+from mbv3c.c_library.run import Machine
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.emulator.cycles import CYCLES, Estimator, estimator_for
 from mbv3c.execution.emulator.kit import emulator_kit, native_arch
@@ -19,6 +25,7 @@ from mbv3c.execution.host import HostRunner
 from mbv3c.execution.link import link
 from mbv3c.execution.runners import Runnable, Runner
 from mbv3c.execution.timing.latency import choose_cpus
+from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
 from mbv3c.lowering import traced
 from mbv3c.lowering.describe import kernels_of
@@ -28,9 +35,13 @@ from mbv3c.lowering.plan import NO_CHOICES
 from mbv3c.lowering.qdq import read_pairs
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.lowering.tir_pipeline import register_tir_pipeline
+from mbv3c.manifest import Manifest
 from mbv3c.precision import Precision
+from mbv3c.prepare import Prepared, describe
 from mbv3c.progress import Progress
 from mbv3c.target import Target
+from mbv3c.targets.backend import Built
+from mbv3c.targets.cpu.artifact import ArtifactOptions, c_library_of, read_artifact
 from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, processor_of
 from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, MOST_CORES, WING, CpuTarget
 from mbv3c.targets.cpu.drawing import draw_integers
@@ -41,6 +52,7 @@ from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.cpu.select_top import taken_in
 from mbv3c.targets.library.backend import LibraryBackend
 from mbv3c.targets.library.building import built_again, measured_on, refuse_meter, target_of
+from mbv3c.targets.library.manifest import LibraryManifest, manifest_of
 from mbv3c.targets.library.target import LibraryTarget, resolve, tvm_target
 from mbv3c.targets.library.verifying import Builder
 from mbv3c.tuning.contest import TunableKernels
@@ -104,12 +116,12 @@ class CpuBackend(LibraryBackend):
     def read_options(
         self, target: Target, given: Mapping[str, Any], *, explain: bool
     ) -> tuple[Target, object]:
-        cores = given.get("cores")
+        cores, options = given.get("cores"), read_artifact(given)
         if cores is None:
-            return target, None
+            return target, options
         if not 1 <= cores <= MOST_CORES:
             raise UsageError(f"--cores {cores} is not possible; choose 1 to {MOST_CORES}")
-        return replace(_cpu(target), cores=cores), None
+        return replace(_cpu(target), cores=cores), options
 
     def check_precision(self, target: Target, precision: Precision) -> None:
         if precision.dtype != "float16":
@@ -131,6 +143,53 @@ class CpuBackend(LibraryBackend):
     ) -> dict[str, str]:
         build(module, target, output, symbols=symbols)
         return {}
+
+    def check(self, job: Job, *, verify: bool) -> None:
+        super().check(job, verify=verify)
+        if isinstance(job.options, ArtifactOptions) and len(job.shapes) > 1:
+            raise UsageError(
+                "a C library takes inputs of one shape: compile one for each, with --input-shape "
+                "and a --prefix of its own"
+            )
+
+    def build_all(
+        self, prepared: Sequence[Prepared], lowered: Sequence[Lowered], job: Job, folder: Path
+    ) -> Sequence[Built]:
+        built = super().build_all(prepared, lowered, job, folder)
+        if not isinstance(job.options, ArtifactOptions):
+            return built
+        (only,), (program,), (made,) = prepared, lowered, built
+        target = resolve(target_of(job))
+        described = describe(only, job, self.tools)
+        digest = sha256(only.given.SerializeToString(deterministic=True)).hexdigest()
+        prefix = job.options.prefix or prefix_for(described.model.name)
+        request = CLibraryRequest(prefix, digest, described)
+        record = build_c_library(program, tvm_target(target), target.triple, request, folder)
+        return [replace(made, details=replace(made.details, c_library=record))]
+
+    def complete(self, manifest: Manifest, built: Built, job: Job) -> Manifest:
+        completed = super().complete(manifest, built, job)
+        assert isinstance(completed, LibraryManifest)
+        return replace(completed, c_library=built.details.c_library)
+
+    def check_artifact(
+        self,
+        bundle: Bundle,
+        opened: Runnable,
+        feeds: Sequence[Feed],
+        outputs: Sequence[Sequence[Array]],
+        progress: Progress,
+    ) -> CLibraryParity | None:
+        if manifest_of(bundle).c_library is None:
+            return None
+        target, runner = resolve(target_of(self.job_of(bundle))), opened.runner
+        if not opened.exact_program:
+            return CLibraryParity()
+        machine = Machine(target.arch)
+        if isinstance(runner, EmulatedRunner):
+            machine = Machine(target.arch, runner.kit, runner.cpu)
+        progress(f"running the C library on {opened.ran_on}")
+        return check_c_library(c_library_of(bundle), machine, feeds, outputs)
 
     def check_runs(self, target: LibraryTarget) -> None:
         require_isa(_cpu(target))

@@ -64,7 +64,11 @@ WING = Wing(
     defaults={"arm_cpu": "cortex-a76", "host_cpu": NATIVE},
     precisions=(FP32, FP16, INT8),
     table=library_table(_verified_on),
-    options=(Option("cores", int, "Cores that one inference may use.  [default: the target's]"),),
+    options=(
+        Option("cores", int, "Cores that one inference may use.  [default: the target's]"),
+        Option("artifact", str, "c: also a C library, which needs no runtime."),
+        Option("prefix", str, "What the names of the C library begin with.  [default: the model]"),
+    ),
     refusals={"emit_source": "--emit-source is for GPUs; the kernels of {target} have no source"},
     doctor_module="mbv3c.targets.cpu.doctor",
 )

@@ -9,9 +9,11 @@ import onnx
 import tvm
 
 from mbv3c.bundle import LIBRARY, Bundle, read_bundled
+from mbv3c.c_library.check import CLibraryParity
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.emulator.cycles import Estimator
 from mbv3c.execution.runners import Runnable, Runner
+from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
 from mbv3c.lowering.describe import kernels_of, memory_of
 from mbv3c.lowering.lower import Lowered, own_weight_bytes, together
@@ -116,6 +118,21 @@ class LibraryBackend(Backend):
             BundleError: the kernels in the library are not those that its model gives.
         """
 
+    def check_artifact(
+        self,
+        bundle: Bundle,
+        opened: Runnable,
+        feeds: Sequence[Feed],
+        outputs: Sequence[Sequence[Array]],
+        progress: Progress,
+    ) -> CLibraryParity | None:
+        """Check what the bundle has beside the library, whose outputs are known; None for nothing.
+
+        Raises:
+            ToolError: it cannot be run.
+        """
+        return None
+
     @property
     def script(self) -> str:
         """The row of `reproduce.SCRIPTS` that shows a fault of a library."""
@@ -194,7 +211,9 @@ class LibraryBackend(Backend):
         sources = self.build_module(programs[0].module, target, folder / LIBRARY)
         self.write_sources(sources, job, folder)
         return [
-            Built(Library(program, sources, own), verifying.golden_of(one, job.precision))
+            Built(
+                Library(program, sources, own), verifying.golden_from(one.reference, job.precision)
+            )
             for one, program, own in zip(
                 prepared, programs, own_weight_bytes(programs), strict=True
             )

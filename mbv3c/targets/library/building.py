@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from mbv3c.bundle import LIBRARY, Bundle, read_bundled
+from mbv3c.c_library.record import CLibraryRecord
 from mbv3c.errors import ModelError, UnknownOperatorsError, UsageError
 from mbv3c.execution.device.machine import DeviceNeeds
 from mbv3c.job import Job
@@ -43,11 +44,13 @@ class Library:
         lowered: the network that it computes.
         sources: the text of every kernel of a GPU, by the kernel's name in the library.
         own_weight_bytes: the bytes of packed weights that no shape of the inputs before has.
+        c_library: the C library that was built beside it; None without.
     """
 
     lowered: Lowered
     sources: dict[str, str]
     own_weight_bytes: int = 0
+    c_library: CLibraryRecord | None = None
 
 
 def lower_library(

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from mbv3c.bundle import Bundle, damaged_parity
+from mbv3c.c_library.record import CLibraryRecord
 from mbv3c.feeds import shape_text
 from mbv3c.lowering.describe import KernelRecord, MemoryRecord
 from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
@@ -34,6 +35,9 @@ def describe_compiled(backend: Backend, compiled: Compiled, *, explain: bool) ->
     if compiled.bundle.precision.quantized:
         lines += float_lines(kernels)
     explained = {"kernels": msgspec.to_builtins(kernels)} if explain else {}
+    if manifest.c_library is not None:
+        lines.append(c_library_line(manifest.c_library))
+        explained["c_library"] = msgspec.to_builtins(manifest.c_library)
     if further:
         explained["shapes"] = shape_rows(manifest, explain=explain)
     return Description([*lines, *rest], {**plain.document, **explained})
@@ -70,6 +74,18 @@ def shape_lines(manifest: LibraryManifest) -> list[str]:
         f"{len(rows)} shapes: {shapes}; {stored:,} bytes of weights in one library, in "
         f"{len(rows)} libraries {apart:,}"
     ]
+
+
+def c_library_line(record: CLibraryRecord) -> str:
+    """Say what a C library takes on a device."""
+    arena = f"{record.arena_bytes:,} bytes of arena"
+    if record.arena_bytes > record.arena_lower_bound:
+        arena += f" ({record.arena_lower_bound:,} are in use at once)"
+    needs = f"; it needs {', '.join(record.needs)}" if record.needs else ""
+    return (
+        f"C library: {record.archive}, {record.code_bytes:,} bytes of code, "
+        f"{record.constant_bytes:,} of constants, {arena}{needs}"
+    )
 
 
 # Kernels of a quantized network that compute its sums of products in fp32.
@@ -115,14 +131,17 @@ def describe_bundle(bundle: Bundle) -> Description:
         *kernel_lines(manifest.kernels),
         "",
         *memory_lines(manifest.memory),
+        *([c_library_line(manifest.c_library)] if manifest.c_library else []),
         "",
         f"parity: {_recorded(bundle, parity)}" if parity else "parity: not checked",
     ]
     keys = ("model", "target", "precision", "input", "outputs", "kernels", "memory", "parity")
     document = msgspec.to_builtins(manifest)
     rows = shape_rows(manifest, explain=True)
-    shapes = {"shapes": rows} if rows else {}
-    return Description(lines, {key: document[key] for key in keys} | shapes)
+    further = {"shapes": rows} if rows else {}
+    if manifest.c_library is not None:
+        further["c_library"] = document["c_library"]
+    return Description(lines, {key: document[key] for key in keys} | further)
 
 
 def kernel_lines(kernels: Sequence[KernelRecord]) -> list[str]:

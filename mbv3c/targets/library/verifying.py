@@ -138,11 +138,12 @@ def verify(
             progress(f"running the library on {opened.ran_on}")
         outputs = opened.runner.run(opened.folder, reference.inputs)
         again = lowered_again(backend, bundle, known)
+        alone, not_checked = None, ""
         try:
             alone = kernels_alone(reference, bundle.precision, opened, progress, again.graph)
-            not_checked = ""
         except NoStopsError as error:
-            alone, not_checked = None, str(error)
+            not_checked = str(error)
+        artifact = backend.check_artifact(bundle, opened, reference.inputs, outputs, progress)
     parity = compare(
         outputs,
         wanted,
@@ -152,9 +153,14 @@ def verify(
     )
     if known is None and inputs is None:
         check_golden(bundle, golden_from(reference, bundle.precision))
-    entry = entry_for(bundle.path, reference.inputs[0])
-    parity = replace(parity, kernels=alone, constants=constants_of(bundle, again, entry))
-    parity = replace(parity, not_checked=not_checked, proven=not bundle.precision.quantized)
+    parity = replace(
+        parity,
+        kernels=alone,
+        constants=constants_of(bundle, again, entry_for(bundle.path, reference.inputs[0])),
+        c_library=artifact,
+        not_checked=not_checked,
+        proven=not bundle.precision.quantized,
+    )
     if not bundle.quantized:
         return parity
     progress(_ON_GIVEN)
@@ -215,13 +221,8 @@ def blocks(
     return check_blocks(graph, kernels, given, runner, bundle.path)
 
 
-def golden_of(prepared: Prepared, precision: Precision) -> Golden:
-    """Return the first input of the parity check, what onnxruntime makes of it, and tolerances."""
-    return golden_from(prepared.reference, precision)
-
-
 def golden_from(reference: Reference, precision: Precision) -> Golden:
-    """Return the same of what onnxruntime computes for the seeded inputs."""
+    """Return the first input of the parity check, what onnxruntime makes of it, and tolerances."""
     tolerance = TOLERANCES[precision.name]
     pooled = with_pooled_spread(reference.outputs, tolerance)[0]
     first = [golden_in_float64(output, tolerance) for output in pooled]

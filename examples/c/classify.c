@@ -1,0 +1,96 @@
+/* Reads a binary PPM image, runs the network on it, and prints the five best classes.
+ *
+ * The image is scaled to the network's input by taking the nearest pixel, and normalised with
+ * ImageNet's mean and standard deviation, as MobileNetV3's trained weights expect it. */
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "network.h"
+
+enum { CHANNELS = 3, SHOWN = 5 };
+
+static const int shape[] = NETWORK_INPUT_INPUT_SHAPE; /* 1, channels, height, width */
+static const float mean[CHANNELS] = {0.485f, 0.456f, 0.406f};
+static const float deviation[CHANNELS] = {0.229f, 0.224f, 0.225f};
+
+/* All memory of the program. The arena is aligned by its type. */
+static network_input_t input[NETWORK_INPUT_INPUT_ELEMENTS];
+static network_output_t output[NETWORK_CLASSES];
+static _Alignas(NETWORK_ARENA_ALIGNMENT) unsigned char arena[NETWORK_ARENA_BYTES];
+
+/* Reads the next number of a PPM header, behind spaces and comments; -1 for none. */
+static int number(FILE *file) {
+  int next = fgetc(file);
+  while (next == ' ' || next == '\n' || next == '\r' || next == '\t' || next == '#') {
+    if (next == '#') {
+      while (next != '\n' && next != EOF) next = fgetc(file);
+    }
+    next = fgetc(file);
+  }
+  if (next < '0' || next > '9') return -1;
+  int value = 0;
+  for (; next >= '0' && next <= '9'; next = fgetc(file)) {
+    value = value * 10 + next - '0';
+    if (value > 65535) return -1;
+  }
+  return value;
+}
+
+/* Reads an image into `input`; returns 0, or 1 if the file is no PPM with 8 bits a channel. */
+static int read_image(FILE *file) {
+  if (fgetc(file) != 'P' || fgetc(file) != '6') return 1;
+  const int width = number(file), height = number(file), largest = number(file);
+  if (width < 1 || height < 1 || largest != 255) return 1;
+  const size_t bytes = (size_t)width * height * CHANNELS;
+  uint8_t *pixels = malloc(bytes);
+  if (pixels == NULL || fread(pixels, 1, bytes, file) != bytes) {
+    free(pixels);
+    return 1;
+  }
+  const int rows = shape[2], columns = shape[3];
+  for (int c = 0; c < CHANNELS; ++c) {
+    for (int y = 0; y < rows; ++y) {
+      for (int x = 0; x < columns; ++x) {
+        const size_t from = (size_t)(y * height / rows) * width + x * width / columns;
+        const float value = pixels[from * CHANNELS + c] / 255.0f;
+        input[(c * rows + y) * columns + x] = (value - mean[c]) / deviation[c];
+      }
+    }
+  }
+  free(pixels);
+  return 0;
+}
+
+int main(int count, char **arguments) {
+  if (count != 2) {
+    fprintf(stderr, "usage: %s IMAGE.ppm\n", arguments[0]);
+    return 2;
+  }
+  FILE *file = fopen(arguments[1], "rb");
+  if (file == NULL) {
+    perror(arguments[1]);
+    return 1;
+  }
+  const int wrong = read_image(file);
+  fclose(file);
+  if (wrong) {
+    fprintf(stderr, "%s: no binary PPM image with 8 bits a channel\n", arguments[1]);
+    return 1;
+  }
+  const int code = network_run(input, output, arena);
+  if (code != NETWORK_OK) {
+    fprintf(stderr, "network_run returned %d\n", code);
+    return 1;
+  }
+  for (int shown = 0; shown < SHOWN && shown < NETWORK_CLASSES; ++shown) {
+    int best = 0;
+    for (int at = 1; at < NETWORK_CLASSES; ++at) {
+      if (output[at] > output[best]) best = at;
+    }
+    printf("class %d: %g\n", best, output[best]);
+    output[best] = -1e30f;
+  }
+  return 0;
+}

@@ -1,0 +1,1 @@
+"""A library in C of a lowered network, which needs no runtime."""

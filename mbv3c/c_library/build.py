@@ -1,0 +1,204 @@
+"""Build a C library: kernels, weights and driver as one object in an archive, and its header."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from mbv3c.c_library.memory import plan_flat_arena
+from mbv3c.c_library.package import cmake_package, pkg_config
+from mbv3c.c_library.raw_pointers import raw_kernels
+from mbv3c.c_library.record import CLibraryRecord, CLibraryRequest
+from mbv3c.c_library.source import Interface, constants_of, driver, header, ports_of
+from mbv3c.c_library.wrapper import cpp_header
+from mbv3c.errors import ToolError
+from mbv3c.execution.link import run_zig, zig_triple
+from mbv3c.lowering.lower import Lowered
+from mbv3c.manifest import Manifest
+from mbv3c.scratch import scratch_folder
+
+FOLDER = "c"  # in the bundle
+_PROVIDED = {"memcpy", "memmove", "memset"}  # what every compiler may call, on bare metal, too
+# What TVM's code generator adds to every module: they would clash with the compiler's own.
+_HALVES = ("__extendhfsf2", "__truncsfhf2")
+_DRIVER_FLAGS = (
+    *("-std=c11", "-O2", "-g0", "-fPIC", "-ffreestanding", "-fno-stack-protector"),
+    *("-fno-sanitize=all", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+)
+
+
+def build_c_library(
+    lowered: Lowered,
+    target: tvm.target.Target,
+    triple: str,
+    request: CLibraryRequest,
+    folder: Path,
+    alignment: int = 64,
+) -> CLibraryRecord:
+    """Build a lowered network into `folder`, with what build systems need to find it.
+
+    Args:
+        lowered: the network.
+        target: the processor, for TVM.
+        triple: the processor, as LLVM's target triple.
+        request: what the library is for.
+        folder: the folder of the bundle.
+        alignment: of the arena and of weights, in bytes.
+
+    Raises:
+        ToolError: a kernel calls TVM's runtime, or the compiler failed.
+    """
+    prefix = request.prefix
+    raw = raw_kernels(lowered.module, target, prefix)
+    used = [raw.kernels[name] for name in lowered.kernels]
+    arena = plan_flat_arena(lowered.plan, [kernel.scratch for kernel in used], alignment)
+    constants = constants_of(lowered, alignment)
+    manifest = request.manifest
+    names = [[record.name for record in side] for side in (manifest.inputs, manifest.outputs)]
+    inputs, outputs = ports_of(lowered, names)
+    shared = sum(segment.turns is not None for kernel in used for segment in kernel.segments)
+    interface = Interface(
+        prefix,
+        _about(manifest),
+        {
+            "MODEL_SHA256": request.digest,
+            "TARGET": manifest.target.name,
+            "PRECISION": manifest.precision,
+        },
+        inputs,
+        outputs,
+        arena.bytes,
+        alignment,
+        bool(shared),
+    )
+    root = folder / FOLDER
+    include, lib = root / "include", root / "lib"
+    include.mkdir(parents=True)
+    lib.mkdir()
+    (include / f"{prefix}.h").write_text(header(interface))
+    (include / f"{prefix}.hpp").write_text(cpp_header(interface))
+    archive = lib / f"lib{prefix}.a"
+    with scratch_folder("c-library") as place:
+        (place / "driver.c").write_text(
+            driver(interface, lowered, dict(raw.kernels), arena, constants)
+        )
+        (place / "weights.bin").write_bytes(constants.data)
+        (place / "weights.S").write_text(_weights(prefix, alignment))
+        _generate(raw.module, target, place / "kernels.o")
+        _compile(place, include, triple, archive)
+        measured = _measure(place / "whole.o")
+    cmake_package(lib / "cmake" / prefix, prefix)
+    pkg_config(lib / "pkgconfig", interface, measured.needs)
+    return CLibraryRecord(
+        prefix,
+        f"{FOLDER}/include/{prefix}.h",
+        f"{FOLDER}/lib/{archive.name}",
+        measured.code_bytes,
+        measured.constant_bytes,
+        arena.bytes,
+        arena.lower_bound,
+        alignment,
+        shared,
+        measured.needs,
+    )
+
+
+def _about(manifest: Manifest) -> str:
+    return (
+        f"{manifest.model.name} for {manifest.target.name} in {manifest.precision}, compiled by "
+        f"mbv3c {manifest.mbv3c}."
+    )
+
+
+def _weights(prefix: str, alignment: int) -> str:
+    """Return assembly that puts the weights among what is only read."""
+    name = f"{prefix}_weights"
+    return "\n".join(
+        [
+            f'.section .rodata.{name},"a",%progbits',
+            f".balign {alignment}",
+            f".globl {name}",
+            f".hidden {name}",
+            f"{name}:",
+            '.incbin "weights.bin"',
+            ".byte 0",
+            '.section .note.GNU-stack,"",%progbits',
+            "",
+        ]
+    )
+
+
+def _generate(module: tvm.IRModule, target: tvm.target.Target, output: Path) -> None:
+    """Let LLVM write an object in which only this library sees the kernels.
+
+    Raises:
+        ToolError: a kernel calls TVM's runtime.
+    """
+    try:
+        text = tvm.get_global_func("target.build.llvm")(module, target).inspect_source("ll")
+    except tvm.error.TVMError as error:
+        raise ToolError(f"a kernel needs TVM's runtime: {error}") from error
+    text = text.replace("define dllexport void @", "define hidden void @")
+    for name in _HALVES:
+        text = re.sub(rf"^define .*?(\w+ @{name}\()", r"define internal \1", text, flags=re.M)
+    text = re.sub(r"^@llvm\.global_ctors = .*\n", "", text, flags=re.M)
+    source = output.with_suffix(".ll")
+    source.write_text(text)
+    loaded = tvm.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll")
+    loaded.write_to_file(str(output), "o")
+
+
+def _compile(place: Path, include: Path, triple: str, archive: Path) -> None:
+    """Compile the driver and the weights, and put everything into one object of an archive."""
+    machine = ("-target", zig_triple(triple))
+    for source, flags in (("driver.c", _DRIVER_FLAGS), ("weights.S", ("-I", str(place)))):
+        made = str(place / source[: source.index(".")]) + ".o"
+        run_zig(
+            ["cc", "-c", *machine, *flags, "-I", str(include), "-o", made, str(place / source)],
+            f"compiling {source}",
+        )
+    parts = [str(place / f"{name}.o") for name in ("driver", "kernels", "weights")]
+    whole = str(place / "whole.o")
+    run_zig(
+        ["cc", "-r", "-nostdlib", "-Wl,--strip-debug", *machine, "-o", whole, *parts],
+        "joining the objects",
+    )
+    named = place / archive.name.replace(".a", ".o").removeprefix("lib")
+    (place / "whole.o").rename(named)
+    run_zig(["ar", "rcsD", str(archive), str(named)], f"writing {archive.name}")
+    named.rename(place / "whole.o")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    code_bytes: int
+    constant_bytes: int
+    needs: tuple[str, ...]
+
+
+def _measure(path: Path) -> _Measured:
+    """Read the sizes of an object, and the functions that it needs."""
+    with path.open("rb") as file:
+        elf = ELFFile(file)
+        code = constant = 0
+        needs = set()
+        for section in elf.iter_sections():
+            flags = section["sh_flags"]
+            if flags & _ALLOCATED:
+                if flags & _EXECUTABLE:
+                    code += section["sh_size"]
+                else:
+                    constant += section["sh_size"]
+            if isinstance(section, SymbolTableSection):
+                needs |= {
+                    symbol.name
+                    for symbol in section.iter_symbols()
+                    if symbol["st_shndx"] == "SHN_UNDEF" and symbol.name
+                }
+    return _Measured(code, constant, tuple(sorted(needs - _PROVIDED)))
+
+
+_ALLOCATED, _EXECUTABLE = 2, 4  # sh_flags

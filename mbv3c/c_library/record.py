@@ -1,0 +1,46 @@
+"""What is asked of a C library, and what a manifest says of one."""
+
+from dataclasses import dataclass
+
+from mbv3c.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class CLibraryRequest:
+    """What a C library is made of.
+
+    Attributes:
+        prefix: what every name begins with.
+        digest: the sha256 of the model as given.
+        manifest: what is known of the bundle.
+    """
+
+    prefix: str
+    digest: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class CLibraryRecord:
+    """What a manifest says of a C library.
+
+    Attributes:
+        prefix: what every name begins with.
+        header, archive: the files, by their path in the bundle.
+        code_bytes, constant_bytes: the instructions, and the weights with all tables.
+        arena_bytes, arena_lower_bound, arena_alignment: the memory that the caller gives; no
+            arena can be smaller than the bound.
+        shared_loops: the number of loops that the application's threads may share.
+        needs: functions that must be linked beside memcpy, memmove and memset.
+    """
+
+    prefix: str
+    header: str
+    archive: str
+    code_bytes: int
+    constant_bytes: int
+    arena_bytes: int
+    arena_lower_bound: int
+    arena_alignment: int
+    shared_loops: int
+    needs: tuple[str, ...]

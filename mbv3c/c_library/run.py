@@ -1,0 +1,182 @@
+"""Run a C library as an application does: compiled into a program, here or emulated."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mbv3c.execution.emulator.kit import EmulatorKit, emulator_command, sysroot
+from mbv3c.execution.link import run_zig
+from mbv3c.execution.processes import require
+from mbv3c.feeds import Array, Feed, arrays_of
+from mbv3c.manifest import TensorRecord
+from mbv3c.scratch import scratch_folder
+
+_TIMEOUT = 600.0  # seconds per input
+
+_PROGRAM = """\
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "{prefix}.h"
+
+#define IN {inputs}
+#define OUT {outputs}
+
+static const size_t in_bytes[] = {{{in_bytes}}}, out_bytes[] = {{{out_bytes}}};
+
+static void *room(size_t bytes, size_t off) {{
+  /* Inputs and outputs begin right behind a multiple of 64, as an application's may. */
+  char *at = aligned_alloc(64, (bytes + off + 127) / 64 * 64);
+  return at == NULL ? NULL : at + off;
+}}
+
+static int all(int reading, const char *kind, const char *folder, int at, void *const *data,
+               const size_t *bytes, int count) {{
+  for (int k = 0; k < count; ++k) {{
+    char name[4096];
+    snprintf(name, sizeof name, "%s/%d.%d.%s", folder, at, k, kind);
+    FILE *file = fopen(name, reading ? "rb" : "wb");
+    if (file == NULL) return perror(name), 1;
+    size_t done = reading ? fread(data[k], 1, bytes[k], file) : fwrite(data[k], 1, bytes[k], file);
+    if (fclose(file) != 0 || done != bytes[k]) return perror(name), 1;
+  }}
+  return 0;
+}}
+
+int main(int count, char **arguments) {{
+  void *in[IN], *out[OUT];
+  void *arena = aligned_alloc({macro}_ARENA_ALIGNMENT,
+      ({macro}_ARENA_BYTES + {macro}_ARENA_ALIGNMENT - 1) / {macro}_ARENA_ALIGNMENT *
+      {macro}_ARENA_ALIGNMENT);
+  if (count != 3 || arena == NULL) return 2;
+  for (int k = 0; k < IN; ++k) in[k] = room(in_bytes[k], {in_off});
+  for (int k = 0; k < OUT; ++k) out[k] = room(out_bytes[k], {out_off});
+  for (int at = 0; at < atoi(arguments[2]); ++at) {{
+    if (all(1, "in", arguments[1], at, in, in_bytes, IN)) return 1;
+    {call}
+    if (code != {macro}_OK) return fprintf(stderr, "{prefix}_run returned %d\\n", code), 1;
+    if (all(0, "out", arguments[1], at, out, out_bytes, OUT)) return 1;
+  }}
+  return 0;
+}}
+"""
+
+
+@dataclass(frozen=True)
+class CLibrary:
+    """A C library on disk.
+
+    Attributes:
+        prefix: what every name begins with.
+        include: the folder of its header.
+        archive: the library.
+        inputs, outputs: what it takes and gives.
+    """
+
+    prefix: str
+    include: Path
+    archive: Path
+    inputs: Sequence[TensorRecord]
+    outputs: Sequence[TensorRecord]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs a program for Linux.
+
+    Attributes:
+        architecture: as `uname -m` prints it.
+        kit: the emulator; None for this machine itself.
+        cpu: what the emulator calls the processor.
+    """
+
+    architecture: str
+    kit: EmulatorKit | None = None
+    cpu: str = ""
+
+    def command(self, program: Path) -> list[str]:
+        """Return the command that starts a program."""
+        if self.kit is None:
+            return [str(program)]
+        system = self.kit.system
+        return [
+            *emulator_command(system),
+            *("-cpu", self.cpu, "-L", str(sysroot(system)), "-U", "LD_PRELOAD"),
+            str(program),
+        ]
+
+
+def run_c_library(library: CLibrary, machine: Machine, feeds: Sequence[Feed]) -> list[list[Array]]:
+    """Return what a library computes for each input; nothing that it reads is aligned.
+
+    Raises:
+        ToolError: it cannot be linked, or it crashes.
+    """
+    with _program(library, machine) as program, scratch_folder("c-run") as folder:
+        for at, feed in enumerate(feeds):
+            for number, (array, record) in enumerate(
+                zip(arrays_of(feed), library.inputs, strict=True)
+            ):
+                np.ascontiguousarray(array, record.dtype).tofile(folder / f"{at}.{number}.in")
+        require(
+            [*machine.command(program), str(folder), str(len(feeds))],
+            doing=f"running lib{library.prefix}.a",
+            remedy="compile the model again",
+            timeout=_TIMEOUT * len(feeds),
+        )
+        return [
+            [
+                np.fromfile(folder / f"{at}.{number}.out", record.dtype).reshape(record.shape)
+                for number, record in enumerate(library.outputs)
+            ]
+            for at in range(len(feeds))
+        ]
+
+
+@contextmanager
+def _program(library: CLibrary, machine: Machine) -> Iterator[Path]:
+    """Compile and link a program around a library."""
+    prefix = library.prefix
+    with scratch_folder("c-program") as folder:
+        source, program = folder / "main.c", folder / "main"
+        source.write_text(
+            _PROGRAM.format(
+                prefix=prefix,
+                macro=prefix.upper(),
+                inputs=len(library.inputs),
+                outputs=len(library.outputs),
+                in_bytes=", ".join(str(_bytes(record)) for record in library.inputs),
+                out_bytes=", ".join(str(_bytes(record)) for record in library.outputs),
+                in_off=max(np.dtype(record.dtype).itemsize for record in library.inputs),
+                out_off=max(np.dtype(record.dtype).itemsize for record in library.outputs),
+                call=_call(library),
+            )
+        )
+        linked = ["-o", *map(str, (program, source, library.archive)), "-lm"]
+        machine_flags = ("-target", f"{machine.architecture}-linux-gnu.2.28")
+        run_zig(
+            ["cc", *machine_flags, "-O1", "-s", "-std=c11", "-I", str(library.include), *linked],
+            f"linking a program with {library.archive.name}",
+        )
+        yield program
+
+
+def _call(library: CLibrary) -> str:
+    """Return the C of one inference."""
+    lines, arguments = [], []
+    for kind, records in (("in", library.inputs), ("out", library.outputs)):
+        if len(records) == 1:
+            arguments.append(f"{kind}[0]")
+            continue
+        pointers = ", ".join(f"{kind}[{at}]" for at in range(len(records)))
+        lines.append(f"{library.prefix}_{kind}put_t {kind}puts = {{{pointers}}};")
+        arguments.append(f"&{kind}puts")
+    lines.append(f"int code = {library.prefix}_run({', '.join(arguments)}, arena);")
+    return "\n    ".join(lines)
+
+
+def _bytes(record: TensorRecord) -> int:
+    return int(np.prod(record.shape, dtype=np.int64)) * np.dtype(record.dtype).itemsize

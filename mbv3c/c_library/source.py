@@ -1,0 +1,376 @@
+"""The C of a library: its header, and the driver that calls the kernels one after another."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from string import Template
+
+import numpy as np
+
+from mbv3c.c_library.memory import FlatArena
+from mbv3c.c_library.names import distinct
+from mbv3c.c_library.raw_pointers import RawKernel
+from mbv3c.lowering.lower import Lowered
+from mbv3c.quoting import for_comment
+
+# The type in C of an element; C17 has none for half precision.
+_TYPES = {
+    "float32": "float",
+    "float64": "double",
+    "float16": "uint16_t",
+    "bool": "uint8_t",
+    **{f"{sign}int{bits}": f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+_NOTES = {"float16": ", the bits of IEEE 754 half precision", "bool": ", 0 or 1"}
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or an output of the library.
+
+    Attributes:
+        name: the tensor's name in the model.
+        field: its name in C.
+        shape: the extents, outermost first.
+        dtype: numpy's name of the element type.
+    """
+
+    name: str
+    field: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def c_type(self) -> str:
+        return _TYPES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a header says of a library.
+
+    Attributes:
+        prefix: what every name begins with.
+        about: what it is, in words: the model, the target, the precision, the version.
+        constants: macros with a text, by name without the prefix.
+        inputs, outputs: what it takes and gives, in the model's order.
+        arena_bytes, alignment: the size of the arena, and its alignment in bytes.
+        shared: whether some loops can be shared between cores.
+    """
+
+    prefix: str
+    about: str
+    constants: dict[str, str]
+    inputs: Sequence[Port]
+    outputs: Sequence[Port]
+    arena_bytes: int
+    alignment: int
+    shared: bool
+
+    def macro(self, name: str) -> str:
+        return f"{self.prefix}_{name}".upper()
+
+
+def ports_of(lowered: Lowered, names: Sequence[Sequence[str]]) -> list[list[Port]]:
+    """Return the inputs and the outputs of a network.
+
+    Args:
+        lowered: the network.
+        names: the names in the model, of the inputs and of the outputs.
+    """
+    plan = lowered.plan
+    ends = (
+        (plan.inputs, plan.input_shapes, "input"),
+        (plan.outputs, plan.output_shapes, "output"),
+    )
+    return [
+        [
+            Port(given, field, tuple(shape), plan.values[value].dtype)
+            for given, field, value, shape in zip(
+                own, distinct(own, kind), values, shapes, strict=True
+            )
+        ]
+        for own, (values, shapes, kind) in zip(names, ends, strict=True)
+    ]
+
+
+_HEADER = Template("""\
+$about
+#ifndef ${macro}_H
+#define ${macro}_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+$constants
+/* The memory of an inference, beside its inputs and outputs. */
+#define ${macro}_ARENA_BYTES $arena_bytes
+#define ${macro}_ARENA_ALIGNMENT $alignment
+
+$ports
+$types
+enum {
+  ${macro}_OK = 0,                /* the outputs are there */
+  ${macro}_NULL_POINTER = -1,     /* an input, an output or the arena is NULL */
+  ${macro}_ARENA_MISALIGNED = -2, /* the arena begins at no multiple of ARENA_ALIGNMENT */
+  ${macro}_ARENA_TOO_SMALL = -3,  /* the arena has fewer than ARENA_BYTES bytes */
+};
+
+/* Runs the network once. The arena has ARENA_BYTES bytes and begins at a multiple of
+ * ARENA_ALIGNMENT; it holds nothing between two calls. Inputs and outputs need no alignment but
+ * that of their type. Nothing is allocated and nothing is global: any number of threads may call,
+ * each with an arena of its own. */
+int ${prefix}_run(const ${prefix}_input_t *in, ${prefix}_output_t *out, void *arena);
+
+/* How an application shares loops between its threads: `run` calls task(work, first, end) as often
+ * as it likes, on any threads, so that the ranges first <= turn < end are together all turns from
+ * 0 to `turns` - 1, each once. It returns when all these calls have returned. `pool` is what it
+ * is given as `pool`. */
+typedef void (*${prefix}_task_t)(void *work, int64_t first, int64_t end);
+typedef struct {
+  void (*run)(void *pool, ${prefix}_task_t task, void *work, int64_t turns);
+  void *pool;
+} ${prefix}_parallel_t;
+
+/* Does what ${prefix}_run does, with threads, and checks the size of the arena. With NULL for
+ * `parallel` everything runs in the calling thread.$shared */
+int ${prefix}_run_parallel(const ${prefix}_input_t *in, ${prefix}_output_t *out, void *arena,
+    size_t arena_bytes, const ${prefix}_parallel_t *parallel);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
+""")
+
+
+def header(own: Interface) -> str:
+    """Return the text of the header."""
+    ports = [
+        line
+        for kind, ports in (("INPUT", own.inputs), ("OUTPUT", own.outputs))
+        for line in (
+            f"#define {own.macro(kind + '_COUNT')} {len(ports)}",
+            *(line for port in ports for line in _port_macros(own, kind, port)),
+        )
+    ]
+    classes = _classes(own.outputs)
+    if classes:
+        ports.append(f"#define {own.macro('CLASSES')} {classes}")
+    types = [*_type(own, "input", own.inputs, "const "), *_type(own, "output", own.outputs, "")]
+    return _HEADER.substitute(
+        about=f"/* {for_comment(own.about)} */",
+        macro=own.prefix.upper(),
+        prefix=own.prefix,
+        constants="\n".join(
+            f'#define {own.macro(name)} "{text}"' for name, text in own.constants.items()
+        ),
+        arena_bytes=max(1, own.arena_bytes),
+        alignment=own.alignment,
+        ports="\n".join(ports),
+        types="\n".join(types),
+        shared="" if own.shared else " This network has no loop that is worth sharing.",
+    )
+
+
+def _port_macros(own: Interface, kind: str, port: Port) -> Iterator[str]:
+    extents = ", ".join(map(str, port.shape))
+    name = for_comment(port.name)
+    yield f"/* {name}: {port.dtype}[{extents}]{_NOTES.get(port.dtype, '')} */"
+    stem = own.macro(f"{kind}_{port.field}")
+    yield f"#define {stem}_ELEMENTS {port.elements}"
+    yield f"#define {stem}_RANK {len(port.shape)}"
+    if port.shape:
+        yield f"#define {stem}_SHAPE {{{extents}}}"
+
+
+def _classes(outputs: Sequence[Port]) -> int | None:
+    """Return the number of classes of a classifier: of the one output [1, classes]."""
+    if len(outputs) != 1 or len(outputs[0].shape) != 2 or outputs[0].shape[0] != 1:
+        return None
+    return outputs[0].shape[1]
+
+
+def _type(own: Interface, kind: str, ports: Sequence[Port], const: str) -> Iterator[str]:
+    """Declare what one call takes or gives: elements, or of several tensors pointers to them."""
+    if len(ports) == 1:
+        yield f"typedef {ports[0].c_type} {own.prefix}_{kind}_t;"
+    else:
+        yield "typedef struct {"
+        for port in ports:
+            yield f"  {const}{port.c_type} *{port.field};"
+        yield f"}} {own.prefix}_{kind}_t;"
+    yield ""
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The weights of a network as one block of bytes.
+
+    Attributes:
+        data: the bytes.
+        offsets: where the constants of each step begin, by their position among its arguments.
+    """
+
+    data: bytes
+    offsets: Sequence[dict[int, int]]
+
+
+def constants_of(lowered: Lowered, alignment: int) -> Constants:
+    """Collect the constants of all steps, equal ones once."""
+    data, known, offsets = bytearray(), dict[bytes, int](), list[dict[int, int]]()
+    for step in lowered.plan.steps:
+        places = {}
+        for at, (parameter, argument) in enumerate(
+            zip(step.function.params, step.arguments, strict=True)
+        ):
+            if isinstance(argument, str):
+                continue
+            dtype = np.dtype(str(parameter.dtype))
+            content = np.ascontiguousarray(argument).astype(dtype, copy=False).tobytes()
+            if content not in known:
+                data += bytes(-len(data) % alignment)
+                known[content] = len(data)
+                data += content
+            places[at] = known[content]
+        offsets.append(places)
+    return Constants(bytes(data), offsets)
+
+
+def driver(
+    own: Interface,
+    lowered: Lowered,
+    kernels: dict[str, RawKernel],
+    arena: FlatArena,
+    constants: Constants,
+) -> str:
+    """Return the text of the source that calls the kernels."""
+    return "\n".join(_driver(own, lowered, kernels, arena, constants)) + "\n"
+
+
+def _driver(
+    own: Interface,
+    lowered: Lowered,
+    kernels: dict[str, RawKernel],
+    arena: FlatArena,
+    constants: Constants,
+) -> Iterator[str]:
+    prefix = own.prefix
+    yield f'#include "{prefix}.h"'
+    yield ""
+    yield '#define HIDDEN __attribute__((visibility("hidden")))'
+    yield f"extern HIDDEN const unsigned char {prefix}_weights[];"
+    counts = {
+        name: len(step.arguments) + len(kernels[name].scratch)
+        for name, step in zip(lowered.kernels, lowered.plan.steps, strict=True)
+    }
+    for name, count in counts.items():
+        for segment in kernels[name].segments:
+            pointers = ["void *"] * count + ["int64_t"] * (2 if segment.turns else 0)
+            yield f"HIDDEN void {segment.function}({', '.join(pointers)});"
+    for name, count in counts.items():
+        for segment in kernels[name].segments:
+            if segment.turns:
+                yield from _task(segment.function, count)
+    if own.shared:
+        yield ""
+        yield f"static void share(const {prefix}_parallel_t *parallel, {prefix}_task_t task,"
+        yield "    void *work, int64_t turns) {"
+        yield "  if (parallel != NULL && parallel->run != NULL) {"
+        yield "    parallel->run(parallel->pool, task, work, turns);"
+        yield "  } else {"
+        yield "    task(work, 0, turns);"
+        yield "  }"
+        yield "}"
+    yield ""
+    yield (
+        f"int {prefix}_run_parallel(const {prefix}_input_t *in, {prefix}_output_t *out, "
+        "void *arena,"
+    )
+    yield f"    size_t arena_bytes, const {prefix}_parallel_t *parallel) {{"
+    yield from _checks(own)
+    yield f"  unsigned char *const weights = (unsigned char *){prefix}_weights;"
+    yield "  unsigned char *const at = arena;"
+    yield "  (void)weights;"
+    yield "  (void)at;"
+    yield "  (void)parallel;"
+    ends, copies = _ends(own, lowered)
+    for number, (name, step) in enumerate(zip(lowered.kernels, lowered.plan.steps, strict=True)):
+        pointers = [
+            ends.get(argument) or f"at + {arena.offsets[argument]}"
+            if isinstance(argument, str)
+            else f"weights + {constants.offsets[number][place]}"
+            for place, argument in enumerate(step.arguments)
+        ]
+        kernel = kernels[name]
+        pointers += [
+            f"at + {arena.offsets[number, buffer]}" for buffer in range(len(kernel.scratch))
+        ]
+        yield f"  /* {for_comment(', '.join(step.nodes) or step.kind)} */"
+        for segment in kernel.segments:
+            if segment.turns:
+                yield (
+                    f"  share(parallel, {segment.function}_task, "
+                    f"(void *[]){{{', '.join(pointers)}}}, {segment.turns});"
+                )
+            else:
+                yield f"  {segment.function}({', '.join(pointers)});"
+    yield from copies
+    yield f"  return {own.macro('OK')};"
+    yield "}"
+    yield ""
+    yield f"int {prefix}_run(const {prefix}_input_t *in, {prefix}_output_t *out, void *arena) {{"
+    yield f"  return {prefix}_run_parallel(in, out, arena, {own.macro('ARENA_BYTES')}, NULL);"
+    yield "}"
+
+
+def _task(function: str, count: int) -> Iterator[str]:
+    yield f"static void {function}_task(void *work, int64_t first, int64_t end) {{"
+    yield "  void **pointers = work;"
+    pointers = [f"pointers[{at}]" for at in range(count)]
+    yield f"  {function}({', '.join([*pointers, 'first', 'end'])});"
+    yield "}"
+
+
+def _checks(own: Interface) -> Iterator[str]:
+    pointers = ["in", "out", "arena"]
+    for argument, ports in (("in", own.inputs), ("out", own.outputs)):
+        if len(ports) > 1:
+            pointers += [f"{argument}->{port.field}" for port in ports]
+    for pointer in pointers:
+        yield f"  if ({pointer} == NULL) return {own.macro('NULL_POINTER')};"
+    aligned = f"(uintptr_t)arena % {own.macro('ARENA_ALIGNMENT')} != 0"
+    yield f"  if ({aligned}) return {own.macro('ARENA_MISALIGNED')};"
+    small = f"arena_bytes < {own.macro('ARENA_BYTES')}"
+    yield f"  if ({small}) return {own.macro('ARENA_TOO_SMALL')};"
+
+
+def _ends(own: Interface, lowered: Lowered) -> tuple[dict[str, str], list[str]]:
+    """Return the pointer to each input and output, by the value's name, and copies at the end.
+
+    An output is copied that is an input, too, or a value that another output is already.
+    """
+    pointers = {
+        value: f"(void *){_pointer('in', own.inputs, at)}"
+        for at, value in enumerate(lowered.plan.inputs)
+    }
+    copies = []
+    for at, value in enumerate(lowered.plan.outputs):
+        pointer = _pointer("out", own.outputs, at)
+        if value in pointers:
+            size = lowered.plan.values[value].bytes
+            copies.append(f"  __builtin_memcpy({pointer}, {pointers[value]}, {size});")
+        pointers.setdefault(value, f"(void *){pointer}")
+    return pointers, copies
+
+
+def _pointer(argument: str, ports: Sequence[Port], at: int) -> str:
+    return f"{argument}->{ports[at].field}" if len(ports) > 1 else argument

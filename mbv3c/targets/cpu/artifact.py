@@ -1,0 +1,54 @@
+"""The C library beside a shared library, which `compile --artifact c` asks for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mbv3c.bundle import Bundle
+from mbv3c.c_library.names import check_prefix
+from mbv3c.c_library.run import CLibrary
+from mbv3c.errors import UsageError
+from mbv3c.targets.library.manifest import manifest_of
+
+ARTIFACTS = ("c",)
+
+
+@dataclass(frozen=True)
+class ArtifactOptions:
+    """A C library is asked for.
+
+    Attributes:
+        prefix: what its names begin with; empty for the model's name.
+    """
+
+    prefix: str = ""
+
+
+def read_artifact(given: Mapping[str, Any]) -> ArtifactOptions | None:
+    """Read `--artifact` and `--prefix`; None where no C library is asked for.
+
+    Raises:
+        UsageError: there is no such artifact, or no such name in C.
+    """
+    artifact, prefix = given.get("artifact"), given.get("prefix")
+    if artifact is None:
+        if prefix is not None:
+            raise UsageError("--prefix names a C library: give --artifact c, too")
+        return None
+    if artifact not in ARTIFACTS:
+        raise UsageError(f"unknown artifact {artifact!r}; known: {', '.join(ARTIFACTS)}")
+    return ArtifactOptions("" if prefix is None else check_prefix(prefix))
+
+
+def c_library_of(bundle: Bundle) -> CLibrary:
+    """Return the C library of a bundle that has one."""
+    manifest = manifest_of(bundle)
+    record = manifest.c_library
+    assert record is not None
+    return CLibrary(
+        record.prefix,
+        (bundle.path / record.header).parent,
+        bundle.path / record.archive,
+        manifest.inputs,
+        manifest.outputs,
+    )

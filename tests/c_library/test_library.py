@@ -1,0 +1,331 @@
+"""A C library as `compile --artifact c` writes it, used as applications use it."""
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from mbv3c.execution.link import run_zig
+from mbv3c.targets import open_bundle
+from mbv3c.targets.library.manifest import manifest_of
+from tests.built_once import built_once
+from tests.command_line import document, mbv3c
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+OK, NULL_POINTER, MISALIGNED, TOO_SMALL = 0, -1, -2, -3
+STRICT = ("-Wall", "-Wextra", "-Werror", "-pedantic")
+
+
+def zig(*arguments: object) -> None:
+    run_zig([str(argument) for argument in arguments], "compiling a test")
+
+
+TEXT = """<ir_version: 8, opset_import: ["" : 17]>
+classifier (float[1, 3, 32, 32] input) => (float[1, 10] logits) {
+    a = Conv<pads = [1, 1, 1, 1]>(input, stem)
+    b = HardSwish(a)
+    c = Conv(b, expand)
+    d = Relu(c)
+    e = Conv<pads = [1, 1, 1, 1], group = 32>(d, depthwise)
+    f = GlobalAveragePool(e)
+    g = Flatten(f)
+    logits = Gemm<transB = 1>(g, head)
+}"""
+SIZES = {
+    "stem": (16, 3, 3, 3),
+    "expand": (32, 16, 1, 1),
+    "depthwise": (32, 1, 3, 3),
+    "head": (10, 32),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a classifier with layers that are large enough for several cores."""
+    parsed = onnx.parser.parse_model(TEXT)
+    rng = np.random.default_rng(7)
+    for name, shape in SIZES.items():
+        values = rng.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape).astype(np.float32)
+        parsed.graph.initializer.append(numpy_helper.from_array(values, name))
+    path = tmp_path_factory.mktemp("model") / "classifier.onnx"
+    onnx.save(parsed, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle with a C library called `network`."""
+
+    def compile_to(place: Path) -> None:
+        done = mbv3c(
+            *("compile", model, "--target", "host_cpu", "--cores", 4, "--artifact", "c"),
+            *("--prefix", "network", "-o", place, "--force", "--json"),
+        )
+        shown = document(done)["c_library"]
+        assert shown["arena_bytes"] == shown["arena_lower_bound"]
+        assert shown["shared_loops"] > 0
+        assert shown["needs"] == []
+
+    return built_once(tmp_path_factory, "c library", compile_to)
+
+
+@pytest.fixture(scope="module")
+def shared(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the C library as a shared one, for ctypes."""
+    path = tmp_path_factory.mktemp("shared") / "libnetwork.so"
+    archive = bundle / "c" / "lib" / "libnetwork.a"
+    zig("cc", "-shared", "-o", path, "-Wl,--whole-archive", archive, "-Wl,--no-whole-archive")
+    return path
+
+
+class Network:
+    """The C library, by ctypes."""
+
+    def __init__(self, bundle: Path, shared: Path) -> None:
+        opened = open_bundle(bundle)
+        record = manifest_of(opened).c_library
+        assert record is not None
+        self.record = record
+        self.library = ctypes.CDLL(str(shared))
+        self.x = np.load(bundle / "golden" / "input.npy")
+        self.golden = np.load(bundle / "golden" / "output.npy")
+        self.room = np.zeros(record.arena_bytes + 2 * record.arena_alignment, np.uint8)
+        self.arena = self.room.ctypes.data + -self.room.ctypes.data % record.arena_alignment
+        self.y = np.zeros_like(self.golden)
+
+    def run(self, *, x: Any = True, y: Any = True, off: int = 0, arena: bool = True) -> int:
+        return int(
+            self.library.network_run(
+                ctypes.c_void_p(self.x.ctypes.data if x else None),
+                ctypes.c_void_p(self.y.ctypes.data if y else None),
+                ctypes.c_void_p(self.arena + off if arena else None),
+            )
+        )
+
+    def run_parallel(self, size: int, parallel: Any = None) -> int:
+        return int(
+            self.library.network_run_parallel(
+                ctypes.c_void_p(self.x.ctypes.data),
+                ctypes.c_void_p(self.y.ctypes.data),
+                ctypes.c_void_p(self.arena),
+                ctypes.c_size_t(size),
+                parallel,
+            )
+        )
+
+
+@pytest.fixture
+def network(bundle: Path, shared: Path) -> Network:
+    return Network(bundle, shared)
+
+
+def test_it_computes_what_the_golden_files_say(network: Network) -> None:
+    assert network.run() == OK
+    error = np.abs(network.y - network.golden).max() / np.ptp(network.golden)
+    assert error < 1e-5
+
+
+def test_bad_requests_are_codes(network: Network) -> None:
+    assert network.run(x=False) == NULL_POINTER
+    assert network.run(y=False) == NULL_POINTER
+    assert network.run(arena=False) == NULL_POINTER
+    assert network.run(off=network.record.arena_alignment // 2) == MISALIGNED
+    assert network.run_parallel(network.record.arena_bytes - 1) == TOO_SMALL
+    assert not network.y.any()
+    assert network.run_parallel(network.record.arena_bytes) == OK
+    assert network.y.any()
+
+
+def test_it_writes_nothing_outside_of_arena_and_output(network: Network) -> None:
+    network.room[:] = 0xA5
+    assert network.run() == OK
+    begin = network.arena - network.room.ctypes.data
+    outside = [network.room[:begin], network.room[begin + network.record.arena_bytes :]]
+    assert all((part == 0xA5).all() for part in outside)
+
+
+def test_what_the_arena_held_before_does_not_matter(network: Network) -> None:
+    outputs = []
+    for fill in (0, 0xFF):
+        network.room[:] = fill
+        assert network.run() == OK
+        outputs.append(network.y.copy())
+    assert outputs[0].tobytes() == outputs[1].tobytes()
+
+
+def test_loops_are_shared_by_the_callers_threads(network: Network) -> None:
+    assert network.run() == OK
+    expected = network.y.copy()
+    task_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    run_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p, task_type, ctypes.c_void_p, ctypes.c_int64)
+    seen: list[int] = []
+
+    def run(pool: Any, task: Any, work: Any, turns: int) -> None:
+        seen.append(turns)
+        for turn in reversed(range(turns)):  # one by one, the last first
+            task(work, turn, turn + 1)
+
+    class Parallel(ctypes.Structure):
+        _fields_ = (("run", run_type), ("pool", ctypes.c_void_p))
+
+    network.y[:] = 0
+    parallel = Parallel(run_type(run), None)
+    assert network.run_parallel(network.record.arena_bytes, ctypes.byref(parallel)) == OK
+    assert network.y.tobytes() == expected.tobytes()
+    assert len(seen) == network.record.shared_loops
+
+
+def test_both_headers_are_clean(bundle: Path, tmp_path: Path) -> None:
+    include = bundle / "c" / "include"
+    for source, program in (
+        ("c", '#include "network.h"\nint main(void) { return NETWORK_OK; }\n'),
+        ("cpp", '#include "network.hpp"\nint main() { return network::Network() ? 0 : 1; }\n'),
+    ):
+        path = tmp_path / f"main.{source}"
+        path.write_text(program)
+        compiler, standard = ("cc", "c11") if source == "c" else ("c++", "c++17")
+        flags = (*STRICT, f"-std={standard}", "-fno-exceptions") if source == "cpp" else STRICT
+        zig(
+            compiler,
+            "-fsyntax-only",
+            "-Wno-unused-command-line-argument",
+            *flags,
+            "-I",
+            include,
+            path,
+        )
+
+
+def test_the_example_in_c(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(EXAMPLES / "c", folder)
+    (tmp_path / "bundle").symlink_to(bundle)  # make knows no path with spaces
+    compiler = f"{sys.executable} -m ziglang cc"
+    subprocess.run(
+        ["make", "-s", "-C", folder, f"BUNDLE={tmp_path / 'bundle'}", f"CC={compiler}"],
+        check=True,
+        timeout=300,
+    )
+    image = tmp_path / "image.ppm"
+    pixels = np.random.default_rng(3).integers(0, 256, (40, 50, 3), np.uint8)
+    image.write_bytes(b"P6\n# a comment\n50 40\n255\n" + pixels.tobytes())
+    program = folder / "classify"
+    done = subprocess.run([program, image], capture_output=True, text=True, check=True, timeout=60)
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["class"] * len(lines)
+    scores = [float(line.split()[-1]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    image.write_bytes(b"P5\n1 1\n255\n.")
+    refused = subprocess.run([program, image], capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1
+    assert "no binary PPM image" in refused.stderr
+
+
+def test_the_example_in_cpp(bundle: Path, tmp_path: Path) -> None:
+    """Build it with CMake; without one with zig, which builds its standard library first."""
+    source, build = EXAMPLES / "cpp", tmp_path / "build"
+    program = build / "frames"
+    if shutil.which("cmake") and shutil.which("c++"):
+        flags = f"-DCMAKE_CXX_FLAGS={' '.join(STRICT)}"
+        for command in (
+            ["cmake", "-S", source, "-B", build, f"-DBUNDLE={bundle}", flags],
+            ["cmake", "--build", build],
+        ):
+            subprocess.run(command, check=True, capture_output=True, timeout=300)
+    else:
+        build.mkdir()
+        include, archive = bundle / "c" / "include", bundle / "c" / "lib" / "libnetwork.a"
+        zig(
+            *("c++", "-std=c++17", "-O1", *STRICT, "-I", include, "-o", program),
+            *(source / "frames.cpp", archive, "-lpthread"),
+        )
+    done = subprocess.run([program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 threads: 0 failed, 0 differ from one thread alone, 0 allocations" in done.stdout
+
+
+def test_the_example_in_python(bundle: Path, shared: Path) -> None:
+    header = bundle / "c" / "include" / "network.h"
+    command = [sys.executable, EXAMPLES / "python" / "classify.py", shared, header]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("class ")
+
+
+def test_inspect_says_what_it_costs(bundle: Path) -> None:
+    shown = document(mbv3c("inspect", bundle, "--json"))["c_library"]
+    assert shown["code_bytes"] > 0
+    assert shown["constant_bytes"] > 0
+    assert "C library" in mbv3c("inspect", bundle).stdout
+
+
+def test_a_changed_weight_is_found(bundle: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "bundle"
+    shutil.copytree(bundle, copied)
+    archive = copied / "c" / "lib" / "libnetwork.a"
+    raw = bytearray(archive.read_bytes())
+    at = len(raw) // 2
+    raw[at : at + 4] = bytes(4)
+    archive.write_bytes(raw)
+    done = mbv3c("verify", copied)
+    assert done.returncode == 1
+    assert "was changed after compile" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--artifact", "rust"), "unknown artifact 'rust'; known: c"),
+        (("--prefix", "x"), "give --artifact c, too"),
+        (("--artifact", "c", "--prefix", "int"), "is no name in C"),
+        (("--artifact", "c", "--input-shapes", "32x32 48x48"), "takes inputs of one shape"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    model: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    output = tmp_path / "bundle"
+    done = mbv3c("compile", model, "--target", "host_cpu", *options, "-o", output)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not output.exists()
+
+
+SEVERAL = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[1, 4, 6, 6] image, float[1, 8] state)
+    => (float[1, 8] next, float[1, 4, 6, 6] "*/ a picture", float[1, 8] again) {
+    a = GlobalAveragePool(image)
+    b = Flatten(a)
+    c = Concat<axis = 1>(b, b)
+    next = Add(c, state)
+    again = Identity(next)
+    "*/ a picture" = Relu(image)
+}"""
+
+
+def test_several_inputs_and_outputs(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(SEVERAL.replace('"*/ a picture"', "picture"))
+    for value in (*model.graph.output, *model.graph.node):
+        names = value.output if isinstance(value, onnx.NodeProto) else [value.name]
+        if "picture" in names:
+            if isinstance(value, onnx.NodeProto):
+                value.output[0] = "*/ a picture"
+            else:
+                value.name = "*/ a picture"
+    onnx.save(model, tmp_path / "model.onnx")
+    done = mbv3c(
+        *("compile", tmp_path / "model.onnx", "--target", "host_cpu", "--artifact", "c"),
+        *("--prefix", "several", "-o", tmp_path / "bundle", "--json"),
+    )
+    parity = document(done)["parity"]["c_library"]
+    assert parity["passed"]
+    assert parity["inputs"] == 5
+    header = (tmp_path / "bundle" / "c" / "include" / "several.h").read_text()
+    assert "const float *image;" in header
+    assert "float *a_picture;" in header
