@@ -22,10 +22,8 @@ compile: $(VENV)/installed
 	$(BIN)/mbv3c compile --target arm_cpu --variant large --force \
 		-o bundles/mobilenet_v3_large-arm_cpu-cortex-a76-fp32
 
-# Both run, whatever the first one finds.
-test: $(NPU)/installed tools
-	$(BIN)/python $(PYTEST) --ignore=$(NPU_TESTS); most=$$?; \
-	$(NPU)/bin/python $(PYTEST) $(NPU_TESTS) && exit $$most
+test: $(VENV)/installed-test $(NPU)/installed tools
+	@sh scripts/test_both.sh "$(MAKE)"
 
 # The two parts of `make test`, which installs their tools.
 test-most: $(VENV)/installed-test
