@@ -149,6 +149,8 @@ def test_json_of_a_pass() -> None:
         "cosine": pytest.approx(1),
         "top1_agreement": 1.0,
         "top5_agreement": 1.0,
+        "not_checked": None,
+        "unproven": False,
     }
     assert [row["passed"] for row in rows] == [True, True]
     assert set(rows[0]) == {
