@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mbv3c.execution.emulator.counting import Count, count
 from mbv3c.execution.emulator.kit import EmulatorKit, emulator_command, sysroot
 from mbv3c.execution.link import run_zig
 from mbv3c.execution.processes import require
@@ -21,6 +22,13 @@ _PROGRAM = """\
 #include <stdlib.h>
 
 #include "{prefix}.h"
+
+/* What a counter of executed instructions looks for; any other ARM does nothing at them. */
+#ifdef __aarch64__
+#define MARK(number) __asm__ volatile("hint #" #number ::: "memory")
+#else
+#define MARK(number)
+#endif
 
 #define IN {inputs}
 #define OUT {outputs}
@@ -97,14 +105,14 @@ class Machine:
     kit: EmulatorKit | None = None
     cpu: str = ""
 
-    def command(self, program: Path) -> list[str]:
-        """Return the command that starts a program."""
+    def command(self, program: Path, options: Sequence[str] = ()) -> list[str]:
+        """Return the command that starts a program; `options` are the emulator's."""
         if self.kit is None:
             return [str(program)]
         system = self.kit.system
         return [
             *emulator_command(system),
-            *("-cpu", self.cpu, "-L", str(sysroot(system)), "-U", "LD_PRELOAD"),
+            *("-cpu", self.cpu, *options, "-L", str(sysroot(system)), "-U", "LD_PRELOAD"),
             str(program),
         ]
 
@@ -116,11 +124,7 @@ def run_c_library(library: CLibrary, machine: Machine, feeds: Sequence[Feed]) ->
         ToolError: it cannot be linked, or it crashes.
     """
     with _program(library, machine) as program, scratch_folder("c-run") as folder:
-        for at, feed in enumerate(feeds):
-            for number, (array, record) in enumerate(
-                zip(arrays_of(feed), library.inputs, strict=True)
-            ):
-                np.ascontiguousarray(array, record.dtype).tofile(folder / f"{at}.{number}.in")
+        _write_inputs(library, feeds, folder)
         require(
             [*machine.command(program), str(folder), str(len(feeds))],
             doing=f"running lib{library.prefix}.a",
@@ -134,6 +138,30 @@ def run_c_library(library: CLibrary, machine: Machine, feeds: Sequence[Feed]) ->
             ]
             for at in range(len(feeds))
         ]
+
+
+def count_c_library(library: CLibrary, machine: Machine, feed: Feed) -> Count:
+    """Count the instructions that one inference executes on an emulated processor.
+
+    Raises:
+        ToolError: it cannot be linked, or crashes, or the emulator cannot count.
+    """
+    assert machine.kit is not None
+    with _program(library, machine) as program, scratch_folder("c-run") as folder:
+        _write_inputs(library, [feed], folder)
+        return count(
+            lambda plugin: [*machine.command(program, plugin), str(folder), "1"],
+            machine.kit,
+            doing=f"counting the instructions of lib{library.prefix}.a",
+        )
+
+
+def _write_inputs(library: CLibrary, feeds: Sequence[Feed], folder: Path) -> None:
+    for at, feed in enumerate(feeds):
+        for number, (array, record) in enumerate(
+            zip(arrays_of(feed), library.inputs, strict=True)
+        ):
+            np.ascontiguousarray(array, record.dtype).tofile(folder / f"{at}.{number}.in")
 
 
 @contextmanager
@@ -174,7 +202,9 @@ def _call(library: CLibrary) -> str:
         pointers = ", ".join(f"{kind}[{at}]" for at in range(len(records)))
         lines.append(f"{library.prefix}_{kind}put_t {kind}puts = {{{pointers}}};")
         arguments.append(f"&{kind}puts")
+    lines.append("MARK(100);")
     lines.append(f"int code = {library.prefix}_run({', '.join(arguments)}, arena);")
+    lines.append("MARK(101);")
     return "\n    ".join(lines)
 
 
