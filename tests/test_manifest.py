@@ -41,9 +41,10 @@ def test_is_read_back(folder: Path) -> None:
     assert precision_of(LIBRARY) == FP32
 
 
-def test_most_bundles_say_nothing_of_further_shapes(folder: Path) -> None:
-    assert "further_shapes" not in read_manifest(folder).document
-    assert read_manifest(folder).parse(LibraryManifest).further_shapes == ()
+def test_most_bundles_say_nothing_of_further_shapes_and_a_c_library(folder: Path) -> None:
+    assert not {"further_shapes", "c_library"} & read_manifest(folder).document.keys()
+    manifest = read_manifest(folder).parse(LibraryManifest)
+    assert (manifest.further_shapes, manifest.c_library) == ((), None)
 
 
 def test_what_all_bundles_say_can_be_read_without_knowing_the_backend(folder: Path) -> None:
@@ -52,7 +53,8 @@ def test_what_all_bundles_say_can_be_read_without_knowing_the_backend(folder: Pa
 
 
 @pytest.mark.parametrize(
-    "field", sorted({*msgspec.to_builtins(LIBRARY)} - {"further_inputs", "further_shapes"})
+    "field",
+    sorted({*msgspec.to_builtins(LIBRARY)} - {"further_inputs", "further_shapes", "c_library"}),
 )
 def test_a_missing_field(folder: Path, field: str) -> None:
     change(folder, (field,), ...)
