@@ -178,6 +178,11 @@ def test_what_happens_after_the_answer_changes_nothing(script: Path, temporary: 
         assert time.monotonic() - begun < 50  # who reads its output need not wait for a process
 
 
+def _hear_interrupts() -> None:
+    """Undo what a shell does to what it starts in the background, tests among them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def started(script: Path, temporary: Path, what: str) -> Iterator[subprocess.Popen[str]]:
     """Start a command in a group of its own, and wait until it is in its step."""
@@ -188,6 +193,7 @@ def started(script: Path, temporary: Path, what: str) -> Iterator[subprocess.Pop
         text=True,
         env={**os.environ, "TMPDIR": str(temporary)},
         process_group=0,
+        preexec_fn=_hear_interrupts,
     )
     try:
         assert process.stdout is not None

@@ -26,6 +26,7 @@ from mbv3c.graphs.load import model_inputs
 from mbv3c.parity.elementwise import PLAIN, plain
 from mbv3c.parity.running import run, session
 from mbv3c.parity.sums import SUMS, UNIT, NotASumError, sum_of
+from mbv3c.passes.inline_functions import inline_functions
 
 # What only moves, chooses or clamps numbers rounds nothing.
 _EXACT = frozenset(
@@ -72,6 +73,7 @@ class InDoubles:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
+        model, _ = inline_functions(model)
         self._model = model
         self._constants = {
             tensor.name: [_double(numpy_helper.to_array(tensor))]
@@ -152,31 +154,35 @@ class InDoubles:
 
     def _found(self, node: onnx.NodeProto, inputs: Sequence[Array | None]) -> tuple[_Way, Made]:
         """Find what computes a node most exactly, and compute it."""
-        for way in self._ways_of(node, inputs):
+        for make in self._ways_of(node, inputs):
             try:
+                way = make()
                 return way, [_double(y) for y in way(inputs)]
             except Exception:  # noqa: S112 the next one may know this node
                 continue
         raise ModelError(f"nothing computes {node.op_type} in float64 or fp32")
 
-    def _ways_of(self, node: onnx.NodeProto, inputs: Sequence[Array | None]) -> Iterator[_Way]:
+    def _ways_of(
+        self, node: onnx.NodeProto, inputs: Sequence[Array | None]
+    ) -> Iterator[Callable[[], _Way]]:
+        """Yield what makes something that may compute a node, the most exact first."""
         if node.op_type in SUMS and not node.domain:
-            yield lambda given: [sum_of(node, given, rounded=False)[0]]
+            yield lambda: lambda given: [sum_of(node, given, rounded=False)[0]]
         if node.op_type in PLAIN and not node.domain:
-            yield lambda given: [plain(node, given)]
-        wide = self._alone(node, inputs, np.float64)
-        opened: list[Any] = []
+            yield lambda: lambda given: [plain(node, given)]
 
-        def in_runtime(given: Sequence[Array | None]) -> Made:
-            if not opened:
-                opened.append(session(wide))
-            return run(opened[0], _feed(node, given))
+        def in_runtime() -> _Way:
+            opened = session(self._alone(node, inputs, np.float64))
+            return lambda given: run(opened, _feed(node, given))
+
+        def in_python() -> _Way:
+            known = ReferenceEvaluator(self._alone(node, inputs, np.float64))
+            return lambda given: [np.asarray(y) for y in known.run(None, _named(node, given))]
 
         yield in_runtime
         if node.op_type not in _SLOW:
-            known = ReferenceEvaluator(wide)
-            yield lambda given: [np.asarray(y) for y in known.run(None, _named(node, given))]
-        yield _in_singles(node, session(self._alone(node, inputs, np.float32)))
+            yield in_python
+        yield lambda: _in_singles(node, session(self._alone(node, inputs, np.float32)))
 
     def _alone(
         self, node: onnx.NodeProto, inputs: Sequence[Array | None], floats: Any

@@ -316,7 +316,8 @@ def _compare(
 def _error(ours: Array, theirs: Array, limits: _Limits) -> float:
     """Return the largest error over the range; what is not finite must be so on both sides.
 
-    Half precision has no numbers above 65504, so there it may be anything.
+    Numbers that are all equal, as a single one is, have no range: their size stands for it. Half
+    precision has no numbers above 65504, so there it may be anything.
     """
     known = np.isfinite(theirs.astype(np.float64))
     same = (ours == theirs) | ((ours != ours) & (theirs != theirs))  # NaN is not itself
@@ -325,4 +326,5 @@ def _error(ours: Array, theirs: Array, limits: _Limits) -> float:
     a, b = ours[known].astype(np.float64), theirs[known].astype(np.float64)
     if limits.half:
         a = np.where(np.abs(b) > np.finfo(np.float16).max, b, a)
-    return error_of_range(a, b)
+    size = None if not b.size or np.ptp(b) else np.asarray(np.abs(b).max() or 1.0)
+    return error_of_range(a, b, size)
