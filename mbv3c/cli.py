@@ -134,7 +134,7 @@ def commands(context: click.Context) -> None:
     steps.say(f"running `mbv3c {context.invoked_subcommand}`")
 
 
-for command in (
+_COMMANDS = (
     build,
     optimize,
     quantize,
@@ -146,6 +146,6 @@ for command in (
     inspect,
     targets,
     doctor,
-    device,
-):
+)
+for command in (*_COMMANDS, device):
     commands.add_command(command)
