@@ -134,18 +134,7 @@ def commands(context: click.Context) -> None:
     steps.say(f"running `mbv3c {context.invoked_subcommand}`")
 
 
-_COMMANDS = (
-    build,
-    optimize,
-    quantize,
-    compile_,
-    tune,
-    verify,
-    run,
-    bench,
-    inspect,
-    targets,
-    doctor,
-)
-for command in (*_COMMANDS, device):
+_MODELS = build, optimize, quantize, compile_, tune
+_BUNDLES = verify, run, bench, inspect
+for command in (*_MODELS, *_BUNDLES, targets, doctor, device):
     commands.add_command(command)
