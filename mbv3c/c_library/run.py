@@ -1,5 +1,6 @@
 """Run a C library as an application does: compiled into a program, here or emulated."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,17 @@ class CLibrary:
     outputs: Sequence[TensorRecord]
 
 
+# Calls `main` of a program that is linked as a library: here is a C library, which zig would
+# have to build first, for half a minute.
+_LOADER = """
+import ctypes, sys
+ctypes.CDLL("libm.so.6", ctypes.RTLD_GLOBAL)
+arguments = [argument.encode() for argument in sys.argv[1:]]
+sys.exit(ctypes.CDLL(sys.argv[1]).main(
+    len(arguments), (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None)))
+"""
+
+
 @dataclass(frozen=True)
 class Machine:
     """What runs a program for Linux.
@@ -108,7 +120,7 @@ class Machine:
     def command(self, program: Path, options: Sequence[str] = ()) -> list[str]:
         """Return the command that starts a program; `options` are the emulator's."""
         if self.kit is None:
-            return [str(program)]
+            return [sys.executable, "-I", "-c", _LOADER, str(program)]
         system = self.kit.system
         return [
             *emulator_command(system),
@@ -183,12 +195,13 @@ def _program(library: CLibrary, machine: Machine) -> Iterator[Path]:
                 call=_call(library),
             )
         )
-        linked = ["-o", *map(str, (program, source, library.archive)), "-lm"]
-        machine_flags = ("-target", f"{machine.architecture}-linux-gnu.2.28")
-        run_zig(
-            ["cc", *machine_flags, "-O1", "-s", "-std=c11", "-I", str(library.include), *linked],
-            f"linking a program with {library.archive.name}",
-        )
+        compiler = ("cc", "-target", f"{machine.architecture}-linux-gnu.2.28", "-fPIC", "-O1")
+        made, doing = folder / "main.o", f"linking a program with {library.archive.name}"
+        headers = ("-std=c11", "-I", str(library.include))
+        run_zig([*compiler, "-c", *headers, "-o", str(made), str(source)], doing)
+        whole = ("-shared", "-nostdlib") if machine.kit is None else ("-lm",)
+        parts = map(str, (program, made, library.archive))
+        run_zig([*compiler, "-s", "-o", *parts, *whole], doing)
         yield program
 
 
