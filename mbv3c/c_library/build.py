@@ -9,6 +9,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from mbv3c.c_library.memory import plan_flat_arena
+from mbv3c.c_library.names import FOLDER, archive_of, header_of
 from mbv3c.c_library.package import cmake_package, pkg_config
 from mbv3c.c_library.raw_pointers import raw_kernels
 from mbv3c.c_library.record import CLibraryRecord, CLibraryRequest
@@ -20,7 +21,6 @@ from mbv3c.lowering.lower import Lowered
 from mbv3c.manifest import Manifest
 from mbv3c.scratch import scratch_folder
 
-FOLDER = "c"  # in the bundle
 _PROVIDED = {"memcpy", "memmove", "memset"}  # what every compiler may call, on bare metal, too
 # What TVM's code generator adds to every module: they would clash with the compiler's own.
 _HALVES = ("__extendhfsf2", "__truncsfhf2")
@@ -94,8 +94,8 @@ def build_c_library(
     pkg_config(lib / "pkgconfig", interface, measured.needs)
     return CLibraryRecord(
         prefix,
-        f"{FOLDER}/include/{prefix}.h",
-        f"{FOLDER}/lib/{archive.name}",
+        header_of(prefix),
+        archive_of(prefix),
         measured.code_bytes,
         measured.constant_bytes,
         arena.bytes,

@@ -4,13 +4,18 @@ The shared library is compared with onnxruntime, kernel by kernel where it can b
 calls these kernels in another frame, so its outputs must be equal to the last bit.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
 
 from mbv3c.c_library.run import CLibrary, Machine, run_c_library
+from mbv3c.errors import BundleError
 from mbv3c.feeds import Array, Feed
 
 
@@ -22,15 +27,17 @@ class CLibraryParity:
         inputs: the number of inputs that it was run on; 0 if nothing here can run it.
         values: the number of values that were compared.
         differing: the number of values that are not those of the shared library.
+        constants_differ: whether its constants are not those of the model.
     """
 
     inputs: int = 0
     values: int = 0
     differing: int = 0
+    constants_differ: bool = False
 
     @property
     def passed(self) -> bool:
-        return not self.differing
+        return not self.differing and not self.constants_differ
 
     @property
     def missed(self) -> list[str]:
@@ -40,6 +47,8 @@ class CLibraryParity:
     @property
     def finding(self) -> str:
         """What it has shown, in words."""
+        if self.constants_differ:
+            return "the C library has other constants than its model gives"
         if not self.inputs:
             return "the C library was not run: nothing here runs its programs"
         if self.differing:
@@ -68,6 +77,40 @@ def check_c_library(
             values += mine.size
             differing += int(np.sum(_bits(mine) != _bits(other)))
     return CLibraryParity(len(feeds), values, differing)
+
+
+def has_constants(library: CLibrary, constants: bytes) -> bool:
+    """Say whether the archive of a library holds these constants.
+
+    Raises:
+        BundleError: it is no archive with an object that has constants.
+    """
+    try:
+        return _stored(library.archive, f"{library.prefix}_weights", len(constants)) == constants
+    except (ValueError, LookupError, TypeError, AttributeError, ELFError, OSError) as error:
+        raise BundleError(
+            f"{library.archive} is no library that mbv3c wrote; compile it again"
+        ) from error
+
+
+_MAGIC, _HEADER = b"!<arch>\n", 60  # of ar(5)
+
+
+def _stored(archive: Path, symbol: str, size: int) -> bytes:
+    data = archive.read_bytes()
+    if not data.startswith(_MAGIC):
+        raise ValueError("no archive")
+    at = len(_MAGIC)
+    while True:
+        begin = at + _HEADER
+        length = int(data[at + 48 : at + 58])
+        if data[begin : begin + 4] == b"\x7fELF":
+            break
+        at = begin + length + length % 2
+    elf: Any = ELFFile(io.BytesIO(data[begin : begin + length]))
+    (named,) = elf.get_section_by_name(".symtab").get_symbol_by_name(symbol)
+    stored: bytes = elf.get_section(named["st_shndx"]).data()
+    return stored[named["st_value"] :][:size]
 
 
 def _bits(array: Array) -> Array:

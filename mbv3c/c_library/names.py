@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from mbv3c.errors import UsageError
 
+FOLDER = "c"  # in the bundle
+
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _LONGEST = 60  # C guarantees 63 significant characters of an internal name
 # Keywords of C17 and C++20, and macros that the included headers may define.
@@ -17,7 +19,16 @@ private protected public register reinterpret_cast requires restrict return shor
 static static_assert static_cast std struct switch template this thread_local throw true try
 typedef typeid typename union unix unsigned using virtual void volatile wchar_t while xor xor_eq
 """
-_RESERVED = frozenset(_WORDS.split())
+# Names of the standard headers: macros, and functions that no namespace may be called.
+_STANDARD = """
+abort abs accept access acos alarm asin assert atan atexit atof atoi bind bsearch calloc ceil clock
+clone close connect cos ctime div dup eof errno exit exp fabs fclose floor fopen fork fputs fread
+free fseek fwrite getc getenv gets index isalpha kill labs link listen log main malloc memcmp
+memcpy memmove memset mktime modf null open pause pipe pow printf putc puts qsort raise rand
+read realloc recv remove rename round scanf select send setjmp signal sin size_t sleep socket
+sqrt srand stderr stdin stdout strcmp strlen system tan time time_t tolower unlink wait write
+"""
+_RESERVED = frozenset((_WORDS + _STANDARD).split())
 
 
 def check_prefix(prefix: str) -> str:
@@ -26,12 +37,26 @@ def check_prefix(prefix: str) -> str:
     Raises:
         UsageError: it is no name in C or C++.
     """
-    if _IDENTIFIER.fullmatch(prefix) and len(prefix) <= _LONGEST and prefix not in _RESERVED:
+    if (
+        _IDENTIFIER.fullmatch(prefix)
+        and len(prefix) <= _LONGEST
+        and prefix.lower() not in _RESERVED
+    ):
         return prefix
     raise UsageError(
         f"--prefix {prefix!r} is no name in C: choose up to {_LONGEST} letters, digits and "
-        "underscores that begin with a letter and are no keyword"
+        "underscores that begin with a letter and are no keyword or name of the standard headers"
     )
+
+
+def header_of(prefix: str) -> str:
+    """Return the path of a library's header in a bundle."""
+    return f"{FOLDER}/include/{prefix}.h"
+
+
+def archive_of(prefix: str) -> str:
+    """Return the path of a library in a bundle."""
+    return f"{FOLDER}/lib/lib{prefix}.a"
 
 
 def prefix_for(name: str) -> str:
@@ -46,7 +71,7 @@ def identifier(name: str) -> str:
         return ""
     if words[0].isdigit():
         words = f"n{words}"[:_LONGEST]
-    return f"{words}_" if words in _RESERVED else words
+    return f"{words}_" if words.lower() in _RESERVED else words
 
 
 def distinct(names: Iterable[str], otherwise: str) -> list[str]:

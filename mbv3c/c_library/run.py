@@ -1,5 +1,6 @@
 """Run a C library as an application does: compiled into a program, here or emulated."""
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -80,13 +81,13 @@ class CLibrary:
 
     Attributes:
         prefix: what every name begins with.
-        include: the folder of its header.
+        header: its header.
         archive: the library.
         inputs, outputs: what it takes and gives.
     """
 
     prefix: str
-    include: Path
+    header: Path
     archive: Path
     inputs: Sequence[TensorRecord]
     outputs: Sequence[TensorRecord]
@@ -197,7 +198,9 @@ def _program(library: CLibrary, machine: Machine) -> Iterator[Path]:
         )
         compiler = ("cc", "-target", f"{machine.architecture}-linux-gnu.2.28", "-fPIC", "-O1")
         made, doing = folder / "main.o", f"linking a program with {library.archive.name}"
-        headers = ("-std=c11", "-I", str(library.include))
+        # Only this one is hashed: what else lies in its folder must not be compiled.
+        shutil.copyfile(library.header, folder / library.header.name)
+        headers = ("-std=c11", "-I", str(folder))
         run_zig([*compiler, "-c", *headers, "-o", str(made), str(source)], doing)
         whole = ("-shared", "-nostdlib") if machine.kit is None else ("-lm",)
         parts = map(str, (program, made, library.archive))

@@ -1,6 +1,5 @@
 """A header for C++ over the one for C: it owns the arena, and knows the sizes of everything."""
 
-from collections.abc import Iterator
 from string import Template
 
 from mbv3c.c_library.source import Interface
@@ -97,16 +96,8 @@ def cpp_header(own: Interface) -> str:
 
 
 def _parameter_names(own: Interface) -> dict[tuple[str, str], str]:
-    """Return the names of `run`'s parameters; an input and an output may have one name."""
-
-    def named() -> Iterator[tuple[tuple[str, str], str]]:
-        taken = {"parallel"}
-        for kind, ports in (("Input", own.inputs), ("Output", own.outputs)):
-            for port in ports:
-                name = port.field
-                while name in taken:
-                    name += "_" if kind == "Input" else "_out"
-                taken.add(name)
-                yield (kind, port.field), name
-
-    return dict(named())
+    """Return the names of `run`'s parameters, which no member, macro or other side has."""
+    return {
+        **{("Input", port.field): f"{port.field}_in" for port in own.inputs},
+        **{("Output", port.field): f"{port.field}_out" for port in own.outputs},
+    }

@@ -71,7 +71,8 @@ def _unjudged(
     return tuple(
         each[0].name
         for each, wide in zip(outputs, calibrated, strict=False)
-        if each[0].output.size and np.ptp([y.output for y in each]) < _SAYS_LITTLE * wide
+        if each[0].output.size
+        and np.ptp([y.output.astype(np.float64) for y in each]) < _SAYS_LITTLE * wide
     )
 
 

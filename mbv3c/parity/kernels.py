@@ -37,6 +37,8 @@ _IMAGE = 4  # rank of [N, C, H, W]
 _MOST_FILLED = 64  # more than the elements of any vector
 _TYPES = {np.dtype(code).name for code in np.typecodes["AllInteger"] + "efd?"}
 _TIMES_SPREAD = 4.0  # as of whole networks
+_OF_EQUAL = 1e-4  # of their size
+_LAST_BITS = 8  # bias first or last, a sum in parts: each rounds at the size of the result
 # What makes a step of a last bit, so that a few values may be others.
 _JUMPING = {
     *("ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less"),
@@ -171,7 +173,11 @@ class _Check:
         reference: ReferenceTensors,
         ours: Array,
     ) -> KernelParity:
-        """Judge a kernel of floats that missed by what its own rounding does."""
+        """Judge a kernel of floats that missed by what its own rounding does.
+
+        That is what a last bit of its inputs changes, and some last bits of the result itself,
+        which are large beside the range of numbers that are all far from 0.
+        """
         part = self._parts.get(at)
         if row.passed or row.allowed_of_range is None or part is None:
             return row
@@ -181,8 +187,8 @@ class _Check:
         for seed in range(2):
             moved = {at: {name: _moved(own[name], part, seed) for name in part.reads}}
             other = reference.of(apart.run(moved)[at]).in_memory(row.tensor, argument)
-            spread = max(spread, error_of_range(other.astype(np.float64), right))
-        allowed = max(row.allowed_of_range, _TIMES_SPREAD * spread)
+            spread = max(spread, _of_range(other.astype(np.float64), right))
+        allowed = max(row.allowed_of_range, _TIMES_SPREAD * spread, _rounding(right))
         passed = row.max_error_of_range <= allowed < np.inf
         wrong = 0 if passed else row.wrong
         return replace(row, allowed_of_range=allowed, passed=passed, wrong=wrong)
@@ -326,5 +332,24 @@ def _error(ours: Array, theirs: Array, limits: _Limits) -> float:
     a, b = ours[known].astype(np.float64), theirs[known].astype(np.float64)
     if limits.half:
         a = np.where(np.abs(b) > np.finfo(np.float16).max, b, a)
-    size = None if not b.size or np.ptp(b) else np.asarray(np.abs(b).max() or 1.0)
-    return error_of_range(a, b, size)
+    return _of_range(a, b)
+
+
+def _of_range(ours: Array, theirs: Array) -> float:
+    """Return the largest error over the range; numbers that are all equal have their size."""
+    size = np.abs(theirs).max(initial=0) or 1.0
+    spreads = bool(theirs.size and np.ptp(theirs))
+    return error_of_range(ours, theirs, None if spreads else np.asarray(size))
+
+
+def _rounding(right: Array) -> float:
+    """Return some last bits of fp32 of the largest number, as a fraction of the range.
+
+    Of numbers that are all equal nobody knows what they were added up from.
+    """
+    if not right.size or not np.isfinite(right).all():
+        return 0.0
+    if not np.ptp(right):
+        return _OF_EQUAL
+    largest = float(np.abs(right).max())
+    return _LAST_BITS * float(np.finfo(np.float32).eps) * largest / float(np.ptp(right))

@@ -58,7 +58,7 @@ def _without_kernel(model: onnx.ModelProto, operator: str, name: str) -> str:
 def feed_for(opened: ort.InferenceSession, x: Feed) -> dict[str, Array]:
     """Return an input of a model as onnxruntime takes it, by the names of the model's inputs."""
     names = [value.name for value in opened.get_inputs()]
-    return dict(zip(names, arrays_of(x), strict=True))
+    return dict(zip(names, map(np.asarray, arrays_of(x)), strict=True))
 
 
 @step("running the model", "onnxruntime", of_large)

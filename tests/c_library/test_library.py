@@ -1,9 +1,12 @@
 """A C library as `compile --artifact c` writes it, used as applications use it."""
 
 import ctypes
+import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -258,17 +261,56 @@ def test_inspect_says_what_it_costs(bundle: Path) -> None:
     assert "C library" in mbv3c("inspect", bundle).stdout
 
 
+def changed(bundle: Path, folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> Path:
+    """Return a copy of a bundle that was changed, with hashes that fit."""
+    copied = folder / "bundle"
+    shutil.copytree(bundle, copied)
+    manifest = json.loads((copied / "manifest.json").read_text())
+    change(copied, manifest)
+    for name in manifest["files"]:
+        manifest["files"][name] = sha256((copied / name).read_bytes()).hexdigest()
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    return copied
+
+
 def test_a_changed_weight_is_found(bundle: Path, tmp_path: Path) -> None:
+    record = manifest_of(open_bundle(bundle)).c_library
+    assert record is not None
+
+    def change(copied: Path, manifest: dict[str, Any]) -> None:
+        archive = copied / record.archive
+        raw = bytearray(archive.read_bytes())
+        model = onnx.load(copied / "model.onnx")
+        bias = next(t for t in model.graph.initializer if t.name == "depthwise")
+        weight = numpy_helper.to_array(bias)[0, 0, 0, :1].tobytes()
+        at = raw.index(weight)
+        raw[at + 2] ^= 1
+        archive.write_bytes(raw)
+
+    done = mbv3c("verify", changed(bundle, tmp_path, change), "--trust")
+    assert done.returncode == 3
+    assert "the C library has other constants than its model gives" in done.stdout
+
+
+def test_another_archive_than_the_one_that_is_shipped_is_refused(
+    bundle: Path, tmp_path: Path
+) -> None:
+    def change(copied: Path, manifest: dict[str, Any]) -> None:
+        shutil.copy(copied / "c/lib/libnetwork.a", copied / "c/lib/other.a")
+        manifest["c_library"]["archive"] = "c/lib/other.a"
+
+    done = mbv3c("verify", changed(bundle, tmp_path, change), "--trust")
+    assert done.returncode == 1
+    assert "its C library is not c/include/network.h and c/lib/libnetwork.a" in done.stderr
+
+
+def test_what_lies_beside_the_header_is_not_compiled(bundle: Path, tmp_path: Path) -> None:
     copied = tmp_path / "bundle"
     shutil.copytree(bundle, copied)
-    archive = copied / "c" / "lib" / "libnetwork.a"
-    raw = bytearray(archive.read_bytes())
-    at = len(raw) // 2
-    raw[at : at + 4] = bytes(4)
-    archive.write_bytes(raw)
+    (copied / "c" / "include" / "stdio.h").write_text("#error not this one\n")
     done = mbv3c("verify", copied)
-    assert done.returncode == 1
-    assert "was changed after compile" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "the C library gives equal bits" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mbv3c.bundle import Bundle
-from mbv3c.c_library.names import check_prefix
+from mbv3c.c_library.names import archive_of, check_prefix, header_of
 from mbv3c.c_library.run import CLibrary
-from mbv3c.errors import UsageError
+from mbv3c.errors import BundleError, UsageError
+from mbv3c.manifest import MANIFEST
 from mbv3c.targets.library.manifest import manifest_of
 
 ARTIFACTS = ("c",)
@@ -41,13 +42,23 @@ def read_artifact(given: Mapping[str, Any]) -> ArtifactOptions | None:
 
 
 def c_library_of(bundle: Bundle) -> CLibrary:
-    """Return the C library of a bundle that has one."""
+    """Return the C library of a bundle that has one.
+
+    Raises:
+        BundleError: its manifest names other files than are listed and hashed.
+    """
     manifest = manifest_of(bundle)
     record = manifest.c_library
     assert record is not None
+    named = header_of(record.prefix), archive_of(record.prefix)
+    if (record.header, record.archive) != named or not bundle.files.keys() >= {*named}:
+        raise BundleError(
+            f"{bundle.path / MANIFEST} is damaged: its C library is not {' and '.join(named)}, or "
+            "they are not listed; compile it again"
+        )
     return CLibrary(
         record.prefix,
-        (bundle.path / record.header).parent,
+        bundle.path / record.header,
         bundle.path / record.archive,
         manifest.inputs,
         manifest.outputs,

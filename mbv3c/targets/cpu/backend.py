@@ -12,10 +12,11 @@ import tvm
 
 from mbv3c.bundle import Bundle
 from mbv3c.c_library.build import build_c_library
-from mbv3c.c_library.check import CLibraryParity, check_c_library
+from mbv3c.c_library.check import CLibraryParity, check_c_library, has_constants
 from mbv3c.c_library.names import prefix_for
 from mbv3c.c_library.record import CLibraryRequest
 from mbv3c.c_library.run import Machine
+from mbv3c.c_library.source import constants_of
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.emulator.cycles import CYCLES, Estimator, estimator_for
 from mbv3c.execution.emulator.kit import emulator_kit, native_arch
@@ -178,10 +179,15 @@ class CpuBackend(LibraryBackend):
         opened: Runnable,
         feeds: Sequence[Feed],
         outputs: Sequence[Sequence[Array]],
+        lowered: Lowered,
         progress: Progress,
     ) -> CLibraryParity | None:
-        if manifest_of(bundle).c_library is None:
+        record = manifest_of(bundle).c_library
+        if record is None:
             return None
+        library = c_library_of(bundle)
+        if not has_constants(library, constants_of(lowered, record.arena_alignment).data):
+            return CLibraryParity(constants_differ=True)
         target, runner = resolve(target_of(self.job_of(bundle))), opened.runner
         if not opened.exact_program:
             return CLibraryParity()
@@ -189,7 +195,7 @@ class CpuBackend(LibraryBackend):
         if isinstance(runner, EmulatedRunner):
             machine = Machine(target.arch, runner.kit, runner.cpu)
         progress(f"running the C library on {opened.ran_on}")
-        return check_c_library(c_library_of(bundle), machine, feeds, outputs)
+        return check_c_library(library, machine, feeds, outputs)
 
     def check_runs(self, target: LibraryTarget) -> None:
         require_isa(_cpu(target))

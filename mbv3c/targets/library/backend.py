@@ -124,9 +124,12 @@ class LibraryBackend(Backend):
         opened: Runnable,
         feeds: Sequence[Feed],
         outputs: Sequence[Sequence[Array]],
+        lowered: Lowered,
         progress: Progress,
     ) -> CLibraryParity | None:
         """Check what the bundle has beside the library, whose outputs are known; None for nothing.
+
+        `lowered` is what the bundle's model gives.
 
         Raises:
             ToolError: it cannot be run.

@@ -138,12 +138,13 @@ def verify(
             progress(f"running the library on {opened.ran_on}")
         outputs = opened.runner.run(opened.folder, reference.inputs)
         again = lowered_again(backend, bundle, known)
-        alone, not_checked = None, ""
         try:
             alone = kernels_alone(reference, bundle.precision, opened, progress, again.graph)
+            not_checked = ""
         except NoStopsError as error:
-            not_checked = str(error)
-        artifact = backend.check_artifact(bundle, opened, reference.inputs, outputs, progress)
+            alone, not_checked = None, str(error)
+        fed = reference.inputs
+        artifact = backend.check_artifact(bundle, opened, fed, outputs, again.lowered, progress)
     parity = compare(
         outputs,
         wanted,
@@ -190,7 +191,6 @@ def kernels_alone(
     progress("running every kernel by itself")
     # The last seeded input has the largest values: of integers, those that saturate, too.
     x = reference.inputs[-1]
-    # The library has the names and the zero points of the cleaned graph, which are equal in value.
     if graph is None:
         graph, _ = rewritten_for(reference.model, precision)
     return check_kernels(graph, opened.kernels, x, opened.runner, opened.folder)
