@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import onnx
@@ -281,6 +281,8 @@ class Terminal:
     def __init__(self) -> None:
         self.process, self._end = pty.fork()
         if self.process == 0:
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)  # what ran the tests may ignore them
             os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
 
     def types(self, text: str) -> None:
@@ -296,7 +298,9 @@ class Terminal:
         return found
 
     def close(self) -> None:
-        os.kill(self.process, signal.SIGKILL)
+        for process in (*descendants_of(self.process), self.process):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         os.close(self._end)
         os.waitpid(self.process, 0)
 
@@ -313,6 +317,7 @@ def test_a_terminal_stops_continues_and_interrupts_it(
         terminal.reads("Stopped")
         terminal.types("fg\n")
         terminal.reads("script.py targets sleep")
+        time.sleep(0.5)  # the shell says so before it hands the terminal over
         terminal.types("\x03")
         terminal.reads("error: interrupted")
         terminal.types("echo code $?\n")
@@ -327,6 +332,8 @@ def test_a_terminal_stops_continues_and_interrupts_it(
         terminal.reads("script.py targets reading")
         terminal.types("a line\n")
         terminal.reads("it read a line")
+        terminal.types("echo code $?\n")
+        terminal.reads("code [0-9]")  # it has ended, and cleaned up
     finally:
         terminal.close()
     assert not list(temporary.iterdir())
