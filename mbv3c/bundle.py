@@ -151,7 +151,7 @@ def entry_for(folder: Path, feed: Feed) -> str:
         return MAIN
     try:
         lines = read_plain(path, _MOST_SHAPES).decode().splitlines()
-        entries = dict((line.split(" ", 1)[::-1]) for line in lines)
+        entries = dict(line.split(" ", 1)[::-1] for line in lines)
     except ValueError as error:
         raise BundleError(f"{path} is damaged: {error}; compile it again") from error
     given = shape_text(shapes_of_feed(feed))

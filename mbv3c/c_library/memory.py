@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from mbv3c.lowering.arena import aligned, spans_of
 from mbv3c.lowering.plan import Plan
 
 # Where each tenant begins, by its name.
@@ -43,13 +44,11 @@ class FlatArena:
     Attributes:
         bytes: the size.
         lower_bound: the largest sum of what is in use at one step: no arena can be smaller.
-        alignment: of the arena, and of everything in it, in bytes.
         offsets: where each tenant begins, by its name.
     """
 
     bytes: int
     lower_bound: int
-    alignment: int
     offsets: Offsets
 
 
@@ -79,7 +78,7 @@ def plan_flat_arena(plan: Plan, scratch: Sequence[Sequence[int]], alignment: int
     )
     bound = max(in_use, default=0)
     offsets = _best(tenants, bound)
-    return FlatArena(_end(tenants, offsets), bound, alignment, offsets)
+    return FlatArena(_end(tenants, offsets), bound, offsets)
 
 
 def _best(tenants: Sequence[Tenant], bound: int) -> Offsets:
@@ -101,13 +100,8 @@ def _best(tenants: Sequence[Tenant], bound: int) -> Offsets:
 
 
 def _tenants(plan: Plan, scratch: Sequence[Sequence[int]], alignment: int) -> Iterable[Tenant]:
-    spans: dict[str, tuple[int, int]] = {}
-    for at, step in enumerate(plan.steps):
-        for name in step.values:
-            spans[name] = (spans.get(name, (at, at))[0], at)
-    for name, span in spans.items():
-        if name not in plan.inputs and name not in plan.outputs:
-            yield Tenant(name, aligned(plan.values[name].bytes, alignment), *span)
+    for name, span in spans_of(plan).items():
+        yield Tenant(name, aligned(plan.values[name].bytes, alignment), *span)
     for at, sizes in enumerate(scratch):
         for number, size in enumerate(sizes):
             yield Tenant((at, number), aligned(size, alignment), at, at)
@@ -134,8 +128,3 @@ def _placed(tenants: Iterable[Tenant]) -> Offsets:
 
 def _end(tenants: Sequence[Tenant], offsets: Offsets) -> int:
     return max((offsets[tenant.name] + tenant.bytes for tenant in tenants), default=0)
-
-
-def aligned(size: int, alignment: int) -> int:
-    """Return a size that is a multiple of the alignment."""
-    return -(-size // alignment) * alignment

@@ -70,15 +70,9 @@ _CHOICES: tuple[Callable[[Iterable[list[Lifetime]]], list[Lifetime]], ...] = (
 
 def plan_arena(plan: Plan) -> Arena:
     """Place all values but the network's input and outputs, which are the caller's."""
-    spans: dict[str, tuple[int, int]] = {}
-    for at, step in enumerate(plan.steps):
-        for name in step.values:
-            spans[name] = (spans.get(name, (at, at))[0], at)
-    for name in (*plan.inputs, *plan.outputs):
-        spans.pop(name, None)
     waiting = [
-        Lifetime(name, -1, _aligned(plan.values[name].bytes), *span)
-        for name, span in spans.items()
+        Lifetime(name, -1, aligned(plan.values[name].bytes, ALIGNMENT), *span)
+        for name, span in spans_of(plan).items()
     ]
     plans = (
         _place(sorted(waiting, key=order), choose) for order in _ORDERS for choose in _CHOICES
@@ -117,5 +111,17 @@ def _size(block: list[Lifetime]) -> int:
     return max(value.bytes for value in block)
 
 
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def spans_of(plan: Plan) -> dict[str, tuple[int, int]]:
+    """Return the steps that touch each value first and last, but for inputs and outputs."""
+    spans: dict[str, tuple[int, int]] = {}
+    for at, step in enumerate(plan.steps):
+        for name in step.values:
+            spans[name] = (spans.get(name, (at, at))[0], at)
+    for name in (*plan.inputs, *plan.outputs):
+        spans.pop(name, None)
+    return spans
+
+
+def aligned(size: int, alignment: int) -> int:
+    """Return a size that is a multiple of the alignment."""
+    return -(-size // alignment) * alignment

@@ -139,7 +139,7 @@ def verify(
         outputs = opened.runner.run(opened.folder, reference.inputs)
         again = lowered_again(backend, bundle, known)
         try:
-            alone = kernels_alone(reference, bundle.precision, opened, progress, again.graph)
+            alone = kernels_alone(again.graph, reference, opened, progress)
             not_checked = ""
         except NoStopsError as error:
             alone, not_checked = None, str(error)
@@ -173,15 +173,9 @@ def verify(
 
 
 def kernels_alone(
-    reference: Reference,
-    precision: Precision,
-    opened: Runnable,
-    progress: Progress,
-    graph: onnx.ModelProto | None = None,
+    graph: onnx.ModelProto, reference: Reference, opened: Runnable, progress: Progress
 ) -> KernelsParity:
-    """Check every kernel of a library by itself.
-
-    `graph` is what the library was made of; without it the model is rewritten once more.
+    """Check every kernel of a library by itself; `graph` is what the library was made of.
 
     Raises:
         NoStopsError: nothing stops between the kernels.
@@ -191,8 +185,6 @@ def kernels_alone(
     progress("running every kernel by itself")
     # The last seeded input has the largest values: of integers, those that saturate, too.
     x = reference.inputs[-1]
-    if graph is None:
-        graph, _ = rewritten_for(reference.model, precision)
     return check_kernels(graph, opened.kernels, x, opened.runner, opened.folder)
 
 
@@ -314,10 +306,7 @@ class LibraryStages:
             entry = entry_for(self.bundle.path, reference.inputs[0])
             missed = constants_of(self.bundle, again, entry).missed
             with suppress(NoStopsError):  # the ladder says what breaks, and not what is proven
-                alone = kernels_alone(
-                    reference, self.job.precision, opened, self.progress, again.graph
-                )
-                missed += alone.missed
+                missed += kernels_alone(again.graph, reference, opened, self.progress).missed
         seconds = time.monotonic() - begun
         name = "tuned, on the target" if self.tuned else "scheduled, on the target"
         stage = LibraryStage(
