@@ -13,7 +13,7 @@ from mbv3c.c_library.names import FOLDER, archive_of, header_of
 from mbv3c.c_library.package import cmake_package, pkg_config
 from mbv3c.c_library.raw_pointers import raw_kernels
 from mbv3c.c_library.record import CLibraryRecord, CLibraryRequest
-from mbv3c.c_library.source import Interface, constants_of, driver, header, ports_of
+from mbv3c.c_library.source import Interface, constant_block, driver, header, ports_of
 from mbv3c.c_library.wrapper import cpp_header
 from mbv3c.errors import ToolError
 from mbv3c.execution.link import run_zig, zig_triple
@@ -55,7 +55,7 @@ def build_c_library(
     raw = raw_kernels(lowered.module, target, prefix)
     used = [raw.kernels[name] for name in lowered.kernels]
     arena = plan_flat_arena(lowered.plan, [kernel.scratch for kernel in used], alignment)
-    constants = constants_of(lowered, alignment)
+    constants = constant_block(lowered, alignment)
     manifest = request.manifest
     names = [[record.name for record in side] for side in (manifest.inputs, manifest.outputs)]
     inputs, outputs = ports_of(lowered, names)

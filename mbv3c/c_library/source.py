@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from math import prod
 from string import Template
 
-import numpy as np
-
 from mbv3c.c_library.memory import FlatArena
 from mbv3c.c_library.names import distinct
 from mbv3c.c_library.raw_pointers import RawKernel
@@ -224,23 +222,18 @@ class Constants:
     offsets: Sequence[dict[int, int]]
 
 
-def constants_of(lowered: Lowered, alignment: int) -> Constants:
+def constant_block(lowered: Lowered, alignment: int) -> Constants:
     """Collect the constants of all steps, equal ones once."""
     data, known, offsets = bytearray(), dict[bytes, int](), list[dict[int, int]]()
     for step in lowered.plan.steps:
         places = {}
-        for at, (parameter, argument) in enumerate(
-            zip(step.function.params, step.arguments, strict=True)
-        ):
-            if isinstance(argument, str):
-                continue
-            dtype = np.dtype(str(parameter.dtype))
-            content = np.ascontiguousarray(argument).astype(dtype, copy=False).tobytes()
+        for place, array in step.constants.items():
+            content = array.tobytes()
             if content not in known:
                 data += bytes(-len(data) % alignment)
                 known[content] = len(data)
                 data += content
-            places[at] = known[content]
+            places[place] = known[content]
         offsets.append(places)
     return Constants(bytes(data), offsets)
 

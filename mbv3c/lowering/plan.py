@@ -195,6 +195,18 @@ class Step:
         return tuple(argument for argument in self.arguments if isinstance(argument, str))
 
     @property
+    def constants(self) -> dict[int, Array]:
+        """The constants by their position among the arguments, as they lie in a library."""
+        pairs = zip(self.function.params, self.arguments, strict=True)
+        return {
+            place: np.ascontiguousarray(argument)
+            .reshape(tuple(int(extent) for extent in parameter.shape))
+            .astype(str(parameter.dtype), copy=False)
+            for place, (parameter, argument) in enumerate(pairs)
+            if not isinstance(argument, str)
+        }
+
+    @property
     def constant_bytes(self) -> int:
         return sum(a.nbytes for a in self.arguments if not isinstance(a, str))
 

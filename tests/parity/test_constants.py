@@ -20,7 +20,6 @@ from mbv3c.parity.constants import Packed, check_constants
 from mbv3c.precision import FP32, INT8
 from mbv3c.prepare import rewritten_for
 from mbv3c.targets import backend_of, find_target
-from mbv3c.targets.library.again import packed_of
 from mbv3c.targets.library.building import build_library
 from tests.quantized_networks import HOST_TARGET, quantized, random
 
@@ -101,7 +100,7 @@ def test_weights_lie_as_an_independent_rule_says(
 
 
 def records_and_packed(lowered: Lowered) -> tuple[tuple[KernelRecord, ...], list[Packed]]:
-    return kernels_of(lowered), [packed_of(step) for step in lowered.plan.steps]
+    return kernels_of(lowered), [step.constants for step in lowered.plan.steps]
 
 
 def test_integers_are_compared_too(tmp_path: Path) -> None:

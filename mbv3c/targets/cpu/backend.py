@@ -16,7 +16,7 @@ from mbv3c.c_library.check import CLibraryParity, check_c_library, has_constants
 from mbv3c.c_library.names import prefix_for
 from mbv3c.c_library.record import CLibraryRequest
 from mbv3c.c_library.run import Machine
-from mbv3c.c_library.source import constants_of
+from mbv3c.c_library.source import constant_block
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.emulator.cycles import CYCLES, Estimator, estimator_for
 from mbv3c.execution.emulator.kit import emulator_kit, native_arch
@@ -186,7 +186,7 @@ class CpuBackend(LibraryBackend):
         if record is None:
             return None
         library = c_library_of(bundle)
-        if not has_constants(library, constants_of(lowered, record.arena_alignment).data):
+        if not has_constants(library, constant_block(lowered, record.arena_alignment).data):
             return CLibraryParity(constants_differ=True)
         target, runner = resolve(target_of(self.job_of(bundle))), opened.runner
         if not opened.exact_program:

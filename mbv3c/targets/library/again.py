@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 
 from mbv3c.bundle import Bundle, read_bundled
@@ -12,9 +11,8 @@ from mbv3c.errors import BundleError
 from mbv3c.execution.executable import read_calls
 from mbv3c.lowering.describe import KernelRecord, kernels_of
 from mbv3c.lowering.lower import Lowered
-from mbv3c.lowering.plan import Step
 from mbv3c.manifest import MANIFEST
-from mbv3c.parity.constants import ConstantsParity, Packed, check_constants
+from mbv3c.parity.constants import ConstantsParity, check_constants
 from mbv3c.prepare import Prepared, rewritten_for
 from mbv3c.targets.library.building import job_of, lower_library, target_of
 from mbv3c.targets.library.manifest import LibraryManifest, manifest_of
@@ -101,22 +99,10 @@ def constants_of(bundle: Bundle, again: Again, entry: str) -> ConstantsParity:
             "compile it again with this version"
         )
     linked = read_calls(bundle.library, entry)
-    packed = [packed_of(step) for step in again.lowered.plan.steps]
+    packed = [step.constants for step in again.lowered.plan.steps]
     return check_constants(manifest.kernels, packed, linked)
 
 
 def _shown(kernels: Sequence[KernelRecord]) -> list[object]:
     """Return what decides about comparisons; names count on over several shapes of the inputs."""
     return [(one.kind, tuple(one.nodes), one.arguments) for one in kernels]
-
-
-def packed_of(step: Step) -> Packed:
-    """Return the constants of a step as they are written into a library."""
-    pairs = zip(step.function.params, step.arguments, strict=True)
-    return {
-        place: np.ascontiguousarray(argument)
-        .reshape(tuple(int(extent) for extent in parameter.shape))
-        .astype(str(parameter.dtype), copy=False)
-        for place, (parameter, argument) in enumerate(pairs)
-        if not isinstance(argument, str)
-    }
