@@ -20,9 +20,9 @@ from mbv3c.commands.options import (
     taken,
 )
 from mbv3c.commands.preparing import other_preparing_options, take_overrides
-from mbv3c.targets import every_wing
+from mbv3c.targets import every_option
 
-_BACKEND_OPTIONS = [option for wing in every_wing() for option in wing.options]
+_BACKEND_OPTIONS = every_option()
 # Numbers for the pixels of images, and words for a backend: one option has both meanings.
 _MEAN = "mean"
 

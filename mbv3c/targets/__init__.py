@@ -11,7 +11,7 @@ from mbv3c.target import Target
 if TYPE_CHECKING:
     from mbv3c.bundle import Bundle
     from mbv3c.targets.backend import Backend
-    from mbv3c.targets.wing import Wing
+    from mbv3c.targets.wing import Option, Wing
     from mbv3c.trust import Trust
 
 # The module whose `WING` compiles for a family; imported when the family is asked for.
@@ -39,6 +39,11 @@ def every_wing() -> "Iterator[Wing]":
     """Yield every wing once."""
     for module in dict.fromkeys(WINGS.values()):
         yield import_module(module).WING
+
+
+def every_option() -> "list[Option]":
+    """Return the options of all wings, those that several wings take once."""
+    return list(dict.fromkeys(option for wing in every_wing() for option in wing.options))
 
 
 def find_target(name: str) -> Target:
@@ -74,7 +79,11 @@ def read_options(
     own = wing_of(target.family)
     chosen = {name: value for name, value in given.items() if value is not None}
     for wing in every_wing():
-        foreign = [option for option in wing.options if option.name in chosen and wing != own]
+        foreign = [
+            option
+            for option in wing.options
+            if option.name in chosen and option not in own.options
+        ]
         for option in foreign:
             if option.name in own.refusals:
                 raise UsageError(own.refusals[option.name].format(target=target.name))

@@ -39,6 +39,12 @@ class Option:
         return f"--{self.name.replace('_', '-')}"
 
 
+# What all backends that write C take.
+PREFIX = Option(
+    "prefix", str, "What names in C begin with.  [default: the model's name; npu: mbv3c_model]"
+)
+
+
 @dataclass(frozen=True)
 class TargetTable:
     """The targets of a backend, as `mbv3c targets` lists them.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mbv3c.precision import FP16, FP32, INT8
 from mbv3c.targets.library.target import NATIVE, LibraryTarget, library_table
-from mbv3c.targets.wing import Option, Wing
+from mbv3c.targets.wing import PREFIX, Option, Wing
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ WING = Wing(
     options=(
         Option("cores", int, "Cores that one inference may use.  [default: the target's]"),
         Option("artifact", str, "c: also a C library, which needs no runtime."),
-        Option("prefix", str, "What the names of the C library begin with.  [default: the model]"),
+        PREFIX,
     ),
     refusals={"emit_source": "--emit-source is for GPUs; the kernels of {target} have no source"},
     doctor_module="mbv3c.targets.cpu.doctor",

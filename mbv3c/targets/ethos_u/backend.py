@@ -31,6 +31,7 @@ from mbv3c.targets.ethos_u import report
 from mbv3c.targets.ethos_u.devices import WING, NpuOptions, NpuTarget, check_knobs, read_options
 from mbv3c.targets.ethos_u.doctor import NPU_TOOLS, require_npu_tools
 from mbv3c.targets.ethos_u.manifest import NpuManifest, manifest_of
+from mbv3c.targets.ethos_u.memories import VELA_INI, read_vela_config, with_config
 from mbv3c.targets.ethos_u.tuning.choose import VelaChoices
 from mbv3c.targets.ethos_u.tuning.estimates import context_of, estimates_for, status_lines
 from mbv3c.tuning.request import TuneRequest, Tuning, TuningDatabase
@@ -51,7 +52,11 @@ class EthosUBackend(Backend):
     def read_options(
         self, target: Target, given: Mapping[str, Any], *, explain: bool
     ) -> tuple[Target, object]:
-        return target, read_options(_npu(target), given, explain=explain)
+        npu = _npu(target)
+        if "vela_config" in given:
+            text = read_vela_config(Path(given["vela_config"]))
+            npu = with_config(npu, text, given.get("system_config"), given.get("memory_mode"))
+        return npu, read_options(npu, given, explain=explain)
 
     def check_precision(self, target: Target, precision: Precision) -> None:
         if precision != INT8:
@@ -76,8 +81,9 @@ class EthosUBackend(Backend):
             manifest.npu.knobs,
             manifest.npu.sram_budget_bytes,
             float_io=manifest.input.dtype == "float32",
+            prefix=manifest.npu.prefix,
         )
-        return replace(super().job_of(bundle), options=options)
+        return replace(super().job_of(bundle), target=self.device_of(bundle), options=options)
 
     def choices(self, target: Target, roots: Sequence[Path], progress: Progress) -> Choices:
         return VelaChoices(tuple(roots))
@@ -88,11 +94,12 @@ class EthosUBackend(Backend):
         return lower(prepared, job, progress)
 
     def build(self, prepared: Prepared, lowered: Any, job: Job, folder: Path) -> Built:
-        from mbv3c.targets.ethos_u.compiling import build, golden_of
+        from mbv3c.targets.ethos_u.compiling import build
 
-        built, least = build(lowered, _npu(job.target), folder)
+        x = prepared.reference.inputs[0]
+        built, golden, least = build(lowered, _npu(job.target), folder, x)
         alternatives = {"optimise size": least} if least is not None else {}
-        return Built(built, golden_of(lowered, prepared.reference.inputs[0]), alternatives)
+        return Built(built, golden, alternatives)
 
     def complete(self, manifest: Manifest, built: Built, job: Job) -> Manifest:
         from mbv3c.targets.ethos_u.compiling import complete
@@ -200,9 +207,14 @@ class EthosUBackend(Backend):
         return tune(model, job, request, lambda text: report({"event": "step", "text": text}))
 
     def device_of(self, bundle: Bundle) -> NpuTarget:
-        """Return the device that a bundle is for."""
+        """Return the device that a bundle is for, among the memories that it was given."""
         family, _, device = bundle.manifest.target.name.partition(":")
-        return _npu(self.wing.find(family, device))
+        npu = _npu(self.wing.find(family, device))
+        if VELA_INI not in bundle.files:
+            return npu
+        record = manifest_of(bundle).target
+        text = read_vela_config(bundle.path / VELA_INI)
+        return with_config(npu, text, record.system_config, record.memory_mode)
 
     def _check_place(self, bundle: Bundle, place: Place | None) -> None:
         if place is not None:

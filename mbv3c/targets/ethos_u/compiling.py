@@ -39,7 +39,9 @@ from mbv3c.targets.ethos_u.manifest import (
     NpuRecord,
     NpuTargetRecord,
 )
+from mbv3c.targets.ethos_u.memories import VELA_INI, memories_of
 from mbv3c.targets.ethos_u.placement import npu_part, placed
+from mbv3c.targets.ethos_u.tflite import with_quantization
 from mbv3c.targets.ethos_u.tuning.choose import Better, VelaChoices, better_choice
 from mbv3c.targets.ethos_u.vela import Cost
 
@@ -140,9 +142,15 @@ def lower(prepared: Prepared, job: Job, progress: Progress) -> NpuLowered:
 
     roots = job.choices.roots if isinstance(job.choices, VelaChoices) else ()
     explain = options.compare_size
-    better = better_choice(
-        lambda mean: npu_part(parts(mean), explain=explain).tosa, target, options, roots, progress
-    )
+    better = None
+    if target.vela_config is None:  # what `tune` keeps was estimated among vela's own memories
+        better = better_choice(
+            lambda mean: npu_part(parts(mean), explain=explain).tosa,
+            target,
+            options,
+            roots,
+            progress,
+        )
     if better is not None:
         options = replace(options, knobs=better.knobs)
     chosen = parts(options.knobs.mean)
@@ -151,32 +159,33 @@ def lower(prepared: Prepared, job: Job, progress: Progress) -> NpuLowered:
     return NpuLowered(quantized, chosen, host_of(quantized, chosen), options, better)
 
 
-def build(lowered: NpuLowered, target: NpuTarget, folder: Path) -> tuple[NpuBuilt, Cost | None]:
+def build(
+    lowered: NpuLowered, target: NpuTarget, folder: Path, x: Feed
+) -> tuple[NpuBuilt, Golden, Cost | None]:
     """Have vela compile a lowered model and write it into a bundle.
 
-    Returns what was built, and what `--optimise size` would cost, where that was asked.
+    Returns what was built, the golden files of the input `x`, and what `--optimise size` would
+    cost, where that was asked.
 
     Raises:
         Mbv3cError: the budget of SRAM is not kept, or vela fails.
     """
     tuned = lowered.better is not None
     output, least = _built(lowered.region, target, lowered.options, tuned=tuned)
-    _write(lowered, output, target, folder)
-    return NpuBuilt(lowered, output), least
+    stream = _golden(lowered.region, x)
+    _write(lowered, output, target, folder, stream)
+    golden = stream
+    if lowered.options.float_io:
+        ends = zip(lowered.region.outputs, stream.outputs, strict=True)
+        golden = replace(stream, input=x, outputs=[end.to_model(y) for end, y in ends])
+    return NpuBuilt(lowered, output), golden, least
 
 
-def golden_of(lowered: NpuLowered, x: Feed) -> Golden:
-    """Return an input of the command stream, or of the program around it, and what it gives."""
-    region, float_io = lowered.region, lowered.options.float_io
+def _golden(region: Region, x: Feed) -> Golden:
+    """Return an input of the command stream, and what it gives."""
     integers = region.inputs[0].to_device(x)
     outputs = run_tosa(region.tosa, [integers])
-    ends = zip(region.outputs, outputs, strict=False)
-    return Golden(
-        x if float_io else integers,
-        [end.to_model(y) if float_io else y for end, y in ends],
-        [0.0] * len(outputs),
-        [False] * len(outputs),
-    )
+    return Golden(integers, outputs, [0.0] * len(outputs), [False] * len(outputs))
 
 
 def npu_of(job: Job) -> NpuTarget:
@@ -277,19 +286,34 @@ def _built(
     return built, least
 
 
-def _write(lowered: NpuLowered, output: vela.VelaOutput, target: NpuTarget, folder: Path) -> None:
-    region, float_io = lowered.region, lowered.options.float_io
+def _write(
+    lowered: NpuLowered,
+    output: vela.VelaOutput,
+    target: NpuTarget,
+    folder: Path,
+    golden: Golden,
+) -> None:
+    region, options = lowered.region, lowered.options
     models = {bundles.QUANTIZED: lowered.quantized, bundles.NPU_HOST: lowered.host}
     for name, model in models.items():
         if model is not None:
             (folder / name).write_bytes(model.SerializeToString(deterministic=True))
     (folder / TOSA).write_bytes(region.tosa)
-    (folder / TFLITE).write_bytes(output.tflite)
+    described = with_quantization(output.tflite, region.inputs, region.outputs)
+    (folder / TFLITE).write_bytes(described)
     (folder / bundles.NPU_STREAM).write_bytes(output.raw)
-    layout, ends = c_source.read_layout(output.raw), (region.inputs, region.outputs)
-    header = c_source.header(layout, target.name, *ends, float_io=float_io)
-    (folder / c_source.HEADER).write_text(header)
-    (folder / c_source.SOURCE).write_text(c_source.source(layout, *ends, float_io=float_io))
+    if target.vela_config is not None:
+        (folder / VELA_INI).write_text(target.vela_config)
+    program = c_source.CProgram(
+        c_source.read_layout(output.raw),
+        target.name,
+        memories_of(target, options.knobs),
+        region.inputs,
+        region.outputs,
+        options.prefix,
+        options.float_io,
+    )
+    c_source.write_c(program, folder, golden)
 
 
 def complete(manifest: Manifest, built: NpuBuilt, target: NpuTarget) -> NpuManifest:
@@ -313,6 +337,7 @@ def complete(manifest: Manifest, built: NpuBuilt, target: NpuTarget) -> NpuManif
         cost=output.cost,
         feasible=output.feasible,
         image_dtype=manifest.input.dtype,
+        prefix=options.prefix,
     )
     record = NpuTargetRecord(
         target.name,

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any, ClassVar
 
+from mbv3c.c_library.names import check_prefix
 from mbv3c.errors import UsageError
 from mbv3c.precision import INT8
 from mbv3c.target import Target
-from mbv3c.targets.wing import Option, TargetTable, Wing
+from mbv3c.targets.wing import PREFIX, Option, TargetTable, Wing
 
 FAMILY = "npu"
 
@@ -33,6 +34,7 @@ class NpuTarget(Target):
         system_configs: every system of vela.ini with this accelerator.
         interpreted: whether its command streams can be interpreted here.
         interpolates: whether it resizes bilinearly; vela has TOSA's RESIZE for Ethos-U85 only.
+        vela_config: the text of the chip's own vela.ini; None for the one that vela brings.
     """
 
     macs: int
@@ -44,6 +46,7 @@ class NpuTarget(Target):
     system_configs: tuple[str, ...]
     interpreted: bool
     interpolates: bool
+    vela_config: str | None = None
     computes_fp32: ClassVar[bool] = False
 
 
@@ -97,7 +100,8 @@ def _line(target: NpuTarget) -> str:
 
 
 def _row(target: NpuTarget) -> dict[str, Any]:
-    return {name: value for name, value in asdict(target).items() if name != "family"}
+    own = asdict(target)
+    return {name: value for name, value in own.items() if name not in ("family", "vela_config")}
 
 
 WING = Wing(
@@ -118,6 +122,8 @@ WING = Wing(
         Option("mean", str, "npu: means as depthwise or pool.  [default: depthwise]"),
         Option("memory_mode", str, "npu: a section of vela.ini.  [default: the device's]"),
         Option("system_config", str, "npu: a section of vela.ini.  [default: the device's]"),
+        Option("vela_config", str, "npu: the chip's own vela.ini.  [default: vela's]"),
+        PREFIX,
     ),
     refusals={
         "cores": "--cores is for CPUs; {target} has one core for an inference",
@@ -165,6 +171,7 @@ class NpuOptions:
         knobs: knobs of the lowering and of vela.
         sram_bytes: budget of SRAM; None for the device's own.
         float_io: whether the bundle's program takes and gives fp32, converted at its ends.
+        prefix: what the names in C begin with; empty for `mbv3c_model`.
         compare_size: whether to estimate the network with `--optimise size`, too.
         pinned: names of the knobs that the user gave; no other value is better than these.
     """
@@ -172,6 +179,7 @@ class NpuOptions:
     knobs: Knobs = field(default_factory=Knobs)
     sram_bytes: int | None = None
     float_io: bool = False
+    prefix: str = ""
     compare_size: bool = False
     pinned: tuple[str, ...] = ()
 
@@ -276,6 +284,7 @@ def read_options(target: NpuTarget, given: Mapping[str, Any], *, explain: bool) 
         knobs,
         None if sram is None else sram * _KIB,
         bool(given.get("float_io")),
+        check_prefix(given["prefix"]) if "prefix" in given else "",
         explain,
         tuple(name for name in ("optimise", "mean") if name in given),
     )

@@ -124,6 +124,7 @@ class NpuRecord:
         cost: vela's estimates.
         feasible: whether the SRAM that was asked for is kept.
         image_dtype: the element type of the model's own input.
+        prefix: what names in C begin with; empty for the default.
     """
 
     inputs: tuple[EndRecord, ...]
@@ -139,6 +140,7 @@ class NpuRecord:
     cost: Cost
     feasible: bool
     image_dtype: str = "float32"
+    prefix: str = ""
 
     @property
     def left_to_cpu(self) -> Sequence[PlacementRecord]:

@@ -14,6 +14,7 @@ import msgspec
 from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.ethos_u.devices import Knobs, NpuTarget, check_knobs
+from mbv3c.targets.ethos_u.memories import VELA_INI
 
 VELA_CONFIG = "Arm/vela.ini"
 ESTIMATED = "estimated by vela"
@@ -133,9 +134,13 @@ def _estimated(
     with scratch_folder("vela") as folder:
         network = folder / f"{_NETWORK}.tosa"
         network.write_bytes(tosa)
+        config = VELA_CONFIG
+        if target.vela_config is not None:
+            (folder / VELA_INI).write_text(target.vela_config)
+            config = str(folder / VELA_INI)
         command = [
             str(network),
-            *arguments(target, knobs, sram_bytes),
+            *arguments(target, knobs, sram_bytes, config),
             "--output-dir",
             str(folder),
         ]
@@ -179,10 +184,12 @@ def _fits(cost: Cost, knobs: Knobs, sram_bytes: int | None) -> bool:
     return cost.sram_bytes <= min(limits, default=cost.sram_bytes)
 
 
-def arguments(target: NpuTarget, knobs: Knobs, sram_bytes: int | None) -> list[str]:
+def arguments(
+    target: NpuTarget, knobs: Knobs, sram_bytes: int | None, config: str = VELA_CONFIG
+) -> list[str]:
     """Return vela's options for a choice, without the paths of files."""
     arena = knobs.arena_cache_size or sram_bytes
-    options = ["--accelerator-config", target.device, "--config", VELA_CONFIG]
+    options = ["--accelerator-config", target.device, "--config", config]
     options += ["--system-config", knobs.system_config or target.system_config]
     options += ["--memory-mode", knobs.memory_mode or target.memory_mode]
     options += ["--optimise", knobs.optimise, "--cop-format", "COP1"]
