@@ -46,6 +46,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -53,6 +54,9 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
 #include <tvm/ffi/c_api.h>
 
 // This program's own ELF header; the linker defines it.
@@ -481,18 +485,79 @@ struct Inputs {
   Array arrays[kMaxInputs];
 };
 
-// Says whether a bundle's manifest has a target whose kernels a GPU runs.
-bool is_for_gpu(const char* bundle) {
+// Reads a file up to the end of a text; returns whether the text is there.
+bool read_past(FILE* file, const char* text) {
+  size_t matched = 0, length = strlen(text);
+  for (int c; matched < length && (c = fgetc(file)) != EOF;) {
+    matched = c == text[matched] ? matched + 1 : c == text[0];
+  }
+  return matched == length;
+}
+
+// What a bundle's manifest says of its target. A board may do without the manifest: then it is a
+// CPU's, and of an unknown processor.
+struct Target {
+  bool gpu = false;
+  char cpu[64] = "";
+};
+
+Target target_of(const char* bundle) {
+  Target target;
   Path path("%s/manifest.json", bundle);
   FILE* file = fopen(path.text, "rb");
-  if (!file) return false;  // a board may do without it; then it is a CPU's
-  constexpr char kTarget[] = "\"mobile_gpu:";
-  size_t matched = 0;
-  for (int c; matched + 1 < sizeof kTarget && (c = fgetc(file)) != EOF;) {
-    matched = c == kTarget[matched] ? matched + 1 : c == kTarget[0];
+  if (!file) return target;
+  target.gpu = read_past(file, "\"mobile_gpu:");
+  rewind(file);
+  if (read_past(file, "\"target\": {") && read_past(file, "\"cpu\": \"")) {
+    if (fscanf(file, "%63[A-Za-z0-9_.-]", target.cpu) != 1) target.cpu[0] = '\0';
   }
   fclose(file);
-  return matched + 1 == sizeof kTarget;
+  return target;
+}
+
+#if defined(__aarch64__) && defined(__linux__)
+// Instructions that processors since Armv8.2 have, as Linux names and numbers them
+// (arch/arm64/include/uapi/asm/hwcap.h).
+struct Feature {
+  const char* name;
+  unsigned long bit;
+};
+constexpr Feature kFeatures[] = {
+    {"atomics", 1ul << 8}, {"fphp", 1ul << 9},     {"asimdhp", 1ul << 10},
+    {"asimdrdm", 1ul << 12}, {"asimddp", 1ul << 20},
+};
+constexpr const char* kWithFeatures[] = {"cortex-a55", "cortex-a76", "neoverse-n1"};
+
+// Refuses a library with instructions that this processor lacks.
+void check_processor(const Target& target) {
+  bool needed = false;
+  for (const char* cpu : kWithFeatures) needed = needed || strcmp(cpu, target.cpu) == 0;
+  if (!needed) return;
+  unsigned long present = getauxval(AT_HWCAP);
+  for (const Feature& feature : kFeatures) {
+    if (present & feature.bit) continue;
+    fail("the bundle is for %s, and this processor lacks some of its instructions (%s is not in "
+         "/proc/cpuinfo); compile it for this one, see `mbv3c targets`", target.cpu, feature.name);
+  }
+}
+#else
+void check_processor(const Target&) {}
+#endif
+
+// Says which processor a library is for where this one meets an instruction that it lacks.
+char illegal_instruction[256];
+
+void watch_instructions(const Target& target) {
+  snprintf(illegal_instruction, sizeof illegal_instruction,
+           "mbv3c_run: the bundle has an instruction that this processor lacks; it was compiled "
+           "for %s: compile it for this one, see `mbv3c targets`\n",
+           target.cpu[0] ? target.cpu : "another");
+  struct sigaction action = {};
+  action.sa_handler = [](int) {
+    if (write(STDERR_FILENO, illegal_instruction, strlen(illegal_instruction)) < 0) _exit(kFailed);
+    _exit(kFailed);
+  };
+  sigaction(SIGILL, &action, nullptr);
 }
 
 // Makes sure that TVM's runtime has OpenCL.
@@ -531,7 +596,10 @@ Model load_model(const char* bundle, Kernels* kernels) {
   Path path("%s/model.so", bundle);
   check_library(path.text);
   Model model;
-  model.device = {is_for_gpu(bundle) ? kDLOpenCL : kDLCPU, 0};
+  Target target = target_of(bundle);
+  check_processor(target);
+  watch_instructions(target);
+  model.device = {target.gpu ? kDLOpenCL : kDLCPU, 0};
   if (model.device.device_type == kDLOpenCL) require_opencl();
   if (model.device.device_type != kDLCPU && kernels) fail("--kernels is for bundles for CPUs");
   Value library = call("loading the model", global_function("ffi.ModuleLoadFromFile"),

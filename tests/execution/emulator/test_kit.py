@@ -1,6 +1,7 @@
 """The emulator kit, what doctor reports, and mbv3c_run on emulated ARM."""
 
 import fcntl
+import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from mbv3c.execution.cache import cache_root
 from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.emulator.llvm import Llvm
 from mbv3c.execution.processes import Finished, finish, require
+from tests.execution.conftest import link_for_aarch64
 
 Kit = toolbox.EmulatorKit
 Board = Callable[..., Finished]
@@ -385,6 +387,33 @@ def test_library_without_a_model_is_an_error(
     done = board(bundle)
     assert done.returncode == 1, done
     assert done.stderr == "mbv3c_run: the model has no function vm_load_executable\n"
+
+
+def test_an_older_processor_is_told_before_anything_runs(
+    board: Board, emulator_kit: Kit, bundle: Path
+) -> None:
+    manifest = {"model": {"cpu": "cortex-a76"}, "target": {"triple": "", "cpu": "cortex-a53"}}
+    for cpu, returncode in (("cortex-a53", 0), ("cortex-a76", 1)):
+        manifest["target"]["cpu"] = cpu
+        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        done = finish([*emulator_kit.command("cortex-a53"), bundle], timeout=120)
+        assert done.returncode == returncode, done
+        assert board(bundle).returncode == 0
+    assert done.stderr.startswith(
+        "mbv3c_run: the bundle is for cortex-a76, and this processor lacks some of its "
+        "instructions (atomics is not in /proc/cpuinfo)"
+    )
+
+
+def test_an_instruction_that_is_not_there_has_a_message(board: Board, bundle: Path) -> None:
+    source = bundle / "model.s"
+    source.write_text(
+        '.globl start\nstart:\n    udf #0\n.section .init_array,"aw"\n    .quad start\n'
+    )
+    link_for_aarch64(str(bundle / "model.so"), [str(source)])
+    done = board(bundle)
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("mbv3c_run: the bundle has an instruction that this processor")
 
 
 @pytest.mark.parametrize(
