@@ -13,12 +13,19 @@ from mbv3c.c_library.names import FOLDER, archive_of, header_of
 from mbv3c.c_library.package import cmake_package, pkg_config
 from mbv3c.c_library.raw_pointers import raw_kernels
 from mbv3c.c_library.record import CLibraryRecord, CLibraryRequest
-from mbv3c.c_library.source import Interface, constant_block, driver, header, ports_of
+from mbv3c.c_library.source import (
+    Interface,
+    about,
+    constant_block,
+    constants_of,
+    driver,
+    header,
+    ports_of,
+)
 from mbv3c.c_library.wrapper import cpp_header
 from mbv3c.errors import ToolError
 from mbv3c.execution.link import run_zig, zig_triple
 from mbv3c.lowering.lower import Lowered
-from mbv3c.manifest import Manifest
 from mbv3c.scratch import scratch_folder
 
 _PROVIDED = {"memcpy", "memmove", "memset"}  # what every compiler may call, on bare metal, too
@@ -62,12 +69,8 @@ def build_c_library(
     shared = sum(segment.turns is not None for kernel in used for segment in kernel.segments)
     interface = Interface(
         prefix,
-        _about(manifest),
-        {
-            "MODEL_SHA256": request.digest,
-            "TARGET": manifest.target.name,
-            "PRECISION": manifest.precision,
-        },
+        about(manifest),
+        constants_of(request),
         inputs,
         outputs,
         arena.bytes,
@@ -103,13 +106,6 @@ def build_c_library(
         alignment,
         shared,
         measured.needs,
-    )
-
-
-def _about(manifest: Manifest) -> str:
-    return (
-        f"{manifest.model.name} for {manifest.target.name} in {manifest.precision}, compiled by "
-        f"mbv3c {manifest.mbv3c}."
     )
 
 

@@ -8,7 +8,9 @@ from string import Template
 from mbv3c.c_library.memory import FlatArena
 from mbv3c.c_library.names import distinct
 from mbv3c.c_library.raw_pointers import RawKernel
+from mbv3c.c_library.record import CLibraryRequest
 from mbv3c.lowering.lower import Lowered
+from mbv3c.manifest import Manifest
 from mbv3c.quoting import for_comment
 
 # The type in C of an element; C17 has none for half precision.
@@ -152,18 +154,6 @@ int ${prefix}_run_parallel(const ${prefix}_input_t *in, ${prefix}_output_t *out,
 
 def header(own: Interface) -> str:
     """Return the text of the header."""
-    ports = [
-        line
-        for kind, ports in (("INPUT", own.inputs), ("OUTPUT", own.outputs))
-        for line in (
-            f"#define {own.macro(kind + '_COUNT')} {len(ports)}",
-            *(line for port in ports for line in _port_macros(own, kind, port)),
-        )
-    ]
-    classes = _classes(own.outputs)
-    if classes:
-        ports.append(f"#define {own.macro('CLASSES')} {classes}")
-    types = [*_type(own, "input", own.inputs, "const "), *_type(own, "output", own.outputs, "")]
     return _HEADER.substitute(
         about=f"/* {for_comment(own.about)} */",
         macro=own.prefix.upper(),
@@ -173,10 +163,21 @@ def header(own: Interface) -> str:
         ),
         arena_bytes=max(1, own.arena_bytes),
         alignment=own.alignment,
-        ports="\n".join(ports),
-        types="\n".join(types),
+        ports="\n".join(port_macros(own)),
+        types="\n".join(port_types(own)),
         shared="" if own.shared else " This network has no loop that is worth sharing.",
     )
+
+
+def port_macros(own: Interface) -> Iterator[str]:
+    """Yield the macros of all inputs and outputs."""
+    for kind, ports in (("INPUT", own.inputs), ("OUTPUT", own.outputs)):
+        yield f"#define {own.macro(kind + '_COUNT')} {len(ports)}"
+        for port in ports:
+            yield from _port_macros(own, kind, port)
+    classes = _classes(own.outputs)
+    if classes:
+        yield f"#define {own.macro('CLASSES')} {classes}"
 
 
 def _port_macros(own: Interface, kind: str, port: Port) -> Iterator[str]:
@@ -197,6 +198,12 @@ def _classes(outputs: Sequence[Port]) -> int | None:
     return outputs[0].shape[1]
 
 
+def port_types(own: Interface) -> Iterator[str]:
+    """Yield the types of what one call takes and gives."""
+    yield from _type(own, "input", own.inputs, "const ")
+    yield from _type(own, "output", own.outputs, "")
+
+
 def _type(own: Interface, kind: str, ports: Sequence[Port], const: str) -> Iterator[str]:
     """Declare what one call takes or gives: elements, or of several tensors pointers to them."""
     if len(ports) == 1:
@@ -207,6 +214,24 @@ def _type(own: Interface, kind: str, ports: Sequence[Port], const: str) -> Itera
             yield f"  {const}{port.c_type} *{port.field};"
         yield f"}} {own.prefix}_{kind}_t;"
     yield ""
+
+
+def about(manifest: Manifest) -> str:
+    """Say what a library is, for its header."""
+    return (
+        f"{manifest.model.name} for {manifest.target.name} in {manifest.precision}, compiled by "
+        f"mbv3c {manifest.mbv3c}."
+    )
+
+
+def constants_of(request: CLibraryRequest) -> dict[str, str]:
+    """Return the macros with a text."""
+    manifest = request.manifest
+    return {
+        "MODEL_SHA256": request.digest,
+        "TARGET": manifest.target.name,
+        "PRECISION": manifest.precision,
+    }
 
 
 @dataclass(frozen=True)
@@ -352,18 +377,19 @@ def _ends(own: Interface, lowered: Lowered) -> tuple[dict[str, str], list[str]]:
     An output is copied that is an input, too, or a value that another output is already.
     """
     pointers = {
-        value: f"(void *){_pointer('in', own.inputs, at)}"
+        value: f"(void *){pointer('in', own.inputs, at)}"
         for at, value in enumerate(lowered.plan.inputs)
     }
     copies = []
     for at, value in enumerate(lowered.plan.outputs):
-        pointer = _pointer("out", own.outputs, at)
+        place = pointer("out", own.outputs, at)
         if value in pointers:
             size = lowered.plan.values[value].bytes
-            copies.append(f"  __builtin_memcpy({pointer}, {pointers[value]}, {size});")
-        pointers.setdefault(value, f"(void *){pointer}")
+            copies.append(f"  __builtin_memcpy({place}, {pointers[value]}, {size});")
+        pointers.setdefault(value, f"(void *){place}")
     return pointers, copies
 
 
-def _pointer(argument: str, ports: Sequence[Port], at: int) -> str:
+def pointer(argument: str, ports: Sequence[Port], at: int) -> str:
+    """Return the pointer to an input or output: the argument itself, or a field."""
     return f"{argument}->{ports[at].field}" if len(ports) > 1 else argument

@@ -11,22 +11,24 @@ from mbv3c.errors import BundleError, UsageError
 from mbv3c.manifest import MANIFEST
 from mbv3c.targets.library.manifest import manifest_of
 
-ARTIFACTS = ("c",)
+C, APP = ARTIFACTS = ("c", "app")
 
 
 @dataclass(frozen=True)
 class ArtifactOptions:
-    """A C library is asked for.
+    """What is asked for beside a shared library.
 
     Attributes:
-        prefix: what its names begin with; empty for the model's name.
+        artifact: `c` for a C library, or `app` for sources that call the shared library.
+        prefix: what names in C begin with; empty for the model's name.
     """
 
+    artifact: str = C
     prefix: str = ""
 
 
 def read_artifact(given: Mapping[str, Any]) -> ArtifactOptions | None:
-    """Read `--artifact` and `--prefix`; None where no C library is asked for.
+    """Read `--artifact` and `--prefix`; None where nothing is asked for.
 
     Raises:
         UsageError: there is no such artifact, or no such name in C.
@@ -34,11 +36,11 @@ def read_artifact(given: Mapping[str, Any]) -> ArtifactOptions | None:
     artifact, prefix = given.get("artifact"), given.get("prefix")
     if artifact is None:
         if prefix is not None:
-            raise UsageError("--prefix names a C library: give --artifact c, too")
+            raise UsageError("--prefix is for names in C: give --artifact c or app, too")
         return None
     if artifact not in ARTIFACTS:
         raise UsageError(f"unknown artifact {artifact!r}; known: {', '.join(ARTIFACTS)}")
-    return ArtifactOptions("" if prefix is None else check_prefix(prefix))
+    return ArtifactOptions(artifact, "" if prefix is None else check_prefix(prefix))
 
 
 def c_library_of(bundle: Bundle) -> CLibrary:

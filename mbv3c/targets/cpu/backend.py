@@ -11,6 +11,7 @@ import onnx
 import tvm
 
 from mbv3c.bundle import Bundle
+from mbv3c.c_library.application import write_app
 from mbv3c.c_library.build import build_c_library
 from mbv3c.c_library.check import CLibraryParity, check_c_library, has_constants
 from mbv3c.c_library.names import prefix_for
@@ -42,7 +43,7 @@ from mbv3c.prepare import Prepared, describe
 from mbv3c.progress import Progress
 from mbv3c.target import Target
 from mbv3c.targets.backend import Built
-from mbv3c.targets.cpu.artifact import ArtifactOptions, c_library_of, read_artifact
+from mbv3c.targets.cpu.artifact import APP, ArtifactOptions, c_library_of, read_artifact
 from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, processor_of
 from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, MOST_CORES, WING, CpuTarget
 from mbv3c.targets.cpu.drawing import draw_integers
@@ -165,6 +166,9 @@ class CpuBackend(LibraryBackend):
         digest = sha256(only.given.SerializeToString(deterministic=True)).hexdigest()
         prefix = job.options.prefix or prefix_for(described.model.name)
         request = CLibraryRequest(prefix, digest, described)
+        if job.options.artifact == APP:
+            write_app(program, request, folder)
+            return built
         record = build_c_library(program, tvm_target(target), target.triple, request, folder)
         return [replace(made, details=replace(made.details, c_library=record))]
 
