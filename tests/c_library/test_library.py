@@ -317,7 +317,7 @@ def test_what_lies_beside_the_header_is_not_compiled(bundle: Path, tmp_path: Pat
     ("options", "message"),
     [
         (("--artifact", "rust"), "unknown artifact 'rust'; known: c"),
-        (("--prefix", "x"), "give --artifact c, too"),
+        (("--prefix", "x"), "give --artifact c or app, too"),
         (("--artifact", "c", "--prefix", "int"), "is no name in C"),
         (("--artifact", "c", "--input-shapes", "32x32 48x48"), "takes inputs of one shape"),
     ],
