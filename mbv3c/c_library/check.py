@@ -28,12 +28,14 @@ class CLibraryParity:
         values: the number of values that were compared.
         differing: the number of values that are not those of the shared library.
         constants_differ: whether its constants are not those of the model.
+        stack_bytes: the most that a call used of the stack; 0 if nothing here can run it.
     """
 
     inputs: int = 0
     values: int = 0
     differing: int = 0
     constants_differ: bool = False
+    stack_bytes: int = 0
 
     @property
     def passed(self) -> bool:
@@ -56,7 +58,10 @@ class CLibraryParity:
                 f"the C library: {self.differing} of {self.values} values are not those of the "
                 "shared library, which has equal kernels"
             )
-        return f"the C library gives equal bits over {self.inputs} inputs"
+        return (
+            f"the C library gives equal bits over {self.inputs} inputs, with {self.stack_bytes:,} "
+            "bytes of stack"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
@@ -72,11 +77,12 @@ def check_c_library(
         ToolError: it cannot be linked, or it crashes.
     """
     values = differing = 0
-    for ours, theirs in zip(run_c_library(library, machine, feeds), expected, strict=True):
+    runs = run_c_library(library, machine, feeds)
+    for ours, theirs in zip(runs.outputs, expected, strict=True):
         for mine, other in zip(ours, theirs, strict=True):
             values += mine.size
             differing += int(np.sum(_bits(mine) != _bits(other)))
-    return CLibraryParity(len(feeds), values, differing)
+    return CLibraryParity(len(feeds), values, differing, stack_bytes=runs.stack_bytes)
 
 
 def has_constants(library: CLibrary, constants: bytes) -> bool:

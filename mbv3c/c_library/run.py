@@ -20,8 +20,11 @@ from mbv3c.scratch import scratch_folder
 _TIMEOUT = 600.0  # seconds per input
 
 _PROGRAM = """\
+#define _GNU_SOURCE /* pthread_attr_setstack */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "{prefix}.h"
 
@@ -36,6 +39,33 @@ _PROGRAM = """\
 #define OUT {outputs}
 
 static const size_t in_bytes[] = {{{in_bytes}}}, out_bytes[] = {{{out_bytes}}};
+static void *in[IN], *out[OUT], *arena;
+static int code;
+
+static void *infer(void *nothing) {{
+  {call}
+  return nothing;
+}}
+
+static void *idle(void *nothing) {{ return nothing; }}
+
+/* Runs something in a thread whose stack is painted before; returns the bytes of it that were
+ * written, or -1. */
+static long stack_of(void *(*work)(void *)) {{
+  enum {{ ROOM = 1 << 22, PAINT = 0xA5 }};
+  static unsigned char stack[ROOM] __attribute__((aligned(4096)));
+  pthread_attr_t attributes;
+  pthread_t thread;
+  memset(stack, PAINT, ROOM);
+  if (pthread_attr_init(&attributes) || pthread_attr_setstack(&attributes, stack, ROOM) ||
+      pthread_create(&thread, &attributes, work, NULL) || pthread_join(thread, NULL)) {{
+    return -1;
+  }}
+  pthread_attr_destroy(&attributes);
+  long clean = 0;
+  while (clean < ROOM && stack[clean] == PAINT) ++clean;
+  return ROOM - clean;
+}}
 
 static void *room(size_t bytes, size_t off) {{
   /* Inputs and outputs begin right behind a multiple of 64, as an application's may. */
@@ -57,19 +87,25 @@ static int all(int reading, const char *kind, const char *folder, int at, void *
 }}
 
 int main(int count, char **arguments) {{
-  void *in[IN], *out[OUT];
-  void *arena = aligned_alloc({macro}_ARENA_ALIGNMENT,
+  arena = aligned_alloc({macro}_ARENA_ALIGNMENT,
       ({macro}_ARENA_BYTES + {macro}_ARENA_ALIGNMENT - 1) / {macro}_ARENA_ALIGNMENT *
       {macro}_ARENA_ALIGNMENT);
   if (count != 3 || arena == NULL) return 2;
   for (int k = 0; k < IN; ++k) in[k] = room(in_bytes[k], {in_off});
   for (int k = 0; k < OUT; ++k) out[k] = room(out_bytes[k], {out_off});
+  long idly = stack_of(idle), most = 0;
+  if (idly < 0) return fputs("no thread with a stack of its own\\n", stderr), 1;
   for (int at = 0; at < atoi(arguments[2]); ++at) {{
     if (all(1, "in", arguments[1], at, in, in_bytes, IN)) return 1;
-    {call}
+    long used = stack_of(infer) - idly;
+    if (used > most) most = used;
     if (code != {macro}_OK) return fprintf(stderr, "{prefix}_run returned %d\\n", code), 1;
     if (all(0, "out", arguments[1], at, out, out_bytes, OUT)) return 1;
   }}
+  char name[4096];
+  snprintf(name, sizeof name, "%s/stack", arguments[1]);
+  FILE *file = fopen(name, "w");
+  if (file == NULL || fprintf(file, "%ld", most) < 0 || fclose(file) != 0) return perror(name), 1;
   return 0;
 }}
 """
@@ -130,8 +166,21 @@ class Machine:
         ]
 
 
-def run_c_library(library: CLibrary, machine: Machine, feeds: Sequence[Feed]) -> list[list[Array]]:
-    """Return what a library computes for each input; nothing that it reads is aligned.
+@dataclass(frozen=True)
+class Runs:
+    """What a library did.
+
+    Attributes:
+        outputs: the outputs for each input.
+        stack_bytes: the most that a call used of the stack.
+    """
+
+    outputs: Sequence[Sequence[Array]]
+    stack_bytes: int
+
+
+def run_c_library(library: CLibrary, machine: Machine, feeds: Sequence[Feed]) -> Runs:
+    """Run a library on each input; nothing that it reads is aligned.
 
     Raises:
         ToolError: it cannot be linked, or it crashes.
@@ -144,13 +193,14 @@ def run_c_library(library: CLibrary, machine: Machine, feeds: Sequence[Feed]) ->
             remedy="compile the model again",
             timeout=_TIMEOUT * len(feeds),
         )
-        return [
+        outputs = [
             [
                 np.fromfile(folder / f"{at}.{number}.out", record.dtype).reshape(record.shape)
                 for number, record in enumerate(library.outputs)
             ]
             for at in range(len(feeds))
         ]
+        return Runs(outputs, int((folder / "stack").read_text()))
 
 
 def count_c_library(library: CLibrary, machine: Machine, feed: Feed) -> Count:
@@ -202,7 +252,7 @@ def _program(library: CLibrary, machine: Machine) -> Iterator[Path]:
         shutil.copyfile(library.header, folder / library.header.name)
         headers = ("-std=c11", "-I", str(folder))
         run_zig([*compiler, "-c", *headers, "-o", str(made), str(source)], doing)
-        whole = ("-shared", "-nostdlib") if machine.kit is None else ("-lm",)
+        whole = ("-shared", "-nostdlib") if machine.kit is None else ("-lm", "-lpthread")
         parts = map(str, (program, made, library.archive))
         run_zig([*compiler, "-s", "-o", *parts, *whole], doing)
         yield program
@@ -219,9 +269,9 @@ def _call(library: CLibrary) -> str:
         lines.append(f"{library.prefix}_{kind}put_t {kind}puts = {{{pointers}}};")
         arguments.append(f"&{kind}puts")
     lines.append("MARK(100);")
-    lines.append(f"int code = {library.prefix}_run({', '.join(arguments)}, arena);")
+    lines.append(f"code = {library.prefix}_run({', '.join(arguments)}, arena);")
     lines.append("MARK(101);")
-    return "\n    ".join(lines)
+    return "\n  ".join(lines)
 
 
 def _bytes(record: TensorRecord) -> int:
