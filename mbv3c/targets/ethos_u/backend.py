@@ -138,7 +138,7 @@ class EthosUBackend(Backend):
         from mbv3c.targets.ethos_u.verify import verify
 
         progress("comparing fp32, QDQ, TOSA and command stream, step by step")
-        return verify(bundle, self.device_of(bundle), inputs)
+        return verify(bundle, self.device_of(bundle), inputs, again=known is None)
 
     def blocks(
         self,

@@ -1,7 +1,7 @@
 """A C header and source with a command stream, ready for Arm's driver of the Ethos-U."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,21 +42,26 @@ class StreamLayout:
 def read_layout(raw: bytes) -> StreamLayout:
     """Read vela's raw output."""
     with np.load(io.BytesIO(raw)) as file:
-        return StreamLayout(
-            _bytes(file["cmd_data"]),
-            _bytes(file["weight_data"]),
-            int(file["weight_region"]),
-            scratch_bytes(file),
-            *(
-                tuple(
-                    (int(region), int(offset))
-                    for region, offset in zip(
-                        file[f"{kind}_region"], file[f"{kind}_offset"], strict=True
-                    )
+        return layout_of(file)
+
+
+def layout_of(file: Mapping[str, NDArray[Any]]) -> StreamLayout:
+    """Return where things lie by the arrays of vela's raw output."""
+    return StreamLayout(
+        _bytes(file["cmd_data"]),
+        _bytes(file["weight_data"]),
+        int(file["weight_region"]),
+        scratch_bytes(file),
+        *(
+            tuple(
+                (int(region), int(offset))
+                for region, offset in zip(
+                    file[f"{kind}_region"], file[f"{kind}_offset"], strict=True
                 )
-                for kind in ("input", "output")
-            ),
-        )
+            )
+            for kind in ("input", "output")
+        ),
+    )
 
 
 def _bytes(array: NDArray[Any]) -> bytes:

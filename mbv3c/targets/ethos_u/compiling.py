@@ -23,7 +23,7 @@ from mbv3c.manifest import Manifest, TensorRecord
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.targets.ethos_u import c_source, vela
-from mbv3c.targets.ethos_u.devices import NpuOptions, NpuTarget
+from mbv3c.targets.ethos_u.devices import Knobs, NpuOptions, NpuTarget
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
 from mbv3c.targets.ethos_u.lowering.device_graph import (
     ZERO_POINTS,
@@ -262,8 +262,7 @@ def _built(
     region: Region, target: NpuTarget, options: NpuOptions, *, tuned: bool
 ) -> tuple[vela.VelaOutput, Cost | None]:
     knobs, budget = options.knobs, options.sram_bytes
-    # A tuned choice is built exactly as it was estimated; that it fits was looked up.
-    built = vela.build(region.tosa, target, knobs, None if tuned else budget)
+    built = compiled_by_vela(region.tosa, target, knobs, budget, tuned=tuned)
     over = budget is not None and built.cost.sram_bytes > budget
     least = None
     if over or options.compare_size:
@@ -286,10 +285,33 @@ def _write(lowered: NpuLowered, output: vela.VelaOutput, target: NpuTarget, fold
     (folder / TOSA).write_bytes(region.tosa)
     (folder / TFLITE).write_bytes(output.tflite)
     (folder / bundles.NPU_STREAM).write_bytes(output.raw)
-    layout, ends = c_source.read_layout(output.raw), (region.inputs, region.outputs)
-    header = c_source.header(layout, target.name, *ends, float_io=float_io)
-    (folder / c_source.HEADER).write_text(header)
-    (folder / c_source.SOURCE).write_text(c_source.source(layout, *ends, float_io=float_io))
+    texts = c_files(c_source.read_layout(output.raw), target, region, float_io=float_io)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+
+
+def c_files(
+    layout: c_source.StreamLayout, target: NpuTarget, region: Region, *, float_io: bool
+) -> dict[str, str]:
+    """Return the C files of a bundle by name."""
+    ends = (region.inputs, region.outputs)
+    return {
+        c_source.HEADER: c_source.header(layout, target.name, *ends, float_io=float_io),
+        c_source.SOURCE: c_source.source(layout, *ends, float_io=float_io),
+    }
+
+
+def compiled_by_vela(
+    tosa: bytes, target: NpuTarget, knobs: Knobs, budget: int | None, *, tuned: bool
+) -> vela.VelaOutput:
+    """Have vela compile a TOSA file with the choices of a bundle.
+
+    A tuned choice is built exactly as it was estimated; that it fits was looked up.
+
+    Raises:
+        Mbv3cError: vela fails.
+    """
+    return vela.build(tosa, target, knobs, None if tuned else budget)
 
 
 def complete(manifest: Manifest, built: NpuBuilt, target: NpuTarget) -> NpuManifest:
@@ -300,8 +322,8 @@ def complete(manifest: Manifest, built: NpuBuilt, target: NpuTarget) -> NpuManif
     on_cpu = lowered.parts.on_cpu if host is not None else ()
     ends = lowered.parts.ends if options.float_io else ()
     npu = NpuRecord(
-        inputs=_ends(region.inputs, layout.inputs),
-        outputs=_ends(region.outputs, layout.outputs),
+        inputs=ends_of(region.inputs, layout.inputs),
+        outputs=ends_of(region.outputs, layout.outputs),
         constants_region=layout.constants_region,
         scratch_bytes={str(number): size for number, size in sorted(layout.scratch.items())},
         command_stream_bytes=len(layout.commands),
@@ -340,9 +362,10 @@ def _outputs(lowered: NpuLowered, dtype: str) -> tuple[TensorRecord, ...]:
     return tuple(TensorRecord(end.name, tuple(end.shape), dtype) for end in outputs)
 
 
-def _ends(
+def ends_of(
     boundaries: Sequence[Boundary], places: Sequence[tuple[int, int]]
 ) -> tuple[EndRecord, ...]:
+    """Say where inputs or outputs lie, as region and offset, and what their integers mean."""
     return tuple(
         EndRecord(
             name=boundary.name,
