@@ -12,7 +12,7 @@ import argparse
 import io
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -102,8 +102,8 @@ def constants_of(program: Program) -> Constants:
     return Constants(*(sorted(set(blocks)) for blocks in vars(found).values()))
 
 
-def changed_weights(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
-    """Return compressed weights of which one is another, in as many bytes."""
+def changed_weights(data: bytes, kind: str, rng: np.random.Generator) -> bytes | None:
+    """Return compressed weights of which one is another, in as many bytes; None if none fits."""
     weights = list(mlw_codec.decode(bytearray(data)))
     for _ in range(_TRIES):
         at = int(rng.choice(np.flatnonzero(weights)))
@@ -115,7 +115,19 @@ def changed_weights(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
             packed = packed.ljust(len(data), b"\xff")
             assert list(mlw_codec.decode(bytearray(packed))) == other
             return packed
-    raise AssertionError("no weight of this stream can be changed in its place")
+    return None
+
+
+def with_another_weight(
+    stored: bytes, begin: int, blocks: Sequence[Block], kind: str, rng: np.random.Generator
+) -> bytes:
+    """Return constants with another weight, in the first block where it takes no more room."""
+    for offset, size in blocks:
+        at = begin + offset
+        block = changed_weights(stored[at : at + size], kind, rng)
+        if block is not None:
+            return stored[:at] + block + stored[at + size :]
+    raise AssertionError("no weight can be changed in its place")
 
 
 def added(data: bytes, at: int, size: int, by: int) -> bytes:
@@ -140,11 +152,12 @@ def faults(raw: bytes, program: Program, kind: str, count: int) -> Iterator[byte
             yield replaced(raw, "cmd_data.npy", added(commands, at, 2 if at % 4 else 4, 1))
         return
     blocks = {_BIAS: constants.scales, _SCALE: constants.scales, _TABLE_STEP: constants.tables}
-    for offset, size in _spread(blocks.get(kind, constants.weights), count):
+    given = blocks.get(kind, constants.weights)
+    for offset, size in _spread(given, count):
         at = begin + offset
         if kind in _WEIGHTS:
-            block = changed_weights(stored[at : at + size], kind, rng)
-            wrong = stored[:at] + block + stored[at + size :]
+            others = [given[i] for i in rng.permutation(len(given))]
+            wrong = with_another_weight(stored, begin, [(offset, size), *others], kind, rng)
         elif kind == _TABLE_STEP:
             wrong = added(stored, at + int(rng.integers(size)), 1, 1)
         else:
