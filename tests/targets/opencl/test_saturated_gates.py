@@ -37,10 +37,10 @@ def gated(sign: float) -> onnx.ModelProto:
     )
     stored = {
         "w": random(8, 1, 3, 3) / 3,
-        "v1": random(4, 8, 1, 1, seed=1),
+        "v1": random(4, 8, 1, 1, seed=1) / 4,
         "b1": np.full(4, 0.1, np.float32),
-        "v2": sign * random(8, 4, 1, 1, seed=2),
-        "b2": np.full(8, 5, np.float32),
+        "v2": sign * random(8, 4, 1, 1, seed=2) / 3,
+        "b2": np.full(8, 4, np.float32),
         "u": random(8, 8, 1, 1, seed=3),
     }
     model.graph.initializer.extend(
@@ -60,7 +60,7 @@ def test_a_saturated_gate_is_checked_where_it_is_not_flat(tmp_path: Path) -> Non
     right = check_kernels(gated(-1.0), kernels, x, runner, tmp_path)
     assert right.passed
     assert right.channels == 12
-    assert right.alive > 6
+    assert right.alive > 4  # some of the gates, too
     found = check_kernels(gated(1.0), kernels, x, runner, tmp_path)
     (wrong, *others) = [one for one in found.kernels if not one.passed]
     assert all(one.drawn and one.tensor == "y" for one in (wrong, *others))
