@@ -70,12 +70,12 @@ class Constants:
 def constants_of(program: Program) -> Constants:
     """Follow the commands of a stream to its constants, also where they are copied first."""
     registers, found = Registers(), Constants()
-    copied: dict[tuple[int, int], Block] = {}
+    copied: list[tuple[int, int, Block]] = []  # region, address, and what lies there
 
     def place(region: int, address: int, size: int) -> Block | None:
         if region == program.constants_region:
             return address, size
-        for (to, begin), (source, length) in copied.items():
+        for to, begin, (source, length) in reversed(copied):
             if to == region and begin <= address and address + size <= begin + length:
                 return source + address - begin, size
         return None
@@ -87,7 +87,7 @@ def constants_of(program: Program) -> Constants:
             block = registers.address("DMA0_SRC"), registers.address("DMA0_LEN")
             if registers["DMA0_SRC_REGION"] == program.constants_region:
                 to = registers["DMA0_DST_REGION"]
-                copied[to, registers.address("DMA0_DST")] = block
+                copied.append((to, registers.address("DMA0_DST"), block))
                 if to >> 8 & 1:  # the accelerator's own memory: tables
                     found.tables += [(block[0] + at, _TABLE) for at in range(0, block[1], _TABLE)]
         elif command.name in ("OP_CONV", "OP_DEPTHWISE"):
