@@ -66,7 +66,7 @@ def made_again(bundle: Bundle, device: NpuTarget, region: Region) -> MadeAgain:
             layout = layout_of(arrays)
         with plain_file(bundle.path / NPU_STREAM, MOST_ARRAYS) as file:
             stream = entries_of(file)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return MadeAgain((f"{NPU_STREAM}: {error}",))
     npu = manifest.npu
     tuned = npu.tuned is not None
