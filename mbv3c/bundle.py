@@ -16,14 +16,16 @@ shapes.txt             in a bundle for several shapes of the input: a line for e
 golden/input.npy       one input and onnxruntime's output for it (of models with several, the
 golden/output.npy      others are input.1.npy, output.1.npy, output.2.npy, ...), with the
 golden/tolerance.txt   tolerance of each output in a line of its own, for checks on a board
+golden/scale.npy       range of every element, where those of channels differ by a factor of 100
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -54,6 +56,7 @@ GOLDEN = "golden"
 GOLDEN_INPUT = "golden/input.npy"
 GOLDEN_OUTPUT = "golden/output.npy"
 GOLDEN_TOLERANCE = "golden/tolerance.txt"
+SCALED = " scaled"  # behind a tolerance that is a fraction of each element's range
 _MOST_SHAPES = 1 << 20  # bytes of shapes.txt
 
 
@@ -115,12 +118,15 @@ class Golden:
             the share that may differ.
         labels: for each output, whether it holds labels or other whole numbers, which are equal
             or not.
+        scales: for each output that is allowed a fraction of several ranges the range of every
+            element, fp32 in the output's shape; None for others, and nothing if there are none.
     """
 
     input: Feed
     outputs: Sequence[NDArray[Any]]
     allowed: Sequence[float]
     labels: Sequence[bool]
+    scales: Sequence[NDArray[np.float32] | None] = ()
 
 
 def entry_name(index: int) -> str:
@@ -190,11 +196,20 @@ def write_golden(folder: Path, golden: Golden, index: int = 0) -> None:
     save_feed(golden_input, golden.input)
     for output, file in zip(golden.outputs, numbered_files(golden_output), strict=False):
         save_array(file, output)
+    for scale, file in zip(golden.scales, golden_scales(place), strict=False):
+        if scale is not None:
+            save_array(file, scale)
+    scales = golden.scales or [None] * len(golden.outputs)
     lines = [
-        f"{allowed:.9g}{' labels' if labels else ''}\n"
-        for allowed, labels in zip(golden.allowed, golden.labels, strict=True)
+        f"{allowed:.9g}{' labels' if labels else SCALED if scale is not None else ''}\n"
+        for allowed, labels, scale in zip(golden.allowed, golden.labels, scales, strict=True)
     ]
     tolerance.write_text("".join(lines))
+
+
+def golden_scales(place: Path) -> Iterator[Path]:
+    """Yield the file with the ranges of each output's elements, where there are several ranges."""
+    return numbered_files(place / "scale.npy")
 
 
 def damaged_parity(bundle: Bundle) -> BundleError:

@@ -32,6 +32,10 @@ def device() -> None:
     "--upload-mib", type=int, help="Largest file that a client may send.  [default: 1024]"
 )
 @click.option(
+    "--disk-mib", type=int, help="Size of all files of a client together.  [default: 4096]"
+)
+@click.option("--files", type=int, help="How many files a client may have.  [default: 1000]")
+@click.option(
     "--memory-mib", type=int, help="Memory of each process of a client.  [default: 9/10 of all]"
 )
 @click.option(

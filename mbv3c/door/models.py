@@ -130,6 +130,24 @@ def _check_nodes(nodes: Nodes) -> None:
             raise Refused(f"the Constant {node.output[0][:200]!r} has not one value")
         if node.attribute:
             _check_attributes(node.name or node.output[0], node.attribute)
+        if node.op_type in ("If", "Loop") and node.domain in ("", "ai.onnx"):
+            _check_control_flow(node)
+
+
+def _check_control_flow(node: onnx.NodeProto) -> None:
+    """Make sure that the graphs of an If or a Loop take and give what the node does."""
+    graphs = {one.name: one.g for one in node.attribute if one.HasField("g")}
+    gives = len(node.output)
+    if node.op_type == "If":
+        branches = [graphs.get(name) for name in ("then_branch", "else_branch")]
+        fits = bool(node.input) and all(one and len(one.output) == gives for one in branches)
+    else:
+        body, takes = graphs.get("body"), max(2, len(node.input))
+        fits = body is not None and len(body.input) == takes
+        fits = fits and body is not None and len(body.output) == 1 + gives >= takes - 1
+    if not fits:
+        what = f"the {node.op_type} {node.name or node.output[0]!r}"[:300]
+        raise Refused(f"{what} has no graphs that take and give what it does")
 
 
 def _check_attributes(owner: str, attributes: Attributes) -> None:
@@ -229,6 +247,8 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
     size = _elements(tensor.dims, name)
     if tensor.data_type not in TensorProto.DataType.values() or not tensor.data_type:
         raise Refused(f"the tensor {name!r} is of an unknown type ({tensor.data_type})")
+    if tensor.HasField("segment"):
+        raise Refused(f"the tensor {name!r} is a part of one, which no tool reads")
     if uses_external_data(tensor):
         return
     if tensor.data_type == TensorProto.STRING:

@@ -9,7 +9,7 @@ tensors, as the gates of squeeze-and-excite often are, other tensors are drawn u
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -25,7 +25,8 @@ Array = NDArray[Any]
 # Tensors by kernel (its place among the calls) and name.
 Tensors = dict[int, dict[str, Array]]
 
-_HALF = "float16"
+_HALF, _INT8 = "float16", "int8"
+_MOST_TOGETHER = 6  # kernels
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -55,6 +56,8 @@ class Part:
 
     Attributes:
         kernel: the kernel's place among the calls.
+        first: the place of the first kernel that computes these nodes with it: the one before it,
+            for instance, may hand over gates in memory of no name. Mostly there is none.
         nodes: the nodes, in order.
         reads: names of the tensors that enter.
         writes: names of the tensors that leave.
@@ -63,11 +66,17 @@ class Part:
     """
 
     kernel: int
+    first: int
     nodes: tuple[onnx.NodeProto, ...]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     half: bool
     bends: tuple[Bend, ...]
+
+    @property
+    def kernels(self) -> range:
+        """The places of all kernels that compute these nodes."""
+        return range(self.first, self.kernel + 1)
 
 
 class Graph:
@@ -86,15 +95,43 @@ class Graph:
         self.tensors = {*self._makers, *(value.name for value in model.graph.input)}
         self._order = {id(node): at for at, node in enumerate(model.graph.node)}
 
-    def part(self, at: int, kernel: KernelRecord, known: Collection[str]) -> Part | None:
-        """Return the nodes between what a kernel reads and what it writes.
+    def parts(self, kernels: Sequence[KernelRecord]) -> Iterator[Part]:
+        """Yield what kernels compute whose nodes lie between tensors of the model.
 
-        `known` are the tensors whose values are at hand. None where the model does not have them
-        all: a sum before it is rounded, for instance, belongs to two kernels.
+        A kernel that takes gates or sums in memory of no name is one with those before it.
         """
-        given = [argument for argument in kernel.arguments if argument is not None]
-        reads = {one.reads for one in given if one.reads in known}
-        writes = {one.writes for one in given if one.writes in known} - reads
+        bent = set[str]()
+        for at, kernel in enumerate(kernels):
+            part = self.part(at, [kernel], self.tensors)
+            before = range(at - 1, max(-1, at - _MOST_TOGETHER), -1)
+            for first in () if part is not None or _rounds([kernel]) else before:
+                together = kernels[first : at + 1]
+                if _rounds(together):
+                    break
+                # What reads nothing of a name gets it from the kernel before.
+                if any(one is not None and one.reads for one in together[0].arguments):
+                    part = part or self.part(first, together, self.tensors)
+            if part is not None:
+                others = tuple(bend for bend in part.bends if bend.tensor not in bent)
+                bent |= {bend.tensor for bend in others}
+                yield replace(part, bends=others)
+
+    def part(
+        self, first: int, kernels: Sequence[KernelRecord], known: Collection[str]
+    ) -> Part | None:
+        """Return the nodes between what kernels read and what the last of them writes.
+
+        `first` is the place of the first kernel, and `known` are the tensors whose values are at
+        hand. None where the model does not have them all: a sum before it is rounded, for
+        instance, belongs to two kernels.
+        """
+        *before, last = kernels
+        given = [one for kernel in kernels for one in kernel.arguments if one is not None]
+        own = [one for one in last.arguments if one is not None]
+        handed = {one.writes for kernel in before for one in kernel.arguments if one is not None}
+        reads = {one.reads for one in given if one.reads in known} - handed
+        writes = {one.writes for one in own if one.writes in known} - reads
+        covered = {name for kernel in kernels for name in kernel.nodes}
         nodes: dict[int, onnx.NodeProto] = {}
         waiting, renamed = [name for name in writes if name], dict[str, str]()
         while waiting:
@@ -114,14 +151,15 @@ class Graph:
             return None
         inside = sorted(nodes.values(), key=lambda node: self._order[id(node)])
         others = (node for node in inside if node.op_type not in _PAIR)
-        if any((node.name or f"→ {node.output[0]}") not in kernel.nodes for node in others):
+        if any((node.name or f"→ {node.output[0]}") not in covered for node in others):
             return None  # another kernel computes it, and hands it over in memory of no name
         copies = [_renamed(node, renamed) for node in inside]
         read = {name for node in copies for name in node.input} & reads
         half = any(argument.dtype == _HALF for argument in given)
         bends = tuple(self._bends(copies))
         reads_of, writes_of = (tuple(sorted(filter(None, each))) for each in (read, writes))
-        return Part(at, tuple(copies), reads_of, writes_of, half, bends)
+        at = first + len(before)
+        return Part(at, first, tuple(copies), reads_of, writes_of, half, bends)
 
     def _same(self, name: str, maker: onnx.NodeProto, reads: Iterable[str | None]) -> str | None:
         """Return a tensor that a kernel reads and that equals another one, as pairs make them."""
@@ -151,6 +189,12 @@ class Graph:
         name = node.input[place] if len(node.input) > place else ""
         stored = self.stored.get(name)
         return default if stored is None else float(numpy_helper.to_array(stored).reshape(()))
+
+
+def _rounds(kernels: Sequence[KernelRecord]) -> bool:
+    """Say whether kernels round to integers, so that a step of one may be several of the next."""
+    given = (one for kernel in kernels for one in kernel.arguments if one is not None)
+    return any(one.dtype == _INT8 for one in given)
 
 
 def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:

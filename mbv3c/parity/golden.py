@@ -1,11 +1,20 @@
 """The golden files of a bundle, by which a board checks itself."""
 
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
 import numpy as np
 
-from mbv3c.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT, GOLDEN_TOLERANCE, Bundle, Golden
+from mbv3c.bundle import (
+    GOLDEN_INPUT,
+    GOLDEN_OUTPUT,
+    GOLDEN_TOLERANCE,
+    SCALED,
+    Bundle,
+    Golden,
+    golden_scales,
+)
 from mbv3c.errors import BundleError
 from mbv3c.feeds import Array, arrays_of, numbered_files
 from mbv3c.parity.reference import error_of_range
@@ -38,8 +47,10 @@ def check_golden(bundle: Bundle, right: Golden) -> None:
     if len(limits) != len(right.outputs):
         raise _damaged(folder / GOLDEN_TOLERANCE, f"it has {len(limits)} tolerances")
     files = numbered_files(folder / GOLDEN_OUTPUT)
-    for wanted, allowed, limit, file in zip(
-        right.outputs, right.allowed, limits, files, strict=False
+    scales = [*right.scales] or [None] * len(limits)
+    _check_scales(folder, scales)
+    for wanted, allowed, limit, file, scale in zip(
+        right.outputs, right.allowed, limits, files, scales, strict=False
     ):
         if limit > max(_TIMES_ALLOWED * allowed, float(np.finfo(np.float32).eps)):
             raise _damaged(
@@ -48,9 +59,30 @@ def check_golden(bundle: Bundle, right: Golden) -> None:
         found = _read(file)
         if (found.dtype, found.shape) != (wanted.dtype, wanted.shape):
             raise _damaged(file, f"it holds {found.dtype} {found.shape}")
-        error = error_of_range(found.astype(np.float64), wanted.astype(np.float64))
+        span = None if scale is None else scale.astype(np.float64)
+        error = error_of_range(found.astype(np.float64), wanted.astype(np.float64), span)
         if np.isfinite(wanted.astype(np.float64)).all() and not error <= allowed:
             raise _damaged(file, f"it is {error:.1e} of the range from what onnxruntime gives")
+
+
+def _check_scales(folder: Path, scales: Sequence[Array | None]) -> None:
+    """Make sure that the ranges by which a board judges are not larger than those of `verify`.
+
+    Raises:
+        BundleError: they are, or are missing, or no ranges.
+    """
+    lines = (folder / GOLDEN_TOLERANCE).read_text().splitlines()
+    files = golden_scales((folder / GOLDEN_TOLERANCE).parent)
+    for line, scale, file in zip(lines, scales, files, strict=False):
+        if (scale is not None) != line.endswith(SCALED):
+            raise _damaged(folder / GOLDEN_TOLERANCE, f"{line!r} is not by the output's ranges")
+        if scale is None:
+            continue
+        found = _read(file)
+        if (found.dtype, found.shape) != (scale.dtype, scale.shape):
+            raise _damaged(file, f"it holds {found.dtype} {found.shape}")
+        if not ((found > 0) & (found <= _TIMES_ALLOWED * scale)).all():
+            raise _damaged(file, "its ranges are not the output's")
 
 
 def _limits(path: Path) -> list[float]:

@@ -4,10 +4,10 @@ The outputs of a network say little about a single kernel: the effect of one rou
 way to the output, and so does the allowed error. So every kernel gets the tensors that onnxruntime
 computes for its inputs, within an inference of the library, and its results are compared with
 onnxruntime's. A kernel whose activation is flat on them for some channels gets others, too, which
-are drawn so that it answers.
+are drawn so that it answers. Kernels that hand over memory of no name get drawn tensors together.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -69,8 +69,7 @@ def check_kernels(
         Mbv3cError: the library fails, or is not the one that `kernels` describes.
     """
     graph = Graph(model)
-    found = (graph.part(at, kernel, graph.tensors) for at, kernel in enumerate(kernels))
-    parts = {part.kernel: part for part in found if part is not None}
+    parts = {part.kernel: part for part in graph.parts(kernels)}
     bends = {bend.tensor for part in parts.values() for bend in part.bends}
     reference = ReferenceTensors(model, kernels, x, bends)
     for kernel in kernels:
@@ -116,7 +115,7 @@ class _Check:
         Kernels in half precision get them rounded, and must make of them what onnxruntime does.
         """
         tensors: Tensors = {at: {} for at in range(len(self._kernels))}
-        halves = [part for part in self._parts.values() if part.half]
+        halves = [part for part in self._parts.values() if part.half and len(part.kernels) == 1]
         if halves:
             given = {
                 part.kernel: self._rounded(part.kernel, self._reference.tensors) for part in halves
@@ -134,22 +133,23 @@ class _Check:
             for part in self._parts.values()
             if may_be_drawn(part, values) and not self.alive.whole(part)
         ]
-        if dead:
-            yield from rounds_of_drawn(self._apart(dead), values, self.alive, self._rounded)
+        alone = [part for part in dead if len(part.kernels) == 1]
+        for parts in (alone, _apart_from_each_other(part for part in dead if part not in alone)):
+            if parts:
+                yield from rounds_of_drawn(self._apart(parts), values, self.alive, self._rounded)
 
     def run(
         self, tensors: Tensors, x: Feed, runner: KernelRunner, bundle: Path, *, drawn: bool = False
     ) -> Iterator[KernelParity]:
         """Run the library once and compare what those kernels make that are given tensors."""
-        calls = []
-        for at, kernel in enumerate(self._kernels):
-            if at not in tensors:
-                calls.append(KernelCall(kernel.kernel))
-                continue
-            known = self._reference.tensors.keys()
-            part = self._parts[at] if drawn else None
+        calls = [KernelCall(kernel.kernel) for kernel in self._kernels]
+        known = self._reference.tensors.keys()
+        for at, own in tensors.items():
+            reference, part = self._reference.of(own), self._parts[at] if drawn else None
             given, wanted = (part.reads, part.writes) if part else (known, known)
-            calls.append(self._reference.of(tensors[at]).call(kernel, given, wanted))
+            for place in part.kernels if part else (at,):
+                asked = wanted if place == at else ()
+                calls[place] = reference.call(self._kernels[place], given, asked)
         made = runner.run_kernels(bundle, x, calls)
         for at, (kernel, arrays) in enumerate(zip(self._kernels, made, strict=True)):
             reference = self._reference.of(tensors.get(at, {}))
@@ -202,15 +202,25 @@ class _Check:
         return _Limits(limits.of_range_in_half if half else of_range, half, jumps, limits)
 
     def _rounded(self, at: int, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        kernel = self._kernels[at]
-        return {
-            name: self._reference.rounded(name, tensors[name], kernel)
-            for name in self._parts[at].reads
-        }
+        part = self._parts[at]
+        given = {name: tensors[name] for name in part.reads}
+        for place in part.kernels:
+            kernel = self._kernels[place]
+            given = {name: self._reference.rounded(name, y, kernel) for name, y in given.items()}
+        return given
 
     def _apart(self, parts: Sequence[Part]) -> Apart:
         wanted = {*self._reference.steps, *self._reference.between_steps}
         return Apart(self._graph, parts, self._reference.tensors, wanted)
+
+
+def _apart_from_each_other(parts: Iterable[Part]) -> list[Part]:
+    """Return parts of several kernels that have none in common."""
+    chosen: list[Part] = []
+    for part in sorted(parts, key=lambda part: part.kernel):
+        if not chosen or part.first > chosen[-1].kernel:
+            chosen.append(part)
+    return chosen
 
 
 def _moved(values: Array, part: Part, seed: int) -> Array:

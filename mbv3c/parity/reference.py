@@ -65,6 +65,13 @@ class ReferenceOutput:
         return float(np.ptp(self.output) if self.scale is None else self.scale.max())
 
     @property
+    def scales(self) -> NDArray[np.float32] | None:
+        """The range of every element where there are several; None for one or of labels."""
+        if self.scale is None or self.scale.size == 1 or self.answers is not None:
+            return None
+        return np.broadcast_to(self.scale, self.output.shape).astype(np.float32)
+
+    @property
     def calibrated(self) -> float:
         """The range that a quantized output can show; 0 for others."""
         if self.step is None or self.scale is None:

@@ -1,16 +1,25 @@
 """What errors are fractions of, where the channels of an output differ by orders of magnitude."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
+from mbv3c.bundle import GOLDEN, GOLDEN_TOLERANCE, write_golden
+from mbv3c.errors import BundleError
 from mbv3c.parity.compare import Parity, compare
 from mbv3c.parity.gate.saved_outputs import Saved, load_outputs, save_outputs
+from mbv3c.parity.golden import check_golden
+from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.reference import run_reference
 from mbv3c.parity.scales import scale_of
 from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.precision import FP32
+from mbv3c.prepare import Reference
+from mbv3c.targets.library.verifying import golden_from
 
 RNG = np.random.default_rng(0)
 
@@ -135,3 +144,33 @@ def test_a_fault_beside_a_huge_logit_is_found(precision: str, off: float, tmp_pa
     )
     assert again.worst.max_error_of_range == wrong.worst.max_error_of_range
     assert not again.passed
+
+
+def test_a_board_judges_by_these_ranges_too(tmp_path: Path) -> None:
+    """Scores are 320 times smaller than the boxes beside them."""
+    model = made_by(
+        """g (float[1, 5, 9] x) => (float[1, 5, 9] y) <float[1, 5, 1] s> {
+            y = Mul (x, s)
+        }"""
+    )
+    sizes = np.array([320, 320, 320, 320, 1], np.float32).reshape(1, 5, 1)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(sizes, "s"))
+    golden = golden_from(Reference(model, inputs_of(model)), FP32)
+    write_golden(tmp_path, golden)
+    assert (tmp_path / GOLDEN_TOLERANCE).read_text().endswith(" scaled\n")
+    bundle: Any = SimpleNamespace(path=tmp_path)
+    check_golden(bundle, golden)
+    file = tmp_path / GOLDEN / "scale.npy"
+    scale = np.load(file)
+    assert scale.shape == (1, 5, 9)
+    assert scale[0, 4].max() < 1e-2 * scale[0, 0].min()
+    others = {"its ranges are not": np.full_like(scale, scale.max()), "it holds": scale[0]}
+    for said, wrong in others.items():
+        np.save(file, wrong)
+        with pytest.raises(BundleError, match=said):
+            check_golden(bundle, golden)
+    np.save(file, scale)
+    limit = (tmp_path / GOLDEN_TOLERANCE).read_text().split()[0]
+    (tmp_path / GOLDEN_TOLERANCE).write_text(f"{limit}\n")
+    with pytest.raises(BundleError, match="is not by the output's ranges"):
+        check_golden(bundle, golden)

@@ -61,6 +61,8 @@ class ServeOptions:
             machine's.
         secret: file of the secret that clients must know; None to let in all who come by
             loopback.
+        disk_mib: size of all files of a session together.
+        files: number of files of a session.
     """
 
     host: str = "127.0.0.1"
@@ -71,6 +73,8 @@ class ServeOptions:
     upload_mib: int = 1024
     memory_mib: int | None = None
     secret: Path | None = None
+    disk_mib: int = 4096
+    files: int = 1000
 
     def check(self) -> None:
         """Make sure that this can be served.
@@ -82,11 +86,11 @@ class ServeOptions:
             raise UsageError(f"--port {self.port} is not possible; choose 0 to 65535")
         if any(letter.isspace() for letter in self.key):
             raise UsageError(f"--key {self.key!r} has a space in it, which TVM's protocol lacks")
-        limits = (self.session_seconds, self.upload_mib, self.memory_mib)
-        if any(limit is not None and limit <= 0 for limit in limits):
-            raise UsageError(
-                "--session-seconds, --upload-mib and --memory-mib must be more than 0"
-            )
+        limits = ("session_seconds", "upload_mib", "memory_mib", "disk_mib", "files")
+        for name in limits:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be more than 0")
         if self.secret is None and not Address(self.host, self.port).is_loopback:
             raise UsageError(
                 f"--host {self.host} lets in whoever reaches it, to run any code as this user: "
@@ -218,6 +222,10 @@ class _Server:
         now = time.monotonic()
         if now >= self._next_beat:
             self._beat()
+            if self._session is not None:  # a library writes what it likes
+                exceeded = self._session.limits.exceeded(self._session.folder)
+                if exceeded:
+                    self._end(self._session, f"the session was ended: {exceeded}")
             self._next_beat = now + _BEAT
         poll = select.poll()
         until = [self._next_beat, self._visitors.watch(poll)]
@@ -334,6 +342,8 @@ class _Server:
             min(options.session_seconds, asked),
             options.upload_mib << 20,
             _memory_bytes() * 9 // 10 if memory is None else memory << 20,
+            options.disk_mib << 20,
+            options.files,
         )
 
     def _watch(self, session: Session, events: Mapping[int, int]) -> None:

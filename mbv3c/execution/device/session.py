@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,11 +43,42 @@ class Limits:
         seconds: how long it may last.
         upload_bytes: size of the largest file that the client may write.
         memory_bytes: memory of each of its processes, without what files and libraries take.
+        disk_bytes: size of all files in its folder.
+        files: number of files and folders in its folder.
     """
 
     seconds: float
     upload_bytes: int
     memory_bytes: int
+    disk_bytes: int
+    files: int
+
+    def exceeded(self, folder: Path, more: int = 0, files: int = 0) -> str:
+        """Say which limit is exceeded by what is in a folder and `more` bytes in new files.
+
+        Nothing is said if none is.
+        """
+        count, size = files, more
+        for entry in _entries(folder):
+            count += 1
+            with suppress(OSError):  # it may go while we look
+                size += entry.stat(follow_symlinks=False).st_size
+            if count > self.files:
+                return f"it has more than {self.files:,} files, as --files allows"
+        if size > self.disk_bytes:
+            return f"its files are larger together than --disk-mib allows ({size >> 20:,} MiB)"
+        return ""
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield what is in a folder and below; links are not followed."""
+    waiting = [str(folder)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
 
 
 @dataclass
@@ -167,7 +199,7 @@ def _serve_client(
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.chdir(folder)
         connection.setblocking(True)
-        _register_functions(folder, opencl_missing)
+        _register_functions(folder, limits, opencl_missing)
         _ffi_api.ServerLoop(connection.fileno())
         status = 0
     except BaseException as error:
@@ -176,7 +208,7 @@ def _serve_client(
         os._exit(status)
 
 
-def _register_functions(folder: Path, opencl_missing: str) -> None:
+def _register_functions(folder: Path, limits: Limits, opencl_missing: str) -> None:
     """Register what TVM's server calls for files, and what a client may ask."""
 
     def within(name: str) -> str:
@@ -185,8 +217,17 @@ def _register_functions(folder: Path, opencl_missing: str) -> None:
             raise ValueError(f"{name!r} leads out of the session's folder")
         return str(path)
 
+    def upload(name: str, data: bytes) -> None:
+        path = Path(within(name))
+        old = path.stat().st_size if path.is_file() else None
+        exceeded = limits.exceeded(folder, len(data) - (old or 0), old is None)
+        if exceeded:
+            raise ValueError(f"{name!r} has no place in the session's folder: {exceeded}")
+        path.write_bytes(data)
+
     functions = {
         "tvm.rpc.server.workpath": within,
+        "tvm.rpc.server.upload": upload,
         "tvm.rpc.server.load_module": lambda name: tvm.runtime.load_module(within(name)),
         DESCRIBE: lambda: json.dumps(describe(opencl_missing).to_json()),
         **Stops().functions(),

@@ -6,7 +6,9 @@
 //       range (max - min) of the golden output; one line for each output. Class scores (outputs of
 //       rank 1 and 2) must agree in the argmax of every row, too. Where the line ends in "labels",
 //       the output holds labels or other whole numbers, and the number is the share of them that
-//       may differ, because they are at ties.
+//       may differ, because they are at ties. Where it ends in "scaled", channels differ by orders
+//       of magnitude, and BUNDLE/golden/scale.npy has the range of each element in its place;
+//       scale.1.npy is that of the second output, and so on.
 //   mbv3c_run [--repeat N] [--load LIBRARY] BUNDLE IN.npy OUT.npy [IN2.npy OUT2.npy ...]
 //       runs every input and writes its output.
 //   mbv3c_run [--load LIBRARY] --stream BUNDLE
@@ -846,19 +848,23 @@ int64_t argmax(const void* data, DLDataType type, int64_t first, int64_t length)
 struct Tolerance {
   double allowed;
   bool labels;  // whether `allowed` is the share of numbers that may differ
+  Array scale;  // the range of each element; without data, the golden output's own is for all
 };
 
-// Reads the next output's tolerance.
-Tolerance read_tolerance(FILE* file, const char* path, int64_t index) {
+// Reads the next output's tolerance, and its ranges where there are several.
+void read_tolerance(FILE* file, const char* path, const char* scale_path, int64_t index,
+                    Tolerance* tolerance) {
   char line[128], word[16] = "";
-  Tolerance tolerance;
-  if (!fgets(line, sizeof line, file) || sscanf(line, "%lf %15s", &tolerance.allowed, word) < 1 ||
-      !(tolerance.allowed >= 0 && tolerance.allowed <= 1)) {
+  if (!fgets(line, sizeof line, file) || sscanf(line, "%lf %15s", &tolerance->allowed, word) < 1 ||
+      !(tolerance->allowed >= 0 && tolerance->allowed <= 1)) {
     fail("%s: holds no number from 0 to 1 for output %" PRId64, path, index);
   }
-  tolerance.labels = strcmp(word, "labels") == 0;
-  if (word[0] && !tolerance.labels) fail("%s: %s is unknown", path, word);
-  return tolerance;
+  tolerance->labels = strcmp(word, "labels") == 0;
+  if (strcmp(word, "scaled") == 0) {
+    read_npy(path_of_array(scale_path, index).text, &tolerance->scale);
+  } else if (word[0] && !tolerance->labels) {
+    fail("%s: %s is unknown", path, word);
+  }
 }
 
 // Compares labels, of which only those at ties may differ, and prints the verdict.
@@ -875,7 +881,7 @@ bool same_labels(const Output& found, const Array& golden, double allowed) {
 }
 
 // Compares one output with its golden one and prints the verdict; returns whether it passed.
-bool matches(const Output& found, const Array& golden, Tolerance limit, const char* name) {
+bool matches(const Output& found, const Array& golden, const Tolerance& limit, const char* name) {
   double tolerance = limit.allowed;
   const DLTensor& tensor = found.shape;
   if (!same_type(tensor.dtype, golden.type)) {
@@ -892,6 +898,8 @@ bool matches(const Output& found, const Array& golden, Tolerance limit, const ch
   }
 
   if (limit.labels) return same_labels(found, golden, tolerance);
+  const Array& scale = limit.scale;
+  if (scale.data && scale.count != golden.count) fail("%s: its ranges are not of its shape", name);
   double error = 0, low = INFINITY, high = -INFINITY;
   for (int64_t i = 0; i < golden.count; ++i) {
     double wanted = number_at(golden.data, golden.type, i);
@@ -901,11 +909,14 @@ bool matches(const Output& found, const Array& golden, Tolerance limit, const ch
       printf("FAIL output element %" PRId64 " is %f, not a finite number\n", i, output);
       return false;
     }
-    error = fmax(error, fabs(output - wanted));
+    double range = scale.data ? number_at(scale.data, scale.type, i) : 1;
+    if (!(range > 0 && isfinite(range))) fail("%s: range %" PRId64 " is none", name, i);
+    error = fmax(error, fabs(output - wanted) / range);
     low = fmin(low, wanted);
     high = fmax(high, wanted);
   }
-  if (high > low) error /= high - low;  // a constant golden output is compared absolutely
+  // A constant golden output is compared absolutely.
+  if (!scale.data && high > low) error /= high - low;
 
   bool passed = error <= tolerance;
   char classes[128] = "";
@@ -944,6 +955,7 @@ bool check_folder(const Model& model, const char* folder, int repeat) {
   Path tolerance_path("%s/tolerance.txt", folder);
   File tolerances(tolerance_path.text, "r");
   Path input_path("%s/input.npy", folder), output_path("%s/output.npy", folder);
+  Path scale_path("%s/scale.npy", folder);
   Inputs inputs;
   read_inputs(model, input_path.text, &inputs);
   Value result = infer(model, &inputs, input_path.text, repeat);
@@ -954,7 +966,8 @@ bool check_folder(const Model& model, const char* folder, int repeat) {
     Path path = path_of_array(output_path.text, index);
     Array golden;
     read_npy(path.text, &golden);
-    Tolerance tolerance = read_tolerance(tolerances.handle, tolerance_path.text, index);
+    Tolerance tolerance;
+    read_tolerance(tolerances.handle, tolerance_path.text, scale_path.text, index, &tolerance);
     passed = matches(output, golden, tolerance, path.text) && passed;
   }
   return passed;

@@ -30,7 +30,7 @@ from mbv3c.targets.backend import Backend, Built
 from mbv3c.targets.ethos_u import report
 from mbv3c.targets.ethos_u.devices import WING, NpuOptions, NpuTarget, check_knobs, read_options
 from mbv3c.targets.ethos_u.doctor import NPU_TOOLS, require_npu_tools
-from mbv3c.targets.ethos_u.manifest import NpuManifest, manifest_of
+from mbv3c.targets.ethos_u.manifest import NpuManifest, manifest_of, options_of
 from mbv3c.targets.ethos_u.memories import VELA_INI, read_vela_config, with_config
 from mbv3c.targets.ethos_u.tuning.choose import VelaChoices
 from mbv3c.targets.ethos_u.tuning.estimates import context_of, estimates_for, status_lines
@@ -76,13 +76,7 @@ class EthosUBackend(Backend):
         check_image(model)
 
     def job_of(self, bundle: Bundle) -> Job:
-        manifest = manifest_of(bundle)
-        options = NpuOptions(
-            manifest.npu.knobs,
-            manifest.npu.sram_budget_bytes,
-            float_io=manifest.input.dtype == "float32",
-            prefix=manifest.npu.prefix,
-        )
+        options = options_of(manifest_of(bundle))
         return replace(super().job_of(bundle), target=self.device_of(bundle), options=options)
 
     def choices(self, target: Target, roots: Sequence[Path], progress: Progress) -> Choices:
@@ -145,7 +139,7 @@ class EthosUBackend(Backend):
         from mbv3c.targets.ethos_u.verify import verify
 
         progress("comparing fp32, QDQ, TOSA and command stream, step by step")
-        return verify(bundle, self.device_of(bundle), inputs)
+        return verify(bundle, self.device_of(bundle), inputs, again=known is None)
 
     def blocks(
         self,

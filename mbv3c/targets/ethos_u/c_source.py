@@ -4,7 +4,6 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,10 @@ from numpy.typing import NDArray
 from mbv3c.bundle import Golden
 from mbv3c.feeds import only_array
 from mbv3c.quoting import for_comment
+from mbv3c.targets.ethos_u.devices import NpuOptions, NpuTarget
 from mbv3c.targets.ethos_u.interpreter.program import scratch_bytes
-from mbv3c.targets.ethos_u.lowering.region import Boundary
+from mbv3c.targets.ethos_u.lowering.region import Boundary, Region
+from mbv3c.targets.ethos_u.memories import memories_of
 
 _STEM = "model"
 _PREFIX = "mbv3c_model"
@@ -48,22 +49,27 @@ class StreamLayout:
 def read_layout(raw: bytes) -> StreamLayout:
     """Read vela's raw output."""
     with np.load(io.BytesIO(raw)) as file:
-        return StreamLayout(
-            _bytes(file["cmd_data"]),
-            _bytes(file["weight_data"]),
-            int(file["weight_region"]),
-            scratch_bytes(file),
-            {int(file["scratch_fast_region"]): "cache", int(file["scratch_region"]): "arena"},
-            *(
-                tuple(
-                    (int(region), int(offset))
-                    for region, offset in zip(
-                        file[f"{kind}_region"], file[f"{kind}_offset"], strict=True
-                    )
+        return layout_of(file)
+
+
+def layout_of(file: Mapping[str, NDArray[Any]]) -> StreamLayout:
+    """Return where things lie by the arrays of vela's raw output."""
+    return StreamLayout(
+        _bytes(file["cmd_data"]),
+        _bytes(file["weight_data"]),
+        int(file["weight_region"]),
+        scratch_bytes(file),
+        {int(file["scratch_fast_region"]): "cache", int(file["scratch_region"]): "arena"},
+        *(
+            tuple(
+                (int(region), int(offset))
+                for region, offset in zip(
+                    file[f"{kind}_region"], file[f"{kind}_offset"], strict=True
                 )
-                for kind in ("input", "output")
-            ),
-        )
+            )
+            for kind in ("input", "output")
+        ),
+    )
 
 
 def _bytes(array: NDArray[Any]) -> bytes:
@@ -115,22 +121,34 @@ class CProgram:
         return f".{kind}.{self.name(name)}.{words}"
 
 
-def write_c(program: CProgram, folder: Path, golden: Golden) -> None:
-    """Write header, source and test vectors of a command stream into a bundle.
+def program_of(
+    layout: StreamLayout, target: NpuTarget, options: NpuOptions, region: Region
+) -> CProgram:
+    """Return what is written in C of a stream."""
+    return CProgram(
+        layout,
+        target.name,
+        memories_of(target, options.knobs),
+        region.inputs,
+        region.outputs,
+        options.prefix,
+        options.float_io,
+    )
+
+
+def texts(program: CProgram, golden: Golden) -> dict[str, str]:
+    """Return header, source and test vectors of a command stream, by the names of files.
 
     Args:
         program: what to write.
-        folder: the folder of the bundle.
         golden: an input of the stream and what it gives, as the device has them.
     """
-    texts = {
+    return {
         f"{program.stem}.h": header(program),
         f"{program.stem}.c": source(program),
         f"{program.stem}_golden.h": "\n".join(_golden_header(program)) + "\n",
         f"{program.stem}_golden.c": "\n".join(_golden_source(program, golden)) + "\n",
     }
-    for name, text in texts.items():
-        (folder / name).write_text(text)
 
 
 def header(program: CProgram) -> str:

@@ -23,7 +23,7 @@ from mbv3c.manifest import Manifest, TensorRecord
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.targets.ethos_u import c_source, vela
-from mbv3c.targets.ethos_u.devices import NpuOptions, NpuTarget
+from mbv3c.targets.ethos_u.devices import Knobs, NpuOptions, NpuTarget
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
 from mbv3c.targets.ethos_u.lowering.device_graph import (
     ZERO_POINTS,
@@ -39,7 +39,7 @@ from mbv3c.targets.ethos_u.manifest import (
     NpuRecord,
     NpuTargetRecord,
 )
-from mbv3c.targets.ethos_u.memories import VELA_INI, memories_of
+from mbv3c.targets.ethos_u.memories import VELA_INI
 from mbv3c.targets.ethos_u.placement import npu_part, placed
 from mbv3c.targets.ethos_u.tflite import with_quantization
 from mbv3c.targets.ethos_u.tuning.choose import Better, VelaChoices, better_choice
@@ -271,8 +271,7 @@ def _built(
     region: Region, target: NpuTarget, options: NpuOptions, *, tuned: bool
 ) -> tuple[vela.VelaOutput, Cost | None]:
     knobs, budget = options.knobs, options.sram_bytes
-    # A tuned choice is built exactly as it was estimated; that it fits was looked up.
-    built = vela.build(region.tosa, target, knobs, None if tuned else budget)
+    built = compiled_by_vela(region.tosa, target, knobs, budget, tuned=tuned)
     over = budget is not None and built.cost.sram_bytes > budget
     least = None
     if over or options.compare_size:
@@ -304,16 +303,22 @@ def _write(
     (folder / bundles.NPU_STREAM).write_bytes(output.raw)
     if target.vela_config is not None:
         (folder / VELA_INI).write_text(target.vela_config)
-    program = c_source.CProgram(
-        c_source.read_layout(output.raw),
-        target.name,
-        memories_of(target, options.knobs),
-        region.inputs,
-        region.outputs,
-        options.prefix,
-        options.float_io,
-    )
-    c_source.write_c(program, folder, golden)
+    program = c_source.program_of(c_source.read_layout(output.raw), target, options, region)
+    for name, text in c_source.texts(program, golden).items():
+        (folder / name).write_text(text)
+
+
+def compiled_by_vela(
+    tosa: bytes, target: NpuTarget, knobs: Knobs, budget: int | None, *, tuned: bool
+) -> vela.VelaOutput:
+    """Have vela compile a TOSA file with the choices of a bundle.
+
+    A tuned choice is built exactly as it was estimated; that it fits was looked up.
+
+    Raises:
+        Mbv3cError: vela fails.
+    """
+    return vela.build(tosa, target, knobs, None if tuned else budget)
 
 
 def complete(manifest: Manifest, built: NpuBuilt, target: NpuTarget) -> NpuManifest:
@@ -324,8 +329,8 @@ def complete(manifest: Manifest, built: NpuBuilt, target: NpuTarget) -> NpuManif
     on_cpu = lowered.parts.on_cpu if host is not None else ()
     ends = lowered.parts.ends if options.float_io else ()
     npu = NpuRecord(
-        inputs=_ends(region.inputs, layout.inputs),
-        outputs=_ends(region.outputs, layout.outputs),
+        inputs=ends_of(region.inputs, layout.inputs),
+        outputs=ends_of(region.outputs, layout.outputs),
         constants_region=layout.constants_region,
         scratch_bytes={str(number): size for number, size in sorted(layout.scratch.items())},
         command_stream_bytes=len(layout.commands),
@@ -365,9 +370,10 @@ def _outputs(lowered: NpuLowered, dtype: str) -> tuple[TensorRecord, ...]:
     return tuple(TensorRecord(end.name, tuple(end.shape), dtype) for end in outputs)
 
 
-def _ends(
+def ends_of(
     boundaries: Sequence[Boundary], places: Sequence[tuple[int, int]]
 ) -> tuple[EndRecord, ...]:
+    """Say where inputs or outputs lie, as region and offset, and what their integers mean."""
     return tuple(
         EndRecord(
             name=boundary.name,

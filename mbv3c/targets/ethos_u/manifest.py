@@ -8,7 +8,7 @@ import msgspec
 
 from mbv3c.bundle import Bundle
 from mbv3c.manifest import Manifest, TargetRecord, TensorRecord
-from mbv3c.targets.ethos_u.devices import Knobs
+from mbv3c.targets.ethos_u.devices import Knobs, NpuOptions
 from mbv3c.targets.ethos_u.vela import Cost
 
 
@@ -171,6 +171,16 @@ class NpuManifest(Manifest):
     def taken(self) -> tuple[TensorRecord, ...]:
         """The image as the model has it: `mbv3c run` quantizes it for the device."""
         return (replace(self.input, dtype=self.npu.image_dtype),)
+
+
+def options_of(manifest: NpuManifest) -> NpuOptions:
+    """Return how a bundle was asked for."""
+    return NpuOptions(
+        manifest.npu.knobs,
+        manifest.npu.sram_budget_bytes,
+        float_io=manifest.input.dtype == "float32",
+        prefix=manifest.npu.prefix,
+    )
 
 
 def manifest_of(bundle: Bundle) -> NpuManifest:

@@ -9,6 +9,7 @@ import numpy as np
 from mbv3c.parity.tolerance import HOST_ERROR, LEAST_COSINE, Tolerance
 from mbv3c.parity.verdict import Check, Pairs
 from mbv3c.targets.ethos_u.host_parity import HostParity
+from mbv3c.targets.ethos_u.made_again import MadeAgain
 
 
 def sentences(parity: dict[str, Any]) -> list[str]:
@@ -34,8 +35,20 @@ def sentences(parity: dict[str, Any]) -> list[str]:
         f"(allowed {alone['allowed_lsb']}), in {alone['worst']}"
         f"{'' if parity['same_tosa'] else '; the TOSA file is NOT what QDQ lowers to'}",
         f"  TOSA against the command stream: {streams[parity['stream_bit_equal']]}",
+        *_made_again(parity.get("made_again")),
         *_on_host(parity["host"]),
     ]
+
+
+def _made_again(again: dict[str, Any] | None) -> Iterator[str]:
+    if again is None:
+        return
+    found = "equal, byte by byte"
+    if again["differing"]:
+        found = f"DIFFERENT: {'; '.join(again['differing'])}"
+    elif again["not_compared"]:
+        found = f"NOT COMPARED: {again['not_compared']}"
+    yield f"  stream and C files, made once more: {found}"
 
 
 def _on_host(host: dict[str, Any] | None) -> Iterator[str]:
@@ -113,6 +126,7 @@ class NpuParity:
         stream_inputs: number of inputs on which the command stream was interpreted.
         stream_said: why it was not checked, or what was wrong.
         pairs: the outputs that TOSA's integers stand for, and those of the QDQ model.
+        again: what came of making the files once more; None where they were just made.
     """
 
     inputs: tuple[StepInput, ...]
@@ -123,6 +137,7 @@ class NpuParity:
     stream_inputs: int
     stream_said: str
     pairs: Pairs = field(default=(), repr=False, compare=False)
+    again: MadeAgain | None = None
 
     @property
     def passed(self) -> bool:
@@ -151,6 +166,7 @@ class NpuParity:
         missed += self.missed_on_host
         if self.stream_equal is False:
             missed.append(f"the command stream is not what TOSA computes: {self.stream_said}")
+        missed += self.again.differing if self.again else ()
         return missed
 
     @property
@@ -196,6 +212,7 @@ class NpuParity:
             "stream_not_checked": self.stream_said if self.stream_equal is None else None,
             "stream_error": self.stream_said or None if self.stream_equal is False else None,
             "inputs": [{**asdict(step), "passed": step.passed} for step in self.inputs],
+            **({"made_again": asdict(self.again)} if self.again else {}),
         }
 
     @property
@@ -238,7 +255,16 @@ class NpuParity:
         return [
             *(Check("parity", *row) for row in rows),
             Check("parity", "command stream", stream is not False, text, skipped=stream is None),
+            *self._checks_of_files(),
         ]
+
+    def _checks_of_files(self) -> Iterator[Check]:
+        again = self.again
+        if again is None:
+            return
+        text = "; ".join(again.differing) or again.not_compared or "byte by byte what vela makes"
+        skipped = bool(again.not_compared)
+        yield Check("parity", "files", not again.differing, text, skipped=skipped)
 
     def errors(self) -> list[dict[str, Any]]:
         """Return how far TOSA is from QDQ, in LSB."""

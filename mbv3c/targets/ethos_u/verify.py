@@ -42,6 +42,7 @@ from mbv3c.targets.ethos_u.lowering.device_graph import device_graph
 from mbv3c.targets.ethos_u.lowering.layout import to_device
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Region
+from mbv3c.targets.ethos_u.made_again import made_again
 from mbv3c.targets.ethos_u.manifest import manifest_of
 from mbv3c.targets.ethos_u.placement import npu_part
 from mbv3c.targets.ethos_u.verdict import NpuParity, OperatorsAlone, StepInput
@@ -50,8 +51,12 @@ _NUDGED = 9
 _STREAM_INPUTS = 2
 
 
-def verify(bundle: Bundle, device: NpuTarget, inputs: list[Feed] | None = None) -> NpuParity:
+def verify(
+    bundle: Bundle, device: NpuTarget, inputs: list[Feed] | None = None, *, again: bool = True
+) -> NpuParity:
     """Check a bundle, using only the files in the bundle; `inputs` are the user's own.
+
+    `again` has vela compile the network once more, for comparison: not what it has just made.
 
     Raises:
         Mbv3cError: a tool fails.
@@ -61,7 +66,7 @@ def verify(bundle: Bundle, device: NpuTarget, inputs: list[Feed] | None = None) 
     region = npu_part(partition(quantized, lowering(manifest.npu.knobs.mean, device)))
     host = read_bundled(bundle.path / NPU_HOST) if manifest.host else None
     tosa, stream = (bundle.path / TOSA).read_bytes(), bundle.path / NPU_STREAM
-    return check(
+    found = check(
         read_bundled(bundle.model),
         quantized,
         region,
@@ -71,6 +76,7 @@ def verify(bundle: Bundle, device: NpuTarget, inputs: list[Feed] | None = None) 
         inputs,
         interpreted=device.interpreted,
     )
+    return replace(found, again=made_again(bundle, device, region)) if again else found
 
 
 def check(
@@ -118,7 +124,7 @@ def check(
     noise = np.random.default_rng(20190506).integers(-128, 128, integers[0].shape)
     streamed = [integers[0], noise.astype(np.int8)][:_STREAM_INPUTS]
     tosas = [wanted[0], run_tosa(tosa, streamed[1:])]
-    equal, count, reason = _streamed(raw, region, streamed, tosas)
+    equal, count, reason = check_stream(raw, region, streamed, tosas)
     return NpuParity(steps, *lowered, equal, count, reason, pairs)
 
 
@@ -249,7 +255,7 @@ def _every_integer(quantized: onnx.ModelProto, x: Feed) -> dict[str, NDArray[np.
     return by_name
 
 
-def _streamed(
+def check_stream(
     raw: Path, region: Region, inputs: list[NDArray[np.int8]], wanted: list[list[NDArray[Any]]]
 ) -> tuple[bool | None, int, str]:
     """Return the last three fields of `NpuParity`."""

@@ -223,20 +223,21 @@ def golden_from(reference: Reference, precision: Precision) -> Golden:
         [output.output for output, _ in first],
         [_of_own_range(output, tolerance, by_rounding) for output, by_rounding in first],
         [output.answers is not None for output, _ in first],
+        [output.scales for output, _ in first],
     )
 
 
 def _of_own_range(output: ReferenceOutput, tolerance: Tolerance, by_rounding: float) -> float:
-    """Return what is allowed as a fraction of the output's own range, which boards compare by.
+    """Return what is allowed as a fraction of the range that boards compare by.
 
-    `by_rounding` is what rounding allows, of the range that errors are fractions of. Of labels the
-    result is the share of those that are at ties.
+    That is the output's own, or that of each element. `by_rounding` is what rounding allows, of
+    the range that errors are fractions of. Of labels the result is the share of those at ties.
     """
     if output.answers is not None:
         allowed = tolerance.allowed(output.spread, output.step, output.rounding)
         return share_at_ties(output, allowed)
     own = float(np.ptp(output.output.astype(np.float64))) if output.output.size else 0.0
-    factor = output.span / own if own > 0 else 1.0
+    factor = output.span / own if own > 0 and output.scales is None else 1.0
     step = None if output.step is None else output.step * factor
     least = tolerance.allowed(0.0, step, output.rounding)
     return min(1.0, max(least, by_rounding * factor))

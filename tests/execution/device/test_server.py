@@ -280,8 +280,8 @@ def _sessions(served: Served) -> list[str]:
 
 
 def test_limits(tmp_path: Path, no_opencl: dict[str, str], misbehaving: Path) -> None:
-    limits = ("--session-seconds", 2, "--upload-mib", 1, "--key", "mine")
-    with served(tmp_path, *limits, environment=no_opencl) as limited:
+    limits = ("--session-seconds", 4, "--upload-mib", 1, "--disk-mib", 2, "--files", 4)
+    with served(tmp_path, *limits, "--key", "mine", environment=no_opencl) as limited:
         with pytest.raises(Exception, match="match"):
             rpc.connect(HOST, limited.port)
         remote = rpc.connect(HOST, limited.port, "mine")
@@ -290,9 +290,24 @@ def test_limits(tmp_path: Path, no_opencl: dict[str, str], misbehaving: Path) ->
         remote = rpc.connect(HOST, limited.port, "mine")
         remote.upload(bytearray(misbehaving.read_bytes()), "model.so")
         hang = remote.load_module("model.so")["hang"]
-        with pytest.raises(Exception, match="the session's 2 s are over"):
+        with pytest.raises(Exception, match="the session's 4 s are over"):
             hang()
         assert _sessions(limited) == []
+        remote = rpc.connect(HOST, limited.port, "mine")
+        most = bytearray(1 << 20)
+        remote.upload(most, "a")
+        remote.upload(most, "b")
+        with pytest.raises(Exception, match="larger together than --disk-mib allows"):
+            remote.upload(most, "c")
+        remote.upload(most, "a")  # in the place of what was there
+        remote.remove("a")
+        for name in "acd":
+            remote.upload(bytearray(b"x"), name)
+        with pytest.raises(Exception, match="more than 4 files"):
+            remote.upload(bytearray(b"x"), "e")
+        (folder,) = limited.log.parent.glob(".mbv3c-scratch-session-*")
+        (folder / "b").write_bytes(most * 3)  # as a library may
+        limited.await_line("the session was ended: its files are")
         # The client may ask for less than the server allows.
         remote = rpc.connect(HOST, limited.port, "mine", session_timeout=0.5)
         with pytest.raises(Exception, match=r"the session's 0.5 s are over"):
@@ -336,7 +351,8 @@ def test_killed_server_takes_its_session_along(
         (("--tracker", "127.0.0.1:9190"), "--tracker needs --key"),
         (("--tracker", "127.0.0.1"), "'127.0.0.1' is no address"),
         (("--key", "two words"), "has a space in it"),
-        (("--upload-mib", 0), "must be more than 0"),
+        (("--upload-mib", 0), "--upload-mib must be more than 0"),
+        (("--files", 0), "--files must be more than 0"),
         (("--port", 70000), "--port 70000 is not possible"),
     ],
 )

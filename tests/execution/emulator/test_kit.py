@@ -223,6 +223,23 @@ def test_golden_check_fails_on_another_argmax(board: Board, bundle: Path) -> Non
     assert f"argmax {best} instead of {worst} in row 0" in done.stdout
 
 
+def test_each_element_is_judged_by_its_own_range(board: Board, bundle: Path) -> None:
+    golden = np.load(bundle / "golden" / "output.npy")
+    scale = np.full_like(golden, np.ptp(golden))
+    scale[0, 0] /= 10
+    (bundle / "golden" / "tolerance.txt").write_text("1e-5 scaled\n")
+    done = board(bundle)
+    assert done.returncode == 1, done
+    assert "scale.npy" in done.stderr
+    np.save(bundle / "golden" / "scale.npy", scale)
+    assert board(bundle).returncode == 0
+    for place, code in ((1, 0), (0, 3)):
+        wrong = golden.copy()
+        wrong[0, place] += 3e-6 * np.ptp(golden)
+        np.save(bundle / "golden" / "output.npy", wrong)
+        assert board(bundle).returncode == code
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_golden_check_fails_on_what_is_no_number(board: Board, bundle: Path, value: float) -> None:
     x = np.load(bundle / "golden" / "input.npy")

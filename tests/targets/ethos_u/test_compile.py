@@ -27,6 +27,7 @@ from mbv3c.precision import INT8
 from mbv3c.provenance import PROVENANCE, SBOM
 from mbv3c.quantization.calibration import Calibration, random_inputs
 from mbv3c.targets import find_target, open_bundle
+from mbv3c.targets.ethos_u.backend import BACKEND
 from mbv3c.targets.ethos_u.c_source import read_layout
 from mbv3c.targets.ethos_u.compiling import TOSA
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret
@@ -34,6 +35,7 @@ from mbv3c.targets.ethos_u.interpreter.program import Registers, StreamError, de
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.lowering.region import Region
+from mbv3c.targets.ethos_u.made_again import MadeAgain, made_again
 from mbv3c.targets.ethos_u.verdict import NpuParity
 from mbv3c.targets.ethos_u.verify import other_constants
 from mbv3c.trust import MADE_HERE
@@ -86,6 +88,7 @@ def test_every_step_is_the_one_before_it(bundle: Path, parity: NpuParity):
     assert parity.passed
     assert parity.stream_equal is True
     assert parity.stream_inputs == 2
+    assert parity.again == MadeAgain(())
     spread = max(one.spread_lsb for one in parity.inputs)
     for one in parity.inputs:
         assert one.lsb <= one.allowed_lsb == max(LSB, 2 * spread)
@@ -249,6 +252,31 @@ def test_one_flipped_bit_of_a_bias_misses_parity(
     assert parity["stream_error"]
 
 
+def test_what_no_input_shows_is_found_by_making_the_files_again(
+    bundle: Path, region: Region, tmp_path: Path
+):
+    broken, raw = tmp_path / "broken", tmp_path / "broken" / NPU_STREAM
+    shutil.copytree(bundle, broken)
+    words = read_program(raw).words
+    (first, *_) = (one.word for one in decode(words) if one.name == "SET_BLOCKDEP")
+    flip(raw, len(words.tobytes()[: 4 * first]) - words.nbytes + 2, 1, "cmd_data.npy")
+    c_source = (broken / "model.c").read_text()
+    (broken / "model.c").write_text(c_source.replace("0x", "0X", 1))
+    document = json.loads((broken / "manifest.json").read_text())
+    document["npu"]["outputs"][0]["scale"] *= 2
+    (broken / "manifest.json").write_text(json.dumps(document))
+    rehash(broken, NPU_STREAM)
+    rehash(broken, "model.c")
+    (y,) = interpret(read_program(raw), [np.load(bundle / "golden" / "input.npy")])
+    assert (y.ravel() == np.load(bundle / "golden" / "output.npy").ravel()).all()
+    changed = open_bundle(broken)
+    stream, *files = made_again(changed, BACKEND.device_of(changed), region).differing
+    assert "1 bytes differ" in stream
+    assert f"(SET_BLOCKDEP at word {first})" in stream
+    # The C files are those of the changed stream, but for this letter.
+    assert [text.split(":")[0] for text in files] == ["model.c", "manifest.json"]
+
+
 def test_a_tosa_file_that_is_not_of_the_model_misses_parity(
     bundle: Path, quantized: onnx.ModelProto, tmp_path: Path
 ):
@@ -267,14 +295,14 @@ def test_every_operator_by_itself_is_that_of_onnxruntime(parity: NpuParity):
     assert alone.lsb <= alone.allowed_lsb == 1
 
 
-def flip(raw: Path, place: int, bit: int) -> None:
-    """Flip a bit of a byte of the constants' region."""
+def flip(raw: Path, place: int, bit: int, name: str = "weight_data.npy") -> None:
+    """Flip a bit of a byte of an array, of the constants' region; from the end if negative."""
     with zipfile.ZipFile(raw) as archive:
         files = {name: bytearray(archive.read(name)) for name in archive.namelist()}
-    data = files["weight_data.npy"]
+    data = files[name]
     (length,) = struct.unpack_from("<H", data, 8)  # of the header, as npy 1.0 has it
     assert data[6] == 1
-    data[10 + length + place] ^= bit
+    data[place if place < 0 else 10 + length + place] ^= bit
     with zipfile.ZipFile(raw, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, bytes(content))

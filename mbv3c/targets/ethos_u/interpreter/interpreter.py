@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.errors import UsageError
+from mbv3c.steps import of_large, step
 from mbv3c.targets.ethos_u.interpreter.feature_map import (
     element_type,
     output_map,
@@ -189,7 +190,7 @@ def interpret(program: Program, inputs: Sequence[NDArray[Any]]) -> list[NDArray[
     for tensor, values in zip(program.inputs, inputs, strict=True):
         memory.store(tensor.region, tensor.offset, _bytes_of(values, tensor))
     registers, running = Registers(), RunningCommands(program.accelerator)
-    with WeightDecoder() as decoder:
+    with step("interpreting the command stream", "mbv3c", of_large), WeightDecoder() as decoder:
         for command in decode(program.words):
             memory.accesses = []
             try:

@@ -14,6 +14,7 @@ second word follows with a payload (`command_no_payload_t`, `command_with_payloa
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -217,6 +218,7 @@ def accelerator_of(config: int) -> Accelerator:
     )
 
 
+_MOST_SCRATCH = 1 << 30  # bytes of a region: more than networks for these devices need
 _MAGIC = b"COP1"
 _CONFIG, _COMMAND_STREAM, _NOP = 1, 2, 5  # DACommands
 
@@ -239,7 +241,12 @@ class ProgramTensor:
 
     @property
     def bytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.element_size
+        return prod(self.shape) * self.element_size
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether it has extents, a place, and elements of a size that devices know."""
+        return min(self.shape, default=1) > 0 <= self.offset and self.element_size in (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -281,7 +288,7 @@ def read_program(path: Path) -> Program:
     try:
         with open_arrays(path, kinds="biufS") as file:
             return _program(file)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StreamError(f"{path} is not a raw output of vela: {error}") from error
 
 
@@ -293,7 +300,14 @@ def _program(file: Mapping[str, NDArray[Any]]) -> Program:
     constants_region = int(file["weight_region"])
     inputs, outputs = tuple(_tensors(file, "input")), tuple(_tensors(file, "output"))
     scratch = scratch_bytes(file)
+    for region, size in scratch.items():
+        if not 0 < size <= _MOST_SCRATCH:
+            raise UnsupportedError(
+                f"region {region} of {size:,} bytes, where {_MOST_SCRATCH:,} are the most"
+            )
     for tensor in (*inputs, *outputs):
+        if not tensor.is_possible:
+            raise StreamError(f"an input or output that no device has: {tensor}")
         if tensor.region == constants_region:
             raise StreamError(f"an input or output lies among the constants: {tensor}")
         if tensor.offset + tensor.bytes > scratch.get(tensor.region, 0):
