@@ -27,6 +27,8 @@ Tensors = dict[int, dict[str, Array]]
 
 _HALF = "float16"
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
+# These move nothing in memory, so a kernel may have them inside without naming them.
+_VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Graph:
         if not nodes or not writes:
             return None
         inside = sorted(nodes.values(), key=lambda node: self._order[id(node)])
-        others = (node for node in inside if node.op_type not in _PAIR)
+        others = (node for node in inside if node.op_type not in (*_PAIR, *_VIEWS))
         if any((node.name or f"→ {node.output[0]}") not in kernel.nodes for node in others):
             return None  # another kernel computes it, and hands it over in memory of no name
         copies = [_renamed(node, renamed) for node in inside]
