@@ -18,7 +18,7 @@ from mbv3c.quantization.calibration import Calibration, random_with_warning
 from mbv3c.quantization.layers import Layer, layers
 from mbv3c.quantization.options import KeepFloat, QuantizeOptions
 from mbv3c.quantization.quantize import BudgetError, Trial, quantize, rewritten
-from mbv3c.quantization.ranges import known_ranges, observe
+from mbv3c.quantization.ranges import Observed, known_ranges, observe
 from mbv3c.quantization.report import QuantizationReport
 
 _SAFE_COSINE = 0.95  # on calibration inputs; others than these decide whether a bundle passes
@@ -76,14 +76,19 @@ def quantize_once(
     best = search.best(made[1].cosine, progress)
     if on_device is not None:
         best = search.shortened(best, progress)
+
+    def by(way: QuantizeOptions) -> Made:
+        known = search.observed
+        return quantize(model, source, way, observed=known, rank_layers=False, progress=progress)
+
     if best.options != QuantizeOptions():
-        made = quantize(model, source, best.options, rank_layers=False, progress=progress)
+        made = by(best.options)
     if not may_keep_float or made[1].cosine >= _SURE_COSINE:
         return made
     progress(f"layers stay in fp32 until {_SOUND_DB} dB (--keep-float)")
     keep = replace(best.options, keep_float=KeepFloat(budget_db=_SOUND_DB))
     try:
-        return quantize(model, source, keep, rank_layers=False, progress=progress)
+        return by(keep)
     except BudgetError:  # which nobody asked for; the verdict is that of `verify`
         return made
 
@@ -103,10 +108,12 @@ class _Search:
     Attributes:
         trials: for each way what is needed to measure it, with all layers.
         inside: the layers that the device computes, in order.
+        observed: what the inputs have shown.
     """
 
     trials: Sequence[Trial]
     inside: Sequence[Layer]
+    observed: Observed
 
     @staticmethod
     def of(
@@ -123,7 +130,7 @@ class _Search:
             for way in (QuantizeOptions(), *_OTHER_RANGES)
         ]
         inside = [part for part in every if computed is None or {*part.nodes} & {*computed}]
-        return _Search(trials, inside)
+        return _Search(trials, inside, observed)
 
     def best(self, by_minmax: float, progress: Progress) -> _Found:
         """Return the ranges with which outputs are nearest to fp32."""

@@ -34,9 +34,10 @@ from mbv3c.quantization.layers import Layer, layers, left_float, normalized
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.qdq import in_quantizable_opset, insert_qdq, quantized_tensors
 from mbv3c.quantization.ranges import (
+    Observed,
     Range,
-    calibrate,
     known_ranges,
+    observe,
     run_all,
     seen_bounds,
 )
@@ -155,6 +156,7 @@ def quantize(
     options: QuantizeOptions | None = None,
     *,
     ranges: Mapping[str, Range] | None = None,
+    observed: Observed | None = None,
     rank_layers: bool = True,
     progress: Progress = lambda step: None,
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
@@ -165,6 +167,7 @@ def quantize(
         calibration: inputs to take ranges from and to measure on.
         options: how to quantize.
         ranges: ranges of tensors of the rewritten graph, which replace calibrated ones.
+        observed: what these inputs have shown of the rewritten graph, if that is known.
         rank_layers: whether to measure every layer by itself, which takes longest; done in any
             case if the most sensitive layers are to stay fp32.
         progress: function that is told what is being done.
@@ -184,8 +187,10 @@ def quantize(
     keep = options.keep_float
     every = layers(graph)
     parts = tuple(part for part in every if part.name not in keep.elsewhere)
-    progress(f"calibrating on {calibration.source}")
-    measured = calibrate(graph, calibration.calibrating, options)
+    if observed is None:
+        progress(f"calibrating on {calibration.source}")
+        observed = observe(graph, calibration.calibrating, spread=options.method != "minmax")
+    measured = observed.ranges(options)
     if options.known_ranges:
         measured = known_ranges(graph, measured)
     inputs = calibration.evaluating()

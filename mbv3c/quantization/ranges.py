@@ -68,26 +68,15 @@ class Observed:
         }
 
 
-def calibrate(
-    model: onnx.ModelProto, batches: Callable[[], Iterator[Feed]], options: QuantizeOptions
-) -> dict[str, Range]:
-    """Return the range of every fp32 tensor that the graph computes.
-
-    Args:
-        model: the fp32 model.
-        batches: function that reads the calibration inputs from the beginning.
-        options: options, of which only `method` and `percentile` are used.
-
-    Raises:
-        CalibrationError: an input makes a tensor NaN or infinite.
-    """
-    return observe(model, batches, spread=options.method != "minmax").ranges(options)
-
-
 def observe(
     model: onnx.ModelProto, batches: Callable[[], Iterator[Feed]], *, spread: bool
 ) -> Observed:
-    """Run calibration inputs, and a second time for histograms if `spread`.
+    """Run calibration inputs, and a second time for histograms, which all but `minmax` need.
+
+    Args:
+        model: the fp32 model.
+        batches: function that reads the inputs from the beginning.
+        spread: whether to make histograms.
 
     Raises:
         CalibrationError: an input makes a tensor NaN or infinite.

@@ -149,7 +149,7 @@ def test_the_worst_layers_stay_float_where_a_bundle_would_miss() -> None:
 
 
 def test_the_end_stays_float_where_the_cpu_is_behind_the_device() -> None:
-    """What the device leaves to the CPU is not quantized; nor is more of the end, if it must be."""
+    """What the device leaves to the CPU is not quantized, nor more of the end if it must not."""
     sizes = np.array([1000, *[1] * 7], np.float32).reshape(8, 1, 1, 1)
     model = quantizing.graph(
         """g (float[1, 4, 8, 8] x) => (float[1, 8, 8, 8] y)
@@ -172,7 +172,8 @@ def test_the_end_stays_float_where_the_cpu_is_behind_the_device() -> None:
         assert report.cosine > 0.95
     assert "layers in fp32 on the CPU" in "".join(said)
     _, report = quantize_once(model, inputs, None, said.append)
-    assert report is not None and not report.kept_float
+    assert report is not None
+    assert not report.kept_float
 
 
 def test_ranges_are_by_percentile_where_a_bundle_would_miss() -> None:

@@ -18,7 +18,7 @@ class Reason:
 
 IN_FP32 = Reason(
     "fp32 in the quantized model",
-    "quantize its result (--keep-float 0, where compile left it in fp32), or end the network before it",
+    "quantize its result (--keep-float 0 where compile left it so), or end the network before it",
 )
 BEHIND_THE_CUT = Reason(
     "behind operators of the CPU, and a bundle holds one command stream",
