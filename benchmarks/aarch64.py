@@ -138,7 +138,13 @@ def to_ncnn(machine: Machine, model: Path) -> None:
 
 
 def count_runtime(
-    machine: Machine, cpu: str, runtime: str, precision: str, model: Path, bundle: Path
+    machine: Machine,
+    cpu: str,
+    runtime: str,
+    precision: str,
+    model: Path,
+    bundle: Path,
+    inferences: int = _INFERENCES,
 ) -> Executed:
     """Count the instructions of one inference of another runtime.
 
@@ -152,6 +158,7 @@ def count_runtime(
         precision: fp32; ncnn also has fp16, and onnxruntime int8 for a quantized model.
         model: the ONNX file; for ncnn the files beside it. The output goes to RUNTIME.npy there.
         bundle: its golden files are the input and what the output is compared with.
+        inferences: how many are run, the first two among them.
     """
     root, site = machine.folder / "root", machine.folder / "site"
     given = model.with_suffix("") if runtime == "ncnn" else model
@@ -168,7 +175,7 @@ def count_runtime(
             *("-U", "LD_LIBRARY_PATH", "-U", "LD_PRELOAD", "-U", "PYTHONHOME"),
             *(part for name, value in settings.items() for part in ("-E", f"{name}={value}")),
             *(machine.python, "-s", _HERE / "guest.py", runtime, precision, given),
-            *(bundle / GOLDEN_INPUT, output, machine.folder / "marks.so", str(_INFERENCES)),
+            *(bundle / GOLDEN_INPUT, output, machine.folder / "marks.so", str(inferences)),
         ],
         machine.kit,
         doing=f"counting the instructions of {runtime}",

@@ -69,7 +69,9 @@ def compile_model(
     if len(programs) > 1:
         job = replace(job, choices=SharedPacking(job.choices))
     with new_folder(output, force=force) as folder:
-        prepared = [prepare(each, asked, progress) for each, asked in programs]
+        prepared = [
+            prepare(each, asked, progress, backend.on_device(asked)) for each, asked in programs
+        ]
         lowered = [backend.lower(one, job, progress) for one in prepared]
         prepared = [
             replace(one, lowered=made) for one, made in zip(prepared, lowered, strict=True)

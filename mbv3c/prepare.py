@@ -1,6 +1,6 @@
 """From the model as given to the graph that a backend lowers: quantize, rewrite."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -29,7 +29,7 @@ from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.passes import CLEANING, COMPILING, PassReport, run_pipeline
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
-from mbv3c.quantization.quantize import quantize_once
+from mbv3c.quantization.by_itself import OnDevice, quantize_once
 from mbv3c.quantization.report import QuantizationReport
 from mbv3c.version import __version__
 
@@ -76,10 +76,13 @@ class Prepared:
     lowered: Any = None
 
 
-def prepare(model: onnx.ModelProto, job: Job, progress: Progress) -> Prepared:
+def prepare(
+    model: onnx.ModelProto, job: Job, progress: Progress, on_device: OnDevice | None = None
+) -> Prepared:
     """Quantize a model, if the precision asks for it, and rewrite it.
 
-    A model that has QDQ pairs already is taken as it is.
+    A model that has QDQ pairs already is taken as it is. Of a device with a CPU behind it
+    `on_device` says what it computes of a rewritten model with pairs.
 
     Raises:
         UsageError: the model is quantized already, and the job says how to quantize it.
@@ -91,11 +94,16 @@ def prepare(model: onnx.ModelProto, job: Job, progress: Progress) -> Prepared:
     graph, reports = rewritten_for(model, job.precision)
     base, quantized, report = model, None, None
     if job.precision.quantized:
+
+        def computed(with_pairs: onnx.ModelProto) -> Collection[str] | None:
+            return on_device(rewritten_for(with_pairs, job.precision)[0]) if on_device else None
+
         with_pairs, report = quantize_once(
             graph,
             job.calibration,
             job.quantizing,
             progress,
+            computed if on_device else None,
             may_keep_float=job.target.computes_fp32,
         )
         if report is not None:

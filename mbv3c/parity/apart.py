@@ -28,6 +28,8 @@ Tensors = dict[int, dict[str, Array]]
 _HALF, _INT8 = "float16", "int8"
 _MOST_TOGETHER = 6  # kernels
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
+# These move nothing in memory, so a kernel may have them inside without naming them.
+_VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Graph:
         if not nodes or not writes:
             return None
         inside = sorted(nodes.values(), key=lambda node: self._order[id(node)])
-        others = (node for node in inside if node.op_type not in _PAIR)
+        others = (node for node in inside if node.op_type not in (*_PAIR, *_VIEWS))
         if any((node.name or f"→ {node.output[0]}") not in covered for node in others):
             return None  # another kernel computes it, and hands it over in memory of no name
         copies = [_renamed(node, renamed) for node in inside]

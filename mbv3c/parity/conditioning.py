@@ -57,6 +57,10 @@ class Doubt(Protocol):
     def as_given(self) -> "Doubt":
         """The same of the model as given, whose noise may be more than that of the rewritten."""
 
+    @property
+    def unnamed(self) -> "Doubt":
+        """The same without `layer`, which takes most of the time."""
+
 
 @dataclass(frozen=True)
 class KnownDoubt:
@@ -72,6 +76,10 @@ class KnownDoubt:
 
     @property
     def as_given(self) -> Doubt:
+        return self
+
+    @property
+    def unnamed(self) -> Doubt:
         return self
 
 
@@ -175,6 +183,7 @@ class OutputDoubt:
         output: the output as onnxruntime computes it.
         scale: the range that errors are fractions of.
         rewritten: whether the rewritten model counts.
+        named: whether the layer is looked for.
     """
 
     conditioned: Conditioned
@@ -182,6 +191,7 @@ class OutputDoubt:
     output: Array
     scale: NDArray[np.float64]
     rewritten: bool = True
+    named: bool = True
 
     @property
     def exact(self) -> Array | None:
@@ -200,7 +210,7 @@ class OutputDoubt:
 
     @property
     def layer(self) -> str:
-        ran = self.conditioned.given
+        ran = self.conditioned.given if self.named else None
         return ran.layer if ran is not None else ""
 
     @property
@@ -226,6 +236,10 @@ class OutputDoubt:
     @property
     def as_given(self) -> Doubt:
         return replace(self, rewritten=False)
+
+    @property
+    def unnamed(self) -> Doubt:
+        return replace(self, named=False)
 
     def _counting(self) -> Iterator[_Ran | None]:
         yield self.conditioned.given

@@ -31,7 +31,7 @@ from mbv3c.parity.tolerance import KERNEL_TOLERANCE, KernelTolerance
 Array = NDArray[Any]
 
 # The results of these are defined to the last bit: division, rounding, one product, or a copy.
-_EXACT = ("quantize", "dequantize", "transpose", "copy")
+_EXACT = ("quantize", "dequantize", "transpose", "copy", "cast")
 _BY_TVM = "fallback"
 _IMAGE = 4  # rank of [N, C, H, W]
 _MOST_FILLED = 64  # more than the elements of any vector
@@ -188,7 +188,9 @@ class _Check:
             moved = {at: {name: _moved(own[name], part, seed) for name in part.reads}}
             other = reference.of(apart.run(moved)[at]).in_memory(row.tensor, argument)
             spread = max(spread, _of_range(other.astype(np.float64), right))
-        allowed = max(row.allowed_of_range, _TIMES_SPREAD * spread, _rounding(right))
+        computes_in = np.float16 if part.half else np.float32
+        rounding = _rounding(right, float(np.finfo(computes_in).eps))
+        allowed = max(row.allowed_of_range, _TIMES_SPREAD * spread, rounding)
         passed = row.max_error_of_range <= allowed < np.inf
         wrong = 0 if passed else row.wrong
         return replace(row, allowed_of_range=allowed, passed=passed, wrong=wrong)
@@ -295,7 +297,7 @@ def _compare(
     defined = kernel.kind in _EXACT
     exact = defined and bool(read) and read <= reference.tensors.keys()
     if exact and limits.half:
-        theirs = theirs.astype(argument.dtype)
+        theirs = theirs.astype(HALF).astype(argument.dtype)
     if limits.jumps and limits.half and not exact:
         return None
     error = _error(ours, theirs, limits)
@@ -352,8 +354,8 @@ def _of_range(ours: Array, theirs: Array) -> float:
     return error_of_range(ours, theirs, None if spreads else np.asarray(size))
 
 
-def _rounding(right: Array) -> float:
-    """Return some last bits of fp32 of the largest number, as a fraction of the range.
+def _rounding(right: Array, last_bit: float) -> float:
+    """Return some last bits of the largest number, as a fraction of the range.
 
     Of numbers that are all equal nobody knows what they were added up from.
     """
@@ -362,4 +364,4 @@ def _rounding(right: Array) -> float:
     if not np.ptp(right):
         return _OF_EQUAL
     largest = float(np.abs(right).max())
-    return _LAST_BITS * float(np.finfo(np.float32).eps) * largest / float(np.ptp(right))
+    return _LAST_BITS * last_bit * largest / float(np.ptp(right))

@@ -169,9 +169,11 @@ def _judged(
 ) -> Parity:
     opened = session(model)
     outputs = [run(opened, x) for x in inputs]
-    return compare(
-        outputs, references, TOLERANCES["fp32"], ran_on="onnxruntime", exact_program=True
-    )
+    unnamed = [
+        [replace(one, doubt=one.doubt.unnamed if one.doubt else None) for one in row]
+        for row in references
+    ]
+    return compare(outputs, unnamed, TOLERANCES["fp32"], ran_on="onnxruntime", exact_program=True)
 
 
 def _largest_error(outputs: list[Array], wanted: list[Array]) -> float:

@@ -42,10 +42,12 @@ class KeepFloat:
     Attributes:
         most_sensitive: number of layers.
         budget_db: least signal-to-noise ratio of the worst output, in dB; None for no budget.
+        elsewhere: names of more layers that stay fp32, since another device computes them.
     """
 
     most_sensitive: int = 0
     budget_db: float | None = None
+    elsewhere: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,12 @@ class QuantizeOptions:
             raise UsageError(
                 f"percentile must be above 50 and at most 100, got {self.percentile:g}"
             )
+
+    @property
+    def ranges_by(self) -> str:
+        """How ranges follow from values, in words."""
+        share = f" {self.percentile:g}" if self.method == "percentile" else ""
+        return f"{self.method}{share}"
 
     @property
     def activation_type(self) -> ActivationType:

@@ -14,9 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from mbv3c.errors import Mbv3cError, UsageError
+from mbv3c.errors import Mbv3cError
 from mbv3c.feeds import Feed
-from mbv3c.lowering.qdq import has_pairs
 from mbv3c.parity.compare import compare
 from mbv3c.parity.reference import (
     ReferenceOutput,
@@ -29,15 +28,16 @@ from mbv3c.parity.rewriting import check_rewritten
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.passes import COMPILING, run_pipeline
 from mbv3c.progress import Progress
-from mbv3c.quantization.calibration import Calibration, random_with_warning
+from mbv3c.quantization.calibration import Calibration
 from mbv3c.quantization.errors import Distance
 from mbv3c.quantization.layers import Layer, layers, left_float, normalized
-from mbv3c.quantization.options import KeepFloat, QuantizeOptions
+from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.qdq import in_quantizable_opset, insert_qdq, quantized_tensors
 from mbv3c.quantization.ranges import (
+    Observed,
     Range,
-    calibrate,
     known_ranges,
+    observe,
     run_all,
     seen_bounds,
 )
@@ -85,10 +85,11 @@ def output_errors(
         distance = Distance()
         for y, wanted in zip(ours, theirs, strict=True):
             distance.add(wanted.output, y)
-        # The tolerance only says which pixels are a tie; nothing passes or fails here.
+        # The tolerance only says which pixels are a tie; nothing passes or fails here. So nobody
+        # asks float64, which takes minutes for some networks, whose fault an error is.
         comparison = compare(
             [[y] for y in ours],
-            [[wanted] for wanted in theirs],
+            [[replace(wanted, doubt=None)] for wanted in theirs],
             TOLERANCES["fp32"],
             ran_on="onnxruntime",
             exact_program=True,
@@ -145,8 +146,6 @@ def tensor_errors(
     return tuple(sorted(errors, key=lambda error: error.own_snr_db))
 
 
-_SAFE_COSINE = 0.95  # on calibration inputs; others than these decide whether a bundle passes
-_SOUND_DB = 20  # of outputs, where all layers in int8 are less than that; a cosine of 0.995
 # One run of the network per layer and input takes most of the time.
 _INPUTS_PER_LAYER = 4
 
@@ -157,6 +156,7 @@ def quantize(
     options: QuantizeOptions | None = None,
     *,
     ranges: Mapping[str, Range] | None = None,
+    observed: Observed | None = None,
     rank_layers: bool = True,
     progress: Progress = lambda step: None,
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
@@ -167,6 +167,7 @@ def quantize(
         calibration: inputs to take ranges from and to measure on.
         options: how to quantize.
         ranges: ranges of tensors of the rewritten graph, which replace calibrated ones.
+        observed: what these inputs have shown of the rewritten graph, if that is known.
         rank_layers: whether to measure every layer by itself, which takes longest; done in any
             case if the most sensitive layers are to stay fp32.
         progress: function that is told what is being done.
@@ -182,17 +183,20 @@ def quantize(
     """
     options = options or QuantizeOptions()
     progress("rewriting the graph")
-    graph = _rewritten(model, options)
-    parts = layers(graph)
-    progress(f"calibrating on {calibration.source}")
-    measured = calibrate(graph, calibration.calibrating, options)
+    graph = rewritten(model, options)
+    keep = options.keep_float
+    every = layers(graph)
+    parts = tuple(part for part in every if part.name not in keep.elsewhere)
+    if observed is None:
+        progress(f"calibrating on {calibration.source}")
+        observed = observe(graph, calibration.calibrating, spread=options.method != "minmax")
+    measured = observed.ranges(options)
     if options.known_ranges:
         measured = known_ranges(graph, measured)
     inputs = calibration.evaluating()
     references = list(run_reference(model, inputs))
     check_rewritten(model, graph, inputs, references)
-    trial = _Trial(graph, {**measured, **(ranges or {})}, parts, options, inputs, references)
-    keep = options.keep_float
+    trial = Trial(graph, {**measured, **(ranges or {})}, parts, options, inputs, references)
     errors: dict[str, WorstOutput] = {}
     if rank_layers or keep.most_sensitive or keep.budget_db is not None:
         errors = _errors_by_layer(trial, progress)
@@ -200,6 +204,7 @@ def quantize(
     kept = ranked[: _number_kept(trial, ranked, progress)]
     progress(f"quantizing {len(parts) - len(kept)} of {len(parts)} layers")
     quantized = trial.without(kept)
+    elsewhere = [part for part in every if part.name in keep.elsewhere]
     held_out = len(calibration.held_out)
     report = QuantizationReport(
         calibration=calibration.source,
@@ -210,65 +215,25 @@ def quantize(
         method=options.method,
         activations=options.activations,
         outputs=output_errors(quantized, inputs, references),
-        layers=tuple(_layer_error(part, errors, kept, options) for part in ranked),
-        tensors=tensor_errors(graph, quantized, inputs, parts),
+        layers=tuple(_layer_error(part, errors, kept, options) for part in (*ranked, *elsewhere)),
+        tensors=tensor_errors(graph, quantized, inputs, every),
         left_float=left_float(graph),
     )
     return quantized, report
 
 
-def quantize_once(
-    model: onnx.ModelProto,
-    calibration: Calibration | None,
-    options: QuantizeOptions | None,
-    progress: Progress,
-    *,
-    may_keep_float: bool = False,
-) -> tuple[onnx.ModelProto, QuantizationReport | None]:
-    """Quantize a model for compilation; a quantized one is returned as it is, without a report.
-
-    Without `calibration` the inputs are random, and `progress` is told so. With it, and without
-    `options`, a model whose outputs would be too far from fp32 gets ranges by percentile, if these
-    are better. If it is still too far, the most sensitive layers stay in fp32 where the device
-    `may_keep_float`.
-
-    Raises:
-        UsageError: the model is quantized already, and `calibration` or `options` are given.
-        Mbv3cError: as `quantize` says.
-    """
-    if has_pairs(model):
-        if calibration is not None or options is not None:
-            raise UsageError(
-                "the model has QDQ pairs already, so there is nothing to calibrate; leave "
-                "--calibration and --keep-float out, or give the fp32 model"
-            )
-        return model, None
-    source = calibration or random_with_warning(model, progress)
-    made = quantize(model, source, options, rank_layers=False, progress=progress)
-    if options is not None or source.random or made[1].cosine >= _SAFE_COSINE:
-        return made
-    progress(f"{_distance(made[1])}: trying ranges by percentile")
-    by_share = QuantizeOptions(method="percentile")
-    other = quantize(model, source, by_share, rank_layers=False, progress=progress)
-    if other[1].cosine > made[1].cosine:
-        made, options = other, by_share
-    if not may_keep_float or made[1].cosine >= _SAFE_COSINE:
-        return made
-    progress(f"{_distance(made[1])}: layers stay in fp32 until {_SOUND_DB} dB (--keep-float)")
-    keep = replace(options or QuantizeOptions(), keep_float=KeepFloat(budget_db=_SOUND_DB))
-    try:
-        return quantize(model, source, keep, rank_layers=False, progress=progress)
-    except BudgetError:  # which nobody asked for; the verdict is that of `verify`
-        return made
-
-
-def _distance(report: QuantizationReport) -> str:
-    return f"in int8, by {report.method}, outputs are at a cosine of {report.cosine:.3f} from fp32"
-
-
 @dataclass(frozen=True)
-class _Trial:
-    """Everything needed to quantize some of the layers and to measure the result."""
+class Trial:
+    """Everything needed to quantize some of the layers and to measure the result.
+
+    Attributes:
+        graph: the rewritten fp32 model.
+        ranges: ranges of its tensors.
+        parts: its layers.
+        options: how to quantize.
+        inputs: inputs to measure on.
+        references: outputs of the model as given for them.
+    """
 
     graph: onnx.ModelProto
     ranges: Mapping[str, Range]
@@ -278,28 +243,32 @@ class _Trial:
     references: Sequence[Sequence[ReferenceOutput]]
 
     def only(self, parts: Sequence[Layer]) -> onnx.ModelProto:
+        """Quantize these layers and no others."""
         return insert_qdq(self.graph, self.ranges, parts, self.options)
 
     def without(self, kept: Sequence[Layer]) -> onnx.ModelProto:
+        """Quantize all layers but these."""
         names = {part.name for part in kept}
         return self.only([part for part in self.parts if part.name not in names])
 
     def error(self, quantized: onnx.ModelProto, most: int | None = None) -> WorstOutput:
+        """Measure a quantized model, on all inputs or the first few."""
         return worst_output(quantized, self.inputs[:most], self.references[:most])
 
 
-def _rewritten(model: onnx.ModelProto, options: QuantizeOptions) -> onnx.ModelProto:
-    rewritten, _ = run_pipeline(normalized(model), COMPILING)
-    return normalized(in_quantizable_opset(rewritten, options))
+def rewritten(model: onnx.ModelProto, options: QuantizeOptions) -> onnx.ModelProto:
+    """Return the graph of which layers are quantized; its nodes have names of their own."""
+    graph, _ = run_pipeline(normalized(model), COMPILING)
+    return normalized(in_quantizable_opset(graph, options))
 
 
-def _errors_by_layer(trial: _Trial, progress: Progress) -> dict[str, WorstOutput]:
+def _errors_by_layer(trial: Trial, progress: Progress) -> dict[str, WorstOutput]:
     """Quantize each layer by itself and measure the result."""
     progress(f"quantizing each of {len(trial.parts)} layers by itself")
     return {part.name: trial.error(trial.only([part]), _INPUTS_PER_LAYER) for part in trial.parts}
 
 
-def _number_kept(trial: _Trial, ranked: Sequence[Layer], progress: Progress) -> int:
+def _number_kept(trial: Trial, ranked: Sequence[Layer], progress: Progress) -> int:
     """Return how many of the ranked layers stay fp32.
 
     The result need not get better with every layer in fp32, so the bisection may miss the least
@@ -333,7 +302,9 @@ def _layer_error(
 ) -> LayerError:
     error = errors.get(part.name)
     reason = None
-    if part in kept:
+    if part.name in options.keep_float.elsewhere:
+        reason = "behind the part that the device computes"
+    elif part in kept:
         budget = options.keep_float.budget_db
         reason = f"one of the {len(kept)} most sensitive"
         reason += f", needed for {budget:g} dB" if budget is not None else ""

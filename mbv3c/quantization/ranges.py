@@ -45,15 +45,38 @@ class Range:
         return Range(low, max(min(self.high, high), low))
 
 
-def calibrate(
-    model: onnx.ModelProto, batches: Callable[[], Iterator[Feed]], options: QuantizeOptions
-) -> dict[str, Range]:
-    """Return the range of every fp32 tensor that the graph computes.
+@dataclass(frozen=True)
+class Observed:
+    """What calibration inputs have shown of the fp32 tensors of a graph.
+
+    Attributes:
+        extremes: the least and the largest value of every tensor.
+        histograms: how often values lie in equal parts between these; none for `minmax` alone.
+    """
+
+    extremes: Mapping[str, Range]
+    histograms: Mapping[str, Histogram]
+
+    def ranges(self, options: QuantizeOptions) -> dict[str, Range]:
+        """Return the range of every tensor by `method` and `percentile` of the options."""
+        if options.method == "minmax":
+            return dict(self.extremes)
+        choose = _most_alike if options.method == "entropy" else _percentile(options.percentile)
+        return {
+            name: choose(counts, self.extremes[name]) if counts.any() else self.extremes[name]
+            for name, counts in self.histograms.items()
+        }
+
+
+def observe(
+    model: onnx.ModelProto, batches: Callable[[], Iterator[Feed]], *, spread: bool
+) -> Observed:
+    """Run calibration inputs, and a second time for histograms, which all but `minmax` need.
 
     Args:
         model: the fp32 model.
-        batches: function that reads the calibration inputs from the beginning.
-        options: options, of which only `method` and `percentile` are used.
+        batches: function that reads the inputs from the beginning.
+        spread: whether to make histograms.
 
     Raises:
         CalibrationError: an input makes a tensor NaN or infinite.
@@ -71,19 +94,15 @@ def calibrate(
                 )
             known = extremes.get(name, Range(low, high))
             extremes[name] = Range(min(known.low, low), max(known.high, high))
-    if options.method == "minmax":
-        return extremes
+    if not spread:
+        return Observed(extremes, {})
     histograms = {name: np.zeros(_BINS) for name in names}
     for x in batches():
         for name, value in run_all(opened, names, x):
             known = extremes[name]
             if known.high > known.low:
                 histograms[name] += np.histogram(value, _BINS, (known.low, known.high))[0]
-    choose = _most_alike if options.method == "entropy" else _percentile(options.percentile)
-    return {
-        name: choose(counts, extremes[name]) if counts.any() else extremes[name]
-        for name, counts in histograms.items()
-    }
+    return Observed(extremes, histograms)
 
 
 def run_all(

@@ -31,6 +31,7 @@ from mbv3c.parity.verdict import Verdict
 from mbv3c.precision import Precision
 from mbv3c.prepare import Prepared, Reference
 from mbv3c.progress import Progress
+from mbv3c.quantization.by_itself import OnDevice
 from mbv3c.target import Target
 from mbv3c.targets.wing import Wing
 from mbv3c.tuning.request import TuneRequest, Tuning, TuningDatabase
@@ -183,6 +184,10 @@ class Backend(ABC):
         return NO_CHOICES
 
     # From a prepared model to a bundle.
+
+    def on_device(self, job: Job) -> OnDevice | None:
+        """Return what names the nodes that the device computes; None if no CPU is behind it."""
+        return None
 
     @abstractmethod
     def lower(self, prepared: Prepared, job: Job, progress: Progress) -> Any:

@@ -1,5 +1,6 @@
 """Models whose sums cancel: right programs pass, wrong ones are found, and the layer is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,28 @@ def test_the_verdict_names_the_layer_and_is_held_to_float64() -> None:
     assert parity.worst.max_error_of_range < 1e-6 < 1e-4 < parity.worst.reference_spread
     given = judged(model, model)
     assert not given.passed  # our rewriting keeps the digits, so a library must, too
+
+
+def test_the_layer_is_only_looked_for_where_it_is_told() -> None:
+    """That takes several runs with noise; what is right is seen to be so by one in float64."""
+    model = cancelling.branches_cancel()
+    ((reference,),) = run_reference(model, inputs_of(model)[:1])
+    doubt = reference.doubt
+    assert isinstance(doubt, OutputDoubt)
+    assert doubt.exact is not None
+    ours = [[doubt.exact.astype(np.float32)]]
+    for known in (doubt.unnamed, doubt):
+        assert "given" not in vars(doubt.conditioned)
+        rows = compare(
+            ours,
+            [[replace(reference, doubt=known)]],
+            TOLERANCES["fp32"],
+            ran_on="a test",
+            exact_program=True,
+        )
+        found = rows.worst.ill_conditioned
+        assert found is not None
+        assert bool(found.layer) == (known is doubt)
 
 
 def test_agreement_by_luck_is_seen_through(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mbv3c.parity.kernels import check_kernels
 from mbv3c.parity.reference import ReferenceOutput
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.pipeline import compile_model
-from mbv3c.precision import FP32, INT8
+from mbv3c.precision import FP16, FP32, INT8
 from mbv3c.targets import backend_for, backend_of, find_target, open_bundle
 from mbv3c.targets.cpu import select_integers
 from mbv3c.targets.cpu.schedules.integer.arithmetic import has_dot
@@ -187,6 +187,37 @@ def test_a_saturated_gate_is_checked_where_it_is_not_flat(tmp_path: Path) -> Non
     assert wrong
     assert all(one.drawn and "gate" in one.nodes for one in wrong)
     assert "on drawn tensors" in found.missed[0]
+
+
+def test_half_precision_is_held_to_rounded_tensors(tmp_path: Path, emulator_kit: object) -> None:
+    """TVM's pooling gets fp32 of what is fp16, and Flatten, which moves nothing, has no kernel."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 8, 6, 6] x) => (float[1, 2] y)
+        {
+            [conv] a = Conv(x, w)
+            [pool] m = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)
+            [mean] p = GlobalAveragePool(m)
+            [flat] f = Flatten(p)
+            [two] y = Gemm(f, v, b)
+        }"""
+    )
+    alike = random(8, 1) + random(8, 2, seed=1) / 1000  # so the range is that of rounded weights
+    stored = {"w": random(8, 8, 1, 1), "v": alike, "b": np.zeros(2, np.float32)}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in stored.items()
+    )
+    arm = find_target("arm_cpu:cortex-a76")
+    built = build_library(backend_of(arm), model, Job(arm, FP16), tmp_path / LIBRARY)
+    runner = backend_of(arm).runner_for(arm, FP16)
+    assert isinstance(runner, KernelRunner)
+    kernels = kernels_of(built.lowered)
+    assert all("flat" not in kernel.nodes for kernel in kernels)
+    found = check_kernels(model, kernels, inputs_of(model)[0], runner, tmp_path)
+    assert found.passed, found.missed
+    widened = [one for one in found.kernels if one.kernel.startswith("transpose")]
+    assert widened
+    assert not any(one.differing for one in widened)
 
 
 def test_integers_without_their_kernels_are_not_proven() -> None:

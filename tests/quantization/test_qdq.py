@@ -11,7 +11,7 @@ from mbv3c.parity.reference import run, session
 from mbv3c.quantization.layers import float_tensors, layers
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.qdq import in_quantizable_opset, insert_qdq, quantized_tensors
-from mbv3c.quantization.ranges import Range, calibrate, known_ranges
+from mbv3c.quantization.ranges import Range, known_ranges, observe
 from tests.quantization import quantizing
 
 INT8, INT16 = QuantizeOptions(), QuantizeOptions(activations="int16")
@@ -23,7 +23,9 @@ def quantized(
     """Quantize all layers, or those named, on three inputs."""
     model = in_quantizable_opset(model, options)
     inputs = [quantizing.random(1, 3, 16, 16, seed=seed) for seed in range(3)]
-    ranges = known_ranges(model, calibrate(model, lambda: iter(inputs), options))
+    ranges = known_ranges(
+        model, observe(model, lambda: iter(inputs), spread=False).ranges(options)
+    )
     parts = [part for part in layers(model) if not names or part.name in names]
     result = insert_qdq(model, ranges, parts, options)
     onnx.checker.check_model(result, full_check=True)

@@ -1,6 +1,7 @@
 """The whole: what quantizing costs, whether the report names the culprit, what stays float."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -11,10 +12,11 @@ from mbv3c.errors import Mbv3cError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.parity.reference import run, session
+from mbv3c.quantization.by_itself import quantize_once
 from mbv3c.quantization.calibration import Calibration, random_inputs
 from mbv3c.quantization.options import KeepFloat, QuantizeOptions
 from mbv3c.quantization.qdq import quantized_tensors
-from mbv3c.quantization.quantize import quantize, quantize_once
+from mbv3c.quantization.quantize import quantize
 from mbv3c.quantization.ranges import Range
 from mbv3c.quantization.report import QuantizationReport, report_lines
 from tests.quantization import quantizing
@@ -139,6 +141,34 @@ def test_the_worst_layers_stay_float_where_a_bundle_would_miss() -> None:
         report = quantized_by_itself(model, inputs, options, may=may)
         assert not report.kept_float
         assert report.cosine < 0.9
+
+
+def test_the_end_stays_float_where_the_cpu_is_behind_the_device() -> None:
+    """What the device leaves to the CPU is not quantized, nor more of the end if it must not."""
+    sizes = np.array([1000, *[1] * 7], np.float32).reshape(8, 1, 1, 1)
+    model = quantizing.graph(
+        """g (float[1, 4, 8, 8] x) => (float[1, 8, 8, 8] y)
+        { [first] f = Conv(x, a) [second] s = Conv(f, b)
+          [up] u = Conv(s, w) [down] d = Conv <group = 8> (u, v) y = Softmax <axis = 1> (d) }""",
+        a=quantizing.random(16, 4, 1, 1),
+        b=quantizing.random(4, 16, 1, 1, seed=2),
+        w=quantizing.random(8, 4, 1, 1) * sizes,
+        v=1 / sizes,
+    )
+    inputs = replace(random_inputs(model, 8), random=False)
+    said: list[str] = []
+    for computed in (None, ["first", "second", "up"], ["first", "second"]):
+        on_device = partial(lambda names, _: names, computed)
+        _, report = quantize_once(model, inputs, None, said.append, on_device)
+        assert report is not None
+        kept = {layer.name for layer in report.kept_float}
+        assert kept >= {"down"}
+        assert not kept & {"first", "second"}
+        assert report.cosine > 0.95
+    assert "layers in fp32 on the CPU" in "".join(said)
+    _, report = quantize_once(model, inputs, None, said.append)
+    assert report is not None
+    assert not report.kept_float
 
 
 def test_ranges_are_by_percentile_where_a_bundle_would_miss() -> None:

@@ -9,14 +9,14 @@ import pytest
 
 from mbv3c.errors import CalibrationError
 from mbv3c.quantization.options import QuantizeOptions
-from mbv3c.quantization.ranges import Range, calibrate, known_ranges, seen_bounds
+from mbv3c.quantization.ranges import Range, known_ranges, observe, seen_bounds
 from tests.quantization import quantizing
 
 RELU = "g (float[1, 1000] x) => (float[1, 1000] y) { y = Relu(x) }"
 
 
 def ranges(model: onnx.ModelProto, *inputs: np.ndarray, **options: object) -> dict[str, Range]:
-    return calibrate(model, lambda: iter(inputs), QuantizeOptions(**options))
+    return observe(model, lambda: iter(inputs), spread=True).ranges(QuantizeOptions(**options))
 
 
 def test_minmax_is_the_extremes_of_all_inputs() -> None:
@@ -72,8 +72,8 @@ def test_an_input_that_overflows_is_an_error() -> None:
         ranges(model, good, bad)
 
 
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
-def test_memory_does_not_grow_with_the_number_of_inputs(method: str) -> None:
+@pytest.mark.parametrize("spread", [False, True])
+def test_memory_does_not_grow_with_the_number_of_inputs(spread: bool) -> None:
     model = quantizing.graph(RELU.replace("1000", "100000"))
 
     def peak(count: int) -> int:
@@ -81,7 +81,7 @@ def test_memory_does_not_grow_with_the_number_of_inputs(method: str) -> None:
             return (quantizing.random(1, 100000, seed=i) for i in range(count))
 
         tracemalloc.start()
-        calibrate(model, read, QuantizeOptions(method=method))
+        observe(model, read, spread=spread)
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used

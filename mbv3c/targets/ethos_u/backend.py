@@ -6,6 +6,7 @@ Modules that need the NPU's tools are imported where the tools were looked for.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mbv3c.parity.verdict import Verdict
 from mbv3c.precision import INT8, Precision
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
+from mbv3c.quantization.by_itself import OnDevice
 from mbv3c.target import Target
 from mbv3c.targets.backend import Backend, Built
 from mbv3c.targets.ethos_u import report
@@ -81,6 +83,11 @@ class EthosUBackend(Backend):
 
     def choices(self, target: Target, roots: Sequence[Path], progress: Progress) -> Choices:
         return VelaChoices(tuple(roots))
+
+    def on_device(self, job: Job) -> OnDevice:
+        from mbv3c.targets.ethos_u.compiling import on_device
+
+        return partial(on_device, job)
 
     def lower(self, prepared: Prepared, job: Job, progress: Progress) -> Any:
         from mbv3c.targets.ethos_u.compiling import lower

@@ -159,6 +159,19 @@ def lower(prepared: Prepared, job: Job, progress: Progress) -> NpuLowered:
     return NpuLowered(quantized, chosen, host_of(quantized, chosen), options, better)
 
 
+def on_device(job: Job, quantized: onnx.ModelProto) -> frozenset[str] | None:
+    """Name the nodes of a quantized model that the NPU computes; None if nothing is behind it.
+
+    Raises:
+        ModelError: the model cannot be imported.
+    """
+    options = job.options if isinstance(job.options, NpuOptions) else NpuOptions()
+    parts = partition(device_graph(quantized), lowering(options.knobs.mean, npu_of(job)))
+    if len(parts.regions) != 1 or parts.awaited or not parts.on_cpu:
+        return None
+    return frozenset(name for each in parts.regions[0].operators for name in each.nodes)
+
+
 def build(
     lowered: NpuLowered, target: NpuTarget, folder: Path, x: Feed
 ) -> tuple[NpuBuilt, Golden, Cost | None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mbv3c.figures import figure
 from mbv3c.job import Job
 from mbv3c.prepare import prepare
 from mbv3c.progress import Progress
-from mbv3c.targets.ethos_u.compiling import check_image, check_types, lowering, npu_of
+from mbv3c.targets.ethos_u.compiling import check_image, check_types, lowering, npu_of, on_device
 from mbv3c.targets.ethos_u.devices import (
     ARENAS,
     MEANS,
@@ -258,7 +259,7 @@ def tune(model: onnx.ModelProto, job: Job, request: TuneRequest, progress: Progr
     with database.only_one():
         if database.torn():
             progress(f"{database.folder}: the last record was only half written, and is dropped")
-        quantized = device_graph(prepare(model, job, progress).graph)
+        quantized = device_graph(prepare(model, job, progress, partial(on_device, job)).graph)
         check_types(quantized, target)
         progress("partitioning and lowering to TOSA")
         networks = {

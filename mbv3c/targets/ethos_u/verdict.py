@@ -151,7 +151,8 @@ class NpuParity:
         if cosine < LEAST_COSINE:
             missed.append(
                 f"QDQ is at a cosine of {cosine:.3f} from fp32 (at least {LEAST_COSINE}); "
-                "calibrate on inputs like the real ones"
+                "calibrate on more inputs like the real ones, train it for int8, or compile for "
+                "a target with fp16, such as arm_cpu"
             )
         if not self.alone.passed:
             missed.append(

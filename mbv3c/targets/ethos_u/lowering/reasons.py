@@ -18,7 +18,7 @@ class Reason:
 
 IN_FP32 = Reason(
     "fp32 in the quantized model",
-    "quantize its result, or end the network before it",
+    "quantize its result (--keep-float 0 where compile left it so), or end the network before it",
 )
 BEHIND_THE_CUT = Reason(
     "behind operators of the CPU, and a bundle holds one command stream",
@@ -116,7 +116,10 @@ REASONS: dict[str, Reason] = {
 }
 
 
+_EVEN_IN_INT8 = (_STATISTICS, _TOKENS, _RECURRENT, _COMPARISON)
+
+
 def reason_of(op_type: str, *, quantized: bool) -> Reason:
     """Return why an operator is not on the NPU; `quantized`: whether its results are."""
     reason = REASONS.get(op_type, OTHER)
-    return reason if quantized or reason is _COMPARISON else IN_FP32
+    return reason if quantized or reason in _EVEN_IN_INT8 else IN_FP32
