@@ -21,7 +21,7 @@ from mbv3c.parity.reference import (
     run_reference,
     session,
 )
-from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.parity.tolerance import TOLERANCES, Tolerance
 from mbv3c.passes import COMPILING, PIPELINE, Proof, applied
 from mbv3c.passes.convert_opset import check_opset, convert_opset
 from mbv3c.passes.proving import run_proved
@@ -162,13 +162,21 @@ def _may_be_right(verdict: Parity) -> bool:
     return all(row.passed or row.not_judged for row in verdict.inputs)
 
 
+# Both graphs run in onnxruntime: what it computes badly, it computes alike.
+_ALIKE = Tolerance(TOLERANCES["fp32"].of_range, 0.0, TOLERANCES["fp32"].reason)
+
+
 def _judged(
     model: onnx.ModelProto,
     inputs: Sequence[Feed],
     references: Sequence[Sequence[ReferenceOutput]],
 ) -> Parity:
+    """Compare a graph with the reference, and with float64 only if it gives something else."""
     opened = session(model)
     outputs = [run(opened, x) for x in inputs]
+    alike = compare(outputs, references, _ALIKE, ran_on="onnxruntime", exact_program=True)
+    if alike.passed:
+        return alike
     return compare(
         outputs, references, TOLERANCES["fp32"], ran_on="onnxruntime", exact_program=True
     )

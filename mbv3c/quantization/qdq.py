@@ -126,6 +126,7 @@ def insert_qdq(
                     "ActivationSymmetric": False,
                     "WeightSymmetric": True,
                     "QDQKeepRemovableActivations": True,
+                    "TensorQuantOverrides": _in_one_scale(inferred),
                 },
             )
             quantized: onnx.ModelProto = quantizer.quantize_model()
@@ -137,6 +138,22 @@ def insert_qdq(
     _bypass(quantized, clamped_inside(model, owners))
     _keep_metadata(quantized, model)
     return quantized
+
+
+def _in_one_scale(model: onnx.ModelProto) -> dict[str, list[dict[str, bool]]]:
+    """Return what says that the weights of ConvTranspose in groups have one scale.
+
+    An index along their second axis is a channel of every group, so it has no scale that the bias
+    of a channel could be in.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return {
+        node.input[1]: [{"symmetric": True}]
+        for node in model.graph.node
+        if node.op_type == "ConvTranspose"
+        and node.input[1] in stored
+        and any(each.name == "group" and each.i > 1 for each in node.attribute)
+    }
 
 
 def quantized_tensors(model: onnx.ModelProto) -> dict[str, QuantizedTensor]:
@@ -191,6 +208,7 @@ def _bypass(model: onnx.ModelProto, tensors: Collection[str]) -> None:
         for index, name in enumerate(node.input):
             node.input[index] = instead.get(name, name)
     used = {name for node in kept for name in tensors_read(node)}
+    used |= {output.name for output in graph.output}
     constants = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(kept)
@@ -198,11 +216,13 @@ def _bypass(model: onnx.ModelProto, tensors: Collection[str]) -> None:
 
 
 def _keep_constants(quantized: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Give the quantized model the constants that only graphs inside of nodes read.
+    """Give the quantized model the constants that only graphs inside of nodes, or nobody, reads.
 
-    The quantizer does not look into these, and leaves such constants out.
+    The quantizer does not look into these graphs, and leaves out their constants, and outputs that
+    are constant.
     """
     read = {name for node in quantized.graph.node for name in tensors_read(node)}
+    read |= {output.name for output in quantized.graph.output}
     stored = {tensor.name for tensor in quantized.graph.initializer}
     stored |= {name for node in quantized.graph.node for name in node.output}
     quantized.graph.initializer.extend(

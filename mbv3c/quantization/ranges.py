@@ -172,7 +172,7 @@ def known_ranges(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[st
             bounds = _output_bounds(node, narrowed, constants)
             narrowed[name] = Range(*_GATE) if bounds == _GATE else narrowed[name].within(*bounds)
     seen = seen_bounds(model)
-    return {name: bounds.within(*seen[name]) for name, bounds in narrowed.items()}
+    return {name: bounds.within(*seen.get(name, _ALL)) for name, bounds in narrowed.items()}
 
 
 def seen_bounds(model: onnx.ModelProto) -> dict[str, Bounds]:
