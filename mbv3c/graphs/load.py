@@ -78,6 +78,7 @@ def load_model(
     if batch is not None:
         input_shape = _with_batch(model, batch, input_shape)
     _set_input_shapes(model, path, input_shape)
+    _say_defaults(model.graph)
     try:
         _infer_outputs(model, reshaped=input_shape is not None)
     except _INVALID as error:
@@ -223,6 +224,13 @@ def _kind(value: onnx.ValueInfoProto) -> str:
     kind: int = value.type.tensor_type.elem_type
     known: dict[int, str] = {number: name for name, number in TensorProto.DataType.items()}
     return known.get(kind, f"of the unknown type {kind}")
+
+
+def _say_defaults(graph: onnx.GraphProto) -> None:
+    """Write out, in place, a default that onnx's checker loses when it looks into the operator."""
+    for node in graph.node:
+        if node.op_type == "MeanVarianceNormalization" and not node.attribute:
+            node.attribute.append(helper.make_attribute("axes", [0, 2, 3]))
 
 
 def _with_batch(

@@ -104,6 +104,11 @@ def insert_qdq(
     if not nodes:
         return inferred
     inferred.metadata_props.add(key=_INFERRED[0], value=_INFERRED[1])
+    outputs = list(inferred.graph.output)
+    given = {value.name for value in inferred.graph.input}
+    # The quantizer would give an output that is an input, too, a new maker.
+    del inferred.graph.output[:]
+    inferred.graph.output.extend(each for each in outputs if each.name not in given)
     touched = _touched(inferred, nodes)
     tensors = {
         name: TensorData(lowest=np.float32(bounds.low), highest=np.float32(bounds.high))
@@ -133,6 +138,9 @@ def insert_qdq(
             quantizer.model.topological_sort()
     except (ValueError, RuntimeError, TypeError) as error:
         raise ModelError(f"onnxruntime cannot quantize the model: {error}") from error
+    for at, output in enumerate(outputs):
+        if output.name in given:
+            quantized.graph.output.insert(at, output)
     _keep_constants(quantized, inferred)
     owners = {node: part for part in parts for node in part.nodes}
     _bypass(quantized, clamped_inside(model, owners))
