@@ -26,7 +26,8 @@ from mbv3c.manifest import (
 )
 from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.reference import ReferenceOutput, run_reference
-from mbv3c.passes import CLEANING, COMPILING, PassReport, run_pipeline
+from mbv3c.passes import CLEANING, COMPILING, SPLITTING, PassReport, run_pipeline
+from mbv3c.passes.split_qoperators import has_qoperators
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.quantization.by_itself import OnDevice, quantize_once
@@ -49,8 +50,15 @@ class Reference:
 
     @cached_property
     def outputs(self) -> list[list[ReferenceOutput]]:
-        """The outputs for each input; computed when they are first asked for."""
-        return list(run_reference(self.model, self.inputs))
+        """The outputs for each input; computed when they are first asked for.
+
+        Operators on integers are taken apart first: onnxruntime's own let sums of two products
+        saturate on processors that lack dot products.
+        """
+        model = self.model
+        if has_qoperators(model):
+            model, _ = run_pipeline(model, SPLITTING)
+        return list(run_reference(model, self.inputs))
 
 
 @dataclass(frozen=True)
@@ -213,7 +221,11 @@ def rewritten_for(
 
     What we quantize was rewritten before, and rewriting it again would fold its integers to fp32.
     """
-    return run_pipeline(model, CLEANING if precision.quantized else COMPILING)
+    if precision.quantized:
+        return run_pipeline(model, CLEANING)
+    # What computes with integers is taken apart only in models that have it, to become floats.
+    first = SPLITTING if has_qoperators(model) else ()
+    return run_pipeline(model, (*first, *COMPILING))
 
 
 def check_keep_float(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ _NUMBERS = frozenset(
     {
         *(TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BOOL),
         *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
-        *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32),
+        *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
     }
 )
 
@@ -78,6 +78,7 @@ def load_model(
     if batch is not None:
         input_shape = _with_batch(model, batch, input_shape)
     _set_input_shapes(model, path, input_shape)
+    _say_defaults(model.graph)
     try:
         _infer_outputs(model, reshaped=input_shape is not None)
     except _INVALID as error:
@@ -225,6 +226,13 @@ def _kind(value: onnx.ValueInfoProto) -> str:
     return known.get(kind, f"of the unknown type {kind}")
 
 
+def _say_defaults(graph: onnx.GraphProto) -> None:
+    """Write out, in place, a default that onnx's checker loses when it looks into the operator."""
+    for node in graph.node:
+        if node.op_type == "MeanVarianceNormalization" and not node.attribute:
+            node.attribute.append(helper.make_attribute("axes", [0, 2, 3]))
+
+
 def _with_batch(
     model: onnx.ModelProto, batch: int, input_shape: InputShape | None
 ) -> InputShape | None:
@@ -261,11 +269,8 @@ def _set_input_shapes(
                     f"({', '.join(dim.dim_param or str(dim.dim_value) for dim in dims)}), which "
                     "holds no numbers; give it a shape with --input-shape, or leave it out"
                 )
-            shown = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in dims)
-            example = "1,3,224,224" if len(inputs) == 1 else f"'{value.name}:1,3,224,224'"
             raise ModelError(
-                f"{path}: input {value.name!r} has the dynamic shape ({shown}); fix it with "
-                f"--input-shape, for example --input-shape {example}"
+                f"{path}: input {value.name!r} {_dynamic(value, alone=len(inputs) == 1)}"
             )
 
 
@@ -300,7 +305,17 @@ def fixed_shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     """
     shape = static_shape(value)
     if shape is None:
-        raise ModelError(
-            f"the input {value.name!r} has a dynamic shape; fix it with --input-shape"
-        )
+        raise ModelError(f"the input {value.name!r} {_dynamic(value)}")
     return shape
+
+
+def _dynamic(value: onnx.ValueInfoProto, *, alone: bool = True) -> str:
+    """Say that an input, perhaps one of several, has a dynamic shape, and how to fix it."""
+    dims = value.type.tensor_type.shape.dim
+    shown = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in dims)
+    sizes = (dim.dim_value or (1 if at == 0 else 224) for at, dim in enumerate(dims))
+    example = ",".join(map(str, sizes))
+    return (
+        f"has the dynamic shape ({shown}); fix it with --input-shape, for example "
+        f"--input-shape {example if alone else repr(f'{value.name}:{example}')}"
+    )

@@ -10,7 +10,7 @@ for each of them, which takes longer than all the rest of lowering.
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import redirect_stdout
 
 import onnx
@@ -26,6 +26,11 @@ from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS, opset_of
 from mbv3c.steps import step
 
 _WITHOUT_KERNEL = ("TopK",)  # the importer makes a call of TVM's runtime of them
+_NARROW = frozenset(
+    number
+    for name, number in onnx.TensorProto.DataType.items()
+    if name.startswith("FLOAT8") or name.endswith(("INT4", "INT2", "FLOAT4E2M1"))
+)
 _FOR_ONE_PROCESSOR = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 
 
@@ -41,11 +46,18 @@ def check_operators(
     known = _get_convert_map()
     lacking: dict[str, dict[str, list[str]]] = {}
     positions = []
+    narrow = {each.name for each in model.graph.initializer if each.data_type in _NARROW}
     for position, node in enumerate(model.graph.node):
         if node.op_type not in known or node.domain not in DEFAULT_DOMAINS or _crops(node):
             how = "cannot import these operators"
         elif node.op_type in _WITHOUT_KERNEL and not is_own(node):
             how = "has no kernel for these operators"
+        elif _is_narrow(node, narrow):
+            how = "has no numbers of float8 or of 4 bits for these operators"
+        elif _pads_otherwise(node):
+            how = (
+                "pads these otherwise than onnxruntime, where auto_pad meets dilations (set pads)"
+            )
         else:
             continue
         positions.append(position)
@@ -63,6 +75,20 @@ def check_operators(
                 "before, or have onnxruntime optimise it with ORT_ENABLE_EXTENDED at most"
             )
         raise UnknownOperatorsError(message, tuple(positions))
+
+
+def _is_narrow(node: onnx.NodeProto, stored: Container[str]) -> bool:
+    """Say whether a node makes, or reads as stored, numbers of which TVM makes something else."""
+    kinds = (each.i for each in node.attribute if each.name in ("to", "output_dtype"))
+    return any(kind in _NARROW for kind in kinds) or any(name in stored for name in node.input)
+
+
+def _pads_otherwise(node: onnx.NodeProto) -> bool:
+    """Say whether a dilated pool chooses its padding, where onnxruntime departs from ONNX."""
+    given = {each.name: each for each in node.attribute}
+    dilated = "dilations" in given and any(each > 1 for each in given["dilations"].ints)
+    mode = given["auto_pad"].s if "auto_pad" in given else b""
+    return node.op_type.endswith("Pool") and dilated and mode.startswith(b"SAME")
 
 
 def _crops(node: onnx.NodeProto) -> bool:

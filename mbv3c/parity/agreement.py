@@ -41,19 +41,48 @@ def agreement(
     `usual` is how many of the inputs, from the first on, are in the usual range. `calibrated` has
     the range that every output took when it was quantized, 0 where that is not known.
     """
-    least, top1, top5 = 1.0, [], []
+    top1, top5 = [], []
     for ours, theirs in zip(outputs, references, strict=True):
         for y, reference in zip(ours, theirs, strict=True):
-            if reference.answers is not None and not reference.answers.ordered:
+            if _are_labels(reference):
                 top1.append(_share_equal(y, reference.output))
                 continue
-            least = min(least, cosine(y, reference.output))
             if reference.class_axis is not None:
                 top1.append(top1_agreement(y, reference, 0.0))
                 top5.append(top_agreement(y, reference.output, reference.class_axis, 5))
     silent = _unjudged(references[:usual], calibrated)
     too_far = tuple(_too_far(outputs[:usual], references[:usual], silent))
+    least = min(cosines(outputs, references), default=1.0)
     return Agreement(least, mean(top1), mean(top5), too_far, silent)
+
+
+_FEW_VALUES = 16  # the direction of so few says little, of a single one nothing but its sign
+
+
+def cosines(
+    outputs: Sequence[Sequence[Array]], references: Sequence[Sequence[ReferenceOutput]]
+) -> list[float]:
+    """Return the least cosine of the outputs for each input.
+
+    Outputs of few values are vectors over all inputs. Labels have no cosine.
+    """
+    least = [1.0] * len(references)
+    columns = zip(zip(*outputs, strict=True), zip(*references, strict=True), strict=True)
+    for ours, theirs in columns:
+        if _are_labels(theirs[0]):
+            continue
+        wanted = [reference.output for reference in theirs]
+        if wanted[0].size < _FEW_VALUES:
+            together = cosine(*(np.stack([np.ravel(y) for y in each]) for each in (ours, wanted)))
+            each = [together] * len(least)
+        else:
+            each = [cosine(*pair) for pair in zip(ours, wanted, strict=True)]
+        least = list(map(min, least, each))
+    return least
+
+
+def _are_labels(reference: ReferenceOutput) -> bool:
+    return reference.answers is not None and not reference.answers.ordered
 
 
 _MOVES_AT_LEAST = 0.1  # of what the output of the model as given does from input to input
@@ -86,7 +115,7 @@ def _too_far(
         zip(*outputs, strict=True), zip(*references, strict=True), strict=True
     ):
         name, scale = theirs[0].name, theirs[0].scale
-        if theirs[0].answers is not None and not theirs[0].answers.ordered:
+        if _are_labels(theirs[0]):
             equal = [_share_equal(y, each.output) for y, each in zip(ours, theirs, strict=True)]
             if theirs[0].output.size >= _FEW_LABELS and np.mean(equal) < _LEAST_EQUAL:
                 yield (

@@ -97,6 +97,11 @@ class Graph:
         self.tensors = {*self._makers, *(value.name for value in model.graph.input)}
         self._order = {id(node): at for at, node in enumerate(model.graph.node)}
 
+    @property
+    def only_constants(self) -> bool:
+        """Whether no output depends on an input, so that all kernels only copy."""
+        return all(output.name in self.stored for output in self.model.graph.output)
+
     def parts(self, kernels: Sequence[KernelRecord]) -> Iterator[Part]:
         """Yield what kernels compute whose nodes lie between tensors of the model.
 

@@ -6,7 +6,7 @@ so do onnxruntime's own levels. Such an output is held to float64, and to what t
 does to this network by itself (`doubles.py`), whoever computes it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -261,7 +261,7 @@ def _ran(opened: InDoubles, x: Feed) -> _Ran:
     moved: dict[str, Array] = {}
     most, layer = 1.0, ""
     for step in opened.run(x, _RUNS):
-        lost = _lost(step)
+        lost = _lost(step, ends=opened.outputs)
         if lost > most:
             most, layer = lost, _named(step.node, lost)
         for name, lanes in step.outputs.items():
@@ -282,17 +282,24 @@ def _moved(lanes: Lanes) -> Array:
     return np.asarray(np.maximum.reduce([zero, *differences]))
 
 
-def _lost(step: Step) -> float:
-    """Return by what factor a node makes the relative error of its inputs larger."""
+def _lost(step: Step, ends: Container[str] = ()) -> float:
+    """Return by what factor a node makes the relative error of its inputs larger.
+
+    Errors of the model's own outputs, `ends`, are fractions of their range, so there the node that
+    only adds a large number loses digits, too.
+    """
     before = max((_relative(lanes) for lanes in step.inputs), default=0.0)
-    after = max(map(_relative, step.outputs.values()), default=0.0)
+    outputs = step.outputs.items()
+    after = max((_relative(lanes, of_range=name in ends) for name, lanes in outputs), default=0.0)
     return after / max(before, UNIT)
 
 
-def _relative(lanes: Lanes) -> float:
-    """Return the error of a tensor over the tensor, both as vectors."""
+def _relative(lanes: Lanes, *, of_range: bool = False) -> float:
+    """Return the error of a tensor over the tensor, or what of it is no offset, as vectors."""
     exact = lanes[0]
     if len(lanes) == 1 or not np.issubdtype(exact.dtype, np.floating):
         return 0.0
     size = float(np.linalg.norm(exact))
+    if of_range and exact.size > 1:
+        size = float(np.linalg.norm(exact - exact.mean())) or size
     return float(np.linalg.norm(_moved(lanes))) / size if size > 0 else 0.0

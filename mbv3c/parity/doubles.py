@@ -228,8 +228,12 @@ def _in_singles(node: onnx.NodeProto, opened: Any) -> _Way:
         if node.op_type not in _LINEAR or x is None:
             return made
         rest = _single(x - np.asarray(singles[0], np.float64))
-        less = run(opened, _feed(node, [rest, *singles[1:]]))
-        return [y.astype(np.float64) + more for y, more in zip(made, less, strict=True)]
+        # What a Resize puts where it finds no pixels is there for 0, too.
+        less, none = (run(opened, _feed(node, [part, *singles[1:]])) for part in (rest, 0 * rest))
+        return [
+            y.astype(np.float64) + (more.astype(np.float64) - zero)
+            for y, more, zero in zip(made, less, none, strict=True)
+        ]
 
     return way
 

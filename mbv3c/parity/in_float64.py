@@ -11,6 +11,7 @@ from mbv3c.parity.reference import ReferenceOutput, error_of_range
 from mbv3c.parity.tolerance import Tolerance
 from mbv3c.parity.verdict import IllConditioned
 
+_LAST_BITS = 2 * float(np.finfo(np.float32).eps)  # of which `times_noise` are allowed
 _SAFELY = 4.0  # inputs differ in how much of them cancels, and one is asked for all
 
 
@@ -127,11 +128,17 @@ def golden_in_float64(
 def _by_channel(
     y: Array, exact: Array, reference: ReferenceOutput, noise: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the largest error and the noise of every channel, as fractions of its range."""
-    errors = np.abs(y.astype(np.float64) - exact)
+    """Return the largest error and the noise of every channel, as fractions of its range.
+
+    The noise is some last bits of the largest number at least: a bias first or last, a sum in
+    parts, all round at the size of the result, however little of it is the channel's range.
+    """
+    errors, sizes = np.abs(y.astype(np.float64) - exact), np.abs(exact)
     scale = reference.scale
     if scale is None or scale.size == 1:
         span = reference.span
-        return np.array([errors.max()]) / span, np.atleast_1d(noise.max()) / span
+        least = _LAST_BITS * sizes.max()
+        return np.array([errors.max()]) / span, np.atleast_1d(max(noise.max(), least)) / span
     axes = tuple(axis for axis, count in enumerate(scale.shape) if count == 1)
-    return errors.max(axis=axes) / scale.ravel(), noise.ravel() / scale.ravel()
+    each = np.maximum(noise.ravel(), _LAST_BITS * sizes.max(axis=axes))
+    return errors.max(axis=axes) / scale.ravel(), each / scale.ravel()

@@ -82,6 +82,7 @@ _TYPES: dict[str, type[np.generic]] = {
     "tensor(int32)": np.int32,
     "tensor(uint32)": np.uint32,
     "tensor(int64)": np.int64,
+    "tensor(uint64)": np.uint64,
 }
 
 

@@ -68,8 +68,19 @@ def run(opened: ort.InferenceSession, x: Feed) -> list[Array]:
     Raises:
         ModelError: onnxruntime fails, as on a position outside of a table, or a division by zero.
     """
+    return run_for(opened, None, feed_for(opened, x))
+
+
+def run_for(
+    opened: ort.InferenceSession, names: list[str] | None, feed: dict[str, Array]
+) -> list[Array]:
+    """Run named inputs through an opened model and return these outputs, all of them for None.
+
+    Raises:
+        ModelError: as `run` says.
+    """
     try:
-        return [np.asarray(output) for output in opened.run(None, feed_for(opened, x))]
+        return [np.asarray(output) for output in opened.run(names, feed)]
     except Exception as error:  # onnxruntime's exceptions share no other base
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"onnxruntime cannot run the model on this input: {reason}") from error

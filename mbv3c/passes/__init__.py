@@ -50,6 +50,7 @@ __all__ = [
     "CLEANING",
     "COMPILING",
     "PIPELINE",
+    "SPLITTING",
     "Pass",
     "PassReport",
     "Proof",
@@ -75,6 +76,9 @@ CLEANING: tuple[Pass, ...] = (
     drop_noops,
     canonical_qdq,
 )
+
+# What makes pairs of operators on integers.
+SPLITTING: tuple[Pass, ...] = (inline_functions, lift_constants, undo_fusions, split_qoperators)
 
 _IN_ONE_GRAPH: tuple[Pass, ...] = (
     inline_functions,

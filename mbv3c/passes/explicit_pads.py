@@ -54,6 +54,10 @@ def _not_computable(node: ir.Node) -> str | None:
         return f"the size of {node.op_type}'s input is not known, so that its padding is not"
     if not _kernel(node):
         return f"the size of {node.op_type}'s kernel is not known"
+    if node.op_type != "Conv" and any(
+        each > 1 for each in node.attributes.get_ints("dilations", ())
+    ):
+        return f"onnxruntime pads a dilated {node.op_type} otherwise than ONNX says"
     if node.attributes.get_int("ceil_mode", 0):
         return f"{node.op_type} rounds its output size up"
     return None

@@ -1,5 +1,6 @@
 """Names for new tensors and nodes that nothing in a graph has yet."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import onnx
@@ -19,6 +20,25 @@ class FreeNames:
             free = f"{name}.{number}"
         self._taken.add(free)
         return free
+
+
+def name_nodes(graph: onnx.GraphProto) -> bool:
+    """Give every node a name of its own, in place; return whether any was given.
+
+    Nodes that share a name, or have none, are called after what they make.
+    """
+    counts = Counter(node.name for node in graph.node)
+    named = [node for node in graph.node if not node.name or counts[node.name] > 1]
+    taken = {node.name for node in graph.node}
+    for node in named:
+        name = wanted = f"{node.op_type}_{next(filter(None, node.output), '')}"
+        number = 0
+        while name in taken:
+            number += 1
+            name = f"{wanted}.{number}"
+        taken.add(name)
+        node.name = name
+    return bool(named)
 
 
 def names_in(graph: onnx.GraphProto) -> Iterator[str]:

@@ -5,10 +5,12 @@
     IsInf(x), positive or negative only  ⇒   Equal(x, ∞), Equal(x, -∞)
     LpPool(x)                            ⇒   the root of Conv(|x|ᵖ) with ones, for each channel
     ConvTranspose with an output_shape   ⇒   ConvTranspose with the pads that give it
+    OneHot(x, depth, values)             ⇒   Where(Equal(x or x + depth, 0 … depth - 1), values)
+    DequantizeLinear(stored), in blocks  ⇒   the values, stored; also of 4 bits and of float8
 
 TVM takes LpPool for an average, which divides by less where a window is cut off (ceil_mode).
-Source: ONNX operators CumSum-14, IsInf-20, LpPool-18, ConvTranspose-11; where the padding is odd,
-the side that onnxruntime gives the larger half.
+Source: ONNX operators CumSum-14, IsInf-20, LpPool-18, OneHot-11, DequantizeLinear-21 and
+ConvTranspose-11; where the padding is odd, the side that onnxruntime gives the larger half.
 """
 
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from mbv3c.passes.report import PassReport, Removal
@@ -27,6 +30,11 @@ REMOVES = Removal(
     ("Cosh", "Sinh", "CumSum", "LpPool"), "of fp32 with a fixed shape, along a constant axis"
 )
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+_WHOLE = (TensorProto.INT32, TensorProto.INT64)
+_USUAL = (
+    *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32),
+    *(TensorProto.UINT8, TensorProto.UINT16),
+)  # what TVM dequantizes
 _LONGEST_SUM = 2048  # numbers; the triangle has the square of that
 
 
@@ -39,8 +47,54 @@ def spell_missing(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
         "IsInf": _is_infinite,
         "LpPool": _lp_pool,
         "ConvTranspose": _transposed,
+        "DequantizeLinear": _stored_values,
+        "OneHot": _one_hot,
     }
     return spell_nodes(model, NAME, spellings)
+
+
+def _stored_values(spelling: Spelling) -> None:
+    stored = spelling.stored(spelling.input(0))
+    block = spelling.attribute("block_size", 0)
+    if stored is None or (stored in _USUAL and not block):
+        raise KeptError
+    codes = spelling.value(spelling.input(0), "the weights").astype(np.float32)
+    scale = spelling.value(spelling.input(1), "their scale")
+    zero = np.zeros((), np.float32)
+    if spelling.input(2):
+        zero = spelling.value(spelling.input(2), "their zero point").astype(np.float32)
+    axis = spelling.attribute("axis", 1)
+
+    def spread(numbers: NDArray[Any]) -> NDArray[Any]:
+        if block and numbers.ndim:
+            return np.repeat(numbers, block, axis).take(range(codes.shape[axis]), axis)
+        if numbers.size == 1:
+            return numbers.reshape(())
+        at = axis % codes.ndim
+        return numbers.reshape([-1 if each == at else 1 for each in range(codes.ndim)])
+
+    values = ((codes - spread(zero)) * spread(scale.astype(np.float32))).astype(scale.dtype)
+    spelling.add("Identity", spelling.store(values, "values"), out=spelling.output(0))
+
+
+def _one_hot(spelling: Spelling) -> None:
+    x = spelling.input(0)
+    dtype, rank = spelling.dtype(x, among=_WHOLE), len(spelling.shape(x)) + 1
+    depth = int(spelling.value(spelling.input(1), "its depth").item())
+    values = spelling.value(spelling.input(2), "its values")
+    axis = spelling.attribute("axis", -1) % rank
+    spelling.since(13)
+    shape = [1] * rank
+    shape[axis] = depth
+    classes = np.arange(depth).reshape(shape)
+    # A number below 0 counts from the end.
+    rows = spelling.add("Unsqueeze", x, spelling.store(np.array([axis], np.int64), "axis"))
+    hits = [
+        spelling.add("Equal", rows, spelling.store(each.astype(dtype), "classes"))
+        for each in (classes, classes - depth)
+    ]
+    numbers = [spelling.store(each, f"value{at}") for at, each in enumerate(values)]
+    spelling.add("Where", spelling.add("Or", *hits), *numbers[::-1], out=spelling.output(0))
 
 
 def _half_of(spelling: Spelling, operator: str) -> None:

@@ -3,6 +3,7 @@
     Resize(x), nearest, floor(i / f)                ⇒   Resize(x, scales), asymmetric, floor
     Resize(x), nearest, anything else               ⇒   Gather(x, indices) per axis
     Resize(x), linear or cubic, by other factors    ⇒   Σ Gather(x, indices) · weights per axis
+    Resize(x, constant roi), crop and resize        ⇒   the same sums, + what is outside
     Resize(x, empty roi, empty scales, sizes)       ⇒   Resize(x, sizes)
 
 Linear enlarging by whole numbers stays, without antialias: backends have schedules for it. Of the
@@ -29,7 +30,8 @@ NAME = "spell_resize"
 REMOVES = Removal(("Resize",), "whose sizes are constant")
 
 _KEPT = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
-_NEEDS_INPUT = "tf_crop_and_resize"
+_CROPS = "tf_crop_and_resize"
+_WHOLE = (0.0, 1.0)
 _MOST_TAPS = 16  # of one output along an axis; more are a reduction, and should be a pool
 _FATAL_ONLY = 4
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -108,15 +110,21 @@ class _Spelling:
             return "its sizes are computed when the model runs"
         if any(isinstance(operand, str) for operand in self._operands[1:]):
             return "its sizes are computed when the model runs"
-        if self._text("coordinate_transformation_mode", "half_pixel") == _NEEDS_INPUT:
-            return f"{_NEEDS_INPUT} has no other spelling"
-        axes = [axis for axis, size in enumerate(self._to) if self._scale(axis) != 1.0]
+        if self._crops and not self._rois:
+            return f"the part that {_CROPS} cuts out is computed when the model runs"
+        axes = [
+            axis
+            for axis, size in enumerate(self._to)
+            if self._scale(axis) != 1.0 or self._rois.get(axis, _WHOLE) != _WHOLE
+        ]
         mode = self._text("mode", "nearest")
         if not axes:
             return [self._made("Identity", [self._node.input[0]], self._node.output[0])]
-        if mode != "nearest" and self._kind not in _FLOATS:
+        if (mode != "nearest" or self._crops) and self._kind not in _FLOATS:
             return "it adds up pixels that are no floats"
         matrices = {axis: self._matrix(axis) for axis in axes}
+        if self._crops:
+            return list(self._cropped(matrices))
         if mode == "nearest":
             return self._nearest(matrices)
         whole = all(
@@ -162,8 +170,46 @@ class _Spelling:
         axes = [axis % rank for axis in self._attributes.get("axes", range(rank))]
         return dict(zip(axes, map(int, sizes), strict=True))
 
-    def _matrix(self, axis: int) -> _Matrix:
-        """Return what becomes of an axis, as a matrix: an output per row, a pixel per column."""
+    @property
+    def _crops(self) -> bool:
+        return self._text("coordinate_transformation_mode", "half_pixel") == _CROPS
+
+    @property
+    def _rois(self) -> dict[int, tuple[float, float]]:
+        """Return where the part of an axis that is cut out starts and ends, as fractions."""
+        roi = self._operands[0]
+        if not self._crops or not isinstance(roi, np.ndarray) or not roi.size:
+            return {}
+        rank, half = len(self._from), roi.size // 2
+        axes = [axis % rank for axis in self._attributes.get("axes", range(rank))]
+        starts, ends = map(float, roi[:half]), map(float, roi[half:])
+        return dict(zip(axes, zip(starts, ends, strict=True), strict=True))
+
+    def _cropped(self, matrices: dict[int, _Matrix]) -> Iterator[onnx.NodeProto]:
+        """Add up pixels, and put a value where there are none."""
+        value = float(self._attributes.get("extrapolation_value", 0.0))
+        inside = np.ones([1] * len(self._from), bool)
+        for axis in matrices:
+            shape = [-1 if dim == axis else 1 for dim in range(len(self._from))]
+            inside = inside & (self._matrix(axis, outside=1.0) == matrices[axis]).all(1).reshape(
+                shape
+            )
+        if value == 0 or inside.all():
+            yield from self._sums(matrices)
+            return
+        parts = list(self._sums(matrices))
+        sums = self._free(f"{self._node.output[0]}.inside")
+        parts[-1].output[0], parts[-1].name = sums, sums
+        yield from parts
+        dtype = helper.tensor_dtype_to_np_dtype(self._kind)
+        rest = self._stored(np.where(inside, 0, value).astype(dtype), f"{sums}.rest")
+        yield self._made("Add", [sums, rest], self._node.output[0])
+
+    def _matrix(self, axis: int, outside: float = 0.0) -> _Matrix:
+        """Return what becomes of an axis, as a matrix: an output per row, a pixel per column.
+
+        `outside` is the number where the part that is cut out has no pixels.
+        """
         size = self._from[axis]
         attributes = {
             key: value
@@ -186,12 +232,19 @@ class _Spelling:
         else:
             sizes = np.array([size, 1, self._to[axis], 2], np.int64)
             operand, inputs = numpy_helper.from_array(sizes, "operand"), ["x", "", "", "operand"]
+        operands = [operand]
+        if self._crops:
+            start, end = self._rois.get(axis, _WHOLE)
+            roi = np.array([0, 0, start, 0, 1, 1, end, 1], np.float32)
+            operands.append(numpy_helper.from_array(roi, "roi"))
+            inputs[1] = "roi"
+            attributes |= {"extrapolation_value": outside}
         graph = helper.make_graph(
             [helper.make_node("Resize", inputs, ["y"], **attributes)],
             "axis",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, [size, 1, size, other])],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-            [operand],
+            operands,
         )
         opset = helper.make_opsetid("", self._opset)
         single = helper.make_model(graph, opset_imports=[opset], ir_version=8)

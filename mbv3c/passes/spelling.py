@@ -180,6 +180,11 @@ class Spelling:
             raise StaysError(f"{what}, {name!r}, cannot be computed before the model runs")
         return numpy_helper.to_array(self._around.stored[name])
 
+    def stored(self, name: str) -> int | None:
+        """Return the element type of a constant; None of what is computed."""
+        tensor = self._around.stored.get(name)
+        return None if tensor is None else tensor.data_type
+
     def store(self, array: NDArray[Any], what: str) -> str:
         """Store a constant and return its name."""
         name = self._around.free(f"{self._own}.{what}")

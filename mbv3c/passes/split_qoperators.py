@@ -38,13 +38,18 @@ _Ends = tuple[str, str]  # names of scale and zero point
 def split_qoperators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Take apart every operator on integers whose steps are constant."""
     before = len(model.graph.node)
-    if not any(node.op_type in _SPLIT for node in model.graph.node):
+    if not has_qoperators(model):
         return model, PassReport(NAME, (), (), before, before, False)
     splitting = _Splitting(model)
     after = len(splitting.model.graph.node)
     matched, refused = tuple(splitting.matched), tuple(splitting.refused)
     report = PassReport(NAME, matched, refused, before, after, bool(matched))
     return (splitting.model if matched else model), report
+
+
+def has_qoperators(model: onnx.ModelProto) -> bool:
+    """Say whether a model has operators that compute with integers, outside of its functions."""
+    return any(node.op_type in _SPLIT for node in model.graph.node)
 
 
 class _Splitting:

@@ -5,7 +5,8 @@
     FusedMatMul(a, b; transA, alpha)       ⇒   MatMul(Transpose(a), b) → Mul(alpha)
     QuickGelu(x; alpha)                    ⇒   Mul(x, Sigmoid(Mul(x, alpha)))
     Gelu(x), BiasGelu(x, b), FastGelu(x)   ⇒   x / 2 · (1 + Erf(x / √2)), or with Tanh
-    QuantizeLinear, DequantizeLinear of com.microsoft   ⇒   those of ONNX
+    QuantizeLinear, DequantizeLinear of com.microsoft   ⇒   those of ONNX, or of 16 bits before
+        opset 21, which has them, Cast(Clip(Round(x / s) + z)) and (Cast(q) - z) · s
 
 A model that onnxruntime saved after optimising it holds them; its quantizer writes the last two.
 What it lays out for one processor (the domain com.microsoft.nchwc) stays, and is refused later on.
@@ -26,6 +27,7 @@ from mbv3c.passes.upgrade_opset import opset_of
 
 NAME = "undo_fusions"
 DOMAIN = "com.microsoft"
+_WITH_16_BITS = 21  # the opset
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
@@ -154,6 +156,22 @@ class _Spelling:
         kind = self._constant(name).data_type
         return helper.tensor_dtype_to_np_dtype(kind).itemsize if kind else 0
 
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        return self._around.opset
+
+    def kind(self, name: str) -> int:
+        """Return the element type of a constant; 0 for anything else."""
+        return int(self._constant(name).data_type)
+
+    def whole(self, name: str) -> tuple[float, tuple[float, float], int]:
+        """Return a stored whole number, the limits of its type, and the type."""
+        value = numpy_helper.to_array(self._constant(name))
+        limits = np.iinfo(value.dtype)
+        kind = self.kind(name)
+        return float(value.reshape(-1)[0]), (float(limits.min), float(limits.max)), kind
+
     def _constant(self, name: str) -> onnx.TensorProto:
         stored = (each for each in self._around.graph.initializer if each.name == name)
         return next(stored, onnx.TensorProto())
@@ -267,12 +285,29 @@ def _end_gelu(spelling: _Spelling, x: str, curve: str) -> None:
 
 def _as(op_type: str) -> Callable[[_Spelling], None]:
     def spell(spelling: _Spelling) -> None:
-        if spelling.width(spelling.input(2)) > 1:
-            spelling.since(21, f"{op_type} of 16 bits")
+        if spelling.width(spelling.input(2)) > 1 and spelling.opset < _WITH_16_BITS:
+            _of_16_bits(spelling, op_type)
+            return
         spelling.since(13 if spelling.size(spelling.input(1)) != 1 else 10, op_type)
         spelling.end(op_type, *spelling.inputs, **spelling.rest())
 
     return spell
+
+
+def _of_16_bits(spelling: _Spelling, op_type: str) -> None:
+    """Write what onnxruntime computes, in the same order; rounding is to even in both."""
+    x, scale = spelling.input(0), spelling.input(1)
+    if spelling.size(scale) != 1:
+        raise _StaysError(f"{op_type} of 16 bits for each channel needs opset {_WITH_16_BITS}")
+    spelling.since(11, f"{op_type} of 16 bits")
+    zero, limits, kind = spelling.whole(spelling.input(2))
+    if op_type == "DequantizeLinear":
+        real = spelling.add("Cast", x, to=spelling.kind(scale))
+        spelling.end("Mul", spelling.add("Sub", real, zero), scale)
+        return
+    rounded = spelling.add("Round", spelling.add("Div", x, scale))
+    clipped = spelling.add("Clip", spelling.add("Add", rounded, zero), *limits)
+    spelling.end("Cast", clipped, to=kind)
 
 
 _SPELLINGS: dict[str, Callable[[_Spelling], None]] = {

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from mbv3c.errors import ModelError
 from mbv3c.graphs.count import computed_types
 from mbv3c.graphs.outputs import detector_outputs, metadata_of
+from mbv3c.passes.names import name_nodes
 from mbv3c.quantization.gemm_bias import with_biases_of_channels
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -76,10 +77,7 @@ def normalized(model: onnx.ModelProto) -> onnx.ModelProto:
             named.graph.node.append(node)
         else:
             named.graph.initializer.append(tensor)
-    counts = Counter(node.name for node in named.graph.node)
-    for node in named.graph.node:
-        if not node.name or counts[node.name] > 1:
-            node.name = f"{node.op_type}_{next(filter(None, node.output))}"
+    name_nodes(named.graph)
     return with_biases_of_channels(named)
 
 

@@ -104,6 +104,11 @@ def insert_qdq(
     if not nodes:
         return inferred
     inferred.metadata_props.add(key=_INFERRED[0], value=_INFERRED[1])
+    outputs = list(inferred.graph.output)
+    given = {value.name for value in inferred.graph.input}
+    # The quantizer would give an output that is an input, too, a new maker.
+    del inferred.graph.output[:]
+    inferred.graph.output.extend(each for each in outputs if each.name not in given)
     touched = _touched(inferred, nodes)
     tensors = {
         name: TensorData(lowest=np.float32(bounds.low), highest=np.float32(bounds.high))
@@ -126,17 +131,37 @@ def insert_qdq(
                     "ActivationSymmetric": False,
                     "WeightSymmetric": True,
                     "QDQKeepRemovableActivations": True,
+                    "TensorQuantOverrides": _in_one_scale(inferred),
                 },
             )
             quantized: onnx.ModelProto = quantizer.quantize_model()
             quantizer.model.topological_sort()
     except (ValueError, RuntimeError, TypeError) as error:
         raise ModelError(f"onnxruntime cannot quantize the model: {error}") from error
+    for at, output in enumerate(outputs):
+        if output.name in given:
+            quantized.graph.output.insert(at, output)
     _keep_constants(quantized, inferred)
     owners = {node: part for part in parts for node in part.nodes}
     _bypass(quantized, clamped_inside(model, owners))
     _keep_metadata(quantized, model)
     return quantized
+
+
+def _in_one_scale(model: onnx.ModelProto) -> dict[str, list[dict[str, bool]]]:
+    """Return what says that the weights of ConvTranspose in groups have one scale.
+
+    An index along their second axis is a channel of every group, so it has no scale that the bias
+    of a channel could be in.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return {
+        node.input[1]: [{"symmetric": True}]
+        for node in model.graph.node
+        if node.op_type == "ConvTranspose"
+        and node.input[1] in stored
+        and any(each.name == "group" and each.i > 1 for each in node.attribute)
+    }
 
 
 def quantized_tensors(model: onnx.ModelProto) -> dict[str, QuantizedTensor]:
@@ -191,6 +216,7 @@ def _bypass(model: onnx.ModelProto, tensors: Collection[str]) -> None:
         for index, name in enumerate(node.input):
             node.input[index] = instead.get(name, name)
     used = {name for node in kept for name in tensors_read(node)}
+    used |= {output.name for output in graph.output}
     constants = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(kept)
@@ -198,11 +224,13 @@ def _bypass(model: onnx.ModelProto, tensors: Collection[str]) -> None:
 
 
 def _keep_constants(quantized: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Give the quantized model the constants that only graphs inside of nodes read.
+    """Give the quantized model the constants that only graphs inside of nodes, or nobody, reads.
 
-    The quantizer does not look into these, and leaves such constants out.
+    The quantizer does not look into these graphs, and leaves out their constants, and outputs that
+    are constant.
     """
     read = {name for node in quantized.graph.node for name in tensors_read(node)}
+    read |= {output.name for output in quantized.graph.output}
     stored = {tensor.name for tensor in quantized.graph.initializer}
     stored |= {name for node in quantized.graph.node for name in node.output}
     quantized.graph.initializer.extend(

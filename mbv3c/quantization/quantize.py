@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from mbv3c.errors import Mbv3cError
 from mbv3c.feeds import Feed
+from mbv3c.lowering.qdq import QuantizedGraph
+from mbv3c.lowering.select.graph import Graph
 from mbv3c.parity.compare import compare
 from mbv3c.parity.reference import (
     ReferenceOutput,
@@ -177,13 +179,16 @@ def quantize(
 
     Raises:
         CalibrationError: an input is broken or makes the model overflow.
-        ModelError: the model cannot be quantized.
+        ModelError: the model cannot be quantized, or the shape of an output depends on values.
         ParityError: rewriting changed what the model computes.
         Mbv3cError: the budget cannot be kept.
     """
     options = options or QuantizeOptions()
     progress("rewriting the graph")
     graph = rewritten(model, options)
+    shapes = Graph(QuantizedGraph(graph))
+    for output in graph.graph.output:
+        shapes.shape(output.name)
     keep = options.keep_float
     every = layers(graph)
     parts = tuple(part for part in every if part.name not in keep.elsewhere)

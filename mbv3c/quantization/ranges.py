@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mbv3c.errors import CalibrationError
 from mbv3c.feeds import Array, Feed
 from mbv3c.parity.reference import feed_for, session, with_outputs
+from mbv3c.parity.running import run_for
 from mbv3c.quantization.layers import float_tensors
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.steps import of_large, step
@@ -113,7 +114,7 @@ def run_all(
     asked = [name for name in names if name not in feed]
     # For an empty list onnxruntime would give every output.
     with step("running the model", "onnxruntime", of_large):
-        computed = dict(zip(asked, opened.run(asked, feed) if asked else [], strict=True))
+        computed = dict(zip(asked, run_for(opened, asked, feed) if asked else [], strict=True))
     for name in names:
         yield name, np.asarray(feed[name] if name in feed else computed[name])
 
@@ -191,7 +192,7 @@ def known_ranges(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[st
             bounds = _output_bounds(node, narrowed, constants)
             narrowed[name] = Range(*_GATE) if bounds == _GATE else narrowed[name].within(*bounds)
     seen = seen_bounds(model)
-    return {name: bounds.within(*seen[name]) for name, bounds in narrowed.items()}
+    return {name: bounds.within(*seen.get(name, _ALL)) for name, bounds in narrowed.items()}
 
 
 def seen_bounds(model: onnx.ModelProto) -> dict[str, Bounds]:

@@ -195,7 +195,7 @@ def test_several_inputs(tmp_path: Path) -> None:
     assert [value.name for value in model_inputs(model)] == ["x", "z"]
     with pytest.raises(ModelError, match=r"this takes a model with one"):
         model_input(model)
-    with pytest.raises(ModelError, match=r"'z' has the dynamic shape \(N\).*--input-shape 'z:1,"):
+    with pytest.raises(ModelError, match=r"'z' has the dynamic shape \(N\).*--input-shape 'z:1'"):
         load_model(path)
     with pytest.raises(UsageError, match=r"2 inputs \(x, z\): say which one"):
         load_model(path, [3])

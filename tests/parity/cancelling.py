@@ -69,6 +69,25 @@ def branches_cancel() -> onnx.ModelProto:
     )
 
 
+def offset_at_the_end() -> onnx.ModelProto:
+    """A pressure in pascals: what the output moves by is 1/500 of its size."""
+    rng = np.random.default_rng(2)
+    constants = {
+        "weight": 0.2 * _random(rng, 32, 16),
+        "bias": _random(rng, 16),
+        "other": 20 * _random(rng, 16, 4),
+        "offset": np.full(4, 101325.0),
+    }
+    return _model(
+        """g (float[1, 32] x) => (float[1, 4] y) {
+            [first] a = Gemm (x, weight, bias)
+            [act] t = Tanh (a)
+            [last] y = Gemm (t, other, offset)
+        }""",
+        constants,
+    )
+
+
 def nothing_is_left() -> onnx.ModelProto:
     """As `branches_cancel`, of 1e7 each."""
     model = branches_cancel()

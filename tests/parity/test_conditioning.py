@@ -105,6 +105,14 @@ def test_the_layer_is_only_looked_for_where_it_is_told() -> None:
         assert bool(found.layer) == (known is doubt)
 
 
+def test_an_offset_at_the_end_is_named() -> None:
+    """The error of an output is a fraction of its range, however small that is beside its size."""
+    model = cancelling.offset_at_the_end()
+    (reference,) = next(run_reference(model, inputs_of(model)))
+    assert reference.doubt is not None
+    assert reference.doubt.layer.startswith("last (Gemm) loses 3.")
+
+
 def test_agreement_by_luck_is_seen_through(tmp_path: Path) -> None:
     """All ways of onnxruntime give the same bits here, and all are as far off."""
     model = cancelling.branches_cancel()

@@ -87,3 +87,42 @@ def test_transposed_with_an_output_shape(
 def test_transposed_without_one_stays() -> None:
     shape = "1, 2, 9, 8"
     ignores(spell_missing, one("ConvTranspose (x, w)", shape=shape, w=random(4, 2, 3, 3)))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_one_hot(axis: int) -> None:
+    """A number below 0 counts from the end; one that is no class has none."""
+    shape = {0: "4, 2, 5", 1: "2, 4, 5", -1: "2, 5, 4"}[axis]
+    text = f"g (int64[2, 5] x) => (float[{shape}] y) {{ y = OneHot <axis = {axis}> (x, d, v) }}"
+    model = graph(text, d=np.array(4), v=np.array([3, -2], np.float32))
+    rewritten, _ = spell_missing(model)
+    assert "OneHot" not in operators(rewritten)
+    x = np.array([[0, 1, 2, 3, -1], [-4, 4, -5, 7, 2]])
+    np.testing.assert_array_equal(*(run(session(each), x)[0] for each in (rewritten, model)))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "scale"),
+    [
+        ("axis = 0, block_size = 4", random(2, 6)),
+        ("axis = 1", random(6)),
+        ("", np.array(0.5, np.float32)),
+    ],
+)
+@pytest.mark.parametrize("kind", [onnx.TensorProto.INT4, onnx.TensorProto.FLOAT8E4M3FN])
+def test_weights_of_few_bits_are_stored_values(
+    kind: int, attributes: str, scale: np.ndarray
+) -> None:
+    text = (
+        "g (float[1, 8] x) => (float[1, 6] y)"
+        f"{{ w = DequantizeLinear <{attributes}> (q, s) y = MatMul (x, w) }}"
+    ).replace("<>", "")
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
+    codes = np.clip(np.rint(random(8, 6) * 4), -8, 7)
+    model.graph.initializer.append(onnx.helper.make_tensor("q", kind, (8, 6), codes.ravel()))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(scale, "s"))
+    rewritten, _ = spell_missing(model)
+    assert operators(rewritten) == ["Identity", "MatMul"]
+    x = random(1, 8)
+    ours, theirs = (run(session(each), x)[0] for each in (rewritten, model))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)

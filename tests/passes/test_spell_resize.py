@@ -125,18 +125,36 @@ def test_empty_operands_as_opset_11_needs_them() -> None:
     agrees(model)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("value", [0.0, 2.5])
+def test_a_part_is_cut_out(mode: str, value: float) -> None:
+    """And what lies outside of the input gets a value of its own."""
+    rule = (
+        f'mode = "{mode}", coordinate_transformation_mode = "tf_crop_and_resize", axes = [3, 2], '
+        f"extrapolation_value = {value}"
+    )
+    text = f"""
+        g (float[1, 2, 8, 10] x) => (float[1, 2, 8, 7] y) {{ y = Resize <{rule}> (x, r, , s) }}
+    """
+    part, sizes = np.array([-0.1, 0.3, 0.8, 1.2], np.float32), np.array([7, 8], np.int64)
+    assert "Resize" not in agrees(graph(text, 18, r=part, s=sizes))
+
+
 def test_what_cannot_be_spelled_says_why() -> None:
     rule = 'mode = "linear", coordinate_transformation_mode = "tf_crop_and_resize"'
     model = graph(
         f"""
-        g (float[1, 2, 8, 10] x) => (float[1, 2, 16, 20] y) {{ y = Resize <{rule}> (x, r, , s) }}
+        g (float[1, 2, 8, 10] x, float[8] r) => (float[1, 2, 16, 20] y)
+        {{ y = Resize <{rule}> (x, r, , s) }}
         """,
         17,
-        r=np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32),
         s=np.array([1, 2, 16, 20], np.int64),
     )
-    (refusal,) = leaves_alone(spell_resize, model).refused
-    assert refusal.reason == "tf_crop_and_resize has no other spelling"
+    rewritten, report = spell_resize(model)
+    assert rewritten is model
+    assert report.refused[0].reason == (
+        "the part that tf_crop_and_resize cuts out is computed when the model runs"
+    )
 
 
 def test_an_axis_that_keeps_its_size_is_interpolated_all_the_same() -> None:
@@ -190,7 +208,7 @@ def test_proportions_are_kept(mode: str, policy: str, sides: str) -> None:
         (
             'axes = [2, 3], coordinate_transformation_mode = "tf_crop_and_resize"',
             ("float[1, 2, 8, 10]", "float[1, 2, 13, 17]"),
-            "tf_crop_and_resize has no other spelling",
+            "the part that tf_crop_and_resize cuts out is computed when the model runs",
         ),
         (
             'mode = "linear", axes = [2, 3]',

@@ -142,3 +142,20 @@ def test_names_that_are_taken() -> None:
     model.graph.node[1].output[0] = model.graph.node[2].input[1] = "h.1"
     rewritten, _ = undo_fusions(model)
     assert error(model, rewritten) <= 1e-6
+
+
+@pytest.mark.parametrize(("kind", "zero"), [("u2", 32768), ("u2", 100), ("i2", 0), ("i2", -7)])
+def test_pairs_of_16_bits_before_opset_21(kind: str, zero: int) -> None:
+    """As onnxruntime's quantizer writes them; ONNX has them from opset 21 on."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[1, 8, 6, 6] x) => (float[1, 8, 6, 6] y) {
+            q = com.microsoft.QuantizeLinear (x, s, z)
+            y = com.microsoft.DequantizeLinear (q, s, z)
+        }""")
+    stored = {"s": np.array(5e-5, np.float32), "z": np.array(zero, kind)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(x, n) for n, x in stored.items())
+    rewritten, report = undo_fusions(model)
+    assert len(report.matched) == 2
+    assert not any(node.domain for node in rewritten.graph.node)
+    assert error(model, rewritten) == 0  # some of it saturates

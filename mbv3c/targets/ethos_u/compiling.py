@@ -17,7 +17,7 @@ from mbv3c import bundle as bundles
 from mbv3c.bundle import Golden
 from mbv3c.errors import ModelError, ToolError, UsageError
 from mbv3c.feeds import Feed
-from mbv3c.graphs.load import model_inputs, static_shape
+from mbv3c.graphs.load import dtype_of, fixed_shape, model_inputs, static_shape
 from mbv3c.job import Job
 from mbv3c.manifest import Manifest, TensorRecord
 from mbv3c.prepare import Prepared
@@ -243,8 +243,10 @@ def _check_ends(quantized: onnx.ModelProto, options: NpuOptions) -> None:
 
 
 def host_of(quantized: onnx.ModelProto, parts: Partition) -> onnx.ModelProto | None:
-    """Return what comes behind the NPU; None if nothing does."""
-    return host_part(quantized, npu_part(parts).outputs) if parts.on_cpu else None
+    """Return what comes behind the NPU, or beside it as outputs that are constant; else None."""
+    stored = {tensor.name for tensor in quantized.graph.initializer}
+    constant = any(output.name in stored for output in quantized.graph.output)
+    return host_part(quantized, npu_part(parts).outputs) if parts.on_cpu or constant else None
 
 
 RANKS = (4, 3)  # of an image, 1xCxHxW, and of a row, 1xCxL
@@ -255,6 +257,7 @@ def check_image(model: onnx.ModelProto) -> None:
 
     Raises:
         UsageError: it takes another batch, no image, or more than one.
+        ModelError: the shape of its image is dynamic.
     """
     value = model_inputs(model)[0]
     others = [other.name for other in model_inputs(model)[1:]]
@@ -271,12 +274,12 @@ def check_image(model: onnx.ModelProto) -> None:
             "an Ethos-U takes an image in fp32, or of uint8 or int8 that a Cast makes fp32; "
             f"{value.name!r} is {dtype}\nput such a Cast first, or use another target"
         )
-    shape = static_shape(value)
-    if shape is None or len(shape) not in RANKS or shape[0] != 1:
+    shape = fixed_shape(value)
+    if len(shape) not in RANKS or shape[0] != 1:
         raise UsageError(
             "an Ethos-U computes one image, 1x3xHxW, or one row, 1xCxL, at a time; the model's "
-            f"input is {'x'.join(map(str, shape or ()))}; "
-            f"{'use --batch 1' if len(shape or ()) in RANKS else 'use another target'}"
+            f"input is {'x'.join(map(str, shape)) or 'a single number'}; "
+            f"{'use --batch 1' if len(shape) in RANKS else 'use another target'}"
         )
 
 
@@ -376,7 +379,7 @@ def _outputs(lowered: NpuLowered, dtype: str) -> tuple[TensorRecord, ...]:
     """Say what the whole gives: the NPU, or what comes behind it."""
     if lowered.host is not None:
         return tuple(
-            TensorRecord(output.name, tuple(static_shape(output) or ()), "float32")
+            TensorRecord(output.name, tuple(static_shape(output) or ()), str(dtype_of(output)))
             for output in lowered.host.graph.output
         )
     outputs = lowered.region.outputs

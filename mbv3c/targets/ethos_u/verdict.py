@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mbv3c.parity.agreement import Agreement
 from mbv3c.parity.tolerance import HOST_ERROR, LEAST_COSINE, Tolerance
 from mbv3c.parity.verdict import Check, Pairs
 from mbv3c.targets.ethos_u.host_parity import HostParity
@@ -125,6 +126,7 @@ class NpuParity:
         stream_equal: whether the interpreted command stream gave TOSA's bits; None if unchecked.
         stream_inputs: number of inputs on which the command stream was interpreted.
         stream_said: why it was not checked, or what was wrong.
+        as_given: how near the QDQ model comes to the model as given.
         pairs: the outputs that TOSA's integers stand for, and those of the QDQ model.
         again: what came of making the files once more; None where they were just made.
     """
@@ -136,6 +138,7 @@ class NpuParity:
     stream_equal: bool | None
     stream_inputs: int
     stream_said: str
+    as_given: Agreement = field(default=Agreement(1.0, None, None), repr=False)
     pairs: Pairs = field(default=(), repr=False, compare=False)
     again: MadeAgain | None = None
 
@@ -154,6 +157,8 @@ class NpuParity:
                 "calibrate on more inputs like the real ones, train it for int8, or compile for "
                 "a target with fp16, such as arm_cpu"
             )
+        else:
+            missed += self.as_given.too_far
         if not self.alone.passed:
             missed.append(
                 f"{self.alone.worst} by itself is {self.alone.lsb} LSB from onnxruntime (allowed "
@@ -212,6 +217,7 @@ class NpuParity:
             "stream_inputs": self.stream_inputs,
             "stream_not_checked": self.stream_said if self.stream_equal is None else None,
             "stream_error": self.stream_said or None if self.stream_equal is False else None,
+            "too_far": list(self.as_given.too_far),
             "inputs": [{**asdict(step), "passed": step.passed} for step in self.inputs],
             **({"made_again": asdict(self.again)} if self.again else {}),
         }

@@ -17,6 +17,7 @@ from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_bundled
 from mbv3c.feeds import Feed, only_array
 from mbv3c.graphs.load import model_input
 from mbv3c.lowering.quantization import Quantization
+from mbv3c.parity.agreement import Agreement, agreement, cosines
 from mbv3c.parity.compare import compare
 from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
 from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
@@ -117,15 +118,16 @@ def check(
         behind = check_host(quantized, region, host, ours, wanted, references)
     lowered = (operators_alone(quantized, region, inputs[0]), tosa == region.tosa, behind)
     pairs = _pairs(region, host, ours, wanted, references)
+    as_given = _as_given(region, host, ours, references)
     if not interpreted:
         reason = "the interpreter knows Ethos-U55 and Ethos-U65-256 only; see docs/npu.md"
-        return NpuParity(steps, *lowered, None, 0, reason, pairs)
+        return NpuParity(steps, *lowered, None, 0, reason, as_given, pairs)
     # Noise over all of int8 reaches what normalised inputs do not.
     noise = np.random.default_rng(20190506).integers(-128, 128, integers[0].shape)
     streamed = [integers[0], noise.astype(np.int8)][:_STREAM_INPUTS]
     tosas = [wanted[0], run_tosa(tosa, streamed[1:])]
     equal, count, reason = check_stream(raw, region, streamed, tosas)
-    return NpuParity(steps, *lowered, equal, count, reason, pairs)
+    return NpuParity(steps, *lowered, equal, count, reason, as_given, pairs)
 
 
 def _pairs(
@@ -145,6 +147,17 @@ def _pairs(
         )
         for (model, _), integers, outputs in zip(ours, wanted, references, strict=True)
     )
+
+
+def _as_given(
+    region: Region,
+    host: onnx.ModelProto | None,
+    ours: list[OutputsAndIntegers],
+    references: list[list[ReferenceOutput]],
+) -> Agreement:
+    """Say how near the QDQ model comes to the model as given, over all inputs."""
+    ranges = [] if host is not None else [255 * end.quantization.scale for end in region.outputs]
+    return agreement([model for model, _ in ours], references, len(references), ranges)
 
 
 class _Seen:
@@ -184,6 +197,7 @@ def _steps(
 ) -> tuple[StepInput, ...]:
     outputs = [model for model, _ in ours]
     rows = compare(outputs, references, ANY, ran_on="onnxruntime", exact_program=False).inputs
+    near = [agreement([y], [reference]) for y, reference in zip(outputs, references, strict=True)]
     spreads = [
         max(_lsb(integers, other) for _, other in seen.others(x))
         for x, (_, integers) in zip(inputs, ours, strict=True)
@@ -193,14 +207,16 @@ def _steps(
     return tuple(
         StepInput(
             max_error_of_range=row.max_error_of_range,
-            cosine=row.cosine,
-            top1_agreement=row.top1_agreement,
-            top5_agreement=row.top5_agreement,
+            cosine=alike,
+            top1_agreement=given.top1,
+            top5_agreement=given.top5,
             lsb=_lsb(integers, tosa),
             allowed_lsb=allowed,
             spread_lsb=spread,
         )
-        for row, (_, integers), tosa, spread in zip(rows, ours, wanted, spreads, strict=True)
+        for row, alike, given, (_, integers), tosa, spread in zip(
+            rows, cosines(outputs, references), near, ours, wanted, spreads, strict=True
+        )
     )
 
 

@@ -35,6 +35,7 @@ from mbv3c.parity.ladder.ladder import BREAKS, Ladder, Skipped
 from mbv3c.parity.ladder.stages import ImportStage, LibraryStage, covering
 from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.parity.tolerance import TOLERANCES, Tolerance
+from mbv3c.passes.split_qoperators import has_qoperators
 from mbv3c.precision import FP32, INT8, Precision
 from mbv3c.prepare import Prepared, Reference, rewritten_for
 from mbv3c.progress import Progress
@@ -162,7 +163,7 @@ def verify(
         not_checked=not_checked,
         proven=not bundle.precision.quantized,
     )
-    if not bundle.quantized:
+    if not bundle.quantized and not has_qoperators(reference.model):
         return parity
     progress(_ON_GIVEN)
     given = known.given if known else read_bundled(bundle.model)

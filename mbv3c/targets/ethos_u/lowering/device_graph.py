@@ -12,7 +12,7 @@ So the device's int8 are the pixels less 128. Pixels of int8 are the device's as
 
 Between pairs of the same steps this is exact, and so is the last, as rounding keeps the order. The
 three move elements of a map together, and Gemm becomes a convolution as large as the map, whose
-weights are laid out as the device has pixels.
+weights are laid out as the device has pixels. Every node gets a name of its own.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mbv3c.graphs.count import tensor_shapes
 from mbv3c.graphs.load import model_input
-from mbv3c.passes.names import FreeNames
+from mbv3c.passes.names import FreeNames, name_nodes
 from mbv3c.passes.spell_topk import spell_ranks
 from mbv3c.targets.ethos_u.lowering.channels_last import with_transpose_first
 from mbv3c.targets.ethos_u.lowering.layout import RANKS
@@ -46,7 +46,16 @@ def device_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     spelled, _ = spell_ranks(model)
     first = _with_quantized_pool(_with_joined_moves(with_transpose_first(spelled)))
     kind = model_input(first).type.tensor_type.elem_type
-    return _with_whole_steps(first, ZERO_POINTS[kind]) if kind in ZERO_POINTS else first
+    if kind in ZERO_POINTS:
+        first = _with_whole_steps(first, ZERO_POINTS[kind])
+    return _with_names(first)
+
+
+def _with_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give every node a name of its own: by it a call of TVM's is known for what it is."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy if name_nodes(copy.graph) else model
 
 
 def _with_quantized_pool(model: onnx.ModelProto) -> onnx.ModelProto:
