@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from mbv3c.bundle import quantized_name
+from mbv3c.ends.rewrite import with_ends
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.feeds import Feed, arrays_of, shape_text
 from mbv3c.graphs.input_shapes import InputShape
@@ -124,13 +125,15 @@ def at_shapes(model: onnx.ModelProto, shapes: Sequence[InputShape]) -> list[onnx
 def programs_of(model: onnx.ModelProto, job: Job) -> list[tuple[onnx.ModelProto, Job]]:
     """Return what is to be compiled: the model, and its job, for every shape of the inputs.
 
+    Each has the ends that the job asks for.
+
     Raises:
         Mbv3cError: as `at_shapes` says, or there is nothing to calibrate a shape on.
     """
     check_size(stored_bytes(model.graph.initializer), "the model")
     if not job.shapes:
-        return [(model, job)]
-    models = at_shapes(model, job.shapes)
+        return [(with_ends(model, job.ends), job)]
+    models = [with_ends(each, job.ends) for each in at_shapes(model, job.shapes)]
     shapes = [input_shapes_of(each) for each in models]
     given = job.calibration
     if given is None or given.again is None:

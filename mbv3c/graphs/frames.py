@@ -35,6 +35,8 @@ _LARGE = 16.0
 _MOST_CHANNELS = 4
 
 
+FRAME = "mbv3c.frame"  # metadata of a model that takes frames of a camera, as docs/frames.md says
+
 _BYTES = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
 
 
