@@ -13,6 +13,7 @@ from mbv3c.bundle import quantized_name
 from mbv3c.ends.rewrite import with_ends
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.feeds import Feed, arrays_of, shape_text
+from mbv3c.graphs.frames import takes_pixels
 from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.graphs.load import input_shapes_of, model_inputs, with_shapes
 from mbv3c.graphs.size import check_size, stored_bytes
@@ -27,7 +28,7 @@ from mbv3c.manifest import (
 )
 from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.reference import ReferenceOutput, run_reference
-from mbv3c.passes import CLEANING, COMPILING, PassReport, run_pipeline
+from mbv3c.passes import CLEANING, COMPILING, OF_FRAMES, PassReport, run_pipeline
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.quantization.quantize import quantize_once
@@ -208,7 +209,9 @@ def rewritten_for(
 
     What we quantize was rewritten before, and rewriting it again would fold its integers to fp32.
     """
-    return run_pipeline(model, CLEANING if precision.quantized else COMPILING)
+    if precision.quantized:
+        return run_pipeline(model, CLEANING)
+    return run_pipeline(model, (*COMPILING, *OF_FRAMES) if takes_pixels(model) else COMPILING)
 
 
 def check_keep_float(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:

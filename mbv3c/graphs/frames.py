@@ -40,6 +40,11 @@ FRAME = "mbv3c.frame"  # metadata of a model that takes frames of a camera, as d
 _BYTES = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
 
 
+def takes_pixels(model: onnx.ModelProto) -> bool:
+    """Say whether an input of a model holds bytes: the pixels of a frame."""
+    return any(value.type.tensor_type.elem_type in _BYTES for value in model_inputs(model))
+
+
 def pixel_top(model: onnx.ModelProto, value: onnx.ValueInfoProto | None = None) -> float | None:
     """Return the value of a white pixel, 255 or 1; None if the model takes normalised numbers.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mbv3c.errors import Mbv3cError, UsageError
 from mbv3c.feeds import Feed
+from mbv3c.graphs.frames import takes_pixels
 from mbv3c.lowering.qdq import has_pairs
 from mbv3c.parity.compare import compare
 from mbv3c.parity.reference import (
@@ -27,7 +28,7 @@ from mbv3c.parity.reference import (
 )
 from mbv3c.parity.rewriting import check_rewritten
 from mbv3c.parity.tolerance import TOLERANCES
-from mbv3c.passes import COMPILING, run_pipeline
+from mbv3c.passes import BEFORE_QUANTIZING, COMPILING, run_pipeline
 from mbv3c.progress import Progress
 from mbv3c.quantization.calibration import Calibration, random_with_warning
 from mbv3c.quantization.errors import Distance
@@ -38,6 +39,7 @@ from mbv3c.quantization.ranges import (
     Range,
     calibrate,
     known_ranges,
+    pixel_ranges,
     run_all,
     seen_bounds,
 )
@@ -188,6 +190,7 @@ def quantize(
     measured = calibrate(graph, calibration.calibrating, options)
     if options.known_ranges:
         measured = known_ranges(graph, measured)
+    measured |= pixel_ranges(graph)
     inputs = calibration.evaluating()
     references = list(run_reference(model, inputs))
     check_rewritten(model, graph, inputs, references)
@@ -289,7 +292,8 @@ class _Trial:
 
 
 def _rewritten(model: onnx.ModelProto, options: QuantizeOptions) -> onnx.ModelProto:
-    rewritten, _ = run_pipeline(normalized(model), COMPILING)
+    passes = (*COMPILING, *BEFORE_QUANTIZING) if takes_pixels(model) else COMPILING
+    rewritten, _ = run_pipeline(normalized(model), passes)
     return normalized(in_quantizable_opset(rewritten, options))
 
 

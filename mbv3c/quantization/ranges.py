@@ -175,6 +175,28 @@ def known_ranges(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[st
     return {name: bounds.within(*seen[name]) for name, bounds in narrowed.items()}
 
 
+_PIXELS = {onnx.TensorProto.UINT8: (0.0, 255.0), onnx.TensorProto.INT8: (-128.0, 127.0)}
+_MOVES_PIXELS = frozenset({"Transpose", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+
+
+def pixel_ranges(model: onnx.ModelProto) -> dict[str, Range]:
+    """Return the ranges of fp32 tensors that hold the whole pixels of an input, only moved.
+
+    Their steps are then exactly those of the pixels, whatever calibration has seen.
+    """
+    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    ranges: dict[str, Range] = {}
+    for node in model.graph.node:
+        x = node.input[0] if node.input else ""
+        if node.op_type in _MOVES_PIXELS and x in kinds:
+            kinds[node.output[0]] = kinds[x]
+        if node.op_type == "Cast" and kinds.get(x) in _PIXELS:
+            ranges[node.output[0]] = Range(*_PIXELS[kinds[x]])
+        elif node.op_type in _MOVES_PIXELS and x in ranges:
+            ranges[node.output[0]] = ranges[x]
+    return ranges
+
+
 def seen_bounds(model: onnx.ModelProto) -> dict[str, Bounds]:
     """Return, by tensor, the bounds beyond which no reader tells values apart."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -51,6 +51,7 @@ from mbv3c.targets.cpu.schedules.integer.elementwise import (
     QuantizeImage,
 )
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.targets.cpu.select_frames import integer_frame_rule
 
 
 @dataclass(frozen=True)
@@ -323,6 +324,7 @@ def look_up(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
 
 # The first that takes a node plans its kernel.
 RULES: tuple[Rule[IntegerSelection], ...] = (
+    lambda node, selection: integer_frame_rule(integer_layer, _is_dense)(node, selection),
     quantize_image,
     integer_depthwise,
     integer_pointwise,
