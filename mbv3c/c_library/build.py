@@ -73,6 +73,7 @@ def build_c_library(
         arena.bytes,
         alignment,
         bool(shared),
+        request.labels,
     )
     root = folder / FOLDER
     include, lib = root / "include", root / "lib"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from string import Template
 
+from mbv3c.c_library.labels import declared, defined
 from mbv3c.c_library.memory import FlatArena
 from mbv3c.c_library.names import distinct
 from mbv3c.c_library.raw_pointers import RawKernel
@@ -58,6 +59,7 @@ class Interface:
         inputs, outputs: what it takes and gives, in the model's order.
         arena_bytes, alignment: the size of the arena, and its alignment in bytes.
         shared: whether some loops can be shared between cores.
+        labels: the names of the classes; empty without.
     """
 
     prefix: str
@@ -68,6 +70,7 @@ class Interface:
     arena_bytes: int
     alignment: int
     shared: bool
+    labels: tuple[str, ...] = ()
 
     def macro(self, name: str) -> str:
         return f"{self.prefix}_{name}".upper()
@@ -174,7 +177,7 @@ def header(own: Interface) -> str:
         arena_bytes=max(1, own.arena_bytes),
         alignment=own.alignment,
         ports="\n".join(ports),
-        types="\n".join(types),
+        types="\n".join([*declared(own.prefix, own.labels), *types]),
         shared="" if own.shared else " This network has no loop that is worth sharing.",
     )
 
@@ -323,6 +326,7 @@ def _driver(
     yield f"int {prefix}_run(const {prefix}_input_t *in, {prefix}_output_t *out, void *arena) {{"
     yield f"  return {prefix}_run_parallel(in, out, arena, {own.macro('ARENA_BYTES')}, NULL);"
     yield "}"
+    yield from defined(prefix, own.labels)
 
 
 def _task(function: str, count: int) -> Iterator[str]:

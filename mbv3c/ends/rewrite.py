@@ -16,13 +16,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mbv3c.ends.ends import LABELS, NO_ENDS, Ends, Frame, Outputs, as_metadata, ends_of
+from mbv3c.ends.ends import CLASSES, LABELS, NO_ENDS, Ends, Frame, Outputs, as_metadata, ends_of
 from mbv3c.errors import UsageError
 from mbv3c.graphs.load import fixed_shape, model_inputs, static_shape
-from mbv3c.graphs.outputs import CLASS_AXES, metadata_of
+from mbv3c.graphs.outputs import CLASS_AXES, CLASS_NAMES, metadata_of
 from mbv3c.passes.names import FreeNames
 from mbv3c.passes.upgrade_opset import opset_of
-from mbv3c.quantization.images import AS_THE_MODEL_SAYS, TO_ONE, Overrides, Preprocessing, preprocessing
+from mbv3c.quantization.images import TO_ONE, Preprocessing, preprocessing
 
 _TO_FIRST, _TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -62,6 +62,8 @@ def with_ends(model: onnx.ModelProto, ends: Ends) -> onnx.ModelProto:
     if ends.labels or str(ends.outputs):
         _give_classes(copy, ends)
     entries = metadata_of(copy) | as_metadata(ends)
+    if ends.labels and len(set(ends.labels)) == len(ends.labels):
+        entries.setdefault(CLASS_NAMES[0], entries[LABELS])
     del copy.metadata_props[:]
     for key, value in entries.items():
         copy.metadata_props.add(key=key, value=value)
@@ -200,6 +202,7 @@ def _give_classes(model: onnx.ModelProto, ends: Ends) -> None:
         made = [helper.make_tensor_value_info(chain.last, kind, (batch, count))]
     if ends.outputs.top:
         made = _best(chain, opset_of(model), kind, (batch, ends.outputs.top))
+        model.metadata_props.add(key=CLASSES, value=str(count))
     _replace(model.graph.node, [*model.graph.node, *chain.nodes])
     _replace(model.graph.output, made)
     if made != [output]:  # what was said of the former outputs

@@ -164,7 +164,7 @@ class CpuBackend(LibraryBackend):
         described = describe(only, job, self.tools)
         digest = sha256(only.given.SerializeToString(deterministic=True)).hexdigest()
         prefix = job.options.prefix or prefix_for(described.model.name)
-        request = CLibraryRequest(prefix, digest, described)
+        request = CLibraryRequest(prefix, digest, described, job.ends.labels)
         record = build_c_library(program, tvm_target(target), target.triple, request, folder)
         return [replace(made, details=replace(made.details, c_library=record))]
 

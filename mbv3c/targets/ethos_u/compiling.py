@@ -17,7 +17,7 @@ from mbv3c import bundle as bundles
 from mbv3c.bundle import Golden
 from mbv3c.errors import ModelError, ToolError, UsageError
 from mbv3c.feeds import Feed
-from mbv3c.graphs.load import model_inputs, static_shape
+from mbv3c.graphs.load import dtype_of, model_inputs, static_shape
 from mbv3c.job import Job
 from mbv3c.manifest import Manifest, TensorRecord
 from mbv3c.prepare import Prepared
@@ -333,7 +333,7 @@ def _outputs(lowered: NpuLowered, dtype: str) -> tuple[TensorRecord, ...]:
     """Say what the whole gives: the NPU, or what comes behind it."""
     if lowered.host is not None:
         return tuple(
-            TensorRecord(output.name, tuple(static_shape(output) or ()), "float32")
+            TensorRecord(output.name, tuple(static_shape(output) or ()), dtype_of(output).name)
             for output in lowered.host.graph.output
         )
     outputs = lowered.region.outputs
