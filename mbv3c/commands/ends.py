@@ -19,7 +19,8 @@ ends_options = all_of(
     click.option("--input-type", help="uint8: take frames as a camera gives them."),
     click.option("--input-layout", help="Of frames: nhwc or nchw.  [default: nhwc]"),
     click.option(
-        "--channel-order", help="Of frames: rgb or bgr; --bgr says that of the model.  [default: rgb]"
+        "--channel-order",
+        help="Of frames: rgb or bgr; --bgr says that of the model.  [default: rgb]",
     ),
     click.option(
         "--outputs", help="Of class scores: softmax, top5 (or another number), or softmax,top5."

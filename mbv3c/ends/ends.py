@@ -16,7 +16,7 @@ from mbv3c.door.documents import parse_json
 from mbv3c.door.files import Refused
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.graphs.frames import FRAME
-from mbv3c.quantization.images import AS_THE_MODEL_SAYS, LAYOUTS, Layout, Overrides
+from mbv3c.quantization.images import AS_THE_MODEL_SAYS, LAYOUTS, Overrides
 
 OUTPUTS = "mbv3c.outputs"
 LABELS = "mbv3c.labels"
@@ -34,7 +34,7 @@ class Frame:
         preparing: how the model wants its image; what is not said is in its metadata.
     """
 
-    layout: Layout = "NHWC"
+    layout: str = "NHWC"
     channels: str = CHANNELS[0]
     preparing: Overrides = AS_THE_MODEL_SAYS
 

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mbv3c.ends.ends import CLASSES, LABELS, NO_ENDS, Ends, Frame, Outputs, as_metadata, ends_of
+from mbv3c.ends.ends import CLASSES, LABELS, NO_ENDS, Ends, Frame, as_metadata, ends_of
 from mbv3c.errors import UsageError
 from mbv3c.graphs.load import fixed_shape, model_inputs, static_shape
 from mbv3c.graphs.outputs import CLASS_AXES, CLASS_NAMES, metadata_of
@@ -27,6 +27,7 @@ from mbv3c.quantization.images import TO_ONE, Preprocessing, preprocessing
 _TO_FIRST, _TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _LEAST_OPSET = 7  # the first that broadcasts as numpy does
+_ROWS = 2  # rank of [N, classes]
 _COUNTED = 10  # the first opset whose TopK reads its count
 _FOR_FLOATS = ("mbv3c.mean", "mbv3c.std")  # metadata of an image in fp32
 
@@ -140,8 +141,8 @@ def _image(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     if others:
         names = ", ".join(one.name for one in others)
         raise UsageError(
-            f"--input-type uint8 is for a model that takes one image, and this takes {names}, too; "
-            "leave it out"
+            f"--input-type uint8 is for a model that takes one image, and this takes {names}, "
+            "too; leave it out"
         )
     kind = value.type.tensor_type.elem_type
     if kind not in (*_FLOATS, TensorProto.UINT8):
@@ -163,7 +164,10 @@ def _normalize(chain: _Chain, prepared: Preprocessing) -> None:
         chain.add("Div", "frame.scaled", np.array(255, np.float32))
     elif prepared.scale != 1:
         chain.add("Mul", "frame.scaled", np.array(prepared.scale, np.float32))
-    for operator, name, row, nothing in (("Sub", "frame.centred", mean, 0), ("Div", "frame.normalized", std, 1)):
+    for operator, name, row, nothing in (
+        ("Sub", "frame.centred", mean, 0),
+        ("Div", "frame.normalized", std, 1),
+    ):
         if np.any(row != nothing):
             chain.add(operator, name, _by_channel(row, last=prepared.channels_last))
 
@@ -214,13 +218,13 @@ def _best(
     chain: _Chain, opset: int, kind: int, shape: tuple[int, int]
 ) -> list[onnx.ValueInfoProto]:
     """Append the choice of the best classes; of equal scores the first class comes first."""
-    inputs, attributes = [chain.last], {"axis": 1}
-    if opset < _COUNTED:
-        attributes["k"] = shape[1]
-    else:
-        inputs.append(chain.constant("classes.count", np.array(shape[1:], np.int64)))
     outputs = [chain.names.take(name) for name in ("scores", "classes")]
-    chain.nodes.append(helper.make_node("TopK", inputs, outputs, outputs[1], **attributes))
+    node = helper.make_node("TopK", [chain.last], outputs, outputs[1], axis=1)
+    if opset < _COUNTED:
+        node.attribute.append(helper.make_attribute("k", shape[1]))
+    else:
+        node.input.append(chain.constant("classes.count", np.array(shape[1:], np.int64)))
+    chain.nodes.append(node)
     return [
         helper.make_tensor_value_info(name, each, shape)
         for name, each in zip(outputs, (kind, TensorProto.INT64), strict=True)
@@ -229,14 +233,14 @@ def _best(
 
 def _scores(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     outputs = list(model.graph.output)
-    rows = [one for one in outputs if len(static_shape(one) or ()) == len(("batch", "classes"))]
-    if len(outputs) != 1 or not rows:
+    if len(outputs) != 1 or len(static_shape(outputs[0]) or ()) != _ROWS:
         listed = ", ".join(f"{one.name} {static_shape(one)}" for one in outputs)
         raise UsageError(
             "--outputs and --labels are for a model with one output, a row of class scores per "
             f"image; this gives {listed}"
         )
-    return rows[0]
+    only: onnx.ValueInfoProto = outputs[0]
+    return only
 
 
 def _needs_floats(output: onnx.ValueInfoProto) -> None:

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from onnx import shape_inference
 
 from mbv3c.passes.report import PassReport, Refusal
-from mbv3c.passes.rewrite import constant, leaking, operators_of, remove_unused, static, stored, unchanged
+from mbv3c.passes.rewrite import (
+    constant,
+    leaking,
+    operators_of,
+    remove_unused,
+    static,
+    stored,
+    unchanged,
+)
 
 NAME = "fold_colours"
 _IMAGE = 4  # rank of N, C, H, W

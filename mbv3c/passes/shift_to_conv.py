@@ -1,6 +1,6 @@
 """Write the shift of a frame as a convolution of each channel by itself, before it is quantized.
 
-    x (whole pixels) → Add(s) → Conv   ⇒   x → Conv(1x1, weights 1, biases s, one group each) → Conv
+    x (whole pixels) → Add(s) → Conv   ⇒   x → Conv(1x1, depthwise, weights 1, biases s) → Conv
 
 The pixels and the weights 1 are exact in 8 bits, and biases are integers of 32 bits, so the shift
 is as fine as a 127th of a pixel. A constant of 8 bits beside an Add would be as coarse as a pixel.

@@ -1,7 +1,7 @@
 """Which nodes at the front of a network read a camera's frame, and take it as it lies.
 
-    frame (uint8, N, H, W, C) → Cast → Transpose → Add(s)      one kernel, to planes of floats
-    frame (uint8, N, H, W, C) → Cast → Transpose → Conv(1x1)   one kernel, to groups of four int8
+frame (uint8, N, H, W, C) → Cast → Transpose → Add(s)      one kernel, to planes of floats
+frame (uint8, N, H, W, C) → Cast → Transpose → Conv(1x1)   one kernel, to groups of four int8
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def frame_rule(node: onnx.NodeProto, selection: "CpuSelection") -> bool:
     """Take a frame that becomes an image of floats, with the number that each colour is moved."""
     graph = selection.graph
     moved = _moved(node, graph)
-    if moved is None or moved.output[0] in graph.steps:
+    if moved is None or graph.steps.keys() & {node.output[0], moved.output[0]}:
         return False
     shape, covered = _frame(node, graph), [node, moved]
     shift = np.zeros(shape.channels, np.float32)
@@ -52,49 +52,48 @@ def frame_rule(node: onnx.NodeProto, selection: "CpuSelection") -> bool:
     return True
 
 
-def integer_frame_rule(
+def take_integer_frame(
+    node: onnx.NodeProto,
+    selection: "IntegerSelection",
     layer_of: Callable[[onnx.NodeProto, Graph], "IntegerLayer | None"],
     is_dense: Callable[[onnx.NodeProto, "IntegerSelection"], bool],
-) -> Callable[[onnx.NodeProto, "IntegerSelection"], bool]:
-    """Return the rule for a frame that becomes int8 for the convolutions that read it.
+) -> bool:
+    """Take a frame that becomes int8 for the convolutions that read it.
 
     Args:
+        node: the Cast of the frame.
+        selection: what is planned.
         layer_of: returns the integers of a convolution.
         is_dense: says whether the dense kernel of integers covers a node.
     """
-
-    def rule(node: onnx.NodeProto, selection: "IntegerSelection") -> bool:
-        graph, memory = selection.graph, selection.memory
-        moved = _moved(node, graph)
-        if moved is None or graph.steps.get(node.output[0]) != _PIXELS:
-            return False
-        if graph.steps.get(moved.output[0]) != _PIXELS:
-            return False
-        shape, covered = _frame(node, graph), [node, moved]
-        lines = [Line(1, _PIXELS.zero_point, 0)] * shape.channels
-        user = graph.only_user(moved.output[0])
-        found = None if user is None else _shifted(user, graph, layer_of)
-        if user is not None and found is not None:
-            covered.append(user)
-            lines = found
-        y = covered[-1].output[0]
-        users = graph.users(y)
-        dense = bool(users) and all(is_dense(one, selection) for one in users)
-        grouped = dense and y not in graph.outputs
-        written = GROUP if grouped else shape.channels
-        source = memory.value(node.input[0], "uint8", channels_last=False)
-        kernel = Kernel(frame.generate_integers(shape, lines, written))
-        if not grouped:
-            selection.emit("frame", covered, kernel, (source,))
-            return True
-        batch, _, *sides = graph.shape(y)
-        memory.plan.values[y] = Value((batch, *sides, GROUP), INT8)
-        memory.append("frame", covered, kernel, (source, y), (y,))
-        memory.plan.hold(y, y, channels_last=True)
-        selection.images.add(y)
+    graph, memory = selection.graph, selection.memory
+    moved = _moved(node, graph)
+    if moved is None or graph.steps.get(node.output[0]) != _PIXELS:
+        return False
+    if graph.steps.get(moved.output[0]) != _PIXELS:
+        return False
+    shape, covered = _frame(node, graph), [node, moved]
+    lines: Sequence[Line] = [Line(1, _PIXELS.zero_point, 0)] * shape.channels
+    user = graph.only_user(moved.output[0])
+    found = None if user is None else _shifted(user, graph, layer_of)
+    if user is not None and found is not None:
+        covered.append(user)
+        lines = found
+    y = covered[-1].output[0]
+    users = graph.users(y)
+    dense = bool(users) and all(is_dense(one, selection) for one in users)
+    grouped = dense and y not in graph.outputs
+    source = memory.value(node.input[0], "uint8", channels_last=False)
+    kernel = Kernel(frame.generate_integers(shape, lines, GROUP if grouped else shape.channels))
+    if not grouped:
+        selection.emit("frame", covered, kernel, (source,))
         return True
-
-    return rule
+    batch, _, *sides = graph.shape(y)
+    memory.plan.values[y] = Value((batch, *sides, GROUP), INT8)
+    memory.append("frame", covered, kernel, (source, y), (y,))
+    memory.plan.hold(y, y, channels_last=True)
+    selection.images.add(y)
+    return True
 
 
 def _moved(node: onnx.NodeProto, graph: Graph) -> onnx.NodeProto | None:
@@ -121,7 +120,7 @@ def _shifted(
     graph: Graph,
     layer_of: Callable[[onnx.NodeProto, Graph], "IntegerLayer | None"],
 ) -> Sequence[Line] | None:
-    """Return what a 1x1 convolution of each colour by itself makes of pixels; None for all else."""
+    """Return what a 1x1 depthwise convolution makes of pixels; None for all other nodes."""
     conv, layer = convolution_of(node, graph), layer_of(node, graph)
     if conv is None or layer is None or not conv.is_depthwise:
         return None
@@ -131,9 +130,7 @@ def _shifted(
     whole = (ending.output.low, ending.output.high) == (-128, 127)
     if len(ending.covered) > 1 or ending.table or not whole:
         return None
-    factors = np.broadcast_to(
-        layer.scales.astype(np.float64) * layer.steps.scale, (conv.outputs,)
-    )
+    factors = np.broadcast_to(layer.scales.astype(np.float64) * layer.steps.scale, (conv.outputs,))
     biases = np.rint(bias_of(node, graph, conv.outputs) / factors).astype(np.int64)
     weights = layer.weights.reshape(-1).astype(np.int64)
     lines = []

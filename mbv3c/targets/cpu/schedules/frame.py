@@ -1,7 +1,7 @@
 """A camera's frame, pixels of up to four colours side by side, as a convolution reads images.
 
-    y[c, p] = x[p, c] + shift[c]                                in floats
-    y[p, c] = (x[p, c] · factor[c] + addend[c]) >> shift[c]     in integers, clipped to int8
+y[c, p] = x[p, c] + shift[c]                                in floats
+y[p, c] = (x[p, c] · factor[c] + addend[c]) >> shift[c]     in integers, clipped to int8
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr, panels
-from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer.arithmetic import VECTOR
 
 _MOST_SHIFT = 22  # bits behind the point; 8 more of a pixel fit int32
@@ -40,7 +39,8 @@ class Line:
     shift: int
 
     def apply(self, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.clip((pixels * self.factor + self.addend) >> self.shift, _LEAST, _MOST)
+        reached: NDArray[np.int64] = (pixels * self.factor + self.addend) >> self.shift
+        return np.clip(reached, _LEAST, _MOST)
 
 
 def line_through(wanted: NDArray[np.int64], slope: float) -> Line | None:
