@@ -126,8 +126,8 @@ PIPELINE: tuple[Pass, ...] = (*_IN_ONE_GRAPH, *_IN_ONE_FORM)
 COMPILING: tuple[Pass, ...] = (*_IN_ONE_GRAPH, widen_halves, *_IN_ONE_FORM)
 
 # What follows where the input holds whole pixels: a frame. Before a graph is quantized, both.
-OF_FRAMES: tuple[Pass, ...] = (fold_colours,)
-BEFORE_QUANTIZING: tuple[Pass, ...] = (*OF_FRAMES, shift_to_conv)
+OF_FRAMES: tuple[Pass, ...] = (fold_colours, drop_dead)
+BEFORE_QUANTIZING: tuple[Pass, ...] = (fold_colours, shift_to_conv, drop_dead)
 
 
 def applied(rewrite: Pass, model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:

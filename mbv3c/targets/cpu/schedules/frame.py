@@ -19,6 +19,7 @@ from mbv3c.targets.cpu.schedules.integer.arithmetic import VECTOR
 
 _MOST_SHIFT = 22  # bits behind the point; 8 more of a pixel fit int32
 _LEAST, _MOST = -128, 127
+_FAR = 1 << 30  # no addend is so large
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ def line_through(wanted: NDArray[np.int64], slope: float) -> Line | None:
         step = 1 << shift
         nearest = round(slope * step)
         for factor in range(nearest - 2, nearest + 3):
-            least = (wanted * step - pixels * factor)[wanted > _LEAST]
-            most = ((wanted + 1) * step - 1 - pixels * factor)[wanted < _MOST]
-            if not least.size or not most.size or least.max() > most.min():
+            least = (wanted * step - pixels * factor)[wanted > _LEAST].max(initial=-_FAR)
+            most = ((wanted + 1) * step - 1 - pixels * factor)[wanted < _MOST].min(initial=_FAR)
+            if least > most:
                 continue
-            line = Line(factor, int(least.max() + most.min()) // 2, shift)
+            line = Line(factor, int(least + most) // 2, shift)
             reached = pixels * line.factor + line.addend
             fits = np.abs(reached).max() <= np.iinfo(np.int32).max
             if fits and np.array_equal(line.apply(pixels), wanted):
