@@ -149,11 +149,11 @@ def _classified(
     rows[BUNDLE] = np.concatenate([scores.of(outputs) for outputs in stream.receive()])
     for image_rows in zip(*rows.values(), strict=True):
         by_side = dict(zip(rows, image_rows, strict=True))
-        best = {side: _top(row) for side, row in by_side.items()}
+        best = {side: best_of(row) for side, row in by_side.items()}
         yield _Classified(best, _lead(by_side[GIVEN], best))
 
 
-def _top(row: Array) -> list[int]:
+def best_of(row: Array) -> list[int]:
     """Return the best classes, best first; none if a score is not finite."""
     if not np.isfinite(row).all():
         return []

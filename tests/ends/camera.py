@@ -1,12 +1,16 @@
 """A small classifier for images, and what a camera gives it."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+import mbv3c
+from mbv3c import Ends, Frame, JobSpec
 from mbv3c.parity.reference import run, session
+from mbv3c.targets import backend_for
 from tests.onnx_text import graph, random
 
 SIDE, CLASSES = 16, 8
@@ -42,9 +46,7 @@ def frame(seed: int = 0) -> NDArray[np.uint8]:
     return pixels
 
 
-def converted(
-    pixels: NDArray[np.uint8], mean: Any = MEAN, std: Any = STD
-) -> NDArray[np.float32]:
+def converted(pixels: NDArray[np.uint8], mean: Any = MEAN, std: Any = STD) -> NDArray[np.float32]:
     """Return a frame as images are prepared, N, C, H, W."""
     scaled = pixels.astype(np.float32) / np.float32(255)
     normal = (scaled - np.array(mean, np.float32)) / np.array(std, np.float32)
@@ -53,3 +55,19 @@ def converted(
 
 def outputs(model: onnx.ModelProto, x: NDArray[Any]) -> list[NDArray[Any]]:
     return [np.asarray(each) for each in run(session(model), x)]
+
+
+def distances(path: Path, target: str, precision: str) -> tuple[float, float]:
+    """Compile the classifier for frames, run one, and compare with the model without frames.
+
+    Returns:
+        The largest error over the range of the scores, and their cosine.
+    """
+    spec = JobSpec(target, precision, tune_logs=Path("none"), ends=Ends(Frame()))
+    bundle = mbv3c.compile(classifier(), spec, path, verify=False).bundle
+    with backend_for(bundle).open(bundle, lambda step: None) as opened:
+        ((ours,),) = opened.runner.run(opened.folder, [frame()])
+    (theirs,) = outputs(classifier(), converted(frame()))
+    a, b = (one.astype(np.float64).ravel() for one in (ours, theirs))
+    cosine = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    return float(np.abs(a - b).max() / np.ptp(b)), cosine

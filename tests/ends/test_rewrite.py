@@ -83,7 +83,9 @@ def test_the_best_classes_are_those_of_numpy_also_where_they_tie() -> None:
     odds = np.exp(scores - scores.max())
     np.testing.assert_allclose(best, np.take_along_axis(odds / odds.sum(), wanted, 1), 2e-6)
     assert ends_of(metadata_of(made)).labels == LABELS
-    assert class_names(metadata_of(made), CLASSES) is None  # names of classes differ, labels need not
+    assert (
+        class_names(metadata_of(made), CLASSES) is None
+    )  # names of classes differ, labels need not
 
     integers = graph("g (int32[2, 6] x) => (int32[2, 6] y) { y = Identity(x) }")
     rows = np.array([[3, 9, 9, 1, 9, 3], [0, 0, 0, 0, 0, 0]], np.int32)

@@ -22,7 +22,9 @@ SHAPES = [Frame(2, 49, 3), Frame(1, 16, 1), Frame(1, 3, 4), Frame(1, 1, 1)]
 
 def ran(functions: dict[str, PrimFunc], calls: dict[str, list[NDArray[Any]]]) -> None:
     """Run kernels on this machine; each writes its last array."""
-    module = tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()})
+    module = tvm.IRModule(
+        {name: f.with_attr("global_symbol", name) for name, f in functions.items()}
+    )
     library = compiled(module, tvm_target(resolve(find_target("host_cpu"))))
     for name, arrays in calls.items():
         held = [tvm.runtime.tensor(one) for one in arrays]
@@ -60,9 +62,7 @@ def test_any_shape() -> None:
 
 
 @settings(max_examples=60)
-@given(
-    slope=st.floats(-3, 3).filter(lambda value: abs(value) > 0.01), addend=st.floats(-400, 400)
-)
+@given(slope=st.floats(-3, 3).filter(lambda value: abs(value) > 0.01), addend=st.floats(-400, 400))
 def test_a_line_gives_every_pixel_exactly(slope: float, addend: float) -> None:
     values = np.arange(256) * slope + addend
     assume(np.abs(values % 1 - 0.5).min() > 1e-4)  # halves are rounded to even, as no line does
