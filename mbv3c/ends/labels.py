@@ -70,8 +70,9 @@ def best_classes(ends: Ends, outputs: Sequence[NDArray[Any]]) -> list[BestClass]
     else:
         classes = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :_SHOWN]
         scores = np.take_along_axis(scores, classes, axis=1)
+    names = dict(enumerate(ends.labels))
     return [
-        BestClass(image, int(index), ends.labels[index] if ends.labels else "", float(score))
+        BestClass(image, int(index), names.get(int(index), ""), float(score))
         for image, row in enumerate(classes)
         for index, score in zip(row, scores[image], strict=True)
     ]

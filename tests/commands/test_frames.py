@@ -1,5 +1,6 @@
 """Bundles that take a camera's frames and give classes with names."""
 
+import ctypes
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from mbv3c import Ends, Frame, Outputs, Overrides, job_of, open_bundle
 from mbv3c.accuracy.classify import MISSING, best_of
 from mbv3c.accuracy.measure import class_scores
+from mbv3c.execution.link import run_zig
 from tests.built_once import built_once
 from tests.command_line import document, mbv3c
 from tests.ends.camera import (
@@ -84,10 +86,15 @@ def test_accuracy_is_measured_by_the_best_classes(camera: Path) -> None:
     assert best_of(row) == [6, 1]
 
 
-def test_a_c_library_names_its_classes(camera: Path) -> None:
+def test_a_c_library_names_its_classes(camera: Path, tmp_path: Path) -> None:
     header = next((camera / "bundle" / "c" / "include").glob("*.h")).read_text()
     assert f"#define CAMERA_LABELS {CLASSES}\nextern const char *const camera_labels[" in header
     assert "typedef uint8_t camera_input_t;" in header
+    shared, archive = tmp_path / "camera.so", camera / "bundle" / "c" / "lib" / "libcamera.a"
+    whole = ("-Wl,--whole-archive", str(archive), "-Wl,--no-whole-archive", "-lm")
+    run_zig(["cc", "-shared", "-o", str(shared), *whole], "linking a test")
+    table = (ctypes.c_char_p * CLASSES).in_dll(ctypes.CDLL(str(shared)), "camera_labels")
+    assert tuple((name or b"").decode() for name in table) == LABELS
 
 
 @pytest.mark.parametrize(
