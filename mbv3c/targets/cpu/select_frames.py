@@ -1,5 +1,7 @@
 """Which nodes at the front of a network read a camera's frame, and take it as it lies.
 
+The Transpose is missing where the colours lie in planes, N, C, H, W.
+
 frame (uint8, N, H, W, C) → Cast → Transpose → Add(s)      one kernel, to planes of floats
 frame (uint8, N, H, W, C) → Cast → Transpose → Conv(1x1)   one kernel, to groups of four int8
 """
@@ -34,16 +36,17 @@ _LEVELS = 256
 def frame_rule(node: onnx.NodeProto, selection: "CpuSelection") -> bool:
     """Take a frame that becomes an image of floats, with the number that each colour is moved."""
     graph = selection.graph
-    moved = _moved(node, graph)
-    if moved is None or graph.steps.keys() & {node.output[0], moved.output[0]}:
+    found = _frame(node, graph)
+    if found is None or any(one.output[0] in graph.steps for one in found[1]):
         return False
-    shape, covered = _frame(node, graph), [node, moved]
+    shape, covered = found
+    last = covered[-1].output[0]
     shift = np.zeros(shape.channels, np.float32)
-    user = graph.only_user(moved.output[0])
+    user = graph.only_user(last)
     if user is not None and user.op_type == "Add" and user.output[0] not in graph.steps:
         stored = [graph.stored[name] for name in user.input if name in graph.stored]
         numbers = per_channel(stored[0], shape.channels) if len(stored) == 1 else None
-        if numbers is not None and graph.shape(user.output[0]) == graph.shape(moved.output[0]):
+        if numbers is not None and graph.shape(user.output[0]) == graph.shape(last):
             covered.append(user)
             shift = np.ascontiguousarray(np.broadcast_to(numbers, shift.shape), np.float32)
     kernel = Kernel(frame.generate_floats(shape, selection.dtype), (shift,))
@@ -67,14 +70,12 @@ def take_integer_frame(
         is_dense: says whether the dense kernel of integers covers a node.
     """
     graph, memory = selection.graph, selection.memory
-    moved = _moved(node, graph)
-    if moved is None or graph.steps.get(node.output[0]) != _PIXELS:
+    whole = _frame(node, graph)
+    if whole is None or any(graph.steps.get(one.output[0]) != _PIXELS for one in whole[1]):
         return False
-    if graph.steps.get(moved.output[0]) != _PIXELS:
-        return False
-    shape, covered = _frame(node, graph), [node, moved]
+    shape, covered = whole
     lines: Sequence[Line] = [Line(1, _PIXELS.zero_point, 0)] * shape.channels
-    user = graph.only_user(moved.output[0])
+    user = graph.only_user(covered[-1].output[0])
     found = None if user is None else _shifted(user, graph, layer_of)
     if user is not None and found is not None:
         covered.append(user)
@@ -96,23 +97,24 @@ def take_integer_frame(
     return True
 
 
-def _moved(node: onnx.NodeProto, graph: Graph) -> onnx.NodeProto | None:
-    """Return the Transpose behind the Cast of a frame of a few colours; None for all else."""
+def _frame(node: onnx.NodeProto, graph: Graph) -> tuple[Frame, list[onnx.NodeProto]] | None:
+    """Return the frame of a few colours that a Cast reads, and the Cast with its Transpose.
+
+    Colours that lie in planes need none. None for all other nodes.
+    """
     if node.op_type != "Cast" or not graph.is_value(node.input[0]):
         return None
     if graph.dtype(node.input[0]) != "uint8" or not graph.is_float(node.output[0]):
         return None
+    if not graph.is_image(node.output[0]):
+        return None
     moved = graph.only_user(node.output[0])
-    if moved is None or moved.op_type != "Transpose":
-        return None
-    if list(attribute_of(moved, "perm", [])) != _TO_FIRST:
-        return None
-    return moved if graph.shape(node.input[0])[-1] <= GROUP else None
-
-
-def _frame(node: onnx.NodeProto, graph: Graph) -> Frame:
-    batch, *sides, channels = graph.shape(node.input[0])
-    return Frame(batch, prod(sides), channels)
+    shape = graph.shape(node.input[0])
+    if moved is not None and list(attribute_of(moved, "perm", [])) == _TO_FIRST:
+        found = Frame(shape[0], prod(shape[1:3]), shape[3]), [node, moved]
+    else:
+        found = Frame(shape[0], prod(shape[2:]), shape[1], planes=True), [node]
+    return found if found[0].channels <= GROUP else None
 
 
 def _shifted(

@@ -1,4 +1,4 @@
-"""A camera's frame, pixels of up to four colours side by side, as a convolution reads images.
+"""A frame of up to four colours, side by side or in planes, as a convolution reads images.
 
 y[c, p] = x[p, c] + shift[c]                                in floats
 y[p, c] = (x[p, c] · factor[c] + addend[c]) >> shift[c]     in integers, clipped to int8
@@ -24,11 +24,12 @@ _FAR = 1 << 30  # no addend is so large
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame x [B, P, C] of uint8."""
+    """A frame of uint8: x [B, P, C], or [B, C, P] in `planes`."""
 
     batch: int
     places: int
     channels: int
+    planes: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def line_through(wanted: NDArray[np.int64], slope: float) -> Line | None:
 
 
 def generate_floats(shape: Frame, dtype: str) -> PrimFunc:
-    """Write the kernel: x [B, P, C] in uint8, shift [C] in fp32, y [B, C, P] in `dtype`."""
+    """Write the kernel: x in uint8, shift [C] in fp32, y [B, C, P] in `dtype`."""
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, shape.places * shape.channels), "uint8")
@@ -85,7 +86,7 @@ def generate_floats(shape: Frame, dtype: str) -> PrimFunc:
 
 
 def generate_integers(shape: Frame, lines: Sequence[Line], written: int) -> PrimFunc:
-    """Write the kernel: x [B, P, C] in uint8, y [B, P, written] in int8; missing colours are 0."""
+    """Write the kernel: x in uint8, y [B, P, written] in int8; missing colours are 0."""
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, shape.places * shape.channels), "uint8")
@@ -109,6 +110,9 @@ def generate_integers(shape: Frame, lines: Sequence[Line], written: int) -> Prim
 def _colours(shape: Frame, x: Buffer, image: Expr, first: Expr, width: int) -> list[Expr]:
     """Load adjacent pixels and return each of their colours as a vector."""
     channels = shape.channels
+    if shape.planes:
+        starts = [channel * shape.places + first for channel in range(channels)]
+        return [emit.load(x, image, start, lanes=width) for start in starts]
     if width * channels == 1:
         return [x[image, first]]
     loaded = emit.load(x, image, first * channels, lanes=width * channels)

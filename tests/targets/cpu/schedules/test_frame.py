@@ -17,7 +17,7 @@ from mbv3c.targets.library.target import resolve, tvm_target
 from tests.kernel_builds import compiled
 
 LINES = (Line(1, -128, 0), Line(121, 7, 7), Line(3, -40_000, 2), Line(-900_001, 77, 20))
-SHAPES = [Frame(2, 49, 3), Frame(1, 16, 1), Frame(1, 3, 4), Frame(1, 1, 1)]
+SHAPES = [Frame(2, 49, 3), Frame(1, 19, 3, planes=True), Frame(1, 3, 4), Frame(1, 1, 1)]
 
 
 def ran(functions: dict[str, PrimFunc], calls: dict[str, list[NDArray[Any]]]) -> None:
@@ -49,7 +49,9 @@ def test_any_shape() -> None:
     ran(functions, calls)
     for name, (x, *shift, y) in calls.items():
         shape = SHAPES[int(name.split("_")[1])]
-        pixels = x.reshape(shape.batch, shape.places, shape.channels)
+        sides = (shape.channels, shape.places)
+        pixels = x.reshape(shape.batch, *(sides if shape.planes else sides[::-1]))
+        pixels = pixels.transpose(0, 2, 1) if shape.planes else pixels
         if shift:
             wanted = pixels.astype(np.float32) + shift[0]
             np.testing.assert_array_equal(y, wanted.transpose(0, 2, 1).astype(y.dtype))
