@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mbv3c import inference, pipeline, targets
 from mbv3c.bundle import Bundle
+from mbv3c.ends.ends import Ends, Frame, Outputs
 from mbv3c.execution.device.place import Place
 from mbv3c.feeds import Feed
 from mbv3c.graphs.builder import build_model
@@ -47,11 +48,14 @@ __all__ = [
     "BenchRequest",
     "Bundle",
     "Compiled",
+    "Ends",
+    "Frame",
     "GateRequest",
     "GateResult",
     "InputsRequest",
     "Job",
     "JobSpec",
+    "Outputs",
     "Overrides",
     "Place",
     "Precision",

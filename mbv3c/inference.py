@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from mbv3c.bundle import read_bundled
 from mbv3c.door.arrays import is_archive, open_arrays, read_array
 from mbv3c.door.files import Refused
+from mbv3c.ends.ends import ends_of
+from mbv3c.ends.labels import BestClass, best_classes
 from mbv3c.errors import UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.device.place import Place
@@ -31,10 +33,12 @@ class Ran:
     Attributes:
         arrays: the outputs, or what was made of them, by name.
         ran_on: what executed the program.
+        classes: the best classes, where the bundle has labels or gives classes.
     """
 
     arrays: dict[str, NDArray[Any]]
     ran_on: str
+    classes: Sequence[BestClass] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ def run_bundle(
         write_npz(output.path, arrays)
     elif output is not None:
         save_array(output.path, outputs[0])
-    return Ran(arrays, opened.ran_on)
+    asked = ends_of(bundle.manifest.model.metadata)
+    return Ran(arrays, opened.ran_on, best_classes(asked, outputs))
 
 
 def _checked_input(

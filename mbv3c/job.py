@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from mbv3c.ends.ends import NO_ENDS, Ends
 from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.lowering.plan import NO_CHOICES, Choices
 from mbv3c.precision import FP32, Precision
@@ -23,6 +24,7 @@ class Job:
         quantizing: how to quantize; None for the usual way.
         options: the backend's own options, in the backend's own type.
         shapes: the shapes of the inputs for which to compile; empty for those that the model has.
+        ends: the inputs and outputs that the model is given; the default leaves them.
     """
 
     target: Target
@@ -33,3 +35,4 @@ class Job:
     quantizing: QuantizeOptions | None = None
     options: object = None
     shapes: tuple[InputShape, ...] = ()
+    ends: Ends = NO_ENDS

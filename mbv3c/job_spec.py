@@ -7,6 +7,8 @@ from typing import Any
 
 import onnx
 
+from mbv3c.ends.ends import NO_ENDS, Ends, check_frame
+from mbv3c.ends.rewrite import with_ends
 from mbv3c.errors import UsageError
 from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.graphs.load import input_shapes_of
@@ -15,7 +17,7 @@ from mbv3c.precision import Precision, find_precision
 from mbv3c.prepare import at_shapes
 from mbv3c.progress import Progress
 from mbv3c.quantization import options as quantizing
-from mbv3c.quantization.calibration import Shapes, calibration_files, folder_inputs
+from mbv3c.quantization.calibration import calibration_files, folder_inputs
 from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides
 from mbv3c.targets import backend_of, find_target, read_options
 from mbv3c.tuning.choices import OWN, shipped
@@ -40,6 +42,7 @@ class JobSpec:
         preparing: how images of `calibration` are prepared.
         shapes: the shapes of the inputs for which to compile, each as `load_model` takes it; empty
             for those that the model has.
+        ends: the inputs and outputs that the model is given; the default leaves them.
     """
 
     target: str
@@ -51,6 +54,7 @@ class JobSpec:
     explain: bool = False
     preparing: Overrides = AS_THE_MODEL_SAYS
     shapes: Sequence[InputShape] = ()
+    ends: Ends = NO_ENDS
 
     def job(self, progress: Progress = lambda step: None) -> Job:
         """Return the job, but for its calibration, which needs the model.
@@ -81,7 +85,10 @@ class JobSpec:
             calibration_files(self.calibration)
         choices = backend.choices(target, self._roots(), progress)
         shapes = tuple(self.shapes)
-        return Job(target, precision, names, choices, None, quantize, options, shapes)
+        if self.ends.frame is not None:
+            check_frame(self.ends.frame)
+        job = Job(target, precision, names, choices, None, quantize, options, shapes)
+        return replace(job, ends=self.ends)
 
     def calibrated(self, job: Job, model: onnx.ModelProto) -> Job:
         """Return a job with the inputs that a model is calibrated on.
@@ -91,10 +98,9 @@ class JobSpec:
         """
         if self.calibration is None:
             return job
-        first, shapes = model, list[Shapes]()
-        if job.shapes:
-            first, *others = at_shapes(model, job.shapes)
-            shapes = [input_shapes_of(each) for each in (first, *others)]
+        models = at_shapes(model, job.shapes) if job.shapes else [model]
+        first, *others = (with_ends(each, job.ends) for each in models)
+        shapes = [input_shapes_of(each) for each in (first, *others)] if job.shapes else []
         calibration = folder_inputs(first, self.calibration, self.preparing, shapes)
         return replace(job, calibration=calibration)
 

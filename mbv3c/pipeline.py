@@ -10,6 +10,7 @@ import onnx
 from mbv3c import bundle as bundles
 from mbv3c.atomic import need_space, new_folder
 from mbv3c.bundle import Bundle, read_bundled
+from mbv3c.ends.rewrite import with_ends
 from mbv3c.errors import ParityError
 from mbv3c.execution.device.place import Place
 from mbv3c.feeds import Feed, shape_text
@@ -242,4 +243,4 @@ def tune_model(
     """
     backend = backend_of(job.target)
     backend.check_tuning(job, request)
-    return backend.tune(model, job, request, report)
+    return backend.tune(with_ends(model, job.ends), job, request, report)

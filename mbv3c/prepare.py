@@ -10,8 +10,10 @@ from typing import Any
 import onnx
 
 from mbv3c.bundle import quantized_name
+from mbv3c.ends.rewrite import with_ends
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.feeds import Feed, arrays_of, shape_text
+from mbv3c.graphs.frames import takes_pixels
 from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.graphs.load import input_shapes_of, model_inputs, with_shapes
 from mbv3c.graphs.size import check_size, stored_bytes
@@ -26,7 +28,7 @@ from mbv3c.manifest import (
 )
 from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.reference import ReferenceOutput, run_reference
-from mbv3c.passes import CLEANING, COMPILING, SPLITTING, PassReport, run_pipeline
+from mbv3c.passes import CLEANING, COMPILING, OF_FRAMES, SPLITTING, PassReport, run_pipeline
 from mbv3c.passes.split_qoperators import has_qoperators
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
@@ -140,13 +142,15 @@ def at_shapes(model: onnx.ModelProto, shapes: Sequence[InputShape]) -> list[onnx
 def programs_of(model: onnx.ModelProto, job: Job) -> list[tuple[onnx.ModelProto, Job]]:
     """Return what is to be compiled: the model, and its job, for every shape of the inputs.
 
+    Each has the ends that the job asks for.
+
     Raises:
         Mbv3cError: as `at_shapes` says, or there is nothing to calibrate a shape on.
     """
     check_size(stored_bytes(model.graph.initializer), "the model")
     if not job.shapes:
-        return [(model, job)]
-    models = at_shapes(model, job.shapes)
+        return [(with_ends(model, job.ends), job)]
+    models = [with_ends(each, job.ends) for each in at_shapes(model, job.shapes)]
     shapes = [input_shapes_of(each) for each in models]
     given = job.calibration
     if given is None or given.again is None:
@@ -225,7 +229,8 @@ def rewritten_for(
         return run_pipeline(model, CLEANING)
     # What computes with integers is taken apart only in models that have it, to become floats.
     first = SPLITTING if has_qoperators(model) else ()
-    return run_pipeline(model, (*first, *COMPILING))
+    last = OF_FRAMES if takes_pixels(model) else ()
+    return run_pipeline(model, (*first, *COMPILING, *last))
 
 
 def check_keep_float(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
 /* Reads a binary PPM image, runs the network on it, and prints the five best classes.
  *
- * The image is scaled to the network's input by taking the nearest pixel, and normalised with
- * ImageNet's mean and standard deviation, as MobileNetV3's trained weights expect it. */
+ * The image is scaled to the network's input by taking the nearest pixel. A network that was compiled
+ * with --input-type uint8 takes the pixels as they are. For others they are normalised with ImageNet's
+ * mean and standard deviation, as MobileNetV3's trained weights expect them. */
 
 #include <stdint.h>
 #include <stdio.h>
@@ -11,14 +12,34 @@
 
 enum { CHANNELS = 3, SHOWN = 5 };
 
+#ifdef NETWORK_INPUT_FRAME_SHAPE
+static const int shape[] = NETWORK_INPUT_FRAME_SHAPE; /* 1, height, width, channels */
+enum { ROWS = 1, COLUMNS = 2, ELEMENTS = NETWORK_INPUT_FRAME_ELEMENTS };
+#else
 static const int shape[] = NETWORK_INPUT_INPUT_SHAPE; /* 1, channels, height, width */
-static const float mean[CHANNELS] = {0.485f, 0.456f, 0.406f};
-static const float deviation[CHANNELS] = {0.229f, 0.224f, 0.225f};
+enum { ROWS = 2, COLUMNS = 3, ELEMENTS = NETWORK_INPUT_INPUT_ELEMENTS };
+#endif
 
 /* All memory of the program. The arena is aligned by its type. */
-static network_input_t input[NETWORK_INPUT_INPUT_ELEMENTS];
+static network_input_t input[ELEMENTS];
 static network_output_t output[NETWORK_CLASSES];
 static _Alignas(NETWORK_ARENA_ALIGNMENT) unsigned char arena[NETWORK_ARENA_BYTES];
+
+/* Puts a pixel where the network takes it. */
+static void put(const uint8_t *pixel, int row, int column) {
+#ifdef NETWORK_INPUT_FRAME_SHAPE
+  for (int c = 0; c < CHANNELS; ++c) {
+    input[(row * shape[COLUMNS] + column) * CHANNELS + c] = pixel[c];
+  }
+#else
+  static const float mean[CHANNELS] = {0.485f, 0.456f, 0.406f};
+  static const float deviation[CHANNELS] = {0.229f, 0.224f, 0.225f};
+  for (int c = 0; c < CHANNELS; ++c) {
+    input[(c * shape[ROWS] + row) * shape[COLUMNS] + column] =
+        (pixel[c] / 255.0f - mean[c]) / deviation[c];
+  }
+#endif
+}
 
 /* Reads the next number of a PPM header, behind spaces and comments; -1 for none. */
 static int number(FILE *file) {
@@ -49,14 +70,11 @@ static int read_image(FILE *file) {
     free(pixels);
     return 1;
   }
-  const int rows = shape[2], columns = shape[3];
-  for (int c = 0; c < CHANNELS; ++c) {
-    for (int y = 0; y < rows; ++y) {
-      for (int x = 0; x < columns; ++x) {
-        const size_t from = (size_t)(y * height / rows) * width + x * width / columns;
-        const float value = pixels[from * CHANNELS + c] / 255.0f;
-        input[(c * rows + y) * columns + x] = (value - mean[c]) / deviation[c];
-      }
+  const int rows = shape[ROWS], columns = shape[COLUMNS];
+  for (int y = 0; y < rows; ++y) {
+    for (int x = 0; x < columns; ++x) {
+      const size_t from = (size_t)(y * height / rows) * width + x * width / columns;
+      put(pixels + from * CHANNELS, y, x);
     }
   }
   free(pixels);
@@ -89,7 +107,11 @@ int main(int count, char **arguments) {
     for (int at = 1; at < NETWORK_CLASSES; ++at) {
       if (output[at] > output[best]) best = at;
     }
+#ifdef NETWORK_LABELS /* compiled with --labels */
+    printf("class %d, %s: %g\n", best, network_labels[best], output[best]);
+#else
     printf("class %d: %g\n", best, output[best]);
+#endif
     output[best] = -1e30f;
   }
   return 0;

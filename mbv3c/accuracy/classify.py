@@ -25,6 +25,7 @@ from mbv3c.parity.reference import run
 Read = Callable[[Path], Array]
 
 BEST = 5
+MISSING = float(np.finfo(np.float64).min)  # the score of a class of which none is known
 
 _MOST_THREADS = 4
 
@@ -36,15 +37,25 @@ class Scores:
     Attributes:
         output: index of the output with the scores.
         axis: axis of the classes; all other axes together are the batch.
+        classes: index of the output with the numbers of the classes that have the scores; None
+            where all classes have one.
+        count: number of all classes, where only some have a score.
     """
 
     output: int
     axis: int
+    classes: int | None = None
+    count: int = 0
 
     def of(self, outputs: list[Array]) -> Array:
-        """Return one row of scores per image of the batch."""
+        """Return one row of scores per image of the batch; where one is missing, `MISSING`."""
         scores = np.moveaxis(outputs[self.output], self.axis, -1)
-        return scores.reshape(-1, scores.shape[-1])
+        rows = scores.reshape(-1, scores.shape[-1])
+        if self.classes is None:
+            return rows
+        every = np.full((len(rows), self.count), MISSING, np.float64)
+        np.put_along_axis(every, outputs[self.classes].reshape(rows.shape), rows, axis=1)
+        return every
 
 
 def classify(
@@ -138,22 +149,26 @@ def _classified(
     rows[BUNDLE] = np.concatenate([scores.of(outputs) for outputs in stream.receive()])
     for image_rows in zip(*rows.values(), strict=True):
         by_side = dict(zip(rows, image_rows, strict=True))
-        best = {side: _top(row) for side, row in by_side.items()}
+        best = {side: best_of(row) for side, row in by_side.items()}
         yield _Classified(best, _lead(by_side[GIVEN], best))
 
 
-def _top(row: Array) -> list[int]:
+def best_of(row: Array) -> list[int]:
     """Return the best classes, best first; none if a score is not finite."""
     if not np.isfinite(row).all():
         return []
-    return [int(index) for index in np.argsort(-row, kind="stable")[:BEST]]
+    best = (int(index) for index in np.argsort(-row, kind="stable")[:BEST])
+    return [index for index in best if row[index] != MISSING]
 
 
 def _lead(row: Array, best: Mapping[str, list[int]]) -> float | None:
     """Return how far the reference puts its class above the bundle's, over its range of scores."""
     if not best[GIVEN] or not best[BUNDLE] or best[GIVEN][0] == best[BUNDLE][0]:
         return None
-    lead = float(row[best[GIVEN][0]] - row[best[BUNDLE][0]]) / float(np.ptp(row))
+    known = row[row != MISSING]
+    if row[best[BUNDLE][0]] == MISSING or not np.ptp(known):
+        return None
+    lead = float(row[best[GIVEN][0]] - row[best[BUNDLE][0]]) / float(np.ptp(known))
     return float(f"{lead:.3g}")
 
 

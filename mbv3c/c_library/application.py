@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Template
 
+from mbv3c.c_library.labels import declared, defined
 from mbv3c.c_library.record import CLibraryRequest
 from mbv3c.c_library.source import (
     Interface,
@@ -125,6 +126,7 @@ int ${prefix}_run_parallel(const ${prefix}_input_t *in, ${prefix}_output_t *out,
   (void)parallel;
   return ${prefix}_run(in, out, arena);
 }
+$labels
 """)
 
 _CMAKE = Template("""\
@@ -169,7 +171,8 @@ def write_app(lowered: Lowered, request: CLibraryRequest, folder: Path) -> None:
             f'#define {own.macro(name)} "{text}"' for name, text in own.constants.items()
         ),
         "ports": "\n".join(port_macros(own)),
-        "types": "\n".join(port_types(own)),
+        "types": "\n".join([*declared(prefix, request.labels), *port_types(own)]),
+        "labels": "\n".join(defined(prefix, request.labels)),
         "ends": "\n".join(f"    {json.dumps(line)}" for line in lines),
         "inputs": _pointers("in", own.inputs),
         "outputs": _pointers("out", own.outputs),

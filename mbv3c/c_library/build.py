@@ -76,6 +76,7 @@ def build_c_library(
         arena.bytes,
         alignment,
         bool(shared),
+        request.labels,
     )
     root = folder / FOLDER
     include, lib = root / "include", root / "lib"

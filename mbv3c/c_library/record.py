@@ -13,11 +13,13 @@ class CLibraryRequest:
         prefix: what every name begins with.
         digest: the sha256 of the model as given.
         manifest: what is known of the bundle.
+        labels: the names of the classes; empty without.
     """
 
     prefix: str
     digest: str
     manifest: Manifest
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from string import Template
 
+from mbv3c.c_library.labels import declared, defined
 from mbv3c.c_library.memory import FlatArena
 from mbv3c.c_library.names import distinct
 from mbv3c.c_library.raw_pointers import RawKernel
@@ -60,6 +61,7 @@ class Interface:
         inputs, outputs: what it takes and gives, in the model's order.
         arena_bytes, alignment: the size of the arena, and its alignment in bytes.
         shared: whether some loops can be shared between cores.
+        labels: the names of the classes; empty without.
     """
 
     prefix: str
@@ -70,6 +72,7 @@ class Interface:
     arena_bytes: int
     alignment: int
     shared: bool
+    labels: tuple[str, ...] = ()
 
     def macro(self, name: str) -> str:
         return f"{self.prefix}_{name}".upper()
@@ -164,7 +167,7 @@ def header(own: Interface) -> str:
         arena_bytes=max(1, own.arena_bytes),
         alignment=own.alignment,
         ports="\n".join(port_macros(own)),
-        types="\n".join(port_types(own)),
+        types="\n".join([*declared(own.prefix, own.labels), *port_types(own)]),
         shared="" if own.shared else " This network has no loop that is worth sharing.",
     )
 
@@ -348,6 +351,7 @@ def _driver(
     yield f"int {prefix}_run(const {prefix}_input_t *in, {prefix}_output_t *out, void *arena) {{"
     yield f"  return {prefix}_run_parallel(in, out, arena, {own.macro('ARENA_BYTES')}, NULL);"
     yield "}"
+    yield from defined(prefix, own.labels)
 
 
 def _task(function: str, count: int) -> Iterator[str]:

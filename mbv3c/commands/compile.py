@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from mbv3c.commands.ends import asks_for_frames, ends_options, take_ends
 from mbv3c.commands.options import (
     PATH,
     Progress,
@@ -53,6 +54,7 @@ mean_option = click.option(
 @precision_options
 @mean_option
 @other_preparing_options
+@ends_options
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @click.option(
     "--input-shapes",
@@ -95,9 +97,13 @@ def compile_(
     means = given.pop(_MEAN)
     words, numbers = ([one for one in means if one.isalpha() is word] for word in (True, False))
     given[_MEAN] = numbers[-1] if numbers else None
+    calibrating = given["calibration"] is not None
     preparing = take_overrides(
-        given, "--calibration FOLDER", there=given["calibration"] is not None
+        given,
+        "--calibration FOLDER or --input-type uint8",
+        there=asks_for_frames(given) or calibrating,
     )
+    ends, preparing = take_ends(given, preparing, calibrating=calibrating)
     given[_MEAN] = words[-1] if words else None
     names = ("target", "precision", "calibration", "keep_float", "tune_logs")
     options = taken(given, *(option.name for option in _BACKEND_OPTIONS))
@@ -108,6 +114,7 @@ def compile_(
         explain=explain,
         preparing=preparing,
         shapes=shapes if len(shapes) > 1 else (),
+        ends=ends,
     )
     progress = Progress()
     signer = read_signer(sign) if sign is not None else None

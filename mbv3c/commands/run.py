@@ -1,5 +1,6 @@
 """The command `mbv3c run`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,14 @@ def run(
     if as_json:
         arrays = [{"name": name, "shape": shape} for name, shape in shapes.items()]
         only = None if others else first
-        print_json({"output": str(output), "shape": only, "arrays": arrays, "ran_on": ran.ran_on})
+        printed = {"output": str(output), "shape": only, "arrays": arrays, "ran_on": ran.ran_on}
+        if ran.classes:
+            printed["classes"] = [asdict(one) for one in ran.classes]
+        print_json(printed)
         return
     listed = [f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()]
     echo(f"{output}: {', '.join(listed)}, computed on {ran.ran_on}")
+    several = len({one.image for one in ran.classes}) > 1
+    for one in ran.classes:
+        image = f"image {one.image}: " if several else ""
+        echo(f"{image}{one.score:.4g}  class {one.index}  {one.label}".rstrip())

@@ -35,7 +35,14 @@ _LARGE = 16.0
 _MOST_CHANNELS = 4
 
 
+FRAME = "mbv3c.frame"  # metadata of a model that takes frames of a camera, as docs/frames.md says
+
 _BYTES = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
+
+
+def takes_pixels(model: onnx.ModelProto) -> bool:
+    """Say whether an input of a model holds bytes: the pixels of a frame."""
+    return any(value.type.tensor_type.elem_type in _BYTES for value in model_inputs(model))
 
 
 def pixel_top(model: onnx.ModelProto, value: onnx.ValueInfoProto | None = None) -> float | None:

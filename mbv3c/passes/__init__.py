@@ -15,6 +15,7 @@ from mbv3c.passes.drop_noops import drop_noops
 from mbv3c.passes.explicit_pads import explicit_pads
 from mbv3c.passes.fold_affine import FoldAffine
 from mbv3c.passes.fold_batchnorm import FoldBatchNorm
+from mbv3c.passes.fold_colours import fold_colours
 from mbv3c.passes.fold_control_flow import fold_control_flow
 from mbv3c.passes.fold_pad import FoldPad
 from mbv3c.passes.fold_rescale import fold_rescale
@@ -32,6 +33,7 @@ from mbv3c.passes.lift_constants import lift_constants
 from mbv3c.passes.merge_reshapes import merge_reshapes
 from mbv3c.passes.report import PassReport, Proof, Refusal
 from mbv3c.passes.resolve_castlike import ResolveCastLike
+from mbv3c.passes.shift_to_conv import shift_to_conv
 from mbv3c.passes.simplify import simplify
 from mbv3c.passes.sink_transposes import sink_transposes
 from mbv3c.passes.spell_missing import spell_missing
@@ -47,8 +49,10 @@ from mbv3c.passes.widen_halves import widen_halves
 from mbv3c.steps import step
 
 __all__ = [
+    "BEFORE_QUANTIZING",
     "CLEANING",
     "COMPILING",
+    "OF_FRAMES",
     "PIPELINE",
     "SPLITTING",
     "Pass",
@@ -124,6 +128,10 @@ _IN_ONE_FORM: tuple[Pass, ...] = (
 # What `optimize` does to a file, and what `compile` does to a graph.
 PIPELINE: tuple[Pass, ...] = (*_IN_ONE_GRAPH, *_IN_ONE_FORM)
 COMPILING: tuple[Pass, ...] = (*_IN_ONE_GRAPH, widen_halves, *_IN_ONE_FORM)
+
+# What follows where the input holds whole pixels: a frame. Before a graph is quantized, both.
+OF_FRAMES: tuple[Pass, ...] = (fold_colours, drop_dead)
+BEFORE_QUANTIZING: tuple[Pass, ...] = (fold_colours, shift_to_conv, drop_dead)
 
 
 def applied(rewrite: Pass, model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:

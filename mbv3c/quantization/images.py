@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mbv3c.door.documents import parse_json
 from mbv3c.door.files import Refused, plain_file
 from mbv3c.errors import ImageError, ModelError, ToolError, UsageError
-from mbv3c.graphs.frames import pixel_top
+from mbv3c.graphs.frames import FRAME, pixel_top
 from mbv3c.graphs.outputs import metadata_of
 from mbv3c.graphs.spec import HEAD_TRAITS
 
@@ -140,9 +140,8 @@ def preprocessing(
     if overrides.resize is not None or overrides.crop is not None:
         shown = _shown(overrides, min(height, width))
     scale = TO_ONE if overrides.scale is None else overrides.scale
-    return Preprocessing(
-        height, width, channels_last, mean, std, shown, scale, bool(overrides.bgr)
-    )
+    bgr = _is_bgr(entries) if overrides.bgr is None else overrides.bgr
+    return Preprocessing(height, width, channels_last, mean, std, shown, scale, bgr)
 
 
 _NONE = ((0.0,) * _CHANNELS, (1.0,) * _CHANNELS)  # a mean and a std that change nothing
@@ -168,11 +167,30 @@ def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
         "shown": origin("--resize, --crop", scaled, "mbv3c.head"),
         "layout": "--layout" if overrides.layout else "the input's shape",
         "scale": _USUAL if overrides.scale is None else "--scale",
-        "channels": "--bgr" if overrides.bgr else _USUAL,
+        "channels": "--bgr" if overrides.bgr else _frame_or_usual(metadata_of(model)),
     }
 
 
 _USUAL = "as nothing else is said"
+
+
+def _frame_or_usual(entries: dict[str, str]) -> str:
+    return f"the model's metadata {FRAME}" if FRAME in entries else _USUAL
+
+
+def _is_bgr(entries: dict[str, str]) -> bool:
+    """Say whether a model takes frames whose channels are blue, green and red.
+
+    Raises:
+        ModelError: the metadata are damaged.
+    """
+    if FRAME not in entries:
+        return False
+    try:
+        frame = parse_json(entries[FRAME])
+    except Refused as error:
+        raise ModelError(f"the model's metadata {FRAME} is no JSON: {error}; remove it") from error
+    return isinstance(frame, dict) and frame.get("channels") == "BGR"
 
 
 def _range_of(

@@ -23,6 +23,9 @@ _ACTIVATIONS = CLAMPS | {"HardSwish", "HardSigmoid", "Sigmoid"}
 _MOVES = frozenset({"Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
 # One integer step is too coarse for results of these: probabilities near 0, exponents, indices.
 _KEPT_FLOAT = frozenset({"Softmax", "LogSoftmax", "Exp", "Log", "ArgMax", "TopK"})
+# A TopK that is written out asks whether a number is the largest; rounded, it might be none.
+_CHOOSING = frozenset({"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Where"})
+_EXTREMES = frozenset({"ReduceMax", "ReduceMin"})
 
 _QUANTIZED = frozenset(
     {
@@ -153,8 +156,11 @@ def left_float(model: onnx.ModelProto) -> dict[str, str]:
                 reasons[node.name] = "post-processing of a detector: boxes and probabilities"
         return reasons
     behind: set[str] = set()
+    chosen = {name for node in tail if node.op_type in _CHOOSING for name in node.input}
     for node in tail:
-        if node.op_type in _KEPT_FLOAT or behind & set(node.input):
+        chooses = node.op_type in _CHOOSING
+        chooses |= node.op_type in _EXTREMES and bool(chosen & set(node.output))
+        if node.op_type in _KEPT_FLOAT or chooses or behind & set(node.input):
             behind.update(node.output)
             reasons[node.name] = "behind the last weights, at or after a Softmax or its like"
     return reasons

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mbv3c.errors import Mbv3cError
 from mbv3c.feeds import Feed
+from mbv3c.graphs.frames import takes_pixels
 from mbv3c.lowering.qdq import QuantizedGraph
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.parity.compare import compare
@@ -28,7 +29,7 @@ from mbv3c.parity.reference import (
 )
 from mbv3c.parity.rewriting import check_rewritten
 from mbv3c.parity.tolerance import TOLERANCES
-from mbv3c.passes import COMPILING, run_pipeline
+from mbv3c.passes import BEFORE_QUANTIZING, COMPILING, run_pipeline
 from mbv3c.progress import Progress
 from mbv3c.quantization.calibration import Calibration
 from mbv3c.quantization.errors import Distance
@@ -40,6 +41,7 @@ from mbv3c.quantization.ranges import (
     Range,
     known_ranges,
     observe,
+    pixel_ranges,
     run_all,
     seen_bounds,
 )
@@ -198,6 +200,7 @@ def quantize(
     measured = observed.ranges(options)
     if options.known_ranges:
         measured = known_ranges(graph, measured)
+    measured |= pixel_ranges(graph)
     inputs = calibration.evaluating()
     references = list(run_reference(model, inputs))
     check_rewritten(model, graph, inputs, references)
@@ -263,7 +266,8 @@ class Trial:
 
 def rewritten(model: onnx.ModelProto, options: QuantizeOptions) -> onnx.ModelProto:
     """Return the graph of which layers are quantized; its nodes have names of their own."""
-    graph, _ = run_pipeline(normalized(model), COMPILING)
+    passes = (*COMPILING, *BEFORE_QUANTIZING) if takes_pixels(model) else COMPILING
+    graph, _ = run_pipeline(normalized(model), passes)
     return normalized(in_quantizable_opset(graph, options))
 
 

@@ -195,6 +195,63 @@ def known_ranges(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[st
     return {name: bounds.within(*seen.get(name, _ALL)) for name, bounds in narrowed.items()}
 
 
+_PIXELS = {onnx.TensorProto.UINT8: (0.0, 255.0), onnx.TensorProto.INT8: (-128.0, 127.0)}
+_WIDER, _TRIED, _HALF = 1 / 1024, 32, 1e-4
+_MOVES_PIXELS = frozenset({"Transpose", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+
+
+def pixel_ranges(model: onnx.ModelProto) -> dict[str, Range]:
+    """Return the ranges of fp32 tensors that hold the whole pixels of an input, moved or shifted.
+
+    Whatever calibration has seen, the steps of pixels are then exactly 1, and no pixel is cut off
+    that `shift_to_conv` shifts.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    ranges: dict[str, Range] = {}
+    for node in model.graph.node:
+        x = node.input[0] if node.input else ""
+        if node.op_type in _MOVES_PIXELS and x in kinds:
+            kinds[node.output[0]] = kinds[x]
+        if node.op_type == "Cast" and kinds.get(x) in _PIXELS:
+            ranges[node.output[0]] = Range(*_PIXELS[kinds[x]])
+        elif node.op_type in _MOVES_PIXELS and x in ranges:
+            ranges[node.output[0]] = ranges[x]
+        elif node.op_type == "Conv" and x in ranges:
+            shifts = _shifts(node, constants)
+            if shifts is not None:
+                ranges[node.output[0]] = _apart_from_halves(ranges[x], shifts)
+    return ranges
+
+
+def _shifts(
+    node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> NDArray[np.float64] | None:
+    """Return what a convolution of each channel by itself adds to it, if it does nothing else."""
+    stored = [constants.get(name) for name in node.input[1:]]
+    if len(stored) != 2 or stored[0] is None or stored[1] is None:
+        return None
+    weights, biases = (onnx.numpy_helper.to_array(tensor) for tensor in stored if tensor)
+    if weights.shape != (len(biases), 1, 1, 1) or not np.all(weights == 1):
+        return None
+    return biases.astype(np.float64)
+
+
+def _apart_from_halves(pixels: Range, shifts: NDArray[np.float64]) -> Range:
+    """Return the range of shifted pixels, a little wider where pixels would lie between two steps.
+
+    Halves are rounded to even: all pixels of a mean of 127.5 would lose their last bit.
+    """
+    low, high = pixels.low + float(shifts.min()), pixels.high + float(shifts.max())
+    values = np.arange(pixels.low, pixels.high + 1)[:, None] + shifts
+    for wider in 1 + _WIDER * np.arange(_TRIED):
+        found = Range(min(low, 0.0) * wider, max(high, 0.0) * wider)
+        step = (found.high - found.low) / (_LEVELS - 1)
+        if np.abs(values / step % 1 - 0.5).min() > _HALF:
+            return found
+    return Range(min(low, 0.0), max(high, 0.0))
+
+
 def seen_bounds(model: onnx.ModelProto) -> dict[str, Bounds]:
     """Return, by tensor, the bounds beyond which no reader tells values apart."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}

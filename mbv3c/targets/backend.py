@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 
 from mbv3c.bundle import Bundle, Golden, read_bundled
+from mbv3c.ends.ends import ends_of
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import Runnable
@@ -177,7 +178,8 @@ class Backend(ABC):
     def job_of(self, bundle: Bundle) -> Job:
         """Return the job that a bundle was compiled for, as far as its manifest has it."""
         family, _, device = bundle.manifest.target.name.partition(":")
-        return Job(self.wing.find(family, device), bundle.precision, bundle.manifest.keep_float)
+        target, ends = self.wing.find(family, device), ends_of(bundle.manifest.model.metadata)
+        return Job(target, bundle.precision, bundle.manifest.keep_float, ends=ends)
 
     def choices(self, target: Target, roots: Sequence[Path], progress: Progress) -> Choices:
         """Return what was measured for a target in the tuning databases under some folders."""

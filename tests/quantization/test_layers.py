@@ -8,7 +8,9 @@ from mbv3c.errors import ModelError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
 from mbv3c.parity.reference import run, session
+from mbv3c.passes import run_pipeline
 from mbv3c.quantization.layers import float_tensors, layers, left_float, normalized
+from tests.onnx_text import graph, random
 from tests.quantization import quantizing
 
 
@@ -108,3 +110,20 @@ def test_float_tensors_are_what_is_computed() -> None:
         { a = Add(x, three) s = Shape(a) y = Reshape(a, size) }"""
     )
     assert list(float_tensors(model)) == ["x", "a", "y"]
+
+
+def test_what_a_written_out_topk_compares_stays_float() -> None:
+    """Rounded by itself, the largest number might equal none."""
+    model = graph(
+        """g (float[1, 8] x) => (float[1, 2] values, int64[1, 2] places) {
+            s = MatMul(x, w)
+            values, places = TopK<axis = 1>(s, count)
+        }""",
+        w=random(8, 8),
+        count=np.array([2]),
+    )
+    rewritten = normalized(run_pipeline(model)[0])
+    left = left_float(rewritten)
+    quantized = {node.op_type for node in rewritten.graph.node if node.name not in left}
+    assert quantized - {"Concat", "Cast"} == {"MatMul"}
+    assert "ReduceMax" in {node.op_type for node in rewritten.graph.node}

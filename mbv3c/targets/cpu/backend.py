@@ -165,7 +165,7 @@ class CpuBackend(LibraryBackend):
         described = describe(only, job, self.tools)
         digest = sha256(only.given.SerializeToString(deterministic=True)).hexdigest()
         prefix = job.options.prefix or prefix_for(described.model.name)
-        request = CLibraryRequest(prefix, digest, described)
+        request = CLibraryRequest(prefix, digest, described, job.ends.labels)
         if job.options.artifact == APP:
             write_app(program, request, folder)
             return built

@@ -56,6 +56,7 @@ from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
 from mbv3c.targets.cpu.schedules.upsample import Upsample
+from mbv3c.targets.cpu.select_frames import frame_rule
 from mbv3c.targets.cpu.select_top import write_top
 
 # Counts up when a kernel's code changes though shape and knobs do not: what was measured of the
@@ -285,6 +286,7 @@ def _enlarging_of(node: onnx.NodeProto, graph: Graph) -> Upsample | None:
 
 # The first that takes a node plans its kernel.
 RULES: tuple[Rule[CpuSelection], ...] = (
+    frame_rule,
     rules.rename,
     rules.depthwise,
     rules.pointwise,

@@ -51,6 +51,7 @@ from mbv3c.targets.cpu.schedules.integer.elementwise import (
     QuantizeImage,
 )
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.targets.cpu.select_frames import take_integer_frame
 
 
 @dataclass(frozen=True)
@@ -321,8 +322,14 @@ def look_up(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
     return True
 
 
+def integer_frame(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
+    """Take a camera's frame, with the number that each colour is moved."""
+    return take_integer_frame(node, selection, integer_layer, _is_dense)
+
+
 # The first that takes a node plans its kernel.
 RULES: tuple[Rule[IntegerSelection], ...] = (
+    integer_frame,
     quantize_image,
     integer_depthwise,
     integer_pointwise,

@@ -10,6 +10,7 @@ import onnx
 
 from mbv3c.bundle import LIBRARY, Bundle, read_bundled
 from mbv3c.c_library.record import CLibraryRecord
+from mbv3c.ends.ends import ends_of
 from mbv3c.errors import ModelError, UnknownOperatorsError, UsageError
 from mbv3c.execution.device.machine import DeviceNeeds
 from mbv3c.job import Job
@@ -106,6 +107,7 @@ def job_of(backend: "LibraryBackend", bundle: Bundle) -> Job:
         bundle.precision,
         manifest.keep_float,
         recorded(manifest.tuned_kernels),
+        ends=ends_of(manifest.model.metadata),
     )
 
 

@@ -1,0 +1,88 @@
+"""The options of `mbv3c compile` that say what a model takes and gives."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mbv3c.commands.options import PATH, all_of, taken
+from mbv3c.errors import UsageError
+
+if TYPE_CHECKING:
+    from mbv3c.ends.ends import Ends
+    from mbv3c.quantization.images import Overrides
+
+_WHOLE = "uint8"
+_FRAME = ("input_type", "input_layout", "channel_order")
+
+# `take_ends` reads them.
+ends_options = all_of(
+    click.option("--input-type", help="uint8: take frames as a camera gives them."),
+    click.option("--input-layout", help="Of frames: nhwc or nchw.  [default: nhwc]"),
+    click.option(
+        "--channel-order",
+        help="Of frames: rgb or bgr; --bgr says that of the model.  [default: rgb]",
+    ),
+    click.option(
+        "--outputs", help="Of class scores: softmax, top5 (or another number), or softmax,top5."
+    ),
+    click.option("--labels", type=PATH, help="Text file with the name of a class in each line."),
+)
+
+
+def asks_for_frames(given: dict[str, Any]) -> bool:
+    """Say whether --input-type is there.
+
+    Raises:
+        UsageError: it is none that is known, or an option that belongs to it stands alone.
+    """
+    kind = given["input_type"]
+    if kind is not None and kind.lower() != _WHOLE:
+        raise UsageError(f"--input-type {kind!r} is not known; write {_WHOLE}, or leave it out")
+    for name in _FRAME[1:]:
+        if kind is None and given[name] is not None:
+            raise UsageError(f"--{name.replace('_', '-')} belongs to --input-type {_WHOLE}")
+    return kind is not None
+
+
+def take_ends(
+    given: dict[str, Any], preparing: "Overrides", *, calibrating: bool
+) -> "tuple[Ends, Overrides]":
+    """Take `ends_options` out of what was given.
+
+    Args:
+        given: all options.
+        preparing: how images are prepared.
+        calibrating: whether there are images to calibrate on.
+
+    Returns:
+        The ends, and how images become frames to calibrate on.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+    from dataclasses import replace
+
+    from mbv3c.ends.ends import Ends, Frame, Outputs, check_frame, parse_outputs
+    from mbv3c.ends.labels import read_labels
+    from mbv3c.quantization.images import Overrides
+
+    wanted = asks_for_frames(given)
+    _, layout, order = taken(given, *_FRAME).values()
+    outputs, labels = taken(given, "outputs", "labels").values()
+    frame = None
+    if wanted:
+        own = replace(preparing, resize=None, crop=None)
+        preparing = Overrides(resize=preparing.resize, crop=preparing.crop)
+        if preparing != Overrides() and not calibrating:
+            option = "resize" if preparing.resize is not None else "crop"
+            raise UsageError(
+                f"--{option} belongs to --calibration FOLDER: a camera's frames have the size of "
+                "the model's input"
+            )
+        frame = Frame((layout or "nhwc").upper(), (order or "rgb").upper(), own)
+        check_frame(frame)
+    return Ends(
+        frame,
+        Outputs() if outputs is None else parse_outputs(outputs),
+        () if labels is None else read_labels(labels),
+    ), preparing
