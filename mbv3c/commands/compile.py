@@ -22,7 +22,13 @@ from mbv3c.commands.options import (
 from mbv3c.commands.preparing import other_preparing_options, take_overrides
 from mbv3c.targets import every_wing
 
-_BACKEND_OPTIONS = [option for wing in every_wing() for option in wing.options]
+_ALL_OPTIONS = [option for wing in every_wing() for option in wing.options]
+# Wings may share an option; the first one's words describe it.
+_BACKEND_OPTIONS = [
+    option
+    for at, option in enumerate(_ALL_OPTIONS)
+    if option.name not in {other.name for other in _ALL_OPTIONS[:at]}
+]
 # Numbers for the pixels of images, and words for a backend: one option has both meanings.
 _MEAN = "mean"
 

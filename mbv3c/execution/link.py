@@ -81,6 +81,21 @@ def run_zig(arguments: Sequence[str], doing: str, folder: Path | None = None) ->
         raise ToolError(f"{doing} failed with status {done.returncode} ({lines[-1]}); {step}")
 
 
+def zig_machine(triple: str, cpu: str) -> tuple[str, ...]:
+    """Return zig's options for objects that a program for a processor links.
+
+    Programs for a system may lie anywhere; those without one lie where they are linked for.
+    """
+    if not is_bare_metal(triple):
+        return "-target", zig_triple(triple), "-fPIC"
+    return "-target", "thumb-freestanding-eabihf", f"-mcpu={cpu.replace('-', '_')}"
+
+
+def is_bare_metal(triple: str) -> bool:
+    """Say whether programs for a triple run without a system."""
+    return "-none-" in triple
+
+
 def zig_triple(triple: str) -> str:
     """Return the triple to link for: without an NDK zig has no Android, and no libc is linked."""
     if "-apple-" in triple:

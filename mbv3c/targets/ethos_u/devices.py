@@ -113,7 +113,7 @@ WING = Wing(
     ),
     options=(
         Option("optimise", str, "npu: performance or size.  [default: performance]"),
-        Option("sram", int, "npu: budget of SRAM in KiB, an error if too small."),
+        Option("sram", int, "npu and mcu: budget of SRAM in KiB, an error if too small."),
         Option("float_io", bool, "npu: fp32 in and out."),
         Option("mean", str, "npu: means as depthwise or pool.  [default: depthwise]"),
         Option("memory_mode", str, "npu: a section of vela.ini.  [default: the device's]"),
