@@ -88,12 +88,12 @@ def read_options(
 
 
 def _takers(options: "Sequence[Option]") -> list[str]:
-    """Return the families that take any of some options."""
+    """Return the families that take all of some options."""
     names = {option.name for option in options}
     return [
         family
         for wing in every_wing()
-        if not names.isdisjoint(option.name for option in wing.options)
+        if names <= {option.name for option in wing.options}
         for family in wing.defaults
     ]
 

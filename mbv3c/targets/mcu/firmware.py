@@ -152,8 +152,9 @@ def sizes_of(program: Path) -> ImageSizes:
         for section in ELFFile(file).iter_sections():
             if not section["sh_flags"] & _ALLOCATED:
                 continue
-            if section["sh_type"] != "SHT_NOBITS":
+            empty = section["sh_type"] == "SHT_NOBITS"
+            if not empty:
                 flash += section["sh_size"]
-            if section["sh_flags"] & _WRITABLE:
+            if empty or section["sh_flags"] & _WRITABLE:
                 sram += section["sh_size"]
     return ImageSizes(flash, sram)

@@ -8,6 +8,7 @@ from mbv3c.targets.mcu.devices import KIB, McuTarget
 from mbv3c.targets.mcu.firmware import STACK_BYTES, ImageSizes, bytes_of
 
 _IMAGE_RANK = 4  # [N, C, H, W]
+_LEAST_WIDTH = 0.25  # of the width that it has: less is another network
 _STEP = 32  # pixels: resolutions of networks are multiples of the stride of their last stage
 
 
@@ -52,7 +53,7 @@ def _what_fits(library: CLibrary, inputs: int, arena: int, free: int) -> str:
         if 0 < smaller < side:
             choices.append(f"images of {smaller} pixels in the place of {side}")
     share = (free - inputs) / arena if arena else 0.0
-    if 0 < share < 1:
+    if _LEAST_WIDTH <= share < 1:
         choices.append(f"about {share:.2f} times its width")
     if not choices:
         return "no smaller resolution or width of this network fits"

@@ -226,10 +226,14 @@ def _narrow_by_vcvtr(value: Expr, output: Requantization) -> Expr:
 
 
 def _narrow_by_helium(value: Expr, output: Requantization) -> Expr:
-    """Round four fp32, or fewer as every processor does."""
+    """Round four fp32 at once, fewer one by one."""
     lanes = int(value.ty.dtype.lanes)
-    if lanes != GROUP:
-        return _narrow([value], [lanes], output)
+    if lanes == 1:
+        return _narrow_by_vcvtr(value, output)
+    if lanes < GROUP:
+        held = emit.held(value, lanes, "float32")
+        ones = [tirx.Shuffle([held], [lane]) for lane in range(lanes)]
+        return joined([_narrow_by_vcvtr(one, output) for one in ones], lanes)
     nearest = intrinsic("int32", GROUP, "arm.mve.vcvtn", tirx.const(0, "int32"), value)
     low, high, zero = (
         emit.splat(number, GROUP, "int32")
