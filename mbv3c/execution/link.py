@@ -88,7 +88,18 @@ def zig_machine(triple: str, cpu: str) -> tuple[str, ...]:
     """
     if not is_bare_metal(triple):
         return "-target", zig_triple(triple), "-fPIC"
-    return "-target", "thumb-freestanding-eabihf", f"-mcpu={cpu.replace('-', '_')}"
+    units = f"{cpu.replace('-', '_')}{_FPUS.get(cpu, '')}"
+    return "-target", "thumb-freestanding-eabihf", f"-mcpu={units}"
+
+
+# Of these cores zig takes none to have a FPU, and LLVM all.
+_FPUS = {
+    "cortex-m4": "+vfp4d16sp",
+    "cortex-m7": "+fp_armv8d16",
+    "cortex-m33": "+fp_armv8d16sp",
+    "cortex-m55": "+fp_armv8d16+mve_fp",
+    "cortex-m85": "+fp_armv8d16+mve_fp",
+}
 
 
 def is_bare_metal(triple: str) -> bool:

@@ -52,6 +52,11 @@ def has_dot(processor: Processor) -> bool:
     return processor.integers in ("dotprod", "vnni", "smlad", "helium")
 
 
+def is_cortex_m(processor: Processor) -> bool:
+    """Say whether the kernels are for a microcontroller."""
+    return processor.integers in _CORTEX_M
+
+
 def weight_type(processor: Processor) -> str:
     """Return the type of packed weights: int16 if they are multiplied as int16."""
     return "int8" if has_dot(processor) else "int16"
@@ -183,7 +188,7 @@ def narrow(
     width = sum(widths)
     if processor.integers in _NEON and width >= GROUP:
         result = _narrow_neon(values, output, width)
-    elif processor.integers in _CORTEX_M:
+    elif is_cortex_m(processor):
         result = joined([_CORTEX_M[processor.integers](each, output) for each in values], width)
     else:
         result = _narrow(values, widths, output)
