@@ -90,7 +90,7 @@ def test_without_tuning_databases_nothing_is_chosen() -> None:
         ),
         ("npu", {"preparing": Overrides(scale=1.0)}, "prepared is for --calibration FOLDER"),
         ("arm_cpu", {"options": {"cores": 0}}, "--cores 0 is not possible; choose 1 to 64"),
-        ("arm_cpu", {"options": {"sram": 512}}, "--sram is for --target npu only"),
+        ("arm_cpu", {"options": {"sram": 512}}, "--sram is for --target npu and mcu only"),
         (
             "host_cpu",
             {"options": {"sram": 512, "mean": "pool"}},

@@ -1,6 +1,7 @@
 """Build a C library: kernels, weights and driver as one object in an archive, and its header."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from mbv3c.c_library.source import (
 )
 from mbv3c.c_library.wrapper import cpp_header
 from mbv3c.errors import ToolError
-from mbv3c.execution.link import run_zig, zig_triple
+from mbv3c.execution.link import run_zig, zig_machine
 from mbv3c.lowering.lower import Lowered
 from mbv3c.scratch import scratch_folder
 
@@ -32,7 +33,7 @@ _PROVIDED = {"memcpy", "memmove", "memset"}  # what every compiler may call, on 
 # What TVM's code generator adds to every module: they would clash with the compiler's own.
 _HALVES = ("__extendhfsf2", "__truncsfhf2")
 _DRIVER_FLAGS = (
-    *("-std=c11", "-O2", "-g0", "-fPIC", "-ffreestanding", "-fno-stack-protector"),
+    *("-std=c11", "-O2", "-g0", "-ffreestanding", "-fno-stack-protector"),
     *("-fno-sanitize=all", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
 )
 
@@ -92,7 +93,7 @@ def build_c_library(
         (place / "weights.bin").write_bytes(constants.data)
         (place / "weights.S").write_text(_weights(prefix, alignment))
         _generate(raw.module, target, place / "kernels.o")
-        _compile(place, include, triple, archive)
+        _compile(place, include, zig_machine(triple, str(target.attrs["mcpu"])), archive)
         measured = _measure(place / "whole.o")
     cmake_package(lib / "cmake" / prefix, prefix)
     pkg_config(lib / "pkgconfig", interface, measured.needs)
@@ -148,9 +149,8 @@ def _generate(module: tvm.IRModule, target: tvm.target.Target, output: Path) -> 
     loaded.write_to_file(str(output), "o")
 
 
-def _compile(place: Path, include: Path, triple: str, archive: Path) -> None:
+def _compile(place: Path, include: Path, machine: Sequence[str], archive: Path) -> None:
     """Compile the driver and the weights, and put everything into one object of an archive."""
-    machine = ("-target", zig_triple(triple))
     for source, flags in (("driver.c", _DRIVER_FLAGS), ("weights.S", ("-I", str(place)))):
         made = str(place / source[: source.index(".")]) + ".o"
         run_zig(

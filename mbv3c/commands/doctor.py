@@ -10,9 +10,9 @@ from mbv3c.commands.options import Progress, echo, json_option, print_json
     "--fetch",
     is_flag=False,
     flag_value="all",
-    type=click.Choice(["all", "emulator", "opencl", "cycles"]),
-    help="Download and build what is missing, or only the emulator of arm_cpu, what runs and "
-    "checks OpenCL (--fetch=opencl), or what estimates cycles; needs no root.",
+    type=click.Choice(["all", "emulator", "opencl", "cycles", "mcu"]),
+    help="Download and build what is missing, or only the emulator of arm_cpu, that of mcu, what "
+    "runs and checks OpenCL (--fetch=opencl), or what estimates cycles; needs no root.",
 )
 @json_option
 def doctor(fetch: str | None, as_json: bool) -> None:

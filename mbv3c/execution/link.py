@@ -81,6 +81,32 @@ def run_zig(arguments: Sequence[str], doing: str, folder: Path | None = None) ->
         raise ToolError(f"{doing} failed with status {done.returncode} ({lines[-1]}); {step}")
 
 
+def zig_machine(triple: str, cpu: str) -> tuple[str, ...]:
+    """Return zig's options for objects that a program for a processor links.
+
+    Programs for a system may lie anywhere; those without one lie where they are linked for.
+    """
+    if not is_bare_metal(triple):
+        return "-target", zig_triple(triple), "-fPIC"
+    units = f"{cpu.replace('-', '_')}{_FPUS.get(cpu, '')}"
+    return "-target", "thumb-freestanding-eabihf", f"-mcpu={units}"
+
+
+# Of these cores zig takes none to have a FPU, and LLVM all.
+_FPUS = {
+    "cortex-m4": "+vfp4d16sp",
+    "cortex-m7": "+fp_armv8d16",
+    "cortex-m33": "+fp_armv8d16sp",
+    "cortex-m55": "+fp_armv8d16+mve_fp",
+    "cortex-m85": "+fp_armv8d16+mve_fp",
+}
+
+
+def is_bare_metal(triple: str) -> bool:
+    """Say whether programs for a triple run without a system."""
+    return "-none-" in triple
+
+
 def zig_triple(triple: str) -> str:
     """Return the triple to link for: without an NDK zig has no Android, and no libc is linked."""
     if "-apple-" in triple:

@@ -1,6 +1,6 @@
 """The registry of backends: which wing compiles for which family of devices."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ WINGS = {
     "mobile_gpu": "mbv3c.targets.opencl.devices",
     "host_cpu": "mbv3c.targets.cpu.devices",
     "npu": "mbv3c.targets.ethos_u.devices",
+    "mcu": "mbv3c.targets.mcu.devices",
 }
 
 
@@ -42,8 +43,12 @@ def every_wing() -> "Iterator[Wing]":
 
 
 def every_option() -> "list[Option]":
-    """Return the options of all wings, those that several wings take once."""
-    return list(dict.fromkeys(option for wing in every_wing() for option in wing.options))
+    """Return the options of all wings; of one that several take, the words of the first."""
+    by_name: dict[str, Option] = {}
+    for wing in every_wing():
+        for option in wing.options:
+            by_name.setdefault(option.name, option)
+    return list(by_name.values())
 
 
 def find_target(name: str) -> Target:
@@ -78,20 +83,28 @@ def read_options(
     """
     own = wing_of(target.family)
     chosen = {name: value for name, value in given.items() if value is not None}
+    taken = {option.name for option in own.options}
     for wing in every_wing():
-        foreign = [
-            option
-            for option in wing.options
-            if option.name in chosen and option not in own.options
-        ]
+        foreign = [each for each in wing.options if each.name in chosen.keys() - taken]
         for option in foreign:
             if option.name in own.refusals:
                 raise UsageError(own.refusals[option.name].format(target=target.name))
         if foreign:
-            flags, families = (", ".join(o.flag for o in foreign), " and ".join(wing.defaults))
+            flags, families = (", ".join(o.flag for o in foreign), " and ".join(_takers(foreign)))
             verb = "is" if len(foreign) == 1 else "are"
             raise UsageError(f"{flags} {verb} for --target {families} only")
     return own.load().read_options(target, chosen, explain=explain)
+
+
+def _takers(options: "Sequence[Option]") -> list[str]:
+    """Return the families that take all of some options."""
+    names = {option.name for option in options}
+    return [
+        family
+        for wing in every_wing()
+        if names <= {option.name for option in wing.options}
+        for family in wing.defaults
+    ]
 
 
 def open_bundle(path: Path, trust: "Trust | None" = None) -> "Bundle":

@@ -39,9 +39,10 @@ class Option:
         return f"--{self.name.replace('_', '-')}"
 
 
+SRAM = Option("sram", int, "npu and mcu: budget of SRAM in KiB, an error if too small.")
 # What all backends that write C take.
 PREFIX = Option(
-    "prefix", str, "What names in C begin with.  [default: the model's name; npu: mbv3c_model]"
+    "prefix", str, "What names in C begin with.  [default: the model's; npu: mbv3c_model]"
 )
 
 

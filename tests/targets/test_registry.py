@@ -43,6 +43,7 @@ def test_names_are_unique() -> None:
         ("mobile_gpu:adreno-android", "mobile_gpu:adreno-android"),
         ("npu", "npu:ethos-u55-128"),
         ("npu:ethos-u85-256", "npu:ethos-u85-256"),
+        ("mcu", "mcu:cortex-m7"),
     ],
 )
 def test_a_family_has_a_default_device(name: str, found: str) -> None:
@@ -54,7 +55,7 @@ def test_every_family_has_a_default_device() -> None:
         family: device for wing in every_wing() for family, device in wing.defaults.items()
     }
     assert {target.family for target in TARGETS} == set(defaults) == set(WINGS)
-    assert set(WINGS) == {"arm_cpu", "mobile_gpu", "host_cpu", "npu"}
+    assert set(WINGS) == {"arm_cpu", "mobile_gpu", "host_cpu", "npu", "mcu"}
     for family, device in defaults.items():
         assert find_target(family) is find_target(f"{family}:{device}")
 

@@ -15,9 +15,10 @@ from tvm.target import codegen
 from mbv3c.targets.library.target import LibraryTarget, tvm_target
 
 # How a processor multiplies integers: as LLVM compiles plain products, by NEON's widening products
-# (`smlal`), by NEON's dot products of four int8 (`sdot`, an option of Armv8.2), or by the dot
-# products of AVX-512 VNNI (`vpdpbusd`).
-INTEGERS = ("portable", "neon", "dotprod", "vnni")
+# (`smlal`), by NEON's dot products of four int8 (`sdot`, an option of Armv8.2), by the dot
+# products of AVX-512 VNNI (`vpdpbusd`), on Cortex-M by pairs of int16 (`smlad`) or by Helium
+# (`vmladava`).
+INTEGERS = ("portable", "neon", "dotprod", "vnni", "smlad", "helium")
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,11 @@ WING = Wing(
     table=library_table(_verified_on),
     options=(
         Option("cores", int, "Cores that one inference may use.  [default: the target's]"),
-        Option("artifact", str, "c: also a C library, without a runtime; app: sources to run it."),
+        Option(
+            "artifact",
+            str,
+            "c: also a C library, without a runtime; app: sources that run model.so.",
+        ),
         PREFIX,
     ),
     refusals={"emit_source": "--emit-source is for GPUs; the kernels of {target} have no source"},

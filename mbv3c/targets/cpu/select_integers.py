@@ -154,16 +154,17 @@ def select_quantized(
     processor: Processor,
     target: tvm.target.Target,
     choices: Choices = NO_CHOICES,
+    written: type[CpuKernels] = CpuKernels,
 ) -> Plan:
     """Return the plan of a quantized graph with fixed shapes.
 
     Inputs and outputs keep their types, as does what no integer kernel covers. Kernels that
-    `choices` knows are as it says.
+    `choices` knows are as it says; `written` writes them.
 
     Raises:
         ModelError: a node has no known shape, or the fallback cannot lower it.
     """
-    graph, kernels = Graph(quantized), CpuKernels(processor, choices)
+    graph, kernels = Graph(quantized), written(processor, choices)
     memory = Memory(graph, kernels, rounding_kernels(processor))
     return run_rules(IntegerSelection(graph, kernels, memory, target), RULES)
 

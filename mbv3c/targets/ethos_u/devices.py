@@ -15,7 +15,7 @@ from mbv3c.c_library.names import check_prefix
 from mbv3c.errors import UsageError
 from mbv3c.precision import INT8
 from mbv3c.target import Target
-from mbv3c.targets.wing import PREFIX, Option, TargetTable, Wing
+from mbv3c.targets.wing import PREFIX, SRAM, Option, TargetTable, Wing
 
 FAMILY = "npu"
 
@@ -117,7 +117,7 @@ WING = Wing(
     ),
     options=(
         Option("optimise", str, "npu: performance or size.  [default: performance]"),
-        Option("sram", int, "npu: budget of SRAM in KiB, an error if too small."),
+        SRAM,
         Option("float_io", bool, "npu: fp32 in and out."),
         Option("mean", str, "npu: means as depthwise or pool.  [default: depthwise]"),
         Option("memory_mode", str, "npu: a section of vela.ini.  [default: the device's]"),

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import onnx
 
@@ -14,14 +13,11 @@ from mbv3c.lowering.lower import Lowered
 from mbv3c.manifest import MANIFEST
 from mbv3c.parity.constants import ConstantsParity, check_constants
 from mbv3c.prepare import Prepared, rewritten_for
-from mbv3c.targets.library.building import job_of, lower_library, target_of
+from mbv3c.targets.library.building import Lowering, job_of, lower_library, target_of
 from mbv3c.targets.library.manifest import LibraryManifest, manifest_of
 from mbv3c.targets.library.target import NATIVE
 from mbv3c.tuning.choices import Recorded, recorded
 from mbv3c.tuning.database import key_of
-
-if TYPE_CHECKING:
-    from mbv3c.targets.library.backend import LibraryBackend
 
 
 @dataclass(frozen=True)
@@ -37,9 +33,7 @@ class Again:
     lowered: Lowered
 
 
-def lowered_again(
-    backend: "LibraryBackend", bundle: Bundle, known: Prepared | None = None
-) -> Again:
+def lowered_again(backend: Lowering, bundle: Bundle, known: Prepared | None = None) -> Again:
     """Rewrite and lower a bundle's model, without compiling its kernels.
 
     `known` is the prepared model where the bundle was just compiled, which saves the work.
@@ -93,14 +87,23 @@ def constants_of(bundle: Bundle, again: Again, entry: str) -> ConstantsParity:
         BundleError: the library is damaged, or the manifest describes other kernels.
     """
     manifest = manifest_of(bundle)
-    if _shown(manifest.kernels) != _shown(kernels_of(again.lowered)):
+    check_described(bundle, again)
+    linked = read_calls(bundle.library, entry)
+    packed = [step.constants for step in again.lowered.plan.steps]
+    return check_constants(manifest.kernels, packed, linked)
+
+
+def check_described(bundle: Bundle, again: Again) -> None:
+    """Make sure that a manifest describes the kernels that its model gives.
+
+    Raises:
+        BundleError: it describes others.
+    """
+    if _shown(manifest_of(bundle).kernels) != _shown(kernels_of(again.lowered)):
         raise BundleError(
             f"{bundle.path / MANIFEST} does not describe the kernels that its model gives; "
             "compile it again with this version"
         )
-    linked = read_calls(bundle.library, entry)
-    packed = [step.constants for step in again.lowered.plan.steps]
-    return check_constants(manifest.kernels, packed, linked)
 
 
 def _shown(kernels: Sequence[KernelRecord]) -> list[object]:

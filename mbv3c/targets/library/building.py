@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx
 
@@ -25,6 +25,7 @@ from mbv3c.scratch import scratch_folder
 from mbv3c.target import Target
 from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.targets.library.target import LibraryTarget, resolve
+from mbv3c.targets.wing import Wing
 from mbv3c.tuning.choices import MeasuredChoices, MeasuredOn, measured, recorded, shipped
 from mbv3c.tuning.database import Context, Database, Record, folder_for
 from mbv3c.tuning.device_meter import one_at_a_time, opened
@@ -35,6 +36,16 @@ from mbv3c.tuning.tuner import Budget, Event
 
 if TYPE_CHECKING:
     from mbv3c.targets.library.backend import LibraryBackend
+
+
+class Lowering(Protocol):
+    """The part of a backend that makes kernels of a graph."""
+
+    @property
+    def wing(self) -> Wing: ...
+
+    def lower_graph(self, graph: onnx.ModelProto, job: Job) -> Lowered:
+        """Lower a rewritten graph, as `LibraryBackend.lower_graph` says."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Library:
 
 
 def lower_library(
-    backend: "LibraryBackend", graph: onnx.ModelProto, job: Job, reports: Sequence[PassReport] = ()
+    backend: Lowering, graph: onnx.ModelProto, job: Job, reports: Sequence[PassReport] = ()
 ) -> Lowered:
     """Lower a rewritten graph to kernels.
 
@@ -96,7 +107,7 @@ def target_of(job: Job) -> LibraryTarget:
     return job.target
 
 
-def job_of(backend: "LibraryBackend", bundle: Bundle) -> Job:
+def job_of(backend: Lowering, bundle: Bundle) -> Job:
     """Return the job that a bundle's manifest records, but for how it was quantized."""
     manifest = manifest_of(bundle)
     family, _, device = manifest.target.name.partition(":")

@@ -48,8 +48,13 @@ class Requantization:
 
 
 def has_dot(processor: Processor) -> bool:
-    """Say whether one instruction adds four products."""
-    return processor.integers in ("dotprod", "vnni")
+    """Say whether sums of four products are what the processor computes best."""
+    return processor.integers in ("dotprod", "vnni", "smlad", "helium")
+
+
+def is_cortex_m(processor: Processor) -> bool:
+    """Say whether the kernels are for a microcontroller."""
+    return processor.integers in _CORTEX_M
 
 
 def weight_type(processor: Processor) -> str:
@@ -183,6 +188,8 @@ def narrow(
     width = sum(widths)
     if processor.integers in _NEON and width >= GROUP:
         result = _narrow_neon(values, output, width)
+    elif is_cortex_m(processor):
+        result = joined([_CORTEX_M[processor.integers](each, output) for each in values], width)
     else:
         result = _narrow(values, widths, output)
     if table is None:
@@ -210,6 +217,37 @@ def _narrow(values: Sequence[Expr], widths: Sequence[int], output: Requantizatio
         shifted = integers + emit.splat(output.zero, lanes, "int32")
         narrowed.append(tirx.Cast(emit.vector_type("int8", lanes), shifted))
     return joined(narrowed, sum(widths))
+
+
+def _narrow_by_vcvtr(value: Expr, output: Requantization) -> Expr:
+    """Round one fp32; the nearest int32 comes in an fp32 register, halves are even."""
+    nearest = tirx.reinterpret("int32", intrinsic("float32", 1, "arm.vcvtr", value))
+    shifted = nearest
+    if output.zero:
+        zero = tirx.const(output.zero, "int32")
+        shifted = intrinsic("int32", 1, "arm.qadd", nearest, zero)
+    low, high = (tirx.const(bound, "int32") for bound in (output.low, output.high))
+    return tirx.Cast("int8", T.max(T.min(shifted, high), low))
+
+
+def _narrow_by_helium(value: Expr, output: Requantization) -> Expr:
+    """Round four fp32 at once, fewer one by one."""
+    lanes = int(value.ty.dtype.lanes)
+    if lanes == 1:
+        return _narrow_by_vcvtr(value, output)
+    if lanes < GROUP:
+        held = emit.held(value, lanes, "float32")
+        ones = [tirx.Shuffle([held], [lane]) for lane in range(lanes)]
+        return joined([_narrow_by_vcvtr(one, output) for one in ones], lanes)
+    nearest = intrinsic("int32", GROUP, "arm.mve.vcvtn", tirx.const(0, "int32"), value)
+    low, high, zero = (
+        emit.splat(number, GROUP, "int32")
+        for number in (output.low - output.zero, output.high - output.zero, output.zero)
+    )
+    return tirx.Cast("int8x4", T.max(T.min(nearest, high), low) + zero)
+
+
+_CORTEX_M = {"smlad": _narrow_by_vcvtr, "helium": _narrow_by_helium}
 
 
 def _narrow_neon(values: Sequence[Expr], output: Requantization, width: int) -> Expr:

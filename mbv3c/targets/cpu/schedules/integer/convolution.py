@@ -73,9 +73,9 @@ class Tile:
 
 
 def covers(shape: IntegerConvolution, processor: Processor) -> bool:
-    """Say whether the kernel can compute this shape on this processor."""
-    fours = shape.inputs % GROUP == 0 and shape.outputs % GROUP == 0
-    return fours and integer.has_dot(processor)
+    """Say whether the kernel, or that for Cortex-M, can compute this shape on this processor."""
+    fours = shape.outputs % GROUP == 0 or integer.is_cortex_m(processor)
+    return shape.inputs % GROUP == 0 and fours and integer.has_dot(processor)
 
 
 def legal(shape: IntegerConvolution, processor: Processor) -> list[Tile]:

@@ -1,0 +1,180 @@
+"""The backend of microcontrollers: a C library for a Cortex-M, verified on an emulated board."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import tvm
+
+from mbv3c.bundle import Bundle
+from mbv3c.errors import UsageError
+from mbv3c.execution.device.place import Place
+from mbv3c.execution.runners import Runnable
+from mbv3c.feeds import Feed
+from mbv3c.job import Job
+from mbv3c.lowering.describe import kernels_of, memory_of
+from mbv3c.lowering.lower import Lowered, assembled
+from mbv3c.lowering.onnx_import import check_operators
+from mbv3c.lowering.qdq import read_pairs
+from mbv3c.manifest import Manifest
+from mbv3c.parity.gate.baseline import Footprint
+from mbv3c.parity.gate.blocks import BlockErrors
+from mbv3c.parity.ladder.climb import BackendStages
+from mbv3c.parity.ladder.ladder import Ladder
+from mbv3c.parity.verdict import Verdict
+from mbv3c.prepare import Prepared
+from mbv3c.progress import Progress
+from mbv3c.target import Target
+from mbv3c.targets.backend import Backend, Built
+from mbv3c.targets.cpu.select_integers import select_quantized
+from mbv3c.targets.cpu.select_top import taken_in
+from mbv3c.targets.library import building as libraries
+from mbv3c.targets.library.manifest import LibraryTargetRecord
+from mbv3c.targets.library.verifying import golden_from
+from mbv3c.targets.mcu import report
+from mbv3c.targets.mcu.building import McuBuild, build, tvm_target
+from mbv3c.targets.mcu.devices import WING, McuOptions, McuTarget, read_options
+from mbv3c.targets.mcu.kernels import McuKernels, processor_of
+from mbv3c.targets.mcu.kit import require_kit
+from mbv3c.targets.mcu.manifest import McuManifest, c_library_of, manifest_of, record_of
+from mbv3c.targets.mcu.runner import BoardRunner, described
+from mbv3c.targets.mcu.verifying import verify
+
+
+class McuBackend(Backend):
+    """Compiles for Cortex-M."""
+
+    wing = WING
+    manifest = McuManifest
+    tools = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
+    describe_compiled = report.describe_compiled
+    describe_bundle = staticmethod(report.describe_bundle)
+
+    @property
+    def built_in(self) -> Mapping[str, str]:
+        return {"LLVM": str(tvm.target.codegen.llvm_version_major())}
+
+    def read_options(
+        self, target: Target, given: Mapping[str, Any], *, explain: bool
+    ) -> tuple[Target, object]:
+        return target, read_options(_mcu(target), given)
+
+    def check(self, job: Job, *, verify: bool) -> None:
+        super().check(job, verify=verify)
+        if verify:
+            require_kit()
+
+    def job_of(self, bundle: Bundle) -> Job:
+        options = McuOptions(record_of(bundle).prefix, manifest_of(bundle).image.sram_budget_bytes)
+        return replace(libraries.job_of(self, bundle), options=options)
+
+    def lower_graph(self, graph: onnx.ModelProto, job: Job) -> Lowered:
+        """Lower a rewritten graph with pairs of QuantizeLinear and DequantizeLinear.
+
+        Raises:
+            UnknownOperatorsError: TVM has no importer for some operators.
+            ModelError: a node has no known shape, or TVM cannot lower it.
+        """
+        check_operators(graph, taken_in(graph))
+        target = _mcu(job.target)
+        plan = select_quantized(
+            read_pairs(graph), processor_of(target), tvm_target(target), written=McuKernels
+        )
+        return assembled(plan)
+
+    def lower(self, prepared: Prepared, job: Job, progress: Progress) -> Lowered:
+        progress(f"compiling for {job.target.name} ({len(prepared.graph.graph.node)} operators)")
+        return libraries.lower_library(self, prepared.graph, job, prepared.reports)
+
+    def build(self, prepared: Prepared, lowered: Any, job: Job, folder: Path) -> Built:
+        built = build(prepared, lowered, job, self.tools, folder)
+        return Built(built, golden_from(prepared.reference, job.precision))
+
+    def complete(self, manifest: Manifest, built: Built, job: Job) -> Manifest:
+        made, target = built.details, _mcu(job.target)
+        assert isinstance(made, McuBuild)
+        record = LibraryTargetRecord(target.name, target.triple, target.cpu, target.cores)
+        return McuManifest(
+            **vars(manifest) | {"target": record},
+            kernels=kernels_of(made.lowered),
+            memory=memory_of(made.lowered),
+            c_library=made.c_library,
+            image=made.image,
+        )
+
+    @contextmanager
+    def open(
+        self,
+        bundle: Bundle,
+        progress: Progress,
+        place: Place | None = None,
+        *,
+        stand_in: bool = True,
+    ) -> Iterator[Runnable]:
+        """Open the emulated board."""
+        if place is not None:
+            raise UsageError(
+                f"{bundle.path} is for a microcontroller, which no RPC server runs; leave "
+                "--device out"
+            )
+        target, kit = self.target_of(bundle), require_kit()
+        runner = BoardRunner(kit, target, c_library_of(bundle), record_of(bundle).needs)
+        yield Runnable(bundle.path, runner, described(target), True, manifest_of(bundle).kernels)
+
+    def verify(
+        self,
+        bundle: Bundle,
+        progress: Progress,
+        place: Place | None = None,
+        known: Prepared | None = None,
+        inputs: list[Feed] | None = None,
+    ) -> Verdict:
+        with self.open(bundle, progress, place) as opened:
+            return verify(self, bundle, opened, progress, known, inputs)
+
+    def blocks(
+        self, bundle: Bundle, progress: Progress, inputs: list[Feed] | None = None
+    ) -> BlockErrors | str:
+        return "The kernels of a microcontroller's library are checked one by one; see the checks."
+
+    def footprint(self, bundle: Bundle) -> Footprint:
+        manifest, record = manifest_of(bundle), record_of(bundle)
+        sizes = {
+            "code_bytes": record.code_bytes,
+            "constant_bytes": record.constant_bytes,
+            "arena_bytes": record.arena_bytes,
+            "flash_bytes": manifest.image.flash_bytes,
+            "sram_bytes": manifest.image.sram_bytes,
+        }
+        return Footprint(1, sizes)
+
+    def stages(
+        self, bundle: Bundle, ladder: Ladder, progress: Progress, place: Place | None = None
+    ) -> BackendStages:
+        raise UsageError(
+            f"{bundle.manifest.target.name} has no stages that run apart: `mbv3c verify` checks "
+            "every kernel by itself, and the ladder of the same model for host_cpu in int8 the "
+            "steps before"
+        )
+
+    def check_bench(self, bundle: Bundle) -> None:
+        raise UsageError(
+            f"nothing here times {bundle.manifest.target.name}; `python -m benchmarks.mcu` counts "
+            "the instructions of an inference on the emulated board"
+        )
+
+    def target_of(self, bundle: Bundle) -> McuTarget:
+        """Return the device that a bundle is for."""
+        family, _, device = bundle.manifest.target.name.partition(":")
+        return _mcu(self.wing.find(family, device))
+
+
+def _mcu(target: Target) -> McuTarget:
+    assert isinstance(target, McuTarget)
+    return target
+
+
+BACKEND = McuBackend()

@@ -1,0 +1,87 @@
+"""Build the C library of a network for a Cortex-M, and learn what it takes of a chip."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import tvm
+
+from mbv3c.c_library.build import build_c_library
+from mbv3c.c_library.names import prefix_for
+from mbv3c.c_library.record import CLibraryRecord, CLibraryRequest
+from mbv3c.c_library.run import CLibrary
+from mbv3c.job import Job
+from mbv3c.lowering.lower import Lowered
+from mbv3c.manifest import Manifest
+from mbv3c.prepare import Prepared, describe
+from mbv3c.scratch import scratch_folder
+from mbv3c.targets.mcu.devices import McuOptions, McuTarget
+from mbv3c.targets.mcu.firmware import STACK_BYTES, link_program, main_source, sizes_of
+from mbv3c.targets.mcu.manifest import ImageRecord
+from mbv3c.targets.mcu.memory import check_sram
+
+ALIGNMENT = 16  # of the arena and of constants: a vector of Helium
+
+
+@dataclass(frozen=True)
+class McuBuild:
+    """What was built.
+
+    Attributes:
+        lowered: the network.
+        c_library: the library.
+        image: what a program with it takes.
+    """
+
+    lowered: Lowered
+    c_library: CLibraryRecord
+    image: ImageRecord
+
+
+def tvm_target(target: McuTarget) -> tvm.target.Target:
+    """Say in TVM's terms what to generate code for: floats go in registers of the FPU."""
+    return tvm.target.Target(
+        {
+            "kind": "llvm",
+            "mtriple": target.triple,
+            "mcpu": target.cpu,
+            "mfloat-abi": "hard",
+            "num-cores": 1,
+            "vector-width": 128,
+        }
+    )
+
+
+def build(
+    prepared: Prepared, lowered: Lowered, job: Job, tools: tuple[str, ...], folder: Path
+) -> McuBuild:
+    """Build the library into `folder`, and hold a program with it to the SRAM.
+
+    Raises:
+        UsageError: it takes more than it may.
+        ToolError: a kernel calls TVM's runtime, or the compiler fails.
+    """
+    target, options = job.target, job.options
+    assert isinstance(target, McuTarget)
+    if not isinstance(options, McuOptions):
+        options = McuOptions()
+    described = describe(prepared, job, tools)
+    digest = sha256(prepared.given.SerializeToString(deterministic=True)).hexdigest()
+    prefix = options.prefix or prefix_for(described.model.name)
+    request = CLibraryRequest(prefix, digest, described)
+    record = build_c_library(
+        lowered, tvm_target(target), target.triple, request, folder, ALIGNMENT
+    )
+    library = _library(record, described, folder)
+    budget = options.sram_bytes or target.sram_bytes
+    with scratch_folder("image") as place:
+        source = main_source(library)
+        sizes = sizes_of(link_program(library, target, source, place, record.needs))
+    check_sram(sizes, library, record.arena_bytes, budget, target)
+    image = ImageRecord(sizes.flash_bytes, sizes.sram_bytes, STACK_BYTES, budget)
+    return McuBuild(lowered, record, image)
+
+
+def _library(record: CLibraryRecord, manifest: Manifest, folder: Path) -> CLibrary:
+    paths = folder / record.header, folder / record.archive
+    return CLibrary(record.prefix, *paths, manifest.inputs, manifest.outputs)

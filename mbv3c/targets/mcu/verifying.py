@@ -1,0 +1,90 @@
+"""Check that a C library computes on an emulated board what onnxruntime computes."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mbv3c.bundle import Bundle, read_bundled
+from mbv3c.c_library.check import has_constants
+from mbv3c.c_library.source import constant_block
+from mbv3c.execution.runners import Runnable
+from mbv3c.feeds import Feed
+from mbv3c.parity.compare import Parity, agreement, compare
+from mbv3c.parity.constants import ConstantFault, ConstantsParity
+from mbv3c.parity.golden import check_golden
+from mbv3c.parity.inputs import USUAL_INPUTS
+from mbv3c.parity.reference import run_reference
+from mbv3c.parity.tolerance import TOLERANCES
+from mbv3c.prepare import Prepared
+from mbv3c.progress import Progress
+from mbv3c.targets.backend import reference_of
+from mbv3c.targets.library.again import Again, check_described, lowered_again
+from mbv3c.targets.library.verifying import golden_from, kernels_alone
+from mbv3c.targets.mcu.manifest import c_library_of, manifest_of, record_of
+from mbv3c.targets.mcu.runner import BoardRunner
+from mbv3c.targets.mcu.stops import StoppingRunner
+
+if TYPE_CHECKING:
+    from mbv3c.targets.mcu.backend import McuBackend
+
+
+def verify(
+    backend: "McuBackend",
+    bundle: Bundle,
+    opened: Runnable,
+    progress: Progress,
+    known: Prepared | None,
+    inputs: list[Feed] | None,
+) -> Parity:
+    """Check a bundle's library: whole, every kernel by itself, and its constants.
+
+    The reference of a network that mbv3c quantized is the quantized model; the model as given is
+    beside it.
+
+    Raises:
+        Mbv3cError: the bundle cannot be run.
+    """
+    progress("running onnxruntime on the model that the library must equal")
+    reference = reference_of(bundle, known, inputs)
+    wanted = reference.outputs
+    progress(f"running the C library on the {opened.ran_on}")
+    outputs = opened.runner.run(opened.folder, reference.inputs)
+    again = lowered_again(backend, bundle, known)
+    assert isinstance(opened.runner, BoardRunner)
+    alignment = record_of(bundle).arena_alignment
+    stopping = StoppingRunner(opened.runner, again.lowered, alignment)
+    stops = replace(opened, runner=stopping, kernels=manifest_of(bundle).kernels)
+    alone = kernels_alone(again.graph, reference, stops, progress)
+    parity = compare(
+        outputs,
+        wanted,
+        TOLERANCES[bundle.precision.name],
+        ran_on=opened.ran_on,
+        exact_program=opened.exact_program,
+    )
+    if known is None and inputs is None:
+        check_golden(bundle, golden_from(reference, bundle.precision))
+    parity = replace(
+        parity,
+        kernels=alone,
+        constants=_constants(bundle, again, alignment),
+        proven=not bundle.precision.quantized,
+    )
+    if not bundle.quantized:
+        return parity
+    given = known.given if known else read_bundled(bundle.model)
+    given_outputs = list(run_reference(given, reference.inputs))
+    usual = USUAL_INPUTS if inputs is None else len(inputs)
+    calibrated = [output.calibrated for output in wanted[0]]
+    return replace(parity, as_given=agreement(outputs, given_outputs, usual, calibrated))
+
+
+def _constants(bundle: Bundle, again: Again, alignment: int) -> ConstantsParity:
+    """Compare the constants of a library with those of its model, byte by byte."""
+    check_described(bundle, again)
+    steps = again.lowered.plan.steps
+    count, size = sum(len(s.constants) for s in steps), sum(s.constant_bytes for s in steps)
+    library = c_library_of(bundle)
+    if has_constants(library, constant_block(again.lowered, alignment).data):
+        return ConstantsParity(count, size, ())
+    text = f"{library.archive.name} has other constants than its model gives"
+    return ConstantsParity(count, size, (ConstantFault("", (), 0, 0, 0, text),))

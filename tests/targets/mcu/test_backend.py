@@ -1,0 +1,114 @@
+"""A network with every kernel, on bare metal in emulated boards."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from mbv3c import inference
+from mbv3c.targets import open_bundle
+from mbv3c.targets.library.again import lowered_again
+from mbv3c.targets.mcu.backend import BACKEND
+from mbv3c.targets.mcu.devices import MCUS
+from mbv3c.targets.mcu.manifest import c_library_of, manifest_of, record_of
+from mbv3c.targets.mcu.runner import BoardRunner, described
+from mbv3c.targets.mcu.verifying import _constants
+from tests.built_once import built_once
+from tests.command_line import document, mbv3c
+from tests.quantized_networks import network
+
+DEVICES = [target.device for target in MCUS]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "network.onnx"
+    onnx.save(network(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle for a Cortex-M7."""
+
+    def compile_to(place: Path) -> None:
+        done = mbv3c("compile", model, "--target", "mcu", "-o", place, "--force", "--json")
+        _check(document(done), "cortex-m7")
+
+    return built_once(tmp_path_factory, "microcontroller", compile_to)
+
+
+def _check(shown: dict, device: str) -> None:
+    parity, image = shown["parity"], shown["image"]
+    assert shown["target"] == f"mcu:{device}"
+    assert (parity["passed"], parity["not_checked"]) == (True, None)
+    assert parity["ran_on"] == described(BACKEND.wing.find("mcu", device))
+    assert parity["kernels_alone"]["count"] == 16
+    assert parity["kernels_alone"]["differing"] == 0
+    assert parity["constants"]["count"] == 33
+    sizes = shown["c_library"]["arena_bytes"], 3 * 19 * 22 * 4, 10 * 4, image["stack_bytes"]
+    assert sum(sizes) <= image["sram_bytes"] <= sum(sizes) + 1024
+    assert shown["c_library"]["needs"] == []
+
+
+def test_it_lists_what_it_takes(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    image = manifest_of(opened).image
+    lines = mbv3c("inspect", bundle).stdout.splitlines()
+    assert f"flash: {image.flash_bytes:,} bytes, of 2,048 KiB (ST STM32H743)" in lines
+    assert any(line.startswith(f"SRAM: {image.sram_bytes:,} bytes, of 512 KiB") for line in lines)
+    assert BACKEND.footprint(opened).sizes["sram_bytes"] == image.sram_bytes
+
+
+def test_it_gives_the_golden_output_and_counts(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    x, golden = (np.load(bundle / "golden" / f"{name}.npy") for name in ("input", "output"))
+    ran = inference.run_bundle(bundle, x)
+    assert np.array_equal(ran.arrays["logits"], golden)
+    with BACKEND.open(opened, print) as runnable:
+        assert isinstance(runnable.runner, BoardRunner)
+        counted = runnable.runner.count(x)
+    assert counted.instructions == pytest.approx(sum(counted.by_function.values()))
+    madds = sum(kernel.madds for kernel in manifest_of(opened).kernels)
+    assert madds < counted.instructions < 8 * madds
+    assert 0 < counted.stack_bytes < manifest_of(opened).image.stack_bytes
+
+
+def test_a_constant_that_is_not_the_models_is_found(bundle: Path, tmp_path: Path) -> None:
+    opened = open_bundle(bundle)
+    again = lowered_again(BACKEND, opened)
+    assert _constants(opened, again, record_of(opened).arena_alignment).passed
+    step = next(step for step in again.lowered.plan.steps if step.constants)
+    weights = step.arguments[1]
+    assert isinstance(weights, np.ndarray)
+    weights.flat[-1] ^= 1
+    found = _constants(opened, again, record_of(opened).arena_alignment)
+    assert found.missed == [
+        f"{c_library_of(opened).archive.name} has other constants than its model gives"
+    ]
+
+
+def test_what_is_not_possible_is_told(bundle: Path, model: Path, tmp_path: Path) -> None:
+    for options, message in (
+        (("--sram", 8), "mcu:cortex-m7 needs "),
+        (("--precision", "fp32"), "does not compute in fp32; it does in int8"),
+    ):
+        done = mbv3c("compile", model, "--target", "mcu", *options, "-o", tmp_path / "b")
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert not (tmp_path / "b").exists()
+    for command, message in (
+        (("verify", bundle, "--ladder"), "no stages that run apart"),
+        (("bench", bundle), "benchmarks.mcu"),
+        (("tune", model, "--target", "mcu"), "there is nothing to tune for mcu:cortex-m7"),
+    ):
+        done = mbv3c(*command)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+
+
+@pytest.mark.parametrize("device", DEVICES[:1] + DEVICES[2:])
+def test_every_core_gives_equal_bits(model: Path, tmp_path: Path, device: str) -> None:
+    done = mbv3c("compile", model, "--target", f"mcu:{device}", "-o", tmp_path / device, "--json")
+    _check(document(done), device)
