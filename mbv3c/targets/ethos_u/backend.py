@@ -73,7 +73,7 @@ class EthosUBackend(Backend):
             check_knobs(job.options.knobs, _npu(job.target))
 
     def check_model(self, model: Any) -> None:
-        from mbv3c.targets.ethos_u.compiling import check_image
+        from mbv3c.targets.ethos_u.accepted import check_image
 
         check_image(model)
 

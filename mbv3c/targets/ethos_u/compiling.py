@@ -11,24 +11,22 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from mbv3c import bundle as bundles
 from mbv3c.bundle import Golden
-from mbv3c.errors import ModelError, ToolError, UsageError
+from mbv3c.errors import ModelError, ToolError
 from mbv3c.feeds import Feed
-from mbv3c.graphs.load import dtype_of, fixed_shape, model_inputs, static_shape
+from mbv3c.graphs.load import dtype_of, static_shape
 from mbv3c.job import Job
 from mbv3c.manifest import Manifest, TensorRecord
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.targets.ethos_u import c_source, vela
+from mbv3c.targets.ethos_u.accepted import check_ends, check_types
 from mbv3c.targets.ethos_u.devices import Knobs, NpuOptions, NpuTarget
 from mbv3c.targets.ethos_u.lowering.convert import LoweringOptions
 from mbv3c.targets.ethos_u.lowering.device_graph import (
-    ZERO_POINTS,
     device_graph,
-    is_cast_first,
 )
 from mbv3c.targets.ethos_u.lowering.host import host_part
 from mbv3c.targets.ethos_u.lowering.partition import partition
@@ -131,7 +129,7 @@ def lower(prepared: Prepared, job: Job, progress: Progress) -> NpuLowered:
     target, quantized = npu_of(job), device_graph(prepared.graph)
     options = job.options if isinstance(job.options, NpuOptions) else NpuOptions()
     check_types(quantized, target)
-    _check_ends(quantized, options)
+    check_ends(quantized, options)
     progress("partitioning and lowering to TOSA")
     partitions: dict[str, Partition] = {}
 
@@ -212,75 +210,11 @@ def lowering(mean: str, target: NpuTarget) -> LoweringOptions:
     return LoweringOptions(mean, target.interpolates)
 
 
-def check_types(quantized: onnx.ModelProto, target: NpuTarget) -> None:
-    """Refuse a quantized model with integers other than int8.
-
-    Raises:
-        ModelError: there are some; the first is named.
-    """
-    zeros = {tensor.name: tensor.data_type for tensor in quantized.graph.initializer}
-    for node in quantized.graph.node:
-        if node.op_type != "QuantizeLinear":
-            continue
-        # Without a zero point ONNX quantizes to uint8.
-        zero = zeros.get(node.input[2]) if len(node.input) > 2 else TensorProto.UINT8
-        if zero not in (None, TensorProto.INT8):
-            dtype = TensorProto.DataType.Name(zero).lower()
-            raise ModelError(
-                f"{target.name} computes activations of int8 here, and {node.input[0]} is of "
-                f"{dtype} (node {node.name}); quantize with --activations int8, or onnxruntime's "
-                "quantizer with activation_type=QuantType.QInt8"
-            )
-
-
-def _check_ends(quantized: onnx.ModelProto, options: NpuOptions) -> None:
-    value = model_inputs(quantized)[0]
-    if options.float_io and value.type.tensor_type.elem_type != TensorProto.FLOAT:
-        raise UsageError(
-            f"--float-io is for images in fp32, and {value.name!r} holds whole numbers; leave it "
-            "out: the device takes them as they are, uint8 less 128"
-        )
-
-
 def host_of(quantized: onnx.ModelProto, parts: Partition) -> onnx.ModelProto | None:
     """Return what comes behind the NPU, or beside it as outputs that are constant; else None."""
     stored = {tensor.name for tensor in quantized.graph.initializer}
     constant = any(output.name in stored for output in quantized.graph.output)
     return host_part(quantized, npu_part(parts).outputs) if parts.on_cpu or constant else None
-
-
-RANKS = (4, 3)  # of an image, 1xCxHxW, and of a row, 1xCxL
-
-
-def check_image(model: onnx.ModelProto) -> None:
-    """Refuse a model that does not take one image.
-
-    Raises:
-        UsageError: it takes another batch, no image, or more than one.
-        ModelError: the shape of its image is dynamic.
-    """
-    value = model_inputs(model)[0]
-    others = [other.name for other in model_inputs(model)[1:]]
-    if others:
-        raise UsageError(
-            f"an Ethos-U takes one image here; the model takes {value.name} and "
-            f"{', '.join(others)}, too: use another target, or make the others constants"
-        )
-    kind = value.type.tensor_type.elem_type
-    whole = kind in ZERO_POINTS and is_cast_first(model)
-    if kind != TensorProto.FLOAT and not whole:
-        dtype = TensorProto.DataType.Name(kind).lower()
-        raise UsageError(
-            "an Ethos-U takes an image in fp32, or of uint8 or int8 that a Cast makes fp32; "
-            f"{value.name!r} is {dtype}\nput such a Cast first, or use another target"
-        )
-    shape = fixed_shape(value)
-    if len(shape) not in RANKS or shape[0] != 1:
-        raise UsageError(
-            "an Ethos-U computes one image, 1x3xHxW, or one row, 1xCxL, at a time; the model's "
-            f"input is {'x'.join(map(str, shape)) or 'a single number'}; "
-            f"{'use --batch 1' if len(shape) in RANKS else 'use another target'}"
-        )
 
 
 def _built(

@@ -30,7 +30,8 @@ from mbv3c.parity.tolerance import LEAST_COSINE
 from mbv3c.progress import Progress
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.ethos_u import vela
-from mbv3c.targets.ethos_u.compiling import RANKS, TOSA, host_of, lowering, run_tosa
+from mbv3c.targets.ethos_u.accepted import RANKS
+from mbv3c.targets.ethos_u.compiling import TOSA, host_of, lowering, run_tosa
 from mbv3c.targets.ethos_u.devices import NpuTarget
 from mbv3c.targets.ethos_u.host_parity import to_model
 from mbv3c.targets.ethos_u.interpreter.interpreter import interpret

@@ -13,7 +13,8 @@ from mbv3c.figures import figure
 from mbv3c.job import Job
 from mbv3c.prepare import prepare
 from mbv3c.progress import Progress
-from mbv3c.targets.ethos_u.compiling import check_image, check_types, lowering, npu_of, on_device
+from mbv3c.targets.ethos_u.accepted import check_image, check_types
+from mbv3c.targets.ethos_u.compiling import lowering, npu_of, on_device
 from mbv3c.targets.ethos_u.devices import (
     ARENAS,
     MEANS,
