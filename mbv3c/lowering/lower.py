@@ -26,9 +26,11 @@ from tvm_ffi import structural_equal, structural_hash
 from mbv3c.bundle import entry_name
 from mbv3c.lowering.arena import Arena, plan_arena
 from mbv3c.lowering.plan import Plan, Step
+from mbv3c.lowering.unchecked import MarkTrusted
 
 # What is left of TVM's pipeline for a function whose memory is planned.
 VM_PASSES: tuple[tvm.transform.Pass, ...] = (
+    MarkTrusted(),
     relax.transform.LowerAllocTensor(),
     relax.transform.KillAfterLastUse(),
     relax.transform.LowerRuntimeBuiltin(),

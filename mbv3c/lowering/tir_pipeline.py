@@ -1,21 +1,27 @@
-"""TensorIR to what LLVM compiles: TVM's own pipeline for CPUs, without two steps for our kernels.
+"""TensorIR to what LLVM compiles: TVM's own pipelines, without two steps for our kernels on CPUs.
 
 Our kernels hold their accumulators in small buffers on the stack, which LLVM turns into registers.
 TVM would take these buffers out of the loops and ask the runtime for their memory. It would also
 narrow the kernels' indices, which must keep 64 bits (see `emit.loop`). Functions that TVM wrote
-need both steps.
+need both steps. What gets no memory from outside is not checked for it (`unchecked`).
 """
 
 from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
-from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
+from tvm.s_tir.pipeline import (
+    default_s_tir_pipeline,
+    finalize_device_passes,
+    finalize_host_passes,
+)
 from tvm.tirx.compilation_pipeline import PIPELINE_MAP
 
 from mbv3c.lowering.schedules.emit import KERNEL
+from mbv3c.lowering.unchecked import SkipTrusted
 
 _NAME = "mbv3c_cpu"
+_GPU_NAME = "mbv3c_gpu"
 
 
 @tvm.transform.module_pass(opt_level=0, name="ExceptKernels")
@@ -72,15 +78,28 @@ TIR_PASSES: tuple[tvm.transform.Pass, ...] = (
     tirx.transform.MakePackedAPI(),
     tirx.transform.FP8StorageLegalize(),
     tirx.transform.BF16StorageLegalize(),
+    SkipTrusted(),
 )
 
 
 def register_tir_pipeline() -> str:
-    """Register the pipeline with TVM and return its name."""
+    """Register the pipeline for CPUs with TVM and return its name."""
     PIPELINE_MAP.setdefault(_NAME, _pipeline)
     return _NAME
+
+
+def register_gpu_pipeline() -> str:
+    """Register the pipeline for GPUs with TVM and return its name."""
+    PIPELINE_MAP.setdefault(_GPU_NAME, _gpu_pipeline)
+    return _GPU_NAME
 
 
 def _pipeline() -> tuple[Any, Any, Any]:
     """Return the passes, and the functions that give the last ones for host and device code."""
     return tvm.transform.Sequential(TIR_PASSES), finalize_host_passes, finalize_device_passes
+
+
+def _gpu_pipeline() -> tuple[Any, Any, Any]:
+    """Return TVM's pipeline for GPUs, without the host's checks that are not needed."""
+    passes, host, device = default_s_tir_pipeline()
+    return tvm.transform.Sequential([passes, SkipTrusted()]), host, device

@@ -24,6 +24,7 @@ from mbv3c.job import Job
 from mbv3c.lowering.describe import kernels_of
 from mbv3c.lowering.lower import VM_PASSES, Lowered, assembled
 from mbv3c.lowering.onnx_import import check_operators
+from mbv3c.lowering.tir_pipeline import register_gpu_pipeline
 from mbv3c.passes.spell_topk import spell_ranks
 from mbv3c.precision import FP16, Precision
 from mbv3c.progress import Progress
@@ -89,7 +90,7 @@ def build(
             module,
             target=tvm_target(target),
             relax_pipeline=tvm.transform.Sequential(VM_PASSES),
-            tir_pipeline="s_tir",
+            tir_pipeline=register_gpu_pipeline(),
         )
     link(executable, target.triple, output, name=target.name, symbols=symbols)
     return kernel_sources(executable.mod)
