@@ -53,7 +53,7 @@ TIR_PASSES: tuple[tvm.transform.Pass, ...] = (
     s_tir.transform.LowerInitBlock(),
     s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
     s_tir.transform.ConvertBlocksToOpaque(),
-    s_tir.transform.CompactBufferAllocation(),
+    ExceptKernels(s_tir.transform.CompactBufferAllocation()),
     s_tir.transform.LowerMatchBuffer(),
     s_tir.transform.StmtSimplify(),
     s_tir.transform.AnnotateIrregularLoop(),

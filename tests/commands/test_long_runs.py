@@ -6,7 +6,7 @@ import mbv3c
 from benchmarks.long_runs import long_runs
 
 _NOISE = 1 << 20  # of what allocators keep
-_OPENED, _LIBRARY = 100, 100 << 10  # times, and bytes that each would leave at the least
+_OPENED, _LIBRARY = 100, 80 << 10  # times, and bytes that each would leave at the least
 
 
 def test_nothing_grows_and_eight_threads_get_the_right_answers(host_bundle: Path) -> None:
