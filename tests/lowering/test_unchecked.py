@@ -1,7 +1,6 @@
 """Arguments are checked where memory comes from outside, and nowhere else."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -35,7 +35,6 @@ from mbv3c.targets.ethos_u.tuning.estimates import (
 )
 from mbv3c.tuning.database import META, RECORDS
 from tests.command_line import command_line, document, mbv3c
-from tests.targets.ethos_u.verifying import verify
 
 U55 = find_target("npu:ethos-u55-256")
 # Small of 96 pixels takes 41 to 64 KiB.
@@ -235,7 +234,6 @@ def test_compile_takes_the_best_and_says_so(logs: Path, tmp_path: Path) -> None:
     assert (tuned["cost"]["cycles"], tuned["cost"]["sram_bytes"]) == known.rank
     assert tuned["cost"]["cycles"] < plain["cost"]["cycles"] == tuned["tuned"]["default_cycles"]
     assert "tuned: " in mbv3c("inspect", bundle).stdout
-    assert verify(bundle).passed
 
 
 def test_a_pinned_choice_stays_and_nothing_slower_is_taken(logs: Path, tmp_path: Path) -> None:

@@ -69,13 +69,14 @@ def test_any_shape_and_tile(
     check(calls)
 
 
+@pytest.mark.parametrize("part", range(3))
 @pytest.mark.parametrize("machine", MACHINES, ids=["neon", "avx2", "avx512"])
-def test_every_legal_tile(machine: Processor) -> None:
+def test_every_legal_tile(machine: Processor, part: int) -> None:
     down, right = Axis(3, 2, 1, 1, 1, 0), Axis(5, 2, 1, 1, 1, 0)
     shape = Depthwise(1, 2 * machine.lanes("float32") + 3, down, right, HARD_SWISH)
     tiles = depthwise.legal(shape, machine)
     assert len(tiles) > 20
-    check([call(shape, tile, machine) for tile in tiles])
+    check([call(shape, tile, machine) for tile in tiles[part::3]])
 
 
 @pytest.mark.parametrize(

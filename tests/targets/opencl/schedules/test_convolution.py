@@ -1,5 +1,6 @@
 """Dense convolution on a GPU against numpy in float64."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,8 +60,9 @@ def test_any_shape_and_tile(
     check([call(shape, tile) for tile in tiles])
 
 
-def test_the_stem() -> None:
+@pytest.mark.parametrize("part", range(4))
+def test_the_stem(part: int) -> None:
     axis = Axis(32, 3, 2, 1, 1, 1)
     shape = Convolution(1, 3, 16, axis, axis, HARD_SWISH, channels_first=True)
     tiles = {(t.outputs, t.vectors): t for t in convolution.legal(shape, MALI)}
-    check([call(shape, tile) for tile in tiles.values()])
+    check([call(shape, tile) for tile in [*tiles.values()][part::4]])
