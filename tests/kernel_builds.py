@@ -1,6 +1,6 @@
 """Kernels as their own tests build them: without the checks of arguments before each.
 
-Bundles have the checks, in the tests of commands.
+Bundles have them where an input is read: tests/lowering/test_unchecked.py.
 """
 
 from typing import Any

@@ -112,17 +112,17 @@ def test_a_library_that_does_not_load_is_no_bad_device(
     assert not runner.pool.boards[0].aside
 
 
-def test_a_network_is_tuned_on_a_device(blocks_file: Path, device: Served, tmp_path: Path) -> None:
+def test_a_network_is_tuned_on_a_device(little_file: Path, device: Served, tmp_path: Path) -> None:
     """From the command line, to the whole network, before and after, in one session."""
     done = mbv3c_process(
-        *("tune", blocks_file, "--target", "host_cpu", "--runner", "rpc"),
-        *("--device", device.address, "--trials", 12, "--database", tmp_path),
+        *("tune", little_file, "--target", "host_cpu", "--runner", "rpc"),
+        *("--device", device.address, "--trials", 6, "--database", tmp_path),
     )
     assert done.returncode == 0, done.stderr
     assert f"device {device.address}, one thread" in done.stdout
     (folder,) = (tmp_path / "host_cpu").iterdir()
     records = Database(folder).records()
-    assert sum(one.outcome == "ok" for one in records) >= 12
+    assert sum(one.outcome == "ok" for one in records) >= 6
     assert '"architecture"' in (folder / "meta.json").read_text()
     assert f'"address": "{device.address}"' in (folder / "meta.json").read_text()
 

@@ -40,8 +40,6 @@ from mbv3c.trust import MADE_HERE
 from tests.command_line import mbv3c
 from tests.targets.ethos_u.verifying import inspect, verify
 
-QUICK = ("--variant", "small", "--width", "0.35", "--resolution", "96", "--classes", "10")
-
 
 def npu_job(calibration: Calibration | None = None) -> Job:
     return Job(find_target("npu"), INT8, calibration=calibration)
@@ -288,10 +286,10 @@ def rehash(folder: Path, name: str) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_device_that_is_not_interpreted_says_so(tmp_path: Path):
+def test_a_device_that_is_not_interpreted_says_so(blocks_file: Path, tmp_path: Path):
     path = tmp_path / "bundle"
     done = mbv3c(
-        "compile", *QUICK, "--target", "npu:ethos-u85-256", "-o", path, "--json", "--explain"
+        "compile", blocks_file, "--target", "npu:ethos-u85-256", "-o", path, "--json", "--explain"
     )
     assert done.returncode == 0, done.stderr
     assert "RANDOM inputs" in done.stderr
@@ -302,14 +300,14 @@ def test_a_device_that_is_not_interpreted_says_so(tmp_path: Path):
     assert printed["random_inputs"] is True
 
 
-def test_calibration_and_float_ends(tmp_path: Path):
+def test_calibration_and_float_ends(blocks_file: Path, tmp_path: Path):
     folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
-    np.save(folder / "x.npy", rng.standard_normal((8, 3, 96, 96), dtype=np.float32))
+    np.save(folder / "x.npy", rng.standard_normal((8, 3, 32, 32), dtype=np.float32))
     path = tmp_path / "bundle"
     arguments = ("--target", "npu:ethos-u65-256", "-o", path, "--calibration", folder)
-    done = mbv3c("compile", *QUICK, *arguments, "--float-io", "--optimise", "size")
+    done = mbv3c("compile", blocks_file, *arguments, "--float-io", "--optimise", "size")
     assert done.returncode == 0, done.stderr
     assert "RANDOM" not in done.stderr
     assert "bit-equal on 2 inputs" in done.stdout
@@ -322,15 +320,17 @@ def test_calibration_and_float_ends(tmp_path: Path):
     check_conversions(path, tmp_path, inspected)
 
 
-def test_mean_is_of_the_pixels_in_numbers_and_of_the_npu_in_words(tmp_path: Path):
+def test_mean_is_of_the_pixels_in_numbers_and_of_the_npu_in_words(
+    blocks_file: Path, tmp_path: Path
+):
     folder, path = tmp_path / "images", tmp_path / "bundle"
     folder.mkdir()
     for index in range(2):
-        pixels = np.random.default_rng(index).integers(0, 256, (96, 96, 3), np.uint8)
+        pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
     prepared = ("--scale", 1, "--mean", 127.5, "--std", 127.5)
     given = ("--target", "npu", "--calibration", folder, *prepared, "--mean", "pool")
-    done = mbv3c("compile", *QUICK, *given, "-o", path, "--no-verify")
+    done = mbv3c("compile", blocks_file, *given, "-o", path, "--no-verify")
     assert done.returncode == 0, done.stderr
     manifest = json.loads((path / "manifest.json").read_text())
     assert manifest["npu"]["knobs"]["mean"] == "pool"
@@ -347,7 +347,7 @@ def check_conversions(path: Path, folder: Path, inspected: dict[str, Any]) -> No
     functions = ctypes.CDLL(str(library))
     given, made = (inspected["npu"][key][0] for key in ("inputs", "outputs"))
     x = np.load(path / "golden" / "input.npy")
-    assert (x.dtype, x.shape) == (np.float32, (1, 3, 96, 96))
+    assert (x.dtype, x.shape) == (np.float32, (1, 3, 32, 32))
     middle = np.float32(given["scale"]) * (np.arange(-300, 300) + 0.5).astype(np.float32)
     x = x.copy()
     x.reshape(-1)[: middle.size] = middle
@@ -368,7 +368,7 @@ def check_conversions(path: Path, folder: Path, inspected: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--target", "npu", "--sram", "16"), 1, "of SRAM on npu:ethos-u55-128 and --sram allows"),
+        (("--target", "npu", "--sram", "1"), 1, "of SRAM on npu:ethos-u55-128 and --sram allows"),
         (("--target", "npu", "--calibration", "none"), 2, "no such folder: none"),
         (
             ("--target", "npu", "--batch", "2"),
@@ -385,10 +385,10 @@ def check_conversions(path: Path, folder: Path, inspected: dict[str, Any]) -> No
     ],
 )
 def test_a_wrong_request_leaves_nothing(
-    arguments: tuple[str, ...], code: int, message: str, tmp_path: Path
+    arguments: tuple[str, ...], code: int, message: str, blocks_file: Path, tmp_path: Path
 ):
     path = tmp_path / "bundle"
-    done = mbv3c("compile", *QUICK, *arguments, "-o", path)
+    done = mbv3c("compile", blocks_file, *arguments, "-o", path)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -39,7 +39,6 @@ from tests.command_line import command_line, document, mbv3c
 U55 = find_target("npu:ethos-u55-256")
 # Small of 96 pixels takes 41 to 64 KiB.
 ARENAS = tuple(kib << 10 for kib in (32, 36, 44, 56, 96))
-QUICK = ("--variant", "small", "--width", "0.35", "--resolution", "96", "--classes", "10")
 DEVICE = ("--target", "npu:ethos-u55-256")
 
 
@@ -185,10 +184,10 @@ def test_a_network_that_vela_cannot_read_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def logs(blocks_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a database that a run which was killed began, and another one went on with."""
     root = tmp_path_factory.mktemp("tuned") / "logs"
-    command = command_line("tune", *DEVICE, *QUICK, "--database", root)
+    command = command_line("tune", blocks_file, *DEVICE, "--database", root)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         seen = any(" 2 of " in line for line in process.stderr)
@@ -196,7 +195,9 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert seen
     first = estimates_for(root, U55).records()
     assert len(first) >= 2
-    printed = printed_by("tune", *DEVICE, *QUICK, "--database", root, "--trials", 4 - len(first))
+    printed = printed_by(
+        *("tune", blocks_file, *DEVICE, "--database", root, "--trials", 4 - len(first))
+    )
     assert printed["estimated"] == 4 - len(first)
     assert printed["known"] == 4
     assert printed["stopped"] == f"--trials {4 - len(first)}"
@@ -218,9 +219,9 @@ def test_records_are_those_of_vela(logs: Path) -> None:
     assert records[1].rank[0] < records[0].rank[0]
 
 
-def test_compile_takes_the_best_and_says_so(logs: Path, tmp_path: Path) -> None:
+def test_compile_takes_the_best_and_says_so(logs: Path, blocks_file: Path, tmp_path: Path) -> None:
     own, bundle = tmp_path / "own", tmp_path / "tuned"
-    arguments = ("compile", *DEVICE, *QUICK)
+    arguments = ("compile", blocks_file, *DEVICE)
     plain = printed_by(*arguments, "--tune-logs", "none", "--no-verify", "-o", own)
     assert plain["tuned"] is None
     assert plain["knobs"] == Knobs().to_json()
@@ -236,8 +237,10 @@ def test_compile_takes_the_best_and_says_so(logs: Path, tmp_path: Path) -> None:
     assert "tuned: " in mbv3c("inspect", bundle).stdout
 
 
-def test_a_pinned_choice_stays_and_nothing_slower_is_taken(logs: Path, tmp_path: Path) -> None:
-    arguments = ("compile", *DEVICE, *QUICK, "--no-verify", "--tune-logs", logs)
+def test_a_pinned_choice_stays_and_nothing_slower_is_taken(
+    logs: Path, blocks_file: Path, tmp_path: Path
+) -> None:
+    arguments = ("compile", blocks_file, *DEVICE, "--no-verify", "--tune-logs", logs)
     kept = printed_by(
         *arguments, "--mean", "depthwise", "--optimise", "performance", "-o", tmp_path / "a"
     )
@@ -281,10 +284,10 @@ def test_files_in_and_out(logs: Path, tmp_path: Path) -> None:
     assert not (other / "npu" / U55.device / RECORDS).exists()
 
 
-def test_a_budget_is_drawn_and_said(logs: Path, tmp_path: Path) -> None:
+def test_a_budget_is_drawn_and_said(logs: Path, blocks_file: Path, tmp_path: Path) -> None:
     picture = tmp_path / "front.svg"
     limits = ("--trials", 1, "--sram", 4096, "--plot", picture)
-    done = mbv3c("tune", *DEVICE, *QUICK, "--database", logs, *limits)
+    done = mbv3c("tune", blocks_file, *DEVICE, "--database", logs, *limits)
     assert done.returncode == 0, done.stderr
     assert "all figures are estimated by vela" in done.stdout
     assert "compile's default" in done.stdout
@@ -308,10 +311,14 @@ def test_a_budget_is_drawn_and_said(logs: Path, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_is_refused(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    blocks_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = mbv3c("tune", *DEVICE, *QUICK, *arguments)
+    done = mbv3c("tune", blocks_file, *DEVICE, *arguments)
     assert done.returncode == EXIT_USAGE
     assert message in done.stderr
     assert not any(tmp_path.iterdir())
