@@ -18,11 +18,9 @@ def quantize(*arguments: object) -> Done:
     return mbv3c("quantize", *arguments)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("quantize") / "small.onnx"
-    assert mbv3c("build", *BUILT, "-o", path).returncode == 0
-    return path
+@pytest.fixture
+def model(blocks_file: Path) -> Path:
+    return blocks_file
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ def test_images_to_a_model_that_onnxruntime_runs(
     assert report["outputs"][0]["name"] == "logits"
     onnx.checker.check_model(onnx.load(output), full_check=True)
     opened = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
-    (logits,) = opened.run(None, {"input": np.zeros((1, 3, 96, 96), np.float32)})
+    (logits,) = opened.run(None, {"x": np.zeros((1, 3, 32, 32), np.float32)})
     assert np.isfinite(logits).all()
 
 
@@ -97,9 +95,9 @@ def test_mistakes_are_one_line_and_leave_nothing(
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((1, 3, 64, 64), np.float32), "(1, 3, 64, 64), the model takes (1, 3, 96, 96)"),
-        (np.full((3, 96, 96), np.nan, np.float32), "NaN or infinity"),
-        (np.zeros((3, 96, 96), np.int32), "holds int32"),
+        (np.zeros((1, 3, 64, 64), np.float32), "(1, 3, 64, 64), the model takes (1, 3, 32, 32)"),
+        (np.full((3, 32, 32), np.nan, np.float32), "NaN or infinity"),
+        (np.zeros((3, 32, 32), np.int32), "holds int32"),
         (b"cut short", "is no .npy file, or it is broken"),
     ],
     ids=["shape", "nan", "integers", "broken"],

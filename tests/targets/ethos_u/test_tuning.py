@@ -247,7 +247,7 @@ def test_a_pinned_choice_stays_and_nothing_slower_is_taken(
     assert (kept["tuned"], kept["knobs"]) == (None, Knobs().to_json())
 
 
-def test_a_database_of_another_vela_is_not_used(quantized: onnx.ModelProto, logs: Path) -> None:
+def test_a_database_of_another_vela_is_not_used(logs: Path) -> None:
     meta = logs / "npu" / U55.device / META
     contents = meta.read_text()
     said: list[str] = []
