@@ -8,7 +8,6 @@ import onnx
 import pytest
 
 from tests.command_line import command_line, finished, mbv3c, python
-from tests.parity.small_network import small_network
 
 PLANTED = Path(__file__).parents[1] / "parity" / "planted_faults.py"
 
@@ -28,19 +27,14 @@ def seconds(*command: object) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("ladder") / "small.onnx"
-    onnx.save(small_network(), path)
-    return path
+@pytest.fixture
+def model(blocks_file: Path) -> Path:
+    return blocks_file
 
 
-@pytest.fixture(scope="module")
-def bundle(model: Path) -> Path:
-    path = model.parent / "bundle"
-    done = mbv3c("compile", model, "--target", "host_cpu", "-o", path)
-    assert done.returncode == 0, done.stderr
-    return path
+@pytest.fixture
+def bundle(host_bundle: Path) -> Path:
+    return host_bundle
 
 
 def test_a_clean_bundle_is_green(bundle: Path, tmp_path: Path) -> None:
