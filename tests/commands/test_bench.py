@@ -143,9 +143,9 @@ def test_cores_are_recorded(emulator_kit: object, blocks_file: Path, tmp_path: P
     ],
 )
 def test_wrong_usage_on_the_host(
-    small_bundle: Path, arguments: tuple[object, ...], message: str
+    host_bundle: Path, arguments: tuple[object, ...], message: str
 ) -> None:
-    done = mbv3c("bench", small_bundle, *arguments)
+    done = mbv3c("bench", host_bundle, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -87,15 +87,16 @@ def with_register(program: Program, name: str, value: int) -> Program:
     return replace(program, words=words)
 
 
+@pytest.mark.parametrize("part", range(3))
 def test_every_bit_of_the_weights_counts(
-    program: Program, inputs: list[NDArray[Any]], output: NDArray[Any]
+    program: Program, inputs: list[NDArray[Any]], output: NDArray[Any], part: int
 ) -> None:
     base, length = register(program, "WEIGHT_BASE"), register(program, "WEIGHT_LENGTH")
     stream = program.constants[base : base + length]
     assert length > 900  # of 8x3x3x16 weights
     changed = refused = 0
     end = length - 16 - int(np.argmax(stream[::-1] != 0xFF))  # behind it only the end marker
-    for position in np.random.default_rng(0).integers(0, end * 8, 30):
+    for position in np.random.default_rng(0).integers(0, end * 8, 30)[part::3]:
 
         def flip(constants: NDArray[np.uint8], at: int = int(position)) -> None:
             constants[base + at // 8] ^= 1 << at % 8
@@ -108,8 +109,8 @@ def test_every_bit_of_the_weights_counts(
         else:
             assert not np.array_equal(actual, output), position
             changed += 1
-    assert changed > 10
-    assert refused > 0
+    assert changed > 3
+    assert refused > 0 or part == 1  # whose flips all leave a stream of the right length
 
 
 @pytest.mark.parametrize("bit", range(0, 30, 3))
