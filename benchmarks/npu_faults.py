@@ -1,11 +1,11 @@
 """Plant single faults in the command stream of an NPU bundle and see whether `verify` finds them.
 
-    .venv-npu/bin/python -m benchmarks.npu_faults BUNDLE [--places N] [--write]
+    .venv-npu/bin/python -m benchmarks.npu_faults BUNDLE [--interpret] [--places N] [--write]
 
 Weights are decompressed, changed and compressed again by vela's codec, in their place; biases,
 scales and entries of tables are changed as they lie among the constants; registers are changed in
-the words of the commands. Counted is what `verify` says by interpreting the stream on two inputs
-and comparing its constants with TOSA's, and by having vela make the stream once more.
+the words of the commands. Counted is what `verify` finds by having vela make the stream once more,
+and, with `--interpret`, by interpreting it on two inputs and comparing its constants with TOSA's.
 """
 
 import argparse
@@ -219,7 +219,7 @@ def checked_with(path: Path) -> Checked:
     return Checked(region, [x, noise], outputs, entries_of(io.BytesIO(made.raw)))
 
 
-def measure(path: Path, count: int) -> Iterator[Row]:
+def measure(path: Path, count: int, *, interpreted: bool) -> Iterator[Row]:
     """Plant faults in a bundle's stream, one by one, and count those that are found."""
     checked, raw = checked_with(path), (path / NPU_STREAM).read_bytes()
     assert not [*stream_differences(entries_of(io.BytesIO(raw)), checked.wanted)]
@@ -230,10 +230,11 @@ def measure(path: Path, count: int) -> Iterator[Row]:
             row = Row(kind)
             for wrong in faults(raw, program, kind, count):
                 forged.write_bytes(wrong)
-                equal, _, _ = check_stream(forged, checked.region, checked.inputs, checked.outputs)
+                if interpreted:
+                    given = (checked.region, checked.inputs, checked.outputs)
+                    row.by_interpreting += check_stream(forged, *given)[0] is not True
                 differing = [*stream_differences(entries_of(io.BytesIO(wrong)), checked.wanted)]
                 row.planted += 1
-                row.by_interpreting += equal is not True
                 row.by_files += len(differing) == 1
             yield row
 
@@ -241,17 +242,20 @@ def measure(path: Path, count: int) -> Iterator[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.npu_faults", description=__doc__)
     parser.add_argument("bundle", type=Path, help="a bundle for an NPU that is interpreted")
+    parser.add_argument("--interpret", action="store_true", help="interpret the streams, too")
     parser.add_argument("--places", type=int, default=PLACES, help="places of each kind")
     parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md")
     arguments = parser.parse_args()
+    more = " | found by interpreting" if arguments.interpret else ""
     lines = [
-        "| fault | planted | found by interpreting | found by making it once more |",
-        "|---|--:|--:|--:|",
+        f"| fault | planted | found by making it once more{more} |",
+        "|---|--:|--:|" + ("--:|" if more else ""),
     ]
     rows = []
-    for row in measure(arguments.bundle, arguments.places):
+    for row in measure(arguments.bundle, arguments.places, interpreted=arguments.interpret):
         rows.append(row)
-        lines.append(f"| {row.kind} | {row.planted} | {row.by_interpreting} | {row.by_files} |")
+        shown = f" | {row.by_interpreting}" if more else ""
+        lines.append(f"| {row.kind} | {row.planted} | {row.by_files}{shown} |")
         print(lines[-1], flush=True)
     if arguments.write:
         replace_section(TITLE, "\n".join(lines))

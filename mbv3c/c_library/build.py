@@ -165,7 +165,9 @@ def _compile(place: Path, include: Path, machine: Sequence[str], archive: Path) 
     )
     named = place / archive.name.replace(".a", ".o").removeprefix("lib")
     (place / "whole.o").rename(named)
-    run_zig(["ar", "rcsD", str(archive), str(named)], f"writing {archive.name}")
+    # In a path that ar writes to, it takes % for a place where digits belong.
+    written = ["ar", "rcsD", archive.name, str(named.absolute())]
+    run_zig(written, f"writing {archive.name}", archive.parent)
     named.rename(place / "whole.o")
 
 

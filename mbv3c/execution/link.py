@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,17 @@ def link(executable: Any, triple: str, output: Path, *, name: str, symbols: bool
 
     Raises:
         ToolError: the linker failed.
+        OSError: the disk is full.
     """
+    linker = _linker(triple, name, symbols)
     # The objects go beside the output: where that fits, they fit too.
     with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:
-        executable.export_library(
-            str(output), fcompile=_linker(triple, name, symbols), workspace_dir=objects
-        )
+        try:
+            executable.export_library(str(output), fcompile=linker, workspace_dir=objects)
+        except RuntimeError as error:  # of TVM, which writes them
+            if not any(sign in str(error) for sign in _FULL):
+                raise
+            raise OSError(ENOSPC, os.strerror(ENOSPC), str(output)) from error
 
 
 def _linker(triple: str, name: str, symbols: bool) -> Any:

@@ -361,11 +361,11 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "model.onnx")
     done = mbv3c(
         *("compile", tmp_path / "model.onnx", "--target", "host_cpu", "--artifact", "c"),
-        *("--prefix", "several", "-o", tmp_path / "bundle", "--json"),
+        *("--prefix", "several", "-o", tmp_path / "of 100%s", "--json"),
     )
     parity = document(done)["parity"]["c_library"]
     assert parity["passed"]
     assert parity["inputs"] == 5
-    header = (tmp_path / "bundle" / "c" / "include" / "several.h").read_text()
+    header = (tmp_path / "of 100%s" / "c" / "include" / "several.h").read_text()
     assert "const float *image;" in header
     assert "float *a_picture;" in header

@@ -30,6 +30,7 @@ COMMANDS = {
     "compile": "compile model.onnx --target host_cpu -o bundle --force",
     "compile int8": "compile model.onnx --target host_cpu --precision int8 -o int8 --force",
     "compile arm": "compile model.onnx --target arm_cpu -o arm --force",
+    "compile c": "compile model.onnx --target host_cpu --artifact c -o c_library --force",
     "verify": "verify given --report report.json --html page.html",
     "ladder": "verify given --ladder",
     "run": "run given --input x.npy -o y.npy --force",
@@ -37,7 +38,7 @@ COMMANDS = {
     "tune": "tune model.onnx --target host_cpu --trials 8 --database logs",
 }
 FILES = ("built.onnx", "optimized.onnx", "quantized.onnx", "y.npy", "report.json", "page.html")
-BUNDLES = ("given", "bundle", "int8", "arm")
+BUNDLES = ("given", "bundle", "int8", "arm", "c_library")
 _CUT_SHORT = 4.0  # seconds that CI waits at most
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "optimize": "optimize model.onnx -o out.onnx --force",
     "quantize": "quantize model.onnx --random-inputs 2 --no-layers -o out.onnx --force",
     "compile": "compile model.onnx --target host_cpu -o bundle --force",
+    "C library": "compile model.onnx --target host_cpu --artifact c -o bundle --force",
     "tune": "tune model.onnx --target host_cpu --trials 4 --database logs",
     "verify": "verify bundle --html out.onnx",
 }

@@ -1,13 +1,14 @@
 """What the linker needs of its surroundings."""
 
 import os
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.cache import ZIG_CACHES, cache_root
-from mbv3c.execution.link import run_zig
+from mbv3c.execution.link import link, run_zig
 
 
 @pytest.mark.parametrize("home", [None, "/dev/null/home"])
@@ -25,6 +26,19 @@ def test_it_links_without_a_home(
     assert library.read_bytes().startswith(b"\x7fELF")
     with pytest.raises(ToolError, match="linking failed with status 1 "):
         run_zig(["cc", *options, os.devnull + "/f.so", str(source)], "linking")
+
+
+class _Full:
+    """What TVM compiled, and has no room to write."""
+
+    def export_library(self, *_: object, **__: object) -> None:
+        raise RuntimeError("Check failed: Cannot open file: lib0.o No space left on device")
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        link(_Full(), "x86_64-linux-gnu", tmp_path / "model.so", name="host_cpu")
+    assert raised.value.errno == ENOSPC
 
 
 def test_no_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
