@@ -7,7 +7,6 @@ TOSA file gives, byte for byte.
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -26,26 +25,13 @@ from mbv3c.targets.ethos_u.interpreter.program import decode, read_driver_action
 from mbv3c.targets.ethos_u.lowering.region import Region
 from mbv3c.targets.ethos_u.manifest import NpuManifest, manifest_of, options_of
 from mbv3c.targets.ethos_u.tflite import with_quantization
+from mbv3c.targets.ethos_u.verdict import MadeAgain
 from mbv3c.version import __version__
 
 _VELA = "ethos-u-vela"
 _KINDS = "biufS"  # of numpy's types, in vela's raw output
 _COMMANDS = "cmd_data.npy"
 _WORD = 4  # bytes
-
-
-@dataclass(frozen=True)
-class MadeAgain:
-    """What came of making the files of a bundle once more.
-
-    Attributes:
-        differing: what differs, in words, file by file.
-        not_compared: which other versions made the bundle, so that files may differ; empty if
-            they were compared.
-    """
-
-    differing: tuple[str, ...]
-    not_compared: str = ""
 
 
 def made_again(bundle: Bundle, device: NpuTarget, region: Region) -> MadeAgain:

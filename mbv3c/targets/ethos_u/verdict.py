@@ -10,7 +10,6 @@ from mbv3c.parity.agreement import Agreement
 from mbv3c.parity.tolerance import HOST_ERROR, LEAST_COSINE, Tolerance
 from mbv3c.parity.verdict import Check, Pairs
 from mbv3c.targets.ethos_u.host_parity import HostParity
-from mbv3c.targets.ethos_u.made_again import MadeAgain
 
 
 def sentences(parity: dict[str, Any]) -> list[str]:
@@ -64,6 +63,20 @@ def _on_host(host: dict[str, Any] | None) -> Iterator[str]:
         f"{'' if host['same'] else '; it is NOT what QDQ leaves to the CPU'}; behind the NPU's "
         f"part, cosine {cosine} to fp32 at least"
     )
+
+
+@dataclass(frozen=True)
+class MadeAgain:
+    """What came of making the files of a bundle once more.
+
+    Attributes:
+        differing: what differs, in words, file by file.
+        not_compared: which other versions made the bundle, so that files may differ; empty if
+            they were compared.
+    """
+
+    differing: tuple[str, ...]
+    not_compared: str = ""
 
 
 @dataclass(frozen=True)
