@@ -116,7 +116,7 @@ REASONS: dict[str, Reason] = {
 }
 
 
-_EVEN_IN_INT8 = (_STATISTICS, _TOKENS, _RECURRENT, _COMPARISON)
+_EVEN_IN_INT8 = (_STATISTICS, _RECURRENT, _COMPARISON)
 
 
 def reason_of(op_type: str, *, quantized: bool) -> Reason:
