@@ -66,7 +66,7 @@ def test_a_fault_of_its_program_is_seen(bundle: Path) -> None:
 
 def test_what_it_does_not_do_is_said() -> None:
     refused = {
-        ("compile", "--sram", 1): "--sram is for --target npu only",
+        ("compile", "--sram", 1): "--sram is for --target npu and mcu only",
         ("compile", "--precision", "int8"): "ort:cpu does not compute in int8",
         ("tune",): "there is nothing to tune for ort:cpu",
     }
