@@ -9,6 +9,7 @@ import tvm
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from mbv3c.c_library.golden import VECTORS, write_vectors
 from mbv3c.c_library.memory import plan_flat_arena
 from mbv3c.c_library.names import FOLDER, archive_of, header_of
 from mbv3c.c_library.package import cmake_package, pkg_config
@@ -95,6 +96,7 @@ def build_c_library(
         _generate(raw.module, target, place / "kernels.o")
         _compile(place, include, zig_machine(triple, str(target.attrs["mcpu"])), archive)
         measured = _measure(place / "whole.o")
+    write_vectors(interface, request.golden, root / VECTORS)
     cmake_package(lib / "cmake" / prefix, prefix)
     pkg_config(lib / "pkgconfig", interface, measured.needs)
     return CLibraryRecord(

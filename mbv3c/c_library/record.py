@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mbv3c.bundle import Golden
 from mbv3c.manifest import Manifest
 
 
@@ -13,12 +14,14 @@ class CLibraryRequest:
         prefix: what every name begins with.
         digest: the sha256 of the model as given.
         manifest: what is known of the bundle.
+        golden: an input and what the network makes of it.
         labels: the names of the classes; empty without.
     """
 
     prefix: str
     digest: str
     manifest: Manifest
+    golden: Golden
     labels: tuple[str, ...] = ()
 
 

@@ -16,6 +16,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from mbv3c.bundle import Golden
+from mbv3c.c_library.golden import write_vectors
+from mbv3c.c_library.source import Interface, Port, header
 from mbv3c.execution.link import run_zig
 from mbv3c.targets import open_bundle
 from mbv3c.targets.library.manifest import manifest_of
@@ -369,3 +372,60 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     header = (tmp_path / "of 100%s" / "c" / "include" / "several.h").read_text()
     assert "const float *image;" in header
     assert "float *a_picture;" in header
+
+
+def test_vectors_in_c_pass_and_find_a_wrong_output(bundle: Path, tmp_path: Path) -> None:
+    root, made = bundle / "c", tmp_path / "libtest.so"
+    source = root / "test" / "network_golden.c"
+    strict = ("-std=c11", "-O1", *STRICT)
+    whole = ("-Wl,--whole-archive", root / "lib" / "libnetwork.a", "-Wl,--no-whole-archive")
+    folders = ("-I", root / "include", "-I", root / "test")
+    zig("cc", "-shared", "-nostdlib", "-fPIC", *strict, *folders, "-o", made, source, *whole)
+    library = ctypes.CDLL(str(made))
+    golden = np.load(bundle / "golden" / "input.npy")
+    given = (ctypes.c_float * golden.size).in_dll(library, "network_golden_input_input")
+    assert bytes(given) == golden.tobytes()
+    record = manifest_of(open_bundle(bundle)).c_library
+    assert record is not None
+    room = np.zeros(record.arena_bytes + record.arena_alignment, np.uint8)
+    arena = ctypes.c_void_p(room.ctypes.data + -room.ctypes.data % record.arena_alignment)
+    scores = np.zeros(10, np.float32)
+    out = ctypes.c_void_p(scores.ctypes.data)
+    assert library.network_golden_check(out) == 1
+    assert library.network_run(given, out, arena) == OK
+    assert library.network_golden_check(out) == 0
+    for wrong in (scores[3] + np.float32(1e-4) * np.ptp(scores), np.float32(np.nan)):
+        kept, scores[3] = scores[3], wrong
+        assert library.network_golden_check(out) == 1
+        scores[3] = kept
+
+
+@pytest.mark.parametrize(
+    ("dtype", "labels", "scale"),
+    [
+        ("float16", False, False),
+        ("float64", False, True),
+        ("int64", True, False),
+        ("uint64", True, False),
+        ("bool", True, False),
+    ],
+)
+def test_vectors_of_any_type(tmp_path: Path, dtype: str, labels: bool, scale: bool) -> None:
+    kind = np.dtype(dtype)
+    least = np.iinfo(kind).min if kind.kind in "iu" else -2.5
+    y = np.array([least, 0, 1, 1], np.float64 if kind.kind == "f" else kind).astype(kind)
+    port = Port("y", "y", (4,), dtype)
+    own = Interface("net", "a test", {}, [Port("x", "x", (1,), "float32")], [port], 1, 1, False)
+    scales = [np.array([1, 1, 1e-3, 1], np.float32) if scale else None]
+    x = np.ones(1, np.float32)
+    write_vectors(own, Golden(x, [y], [1e-3], [labels], scales), tmp_path / "test")
+    (tmp_path / "net.h").write_text(header(own))
+    made = tmp_path / "libtest.so"
+    folders = ("-I", tmp_path, "-I", tmp_path / "test")
+    source = tmp_path / "test" / "net_golden.c"
+    flags = ("-shared", "-nostdlib", "-fPIC", "-std=c11", "-O1", *STRICT)
+    zig("cc", *flags, *folders, "-o", made, source)
+    check = ctypes.CDLL(str(made)).net_golden_check
+    assert check(ctypes.c_void_p(y.ctypes.data)) == 0
+    y[2] = 0 if labels else y[2] + kind.type(2e-6 if scale else 0.1)
+    assert check(ctypes.c_void_p(y.ctypes.data)) == 1

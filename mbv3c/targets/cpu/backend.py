@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from mbv3c.bundle import Bundle
 from mbv3c.c_library.application import write_app
 from mbv3c.c_library.build import build_c_library
 from mbv3c.c_library.check import CLibraryParity, check_c_library, has_constants
-from mbv3c.c_library.names import prefix_for
-from mbv3c.c_library.record import CLibraryRequest
 from mbv3c.c_library.run import Machine
 from mbv3c.c_library.source import constant_block
 from mbv3c.errors import ToolError, UsageError
@@ -39,7 +36,7 @@ from mbv3c.lowering.quantization import Quantization
 from mbv3c.lowering.tir_pipeline import register_tir_pipeline
 from mbv3c.manifest import Manifest
 from mbv3c.precision import Precision
-from mbv3c.prepare import Prepared, describe
+from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.target import Target
 from mbv3c.targets.backend import Built
@@ -54,6 +51,7 @@ from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.cpu.select_top import taken_in
 from mbv3c.targets.library.backend import LibraryBackend
 from mbv3c.targets.library.building import built_again, measured_on, refuse_meter, target_of
+from mbv3c.targets.library.c_request import c_request
 from mbv3c.targets.library.manifest import LibraryManifest, manifest_of
 from mbv3c.targets.library.target import LibraryTarget, resolve, tvm_target
 from mbv3c.targets.library.verifying import Builder
@@ -162,10 +160,7 @@ class CpuBackend(LibraryBackend):
             return built
         (only,), (program,), (made,) = prepared, lowered, built
         target = resolve(target_of(job))
-        described = describe(only, job, self.tools)
-        digest = sha256(only.given.SerializeToString(deterministic=True)).hexdigest()
-        prefix = job.options.prefix or prefix_for(described.model.name)
-        request = CLibraryRequest(prefix, digest, described, job.ends.labels)
+        request = c_request(only, job, self.tools, job.options.prefix, made.golden)
         if job.options.artifact == APP:
             write_app(program, request, folder)
             return built

@@ -33,7 +33,6 @@ from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.cpu.select_top import taken_in
 from mbv3c.targets.library import building as libraries
 from mbv3c.targets.library.manifest import LibraryTargetRecord
-from mbv3c.targets.library.verifying import golden_from
 from mbv3c.targets.mcu import report
 from mbv3c.targets.mcu.building import McuBuild, build, tvm_target
 from mbv3c.targets.mcu.devices import WING, McuOptions, McuTarget, read_options
@@ -91,7 +90,7 @@ class McuBackend(Backend):
 
     def build(self, prepared: Prepared, lowered: Any, job: Job, folder: Path) -> Built:
         built = build(prepared, lowered, job, self.tools, folder)
-        return Built(built, golden_from(prepared.reference, job.precision))
+        return Built(built, built.golden)
 
     def complete(self, manifest: Manifest, built: Built, job: Job) -> Manifest:
         made, target = built.details, _mcu(job.target)

@@ -1,20 +1,21 @@
 """Build the C library of a network for a Cortex-M, and learn what it takes of a chip."""
 
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import tvm
 
+from mbv3c.bundle import Golden
 from mbv3c.c_library.build import build_c_library
-from mbv3c.c_library.names import prefix_for
-from mbv3c.c_library.record import CLibraryRecord, CLibraryRequest
+from mbv3c.c_library.record import CLibraryRecord
 from mbv3c.c_library.run import CLibrary
 from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
 from mbv3c.manifest import Manifest
-from mbv3c.prepare import Prepared, describe
+from mbv3c.prepare import Prepared
 from mbv3c.scratch import scratch_folder
+from mbv3c.targets.library.c_request import c_request
+from mbv3c.targets.library.verifying import golden_from
 from mbv3c.targets.mcu.devices import McuOptions, McuTarget
 from mbv3c.targets.mcu.firmware import STACK_BYTES, link_program, main_source, sizes_of
 from mbv3c.targets.mcu.manifest import ImageRecord
@@ -29,11 +30,13 @@ class McuBuild:
 
     Attributes:
         lowered: the network.
+        golden: an input and what the network makes of it.
         c_library: the library.
         image: what a program with it takes.
     """
 
     lowered: Lowered
+    golden: Golden
     c_library: CLibraryRecord
     image: ImageRecord
 
@@ -65,21 +68,19 @@ def build(
     assert isinstance(target, McuTarget)
     if not isinstance(options, McuOptions):
         options = McuOptions()
-    described = describe(prepared, job, tools)
-    digest = sha256(prepared.given.SerializeToString(deterministic=True)).hexdigest()
-    prefix = options.prefix or prefix_for(described.model.name)
-    request = CLibraryRequest(prefix, digest, described)
+    golden = golden_from(prepared.reference, job.precision)
+    request = c_request(prepared, job, tools, options.prefix, golden)
     record = build_c_library(
         lowered, tvm_target(target), target.triple, request, folder, ALIGNMENT
     )
-    library = _library(record, described, folder)
+    library = _library(record, request.manifest, folder)
     budget = options.sram_bytes or target.sram_bytes
     with scratch_folder("image") as place:
         source = main_source(library)
         sizes = sizes_of(link_program(library, target, source, place, record.needs))
     check_sram(sizes, library, record.arena_bytes, budget, target)
     image = ImageRecord(sizes.flash_bytes, sizes.sram_bytes, STACK_BYTES, budget)
-    return McuBuild(lowered, record, image)
+    return McuBuild(lowered, golden, record, image)
 
 
 def _library(record: CLibraryRecord, manifest: Manifest, folder: Path) -> CLibrary:
