@@ -44,9 +44,12 @@ SEED ?= 0
 fuzz: $(VENV)/installed-test
 	$(BIN)/python -m pytest tests/fuzz --seconds $(SECONDS) --fuzz-seed $(SEED)
 
-# Emulator, OpenCL driver and llvm-mca, into the user's cache.
-tools: $(VENV)/installed-test
-	$(BIN)/mbv3c doctor --fetch
+# Emulators, llvm-mca and an OpenCL driver, into the user's cache; with -j side by side.
+TOOLS := emulator cycles opencl mcu
+tools: $(TOOLS:%=tools-%)
+
+tools-%: $(VENV)/installed-test
+	$(BIN)/mbv3c doctor --fetch=$*
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
