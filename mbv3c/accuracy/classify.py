@@ -158,15 +158,23 @@ def best_of(row: Array) -> list[int]:
     if not np.isfinite(row).all():
         return []
     best = (int(index) for index in np.argsort(-row, kind="stable")[:BEST])
-    return [index for index in best if row[index] != MISSING]
+    known = _known(row)
+    return [index for index in best if known[index]]
+
+
+def _known(row: Array) -> Array:
+    """Say of which classes there is a score."""
+    known: Array = row.astype(np.float64) != MISSING
+    return known
 
 
 def _lead(row: Array, best: Mapping[str, list[int]]) -> float | None:
     """Return how far the reference puts its class above the bundle's, over its range of scores."""
     if not best[GIVEN] or not best[BUNDLE] or best[GIVEN][0] == best[BUNDLE][0]:
         return None
-    known = row[row != MISSING]
-    if row[best[BUNDLE][0]] == MISSING or not np.ptp(known):
+    present = _known(row)
+    known = row[present]
+    if not present[best[BUNDLE][0]] or not np.ptp(known):
         return None
     lead = float(row[best[GIVEN][0]] - row[best[BUNDLE][0]]) / float(np.ptp(known))
     return float(f"{lead:.3g}")

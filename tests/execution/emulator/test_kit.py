@@ -140,7 +140,10 @@ def test_second_fetch_waits_for_the_first(emulator_kit: Kit) -> None:
 def test_diagnose_finds_every_part(emulator_kit: Kit, llvm: Llvm) -> None:
     found = diagnose()
     optional = [part.name for part in found if part.optional]
-    assert optional == ["llvm-mca", "opencl driver", "opencl runtime", "oclgrind", "npu tools"]
+    assert optional == [
+        *("llvm-mca", "opencl driver", "opencl runtime", "oclgrind", "npu tools"),
+        *("mcu emulator", "mcu counter"),
+    ]
     assert f"llvm-mca {llvm.version}" in next(
         part.detail for part in found if part.name == "llvm-mca"
     )
