@@ -168,7 +168,7 @@ def test_squeeze_and_excitation_in_half_precision_holds_a_contest(
     shown = CountingMeter(emulator_kit, "cortex-a76").measure(contest, 60.0)
     assert all(same(shown.outputs, at, 5e-3) for at in range(3))
     assert np.ptp(shown.outputs[0]) > 0
-    assert all(cost > 1000 for costs in shown.costs for cost in costs)
+    assert all(cost > 500 for costs in shown.costs for cost in costs), shown.costs
 
 
 SHAPES: dict[str, Callable[[int, Requantization], Any]] = {
