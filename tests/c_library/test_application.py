@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,14 @@ int main(int count, char **arguments) {
 """
 
 
+LOADER = """
+import ctypes, sys
+*libraries, program = [ctypes.CDLL(path, ctypes.RTLD_GLOBAL) for path in sys.argv[1:4]]
+arguments = [argument.encode() for argument in sys.argv[3:]]
+sys.exit(program.main(len(arguments), (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None)))
+"""
+
+
 @pytest.fixture(scope="module")
 def feed() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
@@ -144,20 +153,19 @@ def printed(tmp_path_factory: pytest.TempPathFactory, feed: dict[str, np.ndarray
     (folder / "main.c").write_text(PROGRAM)
     ffi, runtime = Path(tvm_ffi.__file__).parent, Path(tvm.__file__).parent / "lib"
     sources = [str(folder / "main.c"), *map(str, (bundle / "app").glob("*.c"))]
-    program = folder / "program"
-    libraries = ("-ltvm_runtime", "-ltvm_ffi", f"-Wl,-rpath,{ffi / 'lib'}:{runtime}")
-    run_zig(
-        [
-            *("cc", *STRICT, "-I", str(bundle / "app"), "-isystem", str(ffi / "include")),
-            *(*sources, "-o", str(program), "-L", str(ffi / "lib"), "-L", str(runtime)),
-            *("-Wl,--no-as-needed", *libraries, "-lpthread"),
-        ],
-        "compiling a test",
-    )
+    program = folder / "program.so"
+    include = ("-I", str(bundle / "app"), "-isystem", str(ffi / "include"))
+    # Linked as a library: zig would have to build a C library for a program first.
+    flags = ("-shared", "-fPIC", "-nostdlib")
+    run_zig(["cc", *STRICT, *include, *flags, *sources, "-o", str(program)], "compiling a test")
     data = b"".join(array.tobytes() for array in feed.values())
     (folder / "feed.bin").write_bytes(data)
     done = subprocess.run(
-        [program, bundle, folder / "feed.bin", folder / "nothing"],
+        [
+            *(sys.executable, "-I", "-c", LOADER, ffi / "lib" / "libtvm_ffi.so"),
+            *(runtime / "libtvm_runtime.so", program),
+            *(bundle, folder / "feed.bin", folder / "nothing"),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -161,8 +161,7 @@ def test_several_shapes_are_fixed_by_name(tmp_path: Path) -> None:
     asked = ("compile", tmp_path / "model.onnx", "--target", "host_cpu", "-o", tmp_path / "bundle")
     refused = mbv3c(*asked)
     assert (
-        "fix it with --input-shape, for example --input-shape 'frame:1,3,32,32'"
-        in refused.stderr
+        "fix it with --input-shape, for example --input-shape 'frame:1,3,32,32'" in refused.stderr
     )
     compiled = mbv3c(*asked, "--input-shape", "frame:1,3,32,32 state:1,32,8,8")
     assert compiled.returncode == 0, compiled.stderr
