@@ -8,6 +8,9 @@ NPU_TESTS := tests/targets/ethos_u
 # Processes that run tests; each takes up to 3 GiB. Tests of a file stay together.
 JOBS ?= 2
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
+# Hundreds of processes are started, and each would compile TVM's and onnx's modules anew, for eight
+# seconds, where the environment says that Python shall not keep what it compiled.
+export PYTHONDONTWRITEBYTECODE :=
 # Most modules of what is installed are never imported; Python compiles those that are.
 INSTALL := -m pip install --quiet --no-compile
 
