@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.command_line import document, mbv3c
 
 
@@ -22,3 +24,14 @@ def test_doctor_names_what_only_some_targets_need(emulator_kit: object) -> None:
     assert done.returncode == 0
     assert "absent   npu tools" in done.stdout
     assert "pip install 'mbv3c[npu]'" in done.stdout
+
+
+@pytest.mark.parametrize(("fetched", "status"), [("cycles", 0), ("all", 1)])
+def test_what_else_is_missing_is_no_fault_of_a_fetch(
+    fetched: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("mbv3c.doctor.fetch", lambda name, progress: asked.append(name))
+    done = mbv3c("doctor", f"--fetch={fetched}", MBV3C_CACHE=str(tmp_path))
+    assert (done.returncode, asked) == (status, [fetched])
+    assert "MISSING  emulator" in done.stdout
