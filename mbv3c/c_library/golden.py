@@ -92,7 +92,7 @@ def _source(own: Interface, golden: Golden) -> Iterator[str]:
     yield "}"
 
 
-# Of IEEE 754 half precision, without a library.
+# A finite number of IEEE 754 half precision, without a library.
 _HALF = """
 static float number(uint16_t bits) {
   int exponent = bits >> 10 & 31;
@@ -115,7 +115,9 @@ def _check(
         yield f"    if (others > {most}) return {at + 1};"
     else:
         array = golden.outputs[at].astype(np.float64)
+        no_number = ""
         if port.dtype == "float16":
+            no_number = f"({ours} >> 10 & 31) == 31 || "  # an infinity, or none
             ours, wanted = f"number({ours})", f"number({wanted})"
         allowed = f"{golden.allowed[at]:.9e}"
         limit = f"{float(np.ptp(array)) * golden.allowed[at]:.9e}"
@@ -124,7 +126,8 @@ def _check(
         yield f"    for (long k = 0; k < {port.elements}; ++k) {{"
         yield f"      const double error = (double){ours} - (double){wanted};"
         yield f"      const double most = {limit};"
-        yield f"      if (!(error <= most && error >= -most)) return {at + 1};"
+        wrong = f"{no_number}!(error <= most && error >= -most)"
+        yield f"      if ({wrong}) return {at + 1};"
         yield "    }"
     yield "  }"
 

@@ -413,7 +413,9 @@ def test_vectors_in_c_pass_and_find_a_wrong_output(bundle: Path, tmp_path: Path)
 def test_vectors_of_any_type(tmp_path: Path, dtype: str, labels: bool, scale: bool) -> None:
     kind = np.dtype(dtype)
     least = np.iinfo(kind).min if kind.kind in "iu" else -2.5
-    y = np.array([least, 0, 1, 1], np.float64 if kind.kind == "f" else kind).astype(kind)
+    y = np.array(
+        [least, 0, 1, 65504 if dtype == "float16" else 1], np.float64 if kind.kind == "f" else kind
+    ).astype(kind)
     port = Port("y", "y", (4,), dtype)
     own = Interface("net", "a test", {}, [Port("x", "x", (1,), "float32")], [port], 1, 1, False)
     scales = [np.array([1, 1, 1e-3, 1], np.float32) if scale else None]
@@ -427,5 +429,7 @@ def test_vectors_of_any_type(tmp_path: Path, dtype: str, labels: bool, scale: bo
     zig("cc", *flags, *folders, "-o", made, source)
     check = ctypes.CDLL(str(made)).net_golden_check
     assert check(ctypes.c_void_p(y.ctypes.data)) == 0
-    y[2] = 0 if labels else y[2] + kind.type(2e-6 if scale else 0.1)
-    assert check(ctypes.c_void_p(y.ctypes.data)) == 1
+    wrong = [0] if labels else [float(y[2]) + 2e-6 if scale else 65000.0, np.inf, np.nan]
+    for value in wrong:
+        y[2 if labels or scale else 3] = value
+        assert check(ctypes.c_void_p(y.ctypes.data)) == 1
