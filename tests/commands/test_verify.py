@@ -12,7 +12,7 @@ from mbv3c.errors import BundleError
 from mbv3c.parity.golden import check_golden
 from mbv3c.targets import open_bundle
 from mbv3c.targets.backend import reference_of
-from mbv3c.targets.library.verifying import golden_from
+from mbv3c.targets.library.judging import golden_from
 from tests.command_line import document, mbv3c, mbv3c_process
 
 

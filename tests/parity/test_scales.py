@@ -19,7 +19,7 @@ from mbv3c.parity.scales import scale_of
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.precision import FP32
 from mbv3c.prepare import Reference
-from mbv3c.targets.library.verifying import golden_from
+from mbv3c.targets.library.judging import golden_from
 
 RNG = np.random.default_rng(0)
 

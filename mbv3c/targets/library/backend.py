@@ -33,6 +33,7 @@ from mbv3c.targets.library.building import (
     lower_library,
     target_of,
 )
+from mbv3c.targets.library.judging import golden_from
 from mbv3c.targets.library.manifest import (
     LibraryManifest,
     LibraryTargetRecord,
@@ -214,9 +215,7 @@ class LibraryBackend(Backend):
         sources = self.build_module(programs[0].module, target, folder / LIBRARY)
         self.write_sources(sources, job, folder)
         return [
-            Built(
-                Library(program, sources, own), verifying.golden_from(one.reference, job.precision)
-            )
+            Built(Library(program, sources, own), golden_from(one.reference, job.precision))
             for one, program, own in zip(
                 prepared, programs, own_weight_bytes(programs), strict=True
             )

@@ -8,10 +8,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 
-from mbv3c.bundle import Bundle, Golden, entry_for, read_bundled
+from mbv3c.bundle import Bundle, entry_for, read_bundled
 from mbv3c.errors import ToolError
 from mbv3c.execution.device.machine import DeviceNeeds
 from mbv3c.execution.device.place import Place
@@ -23,26 +22,23 @@ from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
 from mbv3c.lowering.unchecked import without_checks
-from mbv3c.parity.compare import Parity, agreement, compare, share_at_ties, with_pooled_spread
+from mbv3c.parity.compare import Parity
 from mbv3c.parity.gate.blocks import BlockErrors, check_blocks
-from mbv3c.parity.golden import check_golden
-from mbv3c.parity.in_float64 import golden_in_float64
-from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
+from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.kernel_verdict import KernelsParity
 from mbv3c.parity.kernels import check_kernels
 from mbv3c.parity.ladder.climb import blame_library
 from mbv3c.parity.ladder.ladder import BREAKS, Ladder, Skipped
 from mbv3c.parity.ladder.stages import ImportStage, LibraryStage, covering
 from mbv3c.parity.reference import ReferenceOutput, run_reference
-from mbv3c.parity.tolerance import TOLERANCES, Tolerance
-from mbv3c.passes.split_qoperators import has_qoperators
-from mbv3c.precision import FP32, INT8, Precision
+from mbv3c.precision import FP32, INT8
 from mbv3c.prepare import Prepared, Reference, rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.backend import reference_of
 from mbv3c.targets.library.again import constants_of, lowered_again
 from mbv3c.targets.library.building import build_library, job_of, target_of
+from mbv3c.targets.library.judging import ON_GIVEN, beside_given, compared
 from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.tuning.choices import Recorded
 
@@ -111,7 +107,6 @@ def opened(
         yield standing_in
 
 
-_ON_GIVEN = "running onnxruntime on the model as given"
 _ON_QUANTIZED = "running onnxruntime on the quantized model"
 
 
@@ -132,9 +127,8 @@ def verify(
         Mbv3cError: the bundle cannot be run.
     """
     with backend.open(bundle, progress, place=place) as opened:
-        progress(_ON_QUANTIZED if bundle.quantized else _ON_GIVEN)
+        progress(_ON_QUANTIZED if bundle.quantized else ON_GIVEN)
         reference = reference_of(bundle, known, inputs)
-        wanted = reference.outputs
         if opened.exact_program:
             progress(f"running the library on {opened.ran_on}")
         outputs = opened.runner.run(opened.folder, reference.inputs)
@@ -146,15 +140,7 @@ def verify(
             alone, not_checked = None, str(error)
         fed = reference.inputs
         artifact = backend.check_artifact(bundle, opened, fed, outputs, again.lowered, progress)
-    parity = compare(
-        outputs,
-        wanted,
-        TOLERANCES[bundle.precision.name],
-        ran_on=opened.ran_on,
-        exact_program=opened.exact_program,
-    )
-    if known is None and inputs is None:
-        check_golden(bundle, golden_from(reference, bundle.precision))
+    parity = compared(bundle, opened, outputs, reference, seeded=known is None and inputs is None)
     parity = replace(
         parity,
         kernels=alone,
@@ -163,14 +149,7 @@ def verify(
         not_checked=not_checked,
         proven=not bundle.precision.quantized,
     )
-    if not bundle.quantized and not has_qoperators(reference.model):
-        return parity
-    progress(_ON_GIVEN)
-    given = known.given if known else read_bundled(bundle.model)
-    given_outputs = list(run_reference(given, reference.inputs))
-    usual = USUAL_INPUTS if inputs is None else len(inputs)
-    calibrated = [output.calibrated for output in wanted[0]]
-    return replace(parity, as_given=agreement(outputs, given_outputs, usual, calibrated))
+    return beside_given(parity, bundle, outputs, reference, known, inputs, progress)
 
 
 def kernels_alone(
@@ -212,36 +191,6 @@ def blocks(
     given = inputs or inputs_of(read_bundled(bundle.model))
     kernels = manifest_of(bundle).kernels
     return check_blocks(graph, kernels, given, runner, bundle.path)
-
-
-def golden_from(reference: Reference, precision: Precision) -> Golden:
-    """Return the first input of the parity check, what onnxruntime makes of it, and tolerances."""
-    tolerance = TOLERANCES[precision.name]
-    pooled = with_pooled_spread(reference.outputs, tolerance)[0]
-    first = [golden_in_float64(output, tolerance) for output in pooled]
-    return Golden(
-        reference.inputs[0],
-        [output.output for output, _ in first],
-        [_of_own_range(output, tolerance, by_rounding) for output, by_rounding in first],
-        [output.answers is not None for output, _ in first],
-        [output.scales for output, _ in first],
-    )
-
-
-def _of_own_range(output: ReferenceOutput, tolerance: Tolerance, by_rounding: float) -> float:
-    """Return what is allowed as a fraction of the range that boards compare by.
-
-    That is the output's own, or that of each element. `by_rounding` is what rounding allows, of
-    the range that errors are fractions of. Of labels the result is the share of those at ties.
-    """
-    if output.answers is not None:
-        allowed = tolerance.allowed(output.spread, output.step, output.rounding)
-        return share_at_ties(output, allowed)
-    own = float(np.ptp(output.output.astype(np.float64))) if output.output.size else 0.0
-    factor = output.span / own if own > 0 and output.scales is None else 1.0
-    step = None if output.step is None else output.step * factor
-    least = tolerance.allowed(0.0, step, output.rounding)
-    return min(1.0, max(least, by_rounding * factor))
 
 
 # The import runs without any optimisation, which takes longer than everything else.

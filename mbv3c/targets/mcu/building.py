@@ -15,7 +15,7 @@ from mbv3c.manifest import Manifest
 from mbv3c.prepare import Prepared
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.library.c_request import c_request
-from mbv3c.targets.library.verifying import golden_from
+from mbv3c.targets.library.judging import golden_from
 from mbv3c.targets.mcu.devices import McuOptions, McuTarget
 from mbv3c.targets.mcu.firmware import STACK_BYTES, link_program, main_source, sizes_of
 from mbv3c.targets.mcu.manifest import ImageRecord

@@ -3,22 +3,19 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mbv3c.bundle import Bundle, read_bundled
+from mbv3c.bundle import Bundle
 from mbv3c.c_library.check import has_constants
 from mbv3c.c_library.source import constant_block
 from mbv3c.execution.runners import Runnable
 from mbv3c.feeds import Feed
-from mbv3c.parity.compare import Parity, agreement, compare
+from mbv3c.parity.compare import Parity
 from mbv3c.parity.constants import ConstantFault, ConstantsParity
-from mbv3c.parity.golden import check_golden
-from mbv3c.parity.inputs import USUAL_INPUTS
-from mbv3c.parity.reference import run_reference
-from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.targets.backend import reference_of
 from mbv3c.targets.library.again import Again, check_described, lowered_again
-from mbv3c.targets.library.verifying import golden_from, kernels_alone
+from mbv3c.targets.library.judging import beside_given, compared
+from mbv3c.targets.library.verifying import kernels_alone
 from mbv3c.targets.mcu.manifest import c_library_of, manifest_of, record_of
 from mbv3c.targets.mcu.runner import BoardRunner
 from mbv3c.targets.mcu.stops import StoppingRunner
@@ -45,7 +42,6 @@ def verify(
     """
     progress("running onnxruntime on the model that the library must equal")
     reference = reference_of(bundle, known, inputs)
-    wanted = reference.outputs
     progress(f"running the C library on the {opened.ran_on}")
     outputs = opened.runner.run(opened.folder, reference.inputs)
     again = lowered_again(backend, bundle, known)
@@ -54,28 +50,14 @@ def verify(
     stopping = StoppingRunner(opened.runner, again.lowered, alignment)
     stops = replace(opened, runner=stopping, kernels=manifest_of(bundle).kernels)
     alone = kernels_alone(again.graph, reference, stops, progress)
-    parity = compare(
-        outputs,
-        wanted,
-        TOLERANCES[bundle.precision.name],
-        ran_on=opened.ran_on,
-        exact_program=opened.exact_program,
-    )
-    if known is None and inputs is None:
-        check_golden(bundle, golden_from(reference, bundle.precision))
+    parity = compared(bundle, opened, outputs, reference, seeded=known is None and inputs is None)
     parity = replace(
         parity,
         kernels=alone,
         constants=_constants(bundle, again, alignment),
         proven=not bundle.precision.quantized,
     )
-    if not bundle.quantized:
-        return parity
-    given = known.given if known else read_bundled(bundle.model)
-    given_outputs = list(run_reference(given, reference.inputs))
-    usual = USUAL_INPUTS if inputs is None else len(inputs)
-    calibrated = [output.calibrated for output in wanted[0]]
-    return replace(parity, as_given=agreement(outputs, given_outputs, usual, calibrated))
+    return beside_given(parity, bundle, outputs, reference, known, inputs, progress)
 
 
 def _constants(bundle: Bundle, again: Again, alignment: int) -> ConstantsParity:

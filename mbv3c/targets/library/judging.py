@@ -1,0 +1,97 @@
+"""Judge what a program computed: against its reference, and beside the model as given."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mbv3c.bundle import Bundle, Golden, read_bundled
+from mbv3c.execution.runners import Runnable
+from mbv3c.feeds import Array, Feed
+from mbv3c.parity.compare import Parity, agreement, compare, share_at_ties, with_pooled_spread
+from mbv3c.parity.golden import check_golden
+from mbv3c.parity.in_float64 import golden_in_float64
+from mbv3c.parity.inputs import USUAL_INPUTS
+from mbv3c.parity.reference import ReferenceOutput, run_reference
+from mbv3c.parity.tolerance import TOLERANCES, Tolerance
+from mbv3c.passes.split_qoperators import has_qoperators
+from mbv3c.precision import Precision
+from mbv3c.prepare import Prepared, Reference
+from mbv3c.progress import Progress
+
+ON_GIVEN = "running onnxruntime on the model as given"
+
+
+def compared(
+    bundle: Bundle,
+    opened: Runnable,
+    outputs: Sequence[Sequence[Array]],
+    reference: Reference,
+    *,
+    seeded: bool,
+) -> Parity:
+    """Compare outputs with the reference, and on seeded inputs the golden files, too.
+
+    Raises:
+        BundleError: a golden file is not what the reference says.
+    """
+    parity = compare(
+        outputs,
+        reference.outputs,
+        TOLERANCES[bundle.precision.name],
+        ran_on=opened.ran_on,
+        exact_program=opened.exact_program,
+    )
+    if seeded:
+        check_golden(bundle, golden_from(reference, bundle.precision))
+    return parity
+
+
+def beside_given(
+    parity: Parity,
+    bundle: Bundle,
+    outputs: Sequence[Sequence[Array]],
+    reference: Reference,
+    known: Prepared | None,
+    inputs: list[Feed] | None,
+    progress: Progress,
+) -> Parity:
+    """Add how far outputs agree with the model as given, where the reference is another model."""
+    if not bundle.quantized and not has_qoperators(reference.model):
+        return parity
+    progress(ON_GIVEN)
+    given = known.given if known else read_bundled(bundle.model)
+    given_outputs = list(run_reference(given, reference.inputs))
+    usual = USUAL_INPUTS if inputs is None else len(inputs)
+    calibrated = [output.calibrated for output in reference.outputs[0]]
+    return replace(parity, as_given=agreement(outputs, given_outputs, usual, calibrated))
+
+
+def golden_from(reference: Reference, precision: Precision) -> Golden:
+    """Return the first input of the parity check, what onnxruntime makes of it, and tolerances."""
+    tolerance = TOLERANCES[precision.name]
+    pooled = with_pooled_spread(reference.outputs, tolerance)[0]
+    first = [golden_in_float64(output, tolerance) for output in pooled]
+    return Golden(
+        reference.inputs[0],
+        [output.output for output, _ in first],
+        [_of_own_range(output, tolerance, by_rounding) for output, by_rounding in first],
+        [output.answers is not None for output, _ in first],
+        [output.scales for output, _ in first],
+    )
+
+
+def _of_own_range(output: ReferenceOutput, tolerance: Tolerance, by_rounding: float) -> float:
+    """Return what is allowed as a fraction of the range that boards compare by.
+
+    That is the output's own, or that of each element. `by_rounding` is what rounding allows, of
+    the range that errors are fractions of. Of labels the result is the share of those at ties.
+    """
+    if output.answers is not None:
+        allowed = tolerance.allowed(output.spread, output.step, output.rounding)
+        return share_at_ties(output, allowed)
+    own = float(np.ptp(output.output.astype(np.float64))) if output.output.size else 0.0
+    factor = output.span / own if own > 0 and output.scales is None else 1.0
+    step = None if output.step is None else output.step * factor
+    least = tolerance.allowed(0.0, step, output.rounding)
+    return min(1.0, max(least, by_rounding * factor))
