@@ -17,7 +17,7 @@ mean_option = click.option(
 )
 # All but --mean, which means something else to NPUs, too.
 other_preparing_options = all_of(
-    click.option("--std", help="Likewise."),
+    click.option("--std", help="Of pixels of 0..1, one number or three."),
     click.option(
         "--scale",
         type=float,

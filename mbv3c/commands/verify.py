@@ -193,7 +193,7 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
 )
 @click.option("--ladder", is_flag=True, help="Go stage by stage; BUNDLE may be a model, too.")
 @click.option("--target", help="Of a model on the ladder: what to compile it for.")
-@click.option("--precision", help="Likewise: fp32, fp16 or int8.  [default: fp32, on npu int8]")
+@click.option("--precision", help="Of that model: fp32, fp16, int8.  [default: fp32, on npu int8]")
 @click.option(
     "--culprit",
     type=PATH,
