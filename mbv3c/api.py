@@ -19,7 +19,7 @@ from mbv3c.feeds import Feed
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.graphs.load import load_model
-from mbv3c.graphs.spec import HEAD_TRAITS, ModelSpec
+from mbv3c.graphs.spec import completed
 from mbv3c.inference import Ran
 from mbv3c.job import Job
 from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
@@ -87,19 +87,18 @@ def _silent(step: str) -> None:
 
 
 def build(*, weights: str | Path | None = None, **spec: Any) -> onnx.ModelProto:
-    """Build a MobileNetV3.
+    """Build a MobileNetV3 or a relative.
 
     Args:
         weights: a file with trained weights; None for seeded ones.
         spec: fields of `mbv3c.graphs.spec.ModelSpec`, such as `variant`, `width`, `resolution`,
-            `classes`, `head` and `seed`; classes and resolution follow the head.
+            `classes`, `head`, `network` and `seed`; classes and resolution follow the head.
+            `architecture` is a file with the layers of a network of one's own.
 
     Raises:
-        UsageError: the fields do not go together.
+        UsageError: the fields do not go together, or a file is no architecture.
     """
-    head = HEAD_TRAITS.get(spec.get("head", "classify"))
-    defaults = {"classes": head.classes, "resolution": head.resolution} if head else {}
-    return build_model(ModelSpec(**(defaults | spec)), Path(weights) if weights else None)
+    return build_model(completed(spec), Path(weights) if weights else None)
 
 
 def optimize(

@@ -7,12 +7,12 @@ import click
 
 from mbv3c.commands.options import (
     PATH,
-    built,
     echo,
     force_option,
     json_option,
     model_options,
     print_json,
+    spec_of,
 )
 
 
@@ -22,30 +22,49 @@ from mbv3c.commands.options import (
 @click.option(
     "--save-weights", type=PATH, help="Also write the weights, to a .safetensors or .npz file."
 )
+@click.option(
+    "--save-architecture", type=PATH, help="Also write the layers, to a file for --architecture."
+)
 @force_option
 @json_option
 def build(
-    output: Path | None, save_weights: Path | None, force: bool, as_json: bool, **spec: Any
+    output: Path | None,
+    save_weights: Path | None,
+    save_architecture: Path | None,
+    force: bool,
+    as_json: bool,
+    **spec: Any,
 ) -> None:
-    """Write MobileNetV3 as an ONNX graph, with seeded or trained weights."""
+    """Write MobileNetV3 or a relative as an ONNX graph, with seeded or trained weights."""
     from dataclasses import asdict
 
     from mbv3c.atomic import new_file
+    from mbv3c.graphs.architecture_file import architecture_text
+    from mbv3c.graphs.builder import build_model
     from mbv3c.graphs.count import count
+    from mbv3c.graphs.spec import architecture
     from mbv3c.graphs.weights import files
 
-    model = built(spec)
+    wanted, weights = spec_of(spec)
+    model = build_model(wanted, weights)
     path = output or Path(f"{model.graph.name}.onnx")
     with new_file(path, force=force) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         if save_weights is not None:
             with new_file(save_weights, force=force) as temporary_weights:
                 files.save_weights(model, temporary_weights)
+        if save_architecture is not None:
+            with new_file(save_architecture, force=force) as temporary_layers:
+                temporary_layers.write_text(architecture_text(architecture(wanted)), "utf-8")
     counts = count(model)
     saved = str(save_weights) if save_weights is not None else None
+    layers = str(save_architecture) if save_architecture is not None else None
     if as_json:
-        print_json({"model": str(path), "weights": saved, **asdict(counts)})
+        written = {"model": str(path), "weights": saved, "architecture": layers}
+        print_json({**written, **asdict(counts)})
         return
     echo(f"{path}: {counts.params:,} parameters, {counts.madds:,} multiply-adds")
     if saved:
         echo(f"{saved}: the weights")
+    if layers:
+        echo(f"{layers}: the layers")

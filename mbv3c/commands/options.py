@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mbv3c.execution.device.place import Place
     from mbv3c.graphs.input_shapes import InputShape
+    from mbv3c.graphs.spec import ModelSpec
     from mbv3c.targets.backend import Description
 
 
@@ -43,19 +44,32 @@ def taken(given: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: given.pop(name) for name in names}
 
 
-# Which MobileNetV3 to build.
+# Which network to build.
 model_options = all_of(
-    click.option("--variant", help="large or small.  [default: large]"),
-    click.option("--width", type=float, help="Width multiplier, 0.35 to 1.25.  [default: 1]"),
+    click.option(
+        "--network",
+        help="mobilenet_v3, mobilenet_v2, mnasnet_a1 or mnasnet_b1.  [default: mobilenet_v3]",
+    ),
+    click.option(
+        "--architecture", type=PATH, help="A .json file with the layers of a network of your own."
+    ),
+    click.option("--variant", help="Of mobilenet_v3: large or small.  [default: large]"),
+    click.option(
+        "--width", type=float, help="Width multiplier, 0.35 to 1.25 (others 1.4).  [default: 1]"
+    ),
     click.option("--width-rule", help="torchvision or tensorflow.  [default: torchvision]"),
     click.option("--padding", help="symmetric or same (TensorFlow).  [default: symmetric]"),
     click.option("--minimalistic", is_flag=True, default=None, help="No SE, ReLU, 3x3."),
     click.option("--dilated", is_flag=True, default=None, help="Output stride 16."),
     click.option("--reduced-tail", is_flag=True, default=None, help="Half the last stage."),
-    click.option("--bn-epsilon", type=float, help="1e-5 for timm's own weights.  [default: 1e-3]"),
+    click.option(
+        "--bn-epsilon",
+        type=float,
+        help="1e-5 for timm's own weights.  [default: 1e-3; 1e-5 of other networks]",
+    ),
     click.option(
         "--head",
-        help="classify, lraspp (segmentation) or ssdlite (detection).  [default: classify]",
+        help="classify, lraspp or raspp (segmentation), ssdlite (detection).  [default: classify]",
     ),
     click.option(
         "--lraspp-pool",
@@ -64,12 +78,12 @@ model_options = all_of(
     click.option(
         "--resolution",
         type=int,
-        help="Input side: 96 to 512 by 32, 224 by default; lraspp up to 2048; ssdlite 320.",
+        help="Input side: 32 to 512 by 32, 224 by default; (l)raspp 96 to 2048; ssdlite 320.",
     ),
     click.option(
         "--classes",
         type=int,
-        help="1000 by default; 21 for lraspp; 91 for ssdlite, background included.",
+        help="1000 by default; 21 for (l)raspp; 91 for ssdlite, background included.",
     ),
     click.option("--batch", type=int, help="Images per inference, of a MODEL, too.  [default: 1]"),
     click.option("--seed", type=int, help="Seed of the weights.  [default: 0]"),
@@ -121,17 +135,23 @@ def built(spec: dict[str, Any]) -> "onnx.ModelProto":
         UsageError: the options do not go together.
     """
     from mbv3c.graphs.builder import build_model
-    from mbv3c.graphs.spec import HEAD_TRAITS, ModelSpec
+
+    return build_model(*spec_of(spec))
+
+
+def spec_of(spec: dict[str, Any]) -> "tuple[ModelSpec, Path | None]":
+    """Return what the options of `model_options` say, and the file of weights.
+
+    Raises:
+        UsageError: the options do not go together.
+    """
+    from mbv3c.graphs.spec import completed
 
     given = {key: value for key, value in spec.items() if value is not None}
     weights = given.pop("weights", None)
     if weights is not None and "seed" in given:
         raise UsageError("--seed and --weights exclude each other: both say which weights")
-    head = HEAD_TRAITS.get(given.get("head", "classify"))
-    if head is not None:
-        given.setdefault("classes", head.classes)
-        given.setdefault("resolution", head.resolution)
-    return build_model(ModelSpec(**given), weights)
+    return completed(given), weights
 
 
 def load_given(

@@ -1,21 +1,23 @@
 """Read the blocks of a network off its skeleton."""
 
-from typing import cast
+from itertools import pairwise, takewhile
+from typing import cast, get_args
 
 from mbv3c.graphs.anchors import PER_CELL
+from mbv3c.graphs.architecture import Activation, Architecture, Block, GateFunction
 from mbv3c.graphs.skeleton import ConvGeometry, SkeletonStep
-from mbv3c.graphs.spec import Activation, Architecture, Block, squeeze_channels
 
 
 class MismatchError(Exception):
-    """The graph is no MobileNetV3; the message says why."""
+    """The graph is no network of inverted residual blocks; the message says why."""
 
 
 def read_architecture(steps: tuple[SkeletonStep, ...]) -> tuple[Architecture, str | None, int]:
     """Return the network that stands behind a skeleton, its head and its number of classes.
 
     Without a classifier, the last convolution and the hidden layer are 0. With an unknown head,
-    the head is None and the classes are 0. The activations may be others than MobileNetV3's.
+    the head is None and the classes are 0. The activations and gates may be others than those of
+    the published networks.
 
     Raises:
         MismatchError: the graph is no chain of inverted residual blocks after a stem.
@@ -28,6 +30,7 @@ class _BlockReader:
 
     def __init__(self, steps: tuple[SkeletonStep, ...]) -> None:
         self._steps = steps
+        self._gates: set[GateFunction] = set()
         self._users: list[list[int]] = [[] for _ in steps]
         for index, step in enumerate(steps):
             for source in {source.step for source in step.sources}:
@@ -48,11 +51,18 @@ class _BlockReader:
             channels = block.out
             blocks.append(block)
         last_conv, hidden, classes = self._classifier(current, activation) or (0, 0, 0)
-        network = Architecture(conv.channels_out, tuple(blocks), last_conv, hidden, activation)
-        if hidden:
+        if len(self._gates) > 1:
+            raise MismatchError(f"its gates are {' and '.join(sorted(self._gates))}")
+        gate = next(iter(self._gates), Architecture.gate)
+        network = Architecture(
+            conv.channels_out, tuple(blocks), last_conv, hidden, activation, gate
+        )
+        if last_conv:
             return network, "classify", classes
         if classes := self._lraspp_classes(current):
             return network, "lraspp", classes
+        if classes := self._raspp_classes(current):
+            return network, "raspp", classes
         classes = self._ssdlite_classes(current)
         return network, "ssdlite" if classes else None, classes
 
@@ -81,8 +91,9 @@ class _BlockReader:
         activation = self._activation(depthwise, users[0])
         if before not in (None, activation):
             raise MismatchError(f"{name} has two activations, {before} and {activation}")
-        squeeze = any(self._steps[user].kind == "pool" for user in users)
-        end = self._squeeze_excite(name, depthwise) if squeeze else depthwise
+        end, squeeze = depthwise, 0
+        if self._has_branch(users):
+            end, squeeze = self._squeeze_excite(name, depthwise)
         project = self._only(self._users[end], f"follows the depthwise convolution of {name}")
         if not _is_pointwise(self._steps[project].conv):
             raise MismatchError(f"no projection follows the depthwise convolution of {name}")
@@ -104,8 +115,11 @@ class _BlockReader:
         )
         return block, sums[0] if sums else project
 
-    def _squeeze_excite(self, name: str, depthwise: int) -> int:
-        """Read a branch pool → reduce → expand → multiply; return the multiplication."""
+    def _has_branch(self, users: list[int]) -> bool:
+        return any(self._steps[user].kind == "pool" for user in users)
+
+    def _squeeze_excite(self, name: str, depthwise: int) -> tuple[int, int]:
+        """Read a branch pool → reduce → expand → multiply; return its end and its width."""
         where = f"stands in the squeeze-and-excite branch of {name}"
         pools = [user for user in self._users[depthwise] if self._steps[user].kind == "pool"]
         pool = self._only(pools, where)
@@ -115,20 +129,14 @@ class _BlockReader:
         gated = {source.step for source in self._steps[scale].sources} == {depthwise, expand}
         if self._steps[scale].kind != "mul" or not gated:
             raise MismatchError(f"the squeeze-and-excite branch of {name} gates something else")
-        channels = self._conv(reduce).channels_out, self._conv(expand).channels_out
-        full = self._conv(depthwise).channels_out
-        if channels != (squeeze_channels(full), full):
-            raise MismatchError(
-                f"the squeeze-and-excite branch of {name} has {channels[0]} channels, "
-                f"{squeeze_channels(full)} in MobileNetV3"
-            )
         functions = self._activation(reduce, expand), self._activation(expand, scale)
-        if functions != ("relu", "hardsigmoid"):
+        if functions[0] != "relu" or functions[1] not in get_args(GateFunction):
             raise MismatchError(
                 f"the squeeze-and-excite branch of {name} has {' and '.join(functions)}, relu "
                 "and hardsigmoid in MobileNetV3"
             )
-        return scale
+        self._gates.add(cast(GateFunction, functions[1]))
+        return scale, self._conv(reduce).channels_out
 
     def _classifier(self, current: int, activation: Activation) -> tuple[int, int, int] | None:
         """Return the channels of the last convolution, the hidden layer and the logits.
@@ -136,23 +144,23 @@ class _BlockReader:
         None if what follows is no classifier.
         """
         chain = [current]
-        for _ in range(4):
-            if len(self._users[chain[-1]]) != 1:
-                return None
+        while len(chain) < 5 and len(self._users[chain[-1]]) == 1:
             chain.append(self._users[chain[-1]][0])
-        _, last, pool, hidden, logits = chain
-        if self._steps[pool].kind != "pool":
+        if len(chain) < 4 or self._steps[chain[2]].kind != "pool":
             return None
-        layers = [self._steps[index].conv for index in (last, hidden, logits)]
-        if not all(_is_pointwise(conv) for conv in layers):
+        _, last, pool, *behind = chain
+        dense = list(takewhile(lambda index: _is_pointwise(self._steps[index].conv), behind))
+        layers = [self._steps[index].conv for index in (last, *dense)]
+        if not dense or not _is_pointwise(layers[0]):
             return None
-        for source, user in ((last, pool), (hidden, logits)):
+        activated = [(last, pool), *pairwise(dense)]
+        for source, user in activated:
             actual = self._activation(source, user)
             if actual != activation:
                 name = self._steps[source].name
                 raise MismatchError(f"{name} has the activation {actual}, the stem {activation}")
-        first, second, third = (cast(ConvGeometry, conv).channels_out for conv in layers)
-        return first, second, third
+        first, *hidden, classes = (cast(ConvGeometry, conv).channels_out for conv in layers)
+        return first, sum(hidden), classes
 
     def _lraspp_classes(self, current: int) -> int:
         """Return the number of classes of an LR-ASPP after the last block; 0 if there is none.
@@ -167,6 +175,23 @@ class _BlockReader:
                 below = [self._steps[source.step].sources[0].step for source in step.sources]
                 if len(sizes) == 1 and any(self._steps[index].kind == "Resize" for index in below):
                     return sizes.pop()
+        return 0
+
+    def _raspp_classes(self, current: int) -> int:
+        """Return the number of classes of an R-ASPP after the last block; 0 if there is none.
+
+        It ends with an upsampled 1x1 convolution behind another one that reads a Concat.
+        """
+        for step in self._steps[current:]:
+            if step.kind != "Resize" or len(step.sources) != 1:
+                continue
+            logits = self._steps[step.sources[0].step]
+            if not _is_pointwise(logits.conv):
+                continue
+            project = self._steps[logits.sources[0].step]
+            joined = [self._steps[source.step].kind for source in project.sources]
+            if _is_pointwise(project.conv) and joined == ["Concat"]:
+                return cast(ConvGeometry, logits.conv).channels_out
         return 0
 
     def _ssdlite_classes(self, current: int) -> int:

@@ -1,4 +1,4 @@
-"""Build MobileNetV3 as an ONNX graph, spelled the way training frameworks export it.
+"""Build MobileNetV3 and its relatives as ONNX graphs, spelled as training frameworks export them.
 
 Convolutions carry no bias and are followed by BatchNormalization; hard-swish and hard-sigmoid
 stand in primitive operators (Add, Clip, Mul, Div). The rewrites in `mbv3c.passes` turn this into
@@ -10,16 +10,10 @@ from pathlib import Path
 
 import onnx
 
+from mbv3c.graphs.architecture import Architecture, Block, GateFunction
 from mbv3c.graphs.heads import HEADS
 from mbv3c.graphs.initialize import initialize
-from mbv3c.graphs.spec import (
-    HEAD_TRAITS,
-    Architecture,
-    Block,
-    ModelSpec,
-    architecture,
-    squeeze_channels,
-)
+from mbv3c.graphs.spec import HEAD_TRAITS, ModelSpec, architecture
 from mbv3c.graphs.weights.files import load_weights
 from mbv3c.graphs.writer import INPUT, Features, GraphWriter, add_metadata
 
@@ -67,18 +61,20 @@ def _features(graph: GraphWriter, arch: Architecture) -> Features:
     channels = arch.stem
     expansions, outputs = [], []
     for index, block in enumerate(arch.blocks, start=1):
-        expanded, x = _inverted_residual(graph, f"features.{index}", x, channels, block)
+        expanded, x = _inverted_residual(graph, f"features.{index}", x, channels, block, arch.gate)
         channels = block.out
         expansions.append(expanded)
         outputs.append(x)
+    if not arch.last_conv:
+        return Features(tuple(expansions), tuple(outputs), x, channels)
     last = f"features.{len(arch.blocks) + 1}"
     x = graph.conv_bn(last, x, channels, arch.last_conv)
     x = graph.activation(f"{last}.act", x, arch.activation)
-    return Features(tuple(expansions), tuple(outputs), x)
+    return Features(tuple(expansions), tuple(outputs), x, arch.last_conv)
 
 
 def _inverted_residual(
-    graph: GraphWriter, name: str, x: str, channels: int, block: Block
+    graph: GraphWriter, name: str, x: str, channels: int, block: Block, gate: GateFunction
 ) -> tuple[str, str]:
     """Write a block; return its activated expansion and its output."""
     y = x
@@ -91,18 +87,19 @@ def _inverted_residual(
     )
     y = graph.activation(f"{name}.depthwise.act", y, block.activation)
     if block.squeeze:
-        y = _squeeze_excite(graph, f"{name}.se", y, block.expand)
+        y = _squeeze_excite(graph, f"{name}.se", y, block, gate)
     y = graph.conv_bn(f"{name}.project", y, block.expand, block.out)
     if block.stride == 1 and block.out == channels:
         y = graph.node("Add", f"{name}.residual", [x, y])
     return expanded, y
 
 
-def _squeeze_excite(graph: GraphWriter, name: str, x: str, channels: int) -> str:
-    squeezed = squeeze_channels(channels)
+def _squeeze_excite(
+    graph: GraphWriter, name: str, x: str, block: Block, gate: GateFunction
+) -> str:
     s = graph.node("GlobalAveragePool", f"{name}.pool", [x])
-    s = graph.conv_bias(f"{name}.reduce", s, channels, squeezed)
+    s = graph.conv_bias(f"{name}.reduce", s, block.expand, block.squeeze)
     s = graph.node("Relu", f"{name}.relu", [s])
-    s = graph.conv_bias(f"{name}.expand", s, squeezed, channels)
-    s = graph.hardsigmoid(f"{name}.gate", s)
+    s = graph.conv_bias(f"{name}.expand", s, block.squeeze, block.expand)
+    s = graph.gate(f"{name}.gate", s, gate)
     return graph.node("Mul", f"{name}.scale", [s, x])

@@ -134,6 +134,8 @@ class _Parameters:
         y = _EVALUATE[node.op_type](node, x, self._arrays[weight], 0.0)
         scale = spread / float(y.std())
         noise = self._random(bias).normal(0.0, 0.1, self._arrays[bias].shape)
+        if (y * scale + noise).max() <= 0:  # a ReLU would swallow a gate of few channels whole
+            scale = -scale
         self._arrays[weight] = _single(self._arrays[weight] * _coarse(np.array(scale)))
         self._arrays[bias] = _single(noise)
 
@@ -230,6 +232,12 @@ def _upsample(node: onnx.NodeProto, x: Array, scales: Array) -> Array:
     return x
 
 
+def _concat(node: onnx.NodeProto, *maps: Array) -> Array:
+    """Put channels behind each other; a single pixel stands for all of a map."""
+    sides = max(x.shape[1:3] for x in maps)
+    return np.concatenate([np.broadcast_to(x, (len(x), *sides, x.shape[3])) for x in maps], 3)
+
+
 # The operators that `mbv3c.graphs.builder` writes, on channels-last arrays.
 _EVALUATE: dict[str, Callable[..., Array]] = {
     "Conv": _conv,
@@ -245,5 +253,6 @@ _EVALUATE: dict[str, Callable[..., Array]] = {
     "AveragePool": lambda node, x: x.mean(axis=(1, 2), keepdims=True),
     "Sigmoid": lambda node, x: 1 / (1 + np.exp(-x)),
     "Resize": _upsample,
+    "Concat": _concat,
     "Flatten": lambda node, x: x.reshape(x.shape[0], -1),
 }

@@ -1,23 +1,46 @@
-"""MobileNetV3 as data.
+"""What `build` is asked for: the network, its options, and the head on it."""
 
-Source: Howard et al., "Searching for MobileNetV3", arXiv:1905.02244, Tables 1 (Large) and 2
-(Small). Where the paper is silent (squeeze width, BatchNormalization epsilon) the numbers are
-those of torchvision's `mobilenetv3.py`, whose parameter counts these tables reproduce.
-"""
-
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from mbv3c.errors import UsageError
+from mbv3c.graphs.architecture import Architecture
+from mbv3c.graphs.architecture_file import read_architecture_file
+from mbv3c.graphs.networks import CHAINS, VARIANTS, chain, mobilenet_v3
 
-Activation = Literal["relu", "hardswish"]
 WidthRule = Literal["torchvision", "tensorflow"]
 PaddingRule = Literal["symmetric", "same"]
-HeadName = Literal["classify", "lraspp", "ssdlite"]
+HeadName = Literal["classify", "lraspp", "raspp", "ssdlite"]
 LrasppPool = Literal["global", "paper"]
 
+V3 = "mobilenet_v3"
 BATCHNORM_EPSILON = 1e-3
 NARROWEST, WIDEST = 0.35, 1.25
+
+
+@dataclass(frozen=True)
+class NetworkTraits:
+    """What a network is called, and where it differs from MobileNetV3.
+
+    Attributes:
+        title: its name in text.
+        widest: the largest width multiplier.
+        bn_epsilon: default epsilon of its BatchNormalizations, that of torchvision's weights.
+    """
+
+    title: str
+    widest: float = 1.4
+    bn_epsilon: float = 1e-5
+
+
+NETWORKS: dict[str, NetworkTraits] = {
+    V3: NetworkTraits("MobileNetV3", WIDEST, BATCHNORM_EPSILON),
+    "mobilenet_v2": NetworkTraits("MobileNetV2"),
+    "mnasnet_a1": NetworkTraits("MnasNet-A1"),
+    "mnasnet_b1": NetworkTraits("MnasNet-B1"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +60,8 @@ class HeadTraits:
             maps of a detector have neighbouring pixels only at the detector's own resolution.
         detects: whether the head finds objects: it then needs features at stride 32, and its
             first class is the background.
+        on_last_block: whether the head stands on the last block, so that MobileNetV2 and MnasNet
+            have no last convolution.
     """
 
     classes: int
@@ -48,13 +73,15 @@ class HeadTraits:
     reduced_tail: bool = False
     calibration: int = 128
     detects: bool = False
+    on_last_block: bool = False
 
 
 HEAD_TRAITS: dict[str, HeadTraits] = {
     # ImageNet
-    "classify": HeadTraits(1000, 224, range(96, 513, 32)),
+    "classify": HeadTraits(1000, 224, range(32, 513, 32)),
     # COCO with the labels of Pascal VOC; the paper segments images of up to 2048 pixels
     "lraspp": HeadTraits(21, 224, range(96, 2049, 32), dilated=True),
+    "raspp": HeadTraits(21, 224, range(96, 2049, 32), dilated=True, on_last_block=True),
     # COCO with its gaps, background included; trained from nothing, hence the reduced tail
     "ssdlite": HeadTraits(
         classes=91,
@@ -70,104 +97,13 @@ HEAD_TRAITS: dict[str, HeadTraits] = {
 
 
 @dataclass(frozen=True)
-class Block:
-    """One inverted residual block (one row of the paper's table).
-
-    Attributes:
-        kernel: side of the depthwise kernel.
-        expand: channels between the expansion and the projection.
-        out: output channels.
-        squeeze: whether a squeeze-and-excite branch follows the depthwise activation.
-        activation: activation after the expansion and the depthwise convolution.
-        stride: stride of the depthwise convolution.
-        dilation: dilation of the depthwise convolution.
-    """
-
-    kernel: int
-    expand: int
-    out: int
-    squeeze: bool
-    activation: Activation
-    stride: int
-    dilation: int = 1
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A whole classification network.
-
-    Attributes:
-        stem: output channels of the first 3x3 convolution (stride 2).
-        blocks: the inverted residual blocks in order.
-        last_conv: channels of the 1x1 convolution before the global pool.
-        hidden: width of the classifier's hidden layer (no BatchNormalization).
-        activation: activation of the stem, the last convolution and the hidden layer.
-    """
-
-    stem: int
-    blocks: tuple[Block, ...]
-    last_conv: int
-    hidden: int
-    activation: Activation = "hardswish"
-
-
-# fmt: off
-LARGE = Architecture(
-    stem=16,
-    blocks=(
-        #     k  expand out  squeeze activation  stride
-        Block(3,  16,   16,  False,  "relu",      1),
-        Block(3,  64,   24,  False,  "relu",      2),
-        Block(3,  72,   24,  False,  "relu",      1),
-        Block(5,  72,   40,  True,   "relu",      2),
-        Block(5, 120,   40,  True,   "relu",      1),
-        Block(5, 120,   40,  True,   "relu",      1),
-        Block(3, 240,   80,  False,  "hardswish", 2),
-        Block(3, 200,   80,  False,  "hardswish", 1),
-        Block(3, 184,   80,  False,  "hardswish", 1),
-        Block(3, 184,   80,  False,  "hardswish", 1),
-        Block(3, 480,  112,  True,   "hardswish", 1),
-        Block(3, 672,  112,  True,   "hardswish", 1),
-        Block(5, 672,  160,  True,   "hardswish", 2),
-        Block(5, 960,  160,  True,   "hardswish", 1),
-        Block(5, 960,  160,  True,   "hardswish", 1),
-    ),
-    last_conv=960,
-    hidden=1280,
-)
-
-SMALL = Architecture(
-    stem=16,
-    blocks=(
-        #     k  expand out  squeeze activation  stride
-        Block(3,  16,   16,  True,   "relu",      2),
-        Block(3,  72,   24,  False,  "relu",      2),
-        Block(3,  88,   24,  False,  "relu",      1),
-        Block(5,  96,   40,  True,   "hardswish", 2),
-        Block(5, 240,   40,  True,   "hardswish", 1),
-        Block(5, 240,   40,  True,   "hardswish", 1),
-        Block(5, 120,   48,  True,   "hardswish", 1),
-        Block(5, 144,   48,  True,   "hardswish", 1),
-        Block(5, 288,   96,  True,   "hardswish", 2),
-        Block(5, 576,   96,  True,   "hardswish", 1),
-        Block(5, 576,   96,  True,   "hardswish", 1),
-    ),
-    last_conv=576,
-    hidden=1024,
-)
-# fmt: on
-
-VARIANTS: dict[str, Architecture] = {"large": LARGE, "small": SMALL}
-
-
-@dataclass(frozen=True)
 class ModelSpec:
     """What `build` is asked for.
 
     Attributes:
-        variant: a key of `VARIANTS`.
-        width: multiplier of the channel counts, 0.35 to 1.25.
-        width_rule: how `width` applies, see `architecture`.
+        variant: of MobileNetV3: a key of `VARIANTS`.
+        width: multiplier of the channel counts, 0.35 to 1.25, or to 1.4 for other networks.
+        width_rule: how `width` applies, see `mbv3c.graphs.networks.mobilenet_v3`.
         padding: `symmetric` (kernel // 2 on every side: torchvision, timm) or `same`
             (TensorFlow's: at stride 2 one row and column more at the end than at the start).
         minimalistic: whether to leave out squeeze-and-excite and use only ReLU and 3x3 kernels.
@@ -175,11 +111,12 @@ class ModelSpec:
             output stride is 16.
         reduced_tail: whether the last three blocks, the last convolution and the hidden layer
             have half the channels.
-        bn_epsilon: epsilon of every BatchNormalization outside LR-ASPP's head. Checkpoints of
-            torchvision and timm's `tf_*` want 1e-3, timm's other `mobilenetv3_*` want 1e-5; a
-            state dict does not say which.
-        head: `classify`, `lraspp` (segmentation, which implies `dilated`) or `ssdlite` (detection,
-            which implies `reduced_tail`, as in torchvision, and excludes `dilated`).
+        bn_epsilon: epsilon of every BatchNormalization outside LR-ASPP's and R-ASPP's heads.
+            Checkpoints of torchvision's MobileNetV3 and timm's `tf_*` want 1e-3, timm's other
+            `mobilenetv3_*` and torchvision's other networks 1e-5; a state dict does not say which.
+        head: `classify`, `lraspp` or `raspp` (segmentation, which implies `dilated`) or `ssdlite`
+            (detection, which implies `reduced_tail` in MobileNetV3, as in torchvision, and
+            excludes `dilated`).
         lraspp_pool: how LR-ASPP pools its features: `global` (torchvision), or `paper`: windows of
             49x49 at stride (16, 20), which differ from the whole map above 784 pixels.
         resolution: side of the square input in pixels, one that `HEAD_TRAITS` lists for the head.
@@ -187,6 +124,11 @@ class ModelSpec:
             the background.
         batch: images per inference, at least 1.
         seed: seed of the weights.
+        network: a key of `NETWORKS`. `variant`, `width_rule`, `minimalistic` and `reduced_tail`
+            are MobileNetV3's.
+        layers: layers of one's own in the place of a published network; they exclude all options
+            that say which layers there are.
+        layers_name: what the model with these layers is called.
 
     Raises:
         UsageError: a value is not among those listed above.
@@ -206,9 +148,13 @@ class ModelSpec:
     classes: int = 1000
     batch: int = 1
     seed: int = 0
+    network: str = V3
+    layers: Architecture | None = None
+    layers_name: str = ""
 
     def __post_init__(self) -> None:
         choices = {
+            "network": tuple(NETWORKS),
             "variant": tuple(VARIANTS),
             "width_rule": get_args(WidthRule),
             "padding": get_args(PaddingRule),
@@ -221,8 +167,10 @@ class ModelSpec:
                 raise UsageError(
                     f"unknown {option} {getattr(self, field)!r}; known: {', '.join(known)}"
                 )
-        if not NARROWEST <= self.width <= WIDEST:
-            raise UsageError(f"width must be {NARROWEST} to {WIDEST}, got {self.width:g}")
+        self._check_layers()
+        widest = NETWORKS[self.network].widest
+        if not NARROWEST <= self.width <= widest:
+            raise UsageError(f"width must be {NARROWEST} to {widest}, got {self.width:g}")
         head = HEAD_TRAITS[self.head]
         sides = head.resolutions
         if self.resolution not in sides:
@@ -249,10 +197,48 @@ class ModelSpec:
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, got {self.seed}")
 
+    def _check_layers(self) -> None:
+        """Refuse options that say which layers there are where these are others."""
+        of_v3 = ("variant", "width_rule", "minimalistic", "reduced_tail")
+        if self.layers is not None:
+            of_others = (*of_v3, "network", "width", "dilated")
+            said, why = self._given(of_others), "the architecture says all layers"
+        elif self.network != V3:
+            said, why = self._given(of_v3), f"{self.network} has no such option"
+        else:
+            return
+        if said:
+            raise UsageError(f"leave {', '.join(said)} out: {why}")
+        if self.layers is not None:
+            self._check_head(self.layers)
+
+    def _given(self, names: tuple[str, ...]) -> list[str]:
+        return [
+            f"--{name.replace('_', '-')}"
+            for name in names
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default
+        ]
+
+    def _check_head(self, layers: Architecture) -> None:
+        """Refuse layers on which a head finds no features."""
+        wanted = {"lraspp": (8, 16), "raspp": (16,), "ssdlite": (16, 32)}.get(self.head, ())
+        strides = layers.strides()
+        if wanted and strides[-1:] != wanted[-1:]:
+            raise UsageError(
+                f"head {self.head} stands on blocks that end at stride {wanted[-1]}; those of "
+                f"this architecture end at {strides[-1]}"
+            )
+        missing = [stride for stride in wanted if stride not in strides]
+        if missing:
+            raise UsageError(f"head {self.head} needs a block at stride {missing[0]}")
+
     @property
     def name(self) -> str:
         """Name of the model in files and bundles, e.g. `mobilenet_v3_large_0.75`."""
-        parts = ["mobilenet_v3", self.variant]
+        if self.layers is not None:
+            parts = [self.layers_name or "network"]
+        else:
+            parts = [self.network, *([self.variant] if self.network == V3 else [])]
         parts += [f"{self.width:g}"] if self.width != 1.0 else []
         parts += [self.head] if self.head != "classify" else []
         parts += [f"{self.lraspp_pool}_pool"] if self.lraspp_pool != "global" else []
@@ -265,50 +251,47 @@ class ModelSpec:
         return (self.batch, 3, self.resolution, self.resolution)
 
 
-def architecture(spec: ModelSpec) -> Architecture:
-    """Return the layers of a spec: the paper's table with its options applied.
+def completed(given: Mapping[str, Any]) -> ModelSpec:
+    """Return the spec of some fields, the others as network and head have them.
 
-    Both width rules round every count with `make_divisible`. `torchvision` scales every entry of
-    the table. `tensorflow` (Keras' `MobileNetV3Large` and `Small`) keeps the stem at 16 channels,
-    scales the outputs of the blocks, takes each expansion as the table's ratio times the block's
-    real input, and scales the hidden layer only above width 1.
+    Args:
+        given: fields of `ModelSpec`, and `architecture`: a file with the layers, whose name
+            becomes the model's.
+
+    Raises:
+        UsageError: the fields do not go together, or the file is no architecture.
     """
-    table = VARIANTS[spec.variant]
-    tail = len(table.blocks) - 3  # the last three blocks are C4, or C5 in detection's terms
+    fields = dict(given)
+    path = fields.pop("architecture", None)
+    if path is not None:
+        path = Path(path)
+        fields |= {"layers": read_architecture_file(path), "layers_name": path.stem}
+    head = HEAD_TRAITS.get(fields.get("head", "classify"))
+    if head is not None:
+        fields = {"classes": head.classes, "resolution": head.resolution} | fields
+    network = NETWORKS.get(fields.get("network", V3))
+    if network is not None:
+        fields.setdefault("bn_epsilon", network.bn_epsilon)
+    return ModelSpec(**fields)
+
+
+def architecture(spec: ModelSpec) -> Architecture:
+    """Return the layers of a spec: the published table with its options applied, or its own."""
+    if spec.layers is not None:
+        return spec.layers
     head = HEAD_TRAITS[spec.head]
-    divisor = 2 if spec.reduced_tail or head.reduced_tail else 1
     dilated = spec.dilated or head.dilated
-    scales_all = spec.width_rule == "torchvision"
-    stem = make_divisible(table.stem * spec.width) if scales_all else table.stem
-    blocks: list[Block] = []
-    inputs = [table.stem, *(block.out for block in table.blocks)]
-    for index, (block, channels) in enumerate(zip(table.blocks, inputs, strict=False)):
-        out = block.out // divisor if index >= tail else block.out
-        expand = block.expand // divisor if index > tail else block.expand
-        source = channels // divisor if index > tail else channels
-        real_input = blocks[-1].out if blocks else stem
-        scaled = expand * spec.width if scales_all else real_input * expand / source
-        dilation = 2 if dilated and index >= tail else 1
-        blocks.append(
-            replace(
-                block,
-                kernel=3 if spec.minimalistic else block.kernel,
-                expand=make_divisible(scaled),
-                out=make_divisible(out * spec.width),
-                squeeze=block.squeeze and not spec.minimalistic,
-                activation="relu" if spec.minimalistic else block.activation,
-                stride=1 if dilation > 1 else block.stride,
-                dilation=dilation,
-            )
+    if spec.network == V3:
+        return mobilenet_v3(
+            spec.variant,
+            spec.width,
+            spec.width_rule,
+            minimalistic=spec.minimalistic,
+            dilated=dilated,
+            reduced_tail=spec.reduced_tail or head.reduced_tail,
         )
-    hidden = table.hidden // divisor
-    return Architecture(
-        stem=stem,
-        blocks=tuple(blocks),
-        last_conv=make_divisible(6 * blocks[-1].out),
-        hidden=make_divisible(hidden * spec.width) if scales_all or spec.width > 1 else hidden,
-        activation="relu" if spec.minimalistic else table.activation,
-    )
+    layers = chain(CHAINS[spec.network], spec.width, dilated=dilated)
+    return replace(layers, last_conv=0) if head.on_last_block else layers
 
 
 def pads(rule: str, size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
@@ -318,18 +301,3 @@ def pads(rule: str, size: int, kernel: int, stride: int, dilation: int) -> tuple
         return reach // 2, reach // 2
     total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
     return total // 2, total - total // 2
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """Round a channel count to the nearest multiple of `divisor`.
-
-    The result is at least `divisor` and never below 90 % of `value` (the rule of the TensorFlow
-    and torchvision implementations).
-    """
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
-
-
-def squeeze_channels(expand: int) -> int:
-    """Width of the squeeze-and-excite bottleneck of a block with `expand` channels."""
-    return make_divisible(expand / 4)

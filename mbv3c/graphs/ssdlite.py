@@ -1,4 +1,4 @@
-"""Detection: SSDLite on MobileNetV3 with decoded boxes, as in torchvision.
+"""Detection: SSDLite on MobileNetV3 or a relative with decoded boxes, as in torchvision.
 
 Source: torchvision's `ssdlite320_mobilenet_v3_large` (`models/detection/ssdlite.py`, `ssd.py`);
 Howard et al., arXiv:1905.02244, section 6.3; SSDLite itself: Sandler et al., arXiv:1801.04381,
@@ -9,8 +9,9 @@ import json
 from math import log
 
 from mbv3c.graphs.anchors import PER_CELL, anchors
+from mbv3c.graphs.architecture import Architecture
 from mbv3c.graphs.outputs import DETECTOR
-from mbv3c.graphs.spec import Architecture, ModelSpec
+from mbv3c.graphs.spec import ModelSpec
 from mbv3c.graphs.writer import Features, GraphOutput, GraphWriter
 
 BOXES, SCORES = "boxes", "scores"
@@ -37,7 +38,10 @@ def ssdlite(
       they are clipped to the image;
     - `scores` `(batch, anchors, classes)`: probabilities, the background first.
     """
-    maps = [(features.expansions[-3], arch.blocks[-3].expand), (features.last, arch.last_conv)]
+    first = arch.first_at(32)
+    assert first is not None, "checked with the spec"
+    maps = [(features.expansions[first], arch.blocks[first].expand)]
+    maps.append((features.last, features.channels))
     for index, channels in enumerate(_EXTRA_CHANNELS):
         wide = max(_MIN_CHANNELS, int(channels * spec.width))
         maps.append((_extra_block(graph, f"extra.{index}", *maps[-1], wide), wide))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,16 @@ import onnx
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from mbv3c.graphs.architecture import Activation, GateFunction
 from mbv3c.graphs.outputs import CLASS_AXES
-from mbv3c.graphs.spec import HEAD_TRAITS, Activation, ModelSpec, pads
+from mbv3c.graphs.spec import HEAD_TRAITS, V3, ModelSpec, pads
 
 OPSET = 17
 IR_VERSION = 8  # the ONNX IR version that belongs to opset 17
 
 INPUT = "input"
 
-_ELEMENTWISE = ("Add", "Clip", "Mul", "Div", "Relu")
+_KEEPS_SIDES = ("Add", "Clip", "Mul", "Div", "Relu", "Concat")
 
 
 def add_metadata(model: onnx.ModelProto, entries: dict[str, str]) -> None:
@@ -50,12 +51,34 @@ class Features:
         expansions: the activated expansion of every inverted residual block, in order; of a
             block without one, its input.
         blocks: the output of every inverted residual block, in order.
-        last: the output of the last 1x1 convolution, activated.
+        last: the output of the last 1x1 convolution, activated; without one that of the last
+            block.
+        channels: how many channels `last` has.
     """
 
     expansions: tuple[str, ...]
     blocks: tuple[str, ...]
     last: str
+    channels: int
+
+
+def _layers(spec: ModelSpec) -> dict[str, str]:
+    """Return the metadata that say which layers a network has."""
+    pool = {"lraspp_pool": spec.lraspp_pool} if spec.head == "lraspp" else {}
+    if spec.layers is not None:
+        layers = {"architecture": json.dumps(asdict(spec.layers))}
+        return {**layers, "head": spec.head, **pool, "padding": spec.padding}
+    name = {"variant": spec.variant} if spec.network == V3 else {"network": spec.network}
+    flags = ("dilated",) if spec.network != V3 else ("minimalistic", "dilated", "reduced_tail")
+    return {
+        **name,
+        "head": spec.head,
+        **pool,
+        "width": f"{spec.width:g}",
+        **({"width_rule": spec.width_rule} if spec.network == V3 else {}),
+        "padding": spec.padding,
+        **{flag: str(getattr(spec, flag)).lower() for flag in flags},
+    }
 
 
 class GraphWriter:
@@ -82,8 +105,10 @@ class GraphWriter:
     ) -> str:
         output = output or f"{name}.output"
         self._nodes.append(helper.make_node(op_type, inputs, [output], name=name, **attributes))
-        if op_type in _ELEMENTWISE:
+        if op_type in _KEEPS_SIDES:
             self._sides[output] = max(self._sides.get(name, 1) for name in inputs)
+        elif op_type == "GlobalAveragePool":
+            self._sides[output] = 1
         return output
 
     def conv_bn(
@@ -153,7 +178,9 @@ class GraphWriter:
     def resize(self, name: str, x: str, shape: tuple[int, ...]) -> str:
         """Write a bilinear resizing of the map, NCHW, corners not aligned."""
         sizes = self.constant(f"{name}.sizes", shape, "int64")
-        return self._resize(name, [x, "", "", sizes])
+        y = self._resize(name, [x, "", "", sizes])
+        self._sides[y] = shape[-1]
+        return y
 
     def _resize(self, name: str, inputs: list[str], output: str = "") -> str:
         return self.node(
@@ -180,11 +207,15 @@ class GraphWriter:
     def activation(self, name: str, x: str, activation: Activation) -> str:
         if activation == "relu":
             return self.node("Relu", name, [x])
+        if activation == "relu6":
+            return self.relu6(name, x)
         y = self._relu6_of_shifted(name, x)
         y = self.node("Mul", f"{name}.mul", [x, y])
         return self.node("Div", f"{name}.div", [y, self._six()])
 
-    def hardsigmoid(self, name: str, x: str) -> str:
+    def gate(self, name: str, x: str, function: GateFunction) -> str:
+        if function == "sigmoid":
+            return self.node("Sigmoid", name, [x])
         y = self._relu6_of_shifted(name, x)
         return self.node("Div", f"{name}.div", [y, self._six()])
 
@@ -210,15 +241,7 @@ class GraphWriter:
             producer_name="mbv3c",
         )
         metadata = {
-            "variant": spec.variant,
-            "head": spec.head,
-            **({"lraspp_pool": spec.lraspp_pool} if spec.head == "lraspp" else {}),
-            "width": f"{spec.width:g}",
-            "width_rule": spec.width_rule,
-            "padding": spec.padding,
-            "minimalistic": str(spec.minimalistic).lower(),
-            "dilated": str(spec.dilated).lower(),
-            "reduced_tail": str(spec.reduced_tail).lower(),
+            **_layers(spec),
             "bn_epsilon": f"{spec.bn_epsilon:g}",
             "resolution": str(spec.resolution),
             "mean": json.dumps(HEAD_TRAITS[spec.head].mean),

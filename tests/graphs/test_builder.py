@@ -8,7 +8,8 @@ from onnx import helper
 
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.count import tensor_shapes
-from mbv3c.graphs.spec import BATCHNORM_EPSILON, VARIANTS, ModelSpec
+from mbv3c.graphs.networks import VARIANTS
+from mbv3c.graphs.spec import BATCHNORM_EPSILON, ModelSpec
 from mbv3c.graphs.writer import IR_VERSION, OPSET
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import run, session

@@ -3,16 +3,9 @@
 import pytest
 
 from mbv3c.errors import UsageError
-from mbv3c.graphs.spec import (
-    HEAD_TRAITS,
-    LARGE,
-    SMALL,
-    Architecture,
-    ModelSpec,
-    architecture,
-    make_divisible,
-    squeeze_channels,
-)
+from mbv3c.graphs.architecture import Architecture, make_divisible, squeeze_channels
+from mbv3c.graphs.networks import LARGE, SMALL
+from mbv3c.graphs.spec import HEAD_TRAITS, ModelSpec, architecture
 
 # arXiv:1905.02244, Tables 1 and 2: kernel, expansion, output, SE, activation, stride.
 LARGE_TABLE = """
@@ -115,7 +108,7 @@ def test_supported_resolutions(head: str) -> None:
         ({"variant": "medium"}, "unknown variant 'medium'; known: large, small"),
         (
             {"resolution": 100},
-            "resolution 100 is not supported with head classify; choose 96 to 512",
+            "resolution 100 is not supported with head classify; choose 32 to 512",
         ),
         ({"resolution": 544}, "resolution 544 is not supported"),
         ({"head": "lraspp", "resolution": 2080}, "with head lraspp; choose 96 to 2048 by 32"),

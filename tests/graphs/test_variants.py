@@ -6,9 +6,10 @@ import pytest
 from onnx import numpy_helper
 
 from mbv3c.errors import UsageError
+from mbv3c.graphs.architecture import Architecture
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.count import Counts, count, tensor_shapes
-from mbv3c.graphs.spec import Architecture, ModelSpec, architecture, pads
+from mbv3c.graphs.spec import ModelSpec, architecture, pads
 from mbv3c.parity.inputs import parity_inputs
 from mbv3c.parity.reference import run, session
 

@@ -1,4 +1,4 @@
-"""The names that torchvision and timm give to the tensors of MobileNetV3, by rule.
+"""The names that torchvision and timm give to the tensors of MobileNetV3 and others, by rule.
 
 Each convention is a function from our names to its own. Our names tell what a block has; the names
 in a file tell how timm groups blocks into stages. One block with expansion and SE:
@@ -20,9 +20,19 @@ so that the parts of block 13 of Large lie apart:
     extra.0.reduce.conv          backbone.extra.0.0.0
     head.classes.2.predict       head.classification_head.module_list.2.1
 
-Sources: torchvision's `models/mobilenetv3.py`, `models/segmentation/lraspp.py` and
-`models/detection/ssdlite.py`; timm's `models/mobilenetv3.py` and `_efficientnet_blocks.py`
-(`DepthwiseSeparableConv` for blocks without expansion).
+MobileNetV2 and MnasNet, whose blocks have no name for each part in torchvision:
+
+    ours                         torchvision V2            torchvision MnasNet
+    features.4.expand.conv       features.4.conv.0.0       layers.9.0.layers.0
+    features.4.expand.bn         features.4.conv.0.1       layers.9.0.layers.1
+    features.4.depthwise.conv    features.4.conv.1.0       layers.9.0.layers.3
+    features.4.project.conv      features.4.conv.2         layers.9.0.layers.6
+    features.4.project.bn        features.4.conv.3         layers.9.0.layers.7
+
+Sources: torchvision's `models/mobilenetv3.py`, `models/mobilenetv2.py`, `models/mnasnet.py`,
+`models/segmentation/lraspp.py` and `models/detection/ssdlite.py`; timm's `models/mobilenetv3.py`,
+`efficientnet.py` and `_efficientnet_blocks.py` (`DepthwiseSeparableConv` for blocks without
+expansion).
 """
 
 import re
@@ -104,20 +114,62 @@ def _torchvision_module(
     return f"{root}.1.{behind}{inside}" if behind else f"{root}.1.0.{position}"
 
 
+def _torchvision_v2(own: Collection[str], stored: Collection[str]) -> dict[str, str]:
+    """`features.N.conv.J`: J counts the convolutions; the last one's BatchNormalization, too."""
+    blocks = _blocks(own)
+
+    def translated(name: str) -> str:
+        feature, part, layer, leaf = _split(name)
+        if not feature:
+            return name
+        if not part:
+            return f"features.{feature}.{_CONV_BN[layer]}.{leaf}"
+        position = blocks[feature].index(part)
+        if part != "project":
+            return f"features.{feature}.conv.{position}.{_CONV_BN.get(layer, layer)}.{leaf}"
+        return f"features.{feature}.conv.{position + (layer == 'bn')}.{leaf}"
+
+    return {name: translated(name) for name in own}
+
+
+def _torchvision_mnasnet(own: Collection[str], stored: Collection[str]) -> dict[str, str]:
+    """`layers.S.B.layers.J`: stage, place in it, and layer, activations counted."""
+    features = _features(own)
+    places = _places(stored, len(features) - 3, "layers", first=8)
+    place = dict(zip(map(str, features[2:-1]), places, strict=False))
+    ends = {str(features[0]): 0, str(features[-1]): 14} if features else {}
+
+    def translated(name: str) -> str:
+        feature, part, layer, leaf = _split(name)
+        if not feature:
+            return name
+        if feature in ends and not part:
+            return f"layers.{ends[feature] + (layer == 'bn')}.{leaf}"
+        # The first block has no expansion, and lies open behind the stem.
+        where = f"{place[feature]}.layers" if feature in place else "layers"
+        return f"{where}.{_MNASNET_LAYERS.get(part, 0) + (layer == 'bn')}.{leaf}"
+
+    return {name: translated(name) for name in own}
+
+
 def _timm(own: Collection[str], stored: Collection[str]) -> dict[str, str]:
     """`blocks.S.B`: stage and place in the stage; stem, head and classifier stand outside."""
     blocks = _blocks(own)
-    features = sorted({int(f) for f in (_split(name)[0] for name in own) if f})
-    # The stem is no block; the last convolution is one, in a stage of its own.
-    places = _timm_places(stored, len(features[1:]))
-    place = {str(feature): where for feature, where in zip(features[1:], places, strict=True)}
+    features = _features(own)
+    # Of MobileNetV3 the last convolution is a block, in a stage of its own; of others, which have
+    # no hidden layer, it stands behind the blocks with a name of its own.
+    apart = "classifier.1.weight" in own
+    inside = features[1:-1] if apart else features[1:]  # the stem is no block
+    places = _places(stored, len(inside), "blocks")
+    place = {str(feature): where for feature, where in zip(inside, places, strict=True)}
 
     def translated(name: str) -> str:
         feature, part, layer, leaf = _split(name)
         if not feature:
             return _replaced(name, _TIMM_TAIL)
         if feature not in place:
-            return f"{_TIMM_STEM[layer]}.{leaf}"
+            names = _TIMM_STEM if int(feature) == features[0] else _TIMM_LAST
+            return f"{names[layer]}.{leaf}"
         where = place[feature]
         if not part:
             return f"{where}.{_TIMM_CONV_BN[layer]}.{leaf}"
@@ -131,22 +183,27 @@ def _timm(own: Collection[str], stored: Collection[str]) -> dict[str, str]:
     return {name: translated(name) for name in own}
 
 
-def _timm_places(stored: Collection[str], count: int) -> list[str]:
-    """Return `blocks.S.B` for `count` blocks in order, gaps in the file's numbering filled."""
+def _features(own: Collection[str]) -> list[int]:
+    """Return the numbers of stem, blocks and last convolution."""
+    return sorted({int(feature) for feature in (_split(name)[0] for name in own) if feature})
+
+
+def _places(stored: Collection[str], count: int, root: str, first: int = 0) -> list[str]:
+    """Return `root.S.B` for `count` blocks in order, gaps in the file's numbering filled."""
     lengths: dict[int, int] = {}
     for name in stored:
-        match = re.match(r"blocks\.(\d{1,3})\.(\d{1,3})\.", name)
+        match = re.match(rf"{root}\.(\d{{1,3}})\.(\d{{1,3}})\.", name)
         if match:
             stage, index = int(match[1]), int(match[2])
             lengths[stage] = max(lengths.get(stage, 0), index + 1)
+    beyond = max(lengths, default=first - 1) + 1
     places = [
-        f"blocks.{stage}.{index}"
-        for stage in range(max(lengths, default=-1) + 1)
+        f"{root}.{stage}.{index}"
+        for stage in range(first, beyond)
         for index in range(lengths.get(stage, 1))
     ]
-    beyond = max(lengths, default=-1) + 1
-    places += [f"blocks.{beyond}.{index}" for index in range(count - len(places))]
-    return places[:count]
+    places += [f"{root}.{beyond}.{index}" for index in range(count - len(places))]
+    return places[: max(count, 0)]
 
 
 def _replaced(name: str, modules: dict[str, str]) -> str:
@@ -208,9 +265,21 @@ _TORCHVISION_SSDLITE = {
 }
 _TIMM_CONV_BN = {"conv": "conv", "bn": "bn1"}
 _TIMM_STEM = {"conv": "conv_stem", "bn": "bn1"}
-_TIMM_TAIL = {"classifier.0": "conv_head", "classifier.3": "classifier"}
+_TIMM_LAST = {"conv": "conv_head", "bn": "bn2"}
+_TIMM_TAIL = {
+    "classifier.0": "conv_head",
+    "classifier.1": "classifier",
+    "classifier.3": "classifier",
+}
+_MNASNET_LAYERS = {"expand": 0, "depthwise": 3, "project": 6}
 # By how many convolutions the block has: with an expansion three, without two.
 _TIMM_CONVS = {2: ("conv_dw", "conv_pw"), 3: ("conv_pw", "conv_dw", "conv_pwl")}
 
 _Rule = Callable[[Collection[str], Collection[str]], dict[str, str]]
-_CONVENTIONS: dict[str, _Rule] = {"mbv3c": _own, "torchvision": _torchvision, "timm": _timm}
+_CONVENTIONS: dict[str, _Rule] = {
+    "mbv3c": _own,
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "torchvision MobileNetV2": _torchvision_v2,
+    "torchvision MnasNet": _torchvision_mnasnet,
+}
