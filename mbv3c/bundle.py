@@ -20,7 +20,7 @@ golden/scale.npy       range of every element, where those of channels differ by
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,7 +29,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from mbv3c.door.files import Refused, read_plain
+from mbv3c.door.files import Refused, plain_file, read_plain
 from mbv3c.door.models import read_written
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.feeds import Feed, numbered_files, save_array, save_feed, shape_text, shapes_of_feed
@@ -56,8 +56,10 @@ GOLDEN = "golden"
 GOLDEN_INPUT = "golden/input.npy"
 GOLDEN_OUTPUT = "golden/output.npy"
 GOLDEN_TOLERANCE = "golden/tolerance.txt"
+LABELS = " labels"  # behind a share of labels that may differ
 SCALED = " scaled"  # behind a tolerance that is a fraction of each element's range
 _MOST_SHAPES = 1 << 20  # bytes of shapes.txt
+MOST_FILE = 1 << 32  # bytes of any file
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,20 @@ def entry_for(folder: Path, feed: Feed) -> str:
     return entries[given]
 
 
+def read_listed(bundle: Bundle, name: str) -> bytes:
+    """Read a file of a bundle.
+
+    Raises:
+        BundleError: the bundle has no such file, or it cannot be read.
+    """
+    if name not in bundle.files:
+        raise BundleError(f"{bundle.path} is not whole: {name} is missing; compile it again")
+    try:
+        return read_plain(bundle.path / name, MOST_FILE)
+    except (OSError, Refused) as error:
+        raise BundleError(f"{bundle.path / name} cannot be read: {error}") from error
+
+
 def read_bundled(path: Path) -> onnx.ModelProto:
     """Read a model of a bundle.
 
@@ -201,10 +217,15 @@ def write_golden(folder: Path, golden: Golden, index: int = 0) -> None:
             save_array(file, scale)
     scales = golden.scales or [None] * len(golden.outputs)
     lines = [
-        f"{allowed:.9g}{' labels' if labels else SCALED if scale is not None else ''}\n"
+        f"{tolerance_text(allowed)}{LABELS if labels else SCALED if scale is not None else ''}\n"
         for allowed, labels, scale in zip(golden.allowed, golden.labels, scales, strict=True)
     ]
     tolerance.write_text("".join(lines))
+
+
+def tolerance_text(allowed: float) -> str:
+    """Write a tolerance as golden files have it."""
+    return f"{allowed:.9g}"
 
 
 def golden_scales(place: Path) -> Iterator[Path]:
@@ -245,8 +266,8 @@ def read_files(path: Path) -> ManifestFile:
     """Open a bundle and check every file against its manifest.
 
     Raises:
-        BundleError: `path` is no bundle, its schema is another one, or a file is missing or is
-            not the one that was written.
+        BundleError: `path` is no bundle, its schema is another one, a file is missing or is not
+            the one that was written, or something was added.
     """
     manifest = read_manifest(path)
     for name, digest in manifest.files.items():
@@ -256,9 +277,23 @@ def read_files(path: Path) -> ManifestFile:
             raise BundleError(f"{path} is not whole: {name} is missing; compile it again")
         if _sha256(path / name) != digest:
             raise BundleError(f"{path / name} was changed after compile; compile it again")
-    if SHAPES not in manifest.files and (path / SHAPES).exists():
-        raise BundleError(f"{path / SHAPES} was added after compile; remove it")
+    for name in _added(path, manifest.files):
+        raise BundleError(
+            f"{path / name} was added after compile: a bundle holds what its manifest lists, and "
+            "nothing beside it that a compiler or a device might read; move it elsewhere"
+        )
     return manifest
+
+
+def _added(folder: Path, listed: Collection[str]) -> Iterator[str]:
+    """Yield what lies in a bundle and is not listed; hidden files are those of other programs."""
+    above = {str(parent) for name in listed for parent in PurePosixPath(name).parents} | {"."}
+    known = {*listed, *above, MANIFEST, SIGNATURE}
+    for place in sorted(above):
+        for name in _names(folder / place):
+            path = str(PurePosixPath(place) / name)
+            if not name.startswith(".") and path not in known:
+                yield path
 
 
 def check_files(bundle: Bundle, program: Sequence[str]) -> None:
@@ -276,11 +311,27 @@ def check_files(bundle: Bundle, program: Sequence[str]) -> None:
             raise BundleError(f"{bundle.path} is not whole: {name} is missing; compile it again")
 
 
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be read: {error}") from error
+
+
 def _is_inside(name: str) -> bool:
     path = PurePosixPath(name)
     return bool(name) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the sha256 of a file.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
+    try:
+        with plain_file(path, MOST_FILE) as file:
+            opened: Any = file
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except (OSError, Refused) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error

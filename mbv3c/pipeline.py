@@ -23,9 +23,9 @@ from mbv3c.parity.ladder.climb import climb
 from mbv3c.parity.ladder.ladder import Ladder
 from mbv3c.parity.several_shapes import ShapesVerdict
 from mbv3c.parity.verdict import Verdict
-from mbv3c.prepare import Prepared, describe, prepare, programs_of
+from mbv3c.prepare import Prepared, check_model_record, describe, prepare, programs_of
 from mbv3c.progress import Progress
-from mbv3c.provenance import Making, write_provenance
+from mbv3c.provenance import Making, check_provenance, write_provenance
 from mbv3c.quantization.own_inputs import InputsRequest, read_all_inputs
 from mbv3c.scratch import scratch_folder
 from mbv3c.speed.measure import speed_of
@@ -84,8 +84,7 @@ def compile_model(
             for index, (one, made) in enumerate(zip(prepared, built, strict=True))
         ]
         manifest = backend.joined(described, built)
-        making = Making(backend.program, backend.needed, backend.built_in)
-        write_provenance(folder, manifest, making)
+        write_provenance(folder, manifest, _making(backend))
         bundle, verdict = bundles.write_manifest(folder, manifest), None
         if verify:
             verdict = _verified(backend, bundle, progress, known=prepared)
@@ -124,6 +123,10 @@ def _write_files(prepared: Sequence[Prepared], built: Sequence[Built], folder: P
         bundles.write_shapes(folder, [input_shapes_of(one.given) for one in prepared])
 
 
+def _making(backend: Backend) -> Making:
+    return Making(backend.program, backend.needed, backend.built_in)
+
+
 def _verified(
     backend: Backend,
     bundle: Bundle,
@@ -135,6 +138,8 @@ def _verified(
 ) -> Verdict:
     """Verify every shape of a bundle; `inputs` are the user's own, for each shape."""
     verdicts: dict[str, Verdict] = {}
+    if known is None:
+        check_model_record(bundle)
     with backend.programs(bundle) as programs:
         for index, program in enumerate(programs):
             own = None if inputs is None else inputs[index]
@@ -146,9 +151,10 @@ def _verified(
             verdicts[shape] = backend.verify(
                 program, progress, place, known[index] if known else None, own
             )
-    if len(programs) == 1:
-        return verdicts[shape]
-    return ShapesVerdict(verdicts)
+    verdict = verdicts[shape] if len(programs) == 1 else ShapesVerdict(verdicts)
+    if known is None and verdict.passed:  # else what is wrong says more
+        check_provenance(bundle, _making(backend))
+    return verdict
 
 
 def verify_bundle(

@@ -9,9 +9,9 @@ from typing import Any
 
 import onnx
 
-from mbv3c.bundle import quantized_name
+from mbv3c.bundle import Bundle, quantized_name, read_bundled
 from mbv3c.ends.rewrite import with_ends
-from mbv3c.errors import ModelError, UsageError
+from mbv3c.errors import BundleError, ModelError, UsageError
 from mbv3c.feeds import Feed, arrays_of, shape_text
 from mbv3c.graphs.frames import takes_pixels
 from mbv3c.graphs.input_shapes import InputShape
@@ -19,6 +19,7 @@ from mbv3c.graphs.load import input_shapes_of, model_inputs, with_shapes
 from mbv3c.graphs.size import check_size, stored_bytes
 from mbv3c.job import Job
 from mbv3c.manifest import (
+    MANIFEST,
     Manifest,
     ModelRecord,
     PassRecord,
@@ -184,9 +185,7 @@ def describe(prepared: Prepared, job: Job, tools: Sequence[str], index: int = 0)
     ]
     return Manifest(
         mbv3c=__version__,
-        model=ModelRecord(
-            given.graph.name, {entry.key: entry.value for entry in given.metadata_props}
-        ),
+        model=_recorded(given),
         target=TargetRecord(job.target.name),
         precision=job.precision.name,
         input=inputs[0],
@@ -216,6 +215,28 @@ def describe(prepared: Prepared, job: Job, tools: Sequence[str], index: int = 0)
         parity=None,
         tools={name: metadata.version(name) for name in tools},
     )
+
+
+def _recorded(given: onnx.ModelProto) -> ModelRecord:
+    return ModelRecord(
+        given.graph.name, {entry.key: entry.value for entry in given.metadata_props}
+    )
+
+
+def check_model_record(bundle: Bundle) -> None:
+    """Make sure that a manifest says of the model as given what the model says.
+
+    Raises:
+        BundleError: it does not: names of classes would be others, or what frames hold.
+    """
+    given, manifest = read_bundled(bundle.model), bundle.manifest
+    ends = [value.name for value in model_inputs(given)], [one.name for one in given.graph.output]
+    told = [one.name for one in manifest.inputs], [one.name for one in manifest.outputs]
+    if (_recorded(given), ends) != (manifest.model, told):
+        raise BundleError(
+            f"{bundle.path / MANIFEST} does not describe {bundle.model.name}: its name, metadata, "
+            "inputs or outputs are others; compile it again"
+        )
 
 
 def rewritten_for(

@@ -14,12 +14,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mbv3c.bundle import MODEL
+from mbv3c.bundle import MODEL, Bundle
+from mbv3c.door.documents import read_json
+from mbv3c.door.files import Refused
+from mbv3c.errors import BundleError
 from mbv3c.manifest import MANIFEST, SIGNATURE, Manifest
 
 SBOM, PROVENANCE = "sbom.cdx.json", "provenance.json"
@@ -58,6 +61,58 @@ def write_provenance(folder: Path, manifest: Manifest, making: Making) -> None:
     _write(folder / PROVENANCE, _statement(_hashed(folder, files), manifest, making))
 
 
+def check_provenance(bundle: Bundle, making: Making) -> None:
+    """Make sure that both documents say what the bundle and its manifest say.
+
+    Versions of packages that only they name are taken as they are.
+
+    Raises:
+        BundleError: a document says something else.
+    """
+    manifest, files = bundle.manifest, bundle.files
+    ordered = {
+        name: files[name] for name in sorted(files, key=PurePosixPath) if name != PROVENANCE
+    }
+    others = {name: digest for name, digest in ordered.items() if name != SBOM}
+    for name in {SBOM, PROVENANCE} & files.keys():
+        try:
+            told = read_json(bundle.path / name)
+            if name == SBOM:
+                built_in, versions = _versions_in_sbom(told)
+                wanted = _sbom(others, manifest, replace(making, built_in=built_in), versions)
+            else:
+                built_in, versions = _versions_in_statement(told)
+                wanted = _statement(
+                    ordered, manifest, replace(making, built_in=built_in), versions
+                )
+            same = told == json.loads(json.dumps(wanted))
+        except (OSError, Refused, LookupError, TypeError, AttributeError, ValueError):
+            same = False
+        if not same:
+            raise BundleError(
+                f"{bundle.path / name} does not say what is in the bundle, or how it was made; "
+                "compile it again"
+            )
+
+
+def _versions_in_sbom(told: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the versions of what tools brought along, and of packages."""
+    listed = [one for one in told["components"] if one["type"] == "library"]
+    built_in, packages = (
+        {one["name"]: one["version"] for one in listed if ("purl" in one) == known}
+        for known in (False, True)
+    )
+    return built_in, packages
+
+
+def _versions_in_statement(told: Any) -> tuple[dict[str, str], dict[str, str]]:
+    predicate = told["predicate"]
+    built_in = dict(predicate["runDetails"]["builder"]["version"])
+    del built_in["mbv3c"]
+    _, *packages = predicate["buildDefinition"]["resolvedDependencies"]
+    return built_in, {one["name"]: one["uri"].rsplit("@", 1)[1] for one in packages}
+
+
 def _hashed(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the sha256 of every file, by its path in the folder, but those not known yet."""
     known, left_out = known or {}, (MANIFEST, SIGNATURE, PROVENANCE)
@@ -78,9 +133,12 @@ def _write(path: Path, document: dict[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def _versions(manifest: Manifest) -> dict[str, str]:
-    """Return the versions of the packages that made a bundle, by their names on PyPI."""
-    more = {name: metadata.version(name) for name in _EVERYWHERE}
+def _versions(manifest: Manifest, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the versions of the packages that made a bundle, by their names on PyPI.
+
+    `known` are versions that a bundle tells; None for those that are here.
+    """
+    more = {name: known[name] if known else metadata.version(name) for name in _EVERYWHERE}
     return dict(sorted({**more, **manifest.tools}.items()))
 
 
@@ -89,8 +147,13 @@ def _purl(name: str, version: str) -> str:
     return f"pkg:pypi/{re.sub('[-_.]+', '-', name).lower()}@{version}"
 
 
-def _sbom(files: Mapping[str, str], manifest: Manifest, making: Making) -> dict[str, Any]:
-    versions = _versions(manifest)
+def _sbom(
+    files: Mapping[str, str],
+    manifest: Manifest,
+    making: Making,
+    known: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    versions = _versions(manifest, known)
     needed = [_purl(name, versions[name]) for name in making.needed]
     program = [f"file:{name}" for name in making.program]
     dependencies = [
@@ -146,8 +209,13 @@ def _packages(versions: Mapping[str, str], making: Making) -> Iterator[dict[str,
         }
 
 
-def _statement(files: Mapping[str, str], manifest: Manifest, making: Making) -> dict[str, Any]:
-    versions = _versions(manifest)
+def _statement(
+    files: Mapping[str, str],
+    manifest: Manifest,
+    making: Making,
+    known: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    versions = _versions(manifest, known)
     packages = [{"uri": _purl(name, version), "name": name} for name, version in versions.items()]
     model = {"name": MODEL, "digest": {"sha256": files[MODEL]}}
     return {

@@ -10,10 +10,11 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from mbv3c.errors import BundleError
 from mbv3c.job import Job
 from mbv3c.pipeline import compile_model
-from mbv3c.provenance import PROVENANCE, SBOM
-from mbv3c.targets import find_target
+from mbv3c.provenance import PROVENANCE, SBOM, Making, check_provenance
+from mbv3c.targets import backend_for, find_target, open_bundle
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +73,23 @@ def test_neither_names_a_machine_or_a_time(bundle: Path) -> None:
     assert "timestamp" not in text
     assert "serialNumber" not in text
     assert re.search(r"20\d\d-\d\d-\d\dT", text) is None
+
+
+@pytest.mark.parametrize("name", [SBOM, PROVENANCE])
+def test_what_says_something_else_is_refused(bundle: Path, name: str) -> None:
+    """Versions of packages that are not here are taken as they are told."""
+    opened = open_bundle(bundle)
+    backend = backend_for(opened)
+    making = Making(backend.program, backend.needed, {"LLVM": "another"})
+    path = bundle / name
+    given = path.read_text()
+    numpy, digest = metadata.version("numpy"), opened.files["model.so"]
+    try:
+        path.write_text(given.replace(numpy, "9.9"))
+        check_provenance(opened, making)
+        for other in (given.replace(digest, "0" * 64), given.replace("avx2", "avx3"), "[]"):
+            path.write_text(other)
+            with pytest.raises(BundleError, match=f"{name} does not say what is in the bundle"):
+                check_provenance(opened, making)
+    finally:
+        path.write_text(given)

@@ -22,6 +22,7 @@ from mbv3c.lowering.lower import Lowered
 from mbv3c.quoting import for_comment
 
 FOLDER = "app"  # in the bundle
+MODEL_STEM = "mbv3c_model"  # of the files that are alike for all networks
 _SOURCES = Path(__file__).with_name("tvm_model")
 
 _HEADER = Template("""\

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import tvm
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
 
+from mbv3c.bundle import Golden
+from mbv3c.c_library.archive import Measured, measured
 from mbv3c.c_library.golden import VECTORS, write_vectors
-from mbv3c.c_library.memory import plan_flat_arena
+from mbv3c.c_library.memory import FlatArena, plan_flat_arena
 from mbv3c.c_library.names import FOLDER, archive_of, header_of
 from mbv3c.c_library.package import cmake_package, pkg_config
-from mbv3c.c_library.raw_pointers import raw_kernels
+from mbv3c.c_library.raw_pointers import RawKernels, raw_kernels
 from mbv3c.c_library.record import CLibraryRecord, CLibraryRequest
 from mbv3c.c_library.source import (
+    Constants,
     Interface,
     about,
     constant_block,
@@ -30,13 +32,93 @@ from mbv3c.execution.link import run_zig, zig_machine
 from mbv3c.lowering.lower import Lowered
 from mbv3c.scratch import scratch_folder
 
-_PROVIDED = {"memcpy", "memmove", "memset"}  # what every compiler may call, on bare metal, too
 # What TVM's code generator adds to every module: they would clash with the compiler's own.
 _HALVES = ("__extendhfsf2", "__truncsfhf2")
 _DRIVER_FLAGS = (
     *("-std=c11", "-O2", "-g0", "-ffreestanding", "-fno-stack-protector"),
     *("-fno-sanitize=all", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
 )
+
+
+@dataclass(frozen=True)
+class Designed:
+    """A C library that is not compiled yet.
+
+    Attributes:
+        raw: its kernels.
+        arena: where values lie in the memory that the caller gives.
+        constants: its weights.
+        interface: what its header says.
+        shared_loops: the number of loops that the application's threads may share.
+    """
+
+    raw: RawKernels
+    arena: FlatArena
+    constants: Constants
+    interface: Interface
+    shared_loops: int
+
+    def write_headers(self, root: Path) -> None:
+        """Write what applications include into the folder of the library."""
+        prefix, include = self.interface.prefix, root / "include"
+        include.mkdir(parents=True)
+        (include / f"{prefix}.h").write_text(header(self.interface))
+        (include / f"{prefix}.hpp").write_text(cpp_header(self.interface))
+
+    def write_others(self, golden: Golden, needs: Sequence[str], root: Path) -> None:
+        """Write test vectors, and what build systems need, into the folder of the library."""
+        prefix, lib = self.interface.prefix, root / "lib"
+        write_vectors(self.interface, golden, root / VECTORS)
+        cmake_package(lib / "cmake" / prefix, prefix)
+        pkg_config(lib / "pkgconfig", self.interface, needs)
+
+    def record(self, measured: Measured) -> CLibraryRecord:
+        """Return what a manifest says of the library."""
+        prefix = self.interface.prefix
+        return CLibraryRecord(
+            prefix,
+            header_of(prefix),
+            archive_of(prefix),
+            measured.code_bytes,
+            measured.constant_bytes,
+            self.arena.bytes,
+            self.arena.lower_bound,
+            self.interface.alignment,
+            self.shared_loops,
+            measured.needs,
+        )
+
+
+def design(
+    lowered: Lowered, target: tvm.target.Target, request: CLibraryRequest, alignment: int = 64
+) -> Designed:
+    """Say what the C library of a lowered network is like.
+
+    Args:
+        lowered: the network.
+        target: the processor, for TVM.
+        request: what the library is for.
+        alignment: of the arena and of weights, in bytes.
+    """
+    raw = raw_kernels(lowered.module, target, request.prefix)
+    used = [raw.kernels[name] for name in lowered.kernels]
+    arena = plan_flat_arena(lowered.plan, [kernel.scratch for kernel in used], alignment)
+    manifest = request.manifest
+    names = [[record.name for record in side] for side in (manifest.inputs, manifest.outputs)]
+    inputs, outputs = ports_of(lowered, names)
+    shared = sum(segment.turns is not None for kernel in used for segment in kernel.segments)
+    interface = Interface(
+        request.prefix,
+        about(manifest),
+        constants_of(request),
+        inputs,
+        outputs,
+        arena.bytes,
+        alignment,
+        bool(shared),
+        request.labels,
+    )
+    return Designed(raw, arena, constant_block(lowered, alignment), interface, shared)
 
 
 def build_c_library(
@@ -60,57 +142,27 @@ def build_c_library(
     Raises:
         ToolError: a kernel calls TVM's runtime, or the compiler failed.
     """
-    prefix = request.prefix
-    raw = raw_kernels(lowered.module, target, prefix)
-    used = [raw.kernels[name] for name in lowered.kernels]
-    arena = plan_flat_arena(lowered.plan, [kernel.scratch for kernel in used], alignment)
-    constants = constant_block(lowered, alignment)
-    manifest = request.manifest
-    names = [[record.name for record in side] for side in (manifest.inputs, manifest.outputs)]
-    inputs, outputs = ports_of(lowered, names)
-    shared = sum(segment.turns is not None for kernel in used for segment in kernel.segments)
-    interface = Interface(
-        prefix,
-        about(manifest),
-        constants_of(request),
-        inputs,
-        outputs,
-        arena.bytes,
-        alignment,
-        bool(shared),
-        request.labels,
+    made, prefix, root = (
+        design(lowered, target, request, alignment),
+        request.prefix,
+        folder / FOLDER,
     )
-    root = folder / FOLDER
-    include, lib = root / "include", root / "lib"
-    include.mkdir(parents=True)
-    lib.mkdir()
-    (include / f"{prefix}.h").write_text(header(interface))
-    (include / f"{prefix}.hpp").write_text(cpp_header(interface))
-    archive = lib / f"lib{prefix}.a"
+    made.write_headers(root)
+    archive = root / "lib" / f"lib{prefix}.a"
+    archive.parent.mkdir()
     with scratch_folder("c-library") as place:
         (place / "driver.c").write_text(
-            driver(interface, lowered, dict(raw.kernels), arena, constants)
+            driver(made.interface, lowered, dict(made.raw.kernels), made.arena, made.constants)
         )
-        (place / "weights.bin").write_bytes(constants.data)
+        (place / "weights.bin").write_bytes(made.constants.data)
         (place / "weights.S").write_text(_weights(prefix, alignment))
-        _generate(raw.module, target, place / "kernels.o")
-        _compile(place, include, zig_machine(triple, str(target.attrs["mcpu"])), archive)
-        measured = _measure(place / "whole.o")
-    write_vectors(interface, request.golden, root / VECTORS)
-    cmake_package(lib / "cmake" / prefix, prefix)
-    pkg_config(lib / "pkgconfig", interface, measured.needs)
-    return CLibraryRecord(
-        prefix,
-        header_of(prefix),
-        archive_of(prefix),
-        measured.code_bytes,
-        measured.constant_bytes,
-        arena.bytes,
-        arena.lower_bound,
-        alignment,
-        shared,
-        measured.needs,
-    )
+        _generate(made.raw.module, target, place / "kernels.o")
+        machine = zig_machine(triple, str(target.attrs["mcpu"]))
+        _compile(place, root / "include", machine, archive)
+        with (place / "whole.o").open("rb") as whole:
+            sizes = measured(ELFFile(whole))
+    made.write_others(request.golden, sizes.needs, root)
+    return made.record(sizes)
 
 
 def _weights(prefix: str, alignment: int) -> str:
@@ -171,35 +223,3 @@ def _compile(place: Path, include: Path, machine: Sequence[str], archive: Path) 
     written = ["ar", "rcsD", archive.name, str(named.absolute())]
     run_zig(written, f"writing {archive.name}", archive.parent)
     named.rename(place / "whole.o")
-
-
-@dataclass(frozen=True)
-class _Measured:
-    code_bytes: int
-    constant_bytes: int
-    needs: tuple[str, ...]
-
-
-def _measure(path: Path) -> _Measured:
-    """Read the sizes of an object, and the functions that it needs."""
-    with path.open("rb") as file:
-        elf = ELFFile(file)
-        code = constant = 0
-        needs = set()
-        for section in elf.iter_sections():
-            flags = section["sh_flags"]
-            if flags & _ALLOCATED:
-                if flags & _EXECUTABLE:
-                    code += section["sh_size"]
-                else:
-                    constant += section["sh_size"]
-            if isinstance(section, SymbolTableSection):
-                needs |= {
-                    symbol.name
-                    for symbol in section.iter_symbols()
-                    if symbol["st_shndx"] == "SHN_UNDEF" and symbol.name
-                }
-    return _Measured(code, constant, tuple(sorted(needs - _PROVIDED)))
-
-
-_ALLOCATED, _EXECUTABLE = 2, 4  # sh_flags

@@ -4,18 +4,14 @@ The shared library is compared with onnxruntime, kernel by kernel where it can b
 calls these kernels in another frame, so its outputs must be equal to the last bit.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
 
+from mbv3c.c_library.archive import ArchiveObject
 from mbv3c.c_library.run import CLibrary, Machine, run_c_library
-from mbv3c.errors import BundleError
 from mbv3c.feeds import Array, Feed
 
 
@@ -68,6 +64,39 @@ class CLibraryParity:
         return {**asdict(self), "passed": self.passed, "finding": self.finding}
 
 
+@dataclass(frozen=True)
+class FilesParity:
+    """What came of writing the files in C of a bundle once more.
+
+    Attributes:
+        count: the number of files.
+        differing: what differs, in words, file by file.
+    """
+
+    count: int
+    differing: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return not self.differing
+
+    @property
+    def missed(self) -> list[str]:
+        """What is wrong, in words."""
+        return list(self.differing)
+
+    @property
+    def finding(self) -> str:
+        """What was seen, in words."""
+        if self.passed:
+            return f"its {self.count} files in C are what its model gives"
+        return f"WRONG in C: {'; '.join(self.differing)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys."""
+        return {**asdict(self), "passed": self.passed, "finding": self.finding}
+
+
 def check_c_library(
     library: CLibrary, machine: Machine, feeds: Sequence[Feed], expected: Sequence[Sequence[Array]]
 ) -> CLibraryParity:
@@ -91,32 +120,8 @@ def has_constants(library: CLibrary, constants: bytes) -> bool:
     Raises:
         BundleError: it is no archive with an object that has constants.
     """
-    try:
-        return _stored(library.archive, f"{library.prefix}_weights", len(constants)) == constants
-    except (ValueError, LookupError, TypeError, AttributeError, ELFError, OSError) as error:
-        raise BundleError(
-            f"{library.archive} is no library that mbv3c wrote; compile it again"
-        ) from error
-
-
-_MAGIC, _HEADER = b"!<arch>\n", 60  # of ar(5)
-
-
-def _stored(archive: Path, symbol: str, size: int) -> bytes:
-    data = archive.read_bytes()
-    if not data.startswith(_MAGIC):
-        raise ValueError("no archive")
-    at = len(_MAGIC)
-    while True:
-        begin = at + _HEADER
-        length = int(data[at + 48 : at + 58])
-        if data[begin : begin + 4] == b"\x7fELF":
-            break
-        at = begin + length + length % 2
-    elf: Any = ELFFile(io.BytesIO(data[begin : begin + length]))
-    (named,) = elf.get_section_by_name(".symtab").get_symbol_by_name(symbol)
-    stored: bytes = elf.get_section(named["st_shndx"]).data()
-    return stored[named["st_value"] :][:size]
+    stored = ArchiveObject(library.archive).weights(library.prefix, len(constants))
+    return stored == constants
 
 
 def _bits(array: Array) -> Array:

@@ -1,12 +1,13 @@
 """Test vectors in C: an input of a C library, and a check of what the library makes of it."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 
 import numpy as np
 
-from mbv3c.bundle import Golden
+from mbv3c.bundle import Golden, tolerance_text
 from mbv3c.c_library.source import Interface, Port, pointer
 from mbv3c.feeds import Array, arrays_of
 
@@ -42,7 +43,8 @@ int ${prefix}_golden_check(const ${prefix}_output_t *out);
 def write_vectors(own: Interface, golden: Golden, folder: Path) -> None:
     """Write PREFIX_golden.h and PREFIX_golden.c into a folder, which is made.
 
-    Nothing is written where a golden output is no number: nothing says then what is right.
+    Nothing is written where a golden output is no number: nothing says then what is right. The
+    tolerances are those of the golden files, to the last digit.
 
     Args:
         own: the library.
@@ -51,6 +53,7 @@ def write_vectors(own: Interface, golden: Golden, folder: Path) -> None:
     """
     if not all(np.isfinite(array).all() for array in golden.outputs):
         return
+    golden = replace(golden, allowed=[float(tolerance_text(one)) for one in golden.allowed])
     folder.mkdir()
     inputs = [
         f"extern const {port.c_type} {_name(own, 'in', port)}[{port.elements}];"

@@ -39,7 +39,11 @@ class MarkTrusted:
 
 
 def _calls(caller: relax.Function) -> list[tuple[str, bool]]:
-    """Return each call of a kernel: its name, and whether all its arguments are trusted."""
+    """Return each call of a kernel: its name, and whether all its arguments are trusted.
+
+    What is called, or handed on, anywhere else than by a statement of the function itself is not:
+    in a branch, for one. Nothing that mbv3c assembles has such calls.
+    """
     calls, inside = [], set()
 
     def trusted(argument: Any) -> bool:
@@ -47,6 +51,8 @@ def _calls(caller: relax.Function) -> list[tuple[str, bool]]:
 
     for binding in (each for block in caller.body.blocks for each in block.bindings):
         call = binding.value
+        elsewhere = call.args if isinstance(call, relax.Call) else [call]
+        calls += [(name, False) for each in elsewhere for name in _kernels_in(each)]
         if not isinstance(call, relax.Call):
             continue
         if isinstance(call.op, tvm.ir.GlobalVar):
@@ -57,6 +63,18 @@ def _calls(caller: relax.Function) -> list[tuple[str, bool]]:
         elif call.op.name in _ALLOCATE:
             inside.add(binding.var)
     return calls
+
+
+def _kernels_in(expression: Any) -> list[str]:
+    """Return the functions of the module that an expression names, at any depth."""
+    found = list[str]()
+
+    def visit(part: Any) -> None:
+        if isinstance(part, tvm.ir.GlobalVar):
+            found.append(str(part.name_hint))
+
+    relax.analysis.post_order_visit(expression, visit)
+    return found
 
 
 @tvm.transform.module_pass(opt_level=0, name="SkipTrusted")

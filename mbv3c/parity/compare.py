@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.c_library.check import CLibraryParity
+from mbv3c.c_library.check import CLibraryParity, FilesParity
 from mbv3c.feeds import Array
 from mbv3c.parity.agreement import Agreement as Agreement
 from mbv3c.parity.agreement import agreement as agreement
@@ -38,6 +38,7 @@ class Parity:
         not_checked: why no kernel ran by itself; empty if they did.
         proven: whether the outputs alone prove a library right whose kernels were not checked.
         c_library: what the C library beside the library has shown.
+        files: what the files in C have shown.
         pairs: what was compared.
         standing: the tolerance of the outputs.
     """
@@ -51,6 +52,7 @@ class Parity:
     not_checked: str = ""
     proven: bool = True
     c_library: CLibraryParity | None = None
+    files: FilesParity | None = None
     pairs: Pairs = field(default=(), repr=False, compare=False)
     standing: Tolerance | None = field(default=None, repr=False, compare=False)
 
@@ -65,7 +67,7 @@ class Parity:
     @property
     def missed(self) -> list[str]:
         """What is wrong in the library by itself, and what is too far from the given model."""
-        parts = self.constants, self.kernels, self.c_library
+        parts = self.constants, self.kernels, self.c_library, self.files
         alone = [part.missed for part in parts if part is not None]
         far = self.as_given.too_far if self.as_given is not None else ()
         return [*chain(*alone), *far, *self._unproven]
@@ -113,6 +115,8 @@ class Parity:
         document["unproven"] = bool(self._unproven) and self.missed == self._unproven
         if self.c_library is not None:
             document["c_library"] = self.c_library.to_json()
+        if self.files is not None:
+            document["files"] = self.files.to_json()
         return document
 
     def checks(self) -> list[Check]:
@@ -140,8 +144,11 @@ class Parity:
                 if part is not None
             ),
             *(
-                Check("C library", "beside the shared library", part.passed, part.finding)
-                for part in (self.c_library,)
+                Check("C library", name, part.passed, part.finding)
+                for name, part in (
+                    ("beside the shared library", self.c_library),
+                    ("files", self.files),
+                )
                 if part is not None
             ),
         ]

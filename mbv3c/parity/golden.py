@@ -7,21 +7,26 @@ from pathlib import Path
 import numpy as np
 
 from mbv3c.bundle import (
+    GOLDEN,
     GOLDEN_INPUT,
     GOLDEN_OUTPUT,
     GOLDEN_TOLERANCE,
+    LABELS,
     SCALED,
     Bundle,
     Golden,
     golden_scales,
 )
+from mbv3c.door.arrays import read_array
+from mbv3c.door.files import read_plain
 from mbv3c.errors import BundleError
-from mbv3c.feeds import Array, arrays_of, numbered_files
+from mbv3c.feeds import Array, arrays_of, as_feed, numbered_files
 from mbv3c.parity.reference import error_of_range
 
 # Another onnxruntime spreads by a little more or less.
 _TIMES_ALLOWED = 2.0
-_READABLE = (OSError, ValueError, EOFError)
+_READABLE = (OSError, ValueError)  # what is not let in and what is no text are ValueErrors
+_MOST_TOLERANCES = 1 << 20  # bytes
 
 
 def check_golden(bundle: Bundle, right: Golden) -> None:
@@ -65,13 +70,37 @@ def check_golden(bundle: Bundle, right: Golden) -> None:
             raise _damaged(file, f"it is {error:.1e} of the range from what onnxruntime gives")
 
 
+def read_golden(bundle: Bundle) -> Golden:
+    """Read the golden files of a bundle for one shape of the inputs.
+
+    Raises:
+        BundleError: a file is damaged.
+    """
+    folder, manifest = bundle.path, bundle.manifest
+    lines = _limits(folder / GOLDEN_TOLERANCE)
+    text = _lines(folder / GOLDEN_TOLERANCE)
+    inputs = [
+        _read(file)
+        for _, file in zip(manifest.inputs, numbered_files(folder / GOLDEN_INPUT), strict=False)
+    ]
+    outputs = [
+        _read(file) for _, file in zip(lines, numbered_files(folder / GOLDEN_OUTPUT), strict=False)
+    ]
+    scales = [
+        _read(file) if line.endswith(SCALED) else None
+        for line, file in zip(text, golden_scales(folder / GOLDEN), strict=False)
+    ]
+    labels = [line.endswith(LABELS) for line in text]
+    return Golden(as_feed(inputs), outputs, lines, labels, scales)
+
+
 def _check_scales(folder: Path, scales: Sequence[Array | None]) -> None:
     """Make sure that the ranges by which a board judges are not larger than those of `verify`.
 
     Raises:
         BundleError: they are, or are missing, or no ranges.
     """
-    lines = (folder / GOLDEN_TOLERANCE).read_text().splitlines()
+    lines = _lines(folder / GOLDEN_TOLERANCE)
     files = golden_scales((folder / GOLDEN_TOLERANCE).parent)
     for line, scale, file in zip(lines, scales, files, strict=False):
         if (scale is not None) != line.endswith(SCALED):
@@ -87,7 +116,7 @@ def _check_scales(folder: Path, scales: Sequence[Array | None]) -> None:
 
 def _limits(path: Path) -> list[float]:
     try:
-        limits = [float(line.split()[0]) for line in path.read_text().splitlines()]
+        limits = [float(line.split()[0]) for line in _lines(path)]
     except (*_READABLE, IndexError) as error:
         raise _damaged(path, "it is no list of tolerances") from error
     if not all(isfinite(limit) and limit >= 0 for limit in limits):
@@ -95,14 +124,15 @@ def _limits(path: Path) -> list[float]:
     return limits
 
 
+def _lines(path: Path) -> list[str]:
+    return read_plain(path, _MOST_TOLERANCES).decode().splitlines()
+
+
 def _read(path: Path) -> Array:
     try:
-        found = np.load(path, allow_pickle=False)
+        return read_array(path)
     except _READABLE as error:
         raise _damaged(path, "it is no .npy array") from error
-    if not isinstance(found, np.ndarray):
-        raise _damaged(path, "it is no .npy array")
-    return found
 
 
 def _damaged(path: Path, reason: str) -> BundleError:

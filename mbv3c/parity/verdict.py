@@ -148,7 +148,7 @@ def sentence(parity: dict[str, Any]) -> str:
     )
 
 
-_ALONE = ("constants", "kernels_alone", "c_library")
+_ALONE = ("constants", "kernels_alone", "c_library", "files")
 
 
 def _verdict(parity: dict[str, Any]) -> str:
@@ -202,9 +202,9 @@ _SHOWN_MISSES = 5
 
 
 def _c_library(parity: dict[str, Any]) -> str:
-    """Say whether the C library beside a library computes what that one does."""
-    c_library = parity.get("c_library")
-    return "" if c_library is None else f"; {c_library['finding']}"
+    """Say whether the C library beside a library computes what that one does, and of its files."""
+    found = (parity.get(part) for part in ("c_library", "files"))
+    return "".join(f"; {part['finding']}" for part in found if part is not None)
 
 
 def _kernels_alone(parity: dict[str, Any]) -> str:

@@ -381,6 +381,18 @@ class Backend(ABC):
         return Description([line], {"target": {"name": manifest.target.name}})
 
 
+def seeded_reference(
+    bundle: Bundle, known: Prepared | None, reference: Reference, *, own: bool
+) -> Reference | None:
+    """Return the reference on seeded inputs, from which golden files come; None if just written.
+
+    `own` says whether those of `reference` are the user's.
+    """
+    if known is not None:
+        return None
+    return reference_of(bundle, None) if own else reference
+
+
 def reference_of(
     bundle: Bundle, known: Prepared | None, inputs: list[Feed] | None = None
 ) -> Reference:

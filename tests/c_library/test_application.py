@@ -4,12 +4,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
 from mbv3c.execution.link import run_zig
+from tests.c_library.tampering import changed, differing, replaced, swapped
 from tests.command_line import mbv3c
 
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1")
@@ -143,13 +145,19 @@ def _bundle(folder: Path, target: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory, feed: dict[str, np.ndarray]) -> list[str]:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _bundle(tmp_path_factory.mktemp("bundle"), "host_cpu")
+
+
+@pytest.fixture(scope="module")
+def printed(
+    bundle: Path, tmp_path_factory: pytest.TempPathFactory, feed: dict[str, np.ndarray]
+) -> list[str]:
     """Return what the program prints on this machine."""
     import tvm
     import tvm_ffi
 
     folder = tmp_path_factory.mktemp("application")
-    bundle = _bundle(folder, "host_cpu")
     (folder / "main.c").write_text(PROGRAM)
     ffi, runtime = Path(tvm_ffi.__file__).parent, Path(tvm.__file__).parent / "lib"
     sources = [str(folder / "main.c"), *map(str, (bundle / "app").glob("*.c"))]
@@ -208,3 +216,23 @@ def test_ends_are_described(printed: list[str]):
     assert r"input \xe4 *\/ image float32 of rank 4, 1024 bytes" in printed
     assert "input vector float32 of rank 2, 16 bytes" in printed
     assert "2 outputs, 0 behind" in printed
+
+
+def test_every_file_is_what_the_model_gives(bundle: Path, tmp_path: Path):
+    def change(copied: Path, manifest: dict[str, Any]) -> None:
+        app = copied / "app"
+        replaced(app / "two.c", "two_close();", "")
+        replaced(app / "mbv3c_model.c", "return", "return  ")
+        swapped(app / "ends.txt", app / "CMakeLists.txt")
+
+    other = "is not what this version of mbv3c writes for this model"
+    names = ("CMakeLists.txt", "ends.txt", "mbv3c_model.c", "two.c")
+    broken = changed(bundle, tmp_path, change)
+    assert differing(broken) == tuple(f"app/{name} {other}" for name in names)
+    done = mbv3c("verify", broken, "--trust")
+    assert done.returncode == 3
+    assert f"WRONG in C: app/CMakeLists.txt {other}; " in done.stdout
+    (broken / "app" / "tvm_ffi.h").write_text("#error\n")
+    done = mbv3c("verify", broken, "--trust")
+    assert done.returncode == 1
+    assert "tvm_ffi.h was added after compile" in done.stderr

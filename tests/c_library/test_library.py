@@ -1,13 +1,10 @@
 """A C library as `compile --artifact c` writes it, used as applications use it."""
 
 import ctypes
-import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +16,12 @@ from onnx import numpy_helper
 from mbv3c.bundle import Golden
 from mbv3c.c_library.golden import write_vectors
 from mbv3c.c_library.source import Interface, Port, header
+from mbv3c.errors import BundleError
 from mbv3c.execution.link import run_zig
 from mbv3c.targets import open_bundle
 from mbv3c.targets.library.manifest import manifest_of
 from tests.built_once import built_once
+from tests.c_library.tampering import changed, differing, replaced, swapped
 from tests.command_line import document, mbv3c
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -265,18 +264,6 @@ def test_inspect_says_what_it_costs(bundle: Path) -> None:
     assert "C library" in mbv3c("inspect", bundle).stdout
 
 
-def changed(bundle: Path, folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> Path:
-    """Return a copy of a bundle that was changed, with hashes that fit."""
-    copied = folder / "bundle"
-    shutil.copytree(bundle, copied)
-    manifest = json.loads((copied / "manifest.json").read_text())
-    change(copied, manifest)
-    for name in manifest["files"]:
-        manifest["files"][name] = sha256((copied / name).read_bytes()).hexdigest()
-    (copied / "manifest.json").write_text(json.dumps(manifest))
-    return copied
-
-
 def test_a_changed_weight_is_found(bundle: Path, tmp_path: Path) -> None:
     record = manifest_of(open_bundle(bundle)).c_library
     assert record is not None
@@ -302,20 +289,64 @@ def test_another_archive_than_the_one_that_is_shipped_is_refused(
     def change(copied: Path, manifest: dict[str, Any]) -> None:
         shutil.copy(copied / "c/lib/libnetwork.a", copied / "c/lib/other.a")
         manifest["c_library"]["archive"] = "c/lib/other.a"
+        manifest["files"]["c/lib/other.a"] = ""
 
     done = mbv3c("verify", changed(bundle, tmp_path, change), "--trust")
     assert done.returncode == 1
     assert "its C library is not c/include/network.h and c/lib/libnetwork.a" in done.stderr
 
 
-def test_what_lies_beside_the_header_is_not_compiled(bundle: Path, tmp_path: Path) -> None:
-    copied = tmp_path / "bundle"
-    shutil.copytree(bundle, copied)
-    (copied / "c" / "include" / "stdio.h").write_text("#error not this one\n")
-    done = mbv3c("verify", copied)
+def test_every_file_in_c_is_what_the_model_gives(bundle: Path, tmp_path: Path) -> None:
+    """Headers, test vectors and packages are others, a file was added, the arena is smaller."""
+    lib = Path("c") / "lib"
+
+    def change(copied: Path, manifest: dict[str, Any]) -> None:
+        header = copied / "c" / "include" / "network.h"
+        size = manifest["c_library"]["arena_bytes"]
+        replaced(header, f"ARENA_BYTES {size}", f"ARENA_BYTES {size - 64}")
+        manifest["c_library"]["arena_bytes"] = size - 64
+        replaced(copied / "c" / "test" / "network_golden.c", "error <= most", "error <= 9")
+        swapped(
+            copied / lib / "cmake" / "network" / "networkConfig.cmake",
+            copied / lib / "pkgconfig" / "network.pc",
+        )
+        (copied / "c" / "include" / "stdint.h").write_text("#error\n")
+        manifest["files"]["c/include/stdint.h"] = ""
+        (copied / "c" / "include" / "network.hpp").unlink()
+        del manifest["files"]["c/include/network.hpp"]
+
+    other = "is not what this version of mbv3c writes for this model"
+    assert differing(changed(bundle, tmp_path, change)) == (
+        f"c/include/network.h {other}",
+        "c/include/network.hpp is missing",
+        "c/include/stdint.h is no file that mbv3c writes",
+        f"c/lib/cmake/network/networkConfig.cmake {other}",
+        f"c/lib/pkgconfig/network.pc {other}",
+        f"c/test/network_golden.c {other}",
+        "manifest.json: its c_library is not the one that is there",
+    )
+    assert differing(bundle) == ()
+
+
+def test_an_archive_with_more_than_the_library_is_refused(bundle: Path, tmp_path: Path) -> None:
+    def change(copied: Path, manifest: dict[str, Any]) -> None:
+        archive = copied / "c" / "lib" / "libnetwork.a"
+        magic, raw = b"!<arch>\n", archive.read_bytes()
+        at = raw.index(b"\x7fELF") - 60
+        archive.write_bytes(raw + b"\n" * (len(raw) % 2) + raw[at:])
+        assert raw.startswith(magic)
+
+    with pytest.raises(BundleError, match="is no library that mbv3c wrote"):
+        differing(changed(bundle, tmp_path, change))
+
+
+def test_verify_says_what_the_library_takes(bundle: Path) -> None:
+    done = mbv3c("verify", bundle)
     assert done.returncode == 0, done.stderr
     said = re.search(
-        r"the C library gives equal bits over 5 inputs, with ([\d,]+) bytes of stack", done.stdout
+        r"the C library gives equal bits over 5 inputs, with ([\d,]+) bytes of stack; "
+        r"its 6 files in C are what its model gives",
+        done.stdout,
     )
     assert said is not None, done.stdout
     assert 100 < int(said[1].replace(",", "")) < 100_000

@@ -4,6 +4,7 @@ import ctypes
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from mbv3c.accuracy.classify import MISSING, best_of
 from mbv3c.accuracy.measure import class_scores
 from mbv3c.execution.link import run_zig
 from tests.built_once import built_once
+from tests.c_library.tampering import changed, differing
 from tests.command_line import document, mbv3c
 from tests.ends.camera import (
     CLASSES,
@@ -97,6 +99,29 @@ def test_a_c_library_names_its_classes(camera: Path, tmp_path: Path) -> None:
     ctypes.CDLL("libm.so.6", ctypes.RTLD_GLOBAL)
     table = (ctypes.c_char_p * CLASSES).in_dll(ctypes.CDLL(str(shared)), "camera_labels")
     assert tuple((name or b"").decode() for name in table) == LABELS
+
+
+def test_another_name_of_a_class_is_found(camera: Path, tmp_path: Path) -> None:
+    last = LABELS[-1].encode()
+
+    def change(copied: Path, manifest: dict[str, Any]) -> None:
+        archive = copied / "c" / "lib" / "libcamera.a"
+        raw = archive.read_bytes()
+        assert raw.count(last + b"\0") == 1
+        archive.write_bytes(raw.replace(last + b"\0", last[::-1] + b"\0"))
+
+    found = differing(changed(camera / "bundle", tmp_path, change))
+    assert found == ("c/lib/libcamera.a: its names of classes are not the model's",)
+    assert differing(camera / "bundle") == ()
+
+    def say_otherwise(copied: Path, manifest: dict[str, Any]) -> None:
+        manifest["model"]["metadata"]["mbv3c.labels"] = json.dumps(LABELS[::-1])
+
+    (tmp_path / "other").mkdir()
+    other = changed(camera / "bundle", tmp_path / "other", say_otherwise)
+    done = mbv3c("verify", other, "--trust")
+    assert done.returncode == 1
+    assert "does not describe model.onnx: its name, metadata, inputs or outputs" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Arguments are checked where memory comes from outside, and nowhere else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,28 @@ def test_an_input_in_another_shape_is_still_an_input() -> None:
         if "x" in step.arguments
     }
     assert checked(lowered) == reads != set(lowered.kernels)
+
+
+def test_a_kernel_that_a_branch_calls_is_checked() -> None:
+    """No network here has branches: TVM imports no If, and constant ones are gone before."""
+    lowered = network("(float[1, 8, 4, 4] y) { a = Conv(x, w) b = Conv(a, w) y = Sigmoid(b) }")
+    inner, *_ = sorted(set(lowered.kernels) - checked(lowered))
+    main = lowered.module["main"]
+    *blocks, last = main.body.blocks
+    called = next(
+        binding.value
+        for block in main.body.blocks
+        for binding in block.bindings
+        if getattr(getattr(binding.value, "op", None), "name_hint", "") == inner
+    )
+    branch = relax.SeqExpr([], called)
+    chosen = relax.Var("chosen", relax.TensorType((), "bool"))
+    both = relax.VarBinding(relax.Var("both", called.ty), relax.If(chosen, branch, branch))
+    body = relax.SeqExpr([*blocks, relax.BindingBlock([both]), last], main.body.body)
+    module = lowered.module.clone()
+    module["main"] = relax.Function([*main.params, chosen], body, main.ret_ty, main.is_pure)
+    changed = replace(lowered, module=module)
+    assert checked(changed) == checked(lowered) | {inner}
 
 
 @pytest.fixture(scope="module")

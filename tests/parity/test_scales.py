@@ -21,7 +21,10 @@ from mbv3c.precision import FP32
 from mbv3c.prepare import Reference
 from mbv3c.targets.library.judging import golden_from
 
-RNG = np.random.default_rng(0)
+
+def drawn() -> np.random.Generator:
+    """Return a generator of one test's own: what other tests draw is no matter to it."""
+    return np.random.default_rng(0)
 
 
 def made_by(text: str) -> onnx.ModelProto:
@@ -34,7 +37,8 @@ def named(shape: str) -> onnx.ModelProto:
 
 def logits(count: int, **huge: float) -> list[np.ndarray]:
     """Return logits for five inputs; the first is about `size`, and moves by `by` times that."""
-    made = [RNG.standard_normal((1, count)).astype(np.float32) for _ in range(5)]
+    rng = drawn()
+    made = [rng.standard_normal((1, count)).astype(np.float32) for _ in range(5)]
     for y in made:
         y[0, 0] = huge["size"] * (1 + huge["by"] * y[0, 0])
     return made
@@ -57,7 +61,7 @@ def test_ordinary_logits_have_one_range() -> None:
 
 def test_rows_of_a_map_are_no_channels() -> None:
     """A heat map is dark but for the rows of a text."""
-    heat = np.full((1, 1, 32, 32), 1e-4, np.float32) * RNG.random((32, 32), np.float32)
+    heat = np.full((1, 1, 32, 32), 1e-4, np.float32) * drawn().random((32, 32), np.float32)
     heat[:, :, 8:12] = 0.9
     assert scale_of(named("1, 1, 32, 32"), "y", [heat]).shape == ()
 
@@ -70,7 +74,7 @@ def test_boxes_beside_a_score_on_every_axis(shape: tuple[int, ...], axis: int) -
     sizes = np.ones(5)
     sizes[:4] = 320
     each = tuple(5 if other == axis else 1 for other in range(len(shape)))
-    y = RNG.random(shape) * sizes.reshape(each)
+    y = drawn().random(shape) * sizes.reshape(each)
     scale = scale_of(named(", ".join(map(str, shape))), "y", [y.astype(np.float32)] * 2)
     assert scale.shape == each
     assert scale.min() < 1 < 200 < scale.max()
@@ -84,7 +88,8 @@ def test_scores_that_are_nearly_0_are_measured_as_scores() -> None:
             y = Concat <axis = 1> (b, p)
         }"""
     )
-    y = np.concatenate([320 * RNG.random((1, 4, 9)), 1e-8 * RNG.random((1, 80, 9))], axis=1)
+    rng = drawn()
+    y = np.concatenate([320 * rng.random((1, 4, 9)), 1e-8 * rng.random((1, 80, 9))], axis=1)
     scale = scale_of(model, "y", [y])
     assert scale.min() >= 1e-3
 
@@ -95,7 +100,7 @@ def test_a_quantized_output_is_as_exact_everywhere() -> None:
             y = DequantizeLinear (x, s, z)
         }"""
     )
-    y = RNG.random((1, 5, 9)) * np.array([320, 320, 320, 320, 1]).reshape(1, 5, 1)
+    y = drawn().random((1, 5, 9)) * np.array([320, 320, 320, 320, 1]).reshape(1, 5, 1)
     assert scale_of(model, "y", [y]).shape == ()
 
 
@@ -112,12 +117,13 @@ def test_a_fault_beside_a_huge_logit_is_found(precision: str, off: float, tmp_pa
     model = onnx.ModelProto()
     model.CopyFrom(HEAD)
     bias = np.array([1e4, *[-3.0] * 9], np.float32)
-    weights = RNG.standard_normal((8, 10)).astype(np.float32)
+    rng = drawn()
+    weights = rng.standard_normal((8, 10)).astype(np.float32)
     del model.graph.initializer[:]
     model.graph.initializer.extend(
         [onnx.numpy_helper.from_array(weights, "w"), onnx.numpy_helper.from_array(bias, "b")]
     )
-    inputs = [RNG.standard_normal((1, 8)).astype(np.float32) for _ in range(5)]
+    inputs = [rng.standard_normal((1, 8)).astype(np.float32) for _ in range(5)]
     references = list(run_reference(model, inputs))
 
     def judged(factor: float) -> Parity:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from mbv3c.bundle import Bundle
+from mbv3c.c_library.application import FOLDER, MODEL_STEM
 from mbv3c.c_library.names import archive_of, check_prefix, header_of
 from mbv3c.c_library.run import CLibrary
 from mbv3c.errors import BundleError, UsageError
@@ -41,6 +43,27 @@ def read_artifact(given: Mapping[str, Any]) -> ArtifactOptions | None:
     if artifact not in ARTIFACTS:
         raise UsageError(f"unknown artifact {artifact!r}; known: {', '.join(ARTIFACTS)}")
     return ArtifactOptions(artifact, "" if prefix is None else check_prefix(prefix))
+
+
+def app_prefix(bundle: Bundle) -> str:
+    """Return what names in the sources begin with that call the library; empty without sources.
+
+    Raises:
+        BundleError: they are not those that mbv3c writes.
+    """
+    names = [
+        PurePosixPath(name) for name in bundle.files if PurePosixPath(name).parts[0] == FOLDER
+    ]
+    if not names:
+        return ""
+    own = [name.stem for name in names if name.suffix == ".h" and name.stem != MODEL_STEM]
+    try:
+        (prefix,) = own
+        return check_prefix(prefix)
+    except (ValueError, UsageError) as error:
+        raise BundleError(
+            f"{bundle.path / FOLDER} has not one header beside {MODEL_STEM}.h; compile it again"
+        ) from error
 
 
 def c_library_of(bundle: Bundle) -> CLibrary:

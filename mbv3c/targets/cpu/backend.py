@@ -10,9 +10,15 @@ import onnx
 import tvm
 
 from mbv3c.bundle import Bundle
+from mbv3c.c_library.again import check_files, check_library_files
 from mbv3c.c_library.application import write_app
 from mbv3c.c_library.build import build_c_library
-from mbv3c.c_library.check import CLibraryParity, check_c_library, has_constants
+from mbv3c.c_library.check import (
+    CLibraryParity,
+    FilesParity,
+    check_c_library,
+    has_constants,
+)
 from mbv3c.c_library.run import Machine
 from mbv3c.c_library.source import constant_block
 from mbv3c.errors import ToolError, UsageError
@@ -40,7 +46,13 @@ from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.target import Target
 from mbv3c.targets.backend import Built
-from mbv3c.targets.cpu.artifact import APP, ArtifactOptions, c_library_of, read_artifact
+from mbv3c.targets.cpu.artifact import (
+    APP,
+    ArtifactOptions,
+    app_prefix,
+    c_library_of,
+    read_artifact,
+)
 from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, processor_of
 from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, MOST_CORES, WING, CpuTarget
 from mbv3c.targets.cpu.drawing import draw_integers
@@ -49,9 +61,10 @@ from mbv3c.targets.cpu.kernels import SCHEDULES, VERSION, CpuKernels, select
 from mbv3c.targets.cpu.schedules.integer.elementwise import Dequantize, generate_dequantize
 from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.cpu.select_top import taken_in
+from mbv3c.targets.library.again import compiled_for
 from mbv3c.targets.library.backend import LibraryBackend
 from mbv3c.targets.library.building import built_again, measured_on, refuse_meter, target_of
-from mbv3c.targets.library.c_request import c_request
+from mbv3c.targets.library.c_request import c_request, request_of
 from mbv3c.targets.library.manifest import LibraryManifest, manifest_of
 from mbv3c.targets.library.target import LibraryTarget, resolve, tvm_target
 from mbv3c.targets.library.verifying import Builder
@@ -195,6 +208,20 @@ class CpuBackend(LibraryBackend):
             machine = Machine(target.arch, runner.kit, runner.cpu)
         progress(f"running the C library on {opened.ran_on}")
         return check_c_library(library, machine, feeds, outputs)
+
+    def check_files(
+        self, bundle: Bundle, lowered: Lowered, progress: Progress
+    ) -> FilesParity | None:
+        record, prefix = manifest_of(bundle).c_library, app_prefix(bundle)
+        if record is None and not prefix:
+            return None
+        progress("writing the files in C once more")
+        if record is None:
+            request = request_of(bundle, prefix)
+            return check_files(bundle, lambda folder: write_app(lowered, request, folder))
+        target = resolve(target_of(compiled_for(bundle, self.job_of(bundle))))
+        request = request_of(bundle, c_library_of(bundle).prefix)
+        return check_library_files(bundle, record, lowered, tvm_target(target), request)
 
     def check_runs(self, target: LibraryTarget) -> None:
         require_isa(_cpu(target))

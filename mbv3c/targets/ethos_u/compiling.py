@@ -183,20 +183,20 @@ def build(
     """
     tuned = lowered.better is not None
     output, least = _built(lowered.region, target, lowered.options, tuned=tuned)
-    stream = _golden(lowered.region, x)
+    stream, golden = golden_of(lowered.region, lowered.options, x)
     _write(lowered, output, target, folder, stream)
-    golden = stream
-    if lowered.options.float_io:
-        ends = zip(lowered.region.outputs, stream.outputs, strict=True)
-        golden = replace(stream, input=x, outputs=[end.to_model(y) for end, y in ends])
     return NpuBuilt(lowered, output), golden, least
 
 
-def _golden(region: Region, x: Feed) -> Golden:
-    """Return an input of the command stream, and what it gives."""
+def golden_of(region: Region, options: NpuOptions, x: Feed) -> tuple[Golden, Golden]:
+    """Return an input and what it gives: of the command stream, and as golden files have it."""
     integers = region.inputs[0].to_device(x)
     outputs = run_tosa(region.tosa, [integers])
-    return Golden(integers, outputs, [0.0] * len(outputs), [False] * len(outputs))
+    stream = Golden(integers, outputs, [0.0] * len(outputs), [False] * len(outputs))
+    if not options.float_io:
+        return stream, stream
+    ends = zip(region.outputs, outputs, strict=True)
+    return stream, replace(stream, input=x, outputs=[end.to_model(y) for end, y in ends])
 
 
 def npu_of(job: Job) -> NpuTarget:

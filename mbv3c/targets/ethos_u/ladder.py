@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from mbv3c.bundle import NPU_STREAM, Bundle
+from mbv3c.bundle import NPU_STREAM, Bundle, read_listed
 from mbv3c.errors import ModelError
 from mbv3c.feeds import Array
 from mbv3c.parity.ladder.climb import layers_of
@@ -283,7 +283,7 @@ class NpuStages:
             problems.append(
                 f"{alone.worst} by itself is {alone.lsb} LSB off (allowed {alone.allowed_lsb})"
             )
-        tosa = (self.bundle.path / TOSA).read_bytes()
+        tosa = read_listed(self.bundle, TOSA)
         if tosa != lowered.region.tosa:
             problems.append("the bundle's file is not what the QDQ model lowers to")
         written = SplitNetwork(replace(lowered.region, tosa=tosa), lowered.host)
@@ -318,7 +318,7 @@ class NpuStages:
             return
         lowered = self._lower(rung.model)
         fresh = vela.build(lowered.region.tosa, self.target, self.knobs, self.budget).raw
-        own = (self.bundle.path / NPU_STREAM).read_bytes()
+        own = read_listed(self.bundle, NPU_STREAM)
         if own == fresh:
             return
         self.progress("the bundle's stream is not what vela gives: looking for the layer")

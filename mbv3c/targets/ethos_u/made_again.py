@@ -7,19 +7,21 @@ TOSA file gives, byte for byte.
 
 import io
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from mbv3c.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT, NPU_STREAM, Bundle, Golden
+from mbv3c.bundle import GOLDEN, NPU_STREAM, Bundle, read_listed, write_golden
 from mbv3c.door.archives import open_zip
-from mbv3c.door.arrays import MOST_ARRAYS, array_in, open_arrays, read_array
-from mbv3c.door.files import plain_file
+from mbv3c.door.arrays import MOST_ARRAYS, array_in, open_arrays
+from mbv3c.errors import BundleError
 from mbv3c.execution.cache import package_version
-from mbv3c.feeds import numbered_files
+from mbv3c.feeds import Feed
 from mbv3c.manifest import MANIFEST
+from mbv3c.scratch import scratch_folder
 from mbv3c.targets.ethos_u.c_source import StreamLayout, layout_of, program_of, texts
-from mbv3c.targets.ethos_u.compiling import TFLITE, compiled_by_vela, ends_of
+from mbv3c.targets.ethos_u.compiling import TFLITE, compiled_by_vela, ends_of, golden_of
 from mbv3c.targets.ethos_u.devices import NpuTarget
 from mbv3c.targets.ethos_u.interpreter.program import decode, read_driver_actions
 from mbv3c.targets.ethos_u.lowering.region import Region
@@ -32,72 +34,62 @@ _VELA = "ethos-u-vela"
 _KINDS = "biufS"  # of numpy's types, in vela's raw output
 _COMMANDS = "cmd_data.npy"
 _WORD = 4  # bytes
+_IN_C = (".c", ".h")
 
 
-def made_again(bundle: Bundle, device: NpuTarget, region: Region) -> MadeAgain:
+def made_again(bundle: Bundle, device: NpuTarget, region: Region, x: Feed) -> MadeAgain:
     """Compile a bundle's network with vela once more, write the C files once more, and compare.
 
     Args:
         bundle: the bundle.
         device: its device.
         region: what its quantized model lowers to.
+        x: the input of the golden files, as the model has it.
 
     Raises:
         Mbv3cError: vela fails.
     """
+    differing = tuple(_differing(bundle, device, region, x))
+    return MadeAgain(differing, _other_versions(manifest_of(bundle)) if differing else "")
+
+
+def _differing(bundle: Bundle, device: NpuTarget, region: Region, x: Feed) -> Iterator[str]:
     manifest = manifest_of(bundle)
-    others = _other_versions(manifest)
-    if others:
-        return MadeAgain((), f"made by {others}")
     try:
         with open_arrays(bundle.path / NPU_STREAM, _KINDS) as arrays:
             layout = layout_of(arrays)
-        with plain_file(bundle.path / NPU_STREAM, MOST_ARRAYS) as file:
-            stream = entries_of(file)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return MadeAgain((f"{NPU_STREAM}: {error}",))
-    npu = manifest.npu
+        stream = entries_of(io.BytesIO(read_listed(bundle, NPU_STREAM)))
+    except (OSError, ValueError, KeyError, TypeError, BundleError) as error:
+        yield f"{NPU_STREAM}: {error}"
+        return
+    npu, options = manifest.npu, options_of(manifest)
     tuned = npu.tuned is not None
     built = compiled_by_vela(region.tosa, device, npu.knobs, npu.sram_budget_bytes, tuned=tuned)
-    differing = [*stream_differences(stream, entries_of(io.BytesIO(built.raw)))]
-    try:
-        golden = _golden(bundle, region)
-    except (OSError, ValueError) as error:
-        return MadeAgain((f"golden: {error}",))
-    program = program_of(layout, device, options_of(manifest), region)
+    yield from stream_differences(stream, entries_of(io.BytesIO(built.raw)))
+    vectors, golden = golden_of(region, options, x)
+    program = program_of(layout, device, options, region)
     wanted = {
         TFLITE: with_quantization(built.tflite, region.inputs, region.outputs),
-        **{name: text.encode() for name, text in texts(program, golden).items()},
+        **{name: text.encode() for name, text in texts(program, vectors).items()},
     }
+    with scratch_folder("golden") as folder:
+        write_golden(folder, golden)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                wanted[path.relative_to(folder).as_posix()] = path.read_bytes()
     for name, data in wanted.items():
-        path = bundle.path / name
-        differing += _in_bytes(name, path.read_bytes() if path.is_file() else b"", data)
-    if not _is_described(layout, manifest, region):
-        differing.append(f"{MANIFEST}: it does not describe the stream of {NPU_STREAM}")
-    return MadeAgain(tuple(differing))
-
-
-def _golden(bundle: Bundle, region: Region) -> Golden:
-    """Return the golden files as the device has them.
-
-    Raises:
-        Mbv3cError: a file cannot be read, or is no array.
-        ValueError: an array does not fit the region.
-    """
-    x = read_array(bundle.path / GOLDEN_INPUT)
-    integers = x if x.dtype == np.int8 else region.inputs[0].to_device(x)
-    outputs = [
-        y if y.dtype == np.int8 else end.to_device(y)
-        for end, y in zip(
-            region.outputs,
-            map(read_array, numbered_files(bundle.path / GOLDEN_OUTPUT)),
-            strict=False,
+        yield from _in_bytes(
+            name, read_listed(bundle, name) if name in bundle.files else b"", data
         )
-    ]
-    return Golden(integers, outputs, (), ())
+    for name in sorted(bundle.files.keys() - wanted.keys()):
+        if name.endswith(_IN_C) or Path(name).parts[0] == GOLDEN:
+            yield f"{name}: mbv3c writes no such file"
+    if not _is_described(layout, manifest, region):
+        yield f"{MANIFEST}: it does not describe the stream of {NPU_STREAM}"
 
 
 def _other_versions(manifest: NpuManifest) -> str:
+    """Say which other versions made a bundle; they may write other files that are as good."""
     made = {"mbv3c": manifest.mbv3c, _VELA: manifest.tools.get(_VELA)}
     here = {"mbv3c": __version__, _VELA: package_version(_VELA)}
     return ", ".join(

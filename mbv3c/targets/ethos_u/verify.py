@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_bundled
+from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_bundled, read_listed
 from mbv3c.feeds import Feed, only_array
 from mbv3c.graphs.load import model_input
 from mbv3c.lowering.quantization import Quantization
@@ -66,9 +66,10 @@ def verify(
     quantized = device_graph(read_bundled(bundle.compiled_model))
     region = npu_part(partition(quantized, lowering(manifest.npu.knobs.mean, device)))
     host = read_bundled(bundle.path / NPU_HOST) if manifest.host else None
-    tosa, stream = (bundle.path / TOSA).read_bytes(), bundle.path / NPU_STREAM
+    tosa, stream = read_listed(bundle, TOSA), bundle.path / NPU_STREAM
+    given = read_bundled(bundle.model)
     found = check(
-        read_bundled(bundle.model),
+        given,
         quantized,
         region,
         tosa,
@@ -77,7 +78,9 @@ def verify(
         inputs,
         interpreted=device.interpreted,
     )
-    return replace(found, again=made_again(bundle, device, region)) if again else found
+    if not again:
+        return found
+    return replace(found, again=made_again(bundle, device, region, inputs_of(given)[0]))
 
 
 def check(

@@ -8,6 +8,7 @@ import onnx
 from mbv3c.bundle import Bundle, read_bundled
 from mbv3c.errors import BundleError
 from mbv3c.execution.executable import read_calls
+from mbv3c.job import Job
 from mbv3c.lowering.describe import KernelRecord, kernels_of
 from mbv3c.lowering.lower import Lowered
 from mbv3c.manifest import MANIFEST
@@ -43,18 +44,24 @@ def lowered_again(backend: Lowering, bundle: Bundle, known: Prepared | None = No
     """
     if known is not None and known.lowered is not None:
         return Again(known.graph, known.lowered)
-    manifest, job = manifest_of(bundle), job_of(backend, bundle)
-    target = target_of(job)
-    if target.cpu == NATIVE:  # what compiled the library may be another machine than this one
-        own = manifest.target
-        target = replace(target, triple=own.triple, cpu=own.cpu, arch=own.triple.split("-")[0])
-    job = replace(job, target=target)
+    manifest = manifest_of(bundle)
+    job = compiled_for(bundle, job_of(backend, bundle))
     graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
     lowered = lower_library(backend, graph, job)
     written = _as_written(lowered, manifest)
     if written is not None:
         lowered = lower_library(backend, graph, replace(job, choices=written))
     return Again(graph, lowered)
+
+
+def compiled_for(bundle: Bundle, job: Job) -> Job:
+    """Return a job for the processor that a bundle was compiled for, also if that is `native`."""
+    target = target_of(job)
+    if target.cpu != NATIVE:
+        return job
+    own = manifest_of(bundle).target
+    arch = own.triple.split("-")[0]
+    return replace(job, target=replace(target, triple=own.triple, cpu=own.cpu, arch=arch))
 
 
 def _as_written(lowered: Lowered, manifest: LibraryManifest) -> Recorded | None:

@@ -9,7 +9,7 @@ import onnx
 import tvm
 
 from mbv3c.bundle import LIBRARY, Bundle, read_bundled
-from mbv3c.c_library.check import CLibraryParity
+from mbv3c.c_library.check import CLibraryParity, FilesParity
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.emulator.cycles import Estimator
 from mbv3c.execution.runners import Runnable, Runner
@@ -134,6 +134,18 @@ class LibraryBackend(Backend):
 
         Raises:
             ToolError: it cannot be run.
+        """
+        return None
+
+    def check_files(
+        self, bundle: Bundle, lowered: Lowered, progress: Progress
+    ) -> FilesParity | None:
+        """Write the bundle's files in C once more, and compare; None where it has none.
+
+        `lowered` is what the bundle's model gives.
+
+        Raises:
+            BundleError: a file is damaged.
         """
         return None
 

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from hashlib import sha256
 
-from mbv3c.bundle import Golden
+from mbv3c.bundle import MODEL, Bundle, Golden
 from mbv3c.c_library.names import prefix_for
 from mbv3c.c_library.record import CLibraryRequest
+from mbv3c.ends.ends import ends_of
 from mbv3c.job import Job
+from mbv3c.parity.golden import read_golden
 from mbv3c.prepare import Prepared, describe
 
 
@@ -21,4 +23,16 @@ def c_request(
         described,
         golden,
         job.ends.labels,
+    )
+
+
+def request_of(bundle: Bundle, prefix: str) -> CLibraryRequest:
+    """Return what the C library of a bundle was made of; its golden files are checked elsewhere.
+
+    Raises:
+        BundleError: a golden file is damaged.
+    """
+    labels = ends_of(bundle.manifest.model.metadata).labels
+    return CLibraryRequest(
+        prefix, bundle.files[MODEL], bundle.manifest, read_golden(bundle), labels
     )

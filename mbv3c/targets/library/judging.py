@@ -27,10 +27,11 @@ def compared(
     opened: Runnable,
     outputs: Sequence[Sequence[Array]],
     reference: Reference,
-    *,
-    seeded: bool,
+    seeded: Reference | None,
 ) -> Parity:
-    """Compare outputs with the reference, and on seeded inputs the golden files, too.
+    """Compare outputs with the reference, and the golden files with that on seeded inputs.
+
+    `seeded` is None where the golden files were just written.
 
     Raises:
         BundleError: a golden file is not what the reference says.
@@ -42,8 +43,8 @@ def compared(
         ran_on=opened.ran_on,
         exact_program=opened.exact_program,
     )
-    if seeded:
-        check_golden(bundle, golden_from(reference, bundle.precision))
+    if seeded is not None:
+        check_golden(bundle, golden_from(seeded, bundle.precision))
     return parity
 
 

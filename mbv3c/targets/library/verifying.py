@@ -35,7 +35,7 @@ from mbv3c.precision import FP32, INT8
 from mbv3c.prepare import Prepared, Reference, rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.scratch import scratch_folder
-from mbv3c.targets.backend import reference_of
+from mbv3c.targets.backend import reference_of, seeded_reference
 from mbv3c.targets.library.again import constants_of, lowered_again
 from mbv3c.targets.library.building import build_library, job_of, target_of
 from mbv3c.targets.library.judging import ON_GIVEN, beside_given, compared
@@ -140,9 +140,11 @@ def verify(
             alone, not_checked = None, str(error)
         fed = reference.inputs
         artifact = backend.check_artifact(bundle, opened, fed, outputs, again.lowered, progress)
-    parity = compared(bundle, opened, outputs, reference, seeded=known is None and inputs is None)
+    seeded = seeded_reference(bundle, known, reference, own=inputs is not None)
+    parity = compared(bundle, opened, outputs, reference, seeded)
     parity = replace(
         parity,
+        files=None if known else backend.check_files(bundle, again.lowered, progress),
         kernels=alone,
         constants=constants_of(bundle, again, entry_for(bundle.path, reference.inputs[0])),
         c_library=artifact,

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mbv3c.bundle import Bundle
-from mbv3c.c_library.check import has_constants
+from mbv3c.c_library.again import check_library_files
+from mbv3c.c_library.check import FilesParity, has_constants
 from mbv3c.c_library.source import constant_block
 from mbv3c.execution.runners import Runnable
 from mbv3c.feeds import Feed
@@ -12,10 +13,13 @@ from mbv3c.parity.compare import Parity
 from mbv3c.parity.constants import ConstantFault, ConstantsParity
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
-from mbv3c.targets.backend import reference_of
+from mbv3c.targets.backend import reference_of, seeded_reference
 from mbv3c.targets.library.again import Again, check_described, lowered_again
+from mbv3c.targets.library.c_request import request_of
 from mbv3c.targets.library.judging import beside_given, compared
 from mbv3c.targets.library.verifying import kernels_alone
+from mbv3c.targets.mcu.building import tvm_target
+from mbv3c.targets.mcu.devices import McuTarget
 from mbv3c.targets.mcu.manifest import c_library_of, manifest_of, record_of
 from mbv3c.targets.mcu.runner import BoardRunner
 from mbv3c.targets.mcu.stops import StoppingRunner
@@ -50,14 +54,23 @@ def verify(
     stopping = StoppingRunner(opened.runner, again.lowered, alignment)
     stops = replace(opened, runner=stopping, kernels=manifest_of(bundle).kernels)
     alone = kernels_alone(again.graph, reference, stops, progress)
-    parity = compared(bundle, opened, outputs, reference, seeded=known is None and inputs is None)
+    seeded = seeded_reference(bundle, known, reference, own=inputs is not None)
+    parity = compared(bundle, opened, outputs, reference, seeded)
     parity = replace(
         parity,
+        files=None if known else _files(bundle, again, opened.runner.target),
         kernels=alone,
         constants=_constants(bundle, again, alignment),
         proven=not bundle.precision.quantized,
     )
     return beside_given(parity, bundle, outputs, reference, known, inputs, progress)
+
+
+def _files(bundle: Bundle, again: Again, target: McuTarget) -> FilesParity:
+    """Write what lies beside the archive once more, and compare."""
+    record = record_of(bundle)
+    request = request_of(bundle, record.prefix)
+    return check_library_files(bundle, record, again.lowered, tvm_target(target), request)
 
 
 def _constants(bundle: Bundle, again: Again, alignment: int) -> ConstantsParity:

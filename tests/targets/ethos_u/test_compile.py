@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from PIL import Image
 from mbv3c.bundle import NPU_STREAM
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.job import Job
-from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.inputs import inputs_of, parity_inputs
 from mbv3c.parity.reference import run, session
 from mbv3c.parity.tolerance import LSB
 from mbv3c.pipeline import compile_model
@@ -39,6 +40,7 @@ from mbv3c.targets.ethos_u.made_again import MadeAgain, made_again
 from mbv3c.targets.ethos_u.verdict import NpuParity
 from mbv3c.targets.ethos_u.verify import other_constants
 from mbv3c.trust import MADE_HERE
+from mbv3c.version import __version__
 from tests.command_line import mbv3c
 from tests.targets.ethos_u.verifying import inspect, verify
 
@@ -253,7 +255,7 @@ def test_one_flipped_bit_of_a_bias_misses_parity(
 
 
 def test_what_no_input_shows_is_found_by_making_the_files_again(
-    bundle: Path, region: Region, tmp_path: Path
+    bundle: Path, parity: NpuParity, region: Region, tmp_path: Path
 ):
     broken, raw = tmp_path / "broken", tmp_path / "broken" / NPU_STREAM
     shutil.copytree(bundle, broken)
@@ -264,17 +266,35 @@ def test_what_no_input_shows_is_found_by_making_the_files_again(
     (broken / "model.c").write_text(c_source.replace("0x", "0X", 1))
     document = json.loads((broken / "manifest.json").read_text())
     document["npu"]["outputs"][0]["scale"] *= 2
+    document["mbv3c"] = "0.0"  # which is no reason to let it pass
     (broken / "manifest.json").write_text(json.dumps(document))
-    rehash(broken, NPU_STREAM)
-    rehash(broken, "model.c")
+    golden = np.load(broken / "golden" / "output.npy")
+    np.save(broken / "golden" / "output.npy", golden ^ 1)
+    np.save(broken / "golden" / "output.1.npy", golden)
+    (broken / "string.h").write_text("#error\n")
+    for name in (NPU_STREAM, "model.c", "golden/output.npy", "golden/output.1.npy", "string.h"):
+        rehash(broken, name)
     (y,) = interpret(read_program(raw), [np.load(bundle / "golden" / "input.npy")])
-    assert (y.ravel() == np.load(bundle / "golden" / "output.npy").ravel()).all()
-    changed = open_bundle(broken)
-    stream, *files = made_again(changed, BACKEND.device_of(changed), region).differing
+    assert (y.ravel() == golden.ravel()).all()
+    changed, x = open_bundle(broken), inputs_of(onnx.load(broken / "model.onnx"))[0]
+    again = made_again(changed, BACKEND.device_of(changed), region, x)
+    stream, *files = again.differing
     assert "1 bytes differ" in stream
     assert f"(SET_BLOCKDEP at word {first})" in stream
     # The C files are those of the changed stream, but for this letter.
-    assert [text.split(":")[0] for text in files] == ["model.c", "manifest.json"]
+    assert [text.split(":")[0] for text in files] == [
+        *("model.c", "golden/output.npy", "golden/output.1.npy", "string.h", "manifest.json")
+    ]
+    found = replace(parity, again=again)
+    assert not found.passed
+    assert found.unproven
+    assert "NOT PROVEN on" in found.lines()[0]
+    (missed,) = found.missed
+    assert missed.startswith(
+        f"stream and C files are made by mbv3c 0.0, and {__version__} is here"
+    )
+    assert "compile the model again with the versions that are here" in missed
+    assert replace(found, same_tosa=False).unproven is False
 
 
 def test_a_tosa_file_that_is_not_of_the_model_misses_parity(
