@@ -29,6 +29,8 @@ from mbv3c.manifest import (
 from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.passes import CLEANING, COMPILING, OF_FRAMES, SPLITTING, PassReport, run_pipeline
+from mbv3c.passes.canonical_qdq import canonical_qdq
+from mbv3c.passes.inside_pairs import has_mends
 from mbv3c.passes.split_qoperators import has_qoperators
 from mbv3c.passes.undo_fusions import FOR_ONE_PROCESSOR, LAID_OUT
 from mbv3c.precision import Precision
@@ -56,12 +58,19 @@ class Reference:
         """The outputs for each input; computed when they are first asked for.
 
         Operators on integers are taken apart first: onnxruntime's own let sums of two products
-        saturate on processors that lack dot products.
+        saturate on processors that lack dot products. What is mended between pairs is, too: it
+        rounds other values to the next step.
         """
         model = self.model
-        if has_qoperators(model):
-            model, _ = run_pipeline(model, SPLITTING)
+        if is_spelled_anew(model):
+            mending = (canonical_qdq,) if has_mends(model) else ()
+            model, _ = run_pipeline(model, (*SPLITTING, *mending))
         return list(run_reference(model, self.inputs))
+
+
+def is_spelled_anew(model: onnx.ModelProto) -> bool:
+    """Say whether a program is held to another spelling of a model, which rounds other values."""
+    return has_qoperators(model) or has_mends(model)
 
 
 @dataclass(frozen=True)

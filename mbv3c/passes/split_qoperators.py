@@ -39,6 +39,7 @@ _OF_ONE_VALUE = (
     *_STEPS,
     *("HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "Relu", "Clip", "LeakyRelu", "Elu"),
 )
+_OF_TWO_VALUES = ("Add", "Sub", "Mul", "Div")
 _TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _IMAGE = 4  # rank
 _WITH_AXES = 13  # DequantizeLinear has an axis from this opset on
@@ -123,11 +124,13 @@ class _Splitting:
         """Write what reads an image with channels last: each value, a pool, what turns it back."""
         x = node.input[0] if node.input else ""
         one_step = node.op_type not in _STEPS or self._is_plain(node.input)
-        if node.op_type in _OF_ONE_VALUE and x in self._first and one_step:
+        several = node.op_type in _OF_TWO_VALUES and self.is_last(*node.input)
+        if several or (node.op_type in _OF_ONE_VALUE and x in self._first and one_step):
             output = node.output[0]
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
-            copy.input[0], copy.output[0] = self._first[x], self._free(f"{output}.first")
+            copy.input[:] = [self._first.get(name, name) for name in node.input]
+            copy.output[0] = self._free(f"{output}.first")
             turn = helper.make_node(
                 "Transpose", [copy.output[0]], [output], f"{output}.last", perm=_TO_LAST
             )
