@@ -30,7 +30,10 @@ from mbv3c.manifest import (
 from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.passes import CLEANING, COMPILING, OF_FRAMES, SPLITTING, PassReport, run_pipeline
+from mbv3c.passes.canonical_qdq import canonical_qdq
+from mbv3c.passes.inside_pairs import has_mends
 from mbv3c.passes.split_qoperators import has_qoperators
+from mbv3c.passes.undo_fusions import FOR_ONE_PROCESSOR, LAID_OUT
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.quantization.by_itself import OnDevice, quantize_once
@@ -56,12 +59,19 @@ class Reference:
         """The outputs for each input; computed when they are first asked for.
 
         Operators on integers are taken apart first: onnxruntime's own let sums of two products
-        saturate on processors that lack dot products.
+        saturate on processors that lack dot products. What is mended between pairs is, too: it
+        rounds other values to the next step.
         """
         model = self.model
-        if has_qoperators(model):
-            model, _ = run_pipeline(model, SPLITTING)
+        if is_spelled_anew(model):
+            mending = (canonical_qdq,) if has_mends(model) else ()
+            model, _ = run_pipeline(model, (*SPLITTING, *mending))
         return list(run_reference(model, self.inputs))
+
+
+def is_spelled_anew(model: onnx.ModelProto) -> bool:
+    """Say whether a program is held to another spelling of a model, which rounds other values."""
+    return has_qoperators(model) or has_mends(model)
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,7 @@ def prepare(
     graph, reports = rewritten_for(model, job.precision)
     base, quantized, report = model, None, None
     if job.precision.quantized:
+        _refuse_laid_out(graph)
 
         def computed(with_pairs: onnx.ModelProto) -> Collection[str] | None:
             return on_device(rewritten_for(with_pairs, job.precision)[0]) if on_device else None
@@ -170,6 +181,15 @@ def _refuse_dynamic(model: onnx.ModelProto) -> None:
                 f"{node.name or node.output[0]}): its steps change with every input, and the "
                 "kernels here need fixed ones; give the fp32 model with --precision int8 and "
                 "--calibration FOLDER, or quantize it with `mbv3c quantize`"
+            )
+
+
+def _refuse_laid_out(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        if node.domain in FOR_ONE_PROCESSOR:
+            raise ModelError(
+                f"{node.op_type} ({node.name or node.output[0]}) of {node.domain} is no operator "
+                f"of ONNX; {LAID_OUT}"
             )
 
 

@@ -310,28 +310,44 @@ def quantized(
                 )
             return net.add("DequantizeLinear", q, *scale)
 
-        def conv(x: str, read: int, made: int, group: int = 1, stride: int = 1) -> str:
-            kernel = 3 if read == 3 or group > 1 else 1
-            shape = (made, read // group, kernel, kernel)
-            integers = np.clip(np.rint(net.random.normal(0, 40, shape)), -127, 127)
+        def dequantized(shape: tuple[int, ...]) -> str:
+            drawn = np.rint(net.random.normal(0, 40, shape))
+            integers = np.clip(drawn, -127, 127)
             scale = ends(0.004, weight)
+            if spelling.startswith("nine bits"):
+                zero = np.full(shape[0], 100, np.uint8)
+                zero[::3] -= 1 if spelling.endswith("of channels") else 0
+                stored = np.clip(2 * drawn + 100, 0, 255)
+                steps = net.constant(np.full(shape[0], 0.002)), net.constant(zero, np.uint8)
+                constant = net.constant(stored, np.uint8)
+                return net.add("DequantizeLinear", constant, *steps, axis=0)
             if spelling == "fake quantization":
                 weights = net.add("QuantizeLinear", net.constant(integers * 0.004), *scale)
             else:
                 weights = net.constant(integers + middle[weight], weight)
-            weights = net.add("DequantizeLinear", weights, *scale)
+            return net.add("DequantizeLinear", weights, *scale)
+
+        def conv(x: str, read: int, made: int, group: int = 1, stride: int = 1) -> str:
+            kernel = 3 if read == 3 or group > 1 else 1
+            weights = dequantized((made, read // group, kernel, kernel))
             bias = net.constant(net.random.normal(0, 0.2, made))
-            return net.add(
+            sums = net.add(
                 "Conv",
                 *(pair(x), weights, bias),
                 group=group,
                 strides=[stride, stride],
                 pads=[kernel // 2] * 4,
             )
+            if spelling != "normalised":
+                return sums
+            statistics = [net.constant(net.random.uniform(0.5, 1.5, made)) for _ in range(4)]
+            return net.add("BatchNormalization", sums, *statistics)
 
         x = net.add("Relu", conv("x", 3, 16, stride=2))
         x = net.add("Relu", conv(x, 16, 16, group=16, stride=2))
         x = net.add("Relu", conv(x, 16, 32))
+        if spelling == "a pair for every reader":
+            x = net.add("Add", pair(x), net.add("HardSwish", pair(x)))
         model = net.model(net.head(pair(x)))
         return constants_as_nodes(model) if spelling == "torch" else model
 
@@ -408,4 +424,8 @@ QUANTIZED: dict[str, Callable[[], onnx.ModelProto]] = {
     "scales as Constant nodes, Casts (torch)": quantized(np.uint8, spelling="torch"),
     "QLinearConv (QuantFormat.QOperator)": integer_operators,
     "weights under fake quantization": quantized(spelling="fake quantization"),
+    "weights of nine bits": quantized(spelling="nine bits"),
+    "weights of nine bits, zero points of channels": quantized(spelling="nine bits of channels"),
+    "BatchNormalization between pairs": quantized(spelling="normalised"),
+    "a pair for every reader": quantized(spelling="a pair for every reader"),
 }

@@ -22,6 +22,7 @@ from tvm.relax.frontend.onnx import from_onnx
 from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
 from mbv3c.errors import ModelError, UnknownOperatorsError
+from mbv3c.passes.undo_fusions import FOR_ONE_PROCESSOR, LAID_OUT
 from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS, opset_of
 from mbv3c.steps import step
 
@@ -31,7 +32,6 @@ _NARROW = frozenset(
     for name, number in onnx.TensorProto.DataType.items()
     if name.startswith("FLOAT8") or name.endswith(("INT4", "INT2", "FLOAT4E2M1"))
 )
-_FOR_ONE_PROCESSOR = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 
 
 def check_operators(
@@ -69,11 +69,8 @@ def check_operators(
             + "; ".join(f"{op} (nodes: {', '.join(names)})" for op, names in found.items())
             for how, found in lacking.items()
         )
-        if any(model.graph.node[position].domain in _FOR_ONE_PROCESSOR for position in positions):
-            message += (
-                "; onnxruntime laid this file out for one processor: give the model as it was "
-                "before, or have onnxruntime optimise it with ORT_ENABLE_EXTENDED at most"
-            )
+        if any(model.graph.node[position].domain in FOR_ONE_PROCESSOR for position in positions):
+            message += f"; {LAID_OUT}"
         raise UnknownOperatorsError(message, tuple(positions))
 
 

@@ -22,19 +22,21 @@ from mbv3c.lowering.quantization import Quantization
 PAIR = "Identity"  # stands for a pair whose tensor is needed in fp32, too
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _INTEGERS = (np.int8, np.uint8)
+# Sums of two int8: weights of 8 bits less their zero point, but for a difference of 255.
+_WIDE = (-256, 254)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Stored int8 weights with the zero point 0.
+    """Stored weights of 8 bits, less their zero point.
 
     Attributes:
-        integers: the integers, in the shape of the weights.
+        integers: the integers, in the shape of the weights; int16 if int8 does not hold them.
         scales: the value of a step: one scale for all, or one for each index along `axis`.
         axis: the axis along which scales differ; None for one scale.
     """
 
-    integers: NDArray[np.int8]
+    integers: NDArray[np.int8] | NDArray[np.int16]
     scales: NDArray[np.float32]
     axis: int | None
 
@@ -59,12 +61,15 @@ def has_pairs(model: onnx.ModelProto) -> bool:
     return any(node.op_type == "DequantizeLinear" for node in model.graph.node)
 
 
-def read_pairs(model: onnx.ModelProto) -> QuantizedGraph:
-    """Take the pairs of int8 and uint8 out of a graph; all other pairs stay."""
+def read_pairs(model: onnx.ModelProto, *, wide: bool = True) -> QuantizedGraph:
+    """Take the pairs of int8 and uint8 out of a graph; all other pairs stay.
+
+    Weights that need nine bits around their zero point become fp32 if they may not be `wide`.
+    """
     inferred = shape_inference.infer_shapes(model)
     graph = inferred.graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    weights, constants = _stored_weights(graph, stored)
+    weights, constants = _stored_weights(graph, stored, wide=wide)
     activations, renamed, dropped = _activations(graph, stored)
     nodes = []
     for node in graph.node:
@@ -90,14 +95,14 @@ def with_stored_values(model: onnx.ModelProto) -> onnx.ModelProto:
     valued.CopyFrom(model)
     graph = valued.graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    _, constants = _stored_weights(graph, stored)
+    _, constants = _stored_weights(graph, stored, wide=False)
     nodes = [node for node in graph.node if node.output[0] not in constants]
     _replace_nodes(graph, nodes, constants)
     return valued
 
 
 def _stored_weights(
-    graph: onnx.GraphProto, stored: Mapping[str, Array]
+    graph: onnx.GraphProto, stored: Mapping[str, Array], *, wide: bool
 ) -> tuple[dict[str, Weights], dict[str, Array]]:
     """Return the integers of stored weights, and the values of all stored integers."""
     weights: dict[str, Weights] = {}
@@ -114,9 +119,22 @@ def _stored_weights(
         shifted = integers.astype(np.float32) - _spread(zero, axis, integers.ndim)
         values = shifted * _spread(scale, axis, integers.ndim)
         constants[node.output[0]] = values.astype(np.float32)
-        if integers.dtype == np.int8 and not zero.any():
-            weights[node.output[0]] = Weights(integers, scale.reshape(-1), axis)
+        held = _held(integers, shifted, wide=wide)
+        if held is not None:
+            weights[node.output[0]] = Weights(held, scale.reshape(-1), axis)
     return weights, constants
+
+
+def _held(
+    integers: Array, shifted: Array, *, wide: bool
+) -> NDArray[np.int8] | NDArray[np.int16] | None:
+    """Return integers less their zero point; None if no kernel of integers multiplies them."""
+    if integers.dtype not in _INTEGERS:
+        return None
+    low, high = shifted.min(initial=0), shifted.max(initial=0)
+    if low >= np.iinfo(np.int8).min and high <= np.iinfo(np.int8).max:
+        return shifted.astype(np.int8)
+    return shifted.astype(np.int16) if wide and low >= _WIDE[0] and high <= _WIDE[1] else None
 
 
 def _spread(values: Array, axis: int | None, rank: int) -> Array:

@@ -9,8 +9,8 @@
 All of these are exact: the values that the integers stand for do not change, and QuantizeLinear
 rounds and saturates at the same places. onnxruntime's quantizer writes uint8, torch's
 FakeQuantize leaves weights in fp32. Integers that something else than a DequantizeLinear reads,
-and those of 16 bits, stay as they are. Source: ONNX operators QuantizeLinear-13 and
-DequantizeLinear-13.
+and those of 16 bits, stay as they are. What `inside_pairs` mends comes before all that. Source:
+ONNX operators QuantizeLinear-13 and DequantizeLinear-13.
 """
 
 from collections import defaultdict
@@ -21,6 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from mbv3c.passes.inside_pairs import mended
 from mbv3c.passes.names import FreeNames, inner_reads
 from mbv3c.passes.report import PassReport
 
@@ -35,14 +36,16 @@ def canonical_qdq(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     before = len(model.graph.node)
     if not any(node.op_type in (_Q, _DQ) for node in model.graph.node):
         return model, PassReport(NAME, (), (), before, before, False)
+    given, (model, names) = model, mended(model)
     pairs = _Pairs(model)
+    pairs.matched += names
     pairs.store_weights()
     pairs.shift_activations()
     pairs.shift_weights()
     pairs.finish()
     after = len(pairs.model.graph.node)
     report = PassReport(NAME, tuple(pairs.matched), (), before, after, bool(pairs.matched))
-    return (pairs.model if pairs.matched else model), report
+    return (pairs.model if pairs.matched else given), report
 
 
 class _Pairs:

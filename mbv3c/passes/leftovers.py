@@ -74,14 +74,15 @@ def why_left(
 def _reasons(
     node: onnx.NodeProto, constants: set[str], reports: Sequence[PassReport]
 ) -> Iterator[str]:
-    if node.domain not in DEFAULT_DOMAINS:
-        return
     refusals = {
         report.name: refusal.reason
         for report in reports
         for refusal in report.refused
         if refusal.node in ((node.name,) if node.name else tuple(node.output))
     }
+    if node.domain not in DEFAULT_DOMAINS or node.op_type.startswith("QLinear"):
+        yield from (f"{name} refused it: {reason}" for name, reason in refusals.items())
+        return
     for name, removal in REMOVES.items():
         if node.op_type not in removal.operators:
             continue

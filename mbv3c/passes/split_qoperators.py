@@ -6,8 +6,10 @@
 
 QLinearMul, QLinearMatMul, QGemm, QLinearConcat, QLinearSigmoid, QLinearSoftmax, QLinearLeakyRelu
 and the QLinear pools are taken apart in the same way. onnxruntime's quantizer writes the first
-form as QuantFormat.QOperator. Both forms stand for the same values; a result in the middle of two
-steps may be rounded to the other one, since a QLinear operator multiplies its sums once more.
+form as QuantFormat.QOperator. In a file that it optimised images have channels last: they are
+written with channels first, as far as all that reads them allows. Both forms stand for the same
+values; a result in the middle of two steps may be rounded to the other one, since a QLinear
+operator multiplies its sums once more.
 Source: ONNX operator QLinearConv-10; onnxruntime's docs/ContribOperators.md.
 """
 
@@ -19,7 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from mbv3c.passes.names import FreeNames
+from mbv3c.passes.names import FreeNames, inner_reads
 from mbv3c.passes.report import PassReport, Refusal
 from mbv3c.passes.undo_fusions import DOMAIN
 from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS, opset_of
@@ -31,7 +33,17 @@ _MOVING = (
     *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Identity"),
     *("Slice", "Gather", "DepthToSpace", "SpaceToDepth", "Expand", "Tile"),
 )
+# What computes each value by itself, with one step for all where it is a pair's.
+_STEPS = ("QuantizeLinear", "DequantizeLinear")
+_OF_ONE_VALUE = (
+    *_STEPS,
+    *("HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "Relu", "Clip", "LeakyRelu", "Elu"),
+)
+_OF_TWO_VALUES = ("Add", "Sub", "Mul", "Div")
+_TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+_IMAGE = 4  # rank
 _WITH_AXES = 13  # DequantizeLinear has an axis from this opset on
+_WITH_AXIS = ("Softmax", "AveragePool", "GlobalAveragePool")  # or with a layout of its own
 _Ends = tuple[str, str]  # names of scale and zero point
 
 
@@ -72,22 +84,26 @@ class _Splitting:
         }
         self._free, self._opset = FreeNames(self._graph).take, opset_of(model)
         self._ends: dict[str, _Ends] = {}  # of tensors of integers
+        self._first: dict[str, str] = {}  # of images with channels last: with channels first
         self._nodes: list[onnx.NodeProto] = []
         for node in model.graph.node:
             self._write(node)
         del self._graph.node[:]
-        self._graph.node.extend(self._nodes)
+        self._graph.node.extend(self._read() if self._first else self._nodes)
 
     def _write(self, node: onnx.NodeProto) -> None:
         split = _SPLIT.get(node.op_type) if node.domain in (*DEFAULT_DOMAINS, DOMAIN) else None
         if split is not None:
             reason = self._why_not(node, split)
             if reason is not None:
-                self.refused.append(Refusal(node.name or node.op_type, reason))
+                self.refused.append(Refusal(node.name or node.output[0], reason))
             else:
                 split.write(self, node)
                 self.matched.append(node.name or node.output[0])
                 return
+        elif self._turned(node):
+            self.matched.append(node.name or node.output[0])
+            return
         elif node.op_type in _MOVING and node.input[0] in self._ends:
             ends = self._ends[node.input[0]]
             x = self.real(node.input[0], ends, f"{node.output[0]}.x")
@@ -96,11 +112,69 @@ class _Splitting:
             copy.input[0], copy.output[0] = x, self._free(f"{node.output[0]}.real")
             self._nodes.append(copy)
             self.rounded(copy.output[0], ends, node)
+            if node.op_type == "Transpose" and _attributes(node).get("perm") == _TO_LAST:
+                self._first[node.output[0]] = node.input[0]
             self.matched.append(node.name or node.output[0])
             return
         elif node.op_type == "QuantizeLinear" and self._is_plain(node.input):
             self._ends[node.output[0]] = (node.input[1], node.input[2])
         self._nodes.append(node)
+
+    def _turned(self, node: onnx.NodeProto) -> bool:
+        """Write what reads an image with channels last: each value, a pool, what turns it back."""
+        x = node.input[0] if node.input else ""
+        one_step = node.op_type not in _STEPS or self._is_plain(node.input)
+        several = node.op_type in _OF_TWO_VALUES and self.is_last(*node.input)
+        if several or (node.op_type in _OF_ONE_VALUE and x in self._first and one_step):
+            output = node.output[0]
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [self._first.get(name, name) for name in node.input]
+            copy.output[0] = self._free(f"{output}.first")
+            turn = helper.make_node(
+                "Transpose", [copy.output[0]], [output], f"{output}.last", perm=_TO_LAST
+            )
+            self._nodes += [copy, turn]
+            self._first[output] = copy.output[0]
+            if node.op_type == "QuantizeLinear":
+                ends = node.input[1], node.input[2]
+                self._ends[output] = self._ends[copy.output[0]] = ends
+            return True
+        turns = node.op_type == "Transpose" and _attributes(node).get("perm") == _TO_FIRST
+        if turns and x in self._first:
+            self._nodes.append(
+                helper.make_node("Identity", [self._first[x]], node.output[:1], node.name)
+            )
+            self._ends[node.output[0]] = self._ends[self._first[x]]
+            return True
+        if node.op_type != "NhwcMaxPool" or x not in self._ends:
+            return False
+        real = self.real(self.first(x), self._ends[x], f"{node.output[0]}.x")
+        y = self.computed("MaxPool", [real], node, **_attributes(node))
+        self.rounded(y, self._ends[x], node, last=True)
+        return True
+
+    def _read(self) -> list[onnx.NodeProto]:
+        """Return the nodes that an output of the model needs."""
+        needed = {value.name for value in self._graph.output} | inner_reads(self._graph)
+        kept = []
+        for node in reversed(self._nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        return kept[::-1]
+
+    def first(self, x: str) -> str:
+        """Return integers of an image with channels first, which has them last."""
+        if x not in self._first:
+            name = self._free(f"{x}.first")
+            self._nodes.append(helper.make_node("Transpose", [x], [name], name, perm=_TO_FIRST))
+            self._first[x] = name
+        return self._first[x]
+
+    def is_last(self, *names: str) -> bool:
+        """Say whether all of these integers are known with channels first, too."""
+        return all(name in self._first for name in names)
 
     def _why_not(self, node: onnx.NodeProto, split: "_Split") -> str | None:
         """Say why a node cannot be taken apart, if it cannot."""
@@ -111,14 +185,20 @@ class _Splitting:
             if name not in self._stored:
                 return f"{name!r} of {node.op_type} is not a constant"
         attributes = _attributes(node)
-        if attributes.get("channels_last"):
-            return "its channels are last"
+        if attributes.get("channels_last") and not self._is_image(node):
+            return "its channels are last, and it is no image"
         per_channel = any(self._stored[name].size > 1 for name in names if self._is_scale(name))
         if per_channel and self._opset < _WITH_AXES:
             return f"it has a step per channel, and the model has opset {self._opset}"
         if node.op_type == "QLinearSoftmax" and attributes.get("axis", -1) != -1:
             return "its axis is not the last"
         return None
+
+    def _is_image(self, node: onnx.NodeProto) -> bool:
+        """Say whether what computes with channels last has two axes beside them."""
+        if node.op_type == "QLinearConv":
+            return node.input[3] in self._stored and self._stored[node.input[3]].ndim == _IMAGE
+        return len(_attributes(node).get("kernel_shape", (1, 1))) == _IMAGE - 2
 
     def _is_scale(self, name: str) -> bool:
         return self._stored[name].dtype == np.float32
@@ -142,13 +222,16 @@ class _Splitting:
         )
         return name
 
-    def rounded(self, x: str, ends: _Ends, node: onnx.NodeProto) -> None:
-        """Append what makes a node's output of floats."""
-        name = node.name or node.output[0]
-        self._nodes.append(
-            helper.make_node("QuantizeLinear", [x, *ends], node.output[:1], f"{name}.round")
-        )
-        self._ends[node.output[0]] = ends
+    def rounded(self, x: str, ends: _Ends, node: onnx.NodeProto, *, last: bool = False) -> None:
+        """Append what makes a node's output of floats, which has channels first."""
+        name, output = node.name or node.output[0], node.output[0]
+        made = self._free(f"{output}.first") if last else output
+        self._nodes.append(helper.make_node("QuantizeLinear", [x, *ends], [made], f"{name}.round"))
+        self._ends[made] = self._ends[output] = ends
+        if last:
+            turn = helper.make_node("Transpose", [made], [output], f"{name}.last", perm=_TO_LAST)
+            self._nodes.append(turn)
+            self._first[output] = made
 
     def computed(self, op_type: str, inputs: list[str], node: onnx.NodeProto, **more: Any) -> str:
         """Append the operator on floats, under the node's name; return its output."""
@@ -213,12 +296,14 @@ def _attributes(node: onnx.NodeProto, *dropped: str) -> dict[str, Any]:
 
 def _conv(to: _Splitting, node: onnx.NodeProto) -> None:
     x, xs, xz, w, ws, wz, ys, yz, *bias = node.input
+    attributes = _attributes(node)
+    last = bool(attributes.pop("channels_last", 0))
     operands = [
-        to.real(x, (xs, xz), f"{node.output[0]}.x"),
+        to.real(to.first(x) if last else x, (xs, xz), f"{node.output[0]}.x"),
         to.real(w, (ws, wz), f"{node.output[0]}.w", to.axis_of(ws, 0)),
         *([to.bias(bias[0], [xs, ws], node)] if bias and bias[0] else []),
     ]
-    to.rounded(to.computed("Conv", operands, node, **_attributes(node)), (ys, yz), node)
+    to.rounded(to.computed("Conv", operands, node, **attributes), (ys, yz), node, last=last)
 
 
 def _gemm(to: _Splitting, node: onnx.NodeProto) -> None:
@@ -241,11 +326,14 @@ def _gemm(to: _Splitting, node: onnx.NodeProto) -> None:
 def _two(op_type: str) -> Callable[[_Splitting, onnx.NodeProto], None]:
     def write(to: _Splitting, node: onnx.NodeProto) -> None:
         a, as_, az, b, bs, bz, ys, yz = node.input
+        last = op_type != "MatMul" and to.is_last(a, b)
+        if last:
+            a, b = to.first(a), to.first(b)
         operands = [
             to.real(a, (as_, az), f"{node.output[0]}.a"),
             to.real(b, (bs, bz), f"{node.output[0]}.b", to.axis_of(bs, 1)),
         ]
-        to.rounded(to.computed(op_type, operands, node), (ys, yz), node)
+        to.rounded(to.computed(op_type, operands, node), (ys, yz), node, last=last)
 
     return write
 
@@ -253,20 +341,30 @@ def _two(op_type: str) -> Callable[[_Splitting, onnx.NodeProto], None]:
 def _one(op_type: str, *dropped: str, **more: int) -> Callable[[_Splitting, onnx.NodeProto], None]:
     def write(to: _Splitting, node: onnx.NodeProto) -> None:
         x, xs, xz, ys, yz = node.input
-        operands = [to.real(x, (xs, xz), f"{node.output[0]}.x")]
+        pools = bool(_attributes(node).get("channels_last"))
+        last = pools or (op_type not in _WITH_AXIS and to.is_last(x))
+        operands = [to.real(to.first(x) if last else x, (xs, xz), f"{node.output[0]}.x")]
         attributes = _attributes(node, *dropped) | more
-        to.rounded(to.computed(op_type, operands, node, **attributes), (ys, yz), node)
+        to.rounded(to.computed(op_type, operands, node, **attributes), (ys, yz), node, last=last)
 
     return write
 
 
 def _concat(to: _Splitting, node: onnx.NodeProto) -> None:
     ys, yz, *parts = node.input
+    attributes = _attributes(node)
+    last = to.is_last(*parts[::3])
+    if last:
+        attributes["axis"] = _TO_LAST[attributes["axis"]]
     operands = [
-        to.real(parts[at], (parts[at + 1], parts[at + 2]), f"{node.output[0]}.{at // 3}")
+        to.real(
+            to.first(parts[at]) if last else parts[at],
+            (parts[at + 1], parts[at + 2]),
+            f"{node.output[0]}.{at // 3}",
+        )
         for at in range(0, len(parts), 3)
     ]
-    to.rounded(to.computed("Concat", operands, node, **_attributes(node)), (ys, yz), node)
+    to.rounded(to.computed("Concat", operands, node, **attributes), (ys, yz), node, last=last)
 
 
 def _at(*places: int) -> Callable[[onnx.NodeProto], list[int]]:

@@ -4,6 +4,7 @@
     FusedGemm(a, b, c; activation)         ⇒   Gemm(a, b, c) → activation
     FusedMatMul(a, b; transA, alpha)       ⇒   MatMul(Transpose(a), b) → Mul(alpha)
     QuickGelu(x; alpha)                    ⇒   Mul(x, Sigmoid(Mul(x, alpha)))
+    SkipLayerNormalization(x, s, g, b, c)  ⇒   LayerNormalization(x + s + c, g, b)
     Gelu(x), BiasGelu(x, b), FastGelu(x)   ⇒   x / 2 · (1 + Erf(x / √2)), or with Tanh
     QuantizeLinear, DequantizeLinear of com.microsoft   ⇒   those of ONNX, or of 16 bits before
         opset 21, which has them, Cast(Clip(Round(x / s) + z)) and (Cast(q) - z) · s
@@ -27,6 +28,11 @@ from mbv3c.passes.upgrade_opset import opset_of
 
 NAME = "undo_fusions"
 DOMAIN = "com.microsoft"
+FOR_ONE_PROCESSOR = ("com.microsoft.nchwc", "com.ms.internal.nhwc")  # domains
+LAID_OUT = (
+    "onnxruntime laid this file out for one processor: give the model as it was before, or have "
+    "onnxruntime optimise it with ORT_ENABLE_EXTENDED at most"
+)
 _WITH_16_BITS = 21  # the opset
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
@@ -40,7 +46,7 @@ def undo_fusions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     undone.CopyFrom(model)
     del undone.graph.node[:]
     matched, refused = list[str](), list[Refusal]()
-    around = _Around(model, undone.graph)
+    around = _Around(model, undone)
     for node in model.graph.node:
         spell = _SPELLINGS.get(node.op_type) if node.domain == DOMAIN else None
         spelling = _Spelling(node, around)
@@ -74,13 +80,20 @@ class _Around:
         dtype: the one type of the model's inputs and constants of floats; None if it has several.
     """
 
-    def __init__(self, model: onnx.ModelProto, graph: onnx.GraphProto) -> None:
-        self.graph, self.opset = graph, opset_of(model)
+    def __init__(self, model: onnx.ModelProto, undone: onnx.ModelProto) -> None:
+        self.graph, self.opset = undone.graph, opset_of(model)
+        self._undone = undone
         self.free = FreeNames(model.graph).take
         kinds = {value.type.tensor_type.elem_type for value in model.graph.input}
         kinds |= {tensor.data_type for tensor in model.graph.initializer}
         floats = kinds & {*_FLOATS}
         self.dtype = helper.tensor_dtype_to_np_dtype(floats.pop()) if len(floats) == 1 else None
+
+    def inferred_ranks(self) -> dict[str, int]:
+        """Return the ranks of what the nodes so far make, as far as they are known."""
+        inferred = onnx.shape_inference.infer_shapes(self._undone)
+        kinds = ((value.name, value.type.tensor_type) for value in inferred.graph.value_info)
+        return {name: len(kind.shape.dim) for name, kind in kinds if kind.HasField("shape")}
 
 
 class _Spelling:
@@ -89,7 +102,8 @@ class _Spelling:
     Attributes:
         name: name of the node.
         inputs: its inputs, without those that are left out at the end.
-        nodes: the nodes so far; the last one is to make the node's output.
+        outputs: its outputs.
+        nodes: the nodes so far; the last one is to make the node's first output.
     """
 
     def __init__(self, node: onnx.NodeProto, around: _Around) -> None:
@@ -97,7 +111,7 @@ class _Spelling:
         self.inputs = list(node.input)
         self.nodes: list[onnx.NodeProto] = []
         self._attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        self._output = node.output[0]
+        self.outputs, self._output = list(node.output), node.output[0]
         self._around = around
 
     def since(self, opset: int, what: str) -> None:
@@ -138,6 +152,11 @@ class _Spelling:
         self.add(op_type, *inputs, **attributes)
         self.nodes[-1].output[0] = self._output
         self.nodes[-1].name = self.name
+
+    def rename(self, made: str, output: str) -> None:
+        """Let what makes a tensor make another output of the node."""
+        maker = next(node for node in self.nodes if made in node.output)
+        maker.output[0] = output
 
     def _stored(self, value: float, name: str) -> str:
         if self._around.dtype is None:
@@ -189,6 +208,9 @@ class _Spelling:
         for tensor in graph.initializer:
             if tensor.name == name:
                 return len(tensor.dims)
+        rank = self._around.inferred_ranks().get(name)
+        if rank is not None:
+            return rank
         raise _StaysError(f"the rank of {name!r} is not known")
 
 
@@ -279,6 +301,23 @@ def _biased(spelling: _Spelling) -> str:
     return spelling.add("Add", x, bias) if bias else x
 
 
+def _skip_layer_norm(spelling: _Spelling) -> None:
+    """Of its further outputs, the sum of its operands is the last one."""
+    spelling.since(17, "LayerNormalization")
+    x, skip, gamma, beta, bias = (spelling.input(position) for position in range(5))
+    if any(spelling.outputs[1:3]):
+        raise _StaysError("its mean or its deviation is read")
+    total = spelling.add("Add", x, skip)
+    if bias:
+        total = spelling.add("Add", total, bias)
+    if len(spelling.outputs) > 3 and spelling.outputs[3]:
+        spelling.rename(total, spelling.outputs[3])
+        total = spelling.outputs[3]
+    operands = [total, gamma, *([beta] if beta else [])]
+    epsilon = spelling.take("epsilon", 1e-12)
+    spelling.end("LayerNormalization", *operands, axis=-1, epsilon=epsilon)
+
+
 def _end_gelu(spelling: _Spelling, x: str, curve: str) -> None:
     spelling.end("Mul", spelling.add("Mul", x, 0.5), spelling.add("Add", curve, 1.0))
 
@@ -319,6 +358,7 @@ _SPELLINGS: dict[str, Callable[[_Spelling], None]] = {
     "Gelu": _gelu,
     "BiasGelu": _gelu,
     "FastGelu": _fast_gelu,
+    "SkipLayerNormalization": _skip_layer_norm,
     "QuantizeLinear": _as("QuantizeLinear"),
     "DequantizeLinear": _as("DequantizeLinear"),
 }

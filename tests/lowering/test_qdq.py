@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper
 
 from mbv3c.lowering.qdq import has_pairs, read_pairs
@@ -57,6 +58,31 @@ def test_a_tensor_that_is_wanted_unrounded_too_keeps_a_node() -> None:
         )
     )
     assert [node.op_type for node in found.model.graph.node] == ["Relu", "Identity"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "zero", "dtype"),
+    [
+        ([-128, 127], [5], np.int16),
+        ([-120, 127], [5], np.int8),
+        ([-128, 127], [-128], None),  # 255 is no sum of two int8
+    ],
+)
+def test_weights_less_their_zero_point(
+    stored: list[int], zero: list[int], dtype: type | None
+) -> None:
+    model = graph(
+        """g (float[1, 2] x) => (float[1, 1] y) <float s = {0.5}>
+        { w = DequantizeLinear(q, s, z) y = MatMul(x, w) }""",
+        q=np.array(stored, np.int8)[:, None],
+        z=np.array(zero, np.int8).reshape(()),
+    )
+    weights = read_pairs(model).weights.get("w")
+    assert (weights.integers.dtype if weights else None) == dtype
+    if weights:
+        np.testing.assert_array_equal(weights.integers[:, 0], np.array(stored) - zero)
+    narrow = read_pairs(model, wide=False).weights
+    assert ("w" in narrow) == (dtype == np.int8)
 
 
 def test_pairs_of_other_integers_and_of_channels_stay() -> None:

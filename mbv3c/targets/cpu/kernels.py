@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import numpy as np
 import onnx
 import tvm
 from numpy.typing import NDArray
@@ -63,7 +62,7 @@ from mbv3c.targets.cpu.select_top import write_top
 # old code says nothing about the new. A test compares it with a digest of some kernels.
 VERSION = 1
 
-Integers = NDArray[np.int8]
+Integers = NDArray[Any]  # of int8, or of nine bits in int16
 _SCALES = 2  # the input of Resize that says them
 
 
@@ -71,8 +70,9 @@ _SCALES = 2  # the input of Resize that says them
 class CpuKernels:
     """Kernels for the cores of a CPU.
 
-    Integer kernels take int8 weights, laid out as in ONNX, and `rounding`: for every output an
-    int32 bias and an fp32 factor, then a table if the kernel looks its results up.
+    Integer kernels take weights of int8, or of nine bits in int16, laid out as in ONNX, and
+    `rounding`: for every output an int32 bias and an fp32 factor, then a table if the kernel looks
+    its results up.
 
     Attributes:
         processor: the processor that runs the kernels.
@@ -120,7 +120,7 @@ class CpuKernels:
         packed = integer_pointwise.pack(shape, tile, self.processor, weights)
         bias, scale = (integer_pointwise.pad(shape, row) for row in rounding[:2])
         function = integer_pointwise.generate(shape, tile, self.processor)
-        return Kernel(function, (packed, bias, scale, *rounding[2:]), tile, shape, origin)
+        return _of_integers(function, (packed, bias, scale, *rounding[2:]), tile, shape, origin)
 
     def integer_depthwise(
         self, shape: IntegerDepthwise, weights: Integers, *rounding: Array
@@ -128,7 +128,7 @@ class CpuKernels:
         tile, origin = self._choose("integer_depthwise", shape)
         packed = integer_depthwise.pack(shape, self.processor, weights)
         function = integer_depthwise.generate(shape, tile, self.processor)
-        return Kernel(function, (packed, *rounding), tile, shape, origin)
+        return _of_integers(function, (packed, *rounding), tile, shape, origin)
 
     def integer_convolution(
         self, shape: IntegerConvolution, weights: Integers, *rounding: Array
@@ -136,7 +136,7 @@ class CpuKernels:
         tile, origin = self._choose("integer_convolution", shape)
         packed = integer_convolution.pack(shape, weights)
         function = integer_convolution.generate(shape, tile, self.processor)
-        return Kernel(function, (packed, *rounding), tile, shape, origin)
+        return _of_integers(function, (packed, *rounding), tile, shape, origin)
 
     def elementwise(self, shape: Elementwise) -> Kernel:
         return Kernel(elementwise.generate_elementwise(shape, self.processor))
@@ -170,6 +170,19 @@ class CpuKernels:
         if weights is not None:
             self.choices.note(weights, {"vectors": tile.vectors})
         return tile, origin
+
+
+def _of_integers(
+    function: PrimFunc,
+    constants: tuple[Array, ...],
+    tile: Any,
+    shape: IntegerPointwise | IntegerDepthwise | IntegerConvolution,
+    origin: str,
+) -> Kernel:
+    """Return a kernel of integers. Weights of nine bits use the knobs of eight: none are tuned."""
+    if shape.terms > 1:
+        return Kernel(function, constants)
+    return Kernel(function, constants, tile, shape, origin)
 
 
 # The modules of `schedules` that have knobs, by the kind of their steps.

@@ -37,11 +37,12 @@ from mbv3c.targets.cpu.schedules.integer import convolution, elementwise, pointw
 from mbv3c.targets.cpu.schedules.integer.arithmetic import (
     GROUP,
     Requantization,
+    by_bits,
     correction,
     table_of,
 )
-from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
-from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
+from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution, WideConvolution
+from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise, WideDepthwise
 from mbv3c.targets.cpu.schedules.integer.elementwise import (
     Dequantize,
     IntegerElementwise,
@@ -50,7 +51,7 @@ from mbv3c.targets.cpu.schedules.integer.elementwise import (
     Quantize,
     QuantizeImage,
 )
-from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, WidePointwise
 from mbv3c.targets.cpu.select_frames import take_integer_frame
 
 
@@ -83,7 +84,7 @@ class IntegerLayer:
     """
 
     steps: Quantization
-    weights: NDArray[np.int8]
+    weights: NDArray[np.int8] | NDArray[np.int16]
     scales: NDArray[np.float32]
     ending: LayerEnding
 
@@ -219,7 +220,8 @@ def integer_depthwise(node: onnx.NodeProto, selection: IntegerSelection) -> bool
     if conv is None or layer is None or not conv.is_depthwise:
         return False
     zero, ending = layer.steps.zero_point, layer.ending
-    shape = IntegerDepthwise(conv.batch, conv.inputs, *conv.axes, zero, ending.output)
+    kind = by_bits(layer.weights, IntegerDepthwise, WideDepthwise)
+    shape = kind(conv.batch, conv.inputs, *conv.axes, zero, ending.output)
     rounding = rounding_of(node, layer, selection, offset=False)
     kernel = kernels.integer_depthwise(shape, layer.weights, *rounding, *ending.table)
     x = selection.integers(node.input[0])
@@ -234,7 +236,8 @@ def integer_pointwise(node: onnx.NodeProto, selection: IntegerSelection) -> bool
     if product is None or layer is None or node.input[0] in selection.images:
         return False
     ending, matrix = layer.ending, layer.weights.reshape(len(layer.weights), -1)
-    shape = IntegerPointwise(product.rows, matrix.shape[1], len(matrix), ending.output)
+    kind = by_bits(layer.weights, IntegerPointwise, WidePointwise)
+    shape = kind(product.rows, matrix.shape[1], len(matrix), ending.output)
     if not pointwise.covers(shape):
         return False
     rounding = rounding_of(node, layer, selection)
@@ -369,7 +372,8 @@ def _dense_shape(
     """Return the shape of a convolution that the dense kernel covers."""
     inputs = -(-conv.inputs // GROUP) * GROUP
     zero, output = layer.steps.zero_point, layer.ending.output
-    shape = IntegerConvolution(conv.batch, inputs, conv.outputs, *conv.axes, zero, output)
+    kind = by_bits(layer.weights, IntegerConvolution, WideConvolution)
+    shape = kind(conv.batch, inputs, conv.outputs, *conv.axes, zero, output)
     return shape if conv.groups == 1 and convolution.covers(shape, processor) else None
 
 

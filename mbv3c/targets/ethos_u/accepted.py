@@ -38,8 +38,16 @@ def check_image(model: onnx.ModelProto) -> None:
         raise UsageError(
             "an Ethos-U computes one image, 1x3xHxW, or one row, 1xCxL, at a time; the model's "
             f"input is {'x'.join(map(str, shape)) or 'a single number'}; "
-            f"{'use --batch 1' if len(shape) in RANKS else 'use another target'}"
+            f"{_remedy(len(shape))}"
         )
+
+
+def _remedy(rank: int) -> str:
+    if rank == RANKS[0]:
+        return "use --batch 1"
+    if rank == RANKS[1]:
+        return "if it is an image without a batch, give it an axis of 1 in front"
+    return "use another target"
 
 
 def check_types(quantized: onnx.ModelProto, target: NpuTarget) -> None:

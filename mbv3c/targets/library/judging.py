@@ -14,9 +14,8 @@ from mbv3c.parity.in_float64 import golden_in_float64
 from mbv3c.parity.inputs import USUAL_INPUTS
 from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.parity.tolerance import TOLERANCES, Tolerance
-from mbv3c.passes.split_qoperators import has_qoperators
 from mbv3c.precision import Precision
-from mbv3c.prepare import Prepared, Reference
+from mbv3c.prepare import Prepared, Reference, is_spelled_anew
 from mbv3c.progress import Progress
 
 ON_GIVEN = "running onnxruntime on the model as given"
@@ -58,7 +57,7 @@ def beside_given(
     progress: Progress,
 ) -> Parity:
     """Add how far outputs agree with the model as given, where the reference is another model."""
-    if not bundle.quantized and not has_qoperators(reference.model):
+    if not bundle.quantized and not is_spelled_anew(reference.model):
         return parity
     progress(ON_GIVEN)
     given = known.given if known else read_bundled(bundle.model)

@@ -80,7 +80,10 @@ class McuBackend(Backend):
         check_operators(graph, taken_in(graph))
         target = _mcu(job.target)
         plan = select_quantized(
-            read_pairs(graph), processor_of(target), tvm_target(target), written=McuKernels
+            read_pairs(graph, wide=False),
+            processor_of(target),
+            tvm_target(target),
+            written=McuKernels,
         )
         return assembled(plan)
 

@@ -52,6 +52,39 @@ def test_a_network_on_emulated_arm(
     assert steps_apart(model, outputs, inputs_of(model)).max() <= APART
 
 
+def with_nine_bits(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose weights are -100 to 154 around a zero point, in steps half as wide."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    stored = {tensor.name: tensor for tensor in changed.graph.initializer}
+    for node in changed.graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in stored:
+            continue
+        integers, scale, zero = (numpy_helper.to_array(stored[name]) for name in node.input)
+        if integers.dtype == np.int8:
+            wide = np.clip(2 * integers.astype(np.int16), -100, 154)
+            arrays = ((wide - 27).astype(np.int8), scale / 2, np.full_like(zero, -27))
+            for name, array in zip(node.input, arrays, strict=True):
+                stored[name].CopyFrom(numpy_helper.from_array(array, name))
+    return changed
+
+
+@pytest.mark.parametrize("target", ["host_cpu", "arm_cpu:cortex-a76"])
+def test_weights_of_nine_bits(
+    model: onnx.ModelProto, target: str, emulator_kit: object, tmp_path: Path
+) -> None:
+    wide = with_nine_bits(model)
+    for cores in (HOST, CORES["cortex-a76"]):
+        kinds = [[step.kind for step in plan_for(each, cores).steps] for each in (model, wide)]
+        assert kinds[0] == kinds[1]
+    inputs = inputs_of(wide)
+    outputs = (
+        run_here(wide, HOST, tmp_path) if target == "host_cpu" else run_on(wide, target, tmp_path)
+    )
+    assert steps_apart(wide, outputs, inputs).max() <= APART
+    assert steps_apart(model, outputs, inputs).max() > APART
+
+
 def test_another_weight_gives_another_result(model: onnx.ModelProto, tmp_path: Path) -> None:
     changed = onnx.ModelProto()
     changed.CopyFrom(model)

@@ -33,6 +33,10 @@ CASES = {
         "uint8 activations",
         "uint8 weights",
         "scales as Constant nodes, Casts (torch)",
+        "weights of nine bits",
+        "weights of nine bits, zero points of channels",
+        "BatchNormalization between pairs",
+        "a pair for every reader",
     )
 }
 TARGET = "npu:ethos-u55-128"

@@ -31,10 +31,15 @@ def enlarged(net: Net, x: str, down: int, across: int) -> str:
 
 
 def u_net() -> onnx.ModelProto:
+    """Return a U-Net whose smallest map sees the mean of all of it, from one pixel."""
     net = Net()
     a = net.add("Relu", net.conv("x", (3, 16), kernel=3))
     b = net.add("HardSwish", net.conv(halved(net, a), (16, 24), kernel=3))
     c = net.add("Relu", net.conv(halved(net, b), (24, 32), kernel=3))
+    pooled = net.conv(net.add("GlobalAveragePool", c), (32, 8))
+    pooled = net.add("Resize", pooled, "", net.constant([1, 1, 8, 8]), mode="linear")
+    c = net.add("Concat", net.add("Clip", c, net.constant(0.1)), pooled, axis=1)
+    c = net.conv(c, (40, 32))
     d = net.add("Concat", enlarged(net, c, 2, 2), b, axis=1)
     d = net.add("Relu", net.conv(d, (56, 24), kernel=3))
     e = net.add("Concat", enlarged(net, d, 2, 2), a, axis=1)

@@ -24,10 +24,17 @@ def name_of(expression: relax.Expr) -> str | None:
 
 @dataclass(frozen=True)
 class QuantizedConstant:
-    """Integers of a constant, with a scale for all or a scale for each output channel."""
+    """Integers of a constant, with a scale for all or a scale for each output channel.
+
+    Attributes:
+        integers: the integers.
+        scales: the value of a step: one, or one for each output channel.
+        zero: the integer that stands for 0.
+    """
 
     integers: NDArray[Any]
     scales: NDArray[np.float64]
+    zero: int = 0
 
 
 class Composite:
@@ -88,13 +95,34 @@ class Composite:
         """Return the constant behind an argument of a call.
 
         Raises:
-            ModelError: a zero point is not 0; the NPU has no zero points per channel.
+            ModelError: zero points differ; the NPU has one for all channels.
         """
         value = self._constant(call.args[index])
         integers, scale, zero = (argument.value.numpy() for argument in value.args)
-        if zero.any():
-            raise ModelError(f"{self.name} has asymmetric weights; quantize them symmetrically")
-        return QuantizedConstant(integers, np.atleast_1d(scale).astype(np.float64))
+        first = int(zero.reshape(-1)[0])
+        if (zero != first).any():
+            raise ModelError(
+                f"the weights of {self.name} have a zero point for each channel, and an Ethos-U "
+                "has one for all; quantize them symmetrically or per tensor, or use another "
+                "target, such as arm_cpu with --precision int8"
+            )
+        scales = np.atleast_1d(scale).astype(np.float64)
+        return QuantizedConstant(integers, scales, first)
+
+    def symmetric_weights_of(self, call: relax.Call, index: int) -> QuantizedConstant:
+        """Return the constant behind an argument of a call, to which zeros can be added.
+
+        Raises:
+            ModelError: its zero point is not 0.
+        """
+        weights = self.weights_of(call, index)
+        if weights.zero:
+            raise ModelError(
+                f"the weights of {self.name} have a zero point, which an Ethos-U has in Conv and "
+                "Gemm without groups only; quantize them symmetrically, or use another target, "
+                "such as arm_cpu with --precision int8"
+            )
+        return weights
 
     def stored(self, call: relax.Call, index: int) -> NDArray[np.float32] | None:
         """Return the values of an argument of a call, if it is a quantized constant."""
@@ -131,7 +159,7 @@ class Composite:
         if isinstance(stored, tvm.ir.GenericConst):  # in fp32
             steps = np.rint(stored.value.numpy().reshape(-1).astype(np.float64) / scales)
         else:
-            bias = self.weights_of(added, 1)
+            bias = self.symmetric_weights_of(added, 1)
             steps = np.rint(bias.integers.astype(np.float64) * (bias.scales / scales))
         limits = np.iinfo(np.int32)
         clipped: NDArray[np.int32] = np.clip(steps, limits.min, limits.max).astype(np.int32)

@@ -82,8 +82,9 @@ def allowed_lsb(composite: Composite, lowering: LoweringOptions) -> int:
 def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     conv = composite.find("relax.nn.conv2d", "relax.nn.conv1d")
     parameter, quantized = composite.input_of(conv)
+    geometry, groups = _geometry(conv), int(conv.attrs.groups)
     weights = composite.weights_of(conv, 1)
-    integers, geometry, groups = weights.integers, _geometry(conv), int(conv.attrs.groups)
+    integers = weights.integers
     if integers.ndim == _ROW:
         integers = integers[:, :, None]
     x, zero = values[parameter], quantized.zero_point
@@ -91,14 +92,18 @@ def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> TosaTenso
     bias = composite.bias(len(integers), scales)
     if groups > 1 and groups == len(integers) == x.shape[3]:
         by_pixel = integers.transpose(2, 3, 0, 1)
-        sums = graph.convolution(x, by_pixel, bias, zero, geometry, depthwise=True)
+        zeros = zero, weights.zero
+        sums = graph.convolution(x, by_pixel, bias, zeros, geometry, depthwise=True)
         return _finished(composite, graph, sums, scales)
+    if groups > 1:
+        weights = composite.symmetric_weights_of(conv, 1)
     made = []
     for part in parts_of(integers, groups):
         seen = x if part.count == x.shape[3] else graph.slice(x, 3, part.first, part.count)
         by_output = part.weights.transpose(0, 2, 3, 1)
         own = bias[part.outputs]
-        sums = graph.convolution(seen, by_output, own, zero, geometry, depthwise=False)
+        zeros = zero, weights.zero
+        sums = graph.convolution(seen, by_output, own, zeros, geometry, depthwise=False)
         steps = scales if len(scales) == 1 else scales[part.outputs]
         made.append(_finished(composite, graph, sums, steps))
     return graph.joined(made, 3, "")
@@ -107,7 +112,7 @@ def _conv2d(composite: Composite, graph: TosaGraph, values: Values) -> TosaTenso
 def _transposed(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor:
     call = composite.find("relax.nn.conv2d_transpose")
     parameter, quantized = composite.input_of(call)
-    weights = composite.weights_of(call, 1)
+    weights = composite.symmetric_weights_of(call, 1)
     scales = quantized.scale * weights.scales
     return transposed(
         graph,
@@ -147,7 +152,7 @@ def _dense(composite: Composite, graph: TosaGraph, values: Values) -> TosaTensor
         x,
         integers.reshape(len(integers), channels, height, width).transpose(0, 2, 3, 1),
         composite.bias(len(integers), scales),
-        quantized.zero_point,
+        (quantized.zero_point, weights.zero),
         depthwise=False,
     )
     return _finished(composite, graph, sums, scales)

@@ -63,10 +63,25 @@ def _behind(model: onnx.ModelProto, cut: set[str]) -> tuple[list[onnx.NodeProto]
     from_input = sorted(needed & (inputs - stored))
     if from_input:
         raise ModelError(
-            f"what stays on the CPU reads {', '.join(from_input)}, which goes to the NPU; only "
-            "what comes behind the NPU can stay"
+            f"{_readers(nodes, from_input)} would stay on the CPU and reads "
+            f"{', '.join(from_input)}, which goes to the NPU; only what comes behind the NPU can "
+            "stay: leave it out of the network, or use another target, such as arm_cpu with "
+            "--precision int8"
         )
     return nodes[::-1], needed
+
+
+def _readers(nodes: Sequence[onnx.NodeProto], names: Sequence[str]) -> str:
+    """Name the nodes that read any of these tensors, or its rounded values."""
+    read, named = {*names}, list[str]()
+    for node in reversed(nodes):
+        if not read.intersection(node.input):
+            continue
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            read.update(node.output)
+        else:
+            named.append(f"{node.op_type} ({node.name or node.output[0]})")
+    return ", ".join(named)
 
 
 def _in_order_of_model(name: str, tensor: str, boundary: Boundary) -> Iterator[onnx.NodeProto]:

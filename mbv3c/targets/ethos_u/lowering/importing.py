@@ -9,6 +9,7 @@ move elements, and BatchNormalization, become calls that patterns can read:
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,8 +24,9 @@ from tvm import relax
 from tvm.ir import SourceName, Span
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
-from mbv3c.errors import ModelError
+from mbv3c.errors import ModelError, UnknownOperatorsError
 from mbv3c.lowering.onnx_import import check_operators
+from mbv3c.passes.leftovers import why_left
 from mbv3c.passes.upgrade_opset import opset_of
 from mbv3c.targets.ethos_u.lowering.composite import is_stored, operator, shape_of
 from mbv3c.targets.ethos_u.lowering.moves import MOVES, numbers_moved, padded_with
@@ -38,11 +40,14 @@ def import_named(model: onnx.ModelProto) -> tvm.IRModule:
     """Import a QDQ graph of fixed shapes.
 
     Raises:
-        UnknownOperatorsError: TVM has no importer for some operators.
-        ModelError: TVM fails to import an operator.
+        ModelError: TVM has no importer for some operators, or fails to import one.
     """
     prepared = with_own_pairs(model)
-    check_operators(prepared)
+    try:
+        check_operators(prepared)
+    except UnknownOperatorsError as error:
+        reasons = why_left(prepared, error.positions, ())
+        raise ModelError("\n  ".join([str(error), *reasons])) from error
     opset = opset_of(prepared)
     importer = _NamedImporter({}, "float32", keep_params_in_input=False, sanitize=True)
     importer.readable = _Readable(prepared, opset)
@@ -146,10 +151,9 @@ class _NamedImporter(ONNXGraphImporter):  # type: ignore[misc]
             return relax.Tuple([self._named(self.bb.normalize(each), name) for each in made])
         if made:
             result = self.bb.normalize(made[0])
-        elif op_name == "Clip" and all(isinstance(bound, tvm.ir.GenericConst) for bound in bounds):
+        elif op_name == "Clip" and (limits := _limits_of(bounds)) is not None:
             # The importer would make kernels of a Clip, as a bound might be NaN: no pattern fits.
-            low, high = (float(bound.value.numpy().reshape(())) for bound in bounds)
-            result = self.bb.normalize(relax.op.clip(inputs[0], low, high))
+            result = self.bb.normalize(relax.op.clip(inputs[0], *limits))
         else:
             result = self._converted(op_name, inputs, attrs, opset)
         return self._named(result, name) if isinstance(result, relax.Call) else result
@@ -171,6 +175,17 @@ class _NamedImporter(ONNXGraphImporter):  # type: ignore[misc]
         span = Span(SourceName(name), 0, 0, 0, 0)
         named = relax.Call(call.op, call.args, call.attrs, call.ty_args, span)
         return self.bb.normalize(named)
+
+
+def _limits_of(bounds: Sequence[relax.Expr | None]) -> tuple[float, float] | None:
+    """Return the bounds of a Clip, of which either may be left out; None if one is computed."""
+    limits = [-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max)]
+    for index, bound in enumerate(bounds):
+        if isinstance(bound, tvm.ir.GenericConst):
+            limits[index] = float(bound.value.numpy().reshape(()))
+        elif bound is not None:
+            return None
+    return limits[0], limits[1]
 
 
 def with_own_pairs(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -11,6 +11,7 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from mbv3c.errors import ModelError
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.targets.ethos_u.lowering.channels_last import is_from_channels_last
 from mbv3c.targets.ethos_u.lowering.composite import (
@@ -47,7 +48,7 @@ def partition(model: onnx.ModelProto, lowering: LoweringOptions | None = None) -
         lowering: choices of the lowering; None for the defaults.
 
     Raises:
-        ModelError: the graph cannot be imported.
+        ModelError: the graph cannot be imported, or an operator has no form on the NPU.
     """
     module = import_named(model)
     module = relax.transform.FuseOpsByPattern(patterns(), bind_constants=True)(module)
@@ -55,18 +56,27 @@ def partition(model: onnx.ModelProto, lowering: LoweringOptions | None = None) -
     module = _with_short_symbols(module)
     ends = _BoundaryNames(model, module)
     regions: dict[str, Region] = {}
+    refused: list[ModelError] = []
 
     def lower_regions(
         functions: Sequence[relax.Function], options: Any, names: Any
     ) -> list[tvm.runtime.Module]:
         for function in functions:
-            region = _lower(function, ends, lowering or LoweringOptions())
+            try:
+                region = _lower(function, ends, lowering or LoweringOptions())
+            except ModelError as error:  # TVM would make another error of it
+                refused.append(error)
+                raise
             regions[region.symbol] = region
         return [_placeholder(str(function.attrs["global_symbol"])) for function in functions]
 
     tvm_ffi.register_global_func(f"relax.ext.{BACKEND}", lower_regions, override=True)
     try:
         compiled = relax.transform.RunCodegen({BACKEND: {}})(module)
+    except RuntimeError:
+        if refused:
+            raise refused[0] from None
+        raise
     finally:
         tvm_ffi.remove_global_func(f"relax.ext.{BACKEND}")
     found = tuple(regions[symbol] for symbol in ends.symbols if symbol in regions)

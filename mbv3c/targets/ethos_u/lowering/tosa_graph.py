@@ -94,7 +94,7 @@ class TosaGraph:
         x: TosaTensor,
         weights: NDArray[np.int8],
         bias: NDArray[np.int32],
-        zero_point: int,
+        zero_points: int | tuple[int, int],
         geometry: ConvolutionGeometry = PLAIN,
         *,
         depthwise: bool,
@@ -105,7 +105,7 @@ class TosaGraph:
             x: input of the convolution.
             weights: weights, O, H, W, I; for a depthwise convolution H, W, C, 1.
             bias: bias of each output channel.
-            zero_point: zero point of the input.
+            zero_points: zero point of the input, or of the input and of all weights.
             geometry: padding, strides and dilations.
             depthwise: whether the convolution is depthwise.
         """
@@ -123,14 +123,17 @@ class TosaGraph:
             sizes.append((x.shape[axis + 1] - 1 + before + after - reach) // strides[axis] + 1)
             padding += [before, after]
         constants = [self._constant(weights, INT8), self._constant(bias, INT32)]
-        constants += [self._constant([zero_point], INT8), self._constant([0], INT8)]
+        zeros = (zero_points, 0) if isinstance(zero_points, int) else zero_points
+        constants += [self._constant([zero], INT8) for zero in zeros]
         arguments = (padding, list(strides), list(dilations), False, INT32)
         shape = (x.shape[0], *sizes, len(bias))
         operation = ts.Op.DEPTHWISE_CONV2D if depthwise else ts.Op.CONV2D
         attribute = "DepthwiseConv2dAttribute" if depthwise else "Conv2dAttribute"
         operands = [x, *constants]
         sums = self._add(operation, operands, shape, INT32, "sums", attribute, *arguments)
-        by_output = weights.transpose(2, 0, 1, 3) if depthwise else weights
+        by_output: NDArray[Any] = weights.transpose(2, 0, 1, 3) if depthwise else weights
+        if zeros[1]:
+            by_output = by_output.astype(np.int16) - zeros[1]
         self._kernels[sums.name] = by_output, bias
         return sums
 

@@ -7,7 +7,7 @@ the result, such as a hard-swish, is a table of 256 entries.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ GROUP = 4  # products that a dot product adds
 _NEON = ("neon", "dotprod")
 _OFFSET = -0x7F7F7F80  # 0x80808080 in int32: added to four int8 without a carry makes them uint8
 _TABLE = 256
+_Shape = TypeVar("_Shape")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,24 @@ def is_cortex_m(processor: Processor) -> bool:
 def weight_type(processor: Processor) -> str:
     """Return the type of packed weights: int16 if they are multiplied as int16."""
     return "int8" if has_dot(processor) else "int16"
+
+
+def by_bits(weights: NDArray[Any], narrow: type[_Shape], wide: type[_Shape]) -> type[_Shape]:
+    """Return the shape of a kernel for weights of eight bits or, in int16, of nine."""
+    return narrow if weights.dtype == np.int8 else wide
+
+
+def in_terms(weights: NDArray[Any], terms: int) -> NDArray[np.int8]:
+    """Return int8 whose sums are the weights: `terms` of each, along a new first axis.
+
+    Two hold what lies from -256 to 254, such as weights of 8 bits less a zero point.
+    """
+    left, taken = weights.astype(np.int16), []
+    for _ in range(terms):
+        taken.append(left.clip(-128, 127).astype(np.int8))
+        left = left - taken[-1]
+    assert not left.any(), "weights need more terms"
+    return np.stack(taken)
 
 
 def parts(width: int, processor: Processor) -> tuple[int, ...]:

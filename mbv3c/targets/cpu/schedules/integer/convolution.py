@@ -8,7 +8,8 @@ weights are 0. A tap outside the map reads the zero point.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from itertools import product
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,7 @@ class IntegerConvolution:
     zero: int
     output: Requantization
     dtype: ClassVar = "int8"
+    terms: ClassVar = 1  # int8 whose sum a weight is
 
     @property
     def madds(self) -> int:
@@ -59,6 +61,13 @@ class IntegerConvolution:
     def typical(self) -> "IntegerConvolution":
         """The shape that stands for all that differ only in zero points, when measuring."""
         return replace(self, zero=0, output=self.output.typical)
+
+
+@dataclass(frozen=True)
+class WideConvolution(IntegerConvolution):
+    """One with weights of nine bits."""
+
+    terms: ClassVar = 2
 
 
 @dataclass(frozen=True)
@@ -95,13 +104,14 @@ def default(shape: IntegerConvolution, processor: Processor) -> Tile:
     return max(dividing or tiles, key=lambda tile: tile.run)
 
 
-def pack(shape: IntegerConvolution, weights: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Return weights [N, C, R, S] as panels of [R][S][C / 4][columns][4]."""
+def pack(shape: IntegerConvolution, weights: NDArray[Any]) -> NDArray[np.int8]:
+    """Return weights [N, C, R, S] as panels of [R][S][C / 4][terms][columns][4]."""
     n, channels, down, right = weights.shape
-    filled = np.zeros((n, shape.inputs, down, right), np.int8)
+    filled = np.zeros((n, shape.inputs, down, right), np.int16)
     filled[:, :channels] = weights
-    fours = filled.reshape(n, shape.inputs // GROUP, GROUP, down, right).transpose(3, 4, 1, 0, 2)
-    return emit.pack(fours, emit.panels(n, VECTOR, 1), axis=3)
+    terms = integer.in_terms(filled, shape.terms)
+    fours = terms.reshape(shape.terms, n, shape.inputs // GROUP, GROUP, down, right)
+    return emit.pack(fours.transpose(4, 5, 2, 0, 1, 3), emit.panels(n, VECTOR, 1), axis=4)
 
 
 def generate(shape: IntegerConvolution, tile: Tile, processor: Processor) -> PrimFunc:
@@ -112,7 +122,8 @@ def generate(shape: IntegerConvolution, tile: Tile, processor: Processor) -> Pri
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, down.size, right.size * shape.inputs), "int8")
-        w = emit.argument("w", (taps * shape.inputs * shape.outputs,), "int8")
+        stored = taps * shape.inputs * shape.terms * shape.outputs
+        w = emit.argument("w", (stored,), "int8")
         bias = emit.argument("bias", (shape.outputs,), "int32")
         scale = emit.argument("scale", (shape.outputs,), "float32")
         table = integer.argument_table(shape.output)
@@ -130,9 +141,9 @@ def generate(shape: IntegerConvolution, tile: Tile, processor: Processor) -> Pri
             def dots(r: int, g: Expr, *, inside: bool) -> None:
                 row = (b, down.source(p, r))
                 value = _fours_of_row(shape, processor, x, row, g, run) if inside else None
-                for s in range(right.taps):
-                    tap = (r * right.taps + s) * groups + g
-                    base = (column * taps * groups + tap * width) * GROUP
+                for s, term in product(range(right.taps), range(shape.terms)):
+                    tap = ((r * right.taps + s) * groups + g) * shape.terms + term
+                    base = (column * taps * groups * shape.terms + tap * width) * GROUP
                     for i, v in acc.places():
                         skipped = run.skips(right, i, s)
                         four = outside if value is None or skipped else value(i, s)

@@ -12,7 +12,7 @@ outside the map reads the zero point.
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,7 @@ class IntegerDepthwise:
     zero: int
     output: Requantization
     dtype: ClassVar = "int8"
+    terms: ClassVar = 1  # int8 whose sum a weight is
 
     @property
     def madds(self) -> int:
@@ -66,6 +67,13 @@ class IntegerDepthwise:
     def typical(self) -> "IntegerDepthwise":
         """The shape that stands for all that differ only in zero points, when measuring."""
         return replace(self, zero=0, output=self.output.typical)
+
+
+@dataclass(frozen=True)
+class WideDepthwise(IntegerDepthwise):
+    """One with weights of nine bits, which are multiplied as int16."""
+
+    terms: ClassVar = 2
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ def default(shape: IntegerDepthwise, processor: Processor) -> Tile:
 
 
 def pack(
-    shape: IntegerDepthwise, processor: Processor, weights: NDArray[np.int8]
+    shape: IntegerDepthwise, processor: Processor, weights: NDArray[Any]
 ) -> NDArray[np.int8 | np.int16]:
     """Return weights [C, 1, R, S] as [R, S, C], or as operands of dot products."""
     rows = weights[:, 0].transpose(1, 2, 0)
@@ -119,7 +127,8 @@ def pack(
 
 def _interleaves(shape: IntegerDepthwise, processor: Processor) -> bool:
     """Say whether four taps are an operand of a dot product."""
-    return processor.integers == "dotprod" and shape.channels % 8 == 0
+    narrow = shape.terms == 1
+    return processor.integers == "dotprod" and shape.channels % 8 == 0 and narrow
 
 
 def _by_rows(shape: IntegerDepthwise, processor: Processor) -> bool:

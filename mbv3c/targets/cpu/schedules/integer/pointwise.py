@@ -3,13 +3,13 @@
     y[m, n] = look up(round((Σ_k x[m, k] · w[n, k] + bias[n]) · scale[n]) + zero)
 
 The loops are those of the fp32 product. If the processor adds four products at once, weights are
-packed as [panel][K / 4][columns][4]. The last four of K begin early enough to be complete; weights
-that the four before already have are 0 there. On other processors weights are
-[panel][K][columns], as int16.
+packed as [panel][K / 4][terms][columns][4]; a weight of nine bits is the sum of two terms. The
+last four of K begin early enough to be complete; weights that the four before already have are 0
+there. On other processors weights are [panel][K][columns], as int16.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class IntegerPointwise:
     outputs: int
     output: Requantization
     dtype: ClassVar = "int8"
+    terms: ClassVar = 1  # int8 whose sum a weight is
 
     @property
     def madds(self) -> int:
@@ -51,6 +52,13 @@ class IntegerPointwise:
     def typical(self) -> "IntegerPointwise":
         """The shape that stands for all that differ only in zero points, when measuring."""
         return replace(self, output=self.output.typical)
+
+
+@dataclass(frozen=True)
+class WidePointwise(IntegerPointwise):
+    """One with weights of nine bits."""
+
+    terms: ClassVar = 2
 
 
 @dataclass(frozen=True)
@@ -98,18 +106,19 @@ def default(shape: IntegerPointwise, processor: Processor) -> Tile:
 
 
 def pack(
-    shape: IntegerPointwise, tile: Tile, processor: Processor, weights: NDArray[np.int8]
+    shape: IntegerPointwise, tile: Tile, processor: Processor, weights: NDArray[Any]
 ) -> NDArray[np.int8 | np.int16]:
     """Return weights [N, K] as a flat array, panel by panel."""
-    columns = np.zeros((shape.columns, shape.inputs), np.int8)
+    columns: NDArray[Any] = np.zeros((shape.columns, shape.inputs), np.int16)
     columns[: shape.outputs] = weights
     if integer.has_dot(processor):
         starts = _starts(shape.inputs)
-        taken = np.stack([columns[:, at : at + GROUP] for at in starts])  # [K / 4, N, 4]
-        taken[-1, :, : GROUP * len(starts) - shape.inputs] = 0
+        terms = integer.in_terms(columns, shape.terms)
+        taken = np.stack([terms[:, :, at : at + GROUP] for at in starts])  # [K / 4, terms, N, 4]
+        taken[-1, :, :, : GROUP * len(starts) - shape.inputs] = 0
     else:
-        taken = columns.T[:, :, None].astype(np.int16)
-    return emit.pack(taken, emit.panels(shape.columns, VECTOR, tile.vectors), axis=1)
+        taken = columns.T[:, None, :, None]
+    return emit.pack(taken, emit.panels(shape.columns, VECTOR, tile.vectors), axis=2)
 
 
 def pad(shape: IntegerPointwise, row: NDArray[np.int32 | np.float32]) -> NDArray[np.generic]:
@@ -195,12 +204,14 @@ def _add_dots(
         for k in range(count):
             four = [at(k) for at in loaded]
             # Column by column: registers hold one vector of weights beside the rows of x.
-            for i, v in sorted(acc.places(), key=lambda place: place[1]):
-                at = base + GROUP * ((group + k) * width + offsets[v])
-                weights = emit.load(w, at, lanes=GROUP * parts[v])
-                acc.set(
-                    i, v, integer.add_dot(acc.get(i, v), weights, four[i], parts[v], processor)
-                )
+            for term in range(shape.terms):
+                line = (group + k) * shape.terms + term
+                for i, v in sorted(acc.places(), key=lambda place: place[1]):
+                    weights = emit.load(
+                        w, base + GROUP * (line * width + offsets[v]), lanes=GROUP * parts[v]
+                    )
+                    total = integer.add_dot(acc.get(i, v), weights, four[i], parts[v], processor)
+                    acc.set(i, v, total)
 
     groups = _CHUNK // GROUP
     chunks = shape.inputs // _CHUNK
@@ -260,7 +271,8 @@ def _starts(inputs: int) -> list[int]:
 
 def _depth(shape: IntegerPointwise, processor: Processor) -> int:
     """Return how many weights are stored for an output."""
-    return len(_starts(shape.inputs)) * GROUP if integer.has_dot(processor) else shape.inputs
+    fours = len(_starts(shape.inputs)) * GROUP * shape.terms
+    return fours if integer.has_dot(processor) else shape.inputs
 
 
 def _cost(shape: IntegerPointwise, tile: Tile, processor: Processor) -> float:
