@@ -7,6 +7,7 @@ k-th tensor of a state dict belongs to the k-th weight of the graph.
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
@@ -200,6 +201,114 @@ def _timm_block(kind: str, inputs: int, values: dict[str, str]) -> tuple[Tensors
         bn3=norm(outputs),
     )
     return block, outputs
+
+
+# Rows of expansion, output channels, blocks, kernel, and SE.
+CHAIN_STAGES = {
+    "mobilenet_v2": "1 16 1 3, 6 24 2 3, 6 32 3 3, 6 64 4 3, 6 96 3 3, 6 160 3 3, 6 320 1 3",
+    "mnasnet_a1": "1 16 1 3, 6 24 2 3, 3 40 3 5 SE, 6 80 4 3, 6 112 2 3 SE, 6 160 3 5 SE, "
+    "6 320 1 3",
+    "mnasnet_b1": "1 16 1 3, 3 24 3 3, 3 40 3 5, 6 80 3 5, 6 96 2 3, 6 192 4 5, 6 320 1 3",
+}
+_LAST = 1280
+
+
+def _chain(network: str, width: float) -> list[list[tuple[int, int, int, int, int]]]:
+    """Return the blocks of each stage: input, expansion, output, kernel, middle of SE."""
+    inputs, stages = divisible(32 * width), []
+    for line in CHAIN_STAGES[network].split(","):
+        ratio, outputs, count, kernel, *se = line.split()
+        out, stage = divisible(int(outputs) * width), []
+        for _ in range(int(count)):
+            middle = int(inputs * 0.25) if se else 0
+            stage.append((inputs, inputs * int(ratio), out, int(kernel), middle))
+            inputs = out
+        stages.append(stage)
+    return stages
+
+
+def torchvision_v2(network: str, width: float, classes: int) -> Tensors:
+    """Nest the modules of torchvision's `MobileNetV2`."""
+    nothing: Tensors = []
+
+    def conv_norm(inputs: int, outputs: int, kernel: int = 1) -> Tensors:
+        return sequential(conv(inputs, outputs, kernel), norm(outputs), nothing)
+
+    stages = _chain(network, width)
+    features = [conv_norm(3, stages[0][0][0], 3)]
+    for inputs, expand, out, kernel, _ in (block for stage in stages for block in stage):
+        layers = [conv_norm(inputs, expand)] if expand != inputs else []
+        layers += [conv_norm(1, expand, kernel), conv(expand, out), norm(out)]
+        features.append(named(conv=sequential(*layers)))
+    features.append(conv_norm(stages[-1][-1][2], _LAST))
+    classifier = sequential(nothing, linear(_LAST, classes))
+    return named(features=sequential(*features), classifier=classifier)
+
+
+def torchvision_mnasnet(network: str, width: float, classes: int) -> Tensors:
+    """Nest the modules of torchvision's `MNASNet`."""
+    nothing: Tensors = []
+
+    def parts(inputs: int, expand: int, out: int, kernel: int) -> list[Tensors]:
+        expansion = [conv(inputs, expand), norm(expand), nothing]
+        return [
+            *(expansion if expand != inputs else []),
+            *(conv(1, expand, kernel), norm(expand), nothing, conv(expand, out), norm(out)),
+        ]
+
+    first, *stages = _chain(network, width)
+    stem = first[0][0]
+    layers = [conv(3, stem, 3), norm(stem), nothing, *parts(*first[0][:4])]
+    for stage in stages:
+        layers.append(sequential(*(named(layers=sequential(*parts(*b[:4]))) for b in stage)))
+    layers += [conv(stages[-1][-1][2], _LAST), norm(_LAST), nothing]
+    classifier = sequential(nothing, linear(_LAST, classes))
+    return named(layers=sequential(*layers), classifier=classifier)
+
+
+def timm_chain(network: str, width: float, classes: int) -> Tensors:
+    """Nest the modules of timm's `mobilenetv2_100`, `semnasnet_100` and `mnasnet_100`."""
+    stages = _chain(network, width)
+    stem = stages[0][0][0]
+
+    def block(inputs: int, expand: int, out: int, kernel: int, middle: int) -> Tensors:
+        se: Tensors = []
+        if middle:
+            reduce = conv(expand, middle, bias=True)
+            se = named(conv_reduce=reduce, conv_expand=conv(middle, expand, bias=True))
+        if expand == inputs:
+            depthwise = named(conv_dw=conv(1, expand, kernel), bn1=norm(expand), se=se)
+            return depthwise + named(conv_pw=conv(expand, out), bn2=norm(out))
+        expansion = named(conv_pw=conv(inputs, expand), bn1=norm(expand))
+        depthwise = named(conv_dw=conv(1, expand, kernel), bn2=norm(expand), se=se)
+        return expansion + depthwise + named(conv_pwl=conv(expand, out), bn3=norm(out))
+
+    return named(
+        conv_stem=conv(3, stem, 3),
+        bn1=norm(stem),
+        blocks=sequential(*(sequential(*(block(*b) for b in stage)) for stage in stages)),
+        conv_head=conv(stages[-1][-1][2], _LAST),
+        bn2=norm(_LAST),
+        classifier=linear(_LAST, classes),
+    )
+
+
+def drawn(tensors: Tensors) -> dict[str, np.ndarray]:
+    """Fill each tensor by its name alone, as a network that was trained might have it."""
+    filled: dict[str, np.ndarray] = {}
+    for name, shape in tensors:
+        rng = np.random.default_rng(crc32(name.encode()))
+        leaf = name.rpartition(".")[2]
+        if leaf == COUNTER:
+            filled[name] = np.zeros(shape, np.int64)
+        elif leaf == "running_var" or (leaf == "weight" and len(shape) == 1):
+            filled[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+        elif len(shape) == 1:
+            filled[name] = rng.normal(0, 0.2, shape).astype(np.float32)
+        else:
+            fan_in = np.prod(shape[1:])
+            filled[name] = (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+    return filled
 
 
 def numbered(tensors: Tensors) -> dict[str, np.ndarray]:
