@@ -120,10 +120,6 @@ class Backend(ABC):
         """What the tools brought along that made the program: versions by name."""
         return {}
 
-    def is_native(self, bundle: Bundle) -> bool:
-        """Say whether the program of a bundle is native code."""
-        return self.native
-
     # What is asked.
 
     def read_options(

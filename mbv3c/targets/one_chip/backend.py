@@ -64,10 +64,6 @@ class NpuBackend(EthosUBackend):
             if verify:
                 require_kit()
 
-    def is_native(self, bundle: Bundle) -> bool:
-        """Say whether a bundle has code for a Cortex-M, which reaches files as it is emulated."""
-        return firmware_of(bundle) is not None
-
     def job_of(self, bundle: Bundle) -> Job:
         job, record = super().job_of(bundle), firmware_of(bundle)
         if record is None or not isinstance(job.options, NpuOptions):

@@ -83,6 +83,11 @@ class OneChipManifest(NpuManifest):
 
     c_library: FirmwareRecord | None = None
 
+    @property
+    def has_code(self) -> bool:
+        """Whether there is code for a Cortex-M, which reaches files as it is emulated."""
+        return self.c_library is not None
+
 
 def firmware_of(bundle: Bundle) -> FirmwareRecord | None:
     """Return what a bundle says of its C library; None if it has none."""
