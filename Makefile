@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NPU := .venv-npu
-NPU_TESTS := tests/targets/ethos_u
+NPU_TESTS := tests/targets/ethos_u tests/targets/one_chip
 # Processes that run tests; each takes up to 3 GiB. Tests of a file stay together.
 JOBS ?= 2
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
@@ -30,7 +30,7 @@ test: $(VENV)/installed-test $(NPU)/installed tools
 
 # The two parts of `make test`, which installs their tools.
 test-most: $(VENV)/installed-test
-	$(BIN)/python $(PYTEST) --ignore=$(NPU_TESTS)
+	$(BIN)/python $(PYTEST) $(NPU_TESTS:%=--ignore=%)
 
 # The NPU's tools hold back numpy and onnx, so their tests have an environment of their own.
 test-npu: $(NPU)/installed
@@ -38,7 +38,7 @@ test-npu: $(NPU)/installed
 
 # What takes too long for every commit: docs/testing.md lists it.
 test-long: $(NPU)/installed tools
-	$(BIN)/python $(PYTEST) -m long --ignore=$(NPU_TESTS)
+	$(BIN)/python $(PYTEST) -m long $(NPU_TESTS:%=--ignore=%)
 	$(NPU)/bin/python $(PYTEST) -m long $(NPU_TESTS)
 
 # Files changed at random, so long for each kind of them; a find names its seed.

@@ -231,7 +231,8 @@ def measure(path: Path, count: int, *, interpreted: bool) -> Iterator[Row]:
             for wrong in faults(raw, program, kind, count):
                 forged.write_bytes(wrong)
                 if interpreted:
-                    given = (checked.region, checked.inputs, checked.outputs)
+                    inputs = [[x] for x in checked.inputs]
+                    given = (checked.region, inputs, checked.outputs)
                     row.by_interpreting += check_stream(forged, *given)[0] is not True
                 differing = [*stream_differences(entries_of(io.BytesIO(wrong)), checked.wanted)]
                 row.planted += 1

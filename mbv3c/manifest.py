@@ -165,6 +165,11 @@ class Manifest:
         return {**msgspec.to_builtins(made), "inputs": msgspec.to_builtins(inputs)}
 
     @property
+    def has_code(self) -> bool:
+        """Whether a bundle has native code beside the program of a backend that is none."""
+        return False
+
+    @property
     def taken(self) -> tuple[TensorRecord, ...]:
         """The inputs as `mbv3c run` takes them, which are those of the model as given."""
         return self.inputs

@@ -54,8 +54,12 @@ class ArchiveObject:
 
     def weights(self, prefix: str, size: int) -> bytes:
         """Return the first bytes of the weights."""
+        return self.stored(f"{prefix}_weights", size)
+
+    def stored(self, symbol: str, size: int) -> bytes:
+        """Return the first bytes that a symbol stands for."""
         try:
-            named = self._symbol(f"{prefix}_weights")
+            named = self._symbol(symbol)
             stored: bytes = self._elf.get_section(named["st_shndx"]).data()
             return stored[named["st_value"] :][:size]
         except _DAMAGE as error:

@@ -34,7 +34,7 @@ from mbv3c.scratch import scratch_folder
 
 # What TVM's code generator adds to every module: they would clash with the compiler's own.
 _HALVES = ("__extendhfsf2", "__truncsfhf2")
-_DRIVER_FLAGS = (
+DRIVER_FLAGS = (
     *("-std=c11", "-O2", "-g0", "-ffreestanding", "-fno-stack-protector"),
     *("-fno-sanitize=all", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
 )
@@ -151,18 +151,30 @@ def build_c_library(
     archive = root / "lib" / f"lib{prefix}.a"
     archive.parent.mkdir()
     with scratch_folder("c-library") as place:
-        (place / "driver.c").write_text(
-            driver(made.interface, lowered, dict(made.raw.kernels), made.arena, made.constants)
-        )
-        (place / "weights.bin").write_bytes(made.constants.data)
-        (place / "weights.S").write_text(_weights(prefix, alignment))
-        _generate(made.raw.module, target, place / "kernels.o")
+        write_sources(made, lowered, target, place)
         machine = zig_machine(triple, str(target.attrs["mcpu"]))
         _compile(place, root / "include", machine, archive)
         with (place / "whole.o").open("rb") as whole:
             sizes = measured(ELFFile(whole))
     made.write_others(request.golden, sizes.needs, root)
     return made.record(sizes)
+
+
+def write_sources(
+    made: Designed, lowered: Lowered, target: tvm.target.Target, place: Path
+) -> None:
+    """Write driver.c, weights.S, which includes PREFIX_weights.bin, and kernels.o into a folder.
+
+    Raises:
+        ToolError: a kernel calls TVM's runtime.
+    """
+    own = made.interface
+    (place / "driver.c").write_text(
+        driver(own, lowered, dict(made.raw.kernels), made.arena, made.constants)
+    )
+    (place / f"{own.prefix}_weights.bin").write_bytes(made.constants.data)
+    (place / "weights.S").write_text(_weights(own.prefix, own.alignment))
+    _generate(made.raw.module, target, place / "kernels.o")
 
 
 def _weights(prefix: str, alignment: int) -> str:
@@ -175,7 +187,7 @@ def _weights(prefix: str, alignment: int) -> str:
             f".globl {name}",
             f".hidden {name}",
             f"{name}:",
-            '.incbin "weights.bin"',
+            f'.incbin "{name}.bin"',
             ".byte 0",
             '.section .note.GNU-stack,"",%progbits',
             "",
@@ -205,18 +217,30 @@ def _generate(module: tvm.IRModule, target: tvm.target.Target, output: Path) -> 
 
 def _compile(place: Path, include: Path, machine: Sequence[str], archive: Path) -> None:
     """Compile the driver and the weights, and put everything into one object of an archive."""
-    for source, flags in (("driver.c", _DRIVER_FLAGS), ("weights.S", ("-I", str(place)))):
+    for source, flags in (("driver.c", DRIVER_FLAGS), ("weights.S", ("-I", str(place)))):
         made = str(place / source[: source.index(".")]) + ".o"
         run_zig(
             ["cc", "-c", *machine, *flags, "-I", str(include), "-o", made, str(place / source)],
             f"compiling {source}",
         )
-    parts = [str(place / f"{name}.o") for name in ("driver", "kernels", "weights")]
+    parts = [place / f"{name}.o" for name in ("driver", "kernels", "weights")]
+    write_archive(parts, machine, place, archive)
+
+
+def write_archive(
+    parts: Sequence[Path],
+    machine: Sequence[str],
+    place: Path,
+    archive: Path,
+    flags: Sequence[str] = (),
+) -> None:
+    """Join objects, and sources that are compiled by `flags`, to one object of an archive.
+
+    The object stays in `place`, as whole.o.
+    """
     whole = str(place / "whole.o")
-    run_zig(
-        ["cc", "-r", "-nostdlib", "-Wl,--strip-debug", *machine, "-o", whole, *parts],
-        "joining the objects",
-    )
+    joining = ["cc", "-r", "-nostdlib", "-Wl,--strip-debug", *machine, *flags, "-o", whole]
+    run_zig([*joining, *map(str, parts)], "joining the objects")
     named = place / archive.name.replace(".a", ".o").removeprefix("lib")
     (place / "whole.o").rename(named)
     # In a path that ar writes to, it takes % for a place where digits belong.

@@ -71,10 +71,14 @@ def plan_flat_arena(plan: Plan, scratch: Sequence[Sequence[int]], alignment: int
         scratch: the bytes of each scratch buffer, for each step.
         alignment: of everything, in bytes.
     """
-    tenants = list(_tenants(plan, scratch, alignment))
+    return place(list(_tenants(plan, scratch, alignment)), len(plan.steps))
+
+
+def place(tenants: Sequence[Tenant], steps: int) -> FlatArena:
+    """Place what is taken for some of so many steps."""
     in_use = (
         sum(tenant.bytes for tenant in tenants if tenant.first <= at <= tenant.last)
-        for at in range(len(plan.steps))
+        for at in range(steps)
     )
     bound = max(in_use, default=0)
     offsets = _best(tenants, bound)

@@ -49,11 +49,15 @@ class QuantizedGraph:
         model: the graph, with constants in fp32.
         activations: step and zero point of quantized tensors, by name.
         weights: the integers of constants, by name.
+        integer_inputs, integer_outputs: images among the inputs and outputs that enter or leave as
+            the integers of their steps, with the channels last.
     """
 
     model: onnx.ModelProto
     activations: dict[str, Quantization] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
+    integer_inputs: frozenset[str] = frozenset()
+    integer_outputs: frozenset[str] = frozenset()
 
 
 def has_pairs(model: onnx.ModelProto) -> bool:

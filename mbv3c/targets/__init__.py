@@ -130,5 +130,5 @@ def open_bundle(path: Path, trust: "Trust | None" = None) -> "Bundle":
     bundle = Bundle(path, read.parse(backend.manifest), read.files)
     check_files(bundle, backend.program)
     if trust is not None:
-        check_trust(read, trust, native=backend.native)
+        check_trust(read, trust, native=backend.native or bundle.manifest.has_code)
     return bundle

@@ -21,11 +21,14 @@ class Graph:
         outputs: names of the tensors that leave the graph.
         steps: the rounding of tensors to int8, by name; empty for a network of floats.
         integers: stored int8 weights, by name.
+        integer_inputs, integer_outputs: images that enter or leave as int8, channels last.
     """
 
     def __init__(self, quantized: QuantizedGraph) -> None:
         self.model = shape_inference.infer_shapes(quantized.model)
         self.steps, self.integers = dict(quantized.activations), quantized.weights
+        self.integer_inputs = quantized.integer_inputs
+        self.integer_outputs = quantized.integer_outputs
         graph = self.model.graph
         self.stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.types = {

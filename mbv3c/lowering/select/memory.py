@@ -62,14 +62,21 @@ class Memory:
     def __init__(self, graph: Graph, kernels: Kernels, rounding: Rounding | None = None) -> None:
         self._graph, self._kernels, self._rounding = graph, kernels, rounding
         names = [value.name for value in model_inputs(graph.model)]
-        self.plan = Plan(tuple(names), tuple(map(graph.shape, names)))
-        for name in names:
-            self.plan.values[name] = Value(graph.shape(name), graph.dtype(name))
+        given = {name: self._end(name, name in graph.integer_inputs) for name in names}
+        self.plan = Plan(tuple(names), tuple(value.shape for value in given.values()))
+        self.plan.values.update(given)
         self.covered: set[str] = set()
         self.deferred: dict[str, Deferred] = {}
         self._held: dict[str, dict[_Form, str]] = {}
         for name in names:
-            self.hold(name, name, channels_last=False)
+            self.hold(name, name, channels_last=name in graph.integer_inputs)
+
+    def _end(self, name: str, as_integers: bool) -> Value:
+        """Return how a tensor enters or leaves the plan: as ONNX declares it, or as int8."""
+        shape = self._graph.shape(name)
+        if as_integers:
+            return Value((shape[0], *shape[2:], shape[1]), INT8)
+        return Value(shape, self._graph.dtype(name))
 
     # ---- steps ----
 
@@ -180,16 +187,20 @@ class Memory:
         return held[form]
 
     def write_output(self, name: str) -> None:
-        """Let a tensor leave the plan, as ONNX declares it, in memory of its own."""
+        """Let a tensor leave the plan, as ONNX declares it or as int8, in memory of its own."""
+        as_integers = name in self._graph.integer_outputs
+        end = self._end(name, as_integers)
         if name in self._graph.stored:
             value = self.copy(name, self._graph.stored[name])
         else:
-            value = self.value(name, self._graph.dtype(name), channels_last=False)
+            value = self.value(name, end.dtype, channels_last=as_integers)
         if value in (*self.plan.inputs, *self.plan.outputs):
-            value = self.copy(name, value)
-            self.plan.hold(name, value, channels_last=False)
+            value = self._pass_on(
+                "copy", value, self.add_value(f"{name}.copy", end.shape, end.dtype)
+            )
+            self.plan.hold(name, value, channels_last=as_integers)
         self.plan.outputs += (value,)
-        self.plan.output_shapes += (self._graph.shape(name),)
+        self.plan.output_shapes += (end.shape,)
 
     def copy(self, name: str, source: str | Array) -> str:
         """Copy a tensor that lies in another's memory, or is constant, to its own."""

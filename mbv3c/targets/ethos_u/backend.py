@@ -117,14 +117,7 @@ class EthosUBackend(Backend):
         stand_in: bool = True,
     ) -> Iterator[Runnable]:
         """Open the interpreter of command streams."""
-        self._check_place(bundle, place)
-        require_npu_tools()
-        if not self.device_of(bundle).interpreted:
-            raise UsageError(
-                f"nothing here runs a command stream of {bundle.manifest.target.name}: the "
-                "interpreter knows Ethos-U55 and Ethos-U65-256 only; `mbv3c verify` without "
-                "--images checks it up to the stream"
-            )
+        self.check_open(bundle, place)
 
         from mbv3c.targets.ethos_u.runner import StreamRunner
 
@@ -206,6 +199,22 @@ class EthosUBackend(Backend):
         from mbv3c.targets.ethos_u.tune import tune
 
         return tune(model, job, request, lambda text: report({"event": "step", "text": text}))
+
+    def check_open(self, bundle: Bundle, place: Place | None) -> None:
+        """Make sure that the interpreter can run a bundle's streams.
+
+        Raises:
+            UsageError: a device is asked for, or the interpreter does not know the bundle's.
+            ToolError: the NPU's tools are missing.
+        """
+        self._check_place(bundle, place)
+        require_npu_tools()
+        if not self.device_of(bundle).interpreted:
+            raise UsageError(
+                f"nothing here runs a command stream of {bundle.manifest.target.name}: the "
+                "interpreter knows Ethos-U55 and Ethos-U65-256 only; `mbv3c verify` without "
+                "--images checks it up to the stream"
+            )
 
     def device_of(self, bundle: Bundle) -> NpuTarget:
         """Return the device that a bundle is for, among the memories that it was given."""

@@ -105,7 +105,7 @@ def _row(target: NpuTarget) -> dict[str, Any]:
 
 
 WING = Wing(
-    module="mbv3c.targets.ethos_u.backend",
+    module="mbv3c.targets.one_chip.backend",
     targets=NPU_TARGETS,
     defaults={FAMILY: "ethos-u55-128"},
     precisions=(INT8,),
@@ -124,6 +124,10 @@ WING = Wing(
         Option("system_config", str, "npu: a section of vela.ini.  [default: the device's]"),
         Option("vela_config", str, "npu: the chip's own vela.ini.  [default: vela's]"),
         PREFIX,
+        Option("artifact", str, "npu: c, one C library of the NPU and a CPU beside it."),
+        Option(
+            "host", str, "npu: with --artifact c, the CPU beside the NPU.  [default: cortex-m55]"
+        ),
     ),
     refusals={
         "cores": "--cores is for CPUs; {target} has one core for an inference",
@@ -174,6 +178,8 @@ class NpuOptions:
         prefix: what the names in C begin with; empty for `mbv3c_model`.
         compare_size: whether to estimate the network with `--optimise size`, too.
         pinned: names of the knobs that the user gave; no other value is better than these.
+        artifact: `c` for one C library of the NPU and a CPU; empty without.
+        host: that CPU; empty for the usual one.
     """
 
     knobs: Knobs = field(default_factory=Knobs)
@@ -182,6 +188,8 @@ class NpuOptions:
     prefix: str = ""
     compare_size: bool = False
     pinned: tuple[str, ...] = ()
+    artifact: str = ""
+    host: str = ""
 
 
 def legal_values(
@@ -280,6 +288,16 @@ def read_options(target: NpuTarget, given: Mapping[str, Any], *, explain: bool) 
     sram = given.get("sram")
     if sram is not None and sram < 1:
         raise UsageError(f"--sram {sram} makes no sense; give a number of KiB, such as 512")
+    artifact, host = given.get("artifact", ""), given.get("host", "")
+    if artifact not in ("", "c"):
+        raise UsageError(f"unknown artifact {artifact!r}; {target.name} has one: c")
+    if host and not artifact:
+        raise UsageError(f"--host {host} is the CPU of a C library: give --artifact c, too")
+    if artifact and given.get("float_io"):
+        raise UsageError(
+            "--artifact c takes and gives what the model does, and converts it: leave --float-io "
+            "out"
+        )
     return NpuOptions(
         knobs,
         None if sram is None else sram * _KIB,
@@ -287,4 +305,6 @@ def read_options(target: NpuTarget, given: Mapping[str, Any], *, explain: bool) 
         check_prefix(given["prefix"]) if "prefix" in given else "",
         explain,
         tuple(name for name in ("optimise", "mean") if name in given),
+        artifact,
+        host,
     )

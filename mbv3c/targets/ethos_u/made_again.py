@@ -50,7 +50,7 @@ def made_again(bundle: Bundle, device: NpuTarget, region: Region, x: Feed) -> Ma
         Mbv3cError: vela fails.
     """
     differing = tuple(_differing(bundle, device, region, x))
-    return MadeAgain(differing, _other_versions(manifest_of(bundle)) if differing else "")
+    return MadeAgain(differing, other_versions(manifest_of(bundle)) if differing else "")
 
 
 def _differing(bundle: Bundle, device: NpuTarget, region: Region, x: Feed) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _differing(bundle: Bundle, device: NpuTarget, region: Region, x: Feed) -> It
         yield f"{MANIFEST}: it does not describe the stream of {NPU_STREAM}"
 
 
-def _other_versions(manifest: NpuManifest) -> str:
+def other_versions(manifest: NpuManifest) -> str:
     """Say which other versions made a bundle; they may write other files that are as good."""
     made = {"mbv3c": manifest.mbv3c, _VELA: manifest.tools.get(_VELA)}
     here = {"mbv3c": __version__, _VELA: package_version(_VELA)}

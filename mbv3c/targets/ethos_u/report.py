@@ -164,12 +164,10 @@ def _left(manifest: NpuManifest) -> Iterator[str]:
     for operator in left:
         named = f"{operator.operator} ({operator.name})"
         reasons.setdefault((operator.why or "", operator.change or ""), []).append(named)
+    where = f"in {manifest.host}" if manifest.host else "on the CPU"
     for (why, change), names in reasons.items():
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-        yield (
-            f"in {manifest.host}, {why}: {', '.join(names[:_MOST_NAMED])}{more}; to change that, "
-            f"{change}"
-        )
+        yield (f"{where}, {why}: {', '.join(names[:_MOST_NAMED])}{more}; to change that, {change}")
     if left:
         moved = sum(operator.bytes_from_npu or 0 for operator in left)
         yield f"the NPU hands {moved:,} bytes an inference to what stays on the CPU"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from mbv3c.parity.agreement import Agreement
 from mbv3c.parity.tolerance import HOST_ERROR, LEAST_COSINE, Tolerance
 from mbv3c.parity.verdict import Check, Pairs
 from mbv3c.targets.ethos_u.host_parity import HostParity
+
+HOST, PARTS = "host.onnx", "cpu_*.onnx"  # what is computed on the CPU
 
 
 def sentences(parity: dict[str, Any]) -> list[str]:
@@ -39,7 +41,7 @@ def sentences(parity: dict[str, Any]) -> list[str]:
         f"{'' if parity['same_tosa'] else '; the TOSA file is NOT what QDQ lowers to'}",
         f"  TOSA against the command stream: {streams[parity['stream_bit_equal']]}",
         *_made_again(parity.get("made_again")),
-        *_on_host(parity["host"]),
+        *_on_host(parity["host"], PARTS if "c_library" in parity else HOST),
     ]
 
 
@@ -54,7 +56,7 @@ def _made_again(again: dict[str, Any] | None) -> Iterator[str]:
     yield f"  stream and C files, made once more: {found}"
 
 
-def _on_host(host: dict[str, Any] | None) -> Iterator[str]:
+def _on_host(host: dict[str, Any] | None, name: str) -> Iterator[str]:
     if host is None:
         return
     error, cosine = (
@@ -62,7 +64,7 @@ def _on_host(host: dict[str, Any] | None) -> Iterator[str]:
         for key, form in (("max_error_of_range", ".1e"), ("cosine", ".5f"))
     )
     yield (
-        f"  host.onnx, on the CPU: {error} of the range from QDQ on the same integers"
+        f"  {name}, on the CPU: {error} of the range from QDQ on the same integers"
         f"{'' if host['same'] else '; it is NOT what QDQ leaves to the CPU'}; behind the NPU's "
         f"part, cosine {cosine} to fp32 at least"
     )
@@ -168,6 +170,7 @@ class NpuParity:
     as_given: Agreement = field(default=Agreement(1.0, None, None), repr=False)
     pairs: Pairs = field(default=(), repr=False, compare=False)
     again: MadeAgain | None = None
+    host_files: ClassVar[str] = HOST
 
     @property
     def passed(self) -> bool:
@@ -214,11 +217,11 @@ class NpuParity:
         if host is None:
             return []
         if not host.same:
-            missed.append("host.onnx is not what the QDQ model leaves to the CPU")
+            missed.append(f"{self.host_files} is not what the QDQ model leaves to the CPU")
         if not host.max_error_of_range <= HOST_ERROR:
             missed.append(
-                f"host.onnx is {host.max_error_of_range:.1e} of the range from the QDQ model on "
-                f"the same integers (allowed {HOST_ERROR:.0e})"
+                f"{self.host_files} is {host.max_error_of_range:.1e} of the range from the QDQ "
+                f"model on the same integers (allowed {HOST_ERROR:.0e})"
             )
         if not host.cosine >= LEAST_COSINE:
             missed.append(

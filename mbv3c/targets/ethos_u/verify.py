@@ -3,7 +3,7 @@
 fp32 model ─ cosine, top 1, top 5 ─► QDQ ─ least significant bits ─► TOSA ─ bit-equal ─► stream
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,11 @@ def check(
     integers = [region.inputs[0].to_device(x) for x in inputs]
     wanted = [run_tosa(tosa, [x]) for x in integers]
     references = list(run_reference(model, inputs))
-    seen = _Seen(quantized, region, is_cut=host is not None)
+    made = [end.made_by for end in region.outputs] if host is not None else []
+    ends = [end.quantization for end in region.outputs]
+    seen = Seen(quantized, region.inputs[0].quantization, ends, made)
     ours = seen.plain(inputs)
-    steps = _steps(seen, inputs, ours, wanted, references)
+    steps = steps_of(seen, inputs, ours, wanted, references)
     behind = None
     if host is not None:
         behind = check_host(quantized, region, host, ours, wanted, references)
@@ -129,7 +131,7 @@ def check(
     noise = np.random.default_rng(20190506).integers(-128, 128, integers[0].shape)
     streamed = [integers[0], noise.astype(np.int8)][:_STREAM_INPUTS]
     tosas = [wanted[0], run_tosa(tosa, streamed[1:])]
-    equal, count, reason = check_stream(raw, region, streamed, tosas)
+    equal, count, reason = check_stream(raw, region, [[each] for each in streamed], tosas)
     return NpuParity(steps, *lowered, equal, count, reason, as_given, pairs)
 
 
@@ -163,14 +165,26 @@ def _as_given(
     return agreement([model for model, _ in ours], references, len(references), ranges)
 
 
-class _Seen:
+class Seen:
     """The QDQ model in onnxruntime: its outputs, and the integers that the NPU should give."""
 
-    def __init__(self, quantized: onnx.ModelProto, region: Region, *, is_cut: bool) -> None:
-        self._start = region.inputs[0].quantization
-        self._ends = [end.quantization for end in region.outputs]
+    def __init__(
+        self,
+        quantized: onnx.ModelProto,
+        start: Quantization,
+        ends: Sequence[Quantization],
+        made: list[str],
+    ) -> None:
+        """Show integers that QuantizeLinear nodes make; without any, those of the outputs.
+
+        Args:
+            quantized: the model.
+            start: the steps of its input.
+            ends: the steps of its outputs.
+            made: the names of the nodes.
+        """
+        self._start, self._ends = start, ends
         self._count = len(quantized.graph.output)
-        made = [end.made_by for end in region.outputs] if is_cut else []
         shown = with_integers(quantized, made)
         self._plain = session(shown)
         self._fused = session(shown, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
@@ -191,13 +205,14 @@ class _Seen:
         return model, [to_device(array) for array in integers]
 
 
-def _steps(
-    seen: _Seen,
+def steps_of(
+    seen: Seen,
     inputs: list[Feed],
     ours: list[OutputsAndIntegers],
     wanted: list[list[NDArray[Any]]],
     references: list[list[ReferenceOutput]],
 ) -> tuple[StepInput, ...]:
+    """Compare the QDQ model with the model as given and with TOSA, input by input."""
     outputs = [model for model, _ in ours]
     rows = compare(outputs, references, ANY, ran_on="onnxruntime", exact_program=False).inputs
     near = [agreement([y], [reference]) for y, reference in zip(outputs, references, strict=True)]
@@ -275,7 +290,10 @@ def _every_integer(quantized: onnx.ModelProto, x: Feed) -> dict[str, NDArray[np.
 
 
 def check_stream(
-    raw: Path, region: Region, inputs: list[NDArray[np.int8]], wanted: list[list[NDArray[Any]]]
+    raw: Path,
+    region: Region,
+    inputs: Sequence[Sequence[NDArray[np.int8]]],
+    wanted: Sequence[Sequence[NDArray[Any]]],
 ) -> tuple[bool | None, int, str]:
     """Return the last three fields of `NpuParity`."""
     try:
@@ -315,9 +333,11 @@ def other_constants(program: Program, region: Region) -> str:
     return ""
 
 
-def _difference(program: Program, x: NDArray[np.int8], wanted: list[NDArray[Any]]) -> str:
+def _difference(
+    program: Program, x: Sequence[NDArray[np.int8]], wanted: Sequence[NDArray[Any]]
+) -> str:
     """Say how the stream's outputs differ; nothing if they do not."""
-    for index, (ours, theirs) in enumerate(zip(interpret(program, [x]), wanted, strict=True)):
+    for index, (ours, theirs) in enumerate(zip(interpret(program, list(x)), wanted, strict=True)):
         different = int((ours.ravel() != theirs.ravel()).sum())
         if different:
             return f"{different} of {ours.size} elements of output {index}"

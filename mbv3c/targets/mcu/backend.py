@@ -16,7 +16,7 @@ from mbv3c.execution.runners import Runnable
 from mbv3c.feeds import Feed
 from mbv3c.job import Job
 from mbv3c.lowering.describe import kernels_of, memory_of
-from mbv3c.lowering.lower import Lowered, assembled
+from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.qdq import read_pairs
 from mbv3c.manifest import Manifest
@@ -29,14 +29,12 @@ from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.target import Target
 from mbv3c.targets.backend import Backend, Built
-from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.cpu.select_top import taken_in
 from mbv3c.targets.library import building as libraries
 from mbv3c.targets.library.manifest import LibraryTargetRecord
 from mbv3c.targets.mcu import report
-from mbv3c.targets.mcu.building import McuBuild, build, tvm_target
+from mbv3c.targets.mcu.building import McuBuild, build, lower_quantized
 from mbv3c.targets.mcu.devices import WING, McuOptions, McuTarget, read_options
-from mbv3c.targets.mcu.kernels import McuKernels, processor_of
 from mbv3c.targets.mcu.kit import require_kit
 from mbv3c.targets.mcu.manifest import McuManifest, c_library_of, manifest_of, record_of
 from mbv3c.targets.mcu.runner import BoardRunner, described
@@ -78,14 +76,7 @@ class McuBackend(Backend):
             ModelError: a node has no known shape, or TVM cannot lower it.
         """
         check_operators(graph, taken_in(graph))
-        target = _mcu(job.target)
-        plan = select_quantized(
-            read_pairs(graph, wide=False),
-            processor_of(target),
-            tvm_target(target),
-            written=McuKernels,
-        )
-        return assembled(plan)
+        return lower_quantized(read_pairs(graph, wide=False), _mcu(job.target))
 
     def lower(self, prepared: Prepared, job: Job, progress: Progress) -> Lowered:
         progress(f"compiling for {job.target.name} ({len(prepared.graph.graph.node)} operators)")

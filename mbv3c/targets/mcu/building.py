@@ -10,14 +10,17 @@ from mbv3c.c_library.build import build_c_library
 from mbv3c.c_library.record import CLibraryRecord
 from mbv3c.c_library.run import CLibrary
 from mbv3c.job import Job
-from mbv3c.lowering.lower import Lowered
+from mbv3c.lowering.lower import Lowered, assembled
+from mbv3c.lowering.qdq import QuantizedGraph
 from mbv3c.manifest import Manifest
 from mbv3c.prepare import Prepared
 from mbv3c.scratch import scratch_folder
+from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.library.c_request import c_request
 from mbv3c.targets.library.judging import golden_from
 from mbv3c.targets.mcu.devices import McuOptions, McuTarget
 from mbv3c.targets.mcu.firmware import STACK_BYTES, link_program, main_source, sizes_of
+from mbv3c.targets.mcu.kernels import McuKernels, processor_of
 from mbv3c.targets.mcu.manifest import ImageRecord
 from mbv3c.targets.mcu.memory import check_sram
 
@@ -53,6 +56,16 @@ def tvm_target(target: McuTarget) -> tvm.target.Target:
             "vector-width": 128,
         }
     )
+
+
+def lower_quantized(graph: QuantizedGraph, target: McuTarget) -> Lowered:
+    """Lower a quantized graph to kernels for a core.
+
+    Raises:
+        ModelError: a node has no known shape, or TVM cannot lower it.
+    """
+    processor = processor_of(target)
+    return assembled(select_quantized(graph, processor, tvm_target(target), written=McuKernels))
 
 
 def build(

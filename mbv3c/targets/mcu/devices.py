@@ -1,7 +1,7 @@
 """The table of Cortex-M cores.
 
-Memories are those of the chip or board named beside each, in bytes; what another chip has,
-`--sram` says. The instruction sets are those of Arm's technical reference manuals: floating point,
+Memories are those of a typical part, the chip or board named beside each, in bytes: other parts of
+a series have less or more. What another chip has, `--sram` says. The instruction sets are those of Arm's technical reference manuals: floating point,
 DSP (pairs of int16) and Helium (vectors of 16 bytes).
 """
 

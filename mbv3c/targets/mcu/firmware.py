@@ -55,8 +55,38 @@ class ImageSizes:
     sram_bytes: int
 
 
+@dataclass(frozen=True)
+class Buffers:
+    """Inputs and outputs of a library in the C of a program that reads and writes files.
+
+    Attributes:
+        declared: the buffers, which begin right behind a multiple of 64.
+        loaded: a condition: the files of input number `at` are there, and were read.
+        arguments: the inputs and outputs of a call.
+        saved: what writes the outputs.
+    """
+
+    declared: str
+    loaded: str
+    arguments: str
+    saved: str
+
+
 def main_source(library: CLibrary) -> str:
     """Return a program that runs a library on one file after another."""
+    buffers = buffers_of(library)
+    return _MAIN.substitute(
+        prefix=library.prefix,
+        macro=library.prefix.upper(),
+        buffers=buffers.declared,
+        loaded=buffers.loaded,
+        arguments=buffers.arguments,
+        saved=buffers.saved,
+    )
+
+
+def buffers_of(library: CLibrary) -> Buffers:
+    """Return the buffers of a library's inputs and outputs."""
     names, buffers = list[str](), list[str]()
     loaded, saved = list[str](), list[str]()
     for kind, records in (("in", library.inputs), ("out", library.outputs)):
@@ -74,13 +104,11 @@ def main_source(library: CLibrary) -> str:
             names.append(pointers[0])
         else:
             names.append(f"&({library.prefix}_{kind}put_t){{{', '.join(pointers)}}}")
-    return _MAIN.substitute(
-        prefix=library.prefix,
-        macro=library.prefix.upper(),
-        buffers=", ".join(buffers),
-        loaded=" && ".join(loaded) or "at < 1",
-        arguments=", ".join(names),
-        saved="\n    ".join(saved),
+    return Buffers(
+        ", ".join(buffers),
+        " && ".join(loaded) or "at < 1",
+        ", ".join(names),
+        "\n    ".join(saved),
     )
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mbv3c.lowering.plan import Value
 from mbv3c.lowering.qdq import QuantizedGraph
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.lowering.select.graph import Graph
@@ -52,6 +53,22 @@ def test_what_is_no_image_of_several_places_lies_in_both_layouts(shape: str) -> 
     assert known.value("x", "float32", channels_last=True) == "x"
     assert not known.add_result("y", "float32")
     assert known.plan.values["y"] == known.plan.values["x"]
+
+
+def test_ends_of_integers_lie_with_their_channels_last() -> None:
+    """A graph whose input is its output: int8 comes in and leaves, in memory of its own."""
+    model = parsed("g (float[1, 8, 5, 4] x) => (float[1, 8, 5, 4] x) { y = Relu(x) }")
+    both, steps = frozenset({"x"}), {"x": Quantization(0.1, 3)}
+    graph = Graph(QuantizedGraph(model, steps, {}, both, both))
+    known = Memory(graph, CpuKernels(HERE), rounding_kernels(HERE))
+    assert known.plan.input_shapes == ((1, 5, 4, 8),)
+    assert (known.made_type("x"), known.has_channels_last("x")) == ("int8", True)
+    known.write_output("x")
+    assert kinds(known) == ["copy"]
+    (output,) = known.plan.outputs
+    assert known.plan.values[output] == known.plan.values["x"] == Value((1, 5, 4, 8), "int8")
+    assert known.value("x", "float32", channels_last=False) == "x.nchw"
+    assert kinds(known) == ["copy", "dequantize", "transpose"]
 
 
 def test_a_tensor_with_steps_is_rounded_when_it_is_held() -> None:

@@ -1,5 +1,8 @@
 """A network with every kernel, on bare metal in emulated boards."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from mbv3c.targets import open_bundle
 from mbv3c.targets.library.again import lowered_again
 from mbv3c.targets.mcu.backend import BACKEND
 from mbv3c.targets.mcu.devices import MCUS
+from mbv3c.targets.mcu.kit import require_kit
 from mbv3c.targets.mcu.manifest import c_library_of, manifest_of, record_of
 from mbv3c.targets.mcu.runner import BoardRunner, described
 from mbv3c.targets.mcu.verifying import _constants
@@ -19,6 +23,7 @@ from tests.command_line import document, mbv3c
 from tests.quantized_networks import network
 
 DEVICES = [target.device for target in MCUS]
+EXAMPLE = Path(__file__).parents[3] / "examples" / "cortex-m55"
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +113,35 @@ def test_what_is_not_possible_is_told(bundle: Path, model: Path, tmp_path: Path)
         assert message in done.stderr
 
 
-@pytest.mark.parametrize("device", DEVICES[:1] + DEVICES[2:])
+@pytest.fixture(scope="module")
+def library(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle for a Cortex-M55, whose library is called `network`."""
+
+    def compile_to(place: Path) -> None:
+        options = ("--target", "mcu:cortex-m55", "--prefix", "network", "--force", "--json")
+        _check(document(mbv3c("compile", model, *options, "-o", place)), "cortex-m55")
+
+    return built_once(tmp_path_factory, "microcontroller with Helium", compile_to)
+
+
+def test_the_example(library: Path, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLE, tmp_path / "example")
+    (tmp_path / "bundle").symlink_to(library)  # make knows no path with spaces
+    command = [
+        *("make", "-s", "-C", str(tmp_path / "example"), "run", "INPUT=network_golden_input_x"),
+        *(f"BUNDLE={tmp_path / 'bundle'}", f"ZIG={sys.executable} -m ziglang"),
+        *(f"QEMU={' '.join(require_kit().command)}", "CFLAGS=-Os -Wall -Wextra -Werror -pedantic"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    best = np.load(library / "golden" / "output.npy").argmax()
+    assert f"class {best}, as the golden output says" in done.stdout + done.stderr
+
+
+OTHERS = [device for device in DEVICES if device not in ("cortex-m7", "cortex-m55")]
+
+
+@pytest.mark.parametrize("device", OTHERS)
 def test_every_core_gives_equal_bits(model: Path, tmp_path: Path, device: str) -> None:
     done = mbv3c("compile", model, "--target", f"mcu:{device}", "-o", tmp_path / device, "--json")
     _check(document(done), device)

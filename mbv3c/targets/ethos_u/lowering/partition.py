@@ -40,12 +40,16 @@ _ENTRY = "main"
 _AT_THE_INPUT = ("relax.quantize", "relax.astype")  # which leave the values as they are
 
 
-def partition(model: onnx.ModelProto, lowering: LoweringOptions | None = None) -> Partition:
+def partition(
+    model: onnx.ModelProto, lowering: LoweringOptions | None = None, *, may_cut: bool = True
+) -> Partition:
     """Partition a QDQ graph of fixed shapes and lower what the NPU computes.
 
     Args:
         model: QDQ graph, as `quantization.quantize` writes it.
         lowering: choices of the lowering; None for the defaults.
+        may_cut: whether what comes behind the first region may be left to the CPU with all that
+            follows, regions among it.
 
     Raises:
         ModelError: the graph cannot be imported, or an operator has no form on the NPU.
@@ -90,7 +94,7 @@ def partition(model: onnx.ModelProto, lowering: LoweringOptions | None = None) -
     needs = list(needs_of_regions(compiled[_ENTRY], inside))
     if not waits and any(needs):
         waits = list(on_cpu)
-    if waits and not needs[0] and is_worth_a_cut(model, found[0]):
+    if may_cut and waits and not needs[0] and is_worth_a_cut(model, found[0]):
         on_cpu = left_operators(model, found[:1], at_ends, behind=found[1:])
         found, waits = found[:1], []
         at_ends = tuple(end for end in at_ends if end.kind != "dequantize")
@@ -133,6 +137,9 @@ class _BoundaryNames:
         self._inputs: dict[str, list[str]] = {}
         self._outputs: dict[str, dict[int, str]] = {}
         self._shapes: dict[str, list[tuple[int, ...] | None]] = {}
+        self._reads: dict[str, tuple[str, ...]] = {}
+        quantized: dict[Any, str] = {}
+        made: dict[str, list[str]] = {}
         shapes: dict[Any, tuple[int, ...]] = {}
         stored = {tensor.name for tensor in model.graph.initializer}
         inputs = [value.name for value in model.graph.input if value.name not in stored]
@@ -142,13 +149,21 @@ class _BoundaryNames:
             if _is_region(module, value):
                 symbol = str(module[value.op].attrs["global_symbol"])
                 self.symbols.append(symbol)
-                self._inputs[symbol] = [names.get(argument, "input") for argument in value.args]
+                self._inputs[symbol] = [
+                    names.get(argument) or quantized.get(argument) or "input"
+                    for argument in value.args
+                ]
                 self._shapes[symbol] = [shapes.get(argument) for argument in value.args]
+                self._reads[symbol] = tuple(quantized.get(argument, "") for argument in value.args)
+                made[symbol] = _makers_of(module[value.op])
+                quantized[variable] = made[symbol][0]
                 self._outputs[symbol] = {}
                 items[variable] = (symbol, 0)
             elif isinstance(value, relax.TupleGetItem) and value.tuple_value in items:
                 items[variable] = (items[value.tuple_value][0], int(value.index))
+                quantized[variable] = made[items[variable][0]][int(value.index)]
             elif operator(value) in _AT_THE_INPUT and value.args[0] in names:
+                quantized[variable] = name_of(value) or ""
                 names[variable] = names[value.args[0]]
                 if value.args[0] in shapes:
                     shapes[variable] = shapes[value.args[0]]
@@ -161,6 +176,12 @@ class _BoundaryNames:
                 if variable in results:
                     output = model.graph.output[results.index(variable)]
                     self._outputs[symbol][index] = output.name
+            elif operator(value) == "relax.quantize":
+                names[variable] = quantized[variable] = name_of(value) or ""
+
+    def reads(self, symbol: str) -> tuple[str, ...]:
+        """Return the QuantizeLinear nodes that make a region's inputs."""
+        return self._reads[symbol]
 
     def input(self, symbol: str, index: int) -> str:
         return self._inputs[symbol][index]
@@ -176,6 +197,22 @@ class _BoundaryNames:
 def _is_moved_input(value: relax.Expr, inputs: Sequence[relax.Var]) -> bool:
     """Say whether a call only moves the channels of an input, which are last, to the front."""
     return is_from_channels_last(value) and value.args[0] in inputs
+
+
+def _makers_of(region: relax.Function) -> list[str]:
+    """Return the QuantizeLinear nodes that make a region's results."""
+    bound = dict(bindings(region))
+    composites = {
+        variable: Composite(value)
+        for variable, value in bound.items()
+        if isinstance(value, relax.Function)
+    }
+
+    def maker(variable: Any) -> str:
+        value = bound[variable]
+        return composites[value.op].quantized_by if isinstance(value, relax.Call) else maker(value)
+
+    return [maker(variable) for variable in _results(region)]
 
 
 def _results(function: relax.Function) -> list[Any]:
@@ -242,6 +279,7 @@ def _lower(function: relax.Function, ends: _BoundaryNames, lowering: LoweringOpt
         tuple(single_operators),
         graph.channels,
         graph.tables,
+        ends.reads(symbol),
     )
 
 

@@ -148,6 +148,7 @@ class Region:
         operators: the operators that the region computes.
         single_operators: each operator by itself.
         channels, tables: constants that the command stream must contain, with their layers.
+        reads: the QuantizeLinear nodes that make the inputs.
     """
 
     symbol: str
@@ -158,6 +159,7 @@ class Region:
     single_operators: tuple[SingleOperator, ...]
     channels: Mapping[Channel, str]
     tables: Mapping[bytes, str]
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
