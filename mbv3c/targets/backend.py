@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 
-from mbv3c.bundle import Bundle, Golden, read_bundled
+from mbv3c.bundle import Bundle, Golden
 from mbv3c.ends.ends import ends_of
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
@@ -24,16 +24,16 @@ from mbv3c.manifest import Manifest
 from mbv3c.parity.compare import compare
 from mbv3c.parity.gate.baseline import Footprint
 from mbv3c.parity.gate.blocks import BlockErrors
-from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.ladder.climb import BackendStages
 from mbv3c.parity.ladder.ladder import Ladder
 from mbv3c.parity.tolerance import TOLERANCES
 from mbv3c.parity.verdict import Verdict
 from mbv3c.precision import Precision
-from mbv3c.prepare import Prepared, Reference
+from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.quantization.by_itself import OnDevice
 from mbv3c.target import Target
+from mbv3c.targets.reference import reference_of
 from mbv3c.targets.wing import Wing
 from mbv3c.tuning.request import TuneRequest, Tuning, TuningDatabase
 
@@ -379,29 +379,3 @@ class Backend(ABC):
         manifest = bundle.manifest
         line = f"{bundle.path}: {manifest.model.name} for {manifest.target.name}"
         return Description([line], {"target": {"name": manifest.target.name}})
-
-
-def seeded_reference(
-    bundle: Bundle, known: Prepared | None, reference: Reference, *, own: bool
-) -> Reference | None:
-    """Return the reference on seeded inputs, from which golden files come; None if just written.
-
-    `own` says whether those of `reference` are the user's.
-    """
-    if known is not None:
-        return None
-    return reference_of(bundle, None) if own else reference
-
-
-def reference_of(
-    bundle: Bundle, known: Prepared | None, inputs: list[Feed] | None = None
-) -> Reference:
-    """Return what onnxruntime computes with the model that a bundle's program must equal.
-
-    `inputs` take the place of the seeded ones.
-    """
-    if known:
-        return known.reference
-    given = read_bundled(bundle.model)
-    model = read_bundled(bundle.quantized) if bundle.quantized else given
-    return Reference(model, inputs or inputs_of(given))

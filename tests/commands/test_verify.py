@@ -11,8 +11,8 @@ from benchmarks.faults import changed, places_of, plant
 from mbv3c.errors import BundleError
 from mbv3c.parity.golden import check_golden
 from mbv3c.targets import open_bundle
-from mbv3c.targets.backend import reference_of
 from mbv3c.targets.library.judging import golden_from
+from mbv3c.targets.reference import reference_of
 from tests.command_line import document, mbv3c, mbv3c_process
 
 

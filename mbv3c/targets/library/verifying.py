@@ -35,11 +35,11 @@ from mbv3c.precision import FP32, INT8
 from mbv3c.prepare import Prepared, Reference, rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.scratch import scratch_folder
-from mbv3c.targets.backend import reference_of, seeded_reference
 from mbv3c.targets.library.again import constants_of, lowered_again
 from mbv3c.targets.library.building import build_library, job_of, target_of
 from mbv3c.targets.library.judging import ON_GIVEN, beside_given, compared
 from mbv3c.targets.library.manifest import manifest_of
+from mbv3c.targets.reference import reference_of, seeded_reference
 from mbv3c.tuning.choices import Recorded
 
 if TYPE_CHECKING:

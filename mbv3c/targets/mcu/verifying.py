@@ -13,7 +13,6 @@ from mbv3c.parity.compare import Parity
 from mbv3c.parity.constants import ConstantFault, ConstantsParity
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
-from mbv3c.targets.backend import reference_of, seeded_reference
 from mbv3c.targets.library.again import Again, check_described, lowered_again
 from mbv3c.targets.library.c_request import request_of
 from mbv3c.targets.library.judging import beside_given, compared
@@ -23,6 +22,7 @@ from mbv3c.targets.mcu.devices import McuTarget
 from mbv3c.targets.mcu.manifest import c_library_of, manifest_of, record_of
 from mbv3c.targets.mcu.runner import BoardRunner
 from mbv3c.targets.mcu.stops import StoppingRunner
+from mbv3c.targets.reference import reference_of, seeded_reference
 
 if TYPE_CHECKING:
     from mbv3c.targets.mcu.backend import McuBackend
