@@ -240,6 +240,13 @@ def output_twice() -> onnx.ModelProto:
     return net.model(net.add("Identity", y), net.add("Identity", y))
 
 
+def output_and_its_name() -> onnx.ModelProto:
+    """Scores, and the same tensor under another name, behind what an NPU leaves to the CPU."""
+    net = Net()
+    x = net.head(net.add("LpNormalization", net.trunk(), axis=1))
+    return net.model(x, net.add("Identity", x))
+
+
 def features() -> onnx.ModelProto:
     """A backbone: maps of several strides, which the next convolutions read, too."""
     net = Net()
@@ -405,6 +412,7 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "functions of the model's own": functions,
     "If with a constant condition": constant_branch,
     "one tensor as two outputs": output_twice,
+    "an output, and once more by another name": output_and_its_name,
     "maps of several strides as outputs": features,
     "fp16 between Casts": half_inside,
     "saved by onnxruntime (FusedConv)": fused_by_onnxruntime,

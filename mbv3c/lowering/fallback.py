@@ -22,6 +22,7 @@ from mbv3c.lowering.traced import KIND, knobs_of, may_be_tuned
 
 # Operators whose results have as many elements as the values say that they read.
 _OPEN_SHAPES = ("Compress", "NonMaxSuppression", "NonZero", "Unique", "Range", "ConstantOfShape")
+_COMPUTED_SHAPES = ("call_packed", "call_pure_packed")  # TVM's runtime computes them
 _SHOWN = 5  # names of nodes in a message
 
 
@@ -171,6 +172,8 @@ class _CallReader:
             return np.array([int(extent) for extent in value.values], np.int64)
         if value not in self._names:
             operation = str(value).partition("(")[0].removeprefix("R.")
+            if operation in _COMPUTED_SHAPES:
+                operation = "a shape that is computed when the model runs"
             more = len(self._covered) - _SHOWN
             lacking = ", ".join(self._suspects[:_SHOWN]) or (
                 f"{operation}, which one of these nodes needs: {', '.join(self._covered[:_SHOWN])}"

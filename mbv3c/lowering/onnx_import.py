@@ -62,7 +62,7 @@ def check_operators(
             continue
         positions.append(position)
         nodes = lacking.setdefault(how, {}).setdefault(node.op_type, [])
-        nodes.append(node.name or f"→ {node.output[0]}")
+        nodes.append(_shown(node))
     if lacking:
         message = "; ".join(
             f"TVM {tvm.__version__} {how}: "
@@ -72,6 +72,11 @@ def check_operators(
         if any(model.graph.node[position].domain in FOR_ONE_PROCESSOR for position in positions):
             message += f"; {LAID_OUT}"
         raise UnknownOperatorsError(message, tuple(positions))
+
+
+def _shown(node: onnx.NodeProto) -> str:
+    """Name a node, by its first output if it has no name."""
+    return node.name or f"→ {next(filter(None, node.output), '')}"
 
 
 def _is_narrow(node: onnx.NodeProto, stored: Container[str]) -> bool:
@@ -118,12 +123,19 @@ def import_onnx(model: onnx.ModelProto) -> tvm.IRModule:
 _FAILED = re.compile(r"Error converting operator (\w+)")
 _LACKING = re.compile(r"Missing outputs .* in (\w+)")
 _MOST_SHOWN = 200  # characters of TVM's own words
+_AWAITED = re.compile(r"\bVar\b|[Dd]ynamic|[Nn]on-constant|[Oo]nly constant|shape_func")
+_NEEDS_CONSTANTS = (
+    "it needs constants, and a shape, an axis, sizes or the like are computed when the model runs"
+)
 
 
 def _last_line(error: Exception) -> str:
-    """Return what TVM says in the end, without what it dumps before."""
+    """Return what TVM says in the end, without what it dumps before, or what it means."""
     lines = str(error).strip().splitlines()
-    return (lines[-1] if lines else repr(error))[:_MOST_SHOWN]
+    if isinstance(error, KeyError):
+        return f"its importer expects {error}, which the node has not"
+    said = lines[-1] if lines else repr(error)
+    return _NEEDS_CONSTANTS if _AWAITED.search(said) else said[:_MOST_SHOWN]
 
 
 def _why_not(model: onnx.ModelProto, printed: str, error: Exception) -> str:
@@ -133,9 +145,7 @@ def _why_not(model: onnx.ModelProto, printed: str, error: Exception) -> str:
     if found is None:
         return f"TVM {tvm.__version__} cannot import this model: {reason}"
     operator = found[1]
-    names = [
-        node.name or f"→ {node.output[0]}" for node in model.graph.node if node.op_type == operator
-    ]
+    names = [_shown(node) for node in model.graph.node if node.op_type == operator]
     return (
         f"TVM {tvm.__version__} cannot import {operator} as it is used here (nodes: "
         f"{', '.join(names)}): {reason}; write it in other operators, or end the export before it"

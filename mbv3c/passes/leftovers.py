@@ -26,6 +26,7 @@ from mbv3c.passes.spell_resize import NAME as SPELL_RESIZE
 from mbv3c.passes.spell_resize import REMOVES as RESIZES
 from mbv3c.passes.spell_topk import NAME as SPELL_TOPK
 from mbv3c.passes.spell_topk import REMOVES as TOPK
+from mbv3c.passes.undo_fusions import DOMAIN
 from mbv3c.passes.unroll_recurrent import NAME as UNROLL_RECURRENT
 from mbv3c.passes.unroll_recurrent import REMOVES as RECURRENT
 from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS
@@ -47,6 +48,11 @@ REMOVES: dict[str, Removal] = {
 
 _NO_REWRITE = "no rewrite takes it apart; write it in other operators, or end the export before it"
 
+_OF_ONNXRUNTIME = (
+    "it is onnxruntime's own, and no rewrite takes it apart; give the model as it was before "
+    "onnxruntime optimised it"
+)
+
 
 def why_left(
     model: onnx.ModelProto, positions: Sequence[int], reports: Sequence[PassReport]
@@ -65,8 +71,9 @@ def why_left(
     lines: dict[tuple[str, str], list[str]] = {}
     for position in positions:
         node = model.graph.node[position]
-        why = "; ".join(_reasons(node, constants, reports)) or _NO_REWRITE
-        name = node.name or f"→ {node.output[0]}"
+        no_rewrite = _OF_ONNXRUNTIME if node.domain == DOMAIN else _NO_REWRITE
+        why = "; ".join(_reasons(node, constants, reports)) or no_rewrite
+        name = node.name or f"→ {next(filter(None, node.output), '')}"
         lines.setdefault((node.op_type, why), []).append(name)
     return [f"{op_type} {', '.join(names)}: {why}" for (op_type, why), names in lines.items()]
 

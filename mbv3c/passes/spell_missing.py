@@ -5,6 +5,7 @@
     IsInf(x), positive or negative only  ⇒   Equal(x, ∞), Equal(x, -∞)
     LpPool(x)                            ⇒   the root of Conv(|x|ᵖ) with ones, for each channel
     ConvTranspose with an output_shape   ⇒   ConvTranspose with the pads that give it
+    Pow(x, stored whole numbers)         ⇒   Pow(x, the numbers in fp32)
     OneHot(x, depth, values)             ⇒   Where(Equal(x or x + depth, 0 … depth - 1), values)
     DequantizeLinear(stored), in blocks  ⇒   the values, stored; also of 4 bits and of float8
 
@@ -49,6 +50,7 @@ def spell_missing(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
         "ConvTranspose": _transposed,
         "DequantizeLinear": _stored_values,
         "OneHot": _one_hot,
+        "Pow": _power,
     }
     return spell_nodes(model, NAME, spellings)
 
@@ -75,6 +77,16 @@ def _stored_values(spelling: Spelling) -> None:
 
     values = ((codes - spread(zero)) * spread(scale.astype(np.float32))).astype(scale.dtype)
     spelling.add("Identity", spelling.store(values, "values"), out=spelling.output(0))
+
+
+def _power(spelling: Spelling) -> None:
+    kind = spelling.stored(spelling.input(1))
+    if kind is None or kind == TensorProto.FLOAT:
+        raise KeptError
+    dtype = spelling.dtype(spelling.input(0))
+    exponent = spelling.value(spelling.input(1), "its exponent").astype(dtype)
+    stored = spelling.store(exponent, "exponent")
+    spelling.add("Pow", spelling.input(0), stored, out=spelling.output(0))
 
 
 def _one_hot(spelling: Spelling) -> None:

@@ -39,9 +39,19 @@ def test_what_the_importer_cannot_digest_is_an_error_of_ours(
             y, z = Split(x, sizes)
         }"""
     )
-    with pytest.raises(ModelError, match=r"cannot import Split .*: Dynamic Split not yet"):
+    with pytest.raises(
+        ModelError, match=r"cannot import Split .*: it needs constants, and a shape"
+    ):
         import_onnx(model)
     assert capsys.readouterr().out == ""
+
+
+def test_a_node_without_a_name_is_named_by_an_output_that_it_has() -> None:
+    model = onnx.parser.parse_model(
+        HEADER + "g (float[1, 4] x) => (float[1, 4] y) { , y = my.domain.Twist(x) }"
+    )
+    with pytest.raises(ModelError, match=r"Twist \(nodes: → y\)"):
+        import_onnx(model)
 
 
 def test_an_output_that_tvm_does_not_make_is_named() -> None:

@@ -46,6 +46,15 @@ def test_a_node_without_a_name_is_not_taken_for_another_one() -> None:
     assert line.startswith("Dropout → d: drop_noops removes such nodes only where they pass on")
 
 
+def test_an_operator_of_onnxruntimes_own_names_the_file_before() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[1, 8] x) => (float[1, 8] y) { [fused] y = com.microsoft.Unheard(x) }
+    """)
+    (line,) = why_left(model, [0], [])
+    assert line.startswith("Unheard fused: it is onnxruntime's own, and no rewrite takes it apart")
+
+
 def test_a_topk_that_stays_says_why() -> None:
     text = """
         g (float[1, 9] x) => (float[1, 3] y) {

@@ -25,6 +25,15 @@ def test_hyperbolic(operator: str) -> None:
     fires(spell_missing, graph(text))
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.float64])
+def test_powers_of_another_type(dtype: type) -> None:
+    fires(spell_missing, one("Pow(x, two)", two=np.array(2, dtype)))
+
+
+def test_powers_of_one_type_stay() -> None:
+    ignores(spell_missing, one("Pow(x, two)", two=np.array(2, np.float32)))
+
+
 @pytest.mark.parametrize("axis", [1, -1])
 @pytest.mark.parametrize("ways", WAYS)
 def test_running_sums(ways: str, axis: int) -> None:

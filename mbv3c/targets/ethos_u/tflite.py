@@ -5,9 +5,11 @@ TensorFlow Lite Micro hands them to an application. vela does not know them: TOS
 
 import struct
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 import flatbuffers
+import numpy as np
 from ethosu.vela.tflite import QuantizationParameters, Tensor
 from ethosu.vela.tflite.Model import Model
 
@@ -40,7 +42,7 @@ def with_quantization(
     graph = Model.GetRootAsModel(tflite, 0).Subgraphs(0)
     for place, end in _ends(graph, inputs, outputs):
         tensor = graph.Tensors(place)
-        if tuple(tensor.ShapeAsNumpy()) != tuple(end.device_shape):
+        if prod(tensor.ShapeAsNumpy().tolist()) != prod(end.device_shape):
             raise ToolError(
                 f"vela's TFLite file has {tensor.Name().decode()} of "
                 f"{tensor.ShapeAsNumpy().tolist()} where {end.name} has {end.device_shape}"
@@ -72,7 +74,8 @@ def _described(tensor: Any, end: Boundary) -> bytes:
     """Return a tensor as a flatbuffer by itself, with the scale and zero point of an end."""
     builder = flatbuffers.Builder(256)
     name = builder.CreateString(tensor.Name())
-    shape = builder.CreateNumpyVector(tensor.ShapeAsNumpy())
+    # Vela may have a map as a row of pixels: the same numbers in the same order.
+    shape = builder.CreateNumpyVector(np.asarray(end.device_shape, np.int32))
     builder.StartVector(4, 1, 4)
     builder.PrependFloat32(float(end.quantization.scale))
     scales = builder.EndVector()

@@ -23,6 +23,7 @@ from mbv3c.parity.inputs import USUAL_INPUTS, inputs_of
 from mbv3c.parity.reference import ReferenceOutput, run, run_reference, session
 from mbv3c.parity.tolerance import ANY, LSB, TOLERANCES
 from mbv3c.parity.verdict import Pair, Pairs
+from mbv3c.prepare import rewritten_for
 from mbv3c.targets.ethos_u.compiling import TOSA, lowering, run_tosa
 from mbv3c.targets.ethos_u.devices import NpuTarget
 from mbv3c.targets.ethos_u.host_parity import (
@@ -63,7 +64,8 @@ def verify(
         Mbv3cError: a tool fails.
     """
     manifest = manifest_of(bundle)
-    quantized = device_graph(read_bundled(bundle.compiled_model))
+    cleaned, _ = rewritten_for(read_bundled(bundle.compiled_model), bundle.precision)
+    quantized = device_graph(cleaned)
     region = npu_part(partition(quantized, lowering(manifest.npu.knobs.mean, device)))
     host = read_bundled(bundle.path / NPU_HOST) if manifest.host else None
     tosa, stream = read_listed(bundle, TOSA), bundle.path / NPU_STREAM

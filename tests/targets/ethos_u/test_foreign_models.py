@@ -25,6 +25,7 @@ CASES = {
         "scores of nearly 0 everywhere",
         "tokens and back to a map",
         "one tensor as two outputs",
+        "an output, and once more by another name",
         "maps of several strides as outputs",
         "a label (ArgMax, int64)",
         "frames of uint8, NHWC",

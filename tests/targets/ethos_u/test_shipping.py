@@ -11,11 +11,14 @@ import pytest
 from ethosu.vela.tflite import Model
 from onnx import helper, numpy_helper
 
-from mbv3c.errors import UsageError
+from mbv3c.errors import ToolError, UsageError
+from mbv3c.lowering.quantization import Quantization
 from mbv3c.targets import backend_for, open_bundle
 from mbv3c.targets.ethos_u.devices import NPU_TARGETS, Knobs
+from mbv3c.targets.ethos_u.lowering.region import Boundary
 from mbv3c.targets.ethos_u.manifest import manifest_of
 from mbv3c.targets.ethos_u.memories import memories_of, parse, with_config
+from mbv3c.targets.ethos_u.tflite import with_quantization
 from tests.command_line import mbv3c
 
 CHIP = """\
@@ -95,6 +98,26 @@ def test_tflite_says_what_its_integers_stand_for(bundle: Path):
         steps = graph.Tensors(place).Quantization()
         assert steps.ScaleAsNumpy().tolist() == [np.float32(record[0]["scale"])]
         assert steps.ZeroPointAsNumpy().tolist() == [record[0]["zero_point"]]
+
+
+def test_a_map_that_vela_has_as_a_row_gets_its_own_shape(bundle: Path):
+    """Vela takes the pixels of a map for one row, where only 1x1 convolutions follow."""
+    data = (bundle / "model_vela.tflite").read_bytes()
+    graph = Model.Model.GetRootAsModel(data, 0).Subgraphs(0)
+    count, outputs = (
+        int(np.prod(graph.Tensors(place).ShapeAsNumpy()))
+        for place in (graph.Inputs(0), graph.Outputs(0))
+    )
+
+    def ends(elements: int) -> list[Boundary]:
+        shape = (1, elements, 1, 1)
+        return [Boundary("end", shape, shape, Quantization(0.5, 3), "node")]
+
+    described = with_quantization(data, ends(count), ends(outputs))
+    tensor = Model.Model.GetRootAsModel(described, 0).Subgraphs(0).Tensors(graph.Inputs(0))
+    assert tensor.ShapeAsNumpy().tolist() == [1, count, 1, 1]
+    with pytest.raises(ToolError, match="vela's TFLite file has"):
+        with_quantization(data, ends(count + 1), ends(outputs))
 
 
 def test_regions_have_memories_and_sections(bundle: Path):
