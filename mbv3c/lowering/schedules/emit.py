@@ -116,6 +116,9 @@ def splat(value: Expr, lanes: int, dtype: str) -> Expr:
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
 
 
+HALF_SUM = 96  # products that are added in half precision before single precision takes their sum
+
+
 def sum_type(dtype: str) -> str:
     """Return the type for long sums of `dtype`: half precision would lose digits, or overflow."""
     return "float32" if dtype == "float16" else dtype

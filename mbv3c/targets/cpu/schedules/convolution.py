@@ -110,19 +110,19 @@ def generate(shape: Convolution, tile: Tile, processor: Processor) -> PrimFunc:
                 for s in range(right.taps):
                     multiply((c * taps) + r * right.taps + s, s, value)
 
-            def tap(r: int, s: int) -> None:
-                with emit.loop(shape.inputs) as c:
-                    place = (r * right.taps + s) * shape.inputs + c
-                    multiply(place, s, partial(_scalar, shape, x, b, c, down.source(p, r), run))
+            def tap(c: Expr, r: int, s: int) -> None:
+                place = (r * right.taps + s) * shape.inputs + c
+                multiply(place, s, partial(_scalar, shape, x, b, c, down.source(p, r), run))
 
+            sums = _Sums(acc, shape)
             for r in range(down.taps):
                 with emit.when(conditions(p, r)):
                     if loops_of_taps:
                         for s in range(right.taps):
-                            tap(r, s)
+                            sums.over_channels(partial(tap, r=r, s=s), products=1)
                         continue
-                    with emit.loop(shape.inputs) as c:
-                        channel(c, r)
+                    sums.over_channels(partial(channel, r=r), products=right.taps)
+            sums.finish()
             for i in range(run.count):
                 for v, lanes in enumerate(panel):
                     value = shape.activation.apply(acc.get(i, v), lanes, shape.dtype)
@@ -140,6 +140,42 @@ def generate(shape: Convolution, tile: Tile, processor: Processor) -> PrimFunc:
         )
 
     return emit.build_kernel("convolution", body)
+
+
+class _Sums:
+    """The sums of a tile: long ones in half precision are added part by part in single precision.
+
+    Otherwise the last of thousands of products would be rounded to the digits of their sum.
+    """
+
+    def __init__(self, acc: emit.Accumulators, shape: Convolution) -> None:
+        self._acc, self._inputs = acc, shape.inputs
+        products = shape.inputs * shape.vertical.taps * shape.horizontal.taps
+        wide = emit.sum_type(shape.dtype)
+        self._total: emit.Accumulators | None = None
+        if wide != shape.dtype and products > emit.HALF_SUM:
+            self._total = emit.accumulators(acc.rows, acc.widths, wide)
+            self._total.clear()
+            self._total.add(acc)
+
+    def over_channels(self, multiply: Callable[[Expr], None], products: int) -> None:
+        """Emit the loop over input channels, each of which adds so many products to every sum."""
+        if self._total is None:
+            with emit.loop(self._inputs) as c:
+                multiply(c)
+            return
+        for part in emit.panels(self._inputs, 1, max(1, emit.HALF_SUM // products)):
+            with emit.loop(part.count) as turn:
+                self._acc.clear()
+                with emit.loop(part.columns) as c:
+                    multiply(part.first + turn * part.columns + c)
+                self._total.add(self._acc)
+
+    def finish(self) -> None:
+        """Bring the sums back to the registers that are stored."""
+        if self._total is not None:
+            self._acc.clear()
+            self._acc.add(self._total)
 
 
 def _scalar(

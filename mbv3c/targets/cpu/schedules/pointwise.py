@@ -22,7 +22,6 @@ from mbv3c.targets.cpu.cores import Processor
 _MAX_ROWS = 16
 _MAX_VECTORS = 16
 _HALF_LANES = 16  # registers from which NEON can take a lane of half precision
-_HALF_SUM = 96  # products that are added in half precision before single precision takes their sum
 
 
 @dataclass(frozen=True)
@@ -131,13 +130,13 @@ def _tile(
                     multiply(first + k, [at(k) for at in loaded])
 
     wide = emit.sum_type(shape.dtype)
-    if wide == shape.dtype or full_steps * step <= _HALF_SUM:
+    if wide == shape.dtype or full_steps * step <= emit.HALF_SUM:
         multiply_steps(0, full_steps)
     else:
         total = emit.accumulators(rows, panel, wide)
         total.clear()
         total.add(acc)
-        for part in emit.panels(full_steps * step, step, _HALF_SUM // step):
+        for part in emit.panels(full_steps * step, step, emit.HALF_SUM // step):
             with emit.loop(part.count) as turn:
                 acc.clear()
                 multiply_steps(part.first + turn * part.columns, len(part.widths))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,6 +126,19 @@ def test_several_cores_are_used(cores: int) -> None:
     shape = Convolution(1, 3, 16, side, side, LINEAR, channels_first=True)
     text = convolution.generate(shape, Tile(2, 1), machine).script()
     assert ("T.parallel" in text) == (cores > 1)
+
+
+@pytest.mark.parametrize("machine", [NEON, AVX2], ids=["neon", "avx2"])
+def test_long_sums_in_half_precision_keep_their_digits(machine: Processor) -> None:
+    """In half precision alone, 1,170 sevenths come to 156 instead of 167."""
+    side = Axis(3, 3, 1, 1, 0, 0)
+    shape = Convolution(1, 130, 8, side, side, LINEAR, channels_first=False, dtype="float16")
+    tile = convolution.default(shape, machine)
+    x, weights = np.ones((1, 3, 3, 130), np.float32), np.full((8, 130, 3, 3), np.float16(1 / 7))
+    packed = convolution.pack(shape, tile, machine, weights.astype(np.float32))
+    function = convolution.generate(shape, tile, machine)
+    wanted = np.full((1, 1, 1, 8), 1170 * float(np.float16(1 / 7)))
+    check([Call(function, (x, packed, np.zeros(8, np.float32)), wanted)], tolerance=5e-3)
 
 
 @pytest.mark.parametrize("source", ["float32", "float16"])
