@@ -101,9 +101,15 @@ def _row(name: str, target: str) -> str:
         try:
             cells = _measured(model, device, precision, folder)
         except Mbv3cError as error:
-            cells = (f"refused: {' '.join(str(error).split())[:200]}", "", "", "")
+            cells = (f"refused: {_in_short(str(error))}", "", "", "")
         how = _quantized(folder / _BUNDLE)
     return f"| {' | '.join((name, target + how, *cells))} |"
+
+
+def _in_short(refusal: str) -> str:
+    """Return the words of a refusal, of a verdict that missed those with its figures."""
+    said = " ".join(refusal.split())
+    return said[said.find("parity: ") :][:300] if "parity: " in said else said[:300]
 
 
 def _quantized(bundle: Path) -> str:

@@ -102,8 +102,9 @@ def prepare(
 ) -> Prepared:
     """Quantize a model, if the precision asks for it, and rewrite it.
 
-    A model that has QDQ pairs already is taken as it is. Of a device with a CPU behind it
-    `on_device` says what it computes of a rewritten model with pairs.
+    A model that has QDQ pairs already is taken as it is. `on_device` names the nodes that the
+    device computes in integers, of the graph that is quantized; where it has no fp32 itself, of a
+    rewritten model with pairs.
 
     Raises:
         UsageError: the model is quantized already, and the job says how to quantize it.
@@ -117,8 +118,10 @@ def prepare(
     if job.precision.quantized:
         _refuse_laid_out(graph)
 
-        def computed(with_pairs: onnx.ModelProto) -> Collection[str] | None:
-            return on_device(rewritten_for(with_pairs, job.precision)[0]) if on_device else None
+        def computed(one: onnx.ModelProto) -> Collection[str] | None:
+            if on_device is None or job.target.computes_fp32:
+                return on_device(one) if on_device else None
+            return on_device(rewritten_for(one, job.precision)[0])
 
         with_pairs, report = quantize_once(
             graph,

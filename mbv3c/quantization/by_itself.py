@@ -33,7 +33,8 @@ _OTHER_RANGES = (
     QuantizeOptions(method="entropy"),
 )
 
-# Takes a model with pairs, and names the nodes that the device computes; None if it is all.
+# Names the nodes that the device computes in integers; None if it is all. It takes the fp32 graph
+# where the device computes the others, too, and a model with pairs where a CPU behind it does.
 OnDevice = Callable[[onnx.ModelProto], Collection[str] | None]
 Made = tuple[onnx.ModelProto, QuantizationReport]
 
@@ -52,8 +53,9 @@ def quantize_once(
     Without `calibration` the inputs are random, and `progress` is told so. With it, and without
     `options`, a model whose outputs would be too far from fp32 gets the best of several ranges. If
     it is still too far, the most sensitive layers stay in fp32 where the device `may_keep_float`.
-    Of a device with a CPU behind it `on_device` says what it computes: the rest stays in fp32, and
-    more of the network's end, if it must.
+    What such a device has no integer kernels for, as `on_device` says, stays in fp32, too, unless
+    `options` keep nothing. Of a device with a CPU behind it `on_device` says what it computes: the
+    rest stays in fp32, and more of the network's end, if it must.
 
     Raises:
         UsageError: the model is quantized already, and `calibration` or `options` are given.
@@ -67,32 +69,56 @@ def quantize_once(
             )
         return model, None
     source = calibration or random_with_warning(model, progress)
-    made = quantize(model, source, options, rank_layers=False, progress=progress)
+    plain = options or QuantizeOptions()
+    progress("rewriting the graph")
+    graph = rewritten(model, plain)
+    if may_keep_float and on_device and options != QuantizeOptions():
+        plain = _with_kernels(graph, plain, on_device, progress)
+
+    def by(way: QuantizeOptions, known: Observed | None = None) -> Made:
+        return quantize(
+            *(model, source, way),
+            observed=known,
+            graph=graph,
+            rank_layers=False,
+            progress=progress,
+        )
+
+    made = by(plain)
     if options is not None or source.random or made[1].cosine >= _SAFE_COSINE:
         return made
     progress(
         f"in int8, by minmax, outputs are at a cosine of {made[1].cosine:.3f} from fp32: trying "
         "other ranges"
     )
-    search = _Search.of(model, source, on_device(made[0]) if on_device else None)
+    in_front = on_device if on_device and not may_keep_float else None
+    search = _Search.of(model, graph, source, plain, in_front(made[0]) if in_front else None)
     best = search.best(made[1].cosine, progress)
-    if on_device is not None:
+    if in_front is not None:
         best = search.shortened(best, progress)
 
-    def by(way: QuantizeOptions) -> Made:
-        known = search.observed
-        return quantize(model, source, way, observed=known, rank_layers=False, progress=progress)
-
-    if best.options != QuantizeOptions():
-        made = by(best.options)
+    if best.options != plain:
+        made = by(best.options, search.observed)
     if not may_keep_float or made[1].cosine >= _SAFE_COSINE:
         return made
     progress(f"layers stay in fp32 until {_SOUND_DB} dB (--keep-float)")
-    keep = replace(best.options, keep_float=KeepFloat(budget_db=_SOUND_DB))
+    keep = replace(best.options.keep_float, budget_db=_SOUND_DB)
     try:
-        return by(keep)
+        return by(replace(best.options, keep_float=keep), search.observed)
     except BudgetError:  # which nobody asked for; the verdict is that of `verify`
         return made
+
+
+def _with_kernels(
+    graph: onnx.ModelProto, options: QuantizeOptions, on_device: OnDevice, progress: Progress
+) -> QuantizeOptions:
+    """Leave layers in fp32 that the device computes in fp32 anyway, or between such layers."""
+    computed, every = frozenset(on_device(graph) or ()), layers(graph)
+    floats = frozenset(part.name for part in every if part.nodes[0] not in computed)
+    if not floats or len(floats) == len(every):
+        return options
+    progress(f"{len(floats)} of {len(every)} layers stay in fp32: no integer kernel is for them")
+    return replace(options, keep_float=replace(options.keep_float, without_kernel=floats))
 
 
 @dataclass(frozen=True)
@@ -119,17 +145,21 @@ class _Search:
 
     @staticmethod
     def of(
-        model: onnx.ModelProto, source: Calibration, computed: Collection[str] | None
+        model: onnx.ModelProto,
+        graph: onnx.ModelProto,
+        source: Calibration,
+        plain: QuantizeOptions,
+        computed: Collection[str] | None,
     ) -> "_Search":
         """Run the inputs of a calibration; `computed` names the nodes that the device computes."""
-        graph = rewritten(model, QuantizeOptions())
-        every = layers(graph)
+        keep = plain.keep_float
+        every = tuple(part for part in layers(graph) if part.name not in keep.without_kernel)
         observed = observe(graph, source.calibrating, spread=True)
         inputs = source.evaluating()
         references = list(run_reference(model, inputs))
         trials = [
             Trial(graph, known_ranges(graph, observed.ranges(way)), every, way, inputs, references)
-            for way in (QuantizeOptions(), *_OTHER_RANGES)
+            for way in (plain, *(replace(way, keep_float=keep) for way in _OTHER_RANGES))
         ]
         inside = [part for part in every if computed is None or {*part.nodes} & {*computed}]
         return _Search(trials, inside, observed)

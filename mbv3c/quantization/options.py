@@ -43,11 +43,19 @@ class KeepFloat:
         most_sensitive: number of layers.
         budget_db: least signal-to-noise ratio of the worst output, in dB; None for no budget.
         elsewhere: names of more layers that stay fp32, since another device computes them.
+        without_kernel: names of more layers that stay fp32, since the device has no integer
+            kernel for them.
     """
 
     most_sensitive: int = 0
     budget_db: float | None = None
     elsewhere: frozenset[str] = frozenset()
+    without_kernel: frozenset[str] = frozenset()
+
+    @property
+    def in_any_case(self) -> frozenset[str]:
+        """The layers that stay fp32 whatever they cost."""
+        return self.elsewhere | self.without_kernel
 
 
 @dataclass(frozen=True)

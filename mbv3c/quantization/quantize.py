@@ -161,6 +161,7 @@ def quantize(
     *,
     ranges: Mapping[str, Range] | None = None,
     observed: Observed | None = None,
+    graph: onnx.ModelProto | None = None,
     rank_layers: bool = True,
     progress: Progress = lambda step: None,
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
@@ -172,6 +173,7 @@ def quantize(
         options: how to quantize.
         ranges: ranges of tensors of the rewritten graph, which replace calibrated ones.
         observed: what these inputs have shown of the rewritten graph, if that is known.
+        graph: the model as `rewritten` returns it, if that is known.
         rank_layers: whether to measure every layer by itself, which takes longest; done in any
             case if the most sensitive layers are to stay fp32.
         progress: function that is told what is being done.
@@ -186,14 +188,15 @@ def quantize(
         Mbv3cError: the budget cannot be kept.
     """
     options = options or QuantizeOptions()
-    progress("rewriting the graph")
-    graph = rewritten(model, options)
+    if graph is None:
+        progress("rewriting the graph")
+        graph = rewritten(model, options)
     shapes = Graph(QuantizedGraph(graph))
     for output in graph.graph.output:
         shapes.shape(output.name)
     keep = options.keep_float
     every = layers(graph)
-    parts = tuple(part for part in every if part.name not in keep.elsewhere)
+    parts = tuple(part for part in every if part.name not in keep.in_any_case)
     if observed is None:
         progress(f"calibrating on {calibration.source}")
         observed = observe(graph, calibration.calibrating, spread=options.method != "minmax")
@@ -212,7 +215,7 @@ def quantize(
     kept = ranked[: _number_kept(trial, ranked, progress)]
     progress(f"quantizing {len(parts) - len(kept)} of {len(parts)} layers")
     quantized = trial.without(kept)
-    elsewhere = [part for part in every if part.name in keep.elsewhere]
+    others = [part for part in every if part.name in keep.in_any_case]
     held_out = len(calibration.held_out)
     report = QuantizationReport(
         calibration=calibration.source,
@@ -223,7 +226,7 @@ def quantize(
         method=options.method,
         activations=options.activations,
         outputs=output_errors(quantized, inputs, references),
-        layers=tuple(_layer_error(part, errors, kept, options) for part in (*ranked, *elsewhere)),
+        layers=tuple(_layer_error(part, errors, kept, options) for part in (*ranked, *others)),
         tensors=tensor_errors(graph, quantized, inputs, every),
         left_float=left_float(graph),
     )
@@ -313,6 +316,8 @@ def _layer_error(
     reason = None
     if part.name in options.keep_float.elsewhere:
         reason = "behind the part that the device computes"
+    elif part.name in options.keep_float.without_kernel:
+        reason = "the device has no integer kernel for it, or it reads what has none"
     elif part in kept:
         budget = options.keep_float.budget_db
         reason = f"one of the {len(kept)} most sensitive"

@@ -188,7 +188,7 @@ class Backend(ABC):
     # From a prepared model to a bundle.
 
     def on_device(self, job: Job) -> OnDevice | None:
-        """Return what names the nodes that the device computes; None if no CPU is behind it."""
+        """Return what names the nodes that the device computes in integers; None for all nodes."""
         return None
 
     @abstractmethod

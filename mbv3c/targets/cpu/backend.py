@@ -44,6 +44,7 @@ from mbv3c.manifest import Manifest
 from mbv3c.precision import Precision
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
+from mbv3c.quantization.by_itself import OnDevice
 from mbv3c.target import Target
 from mbv3c.targets.backend import Built
 from mbv3c.targets.cpu.artifact import (
@@ -56,6 +57,7 @@ from mbv3c.targets.cpu.artifact import (
 from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, processor_of
 from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, MOST_CORES, WING, CpuTarget
 from mbv3c.targets.cpu.drawing import draw_integers
+from mbv3c.targets.cpu.in_integers import computed_in_integers
 from mbv3c.targets.cpu.isa import portable, require_isa
 from mbv3c.targets.cpu.kernels import SCHEDULES, VERSION, CpuKernels, select
 from mbv3c.targets.cpu.schedules.integer.elementwise import Dequantize, generate_dequantize
@@ -147,6 +149,9 @@ class CpuBackend(LibraryBackend):
             f"{target.name} does not compute in {precision}; these do: {', '.join(able)}; for "
             f"{target.name} leave --precision out"
         )
+
+    def on_device(self, job: Job) -> OnDevice | None:
+        return computed_in_integers
 
     def lower_graph(self, graph: onnx.ModelProto, job: Job) -> Lowered:
         return lower(graph, processor_of(_cpu(job.target)), job)

@@ -249,7 +249,8 @@ def tune(
         Mbv3cError: as `tune_network` says.
     """
     target = resolve(target_of(job))
-    prepared = prepare(model, job, lambda text: report({"event": "step", "text": text}))
+    tell_step = lambda text: report({"event": "step", "text": text})  # noqa: E731
+    prepared = prepare(model, job, tell_step, backend.on_device(job))
     check_keep_float(prepared.graph, job.keep_float)
 
     def lower(choices: Choices) -> Lowered:
