@@ -20,6 +20,8 @@ from mbv3c.targets.cpu.cores import Processor
 
 VECTOR = 16  # int8 values that are rounded at once
 GROUP = 4  # products that a dot product adds
+PAIR = 2  # products of int16 that AVX2 adds
+_AVX2 = 32  # bytes of its registers
 _NEON = ("neon", "dotprod")
 _OFFSET = -0x7F7F7F80  # 0x80808080 in int32: added to four int8 without a carry makes them uint8
 _TABLE = 256
@@ -51,6 +53,12 @@ class Requantization:
 def has_dot(processor: Processor) -> bool:
     """Say whether sums of four products are what the processor computes best."""
     return processor.integers in ("dotprod", "vnni", "smlad", "helium")
+
+
+def has_pairs(processor: Processor) -> bool:
+    """Say whether sums of two products of int16 (`vpmaddwd`) are what it computes best."""
+    avx2 = processor.vector_bytes == _AVX2 and not processor.lane_operands
+    return processor.integers == "portable" and avx2
 
 
 def is_cortex_m(processor: Processor) -> bool:
@@ -111,6 +119,20 @@ def add_dot(acc: Expr, weights: Expr, four: Expr, lanes: int, processor: Process
         return intrinsic("int32", lanes, "aarch64.neon.sdot", acc, weights, operand)
     name = f"x86.avx512.vpdpbusd.{32 * lanes}"
     return intrinsic("int32", lanes, name, acc, operand, weights)
+
+
+def add_pair(acc: Expr, weights: Expr, pair: Expr, lanes: int) -> Expr:
+    """Add the products of two int16, repeated in 2·lanes of them, with as many weights."""
+    name = "x86.avx2.pmadd.wd" if lanes > GROUP else "x86.sse2.pmadd.wd"
+    return acc + intrinsic("int32", lanes, name, pair, weights)
+
+
+def pair_of(x: Buffer, *index: Expr, lanes: int) -> Callable[[int], Expr]:
+    """Load two adjacent int8 as int16, repeated for so many sums; return them for fewer, too."""
+    two = tirx.reinterpret("int16", emit.load(x, *index, lanes=PAIR))
+    repeated = tirx.reinterpret(f"int8x{PAIR * lanes}", tirx.Broadcast(two, lanes))
+    held = emit.held(tirx.Cast(f"int16x{PAIR * lanes}", repeated), PAIR * lanes, "int16")
+    return lambda fewer: part_of(held, 0, PAIR * fewer, PAIR * lanes)
 
 
 def fours(x: Buffer, *index: Expr, count: int, processor: Processor) -> Callable[[int], Expr]:

@@ -5,7 +5,8 @@
 The loops are those of the fp32 product. If the processor adds four products at once, weights are
 packed as [panel][K / 4][terms][columns][4]; a weight of nine bits is the sum of two terms. The
 last four of K begin early enough to be complete; weights that the four before already have are 0
-there. On other processors weights are [panel][K][columns], as int16.
+there. AVX2 adds two products of int16: there it is [panel][K / 2][columns][2]. On other processors
+weights are [panel][K][columns], as int16.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr, Panels
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, PAIR, VECTOR, Requantization
 
 _MAX_ROWS = 12
 _MAX_VECTORS = 3
@@ -111,13 +112,11 @@ def pack(
     """Return weights [N, K] as a flat array, panel by panel."""
     columns: NDArray[Any] = np.zeros((shape.columns, shape.inputs), np.int16)
     columns[: shape.outputs] = weights
-    if integer.has_dot(processor):
-        starts = _starts(shape.inputs)
-        terms = integer.in_terms(columns, shape.terms)
-        taken = np.stack([terms[:, :, at : at + GROUP] for at in starts])  # [K / 4, terms, N, 4]
-        taken[-1, :, :, : GROUP * len(starts) - shape.inputs] = 0
-    else:
-        taken = columns.T[:, None, :, None]
+    group, starts = _group(processor), _starts(shape.inputs, _group(processor))
+    has_dot = integer.has_dot(processor)
+    terms = integer.in_terms(columns, shape.terms) if has_dot else columns[None]
+    taken = np.stack([terms[:, :, at : at + group] for at in starts])  # [K / group, terms, N, group]
+    taken[-1, :, :, : group * len(starts) - shape.inputs] = 0
     return emit.pack(taken, emit.panels(shape.columns, VECTOR, tile.vectors), axis=2)
 
 
@@ -168,6 +167,8 @@ def _tile(
     acc = emit.biased_accumulators(rows, parts, "int32", bias, column)
     if integer.has_dot(processor):
         _add_dots(shape, processor, x, w, acc, row, column)
+    elif integer.has_pairs(processor):
+        _add_pairs(shape, x, w, acc, row, column)
     else:
         _add_products(shape, processor, x, w, acc, row, column)
     starts = emit.offsets(panel)
@@ -221,12 +222,36 @@ def _add_dots(
             for at in range(turns):
                 number = turn * turns + at
                 chunk(number * _CHUNK, number * groups, groups)
-    starts = _starts(shape.inputs)
+    starts = _starts(shape.inputs, GROUP)
     group = chunks * groups
     while group < len(starts):
         count = 2 if group + 1 < len(starts) and starts[group + 1] == starts[group] + GROUP else 1
         chunk(starts[group], group, count)
         group += count
+
+
+def _add_pairs(
+    shape: IntegerPointwise, x: Buffer, w: Buffer, acc: emit.Accumulators, row: Expr, column: Expr
+) -> None:
+    """Add all products, two at once, int16 times int16."""
+    width, offsets = sum(acc.widths), emit.offsets(acc.widths)
+    starts = _starts(shape.inputs, PAIR)
+    base = column * PAIR * len(starts)
+
+    def pair(first: Expr, number: Expr) -> None:
+        widest = max(acc.widths)
+        loaded = [integer.pair_of(x, row + i, first, lanes=widest) for i in range(acc.rows)]
+        for i, v in acc.places():
+            lanes = acc.widths[v]
+            at = base + PAIR * (number * width + offsets[v])
+            weights = emit.load(w, at, lanes=PAIR * lanes)
+            acc.set(i, v, integer.add_pair(acc.get(i, v), weights, loaded[i](lanes), lanes))
+
+    whole = shape.inputs // PAIR
+    with emit.loop(whole) as number:
+        pair(number * PAIR, number)
+    if whole < len(starts):
+        pair(starts[-1], whole)
 
 
 def _add_products(
@@ -264,15 +289,23 @@ def _add_products(
         chunk(k, 1)
 
 
-def _starts(inputs: int) -> list[int]:
-    """Return where each four of K begins."""
-    return [min(GROUP * i, inputs - GROUP) for i in range(-(-inputs // GROUP))]
+def _group(processor: Processor) -> int:
+    """Return how many products the processor adds at once."""
+    if integer.has_dot(processor):
+        return GROUP
+    return PAIR if integer.has_pairs(processor) else 1
+
+
+def _starts(inputs: int, group: int) -> list[int]:
+    """Return where each group of K begins."""
+    return [min(group * i, inputs - group) for i in range(-(-inputs // group))]
 
 
 def _depth(shape: IntegerPointwise, processor: Processor) -> int:
     """Return how many weights are stored for an output."""
-    fours = len(_starts(shape.inputs)) * GROUP * shape.terms
-    return fours if integer.has_dot(processor) else shape.inputs
+    group = _group(processor)
+    terms = shape.terms if integer.has_dot(processor) else 1
+    return len(_starts(shape.inputs, group)) * group * terms
 
 
 def _cost(shape: IntegerPointwise, tile: Tile, processor: Processor) -> float:
@@ -293,6 +326,8 @@ def _tile_cost(
     waits = max(0.0, processor.fma_chains / 2 - rows * len(parts))
     turns = emit.turns(max(1, shape.inputs // _CHUNK), _CHUNK * sum(panel))
     from_x = rows if processor.integers == "vnni" else rows / GROUP
+    if integer.has_pairs(processor):  # each pair is repeated, and widened
+        from_x = GROUP * rows
     step = rows * per_word + per_word / 2 + from_x + waits + 3 / (GROUP * turns)
     narrow = sum(_ROUNDING * max(4, width) / VECTOR + 2 for width in panel)
     look_up = (_LOOK_UP * len(panel) + 8 / rows) if shape.output.lookup else 0

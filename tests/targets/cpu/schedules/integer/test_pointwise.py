@@ -1,6 +1,9 @@
 """Products of int8 against exact integers."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +17,9 @@ from mbv3c.targets.cpu.schedules.integer import (
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, Tile
 from tests.targets.cpu.schedules.integer.kernels import (
+    HOST,
     MACHINES,
+    PLAIN,
     ZEROS,
     Call,
     biases,
@@ -60,6 +65,16 @@ def test_any_shape_and_tile(
     assert integer_pointwise.covers(shape)
     tiles = [data.draw(st.sampled_from(integer_pointwise.legal(shape, one))) for one in MACHINES]
     check([call(shape, tile, zero, one) for tile, one in zip(tiles, MACHINES, strict=True)])
+
+
+@pytest.mark.skipif(HOST.vector_bytes < 32, reason="this processor has no AVX2")
+def test_pairs_of_avx2() -> None:
+    """The last of an odd number of inputs, and sums that fill half a register."""
+    machine = replace(PLAIN, vector_bytes=32, registers=16)
+    shapes = [IntegerPointwise(3, inputs, 20, Requantization(-3)) for inputs in (5, 16)]
+    calls = [call(one, integer_pointwise.default(one, machine), 31, machine) for one in shapes]
+    assert all("x86.avx2.pmadd.wd" in str(one.function) for one in calls)
+    check(calls)
 
 
 def test_a_wrong_factor_is_seen() -> None:
