@@ -23,6 +23,7 @@ from mbv3c.feeds import Feed
 from mbv3c.lowering.describe import ArgumentRecord, KernelRecord
 from mbv3c.manifest import MANIFEST
 from mbv3c.parity.apart import Alive, Apart, Graph, Part, Tensors, may_be_drawn, rounds_of_drawn
+from mbv3c.parity.halves import rounding_of_sums
 from mbv3c.parity.kernel_tensors import HALF, INT8, ReferenceTensors, arguments_of
 from mbv3c.parity.kernel_verdict import KernelParity, KernelsParity
 from mbv3c.parity.reference import error_of_range
@@ -176,7 +177,8 @@ class _Check:
         """Judge a kernel of floats that missed by what its own rounding does.
 
         That is what a last bit of its inputs changes, and some last bits of the result itself,
-        which are large beside the range of numbers that are all far from 0.
+        which are large beside the range of numbers that are all far from 0; and in fp16 what the
+        last bits of parts of a sum are, where these are larger than the sum.
         """
         part = self._parts.get(at)
         if row.passed or row.allowed_of_range is None or part is None:
@@ -190,6 +192,10 @@ class _Check:
             spread = max(spread, _of_range(other.astype(np.float64), right))
         computes_in = np.float16 if part.half else np.float32
         rounding = _rounding(right, float(np.finfo(computes_in).eps))
+        if part.half and np.ptp(right) > 0:
+            graph, opsets = self._graph, self._graph.model.opset_import
+            sums = rounding_of_sums(part.nodes, graph.stored, own, opsets)
+            rounding = max(rounding, sums / float(np.ptp(right)))
         allowed = max(row.allowed_of_range, _TIMES_SPREAD * spread, rounding)
         passed = row.max_error_of_range <= allowed < np.inf
         wrong = 0 if passed else row.wrong

@@ -141,7 +141,7 @@ def verify(
         fed = reference.inputs
         artifact = backend.check_artifact(bundle, opened, fed, outputs, again.lowered, progress)
     seeded = seeded_reference(bundle, known, reference, own=inputs is not None)
-    parity = compared(bundle, opened, outputs, reference, seeded)
+    parity = compared(bundle, opened, outputs, reference, seeded, again.graph)
     parity = replace(
         parity,
         files=None if known else backend.check_files(bundle, again.lowered, progress),

@@ -115,7 +115,8 @@ def pack(
     group, starts = _group(processor), _starts(shape.inputs, _group(processor))
     has_dot = integer.has_dot(processor)
     terms = integer.in_terms(columns, shape.terms) if has_dot else columns[None]
-    taken = np.stack([terms[:, :, at : at + group] for at in starts])  # [K / group, terms, N, group]
+    # [K / group, terms, N, group]
+    taken = np.stack([terms[:, :, at : at + group] for at in starts])
     taken[-1, :, :, : group * len(starts) - shape.inputs] = 0
     return emit.pack(taken, emit.panels(shape.columns, VECTOR, tile.vectors), axis=2)
 
