@@ -227,7 +227,10 @@ class LibraryBackend(Backend):
         sources = self.build_module(programs[0].module, target, folder / LIBRARY)
         self.write_sources(sources, job, folder)
         return [
-            Built(Library(program, sources, own), golden_from(one.reference, job.precision))
+            Built(
+                Library(program, sources, own),
+                golden_from(one.reference, job.precision, one.graph),
+            )
             for one, program, own in zip(
                 prepared, programs, own_weight_bytes(programs), strict=True
             )
