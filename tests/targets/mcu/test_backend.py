@@ -104,12 +104,11 @@ def test_what_lies_beside_the_archive_is_what_the_model_gives(
         replaced(copied / "c" / "include" / "g.h", "_ARENA_ALIGNMENT 16", "_ARENA_ALIGNMENT 1")
         manifest["image"]["sram_bytes"] = 1
 
-    def found(path: Path) -> FilesParity:
-        opened = open_bundle(path)
-        return _files(opened, lowered_again(BACKEND, opened), BACKEND.target_of(opened))
-
-    assert found(bundle).differing == ()
-    assert found(changed(bundle, tmp_path, change)).missed == [
+    opened = open_bundle(bundle)
+    again, target = lowered_again(BACKEND, opened), BACKEND.target_of(opened)
+    assert _files(opened, again, target) == FilesParity(6)
+    broken = open_bundle(changed(bundle, tmp_path, change))
+    assert _files(broken, again, target).missed == [
         "c/include/g.h is not what this version of mbv3c writes for this model",
         "manifest.json: its image is not what a program with the library takes",
     ]
