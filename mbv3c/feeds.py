@@ -61,6 +61,15 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
     path.write_bytes(data.getbuffer())
 
 
+def save_raw(path: Path, array: NDArray[Any]) -> None:
+    """Write the elements of an array in C order; `ndarray.tofile` hides that a disk is full.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.write_bytes(np.ascontiguousarray(array).tobytes())
+
+
 def save_feed(first: Path, feed: Feed) -> None:
     """Write the arrays of a feed in C order, the first one into the file `first`."""
     for array, file in zip(arrays_of(feed), numbered_files(first), strict=False):

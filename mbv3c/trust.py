@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mbv3c.door.files import Refused, read_plain
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.manifest import MANIFEST, SIGNATURE, ManifestFile
 
@@ -216,9 +217,10 @@ def _read_key(path: Path) -> bytes:
 
 def _signature(folder: Path) -> bytes:
     try:
-        with (folder / SIGNATURE).open("rb") as file:
-            return file.read(_LONGEST)
+        return read_plain(folder / SIGNATURE, _LONGEST)
     except OSError as error:
         raise BundleError(
             f"{folder} is not signed: it has no {SIGNATURE}; `mbv3c compile --sign KEY.pem` signs"
         ) from error
+    except Refused as error:
+        raise BundleError(f"{folder / SIGNATURE} is no signature: {error}") from error

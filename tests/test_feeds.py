@@ -6,7 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mbv3c.feeds import arrays_of, as_feed, load_feed, numbered_files, only_array, save_feed
+from mbv3c.feeds import (
+    arrays_of,
+    as_feed,
+    load_feed,
+    numbered_files,
+    only_array,
+    save_feed,
+    save_raw,
+)
 
 X, Z = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1, 0], np.uint8)
 
@@ -38,3 +46,9 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     save_feed(tmp_path / "y.npy", (X, Z))
     several = arrays_of(load_feed(tmp_path / "y.npy"))
     assert [array.dtype for array in several] == [np.float32, np.uint8]
+
+
+def test_a_full_disk_is_told() -> None:
+    save_raw(Path("/dev/null"), X.T)
+    with pytest.raises(OSError, match="No space left on device"):
+        save_raw(Path("/dev/full"), X)

@@ -182,6 +182,11 @@ def test_a_key_that_cannot_sign_is_named_before_anything_is_compiled(
         assert line not in done.stderr
 
 
+def into_a_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
 def test_what_is_signed_cannot_be_changed(made: Path, keys: Path, tmp_path: Path) -> None:
     copy, mine = tmp_path / "copy", Trust(key=keys / "mine.pub.pem")
     for change, said in (
@@ -189,9 +194,13 @@ def test_what_is_signed_cannot_be_changed(made: Path, keys: Path, tmp_path: Path
         (lambda: (copy / MANIFEST).write_text((copy / MANIFEST).read_text() + " "), "not signed"),
         (lambda: (copy / SIGNATURE).write_bytes(b"short"), "not signed by"),
         (lambda: (copy / SIGNATURE).unlink(), "it has no manifest.sig"),
+        (lambda: into_a_pipe(copy / SIGNATURE), "it is no plain file"),
+        (lambda: into_a_pipe(copy / "golden" / "more.npy"), "was added after compile"),
+        (lambda: (copy / "golden" / "empty").mkdir(), "was added after compile"),
         (lambda: (copy / "shapes.txt").write_text("main_9 1x4x8x8\n"), "was added after compile"),
     ):
         shutil.copytree(made, copy)
+        (copy / ".DS_Store").touch()  # other programs leave such files everywhere
         assert open_bundle(copy, mine).path == copy
         change()
         with pytest.raises(BundleError, match=said):

@@ -13,7 +13,7 @@ from mbv3c.execution.emulator.counting import Count, count
 from mbv3c.execution.emulator.kit import EmulatorKit, emulator_command, sysroot
 from mbv3c.execution.link import run_zig
 from mbv3c.execution.processes import require
-from mbv3c.feeds import Array, Feed, arrays_of
+from mbv3c.feeds import Array, Feed, arrays_of, save_raw
 from mbv3c.manifest import TensorRecord
 from mbv3c.scratch import scratch_folder
 
@@ -224,7 +224,7 @@ def _write_inputs(library: CLibrary, feeds: Sequence[Feed], folder: Path) -> Non
         for number, (array, record) in enumerate(
             zip(arrays_of(feed), library.inputs, strict=True)
         ):
-            np.ascontiguousarray(array, record.dtype).tofile(folder / f"{at}.{number}.in")
+            save_raw(folder / f"{at}.{number}.in", array.astype(record.dtype, copy=False))
 
 
 @contextmanager

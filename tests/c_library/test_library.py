@@ -18,7 +18,9 @@ from mbv3c.c_library.golden import write_vectors
 from mbv3c.c_library.source import Interface, Port, header
 from mbv3c.errors import BundleError
 from mbv3c.execution.link import run_zig
-from mbv3c.targets import open_bundle
+from mbv3c.targets import backend_for, open_bundle
+from mbv3c.targets.library.again import check_described, lowered_again
+from mbv3c.targets.library.backend import LibraryBackend
 from mbv3c.targets.library.manifest import manifest_of
 from tests.built_once import built_once
 from tests.c_library.tampering import changed, differing, replaced, swapped
@@ -326,6 +328,17 @@ def test_every_file_in_c_is_what_the_model_gives(bundle: Path, tmp_path: Path) -
         "manifest.json: its c_library is not the one that is there",
     )
     assert differing(bundle) == ()
+
+
+def test_the_memory_of_another_network_is_refused(bundle: Path, tmp_path: Path) -> None:
+    def change(copied: Path, manifest: dict[str, Any]) -> None:
+        manifest["memory"]["arena_bytes"] -= 64
+
+    opened = open_bundle(changed(bundle, tmp_path, change))
+    backend = backend_for(opened)
+    assert isinstance(backend, LibraryBackend)
+    with pytest.raises(BundleError, match="does not describe the kernels that its model gives"):
+        check_described(opened, lowered_again(backend, opened))
 
 
 def test_an_archive_with_more_than_the_library_is_refused(bundle: Path, tmp_path: Path) -> None:

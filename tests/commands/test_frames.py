@@ -112,7 +112,6 @@ def test_another_name_of_a_class_is_found(camera: Path, tmp_path: Path) -> None:
 
     found = differing(changed(camera / "bundle", tmp_path, change))
     assert found == ("c/lib/libcamera.a: its names of classes are not the model's",)
-    assert differing(camera / "bundle") == ()
 
     def say_otherwise(copied: Path, manifest: dict[str, Any]) -> None:
         manifest["model"]["metadata"]["mbv3c.labels"] = json.dumps(LABELS[::-1])

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from mbv3c.execution.link import run_zig
 from tests.command_line import Done, mbv3c
 
 EVIL = (
@@ -164,6 +165,42 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+LABELS = ('"); evil(); ("', "*/ int evil; /*", "??/", "evil\\", "<script>evil</script>")
+QUOTED = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:[^"\\\n]|\\.)*"', re.DOTALL)
+
+
+@pytest.mark.parametrize("artifact", ["c", "app"])
+def test_files_in_c(folder: Path, tmp_path: Path, artifact: str) -> None:
+    """Names are comments, and labels strings; zig compiles the driver, and here the sources."""
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    bundle, prefix = tmp_path / "bundle", ("--prefix", "net") if artifact == "c" else ()
+    done = mbv3c(
+        *("compile", folder / "model.onnx", "--target", "host_cpu", "-o", bundle, "--no-verify"),
+        *("--artifact", artifact, *prefix, "--labels", tmp_path / "labels.txt"),
+    )
+    assert done.returncode == 0, done.stderr
+    seen(done)
+    root = bundle / artifact
+    (header,) = {*root.rglob("*.h")} - {*root.rglob("*_golden.h"), *root.rglob("mbv3c_model.h")}
+    assert re.fullmatch(r"[a-z_][a-z0-9_]{0,63}", header.stem)
+    for path in sorted(each for each in root.rglob("*") if each.suffix not in ("", ".a")):
+        text = path.read_text("ascii")
+        assert header.stem in path.name or path.name in SHARED
+        code = QUOTED.sub("", text)  # where a name may be part of one in C
+        assert not re.search(r"\bevil\b|\bsystem\b", code) or path.suffix == ".txt", path
+        if path.suffix == ".c":
+            folders = [f"-I{each}" for each in (root, *(each for each in root.iterdir()))]
+            strict = ("-c", "-std=c11", "-Wall", "-Werror", "-o", str(tmp_path / "made.o"))
+            if path.name not in SHARED:  # which tvm_ffi's headers compile
+                run_zig(["cc", *strict, *folders, str(path)], "compiling a test")
+    if artifact == "app":
+        lines = (root / "ends.txt").read_text("ascii").splitlines()
+        assert [line.split()[0] for line in lines] == ["input", "output"]
+
+
+SHARED = ("mbv3c_model.c", "mbv3c_model.h", "CMakeLists.txt", "ends.txt")
 
 
 def test_nothing_is_written_elsewhere(folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.execution.processes import require
 from mbv3c.execution.runners import KernelCall, Made, check_names
-from mbv3c.feeds import Array, Feed, numbered_files, save_feed
+from mbv3c.feeds import Array, Feed, numbered_files, save_feed, save_raw
 from mbv3c.scratch import scratch_folder
 
 _TIMEOUT = 600.0  # seconds per input; a Large takes a few
@@ -44,7 +44,7 @@ class EmulatedRunner:
             save_feed(folder / "in.npy", x)
             for at, call in enumerate(calls):
                 for place, array in call.given.items():
-                    np.ascontiguousarray(array).tofile(folder / f"{at}.{place}.in")
+                    save_raw(folder / f"{at}.{place}.in", array)
                 for place in call.wanted:
                     (folder / f"{at}.{place}.out").touch()
             self._start(

@@ -9,7 +9,7 @@ from mbv3c.bundle import Bundle, read_bundled
 from mbv3c.errors import BundleError
 from mbv3c.execution.executable import read_calls
 from mbv3c.job import Job
-from mbv3c.lowering.describe import KernelRecord, kernels_of
+from mbv3c.lowering.describe import KernelRecord, kernels_of, memory_of
 from mbv3c.lowering.lower import Lowered
 from mbv3c.manifest import MANIFEST
 from mbv3c.parity.constants import ConstantsParity, check_constants
@@ -101,12 +101,13 @@ def constants_of(bundle: Bundle, again: Again, entry: str) -> ConstantsParity:
 
 
 def check_described(bundle: Bundle, again: Again) -> None:
-    """Make sure that a manifest describes the kernels that its model gives.
+    """Make sure that a manifest describes the kernels that its model gives, and their memory.
 
     Raises:
         BundleError: it describes others.
     """
-    if _shown(manifest_of(bundle).kernels) != _shown(kernels_of(again.lowered)):
+    told, made = manifest_of(bundle), again.lowered
+    if (_shown(told.kernels), told.memory) != (_shown(kernels_of(made)), memory_of(made)):
         raise BundleError(
             f"{bundle.path / MANIFEST} does not describe the kernels that its model gives; "
             "compile it again with this version"

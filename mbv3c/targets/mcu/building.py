@@ -19,7 +19,7 @@ from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.library.c_request import c_request
 from mbv3c.targets.library.judging import golden_from
 from mbv3c.targets.mcu.devices import McuOptions, McuTarget
-from mbv3c.targets.mcu.firmware import STACK_BYTES, link_program, main_source, sizes_of
+from mbv3c.targets.mcu.firmware import STACK_BYTES, image_sizes
 from mbv3c.targets.mcu.kernels import McuKernels, processor_of
 from mbv3c.targets.mcu.manifest import ImageRecord
 from mbv3c.targets.mcu.memory import check_sram
@@ -89,8 +89,7 @@ def build(
     library = _library(record, request.manifest, folder)
     budget = options.sram_bytes or target.sram_bytes
     with scratch_folder("image") as place:
-        source = main_source(library)
-        sizes = sizes_of(link_program(library, target, source, place, record.needs))
+        sizes = image_sizes(library, target, place, record.needs)
     check_sram(sizes, library, record.arena_bytes, budget, target)
     image = ImageRecord(sizes.flash_bytes, sizes.sram_bytes, STACK_BYTES, budget)
     return McuBuild(lowered, golden, record, image)

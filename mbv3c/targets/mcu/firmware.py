@@ -170,6 +170,17 @@ def link_program(
     return program
 
 
+def image_sizes(
+    library: CLibrary, target: McuTarget, folder: Path, needs: Sequence[str]
+) -> ImageSizes:
+    """Link a program that only runs a library, in a folder, and return what it takes.
+
+    Raises:
+        ToolError: the compiler or the linker fails.
+    """
+    return sizes_of(link_program(library, target, main_source(library), folder, needs))
+
+
 _WRITABLE, _ALLOCATED = 1, 2  # sh_flags
 
 

@@ -13,7 +13,7 @@ from elftools.elf.elffile import ELFFile
 from mbv3c.c_library.run import CLibrary
 from mbv3c.errors import ToolError
 from mbv3c.execution.processes import require
-from mbv3c.feeds import Array, Feed, arrays_of
+from mbv3c.feeds import Array, Feed, arrays_of, save_raw
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.mcu.devices import McuTarget
 from mbv3c.targets.mcu.firmware import link_program, main_source
@@ -98,7 +98,7 @@ class BoardRunner:
         for at, feed in enumerate(inputs):
             pairs = zip(arrays_of(feed), self.library.inputs, strict=True)
             for number, (array, record) in enumerate(pairs):
-                np.ascontiguousarray(array, record.dtype).tofile(folder / f"{at}.{number}.in")
+                save_raw(folder / f"{at}.{number}.in", array.astype(record.dtype, copy=False))
         board = self.target.board
         require(
             [

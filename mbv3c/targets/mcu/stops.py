@@ -15,7 +15,7 @@ from mbv3c.c_library.memory import plan_flat_arena
 from mbv3c.c_library.raw_pointers import raw_kernels
 from mbv3c.c_library.source import constant_block
 from mbv3c.execution.runners import KernelCall, Made, check_names
-from mbv3c.feeds import Array, Feed
+from mbv3c.feeds import Array, Feed, save_raw
 from mbv3c.lowering.lower import Lowered
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.mcu.building import tvm_target
@@ -51,7 +51,7 @@ class StoppingRunner:
             program = self.runner.linked(folder, self._source())
             for at, call in enumerate(calls):
                 for place, array in call.given.items():
-                    np.ascontiguousarray(array).tofile(folder / f"{at}.{place}.{_GIVEN}")
+                    save_raw(folder / f"{at}.{place}.{_GIVEN}", array)
                 for place in call.wanted:
                     (folder / f"{at}.{place}.{_WANTED}").touch()
             self.runner.start(program, [x], folder)

@@ -9,16 +9,19 @@ from mbv3c.c_library.check import FilesParity, has_constants
 from mbv3c.c_library.source import constant_block
 from mbv3c.execution.runners import Runnable
 from mbv3c.feeds import Feed
+from mbv3c.manifest import MANIFEST
 from mbv3c.parity.compare import Parity
 from mbv3c.parity.constants import ConstantFault, ConstantsParity
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
+from mbv3c.scratch import scratch_folder
 from mbv3c.targets.library.again import Again, check_described, lowered_again
 from mbv3c.targets.library.c_request import request_of
 from mbv3c.targets.library.judging import beside_given, compared
 from mbv3c.targets.library.verifying import kernels_alone
 from mbv3c.targets.mcu.building import tvm_target
 from mbv3c.targets.mcu.devices import McuTarget
+from mbv3c.targets.mcu.firmware import image_sizes
 from mbv3c.targets.mcu.manifest import c_library_of, manifest_of, record_of
 from mbv3c.targets.mcu.runner import BoardRunner
 from mbv3c.targets.mcu.stops import StoppingRunner
@@ -67,10 +70,16 @@ def verify(
 
 
 def _files(bundle: Bundle, again: Again, target: McuTarget) -> FilesParity:
-    """Write what lies beside the archive once more, and compare."""
-    record = record_of(bundle)
+    """Write what lies beside the archive once more, and compare; and what a program takes."""
+    record, image = record_of(bundle), manifest_of(bundle).image
     request = request_of(bundle, record.prefix)
-    return check_library_files(bundle, record, again.lowered, tvm_target(target), request)
+    found = check_library_files(bundle, record, again.lowered, tvm_target(target), request)
+    with scratch_folder("image") as place:
+        sizes = image_sizes(c_library_of(bundle), target, place, record.needs)
+    if (sizes.flash_bytes, sizes.sram_bytes) == (image.flash_bytes, image.sram_bytes):
+        return found
+    text = f"{MANIFEST}: its image is not what a program with the library takes"
+    return replace(found, differing=(*found.differing, text))
 
 
 def _constants(bundle: Bundle, again: Again, alignment: int) -> ConstantsParity:

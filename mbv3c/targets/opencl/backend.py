@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import tvm
 
-from mbv3c.bundle import LIBRARY, SOURCES, Bundle
+from mbv3c.bundle import LIBRARY, SOURCES, Bundle, read_listed
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.execution.emulator.kit import native_arch
 from mbv3c.execution.host import open_opencl
@@ -145,10 +145,35 @@ def _with_positions(lines: Sequence[str]) -> list[str]:
     return named
 
 
+_HEADING = re.compile(r"^// (\w+)\n", re.MULTILINE)
+
+
 def format_sources(sources: dict[str, str]) -> str:
     """Return kernels as one text to read."""
     parts: Sequence[str] = [f"// {name}\n{source}\n" for name, source in sources.items()]
     return "\n".join(parts)
+
+
+def is_text_of(text: str, kernels: Collection[str], library: bytes) -> bool:
+    """Say whether a text is what `format_sources` makes of all kernels of a library.
+
+    Args:
+        text: the text.
+        kernels: the names of the kernels.
+        library: the bytes of the library, in which sources lie as they are.
+    """
+    first, *pieces = _HEADING.split(text)
+    names, bodies = pieces[::2], pieces[1::2]
+    sources = {
+        name: body.removesuffix("\n\n" if at + 1 < len(bodies) else "\n")
+        for at, (name, body) in enumerate(zip(names, bodies, strict=True))
+    }
+    return (
+        not first
+        and format_sources(sources) == text
+        and set(names) == {f"{kernel}_kernel" for kernel in kernels}
+        and all(source and source.encode() in library for source in sources.values())
+    )
 
 
 def lower_for_gpu(
@@ -227,6 +252,18 @@ class OpenClBackend(LibraryBackend):
 
         language = gpu_of(_gpu(job.target)).language
         (folder / SOURCES[language]).write_text(format_sources(dict(sources)))
+
+    def check_files(self, bundle: Bundle, lowered: Lowered, progress: Progress) -> None:
+        """Compare the text of kernels beside a library with the library."""
+        shapes = manifest_of(bundle).shapes
+        kernels = {kernel.kernel for shape in shapes for kernel in shape.kernels}
+        for name in bundle.files.keys() & set(SOURCES.values()):
+            text, library = read_listed(bundle, name), read_listed(bundle, LIBRARY)
+            if not is_text_of(text.decode(errors="replace"), kernels, library):
+                raise BundleError(
+                    f"{bundle.path / name} is not the text of the kernels in {LIBRARY}; compile "
+                    "it again"
+                )
 
     def check_runs(self, target: LibraryTarget) -> None:
         language = gpu_of(_gpu(target)).language

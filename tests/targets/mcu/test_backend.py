@@ -4,12 +4,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
 from mbv3c import inference
+from mbv3c.c_library.check import FilesParity
 from mbv3c.targets import open_bundle
 from mbv3c.targets.library.again import lowered_again
 from mbv3c.targets.mcu.backend import BACKEND
@@ -17,8 +19,9 @@ from mbv3c.targets.mcu.devices import MCUS
 from mbv3c.targets.mcu.kit import require_kit
 from mbv3c.targets.mcu.manifest import c_library_of, manifest_of, record_of
 from mbv3c.targets.mcu.runner import BoardRunner, described
-from mbv3c.targets.mcu.verifying import _constants
+from mbv3c.targets.mcu.verifying import _constants, _files
 from tests.built_once import built_once
+from tests.c_library.tampering import changed, replaced
 from tests.command_line import document, mbv3c
 from tests.quantized_networks import network
 
@@ -91,6 +94,23 @@ def test_a_constant_that_is_not_the_models_is_found(bundle: Path, tmp_path: Path
     found = _constants(opened, again, record_of(opened).arena_alignment)
     assert found.missed == [
         f"{c_library_of(opened).archive.name} has other constants than its model gives"
+    ]
+
+
+def test_what_lies_beside_the_archive_is_what_the_model_gives(
+    bundle: Path, tmp_path: Path
+) -> None:
+    def change(copied: Path, manifest: dict[str, Any]) -> None:
+        replaced(copied / "c" / "include" / "g.h", "_ARENA_ALIGNMENT 16", "_ARENA_ALIGNMENT 1")
+        manifest["image"]["sram_bytes"] = 1
+
+    opened = open_bundle(bundle)
+    again, target = lowered_again(BACKEND, opened), BACKEND.target_of(opened)
+    assert _files(opened, again, target) == FilesParity(6)
+    broken = open_bundle(changed(bundle, tmp_path, change))
+    assert _files(broken, again, target).missed == [
+        "c/include/g.h is not what this version of mbv3c writes for this model",
+        "manifest.json: its image is not what a program with the library takes",
     ]
 
 

@@ -115,6 +115,18 @@ def test_sources_are_one_kernel_each(tmp_path: Path) -> None:
     assert opencl.kernel_sources(loaded) == sources
     text = opencl.format_sources(sources)
     assert all(f"// {name}\n{source}\n" in text for name, source in sources.items())
+    shipped = (tmp_path / "model.so").read_bytes()
+    assert opencl.is_text_of(text, program.kernels, shipped)
+    first = next(iter(sources))
+    others = {name: source for name, source in sources.items() if name != first}
+    for wrong in (
+        text.replace("float", "half", 1),
+        text.replace(f"// {first}", "// other_kernel", 1),
+        "// x\n" + text,
+        opencl.format_sources(others),
+        opencl.format_sources({**sources, first: ""}),
+    ):
+        assert not opencl.is_text_of(wrong, program.kernels, shipped)
 
 
 def test_a_library_of_the_cpu_has_no_kernels(tmp_path: Path) -> None:
