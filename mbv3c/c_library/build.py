@@ -10,6 +10,7 @@ from elftools.elf.elffile import ELFFile
 
 from mbv3c.bundle import Golden
 from mbv3c.c_library.archive import Measured, measured
+from mbv3c.c_library.driver import Constants, calls_of_object, constant_block, driver
 from mbv3c.c_library.golden import VECTORS, write_vectors
 from mbv3c.c_library.memory import FlatArena, plan_flat_arena
 from mbv3c.c_library.names import FOLDER, archive_of, header_of
@@ -17,12 +18,9 @@ from mbv3c.c_library.package import cmake_package, pkg_config
 from mbv3c.c_library.raw_pointers import RawKernels, raw_kernels
 from mbv3c.c_library.record import CLibraryRecord, CLibraryRequest
 from mbv3c.c_library.source import (
-    Constants,
     Interface,
     about,
-    constant_block,
     constants_of,
-    driver,
     header,
     ports_of,
 )
@@ -151,8 +149,9 @@ def build_c_library(
     archive = root / "lib" / f"lib{prefix}.a"
     archive.parent.mkdir()
     with scratch_folder("c-library") as place:
+        calls = calls_of_object(made.interface, lowered, made.raw.kernels, made.constants)
         (place / "driver.c").write_text(
-            driver(made.interface, lowered, dict(made.raw.kernels), made.arena, made.constants)
+            driver(made.interface, lowered, made.raw.kernels, made.arena, calls)
         )
         (place / "weights.bin").write_bytes(made.constants.data)
         (place / "weights.S").write_text(_weights(prefix, alignment))
