@@ -25,7 +25,7 @@ NETWORKS, PRECISIONS = ("small", "large"), ("fp32", "int8")
 TURNS = 15
 FLAGS = "-O3 -march=native -fPIC"
 _HEADER = [
-    "| network | precision | values that differ | largest difference | text of kernels | gcc takes "
+    "| network | precision | values that differ | largest difference | text | gcc takes "
     "| C11 by gcc | C library | ratio |",
     "|---|---|---|---|---|---|---|---|---|",
 ]

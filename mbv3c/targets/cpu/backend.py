@@ -251,16 +251,31 @@ class CpuBackend(LibraryBackend):
     def check_files(
         self, bundle: Bundle, lowered: Lowered, progress: Progress
     ) -> FilesParity | None:
-        record, prefix = manifest_of(bundle).c_library, app_prefix(bundle)
-        if record is None and not prefix:
+        manifest, prefix = manifest_of(bundle), app_prefix(bundle)
+        record = manifest.c_library
+        if record is None and manifest.c_source is None and not prefix:
             return None
         progress("writing the files in C once more")
+        if manifest.c_source is not None:
+            return self._check_sources(bundle, lowered)
         if record is None:
             request = request_of(bundle, prefix)
             return check_files(bundle, lambda folder: write_app(lowered, request, folder))
         target = resolve(target_of(compiled_for(bundle, self.job_of(bundle))))
         request = request_of(bundle, c_library_of(bundle).prefix)
         return check_library_files(bundle, record, lowered, tvm_target(target), request)
+
+    def _check_sources(self, bundle: Bundle, lowered: Lowered) -> FilesParity:
+        job = self.job_of(bundle)
+        target = resolve(target_of(compiled_for(bundle, job)))
+        request = request_of(bundle, c_source_of(bundle).prefix)
+        graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
+        plain = self._lowered_plainly(graph, job, lowered)
+
+        def write(folder: Path) -> None:
+            build_c_source(plain, tvm_target(target), request, folder)
+
+        return check_files(bundle, write)
 
     def check_runs(self, target: LibraryTarget) -> None:
         require_isa(_cpu(target))
