@@ -34,7 +34,7 @@ for spelling in "" "-D${macro}_PLAIN"; do
     gcc $strict $include $spelling -O1 -c -o "$work/none.o" "$source"
     $zig cc $strict $include $spelling -O1 -c -o "$work/none.o" "$source"
     $zig cc --analyze $include $spelling -o "$work/none" "$source" > "$work/said" 2>&1 || true
-    if grep -E "warning:|error: .*\.c" "$work/said"; then exit 1; fi
+    if grep -E '\.[ch]:[0-9]+:[0-9]+: (warning|error):' "$work/said"; then exit 1; fi
   done
   # shellcheck disable=SC2086
   gcc $strict $include $spelling -O1 -fanalyzer -c -o "$work/none.o" "$bundle/c/src/${prefix}_kernels.c"
