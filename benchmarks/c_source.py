@@ -52,7 +52,7 @@ _INTRODUCTION = f"""\
 `host_cpu`, one core. `compile --artifact c-source`, built by gcc with `{FLAGS}
 -ffp-contract=fast`, beside `--artifact c`: values of the golden input's output that differ, by how
 much of the range, processor time of gcc, and the least of {TURNS} processor times of an inference,
-taken in turns.
+taken in turns, on a machine with other work (AVX2); the ratio is the median over the turns.
 """
 
 

@@ -98,12 +98,10 @@ def test_gcc_takes_it_and_sanitizers_find_nothing(
 
 
 @pytest.mark.parametrize("triple", ["arm-linux-gnueabihf", "aarch64-linux-gnu", "x86-linux-gnu"])
-def test_other_processors_take_it(bundle: Path, triple: str) -> None:
-    sources = bundle.glob("c/src/*.c")
-    zig(
-        *("cc", "-target", triple, "-fsyntax-only", *STRICT, "-Wno-unused-command-line-argument"),
-        *("-I", bundle / "c" / "include", *sources),
-    )
+def test_other_processors_take_it(bundle: Path, tmp_path: Path, triple: str) -> None:
+    for source in bundle.glob("c/src/*.c"):
+        include = ("-I", bundle / "c" / "include")
+        zig("cc", "-target", triple, "-c", "-O1", *STRICT, *include, "-o", tmp_path / "o", source)
 
 
 def test_the_makefile_builds_it(bundle: Path, tmp_path: Path) -> None:

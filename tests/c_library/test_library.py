@@ -350,7 +350,7 @@ def test_verify_says_what_the_library_takes(bundle: Path) -> None:
     ("options", "message"),
     [
         (("--artifact", "rust"), "unknown artifact 'rust'; known: c"),
-        (("--prefix", "x"), "give --artifact c or app, too"),
+        (("--prefix", "x"), "give --artifact c, c-source or app, too"),
         (("--artifact", "c", "--prefix", "int"), "is no name in C"),
         (("--artifact", "c", "--input-shapes", "32x32 48x48"), "takes inputs of one shape"),
     ],
