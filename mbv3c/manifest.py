@@ -19,7 +19,7 @@ from mbv3c.precision import PRECISIONS, Precision
 SCHEMA = 5
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"  # of the bytes of manifest.json
-_ONLY_WHERE_THERE = ("further_shapes", "c_library")  # most bundles say nothing of them
+_ONLY_WHERE_THERE = ("further_shapes", "c_library", "c_source")  # most bundles say nothing of them
 
 
 @dataclass(frozen=True)

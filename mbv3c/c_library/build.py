@@ -10,6 +10,7 @@ from elftools.elf.elffile import ELFFile
 
 from mbv3c.bundle import Golden
 from mbv3c.c_library.archive import Measured, measured
+from mbv3c.c_library.driver import Constants, calls_of_object, constant_block, driver
 from mbv3c.c_library.golden import VECTORS, write_vectors
 from mbv3c.c_library.memory import FlatArena, plan_flat_arena
 from mbv3c.c_library.names import FOLDER, archive_of, header_of
@@ -17,12 +18,9 @@ from mbv3c.c_library.package import cmake_package, pkg_config
 from mbv3c.c_library.raw_pointers import RawKernels, raw_kernels
 from mbv3c.c_library.record import CLibraryRecord, CLibraryRequest
 from mbv3c.c_library.source import (
-    Constants,
     Interface,
     about,
-    constant_block,
     constants_of,
-    driver,
     header,
     ports_of,
 )
@@ -169,9 +167,8 @@ def write_sources(
         ToolError: a kernel calls TVM's runtime.
     """
     own = made.interface
-    (place / "driver.c").write_text(
-        driver(own, lowered, dict(made.raw.kernels), made.arena, made.constants)
-    )
+    calls = calls_of_object(own, lowered, made.raw.kernels, made.constants)
+    (place / "driver.c").write_text(driver(own, lowered, made.raw.kernels, made.arena, calls))
     (place / f"{own.prefix}_weights.bin").write_bytes(made.constants.data)
     (place / "weights.S").write_text(_weights(own.prefix, own.alignment))
     _generate(made.raw.module, target, place / "kernels.o")

@@ -110,7 +110,7 @@ def check_c_library(
     for ours, theirs in zip(runs.outputs, expected, strict=True):
         for mine, other in zip(ours, theirs, strict=True):
             values += mine.size
-            differing += int(np.sum(_bits(mine) != _bits(other)))
+            differing += int(np.sum(bits_of(mine) != bits_of(other)))
     return CLibraryParity(len(feeds), values, differing, stack_bytes=runs.stack_bytes)
 
 
@@ -124,6 +124,6 @@ def has_constants(library: CLibrary, constants: bytes) -> bool:
     return stored == constants
 
 
-def _bits(array: Array) -> Array:
+def bits_of(array: Array) -> Array:
     """Return an array's elements as unsigned numbers: NaN is equal to NaN, and 0 is not -0."""
     return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").ravel()

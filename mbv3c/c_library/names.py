@@ -59,6 +59,12 @@ def archive_of(prefix: str) -> str:
     return f"{FOLDER}/lib/lib{prefix}.a"
 
 
+def sources_of(prefix: str) -> tuple[str, ...]:
+    """Return the paths of a library's sources in a bundle: driver, kernels, weights, headers."""
+    ends = (".c", "_kernels.c", "_weights.c", "_kernels.h", "_vectors.h")
+    return tuple(f"{FOLDER}/src/{prefix}{end}" for end in ends)
+
+
 def prefix_for(name: str) -> str:
     """Return a prefix made of the name of a model."""
     return identifier(name.lower()) or "network"

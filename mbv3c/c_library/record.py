@@ -49,3 +49,29 @@ class CLibraryRecord:
     arena_alignment: int
     shared_loops: int
     needs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CSourceRecord:
+    """What a manifest says of a C library that is C11.
+
+    Attributes:
+        prefix: what every name begins with.
+        header, sources: the files, by their path in the bundle; what is compiled ends in .c.
+        source_bytes: the text of all sources, but for that of the weights.
+        constant_bytes: the weights in memory.
+        arena_bytes, arena_lower_bound, arena_alignment: as of a C library.
+        shared_loops: the number of loops that the application's threads may share.
+        needs: functions of math.h that are called.
+    """
+
+    prefix: str
+    header: str
+    sources: tuple[str, ...]
+    source_bytes: int
+    constant_bytes: int
+    arena_bytes: int
+    arena_lower_bound: int
+    arena_alignment: int
+    shared_loops: int
+    needs: tuple[str, ...]

@@ -1,14 +1,12 @@
-"""The C of a library: its header, and the driver that calls the kernels one after another."""
+"""The C of a library: its header, and what it says of inputs and outputs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from string import Template
 
-from mbv3c.c_library.labels import declared, defined
-from mbv3c.c_library.memory import FlatArena
+from mbv3c.c_library.labels import declared
 from mbv3c.c_library.names import distinct
-from mbv3c.c_library.raw_pointers import RawKernel
 from mbv3c.c_library.record import CLibraryRequest
 from mbv3c.lowering.lower import Lowered
 from mbv3c.manifest import Manifest
@@ -235,163 +233,6 @@ def constants_of(request: CLibraryRequest) -> dict[str, str]:
         "TARGET": manifest.target.name,
         "PRECISION": manifest.precision,
     }
-
-
-@dataclass(frozen=True)
-class Constants:
-    """The weights of a network as one block of bytes.
-
-    Attributes:
-        data: the bytes.
-        offsets: where the constants of each step begin, by their position among its arguments.
-    """
-
-    data: bytes
-    offsets: Sequence[dict[int, int]]
-
-
-def constant_block(lowered: Lowered, alignment: int) -> Constants:
-    """Collect the constants of all steps, equal ones once."""
-    data, known, offsets = bytearray(), dict[bytes, int](), list[dict[int, int]]()
-    for step in lowered.plan.steps:
-        places = {}
-        for place, array in step.constants.items():
-            content = array.tobytes()
-            if content not in known:
-                data += bytes(-len(data) % alignment)
-                known[content] = len(data)
-                data += content
-            places[place] = known[content]
-        offsets.append(places)
-    return Constants(bytes(data), offsets)
-
-
-def driver(
-    own: Interface,
-    lowered: Lowered,
-    kernels: dict[str, RawKernel],
-    arena: FlatArena,
-    constants: Constants,
-) -> str:
-    """Return the text of the source that calls the kernels."""
-    return "\n".join(_driver(own, lowered, kernels, arena, constants)) + "\n"
-
-
-def _driver(
-    own: Interface,
-    lowered: Lowered,
-    kernels: dict[str, RawKernel],
-    arena: FlatArena,
-    constants: Constants,
-) -> Iterator[str]:
-    prefix = own.prefix
-    yield f'#include "{prefix}.h"'
-    yield ""
-    yield '#define HIDDEN __attribute__((visibility("hidden")))'
-    yield f"extern HIDDEN const unsigned char {prefix}_weights[];"
-    counts = {
-        name: len(step.arguments) + len(kernels[name].scratch)
-        for name, step in zip(lowered.kernels, lowered.plan.steps, strict=True)
-    }
-    for name, count in counts.items():
-        for segment in kernels[name].segments:
-            pointers = ["void *"] * count + ["int64_t"] * (2 if segment.turns else 0)
-            yield f"HIDDEN void {segment.function}({', '.join(pointers)});"
-    for name, count in counts.items():
-        for segment in kernels[name].segments:
-            if segment.turns:
-                yield from _task(segment.function, count)
-    if own.shared:
-        yield ""
-        yield f"static void share(const {prefix}_parallel_t *parallel, {prefix}_task_t task,"
-        yield "    void *work, int64_t turns) {"
-        yield "  if (parallel != NULL && parallel->run != NULL) {"
-        yield "    parallel->run(parallel->pool, task, work, turns);"
-        yield "  } else {"
-        yield "    task(work, 0, turns);"
-        yield "  }"
-        yield "}"
-    yield ""
-    yield (
-        f"int {prefix}_run_parallel(const {prefix}_input_t *in, {prefix}_output_t *out, "
-        "void *arena,"
-    )
-    yield f"    size_t arena_bytes, const {prefix}_parallel_t *parallel) {{"
-    yield from _checks(own)
-    yield f"  unsigned char *const weights = (unsigned char *){prefix}_weights;"
-    yield "  unsigned char *const at = arena;"
-    yield "  (void)weights;"
-    yield "  (void)at;"
-    yield "  (void)parallel;"
-    ends, copies = _ends(own, lowered)
-    for number, (name, step) in enumerate(zip(lowered.kernels, lowered.plan.steps, strict=True)):
-        pointers = [
-            ends.get(argument) or f"at + {arena.offsets[argument]}"
-            if isinstance(argument, str)
-            else f"weights + {constants.offsets[number][place]}"
-            for place, argument in enumerate(step.arguments)
-        ]
-        kernel = kernels[name]
-        pointers += [
-            f"at + {arena.offsets[number, buffer]}" for buffer in range(len(kernel.scratch))
-        ]
-        yield f"  /* {for_comment(', '.join(step.nodes) or step.kind)} */"
-        for segment in kernel.segments:
-            if segment.turns:
-                yield (
-                    f"  share(parallel, {segment.function}_task, "
-                    f"(void *[]){{{', '.join(pointers)}}}, {segment.turns});"
-                )
-            else:
-                yield f"  {segment.function}({', '.join(pointers)});"
-    yield from copies
-    yield f"  return {own.macro('OK')};"
-    yield "}"
-    yield ""
-    yield f"int {prefix}_run(const {prefix}_input_t *in, {prefix}_output_t *out, void *arena) {{"
-    yield f"  return {prefix}_run_parallel(in, out, arena, {own.macro('ARENA_BYTES')}, NULL);"
-    yield "}"
-    yield from defined(prefix, own.labels)
-
-
-def _task(function: str, count: int) -> Iterator[str]:
-    yield f"static void {function}_task(void *work, int64_t first, int64_t end) {{"
-    yield "  void **pointers = work;"
-    pointers = [f"pointers[{at}]" for at in range(count)]
-    yield f"  {function}({', '.join([*pointers, 'first', 'end'])});"
-    yield "}"
-
-
-def _checks(own: Interface) -> Iterator[str]:
-    pointers = ["in", "out", "arena"]
-    for argument, ports in (("in", own.inputs), ("out", own.outputs)):
-        if len(ports) > 1:
-            pointers += [f"{argument}->{port.field}" for port in ports]
-    for pointer in pointers:
-        yield f"  if ({pointer} == NULL) return {own.macro('NULL_POINTER')};"
-    aligned = f"(uintptr_t)arena % {own.macro('ARENA_ALIGNMENT')} != 0"
-    yield f"  if ({aligned}) return {own.macro('ARENA_MISALIGNED')};"
-    small = f"arena_bytes < {own.macro('ARENA_BYTES')}"
-    yield f"  if ({small}) return {own.macro('ARENA_TOO_SMALL')};"
-
-
-def _ends(own: Interface, lowered: Lowered) -> tuple[dict[str, str], list[str]]:
-    """Return the pointer to each input and output, by the value's name, and copies at the end.
-
-    An output is copied that is an input, too, or a value that another output is already.
-    """
-    pointers = {
-        value: f"(void *){pointer('in', own.inputs, at)}"
-        for at, value in enumerate(lowered.plan.inputs)
-    }
-    copies = []
-    for at, value in enumerate(lowered.plan.outputs):
-        place = pointer("out", own.outputs, at)
-        if value in pointers:
-            size = lowered.plan.values[value].bytes
-            copies.append(f"  __builtin_memcpy({place}, {pointers[value]}, {size});")
-        pointers.setdefault(value, f"(void *){place}")
-    return pointers, copies
 
 
 def pointer(argument: str, ports: Sequence[Port], at: int) -> str:

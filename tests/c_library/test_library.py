@@ -23,6 +23,7 @@ from mbv3c.targets.library.again import check_described, lowered_again
 from mbv3c.targets.library.backend import LibraryBackend
 from mbv3c.targets.library.manifest import manifest_of
 from tests.built_once import built_once
+from tests.c_library.models import write_model
 from tests.c_library.tampering import changed, differing, replaced, swapped
 from tests.command_line import document, mbv3c
 
@@ -57,14 +58,7 @@ SIZES = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a classifier with layers that are large enough for several cores."""
-    parsed = onnx.parser.parse_model(TEXT)
-    rng = np.random.default_rng(7)
-    for name, shape in SIZES.items():
-        values = rng.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape).astype(np.float32)
-        parsed.graph.initializer.append(numpy_helper.from_array(values, name))
-    path = tmp_path_factory.mktemp("model") / "classifier.onnx"
-    onnx.save(parsed, path)
-    return path
+    return write_model(TEXT, SIZES, tmp_path_factory.mktemp("model") / "classifier.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +363,7 @@ def test_verify_says_what_the_library_takes(bundle: Path) -> None:
     ("options", "message"),
     [
         (("--artifact", "rust"), "unknown artifact 'rust'; known: c"),
-        (("--prefix", "x"), "give --artifact c or app, too"),
+        (("--prefix", "x"), "give --artifact c, c-source or app, too"),
         (("--artifact", "c", "--prefix", "int"), "is no name in C"),
         (("--artifact", "c", "--input-shapes", "32x32 48x48"), "takes inputs of one shape"),
     ],

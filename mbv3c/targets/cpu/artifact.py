@@ -1,4 +1,4 @@
-"""The C library beside a shared library, which `compile --artifact c` asks for."""
+"""The C library beside a shared library, which `compile --artifact` asks for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from typing import Any
 
 from mbv3c.bundle import Bundle
 from mbv3c.c_library.application import FOLDER, MODEL_STEM
-from mbv3c.c_library.names import archive_of, check_prefix, header_of
+from mbv3c.c_library.c_source.check import CSource
+from mbv3c.c_library.names import archive_of, check_prefix, header_of, sources_of
 from mbv3c.c_library.run import CLibrary
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.manifest import MANIFEST
 from mbv3c.targets.library.manifest import manifest_of
 
-C, APP = ARTIFACTS = ("c", "app")
+C, APP, C_SOURCE = ARTIFACTS = ("c", "app", "c-source")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class ArtifactOptions:
     """What is asked for beside a shared library.
 
     Attributes:
-        artifact: `c` for a C library, or `app` for sources that call the shared library.
+        artifact: `c` for a C library, `c-source` for one that is C11, or `app` for sources that
+            call the shared library.
         prefix: what names in C begin with; empty for the model's name.
     """
 
@@ -38,7 +40,7 @@ def read_artifact(given: Mapping[str, Any]) -> ArtifactOptions | None:
     artifact, prefix = given.get("artifact"), given.get("prefix")
     if artifact is None:
         if prefix is not None:
-            raise UsageError("--prefix is for names in C: give --artifact c or app, too")
+            raise UsageError("--prefix is for names in C: give --artifact c, c-source or app, too")
         return None
     if artifact not in ARTIFACTS:
         raise UsageError(f"unknown artifact {artifact!r}; known: {', '.join(ARTIFACTS)}")
@@ -76,11 +78,7 @@ def c_library_of(bundle: Bundle) -> CLibrary:
     record = manifest.c_library
     assert record is not None
     named = header_of(record.prefix), archive_of(record.prefix)
-    if (record.header, record.archive) != named or not bundle.files.keys() >= {*named}:
-        raise BundleError(
-            f"{bundle.path / MANIFEST} is damaged: its C library is not {' and '.join(named)}, or "
-            "they are not listed; compile it again"
-        )
+    _check_named(bundle, (record.header, record.archive), named)
     return CLibrary(
         record.prefix,
         bundle.path / record.header,
@@ -88,3 +86,26 @@ def c_library_of(bundle: Bundle) -> CLibrary:
         manifest.inputs,
         manifest.outputs,
     )
+
+
+def c_source_of(bundle: Bundle) -> CSource:
+    """Return the library of C11 of a bundle that has one.
+
+    Raises:
+        BundleError: its manifest names other files than are listed and hashed.
+    """
+    manifest = manifest_of(bundle)
+    record = manifest.c_source
+    assert record is not None
+    named = header_of(record.prefix), *sources_of(record.prefix)
+    _check_named(bundle, (record.header, *record.sources), named)
+    header, *sources = (bundle.path / name for name in named)
+    return CSource(record.prefix, header, sources, manifest.inputs, manifest.outputs)
+
+
+def _check_named(bundle: Bundle, given: tuple[str, ...], named: tuple[str, ...]) -> None:
+    if given != named or not bundle.files.keys() >= {*named}:
+        raise BundleError(
+            f"{bundle.path / MANIFEST} is damaged: its C library is not {' and '.join(named)}, or "
+            "they are not listed; compile it again"
+        )

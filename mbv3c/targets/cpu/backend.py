@@ -9,18 +9,20 @@ from typing import Any
 import onnx
 import tvm
 
-from mbv3c.bundle import Bundle
+from mbv3c.bundle import Bundle, read_bundled
 from mbv3c.c_library.again import check_files, check_library_files
 from mbv3c.c_library.application import write_app
 from mbv3c.c_library.build import build_c_library
+from mbv3c.c_library.c_source.build import build_c_source
+from mbv3c.c_library.c_source.check import CSourceParity, check_c_source, has_weights
 from mbv3c.c_library.check import (
     CLibraryParity,
     FilesParity,
     check_c_library,
     has_constants,
 )
+from mbv3c.c_library.driver import constant_block
 from mbv3c.c_library.run import Machine
-from mbv3c.c_library.source import constant_block
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.emulator.cycles import CYCLES, Estimator, estimator_for
 from mbv3c.execution.emulator.kit import emulator_kit, native_arch
@@ -42,16 +44,18 @@ from mbv3c.lowering.quantization import Quantization
 from mbv3c.lowering.tir_pipeline import register_tir_pipeline
 from mbv3c.manifest import Manifest
 from mbv3c.precision import Precision
-from mbv3c.prepare import Prepared
+from mbv3c.prepare import Prepared, rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.quantization.by_itself import OnDevice
 from mbv3c.target import Target
 from mbv3c.targets.backend import Built
 from mbv3c.targets.cpu.artifact import (
     APP,
+    C_SOURCE,
     ArtifactOptions,
     app_prefix,
     c_library_of,
+    c_source_of,
     read_artifact,
 )
 from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, processor_of
@@ -164,7 +168,14 @@ class CpuBackend(LibraryBackend):
 
     def check(self, job: Job, *, verify: bool) -> None:
         super().check(job, verify=verify)
-        if isinstance(job.options, ArtifactOptions) and len(job.shapes) > 1:
+        if not isinstance(job.options, ArtifactOptions):
+            return
+        if job.options.artifact == C_SOURCE and job.precision.dtype == "float16":
+            raise UsageError(
+                "C11 has no half precision: choose --precision fp32 or int8 for --artifact "
+                "c-source, or --artifact c"
+            )
+        if len(job.shapes) > 1:
             raise UsageError(
                 "a C library takes inputs of one shape: compile one for each, with --input-shape "
                 "and a --prefix of its own"
@@ -182,13 +193,30 @@ class CpuBackend(LibraryBackend):
         if job.options.artifact == APP:
             write_app(program, request, folder)
             return built
+        if job.options.artifact == C_SOURCE:
+            plain = self._lowered_plainly(only.graph, job, program)
+            source = build_c_source(plain, tvm_target(target), request, folder)
+            return [replace(made, details=replace(made.details, c_source=source))]
         record = build_c_library(program, tvm_target(target), target.triple, request, folder)
         return [replace(made, details=replace(made.details, c_library=record))]
 
     def complete(self, manifest: Manifest, built: Built, job: Job) -> Manifest:
         completed = super().complete(manifest, built, job)
         assert isinstance(completed, LibraryManifest)
-        return replace(completed, c_library=built.details.c_library)
+        made = built.details
+        return replace(completed, c_library=made.c_library, c_source=made.c_source)
+
+    def _lowered_plainly(self, graph: onnx.ModelProto, job: Job, lowered: Lowered) -> Lowered:
+        """Return kernels without instructions of one processor, which C11 lacks.
+
+        `lowered` is the network in the target's own kernels.
+        """
+        target = resolve(_cpu(target_of(job)))
+        processor = processor_of(target)
+        if not job.precision.quantized or processor.integers == "portable":
+            return lowered
+        plain = replace(processor, integers="portable")
+        return lower(graph, plain, replace(job, target=target))
 
     def check_artifact(
         self,
@@ -199,34 +227,60 @@ class CpuBackend(LibraryBackend):
         lowered: Lowered,
         progress: Progress,
     ) -> CLibraryParity | None:
-        record = manifest_of(bundle).c_library
-        if record is None:
-            return None
-        library = c_library_of(bundle)
-        if not has_constants(library, constant_block(lowered, record.arena_alignment).data):
-            return CLibraryParity(constants_differ=True)
-        target, runner = resolve(target_of(self.job_of(bundle))), opened.runner
-        if not opened.exact_program:
-            return CLibraryParity()
+        manifest = manifest_of(bundle)
+        job = self.job_of(bundle)
+        target, runner = resolve(target_of(job)), opened.runner
         machine = Machine(target.arch)
         if isinstance(runner, EmulatedRunner):
             machine = Machine(target.arch, runner.kit, runner.cpu)
+        if manifest.c_source is not None:
+            source = c_source_of(bundle)
+            graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
+            if not has_weights(source, self._lowered_plainly(graph, job, lowered)):
+                return CSourceParity(constants_differ=True)
+            if not opened.exact_program:
+                return CSourceParity()
+            progress(f"compiling the C sources, and running them on {opened.ran_on}")
+            return check_c_source(source, machine, target.cpu, feeds, outputs)
+        if manifest.c_library is None:
+            return None
+        library = c_library_of(bundle)
+        alignment = manifest.c_library.arena_alignment
+        if not has_constants(library, constant_block(lowered, alignment).data):
+            return CLibraryParity(constants_differ=True)
+        if not opened.exact_program:
+            return CLibraryParity()
         progress(f"running the C library on {opened.ran_on}")
         return check_c_library(library, machine, feeds, outputs)
 
     def check_files(
         self, bundle: Bundle, lowered: Lowered, progress: Progress
     ) -> FilesParity | None:
-        record, prefix = manifest_of(bundle).c_library, app_prefix(bundle)
-        if record is None and not prefix:
+        manifest, prefix = manifest_of(bundle), app_prefix(bundle)
+        record = manifest.c_library
+        if record is None and manifest.c_source is None and not prefix:
             return None
         progress("writing the files in C once more")
+        if manifest.c_source is not None:
+            return self._check_sources(bundle, lowered)
         if record is None:
             request = request_of(bundle, prefix)
             return check_files(bundle, lambda folder: write_app(lowered, request, folder))
         target = resolve(target_of(compiled_for(bundle, self.job_of(bundle))))
         request = request_of(bundle, c_library_of(bundle).prefix)
         return check_library_files(bundle, record, lowered, tvm_target(target), request)
+
+    def _check_sources(self, bundle: Bundle, lowered: Lowered) -> FilesParity:
+        job = self.job_of(bundle)
+        target = resolve(target_of(compiled_for(bundle, job)))
+        request = request_of(bundle, c_source_of(bundle).prefix)
+        graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
+        plain = self._lowered_plainly(graph, job, lowered)
+
+        def write(folder: Path) -> None:
+            build_c_source(plain, tvm_target(target), request, folder)
+
+        return check_files(bundle, write)
 
     def check_runs(self, target: LibraryTarget) -> None:
         require_isa(_cpu(target))

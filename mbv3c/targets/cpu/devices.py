@@ -69,7 +69,8 @@ WING = Wing(
         Option(
             "artifact",
             str,
-            "c: also a C library, without a runtime; app: sources that run model.so.",
+            "c: also a C library, without a runtime; c-source: that in C11; app: sources that run "
+            "model.so.",
         ),
         PREFIX,
     ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import onnx
 
 from mbv3c.bundle import LIBRARY, Bundle, read_bundled
-from mbv3c.c_library.record import CLibraryRecord
+from mbv3c.c_library.record import CLibraryRecord, CSourceRecord
 from mbv3c.ends.ends import ends_of
 from mbv3c.errors import ModelError, UnknownOperatorsError, UsageError
 from mbv3c.execution.device.machine import DeviceNeeds
@@ -57,12 +57,14 @@ class Library:
         sources: the text of every kernel of a GPU, by the kernel's name in the library.
         own_weight_bytes: the bytes of packed weights that no shape of the inputs before has.
         c_library: the C library that was built beside it; None without.
+        c_source: the C library of C11 that was written beside it; None without.
     """
 
     lowered: Lowered
     sources: dict[str, str]
     own_weight_bytes: int = 0
     c_library: CLibraryRecord | None = None
+    c_source: CSourceRecord | None = None
 
 
 def lower_library(

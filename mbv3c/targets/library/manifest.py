@@ -19,7 +19,7 @@ from mbv3c.bundle import (
     quantized_name,
     read_bundled,
 )
-from mbv3c.c_library.record import CLibraryRecord
+from mbv3c.c_library.record import CLibraryRecord, CSourceRecord
 from mbv3c.graphs.load import with_shapes
 from mbv3c.lowering.describe import KernelRecord, MemoryRecord
 from mbv3c.manifest import (
@@ -80,6 +80,7 @@ class LibraryManifest(Manifest):
         memory: the memory that an inference takes.
         further_shapes: the shapes of the inputs after the first one.
         c_library: the C library beside the shared one; None without.
+        c_source: the C library of C11 beside the shared one; None without.
     """
 
     target: LibraryTargetRecord
@@ -87,6 +88,7 @@ class LibraryManifest(Manifest):
     memory: MemoryRecord
     further_shapes: tuple[ShapeRecord, ...] = field(default=(), kw_only=True)
     c_library: CLibraryRecord | None = field(default=None, kw_only=True)
+    c_source: CSourceRecord | None = field(default=None, kw_only=True)
 
     @property
     def asked(self) -> dict[str, Any]:

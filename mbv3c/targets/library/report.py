@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from mbv3c.bundle import Bundle, damaged_parity
-from mbv3c.c_library.record import CLibraryRecord
+from mbv3c.c_library.record import CLibraryRecord, CSourceRecord
 from mbv3c.feeds import shape_text
 from mbv3c.lowering.describe import KernelRecord, MemoryRecord
 from mbv3c.lowering.plan import DEFAULT, TRANSFERRED, TUNED
@@ -38,6 +38,9 @@ def describe_compiled(backend: Backend, compiled: Compiled, *, explain: bool) ->
     if manifest.c_library is not None:
         lines.append(c_library_line(manifest.c_library))
         explained["c_library"] = msgspec.to_builtins(manifest.c_library)
+    if manifest.c_source is not None:
+        lines.append(c_source_line(manifest.c_source))
+        explained["c_source"] = msgspec.to_builtins(manifest.c_source)
     if further:
         explained["shapes"] = shape_rows(manifest, explain=explain)
     return Description([*lines, *rest], {**plain.document, **explained})
@@ -78,14 +81,27 @@ def shape_lines(manifest: LibraryManifest) -> list[str]:
 
 def c_library_line(record: CLibraryRecord) -> str:
     """Say what a C library takes on a device."""
-    arena = f"{record.arena_bytes:,} bytes of arena"
-    if record.arena_bytes > record.arena_lower_bound:
-        arena += f" ({record.arena_lower_bound:,} are in use at once)"
     needs = f"; it needs {', '.join(record.needs)}" if record.needs else ""
     return (
         f"C library: {record.archive}, {record.code_bytes:,} bytes of code, "
-        f"{record.constant_bytes:,} of constants, {arena}{needs}"
+        f"{record.constant_bytes:,} of constants, {_arena(record)}{needs}"
     )
+
+
+def c_source_line(record: CSourceRecord) -> str:
+    """Say what a C library of C11 takes."""
+    needs = f"; it needs {', '.join(record.needs)} of math.h" if record.needs else ""
+    return (
+        f"C sources: {record.sources[0].rpartition('/')[0]}, {record.source_bytes:,} bytes of "
+        f"text, {record.constant_bytes:,} of constants, {_arena(record)}{needs}"
+    )
+
+
+def _arena(record: CLibraryRecord | CSourceRecord) -> str:
+    arena = f"{record.arena_bytes:,} bytes of arena"
+    if record.arena_bytes > record.arena_lower_bound:
+        arena += f" ({record.arena_lower_bound:,} are in use at once)"
+    return arena
 
 
 # Kernels of a quantized network that compute its sums of products in fp32.
@@ -132,6 +148,7 @@ def describe_bundle(bundle: Bundle) -> Description:
         "",
         *memory_lines(manifest.memory),
         *([c_library_line(manifest.c_library)] if manifest.c_library else []),
+        *([c_source_line(manifest.c_source)] if manifest.c_source else []),
         "",
         f"parity: {_recorded(bundle, parity)}" if parity else "parity: not checked",
     ]
@@ -141,6 +158,8 @@ def describe_bundle(bundle: Bundle) -> Description:
     further = {"shapes": rows} if rows else {}
     if manifest.c_library is not None:
         further["c_library"] = document["c_library"]
+    if manifest.c_source is not None:
+        further["c_source"] = document["c_source"]
     return Description(lines, {key: document[key] for key in keys} | further)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mbv3c.c_library.driver import constant_block
 from mbv3c.c_library.memory import plan_flat_arena
 from mbv3c.c_library.raw_pointers import raw_kernels
-from mbv3c.c_library.source import constant_block
 from mbv3c.execution.runners import KernelCall, Made, check_names
 from mbv3c.feeds import Array, Feed, save_raw
 from mbv3c.lowering.lower import Lowered

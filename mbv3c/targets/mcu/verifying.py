@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from mbv3c.bundle import Bundle
 from mbv3c.c_library.again import check_library_files
 from mbv3c.c_library.check import FilesParity, has_constants
-from mbv3c.c_library.source import constant_block
+from mbv3c.c_library.driver import constant_block
 from mbv3c.execution.runners import Runnable
 from mbv3c.feeds import Feed
 from mbv3c.manifest import MANIFEST

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mbv3c.bundle import Bundle, read_bundled, read_listed
 from mbv3c.c_library.archive import ArchiveObject
-from mbv3c.c_library.source import constant_block
+from mbv3c.c_library.driver import constant_block
 from mbv3c.errors import BundleError
 from mbv3c.feeds import Array, Feed, only_array
 from mbv3c.graphs.load import model_input

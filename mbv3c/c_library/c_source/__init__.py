@@ -1,0 +1,1 @@
+"""A library of a lowered network as C11, for any compiler."""
