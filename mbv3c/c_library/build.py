@@ -32,6 +32,10 @@ from mbv3c.scratch import scratch_folder
 
 # What TVM's code generator adds to every module: they would clash with the compiler's own.
 _HALVES = ("__extendhfsf2", "__truncsfhf2")
+# It would be as long as the code.
+_FOR_DEBUGGERS = (
+    r"^(?:!llvm\.dbg\.cu = |\s*#dbg_|\s*(?:tail )?call void @llvm\.dbg\.).*\n|,? !dbg !\d+"
+)
 DRIVER_FLAGS = (
     *("-std=c11", "-O2", "-g0", "-ffreestanding", "-fno-stack-protector"),
     *("-fno-sanitize=all", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
@@ -206,6 +210,7 @@ def _generate(module: tvm.IRModule, target: tvm.target.Target, output: Path) -> 
     for name in _HALVES:
         text = re.sub(rf"^define .*?(\w+ @{name}\()", r"define internal \1", text, flags=re.M)
     text = re.sub(r"^@llvm\.global_ctors = .*\n", "", text, flags=re.M)
+    text = re.sub(_FOR_DEBUGGERS, "", text, flags=re.M)
     source = output.with_suffix(".ll")
     source.write_text(text)
     loaded = tvm.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll")
@@ -214,7 +219,7 @@ def _generate(module: tvm.IRModule, target: tvm.target.Target, output: Path) -> 
 
 def _compile(place: Path, include: Path, machine: Sequence[str], archive: Path) -> None:
     """Compile the driver and the weights, and put everything into one object of an archive."""
-    for source, flags in (("driver.c", DRIVER_FLAGS), ("weights.S", ("-I", str(place)))):
+    for source, flags in (("driver.c", DRIVER_FLAGS), ("weights.S", ("-g0", "-I", str(place)))):
         made = str(place / source[: source.index(".")]) + ".o"
         run_zig(
             ["cc", "-c", *machine, *flags, "-I", str(include), "-o", made, str(place / source)],

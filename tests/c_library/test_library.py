@@ -253,6 +253,12 @@ def test_the_example_in_python(bundle: Path, shared: Path) -> None:
     assert done.stdout.startswith("class ")
 
 
+def test_nothing_in_it_tells_where_it_was_made(bundle: Path) -> None:
+    data = (bundle / "c" / "lib" / "libnetwork.a").read_bytes()
+    assert b".debug_" not in data
+    assert b"mbv3c-scratch" not in data
+
+
 def test_inspect_says_what_it_costs(bundle: Path) -> None:
     shown = document(mbv3c("inspect", bundle, "--json"))["c_library"]
     assert shown["code_bytes"] > 0
