@@ -111,22 +111,25 @@ def alternatives(leaf: Leaf, values: Mapping[str, Array], error: float) -> tuple
         return more.astype(x.dtype), less.astype(x.dtype)
     labels, scores = values[leaf.name], np.asarray(values[leaf.scores], np.float64)
     if leaf.node.op_type in _BEST:
-        return _second(leaf.node, labels, scores, error), labels
+        second, third = (_ranked(leaf.node, labels, scores, error, rank) for rank in (1, 2))
+        return second, third
     return _neighbours(leaf.node, labels, scores, error)
 
 
-def _second(node: onnx.NodeProto, labels: Array, scores: Array, error: float) -> Array:
+def _ranked(node: onnx.NodeProto, labels: Array, scores: Array, error: float, rank: int) -> Array:
+    """Return the class at a rank behind the best, where its score is as near as errors may be."""
     axis, keeps = attribute(node, "axis", 0), attribute(node, "keepdims", 1)
     ordered = np.moveaxis(scores if node.op_type == "ArgMax" else -scores, axis, -1)
-    if ordered.shape[-1] < 2:
+    if ordered.shape[-1] <= rank:
         return labels
     best = (np.squeeze(labels, axis) if keeps else labels)[..., None]
     score = np.take_along_axis(ordered, best, -1)[..., 0]
     rest = ordered.copy()
     np.put_along_axis(rest, best, -np.inf, -1)
-    second = rest.argmax(-1)
+    for _ in range(rank - 1):
+        np.put_along_axis(rest, rest.argmax(-1)[..., None], -np.inf, -1)
     near = score - rest.max(-1) <= 2 * error
-    made = np.where(near, second, best[..., 0]).astype(labels.dtype)
+    made = np.where(near, rest.argmax(-1), best[..., 0]).astype(labels.dtype)
     return np.expand_dims(made, axis) if keeps else made
 
 

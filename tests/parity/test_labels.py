@@ -56,6 +56,15 @@ def test_a_tie_takes_the_second_best_alone(
     assert judged(text, [SCORES + 2], swapped(places)).passed is passed
 
 
+@pytest.mark.parametrize(("label", "passed"), [(0, True), (1, True), (2, True), (3, False)])
+def test_of_three_near_each_other_each_is_right(label: int, passed: bool) -> None:
+    scores = np.array([[1, 1 + 1e-6, 1 - 1e-6, 0.5]], np.float32)
+    text = """g (float[1, 4] given) => (int64[1, 1] y) <float o = {1}> {
+        x = Mul(given, o) y = ArgMax <axis = 1> (x)
+    }"""
+    assert judged(text, [scores], swapped({0: label})).passed is passed
+
+
 def test_each_of_several_labels_has_scores_of_its_own() -> None:
     text = (
         "g (float[4, 3] x, float[4, 3] z) => (int64[8, 1] y) <float far = {1000000}>"
