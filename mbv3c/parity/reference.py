@@ -26,6 +26,9 @@ from mbv3c.parity.running import session as session
 from mbv3c.parity.scales import scale_of
 from mbv3c.parity.tolerance import TOLERANCES
 
+# What is allowed of the range of floats behind rounded ones: as if they had 255 steps themselves.
+_OF_STEPS = TOLERANCES["int8"].steps / 255
+
 
 @dataclass(frozen=True)
 class ReferenceOutput:
@@ -106,7 +109,9 @@ def run_reference(
     steps = {name: _step(model, name, scales[name]) for name in names}
     own = [output.name for output in model.graph.output]
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-    halves, rounding = computed_in_half(model), TOLERANCES["fp16"].of_range
+    halves, behind = computed_in_half(model), behind_integers(model)
+    left = dict.fromkeys(halves, TOLERANCES["fp16"].of_range)
+    left |= {name: _OF_STEPS for name in behind if steps.get(name) is None}
     conditioning = Conditioning(asked)
     for x, arrays in zip(inputs, computed, strict=True):
         outputs = dict(zip(names, arrays, strict=True))
@@ -126,7 +131,7 @@ def run_reference(
                 axes.get(name),
                 steps[name],
                 scales[name],
-                rounding if name in halves else 0.0,
+                left.get(name, 0.0),
                 doubt=None
                 if quantized or name in halves
                 else OutputDoubt(doubtful, name, outputs[name], scales[name]),
@@ -255,6 +260,20 @@ def computed_in_half(model: onnx.ModelProto) -> set[str]:
         if any(name in depending for name in node.input) or any(
             types.get(name) in half for name in node.output
         ):
+            depending.update(filter(None, node.output))
+    return depending
+
+
+def behind_integers(model: onnx.ModelProto) -> set[str]:
+    """Return the floats of a quantized model that are computed from rounded ones.
+
+    One value that lies at a tie moves them, too, though they have no steps themselves.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    depending: set[str] = set()
+    for node in model.graph.node:
+        rounded = node.op_type == "DequantizeLinear" and node.input[0] not in stored
+        if rounded or any(name in depending for name in node.input):
             depending.update(filter(None, node.output))
     return depending
 

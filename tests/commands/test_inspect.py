@@ -50,6 +50,7 @@ def test_json(small_file: Path) -> None:
     }
     assert found["architecture"] == {
         "recognized": True,
+        "network": "mobilenet_v3",
         "variant": "small",
         "width": 1.0,
         "width_rule": None,

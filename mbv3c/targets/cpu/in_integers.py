@@ -48,8 +48,8 @@ def computed_in_integers(model: onnx.ModelProto) -> frozenset[str]:
 def _reads_integers(node: onnx.NodeProto, graph: Graph, integers: set[str]) -> bool:
     """Say whether a node without weights has an integer kernel, and integers to read."""
     x = node.input[0] if node.input else ""
-    if node.op_type in RENAMES:
-        return x in integers
+    if node.op_type in RENAMES or (node.op_type == "Cast" and not graph.is_float(x)):
+        return x in integers  # a frame's pixels have steps of 1 as they come
     if not node.output or not graph.is_float(node.output[0]):
         return False
     if node.op_type == "GlobalAveragePool":
