@@ -59,6 +59,17 @@ def test_last_bits_that_decide_widen_the_tolerance() -> None:
     assert 1e-5 < reference.spread < 1e-3
 
 
+def test_floats_behind_integers_may_move_by_steps() -> None:
+    """Neither the quantized output nor the one that reads the input as it is: they have none."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 8] x) => (float[1, 8] a, float[1, 8] b, float[1, 8] c)
+        <float s = {0.1}, int8 z = {0}> {
+            q = QuantizeLinear(x, s, z) a = DequantizeLinear(q, s, z) b = Sigmoid(a) c = Sigmoid(x)
+        }"""
+    (outputs,) = run_reference(onnx.parser.parse_model(text), [np.ones((1, 8), np.float32)])
+    assert [round(output.rounding * 255) for output in outputs] == [0, 2, 0]
+
+
 def test_gives_every_output_by_name_with_its_class_axis() -> None:
     model = graph(
         "g (float[1, 2, 4] x) => (float[1, 2, 4] boxes, float[1, 8] scores)"
