@@ -223,7 +223,7 @@ def test_lanes_are_as_in_numpy(tmp_path: Path) -> None:
     wanted = np.concatenate([x + x, chosen]).astype(np.int8)
     for flags in ((), ("-DNET_PLAIN",)):
         made = tmp_path / f"{len(flags)}.so"
-        zig("cc", "-shared", "-fPIC", "-O1", *STRICT, *flags, "-o", made, source)
+        zig("cc", "-shared", "-nostdlib", "-fPIC", "-O1", *STRICT, *flags, "-o", made, source)
         y = np.zeros(32, np.int8)
         pointers = (ctypes.c_void_p(each.ctypes.data) for each in (x, table, y))
         ctypes.CDLL(str(made)).net_odd(*pointers)
