@@ -1,4 +1,7 @@
-"""Every command line in README and docs is one that mbv3c takes; nothing of it is run here."""
+"""Every command line in README and docs is one that mbv3c takes, and every link leads somewhere.
+
+Nothing is run here.
+"""
 
 import re
 import shlex
@@ -15,7 +18,10 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("examples/*/*.md")),
+    *sorted(ROOT.glob("benchmarks/*.md")),
 ]
+LINK = re.compile(r"\]\((?!https?:)([^)\s#]*)#?([^)\s]*)\)")
 LINE = re.compile(r"^(?: {4}|\s*- run: )(?:\S+=\S+ )*(?:\S*/)?mbv3c (.+)$", re.MULTILINE)
 IN_TEXT = re.compile(r"`mbv3c ([^`]+)`")
 
@@ -68,3 +74,17 @@ def test_a_line_is_taken(page: str, line: str) -> None:
 def test_options_in_the_text_are_there(page: Path) -> None:
     for line in IN_TEXT.findall(page.read_text()):
         assert unknown_options(line) == set(), line
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    lines = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for name, anchor in LINK.findall(page.read_text()):
+        place = (page.parent / name).resolve() if name else page
+        assert place.exists(), name
+        assert not anchor or anchor in headings(place), f"{name}#{anchor}"

@@ -1,8 +1,9 @@
-/* Reads a binary PPM image, runs the network on it, and prints the five best classes.
+/* Reads a binary PPM image, runs the network on it, and prints the best classes.
  *
  * The image is scaled to the network's input by taking the nearest pixel. A network that was compiled
  * with --input-type uint8 takes the pixels as they are. For others they are normalised with ImageNet's
- * mean and standard deviation, as MobileNetV3's trained weights expect them. */
+ * mean and standard deviation, as MobileNetV3's trained weights expect them. With --outputs top5 the
+ * network itself finds the best classes. */
 
 #include <stdint.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 enum { CHANNELS = 3, SHOWN = 5 };
 
 #ifdef NETWORK_INPUT_FRAME_SHAPE
-static const int shape[] = NETWORK_INPUT_FRAME_SHAPE; /* 1, height, width, channels */
+static const int shape[] = NETWORK_INPUT_FRAME_SHAPE; /* 1, height, width, channels: nhwc */
 enum { ROWS = 1, COLUMNS = 2, ELEMENTS = NETWORK_INPUT_FRAME_ELEMENTS };
 #else
 static const int shape[] = NETWORK_INPUT_INPUT_SHAPE; /* 1, channels, height, width */
@@ -22,8 +23,39 @@ enum { ROWS = 2, COLUMNS = 3, ELEMENTS = NETWORK_INPUT_INPUT_ELEMENTS };
 
 /* All memory of the program. The arena is aligned by its type. */
 static network_input_t input[ELEMENTS];
-static network_output_t output[NETWORK_CLASSES];
 static _Alignas(NETWORK_ARENA_ALIGNMENT) unsigned char arena[NETWORK_ARENA_BYTES];
+
+#ifdef NETWORK_OUTPUT_CLASSES_ELEMENTS /* compiled with --outputs top5: the network sorts */
+enum { BEST = NETWORK_OUTPUT_CLASSES_ELEMENTS };
+static float scores[BEST];
+static int64_t classes[BEST];
+
+/* Runs the network, and puts the best classes and their scores into `classes` and `scores`. */
+static int classify(void) {
+  network_output_t output = {scores, classes};
+  return network_run(input, &output, arena);
+}
+#else
+enum { BEST = NETWORK_CLASSES < SHOWN ? NETWORK_CLASSES : SHOWN };
+static network_output_t output[NETWORK_CLASSES];
+static float scores[BEST];
+static int64_t classes[BEST];
+
+/* Runs the network, and puts the best classes and their scores into `classes` and `scores`. */
+static int classify(void) {
+  const int code = network_run(input, output, arena);
+  for (int place = 0; code == NETWORK_OK && place < BEST; ++place) {
+    int best = 0;
+    for (int at = 1; at < NETWORK_CLASSES; ++at) {
+      if (output[at] > output[best]) best = at;
+    }
+    classes[place] = best;
+    scores[place] = output[best];
+    output[best] = -1e30f;
+  }
+  return code;
+}
+#endif
 
 /* Puts a pixel where the network takes it. */
 static void put(const uint8_t *pixel, int row, int column) {
@@ -97,22 +129,18 @@ int main(int count, char **arguments) {
     fprintf(stderr, "%s: no binary PPM image with 8 bits a channel\n", arguments[1]);
     return 1;
   }
-  const int code = network_run(input, output, arena);
+  const int code = classify();
   if (code != NETWORK_OK) {
     fprintf(stderr, "network_run returned %d\n", code);
     return 1;
   }
-  for (int shown = 0; shown < SHOWN && shown < NETWORK_CLASSES; ++shown) {
-    int best = 0;
-    for (int at = 1; at < NETWORK_CLASSES; ++at) {
-      if (output[at] > output[best]) best = at;
-    }
+  for (int place = 0; place < BEST; ++place) {
+    const int found = (int)classes[place];
 #ifdef NETWORK_LABELS /* compiled with --labels */
-    printf("class %d, %s: %g\n", best, network_labels[best], output[best]);
+    printf("class %d, %s: %g\n", found, network_labels[found], scores[place]);
 #else
-    printf("class %d: %g\n", best, output[best]);
+    printf("class %d: %g\n", found, scores[place]);
 #endif
-    output[best] = -1e30f;
   }
   return 0;
 }

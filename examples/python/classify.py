@@ -1,7 +1,7 @@
 """Run a C library from Python with nothing but ctypes and the standard library.
 
-    cc -shared -o libnetwork.so -Wl,--whole-archive BUNDLE/c/lib/libnetwork.a
-    python classify.py libnetwork.so BUNDLE/c/include/network.h
+    cc -shared -o network.so -Wl,--whole-archive BUNDLE/c/lib/libnetwork.a -Wl,--no-whole-archive
+    python classify.py network.so BUNDLE/c/include/network.h
 
 The library was compiled by `mbv3c compile MODEL --target host_cpu --artifact c --prefix network`,
 for a network that takes one image of fp32 and gives one vector of fp32.

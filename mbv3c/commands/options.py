@@ -59,7 +59,7 @@ model_options = all_of(
     ),
     click.option("--width-rule", help="torchvision or tensorflow.  [default: torchvision]"),
     click.option("--padding", help="symmetric or same (TensorFlow).  [default: symmetric]"),
-    click.option("--minimalistic", is_flag=True, default=None, help="No SE, ReLU, 3x3."),
+    click.option("--minimalistic", is_flag=True, default=None, help="No SE; only ReLU and 3x3."),
     click.option("--dilated", is_flag=True, default=None, help="Output stride 16."),
     click.option("--reduced-tail", is_flag=True, default=None, help="Half the last stage."),
     click.option(

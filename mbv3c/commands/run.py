@@ -21,7 +21,7 @@ from mbv3c.commands.trusting import place_and_trust, running_options
 @click.argument("bundle", type=PATH)
 @click.option("--input", "source", type=PATH, required=True, help=".npy, .npz or an image.")
 @preparing_options
-@click.option("-o", "--output", type=PATH, required=True)
+@click.option("-o", "--output", type=PATH, required=True, help=".npy or .npz to write.")
 @click.option("--raw", is_flag=True, help="Of a detector: its outputs as they are.")
 @click.option(
     "--score-threshold", type=float, help="Least score of a detection.  [default: 0.001]"
@@ -35,7 +35,10 @@ from mbv3c.commands.trusting import place_and_trust, running_options
 def run(
     bundle: Path, source: Path, output: Path, raw: bool, force: bool, as_json: bool, **given: Any
 ) -> None:
-    """Run one inference: fp32 .npy in, .npy out, or .npz with every output by its name.
+    """Run one inference on an array or an image.
+
+    One output becomes a .npy file, several a .npz file with each by its name. Of a
+    bundle that `compile --outputs top5` or `--labels` made, the best classes are printed, too.
 
     A device or a pipe as --output, such as /dev/null, takes several outputs as one .npz.
 

@@ -70,7 +70,7 @@ _LIMITS = {
     "min_psnr": "Limit: least PSNR in dB.",
     "min_snr": "Limit: least SNR in dB.",
     "min_top1": "Limit: least share of equal largest classes, from 0 to 1.",
-    "min_top5": "Limit: the same of the five largest.",
+    "min_top5": "Limit: least share of the five largest classes in common.",
 }
 _ALLOWED = {"max_slowdown": "slowdown", "max_growth": "growth", "max_error_growth": "error"}
 _FILES = (*("save_outputs", "check", "report", "baseline", "latency"), *("junit", "plot", "html"))

@@ -1,8 +1,10 @@
 """A bundle's model.so run by the sources that `compile --artifact app` writes."""
 
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +218,16 @@ def test_ends_are_described(printed: list[str]):
     assert r"input \xe4 *\/ image float32 of rank 4, 1024 bytes" in printed
     assert "input vector float32 of rank 2, 16 bytes" in printed
     assert "2 outputs, 0 behind" in printed
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
+def test_cmake_says_that_it_wants_the_runtime(bundle: Path, tmp_path: Path):
+    build = ["cmake", "-S", bundle / "app", "-B", tmp_path / "build"]
+    done = subprocess.run(build, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "give -DSITE=FOLDER" in " ".join(done.stderr.split())
+    site = sysconfig.get_path("platlib")  # and the folder of the build is as the error left it
+    subprocess.run([*build, f"-DSITE={site}"], check=True, capture_output=True, timeout=120)
 
 
 def test_every_file_is_what_the_model_gives(bundle: Path, tmp_path: Path):

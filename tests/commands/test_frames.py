@@ -3,6 +3,9 @@
 import ctypes
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from tests.ends.camera import (
     outputs,
 )
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "c"
 ASKED = ("--input-type", "uint8", "--channel-order", "bgr", "--mean", "0.5", "--outputs")
 ENDS = Ends(Frame("NHWC", "BGR", Overrides(mean=(0.5,) * 3)), Outputs(softmax=True, top=1), LABELS)
 
@@ -41,10 +45,10 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
         onnx.save(classifier(), folder / "camera.onnx")
         (folder / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
         Image.fromarray(frame()[0]).save(folder / "seen.png")
-        options = (*ASKED, "softmax,top1", "--labels", folder / "labels.txt", "--artifact", "c")
+        options = (*ASKED, "softmax,top1", "--labels", folder / "labels.txt")
         done = mbv3c(
             *("compile", folder / "camera.onnx", "--target", "host_cpu", "--tune-logs", "none"),
-            *(*options, "-o", folder / "bundle"),
+            *(*options, "--artifact", "c", "--prefix", "network", "-o", folder / "bundle"),
         )
         assert done.returncode == 0, done.stderr
         assert "the C library gives equal bits" in done.stdout
@@ -90,28 +94,48 @@ def test_accuracy_is_measured_by_the_best_classes(camera: Path) -> None:
 
 def test_a_c_library_names_its_classes(camera: Path, tmp_path: Path) -> None:
     header = next((camera / "bundle" / "c" / "include").glob("*.h")).read_text()
-    assert f"#define CAMERA_LABELS {CLASSES}\nextern const char *const camera_labels[" in header
-    assert "typedef uint8_t camera_input_t;" in header
-    shared, archive = tmp_path / "camera.so", camera / "bundle" / "c" / "lib" / "libcamera.a"
+    assert f"#define NETWORK_LABELS {CLASSES}\nextern const char *const network_labels[" in header
+    assert "typedef uint8_t network_input_t;" in header
+    shared, archive = tmp_path / "camera.so", camera / "bundle" / "c" / "lib" / "libnetwork.a"
     whole = ("-Wl,--whole-archive", str(archive), "-Wl,--no-whole-archive")
     # A C library would have to be built by zig first.
     run_zig(["cc", "-shared", "-nostdlib", "-o", str(shared), *whole], "linking a test")
     ctypes.CDLL("libm.so.6", ctypes.RTLD_GLOBAL)
-    table = (ctypes.c_char_p * CLASSES).in_dll(ctypes.CDLL(str(shared)), "camera_labels")
+    table = (ctypes.c_char_p * CLASSES).in_dll(ctypes.CDLL(str(shared)), "network_labels")
     assert tuple((name or b"").decode() for name in table) == LABELS
+
+
+def test_the_example_in_c_takes_frames_and_prints_the_best_classes(
+    camera: Path, tmp_path: Path
+) -> None:
+    folder, image = tmp_path / "c", tmp_path / "image.ppm"
+    shutil.copytree(EXAMPLE, folder)
+    (tmp_path / "bundle").symlink_to(camera / "bundle")  # make knows no path with spaces
+    compiler = "cc" if shutil.which("cc") else f"{sys.executable} -m ziglang cc"
+    given = (f"BUNDLE={tmp_path / 'bundle'}", f"CC={compiler}", "CFLAGS=-Wall -Wextra -Werror")
+    subprocess.run(["make", "-s", "-C", folder, *given], check=True, timeout=300)
+    # The pixels go in as they are, and this bundle takes blue first.
+    header = f"P6 {SIDE} {SIDE} 255\n".encode()
+    image.write_bytes(header + np.ascontiguousarray(frame()[..., ::-1]).tobytes())
+    program = [folder / "classify", image]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, timeout=60)
+    (scores,) = outputs(classifier(), converted(frame(), (0.5,) * 3))
+    best = int(scores[0].argmax())
+    assert done.stdout.startswith(f"class {best}, {LABELS[best]}: ")
+    assert len(done.stdout.splitlines()) == 1
 
 
 def test_another_name_of_a_class_is_found(camera: Path, tmp_path: Path) -> None:
     last = LABELS[-1].encode()
 
     def change(copied: Path, manifest: dict[str, Any]) -> None:
-        archive = copied / "c" / "lib" / "libcamera.a"
+        archive = copied / "c" / "lib" / "libnetwork.a"
         raw = archive.read_bytes()
         assert raw.count(last + b"\0") == 1
         archive.write_bytes(raw.replace(last + b"\0", last[::-1] + b"\0"))
 
     found = differing(changed(camera / "bundle", tmp_path, change))
-    assert found == ("c/lib/libcamera.a: its names of classes are not the model's",)
+    assert found == ("c/lib/libnetwork.a: its names of classes are not the model's",)
 
     def say_otherwise(copied: Path, manifest: dict[str, Any]) -> None:
         manifest["model"]["metadata"]["mbv3c.labels"] = json.dumps(LABELS[::-1])

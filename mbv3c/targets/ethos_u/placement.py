@@ -10,6 +10,7 @@ from mbv3c.targets.ethos_u.manifest import PlacementRecord
 _SHOWN = 3  # operators in one message
 _SHOWN_CHARACTERS = 100  # of names in one message, if they are more than one
 _ELSE = "use another target, such as arm_cpu with --precision int8"
+_BESIDE = "let a Cortex-M compute it (--artifact c)"
 
 
 class PlacementError(ModelError):
@@ -45,11 +46,12 @@ def npu_part(parts: Partition, *, explain: bool = False) -> Region:
     left = parts.awaited or parts.on_cpu
     listed = _listed([f"{node.kind} ({node.name})" for node in left]) or "everything"
     why = left[0].stay if left else None
-    reason, change = (f": {why.why}", f"{why.change}, or {_ELSE}") if why else ("", _ELSE)
     if parts.regions:
         start = "in front of the NPU's part or inside it there would be"
+        other = f"{_BESIDE}, or {_ELSE}"
     else:
-        start = "the NPU can compute nothing of this network"
+        start, other = "the NPU can compute nothing of this network", _ELSE
+    reason, change = (f": {why.why}", f"{why.change}, or {other}") if why else ("", other)
     table = "".join(
         f"\n{line}" for line in costs([placed(node) for node in left] if explain else [])
     )

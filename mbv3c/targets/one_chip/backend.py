@@ -186,9 +186,10 @@ def _with_firmware(bundle: Bundle, described: Description) -> Description:
     if record is None:
         return described
     parts = ", ".join(part.on.upper() for part in record.parts)
+    needs = f"; it needs {', '.join(record.needs)}" if record.needs else ""
     lines = [
         *described.lines,
-        f"C library {record.header}, {record.archive} for {record.host}: {parts}",
+        f"C library {record.header}, {record.archive} for {record.host}: {parts}{needs}",
         f"flash: {record.flash_bytes:,} bytes; SRAM: {record.sram_bytes:,} bytes: arena "
         f"({record.arena_bytes:,}), inputs, outputs, and {record.stack_bytes:,} of stack",
     ]
