@@ -36,7 +36,7 @@ def sentences(parity: dict[str, Any]) -> list[str]:
         f"{agreement}, over {len(parity['inputs'])} inputs",
         f"  QDQ (onnxruntime) against TOSA: {parity['qdq_against_tosa_lsb']} LSB at most "
         f"(allowed {parity['qdq_against_tosa_allowed_lsb']:.0f})",
-        f"  the same, each of {alone['count']} operators by itself: {alone['lsb']} LSB at most "
+        f"  each of {alone['count']} operators by itself: {alone['lsb']} LSB at most "
         f"(allowed {alone['allowed_lsb']}), in {alone['worst']}"
         f"{'' if parity['same_tosa'] else '; the TOSA file is NOT what QDQ lowers to'}",
         f"  TOSA against the command stream: {streams[parity['stream_bit_equal']]}",

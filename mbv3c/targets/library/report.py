@@ -117,9 +117,11 @@ def float_lines(kernels: Sequence[KernelRecord]) -> list[str]:
     share = sum(kernel.madds for kernel in left) / total
     nodes = [node for kernel in left for node in kernel.nodes]
     more = f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
+    them = "1 kernel with" if len(left) == 1 else f"{len(left)} kernels with"
+    compute = "computes" if len(left) == 1 else "compute"
     return [
-        f"{'WARNING: ' if share > _MUCH else ''}{len(left)} kernels with {share:.1%} of the "
-        f"multiply-adds compute in fp32: {', '.join(nodes[:_SHOWN])}{more}"
+        f"{'WARNING: ' if share > _MUCH else ''}{them} {share:.1%} of the multiply-adds "
+        f"{compute} in fp32: {', '.join(nodes[:_SHOWN])}{more}"
     ]
 
 
