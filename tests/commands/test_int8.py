@@ -134,5 +134,5 @@ def test_activations_of_16_bits_compute_in_fp32_and_that_is_said(tmp_path: Path)
     done = mbv3c("compile", tmp_path / "model.onnx", *options)
     assert done.returncode == 0, done.stderr
     assert (
-        "WARNING: 1 kernels with 100.0% of the multiply-adds compute in fp32: one" in done.stdout
+        "WARNING: 1 kernel with 100.0% of the multiply-adds computes in fp32: one" in done.stdout
     )
