@@ -137,12 +137,11 @@ def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimF
         scale = emit.argument("scale", (n,), "float32")
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (m, shape.outputs), "int8")
-        runs = emit.panels(n, VECTOR, tile.vectors)
+        runs = _runs(shape, tile)
         parallel = processor.worthwhile(shape.madds)
 
         def emit_tile(row: Expr, run: Panels, column: Expr) -> None:
-            last = run is runs[-1] and run.count == 1
-            kept = shape.outputs - run.first if last else run.columns
+            kept = shape.outputs - run.first if run is runs[-1] else run.columns
             buffers = (x, w, bias, scale, table, y)
             _tile(shape, processor, buffers, row, tile.rows, column, run.widths, kept)
 
@@ -151,6 +150,15 @@ def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimF
         )
 
     return emit.build_kernel("integer_pointwise", body)
+
+
+def _runs(shape: IntegerPointwise, tile: Tile) -> list[Panels]:
+    """Return the panels; one with columns that are no outputs stands by itself."""
+    *before, last = emit.panels(shape.columns, VECTOR, tile.vectors)
+    if shape.outputs == shape.columns or last.count == 1:
+        return [*before, last]
+    others = replace(last, count=last.count - 1)
+    return [*before, others, Panels(last.first + others.count * last.columns, last.widths, 1)]
 
 
 def _tile(
