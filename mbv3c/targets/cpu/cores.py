@@ -15,10 +15,10 @@ from tvm.target import codegen
 from mbv3c.targets.library.target import LibraryTarget, tvm_target
 
 # How a processor multiplies integers: as LLVM compiles plain products, by NEON's widening products
-# (`smlal`), by NEON's dot products of four int8 (`sdot`, an option of Armv8.2), by the dot
-# products of AVX-512 VNNI (`vpdpbusd`), on Cortex-M by pairs of int16 (`smlad`) or by Helium
-# (`vmladava`).
-INTEGERS = ("portable", "neon", "dotprod", "vnni", "smlad", "helium")
+# (`smlal`), by NEON's dot products of four int8 (`sdot`, an option of Armv8.2), by pairs of int16
+# of AVX2 (`vpmaddwd`), by the dot products of AVX-512 VNNI (`vpdpbusd`), on Cortex-M by pairs of
+# int16 (`smlad`) or by Helium (`vmladava`).
+INTEGERS = ("portable", "neon", "dotprod", "pairs", "vnni", "smlad", "helium")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ _NEON = Processor(
     integers="neon",
 )
 _DOT = replace(_NEON, fp16=True, integers="dotprod")  # Armv8.2 with both of its options
-_AVX2 = replace(_NEON, vector_bytes=32, registers=16, lane_operands=False, integers="portable")
+_AVX2 = replace(_NEON, vector_bytes=32, registers=16, lane_operands=False, integers="pairs")
+_AVX512 = replace(_AVX2, vector_bytes=64, registers=32, integers="portable")
 
 # Of x86 the first with its instructions: Haswell and Skylake-SP, by Intel's optimization manual.
 CORES = {
@@ -84,7 +85,7 @@ CORES = {
     "cortex-a76": replace(_DOT, l1_bytes=64 * _KIB),
     "neoverse-n1": replace(_DOT, l1_bytes=64 * _KIB, l2_bytes=1024 * _KIB),
     "x86-64-v3": replace(_AVX2, l2_bytes=256 * _KIB, fma_chains=10),
-    "x86-64-v4": replace(_AVX2, vector_bytes=64, registers=32, l2_bytes=1024 * _KIB),
+    "x86-64-v4": replace(_AVX512, l2_bytes=1024 * _KIB),
 }
 
 # The processor whose scheduling model LLVM has for a core. For a Cortex-A76 LLVM 19 takes that of
@@ -132,7 +133,9 @@ def _detected(target: LibraryTarget, triple_target: tvm.target.Target) -> Proces
         # under way.
         halves = target.cpu.startswith("znver")
         return replace(wide, partial_cost=0.5, fma_chains=4) if halves else wide
-    return replace(x86, vector_bytes=32 if has("avx2", triple_target) else 16)
+    if has("avx2", triple_target):
+        return replace(x86, vector_bytes=32, integers="pairs")
+    return replace(x86, vector_bytes=16)
 
 
 def _cache(level: str, kind: str) -> int | None:

@@ -58,14 +58,17 @@ def test_a_processor_has_what_the_table_says(target: CpuTarget) -> None:
     assert not codegen.llvm_cpu_has_features("avx512vnni", resolved)
 
 
-@pytest.mark.parametrize(("target", "bytes_", "registers"), [(AVX2, 32, 16), (AVX512, 64, 32)])
+@pytest.mark.parametrize(
+    ("target", "bytes_", "registers", "integers"),
+    [(AVX2, 32, 16, "pairs"), (AVX512, 64, 32, "portable")],
+)
 def test_kernels_do_not_depend_on_the_machine_that_compiles(
-    target: CpuTarget, bytes_: int, registers: int
+    target: CpuTarget, bytes_: int, registers: int, integers: str
 ) -> None:
     known = processor_of(target)
     assert known == CORES[target.cpu]
     assert (known.vector_bytes, known.registers) == (bytes_, registers)
-    assert (known.lane_operands, known.fp16, known.integers) == (False, False, "portable")
+    assert (known.lane_operands, known.fp16, known.integers) == (False, False, integers)
 
 
 def test_what_this_machine_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

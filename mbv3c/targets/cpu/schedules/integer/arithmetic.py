@@ -21,7 +21,6 @@ from mbv3c.targets.cpu.cores import Processor
 VECTOR = 16  # int8 values that are rounded at once
 GROUP = 4  # products that a dot product adds
 PAIR = 2  # products of int16 that AVX2 adds
-_AVX2 = 32  # bytes of its registers
 _NEON = ("neon", "dotprod")
 _OFFSET = -0x7F7F7F80  # 0x80808080 in int32: added to four int8 without a carry makes them uint8
 _TABLE = 256
@@ -57,8 +56,7 @@ def has_dot(processor: Processor) -> bool:
 
 def has_pairs(processor: Processor) -> bool:
     """Say whether sums of two products of int16 (`vpmaddwd`) are what it computes best."""
-    avx2 = processor.vector_bytes == _AVX2 and not processor.lane_operands
-    return processor.integers == "portable" and avx2
+    return processor.integers == "pairs"
 
 
 def is_cortex_m(processor: Processor) -> bool:

@@ -33,9 +33,13 @@ from tests.targets.cpu.schedules.integer.kernels import (
 )
 
 
-def call(shape: IntegerPointwise, tile: Tile, zero: int, machine: Processor) -> Call:
+def call(
+    shape: IntegerPointwise, tile: Tile, zero: int, machine: Processor, extreme: int | None = None
+) -> Call:
     x = integers(shape.rows, shape.inputs)
     w = weights(shape.outputs, shape.inputs)
+    if extreme is not None:
+        x[:], w[:] = extreme, extreme
     bias, scale = biases(shape.outputs), factors(shape.outputs, shape.inputs)
     sums = (x.astype(np.int64) - zero) @ w.astype(np.int64).T + bias
     shifted = bias + integer.correction(zero, w.sum(1, dtype=np.int64), machine)
@@ -53,7 +57,7 @@ def call(shape: IntegerPointwise, tile: Tile, zero: int, machine: Processor) -> 
 @given(
     rows=st.sampled_from([1, 2, 5, 7, 17, 49]),
     inputs=st.sampled_from([4, 5, 7, 16, 21, 40, 67]),
-    width=st.sampled_from([1, 3, 8, 10, 16, 21, 40, 67]),
+    width=st.sampled_from([1, 3, 8, 10, 16, 21, 31, 40, 67]),
     output=outputs(),
     zero=ZEROS,
     data=st.data(),
@@ -69,12 +73,24 @@ def test_any_shape_and_tile(
 
 @pytest.mark.skipif(HOST.vector_bytes < 32, reason="this processor has no AVX2")
 def test_pairs_of_avx2() -> None:
-    """The last of an odd number of inputs, and sums that fill half a register."""
-    machine = replace(PLAIN, vector_bytes=32, registers=16)
+    """The last of an odd number of inputs, sums that fill half a register, and the largest."""
+    plain = replace(PLAIN, vector_bytes=32, registers=16)
+    machine = replace(plain, integers="pairs")
     shapes = [IntegerPointwise(3, inputs, 20, Requantization(-3)) for inputs in (5, 16)]
     calls = [call(one, integer_pointwise.default(one, machine), 31, machine) for one in shapes]
+    largest = IntegerPointwise(2, 5, 12, Requantization(0))
+    tile = integer_pointwise.default(largest, machine)
+    calls += [call(largest, tile, 0, machine, extreme) for extreme in (-128, 127)]
     assert all("x86.avx2.pmadd.wd" in str(one.function) for one in calls)
     check(calls)
+    written = integer_pointwise.generate(largest, tile, plain)
+    assert "x86" not in str(written)  # C11 has none of its instructions
+
+
+def test_no_column_is_written_that_is_no_output() -> None:
+    """Of panels that are alike, the last has a column that fills up a group of four."""
+    shape = IntegerPointwise(3, 8, 31, Requantization(0))
+    check([call(shape, Tile(1, 1, order), 0, PLAIN) for order in (False, True)])
 
 
 def test_a_wrong_factor_is_seen() -> None:
