@@ -9,7 +9,7 @@ FOLDER = "c"  # in the bundle
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _LONGEST = 60  # C guarantees 63 significant characters of an internal name
-# Keywords of C17 and C++20, and macros that the included headers may define.
+# Keywords of C23, of GNU and of C++20, and macros that the included headers may define.
 _WORDS = """
 alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl concept
 const consteval constexpr constinit continue co_await co_return co_yield decltype default
@@ -17,7 +17,8 @@ delete do double dynamic_cast else enum explicit export extern false float for f
 inline int linux long mutable namespace new noexcept not not_eq nullptr operator or or_eq
 private protected public register reinterpret_cast requires restrict return short signed sizeof
 static static_assert static_cast std struct switch template this thread_local throw true try
-typedef typeid typename union unix unsigned using virtual void volatile wchar_t while xor xor_eq
+typedef typeid typename typeof typeof_unqual union unix unsigned using virtual void volatile
+wchar_t while xor xor_eq
 """
 # Names of the standard headers: macros, and functions that no namespace may be called.
 _STANDARD = """
@@ -27,6 +28,7 @@ free fseek fwrite getc getenv gets index isalpha kill labs link listen log main 
 memcpy memmove memset mktime modf null open pause pipe pow printf putc puts qsort raise rand
 read realloc recv remove rename round scanf select send setjmp signal sin size_t sleep socket
 sqrt srand stderr stdin stdout strcmp strlen system tan time time_t tolower unlink wait write
+int16_t int32_t int64_t int8_t intptr_t ptrdiff_t uint16_t uint32_t uint64_t uint8_t uintptr_t
 """
 _RESERVED = frozenset((_WORDS + _STANDARD).split())
 

@@ -233,6 +233,25 @@ def test_lanes_are_as_in_numpy(tmp_path: Path) -> None:
 
 
 @T.prim_func
+def sums(
+    x: T.Buffer((24,), "int32"), h: T.Buffer((24,), "uint16"), typeof: T.Buffer((8,), "int32")
+):
+    T.func_attr({"mbv3c.kernel": True, "tirx.noalias": True})
+    for i in T.serial(8):
+        typeof[i] = x[i * 2 + 1] * x[i + 3] - T.Cast("int32", h[i] * h[i + 1])
+
+
+def test_sums_that_are_too_large_wrap_around() -> None:
+    """In C, one of a signed type has no meaning, and a product of two uint16_t is an int."""
+    raw = raw_kernels(tvm.IRModule({"k": sums}), tvm.target.Target(TARGET), "net")
+    text = write_function("net_k", next(iter(raw.module.functions.values())), Prelude()).text
+    assert "(int32_t)((uint32_t)(int32_t)((uint32_t)x[" in text
+    assert "(uint16_t)((uint32_t)h[" in text
+    assert "[i * 2 + 1]" in text or "[(i * 2) + 1]" in text  # an index stays
+    assert "typeof_[" in text
+
+
+@T.prim_func
 def halves(x: T.Buffer((8,), "float16"), y: T.Buffer((8,), "float16")):
     T.func_attr({"mbv3c.kernel": True, "tirx.noalias": True})
     for i in T.serial(8):

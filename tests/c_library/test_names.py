@@ -13,6 +13,7 @@ from mbv3c.errors import UsageError
         ("serving_default_input:0", "serving_default_input_0"),
         ("320", "n320"),
         ("int", "int_"),
+        ("typeof", "typeof_"),
         ("*/ int x; /*", "int_x"),
         ("картинка", ""),
         ("a" * 200, "a" * 60),

@@ -16,11 +16,12 @@ from mbv3c.c_library.c_source.nodes import (
     called,
     element_of,
     float_text,
+    is_made_of,
     is_register,
     lanes_of,
     operation_of,
 )
-from mbv3c.c_library.c_source.prelude import C_TYPES, Prelude
+from mbv3c.c_library.c_source.prelude import C_TYPES, Prelude, may_overflow, wrapped
 from mbv3c.errors import ToolError
 
 _ATOM = re.compile(r"\w+|\w+\[\w+\]|-?[0-9][0-9a-fx.p+-]*f?")
@@ -44,11 +45,13 @@ _INFIX: dict[type, str] = {
     tirx.BitwiseXor: "^",
 }
 
-# What C or the header of the kernels defines.
+# What C, also C23 and that of GNU, or the header of the kernels defines.
 _WORDS = """
 auto break case char const continue default do double else enum extern float for goto if inline
 int long register restrict return short signed sizeof static struct switch typedef union unsigned
 void volatile while k memcpy memset memmove linux unix
+alignas alignof asm bool constexpr false nullptr static_assert thread_local true typeof
+typeof_unqual
 """
 _KEPT = frozenset(_WORDS.split())
 
@@ -61,6 +64,7 @@ class Scalars:
         lines: the statements of the function so far.
         names, buffers: what variables and buffers are called.
         indices: the variables of 64 bits that only index.
+        counters: the variables that loops and constants give, of any size.
     """
 
     def __init__(self, prelude: Prelude, function: str) -> None:
@@ -70,6 +74,7 @@ class Scalars:
         self.depth = 1
         self.names: dict[Expr, str] = {}
         self.indices: set[Expr] = set()
+        self.counters: set[Expr] = set()
         self.buffers: dict[Expr, str] = {}
         self._taken: set[str] = set()
         self._is_index = 0
@@ -171,6 +176,12 @@ class Scalars:
         sign = _INFIX[type(node)]
         if sign == "%" and dtype.startswith("float"):
             return self._call_math("fmod", dtype, [a, b])
+        if (
+            may_overflow(dtype, sign)
+            and not self._is_index
+            and not is_made_of(node, self.counters)
+        ):
+            return wrapped(C_TYPES[dtype], a, sign, b)
         return self._narrowed(f"({a} {sign} {b})", dtype)
 
     def _narrowed(self, text: str, dtype: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import tvm
 from tvm import tirx
 
-from mbv3c.c_library.c_source.nodes import bare, element_of, is_adjacent, lanes_of
+from mbv3c.c_library.c_source.nodes import bare, element_of, is_adjacent, is_made_of, lanes_of
 from mbv3c.c_library.c_source.prelude import C_TYPES, Prelude
 from mbv3c.c_library.c_source.vectors import Expressions
 
@@ -117,7 +117,9 @@ class _Writer(Expressions):
 
     def _bind(self, node: Stmt) -> None:
         variable = node.var
-        if element_of(variable) == "int64" and self._only_indexes(node.value):
+        if is_made_of(node.value, self.counters):
+            self.counters.add(variable)
+        if element_of(variable) == "int64" and is_made_of(node.value, self.indices):
             with self.index():
                 text = self.value(node.value)
             self.indices.add(variable)
@@ -126,16 +128,6 @@ class _Writer(Expressions):
             text, kind = self.value(node.value), self.type_of(variable)
         self.names[variable] = self.fresh(variable.name)
         self.emit(f"const {kind} {self.names[variable]} = {text};")
-
-    def _only_indexes(self, node: Any) -> bool:
-        """Say whether an integer comes of loops and constants alone."""
-        if isinstance(node, tirx.IntImm):
-            return True
-        if isinstance(node, tirx.Var):
-            return node in self.indices
-        if type(node) in (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Mod, tirx.Min, tirx.Max):
-            return self._only_indexes(node.a) and self._only_indexes(node.b)
-        return isinstance(node, tirx.Cast) and self._only_indexes(node.value)
 
     def _store(self, node: Stmt) -> None:
         (index,), buffer, value = node.indices, node.buffer, node.value
@@ -157,6 +149,7 @@ class _Writer(Expressions):
 
     def _loop(self, node: Stmt) -> None:
         variable = node.loop_var
+        self.counters.add(variable)
         if element_of(variable) == "int64":
             self.indices.add(variable)
         with self.index():

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,17 @@ def is_adjacent(index: Expr) -> bool:
         and int(index.stride) == 1
         and is_power(lanes_of(index))
     )
+
+
+def is_made_of(node: Expr, variables: Collection[Expr]) -> bool:
+    """Say whether an integer comes of some variables and of constants alone."""
+    if isinstance(node, tirx.IntImm):
+        return True
+    if isinstance(node, tirx.Var):
+        return node in variables
+    if type(node) in (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Mod, tirx.Min, tirx.Max):
+        return is_made_of(node.a, variables) and is_made_of(node.b, variables)
+    return isinstance(node, tirx.Cast) and is_made_of(node.value, variables)
 
 
 def is_power(number: int) -> bool:

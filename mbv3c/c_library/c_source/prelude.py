@@ -55,6 +55,20 @@ $scalars
 """)
 
 
+def wrapped(kind: str, a: str, sign: str, b: str) -> str:
+    """Return a sum, difference or product of whole numbers that wraps around, as in LLVM.
+
+    In C, one that is too large for a signed type has no meaning, and a uint16_t becomes an int.
+    """
+    wide = "uint32_t" if kind == "uint16_t" else f"u{kind.lstrip('u')}"
+    return f"({kind})(({wide}){a} {sign} ({wide}){b})"
+
+
+def may_overflow(dtype: str, sign: str) -> bool:
+    """Say whether C gives an operation on a type no meaning where the result is too large."""
+    return (dtype in ("int32", "int64") and sign in "+-*") or (dtype == "uint16" and sign == "*")
+
+
 class Prelude:
     """Collects what some kernels need of vectors, and writes it.
 
@@ -128,7 +142,9 @@ class Prelude:
             if short[0] == "i":  # signed sums must not overflow in C
                 wide = self._named(f"u{short[1:]}", lanes)
                 vector = f"(({kind})(({wide})(a) {sign} ({wide})(b)))"
-            if short[0] != "f" and _BITS[short] < 32:
+            if may_overflow(dtype, sign):
+                number = wrapped(_ELEMENTS[short], "a.at[k]", sign, "b.at[k]")
+            elif short[0] != "f" and _BITS[short] < 32:
                 number = f"({_ELEMENTS[short]})({number})"
         self._add(name, f"{name}(a, b) {vector}", kind, f"{kind} a, {kind} b", number, lanes)
         return name
