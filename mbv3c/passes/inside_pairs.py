@@ -142,8 +142,10 @@ def _folded(
     factor = scale / np.sqrt(variance + given.get("epsilon", _EPSILON))
     lowest = np.iinfo(integers.dtype).min
     turned = (factor < 0).any()
-    if (factor == 0).any() or (turned and (zero.any() or (integers == lowest).any())):
+    if (factor == 0).any():
         return None
+    if turned and (lowest == 0 or zero.any() or (integers == lowest).any()):
+        return None  # some integers have no opposite
     signs = np.where(factor < 0, -1, 1).astype(integers.dtype)
     wide = integers * signs.reshape(-1, *(1,) * (integers.ndim - 1)) if turned else integers
     return [

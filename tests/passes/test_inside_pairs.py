@@ -56,8 +56,9 @@ def test_a_normalization_goes_into_the_steps(bias: str) -> None:
     [
         {"scale": np.zeros(6, np.float32)},
         {"wq": np.full((6, 4, 1, 1), -128, np.int8)},  # which has no opposite
+        {"wq": np.full((6, 4, 1, 1), 9, np.uint8), "wz": np.array(0, np.uint8)},
     ],
-    ids=["zero", "lowest"],
+    ids=["zero", "lowest", "unsigned"],
 )
 def test_what_integers_cannot_hold_stays(others: dict[str, np.ndarray]) -> None:
     model = normalised(**others)
