@@ -1,7 +1,7 @@
 """Build a network in parts, and hold the whole to the SRAM."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from mbv3c.bundle import Bundle, Golden, read_listed
 from mbv3c.c_library.golden import VECTORS
 from mbv3c.c_library.names import FOLDER
 from mbv3c.errors import BundleError, ModelError, UsageError
-from mbv3c.feeds import Array
+from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
 from mbv3c.manifest import Manifest
 from mbv3c.parity.tolerance import TOLERANCES
@@ -23,16 +23,16 @@ from mbv3c.targets.ethos_u import c_source, vela
 from mbv3c.targets.ethos_u.compiling import compiled_by_vela, npu_of, run_tosa
 from mbv3c.targets.ethos_u.devices import NpuOptions, NpuTarget
 from mbv3c.targets.ethos_u.lowering.region import Region
-from mbv3c.targets.ethos_u.made_again import entries_of, other_versions, stream_differences
+from mbv3c.targets.ethos_u.made_again import entries_of, stream_differences
 from mbv3c.targets.ethos_u.manifest import manifest_of
 from mbv3c.targets.ethos_u.memories import VELA_INI
-from mbv3c.targets.ethos_u.verdict import MadeAgain
 from mbv3c.targets.library.c_request import c_request
 from mbv3c.targets.mcu.devices import KIB
 from mbv3c.targets.mcu.firmware import bytes_of
 from mbv3c.targets.one_chip.chain import Chain
 from mbv3c.targets.one_chip.library import build_firmware
 from mbv3c.targets.one_chip.lowering import FirmwareLowered
+from mbv3c.targets.one_chip.parts import Network
 from mbv3c.targets.one_chip.record import FirmwareRecord, model_name, tosa_and_stream
 from mbv3c.targets.one_chip.vectors import write_npu_vectors
 
@@ -96,10 +96,24 @@ def _golden(lowered: FirmwareLowered, prepared: Prepared) -> tuple[Golden, dict[
         return run_tosa(network.regions[number].tosa, inputs)
 
     tensors = Chain(network, lowered.models).run(x, answer)
+    return golden_outputs(network, x, tensors), tensors
+
+
+def golden_outputs(network: Network, x: Feed, tensors: Mapping[str, Array]) -> Golden:
+    """Return the outputs among all tensors that an input gives, and how near others must be."""
     outputs = [tensors[name] for name in network.outputs]
     labels = [not np.issubdtype(y.dtype, np.floating) for y in outputs]
     allowed = [0.0 if whole else TOLERANCES["fp32"].of_range for whole in labels]
-    return Golden(x, outputs, allowed, labels), tensors
+    return Golden(x, outputs, allowed, labels)
+
+
+def scratch_of(layouts: Sequence[c_source.StreamLayout]) -> dict[str, int]:
+    """Return the bytes of every region that streams work in, by STREAM:REGION."""
+    return {
+        f"{number}:{region}": size
+        for number, layout in enumerate(layouts)
+        for region, size in sorted(layout.scratch.items())
+    }
 
 
 def _write_models(
@@ -142,13 +156,13 @@ def check_sram(
     )
 
 
-def streams_again(bundle: Bundle, device: NpuTarget, regions: Sequence[Region]) -> MadeAgain:
-    """Have vela compile the streams of a bundle once more, and compare.
+def stream_changes(bundle: Bundle, device: NpuTarget, regions: Sequence[Region]) -> Iterator[str]:
+    """Have vela compile the streams of a bundle once more, and say what of them is another.
 
     Raises:
         Mbv3cError: vela fails.
     """
-    npu, differing = manifest_of(bundle).npu, list[str]()
+    npu = manifest_of(bundle).npu
     for number, region in enumerate(regions):
         name = tosa_and_stream(number)[1]
         built = compiled_by_vela(
@@ -157,9 +171,7 @@ def streams_again(bundle: Bundle, device: NpuTarget, regions: Sequence[Region]) 
         try:
             ours = entries_of(io.BytesIO(read_listed(bundle, name)))
         except (OSError, ValueError, BundleError) as error:
-            differing.append(f"{name}: {error}")
+            yield f"{name}: {error}"
             continue
         wanted = entries_of(io.BytesIO(built.raw))
-        differing += [f"stream {number}: {text}" for text in stream_differences(ours, wanted)]
-    others = other_versions(manifest_of(bundle)) if differing else ""
-    return MadeAgain(tuple(differing), others)
+        yield from (f"stream {number}: {text}" for text in stream_differences(ours, wanted))

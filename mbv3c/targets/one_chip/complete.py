@@ -10,7 +10,7 @@ from mbv3c.targets.ethos_u.compiling import ends_of, npu_of
 from mbv3c.targets.ethos_u.manifest import NpuRecord, NpuTargetRecord
 from mbv3c.targets.ethos_u.placement import placed
 from mbv3c.targets.ethos_u.vela import Cost
-from mbv3c.targets.one_chip.building import FirmwareBuilt
+from mbv3c.targets.one_chip.building import FirmwareBuilt, scratch_of
 from mbv3c.targets.one_chip.record import OneChipManifest
 
 
@@ -25,11 +25,7 @@ def complete(manifest: Manifest, built: FirmwareBuilt, job: Job) -> OneChipManif
         inputs=tuple(end for each, at in both for end in ends_of(each.inputs, at.inputs)),
         outputs=tuple(end for each, at in both for end in ends_of(each.outputs, at.outputs)),
         constants_region=layouts[0].constants_region,
-        scratch_bytes={
-            f"{number}:{region}": size
-            for number, layout in enumerate(layouts)
-            for region, size in sorted(layout.scratch.items())
-        },
+        scratch_bytes=scratch_of(layouts),
         command_stream_bytes=sum(len(layout.commands) for layout in layouts),
         constants_bytes=sum(len(layout.constants) for layout in layouts),
         knobs=options.knobs,

@@ -1,11 +1,12 @@
 """The one archive of a network in parts: streams, kernels, and the driver that calls both."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
+from mbv3c.bundle import Golden
 from mbv3c.c_library.archive import Measured, measured
 from mbv3c.c_library.build import DRIVER_FLAGS, Designed, design, write_archive, write_sources
 from mbv3c.c_library.golden import VECTORS, write_vectors
@@ -29,6 +30,71 @@ from mbv3c.targets.one_chip.memory import ALIGNMENT, Places, plan_places
 from mbv3c.targets.one_chip.parts import Network
 from mbv3c.targets.one_chip.record import FirmwareRecord, PartRecord, model_name, tosa_and_stream
 from mbv3c.targets.one_chip.source import Firmware, driver, header
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the library of a network in parts is like, before anything is compiled.
+
+    Attributes:
+        firmware: its header and its driver.
+        cores: the libraries of the CPU's parts, by the part's number.
+    """
+
+    firmware: Firmware
+    cores: Mapping[int, Designed]
+
+
+def plan_firmware(
+    lowered: FirmwareLowered,
+    request: CLibraryRequest,
+    layouts: Sequence[c_source.StreamLayout],
+    target: NpuTarget,
+) -> Planned:
+    """Say what the library is like.
+
+    Args:
+        lowered: the parts.
+        request: what the library is for.
+        layouts: the command stream of each part of the NPU.
+        target: the NPU.
+    """
+    network, prefix, host = lowered.network, request.prefix, host_of(lowered.options.host)
+    cores: dict[int, Designed] = {}
+    for number, kernels in lowered.kernels.items():
+        part = network.parts[number]
+        reads, makes = ([network.edges[name].record() for name in side] for side in part.ends)
+        manifest = _with_ends(request.manifest, reads, makes)
+        own = replace(request, prefix=f"{prefix}_cpu{number}", labels=(), manifest=manifest)
+        cores[number] = design(kernels, tvm_target(host), own, ALIGNMENT)
+    arenas = {number: max(1, core.arena.bytes) for number, core in cores.items()}
+    places = plan_places(network, layouts, arenas)
+    streams = [
+        replace(
+            c_source.program_of(layout, target, lowered.options, region),
+            prefix=f"{prefix}_npu{number}",
+            float_io=False,
+        )
+        for number, (layout, region) in enumerate(zip(layouts, network.regions, strict=True))
+    ]
+    interfaces = {number: core.interface for number, core in cores.items()}
+    interface = _interface(request, places)
+    return Planned(Firmware(interface, network, places, streams, interfaces), cores)
+
+
+def write_firmware_header(firmware: Firmware, folder: Path) -> None:
+    """Write what applications include into the folder of a bundle."""
+    include = folder / FOLDER / "include"
+    include.mkdir(parents=True)
+    (include / f"{firmware.own.prefix}.h").write_text(header(firmware))
+
+
+def write_beside(firmware: Firmware, golden: Golden, needs: Sequence[str], folder: Path) -> None:
+    """Write test vectors, and what build systems need, into the folder of a bundle."""
+    own, lib = firmware.own, folder / FOLDER / "lib"
+    write_vectors(own, golden, folder / FOLDER / VECTORS)
+    cmake_package(lib / "cmake" / own.prefix, own.prefix)
+    pkg_config(lib / "pkgconfig", own, needs)
 
 
 def build_firmware(
@@ -64,45 +130,19 @@ def _built(
 ) -> FirmwareRecord:
     network, prefix, host = lowered.network, request.prefix, host_of(lowered.options.host)
     machine = zig_machine(host.triple, host.cpu)
-    cores: dict[int, Designed] = {}
-    for number, kernels in lowered.kernels.items():
-        part = network.parts[number]
-        reads, makes = ([network.edges[name].record() for name in side] for side in part.ends)
-        manifest = _with_ends(request.manifest, reads, makes)
-        own = replace(request, prefix=f"{prefix}_cpu{number}", labels=(), manifest=manifest)
+    planned = plan_firmware(lowered, request, layouts, target)
+    firmware, cores, places = planned.firmware, planned.cores, planned.firmware.places
+    for number, made in cores.items():
         (place / str(number)).mkdir()
-        made = design(kernels, tvm_target(host), own, ALIGNMENT)
-        write_sources(made, kernels, tvm_target(host), place / str(number))
-        (place / f"{own.prefix}.h").write_text(c_header(made.interface))
-        cores[number] = made
-    arenas = {number: max(1, core.arena.bytes) for number, core in cores.items()}
-    places = plan_places(network, layouts, arenas)
-    streams = [
-        replace(
-            c_source.program_of(layout, target, lowered.options, region),
-            prefix=f"{prefix}_npu{number}",
-            float_io=False,
-        )
-        for number, (layout, region) in enumerate(zip(layouts, network.regions, strict=True))
-    ]
-    interface = _interface(request, places)
-    firmware = Firmware(
-        interface,
-        network,
-        places,
-        streams,
-        {number: core.interface for number, core in cores.items()},
-    )
+        write_sources(made, lowered.kernels[number], tvm_target(host), place / str(number))
+        (place / f"{made.interface.prefix}.h").write_text(c_header(made.interface))
     root = folder / FOLDER
-    (root / "include").mkdir(parents=True)
+    write_firmware_header(firmware, folder)
     (root / "lib").mkdir()
-    (root / "include" / f"{prefix}.h").write_text(header(firmware))
     sources, flags = _sources(firmware, place, root / "include")
     write_archive(sources, machine, place, folder / archive_of(prefix), flags)
     whole = _measured(place / "whole.o")
-    write_vectors(interface, request.golden, root / VECTORS)
-    cmake_package(root / "lib" / "cmake" / prefix, prefix)
-    pkg_config(root / "lib" / "pkgconfig", interface, whole.needs)
+    write_beside(firmware, request.golden, whole.needs, folder)
     parts = _part_records(lowered, cores, layouts, place)
     library = library_in(folder, request)
     source = main_source(library, streams_of(network, layouts))

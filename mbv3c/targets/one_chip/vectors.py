@@ -1,16 +1,19 @@
 """Test vectors in C of the NPU's calls: what each is given for the golden input, and gives."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mbv3c.feeds import Array
 from mbv3c.targets.ethos_u.c_source import StreamLayout
 from mbv3c.targets.one_chip.parts import Network
 
 _A_LINE = 24  # numbers
+_TENSOR = re.compile(r"static const int8_t tensor_[0-9]+\[[0-9]+\] = \{([-0-9, \n]*)\};")
 
 _HEADER = Template("""\
 /* What the NPU is given and gives in each call of ${prefix}_run, for the input of
@@ -85,7 +88,32 @@ def write_npu_vectors(
     words = {"prefix": prefix, "macro": prefix.upper()}
     (folder / f"{prefix}_npu_golden.h").write_text(_HEADER.substitute(words))
     source = "\n".join(_source(words, network, layouts, tensors))
-    (folder / f"{prefix}_npu_golden.c").write_text(source)
+    (folder / npu_vectors_of(prefix)).write_text(source)
+
+
+def npu_vectors_of(prefix: str) -> str:
+    """Return the name of the file with what the NPU is given and gives."""
+    return f"{prefix}_npu_golden.c"
+
+
+def tensors_in(text: str, network: Network) -> dict[str, NDArray[np.int8]] | None:
+    """Return the tensors in such a file, as they lie between two parts; None if it has others."""
+    names = _names(network)
+    found = [numbers.split(",") for numbers in _TENSOR.findall(text)]
+    try:
+        flat = [np.array([int(each) for each in row if each.strip()], np.int8) for row in found]
+        return {
+            name: array.reshape(network.edges[name].place_shape)
+            for name, array in zip(names, flat, strict=True)
+        }
+    except (ValueError, OverflowError):
+        return None
+
+
+def _names(network: Network) -> list[str]:
+    """Return the tensors that the NPU is given and gives, each once."""
+    streams = (part for part in network.parts if part.region is not None)
+    return list(dict.fromkeys(name for part in streams for name in (*part.reads, *part.makes)))
 
 
 def _source(
@@ -96,7 +124,7 @@ def _source(
 ) -> Iterator[str]:
     yield f'#include "{words["prefix"]}_npu_golden.h"'
     streams = [part for part in network.parts if part.region is not None]
-    names = dict.fromkeys(name for part in streams for name in (*part.reads, *part.makes))
+    names = _names(network)
     for number, name in enumerate(names):
         flat = np.asarray(tensors[name], np.int8).ravel().tolist()
         yield f"\nstatic const int8_t tensor_{number}[{len(flat)}] = {{"

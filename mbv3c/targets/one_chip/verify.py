@@ -31,14 +31,16 @@ from mbv3c.targets.ethos_u.devices import NpuTarget
 from mbv3c.targets.ethos_u.host_parity import HostParity, OutputsAndIntegers
 from mbv3c.targets.ethos_u.lowering.device_graph import device_graph
 from mbv3c.targets.ethos_u.lowering.partition import partition
-from mbv3c.targets.ethos_u.manifest import manifest_of
-from mbv3c.targets.ethos_u.verdict import OperatorsAlone
+from mbv3c.targets.ethos_u.made_again import other_versions
+from mbv3c.targets.ethos_u.manifest import manifest_of, options_of
+from mbv3c.targets.ethos_u.verdict import MadeAgain, OperatorsAlone
 from mbv3c.targets.ethos_u.verify import Seen, check_stream, operators_alone, steps_of
 from mbv3c.targets.mcu.kit import require_kit
 from mbv3c.targets.one_chip.board import FirmwareRunner, host_of
-from mbv3c.targets.one_chip.building import streams_again
+from mbv3c.targets.one_chip.building import stream_changes
 from mbv3c.targets.one_chip.chain import Answer, Chain, Remembered
-from mbv3c.targets.one_chip.lowering import in_parts, kernels_of
+from mbv3c.targets.one_chip.files import other_files
+from mbv3c.targets.one_chip.lowering import FirmwareLowered, in_parts, kernels_of
 from mbv3c.targets.one_chip.memory import ALIGNMENT
 from mbv3c.targets.one_chip.parts import Network
 from mbv3c.targets.one_chip.record import library_of, model_name, record_of, tosa_and_stream
@@ -54,8 +56,16 @@ class Subject:
 
     bundle: Bundle
     device: NpuTarget
-    network: Network
-    models: Mapping[int, onnx.ModelProto]
+    lowered: FirmwareLowered
+
+    @property
+    def network(self) -> Network:
+        return self.lowered.network
+
+    @property
+    def models(self) -> Mapping[int, onnx.ModelProto]:
+        """The parts of the CPU, by the number of the part."""
+        return self.lowered.models
 
     def tosa(self, number: int) -> bytes:
         return read_listed(self.bundle, tosa_and_stream(number)[0])
@@ -86,8 +96,25 @@ def verify(
     if found.stream_equal is not False:
         firmware = _on_board(subject, inputs[:_ON_BOARD], interpreted=found.stream_equal)
     firmware = replace(firmware, other_constants=tuple(other_constants(subject)))
-    made = streams_again(bundle, device, subject.network.regions) if again else None
+    made = None
+    if again:
+        progress("writing the files in C once more")
+        made = made_again(subject)
     return replace(found, firmware=firmware, again=made)
+
+
+def made_again(subject: Subject) -> MadeAgain:
+    """Make the files of a bundle once more, and compare.
+
+    Raises:
+        Mbv3cError: vela fails, or a file is damaged.
+    """
+    bundle, device = subject.bundle, subject.device
+    differing = (
+        *stream_changes(bundle, device, subject.network.regions),
+        *other_files(bundle, subject.lowered, device),
+    )
+    return MadeAgain(differing, other_versions(manifest_of(bundle)) if differing else "")
 
 
 def subject_of(bundle: Bundle, device: NpuTarget) -> Subject:
@@ -96,13 +123,15 @@ def subject_of(bundle: Bundle, device: NpuTarget) -> Subject:
     Raises:
         BundleError: the bundle is damaged, or has other parts than its model gives.
     """
-    mean = manifest_of(bundle).npu.knobs.mean
+    options, record = options_of(manifest_of(bundle)), record_of(bundle)
+    options = replace(options, float_io=False, artifact="c", host=record.host)
     quantized = device_graph(read_bundled(bundle.compiled_model))
-    parts = partition(quantized, lowering(mean, device), may_cut=False)
-    subject = Subject(bundle, device, *in_parts(quantized, parts))
-    if len(subject.network.regions) != len(record_of(bundle).streams):
+    parts = partition(quantized, lowering(options.knobs.mean, device), may_cut=False)
+    network, models = in_parts(quantized, parts)
+    if len(network.regions) != len(record.streams):
         raise BundleError(f"{bundle.path} is cut into other parts than its model gives")
-    return subject
+    kernels = kernels_of(network, host_of(record.host))
+    return Subject(bundle, device, FirmwareLowered(network, parts, models, kernels, options))
 
 
 def _streams(
@@ -294,7 +323,7 @@ def other_constants(subject: Subject) -> Iterator[str]:
             symbol, data = f"{record.prefix}_npu{number}_{kind}", getattr(layout, kind)
             if archive.stored(symbol, len(data)) != data:
                 yield f"the {kind} of stream {number}"
-    for number, lowered in kernels_of(subject.network, host_of(record.host)).items():
+    for number, lowered in subject.lowered.kernels.items():
         data = constant_block(lowered, ALIGNMENT).data
         if archive.weights(f"{record.prefix}_cpu{number}", len(data)) != data:
             yield f"the weights of part {number}"

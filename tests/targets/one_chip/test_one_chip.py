@@ -1,13 +1,13 @@
 """A network that an Ethos-U and a Cortex-M55 compute in turns, as one C library."""
 
-import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,18 +15,20 @@ import pytest
 from onnx import numpy_helper
 
 from mbv3c import inference
-from mbv3c.errors import UsageError
+from mbv3c.errors import BundleError, UsageError
 from mbv3c.parity.reference import run, session
 from mbv3c.targets import open_bundle
 from mbv3c.targets.ethos_u.devices import NpuOptions
 from mbv3c.targets.mcu.kit import require_kit
 from mbv3c.targets.one_chip.backend import BACKEND
 from mbv3c.targets.one_chip.building import check_sram
+from mbv3c.targets.one_chip.files import other_files
 from mbv3c.targets.one_chip.record import firmware_of
 from mbv3c.targets.one_chip.runner import runner_of
 from mbv3c.targets.one_chip.verdict import FirmwareParity
-from mbv3c.targets.one_chip.verify import other_constants, subject_of
+from mbv3c.targets.one_chip.verify import Subject, other_constants, subject_of
 from tests.built_once import built_once
+from tests.c_library.tampering import changed, replaced
 from tests.command_line import document, mbv3c
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "ethos-u"
@@ -87,6 +89,12 @@ def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_once(tmp_path_factory, "one chip", compile_to)
 
 
+@pytest.fixture(scope="module")
+def subject(bundle: Path) -> Subject:
+    opened = open_bundle(bundle)
+    return subject_of(opened, BACKEND.device_of(opened))
+
+
 def test_it_says_what_it_is(bundle: Path) -> None:
     said = mbv3c("inspect", bundle).stdout
     assert "on the CPU, " in said
@@ -111,24 +119,58 @@ def test_it_computes_what_the_quantized_model_does(bundle: Path) -> None:
     assert "interpreter of the command stream in the place of the NPU" in ran.ran_on
 
 
-def test_a_changed_constant_is_found(bundle: Path, tmp_path: Path) -> None:
+def test_a_changed_constant_is_found(bundle: Path, subject: Subject, tmp_path: Path) -> None:
     """Change a weight of a stream that is in the archive alone."""
-    copied = tmp_path / "bundle"
-    shutil.copytree(bundle, copied)
-    archive = copied / "c" / "lib" / "libnetwork.a"
     with np.load(bundle / "model_1_vela.npz") as stream:
         weights = stream["weight_data"].tobytes()
-    data = bytearray(archive.read_bytes())
-    assert data.count(weights) == 1
-    data[data.index(weights) + len(weights) // 2] ^= 1
-    archive.write_bytes(data)
-    manifest = json.loads((copied / "manifest.json").read_text())
-    manifest["files"]["c/lib/libnetwork.a"] = sha256(data).hexdigest()
-    (copied / "manifest.json").write_text(json.dumps(manifest))
-    opened = open_bundle(copied)
-    subject = subject_of(opened, BACKEND.device_of(opened))
-    assert [*other_constants(subject)] == ["the constants of stream 1"]
-    assert [*other_constants(replace(subject, bundle=open_bundle(bundle)))] == []
+
+    def change(copied: Path, manifest: dict[str, Any]) -> None:
+        archive = copied / "c" / "lib" / "libnetwork.a"
+        data = bytearray(archive.read_bytes())
+        assert data.count(weights) == 1
+        data[data.index(weights) + len(weights) // 2] ^= 1
+        archive.write_bytes(data)
+
+    opened = open_bundle(changed(bundle, tmp_path, change))
+    assert [*other_constants(replace(subject, bundle=opened))] == ["the constants of stream 1"]
+    assert [*other_constants(subject)] == []
+
+
+def test_files_that_nothing_runs_are_written_once_more(
+    bundle: Path, subject: Subject, tmp_path: Path
+) -> None:
+    vectors, header = "c/test/network_npu_golden.c", "c/include/network.h"
+    assert [*other_files(subject.bundle, subject.lowered, subject.device)] == []
+
+    def change(copied: Path, manifest: dict[str, Any]) -> None:
+        replaced(copied / header, "ARENA_BYTES ", "ARENA_BYTES 1")
+        replaced(copied / "c/test/network_golden.c", "e-", "e+")
+        text = (copied / vectors).read_text()
+        names = re.findall(r"\{\d+, \d+, \d+, (tensor_\d+)\}", text)
+        own = rf"(static const int8_t {names[-1]}\[\d+\] = \{{\n  )(-?\d+)"
+        other = re.sub(own, lambda found: f"{found[1]}{(int(found[2]) + 3) % 100}", text)
+        assert other != text
+        (copied / vectors).write_text(other.replace("return k + 1", "return k"))
+        manifest["npu"]["outputs"][0]["offset"] += 16
+
+    other = open_bundle(changed(bundle, tmp_path, change))
+    said = [*other_files(other, subject.lowered, subject.device)]
+    assert [each.split(":")[0].split(" is not")[0] for each in said] == [
+        *("manifest.json", vectors, header, "c/test/network_golden.c", vectors)
+    ]
+    assert "call 1 gives other integers" in said[1]
+
+
+def test_a_golden_file_is_held_to_what_the_parts_give(
+    bundle: Path, subject: Subject, tmp_path: Path
+) -> None:
+    def change(copied: Path, manifest: dict[str, Any]) -> None:
+        golden = np.load(copied / "golden" / "output.npy")
+        np.save(copied / "golden" / "output.npy", golden[:, ::-1])
+
+    other = open_bundle(changed(bundle, tmp_path, change))
+    with pytest.raises(BundleError, match="of the range from what onnxruntime gives"):
+        [*other_files(other, subject.lowered, subject.device)]
 
 
 def test_what_the_npu_is_handed_is_compared(bundle: Path) -> None:
