@@ -26,6 +26,8 @@ from mbv3c.errors import UsageError
 from mbv3c.graphs.architecture import Activation, Architecture, Block, GateFunction
 
 _MOST_CHANNELS, _MOST_BLOCKS = 8192, 100
+_MOST_WEIGHTS = (1 << 31) // 4  # protobuf ends at 2 GiB, of fp32
+_STEM_WEIGHTS = 3 * 3 * 3  # for each channel
 _LARGEST_FILE = 1 << 20
 _CHANNELS = range(1, _MOST_CHANNELS + 1)
 _OPTIONAL = range(_MOST_CHANNELS + 1)
@@ -96,7 +98,24 @@ def _network(document: Any) -> Architecture:
     network = Architecture(blocks=read, **_checked(rest, Architecture, _NETWORK, "the network"))
     if network.hidden and not network.last_conv:
         raise _WrongFieldError("'hidden' needs a 'last_conv' before it")
+    weights = _weights(network)
+    if weights > _MOST_WEIGHTS:
+        raise _WrongFieldError(
+            f"its layers have {weights:,} weights, and an ONNX file holds {_MOST_WEIGHTS:,}; give "
+            "it fewer blocks or channels"
+        )
     return network
+
+
+def _weights(network: Architecture) -> int:
+    """Count the weights of all convolutions, and of the hidden layer."""
+    total, channels = _STEM_WEIGHTS * network.stem, network.stem
+    for block in network.blocks:
+        expansion = channels * block.expand if block.expand != channels else 0
+        inside = block.kernel**2 + 2 * block.squeeze + block.out
+        total += expansion + block.expand * inside
+        channels = block.out
+    return total + network.last_conv * (channels + network.hidden)
 
 
 def _checked(

@@ -48,13 +48,19 @@ def run_tosa(tosa: bytes, inputs: Sequence[NDArray[np.int8]]) -> list[NDArray[An
     """Run a TOSA file on inputs of N, H, W, C.
 
     Raises:
-        ToolError: the reference model refuses the file.
+        ToolError: the reference model refuses the file, or these inputs.
     """
     import tosa_reference_model
 
     arrays = [np.ascontiguousarray(x) for x in inputs]
-    with _silent():
-        outputs, status = tosa_reference_model.run(tosa, arrays)
+    try:
+        with _silent():
+            outputs, status = tosa_reference_model.run(tosa, arrays)
+    except (ValueError, RuntimeError) as error:
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        raise ToolError(
+            f"Arm's TOSA reference model does not run the network on inputs of {shapes}: {error}"
+        ) from error
     if status != tosa_reference_model.GraphStatus.TOSA_VALID:
         raise ToolError(f"Arm's TOSA reference model does not run the network: {status}")
     return list(outputs)

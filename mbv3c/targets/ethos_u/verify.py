@@ -14,6 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mbv3c.bundle import NPU_HOST, NPU_STREAM, Bundle, read_bundled, read_listed
+from mbv3c.errors import UsageError
 from mbv3c.feeds import Feed, only_array
 from mbv3c.graphs.load import model_input
 from mbv3c.lowering.quantization import Quantization
@@ -309,7 +310,7 @@ def check_stream(
             return False, len(inputs), difference
     except UnsupportedError as error:
         return None, 0, str(error)
-    except (StreamError, InterpreterError) as error:
+    except (StreamError, InterpreterError, UsageError) as error:  # the last: of other inputs
         return False, 0, str(error)
     return True, len(inputs), ""
 

@@ -15,10 +15,12 @@ import pytest
 from onnx import numpy_helper
 
 from mbv3c import inference
-from mbv3c.errors import BundleError, UsageError
+from mbv3c.errors import BundleError, ToolError, UsageError
 from mbv3c.parity.reference import run, session
 from mbv3c.targets import open_bundle
+from mbv3c.targets.ethos_u.compiling import run_tosa
 from mbv3c.targets.ethos_u.devices import NpuOptions
+from mbv3c.targets.ethos_u.verify import check_stream
 from mbv3c.targets.mcu.kit import require_kit
 from mbv3c.targets.one_chip.backend import BACKEND
 from mbv3c.targets.one_chip.building import check_sram
@@ -159,6 +161,16 @@ def test_files_that_nothing_runs_are_written_once_more(
         *("manifest.json", vectors, header, "c/test/network_golden.c", vectors)
     ]
     assert "call 1 gives other integers" in said[1]
+
+
+def test_files_of_another_part_are_refused(subject: Subject) -> None:
+    region, x = subject.network.regions[0], np.zeros((1, 8, 8, 8), np.int8)
+    with pytest.raises(ToolError, match=r"does not run the network on inputs of \(1, 8, 8, 8\)"):
+        run_tosa(region.tosa, [x])
+    stream = subject.bundle.path / "model_vela.npz"
+    equal, _, said = check_stream(stream, region, [[x]], [[x]])
+    assert equal is False
+    assert "an input of shape" in said
 
 
 def test_a_golden_file_is_held_to_what_the_parts_give(
