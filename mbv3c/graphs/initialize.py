@@ -11,6 +11,7 @@ arXiv:1511.06422) with BatchNormalization in the place of its rescaling.
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -132,7 +133,7 @@ class _Parameters:
         _, weight, bias = node.input
         self.set_weight(node)
         y = _EVALUATE[node.op_type](node, x, self._arrays[weight], 0.0)
-        scale = spread / float(y.std())
+        scale = _factor(spread, y.std())
         noise = self._random(bias).normal(0.0, 0.1, self._arrays[bias].shape)
         if (y * scale + noise).max() <= 0:  # a ReLU would swallow a gate of few channels whole
             scale = -scale
@@ -144,7 +145,7 @@ class _Parameters:
         self.set_unnormalized(node, x, _LOGIT_SPREAD)
         _, weight, bias = node.input
         y = _EVALUATE[node.op_type](node, x, self._arrays[weight], 0.0)
-        scale = _coarse(np.array(1.0 / y.std(axis=0).mean()))
+        scale = _coarse(np.array(_factor(1.0, y.std(axis=0).mean())))
         self._arrays[weight] = _single(self._arrays[weight] * scale)
         self._arrays[bias] = _coarse(self._arrays[bias] - y.mean(axis=0) * scale)
 
@@ -156,6 +157,11 @@ class _Parameters:
 
     def _random(self, name: str) -> np.random.Generator:
         return np.random.default_rng([self._seed, zlib.crc32(name.encode())])
+
+
+def _factor(wanted: float, spread: np.floating[Any]) -> float:
+    """Return what makes values spread as wanted; those that do not spread at all stay."""
+    return wanted / float(spread) if spread > 0 else 1.0
 
 
 def _calibration_batch(seed: int, side: int) -> Array:

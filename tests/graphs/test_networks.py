@@ -1,12 +1,14 @@
 """MobileNetV2, MnasNet and networks of one's own: counts, weights, files, and what is refused."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from mbv3c.errors import UsageError
 from mbv3c.graphs.architecture import Architecture, Block
@@ -126,11 +128,27 @@ def test_a_network_of_ones_own_is_built(tmp_path: Path) -> None:
     assert "mbv3c.variant" not in metadata
 
 
+def test_channels_that_are_all_alike_keep_finite_weights() -> None:
+    """The one channel of the hidden layer is 0 for every image."""
+    block = Block(3, 1, 1, 0, "relu6", 1)
+    layers = Architecture(1, (block,), 1, 1, "relu6", "sigmoid")
+    model = build_model(completed({"layers": layers, "resolution": 32, "classes": 2}))
+    arrays = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    assert all(np.isfinite(array).all() for array in arrays if array.dtype == np.float32)
+
+
+_WIDE = asdict(Block(3, 8192, 8192, 0, "relu", 1))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"stem": 0}, "'stem' of the network is 0; it must be 1 to 8192"),
         ({"stem": True}, "'stem' of the network is True"),
+        (
+            {"blocks": 100 * [dict(_WIDE)]},
+            "its layers have .* weights, and an ONNX file holds 536,870,912",
+        ),
         ({"gate": "tanh"}, "'gate' of the network is 'tanh'; it must be hardsigmoid or sigmoid"),
         ({"colour": 1}, "the network has the unknown field 'colour'"),
         ({"last_conv": 0, "hidden": 8}, "'hidden' needs a 'last_conv'"),
