@@ -25,6 +25,8 @@ _MOST = 0.1  # of the range, whatever storing does
 # (one standard deviation). Sums of both signs have half the size of those of magnitudes, and of
 # 100,000 outputs the worst lies at 4.4 deviations.
 _OF_MAGNITUDES = 3e-3
+# What is one number everywhere is off by half of the range, and must not pass.
+_MOST_OF_SUMS = 0.4
 
 
 def stored_in_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -107,3 +109,8 @@ def rounding_of_sums(
         (sums,) = run(session(model), np.abs(x).astype(np.float32))
         largest = max(largest, _OF_MAGNITUDES * float(np.max(sums, initial=0.0)))
     return largest
+
+
+def share_of_range(rounding: float, right: NDArray[np.float64]) -> float:
+    """Return how far sums may be off as a fraction of the range, which is never most of it."""
+    return min(_MOST_OF_SUMS, rounding / float(np.ptp(right)))

@@ -23,7 +23,7 @@ from mbv3c.feeds import Feed
 from mbv3c.lowering.describe import ArgumentRecord, KernelRecord
 from mbv3c.manifest import MANIFEST
 from mbv3c.parity.apart import Alive, Apart, Graph, Part, Tensors, may_be_drawn, rounds_of_drawn
-from mbv3c.parity.halves import rounding_of_sums
+from mbv3c.parity.halves import rounding_of_sums, share_of_range
 from mbv3c.parity.kernel_tensors import HALF, INT8, ReferenceTensors, arguments_of
 from mbv3c.parity.kernel_verdict import KernelParity, KernelsParity
 from mbv3c.parity.reference import error_of_range
@@ -195,7 +195,7 @@ class _Check:
         if part.half and np.ptp(right) > 0:
             graph, opsets = self._graph, self._graph.model.opset_import
             sums = rounding_of_sums(part.nodes, graph.stored, own, opsets)
-            rounding = max(rounding, sums / float(np.ptp(right)))
+            rounding = max(rounding, share_of_range(sums, right))
         allowed = max(row.allowed_of_range, _TIMES_SPREAD * spread, rounding)
         passed = row.max_error_of_range <= allowed < np.inf
         wrong = 0 if passed else row.wrong

@@ -6,7 +6,12 @@ import pytest
 from onnx import numpy_helper
 
 from mbv3c.parity.compare import compare
-from mbv3c.parity.halves import rounding_of_sums, stored_in_half, with_storing
+from mbv3c.parity.halves import (
+    rounding_of_sums,
+    share_of_range,
+    stored_in_half,
+    with_storing,
+)
 from mbv3c.parity.inputs import inputs_of
 from mbv3c.parity.reference import run, run_reference, session
 from mbv3c.parity.tolerance import TOLERANCES
@@ -68,3 +73,11 @@ def test_sums_that_cancel_round_at_the_size_of_their_parts() -> None:
     w = np.abs(numpy_helper.to_array(stored["w"])).sum((1, 2, 3)).max()
     assert found == pytest.approx(3e-3 * (w + 100), rel=1e-5)
     assert rounding_of_sums(model.graph.node[1:], stored, {"l": x}, model.opset_import) == 0.0
+
+
+def test_one_number_everywhere_never_passes() -> None:
+    """Sums of a thousand times what is left of them would allow thrice the range."""
+    right = np.array([-1.0, 0.5, 1.0])
+    zeros = float(np.abs(right).max() / np.ptp(right))
+    assert share_of_range(6.0, right) < zeros
+    assert share_of_range(0.02, right) == pytest.approx(0.01)
