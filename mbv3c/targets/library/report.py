@@ -84,7 +84,7 @@ def c_library_line(record: CLibraryRecord) -> str:
     needs = f"; it needs {', '.join(record.needs)}" if record.needs else ""
     return (
         f"C library: {record.archive}, {record.code_bytes:,} bytes of code, "
-        f"{record.constant_bytes:,} of constants, {_arena(record)}{needs}"
+        f"{record.constant_bytes:,} of constants, {_arena(record)}, no start-up{needs}"
     )
 
 
@@ -93,7 +93,7 @@ def c_source_line(record: CSourceRecord) -> str:
     needs = f"; it needs {', '.join(record.needs)} of math.h" if record.needs else ""
     return (
         f"C sources: {record.sources[0].rpartition('/')[0]}, {record.source_bytes:,} bytes of "
-        f"text, {record.constant_bytes:,} of constants, {_arena(record)}{needs}"
+        f"text, {record.constant_bytes:,} of constants, {_arena(record)}, no start-up{needs}"
     )
 
 
