@@ -6,10 +6,14 @@ Whatever interrupts a writer, a kill or a power loss, costs at most the line tha
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
 from typing import IO
+
+# Seconds: so long a child may hold a lock whose parent was killed; see mbv3c.supervisor.
+PATIENCE = 6.0
 
 
 def open_locked(path: Path, wait: Callable[[], None] | None = None) -> IO[bytes]:
@@ -17,22 +21,29 @@ def open_locked(path: Path, wait: Callable[[], None] | None = None) -> IO[bytes]
 
     Args:
         path: the file; it is made where there is none.
-        wait: called before waiting for another process that holds the lock; None: do not wait.
+        wait: called before waiting for another process that holds the lock; None: wait only as
+            long as what a killed process leaves behind may live.
 
     Raises:
-        BlockingIOError: another process holds the lock, and `wait` is None.
+        BlockingIOError: another process keeps the lock, and `wait` is None.
         OSError: the file cannot be opened or locked.
     """
     file = path.open("a+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if wait is None and time.monotonic() >= end:
+                file.close()
+                raise
         if wait is None:
-            file.close()
-            raise
-        wait()
-        fcntl.flock(file, fcntl.LOCK_EX)
-    return file
+            time.sleep(0.1)
+        else:
+            wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+            return file
 
 
 def whole_lines(file: IO[bytes]) -> Iterator[bytes]:

@@ -84,7 +84,10 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path, text: str) -> N
     assert path.read_text() == text
 
 
-def test_two_processes_do_not_write_to_one_journal(tmp_path: Path) -> None:
+def test_two_processes_do_not_write_to_one_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mbv3c.records.PATIENCE", 0.1)
     path = tmp_path / "j.jsonl"
     with (
         open_journal(path, KEY),

@@ -2,13 +2,16 @@
 
 import json
 import multiprocessing
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mbv3c import records as record_files
 from mbv3c.errors import UsageError
+from mbv3c.records import open_locked
 from mbv3c.tuning.database import (
     META,
     RECORDS,
@@ -118,7 +121,15 @@ def test_only_one_process_writes(tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_killed_process_left_is_waited_for(tmp_path: Path) -> None:
+    held = open_locked(tmp_path / ".lock")
+    threading.Timer(0.3, held.close).start()
+    with Database(tmp_path).only_one():
+        assert held.closed
+
+
 def _locked_out(folder: Path) -> str:
+    record_files.PATIENCE = 0.1
     try:
         with Database(folder).only_one():
             return ""
