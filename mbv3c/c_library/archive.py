@@ -112,6 +112,12 @@ class ArchiveObject:
         )
 
 
+def measured_object(path: Path) -> Measured:
+    """Read the sizes of an object that was just written, and the functions that it needs."""
+    with path.open("rb") as file:
+        return measured(ELFFile(file))
+
+
 def measured(elf: ELFFile) -> Measured:
     """Read the sizes of an object, and the functions that it needs."""
     code = constant = 0

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tvm
-from elftools.elf.elffile import ELFFile
 
 from mbv3c.bundle import Golden
-from mbv3c.c_library.archive import Measured, measured
+from mbv3c.c_library.archive import Measured, measured_object
 from mbv3c.c_library.driver import Constants, calls_of_object, constant_block, driver
 from mbv3c.c_library.golden import VECTORS, write_vectors
 from mbv3c.c_library.memory import FlatArena, plan_flat_arena
@@ -156,8 +155,7 @@ def build_c_library(
         write_sources(made, lowered, target, place)
         machine = zig_machine(triple, str(target.attrs["mcpu"]))
         _compile(place, root / "include", machine, archive)
-        with (place / "whole.o").open("rb") as whole:
-            sizes = measured(ELFFile(whole))
+        sizes = measured_object(place / "whole.o")
     made.write_others(request.golden, sizes.needs, root)
     return made.record(sizes)
 

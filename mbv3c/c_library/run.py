@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mbv3c.c_library.names import archive_of, header_of
 from mbv3c.execution.emulator.counting import Count, count
 from mbv3c.execution.emulator.kit import EmulatorKit, emulator_command, sysroot
 from mbv3c.execution.link import run_zig
 from mbv3c.execution.processes import require
 from mbv3c.feeds import Array, Feed, arrays_of, save_raw
-from mbv3c.manifest import TensorRecord
+from mbv3c.manifest import Manifest, TensorRecord
 from mbv3c.scratch import scratch_folder
 
 _TIMEOUT = 600.0  # seconds per input
@@ -127,6 +128,12 @@ class CLibrary:
     archive: Path
     inputs: Sequence[TensorRecord]
     outputs: Sequence[TensorRecord]
+
+
+def library_in(folder: Path, prefix: str, manifest: Manifest) -> CLibrary:
+    """Return the C library in the folder of a bundle, which has the names that mbv3c gives it."""
+    paths = folder / header_of(prefix), folder / archive_of(prefix)
+    return CLibrary(prefix, *paths, manifest.inputs, manifest.outputs)
 
 
 # Calls `main` of a program that is linked as a library: here is a C library, which zig would

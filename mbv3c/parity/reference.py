@@ -1,6 +1,6 @@
 """onnxruntime as the reference: what a model computes, and how exactly that is defined."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -255,13 +255,9 @@ def computed_in_half(model: onnx.ModelProto) -> set[str]:
         value.name: value.type.tensor_type.elem_type
         for value in (*graph.value_info, *graph.output)
     }
-    depending: set[str] = set()
-    for node in graph.node:
-        if any(name in depending for name in node.input) or any(
-            types.get(name) in half for name in node.output
-        ):
-            depending.update(filter(None, node.output))
-    return depending
+    return _computed_behind(
+        graph, lambda node: any(types.get(name) in half for name in node.output)
+    )
 
 
 def behind_integers(model: onnx.ModelProto) -> set[str]:
@@ -270,10 +266,17 @@ def behind_integers(model: onnx.ModelProto) -> set[str]:
     One value that lies at a tie moves them, too, though they have no steps themselves.
     """
     stored = {tensor.name for tensor in model.graph.initializer}
+    return _computed_behind(
+        model.graph,
+        lambda node: node.op_type == "DequantizeLinear" and node.input[0] not in stored,
+    )
+
+
+def _computed_behind(graph: onnx.GraphProto, begins: Callable[[onnx.NodeProto], bool]) -> set[str]:
+    """Return what some nodes make, and all that depends on it."""
     depending: set[str] = set()
-    for node in model.graph.node:
-        rounded = node.op_type == "DequantizeLinear" and node.input[0] not in stored
-        if rounded or any(name in depending for name in node.input):
+    for node in graph.node:
+        if begins(node) or not depending.isdisjoint(node.input):
             depending.update(filter(None, node.output))
     return depending
 

@@ -9,7 +9,7 @@ from mbv3c.bundle import Bundle
 from mbv3c.c_library.application import FOLDER, MODEL_STEM
 from mbv3c.c_library.c_source.check import CSource
 from mbv3c.c_library.names import archive_of, check_prefix, header_of, sources_of
-from mbv3c.c_library.run import CLibrary
+from mbv3c.c_library.run import CLibrary, library_in
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.manifest import MANIFEST
 from mbv3c.targets.library.manifest import manifest_of
@@ -79,13 +79,7 @@ def c_library_of(bundle: Bundle) -> CLibrary:
     assert record is not None
     named = header_of(record.prefix), archive_of(record.prefix)
     _check_named(bundle, (record.header, record.archive), named)
-    return CLibrary(
-        record.prefix,
-        bundle.path / record.header,
-        bundle.path / record.archive,
-        manifest.inputs,
-        manifest.outputs,
-    )
+    return library_in(bundle.path, record.prefix, manifest)
 
 
 def c_source_of(bundle: Bundle) -> CSource:

@@ -8,11 +8,10 @@ import tvm
 from mbv3c.bundle import Golden
 from mbv3c.c_library.build import build_c_library
 from mbv3c.c_library.record import CLibraryRecord
-from mbv3c.c_library.run import CLibrary
+from mbv3c.c_library.run import library_in
 from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered, assembled
 from mbv3c.lowering.qdq import QuantizedGraph
-from mbv3c.manifest import Manifest
 from mbv3c.prepare import Prepared
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.cpu.select_integers import select_quantized
@@ -86,15 +85,10 @@ def build(
     record = build_c_library(
         lowered, tvm_target(target), target.triple, request, folder, ALIGNMENT
     )
-    library = _library(record, request.manifest, folder)
+    library = library_in(folder, record.prefix, request.manifest)
     budget = options.sram_bytes or target.sram_bytes
     with scratch_folder("image") as place:
         sizes = image_sizes(library, target, place, record.needs)
     check_sram(sizes, library, record.arena_bytes, budget, target)
     image = ImageRecord(sizes.flash_bytes, sizes.sram_bytes, STACK_BYTES, budget)
     return McuBuild(lowered, golden, record, image)
-
-
-def _library(record: CLibraryRecord, manifest: Manifest, folder: Path) -> CLibrary:
-    paths = folder / record.header, folder / record.archive
-    return CLibrary(record.prefix, *paths, manifest.inputs, manifest.outputs)

@@ -6,7 +6,7 @@ from typing import Any
 from mbv3c.bundle import Bundle
 from mbv3c.c_library.names import archive_of, header_of
 from mbv3c.c_library.record import CLibraryRecord
-from mbv3c.c_library.run import CLibrary
+from mbv3c.c_library.run import CLibrary, library_in
 from mbv3c.errors import BundleError
 from mbv3c.manifest import MANIFEST
 from mbv3c.targets.library.manifest import LibraryManifest
@@ -72,13 +72,7 @@ def c_library_of(bundle: Bundle) -> CLibrary:
         BundleError: there is none, or other files than are listed and hashed.
     """
     record, manifest = record_of(bundle), bundle.manifest
-    return CLibrary(
-        record.prefix,
-        bundle.path / record.header,
-        bundle.path / record.archive,
-        manifest.inputs,
-        manifest.outputs,
-    )
+    return library_in(bundle.path, record.prefix, manifest)
 
 
 def _damaged(bundle: Bundle, reason: str) -> BundleError:

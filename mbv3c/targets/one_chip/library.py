@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from elftools.elf.elffile import ELFFile
-
 from mbv3c.bundle import Golden
-from mbv3c.c_library.archive import Measured, measured
+from mbv3c.c_library.archive import measured_object
 from mbv3c.c_library.build import DRIVER_FLAGS, Designed, design, write_archive, write_sources
 from mbv3c.c_library.golden import VECTORS, write_vectors
 from mbv3c.c_library.names import FOLDER, archive_of, distinct, header_of
 from mbv3c.c_library.package import cmake_package, pkg_config
 from mbv3c.c_library.record import CLibraryRequest
-from mbv3c.c_library.run import CLibrary
+from mbv3c.c_library.run import library_in
 from mbv3c.c_library.source import Interface, Port, about, constants_of
 from mbv3c.c_library.source import header as c_header
 from mbv3c.execution.link import zig_machine
@@ -141,10 +139,10 @@ def _built(
     (root / "lib").mkdir()
     sources, flags = _sources(firmware, place, root / "include")
     write_archive(sources, machine, place, folder / archive_of(prefix), flags)
-    whole = _measured(place / "whole.o")
+    whole = measured_object(place / "whole.o")
     write_beside(firmware, request.golden, whole.needs, folder)
     parts = _part_records(lowered, cores, layouts, place)
-    library = library_in(folder, request)
+    library = library_in(folder, prefix, request.manifest)
     source = main_source(library, streams_of(network, layouts))
     sizes = sizes_of(link_program(library, host, source, place, whole.needs))
     return FirmwareRecord(
@@ -163,11 +161,6 @@ def _built(
         STACK_BYTES,
         parts,
     )
-
-
-def _measured(path: Path) -> Measured:
-    with path.open("rb") as file:
-        return measured(ELFFile(file))
 
 
 def _sources(firmware: Firmware, place: Path, include: Path) -> tuple[list[Path], list[str]]:
@@ -226,7 +219,10 @@ def _part_records(
     for number, part in enumerate(lowered.network.parts):
         ends = part.ends
         if part.region is None:
-            core, code = cores[number], _measured(place / str(number) / "kernels.o").code_bytes
+            core, code = (
+                cores[number],
+                measured_object(place / str(number) / "kernels.o").code_bytes,
+            )
             sizes = code, len(core.constants.data), core.arena.bytes
             steps = len(lowered.kernels[number].plan.steps)
             records.append(PartRecord("cpu", (model_name(number),), *ends, *sizes, steps))
@@ -249,9 +245,3 @@ def streams_of(network: Network, layouts: Sequence[c_source.StreamLayout]) -> li
         )
         for region, layout in zip(network.regions, layouts, strict=True)
     ]
-
-
-def library_in(folder: Path, request: CLibraryRequest) -> CLibrary:
-    """Return the library in the folder of a bundle."""
-    paths = folder / header_of(request.prefix), folder / archive_of(request.prefix)
-    return CLibrary(request.prefix, *paths, request.manifest.inputs, request.manifest.outputs)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mbv3c.bundle import Bundle
 from mbv3c.c_library.names import archive_of, header_of
-from mbv3c.c_library.run import CLibrary
+from mbv3c.c_library.run import CLibrary, library_in
 from mbv3c.errors import BundleError
 from mbv3c.manifest import MANIFEST
 from mbv3c.targets.ethos_u.manifest import NpuManifest
@@ -122,9 +122,7 @@ def library_of(bundle: Bundle) -> CLibrary:
     Raises:
         BundleError: there is none, or it names other files than are listed and hashed.
     """
-    record, manifest = record_of(bundle), bundle.manifest
-    paths = bundle.path / record.header, bundle.path / record.archive
-    return CLibrary(record.prefix, *paths, manifest.inputs, manifest.outputs)
+    return library_in(bundle.path, record_of(bundle).prefix, bundle.manifest)
 
 
 def tosa_and_stream(number: int) -> tuple[str, str]:
