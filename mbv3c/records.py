@@ -16,20 +16,23 @@ from typing import IO
 PATIENCE = 6.0
 
 
-def open_locked(path: Path, wait: Callable[[], None] | None = None) -> IO[bytes]:
+def open_locked(
+    path: Path, wait: Callable[[], None] | None = None, patience: float | None = None
+) -> IO[bytes]:
     """Open a file to read and to append, and hold its lock until it is closed.
 
     Args:
         path: the file; it is made where there is none.
         wait: called before waiting for another process that holds the lock; None: wait only as
             long as what a killed process leaves behind may live.
+        patience: seconds to wait instead, without `wait`.
 
     Raises:
         BlockingIOError: another process keeps the lock, and `wait` is None.
         OSError: the file cannot be opened or locked.
     """
     file = path.open("a+b")
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + (PATIENCE if patience is None else patience)
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,5 @@
+"""`python -m mbv3c.jobs FOLDER` does the job in a folder."""
+
+from mbv3c.jobs.child import main
+
+main()

@@ -1,0 +1,232 @@
+"""The folder that keeps the input files of jobs and their results; several processes share it."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from mbv3c.atomic import new_file, new_folder
+from mbv3c.errors import BundleError, UsageError
+from mbv3c.jobs.job import Job
+from mbv3c.records import open_locked
+from mbv3c.scratch import scratch_folder
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+DOCUMENT = "result.json"
+FILES = "files"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a job.
+
+    Attributes:
+        document: what the function returned, in JSON.
+        files: paths of the files that it left, by their paths within its folder.
+    """
+
+    document: Mapping[str, Any]
+    files: Mapping[str, Path]
+
+
+class Store:
+    """Input files by their content and results by the names of their jobs, in a folder.
+
+    Everything is written whole. A file that is there is never changed.
+
+    Args:
+        folder: where it is; it is made where there is none.
+
+    Raises:
+        UsageError: there is no such folder, and none can be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        try:
+            for each in (self._contents, self._results, self._claims, self._attempts):
+                each.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot keep results in {folder}: {error.strerror}; name another folder with "
+                "--store"
+            ) from error
+
+    @property
+    def _contents(self) -> Path:
+        return self.folder / "contents"
+
+    @property
+    def _results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def _claims(self) -> Path:
+        return self.folder / "claims"
+
+    @property
+    def _attempts(self) -> Path:
+        return self.folder / "attempts"
+
+    # ---- input files ----
+
+    def put(self, given: Path | bytes) -> str:
+        """Keep a file, and return the sha256 by which it is known.
+
+        Raises:
+            UsageError: the file cannot be read.
+            BundleError: it cannot be written here, or the disk is full.
+        """
+        digest = _digest(given)
+        place = self._contents / digest
+        if not place.exists():
+            with new_file(place, force=True) as temporary:
+                if isinstance(given, bytes):
+                    temporary.write_bytes(given)
+                else:
+                    shutil.copyfile(given, temporary)
+                if _digest(temporary) != digest:
+                    raise BundleError(f"{given!s} was changed while it was read; try again")
+        return digest
+
+    def get(self, digest: str) -> Path:
+        """Return where a file is kept.
+
+        Raises:
+            BundleError: it is not here.
+        """
+        if not self.has(digest):
+            raise BundleError(
+                f"{self.folder} holds no file of sha256 {digest}; name the folder of results that "
+                "the job was made with"
+            )
+        return self._contents / digest
+
+    def has(self, digest: str) -> bool:
+        """Say whether a file is kept here."""
+        return _SHA256.fullmatch(digest) is not None and (self._contents / digest).is_file()
+
+    # ---- results ----
+
+    def result(self, job: Job | str) -> Result | None:
+        """Return the result of a job, or of the job with a name; None while there is none.
+
+        Raises:
+            BundleError: it is damaged.
+        """
+        folder = self._results / (job if isinstance(job, str) else job.name)
+        try:
+            document = json.loads((folder / DOCUMENT).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"{folder} is damaged; remove it, and it is computed again"
+            ) from error
+        return Result(document, {name: folder / FILES / name for name in _names(folder / FILES)})
+
+    def keep(self, name: str, document: Mapping[str, Any], files: Mapping[str, Path]) -> Result:
+        """Write the result of the job with a name, whole, unless it is here already.
+
+        Raises:
+            BundleError: it cannot be written, or the disk is full.
+        """
+        known = self.result(name)
+        if known is not None:
+            return known
+        with new_folder(self._results / name, force=True) as folder:
+            (folder / FILES).mkdir()
+            for path, source in files.items():
+                place = folder / FILES / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, place)
+            text = json.dumps(dict(document), indent=1, allow_nan=False)
+            (folder / DOCUMENT).write_text(text + "\n", "utf-8")
+        kept = self.result(name)
+        assert kept is not None
+        return kept
+
+    def keep_bytes(
+        self, name: str, document: Mapping[str, Any], files: Mapping[str, bytes]
+    ) -> Result:
+        """Write a result that came from another machine, as `keep` does.
+
+        Raises:
+            BundleError: it cannot be written, or names a file outside of its folder.
+        """
+        with scratch_folder("result") as folder:
+            paths: dict[str, Path] = {}
+            for path, content in files.items():
+                place = folder / path
+                if not place.resolve().is_relative_to(folder.resolve()):
+                    raise BundleError(f"the result of {name} names a file outside of its folder")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(content)
+                paths[path] = place
+            return self.keep(name, document, paths)
+
+    # ---- work ----
+
+    def claim(self, name: str) -> IO[bytes] | None:
+        """Take the job with a name for this process and those that inherit the file.
+
+        The kernel gives the claim back when the last of them has ended, however it did.
+
+        Returns:
+            The file to close afterwards; None while another process has the job.
+        """
+        return open_if_free(self._claims / name)
+
+    def attempt(self, name: str) -> Path:
+        """Return the folder in which the job with a name is done; it stays if that fails."""
+        folder = self._attempts / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def finish(self, name: str) -> None:
+        """Remove what doing the job with a name has left beside its result, which is here.
+
+        Who gets the claim afterwards, on this file or on a new one, finds the result.
+        """
+        shutil.rmtree(self._attempts / name, ignore_errors=True)
+        (self._claims / name).unlink(missing_ok=True)
+
+
+def open_if_free(path: Path) -> IO[bytes] | None:
+    """Open and lock a file; None while another process holds its lock."""
+    try:
+        return open_locked(path, patience=0)
+    except BlockingIOError:
+        return None
+
+
+@contextmanager
+def claimed(store: Store, name: str) -> Iterator[IO[bytes] | None]:
+    """Yield the claim of a job as `Store.claim` does, and give it back."""
+    claim = store.claim(name)
+    try:
+        yield claim
+    finally:
+        if claim is not None:
+            claim.close()
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+
+
+def _digest(given: Path | bytes) -> str:
+    if isinstance(given, bytes):
+        return hashlib.sha256(given).hexdigest()
+    try:
+        with given.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{given} cannot be read: {error.strerror}") from error
