@@ -276,15 +276,24 @@ def _from_csv(
     folder: Path, classes: Classes, labels: Path
 ) -> tuple[Callable[[], Iterator[Image]], str, bool]:
     """Read a file of labels once for the names of classes, and again for the images each time."""
-    names = {label for _, label in _rows(labels)}
-    if not names:
-        raise UsageError(f"{labels} lists no images; write one per line, as file,label")
-    indices, how = class_indices(sorted(names), classes, f"the labels in {labels}")
+    indices, how = class_indices(labels_in(labels), classes, f"the labels in {labels}")
 
     def read_all() -> Iterator[Image]:
         return (Image(file, folder / file, indices[label]) for file, label in _rows(labels))
 
     return read_all, f"{labels}, {how}", True
+
+
+def labels_in(labels: Path) -> list[str]:
+    """Return the different labels in a file of labels, sorted.
+
+    Raises:
+        UsageError: the file cannot be read, or lists no images.
+    """
+    names = {label for _, label in _rows(labels)}
+    if not names:
+        raise UsageError(f"{labels} lists no images; write one per line, as file,label")
+    return sorted(names)
 
 
 def _rows(labels: Path) -> Iterator[tuple[str, str]]:

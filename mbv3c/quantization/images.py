@@ -1,5 +1,11 @@
-"""Images as inputs: how an image is prepared for the network."""
+"""Images as inputs: how an image is prepared for the network.
 
+A model's metadata may say so: `mbv3c.mean` and `mbv3c.std` are lists of three numbers, and
+`mbv3c.shown` is the share of an image's middle part that becomes the input, or null for the whole
+image, stretched.
+"""
+
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +40,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 Layout = Literal["NCHW", "NHWC"]
 LAYOUTS: tuple[Layout, Layout] = ("NCHW", "NHWC")
 STRETCH = "stretch"
+SHOWN = "mbv3c.shown"
 TO_ONE = 1 / 255  # the factor that takes pixels of 8 bits to 0..1
 
 
@@ -136,12 +143,25 @@ def preprocessing(
     std = overrides.std or _triple(entries, "std", own_std or default.std)
     if overrides.scale is not None:  # the model's own are for pixels of another range
         mean, std = overrides.mean or _NONE[0], overrides.std or _NONE[1]
-    shown = _SHOWN if head == "classify" else None
+    shown = _shown_of(entries, _SHOWN if head == "classify" else None)
     if overrides.resize is not None or overrides.crop is not None:
         shown = _shown(overrides, min(height, width))
     scale = TO_ONE if overrides.scale is None else overrides.scale
     bgr = _is_bgr(entries) if overrides.bgr is None else overrides.bgr
     return Preprocessing(height, width, channels_last, mean, std, shown, scale, bgr)
+
+
+def as_metadata(prepared: Preprocessing) -> dict[str, str]:
+    """Return the metadata by which a model says how its images are prepared.
+
+    Args:
+        prepared: the steps; the factor of the pixels is the usual one.
+    """
+    return {
+        "mbv3c.mean": json.dumps(prepared.mean),
+        "mbv3c.std": json.dumps(prepared.std),
+        SHOWN: json.dumps(prepared.shown),
+    }
 
 
 _NONE = ((0.0,) * _CHANNELS, (1.0,) * _CHANNELS)  # a mean and a std that change nothing
@@ -164,7 +184,7 @@ def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
     return {
         "mean": origin("--mean", overrides.mean, "mbv3c.mean"),
         "std": origin("--std", overrides.std, "mbv3c.std"),
-        "shown": origin("--resize, --crop", scaled, "mbv3c.head"),
+        "shown": origin("--resize, --crop", scaled, SHOWN if SHOWN in entries else "mbv3c.head"),
         "layout": "--layout" if overrides.layout else "the input's shape",
         "scale": _USUAL if overrides.scale is None else "--scale",
         "channels": "--bgr" if overrides.bgr else _frame_or_usual(metadata_of(model)),
@@ -233,6 +253,28 @@ def _shown(overrides: Overrides, side: int) -> float | None:
     return crop / pixels
 
 
+def _shown_of(entries: dict[str, str], default: float | None) -> float | None:
+    """Return the share of an image that the metadata name, or else the default.
+
+    Raises:
+        ModelError: the metadata are damaged.
+    """
+    if SHOWN not in entries:
+        return default
+    try:
+        share = parse_json(entries[SHOWN])
+    except Refused:
+        share = 0
+    if share is None:
+        return None
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ModelError(
+            f"the model's metadata {SHOWN} is {entries[SHOWN]!r}, neither a share above 0 and up "
+            "to 1 nor null; remove that entry or correct it"
+        )
+    return float(share)
+
+
 def _triple(entries: dict[str, str], key: str, default: tuple[float, ...]) -> tuple[float, ...]:
     entry = entries.get(f"mbv3c.{key}")
     if entry is None:
@@ -259,19 +301,37 @@ def read_image(path: Path, processing: Preprocessing) -> NDArray[np.float32]:
         ToolError: Pillow is not installed.
         ImageError: the image cannot be read.
     """
-    rgb = _decode(path)
-    size = (processing.width, processing.height)
-    box = None if processing.shown is None else _middle(rgb.size, size, processing.shown)
-    from PIL import Image
-
-    resized = rgb.resize(size, Image.Resampling.BILINEAR, box=box)
+    pixels = np.asarray(read_pixels(path, processing), np.float32)
     mean, std = np.array(processing.mean, np.float32), np.array(processing.std, np.float32)
-    pixels = np.asarray(resized, np.float32)
     to_one = processing.scale == TO_ONE
     scaled = pixels / np.float32(255) if to_one else pixels * np.float32(processing.scale)
     x: NDArray[np.float32] = (scaled - mean) / std
     x = np.ascontiguousarray(x[:, :, ::-1]) if processing.bgr else x
     return x if processing.channels_last else np.ascontiguousarray(x.transpose(2, 0, 1))
+
+
+def read_pixels(path: Path, processing: Preprocessing) -> NDArray[np.uint8]:
+    """Read an image's part that becomes the input, in its size: HWC, red, green and blue.
+
+    Raises:
+        ToolError: Pillow is not installed.
+        ImageError: the image cannot be read.
+    """
+    return resized(_decode(path), processing)
+
+
+def resized(image: "Image.Image", processing: Preprocessing) -> NDArray[np.uint8]:
+    """Return the part of an image that becomes the input, in its size: HWC, or HW of a grey one.
+
+    Args:
+        image: an image in 8 bits, RGB or grey.
+        processing: how images are prepared.
+    """
+    from PIL import Image
+
+    size = (processing.width, processing.height)
+    box = None if processing.shown is None else _middle(image.size, size, processing.shown)
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
 
 
 @contextmanager

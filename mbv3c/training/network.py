@@ -1,0 +1,141 @@
+"""A model's graph as torch runs and trains it. The graph is the one definition of the network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F  # noqa: N812 - as torch's users call it
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from mbv3c.training.operators import Compute, Node, compute_of, node_of
+from mbv3c.training.trainable import STATISTICS, Trainable, image_name
+
+Tensors = dict[str, Any]  # torch's tensors by the names of initialisers
+
+_MOMENTUM = 0.9  # ONNX's default: the share that running statistics keep of themselves
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How BatchNormalization is computed.
+
+    Attributes:
+        training: whether by the statistics of the batch, which then go into the running ones.
+        share: share of the running statistics that these become; None for the node's own.
+    """
+
+    training: bool
+    share: float | None = None
+
+
+INFERENCE, TRAINING = Mode(False), Mode(True)
+
+
+@dataclass(frozen=True)
+class _Step:
+    compute: Compute
+    inputs: tuple[str, ...]
+    output: str
+    normalizes: bool
+
+
+class Network:
+    """A model's graph, whose tensors are handed in: weights and running statistics by name.
+
+    Raises:
+        ModelError: an operator is unknown; the message names the node.
+    """
+
+    def __init__(self, made: Trainable, device: str = "cpu") -> None:
+        graph = made.graph
+        self._image, self._scores = image_name(made), made.scores
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        constants = {name: value for name, value in stored.items() if name not in made.kinds}
+        self._steps = _steps(graph, constants, made.scores)
+        self._constants = {
+            name: torch.from_numpy(np.array(value)).to(device)
+            for name, value in constants.items()
+            if any(name in step.inputs for step in self._steps)
+        }
+        values = {
+            name: on_device(value, device) for name, value in stored.items() if name in made.kinds
+        }
+        kinds = made.kinds
+        self.statistics = {name: x for name, x in values.items() if kinds[name] in STATISTICS}
+        self.weights = {name: x for name, x in values.items() if kinds[name] not in STATISTICS}
+        for weight in self.weights.values():
+            weight.requires_grad_(True)
+        last = {name: i for i, step in enumerate(self._steps) for name in step.inputs}
+        self._done = [
+            [name for name in step.inputs if last[name] == i] for i, step in enumerate(self._steps)
+        ]
+
+    def scores(self, x: Any, mode: Mode, weights: Tensors, statistics: Tensors) -> Any:
+        """Return the class scores of images: one row for each, without a Softmax.
+
+        Args:
+            x: images, as the model takes them.
+            mode: how BatchNormalization is computed.
+            weights: weights by name.
+            statistics: running means and variances by name; training changes them in place.
+        """
+        kept = {**self._constants, **weights, **statistics}
+        values: Tensors = {self._image: x}
+        for step, done in zip(self._steps, self._done, strict=True):
+            given = [values[name] if name in values else kept[name] for name in step.inputs]
+            values[step.output] = (
+                step.compute(mode, *given) if step.normalizes else step.compute(*given)
+            )
+            for name in done:
+                values.pop(name, None)
+        return values[self._scores].flatten(1)
+
+
+def on_device(value: NDArray[Any], device: str) -> Any:
+    """Return an array as a tensor, of images and kernels with channels last."""
+    tensor = torch.from_numpy(np.array(value, np.float32)).to(device)
+    if tensor.ndim == 4:
+        tensor = tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
+
+
+def arrays(tensors: Tensors) -> dict[str, NDArray[np.float32]]:
+    """Return tensors as arrays."""
+    return {
+        name: np.ascontiguousarray(tensor.detach().cpu().numpy())
+        for name, tensor in tensors.items()
+    }
+
+
+def _steps(
+    graph: onnx.GraphProto, constants: Mapping[str, NDArray[Any]], scores: str
+) -> list[_Step]:
+    """Return what computes the class scores, in order."""
+    needed, wanted = {scores}, []
+    for proto in reversed(graph.node):
+        if needed & set(proto.output):
+            needed.update(proto.input)
+            wanted.append(proto)
+    steps = []
+    for proto in reversed(wanted):
+        node = node_of(proto, constants)
+        normalizes = node.operator == "BatchNormalization"
+        compute = _batch_norm(node) if normalizes else compute_of(node)
+        given = tuple(name for name in node.inputs if name)
+        steps.append(_Step(compute, given, node.outputs[0], normalizes))
+    return steps
+
+
+def _batch_norm(node: Node) -> Compute:
+    epsilon = node.attributes.get("epsilon", 1e-5)
+    own = 1 - node.attributes.get("momentum", _MOMENTUM)
+
+    def compute(mode: Mode, x: Any, scale: Any, bias: Any, mean: Any, variance: Any) -> Any:
+        share = own if mode.share is None else mode.share
+        return F.batch_norm(x, mean, variance, scale, bias, mode.training, share, epsilon)
+
+    return compute
