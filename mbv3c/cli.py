@@ -16,6 +16,7 @@ import click
 from mbv3c import steps
 from mbv3c.commands.bench import bench
 from mbv3c.commands.build import build
+from mbv3c.commands.cluster import cluster
 from mbv3c.commands.compile import compile_
 from mbv3c.commands.device import device
 from mbv3c.commands.doctor import doctor
@@ -136,5 +137,5 @@ def commands(context: click.Context) -> None:
 
 _MODELS = build, optimize, quantize, compile_, tune
 _BUNDLES = verify, run, bench, inspect
-for command in (*_MODELS, *_BUNDLES, targets, doctor, device):
+for command in (*_MODELS, *_BUNDLES, targets, doctor, device, cluster):
     commands.add_command(command)

@@ -4,8 +4,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -180,7 +179,19 @@ class Store:
         Returns:
             The file to close afterwards; None while another process has the job.
         """
-        return open_if_free(self._claims / name)
+        try:
+            return open_locked(self._claims / name, patience=0)
+        except BlockingIOError:
+            return None
+
+    def under_way(self, name: str) -> bool:
+        """Say whether a process has claimed the job with a name."""
+        if not (self._claims / name).exists():
+            return False
+        claim = self.claim(name)
+        if claim is not None:
+            claim.close()
+        return claim is None
 
     def attempt(self, name: str) -> Path:
         """Return the folder in which the job with a name is done; it stays if that fails."""
@@ -195,25 +206,6 @@ class Store:
         """
         shutil.rmtree(self._attempts / name, ignore_errors=True)
         (self._claims / name).unlink(missing_ok=True)
-
-
-def open_if_free(path: Path) -> IO[bytes] | None:
-    """Open and lock a file; None while another process holds its lock."""
-    try:
-        return open_locked(path, patience=0)
-    except BlockingIOError:
-        return None
-
-
-@contextmanager
-def claimed(store: Store, name: str) -> Iterator[IO[bytes] | None]:
-    """Yield the claim of a job as `Store.claim` does, and give it back."""
-    claim = store.claim(name)
-    try:
-        yield claim
-    finally:
-        if claim is not None:
-            claim.close()
 
 
 def _names(folder: Path) -> list[str]:

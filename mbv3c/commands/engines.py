@@ -1,0 +1,67 @@
+"""The options that say where jobs are done; several commands share them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mbv3c.commands.options import PATH, all_of, taken
+
+if TYPE_CHECKING:
+    from mbv3c.jobs.engine import Engine
+    from mbv3c.jobs.store import Store
+
+store_option = click.option(
+    "--store",
+    type=PATH,
+    help="Folder of what was computed before.  [default: `jobs` in the cache]",
+)
+# Where jobs are done, and what is known; `take_engine` reads them.
+engine_options = all_of(
+    click.option(
+        "--cluster",
+        help="Do the work on a cluster: HOST:PORT of its scheduler, local, slurm or kubernetes.",
+    ),
+    click.option(
+        "--jobs", type=int, help="How much to do at once.  [default: as many as processors]"
+    ),
+    store_option,
+)
+
+
+@contextmanager
+def take_engine(
+    given: dict[str, Any], progress: Callable[[str], None]
+) -> "Iterator[tuple[Engine, Store]]":
+    """Take the options out of what was given; yield what does jobs, and where results are kept.
+
+    Raises:
+        UsageError: the options make no sense.
+        ToolError: the cluster needs something that is not installed.
+        ClusterError: the cluster cannot be started.
+    """
+    from mbv3c.jobs.cluster.where import Where
+    from mbv3c.jobs.store import Store
+
+    cluster, jobs, folder = taken(given, "cluster", "jobs", "store").values()
+    where = Where(cluster, _count(jobs))
+    store = Store(store_folder(folder))
+    with where.engine(store, progress) as engine:
+        yield engine, store
+
+
+def store_folder(given: Path | None) -> Path:
+    """Return the folder of results that was given, or the user's own."""
+    from mbv3c.execution.cache import cache_root
+
+    return given or cache_root() / "jobs"
+
+
+def _count(jobs: int | None) -> int:
+    from mbv3c.errors import UsageError
+
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs {jobs}: give a whole number from 1 on")
+    return jobs or 0

@@ -1,0 +1,1 @@
+"""Jobs on many machines, carried by Dask distributed."""
