@@ -1,0 +1,1 @@
+"""Find the network for a device: adapt one, search for one, compare many."""
