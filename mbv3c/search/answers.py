@@ -5,10 +5,10 @@ journal, and is not asked again.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from mbv3c.search.statistics import Right
 
 Part = Literal["validation", "test"]
 Cost = Mapping[str, float]
-# One line of a journal.
 Record = dict[str, Any]
+Key = tuple[str | int, ...]
+Question = TypeVar("Question")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Training:
     steps: int
     seed: int
     part: Part
+
+    @property
+    def key(self) -> Key:
+        """What it is known by."""
+        return (self.candidate.name, self.steps, self.seed, self.part)
 
 
 class Answers(Protocol):
@@ -61,87 +67,56 @@ class Answers(Protocol):
         """Quantize and compile trained networks, and return what is known of the bundles."""
 
 
-@runtime_checkable
-class Records(Protocol):
-    """A journal: what is in it, and what is added."""
+class Known(Protocol):
+    """A journal: what was found before, by its key; `mbv3c.search.journal.Journal` is one."""
 
-    def read(self) -> Sequence[Record]:
-        """Return all records, in their order."""
+    def knows(self, *key: str | int) -> bool:
+        """Say whether something was found already."""
 
-    def add(self, record: Record) -> None:
-        """Append a record; when this returns it is on the disk."""
+    def once(self, *key: str | int, find: Callable[[], Any]) -> Any:
+        """Return what was found under a key, or find it now; then it is on the disk."""
 
 
 class Journalled:
     """Answers that are written down, and those that were written down before."""
 
-    def __init__(self, answers: Answers, journal: Records) -> None:
+    def __init__(self, answers: Answers, journal: Known) -> None:
         self._answers, self._journal = answers, journal
-        self._known: dict[tuple[Any, ...], Record] = {}
-        for record in journal.read():
-            self._known[_key_of(record)] = record
 
     @property
     def judging(self) -> Part:
         return self._answers.judging
 
     def costs(self, candidates: Sequence[Candidate], *, whole: bool = False) -> list[Cost]:
-        keys = [("cost", each.name, whole) for each in candidates]
-        asked = self._unknown(dict(zip(keys, candidates, strict=True)))
-        if asked:
-            found = self._answers.costs(list(asked.values()), whole=whole)
-            for (event, name, _), cost in zip(asked, found, strict=True):
-                self._add({"event": event, "network": name, "whole": whole, "cost": dict(cost)})
-        return [self._known[key]["cost"] for key in keys]
+        event = "cost as a whole" if whole else "cost"
+        asked: dict[Key, Candidate] = {(event, each.name): each for each in candidates}
+        answers = self._each(asked, lambda new: map(dict, self._answers.costs(new, whole=whole)))
+        return [answers[event, each.name] for each in candidates]
 
     def train(self, trainings: Sequence[Training]) -> list[Right]:
-        keys = [("trained", *_named(each)) for each in trainings]
-        asked = self._unknown(dict(zip(keys, trainings, strict=True)))
-        if asked:
-            found = self._answers.train(list(asked.values()))
-            for key, right in zip(asked, found, strict=True):
-                self._add({**_described(key), **pack(right)})
-        return [unpack(self._known[key]) for key in keys]
+        asked = {("trained", *each.key): each for each in trainings}
+        answers = self._each(asked, lambda new: map(pack, self._answers.train(new)))
+        return [unpack(answers["trained", *each.key]) for each in trainings]
 
     def model(self, training: Training) -> Path:
         return self._answers.model(training)
 
     def compile(self, trainings: Sequence[Training]) -> list[Record]:
-        keys = [("compiled", *_named(each)) for each in trainings]
-        asked = self._unknown(dict(zip(keys, trainings, strict=True)))
-        if asked:
-            found = self._answers.compile(list(asked.values()))
-            for key, document in zip(asked, found, strict=True):
-                self._add({**_described(key), "bundle": document})
-        return [self._known[key]["bundle"] for key in keys]
+        asked = {("compiled", *each.key): each for each in trainings}
+        answers = self._each(asked, lambda new: self._answers.compile(new))
+        return [answers["compiled", *each.key] for each in trainings]
 
-    def note(self, record: Record) -> Record:
+    def noted(self, *key: str | int, value: Any) -> Any:
         """Write down what a search has decided; return what it had decided the first time."""
-        key = _key_of(record)
-        if key not in self._known:
-            self._add(record)
-        return self._known[key]
+        return self._journal.once(*key, find=lambda: value)
 
-    def _unknown(self, asked: Mapping[tuple[Any, ...], Any]) -> dict[tuple[Any, ...], Any]:
-        return {key: each for key, each in asked.items() if key not in self._known}
-
-    def _add(self, record: Record) -> None:
-        self._journal.add(record)
-        self._known[_key_of(record)] = record
-
-
-def _named(training: Training) -> tuple[Any, ...]:
-    return (training.candidate.name, training.steps, training.seed, training.part)
-
-
-def _described(key: tuple[Any, ...]) -> Record:
-    return dict(zip(("event", "network", "steps", "seed", "part"), key, strict=True))
-
-
-def _key_of(record: Record) -> tuple[Any, ...]:
-    """Return what a record is about, without what it says of it."""
-    keys = ("event", "network", "whole", "steps", "seed", "part", "round")
-    return tuple(record[key] for key in keys if key in record)
+    def _each(
+        self, asked: Mapping[Key, Question], find: Callable[[list[Question]], Iterable[Any]]
+    ) -> dict[Key, Any]:
+        """Return answers by key, of which those that are not known are asked for at once."""
+        new = {key: each for key, each in asked.items() if not self._journal.knows(*key)}
+        found = iter(find(list(new.values())) if new else ())
+        return {key: self._journal.once(*key, find=lambda: next(found)) for key in asked}
 
 
 def pack(right: Right) -> Record:

@@ -14,7 +14,7 @@ import numpy as np
 from mbv3c.errors import Mbv3cError
 from mbv3c.progress import Progress
 from mbv3c.search.aim import Aim
-from mbv3c.search.answers import Answers, Cost, Journalled, Records, Training
+from mbv3c.search.answers import Answers, Cost, Journalled, Known, Training
 from mbv3c.search.found import Final, Found, Round, Row, Sampled
 from mbv3c.search.halving import Entry, paired_seeds, promoted
 from mbv3c.search.plan import SearchPlan
@@ -43,7 +43,7 @@ def search(
     aim: Aim,
     plan: SearchPlan,
     answers: Answers,
-    journal: Records,
+    journal: Known,
     progress: Progress = lambda step: None,
 ) -> Found:
     """Look for the best networks of a space.
@@ -128,8 +128,7 @@ class _Search:
     def _check_batch(self, batch: int, candidates: Sequence[Candidate]) -> None:
         """Make sure that the sampler asks what it asked the first time."""
         names = [candidate.name for candidate in candidates]
-        noted = self._answers.note({"event": "asked", "round": batch, "networks": names})
-        if noted["networks"] != names:
+        if self._answers.noted("asked", batch, value=names) != names:
             raise SearchError(
                 f"the journal has other networks in batch {batch + 1}, so that it was written "
                 "with another version of Optuna, numpy or Python; go on with that one, or begin "
@@ -198,7 +197,7 @@ class _Search:
         widths: dict[tuple[int, float], _Network] = {}
         for side, family in families.items():
             of_side = [each for each in finalists if each.candidate.resolution == side]
-            wanted = [each.cost[self._aim.resource] for each in of_side]
+            wanted = self._taken([each.candidate for each in of_side])
             found = widths_beside(wanted, family, self._taken)
             beside |= {each.candidate.name: one for each, one in zip(of_side, found, strict=True)}
             needed = sorted({width for one in found for width in one.widths})
@@ -218,7 +217,7 @@ class _Search:
         )
 
     def _taken(self, candidates: Sequence[Candidate]) -> list[float]:
-        costs = self._answers.costs(candidates, whole=True)
+        costs = self._answers.costs(candidates)
         return [cost[self._aim.resource] for cost in costs]
 
     def _finals(
