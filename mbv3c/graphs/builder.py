@@ -40,10 +40,7 @@ def build_model(spec: ModelSpec, weights: Path | None = None) -> onnx.ModelProto
         UsageError: the file of weights cannot be read.
         ModelError: the file is damaged, or its weights are not those of the spec.
     """
-    graph = GraphWriter(spec)
-    arch = architecture(spec)
-    outputs = HEADS[spec.head](graph, _features(graph, arch), arch, spec)
-    model = graph.model(spec, outputs)
+    model = build_form(spec)
     if weights is None:
         initialize(model, spec.seed, HEAD_TRAITS[spec.head].calibration)
         origin = {"seed": str(spec.seed)}
@@ -53,6 +50,17 @@ def build_model(spec: ModelSpec, weights: Path | None = None) -> onnx.ModelProto
     add_metadata(model, origin)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def build_form(spec: ModelSpec) -> onnx.ModelProto:
+    """Build what `build_model` does with weights of 0, which takes a tenth of the time.
+
+    That is enough to count, and to ask what a network costs.
+    """
+    graph = GraphWriter(spec)
+    arch = architecture(spec)
+    outputs = HEADS[spec.head](graph, _features(graph, arch), arch, spec)
+    return graph.model(spec, outputs)
 
 
 def _features(graph: GraphWriter, arch: Architecture) -> Features:

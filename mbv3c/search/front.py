@@ -36,6 +36,19 @@ class Axis:
 ACCURACY = Axis("accuracy", "accuracy, %", higher_is_better=True, shown=".2f", scale=100.0)
 
 
+_UNITS = {
+    "us": Axis("us", "time, us", shown=",.1f"),
+    "memory": Axis("memory", "memory, KiB", shown=",.1f", scale=1 / 1024),
+    "weights": Axis("weights", "weights, KiB", shown=",.1f", scale=1 / 1024),
+    "multiply_adds": Axis("multiply_adds", "multiply-adds"),
+}
+
+
+def axis_of(resource: str) -> Axis:
+    """Return how a resource is shown."""
+    return _UNITS.get(resource, Axis(resource, resource))
+
+
 @dataclass(frozen=True)
 class Point:
     """One network, and what it is worth.

@@ -23,7 +23,7 @@ from mbv3c.errors import UsageError
 from mbv3c.graphs.architecture import Activation, Architecture, Block, make_divisible
 from mbv3c.graphs.architecture import squeeze_channels as gate_channels
 from mbv3c.graphs.architecture_file import architecture_text
-from mbv3c.graphs.builder import build_model
+from mbv3c.graphs.builder import build_form, build_model
 from mbv3c.graphs.networks import VARIANTS, mobilenet_v3
 from mbv3c.graphs.spec import HEAD_TRAITS, NARROWEST, WIDEST, ModelSpec
 
@@ -93,6 +93,10 @@ class Candidate:
     def build(self, classes: int, seed: int = 0) -> onnx.ModelProto:
         """Build the network with seeded weights."""
         return build_model(self.spec(classes, seed))
+
+    def form(self, classes: int) -> onnx.ModelProto:
+        """Build the network with weights of 0, to ask what it costs."""
+        return build_form(self.spec(classes))
 
 
 @dataclass(frozen=True)

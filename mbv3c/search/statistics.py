@@ -7,7 +7,7 @@ is made exact here by the binomial distribution. The interval of the difference 
 `mbv3c.accuracy.tally.paired_difference`.
 
 A network that is trained once more from another seed gives another accuracy. That noise is not in
-a paired comparison of two trainings; `seed_noise` measures it and `difference_over_seeds` adds it.
+a paired comparison of two trainings; `seed_noise` measures it and `contrast` adds it.
 """
 
 from collections.abc import Sequence
@@ -132,24 +132,34 @@ def t_quantile(degrees: int) -> float:
 def difference_over_seeds(
     first: Sequence[Right], second: Sequence[Right], noise: SeedNoise | None
 ) -> Interval:
-    """Return the first's mean accuracy less the second's, with a 95 % interval.
-
-    It has the noise of the examples (a set of others would give another difference) and that of
-    the seeds. The first is measured on differences that are averaged over the seeds, and some of
-    the seeds' noise is in it, too, so that the interval is rather too wide than too narrow.
+    """Return the first's mean accuracy less the second's, as `contrast` does.
 
     Args:
         first: for each seed, on which examples the first network is right.
         second: that of the second network; the examples are those of the first.
+        noise: the noise between seeds; None where it is unknown.
+    """
+    return contrast([(1.0, first), (-1.0, second)], noise)
+
+
+def contrast(parts: Sequence[tuple[float, Sequence[Right]]], noise: SeedNoise | None) -> Interval:
+    """Return a weighted sum of networks' mean accuracies, with a 95 % interval.
+
+    The interval has the noise of the examples (a set of others would give another sum) and that of
+    the seeds. The first is measured on sums that are averaged over the seeds, and some of the
+    seeds' noise is in it, too, so that the interval is rather too wide than too narrow.
+
+    Args:
+        parts: the weight of each network, and for each of its seeds, on which examples it is
+            right; the examples are those of the other networks.
         noise: the noise between seeds; None where it is unknown, and then left out.
     """
-    by_example: NDArray[np.float64] = _mean(first) - _mean(second)
-    count = len(by_example)
-    variance = float(by_example.var(ddof=1)) / count if count > 1 else 0.0
-    half = _Z**2 * variance
+    by_example = np.sum([weight * _mean(right) for weight, right in parts], axis=0)
+    count = by_example.size
+    half = _Z**2 * float(by_example.var(ddof=1)) / count if count > 1 else 0.0
     if noise is not None:
-        between = noise.deviation**2 * (1 / len(first) + 1 / len(second))
-        half += t_quantile(noise.degrees) ** 2 * between
+        seeds = sum(weight**2 / len(right) for weight, right in parts)
+        half += t_quantile(noise.degrees) ** 2 * noise.deviation**2 * seeds
     share = float(by_example.mean())
     return Interval(share, share - sqrt(half), share + sqrt(half))
 

@@ -72,8 +72,9 @@ def test_a_network_is_built_with_the_counts_of_its_layers() -> None:
     assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][2:] == [
         32
     ] * 2
-    again = Candidate(candidate.layers, 32).build(classes=4)
-    assert count(model) == count(again)
+    form = Candidate(candidate.layers, 32).form(classes=4)
+    assert [node.name for node in form.graph.node] == [node.name for node in model.graph.node]
+    assert count(form) == count(model)
 
 
 def test_the_name_follows_from_the_network_alone() -> None:
