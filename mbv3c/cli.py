@@ -26,6 +26,7 @@ from mbv3c.commands.options import echo, print_json
 from mbv3c.commands.quantize import quantize
 from mbv3c.commands.run import run
 from mbv3c.commands.targets import targets
+from mbv3c.commands.train import train
 from mbv3c.commands.tune import tune
 from mbv3c.commands.verify import verify
 from mbv3c.errors import EXIT_FAILED, EXIT_FAULT, EXIT_INTERRUPTED, Mbv3cError
@@ -135,7 +136,7 @@ def commands(context: click.Context) -> None:
     steps.say(f"running `mbv3c {context.invoked_subcommand}`")
 
 
-_MODELS = build, optimize, quantize, compile_, tune
+_MODELS = build, train, optimize, quantize, compile_, tune
 _BUNDLES = verify, run, bench, inspect
 for command in (*_MODELS, *_BUNDLES, targets, doctor, device, cluster):
     commands.add_command(command)

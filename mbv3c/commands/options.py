@@ -44,8 +44,8 @@ def taken(given: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: given.pop(name) for name in names}
 
 
-# Which network to build.
-model_options = all_of(
+# Which network to build, but for its batch and its weights.
+network_options = all_of(
     click.option(
         "--network",
         help="mobilenet_v3, mobilenet_v2, mnasnet_a1 or mnasnet_b1.  [default: mobilenet_v3]",
@@ -85,13 +85,18 @@ model_options = all_of(
         type=int,
         help="1000 by default; 21 for (l)raspp; 91 for ssdlite, background included.",
     ),
+)
+weights_option = click.option(
+    "--weights",
+    type=PATH,
+    help="Trained weights: torchvision's or timm's state dict, .npz or .onnx.",
+)
+# Which network to build.
+model_options = all_of(
+    network_options,
     click.option("--batch", type=int, help="Images per inference, of a MODEL, too.  [default: 1]"),
     click.option("--seed", type=int, help="Seed of the weights.  [default: 0]"),
-    click.option(
-        "--weights",
-        type=PATH,
-        help="Trained weights: torchvision's or timm's state dict, .npz or .onnx.",
-    ),
+    weights_option,
 )
 
 

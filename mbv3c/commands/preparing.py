@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.options import all_of, taken
+from mbv3c.commands.options import all_of
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,17 +15,21 @@ _CHANNELS = 3
 mean_option = click.option(
     "--mean", help="Of pixels of 0..1, such as 0.5, or of red, green, blue: 0.485,0.456,0.406."
 )
+std_option = click.option("--std", help="Of pixels of 0..1, one number or three.")
+shown_options = all_of(
+    click.option("--resize", help="Scale the shorter side to so many pixels, or: stretch."),
+    click.option("--crop", type=int, help="Take so many of them, in the middle."),
+)
 # All but --mean, which means something else to NPUs, too.
 other_preparing_options = all_of(
-    click.option("--std", help="Of pixels of 0..1, one number or three."),
+    std_option,
     click.option(
         "--scale",
         type=float,
         help="Factor of pixels of 0..255, before --mean and --std.  [default: 1/255]",
     ),
     click.option("--bgr", is_flag=True, default=None, help="Channels are blue, green, red."),
-    click.option("--resize", help="Scale the shorter side to so many pixels, or: stretch."),
-    click.option("--crop", type=int, help="Take so many of them, in the middle."),
+    shown_options,
     click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Of the model's input."),
 )
 # How images are prepared; `take_overrides` reads them.
@@ -41,7 +45,7 @@ def take_overrides(given: dict[str, Any], images: str, *, there: bool) -> "Overr
     Raises:
         UsageError: an option is there and no images are, or a value makes no sense.
     """
-    options = taken(given, *_PREPARING)
+    options = {name: given.pop(name, None) for name in _PREPARING}
     said = [name for name, value in options.items() if value is not None]
     if said and not there:
         raise UsageError(f"--{said[0]} belongs to {images}")

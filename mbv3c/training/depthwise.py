@@ -1,8 +1,9 @@
 """Depthwise convolution of small maps as one matrix product for each channel.
 
-The gradient of torch's own is slow where a 5x5 kernel meets a map of a few pixels: on one core 38
-ms for 240 channels of 2x2 pixels and a batch of 128, and 6 ms in this way. From 8x8 pixels on
-torch's is faster.
+torch's own is slow where a map has fewer pixels than the kernel. Milliseconds on one core of an
+x86 server, for 96 channels, a batch of 128 and both directions, torch's and as a product: kernel
+5x5 on 1x1 pixel 19 and 1, 2x2 16 and 5, 4x4 22 and 8, 6x6 13 and 16; kernel 3x3 on 1x1 8 and 1,
+2x2 11 and 4, 4x4 2 and 7.
 """
 
 from functools import lru_cache
@@ -12,13 +13,12 @@ import torch
 
 Sizes = tuple[int, int]
 
-_MOST_PIXELS = 49  # of a map: 7x7
-
 
 def takes(x: Any, weight: Any, groups: int) -> bool:
     """Say whether a convolution is better computed here."""
-    small: bool = x.ndim == 4 and x.shape[2] * x.shape[3] <= _MOST_PIXELS
-    return small and bool(groups == x.shape[1] == weight.shape[0] and weight.shape[1] == 1)
+    if x.ndim != 4 or not groups == x.shape[1] == weight.shape[0] != 1:
+        return False
+    return bool(x.shape[2] * x.shape[3] < weight.shape[2] * weight.shape[3])
 
 
 def depthwise(

@@ -42,8 +42,17 @@ def train(
         Mbv3cError: the loss is no longer a number.
         BundleError: the journal cannot be written.
     """
-    if torch_package() is None:
-        raise ToolError(f"training takes PyTorch, which is not installed; {TORCH_REMEDY}")
+    require_torch()
     from mbv3c.training.loop import run
 
     return run(model, examples, plan, journal, progress)
+
+
+def require_torch() -> None:
+    """Make sure that there is torch, before work begins that would be lost.
+
+    Raises:
+        ToolError: there is none.
+    """
+    if torch_package() is None:
+        raise ToolError(f"training takes PyTorch, which is not installed: {TORCH_REMEDY}")
