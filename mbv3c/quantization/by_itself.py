@@ -14,11 +14,12 @@ from mbv3c.graphs.count import WEIGHTED, multiply_adds, tensor_shapes
 from mbv3c.lowering.qdq import has_pairs
 from mbv3c.parity.reference import run_reference
 from mbv3c.progress import Progress
-from mbv3c.quantization.calibration import Calibration, random_with_warning
+from mbv3c.quantization.calibration import Calibration, random_inputs, random_with_warning
 from mbv3c.quantization.layers import Layer, layers
 from mbv3c.quantization.options import KeepFloat, QuantizeOptions
+from mbv3c.quantization.qdq import insert_qdq
 from mbv3c.quantization.quantize import BudgetError, Trial, quantize, rewritten
-from mbv3c.quantization.ranges import Observed, known_ranges, observe
+from mbv3c.quantization.ranges import Observed, known_ranges, observe, pixel_ranges
 from mbv3c.quantization.report import QuantizationReport
 
 # On all calibration inputs together; what decides whether a bundle passes are others than these,
@@ -27,6 +28,7 @@ _SAFE_COSINE = 0.98
 _NEAR_COSINE = 0.95  # for which a device gives up no more of a network
 _SOUND_DB = 20  # of outputs, where all layers in int8 are less than that; a cosine of 0.995
 _LEAST_SHARE = 0.5  # of the multiply-adds, for a part that is worth a device
+_UNMEASURED = 2  # random inputs, where nobody asks how far outputs are from fp32
 _OTHER_RANGES = (
     QuantizeOptions(method="percentile"),
     QuantizeOptions(method="percentile", percentile=99.9),
@@ -119,6 +121,29 @@ def _with_kernels(
         return options
     progress(f"{len(floats)} of {len(every)} layers stay in fp32: no integer kernel is for them")
     return replace(options, keep_float=replace(options.keep_float, without_kernel=floats))
+
+
+def quantize_unmeasured(
+    graph: onnx.ModelProto, on_device: OnDevice | None, *, may_keep_float: bool
+) -> onnx.ModelProto:
+    """Quantize a graph on random inputs as `quantize_once` does, and measure nothing.
+
+    Args:
+        graph: the fp32 graph, as `quantize.rewritten` returns it.
+        on_device: names the nodes that the device computes in integers; None for all.
+        may_keep_float: whether the device computes the others in fp32.
+
+    Raises:
+        ModelError: the graph cannot be quantized.
+    """
+    options = QuantizeOptions()
+    if may_keep_float and on_device:
+        options = _with_kernels(graph, options, on_device, lambda step: None)
+    kept = options.keep_float.in_any_case
+    parts = [part for part in layers(graph) if part.name not in kept]
+    observed = observe(graph, random_inputs(graph, _UNMEASURED).calibrating, spread=False)
+    ranges = known_ranges(graph, observed.ranges(options)) | pixel_ranges(graph)
+    return insert_qdq(graph, ranges, parts, options)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 
 from mbv3c.bundle import Bundle, Golden
+from mbv3c.costs.asking import Coster
 from mbv3c.ends.ends import ends_of
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
@@ -359,6 +360,14 @@ class Backend(ABC):
             Mbv3cError: nothing could be measured, or the database cannot be used.
         """
         raise UsageError(f"there is nothing to tune for {job.target.name}")
+
+    def coster(self, target: Target, precision: Precision) -> Coster:
+        """Return what finds out how much networks cost on a target, layer by layer.
+
+        Raises:
+            UsageError: nothing here does.
+        """
+        raise UsageError(f"nothing here tells what a layer costs on {target.name}")
 
     # What is said of a result.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mbv3c.bundle import NPU_STREAM, Bundle
+from mbv3c.costs.asking import Coster
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import Runnable
@@ -199,6 +200,13 @@ class EthosUBackend(Backend):
         from mbv3c.targets.ethos_u.tune import tune
 
         return tune(model, job, request, lambda text: report({"event": "step", "text": text}))
+
+    def coster(self, target: Target, precision: Precision) -> Coster:
+        require_npu_tools()
+
+        from mbv3c.targets.ethos_u.costs import NpuCoster
+
+        return NpuCoster(_npu(target), precision)
 
     def check_open(self, bundle: Bundle, place: Place | None) -> None:
         """Make sure that the interpreter can run a bundle's streams.

@@ -20,6 +20,7 @@ VELA_CONFIG = "Arm/vela.ini"
 ESTIMATED = "estimated by vela"
 _KIB = 1024
 _NETWORK = "model"
+TOSA_FILE = f"{_NETWORK}.tosa"
 _LONGEST = 900  # seconds
 _LAYER_KEYS = ("name", "operation", "cycles", "macs")
 
@@ -132,7 +133,7 @@ def _estimated(
     """Compile a TOSA file in a folder; yield the folder, the arguments of vela and the cost."""
     check_knobs(knobs, target)
     with scratch_folder("vela") as folder:
-        network = folder / f"{_NETWORK}.tosa"
+        network = folder / TOSA_FILE
         network.write_bytes(tosa)
         config = VELA_CONFIG
         if target.vela_config is not None:
@@ -145,7 +146,7 @@ def _estimated(
             str(folder),
         ]
         _vela([*command, "--verbose-performance"])
-        yield folder, command, _cost(folder)
+        yield folder, command, read_cost(folder)
 
 
 def cost_json(cost: Cost) -> dict[str, Any]:
@@ -209,7 +210,8 @@ def _vela(arguments: list[str]) -> None:
         raise ToolError(f"vela failed with status {done.returncode}: {printed[-1]}")
 
 
-def _cost(folder: Path) -> Cost:
+def read_cost(folder: Path) -> Cost:
+    """Read what vela has written of a network's costs into a folder."""
     (summary_file,) = folder.glob(f"{_NETWORK}_summary_*.csv")
     summary = _rows(summary_file)[0]
     layers = tuple(

@@ -1,0 +1,1 @@
+"""What networks cost on a target, layer by layer: asked for once, and kept."""

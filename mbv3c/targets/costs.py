@@ -1,0 +1,56 @@
+"""Ask what networks cost on a target: of the table first, and then of the target's backend."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import onnx
+
+from mbv3c.costs.asking import Coster, answers
+from mbv3c.costs.types import NetworkCost
+from mbv3c.precision import Precision
+from mbv3c.progress import Progress
+from mbv3c.target import Target
+from mbv3c.targets import backend_of
+
+
+def costs_of(
+    models: Sequence[onnx.ModelProto],
+    target: Target,
+    precision: Precision,
+    database: Path,
+    progress: Progress,
+    *,
+    whole: bool = False,
+) -> list[NetworkCost]:
+    """Return what one inference of each network costs on a target.
+
+    What the database knows takes milliseconds. Of what it lacks, networks that differ in channel
+    counts only are rewritten once, and what is to be built is built together.
+
+    Args:
+        models: the networks, with inputs of fixed shapes. Their weights need not be trained:
+            without `whole` only the form of a network counts.
+        target: the device.
+        precision: the precision.
+        database: the folder of all databases of costs.
+        progress: function that is told what is being done.
+        whole: whether to have whole networks compiled with their own weights, instead of adding
+            layers up.
+
+    Raises:
+        UsageError: the device does not compute in the precision, or nothing here tells costs.
+        ToolError: what tells costs is not installed, or fails.
+        CostDatabaseError: the database cannot be read or written.
+        ModelError: a network cannot be compiled.
+    """
+    coster = _coster(target, precision)
+    return answers(coster, models, database, progress, whole=whole)
+
+
+@lru_cache(maxsize=8)
+def _coster(target: Target, precision: Precision) -> Coster:
+    """Return what tells costs; it remembers what networks of one structure have in common."""
+    backend = backend_of(target)
+    backend.check_precision(target, precision)
+    return backend.coster(target, precision)
