@@ -59,7 +59,7 @@ class Where:
             progress(f"starting {here.at_once} workers ({self.cluster})")
             cluster = starts[self.cluster](here, store)
         try:
-            yield DaskWorkers(cluster, self.threads)
+            yield DaskWorkers(cluster, self.threads, alike=True)
         finally:
             cluster.close()
 
