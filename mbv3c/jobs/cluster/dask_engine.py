@@ -56,7 +56,8 @@ class DaskWorkers:
             ClusterError: the scheduler cannot be reached, or a worker does not fit.
         """
         need_dask()
-        check_certificates(self._where, "client")
+        if isinstance(self.address, str):  # Dask's own object has certificates of its own
+            check_certificates(self.address, "client")
         todo = {job.name: replace(job, resources={}) if self.alike else job for job in jobs}
         before = 1
         while todo:
