@@ -40,7 +40,6 @@ def take_engine(
     Raises:
         UsageError: the options make no sense.
         ToolError: the cluster needs something that is not installed.
-        ClusterError: the cluster cannot be started.
     """
     from mbv3c.jobs.cluster.where import Where
     from mbv3c.jobs.store import Store

@@ -38,7 +38,12 @@ class Kind:
 
 
 # The functions stand above this package, and are imported in the process of the job only.
-KINDS: dict[str, Kind] = {}
+KINDS = {
+    "train": Kind("mbv3c.search.kinds:train", ("torch", "numpy", "onnx", "onnxruntime")),
+    "evaluate": Kind("mbv3c.search.kinds:evaluate", ("numpy", "onnx", "onnxruntime", "pillow")),
+    # These depend on the tools of their target, too, which the job names.
+    "compile": Kind("mbv3c.search.kinds:compile_"),
+}
 
 
 def kind_of(name: str) -> Kind:
@@ -50,7 +55,7 @@ def kind_of(name: str) -> Kind:
     if name in KINDS:
         return KINDS[name]
     if ":" not in name:
-        raise UsageError(f"unknown kind of jobs {name!r}; known: {', '.join(KINDS) or 'none'}")
+        raise UsageError(f"unknown kind of jobs {name!r}; known: {', '.join(KINDS)}")
     return Kind(name)
 
 

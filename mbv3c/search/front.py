@@ -197,32 +197,36 @@ def draw_front(
         BundleError: it cannot be written.
     """
     y, x = axes
-    best = front(points, axes)
     with figure(path, title, x.label, y.label, force=force) as drawn:
-        steps = "steps-post" if y.higher_is_better else "steps-pre"
-        drawn.plot(
-            *_shown(best, x, y), drawstyle=steps, color="0.6", linewidth=1, zorder=1, label="front"
-        )
-        for index, series in enumerate(dict.fromkeys(point.series for point in points)):
-            of_series = [point for point in points if point.series == series]
-            across, up = _shown(of_series, x, y)
-            mark = _MARKS[index % len(_MARKS)]
-            drawn.errorbar(
-                across,
-                up,
-                yerr=_errors(of_series, y),
-                fmt=mark,
-                markersize=5,
-                linewidth=1,
-                capsize=2,
-                label=series or None,
-            )
-            for point, left, top in zip(of_series, across, up, strict=True):
-                drawn.annotate(
-                    point.name, (left, top), xytext=(4, 4), textcoords="offset points", fontsize=7
-                )
+        draw_points(drawn, points, axes)
         also(drawn)
         drawn.legend(fontsize=8)
+
+
+def draw_points(drawn: Any, points: Sequence[Point], axes: tuple[Axis, Axis]) -> None:
+    """Draw points, their intervals, and the front as steps on axes of matplotlib."""
+    y, x = axes
+    steps = "steps-post" if y.higher_is_better else "steps-pre"
+    best = _shown(front(points, axes), x, y)
+    drawn.plot(*best, drawstyle=steps, color="0.6", linewidth=1, zorder=1, label="front")
+    for index, series in enumerate(dict.fromkeys(point.series for point in points)):
+        of_series = [point for point in points if point.series == series]
+        across, up = _shown(of_series, x, y)
+        mark = _MARKS[index % len(_MARKS)]
+        drawn.errorbar(
+            across,
+            up,
+            yerr=_errors(of_series, y),
+            fmt=mark,
+            markersize=5,
+            linewidth=1,
+            capsize=2,
+            label=series or None,
+        )
+        for point, left, top in zip(of_series, across, up, strict=True):
+            drawn.annotate(
+                point.name, (left, top), xytext=(4, 4), textcoords="offset points", fontsize=7
+            )
 
 
 def _shown(points: Sequence[Point], *axes: Axis) -> list[list[float]]:

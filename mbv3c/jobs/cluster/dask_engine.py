@@ -9,10 +9,10 @@ workers first what they have done, or are doing, for the one before.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mbv3c.jobs.cluster.need import ClusterError, need_dask
+from mbv3c.jobs.cluster.need import ClusterError, check_certificates, need_dask
 from mbv3c.jobs.cluster.work import SOURCES, content, describe, held, perform
 from mbv3c.jobs.engine import Done, JobFailed, Report
 from mbv3c.jobs.job import Job
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _DEATHS = 3  # of workers while they did one job, after which it is given up
 _LOOK = 1.0  # seconds between two looks for a worker
 _CONNECT = 10.0  # seconds of one attempt to connect
+_RETURN = 60.0  # seconds in which workers come back to a scheduler that was started again
 
 
 class _Lost(Exception):  # noqa: N818 - the scheduler is
@@ -39,24 +40,32 @@ class DaskWorkers:
         address: the scheduler's, or Dask's own object of a cluster.
         threads: threads that libraries may use in each job.
         patience: seconds to wait for a scheduler that cannot be reached.
+        alike: whether all workers are like this machine, so that resources say nothing.
     """
 
     address: Any
     threads: int = 1
     patience: float = 300.0
+    alike: bool = False
 
     def run(self, jobs: Sequence[Job], store: Store, report: Report, progress: Progress) -> None:
         """Do jobs as `Engine.run` says; what is under way when one fails stays with its worker.
 
         Raises:
+            UsageError: there are no certificates for an address of TLS.
             ClusterError: the scheduler cannot be reached, or a worker does not fit.
         """
         need_dask()
-        todo = {job.name: job for job in jobs}
+        if isinstance(self.address, str):  # Dask's own object has certificates of its own
+            check_certificates(self.address, "client")
+        todo = {job.name: replace(job, resources={}) if self.alike else job for job in jobs}
+        before = 1
         while todo:
             try:
                 with self._connected(progress) as client:
-                    _Round(client, store, report, progress, self.threads).run(todo)
+                    this_round = _Round(client, store, report, progress, self.threads)
+                    before = this_round.wait_for_workers(before)
+                    this_round.run(todo)
             except _Lost:
                 progress(f"the scheduler at {self._where} is gone; what is done is kept")
 
@@ -116,8 +125,7 @@ class _Round:
         from distributed.comm import CommClosedError
 
         with _lost_if(OSError, CommClosedError, CancelledError, TimeoutError):
-            workers = self._workers()
-            self._check(workers, list(todo.values()))
+            self._check(self._workers(), list(todo.values()))
             known = self._held(list(todo))
             for name, job in todo.items():
                 self._submit(name, job, known.get(name))
@@ -138,22 +146,31 @@ class _Round:
                     todo.clear()
                     break
 
-    def _workers(self) -> dict[str, dict[str, Any]]:
-        """Return the workers that are there, once there is one, by their addresses."""
-        told = False
+    def wait_for_workers(self, before: int) -> int:
+        """Wait until there is a worker, and for a while for as many as there were before.
+
+        After a scheduler was started again, those that are late may hold what is done.
+        """
+        told, end = False, time.monotonic() + _RETURN
         while True:
-            workers: dict[str, dict[str, Any]] = self._client.scheduler_info(-1)["workers"]
-            if workers:
-                return workers
+            with _lost_if(OSError, TimeoutError):
+                count = len(self._workers())
+            if count >= before or (count and time.monotonic() > end):
+                return count
             if self._client.status != "running":
                 raise _Lost
-            if not told:
+            if not told and not count:
                 told = True
                 address = self._client.scheduler.address
                 self._progress(
                     f"waiting for a worker; `mbv3c cluster worker {address}` starts one"
                 )
             time.sleep(_LOOK)
+
+    def _workers(self) -> dict[str, dict[str, Any]]:
+        """Return the workers that are there, by their addresses."""
+        workers: dict[str, dict[str, Any]] = self._client.scheduler_info(-1)["workers"]
+        return workers
 
     def _check(self, workers: Mapping[str, Mapping[str, Any]], jobs: Sequence[Job]) -> None:
         """Make sure that every job can be done, and equally by all.

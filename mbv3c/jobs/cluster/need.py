@@ -74,3 +74,21 @@ def is_loopback(host: str) -> bool:
 def host_of(address: str) -> str:
     """Return the host in the address of a scheduler or a worker."""
     return urlsplit(address).hostname or ""
+
+
+def check_certificates(address: str, role: str) -> None:
+    """Make sure that Dask's settings name certificates where an address needs them.
+
+    Raises:
+        UsageError: they do not.
+    """
+    from distributed.security import Security
+
+    security = Security()
+    if address.startswith("tls://") and not (
+        security.tls_ca_file and getattr(security, f"tls_{role}_cert")
+    ):
+        raise UsageError(
+            f"{address} takes certificates, and Dask's settings name none: set `ca-file`, "
+            f"`{role}.cert` and `{role}.key` of distributed.comm.tls (docs/cluster.md)"
+        )

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mbv3c.errors import UsageError
-from mbv3c.jobs.cluster.need import ClusterError, host_of, is_loopback, need_dask
+from mbv3c.jobs.cluster.need import (
+    ClusterError,
+    check_certificates,
+    host_of,
+    is_loopback,
+    need_dask,
+)
 from mbv3c.jobs.cluster.work import STORE_VARIABLE
 from mbv3c.progress import Progress
 
@@ -86,6 +92,7 @@ def run_worker(
         ToolError: Dask distributed is not installed.
     """
     need_dask()
+    check_certificates(address, "worker")
     here = host or (_HERE if is_loopback(host_of(address)) else None)
     _check_reach(here or "", address.partition("://")[0], insecure=insecure)
     os.environ[STORE_VARIABLE] = str(store.absolute())

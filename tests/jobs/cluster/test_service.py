@@ -1,0 +1,49 @@
+"""What a cluster's processes are told, and what they refuse."""
+
+import re
+
+import pytest
+
+from mbv3c.errors import UsageError
+from mbv3c.jobs.cluster.need import full_address
+from mbv3c.jobs.cluster.service import parse_resources, run_scheduler, run_worker
+from tests.command_line import mbv3c
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("server", "tcp://server:8786"),
+        ("10.0.0.2:99", "tcp://10.0.0.2:99"),
+        ("tls://server:1", "tls://server:1"),
+        ("[::1]:5", "tcp://[::1]:5"),
+    ],
+)
+def test_an_address_gets_protocol_and_port(text: str, address: str) -> None:
+    assert full_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "server:port", "http://server", "tcp://a:1/b", "a:99999"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no address of a scheduler"):
+        full_address(text)
+
+
+def test_resources_are_numbers_or_words() -> None:
+    assert parse_resources("npu=2, board=pi5") == {"npu": 2.0, "board=pi5": 1.0}
+    assert parse_resources(None) == {}
+    for text in ("npu", "=1", "npu=", "npu=0", "npu=-1", "npu=nan"):
+        with pytest.raises(UsageError, match=re.escape(f"--resources {text!r}")):
+            parse_resources(text)
+
+
+def test_other_machines_are_not_listened_to_without_tls() -> None:
+    with pytest.raises(UsageError, match="run programs as you"):
+        run_scheduler("0.0.0.0", 0, print)
+    with pytest.raises(UsageError, match="run programs as you"):
+        run_worker("tcp://192.0.2.1:8786", 1, {}, None, print)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="settings name none"):
+        run_worker("tls://192.0.2.1:8786", 1, {}, None, print)  # type: ignore[arg-type]
+    done = mbv3c("cluster", "scheduler", "--host", "0.0.0.0")
+    assert done.returncode == 2
+    assert "--insecure" in done.stderr
