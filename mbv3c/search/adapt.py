@@ -17,7 +17,8 @@ import onnx
 
 from mbv3c.atomic import new_file
 from mbv3c.errors import UsageError
-from mbv3c.search.adapted import Adapted, AdaptPlan, Means, Step, Tried, Tuned, packed, unpacked
+from mbv3c.search.adapted import Adapted, AdaptPlan, Means, Step, Tried, Tuned
+from mbv3c.search.answers import pack, unpack
 from mbv3c.search.budget import limits, said, within
 from mbv3c.search.channels import sites
 from mbv3c.search.journal import Journal
@@ -26,7 +27,6 @@ from mbv3c.search.proposals import Proposal, Proposing, Wanted
 from mbv3c.search.prune import Cutter
 from mbv3c.search.statistics import Right
 
-_MOST_STEPS = 200
 _HALVINGS = 6  # of the saving that is wanted, where no site can save it
 
 
@@ -57,7 +57,7 @@ def adapt(model: onnx.ModelProto, plan: AdaptPlan, means: Means, journal: Journa
     state, steps, control, stuck = start, list[Step](), None, ""
     while not within(state.cost, most):
         number = len(steps) + 1
-        found = run.proposals(number, state) if number <= _MOST_STEPS else None
+        found = run.proposals(number, state)
         if found is None:
             stuck = run.stuck(state)
             break
@@ -100,10 +100,10 @@ def _start(model: onnx.ModelProto, means: Means, journal: Journal) -> _State:
     def find() -> dict[str, Any]:
         means.progress("asking for the cost and the accuracy of the given network")
         (cost,) = means.costs([model], True)
-        return {"cost": dict(cost), "right": packed(means.judge(model))}
+        return {"cost": dict(cost), "right": pack(means.judge(model))}
 
     known = journal.once("start", find=find)
-    return _State(model, unpacked(known["right"]), known["cost"])
+    return _State(model, unpack(known["right"]), known["cost"])
 
 
 def _sentence(step: Step, first: Mapping[str, float]) -> str:
@@ -195,8 +195,8 @@ class _Run:
             (cost,) = self._means.costs([best], True)
             return {
                 "order": order,
-                "right": [packed(each.right) for each in tuned],
-                "control": None if control is None else packed(control.right),
+                "right": [pack(each.right) for each in tuned],
+                "control": None if control is None else pack(control.right),
                 "cost": dict(cost),
                 "model": self._keep(number, best),
             }
@@ -207,13 +207,13 @@ class _Run:
 
         known = self._journal.once("step", number, find=find)
         tried = [
-            Tried(proposals[at].site, proposals[at].count, proposals[at].cost, unpacked(right))
+            Tried(proposals[at].site, proposals[at].count, proposals[at].cost, unpack(right))
             for at, right in enumerate(known["right"])
         ]
         ordered = tuple(tried[at] for at in known["order"])
         model = self._kept(number, known["model"])
         step = Step(number, wanted.resource, wanted.saving, ordered, last, known["cost"], asked)
-        control = None if known["control"] is None else unpacked(known["control"])
+        control = None if known["control"] is None else unpack(known["control"])
         return _State(model, ordered[0].right, known["cost"]), step, control
 
     def _trained(
@@ -245,14 +245,14 @@ class _Run:
             tuned = train(state.model)
             (cost,) = self._means.costs([tuned.model], True)
             return {
-                "right": packed(tuned.right),
+                "right": pack(tuned.right),
                 "cost": dict(cost),
                 "model": self._keep("finished", tuned.model),
             }
 
         known = self._journal.once("finish", find=find)
         model = self._kept("finished", known["model"])
-        return _State(model, unpacked(known["right"]), known["cost"])
+        return _State(model, unpack(known["right"]), known["cost"])
 
     def stuck(self, state: _State) -> str:
         key = self._resource(state.cost)

@@ -36,7 +36,7 @@ def lines(adapted: Adapted) -> list[str]:
 
 def _lines(adapted: Adapted) -> Iterator[str]:
     first = adapted.first_cost
-    yield f"given: {_costs(adapted, first)}; accuracy {_accuracy(adapted.first_right)}"
+    yield f"given: {_costs(adapted, first)}; accuracy {accuracy_text(adapted.first_right)}"
     rise = unconverged(adapted)
     if rise is not None:
         yield (
@@ -50,10 +50,10 @@ def _lines(adapted: Adapted) -> Iterator[str]:
     if adapted.stuck:
         yield f"stopped: {adapted.stuck}"
     if adapted.finished:
-        yield f"as the steps left it: accuracy {_accuracy(adapted.left_right)}"
-    yield f"result: {_costs(adapted, adapted.cost)}; accuracy {_accuracy(adapted.right)}"
+        yield f"as the steps left it: accuracy {accuracy_text(adapted.left_right)}"
+    yield f"result: {_costs(adapted, adapted.cost)}; accuracy {accuracy_text(adapted.right)}"
     change = mcnemar(adapted.right, adapted.first_right)
-    yield f"against the given network: {_difference(change)}"
+    yield f"against the given network: {difference_text(change)}"
     if not met(adapted):
         over = [key for key, most in adapted.limits.items() if adapted.cost[key] > most]
         amounts = ", ".join(
@@ -66,7 +66,7 @@ def _step(adapted: Adapted, step: Step) -> Iterator[str]:
     taken, *others = step.tried
     yield (
         f"step {step.number}: {_cut(taken)}; {_costs(adapted, step.cost)}; accuracy "
-        f"{_accuracy(taken.right)}; {len(step.tried)} proposals, {step.asked} cuts asked for"
+        f"{accuracy_text(taken.right)}; {len(step.tried)} proposals, {step.asked} cuts asked for"
     )
     if step.last:
         yield "    every proposal meets the budget: the accuracy decides"
@@ -75,7 +75,7 @@ def _step(adapted: Adapted, step: Step) -> Iterator[str]:
         share = other.cost[step.resource] / adapted.first_cost[step.resource]
         yield (
             f"    before {_cut(other)}; {step.resource} {share:.3f}, accuracy "
-            f"{other.right.mean():.2%}: {_difference(paired)}"
+            f"{other.right.mean():.2%}: {difference_text(paired)}"
         )
     near = sum(_within_noise(mcnemar(taken.right, other.right)) for other in others)
     if near:
@@ -96,12 +96,14 @@ def _costs(adapted: Adapted, cost: Mapping[str, float]) -> str:
     )
 
 
-def _accuracy(right: Right) -> str:
+def accuracy_text(right: Right) -> str:
+    """Return an accuracy with its interval, for people."""
     interval = wilson(int(right.sum()), len(right))
     return f"{interval.share:.2%} ({interval.low:.2%} to {interval.high:.2%})"
 
 
-def _difference(paired: Paired) -> str:
+def difference_text(paired: Paired) -> str:
+    """Return a difference with its interval, and whether it is within noise, for people."""
     interval = paired.difference
     noise = ", within noise" if _within_noise(paired) else ""
     return (
@@ -124,16 +126,16 @@ def to_json(adapted: Adapted) -> dict[str, Any]:
         "time": adapted.time,
         "given": {
             "cost": dict(adapted.first_cost),
-            "accuracy": _accuracy_json(adapted.first_right),
+            "accuracy": accuracy_json(adapted.first_right),
             "converged": None if adapted.control is None else rise is None,
-            "rise": None if rise is None else _paired_json(rise),
+            "rise": None if rise is None else paired_json(rise),
         },
         "steps": [_step_json(step) for step in adapted.steps],
-        "left": {"accuracy": _accuracy_json(adapted.left_right)},
+        "left": {"accuracy": accuracy_json(adapted.left_right)},
         "result": {
             "cost": dict(adapted.cost),
-            "accuracy": _accuracy_json(adapted.right),
-            "against_given": _paired_json(mcnemar(adapted.right, adapted.first_right)),
+            "accuracy": accuracy_json(adapted.right),
+            "against_given": paired_json(mcnemar(adapted.right, adapted.first_right)),
             "finished": adapted.finished,
         },
     }
@@ -160,17 +162,19 @@ def _tried_json(tried: Tried, taken: Tried) -> dict[str, Any]:
         "to": tried.count,
         "taken": not other,
         "cost": dict(tried.cost),
-        "accuracy": _accuracy_json(tried.right),
-        "taken_less_this": _paired_json(mcnemar(taken.right, tried.right)) if other else None,
+        "accuracy": accuracy_json(tried.right),
+        "taken_less_this": paired_json(mcnemar(taken.right, tried.right)) if other else None,
     }
 
 
-def _accuracy_json(right: Right) -> dict[str, Any]:
+def accuracy_json(right: Right) -> dict[str, Any]:
+    """Return the documented JSON form of an accuracy."""
     count = int(right.sum())
     return {**asdict(wilson(count, len(right))), "count": count, "of": len(right)}
 
 
-def _paired_json(paired: Paired) -> dict[str, Any]:
+def paired_json(paired: Paired) -> dict[str, Any]:
+    """Return the documented JSON form of a difference."""
     return {**asdict(paired.difference), "p": paired.p, "within_noise": _within_noise(paired)}
 
 

@@ -1,11 +1,9 @@
 """An adaptation as data: what it is asked, what it is done with, and what comes of it."""
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 
 from mbv3c.errors import UsageError
@@ -162,15 +160,3 @@ class Adapted:
     cost: Mapping[str, float]
     finished: bool
     stuck: str
-
-
-def packed(right: Right) -> list[Any]:
-    """Return flags as JSON has them: how many, and their bits in base64."""
-    return [len(right), base64.b64encode(np.packbits(right).tobytes()).decode("ascii")]
-
-
-def unpacked(packed_: Sequence[Any]) -> Right:
-    """Return the flags that `packed` was given."""
-    count, text = packed_
-    bits = np.frombuffer(base64.b64decode(text), np.uint8)
-    return np.unpackbits(bits, count=count).astype(np.bool_)

@@ -1,13 +1,12 @@
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
 from mbv3c.errors import UsageError
 from mbv3c.search.adapt import adapt
 from mbv3c.search.adapt_report import draw, lines, met, to_json, unconverged
-from mbv3c.search.adapted import Adapted, AdaptPlan, packed, unpacked
+from mbv3c.search.adapted import Adapted, AdaptPlan
 from mbv3c.search.budget import parse_budgets
 from mbv3c.search.channels import sites
 from mbv3c.search.journal import open_journal
@@ -167,11 +166,6 @@ def test_a_model_within_the_budget_is_refused(tmp_path: Path) -> None:
         pytest.raises(UsageError, match="within the budget already"),
     ):
         adapt(tiny(), plan, Stubs().means(), journal)
-
-
-def test_flags_survive_json() -> None:
-    right = np.random.default_rng(0).random(203) < 0.7
-    assert (unpacked(packed(right)) == right).all()
 
 
 @pytest.mark.parametrize(("option", "value"), [("saving", 0.0), ("decay", 1.1), ("grain", 0)])
