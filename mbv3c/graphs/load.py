@@ -22,6 +22,7 @@ from mbv3c.steps import step
 
 _log = logging.getLogger(__name__)
 
+_IR_WITH_CONSTANTS = 4  # before, every initialiser is an input, too
 _NUMBERS = frozenset(
     {
         *(TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BOOL),
@@ -77,10 +78,11 @@ def load_model(
         )
     if batch is not None:
         input_shape = _with_batch(model, batch, input_shape)
+    _free_constants(model)
     _set_input_shapes(model, path, input_shape)
     _say_defaults(model.graph)
     try:
-        _infer_outputs(model, reshaped=input_shape is not None)
+        _complete(model, path, reshaped=input_shape is not None)
     except _INVALID as error:
         raise ModelError(f"{path} is not a valid ONNX model: {error}") from error
     _check_outputs(model, path)
@@ -108,7 +110,24 @@ def with_shapes(model: onnx.ModelProto, input_shape: InputShape) -> onnx.ModelPr
     return copy
 
 
+_STALE = "nferred shape and existing shape differ"
 _INVALID = (onnx.checker.ValidationError, shape_inference.InferenceError)
+
+
+def _complete(model: onnx.ModelProto, path: Path, *, reshaped: bool) -> None:
+    """Infer outputs, in place; where shapes that the file stores are others, without those."""
+    try:
+        _infer_outputs(model, reshaped=reshaped)
+    except shape_inference.InferenceError as error:
+        if reshaped or _STALE not in str(error):
+            raise
+        forget_shapes(model.graph)
+        _infer_outputs(model, reshaped=True)
+        _log.warning(
+            "%s stores shapes that its nodes do not make (%s); what follows from the inputs holds",
+            path,
+            str(error).partition("]: ")[2].strip() or str(error).strip(),
+        )
 
 
 def _infer_outputs(model: onnx.ModelProto, *, reshaped: bool) -> None:
@@ -224,6 +243,15 @@ def _kind(value: onnx.ValueInfoProto) -> str:
     kind: int = value.type.tensor_type.elem_type
     known: dict[int, str] = {number: name for name, number in TensorProto.DataType.items()}
     return known.get(kind, f"of the unknown type {kind}")
+
+
+def _free_constants(model: onnx.ModelProto) -> None:
+    """Let initialisers that are not listed be constants, in place, as onnxruntime does."""
+    listed = {value.name for value in model.graph.input}
+    if model.ir_version < _IR_WITH_CONSTANTS and any(
+        tensor.name not in listed for tensor in model.graph.initializer
+    ):
+        model.ir_version = _IR_WITH_CONSTANTS
 
 
 def _say_defaults(graph: onnx.GraphProto) -> None:

@@ -2,6 +2,7 @@
 
     Cosh(x)                              ⇒   (eˣ + e⁻ˣ) / 2; Sinh by a difference
     CumSum(x, axis)                      ⇒   MatMul of rows along the axis with a triangle of ones
+    Xor(a, b); Equal(a, b) of masks      ⇒   Or(And(a, Not(b)), And(Not(a), b)); Not of that
     IsInf(x), positive or negative only  ⇒   Equal(x, ∞), Equal(x, -∞)
     LpPool(x)                            ⇒   the root of Conv(|x|ᵖ) with ones, for each channel
     ConvTranspose with an output_shape   ⇒   ConvTranspose with the pads that give it
@@ -9,7 +10,8 @@
     OneHot(x, depth, values)             ⇒   Where(Equal(x or x + depth, 0 … depth - 1), values)
     DequantizeLinear(stored), in blocks  ⇒   the values, stored; also of 4 bits and of float8
 
-TVM takes LpPool for an average, which divides by less where a window is cut off (ceil_mode).
+LLVM refuses what TVM makes of an Xor of masks that one kernel computes. TVM takes LpPool for an
+average, which divides by less where a window is cut off (ceil_mode).
 Source: ONNX operators CumSum-14, IsInf-20, LpPool-18, OneHot-11, DequantizeLinear-21 and
 ConvTranspose-11; where the padding is odd, the side that onnxruntime gives the larger half.
 """
@@ -49,8 +51,10 @@ def spell_missing(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
         "LpPool": _lp_pool,
         "ConvTranspose": _transposed,
         "DequantizeLinear": _stored_values,
+        "Equal": _alike,
         "OneHot": _one_hot,
         "Pow": _power,
+        "Xor": _either,
     }
     return spell_nodes(model, NAME, spellings)
 
@@ -77,6 +81,22 @@ def _stored_values(spelling: Spelling) -> None:
 
     values = ((codes - spread(zero)) * spread(scale.astype(np.float32))).astype(scale.dtype)
     spelling.add("Identity", spelling.store(values, "values"), out=spelling.output(0))
+
+
+def _either(spelling: Spelling) -> None:
+    spelling.add("Or", *_one_alone(spelling), out=spelling.output(0))
+
+
+def _alike(spelling: Spelling) -> None:
+    if spelling.kind(spelling.input(0)) != TensorProto.BOOL:
+        raise KeptError
+    spelling.add("Not", spelling.add("Or", *_one_alone(spelling)), out=spelling.output(0))
+
+
+def _one_alone(spelling: Spelling) -> list[str]:
+    """Append where the first of two masks is set and not the second, and the other way round."""
+    both = [*zip(spelling.inputs, spelling.inputs[::-1], strict=True)]
+    return [spelling.add("And", one, spelling.add("Not", other)) for one, other in both]
 
 
 def _power(spelling: Spelling) -> None:

@@ -160,15 +160,19 @@ class Spelling:
         Raises:
             StaysError: it is none of those that are allowed.
         """
-        kind = self._around.types.get(name)
-        number = kind.elem_type if kind is not None else TensorProto.UNDEFINED
-        if name in self._around.stored:
-            number = self._around.stored[name].data_type
+        number = self.kind(name)
         if number not in among:
             allowed = ", ".join(TensorProto.DataType.Name(each) for each in among)
             found = TensorProto.DataType.Name(number)
             raise StaysError(f"it computes in {found}; this pass knows {allowed}")
         return helper.tensor_dtype_to_np_dtype(number)
+
+    def kind(self, name: str) -> int:
+        """Return the element type of a tensor, by ONNX's number."""
+        if name in self._around.stored:
+            return self._around.stored[name].data_type
+        known = self._around.types.get(name)
+        return TensorProto.UNDEFINED if known is None else known.elem_type
 
     def value(self, name: str, what: str) -> NDArray[Any]:
         """Return a constant.

@@ -40,6 +40,7 @@ _OF_ONE_VALUE = (
     *("HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "Relu", "Clip", "LeakyRelu", "Elu"),
 )
 _OF_TWO_VALUES = ("Add", "Sub", "Mul", "Div")
+_LAST = "NhwcMaxPool"
 _TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _IMAGE = 4  # rank
 _WITH_AXES = 13  # DequantizeLinear has an axis from this opset on
@@ -61,7 +62,7 @@ def split_qoperators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassRepor
 
 def has_qoperators(model: onnx.ModelProto) -> bool:
     """Say whether a model has operators that compute with integers, outside of its functions."""
-    return any(node.op_type in _SPLIT for node in model.graph.node)
+    return any(node.op_type in (*_SPLIT, _LAST) for node in model.graph.node)
 
 
 class _Splitting:
@@ -145,9 +146,10 @@ class _Splitting:
             self._nodes.append(
                 helper.make_node("Identity", [self._first[x]], node.output[:1], node.name)
             )
-            self._ends[node.output[0]] = self._ends[self._first[x]]
+            if self._first[x] in self._ends:  # integers, not what they stand for
+                self._ends[node.output[0]] = self._ends[self._first[x]]
             return True
-        if node.op_type != "NhwcMaxPool" or x not in self._ends:
+        if node.op_type != _LAST or x not in self._ends:
             return False
         real = self.real(self.first(x), self._ends[x], f"{node.output[0]}.x")
         y = self.computed("MaxPool", [real], node, **_attributes(node))

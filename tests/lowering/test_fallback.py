@@ -85,6 +85,9 @@ def test_an_operator(node: str) -> None:
         "a = ArgMax<axis = 1>(x) c = Cast<to = 1>(a) d = Exp(c) y = Relu(d)",
         "g = Greater(m, half) h = Cast<to = 1>(g) y = Relu(h)",
         "g = Greater(m, half) y = Where(g, m, half)",
+        # masks that two others read, beside a comparison: TVM loads them as bytes
+        "a = Greater(m, half) b = Less(m, one) n = Not(a) k = Not(b) c = And(a, k) d = And(n, b) "
+        "o = Or(c, d) p = Not(o) y = Cast<to = 1>(p)",
     ],
 )
 def test_values_of_other_types_inside(body: str) -> None:
@@ -92,7 +95,7 @@ def test_values_of_other_types_inside(body: str) -> None:
         m = ReduceMax<axes = [1]>(x)
         {body}
     }}"""
-    agrees(graph(text, half=np.array(0.5, np.float32)))
+    agrees(graph(text, half=np.array(0.5, np.float32), one=np.array(1, np.float32)))
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,15 @@ def test_places_are_convolutions_together_or_apart(
 
 
 @pytest.mark.parametrize(("groups", "kind"), [(2, "convolution"), (6, "depthwise")])
-def test_groups(groups: int, kind: str) -> None:
-    model = overlapping("strides = [2, 2], pads = [1, 1, 1, 1]", (4, 4), (10, 14), groups)
+@pytest.mark.parametrize(
+    ("attributes", "size"),
+    [
+        ("pads = [1, 1, 1, 1]", (10, 14)),
+        ("dilations = [2, 2]", (15, 19)),  # every other place is reached by no tap
+    ],
+)
+def test_groups(attributes: str, size: tuple[int, int], groups: int, kind: str) -> None:
+    model = overlapping(f"strides = [2, 2], {attributes}", (4, 4), size, groups)
     assert cpu.kinds(cpu.agrees(model, cpu.AVX2))[2:] == [*4 * [kind], "interleave", "transpose"]
 
 

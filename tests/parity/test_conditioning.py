@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from onnxruntime import GraphOptimizationLevel as Level
 
 import mbv3c
@@ -199,6 +200,23 @@ def test_float64_runs_every_kind_of_node() -> None:
     wanted = np.tanh(wanted.repeat(2, 2).repeat(2, 3))
     np.testing.assert_allclose(made["y"], wanted, rtol=1e-12)
     np.testing.assert_array_equal(made["label"][0, 0], wanted[0].argmax(0))
+
+
+@pytest.mark.parametrize("attributes", ["", 'clip = 0.3, activations = ["Relu", "Elu", "Relu"]'])
+def test_float64_asks_no_reference_that_computes_something_else(attributes: str) -> None:
+    """ONNX's own LSTM computes with tanh and without bounds."""
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[3, 1, 4] x) => (float[3, 1, 1, 5] y)
+        {{ y = LSTM <hidden_size = 5{", " if attributes else ""}{attributes}> (x, w, r) }}"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    for name, width in (("w", 4), ("r", 5)):
+        weights = rng.normal(0, 1, (1, 20, width)).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weights, name))
+    x = inputs_of(model)[0]
+    (step,) = InDoubles(model).run(x)
+    (wanted,) = run(session(model), x)
+    np.testing.assert_allclose(step.outputs["y"][0], wanted, atol=1e-5)
 
 
 def test_a_library(tmp_path: Path) -> None:

@@ -34,6 +34,22 @@ def test_powers_of_one_type_stay() -> None:
     ignores(spell_missing, one("Pow(x, two)", two=np.array(2, np.float32)))
 
 
+@pytest.mark.parametrize("operator", ["Xor", "Equal"])
+def test_two_masks(operator: str) -> None:
+    text = (
+        "g (float[4, 6] x) => (float[4, 6] y)"
+        f"{{ a = Greater(x, row) b = Less(x, half) m = {operator}(a, b) y = Where(m, x, half) }}"
+    )
+    model = graph(text, half=np.array(0.5, np.float32), row=random(6))
+    rewritten, _ = fires(spell_missing, model)
+    assert operator not in operators(rewritten)
+
+
+def test_numbers_that_are_equal_stay() -> None:
+    text = "g (float[4] x) => (bool[4] y) { y = Equal(x, x) }"
+    ignores(spell_missing, graph(text))
+
+
 @pytest.mark.parametrize("axis", [1, -1])
 @pytest.mark.parametrize("ways", WAYS)
 def test_running_sums(ways: str, axis: int) -> None:

@@ -141,6 +141,12 @@ def _arrange(plan: Schedule, block: Block, cores: int) -> None:
     if not spatial or not statement.writes:
         return
     worth = cores > 1 and _turns(plan, block) >= _PARALLEL_TURNS
+    if any(str(read.source.dtype) == "bool" for read in statement.reads):
+        # TVM loads vectors of masks as bytes: LLVM refuses them beside what it compares, and
+        # `not` makes 254 of 1. One by one they are right, and LLVM makes vectors of that.
+        if worth:
+            _share(plan, spatial)
+        return
     lanes = _lanes(plan, block, loops.index(spatial[-1]))
     if not reduction:
         if not lanes and _is_flat(statement):

@@ -236,7 +236,8 @@ def _phases(
     }
     # A window that begins behind the first input, or ends before the last, holds zeros there.
     count = -(-made // stride)
-    first, last = min([0, *apart.values()]), max([size - count, *apart.values()])
+    first = min([0, *apart.values()])
+    last = max([first, size - count, *apart.values()])  # a place that no tap reaches reads one
     window = last - first + 1
     found = [[-1] * window for _ in places]
     for (at, tap), distance in apart.items():
