@@ -8,6 +8,10 @@ from mbv3c.execution.emulator.kit import FFI_VERSION, TVM_VERSION
 from mbv3c.progress import Progress
 from mbv3c.targets import every_wing
 from mbv3c.targets.wing import Requirement
+from mbv3c.training.demo import DEMO_FETCH, demo_folder, fetch_demo
+from mbv3c.training.torch_package import TORCH_REMEDY, TORCH_VERSION, torch_package
+
+_DEMO = "demo"
 
 
 def diagnose() -> list[Requirement]:
@@ -18,11 +22,13 @@ def diagnose() -> list[Requirement]:
         _diagnose_package("onnxruntime", "onnxruntime"),
         _diagnose_package("linker", "ziglang"),
     ]
-    return parts + [part for wing in every_wing() for part in wing.doctor().diagnose()]
+    for wing in every_wing():
+        parts += wing.doctor().diagnose()
+    return [*parts, _diagnose_torch(), _diagnose_demo()]
 
 
 def fetch(name: str, progress: Progress) -> None:
-    """Fetch what is missing: all of it, or the parts of that name.
+    """Fetch what is missing: all of it, or the parts of that name, or the demonstration's images.
 
     Raises:
         ToolError: this machine cannot use it, or a download or a build failed.
@@ -31,6 +37,8 @@ def fetch(name: str, progress: Progress) -> None:
         for what, get in wing.doctor().fetches.items():
             if name in ("all", what):
                 get(progress)
+    if name == _DEMO:  # nothing stands on it: not with all the rest
+        fetch_demo(progress)
 
 
 def _diagnose_python() -> Requirement:
@@ -53,3 +61,19 @@ def _diagnose_package(name: str, package: str) -> Requirement:
     if version is None:
         return Requirement(name, False, f"{package} is missing", f"pip install {package}")
     return Requirement(name, True, f"{package} {version}")
+
+
+def _diagnose_torch() -> Requirement:
+    found = torch_package()
+    if found is None:
+        return Requirement("torch", False, "missing", f"for train: {TORCH_REMEDY}", optional=True)
+    ok = found.version.partition("+")[0] == TORCH_VERSION
+    remedy = "" if ok else f"train is tested with torch {TORCH_VERSION}: {TORCH_REMEDY}"
+    return Requirement("torch", ok, str(found), remedy, optional=True)
+
+
+def _diagnose_demo() -> Requirement:
+    folder = demo_folder()
+    if folder is None:
+        return Requirement("demo images", False, "not fetched", DEMO_FETCH, optional=True)
+    return Requirement("demo images", True, str(folder), optional=True)

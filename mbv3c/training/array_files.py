@@ -26,7 +26,7 @@ from mbv3c.errors import UsageError
 _PARTS = {"train": "train", "t10k": "test"}  # names of IDX files, and what they are for
 _GZIP = b"\x1f\x8b"
 _IDX_UINT8 = 8
-_WORDS = "biuU"  # kinds of arrays: whole numbers, and names of classes
+_WORDS = "biufU"  # kinds of arrays: numbers, and names of classes
 
 
 @dataclass(frozen=True)

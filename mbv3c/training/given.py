@@ -51,6 +51,8 @@ def classes_of(source: Path, labels: Path | None = None) -> Classes:
     Raises:
         UsageError: there are no images with classes.
     """
+    if labels == NO_LABELS:
+        raise UsageError("training needs the class of every image: --labels none is not possible")
     if _is_of_arrays(source):
         data = read_idx(source) if source.is_dir() else read_npz(source)
         most = max(int(part.labels.max()) for part in data.parts.values()) + 1
@@ -78,8 +80,6 @@ def given_images(
     Raises:
         UsageError: there are no images there, or their classes are not those of the model.
     """
-    if labels == NO_LABELS:
-        raise UsageError("training needs the class of every image: --labels none is not possible")
     if _is_of_arrays(source):
         if labels is not None:
             raise UsageError(f"--labels is for folders of images, and {source} has its own")

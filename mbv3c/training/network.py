@@ -104,9 +104,9 @@ def on_device(value: NDArray[Any], device: str) -> Any:
 
 
 def arrays(tensors: Tensors) -> dict[str, NDArray[np.float32]]:
-    """Return tensors as arrays."""
+    """Return copies of tensors as arrays."""
     return {
-        name: np.ascontiguousarray(tensor.detach().cpu().numpy())
+        name: np.array(tensor.detach().cpu().numpy(), order="C")
         for name, tensor in tensors.items()
     }
 

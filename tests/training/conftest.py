@@ -13,14 +13,14 @@ from mbv3c.training.examples import Examples, open_examples
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits.npz"
 LAYERS = Architecture(
-    stem=16,
+    stem=8,
     blocks=(
-        Block(kernel=3, expand=48, out=24, squeeze=16, activation="relu", stride=2),
-        Block(kernel=5, expand=96, out=32, squeeze=24, activation="hardswish", stride=2),
-        Block(kernel=5, expand=128, out=32, squeeze=0, activation="hardswish", stride=1),
+        Block(kernel=3, expand=24, out=16, squeeze=8, activation="relu", stride=2),
+        Block(kernel=5, expand=48, out=24, squeeze=16, activation="hardswish", stride=2),
+        Block(kernel=5, expand=48, out=24, squeeze=0, activation="hardswish", stride=1),
     ),
-    last_conv=96,
-    hidden=64,
+    last_conv=64,
+    hidden=48,
 )
 
 
