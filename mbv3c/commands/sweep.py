@@ -81,7 +81,7 @@ def sweep(
     said = {name: value for name, value in given.items() if value not in (None, ())}
     if grid is not None and said:
         raise UsageError(
-            f"--{min(said).replace('_', '-')} and a GRID exclude each other: write it into {grid}"
+            f"{_option(min(said))} and a GRID exclude each other: write it into {grid}"
         )
     asked = read_grid(grid) if grid is not None else from_options(_fields(said))
     if plot is not None:
@@ -101,6 +101,11 @@ def sweep(
         echo("\n".join(sweep_report.lines(found)))
     if any(one.failed for one in found.combinations):
         click.get_current_context().exit(EXIT_FAILED)
+
+
+def _option(name: str) -> str:
+    (option,) = (one for one in sweep.params if one.name == name)
+    return option.opts[0]
 
 
 def _fields(said: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ KINDS = {
     "train": Kind("mbv3c.search.kinds:train", ("torch", "numpy", "onnx", "onnxruntime")),
     "evaluate": Kind("mbv3c.search.kinds:evaluate", ("numpy", "onnx", "onnxruntime", "pillow")),
     # These depend on the tools of their target, too, which the job names.
+    "cost": Kind("mbv3c.search.kinds:cost"),
     "compile": Kind("mbv3c.search.kinds:compile_"),
 }
 

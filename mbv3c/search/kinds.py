@@ -3,7 +3,7 @@
 `mbv3c.jobs.job.KINDS` names the functions; the others make jobs for them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -91,6 +91,16 @@ def evaluate_job(model: str, images: PackedImages, title: str, like: str | None 
     return Job("evaluate", options, files, title=f"accuracy of {title}")
 
 
+def cost_job(models: Sequence[str], target: str, precision: str, title: str) -> Job:
+    """Return the job of asking what networks cost; those that differ in widths go together.
+
+    Its result has for each `kind` and `resources`, or `refused` with the reason.
+    """
+    files = {f"{index:05d}": model for index, model in enumerate(models)}
+    options = {"target": target, "precision": precision}
+    return _for_target("cost", options, files, f"cost of {title} on {target} {precision}")
+
+
 def compile_job(
     model: str, target: str, precision: str, images: PackedImages | None, title: str
 ) -> Job:
@@ -158,6 +168,27 @@ def evaluate(
     progress(f"running {examples.count(part):,} images")
     accuracy = accuracy_of(onnx.load(files["model"]), examples, part)
     return _written(accuracy, part, folder)
+
+
+def cost(options: Mapping[str, Any], files: Files, folder: Path, progress: Progress) -> Document:
+    """Ask what networks cost on a target; what is known here takes milliseconds."""
+    from mbv3c.execution.cache import cache_root
+    from mbv3c.targets import find_target
+    from mbv3c.targets.costs import costs_of
+
+    target, precision = find_target(options["target"]), find_precision(options["precision"])
+    models = [onnx.load(files[name]) for name in sorted(files)]
+
+    def asked(some: Sequence[onnx.ModelProto]) -> list[Document]:
+        try:
+            found = costs_of(some, target, precision, cache_root() / "costs", progress)
+        except _REFUSALS as error:
+            if len(some) == 1:
+                return [{"refused": str(error)}]
+            return [one for model in some for one in asked([model])]
+        return [{"kind": one.kind, "resources": dict(one.resources)} for one in found]
+
+    return {"networks": asked(models)}
 
 
 def compile_(

@@ -1,0 +1,46 @@
+"""`mbv3c sweep`: what its options refuse, and once with real jobs."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import document, mbv3c, mbv3c_process
+
+DIGITS = Path(__file__).parents[1] / "data" / "digits.npz"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "npu", "--width", "wide"], "--width 'wide' is not a number"),
+        (["--variant", "small"], "--target: name at least one of the targets"),
+        (["--target", "npu", "--jobs", "0"], "--jobs 0: give a whole number"),
+        (["--target", "npu", "--cluster", "http://x"], "'http://x' is no address"),
+        (["--target", "npu", "--train-steps", "5"], "--train: training needs images"),
+        (["--target", "npu", "--plot", "front.pdf"], "ends in .png or .svg"),
+        (["grid.yaml", "--target", "npu"], "--target and a GRID exclude each other"),
+        (["grid.yaml"], "no such file: grid.yaml"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = mbv3c("sweep", *arguments, "--store", "store", cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_networks_are_trained_and_compiled_once(tmp_path: Path) -> None:
+    store = ["--store", tmp_path / "store"]
+    network = ["--variant", "small", "--width", "0.35", "--resolution", "32"]
+    images = ["--images", DIGITS, "--train-steps", "15", "--test", "0.1", "--compile"]
+    asked = [*network, *images, *store, "--target", "host_cpu", "--precision", "int8", "--json"]
+    first = document(mbv3c_process("sweep", *asked, "--save", tmp_path / "saved"))
+    (one,) = first["combinations"]
+    assert one["accuracy"]["share"] > 0.3
+    assert (one["accuracy_of"], one["part"]) == ("quantized", "test")
+    assert one["bundle"]["passed"]
+    assert (tmp_path / "saved" / "mobilenet_v3_small_0.35@32-host_cpu-generic-int8").is_dir()
+    done = mbv3c_process("sweep", *asked)
+    assert document(done) == first
+    assert "done" not in done.stderr  # all is known
