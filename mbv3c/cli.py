@@ -25,6 +25,7 @@ from mbv3c.commands.optimize import optimize
 from mbv3c.commands.options import echo, print_json
 from mbv3c.commands.quantize import quantize
 from mbv3c.commands.run import run
+from mbv3c.commands.search import search
 from mbv3c.commands.sweep import sweep
 from mbv3c.commands.targets import targets
 from mbv3c.commands.train import train
@@ -138,6 +139,7 @@ def commands(context: click.Context) -> None:
 
 
 _MODELS = build, train, optimize, quantize, compile_, tune
+_NETWORKS = search, sweep
 _BUNDLES = verify, run, bench, inspect
-for command in (*_MODELS, *_BUNDLES, sweep, targets, doctor, device, cluster):
+for command in (*_MODELS, *_NETWORKS, *_BUNDLES, targets, doctor, device, cluster):
     commands.add_command(command)

@@ -24,6 +24,7 @@ from mbv3c.search.image_pack import pack_images, unpacked
 from mbv3c.training.plan import TrainPlan
 
 if TYPE_CHECKING:
+    from mbv3c.bundle import Bundle
     from mbv3c.training.evaluate import Accuracy
     from mbv3c.training.examples import Examples, PartName
     from mbv3c.training.train import TrainStep
@@ -202,7 +203,7 @@ def compile_(
     model = onnx.load(files["model"])
     with scratch_folder("calibration") as inputs:
         calibration = None
-        if "images" in options:
+        if "images" in options and find_precision(options["precision"]).quantized:
             calibration = inputs
             _write_inputs(_examples(options["images"], files, model), inputs)
         spec = JobSpec(options["target"], options["precision"], calibration)
@@ -213,12 +214,28 @@ def compile_(
             return {"refused": str(error)}
     verdict, bundle = compiled.verdict, compiled.bundle
     assert verdict is not None
+    judged = {}
+    if options.get("judged"):
+        judged = _judged(bundle, _examples(options["images"], files, model), options, progress)
     return {
         "sizes": backend_of(job.target).footprint(bundle).sizes,
         "passed": verdict.passed,
         "ran_on": verdict.ran_on,
         "max_error_of_range": verdict.to_json().get("max_error_of_range"),
+        **judged,
     }
+
+
+def _judged(
+    bundle: "Bundle", examples: "Examples", options: Mapping[str, Any], progress: Progress
+) -> Document:
+    """Run a bundle and its models on some of the images that judge."""
+    from mbv3c.search.bundled import bundle_accuracy
+
+    part, limit = options["part"], options["judged"]
+    found = bundle_accuracy(bundle, examples, part, limit, progress)
+    accuracy = {side: each.to_json() for side, each in found.accuracy.items()}
+    return {"accuracy": accuracy, "accuracy_on": found.ran_on}
 
 
 def _examples(options: Mapping[str, Any], files: Files, model: onnx.ModelProto) -> "Examples":

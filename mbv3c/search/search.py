@@ -20,7 +20,7 @@ from mbv3c.search.halving import Entry, paired_seeds, promoted
 from mbv3c.search.plan import SearchPlan
 from mbv3c.search.sample import Asked, Sampler
 from mbv3c.search.space import Candidate, Space, width_family
-from mbv3c.search.statistics import Right, rank_correlation, seed_noise
+from mbv3c.search.statistics import rank_correlation, seed_noise
 from mbv3c.search.widths import Beside, widths_beside
 
 
@@ -72,7 +72,6 @@ class _Search:
     ) -> None:
         self._space, self._aim, self._plan = space, aim, plan
         self._answers, self._progress = answers, progress
-        self._rights: dict[Training, Right] = {}
 
     def sample(self) -> tuple[dict[str, _Network], Sampled]:
         """Ask the sampler, leave out what costs too much, and train the others a little."""
@@ -136,47 +135,51 @@ class _Search:
             )
 
     def _accuracies(self, networks: Sequence[_Network], index: int) -> dict[str, float]:
-        """Return the accuracies of a round, which has one seed."""
-        trained = self._train(networks, index, paired_seeds(self._plan.seed, 1))
-        return {name: values[0] for name, values in trained.items()}
+        """Return the accuracies of a round from the first seed."""
+        found = self._train(dict.fromkeys(map(_candidate, networks), 1), index)
+        return {name: values[0] for name, values in found.items()}
 
-    def _train(
-        self, networks: Sequence[_Network], index: int, seeds: Sequence[int]
-    ) -> dict[str, list[float]]:
-        steps = self._plan.halving.steps[index]
-        by_name = {network.candidate.name: network.candidate for network in networks}
+    def _train(self, seeds: Mapping[Candidate, int], index: int) -> dict[str, list[float]]:
+        """Return the accuracies of a round, of each network from so many seeds."""
+        steps, first = self._plan.halving.steps[index], self._plan.seed
         trainings = [
             Training(candidate, steps, seed, "validation")
-            for candidate in by_name.values()
-            for seed in seeds
+            for candidate, count in seeds.items()
+            for seed in paired_seeds(first, count)
         ]
-        found = iter(self._answers.train(trainings))
-        return {name: [float(next(found).mean()) for _ in seeds] for name in by_name}
+        accuracies: dict[str, list[float]] = {}
+        for training, right in zip(trainings, self._answers.train(trainings), strict=True):
+            accuracies.setdefault(training.candidate.name, []).append(float(right.mean()))
+        return accuracies
 
     def halve(self, networks: Mapping[str, _Network]) -> tuple[list[Round], list[_Network]]:
         """Train ever fewer networks ever longer."""
         halving, left = self._plan.halving, dict(networks)
         rounds: list[Round] = []
         for index, steps in enumerate(halving.steps):
-            if index:
-                self._progress(f"training {len(left)} networks for {steps} steps")
-            accuracies = self._accuracies(list(left.values()), index)
-            entries = [self._entry(left[name], each) for name, each in accuracies.items()]
+            self._progress(
+                f"training {len(left)} networks for {steps} steps, one of them from "
+                f"{self._plan.repeats} seeds"
+            )
+            ordered = sorted(left.values(), key=self._order)
+            middle = ordered[len(ordered) // 2].candidate
+            seeds = {each.candidate: 1 for each in ordered} | {middle: self._plan.repeats}
+            accuracies = self._train(seeds, index)
+            entries = [self._entry(each, accuracies[each.candidate.name][0]) for each in ordered]
             keep = halving.kept(len(entries), index)
             kept = [entry.name for entry in promoted(entries, keep, halving.bands)]
-            repeated = sorted(entries, key=lambda entry: (entry.cost, entry.name))
-            middle = left[repeated[len(repeated) // 2].name]
-            again = self._train([middle], index, paired_seeds(self._plan.seed, self._plan.repeats))
             rows = tuple(
-                Row(entry.name, left[entry.name].cost, accuracies[entry.name], entry.name in kept)
-                for entry in repeated
+                Row(name, each.cost, accuracies[name][0], name in kept)
+                for each in ordered
+                for name in [each.candidate.name]
             )
-            (repeats,) = again.values()
-            rounds.append(
-                Round(steps, rows, middle.candidate.name, tuple(repeats), seed_noise([repeats]))
-            )
+            repeats = tuple(accuracies[middle.name])
+            rounds.append(Round(steps, rows, middle.name, repeats, seed_noise([repeats])))
             left = {name: left[name] for name in kept}
         return [*_correlated(rounds)], list(left.values())
+
+    def _order(self, network: _Network) -> tuple[float, str]:
+        return network.cost[self._aim.resource], network.candidate.name
 
     def _entry(self, network: _Network, accuracy: float) -> Entry:
         cost = network.cost[self._aim.resource]
@@ -246,6 +249,10 @@ class _Search:
                 networks, trained, trainings, bundles, strict=True
             )
         ]
+
+
+def _candidate(network: _Network) -> Candidate:
+    return network.candidate
 
 
 def _correlated(rounds: Sequence[Round]) -> Sequence[Round]:

@@ -1,0 +1,187 @@
+"""The command `mbv3c search`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mbv3c.commands.engines import engine_options, take_engine
+from mbv3c.commands.options import (
+    PATH,
+    Progress,
+    all_of,
+    echo,
+    json_option,
+    print_json,
+    taken,
+)
+from mbv3c.errors import UsageError
+
+if TYPE_CHECKING:
+    from mbv3c.search.halving import Halving
+    from mbv3c.search.plan import SearchPlan
+    from mbv3c.training.plan import TrainPlan
+
+_ROUNDS = "200,600"
+
+_data_options = all_of(
+    click.option(
+        "--images", type=PATH, required=True, help="Labelled images, as --data of `train`."
+    ),
+    click.option("--labels", type=PATH, help="CSV file with the classes of a folder's images."),
+    click.option(
+        "--validation", type=float, default=0.1, show_default=True, help="Share of them."
+    ),
+    click.option("--test", type=float, default=0.0, show_default=True, help="Share to test with."),
+    click.option("--limit", type=int, help="Take so many training images."),
+)
+_plan_options = all_of(
+    click.option("--sampler", default="tpe", show_default=True, help="tpe, nsga2 or random."),
+    click.option("--batches", type=int, default=3, show_default=True, help="Times it is asked."),
+    click.option("--asked", type=int, default=48, show_default=True, help="Networks each time."),
+    click.option("--trained", type=int, default=12, show_default=True, help="Of these, at most."),
+    click.option(
+        "--rounds", default=_ROUNDS, show_default=True, help="Steps of training; a third goes on."
+    ),
+    click.option("--bands", type=int, default=3, show_default=True, help="Of like cost."),
+    click.option("--repeats", type=int, default=3, show_default=True, help="Seeds for the noise."),
+    click.option("--finalists", type=int, default=3, show_default=True, help="Trained long."),
+    click.option("--final-steps", type=int, default=2000, show_default=True, help="How long."),
+    click.option("--final-seeds", type=int, default=3, show_default=True, help="How often."),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="Of sampler and training."
+    ),
+)
+_TRAINING = ("batch", "rate", "decay", "smoothing", "average", "augment", "device")
+_training_options = all_of(
+    click.option("--batch", type=int, help="Images of a step.  [default: 128]"),
+    click.option("--rate", type=float, help="Highest learning rate.  [default: 0.2]"),
+    click.option("--decay", type=float, help="Weight decay.  [default: 4e-5]"),
+    click.option("--smoothing", type=float, help="Label smoothing.  [default: 0.1]"),
+    click.option("--average", type=float, help="Of the weights; 0: none.  [default: 0.999]"),
+    click.option("--augment", help="crop, flip, colour; several with commas.  [default: none]"),
+    click.option("--device", help="cpu or cuda.  [default: cpu]"),
+)
+
+
+@click.command()
+@click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
+@click.option("--precision", help="fp32, fp16 or int8.  [default: the target's own]")
+@_data_options
+@click.option(
+    "--budget",
+    "budgets",
+    multiple=True,
+    required=True,
+    help="What it may take: 0.6x of MobileNetV3's, 2.5ms, 1.2Mcycles, 300KiB; several by commas.",
+)
+@click.option(
+    "--reward",
+    type=float,
+    help="Make the budget a soft one: ACC (COST/BUDGET)^REWARD, such as -0.07 or -0.15.",
+)
+@click.option(
+    "--least", type=float, default=0.5, show_default=True, help="Least share of the budget."
+)
+@click.option("--variant", default="small", show_default=True, help="small or large.")
+@click.option(
+    "--resolution", type=int, multiple=True, help="Side of the input; may be repeated.  [224]"
+)
+@click.option("--grain", type=int, default=8, show_default=True, help="Channels come in these.")
+@_plan_options
+@_training_options
+@click.option(
+    "--judged", type=int, default=1000, show_default=True, help="Images for each bundle."
+)
+@click.option("--costs", type=PATH, help="Folder of known costs.  [default: in the cache]")
+@click.option("-o", "--output", type=PATH, help="Folder of the result.  [default: search-TARGET]")
+@engine_options
+@json_option
+def search(
+    target: str,
+    precision: str | None,
+    budgets: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Search for the best networks of a target and a budget, around MobileNetV3, on your images.
+
+    Interrupt it whenever you like: what was found is kept, and the same command goes on.
+    """
+    from mbv3c.costs.database import folder_of
+    from mbv3c.execution.cache import cache_root
+    from mbv3c.precision import find_precision
+    from mbv3c.search.budget import parse_budgets
+    from mbv3c.search.grid import Images
+    from mbv3c.search.job_answers import Device
+    from mbv3c.search.report import search_lines
+    from mbv3c.search.request import SearchRequest, document, run_search
+    from mbv3c.search.space import Space
+    from mbv3c.targets import backend_of, find_target
+
+    found_target = find_target(target)
+    found_precision = (
+        find_precision(precision)
+        if precision is not None
+        else backend_of(found_target).wing.precisions[0]
+    )
+    device = Device(found_target, found_precision, folder_of(given.pop("costs"), cache_root()))
+    names = ("labels", "validation", "test", "limit")
+    request = SearchRequest(
+        device,
+        Images(given.pop("images"), **taken(given, *names)),
+        parse_budgets(budgets),
+        given.pop("reward"),
+        given.pop("least"),
+        Space(given.pop("variant"), given.pop("resolution") or (224,), given.pop("grain")),
+        _plan(given),
+        _training(given),
+        given.pop("judged"),
+    )
+    folder = output or Path(f"search-{found_target.family}-{found_target.device}")
+    progress = Progress()
+    with take_engine(given, progress) as where:
+        found = run_search(request, folder, where, progress)
+    if as_json:
+        print_json(document(found, device))
+        return
+    echo("\n".join(search_lines(found)))
+    echo(f"{folder}: the networks, their layers and bundles, the front and the journal")
+
+
+def _plan(given: dict[str, Any]) -> "SearchPlan":
+    """Take the options of the plan out of what was given.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+    from mbv3c.search.plan import SearchPlan
+    from mbv3c.search.sample import check_sampler
+
+    check_sampler(method := given.pop("sampler"))
+    halving = _halving(given)
+    names = ("batches", "asked", "trained", "repeats", "final_steps", "final_seeds", "seed")
+    return SearchPlan(halving, method, **taken(given, *names))
+
+
+def _halving(given: dict[str, Any]) -> "Halving":
+    from mbv3c.search.halving import Halving
+
+    text = given.pop("rounds")
+    try:
+        steps = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--rounds {text!r} are no numbers of steps; write them like {_ROUNDS}"
+        ) from error
+    return Halving(steps, bands=given.pop("bands"), least=given.pop("finalists"))
+
+
+def _training(given: dict[str, Any]) -> "TrainPlan":
+    from mbv3c.training.plan import TrainPlan
+
+    asked = {name: value for name, value in taken(given, *_TRAINING).items() if value is not None}
+    if "augment" in asked:
+        asked["augment"] = tuple(name for name in asked["augment"].split(",") if name)
+    return TrainPlan(steps=1, **asked)

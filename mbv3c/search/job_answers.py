@@ -1,0 +1,147 @@
+"""Answers to a search's questions by jobs: here, or on a cluster."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mbv3c.jobs.engine import Engine, run_jobs
+from mbv3c.jobs.job import Job
+from mbv3c.jobs.store import Result, Store
+from mbv3c.precision import Precision
+from mbv3c.progress import Progress
+from mbv3c.search.answers import Cost, Part, Record, Training
+from mbv3c.search.kinds import BUNDLE, MODEL, RIGHT, PackedImages, compile_job, train_job
+from mbv3c.search.space import Candidate
+from mbv3c.search.statistics import Right
+from mbv3c.target import Target
+from mbv3c.targets.costs import costs_of
+from mbv3c.training.plan import TrainPlan
+
+
+@dataclass(frozen=True)
+class Device:
+    """For what networks are searched.
+
+    Attributes:
+        target: the target.
+        precision: the precision.
+        database: the folder of all databases of costs.
+    """
+
+    target: Target
+    precision: Precision
+    database: Path
+
+
+@dataclass(frozen=True)
+class Data:
+    """By what networks are judged.
+
+    Attributes:
+        images: labelled images in the store.
+        classes: number of their classes.
+        judging: the part by which finalists are judged.
+        judged: on how many of its images bundles are judged, at most.
+    """
+
+    images: PackedImages
+    classes: int
+    judging: Part
+    judged: int
+
+
+class JobAnswers:
+    """Trains and compiles by jobs, and asks the target's own table for costs."""
+
+    def __init__(
+        self,
+        device: Device,
+        data: Data,
+        training: TrainPlan,
+        where: tuple[Engine, Store],
+        progress: Progress,
+    ) -> None:
+        """Begin.
+
+        Args:
+            device: for what networks are searched.
+            data: by what they are judged.
+            training: how to train; steps and seed are each question's own.
+            where: what does jobs, and where results are kept.
+            progress: told of each step.
+        """
+        self._device, self._data, self._training = device, data, training
+        self._engine, self._store = where
+        self._progress = progress
+        self._models: dict[str, str] = {}  # sha256 by the candidate's name
+
+    @property
+    def judging(self) -> Part:
+        return self._data.judging
+
+    def costs(self, candidates: Sequence[Candidate], *, whole: bool = False) -> list[Cost]:
+        device, classes = self._device, self._data.classes
+        models = [each.build(classes) if whole else each.form(classes) for each in candidates]
+        found = costs_of(
+            models, device.target, device.precision, device.database, self._progress, whole=whole
+        )
+        return [dict(each.resources) for each in found]
+
+    def train(self, trainings: Sequence[Training]) -> list[Right]:
+        return [np.load(result.files[RIGHT]) for result in self._trained(trainings)]
+
+    def model(self, training: Training) -> Path:
+        (result,) = self._trained([training])
+        return result.files[MODEL]
+
+    def compile(self, trainings: Sequence[Training]) -> list[Record]:
+        return [dict(result.document) for result in self._compiled(trainings)]
+
+    def bundle(self, training: Training) -> Mapping[str, Path]:
+        """Return the files of a network's bundle, by their paths within it; none if refused."""
+        (result,) = self._compiled([training])
+        prefix = f"{BUNDLE}/"
+        return {
+            name.removeprefix(prefix): path
+            for name, path in result.files.items()
+            if name.startswith(prefix)
+        }
+
+    def _trained(self, trainings: Sequence[Training]) -> list[Result]:
+        jobs = [self._training_job(each) for each in trainings]
+        return run_jobs(jobs, self._store, self._engine, self._progress)
+
+    def _training_job(self, training: Training) -> Job:
+        candidate = training.candidate
+        if candidate.name not in self._models:
+            model = candidate.build(self._data.classes).SerializeToString(deterministic=True)
+            self._models[candidate.name] = self._store.put(model)
+        plan = replace(self._training, steps=training.steps, seed=training.seed)
+        title = f"{candidate.name} for {training.steps} steps, seed {training.seed}"
+        job = train_job(self._models[candidate.name], self._data.images, plan, title)
+        return replace(job, options={**job.options, "part": training.part})
+
+    def _compiled(self, trainings: Sequence[Training]) -> list[Result]:
+        jobs = [
+            self._compile_job(result.files[MODEL], training)
+            for result, training in zip(self._trained(trainings), trainings, strict=True)
+        ]
+        return run_jobs(jobs, self._store, self._engine, self._progress)
+
+    def _compile_job(self, model: Path, training: Training) -> Job:
+        device, data = self._device, self._data
+        job = compile_job(
+            self._store.put(model),
+            device.target.name,
+            device.precision.name,
+            data.images,
+            training.candidate.name,
+        )
+        judged = {"images": dict(data.images.options), "judged": data.judged}
+        return replace(
+            job,
+            options={**job.options, **judged, "part": data.judging},
+            files={**job.files, **data.images.files},
+        )
