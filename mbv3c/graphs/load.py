@@ -60,6 +60,7 @@ def load_model(
         ) from error
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path} is not an ONNX model, or it is empty: it holds no graph")
+    model.graph.name = model.graph.name or "graph"  # onnx asks for one, onnxruntime does not
     if not model.graph.output:
         raise ModelError(f"{path} has no outputs: name at least one in the export")
     try:

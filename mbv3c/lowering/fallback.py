@@ -4,7 +4,7 @@ Correct for every operator that TVM imports, and scheduled by one general rule.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from tvm import relax
 from tvm.tirx import PrimFunc
 
 from mbv3c.errors import ModelError
+from mbv3c.graphs.count import WEIGHTED, multiply_adds
 from mbv3c.lowering.onnx_import import import_onnx, legalize
 from mbv3c.lowering.plan import Array, Kernel, Step, Value
 from mbv3c.lowering.schedules import general
@@ -78,7 +79,25 @@ def lower_region(
     main = module["main"]
     names: dict[Any, str | Array] = dict(zip(main.params, inputs, strict=True))
     reader = _CallReader(module, names, prefix, nodes, target, write)
-    return reader.read(main, list(outputs))
+    lowered = reader.read(main, list(outputs))
+    madds = _madds(model, nodes)
+    if madds and lowered.steps:  # every step names all nodes; so the first one stands for them
+        lowered.steps[0] = replace(lowered.steps[0], madds=madds)
+    return lowered
+
+
+def _madds(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> int:
+    """Count the multiply-adds of nodes of a model whose shapes are inferred."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    weighted = (node for node in nodes if node.op_type in WEIGHTED)
+    return sum(
+        multiply_adds(node, shapes)
+        for node in weighted
+        if node.input[1] in shapes and node.output[0] in shapes
+    )
 
 
 def _region(

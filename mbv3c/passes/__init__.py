@@ -16,6 +16,7 @@ from mbv3c.passes.explicit_pads import explicit_pads
 from mbv3c.passes.fold_affine import FoldAffine
 from mbv3c.passes.fold_batchnorm import FoldBatchNorm
 from mbv3c.passes.fold_colours import fold_colours
+from mbv3c.passes.fold_constants import fold_constants
 from mbv3c.passes.fold_control_flow import fold_control_flow
 from mbv3c.passes.fold_pad import FoldPad
 from mbv3c.passes.fold_rescale import fold_rescale
@@ -70,6 +71,7 @@ Pass = Callable[[onnx.ModelProto], tuple[onnx.ModelProto, PassReport]]
 CLEANING: tuple[Pass, ...] = (
     inline_functions,
     lift_constants,
+    fold_constants,
     undo_fusions,
     widen_halves,
     split_qoperators,
@@ -82,7 +84,13 @@ CLEANING: tuple[Pass, ...] = (
 )
 
 # What makes pairs of operators on integers.
-SPLITTING: tuple[Pass, ...] = (inline_functions, lift_constants, undo_fusions, split_qoperators)
+SPLITTING: tuple[Pass, ...] = (
+    inline_functions,
+    lift_constants,
+    fold_constants,
+    undo_fusions,
+    split_qoperators,
+)
 
 _IN_ONE_GRAPH: tuple[Pass, ...] = (
     inline_functions,

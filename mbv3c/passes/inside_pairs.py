@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 
 from mbv3c.passes.fuse_hardswish import FuseHardSwish
 from mbv3c.passes.names import FreeNames, inner_reads
+from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS, OLDEST_WITH_HARDSWISH, opset_of
 
 _EPSILON = 1e-5  # of a BatchNormalization that says none
 Stored = dict[str, NDArray[Any]]
@@ -39,13 +40,31 @@ def mended(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """
     names: list[str] = []
     if _has_spelled_swish(model):
-        model, report = FuseHardSwish()(model)
+        fused, report = FuseHardSwish()(_with_hardswish(model))
+        model = fused if report.matched else model
         names += report.matched
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     shared = _share_pairs(copy.graph)
     folded = _fold_normalizations(copy.graph)
     return (copy if shared or folded else model), [*names, *shared, *folded]
+
+
+def _with_hardswish(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model of opset 13, as torch writes quantized ones, as one of 14.
+
+    Of what may stand in a model for inference, 14 only allows more. Source: ONNX, Changelog.md.
+    """
+    normalizations = (node for node in model.graph.node if node.op_type == "BatchNormalization")
+    trained = any(len(node.output) > 1 for node in normalizations)
+    if opset_of(model) != OLDEST_WITH_HARDSWISH - 1 or trained:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for opset in copy.opset_import:
+        if opset.domain in DEFAULT_DOMAINS:
+            opset.version = OLDEST_WITH_HARDSWISH
+    return copy
 
 
 def _has_spelled_swish(model: onnx.ModelProto) -> bool:

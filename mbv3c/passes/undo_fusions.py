@@ -7,7 +7,8 @@
     SkipLayerNormalization(x, s, g, b, c)  ⇒   LayerNormalization(x + s + c, g, b)
     Gelu(x), BiasGelu(x, b), FastGelu(x)   ⇒   x / 2 · (1 + Erf(x / √2)), or with Tanh
     QuantizeLinear, DequantizeLinear of com.microsoft   ⇒   those of ONNX, or of 16 bits before
-        opset 21, which has them, Cast(Clip(Round(x / s) + z)) and (Cast(q) - z) · s
+        opset 21, which has them, Cast(Clip(Round(x / s) + z)) and (Cast(q) - z) · s; weights of
+        4 bits are stored with 8 before it
 
 A model that onnxruntime saved after optimising it holds them; its quantizer writes the last two.
 What it lays out for one processor (the domain com.microsoft.nchwc) stays, and is refused later on.
@@ -34,6 +35,8 @@ LAID_OUT = (
     "onnxruntime optimise it with ORT_ENABLE_EXTENDED at most"
 )
 _WITH_16_BITS = 21  # the opset
+_OF_16_BITS = (TensorProto.INT16, TensorProto.UINT16)
+_OF_4_BITS = (TensorProto.INT4, TensorProto.UINT4)
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
@@ -170,10 +173,20 @@ class _Spelling:
         """Return the number of elements of a constant; 0 for anything else."""
         return int(np.prod(self._constant(name).dims)) if self._constant(name).name else 0
 
-    def width(self, name: str) -> int:
-        """Return the bytes of an element of a constant of 8 or 16 bits; 0 for anything else."""
-        kind = self._constant(name).data_type
-        return helper.tensor_dtype_to_np_dtype(kind).itemsize if kind else 0
+    def in_bytes(self, name: str, op_type: str) -> str:
+        """Store a constant of 4 bits with 8, in which older opsets dequantize it, too.
+
+        Raises:
+            _StaysError: it is no constant.
+        """
+        stored = self._constant(name)
+        if not stored.name:
+            raise _StaysError(f"{op_type} of 4 bits that are computed needs opset {_WITH_16_BITS}")
+        free = self._around.free(f"{name}.bytes")
+        kind = np.int8 if stored.data_type == TensorProto.INT4 else np.uint8
+        values = numpy_helper.to_array(stored).astype(kind)
+        self._around.graph.initializer.append(numpy_helper.from_array(values, free))
+        return free
 
     @property
     def opset(self) -> int:
@@ -324,9 +337,13 @@ def _end_gelu(spelling: _Spelling, x: str, curve: str) -> None:
 
 def _as(op_type: str) -> Callable[[_Spelling], None]:
     def spell(spelling: _Spelling) -> None:
-        if spelling.width(spelling.input(2)) > 1 and spelling.opset < _WITH_16_BITS:
+        kind = spelling.kind(spelling.input(2))
+        if kind in _OF_16_BITS and spelling.opset < _WITH_16_BITS:
             _of_16_bits(spelling, op_type)
             return
+        if kind in _OF_4_BITS and spelling.opset < _WITH_16_BITS:
+            for position in (0, 2):
+                spelling.inputs[position] = spelling.in_bytes(spelling.input(position), op_type)
         spelling.since(13 if spelling.size(spelling.input(1)) != 1 else 10, op_type)
         spelling.end(op_type, *spelling.inputs, **spelling.rest())
 

@@ -122,6 +122,14 @@ def region(body: str) -> onnx.ModelProto:
     return graph(f"g (float[1, 8, 4, 6] x) => (float[1, 8, 4, 6] y) {{ {body} }}")
 
 
+def test_its_multiply_adds_are_counted() -> None:
+    """A quantized network's are said to be in fp32."""
+    text = "g (float[1, 6, 5] x) => (float[1, 4, 5] y) { c = Conv(x, w) y = Erf(c) }"
+    (first, *others) = agrees(graph(text, w=random(4, 6, 1))).plan.steps
+    assert (first.kind, first.madds) == ("fallback", 4 * 6 * 5)
+    assert not any(step.madds for step in others)
+
+
 def test_an_output_that_is_an_input_is_not_computed() -> None:
     model = region("y = Identity(x)")
     lowered = lower_region(model, model.graph.node, {"x": IMAGE}, {"y": IMAGE}, "new", HOST)

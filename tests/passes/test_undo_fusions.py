@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
 from mbv3c.passes.undo_fusions import undo_fusions
 from tests.onnx_text import graph, random
@@ -159,3 +160,30 @@ def test_pairs_of_16_bits_before_opset_21(kind: str, zero: int) -> None:
     assert len(report.matched) == 2
     assert not any(node.domain for node in rewritten.graph.node)
     assert error(model, rewritten) == 0  # some of it saturates
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest"),
+    [(TensorProto.INT4, 7), (TensorProto.UINT4, 15), (TensorProto.INT32, 9000)],
+)
+def test_constants_of_a_pair_per_channel(kind: int, largest: int) -> None:
+    """Weights of 4 bits, and biases of 32, as onnxruntime's quantizer writes them in opset 17."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[1, 8] x) => (float[6, 8] y) {
+            w = com.microsoft.DequantizeLinear <axis = 0> (q, s, z)
+            y = Add (x, w)
+        }""")
+    numbers = np.random.default_rng(0).integers(0, largest, 48)
+    zeros = np.zeros(6, np.int64) if kind == TensorProto.INT32 else np.arange(6)
+    model.graph.initializer.extend(
+        [
+            onnx.numpy_helper.from_array(np.linspace(0.1, 0.6, 6).astype(np.float32), "s"),
+            helper.make_tensor("q", kind, [6, 8], numbers.tolist()),
+            helper.make_tensor("z", kind, [6], zeros.tolist()),
+        ]
+    )
+    rewritten, report = undo_fusions(model)
+    assert len(report.matched) == 1
+    onnx.checker.check_model(rewritten, full_check=True)
+    assert error(model, rewritten) == 0
