@@ -34,6 +34,8 @@ __all__ = [
     "Precision",
     "QuantizeOptions",
     "Target",
+    "TrainPlan",
+    "Trained",
     "TrustError",
     "TuneRequest",
     "__version__",
@@ -49,6 +51,7 @@ __all__ = [
     "optimize",
     "quantize",
     "run",
+    "train",
     "tune",
     "verify",
 ]

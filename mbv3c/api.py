@@ -41,6 +41,10 @@ from mbv3c.speed.measure import BenchRequest, Measured
 from mbv3c.target import Target
 from mbv3c.targets import backend_for, find_target
 from mbv3c.targets.backend import Compiled
+from mbv3c.training import train as training
+from mbv3c.training.examples import open_examples
+from mbv3c.training.plan import TrainPlan
+from mbv3c.training.results import Trained, TrainStep
 from mbv3c.trust import Trust, TrustError, read_signer
 from mbv3c.tuning.request import TuneRequest, Tuning
 
@@ -61,6 +65,8 @@ __all__ = [
     "Precision",
     "QuantizeOptions",
     "Target",
+    "TrainPlan",
+    "Trained",
     "TrustError",
     "TuneRequest",
     "bench",
@@ -75,6 +81,7 @@ __all__ = [
     "optimize",
     "quantize",
     "run",
+    "train",
     "tune",
     "verify",
 ]
@@ -99,6 +106,44 @@ def build(*, weights: str | Path | None = None, **spec: Any) -> onnx.ModelProto:
         UsageError: the fields do not go together, or a file is no architecture.
     """
     return build_model(completed(spec), Path(weights) if weights else None)
+
+
+def train(
+    model: Model,
+    data: str | Path,
+    plan: TrainPlan,
+    *,
+    labels: str | Path | None = None,
+    validation: float | str | Path = 0.1,
+    journal: str | Path | None = None,
+    progress: Callable[[TrainStep], None] = lambda step: None,
+) -> Trained:
+    """Train a classifier on labelled images; needs torch.
+
+    Args:
+        model: the model, whose metadata say how images are prepared.
+        data: a folder of folders of classes, an .npz file, or a folder of IDX files.
+        plan: how to train.
+        labels: CSV file of the classes of a folder's images.
+        validation: share of each class to validate with, or other images.
+        journal: folder for the state; an interrupted training goes on from there. It is kept.
+        progress: function that is told each step.
+
+    Raises:
+        ToolError: torch is missing.
+        UsageError: the images are not for the model, or the journal is another training's.
+        ModelError: the model cannot be trained.
+    """
+    loaded = _loaded(model)
+    examples = open_examples(
+        Path(data),
+        loaded,
+        labels=None if labels is None else Path(labels),
+        validation=Path(validation) if isinstance(validation, str) else validation,
+        seed=plan.seed,
+    )
+    place = None if journal is None else Path(journal)
+    return training.train(loaded, examples, plan, journal=place, progress=progress)
 
 
 def optimize(

@@ -178,7 +178,7 @@ def open_examples(
     shares = {
         name: value
         for name, value in (("validation", validation), ("test", test))
-        if name not in given and isinstance(value, float)
+        if name not in given and not isinstance(value, Path)
     }
     places = _parted(prepared, shares, seed)
     names = classes.names or (own.names if own.count == classes.count else None)

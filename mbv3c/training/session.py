@@ -88,6 +88,7 @@ def train_file(
         Mbv3cError: as `mbv3c.training.train.train` says.
     """
     check_place(output, force=request.force)
+    _check_plan(request)
     require_torch()
     report({"event": "step", "step": f"preparing the images of {request.source}"})
     if request.new_head:
@@ -131,15 +132,22 @@ def _with_preprocessing(model: onnx.ModelProto, overrides: Overrides) -> onnx.Mo
     return with_metadata(model, own) if own else model
 
 
+def _check_plan(request: TrainRequest) -> None:
+    """Refuse what makes no sense before images are prepared."""
+    TrainPlan(**{"steps": 1, **request.plan})
+    if request.epochs is None:
+        return
+    if "steps" in request.plan:
+        raise UsageError("--epochs and --steps exclude each other: both say how long to train")
+    if not 0 < request.epochs < float("inf"):
+        raise UsageError(f"--epochs must be above 0, got {request.epochs:g}")
+
+
 def _plan(request: TrainRequest, examples: Examples, *, normalized: bool) -> TrainPlan:
     """Return the plan, with the steps that epochs take, and a rate that suits the model."""
     given = dict(request.plan)
-    if "steps" in given and request.epochs is not None:
-        raise UsageError("--epochs and --steps exclude each other: both say how long to train")
     if "steps" not in given:
         epochs = _EPOCHS if request.epochs is None else request.epochs
-        if not 0 < epochs < float("inf"):
-            raise UsageError(f"--epochs must be above 0, got {epochs:g}")
         given["steps"] = ceil(epochs * _steps_of_epoch(examples, TrainPlan(1, **given)))
     if "rate" not in given and not normalized:
         given["rate"] = _RATE_WITHOUT_NORMALIZATION

@@ -18,6 +18,9 @@ from mbv3c.passes.fuse_hardswish import FuseHardSwish
 from mbv3c.passes.global_pool import MeanToGlobalPool
 from mbv3c.passes.inline_functions import inline_functions
 from mbv3c.passes.lift_constants import lift_constants
+from mbv3c.passes.resolve_castlike import ResolveCastLike
+from mbv3c.passes.simplify import simplify
+from mbv3c.passes.upgrade_opset import upgrade_opset
 from mbv3c.training.classifier import with_batch
 
 Kind = Literal["kernel", "matrix", "bias", "scale", "slope", "mean", "variance"]
@@ -31,8 +34,11 @@ _KINDS: Mapping[str, tuple[Kind, ...]] = {
     "BatchNormalization": ("scale", "bias", "mean", "variance"),
     "PRelu": ("slope",),
 }
-# Whose whole set-up is in one graph, and activations in one operator each.
+# What makes initialisers of all weights, what computes shapes and constants before, and what writes
+# activations as one operator each.
 _STORED = (inline_functions, lift_constants)
+_COMPUTING = ("CastLike", "ConstantOfShape", "Expand", "Shape")
+_COMPUTED = (upgrade_opset, ResolveCastLike(), simplify, lift_constants)
 _PASSES = (
     explicit_pads,
     drop_noops,
@@ -48,7 +54,7 @@ class Trainable:
 
     Attributes:
         model: the model that the weights are stored in: the given one, but that its constants are
-            initialisers and its functions are part of the graph.
+            initialisers, its functions part of the graph, and what computes constants is gone.
         graph: what is computed, for any batch.
         kinds: what each weight is for, by its name in both; every other tensor stays as it is.
         scores: name of the tensor with the class scores, before a Softmax.
@@ -72,8 +78,7 @@ def trainable(model: onnx.ModelProto, batch: int) -> Trainable:
     Raises:
         ModelError: there are no weights, they are not of fp32, or a node has a batch built in.
     """
-    for rewrite in _STORED:
-        model, _ = applied(rewrite, model)
+    model = _stored(model)
     rewritten = with_batch(model, batch)
     for rewrite in _PASSES:
         rewritten, _ = applied(rewrite, rewritten)
@@ -95,6 +100,16 @@ def trainable(model: onnx.ModelProto, batch: int) -> Trainable:
         _before_softmax(graph),
         any(node.op_type == "BatchNormalization" for node in graph.node),
     )
+
+
+def _stored(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its weights in initialisers, and without what computes constants."""
+    for rewrite in _STORED:
+        model, _ = applied(rewrite, model)
+    if any(node.op_type in _COMPUTING for node in model.graph.node):
+        for rewrite in _COMPUTED:
+            model, _ = applied(rewrite, model)
+    return model
 
 
 def _kinds(graph: onnx.GraphProto, stored: set[str]) -> dict[str, Kind]:

@@ -1,0 +1,161 @@
+"""`mbv3c train` as a user runs it."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from mbv3c.graphs.load import load_model
+from mbv3c.graphs.outputs import metadata_of
+from mbv3c.quantization.images import preprocessing
+from mbv3c.training import loop
+from tests.command_line import command_line, document, mbv3c
+from tests.training.conftest import DIGITS, LAYERS
+
+SHORT = ("--steps", 4, "--batch", 16, "--limit", 400)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep prepared images out of the user's cache."""
+    place = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MBV3C_CACHE", str(place))
+        yield place
+
+
+@pytest.fixture(scope="module")
+def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of a small network's layers."""
+    from mbv3c.graphs.architecture_file import architecture_text
+
+    path = tmp_path_factory.mktemp("layers") / "three.json"
+    path.write_text(architecture_text(LAYERS))
+    return path
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    """Return the events on stderr, without lines for people."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def test_a_network_is_built_for_the_classes_of_the_images_and_trained(
+    layers: Path, tmp_path: Path
+) -> None:
+    given = ("--data", DIGITS, "--architecture", layers, "--resolution", 32, *SHORT)
+    ways = ("--mean", "0.3", "--std", "0.4", "--augment", "crop,colour", "--test", 0.2)
+    done = mbv3c("train", *given, *ways, "-o", "out.onnx", "--json", cwd=tmp_path)
+    result = document(done)
+    assert (result["classes"], result["class_names"], result["state"]) == (10, None, None)
+    images = result["images"]
+    assert (sum(images.values()), result["broken"]) == (400, 0)
+    assert (images["validation"], images["test"]) == (40, 81)  # a share of each class
+    assert (result["validation"]["of"], result["test"]["of"]) == (40, 81)
+    assert 0 <= result["test"]["low"] <= result["test"]["share"] <= result["test"]["high"] <= 1
+    assert (result["plan"]["augment"], result["plan"]["steps"]) == (["crop", "colour"], 4)
+    assert result["epochs"] == pytest.approx(4 / (279 // 16))
+    assert result["parameters"]["stored"] - result["parameters"]["trained"] == 3
+    assert [event["event"] for event in events(done.stderr)] == [
+        "step",
+        "start",
+        *["progress"] * 4,
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
+    model = load_model(tmp_path / "out.onnx")
+    prepared = preprocessing(model, (1, 3, 32, 32))
+    assert prepared.to_json() == result["preprocessing"]
+    assert (prepared.mean, prepared.std, prepared.shown) == ((0.3,) * 3, (0.4,) * 3, 1.0)
+    again = mbv3c("train", *given, *ways, "-o", "out.onnx", cwd=tmp_path)
+    assert (again.returncode, "out.onnx exists" in again.stderr) == (2, True)
+    told = mbv3c("train", "out.onnx", "--data", DIGITS, *SHORT, "-o", "on.onnx", cwd=tmp_path)
+    assert "validation: " in told.stdout
+    assert "4 steps of 16 (0.178 epochs), rate 0.2, augmentation: none" in told.stderr
+
+
+def test_another_last_layer_is_for_the_classes_of_the_images(layers: Path, tmp_path: Path) -> None:
+    from mbv3c.graphs.builder import build_model
+    from mbv3c.graphs.spec import ModelSpec
+
+    onnx.save(build_model(ModelSpec(layers=LAYERS, resolution=32, classes=4)), tmp_path / "4.onnx")
+    given = ("train", "4.onnx", "--data", DIGITS, *SHORT)
+    refused = mbv3c(*given, "-o", "out.onnx", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "has 10 classes, and the model 4: build one with --classes 10" in refused.stderr
+    result = document(mbv3c(*given, "--new-head", "-o", "out.onnx", "--json", cwd=tmp_path))
+    assert result["classes"] == 10
+    output = load_model(tmp_path / "out.onnx").graph.output[0]
+    assert [dim.dim_value for dim in output.type.tensor_type.shape.dim] == [1, 10]
+
+
+def test_what_makes_no_sense_is_refused_before_anything_is_prepared(
+    layers: Path, tmp_path: Path
+) -> None:
+    built = ("--data", DIGITS, "--architecture", layers, "--resolution")
+    for more, why in (
+        ((32, "--augment", "turn", "--steps", 1), "unknown augmentation 'turn'; known: crop"),
+        ((32, "--epochs", 1, "--steps", 1), "--epochs and --steps exclude each other"),
+        ((32, "--epochs", 0), "--epochs must be above 0"),
+    ):
+        done = mbv3c("train", *built, *more, "-o", "out.onnx", cwd=tmp_path)
+        assert (done.returncode, why in done.stderr) == (2, True), done.stderr
+    done = mbv3c(
+        "train", "no.onnx", "--data", DIGITS, "--classes", 3, "-o", "o.onnx", cwd=tmp_path
+    )
+    assert "--classes cannot be combined with a MODEL" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_says_how_to_go_on(
+    layers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "_MEASURED", 1)
+    given = ("train", "--data", DIGITS, "--architecture", layers, "--resolution", 32, *SHORT)
+    step = loop._Training._step
+
+    def interrupted(self: Any) -> tuple[float, float]:
+        if len(self._losses) == 3:
+            raise KeyboardInterrupt
+        return step(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._Training, "_step", interrupted)
+        done = mbv3c(*given, "-o", "out.onnx", cwd=tmp_path)
+    assert done.returncode == 130
+    checkpoint = tmp_path / "out.onnx.train" / "checkpoint.onnx"
+    assert "out.onnx.train/checkpoint.onnx is the model so far; the same command" in done.stderr
+    assert json.loads(metadata_of(load_model(checkpoint))["mbv3c.training"])["steps_done"] >= 1
+    done = mbv3c(*given, "-o", "out.onnx", "--keep-state", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.is_file()
+    assert (tmp_path / "out.onnx").read_bytes() == checkpoint.read_bytes()
+
+
+def test_killed_again_and_again_it_gives_the_same_file(tmp_path: Path) -> None:
+    """It is killed by SIGKILL at moments that differ, until it is done."""
+    given = ["--data", DIGITS, "--variant", "small", "--width", 0.35, "--resolution", 32]
+    plan = ["--steps", 300, "--batch", 32]
+    whole = mbv3c("train", *given, *plan, "-o", "whole.onnx", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    rng, kills = np.random.default_rng(0), 0
+    command = command_line("train", *given, *plan, "-o", "killed.onnx")
+    while True:
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=15 + 15 * rng.random())
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            time.sleep(1)
+    assert kills > 1
+    assert process.returncode == 0
+    assert (tmp_path / "killed.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
