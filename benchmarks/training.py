@@ -2,9 +2,9 @@
 
     python -m benchmarks.training [--folder FOLDER] [--write]
 
-Trains MobileNetV3-Small 0.5 at 32 pixels for 900 steps of 128 on one thread, as `mbv3c train` does,
-and quantizes the result as `mbv3c quantize` does. A folder keeps the trained model, and the state of
-a training that was interrupted. The images are those of `mbv3c doctor --fetch=demo`.
+Trains MobileNetV3-Small 0.5 at 32 pixels for 900 steps of 128 on one thread, as `mbv3c train`
+does, and quantizes the result as `mbv3c quantize` does. A folder keeps the trained model, and the
+state of a training that was interrupted. The images are those of `mbv3c doctor --fetch=demo`.
 """
 
 import argparse
@@ -87,8 +87,8 @@ def _measured(folder: Path) -> str:
     return f"""\
 {datetime.datetime.now(tz=datetime.UTC).date()}, {processor_name()}, one thread; {versions}.
 `python -m benchmarks.training --write`: MobileNetV3-Small {WIDTH}, Fashion-MNIST of ten classes,
-55,000 images to train with. Processor time, on a machine with other work, of steps of 128 images; an
-epoch is 429 steps, reckoned from the median.
+55,000 images to train with. Processor time, on a machine with other work, of steps of 128 images;
+an epoch is 429 steps, reckoned from the median.
 
 | side | step | an epoch |
 |---|---|---|

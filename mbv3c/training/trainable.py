@@ -34,11 +34,11 @@ _KINDS: Mapping[str, tuple[Kind, ...]] = {
     "BatchNormalization": ("scale", "bias", "mean", "variance"),
     "PRelu": ("slope",),
 }
-# What makes initialisers of all weights, what computes shapes and constants before, and what writes
-# activations as one operator each.
+# What makes initialisers of all weights, and what computes shapes and constants beforehand.
 _STORED = (inline_functions, lift_constants)
 _COMPUTING = ("CastLike", "ConstantOfShape", "Expand", "Shape")
 _COMPUTED = (upgrade_opset, ResolveCastLike(), simplify, lift_constants)
+# What writes an activation as one operator, and what is left for torch.
 _PASSES = (
     explicit_pads,
     drop_noops,

@@ -23,6 +23,7 @@ def test_doctor_names_what_only_some_targets_need(emulator_kit: object) -> None:
     done = mbv3c("doctor")
     assert done.returncode == 0
     assert "absent   npu tools" in done.stdout
+    assert "ok       torch            torch 2.13.0" in done.stdout
     assert "pip install 'mbv3c[npu]'" in done.stdout
 
 
