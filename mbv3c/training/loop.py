@@ -52,6 +52,8 @@ def run(
             f"the images have {examples.classes.count} classes, and the model {classes}; training "
             "needs two or more, and as many in both"
         )
+    if examples.count("train") < 2:
+        raise UsageError("training needs two images or more, beside those to validate with")
     if plan.device == "cuda" and not torch.cuda.is_available():
         raise ToolError("torch finds no GPU for --device cuda; leave it out to train on the CPU")
     fresh = is_made_up(model) if plan.fresh is None else plan.fresh
@@ -220,10 +222,18 @@ class _Training:
         return model
 
     def _go_on(self, state: State) -> None:
-        with torch.no_grad():
-            for kind, tensors in self._tensors.items():
-                for name, tensor in tensors.items():
-                    tensor.copy_(torch.from_numpy(state.tensors[kind][name]))
+        """Take tensors and losses from a state.
+
+        Raises:
+            UsageError: it lacks some.
+        """
+        try:
+            with torch.no_grad():
+                for kind, tensors in self._tensors.items():
+                    for name, tensor in tensors.items():
+                        tensor.copy_(torch.from_numpy(state.tensors[kind][name]))
+        except (KeyError, RuntimeError) as error:
+            raise UsageError(f"the state is damaged: {error}; remove it to begin anew") from error
         self._losses = list(state.losses)
 
 
