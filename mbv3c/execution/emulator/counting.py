@@ -184,7 +184,13 @@ def count_bundle(kit: EmulatorKit, cpu: str, folder: Path) -> Count:
 
 
 def count_kernels(
-    kit: EmulatorKit, cpu: str, folder: Path, output: Path, *, timeout: float = _TIMEOUT
+    kit: EmulatorKit,
+    cpu: str,
+    folder: Path,
+    output: Path,
+    *,
+    times: int = 2,
+    timeout: float = _TIMEOUT,
 ) -> Count:
     """Count one inference of a library, of which only the kernels are of interest.
 
@@ -196,12 +202,14 @@ def count_kernels(
         cpu: qemu's name of the processor to emulate.
         folder: folder with the library and its input, as in a bundle.
         output: file for the first output; others go beside it, as `numbered_files` names them.
+        times: number of inferences, of which the last is counted; from five on what is around
+            the kernels is equal, too.
         timeout: seconds after which the program is ended.
 
     Raises:
         ToolError: the program fails, or takes longer.
     """
-    return _count_inferences(kit, cpu, folder, 2, (folder / GOLDEN_INPUT, output), timeout)
+    return _count_inferences(kit, cpu, folder, times, (folder / GOLDEN_INPUT, output), timeout)
 
 
 def _count_inferences(

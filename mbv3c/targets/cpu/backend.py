@@ -23,6 +23,7 @@ from mbv3c.c_library.check import (
 )
 from mbv3c.c_library.driver import constant_block
 from mbv3c.c_library.run import Machine
+from mbv3c.costs.asking import Coster
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.execution.emulator.cycles import CYCLES, Estimator, estimator_for
 from mbv3c.execution.emulator.kit import emulator_kit, native_arch
@@ -59,6 +60,7 @@ from mbv3c.targets.cpu.artifact import (
     read_artifact,
 )
 from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, processor_of
+from mbv3c.targets.cpu.costs import CpuCoster
 from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, MOST_CORES, WING, CpuTarget
 from mbv3c.targets.cpu.drawing import draw_integers
 from mbv3c.targets.cpu.in_integers import computed_in_integers
@@ -67,9 +69,10 @@ from mbv3c.targets.cpu.kernels import SCHEDULES, VERSION, CpuKernels, select
 from mbv3c.targets.cpu.schedules.integer.elementwise import Dequantize, generate_dequantize
 from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.cpu.select_top import taken_in
+from mbv3c.targets.library import building
 from mbv3c.targets.library.again import compiled_for
 from mbv3c.targets.library.backend import LibraryBackend
-from mbv3c.targets.library.building import built_again, measured_on, refuse_meter, target_of
+from mbv3c.targets.library.building import built_again, measured_on, target_of
 from mbv3c.targets.library.c_request import c_request, request_of
 from mbv3c.targets.library.manifest import LibraryManifest, manifest_of
 from mbv3c.targets.library.target import LibraryTarget, resolve, tvm_target
@@ -120,9 +123,6 @@ def build(
     link(executable, target.triple, output, name=target.name, symbols=symbols)
 
 
-_METERS = ("local", "emulated", "estimated", "rpc")
-
-
 class CpuBackend(LibraryBackend):
     """Compiles for CPUs with NEON or AVX."""
 
@@ -145,7 +145,6 @@ class CpuBackend(LibraryBackend):
     def check_precision(self, target: Target, precision: Precision) -> None:
         if precision.dtype != "float16":
             return
-
         if processor_of(resolve(_cpu(target))).fp16:
             return
         able = (cpu.name for cpu in CPUS if cpu.cpu in CORES and CORES[cpu.cpu].fp16)
@@ -307,7 +306,6 @@ class CpuBackend(LibraryBackend):
         here = replace(job, target=HOST_CPU, choices=NO_CHOICES)
         with built_again(self, bundle, here) as (folder, library):
             ran_on = f"this machine, rebuilt for it (not the {name} library itself)"
-
             yield Runnable(folder, HostRunner(), ran_on, False, kernels_of(library.lowered))
 
     def part_target(self, target: LibraryTarget, *, on_host: bool) -> LibraryTarget:
@@ -361,9 +359,12 @@ class CpuBackend(LibraryBackend):
     def meter(self, target: LibraryTarget, name: str | None) -> NetworkMeter:
         here = resolve(target).arch == native_arch()
         name = name or ("local" if here else "emulated")
-        if name not in _METERS:
-            refuse_meter(target, name, _METERS)
+        if name not in building.METERS:
+            building.refuse_meter(target, name, building.METERS)
         return self._timed(target) if name == "local" else self._counted(target, name)
+
+    def coster(self, target: Target, precision: Precision) -> Coster:
+        return CpuCoster(self, _cpu(target), precision)
 
     def _timed(self, target: LibraryTarget) -> NetworkMeter:
         if resolve(target).arch != native_arch():

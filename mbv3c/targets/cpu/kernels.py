@@ -205,18 +205,19 @@ def select(
     dtype: str = "float32",
     keep_float: Sequence[str] = (),
     choices: Choices = NO_CHOICES,
+    written: type[CpuKernels] = CpuKernels,
 ) -> Plan:
     """Return the plan of a rewritten graph with fixed shapes.
 
     The kernels hold and compute what is float32 in the graph as `dtype`. Inputs, outputs and what
     the fallback computes keep their types; so do nodes whose names match a pattern of
-    `keep_float`. Kernels that `choices` knows are as it says.
+    `keep_float`. Kernels that `choices` knows are as it says; `written` writes them.
 
     Raises:
         ModelError: a node has no known shape, the fallback cannot lower it, or `dtype` cannot
             hold its weights.
     """
-    graph, kernels = Graph(QuantizedGraph(model)), CpuKernels(processor, choices)
+    graph, kernels = Graph(QuantizedGraph(model)), written(processor, choices)
     memory = Memory(graph, kernels)
     return run_rules(CpuSelection(graph, kernels, memory, target, dtype, keep_float), RULES)
 

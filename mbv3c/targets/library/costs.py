@@ -1,0 +1,349 @@
+"""What networks cost as libraries: executed instructions of every kernel, on an emulated core.
+
+A kernel of one key executes equal numbers of instructions in every network, so a network costs the
+sum of its kernels, and what TVM's runtime executes around them. What no table knows yet is built
+many in one library, and counted in one run of the emulator.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib import metadata
+
+import numpy as np
+import onnx
+from tvm_ffi import structural_hash
+
+from mbv3c import bundle as bundles
+from mbv3c.costs.database import CostContext, CostTable
+from mbv3c.costs.drawing import drawn
+from mbv3c.costs.questions import Question
+from mbv3c.costs.shortcut import Shortcut, shortcut
+from mbv3c.costs.types import (
+    MEMORY,
+    MULTIPLY_ADDS,
+    OUTSIDE,
+    PARAMETERS,
+    WEIGHTS,
+    Kind,
+    LayerCost,
+    NetworkCost,
+)
+from mbv3c.errors import ToolError
+from mbv3c.execution.emulator.counting import count_kernels
+from mbv3c.feeds import as_feed, save_feed
+from mbv3c.graphs.channel_groups import UntiedError, fitted
+from mbv3c.job import Job
+from mbv3c.lowering.arena import plan_arena
+from mbv3c.lowering.lower import Lowered, assembled
+from mbv3c.lowering.plan import Choices, Elementwise, Plan, Step
+from mbv3c.lowering.schedules.emit import LINEAR
+from mbv3c.precision import Precision
+from mbv3c.prepare import rewritten_for
+from mbv3c.progress import Progress
+from mbv3c.quantization.by_itself import quantize_unmeasured
+from mbv3c.quantization.options import QuantizeOptions
+from mbv3c.quantization.quantize import rewritten
+from mbv3c.scratch import scratch_folder
+from mbv3c.targets.library.around import Around, around
+from mbv3c.targets.library.backend import LibraryBackend
+from mbv3c.targets.library.target import LibraryTarget, resolve
+from mbv3c.tuning.choices import shipped
+from mbv3c.tuning.database import key_of
+from mbv3c.tuning.meters import INSTRUCTIONS, CountingMeter
+from mbv3c.tuning.side_by_side import write_steps
+from mbv3c.version import __version__
+
+_AT_ONCE = 64  # kernels in a library
+_MOST_TEMPLATES = 8  # structures of networks that are kept in memory
+_AROUND = "around kernels"
+_COPY = Elementwise(1, 1, 1, "", False, LINEAR)
+_SETTLED = 6  # inferences after which what is around kernels is nearly equal in each
+_SPREAD = 1e-3
+
+
+@dataclass
+class _Template:
+    """What the networks of a structure have in common.
+
+    Attributes:
+        shortcut: the rewritten graph, with a count of its own for every group of channels.
+        graph: that graph as it is lowered, in int8 quantized.
+        checked: whether a network was seen to be what its own rewriting gives.
+    """
+
+    shortcut: Shortcut
+    graph: onnx.ModelProto
+    checked: bool = False
+
+
+@dataclass
+class LibraryCoster(ABC):
+    """Finds out what networks cost as libraries, with the kernels that are shipped as tuned."""
+
+    backend: LibraryBackend
+    target: LibraryTarget
+    precision: Precision
+    _templates: dict[str, _Template | None] = field(default_factory=dict)
+
+    kind: Kind = field(default="emulated", init=False)
+    time: str = field(default=INSTRUCTIONS, init=False)
+
+    @cached_property
+    def context(self) -> CostContext:
+        versions = {name: metadata.version(name) for name in ("apache-tvm", "onnxruntime")}
+        own = {"mbv3c": __version__, "kernels": str(self.backend.kernels_version)}
+        return CostContext(
+            self.target.name, self.precision.name, {**versions, **own, "cost": self.time}
+        )
+
+    @cached_property
+    def resolved(self) -> LibraryTarget:
+        """The target, with this machine's names in the place of `native`."""
+        return resolve(self.target)
+
+    @cached_property
+    def choices(self) -> Choices:
+        """The knobs that `compile` takes where nobody has tuned."""
+        return self.backend.choices(self.target, (shipped(),), lambda text: None)
+
+    @abstractmethod
+    def plan(self, graph: onnx.ModelProto) -> Plan:
+        """Choose the kernels of a rewritten graph.
+
+        Raises:
+            ModelError: a node has no known shape, or TVM cannot lower it.
+        """
+
+    @abstractmethod
+    def measure(self, steps: Mapping[str, Step]) -> dict[str, dict[str, float]]:
+        """Return what a call of each kernel costs.
+
+        Raises:
+            ToolError: it cannot be built, or counted.
+        """
+
+    def around(self, plan: Plan, table: CostTable) -> dict[str, float]:
+        """Return what is executed outside of kernels; nothing by default."""
+        return {}
+
+    def check(self) -> None:
+        """Take what is here; backends whose tools may be missing look for them."""
+
+    def ask(
+        self, questions: Sequence[Question], table: CostTable, progress: Progress
+    ) -> list[NetworkCost]:
+        keyed: list[tuple[Plan, list[str]]] = []
+        missing: dict[str, Step] = {}
+        for number, question in enumerate(questions, 1):
+            progress(f"choosing kernels of network {number} of {len(questions)}")
+            graph = self._lowered(question, progress)
+            plan = self.plan(graph)
+            keys = list(keys_of(plan, graph))
+            keyed.append((plan, keys))
+            for key, step in zip(keys, plan.steps, strict=True):
+                if key not in table.kernels:
+                    missing.setdefault(key, step)
+        left = list(missing.items())
+        for start in range(0, len(left), _AT_ONCE):
+            part = dict(left[start : start + _AT_ONCE])
+            progress(f"measuring {start + len(part)} of {len(left)} kernels that no table has")
+            table.add(kernels=self.measure(part))
+        return [
+            self._cost(question, plan, keys, table)
+            for question, (plan, keys) in zip(questions, keyed, strict=True)
+        ]
+
+    def _cost(
+        self, question: Question, plan: Plan, keys: Sequence[str], table: CostTable
+    ) -> NetworkCost:
+        layers = [
+            LayerCost(key, step.nodes, 1, table.kernels[key])
+            for key, step in zip(keys, plan.steps, strict=True)
+        ]
+        if around := self.around(plan, table):
+            layers.append(LayerCost(OUTSIDE, (), 1, around))
+        return self.network(question, plan, layers, whole=False)
+
+    def network(
+        self, question: Question, plan: Plan, layers: Sequence[LayerCost], *, whole: bool
+    ) -> NetworkCost:
+        """Return the cost of a network from those of its layers."""
+        times = {name: 0.0 for layer in layers for name in layer.resources}
+        for layer in layers:
+            for name, cost in layer.resources.items():
+                times[name] += cost
+        resources = {
+            **times,
+            PARAMETERS: float(question.counts.params),
+            MULTIPLY_ADDS: float(question.counts.madds),
+            WEIGHTS: float(sum(step.constant_bytes for step in plan.steps)),
+            MEMORY: float(plan_arena(plan).bytes),
+        }
+        name, precision = self.target.name, self.precision.name
+        return NetworkCost(name, precision, self.kind, tuple(layers), resources, whole)
+
+    def _lowered(self, question: Question, progress: Progress) -> onnx.ModelProto:
+        """Return the graph that is lowered, by the shortcut of its structure if there is one."""
+        structure = question.structure
+        if structure not in self._templates:
+            while len(self._templates) >= _MOST_TEMPLATES:
+                del self._templates[next(iter(self._templates))]
+            graph = self._rewrite(drawn(question.model))
+            try:
+                made = shortcut(question, graph)
+                self._templates[structure] = _Template(made, self.quantized(made.graph))
+            except UntiedError as error:
+                progress(f"each of these networks is rewritten by itself: {error}")
+                self._templates[structure] = None
+                return self.quantized(graph)
+        template = self._templates[structure]
+        if template is None:
+            return self.quantized(self._rewrite(drawn(question.model)))
+        graph = fitted(template.graph, template.shortcut.sizes(question))
+        if not template.checked:
+            own = self.quantized(self._rewrite(drawn(question.model)))
+            if _form(own) != _form(graph):
+                progress("these networks are rewritten one by one: channel counts change more")
+                self._templates[structure] = None
+                return own
+            template.checked = True
+        return graph
+
+    def _rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        graph, _ = rewritten_for(model, self.precision)
+        return rewritten(graph, QuantizeOptions()) if self.precision.quantized else graph
+
+    def quantized(self, graph: onnx.ModelProto) -> onnx.ModelProto:
+        """Quantize a rewritten graph, if the precision asks for it."""
+        if not self.precision.quantized:
+            return graph
+        computed = self.backend.on_device(self.job)
+        pairs = quantize_unmeasured(graph, computed, may_keep_float=self.target.computes_fp32)
+        return rewritten_for(pairs, self.precision)[0]
+
+    @property
+    def job(self) -> Job:
+        """What `compile` would be asked for."""
+        return Job(self.resolved, self.precision, choices=self.choices)
+
+
+@dataclass
+class CountingCoster(LibraryCoster):
+    """Counts executed instructions on an emulated core."""
+
+    @cached_property
+    def meter(self) -> CountingMeter:
+        """The emulator."""
+        meter = self.backend.meter(self.target, "emulated")
+        assert isinstance(meter, CountingMeter)
+        return meter
+
+    def check(self) -> None:
+        assert self.meter is not None
+
+    def measure(self, steps: Mapping[str, Step]) -> dict[str, dict[str, float]]:
+        kernels = self.backend.kernels(self.target)
+        with scratch_folder("costs") as place:
+            folder = place / "kernels"
+            names = write_steps(list(steps.values()), kernels, folder)
+            meter = self.meter
+            counted = count_kernels(meter.kit, meter.cpu, folder, folder / "y.npy")
+            counts = meter.costs(counted, folder, INSTRUCTIONS)
+        calls = Counter(names)
+        return {
+            key: {INSTRUCTIONS: counts[name] / calls[name]}
+            for key, name in zip(steps, names, strict=True)
+        }
+
+    def around(self, plan: Plan, table: CostTable) -> dict[str, float]:
+        if _AROUND not in table.kernels:
+            copy = self.backend.kernels(self.target).elementwise(_COPY)
+            found = around(copy, lambda small: self._outside(assembled(small)))
+            table.add(kernels={_AROUND: asdict(found)})
+        return {INSTRUCTIONS: round(Around(**table.kernels[_AROUND]).of(plan))}
+
+    def ask_whole(
+        self, models: Sequence[onnx.ModelProto], progress: Progress
+    ) -> list[NetworkCost]:
+        made = []
+        for number, model in enumerate(models, 1):
+            progress(f"building and counting network {number} of {len(models)}")
+            graph = self.quantized(self._rewrite(model))
+            lowered = assembled(self.plan(graph))
+            made.append(self._counted(Question(model), graph, lowered))
+        return made
+
+    def _counted(
+        self, question: Question, graph: onnx.ModelProto, lowered: Lowered
+    ) -> NetworkCost:
+        plan = lowered.plan
+        inside, outside = self._counts(lowered)
+        steps = zip(keys_of(plan, graph), plan.steps, lowered.kernels, strict=True)
+        layers = [
+            LayerCost(key, step.nodes, 1, {INSTRUCTIONS: inside[name]})
+            for key, step, name in steps
+        ]
+        layers.append(LayerCost(OUTSIDE, (), 1, {INSTRUCTIONS: outside}))
+        return self.network(question, plan, layers, whole=True)
+
+    def _outside(self, lowered: Lowered) -> float:
+        return self._counts(lowered)[1]
+
+    def _counts(self, lowered: Lowered) -> tuple[dict[str, float], float]:
+        """Return the instructions of a call of each kernel, and of all that is no kernel."""
+        plan, meter = lowered.plan, self.meter
+        with scratch_folder("costs") as place:
+            folder = place / "network"
+            golden = folder / bundles.GOLDEN_INPUT
+            golden.parent.mkdir(parents=True)
+            inputs = zip(plan.inputs, plan.input_shapes, strict=True)
+            zeros = [np.zeros(shape, plan.values[name].dtype) for name, shape in inputs]
+            save_feed(golden, as_feed(zeros))
+            self.backend.kernels(self.target).build(lowered.module, folder / bundles.LIBRARY)
+            output = folder / "y.npy"
+            counted = count_kernels(meter.kit, meter.cpu, folder, output, times=_SETTLED)
+            before, last = counted.regions[-2:]
+            if abs(last - before) > _SPREAD * last:
+                raise ToolError(
+                    f"two inferences executed {before:,} and {last:,} instructions, which should "
+                    "be nearly equal: please report this"
+                )
+            counts = meter.costs(counted, folder, INSTRUCTIONS)
+        calls = Counter(lowered.kernels)
+        inside = sum(counts[name] for name in calls)
+        each = {name: counts[name] / count for name, count in calls.items()}
+        return each, float(counted.instructions - inside)
+
+
+def keys_of(plan: Plan, graph: onnx.ModelProto) -> Iterator[str]:
+    """Yield what decides the cost of each step of a plan.
+
+    It is the shape for which a kernel was written, and its knobs. A kernel without knobs is known
+    by the operators that it computes and by what it reads and writes; one of TVM's by its code.
+    """
+    operators = {node.name or f"→ {node.output[0]}": node.op_type for node in graph.graph.node}
+    for step in plan.steps:
+        if step.shape is not None:
+            knobs = json.dumps(step.knobs, sort_keys=True, default=str)
+            yield f"{key_of(step.kind, step.shape)} {knobs}"
+            continue
+        parameters = [
+            f"{parameter.dtype}[{'x'.join(str(int(extent)) for extent in parameter.shape)}]"
+            for parameter in step.function.params
+        ]
+        computed = [operators.get(node, node) for node in step.nodes]
+        code = f" {structural_hash(step.function):x}" if step.operator else ""
+        yield f"{step.kind} {'+'.join(computed)} {' '.join(parameters)}{code}"
+
+
+def _form(graph: onnx.ModelProto) -> list[object]:
+    """Return what two graphs that are lowered to equal kernels have in common."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
+    return [
+        (node.op_type, [(name, shapes.get(name)) for name in node.input], list(node.output))
+        for node in graph.graph.node
+    ]
