@@ -49,6 +49,7 @@ __all__ = [
     "optimize",
     "quantize",
     "run",
+    "sweep",
     "tune",
     "verify",
 ]
