@@ -51,6 +51,7 @@ __all__ = [
     "optimize",
     "quantize",
     "run",
+    "sweep",
     "train",
     "tune",
     "verify",

@@ -23,6 +23,8 @@ from mbv3c.graphs.spec import completed
 from mbv3c.inference import Ran
 from mbv3c.job import Job
 from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
+from mbv3c.jobs.cluster.where import Where
+from mbv3c.jobs.store import Store
 from mbv3c.parity import rewriting
 from mbv3c.parity.gate.baseline import GateRequest
 from mbv3c.parity.gate.gate import GateResult
@@ -36,6 +38,8 @@ from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.own_inputs import InputsRequest
 from mbv3c.quantization.quantize import quantize as quantized_model
 from mbv3c.quantization.report import QuantizationReport
+from mbv3c.search import grid as grids
+from mbv3c.search import sweep as sweeping
 from mbv3c.speed import measure
 from mbv3c.speed.measure import BenchRequest, Measured
 from mbv3c.target import Target
@@ -81,6 +85,7 @@ __all__ = [
     "optimize",
     "quantize",
     "run",
+    "sweep",
     "train",
     "tune",
     "verify",
@@ -350,6 +355,33 @@ def tune(
     spec = job if isinstance(job, JobSpec) else JobSpec(job, tune_logs=NO_TUNE_LOGS)
     asked = _job(spec, loaded, _silent)
     return pipeline.tune_model(loaded, asked, request or TuneRequest(Path("tune_logs")), report)
+
+
+def sweep(
+    grid: grids.Grid | str | Path,
+    store: str | Path,
+    *,
+    cluster: str | None = None,
+    jobs: int = 0,
+    progress: Progress = _silent,
+) -> sweeping.Sweep:
+    """Train, cost and compile all combinations of a grid; what the store knows is not done again.
+
+    Args:
+        grid: the grid, or the path of its YAML file.
+        store: folder of what was computed.
+        cluster: as `--cluster` takes it; None for processes of this machine.
+        jobs: how much to do at once; 0 for as many as there are processors.
+        progress: told of each step.
+
+    Raises:
+        UsageError: something in the grid makes no sense.
+        Mbv3cError: the cluster cannot be used.
+    """
+    asked = grid if isinstance(grid, grids.Grid) else grids.read_grid(Path(grid))
+    known = Store(Path(store))
+    with Where(cluster, jobs).engine(known, progress) as engine:
+        return sweeping.sweep(asked, known, engine, progress)
 
 
 def open_bundle(path: str | Path, *, key: str | Path | None = None) -> Bundle:

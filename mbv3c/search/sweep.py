@@ -109,6 +109,7 @@ class _Sweep:
         self._given: dict[str, str] = {}
         self._used: dict[str, str] = {}  # trained, where that is asked for
         self._found: dict[tuple[str, str, str], Combination] = {}
+        self._possible: list[Key] = []  # what the targets compute
         self._bundles: dict[tuple[str, str, str], Result] = {}
 
     def run(self) -> Sweep:
@@ -138,6 +139,8 @@ class _Sweep:
                 for network in self._grid.networks:
                     key = network.name, target.name, chosen.name
                     self._found[key] = Combination(*key, refused=refused)
+                    if not refused:
+                        self._possible.append(key)
 
     def _put_models(self) -> None:
         classes = self._classes()
@@ -197,11 +200,9 @@ class _Sweep:
         families: dict[tuple[object, ...], list[str]] = {}
         for network in self._grid.networks:
             families.setdefault(network.family, []).append(network.name)
-        for target, precision in dict.fromkeys((one, two) for _, one, two in self._found):
+        for target, precision in dict.fromkeys((one, two) for _, one, two in self._possible):
             for names in families.values():
                 keys = [(name, target, precision) for name in names]
-                if self._found[keys[0]].refused:
-                    continue
                 title = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} widths"
                 models = [self._given[name] for name in names]
                 yield cost_job(models, target, precision, title), keys
@@ -215,7 +216,7 @@ class _Sweep:
                 self._set([key], **cost)
 
     def _compile(self) -> None:
-        keys = [key for key, one in self._found.items() if not one.refused]
+        keys = [key for key in self._possible if not self._found[key].failed]
         jobs = [
             compile_job(self._used[name], target, precision, self._images, name)
             for name, target, precision in keys
