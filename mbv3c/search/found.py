@@ -11,7 +11,15 @@ from mbv3c.search.answers import Cost, Part, Record, Training
 from mbv3c.search.front import ACCURACY, Axis, Point, axis_of
 from mbv3c.search.plan import SearchPlan
 from mbv3c.search.space import Candidate, Space
-from mbv3c.search.statistics import Paired, Right, SeedNoise, contrast, mcnemar, seed_noise
+from mbv3c.search.statistics import (
+    Paired,
+    Right,
+    SeedNoise,
+    contrast,
+    mcnemar,
+    mean_accuracy,
+    seed_noise,
+)
 from mbv3c.search.widths import Beside, share_above
 
 SEARCHED, WIDTH = "searched", "width"
@@ -198,7 +206,7 @@ class Found:
         """Return the points of the front: mean accuracies with intervals, and costs."""
         found = []
         for final in self.finals:
-            accuracy = contrast([(1.0, final.rights)], self.noise)
+            accuracy = mean_accuracy(final.rights, self.noise)
             series = SEARCHED if final.width is None else f"{self.space.variant}, {WIDTH}"
             values = {ACCURACY.key: accuracy.share, **final.cost}
             found.append(Point(self.title(final), values, series, {ACCURACY.key: accuracy}))

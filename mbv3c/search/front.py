@@ -7,7 +7,7 @@ from typing import Any
 
 from mbv3c.accuracy.tally import Interval
 from mbv3c.errors import UsageError
-from mbv3c.figures import figure
+from mbv3c.figures import figure, inline_panels
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,8 @@ def front_json(points: Sequence[Point], axes: Sequence[Axis]) -> list[dict[str, 
 
 
 _MARKS = "osD^v<>pPX"
+_INCHES = 4.5  # height of the picture in a page
+Also = Callable[[Any], None]
 
 
 def draw_front(
@@ -180,7 +182,7 @@ def draw_front(
     title: str,
     *,
     force: bool = False,
-    also: Callable[[Any], None] = lambda drawn: None,
+    also: Also = lambda drawn: None,
 ) -> None:
     """Draw points, their intervals, and the front as steps.
 
@@ -196,15 +198,25 @@ def draw_front(
         UsageError: the file exists, or its name ends in something else.
         BundleError: it cannot be written.
     """
-    y, x = axes
-    with figure(path, title, x.label, y.label, force=force) as drawn:
-        draw_points(drawn, points, axes)
-        also(drawn)
-        drawn.legend(fontsize=8)
+    with figure(path, title, axes[1].label, axes[0].label, force=force) as drawn:
+        _draw(drawn, points, axes, also)
 
 
-def draw_points(drawn: Any, points: Sequence[Point], axes: tuple[Axis, Axis]) -> None:
-    """Draw points, their intervals, and the front as steps on axes of matplotlib."""
+def inline_front(
+    points: Sequence[Point], axes: tuple[Axis, Axis], also: Also = lambda drawn: None
+) -> str:
+    """Return the picture as an SVG element for an HTML page."""
+
+    def draw(panels: Sequence[Any]) -> None:
+        (drawn,) = panels
+        drawn.set_xlabel(axes[1].label)
+        drawn.set_ylabel(axes[0].label)
+        _draw(drawn, points, axes, also)
+
+    return inline_panels([_INCHES], draw)
+
+
+def _draw(drawn: Any, points: Sequence[Point], axes: tuple[Axis, Axis], also: Also) -> None:
     y, x = axes
     steps = "steps-post" if y.higher_is_better else "steps-pre"
     best = _shown(front(points, axes), x, y)
@@ -212,12 +224,11 @@ def draw_points(drawn: Any, points: Sequence[Point], axes: tuple[Axis, Axis]) ->
     for index, series in enumerate(dict.fromkeys(point.series for point in points)):
         of_series = [point for point in points if point.series == series]
         across, up = _shown(of_series, x, y)
-        mark = _MARKS[index % len(_MARKS)]
         drawn.errorbar(
             across,
             up,
             yerr=_errors(of_series, y),
-            fmt=mark,
+            fmt=_MARKS[index % len(_MARKS)],
             markersize=5,
             linewidth=1,
             capsize=2,
@@ -227,6 +238,8 @@ def draw_points(drawn: Any, points: Sequence[Point], axes: tuple[Axis, Axis]) ->
             drawn.annotate(
                 point.name, (left, top), xytext=(4, 4), textcoords="offset points", fontsize=7
             )
+    also(drawn)
+    drawn.legend(fontsize=8)
 
 
 def _shown(points: Sequence[Point], *axes: Axis) -> list[list[float]]:

@@ -1,14 +1,23 @@
 """What a search found, in words and as JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mbv3c.accuracy.tally import Interval
+from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED, Interval
+from mbv3c.quoting import for_page
 from mbv3c.search.aim import Aim
 from mbv3c.search.found import Comparison, Final, Found
-from mbv3c.search.front import ACCURACY, aligned, axis_of, draw_front, front_json, front_table
+from mbv3c.search.front import (
+    ACCURACY,
+    aligned,
+    axis_of,
+    draw_front,
+    front_json,
+    front_table,
+    inline_front,
+)
 
 _MORE_COLUMNS = ("memory", "weights")
 
@@ -33,6 +42,9 @@ def search_lines(found: Found) -> Iterator[str]:
         else f"{noise.deviation:.2%} (standard deviation, {noise.degrees} degrees of freedom)"
     )
     yield f"noise between seeds: {spread}"
+    yield ""
+    for final in found.finals:
+        yield bundle_text(found, final)
     yield ""
     for each in found.comparisons:
         yield comparison_text(found, each)
@@ -72,6 +84,27 @@ def _rounds(found: Found) -> Iterator[tuple[str, ...]]:
         noise = "-" if each.noise is None else f"{each.noise.deviation * 100:.2f}"
         order = "-" if each.order is None else f"{each.order:.2f}"
         yield (str(each.steps), str(len(each.rows)), f"{low} to {high}", noise, order)
+
+
+_SIDES = {GIVEN: "fp32", QUANTIZED: "quantized", BUNDLE: "bundle"}
+
+
+def bundle_text(found: Found, final: Final) -> str:
+    """Return in a sentence what the bundle of a network is worth."""
+    name, bundle = found.title(final), final.bundle
+    if "refused" in bundle:
+        return f"{name}: no bundle: {bundle['refused']}"
+    over = "" if found.aim.meets(final.cost) or final.width else ", as a whole BEYOND the budget"
+    if "accuracy" not in bundle:
+        return f"{name}: compiled{over}"
+    accuracy = bundle["accuracy"]
+    shares = [
+        f"{said} {accuracy[side]['share']:.1%}"
+        for side, said in _SIDES.items()
+        if side in accuracy
+    ]
+    count = accuracy[BUNDLE]["of"]
+    return f"{name}: {', '.join(shares)} of {count:,} images, on {bundle['accuracy_on']}{over}"
 
 
 def comparison_text(found: Found, each: Comparison) -> str:
@@ -169,10 +202,50 @@ def draw_search(found: Found, path: Path, title: str, *, force: bool = False) ->
     Raises:
         UsageError: the file exists, or its name ends in something else than .png and .svg.
     """
-    scale = found.axes[1].scale
-    target = found.aim.target * scale
+    draw_front(path, found.points(), found.axes, title, force=force, also=_budget(found))
 
-    def budget(drawn: Any) -> None:
-        drawn.axvline(target, color="0.5", linewidth=1, linestyle=":", label="budget")
 
-    draw_front(path, found.points(), found.axes, title, force=force, also=budget)
+def _budget(found: Found) -> Callable[[Any], None]:
+    target = found.aim.target * found.axes[1].scale
+    return lambda drawn: drawn.axvline(
+        target, color="0.5", linewidth=1, linestyle=":", label="budget"
+    )
+
+
+def search_page(found: Found, title: str) -> str:
+    """Return what a search found as one HTML page: no scripts, for light and dark screens."""
+    lines = list(search_lines(found))
+    picture = inline_front(found.points(), found.axes, _budget(found))
+    return _PAGE.format(
+        title=for_page(title),
+        kind="good" if any(each.beats for each in found.comparisons) else "bad",
+        verdict=for_page(verdict(found)),
+        picture=picture,
+        text=for_page("\n".join(lines)),
+    )
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}: search</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 15px/1.5 system-ui, sans-serif; }}
+body {{ margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }}
+svg {{ max-width: 100%; height: auto; }}
+pre {{ overflow-x: auto; font-size: 13px; }}
+.good {{ border-left: 4px solid #2a2; padding-left: 0.6rem; }}
+.bad {{ border-left: 4px solid #b60; padding-left: 0.6rem; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p class="{kind}">{verdict}</p>
+{picture}
+<pre>{text}</pre>
+</body>
+</html>
+"""

@@ -1,7 +1,7 @@
 """A search from what a user asks for to files: the target's costs, the images, the journal."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from mbv3c.search.job_answers import Data, Device, JobAnswers
 from mbv3c.search.journal import open_journal
 from mbv3c.search.kinds import packed
 from mbv3c.search.plan import SearchPlan
-from mbv3c.search.report import draw_search, search_json
+from mbv3c.search.report import draw_search, search_json, search_page
 from mbv3c.search.sample import check_sampler
 from mbv3c.search.search import header, search
 from mbv3c.search.space import Candidate, Space, width_family
@@ -32,7 +32,8 @@ from mbv3c.training.examples import open_examples
 from mbv3c.training.given import classes_of
 from mbv3c.training.plan import TrainPlan
 
-JOURNAL, DOCUMENT, PICTURE, NETWORKS = "journal.jsonl", "search.json", "front.svg", "networks"
+JOURNAL, DOCUMENT, NETWORKS = "journal.jsonl", "search.json", "networks"
+PICTURE, PAGE = "front.svg", "search.html"
 _TIMES = ("us", "cycles", "instructions")  # the first of them is a target's own
 # What decides accuracies, beside the target's own tools.
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "optuna", "pillow", "torch")
@@ -164,6 +165,8 @@ def write_found(found: Found, answers: JobAnswers, folder: Path, device: Device)
         "and what was found around it"
     )
     draw_search(found, folder / PICTURE, title, force=True)
+    with new_file(folder / PAGE, force=True) as temporary:
+        temporary.write_text(search_page(found, title), "utf-8")
     with new_file(folder / DOCUMENT, force=True) as temporary:
         text = json.dumps(document(found, device), indent=2, allow_nan=False)
         temporary.write_text(text + "\n", "utf-8")
@@ -193,8 +196,3 @@ def document(found: Found, device: Device) -> dict[str, Any]:
         "precision": device.precision.name,
         **search_json(found),
     }
-
-
-def names_of(found: Found) -> Sequence[str]:
-    """Return what the networks of the result are called."""
-    return [found.title(final) for final in found.finals]

@@ -142,6 +142,12 @@ def difference_over_seeds(
     return contrast([(1.0, first), (-1.0, second)], noise)
 
 
+def mean_accuracy(rights: Sequence[Right], noise: SeedNoise | None) -> Interval:
+    """Return a network's mean accuracy over its seeds, as `contrast` does, within 0 and 1."""
+    found = contrast([(1.0, rights)], noise)
+    return Interval(found.share, max(0.0, found.low), min(1.0, found.high))
+
+
 def contrast(parts: Sequence[tuple[float, Sequence[Right]]], noise: SeedNoise | None) -> Interval:
     """Return a weighted sum of networks' mean accuracies, with a 95 % interval.
 

@@ -16,7 +16,14 @@ from mbv3c.search.answers import Cost, Part, Record, Training
 from mbv3c.search.found import Found
 from mbv3c.search.halving import Halving
 from mbv3c.search.plan import SearchPlan
-from mbv3c.search.report import draw_search, search_json, search_lines, verdict
+from mbv3c.search.report import (
+    bundle_text,
+    draw_search,
+    search_json,
+    search_lines,
+    search_page,
+    verdict,
+)
 from mbv3c.search.search import SearchError, search
 from mbv3c.search.space import Candidate, Space
 from mbv3c.search.statistics import Right
@@ -91,7 +98,9 @@ class Stub:
     def compile(self, trainings: Sequence[Training]) -> list[Record]:
         self._spend()
         self.asked += [("compiled", each) for each in trainings]
-        return [{"accuracy": 0.5, "seed": each.seed} for each in trainings]
+        sides = {"given": {"share": 0.875}, "bundle": {"share": 0.75, "of": 1000}}
+        known: Record = {"accuracy": sides, "accuracy_on": "emulated cortex-a76"}
+        return [known if each.seed == 0 else {"refused": "it is too wide"} for each in trainings]
 
 
 class Memory:
@@ -209,6 +218,9 @@ def test_what_is_said_has_the_noise_and_the_images() -> None:
     assert "noise between seeds: " in text
     assert "400 test images" in text
     assert "cycles at most 500,000" in text
+    assert ": fp32 87.5%, bundle 75.0% of 1,000 images, on emulated cortex-a76" in text
+    refused = replace(result.finals[0], bundle={"refused": "it is too wide"})
+    assert "no bundle: it is too wide" in bundle_text(result, refused)
     flattering = replace(result, judging="validation")
     assert "flatter" in "\n".join(search_lines(flattering))
 
@@ -224,6 +236,10 @@ def test_json_and_picture(tmp_path: Path) -> None:
     text = (tmp_path / "front.svg").read_text()
     assert "<!-- budget -->" in text
     assert all(f"<!-- {each['name']} -->" in text for each in said["networks"])
+    page = search_page(result, "a <target>")
+    assert "<h1>a &lt;target&gt;</h1>" in page
+    assert page.count("<svg") == page.count("</svg>") == 1
+    assert '<p class="bad">The search did NOT beat' in page
 
 
 def test_a_budget_that_nothing_meets_is_told() -> None:

@@ -9,6 +9,7 @@ from mbv3c.search.statistics import (
     SeedNoise,
     difference_over_seeds,
     mcnemar,
+    mean_accuracy,
     rank_correlation,
     seed_noise,
     t_quantile,
@@ -70,6 +71,15 @@ def test_the_noise_of_seeds_widens_the_interval() -> None:
     noisy = difference_over_seeds(first, second, SeedNoise(0.1, 2))
     half = sqrt(1.959963984540054**2 / 64 + 4.303**2 * 0.01 * (1 / 2 + 1 / 2))
     assert noisy.share - noisy.low == pytest.approx(half)
+
+
+def test_an_accuracy_lies_within_0_and_1() -> None:
+    found = mean_accuracy([right("1111"), right("1110")], SeedNoise(0.1, 2))
+    assert found.share == pytest.approx(7 / 8)
+    assert found.high == 1.0
+    # Means by image: 1, 1, 1, 0.5, of variance 1/16.
+    half = sqrt(1.959963984540054**2 / 64 + 4.303**2 * 0.01 / 2)
+    assert found.low == pytest.approx(7 / 8 - half)
 
 
 def test_ranks_are_compared_and_not_values() -> None:
