@@ -124,6 +124,22 @@ def run_bundle(
     return Ran(arrays, opened.ran_on, best_classes(asked, outputs))
 
 
+def figures_of(array: NDArray[Any]) -> dict[str, Any]:
+    """Return type, least, largest and mean number of an output, and where the largest is.
+
+    A number that is not finite is None, and so are all of an array that holds none.
+    """
+    numbers = array.astype(np.float64)
+    figures = {"least": np.min, "largest": np.max, "mean": np.mean}
+    found = {name: float(of(numbers)) if array.size else np.nan for name, of in figures.items()}
+    place = np.unravel_index(int(np.argmax(numbers)), array.shape) if array.size else ()
+    return {
+        "dtype": str(array.dtype),
+        **{name: value if np.isfinite(value) else None for name, value in found.items()},
+        "largest_at": [int(each) for each in place],
+    }
+
+
 def _checked_input(
     x: Feed | Mapping[str, Any] | Path, accepted: Sequence[Sequence[TensorRecord]]
 ) -> Feed:

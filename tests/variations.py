@@ -10,7 +10,7 @@ from tests.foreign_models import Net, constants_as_nodes
 _MOST_BLOCKS = 3
 _NEWEST = 22
 _OF_ONE_SIZE = (
-    *("Conv of one dimension", "self-attention", "Expand"),
+    *("Conv of one dimension", "self-attention", "coordinate attention", "Expand"),
     *("LSTM", "GRU", "RNN", "LSTM in both directions"),
 )
 _SHRINKING = ("rounded up", "odd window", "3x3", "dilated", "lopsided")

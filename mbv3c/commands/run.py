@@ -1,5 +1,6 @@
 """The command `mbv3c run`."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from mbv3c.commands.trusting import place_and_trust, running_options
 @click.argument("bundle", type=PATH)
 @click.option("--input", "source", type=PATH, required=True, help=".npy, .npz or an image.")
 @preparing_options
-@click.option("-o", "--output", type=PATH, required=True, help=".npy or .npz to write.")
+@click.option(
+    "-o", "--output", type=PATH, help=".npy or .npz to write; without it, figures are printed."
+)
 @click.option("--raw", is_flag=True, help="Of a detector: its outputs as they are.")
 @click.option(
     "--score-threshold", type=float, help="Least score of a detection.  [default: 0.001]"
@@ -33,12 +36,21 @@ from mbv3c.commands.trusting import place_and_trust, running_options
 @force_option
 @json_option
 def run(
-    bundle: Path, source: Path, output: Path, raw: bool, force: bool, as_json: bool, **given: Any
+    bundle: Path,
+    source: Path,
+    output: Path | None,
+    raw: bool,
+    force: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Run one inference on an array or an image.
 
     One output becomes a .npy file, several a .npz file with each by its name. Of a
     bundle that `compile --outputs top5` or `--labels` made, the best classes are printed, too.
+
+    Without --output nothing is written: the least, the largest and the mean number of every output
+    are printed, and where the largest is.
 
     A device or a pipe as --output, such as /dev/null, takes several outputs as one .npz.
 
@@ -49,7 +61,9 @@ def run(
     """
     from mbv3c import inference
     from mbv3c.atomic import new_file, takes_bytes
+    from mbv3c.errors import UsageError
     from mbv3c.execution.detection import Thresholds
+    from mbv3c.inference import figures_of
     from mbv3c.quantization.images import IMAGES
 
     place, trust = place_and_trust(given)
@@ -57,11 +71,15 @@ def run(
     preparing = take_overrides(given, "an image as --input", there=is_image)
     limits = {key: value for key, value in given.items() if value is not None}
     thresholds = Thresholds(**limits) if limits else None
-    with new_file(output, force=force) as temporary:
+    if force and output is None:
+        raise UsageError("--force is for a file that is there: name it with --output")
+    writing = nullcontext() if output is None else new_file(output, force=force)
+    with writing as temporary:
+        to = temporary and inference.Output(temporary, is_device=takes_bytes(output))
         ran = inference.run_bundle(
             bundle,
             source,
-            inference.Output(temporary, is_device=takes_bytes(output)),
+            to,
             raw=raw,
             thresholds=thresholds,
             place=place,
@@ -70,16 +88,32 @@ def run(
         )
     shapes = {name: list(array.shape) for name, array in ran.arrays.items()}
     first, *others = shapes.values()
+    figures = {} if output else {name: figures_of(array) for name, array in ran.arrays.items()}
     if as_json:
-        arrays = [{"name": name, "shape": shape} for name, shape in shapes.items()]
+        arrays = [
+            {"name": name, "shape": shape, **figures.get(name, {})}
+            for name, shape in shapes.items()
+        ]
         only = None if others else first
-        printed = {"output": str(output), "shape": only, "arrays": arrays, "ran_on": ran.ran_on}
+        printed = {
+            "output": None if output is None else str(output),
+            "shape": only,
+            "arrays": arrays,
+            "ran_on": ran.ran_on,
+        }
         if ran.classes:
             printed["classes"] = [asdict(one) for one in ran.classes]
         print_json(printed)
         return
     listed = [f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()]
-    echo(f"{output}: {', '.join(listed)}, computed on {ran.ran_on}")
+    echo(f"{output or bundle}: {', '.join(listed)}, computed on {ran.ran_on}")
+    for name, row in figures.items():
+        least, largest, mean = (
+            "none" if row[key] is None else f"{row[key]:.6g}"
+            for key in ("least", "largest", "mean")
+        )
+        place = ", ".join(map(str, row["largest_at"]))
+        echo(f"{name}: {row['dtype']}, {least} to {largest} (at {place}), mean {mean}")
     several = len({one.image for one in ran.classes}) > 1
     for one in ran.classes:
         image = f"image {one.image}: " if several else ""

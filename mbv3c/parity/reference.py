@@ -21,6 +21,7 @@ from mbv3c.parity.metrics import over_range
 from mbv3c.parity.running import OPTIMIZED as OPTIMIZED
 from mbv3c.parity.running import PLAIN as PLAIN
 from mbv3c.parity.running import feed_for as feed_for
+from mbv3c.parity.running import optimized_sessions
 from mbv3c.parity.running import run as run
 from mbv3c.parity.running import session as session
 from mbv3c.parity.scales import scale_of
@@ -95,7 +96,7 @@ def run_reference(
     deciding = dict.fromkeys(name for each in decisions.values() for name in each.tensors)
     asked = with_outputs(model, list(deciding))
     plain = session(asked)
-    optimized = [session(asked, level) for level in OPTIMIZED]
+    optimized = optimized_sessions(asked)
     names = [output.name for output in asked.graph.output]
     computed = [run(plain, x) for x in inputs]
     # A single number has no range but over inputs, so there should be more of these.

@@ -9,7 +9,7 @@
 All of these are exact: the values that the integers stand for do not change, and QuantizeLinear
 rounds and saturates at the same places. onnxruntime's quantizer writes uint8, torch's
 FakeQuantize leaves weights in fp32. Integers that something else than a DequantizeLinear reads,
-and those of 16 bits, stay as they are. What `inside_pairs` mends comes before all that. Source:
+and those of 16 bits, stay as they are. What `inside_pairs` mends comes behind the weights. Source:
 ONNX operators QuantizeLinear-13 and DequantizeLinear-13.
 """
 
@@ -36,10 +36,12 @@ def canonical_qdq(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     before = len(model.graph.node)
     if not any(node.op_type in (_Q, _DQ) for node in model.graph.node):
         return model, PassReport(NAME, (), (), before, before, False)
-    given, (model, names) = model, mended(model)
+    given, stored = model, _Pairs(model)
+    stored.store_weights()
+    stored.finish()
+    model, names = mended(stored.model if stored.matched else given)
     pairs = _Pairs(model)
-    pairs.matched += names
-    pairs.store_weights()
+    pairs.matched += [*stored.matched, *names]
     pairs.shift_activations()
     pairs.shift_weights()
     pairs.finish()

@@ -2,6 +2,7 @@
 
     Q(x, s, z) → DQ → a;  Q(x, s, z) → DQ → b           ⇒   Q(x, s, z) → {DQ → a, DQ → b}
     Conv(x, DQ(w, s), b) → BatchNormalization           ⇒   Conv(x, DQ(w, s · k), b′)
+    Conv(x, DQ(w, s), b) → Div(stored) → BatchNormalization   ⇒   the same, divided
     x · HardSigmoid(x), x · relu6(x + 3) / 6             ⇒   HardSwish(x)
 
 k is scale / sqrt(variance + epsilon), and what is below 0 of it turns the signs of the integers.
@@ -21,6 +22,7 @@ from mbv3c.passes.fuse_hardswish import FuseHardSwish
 from mbv3c.passes.names import FreeNames, inner_reads
 from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS, OLDEST_WITH_HARDSWISH, opset_of
 
+_RANK = 4  # of an image
 _EPSILON = 1e-5  # of a BatchNormalization that says none
 Stored = dict[str, NDArray[Any]]
 
@@ -114,13 +116,17 @@ def _fold_normalizations(graph: onnx.GraphProto) -> list[str]:
     readers.update(inner_reads(graph))
     free, folded = FreeNames(graph), list[str]()
     for node in list(graph.node):
-        conv = makers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
-        if conv is None or conv.op_type != "Conv" or readers[conv.output[0]] > 1:
+        first = makers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
+        divided = _divisor(first, stored)
+        conv = first if first is None or divided is None else makers.get(first.input[0])
+        if first is None or conv is None or conv.op_type != "Conv":
+            continue
+        if any(readers[each.output[0]] > 1 for each in (first, conv)):
             continue
         weights = makers.get(conv.input[1])
         if weights is None or readers[conv.input[1]] > 1:
             continue
-        made = _folded(node, conv, weights, makers, stored)
+        made = _folded(node, conv, weights, makers, stored, divided)
         if made is None:
             continue
         places = [(weights, index) for index in range(3)] + [(conv, 2)]
@@ -133,8 +139,24 @@ def _fold_normalizations(graph: onnx.GraphProto) -> list[str]:
         weights.attribute.extend([*axis, helper.make_attribute("axis", 0)])
         conv.output[0] = node.output[0]
         graph.node.remove(node)
+        if first is not conv:
+            graph.node.remove(first)
         folded.append(node.name or node.output[0])
     return folded
+
+
+def _divisor(node: onnx.NodeProto | None, stored: Stored) -> NDArray[np.float64] | None:
+    """Return what each channel of an image is divided by, where a node does that and no more.
+
+    torch's QAT quantizes weights that it multiplied by what BatchNormalization will multiply.
+    """
+    if node is None or node.op_type != "Div" or node.input[1] not in stored:
+        return None
+    by = stored[node.input[1]]
+    channels = by.shape[1] if by.ndim == _RANK else 0
+    if by.shape != (1, channels, 1, 1) or by.dtype != np.float32 or not by.all():
+        return None
+    return by.reshape(-1).astype(np.float64)
 
 
 def _folded(
@@ -143,8 +165,12 @@ def _folded(
     weights: onnx.NodeProto,
     makers: dict[str, onnx.NodeProto],
     stored: Stored,
+    divided: NDArray[np.float64] | None = None,
 ) -> list[NDArray[Any]] | None:
-    """Return integers, steps and zero points of the weights, and the bias; None to leave it."""
+    """Return integers, steps and zero points of the weights, and the bias; None to leave it.
+
+    `divided` is what the channels are divided by between both.
+    """
     given = {each.name: helper.get_attribute_value(each) for each in batchnorm.attribute}
     if given.get("training_mode") or any(batchnorm.output[1:]):
         return None
@@ -158,6 +184,8 @@ def _folded(
     scale, shift, mean, variance = (
         stored[name].astype(np.float64) for name in batchnorm.input[1:]
     )
+    if divided is not None:
+        scale, mean = scale / divided, mean * divided
     factor = scale / np.sqrt(variance + given.get("epsilon", _EPSILON))
     lowest = np.iinfo(integers.dtype).min
     turned = (factor < 0).any()

@@ -23,6 +23,23 @@ def test_run_writes_what_the_golden_output_says(host_bundle: Path, tmp_path: Pat
     assert np.abs(np.load(out) - wanted).max() <= tolerance * np.ptp(wanted)
 
 
+def test_without_a_file_figures_are_printed(host_bundle: Path) -> None:
+    golden = host_bundle / "golden"
+    y = np.load(golden / "output.npy")
+    done = mbv3c("run", host_bundle, "--input", golden / "input.npy")
+    assert done.returncode == 0, done.stderr
+    best = ", ".join(map(str, np.unravel_index(y.argmax(), y.shape)))
+    assert f"(at {best})" in done.stdout
+    told = document(mbv3c("run", host_bundle, "--input", golden / "input.npy", "--json"))
+    (row,) = told["arrays"]
+    assert (told["output"], row["dtype"]) == (None, "float32")
+    figures = [row["least"], row["largest"], row["mean"]]
+    np.testing.assert_allclose(figures, [y.min(), y.max(), y.mean()], rtol=1e-4)
+    refused = mbv3c("run", host_bundle, "--input", golden / "input.npy", "--force")
+    assert refused.returncode == 2
+    assert "name it with --output" in refused.stderr
+
+
 def test_run_refuses_another_shape(host_bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((1, 3, 16, 16), np.float32))
     done = mbv3c("run", host_bundle, "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy")

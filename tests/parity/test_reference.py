@@ -5,9 +5,10 @@ import math
 import numpy as np
 import onnx
 import pytest
+from onnxruntime import GraphOptimizationLevel as Level
 
 from mbv3c.errors import ModelError
-from mbv3c.parity.inputs import parity_inputs
+from mbv3c.parity.inputs import inputs_of, parity_inputs
 from mbv3c.parity.reference import error_of_range, run, run_reference, session
 from mbv3c.parity.scales import scale_of
 
@@ -86,6 +87,22 @@ def test_gives_every_output_by_name_with_its_class_axis() -> None:
 def test_a_model_that_onnxruntime_refuses() -> None:
     with pytest.raises(ModelError, match=r"onnxruntime cannot load the model: .*Relux"):
         session(graph("g (float[3] x) => (float[3] y) { y = Relux(x) }"))
+
+
+def test_a_level_that_cannot_load_a_model_excuses_nothing() -> None:
+    """onnxruntime pushes a step through this pool, of another type than its zero point."""
+    text = """<ir_version: 10, opset_import: ["" : 22]>
+        g (float[1, 2, 4, 4] x) => (float[1, 2, 2, 2] y) <float s = {0.05}, int8 z = {3}> {
+            q = QuantizeLinear (x, s, z)
+            d = DequantizeLinear (q, s, z)
+            m = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (d)
+            y = Sigmoid (m)
+        }"""
+    model = onnx.parser.parse_model(text)
+    with pytest.raises(ModelError, match="does not match y_zero_point"):
+        session(model, Level.ORT_ENABLE_ALL)
+    ((y,),) = run_reference(model, inputs_of(model)[:1])
+    assert y.spread == 0
 
 
 def test_a_model_with_two_inputs() -> None:

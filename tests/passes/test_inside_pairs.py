@@ -1,5 +1,7 @@
 """What a quantizer left between its pairs becomes something that integers compute."""
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
@@ -39,11 +41,30 @@ def normalised(bias: str = "b", **others: np.ndarray) -> onnx.ModelProto:
     return graph(used, **{k: v for k, v in arrays.items() if k != "b" or bias == "b"})
 
 
+QAT = "f = QuantizeLinear(stored, ws, wz) w = DequantizeLinear(f, ws, wz)"
+DIVIDED = "u = Div(c, by) [normal] n = BatchNormalization(u, "
+
+
+def as_torch_trains(bias: str) -> onnx.ModelProto:
+    """FakeQuantize on weights that were multiplied by what BatchNormalization will multiply."""
+    text = NORMALISED.replace("BIAS", bias).replace("w = DequantizeLinear(wq, ws, wz)", QAT)
+    text = text.replace("[normal] n = BatchNormalization(c, ", DIVIDED)
+    arrays = {
+        each.name: onnx.numpy_helper.to_array(each) for each in normalised(bias).graph.initializer
+    }
+    stored = arrays.pop("wq") * arrays["ws"]
+    by = np.linspace(-0.5, 1.9, 6).astype(np.float32).reshape(1, 6, 1, 1)
+    return graph(text, 13, **arrays, stored=stored, by=by)
+
+
+@pytest.mark.parametrize("make", [normalised, as_torch_trains])
 @pytest.mark.parametrize("bias", ["b", ""], ids=["bias", "none"])
-def test_a_normalization_goes_into_the_steps(bias: str) -> None:
+def test_a_normalization_goes_into_the_steps(
+    bias: str, make: Callable[[str], onnx.ModelProto]
+) -> None:
     """Factors below 0 turn the signs of the integers."""
-    rewritten, report = fires(canonical_qdq, normalised(bias), tolerance=1e-2)
-    assert "BatchNormalization" not in operators(rewritten)
+    rewritten, report = fires(canonical_qdq, make(bias), tolerance=1e-2)
+    assert not {"BatchNormalization", "Div"}.intersection(operators(rewritten))
     assert "normal" in report.matched
     conv = next(node for node in rewritten.graph.node if node.op_type == "Conv")
     weights = next(node for node in rewritten.graph.node if conv.input[1] in node.output)

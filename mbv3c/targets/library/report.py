@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from mbv3c.bundle import Bundle, damaged_parity
+from mbv3c.c_library.application import FOLDER as APP
 from mbv3c.c_library.record import CLibraryRecord, CSourceRecord
 from mbv3c.feeds import shape_text
 from mbv3c.lowering.describe import KernelRecord, MemoryRecord
@@ -41,6 +42,11 @@ def describe_compiled(backend: Backend, compiled: Compiled, *, explain: bool) ->
     if manifest.c_source is not None:
         lines.append(c_source_line(manifest.c_source))
         explained["c_source"] = msgspec.to_builtins(manifest.c_source)
+    app = [name for name in compiled.bundle.files if name.startswith(f"{APP}/")]
+    if app:
+        lines.append(
+            f"application: {APP}, {len(app)} files in C11 that call model.so, with a build"
+        )
     if further:
         explained["shapes"] = shape_rows(manifest, explain=explain)
     return Description([*lines, *rest], {**plain.document, **explained})
