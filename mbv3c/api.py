@@ -16,6 +16,7 @@ from mbv3c.bundle import Bundle
 from mbv3c.ends.ends import Ends, Frame, Outputs
 from mbv3c.execution.device.place import Place
 from mbv3c.feeds import Feed
+from mbv3c.finding import Trained, sweep, train
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.graphs.load import load_model
@@ -23,8 +24,6 @@ from mbv3c.graphs.spec import completed
 from mbv3c.inference import Ran
 from mbv3c.job import Job
 from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
-from mbv3c.jobs.cluster.where import Where
-from mbv3c.jobs.store import Store
 from mbv3c.parity import rewriting
 from mbv3c.parity.gate.baseline import GateRequest
 from mbv3c.parity.gate.gate import GateResult
@@ -38,17 +37,12 @@ from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.own_inputs import InputsRequest
 from mbv3c.quantization.quantize import quantize as quantized_model
 from mbv3c.quantization.report import QuantizationReport
-from mbv3c.search import grid as grids
-from mbv3c.search import sweep as sweeping
 from mbv3c.speed import measure
 from mbv3c.speed.measure import BenchRequest, Measured
 from mbv3c.target import Target
 from mbv3c.targets import backend_for, find_target
 from mbv3c.targets.backend import Compiled
-from mbv3c.training import train as training
-from mbv3c.training.examples import open_examples
 from mbv3c.training.plan import TrainPlan
-from mbv3c.training.results import Trained, TrainStep
 from mbv3c.trust import Trust, TrustError, read_signer
 from mbv3c.tuning.request import TuneRequest, Tuning
 
@@ -111,44 +105,6 @@ def build(*, weights: str | Path | None = None, **spec: Any) -> onnx.ModelProto:
         UsageError: the fields do not go together, or a file is no architecture.
     """
     return build_model(completed(spec), Path(weights) if weights else None)
-
-
-def train(
-    model: Model,
-    data: str | Path,
-    plan: TrainPlan,
-    *,
-    labels: str | Path | None = None,
-    validation: float | str | Path = 0.1,
-    journal: str | Path | None = None,
-    progress: Callable[[TrainStep], None] = lambda step: None,
-) -> Trained:
-    """Train a classifier on labelled images; needs torch.
-
-    Args:
-        model: the model, whose metadata say how images are prepared.
-        data: a folder of folders of classes, an .npz file, or a folder of IDX files.
-        plan: how to train.
-        labels: CSV file of the classes of a folder's images.
-        validation: share of each class to validate with, or other images.
-        journal: folder for the state; an interrupted training goes on from there. It is kept.
-        progress: function that is told each step.
-
-    Raises:
-        ToolError: torch is missing.
-        UsageError: the images are not for the model, or the journal is another training's.
-        ModelError: the model cannot be trained.
-    """
-    loaded = _loaded(model)
-    examples = open_examples(
-        Path(data),
-        loaded,
-        labels=None if labels is None else Path(labels),
-        validation=Path(validation) if isinstance(validation, str) else validation,
-        seed=plan.seed,
-    )
-    place = None if journal is None else Path(journal)
-    return training.train(loaded, examples, plan, journal=place, progress=progress)
 
 
 def optimize(
@@ -355,33 +311,6 @@ def tune(
     spec = job if isinstance(job, JobSpec) else JobSpec(job, tune_logs=NO_TUNE_LOGS)
     asked = _job(spec, loaded, _silent)
     return pipeline.tune_model(loaded, asked, request or TuneRequest(Path("tune_logs")), report)
-
-
-def sweep(
-    grid: grids.Grid | str | Path,
-    store: str | Path,
-    *,
-    cluster: str | None = None,
-    jobs: int = 0,
-    progress: Progress = _silent,
-) -> sweeping.Sweep:
-    """Train, cost and compile all combinations of a grid; what the store knows is not done again.
-
-    Args:
-        grid: the grid, or the path of its YAML file.
-        store: folder of what was computed.
-        cluster: as `--cluster` takes it; None for processes of this machine.
-        jobs: how much to do at once; 0 for as many as there are processors.
-        progress: told of each step.
-
-    Raises:
-        UsageError: something in the grid makes no sense.
-        Mbv3cError: the cluster cannot be used.
-    """
-    asked = grid if isinstance(grid, grids.Grid) else grids.read_grid(Path(grid))
-    known = Store(Path(store))
-    with Where(cluster, jobs).engine(known, progress) as engine:
-        return sweeping.sweep(asked, known, engine, progress)
 
 
 def open_bundle(path: str | Path, *, key: str | Path | None = None) -> Bundle:

@@ -199,7 +199,9 @@ def draw_front(
         BundleError: it cannot be written.
     """
     with figure(path, title, axes[1].label, axes[0].label, force=force) as drawn:
-        _draw(drawn, points, axes, also)
+        draw_points(drawn, points, axes)
+        also(drawn)
+        drawn.legend(fontsize=8)
 
 
 def inline_front(
@@ -211,12 +213,21 @@ def inline_front(
         (drawn,) = panels
         drawn.set_xlabel(axes[1].label)
         drawn.set_ylabel(axes[0].label)
-        _draw(drawn, points, axes, also)
+        draw_points(drawn, points, axes)
+        also(drawn)
+        drawn.legend(fontsize=8)
 
     return inline_panels([_INCHES], draw)
 
 
-def _draw(drawn: Any, points: Sequence[Point], axes: tuple[Axis, Axis], also: Also) -> None:
+def draw_points(drawn: Any, points: Sequence[Point], axes: tuple[Axis, Axis]) -> None:
+    """Draw points, their intervals, and the front as steps, on axes that exist.
+
+    Args:
+        drawn: axes of matplotlib.
+        points: the points.
+        axes: the vertical axis and the horizontal one.
+    """
     y, x = axes
     steps = "steps-post" if y.higher_is_better else "steps-pre"
     best = _shown(front(points, axes), x, y)
@@ -238,8 +249,6 @@ def _draw(drawn: Any, points: Sequence[Point], axes: tuple[Axis, Axis], also: Al
             drawn.annotate(
                 point.name, (left, top), xytext=(4, 4), textcoords="offset points", fontsize=7
             )
-    also(drawn)
-    drawn.legend(fontsize=8)
 
 
 def _shown(points: Sequence[Point], *axes: Axis) -> list[list[float]]:
