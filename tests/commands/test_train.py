@@ -12,11 +12,13 @@ import numpy as np
 import onnx
 import pytest
 
+from mbv3c.graphs.architecture_file import architecture_text
 from mbv3c.graphs.load import load_model
 from mbv3c.graphs.outputs import metadata_of
 from mbv3c.quantization.images import preprocessing
 from mbv3c.training import loop
 from tests.command_line import command_line, document, mbv3c
+from tests.onnx_text import graph, random
 from tests.training.conftest import DIGITS, LAYERS
 
 SHORT = ("--steps", 4, "--batch", 16, "--limit", 400)
@@ -31,14 +33,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield place
 
 
-@pytest.fixture(scope="module")
-def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the file of a small network's layers."""
-    from mbv3c.graphs.architecture_file import architecture_text
-
-    path = tmp_path_factory.mktemp("layers") / "three.json"
-    path.write_text(architecture_text(LAYERS))
-    return path
+@pytest.fixture(scope="module", autouse=True)
+def few() -> Iterator[None]:
+    """Measure the statistics of the result on two batches only: they are tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "_MEASURED", 2)
+        yield
 
 
 def events(text: str) -> list[dict[str, Any]]:
@@ -46,10 +46,9 @@ def events(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-def test_a_network_is_built_for_the_classes_of_the_images_and_trained(
-    layers: Path, tmp_path: Path
-) -> None:
-    given = ("--data", DIGITS, "--architecture", layers, "--resolution", 32, *SHORT)
+def test_a_network_is_built_for_the_classes_of_the_images_and_trained(tmp_path: Path) -> None:
+    (tmp_path / "three.json").write_text(architecture_text(LAYERS))
+    given = ("--data", DIGITS, "--architecture", "three.json", "--resolution", 32, *SHORT)
     ways = ("--mean", "0.3", "--std", "0.4", "--augment", "crop,colour", "--test", 0.2)
     done = mbv3c("train", *given, *ways, "-o", "out.onnx", "--json", cwd=tmp_path)
     result = document(done)
@@ -67,57 +66,55 @@ def test_a_network_is_built_for_the_classes_of_the_images_and_trained(
         "start",
         *["progress"] * 4,
     ]
-    assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
-    model = load_model(tmp_path / "out.onnx")
-    prepared = preprocessing(model, (1, 3, 32, 32))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx", "three.json"]
+    prepared = preprocessing(load_model(tmp_path / "out.onnx"), (1, 3, 32, 32))
     assert prepared.to_json() == result["preprocessing"]
     assert (prepared.mean, prepared.std, prepared.shown) == ((0.3,) * 3, (0.4,) * 3, 1.0)
-    again = mbv3c("train", *given, *ways, "-o", "out.onnx", cwd=tmp_path)
-    assert (again.returncode, "out.onnx exists" in again.stderr) == (2, True)
-    told = mbv3c("train", "out.onnx", "--data", DIGITS, *SHORT, "-o", "on.onnx", cwd=tmp_path)
-    assert "validation: " in told.stdout
-    assert "4 steps of 16 (0.178 epochs), rate 0.2, augmentation: none" in told.stderr
 
 
-def test_another_last_layer_is_for_the_classes_of_the_images(layers: Path, tmp_path: Path) -> None:
-    from mbv3c.graphs.builder import build_model
-    from mbv3c.graphs.spec import ModelSpec
+def linear(folder: Path, classes: int = 10) -> Path:
+    """Write a classifier of one layer."""
+    model = graph(
+        f"g (float[1, 3, 8, 8] x) => (float[1, {classes}] y) {{ a = Flatten(x) y = Gemm(a, w) }}",
+        w=random(192, classes) / 100,
+    )
+    onnx.save(model, folder / "linear.onnx")
+    return folder / "linear.onnx"
 
-    onnx.save(build_model(ModelSpec(layers=LAYERS, resolution=32, classes=4)), tmp_path / "4.onnx")
-    given = ("train", "4.onnx", "--data", DIGITS, *SHORT)
-    refused = mbv3c(*given, "-o", "out.onnx", cwd=tmp_path)
+
+def test_another_last_layer_is_for_the_classes_of_the_images(tmp_path: Path) -> None:
+    given = ("train", linear(tmp_path, 4), "--data", DIGITS, *SHORT, "-o", "out.onnx")
+    refused = mbv3c(*given, cwd=tmp_path)
     assert refused.returncode == 2
     assert "has 10 classes, and the model 4: build one with --classes 10" in refused.stderr
-    result = document(mbv3c(*given, "--new-head", "-o", "out.onnx", "--json", cwd=tmp_path))
-    assert result["classes"] == 10
-    output = load_model(tmp_path / "out.onnx").graph.output[0]
-    assert [dim.dim_value for dim in output.type.tensor_type.shape.dim] == [1, 10]
+    done = mbv3c(*given, "--new-head", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the model has no BatchNormalization" in done.stderr
+    assert "4 steps of 16 (0.182 epochs), rate 0.01, augmentation: none" in done.stderr
+    assert "out.onnx: 4 steps, loss " in done.stdout
+    assert "1,920 of 1,920 numbers trained\nvalidation: " in done.stdout
+    shape = load_model(tmp_path / "out.onnx").graph.output[0].type.tensor_type.shape
+    assert [dim.dim_value for dim in shape.dim] == [1, 10]
 
 
-def test_what_makes_no_sense_is_refused_before_anything_is_prepared(
-    layers: Path, tmp_path: Path
-) -> None:
-    built = ("--data", DIGITS, "--architecture", layers, "--resolution")
+def test_what_makes_no_sense_is_refused_before_anything_is_prepared(tmp_path: Path) -> None:
+    given = ("train", linear(tmp_path), "--data", DIGITS, "-o", "out.onnx")
     for more, why in (
-        ((32, "--augment", "turn", "--steps", 1), "unknown augmentation 'turn'; known: crop"),
-        ((32, "--epochs", 1, "--steps", 1), "--epochs and --steps exclude each other"),
-        ((32, "--epochs", 0), "--epochs must be above 0"),
+        (("--augment", "turn", "--steps", 1), "unknown augmentation 'turn'; known: crop"),
+        (("--epochs", 1, "--steps", 1), "--epochs and --steps exclude each other"),
+        (("--epochs", 0), "--epochs must be above 0"),
+        (("--classes", 10), "--classes cannot be combined with a MODEL"),
+        (("--std", 0), "--std 0 is not possible"),
+        (("-o", "linear.onnx"), "linear.onnx exists; write over it with --force"),
     ):
-        done = mbv3c("train", *built, *more, "-o", "out.onnx", cwd=tmp_path)
+        done = mbv3c(*given, *more, cwd=tmp_path)
         assert (done.returncode, why in done.stderr) == (2, True), done.stderr
-    done = mbv3c(
-        "train", "no.onnx", "--data", DIGITS, "--classes", 3, "-o", "o.onnx", cwd=tmp_path
-    )
-    assert "--classes cannot be combined with a MODEL" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["linear.onnx"]
 
 
-def test_an_interrupt_says_how_to_go_on(
-    layers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "_MEASURED", 1)
-    given = ("train", "--data", DIGITS, "--architecture", layers, "--resolution", 32, *SHORT)
+    given = ("train", linear(tmp_path), "--data", DIGITS, *SHORT, "-o", "out.onnx")
     step = loop._Training._step
 
     def interrupted(self: Any) -> tuple[float, float]:
@@ -127,14 +124,13 @@ def test_an_interrupt_says_how_to_go_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(loop._Training, "_step", interrupted)
-        done = mbv3c(*given, "-o", "out.onnx", cwd=tmp_path)
+        done = mbv3c(*given, cwd=tmp_path)
     assert done.returncode == 130
     checkpoint = tmp_path / "out.onnx.train" / "checkpoint.onnx"
     assert "out.onnx.train/checkpoint.onnx is the model so far; the same command" in done.stderr
     assert json.loads(metadata_of(load_model(checkpoint))["mbv3c.training"])["steps_done"] >= 1
-    done = mbv3c(*given, "-o", "out.onnx", "--keep-state", cwd=tmp_path)
+    done = mbv3c(*given, "--keep-state", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert checkpoint.is_file()
     assert (tmp_path / "out.onnx").read_bytes() == checkpoint.read_bytes()
 
 

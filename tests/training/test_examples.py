@@ -177,9 +177,9 @@ def test_broken_images_are_left_out_and_told(tmp_path: Path) -> None:
         open_examples(tmp_path, classifier(2))
 
 
-def test_parts_are_stratified_and_belong_to_a_seed(digits_model: onnx.ModelProto) -> None:
+def test_parts_are_stratified_and_belong_to_a_seed(tiny_model: onnx.ModelProto) -> None:
     one, same, other = (
-        open_examples(DIGITS, digits_model, validation=0.2, test=0.1, seed=seed, limit=900)
+        open_examples(DIGITS, tiny_model, validation=0.2, test=0.1, seed=seed, limit=900)
         for seed in (0, 0, 1)
     )
     assert one.fingerprint == same.fingerprint != other.fingerprint
@@ -194,32 +194,32 @@ def test_parts_are_stratified_and_belong_to_a_seed(digits_model: onnx.ModelProto
 
 
 def test_what_was_prepared_is_in_the_cache_and_damage_is_mended(
-    digits_model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MBV3C_CACHE", str(tmp_path))
-    first = open_examples(DIGITS, digits_model)
+    first = open_examples(DIGITS, tiny_model)
     (file,) = tmp_path.glob("examples/*/images.npy")
     written = file.stat().st_mtime_ns
-    pixels = open_examples(DIGITS, digits_model).prepared["train"].images
+    pixels = open_examples(DIGITS, tiny_model).prepared["train"].images
     assert isinstance(pixels, np.memmap)
     assert file.stat().st_mtime_ns == written
     whole = file.read_bytes()
     file.unlink()  # others may have it open
     file.write_bytes(whole[:200])
-    assert open_examples(DIGITS, digits_model).fingerprint == first.fingerprint
+    assert open_examples(DIGITS, tiny_model).fingerprint == first.fingerprint
     assert file.read_bytes() == whole
 
 
-def test_accuracy_counts_what_is_right(digits_model: onnx.ModelProto, digits: Examples) -> None:
+def test_accuracy_counts_what_is_right(tiny_model: onnx.ModelProto, tiny_digits: Examples) -> None:
     """The last batch is not full; some images are taken from all of the part."""
-    found = evaluate(digits_model, digits, "validation")
-    x = digits.batch("validation", slice(None)).transpose(0, 3, 1, 2)
-    opened = session(digits_model)
+    found = evaluate(tiny_model, tiny_digits, "validation")
+    x = tiny_digits.batch("validation", slice(None)).transpose(0, 3, 1, 2)
+    opened = session(tiny_model)
     scores = [opened.run(None, {"input": np.ascontiguousarray(one[None])})[0][0] for one in x]
-    right = np.argmax(scores, axis=1) == digits.labels("validation")
+    right = np.argmax(scores, axis=1) == tiny_digits.labels("validation")
     assert found.right.tolist() == right.tolist()
     assert (found.share, found.interval.share) == (right.mean(), right.mean())
-    some = evaluate(digits_model, digits, "validation", limit=60)
+    some = evaluate(tiny_model, tiny_digits, "validation", limit=60)
     assert some.right.tolist() == right[np.linspace(0, len(x) - 1, 60).astype(int)].tolist()
     assert found.to_json()["of"] == len(x)
 

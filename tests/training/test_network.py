@@ -130,22 +130,22 @@ NETWORKS_OF_OPERATORS = [
 ]
 
 
-def test_weights_are_written_back_under_their_names(digits_model: onnx.ModelProto) -> None:
-    made = trainable(digits_model, 4)
+def test_weights_are_written_back_under_their_names(tiny_model: onnx.ModelProto) -> None:
+    made = trainable(tiny_model, 4)
     network = Network(made)
     values = {**arrays(network.weights), **arrays(network.statistics)}
-    assert with_weights(digits_model, values) == digits_model
+    assert with_weights(tiny_model, values) == tiny_model
     fresh = begun(made, fresh=True, seed=1)
     assert error_of_range(fresh, fresh.model) < 1e-5
-    assert fresh.model != digits_model
+    assert fresh.model != tiny_model
 
 
 def test_a_batch_changes_statistics_and_every_weight_has_a_gradient(
-    digits_model: onnx.ModelProto,
+    tiny_model: onnx.ModelProto,
 ) -> None:
-    network = Network(begun(trainable(digits_model, 4), fresh=True, seed=0))
+    network = Network(begun(trainable(tiny_model, 4), fresh=True, seed=0))
     before = arrays(network.statistics)
-    x = torch.from_numpy(random(4, 3, 32, 32))
+    x = torch.from_numpy(random(4, 3, 8, 8))
     scores = network.scores(x, TRAINING, network.weights, network.statistics)
     scores.square().sum().backward()
     after = arrays(network.statistics)
@@ -154,7 +154,7 @@ def test_a_batch_changes_statistics_and_every_weight_has_a_gradient(
     assert still == set()
 
 
-def test_constants_may_be_nodes(digits_model: onnx.ModelProto) -> None:
+def test_constants_may_be_nodes() -> None:
     model = graph(
         """g (float[1, 3, 8, 8] x) => (float[1, 2] y) {
             k = Constant<value = float[2, 3, 1, 1] {1, 2, 3, 4, 5, 6}>()

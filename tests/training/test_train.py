@@ -66,22 +66,22 @@ def ending_at(step: int) -> Callable[[TrainStep], None]:
 
 @pytest.mark.usefixtures("often")
 def test_an_interrupted_training_gives_the_same_bits(
-    digits_model: onnx.ModelProto,
-    digits: Examples,
+    tiny_model: onnx.ModelProto,
+    tiny_digits: Examples,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     journal = tmp_path / "journal"
-    whole = train(digits_model, digits, SHORT)
+    whole = train(tiny_model, tiny_digits, SHORT)
     for step in (2, 4):
         with pytest.raises(Ended):
-            train(digits_model, digits, SHORT, journal=journal, progress=ending_at(step))
+            train(tiny_model, tiny_digits, SHORT, journal=journal, progress=ending_at(step))
     # Between the state and the model beside it.
     with pytest.raises(Ended), monkeypatch.context() as patched:
         patched.setattr(state, "CHECKPOINT", Unwritable())
-        train(digits_model, digits, SHORT, journal=journal)
+        train(tiny_model, tiny_digits, SHORT, journal=journal)
     told: list[TrainStep] = []
-    resumed = train(digits_model, digits, SHORT, journal=journal, progress=told.append)
+    resumed = train(tiny_model, tiny_digits, SHORT, journal=journal, progress=told.append)
     assert told[0].step > 4
     assert resumed.model.SerializeToString() == whole.model.SerializeToString()
     assert resumed.losses == whole.losses
@@ -89,12 +89,12 @@ def test_an_interrupted_training_gives_the_same_bits(
     checkpoint = load_model(journal / "checkpoint.onnx")
     assert checkpoint == whole.model
     # When all is done it is only told again; other numbers are another training.
-    assert train(digits_model, digits, SHORT, journal=journal).model == whole.model
+    assert train(tiny_model, tiny_digits, SHORT, journal=journal).model == whole.model
     with pytest.raises(UsageError, match="belongs to another training: plan differ"):
-        train(digits_model, digits, replace(SHORT, seed=1), journal=journal)
+        train(tiny_model, tiny_digits, replace(SHORT, seed=1), journal=journal)
     (journal / "state.safetensors").write_bytes(b"torn")
     with pytest.raises(UsageError, match=r"is damaged: .*; remove"):
-        train(digits_model, digits, SHORT, journal=journal)
+        train(tiny_model, tiny_digits, SHORT, journal=journal)
 
 
 class Unwritable:
@@ -104,23 +104,23 @@ class Unwritable:
         raise Ended
 
 
-def test_the_seed_decides(digits_model: onnx.ModelProto, digits: Examples) -> None:
+def test_the_seed_decides(tiny_model: onnx.ModelProto, tiny_digits: Examples) -> None:
     one, other = (
-        train(digits_model, digits, replace(SHORT, steps=2, seed=seed)).model for seed in (0, 1)
+        train(tiny_model, tiny_digits, replace(SHORT, steps=2, seed=seed)).model for seed in (0, 1)
     )
     assert one != other
 
 
 def test_trained_weights_are_gone_on_from_and_made_up_ones_are_not(
-    digits_model: onnx.ModelProto, digits: Examples
+    tiny_model: onnx.ModelProto, tiny_digits: Examples
 ) -> None:
     """With steps of no length the weights stay what training began with."""
     still = replace(SHORT, steps=1, rate=1e-30, average=0.0)
-    begun = train(digits_model, digits, still).model
-    kept = train(begun, digits, still).model
+    begun = train(tiny_model, tiny_digits, still).model
+    kept = train(begun, tiny_digits, still).model
 
-    anew = train(begun, digits, replace(still, fresh=True, seed=3)).model
-    assert not same_weights(begun, digits_model)
+    anew = train(begun, tiny_digits, replace(still, fresh=True, seed=3)).model
+    assert not same_weights(begun, tiny_model)
     assert same_weights(kept, begun)
     assert not same_weights(anew, begun)
 
@@ -131,7 +131,7 @@ def same_weights(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
     return all(
         np.allclose(*map(numpy_helper.to_array, pair), rtol=0, atol=1e-20)
         for pair in pairs
-        if "running" not in pair[0].name
+        if pair[0].name not in ("mean", "variance")
     )
 
 
@@ -154,16 +154,16 @@ def test_a_model_without_batch_normalization_trains_at_a_small_rate() -> None:
 
 
 def test_what_does_not_fit_is_refused(
-    digits_model: onnx.ModelProto, digits: Examples, monkeypatch: pytest.MonkeyPatch
+    tiny_model: onnx.ModelProto, tiny_digits: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = graph(
-        "g (float[1, 3, 32, 32] x) => (float[1, 4] y) { a = Flatten(x) y = Gemm(a, w) }",
-        w=random(3072, 4),
+        "g (float[1, 3, 8, 8] x) => (float[1, 4] y) { a = Flatten(x) y = Gemm(a, w) }",
+        w=random(192, 4),
     )
     with pytest.raises(UsageError, match="images have 10 classes, and the model 4"):
-        train(other, digits, SHORT)
+        train(other, tiny_digits, SHORT)
     with pytest.raises(ToolError, match="no GPU for --device cuda"):
-        train(digits_model, digits, replace(SHORT, device="cuda"))
+        train(tiny_model, tiny_digits, replace(SHORT, device="cuda"))
     monkeypatch.setattr(trains, "torch_package", lambda: None)
     with pytest.raises(ToolError, match=r"takes PyTorch, .* pip install torch==2\.13\.0 .*200 MB"):
-        train(digits_model, digits, SHORT)
+        train(tiny_model, tiny_digits, SHORT)
