@@ -30,7 +30,8 @@ from mbv3c.version import __version__
 TRAINING_KEY = "mbv3c.training"
 
 _SMOOTHED = 0.95  # share of themselves that shown averages keep
-_MEASURED = 16  # batches that the statistics of averaged weights are measured on
+_MEASURED = 16  # batches that the statistics of averaged weights are measured on,
+_MEASURED_SHORT, _MEASURED_SHARE = 4, 0.2  # or fewer where there are few steps: a fifth of them
 _VALIDATED = 500  # images that a checkpoint is validated on
 # A checkpoint is written so seldom that writing takes a twentieth of the time, or less.
 _CHECKPOINT_SECONDS, _CHECKPOINT_SHARE = 10.0, 0.05
@@ -195,8 +196,9 @@ class _Training:
         """
         weights = self._tensors.get("average", self._tensors["weights"])
         statistics = {name: x.clone() for name, x in self._tensors["statistics"].items()}
+        few = max(_MEASURED_SHORT, int(self._plan.steps * _MEASURED_SHARE))
         with torch.no_grad():
-            for index in range(_MEASURED if statistics else 0):
+            for index in range(min(_MEASURED, few) if statistics else 0):
                 x, _ = self._images(index)
                 mode = Mode(True, 1 / (index + 1))
                 self._network.scores(x, mode, weights, statistics)
