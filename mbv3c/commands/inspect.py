@@ -66,13 +66,13 @@ def inspect(
     inspected = count.inspect(loaded, simplify(loaded)[0])
     optimized, reports = run_pipeline(loaded)
     architecture = recognize(optimized)
-    report = None
+    costly = None
     if cost is not None:
-        report = cost_report(loaded, cost, precision, costs, Progress())
+        costly = cost_report(loaded, cost, precision, costs, Progress())
     if as_json:
         print_json(
             {
-                **({"cost": report.to_json()} if report else {}),
+                **({"cost": costly.to_json()} if costly else {}),
                 "architecture": architecture.to_json(),
                 **asdict(inspected.totals),
                 "peak_activation_bytes": inspected.peak_activation_bytes,
@@ -84,9 +84,9 @@ def inspect(
             }
         )
         return
-    if report is not None:
+    if costly is not None:
         echo(f"{model}: {architecture.sentence}\n")
-        for line in report.lines():
+        for line in costly.lines():
             echo(line)
         return
     totals = inspected.totals

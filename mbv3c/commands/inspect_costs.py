@@ -150,7 +150,7 @@ def check_options(cost: str | None, precision: str | None, folder: Path | None) 
     given = {"--precision": precision, "--costs": folder}
     extra = [name for name, value in given.items() if value is not None]
     if cost is None and extra:
-        raise UsageError(f"{' and '.join(extra)} say how --cost TARGET is found: give that, too")
+        raise UsageError(f"{' and '.join(extra)} is for --cost TARGET: give that, too")
 
 
 def _table(title: str, head: str, rows: list[tuple[str, float]], total: float) -> Iterator[str]:
