@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from tests.command_line import Done, mbv3c
+from tests.costs.networks import block
 
 
 def inspect(*arguments: object) -> Done:
@@ -176,3 +177,33 @@ def test_options_of_a_model_do_not_suit_a_bundle(bundle: tuple[Path, str]) -> No
     done = inspect(bundle[0], "--batch", "2")
     assert done.returncode == 2
     assert "belong to a model" in done.stderr
+
+
+def test_costs(tmp_path: Path) -> None:
+    onnx.save(block(expand=64), tmp_path / "block.onnx")
+    given = (tmp_path / "block.onnx", "--cost", "mobile_gpu", "--costs", tmp_path / "costs")
+    done = inspect(*given, "--json")
+    assert done.returncode == 0, done.stderr
+    found = strict(done.stdout)["cost"]
+    assert (found["target"], found["precision"]) == ("mobile_gpu:mali", "fp32")
+    assert (found["kind"], found["time"]) == ("estimated", "cycles")
+    total = found["resources"]["cycles"]
+    assert sum(layer["resources"]["cycles"] for layer in found["layers"]) == pytest.approx(total)
+    assert sum(layer["share"] for layer in found["layers"]) == pytest.approx(1)
+    assert [row["block"] for row in found["blocks"]] == ["stem", "block 1", "head"]
+    assert sum(row["cycles"] for row in found["blocks"]) == pytest.approx(total)
+    assert found["grain"] in (4, 8, 16, 32)
+    (saving,) = (row for row in found["savings"] if row["kind"] == "expansion")
+    assert (saving["site"], saving["channels"]) == ("expand", 64)
+    assert saving["share"] == pytest.approx(saving["saved"] / total)
+    text = inspect(*given)
+    assert text.returncode == 0, text.stderr
+    assert "estimated" in text.stdout
+    assert f"64 → {saving['fewer']}" in text.stdout
+
+
+def test_what_says_how_costs_are_found_needs_them(tmp_path: Path) -> None:
+    onnx.save(block(), tmp_path / "block.onnx")
+    done = inspect(tmp_path / "block.onnx", "--precision", "fp16")
+    assert done.returncode == 2
+    assert "--precision is for --cost TARGET: give that, too" in done.stderr
