@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mbv3c.errors import UsageError
+from mbv3c.errors import BundleError, UsageError
 from mbv3c.jobs.engine import JobFailed, run_jobs
 from mbv3c.jobs.job import Job, job_from
 from mbv3c.jobs.local import LocalProcesses
@@ -188,8 +188,12 @@ def test_the_store_says_what_it_lacks(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         store.put(tmp_path / "nothing")
     missing = Job("tests.jobs.work:square", files={"model": "0" * 64})
-    with pytest.raises(Exception, match="holds no file of sha256 0000"):
+    with pytest.raises(BundleError, match="holds no file of sha256 0000"):
         run_jobs([missing], store, TWO, silent)
+    for outside in ("../file", "/tmp/file"):
+        with pytest.raises(BundleError, match="outside of its folder"):
+            store.keep_bytes(missing.name, {}, {outside: b""})
+    assert store.result(missing) is None
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="name another folder"):
         Store(tmp_path / "file")
