@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, overload
 
-from mbv3c.errors import EXIT_FAILED, Mbv3cError
+from mbv3c.errors import Mbv3cError
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Result, Store
 from mbv3c.progress import Progress
@@ -24,7 +24,6 @@ class JobFailed(Mbv3cError):  # noqa: N818 - as in "job failed"
     def __init__(self, job: Job, reason: str, text: str, cause: str | None = None) -> None:
         super().__init__(f"{job} failed: {reason}{text}")
         self.job, self.reason, self.cause = job, reason, cause
-        self.exit_code = EXIT_FAILED
 
     @property
     def details(self) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +13,6 @@ from mbv3c.version import __version__
 
 MISSING = "not installed"
 _MBV3C = "mbv3c"
-_NAME = re.compile(r"[0-9a-f]{40}")
 _LENGTH = 40  # hexadecimal digits of a name
 
 
@@ -121,11 +119,6 @@ class Job:
 def job_from(document: Mapping[str, Any]) -> Job:
     """Return the job that `Job.to_json` wrote."""
     return Job(**{**document, "packages": tuple(document["packages"])})
-
-
-def is_name(text: str) -> bool:
-    """Say whether a text may be the name of a job."""
-    return _NAME.fullmatch(text) is not None
 
 
 def versions_of(packages: set[str]) -> dict[str, str]:

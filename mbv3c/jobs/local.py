@@ -16,6 +16,7 @@ from mbv3c.progress import Progress
 
 _LOOK = 0.02  # seconds between two looks at processes
 _OTHERS = 1.0  # seconds between two looks at what other runs are doing
+_TOLD = 20.0  # seconds between two words about what is under way
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class _Run:
         self._others: list[Job] = []  # that other runs have
         self._go_on = True
         self._told = False
+        self._said: dict[str, str] = {}  # last words of jobs, by name
+        self._next_word = time.monotonic() + _TOLD
 
     def run(self, jobs: Sequence[Job]) -> None:
         waiting = deque(jobs)
@@ -77,6 +80,7 @@ class _Run:
                     self._others.clear()
                     continue
                 if not self._look():
+                    self._tell()
                     time.sleep(_LOOK)
         finally:
             for attempt, claim in self._under_way:
@@ -121,6 +125,17 @@ class _Run:
             self._end(Done(attempt.job, failure))
             return True
         return False
+
+    def _tell(self) -> None:
+        """Tell what long jobs say, if that is something new."""
+        if time.monotonic() < self._next_word:
+            return
+        self._next_word = time.monotonic() + _TOLD
+        for attempt, _ in self._under_way:
+            said = attempt.said()
+            if said and self._said.get(attempt.name) != said:
+                self._said[attempt.name] = said
+                self._progress(f"{attempt.job}: {said}")
 
     def _end(self, done: Done) -> None:
         self._go_on = self._report(done) and self._go_on

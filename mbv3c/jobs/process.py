@@ -88,6 +88,10 @@ class Attempt:
         store.finish(self.name)
         return None
 
+    def said(self) -> str:
+        """Return the last line that it wrote; empty if it wrote none."""
+        return next(reversed(last_lines(self._folder / LOG)), "")
+
     @property
     def died(self) -> bool:
         """Whether its process was ended by a signal, by what it ran or by the system."""

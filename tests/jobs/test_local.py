@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from mbv3c.errors import UsageError
+from mbv3c.errors import BundleError, UsageError
+from mbv3c.jobs import local
 from mbv3c.jobs.engine import JobFailed, run_jobs
 from mbv3c.jobs.job import Job, job_from
 from mbv3c.jobs.local import LocalProcesses
@@ -74,6 +75,17 @@ def test_a_killed_process_is_tried_again_from_what_it_has_left(store: Store) -> 
     assert "died; trying again" in said[0]
 
 
+def test_a_long_job_is_told_of(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_TOLD", 0.1)
+    said = list[str]()
+    run_jobs([job("talk", tmp_path / "notes", 1)], store, TWO, said.append)
+    words = [text for text in said if "half is done" in text]
+    assert len(words) == 1
+    assert words[0].startswith("talk 1 (")
+
+
 def test_what_crashes_again_and_again_is_named(store: Store, tmp_path: Path) -> None:
     with pytest.raises(JobFailed, match="ended by SIGSEGV, 3 times") as caught:
         run_jobs([job("die", tmp_path / "notes", 7)], store, TWO, silent)
@@ -109,6 +121,7 @@ def test_a_fault_shows_its_lines(store: Store, tmp_path: Path) -> None:
 RUN = """
 import sys
 from pathlib import Path
+from mbv3c.jobs import local
 from mbv3c.jobs.engine import run_jobs
 from mbv3c.jobs.local import LocalProcesses
 from mbv3c.jobs.store import Store
@@ -188,8 +201,12 @@ def test_the_store_says_what_it_lacks(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         store.put(tmp_path / "nothing")
     missing = Job("tests.jobs.work:square", files={"model": "0" * 64})
-    with pytest.raises(Exception, match="holds no file of sha256 0000"):
+    with pytest.raises(BundleError, match="holds no file of sha256 0000"):
         run_jobs([missing], store, TWO, silent)
+    for outside in ("../file", "/tmp/file"):
+        with pytest.raises(BundleError, match="outside of its folder"):
+            store.keep_bytes(missing.name, {}, {outside: b""})
+    assert store.result(missing) is None
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="name another folder"):
         Store(tmp_path / "file")

@@ -54,6 +54,14 @@ def die(
     return {}
 
 
+def talk(
+    options: Mapping[str, Any], files: Files, folder: Path, progress: Progress
+) -> dict[str, Any]:
+    progress("half is done")
+    time.sleep(0.6)
+    return {}
+
+
 def refuse(
     options: Mapping[str, Any], files: Files, folder: Path, progress: Progress
 ) -> dict[str, Any]:

@@ -27,6 +27,8 @@ SETTINGS = {
     # does, and nothing that would wait there; and no number of deaths of others makes a job bad.
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.allowed-failures": _ALLOWED_FAILURES,
+    # It would look at threads that wait for processes, a hundred times a second.
+    "distributed.worker.profile.enabled": False,
 }
 
 
@@ -97,6 +99,7 @@ def run_worker(
     _check_reach(here or "", address.partition("://")[0], insecure=insecure)
     os.environ[STORE_VARIABLE] = str(store.absolute())
 
+    import dask
     from distributed import Worker
 
     async def serve() -> None:
@@ -114,7 +117,8 @@ def run_worker(
                 await worker.finished()
             await asyncio.sleep(_AGAIN)
 
-    asyncio.run(serve())
+    with dask.config.set(SETTINGS):
+        asyncio.run(serve())
 
 
 def parse_resources(text: str | None) -> dict[str, float]:

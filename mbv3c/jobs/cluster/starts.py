@@ -38,11 +38,11 @@ def start_slurm(workers: LocalProcesses, store: Store) -> Any:
     workers trust only each other: by certificates in the store, which the nodes must see.
 
     Raises:
-        ToolError: dask-jobqueue or Slurm is not installed.
+        ToolError: Slurm or dask-jobqueue is not installed.
     """
-    need("dask_jobqueue", f"{EXTRA} dask-jobqueue")
     if shutil.which("sbatch") is None:
         raise ToolError("there is no sbatch here: start mbv3c where Slurm takes jobs")
+    need("dask_jobqueue", f"{EXTRA} dask-jobqueue")
     import dask
     from dask_jobqueue import SLURMCluster
 
