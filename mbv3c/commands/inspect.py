@@ -5,8 +5,10 @@ from typing import Any
 
 import click
 
+from mbv3c.commands.inspect_costs import check_options, cost_report
 from mbv3c.commands.options import (
     PATH,
+    Progress,
     batch_option,
     echo,
     json_option,
@@ -23,16 +25,29 @@ from mbv3c.errors import UsageError
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @batch_option
 @opset_option
+@click.option("--cost", metavar="TARGET", help="What it costs there, by layer and block.")
+@click.option("--precision", help="With --cost.  [default: the target's first]")
+@click.option(
+    "--costs", type=PATH, help="Folder that keeps costs.  [default: in the user's cache]"
+)
 @json_option
-def inspect(model: Path, as_json: bool, **given: Any) -> None:
+def inspect(
+    model: Path,
+    as_json: bool,
+    cost: str | None,
+    precision: str | None,
+    costs: Path | None,
+    **given: Any,
+) -> None:
     """Say what a model is, what each layer costs, and what `optimize` would do to it.
 
     Of a bundle: its kernels, its weights and where its activations lie.
     """
+    check_options(cost, precision, costs)
     if model.is_dir():
-        if any(value is not None for value in given.values()):
+        if cost is not None or any(value is not None for value in given.values()):
             raise UsageError(
-                "--input-shape, --batch and --opset belong to a model, not to a bundle"
+                "--input-shape, --batch, --opset and --cost belong to a model, not to a bundle"
             )
         from mbv3c.targets import backend_for, open_bundle
 
@@ -51,9 +66,13 @@ def inspect(model: Path, as_json: bool, **given: Any) -> None:
     inspected = count.inspect(loaded, simplify(loaded)[0])
     optimized, reports = run_pipeline(loaded)
     architecture = recognize(optimized)
+    report = None
+    if cost is not None:
+        report = cost_report(loaded, cost, precision, costs, Progress())
     if as_json:
         print_json(
             {
+                **({"cost": report.to_json()} if report else {}),
                 "architecture": architecture.to_json(),
                 **asdict(inspected.totals),
                 "peak_activation_bytes": inspected.peak_activation_bytes,
@@ -64,6 +83,11 @@ def inspect(model: Path, as_json: bool, **given: Any) -> None:
                 ],
             }
         )
+        return
+    if report is not None:
+        echo(f"{model}: {architecture.sentence}\n")
+        for line in report.lines():
+            echo(line)
         return
     totals = inspected.totals
     wide = max(len(layer.name) for layer in inspected.layers) + 2

@@ -18,10 +18,14 @@ class Coster(Protocol):
 
     Attributes:
         context: what decides costs beside the network.
+        time: the resource that stands for time.
     """
 
     @property
     def context(self) -> CostContext: ...
+
+    @property
+    def time(self) -> str: ...
 
     def check(self) -> None:
         """Make sure that the tools are here.

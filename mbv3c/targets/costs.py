@@ -48,6 +48,17 @@ def costs_of(
     return answers(coster, models, database, progress, whole=whole)
 
 
+def time_resource(target: Target, precision: Precision) -> str:
+    """Return the name of the resource that stands for time on a target.
+
+    It is "cycles" of NPUs and GPUs, "instructions" of an emulated CPU, "us" of a measured one.
+
+    Raises:
+        UsageError: the device does not compute in the precision, or nothing here tells costs.
+    """
+    return _coster(target, precision).time
+
+
 @lru_cache(maxsize=8)
 def _coster(target: Target, precision: Precision) -> Coster:
     """Return what tells costs; it remembers what networks of one structure have in common."""

@@ -81,6 +81,7 @@ class NpuCoster:
 
     target: NpuTarget
     precision: Precision
+    time: str = CYCLES
     _templates: dict[str, _Template | None] = field(default_factory=dict)
 
     @cached_property
