@@ -21,8 +21,6 @@ from mbv3c.commands.options import (
 if TYPE_CHECKING:
     from mbv3c.search.adapt_run import AdaptRequest
 
-_GRAIN = 8
-
 # Of the short training of each proposal, and of the last one.
 training_options = all_of(
     click.option(
@@ -88,7 +86,9 @@ image_options = all_of(
 @click.option(
     "--decay", type=float, default=0.98, show_default=True, help="Of the saving, by step."
 )
-@click.option("--grain", type=int, help="Widths are multiples of it.  [default: the target's]")
+@click.option(
+    "--grain", type=click.IntRange(1), help="Widths are multiples of it.  [default: the target's]"
+)
 @click.option("--keep", "kept", multiple=True, help="A site, or a kind of them, that is not cut.")
 @training_options
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
@@ -187,8 +187,7 @@ def _request(output: Path, given: dict[str, Any]) -> "AdaptRequest":
         parse_budgets(given["budgets"]),
         given["saving"],
         given["decay"],
-        given["grain"] or _GRAIN,
-        given["kept"],
+        kept=given["kept"],
     )
     return AdaptRequest(
         target,
@@ -199,4 +198,5 @@ def _request(output: Path, given: dict[str, Any]) -> "AdaptRequest":
         Finishing(given["finish"], given["finish_steps"], given["finish_rate"]),
         given["database"] or cache_root() / "costs",
         given["journal"] or output.with_suffix(".adapt"),
+        given["grain"],
     )

@@ -29,6 +29,7 @@ from mbv3c.search.statistics import Right
 from mbv3c.target import Target
 from mbv3c.targets import backend_of
 from mbv3c.targets.costs import costs_of
+from mbv3c.targets.grain import grain_of
 from mbv3c.training.evaluate import evaluate
 from mbv3c.training.examples import Examples, open_examples
 from mbv3c.training.plan import TrainPlan
@@ -77,6 +78,8 @@ class AdaptRequest:
         finish: the training at the end.
         database: the folder of all databases of costs.
         folder: where the journal is, and the networks of the steps.
+        grain: channel counts are multiples of this; None for the target's own grain, which is
+            found from its costs.
     """
 
     target: Target
@@ -87,6 +90,7 @@ class AdaptRequest:
     finish: "Finishing"
     database: Path
     folder: Path
+    grain: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,9 @@ def adapt_model(
         test=images.test,
         limit=images.limit,
     )
+    place = request.target, request.precision, request.database
+    grain = request.grain or grain_of(*place, progress)[0]
+    plan = replace(request.plan, grain=grain)
     final = request.finish.plan(request.tune, examples.count("train"))
     tools = backend_of(request.target).tools
     header = {
@@ -151,7 +158,7 @@ def adapt_model(
         "target": request.target.name,
         "precision": request.precision.name,
         "images": examples.fingerprint,
-        **request.plan.to_json(),
+        **plan.to_json(),
         "training": request.tune.to_json(),
         "final training": None if final is None else final.to_json(),
         "versions": versions_of({*_PACKAGES, *tools}),
@@ -167,7 +174,7 @@ def adapt_model(
         progress=progress,
     )
     with open_journal(request.folder / JOURNAL, header) as journal:
-        adapted = adapt(model, request.plan, means, journal)
+        adapted = adapt(model, plan, means, journal)
     return _outcome(model, adapted, examples)
 
 

@@ -66,6 +66,7 @@ def request(folder: Path, **changes: Any) -> AdaptRequest:
         finish=Finishing("scratch"),
         database=folder / "costs",
         folder=folder / "adapt",
+        grain=8,
     )
     return replace(given, **changes)
 
