@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from mbv3c import steps
+from mbv3c.commands.adapt import adapt
 from mbv3c.commands.bench import bench
 from mbv3c.commands.build import build
 from mbv3c.commands.cluster import cluster
@@ -139,7 +140,7 @@ def commands(context: click.Context) -> None:
 
 
 _MODELS = build, train, optimize, quantize, compile_, tune
-_NETWORKS = search, sweep
+_NETWORKS = adapt, search, sweep
 _BUNDLES = verify, run, bench, inspect
 for command in (*_MODELS, *_NETWORKS, *_BUNDLES, targets, doctor, device, cluster):
     commands.add_command(command)

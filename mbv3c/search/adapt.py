@@ -16,6 +16,7 @@ from typing import Any
 import onnx
 
 from mbv3c.atomic import new_file
+from mbv3c.costs.types import COMMON
 from mbv3c.errors import UsageError
 from mbv3c.search.adapted import Adapted, AdaptPlan, Means, Step, Tried, Tuned
 from mbv3c.search.answers import pack, unpack
@@ -52,7 +53,8 @@ def adapt(model: onnx.ModelProto, plan: AdaptPlan, means: Means, journal: Journa
     """
     _check_kept(model, plan.kept)
     start = _start(model, means, journal)
-    most = limits(plan.budgets, start.cost, means.time)
+    time = next(key for key in start.cost if key not in COMMON)
+    most = limits(plan.budgets, start.cost, time)
     run = _Run(plan, means, journal, most, start, isinstance(layers_of(model), str))
     state, steps, control, stuck = start, list[Step](), None, ""
     while not within(state.cost, most):
@@ -69,7 +71,7 @@ def adapt(model: onnx.ModelProto, plan: AdaptPlan, means: Means, journal: Journa
     return Adapted(
         model=end.model,
         limits=most,
-        time=means.time,
+        time=time,
         first_cost=start.cost,
         first_right=start.right,
         control=control,

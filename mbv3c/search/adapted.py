@@ -32,7 +32,6 @@ class Means:
 
     Attributes:
         costs: what networks cost on the target.
-        time: key of the target's time-like resource.
         judge: says on which validation images a network is right.
         tune: trains networks for a short while.
         finish: trains the last network to the end; None to leave it as it is.
@@ -40,7 +39,6 @@ class Means:
     """
 
     costs: Costs
-    time: str
     judge: Callable[[onnx.ModelProto], Right]
     tune: Tune
     finish: Callable[[onnx.ModelProto], Tuned] | None

@@ -1,6 +1,7 @@
 """The architecture of a network, where a file can say it."""
 
 import onnx
+from onnx import shape_inference
 
 from mbv3c.graphs.architecture import Architecture
 from mbv3c.graphs.blocks import MismatchError, read_architecture
@@ -19,6 +20,8 @@ def layers_of(model: onnx.ModelProto) -> Architecture | str:
         network, head, _ = read_architecture(steps)
     except MismatchError as mismatch:
         return str(mismatch)
+    except shape_inference.InferenceError:
+        return "the shapes in it do not all follow from its input"
     if head != "classify":
         return f"its head is {head or 'another'}, and an architecture has the classifier's tail"
     channels, layers = network.stem, 2 + bool(network.hidden) + bool(network.last_conv)

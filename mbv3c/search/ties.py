@@ -11,9 +11,10 @@ from math import prod
 from typing import Any
 
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, shape_inference
 
-from mbv3c.graphs.count import tensor_shapes, tensors_read
+from mbv3c.graphs.count import tensors_read
+from mbv3c.graphs.load import static_shape
 from mbv3c.search.groups import Extent, Groups, Layer, Part, View
 from mbv3c.search.separate import label, separated
 
@@ -48,7 +49,7 @@ class Ties:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = separated(model)
         self.groups, self.layers = Groups(), list[Layer]()
-        self._shapes = tensor_shapes(self.model)
+        self._shapes = _fixed_shapes(self.model)
         graph = self.model.graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._views: dict[str, View] = {}
@@ -332,6 +333,15 @@ _RULES: dict[str, Rule] = {
     "Unsqueeze": Ties._unsqueeze,
     "Transpose": Ties._transpose,
 }
+
+
+def _fixed_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that are known, even if others are not."""
+    graph = shape_inference.infer_shapes(model).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    known = [value for value in values if value.type.tensor_type.HasField("shape")]
+    shapes = {value.name: static_shape(value) for value in known}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
 def _shared_weights(graph: onnx.GraphProto) -> set[str]:

@@ -28,18 +28,28 @@ def network(name: str) -> onnx.ModelProto:
 
 
 def outputs(model: onnx.ModelProto, seed: int = 0) -> NDArray[np.float32]:
-    """Run a model with one input and one output on noise."""
+    """Run a model with one output on noise."""
+    (y,) = all_outputs(model, seed)
+    return y
+
+
+def all_outputs(model: onnx.ModelProto, seed: int = 0) -> list[NDArray[np.float32]]:
+    """Run a model on noise, as it is written."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    (given,) = session.get_inputs()
-    x = np.random.default_rng(seed).standard_normal(given.shape).astype(np.float32)
-    (y,) = session.run(None, {given.name: x})
-    made: NDArray[np.float32] = y
-    return made
+    random = np.random.default_rng(seed)
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    feeds = {
+        given.name: random.standard_normal(given.shape).astype(
+            onnx.helper.tensor_dtype_to_np_dtype(types[given.name])
+        )
+        for given in session.get_inputs()
+    }
+    return [np.asarray(y, np.float32) for y in session.run(None, feeds)]
 
 
 _TAIL = """

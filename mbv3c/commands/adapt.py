@@ -1,0 +1,202 @@
+"""The command `mbv3c adapt`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mbv3c.commands.engines import engine_options, take_engine
+from mbv3c.commands.options import (
+    PATH,
+    Progress,
+    all_of,
+    echo,
+    force_option,
+    json_option,
+    load_given,
+    print_json,
+    taken,
+)
+
+if TYPE_CHECKING:
+    from mbv3c.search.adapt_run import AdaptRequest
+
+# Of the short training of each proposal, and of the last one.
+training_options = all_of(
+    click.option(
+        "--tune-steps",
+        type=int,
+        default=50,
+        show_default=True,
+        help="Of each proposal's training.",
+    ),
+    click.option(
+        "--tune-rate", type=float, default=0.05, show_default=True, help="Its highest rate."
+    ),
+    click.option(
+        "--finish",
+        type=click.Choice(["scratch", "finetune", "none"]),
+        default="scratch",
+        show_default=True,
+        help="Train the result from fresh weights, or from those it has.",
+    ),
+    click.option(
+        "--finish-steps", type=int, help="Steps of that.  [default: 10 times through the images]"
+    ),
+    click.option(
+        "--finish-rate", type=float, help="Its highest rate.  [default: 0.2; finetune 0.05]"
+    ),
+    click.option("--batch", type=int, default=128, show_default=True, help="Images of a step."),
+    click.option("--augment", help="As of `train`.  [default: none]"),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of all trainings."),
+)
+image_options = all_of(
+    click.option("--images", type=PATH, required=True, help="Labelled images, as of `train`."),
+    click.option("--labels", type=PATH, help="CSV file with the classes of a folder's images."),
+    click.option(
+        "--validation", type=float, default=0.1, show_default=True, help="Share to choose by."
+    ),
+    click.option(
+        "--test", type=float, default=0.0, show_default=True, help="Share to test with at the end."
+    ),
+    click.option("--limit", type=int, help="Take a sample of so many training images."),
+)
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
+@click.option("--precision", help="fp32, fp16 or int8.  [default: fp32, on npu int8]")
+@click.option(
+    "--budget",
+    "budgets",
+    multiple=True,
+    required=True,
+    help="0.7x, 2.5ms, 1.2Mcycles, 300KiB, weights=0.5x, …; may be repeated.",
+)
+@image_options
+@click.option("-o", "--output", type=PATH, required=True, help="The .onnx file to write.")
+@click.option(
+    "--saving",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="What each step saves at least, as a share of the first cost.",
+)
+@click.option(
+    "--decay", type=float, default=0.98, show_default=True, help="Of the saving, by step."
+)
+@click.option(
+    "--grain", type=click.IntRange(1), help="Widths are multiples of it.  [default: the target's]"
+)
+@click.option("--keep", "kept", multiple=True, help="A site, or a kind of them, that is not cut.")
+@training_options
+@click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
+@click.option(
+    "--database", type=PATH, help="Folder of what is known of costs.  [default: in the cache]"
+)
+@click.option(
+    "--journal", type=PATH, help="Folder in which to keep what was found.  [default: OUTPUT.adapt]"
+)
+@click.option("--plot", type=PATH, help="Draw the steps: a .png or .svg file.")
+@click.option(
+    "--save-architecture", type=PATH, help="Also write the layers, to a file for --architecture."
+)
+@engine_options
+@force_option
+@json_option
+def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -> None:
+    """Make a trained classifier fit a budget on a target, by NetAdapt: cut by cut.
+
+    Interrupt it whenever you like: what was found is kept, and the next run goes on.
+    """
+    from mbv3c.atomic import check_place, new_file
+    from mbv3c.errors import EXIT_FAILED
+    from mbv3c.figures import check_figure
+    from mbv3c.graphs.architecture_file import architecture_text
+    from mbv3c.search import adapt_report
+    from mbv3c.search.adapt_run import adapt_model, outcome_json, outcome_lines
+    from mbv3c.search.layers import layers_of
+    from mbv3c.training.train import require_torch
+
+    plot, layers = taken(given, "plot", "save_architecture").values()
+    places = [output, *([layers] if layers is not None else [])]
+    for place in places:
+        check_place(place, force=force)
+    if plot is not None:
+        check_figure(plot, force=force)
+    progress = Progress()
+    request = _request(output, given)
+    if given["cluster"] is None:
+        require_torch()
+    loaded = load_given(model, given["input_shape"])
+    engine_words = taken(given, "cluster", "jobs", "store")
+    with take_engine(engine_words, progress) as where:
+        outcome = adapt_model(loaded, request, where, progress)
+    adapted = outcome.adapted
+    with new_file(output, force=force) as temporary:
+        temporary.write_bytes(adapted.model.SerializeToString(deterministic=True))
+    network = layers_of(adapted.model)
+    if layers is not None and not isinstance(network, str):
+        with new_file(layers, force=force) as temporary:
+            temporary.write_text(architecture_text(network), "utf-8")
+    if plot is not None:
+        adapt_report.draw(plot, adapted, request.target.name, force=force)
+    if as_json:
+        written = layers if not isinstance(network, str) else None
+        files = {"model": str(output), "architecture": str(written) if written else None}
+        print_json({**files, **outcome_json(outcome)})
+    else:
+        echo("\n".join([*adapt_report.lines(adapted), *outcome_lines(outcome)]))
+        echo(f"{output}: the network; {request.folder}: journal and the network of each step")
+    if not adapt_report.met(adapted):
+        click.get_current_context().exit(EXIT_FAILED)
+
+
+def _request(output: Path, given: dict[str, Any]) -> "AdaptRequest":
+    """Read what was given, apart from files to write.
+
+    Raises:
+        UsageError: an option makes no sense.
+    """
+    from mbv3c.execution.cache import cache_root
+    from mbv3c.precision import find_precision
+    from mbv3c.search.adapt_run import AdaptRequest, Finishing
+    from mbv3c.search.adapted import AdaptPlan
+    from mbv3c.search.budget import parse_budgets
+    from mbv3c.search.grid import Images
+    from mbv3c.targets import backend_of, find_target
+    from mbv3c.training.plan import TrainPlan
+
+    target = find_target(given["target"])
+    backend = backend_of(target)
+    precision = backend.wing.precisions[0]
+    if given["precision"] is not None:
+        precision = find_precision(given["precision"])
+    backend.check_precision(target, precision)
+    augment = tuple(filter(None, (given["augment"] or "").split(",")))
+    tune = TrainPlan(
+        given["tune_steps"],
+        given["batch"],
+        given["tune_rate"],
+        augment=augment,
+        seed=given["seed"],
+        fresh=False,
+    )
+    plan = AdaptPlan(
+        parse_budgets(given["budgets"]),
+        given["saving"],
+        given["decay"],
+        kept=given["kept"],
+    )
+    return AdaptRequest(
+        target,
+        precision,
+        Images(*(given[name] for name in ("images", "labels", "validation", "test", "limit"))),
+        plan,
+        tune,
+        Finishing(given["finish"], given["finish_steps"], given["finish_rate"]),
+        given["database"] or cache_root() / "costs",
+        given["journal"] or output.with_suffix(".adapt"),
+        given["grain"],
+    )

@@ -1,0 +1,29 @@
+"""`mbv3c adapt`: what its options refuse; what it does is in tests/search."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import mbv3c
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget", "fast"], "--budget 'fast' is none; write one like 0.7x"),
+        (["--budget", "0.5x", "--target", "toaster"], "toaster"),
+        (["--budget", "0.5x", "--saving", "0.9"], "--saving must be above 0 and at most 0.5"),
+        (["--budget", "0.5x", "--tune-steps", "0"], "--steps must be at least 1"),
+        (["--budget", "0.5x", "--finish", "slowly"], "'slowly' is not one of"),
+        (["--budget", "0.5x", "--plot", "steps.pdf"], "ends in .png or .svg"),
+        (["--budget", "0.5x", "-o", "."], ". is a folder; name a file"),
+        (["--budget", "0.5x"], "no such file: none.onnx"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    given = ["none.onnx", "--images", "images", "--target", "host_cpu", "-o", "out.onnx"]
+    done = mbv3c("adapt", *given, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
