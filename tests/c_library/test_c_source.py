@@ -27,12 +27,14 @@ ROOT = Path(__file__).parents[2]
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-pedantic", "-Werror")
 TARGET = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "x86-64-v3"}
 TEXT = """<ir_version: 8, opset_import: ["" : 17]>
-classifier (float[1, 4, 6, 6] input) => (float[1, 5] scores) {
+classifier (float[1, 4, 6, 6] input) => (float[1, 5] scores)
+<int64[1, 1] place = {2}, float[1, 1] number = {0.25}> {
     a = Conv<pads = [1, 1, 1, 1], group = 4>(input, depthwise)
     b = HardSwish(a)
     c = GlobalAveragePool(b)
     d = Flatten(c)
-    e = Gemm<transB = 1>(d, head)
+    g = Gemm<transB = 1>(d, head)
+    e = ScatterElements<axis = 1>(g, place, number)
     scores = Softmax<axis = 1>(e)
 }"""
 SIZES = {"depthwise": (4, 1, 3, 3), "head": (5, 4)}

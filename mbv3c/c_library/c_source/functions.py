@@ -92,7 +92,10 @@ class _Writer(Expressions):
     def _declare(self, node: Stmt) -> None:
         """Give a view of memory a name: that of the memory."""
         buffer, data = node.buffer, node.data
-        if not _is_zero(buffer.elem_offset):
+        offset = buffer.elem_offset
+        if isinstance(offset, tirx.Var) and offset not in self.names:
+            self.names[offset] = "0"  # of an argument, as of a scatter's: a pointer is its start
+        elif not _is_zero(offset):
             raise self.refuse("a buffer that begins inside of another")
         kind = element_of(buffer)
         if kind not in C_TYPES:
