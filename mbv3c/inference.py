@@ -130,8 +130,12 @@ def figures_of(array: NDArray[Any]) -> dict[str, Any]:
     A number that is not finite is None, and so are all of an array that holds none.
     """
     numbers = array.astype(np.float64)
-    figures = {"least": np.min, "largest": np.max, "mean": np.mean}
-    found = {name: float(of(numbers)) if array.size else np.nan for name, of in figures.items()}
+    filled = numbers if array.size else np.array(np.nan)
+    found = {
+        "least": float(filled.min()),
+        "largest": float(filled.max()),
+        "mean": float(filled.mean()),
+    }
     place = np.unravel_index(int(np.argmax(numbers)), array.shape) if array.size else ()
     return {
         "dtype": str(array.dtype),

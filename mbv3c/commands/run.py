@@ -75,7 +75,9 @@ def run(
         raise UsageError("--force is for a file that is there: name it with --output")
     writing = nullcontext() if output is None else new_file(output, force=force)
     with writing as temporary:
-        to = temporary and inference.Output(temporary, is_device=takes_bytes(output))
+        to = None
+        if output is not None and temporary is not None:
+            to = inference.Output(temporary, is_device=takes_bytes(output))
         ran = inference.run_bundle(
             bundle,
             source,
@@ -112,8 +114,8 @@ def run(
             "none" if row[key] is None else f"{row[key]:.6g}"
             for key in ("least", "largest", "mean")
         )
-        place = ", ".join(map(str, row["largest_at"]))
-        echo(f"{name}: {row['dtype']}, {least} to {largest} (at {place}), mean {mean}")
+        peak = ", ".join(map(str, row["largest_at"]))
+        echo(f"{name}: {row['dtype']}, {least} to {largest} (at {peak}), mean {mean}")
     several = len({one.image for one in ran.classes}) > 1
     for one in ran.classes:
         image = f"image {one.image}: " if several else ""
