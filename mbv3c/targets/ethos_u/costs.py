@@ -37,7 +37,7 @@ from mbv3c.targets.ethos_u.doctor import require_npu_tools
 from mbv3c.targets.ethos_u.lowering.device_graph import device_graph
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.placement import npu_part
-from mbv3c.targets.ethos_u.tosa_sizes import layers_of, resized, shapes_of
+from mbv3c.targets.ethos_u.tosa_sizes import TosaFile, TosaLayer, read_tosa
 from mbv3c.targets.ethos_u.vela import Cost
 from mbv3c.targets.ethos_u.vela_many import estimate_many
 from mbv3c.version import __version__
@@ -53,10 +53,12 @@ class _Network:
 
     Attributes:
         tosa: the bytes of the TOSA file.
+        layers: what computes each tensor in it.
         nodes: the model's nodes that are computed under each name.
     """
 
     tosa: bytes
+    layers: dict[str, TosaLayer]
     nodes: dict[str, tuple[str, ...]]
 
 
@@ -66,12 +68,14 @@ class _Template:
 
     Attributes:
         shortcut: the graph, with a count of its own for every group of channels.
-        network: that graph as vela reads it.
+        file: that graph as vela reads it.
+        nodes: the model's nodes that are computed under each name.
         checked: whether a network was seen to be what its own lowering gives.
     """
 
     shortcut: Shortcut
-    network: _Network
+    file: TosaFile
+    nodes: dict[str, tuple[str, ...]]
     checked: bool = False
 
 
@@ -150,16 +154,15 @@ class NpuCoster:
         template = self._templates[structure]
         if template is None:
             return self._lower(self._rewrite(drawn(question.model)))
-        made = resized(template.network.tosa, template.shortcut.sizes(question))
-        network = _Network(made, template.network.nodes)
+        sizes, file = template.shortcut.sizes(question), template.file
         if not template.checked:
             own = self._lower(self._rewrite(drawn(question.model)))
-            if shapes_of(own.tosa) != shapes_of(made):
+            if read_tosa(own.tosa).shapes != file.resized_shapes(sizes):
                 progress("these networks are lowered one by one: channel counts change more")
                 self._templates[structure] = None
                 return own
             template.checked = True
-        return network
+        return _Network(file.resized(sizes), file.layers(sizes), template.nodes)
 
     def _remember(self, structure: str, template: _Template | None) -> None:
         while len(self._templates) >= _MOST_TEMPLATES:
@@ -174,7 +177,8 @@ class NpuCoster:
         except UntiedError as error:
             progress(f"each of these networks is lowered by itself: {error}")
             return None
-        return _Template(made, self._lower(made.graph))
+        network = self._lower(made.graph)
+        return _Template(made, read_tosa(network.tosa), network.nodes)
 
     def _rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto:
         cleaned, _ = rewritten_for(model, self.precision)
@@ -185,12 +189,13 @@ class NpuCoster:
         quantized, _ = rewritten_for(pairs, self.precision)
         parts = partition(device_graph(quantized), lowering(Knobs().mean, self.target))
         region = npu_part(parts)
-        return _Network(region.tosa, {each.name: each.nodes for each in region.operators})
+        nodes = {each.name: each.nodes for each in region.operators}
+        return _Network(region.tosa, read_tosa(region.tosa).layers({}), nodes)
 
 
 def _layers(network: _Network, cost: Cost) -> list[LayerCost]:
     """Return vela's layers; what is fused is part of what it is fused into."""
-    computed = layers_of(network.tosa)
+    computed = network.layers
     cycles: dict[str, int] = {}
     operations: dict[str, str] = {}
     for layer in cost.layers:

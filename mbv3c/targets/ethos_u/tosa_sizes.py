@@ -5,7 +5,7 @@ appended, with the offsets to them bent. Weights are drawn by the names of their
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from tosa.Op import Op
 from tosa.TosaGraph import TosaGraph
 
 from mbv3c.graphs.channel_groups import drawn_weights, repeated
+
+Shape = tuple[int, ...]
 
 _SHAPE, _DATA, _SHAPE_DATA = 6, 10, 8  # fields of TosaTensor and TosaShape, in their tables
 _ALIGNMENT = 16
@@ -38,65 +40,155 @@ class TosaLayer:
     names: tuple[str, ...]
 
 
-def resized(tosa: bytes, sizes: Mapping[int, int]) -> bytes:
-    """Return a TOSA file in which every extent that is a key of `sizes` is its value.
+@dataclass(frozen=True)
+class _Vector:
+    """Extents in a file: the first one's place, how many there are, and how they are written."""
 
-    Weights of convolutions are drawn, so that the largest of every channel is 127, as quantized
-    ones are. Other constants are repeated or cut; weights that are all equal, as in a mean, stay.
+    start: int
+    count: int
+    form: str
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """A constant in a file.
+
+    Attributes:
+        array: its numbers.
+        field: place of the offset to its data.
+        start: place of its data.
+        weights: the axis of outputs, and the name of the layer, if these are a layer's weights.
     """
-    buffer, added = bytearray(tosa), bytearray()
-    done: set[int] = set()
+
+    array: NDArray[Any]
+    field: int
+    start: int
+    weights: tuple[int, str] | None
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Which shapes a tensor is computed from, and the names of the tensors on the way."""
+
+    read: tuple[Shape, ...]
+    made: Shape
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TosaFile:
+    """A TOSA file, read once, to be given other channel counts many times.
+
+    Attributes:
+        tosa: its bytes.
+        shapes: the extents of every tensor, constants included, by its name.
+        ways: how each computed tensor is computed, by its name.
+    """
+
+    tosa: bytes
+    shapes: Mapping[str, Shape]
+    ways: Mapping[str, _Way]
+    _vectors: tuple[_Vector, ...]
+    _constants: tuple[_Constant, ...]
+
+    def resized(self, sizes: Mapping[int, int]) -> bytes:
+        """Return the file with every extent that is a key of `sizes` as its value.
+
+        Weights of convolutions are drawn, so that the largest of every channel is 127, as
+        quantized ones are. Other constants are repeated or cut; weights that are all equal, as in
+        a mean, stay.
+        """
+        buffer, added = bytearray(self.tosa), bytearray()
+        for constant in self._constants:
+            data = _numbers(constant, sizes).tobytes()
+            if len(data) == constant.array.nbytes:
+                buffer[constant.start : constant.start + len(data)] = data
+                continue
+            end = len(buffer) + len(added)
+            padding = -(end + 4) % _ALIGNMENT
+            struct.pack_into("<I", buffer, constant.field, end + padding - constant.field)
+            added.extend(bytes(padding) + struct.pack("<I", len(data)) + data)
+        for vector in self._vectors:
+            width = struct.calcsize(vector.form)
+            for at in range(vector.start, vector.start + vector.count * width, width):
+                (extent,) = struct.unpack_from(vector.form, buffer, at)
+                if extent in sizes:
+                    struct.pack_into(vector.form, buffer, at, sizes[extent])
+        return bytes(buffer + added)
+
+    def resized_shapes(self, sizes: Mapping[int, int]) -> dict[str, Shape]:
+        """Return the extents of every tensor of a resized file."""
+        return {name: _other(shape, sizes) for name, shape in self.shapes.items()}
+
+    def layers(self, sizes: Mapping[int, int]) -> dict[str, TosaLayer]:
+        """Return for every computed tensor of a resized file what computes it, by its name."""
+        found = {}
+        for name, way in self.ways.items():
+            read = (_text(_other(shape, sizes)) for shape in way.read)
+            found[name] = TosaLayer(
+                f"{' '.join(read)} → {_text(_other(way.made, sizes))}", way.names
+            )
+        return found
+
+
+def read_tosa(tosa: bytes) -> TosaFile:
+    """Read a TOSA file."""
+    shapes: dict[str, Shape] = {}
+    ways: dict[str, _Way] = {}
+    vectors: dict[int, _Vector] = {}  # by place: some are shared
+    constants = []
     for block in _blocks(tosa):
-        weights = _weights(block)
+        operators = [block.Operators(index) for index in range(block.OperatorsLength())]
+        weights = {
+            operator.Inputs(1).decode(): (
+                _CONVOLUTIONS[operator.Op()],
+                operator.Outputs(0).decode(),
+            )
+            for operator in operators
+            if operator.Op() in _CONVOLUTIONS
+        }
         for index in range(block.TensorsLength()):
             tensor = block.Tensors(index)
-            shape, name = _shape(tensor), tensor.Name().decode()
-            if not shape:
-                continue
-            if tensor.DataLength():
+            name, table = tensor.Name().decode(), tensor._tab
+            count = tensor.ShapeLength()
+            shape = tuple(int(extent) for extent in tensor.ShapeAsNumpy()) if count else ()
+            shapes[name] = shape
+            if shape:
+                start = table.Vector(table.Offset(_SHAPE))
+                vectors[start] = _Vector(start, len(shape), "<i")
+            if shape and tensor.DataLength():
+                offset = table.Offset(_DATA)
                 array = tensor.DataAsNumpy().view(_NUMPY[tensor.Type()]).reshape(shape)
-                data = _constant(array, sizes, weights.get(name)).tobytes()
-                _put(buffer, added, tensor, data)
-            elif not {*shape} & sizes.keys():
-                continue
-            _replace(buffer, tensor._tab, _SHAPE, "<i", sizes, done)
+                place = table.Pos + offset, table.Vector(offset)
+                constants.append(_Constant(array, *place, weights.get(name)))
         for index in range(block.ShapesLength()):
-            _replace(buffer, block.Shapes(index)._tab, _SHAPE_DATA, "<q", sizes, done)
-    return bytes(buffer + added)
+            table = block.Shapes(index)._tab
+            if offset := table.Offset(_SHAPE_DATA):  # bytes of int64
+                start = table.Vector(offset)
+                vectors[start] = _Vector(start, table.VectorLen(offset) // 8, "<q")
+        ways |= _ways(operators, shapes)
+    return TosaFile(tosa, shapes, ways, tuple(vectors.values()), tuple(constants))
 
 
-def shapes_of(tosa: bytes) -> dict[str, tuple[int, ...]]:
-    """Return the extents of every tensor of a TOSA file, constants included, by its name."""
-    return {
-        tensor.Name().decode(): _shape(tensor)
-        for block in _blocks(tosa)
-        for tensor in (block.Tensors(index) for index in range(block.TensorsLength()))
-    }
-
-
-def layers_of(tosa: bytes) -> dict[str, TosaLayer]:
-    """Return for every computed tensor of a TOSA file, by its name, what computes it."""
-    found, every = {}, shapes_of(tosa)
-    for block in _blocks(tosa):
-        shapes = {name: "x".join(map(str, shape)) for name, shape in every.items()}
-        makers = {
-            operator.Outputs(0).decode(): operator
-            for operator in (block.Operators(index) for index in range(block.OperatorsLength()))
-            if operator.Op() not in _CONSTANTS
-        }
-        for name in makers:
-            names, at = [name], makers[name]
-            while at.Op() in _AFTER and (before := at.Inputs(0).decode()) in makers:
-                names.append(before)
-                at = makers[before]
-            inputs = [at.Inputs(index).decode() for index in range(at.InputsLength())]
-            read = [shapes[one] for one in inputs if one in shapes and one not in makers]
-            computed = [shapes[one] for one in inputs if one in makers]
-            kernel = read[:1] if at.Op() in _CONVOLUTIONS else []
-            if at.Op() in _CONVOLUTIONS and not computed:  # what it reads is the file's input
-                computed, kernel = read[:1], read[1:2]
-            sizes = f"{' '.join([*computed, *kernel])} → {shapes[name]}"
-            found[name] = TosaLayer(sizes, tuple(names))
+def _ways(operators: Sequence[Any], shapes: Mapping[str, Shape]) -> dict[str, _Way]:
+    kinds, inputs = {}, {}
+    for operator in operators:
+        if operator.Op() not in _CONSTANTS:
+            name = operator.Outputs(0).decode()
+            kinds[name] = operator.Op()
+            count = operator.InputsLength()
+            inputs[name] = [operator.Inputs(index).decode() for index in range(count)]
+    found = {}
+    for name in kinds:
+        names = [name]
+        while kinds[names[-1]] in _AFTER and inputs[names[-1]][0] in kinds:
+            names.append(inputs[names[-1]][0])
+        last = names[-1]
+        read = inputs[last][:2] if kinds[last] in _CONVOLUTIONS else inputs[last]
+        taken = [one for one in read if one in shapes]
+        if kinds[last] not in _CONVOLUTIONS:
+            taken = [one for one in taken if one in kinds]
+        found[name] = _Way(tuple(shapes[one] for one in taken), shapes[name], tuple(names))
     return found
 
 
@@ -106,64 +198,21 @@ def _blocks(tosa: bytes) -> Iterator[Any]:
         yield from (region.Blocks(index) for index in range(region.BlocksLength()))
 
 
-def _shape(tensor: Any) -> tuple[int, ...]:
-    if tensor.ShapeLength() == 0:
-        return ()
-    return tuple(int(extent) for extent in tensor.ShapeAsNumpy())
-
-
-def _weights(block: Any) -> dict[str, tuple[int, str]]:
-    """Return which constants are weights: the axis of their outputs, and the layer's name."""
-    found = {}
-    for operator in (block.Operators(index) for index in range(block.OperatorsLength())):
-        if operator.Op() in _CONVOLUTIONS:
-            axis = _CONVOLUTIONS[operator.Op()]
-            found[operator.Inputs(1).decode()] = axis, operator.Outputs(0).decode()
-    return found
-
-
-def _constant(
-    array: NDArray[Any], sizes: Mapping[int, int], weights: tuple[int, str] | None
-) -> NDArray[Any]:
-    changed = repeated(array, sizes)
-    if weights is None or array.min() == array.max():
+def _numbers(constant: _Constant, sizes: Mapping[int, int]) -> NDArray[Any]:
+    changed = repeated(constant.array, sizes)
+    if constant.weights is None or constant.array.min() == constant.array.max():
         return changed
-    axis, name = weights
+    axis, name = constant.weights
     drawn = drawn_weights(name, changed.shape)
     others = tuple(other for other in range(drawn.ndim) if other != axis)
     largest = np.abs(drawn).max(axis=others, keepdims=True)
-    scaled: NDArray[Any] = np.rint(drawn * (127 / largest)).astype(array.dtype)
+    scaled: NDArray[Any] = np.rint(drawn * (127 / largest)).astype(changed.dtype)
     return scaled
 
 
-def _put(buffer: bytearray, added: bytearray, tensor: Any, data: bytes) -> None:
-    """Put data in the place of a tensor's own; of another size, into what is added at the end."""
-    table = tensor._tab
-    offset = table.Offset(_DATA)
-    if len(data) == tensor.DataLength():
-        start = table.Vector(offset)
-        buffer[start : start + len(data)] = data
-        return
-    end, field = len(buffer) + len(added), table.Pos + offset
-    padding = -(end + 4) % _ALIGNMENT
-    struct.pack_into("<I", buffer, field, end + padding - field)
-    added.extend(bytes(padding) + struct.pack("<I", len(data)) + data)
+def _other(shape: Shape, sizes: Mapping[int, int]) -> Shape:
+    return tuple(sizes.get(extent, extent) for extent in shape)
 
 
-def _replace(
-    buffer: bytearray, table: Any, field: int, form: str, sizes: Mapping[int, int], done: set[int]
-) -> None:
-    """Replace the extents of a vector where they are; vectors may be shared."""
-    offset = table.Offset(field)
-    if not offset:
-        return
-    start, count = table.Vector(offset), table.VectorLen(offset)
-    if start in done:
-        return
-    done.add(start)
-    width = struct.calcsize(form)
-    if form == "<q":  # the shapes of TOSA are bytes
-        count //= width
-    for at in range(start, start + count * width, width):
-        (extent,) = struct.unpack_from(form, buffer, at)
-        struct.pack_into(form, buffer, at, sizes.get(extent, extent))
+def _text(shape: Shape) -> str:
+    return "x".join(map(str, shape))
