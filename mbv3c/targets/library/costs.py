@@ -59,7 +59,7 @@ from mbv3c.version import __version__
 
 _AT_ONCE = 64  # kernels in a library
 _MOST_TEMPLATES = 8  # structures of networks that are kept in memory
-_AROUND = "around kernels"
+AROUND = "around kernels"  # the key of what is executed around kernels
 _COPY = Elementwise(1, 1, 1, "", False, LINEAR)
 _SETTLED = 6  # inferences after which what is around kernels is nearly equal in each
 _SPREAD = 1e-3
@@ -260,11 +260,11 @@ class CountingCoster(LibraryCoster):
         }
 
     def around(self, plan: Plan, table: CostTable) -> dict[str, float]:
-        if _AROUND not in table.kernels:
+        if AROUND not in table.kernels:
             copy = self.backend.kernels(self.target).elementwise(_COPY)
             found = around(copy, lambda small: self._outside(assembled(small)))
-            table.add(kernels={_AROUND: asdict(found)})
-        return {INSTRUCTIONS: round(Around(**table.kernels[_AROUND]).of(plan))}
+            table.add(kernels={AROUND: asdict(found)})
+        return {INSTRUCTIONS: round(Around(**table.kernels[AROUND]).of(plan))}
 
     def ask_whole(
         self, models: Sequence[onnx.ModelProto], progress: Progress

@@ -3,19 +3,25 @@
 These tests need the emulator: `mbv3c doctor --fetch`.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 import onnx
 import pytest
 
+from mbv3c.costs.database import CostTable
 from mbv3c.costs.types import OUTSIDE, added
 from mbv3c.errors import UsageError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.spec import ModelSpec
+from mbv3c.lowering.plan import Elementwise
+from mbv3c.lowering.schedules.emit import LINEAR
 from mbv3c.precision import FP16, FP32, INT8, Precision
 from mbv3c.search.prune import Cutter
-from mbv3c.targets import find_target
+from mbv3c.targets import backend_of, find_target
 from mbv3c.targets.costs import costs_of, time_resource
+from mbv3c.targets.library.around import Around, around
+from mbv3c.targets.library.costs import AROUND
 from tests.costs.networks import block
 
 TARGET = find_target("arm_cpu:cortex-a76")
@@ -41,12 +47,27 @@ def additive(models: list[onnx.ModelProto], precision: Precision, folder: Path) 
     return said
 
 
-def test_layers_add_up_to_the_whole(tmp_path: Path) -> None:
+def test_kernels_cost_what_they_do_in_the_whole(tmp_path: Path) -> None:
     network = block(expand=40, hidden=16)
-    additive([network], FP32, tmp_path)
+    table = CostTable(tmp_path, backend_of(TARGET).coster(TARGET, FP32).context)
+    table.add({AROUND: asdict(Around(1.0, 0.0, 0.0, 0.0))})  # counted in the long test
+    (cost,) = costs_of([network], TARGET, FP32, tmp_path, lambda step: None)
+    (whole,) = costs_of([network], TARGET, FP32, tmp_path, lambda step: None, whole=True)
+    assert [layer.key for layer in cost.layers] == [layer.key for layer in whole.layers]
+    *kernels, outside = cost.layers
+    assert (outside.key, outside.resources) == (OUTSIDE, {"instructions": 1.0})
+    inside = added(whole.layers[:-1])["instructions"]
+    assert added(kernels)["instructions"] == pytest.approx(inside, rel=NEAR)
     again: list[str] = []
-    costs_of([network], TARGET, FP32, tmp_path, again.append)
+    assert costs_of([network], TARGET, FP32, tmp_path, again.append) == [cost]
     assert again == []
+
+
+def test_what_is_around_kernels_follows_from_four_programs() -> None:
+    copy = backend_of(TARGET).kernels(TARGET).elementwise(Elementwise(1, 1, 1, "", False, LINEAR))
+    wanted = Around(start=8000.0, call=350.0, tensor=1400.0, block=1900.0)
+    found = around(copy, wanted.of)
+    assert asdict(found) == pytest.approx(asdict(wanted))
 
 
 def test_what_nothing_tells_is_refused(tmp_path: Path) -> None:
