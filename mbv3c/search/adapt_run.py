@@ -19,13 +19,20 @@ from mbv3c.jobs.store import Result, Store
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.search.adapt import adapt
+from mbv3c.search.adapt_report import (
+    accuracy_json,
+    accuracy_text,
+    difference_text,
+    paired_json,
+    to_json,
+)
 from mbv3c.search.adapted import Adapted, AdaptPlan, Means, Tuned
 from mbv3c.search.channels import Channels, Uncut
 from mbv3c.search.grid import Images
 from mbv3c.search.journal import open_journal
 from mbv3c.search.kinds import MODEL, RIGHT, PackedImages, packed, train_job
 from mbv3c.search.layers import layers_of
-from mbv3c.search.statistics import Right
+from mbv3c.search.statistics import Right, mcnemar
 from mbv3c.target import Target
 from mbv3c.targets import backend_of
 from mbv3c.targets.costs import costs_of
@@ -236,9 +243,6 @@ def _outcome(given: onnx.ModelProto, adapted: Adapted, examples: Examples) -> Ou
 
 def outcome_lines(outcome: Outcome) -> list[str]:
     """Return what the report of the adaptation itself does not say."""
-    from mbv3c.search.adapt_report import accuracy_text, difference_text
-    from mbv3c.search.statistics import mcnemar
-
     lines = [
         f"not cut: {each.name}, {each.channels} channels: {each.reason}"
         for each in outcome.uncut
@@ -257,9 +261,6 @@ def outcome_lines(outcome: Outcome) -> list[str]:
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
     """Return the documented JSON form."""
-    from mbv3c.search.adapt_report import accuracy_json, paired_json, to_json
-    from mbv3c.search.statistics import mcnemar
-
     tests = None
     if outcome.tests is not None:
         given, result = outcome.tests
