@@ -1,7 +1,6 @@
 """How long a search looks: all that decides its result, beside the space and the images."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mbv3c.errors import UsageError
@@ -23,7 +22,6 @@ class SearchPlan:
         final_steps: optimiser steps of the finalists.
         final_seeds: from so many seeds each finalist is trained.
         seed: seed of the sampler, and the first one of all trainings.
-        training: the options of training beside steps and seed.
 
     Raises:
         UsageError: a value makes no sense.
@@ -38,7 +36,6 @@ class SearchPlan:
     final_steps: int = 2000
     final_seeds: int = 3
     seed: int = 0
-    training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("batches", "asked", "trained", "repeats", "final_steps", "final_seeds"):
@@ -58,10 +55,3 @@ class SearchPlan:
         described = asdict(self)
         described["halving"]["steps"] = list(self.halving.steps)
         return described
-
-    def steps_in_all(self) -> tuple[int, int]:
-        """Return the most optimiser steps of choosing, and of the finalists and widths."""
-        rounds = self.halving.trainings(self.batches * self.trained)
-        choosing = sum((count + self.repeats - 1) * steps for count, steps in rounds)
-        finals = 3 * self.halving.least * self.final_seeds * self.final_steps
-        return choosing, finals

@@ -53,6 +53,9 @@ class SearchRequest:
         plan: how long to look.
         training: how to train; steps and seed are the plan's.
         judged: on how many images bundles are judged, at most.
+
+    Raises:
+        UsageError: a value makes no sense.
     """
 
     device: Device
@@ -64,6 +67,11 @@ class SearchRequest:
     plan: SearchPlan
     training: TrainPlan
     judged: int = 1000
+
+    def __post_init__(self) -> None:
+        Aim(TIME, 1.0, self.weight, self.least)  # refused before costs are known, too
+        if self.judged < 1:
+            raise UsageError(f"bundles are judged on at least 1 image, got {self.judged}")
 
 
 def run_search(
