@@ -135,13 +135,16 @@ def _last_line(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"its importer expects {error}, which the node has not"
     said = lines[-1] if lines else repr(error)
+    lacking = _LACKING.search(said)
+    if lacking is not None:
+        return f"it does not make all outputs of {lacking[1]}, such as the places of maxima"
     return _NEEDS_CONSTANTS if _AWAITED.search(said) else said[:_MOST_SHOWN]
 
 
 def _why_not(model: onnx.ModelProto, printed: str, error: Exception) -> str:
     """Name the operator that TVM fails at, its nodes, and TVM's reason without its dumps."""
     reason = _last_line(error)
-    found = _FAILED.search(printed) or _LACKING.search(reason)
+    found = _FAILED.search(printed) or _LACKING.search(str(error))
     if found is None:
         return f"TVM {tvm.__version__} cannot import this model: {reason}"
     operator = found[1]
