@@ -22,11 +22,16 @@ from tvm.relax.frontend.onnx import from_onnx
 from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
 from mbv3c.errors import ModelError, UnknownOperatorsError
+from mbv3c.graphs.count import computed_types
 from mbv3c.passes.undo_fusions import FOR_ONE_PROCESSOR, LAID_OUT
 from mbv3c.passes.upgrade_opset import DEFAULT_DOMAINS, opset_of
 from mbv3c.steps import step
 
 _WITHOUT_KERNEL = ("TopK",)  # the importer makes a call of TVM's runtime of them
+_INTEGERS = (
+    *(onnx.TensorProto.INT8, onnx.TensorProto.INT16, onnx.TensorProto.INT32),
+    *(onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT64),
+)
 _NARROW = frozenset(
     number
     for name, number in onnx.TensorProto.DataType.items()
@@ -47,6 +52,7 @@ def check_operators(
     lacking: dict[str, dict[str, list[str]]] = {}
     positions = []
     narrow = {each.name for each in model.graph.initializer if each.data_type in _NARROW}
+    whole = _whole_numbers(model)
     for position, node in enumerate(model.graph.node):
         if node.op_type not in known or node.domain not in DEFAULT_DOMAINS or _crops(node):
             how = "cannot import these operators"
@@ -58,6 +64,8 @@ def check_operators(
             how = (
                 "pads these otherwise than onnxruntime, where auto_pad meets dilations (set pads)"
             )
+        elif _interpolates(node) and node.input[0] in whole:
+            how = "rounds whole numbers otherwise than onnxruntime (set a Cast to floats in front)"
         else:
             continue
         positions.append(position)
@@ -91,6 +99,21 @@ def _pads_otherwise(node: onnx.NodeProto) -> bool:
     dilated = "dilations" in given and any(each > 1 for each in given["dilations"].ints)
     mode = given["auto_pad"].s if "auto_pad" in given else b""
     return node.op_type.endswith("Pool") and dilated and mode.startswith(b"SAME")
+
+
+def _interpolates(node: onnx.NodeProto) -> bool:
+    """Say whether a Resize adds up pixels."""
+    return node.op_type in ("Resize", "Upsample") and any(
+        attribute.s in (b"linear", b"cubic") for attribute in node.attribute
+    )
+
+
+def _whole_numbers(model: onnx.ModelProto) -> Container[str]:
+    """Return the tensors that hold no floats, in a model with a Resize that adds up pixels."""
+    if not any(map(_interpolates, model.graph.node)):
+        return ()
+    types = computed_types(onnx.shape_inference.infer_shapes(model).graph)
+    return {name for name, kind in types.items() if kind in _INTEGERS}
 
 
 def _crops(node: onnx.NodeProto) -> bool:
@@ -135,13 +158,16 @@ def _last_line(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"its importer expects {error}, which the node has not"
     said = lines[-1] if lines else repr(error)
+    lacking = _LACKING.search(said)
+    if lacking is not None:
+        return f"it does not make all outputs of {lacking[1]}, such as the places of maxima"
     return _NEEDS_CONSTANTS if _AWAITED.search(said) else said[:_MOST_SHOWN]
 
 
 def _why_not(model: onnx.ModelProto, printed: str, error: Exception) -> str:
     """Name the operator that TVM fails at, its nodes, and TVM's reason without its dumps."""
     reason = _last_line(error)
-    found = _FAILED.search(printed) or _LACKING.search(reason)
+    found = _FAILED.search(printed) or _LACKING.search(str(error))
     if found is None:
         return f"TVM {tvm.__version__} cannot import this model: {reason}"
     operator = found[1]

@@ -18,9 +18,13 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from mbv3c.feeds import Feed
 from mbv3c.graphs.count import WEIGHTED, computed_types
 from mbv3c.parity.reference import ReferenceOutput, error_of_range, run, session
+from mbv3c.parity.scales import is_score
 
 _TIMES_STORING = 4.0  # as `Tolerance.times_spread`; sums in fp16 move PP-OCR's reader v4 by 3.6
 _MOST = 0.1  # of the range, whatever storing does
+# What rounding a score of 1 moves it by. Where all scores are far below that, as of text in noise,
+# their range is small, and what a logit of -9 loses in fp16 is some per cent of each.
+_LAST_BIT_OF_ONE = 2.0**-12
 # Each of 96 sums in a row is rounded by at most 2^-12 of itself: by 1.4e-3 of their size in all
 # (one standard deviation). Sums of both signs have half the size of those of magnitudes, and of
 # 100,000 outputs the worst lies at 4.4 deviations.
@@ -75,6 +79,9 @@ def with_storing(
             if reference.answers is None:
                 moved = error_of_range(np.asarray(y), reference.output, reference.scale)
             allowed = min(_MOST, _TIMES_STORING * moved) if np.isfinite(moved) else 0.0
+            if reference.scale is not None and is_score(model, reference.name):
+                last = _LAST_BIT_OF_ONE / float(np.max(reference.scale))
+                allowed = max(allowed, min(_MOST, last))
             row.append(replace(reference, rounding=max(reference.rounding, allowed)))
         judged.append(row)
     return judged

@@ -63,6 +63,11 @@ def scale_of(
     return np.array(max(whole, least))
 
 
+def is_score(model: onnx.ModelProto, name: str) -> bool:
+    """Say whether the numbers of an output, or some of them, lie between 0 and 1."""
+    return any(source in _LEAST_SCALES for source in _sources(model, name))
+
+
 def _by_channel(
     low: NDArray[np.float64], high: NDArray[np.float64], axis: int, whole: float
 ) -> NDArray[np.float64] | None:

@@ -31,7 +31,7 @@ NAME = "split_qoperators"
 # What moves or compares integers without computing with them.
 _MOVING = (
     *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Identity"),
-    *("Slice", "Gather", "DepthToSpace", "SpaceToDepth", "Expand", "Tile"),
+    *("Slice", "Gather", "DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Resize"),
 )
 # What computes each value by itself, with one step for all where it is a pair's.
 _STEPS = ("QuantizeLinear", "DequantizeLinear")
@@ -105,7 +105,7 @@ class _Splitting:
         elif self._turned(node):
             self.matched.append(node.name or node.output[0])
             return
-        elif node.op_type in _MOVING and node.input[0] in self._ends:
+        elif _moves(node) and node.input[0] in self._ends:
             ends = self._ends[node.input[0]]
             x = self.real(node.input[0], ends, f"{node.output[0]}.x")
             copy = onnx.NodeProto()
@@ -290,6 +290,11 @@ class _Split:
         if max(places) >= len(node.input):
             return None
         return [node.input[place] for place in places]
+
+
+def _moves(node: onnx.NodeProto) -> bool:
+    nearest = node.op_type != "Resize" or _attributes(node).get("mode", b"nearest") == b"nearest"
+    return node.op_type in _MOVING and nearest
 
 
 def _attributes(node: onnx.NodeProto, *dropped: str) -> dict[str, Any]:

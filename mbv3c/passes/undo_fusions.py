@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from mbv3c.graphs.count import tensors_read
 from mbv3c.passes.names import FreeNames
 from mbv3c.passes.report import PassReport, Refusal
 from mbv3c.passes.upgrade_opset import opset_of
@@ -64,6 +65,10 @@ def undo_fusions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
             continue
         matched.append(spelling.name)
         undone.graph.node.extend(spelling.nodes)
+    read = {name for node in undone.graph.node for name in tensors_read(node)}
+    for tensor in [*undone.graph.initializer]:
+        if tensor.data_type in _OF_4_BITS and tensor.name not in read:
+            undone.graph.initializer.remove(tensor)
     after = len(undone.graph.node)
     report = PassReport(NAME, tuple(matched), tuple(refused), before, after, bool(matched))
     return (undone if matched else model), report

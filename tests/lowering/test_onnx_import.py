@@ -61,5 +61,15 @@ def test_an_output_that_tvm_does_not_make_is_named() -> None:
             [pool] y, z = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
         }"""
     )
-    with pytest.raises(ModelError, match=r"cannot import MaxPool .* \(nodes: pool\)"):
+    with pytest.raises(ModelError, match=r"\(nodes: pool\): it does not make all outputs"):
         import_onnx(model)
+
+
+def test_a_resize_that_adds_up_whole_numbers_is_named() -> None:
+    text = """g (uint8[1, 3, 6, 6] x) => (uint8[1, 3, 12, 12] y) <float[4] s = {1, 1, 2, 2}> {
+        [frame] y = Resize <mode = "MODE"> (x, , s)
+    }"""
+    model = onnx.parser.parse_model(HEADER + text.replace("MODE", "linear"))
+    with pytest.raises(ModelError, match=r"rounds whole numbers otherwise.*\(nodes: frame\)"):
+        import_onnx(model)
+    import_onnx(onnx.parser.parse_model(HEADER + text.replace("MODE", "nearest")))

@@ -95,6 +95,28 @@ def test_steps_that_are_computed_stay() -> None:
     assert (refusal.node, refusal.reason) == ("conv", "'s' of QLinearConv is not a constant")
 
 
+@pytest.mark.parametrize(
+    ("mode", "reads"), [("nearest", "DequantizeLinear"), ("linear", "QuantizeLinear")]
+)
+def test_a_resize_that_moves_integers_reads_floats(mode: str, reads: str) -> None:
+    """A linear one computes with integers, and rounds in a way of its own."""
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[1, 4, 3, 3] x) => (float[1, 4, 6, 6] y)
+        <float s = {{0.05}}, uint8 z = {{120}}, float[4] scales = {{1, 1, 2, 2}}> {{
+            q = QuantizeLinear (x, s, z)
+            r = com.microsoft.QLinearLeakyRelu <alpha = 0.1> (q, s, z, s, z)
+            u = Resize <mode = "{mode}"> (r, , scales)
+            y = DequantizeLinear (u, s, z)
+        }}""")
+    rewritten, _ = split_qoperators(model)
+    makers = {node.output[0]: node for node in rewritten.graph.node}
+    (resize,) = (node for node in makers.values() if node.op_type == "Resize")
+    assert makers[resize.input[0]].op_type == reads
+    x = random(1, 4, 3, 3)
+    np.testing.assert_array_equal(*(run(session(each), x)[0] for each in (rewritten, model)))
+
+
 def test_floats_stay() -> None:
     ignores(split_qoperators, graph("g (float[4] x) => (float[4] y) { y = Relu(x) }"))
 

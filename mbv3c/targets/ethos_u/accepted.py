@@ -15,7 +15,7 @@ def check_image(model: onnx.ModelProto) -> None:
     """Refuse a model that does not take one image.
 
     Raises:
-        UsageError: it takes another batch, no image, or more than one.
+        UsageError: it takes another batch, no image, or more than one, or gives the image back.
         ModelError: the shape of its image is dynamic.
     """
     value = model_inputs(model)[0]
@@ -24,6 +24,11 @@ def check_image(model: onnx.ModelProto) -> None:
         raise UsageError(
             f"an Ethos-U takes one image here; the model takes {value.name} and "
             f"{', '.join(others)}, too: use another target, or make the others constants"
+        )
+    if value.name in (output.name for output in model.graph.output):
+        raise UsageError(
+            f"the output {value.name!r} is the input itself, which an Ethos-U does not copy: "
+            "leave it out of the export, or use another target"
         )
     kind = value.type.tensor_type.elem_type
     whole = kind in ZERO_POINTS and is_cast_first(model)

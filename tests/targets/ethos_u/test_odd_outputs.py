@@ -53,6 +53,14 @@ def test_a_dynamic_batch_is_named(tmp_path: Path) -> None:
         mbv3c.compile(model, NPU, tmp_path / "bundle")
 
 
+def test_an_output_that_is_the_input_is_named(tmp_path: Path) -> None:
+    model = graph(
+        "g (float[1, 3, 8, 8] x) => (float[1, 3, 8, 8] y, float[1, 3, 8, 8] x) { y = Relu (x) }"
+    )
+    with pytest.raises(Mbv3cError, match=r"'x' is the input itself.*leave it out of the export"):
+        mbv3c.compile(model, NPU, tmp_path / "bundle")
+
+
 def test_single_numbers_are_vectors_over_all_inputs() -> None:
     """By itself a single number has a cosine of 1 or -1, which says nothing."""
     wanted, ours = [3.0, -0.01, 2.0], [2.9, 0.01, 2.1]
