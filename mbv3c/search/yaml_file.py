@@ -46,12 +46,9 @@ class YamlFile:
         except Refused as error:
             raise UsageError(f"{path} is no YAML to read: {error}") from error
         try:
-            for token in yaml.scan(text, Loader=yaml.SafeLoader):
-                if isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken):
-                    line = token.start_mark.line + 1
-                    raise UsageError(f"{path}, line {line}: anchors and tags are not read")
+            self._scan(text)
             self._root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-            self._check(self._root, _DEEPEST)
+            self._check(self._root)
             self._document: Any = yaml.safe_load(text)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
@@ -84,24 +81,37 @@ class YamlFile:
         path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
         return f"{self._path}, line {line}{', ' if path else ''}{path.lstrip('.')}"
 
-    def _check(self, node: Any, deep: int) -> None:
-        """Refuse keys that stand twice, and what is nested too deep."""
-        if node is None:
-            return
-        if not deep:
-            raise UsageError(f"{self._path}, line {_line(node)}: it is nested too deep")
-        if isinstance(node.value, str):
+    def _scan(self, text: str) -> None:
+        """Refuse anchors and tags, and what is nested too deep, which takes minutes to read."""
+        import yaml
+
+        deep = 0
+        for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            where = f"{self._path}, line {token.start_mark.line + 1}"
+            if isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken):
+                raise UsageError(f"{where}: anchors and tags are not read")
+            kind = type(token).__name__
+            if kind.startswith(("Block", "Flow")):
+                deep += kind.endswith("StartToken") - kind.endswith("EndToken")
+            if deep > _DEEPEST:
+                raise UsageError(f"{where}: it is nested too deep")
+
+    def _check(self, node: Any) -> None:
+        """Refuse keys that stand twice, or are lists or mappings."""
+        if node is None or isinstance(node.value, str):
             return
         seen: set[str] = set()
         for each in node.value:
             key, value = each if isinstance(each, tuple) else (None, each)
             if key is not None:
+                if not isinstance(key.value, str):
+                    raise UsageError(f"{self._path}, line {_line(key)}: a key must be a word")
                 if key.value in seen:
                     raise UsageError(
                         f"{self._path}, line {_line(key)}: {key.value} stands here twice"
                     )
-                seen.add(str(key.value))
-            self._check(value, deep - 1)
+                seen.add(key.value)
+            self._check(value)
 
 
 def _below(node: Any, step: str | int, line: int) -> tuple[Any, int]:

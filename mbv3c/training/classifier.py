@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto
 
 from mbv3c.accuracy.image_sets import Classes
-from mbv3c.errors import UsageError
+from mbv3c.errors import ModelError, UsageError
 from mbv3c.graphs.batch import set_batch
 from mbv3c.graphs.load import input_shape_of, model_input, static_shape, with_shapes
 from mbv3c.graphs.outputs import CLASS_NAMES, class_axes, class_names, metadata_of
@@ -59,7 +59,11 @@ def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    shape = set_batch(copy, model_input(copy), batch, None)
+    try:
+        shape = set_batch(copy, model_input(copy), batch, None)
+    except ModelError as error:
+        why = str(error).partition(": ")[2]
+        raise ModelError(f"the model cannot take {batch} images at once: {why}") from error
     return copy if shape is None else with_shapes(copy, list(shape))
 
 

@@ -20,7 +20,14 @@ from mbv3c.training.classifier import classes_in, trained_metadata, with_metadat
 from mbv3c.training.evaluate import evaluate
 from mbv3c.training.examples import Examples
 from mbv3c.training.fresh import begun, is_made_up
-from mbv3c.training.network import TRAINING, Mode, Network, Tensors, arrays
+from mbv3c.training.network import (
+    TRAINING,
+    Mode,
+    Network,
+    Tensors,
+    arrays,
+    check_network,
+)
 from mbv3c.training.plan import TrainPlan
 from mbv3c.training.results import Trained, TrainStep
 from mbv3c.training.state import Journal, State, open_journal
@@ -32,6 +39,7 @@ TRAINING_KEY = "mbv3c.training"
 _SMOOTHED = 0.95  # share of themselves that shown averages keep
 _MEASURED = 16  # batches that the statistics of averaged weights are measured on,
 _MEASURED_SHORT, _MEASURED_SHARE = 4, 0.2  # or fewer where there are few steps: a fifth of them
+_CHECKED = 2  # images on which torch must compute what onnxruntime computes
 _VALIDATED = 500  # images that a checkpoint is validated on
 # A checkpoint is written so seldom that writing takes a twentieth of the time, or less.
 _CHECKPOINT_SECONDS, _CHECKPOINT_SHARE = 10.0, 0.05
@@ -112,6 +120,7 @@ class _Training:
             }
         self._losses: list[float] = []
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
+        check_network(network, made, self._images(0)[0][:_CHECKED])
 
     def run(self, progress: Callable[[TrainStep], None]) -> Trained:
         if self._place is not None and (state := self._place.read()) is not None:
@@ -143,6 +152,11 @@ class _Training:
         loss = F.cross_entropy(scores, labels, label_smoothing=plan.smoothing)
         value = float(loss.item())
         if not isfinite(value):
+            if not step:
+                raise Mbv3cError(
+                    f"the loss is {value} before anything was trained: the model's own scores of "
+                    "these images are no numbers; train one with other weights, or with --fresh"
+                )
             raise Mbv3cError(
                 f"the loss is {value} at step {step + 1}: training has gone astray; take a "
                 f"smaller --rate than {plan.rate:g}, or a longer --warmup"

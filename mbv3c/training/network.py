@@ -5,17 +5,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 import torch.nn.functional as F  # noqa: N812 - as torch's users call it
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from mbv3c.errors import ModelError
+from mbv3c.parity.running import session
+from mbv3c.passes.upgrade_opset import opset_of
+from mbv3c.training.classifier import with_batch
 from mbv3c.training.operators import Compute, Node, compute_of, node_of
 from mbv3c.training.trainable import STATISTICS, Trainable, image_name
 
 Tensors = dict[str, Any]  # torch's tensors by the names of initialisers
 
+_APART = 1e-2  # of the largest score, or of 1: much more than rounding
 _MOMENTUM = 0.9  # ONNX's default: the share that running statistics keep of themselves
 
 
@@ -41,6 +45,7 @@ class _Step:
     inputs: tuple[str, ...]
     output: str
     normalizes: bool
+    name: str
 
 
 class Network:
@@ -55,7 +60,7 @@ class Network:
         self._image, self._scores = image_name(made), made.scores
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         constants = {name: value for name, value in stored.items() if name not in made.kinds}
-        self._steps = _steps(graph, constants, made.scores)
+        self._steps = _steps(made, constants)
         self._constants = {
             name: torch.from_numpy(np.array(value)).to(device)
             for name, value in constants.items()
@@ -87,12 +92,47 @@ class Network:
         values: Tensors = {self._image: x}
         for step, done in zip(self._steps, self._done, strict=True):
             given = [values[name] if name in values else kept[name] for name in step.inputs]
-            values[step.output] = (
-                step.compute(mode, *given) if step.normalizes else step.compute(*given)
-            )
+            try:
+                values[step.output] = (
+                    step.compute(mode, *given) if step.normalizes else step.compute(*given)
+                )
+            except (RuntimeError, IndexError) as error:
+                raise ModelError(f"torch cannot compute {step.name}: {error}") from error
             for name in done:
                 values.pop(name, None)
         return values[self._scores].flatten(1)
+
+
+def check_network(network: Network, made: Trainable, x: Any) -> None:
+    """Make sure that torch computes what onnxruntime does, before any time is spent.
+
+    Args:
+        network: a model as torch computes it.
+        made: the model.
+        x: a few images, as the model takes them.
+
+    Raises:
+        ModelError: it computes something else, or cannot compute a node.
+    """
+    with torch.no_grad():
+        ours = network.scores(x, INFERENCE, network.weights, network.statistics).cpu().numpy()
+    model = with_batch(made.model, len(x))
+    if made.scores != model.graph.output[0].name:  # the Softmax behind them stays out
+        if not any(made.scores in node.output for node in model.graph.node):
+            return
+        del model.graph.output[:]
+        model.graph.output.add(name=made.scores)
+    images = np.ascontiguousarray(x.cpu().numpy())
+    (found,) = session(model).run(None, {image_name(made): images})
+    theirs = found.reshape(ours.shape)
+    if not np.isfinite(theirs).all():  # the loss will say so
+        return
+    apart = float(np.abs(ours - theirs).max())
+    if not apart <= _APART * max(float(np.abs(theirs).max()), 1.0):
+        raise ModelError(
+            f"torch computes other class scores than onnxruntime, {apart:.3g} apart: an operator "
+            "means something else here; train the model where it comes from, and report this"
+        )
 
 
 def on_device(value: NDArray[Any], device: str) -> Any:
@@ -111,22 +151,21 @@ def arrays(tensors: Tensors) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def _steps(
-    graph: onnx.GraphProto, constants: Mapping[str, NDArray[Any]], scores: str
-) -> list[_Step]:
+def _steps(made: Trainable, constants: Mapping[str, NDArray[Any]]) -> list[_Step]:
     """Return what computes the class scores, in order."""
-    needed, wanted = {scores}, []
-    for proto in reversed(graph.node):
+    opset = opset_of(made.model)
+    needed, wanted = {made.scores}, []
+    for proto in reversed(made.graph.node):
         if needed & set(proto.output):
             needed.update(proto.input)
             wanted.append(proto)
     steps = []
     for proto in reversed(wanted):
-        node = node_of(proto, constants)
+        node = node_of(proto, constants, opset)
         normalizes = node.operator == "BatchNormalization"
         compute = _batch_norm(node) if normalizes else compute_of(node)
         given = tuple(name for name in node.inputs if name)
-        steps.append(_Step(compute, given, node.outputs[0], normalizes))
+        steps.append(_Step(compute, given, node.outputs[0], normalizes, node.name))
     return steps
 
 

@@ -20,6 +20,8 @@ from mbv3c.training.depthwise import depthwise, takes
 
 Compute = Callable[..., Any]
 
+_SOFTMAX_OF_AN_AXIS = 13  # the opset from which on it is not over all axes that follow, too
+
 
 @dataclass(frozen=True)
 class Node:
@@ -32,6 +34,7 @@ class Node:
         outputs: names of its outputs.
         attributes: its attributes.
         constants: the stored tensors of the graph that are no weights.
+        opset: version of the operators.
     """
 
     operator: str
@@ -40,6 +43,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     constants: Mapping[str, NDArray[Any]]
+    opset: int
 
     def number(self, index: int, name: str, default: float) -> float:
         """Return a number that is an input in newer opsets and an attribute in older ones."""
@@ -65,12 +69,12 @@ class Node:
         return self.constants[name]
 
 
-def node_of(proto: onnx.NodeProto, constants: Mapping[str, NDArray[Any]]) -> Node:
+def node_of(proto: onnx.NodeProto, constants: Mapping[str, NDArray[Any]], opset: int) -> Node:
     """Return a node of a graph."""
     attributes = {one.name: onnx.helper.get_attribute_value(one) for one in proto.attribute}
     name = repr(proto.name) if proto.name else f"the node that makes {proto.output[0]!r}"
     return Node(
-        proto.op_type, name, tuple(proto.input), tuple(proto.output), attributes, constants
+        proto.op_type, name, tuple(proto.input), tuple(proto.output), attributes, constants, opset
     )
 
 
@@ -96,11 +100,11 @@ def _conv(node: Node) -> Compute:
     strides = tuple(given.get("strides", (1, 1)))
     dilations = tuple(given.get("dilations", (1, 1)))
     groups = given.get("group", 1)
-    if len(pads) != 4:
-        raise node.refused("it is over one or three dimensions, and must be over two")
     even = pads[:2] == pads[2:]
 
     def compute(x: Any, weight: Any, bias: Any = None) -> Any:
+        if weight.ndim != 4:
+            raise node.refused("it is over one or three dimensions, and must be over two")
         if takes(x, weight, groups):
             y = depthwise(x, weight, strides, pads, dilations)
             return y if bias is None else y + bias[:, None, None]
@@ -229,6 +233,9 @@ def _concat(node: Node) -> Compute:
 
 
 def _softmax(node: Node) -> Compute:
+    if 0 < node.opset < _SOFTMAX_OF_AN_AXIS:
+        first = node.attributes.get("axis", 1)
+        return lambda x: torch.softmax(x.flatten(first), first).reshape(x.shape)
     axis = node.attributes.get("axis", -1)
     return lambda x: torch.softmax(x, axis)
 

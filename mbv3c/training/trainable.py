@@ -1,5 +1,6 @@
 """A model's graph as it is trained: which of its stored tensors are weights, and of what kind."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,7 @@ from mbv3c.passes.fuse_hardswish import FuseHardSwish
 from mbv3c.passes.global_pool import MeanToGlobalPool
 from mbv3c.passes.inline_functions import inline_functions
 from mbv3c.passes.lift_constants import lift_constants
+from mbv3c.passes.names import FreeNames
 from mbv3c.passes.resolve_castlike import ResolveCastLike
 from mbv3c.passes.simplify import simplify
 from mbv3c.passes.upgrade_opset import upgrade_opset
@@ -37,6 +39,7 @@ _KINDS: Mapping[str, tuple[Kind, ...]] = {
 # What makes initialisers of all weights, and what computes shapes and constants beforehand.
 _STORED = (inline_functions, lift_constants)
 _COMPUTING = ("CastLike", "ConstantOfShape", "Expand", "Shape")
+_TURNING = ("Reshape", "Squeeze", "Transpose", "Unsqueeze")  # where they turn stored weights
 _COMPUTED = (upgrade_opset, ResolveCastLike(), simplify, lift_constants)
 # What writes an activation as one operator, and what is left for torch.
 _PASSES = (
@@ -106,10 +109,43 @@ def _stored(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with its weights in initialisers, and without what computes constants."""
     for rewrite in _STORED:
         model, _ = applied(rewrite, model)
-    if any(node.op_type in _COMPUTING for node in model.graph.node):
+    stored = {tensor.name for tensor in model.graph.initializer}
+    if any(
+        node.op_type in _COMPUTING or (node.op_type in _TURNING and node.input[0] in stored)
+        for node in model.graph.node
+    ):
         for rewrite in _COMPUTED:
             model, _ = applied(rewrite, model)
-    return model
+    return _with_own_statistics(model)
+
+
+def _with_own_statistics(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with means and variances that nothing else reads.
+
+    Exporters store equal tensors once, such as the ones that are a scale and a variance.
+    """
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    graph = model.graph
+    if not any(
+        readers[name] > 1
+        for node in graph.node
+        if node.op_type == "BatchNormalization"
+        for name in node.input[3:]
+    ):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    stored = {tensor.name: tensor for tensor in copy.graph.initializer}
+    free = FreeNames(copy.graph)
+    for node in copy.graph.node:
+        for place in (3, 4) if node.op_type == "BatchNormalization" else ():
+            name = node.input[place]
+            if readers[name] > 1 and name in stored:
+                own = copy.graph.initializer.add()
+                own.CopyFrom(stored[name])
+                readers[name] -= 1
+                node.input[place] = own.name = free.take(name)
+    return copy
 
 
 def _kinds(graph: onnx.GraphProto, stored: set[str]) -> dict[str, Kind]:

@@ -19,7 +19,7 @@ from mbv3c.graphs.spec import completed
 from mbv3c.parity.running import session
 from mbv3c.training.classifier import classes_in
 from mbv3c.training.fresh import begun
-from mbv3c.training.network import INFERENCE, TRAINING, Network, arrays
+from mbv3c.training.network import INFERENCE, TRAINING, Network, arrays, check_network
 from mbv3c.training.operators import OPERATORS
 from mbv3c.training.trainable import Trainable, trainable, with_weights
 from tests.onnx_text import graph, random
@@ -177,6 +177,61 @@ def test_an_unknown_operator_is_named_with_its_node(operator: str) -> None:
     model.graph.node[0].name = "strange"
     with pytest.raises(ModelError, match=f"^'strange' cannot be trained: .* {operator} "):
         Network(trainable(model, 2))
+
+
+def test_equal_tensors_that_are_stored_once_are_trained_apart() -> None:
+    model = graph(
+        """g (float[1, 3, 8, 8] x) => (float[1, 2] y) {
+            a = BatchNormalization(x, ones, zeros, zeros, ones)
+            b = BatchNormalization(a, ones, zeros, zeros, ones)
+            c = Conv(b, w) d = GlobalAveragePool(c) y = Flatten(d)
+        }""",
+        ones=np.ones(3, np.float32),
+        zeros=np.zeros(3, np.float32),
+        w=random(2, 3, 1, 1),
+    )
+    made = trainable(model, 4)
+    network = Network(made)
+    assert (set(network.weights), len(network.statistics)) == ({"ones", "zeros", "w"}, 4)
+    x = torch.from_numpy(random(4, 3, 8, 8))
+    network.scores(x, TRAINING, network.weights, network.statistics).sum().backward()
+    values = {**arrays(network.weights), **arrays(network.statistics)}
+    trained = with_weights(made.model, values)
+    assert error_of_range(trainable(trained, 4), trained) < 1e-5
+    first, second = (trained.graph.node[place].input[3] for place in (0, 1))
+    assert (values[first] != values[second]).any()
+
+
+def test_weights_may_be_turned_and_an_old_softmax_is_over_all_that_follows() -> None:
+    model = graph(
+        """g (float[1, 3, 8, 8] x) => (float[1, 2] y) {
+            a = Softmax(x) b = GlobalAveragePool(a) c = Flatten(b)
+            turned = Transpose(w) y = MatMul(c, turned)
+        }""",
+        w=random(2, 3),
+    )
+    model.opset_import[0].version = 11
+    made = trainable(model, 3)
+    assert list(made.kinds.values()) == ["matrix"]
+    assert error_of_range(made, made.model) < 1e-5
+
+
+def test_what_torch_computes_otherwise_or_not_at_all_is_refused() -> None:
+    text = "g (float[1, 3] x) => (float[1, 2] y) {{ a = {}(x) y = Gemm(a, w) }}"
+    relu, tanh = (graph(text.format(name), w=random(3, 2)) for name in ("Relu", "Tanh"))
+    x = torch.from_numpy(random(2, 3))
+    check_network(Network(trainable(relu, 2)), trainable(relu, 2), x)
+    with pytest.raises(ModelError, match="torch computes other class scores than onnxruntime"):
+        check_network(Network(trainable(relu, 2)), trainable(tanh, 2), x)
+    row = graph(
+        """g (float[1, 3, 4] x) => (float[1, 2] y) {
+            a = Conv(x, w) b = GlobalAveragePool(a) y = Flatten(b)
+        }""",
+        w=random(2, 3, 1),
+    )
+    with pytest.raises(ModelError, match=r"makes 'a' \(Conv\) .* must be over two"):
+        made = trainable(row, 2)
+        check_network(Network(made), made, torch.from_numpy(random(2, 3, 4)))
 
 
 def test_what_loses_the_batch_is_refused() -> None:
