@@ -90,7 +90,7 @@ def test_an_interrupted_training_gives_the_same_bits(
     assert checkpoint == whole.model
     # When all is done it is only told again; other numbers are another training.
     assert train(tiny_model, tiny_digits, SHORT, journal=journal).model == whole.model
-    with pytest.raises(UsageError, match="belongs to another training: plan differ"):
+    with pytest.raises(UsageError, match="another training, with other seed; remove"):
         train(tiny_model, tiny_digits, replace(SHORT, seed=1), journal=journal)
     (journal / "state.safetensors").write_bytes(b"torn")
     with pytest.raises(UsageError, match=r"is damaged: .*; remove"):
