@@ -197,6 +197,11 @@ def grid_of(asked: GridFile, folder: Path, place: Place) -> Grid:
         labels = folder / asked.labels if asked.labels is not None else None
         source = folder / asked.images
         images = Images(source, labels, asked.validation, asked.test, asked.limit)
+        for name, share in (("validation", asked.validation), ("test", asked.test)):
+            if not 0 <= share <= 0.9:
+                raise UsageError(f"{place(name)}: {share:g} is no share from 0 to 0.9 of images")
+        if asked.limit is not None and asked.limit < 2:
+            raise UsageError(f"{place('limit')}: {asked.limit} is too few; take 2 or more")
         if not source.exists():
             raise UsageError(f"{place('images')}: no such folder or file: {source}")
     elif asked.labels is not None:

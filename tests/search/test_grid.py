@@ -100,6 +100,8 @@ def test_one_name_means_one_network(folder: Path) -> None:
         ("  steps: 30", "  steps: 0", "line 14, train: --steps must be at least 1"),
         ("test: 0.2", "test: !!python/name:os.system x", "anchors and tags are not read"),
         ("test: 0.2", "test: [", "is no YAML"),
+        ("test: 0.2", "test: 1.5", "line 13, test: 1.5 is no share from 0 to 0.9"),
+        ("test: 0.2", "limit: 1", "line 13, limit: 1 is too few; take 2 or more"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(
