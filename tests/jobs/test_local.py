@@ -1,6 +1,7 @@
 """Jobs in local processes: each done once, whatever dies."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -207,6 +208,9 @@ def test_the_store_says_what_it_lacks(store: Store, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="outside of its folder"):
             store.keep_bytes(missing.name, {}, {outside: b""})
     assert store.result(missing) is None
+    shutil.rmtree(store.folder / "claims")
+    with pytest.raises(BundleError, match=r"cannot write .*/claims/.*; name another folder"):
+        run_jobs([missing], store, TWO, silent)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="name another folder"):
         Store(tmp_path / "file")
