@@ -29,6 +29,13 @@ from mbv3c.training.plan import TrainPlan
 
 MOST_NETWORKS = 10_000
 _FILES = ("architecture", "weights")
+# Fields of `GridFile` whose options are called otherwise.
+_OPTIONS = {
+    "networks": "networks",
+    "targets": "--target",
+    "precisions": "--precision",
+    "train": "--train-steps",
+}
 
 # Returns where some field was asked for, from the names and numbers that lead to it.
 Place = Callable[..., str]
@@ -299,6 +306,6 @@ def from_options(given: Mapping[str, Any]) -> Grid:
     asked.networks = entries
 
     def place(*steps: str | int) -> str:
-        return "networks" if steps[0] == "networks" else f"--{str(steps[0]).rstrip('s')}"
+        return _OPTIONS.get(str(steps[0]), f"--{steps[0]}")
 
     return grid_of(asked, Path(), place)
