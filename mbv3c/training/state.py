@@ -87,7 +87,13 @@ class Journal:
         }
         stored[f"{_LOSSES}/"] = np.array(state.losses, np.float64)
         with new_file(self.path / _STATE, force=True) as path:
-            save_file(stored, path, {"key": json.dumps(self._key)})
+            try:
+                save_file(stored, path, {"key": json.dumps(self._key)})
+            except SafetensorError as error:
+                raise BundleError(
+                    f"cannot write {self.path / _STATE}: {error}; free some space: what it held "
+                    "is kept"
+                ) from error
         with new_file(self.path / CHECKPOINT, force=True) as path:
             path.write_bytes(model.SerializeToString(deterministic=True))
 
