@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from mbv3c.search.savings import Saving
 
 
+_FEWER = "one step fewer"
+
+
 @dataclass(frozen=True)
 class CostReport:
     """What a model costs on a target.
@@ -87,9 +90,12 @@ class CostReport:
         if self.unknown:
             yield f"what fewer channels would save is not known: {self.unknown}"
             return
+        if not self.savings:
+            yield "there are no channels that can be taken away"
+            return
         yield ""
-        wide = max((len(saving.site) for saving in self.savings), default=4) + 2
-        yield f"{'one step fewer':<{wide}}{'kind':<12}{'channels':>14}{'saved':>14}{'share':>9}"
+        wide = max(len(_FEWER), *(len(saving.site) for saving in self.savings)) + 2
+        yield f"{_FEWER:<{wide}}{'kind':<12}{'channels':>14}{'saved':>14}{'share':>9}"
         for saving in self.savings:
             step = f"{saving.channels} → {saving.fewer}"
             yield (

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from mbv3c.training.session import Event, Report
 
+_EMPTY_SHOWN = 5
 _LINE_SECONDS = 10.0  # between lines of progress
 _PLANNED = (
     *("steps", "batch", "rate", "warmup", "decay", "smoothing", "average", "augment", "seed"),
@@ -211,6 +212,9 @@ def _start(event: "Event") -> list[str]:
         f"{plan['rate']:g}, augmentation: {', '.join(plan['augment']) or 'none'}; state: "
         f"{event['state']}",
     ]
+    if empty := event["empty_classes"]:
+        some = ", ".join(empty[:_EMPTY_SHOWN]) + (", ..." if len(empty) > _EMPTY_SHOWN else "")
+        lines.append(f"no images to train with are of {len(empty):,} of the classes: {some}")
     if event["broken"]:
         lines.append(f"{event['broken']} images are left out; the first: {event['first_broken']}")
     if not event["normalized"]:

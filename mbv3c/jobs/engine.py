@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, overload
 
-from mbv3c.errors import Mbv3cError
+from mbv3c.errors import BundleError, Mbv3cError
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Result, Store
 from mbv3c.progress import Progress
@@ -99,6 +100,7 @@ def run_jobs(
 
     Raises:
         JobFailed: a job has failed, unless `failures` says otherwise.
+        BundleError: the store cannot be written.
         Mbv3cError: the engine cannot go on, or a result cannot be written.
     """
     names = [job.name for job in jobs]
@@ -116,7 +118,15 @@ def run_jobs(
         return failures == "return" or end.failure is None
 
     if todo:
-        engine.run(list(todo.values()), store, report, progress)
+        try:
+            engine.run(list(todo.values()), store, report, progress)
+        except OSError as error:
+            if error.filename is None or not Path(error.filename).is_relative_to(store.folder):
+                raise
+            raise BundleError(
+                f"cannot write {error.filename}: {error.strerror}; name another folder with "
+                "--store"
+            ) from error
     if failed and failures == "raise":
         raise next(iter(failed.values()))
     ended = [failed.get(name) or store.result(name) for name in names]

@@ -16,7 +16,7 @@ from mbv3c.records import open_locked
 from mbv3c.scratch import scratch_folder
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-DOCUMENT = "result.json"
+DOCUMENT, _SIZES = "result.json", "sizes.json"
 FILES = "files"
 
 
@@ -119,15 +119,19 @@ class Store:
             BundleError: it is damaged.
         """
         folder = self._results / (job if isinstance(job, str) else job.name)
+        if not (folder / DOCUMENT).exists():
+            return None
+        damaged = BundleError(f"{folder} is damaged; remove it, and it is computed again")
         try:
             document = json.loads((folder / DOCUMENT).read_bytes())
-        except FileNotFoundError:
-            return None
+            found = _sizes(folder / FILES)
+            known = folder / _SIZES  # which results of older versions have not
+            sizes = json.loads(known.read_bytes()) if known.exists() else found
         except (OSError, ValueError) as error:
-            raise BundleError(
-                f"{folder} is damaged; remove it, and it is computed again"
-            ) from error
-        return Result(document, {name: folder / FILES / name for name in _names(folder / FILES)})
+            raise damaged from error
+        if not isinstance(document, dict) or sizes != found:
+            raise damaged
+        return Result(document, {name: folder / FILES / name for name in found})
 
     def keep(self, name: str, document: Mapping[str, Any], files: Mapping[str, Path]) -> Result:
         """Write the result of the job with a name, whole, unless it is here already.
@@ -144,8 +148,12 @@ class Store:
                 place = folder / FILES / path
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, place)
-            text = json.dumps(dict(document), indent=1, allow_nan=False)
-            (folder / DOCUMENT).write_text(text + "\n", "utf-8")
+            for own, content in (
+                (DOCUMENT, dict(document)),
+                (_SIZES, _sizes(folder / FILES)),
+            ):
+                text = json.dumps(content, indent=1, allow_nan=False)
+                (folder / own).write_text(text + "\n", "utf-8")
         kept = self.result(name)
         assert kept is not None
         return kept
@@ -208,10 +216,13 @@ class Store:
         (self._claims / name).unlink(missing_ok=True)
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the sizes of the files in a folder, in bytes, by their paths in it."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _digest(given: Path | bytes) -> str:

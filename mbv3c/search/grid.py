@@ -16,7 +16,7 @@ Paths are those of the file's own folder.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ from mbv3c.training.plan import TrainPlan
 
 MOST_NETWORKS = 10_000
 _FILES = ("architecture", "weights")
+# Fields of `GridFile` whose options are called otherwise.
+_OPTIONS = {
+    "networks": "networks",
+    "targets": "--target",
+    "precisions": "--precision",
+    "train": "--train-steps",
+}
 
 # Returns where some field was asked for, from the names and numbers that lead to it.
 Place = Callable[..., str]
@@ -175,7 +182,7 @@ def grid_of(asked: GridFile, folder: Path, place: Place) -> Grid:
     for index, entry in enumerate(asked.networks):
         where = place("networks", index)
         try:
-            networks += _networks(entry, folder, where)
+            networks += islice(_networks(entry, folder, where), MOST_NETWORKS + 1)
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
         if len(networks) > MOST_NETWORKS:
@@ -197,6 +204,11 @@ def grid_of(asked: GridFile, folder: Path, place: Place) -> Grid:
         labels = folder / asked.labels if asked.labels is not None else None
         source = folder / asked.images
         images = Images(source, labels, asked.validation, asked.test, asked.limit)
+        for name, share in (("validation", asked.validation), ("test", asked.test)):
+            if not 0 <= share <= 0.9:
+                raise UsageError(f"{place(name)}: {share:g} is no share from 0 to 0.9 of images")
+        if asked.limit is not None and asked.limit < 2:
+            raise UsageError(f"{place('limit')}: {asked.limit} is too few; take 2 or more")
         if not source.exists():
             raise UsageError(f"{place('images')}: no such folder or file: {source}")
     elif asked.labels is not None:
@@ -218,8 +230,9 @@ def _networks(entry: Networks, folder: Path, where: str) -> Iterator[Network]:
         if (value := getattr(entry, name)) is not None
     }
     name = fields.pop("name", None)
+    of_files = "model" in fields
     models = _listed(fields.pop("model", None))
-    if models and fields:
+    if of_files and fields:
         raise UsageError(
             f"leave {', '.join(fields)} out: `model` is a network that is built already"
         )
@@ -228,7 +241,7 @@ def _networks(entry: Networks, folder: Path, where: str) -> Iterator[Network]:
         if not path.is_file():
             raise UsageError(f"no such file: {path}")
         yield Network(name or path.stem, where, model=path)
-    if models:
+    if of_files:
         return
     names, values = list(fields), [_listed(value) for value in fields.values()]
     for chosen in product(*values):
@@ -254,15 +267,19 @@ def _built(fields: dict[str, Any], name: str | None, folder: Path, where: str) -
 
 def _named(networks: Sequence[Network]) -> Iterator[Network]:
     """Give networks of one name numbers; leave out what was asked for twice."""
-    counts: dict[str, int] = {}
+    names: set[str] = set()
     seen: set[tuple[object, ...]] = set()
     for network in networks:
         what = network.spec, network.model, network.weights
         if what in seen:
             continue
         seen.add(what)
-        counts[network.name] = count = counts.get(network.name, 0) + 1
-        yield network if count == 1 else replace(network, name=f"{network.name}#{count}")
+        name, number = network.name, 1
+        while name in names:
+            number += 1
+            name = f"{network.name}#{number}"
+        names.add(name)
+        yield replace(network, name=name)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -289,6 +306,6 @@ def from_options(given: Mapping[str, Any]) -> Grid:
     asked.networks = entries
 
     def place(*steps: str | int) -> str:
-        return "networks" if steps[0] == "networks" else f"--{str(steps[0]).rstrip('s')}"
+        return _OPTIONS.get(str(steps[0]), f"--{steps[0]}")
 
     return grid_of(asked, Path(), place)

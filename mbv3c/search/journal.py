@@ -77,14 +77,13 @@ def open_journal(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
         file = open_locked(path)
     except BlockingIOError as error:
         raise UsageError(
-            f"another process writes the journal {path}; wait for it, or name another with "
-            "--journal"
+            f"another process writes the journal {path}; wait for it, or choose another folder"
         ) from error
     except OSError as error:
         raise _cannot_write(path, error) from error
     with file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device may never end
-            raise UsageError(f"{path} is no file; name another with --journal")
+            raise UsageError(f"{path} is no file; choose another folder")
         head = json.loads(_line({"journal": _VERSION, **header}))
         yield Journal(path, file, _resume(path, file, head))
 
@@ -118,8 +117,8 @@ def _check_head(path: Path, first: dict[str, Any] | None, head: dict[str, Any]) 
     other = list(_differing(first, head))
     if other:
         raise UsageError(
-            f"the journal {path} belongs to a search with another {', '.join(other)}; name "
-            "another file with --journal, or delete this one to begin anew"
+            f"the journal {path} belongs to a search with another {', '.join(other)}; choose "
+            "another folder, or delete this file to begin anew"
         )
 
 
@@ -160,6 +159,6 @@ def _append(path: Path, file: IO[bytes], line: bytes) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> BundleError:
     return BundleError(
-        f"cannot write the journal {path}: {error.strerror}; free some space, or name another "
-        "place with --journal; what it holds is kept"
+        f"cannot write the journal {path}: {error.strerror}; free some space, or choose another "
+        "folder; what it holds is kept"
     )

@@ -12,7 +12,7 @@ import onnx
 
 from mbv3c.accuracy.tally import Interval
 from mbv3c.costs.types import COMMON
-from mbv3c.errors import ModelError, UsageError
+from mbv3c.errors import ModelError, ParityError, UsageError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.load import load_model
 from mbv3c.jobs.engine import Engine, JobFailed, run_jobs
@@ -33,6 +33,8 @@ from mbv3c.search.kinds import (
 )
 from mbv3c.targets import backend_of, find_target
 
+# Kinds of errors that say that a combination makes no sense.
+_REFUSED = tuple(one.kind for one in (UsageError, ModelError, ParityError))
 QUANTIZED = f"{BUNDLE}/quantized.onnx"
 Ended = Result | JobFailed
 
@@ -54,7 +56,8 @@ class Combination:
         part: which images these are.
         bundle: of what was compiled `sizes`, `passed`, `ran_on`, `max_error_of_range`.
         refused: why there is no cost or no bundle; empty if there is.
-        failed: whether a process died, rather than that the combination makes no sense.
+        failed: whether a process died, or lacked a tool, a file or space, rather than that the
+            combination makes no sense.
     """
 
     network: str
@@ -141,6 +144,8 @@ class _Sweep:
                     self._found[key] = Combination(*key, refused=refused)
                     if not refused:
                         self._possible.append(key)
+        if not self._possible:
+            raise UsageError(next(iter(self._found.values())).refused)
 
     def _put_models(self) -> None:
         classes = self._classes()
@@ -176,7 +181,7 @@ class _Sweep:
         results: dict[str, Result | None] = dict.fromkeys(self._given)
         for name, one in zip(judged, ended, strict=False):
             if isinstance(one, JobFailed):
-                self._set(self._keys_of(name), refused=str(one), failed=one.cause is None)
+                self._set(self._keys_of(name), refused=str(one), failed=one.cause not in _REFUSED)
                 continue
             if MODEL in one.files:
                 results[name] = one
@@ -210,7 +215,7 @@ class _Sweep:
     def _take_costs(self, asked: "Sequence[Asked]", ended: Sequence[Ended]) -> None:
         for (_, keys), one in zip(asked, ended, strict=True):
             if isinstance(one, JobFailed):
-                self._set(keys, refused=str(one), failed=one.cause is None)
+                self._set(keys, refused=str(one), failed=one.cause not in _REFUSED)
                 continue
             for key, cost in zip(keys, one.document["networks"], strict=True):
                 self._set([key], **cost)
@@ -224,7 +229,7 @@ class _Sweep:
         quantized: dict[tuple[str, str, str], Job] = {}
         for key, one in zip(keys, self._do(jobs, self._engine), strict=True):
             if isinstance(one, JobFailed):
-                self._set([key], refused=str(one), failed=one.cause is None)
+                self._set([key], refused=str(one), failed=one.cause not in _REFUSED)
             elif "refused" in one.document:
                 self._set([key], refused=one.document["refused"])
             else:
@@ -238,7 +243,7 @@ class _Sweep:
         done = self._do(list(quantized.values()), self._engine)
         for key, result in zip(quantized, done, strict=True):
             if isinstance(result, JobFailed):
-                self._set([key], refused=str(result), failed=result.cause is None)
+                self._set([key], refused=str(result), failed=result.cause not in _REFUSED)
             else:
                 self._take_accuracy([key], result, "quantized")
 

@@ -367,7 +367,10 @@ class Backend(ABC):
         Raises:
             UsageError: nothing here does.
         """
-        raise UsageError(f"nothing here tells what a layer costs on {target.name}")
+        raise UsageError(
+            f"nothing here tells what a layer costs on {target.name}; docs/costs.md lists those "
+            "of which it is known"
+        )
 
     # What is said of a result.
 

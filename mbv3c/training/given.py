@@ -23,6 +23,7 @@ _ARRAYS = ".npz"
 # Folders that part the images of a folder, and what they are for.
 _PARTS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 _THREADS, _AHEAD = 4, 64
+_MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,23 @@ def classes_of(source: Path, labels: Path | None = None) -> Classes:
     if _is_of_arrays(source):
         data = read_idx(source) if source.is_dir() else read_npz(source)
         most = max(int(part.labels.max()) for part in data.parts.values()) + 1
+        _check_count(source, most)
         if data.names is not None and len(data.names) < most:
             raise UsageError(f"{source} has {most} classes, and {len(data.names)} class_names")
         return Classes(len(data.names) if data.names else most, data.names)
     names = _names(source, labels)
     if all(name.isascii() and name.isdecimal() for name in names):
-        return Classes(max(map(int, names)) + 1)
+        _check_count(source, count := max(map(int, names)) + 1)
+        return Classes(count)
     return Classes(len(names), tuple(names))
+
+
+def _check_count(source: Path, count: int) -> None:
+    if count > _MOST_CLASSES:
+        raise UsageError(
+            f"{source} has a class number {count - 1}, which makes {count:,} classes, as they "
+            f"count from 0; {_MOST_CLASSES:,} is the most: number them anew, or name them by words"
+        )
 
 
 def given_images(

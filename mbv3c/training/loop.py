@@ -56,10 +56,15 @@ def run(
 ) -> Trained:
     """Train a model, as `mbv3c.training.train.train` says."""
     classes = classes_in(model).count
-    if classes != examples.classes.count or classes < 2:
+    if classes < 2:
+        raise UsageError(
+            "training needs two classes or more, and there is one; if images are in folders, name "
+            "the one whose folders are the classes"
+        )
+    if classes != examples.classes.count:
         raise UsageError(
             f"the images have {examples.classes.count} classes, and the model {classes}; training "
-            "needs two or more, and as many in both"
+            "needs as many in both"
         )
     if examples.count("train") < 2:
         raise UsageError("training needs two images or more, beside those to validate with")
@@ -210,6 +215,11 @@ class _Training:
         """
         weights = self._tensors.get("average", self._tensors["weights"])
         statistics = {name: x.clone() for name, x in self._tensors["statistics"].items()}
+        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+            raise Mbv3cError(
+                f"after step {len(self._losses)} weights are no longer numbers: training has gone "
+                f"astray; take a smaller --rate than {self._plan.rate:g}, or a longer --warmup"
+            )
         few = max(_MEASURED_SHORT, int(self._plan.steps * _MEASURED_SHARE))
         with torch.no_grad():
             for index in range(min(_MEASURED, few) if statistics else 0):

@@ -11,6 +11,7 @@ from mbv3c.errors import UsageError
 from mbv3c.training.augment import AUGMENTATIONS
 
 DEVICES = ("cpu", "cuda")
+_MOST_THREADS = 256  # with too many more, torch ends the process
 _LONGEST_WARMUP = 500  # steps, where nobody says how many
 
 
@@ -63,7 +64,7 @@ class TrainPlan:
             "smoothing": (0, 1),
             "average": (0, 1),
             "seed": (0, inf),
-            "threads": (1, inf),
+            "threads": (1, _MOST_THREADS + 1),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)

@@ -171,10 +171,22 @@ def _described(examples: Examples, plan: TrainPlan) -> Event:
         "labels": examples.origin,
         "classes": examples.classes.count,
         "class_names": None if names is None else list(names),
+        "empty_classes": _empty_classes(examples),
         "preprocessing": examples.preprocessing.to_json(),
         "plan": plan.to_json(),
         "epochs": plan.steps / _steps_of_epoch(examples, plan),
     }
+
+
+def _empty_classes(examples: Examples) -> list[str]:
+    """Return the names, or else the numbers, of classes without images to train with."""
+    names = examples.classes.names
+    there = set(examples.labels("train").tolist())
+    return [
+        str(number) if names is None else names[number]
+        for number in range(examples.classes.count)
+        if number not in there
+    ]
 
 
 class _Told:

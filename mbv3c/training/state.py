@@ -87,22 +87,37 @@ class Journal:
         }
         stored[f"{_LOSSES}/"] = np.array(state.losses, np.float64)
         with new_file(self.path / _STATE, force=True) as path:
-            save_file(stored, path, {"key": json.dumps(self._key)})
+            try:
+                save_file(stored, path, {"key": json.dumps(self._key)})
+            except SafetensorError as error:
+                raise BundleError(
+                    f"cannot write {self.path / _STATE}: {error}; free some space: what it held "
+                    "is kept"
+                ) from error
         with new_file(self.path / CHECKPOINT, force=True) as path:
             path.write_bytes(model.SerializeToString(deterministic=True))
 
     def _check(self, found: Any) -> None:
-        keys = dict.fromkeys((*self._key, *(found if isinstance(found, dict) else ())))
-        other = [
-            key
-            for key in keys
-            if not isinstance(found, dict) or found.get(key) != self._key.get(key)
-        ]
+        other = _differing(self._key, found)
         if other:
             raise UsageError(
-                f"{self.path} belongs to another training: {', '.join(other)} differ; remove it "
-                "to begin anew, or write to another place"
+                f"{self.path} belongs to another training, with other {', '.join(other)}; remove "
+                "it to begin anew, or write to another place"
             )
+
+
+def _differing(wanted: Mapping[str, Any], found: Any) -> list[str]:
+    """Return which keys differ; of a plan, which of its fields."""
+    if not isinstance(found, dict):
+        return list(wanted)
+    differing = []
+    for key in dict.fromkeys((*wanted, *found)):
+        one, other = wanted.get(key), found.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            differing += _differing(one, other)
+        elif one != other:
+            differing.append(key)
+    return differing
 
 
 @contextmanager

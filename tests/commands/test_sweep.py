@@ -16,7 +16,7 @@ DIGITS = Path(__file__).parents[1] / "data" / "digits.npz"
         (["--variant", "small"], "--target: name at least one of the targets"),
         (["--target", "npu", "--jobs", "0"], "--jobs 0: give a whole number"),
         (["--target", "npu", "--cluster", "http://x"], "'http://x' is no address"),
-        (["--target", "npu", "--train-steps", "5"], "--train: training needs images"),
+        (["--target", "npu", "--train-steps", "5"], "--train-steps: training needs images"),
         (["--target", "npu", "--plot", "front.pdf"], "ends in .png or .svg"),
         (["grid.yaml", "--target", "npu"], "--target and a GRID exclude each other"),
         (["grid.yaml"], "no such file: grid.yaml"),

@@ -53,6 +53,7 @@ def test_a_network_is_built_for_the_classes_of_the_images_and_trained(tmp_path: 
     done = mbv3c("train", *given, *ways, "-o", "out.onnx", "--json", cwd=tmp_path)
     result = document(done)
     assert (result["classes"], result["class_names"], result["state"]) == (10, None, None)
+    assert result["empty_classes"] == []
     images = result["images"]
     assert (sum(images.values()), result["broken"]) == (400, 0)
     assert (images["validation"], images["test"]) == (40, 81)  # a share of each class
@@ -83,13 +84,17 @@ def linear(folder: Path, classes: int = 10) -> Path:
 
 
 def test_another_last_layer_is_for_the_classes_of_the_images(tmp_path: Path) -> None:
-    given = ("train", linear(tmp_path, 4), "--data", DIGITS, *SHORT, "-o", "out.onnx")
+    with np.load(DIGITS) as digits:
+        some = digits["labels"] != 3
+        np.savez(tmp_path / "some.npz", **{key: digits[key][some] for key in ("images", "labels")})
+    given = ("train", linear(tmp_path, 4), "--data", "some.npz", *SHORT, "-o", "out.onnx")
     refused = mbv3c(*given, cwd=tmp_path)
     assert refused.returncode == 2
     assert "has 10 classes, and the model 4: build one with --classes 10" in refused.stderr
     done = mbv3c(*given, "--new-head", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "the model has no BatchNormalization" in done.stderr
+    assert "no images to train with are of 1 of the classes: 3\n" in done.stderr
     assert "4 steps of 16 (0.182 epochs), rate 0.01, augmentation: none" in done.stderr
     assert "out.onnx: 4 steps, loss " in done.stdout
     assert "1,920 of 1,920 numbers trained\nvalidation: " in done.stdout

@@ -1,6 +1,7 @@
 """Jobs in local processes: each done once, whatever dies."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -207,6 +208,26 @@ def test_the_store_says_what_it_lacks(store: Store, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="outside of its folder"):
             store.keep_bytes(missing.name, {}, {outside: b""})
     assert store.result(missing) is None
+    shutil.rmtree(store.folder / "claims")
+    with pytest.raises(BundleError, match=r"cannot write .*/claims/.*; name another folder"):
+        run_jobs([missing], store, TWO, silent)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="name another folder"):
         Store(tmp_path / "file")
+
+
+def test_a_result_of_which_something_is_gone_is_damaged(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("whole")
+    kept = store.keep("done", {"a": 1}, {"below/text": tmp_path / "text"})
+    assert store.result("done") == kept
+    place, document = kept.files["below/text"], store.folder / "results" / "done" / "result.json"
+    for path, content in ((place, "who"), (document, "[]"), (document, '{"a"')):
+        before = path.read_text()
+        path.write_text(content)
+        with pytest.raises(BundleError, match="done is damaged; remove it, and it is computed"):
+            store.result("done")
+        path.write_text(before)
+    assert store.result("done") == kept
+    place.unlink()
+    with pytest.raises(BundleError, match="is damaged"):
+        store.result("done")

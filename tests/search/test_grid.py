@@ -100,6 +100,8 @@ def test_one_name_means_one_network(folder: Path) -> None:
         ("  steps: 30", "  steps: 0", "line 14, train: --steps must be at least 1"),
         ("test: 0.2", "test: !!python/name:os.system x", "anchors and tags are not read"),
         ("test: 0.2", "test: [", "is no YAML"),
+        ("test: 0.2", "test: 1.5", "line 13, test: 1.5 is no share from 0 to 0.9"),
+        ("test: 0.2", "limit: 1", "line 13, limit: 1 is too few; take 2 or more"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(
@@ -111,9 +113,35 @@ def test_what_is_wrong_is_named_with_its_line(
     assert message in str(caught.value)
 
 
+def test_networks_of_nothing_and_of_too_much_are_refused(folder: Path) -> None:
+    targets = "targets: host_cpu\n"
+    with pytest.raises(UsageError, match="name at least one of the networks"):
+        read(folder, targets + "networks: [{model: []}]")
+    seeds = list(range(1000))
+    fields = f"{{seed: {seeds}, classes: {seeds[2:]}}}"
+    with pytest.raises(UsageError, match="more than 10,000 networks"):
+        read(folder, f"{targets}networks: [{fields}]")
+
+
+def test_no_two_networks_have_one_name(folder: Path) -> None:
+    names = (("a", 0), ("a", 1), ("a@224#2", 2), ("a", 3))
+    entries = ", ".join(f"{{name: '{name}', seed: {seed}}}" for name, seed in names)
+    found = read(folder, f"targets: host_cpu\nnetworks: [{entries}]").networks
+    assert [one.name for one in found] == ["a@224", "a@224#2", "a@224#2@224", "a@224#3"]
+
+
 def test_what_is_no_grid_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         read_grid(folder / "nothing.yaml")
-    for text in ("", "- 1", "&a [*a]", "x: " + "[" * 2000, "a: {b: \x00}", "[" * 30 + "]" * 30):
+    for text in (
+        "",
+        "- 1",
+        "? [a]\n: b",
+        "? {a: b}\n: c",
+        "&a [*a]",
+        "x: " + "[" * 2000,
+        "a: {b: \x00}",
+        "[" * 30 + "]" * 30,
+    ):
         with pytest.raises(UsageError, match=r"grid\.yaml"):
             read(folder, text)

@@ -49,7 +49,7 @@ def test_another_search_is_refused_with_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     found(path, 1, 2, 3)
     other = {**HEAD, "training": {"rate": 0.2, "steps": 5}, "seed": 1}
-    with pytest.raises(UsageError, match=r"with another training\.rate, seed; name another file"):
+    with pytest.raises(UsageError, match=r"training\.rate, seed; choose another folder"):
         found(path, head=other)
 
 

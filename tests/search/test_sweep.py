@@ -173,6 +173,11 @@ def test_what_crashes_is_told_and_the_others_are_done(store: Store) -> None:
     assert fine.bundle is not None
 
 
+def test_what_no_target_computes_is_refused(store: Store) -> None:
+    with pytest.raises(UsageError, match="computes in int8 only; leave --precision fp32 out"):
+        sweep(from_options({"targets": [NPU], "precisions": ["fp32"]}), store, Told(), print)
+
+
 def test_a_network_that_cannot_be_built_is_named(store: Store, tmp_path: Path) -> None:
     (tmp_path / "own.onnx").write_bytes(b"nothing")
     grid = from_options({"model": [str(tmp_path / "own.onnx")], "targets": ["npu"]})

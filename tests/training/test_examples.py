@@ -240,6 +240,7 @@ NPZ = {"images": np.zeros((4, 8, 8), np.uint8), "labels": np.array([0, 1, 0, 1])
             NPZ | {"labels": np.array([0, 1, 2, 3])},
             "has 4 classes, and the model 2: .* --new-head",
         ),
+        (NPZ | {"labels": np.array([0, 1, 0, 100_000])}, "makes 100,001 classes, as they count"),
         (NPZ | {"class_names": np.array(["a", "a"])}, "must be different texts"),
         (NPZ | {"class_names": np.array(["a"])}, "has 2 classes, and 1 class_names"),
     ],

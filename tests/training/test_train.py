@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from safetensors import SafetensorError
 
-from mbv3c.errors import Mbv3cError, ToolError, UsageError
+from mbv3c.errors import BundleError, Mbv3cError, ToolError, UsageError
 from mbv3c.graphs.load import load_model
 from mbv3c.graphs.outputs import metadata_of
 from mbv3c.training import loop, state
@@ -90,11 +91,26 @@ def test_an_interrupted_training_gives_the_same_bits(
     assert checkpoint == whole.model
     # When all is done it is only told again; other numbers are another training.
     assert train(tiny_model, tiny_digits, SHORT, journal=journal).model == whole.model
-    with pytest.raises(UsageError, match="belongs to another training: plan differ"):
+    with pytest.raises(UsageError, match="another training, with other seed; remove"):
         train(tiny_model, tiny_digits, replace(SHORT, seed=1), journal=journal)
     (journal / "state.safetensors").write_bytes(b"torn")
     with pytest.raises(UsageError, match=r"is damaged: .*; remove"):
         train(tiny_model, tiny_digits, SHORT, journal=journal)
+
+
+def test_a_full_disk_is_told(
+    tiny_model: onnx.ModelProto,
+    tiny_digits: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(state, "save_file", full)
+    with pytest.raises(BundleError, match=r"cannot write .*state.safetensors: .*free some space"):
+        train(tiny_model, tiny_digits, replace(SHORT, steps=1), journal=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 class Unwritable:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import onnx
 
+from mbv3c.errors import UsageError
 from mbv3c.lowering.plan import Kernel, Plan
 from mbv3c.lowering.qdq import read_pairs
 from mbv3c.targets.cpu.cores import processor_of
@@ -45,6 +46,20 @@ for _method in (
     *("elementwise", "transpose"),
 ):
     setattr(RememberedKernels, _method, _remembering(_method))
+
+
+def emulated(target: CpuTarget) -> CpuTarget:
+    """Return a target whose instructions can be counted.
+
+    Raises:
+        UsageError: nothing here emulates it.
+    """
+    if not target.emulated_as:
+        raise UsageError(
+            f"nothing here emulates {target.name}, so that costs of its layers are not known; "
+            "`mbv3c bench --profile` times the kernels of a bundle"
+        )
+    return target
 
 
 class CpuCoster(CountingCoster):
