@@ -30,7 +30,7 @@ from mbv3c.jobs.local import LocalProcesses
 from mbv3c.jobs.store import Store
 from mbv3c.precision import INT8
 from mbv3c.search.adapted import AdaptPlan
-from mbv3c.search.answers import Training
+from mbv3c.search.answers import Cost, Refused, Training, accepted
 from mbv3c.search.budget import parse_budgets
 from mbv3c.search.grid import Images
 from mbv3c.search.halving import Halving, paired_seeds
@@ -56,7 +56,7 @@ from mbv3c.training.plan import TrainPlan
 
 TITLE = "Networks found for a target"
 TARGETS = ("npu:ethos-u55-128", "arm_cpu:cortex-a76")
-SIDE, BUDGET = 32, "0.5x"
+SIDE = 32
 _TIMES = ("us", "cycles", "instructions")
 
 
@@ -68,23 +68,34 @@ class Scale:
         final: steps of each finalist, width, and of the network that is adapted.
         seeds: from so many seeds each of them is trained.
         rounds: steps of the search's rounds.
-        asked, trained: networks of each of its two batches.
+        asked, trained: networks of each of its batches.
         tune: steps of each proposal of an adaptation.
         saving: what each of its steps saves.
         judged: images for each bundle.
+        batches: of the search.
+        repeats: from so many seeds one network of each of its rounds is trained.
+        budget: what a network may take, of what Small takes.
+        least: what it takes at least, of the budget.
+        kept: what is not cut.
     """
 
-    final: int = 1800
+    final: int = 1200
     seeds: int = 3
-    rounds: tuple[int, ...] = (120, 360, 1080)
-    asked: int = 32
-    trained: int = 12
+    rounds: tuple[int, ...] = (100, 300, 900)
+    asked: int = 20
+    trained: int = 8
     tune: int = 40
-    saving: float = 0.08
+    saving: float = 0.1
     judged: int = 1000
+    batches: int = 3
+    repeats: int = 3
+    budget: str = "0.5x"
+    least: float = 0.5
+    kept: tuple[str, ...] = ()
 
 
-QUICK = Scale(30, 2, (10, 20), 8, 3, 4, 0.25, 50)
+# Two cuts, two networks to search among, trainings of a few steps.
+QUICK = Scale(8, 2, (4,), 3, 2, 2, 0.5, 20, 1, 2, "0.8x", 0.0, ("stem", "expansion", "bottleneck"))
 
 
 @dataclass(frozen=True)
@@ -144,15 +155,16 @@ class Bench:
         request = SearchRequest(
             self.device(target),
             self.images,
-            parse_budgets([BUDGET]),
+            parse_budgets([scale.budget]),
             None,
-            0.6,
+            scale.least,
             Space("small", (SIDE,)),
             SearchPlan(
                 Halving(scale.rounds, least=1, bands=2),
-                batches=2,
+                batches=scale.batches,
                 asked=scale.asked,
                 trained=scale.trained,
+                repeats=scale.repeats,
                 final_steps=scale.final,
                 final_seeds=scale.seeds,
             ),
@@ -175,7 +187,7 @@ class Bench:
             device.target,
             device.precision,
             self.images,
-            AdaptPlan(parse_budgets([BUDGET]), saving=self.scale.saving),
+            AdaptPlan(parse_budgets([self.scale.budget]), self.scale.saving, kept=self.scale.kept),
             TrainPlan(self.scale.tune, rate=0.05, fresh=False),
             Finishing("none"),
             device.database,
@@ -231,32 +243,47 @@ def measure(bench: Bench) -> str:
         found.append(Found(f"adapted to {_short(target)}", target, bench.adapted(target)))
         progress(f"searching for {target}")
         found.append(Found(f"searched for {_short(target)}", target, bench.searched(target)))
-    rows = [row for target in TARGETS for row in _rows(bench, target, found)]
-    trained = {id(row.rights): row.rights for row in rows} | {
-        id(row.beside): row.beside for row in rows
-    }
+    rows, refused = list[Row](), list[str]()
+    for target in TARGETS:
+        progress(f"putting all networks on {target}, beside widths of Small")
+        taken = []
+        candidates = [each.candidate for each in found]
+        for each, cost in zip(
+            found, bench.answers[target].costs(candidates, whole=True), strict=True
+        ):
+            if isinstance(cost, Refused):
+                refused.append(f"{target} refuses the network {each.name}: {cost.reason}")
+            else:
+                taken.append(each)
+        rows += _rows(bench, target, taken)
+    # A network stands in several rows, and counts once for the noise.
+    trained = {each[0].tobytes(): each for row in rows for each in (row.rights, row.beside)}
     noise = seed_noise([[float(right.mean()) for right in each] for each in trained.values()])
     heads = ["network", "on", "cost", "accuracy", "width of Small: cost", "its accuracy"]
     heads += ["difference, points", "p, first seeds"]
     table = _markdown([heads, *(row.cells(noise) for row in rows)])
-    return (
-        f"{_head(bench, noise)}\n\n{table}\n\n{_crossed(rows, noise)}\n\n{_bundles(bench, found)}"
-    )
+    parts = [_head(bench, noise), table, *refused, _crossed(rows, noise), _bundles(bench, found)]
+    return "\n\n".join(parts)
 
 
 def _rows(bench: Bench, target: str, found: Sequence[Found]) -> list[Row]:
-    """Put all networks on a target, beside widths."""
+    """Put networks on a target that takes them, beside widths."""
+    if not found:
+        return []
     answers = bench.answers[target]
     family = width_family("small", SIDE)
-    costs = answers.costs([each.candidate for each in found], whole=True)
-    unit = next(key for key in _TIMES if key in costs[0])
+
+    def known_costs(candidates: Sequence[Candidate], *, whole: bool = False) -> list[Cost]:
+        return accepted(candidates, answers.costs(candidates, whole=whole))
 
     def ask(candidates: Sequence[Candidate]) -> list[float]:
-        return [cost[unit] for cost in answers.costs(candidates)]
+        return [cost[unit] for cost in known_costs(candidates)]
 
+    costs = known_costs([each.candidate for each in found], whole=True)
+    unit = next(key for key in _TIMES if key in costs[0])
     places = widths_beside(ask([each.candidate for each in found]), family, ask)
     widths = [place.above or place.below or 1.0 for place in places]
-    beside = answers.costs([family[width] for width in widths], whole=True)
+    beside = known_costs([family[width] for width in widths], whole=True)
     candidates = [*(each.candidate for each in found), *(family[width] for width in widths)]
     trainings = {each: bench.trained(each) for each in candidates}
     rights = iter(answers.train([one for group in trainings.values() for one in group]))
@@ -325,7 +352,7 @@ def _head(bench: Bench, noise: SeedNoise | None) -> str:
     return (
         f"{datetime.datetime.now(datetime.UTC).date().isoformat()}, {processor_name()}, mbv3c "
         f"{__version__}; `python -m benchmarks.search --write`. Fashion-MNIST at {SIDE} pixels; "
-        f"budget {BUDGET} of MobileNetV3-Small; int8 costs: cycles are vela's estimates, "
+        f"budget {scale.budget} of MobileNetV3-Small; int8 costs: cycles are vela's estimates, "
         f"instructions are counted on an emulated Cortex-A76. Each network, also the widths of "
         f"Small, is trained from scratch for {scale.final} steps of 128 from {scale.seeds} seeds, "
         f"and judged on 10,000 test images, by which nothing was chosen. The width is the "
@@ -353,7 +380,7 @@ def progress(step: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=cache_root() / "benchmark-search")
+    parser.add_argument("--folder", type=Path, help="what goes on after an interruption")
     parser.add_argument("--images", type=Path, help="other images than Fashion-MNIST")
     parser.add_argument("--jobs", type=int, default=0, help="how much at once")
     parser.add_argument("--quick", action="store_true", help="too short to show anything")
@@ -362,7 +389,9 @@ def main() -> int:
     try:
         source = given.images or fetch_demo(progress)
         scale = QUICK if given.quick else Scale()
-        body = measure(Bench(given.folder, source, given.jobs, scale))
+        name = "benchmark-search-quick" if given.quick else "benchmark-search"
+        folder = given.folder or cache_root() / name
+        body = measure(Bench(folder, source, given.jobs, scale))
     except Mbv3cError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from mbv3c.errors import ModelError
 from mbv3c.search.space import Candidate
 from mbv3c.search.statistics import Right
 
@@ -20,6 +21,17 @@ Cost = Mapping[str, float]
 Record = dict[str, Any]
 Key = tuple[str | int, ...]
 Question = TypeVar("Question")
+
+
+@dataclass(frozen=True)
+class Refused:
+    """In the place of a cost: the target does not take the network.
+
+    Attributes:
+        reason: why, in words.
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,10 @@ class Answers(Protocol):
     def judging(self) -> Part:
         """The images on which finalists are measured; those on which they were chosen flatter."""
 
-    def costs(self, candidates: Sequence[Candidate], *, whole: bool = False) -> list[Cost]:
-        """Return what networks take of each resource.
+    def costs(
+        self, candidates: Sequence[Candidate], *, whole: bool = False
+    ) -> list[Cost | Refused]:
+        """Return what networks take of each resource, or why the target refuses one.
 
         `whole` asks for each network as a whole, and does not add up what is known of its layers.
         """
@@ -87,11 +101,14 @@ class Journalled:
     def judging(self) -> Part:
         return self._answers.judging
 
-    def costs(self, candidates: Sequence[Candidate], *, whole: bool = False) -> list[Cost]:
+    def costs(
+        self, candidates: Sequence[Candidate], *, whole: bool = False
+    ) -> list[Cost | Refused]:
         event = "cost as a whole" if whole else "cost"
         asked: dict[Key, Candidate] = {(event, each.name): each for each in candidates}
-        answers = self._each(asked, lambda new: map(dict, self._answers.costs(new, whole=whole)))
-        return [answers[event, each.name] for each in candidates]
+        answers = self._each(asked, lambda new: map(_said, self._answers.costs(new, whole=whole)))
+        found = [answers[event, each.name] for each in candidates]
+        return [Refused(one["refused"]) if "refused" in one else one for one in found]
 
     def train(self, trainings: Sequence[Training]) -> list[Right]:
         asked = {("trained", *each.key): each for each in trainings}
@@ -117,6 +134,24 @@ class Journalled:
         new = {key: each for key, each in asked.items() if not self._journal.knows(*key)}
         found = iter(find(list(new.values())) if new else ())
         return {key: self._journal.once(*key, find=lambda: next(found)) for key in asked}
+
+
+def _said(cost: Cost | Refused) -> Record:
+    return {"refused": cost.reason} if isinstance(cost, Refused) else dict(cost)
+
+
+def accepted(candidates: Sequence[Candidate], costs: Sequence[Cost | Refused]) -> list[Cost]:
+    """Return the costs of networks without which nothing goes on.
+
+    Raises:
+        ModelError: the target refuses one of them.
+    """
+    found: list[Cost] = []
+    for candidate, cost in zip(candidates, costs, strict=True):
+        if isinstance(cost, Refused):
+            raise ModelError(f"network {candidate.name} is refused: {cost.reason}")
+        found.append(cost)
+    return found
 
 
 def pack(right: Right) -> Record:

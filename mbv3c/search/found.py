@@ -31,6 +31,7 @@ class Sampled:
 
     Attributes:
         asked: networks that the sampler asked for.
+        refused: those of them that the target does not take.
         over: those of them that do not meet the budget.
         again: those that meet it and were trained before.
         dropped: those that meet it and were more than were to be trained.
@@ -38,6 +39,7 @@ class Sampled:
     """
 
     asked: int
+    refused: int
     over: int
     again: int
     dropped: int

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
+from mbv3c.errors import ModelError
 from mbv3c.jobs.engine import Engine, run_jobs
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Result, Store
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
-from mbv3c.search.answers import Cost, Part, Record, Training
+from mbv3c.search.answers import Cost, Part, Record, Refused, Training
 from mbv3c.search.kinds import BUNDLE, MODEL, RIGHT, PackedImages, compile_job, train_job
 from mbv3c.search.space import Candidate
 from mbv3c.search.statistics import Right
 from mbv3c.target import Target
-from mbv3c.targets.costs import costs_of
+from mbv3c.targets.costs import costs_or_refusals
 from mbv3c.training.plan import TrainPlan
 
 
@@ -81,13 +82,17 @@ class JobAnswers:
     def judging(self) -> Part:
         return self._data.judging
 
-    def costs(self, candidates: Sequence[Candidate], *, whole: bool = False) -> list[Cost]:
+    def costs(
+        self, candidates: Sequence[Candidate], *, whole: bool = False
+    ) -> list[Cost | Refused]:
         device, classes = self._device, self._data.classes
         models = [each.build(classes) if whole else each.form(classes) for each in candidates]
-        found = costs_of(
-            models, device.target, device.precision, device.database, self._progress, whole=whole
-        )
-        return [dict(each.resources) for each in found]
+        place = device.target, device.precision, device.database
+        found = costs_or_refusals(models, *place, self._progress, whole=whole)
+        return [
+            Refused(str(each)) if isinstance(each, ModelError) else dict(each.resources)
+            for each in found
+        ]
 
     def train(self, trainings: Sequence[Training]) -> list[Right]:
         return [np.load(result.files[RIGHT]) for result in self._trained(trainings)]

@@ -25,8 +25,9 @@ _MORE_COLUMNS = ("memory", "weights")
 def search_lines(found: Found) -> Iterator[str]:
     """Yield what a search found, for people."""
     sampled, noise = found.sampled, found.noise
+    refused = f"{sampled.refused} are refused by the target, " if sampled.refused else ""
     yield (
-        f"{sampled.asked} networks asked for (of some 10^{found.space.decades:.0f}): "
+        f"{sampled.asked} networks asked for (of some 10^{found.space.decades:.0f}): {refused}"
         f"{sampled.over} do not meet {aim_text(found.aim)}, {sampled.trained} were trained"
     )
     yield ""

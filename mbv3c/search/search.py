@@ -14,7 +14,7 @@ import numpy as np
 from mbv3c.errors import Mbv3cError
 from mbv3c.progress import Progress
 from mbv3c.search.aim import Aim
-from mbv3c.search.answers import Answers, Cost, Journalled, Known, Training
+from mbv3c.search.answers import Answers, Cost, Journalled, Known, Refused, Training, accepted
 from mbv3c.search.found import Final, Found, Round, Row, Sampled
 from mbv3c.search.halving import Entry, paired_seeds, promoted
 from mbv3c.search.plan import SearchPlan
@@ -22,6 +22,9 @@ from mbv3c.search.sample import Asked, Sampler
 from mbv3c.search.space import Candidate, Space, width_family
 from mbv3c.search.statistics import rank_correlation, seed_noise
 from mbv3c.search.widths import Beside, widths_beside
+
+# A network that the target refuses is told to the sampler like one at twice the budget.
+_REFUSED_EXCESS = 1.0
 
 
 class SearchError(Mbv3cError):
@@ -77,7 +80,7 @@ class _Search:
         """Ask the sampler, leave out what costs too much, and train the others a little."""
         plan, sampler = self._plan, self._sampler()
         networks: dict[str, _Network] = {}
-        counts = dict.fromkeys(("asked", "over", "dropped", "again"), 0)
+        counts = dict.fromkeys(("asked", "refused", "over", "dropped", "again"), 0)
         nearest = float("inf")
         for batch in range(plan.batches):
             asked = sampler.ask(plan.asked)
@@ -89,6 +92,11 @@ class _Search:
             new: set[str] = set()
             for each, candidate, cost in zip(asked, candidates, costs, strict=True):
                 counts["asked"] += 1
+                if isinstance(cost, Refused):
+                    self._progress(f"{candidate.name} is refused: {cost.reason}")
+                    sampler.reject(each, _REFUSED_EXCESS)
+                    counts["refused"] += 1
+                    continue
                 excess = self._aim.excess(cost)
                 nearest = min(nearest, excess)
                 known = candidate.name in networks or candidate.name in new
@@ -114,10 +122,7 @@ class _Search:
                 reward = self._aim.reward(accuracy, network.cost)
                 sampler.tell(each, reward, accuracy, network.cost[self._aim.resource])
         if not networks:
-            raise SearchError(
-                f"none of {counts['asked']} networks met the budget; the nearest was off by "
-                f"{nearest:.0%} of it; choose another budget or variant"
-            )
+            raise SearchError(_nothing(counts, nearest))
         return networks, Sampled(trained=len(networks), **counts)
 
     def _sampler(self) -> Sampler:
@@ -187,8 +192,7 @@ class _Search:
 
     def judge(self, sampled: Sampled, rounds: Sequence[Round], left: Sequence[_Network]) -> Found:
         """Train what is left and the widths beside it long and alike, and compare them."""
-        costs = self._answers.costs([each.candidate for each in left], whole=True)
-        finalists = [replace(each, cost=cost) for each, cost in zip(left, costs, strict=True)]
+        finalists = self._whole(left)
         self._progress("which widths of MobileNetV3 cost as much as the finalists")
         families = {
             network.candidate.resolution: width_family(
@@ -204,8 +208,9 @@ class _Search:
             found = widths_beside(wanted, family, self._taken)
             beside |= {each.candidate.name: one for each, one in zip(of_side, found, strict=True)}
             needed = sorted({width for one in found for width in one.widths})
-            asked = self._answers.costs([family[width] for width in needed], whole=True)
-            for width, cost in zip(needed, asked, strict=True):
+            candidates = [family[width] for width in needed]
+            costs = accepted(candidates, self._answers.costs(candidates, whole=True))
+            for width, cost in zip(needed, costs, strict=True):
                 widths[side, width] = _Network(family[width], cost)
         finals = self._finals(finalists, widths)
         return Found(
@@ -219,8 +224,24 @@ class _Search:
             beside,
         )
 
+    def _whole(self, left: Sequence[_Network]) -> list[_Network]:
+        """Ask for networks as wholes, and leave out those that the target refuses."""
+        costs = self._answers.costs([each.candidate for each in left], whole=True)
+        taken: list[_Network] = []
+        for each, cost in zip(left, costs, strict=True):
+            if isinstance(cost, Refused):
+                self._progress(f"{each.candidate.name} is refused as a whole: {cost.reason}")
+            else:
+                taken.append(replace(each, cost=cost))
+        if not taken:
+            raise SearchError(
+                "the target refuses every finalist as a whole network, and the journal says why; "
+                "ask for more --finalists in another folder"
+            )
+        return taken
+
     def _taken(self, candidates: Sequence[Candidate]) -> list[float]:
-        costs = self._answers.costs(candidates)
+        costs = accepted(candidates, self._answers.costs(candidates))
         return [cost[self._aim.resource] for cost in costs]
 
     def _finals(
@@ -249,6 +270,19 @@ class _Search:
                 networks, trained, trainings, bundles, strict=True
             )
         ]
+
+
+def _nothing(counts: Mapping[str, int], nearest: float) -> str:
+    """Say that no network can be trained."""
+    if counts["refused"] == counts["asked"]:
+        return (
+            f"the target refuses all of {counts['asked']} networks, and the journal says why; "
+            "choose another target or variant"
+        )
+    return (
+        f"none of {counts['asked']} networks met the budget; the nearest was off by "
+        f"{nearest:.0%} of it; choose another budget or variant"
+    )
 
 
 def _candidate(network: _Network) -> Candidate:

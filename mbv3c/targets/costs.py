@@ -8,6 +8,7 @@ import onnx
 
 from mbv3c.costs.asking import Coster, answers
 from mbv3c.costs.types import NetworkCost
+from mbv3c.errors import ModelError
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.target import Target
@@ -46,6 +47,36 @@ def costs_of(
     """
     coster = _coster(target, precision)
     return answers(coster, models, database, progress, whole=whole)
+
+
+def costs_or_refusals(
+    models: Sequence[onnx.ModelProto],
+    target: Target,
+    precision: Precision,
+    database: Path,
+    progress: Progress,
+    *,
+    whole: bool = False,
+) -> list[NetworkCost | ModelError]:
+    """Return what networks cost as `costs_of` does, and in the place of a network's cost why not.
+
+    A batch in which a network is refused is halved until that one stands alone.
+
+    Raises:
+        UsageError: the device does not compute in the precision, or nothing here tells costs.
+        ToolError: what tells costs is not installed, or fails.
+        CostDatabaseError: the database cannot be read or written.
+    """
+    try:
+        return [*costs_of(models, target, precision, database, progress, whole=whole)]
+    except ModelError as error:
+        if len(models) == 1:
+            return [error]
+    found: list[NetworkCost | ModelError] = []
+    half = len(models) // 2
+    for part in (models[:half], models[half:]):
+        found += costs_or_refusals(part, target, precision, database, progress, whole=whole)
+    return found
 
 
 def time_resource(target: Target, precision: Precision) -> str:

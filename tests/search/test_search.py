@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mbv3c.search.aim import Aim
-from mbv3c.search.answers import Cost, Part, Record, Training
+from mbv3c.search.answers import Cost, Part, Record, Refused, Training
 from mbv3c.search.found import Found
 from mbv3c.search.halving import Halving
 from mbv3c.search.plan import SearchPlan
@@ -70,12 +70,15 @@ class Stub:
             raise KilledError
         self._left -= 1
 
-    def costs(self, candidates: Sequence[Candidate], *, whole: bool = False) -> list[Cost]:
+    def costs(
+        self, candidates: Sequence[Candidate], *, whole: bool = False
+    ) -> list[Cost | Refused]:
         self._spend()
         self.asked += [(each.name, whole) for each in candidates]
-        return [
-            {"cycles": cycles(each), "memory": 2048.0 * each.layers.stem} for each in candidates
-        ]
+        return [self._cost(each, whole) for each in candidates]
+
+    def _cost(self, candidate: Candidate, whole: bool) -> Cost | Refused:
+        return {"cycles": cycles(candidate), "memory": 2048.0 * candidate.layers.stem}
 
     def train(self, trainings: Sequence[Training]) -> list[Right]:
         self._spend()
@@ -252,3 +255,51 @@ def test_a_soft_target_is_one() -> None:
     result = search(SPACE, aim, replace(PLAN, batches=1), Stub(), Memory())
     assert any(row.cost["cycles"] > AIM.target for row in result.rounds[0].rows)
     assert all(row.cost["cycles"] <= 1.5 * AIM.target for row in result.rounds[0].rows)
+
+
+class Refusing(Stub):
+    """A target that does not take some networks."""
+
+    def __init__(self, refuses: Callable[[Candidate, bool], bool]) -> None:
+        super().__init__()
+        self._refuses = refuses
+
+    def _cost(self, candidate: Candidate, whole: bool) -> Cost | Refused:
+        if self._refuses(candidate, whole):
+            return Refused("it is too wide")
+        return super()._cost(candidate, whole)
+
+
+ONCE = replace(PLAN, batches=1)
+
+
+def _without_hidden(candidate: Candidate, _: bool) -> bool:
+    return not candidate.layers.hidden  # which no width is
+
+
+def test_refused_networks_are_left_out_and_stand_in_the_journal() -> None:
+    journal, said = Memory(), list[str]()
+    stub = Refusing(_without_hidden)
+    result = search(SPACE, AIM, ONCE, stub, journal, said.append)
+    refused = [line for line in journal.lines.values() if "it is too wide" in line]
+    assert result.sampled.refused == len(refused) > 0
+    assert sum("is refused: it is too wide" in text for text in said) == len(refused)
+    assert all(each.candidate.layers.hidden for each in stub.asked if isinstance(each, Training))
+    assert f"{len(refused)} are refused by the target" in "\n".join(search_lines(result))
+    again = search(SPACE, AIM, ONCE, Stub(left=0), Memory(journal.lines))
+    assert document(again) == document(result)
+
+    first = result.finalists[0].candidate
+
+    def refuses(candidate: Candidate, whole: bool) -> bool:
+        return _without_hidden(candidate, whole) or (whole and candidate == first)
+
+    fewer = search(SPACE, AIM, ONCE, Refusing(refuses), Memory())
+    assert [each.candidate for each in fewer.finalists] == [result.finalists[1].candidate]
+
+
+def test_where_everything_is_refused_the_search_says_so() -> None:
+    with pytest.raises(SearchError, match="the target refuses all of 12 networks"):
+        search(SPACE, AIM, ONCE, Refusing(lambda *_: True), Memory())
+    with pytest.raises(SearchError, match="refuses every finalist as a whole"):
+        search(SPACE, AIM, ONCE, Refusing(lambda _, whole: whole), Memory())

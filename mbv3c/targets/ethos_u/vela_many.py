@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbv3c.errors import ToolError
+from mbv3c.errors import ModelError
 from mbv3c.execution.processes import require
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.ethos_u import vela
@@ -27,7 +27,8 @@ def estimate_many(tosas: Sequence[bytes], target: NpuTarget, knobs: Knobs) -> li
 
     Raises:
         UsageError: a knob has a value that does not suit the device.
-        ToolError: vela failed on a network.
+        ModelError: vela does not take one of the networks.
+        ToolError: vela does not start, or does not end.
     """
     check_knobs(knobs, target)
     with scratch_folder("vela") as folder:
@@ -43,7 +44,7 @@ def estimate_many(tosas: Sequence[bytes], target: NpuTarget, knobs: Knobs) -> li
         )
         for place in places:
             if (said := place / _FAILED).exists():
-                raise ToolError(f"vela failed: {said.read_text()}")
+                raise ModelError(f"vela failed on the network: {said.read_text()}")
         return [vela.read_cost(place) for place in places]
 
 
