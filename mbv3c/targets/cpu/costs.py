@@ -11,8 +11,9 @@ from mbv3c.targets.cpu.cores import processor_of
 from mbv3c.targets.cpu.devices import CpuTarget
 from mbv3c.targets.cpu.kernels import CpuKernels, select
 from mbv3c.targets.cpu.select_integers import select_quantized
-from mbv3c.targets.library.costs import CountingCoster
+from mbv3c.targets.library.costs import CountingCoster, RunningCoster
 from mbv3c.targets.library.target import tvm_target
+from mbv3c.targets.library.timed_costs import TimingCoster
 
 _MOST_KERNELS = 4096  # that are kept in memory
 
@@ -47,8 +48,8 @@ for _method in (
     setattr(RememberedKernels, _method, _remembering(_method))
 
 
-class CpuCoster(CountingCoster):
-    """Counts instructions of kernels for CPUs."""
+class _CpuCoster(RunningCoster):
+    """Chooses kernels for CPUs."""
 
     def plan(self, graph: onnx.ModelProto) -> Plan:
         target = self.resolved
@@ -61,3 +62,11 @@ class CpuCoster(CountingCoster):
         return select(
             graph, processor, code, dtype, choices=self.choices, written=RememberedKernels
         )
+
+
+class CpuCounter(_CpuCoster, CountingCoster):
+    """Counts instructions of kernels on an emulated CPU."""
+
+
+class CpuTimer(_CpuCoster, TimingCoster):
+    """Times kernels on this machine's CPU."""
