@@ -12,6 +12,8 @@ from mbv3c.training.demo import DEMO_FETCH, demo_folder, fetch_demo
 from mbv3c.training.torch_package import TORCH_REMEDY, TORCH_VERSION, torch_package
 
 _DEMO = "demo"
+# Packages that only some commands need: what for, and the extra that brings them.
+_EXTRAS = {"optuna": ("search", "search"), "distributed": ("--cluster", "cluster")}
 
 
 def diagnose() -> list[Requirement]:
@@ -24,7 +26,7 @@ def diagnose() -> list[Requirement]:
     ]
     for wing in every_wing():
         parts += wing.doctor().diagnose()
-    return [*parts, _diagnose_torch(), _diagnose_demo()]
+    return [*parts, _diagnose_torch(), *map(_diagnose_extra, _EXTRAS), _diagnose_demo()]
 
 
 def fetch(name: str, progress: Progress) -> None:
@@ -66,10 +68,19 @@ def _diagnose_package(name: str, package: str) -> Requirement:
 def _diagnose_torch() -> Requirement:
     found = torch_package()
     if found is None:
-        return Requirement("torch", False, "missing", f"for train: {TORCH_REMEDY}", optional=True)
+        remedy = f"for train, adapt and search, extra [train]: {TORCH_REMEDY}"
+        return Requirement("torch", False, "missing", remedy, optional=True)
     ok = found.version.partition("+")[0] == TORCH_VERSION
     remedy = "" if ok else f"train is tested with torch {TORCH_VERSION}: {TORCH_REMEDY}"
     return Requirement("torch", ok, str(found), remedy, optional=True)
+
+
+def _diagnose_extra(package: str) -> Requirement:
+    version, (purpose, extra) = package_version(package), _EXTRAS[package]
+    if version is None:
+        remedy = f"for {purpose}: pip install 'mbv3c[{extra}]'"
+        return Requirement(package, False, "missing", remedy, optional=True)
+    return Requirement(package, True, f"{package} {version}", optional=True)
 
 
 def _diagnose_demo() -> Requirement:

@@ -9,7 +9,7 @@ The graph is one that was rewritten for compilation, with images of N, C, H, W.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,19 +17,10 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
 from mbv3c.graphs.count import tensor_shapes
+from mbv3c.graphs.groups import Groups
+from mbv3c.graphs.ties import Ties
 
-_CHANNELS, _IMAGE = 1, 4  # axis, rank
-_UNARY = frozenset(
-    {
-        *("Relu", "LeakyRelu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Softmax"),
-        *("Identity", "Dropout", "Cast", "Erf", "Sqrt", "Exp", "Abs", "Neg"),
-        *("GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool"),
-        *("QuantizeLinear", "DequantizeLinear"),
-    }
-)
-_BINARY = frozenset({"Add", "Sub", "Mul", "Div"})
-_FLAT = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
-_SCALES, _SIZES = 2, 3  # inputs of Resize
+_CHANNELS = 1  # axis
 
 Axis = tuple[str, int]  # of a stored tensor, by its name
 
@@ -59,162 +50,39 @@ def channel_groups(model: onnx.ModelProto) -> ChannelGroups:
     """Return which channel counts of a rewritten graph depend on one another.
 
     Raises:
-        UntiedError: an operator mixes channels in a way that is not known here.
+        UntiedError: an operator does to channels what is not known here, or they are not on the
+            second axis of some tensor, alone.
     """
-    reader = _Reader(model)
-    for node in model.graph.node:
-        reader.read(node)
-    return reader.groups()
+    ties = Ties(model)
+    if ties.lost:
+        raise UntiedError(ties.lost[0])
+    _tie_shared(ties.groups)
+    graph = model.graph
+    stored = {tensor.name for tensor in graph.initializer}
+    given = [value.name for value in graph.input if value.name not in stored]
+    numbers: dict[int, int] = {}
+    tensors: dict[str, int] = {}
+    for name in (*given, *(name for node in graph.node for name in node.output if name)):
+        view = ties.view(name)
+        if view is None or (view.axis, view.inner) != (_CHANNELS, 1):
+            raise UntiedError(f"the second axis of {name!r} is not its channels alone")
+        tensors[name] = numbers.setdefault(ties.groups.number(view.group), len(numbers))
+    axes: dict[Axis, int] = {}
+    for group, number in numbers.items():
+        found = ties.groups[group]
+        if found.extents:
+            raise UntiedError(f"{found.extents[0].tensor!r} says how many channels there are")
+        axes |= {(part.tensor, part.axis): number for part in found.parts}
+    counts = {number: ties.groups[group].channels for group, number in numbers.items()}
+    return ChannelGroups(tensors, axes, counts, frozenset(tensors[name] for name in given))
 
 
-class _Reader:
-    """Ties what goes together: tensors by their names, and axes of stored ones."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._model = model
-        self._shapes = tensor_shapes(model)
-        self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._parents: dict[Any, Any] = {}
-
-    def read(self, node: onnx.NodeProto) -> None:
-        x, y = node.input[0] if node.input else "", node.output[0]
-        if x in self._stored and node.op_type not in _BINARY:
-            self._refuse(node, "reads a stored tensor")
-        if node.op_type == "Conv":
-            self._convolution(node)
-        elif node.op_type == "Gemm":
-            self._product(node, transposed=_attribute(node, "transB", 0) == 1)
-        elif node.op_type == "MatMul":
-            self._product(node, transposed=False)
-        elif node.op_type == "BatchNormalization":
-            self._tie(x, y, *((name, 0) for name in node.input[1:]))
-        elif node.op_type in _BINARY:
-            self._binary(node)
-        elif node.op_type in _UNARY:
-            self._tie_unary(node)
-        elif node.op_type == "Resize":
-            if len(node.input) > _SIZES and node.input[_SIZES]:
-                self._refuse(node, "has sizes, and not factors")
-            self._tie(x, y)
-        elif node.op_type in _FLAT:
-            self._flat(node)
-        elif node.op_type == "ReduceMean":
-            before, after = self._shape(x), self._shape(y)
-            if after[:2] != before[:2]:
-                self._refuse(node, "takes a mean over channels")
-            self._tie(x, y)
-        else:
-            self._refuse(node, "is not known here")
-
-    def groups(self) -> ChannelGroups:
-        """Return what goes together, numbered in the order of the graph."""
-        graph = self._model.graph
-        numbers: dict[Any, int] = {}
-        counts: dict[int, int] = {}
-        tensors, axes = {}, {}
-        items: list[Any] = [value.name for value in graph.input if value.name not in self._stored]
-        items += [name for node in graph.node for name in node.output if name]
-        items += [item for item in self._parents if isinstance(item, tuple)]
-        for item in items:
-            number = numbers.setdefault(self._root(item), len(numbers))
-            if isinstance(item, tuple):
-                axes[item] = number
-                count = self._stored[item[0]].dims[item[1]]
-            else:
-                tensors[item] = number
-                shape = self._shape(item)
-                count = shape[_CHANNELS] if len(shape) > _CHANNELS else 1
-            if counts.setdefault(number, count) != count:
-                raise UntiedError(f"{item!r} has {count} channels, and others {counts[number]}")
-        given = [value.name for value in graph.input if value.name not in self._stored]
-        return ChannelGroups(tensors, axes, counts, frozenset(tensors[name] for name in given))
-
-    def _convolution(self, node: onnx.NodeProto) -> None:
-        x, weights, *bias = node.input
-        tensor = self._stored.get(weights)
-        if tensor is None or len(tensor.dims) != _IMAGE:
-            self._refuse(node, "has no stored weights of two axes")
-        groups, channels = _attribute(node, "group", 1), self._shape(x)[_CHANNELS]
-        y = node.output[0]
-        if groups == 1:
-            self._tie((weights, 1), x)
-            self._tie((weights, 0), y)
-        elif groups == channels == tensor.dims[0] and tensor.dims[1] == 1:
-            self._tie(x, y, (weights, 0))
-        else:
-            self._refuse(node, f"has {groups} groups")
-        self._tie(y, *((name, 0) for name in bias if name))
-
-    def _product(self, node: onnx.NodeProto, *, transposed: bool) -> None:
-        x, weights, *bias = node.input
-        tensor = self._stored.get(weights)
-        if tensor is None or len(tensor.dims) != 2 or len(self._shape(x)) != 2:
-            self._refuse(node, "is no product of vectors by stored weights")
-        if _attribute(node, "transA", 0):
-            self._refuse(node, "takes its input transposed")
-        self._tie((weights, 1 if transposed else 0), x)
-        self._tie((weights, 0 if transposed else 1), node.output[0])
-        for name in bias:
-            self._tie_stored(node, name, node.output[0])
-
-    def _binary(self, node: onnx.NodeProto) -> None:
-        y = node.output[0]
-        for name in node.input:
-            if name in self._stored:
-                self._tie_stored(node, name, y)
-            elif len(self._shape(name)) != len(self._shape(y)):
-                self._refuse(node, "has operands of several ranks")
-            elif self._shape(name)[_CHANNELS] == self._shape(y)[_CHANNELS]:
-                self._tie(name, y)
-            else:
-                self._refuse(node, "repeats one channel")
-
-    def _tie_stored(self, node: onnx.NodeProto, name: str, y: str) -> None:
-        """Tie the axis of a stored operand, if it has one number per channel."""
-        tensor, rank = self._stored.get(name), len(self._shape(y))
-        if tensor is None:
-            self._refuse(node, "reads a computed bias")
-        if prod(tensor.dims) == 1:
-            return
-        axis = len(tensor.dims) - rank + _CHANNELS
-        if axis < 0 or prod(tensor.dims) != tensor.dims[axis]:
-            self._refuse(node, "reads stored numbers that are not one per channel")
-        self._tie((name, axis), y)
-
-    def _tie_unary(self, node: onnx.NodeProto) -> None:
-        for name in node.input[1:]:
-            if name and (name not in self._stored or prod(self._stored[name].dims) > 1):
-                self._refuse(node, "reads more than one number beside its input")
-        if any(name for name in node.output[1:]):
-            self._refuse(node, "has several results")
-        self._tie(node.input[0], node.output[0])
-
-    def _flat(self, node: onnx.NodeProto) -> None:
-        before, after = self._shape(node.input[0]), self._shape(node.output[0])
-        shape = self._stored.get(node.input[1]) if node.op_type == "Reshape" else None
-        named = shape is not None and set(numpy_helper.to_array(shape).tolist()) - {0, 1, -1}
-        if len(after) < 2 or before[:2] != after[:2] or named or prod(before) != prod(before[:2]):
-            self._refuse(node, "moves numbers between channels and places")
-        self._tie(node.input[0], node.output[0])
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        if name not in self._shapes:
-            raise UntiedError(f"the shape of {name!r} is not known")
-        return self._shapes[name]
-
-    def _refuse(self, node: onnx.NodeProto, why: str) -> NoReturn:
-        raise UntiedError(f"{node.op_type} ({node.name or node.output[0]}) {why}")
-
-    def _tie(self, *items: Any) -> None:
-        first, *others = (self._root(item) for item in items)
-        for other in others:
-            self._parents[other] = first
-
-    def _root(self, item: Any) -> Any:
-        parent = self._parents.setdefault(item, item)
-        if parent != item:
-            parent = self._parents[item] = self._root(parent)
-        return parent
+def _tie_shared(groups: Groups) -> None:
+    """Make one of groups for which one stored tensor has entries on one axis."""
+    holders: dict[Axis, int] = {}
+    for number, group in list(groups.items()):
+        for part in group.parts:
+            groups.tie(holders.setdefault((part.tensor, part.axis), number), number)
 
 
 def distinct_counts(groups: ChannelGroups, taken: Iterable[int], grain: int = 8) -> dict[int, int]:
@@ -322,8 +190,3 @@ def _stored(name: str, shape: Sequence[int], dtype: Any) -> NDArray[Any]:
     vector = len(shape) < 2
     scale = 0.1 if vector else np.sqrt(2 / max(1, prod(shape[1:])))
     return (scale * drawn_weights(name, shape)).astype(dtype)
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    values = (helper.get_attribute_value(a) for a in node.attribute if a.name == name)
-    return next(values, default)

@@ -9,9 +9,9 @@ from typing import Literal
 
 import onnx
 
-from mbv3c.search.groups import Group, Layer
-from mbv3c.search.separate import label
-from mbv3c.search.ties import Ties
+from mbv3c.graphs.groups import Group, Layer
+from mbv3c.graphs.ties import Ties, label
+from mbv3c.search.separate import separated
 
 Kind = Literal["stem", "expansion", "bottleneck", "tail", "hidden", "layer"]
 
@@ -82,7 +82,7 @@ class Channels:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.ties = Ties(model)
+        self.ties = Ties(separated(model))
         groups = self.ties.groups
         self.written: dict[int, list[Layer]] = {number: [] for number, _ in groups.items()}
         self.read: dict[int, list[Layer]] = {number: [] for number, _ in groups.items()}

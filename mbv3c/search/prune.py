@@ -8,8 +8,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from mbv3c.graphs.groups import Part
 from mbv3c.search.channels import Channels, Site
-from mbv3c.search.groups import Part
 
 Array = NDArray[np.float64]
 

@@ -5,6 +5,7 @@ from math import prod
 import onnx
 
 from mbv3c.errors import ModelError
+from mbv3c.graphs.ties import label
 from mbv3c.passes.lift_constants import lift_constants
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -55,8 +56,3 @@ def _free(name: str, taken: set[str]) -> str:
         number += 1
     taken.add(f"{name}.{number}")
     return f"{name}.{number}"
-
-
-def label(node: onnx.NodeProto) -> str:
-    """Return a node's name, or that of its output if it has none."""
-    return node.name or node.output[0]

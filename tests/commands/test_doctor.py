@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mbv3c import doctor
 from tests.command_line import document, mbv3c
 
 
@@ -24,7 +25,20 @@ def test_doctor_names_what_only_some_targets_need(emulator_kit: object) -> None:
     assert done.returncode == 0
     assert "absent   npu tools" in done.stdout
     assert "ok       torch            torch 2.13.0" in done.stdout
+    assert "ok       optuna           optuna 5.0.0" in done.stdout
+    assert "ok       distributed      distributed 2026.8.0" in done.stdout
     assert "pip install 'mbv3c[npu]'" in done.stdout
+
+
+def test_extras_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "package_version", lambda package: None)
+    monkeypatch.setattr(doctor, "torch_package", lambda: None)
+    parts = [doctor._diagnose_torch(), *map(doctor._diagnose_extra, doctor._EXTRAS)]
+    assert not any(part.ok for part in parts) and all(part.optional for part in parts)
+    torch, optuna, dask = (part.remedy for part in parts)
+    assert torch.startswith("for train, adapt and search, extra [train]: pip install torch==")
+    assert optuna == "for search: pip install 'mbv3c[search]'"
+    assert dask == "for --cluster: pip install 'mbv3c[cluster]'"
 
 
 @pytest.mark.parametrize(("fetched", "status"), [("cycles", 0), ("all", 1)])

@@ -67,10 +67,10 @@ def test_numbers_are_repeated_or_cut() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("y = Concat <axis=1> (x, x)", "is not known here"),
+        ("y = Concat <axis=1> (x, x)", "mixes its channels"),
         ("y = Conv <group=2> (x, w)", "has 2 groups"),
-        ("y = Transpose <perm=[0,2,3,1]> (x)", "is not known here"),
-        ("y = Flatten (x)", "moves numbers between channels and places"),
+        ("y = Transpose <perm=[0,2,3,1]> (x)", "second axis of 'y' is not its channels alone"),
+        ("y = Flatten (x)", "second axis of 'y' is not its channels alone"),
     ],
 )
 def test_refuses_what_it_does_not_know(text: str, reason: str) -> None:

@@ -60,7 +60,7 @@ from mbv3c.targets.cpu.artifact import (
     read_artifact,
 )
 from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, processor_of
-from mbv3c.targets.cpu.costs import CpuCoster, emulated
+from mbv3c.targets.cpu.costs import CpuCounter, CpuTimer
 from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, MOST_CORES, WING, CpuTarget
 from mbv3c.targets.cpu.drawing import draw_integers
 from mbv3c.targets.cpu.in_integers import computed_in_integers
@@ -364,7 +364,8 @@ class CpuBackend(LibraryBackend):
         return self._timed(target) if name == "local" else self._counted(target, name)
 
     def coster(self, target: Target, precision: Precision) -> Coster:
-        return CpuCoster(self, emulated(_cpu(target)), precision)
+        cpu = _cpu(target)
+        return (CpuCounter if cpu.emulated_as else CpuTimer)(self, cpu, precision)
 
     def _timed(self, target: LibraryTarget) -> NetworkMeter:
         if resolve(target).arch != native_arch():

@@ -5,15 +5,15 @@ from typing import Any, ClassVar
 
 import onnx
 
-from mbv3c.errors import UsageError
 from mbv3c.lowering.plan import Kernel, Plan
 from mbv3c.lowering.qdq import read_pairs
 from mbv3c.targets.cpu.cores import processor_of
 from mbv3c.targets.cpu.devices import CpuTarget
 from mbv3c.targets.cpu.kernels import CpuKernels, select
 from mbv3c.targets.cpu.select_integers import select_quantized
-from mbv3c.targets.library.costs import CountingCoster
+from mbv3c.targets.library.costs import CountingCoster, RunningCoster
 from mbv3c.targets.library.target import tvm_target
+from mbv3c.targets.library.timed_costs import TimingCoster
 
 _MOST_KERNELS = 4096  # that are kept in memory
 
@@ -48,22 +48,8 @@ for _method in (
     setattr(RememberedKernels, _method, _remembering(_method))
 
 
-def emulated(target: CpuTarget) -> CpuTarget:
-    """Return a target whose instructions can be counted.
-
-    Raises:
-        UsageError: nothing here emulates it.
-    """
-    if not target.emulated_as:
-        raise UsageError(
-            f"nothing here emulates {target.name}, so that costs of its layers are not known; "
-            "`mbv3c bench --profile` times the kernels of a bundle"
-        )
-    return target
-
-
-class CpuCoster(CountingCoster):
-    """Counts instructions of kernels for CPUs."""
+class _CpuCoster(RunningCoster):
+    """Chooses kernels for CPUs."""
 
     def plan(self, graph: onnx.ModelProto) -> Plan:
         target = self.resolved
@@ -76,3 +62,11 @@ class CpuCoster(CountingCoster):
         return select(
             graph, processor, code, dtype, choices=self.choices, written=RememberedKernels
         )
+
+
+class CpuCounter(_CpuCoster, CountingCoster):
+    """Counts instructions of kernels on an emulated CPU."""
+
+
+class CpuTimer(_CpuCoster, TimingCoster):
+    """Times kernels on this machine's CPU."""

@@ -1,4 +1,4 @@
-"""What networks cost as libraries: executed instructions of every kernel, on an emulated core.
+"""What networks cost as libraries, kernel by kernel: executed instructions on an emulated core.
 
 A kernel of one key executes equal numbers of instructions in every network, so a network costs the
 sum of its kernels, and what TVM's runtime executes around them. What no table knows yet is built
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -31,9 +32,10 @@ from mbv3c.costs.types import (
     Kind,
     LayerCost,
     NetworkCost,
+    added,
 )
 from mbv3c.errors import ToolError
-from mbv3c.execution.emulator.counting import count_kernels
+from mbv3c.execution.emulator.counting import Count, count_kernels
 from mbv3c.feeds import as_feed, save_feed
 from mbv3c.graphs.channel_groups import UntiedError, fitted
 from mbv3c.job import Job
@@ -172,12 +174,8 @@ class LibraryCoster(ABC):
         self, question: Question, plan: Plan, layers: Sequence[LayerCost], *, whole: bool
     ) -> NetworkCost:
         """Return the cost of a network from those of its layers."""
-        times = {name: 0.0 for layer in layers for name in layer.resources}
-        for layer in layers:
-            for name, cost in layer.resources.items():
-                times[name] += cost
         resources = {
-            **times,
+            **added(layers),
             PARAMETERS: float(question.counts.params),
             MULTIPLY_ADDS: float(question.counts.madds),
             WEIGHTS: float(sum(step.constant_bytes for step in plan.steps)),
@@ -232,7 +230,78 @@ class LibraryCoster(ABC):
 
 
 @dataclass
-class CountingCoster(LibraryCoster):
+class RunningCoster(LibraryCoster):
+    """Builds libraries and has them run."""
+
+    digits: int = field(default=0, init=False)  # behind the point, of what is around kernels
+
+    @abstractmethod
+    def of_kernels(self, folder: Path, calls: Sequence[str]) -> list[float]:
+        """Return what each call of a library costs.
+
+        Args:
+            folder: a folder with the library and an input, laid out as a bundle.
+            calls: the name of the kernel of every call that is asked for, in order.
+        """
+
+    @abstractmethod
+    def of_network(self, folder: Path, calls: Sequence[str]) -> tuple[list[float], float]:
+        """Return what each call of a network's kernels costs, and all that is no kernel."""
+
+    def measure(self, steps: Mapping[str, Step]) -> dict[str, dict[str, float]]:
+        kernels = self.backend.kernels(self.target)
+        with scratch_folder("costs") as place:
+            folder = place / "kernels"
+            names = write_steps(list(steps.values()), kernels, folder)
+            costs = self.of_kernels(folder, names)
+        return {key: {self.time: cost} for key, cost in zip(steps, costs, strict=True)}
+
+    def around(self, plan: Plan, table: CostTable) -> dict[str, float]:
+        if AROUND not in table.kernels:
+            copy = self.backend.kernels(self.target).elementwise(_COPY)
+            found = around(copy, lambda small: self._outside(assembled(small)))
+            table.add(kernels={AROUND: asdict(found)})
+        return {self.time: round(Around(**table.kernels[AROUND]).of(plan), self.digits)}
+
+    def ask_whole(
+        self, models: Sequence[onnx.ModelProto], progress: Progress
+    ) -> list[NetworkCost]:
+        made = []
+        for number, model in enumerate(models, 1):
+            progress(f"building and measuring network {number} of {len(models)}")
+            graph = self.quantized(self._rewrite(model))
+            lowered = assembled(self.plan(graph))
+            made.append(self._measured(Question(model), graph, lowered))
+        return made
+
+    def _measured(
+        self, question: Question, graph: onnx.ModelProto, lowered: Lowered
+    ) -> NetworkCost:
+        plan = lowered.plan
+        inside, outside = self._costs(lowered)
+        steps = zip(keys_of(plan, graph), plan.steps, inside, strict=True)
+        layers = [LayerCost(key, step.nodes, 1, {self.time: cost}) for key, step, cost in steps]
+        layers.append(LayerCost(OUTSIDE, (), 1, {self.time: outside}))
+        return self.network(question, plan, layers, whole=True)
+
+    def _outside(self, lowered: Lowered) -> float:
+        return self._costs(lowered)[1]
+
+    def _costs(self, lowered: Lowered) -> tuple[list[float], float]:
+        plan = lowered.plan
+        with scratch_folder("costs") as place:
+            folder = place / "network"
+            golden = folder / bundles.GOLDEN_INPUT
+            golden.parent.mkdir(parents=True)
+            inputs = zip(plan.inputs, plan.input_shapes, strict=True)
+            zeros = [np.zeros(shape, plan.values[name].dtype) for name, shape in inputs]
+            save_feed(golden, as_feed(zeros))
+            self.backend.kernels(self.target).build(lowered.module, folder / bundles.LIBRARY)
+            return self.of_network(folder, lowered.kernels)
+
+
+@dataclass
+class CountingCoster(RunningCoster):
     """Counts executed instructions on an emulated core."""
 
     @cached_property
@@ -245,78 +314,28 @@ class CountingCoster(LibraryCoster):
     def check(self) -> None:
         assert self.meter is not None
 
-    def measure(self, steps: Mapping[str, Step]) -> dict[str, dict[str, float]]:
-        kernels = self.backend.kernels(self.target)
-        with scratch_folder("costs") as place:
-            folder = place / "kernels"
-            names = write_steps(list(steps.values()), kernels, folder)
-            meter = self.meter
-            counted = count_kernels(meter.kit, meter.cpu, folder, folder / "y.npy")
-            counts = meter.costs(counted, folder, INSTRUCTIONS)
-        calls = Counter(names)
-        return {
-            key: {INSTRUCTIONS: counts[name] / calls[name]}
-            for key, name in zip(steps, names, strict=True)
-        }
+    def of_kernels(self, folder: Path, calls: Sequence[str]) -> list[float]:
+        counted = count_kernels(self.meter.kit, self.meter.cpu, folder, folder / "y.npy")
+        return self._by_call(counted, folder, calls)[0]
 
-    def around(self, plan: Plan, table: CostTable) -> dict[str, float]:
-        if AROUND not in table.kernels:
-            copy = self.backend.kernels(self.target).elementwise(_COPY)
-            found = around(copy, lambda small: self._outside(assembled(small)))
-            table.add(kernels={AROUND: asdict(found)})
-        return {INSTRUCTIONS: round(Around(**table.kernels[AROUND]).of(plan))}
-
-    def ask_whole(
-        self, models: Sequence[onnx.ModelProto], progress: Progress
-    ) -> list[NetworkCost]:
-        made = []
-        for number, model in enumerate(models, 1):
-            progress(f"building and counting network {number} of {len(models)}")
-            graph = self.quantized(self._rewrite(model))
-            lowered = assembled(self.plan(graph))
-            made.append(self._counted(Question(model), graph, lowered))
-        return made
-
-    def _counted(
-        self, question: Question, graph: onnx.ModelProto, lowered: Lowered
-    ) -> NetworkCost:
-        plan = lowered.plan
-        inside, outside = self._counts(lowered)
-        steps = zip(keys_of(plan, graph), plan.steps, lowered.kernels, strict=True)
-        layers = [
-            LayerCost(key, step.nodes, 1, {INSTRUCTIONS: inside[name]})
-            for key, step, name in steps
-        ]
-        layers.append(LayerCost(OUTSIDE, (), 1, {INSTRUCTIONS: outside}))
-        return self.network(question, plan, layers, whole=True)
-
-    def _outside(self, lowered: Lowered) -> float:
-        return self._counts(lowered)[1]
-
-    def _counts(self, lowered: Lowered) -> tuple[dict[str, float], float]:
-        """Return the instructions of a call of each kernel, and of all that is no kernel."""
-        plan, meter = lowered.plan, self.meter
-        with scratch_folder("costs") as place:
-            folder = place / "network"
-            golden = folder / bundles.GOLDEN_INPUT
-            golden.parent.mkdir(parents=True)
-            inputs = zip(plan.inputs, plan.input_shapes, strict=True)
-            zeros = [np.zeros(shape, plan.values[name].dtype) for name, shape in inputs]
-            save_feed(golden, as_feed(zeros))
-            self.backend.kernels(self.target).build(lowered.module, folder / bundles.LIBRARY)
-            output = folder / "y.npy"
-            counted = count_kernels(meter.kit, meter.cpu, folder, output, times=_SETTLED)
-            before, last = counted.regions[-2:]
-            if abs(last - before) > _SPREAD * last:
-                raise ToolError(
-                    f"two inferences executed {before:,} and {last:,} instructions, which should "
-                    "be nearly equal: please report this"
-                )
-            counts = meter.costs(counted, folder, INSTRUCTIONS)
-        calls = Counter(lowered.kernels)
-        inside = sum(counts[name] for name in calls)
-        each = {name: counts[name] / count for name, count in calls.items()}
+    def of_network(self, folder: Path, calls: Sequence[str]) -> tuple[list[float], float]:
+        meter, output = self.meter, folder / "y.npy"
+        counted = count_kernels(meter.kit, meter.cpu, folder, output, times=_SETTLED)
+        before, last = counted.regions[-2:]
+        if abs(last - before) > _SPREAD * last:
+            raise ToolError(
+                f"two inferences executed {before:,} and {last:,} instructions, which should "
+                "be nearly equal: please report this"
+            )
+        each, inside = self._by_call(counted, folder, calls)
         return each, float(counted.instructions - inside)
+
+    def _by_call(
+        self, counted: Count, folder: Path, calls: Sequence[str]
+    ) -> tuple[list[float], int]:
+        """Return the instructions of each call, and of all kernels that are called."""
+        counts, times = self.meter.costs(counted, folder, INSTRUCTIONS), Counter(calls)
+        return [counts[name] / times[name] for name in calls], sum(counts[name] for name in times)
 
 
 def keys_of(plan: Plan, graph: onnx.ModelProto) -> Iterator[str]:

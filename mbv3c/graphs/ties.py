@@ -1,9 +1,11 @@
-"""Read off an ONNX graph which channels are cut together.
+"""Read off an ONNX graph which channels belong together.
 
 A dense Conv or Gemm reads one group and writes another. Whatever works on each channel by itself
 (depthwise convolutions, BatchNormalization, activations, pools, sums and products of maps, the
 gate of squeeze-and-excite) ties its inputs and outputs together. A node that does neither locks
-the groups that it touches: their channels stay, and the reason is kept.
+the groups that it touches: their channels stay, and the reason is kept. So do the channels of
+inputs, of outputs, of weights that layers share, and what a Softmax compares; these are followed
+all the same, and a graph in which nothing else is locked can be given other counts.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +16,8 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference
 
 from mbv3c.graphs.count import tensors_read
+from mbv3c.graphs.groups import Extent, Groups, Layer, Part, View
 from mbv3c.graphs.load import static_shape
-from mbv3c.search.groups import Extent, Groups, Layer, Part, View
-from mbv3c.search.separate import label, separated
 
 _ELEMENTWISE = {
     *("Relu", "Clip", "HardSigmoid", "HardSwish", "Sigmoid", "LeakyRelu", "Elu", "Selu", "Celu"),
@@ -38,23 +39,23 @@ class Ties:
     """The groups of a graph.
 
     Attributes:
-        model: the model as `separated` returns it, to which all names and positions belong.
+        model: the model, to which all names and positions belong.
         groups: its groups.
         layers: its dense layers, in graph order.
-
-    Raises:
-        ModelError: the model is quantized.
+        lost: why channels were not followed through nodes, node by node.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = separated(model)
-        self.groups, self.layers = Groups(), list[Layer]()
+        self.model = model
+        self.groups, self.layers, self.lost = Groups(), list[Layer](), list[str]()
         self._shapes = _fixed_shapes(self.model)
         graph = self.model.graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._views: dict[str, View] = {}
         self._shared = _shared_weights(graph)
         for value in graph.input:
+            if value.name in self._constants:
+                continue
             self._begin(value.name, f"it is the model's input {value.name!r}")
         for position, node in enumerate(graph.node):
             self._read(position, node)
@@ -66,11 +67,10 @@ class Ties:
         inner = any(a.HasField("g") or a.graphs for a in node.attribute)
         try:
             if rule is None or inner:
-                raise _LockedError(
-                    f"{node.op_type} {label(node)} mixes its channels, or may do so"
-                )
+                raise _LockedError(_mixes(node))
             rule(self, position, node)
         except _LockedError as locked:
+            self.lost.append(str(locked))
             names = tensors_read(node) if inner else node.input
             for name in names:
                 self._lock(name, str(locked))
@@ -93,6 +93,10 @@ class Ties:
         if view is not None:
             group = self.groups[view.group]
             group.locked = group.locked or reason
+
+    def view(self, name: str) -> View | None:
+        """Return where the channels of a computed tensor are; None if that is not known."""
+        return self._views.get(name)
 
     def _view(self, name: str) -> View:
         view = self._views.get(name)
@@ -142,14 +146,12 @@ class Ties:
         tensor = self._constants.get(weight)
         if tensor is None:
             raise _LockedError(f"the weight of {label(node)} is computed")
-        if weight in self._shared:
-            raise _LockedError(f"the weight {weight!r} belongs to several layers")
         channels = tensor.dims[written]
         bias = node.input[2] if len(node.input) > 2 else ""
         dims: Sequence[int] = self._constants[bias].dims if bias in self._constants else ()
         if bias and bias not in self._constants:
             raise _LockedError(f"the bias of {label(node)} is computed")
-        y = self.groups.new(channels)
+        y = self.groups.new(channels, self._lock_shared(x, weight))
         if dims and dims[-1] == channels:
             self._follow(y, bias, len(dims) - 1)
         part = Part(weight, read, x.inner)
@@ -171,10 +173,17 @@ class Ties:
             raise _LockedError(
                 f"{label(node)} has {groups} groups and is not depthwise with one filter a channel"
             )
-        if weight in self._shared:
-            raise _LockedError(f"the weight {weight!r} belongs to several layers")
+        self._lock_shared(x, weight)
         self._per_channel(node, x)
         self.groups[x.group].depthwise.append(position)
+
+    def _lock_shared(self, x: View, weight: str) -> str:
+        """Lock what a layer reads whose weight others read, too; return why, or nothing."""
+        if weight not in self._shared:
+            return ""
+        reason, group = f"the weight {weight!r} belongs to several layers", self.groups[x.group]
+        group.locked = group.locked or reason
+        return reason
 
     def _transposed(self, position: int, node: onnx.NodeProto) -> None:
         if _attribute(node, "group", 1) != 1:
@@ -208,6 +217,11 @@ class Ties:
         x = self._view(node.input[0])
         self.groups[x.group].nonlinear |= node.op_type in _ELEMENTWISE
         self._views[node.output[0]] = x
+
+    def _softmax(self, position: int, node: onnx.NodeProto) -> None:
+        """Read what compares channels, and leaves them where they are."""
+        self._views[node.output[0]] = self._view(node.input[0])
+        self._lock(node.input[0], _mixes(node))
 
     def _joining(self, position: int, node: onnx.NodeProto) -> None:
         """Read a sum, a product or the like of maps and constants, which broadcast."""
@@ -319,6 +333,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(_JOINING, Ties._joining),
     **dict.fromkeys(_POOLS, Ties._pool),
     **dict.fromkeys(_REDUCTIONS, Ties._reduction),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), Ties._softmax),
     "Conv": Ties._conv,
     "ConvTranspose": Ties._transposed,
     "Gemm": Ties._gemm,
@@ -333,6 +348,15 @@ _RULES: dict[str, Rule] = {
     "Unsqueeze": Ties._unsqueeze,
     "Transpose": Ties._transpose,
 }
+
+
+def label(node: onnx.NodeProto) -> str:
+    """Return a node's name, or that of its output if it has none."""
+    return node.name or node.output[0]
+
+
+def _mixes(node: onnx.NodeProto) -> str:
+    return f"{node.op_type} {label(node)} mixes its channels, or may do so"
 
 
 def _fixed_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

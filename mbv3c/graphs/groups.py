@@ -1,4 +1,4 @@
-"""Groups of channels of a graph that are cut together, and what is cut with them."""
+"""Groups of channels of a graph that belong together, and what has entries for them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ class Layer:
 
 @dataclass
 class Group:
-    """Channels that are cut together.
+    """Channels that belong together.
 
     Attributes:
         channels: how many there are.
