@@ -16,7 +16,21 @@ from mbv3c.bundle import Bundle
 from mbv3c.ends.ends import Ends, Frame, Outputs
 from mbv3c.execution.device.place import Place
 from mbv3c.feeds import Feed
-from mbv3c.finding import Trained, sweep, train
+from mbv3c.finding import (
+    AdaptSpec,
+    Finishing,
+    Halving,
+    Images,
+    SearchPlan,
+    SearchSpec,
+    Space,
+    Trained,
+    adapt,
+    cost_of,
+    search_networks,
+    sweep,
+    train,
+)
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.graphs.load import load_model
@@ -47,13 +61,17 @@ from mbv3c.trust import Trust, TrustError, read_signer
 from mbv3c.tuning.request import TuneRequest, Tuning
 
 __all__ = [
+    "AdaptSpec",
     "BenchRequest",
     "Bundle",
     "Compiled",
     "Ends",
+    "Finishing",
     "Frame",
     "GateRequest",
     "GateResult",
+    "Halving",
+    "Images",
     "InputsRequest",
     "Job",
     "JobSpec",
@@ -62,15 +80,20 @@ __all__ = [
     "Place",
     "Precision",
     "QuantizeOptions",
+    "SearchPlan",
+    "SearchSpec",
+    "Space",
     "Target",
     "TrainPlan",
     "Trained",
     "TrustError",
     "TuneRequest",
+    "adapt",
     "bench",
     "bench_shapes",
     "build",
     "compile",
+    "cost_of",
     "find_precision",
     "find_target",
     "job_of",
@@ -79,6 +102,7 @@ __all__ = [
     "optimize",
     "quantize",
     "run",
+    "search_networks",
     "sweep",
     "train",
     "tune",

@@ -19,7 +19,7 @@ from mbv3c.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from mbv3c.search.adapt_run import AdaptRequest
+    from mbv3c.search.specs import AdaptSpec
 
 # Of the short training of each proposal, and of the last one.
 training_options = all_of(
@@ -126,7 +126,8 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
     if plot is not None:
         check_figure(plot, force=force)
     progress = Progress()
-    request = _request(output, given)
+    folder = given["journal"] or output.with_suffix(".adapt")
+    request = _spec(given).request(folder)
     if given["cluster"] is None:
         require_torch()
     loaded = load_given(model, given["input_shape"])
@@ -153,50 +154,31 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
         click.get_current_context().exit(EXIT_FAILED)
 
 
-def _request(output: Path, given: dict[str, Any]) -> "AdaptRequest":
+def _spec(given: dict[str, Any]) -> "AdaptSpec":
     """Read what was given, apart from files to write.
 
     Raises:
         UsageError: an option makes no sense.
     """
-    from mbv3c.execution.cache import cache_root
-    from mbv3c.precision import find_precision
-    from mbv3c.search.adapt_run import AdaptRequest, Finishing
-    from mbv3c.search.adapted import AdaptPlan
-    from mbv3c.search.budget import parse_budgets
+    from mbv3c.search.adapt_run import Finishing
     from mbv3c.search.grid import Images
-    from mbv3c.targets import backend_of, find_target
+    from mbv3c.search.specs import AdaptSpec
     from mbv3c.training.plan import TrainPlan
 
-    target = find_target(given["target"])
-    backend = backend_of(target)
-    precision = backend.wing.precisions[0]
-    if given["precision"] is not None:
-        precision = find_precision(given["precision"])
-    backend.check_precision(target, precision)
-    augment = tuple(filter(None, (given["augment"] or "").split(",")))
     tune = TrainPlan(
         given["tune_steps"],
         given["batch"],
         given["tune_rate"],
-        augment=augment,
+        augment=tuple(filter(None, (given["augment"] or "").split(","))),
         seed=given["seed"],
         fresh=False,
     )
-    plan = AdaptPlan(
-        parse_budgets(given["budgets"]),
-        given["saving"],
-        given["decay"],
-        kept=given["kept"],
-    )
-    return AdaptRequest(
-        target,
-        precision,
-        Images(*(given[name] for name in ("images", "labels", "validation", "test", "limit"))),
-        plan,
-        tune,
-        Finishing(given["finish"], given["finish_steps"], given["finish_rate"]),
-        given["database"] or cache_root() / "costs",
-        given["journal"] or output.with_suffix(".adapt"),
-        given["grain"],
+    return AdaptSpec(
+        images=Images(
+            *(given[name] for name in ("images", "labels", "validation", "test", "limit"))
+        ),
+        tune=tune,
+        finish=Finishing(given["finish"], given["finish_steps"], given["finish_rate"]),
+        **taken(given, "target", "precision", "budgets", "saving", "decay", "kept"),
+        **taken(given, "grain", "database"),
     )

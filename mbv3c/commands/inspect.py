@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from mbv3c.commands.inspect_costs import check_options, cost_report
 from mbv3c.commands.options import (
     PATH,
     Progress,
@@ -43,7 +42,7 @@ def inspect(
 
     Of a bundle: its kernels, its weights and where its activations lie.
     """
-    check_options(cost, precision, costs)
+    _check_options(cost, precision, costs)
     if model.is_dir():
         if cost is not None or any(value is not None for value in given.values()):
             raise UsageError(
@@ -61,6 +60,7 @@ def inspect(
     from mbv3c.graphs.recognition import recognize
     from mbv3c.passes import run_pipeline
     from mbv3c.passes.simplify import simplify
+    from mbv3c.search.cost_report import cost_report
 
     loaded = load_given(model, **given)
     inspected = count.inspect(loaded, simplify(loaded)[0])
@@ -116,3 +116,15 @@ def inspect(
     for report in reports:
         for refusal in report.refused:
             echo(f"{report.name} would refuse {refusal.node}: {refusal.reason}")
+
+
+def _check_options(cost: str | None, precision: str | None, folder: Path | None) -> None:
+    """Make sure that nothing is asked of costs that are not asked for.
+
+    Raises:
+        UsageError: an option makes no sense without --cost.
+    """
+    given = {"--precision": precision, "--costs": folder}
+    extra = [name for name, value in given.items() if value is not None]
+    if cost is None and extra:
+        raise UsageError(f"{' and '.join(extra)} is for --cost TARGET: give that, too")

@@ -109,37 +109,26 @@ def search(
 
     Interrupt it whenever you like: what was found is kept, and the same command goes on.
     """
-    from mbv3c.costs.database import folder_of
-    from mbv3c.execution.cache import cache_root
-    from mbv3c.precision import find_precision
-    from mbv3c.search.budget import parse_budgets
     from mbv3c.search.grid import Images
-    from mbv3c.search.job_answers import Device
     from mbv3c.search.report import search_lines
-    from mbv3c.search.request import SearchRequest, document, run_search
+    from mbv3c.search.request import document, run_search
     from mbv3c.search.space import Space
-    from mbv3c.targets import backend_of, find_target
+    from mbv3c.search.specs import SearchSpec
 
-    found_target = find_target(target)
-    found_precision = (
-        find_precision(precision)
-        if precision is not None
-        else backend_of(found_target).wing.precisions[0]
-    )
-    device = Device(found_target, found_precision, folder_of(given.pop("costs"), cache_root()))
     names = ("labels", "validation", "test", "limit")
-    request = SearchRequest(
-        device,
+    request = SearchSpec(
+        target,
         Images(given.pop("images"), **taken(given, *names)),
-        parse_budgets(budgets),
-        given.pop("reward"),
-        given.pop("least"),
-        Space(given.pop("variant"), given.pop("resolution") or (224,), given.pop("grain")),
-        _plan(given),
-        _training(given),
-        given.pop("judged"),
-    )
-    folder = output or Path(f"search-{found_target.family}-{found_target.device}")
+        budgets,
+        precision,
+        space=Space(given.pop("variant"), given.pop("resolution") or (224,), given.pop("grain")),
+        plan=_plan(given),
+        training=_training(given),
+        database=given.pop("costs"),
+        **taken(given, "reward", "least", "judged"),
+    ).request()
+    device = request.device
+    folder = output or Path(f"search-{device.target.family}-{device.target.device}")
     progress = Progress()
     with take_engine(given, progress) as where:
         found = run_search(request, folder, where, progress)

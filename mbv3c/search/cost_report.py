@@ -1,19 +1,25 @@
-"""What `mbv3c inspect --cost` says: costs by layer and block, and what fewer channels save."""
+"""What a model costs, for people: costs by layer and block, and what fewer channels save."""
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mbv3c.errors import ModelError, UsageError
+import onnx
 
-if TYPE_CHECKING:
-    import onnx
-
-    from mbv3c.costs.types import NetworkCost
-    from mbv3c.progress import Progress
-    from mbv3c.search.savings import Saving
+from mbv3c.costs.blocks import blocks_of
+from mbv3c.costs.database import folder_of
+from mbv3c.costs.questions import Question
+from mbv3c.costs.types import NetworkCost
+from mbv3c.errors import ModelError
+from mbv3c.execution.cache import cache_root
+from mbv3c.precision import find_precision
+from mbv3c.progress import Progress
+from mbv3c.search.savings import Saving, savings_of
+from mbv3c.targets import backend_of, find_target
+from mbv3c.targets.costs import costs_of, time_resource
+from mbv3c.targets.grain import grain_of
 
 
 _FEWER = "one step fewer"
@@ -33,12 +39,12 @@ class CostReport:
         unknown: why savings are not known; empty where they are.
     """
 
-    cost: "NetworkCost"
+    cost: NetworkCost
     time: str
     blocks: dict[str, float]
     grain: int
     per_channel: dict[int, float]
-    savings: "list[Saving]"
+    savings: list[Saving]
     unknown: str
 
     def to_json(self) -> dict[str, Any]:
@@ -105,11 +111,11 @@ class CostReport:
 
 
 def cost_report(
-    model: "onnx.ModelProto",
+    model: onnx.ModelProto,
     target_name: str,
     precision_name: str | None,
     folder: Path | None,
-    progress: "Progress",
+    progress: Progress,
 ) -> CostReport:
     """Find out what a model costs on a target.
 
@@ -117,16 +123,6 @@ def cost_report(
         UsageError: there is no such target, or nothing here tells its costs.
         Mbv3cError: as `costs_of` says.
     """
-    from mbv3c.costs.blocks import blocks_of
-    from mbv3c.costs.database import folder_of
-    from mbv3c.costs.questions import Question
-    from mbv3c.execution.cache import cache_root
-    from mbv3c.precision import find_precision
-    from mbv3c.search.savings import savings_of
-    from mbv3c.targets import backend_of, find_target
-    from mbv3c.targets.costs import costs_of, time_resource
-    from mbv3c.targets.grain import grain_of
-
     target = find_target(target_name)
     wing = backend_of(target).wing
     precision = find_precision(precision_name) if precision_name else wing.precisions[0]
@@ -145,18 +141,6 @@ def cost_report(
     except ModelError as error:
         unknown = str(error)
     return CostReport(cost, time, dict(blocks), grain, per_channel, savings, unknown)
-
-
-def check_options(cost: str | None, precision: str | None, folder: Path | None) -> None:
-    """Make sure that nothing is asked of costs that are not asked for.
-
-    Raises:
-        UsageError: an option makes no sense without --cost.
-    """
-    given = {"--precision": precision, "--costs": folder}
-    extra = [name for name, value in given.items() if value is not None]
-    if cost is None and extra:
-        raise UsageError(f"{' and '.join(extra)} is for --cost TARGET: give that, too")
 
 
 def _table(title: str, head: str, rows: list[tuple[str, float]], total: float) -> Iterator[str]:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from mbv3c.errors import UsageError
+from mbv3c.finding import adapt
 from mbv3c.graphs.outputs import metadata_of
 from mbv3c.jobs.engine import Done, Report
 from mbv3c.jobs.job import Job
@@ -31,6 +32,7 @@ from mbv3c.search.adapt_run import (
 from mbv3c.search.adapted import AdaptPlan
 from mbv3c.search.budget import parse_budgets
 from mbv3c.search.grid import Images
+from mbv3c.search.specs import AdaptSpec
 from mbv3c.targets import find_target
 from mbv3c.training.plan import TrainPlan
 from tests.search.adapting import Stubs, digits_network
@@ -117,6 +119,25 @@ def test_a_folded_network_is_not_trained_from_scratch(tmp_path: Path) -> None:
     where = Engine(), Store(tmp_path / "store")
     with pytest.raises(UsageError, match="take --finish finetune"):
         adapt_model(folded, request(tmp_path), where, lambda text: None)
+
+
+def test_what_is_asked_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function of Python makes the request that is made of the command's options."""
+    asked: list[AdaptRequest] = []
+
+    def run(model: onnx.ModelProto, made: AdaptRequest, *_: object) -> str:
+        asked.append(made)
+        return model.graph.name
+
+    monkeypatch.setattr("mbv3c.finding.adapt_model", run)
+    spec = AdaptSpec("host_cpu", str(DIGITS), "0.85x", saving=0.1, database=tmp_path / "costs")
+    onnx.save(digits_network(), model := tmp_path / "model.onnx")
+    assert adapt(model, spec, tmp_path / "adapt", store=tmp_path / "store") == "network"
+    tune, finish = TrainPlan(50, rate=0.05, fresh=False), Finishing("scratch")
+    wanted = request(tmp_path, images=Images(DIGITS), tune=tune, finish=finish, grain=None)
+    assert asked == [wanted]
+    with pytest.raises(UsageError, match=r"write one like 0\.7x"):
+        adapt(model, replace(spec, budgets=["fast"]), tmp_path)
 
 
 def test_how_the_end_is_trained() -> None:
