@@ -21,7 +21,6 @@ from mbv3c.targets import backend_of, find_target
 from mbv3c.targets.costs import costs_of, time_resource
 from mbv3c.targets.grain import grain_of
 
-
 _FEWER = "one step fewer"
 
 
