@@ -1,7 +1,7 @@
 """What an adaptation and a search are asked for, in words of commands and of Python."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mbv3c.costs.database import folder_of
@@ -139,7 +139,9 @@ def _precision(target: Target, name: str | None) -> Precision:
 
 
 def _images(given: Images | str | Path) -> Images:
-    return given if isinstance(given, Images) else Images(Path(given))
+    images = given if isinstance(given, Images) else Images(Path(given))
+    labels = None if images.labels is None else Path(images.labels)
+    return replace(images, source=Path(images.source), labels=labels)
 
 
 def _budgets(given: str | Sequence[str]) -> tuple[Budget, ...]:

@@ -21,6 +21,7 @@ from mbv3c.targets.library.costs import RunningCoster
 MICROSECONDS = "us"
 _RUNS = 200
 _STEADY = 0.1  # distance of the quartiles of blocks, as a share of their median
+_JITTER = 1.0  # microseconds of that distance, which the shortest programs have of themselves
 _KERNELS, _WHOLE = "kernels", "whole"
 
 
@@ -73,7 +74,7 @@ def _quiet_times(turns: Turns, calls: Sequence[str]) -> list[float]:
         raise ToolError("the virtual machine called other kernels than were built: report this")
     sums = [median(sum(run) for run in block) for block in blocks]
     lower, middle, upper = quantiles(sums, n=4, method="inclusive")
-    if not turns.undisturbed or upper - lower > _STEADY * middle:
+    if not turns.undisturbed or upper - lower > max(_JITTER, _STEADY * middle):
         raise ToolError(
             f"this machine is busy: {turns.interruptions} interruptions of {turns.runs} runs, "
             f"whose times lie from {lower:,.1f} to {upper:,.1f} us (quartiles); costs here are "

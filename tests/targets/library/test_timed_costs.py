@@ -53,10 +53,10 @@ def test_times_of_a_busy_machine_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     steady = in_order(["one", "two", "copy"], 200, kernel=float)
     assert timed_costs._quiet_times(steady, ["one", "two"]) == [0.0, 1.0]
     interrupted = Turns(steady.blocks, 11, 200)
-    uneven = Turns({"kernels": [[[("one", us)]] for us in (1.0, 1.0, 1.3, 1.3, 1.3)]}, 0, 200)
+    uneven = Turns({"kernels": [[[("one", us)]] for us in (10.0, 10.0, 13.0, 13.0, 13.0)]}, 0, 200)
     with pytest.raises(ToolError, match="this machine is busy: 11 interruptions of 200 runs"):
         timed_costs._quiet_times(interrupted, ["one", "two"])
-    with pytest.raises(ToolError, match=r"from 1.0 to 1.3 us \(quartiles\); .* ask again"):
+    with pytest.raises(ToolError, match=r"from 10.0 to 13.0 us \(quartiles\); .* ask again"):
         timed_costs._quiet_times(uneven, ["one"])
 
 
