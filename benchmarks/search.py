@@ -79,14 +79,14 @@ class Scale:
         kept: what is not cut.
     """
 
-    final: int = 1200
+    final: int = 1000
     seeds: int = 3
-    rounds: tuple[int, ...] = (100, 300, 900)
+    rounds: tuple[int, ...] = (80, 240, 720)
     asked: int = 20
     trained: int = 8
     tune: int = 40
     saving: float = 0.1
-    judged: int = 1000
+    judged: int = 500
     batches: int = 3
     repeats: int = 3
     budget: str = "0.5x"
