@@ -37,6 +37,7 @@ _CALIBRATION = 64  # training images that int8 is calibrated on
 _STEPS_TOLD = 50
 # What is wrong with a network or a combination, whenever it is tried again.
 _REFUSALS = (UsageError, ModelError, ParityError)
+_TIMED = "us"  # the resource of a target whose costs are times
 
 
 # ---- making jobs ----
@@ -172,16 +173,24 @@ def evaluate(
 
 
 def cost(options: Mapping[str, Any], files: Files, folder: Path, progress: Progress) -> Document:
-    """Ask what networks cost on a target; what is known here takes milliseconds."""
+    """Ask what networks cost on a target; what is known here takes milliseconds.
+
+    Times are refused: they are taken on a quiet machine, and jobs run beside each other.
+    """
     from mbv3c.execution.cache import cache_root
     from mbv3c.targets import find_target
-    from mbv3c.targets.costs import costs_of
+    from mbv3c.targets.costs import costs_of, time_resource
 
     target, precision = find_target(options["target"]), find_precision(options["precision"])
     models = [onnx.load(files[name]) for name in sorted(files)]
 
     def asked(some: Sequence[onnx.ModelProto]) -> list[Document]:
         try:
+            if time_resource(target, precision) == _TIMED:
+                raise UsageError(
+                    f"costs on {target.name} are times, which are not taken beside other work: "
+                    f"`mbv3c inspect MODEL --cost {target.name}` asks for those of one model"
+                )
             found = costs_of(some, target, precision, cache_root() / "costs", progress)
         except _REFUSALS as error:
             if len(some) == 1:

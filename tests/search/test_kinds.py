@@ -95,3 +95,5 @@ def test_what_a_target_does_not_compute_is_a_result(
     networks = asked["networks"]
     assert isinstance(networks, list)
     assert ["fp16" in one["refused"] for one in networks] == [True, True]
+    timed = do(cost_job([given], "host_cpu", "fp32", "x"), store, tmp_path / "timed")
+    assert "times, which are not taken beside other work" in str(timed["networks"])
