@@ -112,6 +112,24 @@ def limits(budgets: Sequence[Budget], first: Mapping[str, float], time: str) -> 
         UsageError: the target's costs have no such resource, or the model is within all budgets
             already.
     """
+    found = amounts(budgets, first, time)
+    if within(first, found):
+        taken = ", ".join(said(key, first[key]) for key in found)
+        raise UsageError(f"the model is within the budget already: it takes {taken}")
+    return found
+
+
+def amounts(budgets: Sequence[Budget], first: Mapping[str, float], time: str) -> dict[str, float]:
+    """Return the amount of each resource that budgets name, in their order.
+
+    Args:
+        budgets: budgets.
+        first: what relative budgets are a share of, by the resources of the target's costs.
+        time: key of the target's own time-like resource.
+
+    Raises:
+        UsageError: the target's costs have no such resource, or it is named twice.
+    """
     found: dict[str, float] = {}
     for budget in budgets:
         key = time if budget.resource == TIME else budget.resource
@@ -123,9 +141,6 @@ def limits(budgets: Sequence[Budget], first: Mapping[str, float], time: str) -> 
         if key in found:
             raise UsageError(f"--budget says {key} twice; leave one out")
         found[key] = budget.amount * first[key] if budget.relative else budget.amount
-    if within(first, found):
-        taken = ", ".join(said(key, first[key]) for key in found)
-        raise UsageError(f"the model is within the budget already: it takes {taken}")
     return found
 
 

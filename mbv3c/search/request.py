@@ -15,7 +15,7 @@ from mbv3c.jobs.store import Store
 from mbv3c.progress import Progress
 from mbv3c.search.aim import Aim
 from mbv3c.search.answers import Cost, Part
-from mbv3c.search.budget import TIME, Budget
+from mbv3c.search.budget import TIME, Budget, amounts
 from mbv3c.search.found import Final, Found
 from mbv3c.search.grid import Images
 from mbv3c.search.job_answers import Data, Device, JobAnswers
@@ -143,17 +143,7 @@ def aim_of(request: SearchRequest, base: Cost) -> Aim:
         UsageError: no budget is one of the target's time, or the target has no such resource.
     """
     time = next(key for key in _TIMES if key in base)
-    found: dict[str, float] = {}
-    for budget in request.budgets:
-        key = time if budget.resource == TIME else budget.resource
-        if key not in base:
-            raise UsageError(
-                f"--budget {budget.text}: costs of {request.device.target.name} have no {key}; "
-                f"known: {', '.join(base)}"
-            )
-        if key in found:
-            raise UsageError(f"--budget says {key} twice; leave one out")
-        found[key] = budget.amount * base[key] if budget.relative else budget.amount
+    found = amounts(request.budgets, base, time)
     first = time if time in found else next(iter(found))
     target = found.pop(first)
     return Aim(first, target, request.weight, request.least, found)

@@ -68,7 +68,7 @@ def test_another_measurement_is_refused_and_left_alone(tmp_path: Path) -> None:
     before = path.read_bytes()
     other = {**KEY, "bundle": "xyz"}
     with (
-        pytest.raises(UsageError, match="of another bundle; name another"),
+        pytest.raises(UsageError, match="with another bundle; name another"),
         open_journal(path, other),
     ):
         pass

@@ -172,14 +172,14 @@ def test_interrupted_twice_and_resumed_gives_the_same_report(
     # It was named, and so it is kept, and belongs to this bundle and these images alone.
     other = mbv3c(*command[3:], "--mean", "0.5")
     assert other.returncode == 2
-    assert "belongs to a measurement of another preprocessing" in other.stderr
+    assert "belongs to a measurement with another preprocessing" in other.stderr
     # Journals from before there was --scale and --bgr say neither, and go on.
     head = json.loads(journal.read_bytes().splitlines()[0])
     assert set(head["preprocessing"]) == {"height", "width", "layout", "mean", "std", "shown"}
     for more in (("--bgr",), ("--scale", "1")):
         other = mbv3c(*command[3:], *more)
         assert other.returncode == 2
-        assert "belongs to a measurement of another preprocessing" in other.stderr
+        assert "belongs to a measurement with another preprocessing" in other.stderr
 
 
 def test_the_default_journal_goes_and_the_list_stays(
