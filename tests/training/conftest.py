@@ -26,9 +26,9 @@ LAYERS = Architecture(
 )
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep prepared images out of the user's cache."""
+    """Keep prepared images out of the user's cache, in which tests of other files find tools."""
     place = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MBV3C_CACHE", str(place))
@@ -61,7 +61,7 @@ def tiny_model() -> onnx.ModelProto:
     return model
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny_digits(cache: Path, tiny_model: onnx.ModelProto) -> Examples:
     """Return the digits for that classifier."""
     return open_examples(DIGITS, tiny_model)
@@ -73,7 +73,7 @@ def digits_model() -> onnx.ModelProto:
     return build_model(ModelSpec(layers=LAYERS, layers_name="three", resolution=32, classes=10))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def digits(cache: Path, digits_model: onnx.ModelProto) -> Examples:
     """Return the digits for that classifier."""
     return open_examples(DIGITS, digits_model)
