@@ -51,7 +51,7 @@ def adapt(model: onnx.ModelProto, plan: AdaptPlan, means: Means, journal: Journa
             no site, or a network beside the journal was changed.
         ModelError: the network is quantized.
     """
-    _check_kept(model, plan.kept)
+    check_kept(model, plan.kept)
     start = _start(model, means, journal)
     time = next(key for key in start.cost if key not in COMMON)
     most = limits(plan.budgets, start.cost, time)
@@ -84,12 +84,20 @@ def adapt(model: onnx.ModelProto, plan: AdaptPlan, means: Means, journal: Journa
     )
 
 
-def _check_kept(model: onnx.ModelProto, kept: Sequence[str]) -> None:
+def check_kept(model: onnx.ModelProto, kept: Sequence[str]) -> None:
+    """Make sure that a model can be cut somewhere, and has the sites that are to be left alone.
+
+    Raises:
+        UsageError: there is nothing to cut, or `kept` names no site.
+        ModelError: the model is quantized.
+    """
     found = sites(model)
     known = {site.kind for site in found} | {site.name for site in found}
     if not known:
         raise UsageError("the model has no channels that can be cut")
     unknown = [name for name in kept if name not in known]
+    if not [site for site in found if not {site.name, site.kind} & {*kept}] and not unknown:
+        raise UsageError("--keep leaves no site of the model that may be cut; keep fewer")
     if unknown:
         raise UsageError(
             f"--keep {unknown[0]!r} is no site of the model; its sites are "

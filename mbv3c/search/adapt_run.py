@@ -18,7 +18,7 @@ from mbv3c.jobs.job import versions_of
 from mbv3c.jobs.store import Result, Store
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
-from mbv3c.search.adapt import adapt
+from mbv3c.search.adapt import adapt, check_kept
 from mbv3c.search.adapt_report import (
     accuracy_json,
     accuracy_text,
@@ -57,18 +57,28 @@ class Finishing:
         how: from fresh weights, or from those that the steps left, or not at all.
         steps: steps of the optimiser; None for ten times through the images.
         rate: highest learning rate; None for 0.2 from fresh weights and 0.05 from others.
+
+    Raises:
+        UsageError: there are steps or a rate for a training that there is not.
     """
 
     how: Literal["scratch", "finetune", "none"]
     steps: int | None = None
     rate: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.how == "none" and (self.steps is not None or self.rate is not None):
+            raise UsageError(
+                "--finish none trains nothing at the end: leave out --finish-steps and "
+                "--finish-rate, or take --finish finetune"
+            )
+
     def plan(self, tune: TrainPlan, images: int) -> TrainPlan | None:
         """Return how to train, otherwise as proposals are; None for not at all."""
         if self.how == "none":
             return None
-        steps = self.steps or ceil(_EPOCHS * images / tune.batch)
-        rate = self.rate or _RATES[self.how]
+        steps = ceil(_EPOCHS * images / tune.batch) if self.steps is None else self.steps
+        rate = _RATES[self.how] if self.rate is None else self.rate
         return replace(tune, steps=steps, rate=rate, fresh=self.how == "scratch")
 
 
@@ -145,6 +155,7 @@ def adapt_model(
             "--finish scratch takes a network with BatchNormalization, and this one has none, or "
             "it was folded; take --finish finetune"
         )
+    check_kept(model, request.plan.kept)
     images = request.images
     examples = open_examples(
         images.source,
@@ -154,10 +165,10 @@ def adapt_model(
         test=images.test,
         limit=images.limit,
     )
+    final = request.finish.plan(request.tune, examples.count("train"))
     place = request.target, request.precision, request.database
     grain = request.grain or grain_of(*place, progress)[0]
     plan = replace(request.plan, grain=grain)
-    final = request.finish.plan(request.tune, examples.count("train"))
     tools = backend_of(request.target).tools
     header = {
         "command": "adapt",
