@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
-from mbv3c.errors import UsageError
+from mbv3c.errors import ModelError, UsageError
 from mbv3c.graphs.writer import add_metadata
 from mbv3c.jobs.engine import Engine, run_jobs
 from mbv3c.jobs.job import versions_of
@@ -27,6 +27,7 @@ from mbv3c.search.adapt_report import (
     to_json,
 )
 from mbv3c.search.adapted import Adapted, AdaptPlan, Means, Tuned
+from mbv3c.search.answers import Refused
 from mbv3c.search.channels import Channels, Uncut
 from mbv3c.search.grid import Images
 from mbv3c.search.journal import open_journal
@@ -35,7 +36,7 @@ from mbv3c.search.layers import layers_of
 from mbv3c.search.statistics import Right, mcnemar
 from mbv3c.target import Target
 from mbv3c.targets import backend_of
-from mbv3c.targets.costs import costs_of
+from mbv3c.targets.costs import costs_or_refusals
 from mbv3c.targets.grain import grain_of
 from mbv3c.training.evaluate import evaluate
 from mbv3c.training.examples import Examples, open_examples
@@ -198,10 +199,14 @@ def adapt_model(
 
 def _costs(
     models: Sequence[onnx.ModelProto], request: AdaptRequest, progress: Progress, *, whole: bool
-) -> list[dict[str, float]]:
+) -> list[Mapping[str, float] | Refused]:
     database = request.database
-    found = costs_of(models, request.target, request.precision, database, progress, whole=whole)
-    return [dict(each.resources) for each in found]
+    place = request.target, request.precision, database
+    found = costs_or_refusals(models, *place, progress, whole=whole)
+    return [
+        Refused(str(each)) if isinstance(each, ModelError) else dict(each.resources)
+        for each in found
+    ]
 
 
 @dataclass(frozen=True)
