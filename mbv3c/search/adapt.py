@@ -241,12 +241,14 @@ class _Run:
         Raises:
             ModelError: the target refuses all of them.
         """
+        reason = "there are none"
         for at in order:
             (cost,) = self._means.costs([tuned[at].model], True)
             if not isinstance(cost, Refused):
                 return at, cost
-            self._means.progress(f"step {number}: the winner is refused: {cost.reason}")
-        raise ModelError(f"step {number}: the target refuses all proposals: {cost.reason}")
+            reason = cost.reason
+            self._means.progress(f"step {number}: the winner is refused: {reason}")
+        raise ModelError(f"step {number}: the target refuses all proposals: {reason}")
 
     def _trained(
         self, number: int, state: _State, proposals: Sequence[Proposal]
