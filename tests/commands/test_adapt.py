@@ -15,7 +15,6 @@ from tests.command_line import mbv3c
         (["--budget", "0.5x", "--saving", "0.9"], "--saving must be above 0 and at most 0.5"),
         (["--budget", "0.5x", "--tune-steps", "0"], "Invalid value for '--tune-steps'"),
         (["--budget", "0.5x", "--plot", "a.png", "-o", "a.png"], "a.png is named by two of"),
-        (["--budget", "1Mcycles"], "this target's costs are in us, and have no cycles"),
         (["--budget", "0.5x", "--finish", "slowly"], "'slowly' is not one of"),
         (["--budget", "0.5x", "--plot", "steps.pdf"], "ends in .png or .svg"),
         (["--budget", "0.5x", "-o", "."], ". is a folder; name a file"),
