@@ -130,6 +130,8 @@ def search_networks(
         Mbv3cError: nothing meets the budget, or a tool is missing or fails.
     """
     request, known = spec.request(), _store(store)
+    if cluster is None:
+        training.require_torch()
     with Where(cluster, jobs).engine(known, progress) as engine:
         return run_search(request, Path(output), (engine, known), progress)
 

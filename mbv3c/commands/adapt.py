@@ -21,17 +21,19 @@ from mbv3c.commands.options import (
 if TYPE_CHECKING:
     from mbv3c.search.specs import AdaptSpec
 
+_RATE = click.FloatRange(0, min_open=True)
+
 # Of the short training of each proposal, and of the last one.
 training_options = all_of(
     click.option(
         "--tune-steps",
-        type=int,
+        type=click.IntRange(1),
         default=50,
         show_default=True,
         help="Of each proposal's training.",
     ),
     click.option(
-        "--tune-rate", type=float, default=0.05, show_default=True, help="Its highest rate."
+        "--tune-rate", type=_RATE, default=0.05, show_default=True, help="Its highest rate."
     ),
     click.option(
         "--finish",
@@ -41,10 +43,12 @@ training_options = all_of(
         help="Train the result from fresh weights, or from those it has.",
     ),
     click.option(
-        "--finish-steps", type=int, help="Steps of that.  [default: 10 times through the images]"
+        "--finish-steps",
+        type=click.IntRange(1),
+        help="Steps of that.  [default: 10 times through the images]",
     ),
     click.option(
-        "--finish-rate", type=float, help="Its highest rate.  [default: 0.2; finetune 0.05]"
+        "--finish-rate", type=_RATE, help="Its highest rate.  [default: 0.2; finetune 0.05]"
     ),
     click.option("--batch", type=int, default=128, show_default=True, help="Images of a step."),
     click.option("--augment", help="As of `train`.  [default: none]"),
@@ -120,13 +124,14 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
     from mbv3c.training.train import require_torch
 
     plot, layers = taken(given, "plot", "save_architecture").values()
-    places = [output, *([layers] if layers is not None else [])]
-    for place in places:
-        check_place(place, force=force)
+    _check_different(output, layers, plot)
+    for place in (output, layers):
+        if place is not None:
+            check_place(place, force=force)
     if plot is not None:
         check_figure(plot, force=force)
     progress = Progress()
-    folder = given["journal"] or output.with_suffix(".adapt")
+    folder = given["journal"] or output.with_name(f"{output.name}.adapt")
     request = _spec(given).request(folder)
     if given["cluster"] is None:
         require_torch()
@@ -152,6 +157,23 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
         echo(f"{output}: the network; {request.folder}: journal and the network of each step")
     if not adapt_report.met(adapted):
         click.get_current_context().exit(EXIT_FAILED)
+
+
+def _check_different(*places: Path | None) -> None:
+    """Make sure that no file is to be written twice.
+
+    Raises:
+        UsageError: two of the places are one.
+    """
+    from mbv3c.errors import UsageError
+
+    named = [place.resolve() for place in places if place is not None]
+    twice = [place for place in named if named.count(place) > 1]
+    if twice:
+        raise UsageError(
+            f"{twice[0].name} is named by two of --output, --save-architecture and --plot; give "
+            "each a file of its own"
+        )
 
 
 def _spec(given: dict[str, Any]) -> "AdaptSpec":

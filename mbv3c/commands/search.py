@@ -114,6 +114,7 @@ def search(
     from mbv3c.search.request import document, run_search
     from mbv3c.search.space import Space
     from mbv3c.search.specs import SearchSpec
+    from mbv3c.training.train import require_torch
 
     names = ("labels", "validation", "test", "limit")
     request = SearchSpec(
@@ -127,6 +128,8 @@ def search(
         database=given.pop("costs"),
         **taken(given, "reward", "least", "judged"),
     ).request()
+    if given["cluster"] is None:
+        require_torch()
     device = request.device
     folder = output or Path(f"search-{device.target.family}-{device.target.device}")
     progress = Progress()

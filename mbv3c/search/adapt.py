@@ -17,9 +17,9 @@ import onnx
 
 from mbv3c.atomic import new_file
 from mbv3c.costs.types import COMMON
-from mbv3c.errors import UsageError
+from mbv3c.errors import ModelError, UsageError
 from mbv3c.search.adapted import Adapted, AdaptPlan, Means, Step, Tried, Tuned
-from mbv3c.search.answers import pack, unpack
+from mbv3c.search.answers import Refused, allowed_cost, pack, unpack
 from mbv3c.search.budget import limits, said, within
 from mbv3c.search.channels import sites
 from mbv3c.search.journal import Journal
@@ -51,7 +51,7 @@ def adapt(model: onnx.ModelProto, plan: AdaptPlan, means: Means, journal: Journa
             no site, or a network beside the journal was changed.
         ModelError: the network is quantized.
     """
-    _check_kept(model, plan.kept)
+    check_kept(model, plan.kept)
     start = _start(model, means, journal)
     time = next(key for key in start.cost if key not in COMMON)
     most = limits(plan.budgets, start.cost, time)
@@ -84,12 +84,20 @@ def adapt(model: onnx.ModelProto, plan: AdaptPlan, means: Means, journal: Journa
     )
 
 
-def _check_kept(model: onnx.ModelProto, kept: Sequence[str]) -> None:
+def check_kept(model: onnx.ModelProto, kept: Sequence[str]) -> None:
+    """Make sure that a model can be cut somewhere, and has the sites that are to be left alone.
+
+    Raises:
+        UsageError: there is nothing to cut, or `kept` names no site.
+        ModelError: the model is quantized.
+    """
     found = sites(model)
     known = {site.kind for site in found} | {site.name for site in found}
     if not known:
         raise UsageError("the model has no channels that can be cut")
     unknown = [name for name in kept if name not in known]
+    if not [site for site in found if not {site.name, site.kind} & {*kept}] and not unknown:
+        raise UsageError("--keep leaves no site of the model that may be cut; keep fewer")
     if unknown:
         raise UsageError(
             f"--keep {unknown[0]!r} is no site of the model; its sites are "
@@ -102,7 +110,7 @@ def _start(model: onnx.ModelProto, means: Means, journal: Journal) -> _State:
     def find() -> dict[str, Any]:
         means.progress("asking for the cost and the accuracy of the given network")
         (cost,) = means.costs([model], True)
-        return {"cost": dict(cost), "right": pack(means.judge(model))}
+        return {"cost": dict(allowed_cost(cost)), "right": pack(means.judge(model))}
 
     known = journal.once("start", find=find)
     return _State(model, unpack(known["right"]), known["cost"])
@@ -157,7 +165,15 @@ class _Run:
             asking = Proposing(state.model, state.cost, self._means.costs)
             wanted, proposals = self._found(asking, state, (key, over, saving))
             rows = [[each.site.name, each.count, dict(each.cost)] for each in proposals]
-            return {"saving": wanted.saving, "proposals": rows, "asked": asking.asked}
+            refused = [[site.name, count, reason] for site, count, reason in asking.refused]
+            for name, count, reason in refused:
+                self._means.progress(f"step {number}: {name} {count} is refused: {reason}")
+            return {
+                "saving": wanted.saving,
+                "proposals": rows,
+                "asked": asking.asked,
+                "refused": refused,
+            }
 
         known = self._journal.once("proposals", number, find=find)
         found = [Proposal(by_name[name], count, cost) for name, count, cost in known["proposals"]]
@@ -193,14 +209,13 @@ class _Run:
         def find() -> dict[str, Any]:
             tuned, control = self._trained(number, state, proposals)
             order = sorted(range(len(proposals)), key=lambda at: -worth(at, tuned))
-            best = tuned[order[0]].model
-            (cost,) = self._means.costs([best], True)
+            best, cost = self._first_accepted(number, order, tuned)
             return {
-                "order": order,
+                "order": sorted(order, key=lambda at: at != best),
                 "right": [pack(each.right) for each in tuned],
                 "control": None if control is None else pack(control.right),
                 "cost": dict(cost),
-                "model": self._keep(number, best),
+                "model": self._keep(number, tuned[best].model),
             }
 
         def worth(at: int, tuned: Sequence[Tuned]) -> float:
@@ -217,6 +232,23 @@ class _Run:
         step = Step(number, wanted.resource, wanted.saving, ordered, last, known["cost"], asked)
         control = None if known["control"] is None else unpack(known["control"])
         return _State(model, ordered[0].right, known["cost"]), step, control
+
+    def _first_accepted(
+        self, number: int, order: Sequence[int], tuned: Sequence[Tuned]
+    ) -> tuple[int, Mapping[str, float]]:
+        """Return the best proposal that the target takes as a whole, and what it costs.
+
+        Raises:
+            ModelError: the target refuses all of them.
+        """
+        reason = "there are none"
+        for at in order:
+            (cost,) = self._means.costs([tuned[at].model], True)
+            if not isinstance(cost, Refused):
+                return at, cost
+            reason = cost.reason
+            self._means.progress(f"step {number}: the winner is refused: {reason}")
+        raise ModelError(f"step {number}: the target refuses all proposals: {reason}")
 
     def _trained(
         self, number: int, state: _State, proposals: Sequence[Proposal]
@@ -246,6 +278,7 @@ class _Run:
             self._means.progress("training the result to the end")
             tuned = train(state.model)
             (cost,) = self._means.costs([tuned.model], True)
+            cost = allowed_cost(cost)
             return {
                 "right": pack(tuned.right),
                 "cost": dict(cost),

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -11,14 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
-from mbv3c.errors import UsageError
+from mbv3c.errors import ModelError, UsageError
 from mbv3c.graphs.writer import add_metadata
 from mbv3c.jobs.engine import Engine, run_jobs
 from mbv3c.jobs.job import versions_of
 from mbv3c.jobs.store import Result, Store
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
-from mbv3c.search.adapt import adapt
+from mbv3c.search.adapt import adapt, check_kept
 from mbv3c.search.adapt_report import (
     accuracy_json,
     accuracy_text,
@@ -27,6 +27,7 @@ from mbv3c.search.adapt_report import (
     to_json,
 )
 from mbv3c.search.adapted import Adapted, AdaptPlan, Means, Tuned
+from mbv3c.search.answers import Refused
 from mbv3c.search.channels import Channels, Uncut
 from mbv3c.search.grid import Images
 from mbv3c.search.journal import open_journal
@@ -35,7 +36,7 @@ from mbv3c.search.layers import layers_of
 from mbv3c.search.statistics import Right, mcnemar
 from mbv3c.target import Target
 from mbv3c.targets import backend_of
-from mbv3c.targets.costs import costs_of
+from mbv3c.targets.costs import costs_or_refusals
 from mbv3c.targets.grain import grain_of
 from mbv3c.training.evaluate import evaluate
 from mbv3c.training.examples import Examples, open_examples
@@ -57,18 +58,28 @@ class Finishing:
         how: from fresh weights, or from those that the steps left, or not at all.
         steps: steps of the optimiser; None for ten times through the images.
         rate: highest learning rate; None for 0.2 from fresh weights and 0.05 from others.
+
+    Raises:
+        UsageError: there are steps or a rate for a training that there is not.
     """
 
     how: Literal["scratch", "finetune", "none"]
     steps: int | None = None
     rate: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.how == "none" and (self.steps is not None or self.rate is not None):
+            raise UsageError(
+                "--finish none trains nothing at the end: leave out --finish-steps and "
+                "--finish-rate, or take --finish finetune"
+            )
+
     def plan(self, tune: TrainPlan, images: int) -> TrainPlan | None:
         """Return how to train, otherwise as proposals are; None for not at all."""
         if self.how == "none":
             return None
-        steps = self.steps or ceil(_EPOCHS * images / tune.batch)
-        rate = self.rate or _RATES[self.how]
+        steps = ceil(_EPOCHS * images / tune.batch) if self.steps is None else self.steps
+        rate = _RATES[self.how] if self.rate is None else self.rate
         return replace(tune, steps=steps, rate=rate, fresh=self.how == "scratch")
 
 
@@ -145,6 +156,7 @@ def adapt_model(
             "--finish scratch takes a network with BatchNormalization, and this one has none, or "
             "it was folded; take --finish finetune"
         )
+    check_kept(model, request.plan.kept)
     images = request.images
     examples = open_examples(
         images.source,
@@ -154,10 +166,10 @@ def adapt_model(
         test=images.test,
         limit=images.limit,
     )
+    final = request.finish.plan(request.tune, examples.count("train"))
     place = request.target, request.precision, request.database
     grain = request.grain or grain_of(*place, progress)[0]
     plan = replace(request.plan, grain=grain)
-    final = request.finish.plan(request.tune, examples.count("train"))
     tools = backend_of(request.target).tools
     header = {
         "command": "adapt",
@@ -187,10 +199,14 @@ def adapt_model(
 
 def _costs(
     models: Sequence[onnx.ModelProto], request: AdaptRequest, progress: Progress, *, whole: bool
-) -> list[dict[str, float]]:
+) -> list[Mapping[str, float] | Refused]:
     database = request.database
-    found = costs_of(models, request.target, request.precision, database, progress, whole=whole)
-    return [dict(each.resources) for each in found]
+    place = request.target, request.precision, database
+    found = costs_or_refusals(models, *place, progress, whole=whole)
+    return [
+        Refused(str(each)) if isinstance(each, ModelError) else dict(each.resources)
+        for each in found
+    ]
 
 
 @dataclass(frozen=True)

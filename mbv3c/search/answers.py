@@ -140,6 +140,17 @@ def _said(cost: Cost | Refused) -> Record:
     return {"refused": cost.reason} if isinstance(cost, Refused) else dict(cost)
 
 
+def allowed_cost(cost: Cost | Refused) -> Cost:
+    """Return the cost of a network without which nothing goes on.
+
+    Raises:
+        ModelError: the target refuses it.
+    """
+    if isinstance(cost, Refused):
+        raise ModelError(f"the network is refused: {cost.reason}")
+    return cost
+
+
 def accepted(candidates: Sequence[Candidate], costs: Sequence[Cost | Refused]) -> list[Cost]:
     """Return the costs of networks without which nothing goes on.
 

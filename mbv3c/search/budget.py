@@ -1,7 +1,7 @@
 """What a network may take of a target: budgets as people write them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -32,6 +32,7 @@ _UNITS: dict[str, tuple[str, float]] = {
         for prefix, size in _PREFIXES.items()
     },
 }
+_TIMES = ("cycles", "instructions", "us")
 _OF_BYTES = ("memory", "weights")
 _RESOURCES = (TIME, "cycles", "instructions", "us", "memory", "weights", *_COUNTED)
 _WRITTEN = re.compile(r"(?:(\w+)=)?(\d+(?:\.\d+)?(?:e\d+)?) ?([A-Za-zµ_]*)")
@@ -98,6 +99,25 @@ def _parse(text: str) -> Budget:
     if resource is not None and resource != own and not {own, resource} <= {*_OF_BYTES}:
         raise UsageError(f"--budget {text!r}: {resource} is not counted in {unit}")
     return Budget(resource or own, amount * size, False, text)
+
+
+def check_time(budgets: Sequence[Budget], time: Callable[[], str]) -> None:
+    """Make sure that budgets of time are in a target's own unit, before costs are asked for.
+
+    Args:
+        budgets: budgets.
+        time: function that returns the key of the target's own time-like resource; it is asked
+            only where a budget names such a resource.
+
+    Raises:
+        UsageError: the target's costs are in another one.
+    """
+    for budget in budgets:
+        if budget.resource in _TIMES and budget.resource != (own := time()):
+            raise UsageError(
+                f"--budget {budget.text}: this target's costs are in {own}, and have no "
+                f"{budget.resource}; write an amount of {own}, or a share such as 0.7x"
+            )
 
 
 def limits(budgets: Sequence[Budget], first: Mapping[str, float], time: str) -> dict[str, float]:

@@ -3,15 +3,17 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import ceil
+from math import ceil, inf, isfinite
 
 import onnx
 
+from mbv3c.search.answers import Refused, allowed_cost
 from mbv3c.search.channels import Site
 from mbv3c.search.prune import Cutter
 
-# What networks cost, by the keys of resources; asked as a whole, or added from known layers.
-Costs = Callable[[Sequence[onnx.ModelProto], bool], Sequence[Mapping[str, float]]]
+# What networks cost, by the keys of resources, or why the target refuses one; asked as a whole, or
+# added from known layers.
+Costs = Callable[[Sequence[onnx.ModelProto], bool], Sequence[Mapping[str, float] | Refused]]
 
 _BY_LINE = 3  # guesses along a line; from then on every other one halves what is left
 
@@ -93,7 +95,7 @@ class _Hunt:
         if self.rounds > _BY_LINE and self.rounds % 2:
             return self.wide + left // 2
         low, high = saved.get(self.wide, 0.0), saved[self.narrow]
-        share = (wanted - low) / (high - low) if high > low else 0.5
+        share = (wanted - low) / (high - low) if high > low and isfinite(low) else 0.5
         return min(max(self.wide + ceil(share * left), self.wide + 1), self.narrow - 1)
 
 
@@ -106,12 +108,14 @@ class Proposing:
         now: what it costs, asked as a whole.
         costs: what networks cost.
         asked: how many cuts were asked for.
+        refused: cuts that the target refuses: the site, the channels that it would keep, and why.
     """
 
     model: onnx.ModelProto
     now: Mapping[str, float]
     costs: Costs
     asked: int = 0
+    refused: list[tuple[Site, int, str]] = field(default_factory=list)
     _uncut: Mapping[str, float] | None = None
     _known: dict[tuple[str, int], Mapping[str, float]] = field(default_factory=dict)
 
@@ -183,7 +187,7 @@ class Proposing:
         """Have what several cuts cost known, in one batch.
 
         What a cut saves is the difference of two costs of one kind, both added from layers; it is
-        taken from what the network costs as a whole.
+        taken from what the network costs as a whole. A refused one costs inf.
         """
         new = {(site.name, count): (site, count) for site, count in cuts}
         new = {key: cut for key, cut in new.items() if key not in self._known}
@@ -192,10 +196,15 @@ class Proposing:
         models = [self.cutter.narrower(*cut) for cut in new.values()]
         self.asked += len(models)
         if self._uncut is None:
-            self._uncut, *found = self.costs([self.model, *models], False)
+            uncut, *found = self.costs([self.model, *models], False)
+            self._uncut = allowed_cost(uncut)
         else:
             found = list(self.costs(models, False))
         for key, cost in zip(new, found, strict=True):
+            if isinstance(cost, Refused):
+                self.refused.append((*new[key], cost.reason))
+                self._known[key] = dict.fromkeys(self.now, inf)
+                continue
             saved = {name: self._uncut[name] - cost[name] for name in self.now}
             self._known[key] = {name: self.now[name] - saved[name] for name in self.now}
 

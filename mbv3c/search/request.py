@@ -140,7 +140,7 @@ def aim_of(request: SearchRequest, base: Cost) -> Aim:
         base: what MobileNetV3 of width 1 takes at the first resolution.
 
     Raises:
-        UsageError: no budget is one of the target's time, or the target has no such resource.
+        UsageError: the target's costs have no such resource, or it is named twice.
     """
     time = next(key for key in _TIMES if key in base)
     found = amounts(request.budgets, base, time)

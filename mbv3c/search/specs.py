@@ -9,7 +9,7 @@ from mbv3c.execution.cache import cache_root
 from mbv3c.precision import Precision, find_precision
 from mbv3c.search.adapt_run import AdaptRequest, Finishing
 from mbv3c.search.adapted import AdaptPlan
-from mbv3c.search.budget import Budget, parse_budgets
+from mbv3c.search.budget import Budget, check_time, parse_budgets
 from mbv3c.search.grid import Images
 from mbv3c.search.halving import Halving
 from mbv3c.search.job_answers import Device
@@ -19,6 +19,7 @@ from mbv3c.search.sample import check_sampler
 from mbv3c.search.space import Space
 from mbv3c.target import Target
 from mbv3c.targets import backend_of, find_target
+from mbv3c.targets.costs import time_resource
 from mbv3c.training.plan import TrainPlan
 
 _TUNE, _FINISH = TrainPlan(50, rate=0.05, fresh=False), Finishing("scratch")
@@ -63,7 +64,8 @@ class AdaptSpec:
         """
         target = find_target(self.target)
         precision = _precision(target, self.precision)
-        plan = AdaptPlan(_budgets(self.budgets), self.saving, self.decay, kept=self.kept)
+        budgets = _budgets(self.budgets, target, precision)
+        plan = AdaptPlan(budgets, self.saving, self.decay, kept=self.kept)
         return AdaptRequest(
             target,
             precision,
@@ -121,7 +123,7 @@ class SearchSpec:
         return SearchRequest(
             device,
             _images(self.images),
-            _budgets(self.budgets),
+            _budgets(self.budgets, device.target, device.precision),
             self.reward,
             self.least,
             self.space,
@@ -144,8 +146,12 @@ def _images(given: Images | str | Path) -> Images:
     return replace(images, source=Path(images.source), labels=labels)
 
 
-def _budgets(given: str | Sequence[str]) -> tuple[Budget, ...]:
-    return parse_budgets([given] if isinstance(given, str) else given)
+def _budgets(
+    given: str | Sequence[str], target: Target, precision: Precision
+) -> tuple[Budget, ...]:
+    budgets = parse_budgets([given] if isinstance(given, str) else given)
+    check_time(budgets, lambda: time_resource(target, precision))
+    return budgets
 
 
 def _database(given: str | Path | None) -> Path:

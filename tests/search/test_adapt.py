@@ -1,4 +1,6 @@
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -7,6 +9,7 @@ from mbv3c.errors import UsageError
 from mbv3c.search.adapt import adapt
 from mbv3c.search.adapt_report import draw, lines, met, to_json, unconverged
 from mbv3c.search.adapted import Adapted, AdaptPlan
+from mbv3c.search.answers import Refused
 from mbv3c.search.budget import parse_budgets
 from mbv3c.search.channels import sites
 from mbv3c.search.journal import open_journal
@@ -172,3 +175,18 @@ def test_a_model_within_the_budget_is_refused(tmp_path: Path) -> None:
 def test_plans_that_make_no_sense_are_refused(option: str, value: float) -> None:
     with pytest.raises(UsageError, match=f"--{option}"):
         AdaptPlan(parse_budgets(["0.5x"]), **{option: value})  # type: ignore[arg-type]
+
+
+def test_a_winner_that_the_target_refuses_as_a_whole_is_passed_over(tmp_path: Path) -> None:
+    first = adapted(tmp_path / "first", "0.9x", finish=False).steps[0].tried
+    stubs = Stubs()
+    asked, costs = list[int](), stubs.costs
+
+    def refusing(models: Sequence[onnx.ModelProto], whole: bool) -> list[Any]:
+        asked.append(len(models)) if whole else None
+        return [Refused("it is too odd")] if whole and len(asked) == 2 else costs(models, whole)
+
+    stubs.costs = refusing  # type: ignore[method-assign]
+    second = adapted(tmp_path / "second", "0.9x", finish=False, stubs=stubs).steps[0].tried
+    assert [each.site for each in second[:2]] == [first[1].site, first[0].site]
+    assert any("the winner is refused: it is too odd" in text for text in stubs.said)

@@ -1,7 +1,7 @@
 import pytest
 
 from mbv3c.errors import UsageError
-from mbv3c.search.budget import Budget, limits, parse_budgets, said, within
+from mbv3c.search.budget import Budget, check_time, limits, parse_budgets, said, within
 
 FIRST = {"cycles": 2e6, "memory": 400 << 10, "weights": 1 << 20, "parameters": 1e6}
 
@@ -72,3 +72,9 @@ def test_amounts_for_people() -> None:
     assert said("memory", 307200) == "300.0 KiB of memory"
     assert said("cycles", 1_026_390) == "1.026 M cycles"
     assert said("instructions", 999) == "999 instructions"
+
+
+def test_time_in_another_unit_is_refused_before_costs_are_known() -> None:
+    check_time(parse_budgets(["1Mcycles,weights=9KiB"]), lambda: "cycles")
+    with pytest.raises(UsageError, match="costs are in us, and have no cycles; write an amount"):
+        check_time(parse_budgets(["1Mcycles"]), lambda: "us")

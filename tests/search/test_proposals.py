@@ -3,6 +3,8 @@ from collections.abc import Mapping, Sequence
 import onnx
 import pytest
 
+from mbv3c.errors import ModelError
+from mbv3c.search.answers import Refused
 from mbv3c.search.channels import sites
 from mbv3c.search.proposals import Proposal, Proposing, Wanted
 from tests.search.adapting import tiny
@@ -15,12 +17,17 @@ class Table:
 
     def __init__(self, saved: Mapping[int, float], memory: Mapping[int, float] | None = None):
         self.saved, self.memory, self.questions = saved, memory or {}, list[list[int]]()
+        self.refused: tuple[int, ...] = ()
 
-    def __call__(self, models: Sequence[onnx.ModelProto], whole: bool) -> list[dict[str, float]]:
+    def __call__(
+        self, models: Sequence[onnx.ModelProto], whole: bool
+    ) -> list[dict[str, float] | Refused]:
         counts = [s.channels for m in models for s in sites(m) if s.name == SITE.name]
         self.questions.append(counts)
         return [
             {"cycles": 1000 - self.saved.get(n, 0), "memory": self.memory.get(n, 10)}
+            if n not in self.refused
+            else Refused("it is odd")
             for n in counts
         ]
 
@@ -82,3 +89,18 @@ def test_what_may_not_be_proposed_is_passed_over() -> None:
     wanted = Wanted("cycles", now, 200, {}, 8, allowed)
     (proposal,) = Proposing(tiny(), now, Table(LINE)).propose([SITE], wanted)
     assert proposal.count == 32
+
+
+@pytest.mark.parametrize("refused", [(8,), (40,), (24, 40), (40, 48, 56)])
+def test_a_refused_cut_is_passed_over_and_told(refused: tuple[int, ...]) -> None:
+    now, costs = {"cycles": 2000.0, "memory": 10.0}, Table(LINE)
+    costs.refused = refused
+    asking = Proposing(tiny(), now, costs)
+    wanted = Wanted("cycles", now, 200, {"memory": 10}, 8, lambda _: True)
+    (proposal,) = asking.propose([SITE], wanted)
+    assert LINE[proposal.count] >= 200 and proposal.count not in refused
+    asked = {count for questions in costs.questions for count in questions}
+    assert {count for _, count, _ in asking.refused} == asked & {*refused}
+    costs.refused = (64,)
+    with pytest.raises(ModelError, match="the network is refused: it is odd"):
+        Proposing(tiny(), now, costs).propose([SITE], wanted)
