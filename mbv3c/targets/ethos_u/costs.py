@@ -6,16 +6,15 @@ share one lowering to TOSA, and that one process of vela's answers them all.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 
 import onnx
 
 from mbv3c.costs.database import CostContext, CostTable
-from mbv3c.costs.drawing import drawn
 from mbv3c.costs.questions import Question
-from mbv3c.costs.shortcut import Shortcut, shortcut
+from mbv3c.costs.shortcut import ByStructure
 from mbv3c.costs.types import (
     MEMORY,
     MULTIPLY_ADDS,
@@ -24,7 +23,6 @@ from mbv3c.costs.types import (
     LayerCost,
     NetworkCost,
 )
-from mbv3c.graphs.channel_groups import UntiedError
 from mbv3c.precision import Precision
 from mbv3c.prepare import rewritten_for
 from mbv3c.progress import Progress
@@ -44,7 +42,6 @@ from mbv3c.version import __version__
 
 CYCLES = "cycles"
 _TABLE = 256  # numbers of a table
-_MOST_TEMPLATES = 8  # structures of networks that are kept in memory
 
 
 @dataclass(frozen=True)
@@ -62,21 +59,7 @@ class _Network:
     nodes: dict[str, tuple[str, ...]]
 
 
-@dataclass
-class _Template:
-    """What the networks of a structure have in common.
-
-    Attributes:
-        shortcut: the graph, with a count of its own for every group of channels.
-        file: that graph as vela reads it.
-        nodes: the model's nodes that are computed under each name.
-        checked: whether a network was seen to be what its own lowering gives.
-    """
-
-    shortcut: Shortcut
-    file: TosaFile
-    nodes: dict[str, tuple[str, ...]]
-    checked: bool = False
+_Made = tuple[TosaFile, dict[str, tuple[str, ...]]]  # as vela reads it, and as `_Network.nodes`
 
 
 @dataclass
@@ -86,7 +69,6 @@ class NpuCoster:
     target: NpuTarget
     precision: Precision
     time: str = CYCLES
-    _templates: dict[str, _Template | None] = field(default_factory=dict)
 
     @cached_property
     def context(self) -> CostContext:
@@ -105,7 +87,7 @@ class NpuCoster:
         networks = []
         for number, question in enumerate(questions, 1):
             progress(f"lowering network {number} of {len(questions)} for {self.target.name}")
-            networks.append(self._lowered(question, progress))
+            networks.append(self._networks.lowered(question, progress))
         return self._estimated(questions, networks, progress, whole=False)
 
     def ask_whole(
@@ -143,42 +125,26 @@ class NpuCoster:
         name, precision = self.target.name, self.precision.name
         return NetworkCost(name, precision, "estimated", layers, resources, whole)
 
-    def _lowered(self, question: Question, progress: Progress) -> _Network:
-        """Return a network as vela reads it, by the shortcut of its structure if there is one."""
-        structure = question.structure
-        if structure not in self._templates:
-            graph = self._rewrite(drawn(question.model))
-            self._remember(structure, self._template(question, graph, progress))
-            if self._templates[structure] is None:
-                return self._lower(graph)
-        template = self._templates[structure]
-        if template is None:
-            return self._lower(self._rewrite(drawn(question.model)))
-        sizes, file = template.shortcut.sizes(question), template.file
-        if not template.checked:
-            own = self._lower(self._rewrite(drawn(question.model)))
-            if read_tosa(own.tosa).shapes != file.resized_shapes(sizes):
-                progress("these networks are lowered one by one: channel counts change more")
-                self._templates[structure] = None
-                return own
-            template.checked = True
-        return _Network(file.resized(sizes), file.layers(sizes), template.nodes)
+    @cached_property
+    def _networks(self) -> ByStructure[_Made, _Network]:
+        """What lowers networks."""
+        return ByStructure(
+            self._rewrite,
+            self._lower,
+            make=self._made,
+            fit=lambda made, sizes: _Network(
+                made[0].resized(sizes), made[0].layers(sizes), made[1]
+            ),
+            alike=lambda own, made, sizes: (
+                read_tosa(own.tosa).shapes == made[0].resized_shapes(sizes)
+            ),
+            done="lowered",
+            taken=(_TABLE,),
+        )
 
-    def _remember(self, structure: str, template: _Template | None) -> None:
-        while len(self._templates) >= _MOST_TEMPLATES:
-            del self._templates[next(iter(self._templates))]
-        self._templates[structure] = template
-
-    def _template(
-        self, question: Question, graph: onnx.ModelProto, progress: Progress
-    ) -> _Template | None:
-        try:
-            made = shortcut(question, graph, [_TABLE])
-        except UntiedError as error:
-            progress(f"each of these networks is lowered by itself: {error}")
-            return None
-        network = self._lower(made.graph)
-        return _Template(made, read_tosa(network.tosa), network.nodes)
+    def _made(self, graph: onnx.ModelProto) -> _Made:
+        network = self._lower(graph)
+        return read_tosa(network.tosa), network.nodes
 
     def _rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto:
         cleaned, _ = rewritten_for(model, self.precision)

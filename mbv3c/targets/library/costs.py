@@ -20,9 +20,8 @@ from tvm_ffi import structural_hash
 
 from mbv3c import bundle as bundles
 from mbv3c.costs.database import CostContext, CostTable
-from mbv3c.costs.drawing import drawn
 from mbv3c.costs.questions import Question
-from mbv3c.costs.shortcut import Shortcut, shortcut
+from mbv3c.costs.shortcut import ByStructure
 from mbv3c.costs.types import (
     MEMORY,
     MULTIPLY_ADDS,
@@ -37,7 +36,7 @@ from mbv3c.costs.types import (
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.counting import Count, count_kernels
 from mbv3c.feeds import as_feed, save_feed
-from mbv3c.graphs.channel_groups import UntiedError, fitted
+from mbv3c.graphs.channel_groups import fitted
 from mbv3c.job import Job
 from mbv3c.lowering.arena import plan_arena
 from mbv3c.lowering.lower import Lowered, assembled
@@ -60,26 +59,10 @@ from mbv3c.tuning.side_by_side import write_steps
 from mbv3c.version import __version__
 
 _AT_ONCE = 64  # kernels in a library
-_MOST_TEMPLATES = 8  # structures of networks that are kept in memory
 AROUND = "around kernels"  # the key of what is executed around kernels
 _COPY = Elementwise(1, 1, 1, "", False, LINEAR)
 _SETTLED = 6  # inferences after which what is around kernels is nearly equal in each
 _SPREAD = 1e-3
-
-
-@dataclass
-class _Template:
-    """What the networks of a structure have in common.
-
-    Attributes:
-        shortcut: the rewritten graph, with a count of its own for every group of channels.
-        graph: that graph as it is lowered, in int8 quantized.
-        checked: whether a network was seen to be what its own rewriting gives.
-    """
-
-    shortcut: Shortcut
-    graph: onnx.ModelProto
-    checked: bool = False
 
 
 @dataclass
@@ -89,7 +72,6 @@ class LibraryCoster(ABC):
     backend: LibraryBackend
     target: LibraryTarget
     precision: Precision
-    _templates: dict[str, _Template | None] = field(default_factory=dict)
 
     kind: Kind = field(default="emulated", init=False)
     time: str = field(default=INSTRUCTIONS, init=False)
@@ -142,7 +124,7 @@ class LibraryCoster(ABC):
         missing: dict[str, Step] = {}
         for number, question in enumerate(questions, 1):
             progress(f"choosing kernels of network {number} of {len(questions)}")
-            graph = self._lowered(question, progress)
+            graph = self.networks.lowered(question, progress)
             plan = self.plan(graph)
             keys = list(keys_of(plan, graph))
             keyed.append((plan, keys))
@@ -184,32 +166,17 @@ class LibraryCoster(ABC):
         name, precision = self.target.name, self.precision.name
         return NetworkCost(name, precision, self.kind, tuple(layers), resources, whole)
 
-    def _lowered(self, question: Question, progress: Progress) -> onnx.ModelProto:
-        """Return the graph that is lowered, by the shortcut of its structure if there is one."""
-        structure = question.structure
-        if structure not in self._templates:
-            while len(self._templates) >= _MOST_TEMPLATES:
-                del self._templates[next(iter(self._templates))]
-            graph = self._rewrite(drawn(question.model))
-            try:
-                made = shortcut(question, graph)
-                self._templates[structure] = _Template(made, self.quantized(made.graph))
-            except UntiedError as error:
-                progress(f"each of these networks is rewritten by itself: {error}")
-                self._templates[structure] = None
-                return self.quantized(graph)
-        template = self._templates[structure]
-        if template is None:
-            return self.quantized(self._rewrite(drawn(question.model)))
-        graph = fitted(template.graph, template.shortcut.sizes(question))
-        if not template.checked:
-            own = self.quantized(self._rewrite(drawn(question.model)))
-            if _form(own) != _form(graph):
-                progress("these networks are rewritten one by one: channel counts change more")
-                self._templates[structure] = None
-                return own
-            template.checked = True
-        return graph
+    @cached_property
+    def networks(self) -> ByStructure[onnx.ModelProto, onnx.ModelProto]:
+        """What rewrites networks to the graphs that are lowered."""
+        return ByStructure(
+            self._rewrite,
+            self.quantized,
+            make=self.quantized,
+            fit=fitted,
+            alike=lambda own, made, sizes: _form(own) == _form(fitted(made, sizes)),
+            done="rewritten",
+        )
 
     def _rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto:
         graph, _ = rewritten_for(model, self.precision)
