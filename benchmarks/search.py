@@ -22,6 +22,7 @@ import onnx
 
 from benchmarks.results import replace_section
 from mbv3c import __version__
+from mbv3c.costs.types import time_of
 from mbv3c.errors import Mbv3cError, UsageError
 from mbv3c.execution.cache import cache_root
 from mbv3c.execution.timing.latency import processor_name
@@ -57,7 +58,6 @@ from mbv3c.training.plan import TrainPlan
 TITLE = "Networks found for a target"
 TARGETS = ("npu:ethos-u55-128", "arm_cpu:cortex-a76")
 SIDE = 32
-_TIMES = ("us", "cycles", "instructions")
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ def _rows(bench: Bench, target: str, found: Sequence[Found]) -> list[Row]:
         return [cost[unit] for cost in known_costs(candidates)]
 
     costs = known_costs([each.candidate for each in found], whole=True)
-    unit = next(key for key in _TIMES if key in costs[0])
+    unit = time_of(costs[0])
     places = widths_beside(ask([each.candidate for each in found]), family, ask)
     widths = [place.above or place.below or 1.0 for place in places]
     beside = known_costs([family[width] for width in widths], whole=True)

@@ -89,7 +89,7 @@ class Lines:
     def _check(self, first: dict[str, Any] | None, head: Mapping[str, Any]) -> None:
         if first is None or "journal" not in first:
             raise self._no_journal()
-        other = list(_differing(first, head))
+        other = list(differing(first, head))
         if other:
             raise UsageError(
                 f"the journal {self.path} belongs to a {self._words.work} with another "
@@ -123,14 +123,12 @@ def open_lines(path: Path, words: Words) -> Iterator[Lines]:
         yield Lines(path, file, words)
 
 
-def _differing(
-    first: Mapping[str, Any], head: Mapping[str, Any], above: str = ""
-) -> Iterator[str]:
+def differing(first: Mapping[str, Any], head: Mapping[str, Any], above: str = "") -> Iterator[str]:
     """Yield the names of what differs, such as `training.rate`."""
     for key in dict.fromkeys((*head, *first)):
         one, other = first.get(key), head.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
-            yield from _differing(one, other, f"{above}{key}.")
+            yield from differing(one, other, f"{above}{key}.")
         elif one != other:
             yield f"{above}{key}"
 

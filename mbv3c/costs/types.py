@@ -61,6 +61,11 @@ class NetworkCost:
     whole: bool
 
 
+def time_of(resources: Mapping[str, float]) -> str:
+    """Return the key of what stands for time in costs; empty where nothing does."""
+    return next((key for key in resources if key not in COMMON), "")
+
+
 def added(layers: Iterable[LayerCost]) -> dict[str, float]:
     """Add the resources of some layers up."""
     sums: Counter[str] = Counter()

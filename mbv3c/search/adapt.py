@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 
 from mbv3c.atomic import new_file
-from mbv3c.costs.types import COMMON
+from mbv3c.costs.types import time_of
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.search.adapted import Adapted, AdaptPlan, Means, Step, Tried, Tuned
 from mbv3c.search.answers import Refused, allowed_cost, pack, unpack
@@ -53,7 +53,7 @@ def adapt(model: onnx.ModelProto, plan: AdaptPlan, means: Means, journal: Journa
     """
     check_kept(model, plan.kept)
     start = _start(model, means, journal)
-    time = next(key for key in start.cost if key not in COMMON)
+    time = time_of(start.cost)
     most = limits(plan.budgets, start.cost, time)
     run = _Run(plan, means, journal, most, start, isinstance(layers_of(model), str))
     state, steps, control, stuck = start, list[Step](), None, ""

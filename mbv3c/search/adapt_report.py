@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mbv3c.accuracy.tally import wilson
 from mbv3c.figures import figure
 from mbv3c.search.adapted import Adapted, Step, Tried
 from mbv3c.search.budget import said, within
 from mbv3c.search.statistics import Paired, Right, mcnemar
+from mbv3c.training.evaluate import Accuracy
 
 _SURE = 0.05  # of McNemar's test; above it a difference is within noise
 
@@ -98,7 +98,7 @@ def _costs(adapted: Adapted, cost: Mapping[str, float]) -> str:
 
 def accuracy_text(right: Right) -> str:
     """Return an accuracy with its interval, for people."""
-    interval = wilson(int(right.sum()), len(right))
+    interval = Accuracy(right).interval
     return f"{interval.share:.2%} ({interval.low:.2%} to {interval.high:.2%})"
 
 
@@ -126,15 +126,15 @@ def to_json(adapted: Adapted) -> dict[str, Any]:
         "time": adapted.time,
         "given": {
             "cost": dict(adapted.first_cost),
-            "accuracy": accuracy_json(adapted.first_right),
+            "accuracy": Accuracy(adapted.first_right).to_json(),
             "converged": None if adapted.control is None else rise is None,
             "rise": None if rise is None else paired_json(rise),
         },
         "steps": [_step_json(step) for step in adapted.steps],
-        "left": {"accuracy": accuracy_json(adapted.left_right)},
+        "left": {"accuracy": Accuracy(adapted.left_right).to_json()},
         "result": {
             "cost": dict(adapted.cost),
-            "accuracy": accuracy_json(adapted.right),
+            "accuracy": Accuracy(adapted.right).to_json(),
             "against_given": paired_json(mcnemar(adapted.right, adapted.first_right)),
             "finished": adapted.finished,
         },
@@ -162,15 +162,9 @@ def _tried_json(tried: Tried, taken: Tried) -> dict[str, Any]:
         "to": tried.count,
         "taken": not other,
         "cost": dict(tried.cost),
-        "accuracy": accuracy_json(tried.right),
+        "accuracy": Accuracy(tried.right).to_json(),
         "taken_less_this": paired_json(mcnemar(taken.right, tried.right)) if other else None,
     }
-
-
-def accuracy_json(right: Right) -> dict[str, Any]:
-    """Return the documented JSON form of an accuracy."""
-    count = int(right.sum())
-    return {**asdict(wilson(count, len(right))), "count": count, "of": len(right)}
 
 
 def paired_json(paired: Paired) -> dict[str, Any]:
@@ -204,7 +198,7 @@ def draw(path: Path, adapted: Adapted, target: str, *, force: bool = False) -> N
 
 
 def _points(found: Sequence[tuple[float, Right]]) -> tuple[list[float], list[float], Any]:
-    intervals = [wilson(int(right.sum()), len(right)) for _, right in found]
+    intervals = [Accuracy(right).interval for _, right in found]
     middles = [100 * each.share for each in intervals]
     below = [100 * (each.share - each.low) for each in intervals]
     above = [100 * (each.high - each.share) for each in intervals]

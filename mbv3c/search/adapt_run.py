@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
-from mbv3c.errors import ModelError, UsageError
+from mbv3c.errors import UsageError
 from mbv3c.graphs.writer import add_metadata
 from mbv3c.jobs.engine import Engine, run_jobs
 from mbv3c.jobs.job import versions_of
@@ -20,26 +20,25 @@ from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.search.adapt import adapt, check_kept
 from mbv3c.search.adapt_report import (
-    accuracy_json,
     accuracy_text,
     difference_text,
     paired_json,
     to_json,
 )
 from mbv3c.search.adapted import Adapted, AdaptPlan, Means, Tuned
-from mbv3c.search.answers import Refused
 from mbv3c.search.channels import Channels, Uncut
+from mbv3c.search.examples_of import examples_of
 from mbv3c.search.grid import Images
+from mbv3c.search.job_answers import Device, costs_on
 from mbv3c.search.journal import open_journal
 from mbv3c.search.kinds import MODEL, RIGHT, PackedImages, packed, train_job
 from mbv3c.search.layers import layers_of
 from mbv3c.search.statistics import Right, mcnemar
 from mbv3c.target import Target
 from mbv3c.targets import backend_of
-from mbv3c.targets.costs import costs_or_refusals
 from mbv3c.targets.grain import grain_of
-from mbv3c.training.evaluate import evaluate
-from mbv3c.training.examples import Examples, open_examples
+from mbv3c.training.evaluate import Accuracy, evaluate
+from mbv3c.training.examples import Examples
 from mbv3c.training.plan import TrainPlan
 
 JOURNAL = "journal.jsonl"
@@ -157,17 +156,10 @@ def adapt_model(
             "it was folded; take --finish finetune"
         )
     check_kept(model, request.plan.kept)
-    images = request.images
-    examples = open_examples(
-        images.source,
-        model,
-        labels=images.labels,
-        validation=images.validation,
-        test=images.test,
-        limit=images.limit,
-    )
+    examples = examples_of(request.images, model)
     final = request.finish.plan(request.tune, examples.count("train"))
-    place = request.target, request.precision, request.database
+    device = Device(request.target, request.precision, request.database)
+    place = device.target, device.precision, device.database
     grain = request.grain or grain_of(*place, progress)[0]
     plan = replace(request.plan, grain=grain)
     tools = backend_of(request.target).tools
@@ -182,9 +174,9 @@ def adapt_model(
         "final training": None if final is None else final.to_json(),
         "versions": versions_of({*_PACKAGES, *tools}),
     }
-    trainer = _Trainer(packed(images, where[1]), where, progress)
+    trainer = _Trainer(packed(request.images, where[1]), where, progress)
     means = Means(
-        costs=lambda models, whole: _costs(models, request, progress, whole=whole),
+        costs=lambda models, whole: costs_on(device, models, progress, whole=whole),
         judge=lambda network: evaluate(network, examples, "validation").right,
         tune=lambda networks: trainer.train(networks, request.tune),
         finish=None
@@ -195,18 +187,6 @@ def adapt_model(
     with open_journal(request.folder / JOURNAL, header) as journal:
         adapted = adapt(model, plan, means, journal)
     return _outcome(model, adapted, examples)
-
-
-def _costs(
-    models: Sequence[onnx.ModelProto], request: AdaptRequest, progress: Progress, *, whole: bool
-) -> list[Mapping[str, float] | Refused]:
-    database = request.database
-    place = request.target, request.precision, database
-    found = costs_or_refusals(models, *place, progress, whole=whole)
-    return [
-        Refused(str(each)) if isinstance(each, ModelError) else dict(each.resources)
-        for each in found
-    ]
 
 
 @dataclass(frozen=True)
@@ -221,14 +201,12 @@ class _Trainer:
         self, networks: Sequence[tuple[str, onnx.ModelProto]], plan: TrainPlan
     ) -> list[Tuned]:
         engine, store = self.where
-        jobs = [
-            train_job(
-                store.put(network.SerializeToString(deterministic=True)), self.images, plan, title
-            )
-            for title, network in networks
-        ]
+        kept = [store.put(each.SerializeToString(deterministic=True)) for _, each in networks]
         # Choices are made by the images that validate, even where there are others to test with.
-        jobs = [replace(job, options={**job.options, "part": "validation"}) for job in jobs]
+        jobs = [
+            train_job(model, self.images, plan, title, "validation")
+            for model, (title, _) in zip(kept, networks, strict=True)
+        ]
         return [_tuned(result) for result in run_jobs(jobs, store, engine, self.progress)]
 
 
@@ -281,8 +259,8 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     if outcome.tests is not None:
         given, result = outcome.tests
         tests = {
-            "given": accuracy_json(given),
-            "result": accuracy_json(result),
+            "given": Accuracy(given).to_json(),
+            "result": Accuracy(result).to_json(),
             "result_less_given": paired_json(mcnemar(result, given)),
         }
     return {

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mbv3c.accuracy.measure import class_scores
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED
@@ -57,7 +56,7 @@ def bundle_accuracy(
         quantized = read_bundled(bundle.compiled_model)
         accuracy[QUANTIZED] = evaluate(quantized, examples, part, limit=limit)
     labels = examples.labels(part)
-    places = np.linspace(0, len(labels) - 1, min(limit, len(labels))).astype(np.int64)
+    places = examples.evenly(part, limit)
     best: list[int] = []
     with (
         backend_for(bundle).open(bundle, progress) as ran,
@@ -66,7 +65,7 @@ def bundle_accuracy(
         progress(f"running {len(places):,} images on {ran.ran_on}")
         for start in range(0, len(places), stream.at_once):
             chosen = places[start : start + stream.at_once]
-            stream.send(_inputs(examples, part, chosen))
+            stream.send([image[None] for image in examples.inputs(part, chosen)])
             rows = [row for outputs in stream.receive() for row in scores.of(outputs)]
             before = len(best)
             best += [int(row.argmax()) if np.isfinite(row).all() else -1 for row in rows]
@@ -74,13 +73,3 @@ def bundle_accuracy(
                 progress(f"{len(best):,} of {len(places):,} images")
     accuracy[BUNDLE] = Accuracy(np.array(best, np.int64) == labels[places])
     return Bundled(accuracy, ran.ran_on, ran.exact_program)
-
-
-def _inputs(
-    examples: Examples, part: PartName, chosen: NDArray[np.int64]
-) -> list[NDArray[np.float32]]:
-    """Return images as a model takes them, one by one."""
-    x = examples.batch(part, chosen)
-    if not examples.preprocessing.channels_last:
-        x = x.transpose(0, 3, 1, 2)
-    return [np.ascontiguousarray(image)[None] for image in x]

@@ -199,9 +199,7 @@ def draw_front(
         BundleError: it cannot be written.
     """
     with figure(path, title, axes[1].label, axes[0].label, force=force) as drawn:
-        draw_points(drawn, points, axes)
-        also(drawn)
-        drawn.legend(fontsize=8)
+        draw_points(drawn, points, axes, also)
 
 
 def inline_front(
@@ -213,20 +211,24 @@ def inline_front(
         (drawn,) = panels
         drawn.set_xlabel(axes[1].label)
         drawn.set_ylabel(axes[0].label)
-        draw_points(drawn, points, axes)
-        also(drawn)
-        drawn.legend(fontsize=8)
+        draw_points(drawn, points, axes, also)
 
     return inline_panels([_INCHES], draw)
 
 
-def draw_points(drawn: Any, points: Sequence[Point], axes: tuple[Axis, Axis]) -> None:
-    """Draw points, their intervals, and the front as steps, on axes that exist.
+def draw_points(
+    drawn: Any,
+    points: Sequence[Point],
+    axes: tuple[Axis, Axis],
+    also: Also = lambda drawn: None,
+) -> None:
+    """Draw points, their intervals, the front as steps, and a legend, on axes that exist.
 
     Args:
         drawn: axes of matplotlib.
         points: the points.
         axes: the vertical axis and the horizontal one.
+        also: function that draws more on the axes.
     """
     y, x = axes
     steps = "steps-post" if y.higher_is_better else "steps-pre"
@@ -249,6 +251,8 @@ def draw_points(drawn: Any, points: Sequence[Point], axes: tuple[Axis, Axis]) ->
             drawn.annotate(
                 point.name, (left, top), xytext=(4, 4), textcoords="offset points", fontsize=7
             )
+    also(drawn)
+    drawn.legend(fontsize=8)
 
 
 def _shown(points: Sequence[Point], *axes: Axis) -> list[list[float]]:

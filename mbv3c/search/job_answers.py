@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
-from mbv3c.errors import ModelError
+from mbv3c.errors import Mbv3cError
 from mbv3c.jobs.engine import Engine, run_jobs
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Result, Store
@@ -53,6 +54,18 @@ class Data:
     judged: int
 
 
+def costs_on(
+    device: Device, models: Sequence[onnx.ModelProto], progress: Progress, *, whole: bool
+) -> list[Cost | Refused]:
+    """Return what networks take of each resource, or why the device refuses one."""
+    place = device.target, device.precision, device.database
+    found = costs_or_refusals(models, *place, progress, whole=whole)
+    return [
+        Refused(str(each)) if isinstance(each, Mbv3cError) else dict(each.resources)
+        for each in found
+    ]
+
+
 class JobAnswers:
     """Trains and compiles by jobs, and asks the target's own table for costs."""
 
@@ -87,12 +100,7 @@ class JobAnswers:
     ) -> list[Cost | Refused]:
         device, classes = self._device, self._data.classes
         models = [each.build(classes) if whole else each.form(classes) for each in candidates]
-        place = device.target, device.precision, device.database
-        found = costs_or_refusals(models, *place, self._progress, whole=whole)
-        return [
-            Refused(str(each)) if isinstance(each, ModelError) else dict(each.resources)
-            for each in found
-        ]
+        return costs_on(device, models, self._progress, whole=whole)
 
     def train(self, trainings: Sequence[Training]) -> list[Right]:
         return [np.load(result.files[RIGHT]) for result in self._trained(trainings)]
@@ -125,8 +133,8 @@ class JobAnswers:
             self._models[candidate.name] = self._store.put(model)
         plan = replace(self._training, steps=training.steps, seed=training.seed)
         title = f"{candidate.name} for {training.steps} steps, seed {training.seed}"
-        job = train_job(self._models[candidate.name], self._data.images, plan, title)
-        return replace(job, options={**job.options, "part": training.part})
+        model = self._models[candidate.name]
+        return train_job(model, self._data.images, plan, title, training.part)
 
     def _compiled(self, trainings: Sequence[Training]) -> list[Result]:
         jobs = [

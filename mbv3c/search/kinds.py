@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from mbv3c.errors import ModelError, ParityError, UsageError
+from mbv3c.errors import Mbv3cError, ModelError, ParityError, UsageError
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Store
 from mbv3c.precision import find_precision
@@ -69,13 +69,20 @@ def packed(images: Images, store: Store) -> PackedImages:
     return PackedImages(files, options)
 
 
-def train_job(model: str, images: PackedImages, plan: TrainPlan, title: str) -> Job:
+def train_job(
+    model: str, images: PackedImages, plan: TrainPlan, title: str, part: "PartName | None" = None
+) -> Job:
     """Return the job of training a model, which the store knows by its sha256.
+
+    It is judged by a part of the images: that to test with, or else to validate with, if none is
+    named.
 
     Its result has `model.onnx`, `right.npy` (for each image whether the network is right), and
     `accuracy`, `part`, `loss`.
     """
-    options = {"plan": plan.to_json(), "images": dict(images.options)}
+    options: Document = {"plan": plan.to_json(), "images": dict(images.options)}
+    if part is not None:
+        options["part"] = part
     return Job("train", options, {"model": model, **images.files}, title=f"training {title}")
 
 
@@ -179,26 +186,28 @@ def cost(options: Mapping[str, Any], files: Files, folder: Path, progress: Progr
     """
     from mbv3c.execution.cache import cache_root
     from mbv3c.targets import find_target
-    from mbv3c.targets.costs import costs_of, time_resource
+    from mbv3c.targets.costs import costs_or_refusals, time_resource
 
     target, precision = find_target(options["target"]), find_precision(options["precision"])
+    try:
+        if time_resource(target, precision) == _TIMED:
+            raise UsageError(
+                f"costs on {target.name} are times, which are not taken beside other work: "
+                f"`mbv3c inspect MODEL --cost {target.name}` asks for those of one model"
+            )
+    except _REFUSALS as error:
+        return {"networks": [{"refused": str(error)} for _ in files]}
     models = [onnx.load(files[name]) for name in sorted(files)]
-
-    def asked(some: Sequence[onnx.ModelProto]) -> list[Document]:
-        try:
-            if time_resource(target, precision) == _TIMED:
-                raise UsageError(
-                    f"costs on {target.name} are times, which are not taken beside other work: "
-                    f"`mbv3c inspect MODEL --cost {target.name}` asks for those of one model"
-                )
-            found = costs_of(some, target, precision, cache_root() / "costs", progress)
-        except _REFUSALS as error:
-            if len(some) == 1:
-                return [{"refused": str(error)}]
-            return [one for model in some for one in asked([model])]
-        return [{"kind": one.kind, "resources": dict(one.resources)} for one in found]
-
-    return {"networks": asked(models)}
+    database = cache_root() / "costs"
+    found = costs_or_refusals(models, target, precision, database, progress, refusals=_REFUSALS)
+    return {
+        "networks": [
+            {"refused": str(one)}
+            if isinstance(one, Mbv3cError)
+            else {"kind": one.kind, "resources": dict(one.resources)}
+            for one in found
+        ]
+    }
 
 
 def compile_(
@@ -248,16 +257,9 @@ def _judged(
 
 
 def _examples(options: Mapping[str, Any], files: Files, model: onnx.ModelProto) -> "Examples":
-    from mbv3c.training.examples import open_examples
+    from mbv3c.search.examples_of import examples_of
 
-    return open_examples(
-        unpacked(files["images"]),
-        model,
-        labels=files.get("labels"),
-        validation=options["validation"],
-        test=options["test"],
-        limit=options["limit"],
-    )
+    return examples_of(Images(unpacked(files["images"]), files.get("labels"), **options), model)
 
 
 def _part(examples: "Examples", options: Mapping[str, Any]) -> "PartName":
@@ -273,10 +275,6 @@ def _written(accuracy: "Accuracy", part: str, folder: Path) -> Document:
 
 def _write_inputs(examples: "Examples", folder: Path) -> None:
     """Write training images as a model takes them, evenly from all, for calibration."""
-    count = min(_CALIBRATION, examples.count("train"))
-    places = np.linspace(0, examples.count("train") - 1, count).astype(np.int64)
-    batch = examples.batch("train", places)
-    if not examples.preprocessing.channels_last:
-        batch = batch.transpose(0, 3, 1, 2)
-    for index, image in enumerate(batch):
-        np.save(folder / f"{index:04d}.npy", np.ascontiguousarray(image)[None])
+    inputs = examples.inputs("train", examples.evenly("train", _CALIBRATION))
+    for index, image in enumerate(inputs):
+        np.save(folder / f"{index:04d}.npy", image[None])

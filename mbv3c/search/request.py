@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mbv3c.atomic import new_file, new_folder
+from mbv3c.costs.types import time_of
 from mbv3c.errors import UsageError
 from mbv3c.graphs.architecture_file import architecture_text
 from mbv3c.jobs.engine import Engine
@@ -16,6 +17,7 @@ from mbv3c.progress import Progress
 from mbv3c.search.aim import Aim
 from mbv3c.search.answers import Cost, Part
 from mbv3c.search.budget import TIME, Budget, amounts
+from mbv3c.search.examples_of import examples_of
 from mbv3c.search.found import Final, Found
 from mbv3c.search.grid import Images
 from mbv3c.search.job_answers import Data, Device, JobAnswers
@@ -28,13 +30,11 @@ from mbv3c.search.search import header, search
 from mbv3c.search.space import Candidate, Space, width_family
 from mbv3c.targets import backend_of
 from mbv3c.targets.costs import costs_of
-from mbv3c.training.examples import open_examples
 from mbv3c.training.given import classes_of
 from mbv3c.training.plan import TrainPlan
 
 JOURNAL, DOCUMENT, NETWORKS = "journal.jsonl", "search.json", "networks"
 PICTURE, PAGE = "front.svg", "search.html"
-_TIMES = ("us", "cycles", "instructions")  # the first of them is a target's own
 # What decides accuracies, beside the target's own tools.
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "optuna", "pillow", "torch")
 
@@ -94,14 +94,7 @@ def run_search(
     backend_of(device.target).check_precision(device.target, device.precision)
     classes = classes_of(images.source, images.labels).count
     base = width_family(space.variant, space.resolutions[0])[1.0]
-    examples = open_examples(
-        images.source,
-        base.form(classes),
-        labels=images.labels,
-        validation=images.validation,
-        test=images.test,
-        limit=images.limit,
-    )
+    examples = examples_of(images, base.form(classes))
     progress(f"what MobileNetV3-{space.variant.capitalize()} costs on {device.target.name}")
     aim = aim_of(request, _cost(base, device, classes, progress))
     judging: Part = "test" if examples.count("test") else "validation"
@@ -142,7 +135,7 @@ def aim_of(request: SearchRequest, base: Cost) -> Aim:
     Raises:
         UsageError: the target's costs have no such resource, or it is named twice.
     """
-    time = next(key for key in _TIMES if key in base)
+    time = time_of(base)
     found = amounts(request.budgets, base, time)
     first = time if time in found else next(iter(found))
     target = found.pop(first)

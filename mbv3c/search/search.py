@@ -110,8 +110,8 @@ class _Search:
                 else:
                     sampler.drop(each)
                     counts["dropped"] += 1
-            fresh = {each.candidate.name: each for _, each in chosen} | networks
-            networks = {**networks, **fresh}
+            for _, network in chosen:
+                networks.setdefault(network.candidate.name, network)
             self._progress(
                 f"batch {batch + 1}: {len(new)} new networks meet the budget; training each for "
                 f"{plan.halving.steps[0]} steps"
@@ -141,7 +141,7 @@ class _Search:
 
     def _accuracies(self, networks: Sequence[_Network], index: int) -> dict[str, float]:
         """Return the accuracies of a round from the first seed."""
-        found = self._train(dict.fromkeys(map(_candidate, networks), 1), index)
+        found = self._train(dict.fromkeys((each.candidate for each in networks), 1), index)
         return {name: values[0] for name, values in found.items()}
 
     def _train(self, seeds: Mapping[Candidate, int], index: int) -> dict[str, list[float]]:
@@ -283,10 +283,6 @@ def _nothing(counts: Mapping[str, int], nearest: float) -> str:
         f"none of {counts['asked']} networks met the budget; the nearest was off by "
         f"{nearest:.0%} of it; choose another budget or variant"
     )
-
-
-def _candidate(network: _Network) -> Candidate:
-    return network.candidate
 
 
 def _correlated(rounds: Sequence[Round]) -> Sequence[Round]:

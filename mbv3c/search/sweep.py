@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from mbv3c.accuracy.tally import Interval
-from mbv3c.costs.types import COMMON
+from mbv3c.costs.types import time_of
 from mbv3c.errors import ModelError, ParityError, UsageError
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.load import load_model
@@ -75,7 +75,7 @@ class Combination:
     @property
     def time(self) -> str:
         """The key in `resources` of what stands for time on the target; empty without a cost."""
-        return next((name for name in self.resources if name not in COMMON), "")
+        return time_of(self.resources)
 
 
 @dataclass(frozen=True)

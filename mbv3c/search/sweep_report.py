@@ -94,7 +94,6 @@ def draw(swept: Sweep, path: Path, *, force: bool) -> None:
             each.set_ylabel(y.label)
             each.grid(visible=True, alpha=0.3)
             draw_points(each, points, (y, x))
-            each.legend(fontsize=8)
 
     write_panels(path, [_PANEL_INCHES] * max(1, len(panels)), drawn, force=force)
 

@@ -8,7 +8,7 @@ import onnx
 
 from mbv3c.costs.asking import Coster, answers
 from mbv3c.costs.types import NetworkCost
-from mbv3c.errors import ModelError
+from mbv3c.errors import Mbv3cError, ModelError
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.target import Target
@@ -57,10 +57,12 @@ def costs_or_refusals(
     progress: Progress,
     *,
     whole: bool = False,
-) -> list[NetworkCost | ModelError]:
+    refusals: tuple[type[Mbv3cError], ...] = (ModelError,),
+) -> list[NetworkCost | Mbv3cError]:
     """Return what networks cost as `costs_of` does, and in the place of a network's cost why not.
 
-    A batch in which a network is refused is halved until that one stands alone.
+    A batch in which a network is refused is halved until that one stands alone. `refusals` are
+    the errors that say so of a network.
 
     Raises:
         UsageError: the device does not compute in the precision, or nothing here tells costs.
@@ -69,13 +71,15 @@ def costs_or_refusals(
     """
     try:
         return [*costs_of(models, target, precision, database, progress, whole=whole)]
-    except ModelError as error:
+    except refusals as error:
         if len(models) == 1:
             return [error]
-    found: list[NetworkCost | ModelError] = []
+    found: list[NetworkCost | Mbv3cError] = []
     half = len(models) // 2
     for part in (models[:half], models[half:]):
-        found += costs_or_refusals(part, target, precision, database, progress, whole=whole)
+        found += costs_or_refusals(
+            part, target, precision, database, progress, whole=whole, refusals=refusals
+        )
     return found
 
 

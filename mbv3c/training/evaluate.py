@@ -66,17 +66,14 @@ def evaluate(
             f"the images have {examples.classes.count} classes, the model {classes.count}"
         )
     labels = examples.labels(part)
-    count = len(labels) if limit is None else min(limit, len(labels))
-    places = np.linspace(0, len(labels) - 1, count).astype(np.int64)
-    model, batch = _batched(model, min(_BATCH, count), shape[0])
+    places = examples.evenly(part, limit)
+    model, batch = _batched(model, min(_BATCH, len(places)), shape[0])
     name, opened = model_input(model).name, session(model, OPTIMIZED[-1])
     best = []
-    for start in range(0, count, batch):
+    for start in range(0, len(places), batch):
         chosen = places[start : start + batch]
         filled = np.concatenate([chosen, np.repeat(chosen[-1:], batch - len(chosen))])
-        x = examples.batch(part, filled)
-        x = x if prepared.channels_last else x.transpose(0, 3, 1, 2)
-        (scores,) = opened.run(None, {name: np.ascontiguousarray(x)})
+        (scores,) = opened.run(None, {name: examples.inputs(part, filled)})
         best.append(scores.reshape(batch, classes.count).argmax(axis=1)[: len(chosen)])
     return Accuracy(np.concatenate(best) == labels[places])
 

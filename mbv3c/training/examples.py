@@ -115,6 +115,23 @@ class Examples:
             np.take(table, pixels[..., min(channel, pixels.shape[3] - 1)], out=x[..., channel])
         return x[..., ::-1] if self.preprocessing.bgr else x
 
+    def inputs(self, part: PartName, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return images of a part in the layout of the model's input.
+
+        Raises:
+            UsageError: there is no such part.
+        """
+        x = self.batch(part, chosen)
+        return np.ascontiguousarray(
+            x if self.preprocessing.channels_last else x.transpose(0, 3, 1, 2)
+        )
+
+    def evenly(self, part: PartName, most: int | None) -> NDArray[np.int64]:
+        """Return places in a part, evenly from all of it: at most so many, or all for None."""
+        count = self.count(part)
+        taken = count if most is None else min(most, count)
+        return np.linspace(0, count - 1, taken).astype(np.int64)
+
     def _place(self, part: PartName) -> tuple[str, NDArray[np.int64]]:
         if part not in self.places:
             raise UsageError(

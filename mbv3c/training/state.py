@@ -21,6 +21,7 @@ from mbv3c.atomic import new_file
 from mbv3c.door.documents import parse_json
 from mbv3c.door.files import Refused
 from mbv3c.errors import BundleError, UsageError
+from mbv3c.journal import differing
 from mbv3c.records import open_locked
 
 CHECKPOINT = "checkpoint.onnx"
@@ -98,26 +99,14 @@ class Journal:
             path.write_bytes(model.SerializeToString(deterministic=True))
 
     def _check(self, found: Any) -> None:
-        other = _differing(self._key, found)
+        other = list(self._key)
+        if isinstance(found, dict):
+            other = [name.rpartition(".")[2] for name in differing(found, self._key)]
         if other:
             raise UsageError(
                 f"{self.path} belongs to another training, with other {', '.join(other)}; remove "
                 "it to begin anew, or write to another place"
             )
-
-
-def _differing(wanted: Mapping[str, Any], found: Any) -> list[str]:
-    """Return which keys differ; of a plan, which of its fields."""
-    if not isinstance(found, dict):
-        return list(wanted)
-    differing = []
-    for key in dict.fromkeys((*wanted, *found)):
-        one, other = wanted.get(key), found.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            differing += _differing(one, other)
-        elif one != other:
-            differing.append(key)
-    return differing
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def adapted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Outcome, E
     def costs(models: Sequence[onnx.ModelProto], *_: object, whole: bool) -> list[Any]:
         return [SimpleNamespace(resources=cost) for cost in Stubs().costs(models, whole)]
 
-    monkeypatch.setattr("mbv3c.search.adapt_run.costs_or_refusals", costs)
+    monkeypatch.setattr("mbv3c.search.job_answers.costs_or_refusals", costs)
     engine = Engine()
     where = engine, Store(tmp_path / "store")
     return adapt_model(digits_network(), request(tmp_path), where, lambda text: None), engine
