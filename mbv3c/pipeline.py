@@ -65,8 +65,8 @@ def compile_model(
     bundles.check_replaceable(output)
     programs = programs_of(model, job)
     need_space(output, len(programs) * _TEMPORARY_COPIES * model.ByteSize() + _OTHER_BYTES)
-    for each, _ in programs:
-        backend.check_model(each)
+    for each, asked in programs:
+        backend.check_model(each, asked)
     if len(programs) > 1:
         job = replace(job, choices=SharedPacking(job.choices))
     with new_folder(output, force=force) as folder:

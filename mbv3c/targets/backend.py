@@ -157,11 +157,12 @@ class Backend(ABC):
         """
         self.check_precision(job.target, job.precision)
 
-    def check_model(self, model: onnx.ModelProto) -> None:
-        """Refuse a model that no bundle can be made of.
+    def check_model(self, model: onnx.ModelProto, job: Job) -> None:
+        """Refuse, before it is rewritten, a model that no bundle can be made of.
 
         Raises:
             UsageError: the device does not take such inputs.
+            ModelError: the device would wait for what it cannot compute.
         """
 
     def check_shapes(self, target: Target, count: int) -> None:

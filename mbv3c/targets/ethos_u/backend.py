@@ -73,10 +73,13 @@ class EthosUBackend(Backend):
         if isinstance(job.options, NpuOptions):
             check_knobs(job.options.knobs, _npu(job.target))
 
-    def check_model(self, model: Any) -> None:
+    def check_model(self, model: Any, job: Job) -> None:
         from mbv3c.targets.ethos_u.accepted import check_image
+        from mbv3c.targets.ethos_u.loops import check_loops
 
         check_image(model)
+        if not (isinstance(job.options, NpuOptions) and job.options.artifact):
+            check_loops(model)
 
     def job_of(self, bundle: Bundle) -> Job:
         options = options_of(manifest_of(bundle))

@@ -43,10 +43,20 @@ def npu_part(parts: Partition, *, explain: bool = False) -> Region:
     """
     if len(parts.regions) == 1 and not parts.awaited:
         return parts.regions[0]
-    left = parts.awaited or parts.on_cpu
+    raise refusal(parts.awaited or parts.on_cpu, waits=bool(parts.regions), explain=explain)
+
+
+def refusal(left: Sequence[Operator], *, waits: bool, explain: bool = False) -> PlacementError:
+    """Say why an NPU does not compute a network in one piece.
+
+    Args:
+        left: what the CPU would compute.
+        waits: whether the NPU would wait for it; else there is nothing that the NPU computes.
+        explain: whether every operator is listed with its costs.
+    """
     listed = _listed([f"{node.kind} ({node.name})" for node in left]) or "everything"
     why = left[0].stay if left else None
-    if parts.regions:
+    if waits:
         start = "in front of the NPU's part or inside it there would be"
         other = f"{_BESIDE}, or {_ELSE}"
     else:
@@ -55,7 +65,7 @@ def npu_part(parts: Partition, *, explain: bool = False) -> Region:
     table = "".join(
         f"\n{line}" for line in costs([placed(node) for node in left] if explain else [])
     )
-    raise PlacementError(f"{start}: {listed}{reason}\n{change}{table}", left)
+    return PlacementError(f"{start}: {listed}{reason}\n{change}{table}", left)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from mbv3c.targets.ethos_u.devices import (
     memories,
     sram_of,
 )
+from mbv3c.targets.ethos_u.loops import check_loops
 from mbv3c.targets.ethos_u.lowering.device_graph import device_graph
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.placement import npu_part
@@ -255,6 +256,7 @@ def tune(model: onnx.ModelProto, job: Job, request: TuneRequest, progress: Progr
         DatabaseError: the database is damaged, in use, or for something else.
     """
     check_image(model)
+    check_loops(model)
     target, sram_bytes = npu_of(job), request.sram_bytes
     database = estimates_for(request.root, target)
     with database.only_one():

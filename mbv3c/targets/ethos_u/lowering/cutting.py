@@ -17,7 +17,7 @@ from mbv3c.targets.ethos_u.lowering.composite import bindings, operator
 from mbv3c.targets.ethos_u.lowering.region import Region
 
 REGION_CALL = "relax.call_dps_packed"
-_LEAST_SHARE = 0.75  # of the multiply-adds, for a cut behind the first part
+LEAST_SHARE = 0.75  # of the multiply-adds, for a cut behind the first part
 
 
 def needs_of_regions(main: relax.Function, on_cpu: Sequence[Any]) -> Iterator[set[Any]]:
@@ -42,4 +42,4 @@ def is_worth_a_cut(model: onnx.ModelProto, first: Region) -> bool:
             count = multiply_adds(node, shapes)
             every += count
             front += count if node.name in inside else 0
-    return front > 0 and front >= _LEAST_SHARE * every
+    return front > 0 and front >= LEAST_SHARE * every
