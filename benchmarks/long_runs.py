@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,16 @@ class Part:
     def growth(self) -> int:
         """Bytes that the process has more in the end than after the first tenth."""
         return self.marks[-1].memory - self.marks[0].memory
+
+    @property
+    def least_growth(self) -> int:
+        """Bytes that it grew by between the two marks between which it grew least.
+
+        What leaks grows between all of them. An allocator's stock grows by a step now and then,
+        with threads as late as after a thousand inferences.
+        """
+        memory = [mark.memory for mark in self.marks]
+        return min(after - before for before, after in pairwise(memory))
 
     def row(self) -> str:
         first, last = self.marks[0], self.marks[-1]
