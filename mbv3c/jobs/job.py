@@ -37,7 +37,7 @@ class Kind:
 
 # The functions stand above this package, and are imported in the process of the job only.
 KINDS = {
-    "train": Kind("mbv3c.search.kinds:train", ("torch", "numpy", "onnx", "onnxruntime")),
+    "train": Kind("mbv3c.search.kinds:train", ("torch", "numpy", "onnx", "onnxruntime"), 2),
     "evaluate": Kind("mbv3c.search.kinds:evaluate", ("numpy", "onnx", "onnxruntime", "pillow")),
     # These depend on the tools of their target, too, which the job names.
     "cost": Kind("mbv3c.search.kinds:cost"),

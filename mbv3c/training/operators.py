@@ -16,7 +16,12 @@ import torch.nn.functional as F  # noqa: N812 - as torch's users call it
 from numpy.typing import NDArray
 
 from mbv3c.errors import ModelError
-from mbv3c.training.depthwise import depthwise, takes
+from mbv3c.training.small_maps import (
+    depthwise,
+    is_small_depthwise,
+    is_small_pointwise,
+    pointwise,
+)
 
 Compute = Callable[..., Any]
 
@@ -101,13 +106,16 @@ def _conv(node: Node) -> Compute:
     dilations = tuple(given.get("dilations", (1, 1)))
     groups = given.get("group", 1)
     even = pads[:2] == pads[2:]
+    is_plain = strides == (1, 1) and not any(pads)
 
     def compute(x: Any, weight: Any, bias: Any = None) -> Any:
         if weight.ndim != 4:
             raise node.refused("it is over one or three dimensions, and must be over two")
-        if takes(x, weight, groups):
+        if is_small_depthwise(x, weight, groups):
             y = depthwise(x, weight, strides, pads, dilations)
             return y if bias is None else y + bias[:, None, None]
+        if is_plain and is_small_pointwise(x, weight, groups):
+            return pointwise(x, weight, bias)
         if not even:
             x = F.pad(x, _torch_pads(pads))
         return F.conv2d(x, weight, bias, strides, pads[:2] if even else 0, dilations, groups)

@@ -268,7 +268,7 @@ def test_other_heads_are_refused_in_words(head: str) -> None:
 
 def test_only_what_trains_imports_torch() -> None:
     """torch stands in few modules, and none of the others imports these when it is imported."""
-    ours = "depthwise|operators|network|loop"
+    ours = "small_maps|operators|network|loop"
     imports = re.compile(rf"^(import|from) (torch\b|mbv3c\.training\.({ours}) )", re.MULTILINE)
     package = Path(mbv3c.__file__).parent
     found = {path for path in package.rglob("*.py") if imports.search(path.read_text())}
