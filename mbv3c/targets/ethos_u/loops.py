@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from math import prod
 
 import onnx
+from onnx import shape_inference
 
 from mbv3c.graphs.count import WEIGHTED, multiply_adds, tensor_shapes
 from mbv3c.targets.ethos_u.lowering.cutting import LEAST_SHARE
@@ -44,7 +45,10 @@ def check_loops(model: onnx.ModelProto) -> None:
         behind.update(name for name in node.output if name)
     if not waits:
         return
-    shapes = tensor_shapes(model)
+    try:
+        shapes = tensor_shapes(model)
+    except shape_inference.InferenceError:  # known only when the network is rewritten
+        return
     if _share_in_front(model, behind, shapes) < LEAST_SHARE:
         raise refusal([_left(node, shapes) for node in loops], waits=True)
 

@@ -6,7 +6,7 @@ import pytest
 from mbv3c.targets.ethos_u.loops import check_loops
 from mbv3c.targets.ethos_u.placement import PlacementError
 from tests.foreign_blocks import BLOCKS, with_block
-from tests.foreign_models import constants_as_nodes
+from tests.foreign_models import Net, constants_as_nodes
 
 
 @pytest.mark.parametrize("as_nodes", [False, True], ids=["stored", "Constant"])
@@ -39,3 +39,9 @@ def test_one_at_the_end_is_left_to_the_cpu():
 def test_other_networks_are_not_looked_at_closely():
     for name in BLOCKS.keys() - {"LSTM", "GRU", "RNN"}:
         check_loops(with_block(name))
+
+
+def test_shapes_that_onnx_does_not_know_yet_are_no_fault():
+    net = Net(opset=21)
+    turned = BLOCKS["GRU"][1](net, net.trunk())
+    check_loops(net.model(net.head(BLOCKS["GroupNormalization"][1](net, turned))))
