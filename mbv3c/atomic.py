@@ -58,7 +58,7 @@ def check_place(path: Path, *, force: bool) -> bool:
         raise UsageError(f"{path} is a folder; name a file")
     if takes_bytes(path):
         return True
-    _check_free(path, force=force)
+    check_free(path, force=force)
     return False
 
 
@@ -104,14 +104,19 @@ def need_space(path: Path, size: int) -> None:
 @contextmanager
 def _replacing(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield a temporary folder beside `path`."""
-    _check_free(path, force=force)
+    check_free(path, force=force)
     prefix = f".{path.name}.mbv3c-"
     remove_abandoned(path.parent, f"{glob.escape(prefix)}*")
     with _explained(path), locked_folder(path.parent, prefix) as folder:
         yield folder
 
 
-def _check_free(path: Path, *, force: bool) -> None:
+def check_free(path: Path, *, force: bool) -> None:
+    """Make sure that something can be put at `path`.
+
+    Raises:
+        UsageError: something is there and `force` is not set, or there is no folder for it.
+    """
     if path.resolve() == Path.cwd():
         raise UsageError(f"{path} is the current folder; name another one")
     if os.path.lexists(path) and not force:

@@ -88,7 +88,9 @@ def main() -> NoReturn:
 
 def _command() -> NoReturn:
     from mbv3c.cli import main as command_line
+    from mbv3c.imports import without_torch
 
+    without_torch()
     command_line()
 
 

@@ -17,6 +17,7 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
+from mbv3c.commands.places import FILE, IMAGES, MODEL, TARGET
 
 if TYPE_CHECKING:
     from mbv3c.search.specs import AdaptSpec
@@ -55,8 +56,8 @@ training_options = all_of(
     click.option("--seed", type=int, default=0, show_default=True, help="Of all trainings."),
 )
 image_options = all_of(
-    click.option("--images", type=PATH, required=True, help="Labelled images, as of `train`."),
-    click.option("--labels", type=PATH, help="CSV file with the classes of a folder's images."),
+    click.option("--images", type=IMAGES, required=True, help="Labelled images, as of `train`."),
+    click.option("--labels", type=FILE, help="CSV file with the classes of a folder's images."),
     click.option(
         "--validation", type=float, default=0.1, show_default=True, help="Share to choose by."
     ),
@@ -68,8 +69,8 @@ image_options = all_of(
 
 
 @click.command()
-@click.argument("model", type=PATH)
-@click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
+@click.argument("model", type=MODEL)
+@click.option("--target", type=TARGET, required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @click.option("--precision", help="fp32, fp16 or int8.  [default: fp32, on npu int8]")
 @click.option(
     "--budget",

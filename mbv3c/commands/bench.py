@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.options import PATH, Progress, echo, json_option, print_json
+from mbv3c.commands.options import Progress, echo, json_option, print_json
+from mbv3c.commands.places import BUNDLE, FILE
 from mbv3c.commands.trusting import trust_of, trust_option
 
 if TYPE_CHECKING:
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option("--against", help="onnxruntime or openvino.  [default: onnxruntime]")
 @click.option("--threads", type=int, help="Of both sides.  [default: the bundle's cores]")
 @click.option("--runs", type=int, help="Timed inferences of each side.  [default: 200]")
 @click.option("--profile", is_flag=True, help="Go kernel by kernel, too.")
-@click.option("--key", type=PATH, help="The public key (PEM) that must have signed the bundle.")
+@click.option("--key", type=FILE, help="The public key (PEM) that must have signed the bundle.")
 @trust_option
 @json_option
 def bench(bundle: Path, key: Path | None, trust: bool, as_json: bool, **given: Any) -> None:

@@ -20,6 +20,7 @@ from mbv3c.commands.options import (
     print_description,
     taken,
 )
+from mbv3c.commands.places import FILE, MODEL, TARGET
 from mbv3c.commands.preparing import other_preparing_options, take_overrides
 from mbv3c.targets import every_option
 
@@ -49,8 +50,8 @@ mean_option = click.option(
 
 
 @click.command(name="compile")
-@click.argument("model", type=PATH, required=False)
-@click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
+@click.argument("model", type=MODEL, required=False)
+@click.option("--target", type=TARGET, required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @precision_options
 @mean_option
 @other_preparing_options
@@ -67,7 +68,7 @@ mean_option = click.option(
 @backend_options
 @click.option("-o", "--output", type=PATH, help="The bundle to write.")
 @click.option("--no-verify", is_flag=True, help="Do not check parity.")
-@click.option("--sign", type=PATH, help="Sign the bundle with this private key: Ed25519, PEM.")
+@click.option("--sign", type=FILE, help="Sign the bundle with this private key: Ed25519, PEM.")
 @click.option(
     "--explain", is_flag=True, help="List what computes each operator; on npu, what it costs."
 )
@@ -89,11 +90,11 @@ def compile_(
     **given: Any,
 ) -> None:
     """Compile an ONNX file, or without MODEL a freshly built MobileNetV3, to a bundle."""
-    from mbv3c.job_spec import JobSpec
-    from mbv3c.pipeline import compile_model
-    from mbv3c.targets import backend_of
+    from mbv3c.atomic import check_free
     from mbv3c.trust import read_signer
 
+    if output is not None:
+        check_free(output, force=force)
     means = given.pop(_MEAN)
     words, numbers = ([one for one in means if one.isalpha() is word] for word in (True, False))
     given[_MEAN] = numbers[-1] if numbers else None
@@ -105,21 +106,25 @@ def compile_(
     )
     ends, preparing = take_ends(given, preparing, calibrating=calibrating)
     given[_MEAN] = words[-1] if words else None
-    names = ("target", "precision", "calibration", "keep_float", "tune_logs")
+    named = taken(given, "target", "precision", "calibration", "keep_float", "tune_logs")
     options = taken(given, *(option.name for option in _BACKEND_OPTIONS))
     shapes = given["input_shapes"] = parse_shapes(given["input_shapes"])
+    progress = Progress()
+    signer = read_signer(sign) if sign is not None else None
+    loaded = built_or_loaded(model, given, progress)
+    from mbv3c.job_spec import JobSpec
+    from mbv3c.pipeline import compile_model
+    from mbv3c.targets import backend_of
+
     spec = JobSpec(
-        **taken(given, *names),
+        **named,
         options=options,
         explain=explain,
         preparing=preparing,
         shapes=shapes if len(shapes) > 1 else (),
         ends=ends,
     )
-    progress = Progress()
-    signer = read_signer(sign) if sign is not None else None
     job = spec.job(progress)
-    loaded = built_or_loaded(model, given, progress)
     name = loaded.graph.name if model is None else model.stem
     path = output or Path(f"{name}-{job.target.family}-{job.target.device}-{job.precision}")
     compiled = compile_model(

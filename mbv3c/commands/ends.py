@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands.options import PATH, all_of, taken
+from mbv3c.commands.options import all_of, taken
+from mbv3c.commands.places import FILE
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ ends_options = all_of(
     click.option(
         "--outputs", help="Of class scores: softmax, top5 (or another number), or softmax,top5."
     ),
-    click.option("--labels", type=PATH, help="Text file with the name of a class in each line."),
+    click.option("--labels", type=FILE, help="Text file with the name of a class in each line."),
 )
 
 

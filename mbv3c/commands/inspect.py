@@ -16,11 +16,12 @@ from mbv3c.commands.options import (
     print_description,
     print_json,
 )
+from mbv3c.commands.places import MODEL_OR_BUNDLE
 from mbv3c.errors import UsageError
 
 
 @click.command()
-@click.argument("model", type=PATH)
+@click.argument("model", type=MODEL_OR_BUNDLE)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @batch_option
 @opset_option

@@ -14,6 +14,7 @@ from mbv3c.commands.options import (
     load_given,
     print_json,
 )
+from mbv3c.commands.places import MODEL
 from mbv3c.errors import EXIT_PARITY
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=PATH)
+@click.argument("model", type=MODEL)
 @click.option("-o", "--output", type=PATH, required=True)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @batch_option
@@ -45,10 +46,12 @@ def optimize(
     **shape: Any,
 ) -> None:
     """Rewrite an ONNX graph and say what each pass did and why it refused."""
-    from mbv3c.atomic import new_file
+    from mbv3c.atomic import check_place, new_file
+
+    check_place(output, force=force)
+    loaded = load_given(model, **shape)
     from mbv3c.parity.rewriting import optimize as optimized_model
 
-    loaded = load_given(model, **shape)
     with new_file(output, force=force) as temporary:
         optimized, steps = optimized_model(loaded, proving=prove, opset=opset)
         temporary.write_bytes(optimized.SerializeToString(deterministic=True))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c import steps
+from mbv3c.commands.places import FILE, FOLDER, PRECISION
 from mbv3c.errors import UsageError
 from mbv3c.quoting import for_terminal
 
@@ -51,7 +52,7 @@ network_options = all_of(
         help="mobilenet_v3, mobilenet_v2, mnasnet_a1 or mnasnet_b1.  [default: mobilenet_v3]",
     ),
     click.option(
-        "--architecture", type=PATH, help="A .json file with the layers of a network of your own."
+        "--architecture", type=FILE, help="A .json file with the layers of a network of your own."
     ),
     click.option("--variant", help="Of mobilenet_v3: large or small.  [default: large]"),
     click.option(
@@ -88,7 +89,7 @@ network_options = all_of(
 )
 weights_option = click.option(
     "--weights",
-    type=PATH,
+    type=FILE,
     help="Trained weights: torchvision's or timm's state dict, .npz or .onnx.",
 )
 # Which network to build.
@@ -232,7 +233,7 @@ def _parse_extents(text: str) -> list[int]:
 place_options = all_of(
     click.option("--device", help="Run on the device that HOST:PORT serves."),
     click.option("--tracker", help="Run on a device of the tracker at HOST:PORT."),
-    click.option("--secret", type=PATH, help="File of the secret that its server wants."),
+    click.option("--secret", type=FILE, help="File of the secret that its server wants."),
     click.option(
         "--timeout", type=float, help="Seconds that the device has for a step.  [default: 60]"
     ),
@@ -256,10 +257,12 @@ def place_of(given: dict[str, Any]) -> "Place | None":
 
 # In which precision.
 precision_options = all_of(
-    click.option("--precision", help="fp32, fp16 or int8.  [default: fp32, on npu int8]"),
+    click.option(
+        "--precision", type=PRECISION, help="fp32, fp16 or int8.  [default: fp32, on npu int8]"
+    ),
     click.option(
         "--calibration",
-        type=PATH,
+        type=FOLDER,
         help="For int8: folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
     ),
     click.option(

@@ -16,17 +16,18 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
+from mbv3c.commands.places import FOLDER, MODEL
 from mbv3c.commands.preparing import preparing_options, take_overrides
 
 
 @click.command()
-@click.argument("model", type=PATH, required=False)
+@click.argument("model", type=MODEL, required=False)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @model_options
 @click.option("-o", "--output", type=PATH, required=True)
 @click.option(
     "--calibration",
-    type=PATH,
+    type=FOLDER,
     help="Folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
 )
 @preparing_options
@@ -57,7 +58,9 @@ def quantize(
 
     Without MODEL, of a freshly built MobileNetV3.
     """
-    from mbv3c.atomic import new_file
+    from mbv3c.atomic import check_place, new_file
+
+    check_place(output, force=force)
     from mbv3c.quantization import calibration as calibrations
     from mbv3c.quantization import options
     from mbv3c.quantization.quantize import quantize as quantized_model

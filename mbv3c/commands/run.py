@@ -14,13 +14,14 @@ from mbv3c.commands.options import (
     json_option,
     print_json,
 )
+from mbv3c.commands.places import BUNDLE, FILE
 from mbv3c.commands.preparing import preparing_options, take_overrides
 from mbv3c.commands.trusting import place_and_trust, running_options
 
 
 @click.command()
-@click.argument("bundle", type=PATH)
-@click.option("--input", "source", type=PATH, required=True, help=".npy, .npz or an image.")
+@click.argument("bundle", type=BUNDLE)
+@click.option("--input", "source", type=FILE, required=True, help=".npy, .npz or an image.")
 @preparing_options
 @click.option(
     "-o", "--output", type=PATH, help=".npy or .npz to write; without it, figures are printed."

@@ -15,6 +15,7 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
+from mbv3c.commands.places import FILE, IMAGES, TARGET
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ _ROUNDS = "200,600"
 
 _data_options = all_of(
     click.option(
-        "--images", type=PATH, required=True, help="Labelled images, as --data of `train`."
+        "--images", type=IMAGES, required=True, help="Labelled images, as --data of `train`."
     ),
-    click.option("--labels", type=PATH, help="CSV file with the classes of a folder's images."),
+    click.option("--labels", type=FILE, help="CSV file with the classes of a folder's images."),
     click.option(
         "--validation", type=float, default=0.1, show_default=True, help="Share of them."
     ),
@@ -65,7 +66,7 @@ _training_options = all_of(
 
 
 @click.command()
-@click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
+@click.option("--target", type=TARGET, required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @click.option("--precision", help="fp32, fp16 or int8.  [default: the target's own]")
 @_data_options
 @click.option(

@@ -17,6 +17,7 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
+from mbv3c.commands.places import FILE, IMAGES, MODEL, TARGET
 
 _LISTS = "several apart by commas"
 _NUMBERS: dict[str, Callable[[str], Any]] = {
@@ -35,12 +36,14 @@ grid_options = all_of(
     click.option("--head", help=f"As of `build`; {_LISTS}."),
     click.option("--classes", help="Number of classes.  [default: those of --images, or 1000]"),
     click.option("--seed", help=f"Seeds of the weights; {_LISTS}."),
-    click.option("--architecture", type=PATH, multiple=True, help="A file of layers of your own."),
-    click.option("--model", type=PATH, multiple=True, help="An ONNX file."),
-    click.option("--target", "targets", multiple=True, help="FAMILY[:DEVICE]; may be repeated."),
+    click.option("--architecture", type=FILE, multiple=True, help="A file of layers of your own."),
+    click.option("--model", type=MODEL, multiple=True, help="An ONNX file."),
+    click.option(
+        "--target", "targets", type=TARGET, multiple=True, help="FAMILY[:DEVICE]; may be repeated."
+    ),
     click.option("--precision", "precisions", help=f"fp32, fp16, int8; {_LISTS}."),
-    click.option("--images", type=PATH, help="Labelled images, as `train` takes them."),
-    click.option("--labels", type=PATH, help="CSV file with the classes of a folder's images."),
+    click.option("--images", type=IMAGES, help="Labelled images, as `train` takes them."),
+    click.option("--labels", type=FILE, help="CSV file with the classes of a folder's images."),
     click.option("--validation", type=float, help="Share to validate with.  [default: 0.1]"),
     click.option("--test", type=float, help="Share to test with.  [default: 0]"),
     click.option("--limit", type=int, help="Take so many of the images."),
@@ -52,7 +55,7 @@ grid_options = all_of(
 
 
 @click.command()
-@click.argument("grid", type=PATH, required=False)
+@click.argument("grid", type=FILE, required=False)
 @grid_options
 @click.option("--plot", type=PATH, help="Draw the fronts: a .png or .svg file.")
 @click.option("--save", type=PATH, help="Folder for the trained models and the bundles.")

@@ -20,6 +20,7 @@ from mbv3c.commands.options import (
     taken,
     weights_option,
 )
+from mbv3c.commands.places import FILE, IMAGES, MODEL
 from mbv3c.commands.preparing import mean_option, shown_options, std_option, take_overrides
 from mbv3c.errors import UsageError
 
@@ -37,10 +38,10 @@ _PLANNED = (
 
 
 @click.command()
-@click.argument("model", type=PATH, required=False)
-@click.option("--data", type=PATH, required=True, help="Folder of class folders, .npz, or IDX.")
+@click.argument("model", type=MODEL, required=False)
+@click.option("--data", type=IMAGES, required=True, help="Folder of class folders, .npz, or IDX.")
 @click.option("-o", "--output", type=PATH, required=True, help="The .onnx file to write.")
-@click.option("--labels", type=PATH, help="CSV with the columns file,label, for images of --data.")
+@click.option("--labels", type=FILE, help="CSV with the columns file,label, for images of --data.")
 @click.option(
     "--validation", help="Share of each class to validate with, or another --data.  [default: 0.1]"
 )

@@ -25,6 +25,7 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
+from mbv3c.commands.places import FILE, MODEL, TARGET
 from mbv3c.commands.preparing import preparing_options, take_overrides
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
 
 
 @click.command()
-@click.argument("model", type=PATH, required=False)
-@click.option("--target", required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
+@click.argument("model", type=MODEL, required=False)
+@click.option("--target", type=TARGET, required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @click.option(
     "--runner",
     help="local, rpc, emulated (arm_cpu) or estimated (not host_cpu).  [default: what fits]",
@@ -66,7 +67,7 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
 @click.option("--status", is_flag=True, help="Only say what is in the database.")
 @click.option("--prune", is_flag=True, help="Delete records of other kernels and other TVMs.")
 @click.option("--export", "export_to", type=PATH, help="Write the database to a file.")
-@click.option("--import", "import_from", type=PATH, help="Add a file's records.")
+@click.option("--import", "import_from", type=FILE, help="Add a file's records.")
 @click.option("--sram", type=int, help="npu: budget of SRAM in KiB, tried as arena, too.")
 @click.option(
     "--plot",

@@ -1,11 +1,12 @@
 """The command `mbv3c verify`, its options as a gate, and how a verdict reads."""
 
-from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mbv3c.commands import places
+from mbv3c.commands.ladder_lines import ladder_lines
 from mbv3c.commands.options import (
     PATH,
     Progress,
@@ -26,6 +27,7 @@ from mbv3c.commands.verify_images import (
     inputs_wanted,
     verify_images,
 )
+from mbv3c.door.formats import check_bundle_folder
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from mbv3c.execution.device.place import Place
     from mbv3c.parity.gate.baseline import GateRequest
     from mbv3c.parity.gate.gate import GateResult
-    from mbv3c.parity.ladder.ladder import Ladder, StageRow
+    from mbv3c.parity.ladder.ladder import Ladder
     from mbv3c.quantization.own_inputs import InputsRequest
     from mbv3c.trust import Trust
 
@@ -185,15 +187,21 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
 
 
 @click.command()
-@click.argument("bundle", type=PATH, required=False)
+@click.argument("bundle", type=places.MODEL_OR_BUNDLE, required=False)
 @click.option(
     "--inputs",
-    type=PATH,
+    type=places.IMAGES,
     help="Check on your own inputs: a folder of images, .npy or .npz files, or one of them.",
 )
 @click.option("--ladder", is_flag=True, help="Go stage by stage; BUNDLE may be a model, too.")
-@click.option("--target", help="Of a model on the ladder: what to compile it for.")
-@click.option("--precision", help="Of that model: fp32, fp16, int8.  [default: fp32, on npu int8]")
+@click.option(
+    "--target", type=places.TARGET, help="Of a model on the ladder: what to compile it for."
+)
+@click.option(
+    "--precision",
+    type=places.PRECISION,
+    help="Of that model: fp32, fp16, int8.  [default: fp32, on npu int8]",
+)
 @click.option(
     "--culprit",
     type=PATH,
@@ -220,6 +228,8 @@ def verify(
     With --ladder every stage of compiling is checked by itself, and of the first that breaks the
     smallest part of the model that it gets wrong is written.
     """
+    if bundle is not None and not ladder:
+        check_bundle_folder(bundle)
     request = take_request(bundle, given)
     (place, trust), images = place_and_trust(given), taken(given, *IMAGES)
     there = inputs is not None or images["images"] is not None
@@ -335,63 +345,3 @@ def _report_ladder(ladder: "Ladder", folder: Path, *, force: bool, as_json: bool
         echo("\n".join(ladder_lines(ladder, written)))
     if not ladder.passed:
         raise click.exceptions.Exit(EXIT_PARITY)
-
-
-_SHOWN = 6  # of kernels and layers
-
-
-def ladder_lines(ladder: "Ladder", written: str | None) -> "Iterator[str]":
-    """Yield the table, what was skipped and why, and the culprit with where it was written."""
-    wide = max(len(row.stage) for row in ladder.rows) + 2
-    yield (
-        f"{'stage':<{wide}}{'from given':>11}{'from before':>12}{'allowed':>9}{'cosine':>13}"
-        f"{'top-1':>7}  {'verdict':<11}ran on"
-    )
-    for row in ladder.rows:
-        yield f"{row.stage:<{wide}}{_figures(row)}  {row.verdict:<11}{row.ran_on}"
-    for row in ladder.rows:
-        if row.finding:
-            yield f"{row.stage}: {row.finding}"
-    for stage in ladder.skipped:
-        yield f"skipped {stage.stage}: {stage.reason}"
-    passed = "every stage passed" if ladder.passed else "FAILED"
-    yield (
-        f"{passed}, over {len(ladder.inputs)} inputs, in {ladder.seconds:.1f} s; of them "
-        f"{ladder.plain_seconds:.1f} s for what a plain verify runs"
-    )
-    yield from _culprit(ladder, written)
-
-
-def _figures(row: "StageRow") -> str:
-    top1 = "" if row.top1_agreement is None else f"{row.top1_agreement:.0%}"
-    return (
-        f"{_error(row.max_error_of_range):>11}{_error(row.from_before):>12}"
-        f"{'' if isnan(row.allowed) else f'{row.allowed:.1e}':>9}{row.cosine:>13.9f}{top1:>7}"
-    )
-
-
-def _error(error: float) -> str:
-    return f"{error:.1e}" if isfinite(error) else "not finite"
-
-
-def _culprit(ladder: "Ladder", written: str | None) -> "Iterator[str]":
-    if ladder.silent:
-        yield f"no culprit: {ladder.silent}"
-    culprit = ladder.culprit
-    if culprit is None:
-        return
-    shown = culprit.shown
-    yield f"culprit: {culprit.stage.name}, at {_listed(culprit.layers)}"
-    yield (
-        f"  {len(shown.part.nodes)} nodes from {shown.part.entry} to {shown.part.exit}: max error "
-        f"{_error(shown.max_error_of_range)} of range (allowed {shown.allowed:.1e}); "
-        f"{culprit.tried} parts compared"
-    )
-    if shown.kernels:
-        yield f"  kernels: {_listed(shown.kernels)}"
-    yield f"  {written}/reproduce.py shows it with public packages alone"
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mbv3c.commands import places
 from mbv3c.commands.options import PATH, Progress, all_of, echo, print_json
 from mbv3c.errors import UsageError
 
@@ -26,7 +27,7 @@ _LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 # About images; how these are prepared is in `preparing_options`.
 image_options = all_of(
     click.option(
-        "--images", type=PATH, help="Measure accuracy on the images of a folder instead."
+        "--images", type=places.IMAGES, help="Measure accuracy on the images of a folder instead."
     ),
     click.option(
         "--labels",

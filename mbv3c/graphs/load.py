@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, shape_inference
 
 from mbv3c.door.files import Refused
+from mbv3c.door.formats import check_model_file
 from mbv3c.door.growth import check_growth
 from mbv3c.door.models import check_model, load_outside, parse_model
 from mbv3c.errors import ModelError, UsageError
@@ -48,8 +49,7 @@ def load_model(
         ModelError: the file is no ONNX model, is damaged or incomplete, or has other inputs or
             outputs than required above.
     """
-    if not path.is_file():
-        raise UsageError(f"no such file: {path}")
+    check_model_file(path)
     check_size(path.stat().st_size, str(path))
     try:
         with step(f"reading {path}", "onnx", lambda: path.stat().st_size):

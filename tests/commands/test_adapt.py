@@ -18,13 +18,15 @@ from tests.command_line import mbv3c
         (["--budget", "0.5x", "--finish", "slowly"], "'slowly' is not one of"),
         (["--budget", "0.5x", "--plot", "steps.pdf"], "ends in .png or .svg"),
         (["--budget", "0.5x", "-o", "."], ". is a folder; name a file"),
-        (["--budget", "0.5x"], "no such file: none.onnx"),
+        (["--budget", "0.5x", "--labels", "none.csv"], "no such file: none.csv"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
-    given = ["none.onnx", "--images", "images", "--target", "host_cpu", "-o", "out.onnx"]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "model.onnx").touch()
+    given = ["model.onnx", "--images", "images", "--target", "host_cpu", "-o", "out.onnx"]
     done = mbv3c("adapt", *given, *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr

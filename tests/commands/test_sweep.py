@@ -19,12 +19,13 @@ DIGITS = Path(__file__).parents[1] / "data" / "digits.npz"
         (["--target", "npu", "--train-steps", "5"], "--train-steps: training needs images"),
         (["--target", "npu", "--plot", "front.pdf"], "ends in .png or .svg"),
         (["grid.yaml", "--target", "npu"], "--target and a GRID exclude each other"),
-        (["grid.yaml"], "no such file: grid.yaml"),
+        (["none.yaml"], "no such file: none.yaml"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "grid.yaml").touch()
     done = mbv3c("sweep", *arguments, "--store", "store", cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr

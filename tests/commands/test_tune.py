@@ -103,7 +103,7 @@ def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
             ["--target", "arm_cpu:cortex-a72", "--precision", "fp16"],
             "arm_cpu:cortex-a72 does not compute in fp16",
         ),
-        (["--target", "arm_cpu", "--calibration", "x"], "--calibration is for --precision int8"),
+        (["--target", "arm_cpu", "--calibration", "/"], "--calibration is for --precision int8"),
         (
             ["--target", "arm_cpu", "--precision", "int8", "--calibration", "x"],
             "no such folder: x",

@@ -64,7 +64,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="is a folder; name an ONNX file"):
         load_model(tmp_path)
 
 

@@ -1,0 +1,53 @@
+"""Arguments that are looked at when the command line is read, before TVM is imported.
+
+What is wrong with them is said in a fraction of a second.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.types import StringParamType
+
+from mbv3c.door.formats import check_bundle_folder, check_model_file, check_there
+from mbv3c.precision import find_precision
+from mbv3c.targets import find_target
+
+
+class _Place(click.Path):
+    """A path at which something is there."""
+
+    def __init__(self, check: Callable[[Path], None]) -> None:
+        super().__init__(path_type=Path)
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, context: Any) -> Path:
+        path = Path(value)
+        self._check(path)
+        return path
+
+
+class _Name(StringParamType):
+    """A name that is known."""
+
+    def __init__(self, find: Callable[[str], object]) -> None:
+        self._find = find
+
+    def convert(self, value: Any, param: click.Parameter | None, context: Any) -> str:
+        self._find(str(value))
+        return str(value)
+
+
+def _check_either(path: Path) -> None:
+    (check_model_file if path.is_file() else check_bundle_folder)(path)
+
+
+MODEL = _Place(check_model_file)
+BUNDLE = _Place(check_bundle_folder)
+MODEL_OR_BUNDLE = _Place(_check_either)
+FILE = _Place(check_there)
+FOLDER = _Place(lambda path: check_there(path, "folder"))
+IMAGES = _Place(lambda path: check_there(path, "file or folder"))  # or other inputs
+TARGET = _Name(find_target)
+PRECISION = _Name(find_precision)

@@ -1,0 +1,132 @@
+"""What is wrong with files and names is said before TVM or onnxsim is imported."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+# The arguments, the exit code, and what the error says.
+MISTAKES = (
+    ("compile none.onnx --target arm_cpu", 2, "no such file: none.onnx"),
+    ("compile modle.onnx --target arm_cpu", 2, "no such file: modle.onnx; there is model.onnx"),
+    ("compile model.onnx --target armcpu", 2, "unknown target 'armcpu'; known: arm_cpu,"),
+    ("compile model.onnx --target arm_cpu:m99", 2, "unknown device 'm99' of arm_cpu; known: "),
+    ("compile model.onnx --target arm_cpu --precision int4", 2, "unknown precision 'int4'"),
+    ("compile model.onnx --target arm_cpu -o folder", 2, "folder exists; write over it with"),
+    ("compile model.onnx --target arm_cpu -o none/b", 2, "the folder none does not exist"),
+    ("compile folder --target arm_cpu", 2, "folder is a folder; name an ONNX file"),
+    ("compile bundle --target arm_cpu", 2, "bundle is a bundle, which is compiled already"),
+    ("compile weights.pt --target arm_cpu", 1, "mbv3c build --weights weights.pt -o model.onnx"),
+    (
+        "compile script.pt --target npu",
+        1,
+        "torch.jit.load('script.pt'); torch.onnx.export(",
+    ),
+    ("compile old.pth --target npu", 1, "old.pth is a file of PyTorch, not an ONNX model"),
+    ("compile lite.bin --target npu", 1, "tf2onnx.convert --tflite lite.bin --output model.onnx"),
+    ("compile frozen.pb --target npu", 1, "tf2onnx.convert --graphdef frozen.pb --inputs"),
+    ("compile saved --target npu", 1, "tf2onnx.convert --saved-model saved --output"),
+    ("optimize keras.h5 -o y.onnx", 1, "keras.saving.load_model('keras.h5').export("),
+    ("optimize zipped.keras -o y.onnx", 1, "zipped.keras is a model of Keras, not an ONNX model"),
+    ("inspect made.engine", 1, "an engine of TensorRT, not an ONNX model\nthere is no way back"),
+    ("inspect net.pdmodel", 1, "paddle2onnx --model_dir FOLDER --model_filename net.pdmodel"),
+    ("optimize model.onnx -o model.onnx", 2, "model.onnx exists; write over it with --force"),
+    ("quantize model.onnx -o y.onnx --calibration none", 2, "no such folder: none"),
+    ("quantize model.onnx -o none/y.onnx", 2, "the folder none does not exist"),
+    ("tune model.onnx --target host", 2, "unknown target 'host'; known: "),
+    ("train model.onnx --data none -o y.onnx", 2, "no such file or folder: none"),
+    ("adapt model.onnx --target npu --images none -o y.onnx", 2, "no such file or folder: none"),
+    ("search --target npu --images none", 2, "no such file or folder: none"),
+    ("sweep none.yaml", 2, "no such file: none.yaml"),
+    ("verify model.onnx", 1, "mbv3c compile model.onnx --target arm_cpu -o BUNDLE"),
+    ("verify none", 1, "none is no bundle: there is no such folder"),
+    ("verify folder", 1, "folder is no bundle: it has no manifest.json"),
+    ("verify none.onnx --ladder --target npu", 1, "none.onnx is no bundle: there is no such"),
+    ("run bundle --input none.jpg", 2, "no such file: none.jpg"),
+    ("run none --input model.onnx", 1, "none is no bundle: there is no such folder"),
+    ("bench none", 1, "none is no bundle: there is no such folder"),
+    ("build --weights none.pth -o y.onnx", 2, "no such file: none.pth"),
+)
+
+_PROGRAM = """
+import sys
+sys.modules.update(tvm=None, onnxsim=None, onnxruntime=None)  # an import of them fails
+from mbv3c.cli import main
+for line in sys.argv[1:]:
+    sys.argv = ["mbv3c", *line.split()]
+    try:
+        main()
+    except SystemExit as ended:
+        print(f"exit code {ended.code}", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    for name, content in (
+        ("model.onnx", b"\x08\x08"),
+        ("old.pth", b"\x80\x02\x8a\x0al\xfc"),
+        ("lite.bin", b"\x1c\0\0\0TFL3"),
+        ("frozen.pb", b"\n\x05x"),
+        ("keras.h5", b"\x89HDF\r\n\x1a\n"),
+        ("made.engine", b"ftrt"),
+        ("net.pdmodel", b"\n\x05x"),
+    ):
+        (folder / name).write_bytes(content)
+    for name, inside in (
+        ("weights.pt", "archive/data.pkl"),
+        ("script.pt", "script/code/__torch__.py"),
+        ("zipped.keras", "config.json"),
+    ):
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            archive.writestr(inside, b"")
+    for name in ("folder", "bundle", "saved"):
+        (folder / name).mkdir()
+    (folder / "bundle" / "manifest.json").write_text("{}")
+    (folder / "saved" / "saved_model.pb").write_bytes(b"")
+    return folder
+
+
+def test_mistakes_are_named_before_anything_heavy_is_imported(files: Path) -> None:
+    before = sorted(path.name for path in files.iterdir())
+    ran = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, *(line for line, _, _ in MISTAKES)],
+        cwd=files,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = ran.stderr.split("exit code ")
+    for (line, code, message), text, ended in zip(MISTAKES, said, said[1:], strict=False):
+        assert "error: " in text and message in text, (line, text)
+        assert ended.startswith(f"{code}\n"), (line, ended)
+    assert len(said) == len(MISTAKES) + 1
+    assert "Traceback" not in ran.stderr
+    assert sorted(path.name for path in files.iterdir()) == before
+
+
+_IMPORTS = """
+import sys
+from mbv3c.imports import without_torch
+without_torch()
+without_torch()
+import onnxsim, tvm
+assert "torch" not in sys.modules, "it was imported"
+import tvm_ffi.libinfo
+from importlib.util import find_spec
+if find_spec("torch"):
+    import torch
+    print(torch.ones(2).sum().item())
+else:
+    print(2.0)
+"""
+
+
+def test_torch_is_imported_by_those_who_need_it() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", _IMPORTS], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "2.0\n"
