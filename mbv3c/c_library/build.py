@@ -202,7 +202,7 @@ def _generate(module: tvm.IRModule, target: tvm.target.Target, output: Path) -> 
     """
     try:
         text = tvm.get_global_func("target.build.llvm")(module, target).inspect_source("ll")
-    except tvm.error.TVMError as error:
+    except (tvm.error.InternalError, RuntimeError) as error:
         raise ToolError(f"a kernel needs TVM's runtime: {error}") from error
     text = text.replace("define dllexport void @", "define hidden void @")
     for name in _HALVES:

@@ -101,7 +101,7 @@ def _raw(function: tirx.PrimFunc, symbol: str) -> tuple[RawKernel, dict[str, tir
     for parameter in function.params:
         pointer = tirx.Var(f"{parameter.name}_at", tvm.ir.PointerType(parameter.ty.dtype))
         pointers.append(pointer)
-        declared.append(tirx.DeclBuffer(parameter, data=pointer))
+        declared += [*_begins(parameter), tirx.DeclBuffer(parameter, data=pointer)]
     parts = _cut(list(_statements(function.body)), list(function.params))
     scratch = _Scratch(everything=len(parts) > 1)
     bodies = [[scratch.taken_out(each) for each in part.statements] for part in parts]
@@ -119,6 +119,17 @@ def _raw(function: tirx.PrimFunc, symbol: str) -> tuple[RawKernel, dict[str, tir
         functions[name] = made.with_attr("global_symbol", name).without_attr("tirx.is_entry_func")
         segments.append(Segment(name, turns))
     return RawKernel(tuple(segments), tuple(scratch.sizes)), functions
+
+
+def _begins(buffer: tirx.Buffer) -> list[tirx.Stmt]:
+    """Say that a buffer begins where its pointer points, if the kernel has a name for that.
+
+    TVM's operators that are no loops over blocks, as scatters, have one.
+    """
+    offset = buffer.elem_offset
+    return (
+        [tirx.Bind(offset, tirx.const(0, offset.ty.dtype))] if isinstance(offset, tirx.Var) else []
+    )
 
 
 @dataclass(frozen=True)

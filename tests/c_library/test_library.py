@@ -386,11 +386,13 @@ def test_what_makes_no_sense_is_refused(
 
 SEVERAL = """<ir_version: 8, opset_import: ["" : 17]>
 g (float[1, 4, 6, 6] image, float[1, 8] state)
-    => (float[1, 8] next, float[1, 4, 6, 6] "*/ a picture", float[1, 8] again) {
+    => (float[1, 8] next, float[1, 4, 6, 6] "*/ a picture", float[1, 8] again)
+<int64[1, 1] place = {2}, float[1, 1] number = {0.25}> {
     a = GlobalAveragePool(image)
     b = Flatten(a)
     c = Concat<axis = 1>(b, b)
-    next = Add(c, state)
+    d = Add(c, state)
+    next = ScatterElements<axis = 1>(d, place, number)
     again = Identity(next)
     "*/ a picture" = Relu(image)
 }"""
