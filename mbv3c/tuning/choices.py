@@ -252,7 +252,12 @@ def measured(
         own = {record.key for record in records}
         others = [record for record in _records(other, roots, warnings) if record.key not in own]
         if best(others):
-            notes.append(f"{len(best(others))} kernels tuned on {name}")
+            count = len(best(others))
+            kernels = "1 kernel is" if count == 1 else f"{count} kernels are"
+            notes.append(
+                f"tuning that was not done on this processor is taken from {name}: {kernels} "
+                "known there, of all networks"
+            )
         records += others
     choices = best_choices(records)
     choices.warnings, choices.notes = warnings, notes
