@@ -247,7 +247,7 @@ def ladder(
     """
     if job is None and not isinstance(subject, onnx.ModelProto):
         return pipeline.climb_bundle(Path(subject), progress, place, _trust(trust, key))
-    spec = job if isinstance(job, JobSpec) else JobSpec(job or "", tune_logs=NO_TUNE_LOGS)
+    spec = job if isinstance(job, JobSpec) else JobSpec(job or "")
     loaded = _loaded(subject)
     return pipeline.climb_model(loaded, _job(spec, loaded, progress), progress)
 

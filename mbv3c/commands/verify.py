@@ -309,7 +309,7 @@ def _climbed(
         Mbv3cError: what is there cannot be compiled or run.
     """
     from mbv3c import pipeline
-    from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
+    from mbv3c.job_spec import JobSpec
 
     progress = Progress()
     if path.is_dir():
@@ -322,7 +322,7 @@ def _climbed(
         raise UsageError(f"{path} is a model: say with --target what to compile it for")
     if place is not None:
         raise UsageError("a device runs bundles: compile the model first")
-    job = JobSpec(target, precision, tune_logs=NO_TUNE_LOGS).job(progress)
+    job = JobSpec(target, precision).job(progress)
     return pipeline.climb_model(load_given(path), job, progress)
 
 

@@ -7,6 +7,11 @@ from pathlib import Path
 import onnx
 import pytest
 
+from mbv3c import pipeline
+from mbv3c.errors import UsageError
+from mbv3c.job import Job
+from mbv3c.job_spec import JobSpec
+from mbv3c.lowering.plan import NO_CHOICES
 from tests.command_line import command_line, finished, mbv3c, python
 
 PLANTED = Path(__file__).parents[1] / "parity" / "planted_faults.py"
@@ -53,6 +58,21 @@ def test_a_clean_bundle_is_green(bundle: Path, tmp_path: Path) -> None:
     )
     assert all(one["max_error_of_range"] <= one["allowed"] for one in found["stages"][1:])
     assert "tuned" in {one["stage"] for one in found["skipped"]}
+
+
+def test_a_model_is_compiled_with_the_choices_of_compile(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = list[Job]()
+
+    def climb(given: object, job: Job, progress: object) -> None:
+        jobs.append(job)
+        raise UsageError("that is all")
+
+    monkeypatch.setattr(pipeline, "climb_model", climb)
+    done = mbv3c("verify", "--ladder", model, "--target", "arm_cpu")
+    assert "that is all" in done.stderr
+    assert jobs[0].choices == JobSpec("arm_cpu").job().choices != NO_CHOICES
 
 
 def test_a_clean_ladder_takes_three_times_a_plain_verify_at_most(bundle: Path) -> None:
