@@ -114,7 +114,7 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
 
     Interrupt it whenever you like: what was found is kept, and the next run goes on.
     """
-    from mbv3c.atomic import check_place, new_file
+    from mbv3c.atomic import beside, check_place, new_file
     from mbv3c.errors import EXIT_FAILED
     from mbv3c.figures import check_figure
     from mbv3c.graphs.architecture_file import architecture_text
@@ -131,7 +131,7 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
     if plot is not None:
         check_figure(plot, force=force)
     progress = Progress()
-    folder = given["journal"] or output.with_name(f"{output.name}.adapt")
+    folder = given["journal"] or beside(output, ".adapt")
     request = _spec(given).request(folder)
     if given["cluster"] is None:
         require_torch()
