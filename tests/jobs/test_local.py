@@ -220,14 +220,34 @@ def test_a_result_of_which_something_is_gone_is_damaged(store: Store, tmp_path: 
     (tmp_path / "text").write_text("whole")
     kept = store.keep("done", {"a": 1}, {"below/text": tmp_path / "text"})
     assert store.result("done") == kept
-    place, document = kept.files["below/text"], store.folder / "results" / "done" / "result.json"
-    for path, content in ((place, "who"), (document, "[]"), (document, '{"a"')):
+    place, folder = kept.files["below/text"], store.folder / "results" / "done"
+    document, digests = folder / "result.json", folder / "sha256.json"
+    for path, content in (
+        *((place, "who"), (place, "whale")),
+        *((document, "[]"), (document, '{"a"'), (document, '{"a": 2}')),
+        *((digests, "{}"), (digests, "")),
+    ):
         before = path.read_text()
         path.write_text(content)
         with pytest.raises(BundleError, match="done is damaged; remove it, and it is computed"):
-            store.result("done")
+            Store(store.folder).result("done")
         path.write_text(before)
+    assert store.result("done") == kept
+    digests.unlink()
+    with pytest.raises(BundleError, match="is damaged"):
+        store.result("done")
+    (folder / "sizes.json").write_text('{"below/text": 5}')  # as older versions wrote it
     assert store.result("done") == kept
     place.unlink()
     with pytest.raises(BundleError, match="is damaged"):
         store.result("done")
+
+
+def test_a_damaged_input_is_written_anew_and_no_job_begins_on_it(store: Store) -> None:
+    digest = store.put(b"hello")
+    store.get(digest).write_bytes(b"jello")
+    other = Store(store.folder)
+    with pytest.raises(BundleError, match=f"{digest} is damaged; call the command again"):
+        run_jobs([Job("tests.jobs.work:square", files={"a": digest})], other, TWO, silent)
+    assert other.put(b"hello") == digest
+    assert other.get(digest).read_bytes() == b"hello"
