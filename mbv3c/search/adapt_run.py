@@ -30,7 +30,7 @@ from mbv3c.search.channels import Channels, Uncut
 from mbv3c.search.examples_of import examples_of
 from mbv3c.search.grid import Images
 from mbv3c.search.job_answers import Device, costs_on
-from mbv3c.search.journal import open_journal
+from mbv3c.search.journal import check_folder, open_journal
 from mbv3c.search.kinds import MODEL, RIGHT, PackedImages, packed, train_job
 from mbv3c.search.layers import layers_of
 from mbv3c.search.statistics import Right, mcnemar
@@ -145,10 +145,11 @@ def adapt_model(
         progress: function that is told what is being done.
 
     Raises:
-        UsageError: options do not go together, or the journal is another's.
+        UsageError: options do not go together, or the folder is no adaptation's, or another's.
         ModelError: the model cannot be cut, trained or compiled.
         ToolError: something that is needed is not installed.
     """
+    check_folder(request.folder / JOURNAL)
     normalized = any(node.op_type == "BatchNormalization" for node in model.graph.node)
     if request.finish.how == "scratch" and not normalized:
         raise UsageError(
