@@ -1,5 +1,6 @@
 """The command `mbv3c adapt`."""
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,34 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
+from mbv3c.commands.options_images import (
+    augment_option,
+    augmentations,
+    batch_option,
+    image_options,
+    take_images,
+)
 
 if TYPE_CHECKING:
     from mbv3c.search.specs import AdaptSpec
 
-_RATE = click.FloatRange(0, min_open=True)
+
+class _Rate(click.FloatRange):
+    """A learning rate."""
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        rate: float = super().convert(value, param, ctx)
+        if not isfinite(rate):
+            self.fail(f"{value} is no number above 0", param, ctx)
+        return rate
+
+
+_RATE = _Rate()
 
 # Of the short training of each proposal, and of the last one.
 training_options = all_of(
@@ -50,20 +74,9 @@ training_options = all_of(
     click.option(
         "--finish-rate", type=_RATE, help="Its highest rate.  [default: 0.2; finetune 0.05]"
     ),
-    click.option("--batch", type=int, default=128, show_default=True, help="Images of a step."),
-    click.option("--augment", help="As of `train`.  [default: none]"),
+    batch_option,
+    augment_option,
     click.option("--seed", type=int, default=0, show_default=True, help="Of all trainings."),
-)
-image_options = all_of(
-    click.option("--images", type=PATH, required=True, help="Labelled images, as of `train`."),
-    click.option("--labels", type=PATH, help="CSV file with the classes of a folder's images."),
-    click.option(
-        "--validation", type=float, default=0.1, show_default=True, help="Share to choose by."
-    ),
-    click.option(
-        "--test", type=float, default=0.0, show_default=True, help="Share to test with at the end."
-    ),
-    click.option("--limit", type=int, help="Take a sample of so many training images."),
 )
 
 
@@ -78,7 +91,7 @@ image_options = all_of(
     required=True,
     help="0.7x, 2.5ms, 1.2Mcycles, 300KiB, weights=0.5x, …; may be repeated.",
 )
-@image_options
+@image_options(required=True)
 @click.option("-o", "--output", type=PATH, required=True, help="The .onnx file to write.")
 @click.option(
     "--saving",
@@ -183,22 +196,20 @@ def _spec(given: dict[str, Any]) -> "AdaptSpec":
         UsageError: an option makes no sense.
     """
     from mbv3c.search.adapt_run import Finishing
-    from mbv3c.search.grid import Images
     from mbv3c.search.specs import AdaptSpec
     from mbv3c.training.plan import TrainPlan
 
+    batch = {} if given["batch"] is None else {"batch": given["batch"]}
     tune = TrainPlan(
         given["tune_steps"],
-        given["batch"],
-        given["tune_rate"],
-        augment=tuple(filter(None, (given["augment"] or "").split(","))),
+        rate=given["tune_rate"],
+        augment=augmentations(given["augment"]),
         seed=given["seed"],
         fresh=False,
+        **batch,
     )
     return AdaptSpec(
-        images=Images(
-            *(given[name] for name in ("images", "labels", "validation", "test", "limit"))
-        ),
+        images=take_images(given),
         tune=tune,
         finish=Finishing(given["finish"], given["finish_steps"], given["finish_rate"]),
         **taken(given, "target", "precision", "budgets", "saving", "decay", "kept"),

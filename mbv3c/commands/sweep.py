@@ -17,6 +17,7 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
+from mbv3c.commands.options_images import image_options
 
 _LISTS = "several apart by commas"
 _NUMBERS: dict[str, Callable[[str], Any]] = {
@@ -39,11 +40,7 @@ grid_options = all_of(
     click.option("--model", type=PATH, multiple=True, help="An ONNX file."),
     click.option("--target", "targets", multiple=True, help="FAMILY[:DEVICE]; may be repeated."),
     click.option("--precision", "precisions", help=f"fp32, fp16, int8; {_LISTS}."),
-    click.option("--images", type=PATH, help="Labelled images, as `train` takes them."),
-    click.option("--labels", type=PATH, help="CSV file with the classes of a folder's images."),
-    click.option("--validation", type=float, help="Share to validate with.  [default: 0.1]"),
-    click.option("--test", type=float, help="Share to test with.  [default: 0]"),
-    click.option("--limit", type=int, help="Take so many of the images."),
+    image_options(required=False),
     click.option("--train-steps", type=int, help="Train what has no trained weights so long."),
     click.option(
         "--compile", "compile", is_flag=True, default=None, help="Compile and verify each, too."
