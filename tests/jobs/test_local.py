@@ -1,6 +1,7 @@
 """Jobs in local processes: each done once, whatever dies."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -85,6 +86,23 @@ def test_a_long_job_is_told_of(
     words = [text for text in said if "half is done" in text]
     assert len(words) == 1
     assert words[0].startswith("talk 1 (")
+
+
+def test_a_stopped_job_is_told_of_and_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_TOLD", 0.1)
+    said = list[str]()
+
+    def heard(text: str) -> None:
+        said.append(text)
+        if found := re.search(r"stop \(.*\) is stopped; `kill -CONT (\d+)`", text):
+            os.kill(int(found[1]), signal.SIGCONT)
+
+    job = Job("tests.jobs.work:stop", title="stop")
+    (result,) = run_jobs([job], store, TWO, heard)
+    assert result.document == {"went": "on"}
+    assert len([text for text in said if "is stopped" in text]) == 1
 
 
 def test_what_crashes_again_and_again_is_named(store: Store, tmp_path: Path) -> None:
