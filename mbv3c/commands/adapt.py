@@ -156,18 +156,21 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
     with new_file(output, force=force) as temporary:
         temporary.write_bytes(adapted.model.SerializeToString(deterministic=True))
     network = layers_of(adapted.model)
-    if layers is not None and not isinstance(network, str):
-        with new_file(layers, force=force) as temporary:
+    written = layers if not isinstance(network, str) else None
+    if written is not None and not isinstance(network, str):
+        with new_file(written, force=force) as temporary:
             temporary.write_text(architecture_text(network), "utf-8")
     if plot is not None:
         adapt_report.draw(plot, adapted, request.target.name, force=force)
     if as_json:
-        written = layers if not isinstance(network, str) else None
         files = {"model": str(output), "architecture": str(written) if written else None}
         print_json({**files, **outcome_json(outcome)})
     else:
         echo("\n".join([*adapt_report.lines(adapted), *outcome_lines(outcome)]))
         echo(f"{output}: the network; {request.folder}: journal and the network of each step")
+        for place, what in ((written, "the layers"), (plot, "the steps as a picture")):
+            if place is not None:
+                echo(f"{place}: {what}")
     if not adapt_report.met(adapted):
         click.get_current_context().exit(EXIT_FAILED)
 

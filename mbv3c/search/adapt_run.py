@@ -160,8 +160,7 @@ def adapt_model(
     examples = examples_of(request.images, model)
     final = request.finish.plan(request.tune, examples.count("train"))
     device = Device(request.target, request.precision, request.database)
-    place = device.target, device.precision, device.database
-    grain = request.grain or grain_of(*place, progress)[0]
+    grain = request.grain or _own_grain(device, progress)
     plan = replace(request.plan, grain=grain)
     tools = backend_of(request.target).tools
     header = {
@@ -188,6 +187,13 @@ def adapt_model(
     with open_journal(request.folder / JOURNAL, header) as journal:
         adapted = adapt(model, plan, means, journal)
     return _outcome(model, adapted, examples)
+
+
+def _own_grain(device: Device, progress: Progress) -> int:
+    progress(f"finding the grain of channels of {device.target.name}")
+    grain, _ = grain_of(device.target, device.precision, device.database, progress)
+    progress(f"widths are multiples of {grain}, the grain of {device.target.name}")
+    return grain
 
 
 @dataclass(frozen=True)
