@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.scratch import locked_folder, remove_abandoned, scratch_folder
@@ -23,7 +24,8 @@ from mbv3c.scratch import locked_folder, remove_abandoned, scratch_folder
 def new_file(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield a temporary path; move it to `path` when the block ends without an error.
 
-    A character device or a pipe at `path` (/dev/null, /dev/stdout) is written to, not replaced.
+    A character device or a pipe at `path` (/dev/null, /dev/stdout) is written to, not replaced; so
+    is what is open in this process (/dev/fd/3), where its writing has come to.
 
     Raises:
         UsageError: `path` exists and `force` is not set, was made by another run meanwhile, or is
@@ -33,7 +35,7 @@ def new_file(path: Path, *, force: bool) -> Iterator[Path]:
     if check_place(path, force=force):
         with _explained(path), scratch_folder("write") as folder:
             yield folder / path.name
-            with (folder / path.name).open("rb") as source, path.open("wb") as device:
+            with (folder / path.name).open("rb") as source, _opened(path) as device:
                 shutil.copyfileobj(source, device)
         return
     with _replacing(path, force=force) as folder:
@@ -71,8 +73,8 @@ def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
             a device, a pipe or a socket.
         BundleError: the place cannot be written, or the disk is full.
     """
-    if path.exists() and not (path.is_dir() or path.is_file()):
-        raise UsageError(f"{path} is a device, a pipe or a socket; choose another place")
+    if not path.is_dir() and takes_bytes(path):
+        raise UsageError(f"{path} is a device or a pipe, and no place for a folder; name another")
     with _replacing(path, force=force) as folder:
         new = folder / "new"
         new.mkdir()
@@ -83,6 +85,15 @@ def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
             _replace_folder(new, path)
         else:
             _move_to_free_place(new, path)
+
+
+def beside(output: Path, ending: str) -> Path:
+    """Return the place of what belongs to an output: its name and an ending.
+
+    What belongs to a device or a pipe lies in the current folder.
+    """
+    place = Path(output.name) if takes_bytes(output) else output
+    return place.with_name(f"{place.name}{ending}")
 
 
 def need_space(path: Path, size: int) -> None:
@@ -117,6 +128,8 @@ def check_free(path: Path, *, force: bool) -> None:
     Raises:
         UsageError: something is there and `force` is not set, or there is no folder for it.
     """
+    if path == _DASH:
+        raise UsageError(f"{path} is no place to write to: name a file, such as {_STDOUT}")
     if path.resolve() == Path.cwd():
         raise UsageError(f"{path} is the current folder; name another one")
     if os.path.lexists(path) and not force:
@@ -139,10 +152,25 @@ def takes_bytes(path: Path) -> bool:
         if is_kind(mode):
             raise UsageError(f"{path} is a {kind}; name a file")
     # What /dev/stdout leads to may be a file, which others have open.
-    return not stat.S_ISREG(mode) or path.is_relative_to("/dev/fd") or path in _STREAMS
+    return not stat.S_ISREG(mode) or descriptor_of(path) is not None
 
 
-_STREAMS = {Path("/dev/stdout"), Path("/dev/stderr")}
+def descriptor_of(path: Path) -> int | None:
+    """Return the number of what is open in this process, where a path names that."""
+    if path in _STREAMS:
+        return _STREAMS.index(path)
+    return int(path.name) if path.parent in _OPEN and path.name.isdecimal() else None
+
+
+_DASH, _STDOUT = Path("-"), Path("/dev/stdout")
+_STREAMS = (Path("/dev/stdin"), _STDOUT, Path("/dev/stderr"))
+_OPEN = (Path("/dev/fd"), Path("/proc/self/fd"))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open what takes bytes; what is open already stays so, and keeps what was written to it."""
+    descriptor = descriptor_of(path)
+    return path.open("wb") if descriptor is None else os.fdopen(os.dup(descriptor), "wb")
 
 
 def _flush(path: Path) -> None:
@@ -246,4 +274,5 @@ _WRITE_ERRORS = {
     errno.EIO,
     errno.ENAMETOOLONG,
     errno.EPIPE,
+    errno.EBADF,
 }

@@ -29,10 +29,12 @@ class Words:
     Attributes:
         work: what it belongs to, such as `search`.
         elsewhere: how to have another journal, such as `choose another folder`.
+        anew: how to begin once more in its place.
     """
 
     work: str
     elsewhere: str
+    anew: str = "delete this file"
 
 
 class Lines:
@@ -93,7 +95,7 @@ class Lines:
         if other:
             raise UsageError(
                 f"the journal {self.path} belongs to a {self._words.work} with another "
-                f"{', '.join(other)}; {self._words.elsewhere}, or delete this file to begin anew"
+                f"{', '.join(other)}; {self._words.elsewhere}, or {self._words.anew} to begin anew"
             )
 
     def _no_journal(self) -> UsageError:

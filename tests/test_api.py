@@ -14,7 +14,10 @@ from mbv3c.errors import UsageError
 from tests.onnx_text import graph
 
 PAGE = Path(__file__).parents[1] / "docs/api.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)
+EXAMPLES, LATER = (
+    re.findall(r"```python\n(.*?)```", part, flags=re.S)
+    for part in PAGE.read_text().split("## Training")
+)
 
 
 def test_the_package_has_every_name_of_the_interface() -> None:
@@ -39,14 +42,16 @@ def test_every_function_is_in_the_page() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("count", [5, len(EXAMPLES)], ids=["first", "all"])
+@pytest.mark.parametrize(
+    "examples", [EXAMPLES[:5], EXAMPLES, LATER], ids=["first", "to tuning", "from training"]
+)
 def test_the_examples_of_the_page_run(
-    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    examples: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each goes on where the one before it ended."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for example in EXAMPLES[:count]:
+    for example in examples:
         exec(compile(example, str(PAGE), "exec"), names)
 
 

@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all, whatever fails."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mbv3c.atomic import need_space, new_file, new_folder
+from mbv3c.atomic import beside, need_space, new_file, new_folder
 from mbv3c.errors import BundleError, Mbv3cError, UsageError
 
 FULL = Path("/dev/full")  # every write to it fails as on a full disk
@@ -406,11 +407,38 @@ def test_a_socket_is_not_replaced(tmp_path: Path, new: Any) -> None:
     assert path.is_socket()
 
 
-def test_standard_output_that_is_a_file_gets_the_bytes(tmp_path: Path) -> None:
+def test_standard_output_that_is_a_file_gets_the_bytes_after_what_it_has(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path; from mbv3c.atomic import new_file\n"
         "with new_file(Path('/dev/stdout'), force=False) as file: file.write_text('news')\n"
     )
     with (tmp_path / "out").open("w") as out:
+        out.write("good ")
+        out.flush()
         subprocess.run([sys.executable, "-c", script], stdout=out, check=True)
-    assert contents(tmp_path) == {"out": "news"}
+    assert contents(tmp_path) == {"out": "good news"}
+
+
+@pytest.mark.parametrize("new", [new_file, new_folder])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_dash_is_no_name(tmp_path: Path, new: Any, force: bool) -> None:
+    with (
+        contextlib.chdir(tmp_path),
+        pytest.raises(UsageError, match="- is no place to write to: name a file, such as /dev/"),
+        new(Path("-"), force=force),
+    ):
+        pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/stdout", "/dev/fd/1"])
+def test_a_folder_takes_no_devices_place(path: str) -> None:
+    with (
+        pytest.raises(UsageError, match="is a device or a pipe"),
+        new_folder(Path(path), force=True),
+    ):
+        pytest.fail("the block must not run")
+
+
+def test_what_belongs_to_a_device_lies_in_the_current_folder() -> None:
+    assert beside(Path("/dev/null"), ".train") == Path("null.train")
+    assert beside(Path("/tmp/a.onnx"), ".train") == Path("/tmp/a.onnx.train")

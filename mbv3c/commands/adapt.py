@@ -1,5 +1,6 @@
 """The command `mbv3c adapt`."""
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,35 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
-from mbv3c.commands.places import FILE, IMAGES, MODEL, TARGET
+from mbv3c.commands.options_images import (
+    augment_option,
+    augmentations,
+    batch_option,
+    image_options,
+    take_images,
+)
+from mbv3c.commands.places import MODEL, TARGET
 
 if TYPE_CHECKING:
     from mbv3c.search.specs import AdaptSpec
 
-_RATE = click.FloatRange(0, min_open=True)
+
+class _Rate(click.FloatRange):
+    """A learning rate."""
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        rate: float = super().convert(value, param, ctx)
+        if not isfinite(rate):
+            self.fail(f"{value} is no number above 0", param, ctx)
+        return rate
+
+
+_RATE = _Rate()
 
 # Of the short training of each proposal, and of the last one.
 training_options = all_of(
@@ -51,20 +75,9 @@ training_options = all_of(
     click.option(
         "--finish-rate", type=_RATE, help="Its highest rate.  [default: 0.2; finetune 0.05]"
     ),
-    click.option("--batch", type=int, default=128, show_default=True, help="Images of a step."),
-    click.option("--augment", help="As of `train`.  [default: none]"),
+    batch_option,
+    augment_option,
     click.option("--seed", type=int, default=0, show_default=True, help="Of all trainings."),
-)
-image_options = all_of(
-    click.option("--images", type=IMAGES, required=True, help="Labelled images, as of `train`."),
-    click.option("--labels", type=FILE, help="CSV file with the classes of a folder's images."),
-    click.option(
-        "--validation", type=float, default=0.1, show_default=True, help="Share to choose by."
-    ),
-    click.option(
-        "--test", type=float, default=0.0, show_default=True, help="Share to test with at the end."
-    ),
-    click.option("--limit", type=int, help="Take a sample of so many training images."),
 )
 
 
@@ -79,7 +92,7 @@ image_options = all_of(
     required=True,
     help="0.7x, 2.5ms, 1.2Mcycles, 300KiB, weights=0.5x, …; may be repeated.",
 )
-@image_options
+@image_options(required=True)
 @click.option("-o", "--output", type=PATH, required=True, help="The .onnx file to write.")
 @click.option(
     "--saving",
@@ -115,7 +128,7 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
 
     Interrupt it whenever you like: what was found is kept, and the next run goes on.
     """
-    from mbv3c.atomic import check_place, new_file
+    from mbv3c.atomic import beside, check_place, new_file
     from mbv3c.errors import EXIT_FAILED
     from mbv3c.figures import check_figure
     from mbv3c.graphs.architecture_file import architecture_text
@@ -132,7 +145,7 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
     if plot is not None:
         check_figure(plot, force=force)
     progress = Progress()
-    folder = given["journal"] or output.with_name(f"{output.name}.adapt")
+    folder = given["journal"] or beside(output, ".adapt")
     request = _spec(given).request(folder)
     if given["cluster"] is None:
         require_torch()
@@ -144,18 +157,21 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
     with new_file(output, force=force) as temporary:
         temporary.write_bytes(adapted.model.SerializeToString(deterministic=True))
     network = layers_of(adapted.model)
-    if layers is not None and not isinstance(network, str):
-        with new_file(layers, force=force) as temporary:
+    written = layers if not isinstance(network, str) else None
+    if written is not None and not isinstance(network, str):
+        with new_file(written, force=force) as temporary:
             temporary.write_text(architecture_text(network), "utf-8")
     if plot is not None:
         adapt_report.draw(plot, adapted, request.target.name, force=force)
     if as_json:
-        written = layers if not isinstance(network, str) else None
         files = {"model": str(output), "architecture": str(written) if written else None}
         print_json({**files, **outcome_json(outcome)})
     else:
         echo("\n".join([*adapt_report.lines(adapted), *outcome_lines(outcome)]))
         echo(f"{output}: the network; {request.folder}: journal and the network of each step")
+        for place, what in ((written, "the layers"), (plot, "the steps as a picture")):
+            if place is not None:
+                echo(f"{place}: {what}")
     if not adapt_report.met(adapted):
         click.get_current_context().exit(EXIT_FAILED)
 
@@ -184,22 +200,20 @@ def _spec(given: dict[str, Any]) -> "AdaptSpec":
         UsageError: an option makes no sense.
     """
     from mbv3c.search.adapt_run import Finishing
-    from mbv3c.search.grid import Images
     from mbv3c.search.specs import AdaptSpec
     from mbv3c.training.plan import TrainPlan
 
+    batch = {} if given["batch"] is None else {"batch": given["batch"]}
     tune = TrainPlan(
         given["tune_steps"],
-        given["batch"],
-        given["tune_rate"],
-        augment=tuple(filter(None, (given["augment"] or "").split(","))),
+        rate=given["tune_rate"],
+        augment=augmentations(given["augment"]),
         seed=given["seed"],
         fresh=False,
+        **batch,
     )
     return AdaptSpec(
-        images=Images(
-            *(given[name] for name in ("images", "labels", "validation", "test", "limit"))
-        ),
+        images=take_images(given),
         tune=tune,
         finish=Finishing(given["finish"], given["finish_steps"], given["finish_rate"]),
         **taken(given, "target", "precision", "budgets", "saving", "decay", "kept"),

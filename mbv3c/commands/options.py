@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c import steps
+from mbv3c.atomic import descriptor_of
 from mbv3c.commands.places import FILE, FOLDER, PRECISION
 from mbv3c.errors import UsageError
 from mbv3c.quoting import for_terminal
@@ -286,12 +287,19 @@ class Progress:
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print lines for people; names from models and devices do nothing to the terminal."""
-    click.echo(for_terminal(text), err=err)
+    click.echo(for_terminal(text), err=err or _stdout_is_taken())
 
 
 def print_json(document: dict[str, Any]) -> None:
     """Print the one document of a command with --json."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False))
+    click.echo(json.dumps(document, indent=2, allow_nan=False), err=_stdout_is_taken())
+
+
+def _stdout_is_taken() -> bool:
+    """Say whether the command that runs was given stdout as a file, and so prints to stderr."""
+    context = click.get_current_context(silent=True)
+    given = context.params.values() if context is not None else ()
+    return any(isinstance(one, Path) and descriptor_of(one) == 1 for one in given)
 
 
 def print_description(description: "Description", *, as_json: bool) -> None:

@@ -15,7 +15,14 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
-from mbv3c.commands.places import FILE, IMAGES, TARGET
+from mbv3c.commands.options_images import (
+    augment_option,
+    augmentations,
+    batch_option,
+    image_options,
+    take_images,
+)
+from mbv3c.commands.places import TARGET
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,17 +32,6 @@ if TYPE_CHECKING:
 
 _ROUNDS = "200,600"
 
-_data_options = all_of(
-    click.option(
-        "--images", type=IMAGES, required=True, help="Labelled images, as --data of `train`."
-    ),
-    click.option("--labels", type=FILE, help="CSV file with the classes of a folder's images."),
-    click.option(
-        "--validation", type=float, default=0.1, show_default=True, help="Share of them."
-    ),
-    click.option("--test", type=float, default=0.0, show_default=True, help="Share to test with."),
-    click.option("--limit", type=int, help="Take so many training images."),
-)
 _plan_options = all_of(
     click.option("--sampler", default="tpe", show_default=True, help="tpe, nsga2 or random."),
     click.option("--batches", type=int, default=3, show_default=True, help="Times it is asked."),
@@ -55,12 +51,12 @@ _plan_options = all_of(
 )
 _TRAINING = ("batch", "rate", "decay", "smoothing", "average", "augment", "device")
 _training_options = all_of(
-    click.option("--batch", type=int, help="Images of a step.  [default: 128]"),
+    batch_option,
     click.option("--rate", type=float, help="Highest learning rate.  [default: 0.2]"),
     click.option("--decay", type=float, help="Weight decay.  [default: 4e-5]"),
     click.option("--smoothing", type=float, help="Label smoothing.  [default: 0.1]"),
     click.option("--average", type=float, help="Of the weights; 0: none.  [default: 0.999]"),
-    click.option("--augment", help="crop, flip, colour; several with commas.  [default: none]"),
+    augment_option,
     click.option("--device", help="cpu or cuda.  [default: cpu]"),
 )
 
@@ -68,7 +64,7 @@ _training_options = all_of(
 @click.command()
 @click.option("--target", type=TARGET, required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
 @click.option("--precision", help="fp32, fp16 or int8.  [default: the target's own]")
-@_data_options
+@image_options(required=True)
 @click.option(
     "--budget",
     "budgets",
@@ -110,17 +106,15 @@ def search(
 
     Interrupt it whenever you like: what was found is kept, and the same command goes on.
     """
-    from mbv3c.search.grid import Images
     from mbv3c.search.report import search_lines
     from mbv3c.search.request import document, run_search
     from mbv3c.search.space import Space
     from mbv3c.search.specs import SearchSpec
     from mbv3c.training.train import require_torch
 
-    names = ("labels", "validation", "test", "limit")
     request = SearchSpec(
         target,
-        Images(given.pop("images"), **taken(given, *names)),
+        take_images(given),
         budgets,
         precision,
         space=Space(given.pop("variant"), given.pop("resolution") or (224,), given.pop("grain")),
@@ -176,5 +170,5 @@ def _training(given: dict[str, Any]) -> "TrainPlan":
 
     asked = {name: value for name, value in taken(given, *_TRAINING).items() if value is not None}
     if "augment" in asked:
-        asked["augment"] = tuple(name for name in asked["augment"].split(",") if name)
+        asked["augment"] = augmentations(asked["augment"])
     return TrainPlan(steps=1, **asked)

@@ -17,7 +17,8 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
-from mbv3c.commands.places import FILE, IMAGES, MODEL, TARGET
+from mbv3c.commands.options_images import image_options
+from mbv3c.commands.places import FILE, MODEL, TARGET
 
 _LISTS = "several apart by commas"
 _NUMBERS: dict[str, Callable[[str], Any]] = {
@@ -42,11 +43,7 @@ grid_options = all_of(
         "--target", "targets", type=TARGET, multiple=True, help="FAMILY[:DEVICE]; may be repeated."
     ),
     click.option("--precision", "precisions", help=f"fp32, fp16, int8; {_LISTS}."),
-    click.option("--images", type=IMAGES, help="Labelled images, as `train` takes them."),
-    click.option("--labels", type=FILE, help="CSV file with the classes of a folder's images."),
-    click.option("--validation", type=float, help="Share to validate with.  [default: 0.1]"),
-    click.option("--test", type=float, help="Share to test with.  [default: 0]"),
-    click.option("--limit", type=int, help="Take so many of the images."),
+    image_options(required=False),
     click.option("--train-steps", type=int, help="Train what has no trained weights so long."),
     click.option(
         "--compile", "compile", is_flag=True, default=None, help="Compile and verify each, too."

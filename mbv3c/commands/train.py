@@ -20,7 +20,14 @@ from mbv3c.commands.options import (
     taken,
     weights_option,
 )
-from mbv3c.commands.places import FILE, IMAGES, MODEL
+from mbv3c.commands.options_images import (
+    augment_option,
+    augmentations,
+    batch_option,
+    labels_option,
+    limit_option,
+)
+from mbv3c.commands.places import IMAGES, MODEL
 from mbv3c.commands.preparing import mean_option, shown_options, std_option, take_overrides
 from mbv3c.errors import UsageError
 
@@ -41,15 +48,15 @@ _PLANNED = (
 @click.argument("model", type=MODEL, required=False)
 @click.option("--data", type=IMAGES, required=True, help="Folder of class folders, .npz, or IDX.")
 @click.option("-o", "--output", type=PATH, required=True, help="The .onnx file to write.")
-@click.option("--labels", type=FILE, help="CSV with the columns file,label, for images of --data.")
+@labels_option
 @click.option(
     "--validation", help="Share of each class to validate with, or another --data.  [default: 0.1]"
 )
 @click.option("--test", help="The same to test with at the end.  [default: what --data has]")
-@click.option("--limit", type=int, help="Take a sample of so many training images.")
+@limit_option
 @click.option("--epochs", type=float, help="Times through the images.  [default: 10]")
 @click.option("--steps", type=int, help="Steps instead of epochs.")
-@click.option("--batch", type=int, help="Images of a step.  [default: 128]")
+@batch_option
 @click.option("--rate", type=float, help="Highest learning rate.  [default: 0.2]")
 @click.option("--warmup", type=int, help="Steps to it.  [default: a fifth, 500 at most]")
 @click.option("--decay", type=float, help="Weight decay.  [default: 4e-5]")
@@ -59,10 +66,7 @@ _PLANNED = (
     type=float,
     help="Decay of the weights' moving average; 0: none.  [default: 0.999]",
 )
-@click.option(
-    "--augment",
-    help="crop, flip (wrong for digits and text), colour; several with commas.  [default: none]",
-)
+@augment_option
 @click.option("--seed", type=int, help="Of weights, order and parts.  [default: 0]")
 @click.option("--fresh", is_flag=True, default=None, help="Begin with fresh weights.")
 @click.option("--new-head", is_flag=True, help="Replace the last layer for the data's classes.")
@@ -99,7 +103,7 @@ def train(
     overrides = take_overrides(given, "--data", there=True)
     asked = {name: value for name, value in taken(given, *_PLANNED).items() if value is not None}
     if "augment" in asked:
-        asked["augment"] = tuple(name for name in asked["augment"].split(",") if name)
+        asked["augment"] = augmentations(asked["augment"])
     shares = taken(given, "validation", "test")
     progress = Progress()
     loaded = _model(model, data, labels, given, progress)

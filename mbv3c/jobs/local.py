@@ -127,15 +127,19 @@ class _Run:
         return False
 
     def _tell(self) -> None:
-        """Tell what long jobs say, if that is something new."""
+        """Tell what long jobs say, and which are stopped, if that is something new."""
         if time.monotonic() < self._next_word:
             return
         self._next_word = time.monotonic() + _TOLD
         for attempt, _ in self._under_way:
             said = attempt.said()
-            if said and self._said.get(attempt.name) != said:
-                self._said[attempt.name] = said
-                self._progress(f"{attempt.job}: {said}")
+            words = f"{attempt.job}: {said}" if said else ""
+            if stopped := attempt.stopped():
+                numbers = " ".join(map(str, stopped))
+                words = f"{attempt.job} is stopped; `kill -CONT {numbers}` lets it go on"
+            if words and self._said.get(attempt.name) != words:
+                self._said[attempt.name] = words
+                self._progress(words)
 
     def _end(self, done: Done) -> None:
         self._go_on = self._report(done) and self._go_on

@@ -14,7 +14,7 @@ from mbv3c.jobs.child import FILES, JOB, OUTCOME, clear_attempt, command_of
 from mbv3c.jobs.engine import JobFailed
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Store
-from mbv3c.process_tree import descendants_of
+from mbv3c.process_tree import descendants_of, state_of
 from mbv3c.quoting import for_terminal
 
 LOG = "log"
@@ -91,6 +91,11 @@ class Attempt:
     def said(self) -> str:
         """Return the last line that it wrote; empty if it wrote none."""
         return next(reversed(last_lines(self._folder / LOG)), "")
+
+    def stopped(self) -> list[int]:
+        """Return its processes that somebody has stopped, as by SIGSTOP, and not continued."""
+        leader = self._process.pid
+        return [one for one in (leader, *descendants_of(leader)) if state_of(one)[0]]
 
     @property
     def died(self) -> bool:

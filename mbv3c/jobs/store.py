@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,8 +16,12 @@ from mbv3c.records import open_locked
 from mbv3c.scratch import scratch_folder
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-DOCUMENT, _SIZES = "result.json", "sizes.json"
-FILES = "files"
+DOCUMENT, FILES = "result.json", "files"
+# What the files of a result are: their sha256, or of older versions their sizes alone.
+_DIGESTS, _SIZES = "sha256.json", "sizes.json"
+
+# Of files below a folder, by their paths in it: size, and time of the last change in nanoseconds.
+_State = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Result:
 class Store:
     """Input files by their content and results by the names of their jobs, in a folder.
 
-    Everything is written whole. A file that is there is never changed.
+    Everything is written whole. A file that is there is never changed; what it holds is compared
+    with its sha256 before it is used the first time, and after whatever has touched it.
 
     Args:
         folder: where it is; it is made where there is none.
@@ -47,6 +52,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
+        self._sound: dict[Path, _State] = {}  # what was found to be as it was written
         try:
             for each in (self._contents, self._results, self._claims, self._attempts):
                 each.mkdir(parents=True, exist_ok=True)
@@ -83,7 +89,7 @@ class Store:
         """
         digest = _digest(given)
         place = self._contents / digest
-        if not place.exists():
+        if not (place.exists() and self._is_sound(place, lambda: _digest(place) == digest)):
             with new_file(place, force=True) as temporary:
                 if isinstance(given, bytes):
                     temporary.write_bytes(given)
@@ -97,14 +103,17 @@ class Store:
         """Return where a file is kept.
 
         Raises:
-            BundleError: it is not here.
+            BundleError: it is not here, or is damaged.
         """
         if not self.has(digest):
             raise BundleError(
                 f"{self.folder} holds no file of sha256 {digest}; name the folder of results that "
                 "the job was made with"
             )
-        return self._contents / digest
+        place = self._contents / digest
+        if not self._is_sound(place, lambda: _digest(place) == digest):
+            raise BundleError(f"{place} is damaged; call the command again, which writes it anew")
+        return place
 
     def has(self, digest: str) -> bool:
         """Say whether a file is kept here."""
@@ -123,15 +132,24 @@ class Store:
             return None
         damaged = BundleError(f"{folder} is damaged; remove it, and it is computed again")
         try:
+            sound = self._is_sound(folder, lambda: _is_whole(folder))
             document = json.loads((folder / DOCUMENT).read_bytes())
-            found = _sizes(folder / FILES)
-            known = folder / _SIZES  # which results of older versions have not
-            sizes = json.loads(known.read_bytes()) if known.exists() else found
         except (OSError, ValueError) as error:
             raise damaged from error
-        if not isinstance(document, dict) or sizes != found:
+        if not sound or not isinstance(document, dict):
             raise damaged
-        return Result(document, {name: folder / FILES / name for name in found})
+        files = folder / FILES
+        return Result(document, {name: files / name for name in _state(files)})
+
+    def _is_sound(self, place: Path, check: Callable[[], bool]) -> bool:
+        """Say whether a file or a folder passes a check, of which a success is remembered."""
+        state = _state(place)
+        if self._sound.get(place) == state:
+            return True
+        if not check():
+            return False
+        self._sound[place] = state
+        return True
 
     def keep(self, name: str, document: Mapping[str, Any], files: Mapping[str, Path]) -> Result:
         """Write the result of the job with a name, whole, unless it is here already.
@@ -148,12 +166,8 @@ class Store:
                 place = folder / FILES / path
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, place)
-            for own, content in (
-                (DOCUMENT, dict(document)),
-                (_SIZES, _sizes(folder / FILES)),
-            ):
-                text = json.dumps(content, indent=1, allow_nan=False)
-                (folder / own).write_text(text + "\n", "utf-8")
+            _write_json(folder / DOCUMENT, dict(document))
+            _write_json(folder / _DIGESTS, _digests(folder))
         kept = self.result(name)
         assert kept is not None
         return kept
@@ -216,12 +230,36 @@ class Store:
         (self._claims / name).unlink(missing_ok=True)
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    """Return the sizes of the files in a folder, in bytes, by their paths in it."""
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Say whether the files of a result are those that were written.
+
+    Raises:
+        OSError: nothing says what was written, or a file cannot be read.
+        ValueError: what says it is damaged.
+    """
+    if (folder / _DIGESTS).exists():
+        known, found = folder / _DIGESTS, _digests(folder)
+        return bool(json.loads(known.read_bytes()) == found)
+    sizes = {name: size for name, (size, _) in _state(folder / FILES).items()}
+    return bool(json.loads((folder / _SIZES).read_bytes()) == sizes)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of the files of a result, by their paths in its folder."""
+    return {name: _digest(folder / name) for name in _state(folder) if name != _DIGESTS}
+
+
+def _state(place: Path) -> _State:
+    """Return what the files below a folder look like, or a file alone."""
+    paths = [place, *sorted(place.rglob("*"))]
+    found = {path: path.stat() for path in paths if path.is_file()}
     return {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path.relative_to(place).as_posix(): (status.st_size, status.st_mtime_ns)
+        for path, status in found.items()
     }
 
 

@@ -314,7 +314,7 @@ class _Run:
         if hashlib.sha256(content).hexdigest() != digest:
             raise UsageError(
                 f"{path} is gone or was changed, and the journal {self._journal.path} needs it; "
-                "delete the journal to begin anew"
+                f"remove the folder {path.parent} to begin anew"
             )
         model: onnx.ModelProto = onnx.load_model_from_string(content)
         return model

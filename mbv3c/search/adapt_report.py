@@ -37,13 +37,13 @@ def lines(adapted: Adapted) -> list[str]:
 def _lines(adapted: Adapted) -> Iterator[str]:
     first = adapted.first_cost
     yield f"given: {_costs(adapted, first)}; accuracy {accuracy_text(adapted.first_right)}"
+    yield f"budget: {_costs(adapted, adapted.limits)} at most"
     rise = unconverged(adapted)
     if rise is not None:
         yield (
             f"warning: the given network was not trained out: a short training without a cut "
-            f"raised its accuracy by {rise.difference.share:+.2%} "
-            f"({rise.difference.low:+.2%} to {rise.difference.high:+.2%}); that much is in every "
-            "step below. Train it longer (`mbv3c train`) and begin anew"
+            f"raised its accuracy by {_in_points(rise)}; that much is in every step below. Train "
+            "it longer (`mbv3c train`) and begin anew"
         )
     for step in adapted.steps:
         yield from _step(adapted, step)
@@ -74,8 +74,8 @@ def _step(adapted: Adapted, step: Step) -> Iterator[str]:
         paired = mcnemar(taken.right, other.right)
         share = other.cost[step.resource] / adapted.first_cost[step.resource]
         yield (
-            f"    before {_cut(other)}; {step.resource} {share:.3f}, accuracy "
-            f"{other.right.mean():.2%}: {difference_text(paired)}"
+            f"    next: {_cut(other)}; {step.resource} {share:.3f}, accuracy "
+            f"{other.right.mean():.2%}; beside it the one taken has {difference_text(paired)}"
         )
     near = sum(_within_noise(mcnemar(taken.right, other.right)) for other in others)
     if near:
@@ -104,12 +104,16 @@ def accuracy_text(right: Right) -> str:
 
 def difference_text(paired: Paired) -> str:
     """Return a difference with its interval, and whether it is within noise, for people."""
-    interval = paired.difference
     noise = ", within noise" if _within_noise(paired) else ""
-    return (
-        f"{interval.share:+.2%} ({interval.low:+.2%} to {interval.high:+.2%}, "
-        f"p {paired.p:.2g}){noise}"
+    return f"{_in_points(paired)}, p {paired.p:.2g}{noise}"
+
+
+def _in_points(paired: Paired) -> str:
+    share, low, high = (
+        100 * one
+        for one in (paired.difference.share, paired.difference.low, paired.difference.high)
     )
+    return f"{share:+.2f} points ({low:+.2f} to {high:+.2f})"
 
 
 def _within_noise(paired: Paired) -> bool:

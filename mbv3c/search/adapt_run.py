@@ -30,7 +30,7 @@ from mbv3c.search.channels import Channels, Uncut
 from mbv3c.search.examples_of import examples_of
 from mbv3c.search.grid import Images
 from mbv3c.search.job_answers import Device, costs_on
-from mbv3c.search.journal import open_journal
+from mbv3c.search.journal import check_folder, open_journal
 from mbv3c.search.kinds import MODEL, RIGHT, PackedImages, packed, train_job
 from mbv3c.search.layers import layers_of
 from mbv3c.search.statistics import Right, mcnemar
@@ -145,10 +145,11 @@ def adapt_model(
         progress: function that is told what is being done.
 
     Raises:
-        UsageError: options do not go together, or the journal is another's.
+        UsageError: options do not go together, or the folder is no adaptation's, or another's.
         ModelError: the model cannot be cut, trained or compiled.
         ToolError: something that is needed is not installed.
     """
+    check_folder(request.folder / JOURNAL)
     normalized = any(node.op_type == "BatchNormalization" for node in model.graph.node)
     if request.finish.how == "scratch" and not normalized:
         raise UsageError(
@@ -159,8 +160,7 @@ def adapt_model(
     examples = examples_of(request.images, model)
     final = request.finish.plan(request.tune, examples.count("train"))
     device = Device(request.target, request.precision, request.database)
-    place = device.target, device.precision, device.database
-    grain = request.grain or grain_of(*place, progress)[0]
+    grain = request.grain or _own_grain(device, progress)
     plan = replace(request.plan, grain=grain)
     tools = backend_of(request.target).tools
     header = {
@@ -187,6 +187,13 @@ def adapt_model(
     with open_journal(request.folder / JOURNAL, header) as journal:
         adapted = adapt(model, plan, means, journal)
     return _outcome(model, adapted, examples)
+
+
+def _own_grain(device: Device, progress: Progress) -> int:
+    progress(f"finding the grain of channels of {device.target.name}")
+    grain, _ = grain_of(device.target, device.precision, device.database, progress)
+    progress(f"widths are multiples of {grain}, the grain of {device.target.name}")
+    return grain
 
 
 @dataclass(frozen=True)

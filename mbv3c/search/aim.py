@@ -40,14 +40,14 @@ class Aim:
 
     def __post_init__(self) -> None:
         if not 0 < self.target < inf:
-            raise UsageError(f"the budget must be above 0, got {self.target:g}")
+            raise UsageError(f"--budget must be above 0, got {self.target:g}")
         if self.weight is not None and not -10 <= self.weight <= 0:
             raise UsageError(
-                f"the exponent of the reward must lie between -10 and 0, got {self.weight:g}; "
+                f"--reward, an exponent, must lie between -10 and 0, got {self.weight:g}; "
                 f"MnasNet has {WEIGHTS['large']:g}"
             )
         if not 0 <= self.least < 1:
-            raise UsageError(f"the least share must be from 0 to below 1, got {self.least:g}")
+            raise UsageError(f"--least must be from 0 to below 1, got {self.least:g}")
 
     @property
     def most(self) -> float:

@@ -51,13 +51,13 @@ class Halving:
     def __post_init__(self) -> None:
         if not self.steps or self.steps[0] < 1 or list(self.steps) != sorted(set(self.steps)):
             raise UsageError(
-                f"the steps of the rounds must be above 0 and grow, got {_listed(self.steps)}"
+                f"the steps of --rounds must be above 0 and grow, got {_listed(self.steps)}"
             )
         if self.factor < 2:
             raise UsageError(f"the factor of halving must be at least 2, got {self.factor}")
         for name, value in {"bands": self.bands, "finalists": self.least}.items():
             if value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
+                raise UsageError(f"--{name} must be at least 1, got {value}")
 
     def kept(self, count: int, round_index: int) -> int:
         """Return how many of the networks of a round go on; after the last, how many are left."""

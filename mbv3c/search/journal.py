@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mbv3c.errors import UsageError
 from mbv3c.journal import Lines, Words, open_lines
 
-_WORDS = Words("search", "choose another folder")
+_WORDS = Words("search", "choose another folder", "remove its folder")
 
 
 class Journal:
@@ -51,6 +52,31 @@ class Journal:
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+def check_folder(journal: Path) -> None:
+    """Make sure that the folder of a journal is a search's own, before work begins.
+
+    It may be missing or empty, or else has a journal; `open_journal` finds out whose.
+
+    Raises:
+        UsageError: the folder holds other things and no journal, or cannot be read.
+    """
+    folder = journal.parent
+    try:
+        there = sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(
+            f"cannot keep a search in {folder}: {error.strerror}; name another folder"
+        ) from error
+    if there and journal.name not in there:
+        others = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise UsageError(
+            f"{folder} holds {there[0]}{others}, and no {journal.name} of a search that could go "
+            "on; name a folder that is new or empty"
+        )
 
 
 @contextmanager

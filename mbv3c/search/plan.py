@@ -40,14 +40,14 @@ class SearchPlan:
     def __post_init__(self) -> None:
         for name in ("batches", "asked", "trained", "repeats", "final_steps", "final_seeds"):
             if getattr(self, name) < 1:
-                option = name.replace("_", "-")
+                option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} must be at least 1, got {getattr(self, name)}")
         if self.seed < 0:
-            raise UsageError(f"the seed must not be negative, got {self.seed}")
+            raise UsageError(f"--seed must be at least 0, got {self.seed}")
         if self.final_steps < self.halving.steps[-1]:
             raise UsageError(
-                f"finalists must be trained for at least the {self.halving.steps[-1]} steps of "
-                f"the last round, got {self.final_steps}"
+                f"--final-steps must be at least {self.halving.steps[-1]}, the steps of the last "
+                f"of --rounds; got {self.final_steps}"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -21,16 +21,6 @@ _OF_LAYERS = frozenset(
 )
 
 
-def cut(model: onnx.ModelProto, kept: Mapping[Site, Sequence[int]]) -> onnx.ModelProto:
-    """Return a model in which sites have only some of their channels; see `Cutter.cut`."""
-    return Cutter(model).cut(kept)
-
-
-def keep_strongest(model: onnx.ModelProto, site: Site, count: int) -> list[int]:
-    """Return the channels of a site that do most, rising; see `Cutter.strongest`."""
-    return Cutter(model).strongest(site, count)
-
-
 def gate_channels(now: int, kept: int, channels: int) -> int:
     """Return the width of a gate's middle on `channels` of which some are kept: in proportion."""
     grain = _GATE_GRAIN if now % _GATE_GRAIN == 0 else 1

@@ -21,7 +21,7 @@ from mbv3c.search.examples_of import examples_of
 from mbv3c.search.found import Final, Found
 from mbv3c.search.grid import Images
 from mbv3c.search.job_answers import Data, Device, JobAnswers
-from mbv3c.search.journal import open_journal
+from mbv3c.search.journal import check_folder, open_journal
 from mbv3c.search.kinds import packed
 from mbv3c.search.plan import SearchPlan
 from mbv3c.search.report import draw_search, search_json, search_page
@@ -71,7 +71,7 @@ class SearchRequest:
     def __post_init__(self) -> None:
         Aim(TIME, 1.0, self.weight, self.least)  # refused before costs are known, too
         if self.judged < 1:
-            raise UsageError(f"bundles are judged on at least 1 image, got {self.judged}")
+            raise UsageError(f"--judged must be at least 1 image, got {self.judged}")
 
 
 def run_search(
@@ -81,15 +81,17 @@ def run_search(
 
     Args:
         request: what is asked for.
-        folder: the folder of the result and of the journal; it is made where there is none.
+        folder: the folder of the result and of the journal; it is made where there is none, and
+            holds nothing else.
         where: what does jobs, and where their results are kept.
         progress: told of each step.
 
     Raises:
-        UsageError: the request makes no sense, or the folder has another search.
+        UsageError: the request makes no sense, or the folder has another search or other things.
         Mbv3cError: nothing meets the budget, or a tool is missing or fails.
     """
     check_sampler(request.plan.method)
+    check_folder(folder / JOURNAL)
     device, space, images = request.device, request.space, request.images
     backend_of(device.target).check_precision(device.target, device.precision)
     classes = classes_of(images.source, images.labels).count

@@ -45,7 +45,7 @@ def check_sampler(method: str) -> str:
         ToolError: Optuna is not installed.
     """
     if method not in get_args(Method):
-        raise UsageError(f"unknown sampler {method!r}; known: {', '.join(get_args(Method))}")
+        raise UsageError(f"unknown --sampler {method!r}; known: {', '.join(get_args(Method))}")
     try:
         return f"{method} of optuna {metadata.version('optuna')}"
     except metadata.PackageNotFoundError as error:

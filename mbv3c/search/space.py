@@ -133,18 +133,18 @@ class Space:
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
-            raise UsageError(f"unknown variant {self.variant!r}; known: {', '.join(VARIANTS)}")
+            raise UsageError(f"unknown --variant {self.variant!r}; known: {', '.join(VARIANTS)}")
         if not self.resolutions:
-            raise UsageError("name at least one resolution")
+            raise UsageError("name at least one --resolution")
         sides = HEAD_TRAITS["classify"].resolutions
         wrong = [side for side in self.resolutions if side not in sides]
         if wrong:
             raise UsageError(
-                f"resolution {wrong[0]} is not supported; choose {sides[0]} to {sides[-1]} by "
+                f"--resolution {wrong[0]} is not supported; choose {sides[0]} to {sides[-1]} by "
                 f"{sides.step}"
             )
         if self.grain < 1:
-            raise UsageError(f"the grain of channels must be at least 1, got {self.grain}")
+            raise UsageError(f"--grain must be at least 1, got {self.grain}")
 
     @cached_property
     def stages(self) -> tuple[_Stage, ...]:

@@ -129,19 +129,6 @@ def t_quantile(degrees: int) -> float:
     return next((value for most, value in reversed(_T.items()) if most <= degrees), _Z)
 
 
-def difference_over_seeds(
-    first: Sequence[Right], second: Sequence[Right], noise: SeedNoise | None
-) -> Interval:
-    """Return the first's mean accuracy less the second's, as `contrast` does.
-
-    Args:
-        first: for each seed, on which examples the first network is right.
-        second: that of the second network; the examples are those of the first.
-        noise: the noise between seeds; None where it is unknown.
-    """
-    return contrast([(1.0, first), (-1.0, second)], noise)
-
-
 def mean_accuracy(rights: Sequence[Right], noise: SeedNoise | None) -> Interval:
     """Return a network's mean accuracy over its seeds, as `contrast` does, within 0 and 1."""
     found = contrast([(1.0, rights)], noise)

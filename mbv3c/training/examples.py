@@ -224,8 +224,9 @@ def _check_classes(source: Path, own: Classes, classes: Classes) -> None:
         return
     if own.count > classes.count or (own.names is not None and own.count != classes.count):
         raise UsageError(
-            f"{source} has {own.count} classes, and the model {classes.count}: build one with "
-            f"--classes {own.count}, or have its last layer replaced with --new-head"
+            f"{source} has {own.count} classes, and the model {classes.count}: make one with "
+            f"`mbv3c build --classes {own.count}`, or have its last layer replaced by "
+            "`mbv3c train --new-head`"
         )
 
 

@@ -160,12 +160,10 @@ class _Training:
             if not step:
                 raise Mbv3cError(
                     f"the loss is {value} before anything was trained: the model's own scores of "
-                    "these images are no numbers; train one with other weights, or with --fresh"
+                    "these images are no numbers; train one with other weights, or with `mbv3c "
+                    "train --fresh`"
                 )
-            raise Mbv3cError(
-                f"the loss is {value} at step {step + 1}: training has gone astray; take a "
-                f"smaller --rate than {plan.rate:g}, or a longer --warmup"
-            )
+            raise Mbv3cError(f"the loss is {value} at step {step + 1}: {_astray(plan)}")
         right = float((scores.argmax(1) == labels).float().mean().item())
         loss.backward()
         self._descend(plan.rate_at(step))
@@ -217,8 +215,8 @@ class _Training:
         statistics = {name: x.clone() for name, x in self._tensors["statistics"].items()}
         if not all(bool(weight.isfinite().all()) for weight in weights.values()):
             raise Mbv3cError(
-                f"after step {len(self._losses)} weights are no longer numbers: training has gone "
-                f"astray; take a smaller --rate than {self._plan.rate:g}, or a longer --warmup"
+                f"after step {len(self._losses)} weights are no longer numbers: "
+                f"{_astray(self._plan)}"
             )
         few = max(_MEASURED_SHORT, int(self._plan.steps * _MEASURED_SHARE))
         with torch.no_grad():
@@ -261,6 +259,14 @@ class _Training:
         except (KeyError, RuntimeError) as error:
             raise UsageError(f"the state is damaged: {error}; remove it to begin anew") from error
         self._losses = list(state.losses)
+
+
+def _astray(plan: TrainPlan) -> str:
+    """Say what to do, in the options of each command that trains."""
+    return (
+        f"training has gone astray; take a smaller --rate than {plan.rate:g} (of `adapt` "
+        "--tune-rate or --finish-rate), or of `train` a longer --warmup"
+    )
 
 
 class _Shown:

@@ -76,7 +76,7 @@ class TrainPlan:
         unknown = [name for name in self.augment if name not in AUGMENTATIONS]
         if unknown:
             raise UsageError(
-                f"unknown augmentation {unknown[0]!r}; known: {', '.join(AUGMENTATIONS)}"
+                f"unknown --augment {unknown[0]!r}; known: {', '.join(AUGMENTATIONS)}"
             )
         if self.device not in DEVICES:
             raise UsageError(f"unknown --device {self.device!r}; known: {', '.join(DEVICES)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from mbv3c.atomic import check_place, new_file
+from mbv3c.atomic import beside, check_place, new_file
 from mbv3c.errors import UsageError
 from mbv3c.graphs.load import input_shape_of
 from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides, as_metadata, preprocessing
@@ -67,7 +67,7 @@ class TrainRequest:
 
 def state_folder(output: Path) -> Path:
     """Return the folder in which a training keeps its state until it is done."""
-    return output.with_name(f"{output.name}.train")
+    return beside(output, ".train")
 
 
 def train_file(

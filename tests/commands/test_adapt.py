@@ -13,6 +13,8 @@ from tests.command_line import mbv3c
         (["--budget", "fast"], "--budget 'fast' is none; write one like 0.7x"),
         (["--budget", "0.5x", "--target", "toaster"], "toaster"),
         (["--budget", "0.5x", "--saving", "0.9"], "--saving must be above 0 and at most 0.5"),
+        (["--budget", "0.5x", "--tune-rate", "inf"], "'--tune-rate': inf is no number above 0"),
+        (["--budget", "0.5x", "--batch", "1"], "--batch must be at least 2, got 1"),
         (["--budget", "0.5x", "--tune-steps", "0"], "Invalid value for '--tune-steps'"),
         (["--budget", "0.5x", "--plot", "a.png", "-o", "a.png"], "a.png is named by two of"),
         (["--budget", "0.5x", "--finish", "slowly"], "'slowly' is not one of"),

@@ -18,6 +18,17 @@ def test_build_prints_the_papers_counts(tmp_path: Path) -> None:
     assert document(done)["madds"] == 216_589_760
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_model_on_stdout_has_nothing_beside_it(
+    more: tuple[str, ...], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    done = mbv3c("build", *MODEL, "-o", "/dev/stdout", *more)
+    model = onnx.load_model_from_string(capfdbinary.readouterr().out)
+    assert "/dev/stdout" in done.stderr
+    assert len(model.graph.node) > 100
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -13,15 +13,21 @@ ASKED = ("search", "--target", "host_cpu", "--budget", "0.5x", "--resolution", 3
     ("options", "said"),
     [
         (("--rounds", "20,many"), "--rounds '20,many' are no numbers of steps"),
-        (("--rounds", "20,10"), "the steps of the rounds must be above 0 and grow"),
-        (("--sampler", "grid"), "unknown sampler 'grid'; known: tpe, nsga2, random"),
+        (("--rounds", "20,10"), "the steps of --rounds must be above 0 and grow"),
+        (("--sampler", "grid"), "unknown --sampler 'grid'; known: tpe, nsga2, random"),
         (("--budget", "2x"), "every model takes 1x of itself"),
-        (("--reward", "0.07"), "the exponent of the reward must lie between -10 and 0"),
-        (("--least", "1.5"), "the least share must be from 0 to below 1"),
-        (("--resolution", "33"), "resolution 33 is not supported"),
-        (("--variant", "medium"), "unknown variant 'medium'"),
-        (("--final-steps", "10"), "for at least the 600 steps of the last round"),
-        (("--augment", "blur"), "unknown augmentation 'blur'"),
+        (("--reward", "0.07"), "--reward, an exponent, must lie between -10 and 0"),
+        (("--least", "1.5"), "--least must be from 0 to below 1"),
+        (("--resolution", "33"), "--resolution 33 is not supported"),
+        (("--variant", "medium"), "unknown --variant 'medium'"),
+        (
+            ("--final-steps", "10"),
+            "--final-steps must be at least 600, the steps of the last of --rounds",
+        ),
+        (("--augment", "blur"), "unknown --augment 'blur'"),
+        (("--batches", "0"), "--batches must be at least 1, got 0"),
+        (("--bands", "0"), "--bands must be at least 1, got 0"),
+        (("--judged", "0"), "--judged must be at least 1 image"),
         (("--precision", "int4"), "unknown precision 'int4'"),
         ((), "no such folder, and no .npz file"),
     ],
@@ -35,3 +41,14 @@ def test_what_makes_no_sense_is_refused_first(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "found").exists()
+
+
+def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "front.svg").write_text("mine")
+    given = ("--images", tmp_path / "images", "--store", tmp_path / "store", "-o", tmp_path)
+    done = mbv3c(*ASKED, *given)
+    assert done.returncode == 2
+    assert (
+        f"{tmp_path} holds front.svg and 1 more, and no journal.jsonl of a search" in done.stderr
+    )
+    assert (tmp_path / "front.svg").read_text() == "mine"

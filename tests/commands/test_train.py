@@ -90,7 +90,10 @@ def test_another_last_layer_is_for_the_classes_of_the_images(tmp_path: Path) -> 
     given = ("train", linear(tmp_path, 4), "--data", "some.npz", *SHORT, "-o", "out.onnx")
     refused = mbv3c(*given, cwd=tmp_path)
     assert refused.returncode == 2
-    assert "has 10 classes, and the model 4: build one with --classes 10" in refused.stderr
+    assert (
+        "has 10 classes, and the model 4: make one with `mbv3c build --classes 10`"
+        in refused.stderr
+    )
     done = mbv3c(*given, "--new-head", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "the model has no BatchNormalization" in done.stderr
@@ -105,7 +108,7 @@ def test_another_last_layer_is_for_the_classes_of_the_images(tmp_path: Path) -> 
 def test_what_makes_no_sense_is_refused_before_anything_is_prepared(tmp_path: Path) -> None:
     given = ("train", linear(tmp_path), "--data", DIGITS, "-o", "out.onnx")
     for more, why in (
-        (("--augment", "turn", "--steps", 1), "unknown augmentation 'turn'; known: crop"),
+        (("--augment", "turn", "--steps", 1), "unknown --augment 'turn'; known: crop"),
         (("--epochs", 1, "--steps", 1), "--epochs and --steps exclude each other"),
         (("--epochs", 0), "--epochs must be above 0"),
         (("--classes", 10), "--classes cannot be combined with a MODEL"),

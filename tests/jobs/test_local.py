@@ -1,6 +1,7 @@
 """Jobs in local processes: each done once, whatever dies."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -85,6 +86,23 @@ def test_a_long_job_is_told_of(
     words = [text for text in said if "half is done" in text]
     assert len(words) == 1
     assert words[0].startswith("talk 1 (")
+
+
+def test_a_stopped_job_is_told_of_and_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_TOLD", 0.1)
+    said = list[str]()
+
+    def heard(text: str) -> None:
+        said.append(text)
+        if found := re.search(r"stop \(.*\) is stopped; `kill -CONT (\d+)`", text):
+            os.kill(int(found[1]), signal.SIGCONT)
+
+    job = Job("tests.jobs.work:stop", title="stop")
+    (result,) = run_jobs([job], store, TWO, heard)
+    assert result.document == {"went": "on"}
+    assert len([text for text in said if "is stopped" in text]) == 1
 
 
 def test_what_crashes_again_and_again_is_named(store: Store, tmp_path: Path) -> None:
@@ -220,14 +238,34 @@ def test_a_result_of_which_something_is_gone_is_damaged(store: Store, tmp_path: 
     (tmp_path / "text").write_text("whole")
     kept = store.keep("done", {"a": 1}, {"below/text": tmp_path / "text"})
     assert store.result("done") == kept
-    place, document = kept.files["below/text"], store.folder / "results" / "done" / "result.json"
-    for path, content in ((place, "who"), (document, "[]"), (document, '{"a"')):
+    place, folder = kept.files["below/text"], store.folder / "results" / "done"
+    document, digests = folder / "result.json", folder / "sha256.json"
+    for path, content in (
+        *((place, "who"), (place, "whale")),
+        *((document, "[]"), (document, '{"a"'), (document, '{"a": 2}')),
+        *((digests, "{}"), (digests, "")),
+    ):
         before = path.read_text()
         path.write_text(content)
         with pytest.raises(BundleError, match="done is damaged; remove it, and it is computed"):
-            store.result("done")
+            Store(store.folder).result("done")
         path.write_text(before)
+    assert store.result("done") == kept
+    digests.unlink()
+    with pytest.raises(BundleError, match="is damaged"):
+        store.result("done")
+    (folder / "sizes.json").write_text('{"below/text": 5}')  # as older versions wrote it
     assert store.result("done") == kept
     place.unlink()
     with pytest.raises(BundleError, match="is damaged"):
         store.result("done")
+
+
+def test_a_damaged_input_is_written_anew_and_no_job_begins_on_it(store: Store) -> None:
+    digest = store.put(b"hello")
+    store.get(digest).write_bytes(b"jello")
+    other = Store(store.folder)
+    with pytest.raises(BundleError, match=f"{digest} is damaged; call the command again"):
+        run_jobs([Job("tests.jobs.work:square", files={"a": digest})], other, TWO, silent)
+    assert other.put(b"hello") == digest
+    assert other.get(digest).read_bytes() == b"hello"

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,8 @@ def test_a_start_that_is_not_trained_out_is_warned_of(tmp_path: Path, whole: Ada
 def test_choices_within_noise_are_called_so(whole: Adapted) -> None:
     text = "\n".join(lines(whole))
     assert "within noise" in text and "p " in text
+    assert re.search(r"\nbudget: [\d.,]+( M)? cycles \(0\.\d{3}\) at most\nstep 1: ", text)
+    assert re.search(r"beside it the one taken has [+-]\d\.\d\d points \(", text)
     near = [
         proposal["taken_less_this"]["within_noise"]
         for step in to_json(whole)["steps"]

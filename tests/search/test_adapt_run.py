@@ -121,6 +121,14 @@ def test_a_folded_network_is_not_trained_from_scratch(tmp_path: Path) -> None:
         adapt_model(folded, request(tmp_path), where, lambda text: None)
 
 
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "step-1.onnx").touch()
+    made = replace(request(tmp_path), folder=tmp_path)
+    where = Engine(), Store(tmp_path / "store")
+    with pytest.raises(UsageError, match=r"holds step-1\.onnx and 1 more, and no journal\.jsonl"):
+        adapt_model(digits_network(), made, where, print)
+
+
 def test_what_is_asked_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The function of Python makes the request that is made of the command's options."""
     asked: list[AdaptRequest] = []

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from mbv3c.errors import UsageError
-from mbv3c.search.journal import open_journal
+from mbv3c.search.journal import check_folder, open_journal
 
 HEAD = {"command": "adapt", "training": {"rate": 0.1, "steps": 5}, "kept": ("stem",)}
 
@@ -49,8 +49,24 @@ def test_another_search_is_refused_with_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     found(path, 1, 2, 3)
     other = {**HEAD, "training": {"rate": 0.2, "steps": 5}, "seed": 1}
-    with pytest.raises(UsageError, match=r"training\.rate, seed; choose another folder"):
+    with pytest.raises(
+        UsageError, match=r"training\.rate, seed; choose another folder, or remove its"
+    ):
         found(path, head=other)
+
+
+def test_a_folder_with_other_things_is_no_searchs(tmp_path: Path) -> None:
+    path = tmp_path / "found" / "journal"
+    check_folder(path)
+    path.parent.mkdir()
+    check_folder(path)
+    (path.parent / "notes").touch()
+    with pytest.raises(UsageError, match=r"found holds notes, and no journal of a search"):
+        check_folder(path)
+    found(path, 1, 2, 3)
+    check_folder(path)
+    with pytest.raises(UsageError, match=r"cannot keep a search in .*notes: Not a directory"):
+        check_folder(path.parent / "notes" / "journal")
 
 
 def test_another_file_is_refused_and_left_alone(tmp_path: Path) -> None:

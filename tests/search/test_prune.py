@@ -10,7 +10,7 @@ from mbv3c.graphs.blocks import read_architecture
 from mbv3c.graphs.skeleton import skeleton
 from mbv3c.passes.fold_batchnorm import FoldBatchNorm
 from mbv3c.search.channels import Channels, sites
-from mbv3c.search.prune import Cutter, cut, gate_channels, keep_strongest
+from mbv3c.search.prune import Cutter, gate_channels
 from tests.onnx_text import graph, random
 from tests.search.networks import NETWORKS, around, network, outputs
 
@@ -84,7 +84,8 @@ def test_every_site_can_be_cut_by_itself(name: str) -> None:
 def test_what_was_cut_can_be_cut_again() -> None:
     model = network("small")
     for count in (6, 5):
-        model = cut(model, {sites(model)[0]: keep_strongest(model, sites(model)[0], count)})
+        cutter = Cutter(model)
+        model = cutter.narrower(cutter.sites[0], count)
     assert sites(model)[0].channels == 5
     assert read_architecture(skeleton(model))[0].stem == 5
 
@@ -94,7 +95,7 @@ def test_other_channels_do_change_the_output() -> None:
     tail = next(site for site in sites(model) if site.kind == "tail")
     gone = list(range(100))
     quiet = silenced(model, {tail.name: gone})
-    wrong = cut(quiet, {tail: list(range(tail.channels - 100))})
+    wrong = Cutter(quiet).cut({tail: list(range(tail.channels - 100))})
     assert np.abs(outputs(wrong) - outputs(quiet)).max() > 1e-2 * np.ptp(outputs(quiet))
 
 
@@ -185,9 +186,10 @@ def test_other_spellings_are_followed(case: str) -> None:
 
 def test_a_wrong_cut_is_refused() -> None:
     model = network("small")
-    stem, *others = sites(model)
+    cutter = Cutter(model)
+    stem, *others = cutter.sites
     for kept in ([], [1, 0], [0, 0], [7, 8], [-1, 2]):
         with pytest.raises(ValueError, match=stem.name):
-            cut(model, {stem: kept})
+            cutter.cut({stem: kept})
     with pytest.raises(ValueError, match="no site"):
-        cut(network("mobilenet_v2"), {others[-1]: [0]})
+        Cutter(network("mobilenet_v2")).cut({others[-1]: [0]})

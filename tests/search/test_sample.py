@@ -60,5 +60,5 @@ def test_other_seeds_give_other_questions() -> None:
 
 
 def test_what_is_no_sampler_is_refused() -> None:
-    with pytest.raises(UsageError, match="unknown sampler 'grid'; known: tpe, nsga2, random"):
+    with pytest.raises(UsageError, match="unknown --sampler 'grid'; known: tpe, nsga2, random"):
         Sampler(SPACE, "grid", 0, 4)  # type: ignore[arg-type]

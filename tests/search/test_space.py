@@ -101,9 +101,9 @@ def test_stages_are_those_of_the_table() -> None:
 @pytest.mark.parametrize(
     ("variant", "resolutions", "said"),
     [
-        ("middle", (32,), "unknown variant 'middle'; known: large, small"),
-        ("small", (), "at least one resolution"),
-        ("small", (32, 33), "resolution 33 is not supported"),
+        ("middle", (32,), "unknown --variant 'middle'; known: large, small"),
+        ("small", (), "at least one --resolution"),
+        ("small", (32, 33), "--resolution 33 is not supported"),
     ],
 )
 def test_what_is_no_space_is_refused(

@@ -7,7 +7,7 @@ import pytest
 
 from mbv3c.search.statistics import (
     SeedNoise,
-    difference_over_seeds,
+    contrast,
     mcnemar,
     mean_accuracy,
     rank_correlation,
@@ -65,10 +65,11 @@ def test_quantiles_are_those_of_the_table_and_never_narrower() -> None:
 def test_the_noise_of_seeds_widens_the_interval() -> None:
     first, second = [right("1110"), right("1011")], [right("1000"), right("0000")]
     # Differences averaged over the seeds: 0.5, 0.5, 1, 0.5; their variance is 1/16.
-    alone = difference_over_seeds(first, second, None)
+    difference = [(1.0, first), (-1.0, second)]
+    alone = contrast(difference, None)
     assert alone.share == pytest.approx(0.625)
     assert alone.high - alone.share == pytest.approx(1.959963984540054 * sqrt(1 / 16 / 4))
-    noisy = difference_over_seeds(first, second, SeedNoise(0.1, 2))
+    noisy = contrast(difference, SeedNoise(0.1, 2))
     half = sqrt(1.959963984540054**2 / 64 + 4.303**2 * 0.01 * (1 / 2 + 1 / 2))
     assert noisy.share - noisy.low == pytest.approx(half)
 

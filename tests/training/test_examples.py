@@ -258,7 +258,7 @@ def test_other_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no such folder, and no \.npz file"):
         open_examples(tmp_path / "none", classifier(2))
     with pytest.raises(
-        UsageError, match=r"2 classes, and the model 3: build one with --classes 2"
+        UsageError, match=r"2 classes, and the model 3: make one with `mbv3c build --classes 2"
     ):
         open_examples(tmp_path / "one", classifier(3))
     with pytest.raises(UsageError, match="no images are left for validation"):

@@ -93,7 +93,8 @@ class NpuCoster:
     def ask_whole(
         self, models: Sequence[onnx.ModelProto], progress: Progress
     ) -> list[NetworkCost]:
-        progress(f"lowering {len(models)} networks for {self.target.name}")
+        count = f"{len(models)} network{'s' * (len(models) > 1)}"
+        progress(f"lowering {count} for {self.target.name}")
         networks = [self._lower(self._rewrite(model)) for model in models]
         return self._estimated(list(map(Question, models)), networks, progress, whole=True)
 
@@ -105,7 +106,7 @@ class NpuCoster:
         *,
         whole: bool,
     ) -> list[NetworkCost]:
-        progress(f"estimating {len(networks)} networks by vela")
+        progress(f"estimating {len(networks)} network{'s' * (len(networks) > 1)} by vela")
         costs = estimate_many([each.tosa for each in networks], self.target, Knobs())
         return [
             self._cost(*each, whole=whole) for each in zip(questions, networks, costs, strict=True)
