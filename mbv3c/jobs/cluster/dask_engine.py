@@ -58,7 +58,8 @@ class DaskWorkers:
         need_dask()
         with self._connected(lambda text: None) as client:
             workers = client.scheduler_info(-1)["workers"].values()
-            return max(1, sum(worker["nthreads"] for worker in workers))
+            threads: int = sum(worker["nthreads"] for worker in workers)
+        return max(1, threads)
 
     def run(self, jobs: Sequence[Job], store: Store, report: Report, progress: Progress) -> None:
         """Do jobs as `Engine.run` says; what is under way when one fails stays with its worker.

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from mbv3c.errors import ToolError
+from mbv3c.execution.emulator.cycles import CYCLES
 from mbv3c.jobs.ahead import JobsAhead
 from mbv3c.jobs.engine import JobFailed
 from mbv3c.jobs.job import Job
@@ -23,7 +24,7 @@ from mbv3c.targets.library.target import LibraryTarget
 from mbv3c.tuning.contest import TunableKernels
 from mbv3c.tuning.database import Task
 from mbv3c.tuning.holding import ContestFailedError, HeldHere, Judged, Wanted, held
-from mbv3c.tuning.meters import CYCLES, CountingMeter, NetworkMeter
+from mbv3c.tuning.meters import CountingMeter, NetworkMeter
 from mbv3c.tuning.request import TuneRequest
 from mbv3c.tuning.tuner import Event
 

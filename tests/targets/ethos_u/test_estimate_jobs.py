@@ -7,7 +7,6 @@ import pytest
 
 from mbv3c.jobs.ahead import JobsAhead
 from mbv3c.jobs.engine import Engine
-from mbv3c.jobs.local import LocalProcesses
 from mbv3c.jobs.store import Store
 from mbv3c.targets import find_target
 from mbv3c.targets.ethos_u import vela as ethos_u
@@ -64,6 +63,6 @@ def test_nothing_is_asked_that_asking_in_turn_does_not_ask(
     assert max(map(len, engine.asked)) > 1 or trials == 1
 
 
-def test_a_process_says_what_vela_says(tmp_path: Path) -> None:
+def test_a_job_says_what_vela_says(tmp_path: Path) -> None:
     with pytest.raises(NothingEstimatedError, match="vela failed with status"):
-        explored(tmp_path, 1, LocalProcesses(1))
+        explored(tmp_path, 1, HereAtOnce())
