@@ -22,6 +22,7 @@ from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.targets.library.target import resolve
 from mbv3c.tuning.database import META, RECORDS, Database, Record, folder_for, key_of, tasks_of
 from tests.command_line import Done, command_line, document, mbv3c
+from tests.onnx_text import graph, random
 
 A76 = BACKEND.kernels(BACKEND.wing.find("arm_cpu", "cortex-a76"))
 RECORD = Record("{}", {"rows": 1}, "ok", 90.0, 100.0, kept=True)
@@ -199,9 +200,21 @@ def test_compile_uses_what_was_measured_of_a_similar_kernel(
 
 @pytest.mark.parametrize("more", [[], ["--cluster", "local"]], ids=["processes", "cluster"])
 def test_in_jobs_of_which_one_is_killed_it_finds_what_it_finds_alone(
-    more: list[str], little_file: Path, emulator_kit: EmulatorKit, tmp_path: Path
+    more: list[str], emulator_kit: EmulatorKit, tmp_path: Path
 ) -> None:
-    given = ("tune", little_file, "--target", "arm_cpu", "--trials", 14)
+    model = graph(
+        """g (float[1, 8, 4, 4] x) => (float[1, 8] y) {
+            a = GlobalAveragePool(x)
+            b = Flatten(a)
+            c = Gemm<transB = 1>(b, first)
+            d = Relu(c)
+            y = Gemm<transB = 1>(d, second)
+        }""",
+        first=random(24, 8),
+        second=random(8, 24),
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    given = ("tune", tmp_path / "model.onnx", "--target", "arm_cpu", "--trials", 14)
     alone = mbv3c(*given, "--database", tmp_path / "alone")
     store = tmp_path / "store"
     said = tmp_path / "said"
