@@ -18,17 +18,44 @@ store_option = click.option(
     type=PATH,
     help="Folder of what was computed before.  [default: `jobs` in the cache]",
 )
+cluster_option = click.option(
+    "--cluster",
+    help="Do the work on a cluster: HOST:PORT of its scheduler, local, slurm or kubernetes.",
+)
 # Where jobs are done, and what is known; `take_engine` reads them.
 engine_options = all_of(
-    click.option(
-        "--cluster",
-        help="Do the work on a cluster: HOST:PORT of its scheduler, local, slurm or kubernetes.",
-    ),
+    cluster_option,
     click.option(
         "--jobs", type=int, help="How much to do at once.  [default: as many as processors]"
     ),
     store_option,
 )
+# For a command that works in its own process if nothing is said; `take_where` reads them.
+where_options = all_of(
+    cluster_option,
+    click.option(
+        "--jobs",
+        type=int,
+        help="Count or estimate in so many processes at once.  [default: in this one; on a "
+        "cluster as many as processors]",
+    ),
+    store_option,
+)
+
+
+def take_where(given: dict[str, Any]) -> dict[str, Any]:
+    """Take `cluster`, `jobs` and `store` out of what was given; None where nothing was said.
+
+    Raises:
+        UsageError: the options make no sense.
+    """
+    from mbv3c.errors import UsageError
+
+    where = taken(given, "cluster", "jobs", "store")
+    _count(where["jobs"])
+    if where["store"] is not None and where["cluster"] is None and where["jobs"] is None:
+        raise UsageError("--store keeps what jobs do: give --cluster or --jobs, too")
+    return where
 
 
 @contextmanager

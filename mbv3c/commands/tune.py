@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from mbv3c import steps
+from mbv3c.commands.engines import take_where, where_options
 from mbv3c.commands.options import (
     PATH,
     Progress,
@@ -47,6 +48,7 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
 @precision_options
 @preparing_options
 @device_options
+@where_options
 @click.option(
     "--trials",
     type=int,
@@ -118,6 +120,7 @@ def tune(
         sram_bytes=sram * _KIB if sram is not None else None,
         given=_given("patience", "tuning_seed", "precision", "keep_float", *_DEVICE_OPTIONS),
         **taken(given, "runner", "trials", "patience"),
+        **take_where(given),
     )
     preparing = take_overrides(
         given, "--calibration FOLDER", there=given["calibration"] is not None

@@ -52,6 +52,10 @@ Report = Callable[[Done], bool]
 class Engine(Protocol):
     """What does jobs: processes of this machine, or a cluster."""
 
+    @property
+    def at_once(self) -> int:
+        """How many jobs it does at once, as far as it is known now; 1 at least."""
+
     def run(self, jobs: Sequence[Job], store: Store, report: Report, progress: Progress) -> None:
         """Do jobs with different names, of which none has a result, in any order.
 

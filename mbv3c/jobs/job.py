@@ -42,6 +42,8 @@ KINDS = {
     # These depend on the tools of their target, too, which the job names.
     "cost": Kind("mbv3c.search.kinds:cost"),
     "compile": Kind("mbv3c.search.kinds:compile_"),
+    # And this on the emulator.
+    "contest": Kind("mbv3c.targets.contests:contest", ("apache-tvm", "apache-tvm-ffi", "numpy")),
 }
 
 

@@ -154,11 +154,11 @@ class Contest:
 class _Fixed(Choices):
     """Chooses one set of knobs for every kernel."""
 
-    def __init__(self, tile: Any) -> None:
-        self._tile = asdict(tile)
+    def __init__(self, knobs: Mapping[str, Any]) -> None:
+        self._knobs = dict(knobs)
 
     def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
-        return self._tile
+        return self._knobs
 
 
 def write_contest(
@@ -166,15 +166,26 @@ def write_contest(
 ) -> Contest:
     """Build a library in which every tile of a task runs once.
 
+    Raises:
+        Mbv3cError: it cannot be built or linked.
+    """
+    return write_candidates(task, [asdict(tile) for tile in tiles], kernels, folder)
+
+
+def write_candidates(
+    task: Task, knobs: Sequence[Mapping[str, Any]], kernels: TunableKernels, folder: Path
+) -> Contest:
+    """Build a library in which a task runs once with each choice of knobs.
+
     Before the first of them the last one runs. So every call finds equal contents in the caches,
-    as if the tiles took turns without an end.
+    as if the candidates took turns without an end.
 
     Raises:
         Mbv3cError: it cannot be built or linked.
     """
     random = np.random.default_rng(_SEED)
     weights = kernels.draw(task, random)
-    candidates = [kernels.write(task, _Fixed(tile), weights) for tile in tiles]
+    candidates = [kernels.write(task, _Fixed(each), weights) for each in knobs]
     plan, (_, *calls) = _plan(task, [candidates[-1], *candidates], kernels, random)
     lowered = assembled(plan)
     golden = folder / bundles.GOLDEN_INPUT

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.errors import ToolError
-from mbv3c.execution.emulator.counting import Count, count_kernels
+from mbv3c.execution.emulator.counting import Count, count_kernels, programs_of
 from mbv3c.execution.emulator.cycles import (
     CYCLES,
     Estimator,
@@ -202,6 +202,12 @@ class CountingMeter:
     def description(self) -> str:
         by = f" by {self.estimator.description}" if self.estimator and self.unit == CYCLES else ""
         return f"emulated {self.cpu}, one thread, {_COUNTED[self.unit]}{by}"
+
+    @property
+    def programs(self) -> str:
+        """Say which programs decide what is counted, and their versions."""
+        by = f", {self.estimator.description}" if self.estimator and self.unit == CYCLES else ""
+        return programs_of(self.kit) + by
 
     @property
     def units(self) -> list[str]:

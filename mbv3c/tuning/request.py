@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +10,12 @@ from typing import Any, Protocol
 from mbv3c.atomic import new_file
 from mbv3c.door.documents import MOST_RECORDS, read_json
 from mbv3c.errors import UsageError
+from mbv3c.execution.cache import cache_root
 from mbv3c.execution.device.place import Place
+from mbv3c.jobs.cluster.where import Where
+from mbv3c.jobs.engine import Engine
+from mbv3c.jobs.store import Store
+from mbv3c.progress import Progress
 from mbv3c.tuning.database import DatabaseError, RecordLog, merge
 
 
@@ -27,6 +33,10 @@ class TuneRequest:
         place: the devices that measure.
         sram_bytes: a budget of SRAM.
         given: the names of the options above that the user gave.
+        cluster: as `--cluster` takes it; None for no cluster.
+        jobs: how many measurements are done at once, each as a job; 0 for as many as there are
+            processors. None for this process, one after the other, unless there is a cluster.
+        store: the folder of what jobs did; None for that in the cache.
     """
 
     root: Path
@@ -38,6 +48,26 @@ class TuneRequest:
     place: Place | None = None
     sram_bytes: int | None = None
     given: frozenset[str] = field(default_factory=frozenset)
+    cluster: str | None = None
+    jobs: int | None = None
+    store: Path | None = None
+
+    @property
+    def in_jobs(self) -> bool:
+        """Whether measurements are jobs."""
+        return self.cluster is not None or self.jobs is not None
+
+    @contextmanager
+    def engine(self, progress: Progress) -> Iterator[tuple[Engine, Store]]:
+        """Yield what does jobs, and where results are kept.
+
+        Raises:
+            UsageError: the words make no sense, or the folder cannot be used.
+            ToolError: a cluster needs something that is not installed.
+        """
+        store = Store(self.store or cache_root() / "jobs")
+        with Where(self.cluster, self.jobs or 0).engine(store, progress) as engine:
+            yield engine, store
 
 
 class Tuning(Protocol):

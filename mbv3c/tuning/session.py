@@ -18,6 +18,7 @@ from mbv3c.tuning.confirm import Network, Versions, keep
 from mbv3c.tuning.contest import TunableKernels
 from mbv3c.tuning.database import Database, Record, best, is_operator, tasks_of
 from mbv3c.tuning.device_meter import DeviceMeter
+from mbv3c.tuning.holding import Holder
 from mbv3c.tuning.metaschedule import TraceSearch
 from mbv3c.tuning.meters import CountingMeter, LocalMeter, NetworkMeter
 from mbv3c.tuning.state import State
@@ -117,6 +118,7 @@ def tune_network(
     budget: Budget,
     seed: int,
     report: Callable[[Event], None],
+    elsewhere: Holder | None = None,
 ) -> TunedNetwork:
     """Tune the kernels of a network and keep those that make the whole network faster.
 
@@ -127,6 +129,7 @@ def tune_network(
         budget: when to stop.
         seed: seed by which candidates are drawn.
         report: function that is told what happens.
+        elsewhere: what holds contests, if this process does not. Whole networks are measured here.
 
     Raises:
         NothingMeasuredError: all measurements failed.
@@ -142,7 +145,7 @@ def tune_network(
         if isinstance(meter, DeviceMeter) and tasks:
             meter.prove_with(min(tasks, key=lambda task: task.work), kernels)
         notes = {} if isinstance(meter, CountingMeter) else {"devices": _notes(meter, report)}
-        tuner = Tuner(kernels, meter, database, report, notes)
+        tuner = Tuner(kernels, meter, database, report, notes, elsewhere)
         promising = recorded(tuned_kernels(network.lower(network.best_known([])).plan)).knobs
         outcome = tuner.run(tasks, budget, seed, promising)
         with scratch_folder("tune") as folder:

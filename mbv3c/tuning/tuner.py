@@ -2,7 +2,6 @@
 
 import datetime
 import platform
-import threading
 import time
 import zlib
 from collections import Counter
@@ -13,32 +12,24 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import tvm
 
 from mbv3c.errors import Mbv3cError
-from mbv3c.execution.device.pool import DevicesGoneError
 from mbv3c.execution.emulator.cycles import CYCLES
 from mbv3c.lowering.traced import Operator
-from mbv3c.parity.tolerance import CANDIDATE_ERRORS
-from mbv3c.scratch import scratch_folder
 from mbv3c.tuning import metaschedule, search
-from mbv3c.tuning.contest import TunableKernels, write_contest
+from mbv3c.tuning.ahead import BATCH, foreseen, wanted
+from mbv3c.tuning.contest import TunableKernels
 from mbv3c.tuning.database import Database, Record, Task
-from mbv3c.tuning.meters import INSTRUCTIONS, ContestResult, ContestTimeoutError, Meter, same
+from mbv3c.tuning.holding import BUILDING, ContestFailedError, HeldHere, Holder, Judged
+from mbv3c.tuning.meters import INSTRUCTIONS, Meter
 from mbv3c.tuning.search import job_slots
 from mbv3c.tuning.state import State, network_cost, next_kernel
 from mbv3c.version import __version__
 
-_BATCH = 12
 _FINALISTS = 3
-_TIMEOUT = 120.0  # seconds for a contest
 
 # A winner must be faster than the default by more than this, and by more than the rounds differ.
 _LEAST_GAIN = {"us": 0.02, INSTRUCTIONS: 0.0, CYCLES: 0.0}
-
-# Contests are measured side by side where there are several devices, and built one by one: what
-# TVM's compiler does in several threads at once is nowhere promised.
-_BUILDING = threading.Lock()
 
 Event = dict[str, Any]
 Trials = list[tuple[int, Record, str]]
@@ -91,6 +82,7 @@ class Tuner:
         database: where records go.
         report: function that is told what happens, as it happens.
         notes: what measures, for those who read the database.
+        elsewhere: what holds contests, if this process does not.
     """
 
     kernels: TunableKernels
@@ -98,6 +90,11 @@ class Tuner:
     database: Database
     report: Callable[[Event], None]
     notes: dict[str, Any] = field(default_factory=dict)
+    elsewhere: Holder | None = None
+
+    @property
+    def _holder(self) -> Holder:
+        return self.elsewhere or HeldHere(self.kernels, self.meter)
 
     def run(
         self,
@@ -149,17 +146,21 @@ class Tuner:
         error: BaseException | None = None  # of the first batch that failed; no others begin then
         with job_slots(self.meter.slots) as pool:
             while True:
-                left = _BATCH
+                left: int | None = None
                 if budget.trials is not None:
                     measuring = sum(count for _, count in under_way.values())
                     left = budget.trials - outcome.trials - measuring
-                over = error or left <= 0 or (end is not None and time.monotonic() >= end)
+                spent = left is not None and left <= 0
+                over = error or spent or (end is not None and time.monotonic() >= end)
                 busy = {state.task.key for state, _ in under_way.values()}
                 free = [state for state in outcome.states if state.task.key not in busy]
                 state = None if over else next_kernel(free, budget.patience)
                 if state is not None and len(under_way) < self.meter.slots:
-                    with _BUILDING:  # MetaSchedule compiles, too
-                        chosen = state.search.next(min(_BATCH, left), state.random)
+                    count = BATCH if left is None else min(BATCH, left)
+                    with BUILDING:  # MetaSchedule compiles, too
+                        chosen = state.search.next(count, state.random)
+                    following = foreseen(outcome.states, (state, chosen), left, budget.patience)
+                    self._holder.prepare(following)
                     under_way[pool.submit(self._batch, state, chosen)] = state, len(chosen)
                     continue
                 if not under_way:
@@ -242,19 +243,12 @@ class Tuner:
         """
         try:
             result = self._contest(state, chosen)
-        except DevicesGoneError:
-            raise
-        except Mbv3cError as error:
-            failed = "timeout" if isinstance(error, ContestTimeoutError) else "run"
-            yield from self._halved(state, chosen, failed, str(error))
-            return
-        except (tvm.error.InternalError, RuntimeError, ValueError) as error:
-            yield from self._halved(state, chosen, "build", str(error))
+        except ContestFailedError as error:
+            yield from self._halved(state, chosen, error.outcome, str(error))
             return
         baseline = result.cost(0)
-        tolerance = CANDIDATE_ERRORS[state.task.shape.dtype]
         for number, at in enumerate(chosen):
-            right = same(result.outputs, number, tolerance)
+            right = result.right[number]
             outcome, cost = ("ok", result.cost(number)) if right else ("wrong", None)
             message = f"{state.task.name}, {state.search.tiles[at]}: another result"
             record = self._record(state, at, outcome, cost, baseline)
@@ -277,12 +271,8 @@ class Tuner:
         for half in (rest[:middle], rest[middle:]):
             yield from self._measured(state, [default, *half])
 
-    def _contest(self, state: State, chosen: Sequence[int]) -> ContestResult:
-        with scratch_folder("tune") as folder:
-            tiles = [state.search.tiles[at] for at in chosen]
-            with _BUILDING:
-                contest = write_contest(state.task, tiles, self.kernels, folder)
-            return self.meter.measure(contest, _TIMEOUT)
+    def _contest(self, state: State, chosen: Sequence[int]) -> Judged:
+        return self._holder.hold(wanted(state, chosen[1:]))
 
     def _record(
         self, state: State, at: int, outcome: str, cost: float | None, baseline: float | None
@@ -292,14 +282,17 @@ class Tuner:
 
     def _decide(self, outcome: SearchResult) -> None:
         """Hold a last contest between the default and the best of every kernel."""
+        finals: list[tuple[State, list[int]]] = []
+        for state in outcome.states:
+            seen = state.search.seen.items()
+            better = sorted((cost, at) for at, cost in seen if at and cost and cost < 1.0)
+            if better:
+                finals.append((state, [at for _, at in better[:_FINALISTS]]))
         contests: list[Future[Record | None]] = []
         with job_slots(self.meter.slots) as pool:
-            for state in outcome.states:
-                seen = state.search.seen.items()
-                better = sorted((cost, at) for at, cost in seen if at and cost and cost < 1.0)
-                finalists = [at for _, at in better[:_FINALISTS]]
-                if finalists:
-                    contests.append(pool.submit(self._final, state, finalists))
+            for number, final in enumerate(finals):
+                self._holder.prepare(wanted(*other) for other in finals[number:])
+                contests.append(pool.submit(self._final, *final))
             wait(contests)
         outcome.winners += [record for contest in contests if (record := contest.result())]
 
@@ -308,18 +301,15 @@ class Tuner:
         self.report({"event": "final", "task": state.task.name})
         try:
             result = self._contest(state, [0, *finalists])
-        except DevicesGoneError:
-            raise
-        except Mbv3cError:
+        except ContestFailedError:
             return None
         best: Record | None = None
-        tolerance = CANDIDATE_ERRORS[state.task.shape.dtype]
         ratio = 1.0 - _LEAST_GAIN[self.meter.unit]
         for number, at in enumerate(finalists, 1):
             pairs = zip(result.costs[number], result.costs[0], strict=True)
             ratios = sorted(a / b for a, b in pairs)
             worst = ratios[(3 * len(ratios)) // 4 if len(ratios) > 1 else 0]
-            if median(ratios) < ratio and worst < 1.0 and same(result.outputs, number, tolerance):
+            if median(ratios) < ratio and worst < 1.0 and result.right[number]:
                 ratio = median(ratios)
                 record = self._record(state, at, "ok", result.cost(number), result.cost(0))
                 best = replace(record, kept=True)

@@ -1,12 +1,17 @@
 """`mbv3c tune` from the command line: files in and out, and what is refused."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx
 import pytest
 
+from mbv3c.execution.emulator.kit import EmulatorKit
 from mbv3c.job import Job
 from mbv3c.passes import run_pipeline
 from mbv3c.speed.profile import rebuild
@@ -16,7 +21,8 @@ from mbv3c.targets.cpu.devices import HOST_CPU
 from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.targets.library.target import resolve
 from mbv3c.tuning.database import META, RECORDS, Database, Record, folder_for, key_of, tasks_of
-from tests.command_line import Done, document, mbv3c
+from tests.command_line import Done, command_line, document, mbv3c
+from tests.onnx_text import graph, random
 
 A76 = BACKEND.kernels(BACKEND.wing.find("arm_cpu", "cortex-a76"))
 RECORD = Record("{}", {"rows": 1}, "ok", 90.0, 100.0, kept=True)
@@ -120,6 +126,9 @@ def test_stale_records_are_pruned_and_good_ones_stay(logs: Path) -> None:
         (["--target", "arm_cpu", "--trials", "0"], "--trials and --minutes must be above 0"),
         (["--target", "arm_cpu", "--minutes", "-1"], "--trials and --minutes must be above 0"),
         (["--target", "arm_cpu", "--patience", "0"], "--patience 0 is not possible"),
+        (["--target", "arm_cpu", "--jobs", "0"], "--jobs 0: give a whole number from 1 on"),
+        (["--target", "arm_cpu", "--store", "x"], "give --cluster or --jobs, too"),
+        (["--target", "host_cpu", "--cluster", "local"], "host_cpu:native is timed, here"),
         (["--target", "arm_cpu", "--runner", "remote"], "unknown runner 'remote'"),
         (["--target", "arm_cpu", "--import", "none.json"], "no such file: none.json"),
         (["--target", "arm_cpu", "--export", "x.json"], "holds nothing to export"),
@@ -187,3 +196,55 @@ def test_compile_uses_what_was_measured_of_a_similar_kernel(
         assert [one.step.knobs for one in rebuilt.calls if one.step.origin == "transferred"] == [
             asdict(other)
         ]
+
+
+@pytest.mark.parametrize("more", [[], ["--cluster", "local"]], ids=["processes", "cluster"])
+def test_in_jobs_of_which_one_is_killed_it_finds_what_it_finds_alone(
+    more: list[str], emulator_kit: EmulatorKit, tmp_path: Path
+) -> None:
+    model = graph(
+        """g (float[1, 8, 4, 4] x) => (float[1, 8] y) {
+            a = GlobalAveragePool(x)
+            b = Flatten(a)
+            c = Gemm<transB = 1>(b, first)
+            d = Relu(c)
+            y = Gemm<transB = 1>(d, second)
+        }""",
+        first=random(24, 8),
+        second=random(8, 24),
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    given = ("tune", tmp_path / "model.onnx", "--target", "arm_cpu", "--trials", 14)
+    alone = mbv3c(*given, "--database", tmp_path / "alone")
+    store = tmp_path / "store"
+    said = tmp_path / "said"
+    options = ("--database", tmp_path / "logs", "--jobs", 2, "--store", store)
+    command = command_line(*given, *options, *more)
+    with said.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        while not (jobs := below(store / "attempts")):
+            assert process.poll() is None, said.read_text()
+            time.sleep(0.05)
+        os.kill(jobs[0], signal.SIGKILL)
+    assert process.returncode == 0, said.read_text()
+    wanted, got = (
+        (tmp_path / name / "arm_cpu" / "cortex-a76" / RECORDS).read_bytes()
+        for name in ("alone", "logs")
+    )
+    assert got == wanted
+    lines = alone.stdout.splitlines()
+    assert said.read_text().splitlines()[-len(lines) :][:-1] == lines[:-1]
+    if not more:
+        assert "died; trying again" in said.read_text()
+    assert not list((store / "attempts").iterdir())
+
+
+def below(attempts: Path) -> list[int]:
+    """Return the processes that are at work in a folder of attempts."""
+    found = []
+    for place in Path("/proc").iterdir():
+        try:
+            if str(attempts).encode() in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+        except (OSError, ValueError):
+            continue
+    return found

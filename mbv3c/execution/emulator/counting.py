@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
@@ -271,6 +272,14 @@ def count(
         if not out.is_file():
             raise ToolError(f"{doing} failed: the program marked no region")
         return read_counts(out.read_text())
+
+
+@cache
+def programs_of(kit: EmulatorKit) -> str:
+    """Say which programs count: the emulator's version, and digests of what mbv3c built."""
+    said = finish([*emulator_command(kit.system), "--version"], timeout=60).stdout
+    version = said.partition("\n")[0]
+    return f"{version}, {kit.runner.parent.name}, {kit.counter.parent.name}"
 
 
 def _require_plugins(kit: EmulatorKit) -> None:

@@ -48,6 +48,19 @@ class DaskWorkers:
     patience: float = 300.0
     alike: bool = False
 
+    @property
+    def at_once(self) -> int:
+        """How many jobs its workers do at once; 1 while there is none.
+
+        Raises:
+            ClusterError: the scheduler cannot be reached.
+        """
+        need_dask()
+        with self._connected(lambda text: None) as client:
+            workers = client.scheduler_info(-1)["workers"].values()
+            threads: int = sum(worker["nthreads"] for worker in workers)
+        return max(1, threads)
+
     def run(self, jobs: Sequence[Job], store: Store, report: Report, progress: Progress) -> None:
         """Do jobs as `Engine.run` says; what is under way when one fails stays with its worker.
 

@@ -29,12 +29,14 @@ from mbv3c.targets.ethos_u.lowering.device_graph import device_graph
 from mbv3c.targets.ethos_u.lowering.partition import partition
 from mbv3c.targets.ethos_u.placement import npu_part
 from mbv3c.targets.ethos_u.tuning.choose import fastest
+from mbv3c.targets.ethos_u.tuning.estimate_jobs import asker
 from mbv3c.targets.ethos_u.tuning.estimates import (
     FAILED,
     OK,
     RUNNER,
     Estimate,
     Explored,
+    Lowered,
     describe,
     estimates_for,
     explore,
@@ -254,6 +256,7 @@ def tune(model: onnx.ModelProto, job: Job, request: TuneRequest, progress: Progr
         ModelError: the network cannot be quantized, or only a part of it fits the NPU.
         NothingEstimatedError: vela failed on every choice.
         DatabaseError: the database is damaged, in use, or for something else.
+        Mbv3cError: estimates are to be jobs, and none can be done.
     """
     check_image(model)
     check_loops(model)
@@ -265,19 +268,20 @@ def tune(model: onnx.ModelProto, job: Job, request: TuneRequest, progress: Progr
         quantized = device_graph(prepare(model, job, progress, partial(on_device, job)).graph)
         check_types(quantized, target)
         progress("partitioning and lowering to TOSA")
-        networks = {
+        forms = {
             mean: npu_part(partition(quantized, lowering(mean, target))).tosa for mean in MEANS
         }
-        explored = explore(
-            networks,
-            model.graph.name,
-            target,
-            database,
-            arenas=(*ARENAS, sram_bytes) if sram_bytes is not None else ARENAS,
-            trials=request.trials,
-            seconds=request.seconds,
-            report=progress,
-        )
+        with asker(target, request, progress) as elsewhere:
+            explored = explore(
+                Lowered(model.graph.name, forms),
+                target,
+                database,
+                arenas=(*ARENAS, sram_bytes) if sram_bytes is not None else ARENAS,
+                trials=request.trials,
+                seconds=request.seconds,
+                report=progress,
+                elsewhere=elsewhere,
+            )
     return NpuTuning(database.folder, target, model.graph.name, sram_bytes, explored)
 
 

@@ -23,13 +23,14 @@ from mbv3c.prepare import check_keep_float, prepare, rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.scratch import scratch_folder
 from mbv3c.target import Target
+from mbv3c.targets.library.contest_jobs import holder
 from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.targets.library.target import LibraryTarget, resolve
 from mbv3c.targets.wing import Wing
 from mbv3c.tuning.choices import MeasuredChoices, MeasuredOn, measured, recorded, shipped
 from mbv3c.tuning.database import Context, Database, Record, folder_for
 from mbv3c.tuning.device_meter import one_at_a_time, opened
-from mbv3c.tuning.meters import NetworkMeter
+from mbv3c.tuning.meters import CountingMeter, NetworkMeter
 from mbv3c.tuning.request import TuneRequest, TuningDatabase
 from mbv3c.tuning.session import Tunable, TunedNetwork, status_lines, tune_network
 from mbv3c.tuning.tuner import Budget, Event
@@ -234,6 +235,8 @@ def check_tuning(backend: "LibraryBackend", job: Job, request: TuneRequest) -> N
     if place is not None and name not in (None, RPC):
         raise UsageError(f"--runner {name} measures here: leave --device or --tracker out")
     backend.check_precision(job.target, job.precision)
+    if request.in_jobs:
+        check_in_jobs(backend, target_of(job), request)
 
 
 def tune(
@@ -266,12 +269,14 @@ def tune(
     with _meter(backend, target_of(job), request, tell) as meter:
         if isinstance(meter, CostModel):
             return meter.estimate(lower(NO_CHOICES), database)
-        network = Tunable(backend.kernels(target), lower, known)
+        kernels = backend.kernels(target)
+        network = Tunable(kernels, lower, known)
         trials = request.trials
         if trials is None and request.seconds is None:
             trials = _TRIALS
         budget = Budget(trials, request.seconds, request.patience)
-        return tune_network(network, database, meter, budget, request.seed, tell)
+        with holder(target, kernels, meter, request, tell) as elsewhere:
+            return tune_network(network, database, meter, budget, request.seed, tell, elsewhere)
 
 
 @contextmanager
@@ -289,6 +294,29 @@ def _meter(
     needs = DeviceNeeds(own.name, own.triple, own.cpu, backend.device_needs(own))
     with opened(needs, request.place, report) as devices:
         yield devices
+
+
+def check_in_jobs(backend: "LibraryBackend", target: LibraryTarget, request: TuneRequest) -> None:
+    """Make sure that what measures may do so beside other work, on any machine.
+
+    Raises:
+        UsageError: it times, or has nothing to do that takes long.
+        ToolError: what counts is not here.
+    """
+    leave = "leave --cluster and --jobs out"
+    if request.place is not None:
+        raise UsageError(
+            f"--cluster and --jobs are for tuning that counts or estimates; boards share the work "
+            f"by --tracker: {leave}"
+        )
+    meter = backend.meter(target, request.runner)
+    if isinstance(meter, CostModel):
+        raise UsageError(f"the cost model of {target.name} answers at once, here: {leave}")
+    if not isinstance(meter, CountingMeter):
+        raise UsageError(
+            f"--cluster and --jobs are for tuning that counts or estimates; {target.name} is "
+            f"timed, here, with nothing beside it: {leave}"
+        )
 
 
 def refuse_meter(target: LibraryTarget, name: str, known: Sequence[str]) -> Any:

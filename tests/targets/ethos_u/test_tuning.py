@@ -24,6 +24,7 @@ from mbv3c.targets.ethos_u.tuning.estimates import (
     OK,
     OVERSHOT,
     Estimate,
+    Lowered,
     NothingEstimatedError,
     estimates_for,
     explore,
@@ -39,6 +40,7 @@ from tests.command_line import command_line, document, mbv3c
 U55 = find_target("npu:ethos-u55-256")
 # Small of 96 pixels takes 41 to 64 KiB.
 ARENAS = tuple(kib << 10 for kib in (32, 36, 44, 56, 96))
+NO_NETWORK = Lowered("net", {"pool": b"no network"})
 DEVICE = ("--target", "npu:ethos-u55-256")
 
 
@@ -62,7 +64,7 @@ def silent(line: str) -> None:
 def test_what_is_not_asked_loses_nothing(quantized: onnx.ModelProto, tmp_path: Path) -> None:
     tosa = tosa_of(quantized)
     database = estimates_for(tmp_path, U55)
-    found = explore({"pool": tosa}, "net", U55, database, arenas=ARENAS, report=silent)
+    found = explore(Lowered("net", {"pool": tosa}), U55, database, arenas=ARENAS, report=silent)
     assert found.skipped
     assert found.same > 0
 
@@ -179,7 +181,7 @@ def test_the_fastest_that_fits_keeps_what_was_asked_for() -> None:
 def test_a_network_that_vela_cannot_read_is_an_error(tmp_path: Path) -> None:
     database = estimates_for(tmp_path, U55)
     with pytest.raises(NothingEstimatedError, match="vela failed on every choice"):
-        explore({"pool": b"no network"}, "net", U55, database, trials=1, report=silent)
+        explore(NO_NETWORK, U55, database, trials=1, report=silent)
     assert [one.outcome for one in database.records()] == [FAILED]
 
 

@@ -11,11 +11,11 @@ import math
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mbv3c.errors import Mbv3cError, ToolError
 from mbv3c.targets.ethos_u import vela as ethos_u
@@ -187,6 +187,37 @@ class NothingEstimatedError(Mbv3cError):
 
 
 @dataclass(frozen=True)
+class Lowered:
+    """A network as vela reads it.
+
+    Attributes:
+        name: its name, for people.
+        forms: the bytes of the TOSA file by the way in which means are computed.
+    """
+
+    name: str
+    forms: Mapping[str, bytes]
+
+
+class Asker(Protocol):
+    """What asks vela elsewhere."""
+
+    def prepare(self, network: Lowered, choices: Iterator[Knobs]) -> None:
+        """Be told which choices are asked for next; it takes of them what it can do at once.
+
+        Raises:
+            Mbv3cError: nothing can be asked any more.
+        """
+
+    def estimate(self, network: Lowered, knobs: Knobs) -> Estimate:
+        """Return what `estimate` returns.
+
+        Raises:
+            Mbv3cError: nothing can be asked any more.
+        """
+
+
+@dataclass(frozen=True)
 class Explored:
     """What is known of a network.
 
@@ -240,9 +271,34 @@ def needless(knobs: Knobs, known: Mapping[Knobs, Estimate]) -> str:
     return ""
 
 
+def certain(
+    choices: Sequence[Knobs], known: Mapping[Knobs, Estimate], most: int | None
+) -> Iterator[Knobs]:
+    """Yield the choices that are asked for next, whatever vela says of those before.
+
+    Left out are those which an estimate before may make needless.
+
+    Args:
+        choices: those that are left of the walk.
+        known: what is known.
+        most: estimates to make at most; None for any number.
+    """
+    before: set[Knobs] = set()  # without their arenas
+    for knobs in choices:
+        if most is not None and len(before) >= most:
+            return
+        if knobs in known or needless(knobs, known):
+            continue
+        chain = replace(knobs, arena_cache_size=None)
+        if chain not in before:
+            before.add(chain)
+            yield knobs
+        elif most is not None:
+            most -= 1
+
+
 def explore(
-    networks: Mapping[str, bytes],
-    name: str,
+    network: Lowered,
     target: NpuTarget,
     database: Estimates,
     *,
@@ -250,25 +306,26 @@ def explore(
     trials: int | None = None,
     seconds: float | None = None,
     report: Report,
+    elsewhere: Asker | None = None,
 ) -> Explored:
     """Estimate every choice that is not known yet; each is on the disk before the next one.
 
     Args:
-        networks: the bytes of the TOSA file by the way in which means are computed.
-        name: name of the network, for people.
+        network: the network.
         target: the device.
         database: where estimates are and go; the caller holds `only_one`.
         arenas: sizes to try, in bytes.
         trials: estimates to make at most.
         seconds: time after which no other one begins.
         report: function that is told what happens, in words.
+        elsewhere: what asks vela, if this process does not.
 
     Raises:
         NothingEstimatedError: vela failed on every choice.
         DatabaseError: the database is damaged, or for something else.
     """
     begin = time.monotonic()
-    keys = {mean: key_of(tosa) for mean, tosa in networks.items()}
+    keys = {mean: key_of(tosa) for mean, tosa in network.forms.items()}
     records = database.open(context_of(target), _run())
     known = of_network(records, keys)
     choices = [knobs for knobs in walk(target, arenas) if knobs.mean in keys]
@@ -287,7 +344,13 @@ def explore(
         if seconds is not None and time.monotonic() - begin >= seconds:
             stopped = f"--minutes {seconds / 60:g}"
             break
-        known[knobs] = estimate(networks[knobs.mean], keys[knobs.mean], name, target, knobs)
+        if elsewhere is None:
+            tosa, key = network.forms[knobs.mean], keys[knobs.mean]
+            known[knobs] = estimate(tosa, key, network.name, target, knobs)
+        else:
+            left = None if trials is None else trials - estimated
+            elsewhere.prepare(network, certain(choices[number - 1 :], known, left))
+            known[knobs] = elsewhere.estimate(network, knobs)
         database.append([known[knobs]])
         estimated += 1
         report(f"{number} of {len(choices)}: {describe(knobs)}: {outcome_of(known[knobs])}")
