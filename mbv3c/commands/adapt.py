@@ -10,10 +10,12 @@ from mbv3c.commands.options import (
     PATH,
     Progress,
     all_of,
+    device_options,
     echo,
     force_option,
     json_option,
     load_given,
+    place_of,
     print_json,
     taken,
 )
@@ -106,6 +108,7 @@ image_options = all_of(
 @click.option(
     "--save-architecture", type=PATH, help="Also write the layers, to a file for --architecture."
 )
+@device_options
 @engine_options
 @force_option
 @json_option
@@ -203,4 +206,5 @@ def _spec(given: dict[str, Any]) -> "AdaptSpec":
         finish=Finishing(given["finish"], given["finish_steps"], given["finish_rate"]),
         **taken(given, "target", "precision", "budgets", "saving", "decay", "kept"),
         **taken(given, "grain", "database"),
+        place=place_of(given),
     )

@@ -23,6 +23,9 @@ ASKED = ("search", "--target", "host_cpu", "--budget", "0.5x", "--resolution", 3
         (("--final-steps", "10"), "for at least the 600 steps of the last round"),
         (("--augment", "blur"), "unknown augmentation 'blur'"),
         (("--precision", "int4"), "unknown precision 'int4'"),
+        (("--device", "cuda"), "to train on another device give --train-on cuda"),
+        (("--tracker", "127.0.0.1:9"), "--tracker needs --key"),
+        (("--device", "127.0.0.1:9", "--budget", "2Mcycles"), "this target's costs are in us"),
         ((), "no such folder, and no .npz file"),
     ],
 )
