@@ -109,7 +109,9 @@ class Engine:
             report(Done(job))
 
 
-def costs(models: Sequence[onnx.ModelProto], target: Any, *_: Any, whole: bool = False) -> Any:
+def costs(
+    models: Sequence[onnx.ModelProto], target: Any, *_: Any, whole: bool = False, **more: Any
+) -> Any:
     """Count parameters on one target, and multiply-adds on the other."""
     found = []
     for model in models:
