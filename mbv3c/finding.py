@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from mbv3c.execution.cache import cache_root
+from mbv3c.execution.device.place import Place
 from mbv3c.graphs.load import load_model
 from mbv3c.jobs.cluster.where import Where
 from mbv3c.jobs.store import Store
@@ -52,6 +53,7 @@ def cost_of(
     *,
     precision: str | None = None,
     database: str | Path | None = None,
+    place: Place | None = None,
     progress: Progress = lambda step: None,
 ) -> CostReport:
     """Find out what a model costs on a target, layer by layer, and what fewer channels save.
@@ -61,6 +63,7 @@ def cost_of(
         target: FAMILY[:DEVICE].
         precision: name of the precision; None for the target's own.
         database: folder of what is known of costs; None for that in the cache.
+        place: a device whose time is the cost; None for what is known here of the target.
         progress: told of each step.
 
     Raises:
@@ -69,7 +72,7 @@ def cost_of(
         ModelError: the model cannot be compiled.
     """
     folder = None if database is None else Path(database)
-    return cost_report(_loaded(model), target, precision, folder, progress)
+    return cost_report(_loaded(model), target, precision, folder, progress, place)
 
 
 def adapt(

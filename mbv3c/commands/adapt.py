@@ -11,10 +11,12 @@ from mbv3c.commands.options import (
     PATH,
     Progress,
     all_of,
+    device_options,
     echo,
     force_option,
     json_option,
     load_given,
+    place_of,
     print_json,
     taken,
 )
@@ -120,6 +122,7 @@ training_options = all_of(
 @click.option(
     "--save-architecture", type=PATH, help="Also write the layers, to a file for --architecture."
 )
+@device_options
 @engine_options
 @force_option
 @json_option
@@ -218,4 +221,5 @@ def _spec(given: dict[str, Any]) -> "AdaptSpec":
         finish=Finishing(given["finish"], given["finish_steps"], given["finish_rate"]),
         **taken(given, "target", "precision", "budgets", "saving", "decay", "kept"),
         **taken(given, "grain", "database"),
+        place=place_of(given),
     )

@@ -1,5 +1,6 @@
 """The command `mbv3c inspect`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from mbv3c.commands.options import (
     PATH,
     Progress,
     batch_option,
+    device_options,
     echo,
     json_option,
     load_given,
     opset_option,
+    place_of,
     print_description,
     print_json,
 )
@@ -30,6 +33,7 @@ from mbv3c.errors import UsageError
 @click.option(
     "--costs", type=PATH, help="Folder that keeps costs.  [default: in the user's cache]"
 )
+@device_options
 @json_option
 def inspect(
     model: Path,
@@ -43,7 +47,9 @@ def inspect(
 
     Of a bundle: its kernels, its weights and where its activations lie.
     """
-    _check_options(cost, precision, costs)
+    place = place_of(given)
+    options = {"--precision": precision, "--costs": costs, "--device or --tracker": place}
+    _check_options(cost, options)
     if model.is_dir():
         if cost is not None or any(value is not None for value in given.values()):
             raise UsageError(
@@ -69,7 +75,7 @@ def inspect(
     architecture = recognize(optimized)
     costly = None
     if cost is not None:
-        costly = cost_report(loaded, cost, precision, costs, Progress())
+        costly = cost_report(loaded, cost, precision, costs, Progress(), place)
     if as_json:
         print_json(
             {
@@ -119,13 +125,12 @@ def inspect(
             echo(f"{report.name} would refuse {refusal.node}: {refusal.reason}")
 
 
-def _check_options(cost: str | None, precision: str | None, folder: Path | None) -> None:
+def _check_options(cost: str | None, given: Mapping[str, object]) -> None:
     """Make sure that nothing is asked of costs that are not asked for.
 
     Raises:
         UsageError: an option makes no sense without --cost.
     """
-    given = {"--precision": precision, "--costs": folder}
     extra = [name for name, value in given.items() if value is not None]
     if cost is None and extra:
         raise UsageError(f"{' and '.join(extra)} is for --cost TARGET: give that, too")

@@ -15,7 +15,7 @@ from mbv3c.precision import find_precision
 from mbv3c.targets import find_target
 
 
-class _Place(click.Path):
+class Place(click.Path):
     """A path at which something is there."""
 
     def __init__(self, check: Callable[[Path], None]) -> None:
@@ -43,11 +43,11 @@ def _check_either(path: Path) -> None:
     (check_model_file if path.is_file() else check_bundle_folder)(path)
 
 
-MODEL = _Place(check_model_file)
-BUNDLE = _Place(check_bundle_folder)
-MODEL_OR_BUNDLE = _Place(_check_either)
-FILE = _Place(check_there)
-FOLDER = _Place(lambda path: check_there(path, "folder"))
-IMAGES = _Place(lambda path: check_there(path, "file or folder"))  # or other inputs
+MODEL = Place(check_model_file)
+BUNDLE = Place(check_bundle_folder)
+MODEL_OR_BUNDLE = Place(_check_either)
+FILE = Place(check_there)
+FOLDER = Place(lambda path: check_there(path, "folder"))
+IMAGES = Place(lambda path: check_there(path, "file or folder"))  # or other inputs
 TARGET = _Name(find_target)
 PRECISION = _Name(find_precision)

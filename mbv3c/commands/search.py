@@ -10,8 +10,10 @@ from mbv3c.commands.options import (
     PATH,
     Progress,
     all_of,
+    device_options,
     echo,
     json_option,
+    place_of,
     print_json,
     taken,
 )
@@ -26,6 +28,7 @@ from mbv3c.commands.places import TARGET
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
+    from mbv3c.execution.device.place import Place
     from mbv3c.search.halving import Halving
     from mbv3c.search.plan import SearchPlan
     from mbv3c.training.plan import TrainPlan
@@ -49,7 +52,7 @@ _plan_options = all_of(
         "--seed", type=int, default=0, show_default=True, help="Of sampler and training."
     ),
 )
-_TRAINING = ("batch", "rate", "decay", "smoothing", "average", "augment", "device")
+_TRAINING = ("batch", "rate", "decay", "smoothing", "average", "augment")
 _training_options = all_of(
     batch_option,
     click.option("--rate", type=float, help="Highest learning rate.  [default: 0.2]"),
@@ -57,7 +60,7 @@ _training_options = all_of(
     click.option("--smoothing", type=float, help="Label smoothing.  [default: 0.1]"),
     click.option("--average", type=float, help="Of the weights; 0: none.  [default: 0.999]"),
     augment_option,
-    click.option("--device", help="cpu or cuda.  [default: cpu]"),
+    click.option("--train-on", help="cpu or cuda.  [default: cpu]"),
 )
 
 
@@ -92,6 +95,7 @@ _training_options = all_of(
 )
 @click.option("--costs", type=PATH, help="Folder of known costs.  [default: in the cache]")
 @click.option("-o", "--output", type=PATH, help="Folder of the result.  [default: search-TARGET]")
+@device_options
 @engine_options
 @json_option
 def search(
@@ -121,6 +125,7 @@ def search(
         plan=_plan(given),
         training=_training(given),
         database=given.pop("costs"),
+        place=_place(given),
         **taken(given, "reward", "least", "judged"),
     ).request()
     if given["cluster"] is None:
@@ -165,10 +170,26 @@ def _halving(given: dict[str, Any]) -> "Halving":
     return Halving(steps, bands=given.pop("bands"), least=given.pop("finalists"))
 
 
+def _place(given: dict[str, Any]) -> "Place | None":
+    """Take out of what was given where the device is whose time is the cost.
+
+    Raises:
+        UsageError: the options do not go together.
+    """
+    if given["device"] in ("cpu", "cuda"):
+        raise UsageError(
+            f"--device is where a board is served, HOST:PORT, whose time is the cost; to train on "
+            f"another device give --train-on {given['device']}"
+        )
+    return place_of(given)
+
+
 def _training(given: dict[str, Any]) -> "TrainPlan":
     from mbv3c.training.plan import TrainPlan
 
     asked = {name: value for name, value in taken(given, *_TRAINING).items() if value is not None}
+    if (device := given.pop("train_on")) is not None:
+        asked["device"] = device
     if "augment" in asked:
         asked["augment"] = augmentations(asked["augment"])
     return TrainPlan(steps=1, **asked)

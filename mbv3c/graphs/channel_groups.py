@@ -132,11 +132,19 @@ def with_counts(
                 attribute.i = shapes[node.input[1]][0]
     del graph.value_info[:]
     for output in graph.output:
-        output.type.tensor_type.ClearField("shape")
+        kind = output.type.tensor_type
+        kind.ClearField("shape")
+        if output.name in shapes:  # nothing infers the shape of what is stored
+            kind.shape.SetInParent()
+            kind.shape.dim.extend(_dim(extent) for extent in shapes[output.name])
     try:
         return shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
         raise UntiedError(f"the counts do not go together: {str(error).strip()}") from error
+
+
+def _dim(extent: int) -> onnx.TensorShapeProto.Dimension:
+    return onnx.TensorShapeProto.Dimension(dim_value=extent)
 
 
 def fitted(model: onnx.ModelProto, sizes: Mapping[int, int]) -> onnx.ModelProto:

@@ -61,6 +61,11 @@ class Ties:
             self._read(position, node)
         for value in graph.output:
             self._lock(value.name, f"it is the model's output {value.name!r}")
+        outputs = {value.name for value in graph.output}
+        for _, group in self.groups.items():
+            shown = [part.tensor for part in group.parts if part.tensor in outputs]
+            if shown:
+                group.locked = group.locked or f"it is in the model's output {shown[0]!r}"
 
     def _read(self, position: int, node: onnx.NodeProto) -> None:
         rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None

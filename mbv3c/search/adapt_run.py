@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from mbv3c.errors import UsageError
+from mbv3c.execution.device.place import Place
 from mbv3c.graphs.writer import add_metadata
 from mbv3c.jobs.engine import Engine, run_jobs
 from mbv3c.jobs.job import versions_of
@@ -97,6 +98,7 @@ class AdaptRequest:
         folder: where the journal is, and the networks of the steps.
         grain: channel counts are multiples of this; None for the target's own grain, which is
             found from its costs.
+        place: a device whose time is the cost; None for what is known here of the target.
     """
 
     target: Target
@@ -108,6 +110,7 @@ class AdaptRequest:
     database: Path
     folder: Path
     grain: int | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ def adapt_model(
     check_kept(model, request.plan.kept)
     examples = examples_of(request.images, model)
     final = request.finish.plan(request.tune, examples.count("train"))
-    device = Device(request.target, request.precision, request.database)
+    device = Device(request.target, request.precision, request.database, request.place)
     grain = request.grain or _own_grain(device, progress)
     plan = replace(request.plan, grain=grain)
     tools = backend_of(request.target).tools
@@ -168,6 +171,7 @@ def adapt_model(
         "model": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
         "target": request.target.name,
         "precision": request.precision.name,
+        **device.named,
         "images": examples.fingerprint,
         **plan.to_json(),
         "training": request.tune.to_json(),
@@ -191,7 +195,8 @@ def adapt_model(
 
 def _own_grain(device: Device, progress: Progress) -> int:
     progress(f"finding the grain of channels of {device.target.name}")
-    grain, _ = grain_of(device.target, device.precision, device.database, progress)
+    asked = device.target, device.precision, device.database
+    grain, _ = grain_of(*asked, progress, device.place)
     progress(f"widths are multiples of {grain}, the grain of {device.target.name}")
     return grain
 

@@ -14,11 +14,12 @@ from mbv3c.costs.questions import Question
 from mbv3c.costs.types import NetworkCost
 from mbv3c.errors import ModelError
 from mbv3c.execution.cache import cache_root
+from mbv3c.execution.device.place import Place
 from mbv3c.precision import find_precision
 from mbv3c.progress import Progress
 from mbv3c.search.savings import Saving, savings_of
 from mbv3c.targets import backend_of, find_target
-from mbv3c.targets.costs import costs_of, time_resource
+from mbv3c.targets.costs import costs_of, measured_on, time_resource
 from mbv3c.targets.grain import grain_of
 
 _FEWER = "one step fewer"
@@ -36,6 +37,7 @@ class CostReport:
         per_channel: what a channel costs at multiples of each grain.
         savings: what one step fewer channels saves.
         unknown: why savings are not known; empty where they are.
+        device: the device whose time it is, as it describes itself; empty without one.
     """
 
     cost: NetworkCost
@@ -45,6 +47,7 @@ class CostReport:
     per_channel: dict[int, float]
     savings: list[Saving]
     unknown: str
+    device: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
@@ -53,6 +56,7 @@ class CostReport:
             "target": cost.target,
             "precision": cost.precision,
             "kind": cost.kind,
+            "device": self.device or None,
             "time": self.time,
             "resources": dict(cost.resources),
             "layers": [
@@ -86,9 +90,10 @@ class CostReport:
             yield ""
             yield from _table("block", head, list(self.blocks.items()), total)
         yield ""
+        on = f" on {self.device}" if self.device else ""
         memory, weights = cost.resources["memory"], cost.resources["weights"]
         yield (
-            f"{cost.target} {cost.precision}: {total:,.0f} {time} ({cost.kind}), "
+            f"{cost.target} {cost.precision}: {total:,.0f} {time} ({cost.kind}{on}), "
             f"{memory:,.0f} bytes of activations, {weights:,.0f} bytes of constants"
         )
         yield f"channels come in steps of {self.grain} on this target"
@@ -115,8 +120,9 @@ def cost_report(
     precision_name: str | None,
     folder: Path | None,
     progress: Progress,
+    place: Place | None = None,
 ) -> CostReport:
-    """Find out what a model costs on a target.
+    """Find out what a model costs on a target, or on a device that is one.
 
     Raises:
         UsageError: there is no such target, or nothing here tells its costs.
@@ -126,20 +132,21 @@ def cost_report(
     wing = backend_of(target).wing
     precision = find_precision(precision_name) if precision_name else wing.precisions[0]
     database = folder_of(folder, cache_root())
-    (cost,) = costs_of([model], target, precision, database, progress)
-    time = time_resource(target, precision)
+    device = measured_on(target, precision, place)
+    (cost,) = costs_of([model], target, precision, database, progress, place=place)
+    time = time_resource(target, precision, place)
     places = blocks_of(Question(model))
     blocks: dict[str, float] = defaultdict(float)
     for layer in cost.layers if places else ():
         known = [places[node] for node in layer.nodes if node in places]
         blocks[known[0] if known else "elsewhere"] += layer.resources[time]
-    grain, per_channel = grain_of(target, precision, database, progress)
+    grain, per_channel = grain_of(target, precision, database, progress, place)
     savings, unknown = [], ""
     try:
-        savings = savings_of(model, target, precision, grain, database, progress)
+        savings = savings_of(model, target, precision, grain, database, progress, place)
     except ModelError as error:
         unknown = str(error)
-    return CostReport(cost, time, dict(blocks), grain, per_channel, savings, unknown)
+    return CostReport(cost, time, dict(blocks), grain, per_channel, savings, unknown, device)
 
 
 def _table(title: str, head: str, rows: list[tuple[str, float]], total: float) -> Iterator[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from mbv3c.errors import Mbv3cError
+from mbv3c.execution.device.place import Place
 from mbv3c.jobs.engine import Engine, run_jobs
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Result, Store
@@ -18,7 +19,7 @@ from mbv3c.search.kinds import BUNDLE, MODEL, RIGHT, PackedImages, compile_job, 
 from mbv3c.search.space import Candidate
 from mbv3c.search.statistics import Right
 from mbv3c.target import Target
-from mbv3c.targets.costs import costs_or_refusals
+from mbv3c.targets.costs import costs_or_refusals, measured_on
 from mbv3c.training.plan import TrainPlan
 
 
@@ -30,11 +31,23 @@ class Device:
         target: the target.
         precision: the precision.
         database: the folder of all databases of costs.
+        place: a device whose time is the cost; None for what is known here of the target.
     """
 
     target: Target
     precision: Precision
     database: Path
+    place: Place | None = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What a journal says of costs that are a device's own.
+
+        Raises:
+            Mbv3cError: the device does not answer, or is not for the target.
+        """
+        found = measured_on(self.target, self.precision, self.place)
+        return {"device": found} if found else {}
 
 
 @dataclass(frozen=True)
@@ -58,8 +71,8 @@ def costs_on(
     device: Device, models: Sequence[onnx.ModelProto], progress: Progress, *, whole: bool
 ) -> list[Cost | Refused]:
     """Return what networks take of each resource, or why the device refuses one."""
-    place = device.target, device.precision, device.database
-    found = costs_or_refusals(models, *place, progress, whole=whole)
+    asked = device.target, device.precision, device.database
+    found = costs_or_refusals(models, *asked, progress, whole=whole, place=device.place)
     return [
         Refused(str(each)) if isinstance(each, Mbv3cError) else dict(each.resources)
         for each in found

@@ -103,6 +103,7 @@ def run_search(
     known = {
         "target": device.target.name,
         "precision": device.precision.name,
+        **device.named,
         "images": examples.fingerprint,
         "judged": request.judged,
         "training": {**request.training.to_json(), "steps": None, "seed": None},
@@ -121,9 +122,8 @@ def run_search(
 
 
 def _cost(base: Candidate, device: Device, classes: int, progress: Progress) -> Cost:
-    (cost,) = costs_of(
-        [base.form(classes)], device.target, device.precision, device.database, progress
-    )
+    asked = device.target, device.precision, device.database
+    (cost,) = costs_of([base.form(classes)], *asked, progress, place=device.place)
     return cost.resources
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 
+from mbv3c.execution.device.place import Place
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.search.channels import Site
@@ -43,6 +44,7 @@ def savings_of(
     grain: int,
     database: Path,
     progress: Progress,
+    place: Place | None = None,
 ) -> list[Saving]:
     """Return what one step fewer channels would save, at every place where that is possible.
 
@@ -54,8 +56,8 @@ def savings_of(
     steps = [(site, _below(site, grain)) for site in cutter.sites]
     cuts = [(site, fewer) for site, fewer in steps if fewer]
     models = [model, *(cutter.cut({site: range(fewer)}) for site, fewer in cuts)]
-    base, *costs = costs_of(models, target, precision, database, progress)
-    time = time_resource(target, precision)
+    base, *costs = costs_of(models, target, precision, database, progress, place=place)
+    time = time_resource(target, precision, place)
     whole = base.resources[time]
     return [
         Saving(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mbv3c.costs.database import folder_of
 from mbv3c.execution.cache import cache_root
+from mbv3c.execution.device.place import Place
 from mbv3c.precision import Precision, find_precision
 from mbv3c.search.adapt_run import AdaptRequest, Finishing
 from mbv3c.search.adapted import AdaptPlan
@@ -42,6 +43,7 @@ class AdaptSpec:
         finish: the training at the end.
         grain: channel counts are multiples of this; None for the target's own grain.
         database: folder of what is known of costs; None for that in the cache.
+        place: a device whose time is the cost; None for what is known here of the target.
     """
 
     target: str
@@ -55,6 +57,7 @@ class AdaptSpec:
     finish: Finishing = _FINISH
     grain: int | None = None
     database: str | Path | None = None
+    place: Place | None = None
 
     def request(self, folder: Path) -> AdaptRequest:
         """Return the request, with the folder of the journal.
@@ -64,7 +67,8 @@ class AdaptSpec:
         """
         target = find_target(self.target)
         precision = _precision(target, self.precision)
-        budgets = _budgets(self.budgets, target, precision)
+        device = Device(target, precision, _database(self.database), self.place)
+        budgets = _budgets(self.budgets, device)
         plan = AdaptPlan(budgets, self.saving, self.decay, kept=self.kept)
         return AdaptRequest(
             target,
@@ -73,9 +77,10 @@ class AdaptSpec:
             plan,
             self.tune,
             self.finish,
-            _database(self.database),
+            device.database,
             folder,
             self.grain,
+            self.place,
         )
 
 
@@ -96,6 +101,7 @@ class SearchSpec:
         training: how to train; steps and seed are the plan's.
         judged: on how many images bundles are judged, at most.
         database: folder of what is known of costs; None for that in the cache.
+        place: a device whose time is the cost; None for what is known here of the target.
     """
 
     target: str
@@ -109,6 +115,7 @@ class SearchSpec:
     training: TrainPlan = _TRAINING
     judged: int = 1000
     database: str | Path | None = None
+    place: Place | None = None
 
     def request(self) -> SearchRequest:
         """Return the request.
@@ -119,11 +126,12 @@ class SearchSpec:
         """
         check_sampler(self.plan.method)
         target = find_target(self.target)
-        device = Device(target, _precision(target, self.precision), _database(self.database))
+        precision, database = _precision(target, self.precision), _database(self.database)
+        device = Device(target, precision, database, self.place)
         return SearchRequest(
             device,
             _images(self.images),
-            _budgets(self.budgets, device.target, device.precision),
+            _budgets(self.budgets, device),
             self.reward,
             self.least,
             self.space,
@@ -146,11 +154,9 @@ def _images(given: Images | str | Path) -> Images:
     return replace(images, source=Path(images.source), labels=labels)
 
 
-def _budgets(
-    given: str | Sequence[str], target: Target, precision: Precision
-) -> tuple[Budget, ...]:
+def _budgets(given: str | Sequence[str], device: Device) -> tuple[Budget, ...]:
     budgets = parse_budgets([given] if isinstance(given, str) else given)
-    check_time(budgets, lambda: time_resource(target, precision))
+    check_time(budgets, lambda: time_resource(device.target, device.precision, device.place))
     return budgets
 
 

@@ -362,8 +362,10 @@ class Backend(ABC):
         """
         raise UsageError(f"there is nothing to tune for {job.target.name}")
 
-    def coster(self, target: Target, precision: Precision) -> Coster:
+    def coster(self, target: Target, precision: Precision, place: Place | None = None) -> Coster:
         """Return what finds out how much networks cost on a target, layer by layer.
+
+        With a `place` it is time on the device there.
 
         Raises:
             UsageError: nothing here does.

@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mbv3c.costs.types import NetworkCost
+from mbv3c.execution.device.place import Place
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.target import Target
@@ -19,7 +20,11 @@ _NEAR = 1.01  # times the least cost of a channel is as good
 
 
 def grain_of(
-    target: Target, precision: Precision, database: Path, progress: Progress
+    target: Target,
+    precision: Precision,
+    database: Path,
+    progress: Progress,
+    place: Place | None = None,
 ) -> tuple[int, dict[int, float]]:
     """Return the grain of a target, and what a channel costs at multiples of each of `GRAINS`.
 
@@ -31,8 +36,9 @@ def grain_of(
         Mbv3cError: as `costs_of` says.
     """
     counts = range(_LEAST, _MOST + 1, GRAINS[0])
-    (cost,) = costs_of([_chain(counts)], target, precision, database, progress)
-    per_channel = _by_count(cost, time_resource(target, precision), counts)
+    chain = _chain(counts)
+    (cost,) = costs_of([chain], target, precision, database, progress, place=place)
+    per_channel = _by_count(cost, time_resource(target, precision, place), counts)
     means = {
         grain: float(np.mean([per_channel[count] for count in counts if count % grain == 0]))
         for grain in GRAINS

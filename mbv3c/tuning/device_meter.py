@@ -112,6 +112,10 @@ class DeviceMeter:
         write_contest(task, [kernels.default(task)], kernels, folder)
         self._proof = folder
 
+    def prove_by(self, folder: Path) -> None:
+        """Take what every device must be able to run: a folder that is laid out as a bundle."""
+        self._proof = folder
+
     def measure(self, contest: Contest, timeout: float) -> ContestResult:
         """Run a contest on a device that is free.
 
@@ -177,7 +181,7 @@ class DeviceMeter:
         asked: dict[str, Any],
     ) -> dict[str, Any]:
         """Hold one session with a device, in a separate process."""
-        assert self._proof is not None, "prove_with comes first"
+        assert self._proof is not None, "prove_with or prove_by comes first"
         address, secret = lease.board.address, self.pool.place.secret
         request = {
             "address": [address.host, address.port],
@@ -213,6 +217,7 @@ def opened(
     place: Place,
     report: Callable[[Event], None],
     patience: Patience | None = None,
+    machine: Machine | None = None,
 ) -> Iterator[DeviceMeter]:
     """Reach the devices of a place; leave them alone when done, whatever happens.
 
@@ -222,6 +227,7 @@ def opened(
         report: function that is told of devices that fail, are set aside or are back; from any
                 thread, one at a time.
         patience: how long devices are put up with.
+        machine: what the device is, where that was asked before.
 
     Raises:
         UsageError: a device has another architecture.
@@ -230,7 +236,9 @@ def opened(
     with scratch_folder("devices") as folder:
         pool = Pool(place, report, patience)
         try:
-            if not place.tracked:
+            if not place.tracked and machine is not None:
+                pool.boards[0].machine = machine
+            elif not place.tracked:
                 device = RpcRunner(place, seconds=place.seconds)
                 device.look()
                 pool.boards[0].machine = device.machine

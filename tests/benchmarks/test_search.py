@@ -109,7 +109,9 @@ class Engine:
             report(Done(job))
 
 
-def costs(models: Sequence[onnx.ModelProto], target: Any, *_: Any, whole: bool = False) -> Any:
+def costs(
+    models: Sequence[onnx.ModelProto], target: Any, *_: Any, whole: bool = False, **more: Any
+) -> Any:
     """Count parameters on one target, and multiply-adds on the other."""
     found = []
     for model in models:
@@ -129,7 +131,6 @@ def test_killed_anywhere_the_demonstration_goes_on(
     monkeypatch.setattr(search, "LocalProcesses", lambda jobs: engine)
     monkeypatch.setattr(job_answers, "costs_or_refusals", costs)
     monkeypatch.setattr(request, "costs_of", costs)
-    monkeypatch.setattr(adapt_run, "costs_of", costs)
     monkeypatch.setattr(adapt_run, "grain_of", lambda *_: (16, {}))
     digits = Path(__file__).parents[1] / "data" / "digits.npz"
     while engine.deaths:

@@ -21,6 +21,10 @@ from tests.command_line import mbv3c
         (["--budget", "0.5x", "--plot", "steps.pdf"], "ends in .png or .svg"),
         (["--budget", "0.5x", "-o", "."], ". is a folder; name a file"),
         (["--budget", "0.5x", "--labels", "none.csv"], "no such file: none.csv"),
+        (
+            ["--budget", "5Minstructions", "--target", "arm_cpu", "--device", "127.0.0.1:9"],
+            "this target's costs are in us, and have no instructions",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(

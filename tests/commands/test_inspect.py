@@ -204,6 +204,10 @@ def test_costs(tmp_path: Path) -> None:
 
 def test_what_says_how_costs_are_found_needs_them(tmp_path: Path) -> None:
     onnx.save(block(), tmp_path / "block.onnx")
-    done = inspect(tmp_path / "block.onnx", "--precision", "fp16")
-    assert done.returncode == 2
-    assert "--precision is for --cost TARGET: give that, too" in done.stderr
+    for option, value, named in (
+        ("--precision", "fp16", "--precision"),
+        ("--device", "127.0.0.1:9", "--device or --tracker"),
+    ):
+        done = inspect(tmp_path / "block.onnx", option, value)
+        assert done.returncode == 2
+        assert f"{named} is for --cost TARGET: give that, too" in done.stderr

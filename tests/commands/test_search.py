@@ -29,12 +29,16 @@ ASKED = ("search", "--target", "host_cpu", "--budget", "0.5x", "--resolution", 3
         (("--bands", "0"), "--bands must be at least 1, got 0"),
         (("--judged", "0"), "--judged must be at least 1 image"),
         (("--precision", "int4"), "unknown precision 'int4'"),
-        ((), "no such folder, and no .npz file"),
+        (("--device", "cuda"), "to train on another device give --train-on cuda"),
+        (("--tracker", "127.0.0.1:9"), "--tracker needs --key"),
+        (("--device", "127.0.0.1:9", "--budget", "2Mcycles"), "this target's costs are in us"),
+        (("--labels", "none.csv"), "no such file: none.csv"),
     ],
 )
 def test_what_makes_no_sense_is_refused_first(
     options: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "images").mkdir()
     images = ("--images", tmp_path / "images", "--store", tmp_path / "store")
     done = mbv3c(*ASKED, *images, *options, "-o", tmp_path / "found", cwd=tmp_path)
     assert done.returncode == 2
@@ -45,10 +49,11 @@ def test_what_makes_no_sense_is_refused_first(
 
 def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "front.svg").write_text("mine")
+    (tmp_path / "images").mkdir()
     given = ("--images", tmp_path / "images", "--store", tmp_path / "store", "-o", tmp_path)
     done = mbv3c(*ASKED, *given)
     assert done.returncode == 2
     assert (
-        f"{tmp_path} holds front.svg and 1 more, and no journal.jsonl of a search" in done.stderr
+        f"{tmp_path} holds front.svg and 2 more, and no journal.jsonl of a search" in done.stderr
     )
     assert (tmp_path / "front.svg").read_text() == "mine"

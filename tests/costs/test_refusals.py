@@ -20,7 +20,7 @@ def test_refused_networks_stand_between_the_costs_of_others(
 ) -> None:
     batches = []
 
-    def asked(models: Sequence[Any], *_: Any, whole: bool) -> list[int]:
+    def asked(models: Sequence[Any], *_: Any, whole: bool, place: None) -> list[int]:
         batches.append(len(models))
         places = [MODELS.index(model) for model in models]
         if bad := {1, 4}.intersection(places):
@@ -35,7 +35,7 @@ def test_refused_networks_stand_between_the_costs_of_others(
 
 
 def test_a_tool_that_fails_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any, whole: bool) -> list[Any]:
+    def fails(*_: Any, whole: bool, place: None) -> list[Any]:
         raise ToolError("vela is missing")
 
     monkeypatch.setattr(costs, "costs_of", fails)

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from mbv3c.graphs.channel_groups import (
     UntiedError,
@@ -54,6 +54,21 @@ def test_distinct_counts_stand_for_their_groups() -> None:
     made = fitted(template, sizes)
     assert dims(made) == dims(block(stem=8, expand=72, hidden=40))
     assert tensor_shapes(made)["sum.y"] == (1, 8, 16, 16)
+    onnx.checker.check_model(made, full_check=True)
+
+
+def test_stored_outputs_keep_a_shape() -> None:
+    """One that is no weight keeps its own, one that is a weight has the new counts."""
+    model = block(hidden=24)
+    anchors = numpy_helper.from_array(np.zeros((2, 3), np.float32), "anchors")
+    model.graph.initializer.append(anchors)
+    for name, shape in (("anchors", (2, 3)), ("hidden.weight", (24, 16))):
+        output = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        model.graph.output.append(output)
+    groups = channel_groups(model)
+    made = with_counts(model, groups, {**groups.counts, groups.tensors["hidden.y"]: 8})
+    shapes = tensor_shapes(made)
+    assert (shapes["anchors"], shapes["hidden.weight"]) == ((2, 3), (8, 16))
     onnx.checker.check_model(made, full_check=True)
 
 

@@ -75,7 +75,7 @@ def request(folder: Path, **changes: Any) -> AdaptRequest:
 
 @pytest.fixture
 def adapted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Outcome, Engine]:
-    def costs(models: Sequence[onnx.ModelProto], *_: object, whole: bool) -> list[Any]:
+    def costs(models: Sequence[onnx.ModelProto], *_: Any, whole: bool, place: None) -> list[Any]:
         return [SimpleNamespace(resources=cost) for cost in Stubs().costs(models, whole)]
 
     monkeypatch.setattr("mbv3c.search.job_answers.costs_or_refusals", costs)

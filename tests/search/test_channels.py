@@ -3,9 +3,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from mbv3c.errors import ModelError
 from mbv3c.search.channels import Channels, Uncut, sites
+from tests.costs.networks import block
 from tests.onnx_text import random
 from tests.search.networks import NETWORKS, around, network
 
@@ -110,6 +112,15 @@ def test_what_mixes_channels_keeps_them_and_says_why(case: str) -> None:
         assert "c" not in {site.name for site in sites(model)}
     else:  # one channel stays one and is broadcast; the others can be cut
         assert summary(model) == [("stem", "c", 8), ("bottleneck", "d", 1)]
+
+
+def test_a_weight_that_is_an_output_keeps_its_channels() -> None:
+    model = block(expand=32)
+    shown = helper.make_tensor_value_info("expand.weight", onnx.TensorProto.FLOAT, (32, 16, 1, 1))
+    model.graph.output.append(shown)
+    reasons = {each.name: each.reason for each in Channels(model).uncut()}
+    assert reasons["expand"] == "it is in the model's output 'expand.weight'"
+    assert {site.name for site in sites(model)} == {"hidden"}
 
 
 def test_a_quantized_model_is_refused() -> None:

@@ -1,5 +1,6 @@
 """What a machine that serves as a device is, as it says itself, and what a library needs of it."""
 
+import hashlib
 import os
 import platform
 from contextlib import suppress
@@ -13,6 +14,8 @@ from mbv3c.execution.opencl.runtime import DeviceInfo
 _HOT = 80.0  # °C; a Raspberry Pi begins to lower its clock there
 _RASPBERRY = "devices/platform/soc/soc:firmware/get_throttled"
 _NOW = 0xF  # of its bits: those that say what is, and not what has been
+# What tells a board from others of its kind: the maker's number, or else the system's own.
+_NUMBERS = ("sys/firmware/devicetree/base/serial-number", "etc/machine-id")
 
 # MIDR_EL1's part numbers of Arm's own processors, as the kernel's cpuinfo prints them.
 _ARM = "0x41"
@@ -48,6 +51,7 @@ class Machine:
         governors: rules by which the clocks are chosen, such as "performance", one for each kind.
         temperature: degrees Celsius of the hottest zone, when this was read.
         throttled: whether the clock was held down then, by heat or by a weak supply.
+        number: a digest of the board's serial number, or of the system's id; empty without either.
         opencl: OpenCL device that bundles for GPUs run on.
         opencl_missing: reason why there is no OpenCL device; empty where nobody looked.
     """
@@ -61,6 +65,7 @@ class Machine:
     opencl: DeviceInfo | None = None
     opencl_missing: str = ""
     throttled: bool | None = None
+    number: str = ""
 
     @property
     def doubts(self) -> dict[str, str]:
@@ -94,6 +99,16 @@ class Machine:
         slow = ", throttled" if self.throttled else ""
         return f"{self.processor}{clock}{heat}{slow}{gpu}"
 
+    def lasting(self, *, gpu: bool) -> str:
+        """Return what times measured on it belong to: it, and how its clock is governed.
+
+        `gpu` says whether its GPU computed, through OpenCL.
+        """
+        parts = [self.name, self.processor, *self.governors]
+        if gpu and self.opencl is not None:
+            parts += [self.opencl.sentence, self.opencl.driver]
+        return ", ".join([*parts, *([f"number {self.number}"] if self.number else [])])
+
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
         return asdict(self)
@@ -125,7 +140,14 @@ def read_machine(root: Path = Path("/")) -> Machine:
         governors=_governors(root / "sys" / "devices" / "system" / "cpu"),
         temperature=_temperature(root / "sys" / "class" / "thermal"),
         throttled=_throttled(root / "sys"),
+        number=_number(root),
     )
+
+
+def _number(root: Path) -> str:
+    texts = ((_read(root / path) or "").strip("\0 \n") for path in _NUMBERS)
+    text = next(filter(None, texts), "")
+    return hashlib.sha256(f"mbv3c {text}".encode()).hexdigest()[:12] if text else ""
 
 
 def _cpu(cpuinfo: Path) -> str | None:

@@ -25,6 +25,7 @@ from mbv3c.c_library.driver import constant_block
 from mbv3c.c_library.run import Machine
 from mbv3c.costs.asking import Coster
 from mbv3c.errors import ToolError, UsageError
+from mbv3c.execution.device.place import Place
 from mbv3c.execution.emulator.cycles import CYCLES, Estimator, estimator_for
 from mbv3c.execution.emulator.kit import emulator_kit, native_arch
 from mbv3c.execution.emulator.llvm import LLVM_REMEDY
@@ -60,7 +61,7 @@ from mbv3c.targets.cpu.artifact import (
     read_artifact,
 )
 from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, processor_of
-from mbv3c.targets.cpu.costs import CpuCounter, CpuTimer
+from mbv3c.targets.cpu.costs import cpu_coster
 from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, MOST_CORES, WING, CpuTarget
 from mbv3c.targets.cpu.drawing import draw_integers
 from mbv3c.targets.cpu.in_integers import computed_in_integers
@@ -363,9 +364,8 @@ class CpuBackend(LibraryBackend):
             building.refuse_meter(target, name, building.METERS)
         return self._timed(target) if name == "local" else self._counted(target, name)
 
-    def coster(self, target: Target, precision: Precision) -> Coster:
-        cpu = _cpu(target)
-        return (CpuCounter if cpu.emulated_as else CpuTimer)(self, cpu, precision)
+    def coster(self, target: Target, precision: Precision, place: Place | None = None) -> Coster:
+        return cpu_coster(self, _cpu(target), precision, place)
 
     def _timed(self, target: LibraryTarget) -> NetworkMeter:
         if resolve(target).arch != native_arch():

@@ -5,13 +5,17 @@ from typing import Any, ClassVar
 
 import onnx
 
+from mbv3c.execution.device.place import Place
 from mbv3c.lowering.plan import Kernel, Plan
 from mbv3c.lowering.qdq import read_pairs
+from mbv3c.precision import Precision
 from mbv3c.targets.cpu.cores import processor_of
 from mbv3c.targets.cpu.devices import CpuTarget
 from mbv3c.targets.cpu.kernels import CpuKernels, select
 from mbv3c.targets.cpu.select_integers import select_quantized
+from mbv3c.targets.library.backend import LibraryBackend
 from mbv3c.targets.library.costs import CountingCoster, RunningCoster
+from mbv3c.targets.library.device_costs import DeviceCoster
 from mbv3c.targets.library.target import tvm_target
 from mbv3c.targets.library.timed_costs import TimingCoster
 
@@ -70,3 +74,16 @@ class CpuCounter(_CpuCoster, CountingCoster):
 
 class CpuTimer(_CpuCoster, TimingCoster):
     """Times kernels on this machine's CPU."""
+
+
+class CpuOnDevice(_CpuCoster, DeviceCoster):
+    """Times kernels on the CPU of a device."""
+
+
+def cpu_coster(
+    backend: LibraryBackend, target: CpuTarget, precision: Precision, place: Place | None
+) -> RunningCoster:
+    """Return what tells costs on a CPU: a device's clock, an emulator, or this machine's clock."""
+    if place is not None:
+        return CpuOnDevice(backend, target, precision, place=place)
+    return (CpuCounter if target.emulated_as else CpuTimer)(backend, target, precision)

@@ -204,7 +204,12 @@ class EthosUBackend(Backend):
 
         return tune(model, job, request, lambda text: report({"event": "step", "text": text}))
 
-    def coster(self, target: Target, precision: Precision) -> Coster:
+    def coster(self, target: Target, precision: Precision, place: Place | None = None) -> Coster:
+        if place is not None:
+            raise UsageError(
+                f"{target.name} is an NPU, which no RPC server runs: vela estimates its cycles; "
+                "leave --device and --tracker out"
+            )
         require_npu_tools()
 
         from mbv3c.targets.ethos_u.costs import NpuCoster

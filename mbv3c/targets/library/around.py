@@ -37,14 +37,14 @@ class Around:
         return self.start + self.call * calls + self.tensor * tensors + self.block * blocks
 
 
-def around(copy: PrimFunc, count: Callable[[Plan], float]) -> Around:
+def around(copy: PrimFunc, count: Callable[[Sequence[Plan]], Sequence[float]]) -> Around:
     """Find out what is executed around kernels.
 
     Args:
         copy: a kernel that copies one number.
-        count: returns what is executed around the kernels of a plan.
+        count: returns what is executed around the kernels of each of some plans.
     """
-    one, calls, tensors, blocks = (count(plan) for plan in _programs(copy))
+    one, calls, tensors, blocks = count(_programs(copy))
     call = (calls - one) / _MANY
     # Tensors that follow one another share a block.
     both = (blocks - one - (2 * _BLOCKS - 1) * call, tensors - one - _MANY * call)

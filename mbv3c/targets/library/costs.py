@@ -58,7 +58,6 @@ from mbv3c.tuning.meters import INSTRUCTIONS, CountingMeter
 from mbv3c.tuning.side_by_side import write_steps
 from mbv3c.version import __version__
 
-_AT_ONCE = 64  # kernels in a library
 AROUND = "around kernels"  # the key of what is executed around kernels
 _COPY = Elementwise(1, 1, 1, "", False, LINEAR)
 _SETTLED = 6  # inferences after which what is around kernels is nearly equal in each
@@ -75,6 +74,7 @@ class LibraryCoster(ABC):
 
     kind: Kind = field(default="emulated", init=False)
     time: str = field(default=INSTRUCTIONS, init=False)
+    at_once: int = field(default=64, init=False)  # kernels in a library
 
     @cached_property
     def context(self) -> CostContext:
@@ -132,8 +132,8 @@ class LibraryCoster(ABC):
                 if key not in table.kernels:
                     missing.setdefault(key, step)
         left = list(missing.items())
-        for start in range(0, len(left), _AT_ONCE):
-            part = dict(left[start : start + _AT_ONCE])
+        for start in range(0, len(left), self.at_once):
+            part = dict(left[start : start + self.at_once])
             progress(f"measuring {start + len(part)} of {len(left)} kernels that no table has")
             table.add(kernels=self.measure(part))
         return [
@@ -226,7 +226,7 @@ class RunningCoster(LibraryCoster):
     def around(self, plan: Plan, table: CostTable) -> dict[str, float]:
         if AROUND not in table.kernels:
             copy = self.backend.kernels(self.target).elementwise(_COPY)
-            found = around(copy, lambda small: self._outside(assembled(small)))
+            found = around(copy, self.outside)
             table.add(kernels={AROUND: asdict(found)})
         return {self.time: round(Around(**table.kernels[AROUND]).of(plan), self.digits)}
 
@@ -251,20 +251,23 @@ class RunningCoster(LibraryCoster):
         layers.append(LayerCost(OUTSIDE, (), 1, {self.time: outside}))
         return self.network(question, plan, layers, whole=True)
 
-    def _outside(self, lowered: Lowered) -> float:
-        return self._costs(lowered)[1]
+    def outside(self, plans: Sequence[Plan]) -> list[float]:
+        """Return what is executed around the kernels of each of some plans."""
+        return [self._costs(assembled(plan))[1] for plan in plans]
 
     def _costs(self, lowered: Lowered) -> tuple[list[float], float]:
-        plan = lowered.plan
         with scratch_folder("costs") as place:
-            folder = place / "network"
-            golden = folder / bundles.GOLDEN_INPUT
-            golden.parent.mkdir(parents=True)
-            inputs = zip(plan.inputs, plan.input_shapes, strict=True)
-            zeros = [np.zeros(shape, plan.values[name].dtype) for name, shape in inputs]
-            save_feed(golden, as_feed(zeros))
-            self.backend.kernels(self.target).build(lowered.module, folder / bundles.LIBRARY)
-            return self.of_network(folder, lowered.kernels)
+            self.write(lowered, place / "network")
+            return self.of_network(place / "network", lowered.kernels)
+
+    def write(self, lowered: Lowered, folder: Path) -> None:
+        """Build a network into a folder that is laid out as a bundle."""
+        plan, golden = lowered.plan, folder / bundles.GOLDEN_INPUT
+        golden.parent.mkdir(parents=True)
+        inputs = zip(plan.inputs, plan.input_shapes, strict=True)
+        zeros = [np.zeros(shape, plan.values[name].dtype) for name, shape in inputs]
+        save_feed(golden, as_feed(zeros))
+        self.backend.kernels(self.target).build(lowered.module, folder / bundles.LIBRARY)
 
 
 @dataclass

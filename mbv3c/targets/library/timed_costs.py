@@ -65,19 +65,53 @@ def _quiet_times(turns: Turns, calls: Sequence[str]) -> list[float]:
     Raises:
         ToolError: the machine was not quiet.
     """
-    known = set(calls)
-    blocks = [
-        [[us for name, us in run if name in known] for run in block]
-        for block in turns.blocks[_KERNELS]
-    ]
-    if any(len(run) != len(calls) for block in blocks for run in block):
-        raise ToolError("the virtual machine called other kernels than were built: report this")
-    sums = [median(sum(run) for run in block) for block in blocks]
-    lower, middle, upper = quantiles(sums, n=4, method="inclusive")
-    if not turns.undisturbed or upper - lower > max(_JITTER, _STEADY * middle):
+    found = call_times(turns.blocks[_KERNELS], calls)
+    if not turns.undisturbed or not found.steady:
         raise ToolError(
             f"this machine is busy: {turns.interruptions} interruptions of {turns.runs} runs, "
-            f"whose times lie from {lower:,.1f} to {upper:,.1f} us (quartiles); costs here are "
+            f"whose times lie {found.spread}; costs here are "
             "times, so end what runs beside this and ask again: what was measured is kept"
         )
-    return [median(call) for call in zip(*(run for block in blocks for run in block), strict=True)]
+    return found.each
+
+
+@dataclass(frozen=True)
+class CallTimes:
+    """What the calls of a library took, in microseconds.
+
+    Attributes:
+        each: the median of each call.
+        quartiles: the quartiles of all calls together, by block of runs.
+    """
+
+    each: list[float]
+    quartiles: tuple[float, float, float]
+
+    @property
+    def steady(self) -> bool:
+        """Say whether the blocks agree; otherwise something else ran beside them."""
+        lower, middle, upper = self.quartiles
+        return upper - lower <= max(_JITTER, _STEADY * middle)
+
+    @property
+    def spread(self) -> str:
+        """The quartiles in words."""
+        return f"from {self.quartiles[0]:,.1f} to {self.quartiles[2]:,.1f} us (quartiles)"
+
+
+def call_times(
+    blocks: Sequence[Sequence[Sequence[tuple[str, float]]]], calls: Sequence[str]
+) -> CallTimes:
+    """Return what calls took, from the names and times of all calls by block and run.
+
+    Raises:
+        ToolError: other kernels were called.
+    """
+    known = set(calls)
+    runs = [[[us for name, us in run if name in known] for run in block] for block in blocks]
+    if any(len(run) != len(calls) for block in runs for run in block):
+        raise ToolError("the virtual machine called other kernels than were built: report this")
+    sums = [median(sum(run) for run in block) for block in runs]
+    lower, middle, upper = quantiles(sums, n=4, method="inclusive")
+    every = zip(*(run for block in runs for run in block), strict=True)
+    return CallTimes([median(call) for call in every], (lower, middle, upper))

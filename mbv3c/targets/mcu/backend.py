@@ -10,6 +10,7 @@ import onnx
 import tvm
 
 from mbv3c.bundle import Bundle
+from mbv3c.costs.asking import Coster
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import Runnable
@@ -25,6 +26,7 @@ from mbv3c.parity.gate.blocks import BlockErrors
 from mbv3c.parity.ladder.climb import BackendStages
 from mbv3c.parity.ladder.ladder import Ladder
 from mbv3c.parity.verdict import Verdict
+from mbv3c.precision import Precision
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.target import Target
@@ -157,6 +159,13 @@ class McuBackend(Backend):
         raise UsageError(
             f"nothing here times {bundle.manifest.target.name}; `python -m benchmarks.mcu` counts "
             "the instructions of an inference on the emulated board"
+        )
+
+    def coster(self, target: Target, precision: Precision, place: Place | None = None) -> Coster:
+        raise UsageError(
+            f"nothing here tells what a layer costs on {target.name}: the emulated board counts "
+            "whole inferences; `mbv3c inspect MODEL` counts multiply-adds by layer, and `mbv3c "
+            f"compile MODEL --target {target.name}` says what of SRAM and flash it takes"
         )
 
     def target_of(self, bundle: Bundle) -> McuTarget:

@@ -15,6 +15,7 @@ import tvm
 from mbv3c.bundle import LIBRARY, SOURCES, Bundle, read_listed
 from mbv3c.costs.asking import Coster
 from mbv3c.errors import BundleError, UsageError
+from mbv3c.execution.device.place import Place
 from mbv3c.execution.emulator.kit import native_arch
 from mbv3c.execution.host import open_opencl
 from mbv3c.execution.link import link
@@ -35,7 +36,7 @@ from mbv3c.targets.library.building import CostModel, built_again, measured_on, 
 from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.targets.library.target import LibraryTarget, on_this_machine, resolve
 from mbv3c.targets.library.target import tvm_target as host_target
-from mbv3c.targets.opencl.costs import GpuCoster
+from mbv3c.targets.opencl.costs import gpu_coster
 from mbv3c.targets.opencl.devices import WING, GpuTarget
 from mbv3c.targets.opencl.estimates import DESCRIPTION, estimate
 from mbv3c.targets.opencl.gpus import GPUS, Gpu
@@ -358,9 +359,10 @@ class OpenClBackend(LibraryBackend):
             description += ", whose times say nothing about a GPU"
         return LocalMeter(tuple(choose_cpus(len(os.sched_getaffinity(0)))), device=description)
 
-    def coster(self, target: Target, precision: Precision) -> Coster:
+    def coster(self, target: Target, precision: Precision, place: Place | None = None) -> Coster:
         gpu = _gpu(target)
-        return GpuCoster(self, gpu, precision, gpu=gpu_of(gpu), code=tvm_target(resolve(gpu)))
+        code = tvm_target(resolve(gpu))
+        return gpu_coster(self, gpu, precision, place, (gpu_of(gpu), code))
 
     def _estimate(
         self, target: LibraryTarget, default: Lowered, database: Database
@@ -387,8 +389,6 @@ def _renamed(source: str, names: Mapping[str, str]) -> str:
 
 def gpu_of(target: GpuTarget) -> Gpu:
     """Return what kernels must know of a target's GPU."""
-    from mbv3c.targets.opencl.gpus import GPUS
-
     return GPUS[target.gpu].gpu
 
 

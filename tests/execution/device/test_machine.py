@@ -87,3 +87,26 @@ def test_travels_as_json(tmp_path: Path) -> None:
     board = replace(machine, opencl=gpu, governors=("performance",))
     assert machine_from_json(board.to_json()) == board
     assert board.sentence.endswith("performance, OpenCL: Mali-G610")
+
+
+def test_times_belong_to_a_machine_and_to_how_its_clock_is_governed(tmp_path: Path) -> None:
+    root = _board(tmp_path, BIG_LITTLE)
+    nameless = read_machine(root)
+    assert nameless.number == ""
+    (root / "etc").mkdir()
+    (root / "etc/machine-id").write_text("0123\n")
+    by_system = read_machine(root)
+    serial = root / "sys/firmware/devicetree/base/serial-number"
+    serial.parent.mkdir(parents=True)
+    serial.write_text("10000000abcd\0")
+    by_maker = read_machine(root)
+    found = {each.lasting(gpu=False) for each in (nameless, by_system, by_maker)}
+    assert len(found) == 3
+    assert by_maker.lasting(gpu=False).endswith(f"performance, number {by_maker.number}")
+    assert "abcd" not in by_maker.number
+    hot = replace(by_maker, temperature=90.0, throttled=True)
+    assert hot.lasting(gpu=True) == by_maker.lasting(gpu=True)
+    gpu = DeviceInfo("ARM Platform", "Mali-G610", "OpenCL 3.0", "g13p0", True, True)
+    drivers = {replace(hot, opencl=replace(gpu, driver=name)) for name in ("g13p0", "g24p0")}
+    assert len({each.lasting(gpu=True) for each in drivers}) == 2
+    assert {each.lasting(gpu=False) for each in drivers} == {hot.lasting(gpu=False)}

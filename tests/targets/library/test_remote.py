@@ -1,7 +1,6 @@
 """A bundle meets a served device: this machine, which takes libraries of its own only."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,23 +8,13 @@ import pytest
 
 from mbv3c.bundle import Bundle
 from mbv3c.errors import ToolError, UsageError
-from mbv3c.execution.device.place import Address, Place
+from mbv3c.execution.device.place import Place
 from mbv3c.targets.library.manifest import LibraryTargetRecord
 from mbv3c.targets.library.verifying import open_device
-from tests.execution.device.serving import HOST, served
 from tests.manifests import LIBRARY
 
 HERE = os.uname().machine
 OTHER = "aarch64" if HERE != "aarch64" else "x86_64"
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """Return where a server is that finds no OpenCL driver."""
-    empty = tmp_path_factory.mktemp("empty")
-    environment = {"MBV3C_CACHE": str(empty / "cache"), "OCL_ICD_VENDORS": str(empty)}
-    with served(tmp_path_factory.mktemp("device"), environment=environment) as device:
-        yield Place(Address(HOST, device.port), seconds=20)
 
 
 def bundle_for(arch: str) -> Bundle:
