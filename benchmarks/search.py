@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import onnx
 
@@ -315,15 +316,34 @@ def _crossed(rows: Sequence[Row], noise: SeedNoise | None) -> str:
         )
         for name, group in (("own", own), ("crossed", crossed))
     }
-    shares = [
-        f"{row.found.name}: {row.cost / row.width_cost:.2f} of the width's cost on {row.target}"
-        for row in crossed
-    ]
+    ratios = {target: _dearer(rows, target) for target in TARGETS}
+    said = "; ".join(
+        f"on {target} networks for the other target cost {ratio:.2f} of what its own cost, so "
+        f"{'what is cheap elsewhere is dear there' if ratio > _APART else 'they serve there, too'}"
+        for target, ratio in ratios.items()
+        if ratio is not None
+    )
     return (
         f"On the target that they were made for {better['own']} of {len(own)} networks beat the "
         f"width of equal cost beyond the noise; on the other one {better['crossed']} of "
-        f"{len(crossed)} do: what is cheap there is something else. ({'; '.join(shares)}.)"
+        f"{len(crossed)} do. Crossed over: {said}."
     )
+
+
+_APART = 1.05  # of the cost, from which it counts
+
+
+def _dearer(rows: Sequence[Row], target: str) -> float | None:
+    """Return what networks for other targets cost on one, of what those made for it cost."""
+    costs = {
+        is_own: [
+            row.cost
+            for row in rows
+            if row.target == target and (row.found.made_for == target) is is_own
+        ]
+        for is_own in (True, False)
+    }
+    return fmean(costs[False]) / fmean(costs[True]) if all(costs.values()) else None
 
 
 def _bundles(bench: Bench, found: Sequence[Found]) -> str:
