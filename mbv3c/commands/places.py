@@ -39,13 +39,18 @@ class _Name(StringParamType):
         return str(value)
 
 
-def _check_either(path: Path) -> None:
+def _check_bundle_or_model(path: Path) -> None:
     (check_model_file if path.is_file() else check_bundle_folder)(path)
+
+
+def _check_model_or_bundle(path: Path) -> None:
+    (check_bundle_folder if path.is_dir() else check_model_file)(path)
 
 
 MODEL = Place(check_model_file)
 BUNDLE = Place(check_bundle_folder)
-MODEL_OR_BUNDLE = Place(_check_either)
+BUNDLE_OR_MODEL = Place(_check_bundle_or_model)  # what is missing is a bundle
+MODEL_OR_BUNDLE = Place(_check_model_or_bundle)  # what is missing is a model
 FILE = Place(check_there)
 FOLDER = Place(lambda path: check_there(path, "folder"))
 IMAGES = Place(lambda path: check_there(path, "file or folder"))  # or other inputs

@@ -187,7 +187,7 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
 
 
 @click.command()
-@click.argument("bundle", type=places.MODEL_OR_BUNDLE, required=False)
+@click.argument("bundle", type=places.BUNDLE_OR_MODEL, required=False)
 @click.option(
     "--inputs",
     type=places.IMAGES,

@@ -156,7 +156,7 @@ def test_another_name_of_a_class_is_found(camera: Path, tmp_path: Path) -> None:
         (("--input-type", "uint8", "--channel-order", "grb"), "write rgb or bgr"),
         (("--input-type", "uint8", "--crop", 9), "frames have the size of the model's input"),
         (("--outputs", "best"), "--outputs 'best' is not known"),
-        (("--labels", "none.txt"), "--labels: no such file"),
+        (("--labels", "none.txt"), "no such file: none.txt"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(

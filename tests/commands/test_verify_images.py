@@ -260,7 +260,7 @@ def test_without_labels_there_is_agreement_only(
     [
         (("--labels", "x.csv"), "--labels belongs to --images"),
         (("--list", "x.csv"), "--list belongs to --images"),
-        (("--images", "gone"), "no such folder"),
+        (("--images", "gone"), "no such file or folder: gone"),
         (("--images", ".", "--mean", "1,2"), "--mean '1,2' is not a number"),
         (("--images", ".", "--scale", "0"), "--scale 0 is not possible"),
         (("--bgr",), "--bgr belongs to"),

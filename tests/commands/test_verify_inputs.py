@@ -116,7 +116,7 @@ def test_an_int8_bundle_is_held_to_both_models(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("--inputs", "gone"), 2, "no such folder: gone"),
+        (("--inputs", "gone"), 2, "no such file or folder: gone"),
         (("--inputs", "empty"), 2, "empty holds none of"),
         (("--inputs", "broken"), 1, "broken/x.png is no image, or it is broken"),
         (("--inputs", "shape"), 1, "shape/x.npy has the shape (1, 3, 8, 8)"),
