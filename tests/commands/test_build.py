@@ -69,6 +69,7 @@ def test_weights_of_another_network_are_listed_and_nothing_is_written(tmp_path: 
 
 
 def test_seed_and_weights_exclude_each_other(tmp_path: Path) -> None:
+    (tmp_path / "w.npz").touch()
     done = mbv3c("build", "--seed", 1, "--weights", "w.npz", cwd=tmp_path)
     assert done.returncode == 2
     assert "--seed and --weights exclude each other" in done.stderr

@@ -99,7 +99,7 @@ def test_images_are_calibrated_on_as_the_options_say(blocks_file: Path, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--calibration", "nowhere"), "--calibration is for --precision int8"),
+        (("--calibration", "/"), "--calibration is for --precision int8"),
         (("--precision", "int8", "--calibration", "nowhere"), "no such folder"),
         (("--precision", "int8", "--keep-float", "some"), "keep-float"),
         (("--precision", "int8", "--mean", "127.5"), "--mean belongs to --calibration FOLDER"),

@@ -93,9 +93,7 @@ class _Writer(Expressions):
         """Give a view of memory a name: that of the memory."""
         buffer, data = node.buffer, node.data
         offset = buffer.elem_offset
-        if isinstance(offset, tirx.Var) and offset not in self.names:
-            self.names[offset] = "0"  # of an argument, as of a scatter's: a pointer is its start
-        elif not _is_zero(offset):
+        if not _is_zero(offset) and self.names.get(offset) != "0":
             raise self.refuse("a buffer that begins inside of another")
         kind = element_of(buffer)
         if kind not in C_TYPES:
@@ -120,6 +118,9 @@ class _Writer(Expressions):
 
     def _bind(self, node: Stmt) -> None:
         variable = node.var
+        if _is_zero(node.value):  # as the place where an argument begins, of a scatter's for one
+            self.names[variable] = "0"
+            return
         if is_made_of(node.value, self.counters):
             self.counters.add(variable)
         if element_of(variable) == "int64" and is_made_of(node.value, self.indices):
