@@ -134,13 +134,12 @@ def _complete(model: onnx.ModelProto, path: Path, *, reshaped: bool) -> None:
 def _infer_outputs(model: onnx.ModelProto, *, reshaped: bool) -> None:
     """Complete the shapes of a model's outputs, in place, and check the whole."""
     shapeless = any(not y.type.tensor_type.HasField("shape") for y in model.graph.output)
+    with step("inferring the shapes of the model", "onnx", model.ByteSize):
+        inferred = shape_inference.infer_shapes(model, strict_mode=reshaped and not shapeless)
     if reshaped or shapeless:
-        with step("inferring the shapes of the model", "onnx", model.ByteSize):
-            inferred = shape_inference.infer_shapes(model, strict_mode=not shapeless)
         for output, known in zip(model.graph.output, inferred.graph.output, strict=True):
             output.CopyFrom(known)
-        if reshaped:
-            _check_windows(inferred)
+    _check_windows(inferred)
     with step("checking the model", "onnx", model.ByteSize):
         onnx.checker.check_model(model, full_check=True)
 

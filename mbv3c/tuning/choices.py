@@ -44,7 +44,7 @@ class Likeness:
 
     def apart(self, other: "Likeness") -> float | None:
         """Return how far another is, in sums of log2; None if it is too far, or no likeness."""
-        if self.structure != other.structure:
+        if self.structure != other.structure or min(*self.sizes, *other.sizes, 1) < 1:
             return None
         steps = [abs(log2(a / b)) for a, b in zip(self.sizes, other.sizes, strict=True)]
         return sum(steps) if max(steps, default=0.0) <= log2(MOST_APART) else None

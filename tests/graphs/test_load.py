@@ -357,3 +357,15 @@ def test_a_batch_that_is_too_large(tmp_path: Path) -> None:
     onnx.save(graph("g (float[n, 3] x) => (float[n, 3] y) { y = Relu(x) }"), tmp_path / "m.onnx")
     with pytest.raises(UsageError, match="--batch 1000000000000000000000 is not possible"):
         load_model(tmp_path / "m.onnx", batch=10**21)
+
+
+def test_a_node_that_makes_an_empty_map_is_named(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 2, 1, 8] x) => (float[1, 2, h, w] y) {
+            y = MaxPool<kernel_shape = [2, 2], dilations = [2, 2]>(x)
+        }"""
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="y makes an empty map of 1x2x1x8: give the input a"):
+        load_model(tmp_path / "model.onnx")

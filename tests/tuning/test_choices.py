@@ -18,6 +18,7 @@ from mbv3c.targets.cpu.schedules import depthwise, pooling
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 from mbv3c.tuning.choices import (
+    Likeness,
     MeasuredChoices,
     best_choices,
     likeness,
@@ -95,6 +96,11 @@ def test_what_is_written_otherwise_is_no_neighbour(kind: str, shape: Any, other:
     known = records(kind, shape, {"rows": 2})
     assert near(other, *known, kind=kind) is None
     assert likeness(key_of(kind, shape)).structure != likeness(key_of(kind, other)).structure
+
+
+def test_what_holds_nothing_is_like_nothing() -> None:
+    assert Likeness("pointwise", (8, 0)).apart(Likeness("pointwise", (8, 4))) is None
+    assert Likeness("pointwise", (8, 4)).apart(Likeness("pointwise", (8, 4))) == 0
 
 
 def test_a_kind_is_no_neighbour_of_another() -> None:
