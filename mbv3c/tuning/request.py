@@ -12,8 +12,8 @@ from mbv3c.door.documents import MOST_RECORDS, read_json
 from mbv3c.errors import UsageError
 from mbv3c.execution.cache import cache_root
 from mbv3c.execution.device.place import Place
+from mbv3c.jobs.ahead import JobsAhead
 from mbv3c.jobs.cluster.where import Where
-from mbv3c.jobs.engine import Engine
 from mbv3c.jobs.store import Store
 from mbv3c.progress import Progress
 from mbv3c.tuning.database import DatabaseError, RecordLog, merge
@@ -58,16 +58,19 @@ class TuneRequest:
         return self.cluster is not None or self.jobs is not None
 
     @contextmanager
-    def engine(self, progress: Progress) -> Iterator[tuple[Engine, Store]]:
-        """Yield what does jobs, and where results are kept.
+    def jobs_ahead(self, progress: Progress) -> Iterator[JobsAhead | None]:
+        """Yield what has jobs done, if it was asked for.
 
         Raises:
             UsageError: the words make no sense, or the folder cannot be used.
             ToolError: a cluster needs something that is not installed.
         """
+        if not self.in_jobs:
+            yield None
+            return
         store = Store(self.store or cache_root() / "jobs")
         with Where(self.cluster, self.jobs or 0).engine(store, progress) as engine:
-            yield engine, store
+            yield JobsAhead(engine, store, progress)
 
 
 class Tuning(Protocol):

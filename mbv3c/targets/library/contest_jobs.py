@@ -49,16 +49,16 @@ def holder(
         UsageError: what was asked for makes no sense.
         ToolError: a cluster needs something that is not installed.
     """
-    if not request.in_jobs:
-        yield None
-        return
-    assert isinstance(meter, CountingMeter), "others are refused before"
 
     def progress(text: str) -> None:
         report({"event": "step", "text": text})
 
-    with request.engine(progress) as (engine, store):
-        yield ContestJobs(target, kernels, meter, JobsAhead(engine, store, progress))
+    with request.jobs_ahead(progress) as jobs:
+        if jobs is None:
+            yield None
+            return
+        assert isinstance(meter, CountingMeter), "others are refused before"
+        yield ContestJobs(target, kernels, meter, jobs)
 
 
 @dataclass(frozen=True)

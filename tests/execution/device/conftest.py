@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.execution.device import libraries
-from tests.execution.device.serving import HOST, Served, end, free_port, served, wait_for
+from tests.execution.device.fixtures import device, no_opencl  # noqa: F401 - fixtures
+from tests.execution.device.serving import HOST, end, free_port, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -17,21 +18,6 @@ def _close_sessions() -> Iterator[None]:
     """End this process's own sessions after each test: the next client waits until they are."""
     yield
     gc.collect()
-
-
-@pytest.fixture(scope="session")
-def no_opencl(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return an environment in which no OpenCL driver is found: a server is there sooner."""
-    empty = tmp_path_factory.mktemp("empty")
-    return {"MBV3C_CACHE": str(empty / "cache"), "OCL_ICD_VENDORS": str(empty)}
-
-
-@pytest.fixture(scope="session")
-def device(
-    tmp_path_factory: pytest.TempPathFactory, no_opencl: dict[str, str]
-) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("device"), environment=no_opencl) as one:
-        yield one
 
 
 @pytest.fixture(scope="session")

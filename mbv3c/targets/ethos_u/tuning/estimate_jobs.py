@@ -26,11 +26,8 @@ def asker(
         UsageError: what was asked for makes no sense.
         ToolError: a cluster needs something that is not installed.
     """
-    if not request.in_jobs:
-        yield None
-        return
-    with request.engine(progress) as (engine, store):
-        yield EstimateJobs(target, JobsAhead(engine, store, progress))
+    with request.jobs_ahead(progress) as jobs:
+        yield None if jobs is None else EstimateJobs(target, jobs)
 
 
 @dataclass(frozen=True)
