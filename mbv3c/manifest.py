@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mbv3c.door import formats
 from mbv3c.door.documents import MOST_DOCUMENT, parse_json
 from mbv3c.door.files import Refused, read_plain
 from mbv3c.errors import BundleError
 from mbv3c.precision import PRECISIONS, Precision
 
 SCHEMA = 5
-MANIFEST = "manifest.json"
+MANIFEST = formats.MANIFEST
 SIGNATURE = "manifest.sig"  # of the bytes of manifest.json
 _ONLY_WHERE_THERE = ("further_shapes", "c_library", "c_source")  # most bundles say nothing of them
 

@@ -316,8 +316,6 @@ def _climbed(
         if target or precision:
             raise UsageError(f"{path} is a bundle: its target and precision are in its manifest")
         return pipeline.climb_bundle(path, progress, place, trust)
-    if not path.exists():
-        raise UsageError(f"no such file or folder: {path}")
     if target is None:
         raise UsageError(f"{path} is a model: say with --target what to compile it for")
     if place is not None:

@@ -34,6 +34,9 @@ class CostDatabaseError(Mbv3cError):
     """A database of costs cannot be read or written."""
 
 
+DEVICE = "device"  # the key of a context's versions that says which device measured
+
+
 @dataclass(frozen=True)
 class CostContext:
     """What decides costs beside the network.

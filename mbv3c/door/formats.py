@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mbv3c.errors import BundleError, ModelError, UsageError
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"  # the file that makes a folder a bundle
 _HEAD = 8  # bytes that are looked at
 
 
@@ -87,7 +87,7 @@ def check_model_file(path: Path) -> None:
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             raise _refused(path, _SAVED)
-        if (path / _MANIFEST).is_file():
+        if (path / MANIFEST).is_file():
             raise UsageError(f"{path} is a bundle, which is compiled already; name an ONNX file")
         raise UsageError(f"{path} is a folder; name an ONNX file")
     if not path.is_file():
@@ -103,7 +103,7 @@ def check_bundle_folder(path: Path) -> None:
     Raises:
         BundleError: there is none, or it is something else.
     """
-    if (path / _MANIFEST).is_file():
+    if (path / MANIFEST).is_file():
         return
     if path.is_file():
         raise BundleError(
@@ -112,7 +112,7 @@ def check_bundle_folder(path: Path) -> None:
         )
     if not path.exists():
         raise BundleError(f"{path} is no bundle: there is no such folder{_nearest(path)}")
-    raise BundleError(f"{path} is no bundle: it has no {_MANIFEST}")
+    raise BundleError(f"{path} is no bundle: it has no {MANIFEST}")
 
 
 def check_there(path: Path, kind: str = "file") -> None:

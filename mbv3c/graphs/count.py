@@ -105,6 +105,15 @@ class Inspection:
     peak_activation_bytes: int
 
 
+def layers_with_weights(
+    model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]
+) -> Iterator[tuple[onnx.NodeProto, int]]:
+    """Yield the layers of known shapes with the multiply-adds of each, in order."""
+    for node in model.graph.node:
+        if node.op_type in WEIGHTED and {node.input[1], node.output[0]} <= shapes.keys():
+            yield node, multiply_adds(node, shapes)
+
+
 def inspect(model: onnx.ModelProto, simplified: onnx.ModelProto | None = None) -> Inspection:
     """Count parameters, multiply-adds and activation memory of every node.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from mbv3c.errors import UsageError
-from mbv3c.graphs.count import WEIGHTED, multiply_adds, tensor_shapes
+from mbv3c.graphs.count import layers_with_weights, tensor_shapes
 from mbv3c.lowering.qdq import has_pairs
 from mbv3c.parity.reference import run_reference
 from mbv3c.progress import Progress
@@ -248,12 +248,9 @@ class _Search:
     def _share(self, count: int) -> float:
         """Return the share of the multiply-adds that the first layers of the device do."""
         graph = self.trials[0].graph
-        shapes = tensor_shapes(graph)
         front = {name for part in self.inside[:count] for name in part.nodes}
         inside = every = 0
-        for node in graph.graph.node:
-            if node.op_type in WEIGHTED and {node.input[1], node.output[0]} <= shapes.keys():
-                done = multiply_adds(node, shapes)
-                every += done
-                inside += done if node.name in front else 0
+        for node, done in layers_with_weights(graph, tensor_shapes(graph)):
+            every += done
+            inside += done if node.name in front else 0
         return inside / every if every else 0.0

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from mbv3c.costs.asking import Coster, answers
+from mbv3c.costs.database import DEVICE
 from mbv3c.costs.types import NetworkCost
 from mbv3c.errors import Mbv3cError, ModelError
 from mbv3c.execution.device.place import Place
@@ -107,7 +108,7 @@ def measured_on(target: Target, precision: Precision, place: Place | None) -> st
     """
     if place is None:
         return ""
-    return _coster(target, precision, place).context.versions["device"]
+    return _coster(target, precision, place).context.versions[DEVICE]
 
 
 @lru_cache(maxsize=8)

@@ -1,5 +1,7 @@
 """Small maps: the products compute what conv2d computes, forwards and backwards."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -38,10 +40,21 @@ def test_values_and_gradients_are_those_of_conv2d(
         else:
             padded = F.pad(x, (left, right, top, bottom))
             y = F.conv2d(padded, w, None, stride, 0, dilation, channels)
-        (y * torch.arange(y.numel(), dtype=y.dtype).reshape(y.shape)).sum().backward()
-        found.append((y.detach(), x.grad, w.grad))
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+        found.append(_with_gradients(y, x, w))
+    _check_equal(*found)
+
+
+def _with_gradients(y: torch.Tensor, *given: torch.Tensor) -> list[torch.Tensor | None]:
+    """Return a result, and the gradient of a sum of it by each tensor that it was made of."""
+    (y * torch.arange(y.numel(), dtype=y.dtype).reshape(y.shape)).sum().backward()
+    return [y.detach(), *(each.grad for each in given)]
+
+
+def _check_equal(
+    ours: Sequence[torch.Tensor | None], theirs: Sequence[torch.Tensor | None]
+) -> None:
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +82,8 @@ def test_pointwise_values_and_gradients_are_those_of_conv2d(*, has_bias: bool) -
     for convolve in (pointwise, F.conv2d):
         x, w, b = (each.double().requires_grad_() for each in given)
         y = convolve(x, w, b if has_bias else None)
-        (y * torch.arange(y.numel(), dtype=y.dtype).reshape(y.shape)).sum().backward()
-        found.append((y.detach(), x.grad, w.grad, *([b.grad] if has_bias else [])))
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+        found.append(_with_gradients(y, x, w, *([b] if has_bias else [])))
+    _check_equal(*found)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from math import prod
 import onnx
 from onnx import shape_inference
 
-from mbv3c.graphs.count import WEIGHTED, multiply_adds, tensor_shapes
+from mbv3c.graphs.count import layers_with_weights, tensor_shapes
 from mbv3c.targets.ethos_u.lowering.cutting import LEAST_SHARE
 from mbv3c.targets.ethos_u.lowering.reasons import reason_of
 from mbv3c.targets.ethos_u.lowering.region import Operator, Stay
@@ -57,14 +57,12 @@ def _share_in_front(
     model: onnx.ModelProto, behind: set[str], shapes: dict[str, tuple[int, ...]]
 ) -> float:
     """Return what layers in front of all recurrent ones have of the multiply-adds."""
-    front = every = 0
-    for node in model.graph.node:
-        if node.op_type in _RECURRENT:
-            every += sum(_products(node, shapes))
-        elif node.op_type in WEIGHTED and {node.input[1], node.output[0]} <= shapes.keys():
-            count = multiply_adds(node, shapes)
-            every += count
-            front += 0 if node.output[0] in behind else count
+    loops = (node for node in model.graph.node if node.op_type in _RECURRENT)
+    every = sum(count for node in loops for count in _products(node, shapes))
+    front = 0
+    for node, count in layers_with_weights(model, shapes):
+        every += count
+        front += 0 if node.output[0] in behind else count
     return front / every if every else 0.0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import onnx
 
-from mbv3c.costs.database import CostContext, CostTable
+from mbv3c.costs.database import DEVICE, CostContext, CostTable
 from mbv3c.costs.questions import Question
 from mbv3c.costs.types import Kind, NetworkCost
 from mbv3c.errors import ToolError, UsageError
@@ -36,7 +36,6 @@ from mbv3c.tuning.meters import BuiltNetwork
 from mbv3c.tuning.session import event_sentence
 from mbv3c.tuning.side_by_side import write_steps
 
-DEVICE = "device"  # the key of a context's versions that says which device it was
 _PATIENCE = Patience(wait=60.0)  # a board starts anew in less
 _TRIES = 3  # of times that vary
 

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 from tvm import relax
 
-from mbv3c.graphs.count import WEIGHTED, multiply_adds, tensor_shapes
+from mbv3c.graphs.count import layers_with_weights, tensor_shapes
 from mbv3c.targets.ethos_u.lowering.composite import bindings, operator
 from mbv3c.targets.ethos_u.lowering.region import Region
 
@@ -34,12 +34,9 @@ def needs_of_regions(main: relax.Function, on_cpu: Sequence[Any]) -> Iterator[se
 
 def is_worth_a_cut(model: onnx.ModelProto, first: Region) -> bool:
     """Say whether the first part of the NPU does the most of a network's work."""
-    shapes = tensor_shapes(model)
     inside = {name for each in first.operators for name in each.nodes}
     every = front = 0
-    for node in model.graph.node:
-        if node.op_type in WEIGHTED and {node.input[1], node.output[0]} <= shapes.keys():
-            count = multiply_adds(node, shapes)
-            every += count
-            front += count if node.name in inside else 0
+    for node, count in layers_with_weights(model, tensor_shapes(model)):
+        every += count
+        front += count if node.name in inside else 0
     return front > 0 and front >= LEAST_SHARE * every
