@@ -29,7 +29,7 @@ STATE = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-docs", action="store_true", help="write generated pages anew")
-    parser.addoption("--seconds", type=float, default=3, help="of each fuzzing test")
+    parser.addoption("--seconds", type=float, help="of each fuzzing test; else 100 files")
     parser.addoption("--fuzz-seed", type=int, default=0, help="first seed of fuzzing tests")
     parser.addoption("--variations", type=int, default=12, help="number of random models")
     parser.addoption("--kills", type=int, default=4, help="number of commands that are killed")

@@ -112,7 +112,13 @@ def with_shapes(model: onnx.ModelProto, input_shape: InputShape) -> onnx.ModelPr
 
 
 _STALE = "nferred shape and existing shape differ"
-_INVALID = (onnx.checker.ValidationError, shape_inference.InferenceError)
+# ONNX says most in errors of its own, and some things, as a type that it does not know, in others.
+_INVALID = (
+    onnx.checker.ValidationError,
+    shape_inference.InferenceError,
+    ValueError,
+    RuntimeError,
+)
 
 
 def _complete(model: onnx.ModelProto, path: Path, *, reshaped: bool) -> None:

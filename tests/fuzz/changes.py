@@ -1,16 +1,32 @@
 """Changes of files at random: bytes, fields of messages, values of documents."""
 
 import random
+import time
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import onnx
+import pytest
 from google.protobuf.message import Message
 
 NUMBERS = (-1, 0, 1, 2, 255, 1 << 31, (1 << 31) - 1, (1 << 63) - 1, -(1 << 63), 7)
 FLOATS = (0.0, -1.0, 1e30, float("inf"), float("nan"), 1e-45)
 TEXTS = ("", "x", "/dev/zero", "../x", "\x1b[2J", "Loop", "If", "Constant", "body", "z" * 300)
 LITTLE = (b"", b"\0", b"\xff" * 8, b"\x80", b"\x01\x02\x03\x04" * 4)
+
+
+def seeds(config: pytest.Config) -> Iterator[int]:
+    """Count seeds: 100, as a test finds them again on any machine, or for so long as is asked."""
+    first, seconds = config.getoption("--fuzz-seed"), config.getoption("--seconds")
+    if seconds is None:
+        yield from range(first, first + 100)
+        return
+    end = time.monotonic() + seconds
+    for seed in count(first):
+        if time.monotonic() >= end:
+            return
+        yield seed
 
 
 def bytes_changed(data: bytes, chosen: random.Random) -> bytes:

@@ -9,7 +9,6 @@ with; all of them are tried each time.
 import io
 import json
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from mbv3c.quantization.images import Preprocessing, read_image, without_warning
 from mbv3c.tuning.database import META, RECORDS, SCHEMA, Context, Database, Record, _written
 from tests.command_line import mbv3c
 from tests.door.models import calls, loop, number
-from tests.fuzz.changes import bytes_changed, model_changed
+from tests.fuzz.changes import bytes_changed, model_changed, seeds
 from tests.onnx_text import graph
 from tests.onnx_text import random as numbers
 
@@ -178,9 +177,7 @@ KINDS: dict[str, Kind] = {
 def test_any_change(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Change files for a while; the last one is kept where the process itself may end."""
     change, attempt = KINDS[kind]
-    seed = request.config.getoption("--fuzz-seed")
-    end = time.monotonic() + request.config.getoption("--seconds")
-    while time.monotonic() < end:
+    for seed in seeds(request.config):
         path = tmp_path / f"{kind}-{seed % 2}"
         change(path, random.Random(seed))
         given = path.read_bytes()
@@ -190,7 +187,6 @@ def test_any_change(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -
         except Exception as error:
             (tmp_path / f"{kind}-{seed}-find").write_bytes(given)
             pytest.fail(f"--fuzz-seed {seed} --seconds 1: {error!r}; {tmp_path} has the file")
-        seed += 1
 
 
 @pytest.mark.parametrize("seed", sorted(SEEDS.iterdir()), ids=lambda path: path.name)
