@@ -82,9 +82,9 @@ def check_model(model: onnx.ModelProto, most_nodes: int = MOST_NODES) -> None:
     """Make sure that a model is one that code can walk over.
 
     Raises:
-        Refused: it names no opset, its functions expand to too much or call themselves, a tensor
-            holds something else than its shape and type say, or a node computes nothing or misses
-            what it holds.
+        Refused: it names no opset, its functions expand to too much, call themselves, or are
+            called with more than they take or give, a tensor holds something else than its shape
+            and type say, or a node computes nothing or misses what it holds.
     """
     opsets = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     newest = onnx.defs.onnx_opset_version()
@@ -93,6 +93,7 @@ def check_model(model: onnx.ModelProto, most_nodes: int = MOST_NODES) -> None:
     if not 0 < min(opsets) <= max(opsets) <= newest:
         raise Refused(f"it is in opset {max(opsets)}, and ONNX has 1 to {newest}")
     _check_expansion(model, most_nodes)
+    _check_calls(model)
     for graph in graphs_within(model):
         for tensor in graph.initializer:
             _check_tensor(tensor)
@@ -204,6 +205,22 @@ def _check_expansion(model: onnx.ModelProto, most: int) -> None:
             f"{most:,} are the most that mbv3c takes: networks for edge devices have some "
             "hundreds"
         )
+
+
+def _check_calls(model: onnx.ModelProto) -> None:
+    """Make sure that no function is called with more inputs or outputs than it has."""
+    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in _every(nodes):
+            called = functions.get(_called(node))
+            if called is None:
+                continue
+            asked, known = ((len(one.input), len(one.output)) for one in (node, called))
+            if asked[0] > known[0] or asked[1] > known[1]:
+                raise Refused(
+                    f"the function {called.name[:200]!r} has {known[0]} inputs and {known[1]} "
+                    f"outputs, and is called with {asked[0]} and {asked[1]}"
+                )
 
 
 def _every(nodes: Nodes) -> Iterator[onnx.NodeProto]:

@@ -69,9 +69,9 @@ class NodeCost:
     """What one node of a graph costs.
 
     Attributes:
-        name: name of the node, or of its first output if it has none.
+        name: name of the node, or of its first output that is not left out if it has none.
         operator: ONNX operator of the node.
-        output_shape: shape of the node's first output.
+        output_shape: shape of the node's first output that is not left out.
         params: parameters, counted as `count` does; a shared one counts where it is first used.
         madds: multiply-adds for the whole batch.
         activation_bytes: size of all outputs of the node.
@@ -146,7 +146,8 @@ def _layers(model: onnx.ModelProto, sizes: dict[str, int]) -> Iterator[NodeCost]
     shapes = tensor_shapes(model)
     uncounted = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "Constant":
+        made = list(filter(None, node.output))  # a recurrent layer may leave out its first output
+        if node.op_type == "Constant" or not made:
             continue
         weighted = node.op_type in WEIGHTED
         candidates = node.input[1:] if weighted else ()
@@ -155,12 +156,12 @@ def _layers(model: onnx.ModelProto, sizes: dict[str, int]) -> Iterator[NodeCost]
         parameters = uncounted.intersection(candidates)
         uncounted -= parameters
         yield NodeCost(
-            node.name or node.output[0],
+            node.name or made[0],
             node.op_type,
-            shapes[node.output[0]],
+            shapes[made[0]],
             params=sum(prod(shapes[name]) for name in parameters),
             madds=multiply_adds(node, shapes) if weighted else 0,
-            activation_bytes=sum(sizes[name] for name in node.output if name),
+            activation_bytes=sum(sizes[name] for name in made),
         )
 
 

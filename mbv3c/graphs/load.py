@@ -145,9 +145,9 @@ def _infer_outputs(model: onnx.ModelProto, *, reshaped: bool) -> None:
     if reshaped or shapeless:
         for output, known in zip(model.graph.output, inferred.graph.output, strict=True):
             output.CopyFrom(known)
-    _check_windows(inferred)
     with step("checking the model", "onnx", model.ByteSize):
         onnx.checker.check_model(model, full_check=True)
+    _check_windows(inferred)
 
 
 _MOST_IMAGES = 1 << 20

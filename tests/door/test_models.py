@@ -40,6 +40,15 @@ def _sparse(given: onnx.ModelProto, place: int = 5) -> None:
     )
 
 
+def _called_for_more(model: onnx.ModelProto) -> None:
+    """Call a function of one output for two."""
+    function = model.functions.add(domain="d", name="f", input=["a"], output=["b"])
+    function.opset_import.add(version=17)
+    function.node.add(op_type="Relu", input=["a"], output=["b"])
+    read = model.graph.input[0].name
+    model.graph.node.add(domain="d", op_type="f", input=[read], output=["one", "more"])
+
+
 CHANGES: dict[str, tuple[Change, str]] = {
     "fewer bytes": (
         lambda m: m.graph.initializer[0].dims.__setitem__(0, 5),
@@ -70,6 +79,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
         "holds a graph, and holds none",
     ),
     "a function that calls itself": (_recursive, "calls itself"),
+    "a call for more than a function gives": (_called_for_more, "is called with 1 and 2"),
     "a value outside": (_sparse, "without a place"),
     "a sparse terabyte": (lambda m: _sparse(m, 9), "fills 1,099,511,627,776 elements"),
 }

@@ -6,7 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from mbv3c.graphs.builder import build_model
-from mbv3c.graphs.count import Counts, count, tensor_shapes
+from mbv3c.graphs.count import Counts, count, inspect, tensor_shapes
 from mbv3c.graphs.spec import ModelSpec
 
 # torchvision's mobilenet_v3_large and _small at 1000 classes and 224 pixels.
@@ -99,6 +99,14 @@ TWICE = """
 
 def test_a_shared_weight_counts_once_and_works_twice() -> None:
     assert count(graph(TWICE, w=(4, 4, 1, 1))) == Counts(16, 2 * 4 * 4 * 64)
+
+
+def test_a_recurrent_layer_may_leave_out_its_first_output() -> None:
+    text = """
+    g (float[2, 1, 3] x) => (float[1, 1, 4] y) { , y = LSTM <hidden_size = 4> (x, w, r) }
+    """
+    (layer,) = inspect(graph(text, w=(1, 16, 3), r=(1, 16, 4))).layers
+    assert (layer.name, layer.output_shape, layer.activation_bytes) == ("y", (1, 1, 4), 16)
 
 
 def test_tensor_shapes_are_inferred() -> None:
