@@ -29,6 +29,8 @@ from mbv3c.search.prune import Cutter
 from mbv3c.search.statistics import Right
 
 _HALVINGS = 6  # of the saving that is wanted, where no site can save it
+_FEWEST = 3  # proposals of a step, where a smaller saving makes so many
+_FOR_MORE = 2  # halvings of the saving to have so many
 
 
 @dataclass(frozen=True)
@@ -187,18 +189,24 @@ class _Run:
     def _found(
         self, asking: Proposing, state: _State, needed: tuple[str, float, float]
     ) -> tuple[Wanted, list[Proposal]]:
-        """Ask for less saving until a site can save it."""
+        """Ask for less saving where few sites can save so much, and until one can save it.
+
+        A site that is the only one to save enough is cut to nothing, however much it matters.
+        """
         key, over, saving = needed
         kept = self._plan.kept
         cuttable = [
             each for each in asking.cutter.sites if each.name not in kept and each.kind not in kept
         ]
+        wanted, most = self._wanted(state, key, saving), list[Proposal]()
         for halving in range(_HALVINGS + 1):
-            wanted = self._wanted(state, key, min(saving / 2**halving, over))
-            proposals = asking.propose(cuttable, wanted)
-            if proposals:
+            asked = self._wanted(state, key, min(saving, over) / 2**halving)
+            proposals = asking.propose(cuttable, asked)
+            if len(proposals) > len(most):
+                wanted, most = asked, proposals
+            if len(most) >= _FEWEST or (most and halving >= _FOR_MORE):
                 break
-        return wanted, proposals
+        return wanted, most
 
     def step(
         self, number: int, state: _State, wanted: Wanted, proposals: list[Proposal], asked: int

@@ -31,7 +31,9 @@ def test_the_budget_is_met_by_steps_that_save_what_was_wanted(whole: Adapted) ->
         wanted = min(
             0.1 * 0.98 ** (step.number - 1) * whole.first_cost["cycles"], before["cycles"] - most
         )
-        assert step.saving == pytest.approx(wanted)
+        if step.saving != pytest.approx(wanted):
+            assert step.saving / wanted in (pytest.approx(0.5), pytest.approx(0.25))
+            assert len(step.tried) > 1
         assert all(before["cycles"] - each.cost["cycles"] >= step.saving for each in step.tried)
         before = step.cost
     assert [step.last for step in whole.steps] == [False] * (len(whole.steps) - 1) + [True]
@@ -48,6 +50,13 @@ def test_what_loses_least_for_what_it_saves_is_taken(whole: Adapted) -> None:
         assert worth == sorted(worth, reverse=True)
         accuracy, cycles = step.tried[0].right.mean(), step.cost["cycles"]
     assert len(whole.steps[0].tried) > 3
+
+
+def test_where_one_site_alone_saves_enough_less_is_wanted(tmp_path: Path) -> None:
+    result = adapted(tmp_path, "0.7x", saving=0.3, finish=False)
+    first = result.steps[0]
+    assert first.saving < 0.3 * result.first_cost["cycles"]
+    assert len(first.tried) >= 3
 
 
 def test_the_result_is_a_network_with_what_the_steps_left(whole: Adapted) -> None:
