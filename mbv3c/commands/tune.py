@@ -26,7 +26,7 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
-from mbv3c.commands.places import FILE, MODEL, TARGET
+from mbv3c.commands.places import FILE, MODEL, TARGET, boards_named
 from mbv3c.commands.preparing import preparing_options, take_overrides
 
 if TYPE_CHECKING:
@@ -163,12 +163,16 @@ def _shown(as_json: bool) -> "Iterator[Callable[[Event], None]]":
     from mbv3c.tuning.session import event_sentence
 
     if as_json:
+        for meant in boards_named():
+            click.echo(json.dumps({"event": "step", "text": meant}), err=True)
         yield lambda event: click.echo(json.dumps(event), err=True)
         return
     if not sys.stderr.isatty():
         progress = Progress()
         yield lambda event: progress(event_sentence(event))
         return
+    for meant in boards_named():
+        echo(meant, err=True)
     console, board = Console(stderr=True), LiveTable()
     with Live(
         console=console, refresh_per_second=4, get_renderable=lambda: board.draw(console.height)
