@@ -1,7 +1,7 @@
 """A device to compile for, as far as everything but its backend needs to know."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True)
@@ -21,3 +21,7 @@ class Target:
     @property
     def name(self) -> str:
         return f"{self.family}:{self.device}"
+
+    def on_cores(self, cores: int) -> Self:
+        """Return the target for a board with so many cores; one without a choice is what it is."""
+        return self

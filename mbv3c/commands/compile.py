@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from mbv3c.commands import dry_run
 from mbv3c.commands.ends import asks_for_frames, ends_options, take_ends
 from mbv3c.commands.options import (
     PATH,
@@ -22,6 +23,8 @@ from mbv3c.commands.options import (
 )
 from mbv3c.commands.places import FILE, MODEL, TARGET
 from mbv3c.commands.preparing import other_preparing_options, take_overrides
+from mbv3c.execution.times import Work, noting
+from mbv3c.precision import find_precision
 from mbv3c.targets import every_option
 
 _BACKEND_OPTIONS = every_option()
@@ -77,6 +80,7 @@ mean_option = click.option(
     type=PATH,
     help="Folder of tuning databases, or `none`.  [default: ./tune_logs, then those shipped]",
 )
+@dry_run.dry_run_option
 @force_option
 @json_option
 def compile_(
@@ -85,6 +89,7 @@ def compile_(
     no_verify: bool,
     sign: Path | None,
     explain: bool,
+    dry: bool,
     force: bool,
     as_json: bool,
     **given: Any,
@@ -109,32 +114,65 @@ def compile_(
     named = taken(given, "target", "precision", "calibration", "keep_float", "tune_logs")
     options = taken(given, *(option.name for option in _BACKEND_OPTIONS))
     shapes = given["input_shapes"] = parse_shapes(given["input_shapes"])
+    work = _work(model, named, given)
+    if dry:
+        dry_run.show(_plan(work, model, output, named, verify=not no_verify), as_json=as_json)
+        return
     progress = Progress()
     signer = read_signer(sign) if sign is not None else None
-    loaded = built_or_loaded(model, given, progress)
-    from mbv3c.job_spec import JobSpec
-    from mbv3c.pipeline import compile_model
-    from mbv3c.targets import backend_of
+    with noting(work):
+        loaded = built_or_loaded(model, given, progress)
+        from mbv3c.job_spec import JobSpec
+        from mbv3c.pipeline import compile_model
+        from mbv3c.targets import backend_of
 
-    spec = JobSpec(
-        **named,
-        options=options,
-        explain=explain,
-        preparing=preparing,
-        shapes=shapes if len(shapes) > 1 else (),
-        ends=ends,
-    )
-    job = spec.job(progress)
-    name = loaded.graph.name if model is None else model.stem
-    path = output or Path(f"{name}-{job.target.family}-{job.target.device}-{job.precision}")
-    compiled = compile_model(
-        loaded,
-        spec.calibrated(job, loaded),
-        path,
-        force=force,
-        verify=not no_verify,
-        progress=progress,
-        signer=signer,
-    )
+        spec = JobSpec(
+            **named,
+            options=options,
+            explain=explain,
+            preparing=preparing,
+            shapes=shapes if len(shapes) > 1 else (),
+            ends=ends,
+        )
+        job = spec.job(progress)
+        name = loaded.graph.name if model is None else model.stem
+        path = output or Path(f"{name}-{job.target.family}-{job.target.device}-{job.precision}")
+        compiled = compile_model(
+            loaded,
+            spec.calibrated(job, loaded),
+            path,
+            force=force,
+            verify=not no_verify,
+            progress=progress,
+            signer=signer,
+        )
     described = backend_of(job.target).describe_compiled(compiled, explain=explain)
     print_description(described, as_json=as_json)
+
+
+def _work(model: Path | None, named: dict[str, Any], network: dict[str, Any]) -> Work:
+    """Return what is compiled, by the options that say so."""
+    target = dry_run.target_named(named["target"])
+    precision = dry_run.precision_named(target, named["precision"])
+    return Work("compile", dry_run.subject(model, network), target, precision)
+
+
+def _plan(
+    work: Work, model: Path | None, output: Path | None, named: dict[str, Any], *, verify: bool
+) -> dry_run.Plan:
+    """Say what `compile` would do."""
+    steps = [
+        dry_run.got(model, work),
+        *(
+            [dry_run.calibrating(named["calibration"])]
+            if find_precision(work.precision).quantized
+            else []
+        ),
+        "rewrite the graph",
+        f"compile for {work.target} in {work.precision}",
+        "run it beside onnxruntime, and every kernel by itself" if verify else "verify nothing",
+    ]
+    name = "a folder named after the network"
+    if model is not None:
+        name = f"{model.stem}-{work.target.replace(':', '-')}-{work.precision}"
+    return dry_run.Plan(work, steps, dry_run.COMPILING, output or name)

@@ -7,15 +7,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c.commands.options import PATH, Progress, echo, json_option, print_json
+from mbv3c.commands.places import FILE
+from mbv3c.commands.targets import board_row
+from mbv3c.errors import ToolError
+
+_PORT = 9090  # at which `device serve` listens by default
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mbv3c.boards import Board
+    from mbv3c.execution.device.machine import Machine
     from mbv3c.execution.device.server import Serving
     from mbv3c.execution.device.tracker import Listed
 
 
 @click.group(name="device")
 def device() -> None:
-    """Serve this machine as a device, and list the devices of a tracker."""
+    """Serve this machine as a device, list those of a tracker, and say what one is."""
 
 
 @device.command()
@@ -123,3 +133,54 @@ def _sentence(device: "Listed") -> str:
     if device.machine is None:
         return "its server does not say"
     return machine_from_json(device.machine).sentence
+
+
+@device.command()
+@click.argument("host", metavar="HOST[:PORT]")
+@click.option("--key", help="Name that its server wants to hear.")
+@click.option("--secret", type=FILE, help="File of the secret that its server wants.")
+@click.option("--timeout", type=float, help="Seconds that it has for a step.  [default: 60]")
+@json_option
+def probe(
+    host: str, key: str | None, secret: "Path | None", timeout: float | None, as_json: bool
+) -> None:
+    """Ask a served device what it is, and say which board of `targets --board` that is."""
+    from mbv3c.boards import boards_like
+    from mbv3c.execution.device.place import parse_place
+    from mbv3c.execution.device.runner import RpcRunner
+
+    ported = ":" in host and not host.endswith("]")
+    place = parse_place(host if ported else f"{host}:{_PORT}", None, key, timeout, secret)
+    assert place is not None
+    runner = RpcRunner(place, seconds=place.seconds)
+    runner.look()
+    machine = runner.machine
+    if machine is None:
+        raise ToolError(
+            f"{place} does not say what it is: only `mbv3c device serve` does, this is another"
+        )
+    boards = boards_like(machine.model, machine.kinds, machine.cores)
+    if as_json:
+        rows = [board_row(board) for board in boards]
+        print_json({"machine": machine.to_json(), "boards": rows})
+        return
+    called = f" ({machine.model})" if machine.model else ""
+    echo("\n".join([f"{machine.name}{called}: {machine.sentence}", *rows_for(boards, machine)]))
+
+
+def rows_for(boards: "list[Board]", machine: "Machine") -> "Iterator[str]":
+    """Say which rows a machine may be, and what to compile for."""
+    from mbv3c.targets import every_wing, stands_for
+
+    if not boards:
+        known = {target.device: target.name for wing in every_wing() for target in wing.targets}
+        fit = sorted(known[kind] for kind in machine.kinds if kind in known)
+        yield "it is no row of `mbv3c targets --board`"
+        if fit:
+            yield f"targets for its processor: {', '.join(fit)}"
+        return
+    if len(boards) > 1:
+        yield f"by its processor it is one of {len(boards)} boards:"
+    for board in boards:
+        for part in board.parts:
+            yield f"  {stands_for(board.spelled(part))}  [{board.product}]"

@@ -12,7 +12,7 @@ import click
 
 from mbv3c import steps
 from mbv3c.atomic import descriptor_of
-from mbv3c.commands.places import FILE, FOLDER, PRECISION
+from mbv3c.commands.places import FILE, FOLDER, PRECISION, boards_named
 from mbv3c.errors import UsageError
 from mbv3c.quoting import for_terminal
 
@@ -275,10 +275,15 @@ precision_options = all_of(
 
 
 class Progress:
-    """Prints each step to stderr when it starts, with the time since the command began."""
+    """Prints each step to stderr when it starts, with the time since the command began.
+
+    First it says which targets the boards have that were named.
+    """
 
     def __init__(self) -> None:
         self._start = time.monotonic()
+        for meant in boards_named():
+            self(meant)
 
     def __call__(self, step: str) -> None:
         steps.say(step)

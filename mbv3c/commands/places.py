@@ -12,7 +12,9 @@ from click.types import StringParamType
 
 from mbv3c.door.formats import check_bundle_folder, check_model_file, check_there
 from mbv3c.precision import find_precision
-from mbv3c.targets import find_target
+from mbv3c.targets import find_target, stands_for
+
+_BOARDS = "mbv3c.boards"  # in a context's `meta`: what boards stand for that were named
 
 
 class Place(click.Path):
@@ -39,6 +41,23 @@ class _Name(StringParamType):
         return str(value)
 
 
+class _Target(_Name):
+    """A target, or a board with one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: Any) -> str:
+        name = super().convert(value, param, context)
+        meant = stands_for(name)
+        if meant and context is not None:
+            context.meta.setdefault(_BOARDS, {})[meant] = None
+        return name
+
+
+def boards_named() -> list[str]:
+    """Say what the boards stand for that were named to the command that runs."""
+    context = click.get_current_context(silent=True)
+    return list(context.meta.get(_BOARDS, ())) if context is not None else []
+
+
 def _check_bundle_or_model(path: Path) -> None:
     (check_model_file if path.is_file() else check_bundle_folder)(path)
 
@@ -54,5 +73,5 @@ MODEL_OR_BUNDLE = Place(_check_model_or_bundle)  # what is missing is a model
 FILE = Place(check_there)
 FOLDER = Place(lambda path: check_there(path, "folder"))
 IMAGES = Place(lambda path: check_there(path, "file or folder"))  # or other inputs
-TARGET = _Name(find_target)
+TARGET = _Target(find_target)  # it is given on as it was written
 PRECISION = _Name(find_precision)

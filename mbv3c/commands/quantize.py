@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from mbv3c.commands import dry_run
 from mbv3c.commands.options import (
     PATH,
     Progress,
@@ -18,6 +19,7 @@ from mbv3c.commands.options import (
 )
 from mbv3c.commands.places import FOLDER, MODEL
 from mbv3c.commands.preparing import preparing_options, take_overrides
+from mbv3c.execution.times import Work, noting
 
 
 @click.command()
@@ -43,6 +45,7 @@ from mbv3c.commands.preparing import preparing_options, take_overrides
 )
 @click.option("--no-layers", is_flag=True, help="Do not measure every layer by itself: faster.")
 @click.option("--explain", is_flag=True, help="List every layer and tensor, not the worst ten.")
+@dry_run.dry_run_option
 @force_option
 @json_option
 def quantize(
@@ -50,6 +53,7 @@ def quantize(
     output: Path,
     no_layers: bool,
     explain: bool,
+    dry: bool,
     force: bool,
     as_json: bool,
     **given: Any,
@@ -61,6 +65,10 @@ def quantize(
     from mbv3c.atomic import check_place, new_file
 
     check_place(output, force=force)
+    work = Work("quantize", dry_run.subject(model, given), "", "int8")
+    if dry:
+        dry_run.show(_plan(work, model, output, given, layers=not no_layers), as_json=as_json)
+        return
     from mbv3c.quantization import calibration as calibrations
     from mbv3c.quantization import options
     from mbv3c.quantization.quantize import quantize as quantized_model
@@ -75,7 +83,7 @@ def quantize(
         wanted["keep_float"] = options.parse_keep_float(wanted["keep_float"])
     chosen = options.from_given(wanted)
     progress = Progress()
-    with new_file(output, force=force) as temporary:
+    with noting(work), new_file(output, force=force) as temporary:
         calibrations.check_source(folder, count, seed)
         loaded = built_or_loaded(model, given, progress)
         source = calibrations.inputs_from(loaded, folder, count, seed, overrides)
@@ -90,3 +98,16 @@ def quantize(
         return
     for line in (f"{output}:", *report_lines(report, every=explain)):
         echo(line)
+
+
+def _plan(
+    work: Work, model: Path | None, output: Path, given: dict[str, Any], *, layers: bool
+) -> dry_run.Plan:
+    """Say what `quantize` would do."""
+    steps = [
+        dry_run.got(model, work),
+        "rewrite the graph",
+        dry_run.calibrating(given["calibration"], given["random_inputs"]),
+        *(["measure every layer by itself"] if layers else []),
+    ]
+    return dry_run.Plan(work, steps, dry_run.PREPARING, output)

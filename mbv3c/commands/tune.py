@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from mbv3c import steps
+from mbv3c.commands import dry_run
 from mbv3c.commands.engines import take_where, where_options
 from mbv3c.commands.options import (
     PATH,
@@ -26,8 +27,9 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
-from mbv3c.commands.places import FILE, MODEL, TARGET
+from mbv3c.commands.places import FILE, MODEL, TARGET, boards_named
 from mbv3c.commands.preparing import preparing_options, take_overrides
+from mbv3c.execution.times import Work, noting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +56,7 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
     type=int,
     help="Candidates to measure.  [default: 400 without --minutes; of an NPU all]",
 )
-@click.option("--minutes", type=float, help="Time for the search.")
+@click.option("--minutes", type=float, help="Time for all of it.")
 @click.option(
     "--patience", type=int, default=3, show_default=True, help="Batches of 12 without a gain."
 )
@@ -76,13 +78,20 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
     type=PATH,
     help="Draw what was found over time, of an npu cycles against SRAM: a .png or .svg file.",
 )
+@dry_run.dry_run_option
 @force_option
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @opset_option
 @model_options
 @json_option
 def tune(
-    model: Path | None, database: Path, plot: Path | None, force: bool, as_json: bool, **given: Any
+    model: Path | None,
+    database: Path,
+    plot: Path | None,
+    dry: bool,
+    force: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Measure other choices for the kernels of a network, and keep those that make it faster.
 
@@ -93,6 +102,11 @@ def tune(
     from mbv3c.targets import backend_of, find_target
 
     target = find_target(given["target"])
+    precision = dry_run.precision_named(target.name, given["precision"])
+    work = Work("tune", dry_run.subject(model, given), target.name, precision)
+    if dry:
+        dry_run.show(_plan(work, model, database, given), as_json=as_json)
+        return
     kept = taken(given, "prune", "import_from", "export_to", "status")
     if any(kept.values()):
         records = backend_of(target).database(database, target)
@@ -137,10 +151,11 @@ def tune(
             steps.say(event_sentence(event))
             show(event)
 
-        loaded = built_or_loaded(
-            model, given, lambda text: report({"event": "step", "text": text})
-        )
-        tuning = tune_model(loaded, job_spec.calibrated(job, loaded), request, report)
+        with noting(work):
+            loaded = built_or_loaded(
+                model, given, lambda text: report({"event": "step", "text": text})
+            )
+            tuning = tune_model(loaded, job_spec.calibrated(job, loaded), request, report)
     if plot is not None:
         tuning.draw(plot, force=force)
     if as_json:
@@ -163,17 +178,39 @@ def _shown(as_json: bool) -> "Iterator[Callable[[Event], None]]":
     from mbv3c.tuning.session import event_sentence
 
     if as_json:
+        for meant in boards_named():
+            click.echo(json.dumps({"event": "step", "text": meant}), err=True)
         yield lambda event: click.echo(json.dumps(event), err=True)
         return
     if not sys.stderr.isatty():
         progress = Progress()
         yield lambda event: progress(event_sentence(event))
         return
+    for meant in boards_named():
+        echo(meant, err=True)
     console, board = Console(stderr=True), LiveTable()
     with Live(
         console=console, refresh_per_second=4, get_renderable=lambda: board.draw(console.height)
     ):
         yield board.learn
+
+
+def _plan(work: Work, model: Path | None, database: Path, given: dict[str, Any]) -> dry_run.Plan:
+    """Say what `tune` would do."""
+    place = given["device"] or given["tracker"]
+    limits = [
+        *([f"{given['trials']} candidates"] if given["trials"] is not None else []),
+        *([f"{given['minutes']:g} minutes"] if given["minutes"] is not None else []),
+    ]
+    steps = [
+        dry_run.got(model, work),
+        f"search for {work.target} in {work.precision}, at most "
+        f"{' or '.join(limits) or 'as long as it finds something'}",
+        f"measure on {place}" if place else f"measure by {given['runner'] or 'what fits'}",
+        "compare the whole network before and after, and keep what is faster",
+    ]
+    output = database / work.target.replace(":", "/")
+    return dry_run.Plan(work, steps, dry_run.COMPILING, output)
 
 
 def _given(*names: str) -> frozenset[str]:

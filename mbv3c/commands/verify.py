@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3c.commands import places
+from mbv3c.commands import dry_run, places
 from mbv3c.commands.ladder_lines import ladder_lines
 from mbv3c.commands.options import (
     PATH,
@@ -20,6 +20,7 @@ from mbv3c.commands.options import (
 )
 from mbv3c.commands.preparing import preparing_options, take_overrides
 from mbv3c.commands.trusting import place_and_trust, running_options
+from mbv3c.commands.verify_dry import verify_plan, verify_work
 from mbv3c.commands.verify_images import (
     IMAGES,
     asked_for,
@@ -29,6 +30,7 @@ from mbv3c.commands.verify_images import (
 )
 from mbv3c.door.formats import check_bundle_folder
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY, UsageError
+from mbv3c.execution.times import noting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -211,6 +213,7 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
 @image_options
 @preparing_options
 @running_options
+@dry_run.dry_run_option
 @force_option
 @json_option
 def verify(
@@ -218,6 +221,7 @@ def verify(
     inputs: Path | None,
     ladder: bool,
     culprit: Path | None,
+    dry: bool,
     force: bool,
     metrics: bool,
     as_json: bool,
@@ -230,6 +234,10 @@ def verify(
     """
     if bundle is not None and not ladder:
         check_bundle_folder(bundle)
+    if dry:
+        dry_run.show(verify_plan(bundle, inputs, given, ladder), as_json=as_json)
+        return
+    work = verify_work(bundle, given)
     request = take_request(bundle, given)
     (place, trust), images = place_and_trust(given), taken(given, *IMAGES)
     there = inputs is not None or images["images"] is not None
@@ -260,7 +268,8 @@ def verify(
         from mbv3c.parity.ladder.reproduce import check_culprit
 
         check_culprit(folder, force=force)
-        climbed = _climbed(bundle, target, precision, place, trust)
+        with noting(work):
+            climbed = _climbed(bundle, target, precision, place, trust)
         _report_ladder(climbed, folder, force=force, as_json=as_json)
         return
     if target or precision or culprit or force:
@@ -269,7 +278,8 @@ def verify(
         raise UsageError(
             "--ladder, --device, --tracker, --trust and --key take a bundle, and --check runs none"
         )
-    result = _judged(bundle, request, place, own, trust)
+    with noting(work):
+        result = _judged(bundle, request, place, own, trust)
     if as_json:
         print_json(result.to_json())
     else:

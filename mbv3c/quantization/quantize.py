@@ -306,6 +306,11 @@ def _number_kept(trial: Trial, ranked: Sequence[Layer], progress: Progress) -> i
             f"the output cannot be kept at {budget:g} dB: the best seen, with layers in fp32, is "
             f"{best:.1f} dB; lower the budget, take --activations int16, or more inputs"
         )
+    if 2 * count > len(ranked):
+        progress(
+            f"warning: {budget:g} dB keep {count} of {len(ranked)} layers in fp32, so that little "
+            "is left in integers; a lower budget keeps fewer: what each number gives stands above"
+        )
     return count
 
 

@@ -144,9 +144,10 @@ def report_lines(report: QuantizationReport, *, every: bool) -> Iterator[str]:
     """Yield the tables that a terminal shows: the worst ten of each kind, or everything."""
     count = len(report.layers) - len(report.kept_float)
     others = "others, held out" if report.held_out else "of them: too few to hold any out"
+    left = len(report.kept_float)
     yield (
-        f"{count} of {len(report.layers)} layers quantized: {report.activations} activations, "
-        "int8 weights per channel"
+        f"{count} of {len(report.layers)} layers quantized{f', {left} stay fp32' * bool(left)}: "
+        f"{report.activations} activations, int8 weights per channel"
     )
     yield (
         f"{report.calibration}: ranges from {report.calibrated_on} ({report.method}), measured on "

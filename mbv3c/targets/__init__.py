@@ -1,11 +1,14 @@
-"""The registry of backends: which wing compiles for which family of devices."""
+"""The registry of backends: which wing compiles for which family of devices, and for a board."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbv3c.boards import Part, find_board
+from mbv3c.boards import names as names_of_boards
 from mbv3c.errors import BundleError, UsageError
+from mbv3c.nearest import nearest
 from mbv3c.target import Target
 
 if TYPE_CHECKING:
@@ -52,13 +55,62 @@ def every_option() -> "list[Option]":
 
 
 def find_target(name: str) -> Target:
-    """Look `FAMILY[:DEVICE]` up.
+    """Look `FAMILY[:DEVICE]` up, or `BOARD[:PART]` of the table of boards.
 
     Raises:
-        UsageError: there is no such family or device; the known ones are listed.
+        UsageError: there is no such family, device, board or part; the known and the nearest ones
+            are listed.
     """
+    found = find_board(name)
+    if found is None:
+        return _find_device(name)
+    board, part = found
+    if part is None:
+        parts = ", ".join(board.spelled(each) for each in board.parts)
+        raise UsageError(f"{board.name} has no part {name.partition(':')[2]!r}; known: {parts}")
+    return target_of(part)
+
+
+def target_of(part: Part) -> Target:
+    """Return the best target that there is for a part of a board."""
+    known = {target.name: target for wing in every_wing() for target in wing.targets}
+    best = next(known[name] for name in part.targets if name in known)
+    return best.on_cores(part.cores) if part.cores else best
+
+
+def stands_for(name: str) -> str:
+    """Say which target is meant by `BOARD[:PART]`; nothing if `name` is a target itself."""
+    board, part = find_board(name) or (None, None)
+    if board is None or part is None:
+        return ""
+    target = target_of(part)
+    cores = getattr(target, "cores", 0) if part.cores else 0
+    text = f"{name} = {target.name}" + f", {cores} core{'s' * (cores > 1)}" * bool(cores)
+    stand_in = target.name != part.targets[0]
+    said = [f"{part.what} has no target of its own"] * stand_in + [part.note] * bool(part.note)
+    return text + f" ({'; '.join(said)})" * bool(said)
+
+
+def _find_device(name: str) -> Target:
     family, _, device = name.partition(":")
-    return wing_of(family).find(family, device)
+    if family not in WINGS:
+        raise UsageError(
+            f"unknown target {family!r}; known: {', '.join(WINGS)}, and the boards of "
+            f"`mbv3c targets --board`{_meant(name)}"
+        )
+    try:
+        return wing_of(family).find(family, device)
+    except UsageError as error:
+        raise UsageError(f"{error}{_meant(device)}") from error
+
+
+def _meant(name: str) -> str:
+    """Name the targets and boards that are nearest to an unknown name."""
+    targets = [target for wing in every_wing() for target in wing.targets]
+    known = {family: family for family in WINGS} | {each.name: each.name for each in targets}
+    known |= {each.device: each.name for each in targets} | names_of_boards()
+    near = nearest(name, known)
+    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 def backend_of(target: Target) -> "Backend":
@@ -68,7 +120,7 @@ def backend_of(target: Target) -> "Backend":
 
 def backend_for(bundle: "Bundle") -> "Backend":
     """Return the backend that made a bundle."""
-    return backend_of(find_target(bundle.manifest.target.name))
+    return backend_of(_find_device(bundle.manifest.target.name))
 
 
 def read_options(
@@ -124,7 +176,7 @@ def open_bundle(path: Path, trust: "Trust | None" = None) -> "Bundle":
 
     read = read_files(path)
     try:
-        backend = backend_of(find_target(read.target))
+        backend = backend_of(_find_device(read.target))
     except UsageError as error:
         raise BundleError(f"{path} is for a target of another version: {error}") from error
     bundle = Bundle(path, read.parse(backend.manifest), read.files)

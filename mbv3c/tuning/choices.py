@@ -193,13 +193,13 @@ class MeasuredChoices(Choices):
         records: by key.
         neighbours: what is known for kernels that are not among them.
         warnings: why databases that are there were not used.
-        notes: where choices come from that were measured elsewhere.
+        elsewhere: what was measured on another processor only, by key, and what to call that one.
     """
 
     records: dict[str, Record] = field(default_factory=dict)
     neighbours: Neighbours = field(default_factory=Neighbours)
     warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    elsewhere: tuple[frozenset[str], str] = (frozenset(), "")
 
     def find(self, kind: str, shape: Any) -> dict[str, Any] | None:
         """Return the knobs that were measured to be best for a kernel."""
@@ -210,6 +210,32 @@ class MeasuredChoices(Choices):
         """Return the knobs that were measured to be best for the most similar kernel."""
         record = self.neighbours.nearest(key_of(kind, shape))
         return record.knobs if record is not None else None
+
+
+def looked_in(roots: Sequence[Path], devices: Sequence[str]) -> str:
+    """Say where tuning of devices is looked for, and whether there is any."""
+    places = []
+    for root in roots:
+        there = [device for device in devices if folder_for(root, device).is_dir()]
+        if root == shipped():
+            places += ["what comes with mbv3c"] if there else []
+            continue
+        where = f"{folder_for(root, devices[0])}{' of this folder' if root == OWN else ''}"
+        places.append(where if there else f"{where} (not there)")
+    return f"tuning is taken from {', then '.join(places)}"
+
+
+def from_elsewhere(plan: Plan, choices: Choices) -> list[str]:
+    """Say how many kernels of a network are as another processor's were tuned, if any are."""
+    if not isinstance(choices, MeasuredChoices):
+        return []
+    keys, name = choices.elsewhere
+    tuned = [step for step in plan.steps if step.origin == TUNED and step.shape is not None]
+    count = sum(key_of(step.kind, step.shape) in keys for step in tuned)
+    kernels = (
+        "1 kernel of this network is" if count == 1 else f"{count} kernels of this network are"
+    )
+    return [f"{kernels} as tuned on {name}, not on this one"] if count else []
 
 
 def best_choices(records: Sequence[Record]) -> MeasuredChoices:
@@ -246,21 +272,15 @@ def measured(
     """
     warnings: list[str] = []
     records = [*new, *_records(origin, roots, warnings)]
-    notes = []
+    elsewhere = frozenset[str](), ""
     if wider is not None:
         other, name = wider
         own = {record.key for record in records}
         others = [record for record in _records(other, roots, warnings) if record.key not in own]
-        if best(others):
-            count = len(best(others))
-            kernels = "1 kernel is" if count == 1 else f"{count} kernels are"
-            notes.append(
-                f"tuning that was not done on this processor is taken from {name}: {kernels} "
-                "known there, of all networks"
-            )
+        elsewhere = frozenset(record.key for record in others), name
         records += others
     choices = best_choices(records)
-    choices.warnings, choices.notes = warnings, notes
+    choices.warnings, choices.elsewhere = warnings, elsewhere
     return choices
 
 

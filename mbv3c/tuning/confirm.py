@@ -32,7 +32,7 @@ from mbv3c.tuning.database import Record, key_of, tasks_of
 from mbv3c.tuning.meters import BuiltNetwork, Calls, Costs, NetworkMeter
 from mbv3c.tuning.tuner import Event
 
-_DEFAULT, _KNOWN, _NEXT = "default", "known", "next"
+_DEFAULT, _MADE, _KNOWN, _NEXT = "default", "made", "known", "next"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Network:
         before, after: cost with the default choices, and with the best that are known; for
             times, the least of all medians of blocks.
         ratio: after to before; for times, the median over interleaved blocks.
-        unit: unit of both costs.
+        unit: unit of all costs.
+        made: cost as `compile` made the network before this tuning.
+        made_ratio: after to made, as `ratio` is.
         beside: the costs in the other units that the runner can tell; they decide nothing.
     """
 
@@ -51,6 +53,8 @@ class Network:
     after: float
     ratio: float
     unit: str
+    made: float
+    made_ratio: float
     beside: tuple["Network", ...] = ()
 
 
@@ -84,6 +88,7 @@ class Versions:
         choices: Callable[[Sequence[Record]], Choices],
         kernels: TunableKernels,
         folder: Path,
+        made: Choices = NO_CHOICES,
     ) -> None:
         """Take what it needs to build them.
 
@@ -92,9 +97,10 @@ class Versions:
             choices: the choices that `compile` makes if some records are added to what is known.
             kernels: what builds their libraries.
             folder: a place for the libraries.
+            made: the choices that `compile` made before.
         """
         self._lowered, self._choices, self._kernels = lowered, choices, kernels
-        self._folder = folder
+        self._folder, self._made = folder, made
         self._built: dict[str, tuple[Lowered, BuiltNetwork]] = {}
         self._asked: dict[str, tuple[Lowered, BuiltNetwork]] = {}
 
@@ -107,6 +113,16 @@ class Versions:
         if "" not in self._asked:
             self._asked[""] = self._build(NO_CHOICES)
         return self._asked[""]
+
+    def made(self) -> BuiltNetwork:
+        """Return the network as `compile` made it before.
+
+        Raises:
+            Mbv3cError: it cannot be built.
+        """
+        if "made" not in self._asked:
+            self._asked["made"] = self._build(self._made)
+        return self._asked["made"][1]
 
     def built(self, records: Sequence[Record]) -> tuple[Lowered, BuiltNetwork]:
         """Return the network as `compile` makes it with some records more.
@@ -151,6 +167,7 @@ def keep(
     names: Mapping[str, str],
     runner: NetworkMeter,
     report: Callable[[Event], None],
+    is_late: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Record], Network | None]:
     """Return the records to keep, and what the network gains by them and by what is known.
 
@@ -162,6 +179,8 @@ def keep(
         names: names of the kernels, by key, for people.
         runner: what measures.
         report: function that is told what happens.
+        is_late: says whether the time is spent: then no fewer winners are tried, once that all of
+            them made the network no faster.
 
     Returns:
         The records to keep, with their costs in place, and the network with the default choices
@@ -196,7 +215,7 @@ def keep(
         network = _network(costs, _NEXT, runner.unit)
         if step < 1.0:
             return [*base, *chosen], network
-        chosen = chosen[: len(chosen) // 2]
+        chosen = [] if is_late() else chosen[: len(chosen) // 2]
         report({"event": "lost", "ratio": step, "left": len(chosen)})
     if versions.built(base)[1] != default:
         costs = costs or _costs(versions, base, base, runner)
@@ -257,6 +276,7 @@ def _costs(
     """Measure the network by default, as it is known, and as it may be next: by unit and side."""
     built = {
         _DEFAULT: versions.default()[1],
+        _MADE: versions.made(),
         _KNOWN: versions.built(known)[1],
         _NEXT: versions.built(after)[1],
     }
@@ -270,8 +290,9 @@ def _costs(
 def _network(costs: Mapping[str, Mapping[str, Costs]], side: str, unit: str) -> Network:
     networks = {}
     for each, sides in costs.items():
-        before, after = sides[_DEFAULT], sides[side]
-        first, then = (min(median(block) for block in blocks) for blocks in (before, after))
-        networks[each] = Network(first, then, ratio(after, before).median, each)
+        default, made, after = sides[_DEFAULT], sides[_MADE], sides[side]
+        least = [min(median(block) for block in blocks) for blocks in (default, made, after)]
+        to_default, to_made = (ratio(after, blocks).median for blocks in (default, made))
+        networks[each] = Network(least[0], least[2], to_default, each, least[1], to_made)
     beside = tuple(network for each, network in networks.items() if each != unit)
     return replace(networks[unit], beside=beside)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +10,23 @@ from mbv3c.errors import UsageError
 from mbv3c.execution.device.machine import read_machine
 from mbv3c.execution.opencl.runtime import device_info
 from mbv3c.lowering.lower import Lowered
-from mbv3c.lowering.plan import NO_CHOICES, Choices, Plan
+from mbv3c.lowering.plan import DEFAULT, NO_CHOICES, TRANSFERRED, TUNED, Choices, Plan
 from mbv3c.scratch import scratch_folder
 from mbv3c.tuning import plot
-from mbv3c.tuning.choices import recorded, tuned_kernels
+from mbv3c.tuning.choices import OWN, recorded, tuned_kernels
 from mbv3c.tuning.confirm import Network, Versions, keep
 from mbv3c.tuning.contest import TunableKernels
-from mbv3c.tuning.database import Database, Record, best, is_operator, tasks_of
+from mbv3c.tuning.database import Database, Record, best, is_operator, key_of, tasks_of
 from mbv3c.tuning.device_meter import DeviceMeter
 from mbv3c.tuning.holding import Holder
 from mbv3c.tuning.metaschedule import TraceSearch
 from mbv3c.tuning.meters import CountingMeter, LocalMeter, NetworkMeter
+from mbv3c.tuning.pace import Budget
 from mbv3c.tuning.state import State
-from mbv3c.tuning.tuner import Budget, Event, SearchResult, Tuner
+from mbv3c.tuning.tuner import Event, SearchResult, Tuner
 
 _SHOWN = 8  # names in a line
+ORIGINS = (TUNED, TRANSFERRED, DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class TunedNetwork:
         network: the whole network; None if nothing won, now or before.
         estimate: what follows from an estimate, which measures nothing; empty otherwise.
         untuned: those of TVM's operators of which no candidate was measured, and why.
+        compiled: how many kernels `compile` now has of each origin.
+        unused: how many kept records are for kernels that other choices gave another shape.
     """
 
     database: Path
@@ -50,6 +54,8 @@ class TunedNetwork:
     network: Network | None
     estimate: str = ""
     untuned: tuple[tuple[str, str], ...] = ()
+    compiled: Mapping[str, int] = field(default_factory=dict)
+    unused: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys."""
@@ -62,6 +68,7 @@ class TunedNetwork:
             "trials": outcome.trials,
             "failures": dict(outcome.failures),
             "kept": len(self.kept),
+            "compiled": {origin: self.compiled.get(origin, 0) for origin in ORIGINS},
             "network": asdict(self.network) if self.network else None,
             "untuned_operators": [
                 {"operator": name, "reason": reason} for name, reason in self.untuned
@@ -146,14 +153,19 @@ def tune_network(
             meter.prove_with(min(tasks, key=lambda task: task.work), kernels)
         notes = {} if isinstance(meter, CountingMeter) else {"devices": _notes(meter, report)}
         tuner = Tuner(kernels, meter, database, report, notes, elsewhere)
-        promising = recorded(tuned_kernels(network.lower(network.best_known([])).plan)).knobs
+        made = network.best_known([])
+        promising = recorded(tuned_kernels(network.lower(made).plan)).knobs
         outcome = tuner.run(tasks, budget, seed, promising)
         with scratch_folder("tune") as folder:
-            versions = Versions(network.lower, network.best_known, kernels, folder)
+            versions = Versions(network.lower, network.best_known, kernels, folder, made)
             names = {task.key: task.name for task in tasks}
             confirmed = _confirmed(database.records(), promising)
-            kept, gain = keep(versions, confirmed, outcome.winners, names, meter, report)
+            kept, gain = keep(
+                versions, confirmed, outcome.winners, names, meter, report, lambda: budget.spent
+            )
         database.append(kept)
+    plan = network.lower(network.best_known(kept)).plan
+    shapes = {key_of(step.kind, step.shape) for step in plan.steps if step.shape is not None}
     device = kernels.measured_on.device
     return TunedNetwork(
         database.folder,
@@ -163,6 +175,8 @@ def tune_network(
         kept,
         gain,
         untuned=tuple(untuned_operators(default.plan, outcome.states)),
+        compiled=Counter(step.origin for step in plan.steps if step.origin),
+        unused=len({record.key for record in kept} - shapes),
     )
 
 
@@ -230,22 +244,41 @@ def summary_lines(tuned: TunedNetwork) -> list[str]:
         named = "; ".join(f"{name} ({reason})" for name, reason in tuned.untuned[:_SHOWN])
         more = f" and {len(tuned.untuned) - _SHOWN} more" if len(tuned.untuned) > _SHOWN else ""
         lines.append(f"of these of TVM's operators no candidate was measured: {named}{more}")
-    network = tuned.network
-    if network is None:
-        lines.append("nothing was better than the default choices")
-    else:
-        lines += [
-            f"{'whole network' if shown is network else 'and'}: {shown.before:,.0f} → "
-            f"{shown.after:,.0f} {shown.unit}, ratio {shown.ratio:.3f}"
-            for shown in (network, *network.beside)
-        ]
-        lines.append(
-            f"{len(tuned.kept)} kernels kept in {tuned.database}"
-            if tuned.kept
-            else "nothing new was kept"
-        )
-    return lines
+    if tuned.network is None:
+        return [*lines, "nothing was better than the default choices"]
+    for network in (tuned.network, *tuned.network.beside):
+        lines += _network_lines(network)
+    return [*lines, *_kept_lines(tuned)]
 
+
+def _network_lines(network: Network) -> list[str]:
+    """Say what the whole network took with the default choices, as it was compiled, and now."""
+    timed = network.unit == "us"
+    how = ", the least median of all turns; ratios are medians over turns" * timed
+    ratios = f"{network.ratio:.3f} of the default, {network.made_ratio:.3f} of before"
+    return [
+        f"whole network, in {network.unit}{how}:",
+        f"  {'with the default choices':<30}{network.before:>14,.0f}",
+        f"  {'as compile made it before':<30}{network.made:>14,.0f}",
+        f"  {'now':<30}{network.after:>14,.0f}   {ratios}",
+    ]
+
+
+def _kept_lines(tuned: TunedNetwork) -> list[str]:
+    """Say what was kept, where `compile` finds that, and what it makes of it."""
+    if not tuned.kept:
+        return ["nothing new was kept"]
+    root = tuned.database.parents[1]
+    where = "from this folder" if root == OWN else f"with --tune-logs {root}"
+    other = f"; {tuned.unused} for shapes that other choices changed" * bool(tuned.unused)
+    made = ", ".join(f"{tuned.compiled.get(each, 0)} {_ORIGIN_WORDS[each]}" for each in ORIGINS)
+    return [
+        f"{len(tuned.kept)} choices kept in {tuned.database}{other}",
+        f"compile takes them {where}: {made}",
+    ]
+
+
+_ORIGIN_WORDS = {TUNED: "kernels tuned", TRANSFERRED: "transferred", DEFAULT: "by default rules"}
 
 # What most events are in words, with their own fields.
 _SENTENCES = {

@@ -22,11 +22,10 @@ from mbv3c.tuning.contest import TunableKernels
 from mbv3c.tuning.database import Database, Record, Task
 from mbv3c.tuning.holding import BUILDING, ContestFailedError, HeldHere, Holder, Judged
 from mbv3c.tuning.meters import INSTRUCTIONS, Meter
+from mbv3c.tuning.pace import FINALISTS, Budget, Pace
 from mbv3c.tuning.search import job_slots
 from mbv3c.tuning.state import State, network_cost, next_kernel
 from mbv3c.version import __version__
-
-_FINALISTS = 3
 
 # A winner must be faster than the default by more than this, and by more than the rounds differ.
 _LEAST_GAIN = {"us": 0.02, INSTRUCTIONS: 0.0, CYCLES: 0.0}
@@ -37,21 +36,6 @@ Trials = list[tuple[int, Record, str]]
 
 class NothingMeasuredError(Mbv3cError):
     """Not one measurement was valid."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When to stop.
-
-    Attributes:
-        trials: candidates that are measured; None for any number.
-        seconds: time; None for any.
-        patience: batches of a kernel without a gain, after which it is left alone.
-    """
-
-    trials: int | None = None
-    seconds: float | None = None
-    patience: int = 3
 
 
 @dataclass
@@ -105,6 +89,9 @@ class Tuner:
     ) -> SearchResult:
         """Search until the budget is spent or nothing is left to measure.
 
+        Of time so much is left for the last contests, and for what proves their winners, as these
+        are likely to take.
+
         Records are in the database as soon as they are measured. What was measured in earlier
         runs is not measured again. Of a kernel whose key is in `promising`, the choices there are
         measured first.
@@ -129,19 +116,20 @@ class Tuner:
             [self._begin(task, known, seed, first.get(task.key)) for task in tasks]
         )
         self.report(_start(outcome.states, self.meter.unit, budget))
-        self._search(outcome, budget)
+        pace = Pace(budget, self.meter.slots)
+        self._search(outcome, budget, pace)
         if outcome.trials and sum(outcome.failures.values()) == outcome.trials:
             kind, message = next(iter(outcome.messages.items()))
             raise NothingMeasuredError(
                 f"not one of {outcome.trials} measurements was valid; the first failed at "
                 f"{kind}: {message}"
             )
-        self._decide(outcome)
+        self._decide(outcome, pace)
         return outcome
 
-    def _search(self, outcome: SearchResult, budget: Budget) -> None:
+    def _search(self, outcome: SearchResult, budget: Budget, pace: Pace) -> None:
         """Measure batches, as many at once as the runner takes, each of another kernel."""
-        end = time.monotonic() + budget.seconds if budget.seconds is not None else None
+        late = False
         under_way: dict[Future[Trials], tuple[State, int]] = {}  # and how many candidates it has
         error: BaseException | None = None  # of the first batch that failed; no others begin then
         with job_slots(self.meter.slots) as pool:
@@ -151,7 +139,11 @@ class Tuner:
                     measuring = sum(count for _, count in under_way.values())
                     left = budget.trials - outcome.trials - measuring
                 spent = left is not None and left <= 0
-                over = error or spent or (end is not None and time.monotonic() >= end)
+                if not late and not self._is_time(outcome, pace):
+                    late = True
+                    rest = f"the other {max(0.0, budget.left):.0f} s are for last contests"
+                    self.report({"event": "step", "text": f"{rest} and the whole network"})
+                over = error or spent or late
                 busy = {state.task.key for state, _ in under_way.values()}
                 free = [state for state in outcome.states if state.task.key not in busy]
                 state = None if over else next_kernel(free, budget.patience)
@@ -161,7 +153,7 @@ class Tuner:
                         chosen = state.search.next(count, state.random)
                     following = foreseen(outcome.states, (state, chosen), left, budget.patience)
                     self._holder.prepare(following)
-                    under_way[pool.submit(self._batch, state, chosen)] = state, len(chosen)
+                    under_way[pool.submit(self._batch, state, chosen, pace)] = state, len(chosen)
                     continue
                 if not under_way:
                     break
@@ -174,8 +166,16 @@ class Tuner:
         if error:
             raise error
 
-    def _batch(self, state: State, chosen: Sequence[int]) -> Trials:
-        return list(self._measured(state, [0, *chosen]))
+    def _is_time(self, outcome: SearchResult, pace: Pace) -> bool:
+        """Say whether there is time for a batch, and then for what must follow."""
+        finals = sum(map(_has_better, outcome.states))
+        return pace.is_time_for(BATCH, finals, len(outcome.states))
+
+    def _batch(self, state: State, chosen: Sequence[int], pace: Pace) -> Trials:
+        begun = time.monotonic()
+        trials = list(self._measured(state, [0, *chosen]))
+        pace.held(len(chosen) + 1, time.monotonic() - begun)
+        return trials
 
     def _begin(
         self,
@@ -280,14 +280,20 @@ class Tuner:
         knobs = asdict(state.search.tiles[at])
         return Record(state.task.key, knobs, outcome, cost, baseline)
 
-    def _decide(self, outcome: SearchResult) -> None:
-        """Hold a last contest between the default and the best of every kernel."""
-        finals: list[tuple[State, list[int]]] = []
-        for state in outcome.states:
-            seen = state.search.seen.items()
-            better = sorted((cost, at) for at, cost in seen if at and cost and cost < 1.0)
-            if better:
-                finals.append((state, [at for _, at in better[:_FINALISTS]]))
+    def _decide(self, outcome: SearchResult, pace: Pace) -> None:
+        """Hold a last contest between the default and the best of every kernel.
+
+        If time is short, only kernels have one with which most is gained.
+        """
+        finals = [
+            (state, better[:FINALISTS]) for state in outcome.states if (better := _better(state))
+        ]
+        count = pace.finals(len(finals), len(outcome.states))
+        if count < len(finals):
+            text = f"time for {count} last contests of {len(finals)}: those with most to gain"
+            self.report({"event": "step", "text": f"{text}; the others are for another run"})
+            most = sorted(finals, key=lambda final: -_gain(final[0]))[:count]
+            finals = [final for final in finals if final in most]
         contests: list[Future[Record | None]] = []
         with job_slots(self.meter.slots) as pool:
             for number, final in enumerate(finals):
@@ -314,6 +320,22 @@ class Tuner:
                 record = self._record(state, at, "ok", result.cost(number), result.cost(0))
                 best = replace(record, kept=True)
         return best
+
+
+def _better(state: State) -> list[int]:
+    """Return the candidates that were faster than the default, the fastest first."""
+    seen = state.search.seen.items()
+    return [at for _, at in sorted((cost, at) for at, cost in seen if at and cost and cost < 1.0)]
+
+
+def _has_better(state: State) -> bool:
+    return bool(_better(state))
+
+
+def _gain(state: State) -> float:
+    """Return what the network may gain by the best candidate for a kernel."""
+    best = state.search.seen[state.search.best] or 1.0
+    return state.task.calls * (state.cost or 0.0) * (1.0 - best)
 
 
 def _start(states: Sequence[State], unit: str, budget: Budget) -> Event:

@@ -50,7 +50,7 @@ MISTAKES = (
     ("build --weights none.pth -o y.onnx", 2, "no such file: none.pth"),
 )
 
-_PROGRAM = """
+PROGRAM = """
 import sys
 sys.modules.update(tvm=None, onnxsim=None, onnxruntime=None)  # an import of them fails
 from mbv3c.cli import main
@@ -93,7 +93,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_mistakes_are_named_before_anything_heavy_is_imported(files: Path) -> None:
     before = sorted(path.name for path in files.iterdir())
     ran = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *(line for line, _, _ in MISTAKES)],
+        [sys.executable, "-c", PROGRAM, *(line for line, _, _ in MISTAKES)],
         cwd=files,
         capture_output=True,
         text=True,

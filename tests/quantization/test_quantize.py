@@ -115,6 +115,18 @@ def test_a_budget_keeps_no_more_layers_than_it_needs() -> None:
     assert not met.kept_float
 
 
+def test_a_budget_that_leaves_little_in_integers_is_told() -> None:
+    most = block_report(keep_float=KeepFloat(8))[1].snr_db
+    said: list[str] = []
+    model = quantizing.block()
+    options = QuantizeOptions(keep_float=KeepFloat(budget_db=most - 0.1))
+    _, report = quantize(model, random_inputs(model, INPUTS), options, progress=said.append)
+    kept = len(report.kept_float)
+    assert 2 * kept > len(report.layers)
+    warning = f"warning: {most - 0.1:g} dB keep {kept} of {len(report.layers)} layers in fp32"
+    assert any(text.startswith(warning) for text in said)
+
+
 def quantized_by_itself(
     model: onnx.ModelProto, inputs: Calibration, options: QuantizeOptions | None, *, may: bool
 ) -> QuantizationReport:
@@ -284,7 +296,7 @@ def test_lines_say_that_inputs_were_random_and_json_has_no_infinity() -> None:
     _, report = block_report(keep_float=KeepFloat(2))
     lines = "\n".join(report_lines(report, every=False))
     assert "RANDOM inputs" in lines
-    assert "7 of 9 layers quantized" in lines
+    assert "7 of 9 layers quantized, 2 stay fp32: " in lines
     endless = replace(report.outputs[0], snr_db=float("inf"))
     document = replace(report, outputs=(endless,)).to_json()
     assert document["snr_db"] is None

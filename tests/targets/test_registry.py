@@ -90,3 +90,10 @@ def test_cores_are_of_cpus() -> None:
             read_options(arm, {"cores": cores})
     with pytest.raises(UsageError, match="--cores is for CPUs; on mobile_gpu:adreno the GPU"):
         read_options(gpu, {"cores": 1})
+
+
+def test_an_inference_takes_the_cores_that_a_board_has_unless_it_is_told() -> None:
+    board = find_target("imx93")
+    assert read_options(board, {})[0].cores == 2
+    assert read_options(board, {"cores": 1})[0].cores == 1
+    assert find_target("arm_cpu:cortex-a55").cores == 4

@@ -30,8 +30,9 @@ from mbv3c.tuning.contest import Contest, TunableKernels
 from mbv3c.tuning.database import Database, Task, tasks_of
 from mbv3c.tuning.device_meter import DeviceMeter, one_at_a_time, opened
 from mbv3c.tuning.meters import ContestTimeoutError
+from mbv3c.tuning.pace import Budget
 from mbv3c.tuning.request import TuneRequest
-from mbv3c.tuning.tuner import Budget, Event, Tuner
+from mbv3c.tuning.tuner import Event, Tuner
 from tests.command_line import mbv3c, mbv3c_process
 from tests.execution.device import boards, libraries
 from tests.execution.device.serving import HOST, Served, end, free_port, served, tracked

@@ -56,9 +56,10 @@ from mbv3c.tuning.meters import (
     LocalMeter,
     Meter,
 )
+from mbv3c.tuning.pace import Budget
 from mbv3c.tuning.request import TuneRequest
 from mbv3c.tuning.session import TunedNetwork, summary_lines
-from mbv3c.tuning.tuner import Budget, Event, NothingMeasuredError, Tuner
+from mbv3c.tuning.tuner import Event, NothingMeasuredError, Tuner
 from tests.command_line import command_line
 from tests.onnx_text import graph
 from tests.onnx_text import random as normal

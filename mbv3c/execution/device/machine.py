@@ -16,6 +16,9 @@ _RASPBERRY = "devices/platform/soc/soc:firmware/get_throttled"
 _NOW = 0xF  # of its bits: those that say what is, and not what has been
 # What tells a board from others of its kind: the maker's number, or else the system's own.
 _NUMBERS = ("sys/firmware/devicetree/base/serial-number", "etc/machine-id")
+_MODEL = "sys/firmware/devicetree/base/model"
+
+_AND = " and "
 
 # MIDR_EL1's part numbers of Arm's own processors, as the kernel's cpuinfo prints them.
 _ARM = "0x41"
@@ -30,12 +33,17 @@ _PARTS = {
     "0xd0b": "cortex-a76",
     "0xd0c": "neoverse-n1",
     "0xd0d": "cortex-a77",
+    "0xd40": "neoverse-v1",
     "0xd41": "cortex-a78",
+    "0xd42": "cortex-a78ae",
     "0xd44": "cortex-x1",
     "0xd46": "cortex-a510",
     "0xd47": "cortex-a710",
     "0xd4d": "cortex-a715",
+    "0xd4e": "cortex-x3",
     "0xd80": "cortex-a520",
+    "0xd81": "cortex-a720",
+    "0xd82": "cortex-x4",
 }
 
 
@@ -52,6 +60,7 @@ class Machine:
         temperature: degrees Celsius of the hottest zone, when this was read.
         throttled: whether the clock was held down then, by heat or by a weak supply.
         number: a digest of the board's serial number, or of the system's id; empty without either.
+        model: what its firmware calls the board; empty if it says nothing.
         opencl: OpenCL device that bundles for GPUs run on.
         opencl_missing: reason why there is no OpenCL device; empty where nobody looked.
     """
@@ -66,6 +75,7 @@ class Machine:
     opencl_missing: str = ""
     throttled: bool | None = None
     number: str = ""
+    model: str = ""
 
     @property
     def doubts(self) -> dict[str, str]:
@@ -82,6 +92,11 @@ class Machine:
         if self.temperature is not None and self.temperature >= _HOT:
             doubts["hot"] = f"it is hot ({self.temperature:.0f} °C) and may be held down: cool it"
         return doubts
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of its processors."""
+        return set(self.cpu.split(_AND)) if self.cpu else set()
 
     @property
     def processor(self) -> str:
@@ -141,6 +156,7 @@ def read_machine(root: Path = Path("/")) -> Machine:
         temperature=_temperature(root / "sys" / "class" / "thermal"),
         throttled=_throttled(root / "sys"),
         number=_number(root),
+        model=(_read(root / _MODEL) or "").strip("\0 \n"),
     )
 
 
@@ -156,7 +172,7 @@ def _cpu(cpuinfo: Path) -> str | None:
     ours = {value for key, value in pairs if key == "CPU implementer"} == {_ARM}
     parts = [value for key, value in pairs if key == "CPU part" and ours]
     names = parts or [value for key, value in pairs if key == "model name"]
-    return " and ".join(dict.fromkeys(_PARTS.get(name, name) for name in names)) or None
+    return _AND.join(dict.fromkeys(_PARTS.get(name, name) for name in names)) or None
 
 
 def _governors(cpus: Path) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 Cores are those of the board or phone named beside each.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from mbv3c.precision import FP16, FP32, INT8
 from mbv3c.targets.library.target import NATIVE, LibraryTarget, library_table
@@ -22,6 +23,9 @@ class CpuTarget(LibraryTarget):
 
     emulated_as: str = ""
     isa: str = ""
+
+    def on_cores(self, cores: int) -> Self:
+        return self if cores >= self.cores else replace(self, cores=cores)
 
 
 _LINUX = "aarch64-linux-gnu"

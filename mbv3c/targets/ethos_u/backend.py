@@ -37,6 +37,7 @@ from mbv3c.targets.ethos_u.manifest import NpuManifest, manifest_of, options_of
 from mbv3c.targets.ethos_u.memories import VELA_INI, read_vela_config, with_config
 from mbv3c.targets.ethos_u.tuning.choose import VelaChoices
 from mbv3c.targets.ethos_u.tuning.estimates import context_of, estimates_for, status_lines
+from mbv3c.tuning.choices import looked_in
 from mbv3c.tuning.request import TuneRequest, Tuning, TuningDatabase
 
 
@@ -86,6 +87,8 @@ class EthosUBackend(Backend):
         return replace(super().job_of(bundle), target=self.device_of(bundle), options=options)
 
     def choices(self, target: Target, roots: Sequence[Path], progress: Progress) -> Choices:
+        if roots:
+            progress(looked_in(roots, [target.name]))
         return VelaChoices(tuple(roots))
 
     def on_device(self, job: Job) -> OnDevice:

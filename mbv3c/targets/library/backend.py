@@ -43,7 +43,7 @@ from mbv3c.targets.library.manifest import (
 )
 from mbv3c.targets.library.target import LibraryTarget, resolve
 from mbv3c.targets.library.verifying import Builder, LibraryStages
-from mbv3c.tuning.choices import tuned_kernels, warnings_of
+from mbv3c.tuning.choices import from_elsewhere, tuned_kernels, warnings_of
 from mbv3c.tuning.contest import TunableKernels
 from mbv3c.tuning.meters import NetworkMeter
 
@@ -210,6 +210,8 @@ class LibraryBackend(Backend):
         lowered = lower_library(self, prepared.graph, job, prepared.reports)
         for text in dict.fromkeys(warnings_of(lowered.plan)):
             progress(f"warning: {text}")
+        for text in from_elsewhere(lowered.plan, job.choices):
+            progress(text)
         return lowered
 
     def check_shapes(self, target: Target, count: int) -> None:

@@ -27,13 +27,21 @@ from mbv3c.targets.library.contest_jobs import holder
 from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.targets.library.target import LibraryTarget, resolve
 from mbv3c.targets.wing import Wing
-from mbv3c.tuning.choices import MeasuredChoices, MeasuredOn, measured, recorded, shipped
+from mbv3c.tuning.choices import (
+    MeasuredChoices,
+    MeasuredOn,
+    looked_in,
+    measured,
+    recorded,
+    shipped,
+)
 from mbv3c.tuning.database import Context, Database, Record, folder_for
 from mbv3c.tuning.device_meter import one_at_a_time, opened
 from mbv3c.tuning.meters import CountingMeter, NetworkMeter
+from mbv3c.tuning.pace import Budget
 from mbv3c.tuning.request import TuneRequest, TuningDatabase
 from mbv3c.tuning.session import Tunable, TunedNetwork, status_lines, tune_network
-from mbv3c.tuning.tuner import Budget, Event
+from mbv3c.tuning.tuner import Event
 
 if TYPE_CHECKING:
     from mbv3c.targets.library.backend import LibraryBackend
@@ -176,10 +184,11 @@ def measured_choices(
         return NO_CHOICES
     assert isinstance(target, LibraryTarget)
     known = best_known(backend, target, roots)
+    portable = backend.portable(target)
+    wider = [measured_on(backend, portable[0]).device] if portable is not None else []
+    progress(looked_in(roots, [measured_on(backend, target).device, *wider]))
     for warning in known.warnings:
         progress(f"warning: {warning}")
-    for note in known.notes:
-        progress(note)
     return known
 
 
@@ -253,6 +262,10 @@ def tune(
         ToolError: the emulator has not been fetched, or there is no OpenCL device.
         Mbv3cError: as `tune_network` says.
     """
+    trials = request.trials
+    if trials is None and request.seconds is None:
+        trials = _TRIALS
+    budget = Budget(trials, request.seconds, request.patience)
     target = resolve(target_of(job))
     tell_step = lambda text: report({"event": "step", "text": text})  # noqa: E731
     prepared = prepare(model, job, tell_step, backend.on_device(job))
@@ -271,10 +284,6 @@ def tune(
             return meter.estimate(lower(NO_CHOICES), database)
         kernels = backend.kernels(target)
         network = Tunable(kernels, lower, known)
-        trials = request.trials
-        if trials is None and request.seconds is None:
-            trials = _TRIALS
-        budget = Budget(trials, request.seconds, request.patience)
         with holder(target, kernels, meter, request, tell) as elsewhere:
             return tune_network(network, database, meter, budget, request.seed, tell, elsewhere)
 

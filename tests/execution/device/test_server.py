@@ -31,7 +31,7 @@ from mbv3c.execution.device.runner import RpcRunner
 from mbv3c.execution.device.server import ServeOptions, serve
 from mbv3c.execution.device.session import DESCRIBE
 from mbv3c.execution.device.tracker import receive
-from tests.command_line import mbv3c, mbv3c_process
+from tests.command_line import document, mbv3c, mbv3c_process
 from tests.execution.device.serving import HOST, Served, served, wait_for
 
 CALL = """
@@ -104,6 +104,13 @@ def test_session_says_what_the_machine_is(device: Served) -> None:
     assert device.document["machine"]["cores"] == len(os.sched_getaffinity(0))
     assert device.document["machine"]["opencl_missing"] == "no OpenCL driver is installed"
     assert device.document["pid"] == device.process.pid
+
+
+def test_probe_says_what_a_device_is(device: Served) -> None:
+    found = document(mbv3c("device", "probe", device.address, "--json"))
+    assert found["machine"]["name"] == device.document["machine"]["name"]
+    assert found["boards"] == []
+    assert mbv3c("device", "probe", "board:port").returncode == 2
 
 
 def test_session_has_what_tuning_needs(device: Served) -> None:

@@ -36,9 +36,10 @@ from mbv3c.targets.library.target import resolve
 from mbv3c.tuning.contest import write_contest
 from mbv3c.tuning.database import Database, Task, key_of, tasks_of
 from mbv3c.tuning.meters import CountingMeter, LocalMeter, same
+from mbv3c.tuning.pace import Budget
 from mbv3c.tuning.request import TuneRequest
 from mbv3c.tuning.session import TunedNetwork
-from mbv3c.tuning.tuner import Budget, Tuner
+from mbv3c.tuning.tuner import Tuner
 
 HOST = resolve(find_target("host_cpu"))
 A76 = find_target("arm_cpu:cortex-a76")

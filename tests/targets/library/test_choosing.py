@@ -2,16 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mbv3c.lowering.plan import GlobalPool
+from mbv3c.lowering.plan import TUNED, GlobalPool
 from mbv3c.targets.cpu import isa
 from mbv3c.targets.cpu.backend import BACKEND
 from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, CpuTarget
 from mbv3c.targets.cpu.isa import ISAS
 from mbv3c.targets.library.building import best_known, measured_on
-from mbv3c.tuning.choices import MeasuredChoices
+from mbv3c.tuning.choices import OWN, MeasuredChoices, from_elsewhere, looked_in, shipped
 from mbv3c.tuning.database import Database, Record, folder_for, key_of
 
 HOST = HOST_CPU
@@ -57,7 +58,7 @@ def test_this_very_core_wins_kernel_by_kernel(tmp_path: Path) -> None:
     assert found.find("global_pool", OTHER) == {"vectors": 4}
     assert found.find("global_pool", THIRD) is None
     assert found.near("global_pool", THIRD) is None
-    assert _noted(found.notes, "another processor with AVX-512")
+    assert _from(found, "another processor with AVX-512", OTHER, POOL)
     assert not found.warnings
 
 
@@ -69,15 +70,20 @@ def test_nothing_is_said_where_nothing_comes_from_elsewhere(tmp_path: Path) -> N
     found = measured(HOST, [tmp_path])
     assert found.find("global_pool", POOL) == {"vectors": 2}
     assert found.find("global_pool", OTHER) is None  # of fewer instructions than there are
-    assert not found.notes
+    assert found.elsewhere[0] == frozenset()
 
 
-def _noted(notes: list[str], processor: str) -> bool:
-    """Say whether one kernel of another processor is noted."""
-    return notes == [
-        f"tuning that was not done on this processor is taken from {processor}: 1 kernel is "
-        "known there, of all networks"
-    ]
+def _from(found: MeasuredChoices, processor: str, known: GlobalPool, unknown: GlobalPool) -> bool:
+    """Say whether one kernel is another processor's, and which networks are told of it."""
+    keys, name = found.elsewhere
+    assert len(keys) == 1
+    step = SimpleNamespace(origin=TUNED, kind="global_pool", shape=known)
+    other = SimpleNamespace(origin=TUNED, kind="global_pool", shape=unknown)
+    plans = [SimpleNamespace(steps=steps) for steps in ([step, step], [step], [other], [])]
+    twice, once, *none = (from_elsewhere(plan, found) for plan in plans)  # type: ignore[arg-type]
+    assert once == [f"1 kernel of this network is as tuned on {processor}, not on this one"]
+    assert twice == [f"2 kernels of this network are as tuned on {processor}, not on this one"]
+    return name == processor and none == [[], []]
 
 
 def test_a_processor_without_avx512_takes_avx2(
@@ -88,7 +94,7 @@ def test_a_processor_without_avx512_takes_avx2(
     keep(tmp_path, AVX2, POOL, 2)
     found = measured(HOST, [tmp_path])
     assert found.find("global_pool", POOL) == {"vectors": 2}
-    assert _noted(found.notes, "another processor with AVX2")
+    assert _from(found, "another processor with AVX2", POOL, OTHER)
 
 
 @pytest.mark.usefixtures("processor")
@@ -97,7 +103,7 @@ def test_a_portable_target_takes_its_own_only(tmp_path: Path) -> None:
     assert measured(AVX512, [tmp_path]).find("global_pool", POOL) is None
     keep(tmp_path, AVX512, POOL, 4)
     assert measured(AVX512, [tmp_path]).find("global_pool", POOL) == {"vectors": 4}
-    assert not measured(AVX512, [tmp_path]).notes
+    assert measured(AVX512, [tmp_path]).elsewhere[0] == frozenset()
 
 
 @pytest.mark.usefixtures("processor")
@@ -107,7 +113,7 @@ def test_a_stale_database_of_another_processor_is_named(tmp_path: Path) -> None:
     Database(folder).open(replace(origin, kernels=0).context("us"), {})
     found = measured(HOST, [tmp_path])
     assert [str(folder) in one for one in found.warnings] == [True]
-    assert not found.notes
+    assert found.elsewhere[0] == frozenset()
 
 
 def test_own_measurements_come_before_those_that_are_shipped(tmp_path: Path) -> None:
@@ -120,3 +126,18 @@ def test_own_measurements_come_before_those_that_are_shipped(tmp_path: Path) -> 
     assert found.find("global_pool", POOL) == {"vectors": 2}
     assert found.find("global_pool", OTHER) == {"vectors": 4}
     assert found.find("global_pool", THIRD) is None
+
+
+def test_it_is_said_where_tuning_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    roots, a76 = (OWN, shipped()), ["arm_cpu:cortex-a76"]
+    own = "tuning is taken from tune_logs/arm_cpu/cortex-a76 of this folder"
+    assert looked_in(roots, a76) == f"{own} (not there), then what comes with mbv3c"
+    (tmp_path / "tune_logs/arm_cpu/cortex-a76").mkdir(parents=True)
+    assert looked_in(roots, a76) == f"{own}, then what comes with mbv3c"
+    assert looked_in(roots, ["npu:ethos-u55-128"]).endswith(
+        "ethos-u55-128 of this folder (not there)"
+    )
+    assert looked_in((tmp_path,), a76).endswith(f"{tmp_path}/arm_cpu/cortex-a76 (not there)")

@@ -26,8 +26,9 @@ from mbv3c.tuning import tuner as tuning
 from mbv3c.tuning.database import RECORDS, Database, Task, tasks_of
 from mbv3c.tuning.holding import ContestFailedError, Wanted
 from mbv3c.tuning.meters import CountingMeter
+from mbv3c.tuning.pace import Budget
 from mbv3c.tuning.request import TuneRequest
-from mbv3c.tuning.tuner import Budget, SearchResult, Tuner
+from mbv3c.tuning.tuner import SearchResult, Tuner
 from tests.jobs.at_once import HereAtOnce
 
 A76 = find_target("arm_cpu:cortex-a76")
