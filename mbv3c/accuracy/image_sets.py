@@ -9,15 +9,16 @@ import hashlib
 import io
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mbv3c.door.files import Refused, plain_file
 from mbv3c.errors import UsageError
+from mbv3c.quantization.files_below import files_below, listing
 
 _MOST_LABELS = 1 << 30  # bytes
-_MOST_AGAIN, _DEEPEST = 1_000, 100  # folders that links lead to again; folders in each other
 NO_LABELS = Path("none")  # in place of a file of labels
 
 _SHOWN = 5
@@ -140,7 +141,7 @@ def _all_images(
     """Return a function that reads all images, and `labels` and `labelled` of `ImageSet`."""
 
     def unlabelled() -> Iterator[Image]:
-        return (Image(file, folder / file, None) for file in _files(folder, suffixes))
+        return (Image(file, folder / file, None) for file in files_below(folder, suffixes))
 
     if labels == NO_LABELS:
         return unlabelled, "none, as --labels none says", False
@@ -158,7 +159,7 @@ def _all_images(
 
     def labelled() -> Iterator[Image]:
         for name in folders:
-            for file in _files(folder / name, suffixes):
+            for file in files_below(folder / name, suffixes):
                 yield Image(f"{name}/{file}", folder / name / file, indices[name])
 
     return labelled, f"the folders, {how}", True
@@ -166,67 +167,9 @@ def _all_images(
 
 def _top(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], str]:
     """Return the names of the folders in a folder, and the name of an image beside them, or ""."""
-    names, folders = _listing(folder, suffixes)
+    names, folders = listing(folder, suffixes)
     loose = next((name for name in names if name not in folders), "")
     return sorted(folders), loose
-
-
-def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Yield the images in a folder and below it, in the order of the names in each folder."""
-    yield from _Walk(folder, suffixes).files(folder, ())
-
-
-class _Walk:
-    """A walk through a folder, in which links may lead to a folder again, but not without end."""
-
-    def __init__(self, top: Path, suffixes: tuple[str, ...]) -> None:
-        self._top, self._suffixes = top, suffixes
-        self._seen, self._again = set[tuple[int, int]](), 0
-
-    def files(self, folder: Path, within: tuple[tuple[int, int], ...]) -> Iterator[str]:
-        status = folder.stat()
-        here = (status.st_dev, status.st_ino)
-        if here in within:  # a link that leads back
-            return
-        if here in self._seen:
-            self._again += 1
-        self._seen.add(here)
-        if self._again > _MOST_AGAIN or len(within) > _DEEPEST:
-            raise UsageError(
-                f"the folders in {self._top} link to each other, or are nested deeper than "
-                f"{_DEEPEST}: more than {_MOST_AGAIN:,} are there again; name one without such "
-                "links"
-            )
-        names, folders = _listing(folder, self._suffixes)
-        for name in names:
-            if name not in folders:
-                yield name
-                continue
-            for file in self.files(folder / name, (*within, here)):
-                yield f"{name}/{file}"
-
-
-def _listing(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], set[str]]:
-    """Return the names of images and folders in a folder, sorted, and which are folders.
-
-    A folder whose name ends like an image's is taken for an image, and found broken.
-    """
-    names, folders = [], set()
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.name.lower().endswith(suffixes):
-                    names.append(entry.name)
-                elif entry.is_dir():
-                    names.append(entry.name)
-                    folders.add(entry.name)
-    except OSError as error:
-        raise UsageError(
-            f"cannot list the folder {folder}: {error.strerror}; see to its permissions"
-        ) from error
-    return sorted(names), folders
 
 
 def class_indices(names: Sequence[str], classes: Classes, what: str) -> tuple[dict[str, int], str]:
@@ -243,7 +186,7 @@ def class_indices(names: Sequence[str], classes: Classes, what: str) -> tuple[di
     all_numbers = len(numbers) == len(names)
     if all_numbers and len(set(numbers.values())) == len(names) and max(numbers.values()) < count:
         return numbers, f"whose names are the {count} classes' indices, from 0"
-    if known is not None and set(names) <= set(known):
+    if known is not None and set(names) <= _single(known):
         return {name: known.index(name) for name in names}, "whose names the model's metadata have"
     ordered = sorted(names)
     same_order = not all_numbers or sorted(names, key=lambda name: numbers[name]) == ordered
@@ -253,10 +196,15 @@ def class_indices(names: Sequence[str], classes: Classes, what: str) -> tuple[di
     raise UsageError(_impossible(names, classes, what))
 
 
+def _single(names: Sequence[str]) -> set[str]:
+    """Return the names that one class alone has."""
+    return {name for name, count in Counter(names).items() if count == 1}
+
+
 def _impossible(names: Sequence[str], classes: Classes, what: str) -> str:
     """Say why names are no classes, and how to name classes."""
     count, known = classes.count, classes.names
-    strange = sorted(set(names) - set(known)) if known is not None else sorted(names)
+    strange = sorted(set(names) - _single(known)) if known is not None else sorted(names)
     shown = ", ".join(strange[:_SHOWN]) + (", ..." if len(strange) > _SHOWN else "")
     rules = [
         f"there may be exactly {count}, which in the order of their names are the classes",

@@ -20,12 +20,12 @@ from mbv3c.accuracy.journal import Journal, open_journal
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED, Tally, differs
 from mbv3c.atomic import check_place, new_file
 from mbv3c.bundle import Bundle, read_bundled
-from mbv3c.ends.ends import CLASSES, ends_of
+from mbv3c.ends.ends import ends_of
 from mbv3c.errors import Mbv3cError, UsageError
 from mbv3c.execution.cache import cache_root
 from mbv3c.execution.runners import Runnable, Stream, open_stream
 from mbv3c.graphs.load import dtype_of, model_input
-from mbv3c.graphs.outputs import class_axes, class_names
+from mbv3c.graphs.outputs import CLASSES, class_axes, class_names
 from mbv3c.manifest import MANIFEST
 from mbv3c.parity.inputs import in_type
 from mbv3c.parity.reference import session

@@ -29,7 +29,7 @@ def prepared(steps: Mapping[str, Any]) -> str:
     size, shown, origin = f"{steps['height']}x{steps['width']}", steps["shown"], steps["from"]
     scaled = f"stretched to {size}" if shown is None else f"middle {shown:.4g} of it to {size}"
     mean, std = (" ".join(f"{value:g}" for value in steps[key]) for key in ("mean", "std"))
-    times = "" if steps["scale"] == TO_ONE else f"pixels times {steps['scale']:g} (--scale), "
+    times = "" if steps["scale"] == TO_ONE else f"pixels times {steps['scale']:g} ({origin['scale']}), "
     bgr = f", BGR ({origin.get('channels', '--bgr')})" if steps["channels"] == "BGR" else ""
     return (
         f"{scaled} ({origin['shown']}), {times}mean {mean} ({origin['mean']}), std {std} "

@@ -14,17 +14,17 @@ from mbv3c.graphs.load import input_shapes_of
 from mbv3c.parity.own_inputs import OwnInputs
 from mbv3c.quantization.calibration import (
     Shapes,
-    calibration_files,
     inputs_taken,
     is_elsewhere,
     named_arrays,
     samples,
 )
+from mbv3c.quantization.calibration_files import EVERY, find_files
 from mbv3c.quantization.images import (
     AS_THE_MODEL_SAYS,
     IMAGES,
     Overrides,
-    origins,
+    described,
     preprocessing,
 )
 
@@ -54,7 +54,7 @@ class InputsRequest:
 def read_inputs(
     model: onnx.ModelProto, wanted: InputsRequest, shapes: Sequence[Shapes] = ()
 ) -> OwnInputs:
-    """Read the inputs of a model, in the order of the files' names.
+    """Read the inputs of a model, in the order of `find_files`.
 
     Arrays of others of its `shapes`, if it was compiled for several, are left out.
 
@@ -68,7 +68,7 @@ def read_inputs(
     most = MOST if wanted.limit is None else wanted.limit
     if most < 1:
         raise UsageError(f"--limit {most} leaves no input; take 1 at least")
-    files = calibration_files(wanted.path)
+    files = find_files(wanted.path, EVERY).files
     taken, processing = inputs_taken(model, shapes), None
     every: Iterator[tuple[str, Feed]]
     if len(taken) > 1:
@@ -86,9 +86,7 @@ def read_inputs(
     count = f"{len(inputs)} input{'s' * (len(inputs) > 1)}"
     count = f"the first {count}" if len(inputs) == most else count
     how = "" if processing is None else f"; images: {processing}"
-    document = None
-    if processing is not None:
-        document = {**processing.to_json(), "from": origins(model, wanted.preparing)}
+    document = None if processing is None else described(model, wanted.preparing)
     names, feeds = zip(*inputs, strict=True)
     return OwnInputs(f"{count} of {wanted.path}{how}", names, list(feeds), document)
 
