@@ -10,8 +10,8 @@ import io
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mbv3c.door.files import Refused, plain_file
@@ -51,6 +51,8 @@ class ImageSet:
         chosen: number of images to take.
         seed: seed of the choice; None if all images are taken.
         fingerprint: hash over names, classes, sizes and times of all images.
+        identity: hash over names and classes of all images, and which are chosen.
+        names: names of the classes, where folders or labels have them all; None otherwise.
         read: function that reads the chosen images, in an order that never changes.
     """
 
@@ -62,6 +64,8 @@ class ImageSet:
     seed: int | None
     fingerprint: str
     read: Callable[[], Iterator[Image]]
+    identity: str = ""
+    names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,25 +109,29 @@ def open_images(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit} is too few; take 1 or more")
-    if not folder.is_dir():
-        raise UsageError(f"no such folder: {folder}; name one with images")
-    read_all, origin, labelled = _all_images(folder, classes, tuple(suffixes), labels)
-    digest, total = hashlib.sha256(), 0
-    for image in read_all():
+    found = find_images(folder, classes, suffixes, labels)
+    digest, identity, total = hashlib.sha256(), hashlib.sha256(), 0
+    for image in found.read():
         digest.update(_identity(image))
+        identity.update(os.fsencode(f"{image.file}\0{image.label}\n"))
         total += 1
     if not total:
         raise UsageError(
             f"{folder} holds no images ({', '.join(suffixes)}); put some there, or name another"
         )
+    made = ImageSet(
+        *(folder, found.origin, found.labelled, total, total, None, digest.hexdigest()),
+        *(found.read, identity.hexdigest(), found.names),
+    )
     if limit is None or limit >= total:
-        return ImageSet(folder, origin, labelled, total, total, None, digest.hexdigest(), read_all)
+        return made
     chosen = frozenset(random.Random(seed).sample(range(total), limit))  # noqa: S311
+    identity.update(f"{limit} {seed}".encode())
 
     def read() -> Iterator[Image]:
-        return (image for index, image in enumerate(read_all()) if index in chosen)
+        return (image for index, image in enumerate(found.read()) if index in chosen)
 
-    return ImageSet(folder, origin, labelled, total, limit, seed, digest.hexdigest(), read)
+    return replace(made, chosen=limit, seed=seed, read=read, identity=identity.hexdigest())
 
 
 def _identity(image: Image) -> bytes:
@@ -135,21 +143,47 @@ def _identity(image: Image) -> bytes:
     return os.fsencode(f"{image.file}\0{image.label}\0{state}\n")
 
 
-def _all_images(
-    folder: Path, classes: Classes, suffixes: tuple[str, ...], labels: Path | None
-) -> tuple[Callable[[], Iterator[Image]], str, bool]:
-    """Return a function that reads all images, and `labels` and `labelled` of `ImageSet`."""
+@dataclass(frozen=True)
+class FoundImages:
+    """Where images and their classes are, of which none was looked at.
+
+    Attributes:
+        read: function that reads all images, in an order that never changes.
+        origin: origin of their classes, in words.
+        labelled: whether their classes are known.
+        names: as `ImageSet.names`.
+    """
+
+    read: Callable[[], Iterator[Image]]
+    origin: str
+    labelled: bool
+    names: tuple[str, ...] | None = None
+
+
+def find_images(
+    folder: Path, classes: Classes, suffixes: Sequence[str], labels: Path | None
+) -> FoundImages:
+    """Find out which classes the images of a folder have, as `open_images` does.
+
+    Raises:
+        UsageError: there is no such folder, or the images' classes are not those of the model.
+    """
+    suffixes = tuple(suffixes)
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}; name one with images")
 
     def unlabelled() -> Iterator[Image]:
         return (Image(file, folder / file, None) for file in files_below(folder, suffixes))
 
     if labels == NO_LABELS:
-        return unlabelled, "none, as --labels none says", False
+        return FoundImages(unlabelled, "none, as --labels none says", False)
     if labels is not None:
         return _from_csv(folder, classes, labels)
     folders, loose = _top(folder, suffixes)
     if not folders:
-        return unlabelled, "none: there are no folders of classes, and no --labels", False
+        return FoundImages(
+            unlabelled, "none: there are no folders of classes, and no --labels", False
+        )
     if loose:
         raise UsageError(
             f"{folder} holds images ({loose}) beside folders ({folders[0]}): move the images into "
@@ -162,7 +196,14 @@ def _all_images(
             for file in files_below(folder / name, suffixes):
                 yield Image(f"{name}/{file}", folder / name / file, indices[name])
 
-    return labelled, f"the folders, {how}", True
+    return FoundImages(labelled, f"the folders, {how}", True, _names_by(indices, classes))
+
+
+def _names_by(indices: Mapping[str, int], classes: Classes) -> tuple[str, ...] | None:
+    """Return the names of all classes in their order, where those given are names of all."""
+    if len(indices) != classes.count or all(name.isdecimal() for name in indices):
+        return None
+    return tuple(sorted(indices, key=lambda name: indices[name]))
 
 
 def _top(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], str]:
@@ -220,16 +261,14 @@ def _impossible(names: Sequence[str], classes: Classes, what: str) -> str:
     )
 
 
-def _from_csv(
-    folder: Path, classes: Classes, labels: Path
-) -> tuple[Callable[[], Iterator[Image]], str, bool]:
+def _from_csv(folder: Path, classes: Classes, labels: Path) -> FoundImages:
     """Read a file of labels once for the names of classes, and again for the images each time."""
     indices, how = class_indices(labels_in(labels), classes, f"the labels in {labels}")
 
     def read_all() -> Iterator[Image]:
         return (Image(file, folder / file, indices[label]) for file, label in _rows(labels))
 
-    return read_all, f"{labels}, {how}", True
+    return FoundImages(read_all, f"{labels}, {how}", True, _names_by(indices, classes))
 
 
 def labels_in(labels: Path) -> list[str]:

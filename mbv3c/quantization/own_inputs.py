@@ -11,6 +11,7 @@ import onnx
 from mbv3c.errors import UsageError
 from mbv3c.feeds import Array, Feed, shape_text
 from mbv3c.graphs.load import input_shapes_of
+from mbv3c.parity.inputs import in_type
 from mbv3c.parity.own_inputs import OwnInputs
 from mbv3c.quantization.calibration import (
     Shapes,
@@ -19,17 +20,41 @@ from mbv3c.quantization.calibration import (
     named_arrays,
     samples,
 )
-from mbv3c.quantization.calibration_files import EVERY, find_files
+from mbv3c.quantization.calibration_files import ARRAYS, EVERY, find_files
 from mbv3c.quantization.images import (
     AS_THE_MODEL_SAYS,
     IMAGES,
     Overrides,
     described,
     preprocessing,
+    read_image,
 )
 
 # All inputs and outputs of a check are in memory at once, and an emulator takes seconds for each.
 MOST = 100
+_HEAD, _OF_ARRAYS = 6, (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
+
+
+def is_picture(path: Path) -> bool:
+    """Say whether a file is to be read as an image: whatever holds no arrays."""
+    if path.suffix.lower() in ARRAYS or not path.is_file():
+        return path.suffix.lower() in IMAGES
+    with path.open("rb") as file:
+        return not file.read(_HEAD).startswith(_OF_ARRAYS)
+
+
+def picture_input(model: onnx.ModelProto, path: Path, preparing: Overrides) -> Feed:
+    """Read an image as the input of a model, of which it fills the batch.
+
+    Raises:
+        UsageError: the input is no image of three channels.
+        CalibrationError: the image is broken, or the model has several inputs.
+    """
+    taken, *others = inputs_taken(model)
+    if others:
+        return named_arrays(path, [taken, *others])
+    x = read_image(path, preprocessing(model, taken.shape, preparing))
+    return np.stack([in_type(x, taken.dtype)] * taken.shape[0])
 
 
 class NoInputsError(UsageError):
