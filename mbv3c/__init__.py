@@ -37,6 +37,7 @@ __all__ = [
     "Place",
     "Precision",
     "QuantizeOptions",
+    "Sampling",
     "SearchPlan",
     "SearchSpec",
     "Space",

@@ -4,7 +4,7 @@ A model is an `onnx.ModelProto`, or the path of an ONNX file. A job is a `JobSpe
 name of a target.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from mbv3c.finding import (
 from mbv3c.graphs.builder import build_model
 from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.graphs.load import load_model
+from mbv3c.graphs.outputs import with_class_names
 from mbv3c.graphs.spec import completed
 from mbv3c.inference import Ran
 from mbv3c.job import Job
@@ -46,7 +47,8 @@ from mbv3c.parity.rewriting import OptimizedStep
 from mbv3c.precision import Precision, find_precision
 from mbv3c.progress import Progress
 from mbv3c.quantization.calibration import inputs_from
-from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides
+from mbv3c.quantization.calibration_files import WITHOUT_LIMIT, Sampling
+from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides, with_preparing
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.own_inputs import InputsRequest
 from mbv3c.quantization.quantize import quantize as quantized_model
@@ -80,6 +82,7 @@ __all__ = [
     "Place",
     "Precision",
     "QuantizeOptions",
+    "Sampling",
     "SearchPlan",
     "SearchSpec",
     "Space",
@@ -116,11 +119,19 @@ def _silent(step: str) -> None:
     """Tell nobody what is being done."""
 
 
-def build(*, weights: str | Path | None = None, **spec: Any) -> onnx.ModelProto:
+def build(
+    *,
+    weights: str | Path | None = None,
+    preparing: Overrides = AS_THE_MODEL_SAYS,
+    labels: Sequence[str] = (),
+    **spec: Any,
+) -> onnx.ModelProto:
     """Build a MobileNetV3 or a relative.
 
     Args:
         weights: a file with trained weights; None for seeded ones.
+        preparing: what the model says of how its images are prepared.
+        labels: the names of its classes, in their order.
         spec: fields of `mbv3c.graphs.spec.ModelSpec`, such as `variant`, `width`, `resolution`,
             `classes`, `head`, `network` and `seed`; classes and resolution follow the head.
             `architecture` is a file with the layers of a network of one's own.
@@ -128,7 +139,8 @@ def build(*, weights: str | Path | None = None, **spec: Any) -> onnx.ModelProto:
     Raises:
         UsageError: the fields do not go together, or a file is no architecture.
     """
-    return build_model(completed(spec), Path(weights) if weights else None)
+    built = build_model(completed(spec), Path(weights) if weights else None)
+    return with_class_names(with_preparing(built, preparing), labels)
 
 
 def optimize(
@@ -154,6 +166,8 @@ def quantize(
     options: QuantizeOptions | None = None,
     rank_layers: bool = True,
     preparing: Overrides = AS_THE_MODEL_SAYS,
+    labels: Sequence[str] = (),
+    sampling: Sampling = WITHOUT_LIMIT,
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
     """Return a model in int8 with QDQ pairs, and what that costs and where.
 
@@ -163,16 +177,18 @@ def quantize(
         random_inputs: the number of random inputs to take instead.
         options: how to quantize.
         rank_layers: whether to measure every layer by itself, which takes longest.
-        preparing: how images are prepared.
+        preparing: how images are prepared, which becomes part of the model.
+        labels: the names of the classes, which become part of the model.
+        sampling: how many of the files of `calibration` are taken.
 
     Raises:
         UsageError: there is no source of inputs, or there are two.
         CalibrationError: an input is broken.
         ModelError: the model cannot be quantized.
     """
-    loaded = _loaded(model)
+    loaded = with_class_names(with_preparing(_loaded(model), preparing), labels)
     folder = Path(calibration) if calibration is not None else None
-    source = inputs_from(loaded, folder, random_inputs, None, preparing)
+    source = inputs_from(loaded, folder, random_inputs, None, sampling=sampling)
     return quantized_model(loaded, source, options, rank_layers=rank_layers)
 
 

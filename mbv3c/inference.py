@@ -20,10 +20,12 @@ from mbv3c.feeds import Feed, arrays_of, as_feed, native, save_array, shape_text
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weights.files import write_npz
 from mbv3c.manifest import TensorRecord
-from mbv3c.quantization.images import AS_THE_MODEL_SAYS, IMAGES, Overrides
-from mbv3c.quantization.own_inputs import InputsRequest, read_inputs
+from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides
+from mbv3c.quantization.own_inputs import is_picture, picture_input
 from mbv3c.targets import backend_for, open_bundle
 from mbv3c.trust import MADE_HERE, Trust
+
+_COLOURS = 3
 
 
 @dataclass(frozen=True)
@@ -105,23 +107,40 @@ def run_bundle(
             f"the bundle gives several arrays ({', '.join(named)}) and {output.path.name} is no "
             ".npz file; name one that ends in .npz"
         )
-    if isinstance(x, Path) and x.suffix.lower() in IMAGES:
-        x = read_inputs(read_bundled(bundle.model), InputsRequest(x, preparing)).feeds[0]
+    if isinstance(x, Path) and is_picture(x):
+        x = picture_input(read_bundled(bundle.model), x, preparing)
     given = _checked_input(x, bundle.manifest.accepted)
     backend = backend_for(bundle)
     with backend.open(bundle, lambda step: None, place=place, stand_in=False) as opened:
         (outputs,) = opened.runner.run(opened.folder, [given])
     arrays: dict[str, NDArray[Any]] = dict(zip(names, outputs, strict=True))
     if detector is not None:
-        boxes, scores = (arrays[name] for name in detector)
-        height, width = arrays_of(given)[0].shape[2:]
-        arrays = detect(boxes, scores, height, width, thresholds or Thresholds())
+        arrays = detections(arrays, detector, arrays_of(given)[0].shape, thresholds)
     if output is not None and (len(named) > 1 or output.is_archive):
         write_npz(output.path, arrays)
     elif output is not None:
         save_array(output.path, outputs[0])
     asked = ends_of(bundle.manifest.model.metadata)
     return Ran(arrays, opened.ran_on, best_classes(asked, outputs))
+
+
+def detections(
+    arrays: Mapping[str, NDArray[Any]],
+    detector: tuple[str, str],
+    shape: Sequence[int],
+    thresholds: Thresholds | None,
+) -> dict[str, NDArray[Any]]:
+    """Return what a detector's raw outputs have found, as `detect` does.
+
+    Args:
+        arrays: the outputs by name.
+        detector: the names of the boxes and of the scores.
+        shape: shape of the input, N, C, H, W or N, H, W, C.
+        thresholds: what is reported; None for the usual.
+    """
+    boxes, scores = (arrays[name] for name in detector)
+    height, width = shape[1:3] if shape[3] == _COLOURS != shape[1] else shape[2:]
+    return detect(boxes, scores, height, width, thresholds or Thresholds())
 
 
 def figures_of(array: NDArray[Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.lowering.plan import NO_CHOICES, Choices
 from mbv3c.precision import FP32, Precision
 from mbv3c.quantization.calibration import Calibration
+from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides
 from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.target import Target
 
@@ -25,6 +26,7 @@ class Job:
         options: the backend's own options, in the backend's own type.
         shapes: the shapes of the inputs for which to compile; empty for those that the model has.
         ends: the inputs and outputs that the model is given; the default leaves them.
+        preparing: what the model's metadata shall say of its images; the default leaves them.
     """
 
     target: Target
@@ -36,3 +38,4 @@ class Job:
     options: object = None
     shapes: tuple[InputShape, ...] = ()
     ends: Ends = NO_ENDS
+    preparing: Overrides = AS_THE_MODEL_SAYS

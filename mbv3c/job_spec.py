@@ -17,8 +17,9 @@ from mbv3c.precision import Precision, find_precision
 from mbv3c.prepare import at_shapes
 from mbv3c.progress import Progress
 from mbv3c.quantization import options as quantizing
-from mbv3c.quantization.calibration import calibration_files, folder_inputs
-from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides
+from mbv3c.quantization.calibration import folder_inputs
+from mbv3c.quantization.calibration_files import WITHOUT_LIMIT, Sampling, find_files
+from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides, with_preparing
 from mbv3c.targets import backend_of, find_target, read_options
 from mbv3c.tuning.choices import OWN, shipped
 
@@ -39,10 +40,11 @@ class JobSpec:
             and those that are shipped.
         options: the options of the backends, by name.
         explain: whether to find out what other choices would cost.
-        preparing: how images of `calibration` are prepared.
+        preparing: how images are prepared, which becomes part of the model.
         shapes: the shapes of the inputs for which to compile, each as `load_model` takes it; empty
             for those that the model has.
         ends: the inputs and outputs that the model is given; the default leaves them.
+        sampling: how many of the files of `calibration` are taken.
     """
 
     target: str
@@ -55,6 +57,7 @@ class JobSpec:
     preparing: Overrides = AS_THE_MODEL_SAYS
     shapes: Sequence[InputShape] = ()
     ends: Ends = NO_ENDS
+    sampling: Sampling = WITHOUT_LIMIT
 
     def job(self, progress: Progress = lambda step: None) -> Job:
         """Return the job, but for its calibration, which needs the model.
@@ -82,13 +85,13 @@ class JobSpec:
         elif self.keep_float is not None:
             names = tuple(filter(None, self.keep_float.split(",")))
         if self.calibration is not None:
-            calibration_files(self.calibration)
+            find_files(self.calibration, self.sampling)
         choices = backend.choices(target, self._roots(), progress)
         shapes = tuple(self.shapes)
         if self.ends.frame is not None:
             check_frame(self.ends.frame)
         job = Job(target, precision, names, choices, None, quantize, options, shapes)
-        return replace(job, ends=self.ends)
+        return replace(job, ends=self.ends, preparing=self.preparing)
 
     def calibrated(self, job: Job, model: onnx.ModelProto) -> Job:
         """Return a job with the inputs that a model is calibrated on.
@@ -98,17 +101,18 @@ class JobSpec:
         """
         if self.calibration is None:
             return job
+        model = with_preparing(model, self.preparing)
         models = at_shapes(model, job.shapes) if job.shapes else [model]
         first, *others = (with_ends(each, job.ends) for each in models)
         shapes = [input_shapes_of(each) for each in (first, *others)] if job.shapes else []
-        calibration = folder_inputs(first, self.calibration, self.preparing, shapes)
+        calibration = folder_inputs(first, self.calibration, shapes=shapes, sampling=self.sampling)
         return replace(job, calibration=calibration)
 
     def _check_words(self, precision: Precision) -> None:
         if not precision.quantized and self.calibration is not None:
             raise UsageError("--calibration is for --precision int8")
-        if self.calibration is None and self.preparing != AS_THE_MODEL_SAYS:
-            raise UsageError("how images are prepared is for --calibration FOLDER")
+        if self.calibration is None and self.sampling != WITHOUT_LIMIT:
+            raise UsageError("--calibration-limit and --calibration-seed belong to --calibration")
         if not precision.may_keep_float and self.keep_float is not None:
             raise UsageError("--keep-float is for --precision int8 and fp16")
 

@@ -26,6 +26,7 @@ from mbv3c.parity.verdict import Verdict
 from mbv3c.prepare import Prepared, check_model_record, describe, prepare, programs_of
 from mbv3c.progress import Progress
 from mbv3c.provenance import Making, check_provenance, write_provenance
+from mbv3c.quantization.loss import loss_of
 from mbv3c.quantization.own_inputs import InputsRequest, read_all_inputs
 from mbv3c.scratch import scratch_folder
 from mbv3c.speed.measure import speed_of
@@ -73,6 +74,9 @@ def compile_model(
         prepared = [
             prepare(each, asked, progress, backend.on_device(asked)) for each, asked in programs
         ]
+        loss = loss_of(prepared[0].quantization)
+        if loss is not None and loss.is_large:
+            progress("\n".join(loss.lines()))
         lowered = [backend.lower(one, job, progress) for one in prepared]
         prepared = [
             replace(one, lowered=made) for one, made in zip(prepared, lowered, strict=True)
@@ -107,7 +111,7 @@ def compile_model(
             f"warning: cannot note that {output} was made here ({unknown}): `run`, `verify` and "
             "`bench` will ask for --trust; set MBV3C_STATE to a folder that only you can write to"
         )
-    return Compiled(replace(bundle, path=output), verdict, built[0].alternatives)
+    return Compiled(replace(bundle, path=output), verdict, built[0].alternatives, loss)
 
 
 def _write_files(prepared: Sequence[Prepared], built: Sequence[Built], folder: Path) -> None:

@@ -37,6 +37,7 @@ from mbv3c.passes.undo_fusions import FOR_ONE_PROCESSOR, LAID_OUT
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.quantization.by_itself import OnDevice, quantize_once
+from mbv3c.quantization.images import with_preparing
 from mbv3c.quantization.report import QuantizationReport
 from mbv3c.version import __version__
 
@@ -157,12 +158,13 @@ def at_shapes(model: onnx.ModelProto, shapes: Sequence[InputShape]) -> list[onnx
 def programs_of(model: onnx.ModelProto, job: Job) -> list[tuple[onnx.ModelProto, Job]]:
     """Return what is to be compiled: the model, and its job, for every shape of the inputs.
 
-    Each has the ends that the job asks for.
+    Each has the ends that the job asks for, and says how its images are prepared.
 
     Raises:
         Mbv3cError: as `at_shapes` says, or there is nothing to calibrate a shape on.
     """
     check_size(stored_bytes(model.graph.initializer), "the model")
+    model = with_preparing(model, job.preparing)
     if not job.shapes:
         return [(with_ends(model, job.ends), job)]
     models = [with_ends(each, job.ends) for each in at_shapes(model, job.shapes)]

@@ -11,7 +11,7 @@ from mbv3c.errors import UsageError
 from mbv3c.job_spec import NO_TUNE_LOGS, JobSpec
 from mbv3c.lowering.plan import NO_CHOICES
 from mbv3c.precision import FP16, FP32, INT8
-from mbv3c.quantization.images import Overrides
+from mbv3c.quantization.calibration_files import Sampling
 from mbv3c.quantization.options import QuantizeOptions, parse_keep_float
 from mbv3c.targets.cpu.devices import CpuTarget
 from mbv3c.targets.ethos_u.devices import NpuOptions
@@ -88,7 +88,7 @@ def test_without_tuning_databases_nothing_is_chosen() -> None:
             {"tune_logs": Path("no/such")},
             "no/such is no folder of tuning databases; `mbv3c tune` writes one",
         ),
-        ("npu", {"preparing": Overrides(scale=1.0)}, "prepared is for --calibration FOLDER"),
+        ("npu", {"sampling": Sampling(3)}, "--calibration-limit and --calibration-seed belong to"),
         ("arm_cpu", {"options": {"cores": 0}}, "--cores 0 is not possible; choose 1 to 64"),
         ("arm_cpu", {"options": {"sram": 512}}, "--sram is for --target npu and mcu only"),
         (

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from mbv3c.accuracy.image_sets import Image
+from mbv3c.accuracy.scores import MISSING, Scores
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, Record
 from mbv3c.errors import ImageError
 from mbv3c.execution.runners import Stream
@@ -25,37 +26,8 @@ from mbv3c.parity.reference import run
 Read = Callable[[Path], Array]
 
 BEST = 5
-MISSING = float(np.finfo(np.float64).min)  # the score of a class of which none is known
 
 _MOST_THREADS = 4
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Where a model's class scores are.
-
-    Attributes:
-        output: index of the output with the scores.
-        axis: axis of the classes; all other axes together are the batch.
-        classes: index of the output with the numbers of the classes that have the scores; None
-            where all classes have one.
-        count: number of all classes, where only some have a score.
-    """
-
-    output: int
-    axis: int
-    classes: int | None = None
-    count: int = 0
-
-    def of(self, outputs: list[Array]) -> Array:
-        """Return one row of scores per image of the batch; where one is missing, `MISSING`."""
-        scores = np.moveaxis(outputs[self.output], self.axis, -1)
-        rows = scores.reshape(-1, scores.shape[-1])
-        if self.classes is None:
-            return rows
-        every = np.full((len(rows), self.count), MISSING, np.float64)
-        np.put_along_axis(every, outputs[self.classes].reshape(rows.shape), rows, axis=1)
-        return every
 
 
 def classify(

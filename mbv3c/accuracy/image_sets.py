@@ -9,15 +9,16 @@ import hashlib
 import io
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mbv3c.door.files import Refused, plain_file
 from mbv3c.errors import UsageError
+from mbv3c.quantization.files_below import files_below, listing
 
 _MOST_LABELS = 1 << 30  # bytes
-_MOST_AGAIN, _DEEPEST = 1_000, 100  # folders that links lead to again; folders in each other
 NO_LABELS = Path("none")  # in place of a file of labels
 
 _SHOWN = 5
@@ -50,6 +51,8 @@ class ImageSet:
         chosen: number of images to take.
         seed: seed of the choice; None if all images are taken.
         fingerprint: hash over names, classes, sizes and times of all images.
+        identity: hash over names and classes of all images, and which are chosen.
+        names: names of the classes, where folders or labels have them all; None otherwise.
         read: function that reads the chosen images, in an order that never changes.
     """
 
@@ -61,6 +64,8 @@ class ImageSet:
     seed: int | None
     fingerprint: str
     read: Callable[[], Iterator[Image]]
+    identity: str = ""
+    names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,25 +109,29 @@ def open_images(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit} is too few; take 1 or more")
-    if not folder.is_dir():
-        raise UsageError(f"no such folder: {folder}; name one with images")
-    read_all, origin, labelled = _all_images(folder, classes, tuple(suffixes), labels)
-    digest, total = hashlib.sha256(), 0
-    for image in read_all():
+    found = find_images(folder, classes, suffixes, labels)
+    digest, identity, total = hashlib.sha256(), hashlib.sha256(), 0
+    for image in found.read():
         digest.update(_identity(image))
+        identity.update(os.fsencode(f"{image.file}\0{image.label}\n"))
         total += 1
     if not total:
         raise UsageError(
             f"{folder} holds no images ({', '.join(suffixes)}); put some there, or name another"
         )
+    made = ImageSet(
+        *(folder, found.origin, found.labelled, total, total, None, digest.hexdigest()),
+        *(found.read, identity.hexdigest(), found.names),
+    )
     if limit is None or limit >= total:
-        return ImageSet(folder, origin, labelled, total, total, None, digest.hexdigest(), read_all)
+        return made
     chosen = frozenset(random.Random(seed).sample(range(total), limit))  # noqa: S311
+    identity.update(f"{limit} {seed}".encode())
 
     def read() -> Iterator[Image]:
-        return (image for index, image in enumerate(read_all()) if index in chosen)
+        return (image for index, image in enumerate(found.read()) if index in chosen)
 
-    return ImageSet(folder, origin, labelled, total, limit, seed, digest.hexdigest(), read)
+    return replace(made, chosen=limit, seed=seed, read=read, identity=identity.hexdigest())
 
 
 def _identity(image: Image) -> bytes:
@@ -134,21 +143,47 @@ def _identity(image: Image) -> bytes:
     return os.fsencode(f"{image.file}\0{image.label}\0{state}\n")
 
 
-def _all_images(
-    folder: Path, classes: Classes, suffixes: tuple[str, ...], labels: Path | None
-) -> tuple[Callable[[], Iterator[Image]], str, bool]:
-    """Return a function that reads all images, and `labels` and `labelled` of `ImageSet`."""
+@dataclass(frozen=True)
+class FoundImages:
+    """Where images and their classes are, of which none was looked at.
+
+    Attributes:
+        read: function that reads all images, in an order that never changes.
+        origin: origin of their classes, in words.
+        labelled: whether their classes are known.
+        names: as `ImageSet.names`.
+    """
+
+    read: Callable[[], Iterator[Image]]
+    origin: str
+    labelled: bool
+    names: tuple[str, ...] | None = None
+
+
+def find_images(
+    folder: Path, classes: Classes, suffixes: Sequence[str], labels: Path | None
+) -> FoundImages:
+    """Find out which classes the images of a folder have, as `open_images` does.
+
+    Raises:
+        UsageError: there is no such folder, or the images' classes are not those of the model.
+    """
+    suffixes = tuple(suffixes)
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}; name one with images")
 
     def unlabelled() -> Iterator[Image]:
-        return (Image(file, folder / file, None) for file in _files(folder, suffixes))
+        return (Image(file, folder / file, None) for file in files_below(folder, suffixes))
 
     if labels == NO_LABELS:
-        return unlabelled, "none, as --labels none says", False
+        return FoundImages(unlabelled, "none, as --labels none says", False)
     if labels is not None:
         return _from_csv(folder, classes, labels)
     folders, loose = _top(folder, suffixes)
     if not folders:
-        return unlabelled, "none: there are no folders of classes, and no --labels", False
+        return FoundImages(
+            unlabelled, "none: there are no folders of classes, and no --labels", False
+        )
     if loose:
         raise UsageError(
             f"{folder} holds images ({loose}) beside folders ({folders[0]}): move the images into "
@@ -158,75 +193,24 @@ def _all_images(
 
     def labelled() -> Iterator[Image]:
         for name in folders:
-            for file in _files(folder / name, suffixes):
+            for file in files_below(folder / name, suffixes):
                 yield Image(f"{name}/{file}", folder / name / file, indices[name])
 
-    return labelled, f"the folders, {how}", True
+    return FoundImages(labelled, f"the folders, {how}", True, _names_by(indices, classes))
+
+
+def _names_by(indices: Mapping[str, int], classes: Classes) -> tuple[str, ...] | None:
+    """Return the names of all classes in their order, where those given are names of all."""
+    if len(indices) != classes.count or all(name.isdecimal() for name in indices):
+        return None
+    return tuple(sorted(indices, key=lambda name: indices[name]))
 
 
 def _top(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], str]:
     """Return the names of the folders in a folder, and the name of an image beside them, or ""."""
-    names, folders = _listing(folder, suffixes)
+    names, folders = listing(folder, suffixes)
     loose = next((name for name in names if name not in folders), "")
     return sorted(folders), loose
-
-
-def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Yield the images in a folder and below it, in the order of the names in each folder."""
-    yield from _Walk(folder, suffixes).files(folder, ())
-
-
-class _Walk:
-    """A walk through a folder, in which links may lead to a folder again, but not without end."""
-
-    def __init__(self, top: Path, suffixes: tuple[str, ...]) -> None:
-        self._top, self._suffixes = top, suffixes
-        self._seen, self._again = set[tuple[int, int]](), 0
-
-    def files(self, folder: Path, within: tuple[tuple[int, int], ...]) -> Iterator[str]:
-        status = folder.stat()
-        here = (status.st_dev, status.st_ino)
-        if here in within:  # a link that leads back
-            return
-        if here in self._seen:
-            self._again += 1
-        self._seen.add(here)
-        if self._again > _MOST_AGAIN or len(within) > _DEEPEST:
-            raise UsageError(
-                f"the folders in {self._top} link to each other, or are nested deeper than "
-                f"{_DEEPEST}: more than {_MOST_AGAIN:,} are there again; name one without such "
-                "links"
-            )
-        names, folders = _listing(folder, self._suffixes)
-        for name in names:
-            if name not in folders:
-                yield name
-                continue
-            for file in self.files(folder / name, (*within, here)):
-                yield f"{name}/{file}"
-
-
-def _listing(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], set[str]]:
-    """Return the names of images and folders in a folder, sorted, and which are folders.
-
-    A folder whose name ends like an image's is taken for an image, and found broken.
-    """
-    names, folders = [], set()
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.name.lower().endswith(suffixes):
-                    names.append(entry.name)
-                elif entry.is_dir():
-                    names.append(entry.name)
-                    folders.add(entry.name)
-    except OSError as error:
-        raise UsageError(
-            f"cannot list the folder {folder}: {error.strerror}; see to its permissions"
-        ) from error
-    return sorted(names), folders
 
 
 def class_indices(names: Sequence[str], classes: Classes, what: str) -> tuple[dict[str, int], str]:
@@ -243,7 +227,7 @@ def class_indices(names: Sequence[str], classes: Classes, what: str) -> tuple[di
     all_numbers = len(numbers) == len(names)
     if all_numbers and len(set(numbers.values())) == len(names) and max(numbers.values()) < count:
         return numbers, f"whose names are the {count} classes' indices, from 0"
-    if known is not None and set(names) <= set(known):
+    if known is not None and set(names) <= _single(known):
         return {name: known.index(name) for name in names}, "whose names the model's metadata have"
     ordered = sorted(names)
     same_order = not all_numbers or sorted(names, key=lambda name: numbers[name]) == ordered
@@ -253,10 +237,15 @@ def class_indices(names: Sequence[str], classes: Classes, what: str) -> tuple[di
     raise UsageError(_impossible(names, classes, what))
 
 
+def _single(names: Sequence[str]) -> set[str]:
+    """Return the names that one class alone has."""
+    return {name for name, count in Counter(names).items() if count == 1}
+
+
 def _impossible(names: Sequence[str], classes: Classes, what: str) -> str:
     """Say why names are no classes, and how to name classes."""
     count, known = classes.count, classes.names
-    strange = sorted(set(names) - set(known)) if known is not None else sorted(names)
+    strange = sorted(set(names) - _single(known)) if known is not None else sorted(names)
     shown = ", ".join(strange[:_SHOWN]) + (", ..." if len(strange) > _SHOWN else "")
     rules = [
         f"there may be exactly {count}, which in the order of their names are the classes",
@@ -272,16 +261,14 @@ def _impossible(names: Sequence[str], classes: Classes, what: str) -> str:
     )
 
 
-def _from_csv(
-    folder: Path, classes: Classes, labels: Path
-) -> tuple[Callable[[], Iterator[Image]], str, bool]:
+def _from_csv(folder: Path, classes: Classes, labels: Path) -> FoundImages:
     """Read a file of labels once for the names of classes, and again for the images each time."""
     indices, how = class_indices(labels_in(labels), classes, f"the labels in {labels}")
 
     def read_all() -> Iterator[Image]:
         return (Image(file, folder / file, indices[label]) for file, label in _rows(labels))
 
-    return read_all, f"{labels}, {how}", True
+    return FoundImages(read_all, f"{labels}, {how}", True, _names_by(indices, classes))
 
 
 def labels_in(labels: Path) -> list[str]:

@@ -3,29 +3,29 @@
 import csv
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from mbv3c.accuracy.classify import Read, Scores, classify, group_size
+from mbv3c.accuracy.classify import Read, classify, group_size
 from mbv3c.accuracy.image_sets import Classes, ImageSet, open_images
 from mbv3c.accuracy.journal import Journal, open_journal
+from mbv3c.accuracy.report import named
+from mbv3c.accuracy.scores import Scores, class_scores
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED, Tally, differs
 from mbv3c.atomic import check_place, new_file
 from mbv3c.bundle import Bundle, read_bundled
-from mbv3c.ends.ends import CLASSES, ends_of
-from mbv3c.errors import Mbv3cError, UsageError
+from mbv3c.errors import Mbv3cError
 from mbv3c.execution.cache import cache_root
 from mbv3c.execution.runners import Runnable, Stream, open_stream
 from mbv3c.graphs.load import dtype_of, model_input
-from mbv3c.graphs.outputs import class_axes, class_names
+from mbv3c.graphs.outputs import class_names
 from mbv3c.manifest import MANIFEST
 from mbv3c.parity.inputs import in_type
 from mbv3c.parity.reference import session
@@ -91,6 +91,11 @@ class _Measurement:
     images: ImageSet
 
     @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names of the classes, by the model or else by the folders."""
+        return self.classes.names or self.images.names
+
+    @property
     def read(self) -> Read:
         dtype = dtype_of(model_input(self.models[GIVEN]))
         return lambda path: in_type(read_image(path, self.prepared), dtype)
@@ -138,7 +143,7 @@ def measure_accuracy(
                 )
             listing = request.listing or _in_cache(wanted.bundle, key, ".csv")
             force = request.force or request.listing is None  # in the cache it is ours
-            _list(listing, journal, tuple(wanted.models), force=force)
+            _list(listing, journal, wanted, force=force)
             if request.journal is None:
                 journal.path.unlink()
     return _document(wanted, request, ran, tally, listing)
@@ -149,7 +154,7 @@ def _prepare(bundle: Bundle, request: AccuracyRequest) -> _Measurement:
     models = {GIVEN: model}
     if bundle.compiled_model != bundle.model:
         models[QUANTIZED] = read_bundled(bundle.compiled_model)
-    scores, count = class_scores(bundle, model)
+    scores, count = class_scores(bundle.manifest, bundle.path)
     classes = Classes(count, class_names(bundle.manifest.model.metadata, count))
     overrides = request.overrides
     return _Measurement(
@@ -168,33 +173,6 @@ def _prepare(bundle: Bundle, request: AccuracyRequest) -> _Measurement:
             seed=request.seed,
         ),
     )
-
-
-def class_scores(bundle: Bundle, model: onnx.ModelProto) -> tuple[Scores, int]:
-    """Find the output with one row of class scores per image, and how many classes it has.
-
-    Raises:
-        UsageError: there is none, or several.
-    """
-    metadata = bundle.manifest.model.metadata
-    if ends_of(metadata).outputs.top and metadata.get(CLASSES, "").isdecimal():
-        return Scores(0, 1, 1, count := int(metadata[CLASSES])), count
-    shapes = [output.shape for output in bundle.manifest.outputs]
-    batch = bundle.input_shape[0]
-    candidates = [
-        (Scores(index, axis), shape[axis])
-        for index, (axis, shape) in enumerate(zip(class_axes(model, shapes), shapes, strict=True))
-        if axis is not None and prod(shape) == batch * shape[axis]
-    ]
-    if len(candidates) != 1:
-        listed = ", ".join(
-            f"{name} {shape}" for name, shape in zip(bundle.output_names, shapes, strict=True)
-        )
-        raise UsageError(
-            f"--images is for models that give one row of class scores per image; {bundle.path} "
-            f"gives {listed}: verify it without --images"
-        )
-    return candidates[0]
 
 
 def _key(
@@ -299,13 +277,14 @@ def _state(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _list(path: Path, journal: Journal, references: tuple[str, ...], *, force: bool) -> None:
-    """Write the images that differ or are broken, one per line."""
+def _list(path: Path, journal: Journal, wanted: _Measurement, *, force: bool) -> None:
+    """Write the images that differ or are broken, one per line, with the classes' names."""
+    references, names = tuple(wanted.models), wanted.names
     sides = (*references, BUNDLE)
     with new_file(path, force=force) as part, part.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "label", *sides, "lead", "broken"])
-        rows.writerows(map(_quoted, _rows(journal, references, sides)))
+        rows.writerows(map(_quoted, _rows(journal, references, names)))
 
 
 def _quoted(row: list[Any]) -> list[Any]:
@@ -313,15 +292,18 @@ def _quoted(row: list[Any]) -> list[Any]:
 
 
 def _rows(
-    journal: Journal, references: tuple[str, ...], sides: tuple[str, ...]
+    journal: Journal, references: tuple[str, ...], names: Sequence[str] | None
 ) -> Iterator[list[Any]]:
+    sides = (*references, BUNDLE)
     for image in journal.read():
-        start = [image["file"], image["label"]]
+        label = image["label"]
+        start = [image["file"], label if label is None else named(label, names)]
         if "broken" in image:
             yield [*start, *("" for _ in sides), "", image["broken"]]
         elif differs(image, references):
-            best = [image[side][0] if image[side] else "not finite" for side in sides]
-            yield [*start, *best, image.get("lead"), ""]
+            best = (image[side][0] if image[side] else None for side in sides)
+            found = ["not finite" if one is None else named(one, names) for one in best]
+            yield [*start, *found, image.get("lead"), ""]
 
 
 def _described(wanted: _Measurement) -> dict[str, Any]:
@@ -332,7 +314,7 @@ def _document(
     wanted: _Measurement, request: AccuracyRequest, ran: Runnable, tally: Tally, listing: Path
 ) -> dict[str, Any]:
     images = wanted.images
-    names = wanted.classes.names
+    names = wanted.names
     return {
         "bundle": str(wanted.bundle.path),
         "ran_on": ran.ran_on,
@@ -340,6 +322,7 @@ def _document(
         "folder": str(request.folder),
         "images": images.total,
         "chosen": images.chosen,
+        "images_sha256": images.identity,
         "seed": images.seed,
         "classes": wanted.classes.count,
         "class_names": None if names is None else list(names),

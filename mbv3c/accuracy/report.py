@@ -1,6 +1,6 @@
 """The text of a measurement on images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mbv3c.accuracy.tally import BUNDLE, SIDES, TOPS
@@ -29,7 +29,11 @@ def prepared(steps: Mapping[str, Any]) -> str:
     size, shown, origin = f"{steps['height']}x{steps['width']}", steps["shown"], steps["from"]
     scaled = f"stretched to {size}" if shown is None else f"middle {shown:.4g} of it to {size}"
     mean, std = (" ".join(f"{value:g}" for value in steps[key]) for key in ("mean", "std"))
-    times = "" if steps["scale"] == TO_ONE else f"pixels times {steps['scale']:g} (--scale), "
+    times = (
+        ""
+        if steps["scale"] == TO_ONE
+        else f"pixels times {steps['scale']:g} ({origin.get('scale', '--scale')}), "
+    )
     bgr = f", BGR ({origin.get('channels', '--bgr')})" if steps["channels"] == "BGR" else ""
     return (
         f"{scaled} ({origin['shown']}), {times}mean {mean} ({origin['mean']}), std {std} "
@@ -81,10 +85,15 @@ def _image_line(image: Mapping[str, Any], document: Mapping[str, Any]) -> str:
 
 
 def _named(best: list[int], document: Mapping[str, Any]) -> str:
-    if not best:
-        return "not finite"
-    names = document["class_names"]
-    return f"{best[0]} ({names[best[0]]})" if names else str(best[0])
+    return str(named(best[0], document["class_names"])) if best else "not finite"
+
+
+def named(index: int, names: Sequence[str] | None) -> str | int:
+    """Return what a class is called: its name, or its number if it has none of its own."""
+    if names is None:
+        return index
+    name = names[index]
+    return name if names.count(name) == 1 else f"{name} ({index})"
 
 
 def _broken(document: Mapping[str, Any]) -> list[str]:

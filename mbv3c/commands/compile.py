@@ -1,12 +1,13 @@
 """The command `mbv3c compile`."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mbv3c.commands import dry_run
-from mbv3c.commands.ends import asks_for_frames, ends_options, take_ends
+from mbv3c.commands.ends import ends_options, take_ends
 from mbv3c.commands.options import (
     PATH,
     Progress,
@@ -19,13 +20,25 @@ from mbv3c.commands.options import (
     parse_shapes,
     precision_options,
     print_description,
+    take_sampling,
     taken,
 )
 from mbv3c.commands.places import FILE, MODEL, TARGET
-from mbv3c.commands.preparing import other_preparing_options, take_overrides
+from mbv3c.commands.preparing import (
+    about_images,
+    image_lines,
+    other_preparing_options,
+    take_overrides,
+)
 from mbv3c.execution.times import Work, noting
 from mbv3c.precision import find_precision
 from mbv3c.targets import every_option
+
+if TYPE_CHECKING:
+    import onnx
+
+    from mbv3c.ends.ends import Ends
+    from mbv3c.quantization.images import Overrides
 
 _BACKEND_OPTIONS = every_option()
 # Numbers for the pixels of images, and words for a backend: one option has both meanings.
@@ -103,13 +116,8 @@ def compile_(
     means = given.pop(_MEAN)
     words, numbers = ([one for one in means if one.isalpha() is word] for word in (True, False))
     given[_MEAN] = numbers[-1] if numbers else None
-    calibrating = given["calibration"] is not None
-    preparing = take_overrides(
-        given,
-        "--calibration FOLDER or --input-type uint8",
-        there=asks_for_frames(given) or calibrating,
-    )
-    ends, preparing = take_ends(given, preparing, calibrating=calibrating)
+    preparing = take_overrides(given)
+    ends, preparing = take_ends(given, preparing)
     given[_MEAN] = words[-1] if words else None
     named = taken(given, "target", "precision", "calibration", "keep_float", "tune_logs")
     options = taken(given, *(option.name for option in _BACKEND_OPTIONS))
@@ -120,11 +128,12 @@ def compile_(
         return
     progress = Progress()
     signer = read_signer(sign) if sign is not None else None
+    sampling = take_sampling(given)
     with noting(work):
         loaded = built_or_loaded(model, given, progress)
+        _check_images(loaded, preparing, ends)
         from mbv3c.job_spec import JobSpec
         from mbv3c.pipeline import compile_model
-        from mbv3c.targets import backend_of
 
         spec = JobSpec(
             **named,
@@ -133,6 +142,7 @@ def compile_(
             preparing=preparing,
             shapes=shapes if len(shapes) > 1 else (),
             ends=ends,
+            sampling=sampling,
         )
         job = spec.job(progress)
         name = loaded.graph.name if model is None else model.stem
@@ -146,8 +156,31 @@ def compile_(
             progress=progress,
             signer=signer,
         )
+    from mbv3c.bundle import read_bundled
+    from mbv3c.targets import backend_of
+
     described = backend_of(job.target).describe_compiled(compiled, explain=explain)
-    print_description(described, as_json=as_json)
+    about = about_images(read_bundled(compiled.bundle.model))
+    added = {
+        **about,
+        "int8_against_fp32": None if compiled.loss is None else compiled.loss.to_json(),
+    }
+    lines = [*described.lines, *image_lines(about)]
+    lines += [] if compiled.loss is None else compiled.loss.lines()
+    print_description(
+        replace(described, document={**described.document, **added}, lines=lines), as_json=as_json
+    )
+
+
+def _check_images(model: "onnx.ModelProto", preparing: "Overrides", ends: "Ends") -> None:
+    """Refuse at once what a model cannot be told of its images and classes."""
+    from mbv3c.graphs.outputs import with_class_names
+    from mbv3c.quantization.images import with_preparing
+
+    with_preparing(model, preparing)
+    if ends.frame is not None:
+        with_preparing(model, ends.frame.preparing)
+    with_class_names(model, ends.labels)
 
 
 def _work(model: Path | None, named: dict[str, Any], network: dict[str, Any]) -> Work:

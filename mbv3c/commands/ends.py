@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c.commands.options import all_of, taken
-from mbv3c.commands.places import FILE
+from mbv3c.commands.preparing import labels_option, take_labels
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ ends_options = all_of(
     click.option(
         "--outputs", help="Of class scores: softmax, top5 (or another number), or softmax,top5."
     ),
-    click.option("--labels", type=FILE, help="Text file with the name of a class in each line."),
+    labels_option,
 )
 
 
@@ -45,18 +45,15 @@ def asks_for_frames(given: dict[str, Any]) -> bool:
     return kind is not None
 
 
-def take_ends(
-    given: dict[str, Any], preparing: "Overrides", *, calibrating: bool
-) -> "tuple[Ends, Overrides]":
+def take_ends(given: dict[str, Any], preparing: "Overrides") -> "tuple[Ends, Overrides]":
     """Take `ends_options` out of what was given.
 
     Args:
         given: all options.
         preparing: how images are prepared.
-        calibrating: whether there are images to calibrate on.
 
     Returns:
-        The ends, and how images become frames to calibrate on.
+        The ends, and what is left to say of images: of frames how an image becomes one.
 
     Raises:
         UsageError: a value makes no sense.
@@ -64,26 +61,19 @@ def take_ends(
     from dataclasses import replace
 
     from mbv3c.ends.ends import Ends, Frame, Outputs, check_frame, parse_outputs
-    from mbv3c.ends.labels import read_labels
     from mbv3c.quantization.images import Overrides
 
     wanted = asks_for_frames(given)
     _, layout, order = taken(given, *_FRAME).values()
-    outputs, labels = taken(given, "outputs", "labels").values()
+    outputs, labels = given.pop("outputs"), take_labels(given)
     frame = None
     if wanted:
         own = replace(preparing, resize=None, crop=None)
         preparing = Overrides(resize=preparing.resize, crop=preparing.crop)
-        if preparing != Overrides() and not calibrating:
-            option = "resize" if preparing.resize is not None else "crop"
-            raise UsageError(
-                f"--{option} belongs to --calibration FOLDER: a camera's frames have the size of "
-                "the model's input"
-            )
         frame = Frame((layout or "nhwc").upper(), (order or "rgb").upper(), own)
         check_frame(frame)
     return Ends(
         frame,
         Outputs() if outputs is None else parse_outputs(outputs),
-        () if labels is None else read_labels(labels),
+        labels,
     ), preparing

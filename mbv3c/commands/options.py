@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mbv3c.execution.device.place import Place
     from mbv3c.graphs.input_shapes import InputShape
     from mbv3c.graphs.spec import ModelSpec
+    from mbv3c.quantization.calibration_files import Sampling
     from mbv3c.targets.backend import Description
 
 
@@ -256,6 +257,30 @@ def place_of(given: dict[str, Any]) -> "Place | None":
     return parse_place(**taken(given, "device", "tracker", "key", "timeout", "secret"))
 
 
+# How many files of --calibration; `take_sampling` reads them.
+sampling_options = all_of(
+    click.option(
+        "--calibration-limit",
+        type=int,
+        help="Take a sample of so many files, evenly from the folders in the folder.  [default: "
+        "all; 256 where there are such folders]",
+    ),
+    click.option("--calibration-seed", type=int, help="Of that sample.  [default: 0]"),
+)
+
+
+def take_sampling(given: dict[str, Any]) -> "Sampling":
+    """Take `sampling_options` out of what was given.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+    from mbv3c.quantization.calibration_files import Sampling
+
+    limit, seed = taken(given, "calibration_limit", "calibration_seed").values()
+    return Sampling(limit, seed or 0)
+
+
 # In which precision.
 precision_options = all_of(
     click.option(
@@ -271,6 +296,7 @@ precision_options = all_of(
         help="Layers that stay in fp32: for int8 as `quantize` takes it, for fp16 names or "
         "patterns.",
     ),
+    sampling_options,
 )
 
 

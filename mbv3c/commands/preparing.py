@@ -1,13 +1,16 @@
-"""The options that say how images are prepared; several commands share them."""
+"""The options that say how images are prepared and what classes are called."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mbv3c.commands.options import all_of
+from mbv3c.commands.places import FILE
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
+    import onnx
+
     from mbv3c.quantization.images import Overrides
 
 _CHANNELS = 3
@@ -34,13 +37,17 @@ other_preparing_options = all_of(
 )
 # How images are prepared; `take_overrides` reads them.
 preparing_options = all_of(mean_option, other_preparing_options)
+labels_option = click.option(
+    "--labels", type=FILE, help="Text file with the name of a class in each line."
+)
 _PREPARING = ("mean", "std", "scale", "bgr", "resize", "crop", "layout")
 
 
-def take_overrides(given: dict[str, Any], images: str, *, there: bool) -> "Overrides":
+def take_overrides(given: dict[str, Any], images: str = "", *, there: bool = True) -> "Overrides":
     """Take the options out of what was given, and read them.
 
-    `images` is what names images, for the message, and `there` whether that was given.
+    Where they need images, `images` is what names some, for the message, and `there` whether that
+    was given.
 
     Raises:
         UsageError: an option is there and no images are, or a value makes no sense.
@@ -50,6 +57,45 @@ def take_overrides(given: dict[str, Any], images: str, *, there: bool) -> "Overr
     if said and not there:
         raise UsageError(f"--{said[0]} belongs to {images}")
     return _overrides(options)
+
+
+def take_labels(given: dict[str, Any]) -> tuple[str, ...]:
+    """Take the names of the classes out of what was given; none without --labels.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is empty.
+    """
+    path = given.pop("labels")
+    if path is None:
+        return ()
+    from mbv3c.ends.labels import read_labels
+
+    return read_labels(path)
+
+
+def about_images(model: "onnx.ModelProto") -> dict[str, Any]:
+    """Return the documented keys of how images are prepared, and of the classes' names."""
+    from mbv3c.graphs.outputs import metadata_of, names_in
+    from mbv3c.quantization.images import described
+
+    names = names_in(metadata_of(model))
+    return {"preprocessing": described(model), "class_names": None if names is None else [*names]}
+
+
+def image_lines(about: dict[str, Any]) -> list[str]:
+    """Say what `about_images` says; nothing of a model that takes no images."""
+    from mbv3c.accuracy.report import prepared
+
+    lines = []
+    if about["preprocessing"] is not None:
+        lines.append(f"images: {prepared(about['preprocessing'])}")
+    if names := about["class_names"]:
+        more = ", ..." if len(names) > _SHOWN_NAMES else ""
+        lines.append(f"classes: {len(names)}, named {', '.join(names[:_SHOWN_NAMES])}{more}")
+    return lines
+
+
+_SHOWN_NAMES = 3
 
 
 def _overrides(given: dict[str, Any]) -> "Overrides":

@@ -15,10 +15,19 @@ from mbv3c.commands.options import (
     json_option,
     model_options,
     print_json,
+    sampling_options,
+    take_sampling,
     taken,
 )
 from mbv3c.commands.places import FOLDER, MODEL
-from mbv3c.commands.preparing import preparing_options, take_overrides
+from mbv3c.commands.preparing import (
+    about_images,
+    image_lines,
+    labels_option,
+    preparing_options,
+    take_labels,
+    take_overrides,
+)
 from mbv3c.execution.times import Work, noting
 
 
@@ -32,7 +41,9 @@ from mbv3c.execution.times import Work, noting
     type=FOLDER,
     help="Folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
 )
+@sampling_options
 @preparing_options
+@labels_option
 @click.option("--random-inputs", type=int, help="Take so many random inputs instead.")
 @click.option("--input-seed", type=int, help="Seed of the random inputs.  [default: 0]")
 @click.option("--activations", help="int8 or int16.  [default: int8]")
@@ -69,34 +80,40 @@ def quantize(
     if dry:
         dry_run.show(_plan(work, model, output, given, layers=not no_layers), as_json=as_json)
         return
-    from mbv3c.quantization import calibration as calibrations
-    from mbv3c.quantization import options
-    from mbv3c.quantization.quantize import quantize as quantized_model
-    from mbv3c.quantization.report import report_lines
-
-    overrides = take_overrides(
-        given, "--calibration FOLDER", there=given["calibration"] is not None
-    )
+    overrides, labels, sampling = take_overrides(given), take_labels(given), take_sampling(given)
     folder, count, seed = taken(given, "calibration", "random_inputs", "input_seed").values()
     wanted = taken(given, "activations", "method", "percentile", "keep_float")
+    from mbv3c.quantization import calibration as calibrations
+    from mbv3c.quantization import options
+
     if wanted["keep_float"] is not None:
         wanted["keep_float"] = options.parse_keep_float(wanted["keep_float"])
     chosen = options.from_given(wanted)
+    calibrations.check_source(folder, count, seed, sampling)
     progress = Progress()
+    from mbv3c.graphs.outputs import with_class_names
+    from mbv3c.quantization.images import with_preparing
+    from mbv3c.quantization.loss import loss_of
+    from mbv3c.quantization.quantize import quantize as quantized_model
+    from mbv3c.quantization.report import report_lines
+
     with noting(work), new_file(output, force=force) as temporary:
-        calibrations.check_source(folder, count, seed)
         loaded = built_or_loaded(model, given, progress)
-        source = calibrations.inputs_from(loaded, folder, count, seed, overrides)
+        loaded = with_class_names(with_preparing(loaded, overrides), labels)
+        source = calibrations.inputs_from(loaded, folder, count, seed, sampling=sampling)
         if source.random:
             progress(calibrations.RANDOM_WARNING)
         quantized, report = quantized_model(
             loaded, source, chosen, rank_layers=not no_layers, progress=progress
         )
         temporary.write_bytes(quantized.SerializeToString(deterministic=True))
+    about, loss = about_images(quantized), loss_of(report)
     if as_json:
-        print_json({"model": str(output), **report.to_json()})
+        against = {"int8_against_fp32": None if loss is None else loss.to_json()}
+        print_json({"model": str(output), **report.to_json(), **about, **against})
         return
-    for line in (f"{output}:", *report_lines(report, every=explain)):
+    lines = [*image_lines(about), *([] if loss is None else loss.lines())]
+    for line in (f"{output}:", *report_lines(report, every=explain), *lines):
         echo(line)
 
 

@@ -25,6 +25,7 @@ from mbv3c.commands.options import (
     place_of,
     precision_options,
     print_json,
+    take_sampling,
     taken,
 )
 from mbv3c.commands.places import FILE, MODEL, TARGET, boards_named
@@ -140,7 +141,12 @@ def tune(
         given, "--calibration FOLDER", there=given["calibration"] is not None
     )
     names = ("target", "precision", "calibration", "keep_float")
-    job_spec = JobSpec(**taken(given, *names), tune_logs=NO_TUNE_LOGS, preparing=preparing)
+    job_spec = JobSpec(
+        **taken(given, *names),
+        tune_logs=NO_TUNE_LOGS,
+        preparing=preparing,
+        sampling=take_sampling(given),
+    )
     job = job_spec.job()
     backend_of(target).check_tuning(job, request)
     if plot is not None:

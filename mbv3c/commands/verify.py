@@ -23,7 +23,9 @@ from mbv3c.commands.trusting import place_and_trust, running_options
 from mbv3c.commands.verify_dry import verify_plan, verify_work
 from mbv3c.commands.verify_images import (
     IMAGES,
+    Percent,
     asked_for,
+    gate_of,
     image_options,
     inputs_wanted,
     verify_images,
@@ -41,26 +43,6 @@ if TYPE_CHECKING:
     from mbv3c.parity.ladder.ladder import Ladder
     from mbv3c.quantization.own_inputs import InputsRequest
     from mbv3c.trust import Trust
-
-
-class Percent(click.ParamType[float]):
-    """A share, written as 5%; it must have its sign, as a bare 5 could be anything."""
-
-    name = "percent"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        text = str(value)
-        try:
-            share = float(text.removesuffix("%")) / 100
-        except ValueError:
-            share = -1.0
-        if not text.endswith("%") or not 0 <= share < float("inf"):
-            self.fail(f"{value!r} is no percentage of 0% or more, such as 5%", param, ctx)
-        return share
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -250,14 +232,14 @@ def verify(
     if own is not None and (bundle is None or ladder):
         raise UsageError("--inputs takes a bundle, and goes with no --ladder and no --check")
     if asked_for(images):
-        if bundle is None or ladder or gate:
-            raise UsageError(
-                "--images takes a bundle, and goes with no --ladder, --metrics, limits, files "
-                "or baseline"
-            )
+        if bundle is None or ladder or metrics:
+            raise UsageError("--images takes a bundle, and goes with no --ladder and no --metrics")
+        held = gate_of(images, request)
         if force and images["listing"] is None:
             raise UsageError("--force belongs to --ladder, and to --list FILE of --images")
-        verify_images(bundle, images, overrides, (place, trust), force=force, as_json=as_json)
+        verify_images(
+            *(bundle, images, overrides, (place, trust), held), force=force, as_json=as_json
+        )
         return
     if ladder and bundle is not None:
         if gate:

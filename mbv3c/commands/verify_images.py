@@ -16,11 +16,34 @@ from mbv3c.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mbv3c.accuracy.gate import AccuracyGate
     from mbv3c.accuracy.measure import Event, Report
     from mbv3c.execution.device.place import Place
+    from mbv3c.parity.gate.baseline import GateRequest
     from mbv3c.quantization.images import Overrides
     from mbv3c.quantization.own_inputs import InputsRequest
     from mbv3c.trust import Trust
+
+
+class Percent(click.ParamType[float]):
+    """A share, written as 5%; it must have its sign, as a bare 5 could be anything."""
+
+    name = "percent"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        text = str(value)
+        try:
+            share = float(text.removesuffix("%")) / 100
+        except ValueError:
+            share = -1.0
+        if not text.endswith("%") or not 0 <= share < float("inf"):
+            self.fail(f"{value!r} is no percentage of 0% or more, such as 5%", param, ctx)
+        return share
+
 
 _LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 
@@ -44,9 +67,20 @@ image_options = all_of(
     click.option(
         "--list", "listing", type=PATH, help="CSV for the images that differ or are broken."
     ),
+    click.option(
+        "--max-accuracy-drop",
+        type=Percent(),
+        help="Gate: most that top-1 may be below the model's, such as 1%.",
+    ),
+    click.option(
+        "--min-agreement",
+        type=Percent(),
+        help="Gate: least share of images with the model's best class, such as 99%.",
+    ),
 )
 # The names of these options as arguments.
-IMAGES = ("images", "labels", "limit", "seed", "journal", "listing")
+_LIMITS = ("max_accuracy_drop", "min_agreement")
+IMAGES = ("images", "labels", "limit", "seed", "journal", "listing", *_LIMITS)
 
 
 def asked_for(images: dict[str, Any]) -> bool:
@@ -57,7 +91,7 @@ def asked_for(images: dict[str, Any]) -> bool:
     """
     others = [name for name, value in images.items() if name != "images" and value is not None]
     if images["images"] is None and others:
-        option = "list" if others[0] == "listing" else others[0]
+        option = "list" if others[0] == "listing" else others[0].replace("_", "-")
         raise UsageError(
             f"--{option} belongs to --images {'or --inputs ' if option == 'limit' else ''}FOLDER"
         )
@@ -82,22 +116,69 @@ def inputs_wanted(
     return InputsRequest(inputs, overrides, limit)
 
 
+def gate_of(images: dict[str, Any], request: "GateRequest") -> "AccuracyGate":
+    """Return what a measurement on images is held to, of all that `verify` can be asked.
+
+    Raises:
+        UsageError: something else is asked for, or a limit is none.
+    """
+    from mbv3c.accuracy.gate import AccuracyGate
+    from mbv3c.parity.gate.baseline import GateRequest
+
+    taken = ("report", "baseline", "junit", "html")
+    files = {name: getattr(request, name) for name in taken}
+    if request != GateRequest(**files):
+        raise UsageError(
+            "--images goes with --max-accuracy-drop, --min-agreement, --report, --baseline, "
+            "--junit and --html, and with no other limit or file; the others belong to `verify` "
+            "without it"
+        )
+    drop, agreement = (images[name] for name in _LIMITS)
+    return AccuracyGate(drop, agreement, **files)
+
+
+def _check_early(path: Path, images: dict[str, Any], gate: "AccuracyGate") -> None:
+    """Refuse what the manifest, the folder's names and the files show, before TVM is imported."""
+    from mbv3c.accuracy.gate import read_report
+    from mbv3c.accuracy.image_sets import Classes, find_images
+    from mbv3c.accuracy.scores import class_scores
+    from mbv3c.graphs.outputs import class_names
+    from mbv3c.manifest import Manifest, read_manifest
+    from mbv3c.quantization.images import IMAGES as SUFFIXES
+
+    manifest = read_manifest(path).parse(Manifest)
+    _, count = class_scores(manifest, path)
+    classes = Classes(count, class_names(manifest.model.metadata, count))
+    found = find_images(images["images"], classes, SUFFIXES, images["labels"])
+    if gate.needs_classes and not found.labelled:
+        raise UsageError(
+            f"--max-accuracy-drop needs the images' classes, and there are {found.origin}; "
+            "--min-agreement needs none"
+        )
+    if gate.baseline is not None:
+        read_report(gate.baseline)
+
+
 def verify_images(
     path: Path,
     images: dict[str, Any],
     overrides: "Overrides",
     where: "tuple[Place | None, Trust]",
+    gate: "AccuracyGate",
     *,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Measure a bundle on images and print the result.
+    """Measure a bundle on images and print the result; exit 1 if it misses what it is held to.
 
     `where` is the device to run on, and what the user says of a bundle from elsewhere; `force`
     writes over the list that is there.
     """
-    from mbv3c.accuracy.measure import AccuracyRequest, measure_accuracy
+    _check_early(path, images, gate)
+    from mbv3c.accuracy.gated import measured
+    from mbv3c.accuracy.measure import AccuracyRequest
     from mbv3c.accuracy.report import lines
+    from mbv3c.parity.verdict import exit_code
     from mbv3c.targets import backend_for, open_bundle
 
     place, trust = where
@@ -109,13 +190,21 @@ def verify_images(
     seed = images["seed"] or 0
     request = AccuracyRequest(folder, labels, overrides, limit, seed, *written, force)
     with _shown(as_json) as report:
-        accuracy = measure_accuracy(
-            bundle, lambda step: backend.open(bundle, step, place=place), request, report
+        accuracy, checks = measured(
+            *(bundle, lambda step: backend.open(bundle, step, place=place), request, report, gate)
         )
+    code = exit_code(checks)
     if as_json:
-        print_json(accuracy)
+        told = {"checks": [check.to_json() for check in checks], "passed": not code}
+        print_json({**accuracy, **told, "exit_code": code})
     else:
-        echo("\n".join(lines(accuracy)))
+        verdicts = (
+            f"{'passed' if check.passed else 'MISSED'} {check.name}: {check.finding}"
+            for check in checks
+        )
+        echo("\n".join([*lines(accuracy), *verdicts]))
+    if code:
+        raise click.exceptions.Exit(code)
 
 
 @contextmanager

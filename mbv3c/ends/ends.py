@@ -20,7 +20,6 @@ from mbv3c.quantization.images import AS_THE_MODEL_SAYS, LAYOUTS, Overrides
 
 OUTPUTS = "mbv3c.outputs"
 LABELS = "mbv3c.labels"
-CLASSES = "mbv3c.classes"  # their number, where the best ones are given
 CHANNELS = ("RGB", "BGR")
 
 

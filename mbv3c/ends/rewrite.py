@@ -8,7 +8,7 @@ those by which `mbv3c.quantization.images.read_image` prepares an image, in thei
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mbv3c.ends.ends import CLASSES, LABELS, NO_ENDS, Ends, Frame, as_metadata, ends_of
+from mbv3c.ends.ends import NO_ENDS, Ends, Frame, as_metadata, ends_of
 from mbv3c.errors import UsageError
 from mbv3c.graphs.load import fixed_shape, model_inputs, static_shape
-from mbv3c.graphs.outputs import CLASS_AXES, CLASS_NAMES, metadata_of
+from mbv3c.graphs.outputs import CLASS_AXES, CLASSES, metadata_of, with_class_names
 from mbv3c.passes.names import FreeNames
 from mbv3c.passes.upgrade_opset import opset_of
+from mbv3c.quantization.image_metadata import COLOURS, LAYOUT, MEAN, SCALE, STD
 from mbv3c.quantization.images import TO_ONE, Preprocessing, preprocessing
 
 _TO_FIRST, _TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -29,7 +30,8 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _LEAST_OPSET = 7  # the first that broadcasts as numpy does
 _ROWS = 2  # rank of [N, classes]
 _COUNTED = 10  # the first opset whose TopK reads its count
-_FOR_FLOATS = ("mbv3c.mean", "mbv3c.std")  # metadata of an image in fp32
+# Metadata of an image in fp32; of a frame its shape, its type and `mbv3c.frame` say as much.
+_FOR_FLOATS = (MEAN, STD, SCALE, COLOURS, LAYOUT)
 
 
 def with_ends(model: onnx.ModelProto, ends: Ends) -> onnx.ModelProto:
@@ -57,14 +59,14 @@ def with_ends(model: onnx.ModelProto, ends: Ends) -> onnx.ModelProto:
             f"{_LEAST_OPSET}; convert it with --opset 17"
         )
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(with_class_names(model, ends.labels))
     if ends.frame is not None:
         _take_frame(copy, ends.frame)
-    if ends.labels or str(ends.outputs):
+    if str(ends.outputs) or (ends.labels and _is_row(copy)):
         _give_classes(copy, ends)
+    else:  # of a map or of boxes, labels are names and nothing else
+        ends = replace(ends, labels=())
     entries = metadata_of(copy) | as_metadata(ends)
-    if ends.labels and len(set(ends.labels)) == len(ends.labels):
-        entries.setdefault(CLASS_NAMES[0], entries[LABELS])
     del copy.metadata_props[:]
     for key, value in entries.items():
         copy.metadata_props.add(key=key, value=value)
@@ -188,11 +190,6 @@ def _layout(shape: Sequence[int], was_last: bool, becomes_last: bool) -> list[in
 def _give_classes(model: onnx.ModelProto, ends: Ends) -> None:
     output = _scores(model)
     batch, count = static_shape(output) or (0, 0)
-    if ends.labels and len(ends.labels) != count:
-        raise UsageError(
-            f"--labels has {len(ends.labels)} lines, and {output.name!r} has {count} classes; "
-            "write one line for each class, in their order"
-        )
     if ends.outputs.top > count:
         raise UsageError(
             f"--outputs top{ends.outputs.top} is more than the {count} classes of {output.name!r}"
@@ -231,13 +228,19 @@ def _best(
     ]
 
 
+def _is_row(model: onnx.ModelProto) -> bool:
+    """Say whether a model has one output, with a row of numbers per image."""
+    outputs = list(model.graph.output)
+    return len(outputs) == 1 and len(static_shape(outputs[0]) or ()) == _ROWS
+
+
 def _scores(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     outputs = list(model.graph.output)
-    if len(outputs) != 1 or len(static_shape(outputs[0]) or ()) != _ROWS:
+    if not _is_row(model):
         listed = ", ".join(f"{one.name} {static_shape(one)}" for one in outputs)
         raise UsageError(
-            "--outputs and --labels are for a model with one output, a row of class scores per "
-            f"image; this gives {listed}"
+            "--outputs is for a model with one output, a row of class scores per image; this "
+            f"gives {listed}"
         )
     only: onnx.ValueInfoProto = outputs[0]
     return only

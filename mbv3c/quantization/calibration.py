@@ -19,7 +19,10 @@ from mbv3c.errors import CalibrationError, UsageError
 from mbv3c.feeds import Array, Feed, as_feed, native, shape_text
 from mbv3c.graphs.frames import pixel_top
 from mbv3c.graphs.load import dtype_of, fixed_shape, model_inputs
+from mbv3c.graphs.outputs import metadata_of
 from mbv3c.parity.inputs import as_taken, in_type
+from mbv3c.quantization import image_metadata
+from mbv3c.quantization.calibration_files import WITHOUT_LIMIT, Sampling, find_files
 from mbv3c.quantization.images import (
     AS_THE_MODEL_SAYS,
     IMAGES,
@@ -32,7 +35,6 @@ from mbv3c.quantization.images import (
 # The shapes of a model's inputs, in their order.
 Shapes = tuple[tuple[int, ...], ...]
 
-_ARRAYS = (".npy", ".npz")
 RANDOM_WARNING = (
     "WARNING: calibrating on RANDOM inputs, not on images: the ranges do not fit real inputs, and "
     "the figures say nothing about accuracy on them"
@@ -80,12 +82,17 @@ class Calibration:
         return [x for i, x in enumerate(self.read()) if i in held_out]
 
 
-def check_source(folder: Path | None, count: int | None, seed: int | None) -> None:
+def check_source(
+    folder: Path | None,
+    count: int | None,
+    seed: int | None,
+    sampling: Sampling = WITHOUT_LIMIT,
+) -> None:
     """Refuse, before any work, options that do not name one source of inputs.
 
     Raises:
         UsageError: there is no source, or there are two, or a seed without random inputs, or as
-            `calibration_files` says.
+            `find_files` says.
     """
     if (folder is None) == (count is None):
         raise UsageError(
@@ -94,8 +101,10 @@ def check_source(folder: Path | None, count: int | None, seed: int | None) -> No
         )
     if seed is not None and count is None:
         raise UsageError("--input-seed belongs to --random-inputs")
+    if folder is None and sampling != WITHOUT_LIMIT:
+        raise UsageError("--calibration-limit and --calibration-seed belong to --calibration")
     if folder is not None:
-        calibration_files(folder)
+        find_files(folder, sampling)
 
 
 def inputs_from(
@@ -104,15 +113,16 @@ def inputs_from(
     count: int | None,
     seed: int | None,
     overrides: Overrides = AS_THE_MODEL_SAYS,
+    sampling: Sampling = WITHOUT_LIMIT,
 ) -> Calibration:
     """Return the inputs of a folder, or random ones.
 
     Raises:
         Mbv3cError: as `check_source`, `folder_inputs` and `random_inputs` say.
     """
-    check_source(folder, count, seed)
+    check_source(folder, count, seed, sampling)
     if folder is not None:
-        return folder_inputs(model, folder, overrides)
+        return folder_inputs(model, folder, overrides, sampling=sampling)
     if overrides != AS_THE_MODEL_SAYS:
         raise UsageError(
             "how images are prepared belongs to --calibration FOLDER: random inputs are no images"
@@ -153,37 +163,14 @@ def _pixels(model: onnx.ModelProto) -> str:
     return "" if top is None else f", pixels from 0 to {top:g}, which the model normalises itself"
 
 
-def calibration_files(folder: Path) -> list[Path]:
-    """Return the images and arrays of a folder, in the order of their names, or a single one.
-
-    Raises:
-        UsageError: there is no such folder, or nothing in it that can be read.
-    """
-    suffixes = (*_ARRAYS, *IMAGES)
-    known = folder.suffix.lower() in suffixes
-    if folder.is_file() and known:
-        return [folder]
-    if folder.is_file():
-        raise UsageError(f"{folder} is none of {', '.join(suffixes)}; name an image or arrays")
-    if not folder.is_dir():
-        kind = "file" if known else "folder"
-        raise UsageError(f"no such {kind}: {folder}; name one with images, .npy or .npz files")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
-    if not files:
-        raise UsageError(
-            f"{folder} holds none of {', '.join(suffixes)}: put images or arrays there, or name "
-            "another folder"
-        )
-    return files
-
-
 def folder_inputs(
     model: onnx.ModelProto,
     folder: Path,
     overrides: Overrides = AS_THE_MODEL_SAYS,
     shapes: Sequence[Shapes] = (),
+    sampling: Sampling = WITHOUT_LIMIT,
 ) -> Calibration:
-    """Take the images and arrays of a folder, in the order of their names.
+    """Take the images and arrays of a folder, which `find_files` finds, in its order.
 
     A .npy or .npz array is one input, with or without the batch, or several, as the model takes
     them. Images are prepared as `images.preprocessing` says. The last batch is filled up with its
@@ -192,14 +179,17 @@ def folder_inputs(
     arrays of the others are left out.
 
     Raises:
-        UsageError: as `calibration_files` says, or there is nothing of the model's shape.
+        UsageError: as `find_files` says, or there is nothing of the model's shape.
         CalibrationError: a file is broken or does not fit; the message names the file.
     """
-    files = calibration_files(folder)
-    taken = inputs_taken(model, shapes)
-    again = lambda other, every: folder_inputs(other, folder, overrides, every)  # noqa: E731
+    found = find_files(folder, sampling)
+    files, taken = found.files, inputs_taken(model, shapes)
+
+    def again(other: onnx.ModelProto, every: Sequence[Shapes]) -> Calibration:
+        return folder_inputs(other, folder, overrides, every, sampling)
+
     if len(taken) > 1:
-        files = [path for path in files if not is_elsewhere(path, taken)]
+        files = tuple(path for path in files if not is_elsewhere(path, taken))
         for path in files:
             named_arrays(path, taken)
         _check_some(len(files), folder, taken)
@@ -221,8 +211,7 @@ def folder_inputs(
             yield np.stack(batch + batch[-1:] * (size - len(batch)))
 
     how = "" if processing is None else _prepared(model, processing, overrides)
-    source = f"{count} inputs in {len(files)} files of {folder}{how}"
-    return Calibration(source, False, -(-count // size), read, again)
+    return Calibration(found.source(count, folder) + how, False, -(-count // size), read, again)
 
 
 def _check_some(count: int, folder: Path, taken: "Sequence[Taken]") -> None:
@@ -235,8 +224,8 @@ def _check_some(count: int, folder: Path, taken: "Sequence[Taken]") -> None:
 
 
 def _prepared(model: onnx.ModelProto, processing: Preprocessing, overrides: Overrides) -> str:
-    """Say how images are prepared, if not as the model's metadata or ImageNet have it."""
-    if overrides == AS_THE_MODEL_SAYS:
+    """Say how images are prepared, if not as the model's head or ImageNet have it."""
+    if overrides == AS_THE_MODEL_SAYS and not image_metadata.says_more(metadata_of(model)):
         return _pixels(model)
     return f", images: {processing}"
 

@@ -1,13 +1,11 @@
 """Images as inputs: how an image is prepared for the network.
 
-A model's metadata may say so: `mbv3c.mean` and `mbv3c.std` are lists of three numbers, and
-`mbv3c.shown` is the share of an image's middle part that becomes the input, or null for the whole
-image, stretched.
+A model's metadata may say so, as `image_metadata` has it; `with_preparing` writes them.
 """
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +15,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from mbv3c.door.documents import parse_json
-from mbv3c.door.files import Refused, plain_file
-from mbv3c.errors import ImageError, ModelError, ToolError, UsageError
+from mbv3c.errors import UsageError
 from mbv3c.graphs.frames import FRAME, pixel_top
-from mbv3c.graphs.outputs import metadata_of
+from mbv3c.graphs.load import input_shape_of
+from mbv3c.graphs.outputs import metadata_of, with_metadata
 from mbv3c.graphs.spec import HEAD_TRAITS
+from mbv3c.quantization import image_metadata as stored
+from mbv3c.quantization.decoding import decode
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,15 +31,10 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # Torchvision and timm evaluate on the middle 224 pixels of 256.
 _SHOWN = 224 / 256
 _CHANNELS = 3
-# Pillow's own limit for an image to be no attack on memory, of which it only warns.
-MOST_PIXELS = 89_478_485
-_MOST_IMAGE = 1 << 30  # bytes of a file
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 Layout = Literal["NCHW", "NHWC"]
 LAYOUTS: tuple[Layout, Layout] = ("NCHW", "NHWC")
 STRETCH = "stretch"
-SHOWN = "mbv3c.shown"
 TO_ONE = 1 / 255  # the factor that takes pixels of 8 bits to 0..1
 
 
@@ -133,35 +127,85 @@ def preprocessing(
         UsageError: the input is no image of three channels, or the overrides are impossible.
         ModelError: the metadata are damaged.
     """
-    channels_last = _channels_last(shape, overrides.layout)
-    height, width = shape[1:3] if channels_last else shape[2:]
     entries = metadata_of(model)
+    channels_last = _channels_last(shape, overrides.layout, stored.layout_of(entries))
+    height, width = shape[1:3] if channels_last else shape[2:]
     head = entries.get("mbv3c.head", "classify")
     default = HEAD_TRAITS.get(head, HEAD_TRAITS["classify"])
     own_mean, own_std, _ = _range_of(model)
-    mean = overrides.mean or _triple(entries, "mean", own_mean or default.mean)
-    std = overrides.std or _triple(entries, "std", own_std or default.std)
+    mean = overrides.mean or stored.numbers_of(entries, stored.MEAN, own_mean or default.mean)
+    std = overrides.std or stored.numbers_of(entries, stored.STD, own_std or default.std)
     if overrides.scale is not None:  # the model's own are for pixels of another range
         mean, std = overrides.mean or _NONE[0], overrides.std or _NONE[1]
-    shown = _shown_of(entries, _SHOWN if head == "classify" else None)
+    shown = stored.shown_of(entries, _SHOWN if head == "classify" else None)
     if overrides.resize is not None or overrides.crop is not None:
         shown = _shown(overrides, min(height, width))
-    scale = TO_ONE if overrides.scale is None else overrides.scale
-    bgr = _is_bgr(entries) if overrides.bgr is None else overrides.bgr
+    scale = stored.scale_of(entries, TO_ONE) if overrides.scale is None else overrides.scale
+    bgr = stored.is_bgr(entries) if overrides.bgr is None else overrides.bgr
     return Preprocessing(height, width, channels_last, mean, std, shown, scale, bgr)
 
 
 def as_metadata(prepared: Preprocessing) -> dict[str, str]:
     """Return the metadata by which a model says how its images are prepared.
 
-    Args:
-        prepared: the steps; the factor of the pixels is the usual one.
+    The usual factor of the pixels and the usual order of colours are left out.
     """
-    return {
-        "mbv3c.mean": json.dumps(prepared.mean),
-        "mbv3c.std": json.dumps(prepared.std),
-        SHOWN: json.dumps(prepared.shown),
+    entries = {
+        stored.MEAN: json.dumps(prepared.mean),
+        stored.STD: json.dumps(prepared.std),
+        stored.SHOWN: json.dumps(prepared.shown),
     }
+    if prepared.scale != TO_ONE:
+        entries[stored.SCALE] = json.dumps(prepared.scale)
+    if prepared.bgr:
+        entries[stored.COLOURS] = json.dumps(prepared.channels)
+    return entries
+
+
+def with_preparing(model: onnx.ModelProto, overrides: Overrides) -> onnx.ModelProto:
+    """Return a copy whose metadata say of its images what a user says.
+
+    What the user leaves open stays open; where nothing is said the model comes back as it is.
+
+    Raises:
+        UsageError: the input is no image of three channels, or the overrides are impossible.
+        ModelError: the metadata are damaged.
+    """
+    if overrides == AS_THE_MODEL_SAYS:
+        return model
+    prepared = preprocessing(model, input_shape_of(model), overrides)
+    scaled = overrides.scale is not None  # which sets mean and std, too
+    said = {
+        stored.MEAN: (scaled or overrides.mean is not None, prepared.mean),
+        stored.STD: (scaled or overrides.std is not None, prepared.std),
+        stored.SHOWN: (
+            overrides.resize is not None or overrides.crop is not None,
+            prepared.shown,
+        ),
+        stored.SCALE: (scaled, prepared.scale),
+        stored.COLOURS: (overrides.bgr is not None, prepared.channels),
+        stored.LAYOUT: (overrides.layout is not None, prepared.layout),
+    }
+    return with_metadata(
+        model, {key: json.dumps(value) for key, (there, value) in said.items() if there}
+    )
+
+
+def described(
+    model: onnx.ModelProto, overrides: Overrides = AS_THE_MODEL_SAYS
+) -> dict[str, Any] | None:
+    """Return how images are prepared, and by whose word, in the documented form.
+
+    None of a model whose input is no image of three channels.
+
+    Raises:
+        ModelError: the metadata are damaged.
+    """
+    try:
+        prepared = preprocessing(model, input_shape_of(model), overrides)
+    except UsageError:
+        return None
+    return {**prepared.to_json(), "from": origins(model, overrides)}
 
 
 _NONE = ((0.0,) * _CHANNELS, (1.0,) * _CHANNELS)  # a mean and a std that change nothing
@@ -174,7 +218,7 @@ def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
     def origin(option: str, override: object, key: str) -> str:
         if override is not None:
             return option
-        if overrides.scale is not None and key in ("mbv3c.mean", "mbv3c.std"):
+        if overrides.scale is not None and key in (stored.MEAN, stored.STD):
             return "none, as --scale is given"
         if key in entries:
             return f"the model's metadata {key}"
@@ -182,35 +226,26 @@ def origins(model: onnx.ModelProto, overrides: Overrides) -> dict[str, str]:
 
     scaled = overrides.resize if overrides.resize is not None else overrides.crop
     return {
-        "mean": origin("--mean", overrides.mean, "mbv3c.mean"),
-        "std": origin("--std", overrides.std, "mbv3c.std"),
-        "shown": origin("--resize, --crop", scaled, SHOWN if SHOWN in entries else "mbv3c.head"),
-        "layout": "--layout" if overrides.layout else "the input's shape",
-        "scale": _USUAL if overrides.scale is None else "--scale",
-        "channels": "--bgr" if overrides.bgr else _frame_or_usual(metadata_of(model)),
+        "mean": origin("--mean", overrides.mean, stored.MEAN),
+        "std": origin("--std", overrides.std, stored.STD),
+        "shown": origin(
+            "--resize, --crop", scaled, stored.SHOWN if stored.SHOWN in entries else "mbv3c.head"
+        ),
+        "layout": "--layout" if overrides.layout else _by(entries, stored.LAYOUT, _SHAPE),
+        "scale": _by(entries, stored.SCALE, _USUAL) if overrides.scale is None else "--scale",
+        "channels": "--bgr" if overrides.bgr else _colours_by(entries),
     }
 
 
-_USUAL = "as nothing else is said"
+_USUAL, _SHAPE = "as nothing else is said", "the input's shape"
 
 
-def _frame_or_usual(entries: dict[str, str]) -> str:
-    return f"the model's metadata {FRAME}" if FRAME in entries else _USUAL
+def _by(entries: Mapping[str, str], key: str, otherwise: str) -> str:
+    return f"the model's metadata {key}" if key in entries else otherwise
 
 
-def _is_bgr(entries: dict[str, str]) -> bool:
-    """Say whether a model takes frames whose channels are blue, green and red.
-
-    Raises:
-        ModelError: the metadata are damaged.
-    """
-    if FRAME not in entries:
-        return False
-    try:
-        frame = parse_json(entries[FRAME])
-    except Refused as error:
-        raise ModelError(f"the model's metadata {FRAME} is no JSON: {error}; remove it") from error
-    return isinstance(frame, dict) and frame.get("channels") == "BGR"
+def _colours_by(entries: Mapping[str, str]) -> str:
+    return _by(entries, stored.COLOURS, _by(entries, FRAME, _USUAL))
 
 
 def _range_of(
@@ -224,7 +259,7 @@ def _range_of(
     return (0.0,) * _CHANNELS, (1 / top,) * _CHANNELS, why
 
 
-def _channels_last(shape: tuple[int, ...], layout: Layout | None) -> bool:
+def _channels_last(shape: tuple[int, ...], layout: Layout | None, said: str | None) -> bool:
     first, last = (len(shape) == 4 and shape[axis] == _CHANNELS for axis in (1, 3))
     if layout is not None and not (last if layout == "NHWC" else first):
         raise UsageError(f"--layout {layout} does not fit the model's input {shape}; leave it out")
@@ -233,6 +268,8 @@ def _channels_last(shape: tuple[int, ...], layout: Layout | None) -> bool:
             f"images do not fit the model's input {shape}, which has not three channels, neither "
             "NCHW nor NHWC; .npy files do"
         )
+    if layout is None and said is not None and (last if said == "NHWC" else first):
+        return said == "NHWC"
     return not first if layout is None else layout == "NHWC"
 
 
@@ -253,55 +290,19 @@ def _shown(overrides: Overrides, side: int) -> float | None:
     return crop / pixels
 
 
-def _shown_of(entries: dict[str, str], default: float | None) -> float | None:
-    """Return the share of an image that the metadata name, or else the default.
-
-    Raises:
-        ModelError: the metadata are damaged.
-    """
-    if SHOWN not in entries:
-        return default
-    try:
-        share = parse_json(entries[SHOWN])
-    except Refused:
-        share = 0
-    if share is None:
-        return None
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise ModelError(
-            f"the model's metadata {SHOWN} is {entries[SHOWN]!r}, neither a share above 0 and up "
-            "to 1 nor null; remove that entry or correct it"
-        )
-    return float(share)
-
-
-def _triple(entries: dict[str, str], key: str, default: tuple[float, ...]) -> tuple[float, ...]:
-    entry = entries.get(f"mbv3c.{key}")
-    if entry is None:
-        return default
-    try:
-        values = tuple(float(value) for value in parse_json(entry))
-    except (ValueError, TypeError):
-        values = ()
-    if len(values) != _CHANNELS or not np.isfinite(values).all() or (key == "std" and 0 in values):
-        raise ModelError(
-            f"the model's metadata mbv3c.{key} is {entry!r}, not three numbers; remove that entry "
-            "or correct it"
-        )
-    return values
-
-
 def read_image(path: Path, processing: Preprocessing) -> NDArray[np.float32]:
-    """Read an image as one input, without the batch.
-
-    The image is turned upright as its EXIF data say. Transparency is left out, 16 bits become 8,
-    and of several pictures in a file the first is taken.
+    """Read an image as one input, without the batch, as `decode` and `as_input` say.
 
     Raises:
         ToolError: Pillow is not installed.
         ImageError: the image cannot be read.
     """
-    pixels = np.asarray(read_pixels(path, processing), np.float32)
+    return as_input(decode(path), processing)
+
+
+def as_input(image: "Image.Image", processing: Preprocessing) -> NDArray[np.float32]:
+    """Return an image in 8-bit RGB as one input, without the batch."""
+    pixels = np.asarray(resized(image, processing), np.float32)
     mean, std = np.array(processing.mean, np.float32), np.array(processing.std, np.float32)
     to_one = processing.scale == TO_ONE
     scaled = pixels / np.float32(255) if to_one else pixels * np.float32(processing.scale)
@@ -317,7 +318,7 @@ def read_pixels(path: Path, processing: Preprocessing) -> NDArray[np.uint8]:
         ToolError: Pillow is not installed.
         ImageError: the image cannot be read.
     """
-    return resized(_decode(path), processing)
+    return resized(decode(path), processing)
 
 
 def resized(image: "Image.Image", processing: Preprocessing) -> NDArray[np.uint8]:
@@ -330,7 +331,7 @@ def resized(image: "Image.Image", processing: Preprocessing) -> NDArray[np.uint8
     from PIL import Image
 
     size = (processing.width, processing.height)
-    box = None if processing.shown is None else _middle(image.size, size, processing.shown)
+    box = None if processing.shown is None else part_shown(image.size, processing)
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
 
 
@@ -342,55 +343,19 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
-def _decode(path: Path) -> "Image.Image":
-    """Read an image upright, in 8-bit RGB."""
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise ToolError("reading images takes Pillow; install it: pip install pillow") from error
-    try:
-        # Of Pillow's other formats some start programs.
-        if path.is_file() and not path.stat().st_size:
-            raise ImageError(path, "it is empty")
-        with plain_file(path, _MOST_IMAGE) as file, Image.open(file, formats=_FORMATS) as opened:
-            pixels = opened.width * opened.height
-            if pixels > MOST_PIXELS:
-                raise ImageError(path, f"{pixels:,} pixels are too many, {MOST_PIXELS:,} the most")
-            return _rgb(ImageOps.exif_transpose(opened))
-    except ImageError:
-        raise
-    except Refused as error:
-        raise ImageError(path, str(error)) from error
-    except UnidentifiedImageError as error:
-        raise ImageError(path, "it is of no format that Pillow reads") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(path, f"more than {MOST_PIXELS:,} pixels are too many") from error
-    except OSError as error:
-        raise ImageError(path, error.strerror or str(error)) from error
-    except Exception as error:  # decoders raise whatever a broken file leads them to
-        raise ImageError(path, f"{type(error).__name__}: {error}") from error
-
-
-def _rgb(image: "Image.Image") -> "Image.Image":
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # grey, 16 bits
-        levels = np.asarray(image)
-        if levels.dtype.itemsize > 2:  # some versions of Pillow read 16 bits as 32
-            levels = np.clip(levels, 0, 0xFFFF)
-        # Divided by 257 and rounded, exactly and in 16 bits: images may be large.
-        levels = np.minimum(levels.astype(np.uint16), 0xFF7F) + 128
-        image = Image.fromarray(((levels - (levels >> 8)) >> 8).astype(np.uint8))
-    if image.mode in ("P", "PA"):  # whose transparency would warn
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _middle(
-    image: tuple[int, int], size: tuple[int, int], shown: float
+def part_shown(
+    image: tuple[int, int], processing: Preprocessing
 ) -> tuple[float, float, float, float]:
-    """Return the part of an image that becomes the input, in its own pixels."""
-    scale = shown * min(image[0] / size[0], image[1] / size[1])
+    """Return the part of an image that becomes the input: left, top, right, bottom.
+
+    Args:
+        image: the width and the height of the image; the result is in its pixels.
+        processing: how images are prepared.
+    """
+    if processing.shown is None:
+        return 0.0, 0.0, float(image[0]), float(image[1])
+    size = processing.width, processing.height
+    scale = processing.shown * min(image[0] / size[0], image[1] / size[1])
     width, height = scale * size[0], scale * size[1]
     left, top = (image[0] - width) / 2, (image[1] - height) / 2
     return left, top, left + width, top + height

@@ -11,25 +11,50 @@ import onnx
 from mbv3c.errors import UsageError
 from mbv3c.feeds import Array, Feed, shape_text
 from mbv3c.graphs.load import input_shapes_of
+from mbv3c.parity.inputs import in_type
 from mbv3c.parity.own_inputs import OwnInputs
 from mbv3c.quantization.calibration import (
     Shapes,
-    calibration_files,
     inputs_taken,
     is_elsewhere,
     named_arrays,
     samples,
 )
+from mbv3c.quantization.calibration_files import ARRAYS, EVERY, find_files
 from mbv3c.quantization.images import (
     AS_THE_MODEL_SAYS,
     IMAGES,
     Overrides,
-    origins,
+    described,
     preprocessing,
+    read_image,
 )
 
 # All inputs and outputs of a check are in memory at once, and an emulator takes seconds for each.
 MOST = 100
+_HEAD, _OF_ARRAYS = 6, (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
+
+
+def is_picture(path: Path) -> bool:
+    """Say whether a file is to be read as an image: whatever holds no arrays."""
+    if path.suffix.lower() in ARRAYS or not path.is_file():
+        return path.suffix.lower() in IMAGES
+    with path.open("rb") as file:
+        return not file.read(_HEAD).startswith(_OF_ARRAYS)
+
+
+def picture_input(model: onnx.ModelProto, path: Path, preparing: Overrides) -> Feed:
+    """Read an image as the input of a model, of which it fills the batch.
+
+    Raises:
+        UsageError: the input is no image of three channels.
+        CalibrationError: the image is broken, or the model has several inputs.
+    """
+    taken, *others = inputs_taken(model)
+    if others:
+        return named_arrays(path, [taken, *others])
+    x = read_image(path, preprocessing(model, taken.shape, preparing))
+    return np.stack([in_type(x, taken.dtype)] * taken.shape[0])
 
 
 class NoInputsError(UsageError):
@@ -54,7 +79,7 @@ class InputsRequest:
 def read_inputs(
     model: onnx.ModelProto, wanted: InputsRequest, shapes: Sequence[Shapes] = ()
 ) -> OwnInputs:
-    """Read the inputs of a model, in the order of the files' names.
+    """Read the inputs of a model, in the order of `find_files`.
 
     Arrays of others of its `shapes`, if it was compiled for several, are left out.
 
@@ -68,7 +93,7 @@ def read_inputs(
     most = MOST if wanted.limit is None else wanted.limit
     if most < 1:
         raise UsageError(f"--limit {most} leaves no input; take 1 at least")
-    files = calibration_files(wanted.path)
+    files = find_files(wanted.path, EVERY).files
     taken, processing = inputs_taken(model, shapes), None
     every: Iterator[tuple[str, Feed]]
     if len(taken) > 1:
@@ -86,9 +111,7 @@ def read_inputs(
     count = f"{len(inputs)} input{'s' * (len(inputs) > 1)}"
     count = f"the first {count}" if len(inputs) == most else count
     how = "" if processing is None else f"; images: {processing}"
-    document = None
-    if processing is not None:
-        document = {**processing.to_json(), "from": origins(model, wanted.preparing)}
+    document = None if processing is None else described(model, wanted.preparing)
     names, feeds = zip(*inputs, strict=True)
     return OwnInputs(f"{count} of {wanted.path}{how}", names, list(feeds), document)
 

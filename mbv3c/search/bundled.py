@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbv3c.accuracy.measure import class_scores
+from mbv3c.accuracy.scores import class_scores
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED
 from mbv3c.bundle import Bundle, read_bundled
 from mbv3c.execution.runners import open_stream
@@ -50,7 +50,7 @@ def bundle_accuracy(
         ToolError: what runs it fails.
     """
     model = read_bundled(bundle.model)
-    scores, _ = class_scores(bundle, model)
+    scores, _ = class_scores(bundle.manifest, bundle.path)
     accuracy = {GIVEN: evaluate(model, examples, part, limit=limit)}
     if bundle.compiled_model != bundle.model:
         quantized = read_bundled(bundle.compiled_model)

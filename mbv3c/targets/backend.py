@@ -33,6 +33,7 @@ from mbv3c.precision import Precision
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.quantization.by_itself import OnDevice
+from mbv3c.quantization.loss import Loss
 from mbv3c.target import Target
 from mbv3c.targets.reference import reference_of
 from mbv3c.targets.wing import Wing
@@ -47,6 +48,7 @@ class Built:
         details: what the manifest says of the build, in the backend's own type.
         golden: an input and its outputs, for boards that check themselves.
         alternatives: what other choices would cost, in the backend's own type.
+        loss: how far int8 is from fp32 on calibration inputs; None where nothing was calibrated.
     """
 
     details: Any
@@ -62,11 +64,13 @@ class Compiled:
         bundle: the bundle.
         verdict: the verdict; None if it was not asked to verify.
         alternatives: what other choices would cost, in the backend's own type.
+        loss: how far int8 is from fp32 on calibration inputs; None where nothing was calibrated.
     """
 
     bundle: Bundle
     verdict: Verdict | None
     alternatives: Any = None
+    loss: Loss | None = None
 
 
 @dataclass(frozen=True)

@@ -67,17 +67,6 @@ def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     return copy if shape is None else with_shapes(copy, list(shape))
 
 
-def with_metadata(model: onnx.ModelProto, entries: dict[str, str]) -> onnx.ModelProto:
-    """Return a copy of a model with other metadata; an empty text leaves an entry out."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.metadata_props[:]
-    for key, value in {**metadata_of(model), **entries}.items():
-        if value:
-            copy.metadata_props.add(key=key, value=value)
-    return copy
-
-
 def trained_metadata(prepared: Preprocessing, names: tuple[str, ...] | None) -> dict[str, str]:
     """Return what a trained model says of its images and classes.
 

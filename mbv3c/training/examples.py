@@ -27,7 +27,8 @@ from mbv3c.errors import ImageError, UsageError
 from mbv3c.execution.cache import cache_root, digest_of, only_one
 from mbv3c.graphs.load import input_shape_of
 from mbv3c.graphs.outputs import metadata_of
-from mbv3c.quantization.images import SHOWN, TO_ONE, Preprocessing, preprocessing, without_warnings
+from mbv3c.quantization.image_metadata import SHOWN
+from mbv3c.quantization.images import TO_ONE, Preprocessing, preprocessing, without_warnings
 from mbv3c.training.augment import Pixels, augmented
 from mbv3c.training.classifier import classes_in
 from mbv3c.training.given import Given, classes_of, given_images

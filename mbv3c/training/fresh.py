@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from mbv3c.errors import UsageError
-from mbv3c.graphs.outputs import CLASS_NAMES, metadata_of
-from mbv3c.training.classifier import classes_in, with_metadata
+from mbv3c.graphs.outputs import CLASS_NAMES, metadata_of, with_metadata
+from mbv3c.training.classifier import classes_in
 from mbv3c.training.trainable import Kind, Trainable, with_weights
 
 _CONSTANT: dict[Kind, float] = {"bias": 0, "mean": 0, "scale": 1, "variance": 1}

@@ -16,7 +16,8 @@ import torch.nn.functional as F  # noqa: N812 - as torch's users call it
 from numpy.typing import NDArray
 
 from mbv3c.errors import Mbv3cError, ToolError, UsageError
-from mbv3c.training.classifier import classes_in, trained_metadata, with_metadata
+from mbv3c.graphs.outputs import with_metadata
+from mbv3c.training.classifier import classes_in, trained_metadata
 from mbv3c.training.evaluate import evaluate
 from mbv3c.training.examples import Examples
 from mbv3c.training.fresh import begun, is_made_up

@@ -11,9 +11,7 @@ import onnx
 
 from mbv3c.atomic import beside, check_place, new_file
 from mbv3c.errors import UsageError
-from mbv3c.graphs.load import input_shape_of
-from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides, as_metadata, preprocessing
-from mbv3c.training.classifier import with_metadata
+from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides, with_preparing
 from mbv3c.training.evaluate import evaluate
 from mbv3c.training.examples import Examples, open_examples
 from mbv3c.training.fresh import with_new_head
@@ -94,7 +92,7 @@ def train_file(
     if request.new_head:
         own = classes_of(request.source, request.labels)
         model = with_new_head(model, own.count, request.plan.get("seed", 0))
-    model = _with_preprocessing(model, request.overrides)
+    model = with_preparing(model, request.overrides)
     normalized, parameters = _weights(model)
     examples = open_examples(
         request.source,
@@ -121,15 +119,6 @@ def train_file(
         shutil.rmtree(folder)
     state = str(folder) if request.keep_state else None
     return {"model": str(output), "state": state, **described, **_result(trained, examples)}
-
-
-def _with_preprocessing(model: onnx.ModelProto, overrides: Overrides) -> onnx.ModelProto:
-    """Return a model whose metadata say what the user says of the images."""
-    entries = as_metadata(preprocessing(model, input_shape_of(model), overrides))
-    shown = overrides.resize is not None or overrides.crop is not None
-    said = {"mean": overrides.mean is not None, "std": overrides.std is not None, "shown": shown}
-    own = {f"mbv3c.{name}": entries[f"mbv3c.{name}"] for name, there in said.items() if there}
-    return with_metadata(model, own) if own else model
 
 
 def _check_plan(request: TrainRequest) -> None:

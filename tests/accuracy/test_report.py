@@ -48,8 +48,8 @@ def test_differing_and_broken_images_are_named() -> None:
     )
     text = "\n".join(lines(found))
     assert "2 images have another best class, listed in list.csv:" in text
-    assert "  b.jpg: given 1 (bee), bundle 2 (cat), 1.2e-03 of the range apart" in text
-    assert "  c.jpg: given 1 (bee), bundle not finite" in text
+    assert "  b.jpg: given bee, bundle cat, 1.2e-03 of the range apart" in text
+    assert "  c.jpg: given bee, bundle not finite" in text
     assert "NOT FINITE: the bundle's scores of 1 images" in text
     assert "1 image is broken, listed in list.csv:\n  d.jpg: it is empty" in text
     assert "onnxruntime on the model as given          66.67% (20.77% to 93.85%)" in text

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import onnx
 import pytest
 
 from tests.built_once import built_once
 from tests.command_line import document, mbv3c
+from tests.ends.camera import LABELS, classifier
 
 TINY = ("--variant", "small", "--width", 0.35, "--resolution", 96, "--classes", 10)
 SMALL = ("--variant", "small", "--resolution", 96, "--classes", 10)
@@ -43,6 +45,23 @@ def arm_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.returncode == 0, done.stderr
 
     return built_once(tmp_path_factory, "small for arm", build) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def named_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle of a classifier that says how its images are prepared, and its classes."""
+
+    def build(folder: Path) -> None:
+        onnx.save(classifier(), folder / "model.onnx")
+        (folder / "labels.txt").write_text("\n".join(LABELS), encoding="utf-8")
+        said = ("--mean", "0.5", "--resize", "20", "--bgr", "--labels", folder / "labels.txt")
+        options = ("--target", "host_cpu", "--tune-logs", "none", *said, "-o", folder / "bundle")
+        told = document(mbv3c("compile", folder / "model.onnx", *options, "--json"))
+        assert told["class_names"] == list(LABELS)
+        assert told["preprocessing"]["from"]["channels"] == "the model's metadata mbv3c.channels"
+        assert told["int8_against_fp32"] is None
+
+    return built_once(tmp_path_factory, "named classes", build) / "bundle"
 
 
 @pytest.fixture(scope="session")

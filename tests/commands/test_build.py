@@ -73,3 +73,20 @@ def test_seed_and_weights_exclude_each_other(tmp_path: Path) -> None:
     done = mbv3c("build", "--seed", 1, "--weights", "w.npz", cwd=tmp_path)
     assert done.returncode == 2
     assert "--seed and --weights exclude each other" in done.stderr
+
+
+def test_images_and_classes_are_part_of_the_model(tmp_path: Path) -> None:
+    path, labels = tmp_path / "m.onnx", tmp_path / "labels.txt"
+    names = [f"kind {number}" for number in range(10)]
+    labels.write_text("\n".join(names))
+    said = ("--mean", "0.5", "--resize", "stretch", "--labels", labels)
+    built = document(mbv3c("build", *MODEL, *said, "-o", path, "--json"))
+    assert built["class_names"] == names
+    assert (built["preprocessing"]["mean"], built["preprocessing"]["shown"]) == ([0.5] * 3, None)
+    entries = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert entries["mbv3c.mean"] == "[0.5, 0.5, 0.5]"
+    assert entries["mbv3c.shown"] == "null"
+    assert "mbv3c.scale" not in entries
+    shown = mbv3c("build", *MODEL, *said, "-o", path, "--force").stdout.splitlines()
+    assert shown[1].startswith("images: stretched to 96x96 (the model's metadata mbv3c.shown)")
+    assert shown[2] == "classes: 10, named kind 0, kind 1, kind 2, ..."

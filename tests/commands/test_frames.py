@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from mbv3c import Ends, Frame, Outputs, Overrides, job_of, open_bundle
-from mbv3c.accuracy.classify import MISSING, best_of
-from mbv3c.accuracy.measure import class_scores
+from mbv3c.accuracy.classify import best_of
+from mbv3c.accuracy.scores import MISSING, class_scores
 from mbv3c.execution.link import run_zig
 from tests.built_once import built_once
 from tests.c_library.tampering import changed, differing
@@ -84,7 +84,7 @@ def test_an_image_becomes_the_frame_and_classes_are_named(camera: Path, tmp_path
 
 def test_accuracy_is_measured_by_the_best_classes(camera: Path) -> None:
     bundle = open_bundle(camera / "bundle")
-    scores, count = class_scores(bundle, onnx.load(bundle.model))
+    scores, count = class_scores(bundle.manifest, bundle.path)
     assert count == CLASSES
     given = [np.array([[0.5, 0.2]], np.float32), np.array([[6, 1]])]
     (row,) = scores.of(given)
@@ -154,7 +154,6 @@ def test_another_name_of_a_class_is_found(camera: Path, tmp_path: Path) -> None:
         (("--input-layout", "nhwc"), "--input-layout belongs to --input-type uint8"),
         (("--input-type", "uint8", "--input-layout", "hwc"), "write nchw or nhwc"),
         (("--input-type", "uint8", "--channel-order", "grb"), "write rgb or bgr"),
-        (("--input-type", "uint8", "--crop", 9), "frames have the size of the model's input"),
         (("--outputs", "best"), "--outputs 'best' is not known"),
         (("--labels", "none.txt"), "no such file: none.txt"),
     ],

@@ -5,7 +5,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+
+from tests.onnx_text import graph
 
 # The arguments, the exit code, and what the error says.
 MISTAKES = (
@@ -48,6 +52,28 @@ MISTAKES = (
     ("run none --input model.onnx", 1, "none is no bundle: there is no such folder"),
     ("bench none", 1, "none is no bundle: there is no such folder"),
     ("build --weights none.pth -o y.onnx", 2, "no such file: none.pth"),
+    ("build --labels none.txt -o y.onnx", 2, "no such file: none.txt"),
+    ("build --classes 3 --labels two.txt -o y.onnx", 2, "has 2 lines, and the model 3 classes"),
+    ("build --labels empty.txt -o y.onnx", 2, "line 1 of empty.txt is ''; write the name of one"),
+    ("build --mean 1,2 -o y.onnx", 2, "--mean '1,2' is not a number, nor three with commas"),
+    ("build --resize 10 -o y.onnx", 2, "--crop 224 of an image whose shorter side is scaled to"),
+    ("compile five.onnx --target npu --labels two.txt", 2, "2 lines, and the model has 5 classes"),
+    ("compile five.onnx --target npu --std 0", 2, "--std 0 is not possible"),
+    ("compile five.onnx --target npu --layout NHWC", 2, "--layout NHWC does not fit the model's"),
+    (
+        "compile boxes.onnx --target npu --labels two.txt",
+        2,
+        "this gives y (1, 9, 4): leave it out",
+    ),
+    (
+        "compile boxes.onnx --target npu --mean 0.5",
+        2,
+        "images do not fit the model's input (1, 9,",
+    ),
+    ("compile five.onnx --target npu --calibration folder --calibration-limit 0", 2, "take 1 or"),
+    ("quantize five.onnx -o y.onnx --calibration folder", 2, "folder holds none of .npy, .npz"),
+    ("quantize five.onnx -o y.onnx --random-inputs 4 --labels two.txt", 2, "2 lines, and the"),
+    ("quantize five.onnx -o y.onnx --random-inputs 4 --calibration-seed 1", 2, "belong to --cal"),
 )
 
 PROGRAM = """
@@ -86,6 +112,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("folder", "bundle", "saved"):
         (folder / name).mkdir()
     (folder / "bundle" / "manifest.json").write_text("{}")
+    (folder / "two.txt").write_text("ant\nbee\n")
+    (folder / "empty.txt").write_text("")
+    for name, text in (
+        ("five", "g (float[1, 3, 4, 4] x) => (float[1, 5, 4, 4] y) { y = Conv(x, w) }"),
+        ("boxes", "g (float[1, 9, 4] x) => (float[1, 9, 4] y) { y = Relu(x) }"),
+    ):
+        onnx.save(graph(text, w=np.ones((5, 3, 1, 1), np.float32)), folder / f"{name}.onnx")
     (folder / "saved" / "saved_model.pb").write_bytes(b"")
     return folder
 

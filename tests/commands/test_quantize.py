@@ -9,8 +9,10 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from mbv3c.graphs.outputs import class_names, metadata_of
 from tests.command_line import Done, mbv3c
 
+NAMES = [f"kind {number}" for number in range(9)] + ["kind 0"]
 BUILT = ("--variant", "small", "--width", "0.35", "--resolution", "96", "--classes", "10")
 
 
@@ -36,8 +38,15 @@ def images(tmp_path: Path) -> Path:
 def test_images_to_a_model_that_onnxruntime_runs(
     model: Path, images: Path, tmp_path: Path
 ) -> None:
-    output = tmp_path / "int8.onnx"
-    done = quantize(model, "-o", output, "--calibration", images, "--keep-float", 2, "--json")
+    output, labels = tmp_path / "int8.onnx", tmp_path / "labels.txt"
+    for number in (1, 2):
+        (images / f"class{number}").mkdir()
+        (images / f"{number}.jpg").rename(images / f"class{number}" / "x.jpg")
+    labels.write_text("\n".join(NAMES) + "\n")
+    said = ("--mean", "0.5", "--labels", labels)
+    done = quantize(
+        *(model, "-o", output, "--calibration", images, "--keep-float", 2, *said, "--json")
+    )
     assert done.returncode == 0, done.stderr
     assert "RANDOM" not in done.stderr
     report = json.loads(done.stdout)
@@ -46,6 +55,11 @@ def test_images_to_a_model_that_onnxruntime_runs(
     assert report["random_inputs"] is False
     assert sum(layer["kept_float"] is not None for layer in report["layers"]) == 2
     assert report["outputs"][0]["name"] == "logits"
+    assert report["calibration"].startswith(f"8 inputs in 8 files of {images}, evenly from its 2")
+    assert report["preprocessing"]["from"]["mean"] == "the model's metadata mbv3c.mean"
+    assert report["class_names"] == NAMES
+    assert report["int8_against_fp32"]["inputs"] == 2
+    assert class_names(metadata_of(onnx.load(output)), 10) == tuple(NAMES)
     onnx.checker.check_model(onnx.load(output), full_check=True)
     opened = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
     (logits,) = opened.run(None, {"x": np.zeros((1, 3, 32, 32), np.float32)})

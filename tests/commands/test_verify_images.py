@@ -15,9 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv3c.accuracy.classify import Scores
-from mbv3c.accuracy.measure import class_scores
-from mbv3c.bundle import Bundle
+from mbv3c.accuracy.scores import Scores, class_scores
 from mbv3c.errors import ImageError, UsageError
 from mbv3c.execution.host import HostRunner
 from mbv3c.graphs.builder import build_model
@@ -301,17 +299,12 @@ def test_class_scores_are_found_or_refused(
 ) -> None:
     records = tuple(TensorRecord(name, tuple(shape), "float32") for name, shape in outputs.items())
     images = TensorRecord("input", (2, 3, 8, 8), "float32")
-    bundle = Bundle(Path("b"), replace(LIBRARY, input=images, outputs=records), {})
-    values = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-        for name, shape in outputs.items()
-    ]
-    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], values))
+    manifest = replace(LIBRARY, input=images, outputs=records)
     if found is not None:
-        assert class_scores(bundle, model) == (found, 7)
+        assert class_scores(manifest, Path("b")) == (found, 7)
         return
     with pytest.raises(UsageError, match="one row of class scores per image"):
-        class_scores(bundle, model)
+        class_scores(manifest, Path("b"))
 
 
 def test_a_library_that_crashes_is_told_and_what_was_found_is_kept(

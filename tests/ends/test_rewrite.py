@@ -9,7 +9,7 @@ from mbv3c.ends.ends import NO_ENDS, Ends, Frame, Outputs, ends_of, parse_output
 from mbv3c.ends.rewrite import with_ends
 from mbv3c.errors import ModelError, UsageError
 from mbv3c.graphs.outputs import class_names, metadata_of
-from mbv3c.quantization.images import Overrides
+from mbv3c.quantization.images import TO_ONE, Overrides, preprocessing, with_preparing
 from tests.ends.camera import CLASSES, LABELS, SIDE, classifier, converted, frame, outputs
 from tests.onnx_text import graph
 
@@ -83,9 +83,7 @@ def test_the_best_classes_are_those_of_numpy_also_where_they_tie() -> None:
     odds = np.exp(scores - scores.max())
     np.testing.assert_allclose(best, np.take_along_axis(odds / odds.sum(), wanted, 1), 2e-6)
     assert ends_of(metadata_of(made)).labels == LABELS
-    assert (
-        class_names(metadata_of(made), CLASSES) is None
-    )  # names of classes differ, labels need not
+    assert class_names(metadata_of(made), CLASSES) == LABELS
 
     integers = graph("g (int32[2, 6] x) => (int32[2, 6] y) { y = Identity(x) }")
     rows = np.array([[3, 9, 9, 1, 9, 3], [0, 0, 0, 0, 0, 0]], np.int32)
@@ -105,7 +103,7 @@ def test_probabilities_are_made_once() -> None:
 @pytest.mark.parametrize(
     ("ends", "words"),
     [
-        (Ends(labels=LABELS[:3]), "3 lines, and 'y' has 8 classes"),
+        (Ends(labels=LABELS[:3]), "3 lines, and the model has 8 classes"),
         (Ends(outputs=Outputs(top=9)), "top9 is more than the 8 classes"),
     ],
 )
@@ -132,6 +130,23 @@ def test_what_does_not_fit_is_refused(ends: Ends, words: str) -> None:
 def test_models_without_an_image_or_scores_are_refused(text: str, ends: Ends, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         with_ends(graph(text), ends)
+
+
+def test_labels_of_a_map_are_names_alone() -> None:
+    model = graph("g (float[1, 3, 8, 8] x) => (float[1, 3, 8, 8] y) { y = Relu(x) }")
+    made = with_ends(model, Ends(labels=("sky", "sea", "sand")))
+    assert ends_of(metadata_of(made)) == NO_ENDS
+    assert class_names(metadata_of(made), 3) == ("sky", "sea", "sand")
+
+
+def test_a_frame_is_in_the_colours_that_the_model_says() -> None:
+    said = with_preparing(classifier(), Overrides(scale=1.0, mean=(9.0,) * 3, bgr=True))
+    pixels = frame()
+    x = np.ascontiguousarray(pixels[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) - 9)
+    made = with_ends(said, Ends(Frame()))
+    np.testing.assert_array_equal(outputs(made, pixels)[0], outputs(said, x)[0])
+    left = preprocessing(made, (1, SIDE, SIDE, 3))
+    assert (left.scale, left.mean, left.std, left.bgr) == (TO_ONE, (0,) * 3, (TO_ONE,) * 3, False)
 
 
 def test_ends_are_given_once() -> None:

@@ -3,8 +3,17 @@
 import onnx
 import pytest
 
-from mbv3c.errors import ModelError
-from mbv3c.graphs.outputs import class_axes, class_axis, class_names
+from mbv3c.errors import ModelError, UsageError
+from mbv3c.graphs.outputs import (
+    Output,
+    class_axes,
+    class_axis,
+    class_count,
+    class_names,
+    metadata_of,
+    with_class_names,
+)
+from tests.onnx_text import graph
 
 SHAPES = [(1, 10, 4), (1, 10, 7)]
 
@@ -64,7 +73,42 @@ def test_class_names_are_read(key: str) -> None:
     assert class_names({}, 2) is None
 
 
-@pytest.mark.parametrize("entry", ["ant,bee", '["ant"]', '["ant", "ant"]', '["ant", 1]', "{}"])
+@pytest.mark.parametrize("entry", ["ant,bee", '["ant"]', '["ant", 1]', "{}"])
 def test_damaged_class_names_are_refused(entry: str) -> None:
-    with pytest.raises(ModelError, match="JSON list of 2 different names"):
+    with pytest.raises(ModelError, match="JSON list of 2 names"):
         class_names({"class_names": entry}, 2)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "metadata", "count"),
+    [
+        ([Output("y", (2, 7))], {}, 7),
+        ([Output("y", (2, 7), floats=False)], {}, 7),
+        ([Output("y", (1, 21, 8, 8))], {}, 21),
+        ([Output("b", (1, 9, 4)), Output("s", (1, 9, 3))], {}, 3),
+        (
+            [Output("b", (1, 9, 4)), Output("s", (1, 9, 4))],
+            {"mbv3c.detector": '{"boxes": "b", "scores": "s"}'},
+            4,
+        ),
+        ([Output("best", (1, 5))], {"mbv3c.classes": "1000"}, 1000),
+        ([Output("a", (1, 2)), Output("b", (1, 3))], {}, None),
+        ([Output("b", (1, 9, 4))], {}, None),
+    ],
+)
+def test_classes_are_counted(
+    outputs: list[Output], metadata: dict[str, str], count: int | None
+) -> None:
+    assert class_count(metadata, outputs) == count
+
+
+def test_classes_are_named_anew() -> None:
+    given = graph("g (float[1, 3] x) => (float[1, 3] y) { y = Relu(x) }")
+    given.metadata_props.add(key="class_names", value='["a", "b", "c"]')
+    named = with_class_names(given, ("ant", "bee", "ant"))
+    assert class_names(metadata_of(named), 3) == ("ant", "bee", "ant")
+    with pytest.raises(UsageError, match="--labels has 2 lines, and the model has 3 classes"):
+        with_class_names(given, ("ant", "bee"))
+    boxes = graph("g (float[1, 9, 4] x) => (float[1, 9, 4] y) { y = Relu(x) }")
+    with pytest.raises(UsageError, match=r"gives class scores; this gives y \(1, 9, 4\)"):
+        with_class_names(boxes, ("ant", "bee"))

@@ -17,9 +17,11 @@ from mbv3c.graphs.spec import ModelSpec
 from mbv3c.quantization.images import (
     Overrides,
     Preprocessing,
+    described,
     origins,
     preprocessing,
     read_image,
+    with_preparing,
     without_warnings,
 )
 from tests.image_files import BREAKS
@@ -186,6 +188,38 @@ def test_a_layout_that_the_shape_leaves_open() -> None:
     last = preprocessing(model("1, 3, 8, 3"), shape, Overrides(layout="NHWC"))
     assert (first.height, first.width, first.channels_last) == (8, 3, False)
     assert (last.height, last.width, last.channels_last) == (3, 8, True)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Overrides((0.5,) * 3, (0.25,) * 3, 232, 200),
+        Overrides(resize="stretch"),
+        Overrides(scale=1.0, bgr=True),
+        Overrides(layout="NHWC", std=(2.0,) * 3),
+    ],
+)
+def test_what_is_said_becomes_part_of_the_model(said: Overrides) -> None:
+    shape = (1, 3, 224, 3)
+    given = model("1, 3, 224, 3", mean="[0.1, 0.2, 0.3]")
+    stored = with_preparing(given, said)
+    assert preprocessing(stored, shape) == preprocessing(given, shape, said)
+    assert with_preparing(given, Overrides()) is given
+    # What was not said is open, so that a later word counts.
+    later = Overrides(crop=1)
+    assert preprocessing(stored, shape, later).shown == preprocessing(given, shape, later).shown
+    about = described(stored)
+    assert about is not None
+    origin = (
+        "scale" if said.scale else "mean" if said.mean else "layout" if said.layout else "shown"
+    )
+    assert about["from"][origin] == f"the model's metadata mbv3c.{origin}"
+
+
+def test_a_model_without_images_has_no_preprocessing() -> None:
+    assert described(model("1, 10")) is None
+    with pytest.raises(UsageError, match="images do not fit"):
+        with_preparing(model("1, 10"), Overrides(bgr=True))
 
 
 # ---- kinds of images ----

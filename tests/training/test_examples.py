@@ -11,9 +11,10 @@ from PIL import Image
 
 from mbv3c.accuracy.image_sets import Classes
 from mbv3c.errors import ModelError, UsageError
+from mbv3c.graphs.outputs import with_metadata
 from mbv3c.parity.running import session
 from mbv3c.quantization.images import Overrides, preprocessing, read_image
-from mbv3c.training.classifier import trained_metadata, with_metadata
+from mbv3c.training.classifier import trained_metadata
 from mbv3c.training.evaluate import evaluate
 from mbv3c.training.examples import Examples, open_examples
 from mbv3c.training.given import classes_of

@@ -7,8 +7,8 @@ from onnx import numpy_helper
 
 from mbv3c.errors import UsageError
 from mbv3c.graphs.load import static_shape
-from mbv3c.graphs.outputs import metadata_of
-from mbv3c.training.classifier import classes_in, with_metadata
+from mbv3c.graphs.outputs import metadata_of, with_metadata
+from mbv3c.training.classifier import classes_in
 from mbv3c.training.fresh import fresh_weights, with_new_head
 from mbv3c.training.trainable import trainable
 from tests.onnx_text import graph, random

@@ -175,7 +175,7 @@ def verify_and_judge(
         UsageError: the baseline or a limit does not fit the bundle.
         Mbv3cError: the bundle cannot be verified or measured, or a file cannot be read or written.
     """
-    with _Junit(request.junit, name) as junit:
+    with Junit(request.junit, name) as junit:
         subject = open_subject()
         bundle, own, baseline = subject.bundle, subject.own, _baseline(subject, request)
         started = time.monotonic()
@@ -226,7 +226,7 @@ def check_again(path: Path, request: GateRequest) -> GateResult:
         SavedFileError: the file is damaged or another one.
         Mbv3cError: a file cannot be written.
     """
-    with _Junit(request.junit, path.name) as junit:
+    with Junit(request.junit, path.name) as junit:
         started = time.monotonic()
         saved = load_outputs(path)
         rows = measure_all(saved.pairs)
@@ -250,14 +250,18 @@ def check_again(path: Path, request: GateRequest) -> GateResult:
     return GateResult({**document, "saved": dict(saved.origin)}, lines, rows, checks)
 
 
-class _Junit:
-    """Writes the checks when a block ends, also where it ends by an error."""
+class Junit:
+    """Writes the checks when a block ends, also where it ends by an error.
+
+    Attributes:
+        checks: the checks, which the block sets.
+    """
 
     def __init__(self, path: Path | None, name: str) -> None:
         self._path, self._name = path, name
         self.checks: list[Check] = []
 
-    def __enter__(self) -> "_Junit":
+    def __enter__(self) -> "Junit":
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:

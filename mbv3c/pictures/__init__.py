@@ -1,0 +1,1 @@
+"""Pictures in, answers out: what the outputs of a network say of a picture, and drawn onto it."""
