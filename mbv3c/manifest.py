@@ -20,7 +20,8 @@ from mbv3c.precision import PRECISIONS, Precision
 SCHEMA = 5
 MANIFEST = formats.MANIFEST
 SIGNATURE = "manifest.sig"  # of the bytes of manifest.json
-_ONLY_WHERE_THERE = ("further_shapes", "c_library", "c_source")  # most bundles say nothing of them
+# Most bundles say nothing of them.
+_ONLY_WHERE_THERE = ("further_shapes", "c_library", "c_source", "without")
 
 
 @dataclass(frozen=True)

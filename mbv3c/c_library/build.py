@@ -25,6 +25,7 @@ from mbv3c.c_library.source import (
 )
 from mbv3c.c_library.wrapper import cpp_header
 from mbv3c.errors import ToolError
+from mbv3c.execution.features import features_of
 from mbv3c.execution.link import run_zig, zig_machine
 from mbv3c.lowering.lower import Lowered
 from mbv3c.scratch import scratch_folder
@@ -118,6 +119,7 @@ def design(
         alignment,
         bool(shared),
         request.labels,
+        features_of(target),
     )
     return Designed(raw, arena, constant_block(lowered, alignment), interface, shared)
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from string import Template
 
 from mbv3c.c_library.labels import defined
 from mbv3c.c_library.memory import FlatArena
 from mbv3c.c_library.raw_pointers import RawKernel
 from mbv3c.c_library.source import Interface, pointer
+from mbv3c.execution.features import lacking_in_c
 from mbv3c.lowering.lower import Lowered
 from mbv3c.quoting import for_comment
 
@@ -117,6 +119,9 @@ def _driver(
     prefix = own.prefix
     yield f'#include "{prefix}.h"'
     yield ""
+    if own.features:
+        yield lacking_in_c(own.features)
+        yield _ABLE.substitute(prefix=prefix)
     yield from calls.declared
     for name, count in _counts(lowered, kernels).items():
         for segment in kernels[name].segments:
@@ -182,6 +187,23 @@ def _task(function: str, count: int, calls: Calls) -> Iterator[str]:
     yield "}"
 
 
+# The processor is asked once; threads that ask it at the same time write the same.
+_ABLE = Template("""\
+const char *${prefix}_lacking(void) {
+  unsigned from = 0;
+  return lacking(&from);
+}
+
+static int is_able(void) {
+  static char able;
+  if (__atomic_load_n(&able, __ATOMIC_RELAXED)) return 1;
+  if (${prefix}_lacking() != NULL) return 0;
+  __atomic_store_n(&able, 1, __ATOMIC_RELAXED);
+  return 1;
+}
+""")
+
+
 def _checks(own: Interface) -> Iterator[str]:
     pointers = ["in", "out", "arena"]
     for argument, ports in (("in", own.inputs), ("out", own.outputs)):
@@ -193,6 +215,8 @@ def _checks(own: Interface) -> Iterator[str]:
     yield f"  if ({aligned}) return {own.macro('ARENA_MISALIGNED')};"
     small = f"arena_bytes < {own.macro('ARENA_BYTES')}"
     yield f"  if ({small}) return {own.macro('ARENA_TOO_SMALL')};"
+    if own.features:
+        yield f"  if (!is_able()) return {own.macro('NO_FEATURE')};"
 
 
 def _ends(own: Interface, lowered: Lowered, copy: str) -> tuple[dict[str, str], list[str]]:

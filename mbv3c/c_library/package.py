@@ -6,6 +6,8 @@ from pathlib import Path
 from mbv3c.c_library.source import Interface
 from mbv3c.version import __version__
 
+_IN_LIBC = {"getauxval"}
+
 
 def cmake_package(folder: Path, prefix: str) -> None:
     """Write a package, from which `find_package` makes the target PREFIX::PREFIX.
@@ -35,7 +37,7 @@ def pkg_config(folder: Path, own: Interface, needs: Sequence[str]) -> None:
         f"Description: {own.constants['TARGET']} {own.constants['PRECISION']}",
         f"Version: {__version__}",
         "Cflags: -I${prefix}/include",
-        f"Libs: -L${{prefix}}/lib -l{own.prefix}{' -lm' if needs else ''}",
+        f"Libs: -L${{prefix}}/lib -l{own.prefix}{' -lm' if set(needs) - _IN_LIBC else ''}",
     ]
     folder.mkdir(parents=True)
     (folder / f"{own.prefix}.pc").write_text("\n".join(lines) + "\n")

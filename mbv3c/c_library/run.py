@@ -100,6 +100,11 @@ int main(int count, char **arguments) {{
     if (all(1, "in", arguments[1], at, in, in_bytes, IN)) return 1;
     long used = stack_of(infer) - idly;
     if (used > most) most = used;
+#ifdef {macro}_FEATURES
+    if (code == {macro}_NO_FEATURE) {{
+      return fprintf(stderr, "the processor has no %s\\n", {prefix}_lacking()), 1;
+    }}
+#endif
     if (code != {macro}_OK) return fprintf(stderr, "{prefix}_run returned %d\\n", code), 1;
     if (all(0, "out", arguments[1], at, out, out_bytes, OUT)) return 1;
   }}

@@ -8,6 +8,7 @@ from string import Template
 from mbv3c.c_library.labels import declared
 from mbv3c.c_library.names import distinct
 from mbv3c.c_library.record import CLibraryRequest
+from mbv3c.execution.features import Feature, listed
 from mbv3c.lowering.lower import Lowered
 from mbv3c.manifest import Manifest
 from mbv3c.quoting import for_comment
@@ -60,6 +61,7 @@ class Interface:
         arena_bytes, alignment: the size of the arena, and its alignment in bytes.
         shared: whether some loops can be shared between cores.
         labels: the names of the classes; empty without.
+        features: what the processor must have beyond what all of its architecture have.
     """
 
     prefix: str
@@ -71,6 +73,7 @@ class Interface:
     alignment: int
     shared: bool
     labels: tuple[str, ...] = ()
+    features: tuple[Feature, ...] = ()
 
     def macro(self, name: str) -> str:
         return f"{self.prefix}_{name}".upper()
@@ -122,9 +125,9 @@ enum {
   ${macro}_OK = 0,                /* the outputs are there */
   ${macro}_NULL_POINTER = -1,     /* an input, an output or the arena is NULL */
   ${macro}_ARENA_MISALIGNED = -2, /* the arena begins at no multiple of ARENA_ALIGNMENT */
-  ${macro}_ARENA_TOO_SMALL = -3,  /* the arena has fewer than ARENA_BYTES bytes */
+  ${macro}_ARENA_TOO_SMALL = -3,  /* the arena has fewer than ARENA_BYTES bytes */$code
 };
-
+$lacking
 /* Runs the network once. The arena has ARENA_BYTES bytes and begins at a multiple of
  * ARENA_ALIGNMENT; it holds nothing between two calls. Inputs and outputs need no alignment but
  * that of their type. Nothing is allocated and nothing is global: any number of threads may call,
@@ -153,14 +156,28 @@ int ${prefix}_run_parallel(const ${prefix}_input_t *in, ${prefix}_output_t *out,
 """)
 
 
+_LACKING = """
+/* Returns in words what the processor lacks of FEATURES, one of them; NULL where it has all. */
+const char *{prefix}_lacking(void);
+"""
+
+
 def header(own: Interface) -> str:
     """Return the text of the header."""
+    code, lacking = "", ""
+    if own.features:
+        code = (
+            f"\n  {own.macro('NO_FEATURE')} = -8,       /* the processor lacks one of FEATURES */"
+        )
+        lacking = _LACKING.format(prefix=own.prefix)
     return _HEADER.substitute(
+        code=code,
+        lacking=lacking,
         about=f"/* {for_comment(own.about)} */",
         macro=own.prefix.upper(),
         prefix=own.prefix,
         constants="\n".join(
-            f'#define {own.macro(name)} "{text}"' for name, text in own.constants.items()
+            f'#define {own.macro(name)} "{text}"' for name, text in _texts(own).items()
         ),
         arena_bytes=max(1, own.arena_bytes),
         alignment=own.alignment,
@@ -168,6 +185,12 @@ def header(own: Interface) -> str:
         types="\n".join([*declared(own.prefix, own.labels), *port_types(own)]),
         shared="" if own.shared else " This network has no loop that is worth sharing.",
     )
+
+
+def _texts(own: Interface) -> dict[str, str]:
+    """Return the macros with a text; the features have their names in /proc/cpuinfo."""
+    features = {"FEATURES": listed(own.features)} if own.features else {}
+    return own.constants | features
 
 
 def port_macros(own: Interface) -> Iterator[str]:

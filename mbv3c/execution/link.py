@@ -13,10 +13,23 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.cache import ZIG_CACHES
 from mbv3c.scratch import scratch_folder
 
+# How C beside what TVM compiled becomes a part of it.
+_BESIDE = (
+    *("-std=c11", "-O2", "-g0", "-fvisibility=hidden", "-ffreestanding", "-fno-stack-protector"),
+    *("-fno-sanitize=all", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+)
 _FULL = ("NoSpaceLeft", "No space left", "Disk quota exceeded")
 
 
-def link(executable: Any, triple: str, output: Path, *, name: str, symbols: bool = False) -> None:
+def link(
+    executable: Any,
+    triple: str,
+    output: Path,
+    *,
+    name: str,
+    symbols: bool = False,
+    beside: str = "",
+) -> None:
     """Link what TVM compiled to the shared library `output`.
 
     Args:
@@ -25,12 +38,13 @@ def link(executable: Any, triple: str, output: Path, *, name: str, symbols: bool
         output: the library to write.
         name: what error messages call the target.
         symbols: whether to keep the symbol table.
+        beside: C that is compiled for any processor of the triple, and linked, too.
 
     Raises:
         ToolError: the linker failed.
         OSError: the disk is full.
     """
-    linker = _linker(triple, name, symbols)
+    linker = _linker(triple, name, symbols, beside)
     # The objects go beside the output: where that fits, they fit too.
     with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:
         try:
@@ -41,7 +55,7 @@ def link(executable: Any, triple: str, output: Path, *, name: str, symbols: bool
             raise OSError(ENOSPC, os.strerror(ENOSPC), str(output)) from error
 
 
-def _linker(triple: str, name: str, symbols: bool) -> Any:
+def _linker(triple: str, name: str, symbols: bool, beside: str) -> Any:
     """Return a linker in the form that `export_library` wants.
 
     The objects need three symbols of the process that loads them and no C library, so a bare
@@ -56,6 +70,11 @@ def _linker(triple: str, name: str, symbols: bool) -> Any:
         else:
             command += ["-nostdlib", "-shared", *([] if symbols else ["-s"])]
             command += ["-Wl,--build-id=none"]
+        if beside:
+            source = Path(objects[0]).with_name("beside.c")
+            source.write_text(beside)
+            command += _BESIDE
+            objects = [*objects, str(source)]
         # In a path that lld writes to, it takes % for a place where digits belong.
         here = Path(output).absolute()
         command += ["-o", here.name, *(str(Path(each).absolute()) for each in objects)]

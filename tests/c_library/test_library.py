@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import pytest
 from onnx import numpy_helper
 
 from mbv3c.bundle import Golden
+from mbv3c.c_library import build
 from mbv3c.c_library.golden import write_vectors
 from mbv3c.c_library.source import Interface, Port, header
 from mbv3c.errors import BundleError
+from mbv3c.execution.emulator.kit import native_arch
+from mbv3c.execution.features import FEATURES
 from mbv3c.execution.link import run_zig
 from mbv3c.targets import backend_for, open_bundle
 from mbv3c.targets.library.again import check_described, lowered_again
@@ -28,7 +32,7 @@ from tests.c_library.tampering import changed, differing, replaced, swapped
 from tests.command_line import document, mbv3c
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-OK, NULL_POINTER, MISALIGNED, TOO_SMALL = 0, -1, -2, -3
+OK, NULL_POINTER, MISALIGNED, TOO_SMALL, NO_FEATURE = 0, -1, -2, -3, -8
 STRICT = ("-Wall", "-Wextra", "-Werror", "-pedantic")
 
 
@@ -81,7 +85,10 @@ def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shared(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the C library as a shared one, for ctypes."""
-    path = tmp_path_factory.mktemp("shared") / "libnetwork.so"
+    return as_shared(bundle, tmp_path_factory.mktemp("shared") / "libnetwork.so")
+
+
+def as_shared(bundle: Path, path: Path) -> Path:
     archive = bundle / "c" / "lib" / "libnetwork.a"
     whole = ("-Wl,--whole-archive", archive, "-Wl,--no-whole-archive")
     zig("cc", "-shared", "-nostdlib", "-o", path, *whole)
@@ -144,6 +151,27 @@ def test_bad_requests_are_codes(network: Network) -> None:
     assert not network.y.any()
     assert network.run_parallel(network.record.arena_bytes) == OK
     assert network.y.any()
+
+
+def test_what_the_processor_lacks_is_said(
+    bundle: Path, network: Network, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bit that no processor has stands for what this one lacks."""
+    known = FEATURES[native_arch()][:2]
+    nothing = replace(known[0], bit=62, flag="nothing")
+    monkeypatch.setattr(build, "features_of", lambda target: (*known, nothing))
+    options = ("--target", "host_cpu", "--artifact", "c", "--prefix", "network", "--no-verify")
+    other = tmp_path / "other"
+    mbv3c("compile", model, *options, "-o", other)
+    older = Network(other, as_shared(other, tmp_path / "libother.so"))
+    for each, code, missing in ((network, OK, None), (older, NO_FEATURE, nothing.words)):
+        lacking = each.library.network_lacking
+        lacking.restype = ctypes.c_char_p
+        assert lacking() == (missing and missing.encode())
+        assert [each.run(), each.run()] == [code, code]
+        assert bool(each.y.any()) == (code == OK)
+    text = (other / "c" / "include" / "network.h").read_text()
+    assert f'#define NETWORK_FEATURES "{known[0].flag} {known[1].flag} nothing"' in text
 
 
 def test_it_writes_nothing_outside_of_arena_and_output(network: Network) -> None:

@@ -56,9 +56,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#if defined(__linux__)
-#include <sys/auxv.h>
-#endif
 #include <tvm/ffi/c_api.h>
 
 // This program's own ELF header; the linker defines it.
@@ -517,35 +514,6 @@ Target target_of(const char* bundle) {
   return target;
 }
 
-#if defined(__aarch64__) && defined(__linux__)
-// Instructions that processors since Armv8.2 have, as Linux names and numbers them
-// (arch/arm64/include/uapi/asm/hwcap.h).
-struct Feature {
-  const char* name;
-  unsigned long bit;
-};
-constexpr Feature kFeatures[] = {
-    {"atomics", 1ul << 8}, {"fphp", 1ul << 9},     {"asimdhp", 1ul << 10},
-    {"asimdrdm", 1ul << 12}, {"asimddp", 1ul << 20},
-};
-constexpr const char* kWithFeatures[] = {"cortex-a55", "cortex-a76", "neoverse-n1"};
-
-// Refuses a library with instructions that this processor lacks.
-void check_processor(const Target& target) {
-  bool needed = false;
-  for (const char* cpu : kWithFeatures) needed = needed || strcmp(cpu, target.cpu) == 0;
-  if (!needed) return;
-  unsigned long present = getauxval(AT_HWCAP);
-  for (const Feature& feature : kFeatures) {
-    if (present & feature.bit) continue;
-    fail("the bundle is for %s, and this processor lacks some of its instructions (%s is not in "
-         "/proc/cpuinfo); compile it for this one, see `mbv3c targets`", target.cpu, feature.name);
-  }
-}
-#else
-void check_processor(const Target&) {}
-#endif
-
 // Says which processor a library is for where this one meets an instruction that it lacks.
 char illegal_instruction[256];
 
@@ -599,7 +567,6 @@ Model load_model(const char* bundle, Kernels* kernels) {
   check_library(path.text);
   Model model;
   Target target = target_of(bundle);
-  check_processor(target);
   watch_instructions(target);
   model.device = {target.gpu ? kDLOpenCL : kDLCPU, 0};
   if (model.device.device_type == kDLOpenCL) require_opencl();

@@ -64,6 +64,7 @@ from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, process
 from mbv3c.targets.cpu.costs import cpu_coster
 from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, MOST_CORES, WING, CpuTarget
 from mbv3c.targets.cpu.drawing import draw_integers
+from mbv3c.targets.cpu.guard import guarded
 from mbv3c.targets.cpu.in_integers import computed_in_integers
 from mbv3c.targets.cpu.isa import portable, require_isa
 from mbv3c.targets.cpu.kernels import SCHEDULES, VERSION, CpuKernels, select
@@ -115,13 +116,14 @@ def build(
     Raises:
         ToolError: the linker failed.
     """
+    guard = guarded(module, target)
     executable = tvm.compile(
-        module,
+        guard.module,
         target=tvm_target(target),
         relax_pipeline=tvm.transform.Sequential(VM_PASSES),
         tir_pipeline=register_tir_pipeline(),
     )
-    link(executable, target.triple, output, name=target.name, symbols=symbols)
+    link(executable, target.triple, output, name=target.name, symbols=symbols, beside=guard.source)
 
 
 class CpuBackend(LibraryBackend):
@@ -148,10 +150,10 @@ class CpuBackend(LibraryBackend):
             return
         if processor_of(resolve(_cpu(target))).fp16:
             return
-        able = (cpu.name for cpu in CPUS if cpu.cpu in CORES and CORES[cpu.cpu].fp16)
+        able = [cpu.name for cpu in CPUS if cpu.cpu in CORES and processor_of(cpu).fp16]
         raise UsageError(
-            f"{target.name} does not compute in {precision}; these do: {', '.join(able)}; for "
-            f"{target.name} leave --precision out"
+            f"{target.name} does not compute in {precision}; these do: {', '.join(able[:5])} and "
+            f"more; for {target.name} leave --precision out"
         )
 
     def on_device(self, job: Job) -> OnDevice | None:

@@ -1,7 +1,8 @@
 """The processor cores of the targets, as the kernels see them.
 
 Caches and pipes are those of Arm's technical reference manuals and software optimization guides;
-where a maker may choose a size, it is that of the board or phone named in the table of targets.
+where a maker may choose a size, it is that of the board or phone named in the table of targets,
+or, where its maker does not say, the least that the manual allows.
 """
 
 import os
@@ -77,25 +78,76 @@ _DOT = replace(_NEON, fp16=True, integers="dotprod")  # Armv8.2 with both of its
 _AVX2 = replace(_NEON, vector_bytes=32, registers=16, lane_operands=False, integers="pairs")
 _AVX512 = replace(_AVX2, vector_bytes=64, registers=32, integers="portable")
 
-# Of x86 the first with its instructions: Haswell and Skylake-SP, by Intel's optimization manual.
+# Armv8.2 with both of its options, and four pipes that multiply vectors instead of two.
+_WIDE = replace(_DOT, fma_chains=16, l1_bytes=64 * _KIB)
+
+
+def _caches(core: Processor, l1_kib: int, l2_kib: int) -> Processor:
+    return replace(core, l1_bytes=l1_kib * _KIB, l2_bytes=l2_kib * _KIB)
+
+
+# Behind each core of Arm's is the number of its technical reference manual. Multiply-adds take
+# four cycles from Cortex-A75 on, in the software optimization guide of each; the M1's figures are
+# those of dougallj.github.io/applecpu/firestorm.html, and of arch/arm64/boot/dts/apple/t8103.dtsi
+# in Linux. Of x86 the first with its instructions: Haswell and Skylake-SP, by Intel's optimization
+# manual.
 CORES = {
+    "cortex-a35": replace(_NEON, fma_chains=4),  # 100236; NXP's data sheet of the i.MX 8X
     "cortex-a53": replace(_NEON, fma_chains=4),
     "cortex-a55": replace(_DOT, fma_chains=4, l2_bytes=128 * _KIB),
+    "cortex-a57": _caches(_NEON, 32, 2048),  # DDI 0488; NVIDIA's data sheet of the Jetson Nano
     "cortex-a72": replace(_NEON, l2_bytes=1024 * _KIB),
+    "cortex-a73": _caches(_NEON, 32, 1024),  # 100048; Amlogic's data sheet of the S922X
+    "cortex-a75": _caches(_DOT, 64, 256),  # 100403
     "cortex-a76": replace(_DOT, l1_bytes=64 * _KIB),
+    "cortex-a77": _caches(_DOT, 64, 256),  # 101111; Linux: dts/qcom/sm8250.dtsi
+    "cortex-a78": _caches(_DOT, 64, 256),  # 101430; Linux: dts/mediatek/mt8195.dtsi
+    "cortex-x1": _caches(_WIDE, 64, 512),  # 101433
+    "cortex-a510": _caches(_DOT, 32, 128),  # 101604
+    "cortex-a710": _caches(_DOT, 32, 256),  # 101800
+    "cortex-a715": _caches(_DOT, 32, 128),  # 101590
+    "cortex-x3": _caches(_WIDE, 64, 512),  # 101593
+    "cortex-a520": _caches(_DOT, 32, 128),  # 102517
+    "cortex-a720": _caches(_DOT, 32, 128),  # 102530
+    "cortex-x4": _caches(_WIDE, 64, 512),  # 102484
     "neoverse-n1": replace(_DOT, l1_bytes=64 * _KIB, l2_bytes=1024 * _KIB),
+    "neoverse-v1": _caches(_WIDE, 64, 1024),  # 101427; Graviton3 has the larger of two
+    "neoverse-n2": _caches(_DOT, 64, 512),  # 102099
+    "neoverse-v2": _caches(_WIDE, 64, 1024),  # 102375
+    "apple-m1": _caches(_WIDE, 128, 12 * 1024),
     "x86-64-v3": replace(_AVX2, l2_bytes=256 * _KIB, fma_chains=10),
     "x86-64-v4": replace(_AVX512, l2_bytes=1024 * _KIB),
 }
 
-# The processor whose scheduling model LLVM has for a core. For a Cortex-A76 LLVM 19 takes that of
-# a Cortex-A57; a Neoverse N1 has the same pipes as a Cortex-A76. That of a Cortex-A72 is A57's.
+# The processor whose scheduling model is taken for a core: the one that LLVM 19 has for it, but
+# where that is of another core. For Cortex-A76 to A78 and X1 it is that of a Cortex-A57; a
+# Neoverse N1 has the pipes of the first three, and a Neoverse V1 those of an X1. For X3 and X4 it
+# is that of a Neoverse N2, which has half of their pipes; a Neoverse V2 has as many. An M1 has the
+# cores of an A14.
 SCHEDULING_MODELS = {
+    "cortex-a35": "cortex-a53",
     "cortex-a53": "cortex-a53",
     "cortex-a55": "cortex-a55",
+    "cortex-a57": "cortex-a57",
     "cortex-a72": "cortex-a72",
+    "cortex-a73": "cortex-a73",
+    "cortex-a75": "cortex-a75",
     "cortex-a76": "neoverse-n1",
+    "cortex-a77": "neoverse-n1",
+    "cortex-a78": "neoverse-n1",
+    "cortex-x1": "neoverse-v1",
+    "cortex-a510": "cortex-a510",
+    "cortex-a710": "cortex-a710",
+    "cortex-a715": "cortex-a715",
+    "cortex-x3": "neoverse-v2",
+    "cortex-a520": "cortex-a520",
+    "cortex-a720": "cortex-a720",
+    "cortex-x4": "neoverse-v2",
     "neoverse-n1": "neoverse-n1",
+    "neoverse-v1": "neoverse-v1",
+    "neoverse-n2": "neoverse-n2",
+    "neoverse-v2": "neoverse-v2",
+    "apple-m1": "apple-a14",
 }
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -104,7 +156,13 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 def processor_of(target: LibraryTarget) -> Processor:
     """Describe the processor of a resolved target: known by its name, or asked of LLVM."""
     known = CORES.get(target.cpu) or _detected(target, tvm_target(target))
-    return replace(known, cores=target.cores)
+    dots = known.integers == "dotprod" and "dotprod" in target.without
+    return replace(
+        known,
+        cores=target.cores,
+        fp16=known.fp16 and "fullfp16" not in target.without,
+        integers="neon" if dots else known.integers,
+    )
 
 
 def _detected(target: LibraryTarget, triple_target: tvm.target.Target) -> Processor:

@@ -34,7 +34,14 @@ _X86 = "x86_64-linux-gnu"
 
 HOST_CPU = CpuTarget("host_cpu", NATIVE, NATIVE, NATIVE, NATIVE, 1, "the machine that compiles")
 
-# QEMU 7.2, which Debian 12 has, knows no Cortex-A55; a Cortex-A76 has all of its instructions.
+# What libraries do without. Snapdragons hide scalable vectors, the Pixel 8 bfloat16
+# (github.com/hrw/arm-socs-table, issues 88, 98 and 99), and no kernel is written in either.
+_NARROW = ("sve", "sve2", "bf16")
+
+# QEMU 7.2, which Debian 12 has, knows few cores. Another has all instructions of a core that it
+# lacks, and `max` those of Armv8.6 and more. What phones have and lack is in /proc/cpuinfo of each,
+# collected in github.com/hrw/arm-socs-table: of the Snapdragon 845 in issue 11, the Snapdragon 685
+# in 174, Helio G85 in 44, Unisoc T606 in 119, the Tensor of the Pixel 6 in 60.
 # fmt: off
 CPUS: tuple[CpuTarget, ...] = (
     CpuTarget("arm_cpu", "cortex-a76", _LINUX, "cortex-a76", "aarch64", 4, "Raspberry Pi 5", "cortex-a76"),
@@ -42,11 +49,43 @@ CPUS: tuple[CpuTarget, ...] = (
     CpuTarget("arm_cpu", "cortex-a55", _LINUX, "cortex-a55", "aarch64", 4, "Rockchip RK3566", "cortex-a76"),
     CpuTarget("arm_cpu", "cortex-a53", _LINUX, "cortex-a53", "aarch64", 4, "Raspberry Pi 3", "cortex-a53"),
     CpuTarget("arm_cpu", "neoverse-n1", _LINUX, "neoverse-n1", "aarch64", 4, "Ampere Altra", "neoverse-n1"),
+    CpuTarget("arm_cpu", "cortex-a35", _LINUX, "cortex-a35", "aarch64", 4, "NXP i.MX 8X", "cortex-a35"),
+    CpuTarget("arm_cpu", "cortex-a57", _LINUX, "cortex-a57", "aarch64", 4, "NVIDIA Jetson Nano", "cortex-a57"),
+    CpuTarget("arm_cpu", "cortex-a73", _LINUX, "cortex-a73", "aarch64", 4, "ODROID-N2", "cortex-a72"),
+    CpuTarget("arm_cpu", "cortex-a75", _LINUX, "cortex-a75", "aarch64", 2, "Unisoc T606", "cortex-a76"),
+    CpuTarget("arm_cpu", "cortex-a77", _LINUX, "cortex-a77", "aarch64", 4, "Qualcomm RB5", "cortex-a76"),
+    CpuTarget("arm_cpu", "cortex-a78", _LINUX, "cortex-a78", "aarch64", 4, "MediaTek Genio 1200", "cortex-a76"),
+    CpuTarget("arm_cpu", "cortex-x1", _LINUX, "cortex-x1", "aarch64", 2, "Google Tensor", "cortex-a76"),
+    CpuTarget("arm_cpu", "cortex-a510", _LINUX, "cortex-a510", "aarch64", 4, "Snapdragon 8 Gen 2", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-a710", _LINUX, "cortex-a710", "aarch64", 2, "Snapdragon 8 Gen 2", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-a715", _LINUX, "cortex-a715", "aarch64", 2, "Snapdragon 8 Gen 2", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-x3", _LINUX, "cortex-x3", "aarch64", 1, "Snapdragon 8 Gen 2", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-a520", _LINUX, "cortex-a520", "aarch64", 2, "Snapdragon 8 Gen 3", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-a720", _LINUX, "cortex-a720", "aarch64", 4, "Radxa Orion O6", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-x4", _LINUX, "cortex-x4", "aarch64", 1, "Snapdragon 8 Gen 3", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "neoverse-v1", _LINUX, "neoverse-v1", "aarch64", 4, "AWS Graviton3", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "neoverse-n2", _LINUX, "neoverse-n2", "aarch64", 4, "Azure Cobalt 100", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "neoverse-v2", _LINUX, "neoverse-v2", "aarch64", 4, "AWS Graviton4, NVIDIA Grace", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "apple-m1", _LINUX, "apple-m1", "aarch64", 4, "Macs with an M1 and Linux", "max"),
     CpuTarget("arm_cpu", "cortex-a76-android", _ANDROID, "cortex-a76", "aarch64", 4, "Snapdragon 855", "cortex-a76"),
     CpuTarget("arm_cpu", "cortex-a72-android", _ANDROID, "cortex-a72", "aarch64", 4, "Snapdragon 650", "cortex-a72"),
-    CpuTarget("arm_cpu", "cortex-a55-android", _ANDROID, "cortex-a55", "aarch64", 4, "Snapdragon 845", "cortex-a76"),
+    CpuTarget("arm_cpu", "cortex-a55-android", _ANDROID, "cortex-a55", "aarch64", 4, "Snapdragon 855, Helio G85", "cortex-a76"),
     CpuTarget("arm_cpu", "cortex-a53-android", _ANDROID, "cortex-a53", "aarch64", 4, "Snapdragon 450", "cortex-a53"),
     CpuTarget("arm_cpu", "neoverse-n1-android", _ANDROID, "neoverse-n1", "aarch64", 4, "Android in the cloud", "neoverse-n1"),
+    CpuTarget("arm_cpu", "cortex-a73-android", _ANDROID, "cortex-a73", "aarch64", 4, "Snapdragon 685", "cortex-a72"),
+    CpuTarget("arm_cpu", "cortex-a75-android", _ANDROID, "cortex-a75", "aarch64", 2, "Unisoc T606, Helio G85", "cortex-a76"),
+    CpuTarget("arm_cpu", "cortex-a77-android", _ANDROID, "cortex-a77", "aarch64", 4, "Snapdragon 865", "cortex-a76"),
+    CpuTarget("arm_cpu", "cortex-a78-android", _ANDROID, "cortex-a78", "aarch64", 4, "Snapdragon 6 Gen 1", "cortex-a76"),
+    CpuTarget("arm_cpu", "cortex-x1-android", _ANDROID, "cortex-x1", "aarch64", 2, "Pixel 6", "cortex-a76"),
+    CpuTarget("arm_cpu", "cortex-a510-android", _ANDROID, "cortex-a510", "aarch64", 4, "Snapdragon 8 Gen 2, Pixel 8", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-a710-android", _ANDROID, "cortex-a710", "aarch64", 2, "Snapdragon 8 Gen 2", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-a715-android", _ANDROID, "cortex-a715", "aarch64", 2, "Snapdragon 8 Gen 2, Pixel 8", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-x3-android", _ANDROID, "cortex-x3", "aarch64", 1, "Snapdragon 8 Gen 2, Pixel 8", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-a520-android", _ANDROID, "cortex-a520", "aarch64", 2, "Snapdragon 8 Gen 3", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-a720-android", _ANDROID, "cortex-a720", "aarch64", 4, "Snapdragon 8 Gen 3", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-x4-android", _ANDROID, "cortex-x4", "aarch64", 1, "Snapdragon 8 Gen 3", "max", without=_NARROW),
+    CpuTarget("arm_cpu", "cortex-a75-nodotprod-android", _ANDROID, "cortex-a75", "aarch64", 4, "Snapdragon 845", "cortex-a76", without=("dotprod",)),
+    CpuTarget("arm_cpu", "cortex-a55-nodotprod-android", _ANDROID, "cortex-a55", "aarch64", 4, "Snapdragon 845", "cortex-a76", without=("dotprod",)),
     HOST_CPU,
     CpuTarget("host_cpu", "avx2", _X86, "x86-64-v3", "x86_64", 1, "PCs and servers since Haswell and Zen", isa="AVX2"),
     CpuTarget("host_cpu", "avx512", _X86, "x86-64-v4", "x86_64", 1, "servers since Skylake, Zen 4", isa="AVX-512"),

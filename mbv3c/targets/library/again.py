@@ -59,9 +59,10 @@ def compiled_for(bundle: Bundle, job: Job) -> Job:
     target = target_of(job)
     if target.cpu != NATIVE:
         return job
-    own = manifest_of(bundle).target
-    arch = own.triple.split("-")[0]
-    return replace(job, target=replace(target, triple=own.triple, cpu=own.cpu, arch=arch))
+    manifest = manifest_of(bundle)
+    own, arch = manifest.target, manifest.target.triple.split("-")[0]
+    known = replace(target, triple=own.triple, cpu=own.cpu, arch=arch, without=manifest.without)
+    return replace(job, target=known)
 
 
 def _as_written(lowered: Lowered, manifest: LibraryManifest) -> Recorded | None:

@@ -253,6 +253,7 @@ class LibraryBackend(Backend):
             **vars(manifest) | {"target": record, "tuned_kernels": tuned_kernels(lowered.plan)},
             kernels=kernels_of(lowered),
             memory=memory_of(lowered),
+            without=target.without,
         )
 
     def footprint(self, bundle: Bundle) -> Footprint:

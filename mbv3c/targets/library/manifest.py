@@ -81,6 +81,8 @@ class LibraryManifest(Manifest):
         further_shapes: the shapes of the inputs after the first one.
         c_library: the C library beside the shared one; None without.
         c_source: the C library of C11 beside the shared one; None without.
+        without: the instructions that the library does without, of what LLVM takes the processor
+            to have, by LLVM's names.
     """
 
     target: LibraryTargetRecord
@@ -89,6 +91,7 @@ class LibraryManifest(Manifest):
     further_shapes: tuple[ShapeRecord, ...] = field(default=(), kw_only=True)
     c_library: CLibraryRecord | None = field(default=None, kw_only=True)
     c_source: CSourceRecord | None = field(default=None, kw_only=True)
+    without: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def asked(self) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.kit import native_arch
+from mbv3c.execution.features import lacking_here
 from mbv3c.target import Target
 from mbv3c.targets.wing import TargetTable
 
@@ -28,6 +29,8 @@ class LibraryTarget(Target):
         arch: the machine of the library, as `uname -m` prints it, or `native`.
         cores: the number of cores that one inference may use, by default those of the example.
         example: a board or phone with this processor.
+        without: what the library does without, of what LLVM takes the core to have: the device
+            lacks it, or nothing here needs it. By LLVM's names.
     """
 
     triple: str
@@ -35,6 +38,7 @@ class LibraryTarget(Target):
     arch: str
     cores: int
     example: str
+    without: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def runs_natively(self) -> bool:
@@ -46,7 +50,7 @@ AnyLibraryTarget = TypeVar("AnyLibraryTarget", bound=LibraryTarget)
 
 
 def resolve(target: AnyLibraryTarget) -> AnyLibraryTarget:
-    """Put this machine's names in the place of `native`.
+    """Put this machine's names in the place of `native`, and leave out what its processor lacks.
 
     Raises:
         ToolError: a library for this machine cannot be linked.
@@ -61,22 +65,30 @@ def resolve(target: AnyLibraryTarget) -> AnyLibraryTarget:
     from tvm.target import codegen
 
     arch = platform.machine()
-    return replace(
+    here = replace(
         target, triple=f"{arch}-linux-gnu", cpu=str(codegen.llvm_get_system_cpu()), arch=arch
     )
+    return replace(here, without=lacking_here(tvm_target(here)))
 
 
 def on_this_machine(target: AnyLibraryTarget) -> AnyLibraryTarget:
     """Return a target whose library is for the machine that compiles."""
-    return replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE)
+    return replace(target, triple=NATIVE, cpu=NATIVE, arch=NATIVE, without=())
 
 
 def tvm_target(target: LibraryTarget) -> "tvm.target.Target":
     """Say in TVM's terms what to generate the processor's code for; `target` must be resolved."""
     import tvm
 
+    absent = {"mattr": [f"-{name}" for name in target.without]} if target.without else {}
     return tvm.target.Target(
-        {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu, "num-cores": target.cores}
+        {
+            "kind": "llvm",
+            "mtriple": target.triple,
+            "mcpu": target.cpu,
+            "num-cores": target.cores,
+            **absent,
+        }
     )
 
 

@@ -15,6 +15,7 @@ from mbv3c.execution.emulator.counting import (
     by_function,
     count_bundle,
     functions,
+    is_settled,
     read_counts,
 )
 from mbv3c.execution.emulator.kit import EmulatorKit
@@ -104,3 +105,11 @@ def test_stripped_library_has_no_functions(emulator_kit: EmulatorKit, tmp_path: 
     (tmp_path / "x").write_text("no library")
     with pytest.raises(ToolError, match="not a 64-bit ELF library"):
         functions(tmp_path / "x")
+
+
+def test_inferences_are_settled_where_the_last_are_equal() -> None:
+    """The numbers are those of Large in int8, in a folder whose path has 36 characters."""
+    counted = (33139266, 33127160, 33126403, 33126531, 33126199)
+    assert not is_settled(counted)
+    assert not is_settled((*counted, 33126199))
+    assert is_settled((*counted, 33126199, 33126199))

@@ -1,7 +1,6 @@
 """The emulator kit, what doctor reports, and mbv3c_run on emulated ARM."""
 
 import fcntl
-import json
 import shutil
 import subprocess
 import sys
@@ -407,22 +406,6 @@ def test_library_without_a_model_is_an_error(
     done = board(bundle)
     assert done.returncode == 1, done
     assert done.stderr == "mbv3c_run: the model has no function vm_load_executable\n"
-
-
-def test_an_older_processor_is_told_before_anything_runs(
-    board: Board, emulator_kit: Kit, bundle: Path
-) -> None:
-    manifest = {"model": {"cpu": "cortex-a76"}, "target": {"triple": "", "cpu": "cortex-a53"}}
-    for cpu, returncode in (("cortex-a53", 0), ("cortex-a76", 1)):
-        manifest["target"]["cpu"] = cpu
-        (bundle / "manifest.json").write_text(json.dumps(manifest))
-        done = finish([*emulator_kit.command("cortex-a53"), bundle], timeout=120)
-        assert done.returncode == returncode, done
-        assert board(bundle).returncode == 0
-    assert done.stderr.startswith(
-        "mbv3c_run: the bundle is for cortex-a76, and this processor lacks some of its "
-        "instructions (atomics is not in /proc/cpuinfo)"
-    )
 
 
 def test_an_instruction_that_is_not_there_has_a_message(board: Board, bundle: Path) -> None:

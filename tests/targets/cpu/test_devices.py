@@ -1,7 +1,13 @@
 """The table of CPUs."""
 
+import onnx
 import pytest
 
+from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.job import Job
+from mbv3c.pipeline import compile_model
+from mbv3c.precision import FP32, INT8, Precision
+from mbv3c.scratch import scratch_folder
 from mbv3c.targets.cpu.devices import CPUS, CpuTarget
 from mbv3c.targets.cpu.isa import ISAS
 from mbv3c.targets.library.target import NATIVE
@@ -16,6 +22,21 @@ def test_every_target_is_complete(target: CpuTarget) -> None:
     if target.isa:  # LLVM's name is that of a level, which nobody says
         assert target.isa in ISAS
     else:
-        assert target.device.removesuffix("-android") == target.cpu
+        assert target.device.removesuffix("-android").removesuffix("-nodotprod") == target.cpu
+        assert ("-nodotprod" in target.device) == ("dotprod" in target.without)
     assert target.device.endswith("-android") == target.triple.endswith("-android")
     assert target.family in ("arm_cpu", "host_cpu")
+
+
+@pytest.mark.parametrize("precision", [FP32, INT8], ids=str)
+@pytest.mark.parametrize(
+    "target", [one for one in CPUS if one.emulated_as], ids=lambda target: target.device
+)
+def test_every_core_is_verified_emulated(
+    target: CpuTarget, precision: Precision, blocks: onnx.ModelProto, emulator_kit: EmulatorKit
+) -> None:
+    with scratch_folder("core") as folder:
+        verdict = compile_model(blocks, Job(target, precision), folder / "bundle").verdict
+    assert verdict is not None
+    assert verdict.passed
+    assert verdict.ran_on == f"emulated {target.emulated_as}"

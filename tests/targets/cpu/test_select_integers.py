@@ -8,6 +8,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from mbv3c.errors import ToolError
+from mbv3c.execution.emulator.kit import EmulatorKit
+from mbv3c.execution.emulator.runner import EmulatedRunner
 from mbv3c.targets.cpu.cores import CORES, Processor
 from tests.quantized_networks import (
     HOST,
@@ -46,10 +49,21 @@ def test_a_network_computes_what_onnxruntime_computes(
 
 @pytest.mark.parametrize("target", ["arm_cpu:cortex-a76", "arm_cpu:cortex-a53"])
 def test_a_network_on_emulated_arm(
-    model: onnx.ModelProto, target: str, emulator_kit: object, tmp_path: Path
+    model: onnx.ModelProto, target: str, emulator_kit: EmulatorKit, tmp_path: Path
 ) -> None:
+    """The library says what an older processor lacks, where it would meet `sdot`."""
     outputs = run_on(model, target, tmp_path)
     assert steps_apart(model, outputs, inputs_of(model)).max() <= APART
+    older = EmulatedRunner(emulator_kit, "cortex-a72")
+    if target.endswith("a53"):
+        np.testing.assert_array_equal(older.run(tmp_path, inputs_of(model)), outputs)
+        return
+    with pytest.raises(ToolError, match=r"status 1[^0-9]") as caught:
+        older.run(tmp_path, inputs_of(model))
+    assert (
+        "this library is for arm_cpu:cortex-a76, and the processor has no arithmetic in half "
+        "precision (asimdhp), no dot products of int8 (asimddp); compile for a target that needs"
+    ) in str(caught.value)
 
 
 def with_nine_bits(model: onnx.ModelProto) -> onnx.ModelProto:
