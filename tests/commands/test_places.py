@@ -48,7 +48,7 @@ MISTAKES = (
     ("verify none", 1, "none is no bundle: there is no such folder"),
     ("verify folder", 1, "folder is no bundle: it has no manifest.json"),
     ("verify none.onnx --ladder --target npu", 1, "none.onnx is no bundle: there is no such"),
-    ("run bundle --input none.jpg", 2, "no such file: none.jpg"),
+    ("run bundle --input none.jpg", 2, "no such file or folder: none.jpg"),
     ("run none --input model.onnx", 1, "none is no bundle: there is no such folder"),
     ("bench none", 1, "none is no bundle: there is no such folder"),
     ("build --weights none.pth -o y.onnx", 2, "no such file: none.pth"),
