@@ -27,7 +27,7 @@ class Words:
     """What errors about a journal say.
 
     Attributes:
-        work: what it belongs to, such as `search`.
+        work: what it belongs to, such as `a search`.
         elsewhere: how to have another journal, such as `choose another folder`.
         anew: how to begin once more in its place.
     """
@@ -61,6 +61,9 @@ class Lines:
     def resume(self, head: Mapping[str, Any], take: Callable[[dict[str, Any]], bool]) -> None:
         """Check whose records these are, and go through them; begin where there are none.
 
+        A head without a record belongs to nobody: what wrote it was refused, or was interrupted
+        before it had anything to keep.
+
         Args:
             head: what they must belong to.
             take: takes a record, and says whether it is one that may stand there; the first that
@@ -79,8 +82,18 @@ class Lines:
             self._file.truncate(0)
             self.add(head)
             return
-        self._check(_parsed(first), head)
+        other = self._other(_parsed(first), head)
         end = self._file.tell()
+        if other and not self._file.read(1):
+            self._file.truncate(0)
+            self.add(head)
+            return
+        if other:
+            raise UsageError(
+                f"the journal {self.path} belongs to {self._words.work} with another "
+                f"{', '.join(other)}; {self._words.elsewhere}, or {self._words.anew} to begin anew"
+            )
+        self._file.seek(end)
         for line in whole_lines(self._file):
             record = _parsed(line)
             if record is None or not take(record):
@@ -88,15 +101,11 @@ class Lines:
             end += len(line)
         self._file.truncate(end)
 
-    def _check(self, first: dict[str, Any] | None, head: Mapping[str, Any]) -> None:
+    def _other(self, first: dict[str, Any] | None, head: Mapping[str, Any]) -> list[str]:
+        """Return the names of what differs from what the records belong to."""
         if first is None or "journal" not in first:
             raise self._no_journal()
-        other = list(differing(first, head))
-        if other:
-            raise UsageError(
-                f"the journal {self.path} belongs to a {self._words.work} with another "
-                f"{', '.join(other)}; {self._words.elsewhere}, or {self._words.anew} to begin anew"
-            )
+        return list(differing(first, head))
 
     def _no_journal(self) -> UsageError:
         return UsageError(f"{self.path} is no journal of this command; name another file")

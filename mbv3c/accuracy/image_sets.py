@@ -296,6 +296,21 @@ def labels_in(labels: Path) -> list[str]:
     return sorted(names)
 
 
+def check_within(labels: Path) -> None:
+    """Make sure that a file of labels names files of its folder of images only.
+
+    Raises:
+        UsageError: it does not, or cannot be read.
+    """
+    for file, _ in _rows(labels):
+        path = Path(os.path.normpath(file))
+        if path.is_absolute() or path.parts[0] == os.pardir:
+            raise UsageError(
+                f"{labels} names {file}, which is not within the folder of the images; jobs have "
+                "that folder alone: move the image there, or name a folder that holds all"
+            )
+
+
 def _rows(labels: Path) -> Iterator[tuple[str, str]]:
     """Yield the file and the label of each line."""
     try:

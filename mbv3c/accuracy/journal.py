@@ -12,7 +12,7 @@ from typing import Any
 from mbv3c.accuracy.tally import Record
 from mbv3c.journal import Lines, Words, open_lines
 
-_WORDS = Words("measurement", "name another with --journal")
+_WORDS = Words("a measurement", "name another with --journal")
 
 
 class Journal:

@@ -98,8 +98,10 @@ def train(
 
     Without MODEL, what the options of `build` say, for as many classes as the images have.
     """
+    from mbv3c.atomic import check_place
     from mbv3c.training.session import TrainRequest, train_file
 
+    check_place(output, force=force)
     overrides = take_overrides(given, "--data", there=True)
     asked = {name: value for name, value in taken(given, *_PLANNED).items() if value is not None}
     if "augment" in asked:

@@ -16,16 +16,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mbv3c.atomic import new_file
-from mbv3c.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Mbv3cError
+from mbv3c.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, BundleError, Mbv3cError
 from mbv3c.jobs.job import kind_of
 from mbv3c.process_tree import end_with_parent
 from mbv3c.progress import Progress
 
 JOB, OUTCOME, FILES = "job.json", "outcome.json", "files"
+EXIT_FULL = 74  # EX_IOERR of sysexits.h: there was no space even for saying so
+_NO_SPACE = (ENOSPC, EDQUOT, EFBIG)
 _HELD = "--held"
 _USAGE = "usage: python -m mbv3c.jobs FOLDER"
 
@@ -87,8 +91,9 @@ def _do(folder: Path) -> int:
     start = time.monotonic()
 
     def progress(text: str) -> None:
-        sys.stderr.write(f"[{time.monotonic() - start:5.1f} s] {text}\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # a log that nothing fits into stops no work
+            sys.stderr.write(f"[{time.monotonic() - start:5.1f} s] {text}\n")
+            sys.stderr.flush()
 
     code = EXIT_DONE
     try:
@@ -101,8 +106,19 @@ def _do(folder: Path) -> int:
         progress(f"error: {error}")
         code = error.exit_code
         outcome = {"error": {"kind": error.kind, "message": str(error), "exit_code": code}}
-    with new_file(folder / OUTCOME, force=True) as temporary:
-        temporary.write_text(json.dumps(outcome, allow_nan=False), "utf-8")
+    except MemoryError:
+        code, words = EXIT_FAILED, "it takes more memory than there is; do fewer --jobs at once"
+        outcome = {"error": {"kind": "memory", "message": words, "exit_code": code}}
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        code, words = EXIT_FAILED, f"{error.strerror}: free some space and call it again"
+        outcome = {"error": {"kind": "system", "message": words, "exit_code": code}}
+    try:
+        with new_file(folder / OUTCOME, force=True) as temporary:
+            temporary.write_text(json.dumps(outcome, allow_nan=False), "utf-8")
+    except BundleError:
+        return EXIT_FULL
     return code
 
 

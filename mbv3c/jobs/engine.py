@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Literal, Protocol, overload
 
@@ -125,11 +126,15 @@ def run_jobs(
         try:
             engine.run(list(todo.values()), store, report, progress)
         except OSError as error:
-            if error.filename is None or not Path(error.filename).is_relative_to(store.folder):
+            # Of a full disk the system names no file.
+            full = error.errno in (ENOSPC, EDQUOT)
+            place = store.folder if full else error.filename
+            if place is None or not Path(place).is_relative_to(store.folder):
                 raise
+            step = "free some space, or " if full else ""
             raise BundleError(
-                f"cannot write {error.filename}: {error.strerror}; name another folder with "
-                "--store"
+                f"cannot write {error.filename or place}: {error.strerror}; {step}name another "
+                "folder with --store"
             ) from error
     if failed and failures == "raise":
         raise next(iter(failed.values()))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mbv3c.errors import ToolError
-from mbv3c.jobs.child import FILES, JOB, OUTCOME, clear_attempt, command_of
+from mbv3c.jobs.child import EXIT_FULL, FILES, JOB, OUTCOME, clear_attempt, command_of
 from mbv3c.jobs.engine import JobFailed
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Store
@@ -104,6 +104,8 @@ class Attempt:
 
     def _death(self) -> str:
         code = self._process.returncode
+        if code == EXIT_FULL:
+            return f"there is no space left for {self._folder}; free some and call it again"
         if code >= 0:
             return f"its process ended with status {code}"
         try:

@@ -180,16 +180,24 @@ class Store:
         Raises:
             BundleError: it cannot be written, or names a file outside of its folder.
         """
-        with scratch_folder("result") as folder:
-            paths: dict[str, Path] = {}
-            for path, content in files.items():
-                place = folder / path
-                if not place.resolve().is_relative_to(folder.resolve()):
-                    raise BundleError(f"the result of {name} names a file outside of its folder")
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(content)
-                paths[path] = place
-            return self.keep(name, document, paths)
+        try:
+            with scratch_folder("result") as folder:
+                paths: dict[str, Path] = {}
+                for path, content in files.items():
+                    place = folder / path
+                    if not place.resolve().is_relative_to(folder.resolve()):
+                        raise BundleError(
+                            f"the result of {name} names a file outside of its folder"
+                        )
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(content)
+                    paths[path] = place
+                return self.keep(name, document, paths)
+        except OSError as error:
+            raise BundleError(
+                f"cannot keep the result of {name}: {error.strerror}; free some space, or set "
+                "TMPDIR"
+            ) from error
 
     # ---- work ----
 

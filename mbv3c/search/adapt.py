@@ -52,7 +52,7 @@ def adapt(model: onnx.ModelProto, plan: AdaptPlan, means: Means, journal: Journa
         ModelError: the network is quantized.
     """
     check_kept(model, plan.kept)
-    start = _start(model, means, journal)
+    start = _start(model, plan, means, journal)
     time = time_of(start.cost)
     most = limits(plan.budgets, start.cost, time)
     run = _Run(plan, means, journal, most, start, isinstance(layers_of(model), str))
@@ -106,11 +106,13 @@ def check_kept(model: onnx.ModelProto, kept: Sequence[str]) -> None:
         )
 
 
-def _start(model: onnx.ModelProto, means: Means, journal: Journal) -> _State:
+def _start(model: onnx.ModelProto, plan: AdaptPlan, means: Means, journal: Journal) -> _State:
     def find() -> dict[str, Any]:
         means.progress("asking for the cost and the accuracy of the given network")
-        (cost,) = means.costs([model], True)
-        return {"cost": dict(allowed_cost(cost)), "right": pack(means.judge(model))}
+        (asked,) = means.costs([model], True)
+        cost = allowed_cost(asked)
+        limits(plan.budgets, cost, time_of(cost))  # what is refused leaves no record
+        return {"cost": dict(cost), "right": pack(means.judge(model))}
 
     known = journal.once("start", find=find)
     return _State(model, unpack(known["right"]), known["cost"])

@@ -34,7 +34,13 @@ _UNITS: dict[str, tuple[str, float]] = {
 }
 _TIMES = ("cycles", "instructions", "us")
 _OF_BYTES = ("memory", "weights")
-_RESOURCES = (TIME, "cycles", "instructions", "us", "memory", "weights", *_COUNTED)
+_RESOURCES = dict.fromkeys((TIME, "cycles", "instructions", "us", *_OF_BYTES, *_COUNTED))
+# What a target's own resource of time is called, and an amount of it.
+_OWN = {
+    "us": ("times", "2.5ms"),
+    "cycles": ("cycles", "1.2Mcycles"),
+    "instructions": ("instructions", "40Minstructions"),
+}
 _WRITTEN = re.compile(r"(?:(\w+)=)?(\d+(?:\.\d+)?(?:e\d+)?) ?([A-Za-zµ_]*)")
 _EXAMPLES = "0.7x, 2.5ms, 1.2Mcycles, 300KiB or weights=0.5x"
 
@@ -94,7 +100,8 @@ def _parse(text: str) -> Budget:
     if unit in _PREFIXES and resource is not None:
         return Budget(resource, amount * _PREFIXES[unit], False, text)
     if unit not in _UNITS:
-        raise UsageError(f"--budget {text!r}: unknown unit {unit!r}; write one like {_EXAMPLES}")
+        what = f"unknown unit {unit!r}" if unit else "a number without a unit"
+        raise UsageError(f"--budget {text!r}: {what}; write one like {_EXAMPLES}")
     own, size = _UNITS[unit]
     if resource is not None and resource != own and not {own, resource} <= {*_OF_BYTES}:
         raise UsageError(f"--budget {text!r}: {resource} is not counted in {unit}")
@@ -110,13 +117,21 @@ def check_time(budgets: Sequence[Budget], time: Callable[[], str]) -> None:
             only where a budget names such a resource.
 
     Raises:
-        UsageError: the target's costs are in another one.
+        UsageError: the target's costs are in another one, or its own is named twice.
     """
     for budget in budgets:
-        if budget.resource in _TIMES and budget.resource != (own := time()):
+        if budget.resource not in _TIMES:
+            continue
+        if budget.resource != (own := time()):
+            costs, example = _OWN[own]
             raise UsageError(
-                f"--budget {budget.text}: this target's costs are in {own}, and have no "
-                f"{budget.resource}; write an amount of {own}, or a share such as 0.7x"
+                f"--budget {budget.text}: this target's costs are {costs}, and not "
+                f"{_OWN[budget.resource][0]}; write one such as {example}, or a share such as 0.7x"
+            )
+        if other := next((each.text for each in budgets if each.resource == TIME), None):
+            raise UsageError(
+                f"--budget {other} and {budget.text} are both of {own}, which is what stands for "
+                "time on this target; leave one out"
             )
 
 
@@ -134,8 +149,13 @@ def limits(budgets: Sequence[Budget], first: Mapping[str, float], time: str) -> 
     """
     found = amounts(budgets, first, time)
     if within(first, found):
-        taken = ", ".join(said(key, first[key]) for key in found)
-        raise UsageError(f"the model is within the budget already: it takes {taken}")
+        taken = ", ".join(
+            f"{said(key, first[key])} where {said(key, found[key])} may be taken" for key in found
+        )
+        raise UsageError(
+            f"the model is within the budget already: it takes {taken}; ask for less, or take the "
+            "model as it is"
+        )
     return found
 
 

@@ -211,6 +211,8 @@ def grid_of(asked: GridFile, folder: Path, place: Place) -> Grid:
             raise UsageError(f"{place('limit')}: {asked.limit} is too few; take 2 or more")
         if not source.exists():
             raise UsageError(f"{place('images')}: no such folder or file: {source}")
+        if labels is not None and not labels.is_file():
+            raise UsageError(f"{place('labels')}: no such file: {labels}")
     elif asked.labels is not None:
         raise UsageError(f"{place('labels')}: labels belong to images; name these, too")
     return Grid(

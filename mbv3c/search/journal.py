@@ -13,7 +13,8 @@ from typing import Any
 from mbv3c.errors import UsageError
 from mbv3c.journal import Lines, Words, open_lines
 
-_WORDS = Words("search", "choose another folder", "remove its folder")
+_SEARCH = Words("a search", "name another folder with --output", "remove its folder")
+_ADAPT = Words("an adaptation", "name another folder with --journal", "remove its folder")
 
 
 class Journal:
@@ -85,7 +86,7 @@ def open_journal(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
 
     Args:
         path: the file.
-        header: all that decides the result of the search.
+        header: all that decides the result; of an adaptation its `command` is `adapt`.
 
     Raises:
         UsageError: it belongs to another search or is no journal, or another process has it.
@@ -99,7 +100,7 @@ def open_journal(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
         known[_key(record["key"])] = record["value"]
         return True
 
-    with open_lines(path, _WORDS) as lines:
+    with open_lines(path, _ADAPT if header.get("command") == "adapt" else _SEARCH) as lines:
         lines.resume(header, take)
         yield Journal(lines, known)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from mbv3c.accuracy.image_sets import check_within
 from mbv3c.errors import Mbv3cError, ModelError, ParityError, UsageError
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Store
@@ -60,8 +61,10 @@ def packed(images: Images, store: Store) -> PackedImages:
     """Put labelled images into a store.
 
     Raises:
-        UsageError: they cannot be read.
+        UsageError: they cannot be read, or the labels are those of images elsewhere.
     """
+    if images.labels is not None:
+        check_within(images.labels)
     files = {"images": pack_images(images.source, store)}
     if images.labels is not None:
         files["labels"] = store.put(images.labels)

@@ -1,8 +1,10 @@
 """YAML files read into types, field by field; what is wrong is named with its line."""
 
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -13,6 +15,17 @@ _LARGEST = 1 << 20
 _DEEPEST = 20
 _AT = re.compile(r"(?P<what>.*) - at `(?:key in )?\$(?P<path>[^`]*)`", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+
+# What msgspec calls otherwise than people who write YAML.
+_WORDS = {
+    "object": "names with values",
+    "array": "a list",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "nothing",
+}
 
 Read = TypeVar("Read")
 
@@ -71,7 +84,9 @@ class YamlFile:
             steps = [int(two) if two.isdigit() else one or two for one, two in _STEP.findall(path)]
             unknown = re.search(r"unknown field `([^`]+)`", what)
             where = self.place(*steps, *([unknown[1]] if unknown else []))
-            raise UsageError(f"{where}: {what[0].lower()}{what[1:]}") from error
+            if unknown is not None:
+                raise UsageError(f"{where}: {_unknown(unknown[1], kind, steps)}") from error
+            raise UsageError(f"{where}: {_in_words(what)}") from error
 
     def place(self, *steps: str | int) -> str:
         """Return where a field stands: the file, the line, and its path."""
@@ -112,6 +127,31 @@ class YamlFile:
                     )
                 seen.add(key.value)
             self._check(value)
+
+
+def _unknown(name: str, kind: type[Any], steps: Sequence[str | int]) -> str:
+    """Say that a field is unknown, and which there are where it stands."""
+    for step in steps:
+        found = get_type_hints(kind)[step] if isinstance(step, str) else get_args(kind)[0]
+        kind = found
+    known = [field.name for field in msgspec.structs.fields(kind)]
+    near = get_close_matches(name, known, 1)
+    meant = f"do you mean {near[0]}? " if near else ""
+    return f"unknown field {name}; {meant}known: {', '.join(known)}"
+
+
+def _in_words(what: str) -> str:
+    """Say in words of YAML what msgspec found."""
+    if missing := re.search(r"missing required field `([^`]+)`", what):
+        return f"the field {missing[1]} is missing"
+
+    def words(found: re.Match[str]) -> str:
+        names = found[1].split(" | ")
+        wanted = [name for name in names if name != "null" or len(names) == 1]
+        return " or ".join(_WORDS.get(name, name) for name in wanted)
+
+    text = re.sub(r"`([^`]+)`", words, what)
+    return f"{text[0].lower()}{text[1:]}"
 
 
 def _below(node: Any, step: str | int, line: int) -> tuple[Any, int]:

@@ -6,6 +6,7 @@ processes share it.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -331,7 +332,7 @@ def _prepare(folder: Path, given: Given, steps: Preprocessing, indices: NDArray[
     """
     path = folder / "colours.npy"
     shape = (len(indices), steps.height, steps.width, 3)
-    colours: Any = open_memmap(path, "w+", np.uint8, shape)
+    colours = _new_map(path, shape)
     kept: list[int] = []
     grey, broken, first = True, 0, ""
     for index, pixels in zip(indices, given.read(steps, indices.tolist()), strict=True):
@@ -346,9 +347,7 @@ def _prepare(folder: Path, given: Given, steps: Preprocessing, indices: NDArray[
     labels = given.labels[kept]
     np.save(folder / "labels.npy", labels)
     channels = 1 if grey else 3
-    final: Any = open_memmap(
-        folder / "images.npy", "w+", np.uint8, (len(kept), *shape[1:3], channels)
-    )
+    final = _new_map(folder / "images.npy", (len(kept), *shape[1:3], channels))
     digest = hashlib.sha256(labels.tobytes())
     for start in range(0, len(kept), _ROWS):
         rows = slice(start, min(start + _ROWS, len(kept)))
@@ -359,6 +358,21 @@ def _prepare(folder: Path, given: Given, steps: Preprocessing, indices: NDArray[
     path.unlink()
     about = {"digest": digest.hexdigest(), "broken": broken, "first_broken": first}
     (folder / _ABOUT).write_text(json.dumps(about))
+
+
+def _new_map(path: Path, shape: tuple[int, ...]) -> Any:
+    """Map a new file of pixels, of which the disk has all bytes set aside.
+
+    Otherwise a disk that gets full would end the process, by SIGBUS.
+
+    Raises:
+        OSError: there is no space for it.
+    """
+    array: Any = open_memmap(path, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _drop_oldest(root: Path, kept: Path) -> None:

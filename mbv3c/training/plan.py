@@ -108,9 +108,12 @@ class TrainPlan:
         Raises:
             UsageError: a field is unknown, or of another type, or makes no sense.
         """
-        unknown = set(document) - {field.name for field in fields(TrainPlan)}
+        known = [field.name for field in fields(TrainPlan)]
+        unknown = set(document) - set(known)
         if unknown:
-            raise UsageError(f"a plan of training has no field {min(unknown)!r}")
+            raise UsageError(
+                f"a plan of training has no field {min(unknown)!r}; known: {', '.join(known)}"
+            )
         try:
             return msgspec.convert(dict(document), TrainPlan)
         except msgspec.ValidationError as error:

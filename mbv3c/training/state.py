@@ -26,6 +26,7 @@ from mbv3c.records import open_locked
 
 CHECKPOINT = "checkpoint.onnx"
 _STATE = "state.safetensors"
+_LOCK = "lock"
 _LOSSES = "losses"
 
 
@@ -118,12 +119,13 @@ def open_journal(path: Path, key: Mapping[str, Any]) -> Iterator[Journal]:
         key: all that the training depends on.
 
     Raises:
-        UsageError: another process has it.
+        UsageError: another process has it, or it holds other things.
         BundleError: it cannot be written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = open_locked(path / "lock")
+        _check_own(path)
+        lock = open_locked(path / _LOCK)
     except BlockingIOError as error:
         raise UsageError(f"another process trains in {path}; wait for it") from error
     except OSError as error:
@@ -132,3 +134,16 @@ def open_journal(path: Path, key: Mapping[str, Any]) -> Iterator[Journal]:
         ) from error
     with lock:
         yield Journal(path, json.loads(json.dumps(key)))
+
+
+def _check_own(path: Path) -> None:
+    """Refuse a folder that holds other things: at the end of a training it is removed."""
+    own = (_LOCK, _STATE, CHECKPOINT)
+    unfinished = tuple(f".{name}.mbv3c-" for name in own)  # of a process that was killed
+    found = (each.name for each in path.iterdir())
+    others = sorted(name for name in found if name not in own and not name.startswith(unfinished))
+    if others:
+        raise UsageError(
+            f"{path} is for the state of the training, and holds {others[0]}; move that "
+            "elsewhere, or write to another place"
+        )

@@ -1,5 +1,6 @@
 """Jobs in local processes: each done once, whatever dies."""
 
+import errno
 import os
 import re
 import shutil
@@ -135,6 +136,28 @@ def test_a_fault_shows_its_lines(store: Store, tmp_path: Path) -> None:
         run_jobs([job("fault", tmp_path / "notes")], store, TWO, silent)
     assert caught.value.cause is None
     assert "ZeroDivisionError" in str(caught.value)
+
+
+def test_a_full_disk_is_told_in_words(store: Store, tmp_path: Path) -> None:
+    """Also where there is no space left to say so."""
+    jobs = [job("fill", tmp_path / "notes", number) for number in (0, 1)]
+    some, none = run_jobs(jobs, store, TWO, silent, failures="return")
+    assert isinstance(some, JobFailed) and isinstance(none, JobFailed)
+    assert some.cause == "system"
+    assert "No space left on device: free some space" in str(some)
+    assert "there is no space left for" in str(none)
+    assert "Traceback" not in f"{some} {none}"
+
+
+def test_a_store_on_a_full_disk_is_named(store: Store) -> None:
+    class Full:
+        at_once = 1
+
+        def run(self, *_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(BundleError, match=f"{store.folder}: No space left .* with --store"):
+        run_jobs([Job("tests.jobs.work:talk")], store, Full(), silent)
 
 
 RUN = """

@@ -1,6 +1,8 @@
 """Kinds of jobs for tests: small work that is counted, dies, is refused, or starts processes."""
 
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -81,6 +83,15 @@ def fault(
 ) -> dict[str, Any]:
     note(options)
     return {"nothing": 1 // 0}
+
+
+def fill(
+    options: Mapping[str, Any], files: Files, folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """Find that the disk is full: from now on, or for everything."""
+    if options["number"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def start_another(

@@ -172,6 +172,9 @@ def test_a_model_within_the_budget_is_refused(tmp_path: Path) -> None:
         pytest.raises(UsageError, match="within the budget already"),
     ):
         adapt(tiny(), plan, Stubs().means(), journal)
+    # It leaves nothing that another budget would have to be told from.
+    with open_journal(tmp_path / "journal", {"budget": "0.9x"}) as journal:
+        assert not len(journal)
 
 
 @pytest.mark.parametrize(("option", "value"), [("saving", 0.0), ("decay", 1.1), ("grain", 0)])

@@ -82,8 +82,15 @@ def test_one_name_means_one_network(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("width: [0.5, 0.75]", "widht: 1", "line 4, networks[0].widht: object contains unknown"),
-        ("width: [0.5, 0.75]", "width: wide", "line 4, networks[0].width: expected"),
+        (
+            "width: [0.5, 0.75]",
+            "widht: 1",
+            "line 4, networks[0].widht: unknown field widht; do you mean width? kn",
+        ),
+        ("width: [0.5, 0.75]", "width: wide", "width: expected a number or a list, got text"),
+        ("targets: [host", "target: [host", "line 10, target: unknown field target; do you mean"),
+        ("  - model: own.onnx", "  - own.onnx", "networks[2]: expected names with values, got"),
+        ("test: 0.2", "labels: no.csv", "line 13, labels: no such file"),
         ("width: [0.5, 0.75]", "width: 9", "line 3, networks[0]: width must be 0.35 to 1.25"),
         (
             "    classes: 10",
@@ -92,11 +99,15 @@ def test_one_name_means_one_network(folder: Path) -> None:
         ),
         ("own.onnx", "other.onnx", "line 9, networks[2]: no such file"),
         ("model: own.onnx", "model: own.onnx\n    width: 1", "leave width out"),
-        ("targets: [host_cpu, arm_cpu]\n", "", "line 1: object missing required field `targets`"),
+        ("targets: [host_cpu, arm_cpu]\n", "", "line 1: the field targets is missing"),
         ("[host_cpu, arm_cpu]", "[]", "line 10, targets: name at least one of the targets"),
         ("images: photos", "images: pictures", "line 12, images: no such folder or file"),
         ("images: photos\n", "", "line 13, train: training needs images"),
-        ("  steps: 30", "  stops: 30", "line 14, train: a plan of training has no field 'stops'"),
+        (
+            "  steps: 30",
+            "  stops: 30",
+            "line 14, train: a plan of training has no field 'stops'; kn",
+        ),
         ("  steps: 30", "  steps: 0", "line 14, train: --steps must be at least 1"),
         ("test: 0.2", "test: !!python/name:os.system x", "anchors and tags are not read"),
         ("test: 0.2", "test: [", "is no YAML"),

@@ -50,9 +50,20 @@ def test_another_search_is_refused_with_what_differs(tmp_path: Path) -> None:
     found(path, 1, 2, 3)
     other = {**HEAD, "training": {"rate": 0.2, "steps": 5}, "seed": 1}
     with pytest.raises(
-        UsageError, match=r"training\.rate, seed; choose another folder, or remove its"
+        UsageError, match=r"an adaptation .*training\.rate, seed; .* with --journal, or remove"
     ):
         found(path, head=other)
+
+
+def test_a_journal_that_holds_nothing_belongs_to_nobody(tmp_path: Path) -> None:
+    """A command that was refused, or was interrupted at once, is called again otherwise."""
+    path, other = tmp_path / "journal", {**HEAD, "seed": 1}
+    with pytest.raises(LookupError):
+        found(path)
+    assert found(path, 1, 2, 3, head=other) == [1, 2, 3]
+    assert found(path, head=other) == [1, 2, 3]
+    with pytest.raises(UsageError, match="another seed"):
+        found(path)
 
 
 def test_a_folder_with_other_things_is_no_searchs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,10 +19,11 @@ from mbv3c.jobs.engine import Done, JobFailed, Report
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Store
 from mbv3c.progress import Progress
+from mbv3c.search import image_pack, sweep_report
 from mbv3c.search import sweep as sweep_module
-from mbv3c.search import sweep_report
-from mbv3c.search.grid import Grid, from_options
+from mbv3c.search.grid import Grid, Images, from_options
 from mbv3c.search.image_pack import pack_images, unpacked
+from mbv3c.search.kinds import packed
 from mbv3c.search.sweep import Sweep, sweep
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits.npz"
@@ -206,3 +208,30 @@ def test_images_travel_as_one_file_known_by_its_content(
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="has no files"):
         pack_images(tmp_path / "empty", store)
+    # Classes that are links are packed, and classes without images, but no folder twice.
+    linked = tmp_path / "linked"
+    (linked / "birds").mkdir(parents=True)
+    (linked / "cats").symlink_to(tmp_path / "a" / "cats")
+    (linked / "birds" / "again").symlink_to(linked)
+    (linked / "dogs").mkdir()
+    found = unpacked(store.get(pack_images(linked, store)))
+    assert sorted(path.name for path in found.iterdir()) == ["birds", "cats", "dogs"]
+    assert (found / "cats" / "1.png").read_bytes() == b"cat"
+
+
+@pytest.mark.parametrize("file", ["/tmp/1.png", "../1.png", "cats/../../1.png"])
+def test_labels_of_images_elsewhere_are_refused(file: str, store: Store, tmp_path: Path) -> None:
+    """A job has the folder alone, and is named by what is in it."""
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"file,label\n./cats/../1.png,1\n{file},1\n")
+    with pytest.raises(UsageError, match=f"names {file}, which is not within"):
+        packed(Images(DIGITS, labels), store)
+
+
+def test_no_space_is_not_called_an_image_that_cannot_be_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "images.tar").symlink_to("/dev/full")
+    monkeypatch.setattr(image_pack, "scratch_folder", lambda _: nullcontext(tmp_path))
+    with pytest.raises(OSError, match="No space left on device"):
+        pack_images(DIGITS, store)

@@ -1,7 +1,9 @@
 """Images of every kind are found, prepared as the model says, and parted."""
 
+import errno
 import gzip
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mbv3c.accuracy.image_sets import Classes
-from mbv3c.errors import ModelError, UsageError
+from mbv3c.errors import BundleError, ModelError, UsageError
 from mbv3c.parity.running import session
 from mbv3c.quantization.images import Overrides, preprocessing, read_image
 from mbv3c.training.classifier import trained_metadata, with_metadata
@@ -60,6 +62,20 @@ def test_folders_are_read_as_calibration_and_verify_read_them(tmp_path: Path) ->
         x.transpose(2, 0, 1) for part in ("train", "validation") for x in all_of(examples, part)
     ]
     assert sorted(x.tobytes() for x in found) == sorted(x.tobytes() for x in wanted)
+
+
+def test_a_cache_on_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing to a map of which the disk has too few bytes would end the process."""
+
+    def full(descriptor: int, begin: int, size: int) -> None:
+        assert size >= 12 * 3 * SIDE * SIDE
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_folders(tmp_path / "photos", ("cat", "dog", "owl"), 4)
+    monkeypatch.setenv("MBV3C_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(BundleError, match=r"cannot write .*cache.*No space left on device"):
+        open_examples(tmp_path / "photos", classifier(), validation=0.25)
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])

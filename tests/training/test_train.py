@@ -113,6 +113,18 @@ def test_a_full_disk_is_told(
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
+def test_a_folder_with_other_things_is_left_alone(
+    tiny_model: onnx.ModelProto, tiny_digits: Examples, tmp_path: Path
+) -> None:
+    """At its end a training removes the folder of its state."""
+    left = tmp_path / ".checkpoint.onnx.mbv3c-k2h4x0ab"  # by a process that was killed
+    left.mkdir()
+    train(tiny_model, tiny_digits, replace(SHORT, steps=1), journal=tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"holds notes\.txt; move that elsewhere"):
+        train(tiny_model, tiny_digits, replace(SHORT, steps=1), journal=tmp_path)
+
+
 class Unwritable:
     """A name that ends the process that writes by it."""
 

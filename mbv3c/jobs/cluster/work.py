@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mbv3c.jobs.engine import Done
-from mbv3c.jobs.job import job_from, versions_of
+from mbv3c.jobs.job import Job, job_from, versions_of
 from mbv3c.jobs.local import LocalProcesses
 from mbv3c.jobs.store import Store
 
@@ -62,6 +62,15 @@ def perform(
     from distributed import get_worker
 
     job, store = job_from(document), _store(get_worker())
+    try:
+        return {"where": where, **_done(job, store, contents, threads)}
+    except OSError as error:  # the session would take it for one of the connection
+        reason = f"{error.filename or store.folder}: {error.strerror}; free some space there"
+        return {"where": where, "failed": {"reason": reason, "text": "", "cause": "system"}}
+
+
+def _done(job: Job, store: Store, contents: Mapping[str, bytes], threads: int) -> dict[str, Any]:
+    """Return what `perform` does, but where."""
     for data in contents.values():
         store.put(data)
     failures: list[dict[str, Any]] = []
@@ -76,11 +85,11 @@ def perform(
     if store.result(job) is None:
         LocalProcesses(1, threads).run([job], store, report, _nobody())
     if failures:
-        return {"where": where, "failed": failures[0]}
+        return {"failed": failures[0]}
     result = store.result(job)
     assert result is not None
     files = {name: path.read_bytes() for name, path in result.files.items()}
-    return {"where": where, "document": dict(result.document), "files": files}
+    return {"document": dict(result.document), "files": files}
 
 
 def _store(worker: Any) -> Store:

@@ -1,12 +1,18 @@
 """What a cluster's processes are told, and what they refuse."""
 
+import errno
+import os
 import re
+from pathlib import Path
 
 import pytest
 
-from mbv3c.errors import UsageError
+from mbv3c.errors import BundleError, UsageError
+from mbv3c.jobs.cluster import work
 from mbv3c.jobs.cluster.need import full_address
 from mbv3c.jobs.cluster.service import parse_resources, run_scheduler, run_worker
+from mbv3c.jobs.job import Job
+from mbv3c.jobs.store import Store
 from tests.command_line import mbv3c
 
 
@@ -35,6 +41,25 @@ def test_resources_are_numbers_or_words() -> None:
     for text in ("npu", "=1", "npu=", "npu=0", "npu=-1", "npu=nan"):
         with pytest.raises(UsageError, match=re.escape(f"--resources {text!r}")):
             parse_resources(text)
+
+
+def test_a_workers_full_disk_is_no_lost_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An OSError would be taken for the connection's, and the job be asked for again for ever."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv(work.STORE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr("distributed.get_worker", lambda: None)
+    monkeypatch.setattr(Store, "put", full)
+    said = work.perform(Job("a:b").to_json(), {"0": b""}, work.describe([]), 1)
+    assert said["failed"]["cause"] == "system"
+    assert f"{tmp_path}: No space left on device; free some" in said["failed"]["reason"]
+    monkeypatch.setattr("mbv3c.jobs.store.scratch_folder", full)
+    with pytest.raises(BundleError, match="cannot keep the result of x: No space left"):
+        Store(tmp_path).keep_bytes("x", {}, {})
 
 
 def test_other_machines_are_not_listened_to_without_tls() -> None:
