@@ -69,6 +69,12 @@ class ImageError(CalibrationError):
         self.reason = reason
 
 
+class DivergedError(Mbv3cError):
+    """The loss or the weights of a training are no longer numbers."""
+
+    kind = "diverged"
+
+
 class ToolError(Mbv3cError):
     """A tool beside mbv3c (linker, emulator, pip, apt) is missing or failed."""
 

@@ -27,7 +27,7 @@ from mbv3c.commands.options_images import (
     image_options,
     take_images,
 )
-from mbv3c.commands.places import MODEL, TARGET
+from mbv3c.commands.places import MODEL, TARGET, check_different
 
 if TYPE_CHECKING:
     from mbv3c.search.specs import AdaptSpec
@@ -141,7 +141,8 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
     from mbv3c.training.train import require_torch
 
     plot, layers = taken(given, "plot", "save_architecture").values()
-    _check_different(output, layers, plot)
+    files = {"--output": output, "--save-architecture": layers, "--plot": plot}
+    check_different(files, {f"--{one}": given[one] for one in ("journal", "store", "database")})
     for place in (output, layers):
         if place is not None:
             check_place(place, force=force)
@@ -177,23 +178,6 @@ def adapt(model: Path, output: Path, force: bool, as_json: bool, **given: Any) -
                 echo(f"{place}: {what}")
     if not adapt_report.met(adapted):
         click.get_current_context().exit(EXIT_FAILED)
-
-
-def _check_different(*places: Path | None) -> None:
-    """Make sure that no file is to be written twice.
-
-    Raises:
-        UsageError: two of the places are one.
-    """
-    from mbv3c.errors import UsageError
-
-    named = [place.resolve() for place in places if place is not None]
-    twice = [place for place in named if named.count(place) > 1]
-    if twice:
-        raise UsageError(
-            f"{twice[0].name} is named by two of --output, --save-architecture and --plot; give "
-            "each a file of its own"
-        )
 
 
 def _spec(given: dict[str, Any]) -> "AdaptSpec":

@@ -3,7 +3,7 @@
 What is wrong with them is said in a fraction of a second.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import click
 from click.types import StringParamType
 
 from mbv3c.door.formats import check_bundle_folder, check_model_file, check_there
+from mbv3c.errors import UsageError
 from mbv3c.precision import find_precision
 from mbv3c.targets import find_target, stands_for
 
@@ -75,3 +76,25 @@ FOLDER = Place(lambda path: check_there(path, "folder"))
 IMAGES = Place(lambda path: check_there(path, "file or folder"))  # or other inputs
 TARGET = _Target(find_target)  # it is given on as it was written
 PRECISION = _Name(find_precision)
+
+
+def check_different(files: Mapping[str, Path | None], folders: Mapping[str, Path | None]) -> None:
+    """Make sure that no file is to be written where another one is, or a folder.
+
+    Args:
+        files: files to write, by their options.
+        folders: folders that are made, by their options.
+
+    Raises:
+        UsageError: two places are one.
+    """
+    named: dict[Path, str] = {}
+    for option, path in (*files.items(), *folders.items()):
+        if path is None:
+            continue
+        other = named.setdefault(path.resolve(), option)
+        if other != option and other in files:
+            raise UsageError(
+                f"{path.name} is named by two of the options, {other} and {option}; give each a "
+                "place of its own"
+            )

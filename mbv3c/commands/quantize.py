@@ -93,13 +93,14 @@ def quantize(
     progress = Progress()
     from mbv3c.graphs.outputs import with_class_names
     from mbv3c.quantization.images import with_preparing
-    from mbv3c.quantization.loss import loss_of
-    from mbv3c.quantization.quantize import quantize as quantized_model
-    from mbv3c.quantization.report import report_lines
 
     with noting(work), new_file(output, force=force) as temporary:
         loaded = built_or_loaded(model, given, progress)
         loaded = with_class_names(with_preparing(loaded, overrides), labels)
+        from mbv3c.quantization.loss import loss_of
+        from mbv3c.quantization.quantize import quantize as quantized_model
+        from mbv3c.quantization.report import report_lines
+
         source = calibrations.inputs_from(loaded, folder, count, seed, sampling=sampling)
         if source.random:
             progress(calibrations.RANDOM_WARNING)

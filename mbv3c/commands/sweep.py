@@ -18,7 +18,7 @@ from mbv3c.commands.options import (
     taken,
 )
 from mbv3c.commands.options_images import image_options
-from mbv3c.commands.places import FILE, MODEL, TARGET
+from mbv3c.commands.places import FILE, MODEL, TARGET, check_different
 
 _LISTS = "several apart by commas"
 _NUMBERS: dict[str, Callable[[str], Any]] = {
@@ -86,8 +86,9 @@ def sweep(
     asked = read_grid(grid) if grid is not None else from_options(_fields(said))
     if plot is not None:
         check_figure(plot, force=force)
-    if save is not None and save.exists() and not force:
-        raise UsageError(f"{save} exists; write over it with --force, or choose another place")
+    check_different({"--plot": plot}, {"--save": save, "--store": engine_words["store"]})
+    if save is not None:
+        sweep_report.check_save(save, force=force)
     progress = Progress()
     with take_engine(engine_words, progress) as (engine, store):
         found = swept(asked, store, engine, progress)

@@ -14,7 +14,7 @@ import onnx
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.graphs.writer import add_metadata
-from mbv3c.jobs.engine import Engine, run_jobs
+from mbv3c.jobs.engine import Engine
 from mbv3c.jobs.job import versions_of
 from mbv3c.jobs.store import Result, Store
 from mbv3c.precision import Precision
@@ -30,7 +30,7 @@ from mbv3c.search.adapted import Adapted, AdaptPlan, Means, Tuned
 from mbv3c.search.channels import Channels, Uncut
 from mbv3c.search.examples_of import examples_of
 from mbv3c.search.grid import Images
-from mbv3c.search.job_answers import Device, costs_on
+from mbv3c.search.job_answers import Device, costs_on, trained
 from mbv3c.search.journal import check_folder, open_journal
 from mbv3c.search.kinds import MODEL, RIGHT, PackedImages, packed, train_job
 from mbv3c.search.layers import layers_of
@@ -219,7 +219,13 @@ class _Trainer:
             train_job(model, self.images, plan, title, "validation")
             for model, (title, _) in zip(kept, networks, strict=True)
         ]
-        return [_tuned(result) for result in run_jobs(jobs, store, engine, self.progress)]
+        found = trained(jobs, (engine, store), self.progress)
+        tuned = [None if each is None else _tuned(each) for each in found]
+        none = np.zeros_like(next(each for each in tuned if each is not None).right)
+        return [
+            Tuned(network, none) if each is None else each
+            for (_, network), each in zip(networks, tuned, strict=True)
+        ]
 
 
 def _tuned(result: Result) -> Tuned:

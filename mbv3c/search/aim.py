@@ -61,6 +61,10 @@ class Aim:
         over += [cost[key] / limit - 1 for key, limit in self.limits.items()]
         return sum(max(0.0, each) for each in over)
 
+    def below(self, cost: Mapping[str, float]) -> bool:
+        """Say whether a network takes less than the least share of the target."""
+        return cost[self.resource] / self.target < self.least
+
     def meets(self, cost: Mapping[str, float]) -> bool:
         """Say whether a network is within all that is a hard limit."""
         within = all(cost[key] <= limit for key, limit in self.limits.items())

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from mbv3c.errors import Mbv3cError
+from mbv3c.errors import DivergedError, Mbv3cError
 from mbv3c.execution.device.place import Place
-from mbv3c.jobs.engine import Engine, run_jobs
+from mbv3c.jobs.engine import Engine, JobFailed, run_jobs
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Result, Store
 from mbv3c.precision import Precision
@@ -79,6 +79,25 @@ def costs_on(
     ]
 
 
+def trained(
+    jobs: Sequence[Job], where: tuple[Engine, Store], progress: Progress
+) -> list[Result | None]:
+    """Return the results of trainings; None for one that diverged, where another one did not.
+
+    Raises:
+        JobFailed: one failed otherwise, or all have diverged.
+    """
+    engine, store = where
+    ended = run_jobs(jobs, store, engine, progress, failures="return")
+    failed = [each for each in ended if isinstance(each, JobFailed)]
+    others = [each for each in failed if each.cause != DivergedError.kind]
+    if failed and (others or len(failed) == len(ended)):
+        raise (others or failed)[0]
+    for each in failed:
+        progress(f"{each.job}: {each.reason}; it counts as right on no image")
+    return [None if isinstance(each, JobFailed) else each for each in ended]
+
+
 class JobAnswers:
     """Trains and compiles by jobs, and asks the target's own table for costs."""
 
@@ -116,7 +135,12 @@ class JobAnswers:
         return costs_on(device, models, self._progress, whole=whole)
 
     def train(self, trainings: Sequence[Training]) -> list[Right]:
-        return [np.load(result.files[RIGHT]) for result in self._trained(trainings)]
+        """Train networks; one whose training diverges is right on no image."""
+        jobs = [self._training_job(each) for each in trainings]
+        found = trained(jobs, (self._engine, self._store), self._progress)
+        rights = [None if each is None else np.load(each.files[RIGHT]) for each in found]
+        none = np.zeros_like(next(right for right in rights if right is not None))
+        return [none if right is None else right for right in rights]
 
     def model(self, training: Training) -> Path:
         (result,) = self._trained([training])

@@ -81,7 +81,7 @@ class _Search:
         plan, sampler = self._plan, self._sampler()
         networks: dict[str, _Network] = {}
         counts = dict.fromkeys(("asked", "refused", "over", "dropped", "again"), 0)
-        nearest = float("inf")
+        nearest, below = float("inf"), 0
         for batch in range(plan.batches):
             asked = sampler.ask(plan.asked)
             candidates = [self._space.network(each.picked) for each in asked]
@@ -103,6 +103,7 @@ class _Search:
                 if excess > 0:
                     sampler.reject(each, excess)
                     counts["over"] += 1
+                    below += self._aim.below(cost)
                 elif known or len(new) < plan.trained:
                     counts["again"] += known
                     new |= set() if known else {candidate.name}
@@ -122,7 +123,7 @@ class _Search:
                 reward = self._aim.reward(accuracy, network.cost)
                 sampler.tell(each, reward, accuracy, network.cost[self._aim.resource])
         if not networks:
-            raise SearchError(_nothing(counts, nearest))
+            raise SearchError(_nothing(counts, below, nearest, self._aim.least))
         return networks, Sampled(trained=len(networks), **counts)
 
     def _sampler(self) -> Sampler:
@@ -272,16 +273,19 @@ class _Search:
         ]
 
 
-def _nothing(counts: Mapping[str, int], nearest: float) -> str:
+def _nothing(counts: Mapping[str, int], below: int, nearest: float, least: float) -> str:
     """Say that no network can be trained."""
-    if counts["refused"] == counts["asked"]:
+    asked = counts["asked"]
+    if counts["refused"] == asked:
         return (
-            f"the target refuses all of {counts['asked']} networks, and the journal says why; "
-            "choose another target or variant"
+            f"the target refuses all of {asked} networks, and the journal says why; choose "
+            "another target or variant, and another --output"
         )
+    found = f"{counts['over'] - below} take more, {below} less than --least {least:g} of it"
     return (
-        f"none of {counts['asked']} networks met the budget; the nearest was off by "
-        f"{nearest:.0%} of it; choose another budget or variant"
+        f"none of {asked} networks met the budget: {found}; the nearest was off by {nearest:.0%} "
+        "of it; choose another budget, --least or variant, and another --output: costs that were "
+        "asked for are known there, too"
     )
 
 

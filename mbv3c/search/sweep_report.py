@@ -6,9 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbv3c.atomic import new_folder
+from mbv3c.atomic import check_free, new_folder
+from mbv3c.errors import UsageError
 from mbv3c.figures import write_panels
 from mbv3c.jobs.store import Result
+from mbv3c.manifest import MANIFEST
 from mbv3c.search.front import ACCURACY, Axis, Point, draw_points, front, front_table
 from mbv3c.search.kinds import BUNDLE, MODEL
 from mbv3c.search.sweep import Combination, Sweep
@@ -96,6 +98,26 @@ def draw(swept: Sweep, path: Path, *, force: bool) -> None:
             draw_points(each, points, (y, x))
 
     write_panels(path, [_PANEL_INCHES] * max(1, len(panels)), drawn, force=force)
+
+
+def check_save(path: Path, *, force: bool) -> None:
+    """Make sure that `save` can write a folder, before work begins that would be lost.
+
+    Raises:
+        UsageError: it exists and `force` is not set, or holds what no sweep has saved.
+    """
+    check_free(path, force=force)
+    if not path.exists():
+        return
+    others = [] if path.is_dir() else ["no folder"]
+    for each in sorted(path.iterdir()) if path.is_dir() else ():
+        if not (each.suffix == ".onnx" and each.is_file()) and not (each / MANIFEST).is_file():
+            others.append(each.name)
+    if others:
+        raise UsageError(
+            f"{path} is or holds {others[0]}, which no sweep has saved; --force does not delete "
+            "it: name another folder"
+        )
 
 
 def save(swept: Sweep, path: Path, *, force: bool) -> None:

@@ -224,6 +224,11 @@ def _check_classes(source: Path, own: Classes, classes: Classes) -> None:
         and set(own.names) <= set(classes.names)
     ):
         return
+    if classes.count < 2 or (own.names is not None and own.count < 2):
+        raise UsageError(
+            f"a classifier needs two classes or more, and there is one; if the images of {source} "
+            "are in folders, name the folder whose folders are the classes"
+        )
     if own.count > classes.count or (own.names is not None and own.count != classes.count):
         raise UsageError(
             f"{source} has {own.count} classes, and the model {classes.count}: make one with "

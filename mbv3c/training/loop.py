@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as torch's users call it
 from numpy.typing import NDArray
 
-from mbv3c.errors import Mbv3cError, ToolError, UsageError
+from mbv3c.errors import DivergedError, ToolError, UsageError
 from mbv3c.graphs.outputs import with_metadata
 from mbv3c.training.classifier import classes_in, trained_metadata
 from mbv3c.training.evaluate import evaluate
@@ -57,11 +57,6 @@ def run(
 ) -> Trained:
     """Train a model, as `mbv3c.training.train.train` says."""
     classes = classes_in(model).count
-    if classes < 2:
-        raise UsageError(
-            "training needs two classes or more, and there is one; if images are in folders, name "
-            "the one whose folders are the classes"
-        )
     if classes != examples.classes.count:
         raise UsageError(
             f"the images have {examples.classes.count} classes, and the model {classes}; training "
@@ -159,12 +154,12 @@ class _Training:
         value = float(loss.item())
         if not isfinite(value):
             if not step:
-                raise Mbv3cError(
+                raise DivergedError(
                     f"the loss is {value} before anything was trained: the model's own scores of "
                     "these images are no numbers; train one with other weights, or with `mbv3c "
                     "train --fresh`"
                 )
-            raise Mbv3cError(f"the loss is {value} at step {step + 1}: {_astray(plan)}")
+            raise DivergedError(f"the loss is {value} at step {step + 1}: {_astray(plan)}")
         right = float((scores.argmax(1) == labels).float().mean().item())
         loss.backward()
         self._descend(plan.rate_at(step))
@@ -215,7 +210,7 @@ class _Training:
         weights = self._tensors.get("average", self._tensors["weights"])
         statistics = {name: x.clone() for name, x in self._tensors["statistics"].items()}
         if not all(bool(weight.isfinite().all()) for weight in weights.values()):
-            raise Mbv3cError(
+            raise DivergedError(
                 f"after step {len(self._losses)} weights are no longer numbers: "
                 f"{_astray(self._plan)}"
             )

@@ -28,6 +28,8 @@ CHECKPOINT = "checkpoint.onnx"
 _STATE = "state.safetensors"
 _LOCK = "lock"
 _LOSSES = "losses"
+_OWN = (_LOCK, _STATE, CHECKPOINT)
+_UNFINISHED = tuple(f".{name}.mbv3c-" for name in _OWN)  # of a process that was killed
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,10 @@ def open_journal(path: Path, key: Mapping[str, Any]) -> Iterator[Journal]:
 
 def _check_own(path: Path) -> None:
     """Refuse a folder that holds other things: at the end of a training it is removed."""
-    own = (_LOCK, _STATE, CHECKPOINT)
-    unfinished = tuple(f".{name}.mbv3c-" for name in own)  # of a process that was killed
-    found = (each.name for each in path.iterdir())
-    others = sorted(name for name in found if name not in own and not name.startswith(unfinished))
+    names = (each.name for each in path.iterdir())
+    others = sorted(
+        name for name in names if name not in _OWN and not name.startswith(_UNFINISHED)
+    )
     if others:
         raise UsageError(
             f"{path} is for the state of the training, and holds {others[0]}; move that "

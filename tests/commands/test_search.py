@@ -31,7 +31,7 @@ ASKED = ("search", "--target", "host_cpu", "--budget", "0.5x", "--resolution", 3
         (("--precision", "int4"), "unknown precision 'int4'"),
         (("--device", "cuda"), "to train on another device give --train-on cuda"),
         (("--tracker", "127.0.0.1:9"), "--tracker needs --key"),
-        (("--device", "127.0.0.1:9", "--budget", "2Mcycles"), "this target's costs are in us"),
+        (("--device", "127.0.0.1:9", "--budget", "2Mcycles"), "this target's costs are times"),
         (("--labels", "none.csv"), "no such file: none.csv"),
     ],
 )

@@ -110,8 +110,8 @@ def test_killed_anywhere_it_goes_on_to_the_same_result(
 
 def test_another_option_does_not_go_on_with_the_journal(tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        adapted(tmp_path, "0.6x", saving=0.1, stubs=Stubs(kill_at=1))
-    with pytest.raises(UsageError, match="with another saving, decay; choose another folder"):
+        adapted(tmp_path, "0.6x", saving=0.1, stubs=Stubs(kill_at=2))
+    with pytest.raises(UsageError, match="with another saving, decay; name another folder"):
         adapted(tmp_path, "0.6x", saving=0.2, decay=0.9)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mbv3c.errors import UsageError
-from mbv3c.jobs.engine import Done, Report
+from mbv3c.jobs.engine import Done, JobFailed, Report
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Store
 from mbv3c.precision import FP32, INT8
@@ -35,9 +35,14 @@ class Engine:
     """Writes results at once, and remembers what was to be done."""
 
     done: list[Job] = field(default_factory=list)
+    failing: dict[int, str] = field(default_factory=dict)  # causes by seed
 
     def run(self, jobs: Sequence[Job], store: Store, report: Report, progress: Progress) -> None:
         for job in jobs:
+            if job.options.get("plan", {}).get("seed") in self.failing:
+                failing = self.failing[job.options["plan"]["seed"]]
+                report(Done(job, JobFailed(job, "the loss is nan", "", failing)))
+                continue
             folder = store.attempt(job.name)
             np.save(
                 folder / "right.npy", np.arange(5) < job.options.get("plan", {}).get("seed", 0)
@@ -77,6 +82,18 @@ def test_a_training_is_a_job_with_its_steps_seed_and_part(
     assert len({job.files["model"] for job in engine.done}) == 1
     answers.train(trainings)
     assert len(engine.done) == 2
+
+
+def test_a_training_that_diverges_is_right_nowhere_and_ends_no_search(
+    asked: tuple[JobAnswers, Engine],
+) -> None:
+    answers, engine = asked
+    engine.failing = {8: "diverged", 9: "tool"}
+    first, second, ninth = (Training(NETWORK, 40, seed, "validation") for seed in (2, 8, 9))
+    assert [right.sum() for right in answers.train([first, second])] == [2, 0]
+    for trainings in ([second], [first, second, ninth]):  # all of them; another failure
+        with pytest.raises(JobFailed):
+            answers.train(trainings)
 
 
 @pytest.mark.parametrize("precision", [INT8, FP32])

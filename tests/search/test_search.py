@@ -246,8 +246,9 @@ def test_json_and_picture(tmp_path: Path) -> None:
 
 
 def test_a_budget_that_nothing_meets_is_told() -> None:
-    with pytest.raises(SearchError, match="none of 24 networks met the budget; the nearest was"):
-        search(SPACE, Aim("cycles", 10.0), PLAN, Stub(), Memory())
+    for target, counts in ((10.0, "24 take more, 0 less"), (1e12, "0 take more, 24 less")):
+        with pytest.raises(SearchError, match=rf"none of 24 .*: {counts} than --least 0\.5"):
+            search(SPACE, Aim("cycles", target), PLAN, Stub(), Memory())
 
 
 def test_a_soft_target_is_one() -> None:

@@ -65,6 +65,12 @@ def test_folders_are_read_as_calibration_and_verify_read_them(tmp_path: Path) ->
     assert sorted(x.tobytes() for x in found) == sorted(x.tobytes() for x in wanted)
 
 
+def test_images_of_one_class_are_refused(tmp_path: Path) -> None:
+    write_folders(tmp_path, ("cat",), 4)
+    with pytest.raises(UsageError, match=r"two classes or more.* name the folder whose folders"):
+        open_examples(tmp_path, classifier())
+
+
 def test_a_cache_on_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writing to a map of which the disk has too few bytes would end the process."""
 

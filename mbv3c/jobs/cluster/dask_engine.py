@@ -105,7 +105,10 @@ class DaskWorkers:
                     ) from error
             if not told:
                 told = True
-                progress(f"waiting for the scheduler at {self._where}")
+                progress(
+                    f"no scheduler answers at {self._where} yet; waiting for it, "
+                    f"{self.patience:.0f} s at most"
+                )
             time.sleep(_LOOK)
         try:
             yield client

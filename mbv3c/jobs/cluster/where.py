@@ -1,9 +1,11 @@
 """Where jobs are done, in the words of a user: processes here, a scheduler's workers, a queue."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from mbv3c.errors import UsageError
 from mbv3c.jobs.cluster.dask_engine import DaskWorkers
 from mbv3c.jobs.cluster.need import full_address, need_dask
 from mbv3c.jobs.cluster.service import SETTINGS
@@ -12,6 +14,8 @@ from mbv3c.jobs.engine import Engine
 from mbv3c.jobs.local import LocalProcesses
 from mbv3c.jobs.store import Store
 from mbv3c.progress import Progress
+
+_MOST = 32  # jobs at once for each processor of this machine, of which each has a process
 
 _STARTS = {"local": start_local, "slurm": start_slurm, "kubernetes": start_kubernetes}
 
@@ -41,6 +45,12 @@ class Where:
             ToolError: something that is needed is not installed.
         """
         here = LocalProcesses(self.jobs, self.threads)
+        most = _MOST * len(os.sched_getaffinity(0))
+        if self.cluster in (None, "local") and self.jobs > most:
+            raise UsageError(
+                f"--jobs {self.jobs}: each is a process of its own, and this machine has "
+                f"{most // _MOST} processors; give {most} at most"
+            )
         if self.cluster is None:
             yield here
             return

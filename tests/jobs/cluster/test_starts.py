@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mbv3c.errors import ToolError
+from mbv3c.errors import ToolError, UsageError
 from mbv3c.jobs.cluster.starts import as_variables
 from mbv3c.jobs.cluster.where import Where
 from mbv3c.jobs.job import Job
@@ -40,6 +40,19 @@ def jobs_for(notes: Path) -> list[Job]:
 def test_without_a_cluster_there_are_processes(tmp_path: Path) -> None:
     with Where(jobs=3, threads=2).engine(Store(tmp_path / "store"), silent) as engine:
         assert engine == LocalProcesses(3, 2)
+
+
+@pytest.mark.parametrize("cluster", [None, "local"])
+def test_more_processes_than_a_machine_bears_are_refused(
+    cluster: str | None, tmp_path: Path
+) -> None:
+    most = 32 * len(os.sched_getaffinity(0))
+    where = Where(cluster, jobs=most + 1)
+    with (
+        pytest.raises(UsageError, match=f"--jobs {most + 1}: .* give {most} at most"),
+        where.engine(Store(tmp_path / "store"), silent),
+    ):
+        pass
 
 
 def test_slurm_is_asked_for_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
