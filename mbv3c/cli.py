@@ -8,22 +8,27 @@ import signal
 import sys
 from collections.abc import Mapping
 from errno import EDQUOT, ENOSPC
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import click
 
 from mbv3c import steps
+from mbv3c.commands import loudness, project_file
 from mbv3c.commands.adapt import adapt
 from mbv3c.commands.bench import bench
 from mbv3c.commands.build import build
+from mbv3c.commands.clean import clean
 from mbv3c.commands.cluster import cluster
 from mbv3c.commands.compile import compile_
+from mbv3c.commands.completion import completion
+from mbv3c.commands.config import config
 from mbv3c.commands.device import device
 from mbv3c.commands.doctor import doctor
 from mbv3c.commands.inspect import inspect
 from mbv3c.commands.optimize import optimize
-from mbv3c.commands.options import echo, print_json
+from mbv3c.commands.options import PATH, echo, print_json
 from mbv3c.commands.quantize import quantize
 from mbv3c.commands.run import run
 from mbv3c.commands.search import search
@@ -32,9 +37,9 @@ from mbv3c.commands.targets import targets
 from mbv3c.commands.train import train
 from mbv3c.commands.tune import tune
 from mbv3c.commands.verify import verify
-from mbv3c.errors import EXIT_FAILED, EXIT_FAULT, EXIT_INTERRUPTED, Mbv3cError
+from mbv3c.commands.versions import version_options
+from mbv3c.errors import EXIT_FAILED, EXIT_FAULT, EXIT_INTERRUPTED, Mbv3cError, UsageError
 from mbv3c.fault import report_fault
-from mbv3c.version import __version__
 
 
 def main() -> NoReturn:
@@ -48,13 +53,16 @@ def main() -> NoReturn:
         code = commands.main(standalone_mode=False) or 0
     except Mbv3cError as error:
         code = error.exit_code
-        _report(as_json, error.kind, str(error), code, error.details)
-        if "--explain" in sys.argv:
+        hint = _of_file() if isinstance(error, UsageError) else ""
+        _report(as_json, error.kind, f"{error}{hint}", code, error.details)
+        if {"--explain", "--verbose", "-v"}.intersection(sys.argv):
             _explain(error)
     except click.ClickException as error:
         code = 2
         if not as_json:
             error.show()
+            if _of_file():
+                echo(_of_file().removeprefix("; "), err=True)
         else:
             _report(as_json, "usage", error.format_message(), code, {})
     except (click.Abort, KeyboardInterrupt):
@@ -83,6 +91,12 @@ def main() -> NoReturn:
         _report(False, "system", _refused_by_system(error), code, {})
     steps.done(code)
     sys.exit(code)
+
+
+def _of_file() -> str:
+    """Say what a project's file sets for the command that runs: it may be what is refused."""
+    known = [setting.text for setting in _in_use.of_command]
+    return f"; {_in_use.project.title} sets {', '.join(known)}" if known else ""
 
 
 def _unread() -> int:
@@ -131,16 +145,52 @@ class _Interrupted:
         raise KeyboardInterrupt
 
 
+class _InUse:
+    """The project file that is read, and the command that runs."""
+
+    project = project_file.ProjectFile()
+    command = ""
+
+    @property
+    def of_command(self) -> list[project_file.Setting]:
+        return [
+            setting
+            for command, settings in self.project.settings.items()
+            if command[0] == self.command
+            for setting in settings.values()
+        ]
+
+
+_in_use = _InUse()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="mbv3c")
+@version_options
+@click.option(
+    "--config", "config_file", type=PATH, help="File of options.  [default: ./mbv3c.toml]"
+)
+@click.option(
+    "--profile",
+    envvar=project_file.PROFILE_VARIABLE,
+    show_envvar=True,
+    help="Profile of that file to take.",
+)
 @click.pass_context
-def commands(context: click.Context) -> None:
+def commands(context: click.Context, config_file: Path | None, profile: str | None) -> None:
     """Compile MobileNetV3 for edge accelerators and prove that it still computes the same."""
+    _in_use.project, _in_use.command = project_file.ProjectFile(), ""
+    project = project_file.read_project(commands, config_file, profile)
+    _in_use.project, _in_use.command = project, context.invoked_subcommand or ""
+    context.obj, context.default_map = project, project.default_map
+    if project.path is not None:
+        context.meta[loudness.TITLE] = project.title
     steps.say(f"running `mbv3c {context.invoked_subcommand}`")
 
 
 _MODELS = build, train, optimize, quantize, compile_, tune
 _NETWORKS = adapt, search, sweep
 _BUNDLES = verify, run, bench, inspect
-for command in (*_MODELS, *_NETWORKS, *_BUNDLES, targets, doctor, device, cluster):
+_AROUND = targets, doctor, device, cluster, config, completion, clean
+for command in (*_MODELS, *_NETWORKS, *_BUNDLES, *_AROUND):
     commands.add_command(command)
+loudness.add_to(commands)

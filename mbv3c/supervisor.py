@@ -36,6 +36,7 @@ from mbv3c.steps import LIMIT_VARIABLE, Board, Step, write_steps_to
 
 MEMORY_VARIABLE = "MBV3C_MEMORY"
 OFF_VARIABLE = "MBV3C_SUPERVISE"
+COMPLETE_VARIABLE = "_MBV3C_COMPLETE"  # by which a shell asks click for words: at once, or never
 _SHARE = 0.9  # of what is available, so that the system need not choose whom to kill
 _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
@@ -62,9 +63,11 @@ _STARTING = 10.0  # seconds that a fork may take to say who it is
 def main() -> NoReturn:
     """Run the command line in a process that is watched over; in this one where that cannot be.
 
-    `device` runs in this one: it has a process for every session, with limits of its own.
+    `device` runs in this one: it has a process for every session, with limits of its own. So does
+    what completes words for a shell.
     """
-    if sys.platform != "linux" or os.environ.get(OFF_VARIABLE) == "0" or "device" in sys.argv[1:2]:
+    off = os.environ.get(OFF_VARIABLE) == "0" or COMPLETE_VARIABLE in os.environ
+    if sys.platform != "linux" or off or "device" in sys.argv[1:2]:
         _command()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FROM_TERMINAL)

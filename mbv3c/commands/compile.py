@@ -30,7 +30,6 @@ from mbv3c.commands.preparing import (
     other_preparing_options,
     take_overrides,
 )
-from mbv3c.execution.times import Work, noting
 from mbv3c.precision import find_precision
 from mbv3c.targets import every_option
 
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     import onnx
 
     from mbv3c.ends.ends import Ends
+    from mbv3c.execution.times import Work
     from mbv3c.quantization.images import Overrides
 
 _BACKEND_OPTIONS = every_option()
@@ -129,7 +129,7 @@ def compile_(
     progress = Progress()
     signer = read_signer(sign) if sign is not None else None
     sampling = take_sampling(given)
-    with noting(work):
+    with dry_run.noting(work):
         loaded = built_or_loaded(model, given, progress)
         _check_images(loaded, preparing, ends)
         from mbv3c.job_spec import JobSpec
@@ -183,15 +183,15 @@ def _check_images(model: "onnx.ModelProto", preparing: "Overrides", ends: "Ends"
     with_class_names(model, ends.labels)
 
 
-def _work(model: Path | None, named: dict[str, Any], network: dict[str, Any]) -> Work:
+def _work(model: Path | None, named: dict[str, Any], network: dict[str, Any]) -> "Work":
     """Return what is compiled, by the options that say so."""
     target = dry_run.target_named(named["target"])
     precision = dry_run.precision_named(target, named["precision"])
-    return Work("compile", dry_run.subject(model, network), target, precision)
+    return dry_run.work_of("compile", dry_run.subject(model, network), target, precision)
 
 
 def _plan(
-    work: Work, model: Path | None, output: Path | None, named: dict[str, Any], *, verify: bool
+    work: "Work", model: Path | None, output: Path | None, named: dict[str, Any], *, verify: bool
 ) -> dry_run.Plan:
     """Say what `compile` would do."""
     steps = [

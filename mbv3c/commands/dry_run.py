@@ -4,6 +4,7 @@ Nothing heavy is imported, and no model is read.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mbv3c.commands.loudness import set_by_file
 from mbv3c.commands.options import echo, print_json
 from mbv3c.commands.places import boards_named
-from mbv3c.execution.cache import package_version
-from mbv3c.execution.times import Took, Work, last
 
 if TYPE_CHECKING:
+    from mbv3c.execution.times import Took, Work
     from mbv3c.targets.wing import Requirement
 
 _HEAD, _WIDE = 12, 68
@@ -44,13 +45,14 @@ class Plan:
         output: what is written, or what that is; None for nothing.
     """
 
-    work: Work
+    work: "Work"
     steps: Sequence[str]
     packages: Sequence[str]
     output: Path | str | None = None
 
     def tools(self) -> "list[Requirement]":
         """Look for what does it; nothing is imported."""
+        from mbv3c.execution.cache import package_version
         from mbv3c.targets import find_target, wing_of
         from mbv3c.targets.wing import Requirement
 
@@ -67,6 +69,8 @@ class Plan:
 
 def show(plan: Plan, *, as_json: bool) -> None:
     """Print a plan."""
+    from mbv3c.execution.times import last
+
     took, tools = last(plan.work), plan.tools()
     if as_json:
         rows = [
@@ -98,7 +102,7 @@ def show(plan: Plan, *, as_json: bool) -> None:
         if tool.ok
     ]
     rows_of: dict[str, list[str]] = {
-        "would": [*boards_named(), *plan.steps],
+        "would": [*set_by_file(), *boards_named(), *plan.steps],
         "with": wrap(", ".join(there), _WIDE),
         "missing": [f"{tool.name}: {tool.remedy}" for tool in tools if not tool.ok],
         "writes": [str(plan.output or "nothing")],
@@ -110,11 +114,25 @@ def show(plan: Plan, *, as_json: bool) -> None:
     echo("nothing was done")
 
 
-def _said(took: Took | None, work: Work) -> str:
+def _said(took: "Took | None", work: "Work") -> str:
     if took is None:
         return "not known: not done on this machine, or the cache was cleared"
     other = f" (for {took.work.model})" if took.work.model != work.model else ""
     return f"{took.text}{other}"
+
+
+def noting(work: "Work") -> AbstractContextManager[None]:
+    """Note how long the block takes, if it ends without an error."""
+    from mbv3c.execution import times
+
+    return times.noting(work)
+
+
+def work_of(command: str, model: str, target: str = "", precision: str = "") -> "Work":
+    """Return what a command works on."""
+    from mbv3c.execution.times import Work
+
+    return Work(command, model, target, precision)
 
 
 def files_in(folder: Path) -> str:
@@ -157,6 +175,6 @@ def subject(model: Path | None, given: dict[str, Any]) -> str:
     return f"built: {', '.join(words) or 'MobileNetV3-Large'}"
 
 
-def got(model: Path | None, work: Work) -> str:
+def got(model: Path | None, work: "Work") -> str:
     """Say how a model is come by."""
     return f"read {model}" if model is not None else work.model.replace("built:", "build")

@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from mbv3c import steps
 from mbv3c.atomic import descriptor_of
+from mbv3c.commands.loudness import is_quiet, is_verbose, set_by_file
 from mbv3c.commands.places import FILE, FOLDER, PRECISION, boards_named
 from mbv3c.errors import UsageError
 from mbv3c.quoting import for_terminal
@@ -303,22 +305,38 @@ precision_options = all_of(
 class Progress:
     """Prints each step to stderr when it starts, with the time since the command began.
 
-    First it says which targets the boards have that were named.
+    First it says which options are a project file's, and which targets the boards have that were
+    named. With --quiet only warnings are printed; with --verbose what was used so far, too.
     """
 
     def __init__(self) -> None:
         self._start = time.monotonic()
-        for meant in boards_named():
-            self(meant)
+        for known in (*set_by_file(), *boards_named()):
+            self(known)
 
     def __call__(self, step: str) -> None:
         steps.say(step)
-        echo(f"[{time.monotonic() - self._start:5.1f} s] {step}", err=True)
+        if is_quiet() and not step.lower().startswith("warning"):
+            return
+        used = f", {_used()}" if is_verbose() else ""
+        echo(f"[{time.monotonic() - self._start:5.1f} s{used}] {step}", err=True)
+
+
+def _used() -> str:
+    """Say how much processor time and memory this process has taken."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return f"{usage.ru_utime + usage.ru_stime:.1f} s of processor, {usage.ru_maxrss >> 10} MiB"
 
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print lines for people; names from models and devices do nothing to the terminal."""
     click.echo(for_terminal(text), err=err or _stdout_is_taken())
+
+
+def echo_event(event: dict[str, Any]) -> None:
+    """Print an event as a line of JSON on stderr, unless --quiet says not to."""
+    if not is_quiet():
+        click.echo(json.dumps(event), err=True)
 
 
 def print_json(document: dict[str, Any]) -> None:

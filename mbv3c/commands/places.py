@@ -3,17 +3,18 @@
 What is wrong with them is said in a fraction of a second.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
 from mbv3c.door.formats import check_bundle_folder, check_model_file, check_there
 from mbv3c.errors import UsageError
-from mbv3c.precision import find_precision
-from mbv3c.targets import find_target, stands_for
+from mbv3c.precision import PRECISIONS, find_precision
+from mbv3c.targets import find_target, stands_for, target_names
 
 _BOARDS = "mbv3c.boards"  # in a context's `meta`: what boards stand for that were named
 
@@ -32,10 +33,21 @@ class Place(click.Path):
 
 
 class _Name(StringParamType):
-    """A name that is known."""
+    """A name that is known.
 
-    def __init__(self, find: Callable[[str], object]) -> None:
-        self._find = find
+    `names` gives all that a shell may complete.
+    """
+
+    def __init__(
+        self, find: Callable[[str], object], names: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        self._find, self._names = find, names
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        known = dict.fromkeys(self._names())
+        return [CompletionItem(name) for name in known if name.startswith(incomplete)]
 
     def convert(self, value: Any, param: click.Parameter | None, context: Any) -> str:
         self._find(str(value))
@@ -74,8 +86,8 @@ MODEL_OR_BUNDLE = Place(_check_model_or_bundle)  # what is missing is a model
 FILE = Place(check_there)
 FOLDER = Place(lambda path: check_there(path, "folder"))
 IMAGES = Place(lambda path: check_there(path, "file or folder"))  # or other inputs
-TARGET = _Target(find_target)  # it is given on as it was written
-PRECISION = _Name(find_precision)
+TARGET = _Target(find_target, target_names)  # it is given on as it was written
+PRECISION = _Name(find_precision, lambda: PRECISIONS)
 
 
 def check_different(files: Mapping[str, Path | None], folders: Mapping[str, Path | None]) -> None:

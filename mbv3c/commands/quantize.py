@@ -1,7 +1,7 @@
 """The command `mbv3c quantize`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,7 +28,9 @@ from mbv3c.commands.preparing import (
     take_labels,
     take_overrides,
 )
-from mbv3c.execution.times import Work, noting
+
+if TYPE_CHECKING:
+    from mbv3c.execution.times import Work
 
 
 @click.command()
@@ -76,7 +78,7 @@ def quantize(
     from mbv3c.atomic import check_place, new_file
 
     check_place(output, force=force)
-    work = Work("quantize", dry_run.subject(model, given), "", "int8")
+    work = dry_run.work_of("quantize", dry_run.subject(model, given), "", "int8")
     if dry:
         dry_run.show(_plan(work, model, output, given, layers=not no_layers), as_json=as_json)
         return
@@ -94,7 +96,7 @@ def quantize(
     from mbv3c.graphs.outputs import with_class_names
     from mbv3c.quantization.images import with_preparing
 
-    with noting(work), new_file(output, force=force) as temporary:
+    with dry_run.noting(work), new_file(output, force=force) as temporary:
         loaded = built_or_loaded(model, given, progress)
         loaded = with_class_names(with_preparing(loaded, overrides), labels)
         from mbv3c.quantization.loss import loss_of
@@ -119,7 +121,7 @@ def quantize(
 
 
 def _plan(
-    work: Work, model: Path | None, output: Path, given: dict[str, Any], *, layers: bool
+    work: "Work", model: Path | None, output: Path, given: dict[str, Any], *, layers: bool
 ) -> dry_run.Plan:
     """Say what `quantize` would do."""
     steps = [

@@ -1,5 +1,6 @@
 """The command `mbv3c targets`."""
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,6 +9,8 @@ from mbv3c.commands.options import echo, json_option, print_json
 
 if TYPE_CHECKING:
     from mbv3c.boards import Board
+
+_COLUMNS = 80
 
 
 @click.command()
@@ -31,13 +34,21 @@ def targets(boards: bool, as_json: bool) -> None:
             lines += [*([""] if lines else []), table.header]
         for target in wing.targets:
             is_default = wing.is_default(target)
-            lines.append(f"{target.name + '*' * is_default:<33}{table.line(target)}")
+            name = target.name + "*" * is_default
+            line = f"{name:<{table.wide}}{table.line(target)}"
+            lines += _within(line, table.header)
             row = {"name": target.name, **table.row(target), "default": is_default}
             rows.setdefault(table.key, []).append(row)
     if as_json:
         print_json(rows)
         return
     echo("\n".join([*lines, "* the family's default"]))
+
+
+def _within(line: str, header: str) -> list[str]:
+    """Break what is too long for a terminal: its last column goes on below itself."""
+    indent = " " * (header.rfind(" ") + 1)
+    return wrap(line, _COLUMNS, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _list_boards(as_json: bool) -> None:

@@ -1,6 +1,5 @@
 """The command `mbv3c train`."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from mbv3c.commands.options import (
     Progress,
     built,
     echo,
+    echo_event,
     force_option,
     json_option,
     load_given,
@@ -168,7 +168,7 @@ def _part(text: str | None, default: float) -> float | Path:
 def _shown(progress: Progress, as_json: bool) -> "Report":
     """Return what shows events on stderr: each as a line of JSON, or some as lines for people."""
     if as_json:
-        return lambda event: click.echo(json.dumps(event), err=True)
+        return echo_event
     return _Lines(progress)
 
 

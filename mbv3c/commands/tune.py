@@ -1,6 +1,5 @@
 """The command `mbv3c tune`."""
 
-import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,14 @@ from click.core import ParameterSource
 from mbv3c import steps
 from mbv3c.commands import dry_run
 from mbv3c.commands.engines import take_where, where_options
+from mbv3c.commands.loudness import is_quiet, set_by_file
 from mbv3c.commands.options import (
     PATH,
     Progress,
     built_or_loaded,
     device_options,
     echo,
+    echo_event,
     force_option,
     json_option,
     model_options,
@@ -30,11 +31,11 @@ from mbv3c.commands.options import (
 )
 from mbv3c.commands.places import FILE, MODEL, TARGET, boards_named
 from mbv3c.commands.preparing import preparing_options, take_overrides
-from mbv3c.execution.times import Work, noting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from mbv3c.execution.times import Work
     from mbv3c.tuning.tuner import Event
 
 _KIB = 1024
@@ -104,7 +105,7 @@ def tune(
 
     target = find_target(given["target"])
     precision = dry_run.precision_named(target.name, given["precision"])
-    work = Work("tune", dry_run.subject(model, given), target.name, precision)
+    work = dry_run.work_of("tune", dry_run.subject(model, given), target.name, precision)
     if dry:
         dry_run.show(_plan(work, model, database, given), as_json=as_json)
         return
@@ -157,7 +158,7 @@ def tune(
             steps.say(event_sentence(event))
             show(event)
 
-        with noting(work):
+        with dry_run.noting(work):
             loaded = built_or_loaded(
                 model, given, lambda text: report({"event": "step", "text": text})
             )
@@ -184,16 +185,16 @@ def _shown(as_json: bool) -> "Iterator[Callable[[Event], None]]":
     from mbv3c.tuning.session import event_sentence
 
     if as_json:
-        for meant in boards_named():
-            click.echo(json.dumps({"event": "step", "text": meant}), err=True)
-        yield lambda event: click.echo(json.dumps(event), err=True)
+        for known in (*set_by_file(), *boards_named()):
+            echo_event({"event": "step", "text": known})
+        yield echo_event
         return
-    if not sys.stderr.isatty():
+    if is_quiet() or not sys.stderr.isatty():
         progress = Progress()
         yield lambda event: progress(event_sentence(event))
         return
-    for meant in boards_named():
-        echo(meant, err=True)
+    for known in (*set_by_file(), *boards_named()):
+        echo(known, err=True)
     console, board = Console(stderr=True), LiveTable()
     with Live(
         console=console, refresh_per_second=4, get_renderable=lambda: board.draw(console.height)
@@ -201,7 +202,7 @@ def _shown(as_json: bool) -> "Iterator[Callable[[Event], None]]":
         yield board.learn
 
 
-def _plan(work: Work, model: Path | None, database: Path, given: dict[str, Any]) -> dry_run.Plan:
+def _plan(work: "Work", model: Path | None, database: Path, given: dict[str, Any]) -> dry_run.Plan:
     """Say what `tune` would do."""
     place = given["device"] or given["tracker"]
     limits = [

@@ -32,7 +32,6 @@ from mbv3c.commands.verify_images import (
 )
 from mbv3c.door.formats import check_bundle_folder
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY, UsageError
-from mbv3c.execution.times import noting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -250,7 +249,7 @@ def verify(
         from mbv3c.parity.ladder.reproduce import check_culprit
 
         check_culprit(folder, force=force)
-        with noting(work):
+        with dry_run.noting(work):
             climbed = _climbed(bundle, target, precision, place, trust)
         _report_ladder(climbed, folder, force=force, as_json=as_json)
         return
@@ -260,7 +259,7 @@ def verify(
         raise UsageError(
             "--ladder, --device, --tracker, --trust and --key take a bundle, and --check runs none"
         )
-    with noting(work):
+    with dry_run.noting(work):
         result = _judged(bundle, request, place, own, trust)
     if as_json:
         print_json(result.to_json())

@@ -1,31 +1,34 @@
 """What `mbv3c verify --dry-run` says."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mbv3c.commands.dry_run import COMPILING, PREPARING, Plan, files_in, target_named
-from mbv3c.door.documents import read_json
-from mbv3c.door.files import Refused
+from mbv3c.commands.dry_run import COMPILING, PREPARING, Plan, files_in, target_named, work_of
 from mbv3c.door.formats import MANIFEST
 from mbv3c.errors import BundleError, UsageError
-from mbv3c.execution.times import Work
+
+if TYPE_CHECKING:
+    from mbv3c.execution.times import Work
 
 
-def verify_work(path: Path | None, given: dict[str, Any]) -> Work:
+def verify_work(path: Path | None, given: dict[str, Any]) -> "Work":
     """Return what is verified: of a bundle's manifest only target and precision are read.
 
     Raises:
         BundleError: there is no manifest, or it does not say them.
     """
+    from mbv3c.door.documents import read_json
+    from mbv3c.door.files import Refused
+
     if path is None:
-        return Work("verify", str(given["check"].absolute()) if given["check"] else "")
+        return work_of("verify", str(given["check"].absolute()) if given["check"] else "")
     if path.is_file():
         target = target_named(given["target"])
-        return Work("ladder", str(path.absolute()), target, given["precision"] or "")
+        return work_of("ladder", str(path.absolute()), target, given["precision"] or "")
     try:
         document = read_json(path / MANIFEST)
         name, precision = str(document["target"]["name"]), str(document["precision"])
-        return Work("verify", str(path.absolute()), target_named(name), precision)
+        return work_of("verify", str(path.absolute()), target_named(name), precision)
     except (OSError, Refused, KeyError, TypeError, UsageError) as error:
         raise BundleError(f"{path / MANIFEST} does not say what the bundle is: {error}") from error
 

@@ -1,6 +1,5 @@
 """The options of `mbv3c verify --images`, and how its progress is shown."""
 
-import json
 import sys
 import time
 from contextlib import contextmanager
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c.commands import places
-from mbv3c.commands.options import PATH, Progress, all_of, echo, print_json
+from mbv3c.commands.loudness import is_quiet
+from mbv3c.commands.options import PATH, Progress, all_of, echo, echo_event, print_json
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -215,8 +215,8 @@ def _shown(as_json: bool) -> "Iterator[Report]":
     a line now and then.
     """
     if as_json:
-        yield lambda event: click.echo(json.dumps(event), err=True)
-    elif sys.stderr.isatty():
+        yield echo_event
+    elif sys.stderr.isatty() and not is_quiet():
         with _bar() as report:
             yield report
     else:

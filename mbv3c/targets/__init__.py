@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbv3c.boards import Part, find_board
+from mbv3c.boards import Part, every_part, find_board
 from mbv3c.boards import names as names_of_boards
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.nearest import nearest
@@ -69,6 +69,12 @@ def find_target(name: str) -> Target:
         parts = ", ".join(board.spelled(each) for each in board.parts)
         raise UsageError(f"{board.name} has no part {name.partition(':')[2]!r}; known: {parts}")
     return target_of(part)
+
+
+def target_names() -> list[str]:
+    """Return all names that `find_target` knows, boards last."""
+    targets = [target.name for wing in every_wing() for target in wing.targets]
+    return [*WINGS, *targets, *(board.spelled(part) for board, part in every_part())]
 
 
 def target_of(part: Part) -> Target:

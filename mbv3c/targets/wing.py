@@ -17,7 +17,7 @@ from mbv3c.target import Target
 if TYPE_CHECKING:
     from mbv3c.targets.backend import Backend
 
-TARGET_HEADER = f"{'target':<33}{'triple':<24}{'verified here on':<24}example"
+TARGET_HEADER = f"{'target':<33}{'verified here on':<23}example"
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,14 @@ class TargetTable:
         row: function that gives the documented JSON form of a target, without `name` and
             `default`.
         key: the key of the rows in the JSON document.
+        wide: width of the column of names.
     """
 
     header: str = TARGET_HEADER
     line: Callable[[Any], str] = lambda target: ""
     row: Callable[[Any], dict[str, Any]] = lambda target: {}
     key: str = "targets"
+    wide: int = 33
 
 
 @dataclass(frozen=True)

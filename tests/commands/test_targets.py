@@ -11,6 +11,7 @@ def test_targets_lists_what_is_there() -> None:
     assert {"arm_cpu:cortex-a76", "arm_cpu:cortex-a53-android", "host_cpu:native"} <= names
     assert {"mobile_gpu:mali", "mobile_gpu:adreno-android", "mobile_gpu:generic_opencl"} <= names
     assert {target["name"] for target in listed["npu_targets"]} > {"npu:ethos-u55-128"}
+    assert max(map(len, mbv3c("targets").stdout.splitlines())) <= 80
     assert listed.keys() == {"targets", "npu_targets", "mcu_targets"}
 
 

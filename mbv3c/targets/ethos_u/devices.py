@@ -95,8 +95,8 @@ NPU_TARGETS: tuple[NpuTarget, ...] = (
 
 def _line(target: NpuTarget) -> str:
     sram = f"{target.sram_bytes // _KIB} KiB" if target.sram_bytes else "shared"
-    where = "interpreted stream" if target.interpreted else "TOSA reference model"
-    return f"{target.macs:>5}{target.clock_mhz:>6}  {sram:<9}{where:<24}{target.system_config}"
+    where = "interpreter" if target.interpreted else "TOSA's model"
+    return f"{target.macs:>5}{target.clock_mhz:>6}  {sram:<8}{where:<13}{target.system_config}"
 
 
 def _row(target: NpuTarget) -> dict[str, Any]:
@@ -110,10 +110,11 @@ WING = Wing(
     defaults={FAMILY: "ethos-u55-128"},
     precisions=(INT8,),
     table=TargetTable(
-        f"{'target':<33}{'MACs':>5}{'MHz':>6}  {'SRAM':<9}{'verified here on':<24}system",
+        f"{'target':<19}{'MACs':>5}{'MHz':>6}  {'SRAM':<8}{'verified by':<13}system",
         _line,
         _row,
         "npu_targets",
+        19,
     ),
     options=(
         Option("optimise", str, "npu: performance or size.  [default: performance]"),

@@ -96,13 +96,14 @@ def library_table(verified_on: Callable[[Any], str]) -> TargetTable:
     """Return how targets are listed, of which `verified_on` says what runs their bundles."""
 
     def line(target: LibraryTarget) -> str:
-        return f"{target.triple:<24}{verified_on(target):<24}{target.example}"
+        return f"{verified_on(target):<23}{target.example}"
 
     def row(target: LibraryTarget) -> dict[str, Any]:
         optional = {name: getattr(target, name, "") for name in ("emulated_as", "gpu", "isa")}
         return {
             "triple": target.triple,
             "cpu": target.cpu,
+            "example": target.example,
             **{name: value or None for name, value in optional.items()},
         }
 

@@ -119,9 +119,9 @@ def read_options(target: McuTarget, given: Mapping[str, Any]) -> McuOptions:
 
 
 def _line(target: McuTarget) -> str:
-    sizes = f"{target.sram_bytes // KIB:>6}{target.flash_bytes // KIB:>7}"
+    sizes = f"{target.sram_bytes // KIB:>5}{target.flash_bytes // KIB:>6}"
     units = " ".join([target.fpu, *["DSP"] * target.dsp, *["Helium"] * target.helium])
-    return f"{sizes}  {units:<22}{f'emulated {target.board.cpu}':<24}{target.example}"
+    return f"{sizes}  {units:<20}{target.board.cpu:<12}{target.example}"
 
 
 def _row(target: McuTarget) -> dict[str, Any]:
@@ -138,10 +138,11 @@ WING = Wing(
     defaults={FAMILY: "cortex-m7"},
     precisions=(INT8,),
     table=TargetTable(
-        f"{'target':<33}{'SRAM':>6}{'flash':>7}  {'units':<22}{'verified here on':<24}KiB of",
+        f"{'target':<16}{'SRAM':>5}{'flash':>6}  {'units':<20}{'emulated as':<12}KiB of",
         _line,
         _row,
         "mcu_targets",
+        16,
     ),
     options=(
         SRAM,
