@@ -57,7 +57,9 @@ class AccuracyGate:
             ("min-agreement", self.min_agreement),
         ):
             if share is not None and not (isfinite(share) and 0 <= share <= 1):
-                raise UsageError(f"--{name} {share:.4%} is no share of the images: 0% to 100%")
+                raise UsageError(
+                    f"--{name} {100 * share:g}% is no share of the images: 0% to 100%"
+                )
 
     @property
     def needs_classes(self) -> bool:

@@ -175,9 +175,9 @@ def compile_(
 def _check_images(model: "onnx.ModelProto", preparing: "Overrides", ends: "Ends") -> None:
     """Refuse at once what a model cannot be told of its images and classes."""
     from mbv3c.graphs.outputs import with_class_names
-    from mbv3c.quantization.images import with_preparing
+    from mbv3c.quantization.images import described, with_preparing
 
-    with_preparing(model, preparing)
+    described(with_preparing(model, preparing))
     if ends.frame is not None:
         with_preparing(model, ends.frame.preparing)
     with_class_names(model, ends.labels)

@@ -99,6 +99,7 @@ def quantize(
     with dry_run.noting(work), new_file(output, force=force) as temporary:
         loaded = built_or_loaded(model, given, progress)
         loaded = with_class_names(with_preparing(loaded, overrides), labels)
+        about = about_images(loaded)
         from mbv3c.quantization.loss import loss_of
         from mbv3c.quantization.quantize import quantize as quantized_model
         from mbv3c.quantization.report import report_lines
@@ -110,7 +111,7 @@ def quantize(
             loaded, source, chosen, rank_layers=not no_layers, progress=progress
         )
         temporary.write_bytes(quantized.SerializeToString(deterministic=True))
-    about, loss = about_images(quantized), loss_of(report)
+    loss = loss_of(report)
     if as_json:
         against = {"int8_against_fp32": None if loss is None else loss.to_json()}
         print_json({"model": str(output), **report.to_json(), **about, **against})

@@ -212,12 +212,13 @@ def _run_one(
 
 def _of_arrays(ran: "Ran", asked: _Asked) -> "list[Answer]":
     """Return the answers of an inference on arrays, where an option asks for them."""
-    from mbv3c.pictures.answers import Answer, Placing, answers
+    from mbv3c.pictures.answers import Answer, Placing, answers, images_in
 
     if not asked.said:
         return [Answer(tuple(ran.classes))]
-    images = 1 if asked.meaning.kind == "boxes" else next(iter(ran.arrays.values())).shape[0]
-    return answers(asked.meaning, ran.arrays, asked.shown, [Placing((0, 0, 1, 1), 1, 1)] * images)
+    here = Placing((0, 0, 1, 1), 1, 1)  # boxes stay in pixels of the input
+    count = images_in(asked.meaning, ran.arrays)
+    return answers(asked.meaning, ran.arrays, asked.shown, [here] * count)
 
 
 def _print(bundle: Path, output: Path | None, shown: _Shown, *, as_json: bool) -> None:
@@ -284,7 +285,7 @@ def _run_folder(
 ) -> None:
     """Run a bundle on every picture of a folder, and print what it sees on each."""
     from mbv3c.atomic import check_free, new_folder
-    from mbv3c.pictures.folder import PicturesRequest, Seen, pictures_in, run_pictures
+    from mbv3c.pictures.listing import pictures_in
 
     if output is not None:
         check_free(output, force=force)
@@ -298,6 +299,8 @@ def _run_folder(
             "classes; give arrays or images one by one"
         )
     pictures_in(folder)
+    from mbv3c.pictures.folder import PicturesRequest, Seen, run_pictures
+
     rows: list[dict[str, Any]] = []
 
     def report(seen: Seen, meaning: "Meaning") -> None:

@@ -150,6 +150,8 @@ def _check_early(path: Path, images: dict[str, Any], gate: "AccuracyGate") -> No
     _, count = class_scores(manifest, path)
     classes = Classes(count, class_names(manifest.model.metadata, count))
     found = find_images(images["images"], classes, SUFFIXES, images["labels"])
+    if next(found.read(), None) is None:
+        raise UsageError(f"{images['images']} holds no images; put some there, or name another")
     if gate.needs_classes and not found.labelled:
         raise UsageError(
             f"--max-accuracy-drop needs the images' classes, and there are {found.origin}; "

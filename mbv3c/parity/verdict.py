@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
 from mbv3c.errors import EXIT_DONE, EXIT_PARITY
-from mbv3c.parity.reference import ReferenceOutput
 from mbv3c.parity.tolerance import Tolerance
+
+if TYPE_CHECKING:
+    from mbv3c.parity.reference import ReferenceOutput
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Pair:
     """
 
     ours: NDArray[Any]
-    reference: ReferenceOutput
+    reference: "ReferenceOutput"
     judged: InputParity | None = None
 
 

@@ -162,6 +162,16 @@ def answers(
     return [of(meaning, list(arrays.values()), image, top) for image in range(len(placings))]
 
 
+def images_in(meaning: Meaning, arrays: Mapping[str, NDArray[Any]]) -> int:
+    """Return how many images outputs are of; of a detector as many as have detections."""
+    if meaning.kind == "boxes":
+        return int(arrays["images"].max(initial=0)) + 1
+    array = list(arrays.values())[meaning.output]
+    if meaning.kind == "scores":
+        return int(array.size // array.shape[meaning.axis])
+    return int(array.shape[0])
+
+
 def _given(meaning: Meaning, arrays: list[NDArray[Any]], image: int, top: int) -> Answer:
     return Answer(tuple(_named(meaning, image, arrays[1][image], arrays[0][image]))[:top])
 

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from mbv3c.bundle import read_bundled
-from mbv3c.errors import ImageError, Mbv3cError, UsageError
+from mbv3c.errors import ImageError, Mbv3cError
 from mbv3c.execution.detection import Thresholds
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import Stream, open_stream
@@ -21,12 +21,11 @@ from mbv3c.inference import detections
 from mbv3c.parity.inputs import in_type
 from mbv3c.pictures.answers import AS_USUAL, NO_ANSWER, Answer, Asked, Placing, answers
 from mbv3c.pictures.drawing import drawn, save
+from mbv3c.pictures.listing import pictures_in
 from mbv3c.pictures.meaning import Meaning, meaning_of
 from mbv3c.quantization.decoding import decode
-from mbv3c.quantization.files_below import files_below
 from mbv3c.quantization.images import (
     AS_THE_MODEL_SAYS,
-    IMAGES,
     Overrides,
     Preprocessing,
     as_input,
@@ -82,18 +81,6 @@ class Seen:
             "file": self.file.encode(errors="backslashreplace").decode(),
             **({"broken": self.broken} if self.broken else self.answer.to_json()),
         }
-
-
-def pictures_in(folder: Path) -> list[str]:
-    """Return the pictures in a folder and below it, in the order of their names.
-
-    Raises:
-        UsageError: there is none.
-    """
-    names = list(files_below(folder, IMAGES))
-    if not names:
-        raise UsageError(f"{folder} holds no images ({', '.join(IMAGES)}); name another folder")
-    return names
 
 
 def placing_of(picture: "Image.Image", processing: Preprocessing) -> Placing:

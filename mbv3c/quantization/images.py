@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mbv3c.errors import UsageError
 from mbv3c.graphs.frames import FRAME, pixel_top
-from mbv3c.graphs.load import input_shape_of
+from mbv3c.graphs.load import input_shape_of, model_inputs, static_shape
 from mbv3c.graphs.outputs import metadata_of, with_metadata
 from mbv3c.graphs.spec import HEAD_TRAITS
 from mbv3c.quantization import image_metadata as stored
@@ -196,13 +196,17 @@ def described(
 ) -> dict[str, Any] | None:
     """Return how images are prepared, and by whose word, in the documented form.
 
-    None of a model whose input is no image of three channels.
+    None of a model that takes something else than one image of three channels.
 
     Raises:
         ModelError: the metadata are damaged.
     """
+    value, *others = model_inputs(model)
+    shape = static_shape(value)
+    if others or shape is None:
+        return None
     try:
-        prepared = preprocessing(model, input_shape_of(model), overrides)
+        prepared = preprocessing(model, shape, overrides)
     except UsageError:
         return None
     return {**prepared.to_json(), "from": origins(model, overrides)}

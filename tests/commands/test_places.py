@@ -3,12 +3,16 @@
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
+from mbv3c.manifest import TensorRecord, manifest_text
+from tests.manifests import LIBRARY
 from tests.onnx_text import graph
 
 # The arguments, the exit code, and what the error says.
@@ -74,6 +78,39 @@ MISTAKES = (
     ("quantize five.onnx -o y.onnx --calibration folder", 2, "folder holds none of .npy, .npz"),
     ("quantize five.onnx -o y.onnx --random-inputs 4 --labels two.txt", 2, "2 lines, and the"),
     ("quantize five.onnx -o y.onnx --random-inputs 4 --calibration-seed 1", 2, "belong to --cal"),
+    ("run made --input photos/x.png --top 0", 2, "--top 0 shows nothing; take 1 or more"),
+    ("run made --input photos/x.png --labels two.txt", 2, "2 lines, and the model has 10 classes"),
+    ("run made --input photos/x.png --mean 1,2", 2, "nor three with commas between"),
+    ("run made --input photos/x.png -o y.gif", 2, "y.gif: a picture's name ends in .png, .jpg"),
+    (
+        "run made --input broken.jpg",
+        1,
+        "broken.jpg is no image, or it is broken: it has no format",
+    ),
+    ("run made --input folder", 2, "folder holds no images (.jpg, .jpeg,"),
+    (
+        "run other --input photos/x.png --top 3",
+        2,
+        "and the outputs are none of these: leave it out",
+    ),
+    ("run other --input photos/x.png -o y.png", 2, "there is nothing to draw"),
+    ("run other --input photos", 2, "a folder of images is for models whose outputs are class"),
+    ("verify made --images photos --max-accuracy-drop 1%", 2, "and there are none: there are no"),
+    ("verify made --images photos --min-agreement 101%", 2, "101% is no share of the images: 0%"),
+    (
+        "verify made --images photos --min-agreement 1% --max-abs 1",
+        2,
+        "and with no other limit or file",
+    ),
+    ("verify made --images photos --baseline none.json", 2, "no such file: none.json; write one"),
+    ("verify made --images photos --labels two.txt", 2, "has no column file and no column label"),
+    ("verify made --images folder", 2, "folder holds no images; put some there, or name another"),
+    ("verify made --min-agreement 99%", 2, "--min-agreement belongs to --images FOLDER"),
+    (
+        "verify other --images photos",
+        2,
+        "--images is for models that give one row of class scores",
+    ),
 )
 
 PROGRAM = """
@@ -112,6 +149,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("folder", "bundle", "saved"):
         (folder / name).mkdir()
     (folder / "bundle" / "manifest.json").write_text("{}")
+    boxes = (TensorRecord("y", (1, 9, 4), "float32"),)
+    for name, manifest in (("made", LIBRARY), ("other", replace(LIBRARY, outputs=boxes))):
+        (folder / name).mkdir()
+        (folder / name / "manifest.json").write_text(manifest_text(manifest, {}))
+    (folder / "photos").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "photos" / "x.png")
+    (folder / "broken.jpg").write_text("no image")
     (folder / "two.txt").write_text("ant\nbee\n")
     (folder / "empty.txt").write_text("")
     for name, text in (

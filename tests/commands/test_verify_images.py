@@ -10,10 +10,12 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from mbv3c.accuracy.scores import Scores, class_scores
 from mbv3c.errors import ImageError, UsageError
@@ -24,7 +26,7 @@ from mbv3c.manifest import TensorRecord
 from mbv3c.parity.reference import run, session
 from mbv3c.process_tree import children_of
 from mbv3c.quantization.images import preprocessing, read_image
-from tests.command_line import command_line, mbv3c
+from tests.command_line import command_line, document, mbv3c
 from tests.image_files import Made, make_images
 from tests.manifests import LIBRARY
 
@@ -326,3 +328,30 @@ def test_a_library_that_crashes_is_told_and_what_was_found_is_kept(
     assert "ended with status -9" in json.loads(out)["error"]["message"]
     assert journal.read_bytes().count(b"\n") > 10
     assert mbv3c(*command[3:]).returncode == 0
+
+
+def test_accuracy_is_a_gate(named_bundle: Path, tmp_path: Path) -> None:
+    for at, name in enumerate(("bee", "fox", "gnu", "bee")):
+        (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(at).integers(0, 256, (20, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "set" / name / f"{at}.png")
+    verify = ("verify", named_bundle, "--images", tmp_path / "set")
+    limits = ("--max-accuracy-drop", "0%", "--min-agreement", "100%")
+    files = [tmp_path / name for name in ("r.json", "j.xml", "p.html")]
+    written = ("--report", files[0], "--junit", files[1], "--html", files[2])
+    told = document(mbv3c(*verify, *limits, *written, "--json"))
+    assert (told["passed"], told["exit_code"], len(told["checks"])) == (True, 0, 2)
+    assert told["class_names"][1] == "bee"
+    report = json.loads(files[0].read_text())
+    suites = ElementTree.parse(files[1]).getroot()
+    assert [suite.get("failures") for suite in suites] == ["0"]
+    assert "all of 2 checks" in files[2].read_text()
+    # Once it was better: the bundle was right on every image, and so is not any more.
+    assert report["accuracy"]["bundle"]["top1"]["share"] < 1
+    report["accuracy"]["bundle"]["top1"]["share"] = 1.0
+    files[0].write_text(json.dumps(report))
+    done = mbv3c(*verify, "--baseline", files[0], "--junit", files[1])
+    assert done.returncode == 1
+    assert re.search(r"MISSED top-1 accuracy: .*, was 100\.00%", done.stdout)
+    failed = ElementTree.parse(files[1]).getroot()
+    assert [suite.get("failures") for suite in failed] == ["0", "1"]

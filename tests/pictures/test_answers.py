@@ -3,7 +3,7 @@
 import numpy as np
 
 from mbv3c.ends.labels import BestClass
-from mbv3c.pictures.answers import Area, Asked, Box, Placing, answers
+from mbv3c.pictures.answers import Area, Asked, Box, Placing, answers, images_in
 from mbv3c.pictures.meaning import Meaning
 
 NAMES = ("ant", "bee", "cat")
@@ -18,6 +18,8 @@ def test_the_best_classes_of_each_picture() -> None:
     assert [one.label for one in first.classes] == ["bee", "cat"]
     assert second.classes[0] == BestClass(1, 0, "ant", -np.float32(0.1))
     assert first.words(meaning) == ["0.7 bee", "0.2 cat"]
+    assert images_in(meaning, {"y": rows}) == 2
+    assert images_in(Meaning("scores", axis=0), {"y": np.zeros(5)}) == 1
 
 
 def test_given_classes_are_taken_as_they_are() -> None:

@@ -218,6 +218,8 @@ def test_what_is_said_becomes_part_of_the_model(said: Overrides) -> None:
 
 def test_a_model_without_images_has_no_preprocessing() -> None:
     assert described(model("1, 10")) is None
+    two = "g (float[1, 3, 8, 8] x, float[1, 3, 8, 8] z) => (float[1, 3, 8, 8] y) { y = Add(x, z) }"
+    assert described(quantizing.graph(two)) is None
     with pytest.raises(UsageError, match="images do not fit"):
         with_preparing(model("1, 10"), Overrides(bgr=True))
 
