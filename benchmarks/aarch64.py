@@ -17,7 +17,7 @@ from mbv3c.atomic import new_folder
 from mbv3c.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT
 from mbv3c.errors import ToolError
 from mbv3c.execution.cache import cache_root, unpack_packages
-from mbv3c.execution.emulator.counting import VECTOR_FMLA, count
+from mbv3c.execution.emulator.counting import VECTOR_FMLA, Count, count
 from mbv3c.execution.emulator.kit import WHEEL_PLATFORMS, EmulatorKit, emulator_command
 from mbv3c.execution.processes import require
 from mbv3c.parity.reference import error_of_range
@@ -26,6 +26,7 @@ NCNN, PNNX = "1.0.20261020", "20261020"
 
 _INFERENCES, _WARM = 6, 2
 _LARGEST_SPREAD = 0.03
+_SAME = 1e-4  # of the range: what fp32 may be off
 _HERE = Path(__file__).parent
 _DEBIAN = ("python3", "libgomp1", "libstdc++6")
 _REMEDY = "check the network and pip's settings, then run it again"
@@ -160,6 +161,37 @@ def count_runtime(
         bundle: its golden files are the input and what the output is compared with.
         inferences: how many are run, the first two among them.
     """
+    output = model.parent / f"{runtime}.npy"
+    counted = _counted(machine, cpu, (runtime, precision), model, bundle, inferences)
+    warm = counted.regions[_WARM:]
+    if max(warm) - min(warm) > _LARGEST_SPREAD * min(warm):
+        raise ToolError(f"the inferences of {runtime} executed {counted.regions} instructions")
+    error = error_of_range(np.load(output), np.load(bundle / GOLDEN_OUTPUT))
+    return Executed(min(warm), counted.classes()[VECTOR_FMLA], error)
+
+
+def count_loading(machine: Machine, cpu: str, runtime: str, model: Path, bundle: Path) -> int:
+    """Count the instructions from opening a model to its first result, in fp32.
+
+    The arguments are those of `count_runtime`.
+    """
+    counted = _counted(machine, cpu, (runtime, "fp32"), model, bundle, 0)
+    made, wanted = np.load(model.parent / f"{runtime}.npy"), np.load(bundle / GOLDEN_OUTPUT)
+    if error_of_range(made, wanted) > _SAME:
+        raise ToolError(f"the first result of {runtime} is not the model's")
+    return counted.instructions
+
+
+def _counted(
+    machine: Machine,
+    cpu: str,
+    asked: tuple[str, str],
+    model: Path,
+    bundle: Path,
+    inferences: int,
+) -> Count:
+    """Run a runtime in a precision; its last output goes to RUNTIME.npy beside the model."""
+    runtime, precision = asked
     root, site = machine.folder / "root", machine.folder / "site"
     given = model.with_suffix("") if runtime == "ncnn" else model
     output = model.parent / f"{runtime}.npy"
@@ -169,7 +201,7 @@ def count_runtime(
         "OMP_NUM_THREADS": 1,
         "OPENBLAS_NUM_THREADS": 1,
     }
-    counted = count(
+    return count(
         lambda plugin: [
             *(*emulator_command(machine.kit.system), "-cpu", cpu, *plugin, "-L", str(root)),
             *("-U", "LD_LIBRARY_PATH", "-U", "LD_PRELOAD", "-U", "PYTHONHOME"),
@@ -180,8 +212,3 @@ def count_runtime(
         machine.kit,
         doing=f"counting the instructions of {runtime}",
     )
-    warm = counted.regions[_WARM:]
-    if max(warm) - min(warm) > _LARGEST_SPREAD * min(warm):
-        raise ToolError(f"the inferences of {runtime} executed {counted.regions} instructions")
-    error = error_of_range(np.load(output), np.load(bundle / GOLDEN_OUTPUT))
-    return Executed(min(warm), counted.classes()[VECTOR_FMLA], error)

@@ -52,6 +52,7 @@ NPU_HOST = "host.onnx"
 QUANTIZED = "quantized.onnx"
 SHAPES = "shapes.txt"
 MAIN = "main"
+WATCHED = "watched_"  # before the name of a function that first takes an instrument
 GOLDEN = "golden"
 GOLDEN_INPUT = "golden/input.npy"
 GOLDEN_OUTPUT = "golden/output.npy"

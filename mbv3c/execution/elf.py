@@ -1,10 +1,15 @@
 """Read 64-bit little-endian ELF files: segments, sections, and the libraries they need."""
 
+import io
+import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from mbv3c.door.files import Refused, read_plain
+from mbv3c.door.files import Refused, plain_file
 from mbv3c.errors import ToolError
 
 INTERPRETER, SYMBOLS = 3, 2  # kinds of a segment and of a section
@@ -87,30 +92,53 @@ def read_elf(path: Path, what: str) -> Elf:
         ToolError: it is no 64-bit little-endian ELF file, or not whole: what its header says is
             beyond its end. To load such a file ends the process by SIGBUS.
     """
+    with _opened(path) as file:
+        data = file.read()
+    return Elf(data, *_tables(io.BytesIO(data), len(data), path, what))
+
+
+def check_whole(path: Path, what: str) -> None:
+    """Make sure that a file can be loaded, by its header and tables alone.
+
+    Raises:
+        ToolError: as `read_elf` says.
+    """
+    with _opened(path) as file:
+        _tables(file, os.fstat(file.fileno()).st_size, path, what)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        data = read_plain(path, _MOST_BYTES)
+        with plain_file(path, _MOST_BYTES) as file:
+            yield file
     except (OSError, Refused) as error:
         raise ToolError(f"{path} cannot be read: {error}") from error
-    if data[:6] != b"\x7fELF\x02\x01":
+
+
+def _tables(
+    file: BinaryIO, size: int, path: Path, what: str
+) -> tuple[tuple[Segment, ...], tuple[Section, ...]]:
+    """Read the segments and sections of a file of some size."""
+    start = file.read(_HEADER.size)
+    if start[:6] != b"\x7fELF\x02\x01":
         raise ToolError(f"{path} is not a 64-bit ELF {what}")
     cut_short = ToolError(f"{path} is no whole ELF {what}: it is cut short or damaged")
-    if len(data) < _HEADER.size:
+    if len(start) < _HEADER.size:
         raise cut_short
-    header = _HEADER.unpack_from(data)
+    header, rows = _HEADER.unpack(start), []
     tables = ((_SEGMENT, header[5], header[9], header[10]), (_SECTION, header[6], *header[11:13]))
-    for form, start, size, count in tables:
-        if count and (size != form.size or start + size * count > len(data)):
+    for form, begin, each, count in tables:
+        if count and (each != form.size or begin + each * count > size):
             raise cut_short
-    segments, sections = (
-        [form.unpack_from(data, start + size * i) for i in range(count)]
-        for form, start, size, count in tables
-    )
+        file.seek(begin)
+        rows.append([form.unpack(file.read(form.size)) for _ in range(count)])
+    segments, sections = rows
     parts = [(row[2], row[5]) for row in segments]
     parts += [(row[4], row[5]) for row in sections if row[1] != _NOTHING_STORED]
-    if any(start + size > len(data) for start, size in parts):
+    if any(begin + length > size for begin, length in parts):
         raise cut_short
-    return Elf(
-        data,
+    return (
         tuple(Segment(row[0], row[2], row[3], row[5]) for row in segments),
         tuple(Section(row[1], row[4], row[5], row[6]) for row in sections),
     )

@@ -1,8 +1,10 @@
-"""Read what a library's virtual machine runs: its calls of kernels, with their constants.
+"""Read what a library runs: its calls of kernels, with their constants.
 
-TVM links the program of a library into it as bytes (`VMExecutable::SaveToBytes` in TVM's
-src/runtime/vm/executable.cc): the functions, the constants, and the instructions. They are read
-here as they lie in the file, for any processor, and nothing of the library is loaded.
+A CPU's library has them in the program of its driver (`mbv3c.execution.native`). In a GPU's, and
+in those that mbv3c made before, TVM's virtual machine makes them, whose program TVM links into it
+as bytes (`VMExecutable::SaveToBytes` in TVM's src/runtime/vm/executable.cc): the functions, the
+constants, and the instructions. They are read here as they lie in the file, for any processor, and
+nothing of the library is loaded.
 """
 
 import struct
@@ -16,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv3c.errors import BundleError
+from mbv3c.execution.native.layout import KINDS
+from mbv3c.execution.native.reading import DamagedError, StoredArray, stored_calls
 
 _MAGIC = struct.pack("<Q", 0xD225DE2F4214151E)
 _TENSOR_MAGIC = 0xDD5E40F096B4A13F
@@ -30,8 +34,6 @@ _MOST_DIMS = 16
 
 # TVM's numbers of the types that a constant may have.
 _INT, _FLOAT, _DTYPE, _STRING, _SHAPE, _TENSOR = 1, 3, 5, 65, 69, 70
-# Of DLPack: signed, unsigned, float, and boolean numbers.
-_KINDS = {0: "i", 1: "u", 2: "f", 6: "b"}
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,25 @@ def read_calls(library: Path, entry: str) -> tuple[LinkedCall, ...]:
         BundleError: the library holds no such function, or is damaged.
     """
     try:
-        return tuple(_calls(library.read_bytes(), entry))
-    except (_DamagedError, struct.error, UnicodeDecodeError) as error:
+        data = library.read_bytes()
+        stored = stored_calls(data, entry)
+        if stored is None:
+            return tuple(_calls(data, entry))
+        return tuple(
+            LinkedCall(call.kernel, tuple(_stored(data, each) for each in call.arguments))
+            for call in stored
+        )
+    except (DamagedError, struct.error, UnicodeDecodeError) as error:
         raise BundleError(
-            f"{library} is damaged: the program of its virtual machine cannot be read "
-            f"({error}); compile it again"
+            f"{library} is damaged: its program cannot be read ({error}); compile it again"
         ) from error
 
 
-class _DamagedError(Exception):
-    """What is read is no program of TVM's virtual machine."""
+def _stored(data: bytes, array: StoredArray | None) -> Constant | None:
+    if array is None:
+        return None
+    values = np.frombuffer(data, array.dtype, prod(array.shape), array.offset)
+    return Constant(values.reshape(array.shape), array.offset)
 
 
 class _Reader:
@@ -89,7 +100,7 @@ class _Reader:
         """Return where the next bytes begin, and go on behind them."""
         start = self.at
         if size < 0 or start + size > len(self.data):
-            raise _DamagedError(f"it ends within what begins at byte {start}")
+            raise DamagedError(f"it ends within what begins at byte {start}")
         self.at = start + size
         return start
 
@@ -112,7 +123,7 @@ class _Reader:
 
 def _calls(data: bytes, entry: str) -> Iterator[LinkedCall]:
     if data.count(_MAGIC) != 1:
-        raise _DamagedError(f"{data.count(_MAGIC)} places begin as a program does")
+        raise DamagedError(f"{data.count(_MAGIC)} places begin as a program does")
     reader = _Reader(data, data.index(_MAGIC) + len(_MAGIC))
     reader.text()  # the version
     functions = [_function(reader) for _ in range(reader.number())]
@@ -123,15 +134,15 @@ def _calls(data: bytes, entry: str) -> Iterator[LinkedCall]:
     offsets, words = reader.words(), reader.words()
     ranges = [(first, end) for name, kind, first, end in functions if name == entry and kind]
     if len(ranges) != 1:
-        raise _DamagedError(f"it has {len(ranges)} functions {entry!r}")
+        raise DamagedError(f"it has {len(ranges)} functions {entry!r}")
     for place in range(*ranges[0]):
         if not 0 <= place < len(offsets):
-            raise _DamagedError(f"there is no instruction {place}")
+            raise DamagedError(f"there is no instruction {place}")
         function, arguments = _call(words, int(offsets[place]))
         if function is None:
             continue
         if not 0 <= function < len(functions):
-            raise _DamagedError(f"instruction {place} calls function {function}")
+            raise DamagedError(f"instruction {place} calls function {function}")
         name = functions[function][0]
         if not name.startswith(_KERNELS):
             yield LinkedCall(name, tuple(_argument(one, constants) for one in arguments))
@@ -160,7 +171,7 @@ def _constant(reader: _Reader) -> Constant | None:
     elif kind == _DTYPE:
         reader.take(4)
     else:
-        raise _DamagedError(f"{kind} is no type of a constant")
+        raise DamagedError(f"{kind} is no type of a constant")
     return None
 
 
@@ -168,16 +179,16 @@ def _tensor(reader: _Reader) -> Constant:
     magic, _ = reader.numbers("QQ")
     _, _, rank = reader.numbers("iii")  # the device's type and number come first
     code, bits, lanes = reader.numbers("BBH")
-    if magic != _TENSOR_MAGIC or not 0 <= rank <= _MOST_DIMS or code not in _KINDS or lanes != 1:
-        raise _DamagedError(f"no array ends at byte {reader.at}")
+    if magic != _TENSOR_MAGIC or not 0 <= rank <= _MOST_DIMS or code not in KINDS or lanes != 1:
+        raise DamagedError(f"no array ends at byte {reader.at}")
     shape = reader.numbers(f"{rank}q")
     try:
-        dtype = np.dtype(f"<{_KINDS[code]}{bits // 8}")
+        dtype = np.dtype(f"<{KINDS[code]}{bits // 8}")
     except TypeError as error:
-        raise _DamagedError(f"an array has numbers of {bits} bits") from error
+        raise DamagedError(f"an array has numbers of {bits} bits") from error
     size = reader.number("q")
     if min(shape, default=0) < 0 or size != prod(shape) * dtype.itemsize:
-        raise _DamagedError(f"an array of {shape} has {size} bytes")
+        raise DamagedError(f"an array of {shape} has {size} bytes")
     offset = reader.take(size)
     values = np.frombuffer(reader.data, dtype, prod(shape), offset).reshape(shape)
     return Constant(values, offset)
@@ -186,15 +197,15 @@ def _tensor(reader: _Reader) -> Constant:
 def _call(words: NDArray[np.int64], at: int) -> tuple[int | None, list[int]]:
     """Read an instruction; return the function that it calls, None for no call, and the rest."""
     if not 0 <= at <= len(words) - 2:
-        raise _DamagedError(f"there is no instruction at word {at}")
+        raise DamagedError(f"there is no instruction at word {at}")
     code = int(words[at])
     if code in _WORDS:
         return None, []
     if code != _CALL or at + _CALL_HEAD > len(words):
-        raise _DamagedError(f"{code} is no instruction")
+        raise DamagedError(f"{code} is no instruction")
     count = int(words[at + 3])
     if not 0 <= count <= len(words) - at - _CALL_HEAD:
-        raise _DamagedError(f"a call has {count} arguments")
+        raise DamagedError(f"a call has {count} arguments")
     return int(words[at + 2]), words[at + _CALL_HEAD : at + _CALL_HEAD + count].tolist()
 
 
@@ -203,5 +214,5 @@ def _argument(word: int, constants: list[Constant | None]) -> Constant | None:
     if kind != _CONSTANT:
         return None
     if index >= len(constants):
-        raise _DamagedError(f"there is no constant {index}")
+        raise DamagedError(f"there is no constant {index}")
     return constants[index]

@@ -13,9 +13,10 @@ from tvm import relax
 
 from mbv3c.bundle import LIBRARY, entry_for
 from mbv3c.errors import Mbv3cError
-from mbv3c.execution.elf import read_elf
+from mbv3c.execution.elf import check_whole
 from mbv3c.execution.opencl.runtime import device_info, load_runtime
 from mbv3c.execution.runners import Infer, KernelCall, Made, check_names, server_command
+from mbv3c.execution.watching import run_watched, set_input
 from mbv3c.feeds import Array, Feed, arrays_of
 from mbv3c.precision import FP16, FP32, Precision
 from mbv3c.scratch import scratch_folder
@@ -69,8 +70,7 @@ class LibraryRunner:
         instrument, entry = _Instrument(calls), entry_for(bundle, x)
         with self._failing(bundle):
             machine = self._machine(bundle)
-            machine.set_instrument(instrument)
-            machine[entry](*tensors(x, tvm.device(self.device)))
+            run_watched(machine, entry, instrument, tensors(x, tvm.device(self.device)))
         check_names(bundle, instrument.names, calls)
         return instrument.made
 
@@ -125,7 +125,7 @@ def load_library(path: Path) -> tvm.runtime.Module:
         ToolError: the file is no whole library for a Linux machine; dlopen(3) would end the
             process where it is cut short.
     """
-    read_elf(path, "library")
+    check_whole(path, "library")
     with scratch_folder("load") as folder:
         link = folder / path.name
         link.symlink_to(path.resolve())
@@ -157,8 +157,17 @@ def arrays(result: Any) -> list[Array]:
     return [output.numpy() for output in several]
 
 
+def infer_stateful(
+    machine: Any, device: Any, entry: str, x: Feed, instrument: Any = None
+) -> list[Array]:
+    """Run one inference as a device can: its input is sent, and its outputs are fetched."""
+    name = set_input(machine, entry, tensors(x, device), instrument)
+    machine.invoke_stateful(name)
+    return arrays(machine.get_outputs(name))
+
+
 class _Instrument:
-    """What the virtual machine calls before and after everything that it calls."""
+    """What a library's driver calls around each kernel, or the virtual machine around any call."""
 
     def __init__(self, calls: Sequence[KernelCall]) -> None:
         self._calls = calls

@@ -29,6 +29,7 @@ def link(
     name: str,
     symbols: bool = False,
     beside: str = "",
+    objects: Sequence[Path] = (),
 ) -> None:
     """Link what TVM compiled to the shared library `output`.
 
@@ -39,28 +40,30 @@ def link(
         name: what error messages call the target.
         symbols: whether to keep the symbol table.
         beside: C that is compiled for any processor of the triple, and linked, too.
+        objects: further objects of the library.
 
     Raises:
         ToolError: the linker failed.
         OSError: the disk is full.
     """
-    linker = _linker(triple, name, symbols, beside)
+    linker = _linker(triple, name, symbols, beside, objects)
     # The objects go beside the output: where that fits, they fit too.
-    with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as objects:
+    with tempfile.TemporaryDirectory(prefix="objects-", dir=output.parent) as place:
         try:
-            executable.export_library(str(output), fcompile=linker, workspace_dir=objects)
+            executable.export_library(str(output), fcompile=linker, workspace_dir=place)
         except RuntimeError as error:  # of TVM, which writes them
             if not any(sign in str(error) for sign in _FULL):
                 raise
             raise OSError(ENOSPC, os.strerror(ENOSPC), str(output)) from error
 
 
-def _linker(triple: str, name: str, symbols: bool, beside: str) -> Any:
+def _linker(triple: str, name: str, symbols: bool, beside: str, further: Sequence[Path]) -> Any:
     """Return a linker in the form that `export_library` wants.
 
-    The objects need three symbols of the process that loads them and no C library, so a bare
+    The objects need a few symbols of the process that loads them and link no C library, so a bare
     `-nostdlib` link is enough; zig's clang does it for every triple without a sysroot. Neither
-    build id nor, unless asked for, symbol table is kept: equal inputs give equal bytes.
+    build id nor, unless asked for, symbol table is kept: equal inputs give equal bytes. What
+    `further` objects refer to is found inside.
     """
 
     def link(output: str, objects: list[str], options: object = None) -> None:
@@ -69,12 +72,13 @@ def _linker(triple: str, name: str, symbols: bool, beside: str) -> Any:
             command += ["-nostdlib", "-shared", "-Wl,-undefined,dynamic_lookup"]
         else:
             command += ["-nostdlib", "-shared", *([] if symbols else ["-s"])]
-            command += ["-Wl,--build-id=none"]
+            command += ["-Wl,--build-id=none", *(["-Wl,-Bsymbolic"] if further else [])]
         if beside:
             source = Path(objects[0]).with_name("beside.c")
             source.write_text(beside)
             command += _BESIDE
             objects = [*objects, str(source)]
+        objects = [*objects, *map(str, further)]
         # In a path that lld writes to, it takes % for a place where digits belong.
         here = Path(output).absolute()
         command += ["-o", here.name, *(str(Path(each).absolute()) for each in objects)]

@@ -101,7 +101,7 @@ def profile_time(
 ) -> list[TimedCall]:
     """Time every call within whole inferences, so that caches are as they are in one.
 
-    The virtual machine calls the stopwatch before and after each call, which costs some ten
+    What calls the kernels calls the stopwatch before and after each call, which costs some ten
     nanoseconds on Linux, and elsewhere a microsecond.
     """
     with worker(PROFILE, rebuilt.folder, cpus, device) as profiled:
@@ -119,7 +119,7 @@ def timed_calls(
     for run in runs:
         timed = [(name, us) for name, us in run if name in known]
         if [name for name, _ in timed] != names:
-            raise ToolError("the virtual machine called other kernels than the plan has")
+            raise ToolError("the library called other kernels than the plan has")
         columns.append([us for _, us in timed])
     times = [median(column) for column in zip(*columns, strict=True)]
     total = sum(times)

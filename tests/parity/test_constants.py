@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from mbv3c.bundle import LIBRARY, MAIN
 from mbv3c.errors import BundleError
 from mbv3c.execution.executable import LinkedCall, read_calls
+from mbv3c.execution.native.layout import MAGIC
 from mbv3c.job import Job
 from mbv3c.lowering.describe import KernelRecord, kernels_of
 from mbv3c.lowering.lower import Lowered
@@ -20,7 +21,9 @@ from mbv3c.parity.constants import Packed, check_constants
 from mbv3c.precision import FP32, INT8
 from mbv3c.prepare import rewritten_for
 from mbv3c.targets import backend_of, find_target
+from mbv3c.targets.cpu.backend import build
 from mbv3c.targets.library.building import build_library
+from tests.execution.native.libraries import build_for_vm, small
 from tests.quantized_networks import HOST_TARGET, quantized, random
 
 ARM = replace(find_target("arm_cpu:cortex-a76"), cores=1)
@@ -167,13 +170,20 @@ def test_calls_of_other_kernels_and_constants(library: tuple[Path, Lowered]) -> 
 
 def test_what_is_no_program_is_refused(library: tuple[Path, Lowered], tmp_path: Path) -> None:
     data = library[0].read_bytes()
-    start = data.index(struct.pack("<Q", 0xD225DE2F4214151E))
     forged = tmp_path / LIBRARY
-    broken = [data[:start], data + data[start : start + 8], data[: start + 5000]]
+    refused_of(data, MAGIC, 1500, forged)
+    with pytest.raises(BundleError, match="it has 0 functions 'main_7'"):
+        read_calls(library[0], "main_7")
+
+
+def refused_of(data: bytes, magic: bytes, reach: int, forged: Path) -> None:
+    """Damage a program, and demand that each fault that is seen is told in words."""
+    start = data.index(magic)
+    broken = [data[:start], data + data[start : start + 8], data[: start + reach]]
     rng = np.random.default_rng(0)
     for _ in range(50):
         flipped = bytearray(data)
-        flipped[start + 8 + int(rng.integers(4000))] ^= 1 << int(rng.integers(8))
+        flipped[start + 8 + int(rng.integers(reach - 8))] ^= 1 << int(rng.integers(8))
         broken.append(bytes(flipped))
     refused = 0
     for each in broken:
@@ -184,5 +194,17 @@ def test_what_is_no_program_is_refused(library: tuple[Path, Lowered], tmp_path: 
             assert "compile it again" in str(error)
             refused += 1
     assert refused > 3
-    with pytest.raises(BundleError, match="it has 0 functions 'main_7'"):
-        read_calls(library[0], "main_7")
+
+
+def test_libraries_without_a_driver_are_read_too(tmp_path: Path) -> None:
+    """GPUs' are such, and those in bundles of mbv3c before."""
+    lowered, paths = small(), (tmp_path / "old.so", tmp_path / "new.so")
+    build_for_vm(lowered, paths[0])
+    build(lowered.module, HOST_TARGET, paths[1])
+    old, new = (read_calls(path, MAIN) for path in paths)
+    assert [call.kernel for call in old] == [call.kernel for call in new] == [*lowered.kernels]
+    records, packed = records_and_packed(lowered)
+    for calls in (old, new):
+        assert check_constants(records, packed, calls).passed
+    magic = struct.pack("<Q", 0xD225DE2F4214151E)
+    refused_of(paths[0].read_bytes(), magic, 1000, tmp_path / LIBRARY)

@@ -30,7 +30,8 @@ from mbv3c.execution.device.stops import STOP, stops_of
 from mbv3c.execution.device.tracker import Request, list_devices
 from mbv3c.execution.opencl.runtime import PROFILE, KernelTime, by_calls
 from mbv3c.execution.timing.stopwatch import INSTRUMENT, Call, by_rounds, read_times
-from mbv3c.feeds import Array, Feed, load_feed, save_array
+from mbv3c.execution.watching import set_input
+from mbv3c.feeds import load_feed, save_array
 from mbv3c.process_tree import end_with_parent
 
 _BIG_CORES = 1  # of TVM's affinity modes
@@ -112,6 +113,7 @@ class _Work:
         self._remote, self._seconds, self._steps, self._gpu = remote, seconds, steps, gpu
         self._device = remote.device("opencl" if gpu else "cpu", 0)
         self.names: list[str] = []
+        self._inputs: dict[int, list[Any]] = {}  # of each machine
 
     def prove(self, side: Path) -> None:
         """Run the model that must work, once."""
@@ -175,8 +177,8 @@ class _Work:
         """Time every call of a model in each of some rounds, by the clock of the device's host."""
         begin, times = watch["begin"], watch["times"]
         self._run("starting the stopwatch", lambda: begin(self._device))
-        machine.set_instrument(INSTRUMENT)
-        self._run("timing the kernels", lambda: self._evaluate(machine, rounds))
+        entry = set_input(machine, "main", self._inputs[id(machine)], INSTRUMENT)
+        self._run("timing the kernels", lambda: self._evaluate(machine, rounds, entry=entry))
         calls = read_times(bytes(self._run("fetching the times", times)))
         return by_rounds(calls, rounds + 1)[1:]  # TVM runs once before it counts
 
@@ -225,7 +227,8 @@ class _Work:
         x = load_feed(side / GOLDEN_INPUT)
 
         def give() -> None:
-            machine.set_input("main", *tensors(x, self._device))
+            given = self._inputs[id(machine)] = tensors(x, self._device)
+            machine.set_input("main", *given)
 
         self._run(f"sending the input of {what}", give)
         return machine
@@ -237,11 +240,13 @@ class _Work:
         self._run(f"uploading {what}", lambda: self._remote.upload(contents, name))
         return self._run(f"loading {what}", lambda: self._remote.load_module(name))
 
-    def _evaluate(self, machine: Any, runs: int, least_ms: int = 0) -> tuple[float, ...]:
+    def _evaluate(
+        self, machine: Any, runs: int, least_ms: int = 0, *, entry: str = "main"
+    ) -> tuple[float, ...]:
         evaluator = machine.module.time_evaluator(
             "invoke_stateful", self._device, number=1, repeat=runs, min_repeat_ms=least_ms
         )
-        return tuple(evaluator("main").results)
+        return tuple(evaluator(entry).results)
 
     def _run(self, name: str, step: Callable[[], Result]) -> Result:
         return self._steps.run(name, self._seconds, step)
@@ -346,6 +351,8 @@ def _run(
     """
     from tvm import relax
 
+    from mbv3c.execution.host import infer_stateful
+
     limit, first = request["seconds"], request["first_seconds"]
     # TVM's own servers have one folder for all their clients.
     name = f"mbv3c-{uuid.uuid4().hex}.so"
@@ -362,14 +369,14 @@ def _run(
         if stops is not None:
             given = bytearray(Path(request["stops"]).read_bytes())
             steps.run("sending the kernels' inputs", first, lambda: stops[0](given))
-            steps.run("asking it to stop", limit, lambda: machine.set_instrument(STOP))
         written = []
         inputs = zip(request["inputs"], request["entries"], strict=True)
         for index, (source, entry) in enumerate(inputs):
             x = load_feed(Path(source))
             seconds = limit if index else first
             what = f"inference {index + 1} of {len(request['inputs'])}"
-            outputs = steps.run(what, seconds, partial(_infer, machine, device, entry, x))
+            infer = partial(infer_stateful, machine, device, entry, x, stops and STOP)
+            outputs = steps.run(what, seconds, infer)
             files = [str(folder / f"out{index}.{i}.npy") for i in range(len(outputs))]
             for file, output in zip(files, outputs, strict=True):
                 save_array(Path(file), output)
@@ -383,14 +390,6 @@ def _run(
         with suppress(RuntimeError):  # a device that is gone has nothing left to remove
             steps.run("removing the library", limit, lambda: remote.remove(name))
         steps.failed = failed
-
-
-def _infer(machine: Any, device: Any, entry: str, x: Feed) -> list[Array]:
-    from mbv3c.execution.host import arrays, tensors
-
-    machine.set_input(entry, *tensors(x, device))
-    machine.invoke_stateful(entry)
-    return arrays(machine.get_outputs(entry))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Stop between the kernels on a served device: other inputs for them, and what they make.
 
-The virtual machine of a session calls a function by its name before and after everything that it
-calls. A client sends the arrays first, in the form of an .npz file, and fetches the others after
-the inference: files and their names are data, and no pickle is read.
+The library of a session, or its virtual machine, calls a function before and after every kernel;
+it knows the function by its name. A client sends the arrays first, in the form of an .npz file,
+and fetches the others after the inference: files and their names are data, and no pickle is read.
 """
 
 import io

@@ -367,9 +367,14 @@ Value global_function(const char* name) {
   return function;
 }
 
+// Returns a function of a module, or none.
+Value find_function(const Value& module, const char* name) {
+  return call(name, global_function("ffi.ModuleGetFunction"), module.any, as_text(name),
+              as_int(1 /* look into imported modules */));
+}
+
 Value module_function(const Value& module, const char* name) {
-  Value function = call(name, global_function("ffi.ModuleGetFunction"), module.any, as_text(name),
-                        as_int(1 /* look into imported modules */));
+  Value function = find_function(module, name);
   if (function.any.type_index != kTVMFFIFunction) fail("the model has no function %s", name);
   return function;
 }
@@ -418,8 +423,8 @@ void exchange(const Path& path, const TVMFFIAny& argument, bool reading) {
   if (fclose(handle) != 0 || !whole) fail("%s: not the %zu bytes of the argument", path.text, bytes);
 }
 
-// TVM calls this before and after everything that the virtual machine calls, with the function,
-// its name, whether it is before, the result, and the arguments.
+// The library calls this before and after each kernel, or the virtual machine around everything that
+// it calls, with the function, its name, whether it is before, the result, and the arguments.
 int on_call(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny*) {
   constexpr int kName = 1, kBefore = 2, kFirst = 4;
   Kernels* kernels = static_cast<Kernels*>(self);
@@ -439,7 +444,7 @@ int on_call(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny*) {
   return 0;
 }
 
-void watch(const Value& machine, Kernels* kernels) {
+Value instrument_for(Kernels* kernels) {
   Value instrument;
   TVMFFIObjectHandle handle = nullptr;
   if (TVMFFIFunctionCreate(kernels, on_call, nullptr, &handle) != 0) {
@@ -447,7 +452,7 @@ void watch(const Value& machine, Kernels* kernels) {
   }
   instrument.any.type_index = kTVMFFIFunction;
   instrument.any.v_obj = static_cast<TVMFFIObject*>(handle);
-  call("watching the kernels", module_function(machine, "set_instrument"), instrument.any);
+  return instrument;
 }
 
 TVMFFIAny as_device(DLDevice device) {
@@ -473,6 +478,8 @@ struct Entry {
 };
 
 struct Model {
+  Value instrument;     // what watches the kernels, or none
+  bool driven = false;  // whether functions take it first
   Entry entries[kMaxShapes];
   int count = 1;
   DLDevice device;
@@ -582,10 +589,22 @@ Model load_model(const char* bundle, Kernels* kernels) {
     call(doing, initialize, as_int(model.device.device_type), as_int(0), as_int(kPooledAllocator),
          as_int(kDLCPU), as_int(0), as_int(kPooledAllocator));
   }
-  if (kernels) watch(machine, kernels);
   read_entries(bundle, &model);
+  if (kernels) model.instrument = instrument_for(kernels);
   for (int i = 0; i < model.count; ++i) {
-    model.entries[i].function = module_function(machine, model.entries[i].name);
+    Entry& entry = model.entries[i];
+    entry.function = module_function(machine, entry.name);
+    if (!kernels) continue;
+    // A library's driver takes what watches its kernels; the virtual machine of one that is from
+    // before keeps it.
+    Value watched = find_function(machine, Path("watched_%s", entry.name).text);
+    model.driven = watched.any.type_index == kTVMFFIFunction;
+    if (model.driven) {
+      entry.function = static_cast<Value&&>(watched);
+    } else {
+      call("watching the kernels", module_function(machine, "set_instrument"),
+           model.instrument.any);
+    }
   }
   int64_t inputs = call("reading the model", module_function(machine, "get_function_arity"),
                         as_text(model.entries[0].name)).any.v_int64;
@@ -690,11 +709,13 @@ const Value& function_for(const Model& model, const Inputs& inputs, const char* 
 
 Value infer_once(const Model& model, const Value& function, const Value* arguments,
                  const char* name) {
-  TVMFFIAny list[kMaxInputs];
-  for (int i = 0; i < model.inputs; ++i) list[i] = arguments[i].any;
+  TVMFFIAny list[1 + kMaxInputs];
+  int count = 0;
+  if (model.driven) list[count++] = model.instrument.any;
+  for (int i = 0; i < model.inputs; ++i) list[count++] = arguments[i].any;
   MARK_START();
   Value result;
-  if (TVMFFIFunctionCall(function.any.v_obj, list, model.inputs, &result.any) != 0) {
+  if (TVMFFIFunctionCall(function.any.v_obj, list, count, &result.any) != 0) {
     fail_with_tvm_error(Path("inference on %s", name).text);
   }
   if (model.device.device_type != kDLCPU) {  // a device is told, and computes later

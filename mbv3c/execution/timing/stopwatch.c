@@ -4,8 +4,9 @@
  *     times()         bytes: for each call, in order, nanoseconds (8 bytes, little endian), the
  *                     length of the function's name (1 byte) and the name
  *
- * TVM's virtual machine calls its instrument before and after each function that it calls. RPC
- * passes no functions, but names: `begin` registers under "mbv3c.stopwatch" what makes one.
+ * A library's driver calls its instrument before and after each kernel, and TVM's virtual machine
+ * its own around each function that it calls. RPC passes no functions, but names: `begin` registers
+ * under "mbv3c.stopwatch" what makes one.
  *
  * It needs TVM's C interface and clock_gettime of the process, and no C library to be linked.
  */

@@ -34,12 +34,14 @@ import numpy as np
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MODEL, QUANTIZED, entry_for
 from mbv3c.errors import UsageError
 from mbv3c.execution.opencl.runtime import by_calls, device_info, load_runtime, profiled
+from mbv3c.execution.watching import run_watched
 from mbv3c.feeds import Feed, arrays_of, load_feed
 
 if TYPE_CHECKING:
     from mbv3c.execution.timing.stopwatch import Call
 
 Run = Callable[[], object]
+Watched = Callable[[Any], object]  # runs one inference with an instrument, or with a named one
 Measure = Callable[[int], list[Any]]  # what that many runs took
 Open = Callable[[Path, Feed, int, str], Run]
 
@@ -215,14 +217,14 @@ def _profiled(bundle: Path, x: Any, name: str, *, storing: bool) -> Measure:
     device = opened_device(name)
     library = load_library(bundle / LIBRARY)
     machine = relax.VirtualMachine(library, device)
-    main, given = machine[entry_for(bundle, x)], tensors(x, device)
+    entry, given = entry_for(bundle, x), tensors(x, device)
 
     if storing:
-        outputs: list[Any] = arrays(main(*given))
+        outputs: list[Any] = arrays(machine[entry](*given))
         np.savez(bundle / OUTPUTS, **{f"{i}": output for i, output in enumerate(outputs)})
 
     by_call = _by_stopwatch if platform.system() == "Linux" else _by_instrument
-    timed = by_call(machine, device, lambda: main(*given))
+    timed = by_call(device, lambda instrument: run_watched(machine, entry, instrument, given))
 
     def run_on_gpu() -> "list[Call]":
         with profiled() as times:
@@ -234,21 +236,20 @@ def _profiled(bundle: Path, x: Any, name: str, *, storing: bool) -> Measure:
     return timed
 
 
-def _by_stopwatch(machine: Any, device: Any, run: Run) -> Measure:
+def _by_stopwatch(device: Any, run: Watched) -> Measure:
     """Time calls from within the process's native code, which leaves caches as they are."""
     import tvm
 
     from mbv3c.execution.timing.stopwatch import INSTRUMENT, by_rounds, read_times, stopwatch_here
 
-    watch = tvm.runtime.load_module(str(stopwatch_here()))
-    begin, times = watch["begin"], watch["times"]
+    stopwatch = tvm.runtime.load_module(str(stopwatch_here()))
+    begin, times = stopwatch["begin"], stopwatch["times"]
     begin(device)
-    machine.set_instrument(INSTRUMENT)
 
     def some(runs: int) -> "list[list[Call]]":
         begin(device)
         for _ in range(runs):
-            run()
+            run(INSTRUMENT)
         return by_rounds(read_times(bytes(times())), runs)
 
     def timed(runs: int) -> "list[list[Call]]":
@@ -258,7 +259,7 @@ def _by_stopwatch(machine: Any, device: Any, run: Run) -> Measure:
     return timed
 
 
-def _by_instrument(machine: Any, device: Any, run: Run) -> Measure:
+def _by_instrument(device: Any, run: Watched) -> Measure:
     """Time calls from Python, where there is no stopwatch."""
     calls: list[Call] = []
     begin = 0
@@ -271,11 +272,9 @@ def _by_instrument(machine: Any, device: Any, run: Run) -> Measure:
             device.sync()
             calls.append((name, (perf_counter_ns() - begin) / 1e3))
 
-    machine.set_instrument(instrument)
-
     def once() -> "list[Call]":
         calls.clear()
-        run()
+        run(instrument)
         return list(calls)
 
     return lambda runs: [once() for _ in range(runs)]

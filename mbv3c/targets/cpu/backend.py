@@ -31,19 +31,15 @@ from mbv3c.execution.emulator.kit import emulator_kit, native_arch
 from mbv3c.execution.emulator.llvm import LLVM_REMEDY
 from mbv3c.execution.emulator.runner import EmulatedRunner
 from mbv3c.execution.host import HostRunner
-from mbv3c.execution.link import link
 from mbv3c.execution.runners import Runnable, Runner
 from mbv3c.execution.timing.latency import choose_cpus
 from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
 from mbv3c.lowering import traced
 from mbv3c.lowering.describe import kernels_of
-from mbv3c.lowering.lower import VM_PASSES, Lowered, assembled
-from mbv3c.lowering.onnx_import import check_operators
+from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES
-from mbv3c.lowering.qdq import read_pairs
 from mbv3c.lowering.quantization import Quantization
-from mbv3c.lowering.tir_pipeline import register_tir_pipeline
 from mbv3c.manifest import Manifest
 from mbv3c.precision import Precision
 from mbv3c.prepare import Prepared, rewritten_for
@@ -60,17 +56,15 @@ from mbv3c.targets.cpu.artifact import (
     c_source_of,
     read_artifact,
 )
-from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, processor_of
+from mbv3c.targets.cpu.building import build, lower
+from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, processor_of
 from mbv3c.targets.cpu.costs import cpu_coster
 from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, MOST_CORES, WING, CpuTarget
 from mbv3c.targets.cpu.drawing import draw_integers
-from mbv3c.targets.cpu.guard import guarded
 from mbv3c.targets.cpu.in_integers import computed_in_integers
 from mbv3c.targets.cpu.isa import portable, require_isa
-from mbv3c.targets.cpu.kernels import SCHEDULES, VERSION, CpuKernels, select
+from mbv3c.targets.cpu.kernels import SCHEDULES, VERSION, CpuKernels
 from mbv3c.targets.cpu.schedules.integer.elementwise import Dequantize, generate_dequantize
-from mbv3c.targets.cpu.select_integers import select_quantized
-from mbv3c.targets.cpu.select_top import taken_in
 from mbv3c.targets.library import building
 from mbv3c.targets.library.again import compiled_for
 from mbv3c.targets.library.backend import LibraryBackend
@@ -81,49 +75,6 @@ from mbv3c.targets.library.target import LibraryTarget, resolve, tvm_target
 from mbv3c.targets.library.verifying import Builder
 from mbv3c.tuning.contest import TunableKernels
 from mbv3c.tuning.meters import INSTRUCTIONS, CountingMeter, LocalMeter, NetworkMeter
-
-
-def lower(model: onnx.ModelProto, processor: Processor, job: Job) -> Lowered:
-    """Lower a rewritten graph with fixed shapes to kernels.
-
-    Args:
-        model: the graph; in a quantized precision one with pairs of QuantizeLinear and
-            DequantizeLinear.
-        processor: what kernels must know of the processor that they are written for.
-        job: the precision, what stays in fp32, the choices; and the resolved target, for which
-            TVM compiles.
-
-    Raises:
-        UnknownOperatorsError: TVM has no importer for some operators.
-        ModelError: a node has no known shape, or TVM cannot lower it.
-    """
-    check_operators(model, taken_in(model))
-    target, dtype = tvm_target(target_of(job)), job.precision.dtype
-    if job.precision.quantized:
-        plan = select_quantized(read_pairs(model), processor, target, job.choices)
-    else:
-        plan = select(model, processor, target, dtype, job.keep_float, job.choices)
-    return assembled(plan)
-
-
-def build(
-    module: tvm.IRModule, target: LibraryTarget, output: Path, *, symbols: bool = False
-) -> None:
-    """Compile an assembled module and link it to the shared library `output`.
-
-    `symbols` keeps the symbol table, which changes nothing else in the library.
-
-    Raises:
-        ToolError: the linker failed.
-    """
-    guard = guarded(module, target)
-    executable = tvm.compile(
-        guard.module,
-        target=tvm_target(target),
-        relax_pipeline=tvm.transform.Sequential(VM_PASSES),
-        tir_pipeline=register_tir_pipeline(),
-    )
-    link(executable, target.triple, output, name=target.name, symbols=symbols, beside=guard.source)
 
 
 class CpuBackend(LibraryBackend):

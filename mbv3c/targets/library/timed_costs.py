@@ -110,7 +110,7 @@ def call_times(
     known = set(calls)
     runs = [[[us for name, us in run if name in known] for run in block] for block in blocks]
     if any(len(run) != len(calls) for block in runs for run in block):
-        raise ToolError("the virtual machine called other kernels than were built: report this")
+        raise ToolError("the library called other kernels than were built: report this")
     sums = [median(sum(run) for run in block) for block in runs]
     lower, middle, upper = quantiles(sums, n=4, method="inclusive")
     every = zip(*(run for block in runs for run in block), strict=True)

@@ -17,13 +17,14 @@ from mbv3c.bundle import LIBRARY
 from mbv3c.errors import ToolError
 from mbv3c.execution.timing import worker
 from mbv3c.execution.timing.stopwatch import Call, by_rounds, stopwatch_here
+from mbv3c.execution.watching import run_watched
 from mbv3c.job import Job
 from mbv3c.passes import run_pipeline
 from mbv3c.targets.cpu.backend import BACKEND
 from mbv3c.targets.cpu.devices import HOST_CPU
 from mbv3c.targets.library.building import build_library
 
-Way = Callable[[Any, Any, Callable[[], None]], Callable[[int], list[list[Call]]]]
+Way = Callable[[Any, Callable[[Any], Any]], Callable[[int], list[list[Call]]]]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_every_call_of_every_run_is_timed(way: Way, built: tuple[Path, list[str]
     path, kernels = built
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
     x = tvm.runtime.tensor(np.zeros((1, 3, 32, 32), np.float32))
-    timed = way(machine, tvm.cpu(), lambda: machine["main"](x))
+    timed = way(tvm.cpu(), lambda instrument: run_watched(machine, "main", instrument, [x]))
     begin = perf_counter_ns()
     rounds = timed(130)  # more than the stopwatch is asked for at once
     whole = (perf_counter_ns() - begin) / 1e3

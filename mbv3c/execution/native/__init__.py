@@ -1,0 +1,1 @@
+"""What calls a network's kernels from within its library."""

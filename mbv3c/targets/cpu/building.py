@@ -1,0 +1,80 @@
+"""Lower a graph to the kernels of a CPU, and build their library."""
+
+import tempfile
+from pathlib import Path
+
+import onnx
+import tvm
+
+from mbv3c.execution.link import link
+from mbv3c.execution.native.build import objects_for
+from mbv3c.job import Job
+from mbv3c.lowering.lower import VM_PASSES, Lowered, assembled
+from mbv3c.lowering.onnx_import import check_operators
+from mbv3c.lowering.program import program_of, with_driver
+from mbv3c.lowering.qdq import read_pairs
+from mbv3c.lowering.tir_pipeline import register_tir_pipeline
+from mbv3c.lowering.unchecked import MarkTrusted
+from mbv3c.targets.cpu.cores import Processor
+from mbv3c.targets.cpu.guard import guarded
+from mbv3c.targets.cpu.kernels import select
+from mbv3c.targets.cpu.select_integers import select_quantized
+from mbv3c.targets.cpu.select_top import taken_in
+from mbv3c.targets.library.building import target_of
+from mbv3c.targets.library.target import LibraryTarget, tvm_target
+
+
+def lower(model: onnx.ModelProto, processor: Processor, job: Job) -> Lowered:
+    """Lower a rewritten graph with fixed shapes to kernels.
+
+    Args:
+        model: the graph; in a quantized precision one with pairs of QuantizeLinear and
+            DequantizeLinear.
+        processor: what kernels must know of the processor that they are written for.
+        job: the precision, what stays in fp32, the choices; and the resolved target, for which
+            TVM compiles.
+
+    Raises:
+        UnknownOperatorsError: TVM has no importer for some operators.
+        ModelError: a node has no known shape, or TVM cannot lower it.
+    """
+    check_operators(model, taken_in(model))
+    target, dtype = tvm_target(target_of(job)), job.precision.dtype
+    if job.precision.quantized:
+        plan = select_quantized(read_pairs(model), processor, target, job.choices)
+    else:
+        plan = select(model, processor, target, dtype, job.keep_float, job.choices)
+    return assembled(plan)
+
+
+def build(
+    module: tvm.IRModule, target: LibraryTarget, output: Path, *, symbols: bool = False
+) -> None:
+    """Compile an assembled module and link it to the shared library `output`.
+
+    `symbols` keeps the symbol table, which changes nothing else in the library.
+
+    Raises:
+        ToolError: the linker failed.
+    """
+    # The kernels are marked before their calls are the driver's.
+    marked = tvm.transform.Sequential([MarkTrusted()])(module)
+    program = program_of(marked)
+    guard = guarded(with_driver(marked, program), target)
+    executable = tvm.compile(
+        guard.module,
+        target=tvm_target(target),
+        relax_pipeline=tvm.transform.Sequential(VM_PASSES),
+        tir_pipeline=register_tir_pipeline(),
+    )
+    # The objects go beside the output: where that fits, they fit too.
+    with tempfile.TemporaryDirectory(prefix="driver-", dir=output.parent) as folder:
+        link(
+            executable,
+            target.triple,
+            output,
+            name=target.name,
+            symbols=symbols,
+            beside=guard.source,
+            objects=objects_for(program, target.triple, Path(folder)),
+        )
