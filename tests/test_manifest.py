@@ -41,7 +41,7 @@ def test_is_read_back(folder: Path) -> None:
     assert precision_of(LIBRARY) == FP32
 
 
-SAID_BY_FEW = {"further_shapes", "c_library", "c_source"}
+SAID_BY_FEW = {"further_shapes", "c_library", "c_source", "without"}
 
 
 def test_most_bundles_say_nothing_of_further_shapes_and_c_libraries(folder: Path) -> None:

@@ -130,6 +130,12 @@ int main(int count, char **arguments) {
     return 1;
   }
   const int code = classify();
+#ifdef NETWORK_FEATURES /* compiled for a processor with more than each of its architecture has */
+  if (code == NETWORK_NO_FEATURE) {
+    fprintf(stderr, "this processor has no %s\n", network_lacking());
+    return 1;
+  }
+#endif
   if (code != NETWORK_OK) {
     fprintf(stderr, "network_run returned %d\n", code);
     return 1;

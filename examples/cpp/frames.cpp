@@ -96,6 +96,12 @@ void operator delete(void *at) noexcept { std::free(at); }
 void operator delete(void *at, std::size_t) noexcept { std::free(at); }
 
 int main() {
+#ifdef NETWORK_FEATURES  // compiled for a processor with more than each of its architecture has
+  if (const char *lacking = network_lacking()) {
+    std::fprintf(stderr, "this processor has no %s\n", lacking);
+    return 1;
+  }
+#endif
   auto ring = std::make_unique<Ring>();
   std::array<std::unique_ptr<Worker>, kThreads> workers;
   for (auto &worker : workers) {
