@@ -25,6 +25,7 @@ from mbv3c.commands.inspect import inspect
 from mbv3c.commands.optimize import optimize
 from mbv3c.commands.options import echo, print_json
 from mbv3c.commands.quantize import quantize
+from mbv3c.commands.report import report
 from mbv3c.commands.run import run
 from mbv3c.commands.search import search
 from mbv3c.commands.sweep import sweep
@@ -141,6 +142,6 @@ def commands(context: click.Context) -> None:
 
 _MODELS = build, train, optimize, quantize, compile_, tune
 _NETWORKS = adapt, search, sweep
-_BUNDLES = verify, run, bench, inspect
+_BUNDLES = verify, run, bench, inspect, report
 for command in (*_MODELS, *_NETWORKS, *_BUNDLES, targets, doctor, device, cluster):
     commands.add_command(command)

@@ -35,6 +35,7 @@ from mbv3c.progress import Progress
 from mbv3c.quantization.by_itself import OnDevice
 from mbv3c.quantization.loss import Loss
 from mbv3c.target import Target
+from mbv3c.targets.evidence import Evidence
 from mbv3c.targets.reference import reference_of
 from mbv3c.targets.wing import Wing
 from mbv3c.tuning.request import TuneRequest, Tuning, TuningDatabase
@@ -319,7 +320,6 @@ class Backend(ABC):
         """
 
     # How fast it is, and what would be faster.
-
     def known_speed(self, bundle: Bundle) -> dict[str, Any] | None:
         """Return the speed that a bundle's manifest has, as reports take it; None without."""
         return None
@@ -380,6 +380,9 @@ class Backend(ABC):
         )
 
     # What is said of a result.
+    def evidence(self, bundle: Bundle) -> Evidence:
+        """Return what a bundle holds for reports."""
+        return Evidence()
 
     def describe_compiled(self, compiled: Compiled, *, explain: bool) -> Description:
         """Say what `compile` made."""
