@@ -60,7 +60,8 @@ def _line(subject: Subject) -> list[str]:
 def _verdict(subject: Subject, parity: dict[str, Any]) -> Iterator[Html]:
     passed, ran_on = parity["passed"] is True, str(parity["ran_on"])
     yield verdict(f"{'passed' if passed else 'MISSED'} on {ran_on}", passed=passed)
-    yield element("p", " ".join(subject.evidence.sentences(parity)))
+    for line in subject.evidence.sentences(parity):
+        yield element("p", line.strip())
     inputs = [row for row in parity["inputs"] if isinstance(row, dict)][:_MOST_INPUTS]
     if inputs and "max_error_of_range" in inputs[0]:
         rows = [_input_row(f"input {index}", row) for index, row in enumerate(inputs)]

@@ -24,6 +24,8 @@ Cell = Callable[[Subject], str]
 
 def overview(subjects: Sequence[Subject]) -> Html:
     """Return a table with a column for each bundle, and the command that repeats each row."""
+    estimated = all(one.evidence.layers for one in subjects)
+    speed = ("inspect", "BUNDLE") if estimated else ("bench", "BUNDLE", "--profile")
     rows: list[tuple[str, Cell, tuple[str, ...]]] = [
         ("model", lambda one: one.bundle.manifest.model.name, ("inspect", "BUNDLE")),
         ("target", lambda one: one.bundle.manifest.target.name, ("inspect", "BUNDLE")),
@@ -31,7 +33,7 @@ def overview(subjects: Sequence[Subject]) -> Html:
         ("input", _input, ("inspect", "BUNDLE")),
         ("parity", _parity, ("verify", "BUNDLE")),
         ("largest error of range", _error, ("verify", "BUNDLE")),
-        ("speed", _speed, ("bench", "BUNDLE", "--profile")),
+        ("speed", _speed, speed),
         ("beside", _beside, ("bench", "BUNDLE")),
         ("weights, bytes", _size("weight_bytes", "constant_bytes"), ("inspect", "BUNDLE")),
         ("working memory, bytes", _size("arena_bytes", "sram_bytes"), ("inspect", "BUNDLE")),
@@ -89,8 +91,7 @@ def _speed(one: Subject) -> str:
         if bench.estimated_cycles is not None:
             said.append(_with(f"{bench.estimated_cycles.total:,.0f} cycles", ESTIMATED))
     if one.evidence.layers:
-        cycles = sum(layer.cycles for layer in one.evidence.layers)
-        said.append(_with(f"{cycles:,.0f} cycles", ESTIMATED))
+        said.append(_with(f"{one.evidence.cycles:,.0f} cycles", ESTIMATED))
     return joined(element("div", each) for each in said) if said else "-"
 
 

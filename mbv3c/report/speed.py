@@ -40,15 +40,13 @@ def speed_section(subject: Subject) -> Iterator[Html]:
 
 
 def _estimated(subject: Subject) -> Iterator[Html]:
-    cycles = sum(layer.cycles for layer in subject.evidence.layers)
-    limits = subject.limits
-    at = (
-        f", {cycles / limits.clock_mhz / 1e3:.3f} ms at {limits.clock_mhz:,.0f} MHz"
-        if (limits is not None and limits.clock_mhz)
-        else ""
-    )
-    yield element("p", f"{cycles:,.0f} cycles of its layers, one after the other{at}.")
-    yield how(ESTIMATED, subject.evidence.estimator, "inspect", subject.path)
+    cycles, limits = subject.evidence.cycles, subject.limits
+    time = ""
+    if limits is not None and limits.clock_mhz:
+        milliseconds = cycles / limits.clock_mhz / 1e3
+        time = f", {milliseconds:.3f} ms at {limits.clock_mhz:,.0f} MHz"
+    yield element("p", f"{cycles:,.0f} cycles in an inference{time}.")
+    yield how(ESTIMATED, f"by {subject.evidence.estimator}", "inspect", subject.path)
 
 
 def _again(subject: Subject, bench: Bench) -> list[str]:
@@ -228,4 +226,4 @@ def _layer_estimates(subject: Subject) -> Iterator[Html]:
         f"No roofline: the estimate has no bytes of single layers.{source}",
         class_="missing",
     )
-    yield how(ESTIMATED, subject.evidence.estimator, "inspect", subject.path)
+    yield how(ESTIMATED, f"by {subject.evidence.estimator}", "inspect", subject.path)

@@ -37,6 +37,7 @@ class Evidence:
         kernels: every call of a kernel, in order; empty where there are no kernels of ours.
         memory: where activations lie; None where something else plans that.
         layers: estimates of the layers; empty where the manifest has none.
+        cycles: estimated cycles of an inference; 0 where there are no layers.
         estimator: what estimated them.
         sentences: function that says a verdict in its documented JSON form in words.
     """
@@ -44,5 +45,6 @@ class Evidence:
     kernels: Sequence[KernelRecord] = ()
     memory: MemoryRecord | None = None
     layers: Sequence[LayerEstimate] = ()
+    cycles: float = 0.0
     estimator: str = ""
     sentences: Callable[[dict[str, Any]], Iterable[str]] = _sentences

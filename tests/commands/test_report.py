@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from shlex import quote
@@ -13,8 +14,12 @@ import pytest
 from PIL import Image
 
 from mbv3c.errors import BundleError, UsageError
+from mbv3c.report.memory import memory_section
 from mbv3c.report.report import ReportRequest, write_report
-from mbv3c.report.subject import Files
+from mbv3c.report.speed import profile_section, speed_section
+from mbv3c.report.subject import Files, open_subjects
+from mbv3c.target import Limits
+from mbv3c.targets.evidence import Evidence, LayerEstimate
 from tests.command_line import document, mbv3c
 from tests.report import evidence
 from tests.test_page import Words
@@ -203,6 +208,20 @@ def test_a_plan_that_cannot_be_is_refused(renamed: Path, tmp_path: Path) -> None
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="lies in no block of the arena"):
         write_report(ReportRequest([folder], tmp_path / "r.html"))
+
+
+def test_estimates_of_layers_are_shown_where_there_are_no_kernels(host_bundle: Path) -> None:
+    (subject,) = open_subjects([host_bundle], Files())
+    layers = [LayerEstimate("stem", "Conv2D", 300, 9600), LayerEstimate("add", "Add", 100, 0)]
+    known = Evidence(layers=layers, cycles=350, estimator="vela")
+    limits = Limits(64, clock_mhz=500, source="a table")
+    other = replace(subject, evidence=known, limits=limits)
+    text = "".join([*speed_section(other), *profile_section(other), *memory_section(other)])
+    said = "".join(Words(text).said)
+    assert "350 cycles in an inference, 0.001 ms at 500 MHz." in said
+    assert "estimated by vela. Again: mbv3c inspect" in said
+    assert "stemConv2D30075.0%9,60050%" in said
+    assert "No timeline" in said and "No roofline" in said
 
 
 def test_in_a_browser(everything: Path, tmp_path: Path) -> None:
