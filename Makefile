@@ -37,7 +37,7 @@ test-npu: $(NPU)/installed
 	$(NPU)/bin/python $(PYTEST) $(NPU_TESTS)
 
 # What takes too long for every commit: docs/testing.md lists it.
-test-long: $(NPU)/installed tools
+test-long: $(NPU)/installed tools tools-browser
 	$(BIN)/python $(PYTEST) -m long $(NPU_TESTS:%=--ignore=%)
 	$(NPU)/bin/python $(PYTEST) -m long $(NPU_TESTS)
 

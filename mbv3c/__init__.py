@@ -37,6 +37,9 @@ __all__ = [
     "Place",
     "Precision",
     "QuantizeOptions",
+    "Report",
+    "ReportFiles",
+    "ReportRequest",
     "Sampling",
     "SearchPlan",
     "SearchSpec",
@@ -66,6 +69,7 @@ __all__ = [
     "train",
     "tune",
     "verify",
+    "write_report",
 ]
 
 

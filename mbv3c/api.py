@@ -53,6 +53,8 @@ from mbv3c.quantization.options import QuantizeOptions
 from mbv3c.quantization.own_inputs import InputsRequest
 from mbv3c.quantization.quantize import quantize as quantized_model
 from mbv3c.quantization.report import QuantizationReport
+from mbv3c.report.report import Report, ReportRequest, write_report
+from mbv3c.report.subject import Files as ReportFiles
 from mbv3c.speed import measure
 from mbv3c.speed.measure import BenchRequest, Measured
 from mbv3c.target import Target
@@ -82,6 +84,9 @@ __all__ = [
     "Place",
     "Precision",
     "QuantizeOptions",
+    "Report",
+    "ReportFiles",
+    "ReportRequest",
     "Sampling",
     "SearchPlan",
     "SearchSpec",
@@ -110,6 +115,7 @@ __all__ = [
     "train",
     "tune",
     "verify",
+    "write_report",
 ]
 
 Model = onnx.ModelProto | str | Path

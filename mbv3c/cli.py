@@ -30,6 +30,7 @@ from mbv3c.commands.inspect import inspect
 from mbv3c.commands.optimize import optimize
 from mbv3c.commands.options import PATH, echo, print_json
 from mbv3c.commands.quantize import quantize
+from mbv3c.commands.report import report
 from mbv3c.commands.run import run
 from mbv3c.commands.search import search
 from mbv3c.commands.sweep import sweep
@@ -189,7 +190,7 @@ def commands(context: click.Context, config_file: Path | None, profile: str | No
 
 _MODELS = build, train, optimize, quantize, compile_, tune
 _NETWORKS = adapt, search, sweep
-_BUNDLES = verify, run, bench, inspect
+_BUNDLES = verify, run, bench, inspect, report
 _AROUND = targets, doctor, device, cluster, config, completion, clean
 for command in (*_MODELS, *_NETWORKS, *_BUNDLES, *_AROUND):
     commands.add_command(command)

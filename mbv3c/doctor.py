@@ -3,6 +3,7 @@
 import platform
 import sys
 
+from mbv3c.execution.browser import BROWSER_FETCH, browser_kit, fetch_browser
 from mbv3c.execution.cache import package_version
 from mbv3c.execution.emulator.kit import FFI_VERSION, TVM_VERSION
 from mbv3c.progress import Progress
@@ -11,7 +12,7 @@ from mbv3c.targets.wing import Requirement
 from mbv3c.training.demo import DEMO_FETCH, demo_folder, fetch_demo
 from mbv3c.training.torch_package import TORCH_REMEDY, TORCH_VERSION, torch_package
 
-_DEMO = "demo"
+_DEMO, _BROWSER = "demo", "browser"
 # Packages that only some commands need: what for, and the extra that brings them.
 _EXTRAS = {"optuna": ("search", "search"), "distributed": ("--cluster", "cluster")}
 
@@ -26,7 +27,8 @@ def diagnose() -> list[Requirement]:
     ]
     for wing in every_wing():
         parts += wing.doctor().diagnose()
-    return [*parts, _diagnose_torch(), *map(_diagnose_extra, _EXTRAS), _diagnose_demo()]
+    parts += [_diagnose_torch(), *map(_diagnose_extra, _EXTRAS)]
+    return [*parts, _diagnose_demo(), _diagnose_browser()]
 
 
 def fetch(name: str, progress: Progress) -> None:
@@ -41,6 +43,8 @@ def fetch(name: str, progress: Progress) -> None:
                 get(progress)
     if name == _DEMO:  # nothing stands on it: not with all the rest
         fetch_demo(progress)
+    if name == _BROWSER:  # only tests of pages stand on it
+        fetch_browser(progress)
 
 
 def _diagnose_python() -> Requirement:
@@ -88,3 +92,11 @@ def _diagnose_demo() -> Requirement:
     if folder is None:
         return Requirement("demo images", False, "not fetched", DEMO_FETCH, optional=True)
     return Requirement("demo images", True, str(folder), optional=True)
+
+
+def _diagnose_browser() -> Requirement:
+    kit = browser_kit()
+    if kit is None:
+        remedy = f"for tests of pages: {BROWSER_FETCH}"
+        return Requirement("browser", False, "not fetched", remedy, optional=True)
+    return Requirement("browser", True, str(kit.system), optional=True)

@@ -1,5 +1,6 @@
 """Pictures of measurements, as PNG or SVG."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mbv3c.atomic import new_file
 from mbv3c.errors import UsageError
+from mbv3c.quoting import for_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,17 +89,46 @@ def write_panels(path: Path, heights: Sequence[float], draw: Draw, *, force: boo
         draw(axes)
 
 
-def inline_panels(heights: Sequence[float], draw: Draw) -> str:
+_ID, _USED = re.compile(r' id="([^"]*)"'), re.compile(r'(?:href="#|url\(#)([^")]*)')
+
+
+def inline_panels(heights: Sequence[float], draw: Draw, alt: str) -> str:
     """Return several panels as an SVG element for an HTML page, in the colour of its text.
 
-    It has no background, and nothing in it refers to another place.
+    It has no background, and nothing in it refers to another place. Its text is text, and its
+    identifiers are no other picture's.
+
+    Args:
+        heights: heights of the panels, in inches.
+        draw: function that draws on the axes of the panels.
+        alt: what the picture shows, for who cannot see it; each picture of a page has another.
     """
     written = StringIO()
-    with _panels(heights, {**_SETTINGS, **dict.fromkeys(_INKED, _INK)}) as (picture, axes):
+    settings = {**_SETTINGS, "svg.hashsalt": ascii(alt), "svg.fonttype": "none"}
+    with _panels(heights, {**settings, **dict.fromkeys(_INKED, _INK)}) as (picture, axes):
         draw(axes)
         picture.savefig(written, format="svg", metadata=_NO_METADATA, transparent=True)
     text = written.getvalue()
-    return text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    used = set(_USED.findall(text))
+    text = _ID.sub(lambda found: found[0] if found[1] in used else "", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{for_page(alt)}"', 1).strip()
+
+
+# What the font of the pictures has for sure.
+_LAST_LETTER, _ELLIPSIS, _UNKNOWN = 0x24F, "…", "\ufffd"
+
+
+def label_text(name: str, longest: int = 44) -> str:
+    """Return a name that came from outside as a picture can show it: literally, not too long."""
+    if len(name) > longest:
+        half = longest // 2
+        name = f"{name[:half]}{_ELLIPSIS}{name[1 - half :]}"
+    known = (
+        ch if ch.isprintable() and (ord(ch) <= _LAST_LETTER or ch == _ELLIPSIS) else _UNKNOWN
+        for ch in name
+    )
+    return "".join(known).replace("$", r"\$")
 
 
 @contextmanager

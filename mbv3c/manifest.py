@@ -4,6 +4,7 @@ A manifest is read once, checked field by field, and written from the same types
 its own fields in a subclass of `Manifest`.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -242,6 +243,11 @@ def read_manifest(folder: Path) -> ManifestFile:
         )
     head = _converted(document, _Head, path)
     return ManifestFile(path, content, document, head.target.name, head.files)
+
+
+def manifest_digest(folder: Path) -> str:
+    """Return the sha256 of a bundle's manifest, which holds those of all other files."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
 def manifest_text(manifest: Manifest, files: dict[str, str]) -> str:

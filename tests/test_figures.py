@@ -1,12 +1,15 @@
 """Pictures: the right format, whole or not at all, the same bytes each time."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from mbv3c.errors import UsageError
-from mbv3c.figures import check_figure, figure
+from mbv3c.figures import check_figure, figure, inline_panels, label_text
 
 
 def drawn(path: Path, top: float = 3.0, *, force: bool = False) -> bytes:
@@ -62,3 +65,17 @@ def test_settings_of_others_stay_as_they_are(tmp_path: Path) -> None:
     before = dict(rcParams)
     drawn(tmp_path / "a.svg")
     assert dict(rcParams) == before
+
+
+def test_pictures_of_a_page_share_no_identifiers_and_say_what_they_show() -> None:
+    def draw(panels: Sequence[Any]) -> None:
+        panels[0].plot([1, 2], [1, 3], "o", label=label_text("$\\frac{x$ <b>"))
+        panels[0].legend()
+
+    first, second = (inline_panels([2.0], draw, alt) for alt in ('a "front"', "another"))
+    assert first.startswith('<svg role="img" aria-label="a &quot;front&quot;"')
+    named = [set(re.findall(r' id="([^"]*)"', text)) for text in (first, second)]
+    assert all(named) and not named[0] & named[1]
+    assert all(f"#{name}" in first for name in named[0])
+    assert "$\\frac{x$ &lt;b&gt;</text>" in first
+    assert first == inline_panels([2.0], draw, 'a "front"')

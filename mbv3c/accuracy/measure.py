@@ -26,7 +26,7 @@ from mbv3c.execution.cache import cache_root
 from mbv3c.execution.runners import Runnable, Stream, open_stream
 from mbv3c.graphs.load import dtype_of, model_input
 from mbv3c.graphs.outputs import class_names
-from mbv3c.manifest import MANIFEST
+from mbv3c.manifest import manifest_digest
 from mbv3c.parity.inputs import in_type
 from mbv3c.parity.reference import session
 from mbv3c.progress import Progress
@@ -179,10 +179,9 @@ def _key(
     wanted: _Measurement, request: AccuracyRequest, ran: Runnable, stream: Stream
 ) -> dict[str, Any]:
     """Return everything that the result depends on."""
-    manifest = (wanted.bundle.path / MANIFEST).read_bytes()
     images = wanted.images
     return {
-        "bundle": hashlib.sha256(manifest).hexdigest(),
+        "bundle": manifest_digest(wanted.bundle.path),
         "preprocessing": _in_journal(wanted.prepared),
         "folder": str(request.folder.absolute()),
         "images": images.fingerprint,
@@ -317,6 +316,7 @@ def _document(
     names = wanted.names
     return {
         "bundle": str(wanted.bundle.path),
+        "bundle_sha256": manifest_digest(wanted.bundle.path),
         "ran_on": ran.ran_on,
         "exact_program": ran.exact_program,
         "folder": str(request.folder),

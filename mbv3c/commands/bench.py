@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @json_option
 def bench(bundle: Path, key: Path | None, trust: bool, as_json: bool, **given: Any) -> None:
     """Time a bundle beside another runtime; count its instructions where it runs emulated."""
+    from mbv3c.manifest import manifest_digest
     from mbv3c.speed import measure
     from mbv3c.targets import open_bundle
 
@@ -35,7 +36,8 @@ def bench(bundle: Path, key: Path | None, trust: bool, as_json: bool, **given: A
         documents = {shape: measure.to_json(measured) for shape, measured in shapes.items()}
         rows = [{"shape": shape, **document} for shape, document in documents.items()]
         first = next(iter(documents.values()))
-        print_json({"bundle": str(bundle), **first, **({"shapes": rows} if several else {})})
+        named = {"bundle": str(bundle), "bundle_sha256": manifest_digest(bundle)}
+        print_json({**named, **first, **({"shapes": rows} if several else {})})
         return
     for shape, measured in shapes.items():
         if several:

@@ -12,10 +12,10 @@ _ALL = "all"
     "--fetch",
     is_flag=False,
     flag_value=_ALL,
-    type=click.Choice([_ALL, "emulator", "opencl", "cycles", "mcu", "demo"]),
+    type=click.Choice([_ALL, "emulator", "opencl", "cycles", "mcu", "demo", "browser"]),
     help="Download and build what is missing, or only the emulator of arm_cpu, that of mcu, what "
     "runs and checks OpenCL (--fetch=opencl), or what estimates cycles; needs no root. Images to "
-    "train on are fetched with =demo alone.",
+    "train on are fetched with =demo alone, and what tests look at pages in with =browser.",
 )
 @json_option
 def doctor(fetch: str | None, as_json: bool) -> None:

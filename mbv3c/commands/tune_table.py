@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mbv3c.tuning.tuner import Event
 
-_LINES_AROUND = 6  # of a terminal: the table's head and foot
+_LINES_AROUND = 7  # of a terminal: the table's head and foot
 
 
 @dataclass
@@ -82,16 +82,17 @@ class LiveTable:
         if not self.rows:
             return Group(Text("looking for what there is to tune"))
         table = Table(box=None, pad_edge=False, header_style="bold")
-        figures = ("calls", "measured", f"default, {self.unit}", "best", "gain", "share")
-        for name in ("kernel", *figures):
-            table.add_column(name, justify="left" if name == "kernel" else "right", no_wrap=True)
+        figures = ("calls", "measured", f"default,\n{self.unit}", "best", "gain", "share")
+        table.add_column("kernel")  # the one that gives way where a terminal is narrow
+        for name in figures:
+            table.add_column(name, justify="right", no_wrap=True)
         total = sum(row.spent for row in self.rows.values())
         ordered = sorted(self.rows.values(), key=lambda row: -row.spent)
         fitting = max(1, height - _LINES_AROUND)
         for row in ordered[:fitting]:
             known = row.cost is not None
             table.add_row(
-                row.task,
+                Text(row.task, no_wrap=True, overflow="ellipsis"),
                 str(row.calls),
                 f"{row.measured}/{row.legal}",
                 f"{row.cost:,.0f}" if row.cost is not None else "",

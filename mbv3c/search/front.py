@@ -7,7 +7,7 @@ from typing import Any
 
 from mbv3c.accuracy.tally import Interval
 from mbv3c.errors import UsageError
-from mbv3c.figures import figure, inline_panels
+from mbv3c.figures import figure, inline_panels, label_text
 
 
 @dataclass(frozen=True)
@@ -203,17 +203,22 @@ def draw_front(
 
 
 def inline_front(
-    points: Sequence[Point], axes: tuple[Axis, Axis], also: Also = lambda drawn: None
+    points: Sequence[Point],
+    axes: tuple[Axis, Axis],
+    alt: str,
+    also: Also = lambda drawn: None,
 ) -> str:
-    """Return the picture as an SVG element for an HTML page."""
+    """Return the picture as an SVG element for an HTML page; `alt` says what it shows."""
 
     def draw(panels: Sequence[Any]) -> None:
         (drawn,) = panels
-        drawn.set_xlabel(axes[1].label)
-        drawn.set_ylabel(axes[0].label)
+        drawn.set_xlabel(label_text(axes[1].label))
+        drawn.set_ylabel(label_text(axes[0].label))
+        drawn.grid(visible=True, alpha=0.3)
+        drawn.spines[["top", "right"]].set_visible(False)
         draw_points(drawn, points, axes, also)
 
-    return inline_panels([_INCHES], draw)
+    return inline_panels([_INCHES], draw, alt)
 
 
 def draw_points(
@@ -245,11 +250,15 @@ def draw_points(
             markersize=5,
             linewidth=1,
             capsize=2,
-            label=series or None,
+            label=label_text(series) or None,
         )
         for point, left, top in zip(of_series, across, up, strict=True):
             drawn.annotate(
-                point.name, (left, top), xytext=(4, 4), textcoords="offset points", fontsize=7
+                label_text(point.name),
+                (left, top),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=7,
             )
     also(drawn)
     drawn.legend(fontsize=8)

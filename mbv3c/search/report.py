@@ -5,8 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED, Interval
-from mbv3c.quoting import for_page
+from mbv3c.page import element, page
 from mbv3c.search.aim import Aim
 from mbv3c.search.found import Comparison, Final, Found
 from mbv3c.search.front import (
@@ -16,8 +18,8 @@ from mbv3c.search.front import (
     draw_front,
     front_json,
     front_table,
-    inline_front,
 )
+from mbv3c.search.sections import SearchDocument, search_section
 
 _MORE_COLUMNS = ("memory", "weights")
 
@@ -213,40 +215,9 @@ def _budget(found: Found) -> Callable[[Any], None]:
     )
 
 
-def search_page(found: Found, title: str) -> str:
-    """Return what a search found as one HTML page: no scripts, for light and dark screens."""
-    lines = list(search_lines(found))
-    picture = inline_front(found.points(), found.axes, _budget(found))
-    return _PAGE.format(
-        title=for_page(title),
-        kind="good" if any(each.beats for each in found.comparisons) else "bad",
-        verdict=for_page(verdict(found)),
-        picture=picture,
-        text=for_page("\n".join(lines)),
-    )
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}: search</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; }}
-body {{ margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }}
-svg {{ max-width: 100%; height: auto; }}
-pre {{ overflow-x: auto; font-size: 13px; }}
-.good {{ border-left: 4px solid #2a2; padding-left: 0.6rem; }}
-.bad {{ border-left: 4px solid #b60; padding-left: 0.6rem; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p class="{kind}">{verdict}</p>
-{picture}
-<pre>{text}</pre>
-</body>
-</html>
-"""
+def search_page(found: Found, title: str, target: str = "", precision: str = "") -> str:
+    """Return what a search found as one HTML page; with the target it says how to go on."""
+    document = {"target": target, "precision": precision, **search_json(found)}
+    shown = msgspec.convert(document, SearchDocument)
+    words = element("pre", "\n".join(search_lines(found)))
+    return page(title, "search", [*search_section(shown, title), words])

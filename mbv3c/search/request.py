@@ -157,9 +157,10 @@ def write_found(found: Found, answers: JobAnswers, folder: Path, device: Device)
         f"{device.target.name} {device.precision}, MobileNetV3-{found.space.variant.capitalize()} "
         "and what was found around it"
     )
+    names = device.target.name, device.precision.name
     draw_search(found, folder / PICTURE, title, force=True)
     with new_file(folder / PAGE, force=True) as temporary:
-        temporary.write_text(search_page(found, title), "utf-8")
+        temporary.write_text(search_page(found, title, *names), "utf-8")
     with new_file(folder / DOCUMENT, force=True) as temporary:
         text = json.dumps(document(found, device), indent=2, allow_nan=False)
         temporary.write_text(text + "\n", "utf-8")

@@ -35,6 +35,7 @@ from mbv3c.progress import Progress
 from mbv3c.quantization.by_itself import OnDevice
 from mbv3c.quantization.loss import Loss
 from mbv3c.target import Target
+from mbv3c.targets.evidence import Evidence
 from mbv3c.targets.reference import reference_of
 from mbv3c.targets.wing import Wing
 from mbv3c.tuning.request import TuneRequest, Tuning, TuningDatabase
@@ -48,7 +49,6 @@ class Built:
         details: what the manifest says of the build, in the backend's own type.
         golden: an input and its outputs, for boards that check themselves.
         alternatives: what other choices would cost, in the backend's own type.
-        loss: how far int8 is from fp32 on calibration inputs; None where nothing was calibrated.
     """
 
     details: Any
@@ -319,7 +319,6 @@ class Backend(ABC):
         """
 
     # How fast it is, and what would be faster.
-
     def known_speed(self, bundle: Bundle) -> dict[str, Any] | None:
         """Return the speed that a bundle's manifest has, as reports take it; None without."""
         return None
@@ -381,16 +380,17 @@ class Backend(ABC):
 
     # What is said of a result.
 
+    def evidence(self, bundle: Bundle) -> Evidence:
+        """Return what a bundle holds for reports."""
+        return Evidence()
+
     def describe_compiled(self, compiled: Compiled, *, explain: bool) -> Description:
         """Say what `compile` made."""
         bundle, verdict = compiled.bundle, compiled.verdict
-        lines = [f"{bundle.path}: {bundle.manifest.target.name} {bundle.precision}"]
+        name, parity = bundle.manifest.target.name, verdict.to_json() if verdict else None
+        lines = [f"{bundle.path}: {name} {bundle.precision}"]
         lines += verdict.lines() if verdict else ["parity: not checked (--no-verify)"]
-        document = {
-            "bundle": str(bundle.path),
-            "target": bundle.manifest.target.name,
-            "parity": verdict.to_json() if verdict else None,
-        }
+        document = {"bundle": str(bundle.path), "target": name, "parity": parity}
         return Description(lines, document)
 
     def describe_bundle(self, bundle: Bundle) -> Description:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mbv3c.figures import figure
+from mbv3c.figures import figure, label_text
 from mbv3c.tuning.database import Record
 from mbv3c.tuning.state import State
 
@@ -78,19 +79,9 @@ def draw(
         BundleError: the place cannot be written, or the disk is full.
     """
     title = f"{device}: best so far ({runner})"
-    labels = ("measurements, in their order", "cost, relative to the default choice")
-    with figure(path, title, *labels, force=force) as axes:
+    with figure(path, title, *LABELS, force=force) as axes:
         network, *kernels = drawn
-        for at, curve in enumerate(kernels):
-            named = at < _NAMED and curve.saved > 0
-            axes.step(
-                *zip(*curve.steps, strict=True),
-                where="post",
-                linewidth=1.2 if named else 0.6,
-                color=f"C{at}" if named else "0.8",
-                zorder=2 if named else 1,
-                label=f"{curve.name}: saves {curve.saved:.1%}" if named else None,
-            )
+        draw_on(axes, kernels)
         axes.step(
             *zip(*network.steps, strict=True),
             where="post",
@@ -100,3 +91,38 @@ def draw(
             label=network.name,
         )
         axes.legend(fontsize=7, loc="lower left")
+
+
+LABELS = ("measurements, in their order", "cost, relative to the default choice")
+
+
+def draw_on(axes: Any, kernels: Sequence[Curve]) -> None:
+    """Draw the curves of kernels on axes that exist: the first have a colour and a name."""
+    for at, curve in enumerate(kernels):
+        named = at < _NAMED and curve.saved > 0
+        axes.step(
+            *zip(*curve.steps, strict=True),
+            where="post",
+            linewidth=1.2 if named else 0.6,
+            color=f"C{at}" if named else "0.8",
+            zorder=2 if named else 1,
+            label=f"{label_text(curve.name)}: saves {curve.saved:.1%}" if named else None,
+        )
+
+
+def kernel_curves(records: Sequence[Record]) -> list[Curve]:
+    """Return a curve for each kernel of a database, those with the largest gain first.
+
+    Each has a share of 1: a database does not know how much of a network a kernel takes.
+
+    Args:
+        records: records in the order of measurement. Those of last contests are left out.
+    """
+    steps: dict[str, list[tuple[int, float]]] = {}
+    tried = [record for record in records if not record.kept]
+    for count, record in enumerate(tried, 1):
+        taken = steps.setdefault(record.key, [(0, 1.0)])
+        relative = record.relative
+        taken.append((count, min(taken[-1][1], 1.0 if relative is None else relative)))
+    found = [Curve(key, 1.0, (*taken, (len(tried), taken[-1][1]))) for key, taken in steps.items()]
+    return sorted(found, key=lambda curve: -curve.saved)

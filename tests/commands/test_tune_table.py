@@ -22,8 +22,8 @@ def _batch(task: str, cost: float, best: float, **changes: object) -> dict[str, 
     return {**given, **rest, **changes}
 
 
-def _drawn(board: LiveTable, height: int = 30) -> list[str]:
-    console = Console(file=io.StringIO(), width=100, height=height)
+def _drawn(board: LiveTable, height: int = 30, width: int = 100) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=height)
     with console.capture() as captured:
         console.print(board.draw(height))
     return [line.rstrip() for line in captured.get().splitlines()]
@@ -34,12 +34,25 @@ def test_costly_kernels_come_first_with_their_gain_and_share() -> None:
     board.learn(_start())
     board.learn(_batch("k0", 300.0, 1.0))
     board.learn(_batch("k2", 200.0, 0.5))
-    _, first, second, third, foot, *_ = _drawn(board)
+    _, _, first, second, third, foot, *_ = _drawn(board)
     assert first.split() == ["k0", "1", "13/50", "300", "1.000", "50.0%"]
     assert second.split() == ["k2", "3", "13/50", "200", "0.500", "50.0%", "50.0%"]
     assert third.split() == ["k1", "2", "1/50"]
     assert "25 of 100 candidates; failed: 2 wrong" in foot
     assert "whole network estimated 0.900 of the default" in foot
+
+
+def test_on_a_narrow_terminal_only_names_are_cut() -> None:
+    board = LiveTable(now=lambda: 0.0)
+    name = "features.12.depthwise.conv and 11 more kernels of the network"
+    task = {"task": name, "calls": 12, "measured": 1, "legal": 1500, "cost": None, "best": 1.0}
+    board.learn(_start(unit="estimated cycles", tasks=[task]))
+    board.learn(_batch(name, 12_345_678.0, 0.8714, measured=123))
+    lines = _drawn(board, width=80)
+    assert max(map(len, lines[:3])) <= 80
+    cut, *figures = lines[2].rsplit(maxsplit=6)
+    assert figures == ["12", "123/1500", "12,345,678", "0.871", "12.9%", "100.0%"]
+    assert cut.strip().endswith("…") and cut.startswith("features.12")
 
 
 def test_what_does_not_fit_the_terminal_is_counted() -> None:

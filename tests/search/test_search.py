@@ -242,7 +242,7 @@ def test_json_and_picture(tmp_path: Path) -> None:
     page = search_page(result, "a <target>")
     assert "<h1>a &lt;target&gt;</h1>" in page
     assert page.count("<svg") == page.count("</svg>") == 1
-    assert '<p class="bad">The search did NOT beat' in page
+    assert '<p class="verdict bad">✗ The search did NOT beat' in page
 
 
 def test_a_budget_that_nothing_meets_is_told() -> None:

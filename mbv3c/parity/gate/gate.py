@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 from mbv3c.atomic import new_file
 from mbv3c.bundle import Bundle
 from mbv3c.errors import EXIT_PARITY, Mbv3cError, UsageError
+from mbv3c.manifest import manifest_digest
 from mbv3c.parity.compare import Parity, compare
 from mbv3c.parity.gate.baseline import (
     TIME,
@@ -195,7 +196,12 @@ def verify_and_judge(
             blocks = subject.blocks()
             write_pictures(request, saved_of(bundle, verdict, own), checks, rows, blocks)
             shown = None if isinstance(blocks, str) else blocks.to_json()
-    document = {**verdict.to_json(), "own_inputs": own and own.to_json()}
+    document = {
+        "bundle": name,
+        "bundle_sha256": manifest_digest(bundle.path),
+        **verdict.to_json(),
+        "own_inputs": own and own.to_json(),
+    }
     lines = [*verdict.lines(), *([f"inputs: {own.source}"] if own else [])]
     return GateResult(document, lines, rows, checks, shown)
 
@@ -272,11 +278,19 @@ class Junit:
 
 
 def _standing(path: Path, saved: Saved) -> Parity:
-    if saved.standing is None:
+    again = judged_again(saved)
+    if again is None:
         raise UsageError(
             f"{path} is of an NPU bundle, which `verify` judges by more than its outputs; give "
             "limits to judge these by, such as --min-cosine 0.99"
         )
+    return again
+
+
+def judged_again(saved: Saved) -> Parity | None:
+    """Judge saved outputs by the standing rules; None where these judge something else."""
+    if saved.standing is None:
+        return None
     return compare(
         [[pair.ours for pair in outputs] for outputs in saved.pairs],
         [[pair.reference for pair in outputs] for outputs in saved.pairs],

@@ -1,6 +1,6 @@
-"""A verdict as one HTML page with pictures: no scripts, for light and dark screens."""
+"""A verdict as pictures, and as a page or a part of one."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,26 +9,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv3c.atomic import new_file
-from mbv3c.figures import inline_panels, write_panels
+from mbv3c import page as pages
+from mbv3c.figures import inline_panels, label_text, write_panels
+from mbv3c.page import Html, Table, element, picture, table, verdict
 from mbv3c.parity.gate.baseline import GateRequest
 from mbv3c.parity.gate.blocks import BlockErrors
 from mbv3c.parity.gate.limits import MetricRow, tables
 from mbv3c.parity.gate.saved_outputs import Saved
 from mbv3c.parity.metrics import errors
 from mbv3c.parity.verdict import Check, Pairs, exit_code
-from mbv3c.quoting import for_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BINS = 48
-_LONGEST = 44
 _HISTOGRAM_INCHES = 3.2
 _ROW_INCHES, _AROUND_INCHES = 0.26, 1.1
-_DARK = 0.6  # of the scale of colours: from here on white is easier to read
-# What the font of the pictures has for sure.
-_LAST_LETTER, _ELLIPSIS, _UNKNOWN = 0x24F, "…", "\ufffd"
+# The scale of colours, in multiples of what is allowed; white is easier to read from _WHITE on.
+_LEAST, _MOST, _WHITE = 1e-3, 10.0, 4.0
+_COLOURS = ((0.0, "#f2f7fc"), (0.75, "#9ec5e8"), (0.751, "#fdae61"), (1.0, "#a01a12"))
 
 
 def write_picture(path: Path, pairs: Pairs, blocks: BlockErrors | None) -> None:
@@ -41,9 +40,15 @@ def write_picture(path: Path, pairs: Pairs, blocks: BlockErrors | None) -> None:
     write_panels(path, _heights(blocks), partial(_draw, pairs, blocks), force=True)
 
 
-def inline_picture(pairs: Pairs, blocks: BlockErrors | None) -> str:
-    """Return the pictures as an SVG element for an HTML page."""
-    return inline_panels(_heights(blocks), partial(_draw, pairs, blocks))
+def inline_picture(pairs: Pairs, blocks: BlockErrors | None, alt: str) -> str:
+    """Return the pictures as an SVG element for an HTML page; `alt` says what they show."""
+    return inline_panels(_heights(blocks), partial(_draw, pairs, blocks), alt)
+
+
+def inline_blocks(blocks: BlockErrors, allowed: float | None, alt: str) -> str:
+    """Return the errors of blocks as an SVG element, coloured by what is allowed of outputs."""
+    heights = [_AROUND_INCHES + _ROW_INCHES * len(blocks.blocks)]
+    return inline_panels(heights, lambda panels: _heat_map(panels[0], blocks, allowed), alt)
 
 
 def _heights(blocks: BlockErrors | None) -> list[float]:
@@ -54,7 +59,28 @@ def _heights(blocks: BlockErrors | None) -> list[float]:
 def _draw(pairs: Pairs, blocks: BlockErrors | None, panels: "Sequence[Axes]") -> None:
     _histogram(panels[0], pairs)
     if blocks is not None:
-        _heat_map(panels[1], blocks)
+        _heat_map(panels[1], blocks, _allowed(pairs))
+
+
+def _allowed(pairs: Pairs) -> float | None:
+    """Return the least error that is allowed of an output, of range; None where nothing says."""
+    allowed = [pair.judged.allowed for row in pairs for pair in row if pair.judged is not None]
+    return min((limit for limit in allowed if 0 < limit < np.inf), default=None)
+
+
+def _limits(pairs: Pairs) -> dict[str, float]:
+    """Return the least absolute error that is allowed of each output that has one limit."""
+    found: dict[str, float] = {}
+    for row in pairs:
+        for pair in row:
+            reference, judged = pair.reference, pair.judged
+            one = reference.answers is None and (
+                reference.scale is None or reference.scale.size == 1
+            )
+            if judged is not None and one and 0 < judged.allowed < np.inf:
+                limit = judged.allowed * reference.span
+                found[reference.name] = min(limit, found.get(reference.name, limit))
+    return {name: limit for name, limit in found.items() if limit > 0}
 
 
 def _histogram(axes: "Axes", pairs: Pairs) -> None:
@@ -75,14 +101,16 @@ def _histogram(axes: "Axes", pairs: Pairs) -> None:
         axes.set_axis_off()
         axes.text(0, 0.8, "No value that can be compared differs.", transform=axes.transAxes)
         return
-    low, high = float(positive.min()), float(positive.max())
+    low, high, limits = float(positive.min()), float(positive.max()), _limits(pairs)
     edges = np.geomspace(low / 1.01, high * 1.01, _BINS + 1)
-    for name, error in errors_of.items():
+    for at, (name, error) in enumerate(errors_of.items()):
         counts, _ = np.histogram(error, edges)
         equal = int((error == 0).sum())
-        axes.stairs(
-            counts, edges, fill=True, alpha=0.6, label=f"{_shown(name)} ({equal:,} more equal)"
-        )
+        label = f"{label_text(name)} ({equal:,} more equal)"
+        axes.stairs(counts, edges, fill=True, alpha=0.6, color=f"C{at}", label=label)
+        if name in limits:
+            label = f"limit of {label_text(name)}: {limits[name]:.1e}"
+            axes.axvline(limits[name], color=f"C{at}", linestyle="--", label=label)
     axes.set_xscale("log")
     axes.set_xlabel("absolute error")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -90,29 +118,36 @@ def _histogram(axes: "Axes", pairs: Pairs) -> None:
     axes.legend(frameon=False)
 
 
-def _heat_map(axes: "Axes", blocks: BlockErrors) -> None:
-    """Draw the error of every block by itself: a line per block, a column per input."""
-    from matplotlib.colors import LogNorm
+def _heat_map(axes: "Axes", blocks: BlockErrors, allowed: float | None) -> None:
+    """Draw the error of every block by itself: a line per block, a column per input.
+
+    Colours go by what is allowed of the network's outputs: below it they are pale.
+    """
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     values: NDArray[np.float64] = np.array(blocks.errors, np.float64)  # None becomes NaN
     drawn = np.where(np.isfinite(values) & (values > 0), values, np.nan)
     seen = drawn[np.isfinite(drawn)]
-    low, high = (float(seen.min()), float(seen.max())) if seen.size else (1e-8, 1e-7)
-    scale = LogNorm(low, high if high > low else low * 10)
-    image = axes.imshow(drawn, cmap="YlOrRd", norm=scale, aspect="auto")
+    limit = allowed or (float(seen.max()) if seen.size else 1.0)
+    scale = LogNorm(limit * _LEAST, limit * _MOST, clip=True)
+    colours = LinearSegmentedColormap.from_list("allowed", _COLOURS)
+    image = axes.imshow(drawn, cmap=colours, norm=scale, aspect="auto")
     for row, column in np.ndindex(values.shape):
         error = float(values[row, column])
         colour: dict[str, Any] = {}
         if np.isfinite(drawn[row, column]):
-            colour["color"] = "white" if scale(error) > _DARK else "black"
+            colour["color"] = "white" if error > limit * _WHITE else "black"
         axes.text(column, row, _cell(error), ha="center", va="center", fontsize=8, **colour)
-    where = _shown(blocks.ran_on)
+    where = label_text(blocks.ran_on)
     axes.set_title(f"Error of what each block by itself hands on, of range\n({where})", loc="left")
     axes.set_xticks(range(values.shape[1]), [f"input {i}" for i in range(values.shape[1])])
-    axes.set_yticks(range(len(values)), [_shown(block.name) for block in blocks.blocks])
+    axes.set_yticks(range(len(values)), [label_text(block.name) for block in blocks.blocks])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.figure.colorbar(image, ax=axes, label="error of range", pad=0.02)
+    bar = axes.figure.colorbar(image, ax=axes, label="error of range", pad=0.02)
+    if allowed is not None:
+        bar.ax.axhline(allowed, color="black", linestyle="--")
+        bar.ax.text(0.5, allowed, "limit", ha="center", va="bottom", fontsize=7, color="black")
 
 
 def _cell(error: float) -> str:
@@ -121,37 +156,6 @@ def _cell(error: float) -> str:
     if np.isinf(error):
         return "not finite"
     return "0" if error == 0 else f"{error:.1e}"
-
-
-def _shown(name: str) -> str:
-    """Return a name that came with a model as a picture can show it: literally, not too long."""
-    if len(name) > _LONGEST:
-        half = _LONGEST // 2
-        name = f"{name[:half]}{_ELLIPSIS}{name[1 - half :]}"
-    known = (
-        ch if ch.isprintable() and (ord(ch) <= _LAST_LETTER or ch == _ELLIPSIS) else _UNKNOWN
-        for ch in name
-    )
-    return "".join(known).replace("$", r"\$")
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --page: #fff; --line: #d5d8dc; --soft: #f3f4f6;
-  --good: #126b3a; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e6eb; --page: #16181c; --line: #3a3f47;
-  --soft: #22262c; --good: #6fd39a; --bad: #ff8a80; } }
-body { color: var(--ink); background: var(--page); font: 15px/1.45 system-ui, sans-serif;
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.good { color: var(--good); } .bad { color: var(--bad); } .verdict { font-weight: 600; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: left;
-  vertical-align: top; }
-thead th { background: var(--soft); } td.number { text-align: right; white-space: nowrap; }
-tbody th { font-weight: normal; white-space: pre; }
-svg { max-width: 100%; height: auto; }
-""".strip()
 
 
 @dataclass(frozen=True)
@@ -182,83 +186,60 @@ def write_page(path: Path, page: Page) -> None:
         UsageError: its folder is not there.
         BundleError: the place cannot be written.
     """
-    with new_file(path, force=True) as temporary:
-        # What cannot be encoded, half a surrogate in a name, is shown as a question mark.
-        temporary.write_text("\n".join(_lines(page)) + "\n", "utf-8", errors="replace")
+    pages.write_page(path, pages.page(page.title, "verify", sections(page)))
 
 
-def _lines(page: Page) -> Iterator[str]:
-    title = for_page(page.title)
-    yield "<!DOCTYPE html>"
-    yield '<html lang="en">'
-    yield "<head>"
-    yield '<meta charset="utf-8">'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>{title}: verify</title>"
-    yield f"<style>\n{_STYLE}\n</style>"
-    yield "</head>"
-    yield "<body>"
-    yield f"<h1>{title}</h1>"
+def sections(page: Page, heading: str = "h2") -> Iterator[Html]:
+    """Yield what a page says below its title, each part below such a heading."""
     yield _verdict(page.checks)
-    yield from _table(("", ""), [(name, [value]) for name, value in page.facts.items()])
-    yield from _checks(page.checks)
-    yield "<h2>Metrics</h2>"
-    for table in tables(page.rows):
-        head = (table.output, *(f"input {index}" for index in table.inputs))
-        yield from _table(head, table.lines, numbers=True)
-    yield "<h2>Errors</h2>"
+    if page.facts:
+        yield table(Table("What was verified", ("", ""), list(page.facts.items())))
+    yield element(heading, "Checks")
+    yield check_table(page.checks)
+    if page.rows:
+        yield element(heading, "Metrics")
+        yield from metric_tables(page.rows)
+    yield element(heading, "Errors")
     blocks = None if isinstance(page.blocks, str) else page.blocks
-    yield f'<div class="wide">{inline_picture(page.pairs, blocks)}</div>'
-    yield f"<p>{for_page(_BLOCKS if blocks else str(page.blocks))}</p>"
-    yield "</body>"
-    yield "</html>"
+    yield picture(inline_picture(page.pairs, blocks, f"Errors, {page.title}"), ERRORS)
+    yield element("p", BLOCKS if blocks else str(page.blocks))
 
 
-_BLOCKS = (
+def metric_tables(rows: Sequence[MetricRow]) -> Iterator[Html]:
+    """Yield the metrics of each output as a table, a column for each input."""
+    for each in tables(rows):
+        head = (each.output, *(f"input {index}" for index in each.inputs))
+        lines = [(name, *cells) for name, cells in each.lines]
+        caption = f"Errors of {each.output} against onnxruntime, input by input"
+        yield table(Table(caption, head, lines, numbers=True))
+
+
+ERRORS = "How many values of each output err by how much; a broken line is the limit of an output"
+BLOCKS = (
     "Every block of the library got the tensors that onnxruntime computes for its inputs, within "
     "an inference, and what its kernels made of them is compared with what onnxruntime has there, "
     "over that tensor's range. An error shows in the block that makes it, and not in those behind."
 )
 
 
-def _verdict(checks: Sequence[Check]) -> str:
+def _verdict(checks: Sequence[Check]) -> Html:
     missed = sum(not check.passed for check in checks)
     if not missed:
-        return f'<p class="verdict good">✓ passed: all of {len(checks)} checks</p>'
+        return verdict(f"passed: all of {len(checks)} checks", passed=True)
     code = exit_code(checks)
-    return (
-        f'<p class="verdict bad">✗ MISSED: {missed} of {len(checks)} checks (exit code {code})</p>'
-    )
+    return verdict(f"MISSED: {missed} of {len(checks)} checks (exit code {code})", passed=False)
 
 
-def _checks(checks: Sequence[Check]) -> Iterator[str]:
-    yield "<h2>Checks</h2>"
-    yield '<div class="wide"><table>'
-    yield "<thead><tr><th></th><th>of</th><th>check</th><th>seen</th></tr></thead><tbody>"
-    for row in sorted(checks, key=lambda check: check.passed):  # what is missed comes first
+def check_table(checks: Sequence[Check]) -> Html:
+    """Return everything that was checked as a table; what is missed comes first."""
+    rows = []
+    for row in sorted(checks, key=lambda check: check.passed):
         kind, mark = ("good", "passed") if row.passed else ("bad", "MISSED")
         if row.skipped:
             mark = "not checked"
-        cells = "".join(
-            f"<td>{for_page(cell)}</td>" for cell in (row.suite, row.name, row.finding)
-        )
-        yield f'<tr><td class="{kind}">{mark}</td>{cells}</tr>'
-    yield "</tbody></table></div>"
-
-
-def _table(
-    head: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]], *, numbers: bool = False
-) -> Iterator[str]:
-    yield '<div class="wide"><table>'
-    if any(head):
-        cells = "".join(f"<th>{for_page(title)}</th>" for title in head)
-        yield f"<thead><tr>{cells}</tr></thead>"
-    yield "<tbody>"
-    kind = ' class="number"' if numbers else ""
-    for name, values in lines:
-        cells = "".join(f"<td{kind}>{for_page(value)}</td>" for value in values)
-        yield f"<tr><th>{for_page(name)}</th>{cells}</tr>"
-    yield "</tbody></table></div>"
+        rows.append((element("span", mark, class_=kind), row.suite, row.name, row.finding))
+    caption = "Everything that was checked; what is missed comes first"
+    return table(Table(caption, ("verdict", "of", "check", "seen"), rows, named=False))
 
 
 SAVED = "Saved outputs say nothing about the blocks of a network."

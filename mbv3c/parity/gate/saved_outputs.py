@@ -4,7 +4,6 @@ An uncompressed .npz: `header` is a JSON document in UTF-8, `reference.I.O` and 
 output O for input I, counted from 0 in the header's order.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from mbv3c.door.arrays import open_arrays
 from mbv3c.door.documents import parse_json
 from mbv3c.errors import SavedFileError, UsageError
 from mbv3c.graphs.weights.files import write_npz
-from mbv3c.manifest import MANIFEST
+from mbv3c.manifest import manifest_digest
 from mbv3c.parity.conditioning import KnownDoubt
 from mbv3c.parity.labels import KnownAnswers
 from mbv3c.parity.metrics import finite
@@ -59,7 +58,7 @@ def saved_of(bundle: Bundle, verdict: Verdict, own: OwnInputs | None = None) -> 
     manifest = bundle.manifest
     origin = {
         "bundle": bundle.path.resolve().name,
-        "bundle_sha256": hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest(),
+        "bundle_sha256": manifest_digest(bundle.path),
         "target": manifest.target.name,
         "precision": manifest.precision,
         "ran_on": verdict.ran_on,

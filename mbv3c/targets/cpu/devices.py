@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from mbv3c.precision import FP16, FP32, INT8
+from mbv3c.target import Limits
+from mbv3c.targets.cpu import peaks
 from mbv3c.targets.library.target import NATIVE, LibraryTarget, library_table
 from mbv3c.targets.wing import PREFIX, Option, Wing
 
@@ -26,6 +28,9 @@ class CpuTarget(LibraryTarget):
 
     def on_cores(self, cores: int) -> Self:
         return self if cores >= self.cores else replace(self, cores=cores)
+
+    def limits(self, precision: str) -> Limits | None:
+        return peaks.limits(self.cpu, self.example, precision)
 
 
 _LINUX = "aarch64-linux-gnu"

@@ -37,6 +37,8 @@ from mbv3c.targets.ethos_u.manifest import NpuManifest, manifest_of, options_of
 from mbv3c.targets.ethos_u.memories import VELA_INI, read_vela_config, with_config
 from mbv3c.targets.ethos_u.tuning.choose import VelaChoices
 from mbv3c.targets.ethos_u.tuning.estimates import context_of, estimates_for, status_lines
+from mbv3c.targets.ethos_u.verdict import sentences
+from mbv3c.targets.evidence import Evidence, LayerEstimate
 from mbv3c.tuning.choices import looked_in
 from mbv3c.tuning.request import TuneRequest, Tuning, TuningDatabase
 
@@ -175,6 +177,14 @@ class EthosUBackend(Backend):
         from mbv3c.targets.ethos_u.ladder import NpuStages
 
         return NpuStages(bundle, self.device_of(bundle), ladder, progress)
+
+    def evidence(self, bundle: Bundle) -> Evidence:
+        cost = manifest_of(bundle).npu.cost
+        layers = [
+            LayerEstimate(layer.name, layer.operation, layer.cycles, layer.macs)
+            for layer in cost.layers
+        ]
+        return Evidence(layers=layers, cycles=cost.cycles, estimator="vela", sentences=sentences)
 
     def known_speed(self, bundle: Bundle) -> dict[str, Any] | None:
         return {"kind": CYCLES, "value": manifest_of(bundle).npu.cost.cycles}

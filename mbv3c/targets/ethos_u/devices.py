@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from mbv3c.c_library.names import check_prefix
 from mbv3c.errors import UsageError
 from mbv3c.precision import INT8
-from mbv3c.target import Target
+from mbv3c.target import Limits, Target
 from mbv3c.targets.wing import PREFIX, SRAM, Option, TargetTable, Wing
 
 FAMILY = "npu"
@@ -48,6 +48,10 @@ class NpuTarget(Target):
     interpolates: bool
     vela_config: str | None = None
     computes_fp32: ClassVar[bool] = False
+
+    def limits(self, precision: str) -> Limits | None:
+        source = f"{self.macs} MACs by its name, {self.clock_mhz} MHz by {self.system_config}"
+        return Limits(self.macs, clock_mhz=self.clock_mhz, source=f"{source} of vela.ini")
 
 
 _SHARED = ("Shared_Sram", "Sram_Only")

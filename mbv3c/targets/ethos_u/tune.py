@@ -38,6 +38,7 @@ from mbv3c.targets.ethos_u.tuning.estimates import (
     Explored,
     Lowered,
     describe,
+    describe_in_memories,
     estimates_for,
     explore,
     front,
@@ -166,6 +167,9 @@ class NpuTuning:
                 axes.plot(*_places(every), "o", color=color, alpha=0.35, markersize=5)
                 steps: dict[str, Any] = {"drawstyle": "steps-post", "marker": "o", "markersize": 5}
                 axes.plot(*_places(ones), color=color, label=f"front of {name}", **steps)
+                for one, x, y in zip(ones, *_places(ones), strict=True):
+                    text = describe_in_memories(one.chosen)
+                    axes.annotate(text, (x, y), (4, 4), textcoords="offset points", fontsize=6)
             for estimate, label, marker in (
                 (self.default, "compile's default", "D"),
                 (self.best, "best that fits", "*"),

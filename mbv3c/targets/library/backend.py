@@ -25,6 +25,7 @@ from mbv3c.prepare import Prepared, rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.target import Target
 from mbv3c.targets.backend import Backend, Built, Call
+from mbv3c.targets.evidence import Evidence
 from mbv3c.targets.library import building, report, verifying
 from mbv3c.targets.library.building import (
     CostModel,
@@ -274,6 +275,10 @@ class LibraryBackend(Backend):
         self, bundle: Bundle, ladder: Ladder, progress: Progress, place: Place | None = None
     ) -> LibraryStages:
         return LibraryStages(self, bundle, ladder, progress, place)
+
+    def evidence(self, bundle: Bundle) -> Evidence:
+        manifest = manifest_of(bundle)
+        return Evidence(manifest.kernels, manifest.memory)
 
     def rebuild(self, bundle: Bundle, folder: Path) -> tuple[Call, ...]:
         job = self.job_of(bundle)

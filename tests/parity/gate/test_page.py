@@ -15,18 +15,18 @@ from mbv3c.parity.gate.blocks import Block, BlockErrors
 from mbv3c.parity.gate.limits import measure_all
 from mbv3c.parity.gate.page import Page, write_page, write_picture
 from mbv3c.parity.reference import ReferenceOutput
-from mbv3c.parity.verdict import Check, Pair, Pairs
+from mbv3c.parity.verdict import Check, InputParity, Pair, Pairs
 
 # Markup, TeX of the pictures, a name that legends leave out, letters that the font lacks.
 HOSTILE = '_<script>alert("1")</script> $\\frac{x$ &amp; 層\x00\ud800'
 VOID = {"meta", "link", "br", "img"}
 
 
-def pairs(error: float = 1e-3, name: str = "logits") -> Pairs:
+def pairs(error: float = 1e-3, name: str = "logits", judged: InputParity | None = None) -> Pairs:
     wanted = np.linspace(-1, 1, 200, dtype=np.float32).reshape(1, 200)
     rng = np.random.default_rng(0)
     ours = wanted + np.float32(error) * rng.standard_normal(wanted.shape).astype(np.float32)
-    pair = Pair(ours, ReferenceOutput(name, wanted, 0.0, 1))
+    pair = Pair(ours, ReferenceOutput(name, wanted, 0.0, 1), judged)
     boxes = Pair(wanted, ReferenceOutput("boxes", wanted, 0.0, None))
     return ((pair, boxes), (pair, boxes))
 
@@ -139,11 +139,28 @@ def test_a_png(tmp_path: Path, shown: BlockErrors | None) -> None:
     write_picture(tmp_path / "p.png", pairs(name=HOSTILE), shown)
     with Image.open(tmp_path / "p.png") as image:
         assert image.width == 1080
-        # The heat map comes below, and has colours.
-        colours = image.convert("RGB").getcolors(maxcolors=1 << 24)
-        assert colours is not None
-        dark_red = any(r > 100 and g < 30 and b < 60 for _, (r, g, b) in colours)
-        assert dark_red is (shown is not None)
+        # The heat map comes below.
+        assert (image.height > 600) is (shown is not None)
+
+
+JUDGED = InputParity("logits", 1e-6, 1e-5, 0.0, 1.0, None, None)
+
+
+@pytest.mark.parametrize(("error", "red"), [(2e-3, True), (9e-6, False)])
+def test_colours_go_by_what_is_allowed(error: float, red: bool, tmp_path: Path) -> None:
+    one = BlockErrors("this machine", (Block("a", 0, 1),), ((1e-8, error),))
+    # The scale of colours shows red in any case: less of it than of a cell.
+    write_picture(tmp_path / "p.png", pairs(judged=JUDGED), one)
+    with Image.open(tmp_path / "p.png") as image:
+        colours = image.convert("RGB").getcolors(maxcolors=1 << 24) or ()
+    count = sum(n for n, (r, g, b) in colours if r > 150 and g < 60 and b < 60)
+    assert (count > 5000) is red
+
+
+def test_limits_are_drawn(tmp_path: Path) -> None:
+    write_picture(tmp_path / "p.svg", pairs(judged=JUDGED), None)
+    # The range of the reference is 2.
+    assert "<!-- limit of logits: 2.0e-05 -->" in (tmp_path / "p.svg").read_text()
 
 
 def test_an_svg_is_the_same_each_time(tmp_path: Path) -> None:

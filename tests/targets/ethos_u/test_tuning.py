@@ -296,6 +296,7 @@ def test_a_budget_is_drawn_and_said(logs: Path, blocks_file: Path, tmp_path: Pat
     assert "best, which compile takes now" in done.stdout
     drawn = picture.read_text()
     marks = ("front of Shared_Sram", "compile's default", "budget, 4096 KiB", "estimated by vela")
+    marks += ("performance, depthwise",)
     for text in marks:
         assert f"{text} -->" in drawn
 

@@ -158,10 +158,15 @@ def status_lines(database: Estimates) -> list[str]:
 
 def describe(knobs: Knobs) -> str:
     """Say a choice in few words."""
+    memories = filter(None, (knobs.memory_mode, knobs.system_config))
+    return ", ".join([describe_in_memories(knobs), *memories])
+
+
+def describe_in_memories(knobs: Knobs) -> str:
+    """Say a choice in few words, where its memories are known."""
+    arena = knobs.arena_cache_size
     parts = [knobs.optimise.lower(), knobs.mean]
-    if knobs.arena_cache_size is not None:
-        parts.append(f"arena {kib(knobs.arena_cache_size)}")
-    return ", ".join([*parts, *filter(None, (knobs.memory_mode, knobs.system_config))])
+    return ", ".join([*parts, *([f"arena {kib(arena)}"] if arena is not None else [])])
 
 
 def outcome_of(estimate: Estimate) -> str:

@@ -1,0 +1,66 @@
+"""The command `mbv3c report`."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mbv3c.commands.options import (
+    PATH,
+    Decorator,
+    echo,
+    force_option,
+    json_option,
+    print_json,
+    taken,
+)
+from mbv3c.commands.places import BUNDLE, FILE, FOLDER, IMAGES
+
+_FILES = ("verify", "outputs", "bench", "accuracy", "quantize", "tune")
+
+
+def _file(name: str, text: str) -> Decorator:
+    return click.option(f"--{name}", multiple=True, metavar="[BUNDLE=]FILE", help=text)
+
+
+@click.command()
+@click.argument("bundles", metavar="[BUNDLE]...", type=BUNDLE, nargs=-1)
+@click.option(
+    "-o", "--output", type=PATH, default=Path("report.html"), show_default=True, help="The page."
+)
+@click.option("--title", default="", help="Its title.  [default: the names of the bundles]")
+@_file("bench", "What `bench --json` printed; with --profile the kernels, too.")
+@_file("verify", "What `verify --json` printed.  [default: the verdict of compile]")
+@_file("outputs", "What `verify --save-outputs` wrote.")
+@_file("accuracy", "What `verify --images --json` printed.")
+@_file("quantize", "What `quantize --json` printed.")
+@_file("tune", "What `tune --json` printed.")
+@click.option("--database", type=FOLDER, help="Folder of tuning databases, to draw their history.")
+@click.option(
+    "--search", "searches", type=IMAGES, multiple=True, help="Folder of `search`; repeatable."
+)
+@click.option(
+    "--sweep", "sweeps", type=FILE, multiple=True, help="What `sweep --json` printed; repeatable."
+)
+@force_option
+@json_option
+def report(bundles: tuple[Path, ...], as_json: bool, **given: Any) -> None:
+    """Write one page about bundles side by side: exactness, speed, memory, losses, accuracy.
+
+    It shows what is in the bundles and in the files that are named, runs nothing, and says which
+    command gives what is missing.
+    """
+    from mbv3c.report.report import LARGE, ReportRequest, write_report
+    from mbv3c.report.subject import Files
+
+    files = Files(**taken(given, *_FILES))
+    written = write_report(ReportRequest(bundles, files=files, **given))
+    if as_json:
+        print_json(written.to_json())
+        return
+    echo(f"{written.path}: {written.bytes:,} bytes")
+    for bundle, part, command in written.missing:
+        echo(f"  {bundle} has no {part}: {shlex.join(['mbv3c', *command])}")
+    if written.bytes > LARGE:
+        echo(f"the page has more than {LARGE:,} bytes: name fewer bundles to hand it on")

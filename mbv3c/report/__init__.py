@@ -1,0 +1,1 @@
+"""One page about bundles: what they are, how exact, how fast, how large, and how to repeat it."""
