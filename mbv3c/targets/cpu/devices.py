@@ -27,7 +27,7 @@ class CpuTarget(LibraryTarget):
     isa: str = ""
 
     def on_cores(self, cores: int) -> Self:
-        return self if cores >= self.cores else replace(self, cores=cores)
+        return replace(self, cores=min(cores, FEW_CORES))
 
     def limits(self, precision: str) -> Limits | None:
         return peaks.limits(self.cpu, self.example, precision)
@@ -98,6 +98,7 @@ CPUS: tuple[CpuTarget, ...] = (
 # fmt: on
 
 MOST_CORES = 64
+FEW_CORES = 4  # of a board with more, that an inference takes unless it is told
 
 
 def _verified_on(target: CpuTarget) -> str:
