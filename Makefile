@@ -17,7 +17,7 @@ INSTALL := -m pip install --quiet --no-compile
 # numpy's threads wait for each other at full speed, which other processes that test would need.
 test test-most test-npu test-long: export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: compile test test-most test-npu test-long fuzz tools lint format bench clean
+.PHONY: compile test test-most test-npu test-long fuzz tools lint format docs dist bench clean
 
 compile: $(VENV)/installed
 	$(BIN)/mbv3c doctor --fetch=emulator
@@ -64,13 +64,24 @@ format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site. What Sphinx warns of is an error, and so is what a browser would fetch from elsewhere.
+docs: $(VENV)/installed-docs
+	rm -rf build/site build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/docs . build/site
+	$(BIN)/python scripts/check_site.py build/site
+
+# What is installed elsewhere: an sdist, and the wheel that is built from it.
+dist: $(VENV)/installed-test
+	$(BIN)/python scripts/build_dist.py dist
+
 # Results go to benchmarks/RESULTS.md; QUICK=1 measures one network and writes nothing.
 bench: $(VENV)/installed-bench
 	$(BIN)/mbv3c doctor --fetch
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.picture
 
 clean:
-	rm -rf $(VENV) $(NPU) bundles build *.egg-info
+	rm -rf $(VENV) $(NPU) bundles build dist *.egg-info
 
 $(VENV)/made $(NPU)/made: scripts/make_venv.sh
 	sh scripts/make_venv.sh $(PYTHON) $(@D)
@@ -82,6 +93,12 @@ $(VENV)/installed: $(VENV)/made pyproject.toml
 
 $(VENV)/installed-%: $(VENV)/made pyproject.toml
 	$(BIN)/python $(INSTALL) --editable '.[$*]'
+	touch $@
+
+# The site is built of text: it needs no mbv3c.
+$(VENV)/installed-docs: $(VENV)/made pyproject.toml scripts/requirements.py
+	$(BIN)/python scripts/requirements.py --only docs > $(VENV)/docs.txt
+	$(BIN)/python $(INSTALL) --requirement $(VENV)/docs.txt
 	touch $@
 
 # All but mbv3c, which two pips must not build at once.

@@ -57,10 +57,14 @@ training_options = all_of(
         type=click.IntRange(1),
         default=50,
         show_default=True,
-        help="Of each proposal's training.",
+        help="Train each proposal for so many steps.",
     ),
     click.option(
-        "--tune-rate", type=_RATE, default=0.05, show_default=True, help="Its highest rate."
+        "--tune-rate",
+        type=_RATE,
+        default=0.05,
+        show_default=True,
+        help="Highest learning rate of these trainings.",
     ),
     click.option(
         "--finish",
@@ -72,14 +76,16 @@ training_options = all_of(
     click.option(
         "--finish-steps",
         type=click.IntRange(1),
-        help="Steps of that.  [default: 10 times through the images]",
+        help="Steps of the final training.  [default: 10 times through the images]",
     ),
     click.option(
-        "--finish-rate", type=_RATE, help="Its highest rate.  [default: 0.2; finetune 0.05]"
+        "--finish-rate",
+        type=_RATE,
+        help="Highest rate of the final training.  [default: 0.2; finetune 0.05]",
     ),
     batch_option,
     augment_option,
-    click.option("--seed", type=int, default=0, show_default=True, help="Of all trainings."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of all trainings."),
 )
 
 
@@ -92,7 +98,7 @@ training_options = all_of(
     "budgets",
     multiple=True,
     required=True,
-    help="0.7x, 2.5ms, 1.2Mcycles, 300KiB, weights=0.5x, …; may be repeated.",
+    help="Cut to 0.7x, 2.5ms, 1.2Mcycles, 300KiB, weights=0.5x, …; may be repeated.",
 )
 @image_options(required=True)
 @click.option("-o", "--output", type=PATH, required=True, help="The .onnx file to write.")
@@ -101,20 +107,24 @@ training_options = all_of(
     type=float,
     default=0.05,
     show_default=True,
-    help="What each step saves at least, as a share of the first cost.",
+    help="Save at least this share of the first cost in each step.",
 )
 @click.option(
-    "--decay", type=float, default=0.98, show_default=True, help="Of the saving, by step."
+    "--decay",
+    type=float,
+    default=0.98,
+    show_default=True,
+    help="Multiply the saving by this after each step.",
 )
 @click.option(
-    "--grain", type=click.IntRange(1), help="Widths are multiples of it.  [default: the target's]"
+    "--grain",
+    type=click.IntRange(1),
+    help="Cut to multiples of so many channels.  [default: the target's]",
 )
-@click.option("--keep", "kept", multiple=True, help="A site, or a kind of them, that is not cut.")
+@click.option("--keep", "kept", multiple=True, help="Leave this site, or kind of site, alone.")
 @training_options
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
-@click.option(
-    "--database", type=PATH, help="Folder of what is known of costs.  [default: in the cache]"
-)
+@click.option("--database", type=PATH, help="Folder of known costs.  [default: in the cache]")
 @click.option(
     "--journal", type=PATH, help="Folder in which to keep what was found.  [default: OUTPUT.adapt]"
 )

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("bundle", type=BUNDLE)
 @click.option("--against", help="onnxruntime or openvino.  [default: onnxruntime]")
-@click.option("--threads", type=int, help="Of both sides.  [default: the bundle's cores]")
+@click.option("--threads", type=int, help="Threads of both sides.  [default: the bundle's cores]")
 @click.option("--runs", type=int, help="Timed inferences of each side.  [default: 200]")
-@click.option("--profile", is_flag=True, help="Go kernel by kernel, too.")
+@click.option("--profile", is_flag=True, help="List every kernel, too.")
 @click.option("--key", type=FILE, help="The public key (PEM) that must have signed the bundle.")
 @trust_option
 @json_option

@@ -59,7 +59,7 @@ mean_option = click.option(
     _MEAN,
     multiple=True,
     help="; ".join(
-        ["Of pixels of 0..1: a number, or three"]
+        ["Mean of pixels of 0..1: a number, or three"]
         + [option.help for option in _BACKEND_OPTIONS if option.name == _MEAN]
     ),
 )

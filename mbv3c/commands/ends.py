@@ -18,13 +18,14 @@ _FRAME = ("input_type", "input_layout", "channel_order")
 # `take_ends` reads them.
 ends_options = all_of(
     click.option("--input-type", help="uint8: take frames as a camera gives them."),
-    click.option("--input-layout", help="Of frames: nhwc or nchw.  [default: nhwc]"),
+    click.option("--input-layout", help="Layout of frames: nhwc or nchw.  [default: nhwc]"),
     click.option(
         "--channel-order",
-        help="Of frames: rgb or bgr; --bgr says that of the model.  [default: rgb]",
+        help="Colours of frames: rgb or bgr; --bgr is the model's.  [default: rgb]",
     ),
     click.option(
-        "--outputs", help="Of class scores: softmax, top5 (or another number), or softmax,top5."
+        "--outputs",
+        help="Give softmax, top5 (or another number) or softmax,top5 for class scores.",
     ),
     labels_option,
 )

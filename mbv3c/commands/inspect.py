@@ -28,8 +28,8 @@ from mbv3c.errors import UsageError
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @batch_option
 @opset_option
-@click.option("--cost", metavar="TARGET", help="What it costs there, by layer and block.")
-@click.option("--precision", help="With --cost.  [default: the target's first]")
+@click.option("--cost", metavar="TARGET", help="Say what it costs there, by layer and block.")
+@click.option("--precision", help="Precision for --cost.  [default: the target's first]")
 @click.option(
     "--costs", type=PATH, help="Folder that keeps costs.  [default: in the user's cache]"
 )
@@ -45,7 +45,7 @@ def inspect(
 ) -> None:
     """Say what a model is, what each layer costs, and what `optimize` would do to it.
 
-    Of a bundle: its kernels, its weights and where its activations lie.
+    For a bundle, list its kernels, its weights and where its activations lie.
     """
     place = place_of(given)
     options = {"--precision": precision, "--costs": costs, "--device or --tracker": place}

@@ -58,7 +58,7 @@ network_options = all_of(
     click.option(
         "--architecture", type=FILE, help="A .json file with the layers of a network of your own."
     ),
-    click.option("--variant", help="Of mobilenet_v3: large or small.  [default: large]"),
+    click.option("--variant", help="large or small, for mobilenet_v3.  [default: large]"),
     click.option(
         "--width", type=float, help="Width multiplier, 0.35 to 1.25 (others 1.4).  [default: 1]"
     ),
@@ -99,7 +99,9 @@ weights_option = click.option(
 # Which network to build.
 model_options = all_of(
     network_options,
-    click.option("--batch", type=int, help="Images per inference, of a MODEL, too.  [default: 1]"),
+    click.option(
+        "--batch", type=int, help="Images per inference, also for a MODEL.  [default: 1]"
+    ),
     click.option("--seed", type=int, help="Seed of the weights.  [default: 0]"),
     weights_option,
 )
@@ -267,7 +269,7 @@ sampling_options = all_of(
         help="Take a sample of so many files, evenly from the folders in the folder.  [default: "
         "all; 256 where there are such folders]",
     ),
-    click.option("--calibration-seed", type=int, help="Of that sample.  [default: 0]"),
+    click.option("--calibration-seed", type=int, help="Seed of that sample.  [default: 0]"),
 )
 
 

@@ -16,7 +16,7 @@ labels_option = click.option(
     "--labels", type=FILE, help="CSV with the columns file,label, for a folder of images."
 )
 limit_option = click.option("--limit", type=int, help="Take a sample of so many training images.")
-batch_option = click.option("--batch", type=int, help="Images of a step.  [default: 128]")
+batch_option = click.option("--batch", type=int, help="Images in a step.  [default: 128]")
 augment_option = click.option(
     "--augment",
     help="crop, flip (wrong for digits and text), colour; several with commas.  [default: none]",

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 _CHANNELS = 3
 
 mean_option = click.option(
-    "--mean", help="Of pixels of 0..1, such as 0.5, or of red, green, blue: 0.485,0.456,0.406."
+    "--mean",
+    help="Mean of pixels of 0..1, such as 0.5, or of red, green, blue: 0.485,0.456,0.406.",
 )
-std_option = click.option("--std", help="Of pixels of 0..1, one number or three.")
+std_option = click.option(
+    "--std", help="Standard deviation of pixels of 0..1, one number or three."
+)
 shown_options = all_of(
     click.option("--resize", help="Scale the shorter side to so many pixels, or: stretch."),
     click.option("--crop", type=int, help="Take so many of them, in the middle."),
@@ -33,7 +36,9 @@ other_preparing_options = all_of(
     ),
     click.option("--bgr", is_flag=True, default=None, help="Channels are blue, green, red."),
     shown_options,
-    click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Of the model's input."),
+    click.option(
+        "--layout", type=click.Choice(["NCHW", "NHWC"]), help="Layout of the model's input."
+    ),
 )
 # How images are prepared; `take_overrides` reads them.
 preparing_options = all_of(mean_option, other_preparing_options)

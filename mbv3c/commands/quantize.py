@@ -73,7 +73,7 @@ def quantize(
 ) -> None:
     """Write a model in int8 with QDQ pairs, and say what that costs and where.
 
-    Without MODEL, of a freshly built MobileNetV3.
+    Without MODEL, take a freshly built MobileNetV3.
     """
     from mbv3c.atomic import check_place, new_file
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     help=".npy or .npz to write; .png, .jpg or .webp to draw the answers on the image; for a "
     "folder one to draw into.",
 )
-@click.option("--raw", is_flag=True, help="Of a detector: its outputs as they are.")
+@click.option("--raw", is_flag=True, help="Write a detector's outputs as they are.")
 @click.option(
     "--score-threshold",
     type=float,
@@ -73,20 +73,20 @@ def run(
 ) -> None:
     """Run one inference on an array or an image, or one on every image of a folder.
 
-    Of an image the answers are printed: the best classes, the boxes of a detector, or what each
+    For an image the answers are printed: the best classes, the boxes of a detector, or what each
     class takes of a map. An output that ends in .png, .jpg or .webp is the image with them drawn.
 
-    One output becomes a .npy file, several a .npz file with each by its name. Of a
+    One output becomes a .npy file, several a .npz file with each by its name. For a
     bundle that `compile --outputs top5` or `--labels` made, the best classes are printed, too.
 
-    Without --output nothing is written: of an array the least, the largest and the mean number of
+    Without --output nothing is written: for an array the least, the largest and the mean number of
     every output are printed, and where the largest is.
 
     A device or a pipe as --output, such as /dev/null, takes several outputs as one .npz.
 
     An image is prepared as the model says, or the options: as `verify --images` does it.
 
-    Of a detector the .npz holds boxes (left, top, right, bottom in pixels of the input), scores,
+    For a detector the .npz holds boxes (left, top, right, bottom in pixels of the input), scores,
     labels and images (which image of the batch), after non-maximum suppression by class.
     """
     from mbv3c.quantization.own_inputs import is_picture

@@ -37,19 +37,54 @@ _ROUNDS = "200,600"
 
 _plan_options = all_of(
     click.option("--sampler", default="tpe", show_default=True, help="tpe, nsga2 or random."),
-    click.option("--batches", type=int, default=3, show_default=True, help="Times it is asked."),
-    click.option("--asked", type=int, default=48, show_default=True, help="Networks each time."),
-    click.option("--trained", type=int, default=12, show_default=True, help="Of these, at most."),
     click.option(
-        "--rounds", default=_ROUNDS, show_default=True, help="Steps of training; a third goes on."
+        "--batches", type=int, default=3, show_default=True, help="Ask the sampler so many times."
     ),
-    click.option("--bands", type=int, default=3, show_default=True, help="Of like cost."),
-    click.option("--repeats", type=int, default=3, show_default=True, help="Seeds for the noise."),
-    click.option("--finalists", type=int, default=3, show_default=True, help="Trained long."),
-    click.option("--final-steps", type=int, default=2000, show_default=True, help="How long."),
-    click.option("--final-seeds", type=int, default=3, show_default=True, help="How often."),
     click.option(
-        "--seed", type=int, default=0, show_default=True, help="Of sampler and training."
+        "--asked", type=int, default=48, show_default=True, help="Networks to draw each time."
+    ),
+    click.option(
+        "--trained",
+        type=int,
+        default=12,
+        show_default=True,
+        help="Train so many of these at most.",
+    ),
+    click.option(
+        "--rounds",
+        default=_ROUNDS,
+        show_default=True,
+        help="Steps of each round; the best third goes on.",
+    ),
+    click.option(
+        "--bands",
+        type=int,
+        default=3,
+        show_default=True,
+        help="Compare in so many bands of like cost.",
+    ),
+    click.option(
+        "--repeats",
+        type=int,
+        default=3,
+        show_default=True,
+        help="Seeds to measure the noise with.",
+    ),
+    click.option(
+        "--finalists", type=int, default=3, show_default=True, help="Networks to train long."
+    ),
+    click.option(
+        "--final-steps",
+        type=int,
+        default=2000,
+        show_default=True,
+        help="Steps of these trainings.",
+    ),
+    click.option(
+        "--final-seeds", type=int, default=3, show_default=True, help="Seeds of these trainings."
+    ),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="Seed of sampler and trainings."
     ),
 )
 _TRAINING = ("batch", "rate", "decay", "smoothing", "average", "augment")
@@ -58,7 +93,11 @@ _training_options = all_of(
     click.option("--rate", type=float, help="Highest learning rate.  [default: 0.2]"),
     click.option("--decay", type=float, help="Weight decay.  [default: 4e-5]"),
     click.option("--smoothing", type=float, help="Label smoothing.  [default: 0.1]"),
-    click.option("--average", type=float, help="Of the weights; 0: none.  [default: 0.999]"),
+    click.option(
+        "--average",
+        type=float,
+        help="Decay of the weights' moving average; 0: none.  [default: 0.999]",
+    ),
     augment_option,
     click.option("--train-on", help="cpu or cuda.  [default: cpu]"),
 )
@@ -73,25 +112,35 @@ _training_options = all_of(
     "budgets",
     multiple=True,
     required=True,
-    help="What it may take: 0.6x of MobileNetV3's, 2.5ms, 1.2Mcycles, 300KiB; several by commas.",
+    help="At most 0.6x of MobileNetV3's, 2.5ms, 1.2Mcycles, 300KiB; several by commas.",
 )
 @click.option(
     "--reward",
     type=float,
-    help="Make the budget a soft one: ACC (COST/BUDGET)^REWARD, such as -0.07 or -0.15.",
+    help="Make the budget soft: ACC (COST/BUDGET)^REWARD, such as -0.07 or -0.15.",
 )
 @click.option(
-    "--least", type=float, default=0.5, show_default=True, help="Least share of the budget."
+    "--least",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Leave out networks below this share of the budget.",
 )
 @click.option("--variant", default="small", show_default=True, help="small or large.")
 @click.option(
     "--resolution", type=int, multiple=True, help="Side of the input; may be repeated.  [224]"
 )
-@click.option("--grain", type=int, default=8, show_default=True, help="Channels come in these.")
+@click.option(
+    "--grain", type=int, default=8, show_default=True, help="Round channels to multiples of this."
+)
 @_plan_options
 @_training_options
 @click.option(
-    "--judged", type=int, default=1000, show_default=True, help="Images for each bundle."
+    "--judged",
+    type=int,
+    default=1000,
+    show_default=True,
+    help="Test images to run on each bundle.",
 )
 @click.option("--costs", type=PATH, help="Folder of known costs.  [default: in the cache]")
 @click.option("-o", "--output", type=PATH, help="Folder of the result.  [default: search-TARGET]")

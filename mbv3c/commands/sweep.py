@@ -20,7 +20,7 @@ from mbv3c.commands.options import (
 from mbv3c.commands.options_images import image_options
 from mbv3c.commands.places import FILE, MODEL, TARGET, check_different
 
-_LISTS = "several apart by commas"
+_LISTS = "separate several by commas"
 _NUMBERS: dict[str, Callable[[str], Any]] = {
     "width": float,
     "resolution": int,
@@ -30,11 +30,11 @@ _NUMBERS: dict[str, Callable[[str], Any]] = {
 _WORDS = ("network", "variant", "head", "precisions")
 
 grid_options = all_of(
-    click.option("--network", help=f"As of `build`; {_LISTS}."),
+    click.option("--network", help=f"Networks of `build`; {_LISTS}."),
     click.option("--variant", help=f"large, small; {_LISTS}."),
     click.option("--width", help=f"Width multipliers; {_LISTS}."),
     click.option("--resolution", help=f"Sides of the input; {_LISTS}."),
-    click.option("--head", help=f"As of `build`; {_LISTS}."),
+    click.option("--head", help=f"Heads of `build`; {_LISTS}."),
     click.option("--classes", help="Number of classes.  [default: those of --images, or 1000]"),
     click.option("--seed", help=f"Seeds of the weights; {_LISTS}."),
     click.option("--architecture", type=FILE, multiple=True, help="A file of layers of your own."),
@@ -44,7 +44,9 @@ grid_options = all_of(
     ),
     click.option("--precision", "precisions", help=f"fp32, fp16, int8; {_LISTS}."),
     image_options(required=False),
-    click.option("--train-steps", type=int, help="Train what has no trained weights so long."),
+    click.option(
+        "--train-steps", type=int, help="Train networks without trained weights so long."
+    ),
     click.option(
         "--compile", "compile", is_flag=True, default=None, help="Compile and verify each, too."
     ),
@@ -124,7 +126,7 @@ def _fields(said: dict[str, Any]) -> dict[str, Any]:
                 fields[name] = [_NUMBERS[name](part) for part in value.split(",")]
             except ValueError as error:
                 raise UsageError(
-                    f"--{name} {value!r} is not a number, nor several apart by commas"
+                    f"--{name} {value!r} is not a number, nor separate several by commas"
                 ) from error
         elif name in _WORDS:
             fields[name] = [part.strip() for part in value.split(",")]

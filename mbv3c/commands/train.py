@@ -58,7 +58,9 @@ _PLANNED = (
 @click.option("--steps", type=int, help="Steps instead of epochs.")
 @batch_option
 @click.option("--rate", type=float, help="Highest learning rate.  [default: 0.2]")
-@click.option("--warmup", type=int, help="Steps to it.  [default: a fifth, 500 at most]")
+@click.option(
+    "--warmup", type=int, help="Steps until it is reached.  [default: a fifth, 500 at most]"
+)
 @click.option("--decay", type=float, help="Weight decay.  [default: 4e-5]")
 @click.option("--smoothing", type=float, help="Label smoothing.  [default: 0.1]")
 @click.option(
@@ -67,7 +69,7 @@ _PLANNED = (
     help="Decay of the weights' moving average; 0: none.  [default: 0.999]",
 )
 @augment_option
-@click.option("--seed", type=int, help="Of weights, order and parts.  [default: 0]")
+@click.option("--seed", type=int, help="Seed of weights, order and parts.  [default: 0]")
 @click.option("--fresh", is_flag=True, default=None, help="Begin with fresh weights.")
 @click.option("--new-head", is_flag=True, help="Replace the last layer for the data's classes.")
 @click.option("--threads", type=int, help="Threads of torch.  [default: 1]")

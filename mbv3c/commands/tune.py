@@ -56,13 +56,17 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
 @click.option(
     "--trials",
     type=int,
-    help="Candidates to measure.  [default: 400 without --minutes; of an NPU all]",
+    help="Candidates to measure.  [default: 400 without --minutes; for an NPU all]",
 )
 @click.option("--minutes", type=float, help="Time for all of it.")
 @click.option(
-    "--patience", type=int, default=3, show_default=True, help="Batches of 12 without a gain."
+    "--patience",
+    type=int,
+    default=3,
+    show_default=True,
+    help="Leave a kernel after so many batches without a gain.",
 )
-@click.option("--tuning-seed", type=int, default=0, show_default=True, help="Of the search.")
+@click.option("--tuning-seed", type=int, default=0, show_default=True, help="Seed of the search.")
 @click.option(
     "--database",
     type=PATH,
@@ -78,7 +82,7 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
 @click.option(
     "--plot",
     type=PATH,
-    help="Draw what was found over time, of an npu cycles against SRAM: a .png or .svg file.",
+    help="Draw what was found over time, for an npu cycles against SRAM: a .png or .svg file.",
 )
 @dry_run.dry_run_option
 @force_option

@@ -83,12 +83,18 @@ gate_options = all_of(
     click.option("--report", type=_FILE, help="Write a report for --baseline."),
     click.option("--latency", is_flag=True, help="Measure the speed for the report, too."),
     click.option("--baseline", type=_FILE, help="Compare with an earlier report."),
-    click.option("--max-slowdown", type=Percent(), help="Against the baseline.  [default: 5%]"),
-    click.option("--max-growth", type=Percent(), help="Of every size in bytes.  [default: 2%]"),
+    click.option(
+        "--max-slowdown",
+        type=Percent(),
+        help="Most that it may be slower than the baseline.  [default: 5%]",
+    ),
+    click.option(
+        "--max-growth", type=Percent(), help="Most that a size in bytes may grow.  [default: 2%]"
+    ),
     click.option(
         "--max-error-growth",
         type=Percent(),
-        help="Of every error, as a share of its tolerance.  [default: 50%]",
+        help="Most that an error may grow, as a share of its tolerance.  [default: 50%]",
     ),
     click.option("--junit", type=_FILE, help="Write all checks as JUnit XML."),
     click.option("--plot", type=_FILE, help="Write pictures of the errors: .png or .svg."),
@@ -178,12 +184,12 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
 )
 @click.option("--ladder", is_flag=True, help="Go stage by stage; BUNDLE may be a model, too.")
 @click.option(
-    "--target", type=places.TARGET, help="Of a model on the ladder: what to compile it for."
+    "--target", type=places.TARGET, help="Compile a model on the ladder for this target."
 )
 @click.option(
     "--precision",
     type=places.PRECISION,
-    help="Of that model: fp32, fp16, int8.  [default: fp32, on npu int8]",
+    help="Precision of that model: fp32, fp16, int8.  [default: fp32, on npu int8]",
 )
 @click.option(
     "--culprit",
@@ -210,8 +216,8 @@ def verify(
 ) -> None:
     """Check that a bundle computes what onnxruntime computes on the model as it was given.
 
-    With --ladder every stage of compiling is checked by itself, and of the first that breaks the
-    smallest part of the model that it gets wrong is written.
+    With --ladder, check every stage of compiling by itself, and write the smallest part of the
+    model that the first broken stage gets wrong.
     """
     if bundle is not None and not ladder:
         check_bundle_folder(bundle)

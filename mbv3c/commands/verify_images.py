@@ -62,7 +62,7 @@ image_options = all_of(
         type=int,
         help="Take a sample of so many images; of --inputs the first.  [default: all; 100]",
     ),
-    click.option("--seed", type=int, help="Of the sample.  [default: 0]"),
+    click.option("--seed", type=int, help="Seed of the sample.  [default: 0]"),
     click.option("--journal", type=PATH, help="File to keep all results in."),
     click.option(
         "--list", "listing", type=PATH, help="CSV for the images that differ or are broken."
