@@ -273,6 +273,7 @@ def test_without_labels_there_is_agreement_only(
 def test_wrong_usage_is_told(
     bundle: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     done = mbv3c("verify", bundle, *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr

@@ -142,6 +142,7 @@ def test_diagnose_finds_every_part(emulator_kit: Kit, llvm: Llvm) -> None:
     assert optional == [
         *("llvm-mca", "opencl driver", "opencl runtime", "oclgrind", "npu tools"),
         *("mcu emulator", "mcu counter", "torch", "optuna", "distributed", "demo images"),
+        "browser",
     ]
     assert f"llvm-mca {llvm.version}" in next(
         part.detail for part in found if part.name == "llvm-mca"
