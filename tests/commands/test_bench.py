@@ -14,7 +14,16 @@ from tests.command_line import document, mbv3c
 from tests.commands.conftest import SMALL
 
 KEYS = {
-    *("bundle", "median_ms", "min_ms", "against", "against_median_ms", "against_min_ms", "ratio"),
+    *(
+        "bundle",
+        "bundle_sha256",
+        "median_ms",
+        "min_ms",
+        "against",
+        "against_median_ms",
+        "against_min_ms",
+        "ratio",
+    ),
     *(
         "ratio_quartiles",
         "runs",

@@ -1,6 +1,7 @@
 """Write a C library as C11: its headers, kernels, weights and driver, and what builds them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 
@@ -87,6 +88,8 @@ def build_c_source(
     """
     prefix = request.prefix
     made, weights = design(lowered, target, request, ALIGNMENT), weights_of(lowered)
+    # The user's compiler says which features of a processor are taken.
+    made = replace(made, interface=replace(made.interface, features=()))
     interface, raw, arena = made.interface, made.raw, made.arena
     prelude = Prelude()
     functions = [
