@@ -102,8 +102,6 @@ def test_images_are_calibrated_on_as_the_options_say(blocks_file: Path, tmp_path
         (("--calibration", "/"), "--calibration is for --precision int8"),
         (("--precision", "int8", "--calibration", "nowhere"), "no such folder"),
         (("--precision", "int8", "--keep-float", "some"), "keep-float"),
-        (("--precision", "int8", "--mean", "127.5"), "--mean belongs to --calibration FOLDER"),
-        (("--precision", "int8", "--bgr"), "--bgr belongs to --calibration FOLDER"),
         (("--mean", "pool"), "--mean is for --target npu only"),
     ],
 )

@@ -427,7 +427,6 @@ def check_conversions(path: Path, folder: Path, inspected: dict[str, Any]) -> No
         (("--target", "npu", "--cores", "2"), 2, "--cores is for CPUs"),
         (("--target", "npu", "--optimise", "speed"), 2, "known: performance, size"),
         (("--target", "npu", "--mean", "sum"), 2, "known: depthwise, pool"),
-        (("--target", "npu", "--mean", "0.5"), 2, "--mean belongs to --calibration FOLDER"),
         (("--target", "npu", "--memory-mode", "Flash"), 2, "known: Shared_Sram, Sram_Only"),
         (("--target", "host_cpu", "--float-io"), 2, "--float-io is for --target npu only"),
     ],
