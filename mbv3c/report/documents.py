@@ -14,6 +14,7 @@ from mbv3c.accuracy.tally import Interval
 from mbv3c.door.documents import read_json
 from mbv3c.door.files import Refused
 from mbv3c.errors import SavedFileError, UsageError
+from mbv3c.quantization.report import LayerError
 
 _Kind = TypeVar("_Kind")
 
@@ -122,17 +123,6 @@ class QuantizedOutput:
 
 
 @dataclass(frozen=True)
-class QuantizedLayer:
-    """A layer in the report of `quantize`."""
-
-    name: str
-    operators: tuple[str, ...]
-    alone_snr_db: float | None
-    alone_cosine: float | None
-    kept_float: str | None
-
-
-@dataclass(frozen=True)
 class Quantized:
     """What `quantize --json` prints."""
 
@@ -141,7 +131,7 @@ class Quantized:
     random_inputs: bool
     method: str
     outputs: tuple[QuantizedOutput, ...]
-    layers: tuple[QuantizedLayer, ...]
+    layers: tuple[LayerError, ...]
     cosine: float | None = None
     snr_db: float | None = None
 

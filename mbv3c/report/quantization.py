@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from mbv3c.figures import inline_panels, label_text
 from mbv3c.page import COMPUTED, Html, Table, element, how, missing, picture, table
-from mbv3c.report.documents import QuantizedLayer, Tuned
+from mbv3c.quantization.report import LayerError
+from mbv3c.report.documents import Tuned
 from mbv3c.report.history import history, short_key
 from mbv3c.report.subject import Subject, kind_of
 
@@ -85,7 +86,7 @@ def _against_given(subject: Subject) -> Iterator[Html]:
     yield how(kind_of(ran_on), f"on {ran_on}, on seeded inputs", "verify", subject.path)
 
 
-def _loss_picture(layers: Sequence[QuantizedLayer], alt: str) -> str:
+def _loss_picture(layers: Sequence[LayerError], alt: str) -> str:
     shown = sorted(layers, key=lambda layer: layer.alone_snr_db or 0.0)[:_MOST_DRAWN]
 
     def draw(panels: "Sequence[Axes]") -> None:

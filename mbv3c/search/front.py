@@ -118,14 +118,15 @@ def front_table(
             "*" if point.name in chosen else "",
             point.name,
             point.series,
-            *(_cell(point, axis) for axis in axes),
+            *(cell(point, axis) for axis in axes),
         )
         for point in ordered
     ]
     return list(aligned([("", "network", "", *(axis.label for axis in axes)), *rows], text=3))
 
 
-def _cell(point: Point, axis: Axis) -> str:
+def cell(point: Point, axis: Axis) -> str:
+    """Return a point's value on an axis in words, with its interval if it has one."""
     if axis.key not in point.values:
         return "-"
     shown = axis.text(point.values[axis.key])

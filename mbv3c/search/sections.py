@@ -17,7 +17,7 @@ from mbv3c.page import (
     table,
     verdict,
 )
-from mbv3c.search.front import ACCURACY, Axis, Point, axis_of, inline_front
+from mbv3c.search.front import ACCURACY, Axis, Point, axis_of, cell, inline_front
 
 # What the unit of a cost says about where it comes from.
 _KINDS = {"us": MEASURED, "instructions": EMULATED, "cycles": ESTIMATED}
@@ -118,22 +118,12 @@ def _networks(points: Sequence[Point], resource: Axis, on_front: set[str]) -> Ta
             point.name,
             point.series,
             "yes" if point.name in on_front else "",
-            *(_cell(point, axis) for axis in axes),
+            *(cell(point, axis) for axis in axes),
         )
         for point in ordered
     ]
     head = ("network", "kind", "on the front", *(axis.label for axis in axes))
     return Table("The networks, the cheapest first", head, rows, numbers=True, texts=2)
-
-
-def _cell(point: Point, axis: Axis) -> str:
-    if axis.key not in point.values:
-        return "-"
-    shown = axis.text(point.values[axis.key])
-    interval = point.intervals.get(axis.key)
-    if interval is None:
-        return shown
-    return f"{shown} ({axis.text(interval.low)} to {axis.text(interval.high)})"
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def write_page(path: Path, page: Page) -> None:
 
 def sections(page: Page, heading: str = "h2") -> Iterator[Html]:
     """Yield what a page says below its title, each part below such a heading."""
-    yield _verdict(page.checks)
+    yield check_verdict(page.checks)
     if page.facts:
         yield table(Table("What was verified", ("", ""), list(page.facts.items())))
     yield element(heading, "Checks")
@@ -222,7 +222,8 @@ BLOCKS = (
 )
 
 
-def _verdict(checks: Sequence[Check]) -> Html:
+def check_verdict(checks: Sequence[Check]) -> Html:
+    """Return in words whether everything that was checked passed."""
     missed = sum(not check.passed for check in checks)
     if not missed:
         return verdict(f"passed: all of {len(checks)} checks", passed=True)
