@@ -6,7 +6,7 @@ unrolled loop of the kernel.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -155,6 +155,11 @@ def vector_type(dtype: str, lanes: int) -> str:
     return dtype if lanes == 1 else f"{dtype}x{lanes}"
 
 
+def intrinsic(dtype: str, lanes: int, name: str, *arguments: Expr) -> Expr:
+    """Return a call of an LLVM intrinsic, by its name."""
+    return tirx.call_llvm_pure_intrin(vector_type(dtype, lanes), f"llvm.{name}", *arguments)
+
+
 @dataclass(frozen=True)
 class Accumulators:
     """A tile of registers: `rows` rows of vectors, each row of `widths` lanes."""
@@ -226,6 +231,17 @@ def loop(extent: int, *, parallel: bool = False) -> Iterator[Expr]:
 
 
 @contextmanager
+def opaque_loop(extent: int) -> Iterator[Expr]:
+    """Loop `extent` times, a number that LLVM must not know: it would unroll and mix loops."""
+    fenced = tirx.call_llvm_pure_intrin(
+        "float32", "llvm.arithmetic.fence", tirx.const(float(extent), "float32")
+    )
+    first, turns = tirx.const(0, "int64"), tirx.Cast("int64", fenced)
+    with T.serial(first, turns) as variable:
+        yield variable
+
+
+@contextmanager
 def when(conditions: Sequence[Expr]) -> Iterator[None]:
     """Execute what follows where all conditions hold."""
     if not conditions:
@@ -240,13 +256,19 @@ def all_of(conditions: Sequence[Expr]) -> Expr:
     return conditions[0] if len(conditions) == 1 else tirx.all(*conditions)
 
 
+def scratch(size: int, dtype: str) -> Buffer:
+    """Declare memory on the stack."""
+    return _local(size, dtype)
+
+
 def _registers(count: int, lanes: int, dtype: str) -> Buffer:
     """Declare vectors on the stack, which LLVM keeps in registers, not in TVM's workspace."""
+    return _local(count, vector_type(dtype, lanes))
+
+
+def _local(size: int, dtype: str) -> Buffer:
     return T.alloc_buffer(
-        (count,),
-        vector_type(dtype, lanes),
-        scope="local",
-        annotations={"disable_lower_builtin": True},
+        (size,), dtype, scope="local", annotations={"disable_lower_builtin": True}
     )
 
 
@@ -297,6 +319,7 @@ def for_each_tile(
     rows_outer: bool,
     parallel: bool,
     body: Callable[[Expr, Panels, Expr], None],
+    around: Callable[[Expr], AbstractContextManager[None]] | None = None,
 ) -> None:
     """Emit `body` for every tile of a product.
 
@@ -309,15 +332,20 @@ def for_each_tile(
         rows_outer: whether the tiles of a row block follow each other, or those of a panel.
         parallel: whether the outer loop is shared between cores.
         body: emits the code of a tile, from its first row, its run of panels and its first column.
+        around: emits what stands before and behind the tiles of a row block that follow each
+            other, from its first row.
     """
     blocks = -(-rows // tile_rows)
 
+    def row_of(i: Expr) -> Expr:
+        return i * tile_rows if rows % tile_rows == 0 else T.min(i * tile_rows, rows - tile_rows)
+
     def emit_tile(i: Expr, run: Panels, j: Expr) -> None:
-        row = i * tile_rows if rows % tile_rows == 0 else T.min(i * tile_rows, rows - tile_rows)
-        body(row, run, run.first + j * run.columns)
+        body(row_of(i), run, run.first + j * run.columns)
 
     if rows_outer:
-        with loop(blocks, parallel=parallel) as i:
+        surround = around or (lambda row: nullcontext())
+        with loop(blocks, parallel=parallel) as i, surround(row_of(i)):
             for run in runs:
                 with loop(run.count) as j:
                     emit_tile(i, run, j)

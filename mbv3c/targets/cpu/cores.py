@@ -16,10 +16,11 @@ from tvm.target import codegen
 from mbv3c.targets.library.target import LibraryTarget, tvm_target
 
 # How a processor multiplies integers: as LLVM compiles plain products, by NEON's widening products
-# (`smlal`), by NEON's dot products of four int8 (`sdot`, an option of Armv8.2), by pairs of int16
-# of AVX2 (`vpmaddwd`), by the dot products of AVX-512 VNNI (`vpdpbusd`), on Cortex-M by pairs of
-# int16 (`smlad`) or by Helium (`vmladava`).
-INTEGERS = ("portable", "neon", "dotprod", "pairs", "vnni", "smlad", "helium")
+# (`smlal`), by NEON's dot products of four int8 (`sdot`, an option of Armv8.2), by these and
+# products of matrices of int8 (`smmla`, which Armv8.6 requires), by pairs of int16 of AVX2
+# (`vpmaddwd`), by the dot products of AVX-512 VNNI (`vpdpbusd`), on Cortex-M by pairs of int16
+# (`smlad`) or by Helium (`vmladava`).
+INTEGERS = ("portable", "neon", "dotprod", "i8mm", "pairs", "vnni", "smlad", "helium")
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ _DOT = replace(_NEON, fp16=True, integers="dotprod")  # Armv8.2 with both of its
 _AVX2 = replace(_NEON, vector_bytes=32, registers=16, lane_operands=False, integers="pairs")
 _AVX512 = replace(_AVX2, vector_bytes=64, registers=32, integers="portable")
 
-# Armv8.2 with both of its options, and four pipes that multiply vectors instead of two.
+_MATRIX = replace(_DOT, integers="i8mm")
+# Four pipes that multiply vectors instead of two.
 _WIDE = replace(_DOT, fma_chains=16, l1_bytes=64 * _KIB)
+_WIDE_MATRIX = replace(_WIDE, integers="i8mm")
 
 
 def _caches(core: Processor, l1_kib: int, l2_kib: int) -> Processor:
@@ -103,17 +106,17 @@ CORES = {
     "cortex-a77": _caches(_DOT, 64, 256),  # 101111; Linux: dts/qcom/sm8250.dtsi
     "cortex-a78": _caches(_DOT, 64, 256),  # 101430; Linux: dts/mediatek/mt8195.dtsi
     "cortex-x1": _caches(_WIDE, 64, 512),  # 101433
-    "cortex-a510": _caches(_DOT, 32, 128),  # 101604
-    "cortex-a710": _caches(_DOT, 32, 256),  # 101800
-    "cortex-a715": _caches(_DOT, 32, 128),  # 101590
-    "cortex-x3": _caches(_WIDE, 64, 512),  # 101593
-    "cortex-a520": _caches(_DOT, 32, 128),  # 102517
-    "cortex-a720": _caches(_DOT, 32, 128),  # 102530
-    "cortex-x4": _caches(_WIDE, 64, 512),  # 102484
+    "cortex-a510": _caches(_MATRIX, 32, 128),  # 101604
+    "cortex-a710": _caches(_MATRIX, 32, 256),  # 101800
+    "cortex-a715": _caches(_MATRIX, 32, 128),  # 101590
+    "cortex-x3": _caches(_WIDE_MATRIX, 64, 512),  # 101593
+    "cortex-a520": _caches(_MATRIX, 32, 128),  # 102517
+    "cortex-a720": _caches(_MATRIX, 32, 128),  # 102530
+    "cortex-x4": _caches(_WIDE_MATRIX, 64, 512),  # 102484
     "neoverse-n1": replace(_DOT, l1_bytes=64 * _KIB, l2_bytes=1024 * _KIB),
-    "neoverse-v1": _caches(_WIDE, 64, 1024),  # 101427; Graviton3 has the larger of two
-    "neoverse-n2": _caches(_DOT, 64, 512),  # 102099
-    "neoverse-v2": _caches(_WIDE, 64, 1024),  # 102375
+    "neoverse-v1": _caches(_WIDE_MATRIX, 64, 1024),  # 101427; Graviton3 has the larger of two
+    "neoverse-n2": _caches(_MATRIX, 64, 512),  # 102099
+    "neoverse-v2": _caches(_WIDE_MATRIX, 64, 1024),  # 102375
     "apple-m1": _caches(_WIDE, 128, 12 * 1024),
     "x86-64-v3": replace(_AVX2, l2_bytes=256 * _KIB, fma_chains=10),
     "x86-64-v4": replace(_AVX512, l2_bytes=1024 * _KIB),
@@ -156,22 +159,25 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 def processor_of(target: LibraryTarget) -> Processor:
     """Describe the processor of a resolved target: known by its name, or asked of LLVM."""
     known = CORES.get(target.cpu) or _detected(target, tvm_target(target))
-    dots = known.integers == "dotprod" and "dotprod" in target.without
+    integers = known.integers
+    if integers in ("dotprod", "i8mm") and not {"dotprod", "i8mm"}.isdisjoint(target.without):
+        integers = "neon" if "dotprod" in target.without else "dotprod"
     return replace(
         known,
         cores=target.cores,
         fp16=known.fp16 and "fullfp16" not in target.without,
-        integers="neon" if dots else known.integers,
+        integers=integers,
     )
 
 
 def _detected(target: LibraryTarget, triple_target: tvm.target.Target) -> Processor:
     """Describe this machine: LLVM knows its vectors, and the system its caches."""
     has = codegen.llvm_cpu_has_features
+    able = [way for way in ("i8mm", "dotprod") if has(way, triple_target)]
     here = replace(
         _NEON,
         fp16=has("fullfp16", triple_target),
-        integers="dotprod" if has("dotprod", triple_target) else "neon",
+        integers=[*able, "neon"][0],
         l1_bytes=_cache("1", "Data") or _NEON.l1_bytes,
         l2_bytes=_cache("2", "Unified") or _NEON.l2_bytes,
     )

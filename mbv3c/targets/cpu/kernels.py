@@ -118,7 +118,7 @@ class CpuKernels:
     ) -> Kernel:
         tile, origin = self._choose("integer_pointwise", shape, weights)
         packed = integer_pointwise.pack(shape, tile, self.processor, weights)
-        bias, scale = (integer_pointwise.pad(shape, row) for row in rounding[:2])
+        bias, scale = (integer_pointwise.pad(shape, self.processor, row) for row in rounding[:2])
         function = integer_pointwise.generate(shape, tile, self.processor)
         return _of_integers(function, (packed, bias, scale, *rounding[2:]), tile, shape, origin)
 

@@ -20,13 +20,14 @@ from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.memory import INT8
 from mbv3c.lowering.select.nodes import attribute_of, bias_of, convolution_of, per_channel
+from mbv3c.targets.cpu.integer_layers import IntegerLayer
 from mbv3c.targets.cpu.schedules import frame
 from mbv3c.targets.cpu.schedules.frame import Frame, Line
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP
 
 if TYPE_CHECKING:
     from mbv3c.targets.cpu.kernels import CpuSelection
-    from mbv3c.targets.cpu.select_integers import IntegerLayer, IntegerSelection
+    from mbv3c.targets.cpu.select_integers import IntegerSelection
 
 _TO_FIRST = [0, 3, 1, 2]
 _PIXELS = Quantization(1.0, -128)  # the steps of pixels less 128
@@ -58,7 +59,7 @@ def frame_rule(node: onnx.NodeProto, selection: "CpuSelection") -> bool:
 def take_integer_frame(
     node: onnx.NodeProto,
     selection: "IntegerSelection",
-    layer_of: Callable[[onnx.NodeProto, Graph], "IntegerLayer | None"],
+    layer_of: Callable[[onnx.NodeProto, Graph], IntegerLayer | None],
     is_dense: Callable[[onnx.NodeProto, "IntegerSelection"], bool],
 ) -> bool:
     """Take a frame that becomes int8 for the convolutions that read it.
@@ -120,7 +121,7 @@ def _frame(node: onnx.NodeProto, graph: Graph) -> tuple[Frame, list[onnx.NodePro
 def _shifted(
     node: onnx.NodeProto,
     graph: Graph,
-    layer_of: Callable[[onnx.NodeProto, Graph], "IntegerLayer | None"],
+    layer_of: Callable[[onnx.NodeProto, Graph], IntegerLayer | None],
 ) -> Sequence[Line] | None:
     """Return what a 1x1 depthwise convolution makes of pixels; None for all other nodes."""
     conv, layer = convolution_of(node, graph), layer_of(node, graph)

@@ -4,19 +4,17 @@ What has no integer kernel, or reads or makes a tensor without steps, is left to
 fp32 network; the memory rounds what comes out of their kernels, and gives them floats to read.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
 import onnx
 import tvm
-from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.plan import NO_CHOICES, Array, Choices, Kernel, Plan, Value
 from mbv3c.lowering.qdq import PAIR, QuantizedGraph
 from mbv3c.lowering.quantization import Quantization
-from mbv3c.lowering.schedules.emit import Activation
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.memory import INT8, Memory, Rounding
 from mbv3c.lowering.select.nodes import (
@@ -26,12 +24,18 @@ from mbv3c.lowering.select.nodes import (
     bias_of,
     convolution_of,
     ordered_operands,
-    outputs_last,
     product_of,
 )
 from mbv3c.lowering.select.selection import Rule, extents_of, reads_channels_last, run_rules
 from mbv3c.targets.cpu import kernels as floats
 from mbv3c.targets.cpu.cores import Processor
+from mbv3c.targets.cpu.integer_layers import (
+    IntegerLayer,
+    activation_table,
+    bounded,
+    ending_of,
+    integer_layer,
+)
 from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.targets.cpu.schedules.integer import convolution, elementwise, pointwise
 from mbv3c.targets.cpu.schedules.integer.arithmetic import (
@@ -39,7 +43,6 @@ from mbv3c.targets.cpu.schedules.integer.arithmetic import (
     Requantization,
     by_bits,
     correction,
-    table_of,
 )
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution, WideConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise, WideDepthwise
@@ -53,101 +56,6 @@ from mbv3c.targets.cpu.schedules.integer.elementwise import (
 )
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, WidePointwise
 from mbv3c.targets.cpu.select_frames import take_integer_frame
-
-
-@dataclass(frozen=True)
-class LayerEnding:
-    """How the sums of a kernel become int8.
-
-    Attributes:
-        covered: the node that makes the sums, and what follows it.
-        scale: value of one step of the rounded sums.
-        output: zero point and bounds of the rounded sums.
-        table: the activation that follows in 8 bits, as a table; empty without one.
-    """
-
-    covered: tuple[onnx.NodeProto, ...]
-    scale: float
-    output: Requantization
-    table: tuple[Array, ...] = ()
-
-
-@dataclass(frozen=True)
-class IntegerLayer:
-    """A convolution or product of integers.
-
-    Attributes:
-        steps: the rounding of its input.
-        weights: as in ONNX, but with the outputs first.
-        scales: values of one step of the weights: a single value, or one per output.
-        ending: the rounding of its sums.
-    """
-
-    steps: Quantization
-    weights: NDArray[np.int8] | NDArray[np.int16]
-    scales: NDArray[np.float32]
-    ending: LayerEnding
-
-
-def ending_of(node: onnx.NodeProto, graph: Graph) -> LayerEnding | None:
-    """Return how the sums of a node become int8."""
-    covered, name = [node], node.output[0]
-    clamp = Activation()
-    if name not in graph.steps:
-        user = graph.only_user(name)
-        following = activation_of(user, graph) if user is not None else None
-        if user is None or following is None or not _is_clamp(following):
-            return None
-        covered, name, clamp = [node, user], user.output[0], following
-        if name not in graph.steps:
-            return None
-    steps = graph.steps[name]
-    low, high = (
-        extreme if bound is None else int(steps.quantize(np.float32(bound)))
-        for bound, extreme in ((clamp.low, -128), (clamp.high, 127))
-    )
-    user = graph.only_user(name)
-    activation = activation_of(user, graph) if user is not None else None
-    if user is None or activation is None or user.output[0] not in graph.steps:
-        return LayerEnding(
-            tuple(covered), steps.scale, Requantization(steps.zero_point, low, high)
-        )
-    table = activation_table(activation, steps, graph.steps[user.output[0]])
-    output = Requantization(steps.zero_point, low, high, lookup=True)
-    return LayerEnding((*covered, user), steps.scale, output, (table,))
-
-
-def integer_layer(node: onnx.NodeProto, graph: Graph) -> IntegerLayer | None:
-    """Return a convolution or product of integers by stored integers, which becomes integers."""
-    if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[0] not in graph.steps:
-        return None
-    weights, last = graph.integers.get(node.input[1]), outputs_last(node)
-    if weights is None or weights.axis not in (1 if last else 0, None):
-        return None  # the scales are not those of outputs
-    ending = ending_of(node, graph)
-    if ending is None:
-        return None
-    integers = weights.integers.T if last else weights.integers
-    return IntegerLayer(graph.steps[node.input[0]], integers, weights.scales, ending)
-
-
-def activation_table(
-    activation: Activation, read: Quantization, written: Quantization
-) -> NDArray[np.int8]:
-    """Return the int8 that an activation writes for each int8 that it reads."""
-
-    def function(integers: NDArray[np.int8]) -> NDArray[np.int8]:
-        x = read.dequantize(integers)
-        y = x * np.float32(activation.scale) + np.float32(activation.shift)
-        if activation.low is not None or activation.high is not None:
-            y = np.clip(y, activation.low, activation.high)
-        return written.quantize(x * y if activation.gated else y)
-
-    return table_of(function)
-
-
-def _is_clamp(activation: Activation) -> bool:
-    return activation.scale == 1.0 and activation.shift == 0.0 and not activation.gated
 
 
 def select_quantized(
@@ -221,8 +129,8 @@ def integer_depthwise(node: onnx.NodeProto, selection: IntegerSelection) -> bool
         return False
     zero, ending = layer.steps.zero_point, layer.ending
     kind = by_bits(layer.weights, IntegerDepthwise, WideDepthwise)
-    shape = kind(conv.batch, conv.inputs, *conv.axes, zero, ending.output)
     rounding = rounding_of(node, layer, selection, offset=False)
+    shape = kind(conv.batch, conv.inputs, *conv.axes, zero, bounded(layer, *rounding))
     kernel = kernels.integer_depthwise(shape, layer.weights, *rounding, *ending.table)
     x = selection.integers(node.input[0])
     selection.emit("integer_depthwise", ending.covered, kernel, (x,), shape.madds)
@@ -237,10 +145,10 @@ def integer_pointwise(node: onnx.NodeProto, selection: IntegerSelection) -> bool
         return False
     ending, matrix = layer.ending, layer.weights.reshape(len(layer.weights), -1)
     kind = by_bits(layer.weights, IntegerPointwise, WidePointwise)
-    shape = kind(product.rows, matrix.shape[1], len(matrix), ending.output)
+    rounding = rounding_of(node, layer, selection)
+    shape = kind(product.rows, matrix.shape[1], len(matrix), bounded(layer, *rounding))
     if not pointwise.covers(shape):
         return False
-    rounding = rounding_of(node, layer, selection)
     kernel = kernels.integer_pointwise(shape, matrix, *rounding, *ending.table)
     x = selection.integers(node.input[0], channels_last=product.channels_last)
     selection.emit("integer_pointwise", ending.covered, kernel, (x,), shape.madds)
@@ -259,6 +167,7 @@ def integer_convolution(node: onnx.NodeProto, selection: IntegerSelection) -> bo
     if x not in selection.images and (conv.is_pointwise or conv.inputs % GROUP):
         return False
     rounding = rounding_of(node, layer, selection)
+    shape = replace(shape, output=bounded(layer, *rounding))
     kernel = kernels.integer_convolution(shape, layer.weights, *rounding, *ending.table)
     value = x if x in selection.images else selection.integers(x)
     selection.emit("integer_convolution", ending.covered, kernel, (value,), shape.madds)

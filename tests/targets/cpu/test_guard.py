@@ -108,3 +108,20 @@ def test_no_instruction_is_missing_on_a_device_without_dot_products(
     dots = built(model, "arm_cpu:cortex-a55-android", tmp_path, INT8)
     assert unreadable(tmp_path / "model.so", dots, llvm) == 0
     assert unreadable(tmp_path / "model.so", without, llvm) > 0
+
+
+def test_products_of_matrices_are_only_where_the_core_has_them(llvm: Llvm, tmp_path: Path) -> None:
+    model = quantized(
+        "g (float[1, 8, 4, 4] x) => (float[1, 8, 4, 4] y) { [only] y = Conv(x, w) }",
+        w=random(8, 8, 1, 1),
+    )
+    library = tmp_path / "model.so"
+    without = built(model, "arm_cpu:cortex-a76", tmp_path, INT8)
+    assert unreadable(library, without, llvm) == 0
+    has = built(model, "arm_cpu:cortex-a710", tmp_path, INT8)
+    assert "i8mm" in [feature.llvm for feature in features_of(tvm_target(has))]
+    assert unreadable(library, has, llvm) == 0
+    hidden = replace(has, without=(*has.without, "i8mm"))
+    assert unreadable(library, hidden, llvm) > 0
+    assert processor_of(hidden).integers == "dotprod"
+    assert processor_of(replace(has, without=("dotprod",))).integers == "neon"

@@ -66,6 +66,17 @@ def test_a_network_on_emulated_arm(
     ) in str(caught.value)
 
 
+def test_a_core_without_products_of_matrices_is_told_so(
+    model: onnx.ModelProto, emulator_kit: EmulatorKit, tmp_path: Path
+) -> None:
+    outputs = run_on(model, "arm_cpu:cortex-a710", tmp_path)
+    assert steps_apart(model, outputs, inputs_of(model)).max() <= APART
+    with pytest.raises(ToolError, match=r"status 1[^0-9]") as caught:
+        EmulatedRunner(emulator_kit, "cortex-a76").run(tmp_path, inputs_of(model))
+    assert "this library is for arm_cpu:cortex-a710, and the processor has no" in str(caught.value)
+    assert "no products of matrices of int8 (i8mm); compile for a target" in str(caught.value)
+
+
 def with_nine_bits(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model whose weights are -100 to 154 around a zero point, in steps half as wide."""
     changed = onnx.ModelProto()
@@ -83,7 +94,7 @@ def with_nine_bits(model: onnx.ModelProto) -> onnx.ModelProto:
     return changed
 
 
-@pytest.mark.parametrize("target", ["host_cpu", "arm_cpu:cortex-a76"])
+@pytest.mark.parametrize("target", ["host_cpu", "arm_cpu:cortex-a76", "arm_cpu:cortex-a710"])
 def test_weights_of_nine_bits(
     model: onnx.ModelProto, target: str, emulator_kit: object, tmp_path: Path
 ) -> None:

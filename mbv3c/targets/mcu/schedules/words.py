@@ -37,23 +37,23 @@ def word(buffer: Buffer, *index: Expr) -> Expr:
 
 def pairs(four: Expr) -> tuple[Expr, Expr]:
     """Widen the four int8 of an int32: the first and third as int16, the second and fourth."""
-    turned = integer.intrinsic("int32", 1, "fshr", four, four, tirx.const(8, "int32"))
+    turned = emit.intrinsic("int32", 1, "fshr", four, four, tirx.const(8, "int32"))
     return _sxtb16(four), _sxtb16(turned)
 
 
 def _sxtb16(four: Expr) -> Expr:
-    return emit.held(integer.intrinsic("int32", 1, "arm.sxtb16", four), 1, "int32")
+    return emit.held(emit.intrinsic("int32", 1, "arm.sxtb16", four), 1, "int32")
 
 
 def add_pairs(acc: Expr, one: Expr, other: Expr) -> Expr:
     """Add the products of two int16 with two others."""
-    return integer.intrinsic("int32", 1, "arm.smlad", one, other, acc)
+    return emit.intrinsic("int32", 1, "arm.smlad", one, other, acc)
 
 
 def add_dot(acc: Expr, one: Expr, other: Expr) -> Expr:
     """Add all products of two vectors of 16 bytes."""
     flags = [tirx.const(0, "int32")] * 3  # signed, added, not crossed
-    return integer.intrinsic("int32", 1, "arm.mve.vmldava", *flags, acc, one, other)
+    return emit.intrinsic("int32", 1, "arm.mve.vmldava", *flags, acc, one, other)
 
 
 # How many int8 fill a vector of 16 bytes, as int8, int16 or int32.

@@ -6,7 +6,7 @@ the result, such as a hard-swish, is a table of 256 entries.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,11 +17,13 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.targets.cpu.cores import Processor
+from mbv3c.targets.cpu.schedules.integer import neon
 
 VECTOR = 16  # int8 values that are rounded at once
 GROUP = 4  # products that a dot product adds
 PAIR = 2  # products of int16 that AVX2 adds
-_NEON = ("neon", "dotprod")
+_DOTS_OF_NEON = ("dotprod", "i8mm")
+_NEON = ("neon", *_DOTS_OF_NEON)
 _OFFSET = -0x7F7F7F80  # 0x80808080 in int32: added to four int8 without a carry makes them uint8
 _TABLE = 256
 _Shape = TypeVar("_Shape")
@@ -35,23 +37,40 @@ class Requantization:
         zero: zero point of the int8.
         low, high: bounds of the int8, if a clamp follows.
         lookup: whether each int8 is then looked up in a table.
+        small: whether what is rounded is known to stay within int16, whatever the inputs.
     """
 
     zero: int
     low: int = -128
     high: int = 127
     lookup: bool = False
+    small: bool = False
 
     @property
     def typical(self) -> "Requantization":
         """What stands for all requantizations by the same instructions with other numbers."""
         low, high = (0 if self.low > -128 else -128), (0 if self.high < 127 else 127)
-        return Requantization(min(1, abs(self.zero)), low, high, self.lookup)
+        return Requantization(min(1, abs(self.zero)), low, high, self.lookup, self.small)
+
+
+def within(output: Requantization, reach: float) -> Requantization:
+    """Return how values become int8 that are no larger than `reach`."""
+    return replace(output, small=reach + abs(output.zero) + 1 < np.iinfo(np.int16).max)
 
 
 def has_dot(processor: Processor) -> bool:
     """Say whether sums of four products are what the processor computes best."""
-    return processor.integers in ("dotprod", "vnni", "smlad", "helium")
+    return processor.integers in (*_DOTS_OF_NEON, "vnni", "smlad", "helium")
+
+
+def has_sdot(processor: Processor) -> bool:
+    """Say whether the processor has NEON's dot products."""
+    return processor.integers in _DOTS_OF_NEON
+
+
+def has_smmla(processor: Processor) -> bool:
+    """Say whether the processor multiplies matrices, two rows by two columns."""
+    return processor.integers == "i8mm"
 
 
 def has_pairs(processor: Processor) -> bool:
@@ -98,11 +117,6 @@ def parts_of(widths: Sequence[int], processor: Processor) -> tuple[int, ...]:
     return tuple(part for width in widths for part in parts(width, processor))
 
 
-def intrinsic(dtype: str, lanes: int, name: str, *arguments: Expr) -> Expr:
-    """Return a call of an LLVM intrinsic, by its name."""
-    return tirx.call_llvm_pure_intrin(emit.vector_type(dtype, lanes), f"llvm.{name}", *arguments)
-
-
 # ---- products ----
 
 
@@ -113,16 +127,16 @@ def add_dot(acc: Expr, weights: Expr, four: Expr, lanes: int, processor: Process
     """
     repeated = four if lanes == 1 else tirx.Broadcast(four, lanes)
     operand = tirx.reinterpret(f"int8x{GROUP * lanes}", repeated)
-    if processor.integers == "dotprod":
-        return intrinsic("int32", lanes, "aarch64.neon.sdot", acc, weights, operand)
+    if has_sdot(processor):
+        return emit.intrinsic("int32", lanes, "aarch64.neon.sdot", acc, weights, operand)
     name = f"x86.avx512.vpdpbusd.{32 * lanes}"
-    return intrinsic("int32", lanes, name, acc, operand, weights)
+    return emit.intrinsic("int32", lanes, name, acc, operand, weights)
 
 
 def add_pair(acc: Expr, weights: Expr, pair: Expr, lanes: int) -> Expr:
     """Add the products of two int16, repeated in 2·lanes of them, with as many weights."""
     name = "x86.avx2.pmadd.wd" if lanes > GROUP else "x86.sse2.pmadd.wd"
-    return acc + intrinsic("int32", lanes, name, pair, weights)
+    return acc + emit.intrinsic("int32", lanes, name, pair, weights)
 
 
 def pair_of(x: Buffer, *index: Expr, lanes: int) -> Callable[[int], Expr]:
@@ -260,11 +274,11 @@ def _narrow(values: Sequence[Expr], widths: Sequence[int], output: Requantizatio
 
 def _narrow_by_vcvtr(value: Expr, output: Requantization) -> Expr:
     """Round one fp32; the nearest int32 comes in an fp32 register, halves are even."""
-    nearest = tirx.reinterpret("int32", intrinsic("float32", 1, "arm.vcvtr", value))
+    nearest = tirx.reinterpret("int32", emit.intrinsic("float32", 1, "arm.vcvtr", value))
     shifted = nearest
     if output.zero:
         zero = tirx.const(output.zero, "int32")
-        shifted = intrinsic("int32", 1, "arm.qadd", nearest, zero)
+        shifted = emit.intrinsic("int32", 1, "arm.qadd", nearest, zero)
     low, high = (tirx.const(bound, "int32") for bound in (output.low, output.high))
     return tirx.Cast("int8", T.max(T.min(shifted, high), low))
 
@@ -278,7 +292,7 @@ def _narrow_by_helium(value: Expr, output: Requantization) -> Expr:
         held = emit.held(value, lanes, "float32")
         ones = [tirx.Shuffle([held], [lane]) for lane in range(lanes)]
         return joined([_narrow_by_vcvtr(one, output) for one in ones], lanes)
-    nearest = intrinsic("int32", GROUP, "arm.mve.vcvtn", tirx.const(0, "int32"), value)
+    nearest = emit.intrinsic("int32", GROUP, "arm.mve.vcvtn", tirx.const(0, "int32"), value)
     low, high, zero = (
         emit.splat(number, GROUP, "int32")
         for number in (output.low - output.zero, output.high - output.zero, output.zero)
@@ -290,18 +304,12 @@ _CORTEX_M = {"smlad": _narrow_by_vcvtr, "helium": _narrow_by_helium}
 
 
 def _narrow_neon(values: Sequence[Expr], output: Requantization, width: int) -> Expr:
-    halves = [
-        intrinsic("int16", 4, "aarch64.neon.sqxtn", intrinsic("int32", 4, _ROUND, value))
-        for value in values
+    shorts_of = neon.small_shorts if output.small else neon.shorts
+    wide = [*values, *values] if width == GROUP else values
+    narrowed = [
+        emit.intrinsic("int8", 8, "aarch64.neon.sqxtn", shorts_of(pair, output.zero))
+        for pair in zip(wide[::2], wide[1::2], strict=True)
     ]
-    if width == GROUP:
-        halves *= 2
-    narrowed = []
-    for pair in zip(halves[::2], halves[1::2], strict=True):
-        shorts = joined(pair, 8)
-        if output.zero:
-            shorts = intrinsic("int16", 8, "sadd.sat", shorts, emit.splat(output.zero, 8, "int16"))
-        narrowed.append(intrinsic("int8", 8, "aarch64.neon.sqxtn", shorts))
     result = joined(narrowed, 8 * len(narrowed))
     if width == GROUP:
         result = tirx.Shuffle([emit.held(result, 8, "int8")], list(range(GROUP)))
@@ -310,9 +318,6 @@ def _narrow_neon(values: Sequence[Expr], output: Requantization, width: int) -> 
     if output.high < 127:
         result = T.min(result, emit.splat(output.high, width, "int8"))
     return result
-
-
-_ROUND = "aarch64.neon.fcvtns"  # to the nearest, halves to even
 
 
 def _look_up_neon(table: Buffer, held: Expr, width: int) -> Expr:
@@ -324,11 +329,11 @@ def _look_up_neon(table: Buffer, held: Expr, width: int) -> Expr:
     for i in range(4):
         entries = [emit.load(table, quarter * i + 16 * j, lanes=16) for j in range(4)]
         if i == 0:
-            looked_up = intrinsic("int8", lanes, "aarch64.neon.tbl4", *entries, held)
+            looked_up = emit.intrinsic("int8", lanes, "aarch64.neon.tbl4", *entries, held)
             continue
         shift = quarter * i - (_TABLE if i > 1 else 0)
         index = held - emit.splat(shift, lanes, "int8")
-        looked_up = intrinsic("int8", lanes, "aarch64.neon.tbx4", looked_up, *entries, index)
+        looked_up = emit.intrinsic("int8", lanes, "aarch64.neon.tbx4", looked_up, *entries, index)
     if width == GROUP:
         return tirx.Shuffle([emit.held(looked_up, lanes, "int8")], list(range(GROUP)))
     return looked_up

@@ -128,7 +128,7 @@ def pack(
 def _interleaves(shape: IntegerDepthwise, processor: Processor) -> bool:
     """Say whether four taps are an operand of a dot product."""
     narrow = shape.terms == 1
-    return processor.integers == "dotprod" and shape.channels % 8 == 0 and narrow
+    return integer.has_sdot(processor) and shape.channels % 8 == 0 and narrow
 
 
 def _by_rows(shape: IntegerDepthwise, processor: Processor) -> bool:
@@ -191,7 +191,7 @@ def generate(shape: IntegerDepthwise, tile: Tile, processor: Processor) -> PrimF
                     for v in range(len(parts)):
                         start = (first + 4 * v) * GROUP
                         weights = emit.load(w, s, start, lanes=4 * GROUP)
-                        total = integer.intrinsic(
+                        total = emit.intrinsic(
                             "int32", 4, "aarch64.neon.sdot", acc.get(i, v), weights, fours[v]
                         )
                         acc.set(i, v, total)

@@ -14,6 +14,7 @@ from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
 
 _PART = 256  # int8 that may be added in int16
+_SPAN = 255  # how far two int8 are apart at most
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,16 @@ class IntegerElementwise:
     second: Quantization | None
     scale: float
     output: Requantization
+
+    @property
+    def reach(self) -> float:
+        """How large results are at most, in steps."""
+        first = _SPAN * self.first.scale
+        if self.second is None:
+            return first / self.scale
+        second = _SPAN * self.second.scale
+        both = first * second if self.operator == "multiply" else first + second
+        return both / self.scale
 
 
 def generate(shape: IntegerElementwise, processor: Processor) -> PrimFunc:
@@ -61,7 +72,8 @@ def generate(shape: IntegerElementwise, processor: Processor) -> PrimFunc:
                     _value(shape, loaded, other, start, width, lanes)
                     for start, width in zip(emit.offsets(parts), parts, strict=True)
                 ]
-                result = integer.narrow(values, parts, shape.output, table, processor)
+                output = integer.within(shape.output, shape.reach)
+                result = integer.narrow(values, parts, output, table, processor)
                 emit.store(y, result, n, at, where, lanes=lanes)
 
     return emit.build_kernel("integer_elementwise", body)
@@ -257,7 +269,8 @@ def generate_pool(shape: IntegerPool, processor: Processor) -> PrimFunc:
                     * emit.splat(factor, width, "float32")
                     for at, width in zip(emit.offsets(parts), parts, strict=True)
                 ]
-                result = integer.narrow(values, parts, shape.output, None, processor)
+                output = integer.within(shape.output, _SPAN * shape.factor)
+                result = integer.narrow(values, parts, output, None, processor)
                 emit.store(y, result, b, first, lanes=lanes)
 
     return emit.build_kernel("integer_pool", body)

@@ -11,14 +11,11 @@ would need more registers than NEON has: LLVM would put weights and intermediate
 stack.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
-from tvm.tirx.script.builder import ir as T  # noqa: N812
 
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
@@ -109,8 +106,8 @@ class RowEmitter:
         self._quads = quads(down, right)
         span = right.span(right.outputs)
         self._places = [span - (GROUP - 1) * quad.across for quad in self._quads]
-        self._columns = _scratch(sum(self._places) * self._vectors * _BYTES, "int8")
-        self._sums = _scratch(right.outputs * lanes, "int32")
+        self._columns = emit.scratch(sum(self._places) * self._vectors * _BYTES, "int8")
+        self._sums = emit.scratch(right.outputs * lanes, "int32")
 
     def fill_outside(self) -> None:
         """Write the zero point to the operands that lie outside the map at every row."""
@@ -138,7 +135,7 @@ class RowEmitter:
             step = _AT_ONCE if quad.across else 1
             turns = len(inner) // step
             if turns:
-                with _loop(turns) as turn:
+                with emit.opaque_loop(turns) as turn:
                     for at in range(step):
                         self._make(number, inner[0] + turn * step + at, load, inside=True)
             for place in inner[turns * step :]:
@@ -166,7 +163,7 @@ class RowEmitter:
     ) -> None:
         """Round the sums to int8; `store` takes the place of an output and its channels."""
         parts = (GROUP,) * self._vectors
-        with _loop(self.right.outputs) as i:
+        with emit.opaque_loop(self.right.outputs) as i:
             sums = [
                 emit.load(self._sums, i * self.lanes + at, lanes=GROUP)
                 for at in emit.offsets(parts)
@@ -210,7 +207,7 @@ class RowEmitter:
                     self._columns, self._at(number, v, start * right.stride + place), lanes=_BYTES
                 )
                 weights = emit.load(w, operand, (first + GROUP * v) * GROUP, lanes=_BYTES)
-                total = integer.intrinsic(
+                total = emit.intrinsic(
                     "int32", GROUP, "aarch64.neon.sdot", acc.get(i, 0), weights, four
                 )
                 acc.set(i, 0, total)
@@ -218,21 +215,3 @@ class RowEmitter:
         for i in range(count):
             at = (start + i) * self.lanes + GROUP * v
             emit.store(self._sums, acc.get(i, 0), at, lanes=GROUP)
-
-
-def _scratch(size: int, dtype: str) -> Buffer:
-    """Declare memory on the stack."""
-    return T.alloc_buffer(
-        (size,), dtype, scope="local", annotations={"disable_lower_builtin": True}
-    )
-
-
-@contextmanager
-def _loop(extent: int) -> Iterator[Expr]:
-    """Loop `extent` times, a number that LLVM must not know: it would unroll and mix loops."""
-    fenced = tirx.call_llvm_pure_intrin(
-        "float32", "llvm.arithmetic.fence", tirx.const(float(extent), "float32")
-    )
-    first, turns = tirx.const(0, "int64"), tirx.Cast("int64", fenced)
-    with T.serial(first, turns) as variable:
-        yield variable

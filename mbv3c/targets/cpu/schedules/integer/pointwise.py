@@ -5,7 +5,8 @@
 The loops are those of the fp32 product. If the processor adds four products at once, weights are
 packed as [panel][K / 4][terms][columns][4]; a weight of nine bits is the sum of two terms. The
 last four of K begin early enough to be complete; weights that the four before already have are 0
-there. AVX2 adds two products of int16: there it is [panel][K / 2][columns][2]. On other processors
+there. AVX2 adds two products of int16: there it is [panel][K / 2][columns][2]. Where `matrices`
+multiplies several rows by `smmla`, it is [panel][K / 8][terms][columns][8]. On other processors
 weights are [panel][K][columns], as int16.
 """
 
@@ -20,10 +21,13 @@ from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr, Panels
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
+from mbv3c.targets.cpu.schedules.integer import matrices
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, PAIR, VECTOR, Requantization
+from mbv3c.targets.cpu.schedules.integer.matrices import Product
 
 _MAX_ROWS = 12
 _MAX_VECTORS = 3
+_MAX_STACK = 48 * 1024  # bytes of operands and results of a row block
 _CHUNK = 16  # bytes of a row that are loaded at once
 _ROUNDING = 21  # instructions that round 16 sums to int8, estimated
 _LOOK_UP = 8  # instructions that look up 16 int8, estimated
@@ -68,7 +72,8 @@ class Tile:
 
     Attributes:
         rows: rows of x in a tile.
-        vectors: vectors of 16 outputs in a panel; the panels are made as even as this allows.
+        vectors: vectors of 16 outputs in a panel, of 8 with products of matrices; the panels are
+            made as even as this allows.
         rows_outer: whether the tiles of a row block follow each other, not those of a panel.
     """
 
@@ -84,24 +89,29 @@ def covers(shape: IntegerPointwise) -> bool:
 
 def legal(shape: IntegerPointwise, processor: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
-    widest = len(emit.vectors(shape.columns, VECTOR))
+    lanes = _lanes(shape, processor)
+    widest = len(emit.vectors(shape.columns, lanes))
+    step = matrices.PAIR if _by_matrices(shape, processor) else 1  # rows of an operand
     return [
         Tile(rows, vectors, rows_outer)
-        for rows in range(1, min(shape.rows, _MAX_ROWS) + 1)
+        for rows in range(step, min(shape.rows, _MAX_ROWS) + 1, step)
         for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
         if all(
-            rows * len(integer.parts_of(run.widths, processor)) + rows + 2 <= processor.registers
-            for run in emit.panels(shape.columns, VECTOR, vectors)
+            rows * len(integer.parts_of(run.widths, processor)) + rows // step + 2
+            <= processor.registers
+            for run in emit.panels(shape.columns, lanes, vectors)
         )
         for rows_outer in (False, True)
+        if not (rows_outer and step > 1) or rows * (shape.inputs + shape.columns) <= _MAX_STACK
     ]
 
 
 def default(shape: IntegerPointwise, processor: Processor) -> Tile:
     """Choose the tile that needs the fewest instructions, and the order that suits the caches."""
     rows_outer = shape.inputs * shape.outputs <= processor.l1_bytes // 2
+    either = _by_matrices(shape, processor)
     return min(
-        (tile for tile in legal(shape, processor) if tile.rows_outer == rows_outer),
+        (tile for tile in legal(shape, processor) if either or tile.rows_outer == rows_outer),
         key=lambda tile: (_cost(shape, tile, processor), -tile.rows),
     )
 
@@ -112,18 +122,22 @@ def pack(
     """Return weights [N, K] as a flat array, panel by panel."""
     columns: NDArray[Any] = np.zeros((shape.columns, shape.inputs), np.int16)
     columns[: shape.outputs] = weights
-    group, starts = _group(processor), _starts(shape.inputs, _group(processor))
+    group = _group(shape, processor)
+    starts = _starts(shape.inputs, group)
     has_dot = integer.has_dot(processor)
     terms = integer.in_terms(columns, shape.terms) if has_dot else columns[None]
     # [K / group, terms, N, group]
     taken = np.stack([terms[:, :, at : at + group] for at in starts])
     taken[-1, :, :, : group * len(starts) - shape.inputs] = 0
-    return emit.pack(taken, emit.panels(shape.columns, VECTOR, tile.vectors), axis=2)
+    return emit.pack(taken, _panels(shape, tile, processor), axis=2)
 
 
-def pad(shape: IntegerPointwise, row: NDArray[np.int32 | np.float32]) -> NDArray[np.generic]:
-    """Return biases or factors with zeros for the columns that are no outputs."""
-    return np.pad(row, (0, shape.columns - shape.outputs))
+def pad(
+    shape: IntegerPointwise, processor: Processor, row: NDArray[np.int32 | np.float32]
+) -> NDArray[np.generic]:
+    """Return biases or factors as they are read, with zeros for columns that are no outputs."""
+    filled = np.pad(row, (0, shape.columns - shape.outputs))
+    return matrices.in_pairs(filled) if _by_matrices(shape, processor) else filled
 
 
 def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimFunc:
@@ -133,28 +147,41 @@ def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimF
         m, n = shape.rows, shape.columns
         x = emit.argument("x", (m, shape.inputs), "int8")
         w = emit.argument("w", (_depth(shape, processor) * n,), integer.weight_type(processor))
-        bias = emit.argument("bias", (n,), "int32")
-        scale = emit.argument("scale", (n,), "float32")
+        twice = matrices.PAIR if _by_matrices(shape, processor) else 1
+        bias = emit.argument("bias", (n * twice,), "int32")
+        scale = emit.argument("scale", (n * twice,), "float32")
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (m, shape.outputs), "int8")
-        runs = _runs(shape, tile)
-        parallel = processor.worthwhile(shape.madds)
+        buffers = (x, w, bias, scale, table, y)
+        runs = _runs(shape, tile, processor)
+        product = None
+        if _by_matrices(shape, processor):
+            several = sum(run.count for run in runs) > 1
+            product = Product(tile.rows, shape.terms, shape.output, processor, buffers, several)
 
         def emit_tile(row: Expr, run: Panels, column: Expr) -> None:
             kept = shape.outputs - run.first if run is runs[-1] else run.columns
-            buffers = (x, w, bias, scale, table, y)
-            _tile(shape, processor, buffers, row, tile.rows, column, run.widths, kept)
+            if product is not None:
+                product.tile(row, column, run.widths, kept)
+            else:
+                _tile(shape, processor, buffers, row, tile.rows, column, run.widths, kept)
 
         emit.for_each_tile(
-            m, tile.rows, runs, rows_outer=tile.rows_outer, parallel=parallel, body=emit_tile
+            m,
+            tile.rows,
+            runs,
+            rows_outer=tile.rows_outer,
+            parallel=processor.worthwhile(shape.madds),
+            body=emit_tile,
+            around=product.block if product is not None and tile.rows_outer else None,
         )
 
     return emit.build_kernel("integer_pointwise", body)
 
 
-def _runs(shape: IntegerPointwise, tile: Tile) -> list[Panels]:
+def _runs(shape: IntegerPointwise, tile: Tile, processor: Processor) -> list[Panels]:
     """Return the panels; one with columns that are no outputs stands by itself."""
-    *before, last = emit.panels(shape.columns, VECTOR, tile.vectors)
+    *before, last = _panels(shape, tile, processor)
     if shape.outputs == shape.columns or last.count == 1:
         return [*before, last]
     others = replace(last, count=last.count - 1)
@@ -298,8 +325,24 @@ def _add_products(
         chunk(k, 1)
 
 
-def _group(processor: Processor) -> int:
+def _by_matrices(shape: IntegerPointwise, processor: Processor) -> bool:
+    """Say whether the product takes rows by twos: a single row would leave half of it unused."""
+    return integer.has_smmla(processor) and shape.rows > 1 and shape.inputs >= matrices.DEPTH
+
+
+def _lanes(shape: IntegerPointwise, processor: Processor) -> int:
+    """Return how many columns a vector of a panel has."""
+    return matrices.LANES if _by_matrices(shape, processor) else VECTOR
+
+
+def _panels(shape: IntegerPointwise, tile: Tile, processor: Processor) -> list[Panels]:
+    return emit.panels(shape.columns, _lanes(shape, processor), tile.vectors)
+
+
+def _group(shape: IntegerPointwise, processor: Processor) -> int:
     """Return how many products the processor adds at once."""
+    if _by_matrices(shape, processor):
+        return matrices.DEPTH
     if integer.has_dot(processor):
         return GROUP
     return PAIR if integer.has_pairs(processor) else 1
@@ -312,7 +355,7 @@ def _starts(inputs: int, group: int) -> list[int]:
 
 def _depth(shape: IntegerPointwise, processor: Processor) -> int:
     """Return how many weights are stored for an output."""
-    group = _group(processor)
+    group = _group(shape, processor)
     terms = shape.terms if integer.has_dot(processor) else 1
     return len(_starts(shape.inputs, group)) * group * terms
 
@@ -320,9 +363,13 @@ def _depth(shape: IntegerPointwise, processor: Processor) -> int:
 def _cost(shape: IntegerPointwise, tile: Tile, processor: Processor) -> float:
     """Estimate the instructions of the whole product."""
     blocks = -(-shape.rows // tile.rows)
+    runs = _panels(shape, tile, processor)
+    if _by_matrices(shape, processor):
+        kind = matrices.Estimate(tile.rows, shape.inputs, shape.terms, shape.output)
+        cores = processor.cores if processor.worthwhile(shape.madds) else 1
+        return kind.product(blocks, runs, cores, shape.outputs if tile.rows_outer else 0)
     return sum(
-        run.count * blocks * _tile_cost(shape, tile.rows, run.widths, processor)
-        for run in emit.panels(shape.columns, VECTOR, tile.vectors)
+        run.count * blocks * _tile_cost(shape, tile.rows, run.widths, processor) for run in runs
     )
 
 

@@ -1,4 +1,4 @@
-"""Integer kernels on emulated NEON, with and without dot products: shapes that nothing divides."""
+"""Integer kernels on emulated NEON, by `smmla`, by `sdot`, by neither: shapes nothing divides."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,9 @@ NODES = {
 }
 
 
-@pytest.mark.parametrize("target", ["arm_cpu:cortex-a76", "arm_cpu:cortex-a53"])
+@pytest.mark.parametrize(
+    "target", ["arm_cpu:cortex-a710", "arm_cpu:cortex-a76", "arm_cpu:cortex-a53"]
+)
 def test_every_kernel_of_odd_shapes(target: str, emulator_kit: object, tmp_path: Path) -> None:
     model = quantized(
         """g (float[2, 3, 17, 23] x) => (float[2, 5] y)

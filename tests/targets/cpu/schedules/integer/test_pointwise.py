@@ -45,8 +45,8 @@ def call(
     shifted = bias + integer.correction(zero, w.sum(1, dtype=np.int64), machine)
     constants = (
         integer_pointwise.pack(shape, tile, machine, w),
-        integer_pointwise.pad(shape, shifted),
-        integer_pointwise.pad(shape, scale),
+        integer_pointwise.pad(shape, machine, shifted),
+        integer_pointwise.pad(shape, machine, scale),
         *table_for(shape.output),
     )
     function = integer_pointwise.generate(shape, tile, machine)

@@ -1,0 +1,41 @@
+"""How NEON rounds fp32 to int16, on the way to int8."""
+
+from collections.abc import Sequence
+
+from tvm import tirx
+
+from mbv3c.lowering.schedules import emit
+from mbv3c.lowering.schedules.emit import Expr
+
+_ROUND = "aarch64.neon.fcvtns"  # to the nearest, halves to even
+_UNITS = 1.5 * 2**23  # where fp32 has steps of 1, with room on both sides
+
+
+def shorts(values: Sequence[Expr], zero: int) -> Expr:
+    """Round two vectors to the nearest, halves to even, shift them, and saturate to int16."""
+    halves = [
+        emit.intrinsic("int16", 4, "aarch64.neon.sqxtn", emit.intrinsic("int32", 4, _ROUND, value))
+        for value in values
+    ]
+    together = tirx.Shuffle(halves, list(range(8)))
+    if not zero:
+        return together
+    return emit.intrinsic("int16", 8, "sadd.sat", together, emit.splat(zero, 8, "int16"))
+
+
+def small_shorts(values: Sequence[Expr], zero: int) -> Expr:
+    """Round and shift two vectors that fit int16, by an addition.
+
+    Beside 1.5 · 2²³ a step of fp32 is 1: sums are rounded to the nearest, halves to even, and
+    their low bits are the integer. An even zero point moves no half, so it is added on the way.
+    Values are fenced: a fused multiply-add would round once where QuantizeLinear rounds twice.
+    """
+    on_the_way = 0 if zero % 2 else zero
+    sums = [
+        emit.intrinsic("float32", 4, "arithmetic.fence", value)
+        + emit.splat(_UNITS + on_the_way, 4, "float32")
+        for value in values
+    ]
+    low = [tirx.reinterpret("int16x8", each) for each in sums]
+    together = tirx.Shuffle(low, list(range(0, 16, 2)))
+    return together if zero == on_the_way else together + emit.splat(zero, 8, "int16")
