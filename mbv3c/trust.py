@@ -80,7 +80,7 @@ def note_made(folder: Path) -> str | None:
     try:
         made = state_root() / _MADE
         made.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_own(made):
+        if not is_own(made):
             return f"others may write to {made}"
         (made / _digest((folder / MANIFEST).read_bytes())).touch(mode=0o600)
     except (OSError, RuntimeError) as error:  # no HOME is a RuntimeError
@@ -103,12 +103,12 @@ def state_root() -> Path:
 def _made_here(content: bytes) -> bool:
     try:
         made = state_root() / _MADE
-        return _is_own(made) and (made / _digest(content)).is_file()
+        return is_own(made) and (made / _digest(content)).is_file()
     except (OSError, RuntimeError):
         return False
 
 
-def _is_own(folder: Path) -> bool:
+def is_own(folder: Path) -> bool:
     """Say whether a folder is this user's, and nobody else may write to it."""
     state = folder.stat()
     return state.st_uid == os.getuid() and not state.st_mode & _OTHERS

@@ -442,3 +442,9 @@ def test_a_folder_takes_no_devices_place(path: str) -> None:
 def test_what_belongs_to_a_device_lies_in_the_current_folder() -> None:
     assert beside(Path("/dev/null"), ".train") == Path("null.train")
     assert beside(Path("/tmp/a.onnx"), ".train") == Path("/tmp/a.onnx.train")
+
+
+def test_links_in_a_folder_may_lead_nowhere(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "root", force=False) as folder:
+        (folder / "link").symlink_to("/absent/on/this/machine")
+    assert (tmp_path / "root" / "link").is_symlink()

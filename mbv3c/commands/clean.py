@@ -32,6 +32,7 @@ KINDS = {
         ),
         "emulators and compilers: `mbv3c doctor --fetch`",
     ),
+    "objects": _Kind(("objects",), "compiled kernels of CPUs: compiled again"),
     "programs": _Kind(("opencl-programs",), "compiled OpenCL kernels: built again"),
     "jobs": _Kind(("jobs", "job-images"), "results of searches and sweeps: computed again"),
     "costs": _Kind(("costs",), "what networks cost: asked again"),
@@ -56,13 +57,15 @@ def clean(kinds: tuple[str, ...], everything: bool, as_json: bool) -> None:
     if kinds and everything:
         raise UsageError("--all and names of kinds exclude each other")
     root, chosen = cache_root(), set(KINDS if everything else kinds)
-    rows = []
-    for name, kind in KINDS.items():
-        places = list(_places(root, kind))
-        size = sum(map(_size, places))
-        for place in places if name in chosen else ():
-            _remove(place)
-        rows.append({"kind": name, "bytes": size, "removed": name in chosen, "what": kind.what})
+    rows = [
+        {
+            "kind": name,
+            "bytes": emptied(name) if name in chosen else _bytes_of(root, kind),
+            "removed": name in chosen,
+            "what": kind.what,
+        }
+        for name, kind in KINDS.items()
+    ]
     if as_json:
         print_json({"cache": str(root), "kinds": rows})
         return
@@ -73,6 +76,21 @@ def clean(kinds: tuple[str, ...], everything: bool, as_json: bool) -> None:
         echo(f"{row['kind']:<10}{shown:>13}  {state:<8}{row['what']}")
     if not chosen:
         echo("nothing was removed: name what is to go, or --all")
+
+
+def emptied(name: str) -> int:
+    """Remove a kind of what is kept; return how many bytes that was."""
+    from mbv3c.execution.cache import cache_root
+
+    root, kind = cache_root(), KINDS[name]
+    size = _bytes_of(root, kind)
+    for place in _places(root, kind):
+        _remove(place)
+    return size
+
+
+def _bytes_of(root: Path, kind: _Kind) -> int:
+    return sum(map(_size, _places(root, kind)))
 
 
 def _places(root: Path, kind: _Kind) -> Iterator[Path]:

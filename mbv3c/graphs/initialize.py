@@ -57,7 +57,8 @@ def initialize(model: onnx.ModelProto, seed: int, side: int) -> None:
     values: dict[str, Array] = {model.graph.input[0].name: _calibration_batch(seed, side)}
     needed = _needed(model.graph)
     clipped = {node.input[0] for node in model.graph.node if node.op_type == "Clip"}
-    for node in model.graph.node:
+    last = _last_readers(model.graph, needed)
+    for index, node in enumerate(model.graph.node):
         if node.op_type not in _WEIGHTED and node.output[0] not in needed:
             continue
         x = values[node.input[0]]
@@ -66,14 +67,16 @@ def initialize(model: onnx.ModelProto, seed: int, side: int) -> None:
         elif node.op_type == "Gemm" and node.output[0] == model.graph.output[0].name:
             parameters.set_logits(node, x)
         elif node.op_type in ("Conv", "Gemm") and len(node.input) == 3:
-            last = node.output[0] not in needed
-            parameters.set_unnormalized(node, x, _LOGIT_SPREAD if last else _UNNORMALIZED_SPREAD)
+            final = node.output[0] not in needed
+            parameters.set_unnormalized(node, x, _LOGIT_SPREAD if final else _UNNORMALIZED_SPREAD)
         elif node.op_type == "Conv":
             parameters.set_weight(node)
-        if node.output[0] not in needed:
-            continue
-        inputs = [values[n] if n in values else parameters.get(n) for n in node.input if n]
-        values[node.output[0]] = _EVALUATE[node.op_type](node, *inputs)
+        if node.output[0] in needed:
+            inputs = [values[n] if n in values else parameters.get(n) for n in node.input if n]
+            values[node.output[0]] = _EVALUATE[node.op_type](node, *inputs)
+        for name in node.input:
+            if last.get(name) == index:
+                values.pop(name, None)
     parameters.store()
 
 
@@ -87,6 +90,16 @@ def _needed(graph: onnx.GraphProto) -> set[str]:
         if node.op_type in _WEIGHTED or node.output[0] in needed:
             needed.update(node.input)
     return needed
+
+
+def _last_readers(graph: onnx.GraphProto, needed: set[str]) -> dict[str, int]:
+    """Return for every tensor the place of the last node that reads it."""
+    return {
+        name: index
+        for index, node in enumerate(graph.node)
+        if node.op_type in _WEIGHTED or node.output[0] in needed
+        for name in node.input
+    }
 
 
 class _Parameters:

@@ -100,21 +100,22 @@ def program_of(module: tvm.IRModule) -> Program:
     return program
 
 
-def with_driver(module: tvm.IRModule, program: Program) -> tvm.IRModule:
-    """Return the kernels of a module, with functions that have the driver call them."""
+def calls_of(program: Program) -> tvm.IRModule:
+    """Return functions that have the driver call the kernels of a program."""
     builder = relax.BlockBuilder()
     for number, function in enumerate(program.functions):
         _add_function(builder, number, function, watched=False)
         _add_function(builder, number, function, watched=True)
-    kernels = {
-        name: function
+    return builder.get()
+
+
+def kernels_of(module: tvm.IRModule) -> dict[str, tirx.PrimFunc]:
+    """Return the kernels of a module by their names."""
+    return {
+        str(name.name_hint): function
         for name, function in module.functions_items()
         if isinstance(function, tirx.PrimFunc)
     }
-    changed = tvm.IRModule(kernels, attrs=module.attrs)
-    for name, function in builder.get().functions_items():
-        changed[name] = function
-    return changed
 
 
 def _functions(module: tvm.IRModule) -> list[tuple[str, relax.Function]]:

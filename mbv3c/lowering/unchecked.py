@@ -85,9 +85,7 @@ class SkipTrusted:
         self, module: tvm.IRModule, context: tvm.transform.PassContext
     ) -> tvm.IRModule:
         trusted = {
-            name: function
-            for name, function in module.functions_items()
-            if function.attrs and _TRUSTED in function.attrs
+            name: function for name, function in module.functions_items() if is_trusted(function)
         }
         if not trusted:
             return module
@@ -96,6 +94,11 @@ class SkipTrusted:
         for name, function in skipped.functions_items():
             changed[name] = function
         return changed
+
+
+def is_trusted(function: tirx.PrimFunc) -> bool:
+    """Say whether `MarkTrusted` has marked a kernel."""
+    return bool(function.attrs and _TRUSTED in function.attrs)
 
 
 def without_checks() -> AbstractContextManager[None]:

@@ -96,7 +96,6 @@ def run_reference(
     deciding = dict.fromkeys(name for each in decisions.values() for name in each.tensors)
     asked = with_outputs(model, list(deciding))
     plain = session(asked)
-    optimized = optimized_sessions(asked)
     names = [output.name for output in asked.graph.output]
     computed = [run(plain, x) for x in inputs]
     # A single number has no range but over inputs, so there should be more of these.
@@ -114,12 +113,22 @@ def run_reference(
     left = dict.fromkeys(halves, TOLERANCES["fp16"].of_range)
     left |= {name: _OF_STEPS for name in behind if steps.get(name) is None}
     conditioning = Conditioning(asked)
-    for x, arrays in zip(inputs, computed, strict=True):
+    spreads = [dict.fromkeys(names, 0.0) for _ in inputs]
+
+    def widen(opened: ort.InferenceSession, variants: Sequence[Feed]) -> None:
+        for spread, arrays, x in zip(spreads, computed, variants, strict=True):
+            for name, plainly, y in zip(names, arrays, run(opened, x), strict=True):
+                error = error_of_range(y, plainly, scales[name])
+                spread[name] = max(spread[name], error)
+
+    if not quantized:  # one integer beside another one would say nothing of rounding
+        widen(plain, [moved_by_last_bits(x) for x in inputs])
+    del plain  # each has the weights, a few times
+    for opened in optimized_sessions(asked):
+        widen(opened, inputs)
+        del opened
+    for x, arrays, spread in zip(inputs, computed, spreads, strict=True):
         outputs = dict(zip(names, arrays, strict=True))
-        ran = [run(opened, x) for opened in optimized]
-        if not quantized:  # one integer beside another one would say nothing of rounding
-            ran.append(run(plain, moved_by_last_bits(x)))
-        variants = dict(zip(names, zip(*ran, strict=True), strict=True))
         axes = dict(
             zip(own, class_axes(model, [outputs[name].shape for name in own]), strict=True)
         )
@@ -128,7 +137,7 @@ def run_reference(
             name: ReferenceOutput(
                 name,
                 outputs[name],
-                max(error_of_range(y, outputs[name], scales[name]) for y in variants[name]),
+                spread[name],
                 axes.get(name),
                 steps[name],
                 scales[name],

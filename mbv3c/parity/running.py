@@ -1,6 +1,7 @@
 """onnxruntime opened on a model, and run on one input after the other."""
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -36,19 +37,24 @@ def session(model: onnx.ModelProto, level: Level = PLAIN) -> ort.InferenceSessio
         raise ModelError(f"onnxruntime cannot load the model: {error}") from error
 
 
-def optimized_sessions(model: onnx.ModelProto) -> list[ort.InferenceSession]:
+def optimized_sessions(model: onnx.ModelProto) -> Iterator[ort.InferenceSession]:
     """Open a model with onnxruntime's own optimisations, at each level that can load it.
 
     A level that cannot, as of quantized pools of opset 21 and newer, excuses no difference. Where
-    none can, that is what the plain model makes.
+    none can, that is what the plain model makes. Each holds the weights a few times, so it is
+    opened when it is asked for.
     """
-    opened = []
+    none = True
     for level in OPTIMIZED:
         try:
-            opened.append(session(model, level))
+            opened = session(model, level)
         except ModelError:
             continue
-    return opened or [session(model)]
+        none = False
+        yield opened
+        del opened
+    if none:
+        yield session(model)
 
 
 _NO_KERNEL = re.compile(

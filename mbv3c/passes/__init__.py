@@ -1,5 +1,6 @@
 """ONNX to ONNX rewrites. `PIPELINE` is the order in which they run."""
 
+import gc
 from collections.abc import Callable, Sequence
 
 import onnx
@@ -142,6 +143,9 @@ OF_FRAMES: tuple[Pass, ...] = (fold_colours, drop_dead)
 BEFORE_QUANTIZING: tuple[Pass, ...] = (fold_colours, shift_to_conv, drop_dead)
 
 
+_LARGE = 4 << 20  # bytes of weights
+
+
 def applied(rewrite: Pass, model: onnx.ModelProto) -> tuple[onnx.ModelProto, PassReport]:
     """Run a pass.
 
@@ -170,4 +174,6 @@ def run_pipeline(
         grown = stored_bytes(model.graph.initializer)
         check_size(grown, f"the model as {report.name} rewrites it")
         reports.append(report)
+        if report.changed and grown > _LARGE:
+            gc.collect()  # the graph of a pass is a circle of objects, and has the weights
     return model, reports

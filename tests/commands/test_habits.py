@@ -90,6 +90,17 @@ def test_clean_removes_what_is_named_and_nothing_else(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["mine"]
 
 
+def test_doctor_clears_compiled_kernels_alone(tmp_path: Path) -> None:
+    for name in ("objects/a", "opencl-programs/b", "jobs/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1234")
+    there = {"MBV3C_CACHE": str(tmp_path)}
+    assert mbv3c("doctor", "--clear-cache", "--fetch", **there).returncode == 2
+    assert document(mbv3c("doctor", "--clear-cache", "--json", **there)) == {"removed_bytes": 8}
+    assert [each.name for each in tmp_path.iterdir()] == ["jobs"]
+    assert mbv3c("doctor", "--clear-cache", **there).stdout.startswith("removed 0.0 MiB")
+
+
 def test_quiet_and_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
     @click.command()
     def say() -> None:

@@ -8,12 +8,12 @@ import tvm
 
 from mbv3c.execution.link import link
 from mbv3c.execution.native.build import objects_for
+from mbv3c.execution.native.kernels import kernel_objects
 from mbv3c.job import Job
 from mbv3c.lowering.lower import VM_PASSES, Lowered, assembled
 from mbv3c.lowering.onnx_import import check_operators
-from mbv3c.lowering.program import program_of, with_driver
+from mbv3c.lowering.program import calls_of, kernels_of, program_of
 from mbv3c.lowering.qdq import read_pairs
-from mbv3c.lowering.tir_pipeline import register_tir_pipeline
 from mbv3c.lowering.unchecked import MarkTrusted
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.guard import guarded
@@ -60,15 +60,17 @@ def build(
     # The kernels are marked before their calls are the driver's.
     marked = tvm.transform.Sequential([MarkTrusted()])(module)
     program = program_of(marked)
-    guard = guarded(with_driver(marked, program), target)
+    guard = guarded(calls_of(program), target)
+    compiled_for = tvm_target(target)
     executable = tvm.compile(
         guard.module,
-        target=tvm_target(target),
+        target=compiled_for,
         relax_pipeline=tvm.transform.Sequential(VM_PASSES),
-        tir_pipeline=register_tir_pipeline(),
     )
     # The objects go beside the output: where that fits, they fit too.
-    with tempfile.TemporaryDirectory(prefix="driver-", dir=output.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix="driver-", dir=output.parent) as place:
+        folder = Path(place)
+        kernels = kernel_objects(kernels_of(marked), compiled_for, folder)
         link(
             executable,
             target.triple,
@@ -76,5 +78,5 @@ def build(
             name=target.name,
             symbols=symbols,
             beside=guard.source,
-            objects=objects_for(program, target.triple, Path(folder)),
+            objects=[*objects_for(program, target.triple, folder), *kernels],
         )

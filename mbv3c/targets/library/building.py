@@ -13,6 +13,7 @@ from mbv3c.c_library.record import CLibraryRecord, CSourceRecord
 from mbv3c.ends.ends import ends_of
 from mbv3c.errors import ModelError, UnknownOperatorsError, UsageError
 from mbv3c.execution.device.machine import DeviceNeeds
+from mbv3c.execution.native.kernels import compiled_anew
 from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
@@ -141,7 +142,7 @@ def built_again(
     model = read_bundled(bundle.compiled_model)
     with scratch_folder("host") as folder:
         graph, _ = rewritten_for(model, job.precision)
-        with without_checks():
+        with without_checks(), compiled_anew():
             library = build_library(backend, graph, job, folder / LIBRARY)
         yield folder, library
 

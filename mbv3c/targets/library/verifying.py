@@ -16,6 +16,7 @@ from mbv3c.execution.device.machine import DeviceNeeds
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.device.runner import RpcRunner
 from mbv3c.execution.host import HostRunner
+from mbv3c.execution.native.kernels import compiled_anew
 from mbv3c.execution.runners import KernelRunner, NoStopsError, Runnable, Runner
 from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
@@ -304,7 +305,7 @@ class LibraryStages:
 
         def build(part: onnx.ModelProto, output: Path) -> tuple[str, ...]:
             job = replace(self._kept(part), choices=choices)
-            with without_checks():
+            with without_checks(), compiled_anew():
                 return covering(build_here(part, job, output))
 
         stage = LibraryStage(name, self.job.precision.name, build, runner, runner.description)
@@ -323,7 +324,7 @@ class LibraryStages:
 
         def build(part: onnx.ModelProto, output: Path) -> tuple[str, ...]:
             job = replace(self._kept(part), target=target)
-            with without_checks():
+            with without_checks(), compiled_anew():
                 return covering(build_library(self.backend, part, job, output).lowered)
 
         return build
