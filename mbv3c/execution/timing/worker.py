@@ -34,6 +34,7 @@ import numpy as np
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MODEL, QUANTIZED, entry_for
 from mbv3c.errors import UsageError
 from mbv3c.execution.opencl.runtime import by_calls, device_info, load_runtime, profiled
+from mbv3c.execution.timing.beside import open_onnxruntime
 from mbv3c.execution.watching import run_watched
 from mbv3c.feeds import Feed, arrays_of, load_feed
 
@@ -103,19 +104,7 @@ def opened_device(name: str) -> Any:
 
 
 def _open_onnxruntime(bundle: Path, x: Feed, threads: int, device: str) -> Run:
-    """Open the model with every optimisation of onnxruntime, as its users do."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        str(_model(bundle)), options, providers=["CPUExecutionProvider"]
-    )
-    names = (value.name for value in session.get_inputs())
-    feed = dict(zip(names, arrays_of(x), strict=True))
-    return lambda: session.run(None, feed)
+    return open_onnxruntime(_model(bundle), arrays_of(x), threads)
 
 
 def _open_openvino(bundle: Path, x: Feed, threads: int, device: str) -> Run:
