@@ -80,7 +80,8 @@ def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
         new.mkdir()
         yield new
         for file in new.rglob("*"):
-            _flush(file)
+            if not file.is_symlink():  # it may lead nowhere, as in an unpacked package
+                _flush(file)
         if force:
             _replace_folder(new, path)
         else:

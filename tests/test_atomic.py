@@ -130,6 +130,12 @@ def test_a_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"bundle/deep/new.txt": "new"}
 
 
+def test_a_link_to_nothing_may_be_in_a_folder(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "folder", force=False) as new:
+        (new / "link").symlink_to("../share/not-here")
+    assert (tmp_path / "folder" / "link").is_symlink()
+
+
 def test_a_folder_may_be_read_by_others(tmp_path: Path) -> None:
     """A temporary folder belongs to one user alone; what becomes of it follows the umask."""
     usual = tmp_path / "usual"
