@@ -1,8 +1,23 @@
-"""onnxruntime as its users run it, to be timed beside a library. Imports nothing else of mbv3c."""
+"""The runtimes that a library can be timed beside, and onnxruntime as its users run it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from mbv3c.errors import UsageError
+
+ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
+
+
+def check_other(name: str) -> None:
+    """Make sure that there is a runtime of a name; whether it is installed is another question.
+
+    Raises:
+        UsageError: there is none.
+    """
+    others = (ONNXRUNTIME, OPENVINO)
+    if name not in others:
+        raise UsageError(f"unknown runtime {name!r}; known: {', '.join(others)}")
 
 
 def open_onnxruntime(
