@@ -42,10 +42,6 @@ def bench(bundle: Path, as_json: bool, **given: Any) -> None:
     With --device or --tracker it is timed there: how times are spread, by threads and clusters,
     with memory, temperature, clock and energy as far as the board tells.
     """
-    from mbv3c.manifest import manifest_digest
-    from mbv3c.speed import measure
-    from mbv3c.targets import open_bundle
-
     place, trust = place_and_trust(given)
     if place is not None:
         _bench_there(bundle, given, place, trust, as_json=as_json)
@@ -53,6 +49,14 @@ def bench(bundle: Path, as_json: bool, **given: Any) -> None:
     refused = [f"--{name}" for name in ("pin", "minutes") if given.pop(name) is not None]
     if refused:
         raise UsageError(f"{', '.join(refused)} belongs to --device or --tracker")
+    if given["against"] is not None:
+        from mbv3c.execution.timing.beside import check_other
+
+        check_other(given["against"])
+    from mbv3c.manifest import manifest_digest
+    from mbv3c.speed import measure
+    from mbv3c.targets import open_bundle
+
     request = measure.BenchRequest(**given)
     opened = open_bundle(bundle, trust)
     shapes = measure.measure_shapes(opened, request, Progress())
@@ -79,17 +83,19 @@ def _bench_there(
 ) -> None:
     """Measure on a device, and print what that gave."""
     from mbv3c.commands.bench_device import device_lines
-    from mbv3c.manifest import manifest_digest
-    from mbv3c.speed import on_device
-    from mbv3c.targets import open_bundle
+    from mbv3c.speed.device_request import DeviceBenchRequest
 
     if given.pop("profile"):
         raise UsageError(
             "--profile lists kernels here; on a device `mbv3c inspect MODEL --cost TARGET "
             "--device HOST:PORT` does"
         )
-    request = on_device.DeviceBenchRequest(**given)
+    request = DeviceBenchRequest(**given)
     request.check()
+    from mbv3c.manifest import manifest_digest
+    from mbv3c.speed import on_device
+    from mbv3c.targets import open_bundle
+
     opened = open_bundle(bundle, trust)
     shapes = on_device.measure_shapes_on_device(opened, request, place, Progress())
     if as_json:

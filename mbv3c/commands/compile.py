@@ -122,6 +122,8 @@ def compile_(
     given[_MEAN] = words[-1] if words else None
     named = taken(given, "target", "precision", "calibration", "keep_float", "tune_logs")
     options = taken(given, *(option.name for option in _BACKEND_OPTIONS))
+    for option in _BACKEND_OPTIONS:
+        option.check(options[option.name])
     shapes = given["input_shapes"] = parse_shapes(given["input_shapes"])
     work = _work(model, named, given)
     if dry:

@@ -20,9 +20,10 @@ from typing import Any
 
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.alarms import Result, Steps
-from mbv3c.execution.device.bench_session import CLOSE, LIBRARY, LOOK, MEASURE, ONNXRUNTIME, OPEN
+from mbv3c.execution.device.bench_session import CLOSE, LIBRARY, LOOK, MEASURE, OPEN
 from mbv3c.execution.device.clusters import BIG, LITTLE, Cluster, Configuration, configurations
 from mbv3c.execution.device.timing import WARM_MS, Work
+from mbv3c.execution.timing.beside import ONNXRUNTIME
 from mbv3c.execution.timing.latency import PAUSE_S, cut_into_blocks, distribution
 from mbv3c.feeds import numbered_files
 

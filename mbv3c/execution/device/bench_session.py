@@ -29,14 +29,14 @@ from typing import Any, NoReturn
 from mbv3c.errors import ToolError
 from mbv3c.execution.device.clusters import find_clusters
 from mbv3c.execution.device.sensors import counters, read_sensors
-from mbv3c.execution.timing.beside import open_onnxruntime
+from mbv3c.execution.timing.beside import ONNXRUNTIME, open_onnxruntime
 from mbv3c.feeds import arrays_of, load_feed
 from mbv3c.process_tree import end_with_parent
 
 LOOK, OPEN, MEASURE, CLOSE = (
     f"mbv3c.device.bench.{word}" for word in ("look", "open", "measure", "close")
 )
-LIBRARY, ONNXRUNTIME = "library", "onnxruntime"
+LIBRARY = "library"  # the other side is onnxruntime
 
 _SAMPLE = 0.25  # seconds between two looks at the sensors
 _WARM_RUNS = 3
