@@ -6,6 +6,7 @@ import sys
 from mbv3c.execution.browser import BROWSER_FETCH, browser_kit, fetch_browser
 from mbv3c.execution.cache import package_version
 from mbv3c.execution.emulator.kit import FFI_VERSION, TVM_VERSION
+from mbv3c.installing import install_extra
 from mbv3c.progress import Progress
 from mbv3c.targets import every_wing
 from mbv3c.targets.wing import Requirement
@@ -82,7 +83,7 @@ def _diagnose_torch() -> Requirement:
 def _diagnose_extra(package: str) -> Requirement:
     version, (purpose, extra) = package_version(package), _EXTRAS[package]
     if version is None:
-        remedy = f"for {purpose}: pip install 'mbv3c[{extra}]'"
+        remedy = f"for {purpose}: {install_extra(extra)}"
         return Requirement(package, False, "missing", remedy, optional=True)
     return Requirement(package, True, f"{package} {version}", optional=True)
 

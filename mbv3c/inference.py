@@ -1,11 +1,13 @@
 """One inference of a bundle, on an array or a file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from mbv3c.bundle import read_bundled
@@ -16,7 +18,8 @@ from mbv3c.ends.labels import BestClass, best_classes
 from mbv3c.errors import UsageError
 from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.device.place import Place
-from mbv3c.feeds import Feed, arrays_of, as_feed, native, save_array, shape_text
+from mbv3c.feeds import Array, Feed, arrays_of, as_feed, native, save_array, shape_text
+from mbv3c.graphs.load import dtype_of, fixed_shape, model_inputs
 from mbv3c.graphs.outputs import detector_outputs
 from mbv3c.graphs.weights.files import write_npz
 from mbv3c.manifest import TensorRecord
@@ -94,25 +97,101 @@ def run_bundle(
         Mbv3cError: the bundle is damaged or nothing here can run it.
     """
     bundle = open_bundle(path, trust)
-    names = bundle.output_names
-    detector = None if raw else detector_outputs(bundle.manifest.model.metadata, names)
+    backend = backend_for(bundle)
+
+    def infer(given: Feed) -> tuple[list[Array], str]:
+        with backend.open(bundle, lambda step: None, place=place, stand_in=False) as opened:
+            (outputs,) = opened.runner.run(opened.folder, [given])
+        return outputs, opened.ran_on
+
+    told, accepted = bundle.manifest.model.metadata, bundle.manifest.accepted
+    program = _Program("bundle", bundle.output_names, told, accepted, infer)
+    if isinstance(x, Path) and is_picture(x):
+        x = picture_input(read_bundled(bundle.model), x, preparing)
+    return _run(program, x, output, thresholds, raw=raw)
+
+
+def run_model(
+    model: onnx.ModelProto,
+    x: Feed | Mapping[str, NDArray[Any]] | Path,
+    output: Output | None = None,
+    *,
+    raw: bool = False,
+    thresholds: Thresholds | None = None,
+    preparing: Overrides = AS_THE_MODEL_SAYS,
+) -> Ran:
+    """Run one inference of a model that was not compiled, by onnxruntime, as `run_bundle` does.
+
+    onnxruntime's optimisations are off: what it computes is what `verify` holds bundles to.
+
+    Raises:
+        UsageError: as `run_bundle` says.
+        ModelError: onnxruntime cannot run the model.
+    """
+    from mbv3c.parity.running import run, session  # it imports onnxruntime
+
+    inputs = tuple(
+        TensorRecord(value.name, fixed_shape(value), str(dtype_of(value)))
+        for value in model_inputs(model)
+    )
+    ran_on = f"onnxruntime {metadata.version('onnxruntime')}, and not compiled"
+
+    def infer(given: Feed) -> tuple[list[Array], str]:
+        return run(session(model), given), ran_on
+
+    names = [value.name for value in model.graph.output]
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    if isinstance(x, Path) and is_picture(x):
+        x = picture_input(model, x, preparing)
+    return _run(_Program("model", names, told, (inputs,), infer), x, output, thresholds, raw=raw)
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What runs one inference.
+
+    Attributes:
+        kind: what it is for people: a bundle or a model.
+        names: names of the outputs.
+        metadata: the model's metadata.
+        accepted: the inputs for every shape.
+        infer: function from an input to the outputs, and what executed it.
+    """
+
+    kind: str
+    names: Sequence[str]
+    metadata: Mapping[str, str]
+    accepted: Sequence[Sequence[TensorRecord]]
+    infer: Callable[[Feed], tuple[list[Array], str]]
+
+    @property
+    def whose(self) -> str:
+        return "model" if self.kind == "model" else f"{self.kind}'s model"
+
+
+def _run(
+    program: _Program,
+    x: Feed | Mapping[str, NDArray[Any]] | Path,
+    output: Output | None,
+    thresholds: Thresholds | None,
+    *,
+    raw: bool,
+) -> Ran:
+    names = program.names
+    detector = None if raw else detector_outputs(program.metadata, names)
     if thresholds is not None and detector is None:
         raise UsageError(
-            "thresholds are for detections: this bundle's model is no detector, or --raw asks for "
-            "its outputs as they are"
+            f"thresholds are for detections: this {program.whose} is no detector, or --raw asks "
+            "for its outputs as they are"
         )
     named = names if detector is None else DETECTIONS
     if output is not None and len(named) > 1 and not output.takes_several:
         raise UsageError(
-            f"the bundle gives several arrays ({', '.join(named)}) and {output.path.name} is no "
-            ".npz file; name one that ends in .npz"
+            f"the {program.kind} gives several arrays ({', '.join(named)}) and {output.path.name} "
+            "is no .npz file; name one that ends in .npz"
         )
-    if isinstance(x, Path) and is_picture(x):
-        x = picture_input(read_bundled(bundle.model), x, preparing)
-    given = _checked_input(x, bundle.manifest.accepted)
-    backend = backend_for(bundle)
-    with backend.open(bundle, lambda step: None, place=place, stand_in=False) as opened:
-        (outputs,) = opened.runner.run(opened.folder, [given])
+    given = _checked_input(x, program.accepted, program.kind)
+    outputs, ran_on = program.infer(given)
     arrays: dict[str, NDArray[Any]] = dict(zip(names, outputs, strict=True))
     if detector is not None:
         arrays = detections(arrays, detector, arrays_of(given)[0].shape, thresholds)
@@ -120,8 +199,7 @@ def run_bundle(
         write_npz(output.path, arrays)
     elif output is not None:
         save_array(output.path, outputs[0])
-    asked = ends_of(bundle.manifest.model.metadata)
-    return Ran(arrays, opened.ran_on, best_classes(asked, outputs))
+    return Ran(arrays, ran_on, best_classes(ends_of(program.metadata), outputs))
 
 
 def detections(
@@ -164,24 +242,26 @@ def figures_of(array: NDArray[Any]) -> dict[str, Any]:
 
 
 def _checked_input(
-    x: Feed | Mapping[str, Any] | Path, accepted: Sequence[Sequence[TensorRecord]]
+    x: Feed | Mapping[str, Any] | Path, accepted: Sequence[Sequence[TensorRecord]], kind: str
 ) -> Feed:
-    """Return an input after making sure that it is what a bundle takes for one of its shapes.
+    """Return an input after making sure that it is what a program takes for one of its shapes.
+
+    `kind` is what messages call the program.
 
     Raises:
-        UsageError: it is not; the message names the file and what the bundle takes.
+        UsageError: it is not; the message names the file and what the program takes.
     """
     wanted = accepted[0]
     name = str(x) if isinstance(x, Path) else "the input"
     if isinstance(x, Path):
         arrays = _read_input(x, wanted)
     else:
-        arrays = _by_name(x, wanted) if isinstance(x, Mapping) else arrays_of(x)
+        arrays = _by_name(x, wanted, kind) if isinstance(x, Mapping) else arrays_of(x)
     arrays = tuple(native(one) if isinstance(one, np.ndarray) else one for one in arrays)
     if len(arrays) != len(wanted):
         names = ", ".join(record.name for record in wanted)
         raise UsageError(
-            f"{name} holds {len(arrays)} arrays; the bundle takes {len(wanted)}: {names}; give "
+            f"{name} holds {len(arrays)} arrays; the {kind} takes {len(wanted)}: {names}; give "
             "an .npz file with these arrays, or in Python a dict of them by these names"
         )
     if any(all(map(_is_of, arrays, records)) for records in accepted):
@@ -195,14 +275,14 @@ def _checked_input(
     if len(accepted) > 1:
         shapes = (shape_text(record.shape for record in records) for records in accepted)
         raise UsageError(
-            f"{name} holds {', '.join(map(_shown, arrays))}; the bundle takes "
+            f"{name} holds {', '.join(map(_shown, arrays))}; the {kind} takes "
             f"{', '.join(record.dtype for record in wanted)} of the shapes {', '.join(shapes)}: "
             "convert it, or compile the bundle for this one, too"
         )
     array, record = next(pair for pair in zip(arrays, wanted, strict=True) if not _is_of(*pair))
     shown = name if len(wanted) == 1 else f"{name}: {record.name}"
     raise UsageError(
-        f"{shown} holds {_shown(array)}; the bundle wants {record.dtype} {record.shape}"
+        f"{shown} holds {_shown(array)}; the {kind} wants {record.dtype} {record.shape}"
     )
 
 
@@ -222,8 +302,10 @@ def _shown(array: Any) -> str:
     return f"a {type(array).__name__} where a numpy array belongs"
 
 
-def _by_name(given: Mapping[str, Any], wanted: Sequence[TensorRecord]) -> tuple[Any, ...]:
-    """Return arrays in the order of a bundle's inputs.
+def _by_name(
+    given: Mapping[str, Any], wanted: Sequence[TensorRecord], kind: str
+) -> tuple[Any, ...]:
+    """Return arrays in the order of a program's inputs.
 
     Raises:
         UsageError: one is missing, or no input has its name.
@@ -232,7 +314,7 @@ def _by_name(given: Mapping[str, Any], wanted: Sequence[TensorRecord]) -> tuple[
     if set(names) != set(given):
         raise UsageError(
             f"the arrays are named {', '.join(map(str, given)) or 'nothing'}; name them as the "
-            f"bundle's inputs: {', '.join(names)}"
+            f"{kind}'s inputs: {', '.join(names)}"
         )
     return tuple(given[name] for name in names)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mbv3c.installing import install_extra
 from tests.command_line import mbv3c, python
 
 
@@ -25,7 +26,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
     [
         (("compile", "--target", "arm_cpx"), 2, "unknown target 'arm_cpx'; known: arm_cpu"),
         (("compile", "--target", "arm_cpu:x1"), 2, "unknown device 'x1' of arm_cpu; known: co"),
-        (("compile", "--target", "npu"), 1, "pip install 'mbv3c[npu]'"),
+        (("compile", "--target", "npu"), 1, install_extra("npu")),
         (("compile", "--target", "npu:u55"), 2, "unknown device 'u55' of npu; known: ethos-u55"),
         (("compile", "--target", "host_cpu", "--sram", "9"), 2, "--sram is for --target npu"),
         (("compile", "none.onnx", "--target", "host_cpu"), 2, "no such file: none.onnx"),

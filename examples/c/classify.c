@@ -1,15 +1,16 @@
 /* Reads a binary PPM image, runs the network on it, and prints the best classes.
  *
- * The image is scaled to the network's input by taking the nearest pixel. A network that was compiled
- * with --input-type uint8 takes the pixels as they are. For others they are normalised with ImageNet's
- * mean and standard deviation, as MobileNetV3's trained weights expect them. With --outputs top5 the
- * network itself finds the best classes. */
+ * The middle of the image that the model wants is scaled to the network's input by taking the nearest
+ * pixel. A network that was compiled with --input-type uint8 takes the pixels as they are. For others
+ * they are normalised as preprocessing.h says, which preprocessing.py makes from the bundle's model. With
+ * --outputs top5 the network itself finds the best classes. */
 
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "network.h"
+#include "preprocessing.h"
 
 enum { CHANNELS = 3, SHOWN = 5 };
 
@@ -17,8 +18,12 @@ enum { CHANNELS = 3, SHOWN = 5 };
 static const int shape[] = NETWORK_INPUT_FRAME_SHAPE; /* 1, height, width, channels: nhwc */
 enum { ROWS = 1, COLUMNS = 2, ELEMENTS = NETWORK_INPUT_FRAME_ELEMENTS };
 #else
-static const int shape[] = NETWORK_INPUT_INPUT_SHAPE; /* 1, channels, height, width */
-enum { ROWS = 2, COLUMNS = 3, ELEMENTS = NETWORK_INPUT_INPUT_ELEMENTS };
+static const int shape[] = NETWORK_INPUT_INPUT_SHAPE; /* 1, channels, height, width; or nhwc */
+enum {
+  ROWS = 2 - IMAGE_CHANNELS_LAST,
+  COLUMNS = 3 - IMAGE_CHANNELS_LAST,
+  ELEMENTS = NETWORK_INPUT_INPUT_ELEMENTS
+};
 #endif
 
 /* All memory of the program. The arena is aligned by its type. */
@@ -64,11 +69,12 @@ static void put(const uint8_t *pixel, int row, int column) {
     input[(row * shape[COLUMNS] + column) * CHANNELS + c] = pixel[c];
   }
 #else
-  static const float mean[CHANNELS] = {0.485f, 0.456f, 0.406f};
-  static const float deviation[CHANNELS] = {0.229f, 0.224f, 0.225f};
+  static const float mean[CHANNELS] = IMAGE_MEAN, deviation[CHANNELS] = IMAGE_STD;
+  const int place = row * shape[COLUMNS] + column, plane = shape[ROWS] * shape[COLUMNS];
   for (int c = 0; c < CHANNELS; ++c) {
-    input[(c * shape[ROWS] + row) * shape[COLUMNS] + column] =
-        (pixel[c] / 255.0f - mean[c]) / deviation[c];
+    const int color = IMAGE_BGR ? CHANNELS - 1 - c : c; /* pixels of a PPM are red, green, blue */
+    input[IMAGE_CHANNELS_LAST ? place * CHANNELS + c : c * plane + place] =
+        (pixel[color] * (float)IMAGE_SCALE - mean[color]) / deviation[color];
   }
 #endif
 }
@@ -103,9 +109,18 @@ static int read_image(FILE *file) {
     return 1;
   }
   const int rows = shape[ROWS], columns = shape[COLUMNS];
+  double wide = width, high = height; /* of the part that the network sees */
+  if (IMAGE_SHOWN > 0) {
+    if (wide * rows > high * columns) wide = high * columns / rows;
+    else high = wide * rows / columns;
+    wide *= IMAGE_SHOWN;
+    high *= IMAGE_SHOWN;
+  }
+  const double left = (width - wide) / 2, top = (height - high) / 2;
   for (int y = 0; y < rows; ++y) {
     for (int x = 0; x < columns; ++x) {
-      const size_t from = (size_t)(y * height / rows) * width + x * width / columns;
+      const size_t line = (size_t)(top + (y + 0.5) * high / rows);
+      const size_t from = line * width + (size_t)(left + (x + 0.5) * wide / columns);
       put(pixels + from * CHANNELS, y, x);
     }
   }

@@ -6,30 +6,59 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c.commands.options import Progress, echo, json_option, print_json
-from mbv3c.commands.places import BUNDLE, FILE
-from mbv3c.commands.trusting import trust_of, trust_option
+from mbv3c.commands.places import BUNDLE
+from mbv3c.commands.trusting import place_and_trust, running_options
+from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
+    from mbv3c.execution.device.place import Place
     from mbv3c.speed.measure import Instructions, Latency
+    from mbv3c.trust import Trust
 
 
 @click.command()
 @click.argument("bundle", type=BUNDLE)
-@click.option("--against", help="onnxruntime or openvino.  [default: onnxruntime]")
-@click.option("--threads", type=int, help="Threads of both sides.  [default: the bundle's cores]")
+@click.option(
+    "--against", help="onnxruntime or openvino; of a device or none.  [default: onnxruntime]"
+)
+@click.option(
+    "--threads",
+    type=int,
+    help="Threads of both sides.  [default: the bundle's cores; of a device 1, 2, 4 and so on]",
+)
 @click.option("--runs", type=int, help="Timed inferences of each side.  [default: 200]")
 @click.option("--profile", is_flag=True, help="List every kernel, too.")
-@click.option("--key", type=FILE, help="The public key (PEM) that must have signed the bundle.")
-@trust_option
+@click.option(
+    "--pin",
+    help="Of a device: processors to stay on, big, little, or numbers such as 4-7.  [default: "
+    "each cluster in turn]",
+)
+@click.option("--minutes", type=float, help="Of a device: then run what was quickest for so long.")
+@running_options
 @json_option
-def bench(bundle: Path, key: Path | None, trust: bool, as_json: bool, **given: Any) -> None:
-    """Time a bundle beside another runtime; count its instructions where it runs emulated."""
+def bench(bundle: Path, as_json: bool, **given: Any) -> None:
+    """Time a bundle beside another runtime; count its instructions where it runs emulated.
+
+    With --device or --tracker it is timed there: how times are spread, by threads and clusters,
+    with memory, temperature, clock and energy as far as the board tells.
+    """
+    place, trust = place_and_trust(given)
+    if place is not None:
+        _bench_there(bundle, given, place, trust, as_json=as_json)
+        return
+    refused = [f"--{name}" for name in ("pin", "minutes") if given.pop(name) is not None]
+    if refused:
+        raise UsageError(f"{', '.join(refused)} belongs to --device or --tracker")
+    if given["against"] is not None:
+        from mbv3c.execution.timing.beside import check_other
+
+        check_other(given["against"])
     from mbv3c.manifest import manifest_digest
     from mbv3c.speed import measure
     from mbv3c.targets import open_bundle
 
     request = measure.BenchRequest(**given)
-    opened = open_bundle(bundle, trust_of(trust, key))
+    opened = open_bundle(bundle, trust)
     shapes = measure.measure_shapes(opened, request, Progress())
     several = len(shapes) > 1
     if as_json:
@@ -47,6 +76,38 @@ def bench(bundle: Path, key: Path | None, trust: bool, as_json: bool, **given: A
             _print_latency(bundle, measured, versions)
         else:
             _print_instructions(bundle, measured, versions)
+
+
+def _bench_there(
+    bundle: Path, given: dict[str, Any], place: "Place", trust: "Trust", *, as_json: bool
+) -> None:
+    """Measure on a device, and print what that gave."""
+    from mbv3c.commands.bench_device import device_lines
+    from mbv3c.speed.device_request import DeviceBenchRequest
+
+    if given.pop("profile"):
+        raise UsageError(
+            "--profile lists kernels here; on a device `mbv3c inspect MODEL --cost TARGET "
+            "--device HOST:PORT` does"
+        )
+    request = DeviceBenchRequest(**given)
+    request.check()
+    from mbv3c.manifest import manifest_digest
+    from mbv3c.speed import on_device
+    from mbv3c.targets import open_bundle
+
+    opened = open_bundle(bundle, trust)
+    shapes = on_device.measure_shapes_on_device(opened, request, place, Progress())
+    if as_json:
+        rows = [{"shape": shape, **found.to_json()} for shape, found in shapes.items()]
+        first = next(iter(shapes.values())).to_json()
+        named = {"bundle": str(bundle), "bundle_sha256": manifest_digest(bundle)}
+        print_json({**named, **first, **({"shapes": rows} if len(rows) > 1 else {})})
+        return
+    for shape, found in shapes.items():
+        if len(shapes) > 1:
+            echo(f"for inputs of {shape}:")
+        echo("\n".join(device_lines(found)))
 
 
 def _print_latency(bundle: Path, measured: "Latency", versions: str) -> None:

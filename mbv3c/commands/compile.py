@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c.commands import dry_run
+from mbv3c.commands.ending import end_compile
 from mbv3c.commands.ends import ends_options, take_ends
 from mbv3c.commands.options import (
     PATH,
@@ -121,6 +122,8 @@ def compile_(
     given[_MEAN] = words[-1] if words else None
     named = taken(given, "target", "precision", "calibration", "keep_float", "tune_logs")
     options = taken(given, *(option.name for option in _BACKEND_OPTIONS))
+    for option in _BACKEND_OPTIONS:
+        option.check(options[option.name])
     shapes = given["input_shapes"] = parse_shapes(given["input_shapes"])
     work = _work(model, named, given)
     if dry:
@@ -170,6 +173,9 @@ def compile_(
     print_description(
         replace(described, document={**described.document, **added}, lines=lines), as_json=as_json
     )
+    if not as_json:
+        checks = compiled.verdict.checks() if compiled.verdict else ()
+        end_compile(path, described.document["parity"], checks)
 
 
 def _check_images(model: "onnx.ModelProto", preparing: "Overrides", ends: "Ends") -> None:

@@ -62,16 +62,20 @@ def serve(tracker: str | None, as_json: bool, **given: Any) -> None:
     # A server compiles nothing; without its compiler TVM is there at once and takes less memory.
     os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
     from mbv3c.execution.device.place import parse_address
-    from mbv3c.execution.device.server import ServeOptions, serve
+    from mbv3c.execution.device.serve_options import ServeOptions
 
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # not under nohup
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     options = {name: value for name, value in given.items() if value is not None}
     if tracker is not None:
         options["tracker"] = parse_address(tracker, "--tracker")
+    asked = ServeOptions(**options)
+    asked.check()
+    from mbv3c.execution.device.server import serve
+
     progress = Progress()
     try:
-        serve(ServeOptions(**options), lambda serving: _ready(serving, as_json), progress)
+        serve(asked, lambda serving: _ready(serving, as_json), progress)
     except KeyboardInterrupt:
         progress("stopped")
 

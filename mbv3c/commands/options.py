@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import resource
 import time
@@ -333,6 +334,14 @@ def _used() -> str:
 def echo(text: str, *, err: bool = False) -> None:
     """Print lines for people; names from models and devices do nothing to the terminal."""
     click.echo(for_terminal(text), err=err or _stdout_is_taken())
+
+
+def echo_styled(word: str, color: str, rest: str) -> None:
+    """Print a line whose first word has a color, or is bold without one, in a terminal."""
+    text = for_terminal(rest)
+    if not os.environ.get("NO_COLOR"):  # no-color.org
+        word = click.style(word, fg=color or None, bold=True)
+    click.echo(f"{word}{text}", err=_stdout_is_taken())
 
 
 def echo_event(event: dict[str, Any]) -> None:

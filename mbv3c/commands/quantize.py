@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c.commands import dry_run
+from mbv3c.commands.ending import end_quantize
 from mbv3c.commands.options import (
     PATH,
     Progress,
@@ -119,6 +120,7 @@ def quantize(
     lines = [*image_lines(about), *([] if loss is None else loss.lines())]
     for line in (f"{output}:", *report_lines(report, every=explain), *lines):
         echo(line)
+    end_quantize(output, loss, random=report.random_inputs)
 
 
 def _plan(

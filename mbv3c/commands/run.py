@@ -15,7 +15,7 @@ from mbv3c.commands.options import (
     print_json,
     taken,
 )
-from mbv3c.commands.places import BUNDLE, IMAGES
+from mbv3c.commands.places import BUNDLE_OR_MODEL, IMAGES
 from mbv3c.commands.preparing import (
     labels_option,
     preparing_options,
@@ -26,6 +26,8 @@ from mbv3c.commands.trusting import place_and_trust, running_options
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
+    import onnx
+
     from mbv3c.execution.detection import Thresholds
     from mbv3c.execution.device.place import Place
     from mbv3c.inference import Ran
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", type=BUNDLE)
+@click.argument("bundle", type=BUNDLE_OR_MODEL)
 @click.option(
     "--input", "source", type=IMAGES, required=True, help=".npy, .npz, an image, or a folder."
 )
@@ -84,6 +86,8 @@ def run(
 
     A device or a pipe as --output, such as /dev/null, takes several outputs as one .npz.
 
+    BUNDLE may be an ONNX file, too: onnxruntime runs it then, and nothing is compiled.
+
     An image is prepared as the model says, or the options: as `verify --images` does it.
 
     For a detector the .npz holds boxes (left, top, right, bottom in pixels of the input), scores,
@@ -96,6 +100,11 @@ def run(
     if force and output is None:
         raise UsageError("--force is for a file that is there: name it with --output")
     if source.is_dir():
+        if asked.model is not None:
+            raise UsageError(
+                f"{bundle} is a model, and a folder of images takes a bundle: `mbv3c compile "
+                f"{bundle} --target host_cpu`"
+            )
         if raw:
             raise UsageError("--raw writes arrays, and a folder has answers printed: leave it out")
         _run_folder(bundle, source, output, asked, force=force, as_json=as_json)
@@ -117,6 +126,7 @@ class _Asked:
     thresholds: "Thresholds | None"
     place: "Place | None"
     trust: "Trust"
+    model: "onnx.ModelProto | None"  # where it is no bundle
 
 
 def _take_asked(bundle: Path, given: dict[str, Any], *, pictures: bool, raw: bool) -> _Asked:
@@ -128,14 +138,18 @@ def _take_asked(bundle: Path, given: dict[str, Any], *, pictures: bool, raw: boo
     from mbv3c.execution.detection import Thresholds
     from mbv3c.manifest import Manifest, read_manifest
     from mbv3c.pictures.answers import LEAST_SCORE, Asked
-    from mbv3c.pictures.meaning import check_top, meaning_of
+    from mbv3c.pictures.meaning import check_top, meaning_of, meaning_of_model
 
     place, trust = place_and_trust(given)
     preparing = take_overrides(given, "an image as --input", there=pictures)
     labels, (top,) = take_labels(given), taken(given, "top").values()
     limits = {key: value for key, value in given.items() if value is not None}
     thresholds = Thresholds(**limits) if limits else None
-    meaning = meaning_of(read_manifest(bundle).parse(Manifest), labels)
+    model = _read_model(bundle, place, trust) if bundle.is_file() else None
+    if model is not None:
+        meaning = meaning_of_model(model, labels)
+    else:
+        meaning = meaning_of(read_manifest(bundle).parse(Manifest), labels)
     if raw and (top is not None or labels):
         raise UsageError("--raw gives outputs as they are, without answers: leave --top out")
     check_top(top, meaning)
@@ -143,8 +157,25 @@ def _take_asked(bundle: Path, given: dict[str, Any], *, pictures: bool, raw: boo
     said = top is not None or bool(labels)
     return _Asked(
         *(meaning, Asked(top, least), labels, pictures and not raw, said),
-        *(preparing, thresholds, place, trust),
+        *(preparing, thresholds, place, trust, model),
     )
+
+
+def _read_model(path: Path, place: "Place | None", trust: "Trust") -> "onnx.ModelProto":
+    """Read a model that was not compiled.
+
+    Raises:
+        UsageError: options are given that belong to bundles.
+        ModelError: the model cannot be used.
+    """
+    from mbv3c.graphs.load import load_model
+
+    if place is not None or trust.anyway or trust.key:
+        raise UsageError(
+            f"{path} is a model: --device, --tracker, --trust and --key take a bundle; compile it "
+            "first"
+        )
+    return load_model(path)
 
 
 @dataclass(frozen=True)
@@ -189,17 +220,25 @@ def _run_one(
         to = None
         if output is not None and temporary is not None and not draws:
             to = inference.Output(temporary, is_device=takes_bytes(output))
-        ran = inference.run_bundle(
-            *(bundle, source, to),
-            raw=raw,
-            thresholds=asked.thresholds,
-            place=asked.place,
-            preparing=asked.preparing,
-            trust=asked.trust,
-        )
+        if asked.model is not None:
+            ran = inference.run_model(
+                *(asked.model, source, to),
+                raw=raw,
+                thresholds=asked.thresholds,
+                preparing=asked.preparing,
+            )
+        else:
+            ran = inference.run_bundle(
+                *(bundle, source, to),
+                raw=raw,
+                thresholds=asked.thresholds,
+                place=asked.place,
+                preparing=asked.preparing,
+                trust=asked.trust,
+            )
         if picture is None:
             return _Shown(ran, asked.meaning, tuple(_of_arrays(ran, asked)), False)
-        model = read_bundled(bundle / "model.onnx")
+        model = asked.model or read_bundled(bundle / "model.onnx")
         processing = preprocessing(model, input_shape_of(model), asked.preparing)
         part = part_shown(picture.size, processing)
         placing = Placing(part, processing.height, processing.width)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c.commands import dry_run, places
+from mbv3c.commands.ending import end_verify
 from mbv3c.commands.ladder_lines import ladder_lines
 from mbv3c.commands.options import (
     PATH,
@@ -271,6 +272,7 @@ def verify(
         print_json(result.to_json())
     else:
         echo("\n".join([*result.lines, *outcome_lines(result, metrics=metrics)]))
+        end_verify(bundle, result.document, result.checks)
     if result.exit_code != EXIT_DONE:
         raise click.exceptions.Exit(result.exit_code)
 

@@ -6,9 +6,11 @@ from math import prod
 from typing import Literal
 
 import numpy as np
+import onnx
 
 from mbv3c.ends.ends import ends_of
 from mbv3c.errors import UsageError
+from mbv3c.graphs.load import dtype_of, fixed_shape, model_inputs, static_shape
 from mbv3c.graphs.outputs import (
     CLASS_AXES,
     Output,
@@ -69,10 +71,33 @@ def meaning_of(manifest: Manifest, labels: Sequence[str] = ()) -> Meaning:
         UsageError: there is not one label for each class.
         ModelError: the metadata are damaged.
     """
-    metadata = manifest.model.metadata
     outputs = [
         Output(one.name, one.shape, np.dtype(one.dtype).kind == "f") for one in manifest.outputs
     ]
+    return _meaning(manifest.model.metadata, outputs, manifest.input.shape[0], labels)
+
+
+def meaning_of_model(model: onnx.ModelProto, labels: Sequence[str] = ()) -> Meaning:
+    """Say what the outputs of a model that was not compiled mean, as `meaning_of` does.
+
+    An output of an unknown shape is numbers.
+
+    Raises:
+        UsageError: there is not one label for each class.
+        ModelError: the metadata are damaged, or the input's shape is not fixed.
+    """
+    outputs = [
+        Output(value.name, static_shape(value) or (), dtype_of(value).kind == "f")
+        for value in model.graph.output
+    ]
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    batch, *_ = fixed_shape(model_inputs(model)[0])
+    return _meaning(metadata, outputs, batch, labels)
+
+
+def _meaning(
+    metadata: Mapping[str, str], outputs: Sequence[Output], batch: int, labels: Sequence[str]
+) -> Meaning:
     if labels:
         check_labels(labels, metadata, outputs)
     count = class_count(metadata, outputs)
@@ -82,7 +107,7 @@ def meaning_of(manifest: Manifest, labels: Sequence[str] = ()) -> Meaning:
         return Meaning("best classes", names)
     if detector_outputs(metadata, [output.name for output in outputs]) is not None:
         return Meaning("boxes", names)
-    return _by_shape(metadata, outputs, names, manifest.input.shape[0])
+    return _by_shape(metadata, outputs, names, batch)
 
 
 def _by_shape(

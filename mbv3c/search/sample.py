@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Literal, get_args
 
 from mbv3c.errors import ToolError, UsageError
+from mbv3c.installing import install_extra
 from mbv3c.search.space import Picked, Space
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def check_sampler(method: str) -> str:
     except metadata.PackageNotFoundError as error:
         raise ToolError(
             "searching needs Optuna, which is not installed; install it with "
-            "`pip install 'mbv3c[search]'`"
+            f"`{install_extra('search')}`"
         ) from error
 
 

@@ -28,15 +28,29 @@ class Option:
         name: the name in Python; `--like-this` on the command line.
         type: the type of the value; bool makes a flag.
         help: what the command line says about it.
+        between: the least and the largest value of a number; None for any.
     """
 
     name: str
     type: type
     help: str
+    between: tuple[int, int] | None = None
 
     @property
     def flag(self) -> str:
         return f"--{self.name.replace('_', '-')}"
+
+    def check(self, value: Any) -> None:
+        """Make sure that a value is possible on some device.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if self.between is None or value is None:
+            return
+        least, most = self.between
+        if not least <= value <= most:
+            raise UsageError(f"{self.flag} {value} is not possible; choose {least} to {most}")
 
 
 SRAM = Option("sram", int, "npu and mcu: budget of SRAM in KiB, an error if too small.")

@@ -22,6 +22,9 @@ from mbv3c.errors import BundleError
 from mbv3c.execution.emulator.kit import native_arch
 from mbv3c.execution.features import FEATURES
 from mbv3c.execution.link import run_zig
+from mbv3c.graphs.load import input_shape_of
+from mbv3c.parity.running import run, session
+from mbv3c.quantization.images import Overrides, part_shown, preprocessing, with_preparing
 from mbv3c.targets import backend_for, open_bundle
 from mbv3c.targets.library.again import check_described, lowered_again
 from mbv3c.targets.library.backend import LibraryBackend
@@ -51,6 +54,7 @@ classifier (float[1, 3, 32, 32] input) => (float[1, 10] logits) {
     g = Flatten(f)
     logits = Gemm<transB = 1>(g, head)
 }"""
+IMAGES = Overrides(mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4), scale=0.01, bgr=True, resize=40)
 SIZES = {
     "stem": (16, 3, 3, 3),
     "expand": (32, 16, 1, 1),
@@ -62,7 +66,10 @@ SIZES = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a classifier with layers that are large enough for several cores."""
-    return write_model(TEXT, SIZES, tmp_path_factory.mktemp("model") / "classifier.onnx")
+    path = write_model(TEXT, SIZES, tmp_path_factory.mktemp("model") / "classifier.onnx")
+    prepared = with_preparing(onnx.load(path), IMAGES)
+    onnx.save(prepared, path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -226,13 +233,31 @@ def test_both_headers_are_clean(bundle: Path, tmp_path: Path) -> None:
         zig(compiler, "-c", *flags, "-I", include, "-o", tmp_path / "main.o", path)
 
 
-def test_the_example_in_c(bundle: Path, tmp_path: Path) -> None:
+def scores_of(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """Return what the model gives for the nearest pixels, prepared as its metadata say."""
+    model = onnx.load(path)
+    prepared = preprocessing(model, input_shape_of(model))
+    left, top, right, bottom = part_shown((pixels.shape[1], pixels.shape[0]), prepared)
+    rows = (top + (np.arange(prepared.height) + 0.5) * (bottom - top) / prepared.height).astype(
+        int
+    )
+    columns = left + (np.arange(prepared.width) + 0.5) * (right - left) / prepared.width
+    near = pixels[rows][:, columns.astype(int)].astype(np.float32)
+    x = (near * prepared.scale - prepared.mean) / prepared.std
+    fed = x[..., ::-1].transpose(2, 0, 1)[None].astype(np.float32)  # blue first
+    return run(session(model), fed)[0][0]
+
+
+def test_the_example_in_c(model: Path, bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     shutil.copytree(EXAMPLES / "c", folder)
     (tmp_path / "bundle").symlink_to(bundle)  # make knows no path with spaces
     compiler = "cc" if shutil.which("cc") else f"{sys.executable} -m ziglang cc"
     subprocess.run(
-        ["make", "-s", "-C", folder, f"BUNDLE={tmp_path / 'bundle'}", f"CC={compiler}"],
+        [
+            *("make", "-s", "-C", folder, f"BUNDLE={tmp_path / 'bundle'}", f"CC={compiler}"),
+            f"PYTHON={sys.executable}",
+        ],
         check=True,
         timeout=300,
     )
@@ -243,8 +268,11 @@ def test_the_example_in_c(bundle: Path, tmp_path: Path) -> None:
     done = subprocess.run([program, image], capture_output=True, text=True, check=True, timeout=60)
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["class"] * len(lines)
+    wanted = scores_of(model, pixels)
+    best = np.argsort(-wanted)[: len(lines)]
+    assert [int(line.split()[1].rstrip(":")) for line in lines] == best.tolist()
     scores = [float(line.split()[-1]) for line in lines]
-    assert scores == sorted(scores, reverse=True)
+    np.testing.assert_allclose(scores, wanted[best], rtol=1e-3, atol=1e-3)
     image.write_bytes(b"P5\n1 1\n255\n.")
     refused = subprocess.run([program, image], capture_output=True, text=True, timeout=60)
     assert refused.returncode == 1

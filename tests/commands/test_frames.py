@@ -113,6 +113,7 @@ def test_the_example_in_c_takes_frames_and_prints_the_best_classes(
     (tmp_path / "bundle").symlink_to(camera / "bundle")  # make knows no path with spaces
     compiler = "cc" if shutil.which("cc") else f"{sys.executable} -m ziglang cc"
     given = (f"BUNDLE={tmp_path / 'bundle'}", f"CC={compiler}", "CFLAGS=-Wall -Wextra -Werror")
+    given = (*given, f"PYTHON={sys.executable}")
     subprocess.run(["make", "-s", "-C", folder, *given], check=True, timeout=300)
     # The pixels go in as they are, and this bundle takes blue first.
     header = f"P6 {SIDE} {SIDE} 255\n".encode()

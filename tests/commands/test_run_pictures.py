@@ -1,5 +1,6 @@
 """`mbv3c run` on pictures, as a user runs it: answers in words and drawn."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,32 @@ def test_a_picture_is_prepared_as_the_bundle_says(named_bundle: Path, photos: Pa
     lines = mbv3c(*run).stdout.splitlines()
     assert len(lines) == 6
     assert lines[1].endswith(f"class {best[0]}  {LABELS[best[0]]}")
+
+
+def test_a_model_that_was_not_compiled_is_run_by_onnxruntime(
+    named_bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    """The model in the bundle says how images are prepared, as the bundle does."""
+    model = named_bundle / "model.onnx"
+    run = ("run", model, "--input", photos / "b.jpg")
+    told = document(mbv3c(*run, "-o", tmp_path / "y.npz", "--json"))
+    best = np.argsort(-scores_of(photos / "b.jpg"), kind="stable")[:5]
+    assert [one["index"] for one in told["classes"]] == best.tolist()
+    assert [one["label"] for one in told["classes"]] == [LABELS[at] for at in best]
+    assert told["ran_on"] == f"onnxruntime {version('onnxruntime')}, and not compiled"
+    with np.load(tmp_path / "y.npz") as file:
+        (name,) = file.files
+        np.testing.assert_allclose(file[name][0], scores_of(photos / "b.jpg"), rtol=1e-5)
+    refused = mbv3c("run", model, "--input", photos)
+    assert refused.returncode == 2
+    assert f"a folder of images takes a bundle: `mbv3c compile {model}" in refused.stderr
+    refused = mbv3c(*run, "--device", "127.0.0.1:9")
+    assert refused.returncode == 2
+    assert "is a model: --device, --tracker, --trust and --key take a bundle" in refused.stderr
+    np.save(tmp_path / "x.npy", np.zeros(3, np.float32))
+    refused = mbv3c("run", model, "--input", tmp_path / "x.npy")
+    assert refused.returncode == 2
+    assert "x.npy holds float32 (3,); the model wants float32 (1, 3, " in refused.stderr
 
 
 def test_any_name_will_do_and_labels_can_be_given(

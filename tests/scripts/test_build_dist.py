@@ -61,7 +61,8 @@ def test_both_have_every_file(dist: tuple[Path, Path]) -> None:
     assert {name for name in names if ".egg-info/" not in name} == {*tracked(), *written}
     names = set(zipfile.ZipFile(wheel).namelist())
     package = {name for name in tracked() if name.startswith("mbv3c/")}
-    assert {name for name in names if ".dist-info/" not in name} == package
+    page = f"mbv3c-{__version__}.data/data/share/man/man1/mbv3c.1"  # pip puts it into share/man
+    assert {name for name in names if ".dist-info/" not in name} == {*package, page}
 
 
 def test_the_version_is_the_same_everywhere(dist: tuple[Path, Path]) -> None:
@@ -94,6 +95,7 @@ def test_it_compiles_where_it_is_installed(dist: tuple[Path, Path], tmp_path: Pa
     assert (passed, version) == ("True", __version__)
     assert Path(module).is_relative_to(site)
     assert __version__ in in_place([environment / "bin/mbv3c", "--version"], folder)
+    assert (environment / "share/man/man1/mbv3c.1").is_file()
 
 
 def test_pip_alone_makes_it_work(dist: tuple[Path, Path], tmp_path: Path) -> None:

@@ -3,17 +3,15 @@
 import hashlib
 import os
 import platform
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mbv3c.errors import ToolError, UsageError
+from mbv3c.execution.device.sensors import read_text, temperature, throttled
 from mbv3c.execution.opencl.runtime import DeviceInfo
 
 _HOT = 80.0  # °C; a Raspberry Pi begins to lower its clock there
-_RASPBERRY = "devices/platform/soc/soc:firmware/get_throttled"
-_NOW = 0xF  # of its bits: those that say what is, and not what has been
 # What tells a board from others of its kind: the maker's number, or else the system's own.
 _NUMBERS = ("sys/firmware/devicetree/base/serial-number", "etc/machine-id")
 _MODEL = "sys/firmware/devicetree/base/model"
@@ -153,61 +151,50 @@ def read_machine(root: Path = Path("/")) -> Machine:
         cpu=_cpu(root / "proc" / "cpuinfo"),
         cores=len(os.sched_getaffinity(0)),
         governors=_governors(root / "sys" / "devices" / "system" / "cpu"),
-        temperature=_temperature(root / "sys" / "class" / "thermal"),
-        throttled=_throttled(root / "sys"),
+        temperature=temperature(root / "sys"),
+        throttled=throttled(root / "sys"),
         number=_number(root),
-        model=(_read(root / _MODEL) or "").strip("\0 \n"),
+        model=(read_text(root / _MODEL) or "").strip("\0 \n"),
     )
 
 
 def _number(root: Path) -> str:
-    texts = ((_read(root / path) or "").strip("\0 \n") for path in _NUMBERS)
+    texts = ((read_text(root / path) or "").strip("\0 \n") for path in _NUMBERS)
     text = next(filter(None, texts), "")
     return hashlib.sha256(f"mbv3c {text}".encode()).hexdigest()[:12] if text else ""
 
 
 def _cpu(cpuinfo: Path) -> str | None:
-    lines = (_read(cpuinfo) or "").splitlines()
-    pairs = [tuple(map(str.strip, line.partition(":")[::2])) for line in lines]
+    pairs = _pairs(cpuinfo)
     ours = {value for key, value in pairs if key == "CPU implementer"} == {_ARM}
     parts = [value for key, value in pairs if key == "CPU part" and ours]
     names = parts or [value for key, value in pairs if key == "model name"]
     return _AND.join(dict.fromkeys(_PARTS.get(name, name) for name in names)) or None
 
 
+def arm_cores(root: Path = Path("/")) -> dict[int, str]:
+    """Return LLVM's name of each processor that is Arm's own, by its number."""
+    number, maker, found = None, "", {}
+    for key, value in _pairs(root / "proc" / "cpuinfo"):
+        if key == "processor":
+            number = int(value) if value.isdecimal() else None
+        elif key == "CPU implementer":
+            maker = value
+        elif key == "CPU part" and number is not None and maker == _ARM:
+            found[number] = _PARTS.get(value, value)
+    return found
+
+
+def _pairs(cpuinfo: Path) -> list[tuple[str, str]]:
+    lines = (read_text(cpuinfo) or "").splitlines()
+    return [
+        (key.strip(), value.strip()) for key, _, value in (one.partition(":") for one in lines)
+    ]
+
+
 def _governors(cpus: Path) -> tuple[str, ...]:
-    texts = (_read(path) for path in sorted(cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")))
+    texts = (read_text(path) for path in sorted(cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")))
     return tuple(dict.fromkeys(text.strip() for text in texts if text))
-
-
-def _temperature(thermal: Path) -> float | None:
-    degrees = []
-    for path in thermal.glob("thermal_zone*/temp"):
-        text = (_read(path) or "").strip()
-        if text.removeprefix("-").isdigit():
-            degrees.append(int(text) / 1000)
-    return max(degrees, default=None)
-
-
-def _throttled(system: Path) -> bool | None:
-    """Ask the firmware of a Raspberry Pi, and what the kernel cools processors with."""
-    limits = []
-    firmware = (_read(system / _RASPBERRY) or "").strip()
-    with suppress(ValueError):
-        limits.append(bool(int(firmware, 16) & _NOW))
-    for device in (system / "class" / "thermal").glob("cooling_device*"):
-        kind, state = _read(device / "type") or "", (_read(device / "cur_state") or "").strip()
-        if "cpufreq" in kind and state.isdigit():
-            limits.append(int(state) > 0)
-    return any(limits) if limits else None
-
-
-def _read(path: Path) -> str | None:
-    """Return the text of a file of the kernel; None where it is missing or gives nothing."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:  # also what sensors answer that are switched off
-        return None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ _WAIT = 5  # how many times as long to wait for a device that others use
 _FIRST = 5  # and for the first inference: a GPU's driver compiles its kernels then
 START_SECONDS = 120.0  # for a process of Python and TVM to start, on a busy machine
 CONNECT_SECONDS = 10.0
+_BENCH = 3600.0  # seconds for all configurations; each step has an alarm of its own
 _EXACT = "(the library itself)"
 
 
@@ -127,6 +128,17 @@ class RpcRunner:
         with scratch_folder("device") as folder:
             self._note(self._ask(folder, None, []))
 
+    def bench(self, asked: dict[str, Any], long: float) -> dict[str, Any]:
+        """Have the device measured; `bench_client` says what is asked, and what comes back.
+
+        `long` is how many seconds a long run takes.
+
+        Raises:
+            ToolError: the device cannot be reached, refuses, hangs or dies.
+        """
+        with scratch_folder("device") as folder:
+            return self._ask(folder, None, [], also={"bench": asked}, more_seconds=_BENCH + long)
+
     def _note(self, result: dict[str, Any]) -> None:
         document = result["machine"]
         self.machine = machine_from_json(document) if document else None
@@ -138,17 +150,20 @@ class RpcRunner:
         inputs: Sequence[Path],
         entries: Sequence[str] = (),
         stops: Path | None = None,
+        *,
+        also: dict[str, Any] | None = None,
+        more_seconds: float = 0.0,
     ) -> dict[str, Any]:
         """Start a client for one session and return its result.
 
         `entries` are the functions of the library that take the inputs; `stops` is a file of what
-        kernels get.
+        kernels get. `also` goes into the request, for which the session has `more_seconds`.
         """
         wait = self.seconds * _WAIT
         if not self.place.tracked:
             wait = min(wait, CONNECT_SECONDS)
         first = self.seconds * _FIRST
-        session = wait + 4 * first + self.seconds * (len(inputs) + 2)
+        session = wait + 4 * first + self.seconds * (len(inputs) + 2) + more_seconds
         request = {
             "address": [self.place.address.host, self.place.address.port],
             "tracked": self.place.tracked,
@@ -163,6 +178,7 @@ class RpcRunner:
             "first_seconds": first,
             "wait_seconds": wait,
             "session_seconds": session,
+            **(also or {}),
         }
         return session_result(self.place, folder, run_client(folder, request))
 

@@ -24,6 +24,7 @@ import tvm
 from tvm.rpc import _ffi_api
 
 from mbv3c.errors import ToolError
+from mbv3c.execution.device.bench_session import Bench
 from mbv3c.execution.device.machine import Machine, read_machine
 from mbv3c.execution.device.stops import Stops
 from mbv3c.execution.opencl.runtime import device_info
@@ -231,6 +232,7 @@ def _register_functions(folder: Path, limits: Limits, opencl_missing: str) -> No
         "tvm.rpc.server.load_module": lambda name: tvm.runtime.load_module(within(name)),
         DESCRIBE: lambda: json.dumps(describe(opencl_missing).to_json()),
         **Stops().functions(),
+        **Bench(within).functions(),
     }
     for name, function in functions.items():
         tvm.register_global_func(name, function, override=True)

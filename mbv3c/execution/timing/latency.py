@@ -52,6 +52,38 @@ class Ratio:
         return upper - lower <= 0.1 * self.median
 
 
+@dataclass(frozen=True)
+class Distribution:
+    """How the times of a side are spread, in milliseconds.
+
+    Attributes:
+        median_ms: half of the runs were no slower.
+        p90_ms, p99_ms: 90 and 99 of 100 runs were no slower; None of fewer than 10 and 100 runs,
+            which do not tell.
+        min_ms, max_ms: the quickest run and the slowest.
+        runs: number of runs.
+    """
+
+    median_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
+    min_ms: float
+    max_ms: float
+    runs: int
+
+
+def distribution(runs: Sequence[float]) -> Distribution:
+    """Summarize the times of some runs, in milliseconds; there is one at least."""
+    if len(runs) == 1:
+        (only,) = runs
+        return Distribution(only, None, None, only, only, 1)
+    cuts = quantiles(runs, n=100, method="inclusive")
+    p90, p99 = (
+        cuts[share - 1] if len(runs) >= 100 / (100 - share) else None for share in (90, 99)
+    )
+    return Distribution(median(runs), p90, p99, min(runs), max(runs), len(runs))
+
+
 def times(blocks: Blocks) -> Times:
     """Summarize every run of one side."""
     runs = [run for block in blocks for run in block]
@@ -96,13 +128,16 @@ def choose_cpus(count: int) -> list[int]:
         raise UsageError(
             f"--threads {count} is not possible: this process may use {len(allowed)} processors"
         )
-    return sorted(sorted(allowed, key=_place_in_core)[:count])
+    return sorted(sorted(allowed, key=place_in_core)[:count])
 
 
-def _place_in_core(cpu: int) -> int:
-    """Return how many processors of the same core come before this one."""
+def place_in_core(cpu: int, system: Path = _SYSTEM) -> int:
+    """Return how many processors of the same core come before this one.
+
+    `system` is the folder of the kernel that describes processors.
+    """
     try:
-        text = (_SYSTEM / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
+        text = (system / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
     except OSError:
         return 0
     siblings: list[int] = []
@@ -114,9 +149,15 @@ def _place_in_core(cpu: int) -> int:
 
 _BLOCK_RUNS = 10
 _LEAST_BLOCKS = 5
-_PAUSE_S = 0.05
+PAUSE_S = 0.05
 
-_FEW = 0.05
+FEW = 0.05  # interruptions for each run, above which a machine is busy
+
+
+def cut_into_blocks(runs: int) -> list[int]:
+    """Cut some runs into blocks that sides take in turns."""
+    size = max(1, min(_BLOCK_RUNS, runs // _LEAST_BLOCKS))
+    return [size] * (runs // size) + [runs % size] * (runs % size > 0)
 
 
 @dataclass(frozen=True)
@@ -136,7 +177,7 @@ class Turns:
     @property
     def undisturbed(self) -> bool:
         """Say whether few enough runs were interrupted for their medians not to show it."""
-        return self.interruptions <= _FEW * self.runs
+        return self.interruptions <= FEW * self.runs
 
 
 class Worker:
@@ -239,8 +280,6 @@ def take_turns(
     Raises:
         ToolError: one of them fails.
     """
-    size = max(1, min(_BLOCK_RUNS, runs // _LEAST_BLOCKS))
-    sizes = [size] * (runs // size) + [runs % size] * (runs % size > 0)
     blocks: dict[str, list[list[Any]]] = {side: [] for side in sides}
     with ExitStack() as stack:
         workers = {
@@ -248,9 +287,9 @@ def take_turns(
             for side, (mode, bundle) in sides.items()
         }
         order = list(workers)
-        for runs_of_block in sizes:
+        for runs_of_block in cut_into_blocks(runs):
             for side in order:
-                time.sleep(_PAUSE_S)
+                time.sleep(PAUSE_S)
                 blocks[side].append(workers[side].measure(runs_of_block))
             order.reverse()  # so that neither is always the first
         interruptions = sum(side.interruptions for side in workers.values())

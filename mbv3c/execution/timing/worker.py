@@ -34,8 +34,10 @@ import numpy as np
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY, MODEL, QUANTIZED, entry_for
 from mbv3c.errors import UsageError
 from mbv3c.execution.opencl.runtime import by_calls, device_info, load_runtime, profiled
+from mbv3c.execution.timing.beside import ONNXRUNTIME, OPENVINO, check_other, open_onnxruntime
 from mbv3c.execution.watching import run_watched
 from mbv3c.feeds import Feed, arrays_of, load_feed
+from mbv3c.installing import install_extra
 
 if TYPE_CHECKING:
     from mbv3c.execution.timing.stopwatch import Call
@@ -103,19 +105,7 @@ def opened_device(name: str) -> Any:
 
 
 def _open_onnxruntime(bundle: Path, x: Feed, threads: int, device: str) -> Run:
-    """Open the model with every optimisation of onnxruntime, as its users do."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        str(_model(bundle)), options, providers=["CPUExecutionProvider"]
-    )
-    names = (value.name for value in session.get_inputs())
-    feed = dict(zip(names, arrays_of(x), strict=True))
-    return lambda: session.run(None, feed)
+    return open_onnxruntime(_model(bundle), arrays_of(x), threads)
 
 
 def _open_openvino(bundle: Path, x: Feed, threads: int, device: str) -> Run:
@@ -140,8 +130,8 @@ def _model(bundle: Path) -> Path:
 BUNDLE = "bundle"
 CONTENDERS = {
     BUNDLE: Contender(_open_bundle, "tvm", "apache-tvm"),
-    "onnxruntime": Contender(_open_onnxruntime, "onnxruntime", "onnxruntime"),
-    "openvino": Contender(_open_openvino, "openvino", "openvino", "bench"),
+    ONNXRUNTIME: Contender(_open_onnxruntime, "onnxruntime", "onnxruntime"),
+    OPENVINO: Contender(_open_openvino, "openvino", "openvino", "bench"),
 }
 OTHERS = tuple(name for name in CONTENDERS if name != BUNDLE)
 
@@ -152,12 +142,13 @@ def find_contender(name: str) -> Contender:
     Raises:
         UsageError: it is unknown, or not installed.
     """
-    if name not in OTHERS:
-        raise UsageError(f"unknown runtime {name!r}; known: {', '.join(OTHERS)}")
+    check_other(name)
     contender = CONTENDERS[name]
     if find_spec(contender.module) is None:
-        wanted = f"mbv3c[{contender.extra}]" if contender.extra else contender.package
-        raise UsageError(f"{name} is not installed; install it with `pip install '{wanted}'`")
+        how = f"pip install {contender.package}"
+        if contender.extra:
+            how = install_extra(contender.extra)
+        raise UsageError(f"{name} is not installed; install it with `{how}`")
     return contender
 
 

@@ -6,9 +6,9 @@ from importlib import util
 from urllib.parse import urlsplit
 
 from mbv3c.errors import Mbv3cError, ToolError, UsageError
+from mbv3c.installing import install_extra
 
 PORT = 8786
-EXTRA = "pip install 'mbv3c[cluster]'"
 _LOOPBACK = {"localhost", "ip6-localhost"}
 
 
@@ -24,7 +24,7 @@ def need_dask() -> None:
     Raises:
         ToolError: it is not installed.
     """
-    need("distributed", EXTRA)
+    need("distributed", install_extra("cluster"))
     import distributed  # noqa: F401 - it sets the levels of its loggers
 
     for name in list(logging.root.manager.loggerDict):

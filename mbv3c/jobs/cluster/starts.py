@@ -5,7 +5,8 @@ import shutil
 from typing import Any
 
 from mbv3c.errors import ToolError, UsageError
-from mbv3c.jobs.cluster.need import EXTRA, need
+from mbv3c.installing import install_extra
+from mbv3c.jobs.cluster.need import need
 from mbv3c.jobs.cluster.service import SETTINGS
 from mbv3c.jobs.cluster.work import STORE_VARIABLE
 from mbv3c.jobs.local import LocalProcesses
@@ -42,7 +43,7 @@ def start_slurm(workers: LocalProcesses, store: Store) -> Any:
     """
     if shutil.which("sbatch") is None:
         raise ToolError("there is no sbatch here: start mbv3c where Slurm takes jobs")
-    need("dask_jobqueue", f"{EXTRA} dask-jobqueue")
+    need("dask_jobqueue", install_extra("cluster", "dask-jobqueue"))
     import dask
     from dask_jobqueue import SLURMCluster
 
@@ -69,7 +70,7 @@ def start_kubernetes(workers: LocalProcesses, store: Store) -> Any:
         ToolError: dask-kubernetes is not installed.
         UsageError: the image is Dask's own, which has no mbv3c.
     """
-    need("dask_kubernetes", f"{EXTRA} dask-kubernetes")
+    need("dask_kubernetes", install_extra("cluster", "dask-kubernetes"))
     import dask
     from dask_kubernetes.operator import KubeCluster
 

@@ -59,7 +59,8 @@ from mbv3c.targets.cpu.artifact import (
 from mbv3c.targets.cpu.building import build, lower
 from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, processor_of
 from mbv3c.targets.cpu.costs import cpu_coster
-from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, MOST_CORES, WING, CpuTarget
+from mbv3c.targets.cpu.devices import CORES as THREADS
+from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, WING, CpuTarget
 from mbv3c.targets.cpu.drawing import draw_integers
 from mbv3c.targets.cpu.in_integers import computed_in_integers
 from mbv3c.targets.cpu.isa import portable, require_isa
@@ -92,8 +93,7 @@ class CpuBackend(LibraryBackend):
         cores, options = given.get("cores"), read_artifact(given)
         if cores is None:
             return target, options
-        if not 1 <= cores <= MOST_CORES:
-            raise UsageError(f"--cores {cores} is not possible; choose 1 to {MOST_CORES}")
+        THREADS.check(cores)
         return replace(_cpu(target), cores=cores), options
 
     def check_precision(self, target: Target, precision: Precision) -> None:

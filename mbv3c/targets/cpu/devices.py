@@ -107,6 +107,9 @@ def _verified_on(target: CpuTarget) -> str:
     return f"emulated {target.emulated_as}" if target.emulated_as else "this machine"
 
 
+CORES = Option(
+    "cores", int, "Cores that one inference may use.  [default: the target's]", (1, MOST_CORES)
+)
 WING = Wing(
     module="mbv3c.targets.cpu.backend",
     targets=CPUS,
@@ -114,7 +117,7 @@ WING = Wing(
     precisions=(FP32, FP16, INT8),
     table=library_table(_verified_on),
     options=(
-        Option("cores", int, "Cores that one inference may use.  [default: the target's]"),
+        CORES,
         Option(
             "artifact",
             str,

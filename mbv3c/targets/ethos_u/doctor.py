@@ -2,11 +2,12 @@
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.cache import package_version
+from mbv3c.installing import install_extra
 from mbv3c.targets.wing import Doctor, Requirement
 
 NPU_TOOLS = ("ethos-u-vela", "tosa-tools")
 NPU_INSTALL = (
-    "pip install 'mbv3c[npu]', into an environment of its own, as they hold back numpy and onnx"
+    f"{install_extra('npu')}, into an environment of its own, as they hold back numpy and onnx"
 )
 
 

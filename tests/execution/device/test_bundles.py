@@ -123,6 +123,12 @@ def test_emulated_board(
         done = mbv3c("verify", host_bundle, "--device", board.address)
         assert done.returncode == 2
         assert "compile the model for aarch64" in done.stderr
+        options = ("--device", board.address, "--runs", 2, "--threads", 1, "--json")
+        found = json.loads(mbv3c("bench", arm_bundle, *options).stdout)
+        (row,) = found["configurations"]
+        assert row["ours"]["spread"]["runs"] == 2
+        assert row["theirs"] is None  # this board has no onnxruntime, and is told so
+        assert any(text.startswith("onnxruntime: it is not inst") for text in found["missing"])
 
 
 # ---- the program for boards, on this machine ----

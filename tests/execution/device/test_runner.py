@@ -12,6 +12,7 @@ from tvm import rpc
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.device import client
+from mbv3c.execution.device.alarms import Steps
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.device.runner import RpcRunner
 from tests.execution.device import libraries
@@ -117,7 +118,7 @@ def test_uploaded_file_is_removed(device: Served, network: Path, tmp_path: Path)
     request |= {"entries": ["main"]}
     remote = rpc.connect(HOST, device.port)
     remote.upload(bytearray(b"kept"), "kept")
-    ((output,),) = client._run(request, remote, tmp_path, client._Steps(tmp_path))
+    ((output,),) = client._run(request, remote, tmp_path, Steps(tmp_path))
     np.testing.assert_array_equal(np.load(output), 2 * X)
     left = {path.name for path in device.log.parent.glob(".mbv3c-scratch-session-*/*")}
     assert left == {"kept"}

@@ -28,7 +28,8 @@ from mbv3c.execution.device.admission import (
 )
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.device.runner import RpcRunner
-from mbv3c.execution.device.server import ServeOptions, serve
+from mbv3c.execution.device.serve_options import ServeOptions
+from mbv3c.execution.device.server import serve
 from mbv3c.execution.device.session import DESCRIBE
 from mbv3c.execution.device.tracker import receive
 from tests.command_line import document, mbv3c, mbv3c_process

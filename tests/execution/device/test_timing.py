@@ -12,8 +12,8 @@ from tvm.script import tirx as T  # noqa: N812
 
 from mbv3c.bundle import GOLDEN_INPUT, LIBRARY
 from mbv3c.errors import ToolError
-from mbv3c.execution.device import client
-from mbv3c.execution.device.client import time_models
+from mbv3c.execution.device.alarms import Steps
+from mbv3c.execution.device.timing import time_models
 from mbv3c.execution.timing.stopwatch import build_stopwatch, read_times
 from mbv3c.targets.cpu.devices import HOST_CPU
 from mbv3c.targets.library.target import resolve
@@ -99,7 +99,7 @@ def port(request: pytest.FixtureRequest) -> int:
 def test_every_call_is_timed(
     port: int, unequal: Path, network: Path, stopwatch: Path, tmp_path: Path
 ) -> None:
-    steps = client._Steps(tmp_path)
+    steps = Steps(tmp_path)
     asked = _asked({"it": unequal}, _side(network), stopwatch, contest=ROUNDS)
     found = time_models(asked, rpc.connect(HOST, port), tmp_path, steps)
     assert steps.proven
@@ -119,7 +119,7 @@ def test_every_call_is_timed(
 def test_wholes_take_turns(
     device: Served, unequal: Path, network: Path, stopwatch: Path, tmp_path: Path
 ) -> None:
-    steps = client._Steps(tmp_path)
+    steps = Steps(tmp_path)
     quick = _side(network)
     asked = _asked({"before": unequal, "after": quick}, quick, stopwatch, turns="wholes")
     found = time_models(asked, rpc.connect(HOST, device.port), tmp_path, steps)["blocks"]
@@ -134,7 +134,7 @@ def test_wholes_take_turns(
 def test_calls_of_wholes_take_turns(
     port: int, unequal: Path, network: Path, stopwatch: Path, tmp_path: Path
 ) -> None:
-    steps = client._Steps(tmp_path)
+    steps = Steps(tmp_path)
     asked = _asked({"before": unequal, "after": unequal}, _side(network), stopwatch, turns="calls")
     found = time_models(asked, rpc.connect(HOST, port), tmp_path, steps)["blocks"]
     for blocks in (found["before"], found["after"]):
@@ -151,7 +151,7 @@ def test_what_was_uploaded_is_removed(
     proof = _side(network)
     remote = rpc.connect(HOST, stock)
     removed = []
-    steps = client._Steps(tmp_path)
+    steps = Steps(tmp_path)
     run = steps.run
 
     def noted(name: str, seconds: float, step: Any) -> Any:
@@ -167,7 +167,7 @@ def test_what_was_uploaded_is_removed(
 def test_failing_before_the_proof_is_not_proven(
     device: Served, network: Path, stopwatch: Path, tmp_path: Path
 ) -> None:
-    steps = client._Steps(tmp_path)
+    steps = Steps(tmp_path)
     broken = _side(tmp_path)
     (broken / LIBRARY).write_bytes(b"\x7fELF no library")
     with pytest.raises((RuntimeError, ValueError)):
