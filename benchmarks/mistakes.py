@@ -52,7 +52,7 @@ class Mistake:
 
 MISTAKES = (
     Mistake("complie model.onnx --target rpi5", "compile"),
-    Mistake("compile model.onnx", "--target"),
+    Mistake("compile model.onnx", "see `mbv3c targets`"),
     Mistake("compile model.onnx --traget rpi5", "--target"),
     Mistake("compile modle.onnx --target rpi5", "there is model.onnx"),
     Mistake("compile model.onnx --target armcpu", "nearest: arm_cpu"),

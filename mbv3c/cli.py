@@ -60,12 +60,13 @@ def main() -> NoReturn:
             _explain(error)
     except click.ClickException as error:
         code = 2
+        mistake = _with_help(error)
         if not as_json:
-            error.show()
+            mistake.show()
             if _of_file():
                 echo(_of_file().removeprefix("; "), err=True)
         else:
-            _report(as_json, "usage", error.format_message(), code, {})
+            _report(as_json, "usage", mistake.format_message(), code, {})
     except (click.Abort, KeyboardInterrupt):
         code = _end_interrupted(as_json)
     except BrokenPipeError:
@@ -92,6 +93,15 @@ def main() -> NoReturn:
         _report(False, "system", _refused_by_system(error), code, {})
     steps.done(code)
     sys.exit(code)
+
+
+def _with_help(error: click.ClickException) -> click.ClickException:
+    """Return the error of a missing option with what the option's help says of it."""
+    option = error.param if isinstance(error, click.MissingParameter) else None
+    if not isinstance(option, click.Option) or not option.help:
+        return error
+    said = option.help.partition("  [")[0].rstrip(".")
+    return click.UsageError(f"{error.format_message()} {said}", getattr(error, "ctx", None))
 
 
 def _of_file() -> str:

@@ -24,6 +24,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (("compile",), 2, "Missing option '--target'. FAMILY[:DEVICE], see `mbv3c targets`"),
         (("compile", "--target", "arm_cpx"), 2, "unknown target 'arm_cpx'; known: arm_cpu"),
         (("compile", "--target", "arm_cpu:x1"), 2, "unknown device 'x1' of arm_cpu; known: co"),
         (("compile", "--target", "npu"), 1, install_extra("npu")),

@@ -1,12 +1,14 @@
 """How `mbv3c bench --device` reads: what a bundle takes on a device."""
 
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mbv3c.speed.on_device import Energy, OnDevice, Sustained
 
 _WIDE = 12  # of the words before what they name
+_LINE = 80
 
 
 def device_lines(measured: "OnDevice") -> "Iterator[str]":
@@ -35,7 +37,8 @@ def device_lines(measured: "OnDevice") -> "Iterator[str]":
         yield "the device was busy with other work: measure again when it is idle"
     if measured.missing:
         yield "not told by the device:"
-        yield from (f"  {text}" for text in measured.missing)
+        for text in measured.missing:
+            yield from wrap(text, _LINE, initial_indent="  ", subsequent_indent="    ")
 
 
 def _table(measured: "OnDevice") -> "Iterator[str]":

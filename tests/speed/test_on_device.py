@@ -101,7 +101,7 @@ def _measured() -> OnDevice:
     )
     window = Window(20.0, spread, 71.0, 1800.0, True)
     long = Sustained(10.0, "big", 1, (window,), 7.1, 8.165, ())
-    missing = ("clock: its system does not tell",)
+    missing = ("clock: its system does not tell", "energy: " + "there is no sensor " * 4)
     return OnDevice("a board", None, (one,), long, {"onnxruntime": "1.32.0"}, missing)
 
 
@@ -124,5 +124,7 @@ def test_it_is_printed() -> None:
         "  p99 7.950 ms at worst, 71 °C at most, clock 1800 MHz at least, held down",
         "not told by the device:",
         "  clock: its system does not tell",
+        "  energy: there is no sensor there is no sensor there is no sensor there is no",
+        "    sensor",
     ]
     assert max(map(len, lines)) <= 80
