@@ -233,12 +233,25 @@ def loop(extent: int, *, parallel: bool = False) -> Iterator[Expr]:
 @contextmanager
 def opaque_loop(extent: int) -> Iterator[Expr]:
     """Loop `extent` times, a number that LLVM must not know: it would unroll and mix loops."""
-    fenced = tirx.call_llvm_pure_intrin(
-        "float32", "llvm.arithmetic.fence", tirx.const(float(extent), "float32")
-    )
-    first, turns = tirx.const(0, "int64"), tirx.Cast("int64", fenced)
-    with T.serial(first, turns) as variable:
+    with T.serial(tirx.const(0, "int64"), _opaque(extent)) as variable:
         yield variable
+
+
+def separate(index: Expr, number: int) -> Expr:
+    """Return an index of which LLVM must not know that it is a multiple, or equal to another.
+
+    It would compute the place of each of several adjacent vectors by itself, instead of using
+    offsets from one pointer: by an "or" from a multiple, and for two arrays together from an index
+    that they share. Indices that must not be found equal take different numbers from 1 on.
+    """
+    number *= 4  # what is added and what is taken away leave paired loads their alignment
+    return index + (_opaque(number) - number)
+
+
+def _opaque(number: int) -> Expr:
+    """Return a number that LLVM does not know."""
+    constant = tirx.const(float(number), "float32")
+    return tirx.Cast("int64", intrinsic("float32", 1, "arithmetic.fence", constant))
 
 
 @contextmanager

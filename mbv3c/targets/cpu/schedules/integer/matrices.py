@@ -126,17 +126,16 @@ class Product:
             widths: its columns, in vectors.
             kept: how many of its columns are outputs.
         """
-        bias, columns = self.buffers[2], sum(widths)
-        acc = emit.biased_accumulators(
-            self.rows // PAIR, (_SUMS,) * (columns // PAIR), "int32", bias, PAIR * column
-        )
+        bias, sums = self.buffers[2], (_SUMS,) * (sum(widths) // PAIR)
+        first, scaled = (emit.separate(PAIR * column, number) for number in (1, 2))
+        acc = emit.biased_accumulators(self.rows // PAIR, sums, "int32", bias, first)
         self._add(acc, self._stored or self._operands(row), column)
         y = self.buffers[-1]
-        for i, first, value, width in self._rounded(acc, column):
-            there: tuple[Any, ...] = (y, value, row + i, column + first)
+        for i, at, value, width in self._rounded(acc, scaled):
+            there: tuple[Any, ...] = (y, value, row + i, column + at)
             if self._unread is not None:
-                there = (self._unread, value, i * int(y.shape[1]) + column + first)
-            integer.store_first(*there, width=width, count=kept - first)
+                there = (self._unread, value, i * int(y.shape[1]) + column + at)
+            integer.store_first(*there, width=width, count=kept - at)
 
     def _operands(self, row: Expr) -> Operands:
         """Make the operands of a block of rows where they are multiplied."""
@@ -180,8 +179,12 @@ class Product:
         loop = emit.loop if self._stored is None else emit.opaque_loop
         _for_each_step(self.inputs, add, turns=_TWOS, loop=loop)
 
-    def _rounded(self, acc: Accumulators, column: Expr) -> Iterator[tuple[int, int, Expr, int]]:
-        """Round a tile; yield row, first column, the results from there on, and their number."""
+    def _rounded(self, acc: Accumulators, first: Expr) -> Iterator[tuple[int, int, Expr, int]]:
+        """Round a tile, whose factors are from `first` on.
+
+        Yields:
+            Row and column in the tile, the results from there on, and their number.
+        """
         _, _, _, scale, table, _ = self.buffers
         vectors = emit.vectors(_SUMS * len(acc.widths), VECTOR)
         held: dict[tuple[int, int], Expr] = {}
@@ -189,7 +192,7 @@ class Product:
             for at, lanes in zip(emit.offsets(vectors), vectors, strict=True):
                 parts = (_SUMS,) * (lanes // _SUMS)
                 sums = [acc.get(pair, at // _SUMS + part) for part in range(len(parts))]
-                values = integer.scaled(sums, scale, PAIR * column + at, parts)
+                values = integer.scaled(sums, scale, first + at, parts)
                 result = integer.narrow(values, parts, self.output, None, self.processor)
                 held[pair, at] = emit.held(result, lanes, "int8")
         if table is not None and self._unread is None:
