@@ -27,9 +27,12 @@ def _source(extra: str) -> list[str]:
         return ["-e", _quoted(Path(__file__).parents[1], extra)]
     origin = _parsed(text)
     url, folder = str(origin.get("url", "")), origin.get("dir_info")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # damaged, too
+        url = ""
     if not url:
         return [shlex.quote(f"{_NAME}[{extra}]")]
-    parts = urlsplit(url)
     if parts.scheme == "file":
         editable = isinstance(folder, dict) and folder.get("editable")
         return [*(["-e"] if editable else []), _quoted(Path(unquote(parts.path)), extra)]

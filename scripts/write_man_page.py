@@ -35,6 +35,16 @@ _ENVIRONMENT = {
     "MBV3C_STEP_SECONDS": "processor time that a step which may loop may take, or none",
     "NO_COLOR": "print no colors",
 }
+# Characters that groff makes others of: a hyphen, and quotes and accents of print.
+_PRINTED = {
+    "\\": "\\e",
+    "-": "\\-",
+    '"': "\\(dq",
+    "'": "\\(aq",
+    "`": "\\(ga",
+    "^": "\\(ha",
+    "~": "\\(ti",
+}
 _FILES = {"mbv3c.toml": "options of commands for a project, read from the current folder"}
 
 
@@ -100,8 +110,8 @@ def _entry(name: str, meaning: str) -> Iterator[str]:
 
 def _text(text: str) -> str:
     """Return text of one line that roff prints as it is."""
-    escaped = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
-    return f"\\&{escaped}" if escaped[:1] in (".", "'") else escaped
+    escaped = "".join(_PRINTED.get(letter, letter) for letter in text)
+    return f"\\&{escaped}" if escaped.startswith(".") else escaped
 
 
 if __name__ == "__main__":

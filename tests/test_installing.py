@@ -30,6 +30,7 @@ GIT = {"url": "https://example.org/mbv3c.git", "vcs_info": {"vcs": "git", "commi
         (None, "'mbv3c[npu]'"),
         ("damaged", "'mbv3c[npu]'"),
         ([], "'mbv3c[npu]'"),
+        ({"url": "http://[damaged"}, "'mbv3c[npu]'"),
         ({"url": "file:///src/mbv3c", "dir_info": {"editable": True}}, "-e '/src/mbv3c[npu]'"),
         ({"url": "file:///src/mbv3c", "dir_info": {}}, "'/src/mbv3c[npu]'"),
         (

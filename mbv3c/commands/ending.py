@@ -1,5 +1,6 @@
 """The last two lines of a command: the verdict in few words, and what to do next."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,15 +19,34 @@ _BEYOND = ("limits", "baseline")  # the suites of checks that the user asked for
 
 
 def print_ending(word: str, color: str, rest: str, then: str) -> None:
-    """Print a verdict, its first word in a color; and what to do next, but with --quiet."""
-    echo_styled(word, color, rest)
+    """Print a verdict, its first word in a color; and what to do next, but with --quiet.
+
+    Each is one line, whatever names are in it: those of outputs come from the model.
+    """
+    echo_styled(word, color, rest.replace("\n", "\\n"))
     if not is_quiet():
         echo_styled("next:", "", f" {then}")
 
 
+def as_argument(path: Path) -> str:
+    """Return a path as an argument for a shell, in one printable line."""
+    text = str(path)
+    if text.startswith("-"):  # else it would be an option
+        text = f"./{text}"
+    if text.isprintable():
+        return shlex.quote(text)
+    shown = (
+        one
+        if one.isprintable() and one not in "\\'"
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(one))
+        for one in text
+    )
+    return f"$'{''.join(shown)}'"  # of bash and zsh
+
+
 def end_compile(bundle: Path, document: dict[str, Any] | None, checks: "Sequence[Check]") -> None:
     """End `compile`: what its check has shown, None where it made none, and what to do next."""
-    name = shlex.quote(str(bundle))
+    name = as_argument(bundle)
     if document is None:
         print_ending("NOT CHECKED", DOUBTFUL, f" {bundle}", f"mbv3c verify {name}")
         return
@@ -41,7 +61,7 @@ def end_compile(bundle: Path, document: dict[str, Any] | None, checks: "Sequence
 def end_verify(bundle: Path | None, document: dict[str, Any], checks: "Sequence[Check]") -> None:
     """End `verify`; without a bundle saved outputs were judged."""
     missed = [check for check in checks if not check.passed]
-    name = "BUNDLE" if bundle is None else shlex.quote(str(bundle))
+    name = "BUNDLE" if bundle is None else as_argument(bundle)
     if not missed:
         then = f"mbv3c report {name} -o report.html, one page to hand on"
         print_ending("PASSED", GOOD, _passed(document, checks), then)
@@ -75,7 +95,7 @@ def _count(checks: int) -> str:
 
 def end_quantize(output: Path, loss: "Loss | None", *, random: bool) -> None:
     """End `quantize`; `random` says whether ranges come from random numbers."""
-    name = shlex.quote(str(output))
+    name = as_argument(output)
     if random:
         rest = f" {output}: ranges of random numbers, accuracy means nothing"
         then = f"mbv3c quantize MODEL -o {name} --calibration FOLDER --force"

@@ -1,5 +1,6 @@
 """The command `mbv3c run`."""
 
+import shlex
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from mbv3c.commands.preparing import (
     take_overrides,
 )
 from mbv3c.commands.trusting import place_and_trust, running_options
-from mbv3c.errors import UsageError
+from mbv3c.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -168,14 +169,21 @@ def _read_model(path: Path, place: "Place | None", trust: "Trust") -> "onnx.Mode
         UsageError: options are given that belong to bundles.
         ModelError: the model cannot be used.
     """
-    from mbv3c.graphs.load import load_model
+    from mbv3c.graphs.load import ShapeError, load_model
 
     if place is not None or trust.anyway or trust.key:
         raise UsageError(
             f"{path} is a model: --device, --tracker, --trust and --key take a bundle; compile it "
             "first"
         )
-    return load_model(path)
+    try:
+        return load_model(path)
+    except ShapeError as error:
+        name = shlex.quote(str(path))
+        raise ModelError(
+            f"{error}; `run` has no such option: `mbv3c optimize {name} --input-shape SHAPE -o "
+            "FIXED.onnx` writes a model that can be run"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,16 @@ def cache_root() -> Path:
     """Return the folder under which fetched tools are kept: $MBV3C_CACHE or the user's cache.
 
     Raises:
-        ToolError: this user has no home.
+        ToolError: this user has no home, or $MBV3C_CACHE names that of an unknown user.
     """
     if own := os.environ.get("MBV3C_CACHE"):
-        return Path(own).expanduser().absolute()
+        try:
+            return Path(own).expanduser().absolute()
+        except RuntimeError as error:
+            raise ToolError(
+                f"MBV3C_CACHE is {own!r}, and there is no such user: write the path of a folder "
+                "that you may write to"
+            ) from error
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         return Path(base).expanduser().absolute() / "mbv3c"

@@ -1,9 +1,9 @@
 """What takes long to make, kept in the user's cache by a name that says what it was made from.
 
-An entry is a file: the sha256 of its content, then the content. It is written beside its place and
-renamed, so another process sees it whole or not at all; two that make one entry at once both write
-the same. What does not fit its sha256 counts as missing. So does everything in a folder that is
-another user's, or that others may write to.
+An entry is a file: the sha256 of its name and content, then the content. It is written beside its
+place and renamed, so another process sees it whole or not at all; two that make one entry at once
+both write equal bytes. What does not fit its sha256 counts as missing, also an entry under another
+one's name. So does everything in a folder that is another user's, or that others may write to.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class Kept:
         except OSError:
             return None
         digest, content = data[:_DIGEST], data[_DIGEST:]
-        if hashlib.sha256(content).digest() != digest:
+        if _digest_of(name, content) != digest:
             return None
         with suppress(OSError):
             os.utime(place)  # used just now
@@ -56,7 +56,7 @@ class Kept:
             if not is_own(self.folder):
                 return
             try:
-                partial.write_bytes(hashlib.sha256(content).digest() + content)
+                partial.write_bytes(_digest_of(name, content) + content)
                 partial.replace(self.folder / name)
             finally:
                 partial.unlink(missing_ok=True)
@@ -66,14 +66,21 @@ class Kept:
     def shrink(self) -> None:
         """Remove what was used longest ago, and what killed processes left, if it is too much."""
         entries = []
-        with suppress(OSError):
-            entries = [(file.stat(), Path(file.path)) for file in os.scandir(self.folder)]
+        with suppress(OSError), os.scandir(self.folder) as files:
+            for file in files:
+                with suppress(OSError):  # another process has just removed or renamed it
+                    if not file.is_dir(follow_symlinks=False):
+                        entries.append((file.stat(follow_symlinks=False), Path(file.path)))
         total = sum(state.st_size for state, _ in entries)
         if total <= self.most_bytes:
             return
         for state, path in sorted(entries, key=lambda entry: entry[0].st_mtime):
             if total <= self.most_bytes * _KEPT_SHARE:
                 return
-            total -= state.st_size
             with suppress(OSError):
                 path.unlink()
+                total -= state.st_size
+
+
+def _digest_of(name: str, content: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\0" + content).digest()

@@ -33,6 +33,10 @@ _NUMBERS = frozenset(
 )
 
 
+class ShapeError(ModelError):
+    """An input has no fixed shape; `--input-shape` gives it one."""
+
+
 def load_model(
     path: Path, input_shape: InputShape | None = None, batch: int | None = None
 ) -> onnx.ModelProto:
@@ -298,12 +302,12 @@ def _set_input_shapes(
         if static_shape(value) is None:
             dims = value.type.tensor_type.shape.dim
             if any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in dims):
-                raise ModelError(
+                raise ShapeError(
                     f"{path}: input {value.name!r} has the shape "
                     f"({', '.join(dim.dim_param or str(dim.dim_value) for dim in dims)}), which "
                     "holds no numbers; give it a shape with --input-shape, or leave it out"
                 )
-            raise ModelError(
+            raise ShapeError(
                 f"{path}: input {value.name!r} {_dynamic(value, alone=len(inputs) == 1)}"
             )
 

@@ -74,7 +74,7 @@ def meaning_of(manifest: Manifest, labels: Sequence[str] = ()) -> Meaning:
     outputs = [
         Output(one.name, one.shape, np.dtype(one.dtype).kind == "f") for one in manifest.outputs
     ]
-    return _meaning(manifest.model.metadata, outputs, manifest.input.shape[0], labels)
+    return _meaning(manifest.model.metadata, outputs, manifest.input.shape, labels)
 
 
 def meaning_of_model(model: onnx.ModelProto, labels: Sequence[str] = ()) -> Meaning:
@@ -91,13 +91,16 @@ def meaning_of_model(model: onnx.ModelProto, labels: Sequence[str] = ()) -> Mean
         for value in model.graph.output
     ]
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    batch, *_ = fixed_shape(model_inputs(model)[0])
-    return _meaning(metadata, outputs, batch, labels)
+    return _meaning(metadata, outputs, fixed_shape(model_inputs(model)[0]), labels)
 
 
 def _meaning(
-    metadata: Mapping[str, str], outputs: Sequence[Output], batch: int, labels: Sequence[str]
+    metadata: Mapping[str, str],
+    outputs: Sequence[Output],
+    shape: Sequence[int],
+    labels: Sequence[str],
 ) -> Meaning:
+    """Say what outputs mean, by metadata and the shape of the first input."""
     if labels:
         check_labels(labels, metadata, outputs)
     count = class_count(metadata, outputs)
@@ -107,6 +110,7 @@ def _meaning(
         return Meaning("best classes", names)
     if detector_outputs(metadata, [output.name for output in outputs]) is not None:
         return Meaning("boxes", names)
+    batch = shape[0] if shape else 1
     return _by_shape(metadata, outputs, names, batch)
 
 

@@ -1,12 +1,13 @@
 """What is to be measured on a device; TVM is not imported to check that."""
 
+import re
 from dataclasses import dataclass
 
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.clusters import ALL, BIG, LITTLE, MIDDLE, parse_cpus
 from mbv3c.execution.timing.beside import ONNXRUNTIME
 
-_NAMES = (ALL, BIG, LITTLE, MIDDLE)
+_NAME = re.compile(f"{ALL}|{BIG}|{LITTLE}|{MIDDLE}[1-9]?")
 NONE = "none"
 _LONGEST = 24 * 60.0  # minutes
 
@@ -48,7 +49,7 @@ class DeviceBenchRequest:
                 f"--minutes {self.minutes:g} is not possible; choose more than 0, and at most "
                 f"{_LONGEST:g}"
             )
-        if self.pin is not None and self.pin not in _NAMES and parse_cpus(self.pin) is None:
+        if self.pin is not None and not _NAME.fullmatch(self.pin) and parse_cpus(self.pin) is None:
             raise UsageError(
                 f"--pin {self.pin!r} names no processors: write {BIG}, {LITTLE}, or numbers such "
                 "as 4-7"

@@ -1,5 +1,7 @@
 """The two lines with which `compile`, `verify` and `quantize` end."""
 
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,32 @@ def test_compile(
     assert lines[0].startswith(first)
     assert lines[1] == f"next: {then}"
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*("my bundle", "it's", "-o", "--trust", "a\nPASSED b", "\x1b[2J'\\x", "ü\u202ex"), "$(id)`"],
+)
+def test_what_to_do_next_is_one_line_that_a_shell_reads(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end_compile(Path(name), None, [])
+    first, then = capsys.readouterr().out.splitlines()
+    assert first.startswith("NOT CHECKED")
+    words = then.removeprefix("next: mbv3c verify ")
+    assert words.isprintable()
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {words}"], capture_output=True, check=True, timeout=60
+    )
+    given = os.fsdecode(done.stdout)
+    assert not given.startswith("-")
+    assert Path(given) == Path(name)
+
+
+def test_names_from_a_model_begin_no_line() -> None:
+    missed = replace(HELD, passed=False, name="y\nPASSED on this machine: all 9 checks hold")
+    first, _ = _verified([missed])
+    assert "first: y\\nPASSED" in first
 
 
 @pytest.mark.parametrize(

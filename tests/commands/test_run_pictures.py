@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 from mbv3c.pictures.drawing import colour_of
@@ -78,6 +79,24 @@ def test_a_model_that_was_not_compiled_is_run_by_onnxruntime(
     refused = mbv3c("run", model, "--input", tmp_path / "x.npy")
     assert refused.returncode == 2
     assert "x.npy holds float32 (3,); the model wants float32 (1, 3, " in refused.stderr
+
+
+def _relu(path: Path, shape: list[int | str]) -> Path:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", [x], [y])
+    onnx.save(helper.make_model(graph, ir_version=9), path)
+    return path
+
+
+def test_models_of_any_shape_are_run_or_refused(tmp_path: Path) -> None:
+    """A scalar has no batch, and `run` has no option to fix a shape."""
+    np.save(tmp_path / "x.npy", np.float32(-1))
+    given = ("--input", tmp_path / "x.npy")
+    told = document(mbv3c("run", _relu(tmp_path / "scalar.onnx", []), *given, "--json"))
+    assert told["shape"] == []
+    refused = mbv3c("run", _relu(tmp_path / "open.onnx", ["N", 3]), *given)
+    assert refused.returncode == 1
+    assert "`run` has no such option: `mbv3c optimize " in refused.stderr
 
 
 def test_any_name_will_do_and_labels_can_be_given(

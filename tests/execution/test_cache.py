@@ -8,7 +8,7 @@ import pytest
 
 from mbv3c.errors import ToolError
 from mbv3c.execution import cache
-from mbv3c.execution.cache import provide, unpack_archives, unpack_packages
+from mbv3c.execution.cache import cache_root, provide, unpack_archives, unpack_packages
 from mbv3c.execution.emulator import kit
 from mbv3c.execution.processes import finish
 
@@ -138,3 +138,9 @@ def test_a_version_whose_hash_is_not_known_is_not_fetched(
         ToolError, match=r"the hash of the wheel of apache-tvm==0\.99 is not known"
     ):
         kit.fetch_runtime(tmp_path, lambda line: None)
+
+
+def test_the_home_of_an_unknown_user_is_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MBV3C_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(ToolError, match="MBV3C_CACHE is '~nobody-of-this-name/cache'"):
+        cache_root()

@@ -80,3 +80,24 @@ def test_what_was_used_longest_ago_goes_first(kept: Kept) -> None:
     assert sorted(path.name for path in kept.folder.iterdir()) == ["0", "5", "6", "7", "8", "9"]
     kept.shrink()
     assert len(list(kept.folder.iterdir())) == 6
+
+
+def test_an_entry_under_the_name_of_another_counts_as_missing(kept: Kept) -> None:
+    kept.write("a", b"one")
+    kept.write("b", b"two")
+    (kept.folder / "a").rename(kept.folder / "c")
+    (kept.folder / "b").rename(kept.folder / "a")
+    assert (kept.read("a"), kept.read("b"), kept.read("c")) == (None, None, None)
+
+
+def test_what_leads_nowhere_keeps_nothing_from_being_removed(kept: Kept) -> None:
+    """Neither a link without an end, nor a file that goes while the folder is read."""
+    for number in range(10):
+        kept.write(f"{number}", bytes(80))
+        os.utime(kept.folder / f"{number}", (number, number))
+    (kept.folder / "link").symlink_to("nowhere")
+    (kept.folder / "folder").mkdir()
+    kept.shrink()
+    left = {path.name for path in kept.folder.iterdir()}
+    assert {"folder", "9"} <= left
+    assert len(left) < 10

@@ -38,7 +38,8 @@ def test_it_has_every_command_and_option() -> None:
 
 def test_nothing_in_a_help_is_a_command_of_roff() -> None:
     assert _text(".so /etc/passwd") == "\\&.so /etc/passwd"
-    assert _text("'x") == "\\&'x"
+    assert _text("'x") == "\\(aqx"
+    assert _text("`~/a^`") == "\\(ga\\(ti/a\\(ha\\(ga"  # as they are typed, not as print has them
     assert _text('a\\b -c "d"') == "a\\eb \\-c \\(dqd\\(dq"
     lines = page().splitlines()
     macros = {line.split()[0] for line in lines if line.startswith((".", "'"))}

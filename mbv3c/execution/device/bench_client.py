@@ -163,10 +163,12 @@ class _Session:
         try:
             self._open(asked, one, LIBRARY)
             begun = time.monotonic()
-            while (left := whole - (time.monotonic() - begun)) > 0:
+            left = whole
+            while left > 0:
                 found = self._measure(LIBRARY, seconds=min(window, left))
                 spread = asdict(distribution(found.pop("ms")))
                 windows.append({**found, "at": time.monotonic() - begun, "spread": spread})
+                left = whole - (time.monotonic() - begun)
         finally:
             self._close([LIBRARY])
         return windows

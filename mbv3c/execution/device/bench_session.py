@@ -87,12 +87,11 @@ class Bench:
     def look(self) -> dict[str, Any]:
         """Say what is there to measure on, and with."""
         allowed = sorted(os.sched_getaffinity(0))
-        there = find_spec(ONNXRUNTIME) is not None
         return {
             "clusters": [asdict(one) for one in find_clusters(allowed, self._root)],
             "counters": list(counters(self._root)),
             "sensors": read_sensors(allowed, self._root).to_json(),
-            "runtimes": {ONNXRUNTIME: metadata.version(ONNXRUNTIME)} if there else {},
+            "runtimes": _runtimes(),
         }
 
     def open(
@@ -171,6 +170,17 @@ class Bench:
         code = os.waitstatus_to_exitcode(status)
         how = signal.Signals(-code).name if code < 0 else f"status {code}"
         raise ToolError(f"the process of {side} ended with {how} on the device")
+
+
+def _runtimes() -> dict[str, str]:
+    """Return the versions of other runtimes here, by the names of their modules.
+
+    Boards have onnxruntime from packages of other names, too, such as onnxruntime-gpu.
+    """
+    if find_spec(ONNXRUNTIME) is None:
+        return {}
+    packages = metadata.packages_distributions().get(ONNXRUNTIME)
+    return {ONNXRUNTIME: metadata.version(packages[0])} if packages else {}
 
 
 def _opened(

@@ -1,9 +1,9 @@
 """Kernels as objects. Each is compiled by itself, and only once: the user's cache keeps it.
 
 Compiling is most of what a library takes, and networks share kernels. The name of an entry is the
-sha256 of all that decides about the object: the kernel as TensorIR, the processor, the versions of
-TVM and LLVM, and the source of the passes that follow. An object is the same from the cache and
-compiled anew, so a library is, too.
+sha256 of all that decides about the object: the kernel as TensorIR (64 bits: TVM's hash of its
+structure), the processor, the versions of TVM and LLVM, and the source of the passes that follow.
+An object is the same from the cache and compiled anew, so a library is, too.
 
 `verify` takes nothing from there: it compiles what it compares with (`compiled_anew`).
 """
@@ -103,9 +103,17 @@ def _recipe(target: tvm.target.Target) -> Sequence[str]:
 
 
 def _key(function: PrimFunc, name: str, recipe: Sequence[str]) -> str:
-    """Return the name of a kernel's entry."""
+    """Return the name of a kernel's entry.
+
+    TVM's hash leaves names out. Messages about wrong arguments hold them, where `name` is the
+    kernel's own: see `_may_be_renamed`.
+    """
     arguments = [
-        [str(parameter.dtype), [int(extent) for extent in parameter.shape]]
+        [
+            "" if name == _NAME else str(parameter.name),
+            str(parameter.dtype),
+            [int(extent) for extent in parameter.shape],
+        ]
         for parameter in function.params
     ]
     parts = [name, f"{structural_hash(function.without_attr('global_symbol')):x}", arguments]

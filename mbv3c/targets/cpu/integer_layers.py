@@ -121,5 +121,5 @@ def bounded(layer: IntegerLayer, bias: Array, scale: Array) -> Requantization:
     above, below = (part.sum(1) for part in (weights.clip(0, None), weights.clip(None, 0)))
     highest = bias + 127 * above - 128 * below
     lowest = bias - 128 * above + 127 * below
-    reach = np.maximum(np.abs(highest), np.abs(lowest)) * scale.astype(np.float64)
+    reach = np.maximum(np.abs(highest), np.abs(lowest)) * np.abs(scale.astype(np.float64))
     return within(layer.ending.output, float(reach.max(initial=0)))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from importlib import metadata
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from mbv3c.errors import ToolError
+from mbv3c.execution.device.bench_session import Bench
 from mbv3c.execution.device.place import Address, Place
 from mbv3c.execution.device.runner import RpcRunner
 from tests.built_once import built_once
@@ -151,6 +153,22 @@ def test_what_belongs_to_a_device_is_refused_here(bundle: Path) -> None:
     done = mbv3c("bench", bundle, "--pin", 1, "--minutes", 1)
     assert done.returncode == 2
     assert "--pin, --minutes belongs to --device or --tracker" in done.stderr
+
+
+def test_a_runtime_from_a_package_of_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board with a GPU has onnxruntime-gpu; what no package brought has no version."""
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"onnxruntime": ["mbv3c"]})
+    assert Bench(str, tmp_path).look()["runtimes"] == {"onnxruntime": version("mbv3c")}
+    monkeypatch.setattr(metadata, "packages_distributions", dict)
+    assert Bench(str, tmp_path).look()["runtimes"] == {}
+
+
+def test_a_long_run_that_is_very_short(device: Served, network: Path, tmp_path: Path) -> None:
+    shutil.copy(network / "model.so", tmp_path)
+    found = _runner(device).bench(_asked(tmp_path, minutes=1e-12), 0)
+    assert len(found["sustained"]["windows"]) == 1
 
 
 def test_it_is_measured_beside_nothing(bundle: Path, device: Served) -> None:

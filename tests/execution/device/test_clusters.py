@@ -11,6 +11,7 @@ from mbv3c.execution.device.clusters import (
     find_clusters,
     parse_cpus,
 )
+from mbv3c.speed.device_request import DeviceBenchRequest
 
 BIG, LITTLE = Cluster("big", (4, 5, 6, 7)), Cluster("little", (0, 1, 2, 3))
 PARTS = ("0xd05",) * 2 + ("0xd0b",) * 2
@@ -47,6 +48,17 @@ def test_three_kinds(tmp_path: Path) -> None:
         ("middle", (2,)),
         ("little", (0, 1)),
     ]
+
+
+def test_four_kinds_can_be_named(tmp_path: Path) -> None:
+    """A phone has a fastest core, two clusters between, and little ones."""
+    root = _board(tmp_path, "cpu_capacity", {0: 250, 1: 600, 2: 800, 3: 1024})
+    clusters = find_clusters(range(4), root)
+    assert [one.name for one in clusters] == ["big", "middle1", "middle2", "little"]
+    for one in clusters:
+        DeviceBenchRequest(pin=one.name).check()
+        (found,) = configurations(clusters, 1, one.name, None)
+        assert found.cpus == one.cpus
 
 
 def test_without_capacity_clocks_tell_on_arm_only(

@@ -16,6 +16,7 @@ from mbv3c.execution.link import run_zig
 from mbv3c.execution.native import kernels
 from mbv3c.execution.native.kernels import FOLDER, compiled_anew, kernel_objects
 from mbv3c.lowering.program import kernels_of
+from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.unchecked import MarkTrusted, without_checks
 from mbv3c.targets.cpu.backend import build
 from mbv3c.targets.library.target import tvm_target
@@ -120,6 +121,22 @@ def test_what_decides_about_an_object_is_in_its_name(entries: Path, tmp_path: Pa
     assert counts == [every, 2 * every, 3 * every, 3 * every + trusted]
     write(dict(zip(reversed(given), given.values(), strict=True)), TARGET)
     assert counts[-1] - counts[-2] == every - trusted  # whose messages hold their names
+
+
+def test_names_of_arguments_count_where_messages_hold_them() -> None:
+    """A message about a wrong argument names it: two kernels must not share an object then."""
+
+    def copying(name: str) -> PrimFunc:
+        def body() -> None:
+            x, y = emit.argument(name, (4,), "int8"), emit.argument("y", (4,), "int8")
+            emit.store(y, emit.load(x, 0, lanes=4), 0, lanes=4)
+
+        return emit.build_kernel("copying", body)
+
+    recipe = kernels._recipe(TARGET)
+    one, other = copying("image"), copying("mask")
+    assert kernels._key(one, "copying", recipe) != kernels._key(other, "copying", recipe)
+    assert kernels._key(one, kernels._NAME, recipe) == kernels._key(other, kernels._NAME, recipe)
 
 
 def test_another_process_finds_what_this_one_has_kept() -> None:

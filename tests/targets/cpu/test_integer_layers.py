@@ -1,5 +1,6 @@
 """What is known of a layer's results before any input."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -8,6 +9,9 @@ import pytest
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.targets.cpu.integer_layers import IntegerLayer, LayerEnding, bounded
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization, within
+from mbv3c.targets.cpu.schedules.integer.elementwise import IntegerElementwise
+
+MOST = np.iinfo(np.int16).max
 
 
 def layer(weights: np.ndarray, zero: int = 0) -> IntegerLayer:
@@ -35,3 +39,34 @@ def test_the_zero_point_counts() -> None:
     assert outputs == [True, True, False]
     assert not within(Requantization(0), float("inf")).small
     assert not within(Requantization(0), float("nan")).small
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("zero", [-128, -3, 127])
+def test_what_is_small_stays_within_int16_for_every_input(zero: int, sign: int) -> None:
+    """Also where a scale is negative, which ONNX does not forbid."""
+    random = np.random.default_rng(abs(zero))
+    seen = set()
+    for _ in range(200):
+        weights = random.integers(-128, 128, (3, 2)).astype(np.int8)
+        bias = random.integers(-40_000, 40_000, 3).astype(np.int32)
+        scale = (sign * random.uniform(0.05, 1.5, 3)).astype(np.float32)
+        ending = LayerEnding((), 1.0, Requantization(zero))
+        given = IntegerLayer(Quantization(1.0, 0), weights, scale, ending)
+        small = bounded(given, bias, scale).small
+        corners = np.array(list(product((-128, 127), repeat=2)))
+        sums = (corners @ weights.astype(np.int64).T + bias) * scale
+        assert not small or np.abs(np.rint(sums) + zero).max() <= MOST
+        seen.add(small)
+    assert seen == {True, False}
+
+
+def test_operands_of_a_negative_step_reach_as_far() -> None:
+    a = Quantization(1.0, 0)
+    shape = IntegerElementwise(1, 1, 1, "add", False, a, a, 0.001, Requantization(0))
+    assert shape.reach == pytest.approx(510_000)
+    for first, second, scale in product((1.0, -1.0), (1.0, -1.0), (0.001, -0.001)):
+        signed = replace(
+            shape, first=Quantization(first, 0), second=Quantization(second, 0), scale=scale
+        )
+        assert signed.reach == shape.reach

@@ -40,12 +40,12 @@ class IntegerElementwise:
     @property
     def reach(self) -> float:
         """How large results are at most, in steps."""
-        first = _SPAN * self.first.scale
+        first, step = _SPAN * abs(self.first.scale), abs(self.scale)
         if self.second is None:
-            return first / self.scale
-        second = _SPAN * self.second.scale
+            return first / step
+        second = _SPAN * abs(self.second.scale)
         both = first * second if self.operator == "multiply" else first + second
-        return both / self.scale
+        return both / step
 
 
 def generate(shape: IntegerElementwise, processor: Processor) -> PrimFunc:
@@ -269,7 +269,7 @@ def generate_pool(shape: IntegerPool, processor: Processor) -> PrimFunc:
                     * emit.splat(factor, width, "float32")
                     for at, width in zip(emit.offsets(parts), parts, strict=True)
                 ]
-                output = integer.within(shape.output, _SPAN * shape.factor)
+                output = integer.within(shape.output, _SPAN * abs(shape.factor))
                 result = integer.narrow(values, parts, output, None, processor)
                 emit.store(y, result, b, first, lanes=lanes)
 
