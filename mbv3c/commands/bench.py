@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("bundle", type=BUNDLE)
 @click.option(
-    "--against", help="onnxruntime or openvino; of a device or none.  [default: onnxruntime]"
+    "--against",
+    help="Compare with onnxruntime or openvino; on a device with onnxruntime or none.  "
+    "[default: onnxruntime]",
 )
 @click.option(
     "--threads",
     type=int,
-    help="Threads of both sides.  [default: the bundle's cores; of a device 1, 2, 4 and so on]",
+    help="Give both sides so many threads.  [default: the bundle's cores; on a device 1, 2, 4 …]",
 )
-@click.option("--runs", type=int, help="Timed inferences of each side.  [default: 200]")
+@click.option("--runs", type=int, help="Time so many inferences of each side.  [default: 200]")
 @click.option("--profile", is_flag=True, help="List every kernel, too.")
 @click.option(
     "--pin",
-    help="Of a device: processors to stay on, big, little, or numbers such as 4-7.  [default: "
-    "each cluster in turn]",
+    help="On a device, stay on big or little cores, or on processors such as 4-7.  [default: each "
+    "cluster in turn]",
 )
-@click.option("--minutes", type=float, help="Of a device: then run what was quickest for so long.")
+@click.option("--minutes", type=float, help="On a device, run what was quickest for so long, too.")
 @running_options
 @json_option
 def bench(bundle: Path, as_json: bool, **given: Any) -> None:
@@ -48,7 +50,8 @@ def bench(bundle: Path, as_json: bool, **given: Any) -> None:
         return
     refused = [f"--{name}" for name in ("pin", "minutes") if given.pop(name) is not None]
     if refused:
-        raise UsageError(f"{', '.join(refused)} belongs to --device or --tracker")
+        belong = "belongs" if len(refused) == 1 else "belong"
+        raise UsageError(f"{' and '.join(refused)} {belong} to --device or --tracker")
     if given["against"] is not None:
         from mbv3c.execution.timing.beside import check_other
 

@@ -152,7 +152,7 @@ def test_what_only_the_device_knows_is_refused_too(bundle: Path, device: Served)
 def test_what_belongs_to_a_device_is_refused_here(bundle: Path) -> None:
     done = mbv3c("bench", bundle, "--pin", 1, "--minutes", 1)
     assert done.returncode == 2
-    assert "--pin, --minutes belongs to --device or --tracker" in done.stderr
+    assert "--pin and --minutes belong to --device or --tracker" in done.stderr
 
 
 def test_a_runtime_from_a_package_of_another_name(
