@@ -96,10 +96,13 @@ def _commands(group: click.Group, context: click.Context) -> Iterator[str]:
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
-    for parameter in command.get_params(context):
+    for parameter in command.params:
         record = parameter.get_help_record(context)
         if record is not None and isinstance(parameter, click.Option):
             yield from _entry(*record)
+    # Click keeps the option for help as the first context that asked for it has named it.
+    names = sorted(context.help_option_names, key=len)
+    yield from _entry(", ".join(names), "Show this message and exit.")
 
 
 def _entry(name: str, meaning: str) -> Iterator[str]:

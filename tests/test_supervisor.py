@@ -139,7 +139,7 @@ def test_a_model_that_crashes_onnxruntime(temporary: Path) -> None:
         "optimize", model, "-o", output, env={**os.environ, "TMPDIR": str(temporary)}
     )
     assert done.returncode == 70
-    assert "error: onnxruntime crashed while loading the model (SIGFPE)" in done.stderr
+    assert "error: onnxruntime crashed while running the model (SIGFPE)" in done.stderr
     assert len(list(temporary.iterdir())) == 2  # the model, and the report
 
 
