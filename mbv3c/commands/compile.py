@@ -175,7 +175,9 @@ def compile_(
     )
     if not as_json:
         checks = compiled.verdict.checks() if compiled.verdict else ()
-        end_compile(path, described.document["parity"], checks)
+        # What TVM's runtime loads, its servers run, too.
+        served = bool(backend_of(job.target).needed)
+        end_compile(path, described.document["parity"], checks, served=served)
 
 
 def _check_images(model: "onnx.ModelProto", preparing: "Overrides", ends: "Ends") -> None:

@@ -44,18 +44,28 @@ def as_argument(path: Path) -> str:
     return f"$'{''.join(shown)}'"  # of bash and zsh
 
 
-def end_compile(bundle: Path, document: dict[str, Any] | None, checks: "Sequence[Check]") -> None:
-    """End `compile`: what its check has shown, None where it made none, and what to do next."""
+def end_compile(
+    bundle: Path, document: dict[str, Any] | None, checks: "Sequence[Check]", *, served: bool
+) -> None:
+    """End `compile`: what its check has shown, None where it made none, and what to do next.
+
+    Args:
+        bundle: the bundle.
+        document: what the check says in JSON.
+        checks: what was checked.
+        served: whether `mbv3c device serve` runs such bundles.
+    """
     name = as_argument(bundle)
     if document is None:
         print_ending("NOT CHECKED", DOUBTFUL, f" {bundle}", f"mbv3c verify {name}")
         return
-    emulated = str(document["ran_on"]).startswith("emulated")
-    on_board = f"mbv3c verify {name} --device HOST:PORT, on the board itself"
-    here = (
-        f"mbv3c run {name} --input FILE" if document["exact_program"] else f"mbv3c inspect {name}"
-    )
-    print_ending("PASSED", GOOD, _passed(document, checks), on_board if emulated else here)
+    if served and str(document["ran_on"]).startswith("emulated"):
+        then = f"mbv3c verify {name} --device HOST:PORT, on the board itself"
+    elif document.get("exact_program", True):  # an NPU's stream is always interpreted itself
+        then = f"mbv3c run {name} --input FILE"
+    else:
+        then = f"mbv3c inspect {name}"
+    print_ending("PASSED", GOOD, _passed(document, checks), then)
 
 
 def end_verify(bundle: Path | None, document: dict[str, Any], checks: "Sequence[Check]") -> None:

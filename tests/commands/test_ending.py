@@ -84,11 +84,25 @@ def test_what_to_do_follows_from_what_was_missed(
 def test_compile(
     document: dict[str, Any] | None, first: str, then: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    end_compile(BUNDLE, document, [HELD])
+    end_compile(BUNDLE, document, [HELD], served=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(first)
     assert lines[1] == f"next: {then}"
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"ran_on": "interpreter of the command stream, and TOSA reference model"},
+        DOCUMENT | {"ran_on": "emulated cortex-m55"},
+    ],
+)
+def test_no_server_runs_what_npus_and_microcontrollers_run(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    end_compile(BUNDLE, document, [HELD], served=False)
+    assert capsys.readouterr().out.endswith("next: mbv3c run 'my bundle' --input FILE\n")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +112,7 @@ def test_compile(
 def test_what_to_do_next_is_one_line_that_a_shell_reads(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    end_compile(Path(name), None, [])
+    end_compile(Path(name), None, [], served=True)
     first, then = capsys.readouterr().out.splitlines()
     assert first.startswith("NOT CHECKED")
     words = then.removeprefix("next: mbv3c verify ")
@@ -139,7 +153,7 @@ def test_quantize(
 def test_colors_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
     @click.command()
     def command() -> None:
-        end_compile(BUNDLE, DOCUMENT | {"ran_on": "a\x1b[2Jb"}, [HELD])
+        end_compile(BUNDLE, DOCUMENT | {"ran_on": "a\x1b[2Jb"}, [HELD], served=True)
 
     loudness.add_to(command)
     monkeypatch.delenv("NO_COLOR", raising=False)
