@@ -20,7 +20,7 @@ from mbv3c.execution.detection import DETECTIONS, Thresholds, detect
 from mbv3c.execution.device.place import Place
 from mbv3c.feeds import Array, Feed, arrays_of, as_feed, native, save_array, shape_text
 from mbv3c.graphs.load import dtype_of, fixed_shape, model_inputs
-from mbv3c.graphs.outputs import detector_outputs
+from mbv3c.graphs.outputs import detector_outputs, metadata_of
 from mbv3c.graphs.weights.files import write_npz
 from mbv3c.manifest import TensorRecord
 from mbv3c.quantization.images import AS_THE_MODEL_SAYS, Overrides
@@ -140,7 +140,7 @@ def run_model(
         return run(session(model), given), ran_on
 
     names = [value.name for value in model.graph.output]
-    told = {entry.key: entry.value for entry in model.metadata_props}
+    told = metadata_of(model)
     if isinstance(x, Path) and is_picture(x):
         x = picture_input(model, x, preparing)
     return _run(_Program("model", names, told, (inputs,), infer), x, output, thresholds, raw=raw)

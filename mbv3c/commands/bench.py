@@ -56,7 +56,6 @@ def bench(bundle: Path, as_json: bool, **given: Any) -> None:
         from mbv3c.execution.timing.beside import check_other
 
         check_other(given["against"])
-    from mbv3c.manifest import manifest_digest
     from mbv3c.speed import measure
     from mbv3c.targets import open_bundle
 
@@ -66,10 +65,7 @@ def bench(bundle: Path, as_json: bool, **given: Any) -> None:
     several = len(shapes) > 1
     if as_json:
         documents = {shape: measure.to_json(measured) for shape, measured in shapes.items()}
-        rows = [{"shape": shape, **document} for shape, document in documents.items()]
-        first = next(iter(documents.values()))
-        named = {"bundle": str(bundle), "bundle_sha256": manifest_digest(bundle)}
-        print_json({**named, **first, **({"shapes": rows} if several else {})})
+        _print_shapes(bundle, documents)
         return
     for shape, measured in shapes.items():
         if several:
@@ -95,22 +91,28 @@ def _bench_there(
         )
     request = DeviceBenchRequest(**given)
     request.check()
-    from mbv3c.manifest import manifest_digest
     from mbv3c.speed import on_device
     from mbv3c.targets import open_bundle
 
     opened = open_bundle(bundle, trust)
     shapes = on_device.measure_shapes_on_device(opened, request, place, Progress())
     if as_json:
-        rows = [{"shape": shape, **found.to_json()} for shape, found in shapes.items()]
-        first = next(iter(shapes.values())).to_json()
-        named = {"bundle": str(bundle), "bundle_sha256": manifest_digest(bundle)}
-        print_json({**named, **first, **({"shapes": rows} if len(rows) > 1 else {})})
+        _print_shapes(bundle, {shape: found.to_json() for shape, found in shapes.items()})
         return
     for shape, found in shapes.items():
         if len(shapes) > 1:
             echo(f"for inputs of {shape}:")
         echo("\n".join(device_lines(found)))
+
+
+def _print_shapes(bundle: Path, documents: dict[str, dict[str, Any]]) -> None:
+    """Print what was measured as JSON: the first shape, and all where there are several."""
+    from mbv3c.manifest import manifest_digest
+
+    rows = [{"shape": shape, **document} for shape, document in documents.items()]
+    first = next(iter(documents.values()))
+    named = {"bundle": str(bundle), "bundle_sha256": manifest_digest(bundle)}
+    print_json({**named, **first, **({"shapes": rows} if len(rows) > 1 else {})})
 
 
 def _print_latency(bundle: Path, measured: "Latency", versions: str) -> None:

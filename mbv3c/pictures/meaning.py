@@ -19,6 +19,7 @@ from mbv3c.graphs.outputs import (
     class_count,
     class_names,
     detector_outputs,
+    metadata_of,
 )
 from mbv3c.manifest import Manifest
 
@@ -90,8 +91,7 @@ def meaning_of_model(model: onnx.ModelProto, labels: Sequence[str] = ()) -> Mean
         Output(value.name, static_shape(value) or (), dtype_of(value).kind == "f")
         for value in model.graph.output
     ]
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return _meaning(metadata, outputs, fixed_shape(model_inputs(model)[0]), labels)
+    return _meaning(metadata_of(model), outputs, fixed_shape(model_inputs(model)[0]), labels)
 
 
 def _meaning(

@@ -22,7 +22,7 @@ from mbv3c.errors import UsageError
 from mbv3c.execution.device.alarms import Result, Steps
 from mbv3c.execution.device.bench_session import CLOSE, LIBRARY, LOOK, MEASURE, OPEN
 from mbv3c.execution.device.clusters import BIG, LITTLE, Cluster, Configuration, configurations
-from mbv3c.execution.device.timing import WARM_MS, Work
+from mbv3c.execution.device.timing import DRIVER, WARM_MS, Work
 from mbv3c.execution.timing.beside import ONNXRUNTIME
 from mbv3c.execution.timing.latency import PAUSE_S, cut_into_blocks, distribution
 from mbv3c.feeds import numbered_files
@@ -32,7 +32,6 @@ TVMS = "tvm"  # whose own server it is, if not ours
 _BLOCK_WARM_RUNS = 2  # after a pause caches and clocks are cold
 _ENERGY_SECONDS = 5.0
 _WINDOWS = 30  # of a long run
-_DRIVER = 5  # times as long as for another step: a GPU's driver compiles
 _FILES = {LIBRARY: "model.so", ONNXRUNTIME: "model.onnx"}
 _INPUT = "input.npy"
 _MODES = {None: 1, BIG: 1, LITTLE: -1}  # TVM's affinity modes
@@ -183,7 +182,7 @@ class _Session:
             "cpus": list(one.cpus),
         }
         what = f"opening the {side}" if side == LIBRARY else f"opening the model in {side}"
-        return self._call(OPEN, what, given, self._seconds * _DRIVER)
+        return self._call(OPEN, what, given, self._seconds * DRIVER)
 
     def _measure(
         self, side: str, runs: int | None = None, seconds: float | None = None, warm: int = 0

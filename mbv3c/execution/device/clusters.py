@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.machine import arm_cores
-from mbv3c.execution.device.sensors import read_text
+from mbv3c.execution.device.sensors import read_number
 from mbv3c.execution.timing.latency import place_in_core
 
 ALL, BIG, MIDDLE, LITTLE = "all", "big", "middle", "little"
@@ -59,8 +59,8 @@ def find_clusters(allowed: Sequence[int], root: Path = Path("/")) -> list[Cluste
         root: the folder that has proc and sys.
     """
     folder = root / "sys" / "devices" / "system" / "cpu"
-    clocks = {cpu: _number(folder / f"cpu{cpu}/cpufreq/cpuinfo_max_freq") for cpu in allowed}
-    speeds = {cpu: _number(folder / f"cpu{cpu}/cpu_capacity") for cpu in allowed}
+    clocks = {cpu: read_number(folder / f"cpu{cpu}/cpufreq/cpuinfo_max_freq") for cpu in allowed}
+    speeds = {cpu: read_number(folder / f"cpu{cpu}/cpu_capacity") for cpu in allowed}
     if None in speeds.values():
         told = platform.machine() == "aarch64" and None not in clocks.values()
         speeds = clocks if told else dict.fromkeys(allowed, 0)
@@ -141,8 +141,3 @@ def parse_cpus(text: str) -> tuple[int, ...] | None:
         first, last = numbers.groups()
         found += range(int(first), int(last or first) + 1)
     return tuple(dict.fromkeys(found)) or None
-
-
-def _number(file: Path) -> int | None:
-    text = (read_text(file) or "").strip()
-    return int(text) if text.isdecimal() else None

@@ -78,13 +78,15 @@ def read_sensors(cpus: Sequence[int], root: Path = Path("/")) -> Reading:
 def temperature(system: Path) -> float | None:
     """Return the degrees Celsius of the hottest zone."""
     zones = (system / "class" / "thermal").glob("thermal_zone*/temp")
-    return max((value / 1000 for value in map(_number, zones) if value is not None), default=None)
+    return max(
+        (value / 1000 for value in map(read_number, zones) if value is not None), default=None
+    )
 
 
 def clock(cpus: Sequence[int], system: Path) -> float | None:
     """Return the slowest clock of some processors in MHz."""
     folder = system / "devices" / "system" / "cpu"
-    found = [_number(folder / f"cpu{cpu}" / "cpufreq" / "scaling_cur_freq") for cpu in cpus]
+    found = [read_number(folder / f"cpu{cpu}" / "cpufreq" / "scaling_cur_freq") for cpu in cpus]
     return min((kilohertz / 1000 for kilohertz in found if kilohertz is not None), default=None)
 
 
@@ -95,7 +97,7 @@ def throttled(system: Path) -> bool | None:
     with suppress(ValueError):
         limits.append(bool(int(firmware, 16) & _NOW))
     for device in (system / "class" / "thermal").glob("cooling_device*"):
-        kind, state = read_text(device / "type") or "", _number(device / "cur_state")
+        kind, state = read_text(device / "type") or "", read_number(device / "cur_state")
         if "cpufreq" in kind and state is not None:
             limits.append(state > 0)
     return any(limits) if limits else None
@@ -105,15 +107,15 @@ def counters(root: Path = Path("/")) -> dict[str, Counter]:
     """Read all counters of energy, by name."""
     system, found = root / "sys", {}
     for zone in sorted((system / "class" / "powercap").glob("*")):
-        counted = _number(zone / "energy_uj")
+        counted = read_number(zone / "energy_uj")
         if counted is not None:
-            largest = _number(zone / "max_energy_range_uj")
+            largest = read_number(zone / "max_energy_range_uj")
             name = (read_text(zone / "name") or "").strip() or zone.name
             found[f"{name} ({zone.name})"] = Counter(
                 counted / 1e6, None if largest is None else largest / 1e6
             )
     for chip, file in _channels(system, "energy", "_input"):
-        counted = _number(file)
+        counted = read_number(file)
         if counted is not None:
             found[_named(chip, file, "energy")] = Counter(counted / 1e6)
     return found
@@ -121,12 +123,12 @@ def counters(root: Path = Path("/")) -> dict[str, Counter]:
 
 def _watts(system: Path) -> Iterator[tuple[str, float]]:
     for chip, file in _channels(system, "power", "_input"):
-        power = _number(file)
+        power = read_number(file)
         if power is not None:
             yield _named(chip, file, "power"), power / 1e6
     for chip, file in _channels(system, "curr", "_input"):
         number = file.name.removeprefix("curr").removesuffix("_input")
-        current, voltage = _number(file), _number(chip / f"in{number}_input")
+        current, voltage = read_number(file), read_number(chip / f"in{number}_input")
         has_power = any(chip.glob("power*_input"))
         if current is not None and voltage is not None and not has_power:
             yield _named(chip, file, "in"), current * voltage / 1e6
@@ -147,7 +149,8 @@ def _named(chip: Path, file: Path, kind: str) -> str:
     return f"{label or f'channel {number}'} ({name}, {chip.name})"
 
 
-def _number(file: Path) -> int | None:
+def read_number(file: Path) -> int | None:
+    """Return the whole number in a file of the kernel; None where it is missing or no number."""
     text = (read_text(file) or "").strip()
     return int(text) if text.removeprefix("-").isdecimal() else None
 

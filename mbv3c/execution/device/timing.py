@@ -20,7 +20,7 @@ from mbv3c.feeds import load_feed, save_array
 
 BIG_CORES = 1  # of TVM's affinity modes
 WARM_MS = 200
-_DRIVER = 5  # times as long as for another step: a GPU's driver compiles
+DRIVER = 5  # times as long as for another step: a GPU's driver compiles
 
 
 def time_models(
@@ -99,7 +99,7 @@ class Work:
             machine.invoke_stateful(entry)
             self._device.sync()
 
-        seconds = self._seconds * (_DRIVER if self._gpu else 1)
+        seconds = self._seconds * (DRIVER if self._gpu else 1)
         self._steps.run(f"running {what}", seconds, run)
 
     def _timed(self, machine: Any, watch: Any, rounds: int) -> list[list[Call]]:

@@ -271,18 +271,14 @@ def all_of(conditions: Sequence[Expr]) -> Expr:
 
 def scratch(size: int, dtype: str) -> Buffer:
     """Declare memory on the stack."""
-    return _local(size, dtype)
+    return T.alloc_buffer(
+        (size,), dtype, scope="local", annotations={"disable_lower_builtin": True}
+    )
 
 
 def _registers(count: int, lanes: int, dtype: str) -> Buffer:
     """Declare vectors on the stack, which LLVM keeps in registers, not in TVM's workspace."""
-    return _local(count, vector_type(dtype, lanes))
-
-
-def _local(size: int, dtype: str) -> Buffer:
-    return T.alloc_buffer(
-        (size,), dtype, scope="local", annotations={"disable_lower_builtin": True}
-    )
+    return scratch(count, vector_type(dtype, lanes))
 
 
 def _span(start: Expr, lanes: int) -> Expr:

@@ -20,7 +20,6 @@ from tvm import relax
 from mbv3c.bundle import LIBRARY
 from mbv3c.errors import Mbv3cError, UsageError
 from mbv3c.execution.host import arrays, tensors
-from mbv3c.execution.native.kernels import compiled_anew
 from mbv3c.execution.runners import Runner
 from mbv3c.feeds import Array, Feed, as_feed
 from mbv3c.lowering.lower import Lowered
@@ -134,7 +133,7 @@ class ImportStage:
         target = tvm.target.Target({"kind": "llvm", "num-cores": 1, "opt-level": 0})
         with target:
             module = tvm.transform.Sequential(_UNSCHEDULED)(import_onnx(with_stored_values(model)))
-        with without_checks(), compiled_anew():
+        with without_checks():
             return in_process(tvm.compile(module, target=target))
 
 

@@ -120,6 +120,11 @@ def parts_of(widths: Sequence[int], processor: Processor) -> tuple[int, ...]:
 # ---- products ----
 
 
+def starts(inputs: int, group: int) -> list[int]:
+    """Return where each group of K begins; the last begins early enough to be whole."""
+    return [min(group * i, inputs - group) for i in range(-(-inputs // group))]
+
+
 def add_dot(acc: Expr, weights: Expr, four: Expr, lanes: int, processor: Processor) -> Expr:
     """Add the products of four int8, held in an int32, with 4·lanes weights.
 

@@ -98,7 +98,7 @@ class Product:
 
     def _store_operands(self, row: Expr) -> None:
         pairs, made = self.rows // PAIR, self._operands(row)
-        memory = emit.scratch(len(_starts(self.inputs)) * pairs * VECTOR, "int8")
+        memory = emit.scratch(len(integer.starts(self.inputs, DEPTH)) * pairs * VECTOR, "int8")
 
         def place(step: Expr, pair: int) -> Expr:
             return (step * pairs + pair) * VECTOR
@@ -139,7 +139,7 @@ class Product:
 
     def _operands(self, row: Expr) -> Operands:
         """Make the operands of a block of rows where they are multiplied."""
-        x, starts = self.buffers[0], _starts(self.inputs)
+        x, starts = self.buffers[0], integer.starts(self.inputs, DEPTH)
 
         def operands(step: Expr, count: int) -> list[list[Expr]]:
             first = starts[step] if isinstance(step, int) else step * DEPTH
@@ -161,7 +161,7 @@ class Product:
     def _add(self, acc: Accumulators, operands: Operands, column: Expr) -> None:
         """Add all products of a tile."""
         w, pairs = self.buffers[1], len(acc.widths)
-        base = column * len(_starts(self.inputs)) * DEPTH * self.terms
+        base = column * len(integer.starts(self.inputs, DEPTH)) * DEPTH * self.terms
 
         def add(step: Expr, count: int) -> None:
             for k, rows in enumerate(operands(step, count)):
@@ -214,11 +214,6 @@ class Product:
                     yield pair * PAIR + row, group[0] // PAIR, value, len(order)
 
 
-def _starts(inputs: int) -> list[int]:
-    """Return where each step of K begins; the last begins early enough to be whole."""
-    return [min(DEPTH * i, inputs - DEPTH) for i in range(-(-inputs // DEPTH))]
-
-
 def _for_each_step(
     inputs: int,
     take: Callable[[Expr, int], None],
@@ -227,7 +222,7 @@ def _for_each_step(
     loop: Callable[[int], AbstractContextManager[Expr]] = emit.loop,
 ) -> None:
     """Emit `take` for all steps of K, two at once where they are adjacent in x."""
-    twos, steps = inputs // (2 * DEPTH), len(_starts(inputs))
+    twos, steps = inputs // (2 * DEPTH), len(integer.starts(inputs, DEPTH))
     looped = twos - twos % turns
     if looped:
         with loop(looped // turns) as turn:
@@ -301,7 +296,7 @@ class Estimate:
 
     @property
     def _steps(self) -> int:
-        return len(_starts(self.inputs))
+        return len(integer.starts(self.inputs, DEPTH))
 
 
 def _shared(count: int, cores: int) -> int:

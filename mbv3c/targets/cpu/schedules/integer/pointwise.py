@@ -123,7 +123,7 @@ def pack(
     columns: NDArray[Any] = np.zeros((shape.columns, shape.inputs), np.int16)
     columns[: shape.outputs] = weights
     group = _group(shape, processor)
-    starts = _starts(shape.inputs, group)
+    starts = integer.starts(shape.inputs, group)
     has_dot = integer.has_dot(processor)
     terms = integer.in_terms(columns, shape.terms) if has_dot else columns[None]
     # [K / group, terms, N, group]
@@ -258,7 +258,7 @@ def _add_dots(
             for at in range(turns):
                 number = turn * turns + at
                 chunk(number * _CHUNK, number * groups, groups)
-    starts = _starts(shape.inputs, GROUP)
+    starts = integer.starts(shape.inputs, GROUP)
     group = chunks * groups
     while group < len(starts):
         count = 2 if group + 1 < len(starts) and starts[group + 1] == starts[group] + GROUP else 1
@@ -271,7 +271,7 @@ def _add_pairs(
 ) -> None:
     """Add all products, two at once, int16 times int16."""
     width, offsets = sum(acc.widths), emit.offsets(acc.widths)
-    starts = _starts(shape.inputs, PAIR)
+    starts = integer.starts(shape.inputs, PAIR)
     base = column * PAIR * len(starts)
 
     def pair(first: Expr, number: Expr) -> None:
@@ -348,16 +348,11 @@ def _group(shape: IntegerPointwise, processor: Processor) -> int:
     return PAIR if integer.has_pairs(processor) else 1
 
 
-def _starts(inputs: int, group: int) -> list[int]:
-    """Return where each group of K begins."""
-    return [min(group * i, inputs - group) for i in range(-(-inputs // group))]
-
-
 def _depth(shape: IntegerPointwise, processor: Processor) -> int:
     """Return how many weights are stored for an output."""
     group = _group(shape, processor)
     terms = shape.terms if integer.has_dot(processor) else 1
-    return len(_starts(shape.inputs, group)) * group * terms
+    return len(integer.starts(shape.inputs, group)) * group * terms
 
 
 def _cost(shape: IntegerPointwise, tile: Tile, processor: Processor) -> float:
