@@ -8,7 +8,7 @@ unrolled loop of the kernel.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def vectors(extent: int, lanes: int) -> tuple[int, ...]:
 
 def offsets(widths: Sequence[int]) -> list[int]:
     """Return where each of several adjacent vectors starts."""
-    return [sum(widths[:i]) for i in range(len(widths))]
+    return list(accumulate(widths[:-1], initial=0)) if widths else []
 
 
 def load(buffer: Buffer, *index: Expr, lanes: int) -> Expr:

@@ -17,10 +17,11 @@ from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
 from mbv3c.lowering.describe import kernels_of, memory_of
 from mbv3c.lowering.lower import Lowered, own_weight_bytes, together
+from mbv3c.lowering.qdq import has_pairs
 from mbv3c.manifest import Manifest
 from mbv3c.parity.gate.baseline import Footprint
 from mbv3c.parity.ladder.ladder import Ladder
-from mbv3c.precision import Precision
+from mbv3c.precision import INT8, Precision
 from mbv3c.prepare import Prepared, rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.target import Target
@@ -208,12 +209,20 @@ class LibraryBackend(Backend):
 
     def lower(self, prepared: Prepared, job: Job, progress: Progress) -> Lowered:
         progress(f"compiling for {job.target.name} ({len(prepared.graph.graph.node)} operators)")
+        if not job.precision.quantized and has_pairs(prepared.graph):
+            progress(f"warning: {self._quantized_as(job.precision)}")
         lowered = lower_library(self, prepared.graph, job, prepared.reports)
         for text in dict.fromkeys(warnings_of(lowered.plan)):
             progress(f"warning: {text}")
         for text in from_elsewhere(lowered.plan, job.choices):
             progress(text)
         return lowered
+
+    def _quantized_as(self, precision: Precision) -> str:
+        """Say what becomes of a quantized model in a precision of floats."""
+        rounded = f"the model is quantized, and {precision} computes what it rounds with floats"
+        faster = "; --precision int8 computes with its integers, and needs less time"
+        return rounded + (faster if INT8 in self.wing.precisions else "")
 
     def check_shapes(self, target: Target, count: int) -> None:
         """Take any number of shapes: each becomes a function of the library."""

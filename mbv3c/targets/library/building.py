@@ -17,6 +17,7 @@ from mbv3c.execution.native.kernels import compiled_anew
 from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
+from mbv3c.lowering.qdq import has_pairs, with_stored_values
 from mbv3c.lowering.unchecked import without_checks
 from mbv3c.passes import PassReport
 from mbv3c.passes.leftovers import why_left
@@ -88,6 +89,8 @@ def lower_library(
             say in `reports` is part of the message.
     """
     check_keep_float(graph, job.keep_float)
+    if not job.precision.quantized and has_pairs(graph):
+        graph = with_stored_values(graph)
     try:
         return backend.lower_graph(graph, replace(job, target=resolve(target_of(job))))
     except UnknownOperatorsError as error:

@@ -36,6 +36,11 @@ def test_vectors_cover_their_extent_with_few(extent: int, lanes: int) -> None:
     assert offsets(widths) == [0, *np.cumsum(widths)[:-1]][: len(widths)]
 
 
+def test_millions_of_columns_are_cut_at_once() -> None:
+    (run,) = panels(4_000_000, 4, 1)
+    assert (run.columns, run.count) == (4, 1_000_000)
+
+
 @given(rows=st.integers(1, 5), columns=st.integers(1, 60), lanes=LANES, most=st.integers(1, 5))
 def test_pack_keeps_every_weight_where_the_kernels_read_it(
     rows: int, columns: int, lanes: int, most: int
