@@ -11,7 +11,14 @@ from mbv3c.lowering.quantization import Quantization
 from mbv3c.lowering.schedules.emit import Activation
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.nodes import activation_of, outputs_last
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization, table_of, within
+from mbv3c.targets.cpu.cores import Processor
+from mbv3c.targets.cpu.schedules.integer.arithmetic import (
+    Requantization,
+    in_fixed_point,
+    is_neon,
+    table_of,
+    within,
+)
 
 
 @dataclass(frozen=True)
@@ -109,17 +116,21 @@ def _is_clamp(activation: Activation) -> bool:
     return activation.scale == 1.0 and activation.shift == 0.0 and not activation.gated
 
 
-def bounded(layer: IntegerLayer, bias: Array, scale: Array) -> Requantization:
-    """Return how sums become int8, and whether no input takes them beyond int16 on the way.
+def rounded(
+    layer: IntegerLayer, bias: Array, scale: NDArray[np.float32], processor: Processor
+) -> tuple[Requantization, Array]:
+    """Return how sums become int8, and by which factors.
 
     Args:
-        layer: the layer.
+        layer: the layer, whose weights bound its sums.
         bias: the bias of each output, which takes back what the zero point of the inputs adds.
         scale: the factor of each output.
+        processor: what rounds.
     """
     weights = layer.weights.reshape(len(layer.weights), -1).astype(np.int64)
     above, below = (part.sum(1) for part in (weights.clip(0, None), weights.clip(None, 0)))
     highest = bias + 127 * above - 128 * below
     lowest = bias - 128 * above + 127 * below
-    reach = np.maximum(np.abs(highest), np.abs(lowest)) * np.abs(scale.astype(np.float64))
-    return within(layer.ending.output, float(reach.max(initial=0)))
+    reach = np.maximum(np.abs(highest), np.abs(lowest)).astype(np.float64)
+    output = within(layer.ending.output, float((reach * np.abs(scale)).max(initial=0)))
+    return in_fixed_point(output, reach, scale) if is_neon(processor) else (output, scale)

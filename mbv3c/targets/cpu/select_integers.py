@@ -32,9 +32,9 @@ from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.integer_layers import (
     IntegerLayer,
     activation_table,
-    bounded,
     ending_of,
     integer_layer,
+    rounded,
 )
 from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.targets.cpu.schedules.integer import convolution, elementwise, pointwise
@@ -129,8 +129,8 @@ def integer_depthwise(node: onnx.NodeProto, selection: IntegerSelection) -> bool
         return False
     zero, ending = layer.steps.zero_point, layer.ending
     kind = by_bits(layer.weights, IntegerDepthwise, WideDepthwise)
-    rounding = rounding_of(node, layer, selection, offset=False)
-    shape = kind(conv.batch, conv.inputs, *conv.axes, zero, bounded(layer, *rounding))
+    output, *rounding = rounding_of(node, layer, selection, offset=False)
+    shape = kind(conv.batch, conv.inputs, *conv.axes, zero, output)
     kernel = kernels.integer_depthwise(shape, layer.weights, *rounding, *ending.table)
     x = selection.integers(node.input[0])
     selection.emit("integer_depthwise", ending.covered, kernel, (x,), shape.madds)
@@ -145,8 +145,8 @@ def integer_pointwise(node: onnx.NodeProto, selection: IntegerSelection) -> bool
         return False
     ending, matrix = layer.ending, layer.weights.reshape(len(layer.weights), -1)
     kind = by_bits(layer.weights, IntegerPointwise, WidePointwise)
-    rounding = rounding_of(node, layer, selection)
-    shape = kind(product.rows, matrix.shape[1], len(matrix), bounded(layer, *rounding))
+    output, *rounding = rounding_of(node, layer, selection)
+    shape = kind(product.rows, matrix.shape[1], len(matrix), output)
     if not pointwise.covers(shape):
         return False
     kernel = kernels.integer_pointwise(shape, matrix, *rounding, *ending.table)
@@ -166,8 +166,8 @@ def integer_convolution(node: onnx.NodeProto, selection: IntegerSelection) -> bo
         return False
     if x not in selection.images and (conv.is_pointwise or conv.inputs % GROUP):
         return False
-    rounding = rounding_of(node, layer, selection)
-    shape = replace(shape, output=bounded(layer, *rounding))
+    output, *rounding = rounding_of(node, layer, selection)
+    shape = replace(shape, output=output)
     kernel = kernels.integer_convolution(shape, layer.weights, *rounding, *ending.table)
     value = x if x in selection.images else selection.integers(x)
     selection.emit("integer_convolution", ending.covered, kernel, (value,), shape.madds)
@@ -256,8 +256,8 @@ RULES: tuple[Rule[IntegerSelection], ...] = (
 
 def rounding_of(
     node: onnx.NodeProto, layer: IntegerLayer, selection: IntegerSelection, *, offset: bool = True
-) -> tuple[Array, Array]:
-    """Return bias and factor of each output.
+) -> tuple[Requantization, Array, Array]:
+    """Return how sums become int8, and bias and factor of each output.
 
     Args:
         node: the convolution or product.
@@ -269,10 +269,13 @@ def rounding_of(
     step = np.broadcast_to(layer.scales.astype(np.float64) * layer.steps.scale, (outputs,))
     bias = np.rint(bias_of(node, selection.graph, outputs) / step)
     sums = layer.weights.reshape(outputs, -1).sum(1, dtype=np.int64)
-    bias = bias + (correction(zero, sums, selection.kernels.processor) if offset else -zero * sums)
+    processor = selection.kernels.processor
+    bias = bias + (correction(zero, sums, processor) if offset else -zero * sums)
     limits = np.iinfo(np.int32)
     clipped = np.clip(bias, limits.min, limits.max).astype(np.int32)
-    return clipped, (step / layer.ending.scale).astype(np.float32)
+    scale = (step / layer.ending.scale).astype(np.float32)
+    output, factors = rounded(layer, clipped, scale, processor)
+    return output, clipped, factors
 
 
 def _dense_shape(

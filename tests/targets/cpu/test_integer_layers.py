@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from mbv3c.lowering.quantization import Quantization
-from mbv3c.targets.cpu.integer_layers import IntegerLayer, LayerEnding, bounded
+from mbv3c.targets.cpu.integer_layers import IntegerLayer, LayerEnding, rounded
 from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization, within
 from mbv3c.targets.cpu.schedules.integer.elementwise import IntegerElementwise
+from tests.targets.cpu.networks import AVX512, NEON
 
 MOST = np.iinfo(np.int16).max
 
@@ -31,7 +32,7 @@ def test_no_input_takes_what_is_bounded_beyond_int16(seed: int) -> None:
     fits = (2**15 - 2) / np.abs(sums).max()
     for factor, small in ((0.999, True), (1.001, False)):
         scale = np.full(4, fits * factor, np.float32)
-        assert bounded(layer(weights), bias, scale).small == small
+        assert rounded(layer(weights), bias, scale, AVX512)[0].small == small
 
 
 def test_the_zero_point_counts() -> None:
@@ -53,7 +54,7 @@ def test_what_is_small_stays_within_int16_for_every_input(zero: int, sign: int) 
         scale = (sign * random.uniform(0.05, 1.5, 3)).astype(np.float32)
         ending = LayerEnding((), 1.0, Requantization(zero))
         given = IntegerLayer(Quantization(1.0, 0), weights, scale, ending)
-        small = bounded(given, bias, scale).small
+        small = rounded(given, bias, scale, NEON)[0].small
         corners = np.array(list(product((-128, 127), repeat=2)))
         sums = (corners @ weights.astype(np.int64).T + bias) * scale
         assert not small or np.abs(np.rint(sums) + zero).max() <= MOST

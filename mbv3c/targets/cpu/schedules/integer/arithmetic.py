@@ -1,8 +1,9 @@
 """Words in which the integer kernels are written: dot products, rounding, tables.
 
 Products of int8 are added in int32. A sum becomes int8 as in onnxruntime's QuantizeLinear: times
-an fp32 factor, rounded with halves to even, shifted by the zero point, saturated. A function of
-the result, such as a hard-swish, is a table of 256 entries.
+an fp32 factor, rounded with halves to even, shifted by the zero point, saturated. Where no sum can
+be a half, NEON multiplies by the factor as a fixed-point number instead, which takes fewer
+instructions. A function of the result, such as a hard-swish, is a table of 256 entries.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ _DOTS_OF_NEON = ("dotprod", "i8mm")
 _NEON = ("neon", *_DOTS_OF_NEON)
 _OFFSET = -0x7F7F7F80  # 0x80808080 in int32: added to four int8 without a carry makes them uint8
 _TABLE = 256
+_MOST_PLACES = 8  # that NEON rounds from int16 to int8
+_STEPS = 256.0  # from any zero point to where int8 saturates, at most
+_MOST_LOST = 2.0**-15  # of a step, by fixed-point factors; rounding then differs as rarely
 _Shape = TypeVar("_Shape")
 
 
@@ -38,6 +42,8 @@ class Requantization:
         low, high: bounds of the int8, if a clamp follows.
         lookup: whether each int8 is then looked up in a table.
         small: whether what is rounded is known to stay within int16, whatever the inputs.
+        shift: binary places that are rounded, if factors are fixed-point numbers, in units of
+            2^-(31 + shift); 0 if they are fp32.
     """
 
     zero: int
@@ -45,17 +51,64 @@ class Requantization:
     high: int = 127
     lookup: bool = False
     small: bool = False
+    shift: int = 0
 
     @property
     def typical(self) -> "Requantization":
         """What stands for all requantizations by the same instructions with other numbers."""
         low, high = (0 if self.low > -128 else -128), (0 if self.high < 127 else 127)
-        return Requantization(min(1, abs(self.zero)), low, high, self.lookup, self.small)
+        zero, shift = min(1, abs(self.zero)), min(1, self.shift)
+        return Requantization(zero, low, high, self.lookup, self.small, shift)
+
+    @property
+    def factor_type(self) -> str:
+        """The type of the factors."""
+        return "int32" if self.shift else "float32"
 
 
 def within(output: Requantization, reach: float) -> Requantization:
     """Return how values become int8 that are no larger than `reach`."""
     return replace(output, small=reach + abs(output.zero) + 1 < np.iinfo(np.int16).max)
+
+
+def in_fixed_point(
+    output: Requantization, reach: NDArray[np.float64], scale: NDArray[np.float32]
+) -> tuple[Requantization, NDArray[np.int32 | np.float32]]:
+    """Return how sums become int8 by fixed-point factors, where that gives the int8 of fp32.
+
+    A sum times a factor is cut below `shift` binary places, and these are rounded with halves up.
+    So it is rounded once, and as in fp32 unless it is a half. The factors of fp32, of 24 bits, are
+    held to the bit where they are not much smaller than the largest of them.
+
+    Args:
+        output: how sums become int8 by factors of fp32.
+        reach: the largest magnitude of the sums of each output.
+        scale: their factors.
+
+    Returns:
+        What is given, if a sum may be a half, leaves int16, or would lose too many digits.
+    """
+    if len(scale) % GROUP or not (np.isfinite(reach).all() and _is_normal(scale)):
+        return output, scale
+    steps = scale.astype(np.float64)
+    largest = float((reach * steps).max()) + abs(output.zero) + 1
+    room = min(np.iinfo(np.int16).max / largest, 1 / steps.max())
+    shift = min(int(np.ceil(np.log2(room))) - 1, _MOST_PLACES)  # what fits, without the limit
+    if shift < 1:
+        return output, scale
+    exact = steps * 2.0 ** (31 + shift)
+    factors = np.rint(exact).astype(np.int64)
+    counted = np.minimum(reach, _STEPS / steps)  # larger sums saturate
+    lost = np.abs(exact - factors) * counted / 2.0 ** (31 + shift)
+    # A half takes as many factors of two, in the sum and in its factor.
+    twos = np.frexp(counted)[1] - 1 + np.frexp(factors & -factors)[1] - 1
+    if (lost > _MOST_LOST).any() or (twos >= 30 + shift).any():
+        return output, scale
+    return replace(output, shift=shift), factors.astype(np.int32)
+
+
+def _is_normal(scale: NDArray[np.float32]) -> bool:
+    return bool((np.isfinite(scale) & (scale >= np.finfo(np.float32).tiny)).all())
 
 
 def has_dot(processor: Processor) -> bool:
@@ -76,6 +129,11 @@ def has_smmla(processor: Processor) -> bool:
 def has_pairs(processor: Processor) -> bool:
     """Say whether sums of two products of int16 (`vpmaddwd`) are what it computes best."""
     return processor.integers == "pairs"
+
+
+def is_neon(processor: Processor) -> bool:
+    """Say whether the processor has NEON, with or without dot products."""
+    return processor.integers in _NEON
 
 
 def is_cortex_m(processor: Processor) -> bool:
@@ -226,8 +284,13 @@ def _zipped(a: Expr, b: Expr, count: int, dtype: str, first: int) -> Expr:
 
 
 def scaled(sums: Sequence[Expr], scale: Buffer, first: Expr, widths: Sequence[int]) -> list[Expr]:
-    """Multiply sums by the factors of their columns."""
+    """Multiply sums by the factors of their columns: to fp32, or to fixed-point numbers."""
     starts = emit.offsets(widths)
+    if str(scale.dtype) == "int32":
+        return [
+            neon.product(value, emit.load(scale, first + at, lanes=lanes))
+            for value, at, lanes in zip(sums, starts, widths, strict=True)
+        ]
     return [
         tirx.Cast(emit.vector_type("float32", lanes), value)
         * emit.load(scale, first + at, lanes=lanes)
@@ -242,9 +305,9 @@ def narrow(
     table: Buffer | None,
     processor: Processor,
 ) -> Expr:
-    """Round adjacent fp32 vectors to a vector of int8."""
+    """Round adjacent vectors, of fp32 or of fixed-point numbers, to a vector of int8."""
     width = sum(widths)
-    if processor.integers in _NEON and width >= GROUP:
+    if is_neon(processor) and width >= GROUP:
         result = _narrow_neon(values, output, width)
     elif is_cortex_m(processor):
         result = joined([_CORTEX_M[processor.integers](each, output) for each in values], width)
@@ -257,10 +320,18 @@ def narrow(
 
 def look_up(table: Buffer, held: Expr, width: int, processor: Processor) -> Expr:
     """Return the entries of a table for the int8 in a register."""
-    if processor.integers in _NEON and width >= GROUP:
+    (found,) = look_up_all(table, [held], width, processor)
+    return found
+
+
+def look_up_all(
+    table: Buffer, held: Sequence[Expr], width: int, processor: Processor
+) -> list[Expr]:
+    """Return the entries of a table for the int8 in each of several registers."""
+    if is_neon(processor) and width >= GROUP:
         return _look_up_neon(table, held, width)
-    index = tirx.Cast(emit.vector_type("int32", width), held) & emit.splat(255, width, "int32")
-    return table[index]
+    mask = emit.splat(255, width, "int32")
+    return [table[tirx.Cast(emit.vector_type("int32", width), one) & mask] for one in held]
 
 
 def _narrow(values: Sequence[Expr], widths: Sequence[int], output: Requantization) -> Expr:
@@ -309,12 +380,13 @@ _CORTEX_M = {"smlad": _narrow_by_vcvtr, "helium": _narrow_by_helium}
 
 
 def _narrow_neon(values: Sequence[Expr], output: Requantization, width: int) -> Expr:
-    shorts_of = neon.small_shorts if output.small else neon.shorts
     wide = [*values, *values] if width == GROUP else values
-    narrowed = [
-        emit.intrinsic("int8", 8, "aarch64.neon.sqxtn", shorts_of(pair, output.zero))
-        for pair in zip(wide[::2], wide[1::2], strict=True)
-    ]
+    pairs = list(zip(wide[::2], wide[1::2], strict=True))
+    if output.shift:
+        narrowed = [neon.rounded(pair, output.zero, output.shift) for pair in pairs]
+    else:
+        shorts_of = neon.small_shorts if output.small else neon.shorts
+        narrowed = [neon.saturated(shorts_of(pair, output.zero)) for pair in pairs]
     result = joined(narrowed, 8 * len(narrowed))
     if width == GROUP:
         result = tirx.Shuffle([emit.held(result, 8, "int8")], list(range(GROUP)))
@@ -325,23 +397,27 @@ def _narrow_neon(values: Sequence[Expr], output: Requantization, width: int) -> 
     return result
 
 
-def _look_up_neon(table: Buffer, held: Expr, width: int) -> Expr:
-    lanes = max(8, width)
+def _look_up_neon(table: Buffer, held: Sequence[Expr], width: int) -> list[Expr]:
+    """Look up in quarters of the table, each of which four registers hold for all vectors."""
+    lanes, quarter = max(8, width), _TABLE // 4
     if width == GROUP:
-        held = emit.held(tirx.Shuffle([held, held], list(range(lanes))), lanes, "int8")
-    quarter = _TABLE // 4
-    looked_up: Expr = None
+        twice = (tirx.Shuffle([one, one], list(range(lanes))) for one in held)
+        held = [emit.held(one, lanes, "int8") for one in twice]
+    found: list[Expr] = []
     for i in range(4):
         entries = [emit.load(table, quarter * i + 16 * j, lanes=16) for j in range(4)]
         if i == 0:
-            looked_up = emit.intrinsic("int8", lanes, "aarch64.neon.tbl4", *entries, held)
-            continue
-        shift = quarter * i - (_TABLE if i > 1 else 0)
-        index = held - emit.splat(shift, lanes, "int8")
-        looked_up = emit.intrinsic("int8", lanes, "aarch64.neon.tbx4", looked_up, *entries, index)
+            made = [emit.intrinsic("int8", lanes, "aarch64.neon.tbl4", *entries, x) for x in held]
+        else:
+            shift = emit.splat(quarter * i - (_TABLE if i > 1 else 0), lanes, "int8")
+            made = [
+                emit.intrinsic("int8", lanes, "aarch64.neon.tbx4", y, *entries, x - shift)
+                for x, y in zip(held, found, strict=True)
+            ]
+        found = [emit.held(one, lanes, "int8") for one in made]
     if width == GROUP:
-        return tirx.Shuffle([emit.held(looked_up, lanes, "int8")], list(range(GROUP)))
-    return looked_up
+        return [tirx.Shuffle([one], list(range(GROUP))) for one in found]
+    return found
 
 
 def joined(values: Sequence[Expr], width: int) -> Expr:

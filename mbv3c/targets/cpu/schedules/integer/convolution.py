@@ -125,7 +125,7 @@ def generate(shape: IntegerConvolution, tile: Tile, processor: Processor) -> Pri
         stored = taps * shape.inputs * shape.terms * shape.outputs
         w = emit.argument("w", (stored,), "int8")
         bias = emit.argument("bias", (shape.outputs,), "int32")
-        scale = emit.argument("scale", (shape.outputs,), "float32")
+        scale = emit.argument("scale", (shape.outputs,), shape.output.factor_type)
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (shape.batch, down.outputs, right.outputs, shape.outputs), "int8")
         outside = integer.constant_four(shape.zero, processor)

@@ -149,7 +149,7 @@ def generate(shape: IntegerDepthwise, tile: Tile, processor: Processor) -> PrimF
         else:
             w = emit.argument("w", (down.taps, right.taps, c), "int16")
         bias = emit.argument("bias", (c,), "int32")
-        scale = emit.argument("scale", (c,), "float32")
+        scale = emit.argument("scale", (c,), shape.output.factor_type)
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (shape.batch, down.outputs, right.outputs, c), "int8")
 

@@ -1,4 +1,4 @@
-"""How NEON rounds fp32 to int16, on the way to int8."""
+"""How NEON rounds fp32 and fixed-point numbers to int8."""
 
 from collections.abc import Sequence
 
@@ -36,6 +36,29 @@ def small_shorts(values: Sequence[Expr], zero: int) -> Expr:
         + emit.splat(_UNITS + on_the_way, 4, "float32")
         for value in values
     ]
-    low = [tirx.reinterpret("int16x8", each) for each in sums]
-    together = tirx.Shuffle(low, list(range(0, 16, 2)))
+    together = _low_halves(sums)
     return together if zero == on_the_way else together + emit.splat(zero, 8, "int16")
+
+
+def saturated(values: Expr) -> Expr:
+    """Return eight int16 as int8."""
+    return emit.intrinsic("int8", 8, "aarch64.neon.sqxtn", values)
+
+
+def product(sums: Expr, factors: Expr) -> Expr:
+    """Return the products of four int32 and four fixed-point numbers, cut to integers."""
+    return emit.intrinsic("int32", 4, "aarch64.neon.sqdmulh", sums, factors)
+
+
+def rounded(values: Sequence[Expr], zero: int, shift: int) -> Expr:
+    """Round two vectors of int32 that fit int16 by `shift` places, halves up, to int8."""
+    together = _low_halves(values)
+    if zero:
+        together = together + emit.splat(zero << shift, 8, "int16")
+    return emit.intrinsic("int8", 8, "aarch64.neon.sqrshrn", together, tirx.const(shift, "int32"))
+
+
+def _low_halves(values: Sequence[Expr]) -> Expr:
+    """Return the lower int16 of each lane of two vectors."""
+    low = [tirx.reinterpret("int16x8", each) for each in values]
+    return tirx.Shuffle(low, list(range(0, 16, 2)))

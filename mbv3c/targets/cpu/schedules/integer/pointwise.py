@@ -149,7 +149,7 @@ def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimF
         w = emit.argument("w", (_depth(shape, processor) * n,), integer.weight_type(processor))
         twice = matrices.PAIR if _by_matrices(shape, processor) else 1
         bias = emit.argument("bias", (n * twice,), "int32")
-        scale = emit.argument("scale", (n * twice,), "float32")
+        scale = emit.argument("scale", (n * twice,), shape.output.factor_type)
         table = integer.argument_table(shape.output)
         y = emit.argument("y", (m, shape.outputs), "int8")
         buffers = (x, w, bias, scale, table, y)

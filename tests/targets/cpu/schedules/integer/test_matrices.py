@@ -15,9 +15,9 @@ from mbv3c.targets.cpu import backend as cpu
 from mbv3c.targets.cpu.cores import CORES, Processor
 from mbv3c.targets.cpu.schedules.integer import matrices
 from mbv3c.targets.cpu.schedules.integer import pointwise as integer_pointwise
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization, in_fixed_point
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, Tile
-from tests.targets.cpu.schedules.integer.kernels import Array, Call, rounded
+from tests.targets.cpu.schedules.integer.kernels import Array, Call, in_places, rounded
 from tests.targets.cpu.schedules.integer.test_pointwise import call
 
 TARGET = replace(find_target("arm_cpu:cortex-a710"), cores=1)
@@ -85,6 +85,28 @@ def halves(core: Processor, output: Requantization) -> Call:
     return Call(function, (x, *constants), rounded(x, scale, output))
 
 
+def by_fixed_point(core: Processor, outputs: int, zero: int, low: int) -> Call:
+    """Take factors as fixed-point numbers; some sums saturate."""
+    random = np.random.default_rng(outputs)
+    x = random.integers(-128, 128, (11, 24)).astype(np.int8)
+    w = random.integers(-127, 128, (outputs, 24)).astype(np.int8)
+    scale = random.uniform(0.002, 0.01, outputs).astype(np.float32)
+    reach = 128.0 * np.abs(w.astype(np.int64)).sum(1)
+    output, factors = in_fixed_point(Requantization(zero, low), reach, scale)
+    assert output.shift > 0
+    shape = IntegerPointwise(11, 24, outputs, output)
+    tile = integer_pointwise.default(shape, core)
+    constants = (
+        integer_pointwise.pack(shape, tile, core, w),
+        integer_pointwise.pad(shape, core, np.zeros(outputs, np.int32)),
+        integer_pointwise.pad(shape, core, factors),
+    )
+    function = integer_pointwise.generate(shape, tile, core)
+    wanted = in_places(x.astype(np.int64) @ w.T.astype(np.int64), factors, output)
+    assert {low, 127} <= set(wanted.ravel())
+    return Call(function, (x, *constants), wanted)
+
+
 def test_any_shape_and_tile(emulator_kit: object, tmp_path: Path) -> None:
     """Odd rows and columns, K beside multiples of 8 and 16, the largest sums, and halves."""
     calls = drawn()
@@ -97,6 +119,11 @@ def test_any_shape_and_tile(emulator_kit: object, tmp_path: Path) -> None:
         for core in (CORE, CORES["cortex-a76"])
         for zero in (-127, -128, 0, 1)
         for small in (False, True)
+    ]
+    calls += [
+        by_fixed_point(core, outputs, zero, low)
+        for core in (CORE, CORES["cortex-a76"], CORES["cortex-a53"])
+        for outputs, zero, low in ((4, 0, -128), (28, -128, -128), (40, 33, -20))
     ]
     for one, made in zip(calls, emulated(calls, tmp_path), strict=True):
         np.testing.assert_array_equal(made, one.wanted)
