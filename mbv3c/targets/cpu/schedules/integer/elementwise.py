@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.tirx import PrimFunc
 
@@ -11,6 +12,7 @@ from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Expr, panels
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
+from mbv3c.targets.cpu.schedules.integer import neon
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
 
 _PART = 256  # int8 that may be added in int16
@@ -68,15 +70,53 @@ def generate(shape: IntegerElementwise, processor: Processor) -> PrimFunc:
                     index = (n, where) if shape.per_channel else (n, at, where)
                     other = emit.load(second, *index, lanes=lanes)
                 loaded = emit.load(first, n, at, where, lanes=lanes)
+                output, factor = _rounding(shape, lanes, processor)
                 values = [
                     _value(shape, loaded, other, start, width, lanes)
+                    if factor is None
+                    else neon.product(
+                        _product(shape, loaded, other, start, width, lanes),
+                        emit.splat(factor, width, "int32"),
+                    )
                     for start, width in zip(emit.offsets(parts), parts, strict=True)
                 ]
-                output = integer.within(shape.output, shape.reach)
                 result = integer.narrow(values, parts, output, table, processor)
                 emit.store(y, result, n, at, where, lanes=lanes)
 
     return emit.build_kernel("integer_elementwise", body)
+
+
+def _rounding(
+    shape: IntegerElementwise, lanes: int, processor: Processor
+) -> tuple[Requantization, int | None]:
+    """Return how results become int8, and a product's factor if that is a fixed-point number."""
+    output = integer.within(shape.output, shape.reach)
+    if shape.operator != "multiply" or lanes < GROUP or not integer.is_neon(processor):
+        return output, None
+    reach, scale = np.full(GROUP, float(_SPAN**2)), np.full(GROUP, _scale(shape), np.float32)
+    output, factors = integer.in_fixed_point(output, reach, scale)
+    return output, int(factors[0]) if output.shift else None
+
+
+def _scale(shape: IntegerElementwise) -> float:
+    """Return the value of a product of integers, in steps of y."""
+    assert shape.second is not None
+    return shape.first.scale * shape.second.scale / shape.scale
+
+
+def _shifted(vector: Expr, operand: Quantization, start: int, width: int, lanes: int) -> Expr:
+    """Return `width` of the int8 of an operand, from `start` on, as int32 without zero point."""
+    wide = emit.cast(vector, lanes, "int16") - emit.splat(operand.zero_point, lanes, "int16")
+    return emit.cast(integer.part_of(wide, start, width, lanes), width, "int32")
+
+
+def _product(
+    shape: IntegerElementwise, loaded: Expr, other: Expr, start: int, width: int, lanes: int
+) -> Expr:
+    """Return `width` products of integers."""
+    assert shape.second is not None
+    a = _shifted(loaded, shape.first, start, width, lanes)
+    return a * _shifted(other, shape.second, start, width, lanes)
 
 
 def _value(
@@ -84,23 +124,17 @@ def _value(
 ) -> Expr:
     """Return `width` values of the result, in its steps, as fp32."""
 
-    def shifted(vector: Expr, operand: Quantization) -> Expr:
-        wide = emit.cast(vector, lanes, "int16") - emit.splat(operand.zero_point, lanes, "int16")
-        return emit.cast(integer.part_of(wide, start, width, lanes), width, "int32")
+    def times(integers: Expr, factor: float) -> Expr:
+        return emit.cast(integers, width, "float32") * emit.splat(factor, width, "float32")
 
-    def factor(value: float) -> Expr:
-        return emit.splat(value, width, "float32")
-
-    a = shifted(loaded, shape.first)
-    if shape.second is None:
-        return emit.cast(a, width, "float32") * factor(shape.first.scale / shape.scale)
-    b = shifted(other, shape.second)
     if shape.operator == "multiply":
-        scale = shape.first.scale * shape.second.scale / shape.scale
-        return emit.cast(a * b, width, "float32") * factor(scale)
-    return emit.cast(a, width, "float32") * factor(shape.first.scale / shape.scale) + emit.cast(
-        b, width, "float32"
-    ) * factor(shape.second.scale / shape.scale)
+        return times(_product(shape, loaded, other, start, width, lanes), _scale(shape))
+    a = _shifted(loaded, shape.first, start, width, lanes)
+    first = times(a, shape.first.scale / shape.scale)
+    if shape.second is None:
+        return first
+    b = _shifted(other, shape.second, start, width, lanes)
+    return first + times(b, shape.second.scale / shape.scale)
 
 
 @dataclass(frozen=True)
