@@ -89,7 +89,7 @@ def test_a_clean_ladder_takes_three_times_a_plain_verify_at_most(bundle: Path) -
         ("wrong_side", "fold_pad", {"bneck1.pad", "bneck1.depthwise.conv"}),
         ("last_column", "scheduled, on the target", {"bneck1.depthwise.conv"}),
         ("swapped_panels", "scheduled, on the target", {"bneck2.project.conv"}),
-        ("doubled_scale", "scheduled, on the target", {"bneck2.project.conv"}),
+        ("halved_scale", "scheduled, on the target", {"bneck2.project.conv"}),
     ],
 )
 def test_a_planted_fault_is_named_and_reproduced(
@@ -97,7 +97,7 @@ def test_a_planted_fault_is_named_and_reproduced(
 ) -> None:
     folder = tmp_path / "culprit"
     options = ["--target", "host_cpu", "--culprit", folder, "--json"]
-    if fault == "doubled_scale":
+    if fault == "halved_scale":
         options += ["--precision", "int8"]
     done = python(PLANTED, fault, "verify", "--ladder", model, *options)
     assert done.returncode == 3, done.stderr

@@ -78,17 +78,18 @@ def swapped_panels() -> None:
     pointwise.pack = swapping
 
 
-def doubled_scale() -> None:
+def halved_scale() -> None:
     """The factor of one int8 convolution, off by one power of two."""
     from mbv3c.targets.cpu import select_integers
 
     rounding_of = select_integers.rounding_of
 
-    def doubling(node: Any, *given: Any, **named: Any) -> Any:
-        bias, scale = rounding_of(node, *given, **named)
-        return bias, scale * 2 if node.name == "bneck2.project.conv" else scale
+    def halving(node: Any, *given: Any, **named: Any) -> Any:
+        *others, scale = rounding_of(node, *given, **named)
+        planted = (scale / 2).astype(scale.dtype)
+        return *others, planted if node.name == "bneck2.project.conv" else scale
 
-    select_integers.rounding_of = doubling
+    select_integers.rounding_of = halving
 
 
 FAULTS = {
@@ -100,7 +101,7 @@ FAULTS = {
         wrong_side,
         last_column,
         swapped_panels,
-        doubled_scale,
+        halved_scale,
     )
 }
 

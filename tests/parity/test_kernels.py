@@ -46,8 +46,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     rounding_of = select_integers.rounding_of
 
     def wrong(node: onnx.NodeProto, *rest: Any, **options: Any) -> Any:
-        bias, scale = rounding_of(node, *rest, **options)
-        return bias, scale * np.float32(factor) if node.name == PLANTED else scale
+        *others, scale = rounding_of(node, *rest, **options)
+        planted = (scale * np.float32(factor)).astype(scale.dtype)
+        return *others, planted if node.name == PLANTED else scale
 
     monkeypatch.setattr(select_integers, "rounding_of", wrong)
 
@@ -69,7 +70,7 @@ def test_verify_names_a_layer_with_a_wrong_shift(
 ) -> None:
     job, path = Job(replace(find_target(target), cores=1), INT8), tmp_path / "bundle"
     with monkeypatch.context() as planted:
-        plant(planted, 2.0)
+        plant(planted, 0.5)
         compile_model(model, job, path, verify=False)
         named = rf"\n  integer_pointwise_\d+ \({PLANTED}, again_act\): "
         with pytest.raises(ParityError, match=named):
