@@ -27,7 +27,7 @@ from mbv3c.commands.options_images import (
     image_options,
     take_images,
 )
-from mbv3c.commands.places import MODEL, TARGET, check_different
+from mbv3c.commands.places import MODEL, TARGET, OneOf, check_different
 
 if TYPE_CHECKING:
     from mbv3c.search.specs import AdaptSpec
@@ -68,7 +68,7 @@ training_options = all_of(
     ),
     click.option(
         "--finish",
-        type=click.Choice(["scratch", "finetune", "none"]),
+        type=OneOf(["scratch", "finetune", "none"]),
         default="scratch",
         show_default=True,
         help="Train the result from fresh weights, or from those it has.",

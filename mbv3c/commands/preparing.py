@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c.commands.options import all_of
-from mbv3c.commands.places import FILE
+from mbv3c.commands.places import FILE, OneOf
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ other_preparing_options = all_of(
     ),
     click.option("--bgr", is_flag=True, default=None, help="Channels are blue, green, red."),
     shown_options,
-    click.option(
-        "--layout", type=click.Choice(["NCHW", "NHWC"]), help="Layout of the model's input."
-    ),
+    click.option("--layout", type=OneOf(["NCHW", "NHWC"]), help="Layout of the model's input."),
 )
 # How images are prepared; `take_overrides` reads them.
 preparing_options = all_of(mean_option, other_preparing_options)
