@@ -30,7 +30,10 @@ def _file(name: str, text: str) -> Decorator:
     "-o", "--output", type=PATH, default=Path("report.html"), show_default=True, help="The page."
 )
 @click.option("--title", default="", help="Its title.  [default: the names of the bundles]")
-@_file("bench", "What `bench --json` printed; with --profile the kernels, too.")
+@_file(
+    "bench",
+    "What `bench --json` printed: with --profile the kernels, too; with --device there.",
+)
 @_file("verify", "What `verify --json` printed.  [default: the verdict of compile]")
 @_file("outputs", "What `verify --save-outputs` wrote.")
 @_file("accuracy", "What `verify --images --json` printed.")
