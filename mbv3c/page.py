@@ -77,8 +77,8 @@ def table(given: Table) -> Html:
     """Return a table with heads of columns and of rows, which scrolls by itself if it is wide."""
     head = ""
     if any(given.head):
-        figures = 1 + given.texts if given.numbers else len(given.head)
-        cells = [_head(cell, number=at >= figures) for at, cell in enumerate(given.head)]
+        first = 1 + given.texts if given.numbers else len(given.head)
+        cells = [_head(cell, number=at >= first) for at, cell in enumerate(given.head)]
         head = element("thead", element("tr", *cells))
     rows = []
     for first, *others in given.rows:
