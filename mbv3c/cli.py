@@ -178,13 +178,16 @@ _in_use = _InUse()
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @version_options
 @click.option(
-    "--config", "config_file", type=PATH, help="File of options.  [default: ./mbv3c.toml]"
+    "--config",
+    "config_file",
+    type=PATH,
+    help="Read options from this file.  [default: ./mbv3c.toml]",
 )
 @click.option(
     "--profile",
     envvar=project_file.PROFILE_VARIABLE,
     show_envvar=True,
-    help="Profile of that file to take.",
+    help="Take this profile of that file.",
 )
 @click.pass_context
 def commands(context: click.Context, config_file: Path | None, profile: str | None) -> None:

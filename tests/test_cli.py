@@ -1,10 +1,14 @@
 """The command line as a whole: `--help`, and mistakes of every command."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from mbv3c import cli
 from mbv3c.installing import install_extra
 from tests.command_line import mbv3c, python
 
@@ -24,7 +28,11 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("compile",), 2, "Missing option '--target'. FAMILY[:DEVICE], see `mbv3c targets`"),
+        (
+            ("compile",),
+            2,
+            "Missing option '--target'. Name FAMILY[:DEVICE] or a board, ",
+        ),
         (("compile", "--target", "arm_cpx"), 2, "unknown target 'arm_cpx'; nearest: arm_cpu"),
         (
             ("compile", "--target", "arm_cpu:x1"),
@@ -108,3 +116,36 @@ def test_limits_of_the_system_are_no_faults(error: str, message: str, tmp_path: 
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+# What an option's help begins with; behind a condition ("For npu, …") or "Only" and "Also".
+VERBS = (
+    *("add", "ask", "average", "begin", "build", "check", "choose", "compare", "compile"),
+    *("compute", "convert", "count", "cut", "decay", "delete", "divide", "do", "download"),
+    *("draw", "find", "fit", "fix", "give", "go", "halve", "judge", "keep", "learn", "leave"),
+    *("let", "limit", "list", "listen", "look", "make", "measure", "multiply", "name"),
+    *("optimise", "pad", "pool", "print", "put", "reach", "read", "register", "remove"),
+    *("replace", "report", "round", "run", "save", "say", "scale", "search", "show", "sign"),
+    *("smooth", "stay", "store", "subtract", "take", "test", "time", "train", "validate"),
+    *("vary", "write"),
+)
+
+
+def test_every_option_says_what_it_does_in_the_imperative() -> None:
+    found = [(f"{name} {option.opts[-1]}", option.help or "") for name, option in options()]
+    assert len(found) > 300
+    for name, said in found:
+        words = re.sub(r"^(For [^,]+, |Only |Also )", "", said).split()
+        assert words and words[0].lower() in VERBS, (name, said)
+
+
+def options(
+    command: click.Command = cli.commands, name: str = "mbv3c"
+) -> Iterator[tuple[str, click.Option]]:
+    """Yield the options of a command and of those below it that its help shows."""
+    for each in command.params:
+        if isinstance(each, click.Option) and not each.hidden:
+            yield name, each
+    if isinstance(command, click.Group):
+        for below, inner in command.commands.items():
+            yield from options(inner, f"{name} {below}")

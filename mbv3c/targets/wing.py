@@ -54,10 +54,10 @@ class Option:
             raise UsageError(f"{self.flag} {value} is not possible; choose {least} to {most}")
 
 
-SRAM = Option("sram", int, "npu and mcu: budget of SRAM in KiB, an error if too small.")
+SRAM = Option("sram", int, "For npu and mcu, fit into so many KiB of SRAM, or fail.")
 # What all backends that write C take.
 PREFIX = Option(
-    "prefix", str, "What names in C begin with.  [default: the model's; npu: mbv3c_model]"
+    "prefix", str, "Begin names in C with this.  [default: the model's; npu: mbv3c_model]"
 )
 
 

@@ -122,17 +122,25 @@ WING = Wing(
         19,
     ),
     options=(
-        Option("optimise", str, "npu: performance or size.  [default: performance]"),
+        Option("optimise", str, "For npu, optimise performance or size.  [default: performance]"),
         SRAM,
-        Option("float_io", bool, "npu: fp32 in and out."),
-        Option("mean", str, "npu: means as depthwise or pool.  [default: depthwise]"),
-        Option("memory_mode", str, "npu: a section of vela.ini.  [default: the device's]"),
-        Option("system_config", str, "npu: a section of vela.ini.  [default: the device's]"),
-        Option("vela_config", str, "npu: the chip's own vela.ini.  [default: vela's]"),
+        Option("float_io", bool, "For npu, take and give fp32."),
+        Option("mean", str, "for npu, compute means as depthwise or pool.  [default: depthwise]"),
+        Option(
+            "memory_mode", str, "For npu, take this section of vela.ini.  [default: the device's]"
+        ),
+        Option(
+            "system_config",
+            str,
+            "For npu, take this section of vela.ini.  [default: the device's]",
+        ),
+        Option("vela_config", str, "For npu, read the chip's own vela.ini.  [default: vela's]"),
         PREFIX,
         Option("artifact", str, "npu: c, one C library of the NPU and a CPU beside it."),
         Option(
-            "host", str, "npu: with --artifact c, the CPU beside the NPU.  [default: cortex-m55]"
+            "host",
+            str,
+            "For npu with --artifact c, name the CPU beside the NPU.  [default: cortex-m55]",
         ),
     ),
     refusals={
