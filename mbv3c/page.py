@@ -77,8 +77,8 @@ def table(given: Table) -> Html:
     """Return a table with heads of columns and of rows, which scrolls by itself if it is wide."""
     head = ""
     if any(given.head):
-        first = 1 + given.texts if given.numbers else len(given.head)
-        cells = [_head(cell, number=at >= first) for at, cell in enumerate(given.head)]
+        numbers = 1 + given.texts if given.numbers else len(given.head)
+        cells = [_head(cell, number=at >= numbers) for at, cell in enumerate(given.head)]
         head = element("thead", element("tr", *cells))
     rows = []
     for first, *others in given.rows:
