@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from mbv3c import steps
 from mbv3c.atomic import descriptor_of
 from mbv3c.commands.loudness import is_quiet, is_verbose, set_by_file
 from mbv3c.commands.places import FILE, FOLDER, PRECISION, boards_named
+from mbv3c.commands.wrapping import fitted
 from mbv3c.errors import UsageError
 from mbv3c.quoting import for_terminal
 
@@ -355,15 +357,17 @@ def _used() -> str:
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print lines for people; names from models and devices do nothing to the terminal."""
-    click.echo(for_terminal(text), err=err or _stdout_is_taken())
+    err = err or _stdout_is_taken()
+    click.echo(fitted(for_terminal(text), sys.stderr if err else sys.stdout), err=err)
 
 
 def echo_styled(word: str, color: str, rest: str) -> None:
     """Print a line whose first word has a color, or is bold without one, in a terminal."""
-    text = for_terminal(rest)
+    err = _stdout_is_taken()
+    text = fitted(f"{word}{for_terminal(rest)}", sys.stderr if err else sys.stdout)[len(word) :]
     if not os.environ.get("NO_COLOR"):  # no-color.org
         word = click.style(word, fg=color or None, bold=True)
-    click.echo(f"{word}{text}", err=_stdout_is_taken())
+    click.echo(f"{word}{text}", err=err)
 
 
 def echo_event(event: dict[str, Any]) -> None:
