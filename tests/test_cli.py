@@ -31,7 +31,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
         (
             ("compile",),
             2,
-            "Missing option '--target'. Name FAMILY[:DEVICE] or a board, ",
+            "Missing option '--target'. For example: `mbv3c compile --target rpi5`",
         ),
         (("compile", "--target", "arm_cpx"), 2, "unknown target 'arm_cpx'; nearest: arm_cpu"),
         (

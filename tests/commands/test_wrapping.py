@@ -25,8 +25,18 @@ def test_prose_ends_its_lines_between_words(before: str) -> None:
     assert " ".join(" ".join(lines).split()) == " ".join(f"{before}{PROSE}".split())
 
 
-@pytest.mark.parametrize("line", ["short", "name      " * 20, "word" * 40, f"mbv3c {PROSE}"])
-def test_tables_words_and_commands_stay_whole(line: str) -> None:
+def test_the_last_column_of_a_table_goes_on_below_itself() -> None:
+    first, *others = wrapped(f"ok       a name    12  {PROSE}", 80).split("\n")
+    assert first.startswith("ok       a name    12  word") and len(first) <= 80
+    assert others and all(
+        line.startswith(f"{'':23}word") or line.endswith(" end") for line in others
+    )
+    narrow = f"{'a':<60}{PROSE}"
+    assert wrapped(narrow, 80) == narrow
+
+
+@pytest.mark.parametrize("line", ["short", "word" * 40, f"mbv3c {PROSE}"])
+def test_words_and_commands_stay_whole(line: str) -> None:
     assert wrapped(line, 80) == line
 
 
