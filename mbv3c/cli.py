@@ -4,6 +4,7 @@ onnx, onnxruntime and TVM are imported inside the commands, so that `--help` is 
 """
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Mapping
@@ -39,8 +40,10 @@ from mbv3c.commands.train import train
 from mbv3c.commands.tune import tune
 from mbv3c.commands.verify import verify
 from mbv3c.commands.versions import version_options
+from mbv3c.commands.wrapping import fitted
 from mbv3c.errors import EXIT_FAILED, EXIT_FAULT, EXIT_INTERRUPTED, Mbv3cError, UsageError
 from mbv3c.fault import report_fault
+from mbv3c.quoting import for_terminal
 
 
 def main() -> NoReturn:
@@ -62,7 +65,7 @@ def main() -> NoReturn:
         code = 2
         mistake = _with_help(error)
         if not as_json:
-            mistake.show()
+            _show(mistake)
             if _of_file():
                 echo(_of_file().removeprefix("; "), err=True)
         else:
@@ -95,19 +98,39 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+# What is likely meant by an option that is missing, by its name.
+_LIKELY = {
+    "target": "rpi5",
+    "output": "out.onnx",
+    "data": "images",
+    "images": "images",
+    "budget": "0.5x",
+    "source": "photo.jpg",
+}
+
+
 def _with_help(error: click.ClickException) -> click.ClickException:
-    """Return the error of a missing option with what the option's help says of it."""
+    """Return the error of a missing option with a line that is likely meant."""
     option = error.param if isinstance(error, click.MissingParameter) else None
-    if not isinstance(option, click.Option) or not option.help:
+    if not isinstance(option, click.Option) or option.name not in _LIKELY:
         return error
-    said = option.help.partition("  [")[0].rstrip(".")
-    return click.UsageError(f"{error.format_message()} {said}", getattr(error, "ctx", None))
+    line = shlex.join(["mbv3c", *sys.argv[1:], option.opts[0], _LIKELY[option.name]])
+    said = f"{error.format_message()} For example: `{line}`"
+    return click.UsageError(said, getattr(error, "ctx", None))
 
 
 def _of_file() -> str:
     """Say what a project's file sets for the command that runs: it may be what is refused."""
     known = [setting.text for setting in _in_use.of_command]
     return f"; {_in_use.project.title} sets {', '.join(known)}" if known else ""
+
+
+def _show(mistake: click.ClickException) -> None:
+    """Print what click says: the usage, and the mistake in lines that fit a terminal."""
+    said = fitted(for_terminal(f"Error: {mistake.format_message()}"), sys.stderr).removeprefix(
+        "Error: "
+    )
+    click.UsageError(said, getattr(mistake, "ctx", None)).show()
 
 
 def _unread() -> int:
@@ -178,13 +201,16 @@ _in_use = _InUse()
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @version_options
 @click.option(
-    "--config", "config_file", type=PATH, help="File of options.  [default: ./mbv3c.toml]"
+    "--config",
+    "config_file",
+    type=PATH,
+    help="Read options from this file.  [default: ./mbv3c.toml]",
 )
 @click.option(
     "--profile",
     envvar=project_file.PROFILE_VARIABLE,
     show_envvar=True,
-    help="Profile of that file to take.",
+    help="Take this profile of that file.",
 )
 @click.pass_context
 def commands(context: click.Context, config_file: Path | None, profile: str | None) -> None:

@@ -77,9 +77,8 @@ def table(given: Table) -> Html:
     """Return a table with heads of columns and of rows, which scrolls by itself if it is wide."""
     head = ""
     if any(given.head):
-        cells = [
-            element("th", cell, scope="col") if cell else element("td") for cell in given.head
-        ]
+        numbers = 1 + given.texts if given.numbers else len(given.head)
+        cells = [_head(cell, number=at >= numbers) for at, cell in enumerate(given.head)]
         head = element("thead", element("tr", *cells))
     rows = []
     for first, *others in given.rows:
@@ -91,6 +90,12 @@ def table(given: Table) -> Html:
         rows.append(element("tr", name, *cells))
     whole = element("table", element("caption", given.caption), head, element("tbody", *rows))
     return wide(whole, given.caption)
+
+
+def _head(cell: str, *, number: bool) -> Html:
+    if not cell:
+        return element("td")
+    return element("th", cell, scope="col", **({"class_": "number"} if number else {}))
 
 
 def wide(content: Html, label: str) -> Html:
@@ -203,6 +208,7 @@ caption {{ text-align: left; padding-bottom: .3rem; }}
 th, td {{ border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: left;
   vertical-align: top; min-width: 6.5rem; max-width: 26rem; }}
 thead th, thead td {{ background: var(--soft); }}
+thead th.number {{ text-align: right; }}
 td.number {{ text-align: right; white-space: nowrap; min-width: 2.5rem; }}
 thead th:not(:first-child) {{ min-width: 2.5rem; }} td code {{ white-space: nowrap; }}
 tbody th {{ font-weight: normal; white-space: pre-wrap; min-width: 12.5rem; }}
@@ -213,6 +219,9 @@ svg text {{ font-family: "DejaVu Sans", system-ui, sans-serif !important; }}
 .images li {{ width: 9.5rem; font-size: .85rem; }}
 .images img {{ max-width: 9rem; max-height: 9rem; display: block; }}
 pre {{ overflow-x: auto; font-size: 13px; }}
+@media (max-width: 40rem) {{
+  th, td {{ padding: .25rem .4rem; min-width: 8rem; }} tbody th {{ min-width: 7rem; }}
+}}
 @media print {{
   :root {{ {_LIGHT} }}
   body {{ margin: 0; max-width: none; font-size: 10pt; }}

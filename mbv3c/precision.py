@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mbv3c.errors import UsageError
+from mbv3c.nearest import among
 
 
 @dataclass(frozen=True)
@@ -39,5 +40,5 @@ def find_precision(name: str) -> Precision:
         UsageError: no precision has that name.
     """
     if name not in PRECISIONS:
-        raise UsageError(f"unknown precision {name!r}; known: {', '.join(PRECISIONS)}")
+        raise UsageError(f"unknown precision {name!r}{among(name, PRECISIONS)}")
     return PRECISIONS[name]

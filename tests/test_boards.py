@@ -65,11 +65,14 @@ def test_the_first_target_that_exists_is_taken() -> None:
     ("name", "message"),
     [
         ("imx93:gpu", "imx93 has no part 'gpu'; known: imx93, imx93:npu"),
-        ("rpi6", "and the boards of `mbv3c targets --board`; nearest: rpi5, rpi4, rpi3"),
+        ("rpi6", "'rpi6'; nearest: rpi5, rpi4, rpi3; known: arm_cpu, .* `mbv3c targets --board`"),
         ("rk3588", "nearest: rock5b"),
-        ("arm_cpu:rpi5", "unknown device 'rpi5' of arm_cpu; known: .*; nearest: rpi5, "),
+        ("arm_cpu:rpi5", "unknown device 'rpi5' of arm_cpu; nearest: rpi5, "),
         ("arm_cpu:cortex-a70", "nearest: arm_cpu:cortex-a7"),
         ("Ethos-U65", "nearest: npu:ethos-u65-"),
+        ("npu:ethos-u99", "nearest: npu:ethos-u55-32, .*; all: `mbv3c targets`$"),
+        ("arm_cpu:m99", "nearest: arm_cpu:apple-m1, mcu:cortex-m4, mcu:cortex-m7; all: "),
+        ("mobile_gpu:mally", "nearest: mobile_gpu:mali, mobile_gpu:metal; known: mali, "),
     ],
 )
 def test_an_unknown_name_gets_the_nearest(name: str, message: str) -> None:

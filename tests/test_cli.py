@@ -1,10 +1,14 @@
 """The command line as a whole: `--help`, and mistakes of every command."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from mbv3c import cli
 from mbv3c.installing import install_extra
 from tests.command_line import mbv3c, python
 
@@ -24,11 +28,23 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("compile",), 2, "Missing option '--target'. FAMILY[:DEVICE], see `mbv3c targets`"),
-        (("compile", "--target", "arm_cpx"), 2, "unknown target 'arm_cpx'; known: arm_cpu"),
-        (("compile", "--target", "arm_cpu:x1"), 2, "unknown device 'x1' of arm_cpu; known: co"),
+        (
+            ("compile",),
+            2,
+            "Missing option '--target'. For example: `mbv3c compile --target rpi5`",
+        ),
+        (("compile", "--target", "arm_cpx"), 2, "unknown target 'arm_cpx'; nearest: arm_cpu"),
+        (
+            ("compile", "--target", "arm_cpu:x1"),
+            2,
+            "unknown device 'x1' of arm_cpu; nearest: arm_cpu:cortex-x1,",
+        ),
         (("compile", "--target", "npu"), 1, install_extra("npu")),
-        (("compile", "--target", "npu:u55"), 2, "unknown device 'u55' of npu; known: ethos-u55"),
+        (
+            ("compile", "--target", "npu:u55"),
+            2,
+            "unknown device 'u55' of npu; nearest: npu:ethos-u55-32,",
+        ),
         (("compile", "--target", "host_cpu", "--sram", "9"), 2, "--sram is for --target npu"),
         (("compile", "none.onnx", "--target", "host_cpu"), 2, "no such file: none.onnx"),
         (("compile", "--target", "host_cpu", "--precision", "fp8"), 2, "unknown precision 'fp8'"),
@@ -100,3 +116,36 @@ def test_limits_of_the_system_are_no_faults(error: str, message: str, tmp_path: 
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+# What an option's help begins with; behind a condition ("For npu, …") or "Only" and "Also".
+VERBS = (
+    *("add", "ask", "average", "begin", "build", "check", "choose", "compare", "compile"),
+    *("compute", "convert", "count", "cut", "decay", "delete", "divide", "do", "download"),
+    *("draw", "find", "fit", "fix", "give", "go", "halve", "judge", "keep", "learn", "leave"),
+    *("let", "limit", "list", "listen", "look", "make", "measure", "multiply", "name"),
+    *("optimise", "pad", "pool", "print", "put", "reach", "read", "register", "remove"),
+    *("replace", "report", "round", "run", "save", "say", "scale", "search", "show", "sign"),
+    *("smooth", "stay", "store", "subtract", "take", "test", "time", "train", "validate"),
+    *("vary", "write"),
+)
+
+
+def test_every_option_says_what_it_does_in_the_imperative() -> None:
+    found = [(f"{name} {option.opts[-1]}", option.help or "") for name, option in options()]
+    assert len(found) > 300
+    for name, said in found:
+        words = re.sub(r"^(For [^,]+, |Only |Also )", "", said).split()
+        assert words and words[0].lower() in VERBS, (name, said)
+
+
+def options(
+    command: click.Command = cli.commands, name: str = "mbv3c"
+) -> Iterator[tuple[str, click.Option]]:
+    """Yield the options of a command and of those below it that its help shows."""
+    for each in command.params:
+        if isinstance(each, click.Option) and not each.hidden:
+            yield name, each
+    if isinstance(command, click.Group):
+        for below, inner in command.commands.items():
+            yield from options(inner, f"{name} {below}")

@@ -27,7 +27,7 @@ from mbv3c.commands.options_images import (
     image_options,
     take_images,
 )
-from mbv3c.commands.places import MODEL, TARGET, check_different
+from mbv3c.commands.places import MODEL, TARGET, OneOf, check_different
 
 if TYPE_CHECKING:
     from mbv3c.search.specs import AdaptSpec
@@ -64,11 +64,11 @@ training_options = all_of(
         type=_RATE,
         default=0.05,
         show_default=True,
-        help="Highest learning rate of these trainings.",
+        help="Learn at this rate at most in these trainings.",
     ),
     click.option(
         "--finish",
-        type=click.Choice(["scratch", "finetune", "none"]),
+        type=OneOf(["scratch", "finetune", "none"]),
         default="scratch",
         show_default=True,
         help="Train the result from fresh weights, or from those it has.",
@@ -76,23 +76,30 @@ training_options = all_of(
     click.option(
         "--finish-steps",
         type=click.IntRange(1),
-        help="Steps of the final training.  [default: 10 times through the images]",
+        help="Train for so many steps in the end.  [default: 10 times through the images]",
     ),
     click.option(
         "--finish-rate",
         type=_RATE,
-        help="Highest rate of the final training.  [default: 0.2; finetune 0.05]",
+        help="Learn at this rate at most in the end.  [default: 0.2; finetune 0.05]",
     ),
     batch_option,
     augment_option,
-    click.option("--seed", type=int, default=0, show_default=True, help="Seed of all trainings."),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="Draw all trainings from this seed."
+    ),
 )
 
 
 @click.command()
 @click.argument("model", type=MODEL)
-@click.option("--target", type=TARGET, required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--precision", help="fp32, fp16 or int8.  [default: fp32, on npu int8]")
+@click.option(
+    "--target",
+    type=TARGET,
+    required=True,
+    help="Name FAMILY[:DEVICE] or a board, see `mbv3c targets`.",
+)
+@click.option("--precision", help="Compute in fp32, fp16 or int8.  [default: fp32, on npu int8]")
 @click.option(
     "--budget",
     "budgets",
@@ -101,7 +108,7 @@ training_options = all_of(
     help="Cut to 0.7x, 2.5ms, 1.2Mcycles, 300KiB, weights=0.5x, …; may be repeated.",
 )
 @image_options(required=True)
-@click.option("-o", "--output", type=PATH, required=True, help="The .onnx file to write.")
+@click.option("-o", "--output", type=PATH, required=True, help="Write this .onnx file.")
 @click.option(
     "--saving",
     type=float,
@@ -124,9 +131,11 @@ training_options = all_of(
 @click.option("--keep", "kept", multiple=True, help="Leave this site, or kind of site, alone.")
 @training_options
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
-@click.option("--database", type=PATH, help="Folder of known costs.  [default: in the cache]")
 @click.option(
-    "--journal", type=PATH, help="Folder in which to keep what was found.  [default: OUTPUT.adapt]"
+    "--database", type=PATH, help="Keep known costs in this folder.  [default: in the cache]"
+)
+@click.option(
+    "--journal", type=PATH, help="Keep what was found in this folder.  [default: OUTPUT.adapt]"
 )
 @click.option("--plot", type=PATH, help="Draw the steps: a .png or .svg file.")
 @click.option(

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 @click.option("--profile", is_flag=True, help="List every kernel, too.")
 @click.option(
     "--pin",
-    help="On a device, stay on big or little cores, or on processors such as 4-7.  [default: each "
-    "cluster in turn]",
+    help="Stay on a device's big or little cores, or on processors such as 4-7.  [default: "
+    "each cluster in turn]",
 )
-@click.option("--minutes", type=float, help="On a device, run what was quickest for so long, too.")
+@click.option("--minutes", type=float, help="Run what was quickest on a device for so long, too.")
 @running_options
 @json_option
 def bench(bundle: Path, as_json: bool, **given: Any) -> None:

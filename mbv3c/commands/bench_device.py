@@ -33,6 +33,8 @@ def device_lines(measured: "OnDevice") -> "Iterator[str]":
         yield from _energy(best.theirs.energy, "onnxruntime")
     if measured.sustained is not None:
         yield from _sustained(measured.sustained)
+    if measured.machine is not None and "emulated" in measured.machine.doubts:
+        yield from wrap(measured.machine.doubts["emulated"], _LINE)
     if any(row.undisturbed is False for row in measured.rows):
         yield "the device was busy with other work: measure again when it is idle"
     if measured.missing:

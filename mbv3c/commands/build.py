@@ -29,7 +29,7 @@ from mbv3c.errors import UsageError
 @model_options
 @preparing_options
 @labels_option
-@click.option("-o", "--output", type=PATH, help="The .onnx file to write.")
+@click.option("-o", "--output", type=PATH, help="Write this .onnx file.")
 @click.option(
     "--save-weights", type=PATH, help="Also write the weights, to a .safetensors or .npz file."
 )

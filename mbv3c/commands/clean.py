@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from mbv3c.commands.options import echo, json_option, print_json
+from mbv3c.commands.places import OneOf
 from mbv3c.errors import UsageError
 
 
@@ -43,14 +44,14 @@ KINDS = {
 
 
 @click.command()
-@click.argument("kinds", nargs=-1, type=click.Choice(list(KINDS)))
+@click.argument("kinds", metavar="[KIND]...", nargs=-1, type=OneOf(list(KINDS)))
 @click.option("--all", "everything", is_flag=True, help="Remove all of it.")
 @json_option
 def clean(kinds: tuple[str, ...], everything: bool, as_json: bool) -> None:
-    """Say what mbv3c keeps in its cache, and remove KINDS of it.
+    """Say what mbv3c keeps in its cache, and remove each KIND of it that is named.
 
-    Without KINDS nothing is removed. What mbv3c did not make stays, as do bundles, tune_logs and
-    trained networks. Let other commands of mbv3c end first.
+    Without a KIND all are listed, and nothing is removed. What mbv3c did not make stays, as do
+    bundles, tune_logs and trained networks. Let other commands of mbv3c end first.
     """
     from mbv3c.execution.cache import cache_root
 

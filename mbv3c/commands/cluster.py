@@ -18,8 +18,14 @@ def cluster() -> None:
 
 
 @cluster.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8786, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Listen at this address.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8786,
+    show_default=True,
+    help="Listen at this TCP port; 0 takes a free one.",
+)
 @insecure_option
 def scheduler(host: str, port: int, insecure: bool) -> None:
     """Bring those who want work done and those who do it together, until it is ended."""
@@ -33,10 +39,10 @@ def scheduler(host: str, port: int, insecure: bool) -> None:
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="How much to do at once.  [default: as many as processors]",
+    help="Do so much at once.  [default: as many as processors]",
 )
-@click.option("--resources", help="What this machine has, such as npu=1,board=pi5.")
-@click.option("--host", help="Address to listen at.  [default: what reaches the scheduler]")
+@click.option("--resources", help="Say what this machine has, such as npu=1,board=pi5.")
+@click.option("--host", help="Listen at this address.  [default: what reaches the scheduler]")
 @insecure_option
 @store_option
 def worker(

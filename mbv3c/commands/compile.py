@@ -60,7 +60,7 @@ mean_option = click.option(
     _MEAN,
     multiple=True,
     help="; ".join(
-        ["Mean of pixels of 0..1: a number, or three"]
+        ["Subtract this mean from pixels of 0..1, a number or three"]
         + [option.help for option in _BACKEND_OPTIONS if option.name == _MEAN]
     ),
 )
@@ -68,7 +68,12 @@ mean_option = click.option(
 
 @click.command(name="compile")
 @click.argument("model", type=MODEL, required=False)
-@click.option("--target", type=TARGET, required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
+@click.option(
+    "--target",
+    type=TARGET,
+    required=True,
+    help="Name FAMILY[:DEVICE] or a board, see `mbv3c targets`.",
+)
 @precision_options
 @mean_option
 @other_preparing_options
@@ -77,13 +82,14 @@ mean_option = click.option(
 @click.option(
     "--input-shapes",
     multiple=True,
-    help="One bundle for several shapes, which share their weights: '224x224 320x320', or whole "
-    "ones; for several inputs 'image:1,3,224,224 state:1,8; image:1,3,320,320 state:1,8'.",
+    help="Put several shapes into one bundle, which share their weights: '224x224 320x320', "
+    "or whole ones; for several inputs 'image:1,3,224,224 state:1,8; image:1,3,320,320 "
+    "state:1,8'.",
 )
 @opset_option
 @model_options
 @backend_options
-@click.option("-o", "--output", type=PATH, help="The bundle to write.")
+@click.option("-o", "--output", type=PATH, help="Write the bundle to this folder.")
 @click.option("--no-verify", is_flag=True, help="Do not check parity.")
 @click.option("--sign", type=FILE, help="Sign the bundle with this private key: Ed25519, PEM.")
 @click.option(
@@ -92,7 +98,8 @@ mean_option = click.option(
 @click.option(
     "--tune-logs",
     type=PATH,
-    help="Folder of tuning databases, or `none`.  [default: ./tune_logs, then those shipped]",
+    help="Take tuning databases from this folder, or `none`.  [default: ./tune_logs, then "
+    "those shipped]",
 )
 @dry_run.dry_run_option
 @force_option

@@ -3,13 +3,15 @@
 import click
 from click.shell_completion import get_completion_class
 
+from mbv3c.commands.places import OneOf
+
 _PROGRAM, _VARIABLE = "mbv3c", "_MBV3C_COMPLETE"
 # bash would break words at the colons of targets.
 _BEFORE = {"bash": "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"}
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=OneOf(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     r"""Print what completes mbv3c's commands, options and targets in a shell.

@@ -29,29 +29,37 @@ def device() -> None:
 
 
 @device.command()
-@click.option("--host", help="Address to listen at: 0.0.0.0 for all.  [default: 127.0.0.1]")
-@click.option("--port", type=int, help="TCP port; 0 takes a free one.  [default: 9090]")
-@click.option("--tracker", help="HOST:PORT of the tracker to register at.")
+@click.option("--host", help="Listen at this address; 0.0.0.0 for all.  [default: 127.0.0.1]")
+@click.option(
+    "--port", type=int, help="Listen at this TCP port; 0 takes a free one.  [default: 9090]"
+)
+@click.option("--tracker", help="Register at the tracker at HOST:PORT.")
 @click.option("--key", help="Name to register as; without --tracker what clients must name.")
 @click.option(
     "--session-seconds",
     type=float,
-    help="How long one client may have the device.  [default: 3600]",
+    help="Let one client have the device for so many seconds.  [default: 3600]",
 )
 @click.option(
-    "--upload-mib", type=int, help="Largest file that a client may send.  [default: 1024]"
+    "--upload-mib",
+    type=int,
+    help="Take files of so many MiB at most from a client.  [default: 1024]",
 )
 @click.option(
-    "--disk-mib", type=int, help="Size of all files of a client together.  [default: 4096]"
+    "--disk-mib", type=int, help="Keep so many MiB of files at most for a client.  [default: 4096]"
 )
-@click.option("--files", type=int, help="How many files a client may have.  [default: 1000]")
 @click.option(
-    "--memory-mib", type=int, help="Memory of each process of a client.  [default: 9/10 of all]"
+    "--files", type=int, help="Keep so many files at most for a client.  [default: 1000]"
+)
+@click.option(
+    "--memory-mib",
+    type=int,
+    help="Give each process of a client so many MiB of memory.  [default: 9/10 of all]",
 )
 @click.option(
     "--secret",
     type=PATH,
-    help="File of the secret that clients must know; needed if --host is no loopback.",
+    help="Read the secret that clients must know from a file; needed if --host is no loopback.",
 )
 @json_option
 def serve(tracker: str | None, as_json: bool, **given: Any) -> None:
@@ -100,7 +108,7 @@ def _ready(serving: "Serving", as_json: bool) -> None:
 
 
 @device.command(name="list")
-@click.option("--tracker", required=True, help="HOST:PORT of the tracker.")
+@click.option("--tracker", required=True, help="Ask the tracker at HOST:PORT.")
 @json_option
 def list_(tracker: str, as_json: bool) -> None:
     """List the devices of a tracker: key, address, whether it is free, what it is."""
@@ -142,8 +150,8 @@ def _sentence(device: "Listed") -> str:
 @device.command()
 @click.argument("host", metavar="HOST[:PORT]")
 @click.option("--key", help="Name that its server wants to hear.")
-@click.option("--secret", type=FILE, help="File of the secret that its server wants.")
-@click.option("--timeout", type=float, help="Seconds that it has for a step.  [default: 60]")
+@click.option("--secret", type=FILE, help="Read the secret that its server wants from a file.")
+@click.option("--timeout", type=float, help="Give it so many seconds for a step.  [default: 60]")
 @json_option
 def probe(
     host: str, key: str | None, secret: "Path | None", timeout: float | None, as_json: bool

@@ -4,6 +4,7 @@ import click
 
 from mbv3c.commands.clean import emptied
 from mbv3c.commands.options import Progress, echo, json_option, print_json
+from mbv3c.commands.places import OneOf
 from mbv3c.errors import UsageError
 
 _ALL = "all"
@@ -15,7 +16,7 @@ _COMPILED = ("objects", "programs")  # the kinds of `clean` that hold compiled k
     "--fetch",
     is_flag=False,
     flag_value=_ALL,
-    type=click.Choice([_ALL, "emulator", "opencl", "cycles", "mcu", "demo", "browser"]),
+    type=OneOf([_ALL, "emulator", "opencl", "cycles", "mcu", "demo", "browser"]),
     help="Download and build what is missing, or only the emulator of arm_cpu, that of mcu, what "
     "runs and checks OpenCL (--fetch=opencl), or what estimates cycles; needs no root. Images to "
     "train on are fetched with =demo alone, and what tests look at pages in with =browser.",

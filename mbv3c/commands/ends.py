@@ -17,11 +17,11 @@ _FRAME = ("input_type", "input_layout", "channel_order")
 
 # `take_ends` reads them.
 ends_options = all_of(
-    click.option("--input-type", help="uint8: take frames as a camera gives them."),
-    click.option("--input-layout", help="Layout of frames: nhwc or nchw.  [default: nhwc]"),
+    click.option("--input-type", help="Take frames as a camera gives them: uint8."),
+    click.option("--input-layout", help="Take frames as nhwc or nchw.  [default: nhwc]"),
     click.option(
         "--channel-order",
-        help="Colours of frames: rgb or bgr; --bgr is the model's.  [default: rgb]",
+        help="Take frames in rgb or bgr; --bgr is for the model.  [default: rgb]",
     ),
     click.option(
         "--outputs",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 store_option = click.option(
     "--store",
     type=PATH,
-    help="Folder of what was computed before.  [default: `jobs` in the cache]",
+    help="Keep what was computed in this folder.  [default: `jobs` in the cache]",
 )
 cluster_option = click.option(
     "--cluster",
@@ -25,9 +25,7 @@ cluster_option = click.option(
 # Where jobs are done, and what is known; `take_engine` reads them.
 engine_options = all_of(
     cluster_option,
-    click.option(
-        "--jobs", type=int, help="How much to do at once.  [default: as many as processors]"
-    ),
+    click.option("--jobs", type=int, help="Do so much at once.  [default: as many as processors]"),
     store_option,
 )
 # For a command that works in its own process if nothing is said; `take_where` reads them.

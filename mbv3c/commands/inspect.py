@@ -29,9 +29,11 @@ from mbv3c.errors import UsageError
 @batch_option
 @opset_option
 @click.option("--cost", metavar="TARGET", help="Say what it costs there, by layer and block.")
-@click.option("--precision", help="Precision for --cost.  [default: the target's first]")
 @click.option(
-    "--costs", type=PATH, help="Folder that keeps costs.  [default: in the user's cache]"
+    "--precision", help="Ask for costs in this precision.  [default: the target's first]"
+)
+@click.option(
+    "--costs", type=PATH, help="Keep costs in this folder.  [default: in the user's cache]"
 )
 @device_options
 @json_option

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=MODEL)
-@click.option("-o", "--output", type=PATH, required=True)
+@click.option("-o", "--output", type=PATH, required=True, help="Write this .onnx file.")
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @batch_option
 @click.option("--opset", type=int, help="Write OUTPUT in this opset, 11 to 18.")

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from mbv3c import steps
 from mbv3c.atomic import descriptor_of
 from mbv3c.commands.loudness import is_quiet, is_verbose, set_by_file
 from mbv3c.commands.places import FILE, FOLDER, PRECISION, boards_named
+from mbv3c.commands.wrapping import fitted
 from mbv3c.errors import UsageError
 from mbv3c.quoting import for_terminal
 
@@ -54,56 +56,75 @@ def taken(given: dict[str, Any], *names: str) -> dict[str, Any]:
 network_options = all_of(
     click.option(
         "--network",
-        help="mobilenet_v3, mobilenet_v2, mnasnet_a1 or mnasnet_b1.  [default: mobilenet_v3]",
+        help="Build mobilenet_v3, mobilenet_v2, mnasnet_a1 or mnasnet_b1.  [default: "
+        "mobilenet_v3]",
     ),
     click.option(
-        "--architecture", type=FILE, help="A .json file with the layers of a network of your own."
+        "--architecture",
+        type=FILE,
+        help="Read the layers of a network of your own from a .json file.",
     ),
-    click.option("--variant", help="large or small, for mobilenet_v3.  [default: large]"),
+    click.option("--variant", help="For mobilenet_v3, choose large or small.  [default: large]"),
     click.option(
-        "--width", type=float, help="Width multiplier, 0.35 to 1.25 (others 1.4).  [default: 1]"
+        "--width", type=float, help="Multiply channels by 0.35 to 1.25 (others 1.4).  [default: 1]"
     ),
-    click.option("--width-rule", help="torchvision or tensorflow.  [default: torchvision]"),
-    click.option("--padding", help="symmetric or same (TensorFlow).  [default: symmetric]"),
-    click.option("--minimalistic", is_flag=True, default=None, help="No SE; only ReLU and 3x3."),
-    click.option("--dilated", is_flag=True, default=None, help="Output stride 16."),
-    click.option("--reduced-tail", is_flag=True, default=None, help="Half the last stage."),
+    click.option(
+        "--width-rule",
+        help="Round widths as torchvision or tensorflow does.  [default: torchvision]",
+    ),
+    click.option("--padding", help="Pad symmetric or same (TensorFlow).  [default: symmetric]"),
+    click.option(
+        "--minimalistic", is_flag=True, default=None, help="Leave out SE; take only ReLU and 3x3."
+    ),
+    click.option(
+        "--dilated", is_flag=True, default=None, help="Give the trunk an output stride of 16."
+    ),
+    click.option(
+        "--reduced-tail", is_flag=True, default=None, help="Halve the channels of the last stage."
+    ),
     click.option(
         "--bn-epsilon",
         type=float,
-        help="1e-5 for timm's own weights.  [default: 1e-3; 1e-5 of other networks]",
+        help="Add so much to variances; 1e-5 for timm's own weights.  [default: 1e-3; 1e-5 "
+        "of other networks]",
     ),
     click.option(
         "--head",
-        help="classify, lraspp or raspp (segmentation), ssdlite (detection).  [default: classify]",
+        help="Choose classify, lraspp or raspp (segmentation), ssdlite (detection).  "
+        "[default: classify]",
     ),
     click.option(
         "--lraspp-pool",
-        help="global, or paper: windows of 49x49, other above 784 pixels.  [default: global]",
+        help="Pool by global, or by paper: windows of 49x49, other above 784 pixels.  "
+        "[default: global]",
     ),
     click.option(
         "--resolution",
         type=int,
-        help="Input side: 32 to 512 by 32, 224 by default; (l)raspp 96 to 2048; ssdlite 320.",
+        help="Take images of this side: 32 to 512 by 32, 224 by default; (l)raspp 96 to "
+        "2048; ssdlite 320.",
     ),
     click.option(
         "--classes",
         type=int,
-        help="1000 by default; 21 for (l)raspp; 91 for ssdlite, background included.",
+        help="Give so many classes: 1000 by default; 21 for (l)raspp; 91 for ssdlite, "
+        "background included.",
     ),
 )
 weights_option = click.option(
     "--weights",
     type=FILE,
-    help="Trained weights: torchvision's or timm's state dict, .npz or .onnx.",
+    help="Take trained weights: torchvision's or timm's state dict, .npz or .onnx.",
 )
 # Which network to build.
 model_options = all_of(
     network_options,
     click.option(
-        "--batch", type=int, help="Images per inference, also for a MODEL.  [default: 1]"
+        "--batch",
+        type=int,
+        help="Take so many images in an inference, also for a MODEL.  [default: 1]",
     ),
-    click.option("--seed", type=int, help="Seed of the weights.  [default: 0]"),
+    click.option("--seed", type=int, help="Draw the weights from this seed.  [default: 0]"),
     weights_option,
 )
 
@@ -240,14 +261,14 @@ def _parse_extents(text: str) -> list[int]:
 place_options = all_of(
     click.option("--device", help="Run on the device that HOST:PORT serves."),
     click.option("--tracker", help="Run on a device of the tracker at HOST:PORT."),
-    click.option("--secret", type=FILE, help="File of the secret that its server wants."),
+    click.option("--secret", type=FILE, help="Read the secret that its server wants from a file."),
     click.option(
-        "--timeout", type=float, help="Seconds that the device has for a step.  [default: 60]"
+        "--timeout", type=float, help="Give the device so many seconds for a step.  [default: 60]"
     ),
 )
 device_options = all_of(
     place_options,
-    click.option("--key", help="Which device of the tracker; see `mbv3c device list`."),
+    click.option("--key", help="Choose a device of the tracker; see `mbv3c device list`."),
 )
 
 
@@ -270,7 +291,9 @@ sampling_options = all_of(
         help="Take a sample of so many files, evenly from the folders in the folder.  [default: "
         "all; 256 where there are such folders]",
     ),
-    click.option("--calibration-seed", type=int, help="Seed of that sample.  [default: 0]"),
+    click.option(
+        "--calibration-seed", type=int, help="Draw that sample from this seed.  [default: 0]"
+    ),
 )
 
 
@@ -289,17 +312,18 @@ def take_sampling(given: dict[str, Any]) -> "Sampling":
 # In which precision.
 precision_options = all_of(
     click.option(
-        "--precision", type=PRECISION, help="fp32, fp16 or int8.  [default: fp32, on npu int8]"
+        "--precision",
+        type=PRECISION,
+        help="Compute in fp32, fp16 or int8.  [default: fp32, on npu int8]",
     ),
     click.option(
         "--calibration",
         type=FOLDER,
-        help="For int8: folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
+        help="For int8, take ranges from a folder of images (.jpg, .png) or arrays (.npy, .npz).",
     ),
     click.option(
         "--keep-float",
-        help="Layers that stay in fp32: for int8 as `quantize` takes it, for fp16 names or "
-        "patterns.",
+        help="Leave layers in fp32: for int8 as `quantize` takes it, for fp16 names or patterns.",
     ),
     sampling_options,
 )
@@ -333,15 +357,17 @@ def _used() -> str:
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print lines for people; names from models and devices do nothing to the terminal."""
-    click.echo(for_terminal(text), err=err or _stdout_is_taken())
+    err = err or _stdout_is_taken()
+    click.echo(fitted(for_terminal(text), sys.stderr if err else sys.stdout), err=err)
 
 
 def echo_styled(word: str, color: str, rest: str) -> None:
     """Print a line whose first word has a color, or is bold without one, in a terminal."""
-    text = for_terminal(rest)
+    err = _stdout_is_taken()
+    text = fitted(f"{word}{for_terminal(rest)}", sys.stderr if err else sys.stdout)[len(word) :]
     if not os.environ.get("NO_COLOR"):  # no-color.org
         word = click.style(word, fg=color or None, bold=True)
-    click.echo(f"{word}{text}", err=_stdout_is_taken())
+    click.echo(f"{word}{text}", err=err)
 
 
 def echo_event(event: dict[str, Any]) -> None:

@@ -13,13 +13,18 @@ if TYPE_CHECKING:
 _NAMES = ("labels", "validation", "test", "limit")
 
 labels_option = click.option(
-    "--labels", type=FILE, help="CSV with the columns file,label, for a folder of images."
+    "--labels",
+    type=FILE,
+    help="Read labels for a folder of images from a CSV with the columns file,label.",
 )
 limit_option = click.option("--limit", type=int, help="Take a sample of so many training images.")
-batch_option = click.option("--batch", type=int, help="Images in a step.  [default: 128]")
+batch_option = click.option(
+    "--batch", type=int, help="Take so many images in a step.  [default: 128]"
+)
 augment_option = click.option(
     "--augment",
-    help="crop, flip (wrong for digits and text), colour; several with commas.  [default: none]",
+    help="Vary images by crop, flip (wrong for digits and text), colour; several with "
+    "commas.  [default: none]",
 )
 
 
@@ -30,16 +35,16 @@ def image_options(*, required: bool) -> Decorator:
             "--images",
             type=IMAGES,
             required=required,
-            help="Labelled images, as --data of `train`.",
+            help="Take labelled images, as --data of `train`.",
         ),
         labels_option,
         click.option(
-            "--validation", type=float, help="Share of each class to choose by.  [default: 0.1]"
+            "--validation", type=float, help="Choose by this share of each class.  [default: 0.1]"
         ),
         click.option(
             "--test",
             type=float,
-            help="Share to test with, by which nothing is chosen.  [default: 0]",
+            help="Test with this share, by which nothing is chosen.  [default: 0]",
         ),
         limit_option,
     )

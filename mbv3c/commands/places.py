@@ -13,6 +13,7 @@ from click.types import StringParamType
 
 from mbv3c.door.formats import check_bundle_folder, check_model_file, check_there
 from mbv3c.errors import UsageError
+from mbv3c.nearest import among
 from mbv3c.precision import PRECISIONS, find_precision
 from mbv3c.targets import find_target, stands_for, target_names
 
@@ -51,6 +52,15 @@ class _Name(StringParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, context: Any) -> str:
         self._find(str(value))
+        return str(value)
+
+
+class OneOf(click.Choice[str]):
+    """A word out of a few."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: Any) -> str:
+        if value not in self.choices:
+            self.fail(f"unknown {value!r}{among(str(value), self.choices)}", param, context)
         return str(value)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3c.commands.options import all_of
-from mbv3c.commands.places import FILE
+from mbv3c.commands.places import FILE, OneOf
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ _CHANNELS = 3
 
 mean_option = click.option(
     "--mean",
-    help="Mean of pixels of 0..1, such as 0.5, or of red, green, blue: 0.485,0.456,0.406.",
+    help="Subtract this mean from pixels of 0..1: 0.5, or for red, green, blue 0.485,0.456,0.406.",
 )
 std_option = click.option(
-    "--std", help="Standard deviation of pixels of 0..1, one number or three."
+    "--std", help="Divide pixels of 0..1 by this standard deviation, one number or three."
 )
 shown_options = all_of(
     click.option("--resize", help="Scale the shorter side to so many pixels, or: stretch."),
@@ -32,18 +32,18 @@ other_preparing_options = all_of(
     click.option(
         "--scale",
         type=float,
-        help="Factor of pixels of 0..255, before --mean and --std.  [default: 1/255]",
+        help="Multiply pixels of 0..255 by this, before --mean and --std.  [default: 1/255]",
     ),
-    click.option("--bgr", is_flag=True, default=None, help="Channels are blue, green, red."),
+    click.option("--bgr", is_flag=True, default=None, help="Give channels as blue, green, red."),
     shown_options,
     click.option(
-        "--layout", type=click.Choice(["NCHW", "NHWC"]), help="Layout of the model's input."
+        "--layout", type=OneOf(["NCHW", "NHWC"]), help="Say which layout the model's input has."
     ),
 )
 # How images are prepared; `take_overrides` reads them.
 preparing_options = all_of(mean_option, other_preparing_options)
 labels_option = click.option(
-    "--labels", type=FILE, help="Text file with the name of a class in each line."
+    "--labels", type=FILE, help="Read names of classes from a text file, one in each line."
 )
 _PREPARING = ("mean", "std", "scale", "bgr", "resize", "crop", "layout")
 

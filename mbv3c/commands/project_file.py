@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from mbv3c.errors import UsageError
-from mbv3c.nearest import nearest
+from mbv3c.nearest import among
 
 FILE = Path("mbv3c.toml")
 PROFILE_VARIABLE = "MBV3C_PROFILE"
@@ -135,10 +135,7 @@ def read_project(
                     one.name, one.flag, one.value, one.where, over
                 )
     if profile is not None and profile not in profiles:
-        known = ", ".join(profiles) or "none"
-        raise UsageError(
-            f"{place} has no profile {profile!r}; it has: {known}{_near(profile, profiles)}"
-        )
+        raise UsageError(f"{place} has no profile {profile!r}{among(profile, profiles)}")
     by_command: dict[Path_, dict[str, Setting]] = {}
     for (command, name), one in settings.items():
         by_command.setdefault(command, {})[name] = one
@@ -174,8 +171,8 @@ def _settings(
         found = commands.commands.get(name)
         where = (*inside, *command, name)
         if found is None:
-            known = dict.fromkeys(commands.commands)
-            raise UsageError(f"{place}: [{'.'.join(where)}] is no command{_near(name, known)}")
+            near = among(name, commands.commands, listing=_help_of(*command))
+            raise UsageError(f"{place}: [{'.'.join(where)}] is no command{near}")
         values = _checked_table(inner, where, place)
         if isinstance(found, click.Group):
             yield from _settings(values, found, place, inside, (*command, name))
@@ -184,7 +181,7 @@ def _settings(
         for key, value in values.items():
             option = options.get(key.replace("_", "-"))
             if option is None:
-                near = _near(key, options)
+                near = among(key, options, listing=_help_of(*command, name))
                 raise UsageError(f"{place}: [{'.'.join(where)}] has no option {key!r}{near}")
             if key in _REFUSED:
                 raise UsageError(
@@ -226,6 +223,5 @@ def _word(value: Any, text: str) -> str:
     return str(value)
 
 
-def _near(name: str, known: Mapping[str, Any]) -> str:
-    near = nearest(name, {each: each for each in known})
-    return f"; nearest: {', '.join(near)}" if near else ""
+def _help_of(*command: str) -> str:
+    return " ".join(("mbv3c", *command, "--help"))

@@ -38,20 +38,24 @@ if TYPE_CHECKING:
 @click.argument("model", type=MODEL, required=False)
 @click.option("--input-shape", help="Fix the input's shape, such as 1,3,224,224.")
 @model_options
-@click.option("-o", "--output", type=PATH, required=True)
+@click.option("-o", "--output", type=PATH, required=True, help="Write this .onnx file.")
 @click.option(
     "--calibration",
     type=FOLDER,
-    help="Folder of images (.jpg, .png) or arrays (.npy, .npz) to take ranges from.",
+    help="Take ranges from a folder of images (.jpg, .png) or arrays (.npy, .npz).",
 )
 @sampling_options
 @preparing_options
 @labels_option
 @click.option("--random-inputs", type=int, help="Take so many random inputs instead.")
-@click.option("--input-seed", type=int, help="Seed of the random inputs.  [default: 0]")
-@click.option("--activations", help="int8 or int16.  [default: int8]")
-@click.option("--method", help="minmax, percentile or entropy.  [default: minmax]")
-@click.option("--percentile", type=float, help="Share of values in a range.  [default: 99.99]")
+@click.option(
+    "--input-seed", type=int, help="Draw the random inputs from this seed.  [default: 0]"
+)
+@click.option("--activations", help="Store activations in int8 or int16.  [default: int8]")
+@click.option("--method", help="Find ranges by minmax, percentile or entropy.  [default: minmax]")
+@click.option(
+    "--percentile", type=float, help="Put this share of values into a range.  [default: 99.99]"
+)
 @click.option(
     "--keep-float",
     help="Leave so many layers in fp32, the most sensitive, or as few as a budget needs: "

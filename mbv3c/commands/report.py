@@ -27,21 +27,41 @@ def _file(name: str, text: str) -> Decorator:
 @click.command()
 @click.argument("bundles", metavar="[BUNDLE]...", type=BUNDLE, nargs=-1)
 @click.option(
-    "-o", "--output", type=PATH, default=Path("report.html"), show_default=True, help="The page."
-)
-@click.option("--title", default="", help="Its title.  [default: the names of the bundles]")
-@_file("bench", "What `bench --json` printed; with --profile the kernels, too.")
-@_file("verify", "What `verify --json` printed.  [default: the verdict of compile]")
-@_file("outputs", "What `verify --save-outputs` wrote.")
-@_file("accuracy", "What `verify --images --json` printed.")
-@_file("quantize", "What `quantize --json` printed.")
-@_file("tune", "What `tune --json` printed.")
-@click.option("--database", type=FOLDER, help="Folder of tuning databases, to draw their history.")
-@click.option(
-    "--search", "searches", type=IMAGES, multiple=True, help="Folder of `search`; repeatable."
+    "-o",
+    "--output",
+    type=PATH,
+    default=Path("report.html"),
+    show_default=True,
+    help="Write the page to this file.",
 )
 @click.option(
-    "--sweep", "sweeps", type=FILE, multiple=True, help="What `sweep --json` printed; repeatable."
+    "--title", default="", help="Give it this title.  [default: the names of the bundles]"
+)
+@_file(
+    "bench",
+    "Show what `bench --json` printed: with --profile the kernels, too; with --device there.",
+)
+@_file("verify", "Show what `verify --json` printed.  [default: the verdict of compile]")
+@_file("outputs", "Show what `verify --save-outputs` wrote.")
+@_file("accuracy", "Show what `verify --images --json` printed.")
+@_file("quantize", "Show what `quantize --json` printed.")
+@_file("tune", "Show what `tune --json` printed.")
+@click.option(
+    "--database", type=FOLDER, help="Draw the history of the tuning databases in a folder."
+)
+@click.option(
+    "--search",
+    "searches",
+    type=IMAGES,
+    multiple=True,
+    help="Show the folder of `search`; repeatable.",
+)
+@click.option(
+    "--sweep",
+    "sweeps",
+    type=FILE,
+    multiple=True,
+    help="Show what `sweep --json` printed; repeatable.",
 )
 @force_option
 @json_option

@@ -41,7 +41,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("bundle", type=BUNDLE_OR_MODEL)
 @click.option(
-    "--input", "source", type=IMAGES, required=True, help=".npy, .npz, an image, or a folder."
+    "--input",
+    "source",
+    type=IMAGES,
+    required=True,
+    help="Take a .npy, .npz, an image, or a folder.",
 )
 @preparing_options
 @labels_option
@@ -50,18 +54,25 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=PATH,
-    help=".npy or .npz to write; .png, .jpg or .webp to draw the answers on the image; for a "
-    "folder one to draw into.",
+    help="Write outputs to .npy or .npz; draw the answers on the image into .png, .jpg or "
+    ".webp, for a folder into one.",
 )
 @click.option("--raw", is_flag=True, help="Write a detector's outputs as they are.")
 @click.option(
     "--score-threshold",
     type=float,
-    help="Least score of a detection.  [default: 0.001; 0.3 of boxes that are printed or drawn]",
+    help="Take detections from this score on.  [default: 0.001; 0.3 of boxes that are "
+    "printed or drawn]",
 )
-@click.option("--nms-threshold", type=float, help="Most overlap in a class.  [default: 0.55]")
-@click.option("--topk-candidates", type=int, help="Boxes of a class considered.  [default: 300]")
-@click.option("--detections", type=int, help="Boxes of an image reported.  [default: 300]")
+@click.option(
+    "--nms-threshold",
+    type=float,
+    help="Let boxes of a class overlap by so much at most.  [default: 0.55]",
+)
+@click.option(
+    "--topk-candidates", type=int, help="Look at so many boxes of a class.  [default: 300]"
+)
+@click.option("--detections", type=int, help="Report so many boxes of an image.  [default: 300]")
 @running_options
 @force_option
 @json_option

@@ -36,12 +36,17 @@ if TYPE_CHECKING:
 _ROUNDS = "200,600"
 
 _plan_options = all_of(
-    click.option("--sampler", default="tpe", show_default=True, help="tpe, nsga2 or random."),
+    click.option(
+        "--sampler",
+        default="tpe",
+        show_default=True,
+        help="Draw networks by tpe, nsga2 or random.",
+    ),
     click.option(
         "--batches", type=int, default=3, show_default=True, help="Ask the sampler so many times."
     ),
     click.option(
-        "--asked", type=int, default=48, show_default=True, help="Networks to draw each time."
+        "--asked", type=int, default=48, show_default=True, help="Draw so many networks each time."
     ),
     click.option(
         "--trained",
@@ -54,7 +59,7 @@ _plan_options = all_of(
         "--rounds",
         default=_ROUNDS,
         show_default=True,
-        help="Steps of each round; the best third goes on.",
+        help="Train for so many steps in each round; the best third goes on.",
     ),
     click.option(
         "--bands",
@@ -68,51 +73,64 @@ _plan_options = all_of(
         type=int,
         default=3,
         show_default=True,
-        help="Seeds to measure the noise with.",
+        help="Measure the noise with so many seeds.",
     ),
     click.option(
-        "--finalists", type=int, default=3, show_default=True, help="Networks to train long."
+        "--finalists", type=int, default=3, show_default=True, help="Train so many networks long."
     ),
     click.option(
         "--final-steps",
         type=int,
         default=2000,
         show_default=True,
-        help="Steps of these trainings.",
+        help="Train these for so many steps.",
     ),
     click.option(
-        "--final-seeds", type=int, default=3, show_default=True, help="Seeds of these trainings."
+        "--final-seeds",
+        type=int,
+        default=3,
+        show_default=True,
+        help="Train these from so many seeds.",
     ),
     click.option(
-        "--seed", type=int, default=0, show_default=True, help="Seed of sampler and trainings."
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Draw sampler and trainings from this seed.",
     ),
 )
 _TRAINING = ("batch", "rate", "decay", "smoothing", "average", "augment")
 _training_options = all_of(
     batch_option,
-    click.option("--rate", type=float, help="Highest learning rate.  [default: 0.2]"),
-    click.option("--decay", type=float, help="Weight decay.  [default: 4e-5]"),
-    click.option("--smoothing", type=float, help="Label smoothing.  [default: 0.1]"),
+    click.option("--rate", type=float, help="Learn at this rate at most.  [default: 0.2]"),
+    click.option("--decay", type=float, help="Decay weights by this.  [default: 4e-5]"),
+    click.option("--smoothing", type=float, help="Smooth labels by this.  [default: 0.1]"),
     click.option(
         "--average",
         type=float,
-        help="Decay of the weights' moving average; 0: none.  [default: 0.999]",
+        help="Average weights with this decay; 0: do not.  [default: 0.999]",
     ),
     augment_option,
-    click.option("--train-on", help="cpu or cuda.  [default: cpu]"),
+    click.option("--train-on", help="Train on cpu or cuda.  [default: cpu]"),
 )
 
 
 @click.command()
-@click.option("--target", type=TARGET, required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
-@click.option("--precision", help="fp32, fp16 or int8.  [default: the target's own]")
+@click.option(
+    "--target",
+    type=TARGET,
+    required=True,
+    help="Name FAMILY[:DEVICE] or a board, see `mbv3c targets`.",
+)
+@click.option("--precision", help="Compute in fp32, fp16 or int8.  [default: the target's own]")
 @image_options(required=True)
 @click.option(
     "--budget",
     "budgets",
     multiple=True,
     required=True,
-    help="At most 0.6x of MobileNetV3's, 2.5ms, 1.2Mcycles, 300KiB; several by commas.",
+    help="Take at most 0.6x of MobileNetV3's, 2.5ms, 1.2Mcycles, 300KiB; several by commas.",
 )
 @click.option(
     "--reward",
@@ -126,9 +144,14 @@ _training_options = all_of(
     show_default=True,
     help="Leave out networks below this share of the budget.",
 )
-@click.option("--variant", default="small", show_default=True, help="small or large.")
 @click.option(
-    "--resolution", type=int, multiple=True, help="Side of the input; may be repeated.  [224]"
+    "--variant", default="small", show_default=True, help="Search around small or large."
+)
+@click.option(
+    "--resolution",
+    type=int,
+    multiple=True,
+    help="Take images of this side; may be repeated.  [default: 224]",
 )
 @click.option(
     "--grain", type=int, default=8, show_default=True, help="Round channels to multiples of this."
@@ -140,10 +163,14 @@ _training_options = all_of(
     type=int,
     default=1000,
     show_default=True,
-    help="Test images to run on each bundle.",
+    help="Run so many test images on each bundle.",
 )
-@click.option("--costs", type=PATH, help="Folder of known costs.  [default: in the cache]")
-@click.option("-o", "--output", type=PATH, help="Folder of the result.  [default: search-TARGET]")
+@click.option(
+    "--costs", type=PATH, help="Keep known costs in this folder.  [default: in the cache]"
+)
+@click.option(
+    "-o", "--output", type=PATH, help="Write the result to this folder.  [default: search-TARGET]"
+)
 @device_options
 @engine_options
 @json_option

@@ -30,19 +30,25 @@ _NUMBERS: dict[str, Callable[[str], Any]] = {
 _WORDS = ("network", "variant", "head", "precisions")
 
 grid_options = all_of(
-    click.option("--network", help=f"Networks of `build`; {_LISTS}."),
-    click.option("--variant", help=f"large, small; {_LISTS}."),
-    click.option("--width", help=f"Width multipliers; {_LISTS}."),
-    click.option("--resolution", help=f"Sides of the input; {_LISTS}."),
-    click.option("--head", help=f"Heads of `build`; {_LISTS}."),
-    click.option("--classes", help="Number of classes.  [default: those of --images, or 1000]"),
-    click.option("--seed", help=f"Seeds of the weights; {_LISTS}."),
-    click.option("--architecture", type=FILE, multiple=True, help="A file of layers of your own."),
-    click.option("--model", type=MODEL, multiple=True, help="An ONNX file."),
+    click.option("--network", help=f"Compare networks of `build`; {_LISTS}."),
+    click.option("--variant", help=f"Compare large, small; {_LISTS}."),
+    click.option("--width", help=f"Compare width multipliers; {_LISTS}."),
+    click.option("--resolution", help=f"Compare sides of the input; {_LISTS}."),
+    click.option("--head", help=f"Compare heads of `build`; {_LISTS}."),
+    click.option("--classes", help="Give so many classes.  [default: those of --images, or 1000]"),
+    click.option("--seed", help=f"Draw weights from these seeds; {_LISTS}."),
     click.option(
-        "--target", "targets", type=TARGET, multiple=True, help="FAMILY[:DEVICE]; may be repeated."
+        "--architecture", type=FILE, multiple=True, help="Compare a file of layers of your own."
     ),
-    click.option("--precision", "precisions", help=f"fp32, fp16, int8; {_LISTS}."),
+    click.option("--model", type=MODEL, multiple=True, help="Compare an ONNX file."),
+    click.option(
+        "--target",
+        "targets",
+        type=TARGET,
+        multiple=True,
+        help="Compare on FAMILY[:DEVICE] or a board; may be repeated.",
+    ),
+    click.option("--precision", "precisions", help=f"Compare fp32, fp16, int8; {_LISTS}."),
     image_options(required=False),
     click.option(
         "--train-steps", type=int, help="Train networks without trained weights so long."
@@ -57,7 +63,7 @@ grid_options = all_of(
 @click.argument("grid", type=FILE, required=False)
 @grid_options
 @click.option("--plot", type=PATH, help="Draw the fronts: a .png or .svg file.")
-@click.option("--save", type=PATH, help="Folder for the trained models and the bundles.")
+@click.option("--save", type=PATH, help="Write the trained models and the bundles to this folder.")
 @engine_options
 @force_option
 @json_option
@@ -126,7 +132,7 @@ def _fields(said: dict[str, Any]) -> dict[str, Any]:
                 fields[name] = [_NUMBERS[name](part) for part in value.split(",")]
             except ValueError as error:
                 raise UsageError(
-                    f"--{name} {value!r} is not a number, nor separate several by commas"
+                    f"--{name} {value!r} is not a number, nor are several by commas"
                 ) from error
         elif name in _WORDS:
             fields[name] = [part.strip() for part in value.split(",")]

@@ -46,34 +46,46 @@ _PLANNED = (
 
 @click.command()
 @click.argument("model", type=MODEL, required=False)
-@click.option("--data", type=IMAGES, required=True, help="Folder of class folders, .npz, or IDX.")
-@click.option("-o", "--output", type=PATH, required=True, help="The .onnx file to write.")
+@click.option(
+    "--data",
+    type=IMAGES,
+    required=True,
+    help="Train with a folder of class folders, .npz, or IDX.",
+)
+@click.option("-o", "--output", type=PATH, required=True, help="Write this .onnx file.")
 @labels_option
 @click.option(
-    "--validation", help="Share of each class to validate with, or another --data.  [default: 0.1]"
+    "--validation",
+    help="Validate with this share of each class, or another --data.  [default: 0.1]",
 )
-@click.option("--test", help="The same to test with at the end.  [default: what --data has]")
-@limit_option
-@click.option("--epochs", type=float, help="Times through the images.  [default: 10]")
-@click.option("--steps", type=int, help="Steps instead of epochs.")
-@batch_option
-@click.option("--rate", type=float, help="Highest learning rate.  [default: 0.2]")
 @click.option(
-    "--warmup", type=int, help="Steps until it is reached.  [default: a fifth, 500 at most]"
+    "--test", help="Test with such a share, or other data, at the end.  [default: what --data has]"
 )
-@click.option("--decay", type=float, help="Weight decay.  [default: 4e-5]")
-@click.option("--smoothing", type=float, help="Label smoothing.  [default: 0.1]")
+@limit_option
+@click.option("--epochs", type=float, help="Go through the images so many times.  [default: 10]")
+@click.option("--steps", type=int, help="Train for so many steps, instead of epochs.")
+@batch_option
+@click.option("--rate", type=float, help="Learn at this rate at most.  [default: 0.2]")
+@click.option(
+    "--warmup",
+    type=int,
+    help="Reach it after so many steps.  [default: a fifth, 500 at most]",
+)
+@click.option("--decay", type=float, help="Decay weights by this.  [default: 4e-5]")
+@click.option("--smoothing", type=float, help="Smooth labels by this.  [default: 0.1]")
 @click.option(
     "--average",
     type=float,
-    help="Decay of the weights' moving average; 0: none.  [default: 0.999]",
+    help="Average weights with this decay; 0: do not.  [default: 0.999]",
 )
 @augment_option
-@click.option("--seed", type=int, help="Seed of weights, order and parts.  [default: 0]")
+@click.option(
+    "--seed", type=int, help="Draw weights, order and parts from this seed.  [default: 0]"
+)
 @click.option("--fresh", is_flag=True, default=None, help="Begin with fresh weights.")
 @click.option("--new-head", is_flag=True, help="Replace the last layer for the data's classes.")
-@click.option("--threads", type=int, help="Threads of torch.  [default: 1]")
-@click.option("--device", help="cpu or cuda.  [default: cpu]")
+@click.option("--threads", type=int, help="Give torch so many threads.  [default: 1]")
+@click.option("--device", help="Train on cpu or cuda.  [default: cpu]")
 @click.option("--keep-state", is_flag=True, help="Leave OUTPUT.train when all is done.")
 @mean_option
 @std_option

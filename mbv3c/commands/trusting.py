@@ -24,8 +24,8 @@ running_options = all_of(
         "--key",
         multiple=True,
         metavar="NAME|PUBLIC.pem",
-        help="Which device of the tracker, see `mbv3c device list`; or, where it ends in .pem, "
-        "the public key that must have signed the bundle.",
+        help="Choose a device of the tracker, see `mbv3c device list`; or, where it ends in "
+        ".pem, name the public key that must have signed the bundle.",
     ),
     trust_option,
 )

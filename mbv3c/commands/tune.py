@@ -44,10 +44,16 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
 
 @click.command()
 @click.argument("model", type=MODEL, required=False)
-@click.option("--target", type=TARGET, required=True, help="FAMILY[:DEVICE], see `mbv3c targets`.")
+@click.option(
+    "--target",
+    type=TARGET,
+    required=True,
+    help="Name FAMILY[:DEVICE] or a board, see `mbv3c targets`.",
+)
 @click.option(
     "--runner",
-    help="local, rpc, emulated (arm_cpu) or estimated (not host_cpu).  [default: what fits]",
+    help="Measure by local, rpc, emulated (arm_cpu) or estimated (not host_cpu).  [default: "
+    "what fits]",
 )
 @precision_options
 @preparing_options
@@ -56,7 +62,7 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
 @click.option(
     "--trials",
     type=int,
-    help="Candidates to measure.  [default: 400 without --minutes; for an NPU all]",
+    help="Measure so many candidates.  [default: 400 without --minutes; for an NPU all]",
 )
 @click.option("--minutes", type=float, help="Time for all of it.")
 @click.option(
@@ -66,19 +72,23 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
     show_default=True,
     help="Leave a kernel after so many batches without a gain.",
 )
-@click.option("--tuning-seed", type=int, default=0, show_default=True, help="Seed of the search.")
+@click.option(
+    "--tuning-seed", type=int, default=0, show_default=True, help="Draw candidates from this seed."
+)
 @click.option(
     "--database",
     type=PATH,
     default=Path("tune_logs"),
     show_default=True,
-    help="Folder of all databases; TARGET's own is in it.",
+    help="Keep all databases in this folder; TARGET's own is in it.",
 )
 @click.option("--status", is_flag=True, help="Only say what is in the database.")
 @click.option("--prune", is_flag=True, help="Delete records of other kernels and other TVMs.")
 @click.option("--export", "export_to", type=PATH, help="Write the database to a file.")
 @click.option("--import", "import_from", type=FILE, help="Add a file's records.")
-@click.option("--sram", type=int, help="npu: budget of SRAM in KiB, tried as arena, too.")
+@click.option(
+    "--sram", type=int, help="For npu, fit into so many KiB of SRAM, tried as arena, too."
+)
 @click.option(
     "--plot",
     type=PATH,

@@ -47,16 +47,16 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _LIMITS = {
-    "max_abs": "Limit: largest absolute error.",
-    "mean_abs": "Limit: mean absolute error.",
-    "max_rel": "Limit: largest error relative to the reference's value.",
-    "mean_rel": "Limit: mean relative error.",
-    "max_of_range": "Limit: largest absolute error over the reference's range.",
-    "min_cosine": "Limit: least cosine.",
-    "min_psnr": "Limit: least PSNR in dB.",
-    "min_snr": "Limit: least SNR in dB.",
-    "min_top1": "Limit: least share of equal largest classes, from 0 to 1.",
-    "min_top5": "Limit: least share of the five largest classes in common.",
+    "max_abs": "Limit the largest absolute error.",
+    "mean_abs": "Limit the mean absolute error.",
+    "max_rel": "Limit the largest error relative to the reference's value.",
+    "mean_rel": "Limit the mean relative error.",
+    "max_of_range": "Limit the largest absolute error over the reference's range.",
+    "min_cosine": "Ask for this cosine at least.",
+    "min_psnr": "Ask for this PSNR in dB at least.",
+    "min_snr": "Ask for this SNR in dB at least.",
+    "min_top1": "Ask for this share of equal largest classes at least, from 0 to 1.",
+    "min_top5": "Ask for this share of the five largest classes in common at least.",
 }
 _ALLOWED = {"max_slowdown": "slowdown", "max_growth": "growth", "max_error_growth": "error"}
 _FILES = (*("save_outputs", "check", "report", "baseline", "latency"), *("junit", "plot", "html"))
@@ -79,7 +79,7 @@ gate_options = all_of(
         "quantiles",
         multiple=True,
         metavar="PERCENT:ERROR",
-        help="Limit: largest absolute error of so many percent of the values; repeatable.",
+        help="Limit the largest absolute error of so many percent of the values; repeatable.",
     ),
     click.option("--report", type=_FILE, help="Write a report for --baseline."),
     click.option("--latency", is_flag=True, help="Measure the speed for the report, too."),
@@ -87,15 +87,17 @@ gate_options = all_of(
     click.option(
         "--max-slowdown",
         type=Percent(),
-        help="Most that it may be slower than the baseline.  [default: 5%]",
+        help="Let it be so much slower than the baseline at most.  [default: 5%]",
     ),
     click.option(
-        "--max-growth", type=Percent(), help="Most that a size in bytes may grow.  [default: 2%]"
+        "--max-growth",
+        type=Percent(),
+        help="Let a size in bytes grow by so much at most.  [default: 2%]",
     ),
     click.option(
         "--max-error-growth",
         type=Percent(),
-        help="Most that an error may grow, as a share of its tolerance.  [default: 50%]",
+        help="Let an error grow by so much at most, as a share of its tolerance.  [default: 50%]",
     ),
     click.option("--junit", type=_FILE, help="Write all checks as JUnit XML."),
     click.option("--plot", type=_FILE, help="Write pictures of the errors: .png or .svg."),
@@ -190,12 +192,12 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
 @click.option(
     "--precision",
     type=places.PRECISION,
-    help="Precision of that model: fp32, fp16, int8.  [default: fp32, on npu int8]",
+    help="Compile that model in fp32, fp16 or int8.  [default: fp32, on npu int8]",
 )
 @click.option(
     "--culprit",
     type=PATH,
-    help="Folder for what reproduces a broken stage.  [default: culprit-NAME]",
+    help="Write what reproduces a broken stage to this folder.  [default: culprit-NAME]",
 )
 @gate_options
 @image_options

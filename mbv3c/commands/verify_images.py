@@ -55,27 +55,28 @@ image_options = all_of(
     click.option(
         "--labels",
         type=PATH,
-        help="CSV with the columns file,label; or none.  [default: the folders' names]",
+        help="Read labels from a CSV with the columns file,label; or none.  [default: the "
+        "folders' names]",
     ),
     click.option(
         "--limit",
         type=int,
         help="Take a sample of so many images; of --inputs the first.  [default: all; 100]",
     ),
-    click.option("--seed", type=int, help="Seed of the sample.  [default: 0]"),
-    click.option("--journal", type=PATH, help="File to keep all results in."),
+    click.option("--seed", type=int, help="Draw the sample from this seed.  [default: 0]"),
+    click.option("--journal", type=PATH, help="Keep all results in this file."),
     click.option(
-        "--list", "listing", type=PATH, help="CSV for the images that differ or are broken."
+        "--list", "listing", type=PATH, help="Write the images that differ or are broken to a CSV."
     ),
     click.option(
         "--max-accuracy-drop",
         type=Percent(),
-        help="Gate: most that top-1 may be below the model's, such as 1%.",
+        help="Let top-1 be so much below the model's at most, such as 1%.",
     ),
     click.option(
         "--min-agreement",
         type=Percent(),
-        help="Gate: least share of images with the model's best class, such as 99%.",
+        help="Ask for this share of images with the model's best class at least, such as 99%.",
     ),
 )
 # The names of these options as arguments.

@@ -24,6 +24,7 @@ from mbv3c.door.documents import read_json
 from mbv3c.door.files import Refused
 from mbv3c.errors import UsageError
 from mbv3c.graphs.architecture import Activation, Architecture, Block, GateFunction
+from mbv3c.nearest import among
 
 _MOST_CHANNELS, _MOST_BLOCKS = 8192, 100
 _MOST_WEIGHTS = (1 << 31) // 4  # protobuf ends at 2 GiB, of fp32
@@ -125,9 +126,8 @@ def _checked(
     if not isinstance(document, Mapping):
         raise _WrongFieldError(f"{where} must be an object")
     if unknown := sorted(set(document) - set(allowed)):
-        raise _WrongFieldError(
-            f"{where} has the unknown field {unknown[0]!r}; known: {', '.join(allowed)}"
-        )
+        near = among(unknown[0], allowed)
+        raise _WrongFieldError(f"{where} has the unknown field {unknown[0]!r}{near}")
     for field in fields(kind):
         if field.name in allowed and field.name not in document and field.default is MISSING:
             raise _WrongFieldError(f"{where} lacks {field.name!r}")

@@ -9,6 +9,7 @@ from mbv3c.errors import UsageError
 from mbv3c.graphs.architecture import Architecture
 from mbv3c.graphs.architecture_file import read_architecture_file
 from mbv3c.graphs.networks import CHAINS, VARIANTS, chain, mobilenet_v3
+from mbv3c.nearest import among
 
 WidthRule = Literal["torchvision", "tensorflow"]
 PaddingRule = Literal["symmetric", "same"]
@@ -162,11 +163,10 @@ class ModelSpec:
             "lraspp_pool": get_args(LrasppPool),
         }
         for field, known in choices.items():
-            if getattr(self, field) not in known:
+            value = getattr(self, field)
+            if value not in known:
                 option = field.replace("_", "-")
-                raise UsageError(
-                    f"unknown {option} {getattr(self, field)!r}; known: {', '.join(known)}"
-                )
+                raise UsageError(f"unknown {option} {value!r}{among(str(value), known)}")
         self._check_layers()
         widest = NETWORKS[self.network].widest
         if not NARROWEST <= self.width <= widest:

@@ -8,6 +8,7 @@ from typing import Any
 from onnx import TensorProto
 
 from mbv3c.errors import UsageError
+from mbv3c.nearest import among
 
 METHODS = ("minmax", "percentile", "entropy")
 
@@ -82,10 +83,10 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         if self.activations not in ACTIVATION_TYPES:
-            known = ", ".join(ACTIVATION_TYPES)
-            raise UsageError(f"unknown activations {self.activations!r}; known: {known}")
+            near = among(self.activations, ACTIVATION_TYPES)
+            raise UsageError(f"unknown activations {self.activations!r}{near}")
         if self.method not in METHODS:
-            raise UsageError(f"unknown method {self.method!r}; known: {', '.join(METHODS)}")
+            raise UsageError(f"unknown method {self.method!r}{among(self.method, METHODS)}")
         if not 50 < self.percentile <= 100:
             raise UsageError(
                 f"percentile must be above 50 and at most 100, got {self.percentile:g}"

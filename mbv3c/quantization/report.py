@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Any
 
 _LISTED = 10
-_WIDEST_NAME = 40
+_WIDEST_NAME = 35
 
 
 @dataclass(frozen=True)
@@ -165,11 +165,11 @@ def report_lines(report: QuantizationReport, *, every: bool) -> Iterator[str]:
         )
     limit = None if every else _LISTED
     yield from _layer_lines(report, limit)
-    heads = f"{'own SNR dB':>11}{'SNR dB':>8}{'cosine':>10}  range"
+    heads = f"{'own dB':>8}{'SNR dB':>8}{'cosine':>10}  range"
     yield f"\n{'tensor, worst first':<{_WIDEST_NAME}}{heads}"
     for tensor in report.tensors[:limit]:
         yield (
-            f"{tensor.name:<{_WIDEST_NAME}}{tensor.own_snr_db:>11.1f}{tensor.snr_db:>8.1f}"
+            f"{tensor.name:<{_WIDEST_NAME}}{tensor.own_snr_db:>8.1f}{tensor.snr_db:>8.1f}"
             f"{tensor.cosine:>10.6f}  {tensor.low:.4g} to {tensor.high:.4g}"
         )
     yield from _float_lines(report, limit)
@@ -179,11 +179,11 @@ def _layer_lines(report: QuantizationReport, limit: int | None) -> Iterator[str]
     measured = [layer for layer in report.layers if layer.alone_snr_db is not None]
     if not measured:
         return
-    heads = f"{'SNR dB':>11}{'cosine':>18}  operators"
+    heads = f"{'SNR dB':>8}{'cosine':>10}  operators"
     yield f"\n{'layer quantized alone, worst first':<{_WIDEST_NAME}}{heads}"
     for layer in measured[:limit]:
         yield (
-            f"{layer.name:<{_WIDEST_NAME}}{layer.alone_snr_db:>11.1f}{layer.alone_cosine:>18.6f}  "
+            f"{layer.name:<{_WIDEST_NAME}}{layer.alone_snr_db:>8.1f}{layer.alone_cosine:>10.6f}  "
             f"{' → '.join(layer.operators)}"
         )
 

@@ -15,6 +15,7 @@ from mbv3c.door.documents import read_json
 from mbv3c.door.files import Refused
 from mbv3c.errors import SavedFileError, UsageError
 from mbv3c.quantization.report import LayerError
+from mbv3c.speed.on_device import Row, Sustained
 
 _Kind = TypeVar("_Kind")
 
@@ -75,6 +76,67 @@ class Counted:
     high: float
     count: int
     of: int
+
+
+@dataclass(frozen=True)
+class DeviceShape:
+    """What `bench --device` measured for one shape of the inputs."""
+
+    shape: str
+    configurations: tuple[Row, ...]
+    sustained: Sustained | None = None
+
+
+@dataclass(frozen=True)
+class DeviceBench:
+    """What `bench --device --json` prints."""
+
+    bundle: str
+    ran_on: str
+    configurations: tuple[Row, ...]
+    versions: dict[str, str]
+    missing: tuple[str, ...]
+    sustained: Sustained | None = None
+    bundle_sha256: str | None = None
+    shapes: tuple[DeviceShape, ...] | None = None
+
+    def __post_init__(self) -> None:
+        measured = [self.configurations, *(one.configurations for one in self.shapes or ())]
+        if not all(measured):
+            raise ValueError("nothing was measured")
+        if any(long is not None and not long.windows for long in self.every_long_run):
+            raise ValueError("a long run without a part of it")
+
+    @property
+    def by_shape(self) -> tuple[DeviceShape, ...]:
+        """What was measured for each shape; the name of a single one is empty."""
+        return self.shapes or (DeviceShape("", self.configurations, self.sustained),)
+
+    @property
+    def every_long_run(self) -> list[Sustained | None]:
+        """The long run for each shape."""
+        return [one.sustained for one in self.by_shape]
+
+    @property
+    def best(self) -> Row:
+        """The configuration with the least median."""
+        return min(self.configurations, key=lambda row: row.ours.spread.median_ms)
+
+
+DEVICE_BENCH = "mbv3c bench BUNDLE --device HOST:PORT --json"
+
+
+def bench_of(path: Path, command: str) -> Bench | DeviceBench:
+    """Read what `bench --json` printed, here or on a device.
+
+    Raises:
+        UsageError: there is no such file.
+        SavedFileError: it is no document of this command.
+    """
+    document = document_of(path, command)
+    if "configurations" in document:
+        return as_kind(document, DeviceBench, path, DEVICE_BENCH)
+    return as_kind(document, Bench, path, command)
 
 
 Tops = dict[str, Counted]

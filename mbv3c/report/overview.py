@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from mbv3c.execution.timing.beside import ONNXRUNTIME
 from mbv3c.feeds import shape_text
 from mbv3c.page import (
     COMPUTED,
@@ -17,6 +18,7 @@ from mbv3c.page import (
     line_of,
     table,
 )
+from mbv3c.report.device import configuration
 from mbv3c.report.subject import Subject, kind_of
 
 Cell = Callable[[Subject], str]
@@ -90,6 +92,9 @@ def _speed(one: Subject) -> str:
             said.append(_with(f"{bench.instructions:,} instructions", EMULATED))
         if bench.estimated_cycles is not None:
             said.append(_with(f"{bench.estimated_cycles.total:,.0f} cycles", ESTIMATED))
+    for there in one.on_devices:
+        kind, best = kind_of(there.ran_on), there.best
+        said.append(_with(f"{best.ours.spread.median_ms:.3f} ms ({configuration(best)})", kind))
     if one.evidence.layers:
         said.append(_with(f"{one.evidence.cycles:,.0f} cycles", ESTIMATED))
     return joined(element("div", each) for each in said) if said else "-"
@@ -103,6 +108,11 @@ def _beside(one: Subject) -> str:
         for bench in one.benches
         if bench.against and bench.against_median_ms is not None and bench.ratio is not None
     ]
+    for there in one.on_devices:
+        theirs, compared = there.best.theirs, there.best.ratio
+        if theirs is not None and compared is not None:
+            text = f"{ONNXRUNTIME} {theirs.spread.median_ms:.3f} ms: {compared.median:.3f} of it"
+            said.append(_with(text, kind_of(there.ran_on)))
     return joined(element("div", each) for each in said) if said else "-"
 
 

@@ -9,6 +9,7 @@ from mbv3c.atomic import check_place
 from mbv3c.errors import UsageError
 from mbv3c.page import Html, Table, anchor, element, page, table, write_page
 from mbv3c.report import documents
+from mbv3c.report.device import devices_side_by_side
 from mbv3c.report.exactness import exactness_section
 from mbv3c.report.images import accuracy_section
 from mbv3c.report.memory import memory_section, size_section
@@ -112,6 +113,7 @@ def _body(request: ReportRequest, subjects: Sequence[Subject]) -> Iterator[Html]
     if subjects:
         yield overview(subjects)
     yield legend()
+    yield from devices_side_by_side(subjects)
     sections = [_bundle(one, request.database) for one in subjects]
     sections += [search_section(found, f"Front of {path}", str(path)) for path, found in searches]
     sections += [sweep_section(found, f"Front of {path}", "h3") for path, found in sweeps]

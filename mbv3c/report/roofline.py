@@ -127,8 +127,10 @@ _Found = tuple[Roofs | None, str]
 
 
 def _of_time(limits: Limits | None, threads: int) -> _Found:
-    if limits is None or not limits.clock_mhz:
+    if limits is None:
         return None, _UNKNOWN
+    if not limits.clock_mhz:
+        return None, "the clock and the memory of this board are not in mbv3c's tables"
     per_second = limits.clock_mhz * threads / 1e3
     slopes = [("level-1 caches", limits.l1_per_cycle * per_second)] if limits.l1_per_cycle else []
     slopes += [(f"memory of {limits.board}", limits.memory_gb)] if limits.memory_gb else []

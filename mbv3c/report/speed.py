@@ -15,6 +15,7 @@ from mbv3c.page import (
     picture,
     table,
 )
+from mbv3c.report.device import device_section
 from mbv3c.report.documents import Bench
 from mbv3c.report.roofline import Profile, Row, profile_of, roofline_picture
 from mbv3c.report.subject import Subject
@@ -32,7 +33,9 @@ def speed_section(subject: Subject) -> Iterator[Html]:
             yield from _counted(subject, bench)
         elif bench.median_ms is not None:
             yield from _timed(subject, bench)
-    if not subject.benches and not subject.evidence.layers:
+    for found in subject.on_devices:
+        yield from device_section(subject, found)
+    if not (subject.benches or subject.on_devices or subject.evidence.layers):
         yield missing(
             "Not measured. This gives it, for --bench:",
             *("bench", subject.path, "--profile", "--json"),

@@ -11,7 +11,7 @@ from mbv3c.manifest import manifest_digest
 from mbv3c.page import EMULATED, MEASURED
 from mbv3c.parity.gate.saved_outputs import Saved, load_outputs
 from mbv3c.report import documents
-from mbv3c.report.documents import Accuracy, Bench, Quantized, Tuned
+from mbv3c.report.documents import Accuracy, Bench, DeviceBench, Quantized, Tuned
 from mbv3c.target import Limits
 from mbv3c.targets import backend_for, find_target, open_bundle
 from mbv3c.targets.evidence import Evidence
@@ -33,7 +33,7 @@ class Files:
     Attributes:
         verify: of `verify --json`.
         outputs: of `verify --save-outputs`.
-        bench: of `bench --json`, with or without `--profile`.
+        bench: of `bench --json`, with or without `--profile`, or with `--device`.
         accuracy: of `verify --images --json`.
         quantize: of `quantize --json`.
         tune: of `tune --json`.
@@ -60,7 +60,8 @@ class Subject:
         parity: the verdict in its documented JSON form; None if nobody verified it.
         verified: whether `parity` is of `verify`, and not of `compile`.
         outputs: outputs that were saved, with onnxruntime's.
-        benches: measurements of its speed.
+        benches: measurements of its speed here: on this machine, or counted.
+        on_devices: measurements of its speed on devices.
         accuracy: its accuracy on images.
         quantized: what quantizing its model cost.
         tuned: what tuning its kernels found.
@@ -78,6 +79,7 @@ class Subject:
     accuracy: Accuracy | None = None
     quantized: Quantized | None = None
     tuned: Tuned | None = None
+    on_devices: Sequence[DeviceBench] = ()
 
     @property
     def path(self) -> str:
@@ -107,7 +109,7 @@ def open_subjects(paths: Sequence[Path], files: Files) -> list[Subject]:
     owners = _Owners(bundles)
     verified = owners.each("verify", files.verify, lambda path: _document(path, VERIFY))
     outputs = owners.each("outputs", files.outputs, _outputs)
-    benches = owners.each("bench", files.bench, lambda path: _kind(path, Bench, BENCH))
+    benches = owners.each("bench", files.bench, _bench)
     accuracies = owners.each(
         "accuracy", files.accuracy, lambda path: _kind(path, Accuracy, ACCURACY)
     )
@@ -127,10 +129,11 @@ def open_subjects(paths: Sequence[Path], files: Files) -> list[Subject]:
                 known or bundle.manifest.parity,
                 known is not None,
                 _last(outputs, name),
-                benches.get(name, []),
+                [one for one in benches.get(name, []) if isinstance(one, Bench)],
                 _last(accuracies, name),
                 _last(quantized, name),
                 _last(tuned, name),
+                [one for one in benches.get(name, []) if isinstance(one, DeviceBench)],
             )
         )
     return found
@@ -171,6 +174,11 @@ def _document(path: Path, command: str) -> tuple[str | None, dict[str, Any]]:
 def _kind(path: Path, kind: type[_Found], command: str) -> tuple[str | None, _Found]:
     found = documents.read(path, kind, command)
     return getattr(found, "bundle_sha256", None), found
+
+
+def _bench(path: Path) -> tuple[str | None, Bench | DeviceBench]:
+    found = documents.bench_of(path, BENCH)
+    return found.bundle_sha256, found
 
 
 def _outputs(path: Path) -> tuple[str | None, Saved]:
@@ -249,7 +257,7 @@ class _Owners:
 def lacking(subject: Subject) -> Iterator[tuple[str, list[str]]]:
     """Yield which parts of a report a bundle lacks, and the command that would give each."""
     name = subject.name
-    if not subject.benches and not subject.evidence.layers:
+    if not (subject.benches or subject.on_devices or subject.evidence.layers):
         yield "speed", ["bench", subject.path, "--profile", "--json"]
     if subject.outputs is None:
         yield "errors", ["verify", subject.path, "--save-outputs", f"{name}.npz"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import inf
 
 from mbv3c.errors import UsageError
+from mbv3c.nearest import among
 
 # Stands for the target's own time-like resource, whatever it is.
 TIME = "time"
@@ -90,7 +91,8 @@ def _parse(text: str) -> Budget:
     resource = _COUNTED.get(resource, resource)
     amount = float(number)
     if resource is not None and resource not in _RESOURCES:
-        raise UsageError(f"--budget {text!r}: unknown resource; known: {', '.join(_RESOURCES)}")
+        near = among(resource, _RESOURCES)
+        raise UsageError(f"--budget {text!r}: unknown resource{near}")
     if not 0 < amount < inf:
         raise UsageError(f"--budget {text!r} must be above 0")
     if unit == "x":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.installing import install_extra
+from mbv3c.nearest import among
 from mbv3c.search.space import Picked, Space
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def check_sampler(method: str) -> str:
         ToolError: Optuna is not installed.
     """
     if method not in get_args(Method):
-        raise UsageError(f"unknown --sampler {method!r}; known: {', '.join(get_args(Method))}")
+        raise UsageError(f"unknown --sampler {method!r}{among(method, get_args(Method))}")
     try:
         return f"{method} of optuna {metadata.version('optuna')}"
     except metadata.PackageNotFoundError as error:

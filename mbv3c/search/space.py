@@ -26,6 +26,7 @@ from mbv3c.graphs.architecture_file import architecture_text
 from mbv3c.graphs.builder import build_form, build_model
 from mbv3c.graphs.networks import VARIANTS, mobilenet_v3
 from mbv3c.graphs.spec import HEAD_TRAITS, NARROWEST, WIDEST, ModelSpec
+from mbv3c.nearest import among
 
 Value = int | float | str | bool
 # For each choice its value's place among the values.
@@ -133,7 +134,7 @@ class Space:
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
-            raise UsageError(f"unknown --variant {self.variant!r}; known: {', '.join(VARIANTS)}")
+            raise UsageError(f"unknown --variant {self.variant!r}{among(self.variant, VARIANTS)}")
         if not self.resolutions:
             raise UsageError("name at least one --resolution")
         sides = HEAD_TRAITS["classify"].resolutions

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -10,6 +9,7 @@ import msgspec
 
 from mbv3c.door.files import Refused, read_plain
 from mbv3c.errors import ToolError, UsageError
+from mbv3c.nearest import among
 
 _LARGEST = 1 << 20
 _DEEPEST = 20
@@ -135,9 +135,7 @@ def _unknown(name: str, kind: type[Any], steps: Sequence[str | int]) -> str:
         found = get_type_hints(kind)[step] if isinstance(step, str) else get_args(kind)[0]
         kind = found
     known = [field.name for field in msgspec.structs.fields(kind)]
-    near = get_close_matches(name, known, 1)
-    meant = f"do you mean {near[0]}? " if near else ""
-    return f"unknown field {name}; {meant}known: {', '.join(known)}"
+    return f"unknown field {name}{among(name, known)}"
 
 
 def _in_words(what: str) -> str:

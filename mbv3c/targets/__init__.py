@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mbv3c.boards import Part, every_part, find_board
 from mbv3c.boards import names as names_of_boards
 from mbv3c.errors import BundleError, UsageError
-from mbv3c.nearest import nearest
+from mbv3c.nearest import among
 from mbv3c.target import Target
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def find_target(name: str) -> Target:
         return _find_device(name)
     board, part = found
     if part is None:
-        parts = ", ".join(board.spelled(each) for each in board.parts)
-        raise UsageError(f"{board.name} has no part {name.partition(':')[2]!r}; known: {parts}")
+        wanted, parts = name.partition(":")[2], [board.spelled(each) for each in board.parts]
+        raise UsageError(f"{board.name} has no part {wanted!r}{among(wanted, parts)}")
     return target_of(part)
 
 
@@ -100,23 +100,18 @@ def stands_for(name: str) -> str:
 def _find_device(name: str) -> Target:
     family, _, device = name.partition(":")
     if family not in WINGS:
+        near = among(name, WINGS, _every_name())
         raise UsageError(
-            f"unknown target {family!r}; known: {', '.join(WINGS)}, and the boards of "
-            f"`mbv3c targets --board`{_meant(name)}"
+            f"unknown target {family!r}{near}, and the boards of `mbv3c targets --board`"
         )
-    try:
-        return wing_of(family).find(family, device)
-    except UsageError as error:
-        raise UsageError(f"{error}{_meant(device)}") from error
+    return wing_of(family).find(family, device, _every_name)
 
 
-def _meant(name: str) -> str:
-    """Name the targets and boards that are nearest to an unknown name."""
+def _every_name() -> dict[str, str]:
+    """Return all names of targets and boards, and how each is written on the command line."""
     targets = [target for wing in every_wing() for target in wing.targets]
-    known = {family: family for family in WINGS} | {each.name: each.name for each in targets}
-    known |= {each.device: each.name for each in targets} | names_of_boards()
-    near = nearest(name, known)
-    return f"; nearest: {', '.join(near)}" if near else ""
+    known = {each.name: each.name for each in targets}
+    return known | {each.device: each.name for each in targets} | names_of_boards()
 
 
 def backend_of(target: Target) -> "Backend":

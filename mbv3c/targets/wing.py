@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mbv3c.errors import UsageError
+from mbv3c.nearest import among
 from mbv3c.precision import Precision
 from mbv3c.progress import Progress
 from mbv3c.target import Target
@@ -53,10 +54,10 @@ class Option:
             raise UsageError(f"{self.flag} {value} is not possible; choose {least} to {most}")
 
 
-SRAM = Option("sram", int, "npu and mcu: budget of SRAM in KiB, an error if too small.")
+SRAM = Option("sram", int, "For npu and mcu, fit into so many KiB of SRAM, or fail.")
 # What all backends that write C take.
 PREFIX = Option(
-    "prefix", str, "What names in C begin with.  [default: the model's; npu: mbv3c_model]"
+    "prefix", str, "Begin names in C with this.  [default: the model's; npu: mbv3c_model]"
 )
 
 
@@ -139,21 +140,29 @@ class Wing:
     closed: Mapping[str, str] = field(default_factory=dict)
     doctor_module: str = ""
 
-    def find(self, family: str, device: str) -> Target:
+    def find(
+        self, family: str, device: str, others: Callable[[], Mapping[str, str]] = dict
+    ) -> Target:
         """Look a device up; without a name, the family's default one.
 
+        Args:
+            family: the family.
+            device: the device's name.
+            others: function that gives the names of other families and of boards, and what to
+                propose for each.
+
         Raises:
-            UsageError: there is no such device; the known ones are listed.
+            UsageError: there is no such device; the nearest ones are named.
         """
         devices = {entry.device: entry for entry in self.targets if entry.family == family}
-        wanted, known = device or self.defaults[family], ", ".join(devices)
+        wanted = device or self.defaults[family]
+        if wanted in devices:
+            return devices[wanted]
+        said = f"unknown device {wanted!r} of {family}"
         if wanted in self.closed:
-            raise UsageError(
-                f"there is no {family}:{wanted}: {self.closed[wanted]}; known: {known}"
-            )
-        if wanted not in devices:
-            raise UsageError(f"unknown device {wanted!r} of {family}; known: {known}")
-        return devices[wanted]
+            said = f"there is no {family}:{wanted}: {self.closed[wanted]}"
+        own = {name: f"{family}:{name}" for name in devices}
+        raise UsageError(f"{said}{among(wanted, devices, own | dict(others()), 'mbv3c targets')}")
 
     def is_default(self, target: Target) -> bool:
         """Say whether a device is its family's default one."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from mbv3c.errors import UsageError
+from mbv3c.nearest import among
 from mbv3c.training.augment import AUGMENTATIONS
 
 DEVICES = ("cpu", "cuda")
@@ -75,11 +76,10 @@ class TrainPlan:
             raise UsageError(f"--rate must be above 0, got {self.rate:g}")
         unknown = [name for name in self.augment if name not in AUGMENTATIONS]
         if unknown:
-            raise UsageError(
-                f"unknown --augment {unknown[0]!r}; known: {', '.join(AUGMENTATIONS)}"
-            )
+            near = among(unknown[0], AUGMENTATIONS)
+            raise UsageError(f"unknown --augment {unknown[0]!r}{near}")
         if self.device not in DEVICES:
-            raise UsageError(f"unknown --device {self.device!r}; known: {', '.join(DEVICES)}")
+            raise UsageError(f"unknown --device {self.device!r}{among(self.device, DEVICES)}")
 
     @property
     def warmup_steps(self) -> int:
@@ -111,9 +111,8 @@ class TrainPlan:
         known = [field.name for field in fields(TrainPlan)]
         unknown = set(document) - set(known)
         if unknown:
-            raise UsageError(
-                f"a plan of training has no field {min(unknown)!r}; known: {', '.join(known)}"
-            )
+            name = min(unknown)
+            raise UsageError(f"a plan of training has no field {name!r}{among(name, known)}")
         try:
             return msgspec.convert(dict(document), TrainPlan)
         except msgspec.ValidationError as error:

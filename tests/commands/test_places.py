@@ -19,8 +19,12 @@ from tests.onnx_text import graph
 MISTAKES = (
     ("compile none.onnx --target arm_cpu", 2, "no such file: none.onnx"),
     ("compile modle.onnx --target arm_cpu", 2, "no such file: modle.onnx; there is model.onnx"),
-    ("compile model.onnx --target armcpu", 2, "unknown target 'armcpu'; known: arm_cpu,"),
-    ("compile model.onnx --target arm_cpu:m99", 2, "unknown device 'm99' of arm_cpu; known: "),
+    ("compile model.onnx --target armcpu", 2, "unknown target 'armcpu'; nearest: arm_cpu,"),
+    (
+        "compile model.onnx --target arm_cpu:m99",
+        2,
+        "nearest: arm_cpu:apple-m1, mcu:cortex-m",
+    ),
     ("compile model.onnx --target arm_cpu --precision int4", 2, "unknown precision 'int4'"),
     ("compile model.onnx --target arm_cpu -o folder", 2, "folder exists; write over it with"),
     ("compile model.onnx --target arm_cpu -o none/b", 2, "the folder none does not exist"),
@@ -44,7 +48,7 @@ MISTAKES = (
     ("optimize model.onnx -o model.onnx", 2, "model.onnx exists; write over it with --force"),
     ("quantize model.onnx -o y.onnx --calibration none", 2, "no such folder: none"),
     ("quantize model.onnx -o none/y.onnx", 2, "the folder none does not exist"),
-    ("tune model.onnx --target host", 2, "unknown target 'host'; known: "),
+    ("tune model.onnx --target host", 2, "unknown target 'host'; nearest: host_cpu, "),
     ("train model.onnx --data none -o y.onnx", 2, "no such file or folder: none"),
     ("adapt model.onnx --target npu --images none -o y.onnx", 2, "no such file or folder: none"),
     ("search --target npu --images none", 2, "no such file or folder: none"),

@@ -106,7 +106,7 @@ def test_values_are_checked_as_on_the_command_line(project: Path) -> None:
 
 def test_files_and_profiles_that_are_not_there(project: Path) -> None:
     for arguments, message in (
-        (("--profile", "nup", "config"), "has no profile 'nup'; it has: npu, board; nearest: npu"),
+        (("--profile", "nup", "config"), "no profile 'nup'; nearest: npu; known: npu, board"),
         (("--config", "none.toml", "config"), "no such file: none.toml"),
     ):
         done = mbv3c(*arguments, cwd=project)

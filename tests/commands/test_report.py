@@ -25,6 +25,9 @@ from tests.report import evidence
 from tests.test_page import Words
 
 HOSTILE = "<script>alert(1)</script>" + "x" * 300
+PI = "cortex-a76 (aarch64, 4 cores) of pi, device 192.168.1.20:9090 (the library itself)"
+EMULATED_PI = PI.replace("4 cores", "4 cores, emulated")
+BENCHES = ("bench", "counted", "pi", "pi-too", "emulated")
 
 
 def saved(path: Path, given: Any) -> Path:
@@ -61,6 +64,9 @@ def everything(host_bundle: Path, renamed: Path, tmp_path_factory: pytest.TempPa
     given = {
         "bench": evidence.bench(host_bundle),
         "counted": evidence.counted(renamed),
+        "pi": evidence.on_device(host_bundle, ran_on=PI),
+        "pi-too": evidence.on_device(renamed, ran_on=PI, name=HOSTILE),
+        "emulated": evidence.on_device(renamed, ran_on=EMULATED_PI),
         "verify": verdict,
         "accuracy": evidence.accuracy(renamed, place / "images", names),
         "sweep": evidence.SWEEP,
@@ -69,7 +75,7 @@ def everything(host_bundle: Path, renamed: Path, tmp_path_factory: pytest.TempPa
     (place / "tune_logs").mkdir()
     done = mbv3c(
         *("report", host_bundle, renamed, "-o", place / "report.html"),
-        *("--bench", files["bench"], "--bench", files["counted"]),
+        *(x for name in files for x in ("--bench", files[name]) if name in BENCHES),
         *("--verify", f"{host_bundle.name}={files['verify']}"),
         *("--accuracy", files["accuracy"], "--sweep", files["sweep"]),
         *("--search", place / "search", "--database", place / "tune_logs", "--json"),
@@ -100,6 +106,21 @@ def test_what_a_report_says(everything: Path, host_bundle: Path) -> None:
         "wide on host_cpu:native in fp32 is left out: too wide",
         "--max-abs",
         "has no records for host_cpu:native",
+        "7.125 ms (big, 2 threads) measured",
+        "onnxruntime 9.500 ms: 0.750 of it",
+        f"Side by side on devices\n{PI}",
+        "big, 2 threads7.1257.2507.5007.0009.5009.500-0.750 (0.740 to 0.760)",
+        "big, 2 threads12.048.048 to 531,800 to 2,400no30.1 (4.25 W, vdd_5v (ina226, hwmon0))yes",
+        "little, 1 thread9.5007.250-7.0009.500---",
+        "For 10 min on big, 2 threads: median 7.000 ms in the first quarter, 7.700 ms in the last "
+        "(+10.0%). 30.1 mJ an inference at 4.25 W by vdd_5v (ina226, hwmon0), idle included. The "
+        "clock was held down.",
+        "The device does not tell:\nclock: its system does not tell",
+        f"measured on {PI}; onnxruntime 1.32.0. Again: mbv3c bench {quote(str(host_bundle))} "
+        "--device HOST:PORT --runs 200 --minutes 10 --json",
+        "big, 2 threads7.125, 7.500, 0.750-",
+        f"emulated on {EMULATED_PI}",
+        "The processor is emulated: times are the emulator's and say nothing about a board.",
     ):
         assert words in said, words
     assert f"mbv3c verify {quote(str(host_bundle))} --json" in said
@@ -162,6 +183,7 @@ def test_without_anything_it_says_which_command_gives_what(
         ('{"bundle": 3}', "is not what `mbv3c bench BUNDLE --profile --json` prints"),
         ("[]", "it holds no keys"),
         ("tiny", "it holds a number that nothing measures"),
+        ("nothing", "--device HOST:PORT --json` prints (nothing was measured)"),
     ],
 )
 def test_another_file_is_refused(
@@ -169,6 +191,9 @@ def test_another_file_is_refused(
 ) -> None:
     if content == "tiny":
         content = json.dumps(evidence.bench(host_bundle)).replace('"us": 1.0', '"us": 5e-324')
+    if content == "nothing":
+        found = evidence.on_device(host_bundle, ran_on=PI) | {"configurations": []}
+        content = json.dumps(found)
     (tmp_path / "b.json").write_text(content)
     done = mbv3c("report", host_bundle, "--bench", tmp_path / "b.json", cwd=tmp_path)
     assert done.returncode == 1

@@ -44,6 +44,56 @@ def bench(bundle: Path) -> dict[str, Any]:
     }
 
 
+def on_device(bundle: Path, *, ran_on: str, name: str = "big") -> dict[str, Any]:
+    """Return what a device with two clusters said, which tells all that one can."""
+    energy = [{"sensor": "vdd_5v (ina226, hwmon0)", "millijoules": 30.125, "watts": 4.25}]
+    spread = {"median_ms": 7.125, "p90_ms": 7.25, "p99_ms": 7.5, "min_ms": 7.0, "max_ms": 9.5}
+    ours = {"spread": spread | {"runs": 200}, "memory_bytes": 12 << 20, "energy": energy}
+    slow = spread | {"median_ms": 9.5, "p99_ms": None, "runs": 200}
+    theirs = {"spread": slow, "memory_bytes": 48 << 20, "energy": []}
+    row = {
+        "cluster": name,
+        "cpus": [2, 3],
+        "threads": 2,
+        "ours": ours,
+        "theirs": theirs,
+        "ratio": {"median": 0.75, "quartiles": [0.74, 0.76]},
+        "undisturbed": True,
+        "mhz": [1800.0, 2400.0],
+        "celsius": [48.0, 53.0],
+        "throttled": False,
+    }
+    little = {
+        **row,
+        "cluster": "little",
+        "cpus": [0],
+        "threads": 1,
+        "theirs": None,
+        "ratio": None,
+        "ours": ours | {"spread": slow},
+    }
+    window = {"spread": spread | {"runs": 99}, "celsius": 71.0, "mhz": 1800.0, "throttled": True}
+    long = {
+        "minutes": 10.0,
+        "cluster": name,
+        "threads": 2,
+        "energy": energy,
+        "windows": [{"seconds": 20.0 * at, **window} for at in (1, 2, 3)],
+        "first_ms": 7.0,
+        "last_ms": 7.7,
+    }
+    return {
+        "bundle": str(bundle),
+        "bundle_sha256": manifest_digest(bundle),
+        "ran_on": ran_on,
+        "machine": None,
+        "configurations": [row, little],
+        "sustained": long,
+        "versions": {"onnxruntime": "1.32.0"},
+        "missing": ["clock: its system does not tell"],
+    }
+
+
 def counted(bundle: Path) -> dict[str, Any]:
     """Return a counted profile in which every kernel takes 100 instructions and 50 cycles."""
     names = list(dict.fromkeys(call["kernel"] for call in bundle_manifest(bundle)["kernels"]))

@@ -49,6 +49,12 @@ def test_instructions_have_roofs_of_their_own() -> None:
     assert profile.roofs == Roofs(4, (("loads", 32),))
 
 
+def test_times_need_a_clock_to_have_roofs() -> None:
+    one = BenchKernel("a", "p", ("n",), 1000, 1.0, us=0.5)
+    profile = profile_of(bench(one), [kernel("a", 500)], Limits(128, 48, 32, 32))
+    assert profile.roofs is None and "the clock and the memory" in profile.no_roofs
+
+
 def test_what_is_not_known_is_not_drawn() -> None:
     elsewhere = BenchKernel("elsewhere", "elsewhere", (), 0, 1.0, calls=0, instructions=10)
     profile = profile_of(bench(elsewhere), [kernel("a", 500)], None)

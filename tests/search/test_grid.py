@@ -85,10 +85,10 @@ def test_one_name_means_one_network(folder: Path) -> None:
         (
             "width: [0.5, 0.75]",
             "widht: 1",
-            "line 4, networks[0].widht: unknown field widht; do you mean width? kn",
+            "line 4, networks[0].widht: unknown field widht; nearest: width",
         ),
         ("width: [0.5, 0.75]", "width: wide", "width: expected a number or a list, got text"),
-        ("targets: [host", "target: [host", "line 10, target: unknown field target; do you mean"),
+        ("targets: [host", "target: [host", "line 10, target: unknown field target; nearest: t"),
         ("  - model: own.onnx", "  - own.onnx", "networks[2]: expected names with values, got"),
         ("test: 0.2", "labels: no.csv", "line 13, labels: no such file"),
         ("width: [0.5, 0.75]", "width: 9", "line 3, networks[0]: width must be 0.35 to 1.25"),
@@ -106,7 +106,7 @@ def test_one_name_means_one_network(folder: Path) -> None:
         (
             "  steps: 30",
             "  stops: 30",
-            "line 14, train: a plan of training has no field 'stops'; kn",
+            "line 14, train: a plan of training has no field 'stops'; nearest: steps; kn",
         ),
         ("  steps: 30", "  steps: 0", "line 14, train: --steps must be at least 1"),
         ("test: 0.2", "test: !!python/name:os.system x", "anchors and tags are not read"),

@@ -63,18 +63,24 @@ def test_every_family_has_a_default_device() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("arm_cpx", r"unknown target 'arm_cpx'; known: arm_cpu, mobile_gpu, host_cpu, npu"),
+        (
+            "arm_cpx",
+            r"unknown target 'arm_cpx'; nearest: arm_cpu, .*; known: arm_cpu, mobile",
+        ),
         ("", r"unknown target ''; known: arm_cpu, mobile_gpu, host_cpu, npu"),
         ("ARM_CPU", r"unknown target 'ARM_CPU'"),
         ("cortex-a76", r"unknown target 'cortex-a76'"),
-        ("arm_cpu:cortex-a65", r"unknown device 'cortex-a65' of arm_cpu; known: cortex-a76, "),
+        (
+            "arm_cpu:cortex-a65",
+            r"unknown device 'cortex-a65' of arm_cpu; nearest: arm_cpu:cortex-a7",
+        ),
         (
             "host_cpu:cortex-a76",
-            r"unknown device 'cortex-a76' of host_cpu; known: native, avx2, avx512",
+            r"unknown device 'cortex-a76' of host_cpu; nearest: arm_cpu:cortex-a76, ",
         ),
         ("mobile_gpu:g610", r"unknown device 'g610' of mobile_gpu; known: mali, mali-android, "),
         ("arm_cpu:vulkan", r"unknown device 'vulkan' of arm_cpu"),
-        ("npu:ethos-u55", r"unknown device 'ethos-u55' of npu; known: ethos-u55-32, "),
+        ("npu:ethos-u55", r"unknown device 'ethos-u55' of npu; nearest: npu:ethos-u55-32, "),
     ],
 )
 def test_refuses_an_unknown_name_and_lists_the_known(name: str, message: str) -> None:

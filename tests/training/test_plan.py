@@ -24,7 +24,7 @@ def test_a_plan_goes_to_json_and_back() -> None:
         ({"steps": 5, "rate": 0.0}, "--rate must be above 0"),
         ({"steps": 5, "average": 1.0}, "--average must be from 0 to below 1, got 1"),
         ({"steps": 5, "augment": ["turn"]}, "unknown --augment 'turn'; known: crop, flip"),
-        ({"steps": 5, "device": "tpu"}, "unknown --device 'tpu'; known: cpu, cuda"),
+        ({"steps": 5, "device": "tpu"}, "unknown --device 'tpu'; nearest: cpu; known: cpu, cuda"),
         ({"steps": "5"}, "no plan of training: .*steps"),
         ({"steps": 5, "stepps": 5}, "has no field 'stepps'"),
         ({}, "no plan of training"),

@@ -27,6 +27,7 @@ from mbv3c.execution.device.stops import STOP, stops_of
 from mbv3c.execution.device.timing import time_models
 from mbv3c.execution.device.tracker import Request, list_devices
 from mbv3c.feeds import load_feed, save_array
+from mbv3c.nearest import among
 from mbv3c.process_tree import end_with_parent
 
 _LOOK = 10.0  # seconds between two looks at what the tracker says
@@ -87,8 +88,8 @@ def _connect(place: Place, session_seconds: float) -> Any:
     keys = sorted({device.key for device in devices})
     if place.key not in keys:
         raise ToolError(
-            f"the tracker {address} has no device {place.key!r}; it has "
-            f"{', '.join(keys) or 'none'}: see `mbv3c device list`"
+            f"the tracker {address} has no device {place.key!r}{among(place.key, keys)}; "
+            "see `mbv3c device list`"
         )
     if place.secret is not None:
         return _connect(replace(_offered(place), secret=place.secret), session_seconds)

@@ -61,6 +61,8 @@ class Machine:
         model: what its firmware calls the board; empty if it says nothing.
         opencl: OpenCL device that bundles for GPUs run on.
         opencl_missing: reason why there is no OpenCL device; empty where nobody looked.
+        emulated: whether a program of another kind of processor emulates this one. What emulates
+            a whole machine, its kernel included, cannot be told.
     """
 
     name: str
@@ -74,11 +76,16 @@ class Machine:
     throttled: bool | None = None
     number: str = ""
     model: str = ""
+    emulated: bool = False
 
     @property
     def doubts(self) -> dict[str, str]:
         """Why times measured on it may differ from one run to the next, in words by kind."""
         doubts = {}
+        if self.emulated:
+            doubts["emulated"] = (
+                "its processor is emulated: times are the emulator's and say nothing about a board"
+            )
         others = [governor for governor in self.governors if governor != "performance"]
         if others:
             doubts["governor"] = (
@@ -101,7 +108,8 @@ class Machine:
         """What computes, in a few words."""
         plural = "" if self.cores == 1 else "s"
         cpu = self.cpu or "unknown processor"
-        return f"{cpu} ({self.architecture}, {self.cores} core{plural})"
+        emulated = ", emulated" if self.emulated else ""
+        return f"{cpu} ({self.architecture}, {self.cores} core{plural}{emulated})"
 
     @property
     def sentence(self) -> str:
@@ -155,7 +163,28 @@ def read_machine(root: Path = Path("/")) -> Machine:
         throttled=throttled(root / "sys"),
         number=_number(root),
         model=(read_text(root / _MODEL) or "").strip("\0 \n"),
+        emulated=_emulated(root / "proc/thread-self/exe", platform.machine()),
     )
+
+
+# Machines of ELF headers, and of `uname -m`, by the kind of processor that runs both.
+_KINDS = {3: "x86", 62: "x86", 40: "arm", 183: "arm"}
+_NAMES = {"i386": "x86", "i686": "x86", "x86_64": "x86", "armv7l": "arm", "aarch64": "arm"}
+
+
+def _emulated(program: Path, architecture: str) -> bool:
+    """Say whether the program that the kernel runs is of another kind of processor.
+
+    QEMU's user mode shows the emulated program as /proc/self/exe, and itself by other ways.
+    """
+    try:
+        with program.open("rb") as file:
+            head = file.read(20)
+    except OSError:
+        return False
+    kind = _KINDS.get(int.from_bytes(head[18:20], "little"))
+    seen = _NAMES.get(architecture)
+    return kind is not None and seen is not None and kind != seen
 
 
 def _number(root: Path) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mbv3c.errors import UsageError
+from mbv3c.nearest import among
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
 
@@ -17,7 +18,7 @@ def check_other(name: str) -> None:
     """
     others = (ONNXRUNTIME, OPENVINO)
     if name not in others:
-        raise UsageError(f"unknown runtime {name!r}; known: {', '.join(others)}")
+        raise UsageError(f"unknown runtime {name!r}{among(name, others)}")
 
 
 def open_onnxruntime(

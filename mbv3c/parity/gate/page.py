@@ -226,7 +226,8 @@ def check_verdict(checks: Sequence[Check]) -> Html:
     """Return in words whether everything that was checked passed."""
     missed = sum(not check.passed for check in checks)
     if not missed:
-        return verdict(f"passed: all of {len(checks)} checks", passed=True)
+        number = "the one check" if len(checks) == 1 else f"all of {len(checks)} checks"
+        return verdict(f"passed: {number}", passed=True)
     code = exit_code(checks)
     return verdict(f"MISSED: {missed} of {len(checks)} checks (exit code {code})", passed=False)
 

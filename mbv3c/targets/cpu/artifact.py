@@ -12,6 +12,7 @@ from mbv3c.c_library.names import archive_of, check_prefix, header_of, sources_o
 from mbv3c.c_library.run import CLibrary, library_in
 from mbv3c.errors import BundleError, UsageError
 from mbv3c.manifest import MANIFEST
+from mbv3c.nearest import among
 from mbv3c.targets.library.manifest import manifest_of
 
 C, APP, C_SOURCE = ARTIFACTS = ("c", "app", "c-source")
@@ -43,7 +44,7 @@ def read_artifact(given: Mapping[str, Any]) -> ArtifactOptions | None:
             raise UsageError("--prefix is for names in C: give --artifact c, c-source or app, too")
         return None
     if artifact not in ARTIFACTS:
-        raise UsageError(f"unknown artifact {artifact!r}; known: {', '.join(ARTIFACTS)}")
+        raise UsageError(f"unknown artifact {artifact!r}{among(artifact, ARTIFACTS)}")
     return ArtifactOptions(artifact, "" if prefix is None else check_prefix(prefix))
 
 

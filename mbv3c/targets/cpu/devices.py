@@ -108,7 +108,7 @@ def _verified_on(target: CpuTarget) -> str:
 
 
 CORES = Option(
-    "cores", int, "Cores that one inference may use.  [default: the target's]", (1, MOST_CORES)
+    "cores", int, "Let one inference use so many cores.  [default: the target's]", (1, MOST_CORES)
 )
 WING = Wing(
     module="mbv3c.targets.cpu.backend",
@@ -121,8 +121,8 @@ WING = Wing(
         Option(
             "artifact",
             str,
-            "c: also a C library, without a runtime; c-source: that in C11; app: sources that run "
-            "model.so.",
+            "Add c: a C library, without a runtime; c-source: that in C11; app: sources "
+            "that run model.so.",
         ),
         PREFIX,
     ),

@@ -2,16 +2,20 @@
 
 Rates are those of the scheduling models of LLVM 19 by which cycles are estimated, too: the
 Neoverse N1's for a Cortex-A76, the Cortex-A57's for a Cortex-A72. `llvm-mca` gives them for rows
-of `fmla v.4s`, `fmla v.8h`, `sdot v.16b`, `smlal v.4s` and `ldr q`, and a test asks it
-(`tests/targets/cpu/test_peaks.py`). What an instruction does is in Arm's architecture reference
+of `fmla v.4s`, `fmla v.8h`, `sdot v.16b`, `smmla v.16b`, `smlal v.4s` and `ldr q`, and a test asks
+it (`tests/targets/cpu/test_peaks.py`). What an instruction does is in Arm's architecture reference
 manual: 128 bits, and `ldp q` loads two registers.
+
+Cores that are not here have no roof: LLVM's model for a Cortex-A75, whose pipes are wider, is that
+of a Cortex-A57, and that for an Apple M1, which has four pipes, begins two multiply-adds in a
+cycle. Cortex-A35 and A73 have LLVM's models of other cores, too.
 """
 
 from dataclasses import dataclass
 
 from mbv3c.target import Limits
 
-_FMLA, _HALVES, _SDOT, _SMLAL = 4, 8, 16, 4  # multiply-adds of an instruction
+_FMLA, _HALVES, _SDOT, _SMMLA, _SMLAL = 4, 8, 16, 32, 4  # multiply-adds of an instruction
 _LOAD, _PAIR = 16, 32  # bytes of `ldr q` and `ldp q`
 
 
@@ -26,6 +30,7 @@ class Core:
         sdot: `sdot`; 0 where the core has none, and multiplies int8 by `smlal`.
         smlal: `smlal` of four int16.
         model: LLVM's name of the scheduling model.
+        smmla: `smmla`; 0 where the core has none.
     """
 
     fmla: int
@@ -34,6 +39,7 @@ class Core:
     sdot: int
     smlal: int
     model: str
+    smmla: int = 0
 
 
 CORES = {
@@ -41,7 +47,21 @@ CORES = {
     "cortex-a55": Core(2, 1, 2, 1, 1, "cortex-a55"),
     "cortex-a72": Core(1, 1, 0, 0, 1, "cortex-a57"),
     "cortex-a76": Core(2, 2, 2, 2, 1, "neoverse-n1"),
+    "cortex-a57": Core(1, 1, 0, 0, 1, "cortex-a57"),
+    "cortex-a77": Core(2, 2, 2, 2, 1, "neoverse-n1"),
+    "cortex-a78": Core(2, 2, 2, 2, 1, "neoverse-n1"),
+    "cortex-x1": Core(4, 3, 4, 4, 2, "neoverse-v1"),
+    "cortex-a510": Core(2, 2, 2, 2, 2, "cortex-a510", 2),
+    "cortex-a520": Core(2, 2, 2, 2, 2, "cortex-a520", 2),
+    "cortex-a710": Core(2, 3, 2, 2, 1, "cortex-a710", 2),
+    "cortex-a715": Core(2, 3, 2, 2, 1, "cortex-a715", 2),
+    "cortex-a720": Core(2, 3, 2, 2, 1, "cortex-a720", 2),
+    "cortex-x3": Core(4, 3, 4, 4, 2, "neoverse-v2", 4),
+    "cortex-x4": Core(4, 3, 4, 4, 2, "neoverse-v2", 4),
     "neoverse-n1": Core(2, 2, 2, 2, 1, "neoverse-n1"),
+    "neoverse-v1": Core(4, 3, 4, 4, 2, "neoverse-v1", 4),
+    "neoverse-n2": Core(2, 3, 2, 2, 1, "neoverse-n2", 2),
+    "neoverse-v2": Core(4, 3, 4, 4, 2, "neoverse-v2", 4),
 }
 
 
@@ -80,8 +100,13 @@ def limits(cpu: str, example: str, precision: str) -> Limits | None:
     core = CORES.get(cpu)
     if core is None:
         return None
-    integers = (core.sdot, _SDOT) if core.sdot else (core.smlal, _SMLAL)
-    best = {"fp32": (core.fmla, _FMLA), "fp16": (core.halves, _HALVES), "int8": integers}
+    # The best of those that the core has.
+    integers = (core.smmla, _SMMLA), (core.sdot, _SDOT), (core.smlal, _SMLAL)
+    best = {
+        "fp32": (core.fmla, _FMLA),
+        "fp16": (core.halves, _HALVES),
+        "int8": next(each for each in integers if each[0]),
+    }
     rate, madds = best[precision]
     if not rate:
         return None

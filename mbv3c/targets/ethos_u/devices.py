@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from mbv3c.c_library.names import check_prefix
 from mbv3c.errors import UsageError
+from mbv3c.nearest import among
 from mbv3c.precision import INT8
 from mbv3c.target import Limits, Target
 from mbv3c.targets.wing import PREFIX, SRAM, Option, TargetTable, Wing
@@ -121,17 +122,25 @@ WING = Wing(
         19,
     ),
     options=(
-        Option("optimise", str, "npu: performance or size.  [default: performance]"),
+        Option("optimise", str, "For npu, optimise performance or size.  [default: performance]"),
         SRAM,
-        Option("float_io", bool, "npu: fp32 in and out."),
-        Option("mean", str, "npu: means as depthwise or pool.  [default: depthwise]"),
-        Option("memory_mode", str, "npu: a section of vela.ini.  [default: the device's]"),
-        Option("system_config", str, "npu: a section of vela.ini.  [default: the device's]"),
-        Option("vela_config", str, "npu: the chip's own vela.ini.  [default: vela's]"),
+        Option("float_io", bool, "For npu, take and give fp32."),
+        Option("mean", str, "for npu, compute means as depthwise or pool.  [default: depthwise]"),
+        Option(
+            "memory_mode", str, "For npu, take this section of vela.ini.  [default: the device's]"
+        ),
+        Option(
+            "system_config",
+            str,
+            "For npu, take this section of vela.ini.  [default: the device's]",
+        ),
+        Option("vela_config", str, "For npu, read the chip's own vela.ini.  [default: vela's]"),
         PREFIX,
         Option("artifact", str, "npu: c, one C library of the NPU and a CPU beside it."),
         Option(
-            "host", str, "npu: with --artifact c, the CPU beside the NPU.  [default: cortex-m55]"
+            "host",
+            str,
+            "For npu with --artifact c, name the CPU beside the NPU.  [default: cortex-m55]",
         ),
     ),
     refusals={
@@ -271,8 +280,8 @@ def check_knobs(knobs: Knobs, target: NpuTarget) -> None:
     for name, known in legal.items():
         value = getattr(knobs, name)
         if value not in known:
-            listed = ", ".join(choice for choice in known if choice is not None)
-            raise UsageError(f"{name} {value!r} is not for {target.name}; known: {listed}")
+            near = among(str(value), [choice for choice in known if choice is not None])
+            raise UsageError(f"{name} {value!r} is not for {target.name}{near}")
     if knobs.arena_cache_size is not None and knobs.arena_cache_size < 1:
         raise UsageError(f"an arena of {knobs.arena_cache_size} bytes makes no sense")
 
@@ -286,7 +295,7 @@ def read_options(target: NpuTarget, given: Mapping[str, Any], *, explain: bool) 
     names = {value.lower(): value for value in OPTIMISE}
     wanted = given.get("optimise", "performance")
     if wanted.lower() not in names:
-        raise UsageError(f"--optimise {wanted!r} is unknown; known: {', '.join(names)}")
+        raise UsageError(f"unknown --optimise {wanted!r}{among(wanted, names)}")
     chosen = {key: given[key] for key in ("mean", "memory_mode", "system_config") if key in given}
     knobs = Knobs(optimise=names[wanted.lower()], **chosen)
     check_knobs(knobs, target)

@@ -19,6 +19,7 @@ from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
 from mbv3c.lowering.qdq import has_pairs, with_stored_values
 from mbv3c.lowering.unchecked import without_checks
+from mbv3c.nearest import among
 from mbv3c.passes import PassReport
 from mbv3c.passes.leftovers import why_left
 from mbv3c.prepare import check_keep_float, prepare, rewritten_for
@@ -242,7 +243,7 @@ def check_tuning(backend: "LibraryBackend", job: Job, request: TuneRequest) -> N
         raise UsageError(f"--patience {request.patience} is not possible; choose at least 1")
     name, place = request.runner, request.place
     if name is not None and name not in METERS:
-        raise UsageError(f"unknown runner {name!r}; known: {', '.join(METERS)}")
+        raise UsageError(f"unknown runner {name!r}{among(name, METERS)}")
     if name == RPC and place is None:
         raise UsageError("--runner rpc needs a device: give --device, or --tracker and --key")
     if place is not None and name not in (None, RPC):

@@ -214,10 +214,10 @@ def memory_lines(memory: MemoryRecord) -> list[str]:
         f"weights: {memory.weight_bytes:,} bytes, packed",
         f"activation arena: {memory.arena_bytes:,} bytes in {len(memory.arena_blocks)} "
         f"blocks, {ratio:.2f} times the largest sum of values alive at once ({bound:,})",
-        f"{'value':<44}{'bytes':>12}{'block':>7}{'alive in calls':>16}",
+        f"{'bytes':>12}{'block':>7}{'alive in calls':>16}  value",
         *(
-            f"{value.value:<44}{value.bytes:>12,}{value.block:>7}"
-            f"{str(value.first) + '-' + str(value.last):>16}"
+            f"{value.bytes:>12,}{value.block:>7}"
+            f"{str(value.first) + '-' + str(value.last):>16}  {value.value}"
             for value in memory.values
         ),
     ]

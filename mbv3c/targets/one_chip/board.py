@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mbv3c.c_library.run import CLibrary
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.feeds import Array, Feed
+from mbv3c.nearest import among
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.ethos_u.manifest import EndRecord
 from mbv3c.targets.mcu.devices import MCUS, McuTarget
@@ -238,5 +239,5 @@ def host_of(name: str) -> McuTarget:
     known = {target.device: target for target in HOSTS}
     device = name.removeprefix("mcu:") or HOSTS[0].device
     if device not in known:
-        raise UsageError(f"unknown --host {name!r}; known: {', '.join(known)}")
+        raise UsageError(f"unknown --host {name!r}{among(name, known)}")
     return known[device]

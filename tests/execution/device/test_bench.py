@@ -1,5 +1,6 @@
 """`mbv3c bench --device` on real servers: ours and TVM's own. No test looks at times."""
 
+import json
 import os
 import shutil
 from importlib import metadata
@@ -35,7 +36,7 @@ def bundle(blocks_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_once(tmp_path_factory, "blocks for two cores", build) / "bundle"
 
 
-def test_a_device_is_measured(bundle: Path, device: Served) -> None:
+def test_a_device_is_measured(bundle: Path, device: Served, tmp_path: Path) -> None:
     options = ("--device", device.address, "--runs", 12, "--minutes", 0.05, "--json")
     found = document(mbv3c("bench", bundle, *options))
     assert found.keys() == KEYS
@@ -61,6 +62,13 @@ def test_a_device_is_measured(bundle: Path, device: Served) -> None:
     told = {text.partition(":")[0] for text in found["missing"]}
     assert ("temperature" in told) == (found["configurations"][0]["celsius"] is None)
     assert ("clock" in told) == (found["configurations"][0]["mhz"] is None)
+    # A report takes it.
+    (tmp_path / "bench.json").write_text(json.dumps(found))
+    done = mbv3c("report", bundle, "--bench", tmp_path / "bench.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report.html").read_text()
+    assert f"On {found['ran_on']}" in page
+    assert f"--device HOST:PORT --runs 12 --minutes {long['minutes']:.3g} --json" in page
     # Its session is over, and the sides' processes are gone with it.
     device.await_line("done with")
     assert device.sessions() == []

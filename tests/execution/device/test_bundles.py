@@ -127,6 +127,7 @@ def test_emulated_board(
         found = json.loads(mbv3c("bench", arm_bundle, *options).stdout)
         (row,) = found["configurations"]
         assert row["ours"]["spread"]["runs"] == 2
+        assert " emulated) of " in found["ran_on"] and found["machine"]["emulated"] is True
         assert row["theirs"] is None  # this board has no onnxruntime, and is told so
         assert any(text.startswith("onnxruntime: it is not inst") for text in found["missing"])
 

@@ -3,6 +3,8 @@ import platform
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from mbv3c.execution.device.machine import machine_from_json, read_machine
 from mbv3c.execution.opencl.runtime import DeviceInfo
 
@@ -35,6 +37,23 @@ def test_reads_a_board(tmp_path: Path) -> None:
     assert machine.architecture == platform.machine()
     assert "cortex-a55 and cortex-a76" in machine.sentence
     assert ", schedutil, performance, 42 °C" in machine.sentence
+
+
+@pytest.mark.parametrize(("arch", "foreign"), [("x86_64", 183), ("aarch64", 62), ("m68k", 62)])
+def test_an_emulator_is_told_by_the_program_that_runs(
+    arch: str, foreign: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = _board(tmp_path, BIG_LITTLE)
+    monkeypatch.setattr(platform, "machine", lambda: arch)
+    assert not read_machine(root).emulated
+    program = root / "proc/thread-self/exe"
+    program.parent.mkdir()
+    for number, emulated in ((245 - foreign, False), (foreign, arch != "m68k"), (4242, False)):
+        program.write_bytes(b"\x7fELF" + bytes(14) + number.to_bytes(2, "little"))
+        assert read_machine(root).emulated is emulated
+    program.write_bytes(b"\x7fELF" + bytes(14) + foreign.to_bytes(2, "little"))
+    machine = read_machine(root)
+    assert ("emulated" in machine.sentence) is ("emulated" in machine.doubts) is machine.emulated
 
 
 def test_a_clock_that_is_held_down_is_seen(tmp_path: Path) -> None:

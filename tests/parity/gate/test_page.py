@@ -131,7 +131,7 @@ def test_all_passed(tmp_path: Path) -> None:
     found = pairs()
     passed = Page("a", {}, [Check("parity", "x", True, "")], measure_all(found), found, "no")
     reader, _ = written(tmp_path / "p.html", passed)
-    assert "✓ passed: all of 1 checks" in reader.text
+    assert "✓ passed: the one check" in reader.text
 
 
 @pytest.mark.parametrize("shown", [None, blocks(), blocks(HOSTILE)])

@@ -8,6 +8,7 @@ import pytest
 from mbv3c.execution.emulator.llvm import Llvm
 from mbv3c.execution.processes import require
 from mbv3c.targets import find_target
+from mbv3c.targets.cpu import cores
 from mbv3c.targets.cpu.peaks import CORES, Core
 
 # Rows of each instruction that do not wait for each other.
@@ -16,6 +17,7 @@ ROWS = {
     "loads": "ldr q{}, [x1, #{offset}]",
     "halves": "fmla v{}.8h, v30.8h, v31.8h",
     "sdot": "sdot v{}.4s, v30.16b, v31.16b",
+    "smmla": "smmla v{}.4s, v30.16b, v31.16b",
     "smlal": "smlal v{}.4s, v30.4h, v31.4h",
 }
 COUNT, TIMES = 24, 100
@@ -32,7 +34,11 @@ def test_rates_are_those_of_the_scheduling_model(name: str, llvm: Llvm, tmp_path
         text.append("# LLVM-MCA-END")
     source = tmp_path / "rows.s"
     source.write_text("\n".join(text) + "\n")
-    options = ["-mtriple=aarch64-linux-gnu", f"-mcpu={core.model}", "-mattr=+fullfp16,+dotprod"]
+    options = [
+        "-mtriple=aarch64-linux-gnu",
+        f"-mcpu={core.model}",
+        "-mattr=+fullfp16,+dotprod,+i8mm",
+    ]
     command = [*llvm.mca, *options, f"-iterations={TIMES}", str(source)]
     said = require(command, doing="asking llvm-mca", remedy="", timeout=60).stdout
     cycles = [int(found) for found in re.findall(r"Total Cycles:\s+(\d+)", said)]
@@ -41,6 +47,15 @@ def test_rates_are_those_of_the_scheduling_model(name: str, llvm: Llvm, tmp_path
     assert {kind: round(rate) for kind, rate in rates.items()} == {
         kind: getattr(core, kind) for kind in known
     }
+
+
+def test_a_core_has_the_instructions_and_the_model_of_its_row() -> None:
+    for name, core in CORES.items():
+        processor = cores.CORES[name]
+        assert core.model in (cores.SCHEDULING_MODELS[name], "cortex-a57")
+        assert (core.halves > 0) is processor.fp16
+        assert (core.sdot > 0) is (processor.integers in ("dotprod", "i8mm"))
+        assert (core.smmla > 0) is (processor.integers == "i8mm")
 
 
 def test_limits_of_targets() -> None:
@@ -56,6 +71,9 @@ def test_limits_of_targets() -> None:
     assert old.limits("fp16") is None
     integers = old.limits("int8")
     assert integers is not None and integers.madds_per_cycle == 4
+    new = find_target("arm_cpu:cortex-x4").limits("int8")
+    assert new is not None and (new.madds_per_cycle, new.clock_mhz) == (4 * 32, 0)
+    assert find_target("arm_cpu:apple-m1").limits("fp32") is None
     assert find_target("host_cpu:native").limits("fp32") is None
     npu = find_target("npu:ethos-u55-128").limits("int8")
     assert npu is not None and npu.madds_per_cycle == 128

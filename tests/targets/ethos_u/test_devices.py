@@ -72,7 +72,7 @@ def test_choices_that_are_the_same_to_vela_have_one_form():
 
 def test_the_default_device_is_found_and_an_unknown_one_is_refused():
     assert find_target("npu").device == "ethos-u55-128"
-    with pytest.raises(UsageError, match="known: ethos-u55-32, ethos-u55-64"):
+    with pytest.raises(UsageError, match="nearest: npu:ethos-u55-32, npu:ethos-u55-64"):
         find_target("npu:ethos-u99")
 
 
