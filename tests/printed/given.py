@@ -138,7 +138,7 @@ SHORT_SEARCH = (
     "--batches 1 --asked 6 --trained 1 --rounds 2 --repeats 1 --bands 1 --least 0.1 --finalists 1 "
     "--final-steps 2 --final-seeds 2 --judged 4"
 )
-SHORT_ADAPTATION = "--tune-steps 1 --finish-steps 2 --saving 0.2"
+SHORT_ADAPTATION = "--tune-steps 1 --finish-steps 2 --saving 0.4"
 
 # By the names that pages use, or by page and name where a page has one of its own. A text is a
 # command; it finds what is made before it.
@@ -202,7 +202,10 @@ GIVEN: dict[str, Maker | str] = {
         f"python -m tvm.exec.rpc_tracker --host {NETWORK}.10 --port 9190 --port-end 9191"
     ),
     "docs/tuning-on-devices.md:a board that serves": (
-        f"mbv3c/bin/mbv3c device serve --host {NETWORK}.20 --tracker {NETWORK}.10:9190 "
+        f"mbv3c/bin/mbv3c device serve --host {NETWORK}.20 --secret secret"
+    ),
+    "a board of the tracker": (
+        f"mbv3c/bin/mbv3c device serve --host {NETWORK}.21 --tracker {NETWORK}.10:9190 "
         "--key pi5 --secret secret"
     ),
     "a scheduler": f"mbv3c cluster scheduler --host {NETWORK}.1 --insecure",

@@ -25,11 +25,6 @@ SERVERS = {
     "cluster scheduler": "scheduler at ",
     "cluster worker": "worker at ",
 }
-# What a server takes the place of: a port, or a scheduler that workers look for.
-REPLACED = {
-    "device serve": ("device serve",),
-    "cluster scheduler": ("cluster scheduler", "cluster worker"),
-}
 WRITES = re.compile(
     r" (?:-o|--output|--report|--junit|--html|--plot|--save-[a-z]+|-keyout|-out) +([^ &|;]+)"
 )
@@ -42,7 +37,14 @@ class WrongLineError(AssertionError):
 @dataclass
 class Server:
     kind: str
+    host: str
     process: "subprocess.Popen[bytes]"
+
+    def gives_way(self, kind: str, host: str) -> bool:
+        """Say whether a reader ends this one before they start another one."""
+        if kind == "cluster scheduler":  # for which the workers of the last one do not look
+            return self.kind.startswith("cluster ")
+        return (self.kind, self.host) == (kind, host) != ("cluster worker", host)
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
@@ -135,8 +137,9 @@ class Reader:
             raise WrongLineError(f"{line}\nran as: {typed}\nexit code {code}:\n{said}")
 
     def _serve(self, line: Line, typed: str, kind: str) -> str:
+        host = "".join(re.findall(r"--host (\S+)", typed))
         for server in self.servers:
-            if server.kind in REPLACED.get(kind, ()):
+            if server.gives_way(kind, host):
                 end(server.process)
         log = self.folder / f"server{len(self.servers)}.log"
         with log.open("wb") as file:
@@ -149,7 +152,7 @@ class Reader:
                 stderr=file,
                 process_group=0,
             )
-        self.servers.append(Server(kind, process))
+        self.servers.append(Server(kind, host, process))
         latest = time.monotonic() + 300
         while SERVERS[kind] not in (said := log.read_text()):
             code = process.poll()

@@ -45,7 +45,9 @@ PAGES: dict[str, tuple[str, ...]] = {
     "docs/shapes.md": ("detector.onnx",),
     "docs/smaller.md": ("photos",),
     "docs/training.md": ("photos",),
-    "docs/tuning-on-devices.md": ("mbv3c", "secret", "a tracker", "a board that serves"),
+    "docs/tuning-on-devices.md": (
+        *("mbv3c", "secret", "a tracker", "a board that serves", "a board of the tracker"),
+    ),
     "docs/verification.md": ("model.onnx", "BUNDLE", "FOLDER", "x.npy"),
     "examples/android/README.md": ("model.onnx", "labels.txt"),
     "examples/cortex-m55/README.md": ("model.onnx", "examples", ".venv"),
@@ -118,6 +120,7 @@ LEFT_OUT = (
 INSTEAD = (
     # Addresses.
     Entry("", r"\b192\.168\.1(?=\.\d)", "a board's address; here it is on loopback", NETWORK),
+    Entry("docs/gpu-runtime.md", r"127\.0\.0\.1", "its port may be in use", f"{NETWORK}.1"),
     Entry("", r"\b10\.0\.0(?=\.\d)", "another machine's address", NETWORK),
     # Sizes.
     Entry(
@@ -126,8 +129,14 @@ INSTEAD = (
         _EMULATED,
         rf"\1 {SMALL} ",
     ),
-    Entry("", r"--variant small(?= (-o small-int8|--(minutes|jobs|device)|$))", _EMULATED, SMALL),
+    Entry("", r"--variant small(?=$| (-o small-int8|--(minutes|jobs)))", _EMULATED, SMALL),
     Entry("", r"--minutes \d+", _BUDGET, "--minutes 0.1"),
+    Entry(
+        "",
+        r"^mbv3c tune (?=.*--target (arm_cpu|mobile_gpu:generic))(?!.*--minutes)",
+        _BUDGET,
+        r"\g<0>--minutes 0.1 ",
+    ),
     Entry("docs/architectures.md", "--network mnasnet_a1", _EMULATED, r"\g<0> --resolution 32"),
     Entry("docs/shapes.md", "320x320 640x640 480x640", _EMULATED, "32x32 64x64 48x64"),
     Entry("docs/adapt.md", "^mbv3c adapt", _BUDGET, rf"\g<0> {SHORT_ADAPTATION}"),
@@ -150,7 +159,7 @@ INSTEAD = (
         "-out cert.pem$",
         "the page then says what to write into this file",
         r"\g<0> && mkdir -p ~/.config/dask"
-        r" && sed s+/home/me+$PWD+ tls.yaml > ~/.config/dask/tls.yaml",
+        r" && sed s+/home/me+$PWD+g tls.yaml > ~/.config/dask/tls.yaml",
     ),
     Entry("docs/ci.md", "-o bundle", "each run of CI has a clean folder", r"\g<0> --force"),
     Entry(
@@ -164,6 +173,13 @@ INSTEAD = (
         "CC=aarch64-linux-gnu-gcc",
         "Debian's cross compiler is not installed; zig brings one",
         "CC='python -m ziglang cc -target aarch64-linux-gnu'",
+    ),
+    Entry(
+        "",
+        "^make run ",
+        "Debian's emulator is not installed; the page says how to name the fetched one",
+        r"""\g<0>QEMU="$(python -c 'from mbv3c.targets.mcu.kit import require_kit as kit;"""
+        """ print(*kit().command)')" """,
     ),
     Entry("docs/embedding.md", "-mcpu=cortex-a76", "zig's spelling", "-mcpu=cortex_a76"),
     Entry("docs/embedding.md", "O=/tmp", "a test leaves nothing behind", "O=$HOME"),
