@@ -8,11 +8,8 @@
 #ifndef INPUT /* the array of network_golden.h, which has the name of the model's input */
 #define INPUT network_golden_input_input
 #endif
-#ifndef OUTPUT /* the elements of the only output */
-#define OUTPUT NETWORK_OUTPUT_OUTPUT_ELEMENTS
-#endif
 
-static network_output_t scores[OUTPUT];
+static network_output_t scores[NETWORK_CLASSES];
 static _Alignas(NETWORK_ARENA_ALIGNMENT) unsigned char arena[NETWORK_ARENA_BYTES];
 
 static int invoke(void *driver, const void *stream, size_t stream_bytes, uint64_t *base,
@@ -31,7 +28,7 @@ int main(void) {
     return 1;
   }
   int best = 0;
-  for (int k = 1; k < (int)(OUTPUT); ++k) best = scores[k] > scores[best] ? k : best;
+  for (int k = 1; k < NETWORK_CLASSES; ++k) best = scores[k] > scores[best] ? k : best;
   print("class ");
   print_number(best);
   const int wrong = network_golden_check(scores);

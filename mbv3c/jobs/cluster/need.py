@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 from importlib import util
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from mbv3c.errors import Mbv3cError, ToolError, UsageError
@@ -80,7 +81,7 @@ def check_certificates(address: str, role: str) -> None:
     """Make sure that Dask's settings name certificates where an address needs them.
 
     Raises:
-        UsageError: they do not.
+        UsageError: they do not, or what they name is not there.
     """
     from distributed.security import Security
 
@@ -92,3 +93,16 @@ def check_certificates(address: str, role: str) -> None:
             f"{address} takes certificates, and Dask's settings name none: set `ca-file`, "
             f"`{role}.cert` and `{role}.key` of distributed.comm.tls (docs/cluster.md)"
         )
+    if not address.startswith("tls://"):
+        return
+    for name, file in (
+        ("ca-file", security.tls_ca_file),
+        (f"{role}.cert", getattr(security, f"tls_{role}_cert")),
+        (f"{role}.key", getattr(security, f"tls_{role}_key")),
+    ):
+        # Dask also takes the text of a certificate, which has several lines.
+        if file and "\n" not in file and not Path(file).is_file():
+            raise UsageError(
+                f"no certificate at {file}, which Dask's settings name as `{name}` of "
+                "distributed.comm.tls: put it there, or correct the path (docs/cluster.md)"
+            )

@@ -49,6 +49,7 @@ def run_scheduler(host: str, port: int, progress: Progress, *, insecure: bool = 
     need_dask()
     protocol = _protocol()
     _check_reach(host, protocol, insecure=insecure)
+    check_certificates(f"{protocol}://{host}:{port}", "scheduler")
     import dask
     from distributed import Scheduler
 

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import dask
 import pytest
 
 from mbv3c.errors import BundleError, UsageError
@@ -72,3 +73,18 @@ def test_other_machines_are_not_listened_to_without_tls() -> None:
     done = mbv3c("cluster", "scheduler", "--host", "0.0.0.0")
     assert done.returncode == 2
     assert "--insecure" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["ca-file", "scheduler.cert", "scheduler.key"])
+def test_a_certificate_that_is_not_there_is_named(missing: str, tmp_path: Path) -> None:
+    settings = {}
+    for name in ("ca-file", "scheduler.cert", "scheduler.key"):
+        file = tmp_path / name
+        if name != missing:
+            file.touch()
+        settings[f"distributed.comm.tls.{name}"] = str(file)
+    with (
+        dask.config.set(settings),
+        pytest.raises(UsageError, match=f"no certificate at .* name as `{missing}` "),
+    ):
+        run_scheduler("127.0.0.1", 0, print)
