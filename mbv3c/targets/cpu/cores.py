@@ -17,9 +17,9 @@ from mbv3c.targets.library.target import LibraryTarget, tvm_target
 
 # How a processor multiplies integers: as LLVM compiles plain products, by NEON's widening products
 # (`smlal`), by NEON's dot products of four int8 (`sdot`, an option of Armv8.2), by these and
-# products of matrices of int8 (`smmla`, which Armv8.6 requires), by pairs of int16 of AVX2
-# (`vpmaddwd`), by the dot products of AVX-512 VNNI (`vpdpbusd`), on Cortex-M by pairs of int16
-# (`smlad`) or by Helium (`vmladava`).
+# products of matrices of int8 (`smmla`, which Armv8.6 requires), by pairs of int16 of AVX2 or
+# AVX-512BW (`vpmaddwd`), by the dot products of AVX-512 VNNI or AVX-VNNI (`vpdpbusd`), on Cortex-M
+# by pairs of int16 (`smlad`) or by Helium (`vmladava`).
 INTEGERS = ("portable", "neon", "dotprod", "i8mm", "pairs", "vnni", "smlad", "helium")
 
 
@@ -77,7 +77,7 @@ _NEON = Processor(
 )
 _DOT = replace(_NEON, fp16=True, integers="dotprod")  # Armv8.2 with both of its options
 _AVX2 = replace(_NEON, vector_bytes=32, registers=16, lane_operands=False, integers="pairs")
-_AVX512 = replace(_AVX2, vector_bytes=64, registers=32, integers="portable")
+_AVX512 = replace(_AVX2, vector_bytes=64, registers=32)
 
 _MATRIX = replace(_DOT, integers="i8mm")
 # Four pipes that multiply vectors instead of two.
@@ -191,14 +191,16 @@ def _detected(target: LibraryTarget, triple_target: tvm.target.Target) -> Proces
         integers="portable",
     )
     if has("avx512f", triple_target):
+        pairs = "pairs" if has("avx512bw", triple_target) else "portable"
         vnni = has("avx512vnni", triple_target) and has("avx512vl", triple_target)
-        wide = replace(x86, vector_bytes=64, registers=32, integers="vnni" if vnni else "portable")
+        wide = replace(x86, vector_bytes=64, registers=32, integers="vnni" if vnni else pairs)
         # Zen computes a 512-bit vector as two halves: half of one costs half, and fewer are
         # under way.
         halves = target.cpu.startswith("znver")
         return replace(wide, partial_cost=0.5, fma_chains=4) if halves else wide
     if has("avx2", triple_target):
-        return replace(x86, vector_bytes=32, integers="pairs")
+        vnni = has("avxvnni", triple_target)
+        return replace(x86, vector_bytes=32, integers="vnni" if vnni else "pairs")
     return replace(x86, vector_bytes=16)
 
 

@@ -1,6 +1,6 @@
 """Layers of integers in a quantized graph: their weights, and how their sums become int8."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -13,12 +13,15 @@ from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.nodes import activation_of, outputs_last
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer.arithmetic import (
+    Gated,
     Requantization,
+    computes_gates,
     in_fixed_point,
     is_neon,
     table_of,
     within,
 )
+from mbv3c.targets.cpu.schedules.integer.gates import Gate, gate_for
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,22 @@ class LayerEnding:
         scale: value of one step of the rounded sums.
         output: zero point and bounds of the rounded sums.
         table: the activation that follows in 8 bits, as a table; empty without one.
+        gate: what computes all entries of the table; None without one, or where nothing does.
     """
 
     covered: tuple[onnx.NodeProto, ...]
     scale: float
     output: Requantization
     table: tuple[Array, ...] = ()
+    gate: Gate | None = None
+
+    def on(self, processor: Processor) -> "LayerEnding":
+        """Return how a processor does this: it looks activations up, or computes them."""
+        if self.gate is None or not computes_gates(processor):
+            return self
+        given = self.output
+        output = Gated(given.zero, given.low, given.high, small=given.small, gate=self.gate)
+        return replace(self, output=output, table=(), gate=None)
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,8 @@ def ending_of(node: onnx.NodeProto, graph: Graph) -> LayerEnding | None:
         )
     table = activation_table(activation, steps, graph.steps[user.output[0]])
     output = Requantization(steps.zero_point, low, high, lookup=True)
-    return LayerEnding((*covered, user), steps.scale, output, (table,))
+    gate = _gate_of(activation, output, steps, graph.steps[user.output[0]], table)
+    return LayerEnding((*covered, user), steps.scale, output, (table,), gate)
 
 
 def integer_layer(node: onnx.NodeProto, graph: Graph) -> IntegerLayer | None:
@@ -110,6 +124,20 @@ def activation_table(
         return written.quantize(x * y if activation.gated else y)
 
     return table_of(function)
+
+
+def _gate_of(
+    activation: Activation,
+    output: Requantization,
+    read: Quantization,
+    written: Quantization,
+    table: NDArray[np.int8],
+) -> Gate | None:
+    """Return what computes the entries of a table that rounded sums reach."""
+    reached = np.arange(output.low, output.high + 1)
+    entries = table[reached & 255]
+    sums = reached - read.zero_point
+    return gate_for(activation, read.scale, written.scale, written.zero_point, sums, entries)
 
 
 def _is_clamp(activation: Activation) -> bool:

@@ -127,8 +127,9 @@ class CpuKernels:
     ) -> Kernel:
         tile, origin = self._choose("integer_depthwise", shape)
         packed = integer_depthwise.pack(shape, self.processor, weights)
+        rows = (integer_depthwise.arrange(shape, self.processor, row) for row in rounding[:2])
         function = integer_depthwise.generate(shape, tile, self.processor)
-        return _of_integers(function, (packed, *rounding), tile, shape, origin)
+        return _of_integers(function, (packed, *rows, *rounding[2:]), tile, shape, origin)
 
     def integer_convolution(
         self, shape: IntegerConvolution, weights: Integers, *rounding: Array

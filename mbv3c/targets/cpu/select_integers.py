@@ -88,6 +88,11 @@ class IntegerSelection(floats.CpuSelection):
 
     images: set[str] = field(default_factory=set, init=False)
 
+    def layer(self, node: onnx.NodeProto) -> IntegerLayer | None:
+        """Return a convolution or product of integers, as the processor ends it."""
+        found = integer_layer(node, self.graph)
+        return found and replace(found, ending=found.ending.on(self.kernels.processor))
+
     def integers(self, name: str, *, channels_last: bool = True) -> str:
         """Return the value that holds a tensor in int8."""
         return self.memory.value(name, INT8, channels_last=channels_last)
@@ -124,7 +129,7 @@ def quantize_image(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
 def integer_depthwise(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
     """Take a depthwise convolution."""
     graph, kernels = selection.graph, selection.kernels
-    conv, layer = convolution_of(node, graph), integer_layer(node, graph)
+    conv, layer = convolution_of(node, graph), selection.layer(node)
     if conv is None or layer is None or not conv.is_depthwise:
         return False
     zero, ending = layer.steps.zero_point, layer.ending
@@ -140,7 +145,7 @@ def integer_depthwise(node: onnx.NodeProto, selection: IntegerSelection) -> bool
 def integer_pointwise(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
     """Take a 1x1 convolution or a matrix product."""
     graph, kernels = selection.graph, selection.kernels
-    product, layer = product_of(node, graph), integer_layer(node, graph)
+    product, layer = product_of(node, graph), selection.layer(node)
     if product is None or layer is None or node.input[0] in selection.images:
         return False
     ending, matrix = layer.ending, layer.weights.reshape(len(layer.weights), -1)
@@ -158,7 +163,7 @@ def integer_pointwise(node: onnx.NodeProto, selection: IntegerSelection) -> bool
 def integer_convolution(node: onnx.NodeProto, selection: IntegerSelection) -> bool:
     """Take any other dense convolution whose channels come in groups of four."""
     graph, kernels = selection.graph, selection.kernels
-    conv, layer = convolution_of(node, graph), integer_layer(node, graph)
+    conv, layer = convolution_of(node, graph), selection.layer(node)
     if conv is None or layer is None:
         return False
     shape, x, ending = _dense_shape(conv, layer, kernels.processor), node.input[0], layer.ending

@@ -78,19 +78,24 @@ def test_half_precision_of_an_x86_core(name: str, able: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "vector_bytes", "registers"),
+    ("name", "vector_bytes", "registers", "integers"),
     [
-        ("x86-64", 16, 16),
-        ("haswell", 32, 16),
-        ("znver3", 32, 16),
-        ("znver4", 64, 32),
-        ("skylake-avx512", 64, 32),
+        ("x86-64", 16, 16, "portable"),
+        ("haswell", 32, 16, "pairs"),
+        ("znver3", 32, 16, "pairs"),
+        ("alderlake", 32, 16, "vnni"),
+        ("znver4", 64, 32, "vnni"),
+        ("knl", 64, 32, "portable"),
+        ("skylake-avx512", 64, 32, "pairs"),
     ],
 )
-def test_an_x86_core_is_what_llvm_says_it_is(name: str, vector_bytes: int, registers: int) -> None:
+def test_an_x86_core_is_what_llvm_says_it_is(
+    name: str, vector_bytes: int, registers: int, integers: str
+) -> None:
     target = replace(find_target("host_cpu"), cpu=name, arch="x86_64", triple="x86_64-linux-gnu")
     found = processor_of(target)
     assert (found.vector_bytes, found.registers) == (vector_bytes, registers)
+    assert found.integers == integers
     assert not found.lane_operands
     assert found.partial_cost == (0.5 if name == "znver4" else 1.0)
 

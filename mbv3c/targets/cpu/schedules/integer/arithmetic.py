@@ -7,7 +7,7 @@ instructions. A function of the result, such as a hard-swish, is a table of 256 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,15 +18,15 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.targets.cpu.cores import Processor
-from mbv3c.targets.cpu.schedules.integer import neon
+from mbv3c.targets.cpu.schedules.integer import avx2, neon
+from mbv3c.targets.cpu.schedules.integer.gates import Gate
 
 VECTOR = 16  # int8 values that are rounded at once
 GROUP = 4  # products that a dot product adds
-PAIR = 2  # products of int16 that AVX2 adds
 _DOTS_OF_NEON = ("dotprod", "i8mm")
 _NEON = ("neon", *_DOTS_OF_NEON)
 _OFFSET = -0x7F7F7F80  # 0x80808080 in int32: added to four int8 without a carry makes them uint8
-_TABLE = 256
+_TABLE = neon.TABLE
 _MOST_PLACES = 8  # that NEON rounds from int16 to int8
 _STEPS = 256.0  # from any zero point to where int8 saturates, at most
 _MOST_LOST = 2.0**-15  # of a step, by fixed-point factors; rounding then differs as rarely
@@ -64,6 +64,21 @@ class Requantization:
     def factor_type(self) -> str:
         """The type of the factors."""
         return "int32" if self.shift else "float32"
+
+
+@dataclass(frozen=True)
+class Gated(Requantization):
+    """How sums become int8 of which an activation is computed.
+
+    Attributes:
+        gate: the activation of the rounded sums, less the zero point.
+    """
+
+    gate: Gate = field(kw_only=True)
+
+    @property
+    def typical(self) -> "Gated":
+        return Gated(*asdict(super().typical).values(), gate=self.gate.typical)
 
 
 def within(output: Requantization, reach: float) -> Requantization:
@@ -131,6 +146,16 @@ def has_pairs(processor: Processor) -> bool:
     return processor.integers == "pairs"
 
 
+def is_avx2(processor: Processor) -> bool:
+    """Say whether kernels use AVX2 where there is no dot product, for channels and rounding."""
+    return has_pairs(processor) or (processor.integers == "vnni" and processor.vector_bytes == 32)
+
+
+def computes_gates(processor: Processor) -> bool:
+    """Say whether the processor computes gates faster than it looks them up."""
+    return processor.integers in ("pairs", "vnni")
+
+
 def is_neon(processor: Processor) -> bool:
     """Say whether the processor has NEON, with or without dot products."""
     return processor.integers in _NEON
@@ -141,9 +166,10 @@ def is_cortex_m(processor: Processor) -> bool:
     return processor.integers in _CORTEX_M
 
 
-def weight_type(processor: Processor) -> str:
-    """Return the type of packed weights: int16 if they are multiplied as int16."""
-    return "int8" if has_dot(processor) else "int16"
+def weight_type(processor: Processor, terms: int) -> str:
+    """Return the type of packed weights, of which each is a sum of so many int8."""
+    narrow = has_dot(processor) or (has_pairs(processor) and terms == 1)
+    return "int8" if narrow else "int16"
 
 
 def by_bits(weights: NDArray[Any], narrow: type[_Shape], wide: type[_Shape]) -> type[_Shape]:
@@ -196,18 +222,10 @@ def add_dot(acc: Expr, weights: Expr, four: Expr, lanes: int, processor: Process
     return emit.intrinsic("int32", lanes, name, acc, operand, weights)
 
 
-def add_pair(acc: Expr, weights: Expr, pair: Expr, lanes: int) -> Expr:
-    """Add the products of two int16, repeated in 2·lanes of them, with as many weights."""
-    name = "x86.avx2.pmadd.wd" if lanes > GROUP else "x86.sse2.pmadd.wd"
-    return acc + emit.intrinsic("int32", lanes, name, pair, weights)
-
-
-def pair_of(x: Buffer, *index: Expr, lanes: int) -> Callable[[int], Expr]:
-    """Load two adjacent int8 as int16, repeated for so many sums; return them for fewer, too."""
-    two = tirx.reinterpret("int16", emit.load(x, *index, lanes=PAIR))
-    repeated = tirx.reinterpret(f"int8x{PAIR * lanes}", tirx.Broadcast(two, lanes))
-    held = emit.held(tirx.Cast(f"int16x{PAIR * lanes}", repeated), PAIR * lanes, "int16")
-    return lambda fewer: part_of(held, 0, PAIR * fewer, PAIR * lanes)
+def repeated(pair: Expr, lanes: int) -> Expr:
+    """Repeat two int16 for so many sums."""
+    word = tirx.reinterpret("int32", pair)
+    return tirx.reinterpret(f"int16x{2 * lanes}", emit.splat(word, lanes, "int32"))
 
 
 def fours(x: Buffer, *index: Expr, count: int, processor: Processor) -> Callable[[int], Expr]:
@@ -304,13 +322,28 @@ def narrow(
     output: Requantization,
     table: Buffer | None,
     processor: Processor,
+    *,
+    crossed: bool = False,
 ) -> Expr:
-    """Round adjacent vectors, of fp32 or of fixed-point numbers, to a vector of int8."""
+    """Round adjacent vectors, of fp32 or of fixed-point numbers, to a vector of int8.
+
+    `crossed`: two vectors hold the values by fours, the first and third, the second and fourth.
+    """
     width = sum(widths)
+    if isinstance(output, Gated):
+        bounds = [bound - output.zero for bound in (output.low, output.high)]
+        values = [
+            output.gate.emit(value, lanes, *bounds)
+            for value, lanes in zip(values, widths, strict=True)
+        ]
+        output = Requantization(output.gate.zero, small=True)
     if is_neon(processor) and width >= GROUP:
         result = _narrow_neon(values, output, width)
     elif is_cortex_m(processor):
         result = joined([_CORTEX_M[processor.integers](each, output) for each in values], width)
+    elif is_avx2(processor) and set(widths) == {avx2.LANES}:
+        result = avx2.narrow(values, output.zero, small=output.small, crossed=crossed)
+        result = _clamped(result, output, width)
     else:
         result = _narrow(values, widths, output)
     if table is None:
@@ -329,7 +362,7 @@ def look_up_all(
 ) -> list[Expr]:
     """Return the entries of a table for the int8 in each of several registers."""
     if is_neon(processor) and width >= GROUP:
-        return _look_up_neon(table, held, width)
+        return neon.look_up(table, held, width)
     mask = emit.splat(255, width, "int32")
     return [table[tirx.Cast(emit.vector_type("int32", width), one) & mask] for one in held]
 
@@ -390,34 +423,16 @@ def _narrow_neon(values: Sequence[Expr], output: Requantization, width: int) -> 
     result = joined(narrowed, 8 * len(narrowed))
     if width == GROUP:
         result = tirx.Shuffle([emit.held(result, 8, "int8")], list(range(GROUP)))
+    return _clamped(result, output, width)
+
+
+def _clamped(result: Expr, output: Requantization, width: int) -> Expr:
+    """Bound int8 as a clamp does that follows."""
     if output.low > -128:
         result = T.max(result, emit.splat(output.low, width, "int8"))
     if output.high < 127:
         result = T.min(result, emit.splat(output.high, width, "int8"))
     return result
-
-
-def _look_up_neon(table: Buffer, held: Sequence[Expr], width: int) -> list[Expr]:
-    """Look up in quarters of the table, each of which four registers hold for all vectors."""
-    lanes, quarter = max(8, width), _TABLE // 4
-    if width == GROUP:
-        twice = (tirx.Shuffle([one, one], list(range(lanes))) for one in held)
-        held = [emit.held(one, lanes, "int8") for one in twice]
-    found: list[Expr] = []
-    for i in range(4):
-        entries = [emit.load(table, quarter * i + 16 * j, lanes=16) for j in range(4)]
-        if i == 0:
-            made = [emit.intrinsic("int8", lanes, "aarch64.neon.tbl4", *entries, x) for x in held]
-        else:
-            shift = emit.splat(quarter * i - (_TABLE if i > 1 else 0), lanes, "int8")
-            made = [
-                emit.intrinsic("int8", lanes, "aarch64.neon.tbx4", y, *entries, x - shift)
-                for x, y in zip(held, found, strict=True)
-            ]
-        found = [emit.held(one, lanes, "int8") for one in made]
-    if width == GROUP:
-        return [tirx.Shuffle([one], list(range(GROUP))) for one in found]
-    return found
 
 
 def joined(values: Sequence[Expr], width: int) -> Expr:

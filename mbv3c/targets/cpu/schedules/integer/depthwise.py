@@ -6,8 +6,8 @@
 Products are int16 times int16, added in int32. Where NEON adds four products at once, four rows of
 a column are interleaved (`zip1`, `zip2`): the four values of a channel become neighbours. Each
 interleaved column serves all windows that contain it. `interleaved_depthwise` computes kernels of
-more than four rows. The bias takes back what the inputs' zero point adds to all taps, so a tap
-outside the map reads the zero point.
+more than four rows. AVX2 adds two products at once: `paired_depthwise`. The bias takes back what
+the inputs' zero point adds to all taps, so a tap outside the map reads the zero point.
 """
 
 from dataclasses import dataclass, replace
@@ -32,14 +32,20 @@ from mbv3c.lowering.schedules.windows import (
 )
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
-from mbv3c.targets.cpu.schedules.integer import interleaved_depthwise
+from mbv3c.targets.cpu.schedules.integer import (
+    interleaved_depthwise,
+    paired_depthwise,
+    pairs,
+)
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
 from mbv3c.targets.cpu.schedules.integer.interleaved_depthwise import RowEmitter
+from mbv3c.targets.cpu.schedules.integer.paired_depthwise import Window
 
 _MAX_OUTPUTS = 14
 _MAX_WIDE = 7  # outputs of 16 channels
 _MAX_INTERLEAVED = 3  # outputs, since LLVM keeps all weights in registers
 _LOADED = 3  # registers for loaded values
+_PAIRED = 5  # registers for two values as they are loaded, as they are multiplied, and a product
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,10 @@ def legal(shape: IntegerDepthwise, processor: Processor) -> list[Tile]:
     if _by_rows(shape, processor):
         beside = interleaved_depthwise.operands(shape.vertical, shape.horizontal) + _LOADED
         return [Tile(count) for count in outputs if count <= max(1, processor.registers - beside)]
+    if _in_pairs(shape, processor):
+        vectors = min(VECTOR, shape.channels) // paired_depthwise.SUMS
+        room = max(1, min(_MAX_WIDE, (processor.registers - _PAIRED) // vectors))
+        return [Tile(count) for count in outputs if count <= room]
     vectors = len(integer.parts(min(VECTOR, shape.channels), processor))
     most = _MAX_INTERLEAVED if _interleaves(shape, processor) else _MAX_WIDE
     return [
@@ -110,6 +120,16 @@ def default(shape: IntegerDepthwise, processor: Processor) -> Tile:
         runs = -(-row // tile.outputs)
         if _by_rows(shape, processor):  # each run loads its columns, and a rest is more code
             return runs, row % tile.outputs > 0, tile.outputs
+        if _in_pairs(shape, processor):
+            lanes = min(VECTOR, shape.channels)
+            counts = [tile.outputs] * (row // tile.outputs) + [row % tile.outputs]
+            products = (
+                paired_depthwise.instructions(shape.vertical, shape.horizontal, count, lanes)
+                for count in counts
+                if count
+            )
+            # A rest is more code, for a few instructions.
+            return sum(products) * (1.1 if row % tile.outputs else 1.0), tile.outputs
         return (runs * (tile.outputs + 1.0),)
 
     return min(legal(shape, processor), key=cost)
@@ -120,9 +140,23 @@ def pack(
 ) -> NDArray[np.int8 | np.int16]:
     """Return weights [C, 1, R, S] as [R, S, C], or as operands of dot products."""
     rows = weights[:, 0].transpose(1, 2, 0)
+    if _in_pairs(shape, processor):
+        return paired_depthwise.pack(shape.vertical, shape.horizontal, weights)
     if not _interleaves(shape, processor):
         return np.ascontiguousarray(rows.astype(np.int16))
     return interleaved_depthwise.pack(shape.vertical, shape.horizontal, weights)
+
+
+def arrange(
+    shape: IntegerDepthwise, processor: Processor, row: NDArray[np.generic]
+) -> NDArray[np.generic]:
+    """Return biases or factors in the order in which they are read."""
+    return paired_depthwise.arranged(row) if _in_pairs(shape, processor) else row
+
+
+def _in_pairs(shape: IntegerDepthwise, processor: Processor) -> bool:
+    """Say whether two taps are multiplied at once."""
+    return integer.is_avx2(processor) and shape.channels % paired_depthwise.SUMS == 0
 
 
 def _interleaves(shape: IntegerDepthwise, processor: Processor) -> bool:
@@ -142,10 +176,13 @@ def generate(shape: IntegerDepthwise, tile: Tile, processor: Processor) -> PrimF
 
     def body() -> None:
         x = emit.argument("x", (shape.batch, down.size, right.size, c), "int8")
-        dots = _interleaves(shape, processor)
+        dots, in_pairs = _interleaves(shape, processor), _in_pairs(shape, processor)
         if dots:
             count = interleaved_depthwise.operands(down, right)
             w = emit.argument("w", (count, c * GROUP), "int8")
+        elif in_pairs:
+            count = len(paired_depthwise.couples(down, right))
+            w = emit.argument("w", (count, c * pairs.PAIR), "int16")
         else:
             w = emit.argument("w", (down.taps, right.taps, c), "int16")
         bias = emit.argument("bias", (c,), "int32")
@@ -197,6 +234,15 @@ def generate(shape: IntegerDepthwise, tile: Tile, processor: Processor) -> PrimF
                         acc.set(i, v, total)
             return [[acc.get(i, v) for v in range(len(parts))] for i in range(run.count)]
 
+        def add_pairs(
+            n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: OutputRun
+        ) -> list[list[Expr]]:
+            """Return the sums of each output, in parts."""
+            window = Window(down, right, lanes, shape.zero)
+            acc = emit.biased_accumulators(run.count, window.parts, "int32", bias, first)
+            window.add(acc, run, w, first, partial(load, n, p, conditions, first, lanes))
+            return [[acc.get(i, v) for v in range(len(acc.widths))] for i in range(run.count)]
+
         def add_products(
             n: Expr, p: Expr, conditions: Conditions, first: Expr, lanes: int, run: OutputRun
         ) -> list[list[Expr]]:
@@ -243,9 +289,13 @@ def generate(shape: IntegerDepthwise, tile: Tile, processor: Processor) -> PrimF
         ) -> None:
             parts = integer.parts(lanes, processor)
             add = add_dots if dots else add_products
+            if in_pairs:
+                parts, add = Window(down, right, lanes, shape.zero).parts, add_pairs
             for i, sums in enumerate(add(n, p, conditions, first, lanes, run)):
                 floats = integer.scaled(sums, scale, first, parts)
-                result = integer.narrow(floats, parts, shape.output, table, processor)
+                result = integer.narrow(
+                    floats, parts, shape.output, table, processor, crossed=in_pairs
+                )
                 emit.store(y, result, n, p, run.start + i, first, lanes=lanes)
 
         def row_by_dots(
@@ -266,7 +316,7 @@ def generate(shape: IntegerDepthwise, tile: Tile, processor: Processor) -> PrimF
             body = partial(emit_run, n, p, conditions, first, lanes)
             for_each_run(right, tile.outputs, 0, body)
 
-        apart, parallel = processor.lane_operands, processor.worthwhile(shape.madds)
+        apart, parallel = processor.lane_operands or in_pairs, processor.worthwhile(shape.madds)
         with emit.loop(shape.batch) as n:
             for group in panels(c, VECTOR, 1):
                 with emit.loop(group.count, parallel=parallel) as g:

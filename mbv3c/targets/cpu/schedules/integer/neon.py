@@ -1,13 +1,15 @@
-"""How NEON rounds fp32 and fixed-point numbers to int8."""
+"""How NEON rounds fp32 and fixed-point numbers to int8, and looks int8 up."""
 
 from collections.abc import Sequence
 
 from tvm import tirx
 
 from mbv3c.lowering.schedules import emit
-from mbv3c.lowering.schedules.emit import Expr
+from mbv3c.lowering.schedules.emit import Buffer, Expr
 
 _ROUND = "aarch64.neon.fcvtns"  # to the nearest, halves to even
+TABLE = 256  # entries of a table of int8
+_HALF = 4  # int8 that are looked up as eight
 _UNITS = 1.5 * 2**23  # where fp32 has steps of 1, with room on both sides
 
 
@@ -62,3 +64,26 @@ def _low_halves(values: Sequence[Expr]) -> Expr:
     """Return the lower int16 of each lane of two vectors."""
     low = [tirx.reinterpret("int16x8", each) for each in values]
     return tirx.Shuffle(low, list(range(0, 16, 2)))
+
+
+def look_up(table: Buffer, held: Sequence[Expr], width: int) -> list[Expr]:
+    """Look 4, 8 or 16 int8 of each vector up, in quarters of the table, which 4 registers hold."""
+    lanes, quarter = max(8, width), TABLE // 4
+    if width == _HALF:
+        twice = (tirx.Shuffle([one, one], list(range(lanes))) for one in held)
+        held = [emit.held(one, lanes, "int8") for one in twice]
+    found: list[Expr] = []
+    for i in range(4):
+        entries = [emit.load(table, quarter * i + 16 * j, lanes=16) for j in range(4)]
+        if i == 0:
+            made = [emit.intrinsic("int8", lanes, "aarch64.neon.tbl4", *entries, x) for x in held]
+        else:
+            shift = emit.splat(quarter * i - (TABLE if i > 1 else 0), lanes, "int8")
+            made = [
+                emit.intrinsic("int8", lanes, "aarch64.neon.tbx4", y, *entries, x - shift)
+                for x, y in zip(held, found, strict=True)
+            ]
+        found = [emit.held(one, lanes, "int8") for one in made]
+    if width == _HALF:
+        return [tirx.Shuffle([one], list(range(_HALF))) for one in found]
+    return found

@@ -10,7 +10,10 @@ multiplies several rows by `smmla`, it is [panel][K / 8][terms][columns][8]. On 
 weights are [panel][K][columns], as int16.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,16 +21,15 @@ from numpy.typing import NDArray
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.schedules import emit
-from mbv3c.lowering.schedules.emit import Buffer, Expr, Panels
+from mbv3c.lowering.schedules.emit import Accumulators, Buffer, Expr, Panels
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
-from mbv3c.targets.cpu.schedules.integer import matrices
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, PAIR, VECTOR, Requantization
-from mbv3c.targets.cpu.schedules.integer.matrices import Product
+from mbv3c.targets.cpu.schedules.integer import matrices, pairs
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
 
 _MAX_ROWS = 12
 _MAX_VECTORS = 3
-_MAX_STACK = 48 * 1024  # bytes of operands and results of a row block
+_MAX_STACK = pairs.MOST_BYTES  # of operands and results of a row block
 _CHUNK = 16  # bytes of a row that are loaded at once
 _ROUNDING = 21  # instructions that round 16 sums to int8, estimated
 _LOOK_UP = 8  # instructions that look up 16 int8, estimated
@@ -92,26 +94,29 @@ def legal(shape: IntegerPointwise, processor: Processor) -> list[Tile]:
     lanes = _lanes(shape, processor)
     widest = len(emit.vectors(shape.columns, lanes))
     step = matrices.PAIR if _by_matrices(shape, processor) else 1  # rows of an operand
+    in_pairs, stored = integer.has_pairs(processor), 0  # bytes of a row on the stack
+    if in_pairs or step > 1:
+        stored = shape.inputs + (shape.inputs if in_pairs else shape.columns)
+
+    def fits(rows: int, run: Panels) -> bool:
+        registers = len(integer.parts_of(run.widths, processor))
+        operands = registers if in_pairs else rows // step
+        return rows * registers + operands + 2 <= processor.registers
+
     return [
         Tile(rows, vectors, rows_outer)
         for rows in range(step, min(shape.rows, _MAX_ROWS) + 1, step)
         for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
-        if all(
-            rows * len(integer.parts_of(run.widths, processor)) + rows // step + 2
-            <= processor.registers
-            for run in emit.panels(shape.columns, lanes, vectors)
-        )
+        if all(fits(rows, run) for run in emit.panels(shape.columns, lanes, vectors))
         for rows_outer in (False, True)
-        if not (rows_outer and step > 1) or rows * (shape.inputs + shape.columns) <= _MAX_STACK
+        if not rows_outer or rows * stored <= _MAX_STACK
     ]
 
 
 def default(shape: IntegerPointwise, processor: Processor) -> Tile:
     """Choose the tile that needs the fewest instructions, and the order that suits the caches."""
-    rows_outer = shape.inputs * shape.outputs <= processor.l1_bytes // 2
-    either = _by_matrices(shape, processor)
     return min(
-        (tile for tile in legal(shape, processor) if either or tile.rows_outer == rows_outer),
+        (tile for tile in legal(shape, processor) if _suits(shape, tile, processor)),
         key=lambda tile: (_cost(shape, tile, processor), -tile.rows),
     )
 
@@ -146,7 +151,8 @@ def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimF
     def body() -> None:
         m, n = shape.rows, shape.columns
         x = emit.argument("x", (m, shape.inputs), "int8")
-        w = emit.argument("w", (_depth(shape, processor) * n,), integer.weight_type(processor))
+        stored = integer.weight_type(processor, shape.terms)
+        w = emit.argument("w", (_depth(shape, processor) * n,), stored)
         twice = matrices.PAIR if _by_matrices(shape, processor) else 1
         bias = emit.argument("bias", (n * twice,), "int32")
         scale = emit.argument("scale", (n * twice,), shape.output.factor_type)
@@ -154,17 +160,24 @@ def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimF
         y = emit.argument("y", (m, shape.outputs), "int8")
         buffers = (x, w, bias, scale, table, y)
         runs = _runs(shape, tile, processor)
+        add, around = _adder(shape, tile.rows, processor, x, w)
         product = None
         if _by_matrices(shape, processor):
             several = sum(run.count for run in runs) > 1
-            product = Product(tile.rows, shape.terms, shape.output, processor, buffers, several)
+            product = matrices.Product(
+                tile.rows, shape.terms, shape.output, processor, buffers, several
+            )
+            around = product.block
 
         def emit_tile(row: Expr, run: Panels, column: Expr) -> None:
             kept = shape.outputs - run.first if run is runs[-1] else run.columns
             if product is not None:
                 product.tile(row, column, run.widths, kept)
-            else:
-                _tile(shape, processor, buffers, row, tile.rows, column, run.widths, kept)
+                return
+            parts = integer.parts_of(run.widths, processor)
+            acc = emit.biased_accumulators(tile.rows, parts, "int32", bias, column)
+            add(acc, row, column)
+            _round(shape, processor, buffers, acc, row, column, run.widths, kept)
 
         emit.for_each_tile(
             m,
@@ -173,10 +186,27 @@ def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimF
             rows_outer=tile.rows_outer,
             parallel=processor.worthwhile(shape.madds),
             body=emit_tile,
-            around=product.block if product is not None and tile.rows_outer else None,
+            around=around if tile.rows_outer else None,
         )
 
     return emit.build_kernel("integer_pointwise", body)
+
+
+# Adds the products of a tile, from its sums, its first row and its first column.
+Adder = Callable[[Accumulators, Expr, Expr], None]
+# Emits what stands around the tiles of a block of rows.
+Around = Callable[[Expr], AbstractContextManager[None]]
+
+
+def _adder(
+    shape: IntegerPointwise, rows: int, processor: Processor, x: Buffer, w: Buffer
+) -> tuple[Adder, Around | None]:
+    """Return what adds the products of a tile, and what it needs around a block of rows."""
+    if integer.has_pairs(processor):
+        product = pairs.Product(rows, (x, w), processor)
+        return product.add, product.block
+    add = _add_dots if integer.has_dot(processor) else _add_products
+    return partial(add, shape, processor, x, w), None
 
 
 def _runs(shape: IntegerPointwise, tile: Tile, processor: Processor) -> list[Panels]:
@@ -188,27 +218,20 @@ def _runs(shape: IntegerPointwise, tile: Tile, processor: Processor) -> list[Pan
     return [*before, others, Panels(last.first + others.count * last.columns, last.widths, 1)]
 
 
-def _tile(
+def _round(
     shape: IntegerPointwise,
     processor: Processor,
     buffers: tuple[Buffer, ...],
+    acc: Accumulators,
     row: Expr,
-    rows: int,
     column: Expr,
     panel: tuple[int, ...],
     kept: int,
 ) -> None:
-    x, w, bias, scale, table, y = buffers
-    parts = integer.parts_of(panel, processor)
-    acc = emit.biased_accumulators(rows, parts, "int32", bias, column)
-    if integer.has_dot(processor):
-        _add_dots(shape, processor, x, w, acc, row, column)
-    elif integer.has_pairs(processor):
-        _add_pairs(shape, x, w, acc, row, column)
-    else:
-        _add_products(shape, processor, x, w, acc, row, column)
+    """Round the sums of a tile, and store those of columns that are outputs."""
+    scale, table, y = buffers[3:]
     starts = emit.offsets(panel)
-    for i in range(rows):
+    for i in range(acc.rows):
         done = 0
         for at, width in zip(starts, panel, strict=True):
             width_parts = integer.parts(width, processor)
@@ -224,7 +247,7 @@ def _add_dots(
     processor: Processor,
     x: Buffer,
     w: Buffer,
-    acc: emit.Accumulators,
+    acc: Accumulators,
     row: Expr,
     column: Expr,
 ) -> None:
@@ -266,36 +289,12 @@ def _add_dots(
         group += count
 
 
-def _add_pairs(
-    shape: IntegerPointwise, x: Buffer, w: Buffer, acc: emit.Accumulators, row: Expr, column: Expr
-) -> None:
-    """Add all products, two at once, int16 times int16."""
-    width, offsets = sum(acc.widths), emit.offsets(acc.widths)
-    starts = integer.starts(shape.inputs, PAIR)
-    base = column * PAIR * len(starts)
-
-    def pair(first: Expr, number: Expr) -> None:
-        widest = max(acc.widths)
-        loaded = [integer.pair_of(x, row + i, first, lanes=widest) for i in range(acc.rows)]
-        for i, v in acc.places():
-            lanes = acc.widths[v]
-            at = base + PAIR * (number * width + offsets[v])
-            weights = emit.load(w, at, lanes=PAIR * lanes)
-            acc.set(i, v, integer.add_pair(acc.get(i, v), weights, loaded[i](lanes), lanes))
-
-    whole = shape.inputs // PAIR
-    with emit.loop(whole) as number:
-        pair(number * PAIR, number)
-    if whole < len(starts):
-        pair(starts[-1], whole)
-
-
 def _add_products(
     shape: IntegerPointwise,
     processor: Processor,
     x: Buffer,
     w: Buffer,
-    acc: emit.Accumulators,
+    acc: Accumulators,
     row: Expr,
     column: Expr,
 ) -> None:
@@ -345,7 +344,7 @@ def _group(shape: IntegerPointwise, processor: Processor) -> int:
         return matrices.DEPTH
     if integer.has_dot(processor):
         return GROUP
-    return PAIR if integer.has_pairs(processor) else 1
+    return pairs.PAIR if integer.has_pairs(processor) else 1
 
 
 def _depth(shape: IntegerPointwise, processor: Processor) -> int:
@@ -353,6 +352,19 @@ def _depth(shape: IntegerPointwise, processor: Processor) -> int:
     group = _group(shape, processor)
     terms = shape.terms if integer.has_dot(processor) else 1
     return len(integer.starts(shape.inputs, group)) * group * terms
+
+
+def _suits(shape: IntegerPointwise, tile: Tile, processor: Processor) -> bool:
+    """Say whether the order of the tiles suits the caches, or costs decide about it."""
+    if _by_matrices(shape, processor):
+        return True
+    weights = shape.inputs * shape.outputs
+    if not integer.has_pairs(processor):
+        return tile.rows_outer == (weights <= processor.l1_bytes // 2)
+    cores = processor.cores if processor.worthwhile(shape.madds) else 1
+    blocks = -(-shape.rows // tile.rows)
+    near = blocks == 1 or weights <= processor.l2_bytes // 2
+    return not tile.rows_outer or (near and blocks >= cores)
 
 
 def _cost(shape: IntegerPointwise, tile: Tile, processor: Processor) -> float:
@@ -363,23 +375,25 @@ def _cost(shape: IntegerPointwise, tile: Tile, processor: Processor) -> float:
         kind = matrices.Estimate(tile.rows, shape.inputs, shape.terms, shape.output)
         cores = processor.cores if processor.worthwhile(shape.madds) else 1
         return kind.product(blocks, runs, cores, shape.outputs if tile.rows_outer else 0)
-    return sum(
-        run.count * blocks * _tile_cost(shape, tile.rows, run.widths, processor) for run in runs
-    )
+    tiles = sum(run.count * _tile_cost(shape, tile.rows, run.widths, processor) for run in runs)
+    if integer.has_pairs(processor):
+        times = 1 if tile.rows_outer else sum(run.count for run in runs)
+        tiles += times * pairs.widening(tile.rows, shape.inputs, processor)
+    return blocks * tiles
 
 
 def _tile_cost(
     shape: IntegerPointwise, rows: int, panel: tuple[int, ...], processor: Processor
 ) -> float:
     parts = integer.parts_of(panel, processor)
+    narrow = sum(_ROUNDING * max(4, width) / VECTOR + 2 for width in panel)
+    look_up = (_LOOK_UP * len(panel) + 8 / rows) if shape.output.lookup else 0
+    around = rows * (narrow + look_up) + 10
+    if integer.has_pairs(processor):
+        return pairs.instructions(rows, shape.inputs, len(parts)) + around
     per_word = len(parts) if integer.has_dot(processor) else GROUP * len(parts)
-    words = shape.inputs / GROUP
     waits = max(0.0, processor.fma_chains / 2 - rows * len(parts))
     turns = emit.turns(max(1, shape.inputs // _CHUNK), _CHUNK * sum(panel))
     from_x = rows if processor.integers == "vnni" else rows / GROUP
-    if integer.has_pairs(processor):  # each pair is repeated, and widened
-        from_x = GROUP * rows
     step = rows * per_word + per_word / 2 + from_x + waits + 3 / (GROUP * turns)
-    narrow = sum(_ROUNDING * max(4, width) / VECTOR + 2 for width in panel)
-    look_up = (_LOOK_UP * len(panel) + 8 / rows) if shape.output.lookup else 0
-    return words * step + rows * (narrow + look_up) + 10
+    return shape.inputs / GROUP * step + around

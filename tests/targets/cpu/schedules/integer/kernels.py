@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pytest
 import tvm
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -28,6 +29,15 @@ LANES = replace(HOST, vector_bytes=16, registers=32, lane_operands=True, integer
 PLAIN = replace(HOST, integers="portable")
 SHARED = replace(HOST, cores=2, parallel_madds=0)
 MACHINES = (HOST, LANES, PLAIN, SHARED)
+# x86 without dot products of int8, and with those of 256 bits and of 512. What this machine has
+# not is written in instructions of all machines, where `standing_in` is.
+AVX2 = replace(PLAIN, vector_bytes=32, registers=16, integers="pairs")
+AVX512 = replace(PLAIN, vector_bytes=64, registers=32, integers="pairs")
+AVX_VNNI = replace(AVX2, integers="vnni")
+VNNI = replace(AVX512, integers="vnni")
+WITHOUT_AVX2 = pytest.mark.skipif(
+    TARGET.arch != "x86_64" or HOST.vector_bytes < 32, reason="this processor has no AVX2"
+)
 
 ZEROS = st.sampled_from([-128, -5, 0, 31, 127])
 _GUARD = 64  # values before and after each tensor

@@ -1,6 +1,6 @@
 """Products of int8 against exact integers."""
 
-from dataclasses import replace
+import re
 
 import numpy as np
 import pytest
@@ -11,15 +11,22 @@ from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import (
     arithmetic as integer,
 )
+from mbv3c.targets.cpu.schedules.integer import pairs
 from mbv3c.targets.cpu.schedules.integer import (
     pointwise as integer_pointwise,
 )
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
-from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, Tile
+from mbv3c.targets.cpu.schedules.integer.arithmetic import Gated, Requantization
+from mbv3c.targets.cpu.schedules.integer.gates import Gate
+from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, Tile, WidePointwise
 from tests.targets.cpu.schedules.integer.kernels import (
+    AVX2,
+    AVX512,
+    AVX_VNNI,
     HOST,
     MACHINES,
     PLAIN,
+    VNNI,
+    WITHOUT_AVX2,
     ZEROS,
     Call,
     biases,
@@ -31,6 +38,8 @@ from tests.targets.cpu.schedules.integer.kernels import (
     table_for,
     weights,
 )
+
+SIZES = ((3, 5, 20, True), (7, 16, 8, False), (13, 67, 52, True))
 
 
 def call(
@@ -71,20 +80,116 @@ def test_any_shape_and_tile(
     check([call(shape, tile, zero, one) for tile, one in zip(tiles, MACHINES, strict=True)])
 
 
-@pytest.mark.skipif(HOST.vector_bytes < 32, reason="this processor has no AVX2")
-def test_pairs_of_avx2() -> None:
-    """The last of an odd number of inputs, sums that fill half a register, and the largest."""
-    plain = replace(PLAIN, vector_bytes=32, registers=16)
-    machine = replace(plain, integers="pairs")
-    shapes = [IntegerPointwise(3, inputs, 20, Requantization(-3)) for inputs in (5, 16)]
-    calls = [call(one, integer_pointwise.default(one, machine), 31, machine) for one in shapes]
-    largest = IntegerPointwise(2, 5, 12, Requantization(0))
+@WITHOUT_AVX2
+@pytest.mark.parametrize(
+    "machine", [AVX2, AVX512, AVX_VNNI, VNNI], ids=["avx2", "avx512", "avx-vnni", "vnni"]
+)
+@pytest.mark.usefixtures("standing_in")
+def test_products_of_x86(machine: Processor) -> None:
+    """An odd number of inputs, sums that fill half a register, rests of panels, the largest."""
+    if machine is not AVX2:  # standing in takes LLVM long
+        shape = IntegerPointwise(3, 37, 20, Requantization(-3))
+        tiles = integer_pointwise.legal(shape, machine)
+        chosen = [next(one for one in tiles if one.rows_outer == order) for order in (False, True)]
+        check([call(shape, tile, 31, machine) for tile in chosen])
+        return
+    shapes = [
+        IntegerPointwise(rows, inputs, outputs, Requantization(-3, small=small))
+        for rows, inputs, outputs, small in (
+            (3, 5, 20, True),
+            (7, 16, 8, False),
+            (13, 67, 52, True),
+        )
+    ]
+    calls = []
+    for shape in shapes:
+        for order in (False, True):
+            tiles = [
+                one for one in integer_pointwise.legal(shape, machine) if one.rows_outer == order
+            ]
+            calls.append(call(shape, tiles[-1], 31, machine))
+        calls.append(call(shape, integer_pointwise.default(shape, machine), -128, machine))
+    largest = IntegerPointwise(2, 501, 12, Requantization(0))
     tile = integer_pointwise.default(largest, machine)
     calls += [call(largest, tile, 0, machine, extreme) for extreme in (-128, 127)]
-    assert all("x86.avx2.pmadd.wd" in str(one.function) for one in calls)
     check(calls)
-    written = integer_pointwise.generate(largest, tile, plain)
-    assert "x86" not in str(written)  # C11 has none of its instructions
+
+
+@WITHOUT_AVX2
+def test_the_largest_sums_of_pairs_do_not_saturate() -> None:
+    """All of x is -128 and weights are ±127: sums of two products that int16 does not hold."""
+    shape = IntegerPointwise(8, 64, 16, Requantization(0))
+    x, w = np.full((8, 64), -128, np.int8), np.full((16, 64), 127, np.int8)
+    x[4:], w[8:] = 127, -128
+    scale = np.full(16, 2.0**-14, np.float32)
+    tile = integer_pointwise.default(shape, AVX2)
+    constants = (
+        integer_pointwise.pack(shape, tile, AVX2, w),
+        integer_pointwise.pad(shape, AVX2, np.zeros(16, np.int32)),
+        integer_pointwise.pad(shape, AVX2, scale),
+    )
+    function = integer_pointwise.generate(shape, tile, AVX2)
+    sums = x.astype(np.int64) @ w.astype(np.int64).T
+    assert np.abs(sums).max() == 64 * 128 * 128
+    check([Call(function, (x, *constants), rounded(sums, scale, shape.output))])
+
+
+def test_weights_of_int8_are_stored_as_int8() -> None:
+    shape, wide = (
+        IntegerPointwise(49, 40, 24, Requantization(0)),
+        WidePointwise(49, 40, 24, Requantization(0)),
+    )
+    drawn = weights(24, 40)
+    for machine in (AVX2, AVX512, AVX_VNNI, VNNI):
+        tile = integer_pointwise.default(shape, machine)
+        packed = integer_pointwise.pack(shape, tile, machine, drawn)
+        stored = integer_pointwise.generate(shape, tile, machine).params[1]
+        assert (str(stored.dtype), packed.size) == ("int8", drawn.size)
+    nine = integer_pointwise.generate(wide, integer_pointwise.default(wide, AVX2), AVX2)
+    assert str(nine.params[1].dtype) == "int16"
+
+
+def test_rows_that_are_too_long_for_the_stack_come_in_parts() -> None:
+    shape = IntegerPointwise(1, 60_003, 4, Requantization(0))
+    tiles = integer_pointwise.legal(shape, AVX2)
+    assert not [tile for tile in tiles if tile.rows_outer]
+    tile = integer_pointwise.default(shape, AVX2)
+    sizes = [
+        int(one)
+        for one in re.findall(
+            r"\(\(?(\d+),\)?, \"int16\"", str(integer_pointwise.generate(shape, tile, AVX2))
+        )
+    ]
+    assert sizes
+    assert 2 * max(sizes) <= pairs.MOST_BYTES
+    if HOST.vector_bytes >= 32:
+        check([call(shape, tile, 3, AVX2)])
+
+
+@WITHOUT_AVX2
+@pytest.mark.parametrize("machine", [AVX2, VNNI], ids=["avx2", "vnni"])
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.usefixtures("standing_in")
+def test_activations_are_computed(machine: Processor, gated: bool) -> None:
+    """All results of a hard-swish and a hard-sigmoid, and what lies beyond int8."""
+    gate = Gate(0.0131, 0.5, 0.0, 1.0, gated, 0.93 if gated else 240.0, -11)
+    shape = IntegerPointwise(400, 4, 20, Gated(-7, -128, 120, gate=gate))
+    x = np.zeros((400, 4), np.int8)
+    x[:, 0], x[:, 1] = (np.arange(400) - 200).clip(-128, 127), (np.arange(400) // 3 - 66)
+    w = np.ones((20, 4), np.int8)
+    tile = integer_pointwise.default(shape, machine)
+    bias = integer.correction(0, w.sum(1, dtype=np.int64), machine)
+    scale = np.linspace(0.5, 40.0, 20).astype(np.float32)
+    constants = (
+        integer_pointwise.pack(shape, tile, machine, w),
+        integer_pointwise.pad(shape, machine, bias),
+        integer_pointwise.pad(shape, machine, scale),
+    )
+    function = integer_pointwise.generate(shape, tile, machine)
+    sums = (x.astype(np.int64) @ w.astype(np.int64).T).astype(np.float32) * scale
+    wanted = gate.results(np.rint(sums).clip(-121, 127).astype(np.float32))
+    assert len(np.unique(wanted)) > 40
+    check([Call(function, (x, *constants), wanted)])
 
 
 def test_no_column_is_written_that_is_no_output() -> None:

@@ -1,0 +1,199 @@
+"""int8 on x86 with AVX2 alone, beside fp32 and onnxruntime, one thread: time and instructions.
+
+    python -m benchmarks.avx2 [--networks large small] [--turns 15] [--write]
+
+C libraries for `host_cpu:avx2` and onnxruntime, which takes what the processor has, compute the
+same input in turns, in one thread of one process. valgrind, where it is installed, counts the
+instructions of an inference. A processor with VNNI gives onnxruntime more than AVX2.
+"""
+
+import argparse
+import ctypes
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+import mbv3c
+from benchmarks.integers import check_error
+from benchmarks.results import replace_section
+from mbv3c.bundle import GOLDEN_INPUT, Bundle
+from mbv3c.targets.cpu.artifact import c_library_of
+from mbv3c.targets.library.manifest import manifest_of
+
+TITLE = "int8 on x86 with AVX2 and no VNNI"
+NETWORKS = ("large", "small")
+TARGET = "host_cpu:avx2"
+_ALIGNMENT = 64
+_MAIN = """\
+#include <stdlib.h>
+#include "{prefix}.h"
+int main(int count, char **given) {{
+  float *x = calloc({inputs}, 4), *y = calloc({outputs}, 4);
+  void *arena = aligned_alloc(64, ({arena} + 63) / 64 * 64);
+  for (int turn = atoi(given[1]); turn > 0; --turn) {prefix}_run(x, y, arena);
+  return count != 2;
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A network as a C library.
+
+    Attributes:
+        run: computes the output.
+        bytes: size of `model.so`, as it is shipped.
+        instructions: of an inference of zeros; None without valgrind.
+    """
+
+    run: Callable[[], NDArray[np.float32]]
+    bytes: int
+    instructions: int | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.avx2", description=__doc__)
+    parser.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md")
+    arguments = parser.parse_args()
+    lines = [
+        "| network | int8 / fp32 | int8 / onnxruntime | instructions, millions: int8 | fp32 "
+        "| `model.so`: int8 | fp32 |",
+        "|---" * 7 + "|",
+    ]
+    for network in arguments.networks:
+        line = _row(network, arguments.turns)
+        print(line, flush=True)
+        lines.append(line)
+    if arguments.write:
+        introduction = (
+            f"{time.strftime('%Y-%m-%d')}, {_processor()}, with other work on it; onnxruntime "
+            f"{ort.__version__}. `python -m benchmarks.avx2 --write`: MobileNetV3, random "
+            "weights, 224 pixels, one thread. Ratios are medians over turns of the "
+            "processor time of one inference each; instructions are counted by valgrind."
+        )
+        replace_section(TITLE, "\n".join([introduction, "", *lines]))
+
+
+def _row(network: str, turns: int) -> str:
+    with tempfile.TemporaryDirectory() as place:
+        libraries = {}
+        for precision in ("int8", "fp32"):
+            folder = Path(place) / precision
+            folder.mkdir()
+            spec = mbv3c.JobSpec(
+                TARGET, precision=precision, options={"artifact": "c", "cores": 1}
+            )
+            mbv3c.compile(mbv3c.build(variant=network), spec, folder / "bundle", verify=False)
+            bundle = mbv3c.open_bundle(folder / "bundle")
+            libraries[precision] = _library(bundle, folder)
+            if precision == "int8":
+                theirs = _onnxruntime(bundle)
+        ours, wanted = libraries["int8"].run(), theirs()
+        check_error("mbv3c", float(np.abs(ours - wanted).max() / np.ptp(wanted)))
+        against = (libraries["int8"].run, libraries["fp32"].run, theirs)
+        times = np.array([[_time(run) for run in against] for _ in range(turns)])
+        ratios = [median(times[:, 0] / times[:, other]) for other in (1, 2)]
+    cells = [network, *(f"{ratio:.2f}" for ratio in ratios)]
+    for one in libraries.values():
+        cells.append("" if one.instructions is None else f"{one.instructions / 1e6:.1f}")
+    cells += [f"{one.bytes:,}" for one in libraries.values()]
+    return f"| {' | '.join(cells)} |"
+
+
+def _library(bundle: Bundle, folder: Path) -> Library:
+    """Link a C library, and count what an inference executes."""
+    made, record = c_library_of(bundle), manifest_of(bundle).c_library
+    assert record is not None
+    archive = next((bundle.path / "c" / "lib").glob("*.a"))
+    shared = folder / "network.so"
+    _gcc("-shared", "-o", shared, "-Wl,--whole-archive", archive, "-Wl,--no-whole-archive")
+    function = getattr(ctypes.CDLL(str(shared)), f"{made.prefix}_run")
+    x = np.ascontiguousarray(np.load(bundle.path / GOLDEN_INPUT), np.float32)
+    y = np.zeros(1000, np.float32)
+    arena = np.zeros(record.arena_bytes + _ALIGNMENT, np.uint8)
+    at = arena.ctypes.data + -arena.ctypes.data % _ALIGNMENT
+
+    def run() -> NDArray[np.float32]:
+        code = function(
+            ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), ctypes.c_void_p(at)
+        )
+        assert code == 0
+        assert arena.size and x.size
+        return y
+
+    source = _MAIN.format(
+        prefix=made.prefix, inputs=x.size, outputs=y.size, arena=record.arena_bytes
+    )
+    (folder / "main.c").write_text(source)
+    program = folder / "main"
+    _gcc("-o", program, f"-I{bundle.path / 'c' / 'include'}", folder / "main.c", archive)
+    size = (bundle.path / "model.so").stat().st_size
+    return Library(run, size, _instructions(program, folder))
+
+
+def _gcc(*arguments: str | Path) -> None:
+    subprocess.run(["gcc", "-O2", *map(str, arguments)], check=True)
+
+
+def _instructions(program: Path, folder: Path) -> int | None:
+    """Return the difference between two inferences and one."""
+    if shutil.which("valgrind") is None:
+        return None
+    counts = []
+    for turns in ("1", "2"):
+        output = f"--callgrind-out-file={folder / 'counts'}"
+        done = subprocess.run(
+            ["valgrind", "--tool=callgrind", output, str(program), turns],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        found = re.search(r"refs: *([\d,]+)", done.stderr)
+        assert found is not None, done.stderr
+        counts.append(int(found[1].replace(",", "")))
+    return counts[1] - counts[0]
+
+
+def _onnxruntime(bundle: Bundle) -> Callable[[], NDArray[np.float32]]:
+    """Return what runs the quantized model in onnxruntime, in the calling thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    model = onnx.load(bundle.compiled_model).SerializeToString()
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    feeds = {session.get_inputs()[0].name: np.load(bundle.path / GOLDEN_INPUT)}
+
+    def run() -> NDArray[np.float32]:
+        output: NDArray[np.float32] = session.run(None, feeds)[0]
+        return output.ravel()
+
+    return run
+
+
+def _time(run: Callable[[], object]) -> float:
+    """Return the processor time of an inference, the second of two."""
+    run()
+    start = time.thread_time()
+    run()
+    return time.thread_time() - start
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+
+
+if __name__ == "__main__":
+    main()
