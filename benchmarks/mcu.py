@@ -30,10 +30,10 @@ from mbv3c.lowering.schedules import emit
 from mbv3c.prepare import Prepared, describe, prepare
 from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.mcu.backend import BACKEND
 from mbv3c.targets.mcu.building import McuBuild, build, tvm_target

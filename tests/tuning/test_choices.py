@@ -15,8 +15,8 @@ from mbv3c.manifest import TunedKernel
 from mbv3c.targets.cpu.cores import CORES
 from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.targets.cpu.schedules import depthwise, pooling
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 from mbv3c.tuning.choices import (
     Likeness,
     MeasuredChoices,

@@ -31,10 +31,10 @@ from mbv3c.targets.cpu.backend import BACKEND
 from mbv3c.targets.cpu.cores import CORES
 from mbv3c.targets.cpu.devices import HOST_CPU, CpuTarget
 from mbv3c.targets.cpu.schedules import pooling
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
 from mbv3c.targets.library.building import best_known
 from mbv3c.targets.library.target import resolve

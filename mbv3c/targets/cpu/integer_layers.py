@@ -12,16 +12,14 @@ from mbv3c.lowering.schedules.emit import Activation
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.nodes import activation_of, outputs_last
 from mbv3c.targets.cpu.cores import Processor
-from mbv3c.targets.cpu.schedules.integer.arithmetic import (
+from mbv3c.targets.cpu.schedules.integer.arithmetic import computes_gates, is_neon, table_of
+from mbv3c.targets.cpu.schedules.integer.gates import Gate, gate_for
+from mbv3c.targets.cpu.schedules.integer.requantization import (
     Gated,
     Requantization,
-    computes_gates,
     in_fixed_point,
-    is_neon,
-    table_of,
     within,
 )
-from mbv3c.targets.cpu.schedules.integer.gates import Gate, gate_for
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,7 @@ from mbv3c.targets.cpu.integer_layers import (
 )
 from mbv3c.targets.cpu.kernels import CpuKernels
 from mbv3c.targets.cpu.schedules.integer import convolution, elementwise, pointwise
-from mbv3c.targets.cpu.schedules.integer.arithmetic import (
-    GROUP,
-    Requantization,
-    by_bits,
-    correction,
-)
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, by_bits, correction
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution, WideConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise, WideDepthwise
 from mbv3c.targets.cpu.schedules.integer.elementwise import (
@@ -55,6 +50,7 @@ from mbv3c.targets.cpu.schedules.integer.elementwise import (
     QuantizeImage,
 )
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, WidePointwise
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 from mbv3c.targets.cpu.select_frames import take_integer_frame
 
 

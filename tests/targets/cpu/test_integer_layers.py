@@ -8,8 +8,8 @@ import pytest
 
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.targets.cpu.integer_layers import IntegerLayer, LayerEnding, rounded
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization, within
 from mbv3c.targets.cpu.schedules.integer.elementwise import IntegerElementwise
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization, within
 from tests.targets.cpu.networks import AVX512, NEON
 
 MOST = np.iinfo(np.int16).max

@@ -26,10 +26,11 @@ from mbv3c.targets.cpu.backend import BACKEND
 from mbv3c.targets.cpu.cores import CORES, Processor, processor_of
 from mbv3c.targets.cpu.devices import CpuTarget
 from mbv3c.targets.cpu.kernels import SCHEDULES
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization, has_dot
+from mbv3c.targets.cpu.schedules.integer.arithmetic import has_dot
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 from mbv3c.targets.library.building import best_known
 from mbv3c.targets.library.manifest import manifest_of
 from mbv3c.targets.library.target import resolve

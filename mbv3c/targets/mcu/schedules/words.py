@@ -16,7 +16,8 @@ from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Requantization
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 
 
 @contextmanager

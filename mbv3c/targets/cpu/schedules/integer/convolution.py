@@ -28,7 +28,8 @@ from mbv3c.lowering.schedules.windows import (
 )
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 
 _MAX_RUN = 6
 _PLACES = 4  # of four channels, in 16 bytes

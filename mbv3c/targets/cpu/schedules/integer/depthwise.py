@@ -37,9 +37,10 @@ from mbv3c.targets.cpu.schedules.integer import (
     paired_depthwise,
     pairs,
 )
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR
 from mbv3c.targets.cpu.schedules.integer.interleaved_depthwise import RowEmitter
 from mbv3c.targets.cpu.schedules.integer.paired_depthwise import Window
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 
 _MAX_OUTPUTS = 14
 _MAX_WIDE = 7  # outputs of 16 channels

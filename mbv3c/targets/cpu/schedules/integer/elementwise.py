@@ -13,7 +13,12 @@ from mbv3c.lowering.schedules.emit import Expr, panels
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer import neon
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR
+from mbv3c.targets.cpu.schedules.integer.requantization import (
+    Requantization,
+    in_fixed_point,
+    within,
+)
 
 _PART = 256  # int8 that may be added in int16
 _SPAN = 255  # how far two int8 are apart at most
@@ -90,11 +95,11 @@ def _rounding(
     shape: IntegerElementwise, lanes: int, processor: Processor
 ) -> tuple[Requantization, int | None]:
     """Return how results become int8, and a product's factor if that is a fixed-point number."""
-    output = integer.within(shape.output, shape.reach)
+    output = within(shape.output, shape.reach)
     if shape.operator != "multiply" or lanes < GROUP or not integer.is_neon(processor):
         return output, None
     reach, scale = np.full(GROUP, float(_SPAN**2)), np.full(GROUP, _scale(shape), np.float32)
-    output, factors = integer.in_fixed_point(output, reach, scale)
+    output, factors = in_fixed_point(output, reach, scale)
     return output, int(factors[0]) if output.shift else None
 
 
@@ -303,7 +308,7 @@ def generate_pool(shape: IntegerPool, processor: Processor) -> PrimFunc:
                     * emit.splat(factor, width, "float32")
                     for at, width in zip(emit.offsets(parts), parts, strict=True)
                 ]
-                output = integer.within(shape.output, _SPAN * abs(shape.factor))
+                output = within(shape.output, _SPAN * abs(shape.factor))
                 result = integer.narrow(values, parts, output, None, processor)
                 emit.store(y, result, b, first, lanes=lanes)
 

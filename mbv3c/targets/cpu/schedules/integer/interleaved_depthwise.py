@@ -22,7 +22,8 @@ from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Requantization
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 
 _BYTES = 4 * GROUP  # bytes of an operand: four channels
 _AT_ONCE = 4  # neighbouring places that share their loads

@@ -24,7 +24,8 @@ from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Accumulators, Buffer, Expr, Panels
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
-from mbv3c.targets.cpu.schedules.integer.arithmetic import VECTOR, Requantization
+from mbv3c.targets.cpu.schedules.integer.arithmetic import VECTOR
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 
 DEPTH = 8  # values of K in an operand
 PAIR = 2  # rows or columns of an operand

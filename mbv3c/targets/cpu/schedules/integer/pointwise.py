@@ -25,7 +25,8 @@ from mbv3c.lowering.schedules.emit import Accumulators, Buffer, Expr, Panels
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer import matrices, pairs
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR, Requantization
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 
 _MAX_ROWS = 12
 _MAX_VECTORS = 3

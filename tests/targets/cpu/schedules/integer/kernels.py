@@ -16,7 +16,7 @@ from tvm.tirx import PrimFunc
 
 from mbv3c.targets import find_target
 from mbv3c.targets.cpu.cores import processor_of
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 from mbv3c.targets.library.target import resolve, tvm_target
 from tests.kernel_builds import compiled
 

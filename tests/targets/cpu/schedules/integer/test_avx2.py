@@ -9,10 +9,10 @@ from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.targets import find_target
 from mbv3c.targets.cpu.cores import processor_of
 from mbv3c.targets.cpu.schedules.integer import depthwise, pointwise
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Gated, Requantization
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.gates import Gate
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.targets.cpu.schedules.integer.requantization import Gated, Requantization
 from mbv3c.targets.library.target import tvm_target
 from tests.kernel_builds import compiled
 

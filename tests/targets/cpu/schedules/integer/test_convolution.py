@@ -13,8 +13,9 @@ from mbv3c.targets.cpu.schedules.integer import (
 from mbv3c.targets.cpu.schedules.integer import (
     convolution as integer_convolution,
 )
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Requantization
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution, Tile
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 from tests.targets.cpu.schedules.integer.kernels import (
     HOST,
     PLAIN,

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from mbv3c.lowering.schedules.windows import Axis
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import depthwise as integer_depthwise
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise, Tile
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 from tests.targets.cpu.schedules.integer.kernels import (
     AVX2,
     MACHINES,

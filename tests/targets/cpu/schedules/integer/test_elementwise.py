@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import elementwise as kernels
-from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, Requantization
+from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP
 from mbv3c.targets.cpu.schedules.integer.elementwise import IntegerElementwise
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
 from tests.targets.cpu.schedules.integer.kernels import (
     MACHINES,
     ZEROS,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization, in_fixed_point
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization, in_fixed_point
 from tests.targets.cpu.schedules.integer.kernels import in_places
 
 LOST = 2.0**-15

@@ -15,8 +15,8 @@ from mbv3c.targets.cpu import backend as cpu
 from mbv3c.targets.cpu.cores import CORES, Processor
 from mbv3c.targets.cpu.schedules.integer import matrices
 from mbv3c.targets.cpu.schedules.integer import pointwise as integer_pointwise
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Requantization, in_fixed_point
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, Tile
+from mbv3c.targets.cpu.schedules.integer.requantization import Requantization, in_fixed_point
 from tests.targets.cpu.schedules.integer.kernels import Array, Call, in_places, rounded
 from tests.targets.cpu.schedules.integer.test_pointwise import call
 

@@ -15,9 +15,9 @@ from mbv3c.targets.cpu.schedules.integer import pairs
 from mbv3c.targets.cpu.schedules.integer import (
     pointwise as integer_pointwise,
 )
-from mbv3c.targets.cpu.schedules.integer.arithmetic import Gated, Requantization
 from mbv3c.targets.cpu.schedules.integer.gates import Gate
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, Tile, WidePointwise
+from mbv3c.targets.cpu.schedules.integer.requantization import Gated, Requantization
 from tests.targets.cpu.schedules.integer.kernels import (
     AVX2,
     AVX512,
