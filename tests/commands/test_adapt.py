@@ -18,7 +18,7 @@ from tests.command_line import mbv3c
         (["--budget", "0.5x", "--tune-steps", "0"], "Invalid value for '--tune-steps'"),
         (["--budget", "0.5x", "--plot", "a.png", "-o", "a.png"], "a.png is named by two of"),
         (["--budget", "0.5x", "--journal", "a.onnx", "-o", "a.onnx"], "--output and --journal"),
-        (["--budget", "0.5x", "--finish", "slowly"], "'slowly' is not one of"),
+        (["--budget", "0.5x", "--finish", "slowly"], "unknown 'slowly'"),
         (["--budget", "0.5x", "--plot", "steps.pdf"], "ends in .png or .svg"),
         (["--budget", "0.5x", "-o", "."], ". is a folder; name a file"),
         (["--budget", "0.5x", "--labels", "none.csv"], "no such file: none.csv"),

@@ -144,8 +144,8 @@ def test_a_model_that_onnxruntime_does_not_open(
 
 
 def test_a_library_that_hangs_ends_the_session(device: Served, endless: Path) -> None:
-    with pytest.raises(ToolError, match=r"did not answer within 5 s \(opening the library\)"):
-        _runner(device, seconds=1.0).bench(_asked(endless), 0)
+    with pytest.raises(ToolError, match=r"did not answer within \d+ s \(opening the library\)"):
+        _runner(device, seconds=5.0).bench(_asked(endless), 0)
     device.await_line("its client is gone")
     _runner(device).look()
 

@@ -144,7 +144,7 @@ def test_what_the_tracker_offers_is_a_place_of_its_own(board: Served, port: int)
 
 def test_unknown_key_is_named_and_not_waited_for(board: Served, port: int) -> None:
     place = Place(Address(HOST, port), tracked=True, key="phone")
-    with pytest.raises(ToolError, match="has no device 'phone'; it has board: see `mbv3c device"):
+    with pytest.raises(ToolError, match="has no device 'phone'; known: board; see `mbv3c device"):
         RpcRunner(place, seconds=20).look()
 
 

@@ -42,7 +42,7 @@ def test_nothing_is_said_of_fallbacks_without_one() -> None:
 def test_memory() -> None:
     lines = memory_lines(MEMORY)
     assert "1,300 bytes in 2 blocks, 1.30 times" in lines[1]
-    assert lines[-1].split() == ["x", "256", "1", "2-5"]
+    assert lines[-1].split() == ["256", "1", "2-5", "x"]
 
 
 def test_memory_of_a_network_without_values() -> None:
