@@ -27,7 +27,7 @@ from mbv3c.commands.options_images import (
     image_options,
     take_images,
 )
-from mbv3c.commands.places import MODEL, TARGET, OneOf, check_different
+from mbv3c.commands.places import MODEL, OneOf, check_different, target_option
 
 if TYPE_CHECKING:
     from mbv3c.search.specs import AdaptSpec
@@ -93,12 +93,7 @@ training_options = all_of(
 
 @click.command()
 @click.argument("model", type=MODEL)
-@click.option(
-    "--target",
-    type=TARGET,
-    required=True,
-    help="Name FAMILY[:DEVICE] or a board, see `mbv3c targets`.",
-)
+@target_option
 @click.option("--precision", help="Compute in fp32, fp16 or int8.  [default: fp32, on npu int8]")
 @click.option(
     "--budget",

@@ -24,7 +24,7 @@ from mbv3c.commands.options import (
     take_sampling,
     taken,
 )
-from mbv3c.commands.places import FILE, MODEL, TARGET
+from mbv3c.commands.places import FILE, MODEL, target_option
 from mbv3c.commands.preparing import (
     about_images,
     image_lines,
@@ -68,12 +68,7 @@ mean_option = click.option(
 
 @click.command(name="compile")
 @click.argument("model", type=MODEL, required=False)
-@click.option(
-    "--target",
-    type=TARGET,
-    required=True,
-    help="Name FAMILY[:DEVICE] or a board, see `mbv3c targets`.",
-)
+@target_option
 @precision_options
 @mean_option
 @other_preparing_options

@@ -99,6 +99,13 @@ IMAGES = Place(lambda path: check_there(path, "file or folder"))  # or other inp
 TARGET = _Target(find_target, target_names)  # it is given on as it was written
 PRECISION = _Name(find_precision, lambda: PRECISIONS)
 
+target_option = click.option(
+    "--target",
+    type=TARGET,
+    required=True,
+    help="Name FAMILY[:DEVICE] or a board, see `mbv3c targets`.",
+)
+
 
 def check_different(files: Mapping[str, Path | None], folders: Mapping[str, Path | None]) -> None:
     """Make sure that no file is to be written where another one is, or a folder.

@@ -24,7 +24,7 @@ from mbv3c.commands.options_images import (
     image_options,
     take_images,
 )
-from mbv3c.commands.places import TARGET
+from mbv3c.commands.places import target_option
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -117,12 +117,7 @@ _training_options = all_of(
 
 
 @click.command()
-@click.option(
-    "--target",
-    type=TARGET,
-    required=True,
-    help="Name FAMILY[:DEVICE] or a board, see `mbv3c targets`.",
-)
+@target_option
 @click.option("--precision", help="Compute in fp32, fp16 or int8.  [default: the target's own]")
 @image_options(required=True)
 @click.option(

@@ -29,7 +29,7 @@ from mbv3c.commands.options import (
     take_sampling,
     taken,
 )
-from mbv3c.commands.places import FILE, MODEL, TARGET, boards_named
+from mbv3c.commands.places import FILE, MODEL, boards_named, target_option
 from mbv3c.commands.preparing import preparing_options, take_overrides
 
 if TYPE_CHECKING:
@@ -44,12 +44,7 @@ _DEVICE_OPTIONS = ("device", "tracker", "key", "timeout", "secret")
 
 @click.command()
 @click.argument("model", type=MODEL, required=False)
-@click.option(
-    "--target",
-    type=TARGET,
-    required=True,
-    help="Name FAMILY[:DEVICE] or a board, see `mbv3c targets`.",
-)
+@target_option
 @click.option(
     "--runner",
     help="Measure by local, rpc, emulated (arm_cpu) or estimated (not host_cpu).  [default: "

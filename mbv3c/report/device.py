@@ -23,7 +23,7 @@ _SPREAD = "The dot is the median; the bar ends at p99, or p90; the line goes fro
 _NOT_A_BOARD = "The processor is emulated: times are the emulator's and say nothing about a board."
 
 
-def configuration(row: Row) -> str:
+def configuration(row: Row | Sustained) -> str:
     """Say on which processors and threads something ran."""
     return f"{row.cluster}, {row.threads} thread{'' if row.threads == 1 else 's'}"
 
@@ -151,9 +151,8 @@ def _energy(side: SideOnDevice | None) -> Sequence[Energy]:
 
 def _sustained(long: Sustained, alt: str) -> Iterator[Html]:
     slower = long.last_ms / long.first_ms - 1 if long.first_ms else 0.0
-    threads = f"{long.threads} thread{'' if long.threads == 1 else 's'}"
     said = [
-        f"For {long.minutes:.3g} min on {long.cluster}, {threads}: median {long.first_ms:.3f} ms "
+        f"For {long.minutes:.3g} min on {configuration(long)}: median {long.first_ms:.3f} ms "
         f"in the first quarter, {long.last_ms:.3f} ms in the last ({slower:+.1%})."
     ]
     said += [

@@ -256,18 +256,10 @@ def narrow(
 
 def look_up(table: Buffer, held: Expr, width: int, processor: Processor) -> Expr:
     """Return the entries of a table for the int8 in a register."""
-    (found,) = look_up_all(table, [held], width, processor)
-    return found
-
-
-def look_up_all(
-    table: Buffer, held: Sequence[Expr], width: int, processor: Processor
-) -> list[Expr]:
-    """Return the entries of a table for the int8 in each of several registers."""
     if is_neon(processor) and width >= GROUP:
         return neon.look_up(table, held, width)
     mask = emit.splat(255, width, "int32")
-    return [table[tirx.Cast(emit.vector_type("int32", width), one) & mask] for one in held]
+    return table[tirx.Cast(emit.vector_type("int32", width), held) & mask]
 
 
 def _narrow(values: Sequence[Expr], widths: Sequence[int], output: Requantization) -> Expr:

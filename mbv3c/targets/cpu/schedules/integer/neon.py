@@ -66,24 +66,20 @@ def _low_halves(values: Sequence[Expr]) -> Expr:
     return tirx.Shuffle(low, list(range(0, 16, 2)))
 
 
-def look_up(table: Buffer, held: Sequence[Expr], width: int) -> list[Expr]:
-    """Look 4, 8 or 16 int8 of each vector up, in quarters of the table, which 4 registers hold."""
+def look_up(table: Buffer, held: Expr, width: int) -> Expr:
+    """Look 4, 8 or 16 int8 up, in quarters of the table, each of which four registers hold."""
     lanes, quarter = max(8, width), TABLE // 4
     if width == _HALF:
-        twice = (tirx.Shuffle([one, one], list(range(lanes))) for one in held)
-        held = [emit.held(one, lanes, "int8") for one in twice]
-    found: list[Expr] = []
+        held = emit.held(tirx.Shuffle([held, held], list(range(lanes))), lanes, "int8")
+    found: Expr = None
     for i in range(4):
         entries = [emit.load(table, quarter * i + 16 * j, lanes=16) for j in range(4)]
         if i == 0:
-            made = [emit.intrinsic("int8", lanes, "aarch64.neon.tbl4", *entries, x) for x in held]
+            made = emit.intrinsic("int8", lanes, "aarch64.neon.tbl4", *entries, held)
         else:
             shift = emit.splat(quarter * i - (TABLE if i > 1 else 0), lanes, "int8")
-            made = [
-                emit.intrinsic("int8", lanes, "aarch64.neon.tbx4", y, *entries, x - shift)
-                for x, y in zip(held, found, strict=True)
-            ]
-        found = [emit.held(one, lanes, "int8") for one in made]
-    if width == _HALF:
-        return [tirx.Shuffle([one], list(range(_HALF))) for one in found]
-    return found
+            made = emit.intrinsic(
+                "int8", lanes, "aarch64.neon.tbx4", found, *entries, held - shift
+            )
+        found = emit.held(made, lanes, "int8")
+    return tirx.Shuffle([found], list(range(_HALF))) if width == _HALF else found

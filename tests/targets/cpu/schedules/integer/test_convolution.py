@@ -53,7 +53,7 @@ def call(shape: IntegerConvolution, channels: int, tile: Tile, machine: Processo
 
 @pytest.mark.skipif(
     not integer.has_dot(HOST),
-    reason="this processor has no dot products; test_integer_neon.py runs them emulated",
+    reason="this processor has no dot products; test_neon.py runs them emulated",
 )
 @settings(max_examples=5, deadline=None)
 @given(
